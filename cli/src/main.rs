@@ -1,0 +1,2 @@
+//! `baton`: the one binary.
+fn main() {}
