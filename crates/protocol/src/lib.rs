@@ -1,1 +1,26 @@
-//! Placeholder: written in the next commit.
+//! The words Baton's parts speak to one another: ids, jobs, run states, events.
+//!
+//! Nothing here does I/O, reads a clock or draws randomness. What crosses a process boundary (a
+//! job, an event) is versioned, and `golden/` keeps one file of every released shape, which must
+//! stay decodable for ever.
+//!
+//! To add an event: a variant in [`event::EventData`], a golden file, and the frames that
+//! `ingress` makes of it.
+
+pub mod event;
+pub mod fence;
+pub mod ids;
+pub mod job;
+pub mod run;
+pub mod spec;
+pub mod tool;
+pub mod usage;
+
+pub use event::{Event, EventData, EventId};
+pub use fence::{ClaimToken, Fence};
+pub use ids::{ApiKeyId, MessageId, RunId, TenantId, ThreadId, WorkerId};
+pub use job::{Job, JobError, Lane};
+pub use run::{FinishReason, Outcome, RunError, RunStatus};
+pub use spec::{AgentRef, RunLimits, RunSpec};
+pub use tool::Effect;
+pub use usage::Usage;

@@ -1,0 +1,465 @@
+//! Events: what a run shows while it happens, stored on `events.<tenant>.<run>` and followed on
+//! `live.<tenant>.<run>`.
+//!
+//! An event's id is `attempt * 2^32 + n`: the attempt comes from the ledger, `n` is dense within it
+//! and begins at 1. Each event names its predecessor in the log, so that a reader notices a missed
+//! one. The first event of every attempt after the first is [`EventData::AttemptReset`]: it names
+//! the id that the attempt resumes after, and withdraws every event beyond that id.
+//!
+//! One message carries one or more events of one run, a line of JSON each: what gathered while the
+//! message before was being stored travels together.
+
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::ids::RunId;
+use crate::run::{FinishReason, RunError};
+use crate::usage::Usage;
+
+/// Where an event stands in its run: strictly increasing, the same on every server, and outliving
+/// the stream that carries it. Zero is the place before the first event.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    ToSchema,
+)]
+#[serde(transparent)]
+pub struct EventId(u64);
+
+impl EventId {
+    /// Before the first event of any attempt.
+    pub const ORIGIN: Self = Self(0);
+
+    /// The `n`-th event of `attempt`; both count from 1.
+    pub const fn new(attempt: u32, n: u32) -> Self {
+        Self(((attempt as u64) << 32) | n as u64)
+    }
+
+    /// The attempt that wrote the event.
+    pub const fn attempt(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Its place within the attempt.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the low half is what is asked for"
+    )]
+    pub const fn n(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The id as one number, as in JSON, in `Last-Event-ID` and in SQL.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// The id behind a stored or received number.
+    pub const fn from_u64(id: u64) -> Self {
+        Self(id)
+    }
+
+    /// The next id of the same attempt.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A cursor that is not a number.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not an event id: send the `id` of the last event that you have seen, a whole number"
+)]
+pub struct InvalidEventId(String);
+
+impl FromStr for EventId {
+    type Err = InvalidEventId;
+
+    fn from_str(given: &str) -> Result<Self, InvalidEventId> {
+        given
+            .parse()
+            .map(Self)
+            .map_err(|_| InvalidEventId(given.chars().take(64).collect()))
+    }
+}
+
+/// One event of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Its place; the attempt is part of it.
+    pub id: EventId,
+    /// The event before it in the log, of whatever attempt; [`EventId::ORIGIN`] for the first.
+    pub prev: EventId,
+    /// The run.
+    pub run_id: RunId,
+    /// The step of the run's ledger that it belongs to.
+    pub step: u32,
+    /// When it was made, by the worker's clock: for people, nothing is decided by it.
+    pub at: DateTime<Utc>,
+    /// What happened.
+    pub data: EventData,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EventData {
+    /// A worker has begun.
+    RunStarted(RunStarted),
+    /// A new attempt has begun.
+    AttemptReset(AttemptReset),
+    /// The model wrote text.
+    TextDelta(Text),
+    /// The model showed its reasoning.
+    ReasoningDelta(Text),
+    /// The model wrote a refusal.
+    RefusalDelta(Text),
+    /// The model calls a tool of the client's.
+    ToolCallDelta(ToolCallDelta),
+    /// A tool of the server's begins.
+    ToolStarted(ToolStarted),
+    /// A tool of the server's has ended, and its result is recorded.
+    ToolFinished(ToolFinished),
+    /// A call waits for a person.
+    ApprovalRequested(ApprovalRequested),
+    /// A model turn is recorded; these are its tokens.
+    Usage(Usage),
+    /// The run has ended with an answer, or at a limit. Last.
+    RunCompleted(RunCompleted),
+    /// The run has ended without one. Last.
+    RunFailed(RunFailed),
+    /// The run was cancelled. Last.
+    RunCancelled(RunCancelled),
+    /// A type that this build does not know, from a newer worker: passed on as it is.
+    Unknown(UnknownEvent),
+}
+
+/// `run.started`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RunStarted {
+    /// The upstream model that is asked.
+    pub model: String,
+    /// The agent whose configuration applies.
+    pub agent: String,
+}
+
+/// `attempt.reset`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AttemptReset {
+    /// Every event beyond this id is withdrawn.
+    pub resume_after: EventId,
+    /// Whether the text shown beyond `resume_after` stands all the same, because the attempt goes
+    /// on exactly behind it.
+    pub continues: bool,
+}
+
+/// `text.delta`, `reasoning.delta`, `refusal.delta`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Text {
+    /// What to append.
+    pub text: String,
+}
+
+/// `tool_call.delta`: a fragment of a call that the client is to execute.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ToolCallDelta {
+    /// Which call of the turn, counted over the client's calls alone.
+    pub index: u32,
+    /// The call's id, with its first fragment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The tool's name, with its first fragment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What to append to the arguments.
+    pub arguments: String,
+}
+
+/// `tool.started`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ToolStarted {
+    /// The call's id, as the model gave it.
+    pub call_id: String,
+    /// The tool.
+    pub name: String,
+    /// Its arguments, as the model wrote them.
+    pub arguments: String,
+}
+
+/// `tool.finished`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ToolFinished {
+    /// The call's id, as the model gave it.
+    pub call_id: String,
+    /// The tool.
+    pub name: String,
+    /// Whether the tool did what it was asked.
+    pub ok: bool,
+    /// What the model is told, cut to 8 KiB here; the run holds the whole.
+    pub result: String,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// `approval.requested`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ApprovalRequested {
+    /// What to decide: `POST /v1/runs/{run}/approvals/{approval_id}`.
+    pub approval_id: String,
+    /// The call's id, as the model gave it.
+    pub call_id: String,
+    /// The tool.
+    pub name: String,
+    /// Its arguments, as the model wrote them.
+    pub arguments: String,
+    /// Why a person is asked.
+    pub reason: String,
+}
+
+/// `run.completed`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RunCompleted {
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Tokens over all turns.
+    pub usage: Usage,
+}
+
+/// `run.failed`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RunFailed {
+    /// What went wrong.
+    pub error: RunError,
+}
+
+/// `run.cancelled`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RunCancelled {
+    /// Who or what asked for it.
+    pub reason: String,
+    /// Tokens until then, as far as the upstream had reported them.
+    #[serde(default)]
+    pub usage: Usage,
+}
+
+/// An event of a type that this build does not know.
+#[derive(Debug, Clone)]
+pub struct UnknownEvent {
+    /// Its type.
+    pub kind: String,
+    /// Its data, unparsed.
+    pub data: Box<RawValue>,
+}
+
+impl PartialEq for UnknownEvent {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.data.get() == other.data.get()
+    }
+}
+
+impl EventData {
+    /// The `type` in JSON and the `event:` of native SSE.
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::RunStarted(_) => "run.started",
+            Self::AttemptReset(_) => "attempt.reset",
+            Self::TextDelta(_) => "text.delta",
+            Self::ReasoningDelta(_) => "reasoning.delta",
+            Self::RefusalDelta(_) => "refusal.delta",
+            Self::ToolCallDelta(_) => "tool_call.delta",
+            Self::ToolStarted(_) => "tool.started",
+            Self::ToolFinished(_) => "tool.finished",
+            Self::ApprovalRequested(_) => "approval.requested",
+            Self::Usage(_) => "usage",
+            Self::RunCompleted(_) => "run.completed",
+            Self::RunFailed(_) => "run.failed",
+            Self::RunCancelled(_) => "run.cancelled",
+            Self::Unknown(unknown) => &unknown.kind,
+        }
+    }
+
+    /// Whether nothing follows it.
+    pub const fn is_terminal(&self) -> bool {
+        matches!(
+            self,
+            Self::RunCompleted(_) | Self::RunFailed(_) | Self::RunCancelled(_)
+        )
+    }
+
+    fn write_data(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        match self {
+            Self::RunStarted(data) => serde_json::to_writer(out, data),
+            Self::AttemptReset(data) => serde_json::to_writer(out, data),
+            Self::TextDelta(data) | Self::ReasoningDelta(data) | Self::RefusalDelta(data) => {
+                serde_json::to_writer(out, data)
+            }
+            Self::ToolCallDelta(data) => serde_json::to_writer(out, data),
+            Self::ToolStarted(data) => serde_json::to_writer(out, data),
+            Self::ToolFinished(data) => serde_json::to_writer(out, data),
+            Self::ApprovalRequested(data) => serde_json::to_writer(out, data),
+            Self::Usage(data) => serde_json::to_writer(out, data),
+            Self::RunCompleted(data) => serde_json::to_writer(out, data),
+            Self::RunFailed(data) => serde_json::to_writer(out, data),
+            Self::RunCancelled(data) => serde_json::to_writer(out, data),
+            Self::Unknown(unknown) => serde_json::to_writer(out, &unknown.data),
+        }
+    }
+
+    fn read(kind: &str, data: &RawValue) -> serde_json::Result<Self> {
+        let json = data.get();
+        Ok(match kind {
+            "run.started" => Self::RunStarted(serde_json::from_str(json)?),
+            "attempt.reset" => Self::AttemptReset(serde_json::from_str(json)?),
+            "text.delta" => Self::TextDelta(serde_json::from_str(json)?),
+            "reasoning.delta" => Self::ReasoningDelta(serde_json::from_str(json)?),
+            "refusal.delta" => Self::RefusalDelta(serde_json::from_str(json)?),
+            "tool_call.delta" => Self::ToolCallDelta(serde_json::from_str(json)?),
+            "tool.started" => Self::ToolStarted(serde_json::from_str(json)?),
+            "tool.finished" => Self::ToolFinished(serde_json::from_str(json)?),
+            "approval.requested" => Self::ApprovalRequested(serde_json::from_str(json)?),
+            "usage" => Self::Usage(serde_json::from_str(json)?),
+            "run.completed" => Self::RunCompleted(serde_json::from_str(json)?),
+            "run.failed" => Self::RunFailed(serde_json::from_str(json)?),
+            "run.cancelled" => Self::RunCancelled(serde_json::from_str(json)?),
+            _ => Self::Unknown(UnknownEvent {
+                kind: kind.to_owned(),
+                data: data.to_owned(),
+            }),
+        })
+    }
+}
+
+/// Why bytes are not an event.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    /// Not JSON, or a field is missing or of the wrong type.
+    #[error("not an event: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// A version that this build does not know.
+    #[error("event version {0} is not supported: this server reads version 1")]
+    UnsupportedVersion(u64),
+}
+
+#[derive(Deserialize)]
+struct Wire<'a> {
+    v: u64,
+    id: EventId,
+    prev: EventId,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    run_id: RunId,
+    step: u32,
+    at: DateTime<Utc>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+impl Event {
+    /// The version that this build writes.
+    pub const VERSION: u64 = 1;
+
+    /// Appends the event as one line of JSON, the newline included.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        use std::io::Write as _;
+
+        // Written by hand around the typed data: this runs once for every token batch. Writing to
+        // a Vec cannot fail, and every type above has string keys.
+        let written = write!(
+            out,
+            r#"{{"v":1,"id":{},"prev":{},"type":"{}","run_id":"{}","attempt":{},"step":{},"at":"{}","data":"#,
+            self.id,
+            self.prev,
+            self.data.kind(),
+            self.run_id,
+            self.id.attempt(),
+            self.step,
+            self.at.to_rfc3339_opts(SecondsFormat::Millis, true),
+        )
+        .map_err(serde_json::Error::io)
+        .and_then(|()| self.data.write_data(out));
+        debug_assert!(written.is_ok(), "an event is always encodable");
+        out.extend_from_slice(b"}\n");
+    }
+
+    /// Reads one line.
+    pub fn decode(line: &[u8]) -> Result<Self, EventError> {
+        let wire: Wire<'_> = serde_json::from_slice(line)?;
+        if wire.v != Self::VERSION {
+            return Err(EventError::UnsupportedVersion(wire.v));
+        }
+        Ok(Self {
+            id: wire.id,
+            prev: wire.prev,
+            run_id: wire.run_id,
+            step: wire.step,
+            at: wire.at,
+            data: EventData::read(wire.kind, wire.data)?,
+        })
+    }
+
+    /// Splits a message into its lines, each to be given to [`Event::decode`].
+    pub fn lines(message: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+        message
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOLDEN: &str = include_str!("golden/events.v1.ndjson");
+
+    #[test]
+    fn released_events_stay_decodable_and_are_written_the_same() {
+        let mut kinds = std::collections::BTreeSet::new();
+        for line in GOLDEN.lines() {
+            let event = Event::decode(line.as_bytes()).unwrap();
+            kinds.insert(event.data.kind().to_owned());
+            let mut written = Vec::new();
+            event.encode_into(&mut written);
+            assert_eq!(String::from_utf8(written).unwrap().trim_end(), line);
+        }
+        assert_eq!(
+            kinds.len(),
+            14,
+            "one golden line of each type, and one unknown: {kinds:?}"
+        );
+    }
+
+    #[test]
+    fn a_message_is_its_lines() {
+        let lines: Vec<_> = Event::lines(GOLDEN.as_bytes()).collect();
+        assert_eq!(lines.len(), GOLDEN.lines().count());
+    }
+
+    #[test]
+    fn ids_order_by_attempt_first() {
+        let id = EventId::new(3, 7);
+        assert_eq!((id.attempt(), id.n()), (3, 7));
+        assert!(EventId::new(2, u32::MAX) < EventId::new(3, 1));
+        assert_eq!(id.next(), EventId::new(3, 8));
+        assert!("12x".parse::<EventId>().is_err());
+    }
+}
