@@ -1,0 +1,229 @@
+//! Writing a chat stream: complete frames, appended to a buffer.
+
+use bytes::{BufMut, BytesMut};
+use serde::Serialize;
+
+use crate::{ErrorBody, ErrorObject, Usage};
+
+/// Writes the frames of one streamed answer (`data: {…}` and an empty line). What every chunk
+/// repeats is rendered once, when the writer is made; a frame is two copies around its text.
+#[derive(Debug, Clone)]
+pub struct ChunkWriter {
+    /// `data: {"id":…,"object":…,"created":…,"model":…,"choices":[`
+    prefix: Box<[u8]>,
+    /// What follows the choices.
+    suffix: &'static [u8],
+}
+
+const OPEN_DELTA: &[u8] = br#"{"index":0,"delta":{"#;
+const CLOSE_DELTA: &[u8] = br#"},"finish_reason":null}"#;
+const SUFFIX: &[u8] = b"]}\n\n";
+const SUFFIX_WITH_USAGE: &[u8] = b"],\"usage\":null}\n\n";
+
+impl ChunkWriter {
+    /// A writer for the answer `id`, begun at `created` (seconds since 1970). With
+    /// `include_usage`, each chunk has a `usage` key, null in all but the one that
+    /// [`usage`](Self::usage) writes.
+    pub fn new(id: &str, created: i64, model: &str, include_usage: bool) -> Self {
+        let mut prefix = BytesMut::with_capacity(128 + id.len() + model.len());
+        prefix.put_slice(b"data: {\"id\":");
+        json(&mut prefix, id);
+        prefix.put_slice(b",\"object\":\"chat.completion.chunk\",\"created\":");
+        json(&mut prefix, &created);
+        prefix.put_slice(b",\"model\":");
+        json(&mut prefix, model);
+        prefix.put_slice(b",\"choices\":[");
+        Self {
+            prefix: prefix[..].into(),
+            suffix: if include_usage {
+                SUFFIX_WITH_USAGE
+            } else {
+                SUFFIX
+            },
+        }
+    }
+
+    /// The first chunk: the role, and no text yet.
+    pub fn role(&self, out: &mut BytesMut) {
+        self.delta(out, |out| {
+            out.put_slice(br#""role":"assistant","content":"""#);
+        });
+    }
+
+    /// A piece of the answer.
+    pub fn text(&self, out: &mut BytesMut, text: &str) {
+        self.delta_text(out, b"\"content\":", text);
+    }
+
+    /// A piece of a refusal.
+    pub fn refusal(&self, out: &mut BytesMut, text: &str) {
+        self.delta_text(out, b"\"refusal\":", text);
+    }
+
+    /// A piece of the model's reasoning, under the key that most clients read.
+    pub fn reasoning(&self, out: &mut BytesMut, text: &str) {
+        self.delta_text(out, b"\"reasoning_content\":", text);
+    }
+
+    /// The first fragment of the `index`-th call: its id, its function, and arguments so far.
+    pub fn tool_call(&self, out: &mut BytesMut, index: u32, id: &str, name: &str, arguments: &str) {
+        self.delta(out, |out| {
+            out.put_slice(b"\"tool_calls\":[{\"index\":");
+            json(out, &index);
+            out.put_slice(b",\"id\":");
+            json(out, id);
+            out.put_slice(b",\"type\":\"function\",\"function\":{\"name\":");
+            json(out, name);
+            out.put_slice(b",\"arguments\":");
+            json(out, arguments);
+            out.put_slice(b"}}]");
+        });
+    }
+
+    /// A further fragment of the `index`-th call's arguments.
+    pub fn tool_call_arguments(&self, out: &mut BytesMut, index: u32, fragment: &str) {
+        self.delta(out, |out| {
+            out.put_slice(b"\"tool_calls\":[{\"index\":");
+            json(out, &index);
+            out.put_slice(b",\"function\":{\"arguments\":");
+            json(out, fragment);
+            out.put_slice(b"}}]");
+        });
+    }
+
+    /// The chunk that says why the model stopped: `stop`, `length`, `tool_calls`,
+    /// `content_filter`.
+    pub fn finish(&self, out: &mut BytesMut, reason: &str) {
+        out.put_slice(&self.prefix);
+        out.put_slice(br#"{"index":0,"delta":{},"finish_reason":"#);
+        json(out, reason);
+        out.put_u8(b'}');
+        out.put_slice(self.suffix);
+    }
+
+    /// The chunk without choices that carries the token counts.
+    pub fn usage(&self, out: &mut BytesMut, usage: &Usage) {
+        out.put_slice(&self.prefix);
+        out.put_slice(b"],\"usage\":");
+        json(out, usage);
+        out.put_slice(b"}\n\n");
+    }
+
+    /// An error in place of the rest of the answer. Nothing may follow it: the official SDKs raise
+    /// it.
+    pub fn error(out: &mut BytesMut, error: &ErrorObject) {
+        out.put_slice(b"data: ");
+        json(
+            out,
+            &ErrorBody {
+                error: error.clone(),
+            },
+        );
+        out.put_slice(b"\n\n");
+    }
+
+    /// The end of a whole answer.
+    pub fn done(out: &mut BytesMut) {
+        out.put_slice(b"data: [DONE]\n\n");
+    }
+
+    fn delta_text(&self, out: &mut BytesMut, key: &[u8], text: &str) {
+        out.reserve(self.prefix.len() + OPEN_DELTA.len() + key.len() + text.len() + 64);
+        self.delta(out, |out| {
+            out.put_slice(key);
+            json(out, text);
+        });
+    }
+
+    fn delta(&self, out: &mut BytesMut, fields: impl FnOnce(&mut BytesMut)) {
+        out.put_slice(&self.prefix);
+        out.put_slice(OPEN_DELTA);
+        fields(out);
+        out.put_slice(CLOSE_DELTA);
+        out.put_slice(self.suffix);
+    }
+}
+
+fn json<T: Serialize + ?Sized>(out: &mut BytesMut, value: &T) {
+    // Texts, integers and maps with text keys: a buffer that grows cannot refuse them.
+    let written = serde_json::to_writer(out.writer(), value);
+    debug_assert!(written.is_ok(), "{written:?}");
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn frames(out: &BytesMut) -> Vec<Value> {
+        let text = std::str::from_utf8(out).unwrap();
+        assert!(text.ends_with("\n\n"));
+        text.split_terminator("\n\n")
+            .map(|frame| serde_json::from_str(frame.strip_prefix("data: ").unwrap()).unwrap())
+            .collect()
+    }
+
+    fn chunk(choices: &Value) -> Value {
+        json!({"id": "chatcmpl-\"1", "object": "chat.completion.chunk", "created": 12,
+            "model": "m/ü", "choices": choices})
+    }
+
+    #[test]
+    fn frames_are_what_the_sdks_expect() {
+        let writer = ChunkWriter::new("chatcmpl-\"1", 12, "m/ü", false);
+        let mut out = BytesMut::new();
+        writer.role(&mut out);
+        writer.text(&mut out, "line\n\"ü\" \u{1}");
+        writer.tool_call(&mut out, 1, "call_1", "f", "");
+        writer.tool_call_arguments(&mut out, 1, "{\"a\":");
+        writer.finish(&mut out, "tool_calls");
+        writer.usage(&mut out, &Usage::new(3, 4));
+        let delta =
+            |delta| chunk(&json!([{"index": 0, "delta": delta, "finish_reason": Value::Null}]));
+        let mut usage = chunk(&json!([]));
+        usage["usage"] = json!({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7});
+        assert_eq!(
+            frames(&out),
+            [
+                delta(json!({"role": "assistant", "content": ""})),
+                delta(json!({"content": "line\n\"ü\" \u{1}"})),
+                delta(
+                    json!({"tool_calls": [{"index": 1, "id": "call_1", "type": "function",
+                    "function": {"name": "f", "arguments": ""}}]})
+                ),
+                delta(json!({"tool_calls": [{"index": 1, "function": {"arguments": "{\"a\":"}}]})),
+                chunk(&json!([{"index": 0, "delta": {}, "finish_reason": "tool_calls"}])),
+                usage,
+            ],
+        );
+    }
+
+    #[test]
+    fn every_chunk_has_a_usage_key_when_usage_was_asked_for() {
+        let writer = ChunkWriter::new("c", 0, "m", true);
+        let mut out = BytesMut::new();
+        writer.role(&mut out);
+        writer.refusal(&mut out, "no");
+        writer.reasoning(&mut out, "hm");
+        writer.finish(&mut out, "stop");
+        for frame in frames(&out) {
+            assert_eq!(frame.get("usage"), Some(&Value::Null), "{frame}");
+        }
+    }
+
+    #[test]
+    fn errors_and_the_end_stand_alone() {
+        let mut out = BytesMut::new();
+        ChunkWriter::error(&mut out, &ErrorObject::new("api_error", "x", "gone"));
+        assert_eq!(
+            frames(&out),
+            [
+                json!({"error": {"message": "gone", "type": "api_error", "param": null, "code": "x"}})
+            ],
+        );
+        out.clear();
+        ChunkWriter::done(&mut out);
+        assert_eq!(&out[..], b"data: [DONE]\n\n");
+    }
+}

@@ -1,0 +1,166 @@
+//! Answers that do not stream.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::{Message, Unknown, Usage};
+
+/// A whole chat completion.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChatCompletion {
+    /// `chatcmpl-` and the run's id.
+    pub id: String,
+    /// `chat.completion`.
+    pub object: String,
+    /// Seconds since 1970.
+    pub created: i64,
+    /// The model that answered.
+    pub model: String,
+    /// The answers, one of them.
+    pub choices: Vec<CompletionChoice>,
+    /// Tokens used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// Every other field.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    pub rest: Unknown,
+}
+
+impl ChatCompletion {
+    /// A completion with one answer.
+    pub fn new(
+        id: impl Into<String>,
+        created: i64,
+        model: impl Into<String>,
+        message: Message,
+        finish_reason: impl Into<String>,
+        usage: Option<Usage>,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            object: "chat.completion".to_owned(),
+            created,
+            model: model.into(),
+            choices: vec![CompletionChoice {
+                index: 0,
+                message,
+                logprobs: None,
+                finish_reason: Some(finish_reason.into()),
+                rest: Unknown::new(),
+            }],
+            usage,
+            rest: Unknown::new(),
+        }
+    }
+}
+
+/// One answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CompletionChoice {
+    /// Its place.
+    #[serde(default)]
+    pub index: u32,
+    /// The assistant's message.
+    pub message: Message,
+    /// Log probabilities, if asked for.
+    #[serde(default)]
+    pub logprobs: Option<Value>,
+    /// Why the model stopped: `stop`, `length`, `tool_calls` or `content_filter`.
+    #[serde(default)]
+    pub finish_reason: Option<String>,
+    /// Every other field.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    pub rest: Unknown,
+}
+
+/// The answer of `GET /v1/models`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ModelList {
+    /// `list`.
+    #[serde(default = "list")]
+    pub object: String,
+    /// The models.
+    pub data: Vec<Model>,
+}
+
+impl ModelList {
+    /// A list of models.
+    pub fn new(data: Vec<Model>) -> Self {
+        Self {
+            object: list(),
+            data,
+        }
+    }
+}
+
+fn list() -> String {
+    "list".to_owned()
+}
+
+/// A model that can be named in a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Model {
+    /// Its name.
+    pub id: String,
+    /// `model`.
+    #[serde(default = "model")]
+    pub object: String,
+    /// Seconds since 1970.
+    #[serde(default)]
+    pub created: i64,
+    /// Who offers it.
+    #[serde(default)]
+    pub owned_by: String,
+    /// Every other field.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    pub rest: Unknown,
+}
+
+impl Model {
+    /// A model.
+    pub fn new(id: impl Into<String>, created: i64, owned_by: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            object: model(),
+            created,
+            owned_by: owned_by.into(),
+            rest: Unknown::new(),
+        }
+    }
+}
+
+fn model() -> String {
+    "model".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_completion_has_every_key_that_the_sdks_read() {
+        let completion = ChatCompletion::new(
+            "chatcmpl-1",
+            7,
+            "m",
+            Message::text("assistant", "hi"),
+            "stop",
+            Some(Usage::new(3, 1)),
+        );
+        assert_eq!(
+            serde_json::to_value(completion).unwrap(),
+            json!({
+                "id": "chatcmpl-1", "object": "chat.completion", "created": 7, "model": "m",
+                "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"},
+                    "logprobs": null, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+            }),
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! Tokens used, with the details that upstreams add.
+
+use std::ops::AddAssign;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::{Unknown, lenient};
+
+/// Token counts of one answer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Usage {
+    /// Tokens the model read.
+    #[serde(default, deserialize_with = "lenient::null_as_default")]
+    pub prompt_tokens: u64,
+    /// Tokens the model wrote.
+    #[serde(default, deserialize_with = "lenient::null_as_default")]
+    pub completion_tokens: u64,
+    /// Their sum, as the upstream reported it.
+    #[serde(default, deserialize_with = "lenient::null_as_default")]
+    pub total_tokens: u64,
+    /// `prompt_tokens_details` and whatever else the upstream counted.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    pub rest: Unknown,
+}
+
+impl Usage {
+    /// Counts without details.
+    pub fn new(prompt_tokens: u64, completion_tokens: u64) -> Self {
+        Self {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: prompt_tokens.saturating_add(completion_tokens),
+            rest: Map::new(),
+        }
+    }
+}
+
+/// Numbers add up, in the details as well; of what is no number, the newer stays.
+impl AddAssign<&Usage> for Usage {
+    fn add_assign(&mut self, other: &Usage) {
+        self.prompt_tokens = self.prompt_tokens.saturating_add(other.prompt_tokens);
+        self.completion_tokens = self
+            .completion_tokens
+            .saturating_add(other.completion_tokens);
+        self.total_tokens = self.total_tokens.saturating_add(other.total_tokens);
+        add_details(&mut self.rest, &other.rest);
+    }
+}
+
+fn add_details(into: &mut Map<String, Value>, from: &Map<String, Value>) {
+    for (key, value) in from {
+        let Some(present) = into.get_mut(key) else {
+            into.insert(key.clone(), value.clone());
+            continue;
+        };
+        match (present, value) {
+            (Value::Object(present), Value::Object(value)) => add_details(present, value),
+            (Value::Number(present), Value::Number(value)) => {
+                if let (Some(a), Some(b)) = (present.as_u64(), value.as_u64()) {
+                    *present = a.saturating_add(b).into();
+                } else if let (Some(a), Some(b)) = (present.as_f64(), value.as_f64())
+                    && let Some(sum) = serde_json::Number::from_f64(a + b)
+                {
+                    *present = sum;
+                }
+            }
+            (_, Value::Null) => {}
+            (present, value) => *present = value.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn usage_of_several_turns_adds_up_with_its_details() {
+        let read = |value| serde_json::from_value::<Usage>(value).unwrap();
+        let mut sum = read(
+            json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15,
+            "prompt_tokens_details": {"cached_tokens": 8, "audio_tokens": null}, "cost": 0.5}),
+        );
+        sum += &read(
+            json!({"prompt_tokens": 20, "completion_tokens": 1, "total_tokens": 21,
+            "prompt_tokens_details": {"cached_tokens": 2}, "cost": 0.25, "tier": "x"}),
+        );
+        assert_eq!(
+            serde_json::to_value(sum).unwrap(),
+            json!({"prompt_tokens": 30, "completion_tokens": 6, "total_tokens": 36,
+                "prompt_tokens_details": {"cached_tokens": 10, "audio_tokens": null},
+                "cost": 0.75, "tier": "x"}),
+        );
+    }
+}
