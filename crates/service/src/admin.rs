@@ -1,0 +1,224 @@
+//! The admin port of each role: probes, metrics, version and log level. Not for the public.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use chrono::{DateTime, SecondsFormat, Utc};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::accept::{self, Limits, ServeReport};
+use crate::build;
+use crate::clock::SharedClock;
+use crate::lifecycle::Shutdown;
+use crate::problem::Problem;
+use crate::readiness::Readiness;
+use crate::telemetry::Telemetry;
+
+/// How long one check may take.
+const CHECK_LIMIT: Duration = Duration::from_secs(2);
+/// How often histogram samples are folded into buckets.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+const LIMITS: Limits = Limits {
+    listener: "admin",
+    header_timeout: Duration::from_secs(5),
+    body_timeout: Duration::from_secs(5),
+    write_timeout: Duration::from_secs(5),
+    keep_alive: Duration::from_mins(2),
+    max_connections: 256,
+    lame_duck: Duration::ZERO,
+    drain: Duration::from_secs(2),
+};
+
+type CheckFn = Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// The admin endpoints of one role.
+pub struct Admin {
+    readiness: Readiness,
+    checks: Vec<(&'static str, CheckFn)>,
+    telemetry: &'static Telemetry,
+    clock: SharedClock,
+}
+
+impl Admin {
+    /// Endpoints without checks.
+    pub fn new(readiness: Readiness, telemetry: &'static Telemetry, clock: SharedClock) -> Self {
+        Self {
+            readiness,
+            checks: Vec::new(),
+            telemetry,
+            clock,
+        }
+    }
+
+    /// Adds a check to `/readyz`. All run at the same time, each for at most 2 s.
+    #[must_use]
+    pub fn check<F, Fut, E>(mut self, name: &'static str, check: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display + 'static,
+    {
+        let check = move || {
+            check()
+                .map(|done| done.map_err(|error| format!("{error:#}")))
+                .boxed()
+        };
+        self.checks.push((name, Box::new(check)));
+        self
+    }
+
+    /// The routes: `/livez`, `/readyz`, `/metrics`, `/version`, `GET|PUT /log-level`.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/livez", get(livez))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .route("/version", get(version))
+            .route("/log-level", get(log_level).put(set_log_level))
+            .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found") })
+            .with_state(Arc::new(self))
+    }
+
+    /// Serves the routes until `shutdown.soft`. Stop it last: probes and the last scrape come
+    /// while the role drains.
+    pub async fn serve(self, listener: TcpListener, shutdown: &Shutdown) -> ServeReport {
+        let telemetry = self.telemetry;
+        let upkeep = async {
+            let mut ticks = interval(UPKEEP);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                telemetry.upkeep();
+            }
+        };
+        tokio::select! {
+            report = accept::serve(listener, self.router(), LIMITS, shutdown) => report,
+            () = upkeep => ServeReport { accepted: 0, cut: 0 },
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Live {
+    status: &'static str,
+}
+
+async fn livez() -> Json<Live> {
+    Json(Live { status: "alive" })
+}
+
+#[derive(Serialize)]
+struct Ready {
+    status: &'static str,
+    timestamp: String,
+    draining: bool,
+    waiting: Vec<&'static str>,
+    checks: BTreeMap<&'static str, CheckResult>,
+}
+
+#[derive(Serialize)]
+struct CheckResult {
+    status: &'static str,
+    latency_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
+    let checks: BTreeMap<_, _> = join_all(admin.checks.iter().map(|(name, check)| async move {
+        let start = Instant::now();
+        let result = timeout(CHECK_LIMIT, check()).await;
+        let latency_ms = start.elapsed().as_secs_f64() * 1e3;
+        let error = match result {
+            Ok(result) => result.err(),
+            Err(_) => Some(format!("no answer within {CHECK_LIMIT:?}")),
+        };
+        let status = if error.is_none() { "ok" } else { "failed" };
+        (
+            *name,
+            CheckResult {
+                status,
+                latency_ms,
+                error,
+            },
+        )
+    }))
+    .await
+    .into_iter()
+    .collect();
+    let latch = admin.readiness.state();
+    let healthy = checks.values().all(|check| check.error.is_none());
+    let ready = healthy && !latch.draining && latch.waiting.is_empty();
+    let body = Ready {
+        status: if ready { "ready" } else { "not_ready" },
+        timestamp: rfc3339(admin.clock.now()),
+        draining: latch.draining,
+        waiting: latch.waiting,
+        checks,
+    };
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(CONTENT_TYPE, kind)], admin.telemetry.render()).into_response()
+}
+
+async fn version() -> Json<build::BuildInfo> {
+    Json(build::info())
+}
+
+#[derive(Serialize, Deserialize)]
+struct LogLevel {
+    filter: String,
+}
+
+async fn log_level(State(admin): State<Arc<Admin>>) -> Json<LogLevel> {
+    Json(LogLevel {
+        filter: admin.telemetry.filter(),
+    })
+}
+
+/// Takes `{"filter": "…"}`, or the filter alone.
+async fn set_log_level(State(admin): State<Arc<Admin>>, body: String) -> Response {
+    let filter = match serde_json::from_str::<LogLevel>(&body) {
+        Ok(level) => level.filter,
+        Err(_) => body.trim().to_owned(),
+    };
+    match admin.telemetry.set_filter(&filter) {
+        Ok(()) => {
+            tracing::warn!(filter, "log filter changed");
+            Json(LogLevel {
+                filter: admin.telemetry.filter(),
+            })
+            .into_response()
+        }
+        Err(error) => Problem::new(StatusCode::BAD_REQUEST, "bad_filter")
+            .detail(format!(
+                "{error}; write for example info, or info,baton_worker=debug"
+            ))
+            .into_response(),
+    }
+}

@@ -1,0 +1,126 @@
+//! Configuration: built-in defaults < `baton.toml` < environment.
+//!
+//! All mistakes are found in one pass ([`Config::load`]) and each names where it stands and what to
+//! write instead. The sections are small structs; `deployments/baton.example.toml` shows every key
+//! with its default. Environment names: the usual ones ([`sources::USUAL_NAMES`]), and
+//! `BATON_<SECTION>__<KEY>` for the rest; a secret is also read from the file that `<NAME>_FILE`
+//! names. An empty variable counts as unset, as compose and Kubernetes produce those.
+
+mod checks;
+mod load;
+mod mistake;
+mod sections;
+pub mod sources;
+mod tools;
+mod values;
+
+use serde::{Deserialize, Serialize};
+
+pub use mistake::{ConfigErrors, Mistake, Origin};
+pub use sections::{
+    AdminConfig, AuthConfig, DatabaseConfig, HttpConfig, LimitsConfig, LlmConfig, LogConfig,
+    LogFormat, NatsConfig, SchedulerConfig, WorkerConfig,
+};
+pub use sources::Sources;
+pub use tools::{HttpTool, ToolsConfig};
+pub use values::{ByteSize, ConnectionUrl, Secret};
+
+/// The whole configuration; one struct for every role, as one file serves them all.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The public HTTP listener.
+    pub http: HttpConfig,
+    /// The admin listener of each role.
+    pub admin: AdminConfig,
+    /// PostgreSQL.
+    pub database: DatabaseConfig,
+    /// NATS JetStream.
+    pub nats: NatsConfig,
+    /// The upstream model.
+    pub llm: LlmConfig,
+    /// Sign-in.
+    pub auth: AuthConfig,
+    /// The worker role.
+    pub worker: WorkerConfig,
+    /// The scheduler role.
+    pub scheduler: SchedulerConfig,
+    /// Queue limits.
+    pub limits: LimitsConfig,
+    /// Logs.
+    pub log: LogConfig,
+    /// Tools that the operator adds.
+    pub tools: ToolsConfig,
+}
+
+/// A setting without a default, which some roles cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Required {
+    /// `DATABASE_URL`.
+    Database,
+    /// `DATABASE_MIGRATE_URL`.
+    DatabaseOwner,
+    /// `NATS_URL`.
+    Nats,
+    /// `LLM_BASE_URL`.
+    Llm,
+}
+
+impl Config {
+    /// Merges the sources and checks everything.
+    ///
+    /// # Errors
+    /// Every mistake of every source at once.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigErrors> {
+        load::load(sources)
+    }
+
+    /// Checks that a role has what it cannot do without.
+    ///
+    /// # Errors
+    /// One mistake for each missing setting.
+    pub fn require(&self, needed: &[Required]) -> Result<(), ConfigErrors> {
+        let missing = needed.iter().filter_map(|required| {
+            let (absent, variable, key, example) = match required {
+                Required::Database => (
+                    self.database.url.is_none(),
+                    "DATABASE_URL",
+                    "database.url",
+                    "DATABASE_URL=postgres://baton_app:…@localhost:5432/baton",
+                ),
+                Required::DatabaseOwner => (
+                    self.database.migrate_url.is_none(),
+                    "DATABASE_MIGRATE_URL",
+                    "database.migrate_url",
+                    "DATABASE_MIGRATE_URL=postgres://baton_owner:…@localhost:5432/baton",
+                ),
+                Required::Nats => (
+                    self.nats.url.is_none(),
+                    "NATS_URL",
+                    "nats.url",
+                    "NATS_URL=nats://localhost:4222",
+                ),
+                Required::Llm => (
+                    self.llm.base_url.is_none(),
+                    "LLM_BASE_URL",
+                    "llm.base_url",
+                    "LLM_BASE_URL=https://api.openai.com/v1",
+                ),
+            };
+            absent.then(|| Mistake {
+                origin: Origin::Absent { variable },
+                message: format!("neither {variable} nor {key} in the file is set"),
+                instead: Some(format!("set {example}")),
+            })
+        });
+        ConfigErrors::unless_empty(missing.collect(), ())
+    }
+
+    /// The configuration as TOML, secrets hidden, for `baton config print`.
+    ///
+    /// # Errors
+    /// Only if a value has no TOML form, which the types above exclude.
+    pub fn print(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(self)
+    }
+}

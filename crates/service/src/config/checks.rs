@@ -1,0 +1,295 @@
+//! Checks that serde cannot make: ranges, forms, and keys that must agree.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use super::load::Origins;
+use super::mistake::{Mistake, Origin};
+use super::{Config, ConnectionUrl, Secret};
+
+/// The shortest signing key: 256 bits, the size of the hash.
+const JWT_SECRET_BYTES: usize = 32;
+
+struct Checks<'a> {
+    origins: &'a Origins,
+    refused: &'a BTreeSet<(String, String)>,
+    mistakes: Vec<Mistake>,
+}
+
+impl Checks<'_> {
+    /// Blames the first of `keys` that someone set, unless one of them was refused already, in which
+    /// case the value compared is a default that nobody chose.
+    fn demand(&mut self, holds: bool, keys: &[(&str, &str)], message: String, instead: &str) {
+        let owned = |(section, key): &(&str, &str)| ((*section).to_owned(), (*key).to_owned());
+        if holds || keys.iter().any(|key| self.refused.contains(&owned(key))) {
+            return;
+        }
+        let origin = keys.iter().find_map(|key| self.origins.get(&owned(key)));
+        self.mistakes.push(Mistake {
+            origin: origin.cloned().unwrap_or(Origin::Default),
+            message,
+            instead: Some(instead.to_owned()),
+        });
+    }
+
+    fn positive<T: PartialOrd + Default>(&mut self, section: &str, key: &str, value: &T) {
+        let message = format!("{section}.{key} must be more than 0");
+        self.demand(
+            *value > T::default(),
+            &[(section, key)],
+            message,
+            "write a positive value",
+        );
+    }
+
+    fn url(&mut self, section: &str, key: &str, value: Option<&str>, schemes: &[&str]) {
+        let Some(value) = value else { return };
+        // NATS takes several, with commas between.
+        let holds = value.split(',').all(|url| {
+            let parts = url.trim().split_once("://");
+            parts.is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.is_empty())
+        });
+        let message = format!(
+            "{section}.{key} is not a URL that begins with {}://",
+            schemes[0]
+        );
+        let instead = format!("write for example {}://localhost", schemes[0]);
+        self.demand(holds, &[(section, key)], message, &instead);
+    }
+}
+
+pub(super) fn check(
+    config: &Config,
+    origins: &Origins,
+    refused: &BTreeSet<(String, String)>,
+) -> Vec<Mistake> {
+    let mut checks = Checks {
+        origins,
+        refused,
+        mistakes: Vec::new(),
+    };
+    http(&mut checks, config);
+    servers(&mut checks, config);
+    secrets(&mut checks, config);
+    worker(&mut checks, config);
+    rest(&mut checks, config);
+    tools(&mut checks, config);
+    checks.mistakes
+}
+
+fn http(checks: &mut Checks<'_>, config: &Config) {
+    let http = &config.http;
+    checks.positive("http", "max_connections", &http.max_connections);
+    checks.positive("http", "body_limit", &http.body_limit.as_u64());
+    for (key, value) in [
+        ("header_timeout", http.header_timeout),
+        ("body_timeout", http.body_timeout),
+        ("write_timeout", http.write_timeout),
+        ("keep_alive", http.keep_alive),
+        ("heartbeat", http.heartbeat),
+    ] {
+        checks.positive("http", key, &value);
+    }
+    checks.demand(
+        http.heartbeat < Duration::from_mins(1),
+        &[("http", "heartbeat")],
+        "http.heartbeat must be below 60s, where common proxies cut a silent stream".to_owned(),
+        "write for example 15s",
+    );
+    let admin = config.admin.ingress;
+    checks.demand(
+        admin.port() == 0 || admin.port() != http.listen.port(),
+        &[("admin", "ingress"), ("http", "listen")],
+        format!(
+            "admin.ingress and http.listen both use port {}",
+            admin.port()
+        ),
+        "give each its own port",
+    );
+}
+
+fn servers(checks: &mut Checks<'_>, config: &Config) {
+    let database = &config.database;
+    let postgres = ["postgres", "postgresql"];
+    checks.url(
+        "database",
+        "url",
+        database.url.as_ref().map(ConnectionUrl::expose),
+        &postgres,
+    );
+    let owner = database.migrate_url.as_ref().map(ConnectionUrl::expose);
+    checks.url("database", "migrate_url", owner, &postgres);
+    checks.positive("database", "max_connections", &database.max_connections);
+    checks.positive("database", "acquire_timeout", &database.acquire_timeout);
+
+    let nats = &config.nats;
+    let url = nats.url.as_ref().map(ConnectionUrl::expose);
+    checks.url("nats", "url", url, &["nats", "tls", "ws", "wss"]);
+    checks.positive("nats", "connect_timeout", &nats.connect_timeout);
+    checks.positive("nats", "event_retention", &nats.event_retention);
+    checks.positive("nats", "jobs_max_bytes", &nats.jobs_max_bytes.as_u64());
+    checks.positive("nats", "events_max_bytes", &nats.events_max_bytes.as_u64());
+    checks.positive("nats", "dead_max_bytes", &nats.dead_max_bytes.as_u64());
+    checks.demand(
+        [1, 3, 5].contains(&nats.replicas),
+        &[("nats", "replicas")],
+        format!(
+            "nats.replicas is {}, which no majority can be counted in",
+            nats.replicas
+        ),
+        "write 1, 3 or 5",
+    );
+    let user = nats.user.is_some();
+    checks.demand(
+        user == nats.password.is_some(),
+        &[("nats", "user"), ("nats", "password")],
+        "nats.user and nats.password go together".to_owned(),
+        "set both or neither",
+    );
+    checks.demand(
+        nats.tls_cert.is_some() == nats.tls_key.is_some(),
+        &[("nats", "tls_cert"), ("nats", "tls_key")],
+        "nats.tls_cert and nats.tls_key go together".to_owned(),
+        "set both or neither",
+    );
+    let ways = [user, nats.token.is_some(), nats.creds_file.is_some()];
+    checks.demand(
+        ways.into_iter().filter(|set| *set).count() <= 1,
+        &[("nats", "creds_file"), ("nats", "token"), ("nats", "user")],
+        "more than one way to sign in to NATS is set".to_owned(),
+        "keep one of nats.user with nats.password, nats.token, nats.creds_file",
+    );
+
+    let llm = &config.llm;
+    checks.url(
+        "llm",
+        "base_url",
+        llm.base_url.as_deref(),
+        &["https", "http"],
+    );
+    for (key, value) in [
+        ("connect_timeout", llm.connect_timeout),
+        ("first_byte_timeout", llm.first_byte_timeout),
+        ("idle_timeout", llm.idle_timeout),
+    ] {
+        checks.positive("llm", key, &value);
+        checks.demand(
+            value <= llm.total_timeout,
+            &[("llm", key), ("llm", "total_timeout")],
+            format!("llm.{key} exceeds llm.total_timeout and could never strike"),
+            "raise llm.total_timeout, or lower the other",
+        );
+    }
+}
+
+fn secrets(checks: &mut Checks<'_>, config: &Config) {
+    let Some(secret) = config.auth.jwt_secret.as_ref().map(Secret::expose) else {
+        return;
+    };
+    let mut bytes: Vec<u8> = secret.bytes().collect();
+    bytes.sort_unstable();
+    bytes.dedup();
+    checks.demand(
+        secret.len() >= JWT_SECRET_BYTES && bytes.len() >= 8,
+        &[("auth", "jwt_secret")],
+        format!("auth.jwt_secret is shorter than {JWT_SECRET_BYTES} bytes, or too plain"),
+        "make one with: openssl rand -base64 48",
+    );
+}
+
+fn worker(checks: &mut Checks<'_>, config: &Config) {
+    let worker = &config.worker;
+    checks.positive("worker", "slots", &worker.slots);
+    checks.positive("worker", "lease", &worker.lease);
+    checks.positive("worker", "renew_every", &worker.renew_every);
+    checks.positive("worker", "max_turns", &worker.max_turns);
+    checks.positive("worker", "max_failures", &worker.max_failures);
+    checks.positive("worker", "tool_parallelism", &worker.tool_parallelism);
+    checks.positive("worker", "tool_timeout", &worker.tool_timeout);
+    checks.demand(
+        worker.interactive_slots <= worker.slots,
+        &[("worker", "interactive_slots"), ("worker", "slots")],
+        format!(
+            "worker.interactive_slots ({}) is a part of worker.slots ({}) and cannot exceed it",
+            worker.interactive_slots, worker.slots
+        ),
+        "lower worker.interactive_slots or raise worker.slots",
+    );
+    checks.demand(
+        worker.renew_every < worker.lease / 2,
+        &[("worker", "renew_every"), ("worker", "lease")],
+        format!(
+            "worker.renew_every ({}) must be below half of worker.lease ({}), so that one lost \
+             renewal does not lose the run",
+            humantime::format_duration(worker.renew_every),
+            humantime::format_duration(worker.lease)
+        ),
+        "write for example renew_every = \"5s\" with lease = \"20s\"",
+    );
+}
+
+fn rest(checks: &mut Checks<'_>, config: &Config) {
+    checks.positive("scheduler", "sweep_every", &config.scheduler.sweep_every);
+    checks.positive(
+        "scheduler",
+        "publish_timeout",
+        &config.scheduler.publish_timeout,
+    );
+    let limits = &config.limits;
+    checks.positive("limits", "queued_per_tenant", &limits.queued_per_tenant);
+    checks.demand(
+        limits.queued_per_tenant <= limits.queued_total,
+        &[("limits", "queued_per_tenant"), ("limits", "queued_total")],
+        "limits.queued_per_tenant exceeds limits.queued_total".to_owned(),
+        "lower the one or raise the other",
+    );
+    if let Err(error) = EnvFilter::try_new(&config.log.filter) {
+        checks.demand(
+            false,
+            &[("log", "filter")],
+            format!("`{}` is not a log filter: {error}", config.log.filter),
+            "write a level such as info, or directives such as info,baton_worker=debug",
+        );
+    }
+}
+
+fn tools(checks: &mut Checks<'_>, config: &Config) {
+    let key = [("tools", "http")];
+    let mut names = BTreeSet::new();
+    for tool in &config.tools.http {
+        let name = &tool.name;
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        checks.demand(
+            (1..=64).contains(&name.len()) && name.chars().all(plain),
+            &key,
+            format!("tool name `{name}` cannot be offered to a model"),
+            "use 1 to 64 letters, digits, `_` and `-`",
+        );
+        checks.demand(
+            names.insert(name.as_str()),
+            &key,
+            format!("two tools are named `{name}`"),
+            "give each its own name",
+        );
+        checks.demand(
+            tool.url.starts_with("https://") || tool.url.starts_with("http://"),
+            &key,
+            format!("the url of tool `{name}` is not an HTTP URL"),
+            "write for example https://tools.example/weather",
+        );
+        checks.demand(
+            ["GET", "POST", "PUT", "PATCH", "DELETE"].contains(&tool.method.as_str()),
+            &key,
+            format!("tool `{name}` has the method `{}`", tool.method),
+            "write GET, POST, PUT, PATCH or DELETE",
+        );
+        checks.demand(
+            !tool.timeout.is_zero(),
+            &key,
+            format!("the timeout of tool `{name}` must be more than 0"),
+            "write for example 30s",
+        );
+    }
+}

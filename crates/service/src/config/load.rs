@@ -1,0 +1,376 @@
+//! Merging the sources key by key, so that one mistake does not hide the next.
+//!
+//! Serde stops at a struct's first error. Therefore each key is tried alone, on a section that
+//! otherwise has its defaults; only keys that pass are merged, and the whole is read at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::mistake::{ConfigErrors, Mistake, Origin, nearest};
+use super::sources::{SECRET_KEYS, Sources, USUAL_NAMES};
+use super::{Config, checks, tools};
+
+/// A section: its name, its keys with their defaults (null for none), and how to try a value.
+struct Section {
+    name: &'static str,
+    defaults: Map<String, Value>,
+    attempt: fn(Value) -> Result<(), String>,
+}
+
+fn section<T: Default + Serialize + DeserializeOwned>(name: &'static str) -> Section {
+    let defaults = match serde_json::to_value(T::default()) {
+        Ok(Value::Object(defaults)) => defaults,
+        // A struct of plain values always has this form; a section that had not would know no key,
+        // which the test of the example file would show.
+        _ => Map::new(),
+    };
+    let attempt = |value| {
+        serde_json::from_value::<T>(value)
+            .map(drop)
+            .map_err(|e| e.to_string())
+    };
+    Section {
+        name,
+        defaults,
+        attempt,
+    }
+}
+
+fn sections() -> Vec<Section> {
+    use super::sections as s;
+    vec![
+        section::<s::HttpConfig>("http"),
+        section::<s::AdminConfig>("admin"),
+        section::<s::DatabaseConfig>("database"),
+        section::<s::NatsConfig>("nats"),
+        section::<s::LlmConfig>("llm"),
+        section::<s::AuthConfig>("auth"),
+        section::<s::WorkerConfig>("worker"),
+        section::<s::SchedulerConfig>("scheduler"),
+        section::<s::LimitsConfig>("limits"),
+        section::<s::LogConfig>("log"),
+        section::<tools::ToolsConfig>("tools"),
+    ]
+}
+
+/// Where each value that is not a default came from, by (section, key).
+pub(super) type Origins = BTreeMap<(String, String), Origin>;
+
+struct Loader {
+    sections: Vec<Section>,
+    merged: Map<String, Value>,
+    origins: Origins,
+    refused: BTreeSet<(String, String)>,
+    mistakes: Vec<Mistake>,
+}
+
+pub(super) fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
+    let mut loader = Loader {
+        sections: sections(),
+        merged: Map::new(),
+        origins: Origins::new(),
+        refused: BTreeSet::new(),
+        mistakes: Vec::new(),
+    };
+    if let Some((path, text)) = &sources.file {
+        loader.read_file(path, text);
+    }
+    loader.read_environment(sources);
+    loader.finish()
+}
+
+impl Loader {
+    fn finish(mut self) -> Result<Config, ConfigErrors> {
+        match serde_json::from_value::<Config>(Value::Object(self.merged)) {
+            Ok(config) => {
+                let found = checks::check(&config, &self.origins, &self.refused);
+                self.mistakes.extend(found);
+                ConfigErrors::unless_empty(self.mistakes, config)
+            }
+            Err(error) => {
+                self.mistakes.push(Mistake {
+                    origin: Origin::Default,
+                    message: error.to_string(),
+                    instead: None,
+                });
+                ConfigErrors::unless_empty(self.mistakes, Config::default())
+            }
+        }
+    }
+
+    fn blame(&mut self, origin: Origin, message: impl Into<String>, instead: Option<String>) {
+        self.mistakes.push(Mistake {
+            origin,
+            message: message.into(),
+            instead,
+        });
+    }
+
+    fn read_file(&mut self, path: &Path, text: &str) {
+        let table: Map<String, Value> = match toml::from_str(text) {
+            Ok(table) => table,
+            Err(error) => {
+                // Not the error's own display: it quotes the line, which may hold a secret.
+                let line = error.span().map(|span| {
+                    text.as_bytes()
+                        .iter()
+                        .take(span.start)
+                        .filter(|b| **b == b'\n')
+                        .count()
+                        + 1
+                });
+                let origin = Origin::File {
+                    path: path.to_owned(),
+                    line,
+                };
+                return self.blame(origin, format!("not valid TOML: {}", error.message()), None);
+            }
+        };
+        for (name, content) in table {
+            let origin = |key: String| Origin::Key {
+                path: path.to_owned(),
+                key,
+            };
+            let Some(position) = self.sections.iter().position(|s| s.name == name) else {
+                let names: Vec<_> = self.sections.iter().map(|s| s.name).collect();
+                let instead = match nearest(&name, names.iter().copied()) {
+                    Some(meant) => format!("did you mean `[{meant}]`?"),
+                    None => format!("the sections are {}", names.join(", ")),
+                };
+                self.blame(origin(name), "there is no such section", Some(instead));
+                continue;
+            };
+            let Value::Object(keys) = content else {
+                let instead = format!("begin the section with a line `[{name}]`");
+                self.blame(
+                    origin(name),
+                    "this is a section, not a value",
+                    Some(instead),
+                );
+                continue;
+            };
+            for (key, value) in keys {
+                let origin = origin(format!("{name}.{key}"));
+                self.set(position, key, value, origin);
+            }
+        }
+    }
+
+    fn read_environment(&mut self, sources: &Sources) {
+        let names = self.variable_names();
+        for (variable, value) in &sources.environment {
+            if let Some((position, key)) = names.get(variable) {
+                let value = self.typed(*position, key, value);
+                self.set(
+                    *position,
+                    key.clone(),
+                    value,
+                    Origin::Variable(variable.clone()),
+                );
+                continue;
+            }
+            let secret = variable.strip_suffix("_FILE").and_then(|name| {
+                let (position, key) = names.get(name)?;
+                let section = self.sections.get(*position)?.name;
+                SECRET_KEYS
+                    .contains(&(section, key))
+                    .then_some((name, *position, key.clone()))
+            });
+            if let Some((name, position, key)) = secret {
+                let path = Path::new(value).to_owned();
+                let origin = Origin::SecretFile {
+                    variable: variable.clone(),
+                    path: path.clone(),
+                };
+                if sources.environment.contains_key(name) {
+                    let instead = format!("set either {name} or {variable}");
+                    self.blame(origin, format!("{name} is set as well"), Some(instead));
+                    continue;
+                }
+                match std::fs::read_to_string(&path) {
+                    Ok(text) => {
+                        self.set(position, key, text.trim_end().to_owned().into(), origin);
+                    }
+                    Err(error) => {
+                        let instead = "name a file that this process can read".to_owned();
+                        self.blame(origin, format!("cannot be read: {error}"), Some(instead));
+                    }
+                }
+            } else if variable.starts_with("BATON_") && !sources.is_foreign(variable) {
+                let instead = match nearest(variable, names.keys().map(String::as_str)) {
+                    Some(meant) => format!("did you mean {meant}?"),
+                    None => "the form is BATON_<SECTION>__<KEY>".to_owned(),
+                };
+                let origin = Origin::Variable(variable.clone());
+                self.blame(origin, "there is no such setting", Some(instead));
+            }
+        }
+    }
+
+    /// Each environment variable's section and key. A key with a usual name has no second one.
+    fn variable_names(&self) -> BTreeMap<String, (usize, String)> {
+        let mut names = BTreeMap::new();
+        for (position, section) in self.sections.iter().enumerate() {
+            for key in section.defaults.keys() {
+                names.insert(variable_name(section.name, key), (position, key.clone()));
+            }
+        }
+        names
+    }
+
+    /// A variable's text as the JSON type that the key's default has; text that does not fit stays
+    /// text, so that the error speaks of what was written.
+    fn typed(&self, position: usize, key: &str, text: &str) -> Value {
+        let default = self
+            .sections
+            .get(position)
+            .and_then(|s| s.defaults.get(key));
+        let fits = |value: &Value| match default {
+            Some(Value::Number(_)) => value.is_number(),
+            Some(Value::Bool(_)) => value.is_boolean(),
+            Some(Value::Array(_)) => value.is_array(),
+            Some(Value::Object(_)) => value.is_object(),
+            _ => false,
+        };
+        serde_json::from_str(text)
+            .ok()
+            .filter(fits)
+            .unwrap_or_else(|| text.into())
+    }
+
+    fn set(&mut self, position: usize, key: String, value: Value, origin: Origin) {
+        let Some(section) = self.sections.get(position) else {
+            return;
+        };
+        let (name, attempt) = (section.name, section.attempt);
+        let Some(default) = section.defaults.get(&key).cloned() else {
+            let instead = self.instead_of_key(name, &key);
+            return self.blame(origin, "there is no such key", Some(instead));
+        };
+        if (name, key.as_str()) == ("tools", "http") {
+            let before = self.mistakes.len();
+            self.check_tools(&value, &origin);
+            if self.mistakes.len() > before {
+                self.refused.insert((name.to_owned(), key));
+                return;
+            }
+        }
+        let alone = Value::Object(Map::from_iter([(key.clone(), value.clone())]));
+        if let Err(reason) = attempt(alone) {
+            let is_secret = SECRET_KEYS.contains(&(name, &key));
+            // Serde quotes the value.
+            let reason = if is_secret {
+                "the value is not a string".to_owned()
+            } else {
+                reason
+            };
+            let instead = example(&origin, &key, &default);
+            self.refused.insert((name.to_owned(), key));
+            return self.blame(origin, reason, instead);
+        }
+        let entry = self
+            .merged
+            .entry(name)
+            .or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(keys) = entry {
+            keys.insert(key.clone(), value);
+        }
+        self.refused.remove(&(name.to_owned(), key.clone()));
+        self.origins.insert((name.to_owned(), key), origin);
+    }
+
+    fn instead_of_key(&self, name: &str, key: &str) -> String {
+        let here = self.sections.iter().find(|s| s.name == name);
+        let keys = || {
+            here.into_iter()
+                .flat_map(|s| s.defaults.keys().map(String::as_str))
+        };
+        if let Some(meant) = nearest(key, keys()) {
+            return format!("did you mean `{meant}`?");
+        }
+        match self.sections.iter().find(|s| s.defaults.contains_key(key)) {
+            Some(other) => format!("`{key}` belongs to section `[{}]`", other.name),
+            None => format!(
+                "the keys of `[{name}]` are {}",
+                keys().collect::<Vec<_>>().join(", ")
+            ),
+        }
+    }
+
+    /// Each tool's keys one by one, on a tool that is otherwise valid.
+    fn check_tools(&mut self, value: &Value, origin: &Origin) {
+        let Value::Array(items) = value else { return };
+        let specimen = tools::specimen();
+        for (index, item) in items.iter().enumerate() {
+            let place = format!("tool {}", index + 1);
+            let Value::Object(keys) = item else {
+                let instead = Some("begin each tool with a line `[[tools.http]]`".to_owned());
+                self.blame(origin.clone(), format!("{place} is not a table"), instead);
+                continue;
+            };
+            for required in tools::REQUIRED
+                .into_iter()
+                .filter(|key| !keys.contains_key(*key))
+            {
+                let instead = specimen
+                    .get(required)
+                    .and_then(|value| example(origin, required, value));
+                self.blame(
+                    origin.clone(),
+                    format!("{place} has no `{required}`"),
+                    instead,
+                );
+            }
+            for (key, value) in keys {
+                let Some(default) = specimen.get(key) else {
+                    let all: Vec<_> = specimen.keys().map(String::as_str).collect();
+                    let instead = match nearest(key, all.iter().copied()) {
+                        Some(meant) => format!("did you mean `{meant}`?"),
+                        None => format!("the keys of a tool are {}", all.join(", ")),
+                    };
+                    let message = format!("{place} has an unknown key `{key}`");
+                    self.blame(origin.clone(), message, Some(instead));
+                    continue;
+                };
+                let mut tool = specimen.clone();
+                tool.insert(key.clone(), value.clone());
+                if let Err(error) = serde_json::from_value::<tools::HttpTool>(Value::Object(tool)) {
+                    let reason = if key == "headers" {
+                        "headers are a table of strings".to_owned()
+                    } else {
+                        error.to_string()
+                    };
+                    let message = format!("{place}, `{key}`: {reason}");
+                    self.blame(origin.clone(), message, example(origin, key, default));
+                }
+            }
+        }
+    }
+}
+
+/// The environment variable that sets a key.
+pub(super) fn variable_name(section: &str, key: &str) -> String {
+    USUAL_NAMES
+        .iter()
+        .find(|(_, s, k)| (*s, *k) == (section, key))
+        .map_or_else(
+            || format!("BATON_{section}__{key}").to_uppercase(),
+            |(name, ..)| (*name).into(),
+        )
+}
+
+/// "write for example …", in the language of the source.
+fn example(origin: &Origin, key: &str, default: &Value) -> Option<String> {
+    match (origin, default) {
+        (_, Value::Null | Value::Array(_) | Value::Object(_)) => None,
+        (Origin::Variable(name), Value::String(text)) => {
+            Some(format!("write for example {name}={text}"))
+        }
+        (Origin::Variable(name), value) => Some(format!("write for example {name}={value}")),
+        (_, value) => Some(format!("write for example {key} = {value}")),
+    }
+}

@@ -1,0 +1,338 @@
+//! The sections: small structs, each key's doc ends with its default.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::values::{ByteSize, ConnectionUrl, Secret};
+
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+fn any_address(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
+}
+
+/// `[http]`: the public listener of the ingress.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Address and port. Default: 0.0.0.0:8080.
+    pub listen: SocketAddr,
+    /// The largest request body. Default: 10MiB.
+    pub body_limit: ByteSize,
+    /// How long a client may take to send a request's head. Default: 10s.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// How long a client may take to send a request's body. Default: 30s.
+    #[serde(with = "humantime_serde")]
+    pub body_timeout: Duration,
+    /// How long a client may leave an answer unread once its buffers are full. Default: 30s.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
+    /// How long a connection is kept between requests; above the idle time of the load balancer in
+    /// front, which would otherwise now and then use one that is just being closed. Default: 75s.
+    #[serde(with = "humantime_serde")]
+    pub keep_alive: Duration,
+    /// Open connections; beyond them, new ones wait in the kernel's queue. Default: 20000.
+    pub max_connections: usize,
+    /// After SIGTERM: how long new connections are still taken while load balancers notice. Default: 3s.
+    #[serde(with = "humantime_serde")]
+    pub lame_duck: Duration,
+    /// After that: how long open streams may go on. Default: 25s.
+    #[serde(with = "humantime_serde")]
+    pub drain: Duration,
+    /// Silence on a stream after which a comment is sent; below every proxy's idle limit. Default: 15s.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: any_address(8080),
+            body_limit: ByteSize::mib(10),
+            header_timeout: seconds(10),
+            body_timeout: seconds(30),
+            write_timeout: seconds(30),
+            keep_alive: seconds(75),
+            max_connections: 20_000,
+            lame_duck: seconds(3),
+            drain: seconds(25),
+            heartbeat: seconds(15),
+        }
+    }
+}
+
+/// `[admin]`: where each role answers probes and Prometheus; not for the public.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminConfig {
+    /// The ingress. Default: 0.0.0.0:9464.
+    pub ingress: SocketAddr,
+    /// A worker. Default: 0.0.0.0:9465.
+    pub worker: SocketAddr,
+    /// The scheduler. Default: 0.0.0.0:9466.
+    pub scheduler: SocketAddr,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self {
+            ingress: any_address(9464),
+            worker: any_address(9465),
+            scheduler: any_address(9466),
+        }
+    }
+}
+
+/// `[database]`: PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// The application role's URL, under row-level security; `DATABASE_URL`. Default: none.
+    pub url: Option<ConnectionUrl>,
+    /// The owner's URL, for `baton migrate` only; `DATABASE_MIGRATE_URL`. Default: none.
+    pub migrate_url: Option<ConnectionUrl>,
+    /// Connections of one process. Default: 20.
+    pub max_connections: u32,
+    /// How long to wait for a free connection. Default: 5s.
+    #[serde(with = "humantime_serde")]
+    pub acquire_timeout: Duration,
+}
+
+impl Default for DatabaseConfig {
+    fn default() -> Self {
+        Self {
+            url: None,
+            migrate_url: None,
+            max_connections: 20,
+            acquire_timeout: seconds(5),
+        }
+    }
+}
+
+/// `[nats]`: the broker. At most one of token, user with password, and credentials file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NatsConfig {
+    /// One URL, or several with commas between; `NATS_URL`. Default: none.
+    pub url: Option<ConnectionUrl>,
+    /// User name. Default: none.
+    pub user: Option<String>,
+    /// The user's password. Default: none.
+    pub password: Option<Secret<String>>,
+    /// A token in place of a user. Default: none.
+    pub token: Option<Secret<String>>,
+    /// A credentials file (JWT and nkey). Default: none.
+    pub creds_file: Option<PathBuf>,
+    /// A file of PEM certificates to trust besides the public ones. Default: none.
+    pub tls_ca: Option<PathBuf>,
+    /// This client's own certificate, PEM; goes with `tls_key`. Default: none.
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate, PEM. Default: none.
+    pub tls_key: Option<PathBuf>,
+    /// How long one attempt to connect may take. Default: 5s.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// Copies of each stream: 1, 3 or 5. Default: 1.
+    pub replicas: usize,
+    /// How long events stay in the stream; the ledger keeps the runs. Default: 24h.
+    #[serde(with = "humantime_serde")]
+    pub event_retention: Duration,
+    /// Storage of the job stream. Default: 1GiB.
+    pub jobs_max_bytes: ByteSize,
+    /// Storage of the event stream. Default: 10GiB.
+    pub events_max_bytes: ByteSize,
+    /// Storage of the stream of bad jobs; the oldest give way. Default: 256MiB.
+    pub dead_max_bytes: ByteSize,
+}
+
+impl Default for NatsConfig {
+    fn default() -> Self {
+        Self {
+            url: None,
+            user: None,
+            password: None,
+            token: None,
+            creds_file: None,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
+            connect_timeout: seconds(5),
+            replicas: 1,
+            event_retention: seconds(24 * 60 * 60),
+            jobs_max_bytes: ByteSize::gib(1),
+            events_max_bytes: ByteSize::gib(10),
+            dead_max_bytes: ByteSize::mib(256),
+        }
+    }
+}
+
+/// `[llm]`: the upstream, any server that speaks the OpenAI chat API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LlmConfig {
+    /// Its URL up to and with `/v1`; `LLM_BASE_URL`. Default: none.
+    pub base_url: Option<String>,
+    /// Its key; `LLM_API_KEY`. Default: none.
+    pub api_key: Option<Secret<String>>,
+    /// The model when a request names none; `LLM_DEFAULT_MODEL`. Default: none.
+    pub default_model: Option<String>,
+    /// How long to wait for a connection. Default: 5s.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long to wait for the first byte of an answer. Default: 60s.
+    #[serde(with = "humantime_serde")]
+    pub first_byte_timeout: Duration,
+    /// How long an answer may pause. Default: 60s.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// How long a whole answer may take. Default: 10m.
+    #[serde(with = "humantime_serde")]
+    pub total_timeout: Duration,
+    /// Tries after the first, as long as no token has come. Default: 3.
+    pub max_retries: u32,
+}
+
+impl Default for LlmConfig {
+    fn default() -> Self {
+        Self {
+            base_url: None,
+            api_key: None,
+            default_model: None,
+            connect_timeout: seconds(5),
+            first_byte_timeout: seconds(60),
+            idle_timeout: seconds(60),
+            total_timeout: seconds(600),
+            max_retries: 3,
+        }
+    }
+}
+
+/// `[auth]`: sign-in.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthConfig {
+    /// The key that signs access tokens, at least 32 bytes; `JWT_SECRET`. Default: none.
+    pub jwt_secret: Option<Secret<String>>,
+}
+
+/// `[worker]`: the role that runs agents.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkerConfig {
+    /// Runs at a time. Default: 256.
+    pub slots: usize,
+    /// How many of the slots are kept for interactive runs. Default: 64.
+    pub interactive_slots: usize,
+    /// How long a run belongs to a worker without renewal. Default: 20s.
+    #[serde(with = "humantime_serde")]
+    pub lease: Duration,
+    /// How often the lease is renewed; below half of it. Default: 5s.
+    #[serde(with = "humantime_serde")]
+    pub renew_every: Duration,
+    /// After SIGTERM: how long a run may go on to the end of its step. Default: 25s.
+    #[serde(with = "humantime_serde")]
+    pub drain: Duration,
+    /// Model turns of a run whose agent says nothing else. Default: 10.
+    pub max_turns: u32,
+    /// Failures after which a run is given up. Default: 3.
+    pub max_failures: u32,
+    /// Tool calls of one turn at a time. Default: 8.
+    pub tool_parallelism: usize,
+    /// How long a tool call may take. Default: 30s.
+    #[serde(with = "humantime_serde")]
+    pub tool_timeout: Duration,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self {
+            slots: 256,
+            interactive_slots: 64,
+            lease: seconds(20),
+            renew_every: seconds(5),
+            drain: seconds(25),
+            max_turns: 10,
+            max_failures: 3,
+            tool_parallelism: 8,
+            tool_timeout: seconds(30),
+        }
+    }
+}
+
+/// `[scheduler]`: the role that repairs what crashes left behind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SchedulerConfig {
+    /// How often to look for work, besides being told. Default: 5s.
+    #[serde(with = "humantime_serde")]
+    pub sweep_every: Duration,
+    /// How long to wait for the broker to confirm a job. Default: 10s.
+    #[serde(with = "humantime_serde")]
+    pub publish_timeout: Duration,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        Self {
+            sweep_every: seconds(5),
+            publish_timeout: seconds(10),
+        }
+    }
+}
+
+/// `[limits]`: how much may wait.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Queued runs of one tenant; beyond them, 429. Default: 10000.
+    pub queued_per_tenant: u64,
+    /// Queued runs of all; beyond them, 503. Default: 100000.
+    pub queued_total: u64,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            queued_per_tenant: 10_000,
+            queued_total: 100_000,
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// `pretty` on a terminal, else `json`.
+    #[default]
+    Auto,
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log]`: log lines, on standard error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// `auto`, `pretty` or `json`. Default: auto.
+    pub format: LogFormat,
+    /// A level, or directives such as `info,baton_worker=debug`; `RUST_LOG`. Default: info.
+    pub filter: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Auto,
+            filter: "info".to_owned(),
+        }
+    }
+}

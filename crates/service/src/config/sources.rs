@@ -1,0 +1,132 @@
+//! Where configuration comes from, as a value, so that nothing but a role's `main` reads the process.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::mistake::{ConfigErrors, Mistake, Origin};
+
+/// Names that other software uses too, and the key each of them sets.
+pub const USUAL_NAMES: [(&str, &str, &str); 8] = [
+    ("DATABASE_URL", "database", "url"),
+    ("DATABASE_MIGRATE_URL", "database", "migrate_url"),
+    ("NATS_URL", "nats", "url"),
+    ("JWT_SECRET", "auth", "jwt_secret"),
+    ("LLM_BASE_URL", "llm", "base_url"),
+    ("LLM_API_KEY", "llm", "api_key"),
+    ("LLM_DEFAULT_MODEL", "llm", "default_model"),
+    ("RUST_LOG", "log", "filter"),
+];
+
+/// Keys whose values are secret; each can also be read from the file that `<NAME>_FILE` names.
+pub const SECRET_KEYS: [(&str, &str); 7] = [
+    ("database", "url"),
+    ("database", "migrate_url"),
+    ("nats", "url"),
+    ("nats", "password"),
+    ("nats", "token"),
+    ("auth", "jwt_secret"),
+    ("llm", "api_key"),
+];
+
+/// The file that is read when none is named, if it exists.
+pub const DEFAULT_FILE: &str = "baton.toml";
+/// The variable that names the file.
+pub const FILE_VARIABLE: &str = "BATON_CONFIG";
+
+/// A file's text and an environment.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    pub(super) file: Option<(PathBuf, String)>,
+    pub(super) environment: BTreeMap<String, String>,
+    pub(super) others: Vec<String>,
+}
+
+impl Sources {
+    /// Only an environment; empty values count as unset.
+    pub fn from_environment<K, V>(variables: impl IntoIterator<Item = (K, V)>) -> Self
+    where
+        K: Into<String>,
+        V: Into<String>,
+    {
+        let environment = variables
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
+        Self {
+            environment,
+            ..Self::default()
+        }
+    }
+
+    /// What this process was given: its environment, and the file named by `--config`, else by
+    /// `BATON_CONFIG`, else `./baton.toml` if it exists.
+    ///
+    /// # Errors
+    /// If a file that was asked for cannot be read.
+    pub fn from_process(config: Option<&Path>) -> Result<Self, ConfigErrors> {
+        let lossy = |text: OsString| text.to_string_lossy().into_owned();
+        let sources = Self::from_environment(
+            std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))),
+        );
+        let named = match config {
+            Some(path) => Some(path.to_owned()),
+            None => sources.environment.get(FILE_VARIABLE).map(PathBuf::from),
+        };
+        let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(sources.with_file(path, text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
+                Ok(sources)
+            }
+            Err(error) => Err(Mistake {
+                origin: Origin::File { path, line: None },
+                message: format!("the configuration file cannot be read: {error}"),
+                instead: Some(format!(
+                    "name an existing file by --config or {FILE_VARIABLE}"
+                )),
+            }
+            .into()),
+        }
+    }
+
+    /// Adds a file's text; `path` serves messages only.
+    #[must_use]
+    pub fn with_file(mut self, path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+        self.file = Some((path.into(), text.into()));
+        self
+    }
+
+    /// Names a `BATON_` variable that is no configuration key, such as one of a command's options;
+    /// a name that ends in `*` stands for all that begin so.
+    #[must_use]
+    pub fn also_allow(mut self, name: impl Into<String>) -> Self {
+        self.others.push(name.into());
+        self
+    }
+
+    /// Whether a `BATON_` variable is none of our business, rather than a mistyped key.
+    pub(super) fn is_foreign(&self, name: &str) -> bool {
+        let listed = self
+            .others
+            .iter()
+            .any(|other| match other.strip_suffix('*') {
+                Some(start) => name.starts_with(start),
+                None => name == other,
+            });
+        // `BATON_COMMIT` is read by the build, and stays in the environment of `cargo run`.
+        listed || name == FILE_VARIABLE || name == "BATON_COMMIT" || is_service_link(name)
+    }
+}
+
+/// Kubernetes adds such variables to every pod for a Service named `baton…`; they must not stop a start.
+fn is_service_link(name: &str) -> bool {
+    name.ends_with("_PORT")
+        || name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name
+            .split("_PORT_")
+            .skip(1)
+            .any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}

@@ -1,0 +1,105 @@
+//! Tools that the operator adds: each is one HTTP request.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::{Map, Value};
+
+use super::values::Secret;
+
+/// `[tools]`: tools that every tenant's agents may be given.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ToolsConfig {
+    /// `[[tools.http]]`: tools that are one HTTP request each. Default: none.
+    pub http: Vec<HttpTool>,
+}
+
+/// `[[tools.http]]`: the arguments are sent as the JSON body (POST, PUT, PATCH) or as the query.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpTool {
+    /// What the model calls it: letters, digits, `_` and `-`, at most 64. No default.
+    pub name: String,
+    /// What the model is told about it. No default.
+    pub description: String,
+    /// The JSON Schema of the arguments, as a table or as a string of JSON. Default: an object
+    /// without properties.
+    #[serde(
+        default = "no_parameters",
+        serialize_with = "schema_as_text",
+        deserialize_with = "schema_from_table_or_text"
+    )]
+    pub parameters: Value,
+    /// Where the request goes. No default.
+    pub url: String,
+    /// The method. Default: POST.
+    #[serde(default = "post")]
+    pub method: String,
+    /// Headers of the request; their values count as secret. Default: none.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret<String>>,
+    /// Whether a call that may or may not have arrived can be repeated. Default: false.
+    #[serde(default)]
+    pub idempotent: bool,
+    /// How long a call may take. Default: 30s.
+    #[serde(default = "thirty_seconds", with = "humantime_serde")]
+    pub timeout: Duration,
+}
+
+fn no_parameters() -> Value {
+    serde_json::json!({ "type": "object", "properties": {} })
+}
+
+fn post() -> String {
+    "POST".to_owned()
+}
+
+const fn thirty_seconds() -> Duration {
+    Duration::from_secs(30)
+}
+
+/// As text, because a JSON Schema may hold `null`, which TOML cannot express.
+fn schema_as_text<S: Serializer>(schema: &Value, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(schema)
+}
+
+fn schema_from_table_or_text<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Value, D::Error> {
+    let schema = match Value::deserialize(deserializer)? {
+        Value::String(text) => serde_json::from_str(&text)
+            .map_err(|error| de::Error::custom(format!("the schema is not JSON: {error}")))?,
+        table => table,
+    };
+    if schema.is_object() {
+        Ok(schema)
+    } else {
+        Err(de::Error::custom(
+            "a schema is a table, or a string that holds a JSON object",
+        ))
+    }
+}
+
+/// The keys without a default.
+pub(super) const REQUIRED: [&str; 3] = ["name", "description", "url"];
+
+/// A tool that is valid as it stands: the ground on which one key at a time is tried, and the example
+/// that messages show.
+pub(super) fn specimen() -> Map<String, Value> {
+    let tool = serde_json::json!({
+        "name": "weather",
+        "description": "The weather in a city",
+        "parameters": no_parameters(),
+        "url": "https://tools.example/weather",
+        "method": post(),
+        "headers": {},
+        "idempotent": false,
+        "timeout": "30s",
+    });
+    match tool {
+        Value::Object(keys) => keys,
+        _ => Map::new(),
+    }
+}

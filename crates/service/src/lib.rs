@@ -1,0 +1,35 @@
+//! The process shell of every Baton role: configuration, telemetry, a two-stage stop, the admin
+//! port, the clock and the HTTP accept loop.
+//!
+//! Nothing here knows what a run is. A role's `main` reads like this: [`Config::load`],
+//! [`telemetry::install`], bind, [`admin::Admin::serve`], the role's own work under a [`Shutdown`], and
+//! [`run_until_stopped`], whose answer is the exit code.
+//!
+//! A new configuration section is a struct in [`config`] with a documented default for each key, a
+//! line in its list of sections, and its keys in `deployments/baton.example.toml` (a test insists).
+
+pub mod accept;
+pub mod admin;
+pub mod background;
+pub mod build;
+pub mod clock;
+pub mod config;
+pub mod lifecycle;
+pub mod metrics;
+pub mod problem;
+pub mod readiness;
+pub mod request_id;
+pub mod telemetry;
+
+mod activity;
+mod deadline_body;
+mod process_metrics;
+
+pub use accept::{Limits, ServeReport, serve};
+pub use background::Background;
+pub use clock::{Clock, FixedClock, SharedClock, SystemClock};
+pub use config::{Config, ConfigErrors, Secret, Sources};
+pub use lifecycle::{Ended, Shutdown, StopSequence, run_until_stopped};
+pub use problem::Problem;
+pub use readiness::Readiness;
+pub use request_id::RequestId;

@@ -1,0 +1,102 @@
+//! Readiness is a latch: ready when every part has said so, and never again once draining.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Whether a role wants traffic. Clones share the state.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: BTreeSet<&'static str>,
+    draining: bool,
+}
+
+/// A part that is still starting. Dropping it without [`Part::ready`] leaves the role not ready,
+/// as a part that failed must.
+#[derive(Debug)]
+#[must_use = "the role is not ready before this part has said so"]
+pub struct Part {
+    name: &'static str,
+    readiness: Readiness,
+}
+
+/// What `/readyz` tells of the latch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LatchState {
+    /// Parts that have not said that they are ready.
+    pub waiting: Vec<&'static str>,
+    /// Whether the role is stopping.
+    pub draining: bool,
+}
+
+impl Readiness {
+    /// Ready at once; parts make it wait.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Announces a part that must be ready first.
+    pub fn part(&self, name: &'static str) -> Part {
+        self.change(|state| state.waiting.insert(name));
+        Part {
+            name,
+            readiness: self.clone(),
+        }
+    }
+
+    /// The role is stopping: not ready from now on.
+    pub fn drain(&self) {
+        self.change(|state| state.draining = true);
+    }
+
+    /// Whether the latch alone allows traffic.
+    pub fn is_ready(&self) -> bool {
+        self.change(|state| !state.draining && state.waiting.is_empty())
+    }
+
+    /// What is missing.
+    pub fn state(&self) -> LatchState {
+        self.change(|state| LatchState {
+            waiting: state.waiting.iter().copied().collect(),
+            draining: state.draining,
+        })
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Part {
+    /// This part can take traffic.
+    pub fn ready(self) {
+        self.readiness
+            .change(|state| state.waiting.remove(self.name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_ready_when_all_parts_are_and_never_again_once_draining() {
+        let readiness = Readiness::new();
+        let (http, nats) = (readiness.part("http"), readiness.part("nats"));
+        http.ready();
+        assert_eq!(readiness.state().waiting, ["nats"]);
+        nats.ready();
+        assert!(readiness.is_ready());
+        readiness.drain();
+        assert!(!readiness.is_ready());
+    }
+
+    #[test]
+    fn a_part_that_is_lost_keeps_the_role_from_being_ready() {
+        let readiness = Readiness::new();
+        drop(readiness.part("nats"));
+        assert!(!readiness.is_ready());
+    }
+}

@@ -1,0 +1,160 @@
+//! Each request's id, log line and metrics.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use tracing::Instrument;
+use uuid::Uuid;
+
+use crate::metrics as names;
+
+/// The header that carries it, in and out.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What a client may choose: longer ids would bloat every log line.
+const MAX_LENGTH: usize = 128;
+
+/// Names one request in answers, logs and messages; an extension of every request, so that a
+/// handler takes it as `Extension<RequestId>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// The client's id if it is 1 to 128 visible ASCII characters, else a new UUIDv7.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let given = headers
+            .get(X_REQUEST_ID)
+            .map(HeaderValue::as_bytes)
+            .filter(|id| {
+                (1..=MAX_LENGTH).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+            });
+        match given.and_then(|id| std::str::from_utf8(id).ok()) {
+            Some(id) => Self(id.into()),
+            None => Self(Uuid::now_v7().hyphenated().to_string().into()),
+        }
+    }
+
+    /// The id.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Gives every request of `router` an id, a span (whose `run_id` a handler may record), a log line
+/// and metrics, all when the response head is ready: a stream goes on after that.
+///
+/// To be applied last, so that what other layers answer is seen as well.
+pub fn instrument(router: Router) -> Router {
+    router.layer(middleware::from_fn(observe))
+}
+
+async fn observe(mut request: Request, next: Next) -> Response {
+    let id = RequestId::of(request.headers());
+    let method = method_label(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    // Never the path itself: whoever chooses paths would choose the number of series.
+    let label: Arc<str> = route
+        .as_ref()
+        .map_or("unmatched", MatchedPath::as_str)
+        .into();
+    let span = tracing::info_span!(
+        "http", request_id = %id, method, route = %label, run_id = tracing::field::Empty
+    );
+    request.extensions_mut().insert(id.clone());
+
+    let start = Instant::now();
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let took = start.elapsed();
+
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+        response.headers_mut().insert(X_REQUEST_ID, value);
+    }
+    let status = response.status().as_u16();
+    let duration_ms = took.as_secs_f64() * 1e3;
+    span.in_scope(|| tracing::info!(status, duration_ms, "answered"));
+    metrics::counter!(
+        names::HTTP_REQUESTS,
+        "method" => method, "route" => Arc::clone(&label), "status" => status.to_string()
+    )
+    .increment(1);
+    metrics::histogram!(names::HTTP_REQUEST_DURATION, "method" => method, "route" => label)
+        .record(took.as_secs_f64());
+    response
+}
+
+/// Methods are the client's words too.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Extension;
+    use axum::body::Body;
+    use axum::routing::get;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn ask(id: Option<&str>) -> (String, String) {
+        let echo = |Extension(id): Extension<RequestId>| async move { id.to_string() };
+        let router = instrument(Router::new().route("/things/{id}", get(echo)));
+        let mut request = Request::get("/things/7");
+        if let Some(id) = id {
+            request = request.header(X_REQUEST_ID, id);
+        }
+        let response = router
+            .oneshot(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap();
+        let header = response.headers()[X_REQUEST_ID]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (header, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_clients_id_is_kept_and_echoed() {
+        let (header, seen) = ask(Some("order-17/retry.2")).await;
+        assert_eq!(
+            (header.as_str(), seen.as_str()),
+            ("order-17/retry.2", "order-17/retry.2")
+        );
+    }
+
+    #[tokio::test]
+    async fn an_id_that_is_missing_too_long_or_not_visible_is_replaced() {
+        for bad in [None, Some(""), Some("two words"), Some(&*"x".repeat(129))] {
+            let (header, seen) = ask(bad).await;
+            assert_eq!(header, seen);
+            assert_eq!(
+                header.parse::<Uuid>().unwrap().get_version_num(),
+                7,
+                "for {bad:?}"
+            );
+        }
+    }
+}

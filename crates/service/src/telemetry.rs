@@ -1,0 +1,156 @@
+//! Logs and metrics of the process, installed once however many roles it runs.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+
+use crate::config::{LogConfig, LogFormat};
+use crate::{build, metrics as names, process_metrics};
+
+/// Bounds of all histograms that end in `_seconds`: 1 ms is a cached answer, 60 s a long model turn.
+const SECONDS: [f64; 18] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0,
+    120.0, 300.0,
+];
+
+/// What [`install`] set up; the same for every caller in a process.
+#[derive(Debug)]
+pub struct Telemetry {
+    filter: Mutex<String>,
+    log: reload::Handle<EnvFilter, Registry>,
+    metrics: PrometheusHandle,
+}
+
+/// A text that is not a log filter.
+#[derive(Debug, thiserror::Error)]
+#[error("`{filter}` is not a log filter")]
+pub struct BadFilter {
+    filter: String,
+    #[source]
+    source: tracing_subscriber::filter::ParseError,
+}
+
+static INSTALLED: OnceLock<Telemetry> = OnceLock::new();
+
+/// Installs the subscriber and the metrics recorder. The first call in a process decides; later ones
+/// (other roles of `baton dev`, other tests) get what it made.
+///
+/// Where someone else's subscriber or recorder is in place already, theirs stays.
+pub fn install(config: &LogConfig) -> &'static Telemetry {
+    INSTALLED.get_or_init(|| {
+        // The configuration has been checked; a filter that came past it must not stop a start.
+        let directives = EnvFilter::try_new(&config.filter).map(|filter| (filter, &*config.filter));
+        let (filter, text) = directives.unwrap_or_else(|_| (EnvFilter::new("info"), "info"));
+        let (filter, log) = reload::Layer::new(filter);
+        let subscriber = tracing_subscriber::registry()
+            .with(filter)
+            .with(lines(config.format));
+        // An error means that a subscriber is there: see above.
+        drop(subscriber.try_init());
+
+        let recorder = recorder();
+        let metrics = recorder.handle();
+        // As above.
+        drop(metrics::set_global_recorder(recorder));
+        names::describe();
+        let built = build::info();
+        metrics::gauge!(
+            names::BUILD_INFO, "version" => built.version, "commit" => built.commit
+        )
+        .set(1.0);
+
+        Telemetry {
+            filter: Mutex::new(text.to_owned()),
+            log,
+            metrics,
+        }
+    })
+}
+
+fn lines<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    let terminal = std::io::stderr().is_terminal();
+    let layer = fmt::layer().with_writer(std::io::stderr);
+    let pretty = match format {
+        LogFormat::Auto => terminal,
+        LogFormat::Pretty => true,
+        LogFormat::Json => false,
+    };
+    if pretty {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        layer.with_ansi(terminal && !plain).boxed()
+    } else {
+        layer
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(true)
+            .boxed()
+    }
+}
+
+fn recorder() -> metrics_exporter_prometheus::PrometheusRecorder {
+    let seconds = Matcher::Suffix("_seconds".to_owned());
+    // The only error is an empty list of bounds.
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(seconds, &SECONDS)
+        .unwrap_or_else(|_| PrometheusBuilder::new())
+        .build_recorder()
+}
+
+impl Telemetry {
+    /// All metrics in Prometheus' text format 0.0.4, those of the process included.
+    pub fn render(&self) -> String {
+        let mut text = self.metrics.render();
+        for metric in process_metrics::read() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n",
+                name = metric.name,
+                help = metric.help,
+                kind = metric.kind,
+                value = metric.value
+            );
+        }
+        text
+    }
+
+    /// Folds recorded histogram samples into their buckets. Somebody must call it every few seconds,
+    /// or samples pile up while nobody scrapes; the admin server does.
+    pub fn upkeep(&self) {
+        self.metrics.run_upkeep();
+    }
+
+    /// The log filter in force.
+    pub fn filter(&self) -> String {
+        self.filter
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Changes the log filter of the running process.
+    ///
+    /// # Errors
+    /// If the text is no filter; the old one then stays.
+    pub fn set_filter(&self, text: &str) -> Result<(), BadFilter> {
+        let filter = EnvFilter::try_new(text).map_err(|source| BadFilter {
+            filter: text.to_owned(),
+            source,
+        })?;
+        let mut current = self.filter.lock().unwrap_or_else(PoisonError::into_inner);
+        // Fails only where somebody else's subscriber is in place, which has no filter of ours.
+        if self.log.reload(filter).is_ok() {
+            text.clone_into(&mut current);
+        }
+        Ok(())
+    }
+}

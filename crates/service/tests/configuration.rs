@@ -1,0 +1,385 @@
+//! Configuration, from its sources to its messages.
+
+use std::time::Duration;
+
+use baton_service::config::{ByteSize, ConnectionUrl, LogFormat, Required};
+use baton_service::{Config, ConfigErrors, Secret, Sources};
+use serde_json::Value;
+
+const EXAMPLE: &str = include_str!("../../../deployments/baton.example.toml");
+const NOTHING: [(&str, &str); 0] = [];
+
+fn load(file: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    let sources = Sources::from_environment(environment.iter().copied());
+    Config::load(&sources.with_file("baton.toml", file))
+}
+
+/// Every message, and that each of `expected` (parts of one message) is among them.
+#[track_caller]
+fn assert_mistakes(result: Result<Config, ConfigErrors>, expected: &[&[&str]]) {
+    let errors = result.expect_err("a mistake was not seen");
+    let messages: Vec<String> = errors.mistakes().iter().map(ToString::to_string).collect();
+    for parts in expected {
+        assert!(
+            messages
+                .iter()
+                .any(|message| parts.iter().all(|part| message.contains(part))),
+            "nothing says {parts:?}:\n{}",
+            messages.join("\n")
+        );
+    }
+    assert_eq!(messages.len(), expected.len(), "{}", messages.join("\n"));
+}
+
+#[test]
+fn without_any_source_the_defaults_are_in_force() {
+    let config = Config::load(&Sources::from_environment(NOTHING)).unwrap();
+    assert_eq!(config, Config::default());
+    assert_eq!(config.http.body_limit, ByteSize::mib(10));
+}
+
+#[test]
+fn the_documented_example_parses_and_states_the_defaults() {
+    assert_eq!(load(EXAMPLE, &[]).unwrap(), Config::default());
+}
+
+#[test]
+fn the_documented_example_names_every_key() {
+    let defaults = serde_json::to_value(Config::default()).unwrap();
+    for (section, keys) in defaults.as_object().unwrap() {
+        if section == "tools" {
+            continue;
+        }
+        let (_, rest) = EXAMPLE
+            .split_once(&format!("\n[{section}]\n"))
+            .expect(section);
+        let text = rest.split("\n[").next().unwrap();
+        for key in keys.as_object().unwrap().keys() {
+            let named = text.lines().any(|line| {
+                line.trim_start_matches("# ")
+                    .split_once(" = ")
+                    .is_some_and(|(name, _)| name == key)
+            });
+            assert!(named, "[{section}] {key} is not in the example");
+        }
+    }
+}
+
+#[test]
+fn what_the_example_has_in_comments_is_valid_too() {
+    let uncommented: String = EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.contains(" = ") || rest.starts_with("[[") => rest,
+            _ => line,
+        })
+        // One way to sign in is enough, and the secret is a placeholder.
+        .filter(|line| {
+            !["token", "creds_file", "jwt_secret"]
+                .iter()
+                .any(|k| line.starts_with(k))
+        })
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let config = load(&uncommented, &[]).unwrap();
+    assert_eq!(config.nats.user.as_deref(), Some("baton"));
+    assert_eq!(
+        config.tools.http[0].parameters["required"],
+        serde_json::json!(["city"])
+    );
+}
+
+#[test]
+fn the_environment_beats_the_file_and_the_file_beats_the_defaults() {
+    let file = "[worker]\nslots = 10\ninteractive_slots = 5\n[nats]\nurl = 'nats://file:4222'\n\
+                [http]\nheader_timeout = '2s'\nbody_limit = '1MiB'";
+    let environment = [
+        ("BATON_WORKER__SLOTS", "20"),
+        ("NATS_URL", "nats://variable:4222"),
+        ("BATON_HTTP__BODY_LIMIT", "2097152"),
+        ("BATON_LOG__FORMAT", "json"),
+        ("RUST_LOG", "debug"),
+        ("BATON_HTTP__DRAIN", ""),
+    ];
+    let config = load(file, &environment).unwrap();
+    assert_eq!(
+        (config.worker.slots, config.worker.interactive_slots),
+        (20, 5)
+    );
+    assert_eq!(
+        config.nats.url,
+        Some(ConnectionUrl::new("nats://variable:4222"))
+    );
+    assert_eq!(config.http.header_timeout, Duration::from_secs(2));
+    assert_eq!(config.http.body_limit, ByteSize::mib(2));
+    assert_eq!(
+        (config.log.format, config.log.filter.as_str()),
+        (LogFormat::Json, "debug")
+    );
+    assert_eq!(
+        config.http.drain,
+        Duration::from_secs(25),
+        "an empty variable counts as unset"
+    );
+}
+
+#[test]
+fn all_mistakes_of_all_sources_are_reported_at_once_each_with_its_place_and_its_remedy() {
+    let file = "
+        [worker]
+        slots = 'many'
+        renew_evry = '5s'
+        lease = '8s'
+        max_turns = 0
+        [htpp]
+        listen = '0.0.0.0:80'
+        [http]
+        drain = '25'
+        slots = 3
+        [log]
+        filter = 'info,=='
+    ";
+    let environment = [
+        ("BATON_WORKER__SLOT", "3"),
+        ("BATON_DATABASE__MAX_CONNECTIONS", "lots"),
+        ("BATON_FNORD", "1"),
+        ("NATS_URL", "localhost:4222"),
+        ("BATON_WORKER__RENEW_EVERY", "7s"),
+        ("JWT_SECRET", "changeme"),
+    ];
+    assert_mistakes(
+        load(file, &environment),
+        &[
+            &[
+                "baton.toml, key `worker.slots`",
+                "invalid type",
+                "slots = 256",
+            ],
+            &[
+                "baton.toml, key `worker.renew_evry`",
+                "did you mean `renew_every`?",
+            ],
+            &["baton.toml, key `worker.max_turns`", "more than 0"],
+            &["baton.toml, key `htpp`", "did you mean `[http]`?"],
+            &["baton.toml, key `http.drain`", "drain = \"25s\""],
+            &[
+                "baton.toml, key `http.slots`",
+                "`slots` belongs to section `[worker]`",
+            ],
+            &["baton.toml, key `log.filter`", "info,=="],
+            &[
+                "variable BATON_WORKER__SLOT",
+                "did you mean BATON_WORKER__SLOTS?",
+            ],
+            &[
+                "BATON_DATABASE__MAX_CONNECTIONS",
+                "BATON_DATABASE__MAX_CONNECTIONS=20",
+            ],
+            &["variable BATON_FNORD", "BATON_<SECTION>__<KEY>"],
+            &["variable NATS_URL", "nats://localhost"],
+            &[
+                "variable BATON_WORKER__RENEW_EVERY",
+                "half of worker.lease (8s)",
+            ],
+            &["variable JWT_SECRET", "openssl rand"],
+        ],
+    );
+}
+
+#[test]
+fn a_file_that_is_no_toml_does_not_hide_the_mistakes_of_the_environment_nor_shows_its_text() {
+    let result = load(
+        "[llm]\n\napi_key = sk-very-secret\n",
+        &[("BATON_WORKER__SLOTS", "-1")],
+    );
+    let text = result.clone().unwrap_err().to_string();
+    assert!(!text.contains("very-secret"), "{text}");
+    assert_mistakes(
+        result,
+        &[
+            &["baton.toml:3", "not valid TOML"],
+            &["BATON_WORKER__SLOTS"],
+        ],
+    );
+}
+
+#[test]
+fn every_mistake_of_every_tool_is_reported() {
+    let file = "
+        [[tools.http]]
+        name = 'weather'
+        description = 'x'
+        url = 'https://tools.example'
+        timeout = 5
+        metod = 'GET'
+        [[tools.http]]
+        name = 'weather'
+        headers = { authorization = 123456 }
+    ";
+    let result = load(file, &[]);
+    let text = result.clone().unwrap_err().to_string();
+    assert!(!text.contains("123456"), "{text}");
+    assert_mistakes(
+        result,
+        &[
+            &["tool 1, `timeout`", "write for example timeout = \"30s\""],
+            &["tool 1", "`metod`", "did you mean `method`?"],
+            &["tool 2 has no `description`"],
+            &["tool 2 has no `url`", "url = \"https://"],
+            &["tool 2, `headers`", "table of strings"],
+        ],
+    );
+}
+
+#[test]
+fn a_tools_schema_may_be_a_table_or_text_and_must_be_an_object() {
+    let tool = |parameters: &str| {
+        format!(
+            "[[tools.http]]\nname = 'a'\ndescription = 'b'\nurl = 'http://c'\n\
+             parameters = {parameters}\n"
+        )
+    };
+    for schema in ["{ type = 'object' }", r#"'{"type":"object"}'"#] {
+        let config = load(&tool(schema), &[]).unwrap();
+        assert_eq!(
+            config.tools.http[0].parameters,
+            serde_json::json!({ "type": "object" })
+        );
+        assert_eq!(
+            load(&config.print().unwrap(), &[]).unwrap(),
+            config,
+            "printed and read again"
+        );
+    }
+    assert_mistakes(
+        load(&tool("'{'"), &[]),
+        &[&["tool 1, `parameters`", "not JSON"]],
+    );
+    assert_mistakes(
+        load(&tool("[1]"), &[]),
+        &[&["tool 1, `parameters`", "JSON object"]],
+    );
+}
+
+#[test]
+fn no_secret_shows_in_debug_output_printed_configuration_or_messages() {
+    let environment = [
+        ("DATABASE_URL", "postgres://app:hush-1@db/baton"),
+        ("DATABASE_MIGRATE_URL", "hush-2"),
+        ("NATS_URL", "nats://hush-3@broker:4222"),
+        ("JWT_SECRET", "hush-4-0123456789-abcdefghij-ABCDEF"),
+        ("LLM_API_KEY", "hush-5"),
+        ("BATON_NATS__TOKEN", "hush-6"),
+    ];
+    let errors = load("", &environment).unwrap_err().to_string();
+    assert!(
+        errors.contains("DATABASE_MIGRATE_URL") && !errors.contains("hush"),
+        "{errors}"
+    );
+
+    let mut environment = environment.to_vec();
+    environment[1].1 = "postgres://owner:hush-2@db/baton";
+    let tool = "[[tools.http]]\nname = 'a'\ndescription = 'b'\nurl = 'http://c'\n\
+                headers = { authorization = 'hush-7' }";
+    let config = load(tool, &environment).unwrap();
+    let printed = config.print().unwrap();
+    let debug = format!("{config:?}");
+    assert!(!printed.contains("hush"), "{printed}");
+    assert!(!debug.contains("hush"), "{debug}");
+    assert!(printed.contains("postgres://***@db/baton"), "{printed}");
+    assert!(printed.parse::<toml::Table>().is_ok(), "{printed}");
+    assert_eq!(
+        config.llm.api_key.as_ref().map(Secret::expose).unwrap(),
+        "hush-5"
+    );
+}
+
+#[test]
+fn the_printed_defaults_are_read_as_the_defaults() {
+    let printed = Config::default().print().unwrap();
+    assert_eq!(load(&printed, &[]).unwrap(), Config::default());
+}
+
+#[test]
+fn a_secret_is_read_from_the_file_that_its_variable_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    std::fs::write(&path, "sk-from-a-file\n").unwrap();
+    let path = path.to_str().unwrap();
+
+    let config = load("", &[("LLM_API_KEY_FILE", path)]).unwrap();
+    assert_eq!(
+        config.llm.api_key,
+        Some(Secret::new("sk-from-a-file".to_owned()))
+    );
+    let config = load("", &[("BATON_NATS__TOKEN_FILE", path)]).unwrap();
+    assert_eq!(
+        config.nats.token,
+        Some(Secret::new("sk-from-a-file".to_owned()))
+    );
+
+    assert_mistakes(
+        load("", &[("LLM_API_KEY_FILE", path), ("LLM_API_KEY", "x")]),
+        &[&["LLM_API_KEY_FILE", "LLM_API_KEY is set as well"]],
+    );
+    assert_mistakes(
+        load("", &[("JWT_SECRET_FILE", "/nowhere/at/all")]),
+        &[&["JWT_SECRET_FILE", "/nowhere/at/all", "cannot be read"]],
+    );
+}
+
+#[test]
+fn variables_that_kubernetes_adds_for_a_service_named_baton_are_no_mistakes() {
+    let environment = [
+        ("BATON_PORT", "tcp://10.0.0.1:8080"),
+        ("BATON_SERVICE_HOST", "10.0.0.1"),
+        ("BATON_INGRESS_SERVICE_PORT_HTTP", "8080"),
+        ("BATON_INGRESS_PORT_8080_TCP_ADDR", "10.0.0.1"),
+    ];
+    assert_eq!(load("", &environment).unwrap(), Config::default());
+    let allowed = Sources::from_environment([("BATON_TEST_SEED", "7")]).also_allow("BATON_TEST_*");
+    assert!(Config::load(&allowed).is_ok());
+}
+
+#[test]
+fn a_role_is_told_everything_it_lacks() {
+    let config = load("", &[("NATS_URL", "nats://localhost:4222")]).unwrap();
+    let errors = config
+        .require(&[Required::Database, Required::Nats, Required::Llm])
+        .unwrap_err();
+    let messages: Vec<_> = errors.mistakes().iter().map(ToString::to_string).collect();
+    assert_eq!(messages.len(), 2, "{messages:?}");
+    assert!(messages[0].contains("set DATABASE_URL=postgres://"));
+    assert!(messages[1].contains("set LLM_BASE_URL="));
+}
+
+#[test]
+fn a_file_that_was_named_must_exist() {
+    let missing = Sources::from_process(Some("/nowhere/baton.toml".as_ref())).unwrap_err();
+    assert!(
+        missing.to_string().contains("/nowhere/baton.toml"),
+        "{missing}"
+    );
+}
+
+#[test]
+fn sections_that_are_values_and_values_that_disagree_are_explained() {
+    let file = "worker = 3\n[nats]\nuser = 'a'\nreplicas = 2\n[limits]\nqueued_per_tenant = 200000\n\
+                [admin]\ningress = '0.0.0.0:8080'";
+    assert_mistakes(
+        load(file, &[]),
+        &[
+            &["key `worker`", "`[worker]`"],
+            &["key `nats.user`", "go together"],
+            &["key `nats.replicas`", "1, 3 or 5"],
+            &["key `limits.queued_per_tenant`", "exceeds"],
+            &["key `admin.ingress`", "port 8080"],
+        ],
+    );
+}
+
+#[test]
+fn each_section_serialises_as_a_table() {
+    let defaults = serde_json::to_value(Config::default()).unwrap();
+    assert!(defaults.as_object().unwrap().values().all(Value::is_object));
+}

@@ -1,0 +1,53 @@
+//! Stopping by real signals. One test, as signals reach the whole process.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![cfg(unix)]
+
+use std::process::{Command, ExitCode};
+
+use baton_service::{Ended, Shutdown, run_until_stopped};
+
+fn send_sigterm() {
+    let process = std::process::id().to_string();
+    let status = Command::new("kill")
+        .args(["-TERM", &process])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[tokio::test]
+async fn the_first_signal_stops_softly_and_the_second_one_hard() {
+    let shutdown = Shutdown::new();
+    let seen = shutdown.clone();
+    let ended = run_until_stopped(&shutdown, async move {
+        send_sigterm();
+        seen.soft.cancelled().await;
+        assert!(
+            !seen.hard.is_cancelled(),
+            "one signal is no reason to drop anything"
+        );
+        send_sigterm();
+        seen.hard.cancelled().await;
+        Ok::<(), String>(())
+    })
+    .await;
+    assert_eq!(ended, Ended::Forced(15));
+    assert_eq!(
+        format!("{:?}", ExitCode::from(ended)),
+        format!("{:?}", ExitCode::from(143))
+    );
+
+    let shutdown = Shutdown::new();
+    let seen = shutdown.clone();
+    let ended = run_until_stopped(&shutdown, async move {
+        send_sigterm();
+        seen.soft.cancelled().await;
+        Ok::<(), String>(())
+    })
+    .await;
+    assert_eq!(
+        ended,
+        Ended::Clean,
+        "a stop that was asked for is no failure"
+    );
+}
