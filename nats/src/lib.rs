@@ -1,1 +1,33 @@
-//! Placeholder: written in the next commit.
+//! Baton's use of NATS: the three streams, the jobs that travel through one, the events that are
+//! stored in another, and the nudges that need no stream.
+//!
+//! | module | what |
+//! |--|--|
+//! | [`subjects`] | every subject there is; nobody else spells one |
+//! | [`streams`], [`provision`] | the definitions, and what makes them true on a server |
+//! | [`jobs`] | publish a job, pull jobs by free slots, settle them, quarantine the unreadable |
+//! | [`events`] | append with a compare-and-set, read back, follow one run without gap or repeat |
+//! | [`control`] | core NATS messages that only save time |
+//!
+//! Nothing here knows the ledger: the truth about a run is a row, and every message may be late,
+//! repeated or lost.
+
+pub mod bus;
+pub mod control;
+pub mod events;
+pub mod jobs;
+pub mod provision;
+pub mod streams;
+pub mod subjects;
+
+pub use bus::{Auth, Bus, BusError, BusOptions, Tls};
+pub use control::{Nudge, Nudges};
+pub use events::cursor::{Cursor, Verdict};
+pub use events::follower::{EventFollower, FollowError, Followed, ResumeError, Subscribed};
+pub use events::{AppendError, ReadError, StoredEvents, StreamSeq};
+pub use jobs::backlog::Backlog;
+pub use jobs::delivery::{AckError, BadJob, Delivery, InProgress};
+pub use jobs::source::{JobSource, JobsError, Supply};
+pub use jobs::{JobHeaders, PublishError};
+pub use provision::{Change, Difference, ProvisionError, provision, restore_missing};
+pub use streams::StreamOptions;

@@ -1,0 +1,369 @@
+//! The connection: one per process, shared by clones.
+
+mod request;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{Client, ConnectOptions, Event, jetstream};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+pub(crate) use request::{ApiError, Rejected, Unanswered};
+
+use crate::subjects::api;
+
+/// How long a request may go unanswered before its fate counts as unknown.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long [`Bus::close`] waits for the broker.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The broker is asked whether it is there when nothing was heard for this long.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How to reach the broker.
+#[derive(Debug, Clone)]
+pub struct BusOptions {
+    /// One address or several, separated by commas: `nats://host:4222`, `tls://host:4222`.
+    pub url: String,
+    /// Who the process is.
+    pub auth: Auth,
+    /// Certificates beyond those the address alone implies.
+    pub tls: Tls,
+    /// The connection's name in the broker's monitoring.
+    pub name: String,
+    /// Where replies arrive, if not `_INBOX`: one prefix per role lets permissions keep roles from
+    /// reading one another's replies.
+    pub inbox_prefix: Option<String>,
+    /// How long one attempt to connect may take. Default: 5 s.
+    pub connect_timeout: Duration,
+    /// How many messages may wait in one subscription; what comes beyond is dropped, and followers
+    /// fetch it. Default: 1,024.
+    pub subscription_capacity: usize,
+}
+
+impl BusOptions {
+    /// No credentials, no certificates, defaults for the rest.
+    pub fn new(url: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            auth: Auth::None,
+            tls: Tls::default(),
+            name: name.into(),
+            inbox_prefix: None,
+            connect_timeout: Duration::from_secs(5),
+            subscription_capacity: 1_024,
+        }
+    }
+}
+
+/// How the process proves who it is. Shown without its secret.
+#[derive(Clone, Default)]
+pub enum Auth {
+    /// Not at all, or by what stands in the address.
+    #[default]
+    None,
+    /// By a name and a password.
+    UserPassword {
+        /// The name.
+        user: String,
+        /// The password.
+        password: String,
+    },
+    /// By a token.
+    Token(String),
+    /// By a `.creds` file, JWT and key in one.
+    CredsFile(PathBuf),
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::UserPassword { user, .. } => write!(f, "UserPassword({user})"),
+            Self::Token(_) => f.write_str("Token"),
+            Self::CredsFile(path) => write!(f, "CredsFile({})", path.display()),
+        }
+    }
+}
+
+/// Certificates, as PEM files.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// Who may have signed the broker's certificate, besides the system's roots.
+    pub ca: Option<PathBuf>,
+    /// The process's own certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Whether an unencrypted connection is refused.
+    pub required: bool,
+}
+
+/// Why there is no connection, or no answer on it.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// The credentials file cannot be read.
+    #[error("cannot read the NATS credentials {}: {source}", path.display())]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// No server could be reached, or it refused.
+    #[error("cannot connect to NATS at {url}: {source}")]
+    Connect {
+        /// The address, without credentials.
+        url: String,
+        /// Why not.
+        source: async_nats::ConnectError,
+    },
+    /// A subscription could not be made, because the connection is closed.
+    #[error("cannot subscribe: {0}")]
+    Subscribe(#[from] async_nats::SubscribeError),
+    /// A message could not be handed to the connection.
+    #[error("cannot publish: {0}")]
+    Publish(#[from] async_nats::PublishError),
+    /// There is no connection at the moment; it is being made again.
+    #[error("not connected to NATS")]
+    Disconnected,
+    /// No answer came.
+    #[error("NATS did not answer in time")]
+    NoAnswer,
+    /// JetStream is switched off, or not reachable for this account.
+    #[error("JetStream is not available")]
+    NoJetStream,
+}
+
+/// What the connection has been through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// How often it was made.
+    pub(crate) up: u64,
+    /// How often it was lost.
+    pub(crate) down: u64,
+    /// Whether it will never come back.
+    pub(crate) closed: bool,
+}
+
+/// The connection to the broker. Clones share it. It is made again for ever once it was made, and
+/// subscriptions survive that; what was on the way at the moment does not.
+#[derive(Clone)]
+pub struct Bus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    jetstream: jetstream::Context,
+    link: watch::Receiver<Link>,
+    subscription_capacity: usize,
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus")
+            .field("link", &*self.inner.link.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Bus {
+    /// Connects. A broker that cannot be reached now is an error; one that is lost later is not.
+    pub async fn connect(options: BusOptions) -> Result<Self, BusError> {
+        let (sender, link) = watch::channel(Link::default());
+        let url = without_credentials(&options.url);
+        let addresses = options.url.split(',').map(str::trim).collect::<Vec<_>>();
+        let client = connect_options(&options, sender)
+            .await?
+            .connect(addresses)
+            .await
+            .map_err(|source| BusError::Connect { url, source })?;
+        let mut jetstream = jetstream::new(client.clone());
+        jetstream.set_timeout(REQUEST_TIMEOUT);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                client,
+                jetstream,
+                link,
+                subscription_capacity: options.subscription_capacity,
+            }),
+        })
+    }
+
+    /// Asks JetStream something and waits for the answer: a real round trip, and how long it took.
+    pub async fn ping(&self) -> Result<Duration, BusError> {
+        let start = Instant::now();
+        match self
+            .request(api::ACCOUNT_INFO.into(), None, bytes::Bytes::new())
+            .await
+        {
+            Ok(_) => Ok(start.elapsed()),
+            Err(Unanswered::NotSent) => Err(BusError::Disconnected),
+            Err(Unanswered::NobodyThere) => Err(BusError::NoJetStream),
+            Err(Unanswered::Unknown | Unanswered::TooLarge(_)) => Err(BusError::NoAnswer),
+        }
+    }
+
+    /// Whether there is a connection at this moment.
+    pub fn is_connected(&self) -> bool {
+        self.inner.client.connection_state() == State::Connected
+    }
+
+    /// Hands what was published to the broker, unsubscribes everything, and closes. Requests that
+    /// are still unanswered stay so: settle all jobs first. Waits five seconds at most.
+    pub async fn close(&self) {
+        if !self.is_connected() {
+            return;
+        }
+        let mut link = self.inner.link.clone();
+        let closed = async {
+            if self.inner.client.flush().await.is_ok() && self.inner.client.drain().await.is_ok() {
+                let _gone = link.wait_for(|link| link.closed).await;
+            }
+        };
+        if timeout(CLOSE_TIMEOUT, closed).await.is_err() {
+            tracing::warn!("the connection to NATS did not close in time");
+        }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    pub(crate) fn jetstream(&self) -> &jetstream::Context {
+        &self.inner.jetstream
+    }
+
+    /// How many messages may wait in one subscription before more are dropped.
+    pub(crate) fn subscription_capacity(&self) -> usize {
+        self.inner.subscription_capacity
+    }
+
+    pub(crate) fn link(&self) -> watch::Receiver<Link> {
+        self.inner.link.clone()
+    }
+}
+
+async fn connect_options(
+    options: &BusOptions,
+    link: watch::Sender<Link>,
+) -> Result<ConnectOptions, BusError> {
+    let mut connect = ConnectOptions::new()
+        .name(&options.name)
+        .connection_timeout(options.connect_timeout)
+        .request_timeout(Some(REQUEST_TIMEOUT))
+        .ping_interval(PING_INTERVAL)
+        .subscription_capacity(options.subscription_capacity)
+        .max_reconnects(None)
+        .reconnect_delay_callback(reconnect_delay)
+        // Subjects are built from typed ids.
+        .skip_subject_validation(true)
+        .require_tls(options.tls.required)
+        .event_callback(move |event| {
+            on_event(&link, &event);
+            std::future::ready(())
+        });
+    if let Some(prefix) = &options.inbox_prefix {
+        connect = connect.custom_inbox_prefix(prefix);
+    }
+    if let Some(ca) = &options.tls.ca {
+        connect = connect.add_root_certificates(ca.clone());
+    }
+    if let Some((certificate, key)) = &options.tls.identity {
+        connect = connect.add_client_certificate(certificate.clone(), key.clone());
+    }
+    Ok(match &options.auth {
+        Auth::None => connect,
+        Auth::UserPassword { user, password } => {
+            connect.user_and_password(user.clone(), password.clone())
+        }
+        Auth::Token(token) => connect.token(token.clone()),
+        Auth::CredsFile(path) => {
+            connect
+                .credentials_file(path)
+                .await
+                .map_err(|source| BusError::Credentials {
+                    path: path.clone(),
+                    source,
+                })?
+        }
+    })
+}
+
+fn on_event(link: &watch::Sender<Link>, event: &Event) {
+    match event {
+        Event::Connected => link.send_modify(|link| link.up += 1),
+        Event::Disconnected => {
+            link.send_modify(|link| link.down += 1);
+            tracing::warn!("lost the connection to NATS");
+        }
+        Event::Closed => link.send_modify(|link| link.closed = true),
+        Event::LameDuckMode => tracing::info!("a NATS server is about to stop"),
+        Event::Draining => {}
+        Event::SlowConsumer(_) => {
+            tracing::debug!("a subscription was full and lost messages, which will be fetched");
+        }
+        Event::ServerError(error) => tracing::warn!(%error, "NATS reports an error"),
+        Event::ClientError(error) => tracing::warn!(%error, "the NATS client reports an error"),
+    }
+}
+
+/// At once, then doubling from 20 ms to a second, each with up to a half more: many processes lose
+/// the same server at the same moment.
+fn reconnect_delay(attempts: usize) -> Duration {
+    if attempts <= 1 {
+        return Duration::ZERO;
+    }
+    let doublings = u32::try_from(attempts - 2).unwrap_or(u32::MAX).min(6);
+    let delay = Duration::from_millis(20 << doublings).min(Duration::from_secs(1));
+    delay + delay.mul_f64(rand::random::<f64>() / 2.0)
+}
+
+/// The address for a message to people.
+fn without_credentials(url: &str) -> String {
+    url.split(',')
+        .map(|one| match (one.find("://"), one.rfind('@')) {
+            (Some(scheme), Some(at)) if at > scheme => {
+                format!("{}{}", &one[..scheme + 3], &one[at + 1..])
+            }
+            (None, Some(at)) => one[at + 1..].to_owned(),
+            _ => one.to_owned(),
+        })
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        for (given, shown) in [
+            (
+                "nats://me:secret@one:4222,nats://two",
+                "nats://one:4222,nats://two",
+            ),
+            ("me:secret@one", "one"),
+            ("tls://one:4222", "tls://one:4222"),
+        ] {
+            assert_eq!(without_credentials(given), shown);
+        }
+        let auth = Auth::UserPassword {
+            user: "me".into(),
+            password: "secret".into(),
+        };
+        assert!(!format!("{auth:?}").contains("secret"));
+    }
+
+    #[test]
+    fn reconnecting_is_tried_at_once_and_then_at_least_every_second_and_a_half() {
+        assert_eq!(reconnect_delay(1), Duration::ZERO);
+        for attempts in 2..1_000 {
+            let delay = reconnect_delay(attempts);
+            assert!(delay >= Duration::from_millis(20) && delay <= Duration::from_millis(1_500));
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Nudges: core NATS messages that may be lost, because the truth is in the rows and is looked at
+//! anyway. They only save the time until then.
+
+use async_nats::Subscriber;
+use baton_protocol::{RunId, TenantId, WorkerId};
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
+
+use crate::bus::{Bus, BusError};
+use crate::subjects;
+
+/// What a worker is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nudge {
+    /// Somebody asked to cancel a run that the worker holds: renew its lease now, and see.
+    Cancel {
+        /// The run's tenant.
+        tenant: TenantId,
+        /// The run.
+        run: RunId,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    tenant: TenantId,
+    run: RunId,
+}
+
+/// What one worker is told, for as long as it listens.
+#[derive(Debug)]
+pub struct Nudges {
+    subscription: Subscriber,
+}
+
+impl Nudges {
+    /// The next nudge; `None` once the connection is closed for good. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Nudge> {
+        loop {
+            let message = self.subscription.next().await?;
+            let verb = message.subject.rsplit('.').next().unwrap_or_default();
+            match (verb, serde_json::from_slice::<Wire>(&message.payload)) {
+                ("cancel", Ok(Wire { tenant, run })) => return Some(Nudge::Cancel { tenant, run }),
+                (_, Ok(_)) => tracing::debug!(verb, "a nudge that this build does not know"),
+                (_, Err(error)) => tracing::warn!(%error, verb, "an unreadable nudge"),
+            }
+        }
+    }
+}
+
+impl Bus {
+    /// Tells a worker something. Nobody confirms that it was heard.
+    pub async fn nudge_worker(&self, worker: WorkerId, nudge: &Nudge) -> Result<(), BusError> {
+        let Nudge::Cancel { tenant, run } = *nudge;
+        let payload = format!(r#"{{"tenant":"{tenant}","run":"{run}"}}"#);
+        let client = self.connected_client().ok_or(BusError::Disconnected)?;
+        Ok(client
+            .publish(subjects::worker_cancel(worker), payload.into())
+            .await?)
+    }
+
+    /// Listens to what this worker is told.
+    pub async fn worker_nudges(&self, worker: WorkerId) -> Result<Nudges, BusError> {
+        let subscription = self
+            .client()
+            .subscribe(subjects::worker_nudges(worker))
+            .await?;
+        Ok(Nudges { subscription })
+    }
+}

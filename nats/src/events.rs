@@ -1,0 +1,147 @@
+//! Events: appended by the holder of a run, read back, and followed.
+
+pub mod cursor;
+pub mod follower;
+mod read;
+mod resume;
+
+use std::fmt;
+
+use async_nats::{HeaderMap, HeaderValue, header};
+use baton_protocol::{RunId, TenantId};
+use bytes::Bytes;
+
+use crate::bus::{Bus, Rejected, Unanswered};
+use crate::subjects;
+
+/// A position in EVENTS. Internal to Baton: a lost and restored stream uses its numbers again, so
+/// clients never see one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamSeq(u64);
+
+impl StreamSeq {
+    /// No message yet on the run's subject.
+    pub const NONE: Self = Self(0);
+
+    /// The number.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// The position behind a number.
+    pub const fn from_u64(seq: u64) -> Self {
+        Self(seq)
+    }
+}
+
+impl fmt::Display for StreamSeq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One message of EVENTS: one or more events of a run, a line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvents {
+    /// Where it is stored.
+    pub seq: StreamSeq,
+    /// Its lines; see `Event::lines`.
+    pub payload: Bytes,
+}
+
+/// Why events are not known to be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Another message stands last on the run's subject: not stored by this call. It may be the very
+    /// same append, stored by an earlier call whose answer was lost; or a newer attempt's; or none,
+    /// because all aged out. Read [`Bus::event_tip`] to know.
+    #[error("another message stands last on the run's subject")]
+    WrongLast,
+    /// No answer: it may be stored, now or later. Repeat with the same bytes, or read the tip.
+    #[error("NATS did not say whether it stored the events")]
+    Unknown,
+    /// There is no connection: not stored.
+    #[error("not connected to NATS")]
+    Disconnected,
+    /// The server or the account is full: not stored.
+    #[error("the event stream is full: {0}")]
+    Full(String),
+    /// There is no such stream, or it has no leader: not stored.
+    #[error("no stream takes the events")]
+    NoStream,
+    /// The stream refused them for another reason, such as their size: not stored.
+    #[error("NATS refused the events: {0}")]
+    Refused(String),
+}
+
+/// Why nothing could be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// There is no connection.
+    #[error("not connected to NATS")]
+    Disconnected,
+    /// No answer, or not all of it.
+    #[error("NATS did not answer in time")]
+    NoAnswer,
+    /// There is no such stream or consumer, or it has no leader.
+    #[error("the stream or consumer is missing")]
+    NoStream,
+    /// The broker refused.
+    #[error("NATS refused the request: {0}")]
+    Refused(String),
+    /// The answer makes no sense.
+    #[error("NATS gave an unreadable answer: {0}")]
+    Unreadable(String),
+}
+
+impl From<Unanswered> for ReadError {
+    fn from(why: Unanswered) -> Self {
+        match why {
+            Unanswered::NotSent => Self::Disconnected,
+            Unanswered::NobodyThere => Self::NoStream,
+            Unanswered::Unknown => Self::NoAnswer,
+            Unanswered::TooLarge(reason) => Self::Refused(reason),
+        }
+    }
+}
+
+impl From<Rejected> for AppendError {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Unanswered(Unanswered::NotSent) => Self::Disconnected,
+            Rejected::Unanswered(Unanswered::Unknown) => Self::Unknown,
+            Rejected::Unanswered(Unanswered::NobodyThere) => Self::NoStream,
+            Rejected::Unanswered(Unanswered::TooLarge(reason)) => Self::Refused(reason),
+            Rejected::Refused(error) if error.is_wrong_last() => Self::WrongLast,
+            Rejected::Refused(error) if error.is_full() => Self::Full(error.description),
+            Rejected::Refused(error) => {
+                Self::Refused(format!("{} ({})", error.description, error.err_code))
+            }
+        }
+    }
+}
+
+impl Bus {
+    /// Appends events to a run's log if `expected` stands last on its subject ([`StreamSeq::NONE`]:
+    /// if nothing does), and waits until they are stored.
+    ///
+    /// There is no message id: a repeated append is refused by its expectation, and the tip tells
+    /// whether it was stored before.
+    pub async fn append_events(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        expected: StreamSeq,
+        payload: Bytes,
+    ) -> Result<StreamSeq, AppendError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
+            HeaderValue::from(expected.0),
+        );
+        Ok(StreamSeq(
+            self.store(subjects::events(tenant, run), headers, payload)
+                .await?,
+        ))
+    }
+}

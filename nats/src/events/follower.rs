@@ -1,0 +1,412 @@
+//! Following one run: every event once, in order, from any cursor, on any server.
+//!
+//! A live subscription brings events as they are stored. Each names its predecessor; if that is not
+//! the last one seen, the log is read from there. What leaves no gap, a lost last event, is found
+//! because a follower that hears nothing looks at the log's tip; a lost connection makes it look at
+//! once.
+
+use std::time::Duration;
+
+use async_nats::{Message, Subscriber};
+use baton_protocol::event::EventError;
+use baton_protocol::{Event, EventId, RunId, TenantId};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::cursor::{Cursor, Verdict};
+use super::read::{Page, sequence};
+use super::{ReadError, StoredEvents, StreamSeq};
+use crate::bus::{Bus, BusError, Link};
+use crate::subjects;
+
+/// How long a follower hears nothing before it looks at the tip, unless told otherwise.
+const IDLE: Duration = Duration::from_secs(5);
+/// How often the log is read for an event that was seen live before it counts as lost: replicas lag.
+const TRIES: u32 = 10;
+const FIRST_RETRY: Duration = Duration::from_millis(20);
+const LAST_RETRY: Duration = Duration::from_millis(500);
+
+/// One event, as it goes on to a client.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// The event.
+    pub event: Event,
+    /// Its JSON exactly as it was stored, without the line break.
+    pub line: Bytes,
+}
+
+/// Why a run cannot be followed further. What was returned before stands.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// Events after the last one returned are not in the stream any more, or never will be: rebuild
+    /// them from the ledger.
+    #[error("events after {after} are not stored any more")]
+    Expired {
+        /// The last event that was returned.
+        after: EventId,
+    },
+    /// An event that this build cannot read.
+    #[error("an event cannot be read: {0}")]
+    Unreadable(#[from] EventError),
+    /// The connection was closed by this process.
+    #[error("the connection to NATS is closed")]
+    Closed,
+}
+
+/// Why a run cannot be followed from a cursor.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    /// The log is whole, and the cursor is no event of it.
+    #[error("the cursor is not an event of this run")]
+    CursorUnknown,
+    /// The event, or the one after it, is not stored any more: rebuild the replay from the ledger,
+    /// which also knows whether the cursor ever was an event.
+    #[error("the events after the cursor are not stored any more")]
+    Expired,
+    /// An event that this build cannot read.
+    #[error("an event cannot be read: {0}")]
+    Unreadable(#[from] EventError),
+    /// The broker did not answer.
+    #[error(transparent)]
+    Bus(#[from] ReadError),
+}
+
+/// A run's live events are subscribed to, and nothing is read yet.
+#[derive(Debug)]
+pub struct Subscribed {
+    pub(super) bus: Bus,
+    pub(super) tenant: TenantId,
+    pub(super) run: RunId,
+    live: Subscriber,
+    link: watch::Receiver<Link>,
+    idle: Duration,
+}
+
+/// Follows one run. Unsubscribes when dropped.
+#[derive(Debug)]
+pub struct EventFollower {
+    from: Subscribed,
+    /// How often the connection had been lost when the log was last looked at.
+    lost: u64,
+    cursor: Cursor,
+    /// The message that `cursor` stands in; none if that is not known.
+    position: StreamSeq,
+    ready: Vec<Followed>,
+    phase: Phase,
+    look_at: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// Nothing is known to be missing.
+    Live,
+    /// Something may be: compare the tip.
+    Look,
+    /// Something is: read on.
+    Fetch(Fetch),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Fetch {
+    /// The next position to read.
+    from: StreamSeq,
+    /// Whether the message there was seen before, and has to be found again as the proof that
+    /// nothing between it and its successor is gone.
+    proof: bool,
+    /// The event that showed that something is missing.
+    until: EventId,
+    tries: u32,
+    not_before: Option<Instant>,
+}
+
+/// Whether a message could be taken.
+pub(super) enum Taken {
+    Whole,
+    /// This event shows that something before it is missing.
+    Gap(EventId),
+}
+
+impl EventFollower {
+    /// Subscribes. On this connection, what is published afterwards is seen, as far as one server is
+    /// concerned; in a cluster the first events may be missed, and are fetched.
+    pub async fn subscribe(
+        bus: &Bus,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<Subscribed, BusError> {
+        let live = bus.client().subscribe(subjects::live(tenant, run)).await?;
+        Ok(Subscribed {
+            bus: bus.clone(),
+            tenant,
+            run,
+            live,
+            link: bus.link(),
+            idle: IDLE,
+        })
+    }
+
+    /// The last event that was returned, or the cursor that was resumed from.
+    pub const fn last_id(&self) -> EventId {
+        self.cursor.last()
+    }
+
+    /// The next events: at least one. Waits for however long it takes, through lost connections and
+    /// broker restarts. Cancel-safe.
+    ///
+    /// A terminal event ends the run but not the follower: stop calling.
+    pub async fn next(&mut self) -> Result<Vec<Followed>, FollowError> {
+        loop {
+            if !self.ready.is_empty() {
+                return Ok(std::mem::take(&mut self.ready));
+            }
+            match self.phase {
+                Phase::Live => self.listen().await?,
+                Phase::Look => self.look().await?,
+                Phase::Fetch(fetch) => self.fetch(fetch).await?,
+            }
+        }
+    }
+
+    async fn listen(&mut self) -> Result<(), FollowError> {
+        tokio::select! {
+            biased;
+            message = self.from.live.next() => {
+                self.hear(&message.ok_or(FollowError::Closed)?)?;
+                // What has piled up goes out together.
+                while matches!(self.phase, Phase::Live)
+                    && let Some(Some(message)) = self.from.live.next().now_or_never()
+                {
+                    self.hear(&message)?;
+                }
+            }
+            changed = self.from.link.changed() => {
+                changed.map_err(|_closed| FollowError::Closed)?;
+                let link = *self.from.link.borrow_and_update();
+                if link.closed {
+                    return Err(FollowError::Closed);
+                }
+                if link.down != self.lost {
+                    self.phase = Phase::Look;
+                }
+            }
+            () = sleep_until(self.look_at) => self.phase = Phase::Look,
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, message: &Message) -> Result<(), FollowError> {
+        self.look_at = Instant::now() + self.from.idle;
+        // Without its sequence the message was not republished by the stream: not for us.
+        let Ok(seq) = sequence(message) else {
+            return Ok(());
+        };
+        self.take(seq, &message.payload)
+    }
+
+    /// Compares the log's tip with what was seen.
+    async fn look(&mut self) -> Result<(), FollowError> {
+        let lost = self.from.link.borrow_and_update().down;
+        match self
+            .from
+            .bus
+            .event_tip_direct(self.from.tenant, self.from.run)
+            .await
+        {
+            Ok(tip) => {
+                self.lost = lost;
+                self.look_at = Instant::now() + self.from.idle;
+                self.phase = Phase::Live;
+                match tip {
+                    Some(tip) if tip.seq != self.position => self.take(tip.seq, &tip.payload)?,
+                    _ => {}
+                }
+            }
+            // Listen meanwhile: what is heard may make the look unnecessary.
+            Err(error) => {
+                tracing::debug!(%error, run = %self.from.run, "could not look at the event log");
+                self.look_at = Instant::now() + LAST_RETRY.min(self.from.idle);
+                self.phase = Phase::Live;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one page.
+    async fn fetch(&mut self, fetch: Fetch) -> Result<(), FollowError> {
+        if let Some(at) = fetch.not_before {
+            sleep_until(at).await;
+        }
+        let lost = self.from.link.borrow_and_update().down;
+        let page = match self.from.read(fetch.from).await {
+            Ok(page) => page,
+            // The broker will be back; a log that is read in vain is another matter.
+            Err(error) => {
+                tracing::debug!(%error, run = %self.from.run, "could not read the event log");
+                let not_before = Some(Instant::now() + LAST_RETRY);
+                self.phase = Phase::Fetch(Fetch {
+                    not_before,
+                    ..fetch
+                });
+                return Ok(());
+            }
+        };
+        let found = page
+            .messages
+            .first()
+            .is_some_and(|first| first.seq == fetch.from);
+        if fetch.proof && !found {
+            // It aged out, or the stream was lost and counts anew: what is stored now decides.
+            self.position = StreamSeq::NONE;
+            let from = StreamSeq::NONE;
+            self.phase = Phase::Fetch(Fetch {
+                from,
+                proof: false,
+                not_before: None,
+                ..fetch
+            });
+            return Ok(());
+        }
+        self.take_page(&page, fetch)?;
+        if matches!(self.phase, Phase::Live) {
+            self.lost = lost;
+            self.look_at = Instant::now() + self.from.idle;
+        }
+        Ok(())
+    }
+
+    /// Takes a page of the log and decides what comes next.
+    fn take_page(&mut self, page: &Page, fetch: Fetch) -> Result<(), FollowError> {
+        let expired = FollowError::Expired {
+            after: self.cursor.last(),
+        };
+        let mut next = fetch.from;
+        for message in &page.messages {
+            next = StreamSeq(message.seq.0 + 1);
+            if let Taken::Gap(_) = self.take_lines(message.seq, &message.payload)? {
+                // What was read before it may be returned first; the next call comes here again.
+                if self.ready.is_empty() {
+                    return Err(expired);
+                }
+                self.phase = Phase::Fetch(self.fetch_again(fetch.until, fetch.tries));
+                return Ok(());
+            }
+        }
+        self.phase = if page.remaining > 0 {
+            Phase::Fetch(Fetch {
+                from: next,
+                proof: false,
+                not_before: None,
+                ..fetch
+            })
+        } else if self.cursor.last() >= fetch.until {
+            Phase::Live
+        } else if fetch.tries < TRIES {
+            // A replica that is behind.
+            Phase::Fetch(self.fetch_again(fetch.until, fetch.tries + 1))
+        } else {
+            return Err(expired);
+        };
+        Ok(())
+    }
+
+    fn fetch_again(&self, until: EventId, tries: u32) -> Fetch {
+        let delay = (FIRST_RETRY * 2_u32.pow(tries.saturating_sub(1).min(8))).min(LAST_RETRY);
+        Fetch {
+            from: self.position,
+            proof: self.position > StreamSeq::NONE,
+            until,
+            tries,
+            not_before: (tries > 0).then(|| Instant::now() + delay),
+        }
+    }
+
+    /// Takes a message that came from elsewhere than a page.
+    fn take(&mut self, seq: StreamSeq, payload: &Bytes) -> Result<(), FollowError> {
+        if let Taken::Gap(until) = self.take_lines(seq, payload)? {
+            self.phase = Phase::Fetch(self.fetch_again(until, 0));
+        }
+        Ok(())
+    }
+
+    fn take_lines(&mut self, seq: StreamSeq, payload: &Bytes) -> Result<Taken, FollowError> {
+        let mut last = None;
+        for line in Event::lines(payload) {
+            let event = match Event::decode(line) {
+                Ok(event) => event,
+                // What was taken before it is returned first; the next call comes here again.
+                Err(_) if !self.ready.is_empty() => {
+                    return Ok(Taken::Gap(self.cursor.last().next()));
+                }
+                Err(error) => return Err(error.into()),
+            };
+            last = Some(event.id);
+            match self.cursor.accept(&event) {
+                Verdict::Deliver => {
+                    self.ready.push(Followed {
+                        event,
+                        line: payload.slice_ref(line),
+                    });
+                }
+                Verdict::Drop => {}
+                Verdict::Gap => return Ok(Taken::Gap(event.id)),
+            }
+        }
+        if last == Some(self.cursor.last()) {
+            self.position = seq;
+        }
+        Ok(Taken::Whole)
+    }
+
+    pub(super) fn take_stored(&mut self, message: &StoredEvents) -> Result<Taken, FollowError> {
+        self.take_lines(message.seq, &message.payload)
+    }
+
+    /// Reads on from the position after `seq`, which was read in proper order.
+    pub(super) fn read_on(&mut self, seq: StreamSeq) {
+        self.phase = Phase::Fetch(Fetch {
+            from: StreamSeq(seq.0 + 1),
+            proof: false,
+            until: EventId::ORIGIN,
+            tries: 0,
+            not_before: None,
+        });
+    }
+}
+
+impl Subscribed {
+    /// Looks at the tip when nothing was heard for this long, instead of 5 s.
+    #[must_use]
+    pub fn look_every(self, idle: Duration) -> Self {
+        Self { idle, ..self }
+    }
+
+    /// Follows a run that has been made just now: there is nothing to read.
+    #[expect(
+        clippy::wrong_self_convention,
+        reason = "it says from where to follow, and the subscription goes along"
+    )]
+    pub fn from_start_of_new_run(self) -> EventFollower {
+        self.follow(Cursor::after(EventId::ORIGIN))
+    }
+
+    pub(super) fn follow(mut self, cursor: Cursor) -> EventFollower {
+        let lost = self.link.borrow_and_update().down;
+        EventFollower {
+            lost,
+            cursor,
+            position: StreamSeq::NONE,
+            ready: Vec::new(),
+            phase: Phase::Live,
+            look_at: Instant::now() + self.idle,
+            from: self,
+        }
+    }
+
+    pub(super) async fn read(&self, from: StreamSeq) -> Result<Page, ReadError> {
+        self.bus
+            .read_page(self.tenant, self.run, from, usize::MAX)
+            .await
+    }
+}

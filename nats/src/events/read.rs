@@ -1,0 +1,189 @@
+//! Reading stored events back: the tip, and pages of the log.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::RawMessageErrorKind;
+use async_nats::{HeaderMap, HeaderName, Message, StatusCode, header};
+use baton_protocol::{RunId, TenantId};
+use futures_util::StreamExt as _;
+use tokio::time::timeout;
+
+use super::{ReadError, StoredEvents, StreamSeq};
+use crate::bus::Bus;
+use crate::streams;
+use crate::subjects::{self, api};
+
+/// The most messages that are asked for at once: a page of them takes about three milliseconds.
+const PAGE: usize = 256;
+/// The most bytes that are asked for at once; the broker knows no other flow control here.
+const PAGE_BYTES: usize = 4 << 20;
+/// How long the next message of a page may take.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The end of a page: `StatusCode` has no name for it.
+const END_OF_PAGE: u16 = 204;
+const PENDING: HeaderName = HeaderName::from_static("Nats-Num-Pending");
+
+/// A part of a run's log.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    /// In the order of the log.
+    pub(crate) messages: Vec<StoredEvents>,
+    /// How many are stored behind them.
+    pub(crate) remaining: u64,
+}
+
+impl Bus {
+    /// The last message of a run's log, from the stream's leader: what an append must be compared
+    /// with.
+    pub async fn event_tip(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<Option<StoredEvents>, ReadError> {
+        if !self.is_connected() {
+            return Err(ReadError::Disconnected);
+        }
+        let stream = self
+            .jetstream()
+            .get_stream_no_info(streams::EVENTS)
+            .await
+            .map_err(|error| ReadError::Refused(error.to_string()))?;
+        match stream
+            .get_last_raw_message_by_subject(&subjects::events(tenant, run))
+            .await
+        {
+            Ok(message) => Ok(Some(StoredEvents {
+                seq: StreamSeq(message.sequence),
+                payload: message.payload,
+            })),
+            Err(error) => match error.kind() {
+                RawMessageErrorKind::NoMessageFound => Ok(None),
+                RawMessageErrorKind::JetStream(error) if error.error_code().0 == 10059 => {
+                    Err(ReadError::NoStream)
+                }
+                RawMessageErrorKind::JetStream(error) => Err(ReadError::Refused(error.to_string())),
+                RawMessageErrorKind::InvalidSubject => Err(ReadError::Refused(error.to_string())),
+                RawMessageErrorKind::Other => Err(ReadError::NoAnswer),
+            },
+        }
+    }
+
+    /// The last message of a run's log, from any replica: cheap, and possibly a moment old.
+    pub async fn event_tip_direct(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<Option<StoredEvents>, ReadError> {
+        let subject = api::direct_get_tip(tenant, run);
+        let message = self.request(subject, None, bytes::Bytes::new()).await?;
+        match message.status {
+            None => Ok(Some(StoredEvents {
+                seq: sequence(&message)?,
+                payload: message.payload,
+            })),
+            Some(StatusCode::NOT_FOUND) => Ok(None),
+            Some(_) => Err(refused(&message)),
+        }
+    }
+
+    /// Up to `max` messages of a run's log, from the position `from` on, that one included; from any
+    /// replica. Fewer than `max` means that there were no more.
+    pub async fn read_events(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        from: StreamSeq,
+        max: usize,
+    ) -> Result<Vec<StoredEvents>, ReadError> {
+        let mut read = Vec::new();
+        let mut from = from;
+        while read.len() < max {
+            let page = self.read_page(tenant, run, from, max - read.len()).await?;
+            read.extend(page.messages);
+            match read.last() {
+                Some(last) if page.remaining > 0 => from = StreamSeq(last.seq.0 + 1),
+                _ => break,
+            }
+        }
+        Ok(read)
+    }
+
+    /// One page; shorter than `max` when a page's limits say so.
+    pub(crate) async fn read_page(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        from: StreamSeq,
+        max: usize,
+    ) -> Result<Page, ReadError> {
+        let client = self.connected_client().ok_or(ReadError::Disconnected)?;
+        let mut link = self.link();
+        let lost_before = link.borrow_and_update().down;
+        let inbox = client.new_inbox();
+        let closed = |_closed| ReadError::Disconnected;
+        let mut answers = client.subscribe(inbox.clone()).await.map_err(closed)?;
+        let request = format!(
+            r#"{{"batch":{},"max_bytes":{PAGE_BYTES},"seq":{},"next_by_subj":"{}"}}"#,
+            max.min(PAGE).min(self.subscription_capacity()).max(1),
+            from.0.max(1),
+            subjects::events(tenant, run).as_str(),
+        );
+        client
+            .publish_with_reply(api::DIRECT_GET_EVENTS, inbox, request.into())
+            .await
+            .map_err(|_closed| ReadError::Disconnected)?;
+
+        let mut page = Page::default();
+        loop {
+            let answer = tokio::select! {
+                biased;
+                answer = timeout(MESSAGE_TIMEOUT, answers.next()) => answer,
+                _lost = link.wait_for(|link| link.down != lost_before) => Ok(None),
+            };
+            let Ok(Some(message)) = answer else {
+                return Err(ReadError::NoAnswer);
+            };
+            // Within a page each message names the one before it, zero for the first, and the end
+            // names the last: so a lost one shows.
+            let complete = |headers: Option<&HeaderMap>| {
+                let before = page
+                    .messages
+                    .last()
+                    .map_or(0, |last: &StoredEvents| last.seq.0);
+                number(headers, header::NATS_LAST_SEQUENCE) == Some(before)
+            };
+            match message.status.map(|status| status.as_u16()) {
+                None if complete(message.headers.as_ref()) => {
+                    let seq = sequence(&message)?;
+                    page.messages.push(StoredEvents {
+                        seq,
+                        payload: message.payload,
+                    });
+                }
+                Some(END_OF_PAGE) if complete(message.headers.as_ref()) => {
+                    page.remaining = number(message.headers.as_ref(), PENDING).unwrap_or(0);
+                    return Ok(page);
+                }
+                None | Some(END_OF_PAGE) => return Err(ReadError::NoAnswer),
+                Some(404) => return Ok(page),
+                Some(503) => return Err(ReadError::NoStream),
+                Some(_) => return Err(refused(&message)),
+            }
+        }
+    }
+}
+
+/// Where a stored message stands, as its headers say.
+pub(super) fn sequence(message: &Message) -> Result<StreamSeq, ReadError> {
+    number(message.headers.as_ref(), header::NATS_SEQUENCE)
+        .map(StreamSeq)
+        .ok_or_else(|| ReadError::Unreadable("a stored message without its sequence".into()))
+}
+
+fn number(headers: Option<&HeaderMap>, name: HeaderName) -> Option<u64> {
+    headers?.get(name)?.as_str().parse().ok()
+}
+
+fn refused(message: &Message) -> ReadError {
+    ReadError::Refused(message.description.clone().unwrap_or_default())
+}

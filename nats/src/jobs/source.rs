@@ -1,0 +1,303 @@
+//! Where a worker gets its jobs: one lane's consumer, asked for as many as there are free slots.
+//!
+//! The client library's own streams and batches are not used: they fetch ahead (the ack_wait of a
+//! job that lies in a buffer runs), or wait for a batch to fill.
+
+use std::time::Duration;
+
+use async_nats::{HeaderName, Message, StatusCode, Subscriber};
+use baton_protocol::Lane;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::delivery::Delivery;
+use super::demand::{Demand, Pull};
+use crate::bus::{Bus, BusError, Link};
+use crate::subjects::api;
+
+/// How much of a pull was left when it ended.
+const UNSERVED: HeaderName = HeaderName::from_static("Nats-Pending-Messages");
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(1);
+/// How soon to look again for a connection whose return was not announced.
+const RECHECK: Duration = Duration::from_millis(500);
+
+/// Why there will be no more jobs.
+#[derive(Debug, thiserror::Error)]
+pub enum JobsError {
+    /// The connection was closed by this process.
+    #[error("the connection to NATS is closed")]
+    Closed,
+}
+
+/// What a source is up against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Supply {
+    /// Pulls are answered, as far as is known.
+    Flowing,
+    /// There is no connection; it is being made again.
+    Disconnected,
+    /// The lane's consumer is missing, or has no leader; it is asked for again and again.
+    NoConsumer,
+}
+
+/// Pulls the jobs of one lane. Keep it for the life of the worker: what it has asked for outlives
+/// each call of [`JobSource::pull`].
+#[derive(Debug)]
+pub struct JobSource {
+    bus: Bus,
+    lane: Lane,
+    inbox: String,
+    inbound: Subscriber,
+    link: watch::Receiver<Link>,
+    lost: u64,
+    demand: Demand,
+    ready: Vec<Delivery>,
+    supply: Supply,
+    retry: Retry,
+}
+
+/// When the broker may be asked again after it refused.
+#[derive(Debug, Default)]
+struct Retry {
+    at: Option<Instant>,
+    after: Duration,
+}
+
+impl Retry {
+    fn later(&mut self, now: Instant) {
+        self.after = (self.after * 2).clamp(FIRST_RETRY, LAST_RETRY);
+        self.at = Some(now + self.after);
+    }
+}
+
+impl JobSource {
+    /// Gets ready to pull; asks for nothing yet.
+    pub async fn open(bus: &Bus, lane: Lane) -> Result<Self, BusError> {
+        let inbox = bus.client().new_inbox();
+        let inbound = bus.client().subscribe(format!("{inbox}.*")).await?;
+        let link = bus.link();
+        let lost = link.borrow().down;
+        Ok(Self {
+            bus: bus.clone(),
+            lane,
+            inbox,
+            inbound,
+            link,
+            lost,
+            demand: Demand::default(),
+            ready: Vec::new(),
+            supply: Supply::Flowing,
+            retry: Retry::default(),
+        })
+    }
+
+    /// The lane.
+    pub const fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// What the source is up against at the moment. Trouble is logged once and retried by itself.
+    pub const fn supply(&self) -> Supply {
+        self.supply
+    }
+
+    /// How many jobs the broker may still send without being asked again.
+    pub const fn outstanding(&self) -> usize {
+        self.demand.outstanding()
+    }
+
+    /// Makes sure that up to `max` jobs are asked for, and waits until at least one is there.
+    ///
+    /// `expires` bounds how long the broker keeps a pull (5 to 10 s); the call itself waits for
+    /// however long it takes, through lost connections, broker restarts and a missing consumer.
+    ///
+    /// Cancel-safe: a job that arrives after the future was dropped is returned by the next call.
+    /// What was asked for cannot be taken back, so a call with a smaller `max` than the one before may
+    /// return more than that: give back by [`Delivery::nak`] what does not fit. With `max` 0 nothing
+    /// is asked for.
+    pub async fn pull(
+        &mut self,
+        max: usize,
+        expires: Duration,
+    ) -> Result<Vec<Delivery>, JobsError> {
+        loop {
+            while let Some(message) = self.inbound.next().now_or_never() {
+                self.take(message.ok_or(JobsError::Closed)?);
+            }
+            if !self.ready.is_empty() {
+                return Ok(std::mem::take(&mut self.ready));
+            }
+            self.notice_lost_connection();
+            self.ask(max, expires).await?;
+            self.wait().await?;
+        }
+    }
+
+    /// Asks for nothing more. Jobs that were asked for are given back as they arrive, until the last
+    /// pull has ended or `patience` is over; one that is on its way at that very moment is delivered
+    /// to somebody else after the ack_wait.
+    pub async fn stop(mut self, patience: Duration) {
+        let give_back = async {
+            loop {
+                for delivery in std::mem::take(&mut self.ready) {
+                    if let Err(error) = delivery.nak(None).await {
+                        tracing::warn!(%error, "a job could not be given back");
+                    }
+                }
+                self.notice_lost_connection();
+                self.demand.expire(Instant::now());
+                if self.demand.outstanding() == 0 || self.wait().await.is_err() {
+                    break;
+                }
+            }
+        };
+        let _over = tokio::time::timeout(patience, give_back).await;
+        // What the timeout interrupted.
+        for delivery in std::mem::take(&mut self.ready) {
+            let _lost_in_the_worst_case = delivery.nak(None).await;
+        }
+    }
+
+    /// Waits for anything that changes what is to be done.
+    async fn wait(&mut self) -> Result<(), JobsError> {
+        let now = Instant::now();
+        let recheck = (self.supply == Supply::Disconnected).then(|| now + RECHECK);
+        let wake = [self.retry.at, self.demand.deadline(), recheck]
+            .into_iter()
+            .flatten()
+            .min();
+        tokio::select! {
+            biased;
+            message = self.inbound.next() => self.take(message.ok_or(JobsError::Closed)?),
+            changed = self.link.changed() => changed.map_err(|_closed| JobsError::Closed)?,
+            () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
+        }
+        Ok(())
+    }
+
+    /// Sends a pull if one is due.
+    async fn ask(&mut self, max: usize, expires: Duration) -> Result<(), JobsError> {
+        let now = Instant::now();
+        self.demand.expire(now);
+        if self.link.borrow().closed {
+            return Err(JobsError::Closed);
+        }
+        if self.retry.at.is_some_and(|at| now < at) {
+            return Ok(());
+        }
+        self.retry.at = None;
+        let Some(pull) = self.demand.shortfall(max) else {
+            return Ok(());
+        };
+        let Some(client) = self.bus.connected_client() else {
+            self.turn(Supply::Disconnected);
+            return Ok(());
+        };
+        let request = format!(
+            r#"{{"expires":{},"batch":{}}}"#,
+            expires.as_nanos(),
+            pull.batch
+        );
+        let reply = format!("{}.{}", self.inbox, pull.token());
+        client
+            .publish_with_reply(api::next_job(self.lane), reply, request.into())
+            .await
+            .map_err(|_closed| JobsError::Closed)?;
+        self.demand.asked(pull, now, expires);
+        if self.supply == Supply::Disconnected {
+            self.turn(Supply::Flowing);
+        }
+        Ok(())
+    }
+
+    /// What was asked for on a connection that is gone will not come.
+    fn notice_lost_connection(&mut self) {
+        let down = self.link.borrow_and_update().down;
+        if down != self.lost {
+            self.lost = down;
+            self.demand.void();
+            self.retry = Retry::default();
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        if let Some(status) = message.status {
+            self.take_status(status, &message);
+            return;
+        }
+        self.demand.delivered();
+        self.settled_down();
+        match Delivery::from_message(&self.bus, self.lane, message) {
+            Some(delivery) => self.ready.push(delivery),
+            None => {
+                tracing::warn!(lane = %self.lane, "a message that no consumer sent was ignored");
+            }
+        }
+    }
+
+    fn take_status(&mut self, status: StatusCode, message: &Message) {
+        let token = message
+            .subject
+            .rsplit('.')
+            .next()
+            .and_then(Pull::from_token);
+        let Some(pull) = token else { return };
+        let left = message
+            .headers
+            .as_ref()
+            .and_then(|headers| headers.get(UNSERVED)?.as_str().parse().ok());
+        let why = message.description.as_deref().unwrap_or_default();
+        match status {
+            StatusCode::NOT_FOUND | StatusCode::TIMEOUT => {
+                self.demand.ended(pull, left.unwrap_or(pull.batch));
+                self.settled_down();
+            }
+            StatusCode::NO_RESPONDERS => {
+                self.demand.ended(pull, pull.batch);
+                self.retry.later(Instant::now());
+                self.turn(Supply::NoConsumer);
+            }
+            // The consumer, its leader or its server goes away, and all pulls with it.
+            StatusCode::REQUEST_TERMINATED if left.is_none() && !why.starts_with("Exceeded") => {
+                self.demand.void();
+                self.retry.later(Instant::now());
+                tracing::info!(lane = %self.lane, why, "the broker ended all pulls");
+            }
+            StatusCode::REQUEST_TERMINATED => {
+                self.demand.ended(pull, left.unwrap_or(pull.batch));
+                if left.is_none() {
+                    self.retry.later(Instant::now());
+                    tracing::warn!(lane = %self.lane, why, "the broker refused a pull");
+                }
+            }
+            StatusCode::IDLE_HEARTBEAT => {}
+            other => {
+                self.demand.ended(pull, left.unwrap_or(pull.batch));
+                self.retry.later(Instant::now());
+                tracing::warn!(lane = %self.lane, status = %other, why, "a pull ended unexpectedly");
+            }
+        }
+    }
+
+    fn settled_down(&mut self) {
+        self.retry = Retry::default();
+        self.turn(Supply::Flowing);
+    }
+
+    fn turn(&mut self, supply: Supply) {
+        if self.supply != supply {
+            match supply {
+                Supply::Flowing => tracing::info!(lane = %self.lane, "jobs are pulled again"),
+                Supply::Disconnected => {
+                    tracing::warn!(lane = %self.lane, "no jobs: the connection to NATS is lost");
+                }
+                Supply::NoConsumer => {
+                    tracing::warn!(lane = %self.lane, "no jobs: their consumer is missing");
+                }
+            }
+            self.supply = supply;
+        }
+    }
+}

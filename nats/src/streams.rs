@@ -1,0 +1,171 @@
+//! The definitions of the streams and consumers. `streams.json` beside the sources holds them as a
+//! server is asked for them, with the default options; a test keeps the two equal.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, ReplayPolicy};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Republish, RetentionPolicy, StorageType,
+};
+use baton_protocol::Lane;
+
+use crate::subjects;
+
+/// The stream of jobs that no worker has settled yet.
+pub const JOBS: &str = "JOBS";
+/// The stream of events.
+pub const EVENTS: &str = "EVENTS";
+/// The stream of messages that were no jobs.
+pub const DEAD: &str = "DEAD";
+
+/// A run's oldest events give way beyond this many messages; a run has to stop itself below it.
+pub const MAX_MESSAGES_PER_RUN: i64 = 20_000;
+/// How many jobs of one lane may be delivered and unsettled, over all workers.
+pub const MAX_ACK_PENDING: i64 = 100_000;
+/// How many pulls may wait at one lane's consumer, over all workers.
+pub const MAX_WAITING: i64 = 4_096;
+
+const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
+const DEAD_RETENTION: Duration = Duration::from_hours(30 * 24);
+
+/// What an operator chooses about the streams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// Copies of each stream: 1, 3 or 5. Default: 1.
+    pub replicas: usize,
+    /// How long events can be replayed from the stream. Default: 24 h.
+    pub event_retention: Duration,
+    /// The most that JOBS may hold; further jobs are refused. Must lie above what the ledger's queue
+    /// limits let in. Default: 1 GiB.
+    pub jobs_max_bytes: i64,
+    /// The most that EVENTS may hold; the oldest give way. Default: 4 GiB.
+    pub events_max_bytes: i64,
+    /// The most that DEAD may hold; the oldest give way. Default: 256 MiB.
+    pub dead_max_bytes: i64,
+    /// How long a delivered job may go without a sign of life before another worker gets it: the
+    /// lease. Default: 20 s.
+    pub ack_wait: Duration,
+}
+
+impl Default for StreamOptions {
+    fn default() -> Self {
+        Self {
+            replicas: 1,
+            event_retention: Duration::from_hours(24),
+            jobs_max_bytes: 1 << 30,
+            events_max_bytes: 4 << 30,
+            dead_max_bytes: 256 << 20,
+            ack_wait: Duration::from_secs(20),
+        }
+    }
+}
+
+/// The durable consumer of a lane.
+pub const fn consumer_name(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Interactive => "worker-interactive",
+        Lane::Background => "worker-background",
+    }
+}
+
+/// All streams, in the order in which they are made.
+pub fn streams(options: &StreamOptions) -> [Config; 3] {
+    [jobs(options), events(options), dead(options)]
+}
+
+/// The consumers of JOBS.
+pub fn consumers(options: &StreamOptions) -> [consumer::pull::Config; 2] {
+    Lane::ALL.map(|lane| lane_consumer(lane, options))
+}
+
+fn base(name: &str, subject: &str, description: &str, options: &StreamOptions) -> Config {
+    Config {
+        name: name.to_owned(),
+        subjects: vec![subject.to_owned()],
+        description: Some(description.to_owned()),
+        storage: StorageType::File,
+        num_replicas: options.replicas,
+        // Spelled out, because a server fills them in, and what it holds is compared with this.
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_consumers: -1,
+        max_message_size: -1,
+        duplicate_window: DUPLICATE_WINDOW,
+        ..Config::default()
+    }
+}
+
+fn jobs(options: &StreamOptions) -> Config {
+    Config {
+        retention: RetentionPolicy::WorkQueue,
+        // A full queue refuses. No max_age: a job must not vanish because it waited.
+        discard: DiscardPolicy::New,
+        max_bytes: options.jobs_max_bytes,
+        ..base(
+            JOBS,
+            subjects::ALL_JOBS,
+            "Jobs that no worker has settled",
+            options,
+        )
+    }
+}
+
+fn events(options: &StreamOptions) -> Config {
+    Config {
+        retention: RetentionPolicy::Limits,
+        // The oldest give way: refusing would refuse the terminal events.
+        discard: DiscardPolicy::Old,
+        max_bytes: options.events_max_bytes,
+        max_age: options.event_retention,
+        max_messages_per_subject: MAX_MESSAGES_PER_RUN,
+        duplicate_window: DUPLICATE_WINDOW.min(options.event_retention),
+        allow_direct: true,
+        // Followers listen to what was stored; on the original subject they would also see what the
+        // stream refused from a worker that has been replaced.
+        republish: Some(Republish {
+            source: subjects::REPUBLISHED.to_owned(),
+            destination: subjects::ALL_LIVE.to_owned(),
+            headers_only: false,
+        }),
+        ..base(
+            EVENTS,
+            subjects::ALL_EVENTS,
+            "What runs show while they happen",
+            options,
+        )
+    }
+}
+
+fn dead(options: &StreamOptions) -> Config {
+    Config {
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::Old,
+        max_bytes: options.dead_max_bytes,
+        max_age: DEAD_RETENTION,
+        ..base(
+            DEAD,
+            subjects::ALL_DEAD,
+            "Copies of messages that were no jobs",
+            options,
+        )
+    }
+}
+
+fn lane_consumer(lane: Lane, options: &StreamOptions) -> consumer::pull::Config {
+    consumer::pull::Config {
+        durable_name: Some(consumer_name(lane).to_owned()),
+        name: Some(consumer_name(lane).to_owned()),
+        description: Some(format!("Workers with a free slot for the {lane} lane")),
+        filter_subject: subjects::lane_filter(lane),
+        deliver_policy: DeliverPolicy::All,
+        ack_policy: AckPolicy::Explicit,
+        replay_policy: ReplayPolicy::Instant,
+        ack_wait: options.ack_wait,
+        // Failures are counted by the ledger. Here a limit would strand a job: stored, never
+        // delivered again, and counted against the stream.
+        max_deliver: -1,
+        max_ack_pending: MAX_ACK_PENDING,
+        max_waiting: MAX_WAITING,
+        ..consumer::pull::Config::default()
+    }
+}

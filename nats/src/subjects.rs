@@ -1,0 +1,161 @@
+//! Every subject that Baton publishes to or subscribes to. All are built from typed ids, so that
+//! nothing a client wrote can smuggle a dot or a wildcard into one.
+
+use std::fmt::Write as _;
+
+use async_nats::Subject;
+use baton_protocol::{Lane, RunId, TenantId, WorkerId};
+
+/// What JOBS takes in.
+pub const ALL_JOBS: &str = "jobs.*.*";
+/// What EVENTS takes in.
+pub const ALL_EVENTS: &str = "events.*.*";
+/// What EVENTS republishes, once it is stored.
+pub const REPUBLISHED: &str = "events.>";
+/// Where EVENTS republishes it to.
+pub const ALL_LIVE: &str = "live.>";
+/// What DEAD takes in.
+pub const ALL_DEAD: &str = "dead.>";
+
+/// `jobs.<tenant>.<lane>`: a run waits here.
+pub fn jobs(tenant: TenantId, lane: Lane) -> Subject {
+    build(64, format_args!("jobs.{tenant}.{lane}"))
+}
+
+/// `jobs.*.<lane>`: what one lane's consumer takes.
+pub fn lane_filter(lane: Lane) -> String {
+    format!("jobs.*.{lane}")
+}
+
+/// `events.<tenant>.<run>`: where a run's holder appends.
+pub fn events(tenant: TenantId, run: RunId) -> Subject {
+    build(80, format_args!("events.{tenant}.{run}"))
+}
+
+/// `live.<tenant>.<run>`: where what was stored is followed.
+pub fn live(tenant: TenantId, run: RunId) -> Subject {
+    build(80, format_args!("live.{tenant}.{run}"))
+}
+
+/// `dead.<the subject a message came on>`: where a copy of an unreadable message goes.
+pub(crate) fn dead(origin: &Subject) -> Subject {
+    build(origin.len() + 5, format_args!("dead.{}", origin.as_str()))
+}
+
+/// `worker.<worker>.cancel`: a run of this worker's is to be cancelled.
+pub fn worker_cancel(worker: WorkerId) -> Subject {
+    build(64, format_args!("worker.{worker}.cancel"))
+}
+
+/// `worker.<worker>.*`: all that is said to one worker.
+pub fn worker_nudges(worker: WorkerId) -> Subject {
+    build(64, format_args!("worker.{worker}.*"))
+}
+
+/// Reads the tenant out of a job's subject, if one is there.
+pub(crate) fn tenant_of_job(subject: &str) -> Result<TenantId, String> {
+    let mut tokens = subject.split('.');
+    match (tokens.next(), tokens.next(), tokens.next(), tokens.next()) {
+        (Some("jobs"), Some(tenant), Some(_lane), None) => tenant
+            .parse()
+            .map_err(|invalid| format!("in the subject: {invalid}")),
+        _ => Err(format!("`{subject}` is not jobs.<tenant>.<lane>")),
+    }
+}
+
+/// The JetStream API, as the broker spells it.
+pub(crate) mod api {
+    use async_nats::Subject;
+    use baton_protocol::{Lane, RunId, TenantId};
+
+    use super::build;
+    use crate::streams;
+
+    pub(crate) const ACCOUNT_INFO: &str = "$JS.API.INFO";
+    pub(crate) const GET_JOBS: &str = "$JS.API.STREAM.MSG.GET.JOBS";
+    pub(crate) const JOBS_INFO: &str = "$JS.API.STREAM.INFO.JOBS";
+    pub(crate) const DIRECT_GET_EVENTS: &str = "$JS.API.DIRECT.GET.EVENTS";
+
+    pub(crate) fn direct_get_tip(tenant: TenantId, run: RunId) -> Subject {
+        build(
+            112,
+            format_args!("{DIRECT_GET_EVENTS}.events.{tenant}.{run}"),
+        )
+    }
+
+    pub(crate) fn next_job(lane: Lane) -> Subject {
+        build(
+            64,
+            format_args!(
+                "$JS.API.CONSUMER.MSG.NEXT.{}.{}",
+                streams::JOBS,
+                streams::consumer_name(lane)
+            ),
+        )
+    }
+
+    pub(crate) fn consumer_info(lane: Lane) -> Subject {
+        build(
+            64,
+            format_args!(
+                "$JS.API.CONSUMER.INFO.{}.{}",
+                streams::JOBS,
+                streams::consumer_name(lane)
+            ),
+        )
+    }
+}
+
+/// One allocation for the whole subject; writing to a string cannot fail.
+fn build(capacity: usize, parts: std::fmt::Arguments<'_>) -> Subject {
+    let mut subject = String::with_capacity(capacity);
+    let written = subject.write_fmt(parts);
+    debug_assert!(written.is_ok(), "a subject is always writable");
+    Subject::from(subject)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TENANT: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+    const RUN: &str = "01890a5d-ac96-774b-bcce-b302099a8058";
+
+    #[test]
+    fn subjects_are_spelled_as_documented() {
+        let (tenant, run) = (TENANT.parse().unwrap(), RUN.parse().unwrap());
+        let worker = RUN.parse().unwrap();
+        for (built, spelled) in [
+            (
+                jobs(tenant, Lane::Background),
+                format!("jobs.{TENANT}.background"),
+            ),
+            (events(tenant, run), format!("events.{TENANT}.{RUN}")),
+            (live(tenant, run), format!("live.{TENANT}.{RUN}")),
+            (worker_cancel(worker), format!("worker.{RUN}.cancel")),
+            (worker_nudges(worker), format!("worker.{RUN}.*")),
+            (
+                dead(&jobs(tenant, Lane::Interactive)),
+                format!("dead.jobs.{TENANT}.interactive"),
+            ),
+        ] {
+            assert_eq!(built.as_str(), spelled);
+        }
+    }
+
+    #[test]
+    fn a_job_subject_without_a_tenant_id_is_refused() {
+        assert_eq!(
+            tenant_of_job(&format!("jobs.{TENANT}.interactive")),
+            Ok(TENANT.parse().unwrap())
+        );
+        for subject in [
+            "jobs.acme.interactive",
+            "jobs.interactive",
+            "jobs.a.b.c",
+            "live.a.b",
+        ] {
+            assert!(tenant_of_job(subject).is_err(), "{subject}");
+        }
+    }
+}
