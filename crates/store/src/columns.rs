@@ -1,0 +1,113 @@
+//! How the protocol's types lie in columns.
+
+use std::borrow::Cow;
+
+use baton_protocol::{Effect, EventId, FinishReason, Lane, Outcome, RunError, RunStatus, Usage};
+use serde_json::value::RawValue;
+
+use crate::errors::StoreError;
+
+/// Counts and step numbers stay far below 2^31; one that does not is stored as the greatest.
+pub(crate) fn int4(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// As [`int4`].
+pub(crate) fn int8(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A stored count.
+pub(crate) fn count(stored: i32) -> u32 {
+    u32::try_from(stored).unwrap_or(0)
+}
+
+/// A stored number.
+pub(crate) fn number(stored: i64) -> u64 {
+    u64::try_from(stored).unwrap_or(0)
+}
+
+/// A stored event id.
+pub(crate) fn event_id(stored: i64) -> EventId {
+    EventId::from_u64(number(stored))
+}
+
+/// Text as PostgreSQL takes it: it knows no NUL, which a model or an upstream may well write.
+pub(crate) fn text(given: &str) -> Cow<'_, str> {
+    if given.contains('\0') {
+        Cow::Owned(given.replace('\0', "\u{fffd}"))
+    } else {
+        Cow::Borrowed(given)
+    }
+}
+
+/// A stored JSON text.
+pub(crate) fn json(column: &'static str, stored: String) -> Result<Box<RawValue>, StoreError> {
+    RawValue::from_string(stored)
+        .map_err(|error| StoreError::unreadable(column, &error.to_string()))
+}
+
+pub(crate) fn status(stored: &str) -> Result<RunStatus, StoreError> {
+    stored
+        .parse()
+        .map_err(|_| StoreError::unreadable("runs.status", stored))
+}
+
+pub(crate) fn lane(stored: &str) -> Result<Lane, StoreError> {
+    stored
+        .parse()
+        .map_err(|_| StoreError::unreadable("runs.lane", stored))
+}
+
+pub(crate) fn finish_reason(
+    column: &'static str,
+    stored: &str,
+) -> Result<FinishReason, StoreError> {
+    FinishReason::ALL
+        .into_iter()
+        .find(|reason| reason.as_str() == stored)
+        .ok_or_else(|| StoreError::unreadable(column, stored))
+}
+
+pub(crate) fn effect(stored: &str) -> Result<Effect, StoreError> {
+    [Effect::Pure, Effect::Idempotent, Effect::AtMostOnce]
+        .into_iter()
+        .find(|effect| effect.as_str() == stored)
+        .ok_or_else(|| StoreError::unreadable("steps.effect", stored))
+}
+
+pub(crate) fn usage(prompt: i64, completion: i64, total: i64) -> Usage {
+    Usage {
+        prompt_tokens: number(prompt),
+        completion_tokens: number(completion),
+        total_tokens: number(total),
+    }
+}
+
+/// How a run ended, as it lies in the four columns of `runs`.
+pub(crate) struct OutcomeColumns {
+    pub(crate) finish_reason: Option<String>,
+    pub(crate) error_code: Option<String>,
+    pub(crate) error_message: Option<String>,
+    pub(crate) cancel_reason: Option<String>,
+}
+
+impl OutcomeColumns {
+    /// The outcome of a run in `status`; `None` while it has not ended.
+    pub(crate) fn read(self, status: RunStatus) -> Result<Option<Outcome>, StoreError> {
+        Ok(match status {
+            RunStatus::Queued | RunStatus::Running | RunStatus::AwaitingApproval => None,
+            RunStatus::Completed => Some(Outcome::Completed(finish_reason(
+                "runs.finish_reason",
+                self.finish_reason.as_deref().unwrap_or_default(),
+            )?)),
+            RunStatus::Failed => Some(Outcome::Failed(RunError {
+                code: self.error_code.unwrap_or_default(),
+                message: self.error_message.unwrap_or_default(),
+            })),
+            RunStatus::Cancelled => {
+                Some(Outcome::Cancelled(self.cancel_reason.unwrap_or_default()))
+            }
+        })
+    }
+}

@@ -1,0 +1,163 @@
+//! The two pools: one connection acts for a tenant, another for the system, and none for both.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use baton_protocol::TenantId;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{Connection as _, Executor as _};
+
+use crate::errors::StoreError;
+use crate::migrate::{MigrationName, pending};
+use crate::queue_depth::QueueDepth;
+use crate::system::SystemTx;
+use crate::tenant_tx::TenantTx;
+
+/// How to reach the database.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// `postgres://user:password@host:port/database`; the user is a member of `baton_app` and
+    /// `baton_system`, and owns nothing.
+    pub url: String,
+    /// The most connections of each of the two pools.
+    pub max_connections: u32,
+    /// How long a caller waits for a free connection before the database counts as unavailable.
+    pub acquire_timeout: Duration,
+    /// What `pg_stat_activity` shows, for instance `baton-worker`.
+    pub application_name: String,
+}
+
+/// Why there is no store.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The address cannot be read.
+    #[error("the database's address cannot be read")]
+    Address(#[source] sqlx::Error),
+    /// The database cannot be reached. It may be starting: trying again may help.
+    #[error("the database cannot be reached")]
+    Unavailable(#[source] sqlx::Error),
+    /// The schema is older than this build.
+    #[error("the database lacks migrations of this version ({}): run `baton migrate`", names(.0))]
+    Pending(Vec<MigrationName>),
+    /// The user may not act as one of the two roles.
+    #[error(
+        "the database user may not act as {role}: run `baton migrate`, which grants it to the user of DATABASE_URL"
+    )]
+    Role {
+        /// The role.
+        role: &'static str,
+        /// What the database said.
+        source: sqlx::Error,
+    },
+}
+
+fn names(missing: &[MigrationName]) -> String {
+    let mut list = String::new();
+    for name in missing {
+        let comma = if list.is_empty() { "" } else { ", " };
+        let _ = write!(list, "{comma}{name}");
+    }
+    list
+}
+
+/// The ledger. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    tenant_pool: PgPool,
+    system_pool: PgPool,
+    depth: Arc<QueueDepth>,
+}
+
+impl Store {
+    /// Connects, and checks that the schema is as new as this build and that the user may take on
+    /// both roles.
+    pub async fn connect(options: StoreOptions) -> Result<Self, ConnectError> {
+        let connect = options
+            .url
+            .parse::<PgConnectOptions>()
+            .map_err(ConnectError::Address)?
+            .application_name(&options.application_name)
+            // Every statement here is prepared once and has one good plan: to plan it again with
+            // the parameters of the day costs more than to execute it.
+            .options([("plan_cache_mode", "force_generic_plan"), ("jit", "off")])
+            .statement_cache_capacity(256);
+        let mut probe = PgConnection::connect_with(&connect)
+            .await
+            .map_err(ConnectError::Unavailable)?;
+        check(&mut probe).await?;
+        let _ = probe.close().await;
+        let pool = |set_role: &'static str| {
+            PgPoolOptions::new()
+                .max_connections(options.max_connections)
+                .acquire_timeout(options.acquire_timeout)
+                // A dead connection shows at its next statement, and every statement here can be
+                // repeated; asking first would double the round trips.
+                .test_before_acquire(false)
+                .idle_timeout(Duration::from_mins(10))
+                .max_lifetime(Duration::from_hours(1))
+                .after_connect(move |connection, _| {
+                    Box::pin(async move { connection.execute(set_role).await.map(|_| ()) })
+                })
+                .connect_lazy_with(connect.clone())
+        };
+        let system_pool = pool("SET ROLE baton_system");
+        Ok(Self {
+            tenant_pool: pool("SET ROLE baton_app"),
+            depth: Arc::new(QueueDepth::new(system_pool.clone())),
+            system_pool,
+        })
+    }
+
+    /// Begins a transaction that acts for `tenant`.
+    pub async fn tenant(&self, tenant: TenantId) -> Result<TenantTx, StoreError> {
+        TenantTx::begin(&self.tenant_pool, tenant, Arc::clone(&self.depth)).await
+    }
+
+    /// The duties across tenants, each a transaction of its own.
+    pub fn system(&self) -> SystemTx<'_> {
+        SystemTx::new(&self.system_pool)
+    }
+
+    /// A round trip to the database, and how long it took.
+    pub async fn ping(&self) -> Result<Duration, StoreError> {
+        let begun = Instant::now();
+        let mut connection = self.system_pool.acquire().await?;
+        connection.ping().await?;
+        Ok(begun.elapsed())
+    }
+
+    /// Waits for statements in flight, then closes all connections. Later calls fail.
+    pub async fn close(&self) {
+        self.tenant_pool.close().await;
+        self.system_pool.close().await;
+    }
+}
+
+/// Whether both roles may be taken on, and no migration is missing. Leaves the role changed.
+async fn check(probe: &mut PgConnection) -> Result<(), ConnectError> {
+    let ever: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *probe)
+        .await
+        .map_err(ConnectError::Unavailable)?;
+    if ever {
+        for (role, set_role) in [
+            ("baton_app", "SET ROLE baton_app"),
+            ("baton_system", "SET ROLE baton_system"),
+        ] {
+            probe.execute(set_role).await.map_err(|source| {
+                if source.as_database_error().is_some() {
+                    ConnectError::Role { role, source }
+                } else {
+                    ConnectError::Unavailable(source)
+                }
+            })?;
+        }
+    }
+    let missing = pending(probe).await.map_err(ConnectError::Unavailable)?;
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(ConnectError::Pending(missing))
+    }
+}

@@ -1,0 +1,60 @@
+//! The ledger: every SQL statement of Baton, and nothing else. It knows no broker.
+//!
+//! A [`Store`] hands out two things and no bare connection:
+//!
+//! - [`TenantTx`]: a transaction that acts for one tenant. Its connection runs as the role
+//!   `baton_app`, to which row-level security shows that tenant's rows alone, whatever a statement
+//!   asks for. Here runs are accepted, read and cancelled.
+//! - [`SystemTx`]: the duties of workers and schedulers across tenants, as the role `baton_system`.
+//!   Each method is a transaction of its own.
+//!
+//! An ordinary chat is three commits: [`TenantTx::accept_run`], [`SystemTx::claim_run`],
+//! [`SystemTx::finish_run`]. What a run's holder writes is guarded by its
+//! [`Fence`](baton_protocol::Fence): a write that touches no row is [`FenceError::Lost`]. All
+//! times are the database's.
+//!
+//! To add a statement: a file per table, below it a file per transition; begin the SQL with a
+//! comment that names it (`-- runs.claim`), so that it can be found in `pg_stat_statements`; check
+//! the affected rows of a guarded write; then run `crates/store/prepare-queries.sh`. To change the
+//! schema, see `migrations/README.md`.
+
+mod api_keys;
+mod bootstrap;
+mod columns;
+mod connect;
+mod errors;
+mod idempotency_keys;
+mod messages;
+mod migrate;
+mod queue_depth;
+mod runs;
+mod steps;
+mod system;
+mod tenant_tx;
+mod tenants;
+mod threads;
+
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use api_keys::{ApiKeyRecord, NewApiKey};
+pub use bootstrap::{Login, bootstrap};
+pub use connect::{ConnectError, Store, StoreOptions};
+pub use errors::{FenceError, StoreError};
+pub use idempotency_keys::IdempotencyKey;
+pub use migrate::{MigrateError, MigrationName, migrate, pending};
+pub use runs::EndedRun;
+pub use runs::accept::{Accept, NewRun, QueueLimits};
+pub use runs::cancel::CancelRequest;
+pub use runs::claim::{Claim, ClaimOutcome, ClaimedRun};
+pub use runs::finish::{FinalTurn, FinishCommit, Finished};
+pub use runs::lease::Renewal;
+pub use runs::read::{Page, RunFilter, RunRecord};
+pub use runs::rescue::{QueueStat, QueuedJob};
+pub use steps::{
+    CallCommit, CallState, NewCall, StepData, StepKind, StepRecord, StepState, TurnCommit,
+};
+pub use system::SystemTx;
+pub use tenant_tx::TenantTx;
+pub use tenants::TenantRecord;
+pub use threads::ThreadRecord;

@@ -1,0 +1,78 @@
+//! How many runs wait in the whole system: an estimate, for the limit on them.
+//!
+//! A tenant's transaction sees its own rows only, and an exact count over all of them would be the
+//! same work for every run that is accepted. So it is counted at most once per [`FRESH`] by
+//! whichever transaction comes first; the others take the last figure. The limit is there to keep a
+//! backlog bounded, and a few hundred milliseconds of arrivals are no matter.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgPool;
+
+use crate::columns::int8;
+use crate::errors::StoreError;
+
+const FRESH: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+pub(crate) struct QueueDepth {
+    pool: PgPool,
+    born: Instant,
+    /// Milliseconds after `born` from which on the figure is to be counted anew.
+    stale_at: AtomicU64,
+    counted: AtomicU32,
+    counting: AtomicBool,
+}
+
+impl QueueDepth {
+    pub(crate) fn new(pool: PgPool) -> Self {
+        Self {
+            pool,
+            born: Instant::now(),
+            stale_at: AtomicU64::new(0),
+            counted: AtomicU32::new(0),
+            counting: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether about `limit` runs or more are waiting.
+    pub(crate) async fn reaches(&self, limit: u32) -> Result<bool, StoreError> {
+        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if now >= self.stale_at.load(Ordering::Acquire)
+            && !self.counting.swap(true, Ordering::AcqRel)
+        {
+            let turn = CountingTurn(&self.counting);
+            let counted = self.count(limit).await?;
+            self.counted.store(counted, Ordering::Release);
+            let fresh = u64::try_from(FRESH.as_millis()).unwrap_or(u64::MAX);
+            self.stale_at.store(now + fresh, Ordering::Release);
+            drop(turn);
+        }
+        Ok(self.counted.load(Ordering::Acquire) >= limit)
+    }
+
+    /// The number of waiting runs; not counted beyond `limit`.
+    async fn count(&self, limit: u32) -> Result<u32, StoreError> {
+        let counted = sqlx::query_scalar!(
+            r#"
+            -- runs.queue_depth
+            SELECT count(*) AS "count!"
+            FROM (SELECT FROM runs WHERE status = 'queued' LIMIT $1) AS waiting
+            "#,
+            int8(u64::from(limit)),
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(u32::try_from(counted).unwrap_or(u32::MAX))
+    }
+}
+
+/// Gives the turn to count back, also when the counting future is dropped in the middle.
+struct CountingTurn<'a>(&'a AtomicBool);
+
+impl Drop for CountingTurn<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}

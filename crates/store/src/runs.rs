@@ -1,0 +1,70 @@
+//! The table `runs`: a file per transition. `baton_protocol::run` says what each must do; the
+//! statements are its mirror, and `tests/transitions.rs` compares the two.
+
+pub(crate) mod accept;
+pub(crate) mod cancel;
+pub(crate) mod claim;
+pub(crate) mod finish;
+pub(crate) mod lease;
+pub(crate) mod read;
+pub(crate) mod rescue;
+
+use baton_protocol::{EventId, Outcome, RunStatus, Usage};
+
+use crate::columns::{self, OutcomeColumns};
+use crate::errors::StoreError;
+
+/// A run that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedRun {
+    /// The attempt that ended it: its holder's, or a new one when it was ended from outside.
+    pub attempt: u32,
+    /// How.
+    pub outcome: Outcome,
+    /// The id of its terminal event.
+    pub last_event_id: EventId,
+    /// Tokens over all recorded turns.
+    pub usage: Usage,
+    /// Whether this very call ended it, and not an earlier one.
+    pub newly: bool,
+}
+
+/// What every ending is read from.
+struct EndedColumns {
+    status: String,
+    attempt: i32,
+    last_event_id: i64,
+    prompt_tokens: i64,
+    completion_tokens: i64,
+    total_tokens: i64,
+    finish_reason: Option<String>,
+    error_code: Option<String>,
+    error_message: Option<String>,
+    cancel_reason: Option<String>,
+}
+
+impl EndedColumns {
+    /// The ending; an error if the run has not ended.
+    fn read(self, newly: bool) -> Result<EndedRun, StoreError> {
+        let status: RunStatus = columns::status(&self.status)?;
+        let outcome = OutcomeColumns {
+            finish_reason: self.finish_reason,
+            error_code: self.error_code,
+            error_message: self.error_message,
+            cancel_reason: self.cancel_reason,
+        };
+        Ok(EndedRun {
+            attempt: columns::count(self.attempt),
+            outcome: outcome
+                .read(status)?
+                .ok_or_else(|| StoreError::unreadable("runs.status", &self.status))?,
+            last_event_id: columns::event_id(self.last_event_id),
+            usage: columns::usage(
+                self.prompt_tokens,
+                self.completion_tokens,
+                self.total_tokens,
+            ),
+            newly,
+        })
+    }
+}

@@ -1,0 +1,95 @@
+//! `queued`, `awaiting_approval` → `cancelled`: somebody asks for it, and nobody holds the run.
+//! One that is held is only flagged; its holder hears of it at the next renewal, and whoever claims
+//! it instead ends it.
+
+use baton_protocol::{RunId, RunStatus, WorkerId};
+
+use crate::columns;
+use crate::errors::StoreError;
+use crate::runs::{EndedColumns, EndedRun};
+use crate::tenant_tx::TenantTx;
+
+/// What came of asking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CancelRequest {
+    /// The tenant has no such run.
+    NotFound,
+    /// The run has ended: by this request, once it is committed, or before.
+    Ended(EndedRun),
+    /// A worker holds the run and will be told.
+    Requested {
+        /// The holder.
+        worker: Option<WorkerId>,
+    },
+}
+
+impl TenantTx {
+    /// Asks for a run to be cancelled. Asked for twice, the first reason stands.
+    pub async fn request_cancel(
+        &mut self,
+        run: RunId,
+        reason: &str,
+    ) -> Result<CancelRequest, StoreError> {
+        let tenant = self.tenant;
+        let moved = sqlx::query!(
+            r#"
+            -- runs.request_cancel
+            UPDATE runs SET
+                cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()),
+                cancel_reason = coalesce(cancel_reason, $3),
+                status = CASE status WHEN 'running' THEN status ELSE 'cancelled' END,
+                attempt = CASE status WHEN 'running' THEN attempt ELSE attempt + 1 END,
+                last_event_id = CASE status WHEN 'running' THEN last_event_id
+                    ELSE ((attempt + 1)::bigint << 32) | CASE attempt WHEN 0 THEN 1 ELSE 2 END END,
+                finished_at = CASE status WHEN 'running' THEN NULL ELSE clock_timestamp() END
+            WHERE tenant_id = $1 AND id = $2
+              AND status IN ('queued', 'running', 'awaiting_approval')
+            RETURNING status AS "status!", worker_id, attempt, last_event_id, prompt_tokens,
+                      completion_tokens, total_tokens, cancel_reason
+            "#,
+            tenant.as_uuid(),
+            run.as_uuid(),
+            &*columns::text(reason),
+        )
+        .fetch_optional(self.connection())
+        .await?;
+        if let Some(row) = moved {
+            if columns::status(&row.status)? == RunStatus::Running {
+                return Ok(CancelRequest::Requested {
+                    worker: row.worker_id.map(WorkerId::from_uuid),
+                });
+            }
+            let ended = EndedColumns {
+                status: row.status,
+                attempt: row.attempt,
+                last_event_id: row.last_event_id,
+                prompt_tokens: row.prompt_tokens,
+                completion_tokens: row.completion_tokens,
+                total_tokens: row.total_tokens,
+                finish_reason: None,
+                error_code: None,
+                error_message: None,
+                cancel_reason: row.cancel_reason,
+            };
+            return Ok(CancelRequest::Ended(ended.read(true)?));
+        }
+        // A run that no cancel can move has ended, and stays so.
+        let ended = sqlx::query_as!(
+            EndedColumns,
+            r#"
+            -- runs.ended
+            SELECT status AS "status!", attempt, last_event_id, prompt_tokens, completion_tokens,
+                   total_tokens, finish_reason, error_code, error_message, cancel_reason
+            FROM runs WHERE tenant_id = $1 AND id = $2
+            "#,
+            tenant.as_uuid(),
+            run.as_uuid(),
+        )
+        .fetch_optional(self.connection())
+        .await?;
+        match ended {
+            None => Ok(CancelRequest::NotFound),
+            Some(ended) => Ok(CancelRequest::Ended(ended.read(false)?)),
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! `queued` → `running`: a worker takes a run. Also `running` → `running` when the lease has run
+//! out, and the endings that a claim finds due: a run that is to be cancelled, and one that was
+//! lost too often.
+//!
+//! The claim is one guarded UPDATE. Of several at once, one changes the row; the others wait for
+//! its row lock, look at the row as it then is, and change nothing. Only a claim that changed
+//! nothing asks why, with a look at the row that is taken afterwards.
+
+use std::time::Duration;
+
+use baton_protocol::{
+    ClaimToken, EventId, Fence, Lane, RunError, RunId, RunStatus, TenantId, ThreadId, Usage,
+    WorkerId,
+};
+use chrono::{DateTime, Utc};
+
+use crate::columns::{self, int4, int8};
+use crate::errors::StoreError;
+use crate::runs::{EndedColumns, EndedRun};
+use crate::steps::StepRecord;
+use crate::system::SystemTx;
+
+/// A worker's wish to take a run.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The run's tenant.
+    pub tenant: TenantId,
+    /// The run.
+    pub run: RunId,
+    /// Who wants it.
+    pub worker: WorkerId,
+    /// Drawn for this claim. A claim whose answer was lost is repeated with the same token.
+    pub token: ClaimToken,
+    /// How long the worker is trusted without renewing.
+    pub lease: Duration,
+    /// The stream sequence of the job that is worked on.
+    pub job_seq: u64,
+    /// After how many claims without progress the run fails.
+    pub max_failures: u32,
+}
+
+/// What came of a claim.
+#[derive(Debug)]
+pub enum ClaimOutcome {
+    /// The run is held.
+    Claimed(Box<ClaimedRun>),
+    /// There is no such run (any more).
+    Gone,
+    /// The run has ended, just now by this claim or before.
+    Ended(EndedRun),
+    /// Another worker holds it.
+    Leased {
+        /// How long its lease still lasts.
+        remaining: Duration,
+        /// Whether the other worker took it with the very same job; else this job is a stray copy.
+        same_job: bool,
+    },
+    /// The run may not be taken now: its thread is busy, or a person is to decide. Whoever ends
+    /// that wait publishes a job.
+    Waiting,
+}
+
+/// A run that was claimed, with all that is needed to go on with it.
+#[derive(Debug)]
+pub struct ClaimedRun {
+    /// What every write of this attempt must present.
+    pub fence: Fence,
+    /// The JSON text of its `RunSpec`.
+    pub spec_json: String,
+    /// The lane it came through.
+    pub lane: Lane,
+    /// The thread it continues.
+    pub thread_id: Option<ThreadId>,
+    /// The event that the last commit stands behind: what an attempt after the first resumes after.
+    pub last_event_id: EventId,
+    /// Claims since the last progress, this one included.
+    pub failures: u32,
+    /// Tokens over all recorded turns.
+    pub usage: Usage,
+    /// When the run was accepted.
+    pub created_at: DateTime<Utc>,
+    /// Since when it was waiting for this claim.
+    pub queued_at: DateTime<Utc>,
+    /// When it was first claimed, by the database's clock: on a first attempt, just now.
+    pub started_at: DateTime<Utc>,
+    /// The steps that earlier attempts recorded, in order.
+    pub recorded: Vec<StepRecord>,
+}
+
+/// A row changes between a claim and the look at it only if others move it; that many times in a
+/// row they hardly do.
+const LOOKS: usize = 8;
+
+impl SystemTx<'_> {
+    /// Claims a run. Repeated with the same token while the claim holds, it renews the lease and
+    /// yields the same attempt again.
+    pub async fn claim_run(&self, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
+        for _ in 0..LOOKS {
+            match self.try_claim(claim).await {
+                Ok(Some(claimed)) => return Ok(ClaimOutcome::Claimed(Box::new(claimed))),
+                Ok(None) => {}
+                Err(error) if is_thread_busy(&error) => return Ok(ClaimOutcome::Waiting),
+                Err(error) => return Err(error),
+            }
+            if let Some(outcome) = self.why_not_claimed(claim).await? {
+                return Ok(outcome);
+            }
+            if let Some(ended) = self.end_instead_of_claiming(claim).await? {
+                return Ok(ClaimOutcome::Ended(ended));
+            }
+        }
+        // Others are busy with it: come again soon.
+        Ok(ClaimOutcome::Leased {
+            remaining: Duration::ZERO,
+            same_job: true,
+        })
+    }
+
+    async fn try_claim(&self, claim: &Claim) -> Result<Option<ClaimedRun>, StoreError> {
+        let row = sqlx::query!(
+            r#"
+            -- runs.claim
+            UPDATE runs SET
+                status = 'running',
+                attempt = CASE WHEN status = 'running' AND claim_token = $4
+                               THEN attempt ELSE attempt + 1 END,
+                failures = CASE WHEN status = 'running' AND claim_token = $4
+                                THEN failures ELSE failures + 1 END,
+                claim_token = $4,
+                worker_id = $3,
+                job_seq = $6,
+                lease_expires_at = clock_timestamp() + $5::interval,
+                started_at = coalesce(started_at, clock_timestamp())
+            WHERE tenant_id = $1 AND id = $2 AND (
+                (status = 'running' AND claim_token = $4)
+                OR ((status = 'queued'
+                     OR (status = 'running' AND lease_expires_at <= clock_timestamp()))
+                    AND cancel_requested_at IS NULL
+                    AND failures < $7)
+            )
+            RETURNING attempt, failures, last_event_id, lane, thread_id, spec::text AS "spec!",
+                      prompt_tokens, completion_tokens, total_tokens, created_at, queued_at,
+                      started_at AS "started_at!"
+            "#,
+            claim.tenant.as_uuid(),
+            claim.run.as_uuid(),
+            claim.worker.as_uuid(),
+            claim.token.as_uuid(),
+            claim.lease as _,
+            int8(claim.job_seq),
+            int4(claim.max_failures),
+        )
+        .fetch_optional(self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let attempt = columns::count(row.attempt);
+        Ok(Some(ClaimedRun {
+            fence: Fence {
+                tenant: claim.tenant,
+                run: claim.run,
+                attempt,
+                token: claim.token,
+            },
+            spec_json: row.spec,
+            lane: columns::lane(&row.lane)?,
+            thread_id: row.thread_id.map(ThreadId::from_uuid),
+            last_event_id: columns::event_id(row.last_event_id),
+            failures: columns::count(row.failures),
+            usage: columns::usage(row.prompt_tokens, row.completion_tokens, row.total_tokens),
+            created_at: row.created_at,
+            queued_at: row.queued_at,
+            started_at: row.started_at,
+            // Nobody but the holder writes steps, and that is this attempt now.
+            recorded: if attempt > 1 {
+                self.recorded_steps(claim.tenant, claim.run).await?
+            } else {
+                Vec::new()
+            },
+        }))
+    }
+
+    /// Why a claim changed nothing; `None` if, by now, it might.
+    async fn why_not_claimed(&self, claim: &Claim) -> Result<Option<ClaimOutcome>, StoreError> {
+        let row = sqlx::query!(
+            r#"
+            -- runs.why_not_claimed
+            SELECT status, attempt, last_event_id, prompt_tokens, completion_tokens, total_tokens,
+                   finish_reason, error_code, error_message, cancel_reason,
+                   coalesce(job_seq = $3, false) AS "same_job!",
+                   extract(epoch FROM lease_expires_at - clock_timestamp())::float8
+                       AS lease_seconds
+            FROM runs WHERE tenant_id = $1 AND id = $2
+            "#,
+            claim.tenant.as_uuid(),
+            claim.run.as_uuid(),
+            int8(claim.job_seq),
+        )
+        .fetch_optional(self.pool)
+        .await?;
+        let Some(row) = row else {
+            return Ok(Some(ClaimOutcome::Gone));
+        };
+        Ok(match columns::status(&row.status)? {
+            RunStatus::Queued => None,
+            RunStatus::AwaitingApproval => Some(ClaimOutcome::Waiting),
+            RunStatus::Running => row
+                .lease_seconds
+                .filter(|seconds| *seconds > 0.0)
+                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+                .map(|remaining| ClaimOutcome::Leased {
+                    remaining,
+                    same_job: row.same_job,
+                }),
+            RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled => {
+                let columns = EndedColumns {
+                    status: row.status,
+                    attempt: row.attempt,
+                    last_event_id: row.last_event_id,
+                    prompt_tokens: row.prompt_tokens,
+                    completion_tokens: row.completion_tokens,
+                    total_tokens: row.total_tokens,
+                    finish_reason: row.finish_reason,
+                    error_code: row.error_code,
+                    error_message: row.error_message,
+                    cancel_reason: row.cancel_reason,
+                };
+                Some(ClaimOutcome::Ended(columns.read(false)?))
+            }
+        })
+    }
+
+    /// Ends a run that nobody holds and that is to be cancelled, or was lost too often.
+    async fn end_instead_of_claiming(&self, claim: &Claim) -> Result<Option<EndedRun>, StoreError> {
+        let poisoned = RunError::poisoned(claim.max_failures);
+        let columns = sqlx::query_as!(
+            EndedColumns,
+            r#"
+            -- runs.end_instead_of_claiming
+            UPDATE runs SET
+                status = CASE WHEN cancel_requested_at IS NULL THEN 'failed' ELSE 'cancelled' END,
+                error_code = CASE WHEN cancel_requested_at IS NULL THEN $4 END,
+                error_message = CASE WHEN cancel_requested_at IS NULL THEN $5 END,
+                attempt = attempt + 1,
+                last_event_id = ((attempt + 1)::bigint << 32)
+                                | CASE attempt WHEN 0 THEN 1 ELSE 2 END,
+                lease_expires_at = NULL,
+                finished_at = clock_timestamp()
+            WHERE tenant_id = $1 AND id = $2
+              AND (status = 'queued'
+                   OR (status = 'running' AND lease_expires_at <= clock_timestamp()))
+              AND (cancel_requested_at IS NOT NULL OR failures >= $3)
+            RETURNING status AS "status!", attempt, last_event_id, prompt_tokens,
+                      completion_tokens, total_tokens, finish_reason, error_code, error_message,
+                      cancel_reason
+            "#,
+            claim.tenant.as_uuid(),
+            claim.run.as_uuid(),
+            int4(claim.max_failures),
+            poisoned.code,
+            poisoned.message,
+        )
+        .fetch_optional(self.pool)
+        .await?;
+        columns.map(|columns| columns.read(true)).transpose()
+    }
+}
+
+/// Whether a claim failed because another run of the thread is active.
+fn is_thread_busy(error: &StoreError) -> bool {
+    match error {
+        StoreError::Refused(refused) => refused
+            .as_database_error()
+            .is_some_and(|refused| refused.constraint() == Some("runs_thread_active")),
+        _ => false,
+    }
+}

@@ -1,0 +1,229 @@
+//! `running` → `completed`, `failed`, `cancelled`: the holder ends the run. The last step, its
+//! message, the usage and the state are one statement and one commit.
+
+use std::borrow::Cow;
+
+use baton_protocol::{
+    EventId, Fence, FinishReason, Lane, Outcome, RunId, TenantId, ThreadId, Usage,
+};
+
+use crate::columns::{self, int4, int8};
+use crate::errors::{FenceError, StoreError};
+use crate::runs::rescue::QueuedJob;
+use crate::system::SystemTx;
+
+/// How a run ends.
+#[derive(Debug, Clone)]
+pub struct FinishCommit<'a> {
+    /// How.
+    pub outcome: &'a Outcome,
+    /// The id of the terminal event, which is appended once this is committed.
+    pub last_event_id: EventId,
+    /// Tokens over all turns, the last one included.
+    pub usage_total: Usage,
+    /// The model's last turn, if the run ends with one that is not recorded yet.
+    pub turn: Option<FinalTurn<'a>>,
+}
+
+/// The turn that a run ends with.
+#[derive(Debug, Clone)]
+pub struct FinalTurn<'a> {
+    /// Its place in the transcript, from 1.
+    pub step: u32,
+    /// The JSON text of the assistant's message.
+    pub message: &'a str,
+    /// The turn's own tokens.
+    pub usage: Usage,
+    /// Why the turn ended.
+    pub finish_reason: FinishReason,
+    /// The last event of the turn, before the terminal one.
+    pub last_event_id: EventId,
+}
+
+/// A run has been ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// The run of its thread that may go next and needs a job.
+    pub promoted: Option<QueuedJob>,
+}
+
+/// The columns that tell one outcome from another.
+struct OutcomeParameters<'a> {
+    finish_reason: Option<&'static str>,
+    error_code: Option<Cow<'a, str>>,
+    error_message: Option<Cow<'a, str>>,
+    cancel_reason: Option<Cow<'a, str>>,
+}
+
+impl<'a> From<&'a Outcome> for OutcomeParameters<'a> {
+    fn from(outcome: &'a Outcome) -> Self {
+        let none = Self {
+            finish_reason: None,
+            error_code: None,
+            error_message: None,
+            cancel_reason: None,
+        };
+        match outcome {
+            Outcome::Completed(reason) => Self {
+                finish_reason: Some(reason.as_str()),
+                ..none
+            },
+            Outcome::Failed(error) => Self {
+                error_code: Some(columns::text(&error.code)),
+                error_message: Some(columns::text(&error.message)),
+                ..none
+            },
+            Outcome::Cancelled(reason) => Self {
+                cancel_reason: Some(columns::text(reason)),
+                ..none
+            },
+        }
+    }
+}
+
+impl SystemTx<'_> {
+    /// Ends the run. Repeated after its answer was lost, it says the same again.
+    pub async fn finish_run(
+        &self,
+        fence: &Fence,
+        finish: &FinishCommit<'_>,
+    ) -> Result<Finished, FenceError> {
+        let outcome = OutcomeParameters::from(finish.outcome);
+        let turn = finish.turn.as_ref();
+        let row = sqlx::query!(
+            r#"
+            -- runs.finish
+            WITH ended AS (
+                UPDATE runs SET
+                    status = $5::text,
+                    finish_reason = $6::text,
+                    error_code = $7,
+                    error_message = $8,
+                    -- The words of whoever asked for the cancel stand.
+                    cancel_reason = coalesce(cancel_reason, $9),
+                    last_event_id = $10,
+                    prompt_tokens = $11,
+                    completion_tokens = $12,
+                    total_tokens = $13,
+                    failures = CASE WHEN $14::integer IS NULL THEN failures ELSE 0 END,
+                    lease_expires_at = NULL,
+                    finished_at = clock_timestamp()
+                WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
+                  AND status = 'running'
+                RETURNING thread_id
+            ), recorded AS (
+                INSERT INTO steps (tenant_id, run_id, step, attempt, kind, state, finish_reason,
+                                   prompt_tokens, completion_tokens, total_tokens, last_event_id,
+                                   finished_at)
+                SELECT $1, $2, $14, $3, 'turn', 'finished', $16::text, $17, $18, $19, $20,
+                       clock_timestamp()
+                FROM ended WHERE $14 IS NOT NULL
+                ON CONFLICT DO NOTHING
+            ), said AS (
+                INSERT INTO messages (tenant_id, run_id, step, thread_id, message)
+                SELECT $1, $2, $14, ended.thread_id, $15::text::json
+                FROM ended WHERE $14 IS NOT NULL
+                ON CONFLICT DO NOTHING
+            )
+            SELECT thread_id FROM ended
+            "#,
+            fence.tenant.as_uuid(),
+            fence.run.as_uuid(),
+            int4(fence.attempt),
+            fence.token.as_uuid(),
+            finish.outcome.status().as_str(),
+            outcome.finish_reason,
+            outcome.error_code.as_deref(),
+            outcome.error_message.as_deref(),
+            outcome.cancel_reason.as_deref(),
+            int8(finish.last_event_id.as_u64()),
+            int8(finish.usage_total.prompt_tokens),
+            int8(finish.usage_total.completion_tokens),
+            int8(finish.usage_total.total_tokens),
+            turn.map(|turn| int4(turn.step)),
+            turn.map(|turn| turn.message),
+            turn.map(|turn| turn.finish_reason.as_str()),
+            turn.map(|turn| int8(turn.usage.prompt_tokens)),
+            turn.map(|turn| int8(turn.usage.completion_tokens)),
+            turn.map(|turn| int8(turn.usage.total_tokens)),
+            turn.map(|turn| int8(turn.last_event_id.as_u64())),
+        )
+        .fetch_optional(self.pool)
+        .await?;
+        let thread = match row {
+            Some(row) => row.thread_id,
+            None => self.ended_by(fence, finish).await?,
+        };
+        Ok(Finished {
+            promoted: match thread {
+                Some(thread) => {
+                    self.next_in_thread(fence.tenant, ThreadId::from_uuid(thread))
+                        .await?
+                }
+                None => None,
+            },
+        })
+    }
+
+    /// The thread of a run that this very attempt has ended in this way already.
+    async fn ended_by(
+        &self,
+        fence: &Fence,
+        finish: &FinishCommit<'_>,
+    ) -> Result<Option<uuid::Uuid>, FenceError> {
+        let row = sqlx::query!(
+            "
+            -- runs.ended_by
+            SELECT thread_id FROM runs
+            WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
+              AND status = $5 AND last_event_id = $6
+            ",
+            fence.tenant.as_uuid(),
+            fence.run.as_uuid(),
+            int4(fence.attempt),
+            fence.token.as_uuid(),
+            finish.outcome.status().as_str(),
+            int8(finish.last_event_id.as_u64()),
+        )
+        .fetch_optional(self.pool)
+        .await?
+        .ok_or(FenceError::Lost)?;
+        Ok(row.thread_id)
+    }
+
+    /// The oldest run that waits in a thread where none is active.
+    pub async fn next_in_thread(
+        &self,
+        tenant: TenantId,
+        thread: ThreadId,
+    ) -> Result<Option<QueuedJob>, StoreError> {
+        let row = sqlx::query!(
+            r#"
+            -- runs.next_in_thread
+            SELECT id, lane AS "lane!", queued_at, published_at
+            FROM runs
+            WHERE tenant_id = $1 AND thread_id = $2 AND status = 'queued'
+              AND NOT EXISTS (
+                  SELECT FROM runs AS active
+                  WHERE active.tenant_id = $1 AND active.thread_id = $2
+                    AND active.status IN ('running', 'awaiting_approval'))
+            ORDER BY id LIMIT 1
+            "#,
+            tenant.as_uuid(),
+            thread.as_uuid(),
+        )
+        .fetch_optional(self.pool)
+        .await?;
+        row.map(|row| {
+            let lane: Lane = columns::lane(&row.lane)?;
+            Ok(QueuedJob {
+                tenant,
+                run: RunId::from_uuid(row.id),
+                lane,
+                queued_at: row.queued_at,
+                published_at: row.published_at,
+            })
+        })
+        .transpose()
+    }
+}

@@ -1,0 +1,124 @@
+//! `running` → `running`: the holder shows that it lives. `running` → `queued`: it gives the run
+//! back.
+
+use std::time::Duration;
+
+use baton_protocol::{EventId, Fence, RunId};
+use uuid::Uuid;
+
+use crate::columns::{int4, int8};
+use crate::errors::{FenceError, StoreError};
+use crate::system::SystemTx;
+
+/// A lease that goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewal {
+    /// The reason, if somebody asked for the run to be cancelled: the holder is to stop.
+    pub cancel_requested: Option<String>,
+}
+
+impl SystemTx<'_> {
+    /// Makes the lease last `lease` from now on. It may have run out, as long as nobody else took
+    /// the run.
+    pub async fn renew_lease(&self, fence: &Fence, lease: Duration) -> Result<Renewal, FenceError> {
+        let row = sqlx::query!(
+            r#"
+            -- runs.renew_lease
+            UPDATE runs SET lease_expires_at = clock_timestamp() + $5::interval
+            WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
+              AND status = 'running'
+            RETURNING CASE WHEN cancel_requested_at IS NOT NULL
+                           THEN coalesce(cancel_reason, '') END AS cancel
+            "#,
+            fence.tenant.as_uuid(),
+            fence.run.as_uuid(),
+            int4(fence.attempt),
+            fence.token.as_uuid(),
+            lease as _,
+        )
+        .fetch_optional(self.pool)
+        .await?
+        .ok_or(FenceError::Lost)?;
+        Ok(Renewal {
+            cancel_requested: row.cancel,
+        })
+    }
+
+    /// [`SystemTx::renew_lease`] for all runs of a worker in one statement. The answers are in the
+    /// order of `fences`; `None` means that the run is no longer held.
+    pub async fn renew_leases(
+        &self,
+        fences: &[Fence],
+        lease: Duration,
+    ) -> Result<Vec<Option<Renewal>>, StoreError> {
+        let tenants: Vec<Uuid> = fences.iter().map(|fence| fence.tenant.as_uuid()).collect();
+        let runs: Vec<Uuid> = fences.iter().map(|fence| fence.run.as_uuid()).collect();
+        let attempts: Vec<i32> = fences.iter().map(|fence| int4(fence.attempt)).collect();
+        let tokens: Vec<Uuid> = fences.iter().map(|fence| fence.token.as_uuid()).collect();
+        let rows = sqlx::query!(
+            r#"
+            -- runs.renew_leases
+            UPDATE runs SET lease_expires_at = clock_timestamp() + $5::interval
+            FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::uuid[])
+                 AS held (tenant_id, id, attempt, token)
+            WHERE runs.tenant_id = held.tenant_id AND runs.id = held.id
+              AND runs.attempt = held.attempt AND runs.claim_token = held.token
+              AND runs.status = 'running'
+            RETURNING runs.id,
+                      CASE WHEN cancel_requested_at IS NOT NULL
+                           THEN coalesce(cancel_reason, '') END AS cancel
+            "#,
+            &tenants,
+            &runs,
+            &attempts,
+            &tokens,
+            lease as _,
+        )
+        .fetch_all(self.pool)
+        .await?;
+        let mut renewed: std::collections::HashMap<RunId, Renewal> = rows
+            .into_iter()
+            .map(|row| {
+                let renewal = Renewal {
+                    cancel_requested: row.cancel,
+                };
+                (RunId::from_uuid(row.id), renewal)
+            })
+            .collect();
+        Ok(fences
+            .iter()
+            .map(|fence| renewed.remove(&fence.run))
+            .collect())
+    }
+
+    /// Gives the run back to the queue, so that the next worker need not wait for the lease: no
+    /// failure. `last_event_id` is what the next attempt resumes after: the last step's commit, or
+    /// a finished-event behind it.
+    pub async fn hand_over(&self, fence: &Fence, last_event_id: EventId) -> Result<(), FenceError> {
+        let done = sqlx::query!(
+            "
+            -- runs.hand_over
+            UPDATE runs SET
+                status = 'queued',
+                failures = greatest(failures - 1, 0),
+                last_event_id = greatest(last_event_id, $5),
+                lease_expires_at = NULL,
+                queued_at = clock_timestamp()
+            WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
+              AND status = 'running'
+            ",
+            fence.tenant.as_uuid(),
+            fence.run.as_uuid(),
+            int4(fence.attempt),
+            fence.token.as_uuid(),
+            int8(last_event_id.as_u64()),
+        )
+        .execute(self.pool)
+        .await?;
+        if done.rows_affected() == 1 {
+            Ok(())
+        } else {
+            Err(FenceError::Lost)
+        }
+    }
+}

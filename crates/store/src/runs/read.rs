@@ -1,0 +1,214 @@
+//! Reading runs, for their tenant.
+
+use baton_protocol::{
+    AgentRef, ApiKeyId, EventId, Lane, Outcome, RunId, RunStatus, ThreadId, Usage,
+};
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::columns::{self, OutcomeColumns};
+use crate::errors::StoreError;
+use crate::tenant_tx::TenantTx;
+
+/// A run as it stands.
+#[derive(Debug, Clone)]
+pub struct RunRecord {
+    /// Its id.
+    pub id: RunId,
+    /// Its state.
+    pub status: RunStatus,
+    /// How it ended; `None` while it has not.
+    pub outcome: Option<Outcome>,
+    /// Which queue it waits in.
+    pub lane: Lane,
+    /// The agent whose configuration was resolved.
+    pub agent: AgentRef,
+    /// The upstream's name of the model.
+    pub model: String,
+    /// The thread it continues.
+    pub thread_id: Option<ThreadId>,
+    /// The key it was submitted with.
+    pub api_key_id: Option<ApiKeyId>,
+    /// The JSON text of its `RunSpec`; the input is part of it.
+    pub spec_json: String,
+    /// The client's own words about it, a JSON object.
+    pub metadata: Option<Box<RawValue>>,
+    /// The newest attempt; 0 before the first.
+    pub attempt: u32,
+    /// The event that the last commit stands behind; the terminal event once it has ended.
+    pub last_event_id: EventId,
+    /// Tokens over all recorded turns.
+    pub usage: Usage,
+    /// Whether its holder has been asked to stop.
+    pub cancel_requested: bool,
+    /// Whether the caller's going away cancels it.
+    pub cancel_on_disconnect: bool,
+    /// When it was accepted.
+    pub created_at: DateTime<Utc>,
+    /// When it was first claimed.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// Which runs to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    /// Only those in this state.
+    pub status: Option<RunStatus>,
+    /// Only those of this thread.
+    pub thread_id: Option<ThreadId>,
+}
+
+/// A part of a list.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The runs, the newest first.
+    pub data: Vec<RunRecord>,
+    /// Where the next page begins; `None` if this was the last.
+    pub next_cursor: Option<RunId>,
+}
+
+/// A row as it lies there.
+struct Row {
+    id: Uuid,
+    status: String,
+    lane: String,
+    finish_reason: Option<String>,
+    error_code: Option<String>,
+    error_message: Option<String>,
+    cancel_reason: Option<String>,
+    agent_name: String,
+    agent_version: i32,
+    model: String,
+    thread_id: Option<Uuid>,
+    api_key_id: Option<Uuid>,
+    spec: String,
+    metadata: Option<String>,
+    attempt: i32,
+    last_event_id: i64,
+    prompt_tokens: i64,
+    completion_tokens: i64,
+    total_tokens: i64,
+    cancel_requested: bool,
+    cancel_on_disconnect: bool,
+    created_at: DateTime<Utc>,
+    started_at: Option<DateTime<Utc>>,
+    finished_at: Option<DateTime<Utc>>,
+}
+
+impl Row {
+    fn read(self) -> Result<RunRecord, StoreError> {
+        let status = columns::status(&self.status)?;
+        let outcome = OutcomeColumns {
+            finish_reason: self.finish_reason,
+            error_code: self.error_code,
+            error_message: self.error_message,
+            cancel_reason: self.cancel_reason,
+        };
+        Ok(RunRecord {
+            id: RunId::from_uuid(self.id),
+            status,
+            outcome: outcome.read(status)?,
+            lane: columns::lane(&self.lane)?,
+            agent: AgentRef {
+                name: self.agent_name,
+                version: columns::count(self.agent_version),
+            },
+            model: self.model,
+            thread_id: self.thread_id.map(ThreadId::from_uuid),
+            api_key_id: self.api_key_id.map(ApiKeyId::from_uuid),
+            spec_json: self.spec,
+            metadata: self
+                .metadata
+                .map(|metadata| columns::json("runs.metadata", metadata))
+                .transpose()?,
+            attempt: columns::count(self.attempt),
+            last_event_id: columns::event_id(self.last_event_id),
+            usage: columns::usage(
+                self.prompt_tokens,
+                self.completion_tokens,
+                self.total_tokens,
+            ),
+            cancel_requested: self.cancel_requested,
+            cancel_on_disconnect: self.cancel_on_disconnect,
+            created_at: self.created_at,
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+        })
+    }
+}
+
+impl TenantTx {
+    /// The run with this id.
+    pub async fn run(&mut self, run: RunId) -> Result<Option<RunRecord>, StoreError> {
+        let tenant = self.tenant;
+        let row = sqlx::query_as!(
+            Row,
+            r#"
+            -- runs.by_id
+            SELECT id, status AS "status!", lane AS "lane!", finish_reason, error_code,
+                   error_message, cancel_reason, agent_name, agent_version, model, thread_id,
+                   api_key_id, spec::text AS "spec!", metadata::text AS metadata, attempt,
+                   last_event_id, prompt_tokens, completion_tokens, total_tokens,
+                   cancel_requested_at IS NOT NULL AS "cancel_requested!", cancel_on_disconnect,
+                   created_at, started_at, finished_at
+            FROM runs WHERE tenant_id = $1 AND id = $2
+            "#,
+            tenant.as_uuid(),
+            run.as_uuid(),
+        )
+        .fetch_optional(self.connection())
+        .await?;
+        row.map(Row::read).transpose()
+    }
+
+    /// The runs of this tenant, the newest first: at most `limit` of those before `cursor`.
+    pub async fn list_runs(
+        &mut self,
+        filter: &RunFilter,
+        cursor: Option<RunId>,
+        limit: u32,
+    ) -> Result<Page, StoreError> {
+        let tenant = self.tenant;
+        let rows = sqlx::query_as!(
+            Row,
+            r#"
+            -- runs.list
+            SELECT id, status AS "status!", lane AS "lane!", finish_reason, error_code,
+                   error_message, cancel_reason, agent_name, agent_version, model, thread_id,
+                   api_key_id, spec::text AS "spec!", metadata::text AS metadata, attempt,
+                   last_event_id, prompt_tokens, completion_tokens, total_tokens,
+                   cancel_requested_at IS NOT NULL AS "cancel_requested!", cancel_on_disconnect,
+                   created_at, started_at, finished_at
+            FROM runs
+            WHERE tenant_id = $1
+              AND id < $2
+              AND ($3::text IS NULL OR status = $3)
+              AND ($4::uuid IS NULL OR thread_id = $4)
+            ORDER BY id DESC
+            LIMIT $5
+            "#,
+            tenant.as_uuid(),
+            cursor.map_or(Uuid::max(), |cursor| cursor.as_uuid()),
+            filter.status.map(RunStatus::as_str),
+            filter.thread_id.map(|thread| thread.as_uuid()),
+            // One more than asked for tells whether there is a next page.
+            columns::int8(u64::from(limit) + 1),
+        )
+        .fetch_all(self.connection())
+        .await?;
+        let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = rows.len() > asked_for;
+        let data = rows
+            .into_iter()
+            .take(asked_for)
+            .map(Row::read)
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Page {
+            next_cursor: more.then(|| data.last().map(|run| run.id)).flatten(),
+            data,
+        })
+    }
+}

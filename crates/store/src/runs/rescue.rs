@@ -1,0 +1,187 @@
+//! What crashes leave behind, put right: `running` with a lease that ran out → `queued`, and queued
+//! runs whose job got lost are published again.
+
+use std::time::Duration;
+
+use baton_protocol::{Lane, RunId, RunStatus, TenantId};
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::columns::{self, int8};
+use crate::errors::StoreError;
+use crate::system::SystemTx;
+
+/// A queued run, as its job names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueuedJob {
+    /// The run's tenant.
+    pub tenant: TenantId,
+    /// The run.
+    pub run: RunId,
+    /// The lane its job belongs in.
+    pub lane: Lane,
+    /// Since when a job is due, by the database's clock.
+    pub queued_at: DateTime<Utc>,
+    /// When the scheduler last published one, by the database's clock.
+    pub published_at: Option<DateTime<Utc>>,
+}
+
+impl QueuedJob {
+    /// When a job for it was last due or published: one that was stored before this may be gone.
+    pub fn last_due_at(&self) -> DateTime<Utc> {
+        self.published_at
+            .map_or(self.queued_at, |published| published.max(self.queued_at))
+    }
+}
+
+/// How many runs are in one state of one lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueStat {
+    /// The lane.
+    pub lane: Lane,
+    /// `queued` or `running`.
+    pub status: RunStatus,
+    /// How many.
+    pub count: u64,
+    /// For how long the oldest has been waiting for a worker, or been running.
+    pub oldest: Duration,
+}
+
+/// A row as it lies there.
+struct Row {
+    tenant_id: Uuid,
+    id: Uuid,
+    lane: String,
+    queued_at: DateTime<Utc>,
+    published_at: Option<DateTime<Utc>>,
+}
+
+impl Row {
+    fn read(self) -> Result<QueuedJob, StoreError> {
+        Ok(QueuedJob {
+            tenant: TenantId::from_uuid(self.tenant_id),
+            run: RunId::from_uuid(self.id),
+            lane: columns::lane(&self.lane)?,
+            queued_at: self.queued_at,
+            published_at: self.published_at,
+        })
+    }
+}
+
+impl SystemTx<'_> {
+    /// Takes runs from workers whose lease has run out, at most `limit`: back to `queued`, the
+    /// failure stands. Their jobs are to be published, then reported to
+    /// [`SystemTx::mark_published`].
+    pub async fn requeue_expired(&self, limit: u32) -> Result<Vec<QueuedJob>, StoreError> {
+        sqlx::query_as!(
+            Row,
+            r#"
+            -- runs.requeue_expired
+            WITH lost AS (
+                SELECT tenant_id, id FROM runs
+                WHERE status = 'running' AND lease_expires_at <= clock_timestamp()
+                LIMIT $1
+                -- What is locked is being claimed, renewed or ended at this moment.
+                FOR NO KEY UPDATE SKIP LOCKED
+            )
+            UPDATE runs SET
+                status = 'queued',
+                lease_expires_at = NULL,
+                queued_at = clock_timestamp()
+            FROM lost
+            WHERE runs.tenant_id = lost.tenant_id AND runs.id = lost.id
+              AND runs.status = 'running' AND runs.lease_expires_at <= clock_timestamp()
+            RETURNING runs.tenant_id, runs.id, runs.lane AS "lane!", runs.queued_at,
+                      runs.published_at
+            "#,
+            int8(u64::from(limit)),
+        )
+        .fetch_all(self.pool)
+        .await?
+        .into_iter()
+        .map(Row::read)
+        .collect()
+    }
+
+    /// Queued runs for which no job has been due or published for `older_than`, the oldest first,
+    /// at most `limit`. Whether their job is gone, the broker must tell. Runs that wait for their
+    /// thread are left out.
+    pub async fn unpublished(
+        &self,
+        older_than: Duration,
+        limit: u32,
+    ) -> Result<Vec<QueuedJob>, StoreError> {
+        sqlx::query_as!(
+            Row,
+            r#"
+            -- runs.unpublished
+            SELECT tenant_id, id, lane AS "lane!", queued_at, published_at
+            FROM runs
+            WHERE status = 'queued'
+              AND greatest(queued_at, published_at) <= clock_timestamp() - $1::interval
+              AND (thread_id IS NULL OR NOT EXISTS (
+                  SELECT FROM runs AS active
+                  WHERE active.tenant_id = runs.tenant_id AND active.thread_id = runs.thread_id
+                    AND active.status IN ('running', 'awaiting_approval')))
+            ORDER BY queued_at
+            LIMIT $2
+            "#,
+            older_than as _,
+            int8(u64::from(limit)),
+        )
+        .fetch_all(self.pool)
+        .await?
+        .into_iter()
+        .map(Row::read)
+        .collect()
+    }
+
+    /// Notes that jobs for these runs were published just now. Returns how many of them were still
+    /// queued.
+    pub async fn mark_published(&self, runs: &[(TenantId, RunId)]) -> Result<u64, StoreError> {
+        let tenants: Vec<Uuid> = runs.iter().map(|(tenant, _)| tenant.as_uuid()).collect();
+        let ids: Vec<Uuid> = runs.iter().map(|(_, run)| run.as_uuid()).collect();
+        let done = sqlx::query!(
+            "
+            -- runs.mark_published
+            UPDATE runs SET published_at = clock_timestamp()
+            FROM unnest($1::uuid[], $2::uuid[]) AS published (tenant_id, id)
+            WHERE runs.tenant_id = published.tenant_id AND runs.id = published.id
+              AND runs.status = 'queued'
+            ",
+            &tenants,
+            &ids,
+        )
+        .execute(self.pool)
+        .await?;
+        Ok(done.rows_affected())
+    }
+
+    /// How many runs are waiting and running, by lane: what there are none of is left out.
+    pub async fn queue_stats(&self) -> Result<Vec<QueueStat>, StoreError> {
+        sqlx::query!(
+            r#"
+            -- runs.queue_stats
+            SELECT 'queued' AS "status!", lane AS "lane!", count(*) AS "count!",
+                   extract(epoch FROM clock_timestamp() - min(queued_at))::float8 AS "oldest!"
+            FROM runs WHERE status = 'queued' GROUP BY lane
+            UNION ALL
+            SELECT 'running', lane, count(*),
+                   extract(epoch FROM clock_timestamp() - min(started_at))::float8
+            FROM runs WHERE status = 'running' GROUP BY lane
+            "#,
+        )
+        .fetch_all(self.pool)
+        .await?
+        .into_iter()
+        .map(|row| {
+            Ok(QueueStat {
+                lane: columns::lane(&row.lane)?,
+                status: columns::status(&row.status)?,
+                count: columns::number(row.count),
+                oldest: Duration::try_from_secs_f64(row.oldest).unwrap_or_default(),
+            })
+        })
+        .collect()
+    }
+}

@@ -1,0 +1,264 @@
+//! The table `steps`, a run's ledger: what was recorded is never made again.
+
+mod calls;
+mod turns;
+
+use baton_protocol::{Effect, EventId, FinishReason, RunId, TenantId, Usage};
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+use sqlx::PgExecutor;
+
+use crate::columns;
+use crate::errors::StoreError;
+use crate::system::SystemTx;
+use crate::tenant_tx::TenantTx;
+
+pub use calls::CallCommit;
+pub use turns::{NewCall, TurnCommit};
+
+/// A step as it stands.
+#[derive(Debug, Clone)]
+pub struct StepRecord {
+    /// Its place in the transcript, from 1, dense.
+    pub step: u32,
+    /// The attempt that wrote it last.
+    pub attempt: u32,
+    /// What it is.
+    pub data: StepData,
+    /// The OpenAI chat message that it resulted in; `None` before it is finished.
+    pub message: Option<Box<RawValue>>,
+    /// The last event that its record stands behind; `None` before it is finished.
+    pub last_event_id: Option<EventId>,
+    /// When it was recorded first.
+    pub created_at: DateTime<Utc>,
+    /// When its result was recorded.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// What a step is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepData {
+    /// One answer of the model.
+    Turn {
+        /// Why the turn ended.
+        finish_reason: FinishReason,
+        /// The turn's own tokens.
+        usage: Usage,
+    },
+    /// One call of a server-side tool.
+    Call {
+        /// The call's id, as the model gave it.
+        call_id: String,
+        /// The tool.
+        name: String,
+        /// What the model wrote as arguments, which need not be JSON.
+        arguments: String,
+        /// What calling twice would mean.
+        effect: Effect,
+        /// How far it came.
+        state: CallState,
+    },
+}
+
+/// How far a call came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallState {
+    /// Not begun, or begun by a worker that was lost; harmless to begin again.
+    Pending,
+    /// Begun, of a tool that must not be called twice; there is no result.
+    Started,
+    /// Its result is recorded.
+    Finished {
+        /// Whether the tool did what it was asked.
+        ok: bool,
+        /// How long it took, in milliseconds.
+        duration_ms: u64,
+    },
+}
+
+/// The name of a step's kind, in SQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepKind {
+    /// One answer of the model.
+    Turn,
+    /// One call of a server-side tool.
+    Call,
+}
+
+impl StepKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Turn, Self::Call];
+
+    /// The name in SQL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Turn => "turn",
+            Self::Call => "call",
+        }
+    }
+}
+
+/// The name of a step's state, in SQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepState {
+    /// See [`CallState::Pending`].
+    Pending,
+    /// See [`CallState::Started`].
+    Started,
+    /// See [`CallState::Finished`]; a turn is always finished.
+    Finished,
+}
+
+impl StepState {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Started, Self::Finished];
+
+    /// The name in SQL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Started => "started",
+            Self::Finished => "finished",
+        }
+    }
+}
+
+/// A row as it lies there, with its message.
+struct Row {
+    step: i32,
+    attempt: i32,
+    kind: String,
+    state: String,
+    finish_reason: Option<String>,
+    prompt_tokens: Option<i64>,
+    completion_tokens: Option<i64>,
+    total_tokens: Option<i64>,
+    call_id: Option<String>,
+    name: Option<String>,
+    arguments: Option<String>,
+    effect: Option<String>,
+    ok: Option<bool>,
+    duration_ms: Option<i64>,
+    last_event_id: Option<i64>,
+    created_at: DateTime<Utc>,
+    finished_at: Option<DateTime<Utc>>,
+    message: Option<String>,
+}
+
+impl Row {
+    fn read(self) -> Result<StepRecord, StoreError> {
+        let state = StepState::ALL
+            .into_iter()
+            .find(|state| state.as_str() == self.state)
+            .ok_or_else(|| StoreError::unreadable("steps.state", &self.state))?;
+        let kind = StepKind::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == self.kind)
+            .ok_or_else(|| StoreError::unreadable("steps.kind", &self.kind))?;
+        let data = match kind {
+            StepKind::Turn => StepData::Turn {
+                finish_reason: columns::finish_reason(
+                    "steps.finish_reason",
+                    self.finish_reason.as_deref().unwrap_or_default(),
+                )?,
+                usage: columns::usage(
+                    self.prompt_tokens.unwrap_or(0),
+                    self.completion_tokens.unwrap_or(0),
+                    self.total_tokens.unwrap_or(0),
+                ),
+            },
+            StepKind::Call => StepData::Call {
+                call_id: self.call_id.unwrap_or_default(),
+                name: self.name.unwrap_or_default(),
+                arguments: self.arguments.unwrap_or_default(),
+                effect: columns::effect(self.effect.as_deref().unwrap_or_default())?,
+                state: match state {
+                    StepState::Pending => CallState::Pending,
+                    StepState::Started => CallState::Started,
+                    StepState::Finished => CallState::Finished {
+                        ok: self.ok.unwrap_or(false),
+                        duration_ms: columns::number(self.duration_ms.unwrap_or(0)),
+                    },
+                },
+            },
+        };
+        Ok(StepRecord {
+            step: columns::count(self.step),
+            attempt: columns::count(self.attempt),
+            data,
+            message: self
+                .message
+                .map(|message| columns::json("messages.message", message))
+                .transpose()?,
+            last_event_id: self.last_event_id.map(columns::event_id),
+            created_at: self.created_at,
+            finished_at: self.finished_at,
+        })
+    }
+}
+
+async fn steps_of(
+    executor: impl PgExecutor<'_>,
+    tenant: TenantId,
+    run: RunId,
+) -> Result<Vec<StepRecord>, StoreError> {
+    sqlx::query_as!(
+        Row,
+        r#"
+        -- steps.of_run
+        SELECT s.step, s.attempt, s.kind AS "kind!", s.state AS "state!", s.finish_reason,
+               s.prompt_tokens, s.completion_tokens, s.total_tokens, s.call_id, s.name,
+               s.arguments, s.effect, s.ok, s.duration_ms, s.last_event_id, s.created_at,
+               s.finished_at, m.message::text AS message
+        FROM steps AS s
+        LEFT JOIN messages AS m
+               ON m.tenant_id = s.tenant_id AND m.run_id = s.run_id AND m.step = s.step
+        WHERE s.tenant_id = $1 AND s.run_id = $2
+        ORDER BY s.step
+        "#,
+        tenant.as_uuid(),
+        run.as_uuid(),
+    )
+    .fetch_all(executor)
+    .await?
+    .into_iter()
+    .map(Row::read)
+    .collect()
+}
+
+impl TenantTx {
+    /// The run's steps, in order.
+    pub async fn run_steps(&mut self, run: RunId) -> Result<Vec<StepRecord>, StoreError> {
+        let tenant = self.tenant;
+        steps_of(self.connection(), tenant, run).await
+    }
+}
+
+impl SystemTx<'_> {
+    /// The last event that a recorded step stands behind; [`EventId::ORIGIN`] if none is recorded.
+    pub async fn last_recorded_event(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<EventId, StoreError> {
+        let last = sqlx::query_scalar!(
+            "
+            -- steps.last_recorded_event
+            SELECT max(last_event_id) FROM steps WHERE tenant_id = $1 AND run_id = $2
+            ",
+            tenant.as_uuid(),
+            run.as_uuid(),
+        )
+        .fetch_one(self.pool)
+        .await?;
+        Ok(last.map_or(EventId::ORIGIN, columns::event_id))
+    }
+
+    pub(crate) async fn recorded_steps(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<Vec<StepRecord>, StoreError> {
+        steps_of(self.pool, tenant, run).await
+    }
+}

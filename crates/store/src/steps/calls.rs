@@ -1,0 +1,103 @@
+//! A tool call begins, and its result is recorded.
+
+use baton_protocol::{EventId, Fence};
+
+use crate::columns::{int4, int8};
+use crate::errors::FenceError;
+use crate::system::SystemTx;
+
+/// The result of a call.
+#[derive(Debug, Clone)]
+pub struct CallCommit<'a> {
+    /// The call's place in the transcript.
+    pub step: u32,
+    /// Whether the tool did what it was asked.
+    pub ok: bool,
+    /// The JSON text of the tool's message to the model.
+    pub message: &'a str,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// The last event that is confirmed by the stream; the call's own finished-event follows.
+    pub last_event_id: EventId,
+}
+
+impl SystemTx<'_> {
+    /// Notes that a call begins, of a tool that must not be called twice. Only when this has
+    /// returned may the tool be called. The run's row is locked for it, so that an attempt which
+    /// takes over sees the note or prevents it.
+    pub async fn start_call(&self, fence: &Fence, step: u32) -> Result<(), FenceError> {
+        sqlx::query!(
+            r#"
+            -- steps.start_call
+            WITH held AS (
+                SELECT FROM runs
+                WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
+                  AND status = 'running'
+                FOR NO KEY UPDATE
+            )
+            UPDATE steps SET
+                state = 'started', attempt = $3,
+                started_at = coalesce(started_at, clock_timestamp())
+            FROM held
+            WHERE tenant_id = $1 AND run_id = $2 AND step = $5 AND kind = 'call'
+              AND state IN ('pending', 'started')
+            RETURNING true AS "started!"
+            "#,
+            fence.tenant.as_uuid(),
+            fence.run.as_uuid(),
+            int4(fence.attempt),
+            fence.token.as_uuid(),
+            int4(step),
+        )
+        .fetch_optional(self.pool)
+        .await?
+        .map(|_| ())
+        .ok_or(FenceError::Lost)
+    }
+
+    /// Records a call's result and its message, in one commit: progress. Repeated after its answer
+    /// was lost, it changes nothing.
+    pub async fn commit_call(
+        &self,
+        fence: &Fence,
+        call: &CallCommit<'_>,
+    ) -> Result<(), FenceError> {
+        sqlx::query!(
+            r#"
+            -- steps.commit_call
+            WITH held AS (
+                UPDATE runs SET failures = 0, last_event_id = greatest(last_event_id, $5)
+                WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
+                  AND status = 'running'
+                RETURNING thread_id
+            ), recorded AS (
+                UPDATE steps SET
+                    state = 'finished', attempt = $3, ok = $7, duration_ms = $8,
+                    last_event_id = $5, finished_at = clock_timestamp()
+                FROM held
+                WHERE tenant_id = $1 AND run_id = $2 AND step = $6 AND kind = 'call'
+                  AND state IN ('pending', 'started')
+            ), said AS (
+                INSERT INTO messages (tenant_id, run_id, step, thread_id, message)
+                SELECT $1, $2, $6, held.thread_id, $9::text::json
+                FROM held
+                ON CONFLICT DO NOTHING
+            )
+            SELECT true AS "held!" FROM held
+            "#,
+            fence.tenant.as_uuid(),
+            fence.run.as_uuid(),
+            int4(fence.attempt),
+            fence.token.as_uuid(),
+            int8(call.last_event_id.as_u64()),
+            int4(call.step),
+            call.ok,
+            int8(call.duration_ms),
+            call.message,
+        )
+        .fetch_optional(self.pool)
+        .await?
+        .map(|_| ())
+        .ok_or(FenceError::Lost)
+    }
+}

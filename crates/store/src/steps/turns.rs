@@ -1,0 +1,124 @@
+//! A model turn is recorded, and with it the calls that it asks for.
+
+use baton_protocol::{Effect, EventId, Fence, FinishReason, Usage};
+
+use crate::columns::{self, int4, int8};
+use crate::errors::FenceError;
+use crate::system::SystemTx;
+
+/// A turn that does not end its run.
+#[derive(Debug, Clone)]
+pub struct TurnCommit<'a> {
+    /// Its place in the transcript, from 1.
+    pub step: u32,
+    /// The JSON text of the assistant's message.
+    pub message: &'a str,
+    /// The turn's own tokens.
+    pub usage: Usage,
+    /// Tokens over all turns, this one included.
+    pub usage_total: Usage,
+    /// Why the turn ended.
+    pub finish_reason: FinishReason,
+    /// The turn's last event, confirmed by the stream.
+    pub last_event_id: EventId,
+    /// The server-side calls that it asks for, in order.
+    pub calls: &'a [NewCall],
+}
+
+/// A call that a turn asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCall {
+    /// Its place in the transcript, behind the turn's.
+    pub step: u32,
+    /// The call's id, as the model gave it.
+    pub call_id: String,
+    /// The tool.
+    pub name: String,
+    /// What the model wrote as arguments.
+    pub arguments: String,
+    /// What calling twice would mean.
+    pub effect: Effect,
+}
+
+impl SystemTx<'_> {
+    /// Records a turn, its message and its calls, in one commit: progress, so that failures start
+    /// anew. Repeated after its answer was lost, it changes nothing.
+    pub async fn commit_turn(
+        &self,
+        fence: &Fence,
+        turn: &TurnCommit<'_>,
+    ) -> Result<(), FenceError> {
+        let steps: Vec<i32> = turn.calls.iter().map(|call| int4(call.step)).collect();
+        let text = |of: fn(&NewCall) -> &str| -> Vec<String> {
+            turn.calls
+                .iter()
+                .map(|call| columns::text(of(call)).into_owned())
+                .collect()
+        };
+        let call_ids = text(|call| &call.call_id);
+        let names = text(|call| &call.name);
+        let arguments = text(|call| &call.arguments);
+        let effects = text(|call| call.effect.as_str());
+        sqlx::query!(
+            r#"
+            -- steps.commit_turn
+            WITH held AS (
+                UPDATE runs SET
+                    failures = 0,
+                    last_event_id = $5,
+                    prompt_tokens = $6,
+                    completion_tokens = $7,
+                    total_tokens = $8
+                WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
+                  AND status = 'running'
+                RETURNING thread_id
+            ), recorded AS (
+                INSERT INTO steps (tenant_id, run_id, step, attempt, kind, state, finish_reason,
+                                   prompt_tokens, completion_tokens, total_tokens, last_event_id,
+                                   finished_at)
+                SELECT $1, $2, $9::integer, $3, 'turn', 'finished', $11::text, $12::bigint,
+                       $13::bigint, $14::bigint, $5, clock_timestamp()
+                FROM held
+                ON CONFLICT DO NOTHING
+            ), said AS (
+                INSERT INTO messages (tenant_id, run_id, step, thread_id, message)
+                SELECT $1, $2, $9, held.thread_id, $10::text::json
+                FROM held
+                ON CONFLICT DO NOTHING
+            ), asked_for AS (
+                INSERT INTO steps (tenant_id, run_id, step, attempt, kind, state, call_id, name,
+                                   arguments, effect)
+                SELECT $1, $2, call.step, $3, 'call', 'pending', call.call_id, call.name,
+                       call.arguments, call.effect
+                FROM held, unnest($15::integer[], $16::text[], $17::text[], $18::text[], $19::text[])
+                     AS call (step, call_id, name, arguments, effect)
+                ON CONFLICT DO NOTHING
+            )
+            SELECT true AS "held!" FROM held
+            "#,
+            fence.tenant.as_uuid(),
+            fence.run.as_uuid(),
+            int4(fence.attempt),
+            fence.token.as_uuid(),
+            int8(turn.last_event_id.as_u64()),
+            int8(turn.usage_total.prompt_tokens),
+            int8(turn.usage_total.completion_tokens),
+            int8(turn.usage_total.total_tokens),
+            int4(turn.step),
+            turn.message,
+            turn.finish_reason.as_str(),
+            int8(turn.usage.prompt_tokens),
+            int8(turn.usage.completion_tokens),
+            int8(turn.usage.total_tokens),
+            &steps,
+            &call_ids,
+            &names,
+            &arguments,
+            &effects,
+        )
+        .fetch_optional(self.pool)
+        .await?
+        .map(|_| ())
+        .ok_or(FenceError::Lost)
+    }
+}

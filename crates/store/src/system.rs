@@ -1,0 +1,16 @@
+//! The duties of workers and schedulers, across tenants.
+
+use sqlx::postgres::PgPool;
+
+/// What goes across tenants, as the role `baton_system`. Each method commits by itself; a method
+/// that writes does so in one statement.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemTx<'s> {
+    pub(crate) pool: &'s PgPool,
+}
+
+impl<'s> SystemTx<'s> {
+    pub(crate) const fn new(pool: &'s PgPool) -> Self {
+        Self { pool }
+    }
+}

@@ -1,0 +1,70 @@
+//! The table `tenants`.
+
+use baton_protocol::TenantId;
+use chrono::{DateTime, Utc};
+
+use crate::errors::StoreError;
+use crate::system::SystemTx;
+
+/// A tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantRecord {
+    /// Its id.
+    pub id: TenantId,
+    /// What operators call it; unique.
+    pub name: String,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+}
+
+impl SystemTx<'_> {
+    /// The tenant called `name`, made under the id `fresh` if there is none.
+    pub async fn ensure_tenant(
+        &self,
+        fresh: TenantId,
+        name: &str,
+    ) -> Result<TenantRecord, StoreError> {
+        sqlx::query!(
+            "
+            -- tenants.ensure
+            INSERT INTO tenants (id, name) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING
+            ",
+            fresh.as_uuid(),
+            name,
+        )
+        .execute(self.pool)
+        .await?;
+        let row = sqlx::query!(
+            "
+            -- tenants.by_name
+            SELECT id, name, created_at FROM tenants WHERE name = $1
+            ",
+            name,
+        )
+        .fetch_one(self.pool)
+        .await?;
+        Ok(TenantRecord {
+            id: TenantId::from_uuid(row.id),
+            name: row.name,
+            created_at: row.created_at,
+        })
+    }
+
+    /// The tenant with this id.
+    pub async fn tenant(&self, id: TenantId) -> Result<Option<TenantRecord>, StoreError> {
+        let row = sqlx::query!(
+            "
+            -- tenants.by_id
+            SELECT id, name, created_at FROM tenants WHERE id = $1
+            ",
+            id.as_uuid(),
+        )
+        .fetch_optional(self.pool)
+        .await?;
+        Ok(row.map(|row| TenantRecord {
+            id: TenantId::from_uuid(row.id),
+            name: row.name,
+            created_at: row.created_at,
+        }))
+    }
+}

@@ -1,0 +1,222 @@
+//! A fresh database per test, copied from a template that is migrated once per server.
+//!
+//! The server is the one that `baton_devstack` finds in the environment, or starts for this process.
+//! Any number of test processes may share one.
+
+use std::time::Duration;
+
+use baton_devstack::test_support::test_postgres;
+use sha2::{Digest as _, Sha256};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, raw_sql};
+use uuid::Uuid;
+
+use crate::connect::{Store, StoreOptions};
+use crate::migrate::{MIGRATOR, migrate};
+
+/// The user that tests log in as: as in production, a plain member of the two group roles.
+pub const APP: &str = "baton_test_app";
+/// The user that owns the schema; no superuser, so that row-level security holds for it too.
+const OWNER: &str = "baton_test_owner";
+const PASSWORD: &str = "baton-test";
+/// Held while the users and the template are made: one process makes them, the others wait.
+const TEMPLATE_LOCK: i64 = 0x6261_746f_6e00_0001;
+
+/// A migrated, empty database of a test's own, which goes away with this value.
+#[derive(Debug)]
+pub struct TestDatabase {
+    /// Its address for servers.
+    pub database_url: String,
+    /// Its address for `baton migrate`: the owner's.
+    pub migrate_url: String,
+    /// Its address for a superuser, to whom no policy applies: to look behind the curtain.
+    pub superuser_url: String,
+    name: String,
+    server: PgConnectOptions,
+}
+
+impl TestDatabase {
+    /// Copies the template.
+    ///
+    /// # Panics
+    ///
+    /// If there is no server to be had: a test without its database has failed.
+    pub async fn create() -> Self {
+        Self::from_template(true).await
+    }
+
+    /// As [`TestDatabase::create`], but without any schema: for tests of the migrations themselves.
+    ///
+    /// # Panics
+    ///
+    /// As [`TestDatabase::create`].
+    pub async fn create_unmigrated() -> Self {
+        Self::from_template(false).await
+    }
+
+    async fn from_template(migrated: bool) -> Self {
+        let url = required(test_postgres().await, "finds or starts a test server");
+        let server: PgConnectOptions = required(url.parse(), "reads the server's address");
+        let mut connection = required(
+            PgConnection::connect_with(&server).await,
+            "connects to the test server",
+        );
+        let template = ensure_template(&mut connection, &server).await;
+        let name = format!("baton_test_{}", Uuid::new_v4().simple());
+        let source = if migrated {
+            template.as_str()
+        } else {
+            "template0"
+        };
+        execute(
+            &mut connection,
+            format!("CREATE DATABASE {name} TEMPLATE {source} OWNER {OWNER}"),
+        )
+        .await;
+        let _ = connection.close().await;
+        let here = server.clone().database(&name);
+        let login = |user: &str| here.clone().username(user).password(PASSWORD);
+        Self {
+            database_url: login(APP).to_url_lossy().to_string(),
+            migrate_url: login(OWNER).to_url_lossy().to_string(),
+            superuser_url: here.to_url_lossy().to_string(),
+            name,
+            server,
+        }
+    }
+
+    /// A store on it.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be reached.
+    pub async fn store(&self) -> Store {
+        let options = StoreOptions {
+            url: self.database_url.clone(),
+            max_connections: 16,
+            acquire_timeout: Duration::from_secs(10),
+            application_name: "baton-test".into(),
+        };
+        required(
+            Store::connect(options).await,
+            "connects to the test database",
+        )
+    }
+}
+
+impl Drop for TestDatabase {
+    /// Drops the database, connections and all. A failure is no matter: the server goes too.
+    fn drop(&mut self) {
+        let server = self.server.clone();
+        let drop_database = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        // In a thread of its own: the test's runtime is busy with this very drop.
+        let _ = std::thread::spawn(move || {
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+            else {
+                return;
+            };
+            runtime.block_on(async {
+                if let Ok(mut connection) = PgConnection::connect_with(&server).await {
+                    let _ = raw_sql(AssertSqlSafe(drop_database))
+                        .execute(&mut connection)
+                        .await;
+                    let _ = connection.close().await;
+                }
+            });
+        })
+        .join();
+    }
+}
+
+/// The template's name, once it is there. It is named by what the migrations say, so that a changed
+/// one makes a new template.
+async fn ensure_template(connection: &mut PgConnection, server: &PgConnectOptions) -> String {
+    let mut hash = Sha256::new();
+    for migration in MIGRATOR.iter() {
+        hash.update(&migration.checksum);
+    }
+    let digest = hex::encode(hash.finalize());
+    let template = format!("baton_template_{}", &digest[..16]);
+    if exists(connection, &template).await {
+        return template;
+    }
+    execute(
+        connection,
+        format!("SELECT pg_advisory_lock({TEMPLATE_LOCK})"),
+    )
+    .await;
+    if !exists(connection, &template).await {
+        for (user, can) in [(OWNER, "CREATEROLE"), (APP, "NOINHERIT")] {
+            execute(
+                connection,
+                format!(
+                    "DO $$ BEGIN
+                         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{user}') THEN
+                             CREATE ROLE {user} LOGIN {can} PASSWORD '{PASSWORD}';
+                         END IF;
+                     END $$"
+                ),
+            )
+            .await;
+        }
+        // Under another name until it is whole: a process may die in the middle.
+        let unfinished = format!("{template}_unfinished");
+        execute(
+            connection,
+            format!("DROP DATABASE IF EXISTS {unfinished} WITH (FORCE)"),
+        )
+        .await;
+        execute(
+            connection,
+            format!("CREATE DATABASE {unfinished} OWNER {OWNER}"),
+        )
+        .await;
+        let owner_url = server
+            .clone()
+            .database(&unfinished)
+            .username(OWNER)
+            .password(PASSWORD)
+            .to_url_lossy();
+        required(
+            migrate(owner_url.as_str(), Some(APP)).await,
+            "migrates the template",
+        );
+        execute(
+            connection,
+            format!("ALTER DATABASE {unfinished} RENAME TO {template}"),
+        )
+        .await;
+    }
+    execute(
+        connection,
+        format!("SELECT pg_advisory_unlock({TEMPLATE_LOCK})"),
+    )
+    .await;
+    template
+}
+
+async fn exists(connection: &mut PgConnection, database: &str) -> bool {
+    let exists = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+        .bind(database)
+        .fetch_one(connection)
+        .await;
+    required(exists, "looks for a database")
+}
+
+/// Executes a statement made of this module's own constants and of fresh names.
+async fn execute(connection: &mut PgConnection, statement: String) {
+    let done = raw_sql(AssertSqlSafe(statement.clone()))
+        .execute(connection)
+        .await;
+    required(done, &statement);
+}
+
+/// A test cannot go on without; the panic is its failure.
+fn required<T, E: std::error::Error>(result: Result<T, E>, what: &str) -> T {
+    result.unwrap_or_else(|error| {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        panic!("{what}: {error} {}", cause.unwrap_or_default())
+    })
+}
