@@ -1,1 +1,96 @@
-//! Placeholder: written in the next commit.
+//! The scheduler: repairs what crashes and lost messages left behind.
+//!
+//! Any number of schedulers may run. Each duty is a guarded statement or an idempotent request, so
+//! that two doing the same work at once do no harm.
+
+pub mod metrics;
+pub mod rescue_runs;
+pub mod restore_streams;
+
+use std::time::Duration;
+
+use baton_nats::{Bus, StreamOptions};
+use baton_protocol::Lane;
+use baton_service::config::SchedulerConfig;
+use baton_service::{Background, Readiness, SharedClock, Shutdown};
+use baton_store::Store;
+use tokio::sync::Notify;
+
+use crate::rescue_runs::RescueRuns;
+
+/// How often the broker's streams and consumers are looked at, and the backlog is measured.
+const BROKER_EVERY: Duration = Duration::from_secs(5);
+
+/// What a scheduler is made of.
+pub struct SchedulerDeps {
+    /// Times.
+    pub config: SchedulerConfig,
+    /// How streams and consumers are to be.
+    pub streams: StreamOptions,
+    /// The ledger.
+    pub store: Store,
+    /// The broker.
+    pub bus: Bus,
+    /// The time.
+    pub clock: SharedClock,
+    /// When to stop.
+    pub shutdown: Shutdown,
+    /// Told when the duties have begun.
+    pub readiness: Readiness,
+}
+
+/// Does its duties until the soft stop.
+pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
+    let SchedulerDeps {
+        config,
+        streams,
+        store,
+        bus,
+        clock: _,
+        shutdown,
+        readiness,
+    } = deps;
+    metrics::describe();
+    let rescue = RescueRuns {
+        store: store.clone(),
+        bus: bus.clone(),
+        publish_timeout: config.publish_timeout,
+        ack_wait: streams.ack_wait,
+    };
+    let restore = Background {
+        name: "restore_streams",
+        every: BROKER_EVERY,
+    };
+    let sweep = Background {
+        name: "rescue_runs",
+        every: config.sweep_every,
+    };
+    let measure = Background {
+        name: "measure_queue",
+        every: BROKER_EVERY,
+    };
+    // Each duty looks for work by itself; nothing wakes them early yet.
+    let never = Notify::new();
+    readiness.part("duties").ready();
+    tokio::join!(
+        restore.run(&never, &shutdown, || restore_streams::restore_streams(
+            &bus, &streams
+        )),
+        sweep.run(&never, &shutdown, || rescue.sweep()),
+        measure.run(&never, &shutdown, || measure_queue(&store, &bus)),
+    );
+    Ok(())
+}
+
+async fn measure_queue(store: &Store, bus: &Bus) -> anyhow::Result<()> {
+    let stats = store.system().queue_stats().await?;
+    metrics::clear_queue();
+    for stat in stats {
+        metrics::queue(stat);
+    }
+    for lane in Lane::ALL {
+        let backlog = bus.job_backlog(lane).await?;
+        metrics::backlog(lane, &backlog);
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! The scheduler's metrics: every name, unit, help text and label stands here.
+
+use baton_nats::{Backlog, streams};
+use baton_protocol::{Lane, RunStatus};
+use baton_store::QueueStat;
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+
+const LEASES_EXPIRED: &str = "baton_leases_expired_total";
+const REPUBLISHED: &str = "baton_jobs_republished_total";
+const RESTORED: &str = "baton_broker_assets_restored_total";
+// Named as the public NATS exporter names them, so that public dashboards fit.
+const PENDING: &str = "jetstream_consumer_num_pending";
+const ACK_PENDING: &str = "jetstream_consumer_num_ack_pending";
+const REDELIVERED: &str = "jetstream_consumer_num_redelivered";
+const RUNS: &str = "baton_queue_runs";
+const OLDEST: &str = "baton_queue_oldest_seconds";
+
+/// Describes every metric, and makes the counters appear with 0.
+pub fn describe() {
+    describe_counter!(
+        LEASES_EXPIRED,
+        "Runs whose worker was lost and that were queued again"
+    );
+    describe_counter!(
+        REPUBLISHED,
+        "Queued runs whose job was gone and was published again"
+    );
+    describe_counter!(
+        RESTORED,
+        "Streams and consumers that were missing and made again"
+    );
+    describe_gauge!(
+        PENDING,
+        "Jobs that no worker has been given yet, by consumer"
+    );
+    describe_gauge!(ACK_PENDING, "Jobs that workers hold, by consumer");
+    describe_gauge!(REDELIVERED, "Jobs delivered more than once, by consumer");
+    describe_gauge!(RUNS, "Runs that wait or are worked on, by lane and status");
+    describe_gauge!(OLDEST, "Age of the oldest of them");
+    clear_queue();
+    for name in [LEASES_EXPIRED, REPUBLISHED, RESTORED] {
+        counter!(name).absolute(0);
+    }
+}
+
+pub(crate) fn lease_expired() {
+    counter!(LEASES_EXPIRED).increment(1);
+}
+
+pub(crate) fn job_republished() {
+    counter!(REPUBLISHED).increment(1);
+}
+
+pub(crate) fn asset_restored() {
+    counter!(RESTORED).increment(1);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+pub(crate) fn backlog(lane: Lane, backlog: &Backlog) {
+    let labels = [
+        ("stream_name", streams::JOBS),
+        ("consumer_name", streams::consumer_name(lane)),
+    ];
+    gauge!(PENDING, &labels).set(backlog.pending as f64);
+    gauge!(ACK_PENDING, &labels).set(backlog.ack_pending as f64);
+    gauge!(REDELIVERED, &labels).set(backlog.redelivered as f64);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+pub(crate) fn queue(stat: QueueStat) {
+    let labels = [
+        ("lane", stat.lane.as_str()),
+        ("status", stat.status.as_str()),
+    ];
+    gauge!(RUNS, &labels).set(stat.count as f64);
+    gauge!(OLDEST, &labels).set(stat.oldest.as_secs_f64());
+}
+
+/// What there are none of is not reported by the ledger, and must not keep its last value.
+pub(crate) fn clear_queue() {
+    for lane in Lane::ALL {
+        for status in [RunStatus::Queued, RunStatus::Running] {
+            let labels = [("lane", lane.as_str()), ("status", status.as_str())];
+            gauge!(RUNS, &labels).set(0.0);
+            gauge!(OLDEST, &labels).set(0.0);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Runs that nobody would come for are made to be come for.
+//!
+//! Two rules, over the ledger's rows:
+//!
+//! - *running* with a lease that has run out → *queued*, and its job is published;
+//! - *queued*, old enough, and its job provably gone → its job is published again.
+//!
+//! A job published once too often costs one claim that finds nothing to do.
+
+use std::time::Duration;
+
+use baton_nats::{Backlog, Bus, JobHeaders};
+use baton_protocol::{Job, Lane};
+use baton_store::{QueuedJob, Store};
+use chrono::{DateTime, Utc};
+
+use crate::metrics;
+
+/// How many rows one sweep takes at most; the next takes the rest.
+const BATCH: u32 = 500;
+
+/// What the rescue works with.
+pub struct RescueRuns {
+    /// The ledger.
+    pub store: Store,
+    /// The broker.
+    pub bus: Bus,
+    /// How long a publish may take to be stored.
+    pub publish_timeout: Duration,
+    /// How long a delivery may be with a worker that says nothing.
+    pub ack_wait: Duration,
+}
+
+impl RescueRuns {
+    /// One sweep.
+    pub async fn sweep(&self) -> anyhow::Result<()> {
+        let expired = self.store.system().requeue_expired(BATCH).await?;
+        for job in &expired {
+            tracing::info!(tenant.id = %job.tenant, run.id = %job.run, "a lease ran out");
+            metrics::lease_expired();
+            self.publish(job).await;
+        }
+        self.republish().await
+    }
+
+    async fn republish(&self) -> anyhow::Result<()> {
+        let old = self.publish_timeout + self.ack_wait;
+        let candidates = self.store.system().unpublished(old, BATCH).await?;
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        for lane in Lane::ALL {
+            let backlog = self.bus.job_backlog(lane).await?;
+            for job in candidates.iter().filter(|job| job.lane == lane) {
+                if job_is_gone(job.last_due_at(), &backlog, self.publish_timeout) {
+                    tracing::info!(
+                        tenant.id = %job.tenant, run.id = %job.run, "a lost job is published again"
+                    );
+                    metrics::job_republished();
+                    self.publish(job).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, job: &QueuedJob) {
+        let message = Job::Run { run_id: job.run };
+        let headers = JobHeaders::default();
+        if let Err(error) = self
+            .bus
+            .publish_job(job.tenant, job.lane, &message, &headers)
+            .await
+        {
+            tracing::warn!(%error, "a job is not published yet; the next sweep tries again");
+            return;
+        }
+        // Not marked, it is published once more than needed.
+        if let Err(error) = self
+            .store
+            .system()
+            .mark_published(&[(job.tenant, job.run)])
+            .await
+        {
+            tracing::debug!(%error, "a published job could not be marked");
+        }
+    }
+}
+
+/// Whether no message for a run can be waiting any more: the lane's consumer has delivered all
+/// that was stored until the run's message must have been. What was delivered to a worker that
+/// then vanished is delivered again after the ack wait, so the caller asks only about runs that
+/// have been due for longer than that.
+fn job_is_gone(due_at: DateTime<Utc>, backlog: &Backlog, publish_timeout: Duration) -> bool {
+    match backlog.next_undelivered_stored_at {
+        None => backlog.pending == 0,
+        Some(stored_at) => stored_at > due_at + publish_timeout,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_gone_once_younger_messages_are_next() {
+        let due = DateTime::from_timestamp(1_000, 0).unwrap();
+        let timeout = Duration::from_secs(10);
+        let backlog = |pending, next: Option<i64>| Backlog {
+            pending,
+            next_undelivered_stored_at: next.map(|at| DateTime::from_timestamp(at, 0).unwrap()),
+            ack_pending: 0,
+            redelivered: 0,
+            stream_messages: 0,
+        };
+        assert!(
+            job_is_gone(due, &backlog(0, None), timeout),
+            "everything was delivered"
+        );
+        assert!(
+            !job_is_gone(due, &backlog(5, Some(1_000)), timeout),
+            "it may wait itself"
+        );
+        assert!(
+            !job_is_gone(due, &backlog(5, Some(1_009)), timeout),
+            "a slow publish"
+        );
+        assert!(job_is_gone(due, &backlog(5, Some(1_011)), timeout));
+        assert!(
+            !job_is_gone(due, &backlog(5, None), timeout),
+            "unknown is not gone"
+        );
+    }
+}

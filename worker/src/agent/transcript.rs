@@ -1,0 +1,107 @@
+//! What the model is shown: the input, then what the run added to it.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use serde_json::value::RawValue;
+
+/// The messages of a run in ledger order. Results of calls stand behind the turn that made them,
+/// in the order of the calls, whichever ended first.
+#[derive(Debug, Default)]
+pub struct Transcript {
+    added: BTreeMap<u32, Box<RawValue>>,
+}
+
+impl Transcript {
+    /// Puts a message in its place. The ledger has one message a step.
+    pub fn put(&mut self, step: u32, message: Box<RawValue>) {
+        self.added.insert(step, message);
+    }
+
+    /// The messages that the run added, oldest first.
+    pub fn added(&self) -> impl Iterator<Item = &RawValue> {
+        self.added.values().map(AsRef::as_ref)
+    }
+
+    /// All messages as one JSON array: the agent's instructions, the input, then those added.
+    pub fn render(&self, instructions: Option<&str>, input: &RawValue) -> Box<RawValue> {
+        let input = input.get().trim();
+        // The input was checked to be an array when the run was accepted.
+        let inside = input
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .map_or("", str::trim);
+        let room: usize = self
+            .added
+            .values()
+            .map(|message| message.get().len() + 1)
+            .sum();
+        let mut out = String::with_capacity(input.len() + room + 2);
+        out.push('[');
+        let mut push = |message: &str| {
+            if out.len() > 1 {
+                out.push(',');
+            }
+            out.push_str(message);
+        };
+        if let Some(text) = instructions {
+            push(&json!({"role": "system", "content": text}).to_string());
+        }
+        if !inside.is_empty() {
+            push(inside);
+        }
+        for message in self.added.values() {
+            push(message.get());
+        }
+        out.push(']');
+        RawValue::from_string(out).unwrap_or_else(|_| input_unchanged(input))
+    }
+}
+
+/// Joining valid JSON values with commas gives valid JSON, so this is not reached; if it ever were,
+/// the model would still see the input.
+fn input_unchanged(input: &str) -> Box<RawValue> {
+    RawValue::from_string(input.to_owned()).unwrap_or_default()
+}
+
+/// The message that tells the model a call's result.
+pub fn tool_message(call_id: &str, content: &str) -> Box<RawValue> {
+    serde_json::value::to_raw_value(
+        &json!({"role": "tool", "tool_call_id": call_id, "content": content}),
+    )
+    .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(json: &str) -> Box<RawValue> {
+        RawValue::from_string(json.into()).unwrap()
+    }
+
+    #[test]
+    fn messages_stand_in_ledger_order_whenever_they_came() {
+        let mut transcript = Transcript::default();
+        transcript.put(2, tool_message("b", "two"));
+        transcript.put(0, raw(r#"{"role":"assistant"}"#));
+        transcript.put(1, tool_message("a", "one"));
+        let all = transcript.render(
+            Some("Be kind."),
+            &raw(r#" [{"role":"user","content":"hi"}] "#),
+        );
+        let all: Vec<serde_json::Value> = serde_json::from_str(all.get()).unwrap();
+        let roles: Vec<_> = all
+            .iter()
+            .map(|message| message["role"].as_str().unwrap())
+            .collect();
+        assert_eq!(roles, ["system", "user", "assistant", "tool", "tool"]);
+        assert_eq!(all[3]["content"], "one");
+    }
+
+    #[test]
+    fn an_empty_input_leaves_no_stray_comma() {
+        let all = Transcript::default().render(None, &raw("[]"));
+        assert_eq!(all.get(), "[]");
+    }
+}

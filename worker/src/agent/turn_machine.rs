@@ -1,0 +1,407 @@
+//! Which step comes next in a run.
+//!
+//! A run alternates model turns and tool calls until the model answers, a limit is reached, or the
+//! model calls a tool that the client is to execute. The machine is fed with what happened, in the
+//! order in which it was recorded, and says what to do; the same feed after a crash leads to the
+//! same place, which is how a run is resumed.
+
+use std::collections::BTreeMap;
+
+use baton_protocol::{Effect, FinishReason, Outcome, RunLimits, Usage};
+
+/// A call that the model made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The id that the model gave it.
+    pub id: String,
+    /// The tool's name.
+    pub name: String,
+    /// The arguments, as the model wrote them.
+    pub arguments: String,
+    /// Who executes it, and what executing it twice would mean.
+    pub side: CallSide,
+}
+
+/// Who executes a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallSide {
+    /// The client does, after the run has ended with `tool_calls`.
+    Client,
+    /// The worker does.
+    Server(Effect),
+}
+
+/// A model turn that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinishedTurn {
+    /// Why the model stopped.
+    pub finish_reason: FinishReason,
+    /// What it calls.
+    pub calls: Vec<Call>,
+    /// Its tokens.
+    pub usage: Usage,
+}
+
+/// A call of the server's with its place in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedCall {
+    /// Its step.
+    pub step: u32,
+    /// The call.
+    pub call: Call,
+    /// Whether an execution may have begun whose result is not recorded.
+    pub outcome_unknown: bool,
+}
+
+/// One entry of the ledger, for resuming.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recorded {
+    /// A model turn, finished.
+    Turn(FinishedTurn),
+    /// The result of the call with this step.
+    CallFinished(u32),
+    /// An execution of the call with this step had begun.
+    CallStarted(u32),
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Ask the model; the turn is this step.
+    CallModel {
+        /// The turn's step.
+        step: u32,
+    },
+    /// Execute these calls; each result is one step.
+    RunCalls(Vec<RecordedCall>),
+    /// The run has ended.
+    Finish(Outcome),
+}
+
+/// What the end of a turn means for its recording.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TurnVerdict {
+    /// The run goes on: record the turn with these calls of the server's.
+    Continue(Vec<RecordedCall>),
+    /// The run ends with this turn: record both together.
+    Finish(Outcome),
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone)]
+pub struct TurnMachine {
+    limits: RunLimits,
+    turns: u32,
+    /// Counted from 1: 0 is what happens before the first step.
+    next_step: u32,
+    usage: Usage,
+    open: BTreeMap<u32, RecordedCall>,
+    ended: Option<Outcome>,
+}
+
+impl TurnMachine {
+    /// A run of which nothing is recorded.
+    pub const fn new(limits: RunLimits) -> Self {
+        Self {
+            limits,
+            turns: 0,
+            next_step: 1,
+            usage: Usage {
+                prompt_tokens: 0,
+                completion_tokens: 0,
+                total_tokens: 0,
+            },
+            open: BTreeMap::new(),
+            ended: None,
+        }
+    }
+
+    /// A run of which `recorded` is in the ledger.
+    pub fn resume(limits: RunLimits, recorded: impl IntoIterator<Item = Recorded>) -> Self {
+        let mut machine = Self::new(limits);
+        for entry in recorded {
+            match entry {
+                Recorded::Turn(turn) => {
+                    machine.turn_finished(turn);
+                }
+                Recorded::CallFinished(step) => machine.call_finished(step),
+                Recorded::CallStarted(step) => {
+                    if let Some(call) = machine.open.get_mut(&step) {
+                        call.outcome_unknown = true;
+                    }
+                }
+            }
+        }
+        machine
+    }
+
+    /// What to do now.
+    pub fn next(&self) -> Next {
+        if let Some(outcome) = &self.ended {
+            Next::Finish(outcome.clone())
+        } else if self.open.is_empty() {
+            Next::CallModel {
+                step: self.next_step,
+            }
+        } else {
+            Next::RunCalls(self.open.values().cloned().collect())
+        }
+    }
+
+    /// Tokens over all recorded turns.
+    pub const fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// The step of the turn that comes next.
+    pub const fn next_step(&self) -> u32 {
+        self.next_step
+    }
+
+    /// A model turn has ended.
+    pub fn turn_finished(&mut self, turn: FinishedTurn) -> TurnVerdict {
+        self.turns += 1;
+        self.next_step += 1;
+        self.usage += turn.usage;
+        if let Some(outcome) = self.outcome_of(&turn) {
+            self.ended = Some(outcome.clone());
+            return TurnVerdict::Finish(outcome);
+        }
+        let mut calls = Vec::with_capacity(turn.calls.len());
+        for call in turn.calls {
+            let call = RecordedCall {
+                step: self.next_step,
+                call,
+                outcome_unknown: false,
+            };
+            self.next_step += 1;
+            self.open.insert(call.step, call.clone());
+            calls.push(call);
+        }
+        TurnVerdict::Continue(calls)
+    }
+
+    /// The result of a call is recorded.
+    pub fn call_finished(&mut self, step: u32) {
+        self.open.remove(&step);
+    }
+
+    fn outcome_of(&self, turn: &FinishedTurn) -> Option<Outcome> {
+        // Cut short, a call's arguments are not what the model meant: nothing is executed.
+        if matches!(
+            turn.finish_reason,
+            FinishReason::Length | FinishReason::ContentFilter
+        ) || turn.calls.is_empty()
+        {
+            // "I call tools" without a call is an answer, whatever the upstream named it.
+            let reason = match turn.finish_reason {
+                FinishReason::ToolCalls => FinishReason::Stop,
+                other => other,
+            };
+            return Some(Outcome::Completed(reason));
+        }
+        // The client cannot go on without the server's results, nor the server without the
+        // client's: one call of the client's ends the run, and no tool of the server's runs.
+        if turn.calls.iter().any(|call| call.side == CallSide::Client) {
+            return Some(Outcome::Completed(FinishReason::ToolCalls));
+        }
+        // Without a turn left to read them, the results would be side effects and nothing else.
+        if self.turns >= self.limits.max_turns {
+            return Some(Outcome::Completed(FinishReason::MaxTurns));
+        }
+        if self
+            .limits
+            .max_total_tokens
+            .is_some_and(|most| self.usage.total_tokens >= most)
+        {
+            return Some(Outcome::Completed(FinishReason::Length));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: RunLimits = RunLimits {
+        max_turns: 3,
+        max_total_tokens: None,
+    };
+
+    fn call(id: &str, side: CallSide) -> Call {
+        Call {
+            id: id.into(),
+            name: "f".into(),
+            arguments: "{}".into(),
+            side,
+        }
+    }
+
+    fn turn(finish_reason: FinishReason, calls: Vec<Call>) -> FinishedTurn {
+        let usage = Usage {
+            prompt_tokens: 5,
+            completion_tokens: 5,
+            total_tokens: 10,
+        };
+        FinishedTurn {
+            finish_reason,
+            calls,
+            usage,
+        }
+    }
+
+    fn server(id: &str) -> Call {
+        call(id, CallSide::Server(Effect::Pure))
+    }
+
+    #[test]
+    fn an_answer_ends_the_run() {
+        let mut machine = TurnMachine::new(LIMITS);
+        assert_eq!(machine.next(), Next::CallModel { step: 1 });
+        machine.turn_finished(turn(FinishReason::Stop, vec![]));
+        assert_eq!(
+            machine.next(),
+            Next::Finish(Outcome::Completed(FinishReason::Stop))
+        );
+    }
+
+    #[test]
+    fn results_of_all_calls_come_before_the_next_turn() {
+        let mut machine = TurnMachine::new(LIMITS);
+        machine.turn_finished(turn(
+            FinishReason::ToolCalls,
+            vec![server("a"), server("b")],
+        ));
+        let Next::RunCalls(calls) = machine.next() else {
+            panic!("{:?}", machine.next())
+        };
+        assert_eq!(
+            calls.iter().map(|call| call.step).collect::<Vec<_>>(),
+            [2, 3]
+        );
+        machine.call_finished(3);
+        let Next::RunCalls(calls) = machine.next() else {
+            panic!("{:?}", machine.next())
+        };
+        assert_eq!(calls[0].call.id, "a");
+        machine.call_finished(2);
+        assert_eq!(machine.next(), Next::CallModel { step: 4 });
+    }
+
+    #[test]
+    fn a_call_of_the_clients_ends_the_run_and_runs_no_tool() {
+        let mut machine = TurnMachine::new(LIMITS);
+        let calls = vec![server("a"), call("b", CallSide::Client)];
+        let verdict = machine.turn_finished(turn(FinishReason::ToolCalls, calls));
+        assert_eq!(
+            verdict,
+            TurnVerdict::Finish(Outcome::Completed(FinishReason::ToolCalls))
+        );
+    }
+
+    #[test]
+    fn the_last_turn_may_answer_but_not_call() {
+        let mut machine = TurnMachine::new(LIMITS);
+        for _ in 0..2 {
+            machine.turn_finished(turn(FinishReason::ToolCalls, vec![server("a")]));
+            let Next::RunCalls(calls) = machine.next() else {
+                panic!("{:?}", machine.next())
+            };
+            machine.call_finished(calls[0].step);
+        }
+        machine.turn_finished(turn(FinishReason::ToolCalls, vec![server("a")]));
+        assert_eq!(
+            machine.next(),
+            Next::Finish(Outcome::Completed(FinishReason::MaxTurns))
+        );
+    }
+
+    #[test]
+    fn arguments_that_were_cut_short_are_not_executed() {
+        let mut machine = TurnMachine::new(LIMITS);
+        machine.turn_finished(turn(FinishReason::Length, vec![server("a")]));
+        assert_eq!(
+            machine.next(),
+            Next::Finish(Outcome::Completed(FinishReason::Length))
+        );
+    }
+
+    #[test]
+    fn a_token_limit_stops_between_turns() {
+        let limits = RunLimits {
+            max_turns: 10,
+            max_total_tokens: Some(10),
+        };
+        let mut machine = TurnMachine::new(limits);
+        machine.turn_finished(turn(FinishReason::ToolCalls, vec![server("a")]));
+        assert_eq!(
+            machine.next(),
+            Next::Finish(Outcome::Completed(FinishReason::Length))
+        );
+    }
+
+    #[test]
+    fn a_started_call_without_a_result_has_an_unknown_outcome() {
+        let calls = vec![call("a", CallSide::Server(Effect::AtMostOnce)), server("b")];
+        let machine = TurnMachine::resume(
+            LIMITS,
+            [
+                Recorded::Turn(turn(FinishReason::ToolCalls, calls)),
+                Recorded::CallStarted(2),
+                Recorded::CallFinished(3),
+            ],
+        );
+        let Next::RunCalls(calls) = machine.next() else {
+            panic!("{:?}", machine.next())
+        };
+        assert_eq!(calls.len(), 1);
+        assert!(calls[0].outcome_unknown);
+    }
+
+    proptest! {
+        /// Whatever the model does and in whichever order calls end: steps are dense, each call
+        /// runs once, the turn limit holds, and resuming from any prefix of the ledger leads to
+        /// the place where the first worker was.
+        #[test]
+        fn resuming_from_any_prefix_leads_to_the_same_place(
+            script in prop::collection::vec((0usize..4, any::<u64>()), 1..8),
+        ) {
+            let limits = RunLimits { max_turns: 5, max_total_tokens: None };
+            let mut machine = TurnMachine::new(limits);
+            let mut ledger = Vec::new();
+            let mut seen_steps = Vec::new();
+            let mut turns = 0;
+            for (calls, order) in script {
+                let Next::CallModel { step } = machine.next() else { break };
+                seen_steps.push(step);
+                turns += 1;
+                let calls = (0..calls).map(|n| server(&format!("{turns}-{n}"))).collect();
+                let finished = turn(FinishReason::ToolCalls, calls);
+                ledger.push(Recorded::Turn(finished.clone()));
+                machine.turn_finished(finished);
+                let mut order = order;
+                while let Next::RunCalls(open) = machine.next() {
+                    let at = usize::try_from(order % open.len() as u64).unwrap();
+                    order = order.rotate_left(7);
+                    let step = open[at].step;
+                    prop_assert!(!seen_steps.contains(&step), "a call ran twice");
+                    seen_steps.push(step);
+                    ledger.push(Recorded::CallFinished(step));
+                    machine.call_finished(step);
+                    let resumed = TurnMachine::resume(limits, ledger.clone());
+                    prop_assert_eq!(resumed.next(), machine.next());
+                }
+                let resumed = TurnMachine::resume(limits, ledger.clone());
+                prop_assert_eq!(resumed.next(), machine.next());
+                prop_assert_eq!(resumed.usage(), machine.usage());
+            }
+            prop_assert!(turns <= limits.max_turns);
+            seen_steps.sort_unstable();
+            let dense: Vec<u32> = (1..=u32::try_from(seen_steps.len()).unwrap()).collect();
+            prop_assert_eq!(seen_steps, dense);
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! One attempt at a run: from the claim to the commit that ends it or gives it back.
+//!
+//! Order is everything here. What a step shows is confirmed by the event log before the step is
+//! committed; what a commit makes true is shown after it. The id of the event that follows a commit
+//! is recorded with the commit, so that the next attempt knows whether it was still shown.
+
+use std::sync::Arc;
+
+use baton_nats::JobHeaders;
+use baton_protocol::event::{RunStarted, ToolFinished, ToolStarted};
+use baton_protocol::{Effect, EventData, EventId, Fence, Job, Outcome, RunError, RunSpec};
+use baton_store::{
+    CallCommit, ClaimedRun, FinalTurn, FinishCommit, NewCall, QueuedJob, TurnCommit,
+};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+
+use crate::agent::transcript::tool_message;
+use crate::agent::turn_machine::{Next, RecordedCall, TurnVerdict};
+use crate::agent::{CallSide, Transcript, TurnMachine};
+use crate::attempt::commit::CommitError;
+use crate::attempt::model_turn::TurnFailure;
+use crate::attempt::toolbox::Toolbox;
+use crate::keep_lease::{KeepLease, Stop};
+use crate::metrics;
+use crate::publish_events::{EventPublisher, PublishEventsError};
+use crate::run_job::JobRunner;
+use crate::terminal_event::terminal_event;
+
+mod commit;
+mod model_turn;
+mod resume;
+mod toolbox;
+
+/// What became of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The run has ended, and its followers were told.
+    Ended,
+    /// The run is queued again, for another worker.
+    HandedOver,
+    /// Another attempt holds the run, or may.
+    Lost,
+}
+
+/// Why an attempt stopped working.
+#[derive(Debug, thiserror::Error)]
+enum Halt {
+    /// The log belongs to a newer attempt, or cannot take the run's events.
+    #[error(transparent)]
+    Events(#[from] PublishEventsError),
+    /// The ledger refused the attempt, or what it had to record.
+    #[error(transparent)]
+    Ledger(#[from] CommitError),
+}
+
+/// How far the work came.
+enum Worked {
+    /// The run has ended.
+    Ended,
+    /// The worker is draining, and the run stands between two steps.
+    Draining,
+}
+
+/// An attempt at work.
+pub(crate) struct Attempt<'a> {
+    runner: &'a JobRunner,
+    headers: &'a JobHeaders,
+    fence: Fence,
+    spec: RunSpec,
+    machine: TurnMachine,
+    transcript: Transcript,
+    toolbox: Toolbox,
+    publisher: EventPublisher,
+    /// The event that the ledger's last commit names.
+    committed: EventId,
+}
+
+impl<'a> Attempt<'a> {
+    /// Works on a claimed run until it has ended, or must be given back, or is lost.
+    pub(crate) async fn run(
+        runner: &'a JobRunner,
+        claimed: ClaimedRun,
+        spec: RunSpec,
+        mut keeper: KeepLease<'_>,
+        headers: &'a JobHeaders,
+    ) -> Ending {
+        let fence = claimed.fence;
+        let committed = claimed.last_event_id;
+        let mut begun = None;
+        let worked = tokio::select! {
+            biased;
+            stop = keeper.until_stopped() => Err(stop),
+            worked = async {
+                let attempt = begun.insert(Self::begin(runner, claimed, spec, headers).await?);
+                attempt.work().await
+            } => Ok(worked),
+        };
+        let lease_end = keeper.lease.give_up_at();
+        let closing = async {
+            match worked {
+                Ok(Ok(Worked::Ended)) => Ok(Ending::Ended),
+                Ok(Ok(Worked::Draining)) => match begun {
+                    Some(attempt) => attempt.hand_over().await,
+                    None => give_back(runner, &fence, committed).await,
+                },
+                Ok(Err(Halt::Events(PublishEventsError::Refused(error)))) => {
+                    tracing::error!(%error, "the event log refuses; the run is given back");
+                    give_back(runner, &fence, committed).await
+                }
+                Ok(Err(halt)) => Err(halt),
+                Err(Stop::Cancelled(reason)) => match begun {
+                    Some(mut attempt) => attempt.cancel(reason).await,
+                    // Not begun yet: the next claim finds the flag and ends the run.
+                    None => give_back(runner, &fence, committed).await,
+                },
+                // The step is cut: its text is withdrawn by the next attempt's reset.
+                Err(Stop::Cut) => {
+                    let committed = begun.map_or(committed, |attempt| attempt.committed);
+                    give_back(runner, &fence, committed).await
+                }
+                Err(Stop::LeaseLost) => Ok(Ending::Lost),
+            }
+        };
+        let ending = tokio::select! {
+            ending = closing => ending,
+            () = tokio::time::sleep_until(lease_end.into()) => Ok(Ending::Lost),
+        };
+        ending.unwrap_or_else(|halt| {
+            let cause = std::error::Error::source(&halt).map(ToString::to_string);
+            tracing::warn!(%halt, cause, "this attempt is over");
+            Ending::Lost
+        })
+    }
+
+    async fn begin(
+        runner: &'a JobRunner,
+        claimed: ClaimedRun,
+        spec: RunSpec,
+        headers: &'a JobHeaders,
+    ) -> Result<Self, Halt> {
+        let (mut publisher, tip) = EventPublisher::begin(
+            runner.bus.clone(),
+            Arc::clone(&runner.clock),
+            claimed.fence,
+            claimed.last_event_id,
+        )
+        .await?;
+        if claimed.fence.attempt == 1 {
+            let (model, agent) = (spec.model.clone(), spec.agent.name.clone());
+            publisher.push(0, EventData::RunStarted(RunStarted { model, agent }));
+        } else {
+            // What the last commit made true and its worker did not live to show.
+            if tip < claimed.last_event_id
+                && let Some((step, data)) =
+                    resume::unshown(&claimed.recorded, claimed.last_event_id)
+            {
+                publisher.push(step, data);
+            }
+            publisher.kick();
+        }
+        let toolbox = Toolbox::new(&spec, &runner.tools);
+        let (machine, transcript) = resume::rebuild(spec.limits, claimed.recorded);
+        Ok(Self {
+            runner,
+            headers,
+            fence: claimed.fence,
+            committed: claimed.last_event_id,
+            spec,
+            machine,
+            transcript,
+            toolbox,
+            publisher,
+        })
+    }
+
+    async fn work(&mut self) -> Result<Worked, Halt> {
+        loop {
+            if self.runner.shutdown.soft.is_cancelled() {
+                return Ok(Worked::Draining);
+            }
+            match self.machine.next() {
+                Next::CallModel { step } => {
+                    if self.take_turn(step).await? {
+                        return Ok(Worked::Ended);
+                    }
+                }
+                Next::RunCalls(calls) => self.run_calls(calls).await?,
+                // The ledger ends a run and its last turn together, so a run that can be claimed
+                // has no recorded end; a server with other limits may still read one out of it.
+                Next::Finish(outcome) => {
+                    self.finish(outcome, None).await?;
+                    return Ok(Worked::Ended);
+                }
+            }
+        }
+    }
+
+    /// Asks the model. Says whether the run has ended with its answer.
+    async fn take_turn(&mut self, step: u32) -> Result<bool, Halt> {
+        let turn = match self.model_turn(step).await {
+            Ok(turn) => turn,
+            Err(TurnFailure::Model(error)) => {
+                metrics::model_turn_failed(error.code());
+                tracing::info!(
+                    error = &error as &dyn std::error::Error,
+                    "a model turn failed"
+                );
+                let outcome = Outcome::Failed(RunError {
+                    code: error.code().to_owned(),
+                    message: error.to_string(),
+                });
+                self.finish(outcome, None).await?;
+                return Ok(true);
+            }
+            Err(TurnFailure::Halt(halt)) => return Err(halt),
+        };
+        let usage = turn.finished.usage;
+        let finish_reason = turn.finished.finish_reason;
+        match self.machine.turn_finished(turn.finished) {
+            TurnVerdict::Finish(outcome) => {
+                self.publisher.settle().await?;
+                let last = FinalTurn {
+                    step,
+                    message: turn.message.get(),
+                    usage,
+                    finish_reason,
+                    last_event_id: self.publisher.last_id(),
+                };
+                self.finish(outcome, Some(last)).await?;
+                Ok(true)
+            }
+            TurnVerdict::Continue(calls) => {
+                self.publisher.settle().await?;
+                let last_event_id = self.publisher.next_id();
+                let new_calls: Vec<_> = calls
+                    .into_iter()
+                    .map(|recorded| NewCall {
+                        step: recorded.step,
+                        effect: effect_of(&recorded),
+                        call_id: recorded.call.id,
+                        name: recorded.call.name,
+                        arguments: recorded.call.arguments,
+                    })
+                    .collect();
+                let commit = TurnCommit {
+                    step,
+                    message: turn.message.get(),
+                    usage,
+                    usage_total: self.machine.usage(),
+                    finish_reason,
+                    last_event_id,
+                    calls: &new_calls,
+                };
+                commit::turn(self.runner, &self.fence, &commit).await?;
+                self.committed = last_event_id;
+                self.transcript.put(step, turn.message);
+                self.publisher.push(step, EventData::Usage(usage));
+                Ok(false)
+            }
+        }
+    }
+
+    /// Executes calls, several at a time; records and shows each result as it comes.
+    async fn run_calls(&mut self, calls: Vec<RecordedCall>) -> Result<(), Halt> {
+        let mut waiting = calls.into_iter();
+        let mut running = FuturesUnordered::new();
+        loop {
+            while running.len() < self.runner.config.tool_parallelism {
+                let Some(recorded) = waiting.next() else {
+                    break;
+                };
+                if effect_of(&recorded) == Effect::AtMostOnce {
+                    commit::start_call(self.runner, &self.fence, recorded.step).await?;
+                }
+                let call = &recorded.call;
+                self.publisher.push(
+                    recorded.step,
+                    EventData::ToolStarted(ToolStarted {
+                        call_id: call.id.clone(),
+                        name: call.name.clone(),
+                        arguments: call.arguments.clone(),
+                    }),
+                );
+                running.push(self.toolbox.execute(self.runner, self.fence, recorded));
+            }
+            self.publisher.kick();
+            let Some((recorded, result)) = running.next().await else {
+                return Ok(());
+            };
+            metrics::tool_finished(&recorded.call.name, result.ok, result.duration);
+            self.publisher.settle().await?;
+            let last_event_id = self.publisher.next_id();
+            let message = tool_message(&recorded.call.id, &result.content);
+            let duration_ms = u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX);
+            let commit = CallCommit {
+                step: recorded.step,
+                ok: result.ok,
+                message: message.get(),
+                duration_ms,
+                last_event_id,
+            };
+            commit::call(self.runner, &self.fence, &commit).await?;
+            self.committed = last_event_id;
+            self.transcript.put(recorded.step, message);
+            self.machine.call_finished(recorded.step);
+            self.publisher.push(
+                recorded.step,
+                EventData::ToolFinished(ToolFinished {
+                    call_id: recorded.call.id,
+                    name: recorded.call.name,
+                    ok: result.ok,
+                    result: resume::shown_result(&result.content).to_owned(),
+                    duration_ms,
+                }),
+            );
+        }
+    }
+
+    /// Ends the run: everything shown is confirmed, then the end is committed, then it is shown.
+    async fn finish(&mut self, outcome: Outcome, turn: Option<FinalTurn<'_>>) -> Result<(), Halt> {
+        self.publisher.settle().await?;
+        let step = turn
+            .as_ref()
+            .map_or(self.machine.next_step(), |turn| turn.step);
+        let usage = self.machine.usage();
+        let commit = FinishCommit {
+            outcome: &outcome,
+            last_event_id: self.publisher.next_id(),
+            usage_total: usage,
+            turn,
+        };
+        let finished = commit::finish(self.runner, &self.fence, &commit).await?;
+        metrics::run_ended(&outcome);
+        if let Some(next) = finished.promoted {
+            publish_promoted(self.runner, next).await;
+        }
+        self.publisher.push(step, terminal_event(&outcome, usage));
+        // Committed is ended: if the event cannot be stored now, whoever is given the job next
+        // finds the run ended and stores it.
+        self.publisher.settle().await?;
+        Ok(())
+    }
+
+    async fn cancel(&mut self, reason: String) -> Result<Ending, Halt> {
+        self.finish(Outcome::Cancelled(reason), None).await?;
+        Ok(Ending::Ended)
+    }
+
+    /// Gives the run back between two steps.
+    async fn hand_over(mut self) -> Result<Ending, Halt> {
+        self.publisher.settle().await?;
+        let last_event = self.publisher.last_id().max(self.committed);
+        give_back(self.runner, &self.fence, last_event).await
+    }
+}
+
+/// The thread's next run may go now. If its job cannot be published, the scheduler does so.
+async fn publish_promoted(runner: &JobRunner, next: QueuedJob) {
+    let job = Job::Run { run_id: next.run };
+    let headers = JobHeaders::default();
+    if let Err(error) = runner
+        .bus
+        .publish_job(next.tenant, next.lane, &job, &headers)
+        .await
+    {
+        tracing::warn!(%error, run.id = %next.run, "the thread's next job is not published yet");
+    }
+}
+
+async fn give_back(runner: &JobRunner, fence: &Fence, last_event: EventId) -> Result<Ending, Halt> {
+    commit::hand_over(runner, fence, last_event).await?;
+    Ok(Ending::HandedOver)
+}
+
+fn effect_of(recorded: &RecordedCall) -> Effect {
+    match recorded.call.side {
+        CallSide::Server(effect) => effect,
+        // The machine ends a run at a client's call, so none is ever executed here.
+        CallSide::Client => Effect::Pure,
+    }
+}

@@ -1,0 +1,142 @@
+//! One model turn: the request goes out, and what comes back is shown while it comes.
+
+use baton_protocol::EventData;
+use baton_protocol::event::{Text, ToolCallDelta};
+use serde_json::value::RawValue;
+
+use super::{Attempt, Halt};
+use crate::agent::{CallSide, FinishedTurn};
+use crate::attempt::toolbox::Toolbox;
+use crate::metrics;
+use crate::model::{Delta, ModelError, TurnContext};
+use crate::publish_events::PublishEventsError;
+
+/// A turn that has ended well.
+pub(super) struct TurnEnd {
+    /// What the machine decides by.
+    pub(super) finished: FinishedTurn,
+    /// The assistant's message, to be recorded and shown to the model again.
+    pub(super) message: Box<RawValue>,
+}
+
+/// A turn that has not.
+pub(super) enum TurnFailure {
+    /// The upstream failed: so does the run.
+    Model(ModelError),
+    /// The attempt is over.
+    Halt(Halt),
+}
+
+impl From<ModelError> for TurnFailure {
+    fn from(error: ModelError) -> Self {
+        Self::Model(error)
+    }
+}
+
+impl From<PublishEventsError> for TurnFailure {
+    fn from(error: PublishEventsError) -> Self {
+        Self::Halt(error.into())
+    }
+}
+
+impl Attempt<'_> {
+    /// Asks the model and shows its answer. Events are stored while the answer is read; if the log
+    /// is slow, the upstream is read no further than memory allows.
+    pub(super) async fn model_turn(&mut self, step: u32) -> Result<TurnEnd, TurnFailure> {
+        let started = self.runner.clock.monotonic();
+        let messages = self
+            .transcript
+            .render(self.spec.instructions.as_deref(), &self.spec.messages);
+        let body = self
+            .runner
+            .model
+            .render(&self.spec, &messages, self.toolbox.offered());
+        let context = TurnContext {
+            request_id: self.headers.request_id.clone(),
+            traceparent: self.headers.traceparent.clone(),
+        };
+        let mut stream = self.runner.model.start_turn(body, context).await?;
+        let mut client_calls = ClientCalls::default();
+        let mut first = true;
+        loop {
+            tokio::select! {
+                biased;
+                stored = self.publisher.advance(), if self.publisher.is_sending() => stored?,
+                deltas = stream.next_batch(), if !self.publisher.is_full() => {
+                    let Some(deltas) = deltas? else { break };
+                    if first {
+                        first = false;
+                        metrics::first_token(self.runner.clock.monotonic() - started);
+                    }
+                    for delta in deltas {
+                        if let Some(data) = client_calls.show(delta, &self.toolbox) {
+                            self.publisher.push(step, data);
+                        }
+                    }
+                    self.publisher.kick();
+                }
+            }
+        }
+        let turn = stream.finish()?;
+        let calls = turn
+            .tool_calls
+            .into_iter()
+            .map(|call| self.toolbox.classify(call.id, call.name, call.arguments))
+            .collect();
+        let took = self.runner.clock.monotonic() - started;
+        metrics::model_turn(&self.spec.model, turn.usage, took);
+        let finished = FinishedTurn {
+            finish_reason: turn.finish_reason,
+            calls,
+            usage: turn.usage,
+        };
+        Ok(TurnEnd {
+            finished,
+            message: turn.message,
+        })
+    }
+}
+
+/// Which of a turn's calls the client is shown: its own alone, counted from zero.
+#[derive(Default)]
+struct ClientCalls {
+    /// By the upstream's index: the client's index, or nothing for a call of the server's.
+    seen: Vec<(u32, Option<u32>)>,
+    shown: u32,
+}
+
+impl ClientCalls {
+    fn show(&mut self, delta: Delta, toolbox: &Toolbox) -> Option<EventData> {
+        match delta {
+            Delta::Text(text) => Some(EventData::TextDelta(Text { text })),
+            Delta::Reasoning(text) => Some(EventData::ReasoningDelta(Text { text })),
+            Delta::Refusal(text) => Some(EventData::RefusalDelta(Text { text })),
+            Delta::ToolCall {
+                index,
+                id,
+                name,
+                arguments,
+            } => {
+                let known = self.seen.iter().find(|(upstream, _)| *upstream == index);
+                let shown = if let Some((_, shown)) = known {
+                    *shown
+                } else {
+                    let client = name
+                        .as_deref()
+                        .is_some_and(|name| toolbox.side(name) == CallSide::Client);
+                    let shown = client.then_some(self.shown);
+                    self.shown += u32::from(client);
+                    self.seen.push((index, shown));
+                    shown
+                };
+                let index = shown?;
+                Some(EventData::ToolCallDelta(ToolCallDelta {
+                    index,
+                    id,
+                    name,
+                    arguments,
+                }))
+            }
+        }
+    }
+}

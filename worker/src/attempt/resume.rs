@@ -1,0 +1,113 @@
+//! Where an earlier attempt had come to, rebuilt from the ledger.
+
+use baton_protocol::event::ToolFinished;
+use baton_protocol::{EventData, EventId, RunLimits};
+use baton_store::{CallState, StepData, StepRecord};
+use serde::Deserialize;
+
+use crate::agent::turn_machine::Recorded;
+use crate::agent::{Call, CallSide, FinishedTurn, Transcript, TurnMachine};
+
+/// How much of a result an event shows; the ledger holds the whole.
+const SHOWN_RESULT: usize = 8 << 10;
+
+/// The machine and the transcript after the recorded steps.
+pub(super) fn rebuild(limits: RunLimits, steps: Vec<StepRecord>) -> (TurnMachine, Transcript) {
+    let mut entries = Vec::with_capacity(steps.len());
+    for (at, step) in steps.iter().enumerate() {
+        match &step.data {
+            StepData::Turn {
+                finish_reason,
+                usage,
+            } => {
+                let calls = steps[at + 1..].iter().map_while(server_call).collect();
+                entries.push(Recorded::Turn(FinishedTurn {
+                    finish_reason: *finish_reason,
+                    calls,
+                    usage: *usage,
+                }));
+            }
+            StepData::Call {
+                state: CallState::Finished { .. },
+                ..
+            } => {
+                entries.push(Recorded::CallFinished(step.step));
+            }
+            StepData::Call {
+                state: CallState::Started,
+                ..
+            } => {
+                entries.push(Recorded::CallStarted(step.step));
+            }
+            StepData::Call {
+                state: CallState::Pending,
+                ..
+            } => {}
+        }
+    }
+    let mut transcript = Transcript::default();
+    for step in steps {
+        if let Some(message) = step.message {
+            transcript.put(step.step, message);
+        }
+    }
+    (TurnMachine::resume(limits, entries), transcript)
+}
+
+/// The calls of a turn are the steps behind it, up to the next turn.
+fn server_call(step: &StepRecord) -> Option<Call> {
+    match &step.data {
+        StepData::Call {
+            call_id,
+            name,
+            arguments,
+            effect,
+            ..
+        } => Some(Call {
+            id: call_id.clone(),
+            name: name.clone(),
+            arguments: arguments.clone(),
+            side: CallSide::Server(*effect),
+        }),
+        StepData::Turn { .. } => None,
+    }
+}
+
+/// The event that follows the commit which names `last`: what a worker that died in between did
+/// not live to show.
+pub(super) fn unshown(steps: &[StepRecord], last: EventId) -> Option<(u32, EventData)> {
+    let step = steps.iter().find(|step| step.last_event_id == Some(last))?;
+    let data = match &step.data {
+        StepData::Turn { usage, .. } => EventData::Usage(*usage),
+        StepData::Call {
+            call_id,
+            name,
+            state: CallState::Finished { ok, duration_ms },
+            ..
+        } => EventData::ToolFinished(ToolFinished {
+            call_id: call_id.clone(),
+            name: name.clone(),
+            ok: *ok,
+            result: shown_result(&content_of(step)).to_owned(),
+            duration_ms: *duration_ms,
+        }),
+        StepData::Call { .. } => return None,
+    };
+    Some((step.step, data))
+}
+
+fn content_of(step: &StepRecord) -> String {
+    #[derive(Deserialize)]
+    struct Message {
+        content: String,
+    }
+    step.message
+        .as_deref()
+        .and_then(|message| serde_json::from_str::<Message>(message.get()).ok())
+        .map_or_else(String::new, |message| message.content)
+}
+
+/// As much of a tool's result as an event carries.
+pub(super) fn shown_result(content: &str) -> &str {
+    &content[..content.floor_char_boundary(SHOWN_RESULT)]
+}

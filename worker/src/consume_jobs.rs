@@ -1,0 +1,190 @@
+//! Takes as many jobs as there are free slots, and only while the ledger answers.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_nats::{Delivery, JobSource};
+use baton_protocol::Lane;
+use futures_util::FutureExt as _;
+use tokio::task::JoinSet;
+
+use crate::run_job::{JobEnd, JobRunner};
+
+/// How long the broker keeps a pull open. A drain waits for the last one, so it is short.
+const PULL_EXPIRES: Duration = Duration::from_secs(2);
+/// How soon a background job that found no slot comes again.
+const NO_SLOT: Duration = Duration::from_secs(1);
+/// How often a ledger that is away is looked for.
+const LEDGER_RECHECK: Duration = Duration::from_millis(500);
+
+/// The runs at work: each ends with its lane and what became of its job.
+type Runs = JoinSet<(Lane, JobEnd)>;
+
+/// Which slots are taken. Some are kept for interactive runs, so that these never wait behind
+/// background ones.
+struct Slots {
+    all: usize,
+    background_most: usize,
+    interactive: usize,
+    background: usize,
+}
+
+impl Slots {
+    const fn free(&self, lane: Lane) -> usize {
+        let free = self.all.saturating_sub(self.interactive + self.background);
+        match lane {
+            Lane::Interactive => free,
+            Lane::Background => {
+                let more = self.background_most.saturating_sub(self.background);
+                if more < free { more } else { free }
+            }
+        }
+    }
+
+    const fn of(&mut self, lane: Lane) -> &mut usize {
+        match lane {
+            Lane::Interactive => &mut self.interactive,
+            Lane::Background => &mut self.background,
+        }
+    }
+}
+
+/// Pulls and runs jobs until the soft stop; then hands over what is running, and returns when
+/// nothing is.
+pub(crate) async fn consume_jobs(
+    runner: Arc<JobRunner>,
+    mut interactive: JobSource,
+    mut background: JobSource,
+) {
+    let mut slots = Slots {
+        all: runner.config.slots,
+        background_most: runner.config.slots - runner.config.interactive_slots,
+        interactive: 0,
+        background: 0,
+    };
+    let mut runs: Runs = JoinSet::new();
+    let mut ledger_answers = true;
+    loop {
+        let (for_interactive, for_background) = if ledger_answers {
+            (slots.free(Lane::Interactive), slots.free(Lane::Background))
+        } else {
+            (0, 0)
+        };
+        let pulled = tokio::select! {
+            biased;
+            () = runner.shutdown.soft.cancelled() => break,
+            Some(ended) = runs.join_next() => {
+                // A task that was aborted or panicked outside the runner has no end to note.
+                if let Ok(end) = ended {
+                    ledger_answers &= note_end(end, &mut slots);
+                }
+                continue;
+            }
+            jobs = interactive.pull(for_interactive, PULL_EXPIRES) => jobs,
+            jobs = background.pull(for_background, PULL_EXPIRES) => jobs,
+            () = tokio::time::sleep(LEDGER_RECHECK), if !ledger_answers => {
+                ledger_answers = runner.store.ping().await.is_ok();
+                continue;
+            }
+        };
+        let Ok(jobs) = pulled else { break };
+        for delivery in jobs {
+            let lane = delivery.lane;
+            // Both lanes are asked with the same slots in mind. An interactive job is taken all the
+            // same; a background one can wait.
+            if lane == Lane::Background && slots.free(lane) == 0 {
+                give_back(&delivery).await;
+                continue;
+            }
+            *slots.of(lane) += 1;
+            let runner = Arc::clone(&runner);
+            runs.spawn(async move {
+                // A panic in the runner itself costs this run a failure and nobody else anything.
+                let end = AssertUnwindSafe(runner.run_job(delivery))
+                    .catch_unwind()
+                    .await;
+                (lane, end.unwrap_or(JobEnd::Panicked))
+            });
+        }
+    }
+    drain(&runner, interactive, background, runs).await;
+}
+
+/// Runs go on to the end of their step and are handed over by themselves; those that are still at
+/// work at the deadline are cut, and handed over all the same.
+async fn drain(runner: &JobRunner, interactive: JobSource, background: JobSource, mut runs: Runs) {
+    tracing::info!(runs = runs.len(), "draining");
+    let patience = PULL_EXPIRES + Duration::from_secs(1);
+    let sources = async { tokio::join!(interactive.stop(patience), background.stop(patience)) };
+    let runs_end = async {
+        let deadline = tokio::time::sleep(runner.config.drain);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                ended = runs.join_next() => match ended {
+                    Some(_) => {}
+                    None => return,
+                },
+                () = &mut deadline, if !runner.cut.is_cancelled() => {
+                    tracing::warn!(runs = runs.len(), "the drain's deadline: cutting what runs");
+                    runner.cut.cancel();
+                }
+            }
+        }
+    };
+    tokio::select! {
+        _ = async { tokio::join!(sources, runs_end) } => {}
+        () = runner.shutdown.hard.cancelled() => {}
+    }
+}
+
+/// Frees the run's slot; says whether the ledger answered.
+fn note_end((lane, end): (Lane, JobEnd), slots: &mut Slots) -> bool {
+    let taken = slots.of(lane);
+    *taken = taken.saturating_sub(1);
+    if end == JobEnd::Panicked {
+        tracing::error!("a run's task panicked; its lease runs out, and the failure counts");
+    }
+    end != JobEnd::DatabaseDown
+}
+
+async fn give_back(delivery: &Delivery) {
+    if let Err(error) = delivery.nak(Some(NO_SLOT)).await {
+        tracing::debug!(%error, "a job could not be given back and will come again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn background_runs_leave_slots_for_interactive_ones() {
+        let mut slots = Slots {
+            all: 8,
+            background_most: 5,
+            interactive: 0,
+            background: 0,
+        };
+        assert_eq!(
+            (slots.free(Lane::Interactive), slots.free(Lane::Background)),
+            (8, 5)
+        );
+        *slots.of(Lane::Background) = 5;
+        assert_eq!(
+            (slots.free(Lane::Interactive), slots.free(Lane::Background)),
+            (3, 0)
+        );
+        *slots.of(Lane::Interactive) = 3;
+        assert_eq!(
+            (slots.free(Lane::Interactive), slots.free(Lane::Background)),
+            (0, 0)
+        );
+        *slots.of(Lane::Background) = 0;
+        assert_eq!(
+            (slots.free(Lane::Interactive), slots.free(Lane::Background)),
+            (5, 5)
+        );
+    }
+}

@@ -1,0 +1,56 @@
+//! How long a worker may believe that a run is its own.
+
+use std::time::{Duration, Instant};
+
+/// A lease as its holder sees it. The ledger's clock decides; the holder counts from *sending* the
+/// claim or the renewal that was confirmed, so that it always gives up before the ledger does.
+#[derive(Debug, Clone, Copy)]
+pub struct Lease {
+    length: Duration,
+    sent: Instant,
+}
+
+impl Lease {
+    /// A lease granted to a claim that was sent at `sent`.
+    pub const fn granted(sent: Instant, length: Duration) -> Self {
+        Self { length, sent }
+    }
+
+    /// A renewal that was sent at `sent` has been confirmed.
+    #[must_use]
+    pub const fn renewed(self, sent: Instant) -> Self {
+        Self { sent, ..self }
+    }
+
+    /// When the grant or the last confirmed renewal was asked for.
+    pub const fn sent(&self) -> Instant {
+        self.sent
+    }
+
+    /// When the holder must have stopped: before its next side effect, a tenth of the lease early,
+    /// for what is already on its way.
+    pub fn give_up_at(&self) -> Instant {
+        self.sent + self.length.saturating_sub(self.length / 10)
+    }
+
+    /// Whether the holder may still act.
+    pub fn holds(&self, now: Instant) -> bool {
+        now < self.give_up_at()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_counts_from_sending_and_gives_up_first() {
+        let sent = Instant::now();
+        let lease = Lease::granted(sent, Duration::from_secs(20));
+        assert!(lease.holds(sent + Duration::from_secs(17)));
+        assert!(!lease.holds(sent + Duration::from_secs(18)));
+        let lease = lease.renewed(sent + Duration::from_secs(5));
+        assert!(lease.holds(sent + Duration::from_secs(22)));
+        assert!(!lease.holds(sent + Duration::from_secs(25)));
+    }
+}

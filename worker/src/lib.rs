@@ -1,0 +1,105 @@
+//! The worker: takes jobs, runs agents, streams their events.
+//!
+//! ```text
+//! consume_jobs ──► run_job ──► attempt ──┬─► agent    what comes next (pure)
+//!                    │                   ├─► model    the upstream
+//!                    │                   ├─► tools    the server's tools
+//!                    └─► keep_lease      └─► publish_events ──► the run's log
+//! ```
+//!
+//! A run is claimed by one worker at a time, under a lease by the ledger's clock. Whatever the
+//! worker writes is guarded by the attempt: the ledger checks each commit, the log each append.
+
+pub mod agent;
+mod attempt;
+mod consume_jobs;
+mod keep_lease;
+pub mod lease;
+mod metrics;
+pub mod model;
+mod nudges;
+mod publish_events;
+mod run_job;
+mod terminal_event;
+pub mod tools;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use baton_nats::{Bus, JobSource, Nudge};
+use baton_protocol::{Lane, WorkerId};
+use baton_service::{Config, Readiness, SharedClock, Shutdown};
+use baton_store::Store;
+use tokio_util::sync::CancellationToken;
+
+use crate::consume_jobs::consume_jobs;
+use crate::model::ModelClient;
+use crate::nudges::Nudges;
+use crate::run_job::JobRunner;
+use crate::tools::ToolRegistry;
+
+/// What a worker is made of.
+pub struct WorkerDeps {
+    /// Everything configured.
+    pub config: Config,
+    /// The ledger.
+    pub store: Store,
+    /// The broker.
+    pub bus: Bus,
+    /// The time.
+    pub clock: SharedClock,
+    /// When to stop.
+    pub shutdown: Shutdown,
+    /// Told when jobs are taken.
+    pub readiness: Readiness,
+}
+
+/// Works until the soft stop, then hands over what is under way, and returns when nothing is.
+pub async fn run(deps: WorkerDeps) -> anyhow::Result<()> {
+    let WorkerDeps {
+        config,
+        store,
+        bus,
+        clock,
+        shutdown,
+        readiness,
+    } = deps;
+    let started = readiness.part("jobs");
+    metrics::describe(config.worker.slots);
+    let worker = WorkerId::new(clock.now());
+    let nudges = Nudges::default();
+    let runner = Arc::new(JobRunner {
+        worker,
+        model: ModelClient::new(&config.llm).context("the upstream cannot be used")?,
+        tools: ToolRegistry::new(&config).context("the tools cannot be used")?,
+        store,
+        bus: bus.clone(),
+        clock,
+        config: config.worker,
+        shutdown,
+        cut: CancellationToken::new(),
+        nudges: nudges.clone(),
+    });
+    let mut told = bus
+        .worker_nudges(worker)
+        .await
+        .context("no control messages")?;
+    let interactive = JobSource::open(&bus, Lane::Interactive)
+        .await
+        .context("no jobs")?;
+    let background = JobSource::open(&bus, Lane::Background)
+        .await
+        .context("no jobs")?;
+    started.ready();
+    tracing::info!(worker.id = %worker, "taking jobs");
+    let listen = async {
+        while let Some(Nudge::Cancel { run, .. }) = told.next().await {
+            nudges.wake(run);
+        }
+        std::future::pending::<()>().await
+    };
+    tokio::select! {
+        () = consume_jobs(runner, interactive, background) => Ok(()),
+        () = listen => Ok(()),
+    }
+}

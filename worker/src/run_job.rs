@@ -1,0 +1,231 @@
+//! One job: claim the run, work, and settle the message by what the ledger says.
+//!
+//! The message is only a nudge. Whether there is anything to do, who may do it and whether it is
+//! done is decided by the ledger; the message is acknowledged when the ledger says that no further
+//! delivery is needed, and by nobody who does not hold the run or know that it has ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_nats::{Bus, Delivery};
+use baton_protocol::{ClaimToken, Job, RunId, RunSpec, WorkerId};
+use baton_service::{Clock, Shutdown, config::WorkerConfig};
+use baton_store::{Claim, ClaimOutcome, ClaimedRun, Store, StoreError};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::attempt::{Attempt, Ending};
+use crate::keep_lease::KeepLease;
+use crate::lease::Lease;
+use crate::metrics;
+use crate::model::ModelClient;
+use crate::nudges::Nudges;
+use crate::terminal_event::ensure_terminal_event;
+use crate::tools::ToolRegistry;
+
+/// How long a delivery waits when the database could not be asked about it.
+const DATABASE_RETRY: Duration = Duration::from_secs(1);
+
+/// How long a run that this version cannot read waits for a worker that can.
+const UNREADABLE_RETRY: Duration = Duration::from_secs(5);
+
+/// Everything that a run needs, shared by all runs of a worker.
+pub(crate) struct JobRunner {
+    /// This process.
+    pub(crate) worker: WorkerId,
+    /// The ledger.
+    pub(crate) store: Store,
+    /// The broker.
+    pub(crate) bus: Bus,
+    /// The time.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The upstream.
+    pub(crate) model: ModelClient,
+    /// The server-side tools.
+    pub(crate) tools: ToolRegistry,
+    /// Limits and times.
+    pub(crate) config: WorkerConfig,
+    /// When to stop.
+    pub(crate) shutdown: Shutdown,
+    /// Cancelled when the drain's deadline has come.
+    pub(crate) cut: CancellationToken,
+    /// Wakes the run that a control message is about.
+    pub(crate) nudges: Nudges,
+}
+
+/// What the puller must know of a job that has been dealt with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JobEnd {
+    /// The ledger was asked, and the message was settled.
+    Settled,
+    /// The ledger did not answer: pull nothing until it does.
+    DatabaseDown,
+    /// The runner itself failed.
+    Panicked,
+}
+
+impl JobRunner {
+    /// Deals with one delivery. Never fails: what goes wrong is recorded with the run, or the
+    /// message is left to be delivered again.
+    pub(crate) async fn run_job(&self, delivery: Delivery) -> JobEnd {
+        let run = match &delivery.job {
+            Ok(Job::Run { run_id }) => *run_id,
+            Ok(Job::Submit { .. }) => {
+                return self
+                    .quarantine(&delivery, "jobs of kind `submit` are not taken yet")
+                    .await;
+            }
+            Err(bad) => {
+                let reason = bad.reason.clone();
+                return self.quarantine(&delivery, &reason).await;
+            }
+        };
+        let span = tracing::info_span!(
+            "run",
+            tenant.id = %delivery.tenant,
+            run.id = %run,
+            request.id = delivery.headers.request_id.as_deref().unwrap_or_default(),
+        );
+        self.claim_and_work(&delivery, run).instrument(span).await
+    }
+
+    async fn claim_and_work(&self, delivery: &Delivery, run: RunId) -> JobEnd {
+        let claim = Claim {
+            tenant: delivery.tenant,
+            run,
+            worker: self.worker,
+            token: ClaimToken::from_random(rand::random()),
+            lease: self.config.lease,
+            job_seq: delivery.stream_seq,
+            max_failures: self.config.max_failures,
+        };
+        let sent = self.clock.monotonic();
+        match self.claim(&claim).await {
+            Ok(ClaimOutcome::Claimed(claimed)) => {
+                let lease = Lease::granted(sent, self.config.lease);
+                self.work(delivery, *claimed, lease).await
+            }
+            // A job of Baton's own names a row: without one there is nothing left to do.
+            Ok(ClaimOutcome::Gone) => settled(delivery.ack().await),
+            Ok(ClaimOutcome::Ended(ended)) => {
+                if ended.newly {
+                    metrics::run_ended(&ended.outcome);
+                }
+                match ensure_terminal_event(
+                    &self.bus,
+                    &self.store,
+                    &*self.clock,
+                    delivery.tenant,
+                    run,
+                    &ended,
+                )
+                .await
+                {
+                    Ok(()) => settled(delivery.ack().await),
+                    Err(error) => {
+                        tracing::warn!(%error, "the terminal event is not stored yet");
+                        settled(delivery.nak(Some(DATABASE_RETRY)).await)
+                    }
+                }
+            }
+            Ok(ClaimOutcome::Leased {
+                remaining,
+                same_job: true,
+            }) => {
+                let wait = remaining + Duration::from_secs(1);
+                settled(delivery.nak(Some(wait)).await)
+            }
+            // A stray copy: the holder has a message of its own. Or the run waits for its thread:
+            // whoever ends the active run publishes it.
+            Ok(
+                ClaimOutcome::Leased {
+                    same_job: false, ..
+                }
+                | ClaimOutcome::Waiting,
+            ) => settled(delivery.ack().await),
+            Err(error) => {
+                tracing::warn!(%error, "the claim could not be made; the job will come again");
+                let _ = delivery.nak(Some(DATABASE_RETRY)).await;
+                JobEnd::DatabaseDown
+            }
+        }
+    }
+
+    /// Claims, once more with the same token if the first answer was lost: the ledger then tells
+    /// what became of it.
+    async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
+        match self.store.system().claim_run(claim).await {
+            Err(error) if error.is_transient() => self.store.system().claim_run(claim).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn work(&self, delivery: &Delivery, claimed: ClaimedRun, lease: Lease) -> JobEnd {
+        let fence = claimed.fence;
+        let spec: RunSpec = match serde_json::from_str(&claimed.spec_json) {
+            Ok(spec) => spec,
+            // Written by a newer version: a newer worker can read it.
+            Err(error) => {
+                tracing::error!(%error, "the run's stored form is not readable by this version");
+                let last = claimed.last_event_id;
+                return match self.store.system().hand_over(&fence, last).await {
+                    Ok(()) => settled(delivery.nak(Some(UNREADABLE_RETRY)).await),
+                    Err(_) => JobEnd::Settled,
+                };
+            }
+        };
+        let waited = (claimed.started_at - claimed.queued_at)
+            .to_std()
+            .unwrap_or_default();
+        metrics::run_claimed(fence.attempt, waited);
+        let _active = metrics::ActiveRun::begin();
+        let nudge = self.nudges.listen(fence.run);
+        let keeper = KeepLease {
+            store: &self.store,
+            bus: &self.bus,
+            clock: &*self.clock,
+            cut: &self.cut,
+            config: &self.config,
+            delivery,
+            fence,
+            lease,
+            nudge: &nudge,
+        };
+        let created_at = claimed.created_at;
+        match Attempt::run(self, claimed, spec, keeper, &delivery.headers).await {
+            Ending::Ended => {
+                metrics::run_duration((self.clock.now() - created_at).to_std().unwrap_or_default());
+                settled(delivery.ack().await)
+            }
+            Ending::HandedOver => {
+                metrics::run_handed_over();
+                settled(delivery.nak_confirmed(None).await)
+            }
+            // Not ours any more: whoever holds the run settles the message.
+            Ending::Lost => {
+                metrics::lease_lost();
+                JobEnd::Settled
+            }
+        }
+    }
+
+    async fn quarantine(&self, delivery: &Delivery, reason: &str) -> JobEnd {
+        tracing::warn!(tenant.id = %delivery.tenant, reason, "a job was quarantined");
+        metrics::job_quarantined();
+        match self.bus.quarantine(delivery, reason).await {
+            Ok(_) => settled(delivery.term(reason).await),
+            Err(error) => {
+                tracing::warn!(%error, "the quarantined job could not be kept yet");
+                settled(delivery.nak(Some(DATABASE_RETRY)).await)
+            }
+        }
+    }
+}
+
+/// A settlement that did not reach the broker only means that the message comes again.
+fn settled<E: std::fmt::Display>(result: Result<(), E>) -> JobEnd {
+    if let Err(error) = result {
+        tracing::debug!(%error, "a message could not be settled and will come again");
+    }
+    JobEnd::Settled
+}

@@ -1,0 +1,127 @@
+//! Whoever finds a run ended makes sure that its followers are told.
+//!
+//! The ledger ends a run first and the event follows; a worker may die between the two, and a run
+//! ended from outside (cancelled while queued, given up after too many failures) has no worker at
+//! all. The event is rebuilt from the row.
+
+use baton_nats::{AppendError, Bus, ReadError, StreamSeq};
+use baton_protocol::event::{AttemptReset, RunCancelled, RunCompleted, RunFailed};
+use baton_protocol::{Event, EventData, EventId, Outcome, RunId, TenantId, Usage};
+use baton_service::Clock;
+use baton_store::{EndedRun, Store, StoreError};
+use bytes::Bytes;
+
+/// Why the event is not known to be stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TerminalEventError {
+    /// The log's tip could not be read.
+    #[error("the log's tip cannot be read")]
+    Tip(#[source] ReadError),
+    /// The ledger could not be asked for the last recorded step.
+    #[error("the last recorded step cannot be read")]
+    Ledger(#[source] StoreError),
+    /// The event was not stored, or it is not known whether it was.
+    #[error("the event cannot be stored")]
+    Append(#[source] AppendError),
+}
+
+/// The event that ends a run's log.
+pub(crate) fn terminal_event(outcome: &Outcome, usage: Usage) -> EventData {
+    match outcome {
+        Outcome::Completed(finish_reason) => EventData::RunCompleted(RunCompleted {
+            finish_reason: *finish_reason,
+            usage,
+        }),
+        Outcome::Failed(error) => EventData::RunFailed(RunFailed {
+            error: error.clone(),
+        }),
+        Outcome::Cancelled(reason) => EventData::RunCancelled(RunCancelled {
+            reason: reason.clone(),
+            usage,
+        }),
+    }
+}
+
+/// Appends the run's terminal event unless it is there. Safe to do by several at once: the log
+/// takes the first.
+pub(crate) async fn ensure_terminal_event(
+    bus: &Bus,
+    store: &Store,
+    clock: &dyn Clock,
+    tenant: TenantId,
+    run: RunId,
+    ended: &EndedRun,
+) -> Result<(), TerminalEventError> {
+    // Ended from outside behind earlier attempts: what no step recorded is withdrawn first.
+    let reset_to = if ended.attempt > 1 && ended.last_event_id.n() == 2 {
+        let last = store.system().last_recorded_event(tenant, run).await;
+        Some(last.map_err(TerminalEventError::Ledger)?)
+    } else {
+        None
+    };
+    loop {
+        let tip = bus
+            .event_tip(tenant, run)
+            .await
+            .map_err(TerminalEventError::Tip)?;
+        let (position, last) = tip.map_or((StreamSeq::NONE, None), |tip| {
+            let last = Event::lines(&tip.payload)
+                .next_back()
+                .and_then(|line| Event::decode(line).ok());
+            (tip.seq, last)
+        });
+        if last
+            .as_ref()
+            .is_some_and(|last| last.id >= ended.last_event_id)
+        {
+            return Ok(());
+        }
+        let payload = rebuild(run, ended, last.as_ref(), reset_to, clock);
+        match bus.append_events(tenant, run, position, payload).await {
+            Ok(_) => return Ok(()),
+            // Somebody else was faster: look again.
+            Err(AppendError::WrongLast) => {}
+            Err(error) => return Err(TerminalEventError::Append(error)),
+        }
+    }
+}
+
+fn rebuild(
+    run: RunId,
+    ended: &EndedRun,
+    tip: Option<&Event>,
+    reset_to: Option<EventId>,
+    clock: &dyn Clock,
+) -> Bytes {
+    let last = ended.last_event_id;
+    let at = clock.now();
+    let step = tip.map_or(0, |tip| tip.step);
+    let mut prev = tip.map_or(EventId::ORIGIN, |tip| tip.id);
+    let mut out = Vec::with_capacity(512);
+    let mut write = |id: EventId, data: EventData| {
+        Event {
+            id,
+            prev,
+            run_id: run,
+            step,
+            at,
+            data,
+        }
+        .encode_into(&mut out);
+        prev = id;
+    };
+    if let Some(resume_after) = reset_to
+        && tip.is_none_or(|tip| tip.id.attempt() < last.attempt())
+    {
+        let reset = AttemptReset {
+            resume_after,
+            continues: false,
+        };
+        write(
+            EventId::new(last.attempt(), 1),
+            EventData::AttemptReset(reset),
+        );
+    }
+    write(last, terminal_event(&ended.outcome, ended.usage));
+    Bytes::from(out)
+}
