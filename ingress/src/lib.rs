@@ -1,1 +1,229 @@
-//! Placeholder: written in the next commit.
+//! The ingress: HTTP in, a job out; events in, server-sent events out.
+//!
+//! ```text
+//! auth ──► body ──► submission (admission: one commit, one publish) ──► relay ──► frames ──► client
+//! ```
+//!
+//! An ingress holds nothing that another could not take over: runs are rows, events are stored, and
+//! any ingress can follow any run from any event. Which is why it cancels nothing when it stops.
+//!
+//! To add an endpoint: a file with its handler, its errors and its tests; its scope in the
+//! signature ([`auth`]); its line in [`router`]. The description in `/openapi.json` follows from
+//! the handler.
+
+mod attachments;
+mod auth;
+mod body;
+mod cancel_run;
+mod chat_completions;
+mod error;
+mod ledger;
+pub mod metrics;
+mod models;
+mod openapi;
+mod relay;
+mod runs;
+mod sse;
+mod state;
+mod submission;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::routing::get;
+use axum::{Router, middleware};
+use baton_admission::resolve::BUILT_IN_TOOLS;
+use baton_admission::{Admission, BuiltInAgent, Policy};
+use baton_nats::Bus;
+use baton_service::{Config, Limits, Readiness, SharedClock, Shutdown, request_id};
+use baton_store::Store;
+use http::HeaderValue;
+use http::header::X_CONTENT_TYPE_OPTIONS;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
+
+pub use auth::SCOPES;
+
+use crate::attachments::Attachments;
+use crate::auth::KeyRing;
+use crate::cancel_run::Canceller;
+use crate::models::ModelCatalog;
+use crate::openapi::ApiDescription;
+use crate::state::{AppState, Inner, Stopping};
+
+/// How long before the accept loop cuts connections the last streams are told that it will.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long work for clients that have gone may take after the last connection.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What an ingress is made of.
+pub struct IngressDeps {
+    /// The configuration.
+    pub config: Config,
+    /// The ledger.
+    pub store: Store,
+    /// The broker.
+    pub bus: Bus,
+    /// The time.
+    pub clock: SharedClock,
+    /// When to stop.
+    pub shutdown: Shutdown,
+    /// Whether traffic is wanted.
+    pub readiness: Readiness,
+}
+
+/// Serves until the soft stop and through the drain.
+pub async fn run(deps: IngressDeps, listener: TcpListener) -> anyhow::Result<()> {
+    let limits = Limits::of(&deps.config.http);
+    let readiness = deps.readiness.clone();
+    let serving = readiness.part("http");
+    // Its own tracker: in a process with other roles, each waits for its own tasks.
+    let shutdown = deps.shutdown.child();
+    let state = state(deps, shutdown.clone())?;
+    let stopping = state.stopping.clone();
+    shutdown
+        .tracker
+        .spawn(stop_streams(shutdown.clone(), stopping, readiness, limits));
+    let router = router(state);
+    serving.ready();
+    tracing::info!(address = %listener.local_addr()?, "serving");
+    let report = baton_service::serve(listener, router, limits, &shutdown).await;
+    tracing::info!(
+        accepted = report.accepted,
+        cut = report.cut,
+        "no more connections"
+    );
+    // The accept loop may have returned before the last moment of its drain: every stream has gone.
+    shutdown.stop_hard();
+    shutdown.tracker.close();
+    if tokio::time::timeout(FAREWELL, shutdown.tracker.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!("some cancels for clients that had gone were not finished");
+    }
+    Ok(())
+}
+
+/// Ends streams at their moments of a soft stop, all at once at a hard one.
+async fn stop_streams(
+    shutdown: Shutdown,
+    stopping: Stopping,
+    readiness: Readiness,
+    limits: Limits,
+) {
+    let hard = shutdown.hard.clone();
+    let soft = async {
+        shutdown.soft.cancelled().await;
+        readiness.drain();
+        // A client that resumed sooner might come back to this very server.
+        tokio::time::sleep(limits.lame_duck).await;
+        stopping.native.cancel();
+        tokio::time::sleep(
+            limits
+                .drain
+                .saturating_sub(LAST_WORDS.min(limits.drain / 4)),
+        )
+        .await;
+    };
+    tokio::select! {
+        () = hard.cancelled() => readiness.drain(),
+        () = soft => {}
+    }
+    stopping.native.cancel();
+    stopping.all.cancel();
+}
+
+/// The state of an ingress; must be made within the runtime.
+fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
+    metrics::describe();
+    let IngressDeps {
+        config,
+        store,
+        bus,
+        clock,
+        shutdown: _,
+        readiness: _,
+    } = deps;
+    let server_tools = BUILT_IN_TOOLS
+        .iter()
+        .map(ToString::to_string)
+        .chain(config.tools.http.iter().map(|tool| tool.name.clone()))
+        .collect();
+    let agents = BuiltInAgent {
+        default_model: config.llm.default_model.clone(),
+        server_tools,
+        max_turns: config.worker.max_turns,
+    };
+    let at_most = |limit: u64| u32::try_from(limit).unwrap_or(u32::MAX);
+    let policy = Policy {
+        tenant: at_most(config.limits.queued_per_tenant),
+        system: at_most(config.limits.queued_total),
+    };
+    let canceller = Canceller {
+        store: store.clone(),
+        bus: bus.clone(),
+        clock: Arc::clone(&clock),
+    };
+    let stopping = Stopping {
+        native: CancellationToken::new(),
+        all: CancellationToken::new(),
+    };
+    let attachments = Attachments::new(
+        shutdown.tracker.clone(),
+        stopping.all.clone(),
+        canceller.clone().on_disconnect(),
+    );
+    Ok(AppState::new(Inner {
+        admission: Admission::new(store.clone(), bus.clone(), Arc::new(agents), policy),
+        keys: KeyRing::new(store.clone()),
+        models: ModelCatalog::new(&config.llm)?,
+        attachments,
+        canceller,
+        stopping,
+        body_limit: config.http.body_limit.as_u64(),
+        heartbeat: config.http.heartbeat,
+        store,
+        bus,
+        clock,
+        shutdown,
+    }))
+}
+
+/// The API's description, as served at `/openapi.json`.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    api().split_for_parts().1
+}
+
+fn api() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(ApiDescription::openapi())
+        .routes(routes!(chat_completions::chat_completions))
+        .routes(routes!(models::list_models))
+        .routes(routes!(models::read_model))
+        .route(
+            "/v1/models/{owner}/{*name}",
+            get(models::read_model_of_owner),
+        )
+        .merge(runs::router())
+}
+
+fn router(state: AppState) -> Router {
+    let (api, description) = api().split_for_parts();
+    let docs = SwaggerUi::new("/docs").url("/openapi.json", description);
+    let router = api
+        .with_state(state)
+        .merge(Router::from(docs))
+        .layer(CatchPanicLayer::new())
+        .layer(middleware::from_fn(error::shape_errors))
+        .layer(SetResponseHeaderLayer::if_not_present(
+            X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ));
+    request_id::instrument(router)
+}

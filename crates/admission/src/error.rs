@@ -1,0 +1,70 @@
+//! Why a submission is refused.
+
+use baton_store::StoreError;
+
+/// A request that cannot be executed as it is written: repeating it changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Invalid {
+    /// A stable word, such as `invalid_messages`.
+    pub code: &'static str,
+    /// The field at fault, if it is one field.
+    pub param: Option<String>,
+    /// One sentence that says what to write instead.
+    pub message: String,
+}
+
+impl Invalid {
+    /// A field is wrong.
+    pub fn field(code: &'static str, param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            param: Some(param.into()),
+            message: message.into(),
+        }
+    }
+
+    /// The body as a whole is wrong.
+    pub fn body(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            param: None,
+            message: message.into(),
+        }
+    }
+}
+
+/// Why a run was not accepted. Nothing was written, unless it says otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The request is wrong.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// No agent has this name.
+    #[error("there is no agent `{0}`")]
+    UnknownAgent(String),
+    /// The key's list of models does not hold this one.
+    #[error("this API key may not use the model `{0}`")]
+    ModelNotAllowed(String),
+    /// The tenant has as many queued runs as it may.
+    #[error("this tenant already has {limit} queued runs, as many as it may: try again later")]
+    TenantQueueFull {
+        /// How many.
+        limit: u32,
+    },
+    /// All tenants together have as many queued runs as fit.
+    #[error("the system is full: try again later")]
+    SystemQueueFull,
+    /// The idempotency key was used with another request.
+    #[error("this Idempotency-Key was used with a different request: use a fresh key for it")]
+    KeyReused,
+    /// The broker is known to be away.
+    #[error("the message broker cannot be reached: try again later")]
+    BrokerDown,
+    /// The ledger could not be written; whether it was is unknown only if its answer was lost.
+    #[error("the ledger cannot be reached: try again later")]
+    Store(#[from] StoreError),
+    /// The resolved request could not be written as JSON.
+    #[error("the request cannot be stored")]
+    Encode(#[source] serde_json::Error),
+}

@@ -1,0 +1,22 @@
+//! Submitting a run: the same for HTTP, for jobs from the bus and for schedules.
+//!
+//! ```text
+//! body ──► request (chat | native) ──► resolve ──► RunSpec ──► accept (one commit) ──► publish
+//! ```
+//!
+//! [`request`] reads a body and says what is wrong with it; [`resolve`] finds the agent and what it
+//! may use, under the caller's [`Grant`]; [`Admission`] writes the row and publishes the job. A
+//! committed row is acceptance: nothing that the broker says afterwards takes it back.
+
+pub mod api_key;
+mod error;
+mod json;
+pub mod request;
+pub mod resolve;
+mod submit;
+
+pub use error::{Invalid, SubmitError};
+pub use json::{MAX_JSON_DEPTH, check_depth};
+pub use request::SubmitRequest;
+pub use resolve::{Agent, AgentSource, BuiltInAgent, Grant};
+pub use submit::{Acceptance, Accepted, Admission, Policy, PublishOutcome, Submission};

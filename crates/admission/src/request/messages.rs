@@ -1,0 +1,171 @@
+//! Checks of the parts that both doors share. They look at form alone: what a model can read is
+//! for the upstream to say.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::error::Invalid;
+
+/// Tools that one request may bring.
+const MAX_TOOLS: usize = 128;
+/// Bytes of metadata, written as JSON.
+const MAX_METADATA_BYTES: usize = 16 * 1024;
+
+const ROLES: [&str; 6] = [
+    "system",
+    "developer",
+    "user",
+    "assistant",
+    "tool",
+    "function",
+];
+
+#[derive(Deserialize)]
+struct MessageHead<'a> {
+    #[serde(borrow, default)]
+    role: Option<std::borrow::Cow<'a, str>>,
+}
+
+/// A non-empty array of objects with a known `role`.
+pub(super) fn check_messages(messages: &RawValue) -> Result<(), Invalid> {
+    let code = "invalid_messages";
+    let heads: Vec<MessageHead<'_>> = serde_json::from_str(messages.get()).map_err(|_| {
+        Invalid::field(
+            code,
+            "messages",
+            "`messages` must be an array of objects such as {\"role\":\"user\",\"content\":\"…\"}",
+        )
+    })?;
+    if heads.is_empty() {
+        return Err(Invalid::field(
+            code,
+            "messages",
+            "`messages` must hold at least one message",
+        ));
+    }
+    for (index, head) in heads.iter().enumerate() {
+        let param = || format!("messages[{index}].role");
+        match head.role.as_deref() {
+            Some(role) if ROLES.contains(&role) => {}
+            Some(_) => {
+                let message = format!(
+                    "`messages[{index}].role` must be one of {}",
+                    ROLES.join(", ")
+                );
+                return Err(Invalid::field(code, param(), message));
+            }
+            None => {
+                let message = format!("`messages[{index}].role` is missing");
+                return Err(Invalid::field(code, param(), message));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Tool<'a> {
+    #[serde(rename = "type", borrow, default)]
+    kind: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow, default)]
+    function: Option<Function<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Function<'a> {
+    #[serde(borrow, default)]
+    name: Option<std::borrow::Cow<'a, str>>,
+}
+
+/// An array of OpenAI tool objects; answers the functions' names.
+pub(super) fn tool_names(tools: &RawValue) -> Result<Vec<String>, Invalid> {
+    let code = "invalid_tools";
+    let tools: Vec<Tool<'_>> = serde_json::from_str(tools.get()).map_err(|_| {
+        Invalid::field(
+            code,
+            "tools",
+            "`tools` must be an array of objects such as {\"type\":\"function\",\"function\":{…}}",
+        )
+    })?;
+    if tools.len() > MAX_TOOLS {
+        let message = format!(
+            "`tools` holds {} tools; {MAX_TOOLS} are allowed",
+            tools.len()
+        );
+        return Err(Invalid::field(code, "tools", message));
+    }
+    let mut names: Vec<String> = Vec::with_capacity(tools.len());
+    for (index, tool) in tools.into_iter().enumerate() {
+        if tool.kind.is_none() {
+            let message = format!("`tools[{index}].type` is missing: write \"function\"");
+            return Err(Invalid::field(
+                code,
+                format!("tools[{index}].type"),
+                message,
+            ));
+        }
+        // Tools of other types are the upstream's own; they have no name to clash with.
+        if tool.kind.as_deref() != Some("function") {
+            continue;
+        }
+        let name = tool.function.and_then(|function| function.name);
+        let Some(name) = name.filter(|name| valid_name(name)) else {
+            let message = format!(
+                "`tools[{index}].function.name` must be 1 to 64 letters, digits, `_` or `-`"
+            );
+            return Err(Invalid::field(
+                code,
+                format!("tools[{index}].function.name"),
+                message,
+            ));
+        };
+        if names.iter().any(|known| *known == name) {
+            let message = format!("two of `tools` are named `{name}`");
+            return Err(Invalid::field(
+                code,
+                format!("tools[{index}].function.name"),
+                message,
+            ));
+        }
+        names.push(name.into_owned());
+    }
+    Ok(names)
+}
+
+fn valid_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+/// An object, and not too large.
+pub(super) fn metadata(value: Value) -> Result<Option<Map<String, Value>>, Invalid> {
+    let code = "invalid_metadata";
+    let object = match value {
+        Value::Null => return Ok(None),
+        Value::Object(object) => object,
+        _ => {
+            return Err(Invalid::field(
+                code,
+                "metadata",
+                "`metadata` must be an object",
+            ));
+        }
+    };
+    let size = serde_json::to_vec(&object).map_or(usize::MAX, |json| json.len());
+    if size > MAX_METADATA_BYTES {
+        let message = format!("`metadata` may hold at most {MAX_METADATA_BYTES} bytes of JSON");
+        return Err(Invalid::field(code, "metadata", message));
+    }
+    Ok(Some(object))
+}
+
+/// Serde's words about a body that does not parse.
+pub(super) fn malformed(error: &serde_json::Error) -> Invalid {
+    Invalid::body(
+        "invalid_json",
+        format!("the body is not the JSON object expected: {error}"),
+    )
+}

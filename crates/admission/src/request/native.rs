@@ -1,0 +1,220 @@
+//! The body of `POST /v1/runs`. Fields that Baton does not know are refused; `params` travels.
+
+use baton_protocol::Lane;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::SubmitRequest;
+use super::messages::{check_messages, malformed, metadata, tool_names};
+use crate::error::Invalid;
+use crate::json::check_depth;
+
+/// A request for a run. `agent` or `model`, and `messages` or `input`, must be there.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"model": "gpt-4o-mini", "input": "What is 15% of 847?"}))]
+pub struct NativeRequest {
+    /// The agent to run.
+    #[serde(default)]
+    pub agent: Option<String>,
+    /// The model to ask, or an agent's name.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// The conversation so far: OpenAI chat messages.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<Object>>)]
+    pub messages: Option<Box<RawValue>>,
+    /// In place of `messages`: the text of one user message.
+    #[serde(default)]
+    pub input: Option<String>,
+    /// The caller's own tools, as OpenAI tool objects. A call of one ends the run with the finish
+    /// reason `tool_calls`.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<Object>>)]
+    pub tools: Option<Box<RawValue>>,
+    /// Anything else for the upstream, such as `temperature`.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    pub params: Option<Map<String, Value>>,
+    /// Kept with the run and returned with it; at most 16 KiB.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Value>,
+    /// `interactive` unless said.
+    #[serde(default)]
+    pub lane: Option<Lane>,
+    /// A stored conversation; this server has none yet.
+    #[serde(default)]
+    pub thread_id: Option<String>,
+    /// Model turns at most.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    pub max_turns: Option<u32>,
+    /// Tokens over all turns at most.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    pub max_total_tokens: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct UserMessage<'a> {
+    role: &'static str,
+    content: &'a str,
+}
+
+/// Fields of the request itself, which `params` may not set behind its back.
+const RESERVED: [&str; 8] = [
+    "model",
+    "messages",
+    "tools",
+    "stream",
+    "stream_options",
+    "n",
+    "functions",
+    "function_call",
+];
+
+impl SubmitRequest {
+    /// Reads the body of `POST /v1/runs`, or the `request` of a submitted job.
+    pub fn parse_native(body: &[u8]) -> Result<Self, Invalid> {
+        check_depth(body)?;
+        let body: NativeRequest =
+            serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+        Self::from_native(body)
+    }
+
+    fn from_native(body: NativeRequest) -> Result<Self, Invalid> {
+        if body.thread_id.is_some() {
+            return Err(Invalid::field(
+                "threads_unavailable",
+                "thread_id",
+                "this server keeps no threads yet: leave `thread_id` out and send the whole \
+                 conversation in `messages`",
+            ));
+        }
+        if body.model.as_deref().is_none_or(str::is_empty) && body.agent.is_none() {
+            let message = "`model` or `agent` is missing: one of them must be named";
+            return Err(Invalid::field("missing_model", "model", message));
+        }
+        let messages = match (body.messages, body.input) {
+            (Some(messages), None) => messages,
+            (None, Some(input)) => {
+                let message = [UserMessage {
+                    role: "user",
+                    content: &input,
+                }];
+                serde_json::value::to_raw_value(&message).map_err(|error| malformed(&error))?
+            }
+            (Some(_), Some(_)) => {
+                let message = "`messages` and `input` exclude one another";
+                return Err(Invalid::field("invalid_messages", "input", message));
+            }
+            (None, None) => {
+                let message = "`messages` or `input` is missing";
+                return Err(Invalid::field("invalid_messages", "messages", message));
+            }
+        };
+        check_messages(&messages)?;
+        let tools = body.tools.filter(|tools| tools.get() != "null");
+        let tool_names = tools
+            .as_deref()
+            .map(tool_names)
+            .transpose()?
+            .unwrap_or_default();
+        let params = body.params.unwrap_or_default();
+        if let Some(reserved) = params.keys().find(|key| RESERVED.contains(&key.as_str())) {
+            let message = format!("`params.{reserved}` is a field of the request, not a parameter");
+            return Err(Invalid::field(
+                "invalid_params",
+                format!("params.{reserved}"),
+                message,
+            ));
+        }
+        for (name, zero) in [
+            ("max_turns", body.max_turns == Some(0)),
+            ("max_total_tokens", body.max_total_tokens == Some(0)),
+        ] {
+            if zero {
+                let message = format!("`{name}` must be at least 1");
+                return Err(Invalid::field("invalid_limit", name, message));
+            }
+        }
+        Ok(Self {
+            agent: body.agent,
+            model: body.model.filter(|model| !model.is_empty()),
+            messages,
+            tools,
+            tool_names,
+            params,
+            metadata: body.metadata.map(metadata).transpose()?.flatten(),
+            lane: body.lane.unwrap_or_default(),
+            max_turns: body.max_turns,
+            max_total_tokens: body.max_total_tokens,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(body: &str) -> Result<SubmitRequest, Invalid> {
+        SubmitRequest::parse_native(body.as_bytes())
+    }
+
+    #[test]
+    fn input_is_one_user_message() {
+        let request = parse(r#"{"model":"m","input":"say \"hi\"","params":{"seed":1}}"#).unwrap();
+        assert_eq!(
+            request.messages.get(),
+            r#"[{"role":"user","content":"say \"hi\""}]"#
+        );
+        assert_eq!(request.params["seed"], 1);
+    }
+
+    #[test]
+    fn refusals_say_which_field() {
+        for (body, code) in [
+            (r#"{"model":"m","input":"x","colour":1}"#, "invalid_json"),
+            (r#"{"input":"x"}"#, "missing_model"),
+            (r#"{"model":"m"}"#, "invalid_messages"),
+            (
+                r#"{"model":"m","input":"x","messages":[{"role":"user"}]}"#,
+                "invalid_messages",
+            ),
+            (
+                r#"{"model":"m","input":"x","thread_id":"t"}"#,
+                "threads_unavailable",
+            ),
+            (
+                r#"{"model":"m","input":"x","params":{"stream":false}}"#,
+                "invalid_params",
+            ),
+            (
+                r#"{"model":"m","input":"x","max_turns":0}"#,
+                "invalid_limit",
+            ),
+            (
+                r#"{"model":"m","input":"x","metadata":[1]}"#,
+                "invalid_metadata",
+            ),
+            (r#"{"model":"m","input":"x","lane":"fast"}"#, "invalid_json"),
+        ] {
+            assert_eq!(parse(body).unwrap_err().code, code, "{body}");
+        }
+    }
+
+    #[test]
+    fn metadata_has_a_size() {
+        let body = |size: usize| {
+            format!(
+                r#"{{"model":"m","input":"x","metadata":{{"k":"{}"}}}}"#,
+                "v".repeat(size)
+            )
+        };
+        assert!(parse(&body(1_000)).is_ok());
+        assert_eq!(parse(&body(20_000)).unwrap_err().code, "invalid_metadata");
+    }
+}

@@ -1,0 +1,250 @@
+//! From what was asked to what will be done: the agent, its model and tools, under the caller's
+//! grant. The result is a snapshot; later changes of an agent do not reach it.
+
+use baton_protocol::{AgentRef, ApiKeyId, RunLimits, RunSpec};
+
+use crate::error::{Invalid, SubmitError};
+use crate::request::SubmitRequest;
+
+/// The agent of requests that name only a model.
+pub const DEFAULT_AGENT: &str = "default";
+
+/// The server-side tools of every installation. The operator's own come on top.
+pub const BUILT_IN_TOOLS: [&str; 2] = ["calculator", "current_time"];
+
+/// What a credential may use. `None` means that there is no list: everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// The key that asks, if it is a key.
+    pub api_key: Option<ApiKeyId>,
+    /// Upstream models.
+    pub models: Option<Vec<String>>,
+    /// Server-side tools.
+    pub tools: Option<Vec<String>>,
+}
+
+impl Grant {
+    /// Whether the model is on the list, or there is none.
+    pub fn allows_model(&self, model: &str) -> bool {
+        allows(self.models.as_deref(), model)
+    }
+
+    /// Whether the tool is on the list, or there is none.
+    pub fn allows_tool(&self, tool: &str) -> bool {
+        allows(self.tools.as_deref(), tool)
+    }
+}
+
+fn allows(list: Option<&[String]>, name: &str) -> bool {
+    list.is_none_or(|list| list.iter().any(|allowed| allowed == name))
+}
+
+/// A named configuration that runs are made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    /// Its name.
+    pub name: String,
+    /// Which version of it this is.
+    pub version: u32,
+    /// Put before the messages.
+    pub instructions: Option<String>,
+    /// Its model; none: the request names one.
+    pub model: Option<String>,
+    /// The server-side tools that it offers to the model.
+    pub server_tools: Vec<String>,
+    /// Model turns at most.
+    pub max_turns: u32,
+}
+
+/// Where agents are looked up.
+pub trait AgentSource: Send + Sync {
+    /// The agent of this name, if there is one.
+    fn find(&self, name: &str) -> Option<Agent>;
+}
+
+/// The only agent of a server that keeps none: `default`, version 0, with every configured tool.
+#[derive(Debug, Clone, Default)]
+pub struct BuiltInAgent {
+    /// The model when a request names none.
+    pub default_model: Option<String>,
+    /// Every configured server-side tool.
+    pub server_tools: Vec<String>,
+    /// Model turns at most.
+    pub max_turns: u32,
+}
+
+impl AgentSource for BuiltInAgent {
+    fn find(&self, name: &str) -> Option<Agent> {
+        (name == DEFAULT_AGENT).then(|| Agent {
+            name: DEFAULT_AGENT.to_owned(),
+            version: 0,
+            instructions: None,
+            model: self.default_model.clone(),
+            server_tools: self.server_tools.clone(),
+            max_turns: self.max_turns,
+        })
+    }
+}
+
+/// Resolves a request: the agent named outright, else the agent whose name stands in `model`, else
+/// the upstream model of that name with the default agent.
+pub fn resolve(
+    request: SubmitRequest,
+    agents: &dyn AgentSource,
+    grant: &Grant,
+) -> Result<RunSpec, SubmitError> {
+    let (agent, model) = match (&request.agent, request.model) {
+        (Some(name), model) => {
+            let agent = agents
+                .find(name)
+                .ok_or_else(|| SubmitError::UnknownAgent(name.clone()))?;
+            // Clients fill in `model` because their SDK wants one; naming the agent twice is fine.
+            let model = model.filter(|model| model != name);
+            (agent, model)
+        }
+        (None, Some(model)) => {
+            if let Some(agent) = agents.find(&model) {
+                (agent, None)
+            } else {
+                let default = DEFAULT_AGENT.to_owned();
+                let agent = agents
+                    .find(&default)
+                    .ok_or(SubmitError::UnknownAgent(default))?;
+                (agent, Some(model))
+            }
+        }
+        (None, None) => {
+            let message = "`model` or `agent` is missing: one of them must be named";
+            return Err(Invalid::field("missing_model", "model", message).into());
+        }
+    };
+    let model = model.or(agent.model).ok_or_else(|| {
+        let message = format!(
+            "the agent `{}` has no model of its own and this server no default: name one in `model`",
+            agent.name
+        );
+        Invalid::field("missing_model", "model", message)
+    })?;
+    if !grant.allows_model(&model) {
+        return Err(SubmitError::ModelNotAllowed(model));
+    }
+    let mut server_tools = agent.server_tools;
+    // A tool of the caller's wins over one of the server's with the same name.
+    server_tools.retain(|tool| grant.allows_tool(tool) && !request.tool_names.contains(tool));
+    let max_turns = request.max_turns.unwrap_or(agent.max_turns);
+    if max_turns > agent.max_turns {
+        let message = format!("`max_turns` may be at most {} here", agent.max_turns);
+        return Err(Invalid::field("invalid_limit", "max_turns", message).into());
+    }
+    Ok(RunSpec {
+        v: RunSpec::VERSION,
+        agent: AgentRef {
+            name: agent.name,
+            version: agent.version,
+        },
+        model,
+        instructions: agent.instructions,
+        messages: request.messages,
+        tools: request.tools,
+        server_tools,
+        params: request.params,
+        limits: RunLimits {
+            max_turns,
+            max_total_tokens: request.max_total_tokens,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn built_in() -> BuiltInAgent {
+        BuiltInAgent {
+            default_model: Some("house".into()),
+            server_tools: vec!["calculator".into(), "current_time".into()],
+            max_turns: 10,
+        }
+    }
+
+    fn resolved(body: &str, grant: &Grant) -> Result<RunSpec, SubmitError> {
+        resolve(
+            SubmitRequest::parse_native(body.as_bytes()).unwrap(),
+            &built_in(),
+            grant,
+        )
+    }
+
+    #[test]
+    fn the_agent_is_named_or_stands_in_model_or_is_the_default() {
+        let any = Grant::default();
+        for (body, model) in [
+            (r#"{"agent":"default","input":"x"}"#, "house"),
+            (r#"{"agent":"default","model":"m","input":"x"}"#, "m"),
+            (
+                r#"{"agent":"default","model":"default","input":"x"}"#,
+                "house",
+            ),
+            (r#"{"model":"default","input":"x"}"#, "house"),
+            (r#"{"model":"m","input":"x"}"#, "m"),
+        ] {
+            let spec = resolved(body, &any).unwrap();
+            assert_eq!(spec.model, model, "{body}");
+            assert_eq!(
+                (spec.agent.name.as_str(), spec.agent.version),
+                ("default", 0),
+                "{body}"
+            );
+            assert_eq!(spec.server_tools, ["calculator", "current_time"], "{body}");
+        }
+        let unknown = resolved(r#"{"agent":"nobody","input":"x"}"#, &any).unwrap_err();
+        assert!(matches!(unknown, SubmitError::UnknownAgent(name) if name == "nobody"));
+    }
+
+    #[test]
+    fn a_grant_limits_models_and_tools() {
+        let grant = Grant {
+            models: Some(vec!["m".into()]),
+            tools: Some(vec!["calculator".into()]),
+            ..Grant::default()
+        };
+        let spec = resolved(r#"{"model":"m","input":"x"}"#, &grant).unwrap();
+        assert_eq!(spec.server_tools, ["calculator"]);
+        for body in [
+            r#"{"model":"other","input":"x"}"#,
+            r#"{"agent":"default","input":"x"}"#,
+        ] {
+            let refused = resolved(body, &grant).unwrap_err();
+            assert!(matches!(refused, SubmitError::ModelNotAllowed(_)), "{body}");
+        }
+        let none = Grant {
+            tools: Some(vec![]),
+            ..Grant::default()
+        };
+        assert!(
+            resolved(r#"{"model":"m","input":"x"}"#, &none)
+                .unwrap()
+                .server_tools
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_client_tool_replaces_the_server_tool_of_its_name() {
+        let body = r#"{"model":"m","input":"x",
+            "tools":[{"type":"function","function":{"name":"calculator"}}]}"#;
+        assert_eq!(
+            resolved(body, &Grant::default()).unwrap().server_tools,
+            ["current_time"]
+        );
+    }
+
+    #[test]
+    fn turns_can_be_fewer_but_not_more() {
+        let any = Grant::default();
+        let spec = resolved(r#"{"model":"m","input":"x","max_turns":2}"#, &any).unwrap();
+        assert_eq!(spec.limits.max_turns, 2);
+        let error = resolved(r#"{"model":"m","input":"x","max_turns":11}"#, &any).unwrap_err();
+        assert!(matches!(error, SubmitError::Invalid(invalid) if invalid.code == "invalid_limit"));
+    }
+}

@@ -1,0 +1,206 @@
+//! Accepting a run and publishing its job.
+
+use std::sync::Arc;
+
+use baton_nats::{Bus, JobHeaders, PublishError};
+use baton_protocol::{Job, Lane, RunId, RunSpec, TenantId};
+use baton_store::{Accept, IdempotencyKey, NewRun, QueueLimits, Store};
+
+use crate::error::SubmitError;
+use crate::request::SubmitRequest;
+use crate::resolve::{AgentSource, Grant, resolve};
+
+/// How much may wait.
+pub type Policy = QueueLimits;
+
+/// The way in for runs, whichever door they come through. Cheap to clone.
+#[derive(Clone)]
+pub struct Admission {
+    store: Store,
+    bus: Bus,
+    agents: Arc<dyn AgentSource>,
+    policy: Policy,
+}
+
+/// A request with everything that the door knows about its sender.
+pub struct Submission<'a> {
+    /// Whose run it becomes.
+    pub tenant: TenantId,
+    /// The id that the run gets if it is new. The door draws it, so that it can follow the run's
+    /// events before the job is out.
+    pub run: RunId,
+    /// What the credential may use.
+    pub grant: &'a Grant,
+    /// What is asked for.
+    pub request: SubmitRequest,
+    /// The caller's key against doubles, with the fingerprint of the request.
+    pub idempotency: Option<IdempotencyKey>,
+    /// Whether the run ends when its client goes away.
+    pub cancel_on_disconnect: bool,
+}
+
+/// A run that is in the ledger.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The run: the one proposed, or the one that the idempotency key stands for.
+    pub run: RunId,
+    /// Whether it is new.
+    pub acceptance: Acceptance,
+}
+
+/// Whether an accepted run is new.
+#[derive(Debug, Clone)]
+pub enum Acceptance {
+    /// Its row has just been committed; its job is still to be published.
+    Created {
+        /// The queue.
+        lane: Lane,
+        /// What it will do.
+        spec: Box<RunSpec>,
+    },
+    /// The idempotency key stood for it already.
+    Replay,
+}
+
+/// What became of the job's publication. The run is accepted in each case; what is lost here is
+/// published again by the scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishOutcome {
+    /// The broker stored it.
+    Stored,
+    /// Nobody knows whether it did.
+    Unknown,
+    /// It did not.
+    Failed,
+    /// Nothing was to be published.
+    NotNeeded,
+}
+
+impl PublishOutcome {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Stored, Self::Unknown, Self::Failed, Self::NotNeeded];
+
+    /// The name in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Unknown => "unknown",
+            Self::Failed => "failed",
+            Self::NotNeeded => "not_needed",
+        }
+    }
+}
+
+impl Admission {
+    /// A way in.
+    pub fn new(store: Store, bus: Bus, agents: Arc<dyn AgentSource>, policy: Policy) -> Self {
+        Self {
+            store,
+            bus,
+            agents,
+            policy,
+        }
+    }
+
+    /// Resolves the request and commits the run. The caller publishes afterwards, whatever else it
+    /// does: [`Admission::publish`].
+    pub async fn accept(&self, submission: Submission<'_>) -> Result<Accepted, SubmitError> {
+        let Submission {
+            tenant,
+            run,
+            grant,
+            request,
+            idempotency,
+            cancel_on_disconnect,
+        } = submission;
+        let lane = request.lane;
+        let mut request = request;
+        let metadata = request
+            .metadata
+            .take()
+            .map(|metadata| serde_json::value::to_raw_value(&metadata))
+            .transpose()
+            .map_err(SubmitError::Encode)?;
+        let spec = resolve(request, &*self.agents, grant)?;
+        // Before anything is written: a run that nobody could be told of is better refused.
+        if !self.bus.is_connected() {
+            return Err(SubmitError::BrokerDown);
+        }
+        let new_run = NewRun {
+            id: run,
+            lane,
+            spec: &spec,
+            thread_id: None,
+            api_key_id: grant.api_key,
+            metadata: metadata.as_deref(),
+            cancel_on_disconnect,
+            idempotency: idempotency.as_ref(),
+        };
+        let mut tx = self.store.tenant(tenant).await?;
+        let accept = tx.accept_run(&new_run, &self.policy).await?;
+        let accepted = |run, acceptance| Accepted {
+            tenant,
+            run,
+            acceptance,
+        };
+        match accept {
+            Accept::Created => {
+                tx.commit().await?;
+                Ok(accepted(
+                    run,
+                    Acceptance::Created {
+                        lane,
+                        spec: Box::new(spec),
+                    },
+                ))
+            }
+            Accept::Replay { run } => Ok(accepted(run, Acceptance::Replay)),
+            Accept::KeyReused => Err(SubmitError::KeyReused),
+            Accept::TenantQueueFull { limit } => Err(SubmitError::TenantQueueFull { limit }),
+            Accept::SystemQueueFull { .. } => Err(SubmitError::SystemQueueFull),
+        }
+    }
+
+    /// Publishes the job of a run that [`Admission::accept`] has committed. The outcome is worth a
+    /// metric, and nothing else.
+    pub async fn publish(&self, accepted: &Accepted, headers: &JobHeaders) -> PublishOutcome {
+        let Acceptance::Created { lane, .. } = &accepted.acceptance else {
+            return PublishOutcome::NotNeeded;
+        };
+        let job = Job::Run {
+            run_id: accepted.run,
+        };
+        match self
+            .bus
+            .publish_job(accepted.tenant, *lane, &job, headers)
+            .await
+        {
+            Ok(_) => PublishOutcome::Stored,
+            Err(error) => {
+                tracing::warn!(
+                    run.id = %accepted.run,
+                    tenant.id = %accepted.tenant,
+                    error = &error as &dyn std::error::Error,
+                    "a job was not confirmed by the broker; the scheduler will see to it"
+                );
+                match error {
+                    PublishError::Unknown => PublishOutcome::Unknown,
+                    _ => PublishOutcome::Failed,
+                }
+            }
+        }
+    }
+
+    /// [`Admission::accept`], then [`Admission::publish`]: for doors that follow no events.
+    pub async fn submit_run(
+        &self,
+        submission: Submission<'_>,
+        headers: &JobHeaders,
+    ) -> Result<(Accepted, PublishOutcome), SubmitError> {
+        let accepted = self.accept(submission).await?;
+        let outcome = self.publish(&accepted, headers).await;
+        Ok((accepted, outcome))
+    }
+}

@@ -1,0 +1,296 @@
+//! Who is attached to which run, and what a client's going away does to it.
+//!
+//! A chat's run is cancelled when its client closes the connection. With an `Idempotency-Key` the
+//! client may be about to come back: then only if nobody is attached for half a minute. A native
+//! run goes on. What this process does by stopping is never taken for a client's wish.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use baton_protocol::{RunId, TenantId};
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::metrics;
+
+/// How long a keyed run waits for somebody to come back.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What a client's going away does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnClose {
+    /// Nothing: the run goes on.
+    LeaveRunning,
+    /// Cancels the run.
+    Cancel,
+    /// Cancels the run unless somebody attaches to it within the grace.
+    CancelUnlessBack,
+}
+
+/// Cancels a run; given the tenant and the run. It retries by itself.
+pub(crate) type CancelRun = dyn Fn(TenantId, RunId) -> BoxFuture<'static, ()> + Send + Sync;
+
+/// The attachments of this process. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Attachments(Arc<Inner>);
+
+struct Inner {
+    runs: Mutex<HashMap<RunId, Attached>>,
+    tracker: TaskTracker,
+    runtime: Handle,
+    /// From here on, streams end because of this process.
+    stopping: CancellationToken,
+    cancel: Box<CancelRun>,
+}
+
+#[derive(Default)]
+struct Attached {
+    count: u32,
+    /// Changes with each attachment, so that an older grace knows that it is void.
+    generation: u64,
+}
+
+/// One client's interest in one run. Dropped without [`Attachment::detach`], the client has gone.
+pub(crate) struct Attachment {
+    attachments: Attachments,
+    tenant: TenantId,
+    run: RunId,
+    on_close: OnClose,
+    attached: bool,
+}
+
+impl Attachments {
+    /// Must be called within the runtime. `stopping` is cancelled before streams are ended for the
+    /// process's own reasons.
+    pub(crate) fn new(
+        tracker: TaskTracker,
+        stopping: CancellationToken,
+        cancel: Box<CancelRun>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            runs: Mutex::default(),
+            tracker,
+            runtime: Handle::current(),
+            stopping,
+            cancel,
+        }))
+    }
+
+    pub(crate) fn attach(&self, tenant: TenantId, run: RunId, on_close: OnClose) -> Attachment {
+        self.change(|runs| {
+            let attached = runs.entry(run).or_default();
+            attached.count += 1;
+            attached.generation += 1;
+        });
+        Attachment {
+            attachments: self.clone(),
+            tenant,
+            run,
+            on_close,
+            attached: true,
+        }
+    }
+
+    /// Ends one attachment; says which generation is left behind without any.
+    fn leave(&self, run: RunId, keep: bool) -> Option<u64> {
+        self.change(|runs| {
+            let attached = runs.get_mut(&run)?;
+            attached.count -= 1;
+            if attached.count > 0 {
+                return None;
+            }
+            let generation = attached.generation;
+            if !keep {
+                runs.remove(&run);
+            }
+            Some(generation)
+        })
+    }
+
+    /// Ends a grace; says whether nobody came back.
+    fn grace_is_over(&self, run: RunId, generation: u64) -> bool {
+        self.change(|runs| {
+            let alone = runs
+                .get(&run)
+                .is_some_and(|attached| attached.count == 0 && attached.generation == generation);
+            if alone {
+                runs.remove(&run);
+            }
+            alone
+        })
+    }
+
+    fn closed(&self, tenant: TenantId, run: RunId, on_close: OnClose) {
+        let inner = &self.0;
+        let stopping = inner.stopping.is_cancelled();
+        let waits = on_close == OnClose::CancelUnlessBack && !stopping;
+        let alone = self.leave(run, waits);
+        if stopping {
+            return;
+        }
+        match (on_close, alone) {
+            (OnClose::LeaveRunning, _) | (OnClose::CancelUnlessBack, None) => {}
+            (OnClose::Cancel, _) => {
+                metrics::disconnect_cancel(false);
+                inner
+                    .tracker
+                    .spawn_on((inner.cancel)(tenant, run), &inner.runtime);
+            }
+            (OnClose::CancelUnlessBack, Some(generation)) => {
+                let this = self.clone();
+                inner.tracker.spawn_on(
+                    async move {
+                        tokio::select! {
+                            () = tokio::time::sleep(GRACE) => {}
+                            // The client may come back to another server: leave the run be.
+                            () = this.0.stopping.cancelled() => return,
+                        }
+                        if this.grace_is_over(run, generation) {
+                            metrics::disconnect_cancel(true);
+                            (this.0.cancel)(tenant, run).await;
+                        }
+                    },
+                    &inner.runtime,
+                );
+            }
+        }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut HashMap<RunId, Attached>) -> T) -> T {
+        change(&mut self.0.runs.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Attachment {
+    /// The client has all that it came for, or is being sent away by this process.
+    pub(crate) fn detach(&mut self) {
+        if std::mem::take(&mut self.attached) {
+            self.attachments.leave(self.run, false);
+        }
+    }
+
+    /// The same interest in another run: the one that an idempotency key turned out to stand for.
+    pub(crate) fn moved_to(mut self, run: RunId, on_close: OnClose) -> Self {
+        let moved = self.attachments.attach(self.tenant, run, on_close);
+        self.detach();
+        moved
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        if std::mem::take(&mut self.attached) {
+            self.attachments
+                .closed(self.tenant, self.run, self.on_close);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_protocol::ids::{RunId, TenantId};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    struct Fixture {
+        attachments: Attachments,
+        stopping: CancellationToken,
+        cancelled: mpsc::UnboundedReceiver<RunId>,
+        tracker: TaskTracker,
+    }
+
+    fn fixture() -> Fixture {
+        let (sender, cancelled) = mpsc::unbounded_channel();
+        let (tracker, stopping) = (TaskTracker::new(), CancellationToken::new());
+        let cancel: Box<CancelRun> = Box::new(move |_, run| {
+            let _ = sender.send(run);
+            Box::pin(async {})
+        });
+        let attachments = Attachments::new(tracker.clone(), stopping.clone(), cancel);
+        Fixture {
+            attachments,
+            stopping,
+            cancelled,
+            tracker,
+        }
+    }
+
+    fn ids() -> (TenantId, RunId) {
+        let now = chrono::DateTime::from_timestamp(1, 0).unwrap();
+        (TenantId::new(now), RunId::new(now))
+    }
+
+    impl Fixture {
+        /// Waits for whatever was started, and says what was cancelled.
+        async fn settled(&mut self) -> Vec<RunId> {
+            self.tracker.close();
+            self.tracker.wait().await;
+            let mut all = Vec::new();
+            while let Ok(run) = self.cancelled.try_recv() {
+                all.push(run);
+            }
+            all
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_chat_is_cancelled_and_a_finished_or_native_one_is_not() {
+        let mut f = fixture();
+        let (tenant, run) = ids();
+        f.attachments
+            .attach(tenant, ids().1, OnClose::Cancel)
+            .detach();
+        drop(f.attachments.attach(tenant, ids().1, OnClose::LeaveRunning));
+        drop(f.attachments.attach(tenant, run, OnClose::Cancel));
+        assert_eq!(f.settled().await, [run]);
+        assert!(f.attachments.0.runs.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_keyed_run_is_cancelled_when_nobody_came_back() {
+        let mut f = fixture();
+        let (tenant, run) = ids();
+        let start = tokio::time::Instant::now();
+        drop(f.attachments.attach(tenant, run, OnClose::CancelUnlessBack));
+        assert_eq!(f.settled().await, [run]);
+        assert_eq!(start.elapsed(), GRACE);
+        assert!(f.attachments.0.runs.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_keyed_run_goes_on_when_its_client_came_back_even_if_it_left_with_the_answer() {
+        let mut f = fixture();
+        let (tenant, run) = ids();
+        drop(f.attachments.attach(tenant, run, OnClose::CancelUnlessBack));
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let mut back = f.attachments.attach(tenant, run, OnClose::CancelUnlessBack);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        back.detach();
+        assert_eq!(f.settled().await, []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_of_two_clients_leaving_a_keyed_run_changes_nothing() {
+        let mut f = fixture();
+        let (tenant, run) = ids();
+        let mut stays = f.attachments.attach(tenant, run, OnClose::CancelUnlessBack);
+        drop(f.attachments.attach(tenant, run, OnClose::CancelUnlessBack));
+        tokio::time::sleep(GRACE * 2).await;
+        stays.detach();
+        assert_eq!(f.settled().await, []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_stops_cancels_nothing() {
+        let mut f = fixture();
+        let (tenant, run) = ids();
+        drop(f.attachments.attach(tenant, run, OnClose::CancelUnlessBack));
+        f.stopping.cancel();
+        drop(f.attachments.attach(tenant, ids().1, OnClose::Cancel));
+        assert_eq!(f.settled().await, []);
+    }
+}

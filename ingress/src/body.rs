@@ -1,0 +1,80 @@
+//! Reading a request's body under its limits.
+
+use axum::extract::{FromRequest, Request};
+use baton_service::accept::is_body_timeout;
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http::header::CONTENT_LENGTH;
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// A whole body, at most `http.body_limit` long. The accept loop sees to it that it comes in time.
+pub(crate) struct WholeBody(pub(crate) Bytes);
+
+impl FromRequest<AppState> for WholeBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let limit = state.body_limit;
+        let announced = request
+            .headers()
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok())
+            .and_then(|length| length.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > limit) {
+            return Err(too_large(limit));
+        }
+        read(request, limit).await.map(Self)
+    }
+}
+
+async fn read(request: Request, limit: u64) -> Result<Bytes, ApiError> {
+    let mut body = request.into_body();
+    let mut whole = BytesMut::new();
+    let mut first: Option<Bytes> = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            if is_body_timeout(&error) {
+                let message = "the request body took too long to arrive";
+                return ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message);
+            }
+            tracing::debug!(%error, "a request body broke off");
+            ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "body_broken",
+                "the request body broke off",
+            )
+        })?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        let so_far = whole.len() + first.as_ref().map_or(0, Bytes::len);
+        if (so_far + data.len()) as u64 > limit {
+            return Err(too_large(limit));
+        }
+        // Nearly every body is one frame: that one is not copied.
+        if first.is_none() && whole.is_empty() {
+            if body.is_end_stream() {
+                return Ok(data);
+            }
+            first = Some(data);
+            continue;
+        }
+        if let Some(first) = first.take() {
+            whole.extend_from_slice(&first);
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(first.unwrap_or_else(|| whole.freeze()))
+}
+
+fn too_large(limit: u64) -> ApiError {
+    ApiError::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "body_too_large",
+        format!("the request body may be at most {limit} bytes long"),
+    )
+}

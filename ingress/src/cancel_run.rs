@@ -1,0 +1,121 @@
+//! Asking for a run to be cancelled: the row decides, messages only save time.
+
+use std::time::Duration;
+
+use baton_nats::{Bus, Nudge, StreamSeq};
+use baton_protocol::event::RunCancelled;
+use baton_protocol::{Event, EventData, EventId, Outcome, RunId, TenantId};
+use baton_service::SharedClock;
+use baton_store::{CancelRequest, EndedRun, Store, StoreError};
+
+use crate::attachments::CancelRun;
+
+/// The reason of a cancel that nobody spelled out.
+pub(crate) const CLIENT_CLOSED: &str = "client_closed";
+
+/// Waits between the tries of a cancel that nobody is there to repeat.
+const RETRIES: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+];
+
+/// What a cancel needs.
+#[derive(Clone)]
+pub(crate) struct Canceller {
+    pub(crate) store: Store,
+    pub(crate) bus: Bus,
+    pub(crate) clock: SharedClock,
+}
+
+impl Canceller {
+    /// Asks, and tells whoever can act on it at once.
+    pub(crate) async fn cancel(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        reason: &str,
+    ) -> Result<CancelRequest, StoreError> {
+        let mut tx = self.store.tenant(tenant).await?;
+        let request = tx.request_cancel(run, reason).await?;
+        tx.commit().await?;
+        match &request {
+            CancelRequest::Requested {
+                worker: Some(worker),
+            } => {
+                // Lost, it costs the time until the worker's next renewal.
+                let nudge = Nudge::Cancel { tenant, run };
+                if let Err(error) = self.bus.nudge_worker(*worker, &nudge).await {
+                    tracing::debug!(%error, "a worker could not be nudged");
+                }
+            }
+            CancelRequest::Ended(ended) if ended.newly => self.tell(tenant, run, ended).await,
+            CancelRequest::Requested { worker: None }
+            | CancelRequest::Ended(_)
+            | CancelRequest::NotFound => {}
+        }
+        Ok(request)
+    }
+
+    /// Appends the end of a run that no worker ever held. One that was held before has a log that
+    /// only the ledger's steps can be compared with: the worker that is given its job does that.
+    async fn tell(&self, tenant: TenantId, run: RunId, ended: &EndedRun) {
+        let Outcome::Cancelled(reason) = &ended.outcome else {
+            return;
+        };
+        if ended.attempt != 1 {
+            return;
+        }
+        let data = RunCancelled {
+            reason: reason.clone(),
+            usage: ended.usage,
+        };
+        let event = Event {
+            id: ended.last_event_id,
+            prev: EventId::ORIGIN,
+            run_id: run,
+            step: 0,
+            at: self.clock.now(),
+            data: EventData::RunCancelled(data),
+        };
+        let mut line = Vec::with_capacity(256);
+        event.encode_into(&mut line);
+        if let Err(error) = self
+            .bus
+            .append_events(tenant, run, StreamSeq::NONE, line.into())
+            .await
+        {
+            tracing::debug!(%error, run.id = %run, "a run's end is left for a worker to tell");
+        }
+    }
+
+    /// Cancels because the client has gone; tries for as long as that may help.
+    pub(crate) fn on_disconnect(self) -> Box<CancelRun> {
+        Box::new(move |tenant, run| {
+            let this = self.clone();
+            Box::pin(async move {
+                let mut waits = RETRIES.iter();
+                loop {
+                    match this.cancel(tenant, run, CLIENT_CLOSED).await {
+                        Ok(request) => {
+                            tracing::debug!(run.id = %run, ?request, "cancelled for a client that left");
+                            return;
+                        }
+                        Err(error) => match waits.next() {
+                            Some(wait) if error.is_transient() => tokio::time::sleep(*wait).await,
+                            _ => {
+                                tracing::warn!(
+                                    run.id = %run, error = &error as &dyn std::error::Error,
+                                    "a run whose client left could not be cancelled"
+                                );
+                                return;
+                            }
+                        },
+                    }
+                }
+            })
+        })
+    }
+}

@@ -1,0 +1,243 @@
+//! `POST /v1/chat/completions`.
+//!
+//! The head of a streamed answer is sent with its first token, so that a run that fails before that
+//! is answered with a proper status; only when nothing has come for a heartbeat's time is the head
+//! sent alone.
+
+mod answer;
+mod frames;
+mod streamed;
+mod whole;
+
+use std::time::Instant;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Response;
+use baton_admission::Acceptance;
+use baton_admission::request::ChatSubmission;
+use baton_nats::{EventFollower, ResumeError};
+use baton_openai::{ChatCompletion, ChatRequest, ErrorBody};
+use baton_protocol::{EventId, FinishReason, Outcome, RunId, TenantId};
+use baton_service::RequestId;
+use http::{HeaderMap, StatusCode};
+
+use self::answer::Answer;
+use crate::attachments::OnClose;
+use crate::auth::{Authorized, RunsWrite};
+use crate::body::WholeBody;
+use crate::error::ApiError;
+use crate::ledger::{Recorded, find_run};
+use crate::metrics::Wire;
+use crate::relay::Relay;
+use crate::state::AppState;
+use crate::submission::{Submitted, Wanted, idempotency_key, job_headers, submit};
+
+/// One chat: what its answer needs to know of the request.
+pub(crate) struct Chat {
+    run: RunId,
+    /// The upstream model that answers.
+    model: String,
+    /// The client's own tools, whose calls are its to execute.
+    client_tools: Vec<String>,
+    include_usage: bool,
+    begun: Instant,
+}
+
+/// Where the answer comes from.
+enum Source {
+    /// The run's events, from the first.
+    Live(Box<EventFollower>),
+    /// The ledger: the run had ended when it was asked for again.
+    Recorded(Recorded),
+}
+
+/// Answers a chat, whole or as server-sent events.
+///
+/// Fields that are not listed travel to the upstream. `model` names an upstream model, which the
+/// `default` agent uses, or an agent. The agent's server-side tools are executed by the server and
+/// never appear as `tool_calls`. Closing the connection cancels the run, unless the request has an
+/// `Idempotency-Key`: then half a minute later, if nobody has come back.
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions",
+    tag = "OpenAI",
+    request_body = ChatRequest,
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key and body: the same run and answer. Another body: 422."),
+    ),
+    responses(
+        (status = 200, description = "The answer; with `stream`, its chunks as `text/event-stream`. `X-Run-Id` names the run.", body = ChatCompletion),
+        (status = 400, description = "The request is wrong, or the upstream refused it", body = ErrorBody),
+        (status = 401, description = "No API key, or a bad one", body = ErrorBody),
+        (status = 403, description = "The key may not do this, or not use this model", body = ErrorBody),
+        (status = 404, description = "No such agent or model", body = ErrorBody),
+        (status = 413, description = "The body is too large", body = ErrorBody),
+        (status = 422, description = "The Idempotency-Key was used with another request", body = ErrorBody),
+        (status = 429, description = "Too many queued runs; see `Retry-After`", body = ErrorBody),
+        (status = 502, description = "The upstream failed", body = ErrorBody),
+        (status = 503, description = "The system is full, or a part of it away; see `Retry-After`", body = ErrorBody),
+        (status = 504, description = "The upstream took too long", body = ErrorBody),
+    ),
+    security(("api_key" = [])),
+)]
+pub(crate) async fn chat_completions(
+    State(state): State<AppState>,
+    authorized: Authorized<RunsWrite>,
+    Extension(request_id): Extension<RequestId>,
+    headers: HeaderMap,
+    WholeBody(body): WholeBody,
+) -> Result<Response, ApiError> {
+    let begun = state.clock.monotonic();
+    let ChatSubmission {
+        request,
+        stream,
+        include_usage,
+    } = ChatSubmission::parse(&body)?;
+    let idempotency = idempotency_key(&headers, "/v1/chat/completions", &body)?;
+    drop(body);
+    let on_close = if idempotency.is_some() {
+        OnClose::CancelUnlessBack
+    } else {
+        OnClose::Cancel
+    };
+    let tenant = authorized.caller.tenant;
+    let client_tools = request.tool_names.clone();
+    let wanted = Wanted {
+        caller: authorized.caller,
+        request,
+        idempotency,
+        follow: true,
+        on_close,
+        headers: job_headers(&request_id, &headers),
+        wire: Wire::Chat,
+    };
+    let Submitted {
+        accepted,
+        follower,
+        mut attachment,
+    } = submit(&state, wanted).await?;
+    let run = accepted.run;
+    let found = match (accepted.acceptance, follower) {
+        (Acceptance::Created { spec, .. }, Some(follower)) => {
+            Ok((spec.model, Source::Live(Box::new(follower))))
+        }
+        _ => replayed(&state, tenant, run).await,
+    };
+    let (model, source) = match found {
+        Ok(found) => found,
+        Err(error) => {
+            attachment.detach();
+            return Err(error.of_run(run));
+        }
+    };
+    let chat = Chat {
+        run,
+        model,
+        client_tools,
+        include_usage,
+        begun,
+    };
+    let answered = match (source, stream) {
+        (Source::Recorded(recorded), _) => {
+            attachment.detach();
+            if stream {
+                chat.stream_recorded(&recorded)
+            } else {
+                chat.answer_recorded(&recorded)
+            }
+        }
+        (Source::Live(follower), _) => {
+            let stop = state.stopping.all.clone();
+            let relay = Relay::new(state, tenant, run, *follower, stop);
+            if stream {
+                chat.stream(relay, attachment).await
+            } else {
+                chat.answer_whole(relay, attachment).await
+            }
+        }
+    };
+    answered.map_err(|error| error.of_run(run))
+}
+
+/// The run that an idempotency key stands for: from its first event, or from the ledger.
+async fn replayed(
+    state: &AppState,
+    tenant: TenantId,
+    run: RunId,
+) -> Result<(String, Source), ApiError> {
+    // Before the row is read, so that what happens in between is heard.
+    let subscribed = EventFollower::subscribe(&state.bus, tenant, run).await?;
+    let record = find_run(state, tenant, run)
+        .await?
+        .ok_or_else(ApiError::no_such_run)?;
+    if let Some(recorded) = Recorded::find(state, tenant, run).await? {
+        return Ok((record.model, Source::Recorded(recorded)));
+    }
+    match subscribed.resume(EventId::ORIGIN).await {
+        Ok(follower) => Ok((record.model, Source::Live(Box::new(follower)))),
+        Err(error) => Err(not_from_the_start(state, tenant, run, &error)),
+    }
+}
+
+fn not_from_the_start(
+    _state: &AppState,
+    _tenant: TenantId,
+    run: RunId,
+    error: &ResumeError,
+) -> ApiError {
+    tracing::warn!(error = error as &dyn std::error::Error, run.id = %run, "a run cannot be replayed");
+    match error {
+        ResumeError::CursorUnknown | ResumeError::Expired => ApiError::new(
+            StatusCode::CONFLICT,
+            "events_expired",
+            format!("the beginning of run {run} is no longer stored, and it has not ended yet: poll GET /v1/runs/{run}"),
+        )
+        .do_not_retry(),
+        _ => ApiError::unavailable("broker_unavailable", "the run's events cannot be read: try again"),
+    }
+}
+
+impl Chat {
+    /// The recorded answer of a completed run, or what became of it instead.
+    fn recorded_answer(&self, recorded: &Recorded) -> Result<(Answer, FinishReason), ApiError> {
+        match &recorded.outcome {
+            Outcome::Completed(finish_reason) => {
+                let answer =
+                    Answer::from_messages(&recorded.messages, *finish_reason, &self.client_tools);
+                Ok((answer, *finish_reason))
+            }
+            Outcome::Failed(error) => Err(ApiError::run_failed(self.run, error)),
+            Outcome::Cancelled(reason) => Err(self.cancelled(reason)),
+        }
+    }
+
+    /// Somebody cancelled the run while its client waited. Asking again would start another.
+    fn cancelled(&self, reason: &str) -> ApiError {
+        let message = format!("run {} was cancelled: {reason}", self.run);
+        ApiError::new(StatusCode::CONFLICT, "run_cancelled", message).do_not_retry()
+    }
+
+    /// This process stops, and the answer is not there yet.
+    fn draining(&self) -> ApiError {
+        let message = format!(
+            "this server is stopping; run {run} goes on: GET /v1/runs/{run}",
+            run = self.run
+        );
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_stopping", message).do_not_retry()
+    }
+
+    /// The events cannot be followed any further.
+    fn unfollowable(&self) -> ApiError {
+        let message = format!(
+            "the run's events cannot be read; run {run} goes on: GET /v1/runs/{run}",
+            run = self.run
+        );
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "events_unavailable",
+            message,
+        )
+        .do_not_retry()
+    }
+}

@@ -1,0 +1,412 @@
+//! A run's answer as a whole: gathered from its events, or read from the ledger.
+
+use baton_openai::{ChatCompletion, Content, Message, ToolCall, Usage};
+use baton_protocol::event::ToolCallDelta;
+use baton_protocol::{Event, EventData, EventId, FinishReason, RunError, RunId, Usage as RunUsage};
+use serde_json::Value;
+
+/// How a followed run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum End {
+    Completed {
+        finish_reason: FinishReason,
+        usage: RunUsage,
+    },
+    Failed(RunError),
+    Cancelled(String),
+}
+
+/// What the client is told: the text of all turns, and the calls that it is to execute.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) text: String,
+    pub(crate) reasoning: String,
+    pub(crate) refusal: String,
+    pub(crate) calls: Vec<Call>,
+}
+
+/// One call of a client's tool.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Call {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) arguments: String,
+}
+
+/// A gathering, with what it takes to withdraw from it.
+#[derive(Debug, Default)]
+pub(crate) struct Gathering {
+    answer: Answer,
+    /// For each step that added something: its last event, and how long everything was then. What
+    /// is withdrawn is always whole steps.
+    marks: Vec<Mark>,
+}
+
+#[derive(Debug)]
+struct Mark {
+    step: u32,
+    id: EventId,
+    lengths: Lengths,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Lengths {
+    text: usize,
+    reasoning: usize,
+    refusal: usize,
+    /// The length of each call's arguments.
+    calls: Vec<usize>,
+}
+
+impl Gathering {
+    /// Takes one event; answers the end if this is it.
+    pub(crate) fn take(&mut self, event: &Event) -> Option<End> {
+        match &event.data {
+            EventData::TextDelta(delta) => self.answer.text.push_str(&delta.text),
+            EventData::ReasoningDelta(delta) => self.answer.reasoning.push_str(&delta.text),
+            EventData::RefusalDelta(delta) => self.answer.refusal.push_str(&delta.text),
+            EventData::ToolCallDelta(delta) => self.answer.add_call_fragment(delta),
+            EventData::AttemptReset(reset) => {
+                if !reset.continues {
+                    self.withdraw_beyond(reset.resume_after);
+                }
+                return None;
+            }
+            EventData::RunCompleted(end) => {
+                return Some(End::Completed {
+                    finish_reason: end.finish_reason,
+                    usage: end.usage,
+                });
+            }
+            EventData::RunFailed(end) => return Some(End::Failed(end.error.clone())),
+            EventData::RunCancelled(end) => return Some(End::Cancelled(end.reason.clone())),
+            EventData::RunStarted(_)
+            | EventData::ToolStarted(_)
+            | EventData::ToolFinished(_)
+            | EventData::ApprovalRequested(_)
+            | EventData::Usage(_)
+            | EventData::Unknown(_) => return None,
+        }
+        let lengths = self.answer.lengths();
+        match self.marks.last_mut().filter(|mark| mark.step == event.step) {
+            Some(mark) => (mark.id, mark.lengths) = (event.id, lengths),
+            None => self.marks.push(Mark {
+                step: event.step,
+                id: event.id,
+                lengths,
+            }),
+        }
+        None
+    }
+
+    fn withdraw_beyond(&mut self, id: EventId) {
+        self.marks.retain(|mark| mark.id <= id);
+        let lengths = self
+            .marks
+            .last()
+            .map(|mark| mark.lengths.clone())
+            .unwrap_or_default();
+        self.answer.cut(&lengths);
+    }
+
+    pub(crate) fn into_answer(self) -> Answer {
+        self.answer
+    }
+}
+
+impl Answer {
+    /// The answer as the ledger recorded it: the run's messages, in order. Calls are the client's
+    /// only in a run that ended with them, and then they are the last message's.
+    pub(crate) fn from_messages(
+        messages: &[Message],
+        finish: FinishReason,
+        client_tools: &[String],
+    ) -> Self {
+        let mut answer = Self::default();
+        let assistants = || {
+            messages
+                .iter()
+                .filter(|message| message.role == "assistant")
+        };
+        for message in assistants() {
+            answer.text.push_str(&message.plain_text());
+            for (key, into) in [
+                ("reasoning_content", &mut answer.reasoning),
+                ("refusal", &mut answer.refusal),
+            ] {
+                if let Some(Value::String(text)) = message.rest.get(key) {
+                    into.push_str(text);
+                }
+            }
+        }
+        if finish == FinishReason::ToolCalls {
+            let last = assistants().next_back();
+            let calls = last
+                .and_then(|message| message.tool_calls.as_deref())
+                .unwrap_or_default();
+            answer.calls = calls
+                .iter()
+                .filter(|call| client_tools.iter().any(|name| name == call.name()))
+                .map(|call| Call {
+                    id: call.id.clone(),
+                    name: call.name().to_owned(),
+                    arguments: call.arguments().to_owned(),
+                })
+                .collect();
+        }
+        answer
+    }
+
+    fn add_call_fragment(&mut self, delta: &ToolCallDelta) {
+        let index = delta.index as usize;
+        // Indexes are dense; a gap would be the worker's fault and must not cost memory here.
+        if index > self.calls.len() {
+            return;
+        }
+        if index == self.calls.len() {
+            self.calls.push(Call::default());
+        }
+        let call = &mut self.calls[index];
+        if let Some(id) = &delta.id {
+            call.id.clone_from(id);
+        }
+        if let Some(name) = &delta.name {
+            call.name.clone_from(name);
+        }
+        call.arguments.push_str(&delta.arguments);
+    }
+
+    fn lengths(&self) -> Lengths {
+        Lengths {
+            text: self.text.len(),
+            reasoning: self.reasoning.len(),
+            refusal: self.refusal.len(),
+            calls: self.calls.iter().map(|call| call.arguments.len()).collect(),
+        }
+    }
+
+    fn cut(&mut self, to: &Lengths) {
+        self.text.truncate(to.text);
+        self.reasoning.truncate(to.reasoning);
+        self.refusal.truncate(to.refusal);
+        self.calls.truncate(to.calls.len());
+        for (call, length) in self.calls.iter_mut().zip(&to.calls) {
+            call.arguments.truncate(*length);
+        }
+    }
+
+    /// The whole as OpenAI's completion object.
+    pub(crate) fn into_completion(
+        self,
+        run: RunId,
+        created: i64,
+        model: &str,
+        finish_reason: FinishReason,
+        usage: RunUsage,
+    ) -> ChatCompletion {
+        // As the API does: no content beside calls, unless there was text.
+        let content = (!self.text.is_empty() || self.calls.is_empty() && self.refusal.is_empty())
+            .then_some(Content::Text(self.text));
+        let calls: Vec<_> = self
+            .calls
+            .into_iter()
+            .map(|call| ToolCall::function(call.id, call.name, call.arguments))
+            .collect();
+        let mut message = Message {
+            role: "assistant".to_owned(),
+            content,
+            tool_calls: (!calls.is_empty()).then_some(calls),
+            ..Message::default()
+        };
+        let refusal = if self.refusal.is_empty() {
+            Value::Null
+        } else {
+            self.refusal.into()
+        };
+        message.rest.insert("refusal".to_owned(), refusal);
+        if !self.reasoning.is_empty() {
+            message
+                .rest
+                .insert("reasoning_content".to_owned(), self.reasoning.into());
+        }
+        ChatCompletion::new(
+            completion_id(run),
+            created,
+            model,
+            message,
+            finish_reason.as_chat(),
+            Some(to_openai(usage)),
+        )
+    }
+}
+
+/// The run's id as OpenAI routes write it.
+pub(crate) fn completion_id(run: RunId) -> String {
+    format!("chatcmpl-{run}")
+}
+
+/// Seconds since 1970 at which the run was made; part of its id, so that every server and every
+/// replay says the same.
+pub(crate) fn created(run: RunId) -> i64 {
+    run.unix_millis()
+        .and_then(|millis| i64::try_from(millis / 1_000).ok())
+        .unwrap_or_default()
+}
+
+pub(crate) fn to_openai(usage: RunUsage) -> Usage {
+    let RunUsage {
+        prompt_tokens,
+        completion_tokens,
+        total_tokens,
+    } = usage;
+    Usage {
+        prompt_tokens,
+        completion_tokens,
+        total_tokens,
+        ..Usage::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_protocol::event::{AttemptReset, Text};
+    use serde_json::json;
+
+    use super::*;
+
+    pub(crate) fn run() -> RunId {
+        "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap()
+    }
+
+    fn event(id: EventId, data: EventData) -> Event {
+        let at = chrono::DateTime::from_timestamp(0, 0).unwrap();
+        Event {
+            id,
+            prev: EventId::ORIGIN,
+            run_id: run(),
+            step: 1,
+            at,
+            data,
+        }
+    }
+
+    fn text(attempt: u32, n: u32, text: &str) -> Event {
+        let data = EventData::TextDelta(Text { text: text.into() });
+        Event {
+            step: n,
+            ..event(EventId::new(attempt, n), data)
+        }
+    }
+
+    fn fragment(n: u32, index: u32, id: Option<&str>, arguments: &str) -> Event {
+        let data = ToolCallDelta {
+            index,
+            id: id.map(Into::into),
+            name: id.map(|_| "f".into()),
+            arguments: arguments.into(),
+        };
+        event(EventId::new(1, n), EventData::ToolCallDelta(data))
+    }
+
+    #[test]
+    fn withdrawn_text_is_not_part_of_the_answer() {
+        let reset = |to, continues| {
+            let data = AttemptReset {
+                resume_after: to,
+                continues,
+            };
+            event(EventId::new(2, 1), EventData::AttemptReset(data))
+        };
+        let gather = |reset: Event| {
+            let mut gathering = Gathering::default();
+            for event in [
+                text(1, 1, "kept "),
+                text(1, 2, "ünd gone"),
+                reset,
+                text(2, 2, "new"),
+            ] {
+                assert_eq!(gathering.take(&event), None);
+            }
+            gathering.into_answer().text
+        };
+        assert_eq!(gather(reset(EventId::new(1, 1), false)), "kept new");
+        assert_eq!(gather(reset(EventId::ORIGIN, false)), "new");
+        assert_eq!(gather(reset(EventId::new(1, 1), true)), "kept ünd gonenew");
+    }
+
+    #[test]
+    fn call_fragments_are_joined_by_index() {
+        let mut gathering = Gathering::default();
+        for event in [
+            fragment(1, 0, Some("call_a"), "{\"x\""),
+            fragment(2, 1, Some("call_b"), ""),
+            fragment(3, 0, None, ":1}"),
+            fragment(4, 7, None, "nonsense"),
+        ] {
+            gathering.take(&event);
+        }
+        let calls = gathering.into_answer().calls;
+        assert_eq!(calls.len(), 2);
+        assert_eq!(
+            (&*calls[0].id, &*calls[0].arguments),
+            ("call_a", "{\"x\":1}")
+        );
+        assert_eq!((&*calls[1].name, &*calls[1].arguments), ("f", ""));
+    }
+
+    #[test]
+    fn events_and_ledger_give_the_same_answer() {
+        let messages: Vec<Message> = serde_json::from_value(json!([
+            {"role": "assistant", "content": "Let me see. ", "tool_calls": [
+                {"id": "s", "type": "function", "function": {"name": "calculator", "arguments": "{}"}}]},
+            {"role": "tool", "tool_call_id": "s", "content": "4"},
+            {"role": "assistant", "content": null, "tool_calls": [
+                {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        ]))
+        .unwrap();
+        let recorded = Answer::from_messages(&messages, FinishReason::ToolCalls, &["f".to_owned()]);
+        let mut gathering = Gathering::default();
+        gathering.take(&text(1, 1, "Let me see. "));
+        gathering.take(&fragment(2, 0, Some("c"), "{}"));
+        assert_eq!(gathering.into_answer(), recorded);
+    }
+
+    #[test]
+    fn a_completion_has_the_keys_of_the_api() {
+        let answer = Answer {
+            text: "hi".into(),
+            ..Answer::default()
+        };
+        let usage = RunUsage {
+            prompt_tokens: 1,
+            completion_tokens: 2,
+            total_tokens: 3,
+        };
+        let completion =
+            answer.into_completion(run(), created(run()), "m", FinishReason::MaxTurns, usage);
+        assert_eq!(
+            serde_json::to_value(completion).unwrap(),
+            json!({
+                "id": "chatcmpl-01890a5d-ac96-774b-bcce-b302099a8057", "object": "chat.completion",
+                "created": 1_688_096_058, "model": "m",
+                "choices": [{"index": 0, "finish_reason": "length", "logprobs": null,
+                    "message": {"role": "assistant", "content": "hi", "refusal": null}}],
+                "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+            })
+        );
+        let call = Call {
+            id: "c".into(),
+            name: "f".into(),
+            arguments: "{}".into(),
+        };
+        let answer = Answer {
+            calls: vec![call],
+            ..Answer::default()
+        };
+        let completion =
+            answer.into_completion(run(), 0, "m", FinishReason::ToolCalls, RunUsage::default());
+        let message = serde_json::to_value(&completion.choices[0].message).unwrap();
+        assert_eq!(message["content"], Value::Null);
+        assert_eq!(message["tool_calls"][0]["function"]["name"], "f");
+    }
+}

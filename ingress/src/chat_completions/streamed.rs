@@ -1,0 +1,200 @@
+//! A chat's answer as it is made.
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::response::Response;
+use baton_nats::Followed;
+use baton_protocol::EventData;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+
+use super::Chat;
+use super::frames::{ChatFrames, shows, standing};
+use crate::attachments::Attachment;
+use crate::error::ApiError;
+use crate::ledger::Recorded;
+use crate::metrics::{self, StreamEnd, StreamGauge, Wire};
+use crate::relay::{Heard, Relay};
+use crate::sse::{self, PING};
+
+/// One streamed answer, pulled by the connection.
+struct ChatStream {
+    chat: Chat,
+    relay: Relay,
+    frames: ChatFrames,
+    out: BytesMut,
+    attachment: Attachment,
+    gauge: StreamGauge,
+    ended: bool,
+}
+
+impl Chat {
+    /// Streams the run's events.
+    pub(super) async fn stream(
+        self,
+        relay: Relay,
+        attachment: Attachment,
+    ) -> Result<Response, ApiError> {
+        let frames = ChatFrames::new(self.run, &self.model, self.include_usage);
+        let run = self.run;
+        let mut stream = ChatStream {
+            chat: self,
+            relay,
+            frames,
+            out: BytesMut::new(),
+            attachment,
+            gauge: StreamGauge::open(Wire::Chat),
+            ended: false,
+        };
+        stream.begin().await?;
+        let body = stream::unfold(stream, |mut stream| async move {
+            let frame = stream.next().await?;
+            Some((Ok::<_, Infallible>(frame), stream))
+        });
+        Ok(sse::response(Some(run), Body::from_stream(body)))
+    }
+
+    /// Streams the answer of a run that had ended when it was asked for again.
+    pub(super) fn stream_recorded(self, recorded: &Recorded) -> Result<Response, ApiError> {
+        let (answer, finish) = self.recorded_answer(recorded)?;
+        let mut out = BytesMut::new();
+        ChatFrames::new(self.run, &self.model, self.include_usage).write_whole(
+            &mut out,
+            &answer,
+            finish,
+            recorded.usage,
+        );
+        Ok(sse::response(Some(self.run), Body::from(out.freeze())))
+    }
+}
+
+impl ChatStream {
+    /// Waits for something to show. What ends the run before that is an answer with a status.
+    async fn begin(&mut self) -> Result<(), ApiError> {
+        while !self.frames.began() {
+            let error = match self.relay.next().await {
+                Ok(Heard::Events(batch)) => {
+                    let Some(error) = self.early_failure(&batch) else {
+                        self.show(&batch);
+                        continue;
+                    };
+                    error
+                }
+                // A head alone, so that nothing on the way takes the silence for the end.
+                Ok(Heard::Quiet) => {
+                    self.out.extend_from_slice(PING);
+                    break;
+                }
+                Ok(Heard::LogLost) => {
+                    self.tell_from_ledger().await;
+                    break;
+                }
+                Ok(Heard::Stopping) => self.chat.draining(),
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a run was lost sight of"
+                    );
+                    self.chat.unfollowable()
+                }
+            };
+            self.end(StreamEnd::Error);
+            return Err(error);
+        }
+        let waited = self.relay.state().clock.monotonic() - self.chat.begun;
+        metrics::first_event(Wire::Chat, waited.as_secs_f64());
+        Ok(())
+    }
+
+    /// The failure of a run that has shown nothing, and in this batch shows nothing either.
+    fn early_failure(&self, batch: &[Followed]) -> Option<ApiError> {
+        let events: Vec<_> = batch.iter().map(|followed| &followed.event).collect();
+        for event in standing(&events) {
+            match &event.data {
+                EventData::RunFailed(end) => {
+                    return Some(ApiError::run_failed(self.chat.run, &end.error));
+                }
+                EventData::RunCancelled(end) => return Some(self.chat.cancelled(&end.reason)),
+                data if shows(data) => return None,
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// The next bytes; `None` behind the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        while self.out.is_empty() && !self.ended {
+            match self.relay.next().await {
+                Ok(Heard::Events(batch)) => self.show(&batch),
+                Ok(Heard::Quiet) => self.out.extend_from_slice(PING),
+                Ok(Heard::LogLost) => self.tell_from_ledger().await,
+                Ok(Heard::Stopping) => {
+                    self.frames.interrupted(
+                        &mut self.out,
+                        "server_stopping",
+                        "this server is stopping",
+                    );
+                    self.end(StreamEnd::Drained);
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a run was lost sight of"
+                    );
+                    self.frames.interrupted(
+                        &mut self.out,
+                        "events_unavailable",
+                        "the run's events cannot be read",
+                    );
+                    self.end(StreamEnd::Error);
+                }
+            }
+        }
+        (!self.out.is_empty()).then(|| self.out.split().freeze())
+    }
+
+    fn show(&mut self, batch: &[Followed]) {
+        let events: Vec<_> = batch.iter().map(|followed| &followed.event).collect();
+        for event in standing(&events) {
+            if let Some(end) = self.frames.write(&mut self.out, event) {
+                self.end(end);
+                return;
+            }
+        }
+    }
+
+    /// The run has ended, and the events that said so are lost.
+    async fn tell_from_ledger(&mut self) {
+        let found = Recorded::find(self.relay.state(), self.relay.tenant(), self.chat.run).await;
+        // Else asked again at the next heartbeat.
+        let Ok(Some(recorded)) = found else { return };
+        match self.chat.recorded_answer(&recorded) {
+            Ok((answer, finish)) if !self.frames.began() => {
+                self.frames
+                    .write_whole(&mut self.out, &answer, finish, recorded.usage);
+                self.end(StreamEnd::Finished);
+            }
+            Ok(_) => {
+                self.frames.interrupted(
+                    &mut self.out,
+                    "events_lost",
+                    "the rest of the answer was lost on its way and is recorded",
+                );
+                self.end(StreamEnd::Error);
+            }
+            Err(error) => {
+                baton_openai::ChunkWriter::error(&mut self.out, &error.to_openai());
+                self.end(StreamEnd::Error);
+            }
+        }
+    }
+
+    /// Nothing more is to come; the client's leaving means nothing from here on.
+    fn end(&mut self, end: StreamEnd) {
+        self.ended = true;
+        self.attachment.detach();
+        self.gauge.ends(end);
+    }
+}

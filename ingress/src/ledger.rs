@@ -1,0 +1,60 @@
+//! What the ledger says about a run, for clients that come late and for events that are lost.
+
+use baton_openai::Message;
+use baton_protocol::{Outcome, RunId, TenantId, Usage};
+use baton_store::{RunRecord, StoreError};
+
+use crate::state::AppState;
+
+/// A run of the tenant's, if there is one.
+pub(crate) async fn find_run(
+    state: &AppState,
+    tenant: TenantId,
+    run: RunId,
+) -> Result<Option<RunRecord>, StoreError> {
+    state.store.tenant(tenant).await?.run(run).await
+}
+
+/// A run's ending as recorded.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    pub(crate) outcome: Outcome,
+    pub(crate) usage: Usage,
+    /// What it said, in order; read only if it completed.
+    pub(crate) messages: Vec<Message>,
+}
+
+impl Recorded {
+    /// The ending of a run; `None` while it goes on, or if there is no such run.
+    pub(crate) async fn find(
+        state: &AppState,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<Option<Self>, StoreError> {
+        let mut tx = state.store.tenant(tenant).await?;
+        let Some(RunRecord {
+            outcome: Some(outcome),
+            usage,
+            ..
+        }) = tx.run(run).await?
+        else {
+            return Ok(None);
+        };
+        let mut messages = Vec::new();
+        if matches!(outcome, Outcome::Completed(_)) {
+            for message in tx.run_messages(run).await? {
+                match serde_json::from_str(message.get()) {
+                    Ok(message) => messages.push(message),
+                    Err(error) => {
+                        tracing::error!(%error, run.id = %run, "a recorded message is unreadable");
+                    }
+                }
+            }
+        }
+        Ok(Some(Self {
+            outcome,
+            usage,
+            messages,
+        }))
+    }
+}

@@ -1,0 +1,213 @@
+//! Every metric of the ingress: names, help, labels. HTTP's own are in `baton_service::metrics`.
+
+use baton_admission::PublishOutcome;
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+/// Open streams; label `wire`: `chat`, `native`.
+pub const STREAMS: &str = "baton_ingress_streams";
+/// Streams that ended; labels `wire`, `end`.
+pub const STREAM_ENDS: &str = "baton_ingress_stream_ends_total";
+/// Runs accepted; labels `route`: `chat`, `runs`; `kind`: `new`, `replay`.
+pub const ACCEPTED: &str = "baton_ingress_runs_accepted_total";
+/// Jobs published behind an accepted run; label `outcome`.
+pub const PUBLISHED: &str = "baton_ingress_jobs_published_total";
+/// Seconds from a request's acceptance to the first event that its client is shown; label `route`.
+pub const FIRST_EVENT: &str = "baton_ingress_first_event_seconds";
+/// Runs cancelled because their client went away; label `when`: `at_once`, `after_grace`.
+pub const DISCONNECT_CANCELS: &str = "baton_ingress_disconnect_cancels_total";
+/// Requests refused for their credential; label `reason`.
+pub const AUTH_REFUSALS: &str = "baton_ingress_auth_refusals_total";
+
+/// The route that a stream speaks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    Chat,
+    Native,
+}
+
+impl Wire {
+    const ALL: [Self; 2] = [Self::Chat, Self::Native];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Native => "native",
+        }
+    }
+}
+
+/// How a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamEnd {
+    /// With the run's last event.
+    Finished,
+    /// With an error object in its place.
+    Error,
+    /// The client went away.
+    ClientClosed,
+    /// This process is stopping; the client resumes elsewhere.
+    Drained,
+    /// Text that the client had seen was withdrawn, and its wire cannot say so.
+    Withdrawn,
+}
+
+impl StreamEnd {
+    const ALL: [Self; 5] = [
+        Self::Finished,
+        Self::Error,
+        Self::ClientClosed,
+        Self::Drained,
+        Self::Withdrawn,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Error => "error",
+            Self::ClientClosed => "client_closed",
+            Self::Drained => "drained",
+            Self::Withdrawn => "withdrawn",
+        }
+    }
+}
+
+/// Why a credential was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AuthRefusal {
+    Missing,
+    Malformed,
+    Unknown,
+    Revoked,
+    Expired,
+    Scope,
+}
+
+impl AuthRefusal {
+    const ALL: [Self; 6] = [
+        Self::Missing,
+        Self::Malformed,
+        Self::Unknown,
+        Self::Revoked,
+        Self::Expired,
+        Self::Scope,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::Unknown => "unknown",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::Scope => "scope",
+        }
+    }
+}
+
+/// Attaches units and help, and creates every series with 0.
+pub fn describe() {
+    describe_gauge!(STREAMS, "Open event streams, by the wire they speak");
+    describe_counter!(STREAM_ENDS, "Event streams that ended, by how");
+    describe_counter!(
+        ACCEPTED,
+        "Runs accepted over HTTP; a replay is a repeated Idempotency-Key"
+    );
+    describe_counter!(
+        PUBLISHED,
+        "Jobs published for accepted runs, by what the broker said"
+    );
+    describe_histogram!(
+        FIRST_EVENT,
+        Unit::Seconds,
+        "Time from acceptance to the first event that the client is shown"
+    );
+    describe_counter!(
+        DISCONNECT_CANCELS,
+        "Runs cancelled because their client went away"
+    );
+    describe_counter!(
+        AUTH_REFUSALS,
+        "Requests refused for their credential, by reason"
+    );
+    for wire in Wire::ALL {
+        gauge!(STREAMS, "wire" => wire.as_str()).increment(0.0);
+        for end in StreamEnd::ALL {
+            counter!(STREAM_ENDS, "wire" => wire.as_str(), "end" => end.as_str()).increment(0);
+        }
+    }
+    for route in ["chat", "runs"] {
+        for kind in ["new", "replay"] {
+            counter!(ACCEPTED, "route" => route, "kind" => kind).increment(0);
+        }
+    }
+    for outcome in PublishOutcome::ALL {
+        counter!(PUBLISHED, "outcome" => outcome.as_str()).increment(0);
+    }
+    for when in ["at_once", "after_grace"] {
+        counter!(DISCONNECT_CANCELS, "when" => when).increment(0);
+    }
+    for reason in AuthRefusal::ALL {
+        counter!(AUTH_REFUSALS, "reason" => reason.as_str()).increment(0);
+    }
+}
+
+pub(crate) fn accepted(wire: Wire, replay: bool) {
+    let route = match wire {
+        Wire::Chat => "chat",
+        Wire::Native => "runs",
+    };
+    counter!(ACCEPTED, "route" => route, "kind" => if replay { "replay" } else { "new" })
+        .increment(1);
+}
+
+pub(crate) fn published(outcome: PublishOutcome) {
+    counter!(PUBLISHED, "outcome" => outcome.as_str()).increment(1);
+}
+
+pub(crate) fn first_event(wire: Wire, seconds: f64) {
+    histogram!(FIRST_EVENT, "route" => wire.as_str()).record(seconds);
+}
+
+pub(crate) fn disconnect_cancel(after_grace: bool) {
+    let when = if after_grace {
+        "after_grace"
+    } else {
+        "at_once"
+    };
+    counter!(DISCONNECT_CANCELS, "when" => when).increment(1);
+}
+
+pub(crate) fn auth_refusal(reason: AuthRefusal) {
+    counter!(AUTH_REFUSALS, "reason" => reason.as_str()).increment(1);
+}
+
+/// Counts a stream for as long as it lives; what is not said before it is dropped is the client's
+/// doing.
+pub(crate) struct StreamGauge {
+    wire: Wire,
+    end: StreamEnd,
+}
+
+impl StreamGauge {
+    pub(crate) fn open(wire: Wire) -> Self {
+        gauge!(STREAMS, "wire" => wire.as_str()).increment(1.0);
+        Self {
+            wire,
+            end: StreamEnd::ClientClosed,
+        }
+    }
+
+    pub(crate) fn ends(&mut self, end: StreamEnd) {
+        self.end = end;
+    }
+}
+
+impl Drop for StreamGauge {
+    fn drop(&mut self) {
+        let wire = self.wire.as_str();
+        gauge!(STREAMS, "wire" => wire).decrement(1.0);
+        counter!(STREAM_ENDS, "wire" => wire, "end" => self.end.as_str()).increment(1);
+    }
+}

@@ -1,0 +1,36 @@
+//! The description of the API, made from its handlers.
+
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+/// What no handler knows of the whole.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Baton",
+        description = "Runs AI agents as a service. The OpenAI routes work with any OpenAI SDK; \
+            the native routes show a run's whole life.",
+    ),
+    tags(
+        (name = "OpenAI", description = "Compatible with the OpenAI API; errors are its error objects"),
+        (name = "Runs", description = "The native routes; errors are application/problem+json"),
+    ),
+    modifiers(&Credentials),
+)]
+pub(crate) struct ApiDescription;
+
+struct Credentials;
+
+impl Modify for Credentials {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let components = openapi.components.get_or_insert_with(Default::default);
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("bt_<environment>_<random>_<checksum>")
+            .description(Some("An API key, made by `baton keys create`"))
+            .build();
+        components.add_security_scheme("api_key", SecurityScheme::Http(bearer));
+        let header = ApiKey::Header(ApiKeyValue::new("X-API-Key"));
+        components.add_security_scheme("api_key_header", SecurityScheme::ApiKey(header));
+    }
+}

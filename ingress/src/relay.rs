@@ -1,0 +1,106 @@
+//! From a run's events to whoever waits for them.
+//!
+//! A relay is pulled: hyper asks the body for its next frame only while the client takes bytes, the
+//! body asks the relay, the relay asks the follower. A slow client therefore holds up nobody; what
+//! it misses meanwhile is fetched from the stream when it reads on. There is no task per stream.
+
+use baton_nats::{EventFollower, FollowError, Followed};
+use baton_protocol::{EventId, RunId, TenantId};
+use tokio_util::sync::CancellationToken;
+
+use crate::state::AppState;
+
+/// What a relay hears next.
+pub(crate) enum Heard {
+    /// Events, in order, each exactly once over the relay's life.
+    Events(Vec<Followed>),
+    /// Nothing for as long as the heartbeat allows.
+    Quiet,
+    /// The run has ended, and its last events are nowhere to be had: the ledger knows the rest.
+    LogLost,
+    /// This process is stopping.
+    Stopping,
+}
+
+/// One run, followed on behalf of one client.
+pub(crate) struct Relay {
+    state: AppState,
+    tenant: TenantId,
+    run: RunId,
+    follower: EventFollower,
+    stop: CancellationToken,
+    /// The run had ended when it was last looked at, and yet its terminal event had not come.
+    suspicious: bool,
+}
+
+impl Relay {
+    /// Relays until `stop`.
+    pub(crate) fn new(
+        state: AppState,
+        tenant: TenantId,
+        run: RunId,
+        follower: EventFollower,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            state,
+            tenant,
+            run,
+            follower,
+            stop,
+            suspicious: false,
+        }
+    }
+
+    pub(crate) fn state(&self) -> &AppState {
+        &self.state
+    }
+
+    pub(crate) fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    pub(crate) fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// The next that there is to tell. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Heard, FollowError> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Ok(Heard::Stopping),
+            batch = self.follower.next() => {
+                self.suspicious = false;
+                return Ok(Heard::Events(batch?));
+            }
+            () = tokio::time::sleep(self.state.heartbeat) => {}
+        }
+        Ok(if self.log_is_lost().await {
+            Heard::LogLost
+        } else {
+            Heard::Quiet
+        })
+    }
+
+    /// Whether the ledger says, twice in a row with a heartbeat between, that the run has ended
+    /// with an event that the follower has not found. Whoever ends a run appends its last event,
+    /// and a sweep sees to it that somebody does; only a stream that was wiped stays silent.
+    async fn log_is_lost(&mut self) -> bool {
+        let ended = match self.last_event_of_ended_run().await {
+            Ok(last) => last.is_some_and(|last| last > self.follower.last_id()),
+            Err(error) => {
+                tracing::debug!(%error, run.id = %self.run, "a quiet run could not be looked at");
+                return false;
+            }
+        };
+        ended && std::mem::replace(&mut self.suspicious, ended)
+    }
+
+    async fn last_event_of_ended_run(&self) -> Result<Option<EventId>, baton_store::StoreError> {
+        let mut tx = self.state.store.tenant(self.tenant).await?;
+        let run = tx.run(self.run).await?;
+        Ok(run
+            .filter(|run| run.status.is_terminal())
+            .map(|run| run.last_event_id))
+    }
+}

@@ -1,0 +1,143 @@
+//! `POST /v1/runs`.
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
+use baton_admission::request::NativeRequest;
+use baton_admission::{Acceptance, SubmitRequest};
+use baton_protocol::EventId;
+use baton_service::RequestId;
+use http::header::{ACCEPT, LOCATION};
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use super::events::{self, open_from};
+use super::read::load;
+use super::view::{Problem, RunView};
+use super::wait::{Wait, wait_for_end};
+use crate::attachments::OnClose;
+use crate::auth::{Authorized, RunsWrite};
+use crate::body::WholeBody;
+use crate::error::{ApiError, run_header};
+use crate::metrics::Wire;
+use crate::state::AppState;
+use crate::submission::{Submitted, Wanted, idempotency_key, job_headers, submit};
+
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// Submits a run.
+///
+/// Answers at once with 202, or with `Accept: text/event-stream` with the run's events; with
+/// `?wait=30s`, with 200 if it ends within that time. The run goes on whatever the client does.
+/// Fields that are not listed are refused; `params` travels to the upstream.
+#[utoipa::path(
+    post,
+    path = "/v1/runs",
+    tag = "Runs",
+    request_body = NativeRequest,
+    params(
+        ("wait" = Option<String>, Query, description = "Wait for the run's end for so long, for instance `30s`; a minute at most", example = "30s"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key and body: the same run. Another body: 422."),
+    ),
+    responses(
+        (status = 202, description = "Accepted; `Location` names the run", body = RunView),
+        (status = 200, description = "The run has ended; or its events, as `text/event-stream`", body = RunView),
+        (status = 400, description = "The request is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key may not do this, or not use this model", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such agent", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The Idempotency-Key was used with another request", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too many queued runs; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The system is full, or a part of it away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = [])),
+)]
+pub(crate) async fn create_run(
+    State(state): State<AppState>,
+    authorized: Authorized<RunsWrite>,
+    Extension(request_id): Extension<RequestId>,
+    wait: Wait,
+    headers: HeaderMap,
+    WholeBody(body): WholeBody,
+) -> Result<Response, ApiError> {
+    let request = SubmitRequest::parse_native(&body)?;
+    let idempotency = idempotency_key(&headers, "/v1/runs", &body)?;
+    drop(body);
+    let tenant = authorized.caller.tenant;
+    let streams = wants_events(&headers);
+    let wanted = Wanted {
+        caller: authorized.caller,
+        request,
+        idempotency,
+        follow: streams || wait.0.is_some(),
+        on_close: OnClose::LeaveRunning,
+        headers: job_headers(&request_id, &headers),
+        wire: Wire::Native,
+    };
+    let Submitted {
+        accepted,
+        follower,
+        attachment,
+    } = submit(&state, wanted).await?;
+    let run = accepted.run;
+    let replayed = matches!(accepted.acceptance, Acceptance::Replay);
+    let answer = async {
+        if streams {
+            return Ok(match follower {
+                Some(follower) => events::response(&state, tenant, run, follower, attachment),
+                None => open_from(&state, tenant, run, EventId::ORIGIN).await?,
+            });
+        }
+        if let Some(time) = wait.0 {
+            wait_for_end(&state, tenant, run, follower, time).await;
+        }
+        let view = load(&state, tenant, run).await?;
+        let done = wait.0.is_some() && view.is_terminal();
+        let status = if done {
+            StatusCode::OK
+        } else {
+            StatusCode::ACCEPTED
+        };
+        let location = [(LOCATION, format!("/v1/runs/{run}"))];
+        Ok((status, run_header(run), location, Json(view)).into_response())
+    };
+    let mut answer: Response = answer.await.map_err(|error: ApiError| error.of_run(run))?;
+    if replayed {
+        answer
+            .headers_mut()
+            .insert(IDEMPOTENT_REPLAYED, http::HeaderValue::from_static("true"));
+    }
+    Ok(answer)
+}
+
+/// Whether the client asks for events before anything else.
+fn wants_events(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|accept| accept.to_str().ok())
+        .flat_map(|accept| accept.split(','))
+        .filter_map(|range| range.split(';').next())
+        .find(|media| !media.trim().is_empty())
+        .is_some_and(|media| media.trim().eq_ignore_ascii_case("text/event-stream"))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn events_are_sent_to_those_who_ask_for_them_first() {
+        let asks = |accept: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            wants_events(&headers)
+        };
+        assert!(asks("text/event-stream"));
+        assert!(asks("Text/Event-Stream; q=1, application/json;q=0.5"));
+        assert!(!asks("application/json, text/event-stream"));
+        assert!(!asks("*/*"));
+        assert!(!wants_events(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,287 @@
+//! `GET /v1/runs/{id}/events`: a run's events as server-sent events, from any cursor, on any server.
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse as _, Response};
+use baton_nats::{EventFollower, FollowError, Followed, ResumeError};
+use baton_protocol::{EventId, RunId, TenantId};
+use bytes::{Bytes, BytesMut};
+use chrono::TimeDelta;
+use futures_util::stream;
+use http::{HeaderMap, HeaderName, StatusCode};
+use serde::Deserialize;
+
+use super::RunPath;
+use super::view::Problem;
+use crate::attachments::{Attachment, OnClose};
+use crate::auth::{Authorized, RunsRead};
+use crate::error::{ApiError, run_header};
+use crate::ledger::find_run;
+use crate::metrics::{StreamEnd, StreamGauge, Wire};
+use crate::relay::{Heard, Relay};
+use crate::sse::{self, PING_BETWEEN_IDS};
+use crate::state::AppState;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// After this, the end of a run that ended has been appended, by its worker or by whoever found it.
+const SETTLED: TimeDelta = TimeDelta::minutes(2);
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct CursorParam {
+    after: Option<String>,
+}
+
+/// A run's events: those stored, then those to come, each exactly once and in order.
+///
+/// `id` is the event's id, `event` its type, `data` the event as JSON. The stream ends behind the
+/// run's last event. `attempt.reset` withdraws what lies beyond its `resume_after`. When a stream
+/// ends without a last event, ask again with `Last-Event-ID`, on whatever server.
+#[utoipa::path(
+    get,
+    path = "/v1/runs/{id}/events",
+    tag = "Runs",
+    params(
+        ("id" = String, Path, description = "The run"),
+        ("Last-Event-ID" = Option<u64>, Header, description = "Go on behind this event"),
+        ("after" = Option<u64>, Query, description = "The same, for clients that cannot set headers; the header wins"),
+    ),
+    responses(
+        (status = 200, description = "The events", content_type = "text/event-stream", body = String),
+        (status = 204, description = "The cursor is the run's last event: there is no more to come"),
+        (status = 400, description = "The cursor is no event id", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
+        (status = 410, description = "`cursor_unknown`: not an event of this run; `events_expired`: no longer stored, read the run instead", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = [])),
+)]
+pub(crate) async fn run_events(
+    State(state): State<AppState>,
+    authorized: Authorized<RunsRead>,
+    RunPath(run): RunPath,
+    headers: HeaderMap,
+    query: Result<Query<CursorParam>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let after = cursor(&headers, query.ok().and_then(|query| query.0.after))?;
+    open_from(&state, authorized.caller.tenant, run, after).await
+}
+
+/// A reconnecting client repeats its first URL; what it has seen since is in the header.
+fn cursor(headers: &HeaderMap, query: Option<String>) -> Result<EventId, ApiError> {
+    let header = headers
+        .get(LAST_EVENT_ID)
+        .map(|value| value.to_str().unwrap_or("?").to_owned());
+    match header.filter(|header| !header.is_empty()).or(query) {
+        None => Ok(EventId::ORIGIN),
+        Some(given) => given
+            .parse()
+            .map_err(|error: baton_protocol::event::InvalidEventId| {
+                ApiError::new(StatusCode::BAD_REQUEST, "invalid_cursor", error.to_string())
+            }),
+    }
+}
+
+/// The run's events behind a cursor.
+pub(super) async fn open_from(
+    state: &AppState,
+    tenant: TenantId,
+    run: RunId,
+    after: EventId,
+) -> Result<Response, ApiError> {
+    // Before the row is read: what ends the run in between is heard.
+    let subscribed = EventFollower::subscribe(&state.bus, tenant, run).await?;
+    let record = find_run(state, tenant, run)
+        .await?
+        .ok_or_else(ApiError::no_such_run)?;
+    let ended_with = record.status.is_terminal().then_some(record.last_event_id);
+    if let Some(last) = ended_with {
+        if after == last {
+            // Browsers' event sources ask again for ever, except after this.
+            return Ok((StatusCode::NO_CONTENT, run_header(run)).into_response());
+        }
+        if after > last {
+            return Err(cursor_unknown(run));
+        }
+        // Long over, and not an event of it stored: nobody will append one.
+        let long_over = record
+            .finished_at
+            .is_some_and(|at| state.clock.now() - at > SETTLED);
+        if long_over
+            && state
+                .bus
+                .event_tip_direct(tenant, run)
+                .await
+                .is_ok_and(|tip| tip.is_none())
+        {
+            return Err(events_expired(run));
+        }
+    }
+    let follower = subscribed
+        .resume(after)
+        .await
+        .map_err(|error| match error {
+            ResumeError::CursorUnknown => cursor_unknown(run),
+            ResumeError::Expired => events_expired(run),
+            ResumeError::Unreadable(error) => ApiError::internal(&error),
+            ResumeError::Bus(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the event log cannot be read"
+                );
+                ApiError::unavailable("broker_unavailable", "the events cannot be read: try again")
+            }
+        })?;
+    let attachment = state.attachments.attach(tenant, run, OnClose::LeaveRunning);
+    Ok(response(state, tenant, run, follower, attachment))
+}
+
+fn cursor_unknown(run: RunId) -> ApiError {
+    let message = "the cursor is not an event of this run: begin without one";
+    ApiError::new(StatusCode::GONE, "cursor_unknown", message).of_run(run)
+}
+
+fn events_expired(run: RunId) -> ApiError {
+    let message = format!(
+        "the events behind the cursor are no longer stored: read the run, GET /v1/runs/{run}"
+    );
+    ApiError::new(StatusCode::GONE, "events_expired", message).of_run(run)
+}
+
+/// The answer that a follower's events become.
+pub(super) fn response(
+    state: &AppState,
+    tenant: TenantId,
+    run: RunId,
+    follower: EventFollower,
+    attachment: Attachment,
+) -> Response {
+    let stop = state.stopping.native.clone();
+    let stream = NativeStream {
+        relay: Relay::new(state.clone(), tenant, run, follower, stop),
+        out: BytesMut::new(),
+        _attachment: attachment,
+        gauge: StreamGauge::open(Wire::Native),
+        ended: false,
+    };
+    let body = stream::unfold(stream, |mut stream| async move {
+        let frame = stream.next().await?;
+        Some((Ok::<_, Infallible>(frame), stream))
+    });
+    sse::response(Some(run), Body::from_stream(body))
+}
+
+/// One native stream, pulled by the connection.
+struct NativeStream {
+    relay: Relay,
+    out: BytesMut,
+    _attachment: Attachment,
+    gauge: StreamGauge,
+    ended: bool,
+}
+
+impl NativeStream {
+    async fn next(&mut self) -> Option<Bytes> {
+        while self.out.is_empty() && !self.ended {
+            match self.relay.next().await {
+                Ok(Heard::Events(batch)) => {
+                    for followed in &batch {
+                        write_event(&mut self.out, followed);
+                        if followed.event.data.is_terminal() {
+                            self.end(StreamEnd::Finished);
+                            break;
+                        }
+                    }
+                }
+                Ok(Heard::Quiet) => self.out.extend_from_slice(PING_BETWEEN_IDS),
+                // Between two events: the client resumes elsewhere.
+                Ok(Heard::Stopping) => self.end(StreamEnd::Drained),
+                Ok(Heard::LogLost) | Err(FollowError::Expired { .. }) => {
+                    self.write_error(&events_expired(self.relay.run()));
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a run was lost sight of"
+                    );
+                    let message = "the events cannot be read: resume";
+                    self.write_error(&ApiError::unavailable("broker_unavailable", message));
+                }
+            }
+        }
+        (!self.out.is_empty()).then(|| self.out.split().freeze())
+    }
+
+    /// What cannot be honoured is said. Without an id, so that the client's cursor stays.
+    fn write_error(&mut self, error: &ApiError) {
+        let problem = serde_json::json!({
+            "type": "about:blank", "title": "Stream ended", "status": error.status.as_u16(),
+            "code": error.code, "detail": error.message,
+        });
+        self.out.extend_from_slice(b"event: error\ndata: ");
+        self.out.extend_from_slice(problem.to_string().as_bytes());
+        self.out.extend_from_slice(b"\n\n");
+        self.end(StreamEnd::Error);
+    }
+
+    fn end(&mut self, end: StreamEnd) {
+        self.ended = true;
+        self.gauge.ends(end);
+    }
+}
+
+fn write_event(out: &mut BytesMut, followed: &Followed) {
+    use std::fmt::Write as _;
+
+    let kind = followed.event.data.kind();
+    out.reserve(followed.line.len() + kind.len() + 64);
+    // Writing to a buffer that grows cannot fail.
+    let _ = write!(out, "id: {}\nevent: {kind}\ndata: ", followed.event.id);
+    out.extend_from_slice(&followed.line);
+    out.extend_from_slice(b"\n\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_protocol::Event;
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_framed_with_its_id_and_type_and_its_json_as_it_is() {
+        let line = r#"{"v":1,"id":4294967298,"prev":4294967297,"type":"text.delta","run_id":"01890a5d-ac96-774b-bcce-b302099a8057","attempt":1,"step":1,"at":"2026-01-01T00:00:00.000Z","data":{"text":"hi"}}"#;
+        let event = Event::decode(line.as_bytes()).unwrap();
+        let mut out = BytesMut::new();
+        write_event(
+            &mut out,
+            &Followed {
+                event,
+                line: Bytes::from_static(line.as_bytes()),
+            },
+        );
+        assert_eq!(
+            String::from_utf8(out.to_vec()).unwrap(),
+            format!("id: 4294967298\nevent: text.delta\ndata: {line}\n\n")
+        );
+    }
+
+    #[test]
+    fn the_header_wins_over_the_query() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(cursor(&headers, None).unwrap(), EventId::ORIGIN);
+        assert_eq!(
+            cursor(&headers, Some("7".into())).unwrap(),
+            EventId::from_u64(7)
+        );
+        headers.insert(LAST_EVENT_ID, HeaderValue::from_static("9"));
+        assert_eq!(
+            cursor(&headers, Some("7".into())).unwrap(),
+            EventId::from_u64(9)
+        );
+        headers.insert(LAST_EVENT_ID, HeaderValue::from_static("nine"));
+        assert_eq!(cursor(&headers, None).unwrap_err().status, 400);
+    }
+}

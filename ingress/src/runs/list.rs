@@ -1,0 +1,89 @@
+//! `GET /v1/runs`.
+
+use axum::Json;
+use axum::extract::Query;
+use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use baton_protocol::{RunId, RunStatus};
+use baton_store::RunFilter;
+use http::StatusCode;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::view::{Problem, RunList, RunView};
+use crate::auth::{Authorized, RunsRead};
+use crate::error::ApiError;
+use crate::state::AppState;
+
+const DEFAULT_LIMIT: u32 = 20;
+const MAX_LIMIT: u32 = 100;
+
+/// Which runs.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListParams {
+    /// Only runs in this state.
+    status: Option<RunStatus>,
+    /// How many, 1 to 100; 20 unless said.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// The tenant's runs, the newest first, without their input, output and steps.
+#[utoipa::path(
+    get,
+    path = "/v1/runs",
+    tag = "Runs",
+    params(ListParams),
+    responses(
+        (status = 200, description = "A page of runs", body = RunList),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = [])),
+)]
+pub(crate) async fn list_runs(
+    State(state): State<AppState>,
+    authorized: Authorized<RunsRead>,
+    params: Result<Query<ListParams>, QueryRejection>,
+) -> Result<Json<RunList>, ApiError> {
+    let bad = |param: &'static str, message: String| {
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_parameter", message).param(param)
+    };
+    let Query(params) = params.map_err(|error| {
+        ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_parameter",
+            error.body_text(),
+        )
+    })?;
+    let limit = params.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(bad("limit", format!("`limit` is 1 to {MAX_LIMIT}")));
+    }
+    let cursor = params
+        .cursor
+        .map(|cursor| {
+            let wrong = || {
+                bad(
+                    "cursor",
+                    "`cursor` is the `next_cursor` of a page before".to_owned(),
+                )
+            };
+            cursor.parse::<RunId>().map_err(|_| wrong())
+        })
+        .transpose()?;
+    let filter = RunFilter {
+        status: params.status,
+        ..RunFilter::default()
+    };
+    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let page = tx.list_runs(&filter, cursor, limit).await?;
+    Ok(Json(RunList {
+        data: page.data.into_iter().map(RunView::in_list).collect(),
+        next_cursor: page.next_cursor.map(|cursor| cursor.to_string()),
+    }))
+}

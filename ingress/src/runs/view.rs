@@ -1,0 +1,233 @@
+//! A run as clients see it.
+
+use baton_protocol::{
+    AgentRef, EventId, FinishReason, Lane, Outcome, RunError, RunId, RunSpec, RunStatus, ThreadId,
+    Usage,
+};
+use baton_store::{CallState, RunRecord, StepData, StepRecord};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+/// A run. `input`, `output` and `steps` are left out in lists.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Run)]
+pub(crate) struct RunView {
+    id: RunId,
+    /// `run`.
+    object: &'static str,
+    status: RunStatus,
+    /// Why it completed; null before, and if it did not.
+    finish_reason: Option<FinishReason>,
+    agent: AgentRef,
+    /// The upstream's name of the model.
+    model: String,
+    thread_id: Option<ThreadId>,
+    lane: Lane,
+    /// How often some worker took it.
+    attempt: u32,
+    /// The messages that it was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Object>>)]
+    input: Option<Box<RawValue>>,
+    /// The messages that it made: OpenAI chat messages, in order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Object>>)]
+    output: Option<Vec<Box<RawValue>>>,
+    /// Tokens over all recorded turns.
+    usage: Usage,
+    /// Why it failed, or by whose wish it was cancelled.
+    error: Option<RunError>,
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Box<RawValue>>,
+    created_at: DateTime<Utc>,
+    started_at: Option<DateTime<Utc>>,
+    finished_at: Option<DateTime<Utc>>,
+    /// The id of its newest recorded event: a place to resume its events from.
+    #[schema(value_type = u64)]
+    last_event_id: EventId,
+    /// Its ledger: a step for each model turn and each call of a server-side tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<Vec<StepView>>,
+}
+
+/// One step of a run.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Step)]
+pub(crate) struct StepView {
+    /// Its place, from 1.
+    step: u32,
+    /// The attempt that recorded it.
+    attempt: u32,
+    #[serde(flatten)]
+    data: StepDataView,
+    created_at: DateTime<Utc>,
+    finished_at: Option<DateTime<Utc>>,
+}
+
+/// What a step is.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[schema(as = StepData)]
+pub(crate) enum StepDataView {
+    /// One answer of the model.
+    Turn {
+        /// Why the turn ended.
+        finish_reason: FinishReason,
+        /// The turn's own tokens.
+        usage: Usage,
+    },
+    /// One call of a server-side tool.
+    Call {
+        /// The call's id, as the model gave it.
+        call_id: String,
+        /// The tool.
+        name: String,
+        /// What the model wrote as arguments.
+        arguments: String,
+        /// `pending`, `started` or `finished`.
+        state: &'static str,
+        /// Whether the tool did what it was asked; null before it is finished.
+        ok: Option<bool>,
+        /// How long it took, in milliseconds.
+        duration_ms: Option<u64>,
+    },
+}
+
+impl RunView {
+    /// A run in a list.
+    pub(crate) fn in_list(run: RunRecord) -> Self {
+        Self::new(run, None, None, None)
+    }
+
+    /// A run with all that belongs to it.
+    pub(crate) fn whole(
+        run: RunRecord,
+        output: Vec<Box<RawValue>>,
+        steps: Vec<StepRecord>,
+    ) -> Result<Self, serde_json::Error> {
+        let spec: RunSpec = serde_json::from_str(&run.spec_json)?;
+        let steps = steps.into_iter().map(StepView::from).collect();
+        Ok(Self::new(
+            run,
+            Some(spec.messages),
+            Some(output),
+            Some(steps),
+        ))
+    }
+
+    fn new(
+        run: RunRecord,
+        input: Option<Box<RawValue>>,
+        output: Option<Vec<Box<RawValue>>>,
+        steps: Option<Vec<StepView>>,
+    ) -> Self {
+        let (finish_reason, error) = match run.outcome {
+            None => (None, None),
+            Some(Outcome::Completed(reason)) => (Some(reason), None),
+            Some(Outcome::Failed(error)) => (None, Some(error)),
+            Some(Outcome::Cancelled(reason)) => (
+                None,
+                Some(RunError {
+                    code: "cancelled".to_owned(),
+                    message: reason,
+                }),
+            ),
+        };
+        Self {
+            id: run.id,
+            object: "run",
+            status: run.status,
+            finish_reason,
+            agent: run.agent,
+            model: run.model,
+            thread_id: run.thread_id,
+            lane: run.lane,
+            attempt: run.attempt,
+            input,
+            output,
+            usage: run.usage,
+            error,
+            metadata: run.metadata,
+            created_at: run.created_at,
+            started_at: run.started_at,
+            finished_at: run.finished_at,
+            last_event_id: run.last_event_id,
+            steps,
+        }
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.status.is_terminal()
+    }
+}
+
+impl From<StepRecord> for StepView {
+    fn from(step: StepRecord) -> Self {
+        let data = match step.data {
+            StepData::Turn {
+                finish_reason,
+                usage,
+            } => StepDataView::Turn {
+                finish_reason,
+                usage,
+            },
+            StepData::Call {
+                call_id,
+                name,
+                arguments,
+                effect: _,
+                state,
+            } => {
+                let (state, ok, duration_ms) = match state {
+                    CallState::Pending => ("pending", None, None),
+                    CallState::Started => ("started", None, None),
+                    CallState::Finished { ok, duration_ms } => {
+                        ("finished", Some(ok), Some(duration_ms))
+                    }
+                };
+                StepDataView::Call {
+                    call_id,
+                    name,
+                    arguments,
+                    state,
+                    ok,
+                    duration_ms,
+                }
+            }
+        };
+        Self {
+            step: step.step,
+            attempt: step.attempt,
+            data,
+            created_at: step.created_at,
+            finished_at: step.finished_at,
+        }
+    }
+}
+
+/// Runs, the newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RunList {
+    /// A page of them.
+    pub(crate) data: Vec<RunView>,
+    /// `?cursor=` of the next page; null on the last.
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// A problem, as RFC 9457 has it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    title: String,
+    status: u16,
+    /// What happened this time, for a person.
+    detail: Option<String>,
+    /// What happened, for a program.
+    code: String,
+    /// The field at fault.
+    param: Option<String>,
+}

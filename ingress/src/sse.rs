@@ -1,0 +1,30 @@
+//! Server-sent events: the head of a stream, and its heartbeat.
+
+use axum::body::Body;
+use axum::response::Response;
+use baton_protocol::RunId;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+
+use crate::error::X_RUN_ID;
+
+/// A heartbeat for OpenAI routes, whose frames have no ids: a comment and an empty line.
+pub(crate) const PING: &[u8] = b": ping\n\n";
+/// A heartbeat for streams with ids. A comment alone: the empty line would make some decoders emit
+/// an event of the last id and no data.
+pub(crate) const PING_BETWEEN_IDS: &[u8] = b": ping\n";
+
+/// Tells proxies of nginx's kind to pass each frame on as it comes.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// The answer that carries a stream.
+pub(crate) fn response(run: Option<RunId>, body: Body) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    if let Some(Ok(run)) = run.map(|run| HeaderValue::try_from(run.to_string())) {
+        headers.insert(X_RUN_ID, run);
+    }
+    response
+}

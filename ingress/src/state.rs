@@ -1,0 +1,60 @@
+//! What every handler shares.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_admission::Admission;
+use baton_nats::Bus;
+use baton_service::{SharedClock, Shutdown};
+use baton_store::Store;
+use tokio_util::sync::CancellationToken;
+
+use crate::attachments::Attachments;
+use crate::auth::KeyRing;
+use crate::cancel_run::Canceller;
+use crate::models::ModelCatalog;
+
+/// The ingress's state; a clone is one reference.
+#[derive(Clone)]
+pub(crate) struct AppState(Arc<Inner>);
+
+/// See [`AppState`].
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) bus: Bus,
+    pub(crate) clock: SharedClock,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) admission: Admission,
+    pub(crate) keys: KeyRing,
+    pub(crate) models: ModelCatalog,
+    pub(crate) attachments: Attachments,
+    pub(crate) canceller: Canceller,
+    pub(crate) stopping: Stopping,
+    /// Bytes.
+    pub(crate) body_limit: u64,
+    pub(crate) heartbeat: Duration,
+}
+
+/// The moments of a soft stop at which streams end.
+#[derive(Debug, Clone)]
+pub(crate) struct Stopping {
+    /// Native streams are closed between two events: their clients resume elsewhere.
+    pub(crate) native: CancellationToken,
+    /// Chat streams and waiting requests have had their time.
+    pub(crate) all: CancellationToken,
+}
+
+impl AppState {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+}
+
+impl Deref for AppState {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}

@@ -1,0 +1,198 @@
+//! A request becomes a run: accepted, published, and followed from its first event.
+
+use std::sync::Arc;
+
+use baton_admission::{Acceptance, Accepted, Submission, SubmitError, SubmitRequest};
+use baton_nats::{EventFollower, JobHeaders};
+use baton_protocol::RunId;
+use baton_service::RequestId;
+use baton_store::IdempotencyKey;
+use http::{HeaderMap, HeaderName, StatusCode};
+use sha2::{Digest as _, Sha256};
+use tracing::Instrument as _;
+
+use crate::attachments::{Attachment, OnClose};
+use crate::auth::Caller;
+use crate::error::ApiError;
+use crate::metrics::{self, Wire};
+use crate::state::AppState;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Longer keys would only be hashed, and make worse log lines.
+const MAX_KEY: usize = 255;
+
+/// What a door knows about one submission.
+pub(crate) struct Wanted {
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) request: SubmitRequest,
+    pub(crate) idempotency: Option<IdempotencyKey>,
+    /// Whether the door wants the run's events.
+    pub(crate) follow: bool,
+    /// What the client's going away does.
+    pub(crate) on_close: OnClose,
+    pub(crate) headers: JobHeaders,
+    pub(crate) wire: Wire,
+}
+
+/// An accepted run.
+pub(crate) struct Submitted {
+    pub(crate) accepted: Accepted,
+    /// The new run's events from the first, if they were wanted; none of a replayed run.
+    pub(crate) follower: Option<EventFollower>,
+    /// The client's interest in the run.
+    pub(crate) attachment: Attachment,
+}
+
+/// Submits. This goes to its end even if the client goes away meanwhile, so that no run is left
+/// accepted and unpublished; the attachment, which nobody takes then, says that the client is gone.
+pub(crate) async fn submit(state: &AppState, wanted: Wanted) -> Result<Submitted, ApiError> {
+    let task = submit_to_the_end(state.clone(), wanted).in_current_span();
+    match state.shutdown.tracker.spawn(task).await {
+        Ok(submitted) => submitted,
+        Err(error) => Err(ApiError::internal(&error)),
+    }
+}
+
+async fn submit_to_the_end(state: AppState, wanted: Wanted) -> Result<Submitted, ApiError> {
+    let Wanted {
+        caller,
+        request,
+        idempotency,
+        follow,
+        on_close,
+        headers,
+        wire,
+    } = wanted;
+    let tenant = caller.tenant;
+    let run = RunId::new(state.clock.now());
+    let mut attachment = state.attachments.attach(tenant, run, on_close);
+    let accepting = state.admission.accept(Submission {
+        tenant,
+        run,
+        grant: &caller.grant,
+        request,
+        idempotency,
+        cancel_on_disconnect: on_close != OnClose::LeaveRunning,
+    });
+    // The subscription settles while the row commits; the job comes after both.
+    let (accepted, subscribed) = if follow {
+        let subscribing = EventFollower::subscribe(&state.bus, tenant, run);
+        let (accepted, subscribed) = tokio::join!(accepting, subscribing);
+        (accepted, Some(subscribed))
+    } else {
+        (accepting.await, None)
+    };
+    let accepted = match accepted {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            // Whether the row was written is unknown if the database did not answer: then the
+            // client, which is told of a failure, must not leave a run behind.
+            if !matches!(error, SubmitError::Store(_)) {
+                attachment.detach();
+            }
+            return Err(error.into());
+        }
+    };
+    let outcome = state.admission.publish(&accepted, &headers).await;
+    tracing::Span::current().record("run_id", tracing::field::display(accepted.run));
+    let new = matches!(accepted.acceptance, Acceptance::Created { .. });
+    metrics::accepted(wire, !new);
+    if !new {
+        let attachment = attachment.moved_to(accepted.run, on_close);
+        return Ok(Submitted {
+            accepted,
+            follower: None,
+            attachment,
+        });
+    }
+    metrics::published(outcome);
+    let follower = subscribed
+        .transpose()?
+        .map(baton_nats::Subscribed::from_start_of_new_run);
+    Ok(Submitted {
+        accepted,
+        follower,
+        attachment,
+    })
+}
+
+/// The request's key against doubles. Its fingerprint covers the route and the exact bytes.
+pub(crate) fn idempotency_key(
+    headers: &HeaderMap,
+    route: &str,
+    body: &[u8],
+) -> Result<Option<IdempotencyKey>, ApiError> {
+    let Some(key) = headers.get(IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
+    let key = key
+        .to_str()
+        .ok()
+        .filter(|key| {
+            (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic())
+        })
+        .ok_or_else(|| {
+            ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_idempotency_key",
+                "an Idempotency-Key is 1 to 255 visible ASCII characters",
+            )
+        })?;
+    let mut fingerprint = Sha256::new();
+    fingerprint.update(route.as_bytes());
+    fingerprint.update([0]);
+    fingerprint.update(body);
+    Ok(Some(IdempotencyKey {
+        key: key.to_owned(),
+        fingerprint: fingerprint.finalize().into(),
+    }))
+}
+
+/// What travels beside the job.
+pub(crate) fn job_headers(request_id: &RequestId, headers: &HeaderMap) -> JobHeaders {
+    let traceparent = headers
+        .get(TRACEPARENT)
+        .and_then(|value| value.to_str().ok());
+    JobHeaders {
+        request_id: Some(request_id.as_str().to_owned()),
+        // Four hexadecimal fields: longer ones are not this version's.
+        traceparent: traceparent
+            .filter(|value| value.len() <= 128)
+            .map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn key(value: &str, route: &str, body: &[u8]) -> Result<Option<IdempotencyKey>, ApiError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(value).unwrap());
+        idempotency_key(&headers, route, body)
+    }
+
+    #[test]
+    fn the_fingerprint_tells_bodies_and_routes_apart() {
+        let print = |route, body| key("k", route, body).unwrap().unwrap().fingerprint;
+        assert_eq!(print("/v1/runs", b"x"), print("/v1/runs", b"x"));
+        assert_ne!(print("/v1/runs", b"x"), print("/v1/runs", b"y"));
+        assert_ne!(print("/v1/runs", b"x"), print("/v1/chat/completions", b"x"));
+        assert!(
+            idempotency_key(&HeaderMap::new(), "/v1/runs", b"x")
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_key_is_short_and_visible() {
+        assert!(key(&"k".repeat(255), "r", b"").is_ok());
+        for bad in ["", "two words", &"k".repeat(256)] {
+            assert_eq!(key(bad, "r", b"").unwrap_err().status, 400, "{bad}");
+        }
+    }
+}
