@@ -1,2 +1,46 @@
-//! `baton`: the one binary.
-fn main() {}
+//! `baton`: the one binary. Roles and operator commands are sub-commands.
+
+mod args;
+mod config_command;
+mod demo_model;
+mod dev;
+mod healthcheck;
+mod keys;
+mod migrate;
+mod role;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Args, Command};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Before the first TLS connection: rustls has no default of its own.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let args = Args::parse();
+    let ended = match args.command {
+        Command::Ingress => role::run(role::Kind::Ingress, &args.config).await,
+        Command::Worker => role::run(role::Kind::Worker, &args.config).await,
+        Command::Scheduler => role::run(role::Kind::Scheduler, &args.config).await,
+        Command::Dev(options) => dev::run(options, &args.config).await,
+        Command::Migrate => finished(migrate::run(&args.config).await),
+        Command::Keys(command) => finished(keys::run(command, &args.config).await),
+        Command::Config(command) => finished(config_command::run(&command, &args.config)),
+        Command::Healthcheck(options) => finished(healthcheck::run(&options).await),
+        Command::Version => finished(config_command::version()),
+    };
+    match ended {
+        Ok(code) => code,
+        Err(error) => {
+            // The whole chain: each cause says more about what to change.
+            eprintln!("baton: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn finished(result: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    result.map(|()| ExitCode::SUCCESS)
+}

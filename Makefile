@@ -1,0 +1,28 @@
+# `make` alone lists the targets.
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+ARGS ?=
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Build and start everything: nats-server, PostgreSQL, all roles, a demo model
+	$(CARGO) run --locked --release --quiet -p baton -- dev $(ARGS)
+
+.PHONY: test
+test: ## All tests, against a real nats-server and a real PostgreSQL
+	./scripts/test $(ARGS)
+
+.PHONY: lint
+lint: ## Format, clippy, dependency rules, query metadata
+	./scripts/lint
+
+.PHONY: compat
+compat: ## Official OpenAI SDKs and LiteLLM's proxy against a live Baton
+	./scripts/compat
+
+.PHONY: bench
+bench: ## Speed against the direct upstream: a table, ratios, JSON
+	./scripts/bench $(ARGS)

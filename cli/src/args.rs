@@ -1,0 +1,130 @@
+//! What `baton` understands. `--help` is made of these comments.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+/// Runs AI agents as a service: a run is handed from worker to worker and never dropped.
+///
+/// To try it: `baton dev`. In production, start `baton ingress`, `baton worker` and `baton
+/// scheduler` after `baton migrate`.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConfigArgs {
+    /// Configuration file; without it, baton.toml in this folder if there is one. The environment
+    /// wins over the file: DATABASE_URL, NATS_URL, LLM_BASE_URL, …, `BATON_<SECTION>__<KEY>`
+    #[arg(
+        long = "config",
+        global = true,
+        value_name = "FILE",
+        env = "BATON_CONFIG"
+    )]
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve HTTP: takes requests, publishes jobs, streams events back
+    Ingress,
+    /// Run agents: any number of workers share the work
+    Worker,
+    /// Repair what crashes left behind; one is enough, several do no harm
+    Scheduler,
+    /// Start everything on this machine, private nats-server and PostgreSQL included
+    Dev(DevArgs),
+    /// Bring the database and the broker to what this version needs
+    Migrate,
+    /// Make, list and revoke API keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Check or print the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Ask a role on this machine whether it is ready; for container health checks
+    Healthcheck(HealthcheckArgs),
+    /// Print version, commit and build time
+    Version,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DevArgs {
+    /// Where the private servers keep their data
+    #[arg(long, value_name = "DIR", default_value = ".baton")]
+    pub(crate) data: PathBuf,
+    /// Where to serve HTTP; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub(crate) http: SocketAddr,
+    /// Write addresses and a key to this file, as JSON, once everything serves
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+    /// How many workers
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) workers: usize,
+    /// Start each role as a process of its own, and start it again when it dies
+    #[arg(long)]
+    pub(crate) separate: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make a key; it is printed once and stored only as a hash
+    Create {
+        /// The tenant's name; it is made if there is none
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        /// What the key is for
+        #[arg(long)]
+        name: String,
+        /// What it may do, with commas between: runs:read, runs:write, …; * is everything
+        #[arg(long, value_delimiter = ',', default_value = "*")]
+        scopes: Vec<String>,
+        /// Upstream models it may use; all without this
+        #[arg(long, value_delimiter = ',', value_name = "MODEL")]
+        models: Option<Vec<String>>,
+        /// Server-side tools it may use; all without this
+        #[arg(long, value_delimiter = ',', value_name = "TOOL")]
+        tools: Option<Vec<String>>,
+        /// When it expires, such as 90d; never without this
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        expires_in: Option<std::time::Duration>,
+    },
+    /// List a tenant's keys
+    List {
+        /// The tenant's name
+        #[arg(long, default_value = "default")]
+        tenant: String,
+    },
+    /// Revoke a key
+    Revoke {
+        /// The tenant's name
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        /// The key's id, as `keys list` shows it
+        id: baton_protocol::ApiKeyId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Report every mistake at once
+    Check,
+    /// Print the configuration in force, secrets hidden
+    Print,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct HealthcheckArgs {
+    /// The role's admin address
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464")]
+    pub(crate) admin: SocketAddr,
+}

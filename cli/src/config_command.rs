@@ -1,0 +1,37 @@
+//! `baton config check|print` and `baton version`.
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use baton_service::{Config, Sources};
+
+use crate::args::{ConfigArgs, ConfigCommand};
+
+/// The configuration in force, or every mistake in it.
+pub(crate) fn load(args: &ConfigArgs) -> anyhow::Result<Config> {
+    let sources = Sources::from_process(args.file.as_deref())?;
+    Ok(Config::load(&sources)?)
+}
+
+pub(crate) fn run(command: &ConfigCommand, args: &ConfigArgs) -> anyhow::Result<()> {
+    let config = load(args)?;
+    match command {
+        ConfigCommand::Check => print("the configuration is in order"),
+        ConfigCommand::Print => print(
+            &config
+                .print()
+                .context("the configuration has no TOML form")?,
+        ),
+    }
+}
+
+pub(crate) fn version() -> anyhow::Result<()> {
+    let build = baton_service::build::info();
+    print(&serde_json::to_string(&build)?)
+}
+
+/// Standard output is the answer of a command; a closed pipe is not worth a panic.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", text.trim_end()).context("standard output is closed")
+}

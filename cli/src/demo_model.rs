@@ -1,0 +1,56 @@
+//! The demo model: an OpenAI-compatible server for a first look at Baton without a model.
+//!
+//! It says in each answer that it is a demo, calls the calculator for arithmetic and the clock for
+//! questions about time when it is offered them, and streams as a real model does.
+
+mod answer;
+mod wire;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::routing::{get, post};
+use baton_service::Shutdown;
+use tokio::net::TcpListener;
+
+/// The model's name.
+pub(crate) const MODEL: &str = "demo";
+/// Between two tokens.
+const TOKEN_EVERY: Duration = Duration::from_millis(25);
+
+/// A running demo model. It stops with the runtime: until then, runs that drain may need it.
+pub(crate) struct DemoModel {
+    address: SocketAddr,
+}
+
+impl DemoModel {
+    /// Serves at `address`; port 0 takes a free one.
+    pub(crate) async fn start(address: SocketAddr, shutdown: &Shutdown) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address)
+            .await
+            .context("no port for the demo model")?;
+        let address = listener.local_addr()?;
+        let router = Router::new()
+            .route("/v1/chat/completions", post(wire::chat_completions))
+            .route("/v1/models", get(wire::models));
+        let hard = shutdown.hard.clone();
+        shutdown.tracker.spawn(async move {
+            tokio::select! {
+                served = axum::serve(listener, router) => {
+                    if let Err(error) = served {
+                        tracing::error!(%error, "the demo model has stopped");
+                    }
+                }
+                () = hard.cancelled() => {}
+            }
+        });
+        Ok(Self { address })
+    }
+
+    /// For `LLM_BASE_URL`.
+    pub(crate) fn base_url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+}

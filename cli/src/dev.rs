@@ -1,0 +1,90 @@
+//! `baton dev`: everything on one machine, for trying, developing, testing and measuring.
+//!
+//! Starts private copies of nats-server and PostgreSQL (or uses those that `NATS_URL` and
+//! `DATABASE_URL` name), prepares both, starts all roles, and the demo model if no `LLM_BASE_URL`
+//! is set. Whatever it started it stops, and nothing else.
+
+mod announce;
+mod in_process;
+mod separate;
+mod servers;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use baton_service::config::ConnectionUrl;
+use baton_service::{Config, Shutdown, run_until_stopped, telemetry};
+use tokio::net::TcpListener;
+
+use crate::args::{ConfigArgs, DevArgs};
+use crate::{config_command, demo_model, keys, migrate};
+
+use announce::Ready;
+use servers::Servers;
+
+/// The tenant that the ready-made key belongs to.
+const TENANT: &str = "dev";
+/// Where each role of `dev` answers probes: loopback, and ports that are free.
+const ANY_PORT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+pub(crate) async fn run(args: DevArgs, config: &ConfigArgs) -> anyhow::Result<ExitCode> {
+    let mut config = config_command::load(config)?;
+    telemetry::install(&config.log);
+    // The port first: an address in use is the commonest reason for a start that fails.
+    let http = TcpListener::bind(args.http).await.with_context(|| {
+        format!(
+            "{} cannot be served: stop what uses it, or name another with --http",
+            args.http
+        )
+    })?;
+    let shutdown = Shutdown::new();
+    let servers = Servers::start(&args.data, &config).await?;
+    let ended = run_until_stopped(&shutdown, async {
+        servers.apply_to(&mut config);
+        serve(&args, &mut config, http, &shutdown).await
+    })
+    .await;
+    servers.stop().await;
+    Ok(ended.into())
+}
+
+async fn serve(
+    args: &DevArgs,
+    config: &mut Config,
+    http: TcpListener,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    migrate::apply(config).await?;
+    let demo = if config.llm.base_url.is_none() {
+        let demo = demo_model::DemoModel::start(ANY_PORT, shutdown).await?;
+        config.llm.base_url = Some(demo.base_url());
+        config
+            .llm
+            .default_model
+            .get_or_insert_with(|| demo_model::MODEL.to_owned());
+        true
+    } else {
+        false
+    };
+    config.http.listen = http.local_addr()?;
+    let api_key = keys::ready_made(config, TENANT, &args.data).await?;
+    let ready = Ready {
+        base_url: format!("http://{}", config.http.listen),
+        api_key,
+        nats_url: expose(config.nats.url.as_ref()),
+        database_url: expose(config.database.url.as_ref()),
+        model: config.llm.default_model.clone(),
+        demo,
+    };
+    if args.separate {
+        separate::serve(args, config, http, shutdown, &ready).await
+    } else {
+        in_process::serve(args, config, http, shutdown, &ready).await
+    }
+}
+
+fn expose(url: Option<&ConnectionUrl>) -> String {
+    url.map(|url| url.expose().to_owned()).unwrap_or_default()
+}

@@ -1,0 +1,98 @@
+//! What `baton dev` tells people and scripts once everything serves.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde_json::json;
+
+/// Everything that a client needs.
+pub(crate) struct Ready {
+    pub(crate) base_url: String,
+    pub(crate) api_key: String,
+    pub(crate) nats_url: String,
+    pub(crate) database_url: String,
+    pub(crate) model: Option<String>,
+    pub(crate) demo: bool,
+}
+
+/// Where each role answers probes.
+pub(crate) struct AdminAddresses {
+    pub(crate) ingress: SocketAddr,
+    pub(crate) workers: Vec<SocketAddr>,
+    pub(crate) scheduler: SocketAddr,
+}
+
+impl Ready {
+    /// For people, on standard output; for scripts, into `ready_file`, whole or not at all.
+    pub(crate) fn announce(
+        &self,
+        admin: &AdminAddresses,
+        ready_file: Option<&Path>,
+    ) -> anyhow::Result<()> {
+        self.print().context("standard output is closed")?;
+        let Some(path) = ready_file else {
+            return Ok(());
+        };
+        let url = |address: &SocketAddr| format!("http://{address}");
+        let ready = json!({
+            "base_url": self.base_url,
+            "api_key": self.api_key,
+            "nats_url": self.nats_url,
+            "database_url": self.database_url,
+            "admin": {
+                "ingress": url(&admin.ingress),
+                "workers": admin.workers.iter().map(url).collect::<Vec<_>>(),
+                "scheduler": url(&admin.scheduler),
+            },
+        });
+        let partial = path.with_extension("partial");
+        std::fs::write(&partial, format!("{ready:#}\n"))
+            .and_then(|()| std::fs::rename(&partial, path))
+            .with_context(|| format!("{} cannot be written", path.display()))
+    }
+
+    fn print(&self) -> std::io::Result<()> {
+        let Self {
+            base_url, api_key, ..
+        } = self;
+        let model = self.model.as_deref().unwrap_or("MODEL");
+        let mut out = std::io::stdout().lock();
+        writeln!(
+            out,
+            "\nBaton serves at {base_url}   (API reference: {base_url}/docs)"
+        )?;
+        if self.demo {
+            writeln!(
+                out,
+                "Model: a built-in demo. Set LLM_BASE_URL to use a real one."
+            )?;
+        }
+        writeln!(out, "API key: {api_key}\n\nTry it:\n")?;
+        writeln!(out, "  curl -N {base_url}/v1/chat/completions \\")?;
+        writeln!(out, "    -H 'Authorization: Bearer {api_key}' \\")?;
+        writeln!(out, "    -H 'Content-Type: application/json' \\")?;
+        writeln!(
+            out,
+            "    -d '{{\"model\":\"{model}\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"What is 15% of 847?\"}}]}}'\n"
+        )?;
+        writeln!(out, "Ctrl-C stops everything.")?;
+        out.flush()
+    }
+}
+
+impl AdminAddresses {
+    /// Waits until every role says that it is ready.
+    pub(crate) async fn until_ready(&self) -> anyhow::Result<()> {
+        let all = [self.ingress, self.scheduler]
+            .into_iter()
+            .chain(self.workers.iter().copied());
+        for address in all {
+            while crate::healthcheck::ask_ready(address).await.is_err() {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
+    }
+}

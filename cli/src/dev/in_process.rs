@@ -1,0 +1,47 @@
+//! All roles in this process: the quickest way to a running Baton.
+
+use anyhow::Context as _;
+use baton_service::{Config, Shutdown};
+use futures_util::future::try_join_all;
+use tokio::net::TcpListener;
+
+use super::ANY_PORT;
+use super::announce::{AdminAddresses, Ready};
+use crate::args::DevArgs;
+use crate::role::{self, Kind};
+
+pub(crate) async fn serve(
+    args: &DevArgs,
+    config: &Config,
+    http: TcpListener,
+    shutdown: &Shutdown,
+    ready: &Ready,
+) -> anyhow::Result<()> {
+    // Workers stop before the ingress and the scheduler do, so that streams see their runs handed
+    // over; the demo model before none of them.
+    let mut http = Some(http);
+    let mut roles = Vec::new();
+    let mut admin = Vec::new();
+    let workers = std::iter::repeat_n(Kind::Worker, args.workers);
+    for kind in [Kind::Ingress, Kind::Scheduler].into_iter().chain(workers) {
+        let listener = TcpListener::bind(ANY_PORT).await.context("no free port")?;
+        admin.push(listener.local_addr()?);
+        let http = if kind == Kind::Ingress {
+            http.take()
+        } else {
+            None
+        };
+        roles.push(role::serve(kind, config, listener, http, shutdown));
+    }
+    let admin = AdminAddresses {
+        ingress: admin[0],
+        scheduler: admin[1],
+        workers: admin[2..].to_vec(),
+    };
+    let announcing = async {
+        admin.until_ready().await?;
+        ready.announce(&admin, args.ready_file.as_deref())
+    };
+    tokio::try_join!(try_join_all(roles), announcing)?;
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! Each role a process of its own, as in production: for working on faults.
+//!
+//! A role that dies is started again, as an orchestrator would. A soft stop is passed on as SIGTERM,
+//! workers first; the processes die with this one, whatever ends it.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use baton_service::config::ConnectionUrl;
+use baton_service::{Config, Shutdown};
+use futures_util::future::try_join_all;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+
+use super::ANY_PORT;
+use super::announce::{AdminAddresses, Ready};
+use crate::args::DevArgs;
+use crate::role::Kind;
+
+/// A role that dies at once again and again must not burn the machine.
+const RESTART_AFTER: Duration = Duration::from_millis(200);
+
+pub(crate) async fn serve(
+    args: &DevArgs,
+    config: &Config,
+    http: TcpListener,
+    shutdown: &Shutdown,
+    ready: &Ready,
+) -> anyhow::Result<()> {
+    let address = http.local_addr()?;
+    // The ingress binds it itself; between the two nobody else is given it but by bad luck.
+    drop(http);
+    let workers = std::iter::repeat_n(Kind::Worker, args.workers);
+    let mut roles = Vec::new();
+    for kind in [Kind::Ingress, Kind::Scheduler].into_iter().chain(workers) {
+        roles.push(Role {
+            kind,
+            admin: free_address().await?,
+            http: address,
+            config,
+        });
+    }
+    let admin = AdminAddresses {
+        ingress: roles[0].admin,
+        scheduler: roles[1].admin,
+        workers: roles[2..].iter().map(|role| role.admin).collect(),
+    };
+    let announcing = async {
+        admin.until_ready().await?;
+        ready.announce(&admin, args.ready_file.as_deref())
+    };
+    // Runs go on to the end of their step while the ingress still streams.
+    let workers_gone = Shutdown::new();
+    let supervised = async {
+        let workers = try_join_all(roles[2..].iter().map(|role| role.supervise(shutdown)));
+        let others = try_join_all(roles[..2].iter().map(|role| role.supervise(&workers_gone)));
+        let workers = async {
+            let ended = workers.await;
+            workers_gone.stop_soft();
+            ended
+        };
+        tokio::try_join!(workers, others)
+    };
+    tokio::try_join!(supervised, announcing)?;
+    Ok(())
+}
+
+async fn free_address() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind(ANY_PORT).await.context("no free port")?;
+    Ok(listener.local_addr()?)
+}
+
+struct Role<'a> {
+    kind: Kind,
+    admin: SocketAddr,
+    http: SocketAddr,
+    config: &'a Config,
+}
+
+impl Role<'_> {
+    async fn supervise(&self, shutdown: &Shutdown) -> anyhow::Result<()> {
+        let name = self.kind.name();
+        loop {
+            let mut child = self.spawn()?;
+            tracing::info!(role = name, process.pid = child.id(), "a role was started");
+            let status = tokio::select! {
+                status = child.wait() => status?,
+                () = shutdown.soft.cancelled() => {
+                    terminate(&child);
+                    tokio::select! {
+                        status = child.wait() => {
+                            tracing::info!(role = name, status = %status?, "a role has stopped");
+                        }
+                        () = shutdown.hard.cancelled() => child.kill().await?,
+                    }
+                    return Ok(());
+                }
+            };
+            tracing::warn!(role = name, %status, "a role has died and is started again");
+            tokio::select! {
+                () = tokio::time::sleep(RESTART_AFTER) => {}
+                () = shutdown.soft.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    fn spawn(&self) -> anyhow::Result<Child> {
+        let program = std::env::current_exe().context("this program cannot be found again")?;
+        let url = |url: &Option<ConnectionUrl>| {
+            url.as_ref()
+                .map(|url| url.expose().to_owned())
+                .unwrap_or_default()
+        };
+        let mut command = Command::new(program);
+        command
+            .arg(self.kind.name())
+            .env("DATABASE_URL", url(&self.config.database.url))
+            .env("NATS_URL", url(&self.config.nats.url))
+            .env("BATON_HTTP__LISTEN", self.http.to_string())
+            .env(
+                format!("BATON_ADMIN__{}", self.kind.name().to_uppercase()),
+                self.admin.to_string(),
+            )
+            .stdin(Stdio::null())
+            // A group of its own: Ctrl-C reaches `dev` alone, which stops the roles in order.
+            .process_group(0)
+            .kill_on_drop(true);
+        if let Some(base_url) = &self.config.llm.base_url {
+            command.env("LLM_BASE_URL", base_url);
+        }
+        if let Some(model) = &self.config.llm.default_model {
+            command.env("LLM_DEFAULT_MODEL", model);
+        }
+        command
+            .spawn()
+            .with_context(|| format!("baton {} cannot be started", self.kind.name()))
+    }
+}
+
+fn terminate(child: &Child) {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+    if let Some(pid) = pid
+        && let Err(error) = kill(Pid::from_raw(pid), Signal::SIGTERM)
+    {
+        tracing::warn!(%error, "a role could not be told to stop");
+    }
+}

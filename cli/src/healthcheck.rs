@@ -1,0 +1,41 @@
+//! `baton healthcheck`: a container without a shell asks its own role whether it is ready.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::args::HealthcheckArgs;
+
+const TIMEOUT: Duration = Duration::from_secs(4);
+
+pub(crate) async fn run(args: &HealthcheckArgs) -> anyhow::Result<()> {
+    ask_ready(args.admin).await
+}
+
+/// Whether the role with this admin address is ready; if not, why.
+pub(crate) async fn ask_ready(admin: SocketAddr) -> anyhow::Result<()> {
+    let answer = tokio::time::timeout(TIMEOUT, ask(admin))
+        .await
+        .context("no answer in time")??;
+    // `HTTP/1.1 200 OK`
+    if answer.split_whitespace().nth(1) == Some("200") {
+        return Ok(());
+    }
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    bail!("not ready: {}", body.trim());
+}
+
+async fn ask(admin: SocketAddr) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(admin)
+        .await
+        .with_context(|| format!("nothing answers at {admin}"))?;
+    stream
+        .write_all(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        .await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}

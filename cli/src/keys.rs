@@ -1,0 +1,180 @@
+//! `baton keys`: API keys, made where the database is, before there is anybody who could ask for
+//! one over HTTP.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use baton_admission::api_key::ApiKey;
+use baton_protocol::{ApiKeyId, TenantId};
+use baton_service::config::Required;
+use baton_service::{Clock as _, Config, SystemClock};
+use baton_store::{NewApiKey, Store, StoreOptions, TenantRecord};
+
+use crate::args::{ConfigArgs, KeysCommand};
+use crate::config_command::{self, print};
+
+pub(crate) async fn run(command: KeysCommand, args: &ConfigArgs) -> anyhow::Result<()> {
+    let config = config_command::load(args)?;
+    config.require(&[Required::Database])?;
+    let store = connect(&config).await?;
+    let done = execute(command, &store).await;
+    store.close().await;
+    done
+}
+
+async fn execute(command: KeysCommand, store: &Store) -> anyhow::Result<()> {
+    match command {
+        KeysCommand::Create {
+            tenant,
+            name,
+            scopes,
+            models,
+            tools,
+            expires_in,
+        } => {
+            let tenant = ensure_tenant(store, &tenant).await?;
+            let expires_at = expires_in.map(|after| SystemClock.now() + after);
+            let limits = Limits {
+                scopes,
+                models,
+                tools,
+                expires_at,
+            };
+            let key = create(store, tenant.id, "live", name, limits).await?;
+            print(key.expose())
+        }
+        KeysCommand::List { tenant } => {
+            let tenant = ensure_tenant(store, &tenant).await?;
+            let mut tx = store.tenant(tenant.id).await?;
+            let keys = tx.list_api_keys().await?;
+            tx.commit().await?;
+            for key in keys {
+                let state = match (key.revoked_at, key.expires_at) {
+                    (Some(at), _) => format!("revoked {}", at.to_rfc3339()),
+                    (None, Some(at)) => format!("expires {}", at.to_rfc3339()),
+                    (None, None) => "active".to_owned(),
+                };
+                let scopes = key.scopes.join(",");
+                print(&format!(
+                    "{}  {}…  {}  {scopes}  {state}",
+                    key.id, key.prefix, key.name
+                ))?;
+            }
+            Ok(())
+        }
+        KeysCommand::Revoke { tenant, id } => {
+            let tenant = ensure_tenant(store, &tenant).await?;
+            let mut tx = store.tenant(tenant.id).await?;
+            let found = tx.revoke_api_key(id).await?;
+            tx.commit().await?;
+            if !found {
+                bail!(
+                    "tenant {} has no key {id}: see `baton keys list`",
+                    tenant.name
+                );
+            }
+            print("revoked; every server refuses it within five seconds")
+        }
+    }
+}
+
+struct Limits {
+    scopes: Vec<String>,
+    models: Option<Vec<String>>,
+    tools: Option<Vec<String>>,
+    expires_at: Option<chrono::DateTime<chrono::Utc>>,
+}
+
+async fn create(
+    store: &Store,
+    tenant: TenantId,
+    environment: &str,
+    name: String,
+    limits: Limits,
+) -> anyhow::Result<ApiKey> {
+    let key = ApiKey::from_random(environment, rand::random())?;
+    let mut tx = store.tenant(tenant).await?;
+    tx.create_api_key(&NewApiKey {
+        id: ApiKeyId::new(SystemClock.now()),
+        hash: key.hash(),
+        name,
+        prefix: key.hint().to_owned(),
+        scopes: limits.scopes,
+        allowed_models: limits.models,
+        allowed_tools: limits.tools,
+        expires_at: limits.expires_at,
+    })
+    .await?;
+    tx.commit().await?;
+    Ok(key)
+}
+
+/// The key that `baton dev` hands out: the one in the data folder while it is good, else a new one
+/// with every scope.
+pub(crate) async fn ready_made(
+    config: &Config,
+    tenant: &str,
+    data: &Path,
+) -> anyhow::Result<String> {
+    let path = data.join("api-key");
+    let store = connect(config).await?;
+    let tenant = ensure_tenant(&store, tenant).await?;
+    let kept = std::fs::read_to_string(&path)
+        .ok()
+        .and_then(|text| ApiKey::parse(text.trim()).ok());
+    if let Some(key) = kept
+        && store
+            .system()
+            .find_api_key(&key.hash())
+            .await?
+            .is_some_and(|record| record.tenant == tenant.id && record.revoked_at.is_none())
+    {
+        store.close().await;
+        return Ok(key.expose().to_owned());
+    }
+    let limits = Limits {
+        scopes: vec!["*".to_owned()],
+        models: None,
+        tools: None,
+        expires_at: None,
+    };
+    let key = create(&store, tenant.id, "dev", "baton dev".to_owned(), limits).await?;
+    store.close().await;
+    write_private(&path, key.expose())
+        .with_context(|| format!("{} cannot be written", path.display()))?;
+    Ok(key.expose().to_owned())
+}
+
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    writeln!(options.open(path)?, "{text}")
+}
+
+async fn ensure_tenant(store: &Store, name: &str) -> anyhow::Result<TenantRecord> {
+    let fresh = TenantId::new(SystemClock.now());
+    Ok(store.system().ensure_tenant(fresh, name).await?)
+}
+
+async fn connect(config: &Config) -> anyhow::Result<Store> {
+    let url = config
+        .database
+        .url
+        .as_ref()
+        .map(|url| url.expose().to_owned())
+        .unwrap_or_default();
+    let options = StoreOptions {
+        url,
+        max_connections: 2,
+        acquire_timeout: config.database.acquire_timeout,
+        application_name: "baton".to_owned(),
+    };
+    Ok(Store::connect(options).await?)
+}

@@ -1,0 +1,74 @@
+//! `baton migrate`: the database and the broker are brought to what this version needs. Repeating
+//! it changes nothing.
+
+use anyhow::Context as _;
+use baton_nats::{Bus, provision};
+use baton_service::Config;
+use baton_service::config::Required;
+
+use crate::args::ConfigArgs;
+use crate::{config_command, role};
+
+pub(crate) async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
+    let config = config_command::load(args)?;
+    config.require(&[Required::DatabaseOwner, Required::Nats])?;
+    for change in apply(&config).await? {
+        config_command::print(&change)?;
+    }
+    config_command::print("database and broker are up to date")
+}
+
+/// Applies what is missing, and says what that was.
+pub(crate) async fn apply(config: &Config) -> anyhow::Result<Vec<String>> {
+    let mut changes = Vec::new();
+    // Without an owner's URL (`dev` on a database of the environment's) the tables are taken as
+    // they are; a role that finds them lacking says so.
+    if let Some(owner) = &config.database.migrate_url {
+        let login = config
+            .database
+            .url
+            .as_ref()
+            .and_then(|url| user_of(url.expose()));
+        let applied = baton_store::migrate(owner.expose(), login.as_deref())
+            .await
+            .context("the database was not migrated")?;
+        changes.extend(
+            applied
+                .iter()
+                .map(|migration| format!("database: {migration}")),
+        );
+    }
+    let bus = Bus::connect(role::broker(config))
+        .await
+        .context("the broker is not reachable")?;
+    let made = provision(&bus, &role::stream_options(config)).await;
+    bus.close().await;
+    let made = made.context("the broker was not prepared")?;
+    changes.extend(made.iter().map(|change| format!("broker: {change}")));
+    Ok(changes)
+}
+
+/// `postgres://user:password@host/database`
+fn user_of(url: &str) -> Option<String> {
+    let (credentials, _) = url.split_once("://")?.1.rsplit_once('@')?;
+    let user = credentials.split(':').next()?;
+    (!user.is_empty()).then(|| user.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_login_is_read_from_the_url() {
+        assert_eq!(
+            user_of("postgres://baton:p@w@host:5432/db").as_deref(),
+            Some("baton")
+        );
+        assert_eq!(
+            user_of("postgres://baton@host/db").as_deref(),
+            Some("baton")
+        );
+        assert_eq!(user_of("postgres://host/db"), None);
+    }
+}

@@ -1,0 +1,267 @@
+//! One role as a process: configuration, connections, admin port, the role's work, an orderly stop.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use baton_ingress::IngressDeps;
+use baton_nats::{Auth, Bus, BusOptions, StreamOptions, Tls};
+use baton_scheduler::SchedulerDeps;
+use baton_service::admin::Admin;
+use baton_service::config::Required;
+use baton_service::{
+    Config, Readiness, SharedClock, Shutdown, StopSequence, SystemClock, run_until_stopped,
+    telemetry,
+};
+use baton_store::{Store, StoreOptions};
+use baton_worker::WorkerDeps;
+use tokio::net::TcpListener;
+
+use crate::args::ConfigArgs;
+use crate::config_command;
+
+/// How long a connection to a server may take to close.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// Which role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Ingress,
+    Worker,
+    Scheduler,
+}
+
+impl Kind {
+    /// The sub-command, and the name in logs and connections.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Worker => "worker",
+            Self::Scheduler => "scheduler",
+        }
+    }
+
+    const fn admin(self, config: &Config) -> SocketAddr {
+        match self {
+            Self::Ingress => config.admin.ingress,
+            Self::Worker => config.admin.worker,
+            Self::Scheduler => config.admin.scheduler,
+        }
+    }
+
+    const fn needs(self) -> &'static [Required] {
+        match self {
+            Self::Ingress | Self::Worker => &[Required::Database, Required::Nats, Required::Llm],
+            Self::Scheduler => &[Required::Database, Required::Nats],
+        }
+    }
+}
+
+/// The role as this process's only business.
+pub(crate) async fn run(kind: Kind, args: &ConfigArgs) -> anyhow::Result<ExitCode> {
+    let config = config_command::load(args)?;
+    config.require(kind.needs())?;
+    telemetry::install(&config.log);
+    let shutdown = Shutdown::new();
+    let ended = run_until_stopped(&shutdown, async {
+        let admin = bind(kind.admin(&config), "the admin port").await?;
+        let http = match kind {
+            Kind::Ingress => Some(bind(config.http.listen, "HTTP").await?),
+            Kind::Worker | Kind::Scheduler => None,
+        };
+        serve(kind, &config, admin, http, &shutdown).await
+    })
+    .await;
+    Ok(ended.into())
+}
+
+async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{address} cannot be bound for {what}: is it in use?"))
+}
+
+/// Runs a role until its soft stop has been worked off. `http` is for the ingress alone.
+pub(crate) async fn serve(
+    kind: Kind,
+    config: &Config,
+    admin: TcpListener,
+    http: Option<TcpListener>,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let clock = SystemClock::shared();
+    let readiness = Readiness::new();
+    let started = readiness.part("role");
+    let store = Store::connect(store_options(kind, config)).await?;
+    let bus = Bus::connect(bus_options(kind, config)).await?;
+    // The admin port outlives the drain: it is what tells that one is under way.
+    let admin_stop = Shutdown::new();
+    let admin_server = {
+        let (store, bus) = (store.clone(), bus.clone());
+        Admin::new(
+            readiness.clone(),
+            telemetry::install(&config.log),
+            SharedClock::clone(&clock),
+        )
+        .check("postgres", move || {
+            let store = store.clone();
+            async move { store.ping().await.map(drop) }
+        })
+        .check("nats", move || {
+            let bus = bus.clone();
+            async move { bus.ping().await.map(drop) }
+        })
+        .serve(admin, &admin_stop)
+    };
+    let work = async {
+        let draining = {
+            let readiness = readiness.clone();
+            async move {
+                shutdown.soft.cancelled().await;
+                readiness.drain();
+                std::future::pending::<()>().await
+            }
+        };
+        let role = role(
+            kind, config, &store, &bus, clock, http, shutdown, &readiness, started,
+        );
+        let result = tokio::select! {
+            result = role => result,
+            () = draining => Ok(()),
+        };
+        StopSequence::new()
+            .step("database", CLOSE, store.close())
+            .step("broker", CLOSE, bus.close())
+            .run(&shutdown.hard)
+            .await;
+        admin_stop.stop_soft();
+        result
+    };
+    let (_, result) = tokio::join!(admin_server, work);
+    result
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the one place where a role's parts come together"
+)]
+async fn role(
+    kind: Kind,
+    config: &Config,
+    store: &Store,
+    bus: &Bus,
+    clock: SharedClock,
+    http: Option<TcpListener>,
+    shutdown: &Shutdown,
+    readiness: &Readiness,
+    started: baton_service::readiness::Part,
+) -> anyhow::Result<()> {
+    let (store, bus, shutdown) = (store.clone(), bus.clone(), shutdown.clone());
+    let readiness = readiness.clone();
+    started.ready();
+    match kind {
+        Kind::Ingress => {
+            let http = http.context("an ingress needs a listener")?;
+            let config = config.clone();
+            let deps = IngressDeps {
+                config,
+                store,
+                bus,
+                clock,
+                shutdown,
+                readiness,
+            };
+            Ok(baton_ingress::run(deps, http).await?)
+        }
+        Kind::Worker => {
+            let config = config.clone();
+            let deps = WorkerDeps {
+                config,
+                store,
+                bus,
+                clock,
+                shutdown,
+                readiness,
+            };
+            baton_worker::run(deps).await
+        }
+        Kind::Scheduler => {
+            let streams = stream_options(config);
+            let config = config.scheduler.clone();
+            let deps = SchedulerDeps {
+                config,
+                streams,
+                store,
+                bus,
+                clock,
+                shutdown,
+                readiness,
+            };
+            baton_scheduler::run(deps).await
+        }
+    }
+}
+
+fn store_options(kind: Kind, config: &Config) -> StoreOptions {
+    StoreOptions {
+        url: config
+            .database
+            .url
+            .as_ref()
+            .map(|url| url.expose().to_owned())
+            .unwrap_or_default(),
+        max_connections: config.database.max_connections,
+        acquire_timeout: config.database.acquire_timeout,
+        application_name: format!("baton {}", kind.name()),
+    }
+}
+
+fn bus_options(kind: Kind, config: &Config) -> BusOptions {
+    BusOptions {
+        name: format!("baton {}", kind.name()),
+        ..broker(config)
+    }
+}
+
+/// How this process reaches the broker.
+pub(crate) fn broker(config: &Config) -> BusOptions {
+    let nats = &config.nats;
+    let url = nats
+        .url
+        .as_ref()
+        .map(|url| url.expose().to_owned())
+        .unwrap_or_default();
+    let auth = match (&nats.user, &nats.password, &nats.token, &nats.creds_file) {
+        (Some(user), Some(password), _, _) => Auth::UserPassword {
+            user: user.clone(),
+            password: password.expose().clone(),
+        },
+        (_, _, Some(token), _) => Auth::Token(token.expose().clone()),
+        (_, _, _, Some(file)) => Auth::CredsFile(file.clone()),
+        _ => Auth::None,
+    };
+    BusOptions {
+        auth,
+        tls: Tls {
+            ca: nats.tls_ca.clone(),
+            ..Tls::default()
+        },
+        connect_timeout: nats.connect_timeout,
+        ..BusOptions::new(url, "baton")
+    }
+}
+
+/// How streams and consumers are to be.
+pub(crate) fn stream_options(config: &Config) -> StreamOptions {
+    let bytes =
+        |size: baton_service::config::ByteSize| i64::try_from(size.as_u64()).unwrap_or(i64::MAX);
+    StreamOptions {
+        replicas: config.nats.replicas,
+        event_retention: config.nats.event_retention,
+        jobs_max_bytes: bytes(config.nats.jobs_max_bytes),
+        events_max_bytes: bytes(config.nats.events_max_bytes),
+        ack_wait: config.worker.lease,
+        ..StreamOptions::default()
+    }
+}
