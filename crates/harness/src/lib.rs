@@ -1,0 +1,6 @@
+//! For tests and benches only: what drives a Baton from outside, and what stands behind it.
+
+pub mod bench_upstream;
+pub mod load;
+pub mod process_usage;
+pub mod samples;

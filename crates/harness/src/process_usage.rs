@@ -1,0 +1,112 @@
+//! What a set of processes uses, read from Linux's `/proc`.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+/// A process and all that descend from it, by the name it goes under.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Usage {
+    /// Processor time, user and system, in seconds, of living processes and reaped children.
+    pub cpu_seconds: f64,
+    /// Proportional set size in bytes: shared pages are divided among those that share them.
+    pub memory: u64,
+    /// How many processes there are.
+    pub processes: usize,
+}
+
+/// Usage of `root` and its descendants, by process name. `root` itself is named `root_name`.
+pub fn by_name(root: u32, root_name: &str) -> BTreeMap<String, Usage> {
+    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for pid in all_pids() {
+        if let Some(stat) = Stat::read(pid) {
+            children.entry(stat.parent).or_default().push(pid);
+        }
+    }
+    let mut sum: BTreeMap<String, Usage> = BTreeMap::new();
+    let mut open = vec![root];
+    while let Some(pid) = open.pop() {
+        open.extend(children.get(&pid).into_iter().flatten());
+        let Some(stat) = Stat::read(pid) else {
+            continue;
+        };
+        let name = if pid == root {
+            root_name.to_owned()
+        } else {
+            role(pid, &stat.name)
+        };
+        let usage = sum.entry(name).or_default();
+        usage.cpu_seconds += stat.cpu_seconds;
+        usage.memory += memory(pid);
+        usage.processes += 1;
+    }
+    sum
+}
+
+/// `baton worker` rather than `baton`, so that roles stay apart.
+fn role(pid: u32, name: &str) -> String {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut words = command.split(|byte| *byte == 0).skip(1);
+    match (name, words.next().map(String::from_utf8_lossy)) {
+        ("baton", Some(role)) => format!("baton {role}"),
+        _ => name.to_owned(),
+    }
+}
+
+fn all_pids() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+fn memory(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let kilobytes = rollup.lines().find_map(|line| {
+        line.strip_prefix("Pss:")?
+            .split_whitespace()
+            .next()?
+            .parse::<u64>()
+            .ok()
+    });
+    kilobytes.unwrap_or(0) * 1_024
+}
+
+struct Stat {
+    name: String,
+    parent: u32,
+    cpu_seconds: f64,
+}
+
+impl Stat {
+    fn read(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name stands in brackets and may hold anything, brackets too.
+        let (before, after) = stat.rsplit_once(')')?;
+        let name = before.split_once('(')?.1.to_owned();
+        let fields: Vec<&str> = after.split_whitespace().collect();
+        // Behind the name: state, parent, …; utime, stime, cutime and cstime are fields 14 to 17
+        // of the line, counted in ticks of a hundredth of a second.
+        let ticks: u32 = fields
+            .get(11..15)?
+            .iter()
+            .filter_map(|field| field.parse::<u32>().ok())
+            .sum();
+        Some(Self {
+            name,
+            parent: fields.get(1)?.parse().ok()?,
+            cpu_seconds: f64::from(ticks) / 100.0,
+        })
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_sees_itself() {
+        let usage = by_name(std::process::id(), "me");
+        assert!(usage["me"].memory > 100_000);
+        assert_eq!(usage["me"].processes, 1);
+    }
+}
