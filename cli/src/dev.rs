@@ -43,7 +43,7 @@ pub(crate) async fn run(args: DevArgs, config: &ConfigArgs) -> anyhow::Result<Ex
     let servers = Servers::start(&args.data, &config).await?;
     let ended = run_until_stopped(&shutdown, async {
         servers.apply_to(&mut config);
-        serve(&args, &mut config, http, &shutdown).await
+        Box::pin(serve(&args, &mut config, http, &shutdown)).await
     })
     .await;
     servers.stop().await;

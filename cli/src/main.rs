@@ -9,6 +9,7 @@ mod keys;
 mod migrate;
 mod role;
 
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -21,10 +22,10 @@ async fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let args = Args::parse();
     let ended = match args.command {
-        Command::Ingress => role::run(role::Kind::Ingress, &args.config).await,
-        Command::Worker => role::run(role::Kind::Worker, &args.config).await,
-        Command::Scheduler => role::run(role::Kind::Scheduler, &args.config).await,
-        Command::Dev(options) => dev::run(options, &args.config).await,
+        Command::Ingress => boxed(role::run(role::Kind::Ingress, &args.config)).await,
+        Command::Worker => boxed(role::run(role::Kind::Worker, &args.config)).await,
+        Command::Scheduler => boxed(role::run(role::Kind::Scheduler, &args.config)).await,
+        Command::Dev(options) => boxed(dev::run(options, &args.config)).await,
         Command::Migrate => finished(migrate::run(&args.config).await),
         Command::Keys(command) => finished(keys::run(command, &args.config).await),
         Command::Config(command) => finished(config_command::run(&command, &args.config)),
@@ -39,6 +40,11 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A role's whole life in one future is tens of kilobytes: it belongs on the heap.
+fn boxed<'a, T>(role: impl Future<Output = T> + 'a) -> Pin<Box<dyn Future<Output = T> + 'a>> {
+    Box::pin(role)
 }
 
 fn finished(result: anyhow::Result<()>) -> anyhow::Result<ExitCode> {

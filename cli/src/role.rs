@@ -70,7 +70,7 @@ pub(crate) async fn run(kind: Kind, args: &ConfigArgs) -> anyhow::Result<ExitCod
             Kind::Ingress => Some(bind(config.http.listen, "HTTP").await?),
             Kind::Worker | Kind::Scheduler => None,
         };
-        serve(kind, &config, admin, http, &shutdown).await
+        Box::pin(serve(kind, &config, admin, http, &shutdown)).await
     })
     .await;
     Ok(ended.into())
@@ -120,7 +120,7 @@ pub(crate) async fn serve(
             async move {
                 shutdown.soft.cancelled().await;
                 readiness.drain();
-                std::future::pending::<()>().await
+                std::future::pending::<()>().await;
             }
         };
         let role = role(
