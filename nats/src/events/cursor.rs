@@ -69,3 +69,6 @@ impl Cursor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

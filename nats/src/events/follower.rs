@@ -281,9 +281,7 @@ impl EventFollower {
         let expired = FollowError::Expired {
             after: self.cursor.last(),
         };
-        let mut next = fetch.from;
         for message in &page.messages {
-            next = StreamSeq(message.seq.0 + 1);
             if let Taken::Gap(_) = self.take_lines(message.seq, &message.payload)? {
                 // What was read before it may be returned first; the next call comes here again.
                 if self.ready.is_empty() {
@@ -293,9 +291,9 @@ impl EventFollower {
                 return Ok(());
             }
         }
-        self.phase = if page.remaining > 0 {
+        self.phase = if let Some(from) = page.next() {
             Phase::Fetch(Fetch {
-                from: next,
+                from,
                 proof: false,
                 not_before: None,
                 ..fetch
@@ -363,10 +361,10 @@ impl EventFollower {
         self.take_lines(message.seq, &message.payload)
     }
 
-    /// Reads on from the position after `seq`, which was read in proper order.
-    pub(super) fn read_on(&mut self, seq: StreamSeq) {
+    /// Reads on from this position; what stands before it was taken.
+    pub(super) fn read_on(&mut self, from: StreamSeq) {
         self.phase = Phase::Fetch(Fetch {
-            from: StreamSeq(seq.0 + 1),
+            from,
             proof: false,
             until: EventId::ORIGIN,
             tries: 0,

@@ -32,6 +32,14 @@ pub(crate) struct Page {
     pub(crate) remaining: u64,
 }
 
+impl Page {
+    /// Where to read on; nothing if there is no more.
+    pub(crate) fn next(&self) -> Option<StreamSeq> {
+        let last = self.messages.last().filter(|_| self.remaining > 0)?;
+        Some(StreamSeq(last.seq.0 + 1))
+    }
+}
+
 impl Bus {
     /// The last message of a run's log, from the stream's leader: what an append must be compared
     /// with.
@@ -99,10 +107,11 @@ impl Bus {
         let mut from = from;
         while read.len() < max {
             let page = self.read_page(tenant, run, from, max - read.len()).await?;
+            let next = page.next();
             read.extend(page.messages);
-            match read.last() {
-                Some(last) if page.remaining > 0 => from = StreamSeq(last.seq.0 + 1),
-                _ => break,
+            match next {
+                Some(next) => from = next,
+                None => break,
             }
         }
         Ok(read)
@@ -124,7 +133,10 @@ impl Bus {
         let mut answers = client.subscribe(inbox.clone()).await.map_err(closed)?;
         let request = format!(
             r#"{{"batch":{},"max_bytes":{PAGE_BYTES},"seq":{},"next_by_subj":"{}"}}"#,
-            max.min(PAGE).min(self.subscription_capacity()).max(1),
+            // One place is for the end of the page.
+            max.min(PAGE)
+                .min(self.subscription_capacity().saturating_sub(1))
+                .max(1),
             from.0.max(1),
             subjects::events(tenant, run).as_str(),
         );

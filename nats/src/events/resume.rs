@@ -63,6 +63,8 @@ impl Subscribed {
     async fn follow_from_first_event(self) -> Result<EventFollower, ResumeError> {
         let page = self.read(StreamSeq::NONE).await?;
         let mut follower = self.follow(Cursor::after(EventId::ORIGIN));
+        // What is stored behind the page; the rest is heard live.
+        let mut read_on = page.next();
         for message in &page.messages {
             match follower.take_stored(message) {
                 Ok(Taken::Whole) => {}
@@ -71,12 +73,15 @@ impl Subscribed {
                 }
                 // Later in the log: what stands before it can be returned, and reading on meets it
                 // again.
-                Ok(Taken::Gap(_)) => break,
+                Ok(Taken::Gap(_)) => {
+                    read_on = Some(message.seq);
+                    break;
+                }
                 Err(error) => return Err(unreadable(error)),
             }
         }
-        if let Some(last) = page.messages.last() {
-            follower.read_on(last.seq);
+        if let Some(from) = read_on {
+            follower.read_on(from);
         }
         Ok(follower)
     }
@@ -100,14 +105,16 @@ impl Subscribed {
                 }
                 let mut follower = self.follow(Cursor::after(after));
                 follower.take_stored(message).map_err(unreadable)?;
-                let mut read = message.seq;
+                let mut read_on = page.next();
                 for message in messages {
                     if let Taken::Gap(_) = follower.take_stored(message).map_err(unreadable)? {
+                        read_on = Some(message.seq);
                         break;
                     }
-                    read = message.seq;
                 }
-                follower.read_on(read);
+                if let Some(from) = read_on {
+                    follower.read_on(from);
+                }
                 return Ok(Ok(follower));
             }
             if page.remaining == 0 {
