@@ -1,0 +1,154 @@
+//! What is accepted, and what is not.
+
+use std::time::Duration;
+
+use baton_protocol::{Lane, RunStatus};
+use baton_store::{Accept, IdempotencyKey, NewRun, QueueLimits};
+use serde_json::value::RawValue;
+
+use crate::fixture::{LONG, Ledger, ROOMY, new_run, run_id, spec};
+
+#[tokio::test]
+async fn a_run_reads_back_as_it_was_accepted() {
+    let ledger = Ledger::new().await;
+    let id = run_id();
+    let mut spec = spec();
+    spec.messages =
+        RawValue::from_string("[ {\"content\" : \"a\\u0000b\", \"n\": 1e400} ]".into()).unwrap();
+    let metadata = RawValue::from_string(r#"{"ticket": "\u0000"}"#.into()).unwrap();
+    let run = NewRun {
+        lane: Lane::Background,
+        metadata: Some(&metadata),
+        cancel_on_disconnect: true,
+        ..new_run(id, &spec)
+    };
+    assert_eq!(
+        ledger.accept_with(&run, &ROOMY).await.unwrap(),
+        Accept::Created
+    );
+
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    let read = tx.run(id).await.unwrap().unwrap();
+    assert_eq!(read.status, RunStatus::Queued);
+    assert_eq!((read.lane, read.model.as_str()), (Lane::Background, "m"));
+    assert_eq!(read.metadata.unwrap().get(), metadata.get());
+    assert!(
+        read.spec_json.contains(spec.messages.get()),
+        "byte for byte"
+    );
+    assert_eq!(
+        (read.attempt, read.started_at, read.finished_at),
+        (0, None, None)
+    );
+    assert!(read.cancel_on_disconnect);
+
+    let claimed = ledger.claimed(id, LONG).await;
+    assert_eq!(claimed.spec_json, read.spec_json);
+    assert_eq!(claimed.created_at, read.created_at);
+}
+
+#[tokio::test]
+async fn what_is_not_committed_is_not_accepted() {
+    let ledger = Ledger::new().await;
+    let (spec, id) = (spec(), run_id());
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    tx.accept_run(&new_run(id, &spec), &ROOMY).await.unwrap();
+    drop(tx);
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    assert!(tx.run(id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_key_makes_one_run_and_refuses_another_body() {
+    let ledger = Ledger::new().await;
+    let first = run_id();
+    assert_eq!(ledger.accept_keyed(first, "k", 1).await, Accept::Created);
+    assert_eq!(
+        ledger.accept_keyed(run_id(), "k", 1).await,
+        Accept::Replay { run: first }
+    );
+    assert_eq!(
+        ledger.accept_keyed(run_id(), "k", 2).await,
+        Accept::KeyReused
+    );
+    assert_eq!(
+        ledger.accept_keyed(run_id(), "other", 2).await,
+        Accept::Created
+    );
+}
+
+#[tokio::test]
+async fn a_full_tenant_is_refused_but_repetitions_are_answered_and_running_ones_make_room() {
+    let ledger = Ledger::new().await;
+    let limits = QueueLimits { tenant: 2, ..ROOMY };
+    let first = run_id();
+    assert_eq!(ledger.accept_keyed(first, "k", 1).await, Accept::Created);
+    ledger.queued().await;
+
+    let (spec, key) = (
+        spec(),
+        IdempotencyKey {
+            key: "k".into(),
+            fingerprint: [1; 32],
+        },
+    );
+    let refused = new_run(run_id(), &spec);
+    let full = Accept::TenantQueueFull { limit: 2 };
+    assert_eq!(ledger.accept_with(&refused, &limits).await.unwrap(), full);
+    let repeated = NewRun {
+        idempotency: Some(&key),
+        ..new_run(run_id(), &spec)
+    };
+    assert_eq!(
+        ledger.accept_with(&repeated, &limits).await.unwrap(),
+        Accept::Replay { run: first }
+    );
+    let fresh_key = IdempotencyKey {
+        key: "fresh".into(),
+        fingerprint: [1; 32],
+    };
+    let keyed = NewRun {
+        idempotency: Some(&fresh_key),
+        ..new_run(run_id(), &spec)
+    };
+    assert_eq!(ledger.accept_with(&keyed, &limits).await.unwrap(), full);
+
+    ledger.claimed(first, LONG).await;
+    assert_eq!(
+        ledger.accept_with(&refused, &limits).await.unwrap(),
+        Accept::Created
+    );
+}
+
+#[tokio::test]
+async fn a_full_system_is_refused_once_the_estimate_has_seen_it() {
+    let ledger = Ledger::new().await;
+    let other = ledger.database.store().await;
+    ledger.queued().await;
+    ledger.queued().await;
+    // Another server's estimate is fresh: it counts when it is first asked.
+    let limits = QueueLimits {
+        tenant: 10,
+        system: 2,
+    };
+    let spec = spec();
+    let mut tx = other.tenant(ledger.tenant).await.unwrap();
+    let refused = tx
+        .accept_run(&new_run(run_id(), &spec), &limits)
+        .await
+        .unwrap();
+    assert_eq!(refused, Accept::SystemQueueFull { limit: 2 });
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_unavailable_and_not_a_refusal() {
+    let ledger = Ledger::new().await;
+    ledger.store.ping().await.unwrap();
+    ledger.store.close().await;
+    let error = ledger.store.tenant(ledger.tenant).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    let stats = ledger.store.system().queue_stats().await.unwrap_err();
+    assert!(stats.is_transient(), "{stats:?}");
+    assert!(ledger.store.ping().await.is_err());
+    assert!(ledger.database.store().await.ping().await.unwrap() < Duration::from_secs(10));
+}

@@ -1,0 +1,15 @@
+//! The ledger on a real PostgreSQL.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod accepting;
+mod fences;
+mod fixture;
+mod isolation;
+mod keys;
+mod races;
+mod reading;
+mod rescuing;
+mod schema;
+mod steps;
+mod threads;
+mod transitions;

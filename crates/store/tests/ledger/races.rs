@@ -1,0 +1,120 @@
+//! Several at once: one wins, the others learn it.
+
+use baton_protocol::{EventId, Outcome, RunStatus};
+use baton_store::{Accept, CancelRequest, ClaimOutcome, FenceError};
+use futures_util::future::{join, join_all};
+
+use crate::fixture::{DONE, LONG, Ledger, MAX_FAILURES, OVER, answer, run_id};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_fifty_claims_at_once_one_holds_the_run_and_the_others_see_its_lease() {
+    let ledger = Ledger::new().await;
+    for expired_before in [false, true] {
+        let run = ledger.queued().await;
+        if expired_before {
+            ledger.claimed(run, OVER).await;
+        }
+        let outcomes = join_all((0..50).map(|_| ledger.try_claim(run))).await;
+        let mut claimed = Vec::new();
+        for outcome in outcomes {
+            match outcome {
+                ClaimOutcome::Claimed(run) => claimed.push(run.fence),
+                ClaimOutcome::Leased {
+                    remaining,
+                    same_job,
+                } => {
+                    assert!(same_job);
+                    assert!(remaining > LONG / 2, "{remaining:?}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(claimed.len(), 1);
+        assert_eq!(claimed[0].attempt, if expired_before { 2 } else { 1 });
+        ledger
+            .store
+            .system()
+            .renew_lease(&claimed[0], LONG)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_claims_of_a_run_lost_too_often_one_fails_it() {
+    let ledger = Ledger::new().await;
+    let run = ledger.queued().await;
+    for _ in 0..MAX_FAILURES {
+        ledger.claimed(run, OVER).await;
+    }
+    let outcomes = join_all((0..20).map(|_| ledger.try_claim(run))).await;
+    let ended: Vec<_> = outcomes
+        .into_iter()
+        .map(|outcome| match outcome {
+            ClaimOutcome::Ended(ended) => ended,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(ended.iter().filter(|ended| ended.newly).count(), 1);
+    assert!(ended.iter().all(|ended| ended.attempt == 3));
+    assert!(
+        ended
+            .iter()
+            .all(|ended| ended.last_event_id == EventId::new(3, 2))
+    );
+    assert_eq!(ended[0].outcome.status(), RunStatus::Failed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_and_a_finish_at_once_leave_one_ending_that_both_agree_on() {
+    let ledger = Ledger::new().await;
+    for _ in 0..20 {
+        let run = ledger.queued().await;
+        let fence = ledger.fence(run, OVER).await;
+        let cancelling = async {
+            let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+            let cancel = tx.request_cancel(run, "enough").await.unwrap();
+            tx.commit().await.unwrap();
+            // The worker is late, so that another one's claim turns the flag into an ending.
+            (cancel, ledger.try_claim(run).await)
+        };
+        let system = ledger.store.system();
+        let commit = answer(&DONE);
+        let ((cancel, claim), finished) =
+            join(cancelling, system.finish_run(&fence, &commit)).await;
+        let ClaimOutcome::Ended(ended) = claim else {
+            panic!("{claim:?}");
+        };
+        match finished {
+            Ok(_) => assert_eq!(ended.outcome, DONE),
+            Err(FenceError::Lost) => {
+                assert_eq!(ended.outcome, Outcome::Cancelled("enough".into()));
+                assert!(matches!(cancel, CancelRequest::Requested { .. }));
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_twenty_submissions_at_once_with_one_key_one_is_made_and_all_name_it() {
+    let ledger = Ledger::new().await;
+    let submissions = (0..20).map(|_| async {
+        let run = run_id();
+        (run, ledger.accept_keyed(run, "same", 1).await)
+    });
+    let answers = join_all(submissions).await;
+    let made: Vec<_> = answers
+        .iter()
+        .filter(|(_, accept)| *accept == Accept::Created)
+        .map(|(run, _)| *run)
+        .collect();
+    assert_eq!(made.len(), 1);
+    assert_eq!(
+        answers
+            .iter()
+            .filter(|(_, accept)| *accept == Accept::Replay { run: made[0] })
+            .count(),
+        19
+    );
+}

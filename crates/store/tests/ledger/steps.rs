@@ -1,0 +1,185 @@
+//! The ledger of a run: what was recorded is there for the next attempt, and recorded once.
+
+use baton_protocol::{Effect, EventId, FinishReason, Outcome, Usage};
+use baton_store::{
+    CallCommit, CallState, FenceError, FinalTurn, FinishCommit, NewCall, StepData, TurnCommit,
+};
+
+use crate::fixture::{ANSWER, DONE, LONG, Ledger, OVER, answer, run_id, usage};
+
+const CALLS: &str = r#"{"role":"assistant","tool_calls":[{"id":"a"},{"id":"b"}]}"#;
+const RESULT: &str = r#"{"role":"tool","tool_call_id":"a","content":"127.05"}"#;
+
+fn calls() -> [NewCall; 2] {
+    let call = |step, id: &str, effect| NewCall {
+        step,
+        call_id: id.into(),
+        name: "calculator".into(),
+        arguments: "{\"expression\": 15\0".into(),
+        effect,
+    };
+    [call(2, "a", Effect::Pure), call(3, "b", Effect::AtMostOnce)]
+}
+
+fn turn(calls: &[NewCall]) -> TurnCommit<'_> {
+    TurnCommit {
+        step: 1,
+        message: CALLS,
+        usage: usage(10, 5),
+        usage_total: usage(10, 5),
+        finish_reason: FinishReason::ToolCalls,
+        last_event_id: EventId::new(1, 3),
+        calls,
+    }
+}
+
+fn call() -> CallCommit<'static> {
+    CallCommit {
+        step: 2,
+        ok: true,
+        message: RESULT,
+        duration_ms: 12,
+        last_event_id: EventId::new(1, 5),
+    }
+}
+
+#[tokio::test]
+async fn the_next_attempt_finds_what_was_recorded_and_failures_start_anew() {
+    let ledger = Ledger::new().await;
+    let run = ledger.queued().await;
+    let first = ledger.claimed(run, OVER).await;
+    assert!(first.recorded.is_empty());
+    let (system, fence) = (ledger.store.system(), first.fence);
+    // Each twice, as when an answer is lost.
+    for _ in 0..2 {
+        system.commit_turn(&fence, &turn(&calls())).await.unwrap();
+        system.start_call(&fence, 3).await.unwrap();
+        system.commit_call(&fence, &call()).await.unwrap();
+    }
+    let next = ledger.claimed(run, LONG).await;
+    assert_eq!((next.fence.attempt, next.failures), (2, 1));
+    assert_eq!(next.last_event_id, EventId::new(1, 5));
+    assert_eq!(next.usage, usage(10, 5));
+
+    let [turn, done, started] = &next.recorded[..] else {
+        panic!("{:?}", next.recorded);
+    };
+    assert_eq!((turn.step, done.step, started.step), (1, 2, 3));
+    assert_eq!(
+        turn.data,
+        StepData::Turn {
+            finish_reason: FinishReason::ToolCalls,
+            usage: usage(10, 5)
+        }
+    );
+    assert_eq!(turn.message.as_ref().unwrap().get(), CALLS);
+    assert_eq!(turn.last_event_id, Some(EventId::new(1, 3)));
+    let data = |id: &str, effect, state| StepData::Call {
+        call_id: id.into(),
+        name: "calculator".into(),
+        arguments: "{\"expression\": 15\u{fffd}".into(),
+        effect,
+        state,
+    };
+    let finished = CallState::Finished {
+        ok: true,
+        duration_ms: 12,
+    };
+    assert_eq!(done.data, data("a", Effect::Pure, finished));
+    assert_eq!(done.message.as_ref().unwrap().get(), RESULT);
+    assert_eq!(
+        started.data,
+        data("b", Effect::AtMostOnce, CallState::Started)
+    );
+    assert!(started.message.is_none());
+
+    // A recorded result is never begun again.
+    let again = system.start_call(&next.fence, 2).await;
+    assert!(matches!(again, Err(FenceError::Lost)));
+}
+
+#[tokio::test]
+async fn the_last_turn_its_message_the_usage_and_the_state_are_one_commit_and_repeatable() {
+    let ledger = Ledger::new().await;
+    let run = ledger.queued().await;
+    let fence = ledger.fence(run, LONG).await;
+    let system = ledger.store.system();
+    system.commit_turn(&fence, &turn(&calls())).await.unwrap();
+    let commit = FinishCommit {
+        outcome: &DONE,
+        last_event_id: EventId::new(1, 9),
+        usage_total: usage(30, 7),
+        turn: Some(FinalTurn {
+            step: 4,
+            message: ANSWER,
+            usage: usage(20, 2),
+            finish_reason: FinishReason::Stop,
+            last_event_id: EventId::new(1, 8),
+        }),
+    };
+    for _ in 0..2 {
+        system.finish_run(&fence, &commit).await.unwrap();
+    }
+    let otherwise = FinishCommit {
+        outcome: &Outcome::Cancelled("late".into()),
+        ..commit
+    };
+    let refused = system.finish_run(&fence, &otherwise).await;
+    assert!(matches!(refused, Err(FenceError::Lost)), "{refused:?}");
+
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    let read = tx.run(run).await.unwrap().unwrap();
+    assert_eq!(read.outcome, Some(DONE));
+    assert_eq!(read.usage, usage(30, 7));
+    assert_eq!(read.last_event_id, EventId::new(1, 9));
+    assert!(read.finished_at >= read.started_at);
+    let messages = tx.run_messages(run).await.unwrap();
+    let messages: Vec<_> = messages.iter().map(|message| message.get()).collect();
+    assert_eq!(messages, [CALLS, ANSWER]);
+    let steps = tx.run_steps(run).await.unwrap();
+    assert_eq!(steps.len(), 4);
+    assert_eq!(steps[3].last_event_id, Some(EventId::new(1, 8)));
+}
+
+#[tokio::test]
+async fn an_ordinary_chat_is_three_commits() {
+    let ledger = Ledger::new().await;
+    // Every statement that writes leaves its transaction's number.
+    let mut superuser = ledger.superuser().await;
+    sqlx::raw_sql(
+        "CREATE TABLE written (tx xid8);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+             AS 'BEGIN INSERT INTO written VALUES (pg_current_xact_id()); RETURN NULL; END';
+         CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON runs EXECUTE FUNCTION note();
+         CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON steps EXECUTE FUNCTION note();
+         CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON messages EXECUTE FUNCTION note();
+         CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON idempotency_keys
+             EXECUTE FUNCTION note();",
+    )
+    .execute(&mut superuser)
+    .await
+    .unwrap();
+    let run = run_id();
+    ledger.accept_keyed(run, "k", 1).await;
+    let fence = ledger.fence(run, LONG).await;
+    let system = ledger.store.system();
+    system.finish_run(&fence, &answer(&DONE)).await.unwrap();
+    let (statements, commits): (i64, i64) =
+        sqlx::query_as("SELECT count(*), count(DISTINCT tx) FROM written")
+            .fetch_one(&mut superuser)
+            .await
+            .unwrap();
+    assert_eq!(commits, 3);
+    assert_eq!(
+        statements, 6,
+        "key and run, claim, state and step and message"
+    );
+}
+
+#[tokio::test]
+async fn usage_of_a_run_without_turns_is_nothing() {
+    let ledger = Ledger::new().await;
+    let run = ledger.queued().await;
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    assert_eq!(tx.run(run).await.unwrap().unwrap().usage, Usage::default());
+}
