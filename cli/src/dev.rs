@@ -69,6 +69,8 @@ async fn serve(
         false
     };
     config.http.listen = http.local_addr()?;
+    // No load balancer stands before it that would have to notice a stop first.
+    config.http.lame_duck = std::time::Duration::ZERO;
     let api_key = keys::ready_made(config, TENANT, &args.data).await?;
     let ready = Ready {
         base_url: format!("http://{}", config.http.listen),

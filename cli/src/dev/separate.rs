@@ -121,6 +121,7 @@ impl Role<'_> {
             .env("DATABASE_URL", url(&self.config.database.url))
             .env("NATS_URL", url(&self.config.nats.url))
             .env("BATON_HTTP__LISTEN", self.http.to_string())
+            .env("BATON_HTTP__LAME_DUCK", "0s")
             .env(
                 format!("BATON_ADMIN__{}", self.kind.name().to_uppercase()),
                 self.admin.to_string(),
