@@ -40,7 +40,6 @@ use baton_store::Store;
 use http::HeaderValue;
 use http::header::X_CONTENT_TYPE_OPTIONS;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::OpenApi as _;
@@ -171,9 +170,10 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         bus: bus.clone(),
         clock: Arc::clone(&clock),
     };
+    // A hard stop drops connections at that very moment: it must have been one of these before.
     let stopping = Stopping {
-        native: CancellationToken::new(),
-        all: CancellationToken::new(),
+        native: shutdown.hard.child_token(),
+        all: shutdown.hard.child_token(),
     };
     let attachments = Attachments::new(
         shutdown.tracker.clone(),

@@ -11,7 +11,7 @@ use http::header::{ACCEPT, LOCATION};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::events::{self, open_from};
-use super::read::load;
+use super::read::{load, load_new};
 use super::view::{Problem, RunView};
 use super::wait::{Wait, wait_for_end};
 use crate::attachments::OnClose;
@@ -90,7 +90,11 @@ pub(crate) async fn create_run(
         if let Some(time) = wait.0 {
             wait_for_end(&state, tenant, run, follower, time).await;
         }
-        let view = load(&state, tenant, run).await?;
+        let view = if replayed || wait.0.is_some() {
+            load(&state, tenant, run).await?
+        } else {
+            load_new(&state, tenant, run).await?
+        };
         let done = wait.0.is_some() && view.is_terminal();
         let status = if done {
             StatusCode::OK

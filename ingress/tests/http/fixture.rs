@@ -1,0 +1,543 @@
+//! A running ingress, a client, and a worker's part to play.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_admission::api_key::ApiKey;
+use baton_devstack::NatsServer;
+use baton_devstack::test_support::test_nats;
+use baton_ingress::IngressDeps;
+use baton_nats::{Bus, BusOptions, EventFollower, JobSource, StreamOptions, StreamSeq, provision};
+use baton_protocol::event::{
+    AttemptReset, RunCancelled, RunCompleted, RunFailed, RunStarted, Text,
+};
+use baton_protocol::{
+    ApiKeyId, ClaimToken, Event, EventData, EventId, Fence, FinishReason, Lane, Outcome, RunError,
+    RunId, RunStatus, TenantId, Usage, WorkerId,
+};
+use baton_service::{Clock as _, Config, Readiness, Shutdown, SystemClock};
+use baton_store::testing::TestDatabase;
+use baton_store::{Claim, ClaimOutcome, FinalTurn, FinishCommit, NewApiKey, RunRecord, Store};
+use reqwest::{Client, RequestBuilder, Response};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// Far longer than anything here takes.
+const LONG: Duration = Duration::from_secs(20);
+
+pub(crate) const USAGE: Usage = Usage {
+    prompt_tokens: 10,
+    completion_tokens: 5,
+    total_tokens: 15,
+};
+
+/// An ingress with its servers.
+pub(crate) struct Fixture {
+    pub(crate) base: String,
+    pub(crate) key: String,
+    pub(crate) tenant: TenantId,
+    pub(crate) store: Store,
+    pub(crate) bus: Bus,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) nats: NatsServer,
+    client: Client,
+    served: Option<JoinHandle<anyhow::Result<()>>>,
+    _database: TestDatabase,
+}
+
+impl Fixture {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub(crate) async fn start_with(configure: impl FnOnce(&mut Config)) -> Self {
+        let (database, nats) = tokio::join!(TestDatabase::create(), test_nats());
+        let nats = nats.unwrap();
+        let store = database.store().await;
+        let bus = connect(&nats).await;
+        let options = StreamOptions {
+            jobs_max_bytes: 8 << 20,
+            events_max_bytes: 64 << 20,
+            dead_max_bytes: 1 << 20,
+            ..StreamOptions::default()
+        };
+        provision(&bus, &options).await.unwrap();
+
+        let mut config = Config::default();
+        config.http.lame_duck = Duration::from_millis(100);
+        config.http.drain = Duration::from_secs(2);
+        config.http.heartbeat = Duration::from_millis(300);
+        config.llm.default_model = Some("house".into());
+        configure(&mut config);
+        let shutdown = Shutdown::new();
+        let (base, served) = serve(&config, &store, &bus, &shutdown).await;
+        let tenant = store
+            .system()
+            .ensure_tenant(TenantId::new(SystemClock.now()), "test")
+            .await
+            .unwrap()
+            .id;
+        let client = client();
+        let served = Some(served);
+        let mut fixture = Self {
+            base,
+            key: String::new(),
+            tenant,
+            store,
+            bus,
+            shutdown,
+            nats,
+            client,
+            served,
+            _database: database,
+        };
+        fixture.key = fixture.make_key(7, &["*"], None).await;
+        fixture
+    }
+
+    /// Another ingress on the same servers; its base.
+    pub(crate) async fn another_ingress(&self) -> (String, Shutdown) {
+        let bus = connect(&self.nats).await;
+        let shutdown = Shutdown::new();
+        let mut config = Config::default();
+        config.http.heartbeat = Duration::from_millis(300);
+        let (base, _) = serve(&config, &self.store, &bus, &shutdown).await;
+        (base, shutdown)
+    }
+
+    pub(crate) async fn make_key(
+        &self,
+        random: u8,
+        scopes: &[&str],
+        models: Option<&[&str]>,
+    ) -> String {
+        self.make_key_of(self.tenant, random, scopes, models).await
+    }
+
+    async fn make_key_of(
+        &self,
+        tenant: TenantId,
+        random: u8,
+        scopes: &[&str],
+        models: Option<&[&str]>,
+    ) -> String {
+        let key = ApiKey::from_random("test", [random; 32]).unwrap();
+        let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let mut tx = self.store.tenant(tenant).await.unwrap();
+        tx.create_api_key(&NewApiKey {
+            id: ApiKeyId::new(SystemClock.now()),
+            hash: key.hash(),
+            name: format!("key {random}"),
+            prefix: key.hint().to_owned(),
+            scopes: owned(scopes),
+            allowed_models: models.map(owned),
+            allowed_tools: None,
+            expires_at: None,
+        })
+        .await
+        .unwrap();
+        tx.commit().await.unwrap();
+        key.expose().to_owned()
+    }
+
+    pub(crate) fn request(&self, method: reqwest::Method, url: &str) -> RequestBuilder {
+        self.client.request(method, url)
+    }
+
+    pub(crate) async fn key_of_another_tenant(&self, random: u8) -> String {
+        let fresh = TenantId::new(SystemClock.now());
+        let tenant = self
+            .store
+            .system()
+            .ensure_tenant(fresh, "another")
+            .await
+            .unwrap()
+            .id;
+        assert_ne!(tenant, self.tenant);
+        self.make_key_of(tenant, random, &["*"], None).await
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> RequestBuilder {
+        self.post_to(&self.base, path, body)
+    }
+
+    fn post_to(&self, base: &str, path: &str, body: &Value) -> RequestBuilder {
+        self.client
+            .post(format!("{base}{path}"))
+            .bearer_auth(&self.key)
+            .header("content-type", "application/json")
+            .body(body.to_string())
+    }
+
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
+        self.get_from(&self.base, path)
+    }
+
+    pub(crate) fn get_from(&self, base: &str, path: &str) -> RequestBuilder {
+        self.client
+            .get(format!("{base}{path}"))
+            .bearer_auth(&self.key)
+    }
+
+    pub(crate) fn chat(&self, stream: bool) -> RequestBuilder {
+        self.chat_at(&self.base, stream)
+    }
+
+    pub(crate) fn chat_at(&self, base: &str, stream: bool) -> RequestBuilder {
+        let mut body = json!({
+            "model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": stream,
+        });
+        if stream {
+            body["stream_options"] = json!({"include_usage": true});
+        }
+        self.post_to(base, "/v1/chat/completions", &body)
+    }
+
+    /// Takes the next job and claims its run, as a worker would.
+    pub(crate) async fn take_job(&self) -> Worker {
+        let mut jobs = JobSource::open(&self.bus, Lane::Interactive).await.unwrap();
+        let supply = soon(jobs.pull(1, Duration::from_secs(10))).await.unwrap();
+        let delivery = supply.into_iter().next().expect("a job");
+        let run = delivery.job.as_ref().unwrap().run_id();
+        assert_eq!(delivery.tenant, self.tenant);
+        let worker = WorkerId::new(SystemClock.now());
+        let claim = Claim {
+            tenant: self.tenant,
+            run,
+            worker,
+            token: ClaimToken::from_random(u128::from(delivery.stream_seq) + 1),
+            lease: Duration::from_mins(1),
+            job_seq: delivery.stream_seq,
+            max_failures: 3,
+        };
+        let outcome = self.store.system().claim_run(&claim).await.unwrap();
+        let ClaimOutcome::Claimed(claimed) = outcome else {
+            panic!("not claimed: {outcome:?}")
+        };
+        delivery.ack_confirmed().await.unwrap();
+        jobs.stop(Duration::ZERO).await;
+        let mut worker = Worker {
+            store: self.store.clone(),
+            bus: self.bus.clone(),
+            id: worker,
+            fence: claimed.fence,
+            position: StreamSeq::NONE,
+            last: EventId::ORIGIN,
+            text: String::new(),
+        };
+        let started = RunStarted {
+            model: "m".into(),
+            agent: "default".into(),
+        };
+        worker.append(EventData::RunStarted(started)).await;
+        worker
+    }
+
+    pub(crate) async fn record(&self, run: RunId) -> RunRecord {
+        self.store
+            .tenant(self.tenant)
+            .await
+            .unwrap()
+            .run(run)
+            .await
+            .unwrap()
+            .expect("a run")
+    }
+
+    /// Waits until the row says so.
+    pub(crate) async fn until_status(&self, run: RunId, status: RunStatus) {
+        soon(async {
+            while self.record(run).await.status != status {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+
+    /// All events of a run up to its terminal one, straight from the broker.
+    pub(crate) async fn all_events(&self, run: RunId) -> Vec<Event> {
+        let subscribed = EventFollower::subscribe(&self.bus, self.tenant, run)
+            .await
+            .unwrap();
+        let mut follower = subscribed.resume(EventId::ORIGIN).await.unwrap();
+        let mut events: Vec<Event> = Vec::new();
+        while !events.last().is_some_and(|event| event.data.is_terminal()) {
+            let batch = soon(follower.next()).await.unwrap();
+            events.extend(batch.into_iter().map(|followed| followed.event));
+        }
+        events
+    }
+
+    /// Waits until the ingress has returned.
+    pub(crate) async fn stopped(&mut self) {
+        let served = self.served.take().expect("asked once");
+        soon(served).await.unwrap().unwrap();
+    }
+}
+
+async fn connect(nats: &NatsServer) -> Bus {
+    Bus::connect(BusOptions::new(nats.url(), "test"))
+        .await
+        .unwrap()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test waits for the task, or ends with it"
+)]
+async fn serve(
+    config: &Config,
+    store: &Store,
+    bus: &Bus,
+    shutdown: &Shutdown,
+) -> (String, JoinHandle<anyhow::Result<()>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let deps = IngressDeps {
+        config: config.clone(),
+        store: store.clone(),
+        bus: bus.clone(),
+        clock: SystemClock::shared(),
+        shutdown: shutdown.clone(),
+        readiness: Readiness::new(),
+    };
+    (base, tokio::spawn(baton_ingress::run(deps, listener)))
+}
+
+/// A client that trusts nobody: everything here is plain HTTP.
+fn client() -> Client {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .build()
+        .unwrap()
+}
+
+/// Waits for it, but not for ever.
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, what)
+        .await
+        .expect("it takes too long")
+}
+
+pub(crate) fn run_of(response: &Response) -> RunId {
+    response.headers()["x-run-id"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+/// Server-sent events as a client reads them: `(id, event, data)`; comments are counted.
+pub(crate) struct Sse {
+    response: Response,
+    buffer: String,
+    pub(crate) comments: usize,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SseEvent {
+    pub(crate) id: Option<String>,
+    pub(crate) event: Option<String>,
+    pub(crate) data: String,
+}
+
+impl Sse {
+    pub(crate) fn of(response: Response) -> Self {
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        assert_eq!(response.headers()["x-accel-buffering"], "no");
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        Self {
+            response,
+            buffer: String::new(),
+            comments: 0,
+        }
+    }
+
+    /// The next event; `None` at a clean end.
+    pub(crate) async fn next(&mut self) -> Option<SseEvent> {
+        loop {
+            if let Some(end) = self.buffer.find("\n\n") {
+                let frame: String = self.buffer.drain(..end + 2).collect();
+                let mut event = SseEvent {
+                    id: None,
+                    event: None,
+                    data: String::new(),
+                };
+                for line in frame.lines() {
+                    match line.split_once(": ") {
+                        Some(("", _)) => self.comments += 1,
+                        Some(("id", id)) => event.id = Some(id.to_owned()),
+                        Some(("event", kind)) => event.event = Some(kind.to_owned()),
+                        Some(("data", data)) => event.data.push_str(data),
+                        other => assert_eq!(other, None, "{line}"),
+                    }
+                }
+                if !event.data.is_empty() {
+                    return Some(event);
+                }
+                continue;
+            }
+            let chunk = soon(self.response.chunk())
+                .await
+                .expect("the body is whole");
+            let Some(bytes) = chunk else {
+                let rest = self.buffer.trim();
+                assert!(
+                    rest.is_empty() || rest.starts_with(':'),
+                    "half a frame: {rest}"
+                );
+                return None;
+            };
+            self.buffer.push_str(std::str::from_utf8(&bytes).unwrap());
+        }
+    }
+
+    pub(crate) async fn rest(&mut self) -> Vec<SseEvent> {
+        let mut events = Vec::new();
+        while let Some(event) = self.next().await {
+            events.push(event);
+        }
+        events
+    }
+
+    /// The next event's data, which is JSON.
+    pub(crate) async fn json(&mut self) -> Value {
+        let event = self.next().await.expect("another event");
+        serde_json::from_str(&event.data).unwrap()
+    }
+
+    /// Waits for one more comment.
+    pub(crate) async fn comment(&mut self) {
+        while !self.buffer.contains(": ping\n") {
+            let bytes = soon(self.response.chunk())
+                .await
+                .unwrap()
+                .expect("more to come");
+            self.buffer.push_str(std::str::from_utf8(&bytes).unwrap());
+        }
+        self.buffer.clear();
+    }
+}
+
+/// The worker's part.
+pub(crate) struct Worker {
+    store: Store,
+    bus: Bus,
+    pub(crate) id: WorkerId,
+    pub(crate) fence: Fence,
+    position: StreamSeq,
+    pub(crate) last: EventId,
+    text: String,
+}
+
+impl Worker {
+    pub(crate) fn run(&self) -> RunId {
+        self.fence.run
+    }
+
+    /// Appends one event, the next of the attempt.
+    pub(crate) async fn append(&mut self, data: EventData) {
+        let attempt = self.fence.attempt;
+        let id = if self.last.attempt() == attempt {
+            self.last.next()
+        } else {
+            EventId::new(attempt, 1)
+        };
+        let (prev, run_id) = (self.last, self.fence.run);
+        let event = Event {
+            id,
+            prev,
+            run_id,
+            step: 1,
+            at: SystemClock.now(),
+            data,
+        };
+        let mut line = Vec::new();
+        event.encode_into(&mut line);
+        self.position = self
+            .bus
+            .append_events(self.fence.tenant, run_id, self.position, line.into())
+            .await
+            .unwrap();
+        self.last = id;
+    }
+
+    pub(crate) async fn say(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.append(EventData::TextDelta(Text { text: text.into() }))
+            .await;
+    }
+
+    /// Another attempt goes on, from the start.
+    pub(crate) async fn reset(&mut self, continues: bool) {
+        self.fence.attempt += 1;
+        let reset = AttemptReset {
+            resume_after: EventId::ORIGIN,
+            continues,
+        };
+        self.append(EventData::AttemptReset(reset)).await;
+    }
+
+    /// Records the answer and ends the run.
+    pub(crate) async fn complete(&mut self) {
+        let message = json!({"role": "assistant", "content": self.text}).to_string();
+        let turn = FinalTurn {
+            step: 1,
+            message: &message,
+            usage: USAGE,
+            finish_reason: FinishReason::Stop,
+            last_event_id: self.last,
+        };
+        self.finish(&Outcome::Completed(FinishReason::Stop), Some(turn))
+            .await;
+        let end = RunCompleted {
+            finish_reason: FinishReason::Stop,
+            usage: USAGE,
+        };
+        self.append(EventData::RunCompleted(end)).await;
+    }
+
+    pub(crate) async fn fail(&mut self, code: &str) {
+        let error = RunError {
+            code: code.into(),
+            message: "it did not work".into(),
+        };
+        self.finish(&Outcome::Failed(error.clone()), None).await;
+        self.append(EventData::RunFailed(RunFailed { error })).await;
+    }
+
+    pub(crate) async fn cancelled(&mut self, reason: &str) {
+        self.finish(&Outcome::Cancelled(reason.into()), None).await;
+        let end = RunCancelled {
+            reason: reason.into(),
+            usage: Usage::default(),
+        };
+        self.append(EventData::RunCancelled(end)).await;
+    }
+
+    async fn finish(&self, outcome: &Outcome, turn: Option<FinalTurn<'_>>) {
+        let finish = FinishCommit {
+            outcome,
+            last_event_id: self.last.next(),
+            usage_total: if turn.is_some() {
+                USAGE
+            } else {
+                Usage::default()
+            },
+            turn,
+        };
+        self.store
+            .system()
+            .finish_run(&self.fence, &finish)
+            .await
+            .unwrap();
+    }
+}
