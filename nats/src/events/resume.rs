@@ -9,11 +9,23 @@ use tokio::time::sleep;
 
 use super::cursor::Cursor;
 use super::follower::{EventFollower, FollowError, ResumeError, Subscribed, Taken};
+use super::read::Page;
 use super::{StoredEvents, StreamSeq};
 
 /// How often a log is read that ends before the leader's does: replicas lag.
 const TRIES: u32 = 8;
 const RETRY: Duration = Duration::from_millis(50);
+/// How many messages are rather read in a row than narrowed down further.
+const NEAR: u64 = 512;
+
+/// How to look for an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Search {
+    /// As if ids ascended without exception.
+    Narrowed,
+    /// From the first message to the last.
+    InOrder,
+}
 
 /// What was learned from reading the whole log in vain.
 #[derive(Debug, Default)]
@@ -22,6 +34,9 @@ struct Scan {
     first: Option<(EventId, bool)>,
     last_read: StreamSeq,
 }
+
+/// Where the event was found: a page, and which of its messages.
+type Found = (Page, usize);
 
 impl Subscribed {
     /// Follows the run from behind the event `after`; from its first event for
@@ -33,19 +48,15 @@ impl Subscribed {
         if after == EventId::ORIGIN {
             return self.follow_from_first_event().await;
         }
-        let mut subscribed = self;
+        if let Ok(found) = self.find(after, Search::Narrowed).await? {
+            return self.follow_from(after, &found);
+        }
         for _ in 0..TRIES {
-            let scan = match subscribed.find(after).await? {
-                Ok(follower) => return Ok(follower),
-                Err((scan, given_back)) => {
-                    subscribed = given_back;
-                    scan
-                }
+            let scan = match self.find(after, Search::InOrder).await? {
+                Ok(found) => return self.follow_from(after, &found),
+                Err(scan) => scan,
             };
-            let tip = subscribed
-                .bus
-                .event_tip(subscribed.tenant, subscribed.run)
-                .await?;
+            let tip = self.bus.event_tip(self.tenant, self.run).await?;
             if tip.is_none_or(|tip| tip.seq <= scan.last_read) {
                 return Err(match scan.first {
                     Some((_, true)) => ResumeError::CursorUnknown,
@@ -63,64 +74,93 @@ impl Subscribed {
     async fn follow_from_first_event(self) -> Result<EventFollower, ResumeError> {
         let page = self.read(StreamSeq::NONE).await?;
         let mut follower = self.follow(Cursor::after(EventId::ORIGIN));
-        // What is stored behind the page; the rest is heard live.
-        let mut read_on = page.next();
-        for message in &page.messages {
-            match follower.take_stored(message) {
-                Ok(Taken::Whole) => {}
-                Ok(Taken::Gap(_)) if follower.last_id() == EventId::ORIGIN => {
-                    return Err(ResumeError::Expired);
-                }
-                // Later in the log: what stands before it can be returned, and reading on meets it
-                // again.
-                Ok(Taken::Gap(_)) => {
-                    read_on = Some(message.seq);
-                    break;
-                }
-                Err(error) => return Err(unreadable(error)),
-            }
-        }
-        if let Some(from) = read_on {
-            follower.read_on(from);
+        follower.take_first_page(&page.messages, page.next())?;
+        if let (EventId::ORIGIN, false) = (follower.last_id(), page.messages.is_empty()) {
+            return Err(ResumeError::Expired);
         }
         Ok(follower)
     }
 
-    /// Reads the log until the event is found; gives the subscription back if it is not there.
+    fn follow_from(self, after: EventId, found: &Found) -> Result<EventFollower, ResumeError> {
+        let (page, at) = found;
+        let mut follower = self.follow(Cursor::after(after));
+        follower.take_first_page(&page.messages[*at..], page.next())?;
+        Ok(follower)
+    }
+
+    /// Reads the log until the event is found.
     async fn find(
-        self,
+        &self,
         after: EventId,
-    ) -> Result<Result<EventFollower, (Scan, Self)>, ResumeError> {
+        search: Search,
+    ) -> Result<Result<Found, Scan>, ResumeError> {
         let mut scan = Scan::default();
+        let mut narrow = search == Search::Narrowed;
         loop {
             let page = self.read(StreamSeq(scan.last_read.0 + 1)).await?;
             if let (None, Some(first)) = (scan.first, page.messages.first()) {
                 scan.first = first_event(first)?;
             }
-            let mut messages = page.messages.iter();
-            while let Some(message) = messages.next() {
+            for (at, message) in page.messages.iter().enumerate() {
                 scan.last_read = message.seq;
-                if !holds(message, after)? {
-                    continue;
+                if holds(message, after)? {
+                    return Ok(Ok((page, at)));
                 }
-                let mut follower = self.follow(Cursor::after(after));
-                follower.take_stored(message).map_err(unreadable)?;
-                let mut read_on = page.next();
-                for message in messages {
-                    if let Taken::Gap(_) = follower.take_stored(message).map_err(unreadable)? {
-                        read_on = Some(message.seq);
-                        break;
-                    }
-                }
-                if let Some(from) = read_on {
-                    follower.read_on(from);
-                }
-                return Ok(Ok(follower));
             }
             if page.remaining == 0 {
-                return Ok(Err((scan, self)));
+                return Ok(Err(scan));
+            }
+            if std::mem::take(&mut narrow) && page.remaining > NEAR {
+                scan.last_read = self.narrow_down(after, scan.last_read).await?;
             }
         }
+    }
+
+    /// Where to go on looking, if ids ascend: they do, but where a replaced worker got an event in.
+    async fn narrow_down(
+        &self,
+        after: EventId,
+        before: StreamSeq,
+    ) -> Result<StreamSeq, ResumeError> {
+        let tip = self.bus.event_tip_direct(self.tenant, self.run).await?;
+        let mut low = before.0;
+        let mut high = tip.map_or(low, |tip| tip.seq.0);
+        while high.saturating_sub(low) > NEAR {
+            let middle = low + (high - low) / 2;
+            let page = self
+                .bus
+                .read_page(self.tenant, self.run, StreamSeq(middle), 1)
+                .await?;
+            match page.messages.first() {
+                Some(message) if last_event(message)?.is_some_and(|last| last < after) => {
+                    low = message.seq.0;
+                }
+                _ => high = middle,
+            }
+        }
+        Ok(StreamSeq(low))
+    }
+}
+
+impl EventFollower {
+    /// Takes what was read first; `next` is where to read on.
+    fn take_first_page(
+        &mut self,
+        messages: &[StoredEvents],
+        next: Option<StreamSeq>,
+    ) -> Result<(), ResumeError> {
+        let mut next = next;
+        for message in messages {
+            if let Taken::Gap(_) = self.take_stored(message).map_err(unreadable)? {
+                // What stands before the hole can be returned; reading on meets the hole again.
+                next = Some(message.seq);
+                break;
+            }
+        }
+        if let Some(from) = next {
+            self.read_on(from);
+        }
+        Ok(())
     }
 }
 
@@ -133,17 +173,27 @@ fn first_event(message: &StoredEvents) -> Result<Option<(EventId, bool)>, EventE
     Ok(first.map(|event| (event.id, event.prev == EventId::ORIGIN)))
 }
 
-/// Whether one of the message's events has this id. Ids ascend, so that most messages are told by
-/// their last.
-fn holds(message: &StoredEvents, id: EventId) -> Result<bool, EventError> {
-    #[derive(Deserialize)]
-    struct IdOnly {
-        id: EventId,
-    }
-    let read = |line| serde_json::from_slice::<IdOnly>(line).map(|event| event.id);
+#[derive(Deserialize)]
+struct IdOnly {
+    id: EventId,
+}
 
+fn id_of(line: &[u8]) -> Result<EventId, EventError> {
+    Ok(serde_json::from_slice::<IdOnly>(line)?.id)
+}
+
+fn last_event(message: &StoredEvents) -> Result<Option<EventId>, EventError> {
+    Event::lines(&message.payload)
+        .next_back()
+        .map(id_of)
+        .transpose()
+}
+
+/// Whether one of the message's events has this id. Within a message ids ascend, so that most
+/// messages are told by their last.
+fn holds(message: &StoredEvents, id: EventId) -> Result<bool, EventError> {
     for line in Event::lines(&message.payload).rev() {
-        let here = read(line)?;
+        let here = id_of(line)?;
         if here <= id {
             return Ok(here == id);
         }

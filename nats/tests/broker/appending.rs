@@ -16,7 +16,7 @@ async fn a_second_writer_is_refused_and_what_is_refused_is_never_seen_live() {
     let mut follower = subscribed.from_start_of_new_run();
     let raw = broker.client().await;
     let mut live = raw.subscribe(format!("live.{tenant}.{run}")).await.unwrap();
-    raw.flush().await.unwrap();
+    crate::round_trip(&raw).await;
 
     let mut writer = Writer::new(&broker.bus, tenant, run);
     writer.texts(2).await;

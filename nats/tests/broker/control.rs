@@ -25,7 +25,7 @@ async fn a_worker_hears_its_own_nudges_and_survives_unreadable_ones() {
         .publish(format!("worker.{me}.cancel"), "nonsense".into())
         .await
         .unwrap();
-    stranger.flush().await.unwrap();
+    crate::round_trip(&stranger).await;
     broker.bus.nudge_worker(me, &cancel).await.unwrap();
     assert_eq!(soon(nudges.next()).await, Some(cancel));
 }

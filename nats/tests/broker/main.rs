@@ -68,6 +68,11 @@ async fn connect(server: &NatsServer) -> Bus {
         .unwrap()
 }
 
+/// Waits until the server has taken all that the client sent before: a flush does not.
+async fn round_trip(client: &async_nats::Client) {
+    client.request("$JS.API.INFO", Bytes::new()).await.unwrap();
+}
+
 fn options() -> StreamOptions {
     StreamOptions {
         jobs_max_bytes: 1 << 20,

@@ -146,3 +146,39 @@ async fn a_hole_behind_the_cursor_is_expired_and_not_skipped() {
     let mut behind = resume(&broker, &writer, id(1, 4)).await.unwrap();
     assert_eq!(follow_to(&mut behind, id(1, 5)).await, [id(1, 5)]);
 }
+
+#[tokio::test]
+async fn a_cursor_deep_in_a_long_log_is_found_also_behind_a_replaced_workers_event() {
+    let broker = Broker::start().await;
+    let mut writer = Writer::new(&broker.bus, tenant(), run());
+    for _ in 0..1_500 {
+        writer.texts(1).await;
+    }
+    // Attempt 2 was replaced before it wrote its first event, and wrote it all the same.
+    writer.reset(3, id(1, 1_500)).await;
+    writer
+        .append(&[crate::text(writer.run, id(2, 1), id(3, 1))])
+        .await;
+    writer.reset(4, id(1, 1_500)).await;
+    for _ in 0..1_500 {
+        writer.texts(1).await;
+    }
+    for (cursor, next) in [
+        (id(1, 1), id(1, 2)),
+        (id(1, 1_200), id(1, 1_201)),
+        (id(1, 1_500), id(3, 1)),
+        (id(3, 1), id(4, 1)),
+        (id(4, 1), id(4, 2)),
+        (id(4, 1_300), id(4, 1_301)),
+        (id(4, 1_501), id(4, 1_502)),
+    ] {
+        let mut follower = resume(&broker, &writer, cursor).await.unwrap();
+        if next == id(4, 1_502) {
+            writer.finish().await;
+        }
+        let seen = soon(follower.next()).await.unwrap();
+        assert_eq!(crate::of(&seen[0]), next, "after {cursor}");
+    }
+    let error = resume(&broker, &writer, id(2, 1_000)).await.unwrap_err();
+    assert!(matches!(error, ResumeError::CursorUnknown), "{error}");
+}
