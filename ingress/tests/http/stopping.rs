@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use baton_protocol::RunStatus;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpSocket;
 
 use crate::fixture::{Fixture, Sse, run_of, soon};
 
@@ -88,17 +90,33 @@ async fn a_chat_beyond_the_grace_is_told_so_and_its_run_goes_on() {
 }
 
 #[tokio::test]
-async fn a_hard_stop_cancels_nothing() {
+async fn a_hard_stop_cancels_nothing_not_even_for_a_client_that_does_not_read() {
     let mut f = Fixture::start().await;
-    let (response, worker) = tokio::join!(f.chat(true).send(), async {
-        let mut worker = f.take_job().await;
-        worker.say("x").await;
-        worker
-    });
-    let response = response.unwrap();
+    // A client whose window is small, and who reads nothing.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 * 1024).unwrap();
+    let address = f.base.strip_prefix("http://").unwrap().parse().unwrap();
+    let mut client = socket.connect(address).await.unwrap();
+    let body = json!({
+        "model": "m", "messages": [{"role": "user", "content": "x"}], "stream": true,
+    })
+    .to_string();
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-length: {}\r\n\r\n{body}",
+        f.key,
+        body.len()
+    );
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut worker = f.take_job().await;
+    // More than the sockets hold: the stream waits for its client, and is dropped where it stands.
+    let much = "x".repeat(500_000);
+    for _ in 0..32 {
+        worker.say(&much).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
     f.shutdown.stop_hard();
     f.stopped().await;
-    drop(response);
+    drop(client);
     let record = soon(async { f.record(worker.run()).await }).await;
     assert_eq!(record.status, RunStatus::Running);
     assert!(!record.cancel_requested);
