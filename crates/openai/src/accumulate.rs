@@ -7,8 +7,8 @@ use crate::{ChatChunk, ChunkToolCall, Content, ErrorObject, Message, ToolCall, U
 /// The index of the answer that is folded; `n > 1` is not offered.
 pub const RESULT_CHOICE: u32 = 0;
 
-/// What a chunk added, put in order: a call's `index` is its place in the finished message, its id
-/// and its name come with its first fragment and are never missing there.
+/// What a chunk added, put in order: a call's `index` is its place in the finished message, and its
+/// id and name are never missing in its first fragment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delta {
     /// A piece of the answer.
@@ -17,23 +17,16 @@ pub enum Delta {
     Reasoning(String),
     /// A piece of a refusal.
     Refusal(String),
-    /// The first fragment of a call.
+    /// A fragment of a call.
     ToolCall {
-        /// Its place among the message's calls.
-        index: u32,
-        /// Its id.
-        id: String,
-        /// The function.
-        name: String,
-        /// Its arguments so far.
-        arguments: String,
-    },
-    /// A further fragment of a call's arguments.
-    ToolCallArguments {
         /// The call's place among the message's calls.
         index: u32,
-        /// The fragment.
-        fragment: String,
+        /// The call's id, with its first fragment and only there.
+        id: Option<String>,
+        /// The tool's name, with the call's first fragment and only there.
+        name: Option<String>,
+        /// What to append to the arguments.
+        arguments: String,
     },
 }
 
@@ -305,9 +298,11 @@ impl ChatAccumulator {
         function.arguments.push_str(&arguments);
         if slot.announced {
             if !arguments.is_empty() {
-                deltas.push(Delta::ToolCallArguments {
+                deltas.push(Delta::ToolCall {
                     index,
-                    fragment: arguments.into_owned(),
+                    id: None,
+                    name: None,
+                    arguments: arguments.into_owned(),
                 });
             }
         } else if !function.name.is_empty() {
@@ -317,8 +312,8 @@ impl ChatAccumulator {
             }
             deltas.push(Delta::ToolCall {
                 index,
-                id: slot.made.id.clone(),
-                name: function.name.clone(),
+                id: Some(slot.made.id.clone()),
+                name: Some(function.name.clone()),
                 arguments: function.arguments.clone(),
             });
         }

@@ -48,9 +48,11 @@ fn fragments_of_two_interleaved_calls_are_joined_by_index() {
     assert_eq!(finished.usage, Some(Usage::new(1, 2)));
     assert_eq!(
         deltas.last(),
-        Some(&Delta::ToolCallArguments {
+        Some(&Delta::ToolCall {
             index: 1,
-            fragment: ":1}".to_owned()
+            id: None,
+            name: None,
+            arguments: ":1}".to_owned()
         }),
     );
 }
@@ -65,7 +67,7 @@ fn calls_without_index_and_id_are_told_apart_and_named() {
     .unwrap();
     let calls = finished.message.tool_calls.unwrap();
     assert_eq!(calls, [ToolCall::function("call_x_0", "f", "{}")]);
-    assert!(matches!(&deltas[0], Delta::ToolCall { id, .. } if id == "call_x_0"));
+    assert!(matches!(&deltas[0], Delta::ToolCall { id, .. } if id.as_deref() == Some("call_x_0")));
 
     let (finished, _) = fold(&[
         delta(&json!({"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "1"}}]})),
