@@ -92,9 +92,6 @@ CREATE INDEX runs_running ON runs (tenant_id, id) WHERE status = 'running';
 -- A thread has at most one active run.
 CREATE UNIQUE INDEX runs_thread_active ON runs (tenant_id, thread_id)
     WHERE thread_id IS NOT NULL AND status IN ('running', 'awaiting_approval');
--- Who is next in a thread.
-CREATE INDEX runs_thread_queued ON runs (tenant_id, thread_id, id)
-    WHERE thread_id IS NOT NULL AND status = 'queued';
 
 COMMENT ON TABLE runs IS
     'One execution of an agent over some input. A committed row is an accepted run. Every write of '

@@ -34,7 +34,7 @@ CREATE TABLE steps (
     prompt_tokens     bigint,
     completion_tokens bigint,
     total_tokens      bigint,
-    step              integer     NOT NULL CHECK (step > 0),
+    step              integer     NOT NULL,
     attempt           integer     NOT NULL,
     ok                boolean,
     kind              step_kind   NOT NULL,

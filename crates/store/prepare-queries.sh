@@ -23,7 +23,8 @@ command -v psql >/dev/null || {
     exit 1
 }
 if [ -z "${BATON_TEST_POSTGRES_URL:-}" ]; then
-    exec cargo run --quiet -p baton-devstack --bin with-devstack -- --postgres -- "$0" "$@"
+    exec cargo run --quiet -p baton-devstack --bin with-devstack -- \
+        --postgres -- "$root/crates/store/prepare-queries.sh" "$@"
 fi
 
 fresh=$(mktemp -d)

@@ -64,9 +64,9 @@ fn names(missing: &[MigrationName]) -> String {
 /// The ledger. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    tenant_pool: PgPool,
+    pub(crate) tenant_pool: PgPool,
     system_pool: PgPool,
-    depth: Arc<QueueDepth>,
+    pub(crate) depth: Arc<QueueDepth>,
 }
 
 impl Store {

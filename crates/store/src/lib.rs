@@ -8,8 +8,8 @@
 //! - [`SystemTx`]: the duties of workers and schedulers across tenants, as the role `baton_system`.
 //!   Each method is a transaction of its own.
 //!
-//! An ordinary chat is three commits: [`TenantTx::accept_run`], [`SystemTx::claim_run`],
-//! [`SystemTx::finish_run`]. What a run's holder writes is guarded by its
+//! An ordinary chat is three commits of one round trip each: [`Store::accept_run`],
+//! [`SystemTx::claim_run`], [`SystemTx::finish_run`]. What a run's holder writes is guarded by its
 //! [`Fence`](baton_protocol::Fence): a write that touches no row is [`FenceError::Lost`]. All
 //! times are the database's.
 //!

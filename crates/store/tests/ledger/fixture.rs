@@ -139,10 +139,7 @@ impl Ledger {
         run: &NewRun<'_>,
         limits: &QueueLimits,
     ) -> Result<Accept, baton_store::StoreError> {
-        let mut tx = self.store.tenant(self.tenant).await?;
-        let accept = tx.accept_run(run, limits).await?;
-        tx.commit().await?;
-        Ok(accept)
+        self.store.accept_run(self.tenant, run, limits).await
     }
 
     pub(crate) async fn accept_keyed(&self, run: RunId, key: &str, body: u8) -> Accept {
