@@ -4,3 +4,4 @@ pub mod bench_upstream;
 pub mod load;
 pub mod process_usage;
 pub mod samples;
+pub mod scripted_model;

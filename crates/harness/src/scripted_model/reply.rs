@@ -1,0 +1,263 @@
+//! What the scripted model answers, piece by piece.
+
+use std::time::Duration;
+
+use baton_openai::{ErrorObject, ToolCall, Usage};
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::Gate;
+
+/// One thing after the other.
+#[derive(Debug, Clone)]
+pub enum Piece {
+    /// A token of the answer.
+    Text(String),
+    /// A token that tells when it was written: nanoseconds since 1970 and a space.
+    Stamp,
+    /// A piece of reasoning.
+    Reasoning(String),
+    /// A piece of a refusal.
+    Refusal(String),
+    /// A call, its arguments in as many fragments as given.
+    ToolCall {
+        /// Its place.
+        index: u32,
+        /// Its id.
+        id: String,
+        /// The tool.
+        name: String,
+        /// The arguments.
+        fragments: Vec<String>,
+    },
+    /// The chunk that says why the model stopped.
+    Finish(String),
+    /// The chunk with the token counts, if the request asks for it.
+    Usage(Usage),
+    /// An error object.
+    Error(ErrorObject),
+    /// `[DONE]`.
+    Done,
+    /// Bytes as they are.
+    Raw(Bytes),
+    /// Nothing, for a while.
+    Pause(Duration),
+    /// Nothing, until the test opens the gate.
+    Wait(Gate),
+    /// Nothing, until the client goes away.
+    Hang,
+    /// The connection breaks.
+    Cut,
+}
+
+/// A status line and headers in place of a stream.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Bytes,
+}
+
+/// How the answer begins.
+#[derive(Debug, Clone)]
+pub(super) enum Start {
+    Answer,
+    /// No status line, until the client goes away.
+    HangBeforeHeaders,
+    Refuse(Refusal),
+}
+
+/// A scripted answer. To a request that does not stream, the pieces are put together.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub(super) start: Start,
+    pub(super) pieces: Vec<Piece>,
+}
+
+impl Reply {
+    /// Exactly these pieces; not even a role before, nor an end behind them.
+    pub fn pieces(pieces: impl IntoIterator<Item = Piece>) -> Self {
+        Self {
+            start: Start::Answer,
+            pieces: pieces.into_iter().collect(),
+        }
+    }
+
+    /// A whole answer of these tokens.
+    pub fn of_tokens<T: Into<String>>(tokens: impl IntoIterator<Item = T>) -> Self {
+        Self::pieces(tokens.into_iter().map(|token| Piece::Text(token.into()))).ended("stop")
+    }
+
+    /// A whole answer of one text, a token a word.
+    pub fn text(text: &str) -> Self {
+        Self::of_tokens(text.split_inclusive(' '))
+    }
+
+    /// A whole answer of `n` tokens, `t0 t1 t2 …`.
+    pub fn tokens(n: usize) -> Self {
+        Self::of_tokens((0..n).map(|i| format!("t{i} ")))
+    }
+
+    /// A whole answer of `n` tokens that tell when they were written.
+    pub fn stamps(n: usize) -> Self {
+        Self::pieces(std::iter::repeat_n(Piece::Stamp, n)).ended("stop")
+    }
+
+    /// A whole answer that calls tools, arguments in fragments of a few characters.
+    pub fn tool_calls(calls: impl IntoIterator<Item = ToolCall>) -> Self {
+        let calls = (0..).zip(calls).map(|(index, call)| Piece::ToolCall {
+            index,
+            id: call.id.clone(),
+            name: call.name().to_owned(),
+            fragments: fragments(call.arguments()),
+        });
+        Self::pieces(calls).ended("tool_calls")
+    }
+
+    /// A status in place of an answer, with an error object.
+    pub fn status(status: u16) -> Self {
+        let body = format!(
+            r#"{{"error":{{"message":"scripted {status}","type":"scripted","param":null,"code":"scripted_{status}"}}}}"#
+        );
+        Self {
+            start: Start::Refuse(Refusal {
+                status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+                headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+                body: body.into(),
+            }),
+            pieces: Vec::new(),
+        }
+    }
+
+    /// No status line, until the client goes away.
+    pub fn hang_before_headers() -> Self {
+        Self {
+            start: Start::HangBeforeHeaders,
+            pieces: Vec::new(),
+        }
+    }
+
+    /// `n` tokens, an error object, and the end of the stream: all within a 200.
+    pub fn error_after(n: usize, error: ErrorObject) -> Self {
+        let mut reply = Self::tokens(n).unended();
+        reply.pieces.push(Piece::Error(error));
+        reply
+    }
+
+    /// `n` tokens, and a chunk that is no JSON.
+    pub fn bad_json_after(n: usize) -> Self {
+        let mut reply = Self::tokens(n).unended();
+        reply.pieces.push(Piece::Raw(Bytes::from_static(
+            b"data: {\"choices\": oops}\n\n",
+        )));
+        reply.ended("stop")
+    }
+
+    /// One token of `bytes` bytes: a single line of the stream.
+    pub fn long_line(bytes: usize) -> Self {
+        Self::of_tokens(["x".repeat(bytes)])
+    }
+
+    /// An answer whose bytes come `size` at a time, cutting characters and line ends anywhere.
+    #[must_use]
+    pub fn in_pieces_of(self, size: usize) -> Self {
+        let stream = super::respond::render(&self.pieces, "split");
+        let pieces = stream.chunks(size.max(1)).flat_map(|piece| {
+            [
+                Piece::Raw(Bytes::copy_from_slice(piece)),
+                Piece::Pause(Duration::from_millis(1)),
+            ]
+        });
+        Self::pieces(pieces)
+    }
+
+    /// The same with a header, for a reply made by [`status`](Self::status).
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        if let Start::Refuse(refusal) = &mut self.start {
+            refusal.headers.push((name.to_owned(), value.to_owned()));
+        }
+        self
+    }
+
+    /// The same with another body, for a reply made by [`status`](Self::status).
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        if let Start::Refuse(refusal) = &mut self.start {
+            refusal.body = body.into();
+        }
+        self
+    }
+
+    /// The same with a pause before each token.
+    #[must_use]
+    pub fn each_after(mut self, pause: Duration) -> Self {
+        self.pieces = self
+            .pieces
+            .into_iter()
+            .flat_map(|piece| {
+                let pause = matches!(
+                    piece,
+                    Piece::Text(_) | Piece::Stamp | Piece::ToolCall { .. }
+                )
+                .then_some(Piece::Pause(pause));
+                pause.into_iter().chain([piece])
+            })
+            .collect();
+        self
+    }
+
+    /// The same without its end: no finish reason, no usage, no `[DONE]`.
+    #[must_use]
+    pub fn unended(mut self) -> Self {
+        self.pieces
+            .retain(|piece| !matches!(piece, Piece::Finish(_) | Piece::Usage(_) | Piece::Done));
+        self
+    }
+
+    /// The same, never ending: after its last token nothing comes.
+    #[must_use]
+    pub fn hang(self) -> Self {
+        self.unended().then(Piece::Hang)
+    }
+
+    /// The same, breaking off after its last token.
+    #[must_use]
+    pub fn cut(self) -> Self {
+        self.unended().then(Piece::Cut)
+    }
+
+    /// The same with one more piece behind it.
+    #[must_use]
+    pub fn then(mut self, piece: Piece) -> Self {
+        self.pieces.push(piece);
+        self
+    }
+
+    /// The same with a finish reason, token counts (one a token) and `[DONE]`.
+    #[must_use]
+    pub fn ended(self, reason: &str) -> Self {
+        let tokens = self
+            .pieces
+            .iter()
+            .filter(|piece| {
+                matches!(
+                    piece,
+                    Piece::Text(_) | Piece::Stamp | Piece::ToolCall { .. }
+                )
+            })
+            .count();
+        let usage = Usage::new(7, u64::try_from(tokens).unwrap_or(u64::MAX));
+        self.then(Piece::Finish(reason.to_owned()))
+            .then(Piece::Usage(usage))
+            .then(Piece::Done)
+    }
+}
+
+fn fragments(arguments: &str) -> Vec<String> {
+    let chars: Vec<char> = arguments.chars().collect();
+    chars
+        .chunks(5)
+        .map(|piece| piece.iter().collect())
+        .collect()
+}

@@ -1,0 +1,25 @@
+//! The upstream: any server that speaks the OpenAI chat API, always asked to stream.
+//!
+//! [`ModelClient::start_turn`] sends a rendered request and returns once the first token is there;
+//! until then it tries again by its [`RetryPolicy`]. What fails later fails the turn: text that has
+//! been shown cannot be asked for twice. Dropping a [`TurnStream`], or the future that makes one,
+//! closes the connection, which is what tells the upstream to stop.
+
+mod client;
+mod error;
+mod outbound;
+mod quote;
+mod render_request;
+mod retry;
+mod turn_stream;
+
+pub use baton_openai::Delta;
+pub use client::{ModelClient, ModelConfig, ModelSetupError, Timeouts, TurnContext};
+pub use error::{ModelError, Wait};
+pub use retry::RetryPolicy;
+pub use turn_stream::{CalledTool, FinishedTurn, TurnStream};
+
+pub(crate) use outbound::client_builder;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,498 @@
+//! Sending a turn's request, and trying again until the first token.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_openai::{ChatAccumulator, ErrorBody, ErrorObject, ModelList, SseDecoder};
+use baton_protocol::RunSpec;
+use baton_service::Secret;
+use baton_service::config::LlmConfig;
+use bytes::{Bytes, BytesMut};
+use chrono::DateTime;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use reqwest::{RequestBuilder, Response, Url};
+use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use super::quote::Quote;
+use super::render_request::render_request;
+use super::turn_stream::{Deadlines, TurnStream};
+use super::{ModelError, RetryPolicy, Wait, client_builder};
+
+/// The most that is read of an answer that is no stream.
+const MAX_PLAIN_BODY: usize = 1 << 20;
+
+/// How long to wait for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A connection. Default: 5 s.
+    pub connect: Duration,
+    /// The first byte of an answer's body, from sending the request. Default: 60 s.
+    pub first_byte: Duration,
+    /// The next byte. Default: 60 s.
+    pub idle: Duration,
+    /// The whole answer. Default: 10 min.
+    pub total: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            first_byte: Duration::from_mins(1),
+            idle: Duration::from_mins(1),
+            total: Duration::from_mins(10),
+        }
+    }
+}
+
+/// Where the upstream is, and how much patience it deserves.
+#[derive(Debug, Clone)]
+pub struct ModelConfig {
+    /// Its URL up to and with `/v1`.
+    pub base_url: String,
+    /// Its key.
+    pub api_key: Option<Secret<String>>,
+    /// How long to wait.
+    pub timeouts: Timeouts,
+    /// When to try again.
+    pub retry: RetryPolicy,
+    /// The longest line of a stream, in bytes. Default: 1 MiB.
+    pub max_line: usize,
+    /// The longest answer, in bytes of text and arguments. Default: 8 MiB.
+    pub max_answer: usize,
+}
+
+impl ModelConfig {
+    /// An upstream without a key, and the defaults.
+    pub fn new(base_url: impl Into<String>) -> Self {
+        Self {
+            base_url: base_url.into(),
+            api_key: None,
+            timeouts: Timeouts::default(),
+            retry: RetryPolicy::default(),
+            max_line: 1 << 20,
+            max_answer: 8 << 20,
+        }
+    }
+
+    /// The operator's configuration; it must name the upstream.
+    pub fn from_config(config: &LlmConfig) -> Result<Self, ModelSetupError> {
+        let base_url = config.base_url.clone().ok_or(ModelSetupError::NoBaseUrl)?;
+        Ok(Self {
+            api_key: config.api_key.clone(),
+            timeouts: Timeouts {
+                connect: config.connect_timeout,
+                first_byte: config.first_byte_timeout,
+                idle: config.idle_timeout,
+                total: config.total_timeout,
+            },
+            retry: RetryPolicy {
+                max_retries: config.max_retries,
+                ..RetryPolicy::default()
+            },
+            ..Self::new(base_url)
+        })
+    }
+}
+
+/// The configuration names no usable upstream.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelSetupError {
+    /// No URL.
+    #[error("no model server is configured: set LLM_BASE_URL, for instance https://host/v1")]
+    NoBaseUrl,
+    /// Not a URL of a web server.
+    #[error("LLM_BASE_URL is not an http or https URL: {given}")]
+    InvalidUrl {
+        /// What was given.
+        given: String,
+    },
+    /// The key cannot stand in a header.
+    #[error("LLM_API_KEY holds characters that cannot be sent in a header")]
+    InvalidKey,
+    /// TLS could not be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    /// The HTTP client could not be set up.
+    #[error("the HTTP client cannot be set up")]
+    Client(#[from] reqwest::Error),
+}
+
+/// Which request a turn belongs to, told to the upstream for its own logs.
+#[derive(Debug, Clone, Default)]
+pub struct TurnContext {
+    /// Sent as `X-Request-Id`.
+    pub request_id: Option<String>,
+    /// Sent as `traceparent`.
+    pub traceparent: Option<String>,
+}
+
+/// The upstream. Clones share connections.
+#[derive(Debug, Clone)]
+pub struct ModelClient {
+    http: reqwest::Client,
+    chat: Url,
+    models: Url,
+    authorization: Option<HeaderValue>,
+    quote: Arc<Quote>,
+    timeouts: Timeouts,
+    retry: RetryPolicy,
+    max_line: usize,
+    max_answer: usize,
+    draining: TaskTracker,
+}
+
+impl ModelClient {
+    /// A client for the operator's upstream; it connects when it is first used.
+    pub fn new(config: &LlmConfig) -> Result<Self, ModelSetupError> {
+        Self::with_config(ModelConfig::from_config(config)?)
+    }
+
+    /// As [`new`](Self::new), with every limit chosen.
+    pub fn with_config(config: ModelConfig) -> Result<Self, ModelSetupError> {
+        let base = config.base_url.trim_end_matches('/');
+        let url = |path| {
+            Url::parse(&format!("{base}/{path}"))
+                .ok()
+                .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+                .ok_or_else(|| ModelSetupError::InvalidUrl {
+                    given: base.to_owned(),
+                })
+        };
+        let chat = url("chat/completions")?;
+        let models = url("models")?;
+        let mut builder = client_builder()?.connect_timeout(config.timeouts.connect);
+        if chat.scheme() == "http" {
+            builder = builder.http1_only();
+        }
+        let authorization = config
+            .api_key
+            .as_ref()
+            .map(|key| {
+                let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose()))
+                    .map_err(|_| ModelSetupError::InvalidKey)?;
+                value.set_sensitive(true);
+                Ok::<_, ModelSetupError>(value)
+            })
+            .transpose()?;
+        Ok(Self {
+            http: builder.build()?,
+            chat,
+            models,
+            authorization,
+            quote: Arc::new(Quote::new(config.api_key)),
+            timeouts: config.timeouts,
+            retry: config.retry,
+            max_line: config.max_line,
+            max_answer: config.max_answer,
+            draining: TaskTracker::new(),
+        })
+    }
+
+    /// The body of a turn's request: the client's fields, known or not, around `messages` and
+    /// `tools` (arrays of OpenAI objects).
+    #[expect(
+        clippy::unused_self,
+        reason = "what an upstream takes is the upstream's affair"
+    )]
+    pub fn render(&self, spec: &RunSpec, messages: &RawValue, tools: Option<&RawValue>) -> Bytes {
+        render_request(spec, messages, tools)
+    }
+
+    /// Sends a rendered request; returns once the first token is there, or the answer has ended
+    /// without one. Until then what fails is tried again, by the policy.
+    pub async fn start_turn(
+        &self,
+        body: Bytes,
+        context: TurnContext,
+    ) -> Result<TurnStream, ModelError> {
+        let mut failed = 0;
+        loop {
+            let error = match self.try_turn(body.clone(), &context).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error,
+            };
+            failed += 1;
+            let Some(pause) = self.retry.pause(failed, &error, rand::random()) else {
+                return Err(error);
+            };
+            tracing::info!(
+                error = %error,
+                code = error.code(),
+                failed,
+                pause = ?pause,
+                "the model server is asked again",
+            );
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// The models that the upstream offers.
+    pub async fn list_models(&self) -> Result<ModelList, ModelError> {
+        let request = self.http.get(self.models.clone());
+        let deadline = Instant::now() + self.timeouts.first_byte;
+        let response = self.send(request, deadline).await?;
+        let body = read_plain(response, deadline).await?;
+        serde_json::from_slice(&body).map_err(|source| ModelError::Invalid {
+            what: "the list of models is not JSON of the expected shape",
+            source: Some(source),
+        })
+    }
+
+    async fn try_turn(&self, body: Bytes, context: &TurnContext) -> Result<TurnStream, ModelError> {
+        let started = Instant::now();
+        let mut request = self
+            .http
+            .post(self.chat.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "text/event-stream")
+            .body(body);
+        let told = [
+            ("x-request-id", &context.request_id),
+            ("traceparent", &context.traceparent),
+        ];
+        for (name, value) in told {
+            if let Some(value) = value
+                .as_deref()
+                .and_then(|value| HeaderValue::try_from(value).ok())
+            {
+                request = request.header(HeaderName::from_static(name), value);
+            }
+        }
+        let first_byte = started + self.timeouts.first_byte;
+        let response = self.send(request, first_byte).await?;
+        if is_json(response.headers()) {
+            return Err(self.plain_answer(response, first_byte).await);
+        }
+        let deadlines = Deadlines {
+            first_byte,
+            idle: self.timeouts.idle,
+            total: started + self.timeouts.total,
+        };
+        let call_ids = format!("call_{:016x}_", rand::random::<u64>());
+        let mut stream = TurnStream::new(
+            response,
+            SseDecoder::new(self.max_line),
+            ChatAccumulator::new(call_ids, self.max_answer),
+            deadlines,
+            self.quote.clone(),
+            self.draining.clone(),
+        );
+        stream.read_first().await?;
+        Ok(stream)
+    }
+
+    /// Sends, and turns every status but a success into an error.
+    async fn send(
+        &self,
+        mut request: RequestBuilder,
+        deadline: Instant,
+    ) -> Result<Response, ModelError> {
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization.clone());
+        }
+        let response = match timeout_at(deadline, request.send()).await {
+            Err(_) => return Err(ModelError::TimedOut(Wait::FirstByte)),
+            Ok(Err(error)) => return Err(send_error(error)),
+            Ok(Ok(response)) => response,
+        };
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let retry_after = retry_after(response.headers());
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(ModelError::Unauthorized { status });
+        }
+        if !status.is_client_error() || matches!(status.as_u16(), 408 | 409 | 425) {
+            return Err(ModelError::Failed {
+                status,
+                retry_after,
+            });
+        }
+        let patience = deadline.min(Instant::now() + Duration::from_secs(5));
+        let body = read_plain(response, patience).await.unwrap_or_default();
+        let error = self.quote.apply(error_of(&body).unwrap_or_else(|| {
+            ErrorObject::new(
+                "invalid_request_error",
+                "upstream_rejected",
+                "it does not say why",
+            )
+        }));
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            let quota_spent = [Some(error.kind.as_str()), error.code.as_deref()]
+                .contains(&Some("insufficient_quota"));
+            let message = error.message;
+            return Err(ModelError::RateLimited {
+                message,
+                retry_after,
+                quota_spent,
+            });
+        }
+        Err(ModelError::Rejected { status, error })
+    }
+
+    /// A JSON answer to a request for a stream: an error object, or an upstream that cannot stream.
+    async fn plain_answer(&self, response: Response, deadline: Instant) -> ModelError {
+        match read_plain(response, deadline).await {
+            Err(error) => error,
+            Ok(body) => match error_of(&body) {
+                Some(error) => ModelError::Reported(self.quote.apply(error)),
+                None => ModelError::Invalid {
+                    what: "it answers with JSON instead of a stream",
+                    source: None,
+                },
+            },
+        }
+    }
+}
+
+fn send_error(error: reqwest::Error) -> ModelError {
+    let source = error.without_url();
+    if source.is_connect() {
+        if source.is_timeout() {
+            return ModelError::TimedOut(Wait::Connection);
+        }
+        return ModelError::Unreachable { source };
+    }
+    ModelError::Cut {
+        source: Some(source),
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.trim_start().starts_with("application/json"))
+}
+
+fn error_of(body: &[u8]) -> Option<ErrorObject> {
+    serde_json::from_slice::<ErrorBody>(body)
+        .ok()
+        .map(|body| body.error)
+}
+
+async fn read_plain(mut response: Response, deadline: Instant) -> Result<Bytes, ModelError> {
+    let mut body = BytesMut::new();
+    loop {
+        match timeout_at(deadline, response.chunk()).await {
+            Err(_) => return Err(ModelError::TimedOut(Wait::WholeAnswer)),
+            Ok(Err(error)) => {
+                return Err(ModelError::Cut {
+                    source: Some(error.without_url()),
+                });
+            }
+            Ok(Ok(None)) => return Ok(body.freeze()),
+            Ok(Ok(Some(chunk))) => {
+                if body.len() + chunk.len() > MAX_PLAIN_BODY {
+                    let limit = MAX_PLAIN_BODY;
+                    return Err(ModelError::TooLong {
+                        of: "in one answer",
+                        limit,
+                    });
+                }
+                body.extend_from_slice(&chunk);
+            }
+        }
+    }
+}
+
+/// `retry-after-ms`, or `Retry-After` in seconds or as a date; a date is read against the
+/// upstream's own `Date`, since clocks differ.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let number = |text: &str| {
+        text.trim()
+            .parse::<f64>()
+            .ok()
+            .filter(|number| *number >= 0.0)
+    };
+    if let Some(millis) = text(&HeaderName::from_static("retry-after-ms")).and_then(number) {
+        return Duration::try_from_secs_f64(millis / 1_000.0).ok();
+    }
+    let given = text(&RETRY_AFTER)?;
+    if let Some(seconds) = number(given) {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let then = DateTime::parse_from_rfc2822(given).ok()?;
+    let now = DateTime::parse_from_rfc2822(text(&DATE)?).ok()?;
+    Some((then - now).to_std().unwrap_or_default())
+}
+
+/// Reads what is left of a finished answer, so that its connection can be used again.
+pub(super) async fn drain(mut response: Response) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const MOST: usize = 64 * 1024;
+    let rest = async {
+        let mut read = 0;
+        while let Ok(Some(chunk)) = response.chunk().await {
+            read += chunk.len();
+            if read > MOST {
+                break;
+            }
+        }
+    };
+    // Given up on, the connection is closed: that is all there is to do.
+    let _ = timeout(PATIENCE, rest).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn retry_after_is_read_in_all_its_forms() {
+        let read = |pairs: &[_]| retry_after(&headers(pairs));
+        assert_eq!(read(&[("retry-after", "2")]), Some(Duration::from_secs(2)));
+        assert_eq!(
+            read(&[("retry-after", "9"), ("retry-after-ms", "1500")]),
+            Some(Duration::from_millis(1_500)),
+        );
+        let date = ("date", "Wed, 21 Oct 2026 07:28:00 GMT");
+        assert_eq!(
+            read(&[("retry-after", "Wed, 21 Oct 2026 07:28:30 GMT"), date]),
+            Some(Duration::from_secs(30)),
+        );
+        assert_eq!(
+            read(&[("retry-after", "Wed, 21 Oct 2026 07:00:00 GMT"), date]),
+            Some(Duration::ZERO),
+        );
+        for absent in ["-1", "soon", "1e999", "NaN"] {
+            assert_eq!(read(&[("retry-after", absent)]), None, "{absent}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_url_is_named_and_the_key_never() {
+        let config = ModelConfig {
+            api_key: Some(Secret::new("sk-very-secret".to_owned())),
+            ..ModelConfig::new("file:///etc/passwd")
+        };
+        assert!(!format!("{config:?}").contains("very-secret"));
+        let error = ModelClient::with_config(config.clone()).unwrap_err();
+        assert!(error.to_string().contains("file:///etc/passwd"), "{error}");
+        let config = ModelConfig {
+            base_url: "https://host/v1/".to_owned(),
+            ..config
+        };
+        let client = ModelClient::with_config(config).unwrap();
+        assert_eq!(client.chat.as_str(), "https://host/v1/chat/completions");
+        assert!(!format!("{client:?}").contains("very-secret"));
+    }
+}

@@ -1,0 +1,46 @@
+//! Passing on an upstream's own words.
+
+use baton_openai::ErrorObject;
+use baton_service::Secret;
+
+/// The most that is passed on, in characters.
+const MAX_MESSAGE: usize = 500;
+
+/// Cuts an upstream's words, and clears them of the key, which some upstreams repeat.
+#[derive(Debug)]
+pub(super) struct Quote {
+    api_key: Option<Secret<String>>,
+}
+
+impl Quote {
+    pub(super) fn new(api_key: Option<Secret<String>>) -> Self {
+        Self {
+            api_key: api_key.filter(|key| !key.expose().is_empty()),
+        }
+    }
+
+    pub(super) fn apply(&self, mut error: ErrorObject) -> ErrorObject {
+        if let Some(key) = &self.api_key {
+            error.message = error.message.replace(key.expose(), "[key]");
+        }
+        if let Some((end, _)) = error.message.char_indices().nth(MAX_MESSAGE) {
+            error.message.truncate(end);
+            error.message.push('…');
+        }
+        error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstreams_words_are_cut_and_cleared_of_the_key() {
+        let quote = Quote::new(Some(Secret::new("sk-very-secret".to_owned())));
+        let words = format!("bad key sk-very-secret {}", "é".repeat(1_000));
+        let quoted = quote.apply(ErrorObject::new("t", "c", words)).message;
+        assert!(quoted.starts_with("bad key [key] éé"), "{quoted}");
+        assert_eq!(quoted.chars().count(), MAX_MESSAGE + 1);
+    }
+}

@@ -1,0 +1,294 @@
+//! One answer while it arrives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_openai::{
+    AccumulateError, ChatAccumulator, ChatChunk, Delta, ErrorBody, ErrorObject, SseDecoder,
+    SseEvent,
+};
+use baton_protocol::{FinishReason, Usage};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use reqwest::Response;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use super::client::drain;
+use super::quote::Quote;
+use super::{ModelError, Wait};
+
+/// What has arrived already is handed out together, up to this many bytes of the stream.
+const MAX_BATCH: usize = 64 * 1024;
+
+/// Until when to wait for what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadlines {
+    pub(super) first_byte: Instant,
+    pub(super) idle: Duration,
+    pub(super) total: Instant,
+}
+
+/// A call that the model asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CalledTool {
+    /// Its id, as the upstream gave it, or made up if it gave none.
+    pub id: String,
+    /// The tool's name.
+    pub name: String,
+    /// The arguments, JSON as the model wrote it.
+    pub arguments: String,
+}
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub struct FinishedTurn {
+    /// The assistant's message, an OpenAI chat object.
+    pub message: Box<RawValue>,
+    /// What it calls.
+    pub tool_calls: Vec<CalledTool>,
+    /// Why the model stopped.
+    pub finish_reason: FinishReason,
+    /// Tokens, as the upstream counted them; zero if it did not.
+    pub usage: Usage,
+    /// The model that answered, if the upstream named it.
+    pub model: Option<String>,
+}
+
+/// An answer that arrives. Dropping it closes the connection, and with it the upstream's work.
+#[derive(Debug)]
+pub struct TurnStream {
+    /// Nothing once the answer has ended.
+    response: Option<Response>,
+    decoder: SseDecoder,
+    accumulator: ChatAccumulator,
+    /// Read, and not yet handed out.
+    deltas: Vec<Delta>,
+    deadlines: Deadlines,
+    last_read: Option<Instant>,
+    quote: Arc<Quote>,
+    draining: TaskTracker,
+}
+
+impl TurnStream {
+    pub(super) fn new(
+        response: Response,
+        decoder: SseDecoder,
+        accumulator: ChatAccumulator,
+        deadlines: Deadlines,
+        quote: Arc<Quote>,
+        draining: TaskTracker,
+    ) -> Self {
+        Self {
+            response: Some(response),
+            decoder,
+            accumulator,
+            deltas: Vec::new(),
+            deadlines,
+            last_read: None,
+            quote,
+            draining,
+        }
+    }
+
+    /// Reads until something can be shown, or until the answer has ended without.
+    pub(super) async fn read_first(&mut self) -> Result<(), ModelError> {
+        while self.deltas.is_empty() && self.response.is_some() {
+            self.read().await?;
+        }
+        if self.deltas.is_empty() && !self.accumulator.is_complete() {
+            return Err(ModelError::Cut { source: None });
+        }
+        Ok(())
+    }
+
+    /// What has arrived since the last batch, waiting for it if need be; nothing once the answer
+    /// has ended. Cancel-safe: what was read is handed out by the next call, and waiting goes on
+    /// against the same deadline.
+    pub async fn next_batch(&mut self) -> Result<Option<Vec<Delta>>, ModelError> {
+        loop {
+            if !self.deltas.is_empty() {
+                return Ok(Some(std::mem::take(&mut self.deltas)));
+            }
+            if self.response.is_none() {
+                return Ok(None);
+            }
+            self.read().await?;
+        }
+    }
+
+    /// The whole answer, after the last batch. A stream that ended before the model said why it
+    /// stopped is an error.
+    pub fn finish(self) -> Result<FinishedTurn, ModelError> {
+        let finished = self.accumulator.finish()?;
+        let tool_calls: Vec<_> = finished
+            .message
+            .tool_calls
+            .iter()
+            .flatten()
+            .map(|call| CalledTool {
+                id: call.id.clone(),
+                name: call.name().to_owned(),
+                arguments: call.arguments().to_owned(),
+            })
+            .collect();
+        let finish_reason = match finished.finish_reason.as_str() {
+            "length" | "max_tokens" => FinishReason::Length,
+            "content_filter" => FinishReason::ContentFilter,
+            // Some upstreams say `stop` with calls, or words of their own.
+            _ if !tool_calls.is_empty() => FinishReason::ToolCalls,
+            _ => FinishReason::Stop,
+        };
+        let usage = finished.usage.unwrap_or_default();
+        let message = to_raw_value(&finished.message).map_err(|source| ModelError::Invalid {
+            what: "the answer cannot be written as JSON",
+            source: Some(source),
+        })?;
+        Ok(FinishedTurn {
+            message,
+            tool_calls,
+            finish_reason,
+            usage: Usage {
+                prompt_tokens: usage.prompt_tokens,
+                completion_tokens: usage.completion_tokens,
+                total_tokens: usage.total_tokens,
+            },
+            model: finished.model,
+        })
+    }
+
+    /// Waits for bytes, then takes all that are there without waiting again.
+    async fn read(&mut self) -> Result<(), ModelError> {
+        let (deadline, wait) = self.deadline();
+        let Some(response) = &mut self.response else {
+            return Ok(());
+        };
+        let Ok(mut chunk) = timeout_at(deadline, response.chunk()).await else {
+            return self.broken(ModelError::TimedOut(wait));
+        };
+        self.last_read = Some(Instant::now());
+        let mut read = 0;
+        loop {
+            match chunk {
+                Ok(Some(bytes)) => {
+                    read += bytes.len();
+                    self.take(bytes)?;
+                }
+                Ok(None) => return self.ended(),
+                Err(error) => {
+                    let source = Some(error.without_url());
+                    return self.broken(ModelError::Cut { source });
+                }
+            }
+            let Some(response) = &mut self.response else {
+                return Ok(());
+            };
+            if read >= MAX_BATCH {
+                return Ok(());
+            }
+            match response.chunk().now_or_never() {
+                Some(next) => chunk = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn deadline(&self) -> (Instant, Wait) {
+        let (deadline, wait) = match self.last_read {
+            None => (self.deadlines.first_byte, Wait::FirstByte),
+            Some(last) => (last + self.deadlines.idle, Wait::NextByte),
+        };
+        if deadline < self.deadlines.total {
+            (deadline, wait)
+        } else {
+            (self.deadlines.total, Wait::WholeAnswer)
+        }
+    }
+
+    fn take(&mut self, bytes: Bytes) -> Result<(), ModelError> {
+        self.decoder.push(bytes);
+        while let Some(event) = self.decoder.next_event()? {
+            if is_done(&event) {
+                self.release();
+                return Ok(());
+            }
+            self.take_event(&event)?;
+        }
+        Ok(())
+    }
+
+    fn take_event(&mut self, event: &SseEvent) -> Result<(), ModelError> {
+        if &event.name[..] == b"error" {
+            return Err(ModelError::Reported(self.quote.apply(error_event(event))));
+        }
+        if event.data.is_empty() {
+            return Ok(());
+        }
+        let chunk: ChatChunk<'_> =
+            serde_json::from_slice(&event.data).map_err(|source| ModelError::Invalid {
+                what: "a chunk is not JSON",
+                source: Some(source),
+            })?;
+        self.accumulator
+            .fold(chunk, &mut self.deltas)
+            .map_err(|error| match error {
+                AccumulateError::Reported(error) => ModelError::Reported(self.quote.apply(error)),
+                error => error.into(),
+            })
+    }
+
+    /// The body has ended. Some servers leave out `[DONE]`, or the empty line behind it: what
+    /// counts is whether the model said why it stopped.
+    fn ended(&mut self) -> Result<(), ModelError> {
+        self.response = None;
+        let decoder = std::mem::replace(&mut self.decoder, SseDecoder::new(0));
+        match decoder.finish() {
+            Some(event) if !is_done(&event) && !self.accumulator.is_complete() => {
+                match self.take_event(&event) {
+                    // Half a chunk.
+                    Err(ModelError::Invalid { .. }) => Err(ModelError::Cut { source: None }),
+                    other => other,
+                }
+            }
+            _ => Ok(()),
+        }?;
+        if self.accumulator.is_complete() {
+            Ok(())
+        } else {
+            Err(ModelError::Cut { source: None })
+        }
+    }
+
+    /// The connection broke or fell silent: no harm if the answer was whole by then.
+    fn broken(&mut self, error: ModelError) -> Result<(), ModelError> {
+        self.response = None;
+        if self.accumulator.is_complete() {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    }
+
+    /// The answer is whole. Nearly always the end of the body has arrived with it; else it is
+    /// waited for aside, so that the connection can be used again.
+    fn release(&mut self) {
+        let Some(mut response) = self.response.take() else {
+            return;
+        };
+        if !matches!(response.chunk().now_or_never(), Some(Ok(None) | Err(_))) {
+            self.draining.spawn(drain(response));
+        }
+    }
+}
+
+fn is_done(event: &SseEvent) -> bool {
+    event.data.trim_ascii() == b"[DONE]"
+}
+
+fn error_event(event: &SseEvent) -> ErrorObject {
+    serde_json::from_slice::<ErrorBody>(&event.data)
+        .map(|body| body.error)
+        .or_else(|_| serde_json::from_slice::<ErrorObject>(&event.data))
+        .unwrap_or_else(|_| ErrorObject::new("api_error", "error", "it does not say which"))
+}

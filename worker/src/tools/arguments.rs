@@ -1,0 +1,114 @@
+//! The arguments of a call, as the model wrote them.
+
+use std::fmt::Write as _;
+
+use jsonschema::{PatternOptions, Validator};
+use serde_json::{Map, Value};
+
+/// Mistakes that are told at once.
+const MAX_MISTAKES: usize = 5;
+/// The most that is told of one mistake, in characters: it quotes what the model wrote.
+const MAX_MISTAKE: usize = 300;
+
+/// Compiles a schema. References to anything outside it are refused, and patterns are of the kind
+/// that takes linear time.
+pub(super) fn compile(schema: &Value) -> Result<Validator, String> {
+    jsonschema::options()
+        .offline()
+        .with_pattern_options(PatternOptions::regex())
+        .build(schema)
+        .map_err(|error| error.to_string())
+}
+
+/// Reads and checks the arguments of a call of `tool`. The error is for the model.
+pub(super) fn read(tool: &str, schema: &Validator, written: &str) -> Result<Value, String> {
+    // Models write nothing at all for a tool that needs nothing.
+    let arguments = if written.trim().is_empty() {
+        Value::Object(Map::new())
+    } else {
+        serde_json::from_str(written).map_err(|error| {
+            format!(
+                "The arguments of `{tool}` are not valid JSON ({error}). \
+                 Call it again with a JSON object that matches its schema."
+            )
+        })?
+    };
+    let mut mistakes = String::new();
+    let mut errors = schema.iter_errors(&arguments);
+    for error in errors.by_ref().take(MAX_MISTAKES) {
+        let place = match error.instance_path().as_str() {
+            "" => "the arguments",
+            path => path,
+        };
+        let mistake: String = error.to_string().chars().take(MAX_MISTAKE).collect();
+        let _ = write!(mistakes, "\n- at {place}: {mistake}");
+    }
+    let more = errors.next().is_some();
+    drop(errors);
+    if mistakes.is_empty() {
+        return Ok(arguments);
+    }
+    if more {
+        mistakes.push_str("\n- and more");
+    }
+    Err(format!(
+        "The arguments of `{tool}` do not match its schema:{mistakes}\n\
+         Call it again with this corrected."
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn schema() -> Validator {
+        compile(&json!({
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "days": {"type": "integer", "maximum": 14}},
+            "required": ["city"],
+            "additionalProperties": false,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn every_mistake_is_named_with_its_place() {
+        let error = read("weather", &schema(), r#"{"days": 99, "town": "Ulm"}"#).unwrap_err();
+        for part in [
+            "`weather`",
+            "\"city\" is a required property",
+            "at /days: 99",
+            "'town'",
+        ] {
+            assert!(error.contains(part), "{part} is missing in: {error}");
+        }
+    }
+
+    #[test]
+    fn broken_json_is_told_apart_from_wrong_arguments() {
+        let error = read("weather", &schema(), r#"{"city": "#).unwrap_err();
+        assert!(error.contains("not valid JSON"), "{error}");
+    }
+
+    #[test]
+    fn nothing_stands_for_an_empty_object() {
+        let schema = compile(&json!({"type": "object"})).unwrap();
+        assert_eq!(read("now", &schema, " "), Ok(json!({})));
+    }
+
+    #[test]
+    fn a_long_mistake_is_cut() {
+        let written = json!({"city": "x", "days": "9".repeat(10_000)}).to_string();
+        assert!(read("weather", &schema(), &written).unwrap_err().len() < 1_000);
+    }
+
+    #[test]
+    fn references_outside_the_schema_are_refused() {
+        for outside in ["http://127.0.0.1:1/schema", "file:///etc/passwd"] {
+            assert!(compile(&json!({"$ref": outside})).is_err(), "{outside}");
+        }
+        compile(&json!({"$defs": {"a": {"type": "string"}}, "$ref": "#/$defs/a"})).unwrap();
+    }
+}

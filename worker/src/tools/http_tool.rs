@@ -1,0 +1,165 @@
+//! Tools that the operator adds: each call is one HTTP request.
+
+use std::time::Duration;
+
+use baton_protocol::Effect;
+use baton_service::config;
+use bytes::BytesMut;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use reqwest::{Client, Response, Url};
+use serde_json::Value;
+
+use super::{Tool, ToolContext, ToolError, ToolSetupError, ToolSpec};
+
+/// The most that is read of an answer.
+const MAX_BODY: usize = 256 * 1024;
+/// The most of a refusal that the model is told, in characters.
+const MAX_REFUSAL: usize = 2_000;
+
+/// One of the operator's tools. The arguments are the JSON body of a POST, PUT or PATCH, and the
+/// query of anything else; redirects are not followed.
+pub struct HttpTool {
+    client: Client,
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+}
+
+impl HttpTool {
+    /// A tool as configured, with `client`, which must not follow redirects.
+    pub fn new(tool: &config::HttpTool, client: Client) -> Result<Self, ToolSetupError> {
+        let mistake = |what: String| ToolSetupError::Http {
+            name: tool.name.clone(),
+            what,
+        };
+        let url = Url::parse(&tool.url)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+            .ok_or_else(|| mistake("its url is not an http or https URL".to_owned()))?;
+        let method = Method::from_bytes(tool.method.to_ascii_uppercase().as_bytes())
+            .map_err(|_| mistake(format!("`{}` is not an HTTP method", tool.method)))?;
+        let mut headers = HeaderMap::with_capacity(tool.headers.len());
+        for (name, value) in &tool.headers {
+            let header = HeaderName::try_from(name)
+                .map_err(|_| mistake(format!("`{name}` is not the name of a header")))?;
+            let mut value = HeaderValue::try_from(value.expose())
+                .map_err(|_| mistake(format!("the value of `{name}` cannot stand in a header")))?;
+            value.set_sensitive(true);
+            headers.insert(header, value);
+        }
+        Ok(Self {
+            client,
+            method,
+            url,
+            headers,
+        })
+    }
+
+    /// What the model is told of a tool as configured.
+    pub fn spec(tool: &config::HttpTool) -> ToolSpec {
+        let effect = if tool.idempotent {
+            Effect::Idempotent
+        } else {
+            Effect::AtMostOnce
+        };
+        ToolSpec {
+            name: tool.name.clone(),
+            description: tool.description.clone(),
+            parameters: tool.parameters.clone(),
+            effect,
+            timeout: tool.timeout,
+        }
+    }
+
+    async fn request(&self, arguments: Value, context: &ToolContext) -> Result<String, ToolError> {
+        let mut url = self.url.clone();
+        let in_body = matches!(self.method, Method::POST | Method::PUT | Method::PATCH);
+        if !in_body && let Value::Object(arguments) = &arguments {
+            let mut query = url.query_pairs_mut();
+            for (key, value) in arguments {
+                match value {
+                    Value::Null => {}
+                    Value::String(text) => _ = query.append_pair(key, text),
+                    other => _ = query.append_pair(key, &other.to_string()),
+                }
+            }
+        }
+        let mut request = self.client.request(self.method.clone(), url);
+        if in_body {
+            request = request
+                .header(CONTENT_TYPE, "application/json")
+                .body(arguments.to_string());
+        }
+        let response = request
+            .header("Idempotency-Key", context.idempotency_key())
+            .header("X-Run-Id", context.run.to_string())
+            .headers(self.headers.clone())
+            .send()
+            .await
+            .map_err(|error| {
+                let reached = !error.is_connect();
+                tracing::warn!(error = %error.without_url(), "a tool's server did not answer");
+                failed(if reached {
+                    "the tool's server broke off; the call may have taken effect"
+                } else {
+                    "the tool's server cannot be reached; the call has had no effect"
+                })
+            })?;
+        let status = response.status();
+        let body = read(response).await?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let said: String = body.chars().take(MAX_REFUSAL).collect();
+        Err(ToolError::Failed(format!(
+            "the tool's server answered {status}: {said}"
+        )))
+    }
+}
+
+impl Tool for HttpTool {
+    fn call<'a>(
+        &'a self,
+        arguments: Value,
+        context: &'a ToolContext,
+    ) -> BoxFuture<'a, Result<String, ToolError>> {
+        self.request(arguments, context).boxed()
+    }
+}
+
+/// The client for all of the operator's tools.
+pub(super) fn client() -> Result<Client, ToolSetupError> {
+    Ok(crate::model::client_builder()?
+        .connect_timeout(Duration::from_secs(5))
+        .build()?)
+}
+
+async fn read(mut response: Response) -> Result<String, ToolError> {
+    let mut body = BytesMut::new();
+    loop {
+        match response.chunk().await {
+            Ok(None) => break,
+            Ok(Some(chunk)) => {
+                let room = MAX_BODY - body.len();
+                body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                if body.len() == MAX_BODY {
+                    break;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = %error.without_url(), "a tool's answer broke off");
+                return Err(failed(
+                    "the tool's server broke off its answer; the call may have taken effect",
+                ));
+            }
+        }
+    }
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+fn failed(why: &str) -> ToolError {
+    ToolError::Failed(why.to_owned())
+}

@@ -1,0 +1,213 @@
+//! The tools of this worker, and the way of a call through its checks.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::panic::AssertUnwindSafe;
+
+use baton_openai::Tool as OpenAiTool;
+use baton_protocol::Effect;
+use baton_service::Config;
+use futures_util::FutureExt as _;
+use jsonschema::Validator;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::time::timeout;
+
+use super::{
+    Calculator, CallEnd, CurrentTime, HttpTool, Tool, ToolContext, ToolError, ToolOutcome,
+    ToolSpec, arguments, http_tool,
+};
+
+/// The longest result, in bytes.
+const MAX_CONTENT: usize = 64 * 1024;
+
+/// A tool cannot be offered.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolSetupError {
+    /// Not a name that models can call.
+    #[error("`{0}` is not a tool's name: use 1 to 64 letters, digits, `_` and `-`")]
+    Name(String),
+    /// Two of the same name.
+    #[error("there are two tools called `{0}`")]
+    Twice(String),
+    /// Not a JSON Schema, or one that refers to something outside.
+    #[error("the parameters of the tool `{name}` are not a JSON Schema that stands alone: {what}")]
+    Schema {
+        /// The tool.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A mistake in an operator's tool.
+    #[error("the tool `{name}` cannot be used: {what}")]
+    Http {
+        /// The tool.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// TLS could not be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    /// The HTTP client could not be set up.
+    #[error("the HTTP client cannot be set up")]
+    Client(#[from] reqwest::Error),
+}
+
+/// A tool that can be called.
+pub struct RegisteredTool {
+    spec: ToolSpec,
+    definition: Box<RawValue>,
+    schema: Validator,
+    tool: Box<dyn Tool>,
+}
+
+impl RegisteredTool {
+    /// What is known of it.
+    pub fn spec(&self) -> &ToolSpec {
+        &self.spec
+    }
+
+    /// What executing it twice would mean.
+    pub fn effect(&self) -> Effect {
+        self.spec.effect
+    }
+
+    /// What the model is told of it: an OpenAI tool object.
+    pub fn definition(&self) -> &RawValue {
+        &self.definition
+    }
+}
+
+impl fmt::Debug for RegisteredTool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.spec.fmt(f)
+    }
+}
+
+/// The server's tools, by name.
+#[derive(Debug, Default)]
+pub struct ToolRegistry {
+    tools: BTreeMap<String, RegisteredTool>,
+}
+
+impl ToolRegistry {
+    /// The built-in tools, and those that the operator configured.
+    pub fn new(config: &Config) -> Result<Self, ToolSetupError> {
+        let mut registry = Self::default();
+        let timeout = config.worker.tool_timeout;
+        registry.register(Calculator::spec(timeout), Calculator)?;
+        registry.register(CurrentTime::spec(timeout), CurrentTime)?;
+        if !config.tools.http.is_empty() {
+            let client = http_tool::client()?;
+            for tool in &config.tools.http {
+                registry.register(HttpTool::spec(tool), HttpTool::new(tool, client.clone())?)?;
+            }
+        }
+        Ok(registry)
+    }
+
+    /// Adds a tool.
+    pub fn register(&mut self, spec: ToolSpec, tool: impl Tool) -> Result<(), ToolSetupError> {
+        let name = spec.name.clone();
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
+            return Err(ToolSetupError::Name(name));
+        }
+        if self.tools.contains_key(&name) {
+            return Err(ToolSetupError::Twice(name));
+        }
+        let unusable = |what: String| ToolSetupError::Schema {
+            name: name.clone(),
+            what,
+        };
+        let schema = arguments::compile(&spec.parameters).map_err(unusable)?;
+        let definition = to_raw_value(&OpenAiTool::function(
+            &spec.name,
+            &spec.description,
+            spec.parameters.clone(),
+        ))
+        .map_err(|error| unusable(error.to_string()))?;
+        let tool = RegisteredTool {
+            spec,
+            definition,
+            schema,
+            tool: Box::new(tool),
+        };
+        self.tools.insert(name, tool);
+        Ok(())
+    }
+
+    /// The tool of that name.
+    pub fn get(&self, name: &str) -> Option<&RegisteredTool> {
+        self.tools.get(name)
+    }
+
+    /// All tools, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &RegisteredTool> {
+        self.tools.values()
+    }
+
+    /// Executes one call. It never fails: what went wrong is the result. Dropping the future stops
+    /// the call.
+    pub async fn execute(&self, name: &str, arguments: &str, context: ToolContext) -> ToolOutcome {
+        let Some(tool) = self.tools.get(name) else {
+            let known: Vec<_> = self.tools.keys().map(|name| format!("`{name}`")).collect();
+            let content = format!(
+                "There is no tool `{name}`. There are: {}.",
+                known.join(", ")
+            );
+            return outcome(CallEnd::UnknownTool, content);
+        };
+        let arguments = match arguments::read(name, &tool.schema, arguments) {
+            Ok(arguments) => arguments,
+            Err(mistakes) => return outcome(CallEnd::InvalidArguments, mistakes),
+        };
+        // The tool's own state is behind `&self`: a tool that panics answers for its own locks.
+        let call = AssertUnwindSafe(async { tool.tool.call(arguments, &context).await });
+        let result = match timeout(tool.spec.timeout, call.catch_unwind()).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_panic)) => Err(ToolError::Panicked),
+            Err(_) => {
+                let limit = tool.spec.timeout;
+                let content = format!("`{name}` did not end within {limit:?} and was stopped.");
+                return outcome(CallEnd::TimedOut, content);
+            }
+        };
+        match result {
+            Ok(content) => outcome(CallEnd::Ok, content),
+            Err(error @ ToolError::Arguments(_)) => {
+                outcome(CallEnd::InvalidArguments, error.to_string())
+            }
+            Err(error @ ToolError::Failed(_)) => outcome(CallEnd::Failed, error.to_string()),
+            Err(ToolError::Panicked) => {
+                tracing::error!(tool.name = name, run.id = %context.run, "a tool panicked");
+                outcome(
+                    CallEnd::Panicked,
+                    format!("`{name}` crashed; try something else."),
+                )
+            }
+        }
+    }
+}
+
+fn outcome(end: CallEnd, mut content: String) -> ToolOutcome {
+    let cut = content.len() > MAX_CONTENT;
+    if cut {
+        let whole = content.len();
+        content.truncate(content.floor_char_boundary(MAX_CONTENT));
+        // Writing to a string cannot fail.
+        let _ = write!(
+            content,
+            "\n[cut: {whole} bytes, the first {MAX_CONTENT} are shown]"
+        );
+    }
+    ToolOutcome {
+        ok: end == CallEnd::Ok,
+        content,
+        end,
+        cut,
+    }
+}
+
+#[cfg(test)]
+mod tests;
