@@ -55,7 +55,10 @@ impl Ready {
 
     fn print(&self) -> std::io::Result<()> {
         let Self {
-            base_url, api_key, ..
+            base_url,
+            api_key,
+            nats_url,
+            ..
         } = self;
         let model = self.model.as_deref().unwrap_or("MODEL");
         let mut out = std::io::stdout().lock();
@@ -69,7 +72,7 @@ impl Ready {
                 "Model: a built-in demo. Set LLM_BASE_URL to use a real one."
             )?;
         }
-        writeln!(out, "API key: {api_key}\n\nTry it:\n")?;
+        writeln!(out, "NATS: {nats_url}\nAPI key: {api_key}\n\nTry it:\n")?;
         writeln!(out, "  curl -N {base_url}/v1/chat/completions \\")?;
         writeln!(out, "    -H 'Authorization: Bearer {api_key}' \\")?;
         writeln!(out, "    -H 'Content-Type: application/json' \\")?;
