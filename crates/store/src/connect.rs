@@ -1,4 +1,4 @@
-//! The two pools: one connection acts for a tenant, another for the system, and none for both.
+//! The connections: one acts for a tenant, another for the system, and none for both.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use sqlx::{Connection as _, Executor as _};
 use crate::errors::StoreError;
 use crate::migrate::{MigrationName, pending};
 use crate::queue_depth::QueueDepth;
+use crate::statement_pool::{RESTED, StatementPool};
 use crate::system::SystemTx;
 use crate::tenant_tx::TenantTx;
 
@@ -20,7 +21,8 @@ pub struct StoreOptions {
     /// `postgres://user:password@host:port/database`; the user is a member of `baton_app` and
     /// `baton_system`, and owns nothing.
     pub url: String,
-    /// The most connections of each of the two pools.
+    /// The most connections of each kind: for tenants' transactions, for accepting runs, for the
+    /// system. They are opened when needed.
     pub max_connections: u32,
     /// How long a caller waits for a free connection before the database counts as unavailable.
     pub acquire_timeout: Duration,
@@ -61,11 +63,17 @@ fn names(missing: &[MigrationName]) -> String {
     list
 }
 
+const BECOME_APP: &str = "SET ROLE baton_app";
+const BECOME_SYSTEM: &str = "SET ROLE baton_system";
+
 /// The ledger. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pub(crate) tenant_pool: PgPool,
-    system_pool: PgPool,
+    /// For transactions of several statements.
+    tenant_transactions: PgPool,
+    /// For statements that set their tenant themselves.
+    pub(crate) tenant_statements: StatementPool,
+    system_statements: StatementPool,
     pub(crate) depth: Arc<QueueDepth>,
 }
 
@@ -87,50 +95,61 @@ impl Store {
             .map_err(ConnectError::Unavailable)?;
         check(&mut probe).await?;
         let _ = probe.close().await;
-        let pool = |set_role: &'static str| {
-            PgPoolOptions::new()
+        let statements = |set_role| {
+            StatementPool::new(
+                connect.clone(),
+                set_role,
+                options.max_connections,
+                options.acquire_timeout,
+            )
+        };
+        let system_statements = statements(BECOME_SYSTEM);
+        Ok(Self {
+            tenant_statements: statements(BECOME_APP),
+            depth: Arc::new(QueueDepth::new(system_statements.clone())),
+            system_statements,
+            tenant_transactions: PgPoolOptions::new()
                 .max_connections(options.max_connections)
                 .acquire_timeout(options.acquire_timeout)
-                // A dead connection shows at its next statement, and every statement here can be
-                // repeated; asking first would double the round trips.
+                // To ask each time would double the round trips. One that has rested may have been
+                // left over by a crash of the server, and after a crash all of them have.
                 .test_before_acquire(false)
+                .before_acquire(|connection, about| {
+                    Box::pin(async move {
+                        Ok(about.idle_for < RESTED || connection.ping().await.is_ok())
+                    })
+                })
                 .idle_timeout(Duration::from_mins(10))
                 .max_lifetime(Duration::from_hours(1))
-                .after_connect(move |connection, _| {
-                    Box::pin(async move { connection.execute(set_role).await.map(|_| ()) })
+                .after_connect(|connection, _| {
+                    Box::pin(async move { connection.execute(BECOME_APP).await.map(|_| ()) })
                 })
-                .connect_lazy_with(connect.clone())
-        };
-        let system_pool = pool("SET ROLE baton_system");
-        Ok(Self {
-            tenant_pool: pool("SET ROLE baton_app"),
-            depth: Arc::new(QueueDepth::new(system_pool.clone())),
-            system_pool,
+                .connect_lazy_with(connect),
         })
     }
 
     /// Begins a transaction that acts for `tenant`.
     pub async fn tenant(&self, tenant: TenantId) -> Result<TenantTx, StoreError> {
-        TenantTx::begin(&self.tenant_pool, tenant, Arc::clone(&self.depth)).await
+        TenantTx::begin(&self.tenant_transactions, tenant, Arc::clone(&self.depth)).await
     }
 
     /// The duties across tenants, each a transaction of its own.
     pub fn system(&self) -> SystemTx<'_> {
-        SystemTx::new(&self.system_pool)
+        SystemTx::new(&self.system_statements)
     }
 
     /// A round trip to the database, and how long it took.
     pub async fn ping(&self) -> Result<Duration, StoreError> {
         let begun = Instant::now();
-        let mut connection = self.system_pool.acquire().await?;
-        connection.ping().await?;
+        self.system_statements.ping().await?;
         Ok(begun.elapsed())
     }
 
     /// Waits for statements in flight, then closes all connections. Later calls fail.
     pub async fn close(&self) {
-        self.tenant_pool.close().await;
-        self.system_pool.close().await;
+        self.tenant_transactions.close().await;
+        self.tenant_statements.close().await;
+        self.system_statements.close().await;
     }
 }
 
@@ -141,10 +160,7 @@ async fn check(probe: &mut PgConnection) -> Result<(), ConnectError> {
         .await
         .map_err(ConnectError::Unavailable)?;
     if ever {
-        for (role, set_role) in [
-            ("baton_app", "SET ROLE baton_app"),
-            ("baton_system", "SET ROLE baton_system"),
-        ] {
+        for (role, set_role) in [("baton_app", BECOME_APP), ("baton_system", BECOME_SYSTEM)] {
             probe.execute(set_role).await.map_err(|source| {
                 if source.as_database_error().is_some() {
                     ConnectError::Role { role, source }
