@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use baton_nats::{Bus, Nudge, StreamSeq};
-use baton_protocol::event::RunCancelled;
-use baton_protocol::{Event, EventData, EventId, Outcome, RunId, TenantId};
+use baton_admission::terminal_event::ensure_terminal_event;
+use baton_nats::{Bus, Nudge};
+use baton_protocol::{RunId, TenantId};
 use baton_service::SharedClock;
 use baton_store::{CancelRequest, EndedRun, Store, StoreError};
 
@@ -59,33 +59,12 @@ impl Canceller {
         Ok(request)
     }
 
-    /// Appends the end of a run that no worker ever held. One that was held before has a log that
-    /// only the ledger's steps can be compared with: the worker that is given its job does that.
+    /// Appends the end of a run that nobody holds. If that fails, the worker that is given the
+    /// run's job does it.
     async fn tell(&self, tenant: TenantId, run: RunId, ended: &EndedRun) {
-        let Outcome::Cancelled(reason) = &ended.outcome else {
-            return;
-        };
-        if ended.attempt != 1 {
-            return;
-        }
-        let data = RunCancelled {
-            reason: reason.clone(),
-            usage: ended.usage,
-        };
-        let event = Event {
-            id: ended.last_event_id,
-            prev: EventId::ORIGIN,
-            run_id: run,
-            step: 0,
-            at: self.clock.now(),
-            data: EventData::RunCancelled(data),
-        };
-        let mut line = Vec::with_capacity(256);
-        event.encode_into(&mut line);
-        if let Err(error) = self
-            .bus
-            .append_events(tenant, run, StreamSeq::NONE, line.into())
-            .await
+        let now = self.clock.now();
+        if let Err(error) =
+            ensure_terminal_event(&self.bus, &self.store, now, tenant, run, ended).await
         {
             tracing::debug!(%error, run.id = %run, "a run's end is left for a worker to tell");
         }

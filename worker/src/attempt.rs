@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use baton_admission::terminal_event::terminal_event;
 use baton_nats::JobHeaders;
 use baton_protocol::event::{RunStarted, ToolFinished, ToolStarted};
 use baton_protocol::{Effect, EventData, EventId, Fence, Job, Outcome, RunError, RunSpec};
@@ -20,12 +21,11 @@ use crate::agent::turn_machine::{Next, RecordedCall, TurnVerdict};
 use crate::agent::{CallSide, Transcript, TurnMachine};
 use crate::attempt::commit::CommitError;
 use crate::attempt::model_turn::TurnFailure;
-use crate::attempt::toolbox::Toolbox;
+use crate::attempt::toolbox::{CallResult, Toolbox};
 use crate::keep_lease::{KeepLease, Stop};
 use crate::metrics;
 use crate::publish_events::{EventPublisher, PublishEventsError};
 use crate::run_job::JobRunner;
-use crate::terminal_event::terminal_event;
 
 mod commit;
 mod model_turn;
@@ -41,6 +41,9 @@ pub(crate) enum Ending {
     HandedOver,
     /// Another attempt holds the run, or may.
     Lost,
+    /// The end was being committed when the attempt was stopped: only the ledger knows whether it
+    /// was.
+    PerhapsEnded,
 }
 
 /// Why an attempt stopped working.
@@ -74,6 +77,8 @@ pub(crate) struct Attempt<'a> {
     publisher: EventPublisher,
     /// The event that the ledger's last commit names.
     committed: EventId,
+    /// Whether the commit that ends the run has been begun.
+    ending: bool,
 }
 
 impl<'a> Attempt<'a> {
@@ -96,7 +101,14 @@ impl<'a> Attempt<'a> {
                 attempt.work().await
             } => Ok(worked),
         };
-        let lease_end = keeper.lease.give_up_at();
+        // From here on the lease is not renewed. A write that gives the run back is guarded by the
+        // ledger, so it may still be tried when the lease could not be confirmed.
+        let until = match worked {
+            Err(Stop::LeaseUnconfirmed) => keeper.lease.end(),
+            _ => keeper.lease.give_up_at(),
+        };
+        let ending = begun.as_ref().is_some_and(|attempt| attempt.ending)
+            || matches!(worked, Err(Stop::Cancelled(_)));
         let closing = async {
             match worked {
                 Ok(Ok(Worked::Ended)) => Ok(Ending::Ended),
@@ -114,23 +126,28 @@ impl<'a> Attempt<'a> {
                     // Not begun yet: the next claim finds the flag and ends the run.
                     None => give_back(runner, &fence, committed).await,
                 },
-                // The step is cut: its text is withdrawn by the next attempt's reset.
-                Err(Stop::Cut) => {
+                // The step is cut: its text is withdrawn by the next attempt's reset. An outage is no
+                // failure of the run's either.
+                Err(Stop::Cut | Stop::LeaseUnconfirmed) => {
                     let committed = begun.map_or(committed, |attempt| attempt.committed);
                     give_back(runner, &fence, committed).await
                 }
                 Err(Stop::LeaseLost) => Ok(Ending::Lost),
             }
         };
-        let ending = tokio::select! {
-            ending = closing => ending,
-            () = tokio::time::sleep_until(lease_end.into()) => Ok(Ending::Lost),
+        let ended = tokio::select! {
+            ended = closing => ended,
+            () = tokio::time::sleep_until(until.into()) => Ok(Ending::Lost),
         };
-        ending.unwrap_or_else(|halt| {
+        let ended = ended.unwrap_or_else(|halt| {
             let cause = std::error::Error::source(&halt).map(ToString::to_string);
             tracing::warn!(%halt, cause, "this attempt is over");
             Ending::Lost
-        })
+        });
+        match ended {
+            Ending::Lost if ending => Ending::PerhapsEnded,
+            ended => ended,
+        }
     }
 
     async fn begin(
@@ -171,6 +188,7 @@ impl<'a> Attempt<'a> {
             transcript,
             toolbox,
             publisher,
+            ending: false,
         })
     }
 
@@ -270,7 +288,8 @@ impl<'a> Attempt<'a> {
                 let Some(recorded) = waiting.next() else {
                     break;
                 };
-                if effect_of(&recorded) == Effect::AtMostOnce {
+                let once = effect_of(&recorded) == Effect::AtMostOnce;
+                if once && !recorded.outcome_unknown {
                     commit::start_call(self.runner, &self.fence, recorded.step).await?;
                 }
                 let call = &recorded.call;
@@ -282,10 +301,24 @@ impl<'a> Attempt<'a> {
                         arguments: call.arguments.clone(),
                     }),
                 );
-                running.push(self.toolbox.execute(self.runner, self.fence, recorded));
+                let (runner, fence, toolbox) = (self.runner, self.fence, &self.toolbox);
+                running.push(async move {
+                    if once && recorded.outcome_unknown {
+                        (recorded, CallResult::unknown())
+                    } else {
+                        toolbox.execute(runner, fence, recorded).await
+                    }
+                });
             }
             self.publisher.kick();
-            let Some((recorded, result)) = running.next().await else {
+            let finished = loop {
+                tokio::select! {
+                    biased;
+                    stored = self.publisher.advance(), if self.publisher.is_sending() => stored?,
+                    finished = running.next() => break finished,
+                }
+            };
+            let Some((recorded, result)) = finished else {
                 return Ok(());
             };
             metrics::tool_finished(&recorded.call.name, result.ok, result.duration);
@@ -330,6 +363,7 @@ impl<'a> Attempt<'a> {
             usage_total: usage,
             turn,
         };
+        self.ending = true;
         let finished = commit::finish(self.runner, &self.fence, &commit).await?;
         metrics::run_ended(&outcome);
         if let Some(next) = finished.promoted {

@@ -16,8 +16,10 @@ use crate::nudges::Nudge;
 pub(crate) enum Stop {
     /// Somebody asked for it, with this reason.
     Cancelled(String),
-    /// The lease is lost, or could not be confirmed in time.
+    /// Another attempt holds the run, or the run has ended.
     LeaseLost,
+    /// The ledger or the broker did not answer in time.
+    LeaseUnconfirmed,
     /// The drain's deadline has come.
     Cut,
 }
@@ -56,31 +58,26 @@ impl KeepLease<'_> {
             }
             let sent = self.clock.monotonic();
             match self.renew().await {
-                Some(Renewal {
-                    cancel_requested: Some(reason),
-                }) => {
-                    self.lease = self.lease.renewed(sent);
-                    return Stop::Cancelled(reason);
-                }
-                Some(Renewal {
-                    cancel_requested: None,
-                }) => {
+                Ok(renewal) => {
                     self.lease = self.lease.renewed(sent);
                     next = sent + self.config.renew_every;
+                    if let Some(reason) = renewal.cancel_requested {
+                        return Stop::Cancelled(reason);
+                    }
                 }
-                None => return Stop::LeaseLost,
+                Err(stop) => return stop,
             }
         }
     }
 
     /// One renewal, tried until it is confirmed, refused, or too late. A worker that no longer
     /// reaches the broker does not renew either: it would hold a run that it cannot serve.
-    async fn renew(&self) -> Option<Renewal> {
+    async fn renew(&self) -> Result<Renewal, Stop> {
         let give_up = self.lease.give_up_at();
         let attempt = async {
             loop {
                 match self.renew_once().await {
-                    Ok(renewal) => return renewal,
+                    Ok(renewal) => return renewal.ok_or(Stop::LeaseLost),
                     Err(error) => {
                         tracing::warn!(%error, "the lease could not be renewed yet");
                         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -90,10 +87,11 @@ impl KeepLease<'_> {
         };
         tokio::select! {
             renewal = attempt => renewal,
-            () = tokio::time::sleep_until(give_up.into()) => None,
+            () = tokio::time::sleep_until(give_up.into()) => Err(Stop::LeaseUnconfirmed),
         }
     }
 
+    /// Nothing, if the ledger says that the run is not this attempt's.
     async fn renew_once(&self) -> anyhow::Result<Option<Renewal>> {
         self.bus.ping().await?;
         match self

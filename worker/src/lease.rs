@@ -33,6 +33,11 @@ impl Lease {
         self.sent + self.length.saturating_sub(self.length / 10)
     }
 
+    /// When the ledger may give the run to somebody else; it counts from a moment later.
+    pub fn end(&self) -> Instant {
+        self.sent + self.length
+    }
+
     /// Whether the holder may still act.
     pub fn holds(&self, now: Instant) -> bool {
         now < self.give_up_at()

@@ -20,7 +20,6 @@ pub mod model;
 mod nudges;
 mod publish_events;
 mod run_job;
-mod terminal_event;
 pub mod tools;
 
 use std::sync::Arc;
@@ -96,7 +95,7 @@ pub async fn run(deps: WorkerDeps) -> anyhow::Result<()> {
         while let Some(Nudge::Cancel { run, .. }) = told.next().await {
             nudges.wake(run);
         }
-        std::future::pending::<()>().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = consume_jobs(runner, interactive, background) => Ok(()),

@@ -80,7 +80,9 @@ impl EventPublisher {
         let tip = publisher.adopt_tip(resume_after).await?;
         let reset = AttemptReset {
             resume_after,
-            continues: tip <= resume_after,
+            // Never claimed, even if the log ends there: a straggler of the attempt before may
+            // still land between the look and the append, and then it must be withdrawn.
+            continues: false,
         };
         publisher.push(0, EventData::AttemptReset(reset));
         Ok((publisher, tip))
@@ -136,11 +138,11 @@ impl EventPublisher {
             && *last_step == step
             && let Some(room) = joinable(last, &data)
         {
-            let more = match data {
-                EventData::TextDelta(Text { text })
-                | EventData::ReasoningDelta(Text { text })
-                | EventData::RefusalDelta(Text { text }) => text,
-                _ => return,
+            let (EventData::TextDelta(Text { text: more })
+            | EventData::ReasoningDelta(Text { text: more })
+            | EventData::RefusalDelta(Text { text: more })) = data
+            else {
+                return;
             };
             room.push_str(&more);
             return;
@@ -207,17 +209,14 @@ impl EventPublisher {
             }
             // A long text is cut at a character into events that fit.
             let rest = split_off(data, MESSAGE_LIMIT);
-            let data_now = match rest {
-                Some(rest) => std::mem::replace(data, rest),
-                None => {
-                    taken += 1;
-                    std::mem::replace(
-                        data,
-                        EventData::TextDelta(Text {
-                            text: String::new(),
-                        }),
-                    )
-                }
+            let data_now = if let Some(rest) = rest {
+                std::mem::replace(data, rest)
+            } else {
+                taken += 1;
+                let nothing = Text {
+                    text: String::new(),
+                };
+                std::mem::replace(data, EventData::TextDelta(nothing))
             };
             let event = Event {
                 id: self.next,

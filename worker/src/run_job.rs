@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use baton_admission::terminal_event::ensure_terminal_event;
 use baton_nats::{Bus, Delivery};
 use baton_protocol::{ClaimToken, Job, RunId, RunSpec, WorkerId};
 use baton_service::{Clock, Shutdown, config::WorkerConfig};
@@ -20,7 +21,6 @@ use crate::lease::Lease;
 use crate::metrics;
 use crate::model::ModelClient;
 use crate::nudges::Nudges;
-use crate::terminal_event::ensure_terminal_event;
 use crate::tools::ToolRegistry;
 
 /// How long a delivery waits when the database could not be asked about it.
@@ -105,8 +105,6 @@ impl JobRunner {
                 let lease = Lease::granted(sent, self.config.lease);
                 self.work(delivery, *claimed, lease).await
             }
-            // A job of Baton's own names a row: without one there is nothing left to do.
-            Ok(ClaimOutcome::Gone) => settled(delivery.ack().await),
             Ok(ClaimOutcome::Ended(ended)) => {
                 if ended.newly {
                     metrics::run_ended(&ended.outcome);
@@ -114,7 +112,7 @@ impl JobRunner {
                 match ensure_terminal_event(
                     &self.bus,
                     &self.store,
-                    &*self.clock,
+                    self.clock.now(),
                     delivery.tenant,
                     run,
                     &ended,
@@ -135,10 +133,12 @@ impl JobRunner {
                 let wait = remaining + Duration::from_secs(1);
                 settled(delivery.nak(Some(wait)).await)
             }
-            // A stray copy: the holder has a message of its own. Or the run waits for its thread:
+            // A job of Baton's own names a row: without one there is nothing left to do. Or it is a
+            // stray copy: the holder has a message of its own. Or the run waits for its thread:
             // whoever ends the active run publishes it.
             Ok(
-                ClaimOutcome::Leased {
+                ClaimOutcome::Gone
+                | ClaimOutcome::Leased {
                     same_job: false, ..
                 }
                 | ClaimOutcome::Waiting,
@@ -206,6 +206,9 @@ impl JobRunner {
                 metrics::lease_lost();
                 JobEnd::Settled
             }
+            // As if the job had come again: if the run has ended, its followers are told now and
+            // not when the broker gives up waiting.
+            Ending::PerhapsEnded => Box::pin(self.claim_and_work(delivery, fence.run)).await,
         }
     }
 

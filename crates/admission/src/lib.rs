@@ -7,6 +7,8 @@
 //! [`request`] reads a body and says what is wrong with it; [`resolve`] finds the agent and what it
 //! may use, under the caller's [`Grant`]; [`Admission`] writes the row and publishes the job. A
 //! committed row is acceptance: nothing that the broker says afterwards takes it back.
+//!
+//! [`terminal_event`] is the other end of a run's way: whoever finds one ended tells its followers.
 
 pub mod api_key;
 mod error;
@@ -14,6 +16,7 @@ mod json;
 pub mod request;
 pub mod resolve;
 mod submit;
+pub mod terminal_event;
 
 pub use error::{Invalid, SubmitError};
 pub use json::{MAX_JSON_DEPTH, check_depth};

@@ -1,15 +1,22 @@
 //! One model turn: the request goes out, and what comes back is shown while it comes.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use baton_protocol::EventData;
 use baton_protocol::event::{Text, ToolCallDelta};
+use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::{Attempt, Halt};
 use crate::agent::{CallSide, FinishedTurn};
 use crate::attempt::toolbox::Toolbox;
 use crate::metrics;
-use crate::model::{Delta, ModelError, TurnContext};
+use crate::model::{Delta, ModelError, TurnContext, TurnStream};
 use crate::publish_events::PublishEventsError;
+
+/// How long events wait for the model's first text, to travel with it.
+const FIRST_TEXT: Duration = Duration::from_millis(50);
 
 /// A turn that has ended well.
 pub(super) struct TurnEnd {
@@ -40,6 +47,28 @@ impl From<PublishEventsError> for TurnFailure {
 }
 
 impl Attempt<'_> {
+    /// Sends the request, and shows meanwhile what has happened so far.
+    async fn start_turn(
+        &mut self,
+        body: Bytes,
+        context: TurnContext,
+    ) -> Result<TurnStream, TurnFailure> {
+        let mut started = pin!(self.runner.model.start_turn(body, context));
+        let mut patience = pin!(tokio::time::sleep(FIRST_TEXT));
+        let mut patient = true;
+        loop {
+            tokio::select! {
+                biased;
+                stored = self.publisher.advance(), if self.publisher.is_sending() => stored?,
+                stream = &mut started => return Ok(stream?),
+                () = &mut patience, if patient => {
+                    patient = false;
+                    self.publisher.kick();
+                }
+            }
+        }
+    }
+
     /// Asks the model and shows its answer. Events are stored while the answer is read; if the log
     /// is slow, the upstream is read no further than memory allows.
     pub(super) async fn model_turn(&mut self, step: u32) -> Result<TurnEnd, TurnFailure> {
@@ -55,7 +84,7 @@ impl Attempt<'_> {
             request_id: self.headers.request_id.clone(),
             traceparent: self.headers.traceparent.clone(),
         };
-        let mut stream = self.runner.model.start_turn(body, context).await?;
+        let mut stream = self.start_turn(body, context).await?;
         let mut client_calls = ClientCalls::default();
         let mut first = true;
         loop {

@@ -22,6 +22,20 @@ pub(super) struct CallResult {
     pub(super) duration: Duration,
 }
 
+impl CallResult {
+    /// Of a call that may have taken effect and must not be made twice: its worker was lost before
+    /// the result was recorded.
+    pub(super) fn unknown() -> Self {
+        Self {
+            ok: false,
+            content: "the server that made this call was lost before it had the result; whether \
+                      the call took effect is not known, and it was not made again"
+                .to_owned(),
+            duration: Duration::ZERO,
+        }
+    }
+}
+
 /// One run's tools.
 pub(super) struct Toolbox {
     client: HashSet<String>,

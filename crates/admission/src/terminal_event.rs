@@ -2,18 +2,19 @@
 //!
 //! The ledger ends a run first and the event follows; a worker may die between the two, and a run
 //! ended from outside (cancelled while queued, given up after too many failures) has no worker at
-//! all. The event is rebuilt from the row.
+//! all. The event is rebuilt from the row, by the ingress that cancels or the worker that is given
+//! the job.
 
 use baton_nats::{AppendError, Bus, ReadError, StreamSeq};
 use baton_protocol::event::{AttemptReset, RunCancelled, RunCompleted, RunFailed};
 use baton_protocol::{Event, EventData, EventId, Outcome, RunId, TenantId, Usage};
-use baton_service::Clock;
 use baton_store::{EndedRun, Store, StoreError};
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
 /// Why the event is not known to be stored.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TerminalEventError {
+pub enum TerminalEventError {
     /// The log's tip could not be read.
     #[error("the log's tip cannot be read")]
     Tip(#[source] ReadError),
@@ -26,7 +27,7 @@ pub(crate) enum TerminalEventError {
 }
 
 /// The event that ends a run's log.
-pub(crate) fn terminal_event(outcome: &Outcome, usage: Usage) -> EventData {
+pub fn terminal_event(outcome: &Outcome, usage: Usage) -> EventData {
     match outcome {
         Outcome::Completed(finish_reason) => EventData::RunCompleted(RunCompleted {
             finish_reason: *finish_reason,
@@ -42,12 +43,12 @@ pub(crate) fn terminal_event(outcome: &Outcome, usage: Usage) -> EventData {
     }
 }
 
-/// Appends the run's terminal event unless it is there. Safe to do by several at once: the log
-/// takes the first.
-pub(crate) async fn ensure_terminal_event(
+/// Appends the run's terminal event, made at `now`, unless it is there. Safe to do by several at
+/// once: the log takes the first.
+pub async fn ensure_terminal_event(
     bus: &Bus,
     store: &Store,
-    clock: &dyn Clock,
+    now: DateTime<Utc>,
     tenant: TenantId,
     run: RunId,
     ended: &EndedRun,
@@ -76,7 +77,7 @@ pub(crate) async fn ensure_terminal_event(
         {
             return Ok(());
         }
-        let payload = rebuild(run, ended, last.as_ref(), reset_to, clock);
+        let payload = rebuild(run, ended, last.as_ref(), reset_to, now);
         match bus.append_events(tenant, run, position, payload).await {
             Ok(_) => return Ok(()),
             // Somebody else was faster: look again.
@@ -91,10 +92,9 @@ fn rebuild(
     ended: &EndedRun,
     tip: Option<&Event>,
     reset_to: Option<EventId>,
-    clock: &dyn Clock,
+    now: DateTime<Utc>,
 ) -> Bytes {
     let last = ended.last_event_id;
-    let at = clock.now();
     let step = tip.map_or(0, |tip| tip.step);
     let mut prev = tip.map_or(EventId::ORIGIN, |tip| tip.id);
     let mut out = Vec::with_capacity(512);
@@ -104,7 +104,7 @@ fn rebuild(
             prev,
             run_id: run,
             step,
-            at,
+            at: now,
             data,
         }
         .encode_into(&mut out);
