@@ -37,9 +37,8 @@ async fn converse(mut stream: TcpStream) -> anyhow::Result<()> {
     let mut request = Vec::with_capacity(4096);
     let mut out = Vec::with_capacity(1024);
     loop {
-        let body = match read_request(&mut stream, &mut request).await? {
-            Some(body) => body,
-            None => return Ok(()),
+        let Some(body) = read_request(&mut stream, &mut request).await? else {
+            return Ok(());
         };
         let (tokens, gap) = plan(&body).context("the model is none of bench-<tokens>-<ms>")?;
         answer(&mut stream, &mut out, tokens, gap).await?;

@@ -1,7 +1,9 @@
 //! For tests and benches only: what drives a Baton from outside, and what stands behind it.
 
 pub mod bench_upstream;
+pub mod client;
 pub mod load;
 pub mod process_usage;
 pub mod samples;
 pub mod scripted_model;
+pub mod stack;

@@ -1,0 +1,157 @@
+//! A broker that crashes, forgets, or loses its disk.
+
+use std::time::Duration;
+
+use baton_harness::scripted_model::{Gate, Reply};
+use baton_nats::JobSource;
+use baton_protocol::Lane;
+
+use crate::fixture::{assert_whole, chat, gated, model, run, stack};
+
+/// Guards the frozen append: its bytes are repeated until their fate is known, so that text is
+/// neither lost nor doubled; and the follower, which fetches what it missed.
+#[tokio::test]
+async fn a_broker_crash_in_the_middle_of_an_answer_costs_nothing_but_time() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let model = model(move |_| gated(&["before ", "the crash, "], &held, &["behind ", "it"])).await;
+    let mut stack = stack(&model).await;
+    let (ingress, worker) = tokio::try_join!(stack.ingress(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let id = client.submit(&run()).await.unwrap();
+    let mut native = client.events(&id, None).await.unwrap();
+    native.until("text.delta").await.unwrap();
+    let mut answer = client.chat(&chat()).await.unwrap();
+    answer.until_text("the crash, ").await.unwrap();
+
+    stack.nats.kill().await;
+    // Text comes while there is no broker.
+    gate.open();
+    model.wait_until(|counts| counts.finished == 2).await;
+    stack.nats.restart().await.unwrap();
+    answer.finish().await.unwrap();
+
+    let text = "before the crash, behind it";
+    assert_eq!((answer.error, &*answer.text), (None, text));
+    let (_, events) = assert_whole(&client, &id, text).await;
+    assert_eq!(native.rest().await.unwrap(), events);
+    let (recorded, _) = assert_whole(&client, &answer.run, text).await;
+    assert_eq!(recorded["attempt"], 1, "nobody lost its lease");
+    assert_eq!(worker.metric("baton_leases_lost_total").await.unwrap(), 0);
+    // And it goes on.
+    let next = client.submit(&run()).await.unwrap();
+    assert_whole(&client, &next, text).await;
+}
+
+/// Guards acceptance: the row is the run, so its job can be published again when the broker has lost
+/// its disk; the scheduler makes the streams and consumers again first.
+#[tokio::test]
+async fn accepted_runs_still_end_when_the_broker_has_lost_everything() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let model = model(move |request| match request.index {
+        0 => gated(&["caught ", "in it, "], &held, &["out ", "again"]),
+        _ => Reply::text("waited"),
+    })
+    .await;
+    let options = crate::fixture::options(&model)
+        .short_lease()
+        .set("BATON_WORKER__SLOTS", "1")
+        .set("BATON_WORKER__INTERACTIVE_SLOTS", "0");
+    let mut stack = baton_harness::stack::Stack::start(options).await.unwrap();
+    let (ingress, _worker) = tokio::try_join!(stack.ingress(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let running = client.submit(&run()).await.unwrap();
+    model.wait_until(|counts| counts.requests == 1).await;
+    let mut queued = Vec::new();
+    for _ in 0..5 {
+        queued.push(client.submit(&run()).await.unwrap());
+    }
+
+    stack.wipe_broker().await.unwrap();
+    let _scheduler = stack.scheduler().await.unwrap();
+    gate.open();
+
+    let run = client.ended(&running).await.unwrap();
+    assert_eq!(run["status"], "completed", "{run:#}");
+    for id in queued {
+        assert_whole(&client, &id, "waited").await;
+    }
+}
+
+/// Guards the outbox: a queued run whose job is provably gone is published again.
+#[tokio::test]
+async fn a_queued_run_whose_job_was_lost_is_published_again() {
+    let model = model(|_| Reply::text("found")).await;
+    let options = crate::fixture::options(&model).short_lease();
+    let stack = baton_harness::stack::Stack::start(options).await.unwrap();
+    let ingress = stack.ingress().await.unwrap();
+    let client = stack.client(&ingress);
+    let id = client.submit(&run()).await.unwrap();
+    let bus = stack.bus().await.unwrap();
+    let mut jobs = JobSource::open(&bus, Lane::Interactive).await.unwrap();
+    for delivery in jobs.pull(1, Duration::from_secs(5)).await.unwrap() {
+        // Somebody takes it and does nothing.
+        delivery.ack_confirmed().await.unwrap();
+    }
+    drop(jobs);
+    let _worker = stack.worker().await.unwrap();
+
+    let scheduler = stack.scheduler().await.unwrap();
+
+    assert_whole(&client, &id, "found").await;
+    assert_eq!(
+        scheduler
+            .metric("baton_jobs_republished_total")
+            .await
+            .unwrap(),
+        1
+    );
+}
+
+/// Guards the commit before the publish: a run that was accepted while its job could not be stored
+/// runs all the same.
+#[tokio::test]
+async fn a_run_that_waits_through_a_broker_crash_is_worked_on() {
+    let model = model(|_| Reply::text("patient")).await;
+    let mut stack = stack(&model).await;
+    let ingress = stack.ingress().await.unwrap();
+    let client = stack.client(&ingress);
+    let id = client.submit(&run()).await.unwrap();
+
+    stack.crash_broker().await.unwrap();
+    let _worker = stack.worker().await.unwrap();
+
+    let (run, _) = assert_whole(&client, &id, "patient").await;
+    assert_eq!(run["attempt"], 1);
+}
+
+/// Guards the count of failures: an outage that lasts longer than a lease is no failure of the run.
+#[tokio::test]
+async fn a_run_survives_outages_of_the_broker_that_outlast_its_lease() {
+    let model = model(|request| match request.index {
+        0..2 => Reply::of_tokens(["cut ", "off"]).hang(),
+        _ => Reply::of_tokens(["through"]),
+    })
+    .await;
+    let options = crate::fixture::options(&model)
+        .short_lease()
+        .set("BATON_WORKER__MAX_FAILURES", "1");
+    let mut stack = baton_harness::stack::Stack::start(options).await.unwrap();
+    let (ingress, _scheduler, _worker) =
+        tokio::try_join!(stack.ingress(), stack.scheduler(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let id = client.submit(&run()).await.unwrap();
+    for outage in 1..=2 {
+        model.wait_until(|counts| counts.requests == outage).await;
+        stack.nats.kill().await;
+        // The worker gives up by itself.
+        model
+            .wait_until(|counts| counts.disconnected == outage)
+            .await;
+        stack.nats.restart().await.unwrap();
+    }
+
+    let (run, _) = assert_whole(&client, &id, "through").await;
+    assert_eq!(run["attempt"], 3);
+}

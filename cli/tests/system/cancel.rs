@@ -1,0 +1,174 @@
+//! Runs that somebody wants to end.
+
+use std::time::Duration;
+
+use baton_harness::client::check_log;
+use baton_harness::scripted_model::Reply;
+use baton_harness::stack::Stack;
+
+use crate::fixture::{assert_ended, assert_whole, chat, count, model, options, run, stack};
+
+/// Guards the ending from outside: it takes an attempt of its own, and the event is appended by
+/// whoever ends the run, there being no worker to do it.
+#[tokio::test]
+async fn a_queued_run_is_cancelled_although_no_worker_runs() {
+    let model = model(|_| Reply::text("too late")).await;
+    let stack = stack(&model).await;
+    let ingress = stack.ingress().await.unwrap();
+    let client = stack.client(&ingress);
+    let id = client.submit(&run()).await.unwrap();
+    let follower = client.events(&id, None).await.unwrap();
+
+    let cancelled = client.cancel(&id).await.unwrap();
+    assert_eq!(cancelled.status, 200);
+    assert_eq!(cancelled.json().unwrap()["status"], "cancelled");
+    assert_eq!(
+        client.cancel(&id).await.unwrap().status,
+        200,
+        "once more changes nothing"
+    );
+
+    let seen = follower.rest().await.unwrap();
+    assert_eq!(count(&seen, "run.cancelled"), 1);
+    let _worker = stack.worker().await.unwrap();
+    let next = client.submit(&run()).await.unwrap();
+    assert_whole(&client, &next, "too late").await;
+    assert_ended(&client, &id, "cancelled").await;
+    assert_eq!(
+        model.counts().requests,
+        1,
+        "its job was still there and did nothing"
+    );
+}
+
+/// Guards the nudge, and the renewal behind it: the turn's future is dropped, and with it the
+/// upstream's connection.
+#[tokio::test]
+async fn cancelling_a_running_run_stops_its_upstream_call() {
+    let model = model(|_| Reply::of_tokens(["on and on"]).hang()).await;
+    let stack = stack(&model).await;
+    let (ingress, worker) = tokio::try_join!(stack.ingress(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let mut answer = client.chat(&chat()).await.unwrap();
+    answer.until_text("on and on").await.unwrap();
+
+    assert_eq!(client.cancel(&answer.run).await.unwrap().status, 202);
+
+    model.wait_until(|counts| counts.disconnected == 1).await;
+    answer.finish().await.unwrap();
+    assert_eq!(answer.error.unwrap()["code"], "run_cancelled");
+    let (run, _) = assert_ended(&client, &answer.run, "cancelled").await;
+    assert_eq!(run["attempt"], 1, "its holder ended it");
+    assert_eq!(worker.metric("baton_worker_active_runs").await.unwrap(), 0);
+    assert_eq!(client.cancel(&answer.run).await.unwrap().status, 200);
+}
+
+/// Guards the flag in the row: a worker that died cannot answer, so the next claim ends the run.
+#[tokio::test]
+async fn a_run_is_cancelled_after_its_worker_died() {
+    let model = model(|_| Reply::of_tokens(["orphaned"]).hang()).await;
+    let stack = Stack::start(options(&model).short_lease()).await.unwrap();
+    let (ingress, _scheduler, first) =
+        tokio::try_join!(stack.ingress(), stack.scheduler(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let id = client.submit(&run()).await.unwrap();
+    let mut follower = client.events(&id, None).await.unwrap();
+    follower.until("text.delta").await.unwrap();
+    first.kill().await;
+    assert_eq!(
+        client.cancel(&id).await.unwrap().status,
+        202,
+        "its lease has not run out"
+    );
+
+    let _second = stack.worker().await.unwrap();
+
+    let (_, events) = assert_ended(&client, &id, "cancelled").await;
+    assert_eq!(follower.rest().await.unwrap(), events);
+    assert_eq!(model.counts().requests, 1, "nobody worked on it again");
+}
+
+/// Guards the ending from outside of a run that was held before: no worker is needed to tell its
+/// followers.
+#[tokio::test]
+async fn a_run_that_was_handed_over_is_cancelled_although_no_worker_runs() {
+    let model = model(|_| Reply::of_tokens(["withdrawn"]).hang()).await;
+    let stack = Stack::start(options(&model).set("BATON_WORKER__DRAIN", "200ms"))
+        .await
+        .unwrap();
+    let (ingress, _scheduler, mut worker) =
+        tokio::try_join!(stack.ingress(), stack.scheduler(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let id = client.submit(&run()).await.unwrap();
+    let mut follower = client.events(&id, None).await.unwrap();
+    follower.until("text.delta").await.unwrap();
+    worker.terminate();
+    assert_eq!(worker.exit_code().await.unwrap(), 0);
+
+    assert_eq!(client.cancel(&id).await.unwrap().status, 200);
+
+    let seen = follower.rest().await.unwrap();
+    assert_eq!(seen.last().unwrap().kind, "run.cancelled");
+    let (_, events) = assert_ended(&client, &id, "cancelled").await;
+    assert_eq!(seen, events);
+    assert_eq!(baton_harness::client::shown_text(&events), "");
+}
+
+/// Guards the attachment: a chat belongs to its connection, a native run does not.
+#[tokio::test]
+async fn a_chat_client_that_leaves_cancels_its_run_and_a_native_one_does_not() {
+    let model = model(|_| Reply::of_tokens(["for whom"]).hang()).await;
+    let stack = stack(&model).await;
+    let (ingress, _worker) = tokio::try_join!(stack.ingress(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let native = client.submit(&run()).await.unwrap();
+    let mut follower = client.events(&native, None).await.unwrap();
+    follower.until("text.delta").await.unwrap();
+    let mut answer = client.chat(&chat()).await.unwrap();
+    answer.until_text("for whom").await.unwrap();
+
+    let left = answer.run.clone();
+    drop(follower);
+    drop(answer);
+
+    model.wait_until(|counts| counts.disconnected == 1).await;
+    let (run, _) = assert_ended(&client, &left, "cancelled").await;
+    assert_eq!(run["error"]["message"], "client_closed");
+    assert_eq!(client.run(&native).await.unwrap()["status"], "running");
+    assert_eq!(model.counts().open, 1);
+}
+
+/// Guards the one winner: whatever the moment, the run ends once, and its followers are told at
+/// once, not when a lease or the broker's patience runs out.
+#[tokio::test]
+async fn a_cancel_that_races_the_end_has_one_winner_and_holds_up_nobody() {
+    let model = model(|_| Reply::of_tokens(["quick"])).await;
+    let options = options(&model)
+        .set("BATON_WORKER__LEASE", "5m")
+        .set("BATON_WORKER__RENEW_EVERY", "1m");
+    let stack = Stack::start(options).await.unwrap();
+    let (ingress, _worker) = tokio::try_join!(stack.ingress(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let mut completed = 0;
+    for delay in 0..40 {
+        let id = client.submit(&run()).await.unwrap();
+        let follower = client.events(&id, None).await.unwrap();
+        let cancelling = async {
+            // Spread over the run's short life.
+            tokio::time::sleep(Duration::from_micros(500 * delay)).await;
+            client.cancel(&id).await.unwrap()
+        };
+        let (_, seen) = tokio::join!(cancelling, follower.rest());
+        let run = client.ended(&id).await.unwrap();
+        let seen = seen.unwrap();
+        check_log(&seen).unwrap();
+        let end = format!("run.{}", run["status"].as_str().unwrap());
+        assert_eq!(
+            seen.last().unwrap().kind,
+            end,
+            "the ledger and the events agree"
+        );
+        completed += usize::from(run["status"] == "completed");
+    }
+    assert!(completed < 40, "no cancel came in time");
+}

@@ -1,0 +1,112 @@
+//! The way of a chat, nothing going wrong.
+
+use baton_harness::scripted_model::Reply;
+use serde_json::json;
+
+use crate::fixture::{
+    assert_whole, call, chat, count, has_tool_result, model, options, run, stack,
+};
+use baton_harness::stack::Stack;
+
+#[tokio::test]
+async fn a_chat_streams_through_all_roles_and_calls_a_tool() {
+    let model = model(|request| {
+        if !has_tool_result(request) {
+            let arguments = json!({"expression": "15% of 847"});
+            return call("Let me see. ", "calculator", &arguments);
+        }
+        let result = request.last_text("tool").unwrap_or_default();
+        Reply::text(&format!("It is {result}, naïve 日本."))
+    })
+    .await;
+    let stack = stack(&model).await;
+    let (ingress, _worker, _scheduler) = (
+        stack.ingress().await.unwrap(),
+        stack.worker().await.unwrap(),
+        stack.scheduler().await.unwrap(),
+    );
+    let client = stack.client(&ingress);
+
+    let mut answer = client.chat(&chat()).await.unwrap();
+    answer.finish().await.unwrap();
+
+    assert_eq!(answer.error, None);
+    assert!(answer.done);
+    assert_eq!(answer.finish_reason.as_deref(), Some("stop"));
+    let text = "Let me see. It is 127.05, naïve 日本.";
+    assert_eq!(answer.text, text);
+    let (run, events) = assert_whole(&client, &answer.run, text).await;
+    assert_eq!(run["attempt"], 1);
+    assert_eq!(
+        run["steps"].as_array().unwrap().len(),
+        3,
+        "a turn, a call, a turn"
+    );
+    assert_eq!(count(&events, "tool.finished"), 1);
+    assert!(
+        run["usage"]["total_tokens"].as_u64().unwrap() > 14,
+        "of both turns: {run:#}"
+    );
+}
+
+/// Guards the cursor: ids are the same on every ingress, and a catch-up begins at the cursor itself.
+#[tokio::test]
+async fn events_from_any_cursor_are_the_rest_of_the_list_on_every_ingress() {
+    let model = model(|request| {
+        if has_tool_result(request) {
+            Reply::tokens(12)
+        } else {
+            call("Well. ", "calculator", &json!({"expression": "1+1"}))
+        }
+    })
+    .await;
+    let stack = stack(&model).await;
+    let (one, other) = tokio::try_join!(stack.ingress(), stack.ingress()).unwrap();
+    let _worker = stack.worker().await.unwrap();
+    let (one, other) = (stack.client(&one), stack.client(&other));
+    let id = one.submit(&run()).await.unwrap();
+    one.ended(&id).await.unwrap();
+
+    let all = one.all_events(&id).await.unwrap();
+    baton_harness::client::check_log(&all).unwrap();
+    assert!(all.len() > 5, "{all:#?}");
+    for (at, event) in all.iter().enumerate() {
+        for client in [&one, &other] {
+            let stream = client.events(&id, Some(event.id)).await.unwrap();
+            assert_eq!(
+                stream.no_more,
+                at + 1 == all.len(),
+                "only behind the last there is no more"
+            );
+            assert_eq!(stream.rest().await.unwrap(), all[at + 1..]);
+        }
+    }
+    let gone = other
+        .events(&id, Some(all[1].id + 1_000))
+        .await
+        .unwrap_err();
+    assert!(gone.to_string().contains("cursor_unknown"), "{gone:#}");
+}
+
+/// Guards the commit order: nothing of a run that fails half-way is recorded as an answer.
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_a_failed_run_and_never_a_short_answer() {
+    let model = model(|_| Reply::tokens(3).cut()).await;
+    let stack = Stack::start(options(&model).set("BATON_LLM__MAX_RETRIES", "0"))
+        .await
+        .unwrap();
+    let (ingress, _worker) = tokio::try_join!(stack.ingress(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+
+    let mut answer = client.chat(&chat()).await.unwrap();
+    answer.finish().await.unwrap();
+
+    let error = answer.error.unwrap();
+    assert!(
+        error["message"].as_str().unwrap().contains(&answer.run),
+        "{error}"
+    );
+    assert!(!answer.done && answer.finish_reason.is_none());
+    let (run, _) = crate::fixture::assert_ended(&client, &answer.run, "failed").await;
+    assert_eq!(run["output"], json!([]));
+}

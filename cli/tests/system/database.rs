@@ -1,0 +1,52 @@
+//! A database that crashes.
+
+use baton_harness::scripted_model::{Gate, Reply};
+use baton_harness::stack::Stack;
+use serde_json::json;
+
+use crate::fixture::{
+    CountingTool, assert_whole, call, chat, gated, has_tool_result, model, options, run,
+};
+
+/// Guards the repeatable commit: a turn that ends while the ledger is away is recorded once it is
+/// back, by the same attempt, and nothing is done twice.
+#[tokio::test]
+async fn a_database_crash_in_the_middle_of_a_run_costs_nothing_but_time() {
+    let tool = CountingTool::start().await;
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let model = model(move |request| {
+        if has_tool_result(request) {
+            gated(&["I ", "have "], &held, &["counted"])
+        } else {
+            call("Once. ", "count", &json!({}))
+        }
+    })
+    .await;
+    let mut options = options(&model);
+    options.own_postgres = true;
+    options.config = tool.config();
+    let mut stack = Stack::start(options).await.unwrap();
+    let (ingress, _scheduler, _worker) =
+        tokio::try_join!(stack.ingress(), stack.scheduler(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let mut answer = client.chat(&chat()).await.unwrap();
+    answer.until_text("have ").await.unwrap();
+
+    // The turn's end finds no ledger, or one that is just coming back.
+    gate.open();
+    stack.crash_postgres().await.unwrap();
+    answer.finish().await.unwrap();
+
+    let text = "Once. I have counted";
+    assert_eq!((answer.error, &*answer.text), (None, text));
+    assert!(answer.done);
+    assert_whole(&client, &answer.run, text).await;
+    assert_eq!(tool.calls(), 1);
+
+    model.set_script(baton_harness::scripted_model::Script::always(Reply::text(
+        "on we go",
+    )));
+    let next = client.submit(&run()).await.unwrap();
+    assert_whole(&client, &next, "on we go").await;
+}

@@ -1,0 +1,180 @@
+//! What the tests share: a stack before a script, a tool that counts, and the check of a run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::routing::post;
+use baton_harness::client::{Client, RunEvent, check_log, shown_text};
+use baton_harness::scripted_model::{Gate, Piece, Recorded, Reply, Script, ScriptedModel};
+use baton_harness::stack::{Stack, StackOptions};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+/// A model that does as `choose` says.
+pub(crate) async fn model(
+    choose: impl Fn(&Recorded) -> Reply + Send + Sync + 'static,
+) -> ScriptedModel {
+    ScriptedModel::start(Script::new(choose)).await.unwrap()
+}
+
+/// The program under test, before this model.
+pub(crate) fn options(model: &ScriptedModel) -> StackOptions {
+    StackOptions::new(env!("CARGO_BIN_EXE_baton"), model.base_url())
+}
+
+/// A stack with the usual times.
+pub(crate) async fn stack(model: &ScriptedModel) -> Stack {
+    Stack::start(options(model)).await.unwrap()
+}
+
+/// A streamed chat.
+pub(crate) fn chat() -> Value {
+    json!({
+        "model": "script", "stream": true,
+        "messages": [{"role": "user", "content": "Please."}],
+    })
+}
+
+/// A native run.
+pub(crate) fn run() -> Value {
+    json!({"model": "script", "input": "Please."})
+}
+
+/// Tokens, then nothing until the gate is opened, then the rest.
+pub(crate) fn gated(before: &[&str], gate: &Gate, after: &[&str]) -> Reply {
+    let text = |token: &&str| Piece::Text((*token).to_owned());
+    let pieces = before.iter().map(text).chain([Piece::Wait(gate.clone())]);
+    Reply::pieces(pieces.chain(after.iter().map(text))).ended("stop")
+}
+
+/// Text, and a call of a tool behind it.
+pub(crate) fn call(text: &str, name: &str, arguments: &Value) -> Reply {
+    Reply::pieces(calling(text, name, arguments)).ended("tool_calls")
+}
+
+/// As [`call`], the end of the turn held back until the gate is opened.
+pub(crate) fn gated_call(text: &str, name: &str, arguments: &Value, gate: &Gate) -> Reply {
+    let wait = [Piece::Wait(gate.clone())];
+    Reply::pieces(calling(text, name, arguments).into_iter().chain(wait)).ended("tool_calls")
+}
+
+fn calling(text: &str, name: &str, arguments: &Value) -> Vec<Piece> {
+    vec![
+        Piece::Text(text.to_owned()),
+        Piece::ToolCall {
+            index: 0,
+            id: "call_1".to_owned(),
+            name: name.to_owned(),
+            fragments: vec![arguments.to_string()],
+        },
+    ]
+}
+
+/// Whether the model is asked for the turn behind a tool's result.
+pub(crate) fn has_tool_result(request: &Recorded) -> bool {
+    request.last_role() == Some("tool")
+}
+
+/// A tool's server that counts how often it was called. A call is answered once the gate is open.
+pub(crate) struct CountingTool {
+    calls: Arc<AtomicUsize>,
+    port: u16,
+    _server: JoinSet<()>,
+}
+
+impl CountingTool {
+    pub(crate) async fn start() -> Self {
+        let gate = Gate::closed();
+        gate.open();
+        Self::start_behind(gate).await
+    }
+
+    pub(crate) async fn start_behind(gate: Gate) -> Self {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let router = Router::new().route(
+            "/count",
+            post(async move || {
+                let n = counted.fetch_add(1, Ordering::SeqCst) + 1;
+                gate.passed().await;
+                format!("counted {n}")
+            }),
+        );
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self {
+            calls,
+            port,
+            _server: server,
+        }
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// Its configuration: a tool that must not be called twice for the same.
+    pub(crate) fn config(&self) -> String {
+        format!(
+            "[[tools.http]]\nname = \"count\"\ndescription = \"Counts\"\n\
+             url = \"http://127.0.0.1:{}/count\"\nmethod = \"POST\"\nidempotent = false\n\
+             timeout = \"10m\"\n",
+            self.port
+        )
+    }
+}
+
+/// What the run's messages say, as the ledger holds them.
+pub(crate) fn recorded_text(run: &Value) -> String {
+    let messages = run["output"].as_array().unwrap();
+    messages
+        .iter()
+        .filter(|message| message["role"] == "assistant")
+        .filter_map(|message| message["content"].as_str())
+        .collect()
+}
+
+/// Waits for the run's end, and checks that it completed with this text, and that its events say
+/// the same. Returns the run and its events.
+pub(crate) async fn assert_whole(client: &Client, id: &str, text: &str) -> (Value, Vec<RunEvent>) {
+    let (run, events) = assert_ended(client, id, "completed").await;
+    assert_eq!(recorded_text(&run), text, "the ledger");
+    assert_eq!(shown_text(&events), text, "the events");
+    (run, events)
+}
+
+/// Waits for the run's end, and checks that it is this one, and that its log is in order.
+pub(crate) async fn assert_ended(
+    client: &Client,
+    id: &str,
+    status: &str,
+) -> (Value, Vec<RunEvent>) {
+    let run = client.ended(id).await.unwrap();
+    assert_eq!(run["status"], status, "{run:#}");
+    let events = client.all_events(id).await.unwrap();
+    check_log(&events).unwrap();
+    let last = events.last().unwrap();
+    assert_eq!(last.kind, format!("run.{status}"));
+    assert_eq!(
+        run["last_event_id"].as_u64(),
+        Some(last.id),
+        "the ledger names the last event"
+    );
+    let steps: Vec<_> = run["steps"].as_array().unwrap().iter().collect();
+    for (at, step) in (1_u64..).zip(&steps) {
+        assert_eq!(
+            step["step"].as_u64(),
+            Some(at),
+            "steps are dense: {steps:#?}"
+        );
+    }
+    (run, events)
+}
+
+/// How many events of a type there are.
+pub(crate) fn count(events: &[RunEvent], kind: &str) -> usize {
+    events.iter().filter(|event| event.kind == kind).count()
+}

@@ -1,0 +1,99 @@
+//! Ingresses that stop, in order or not.
+
+use baton_harness::scripted_model::{Gate, Reply};
+
+use crate::fixture::{assert_whole, chat, gated, model, run, stack};
+
+/// Guards the drain of streams: native ones close between two events and resume elsewhere, chats go
+/// on to their end, and a stopping ingress is no client that leaves.
+#[tokio::test]
+async fn a_terminated_ingress_cancels_nothing_and_native_streams_resume_on_another() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let model = model(move |_| gated(&["before ", "and "], &held, &["after"])).await;
+    let stack = stack(&model).await;
+    let (mut first, second, _worker) =
+        tokio::try_join!(stack.ingress(), stack.ingress(), stack.worker()).unwrap();
+    let (client, other) = (stack.client(&first), stack.client(&second));
+    let id = client.submit(&run()).await.unwrap();
+    let mut native = client.events(&id, None).await.unwrap();
+    native.until("text.delta").await.unwrap();
+    let mut answer = client.chat(&chat()).await.unwrap();
+    answer.until_text("and ").await.unwrap();
+
+    first.terminate();
+    let mut seen = native.rest().await.unwrap();
+    let cursor = seen.last().unwrap();
+    assert!(
+        !cursor.is_terminal(),
+        "the stream was closed, not the run ended"
+    );
+    let resumed = other.events(&id, Some(cursor.id)).await.unwrap();
+    gate.open();
+    answer.finish().await.unwrap();
+
+    assert!(
+        answer.done,
+        "within the grace a chat is finished: {:?}",
+        answer.error
+    );
+    assert_eq!(first.exit_code().await.unwrap(), 0);
+    seen.extend(resumed.rest().await.unwrap());
+    let (_, events) = assert_whole(&other, &id, "before and after").await;
+    assert_eq!(seen, events, "no gap, no duplicate");
+    assert_whole(&other, &answer.run, "before and after").await;
+}
+
+/// Guards the same without a warning: who follows a run by its id loses nothing with an ingress,
+/// and a run whose only client lost its server is finished and recorded.
+#[tokio::test]
+async fn a_killed_ingress_cancels_nothing_and_its_followers_resume_on_another() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let model = model(move |request| match request.index {
+        0 => gated(&["one ", "two "], &held, &["three"]),
+        _ => Reply::text("more"),
+    })
+    .await;
+    let stack = stack(&model).await;
+    let (first, second, _worker) =
+        tokio::try_join!(stack.ingress(), stack.ingress(), stack.worker()).unwrap();
+    let (client, other) = (stack.client(&first), stack.client(&second));
+    let mut answer = client.chat(&chat()).await.unwrap();
+    let mut native = client.events(&answer.run, None).await.unwrap();
+    answer.until_text("two ").await.unwrap();
+    native.until("text.delta").await.unwrap();
+
+    first.kill().await;
+    while let Ok(Some(_)) = native.next().await {}
+    let mut seen = native.seen;
+    let resumed = other
+        .events(&answer.run, Some(seen.last().unwrap().id))
+        .await
+        .unwrap();
+    gate.open();
+
+    seen.extend(resumed.rest().await.unwrap());
+    let (run, events) = assert_whole(&other, &answer.run, "one two three").await;
+    assert_eq!(seen, events);
+    assert_eq!(run["attempt"], 1, "the worker noticed nothing");
+}
+
+/// Guards the follower's memory of what it has sent: readers that stop reading hold up nobody, and
+/// get the rest when they read on.
+#[tokio::test]
+async fn a_client_that_reads_late_gets_everything_and_holds_up_nobody() {
+    let model = model(|_| Reply::tokens(2_000)).await;
+    let stack = stack(&model).await;
+    let (ingress, _worker) = tokio::try_join!(stack.ingress(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let id = client.submit(&run()).await.unwrap();
+    let slow = client.events(&id, None).await.unwrap();
+
+    // The run ends while the slow client has not read a byte of its own accord.
+    client.ended(&id).await.unwrap();
+
+    let seen = slow.rest().await.unwrap();
+    assert_eq!(seen, client.all_events(&id).await.unwrap());
+    baton_harness::client::check_log(&seen).unwrap();
+}

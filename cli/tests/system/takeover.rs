@@ -1,0 +1,230 @@
+//! Workers that die, or seem to.
+
+use baton_harness::scripted_model::{Gate, Reply};
+use baton_harness::stack::Stack;
+use serde_json::json;
+
+use crate::fixture::{
+    CountingTool, assert_ended, assert_whole, call, chat, count, gated, has_tool_result, model,
+    options, run,
+};
+
+/// Guards the step ledger: a recorded result is replayed and its tool not called again; and the
+/// takeover: a lease that ran out, the redelivered job or the scheduler's.
+#[tokio::test]
+async fn a_run_whose_worker_is_killed_is_finished_by_another_and_no_recorded_call_is_repeated() {
+    let tool = CountingTool::start().await;
+    // The first worker dies before the second turn has shown anything.
+    let model = model(|request| match request.index {
+        0 => call("Let me count. ", "count", &json!({})),
+        1 => Reply::tokens(0).hang(),
+        _ => Reply::text(request.last_text("tool").unwrap_or("nothing")),
+    })
+    .await;
+    let mut options = options(&model).short_lease();
+    options.config = tool.config();
+    let stack = Stack::start(options).await.unwrap();
+    let (ingress, _scheduler, first) =
+        tokio::try_join!(stack.ingress(), stack.scheduler(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+
+    let mut answer = client.chat(&chat()).await.unwrap();
+    model.wait_until(|counts| counts.requests == 2).await;
+    first.kill().await;
+    let _second = stack.worker().await.unwrap();
+    answer.finish().await.unwrap();
+
+    assert_eq!(
+        answer.error, None,
+        "what was shown stands: the client notices a pause"
+    );
+    assert_eq!(answer.text, "Let me count. counted 1");
+    assert!(answer.done);
+    assert_eq!(tool.calls(), 1);
+    let (run, events) = assert_whole(&client, &answer.run, &answer.text).await;
+    assert_eq!(run["attempt"], 2);
+    assert_eq!(count(&events, "attempt.reset"), 1);
+    assert_eq!(count(&events, "tool.finished"), 1, "nor is it shown twice");
+}
+
+/// Guards the reset: text that no commit names is withdrawn for good, and a client that cannot
+/// un-see it is told so.
+#[tokio::test]
+async fn a_chat_that_was_shown_text_of_a_lost_turn_ends_with_an_error_that_names_the_run() {
+    let model = model(|request| match request.index {
+        0 => Reply::of_tokens(["Half ", "an"]).hang(),
+        _ => Reply::of_tokens(["A whole ", "answer."]),
+    })
+    .await;
+    let stack = Stack::start(options(&model).short_lease()).await.unwrap();
+    let (ingress, _scheduler, first) =
+        tokio::try_join!(stack.ingress(), stack.scheduler(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+
+    let mut answer = client.chat(&chat()).await.unwrap();
+    answer.until_text("Half an").await.unwrap();
+    let mut native = client.events(&answer.run, None).await.unwrap();
+    first.kill().await;
+    let _second = stack.worker().await.unwrap();
+    answer.finish().await.unwrap();
+
+    let error = answer.error.unwrap();
+    assert_eq!(error["code"], "answer_withdrawn", "{error}");
+    assert!(error["message"].as_str().unwrap().contains(&answer.run));
+    assert_eq!(answer.text, "Half an");
+    assert!(!answer.done);
+    // Its stream ended by the server's doing: the run goes on, and a native client sees it whole.
+    let (_, events) = assert_whole(&client, &answer.run, "A whole answer.").await;
+    native.until("run.completed").await.unwrap();
+    assert_eq!(native.seen, events, "live and later are the same");
+}
+
+/// Guards the fence: a worker that slept through its lease appends nothing and commits nothing,
+/// although it still believes in its attempt when it wakes.
+#[tokio::test]
+async fn a_worker_frozen_past_its_lease_is_refused_and_leaves_no_trace() {
+    let (first_gate, second_gate) = (Gate::closed(), Gate::closed());
+    let gates = (first_gate.clone(), second_gate.clone());
+    let model = model(move |request| match request.index {
+        0 => gated(&["zombie "], &gates.0, &["speaks"]),
+        _ => gated(&["the rightful "], &gates.1, &["answer"]),
+    })
+    .await;
+    let stack = Stack::start(options(&model).short_lease()).await.unwrap();
+    let (ingress, _scheduler, zombie) =
+        tokio::try_join!(stack.ingress(), stack.scheduler(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let id = client.submit(&run()).await.unwrap();
+    let mut events = client.events(&id, None).await.unwrap();
+    events.until("text.delta").await.unwrap();
+
+    zombie.freeze();
+    let second = stack.worker().await.unwrap();
+    events.until("attempt.reset").await.unwrap();
+    events.until("text.delta").await.unwrap();
+    // Its model finishes the old answer at the moment at which it wakes.
+    first_gate.open();
+    model.wait_until(|counts| counts.finished == 1).await;
+    zombie.thaw();
+    zombie
+        .until_metric("baton_leases_lost_total", 1)
+        .await
+        .unwrap();
+    second_gate.open();
+
+    let (run, all) = assert_whole(&client, &id, "the rightful answer").await;
+    assert_eq!(run["attempt"], 2);
+    let after_reset = all.iter().skip_while(|event| event.kind != "attempt.reset");
+    assert!(
+        after_reset.into_iter().all(|event| event.attempt() == 2),
+        "nothing of the first attempt follows the reset: {all:#?}"
+    );
+    assert_eq!(events.rest().await.unwrap(), all);
+    assert_eq!(second.metric("baton_leases_lost_total").await.unwrap(), 0);
+}
+
+/// Guards the claim's compare: however many workers race for the expired lease and the copies of
+/// its job, one attempt follows the other, and each run completes once.
+#[tokio::test]
+async fn many_runs_of_a_killed_worker_are_each_finished_once() {
+    let model = model(|request| {
+        if request.index < 10 {
+            Reply::of_tokens(["lost"]).hang()
+        } else {
+            Reply::of_tokens(["kept ", "text"])
+        }
+    })
+    .await;
+    let stack = Stack::start(options(&model).short_lease()).await.unwrap();
+    let (ingress, _scheduler, first) =
+        tokio::try_join!(stack.ingress(), stack.scheduler(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        ids.push(client.submit(&run()).await.unwrap());
+    }
+    model.wait_until(|counts| counts.requests == 10).await;
+
+    first.kill().await;
+    let _others = tokio::try_join!(stack.worker(), stack.worker()).unwrap();
+
+    for id in ids {
+        let (run, _) = assert_whole(&client, &id, "kept text").await;
+        assert_eq!(run["attempt"], 2);
+    }
+    assert_eq!(
+        model.counts().requests,
+        20,
+        "no run was worked on by two at once"
+    );
+}
+
+/// Guards the failure count: a run that takes its worker down each time ends, and with a reason.
+#[tokio::test]
+async fn a_run_that_loses_every_worker_fails_after_its_allowed_failures() {
+    let model = model(|_| Reply::tokens(1).hang()).await;
+    let options = options(&model)
+        .short_lease()
+        .set("BATON_WORKER__MAX_FAILURES", "2");
+    let stack = Stack::start(options).await.unwrap();
+    let (ingress, _scheduler) = tokio::try_join!(stack.ingress(), stack.scheduler()).unwrap();
+    let client = stack.client(&ingress);
+    let id = client.submit(&run()).await.unwrap();
+    for asked in 1..=2 {
+        let worker = stack.worker().await.unwrap();
+        model.wait_until(|counts| counts.requests == asked).await;
+        worker.kill().await;
+    }
+
+    let _last = stack.worker().await.unwrap();
+
+    let (run, events) = assert_ended(&client, &id, "failed").await;
+    assert_eq!(run["error"]["code"], "max_failures");
+    assert_eq!(
+        baton_harness::client::shown_text(&events),
+        "",
+        "what was shown is withdrawn"
+    );
+    assert_eq!(model.counts().requests, 2);
+}
+
+/// Guards `start_call`: a call that may have taken effect is not made again unless its tool allows
+/// that; the model is told.
+#[tokio::test]
+async fn a_call_that_may_have_happened_is_not_repeated_behind_the_models_back() {
+    let gate = Gate::closed();
+    let tool = CountingTool::start_behind(gate.clone()).await;
+    let model = model(|request| {
+        if has_tool_result(request) {
+            Reply::text(request.last_text("tool").unwrap_or_default())
+        } else {
+            call("", "count", &json!({}))
+        }
+    })
+    .await;
+    let mut options = options(&model).short_lease();
+    options.config = tool.config();
+    let stack = Stack::start(options).await.unwrap();
+    let (ingress, _scheduler, first) =
+        tokio::try_join!(stack.ingress(), stack.scheduler(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let id = client.submit(&run()).await.unwrap();
+    let mut events = client.events(&id, None).await.unwrap();
+    events.until("tool.started").await.unwrap();
+    while tool.calls() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+
+    first.kill().await;
+    gate.open();
+    let _second = stack.worker().await.unwrap();
+
+    let (run, all) = assert_ended(&client, &id, "completed").await;
+    assert_eq!(tool.calls(), 1, "it was made once, whatever became of it");
+    assert_eq!(count(&all, "tool.finished"), 1);
+    let finished = all
+        .iter()
+        .find(|event| event.kind == "tool.finished")
+        .unwrap();
+    assert_eq!(finished.event["data"]["ok"], false, "{run:#}");
+}

@@ -1,0 +1,282 @@
+//! A client of an ingress that notes everything it is told.
+//!
+//! Each request has a connection of its own: dropping an answer closes it, as a client that goes
+//! away does.
+
+mod chat;
+mod events;
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::handshake;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+pub use chat::ChatStream;
+pub use events::{EventStream, RunEvent, check_log, shown_text};
+
+/// How long anything is waited for before it counts as missing. Far above what is expected: it
+/// bounds a test that fails, and no other.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+const POLL: Duration = Duration::from_millis(30);
+
+/// Asks one ingress.
+#[derive(Debug, Clone)]
+pub struct Client {
+    address: SocketAddr,
+    key: String,
+}
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The body as text.
+    pub fn text(&self) -> anyhow::Result<&str> {
+        Ok(std::str::from_utf8(&self.body)?)
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> anyhow::Result<Value> {
+        let text = self.text()?;
+        serde_json::from_str(text).with_context(|| format!("{}: {text}", self.status))
+    }
+}
+
+/// An answer whose body is read as it comes.
+#[derive(Debug)]
+pub(crate) struct Streamed {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    body: Incoming,
+    /// The connection, closed with the answer.
+    _connection: JoinSet<()>,
+}
+
+impl Streamed {
+    /// The next bytes; nothing at the end.
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Bytes>> {
+        loop {
+            let frame = timeout(PATIENCE, self.body.frame())
+                .await
+                .context("the stream is silent")?;
+            match frame.transpose().context("the stream broke off")? {
+                None => return Ok(None),
+                Some(frame) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        return Ok(Some(bytes));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Client {
+    /// A client with this API key.
+    pub fn new(address: SocketAddr, key: &str) -> Self {
+        Self {
+            address,
+            key: key.to_owned(),
+        }
+    }
+
+    /// Asks for something.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
+        self.whole(Method::GET, path, &[], None).await
+    }
+
+    /// Sends something.
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
+        self.whole(Method::POST, path, &[], Some(body)).await
+    }
+
+    /// Submits a run; returns its id.
+    pub async fn submit(&self, body: &Value) -> anyhow::Result<String> {
+        let answer = self.post("/v1/runs", body).await?;
+        let run = answer.json()?;
+        if answer.status != StatusCode::ACCEPTED {
+            bail!("{}: {run}", answer.status);
+        }
+        Ok(run["id"]
+            .as_str()
+            .context("a run without an id")?
+            .to_owned())
+    }
+
+    /// The run as the ledger has it.
+    pub async fn run(&self, id: &str) -> anyhow::Result<Value> {
+        self.get(&format!("/v1/runs/{id}")).await?.json()
+    }
+
+    /// Waits until the run is as wanted.
+    pub async fn run_when(
+        &self,
+        id: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<Value> {
+        let mut last = Value::Null;
+        let reached = async {
+            loop {
+                // A server that is being restarted answers later.
+                if let Ok(run) = self.run(id).await {
+                    last = run;
+                    if wanted(&last) {
+                        return;
+                    }
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        let in_time = timeout(PATIENCE, reached).await;
+        in_time.with_context(|| format!("the run stays as it is: {last}"))?;
+        Ok(last)
+    }
+
+    /// Waits until the run has ended.
+    pub async fn ended(&self, id: &str) -> anyhow::Result<Value> {
+        self.run_when(id, |run| {
+            matches!(
+                run["status"].as_str(),
+                Some("completed" | "failed" | "cancelled")
+            )
+        })
+        .await
+    }
+
+    /// Cancels a run.
+    pub async fn cancel(&self, id: &str) -> anyhow::Result<Answer> {
+        self.post(&format!("/v1/runs/{id}/cancel"), &Value::Null)
+            .await
+    }
+
+    /// Follows a run's events from behind the event `after`.
+    pub async fn events(&self, id: &str, after: Option<u64>) -> anyhow::Result<EventStream> {
+        let after = after.map(|after| after.to_string());
+        let mut headers = vec![("accept", "text/event-stream")];
+        if let Some(after) = &after {
+            headers.push(("last-event-id", after));
+        }
+        let path = format!("/v1/runs/{id}/events");
+        let answer = self.send(Method::GET, &path, &headers, None).await?;
+        EventStream::new(answer).await
+    }
+
+    /// All events of a run, from the first to the last. Asks again while the server cannot tell.
+    pub async fn all_events(&self, id: &str) -> anyhow::Result<Vec<RunEvent>> {
+        let asking = async {
+            loop {
+                match self.events(id, None).await {
+                    Err(error) if error.to_string().starts_with("503") => {
+                        tokio::time::sleep(POLL).await;
+                    }
+                    stream => return stream?.rest().await,
+                }
+            }
+        };
+        timeout(PATIENCE, asking).await.context("no events")?
+    }
+
+    /// Begins a streamed chat.
+    pub async fn chat(&self, body: &Value) -> anyhow::Result<ChatStream> {
+        let answer = self
+            .send(Method::POST, "/v1/chat/completions", &[], Some(body))
+            .await?;
+        ChatStream::new(answer).await
+    }
+
+    async fn whole(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> anyhow::Result<Answer> {
+        let mut answer = self.send(method, path, headers, body).await?;
+        let mut body = Vec::new();
+        while let Some(bytes) = answer.next().await? {
+            body.extend_from_slice(&bytes);
+        }
+        Ok(Answer {
+            status: answer.status,
+            headers: answer.headers,
+            body: body.into(),
+        })
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> anyhow::Result<Streamed> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", self.address.to_string())
+            .header("authorization", format!("Bearer {}", self.key));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = match body {
+            None | Some(Value::Null) => Bytes::new(),
+            Some(body) => {
+                request = request.header("content-type", "application/json");
+                serde_json::to_vec(body)?.into()
+            }
+        };
+        let request = request.body(Full::new(body))?;
+        let asking = async {
+            let stream = TcpStream::connect(self.address).await?;
+            stream.set_nodelay(true)?;
+            let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+            let mut tasks = JoinSet::new();
+            tasks.spawn(async move {
+                // What breaks is noticed by whoever reads the answer.
+                let _over = connection.await;
+            });
+            let answer = sender.send_request(request).await?;
+            anyhow::Ok((answer, tasks))
+        };
+        let (answer, connection) = timeout(PATIENCE, asking)
+            .await
+            .with_context(|| format!("{path} is not answered"))?
+            .with_context(|| format!("{path} cannot be asked for"))?;
+        let (head, body) = answer.into_parts();
+        Ok(Streamed {
+            status: head.status,
+            headers: head.headers,
+            body,
+            _connection: connection,
+        })
+    }
+}
+
+/// Reads what is left of a refusal, for people.
+async fn refusal(mut answer: Streamed) -> anyhow::Error {
+    let mut text = format!("{}: ", answer.status);
+    while let Ok(Some(bytes)) = answer.next().await {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{}", String::from_utf8_lossy(&bytes));
+    }
+    anyhow::Error::msg(text)
+}

@@ -1,0 +1,280 @@
+//! A Baton of real processes on real servers, for tests that kill parts of it.
+//!
+//! Each stack has a database and a nats-server of its own; its roles are child processes of the
+//! test, each on free ports. What a role wrote is shown when the test fails.
+
+mod role;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context as _, bail};
+use baton_devstack::test_support::test_nats;
+use baton_devstack::{NatsServer, Postgres, PostgresOptions};
+use baton_nats::{Bus, BusOptions};
+use baton_store::testing::TestDatabase;
+use baton_store::{Login, bootstrap};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::client::Client;
+
+pub use role::{Kind, Role};
+
+/// What a stack is made of.
+#[derive(Debug, Clone)]
+pub struct StackOptions {
+    /// The `baton` program.
+    pub program: PathBuf,
+    /// The model's address, up to and with `/v1`.
+    pub upstream: String,
+    /// Further environment of every role, such as `BATON_WORKER__LEASE`.
+    pub settings: Vec<(&'static str, String)>,
+    /// The configuration file: what the environment cannot say, such as tools.
+    pub config: String,
+    /// Whether PostgreSQL is the stack's own, so that it can be crashed; else a database on the
+    /// shared one.
+    pub own_postgres: bool,
+}
+
+impl StackOptions {
+    /// Roles of this program, which stop at once and sweep often, and otherwise as by default.
+    pub fn new(program: impl Into<PathBuf>, upstream: impl Into<String>) -> Self {
+        let settings = [
+            ("BATON_HTTP__LAME_DUCK", "100ms"),
+            ("BATON_SCHEDULER__SWEEP_EVERY", "250ms"),
+            ("BATON_SCHEDULER__PUBLISH_TIMEOUT", "1s"),
+            ("RUST_LOG", "info,baton_worker=debug,baton_nats=debug"),
+        ];
+        Self {
+            program: program.into(),
+            upstream: upstream.into(),
+            settings: settings
+                .map(|(name, value)| (name, value.to_owned()))
+                .into(),
+            config: String::new(),
+            own_postgres: false,
+        }
+    }
+
+    /// With one more environment variable.
+    #[must_use]
+    pub fn set(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.settings.push((name, value.into()));
+        self
+    }
+
+    /// With a lease so short that a test can wait for its end.
+    #[must_use]
+    pub fn short_lease(self) -> Self {
+        self.set("BATON_WORKER__LEASE", "3s")
+            .set("BATON_WORKER__RENEW_EVERY", "500ms")
+    }
+}
+
+/// A database, a broker, and what it takes to start roles on them.
+pub struct Stack {
+    options: StackOptions,
+    database: Database,
+    /// To be killed, wiped and started again.
+    pub nats: NatsServer,
+    api_key: String,
+    started: AtomicUsize,
+    folder: TempDir,
+}
+
+enum Database {
+    Shared(Box<TestDatabase>),
+    Own(Box<Postgres>),
+}
+
+const OWNER: &str = "baton_owner";
+const APP: &str = "baton";
+const DATABASE: &str = "baton";
+
+impl Stack {
+    /// Starts the servers, prepares both by `baton migrate`, and makes a key by `baton keys`.
+    pub async fn start(options: StackOptions) -> anyhow::Result<Self> {
+        let (nats, database) =
+            tokio::try_join!(async { Ok(test_nats().await?) }, Database::make(&options))?;
+        let folder = tempfile::tempdir()?;
+        std::fs::write(folder.path().join("baton.toml"), &options.config)?;
+        let mut stack = Self {
+            options,
+            database,
+            nats,
+            api_key: String::new(),
+            started: AtomicUsize::new(0),
+            folder,
+        };
+        stack.run(&["migrate"]).await?;
+        stack.api_key = stack.run(&["keys", "create", "--name", "test"]).await?;
+        Ok(stack)
+    }
+
+    /// Runs a command of the program to its end; returns what it printed.
+    pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = self
+            .command()
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .await?;
+        if !output.status.success() {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            bail!("baton {}: {}\n{errors}", arguments.join(" "), output.status);
+        }
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
+    /// The program with the stack's environment and no other.
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.options.program);
+        command
+            .env_clear()
+            .env("BATON_CONFIG", self.folder.path().join("baton.toml"))
+            .env("DATABASE_URL", self.database.url(APP))
+            .env("DATABASE_MIGRATE_URL", self.database.url(OWNER))
+            .env("NATS_URL", self.nats.url())
+            .env("LLM_BASE_URL", &self.options.upstream)
+            .env("LLM_DEFAULT_MODEL", "script")
+            .envs(
+                self.options
+                    .settings
+                    .iter()
+                    .map(|(name, value)| (name, value)),
+            );
+        command
+    }
+
+    /// Starts an ingress, and waits until it is ready.
+    pub async fn ingress(&self) -> anyhow::Result<Role> {
+        self.role(Kind::Ingress).await
+    }
+
+    /// Starts a worker, and waits until it takes jobs.
+    pub async fn worker(&self) -> anyhow::Result<Role> {
+        self.role(Kind::Worker).await
+    }
+
+    /// Starts a scheduler, and waits until it does its duties.
+    pub async fn scheduler(&self) -> anyhow::Result<Role> {
+        self.role(Kind::Scheduler).await
+    }
+
+    async fn role(&self, kind: Kind) -> anyhow::Result<Role> {
+        // A free port may be taken by somebody else before the role has it.
+        const TRIES: usize = 3;
+
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let number = self.started.fetch_add(1, Ordering::Relaxed);
+            let log = self.logs().join(format!("{number}-{}.log", kind.name()));
+            match Role::start(kind, self.command(), log).await {
+                Ok(role) => return Ok(role),
+                Err(error) if tries < TRIES => {
+                    eprintln!("{} is started again: {error:#}", kind.name());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn logs(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A client of this ingress, with a key that may do everything.
+    ///
+    /// # Panics
+    ///
+    /// If the role is no ingress.
+    pub fn client(&self, ingress: &Role) -> Client {
+        let address = ingress.http.expect("only an ingress has clients");
+        Client::new(address, &self.api_key)
+    }
+
+    /// A connection to the broker of the test's own.
+    pub async fn bus(&self) -> anyhow::Result<Bus> {
+        Ok(Bus::connect(BusOptions::new(self.nats.url(), "test")).await?)
+    }
+
+    /// Ends the broker by SIGKILL and starts it again with what is on its disk.
+    pub async fn crash_broker(&mut self) -> anyhow::Result<()> {
+        self.nats.kill().await;
+        Ok(self.nats.restart().await?)
+    }
+
+    /// As [`Stack::crash_broker`], and its disk is lost.
+    pub async fn wipe_broker(&mut self) -> anyhow::Result<()> {
+        self.nats.kill().await;
+        let store = self.nats.store_dir().join("jetstream");
+        std::fs::remove_dir_all(&store)
+            .with_context(|| format!("cannot wipe {}", store.display()))?;
+        Ok(self.nats.restart().await?)
+    }
+
+    /// Ends the stack's own PostgreSQL as a crash would, and starts it again.
+    pub async fn crash_postgres(&mut self) -> anyhow::Result<()> {
+        let Database::Own(postgres) = &mut self.database else {
+            bail!("a shared PostgreSQL is not to be crashed: ask for `own_postgres`");
+        };
+        postgres.kill_immediate().await;
+        Ok(postgres.restart().await?)
+    }
+}
+
+impl Drop for Stack {
+    /// Shows what the roles had to say when a test fails.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let entries = std::fs::read_dir(self.logs())
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut logs: Vec<_> = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+            .collect();
+        logs.sort();
+        for log in logs {
+            let name = log
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            eprintln!("--- {name}\n{text}");
+        }
+    }
+}
+
+impl Database {
+    async fn make(options: &StackOptions) -> anyhow::Result<Self> {
+        if !options.own_postgres {
+            return Ok(Self::Shared(Box::new(TestDatabase::create().await)));
+        }
+        let postgres = Postgres::start(PostgresOptions {
+            // It is to survive a crash with all that it has confirmed.
+            durable: true,
+            ..PostgresOptions::ephemeral()
+        })
+        .await?;
+        let password = postgres.superuser_password();
+        let login = |user| Login { user, password };
+        bootstrap(postgres.superuser_url(), DATABASE, login(OWNER), login(APP)).await?;
+        Ok(Self::Own(Box::new(postgres)))
+    }
+
+    fn url(&self, user: &str) -> String {
+        match self {
+            Self::Shared(database) if user == OWNER => database.migrate_url.clone(),
+            Self::Shared(database) => database.database_url.clone(),
+            Self::Own(postgres) => postgres.url_for(DATABASE, user, postgres.superuser_password()),
+        }
+    }
+}

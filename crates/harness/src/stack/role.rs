@@ -1,0 +1,183 @@
+//! One role as a child process: started, signalled, waited for.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::client::{Client, PATIENCE};
+
+/// How often a role is asked whether it is ready.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Which role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Serves HTTP.
+    Ingress,
+    /// Runs agents.
+    Worker,
+    /// Repairs.
+    Scheduler,
+}
+
+impl Kind {
+    /// The sub-command.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Worker => "worker",
+            Self::Scheduler => "scheduler",
+        }
+    }
+}
+
+/// A running role. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Role {
+    kind: Kind,
+    child: Child,
+    admin: SocketAddr,
+    /// Where an ingress serves.
+    pub(super) http: Option<SocketAddr>,
+}
+
+impl Role {
+    pub(super) async fn start(
+        kind: Kind,
+        mut command: Command,
+        log: PathBuf,
+    ) -> anyhow::Result<Self> {
+        let admin = free_address().await?;
+        let http = match kind {
+            Kind::Ingress => Some(free_address().await?),
+            Kind::Worker | Kind::Scheduler => None,
+        };
+        if let Some(http) = http {
+            command.env("BATON_HTTP__LISTEN", http.to_string());
+        }
+        let child = command
+            .arg(kind.name())
+            .env(
+                format!("BATON_ADMIN__{}", kind.name().to_uppercase()),
+                admin.to_string(),
+            )
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(log)?)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("baton {} cannot be started", kind.name()))?;
+        let mut role = Self {
+            kind,
+            child,
+            admin,
+            http,
+        };
+        timeout(PATIENCE, role.until_ready())
+            .await
+            .with_context(|| format!("baton {} is not ready", kind.name()))??;
+        Ok(role)
+    }
+
+    async fn until_ready(&mut self) -> anyhow::Result<()> {
+        let admin = Client::new(self.admin, "");
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("baton {} ended: {status}", self.kind.name());
+            }
+            match admin.get("/readyz").await {
+                Ok(answer) if answer.status == 200 => return Ok(()),
+                _ => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+
+    /// Asks it to stop: SIGTERM.
+    pub fn terminate(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Stops its clock: SIGSTOP. Connections stay, nothing is answered.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on: SIGCONT.
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// Ends it by SIGKILL, as a crash would, and waits for that.
+    pub async fn kill(mut self) {
+        self.signal(Signal::SIGKILL);
+        // It cannot refuse.
+        let _ended = self.child.wait().await;
+    }
+
+    /// Waits for its end, and says with what code; 128 and the signal's number for a signal.
+    pub async fn exit_code(&mut self) -> anyhow::Result<i32> {
+        let status = timeout(PATIENCE, self.child.wait())
+            .await
+            .with_context(|| format!("baton {} does not end", self.kind.name()))??;
+        Ok(status
+            .code()
+            .or_else(|| Some(128 + status.signal()?))
+            .unwrap_or(-1))
+    }
+
+    /// Whether it says that it is ready for work.
+    pub async fn is_ready(&self) -> bool {
+        let answer = Client::new(self.admin, "").get("/readyz").await;
+        answer.is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// A counter's or gauge's value, a whole number, all its series together.
+    pub async fn metric(&self, name: &str) -> anyhow::Result<u64> {
+        let answer = Client::new(self.admin, "").get("/metrics").await?;
+        Ok(answer
+            .text()?
+            .lines()
+            .filter(|line| {
+                line.strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with(['{', ' ']))
+            })
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok())
+            .sum())
+    }
+
+    /// Waits until a metric is at least `least`.
+    pub async fn until_metric(&self, name: &str, least: u64) -> anyhow::Result<()> {
+        let reached = async {
+            while self.metric(name).await? < least {
+                tokio::time::sleep(POLL).await;
+            }
+            Ok(())
+        };
+        timeout(PATIENCE, reached)
+            .await
+            .with_context(|| format!("{name} stays below {least}"))?
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        if let Some(pid) = pid {
+            // It may be ending just now.
+            let _ended = kill(Pid::from_raw(pid), signal);
+        }
+    }
+}
+
+async fn free_address() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    Ok(listener.local_addr()?)
+}
