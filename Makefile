@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 ARGS ?=
+# `dev` builds quickest; `make run PROFILE=release` runs quickest.
+PROFILE ?= dev
 
 .PHONY: help
 help: ## This list
@@ -9,7 +11,7 @@ help: ## This list
 
 .PHONY: run
 run: ## Build and start everything: nats-server, PostgreSQL, all roles, a demo model
-	$(CARGO) run --locked --release --quiet -p baton -- dev $(ARGS)
+	$(CARGO) run --locked --profile $(PROFILE) -p baton -- dev $(ARGS)
 
 .PHONY: test
 test: ## All tests, against a real nats-server and a real PostgreSQL
