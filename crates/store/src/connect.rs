@@ -88,7 +88,12 @@ impl Store {
             .application_name(&options.application_name)
             // Every statement here is prepared once and has one good plan: to plan it again with
             // the parameters of the day costs more than to execute it.
-            .options([("plan_cache_mode", "force_generic_plan"), ("jit", "off")])
+            .options([
+                ("plan_cache_mode", "force_generic_plan"),
+                ("jit", "off"),
+                // What a client that vanished leaves open ends by itself, locks and all.
+                ("idle_in_transaction_session_timeout", "60s"),
+            ])
             .statement_cache_capacity(256);
         let mut probe = PgConnection::connect_with(&connect)
             .await

@@ -28,6 +28,7 @@ mod messages;
 mod migrate;
 mod queue_depth;
 mod runs;
+mod statement_pool;
 mod steps;
 mod system;
 mod tenant_tx;

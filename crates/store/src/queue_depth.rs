@@ -8,16 +8,15 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::PgPool;
-
 use crate::columns::int8;
 use crate::errors::StoreError;
+use crate::statement_pool::StatementPool;
 
 const FRESH: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(crate) struct QueueDepth {
-    pool: PgPool,
+    pool: StatementPool,
     born: Instant,
     /// Milliseconds after `born` from which on the figure is to be counted anew.
     stale_at: AtomicU64,
@@ -26,7 +25,7 @@ pub(crate) struct QueueDepth {
 }
 
 impl QueueDepth {
-    pub(crate) fn new(pool: PgPool) -> Self {
+    pub(crate) fn new(pool: StatementPool) -> Self {
         Self {
             pool,
             born: Instant::now(),

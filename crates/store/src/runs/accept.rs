@@ -82,7 +82,7 @@ impl Store {
             Accept::SystemQueueFull {
                 limit: limits.system,
             }
-        } else if insert_run(&self.tenant_pool, tenant, run, limits).await? {
+        } else if insert_run(&self.tenant_statements, tenant, run, limits).await? {
             return Ok(Accept::Created);
         } else {
             Accept::TenantQueueFull {

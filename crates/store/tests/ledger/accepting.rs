@@ -152,3 +152,25 @@ async fn a_database_that_is_away_is_unavailable_and_not_a_refusal() {
     assert!(ledger.store.ping().await.is_err());
     assert!(ledger.database.store().await.ping().await.unwrap() < Duration::from_secs(10));
 }
+
+#[tokio::test]
+async fn a_server_that_ends_all_connections_costs_at_most_one_statement_of_each_kind() {
+    let ledger = Ledger::new().await;
+    let pings = (0..8).map(|_| ledger.store.ping());
+    futures_util::future::join_all(pings).await;
+    let ended: i64 = sqlx::query_scalar(
+        "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
+         WHERE application_name = 'baton-test' AND datname = current_database()",
+    )
+    .fetch_one(&mut ledger.superuser().await)
+    .await
+    .unwrap();
+    assert!(ended > 1, "{ended}");
+    // After a rest the store notices by itself.
+    if let Err(lost) = ledger.store.ping().await {
+        assert!(lost.is_transient(), "{lost:?}");
+    }
+    for _ in 0..8 {
+        ledger.store.ping().await.unwrap();
+    }
+}

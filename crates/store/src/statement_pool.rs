@@ -1,0 +1,264 @@
+//! A pool for statements that are transactions of their own, which is what workers do all day.
+//!
+//! sqlx's pool asks each connection for a sign of life when it is given back, in a task of its own:
+//! one more round trip for every statement, and the connection is away for as long. Here a
+//! connection goes back when its statement was answered to the end, and is closed when it was not:
+//! when it failed, took too long, or when whoever waited for it gave up.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
+use sqlx::postgres::{
+    PgConnectOptions, PgConnection, PgQueryResult, PgRow, PgStatement, PgTypeInfo, Postgres,
+};
+use sqlx::{Connection as _, Describe, Either, Error, Execute, Executor, SqlStr};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+
+/// A connection that was used more recently than this is taken to be alive.
+pub(crate) const RESTED: Duration = Duration::from_secs(1);
+/// A connection that nobody needed for this long is closed.
+const IDLE: Duration = Duration::from_mins(10);
+/// A connection is not used for longer than this: its server process grows with what it has seen.
+const LIFETIME: Duration = Duration::from_hours(1);
+/// How long the server may take over a statement before the network counts as lost.
+const ANSWER: Duration = Duration::from_secs(15);
+/// How long a rested connection may take to show that it is alive.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+
+#[derive(Clone)]
+pub(crate) struct StatementPool(Arc<Shared>);
+
+struct Shared {
+    connect: PgConnectOptions,
+    /// The statement by which a new connection takes on its role.
+    set_role: &'static str,
+    max_connections: u32,
+    acquire_timeout: Duration,
+    permits: Semaphore,
+    /// The most recently used last.
+    resting: Mutex<Vec<Resting>>,
+}
+
+struct Resting {
+    connection: PgConnection,
+    opened: Instant,
+    used: Instant,
+}
+
+/// A connection for one statement. Dropped before [`Lent::settle`], it is closed.
+struct Lent<'p> {
+    pool: &'p StatementPool,
+    connection: PgConnection,
+    opened: Instant,
+    _permit: SemaphorePermit<'p>,
+}
+
+impl StatementPool {
+    pub(crate) fn new(
+        connect: PgConnectOptions,
+        set_role: &'static str,
+        max_connections: u32,
+        acquire_timeout: Duration,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            connect,
+            set_role,
+            max_connections,
+            acquire_timeout,
+            permits: Semaphore::new(usize::try_from(max_connections).unwrap_or(usize::MAX >> 4)),
+            resting: Mutex::new(Vec::new()),
+        }))
+    }
+
+    /// A round trip.
+    pub(crate) async fn ping(&self) -> Result<(), Error> {
+        let mut lent = self.lend().await?;
+        let answer = in_time(lent.connection.ping()).await;
+        lent.settle(answer)
+    }
+
+    /// Waits for the statements in flight, at most for the acquire timeout, then closes all
+    /// connections.
+    pub(crate) async fn close(&self) {
+        let all = self.0.permits.acquire_many(self.0.max_connections);
+        let all = timeout(self.0.acquire_timeout, all).await;
+        self.0.permits.close();
+        drop(all);
+        for resting in self.all_resting() {
+            let _ = resting.connection.close().await;
+        }
+    }
+
+    async fn lend(&self) -> Result<Lent<'_>, Error> {
+        match timeout(self.0.acquire_timeout, self.lend_in_time()).await {
+            Ok(lent) => lent,
+            Err(_) => Err(Error::PoolTimedOut),
+        }
+    }
+
+    async fn lend_in_time(&self) -> Result<Lent<'_>, Error> {
+        let permit = self
+            .0
+            .permits
+            .acquire()
+            .await
+            .map_err(|_| Error::PoolClosed)?;
+        while let Some(mut resting) = self.last_resting() {
+            if resting.opened.elapsed() > LIFETIME {
+                continue;
+            }
+            let alive = resting.used.elapsed() < RESTED
+                || matches!(
+                    timeout(SIGN_OF_LIFE, resting.connection.ping()).await,
+                    Ok(Ok(()))
+                );
+            if alive {
+                return Ok(Lent {
+                    pool: self,
+                    connection: resting.connection,
+                    opened: resting.opened,
+                    _permit: permit,
+                });
+            }
+            // The server has gone, and has taken the others with it.
+            drop(self.all_resting());
+        }
+        let mut connection = PgConnection::connect_with(&self.0.connect).await?;
+        connection.execute(self.0.set_role).await?;
+        Ok(Lent {
+            pool: self,
+            connection,
+            opened: Instant::now(),
+            _permit: permit,
+        })
+    }
+
+    fn resting(&self) -> std::sync::MutexGuard<'_, Vec<Resting>> {
+        // Nothing is done under the lock that could leave the list half changed.
+        self.0
+            .resting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last_resting(&self) -> Option<Resting> {
+        self.resting().pop()
+    }
+
+    fn all_resting(&self) -> Vec<Resting> {
+        std::mem::take(&mut *self.resting())
+    }
+}
+
+impl Lent<'_> {
+    /// Gives the connection back if the statement was answered.
+    fn settle<T>(self, answer: Result<T, Error>) -> Result<T, Error> {
+        let answered = match &answer {
+            Ok(_) => true,
+            // A statement that the server refused; not a connection that it ends.
+            Err(Error::Database(refusal)) => refusal
+                .code()
+                .is_some_and(|code| !code.starts_with("08") && !code.starts_with("57P")),
+            Err(_) => false,
+        };
+        if answered {
+            let now = Instant::now();
+            let mut resting = self.pool.resting();
+            resting.push(Resting {
+                connection: self.connection,
+                opened: self.opened,
+                used: now,
+            });
+            if now.duration_since(resting[0].used) > IDLE {
+                resting.remove(0);
+            }
+        } else {
+            // Whatever became of this one, the others have seen it too.
+            drop(self.pool.all_resting());
+        }
+        answer
+    }
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match timeout(ANSWER, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Error::Io(io::ErrorKind::TimedOut.into())),
+    }
+}
+
+impl fmt::Debug for StatementPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatementPool")
+            .field("set_role", &self.0.set_role)
+            .field("max_connections", &self.0.max_connections)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'p> Executor<'p> for &'p StatementPool {
+    type Database = Postgres;
+
+    /// Collects first: the statements of this crate yield few rows, and a connection is given back
+    /// before anything is done with them.
+    fn fetch_many<'e, 'q: 'e, E>(
+        self,
+        query: E,
+    ) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, Error>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        stream::once(async move {
+            let mut lent = self.lend().await?;
+            let answer = in_time(lent.connection.fetch_many(query).try_collect::<Vec<_>>()).await;
+            lent.settle(answer)
+        })
+        .map_ok(|items| stream::iter(items).map(Ok))
+        .try_flatten()
+        .boxed()
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, Error>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        Box::pin(async move {
+            let mut lent = self.lend().await?;
+            let answer = in_time(lent.connection.fetch_optional(query)).await;
+            lent.settle(answer)
+        })
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, Result<PgStatement, Error>>
+    where
+        'p: 'e,
+    {
+        Box::pin(async move {
+            let mut lent = self.lend().await?;
+            let answer = in_time(lent.connection.prepare_with(sql, parameters)).await;
+            lent.settle(answer)
+        })
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, Error>>
+    where
+        'p: 'e,
+    {
+        Box::pin(async move {
+            let mut lent = self.lend().await?;
+            let answer = in_time(lent.connection.describe(sql)).await;
+            lent.settle(answer)
+        })
+    }
+}
