@@ -39,6 +39,9 @@ pub(crate) enum Ending {
     Ended,
     /// The run is queued again, for another worker.
     HandedOver,
+    /// The run is queued again because it could not be served here just now: it is to come again
+    /// after a while, or it would go round and round.
+    GivenBack,
     /// Another attempt holds the run, or may.
     Lost,
     /// The end was being committed when the attempt was stopped: only the ledger knows whether it
@@ -118,7 +121,10 @@ impl<'a> Attempt<'a> {
                 },
                 Ok(Err(Halt::Events(PublishEventsError::Refused(error)))) => {
                     tracing::error!(%error, "the event log refuses; the run is given back");
-                    give_back(runner, &fence, committed).await
+                    let committed = begun.map_or(committed, |attempt| attempt.committed);
+                    give_back(runner, &fence, committed)
+                        .await
+                        .map(|_| Ending::GivenBack)
                 }
                 Ok(Err(halt)) => Err(halt),
                 Err(Stop::Cancelled(reason)) => match begun {
@@ -298,7 +304,7 @@ impl<'a> Attempt<'a> {
                     EventData::ToolStarted(ToolStarted {
                         call_id: call.id.clone(),
                         name: call.name.clone(),
-                        arguments: call.arguments.clone(),
+                        arguments: resume::shown_arguments(&call.arguments).to_owned(),
                     }),
                 );
                 let (runner, fence, toolbox) = (self.runner, self.fence, &self.toolbox);

@@ -9,15 +9,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use baton_nats::{AppendError, Bus, StreamSeq};
-use baton_protocol::event::{AttemptReset, Text};
+use baton_protocol::event::{AttemptReset, Text, ToolCallDelta};
 use baton_protocol::{Event, EventData, EventId, Fence};
 use baton_service::Clock;
 use bytes::Bytes;
 
 /// Text that may wait in memory while the broker is slow. Beyond it the model is not read on.
 const PENDING_LIMIT: usize = 1 << 20;
-/// Where one message ends and the next begins: a message holds at most a mebibyte.
+/// Where one message ends and the next begins. A message holds at most a mebibyte, and JSON may
+/// write one byte of text as six.
 const MESSAGE_LIMIT: usize = 256 << 10;
+/// The most text in one event.
+const TEXT_LIMIT: usize = 96 << 10;
 /// How often an append is tried again while nothing says that it cannot succeed.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_millis(200);
 
@@ -123,29 +126,19 @@ impl EventPublisher {
         self.written
     }
 
-    /// Adds an event behind those that wait. Adjacent pieces of the same text become one event.
-    pub(crate) fn push(&mut self, step: u32, data: EventData) {
-        self.pending_bytes += match &data {
-            EventData::TextDelta(text)
-            | EventData::ReasoningDelta(text)
-            | EventData::RefusalDelta(text) => text.text.len(),
-            EventData::ToolCallDelta(delta) => delta.arguments.len() + 64,
-            EventData::ToolStarted(tool) => tool.arguments.len() + 64,
-            EventData::ToolFinished(tool) => tool.result.len() + 64,
-            _ => 256,
-        };
+    /// Adds an event behind those that wait. Adjacent pieces of the same text become one event, as
+    /// far as one holds them; a longer text becomes several.
+    pub(crate) fn push(&mut self, step: u32, mut data: EventData) {
+        self.pending_bytes += weight(&data);
         if let Some((last_step, last)) = self.pending.last_mut()
             && *last_step == step
-            && let Some(room) = joinable(last, &data)
+            && join(last, &data)
         {
-            let (EventData::TextDelta(Text { text: more })
-            | EventData::ReasoningDelta(Text { text: more })
-            | EventData::RefusalDelta(Text { text: more })) = data
-            else {
-                return;
-            };
-            room.push_str(&more);
             return;
+        }
+        while let Some(rest) = split_off(&mut data, TEXT_LIMIT) {
+            self.pending
+                .push((step, std::mem::replace(&mut data, rest)));
         }
         self.pending.push((step, data));
     }
@@ -200,70 +193,91 @@ impl EventPublisher {
     }
 
     fn encode_pending(&mut self) -> Bytes {
-        let mut out = Vec::with_capacity(self.pending_bytes + 256 * self.pending.len());
+        let mut out = Vec::with_capacity(self.pending_bytes.min(MESSAGE_LIMIT) + 512);
         let at = self.clock.now();
         let mut taken = 0;
-        for (step, data) in &mut self.pending {
-            if out.len() >= MESSAGE_LIMIT {
-                break;
-            }
-            // A long text is cut at a character into events that fit.
-            let rest = split_off(data, MESSAGE_LIMIT);
-            let data_now = if let Some(rest) = rest {
-                std::mem::replace(data, rest)
-            } else {
-                taken += 1;
-                let nothing = Text {
-                    text: String::new(),
-                };
-                std::mem::replace(data, EventData::TextDelta(nothing))
-            };
+        while out.len() < MESSAGE_LIMIT
+            && let Some((step, data)) = self.pending.get_mut(taken)
+        {
+            taken += 1;
             let event = Event {
                 id: self.next,
                 prev: self.written,
                 run_id: self.fence.run,
                 step: *step,
                 at,
-                data: data_now,
+                data: std::mem::replace(
+                    data,
+                    EventData::TextDelta(Text {
+                        text: String::new(),
+                    }),
+                ),
             };
+            self.pending_bytes = self.pending_bytes.saturating_sub(weight(&event.data));
             event.encode_into(&mut out);
             self.written = self.next;
             self.next = self.next.next();
         }
         self.pending.drain(..taken);
-        self.pending_bytes = if self.pending.is_empty() {
-            0
-        } else {
-            self.pending_bytes.saturating_sub(out.len())
-        };
         Bytes::from(out)
     }
 }
 
-/// The text to append to, if `next` merely goes on with what `last` says.
-fn joinable<'a>(last: &'a mut EventData, next: &EventData) -> Option<&'a mut String> {
-    match (last, next) {
-        (EventData::TextDelta(last), EventData::TextDelta(_))
-        | (EventData::ReasoningDelta(last), EventData::ReasoningDelta(_))
-        | (EventData::RefusalDelta(last), EventData::RefusalDelta(_)) => Some(&mut last.text),
-        _ => None,
+/// About how much memory an event takes while it waits.
+const fn weight(data: &EventData) -> usize {
+    match data {
+        EventData::TextDelta(text)
+        | EventData::ReasoningDelta(text)
+        | EventData::RefusalDelta(text) => text.text.len(),
+        EventData::ToolCallDelta(delta) => delta.arguments.len(),
+        EventData::ToolStarted(tool) => tool.arguments.len(),
+        EventData::ToolFinished(tool) => tool.result.len(),
+        _ => 256,
     }
 }
 
-/// Cuts a text event at `most` bytes; the rest is an event of the same kind.
-fn split_off(data: &mut EventData, most: usize) -> Option<EventData> {
-    let (text, wrap): (&mut String, fn(Text) -> EventData) = match data {
-        EventData::TextDelta(text) => (&mut text.text, EventData::TextDelta),
-        EventData::ReasoningDelta(text) => (&mut text.text, EventData::ReasoningDelta),
-        EventData::RefusalDelta(text) => (&mut text.text, EventData::RefusalDelta),
-        _ => return None,
+/// Appends `next` to `last` if it merely goes on with the same text and one event holds both.
+fn join(last: &mut EventData, next: &EventData) -> bool {
+    let ((EventData::TextDelta(last), EventData::TextDelta(next))
+    | (EventData::ReasoningDelta(last), EventData::ReasoningDelta(next))
+    | (EventData::RefusalDelta(last), EventData::RefusalDelta(next))) = (last, next)
+    else {
+        return false;
     };
-    (text.len() > most).then(|| {
-        let at = text.floor_char_boundary(most);
-        wrap(Text {
-            text: text.split_off(at),
-        })
-    })
+    let fits = last.text.len() + next.text.len() <= TEXT_LIMIT;
+    if fits {
+        last.text.push_str(&next.text);
+    }
+    fits
+}
+
+/// Cuts an event's text at `most` bytes, or before a character that would not fit; the rest is an
+/// event of the same kind.
+fn split_off(data: &mut EventData, most: usize) -> Option<EventData> {
+    let tail = |text: &mut String| {
+        (text.len() > most).then(|| text.split_off(text.floor_char_boundary(most)))
+    };
+    match data {
+        EventData::TextDelta(text) => {
+            tail(&mut text.text).map(|text| EventData::TextDelta(Text { text }))
+        }
+        EventData::ReasoningDelta(text) => {
+            tail(&mut text.text).map(|text| EventData::ReasoningDelta(Text { text }))
+        }
+        EventData::RefusalDelta(text) => {
+            tail(&mut text.text).map(|text| EventData::RefusalDelta(Text { text }))
+        }
+        EventData::ToolCallDelta(delta) => tail(&mut delta.arguments).map(|arguments| {
+            let index = delta.index;
+            EventData::ToolCallDelta(ToolCallDelta {
+                index,
+                id: None,
+                name: None,
+                arguments,
+            })
+        }),
+        _ => None,
+    }
 }
 
 fn last_event(message: &[u8]) -> EventId {
@@ -330,5 +344,50 @@ impl Appending {
         // A smaller attempt's straggler, or the log was restored from an older copy.
         self.position = tip.seq;
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> EventData {
+        EventData::TextDelta(Text { text: text.into() })
+    }
+
+    #[test]
+    fn a_long_text_becomes_events_that_fit_and_stays_the_same_text() {
+        let whole = "aé🦀".repeat(TEXT_LIMIT / 4);
+        let mut data = text(&whole);
+        let mut pieces = Vec::new();
+        while let Some(rest) = split_off(&mut data, TEXT_LIMIT) {
+            pieces.push(std::mem::replace(&mut data, rest));
+        }
+        pieces.push(data);
+        let joined: String = pieces
+            .iter()
+            .map(|piece| match piece {
+                EventData::TextDelta(text) => {
+                    assert!(text.text.len() <= TEXT_LIMIT);
+                    text.text.as_str()
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert!(pieces.len() > 1);
+        assert_eq!(joined, whole);
+    }
+
+    #[test]
+    fn adjacent_text_is_joined_as_far_as_one_event_holds_it() {
+        let mut last = text("a");
+        assert!(join(&mut last, &text("b")));
+        assert_eq!(last, text("ab"));
+        assert!(!join(
+            &mut last,
+            &EventData::ReasoningDelta(Text { text: "c".into() })
+        ));
+        let mut full = text(&"x".repeat(TEXT_LIMIT));
+        assert!(!join(&mut full, &text("y")));
     }
 }

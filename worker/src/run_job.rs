@@ -26,8 +26,9 @@ use crate::tools::ToolRegistry;
 /// How long a delivery waits when the database could not be asked about it.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
-/// How long a run that this version cannot read waits for a worker that can.
-const UNREADABLE_RETRY: Duration = Duration::from_secs(5);
+/// How long a run that cannot be served here waits: for a worker that can read it, or for a broker
+/// that takes its events again.
+const UNSERVED_RETRY: Duration = Duration::from_secs(5);
 
 /// Everything that a run needs, shared by all runs of a worker.
 pub(crate) struct JobRunner {
@@ -169,7 +170,7 @@ impl JobRunner {
                 tracing::error!(%error, "the run's stored form is not readable by this version");
                 let last = claimed.last_event_id;
                 return match self.store.system().hand_over(&fence, last).await {
-                    Ok(()) => settled(delivery.nak(Some(UNREADABLE_RETRY)).await),
+                    Ok(()) => settled(delivery.nak(Some(UNSERVED_RETRY)).await),
                     Err(_) => JobEnd::Settled,
                 };
             }
@@ -200,6 +201,10 @@ impl JobRunner {
             Ending::HandedOver => {
                 metrics::run_handed_over();
                 settled(delivery.nak_confirmed(None).await)
+            }
+            Ending::GivenBack => {
+                metrics::run_handed_over();
+                settled(delivery.nak_confirmed(Some(UNSERVED_RETRY)).await)
             }
             // Not ours any more: whoever holds the run settles the message.
             Ending::Lost => {

@@ -202,7 +202,7 @@ pub struct ToolStarted {
     pub call_id: String,
     /// The tool.
     pub name: String,
-    /// Its arguments, as the model wrote them.
+    /// Its arguments, as the model wrote them, cut to 64 KiB here; the run holds the whole.
     pub arguments: String,
 }
 

@@ -18,9 +18,9 @@ impl Transcript {
         self.added.insert(step, message);
     }
 
-    /// The messages that the run added, oldest first.
-    pub fn added(&self) -> impl Iterator<Item = &RawValue> {
-        self.added.values().map(AsRef::as_ref)
+    /// Whether the run has added nothing to its input yet.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty()
     }
 
     /// All messages as one JSON array: the agent's instructions, the input, then those added.

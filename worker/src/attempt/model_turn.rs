@@ -76,10 +76,12 @@ impl Attempt<'_> {
         let messages = self
             .transcript
             .render(self.spec.instructions.as_deref(), &self.spec.messages);
+        let tools = self.toolbox.offered();
+        let first_turn = self.transcript.is_empty();
         let body = self
             .runner
             .model
-            .render(&self.spec, &messages, self.toolbox.offered());
+            .render(&self.spec, &messages, tools, first_turn);
         let context = TurnContext {
             request_id: self.headers.request_id.clone(),
             traceparent: self.headers.traceparent.clone(),

@@ -11,6 +11,9 @@ use crate::agent::{Call, CallSide, FinishedTurn, Transcript, TurnMachine};
 /// How much of a result an event shows; the ledger holds the whole.
 const SHOWN_RESULT: usize = 8 << 10;
 
+/// The same of a call's arguments.
+const SHOWN_ARGUMENTS: usize = 64 << 10;
+
 /// The machine and the transcript after the recorded steps.
 pub(super) fn rebuild(limits: RunLimits, steps: Vec<StepRecord>) -> (TurnMachine, Transcript) {
     let mut entries = Vec::with_capacity(steps.len());
@@ -105,6 +108,11 @@ fn content_of(step: &StepRecord) -> String {
         .as_deref()
         .and_then(|message| serde_json::from_str::<Message>(message.get()).ok())
         .map_or_else(String::new, |message| message.content)
+}
+
+/// As much of a call's arguments as an event carries.
+pub(super) fn shown_arguments(arguments: &str) -> &str {
+    &arguments[..arguments.floor_char_boundary(SHOWN_ARGUMENTS)]
 }
 
 /// As much of a tool's result as an event carries.

@@ -193,13 +193,20 @@ impl ModelClient {
     }
 
     /// The body of a turn's request: the client's fields, known or not, around `messages` and
-    /// `tools` (arrays of OpenAI objects).
+    /// `tools` (arrays of OpenAI objects). A `tool_choice` that forces a call holds for the run's
+    /// first turn.
     #[expect(
         clippy::unused_self,
         reason = "what an upstream takes is the upstream's affair"
     )]
-    pub fn render(&self, spec: &RunSpec, messages: &RawValue, tools: Option<&RawValue>) -> Bytes {
-        render_request(spec, messages, tools)
+    pub fn render(
+        &self,
+        spec: &RunSpec,
+        messages: &RawValue,
+        tools: Option<&RawValue>,
+        first_turn: bool,
+    ) -> Bytes {
+        render_request(spec, messages, tools, first_turn)
     }
 
     /// Sends a rendered request; returns once the first token is there, or the answer has ended

@@ -3,8 +3,8 @@
 use baton_protocol::RunSpec;
 use bytes::Bytes;
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 /// Fields of a request that Baton decides itself, whatever the client wrote.
 const DECIDED: [&str; 5] = ["model", "messages", "tools", "stream", "stream_options"];
@@ -28,11 +28,13 @@ pub(super) fn render_request(
     spec: &RunSpec,
     messages: &RawValue,
     tools: Option<&RawValue>,
+    first_turn: bool,
 ) -> Bytes {
     let request = Request {
         spec,
         messages,
         tools,
+        first_turn,
     };
     let mut body =
         Vec::with_capacity(512 + messages.get().len() + tools.map_or(0, |tools| tools.get().len()));
@@ -45,6 +47,7 @@ struct Request<'a> {
     spec: &'a RunSpec,
     messages: &'a RawValue,
     tools: Option<&'a RawValue>,
+    first_turn: bool,
 }
 
 impl Serialize for Request<'_> {
@@ -54,7 +57,9 @@ impl Serialize for Request<'_> {
             let key = key.as_str();
             let dropped = DECIDED.contains(&key)
                 || BATON_ONLY.contains(&key)
-                || (self.tools.is_none() && ABOUT_TOOLS.contains(&key));
+                || (self.tools.is_none() && ABOUT_TOOLS.contains(&key))
+                // "Call a tool" is meant once: with each turn it would never let the run end.
+                || (key == "tool_choice" && !self.first_turn && !is_mild(value));
             if !dropped {
                 map.serialize_entry(key, value)?;
             }
@@ -70,10 +75,13 @@ impl Serialize for Request<'_> {
     }
 }
 
+/// A choice that leaves the model free to answer.
+fn is_mild(tool_choice: &Value) -> bool {
+    matches!(tool_choice.as_str(), Some("auto" | "none"))
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     fn raw(value: &Value) -> Box<RawValue> {
@@ -100,7 +108,7 @@ mod tests {
         let messages = raw(&json!([{"role": "user", "content": "é"}]));
         let tools = raw(&json!([{"type": "function", "function": {"name": "f"}}]));
         let body: Value =
-            serde_json::from_slice(&render_request(&spec, &messages, Some(&tools))).unwrap();
+            serde_json::from_slice(&render_request(&spec, &messages, Some(&tools), true)).unwrap();
         assert_eq!(
             body,
             json!({
@@ -116,7 +124,7 @@ mod tests {
     fn without_tools_nothing_is_said_about_them() {
         let spec = spec(&json!({"tool_choice": "none", "parallel_tool_calls": false}));
         let body: Value =
-            serde_json::from_slice(&render_request(&spec, &raw(&json!([])), None)).unwrap();
+            serde_json::from_slice(&render_request(&spec, &raw(&json!([])), None, true)).unwrap();
         let keys: Vec<_> = body
             .as_object()
             .unwrap()
@@ -124,5 +132,23 @@ mod tests {
             .map(String::as_str)
             .collect();
         assert_eq!(keys, ["messages", "model", "stream", "stream_options"]);
+    }
+
+    #[test]
+    fn a_tool_is_forced_in_the_first_turn_only() {
+        let tools = raw(&json!([{"type": "function", "function": {"name": "f"}}]));
+        for (choice, later) in [("required", false), ("auto", true), ("none", true)] {
+            let spec = spec(&json!({"tool_choice": choice}));
+            let rendered = |first_turn| -> Value {
+                let body = render_request(&spec, &spec.messages, Some(&tools), first_turn);
+                serde_json::from_slice(&body).unwrap()
+            };
+            assert_eq!(rendered(true)["tool_choice"], choice);
+            assert_eq!(
+                rendered(false).get("tool_choice").is_some(),
+                later,
+                "{choice}"
+            );
+        }
     }
 }
