@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use baton_harness::client::check_log;
-use baton_harness::scripted_model::Reply;
+use baton_harness::scripted_model::{Gate, Reply};
 use baton_harness::stack::Stack;
 
-use crate::fixture::{assert_ended, assert_whole, chat, count, model, options, run, stack};
+use crate::fixture::{assert_ended, assert_whole, chat, count, gated, model, options, run, stack};
 
 /// Guards the ending from outside: it takes an attempt of its own, and the event is appended by
 /// whoever ends the run, there being no worker to do it.
@@ -142,7 +142,11 @@ async fn a_chat_client_that_leaves_cancels_its_run_and_a_native_one_does_not() {
 /// once, not when a lease or the broker's patience runs out.
 #[tokio::test]
 async fn a_cancel_that_races_the_end_has_one_winner_and_holds_up_nobody() {
-    let model = model(|_| Reply::of_tokens(["quick"])).await;
+    const ROUNDS: u32 = 40;
+
+    let gates: Vec<_> = (0..ROUNDS).map(|_| Gate::closed()).collect();
+    let held = gates.clone();
+    let model = model(move |request| gated(&["quick"], &held[request.index], &[])).await;
     let options = options(&model)
         .set("BATON_WORKER__LEASE", "5m")
         .set("BATON_WORKER__RENEW_EVERY", "1m");
@@ -150,25 +154,33 @@ async fn a_cancel_that_races_the_end_has_one_winner_and_holds_up_nobody() {
     let (ingress, _worker) = tokio::try_join!(stack.ingress(), stack.worker()).unwrap();
     let client = stack.client(&ingress);
     let mut completed = 0;
-    for delay in 0..40 {
+    for (round, gate) in (0..).zip(&gates) {
         let id = client.submit(&run()).await.unwrap();
-        let follower = client.events(&id, None).await.unwrap();
+        let mut follower = client.events(&id, None).await.unwrap();
+        follower.until("text.delta").await.unwrap();
+        // From a cancel that comes long before the turn's end to one that comes long after it.
+        let ending = async {
+            tokio::time::sleep(Duration::from_millis(ROUNDS.into()) / 2).await;
+            gate.open();
+        };
         let cancelling = async {
-            // Spread over the run's short life.
-            tokio::time::sleep(Duration::from_micros(500 * delay)).await;
+            tokio::time::sleep(Duration::from_millis(round)).await;
             client.cancel(&id).await.unwrap()
         };
-        let (_, seen) = tokio::join!(cancelling, follower.rest());
-        let run = client.ended(&id).await.unwrap();
+        let (_, (), seen) = tokio::join!(cancelling, ending, follower.rest());
         let seen = seen.unwrap();
         check_log(&seen).unwrap();
+        let run = client.ended(&id).await.unwrap();
         let end = format!("run.{}", run["status"].as_str().unwrap());
         assert_eq!(
             seen.last().unwrap().kind,
             end,
             "the ledger and the events agree"
         );
-        completed += usize::from(run["status"] == "completed");
+        completed += u32::from(run["status"] == "completed");
     }
-    assert!(completed < 40, "no cancel came in time");
+    assert!(
+        0 < completed && completed < ROUNDS,
+        "{completed} of {ROUNDS} completed: there was no race"
+    );
 }
