@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use baton_service::config::ConnectionUrl;
+use baton_service::config::{ConnectionUrl, LogConfig};
 use baton_service::{Config, Shutdown, run_until_stopped, telemetry};
 use tokio::net::TcpListener;
 
@@ -31,6 +31,10 @@ const ANY_PORT: SocketAddr =
 
 pub(crate) async fn run(args: DevArgs, config: &ConfigArgs) -> anyhow::Result<ExitCode> {
     let mut config = config_command::load(config)?;
+    // What people want to see of `dev` is its announcement; RUST_LOG or the file shows more.
+    if config.log.filter == LogConfig::default().filter {
+        "warn".clone_into(&mut config.log.filter);
+    }
     telemetry::install(&config.log);
     // The port first: an address in use is the commonest reason for a start that fails.
     let http = TcpListener::bind(args.http).await.with_context(|| {

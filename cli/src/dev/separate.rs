@@ -19,6 +19,7 @@ use tokio::process::{Child, Command};
 use super::ANY_PORT;
 use super::announce::{AdminAddresses, Ready};
 use crate::args::DevArgs;
+use crate::config_command;
 use crate::role::Kind;
 
 /// A role that dies at once again and again must not burn the machine.
@@ -86,7 +87,11 @@ impl Role<'_> {
         let name = self.kind.name();
         loop {
             let mut child = self.spawn()?;
-            tracing::info!(role = name, process.pid = child.id(), "a role was started");
+            let pid = child.id().unwrap_or_default();
+            config_command::print(&format!(
+                "{name}: process {pid}, probes at http://{}",
+                self.admin
+            ))?;
             let status = tokio::select! {
                 status = child.wait() => status?,
                 () = shutdown.soft.cancelled() => {
@@ -122,6 +127,7 @@ impl Role<'_> {
             .env("NATS_URL", url(&self.config.nats.url))
             .env("BATON_HTTP__LISTEN", self.http.to_string())
             .env("BATON_HTTP__LAME_DUCK", "0s")
+            .env("RUST_LOG", &self.config.log.filter)
             .env(
                 format!("BATON_ADMIN__{}", self.kind.name().to_uppercase()),
                 self.admin.to_string(),

@@ -138,8 +138,10 @@ impl Admission {
             cancel_on_disconnect,
             idempotency: idempotency.as_ref(),
         };
-        let mut tx = self.store.tenant(tenant).await?;
-        let accept = tx.accept_run(&new_run, &self.policy).await?;
+        let accept = self
+            .store
+            .accept_run(tenant, &new_run, &self.policy)
+            .await?;
         let accepted = |run, acceptance| Accepted {
             tenant,
             run,
@@ -147,14 +149,8 @@ impl Admission {
         };
         match accept {
             Accept::Created => {
-                tx.commit().await?;
-                Ok(accepted(
-                    run,
-                    Acceptance::Created {
-                        lane,
-                        spec: Box::new(spec),
-                    },
-                ))
+                let spec = Box::new(spec);
+                Ok(accepted(run, Acceptance::Created { lane, spec }))
             }
             Accept::Replay { run } => Ok(accepted(run, Acceptance::Replay)),
             Accept::KeyReused => Err(SubmitError::KeyReused),
