@@ -155,3 +155,51 @@ async fn a_run_survives_outages_of_the_broker_that_outlast_its_lease() {
     let (run, _) = assert_whole(&client, &id, "through").await;
     assert_eq!(run["attempt"], 3);
 }
+
+/// Guards the same against a broker that lost its newest writes: what it holds again of the past is
+/// answered by the ledger, and what it lost is published again.
+#[tokio::test]
+async fn accepted_runs_still_end_when_the_broker_comes_back_with_an_older_disk() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let model = model(move |request| match request.index {
+        0 => Reply::text("long ago"),
+        1 => gated(&["in the ", "middle "], &held, &["of it"]),
+        _ => Reply::text("accepted later"),
+    })
+    .await;
+    let options = crate::fixture::options(&model)
+        .short_lease()
+        .set("BATON_WORKER__SLOTS", "1")
+        .set("BATON_WORKER__INTERACTIVE_SLOTS", "0");
+    let mut stack = baton_harness::stack::Stack::start(options).await.unwrap();
+    let (ingress, _scheduler) = tokio::try_join!(stack.ingress(), stack.scheduler()).unwrap();
+    let client = stack.client(&ingress);
+    let old = client.submit(&run()).await.unwrap();
+    // Its job is on the older disk, not yet taken.
+    let backup = stack.back_up_broker().await.unwrap();
+    let _worker = stack.worker().await.unwrap();
+    client.ended(&old).await.unwrap();
+    let middle = client.submit(&run()).await.unwrap();
+    model.wait_until(|counts| counts.requests == 2).await;
+    let mut later = Vec::new();
+    for _ in 0..3 {
+        later.push(client.submit(&run()).await.unwrap());
+    }
+
+    stack.restore_broker(&backup).await.unwrap();
+    gate.open();
+
+    let middle = client.ended(&middle).await.unwrap();
+    assert_eq!(middle["status"], "completed", "{middle:#}");
+    for id in later {
+        assert_whole(&client, &id, "accepted later").await;
+    }
+    // Its job came again and was not worked on again.
+    let old = client.run(&old).await.unwrap();
+    assert_eq!(
+        (&old["status"], &old["attempt"]),
+        (&"completed".into(), &1.into())
+    );
+    assert_eq!(model.counts().requests, 5);
+}

@@ -1,12 +1,15 @@
 //! Workers that are told to stop.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use baton_harness::scripted_model::{Gate, Reply};
 use baton_harness::stack::Stack;
 use serde_json::json;
 
 use crate::fixture::{
-    CountingTool, assert_whole, chat, count, gated, gated_call, has_tool_result, model, options,
-    run, stack,
+    CountingTool, assert_whole, call, chat, count, gated, gated_call, has_tool_result, model,
+    options, run, stack,
 };
 
 /// Guards the hand-over: checkpoint and release in one commit, then the confirmed NAK. The worker
@@ -151,4 +154,69 @@ async fn a_second_signal_ends_a_worker_at_once_and_its_run_is_taken_over() {
 
     let _second = stack.worker().await.unwrap();
     assert_whole(&client, &id, "free").await;
+}
+
+/// Guards the promise of the name: a deploy of all workers under load. Every client sees its whole
+/// answer and nothing else, each tool call is made once, and every worker says that it lost nothing.
+#[tokio::test]
+async fn a_deploy_of_all_workers_under_load_is_a_pause_and_nothing_more() {
+    const CLIENTS: usize = 6;
+
+    let tool = CountingTool::start().await;
+    let model = model(|request| {
+        let pause = Duration::from_millis(15);
+        if has_tool_result(request) {
+            Reply::of_tokens(["Then ", "the ", "second ", "part."]).each_after(pause)
+        } else {
+            call("First the first part. ", "count", &json!({})).each_after(pause)
+        }
+    })
+    .await;
+    let mut options = options(&model);
+    options.config = tool.config();
+    let stack = Stack::start(options).await.unwrap();
+    let (ingress, _scheduler, mut one, mut two) = tokio::try_join!(
+        stack.ingress(),
+        stack.scheduler(),
+        stack.worker(),
+        stack.worker()
+    )
+    .unwrap();
+    let client = stack.client(&ingress);
+    let deployed = AtomicBool::new(false);
+    let asking = futures_util::future::join_all((0..CLIENTS).map(async |_| {
+        let mut runs = Vec::new();
+        while !deployed.load(Ordering::SeqCst) {
+            let mut answer = client.chat(&chat()).await.unwrap();
+            answer.finish().await.unwrap();
+            assert_eq!(answer.error, None);
+            assert!(answer.done);
+            assert_eq!(answer.text, "First the first part. Then the second part.");
+            runs.push(answer.run);
+        }
+        runs
+    }));
+    let deploying = async {
+        for worker in [&mut one, &mut two] {
+            let before = model.counts().requests;
+            model
+                .wait_until(|counts| counts.requests > before + CLIENTS)
+                .await;
+            worker.terminate();
+            assert_eq!(worker.exit_code().await.unwrap(), 0);
+            *worker = stack.worker().await.unwrap();
+        }
+        deployed.store(true, Ordering::SeqCst);
+    };
+    let (runs, ()) = tokio::join!(asking, deploying);
+
+    let runs: Vec<_> = runs.into_iter().flatten().collect();
+    let mut attempts = 0;
+    for id in &runs {
+        let text = "First the first part. Then the second part.";
+        let (run, _) = assert_whole(&client, id, text).await;
+        attempts += run["attempt"].as_u64().unwrap();
+    }
+    assert_eq!(tool.calls(), runs.len(), "one call for each run");
+    assert!(attempts > runs.len() as u64, "some run was handed over");
 }

@@ -97,3 +97,32 @@ async fn a_client_that_reads_late_gets_everything_and_holds_up_nobody() {
     assert_eq!(seen, client.all_events(&id).await.unwrap());
     baton_harness::client::check_log(&seen).unwrap();
 }
+
+/// Guards the key, which is committed with its run: a client that saw its server die and asks again
+/// is attached to the run it had, from its first event.
+#[tokio::test]
+async fn a_client_that_repeats_its_key_after_its_ingress_died_gets_the_same_run() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let model = model(move |_| gated(&["once ", "and "], &held, &["only once"])).await;
+    let stack = stack(&model).await;
+    let (first, second, _worker) =
+        tokio::try_join!(stack.ingress(), stack.ingress(), stack.worker()).unwrap();
+    let (client, other) = (stack.client(&first), stack.client(&second));
+    let mut answer = client.keyed_chat(&chat(), "key-1").await.unwrap();
+    answer.until_text("and ").await.unwrap();
+
+    first.kill().await;
+    let mut again = other.keyed_chat(&chat(), "key-1").await.unwrap();
+    gate.open();
+    again.finish().await.unwrap();
+
+    assert_eq!(again.run, answer.run);
+    assert_eq!((again.error, &*again.text), (None, "once and only once"));
+    assert_whole(&other, &again.run, &again.text).await;
+    assert_eq!(model.counts().requests, 1);
+    let other_body = serde_json::json!({"model": "script", "stream": true,
+        "messages": [{"role": "user", "content": "Something else."}]});
+    let refused = other.keyed_chat(&other_body, "key-1").await.unwrap_err();
+    assert!(refused.to_string().starts_with("422"), "{refused:#}");
+}

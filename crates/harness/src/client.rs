@@ -197,8 +197,21 @@ impl Client {
 
     /// Begins a streamed chat.
     pub async fn chat(&self, body: &Value) -> anyhow::Result<ChatStream> {
+        self.chat_with(body, &[]).await
+    }
+
+    /// Begins a streamed chat under an `Idempotency-Key`.
+    pub async fn keyed_chat(&self, body: &Value, key: &str) -> anyhow::Result<ChatStream> {
+        self.chat_with(body, &[("idempotency-key", key)]).await
+    }
+
+    async fn chat_with(
+        &self,
+        body: &Value,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<ChatStream> {
         let answer = self
-            .send(Method::POST, "/v1/chat/completions", &[], Some(body))
+            .send(Method::POST, "/v1/chat/completions", headers, Some(body))
             .await?;
         ChatStream::new(answer).await
     }

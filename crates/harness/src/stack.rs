@@ -84,6 +84,23 @@ pub struct Stack {
     folder: TempDir,
 }
 
+/// What was on a broker's disk.
+#[derive(Debug)]
+pub struct BrokerBackup(TempDir);
+
+/// Copies what is in `from` into `to`, with its owners: the server runs as another user.
+fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(from.join("."))
+        .arg(to)
+        .status()?;
+    if !copied.success() {
+        bail!("{} cannot be copied: {copied}", from.display());
+    }
+    Ok(())
+}
+
 enum Database {
     Shared(Box<TestDatabase>),
     Own(Box<Postgres>),
@@ -213,6 +230,25 @@ impl Stack {
         let store = self.nats.store_dir().join("jetstream");
         std::fs::remove_dir_all(&store)
             .with_context(|| format!("cannot wipe {}", store.display()))?;
+        Ok(self.nats.restart().await?)
+    }
+
+    /// Stops the broker, keeps a copy of its disk, and starts it again.
+    pub async fn back_up_broker(&mut self) -> anyhow::Result<BrokerBackup> {
+        self.nats.kill().await;
+        let backup = BrokerBackup(tempfile::tempdir()?);
+        copy_folder(&self.nats.store_dir(), backup.0.path())?;
+        self.nats.restart().await?;
+        Ok(backup)
+    }
+
+    /// Ends the broker by SIGKILL and starts it again with an older copy of its disk: what a crash
+    /// does to writes that had not reached the disk.
+    pub async fn restore_broker(&mut self, backup: &BrokerBackup) -> anyhow::Result<()> {
+        self.nats.kill().await;
+        let store = self.nats.store_dir();
+        std::fs::remove_dir_all(store.join("jetstream"))?;
+        copy_folder(backup.0.path(), &store)?;
         Ok(self.nats.restart().await?)
     }
 
