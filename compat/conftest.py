@@ -75,6 +75,18 @@ class Upstream:
         with urllib.request.urlopen(f"{self.url}/seen", timeout=10) as answer:
             return json.load(answer)
 
+    def asked(self, model):
+        """The requests for this model."""
+        return [request for request in self.seen()["requests"] if request["model"] == model]
+
+    def release(self, model):
+        """Lets a silent answer go on."""
+        urllib.request.urlopen(f"{self.url}/release/{model}", timeout=10).close()
+
+    def wait_until_closed(self, model):
+        """Waits until an answer of this model was broken off by whoever asked for it."""
+        self.wait_until(lambda seen: model in seen["closed_early"])
+
     def wait_until(self, holds, seconds=30):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -103,8 +115,10 @@ def scripted(upstream, tmp_path_factory):
     process, ready = start_baton(
         tmp_path_factory.mktemp("scripted"),
         LLM_BASE_URL=f"{upstream.url}/v1",
-        BATON_LLM__IDLE_TIMEOUT="2s",
-        BATON_LLM__FIRST_BYTE_TIMEOUT="5s",
+        BATON_LLM__IDLE_TIMEOUT="3s",
+        BATON_LLM__MAX_RETRIES="2",
+        # So short that every answer that is waited for has several.
+        BATON_HTTP__HEARTBEAT="200ms",
     )
     yield ready
     stop(process)
@@ -126,7 +140,7 @@ def litellm(tmp_path_factory):
     with open(tmp / "litellm.log", "wb") as log:
         proxy = subprocess.Popen(
             [
-                pathlib.Path(sys.executable).parent / "litellm",
+                ROOT / "target" / "compat" / "litellm" / "bin" / "litellm",
                 "--config", HERE / "litellm.yaml",
                 "--host", "127.0.0.1",
                 "--port", str(port),
@@ -146,7 +160,7 @@ def litellm(tmp_path_factory):
 
     wait_for("litellm", ready, proxy, seconds=180)
     process, ready_baton = start_baton(
-        tmp, LLM_BASE_URL=f"http://127.0.0.1:{port}/v1", LLM_API_KEY=key
+        tmp, LLM_BASE_URL=f"http://127.0.0.1:{port}/v1", LLM_API_KEY=key, BATON_LLM__MAX_RETRIES="1"
     )
     yield ready_baton
     stop(process)

@@ -1,13 +1,21 @@
-"""An OpenAI-compatible upstream that does what the model's name says. Prints its port."""
+"""An OpenAI-compatible upstream that does what the model's name says. Prints its port.
+
+The name's first word, up to `-`, is the behaviour; a number behind it says how often (`limited-1`
+refuses once). What follows makes the name a test's own, so that tests do not count each other's.
+"""
 
 import json
+import select
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-SEEN = {"requests": [], "open": 0, "closed_early": 0}
+# `closed_early`: the models whose answer the client did not read to its end.
+SEEN = {"requests": [], "open": 0, "closed_early": []}
 LOCK = threading.Lock()
+RELEASED = set()
+REFUSALS = {"limited": (429, "rate_limit_error"), "down": (503, "server_error")}
 
 
 def chunk(delta, finish=None):
@@ -36,27 +44,35 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
+    def error(self, status, message, kind, code, **headers):
+        error = {"message": message, "type": kind, "param": None, "code": code}
+        self.json(status, {"error": error}, **headers)
+
     def do_GET(self):
         if self.path == "/seen":
             with LOCK:
                 self.json(200, SEEN)
+        elif self.path.startswith("/release/"):
+            RELEASED.add(self.path.removeprefix("/release/"))
+            self.json(200, {})
         else:
-            models = ["plain", "slow", "tools"]
+            models = ["plain", "slow", "vendor/tools"]
             self.json(200, {"object": "list", "data": [{"id": m, "object": "model"} for m in models]})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         model = body["model"]
+        behaviour, _, rest = model.partition("-")
+        count = rest.partition("-")[0]
+        refusals = int(count) if behaviour in REFUSALS else 0
         with LOCK:
             before = sum(1 for request in SEEN["requests"] if request["model"] == model)
             SEEN["requests"].append(body)
-        if model.startswith("limited") and before == 0:
-            return self.json(429, {"error": {"message": "slow down", "type": "rate_limit_error",
-                                             "param": None, "code": "rate_limited"}}, Retry_After="0")
-        if model == "broken":
-            return self.json(400, {"error": {"message": "the prompt is not to my taste",
-                                             "type": "invalid_request_error", "param": None,
-                                             "code": "bad_prompt"}})
+        if before < refusals:
+            status, kind = REFUSALS[behaviour]
+            return self.error(status, "not now", kind, "refused", Retry_After="0")
+        if behaviour == "broken":
+            return self.error(400, "the prompt is not to my taste", "invalid_request_error", "bad_prompt")
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
@@ -64,10 +80,10 @@ class Handler(BaseHTTPRequestHandler):
         with LOCK:
             SEEN["open"] += 1
         try:
-            self.answer(model)
+            self.answer(model, behaviour)
         except OSError:
             with LOCK:
-                SEEN["closed_early"] += 1
+                SEEN["closed_early"].append(model)
         finally:
             with LOCK:
                 SEEN["open"] -= 1
@@ -78,29 +94,40 @@ class Handler(BaseHTTPRequestHandler):
     def event(self, body):
         self.raw(b"data: " + (body if isinstance(body, bytes) else json.dumps(body).encode()) + b"\n\n")
 
-    def answer(self, model):
+    def wait_for_release(self, model):
+        """Says nothing until `/release/<model>` is asked for, or the client has gone."""
+        while model not in RELEASED:
+            readable, _, _ = select.select([self.connection], [], [], 0.02)
+            if readable:
+                raise ConnectionResetError("the client has gone")
+
+    def answer(self, model, behaviour):
         self.event(chunk({"role": "assistant", "content": ""}))
-        if model == "slow":
+        if behaviour == "slow":
             for n in range(3000):
                 self.event(chunk({"content": f"{n} "}))
                 time.sleep(0.02)
-        elif model == "cut":
+        elif behaviour == "cut":
             self.event(chunk({"content": "half an ans"}))
             self.close_connection = True
             self.connection.shutdown(2)
             return
-        elif model == "hang":
+        elif behaviour == "mute":
+            self.wait_for_release(model)
+        elif behaviour == "hang":
             self.event(chunk({"content": "wait for"}))
-            time.sleep(8)
-        elif model == "tools":
-            call = {"index": 0, "id": "call_weather", "type": "function",
-                    "function": {"name": "get_weather", "arguments": ""}}
-            self.event(chunk({"tool_calls": [call]}))
-            for piece in ['{"city"', ':"Par', 'is"}']:
-                self.event(chunk({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}))
+            self.wait_for_release(model)
+        elif behaviour == "tools":
+            for index, city in enumerate(["Paris", "Rome"]):
+                call = {"index": index, "id": f"call_{city}", "type": "function",
+                        "function": {"name": "get_weather", "arguments": ""}}
+                self.event(chunk({"tool_calls": [call]}))
+                for piece in ['{"city"', f':"{city[:2]}', f'{city[2:]}"}}']:
+                    piece = {"index": index, "function": {"arguments": piece}}
+                    self.event(chunk({"tool_calls": [piece]}))
             self.event(chunk({}, "tool_calls"))
             self.event(b"[DONE]")
-        else:
+        if behaviour not in ("slow", "tools"):
             for word in ["All ", "is ", "well: ", "naïve ", "🦀"]:
                 self.event(chunk({"content": word}))
             self.event(chunk({}, "stop"))
