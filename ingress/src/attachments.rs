@@ -30,6 +30,9 @@ pub(crate) enum OnClose {
     CancelUnlessBack,
 }
 
+/// Whether a client is with a run at another ingress; given the run.
+pub(crate) type AskElsewhere = dyn Fn(RunId) -> BoxFuture<'static, bool> + Send + Sync;
+
 /// Cancels a run; given the tenant and the run. It retries by itself.
 pub(crate) type CancelRun = dyn Fn(TenantId, RunId) -> BoxFuture<'static, ()> + Send + Sync;
 
@@ -44,6 +47,7 @@ struct Inner {
     /// From here on, streams end because of this process.
     stopping: CancellationToken,
     cancel: Box<CancelRun>,
+    attached_elsewhere: Box<AskElsewhere>,
 }
 
 #[derive(Default)]
@@ -69,6 +73,7 @@ impl Attachments {
         tracker: TaskTracker,
         stopping: CancellationToken,
         cancel: Box<CancelRun>,
+        attached_elsewhere: Box<AskElsewhere>,
     ) -> Self {
         Self(Arc::new(Inner {
             runs: Mutex::default(),
@@ -76,6 +81,7 @@ impl Attachments {
             runtime: Handle::current(),
             stopping,
             cancel,
+            attached_elsewhere,
         }))
     }
 
@@ -92,6 +98,11 @@ impl Attachments {
             on_close,
             attached: true,
         }
+    }
+
+    /// Whether a client is with the run here, or may be back within its grace.
+    pub(crate) fn has(&self, run: RunId) -> bool {
+        self.change(|runs| runs.contains_key(&run))
     }
 
     /// Ends one attachment; says which generation is left behind without any.
@@ -148,7 +159,9 @@ impl Attachments {
                             // The client may come back to another server: leave the run be.
                             () = this.0.stopping.cancelled() => return,
                         }
-                        if this.grace_is_over(run, generation) {
+                        if this.grace_is_over(run, generation)
+                            && !(this.0.attached_elsewhere)(run).await
+                        {
                             metrics::disconnect_cancel(true);
                             (this.0.cancel)(tenant, run).await;
                         }
@@ -197,6 +210,7 @@ mod tests {
     use super::*;
 
     struct Fixture {
+        elsewhere: Arc<Mutex<Option<RunId>>>,
         attachments: Attachments,
         stopping: CancellationToken,
         cancelled: mpsc::UnboundedReceiver<RunId>,
@@ -210,8 +224,20 @@ mod tests {
             let _ = sender.send(run);
             Box::pin(async {})
         });
-        let attachments = Attachments::new(tracker.clone(), stopping.clone(), cancel);
+        let elsewhere = Arc::new(Mutex::new(None));
+        let asked = Arc::clone(&elsewhere);
+        let attached_elsewhere: Box<AskElsewhere> = Box::new(move |run| {
+            let there = *asked.lock().unwrap() == Some(run);
+            Box::pin(async move { there })
+        });
+        let attachments = Attachments::new(
+            tracker.clone(),
+            stopping.clone(),
+            cancel,
+            attached_elsewhere,
+        );
         Fixture {
+            elsewhere,
             attachments,
             stopping,
             cancelled,
@@ -271,6 +297,20 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(20)).await;
         back.detach();
         assert_eq!(f.settled().await, []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_keyed_run_goes_on_when_its_client_came_back_to_another_server() {
+        let mut f = fixture();
+        let (tenant, run) = ids();
+        *f.elsewhere.lock().unwrap() = Some(run);
+        drop(f.attachments.attach(tenant, run, OnClose::CancelUnlessBack));
+        assert!(
+            f.attachments.has(run),
+            "within the grace it is this server's affair"
+        );
+        assert_eq!(f.settled().await, []);
+        assert!(!f.attachments.has(run));
     }
 
     #[tokio::test(start_paused = true)]

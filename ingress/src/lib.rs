@@ -34,7 +34,7 @@ use axum::routing::get;
 use axum::{Router, middleware};
 use baton_admission::resolve::BUILT_IN_TOOLS;
 use baton_admission::{Admission, BuiltInAgent, Policy};
-use baton_nats::Bus;
+use baton_nats::{AttachmentQuestions, Bus};
 use baton_service::{Config, Limits, Readiness, SharedClock, Shutdown, request_id};
 use baton_store::Store;
 use http::HeaderValue;
@@ -58,6 +58,8 @@ use crate::state::{AppState, Inner, Stopping};
 
 /// How long before the accept loop cuts connections the last streams are told that it will.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long other ingresses have to say that a client is with them.
+const ELSEWHERE: Duration = Duration::from_secs(2);
 /// How long work for clients that have gone may take after the last connection.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -89,6 +91,10 @@ pub async fn run(deps: IngressDeps, listener: TcpListener) -> anyhow::Result<()>
     shutdown
         .tracker
         .spawn(stop_streams(shutdown.clone(), stopping, readiness, limits));
+    let questions = state.bus.attachment_questions().await?;
+    shutdown
+        .tracker
+        .spawn(answer_others(state.clone(), questions));
     let router = router(state);
     serving.ready();
     tracing::info!(address = %listener.local_addr()?, "serving");
@@ -108,6 +114,23 @@ pub async fn run(deps: IngressDeps, listener: TcpListener) -> anyhow::Result<()>
         tracing::warn!("some cancels for clients that had gone were not finished");
     }
     Ok(())
+}
+
+/// Tells other ingresses which runs have a client here.
+async fn answer_others(state: AppState, mut questions: AttachmentQuestions) {
+    let answering = async {
+        while let Some(question) = questions.next().await {
+            if state.attachments.has(question.run())
+                && let Err(error) = question.yes().await
+            {
+                tracing::debug!(%error, "another ingress was not answered");
+            }
+        }
+    };
+    tokio::select! {
+        () = answering => {}
+        () = state.stopping.all.cancelled() => {}
+    }
 }
 
 /// Ends streams at their moments of a soft stop, all at once at a hard one.
@@ -179,6 +202,13 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         shutdown.tracker.clone(),
         stopping.all.clone(),
         canceller.clone().on_disconnect(),
+        Box::new({
+            let bus = bus.clone();
+            move |run| {
+                let bus = bus.clone();
+                Box::pin(async move { bus.is_attached_elsewhere(run, ELSEWHERE).await })
+            }
+        }),
     );
     Ok(AppState::new(Inner {
         admission: Admission::new(store.clone(), bus.clone(), Arc::new(agents), policy),

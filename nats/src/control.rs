@@ -1,7 +1,9 @@
 //! Nudges: core NATS messages that may be lost, because the truth is in the rows and is looked at
 //! anyway. They only save the time until then.
 
-use async_nats::Subscriber;
+use std::time::Duration;
+
+use async_nats::{Subject, Subscriber};
 use baton_protocol::{RunId, TenantId, WorkerId};
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
@@ -66,5 +68,71 @@ impl Bus {
             .subscribe(subjects::worker_nudges(worker))
             .await?;
         Ok(Nudges { subscription })
+    }
+
+    /// Asks the other ingresses whether a client of theirs is with this run, or may be back any
+    /// moment. Silence for `patience` means no.
+    pub async fn is_attached_elsewhere(&self, run: RunId, patience: Duration) -> bool {
+        let Some(client) = self.connected_client() else {
+            return false;
+        };
+        let asked = client.request(subjects::ATTACHED, run.to_string().into());
+        matches!(tokio::time::timeout(patience, asked).await, Ok(Ok(_)))
+    }
+
+    /// What other ingresses ask.
+    pub async fn attachment_questions(&self) -> Result<AttachmentQuestions, BusError> {
+        let subscription = self.client().subscribe(subjects::ATTACHED).await?;
+        Ok(AttachmentQuestions {
+            bus: self.clone(),
+            subscription,
+        })
+    }
+}
+
+/// What other ingresses ask, for as long as this one listens.
+#[derive(Debug)]
+pub struct AttachmentQuestions {
+    bus: Bus,
+    subscription: Subscriber,
+}
+
+/// "Is a client of yours with this run?" Only a yes is said.
+#[derive(Debug)]
+pub struct AttachmentQuestion {
+    bus: Bus,
+    run: RunId,
+    reply: Subject,
+}
+
+impl AttachmentQuestions {
+    /// The next question; `None` once the connection is closed for good. Cancel-safe.
+    pub async fn next(&mut self) -> Option<AttachmentQuestion> {
+        loop {
+            let message = self.subscription.next().await?;
+            let run = std::str::from_utf8(&message.payload)
+                .ok()
+                .and_then(|run| run.parse().ok());
+            if let (Some(run), Some(reply)) = (run, message.reply) {
+                return Some(AttachmentQuestion {
+                    bus: self.bus.clone(),
+                    run,
+                    reply,
+                });
+            }
+        }
+    }
+}
+
+impl AttachmentQuestion {
+    /// The run in question.
+    pub const fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// Says yes.
+    pub async fn yes(self) -> Result<(), BusError> {
+        let client = self.bus.connected_client().ok_or(BusError::Disconnected)?;
+        Ok(client.publish(self.reply, "yes".into()).await?)
     }
 }

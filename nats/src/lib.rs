@@ -21,7 +21,7 @@ pub mod streams;
 pub mod subjects;
 
 pub use bus::{Auth, Bus, BusError, BusOptions, Tls};
-pub use control::{Nudge, Nudges};
+pub use control::{AttachmentQuestion, AttachmentQuestions, Nudge, Nudges};
 pub use events::cursor::{Cursor, Verdict};
 pub use events::follower::{EventFollower, FollowError, Followed, ResumeError, Subscribed};
 pub use events::{AppendError, ReadError, StoredEvents, StreamSeq};

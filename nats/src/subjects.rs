@@ -52,6 +52,9 @@ pub fn worker_nudges(worker: WorkerId) -> Subject {
     build(64, format_args!("worker.{worker}.*"))
 }
 
+/// `ingress.attached`: one ingress asks the others whether a client of theirs is with a run.
+pub const ATTACHED: &str = "ingress.attached";
+
 /// Reads the tenant out of a job's subject, if one is there.
 pub(crate) fn tenant_of_job(subject: &str) -> Result<TenantId, String> {
     let mut tokens = subject.split('.');

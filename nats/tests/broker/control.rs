@@ -29,3 +29,29 @@ async fn a_worker_hears_its_own_nudges_and_survives_unreadable_ones() {
     broker.bus.nudge_worker(me, &cancel).await.unwrap();
     assert_eq!(soon(nudges.next()).await, Some(cancel));
 }
+
+#[tokio::test]
+async fn an_ingress_learns_whether_a_client_is_with_a_run_elsewhere() {
+    let broker = Broker::start().await;
+    let mut questions = broker.bus.attachment_questions().await.unwrap();
+    let (here, gone) = (run(), run());
+    let asking = broker.bus.clone();
+    let answering = async {
+        loop {
+            let question = questions.next().await.unwrap();
+            if question.run() == here {
+                question.yes().await.unwrap();
+            }
+        }
+    };
+    let asked = async {
+        let patience = std::time::Duration::from_secs(20);
+        assert!(asking.is_attached_elsewhere(here, patience).await);
+        let patience = std::time::Duration::from_millis(200);
+        assert!(!asking.is_attached_elsewhere(gone, patience).await);
+    };
+    tokio::select! {
+        () = asked => {}
+        () = answering => {}
+    }
+}
