@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::routing::post;
-use baton_harness::client::{Client, RunEvent, check_log, shown_text};
+use baton_harness::client::{Client, PATIENCE, RunEvent, check_log, shown_text};
 use baton_harness::scripted_model::{Gate, Piece, Recorded, Reply, Script, ScriptedModel};
 use baton_harness::stack::{Stack, StackOptions};
 use serde_json::{Value, json};
@@ -114,6 +114,16 @@ impl CountingTool {
 
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
+    }
+
+    /// Waits for its first call.
+    pub(crate) async fn until_called(&self) {
+        let called = async {
+            while self.calls() == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, called).await.unwrap();
     }
 
     /// Its configuration: a tool that must not be called twice for the same.

@@ -110,9 +110,7 @@ async fn a_draining_worker_takes_nothing_new() {
     model.wait_until(|counts| counts.requests == 1).await;
 
     first.terminate();
-    while first.is_ready().await {
-        tokio::task::yield_now().await;
-    }
+    first.until_unready().await.unwrap();
     let new = client.submit(&run()).await.unwrap();
     let _second = stack.worker().await.unwrap();
     assert_whole(&client, &new, "new").await;
@@ -146,9 +144,7 @@ async fn a_second_signal_ends_a_worker_at_once_and_its_run_is_taken_over() {
     model.wait_until(|counts| counts.requests == 1).await;
 
     first.terminate();
-    while first.is_ready().await {
-        tokio::task::yield_now().await;
-    }
+    first.until_unready().await.unwrap();
     first.terminate();
     assert_eq!(first.exit_code().await.unwrap(), 128 + 15);
 

@@ -211,9 +211,7 @@ async fn a_call_that_may_have_happened_is_not_repeated_behind_the_models_back() 
     let id = client.submit(&run()).await.unwrap();
     let mut events = client.events(&id, None).await.unwrap();
     events.until("tool.started").await.unwrap();
-    while tool.calls() == 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    tool.until_called().await;
 
     first.kill().await;
     gate.open();

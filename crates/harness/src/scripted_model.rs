@@ -31,8 +31,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::client::PATIENCE;
 
 pub use gate::Gate;
 pub use reply::{Piece, Reply};
@@ -233,11 +236,18 @@ impl ScriptedModel {
     }
 
     /// Waits until what happened is what a test waits for.
+    ///
+    /// # Panics
+    ///
+    /// If it does not happen: a test that waits for ever says less than one that fails.
     pub async fn wait_until(&self, condition: impl FnMut(&Counts) -> bool) -> Counts {
         let mut counts = self.state.counts.subscribe();
-        // The sender is in `self`: it is there while we wait.
-        let reached = counts.wait_for(condition).await;
-        reached.map_or_else(|_| self.counts(), |counts| *counts)
+        match timeout(PATIENCE, counts.wait_for(condition)).await {
+            Ok(Ok(counts)) => *counts,
+            // The sender is in `self`: it is there while we wait.
+            Ok(Err(_)) => self.counts(),
+            Err(_) => panic!("waited in vain: {:?}", self.counts()),
+        }
     }
 
     /// Closes all connections and the port.

@@ -135,10 +135,21 @@ impl Role {
             .unwrap_or(-1))
     }
 
-    /// Whether it says that it is ready for work.
-    pub async fn is_ready(&self) -> bool {
-        let answer = Client::new(self.admin, "").get("/readyz").await;
-        answer.is_ok_and(|answer| answer.status == 200)
+    /// Waits until it no longer says that it is ready for work.
+    pub async fn until_unready(&self) -> anyhow::Result<()> {
+        let admin = Client::new(self.admin, "");
+        let unready = async {
+            while admin
+                .get("/readyz")
+                .await
+                .is_ok_and(|answer| answer.status == 200)
+            {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        timeout(PATIENCE, unready)
+            .await
+            .with_context(|| format!("baton {} stays ready", self.kind.name()))
     }
 
     /// A counter's or gauge's value, a whole number, all its series together.
