@@ -243,15 +243,18 @@ def test_an_upstreams_refusal_is_an_error_with_its_status(
 @pytest.mark.parametrize(
     ("behaviour", "code"), [("cut", "upstream_cut"), ("hang", "upstream_timeout")]
 )
-def test_a_stream_that_breaks_raises_and_is_not_an_answer(scripted, behaviour, code):
+def test_a_stream_that_breaks_raises_and_is_not_an_answer(scripted, upstream, behaviour, code):
+    model = own(behaviour)
     stream = client(scripted, max_retries=0).chat.completions.create(
-        model=own(behaviour), messages=HELLO, stream=True
+        model=model, messages=HELLO, stream=True
     )
     text = ""
     with pytest.raises(openai.APIError) as raised:
         for part in stream:
             assert not part.choices[0].finish_reason
             text += part.choices[0].delta.content or ""
+            if text and behaviour == "cut":
+                upstream.release(model)
     assert text, "what came before the break was shown"
     assert raised.value.body["code"] == code
     assert raised.value.body.keys() == {"message", "type", "param", "code"}

@@ -109,6 +109,8 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(0.02)
         elif behaviour == "cut":
             self.event(chunk({"content": "half an ans"}))
+            # What arrives together with the break need not be shown.
+            self.wait_for_release(model)
             self.close_connection = True
             self.connection.shutdown(2)
             return
