@@ -133,9 +133,14 @@ impl Store {
         })
     }
 
-    /// Begins a transaction that acts for `tenant`.
+    /// Begins a transaction that acts for `tenant`. To begin is harmless to repeat, and is repeated
+    /// once: a connection may have been left over by a crash of the server.
     pub async fn tenant(&self, tenant: TenantId) -> Result<TenantTx, StoreError> {
-        TenantTx::begin(&self.tenant_transactions, tenant, Arc::clone(&self.depth)).await
+        let begin = || TenantTx::begin(&self.tenant_transactions, tenant, Arc::clone(&self.depth));
+        match begin().await {
+            Err(error) if error.is_transient() => begin().await,
+            begun => begun,
+        }
     }
 
     /// The duties across tenants, each a transaction of its own.

@@ -67,12 +67,31 @@ pub enum Accept {
 
 impl Store {
     /// Accepts a run within the limits, in a transaction of its own and one round trip. When it
-    /// returns [`Accept::Created`], the run is committed. A call whose answer was lost is repeated
-    /// safely under an idempotency key.
+    /// returns [`Accept::Created`], the run is committed. A try whose answer was lost, for instance
+    /// on a connection that a restarted server has forgotten, is repeated once: the run's id tells
+    /// whether it was committed.
     ///
     /// Of several calls with one key the first wins; the others wait for its commit and then see
     /// [`Accept::Replay`].
     pub async fn accept_run(
+        &self,
+        tenant: TenantId,
+        run: &NewRun<'_>,
+        limits: &QueueLimits,
+    ) -> Result<Accept, StoreError> {
+        match self.try_accept_run(tenant, run, limits).await {
+            Err(error) if error.is_transient() => {
+                match self.try_accept_run(tenant, run, limits).await {
+                    Err(error) if is_known_run(&error) => Ok(Accept::Created),
+                    Ok(Accept::Replay { run: known }) if known == run.id => Ok(Accept::Created),
+                    answer => answer,
+                }
+            }
+            answer => answer,
+        }
+    }
+
+    async fn try_accept_run(
         &self,
         tenant: TenantId,
         run: &NewRun<'_>,
@@ -98,6 +117,16 @@ impl Store {
                 .await?
                 .unwrap_or(refusal)),
         }
+    }
+}
+
+/// Whether an insert failed because the run is there already.
+fn is_known_run(error: &StoreError) -> bool {
+    match error {
+        StoreError::Refused(refused) => refused
+            .as_database_error()
+            .is_some_and(|refused| refused.constraint() == Some("runs_pkey")),
+        _ => false,
     }
 }
 
