@@ -80,47 +80,59 @@ async fn a_chat_that_was_shown_text_of_a_lost_turn_ends_with_an_error_that_names
 }
 
 /// Guards the fence: a worker that slept through its lease appends nothing and commits nothing,
-/// although it still believes in its attempt when it wakes.
+/// although it still believes in its attempts when it wakes, and its models have answered.
 #[tokio::test]
 async fn a_worker_frozen_past_its_lease_is_refused_and_leaves_no_trace() {
+    // Several, so that some write before their keeper has asked the ledger.
+    const RUNS: usize = 20;
+
     let (first_gate, second_gate) = (Gate::closed(), Gate::closed());
     let gates = (first_gate.clone(), second_gate.clone());
-    let model = model(move |request| match request.index {
-        0 => gated(&["zombie "], &gates.0, &["speaks"]),
-        _ => gated(&["the rightful "], &gates.1, &["answer"]),
+    let model = model(move |request| {
+        if request.index < RUNS {
+            gated(&["zombie "], &gates.0, &["speaks"])
+        } else {
+            gated(&["the rightful "], &gates.1, &["answer"])
+        }
     })
     .await;
     let stack = Stack::start(options(&model).short_lease()).await.unwrap();
     let (ingress, _scheduler, zombie) =
         tokio::try_join!(stack.ingress(), stack.scheduler(), stack.worker()).unwrap();
     let client = stack.client(&ingress);
-    let id = client.submit(&run()).await.unwrap();
-    let mut events = client.events(&id, None).await.unwrap();
-    events.until("text.delta").await.unwrap();
+    let mut followed = Vec::new();
+    for _ in 0..RUNS {
+        let id = client.submit(&run()).await.unwrap();
+        let mut events = client.events(&id, None).await.unwrap();
+        events.until("text.delta").await.unwrap();
+        followed.push((id, events));
+    }
 
     zombie.freeze();
     let second = stack.worker().await.unwrap();
-    events.until("attempt.reset").await.unwrap();
-    events.until("text.delta").await.unwrap();
-    // Its model finishes the old answer at the moment at which it wakes.
+    for (_, events) in &mut followed {
+        events.until("attempt.reset").await.unwrap();
+        events.until("text.delta").await.unwrap();
+    }
+    // Its models finish the old answers before it wakes.
     first_gate.open();
-    model.wait_until(|counts| counts.finished == 1).await;
+    model.wait_until(|counts| counts.finished == RUNS).await;
     zombie.thaw();
-    zombie
-        .until_metric("baton_leases_lost_total", 1)
-        .await
-        .unwrap();
+    let lost = "baton_leases_lost_total";
+    zombie.until_metric(lost, RUNS as u64).await.unwrap();
     second_gate.open();
 
-    let (run, all) = assert_whole(&client, &id, "the rightful answer").await;
-    assert_eq!(run["attempt"], 2);
-    let after_reset = all.iter().skip_while(|event| event.kind != "attempt.reset");
-    assert!(
-        after_reset.into_iter().all(|event| event.attempt() == 2),
-        "nothing of the first attempt follows the reset: {all:#?}"
-    );
-    assert_eq!(events.rest().await.unwrap(), all);
-    assert_eq!(second.metric("baton_leases_lost_total").await.unwrap(), 0);
+    for (id, events) in followed {
+        let (run, all) = assert_whole(&client, &id, "the rightful answer").await;
+        assert_eq!(run["attempt"], 2);
+        let after_reset = all.iter().skip_while(|event| event.kind != "attempt.reset");
+        assert!(
+            after_reset.into_iter().all(|event| event.attempt() == 2),
+            "nothing of the first attempt follows the reset: {all:#?}"
+        );
+        assert_eq!(events.rest().await.unwrap(), all);
+    }
+    assert_eq!(second.metric(lost).await.unwrap(), 0);
 }
 
 /// Guards the claim's compare: however many workers race for the expired lease and the copies of
