@@ -28,3 +28,7 @@ compat: ## Official OpenAI SDKs and LiteLLM's proxy against a live Baton
 .PHONY: bench
 bench: ## Speed against the direct upstream: a table, ratios, JSON
 	./scripts/bench $(ARGS)
+
+.PHONY: chaos
+chaos: ## Break real processes under load, judge the promises: ARGS='--minutes 5 --seed 1'
+	./scripts/chaos $(ARGS)

@@ -1,6 +1,8 @@
 //! For tests and benches only: what drives a Baton from outside, and what stands behind it.
 
 pub mod bench_upstream;
+pub mod chaos;
+pub mod checker;
 pub mod client;
 pub mod load;
 pub mod process_usage;

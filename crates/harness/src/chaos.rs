@@ -1,0 +1,149 @@
+//! `make chaos`: real processes under a steady load, with something breaking all the time.
+//!
+//! A seed decides what breaks when. Clients note what they are told; when all is mended and quiet,
+//! the ledger and the event log are written beside it, and [`crate::checker`] judges the whole.
+
+pub mod dump;
+pub mod faults;
+pub mod fleet;
+pub mod load;
+pub mod outside;
+pub mod plan;
+pub mod proxy;
+pub mod record;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use baton_devstack::{NatsOptions, NatsServer, Postgres, PostgresOptions};
+use baton_store::{Login, bootstrap};
+use tokio_util::task::TaskTracker;
+
+use crate::checker::{self, History, Judgement, Violation};
+
+use faults::Faults;
+use fleet::{Fleet, Setting};
+use load::Load;
+use outside::Outside;
+use proxy::Proxy;
+use record::Recorder;
+
+/// Whose runs these are.
+const TENANT: &str = "chaos";
+const DATABASE: &str = "baton";
+/// How long accepted runs may take to end once nothing is broken any more.
+const CALM: Duration = Duration::from_secs(30);
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The program.
+    pub baton: PathBuf,
+    /// Decides what breaks when.
+    pub seed: u64,
+    /// For how long things break.
+    pub time: Duration,
+    /// Where the history and the logs go.
+    pub folder: PathBuf,
+}
+
+/// Breaks things for a while, and judges what came of it.
+pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
+    let folder = &options.folder;
+    if folder.exists() {
+        std::fs::remove_dir_all(folder)?;
+    }
+    std::fs::create_dir_all(folder)?;
+    let recorder = Arc::new(Recorder::create(&folder.join(History::RECORDS))?);
+    let (mut faults, setting, api_key) = set_up(options, Arc::clone(&recorder)).await?;
+
+    let addresses = faults.fleet.addresses();
+    let load = Arc::new(Load::new(&addresses, &api_key, Arc::clone(&recorder)));
+    let guests = TaskTracker::new();
+    let mut seed = options.seed;
+    for (habit, count) in load::CLIENTS {
+        for _ in 0..count {
+            seed = seed.wrapping_mul(31).wrapping_add(1);
+            guests.spawn(Arc::clone(&load).live(habit, seed));
+        }
+    }
+    guests.close();
+    faults.rage(options.seed, options.time).await?;
+    load.stop.cancel();
+    faults.fleet.until_ready().await?;
+
+    // What is not over by the end of it is for the checker to name.
+    let served = tokio::time::timeout(CALM, guests.wait()).await.is_ok();
+    load.give_up.cancel();
+    guests.wait().await;
+    let client = &load.clients[0];
+    dump::until_quiet(client, if served { CALM } else { Duration::ZERO }).await;
+    recorder.flush()?;
+    dump::write(&setting, client, folder).await?;
+    let amiss = faults.fleet.stop().await;
+    let (broker, database) = tokio::join!(faults.broker.stop(), faults.database.stop());
+    broker?;
+    database?;
+
+    let mut judgement = checker::judge(&History::read(folder)?);
+    let amiss = amiss.into_iter().map(|found| Violation {
+        invariant: "I16",
+        run: None,
+        found,
+    });
+    judgement.violations.extend(amiss);
+    Ok(judgement)
+}
+
+async fn set_up(
+    options: &Options,
+    recorder: Arc<Recorder>,
+) -> anyhow::Result<(Faults, Arc<Setting>, String)> {
+    let (broker, database) = tokio::try_join!(
+        NatsServer::start(NatsOptions::ephemeral()),
+        Postgres::start(PostgresOptions {
+            durable: true,
+            ..PostgresOptions::ephemeral()
+        }),
+    )?;
+    let password = database.superuser_password().to_owned();
+    let login = |user| Login {
+        user,
+        password: &password,
+    };
+    let (owner, app) = ("baton_owner", "baton");
+    bootstrap(database.superuser_url(), DATABASE, login(owner), login(app))
+        .await
+        .context("the database cannot be prepared")?;
+    let outside = Outside::start(Arc::clone(&recorder)).await?;
+    let upstream = Proxy::start(outside.address).await?;
+    let config = options.folder.join("baton.toml");
+    std::fs::write(&config, outside.config())?;
+    let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let setting = Arc::new(Setting {
+        baton: std::path::absolute(&options.baton)?,
+        config: std::path::absolute(config)?,
+        folder: options.folder.clone(),
+        broker: local(broker.port()),
+        database: local(database.port()),
+        login: (owner.into(), app.into(), password, DATABASE.into()),
+        upstream: upstream.address(),
+    });
+    setting.run(&["migrate"]).await?;
+    let api_key = setting
+        .run(&["keys", "create", "--tenant", TENANT, "--name", "chaos"])
+        .await?;
+    let fleet = Fleet::start(Arc::clone(&setting)).await?;
+    let faults = Faults {
+        broker,
+        database,
+        upstream,
+        fleet,
+        recorder,
+        due: Vec::new(),
+    };
+    Ok((faults, setting, api_key))
+}

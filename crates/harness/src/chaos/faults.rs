@@ -1,0 +1,138 @@
+//! Breaks things by the plan, and mends them when their time is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_devstack::{NatsServer, Postgres};
+use nix::sys::signal::Signal;
+use tokio::time::Instant;
+
+use super::fleet::{Fleet, LEASE};
+use super::plan::{Fault, Plan, Server, Target};
+use super::proxy::{Mode, Proxy};
+use super::record::Recorder;
+use crate::checker::What;
+
+/// Everything that can be broken.
+#[derive(Debug)]
+pub struct Faults {
+    /// NATS.
+    pub broker: NatsServer,
+    /// PostgreSQL.
+    pub database: Postgres,
+    /// Before the upstream.
+    pub upstream: Proxy,
+    /// The roles.
+    pub fleet: Fleet,
+    /// Where faults are noted.
+    pub recorder: Arc<Recorder>,
+    /// What is to be mended when.
+    pub(super) due: Vec<(Instant, Mend)>,
+}
+
+/// How something is mended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mend {
+    Thaw(Target, u32),
+    Link(Target, Server),
+    Upstream,
+}
+
+impl Faults {
+    /// Breaks things for this long, then mends everything.
+    pub async fn rage(&mut self, seed: u64, time: Duration) -> anyhow::Result<()> {
+        let end = Instant::now() + time;
+        for (pause, fault) in Plan::new(seed, LEASE) {
+            let at = Instant::now() + pause;
+            self.mend_until(at.min(end)).await;
+            if at >= end {
+                break;
+            }
+            self.apply(fault).await?;
+        }
+        for (_, mend) in std::mem::take(&mut self.due) {
+            self.mend(mend);
+        }
+        self.fleet.heal();
+        self.upstream.set(Mode::Pass);
+        Ok(())
+    }
+
+    async fn mend_until(&mut self, until: Instant) {
+        while let Some(at) = self
+            .due
+            .iter()
+            .map(|(at, _)| *at)
+            .min()
+            .filter(|at| *at <= until)
+        {
+            tokio::time::sleep_until(at).await;
+            let due = self.due.extract_if(.., |(other, _)| *other <= at);
+            let due: Vec<_> = due.collect();
+            for (_, mend) in due {
+                self.mend(mend);
+            }
+        }
+        tokio::time::sleep_until(until).await;
+    }
+
+    fn mend(&self, mend: Mend) {
+        match mend {
+            Mend::Thaw(target, pid) => self.fleet.signal_same(target, pid, Signal::SIGCONT),
+            Mend::Link(target, server) => self.fleet.link(target, server, Mode::Pass),
+            Mend::Upstream => self.upstream.set(Mode::Pass),
+        }
+    }
+
+    /// Mends it later; what was to be mended earlier stays broken as long.
+    fn later(&mut self, after: Duration, mend: Mend) {
+        self.due.retain(|(_, other)| *other != mend);
+        self.due.push((Instant::now() + after, mend));
+    }
+
+    async fn apply(&mut self, fault: Fault) -> anyhow::Result<()> {
+        let fired = match fault {
+            Fault::Kill(target) => self.fleet.signal(target, Signal::SIGKILL).is_some(),
+            Fault::Terminate(target) => self.fleet.signal(target, Signal::SIGTERM).is_some(),
+            Fault::Freeze(target, time) => match self.fleet.signal(target, Signal::SIGSTOP) {
+                Some(pid) => {
+                    self.later(time, Mend::Thaw(target, pid));
+                    true
+                }
+                None => false,
+            },
+            Fault::Link(target, server, mode, time) => {
+                self.fleet.link(target, server, mode);
+                self.later(time, Mend::Link(target, server));
+                true
+            }
+            Fault::Upstream(mode, time) => {
+                self.upstream.set(mode);
+                self.later(time, Mend::Upstream);
+                true
+            }
+            Fault::BrokerCrash(_) | Fault::DatabaseCrash(_) => true,
+        };
+        // A role that is just being started again cannot be hit.
+        if fired {
+            self.recorder.note(What::Fault {
+                kind: fault.kind(),
+                target: format!("{fault:?}"),
+            });
+        }
+        match fault {
+            Fault::BrokerCrash(down) => {
+                self.broker.kill().await;
+                self.mend_until(Instant::now() + down).await;
+                self.broker.restart().await?;
+            }
+            Fault::DatabaseCrash(down) => {
+                self.database.kill_immediate().await;
+                self.mend_until(Instant::now() + down).await;
+                self.database.restart().await?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

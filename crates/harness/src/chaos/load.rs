@@ -1,0 +1,415 @@
+//! Clients that ask all the time, take what comes, and note it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use baton_openai::SseDecoder;
+use baton_protocol::{EventId, RunId};
+use http::{Method, StatusCode};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::outside::Prompt;
+use super::record::Recorder;
+use crate::checker::What;
+use crate::client::{Client, Streamed};
+
+/// How long the head of an answer is waited for.
+const HEAD: Duration = Duration::from_secs(8);
+/// How long a stream may be silent; an ingress says something every three seconds.
+const SILENCE: Duration = Duration::from_secs(6);
+/// Between two tries.
+const AGAIN: Duration = Duration::from_millis(150);
+
+/// What all clients share.
+#[derive(Debug)]
+pub struct Load {
+    /// Every ingress.
+    pub clients: Vec<Client>,
+    /// Where all is noted.
+    pub recorder: Arc<Recorder>,
+    /// No new conversations.
+    pub stop: CancellationToken,
+    /// No more of the old ones.
+    pub give_up: CancellationToken,
+    next: AtomicU64,
+}
+
+/// What a client does all day.
+#[derive(Debug, Clone, Copy)]
+pub enum Habit {
+    /// Streams chats, half of them with a key that it repeats after an error.
+    Chat,
+    /// Submits a run and follows it, on whatever ingress answers.
+    Follow,
+    /// As [`Habit::Follow`], with calls of tools.
+    Tools,
+    /// As [`Habit::Follow`], reading a long answer slowly.
+    Slow,
+    /// As [`Habit::Follow`], and cancels the run on the way.
+    Cancel,
+}
+
+/// How many clients there are of each.
+pub const CLIENTS: [(Habit, usize); 5] = [
+    (Habit::Chat, 5),
+    (Habit::Follow, 5),
+    (Habit::Tools, 6),
+    (Habit::Slow, 2),
+    (Habit::Cancel, 2),
+];
+
+impl Load {
+    /// A load on these ingresses.
+    pub fn new(addresses: &[SocketAddr], api_key: &str, recorder: Arc<Recorder>) -> Self {
+        Self {
+            clients: addresses
+                .iter()
+                .map(|address| Client::new(*address, api_key))
+                .collect(),
+            recorder,
+            stop: CancellationToken::new(),
+            give_up: CancellationToken::new(),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    /// One client, until the load ends; its conversation goes on to its end.
+    pub async fn live(self: Arc<Self>, habit: Habit, seed: u64) {
+        let mut guest = Guest {
+            random: StdRng::seed_from_u64(seed),
+            load: Arc::clone(&self),
+        };
+        let living = async {
+            while !self.stop.is_cancelled() {
+                match habit {
+                    Habit::Chat => guest.chat().await,
+                    _ => guest.run(habit).await,
+                }
+            }
+        };
+        self.give_up.run_until_cancelled(living).await;
+    }
+}
+
+/// One client.
+struct Guest {
+    random: StdRng,
+    load: Arc<Load>,
+}
+
+impl Guest {
+    fn prompt(&mut self, habit: Habit) -> Prompt {
+        let id = self.load.next.fetch_add(1, Ordering::Relaxed);
+        let (words, gap_ms, tool_turns) = match habit {
+            Habit::Slow => (400, 0, 0),
+            Habit::Tools => (10, 10, self.random.random_range(1..4)),
+            Habit::Cancel => (60, 30, self.random.random_range(0..2)),
+            Habit::Chat | Habit::Follow => (self.random.random_range(5..50), 20, 0),
+        };
+        Prompt {
+            id,
+            words,
+            gap_ms,
+            tool_turns,
+        }
+    }
+
+    fn server(&mut self) -> Client {
+        let clients = &self.load.clients;
+        clients[self.random.random_range(0..clients.len())].clone()
+    }
+
+    fn note(&self, what: What) {
+        self.load.recorder.note(what);
+    }
+
+    /// Submits a run with a key, again and again until it is accepted; then follows it to its end.
+    async fn run(&mut self, habit: Habit) {
+        let prompt = self.prompt(habit);
+        let key = format!("run-{}", prompt.id);
+        let run = self.submit(&prompt, &key).await;
+        if self.random.random_bool(0.15) {
+            // As a client that has not heard the answer would: another run for the key is a breach,
+            // which the note shows.
+            self.submit(&prompt, &key).await;
+        }
+        if matches!(habit, Habit::Cancel) {
+            let after = self.random.random_range(0..1_500);
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            self.cancel(run).await;
+        }
+        self.follow(run, matches!(habit, Habit::Slow)).await;
+    }
+
+    async fn submit(&mut self, prompt: &Prompt, key: &str) -> RunId {
+        let body = json!({"model": "chaos", "input": prompt.text()});
+        loop {
+            let headers = [("idempotency-key", key)];
+            let server = self.server();
+            let asked = whole(server.send(Method::POST, "/v1/runs", &headers, Some(&body))).await;
+            match asked {
+                Ok((status, answer)) if status.is_success() => {
+                    if let Some(run) = answer["id"].as_str().and_then(|id| id.parse().ok()) {
+                        let (key, expected) = (Some(key.to_owned()), prompt.expected());
+                        self.note(What::Accepted { run, key, expected });
+                        return run;
+                    }
+                    self.refused(status, "no_id");
+                }
+                Ok((status, answer)) => self.refused(status, code_of(&answer)),
+                Err(_) => self.unanswered(),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    fn refused(&self, status: StatusCode, code: &str) {
+        let (status, code) = (status.as_u16(), code.to_owned());
+        self.note(What::Refused { status, code });
+    }
+
+    fn unanswered(&self) {
+        let code = "no_answer".to_owned();
+        self.note(What::Refused { status: 0, code });
+    }
+
+    async fn cancel(&mut self, run: RunId) {
+        let path = format!("/v1/runs/{run}/cancel");
+        loop {
+            match whole(self.server().send(Method::POST, &path, &[], None)).await {
+                Ok((status, _)) if status.is_success() => {
+                    return self.note(What::Cancelled { run });
+                }
+                Ok((status, answer)) => self.refused(status, code_of(&answer)),
+                Err(_) => self.unanswered(),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Follows a run to its end, over as many connections as it takes.
+    async fn follow(&mut self, run: RunId, slowly: bool) {
+        let follower = self.load.next.fetch_add(1, Ordering::Relaxed);
+        let mut after = EventId::ORIGIN;
+        loop {
+            self.note(What::Opened {
+                follower,
+                run,
+                after,
+            });
+            match self.follow_once(follower, run, &mut after, slowly).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        }
+    }
+
+    /// One connection; says whether the run's end was seen.
+    async fn follow_once(
+        &mut self,
+        follower: u64,
+        run: RunId,
+        after: &mut EventId,
+        slowly: bool,
+    ) -> anyhow::Result<bool> {
+        let path = format!("/v1/runs/{run}/events");
+        let cursor = after.to_string();
+        let mut headers = vec![("accept", "text/event-stream")];
+        if *after != EventId::ORIGIN {
+            headers.push(("last-event-id", &cursor));
+        }
+        let server = self.server();
+        let asking = server.send(Method::GET, &path, &headers, None);
+        let mut answer = timeout(HEAD, asking).await??;
+        match answer.status.as_u16() {
+            200 => {}
+            204 => {
+                self.note(What::NoMore { follower });
+                return Ok(true);
+            }
+            status @ (404 | 410) => {
+                let code = code_of(&body(&mut answer).await?).to_owned();
+                self.note(What::Lost {
+                    follower,
+                    status,
+                    code,
+                });
+                return Ok(true);
+            }
+            _ => {
+                let status = answer.status;
+                let said = body(&mut answer).await?;
+                self.refused(status, code_of(&said));
+                bail!("refused");
+            }
+        }
+        let mut decoder = SseDecoder::new(16 << 20);
+        let mut ended = false;
+        // Dropped in the middle now and then, as a client that moves to another network.
+        let mut patience = if self.random.random_bool(0.1) {
+            5
+        } else {
+            u64::MAX
+        };
+        loop {
+            while let Some(frame) = decoder.next_event()? {
+                if &frame.name[..] == b"error" {
+                    let said: Value = serde_json::from_slice(&frame.data)?;
+                    self.refused(StatusCode::OK, code_of(&said));
+                    bail!("an error event");
+                }
+                let Some(id) = frame.id.as_deref() else {
+                    continue;
+                };
+                let id: EventId = std::str::from_utf8(id)?.parse()?;
+                let line = std::str::from_utf8(&frame.data)?.to_owned();
+                self.note(What::Event { follower, line });
+                *after = id;
+                ended |= matches!(
+                    &frame.name[..],
+                    b"run.completed" | b"run.failed" | b"run.cancelled"
+                );
+                patience -= 1;
+                if patience == 0 {
+                    return Ok(ended);
+                }
+                if slowly {
+                    tokio::time::sleep(Duration::from_millis(30)).await;
+                }
+            }
+            // Read on behind the last event: anything that follows it would be a breach.
+            match timeout(SILENCE, answer.next()).await {
+                Ok(Ok(Some(bytes))) => decoder.push(bytes),
+                Ok(Ok(None)) => return Ok(ended),
+                Ok(Err(_)) | Err(_) if ended => return Ok(true),
+                Ok(Err(error)) => return Err(error),
+                Err(silent) => return Err(silent.into()),
+            }
+        }
+    }
+
+    async fn chat(&mut self) {
+        let prompt = self.prompt(Habit::Chat);
+        let key = self
+            .random
+            .random_bool(0.5)
+            .then(|| format!("chat-{}", prompt.id));
+        loop {
+            let done = self.chat_once(&prompt, key.as_deref()).await;
+            // Without a key, asking again would be another run.
+            if key.is_none() || matches!(done, Ok(true)) {
+                return;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// One request; says whether there is no point in repeating it.
+    async fn chat_once(&mut self, prompt: &Prompt, key: Option<&str>) -> anyhow::Result<bool> {
+        let request = json!({
+            "model": "chaos", "stream": true,
+            "messages": [{"role": "user", "content": prompt.text()}],
+        });
+        let headers: Vec<_> = key
+            .map(|key| ("idempotency-key", key))
+            .into_iter()
+            .collect();
+        let server = self.server();
+        let asking = server.send(
+            Method::POST,
+            "/v1/chat/completions",
+            &headers,
+            Some(&request),
+        );
+        let Ok(Ok(mut answer)) = timeout(HEAD, asking).await else {
+            self.unanswered();
+            bail!("no answer");
+        };
+        let run: Option<RunId> = answer
+            .headers
+            .get("x-run-id")
+            .and_then(|run| run.to_str().ok()?.parse().ok());
+        let expected = prompt.expected();
+        if let Some(run) = run {
+            // Named even in an error: then it was accepted before it went wrong.
+            self.note(What::Accepted {
+                run,
+                key: key.map(str::to_owned),
+                expected: expected.clone(),
+            });
+        }
+        if answer.status != StatusCode::OK {
+            let status = answer.status;
+            let said = body(&mut answer).await?;
+            let code = code_of(&said);
+            self.refused(status, code);
+            // The run behind the key has failed: it will not be another one.
+            return Ok(run.is_some() && code.starts_with("upstream"));
+        }
+        let mut text = String::new();
+        let end = read_chat(&mut answer, &mut text)
+            .await
+            .unwrap_or_else(|_| "cut".to_owned());
+        let done = end == "done" || end.starts_with("upstream");
+        self.note(What::Chat {
+            run,
+            expected,
+            text,
+            end,
+        });
+        Ok(done)
+    }
+}
+
+/// Reads a chat to its end, and says which.
+async fn read_chat(answer: &mut Streamed, text: &mut String) -> anyhow::Result<String> {
+    let mut decoder = SseDecoder::new(16 << 20);
+    loop {
+        while let Some(frame) = decoder.next_event()? {
+            if &frame.data[..] == b"[DONE]" {
+                return Ok("done".to_owned());
+            }
+            let chunk: Value = serde_json::from_slice(&frame.data)?;
+            if chunk.get("error").is_some() {
+                return Ok(code_of(&chunk).to_owned());
+            }
+            if let Some(delta) = chunk["choices"][0]["delta"]["content"].as_str() {
+                text.push_str(delta);
+            }
+        }
+        match timeout(SILENCE, answer.next()).await?? {
+            Some(bytes) => decoder.push(bytes),
+            None => bail!("cut"),
+        }
+    }
+}
+
+async fn whole(
+    asking: impl Future<Output = anyhow::Result<Streamed>>,
+) -> anyhow::Result<(StatusCode, Value)> {
+    let mut answer = timeout(HEAD, asking).await.context("no answer")??;
+    Ok((answer.status, body(&mut answer).await?))
+}
+
+async fn body(answer: &mut Streamed) -> anyhow::Result<Value> {
+    let mut body = Vec::new();
+    while let Some(bytes) = timeout(HEAD, answer.next()).await?? {
+        body.extend_from_slice(&bytes);
+    }
+    Ok(serde_json::from_slice(&body).unwrap_or_default())
+}
+
+/// The code of an error, in the shape of either kind of route.
+fn code_of(answer: &Value) -> &str {
+    let code = answer["code"].as_str();
+    code.or_else(|| answer["error"]["code"].as_str())
+        .unwrap_or("?")
+}

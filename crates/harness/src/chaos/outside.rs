@@ -1,0 +1,231 @@
+//! The world around Baton: an upstream whose answer is known from the question, and a server of
+//! tools that notes each call.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, StatusCode, header};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+
+use super::record::Recorder;
+use crate::checker::What;
+
+/// What a client asks for, written into its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prompt {
+    /// Makes its answer unlike every other.
+    pub id: u64,
+    /// How many words are written.
+    pub words: u64,
+    /// How long each takes, in milliseconds.
+    pub gap_ms: u64,
+    /// How many tool turns come first.
+    pub tool_turns: u64,
+}
+
+impl Prompt {
+    /// The message.
+    pub fn text(&self) -> String {
+        format!(
+            "chaos {} {} {} {}",
+            self.id, self.words, self.gap_ms, self.tool_turns
+        )
+    }
+
+    /// Reads a message.
+    pub fn read(text: &str) -> Option<Self> {
+        let mut numbers = text.strip_prefix("chaos ")?.split(' ').map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        Some(Self {
+            id: next()?,
+            words: next()?,
+            gap_ms: next()?,
+            tool_turns: next()?,
+        })
+    }
+
+    /// What is written before the tools of a turn are called.
+    fn preamble(&self, turn: u64) -> String {
+        format!("Schritt {turn} für {}. ", self.id)
+    }
+
+    fn word(&self, index: u64) -> String {
+        format!("{}·{index} ", self.id)
+    }
+
+    /// All that is written in answer, over all turns.
+    pub fn expected(&self) -> String {
+        let mut text: String = (0..self.tool_turns)
+            .map(|turn| self.preamble(turn))
+            .collect();
+        for index in 0..self.words {
+            text.push_str(&self.word(index));
+        }
+        text
+    }
+}
+
+/// The upstream and the tools, in this process.
+#[derive(Debug)]
+pub struct Outside {
+    /// Where both are served: the model below `/v1`, the tools below `/tools`.
+    pub address: SocketAddr,
+}
+
+/// The tools: their name, and whether repeating a call does no harm.
+pub const TOOLS: [(&str, bool); 2] = [("tally", true), ("strike", false)];
+
+impl Outside {
+    /// Begins to serve, for as long as the runtime lives.
+    pub async fn start(recorder: Arc<Recorder>) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let router = Router::new()
+            .route("/v1/chat/completions", post(complete))
+            .route("/tools/{tool}", post(call_tool))
+            .with_state(recorder);
+        TaskTracker::new().spawn(async move { axum::serve(listener, router).await });
+        Ok(Self { address })
+    }
+
+    /// The configuration file that names the tools.
+    pub fn config(&self) -> String {
+        let mut config = String::new();
+        for (name, idempotent) in TOOLS {
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                config,
+                "[[tools.http]]\nname = \"{name}\"\ndescription = \"Counts\"\n\
+                 url = \"http://{}/tools/{name}\"\nidempotent = {idempotent}\ntimeout = \"5s\"\n",
+                self.address
+            );
+        }
+        config
+    }
+}
+
+async fn call_tool(
+    State(recorder): State<Arc<Recorder>>,
+    Path(tool): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let key = headers.get("idempotency-key");
+    let Some(key) = key.and_then(|key| key.to_str().ok()) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let idempotent = TOOLS.contains(&(tool.as_str(), true));
+    recorder.note(What::Tool {
+        key: key.to_owned(),
+        tool,
+        idempotent,
+    });
+    // Long enough that a worker may die meanwhile.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    "counted".into_response()
+}
+
+async fn complete(Json(request): Json<Value>) -> Response {
+    let messages = request["messages"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
+    let asked = messages
+        .iter()
+        .rfind(|message| message["role"] == "user")
+        .and_then(|message| Prompt::read(message["content"].as_str()?));
+    let Some(prompt) = asked else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    // Each assistant message so far is a turn that called tools.
+    let turn = messages
+        .iter()
+        .filter(|message| message["role"] == "assistant")
+        .count();
+    let frames = frames(&prompt, turn as u64);
+    let gap = Duration::from_millis(prompt.gap_ms);
+    let body = stream::unfold(frames.into_iter(), move |mut frames| async move {
+        let frame = frames.next()?;
+        tokio::time::sleep(gap).await;
+        Some((
+            Ok::<_, std::convert::Infallible>(Bytes::from(frame)),
+            frames,
+        ))
+    });
+    let kind = [(header::CONTENT_TYPE, "text/event-stream")];
+    (kind, Body::from_stream(body)).into_response()
+}
+
+/// One turn as the upstream's frames.
+fn frames(prompt: &Prompt, turn: u64) -> Vec<String> {
+    let chunk = |delta: Value, finish: Option<&str>| {
+        let chunk = json!({
+            "id": "chatcmpl-chaos", "object": "chat.completion.chunk", "created": 1,
+            "model": "chaos", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+        });
+        format!("data: {chunk}\n\n")
+    };
+    let text = |text: String| chunk(json!({"content": text}), None);
+    let mut frames = vec![chunk(json!({"role": "assistant", "content": ""}), None)];
+    let finish = if turn < prompt.tool_turns {
+        frames.push(text(prompt.preamble(turn)));
+        for (index, (name, _)) in TOOLS.iter().enumerate() {
+            let call = json!({"tool_calls": [{
+                "index": index, "id": format!("call_{turn}_{name}"), "type": "function",
+                "function": {"name": name, "arguments": "{}"},
+            }]});
+            frames.push(chunk(call, None));
+        }
+        "tool_calls"
+    } else {
+        frames.extend((0..prompt.words).map(|index| text(prompt.word(index))));
+        "stop"
+    };
+    frames.push(chunk(json!({}), Some(finish)));
+    let usage = json!({
+        "id": "chatcmpl-chaos", "object": "chat.completion.chunk", "created": 1, "model": "chaos",
+        "choices": [],
+        "usage": {"prompt_tokens": 5, "completion_tokens": prompt.words, "total_tokens": prompt.words + 5},
+    });
+    frames.push(format!("data: {usage}\n\ndata: [DONE]\n\n"));
+    frames
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_is_what_the_question_promises() {
+        let prompt = Prompt {
+            id: 7,
+            words: 3,
+            gap_ms: 1,
+            tool_turns: 2,
+        };
+        assert_eq!(Prompt::read(&prompt.text()), Some(prompt));
+        let mut written = String::new();
+        for turn in 0..3 {
+            for frame in frames(&prompt, turn) {
+                for line in frame.lines().filter_map(|line| line.strip_prefix("data: ")) {
+                    let chunk: Value = serde_json::from_str(line).unwrap_or_default();
+                    written.push_str(
+                        chunk["choices"][0]["delta"]["content"]
+                            .as_str()
+                            .unwrap_or(""),
+                    );
+                }
+            }
+        }
+        assert_eq!(written, prompt.expected());
+    }
+}

@@ -1,0 +1,224 @@
+//! What is judged: records of clients, faults and tools in the order of their times, and what the
+//! ledger and the event log held when all was quiet.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+
+use anyhow::Context as _;
+use baton_protocol::{Event, EventId, RunId, RunStatus};
+use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Something that happened.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum What {
+    /// Something was broken on purpose.
+    Fault {
+        /// Its kind, such as `worker kill`.
+        kind: String,
+        /// What was hit, and how.
+        target: String,
+    },
+    /// A client was told that its run is accepted.
+    Accepted {
+        /// The run.
+        run: RunId,
+        /// The `Idempotency-Key`, if the client sent one.
+        key: Option<String>,
+        /// The text that the model writes in answer, over all turns.
+        expected: String,
+    },
+    /// A client was refused.
+    Refused {
+        /// The HTTP status; 0 if there was no answer.
+        status: u16,
+        /// The error's code.
+        code: String,
+    },
+    /// A client asked for a cancel, and was told that it is on its way or done.
+    Cancelled {
+        /// The run.
+        run: RunId,
+    },
+    /// A follower began to follow, or went on.
+    Opened {
+        /// Who; the same over all its connections.
+        follower: u64,
+        /// What it follows.
+        run: RunId,
+        /// Its cursor.
+        after: EventId,
+    },
+    /// A follower was sent an event.
+    Event {
+        /// Who.
+        follower: u64,
+        /// The event, as sent.
+        line: String,
+    },
+    /// A follower was told that it has seen the last event.
+    NoMore {
+        /// Who.
+        follower: u64,
+    },
+    /// A follower was told that its run or its cursor is unknown.
+    Lost {
+        /// Who.
+        follower: u64,
+        /// What it was told.
+        status: u16,
+        /// The error's code.
+        code: String,
+    },
+    /// A chat's answer ended.
+    Chat {
+        /// The run, if the client was told.
+        run: Option<RunId>,
+        /// What the model writes in answer.
+        expected: String,
+        /// What the client saw.
+        text: String,
+        /// `done`, `cut`, or the code of the error that ended it.
+        end: String,
+    },
+    /// A tool was asked to do something.
+    Tool {
+        /// The `Idempotency-Key`.
+        key: String,
+        /// The tool.
+        tool: String,
+        /// Whether it says that repeating it does no harm.
+        idempotent: bool,
+    },
+}
+
+/// A run as the ledger has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LedgerRun {
+    /// Its id.
+    pub id: RunId,
+    /// Where it stands.
+    pub status: RunStatus,
+    /// The newest attempt.
+    pub attempt: u32,
+    /// The id of its last recorded event.
+    pub last_event_id: EventId,
+    /// Its messages.
+    #[serde(default)]
+    pub output: Vec<Value>,
+    /// Why it failed.
+    #[serde(default)]
+    pub error: Option<Value>,
+    /// Its steps.
+    #[serde(default)]
+    pub steps: Vec<Step>,
+}
+
+/// A step as the ledger has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Step {
+    /// Its place.
+    #[serde(rename = "step")]
+    pub place: u32,
+    /// Who recorded it.
+    pub attempt: u32,
+    /// When its result was recorded.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// A call's own part.
+    #[serde(flatten)]
+    pub call: Call,
+}
+
+/// What a step is; a turn says nothing more here.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Call {
+    /// A model turn.
+    Turn,
+    /// A call of a tool of the server's.
+    Call {
+        /// The tool.
+        name: String,
+        /// Whether it did what it was asked.
+        ok: Option<bool>,
+    },
+}
+
+impl LedgerRun {
+    /// The text of all its assistant messages.
+    pub fn text(&self) -> String {
+        let assistant = |message: &&Value| message["role"] == "assistant";
+        let messages = self.output.iter().filter(assistant);
+        messages
+            .filter_map(|message| message["content"].as_str())
+            .collect()
+    }
+}
+
+/// A run's log as the stream has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunLog {
+    /// The run.
+    pub run: RunId,
+    /// Its events, a line of JSON each, in the stream's order.
+    pub lines: Vec<String>,
+}
+
+impl RunLog {
+    /// The events, read.
+    pub fn events(&self) -> Result<Vec<Event>, baton_protocol::event::EventError> {
+        let lines = self.lines.iter();
+        lines.map(|line| Event::decode(line.as_bytes())).collect()
+    }
+}
+
+/// All that is judged.
+#[derive(Debug, Default)]
+pub struct History {
+    /// What happened, in order.
+    pub records: Vec<Record>,
+    /// Every run of the ledger.
+    pub runs: Vec<LedgerRun>,
+    /// Every run's log.
+    pub logs: Vec<RunLog>,
+}
+
+impl History {
+    /// The name of the file of records.
+    pub const RECORDS: &str = "history.jsonl";
+    /// The name of the file of the ledger's runs.
+    pub const RUNS: &str = "ledger.jsonl";
+    /// The name of the file of the stream's logs.
+    pub const LOGS: &str = "events.jsonl";
+
+    /// Reads what was written to a folder.
+    pub fn read(folder: &Path) -> anyhow::Result<Self> {
+        Ok(Self {
+            records: read_lines(&folder.join(Self::RECORDS))?,
+            runs: read_lines(&folder.join(Self::RUNS))?,
+            logs: read_lines(&folder.join(Self::LOGS))?,
+        })
+    }
+}
+
+fn read_lines<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Vec<T>> {
+    let file = File::open(path).with_context(|| format!("{} is missing", path.display()))?;
+    let lines = BufReader::new(file).lines();
+    let parsed = lines.map(|line| Ok(serde_json::from_str(&line?)?));
+    let parsed: anyhow::Result<_> = parsed.collect();
+    parsed.with_context(|| format!("{} cannot be read", path.display()))
+}

@@ -1,0 +1,145 @@
+//! The ledger and the tools: every accepted run ends, one key is one run, steps are dense, what
+//! was recorded is not made again (I1, I2, I7, I8, I9, I11).
+
+use std::collections::{HashMap, HashSet};
+
+use baton_protocol::{RunId, RunStatus};
+
+use super::Judgement;
+use super::history::{Call, History, LedgerRun, What};
+
+pub(super) fn judge(history: &History, judgement: &mut Judgement) {
+    let runs: HashMap<_, _> = history.runs.iter().map(|run| (run.id, run)).collect();
+    let mut keys: HashMap<&str, RunId> = HashMap::new();
+    let mut expected: HashMap<RunId, &str> = HashMap::new();
+    let mut executions: HashMap<&str, Vec<(u64, bool)>> = HashMap::new();
+    let mut accepted = HashSet::new();
+    for record in &history.records {
+        match &record.what {
+            What::Fault { kind, .. } => *judgement.faults.entry(kind.clone()).or_default() += 1,
+            What::Refused { status, code } => {
+                let name = format!("{status} {code}");
+                *judgement.refused.entry(name).or_default() += 1;
+            }
+            What::Accepted {
+                run,
+                key,
+                expected: text,
+            } => {
+                accepted.insert(*run);
+                expected.insert(*run, text);
+                if let Some(key) = key
+                    && let Some(other) = keys.insert(key, *run)
+                    && other != *run
+                {
+                    let what = format!("its key {key} was also given run {other}");
+                    judgement.accuse("I2", Some(*run), what);
+                }
+            }
+            What::Tool {
+                key, idempotent, ..
+            } => {
+                judgement.tool_calls += 1;
+                executions
+                    .entry(key)
+                    .or_default()
+                    .push((record.at, *idempotent));
+            }
+            _ => {}
+        }
+    }
+    judgement.accepted = accepted.len();
+    for run in accepted {
+        if !runs.contains_key(&run) {
+            judgement.accuse("I1", Some(run), "accepted, and not in the ledger");
+        }
+    }
+    for run in &history.runs {
+        judge_run(run, expected.get(&run.id).copied(), judgement);
+        judge_tools(run, &executions, judgement);
+    }
+}
+
+fn judge_run(run: &LedgerRun, expected: Option<&str>, judgement: &mut Judgement) {
+    let outcome = match (run.status, &run.error) {
+        (RunStatus::Failed, Some(error)) => {
+            format!("failed {}", error["code"].as_str().unwrap_or("?"))
+        }
+        (status, _) => status.to_string(),
+    };
+    *judgement.outcomes.entry(outcome).or_default() += 1;
+    if !run.status.is_terminal() {
+        judgement.accuse("I1", Some(run.id), format!("still {}", run.status));
+    }
+    if run.attempt > 1 {
+        judgement.handed_on += 1;
+    }
+    let numbers: Vec<_> = run.steps.iter().map(|step| step.place).collect();
+    if numbers.iter().zip(1..).any(|(have, want)| *have != want) {
+        judgement.accuse("I8", Some(run.id), format!("its steps are {numbers:?}"));
+    }
+    let mut newest = 0;
+    for step in &run.steps {
+        let turn = matches!(step.call, Call::Turn);
+        if step.attempt > run.attempt || (turn && step.attempt < newest) {
+            let what = format!("step {} is of attempt {}", step.place, step.attempt);
+            judgement.accuse("I9", Some(run.id), what);
+        }
+        if turn {
+            newest = step.attempt;
+        }
+        if run.status == RunStatus::Completed && step.finished_at.is_none() {
+            let what = format!("completed with step {} unfinished", step.place);
+            judgement.accuse("I8", Some(run.id), what);
+        }
+    }
+    if run.status == RunStatus::Completed
+        && let Some(expected) = expected
+        && run.text() != expected
+    {
+        let what = format!("stored {:?}, not {expected:?}", run.text());
+        judgement.accuse("I11", Some(run.id), what);
+    }
+}
+
+fn judge_tools(
+    run: &LedgerRun,
+    executions: &HashMap<&str, Vec<(u64, bool)>>,
+    judgement: &mut Judgement,
+) {
+    for step in &run.steps {
+        let Call::Call { name, ok } = &step.call else {
+            continue;
+        };
+        let key = format!("{}-{}", run.id, step.place);
+        let made = executions.get(&*key).map_or(&[][..], Vec::as_slice);
+        if *ok == Some(true) && made.is_empty() {
+            let what = format!(
+                "{name} of step {} has a result and was never asked",
+                step.place
+            );
+            judgement.accuse("I7", Some(run.id), what);
+        }
+        if made.len() > 1 && made.iter().any(|(_, idempotent)| !idempotent) {
+            let what = format!(
+                "{name} of step {} was made {} times",
+                step.place,
+                made.len()
+            );
+            judgement.accuse("I7", Some(run.id), what);
+        }
+        let recorded = step
+            .finished_at
+            .and_then(|at| u64::try_from(at.timestamp_millis()).ok());
+        if let Some(recorded) = recorded
+            && let Some((again, _)) = made.iter().find(|(at, _)| *at > recorded)
+        {
+            let late = again - recorded;
+            let what = format!(
+                "{name} of step {} was made again {late} ms after its result was recorded",
+                step.place
+            );
+            judgement.accuse("I7", Some(run.id), what);
+        }
+    }
+}

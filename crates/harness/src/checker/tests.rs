@@ -1,0 +1,329 @@
+//! One good history, and for each rule a breach that turns it red.
+
+use baton_protocol::event::{AttemptReset, RunCompleted, RunStarted, Text};
+use baton_protocol::{Event, EventData, EventId, FinishReason, RunId, RunStatus, Usage};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::json;
+
+use super::*;
+
+const BEFORE: u64 = 1_000;
+const RECORDED: i64 = 2_000;
+
+fn run_id() -> RunId {
+    "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap()
+}
+
+fn event(id: EventId, prev: EventId, data: EventData) -> Event {
+    Event {
+        id,
+        prev,
+        run_id: run_id(),
+        step: 1,
+        at: DateTime::<Utc>::UNIX_EPOCH,
+        data,
+    }
+}
+
+fn line(event: &Event) -> String {
+    let mut line = Vec::new();
+    event.encode_into(&mut line);
+    String::from_utf8(line).unwrap().trim_end().to_owned()
+}
+
+fn text(text: &str) -> EventData {
+    let text = text.to_owned();
+    EventData::TextDelta(Text { text })
+}
+
+fn completed() -> EventData {
+    EventData::RunCompleted(RunCompleted {
+        finish_reason: FinishReason::Stop,
+        usage: Usage::default(),
+    })
+}
+
+fn reset(resume_after: EventId) -> EventData {
+    EventData::AttemptReset(AttemptReset {
+        resume_after,
+        continues: false,
+    })
+}
+
+/// Two attempts: the first shows `lo` and dies, the second shows `hello`.
+fn events() -> Vec<Event> {
+    let id = EventId::new;
+    let started = EventData::RunStarted(RunStarted {
+        model: "m".into(),
+        agent: "a".into(),
+    });
+    vec![
+        event(id(1, 1), EventId::ORIGIN, started),
+        event(id(1, 2), id(1, 1), text("lo")),
+        event(id(2, 1), id(1, 2), reset(id(1, 1))),
+        event(id(2, 2), id(2, 1), text("hel")),
+        event(id(2, 3), id(2, 2), text("lo")),
+        event(id(2, 4), id(2, 3), completed()),
+    ]
+}
+
+fn step(place: u32, call: Call) -> Step {
+    let at = DateTime::<Utc>::UNIX_EPOCH + TimeDelta::milliseconds(RECORDED);
+    Step {
+        place,
+        attempt: 2,
+        finished_at: Some(at),
+        call,
+    }
+}
+
+fn tool(at: u64, idempotent: bool) -> Record {
+    let key = format!("{}-2", run_id());
+    let tool = "count".to_owned();
+    let what = What::Tool {
+        key,
+        tool,
+        idempotent,
+    };
+    Record { at, what }
+}
+
+fn note(history: &mut History, what: What) {
+    history.records.push(Record { at: BEFORE, what });
+}
+
+fn show(history: &mut History, follower: u64, events: &[Event]) {
+    let (run, after) = (run_id(), EventId::ORIGIN);
+    note(
+        history,
+        What::Opened {
+            follower,
+            run,
+            after,
+        },
+    );
+    for event in events {
+        let line = line(event);
+        note(history, What::Event { follower, line });
+    }
+}
+
+fn accepted(run: RunId) -> What {
+    What::Accepted {
+        run,
+        key: Some("k".to_owned()),
+        expected: "hello".to_owned(),
+    }
+}
+
+fn good() -> History {
+    let mut history = History {
+        records: vec![tool(BEFORE, true), tool(BEFORE + 1, true)],
+        runs: vec![LedgerRun {
+            id: run_id(),
+            status: RunStatus::Completed,
+            attempt: 2,
+            last_event_id: EventId::new(2, 4),
+            output: vec![json!({"role": "assistant", "content": "hello"})],
+            error: None,
+            steps: vec![
+                step(1, Call::Turn),
+                step(
+                    2,
+                    Call::Call {
+                        name: "count".into(),
+                        ok: Some(true),
+                    },
+                ),
+                step(3, Call::Turn),
+            ],
+        }],
+        logs: vec![RunLog {
+            run: run_id(),
+            lines: events().iter().map(line).collect(),
+        }],
+    };
+    note(&mut history, accepted(run_id()));
+    show(&mut history, 1, &events());
+    note(&mut history, chat("hello", "done"));
+    history
+}
+
+fn chat(text: &str, end: &str) -> What {
+    What::Chat {
+        run: Some(run_id()),
+        expected: "hello".to_owned(),
+        text: text.to_owned(),
+        end: end.to_owned(),
+    }
+}
+
+/// The invariants that the history breaks.
+fn broken(history: &History) -> Vec<&'static str> {
+    let mut broken: Vec<_> = judge(history)
+        .violations
+        .iter()
+        .map(|violation| violation.invariant)
+        .collect();
+    broken.sort_unstable();
+    broken.dedup();
+    broken
+}
+
+fn after(breach: impl FnOnce(&mut History)) -> Vec<&'static str> {
+    let mut history = good();
+    breach(&mut history);
+    broken(&history)
+}
+
+fn logged(events: &[Event]) -> Vec<&'static str> {
+    after(|history| history.logs[0].lines = events.iter().map(line).collect())
+}
+
+/// What a second follower that was shown these would prove.
+fn shown(events: &[Event]) -> Vec<&'static str> {
+    after(|history| show(history, 2, events))
+}
+
+#[test]
+fn a_good_history_is_clean_and_its_figures_are_right() {
+    let judgement = judge(&good());
+    assert_eq!(judgement.violations, []);
+    assert_eq!((judgement.accepted, judgement.completed()), (1, 1));
+    assert_eq!((judgement.tool_calls, judgement.events), (2, 6));
+    assert_eq!(judgement.handed_on, 1);
+}
+
+#[test]
+fn an_accepted_run_that_is_gone_or_open_breaks_i1() {
+    assert!(after(|history| history.runs.clear()).contains(&"I1"));
+    let open = after(|history| {
+        history.runs[0].status = RunStatus::Running;
+        history.logs[0].lines.pop();
+    });
+    assert_eq!(open, ["I1"]);
+    let unknown = |history: &mut History| {
+        let (follower, status, code) = (1, 404, "not_found".to_owned());
+        note(
+            history,
+            What::Lost {
+                follower,
+                status,
+                code,
+            },
+        );
+    };
+    assert_eq!(after(unknown), ["I1"]);
+}
+
+#[test]
+fn a_follower_that_never_sees_the_end_breaks_i1() {
+    assert_eq!(shown(&events()[..5]), ["I1"]);
+}
+
+#[test]
+fn a_key_with_two_runs_breaks_i2() {
+    let mut other = good().runs.remove(0);
+    other.id = "01890a5d-ac96-774b-bcce-b302099a8058".parse().unwrap();
+    other.status = RunStatus::Queued;
+    let twice = after(|history| {
+        note(history, accepted(other.id));
+        history.runs.push(other);
+    });
+    assert!(twice.contains(&"I2"), "{twice:?}");
+}
+
+#[test]
+fn a_log_without_its_one_end_breaks_i4() {
+    assert!(logged(&events()[..5]).contains(&"I4"));
+    let mut twice = events();
+    let last = EventId::new(2, 4);
+    twice.push(event(last.next(), last, completed()));
+    assert!(logged(&twice).contains(&"I4"));
+    let mut further = events();
+    further.push(event(last.next(), last, text("!")));
+    assert!(logged(&further).contains(&"I4"));
+    assert_eq!(after(|history| history.logs.clear()), ["I4"]);
+    let failed = after(|history| history.runs[0].status = RunStatus::Failed);
+    assert_eq!(failed, ["I4"]);
+}
+
+#[test]
+fn a_tool_call_that_is_made_again_breaks_i7() {
+    let late = after(|history| history.records.push(tool(2_001, true)));
+    assert_eq!(late, ["I7"]);
+    let twice = after(|history| {
+        history.records.insert(0, tool(BEFORE, false));
+    });
+    assert_eq!(twice, ["I7"]);
+    let never = after(|history| drop(history.records.drain(..2)));
+    assert_eq!(never, ["I7"]);
+}
+
+#[test]
+fn a_missing_step_breaks_i8_and_a_step_of_an_older_attempt_i9() {
+    assert_eq!(
+        after(|history| drop(history.runs[0].steps.remove(0))),
+        ["I8"]
+    );
+    let unfinished = after(|history| history.runs[0].steps[2].finished_at = None);
+    assert_eq!(unfinished, ["I8"]);
+    let older = after(|history| history.runs[0].steps[2].attempt = 1);
+    assert_eq!(older, ["I9"]);
+}
+
+#[test]
+fn an_attempt_without_reset_breaks_i9_and_a_replaced_worker_i10() {
+    let mut unset = events();
+    unset[2].data = text("");
+    assert!(logged(&unset).contains(&"I9"));
+    let mut zombie = events();
+    let (late, end) = (EventId::new(1, 3), EventId::new(2, 4));
+    zombie.insert(5, event(late, EventId::new(2, 3), text("zombie")));
+    zombie[6] = event(end, late, completed());
+    assert!(logged(&zombie).contains(&"I10"));
+    assert!(shown(&zombie).contains(&"I10"));
+}
+
+#[test]
+fn a_text_that_is_not_the_stored_one_breaks_i11() {
+    let mut other = events();
+    other[4].data = text("p");
+    assert_eq!(logged(&other), ["I11"]);
+    assert_eq!(shown(&other), ["I11"]);
+    let message = json!({"role": "assistant", "content": "hel"});
+    let cut = after(|history| history.runs[0].output = vec![message]);
+    assert_eq!(cut, ["I11"]);
+    assert_eq!(after(|history| note(history, chat("hel", "done"))), ["I11"]);
+    assert_eq!(after(|history| note(history, chat("lo", "cut"))), ["I11"]);
+    assert!(after(|history| note(history, chat("hel", "cut"))).is_empty());
+}
+
+#[test]
+fn a_follower_that_misses_or_repeats_an_event_breaks_i13() {
+    let mut missing = events();
+    missing.remove(3);
+    assert!(shown(&missing).contains(&"I13"));
+    let mut twice = events();
+    twice.insert(4, twice[3].clone());
+    assert!(shown(&twice).contains(&"I13"));
+    let (follower, status, code) = (1, 410, "cursor_unknown".to_owned());
+    let lost = What::Lost {
+        follower,
+        status,
+        code,
+    };
+    assert_eq!(after(|history| note(history, lost)), ["I13"]);
+    let early = after(|history| {
+        show(history, 2, &events()[..3]);
+        note(history, What::NoMore { follower: 2 });
+    });
+    assert_eq!(early, ["I13"]);
+}
+
+#[test]
+fn what_a_reset_withdraws_may_be_missed() {
+    let mut moved = events();
+    moved.remove(1);
+    assert!(shown(&moved).is_empty());
+}
