@@ -343,9 +343,32 @@ impl Appending {
         }
         // A smaller attempt's straggler, or the log was restored from an older copy.
         self.position = tip.seq;
+        self.chain_behind(last);
         Ok(None)
     }
+
+    /// A straggler stands where nothing was seen before: it is the predecessor then. What is
+    /// *missing* is not bridged; readers are to notice the gap.
+    fn chain_behind(&mut self, last: EventId) {
+        let Some(first) = Event::lines(&self.payload).next() else {
+            return;
+        };
+        let Ok(mut event) = Event::decode(first) else {
+            return;
+        };
+        if event.prev < last {
+            event.prev = last;
+            let rest = &self.payload[first.len() + 1..];
+            let mut payload = Vec::with_capacity(self.payload.len() + 16);
+            event.encode_into(&mut payload);
+            payload.extend_from_slice(rest);
+            self.payload = payload.into();
+        }
+    }
 }
+
+#[cfg(test)]
+mod broker_tests;
 
 #[cfg(test)]
 mod tests {

@@ -246,7 +246,7 @@ impl ScriptedModel {
             Ok(Ok(counts)) => *counts,
             // The sender is in `self`: it is there while we wait.
             Ok(Err(_)) => self.counts(),
-            Err(_) => panic!("waited in vain: {:?}", self.counts()),
+            Err(_elapsed) => panic!("waited in vain: {:?}", self.counts()),
         }
     }
 

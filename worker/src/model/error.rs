@@ -109,6 +109,7 @@ impl ModelError {
             Self::TimedOut(_) => "upstream_timeout",
             Self::RateLimited { .. } => "upstream_rate_limited",
             Self::Unauthorized { .. } => "upstream_unauthorized",
+            Self::Rejected { status, .. } if status.as_u16() == 404 => "model_not_found",
             Self::Rejected { .. } => "upstream_rejected",
             Self::Failed { .. } | Self::Reported(_) => "upstream_error",
             Self::Cut { .. } => "upstream_cut",
@@ -118,7 +119,8 @@ impl ModelError {
     }
 
     /// Every code, for metrics that begin at 0.
-    pub const CODES: [&'static str; 9] = [
+    pub const CODES: [&'static str; 10] = [
+        "model_not_found",
         "upstream_unreachable",
         "upstream_timeout",
         "upstream_rate_limited",

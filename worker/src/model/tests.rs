@@ -146,7 +146,7 @@ async fn what_cannot_succeed_is_asked_once() {
         (Reply::status(401), "upstream_unauthorized"),
         (
             Reply::status(404).body("not even JSON"),
-            "upstream_rejected",
+            "model_not_found",
         ),
         (Reply::status(429).body(quota), "upstream_rate_limited"),
         (
@@ -415,4 +415,13 @@ async fn the_upstreams_models_are_listed() {
         .await
         .unwrap();
     assert!(models.data.iter().any(|model| model.id == "tokens-20"));
+}
+
+/// All that came in one piece with the break is shown before the break is told.
+#[tokio::test]
+async fn text_that_arrives_with_the_break_is_not_lost() {
+    let (_upstream, config) = upstream(Script::always(Reply::text("half an answer").cut())).await;
+    let (shown, result) = turn(config).await;
+    assert_eq!(shown, "half an answer");
+    assert_eq!(code(result), "upstream_cut");
 }

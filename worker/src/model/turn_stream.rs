@@ -65,6 +65,8 @@ pub struct TurnStream {
     accumulator: ChatAccumulator,
     /// Read, and not yet handed out.
     deltas: Vec<Delta>,
+    /// What broke behind them: told once they have been.
+    failed: Option<ModelError>,
     deadlines: Deadlines,
     last_read: Option<Instant>,
     quote: Arc<Quote>,
@@ -85,6 +87,7 @@ impl TurnStream {
             decoder,
             accumulator,
             deltas: Vec::new(),
+            failed: None,
             deadlines,
             last_read: None,
             quote,
@@ -104,17 +107,20 @@ impl TurnStream {
     }
 
     /// What has arrived since the last batch, waiting for it if need be; nothing once the answer
-    /// has ended. Cancel-safe: what was read is handed out by the next call, and waiting goes on
+    /// has ended. An answer that breaks is handed out as far as it came, then the error. Cancel-safe: what was read is handed out by the next call, and waiting goes on
     /// against the same deadline.
     pub async fn next_batch(&mut self) -> Result<Option<Vec<Delta>>, ModelError> {
         loop {
             if !self.deltas.is_empty() {
                 return Ok(Some(std::mem::take(&mut self.deltas)));
             }
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
             if self.response.is_none() {
                 return Ok(None);
             }
-            self.read().await?;
+            self.failed = self.read().await.err();
         }
     }
 

@@ -1,0 +1,180 @@
+//! Two attempts at one run's log, on a real broker.
+
+use baton_devstack::NatsServer;
+use baton_devstack::test_support::test_nats;
+use baton_nats::{BusOptions, StreamOptions, provision};
+use baton_protocol::{ClaimToken, RunId, TenantId};
+use baton_service::SystemClock;
+
+use super::*;
+
+struct Log {
+    bus: Bus,
+    tenant: TenantId,
+    run: RunId,
+    _server: NatsServer,
+}
+
+impl Log {
+    async fn new() -> Self {
+        let server = test_nats().await.unwrap();
+        let bus = Bus::connect(BusOptions::new(server.url(), "test"))
+            .await
+            .unwrap();
+        provision(&bus, &StreamOptions::default()).await.unwrap();
+        let now = SystemClock.now();
+        Self {
+            bus,
+            tenant: TenantId::new(now),
+            run: RunId::new(now),
+            _server: server,
+        }
+    }
+
+    async fn attempt(&self, attempt: u32, resume_after: EventId) -> EventPublisher {
+        let fence = Fence {
+            tenant: self.tenant,
+            run: self.run,
+            attempt,
+            token: ClaimToken::from_random(attempt.into()),
+        };
+        let clock = SystemClock::shared();
+        let begun = EventPublisher::begin(self.bus.clone(), clock, fence, resume_after).await;
+        begun.unwrap().0
+    }
+
+    async fn events(&self) -> Vec<Event> {
+        let stored = self
+            .bus
+            .read_events(self.tenant, self.run, StreamSeq::NONE, 100)
+            .await
+            .unwrap();
+        stored
+            .iter()
+            .flat_map(|message| Event::lines(&message.payload))
+            .map(|line| Event::decode(line).unwrap())
+            .collect()
+    }
+}
+
+fn text(text: &str) -> EventData {
+    EventData::TextDelta(Text { text: text.into() })
+}
+
+fn kinds(events: &[Event]) -> Vec<(u64, &str)> {
+    for pair in events.windows(2) {
+        assert_eq!(pair[1].prev, pair[0].id, "each names its predecessor");
+    }
+    events
+        .iter()
+        .map(|event| (u64::from(event.id.attempt()), event.data.kind()))
+        .collect()
+}
+
+/// Guards the append's compare-and-set: a worker that believes in its attempt, although another has
+/// begun to write, is refused, and nothing of it is stored.
+#[tokio::test]
+async fn a_replaced_attempt_is_refused_by_the_log_and_leaves_nothing() {
+    let log = Log::new().await;
+    let mut old = log.attempt(1, EventId::ORIGIN).await;
+    old.push(1, text("shown"));
+    old.settle().await.unwrap();
+    let mut new = log.attempt(2, EventId::ORIGIN).await;
+    new.settle().await.unwrap();
+
+    old.push(1, text("too late"));
+    let refused = old.settle().await.unwrap_err();
+
+    assert!(matches!(refused, PublishEventsError::Replaced), "{refused}");
+    new.push(1, text("anew"));
+    new.settle().await.unwrap();
+    assert_eq!(
+        kinds(&log.events().await),
+        [(1, "text.delta"), (2, "attempt.reset"), (2, "text.delta")]
+    );
+}
+
+/// Guards the adoption of the tip: an attempt that was replaced before it wrote anything does not
+/// take over the log of the one that replaced it.
+#[tokio::test]
+async fn an_attempt_that_was_overtaken_before_its_first_event_is_refused() {
+    let log = Log::new().await;
+    let mut first = log.attempt(1, EventId::ORIGIN).await;
+    first.push(1, text("shown"));
+    first.settle().await.unwrap();
+    let mut second = log.attempt(2, EventId::ORIGIN).await;
+    let mut third = log.attempt(3, EventId::ORIGIN).await;
+    third.settle().await.unwrap();
+
+    let refused = second.settle().await.unwrap_err();
+
+    assert!(matches!(refused, PublishEventsError::Replaced), "{refused}");
+    assert_eq!(
+        kinds(&log.events().await),
+        [(1, "text.delta"), (3, "attempt.reset")]
+    );
+}
+
+/// Guards the look behind a refusal: what the attempt before wrote at the last moment is withdrawn
+/// by the reset that follows it, and the chain has no gap.
+#[tokio::test]
+async fn a_straggler_lands_before_the_reset_and_is_withdrawn() {
+    let log = Log::new().await;
+    let mut old = log.attempt(1, EventId::ORIGIN).await;
+    old.push(1, text("committed"));
+    old.settle().await.unwrap();
+    let committed = old.last_id();
+    let mut new = log.attempt(2, committed).await;
+    new.push(2, text("anew"));
+
+    old.push(2, text("straggler"));
+    old.settle().await.unwrap();
+    new.settle().await.unwrap();
+
+    let events = log.events().await;
+    assert_eq!(
+        kinds(&events),
+        [
+            (1, "text.delta"),
+            (1, "text.delta"),
+            (2, "attempt.reset"),
+            (2, "text.delta")
+        ]
+    );
+    let EventData::AttemptReset(reset) = &events[2].data else {
+        panic!("{:?}", events[2]);
+    };
+    assert_eq!((reset.resume_after, reset.continues), (committed, false));
+}
+
+/// Guards the frozen bytes: an append whose answer was lost is repeated and stored once.
+#[tokio::test]
+async fn an_append_that_was_stored_without_an_answer_is_not_stored_again() {
+    let log = Log::new().await;
+    let mut publisher = log.attempt(1, EventId::ORIGIN).await;
+    publisher.push(1, text("once"));
+    let appending = |payload: &Bytes| Appending {
+        bus: log.bus.clone(),
+        fence: publisher.fence,
+        position: StreamSeq::NONE,
+        first: EventId::new(1, 1),
+        payload: payload.clone(),
+    };
+    let mut payload = Vec::new();
+    Event {
+        id: EventId::new(1, 1),
+        prev: EventId::ORIGIN,
+        run_id: log.run,
+        step: 1,
+        at: SystemClock.now(),
+        data: text("once"),
+    }
+    .encode_into(&mut payload);
+    let payload = Bytes::from(payload);
+
+    let stored = appending(&payload).run().await.unwrap();
+    let again = appending(&payload).run().await.unwrap();
+
+    assert_eq!(stored, again);
+    assert_eq!(kinds(&log.events().await), [(1, "text.delta")]);
+}
