@@ -242,12 +242,11 @@ impl ScriptedModel {
     /// If it does not happen: a test that waits for ever says less than one that fails.
     pub async fn wait_until(&self, condition: impl FnMut(&Counts) -> bool) -> Counts {
         let mut counts = self.state.counts.subscribe();
-        match timeout(PATIENCE, counts.wait_for(condition)).await {
-            Ok(Ok(counts)) => *counts,
-            // The sender is in `self`: it is there while we wait.
-            Ok(Err(_)) => self.counts(),
-            Err(_elapsed) => panic!("waited in vain: {:?}", self.counts()),
-        }
+        let Ok(reached) = timeout(PATIENCE, counts.wait_for(condition)).await else {
+            panic!("waited in vain: {:?}", self.counts());
+        };
+        // The sender is in `self`: it is there while we wait.
+        reached.map_or_else(|_| self.counts(), |counts| *counts)
     }
 
     /// Closes all connections and the port.
