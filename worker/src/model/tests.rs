@@ -144,10 +144,7 @@ async fn what_cannot_succeed_is_asked_once() {
     for (reply, code) in [
         (Reply::status(400), "upstream_rejected"),
         (Reply::status(401), "upstream_unauthorized"),
-        (
-            Reply::status(404).body("not even JSON"),
-            "model_not_found",
-        ),
+        (Reply::status(404).body("not even JSON"), "model_not_found"),
         (Reply::status(429).body(quota), "upstream_rate_limited"),
         (
             Reply::status(302).header("location", "/v1/models"),
