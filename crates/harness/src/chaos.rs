@@ -13,7 +13,7 @@ pub mod proxy;
 pub mod record;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,13 +89,32 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     database?;
 
     let mut judgement = checker::judge(&History::read(folder)?);
-    let amiss = amiss.into_iter().map(|found| Violation {
-        invariant: "I16",
-        run: None,
-        found,
-    });
-    judgement.violations.extend(amiss);
+    let amiss = amiss.into_iter().map(|found| ("I16", found));
+    let panics = panics(folder)?.into_iter().map(|found| ("panic", found));
+    judgement
+        .violations
+        .extend(amiss.chain(panics).map(|(invariant, found)| Violation {
+            invariant,
+            run: None,
+            found,
+        }));
     Ok(judgement)
+}
+
+/// What the roles' logs say of panics: whatever is broken around it, no role may.
+fn panics(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "log") {
+            continue;
+        }
+        let log = std::fs::read(&path)?;
+        let log = String::from_utf8_lossy(&log);
+        let lines = log.lines().filter(|line| line.contains("panicked at"));
+        found.extend(lines.map(|line| format!("{}: {line}", path.display())));
+    }
+    Ok(found)
 }
 
 async fn set_up(

@@ -85,6 +85,8 @@ impl Setting {
                 std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
             )
             .envs(SETTINGS.iter().copied())
+            // Last, so that a caller can switch something off and see the checker turn red.
+            .envs(std::env::vars().filter(|(name, _)| is_setting(name)))
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command
@@ -106,6 +108,11 @@ impl Setting {
         }
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
+}
+
+/// Whether an environment variable is a key of the configuration.
+fn is_setting(name: &str) -> bool {
+    name.starts_with("BATON_") && name.contains("__")
 }
 
 /// One role: its process, and its ways to the servers.
