@@ -82,7 +82,13 @@ impl EventPublisher {
         }
         let tip = publisher.adopt_tip(resume_after).await?;
         let reset = AttemptReset {
-            resume_after,
+            // The one event that is missing is that of the last commit, which the caller shows
+            // again: should it be on its way yet, it is withdrawn, lest it stand twice.
+            resume_after: if tip.next() == resume_after {
+                tip
+            } else {
+                resume_after
+            },
             // Never claimed, even if the log ends there: a straggler of the attempt before may
             // still land between the look and the append, and then it must be withdrawn.
             continues: false,

@@ -147,6 +147,32 @@ async fn a_straggler_lands_before_the_reset_and_is_withdrawn() {
     assert_eq!((reset.resume_after, reset.continues), (committed, false));
 }
 
+/// Guards the place that a reset goes back to: a commit's own event, which the attempt before sent
+/// off and the new one shows again, stands once, whichever of the two comes first.
+#[tokio::test]
+async fn the_event_of_the_last_commit_stands_once_even_if_it_was_only_late() {
+    let log = Log::new().await;
+    let mut old = log.attempt(1, EventId::ORIGIN).await;
+    old.push(1, text("before the commit"));
+    old.settle().await.unwrap();
+    let before = old.last_id();
+    let committed = old.next_id();
+    let mut new = log.attempt(2, committed).await;
+    new.push(2, text("after the commit"));
+
+    old.push(2, text("after the commit"));
+    old.settle().await.unwrap();
+    new.settle().await.unwrap();
+
+    let events = log.events().await;
+    let EventData::AttemptReset(reset) = &events[2].data else {
+        panic!("{:?}", events[2]);
+    };
+    assert_eq!(events[1].id, committed);
+    assert_eq!(reset.resume_after, before, "the late one is withdrawn");
+    assert_eq!(kinds(&events).len(), 4);
+}
+
 /// Guards the frozen bytes: an append whose answer was lost is repeated and stored once.
 #[tokio::test]
 async fn an_append_that_was_stored_without_an_answer_is_not_stored_again() {
