@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use baton_protocol::{Event, EventData, EventId, RunStatus};
 
-use super::history::{History, LedgerRun, RunLog};
+use super::history::{Call, History, LedgerRun, RunLog};
 use super::{Judgement, Violation};
 
 pub(super) fn judge(history: &History, judgement: &mut Judgement) {
@@ -88,7 +88,39 @@ fn judge_log(run: &LedgerRun, log: &RunLog) -> Vec<(&'static str, String)> {
     if run.status == RunStatus::Completed && shown_text(&events) != run.text() {
         found.push(("I11", "the log's text is not the stored message".to_owned()));
     }
+    if run.status == RunStatus::Completed {
+        found.extend(ends_of_calls(run, &events));
+    }
     found
+}
+
+/// Each recorded call is shown to have ended, and stands once.
+fn ends_of_calls(run: &LedgerRun, events: &[Event]) -> Vec<(&'static str, String)> {
+    let mut standing: Vec<(EventId, u32)> = Vec::new();
+    for event in events {
+        match &event.data {
+            EventData::ToolFinished(_) => standing.push((event.id, event.step)),
+            EventData::AttemptReset(reset) => {
+                standing.retain(|(id, _)| *id <= reset.resume_after);
+            }
+            _ => {}
+        }
+    }
+    let calls = run.steps.iter();
+    let calls = calls.filter(|step| matches!(step.call, Call::Call { .. }));
+    calls
+        .filter_map(|call| {
+            let times = standing.iter().filter(|(_, step)| *step == call.place);
+            let times = times.count();
+            (times != 1).then(|| {
+                let what = format!(
+                    "the end of the call of step {} stands {times} times",
+                    call.place
+                );
+                ("I11", what)
+            })
+        })
+        .collect()
 }
 
 fn status_of(data: &EventData) -> Option<RunStatus> {

@@ -1,6 +1,6 @@
 //! One good history, and for each rule a breach that turns it red.
 
-use baton_protocol::event::{AttemptReset, RunCompleted, RunStarted, Text};
+use baton_protocol::event::{AttemptReset, RunCompleted, RunStarted, Text, ToolFinished};
 use baton_protocol::{Event, EventData, EventId, FinishReason, RunId, RunStatus, Usage};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
@@ -19,7 +19,7 @@ fn event(id: EventId, prev: EventId, data: EventData) -> Event {
         id,
         prev,
         run_id: run_id(),
-        step: 1,
+        step: 2,
         at: DateTime::<Utc>::UNIX_EPOCH,
         data,
     }
@@ -63,8 +63,19 @@ fn events() -> Vec<Event> {
         event(id(2, 1), id(1, 2), reset(id(1, 1))),
         event(id(2, 2), id(2, 1), text("hel")),
         event(id(2, 3), id(2, 2), text("lo")),
-        event(id(2, 4), id(2, 3), completed()),
+        event(id(2, 4), id(2, 3), counted()),
+        event(id(2, 5), id(2, 4), completed()),
     ]
+}
+
+fn counted() -> EventData {
+    EventData::ToolFinished(ToolFinished {
+        call_id: "c".into(),
+        name: "count".into(),
+        ok: true,
+        result: "counted".into(),
+        duration_ms: 1,
+    })
 }
 
 fn step(place: u32, call: Call) -> Step {
@@ -123,7 +134,7 @@ fn good() -> History {
             id: run_id(),
             status: RunStatus::Completed,
             attempt: 2,
-            last_event_id: EventId::new(2, 4),
+            last_event_id: EventId::new(2, 5),
             output: vec![json!({"role": "assistant", "content": "hello"})],
             error: None,
             steps: vec![
@@ -190,7 +201,7 @@ fn a_good_history_is_clean_and_its_figures_are_right() {
     let judgement = judge(&good());
     assert_eq!(judgement.violations, []);
     assert_eq!((judgement.accepted, judgement.completed()), (1, 1));
-    assert_eq!((judgement.tool_calls, judgement.events), (2, 6));
+    assert_eq!((judgement.tool_calls, judgement.events), (2, 7));
     assert_eq!(judgement.handed_on, 1);
 }
 
@@ -218,7 +229,7 @@ fn an_accepted_run_that_is_gone_or_open_breaks_i1() {
 
 #[test]
 fn a_follower_that_never_sees_the_end_breaks_i1() {
-    assert_eq!(shown(&events()[..5]), ["I1"]);
+    assert_eq!(shown(&events()[..6]), ["I1"]);
 }
 
 #[test]
@@ -235,9 +246,9 @@ fn a_key_with_two_runs_breaks_i2() {
 
 #[test]
 fn a_log_without_its_one_end_breaks_i4() {
-    assert!(logged(&events()[..5]).contains(&"I4"));
+    assert!(logged(&events()[..6]).contains(&"I4"));
     let mut twice = events();
-    let last = EventId::new(2, 4);
+    let last = EventId::new(2, 5);
     twice.push(event(last.next(), last, completed()));
     assert!(logged(&twice).contains(&"I4"));
     let mut further = events();
@@ -278,9 +289,9 @@ fn an_attempt_without_reset_breaks_i9_and_a_replaced_worker_i10() {
     unset[2].data = text("");
     assert!(logged(&unset).contains(&"I9"));
     let mut zombie = events();
-    let (late, end) = (EventId::new(1, 3), EventId::new(2, 4));
-    zombie.insert(5, event(late, EventId::new(2, 3), text("zombie")));
-    zombie[6] = event(end, late, completed());
+    let (late, end) = (EventId::new(1, 3), EventId::new(2, 5));
+    zombie.insert(6, event(late, EventId::new(2, 4), text("zombie")));
+    zombie[7] = event(end, late, completed());
     assert!(logged(&zombie).contains(&"I10"));
     assert!(shown(&zombie).contains(&"I10"));
 }
@@ -297,6 +308,16 @@ fn a_text_that_is_not_the_stored_one_breaks_i11() {
     assert_eq!(after(|history| note(history, chat("hel", "done"))), ["I11"]);
     assert_eq!(after(|history| note(history, chat("lo", "cut"))), ["I11"]);
     assert!(after(|history| note(history, chat("hel", "cut"))).is_empty());
+}
+
+#[test]
+fn a_recorded_call_whose_end_is_not_shown_or_stands_twice_breaks_i11() {
+    let mut silent = events();
+    silent[5].data = text("");
+    assert_eq!(logged(&silent), ["I11"]);
+    let mut twice = events();
+    twice[3].data = counted();
+    assert!(logged(&twice).contains(&"I11"));
 }
 
 #[test]
