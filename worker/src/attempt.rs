@@ -162,24 +162,18 @@ impl<'a> Attempt<'a> {
         spec: RunSpec,
         headers: &'a JobHeaders,
     ) -> Result<Self, Halt> {
-        let (mut publisher, tip) = EventPublisher::begin(
+        let mut publisher = EventPublisher::begin(
             runner.bus.clone(),
             Arc::clone(&runner.clock),
             claimed.fence,
             claimed.last_event_id,
+            resume::shown_by_commit(&claimed.recorded, claimed.last_event_id),
         )
         .await?;
         if claimed.fence.attempt == 1 {
             let (model, agent) = (spec.model.clone(), spec.agent.name.clone());
             publisher.push(0, EventData::RunStarted(RunStarted { model, agent }));
         } else {
-            // What the last commit made true and its worker did not live to show.
-            if tip < claimed.last_event_id
-                && let Some((step, data)) =
-                    resume::unshown(&claimed.recorded, claimed.last_event_id)
-            {
-                publisher.push(step, data);
-            }
             publisher.kick();
         }
         let toolbox = Toolbox::new(&spec, &runner.tools);

@@ -57,15 +57,15 @@ pub(crate) struct EventPublisher {
 impl EventPublisher {
     /// Begins an attempt. The first finds an empty log without looking; a later one reads the
     /// log's last message from the leader, and takes the log over only if a smaller attempt wrote
-    /// it. `resume_after` is the ledger's last event.
-    ///
-    /// Returns the publisher and the last event that the log held.
+    /// it. `resume_after` is the ledger's last event, and `last_commit` what it shows, if a commit
+    /// made it true: it is shown again unless the log is known to hold it.
     pub(crate) async fn begin(
         bus: Bus,
         clock: Arc<dyn Clock>,
         fence: Fence,
         resume_after: EventId,
-    ) -> Result<(Self, EventId), PublishEventsError> {
+        last_commit: Option<(u32, EventData)>,
+    ) -> Result<Self, PublishEventsError> {
         let mut publisher = Self {
             bus,
             clock,
@@ -78,14 +78,17 @@ impl EventPublisher {
             in_flight: None,
         };
         if fence.attempt == 1 {
-            return Ok((publisher, EventId::ORIGIN));
+            return Ok(publisher);
         }
         let tip = publisher.adopt_tip(resume_after).await?;
+        // Behind it stand only its own attempt's events: then the log holds it. What a later
+        // attempt wrote, which committed nothing, says nothing of that.
+        let held = tip >= resume_after && tip.attempt() == resume_after.attempt();
+        let again = last_commit.filter(|_| !held);
         let reset = AttemptReset {
-            // The one event that is missing is that of the last commit, which the caller shows
-            // again: should it be on its way yet, it is withdrawn, lest it stand twice.
-            resume_after: if tip.next() == resume_after {
-                tip
+            // It may be on its way yet, or have been shown before: withdrawn, it stands once.
+            resume_after: if again.is_some() && resume_after.n() > 1 {
+                EventId::new(resume_after.attempt(), resume_after.n() - 1)
             } else {
                 resume_after
             },
@@ -94,7 +97,10 @@ impl EventPublisher {
             continues: false,
         };
         publisher.push(0, EventData::AttemptReset(reset));
-        Ok((publisher, tip))
+        if let Some((step, data)) = again {
+            publisher.push(step, data);
+        }
+        Ok(publisher)
     }
 
     async fn adopt_tip(&mut self, resume_after: EventId) -> Result<EventId, PublishEventsError> {

@@ -78,7 +78,7 @@ fn server_call(step: &StepRecord) -> Option<Call> {
 
 /// The event that follows the commit which names `last`: what a worker that died in between did
 /// not live to show.
-pub(super) fn unshown(steps: &[StepRecord], last: EventId) -> Option<(u32, EventData)> {
+pub(super) fn shown_by_commit(steps: &[StepRecord], last: EventId) -> Option<(u32, EventData)> {
     let step = steps.iter().find(|step| step.last_event_id == Some(last))?;
     let data = match &step.data {
         StepData::Turn { usage, .. } => EventData::Usage(*usage),

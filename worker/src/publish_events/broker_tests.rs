@@ -31,7 +31,12 @@ impl Log {
         }
     }
 
-    async fn attempt(&self, attempt: u32, resume_after: EventId) -> EventPublisher {
+    async fn attempt_after_commit(
+        &self,
+        attempt: u32,
+        resume_after: EventId,
+        commit: Option<(u32, EventData)>,
+    ) -> EventPublisher {
         let fence = Fence {
             tenant: self.tenant,
             run: self.run,
@@ -39,8 +44,13 @@ impl Log {
             token: ClaimToken::from_random(attempt.into()),
         };
         let clock = SystemClock::shared();
-        let begun = EventPublisher::begin(self.bus.clone(), clock, fence, resume_after).await;
-        begun.unwrap().0
+        EventPublisher::begin(self.bus.clone(), clock, fence, resume_after, commit)
+            .await
+            .unwrap()
+    }
+
+    async fn attempt(&self, attempt: u32, resume_after: EventId) -> EventPublisher {
+        self.attempt_after_commit(attempt, resume_after, None).await
     }
 
     async fn events(&self) -> Vec<Event> {
@@ -157,8 +167,8 @@ async fn the_event_of_the_last_commit_stands_once_even_if_it_was_only_late() {
     old.settle().await.unwrap();
     let before = old.last_id();
     let committed = old.next_id();
-    let mut new = log.attempt(2, committed).await;
-    new.push(2, text("after the commit"));
+    let commit = Some((2, text("after the commit")));
+    let mut new = log.attempt_after_commit(2, committed, commit).await;
 
     old.push(2, text("after the commit"));
     old.settle().await.unwrap();
@@ -171,6 +181,33 @@ async fn the_event_of_the_last_commit_stands_once_even_if_it_was_only_late() {
     assert_eq!(events[1].id, committed);
     assert_eq!(reset.resume_after, before, "the late one is withdrawn");
     assert_eq!(kinds(&events).len(), 4);
+}
+
+/// Guards what the tip proves: an attempt that showed the commit's event again and died without a
+/// commit of its own has its events withdrawn, that one too; the next shows it once more.
+#[tokio::test]
+async fn the_event_of_the_last_commit_stands_after_two_crashes() {
+    let log = Log::new().await;
+    let mut first = log.attempt(1, EventId::ORIGIN).await;
+    first.push(1, text("before the commit"));
+    first.settle().await.unwrap();
+    let (before, committed) = (first.last_id(), first.next_id());
+    let commit = || Some((2, text("after the commit")));
+    let mut second = log.attempt_after_commit(2, committed, commit()).await;
+    second.settle().await.unwrap();
+
+    let mut third = log.attempt_after_commit(3, committed, commit()).await;
+    third.settle().await.unwrap();
+
+    let events = log.events().await;
+    assert_eq!(
+        kinds(&events)[3..],
+        [(3, "attempt.reset"), (3, "text.delta")]
+    );
+    let EventData::AttemptReset(reset) = &events[3].data else {
+        panic!("{:?}", events[3]);
+    };
+    assert_eq!(reset.resume_after, before);
 }
 
 /// Guards the frozen bytes: an append whose answer was lost is repeated and stored once.
