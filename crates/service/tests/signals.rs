@@ -2,17 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(unix)]
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use baton_service::{Ended, Shutdown, run_until_stopped};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 fn send_sigterm() {
-    let process = std::process::id().to_string();
-    let status = Command::new("kill")
-        .args(["-TERM", &process])
-        .status()
-        .unwrap();
-    assert!(status.success());
+    kill(Pid::this(), Signal::SIGTERM).unwrap();
 }
 
 #[tokio::test]
