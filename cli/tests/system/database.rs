@@ -1,5 +1,6 @@
 //! A database that crashes.
 
+use baton_harness::client::PATIENCE;
 use baton_harness::scripted_model::{Gate, Reply};
 use baton_harness::stack::Stack;
 use serde_json::json;
@@ -48,11 +49,14 @@ async fn a_database_crash_in_the_middle_of_a_run_costs_nothing_but_time() {
         "on we go",
     )));
     // A request that meets a connection from before the crash is told to come again.
-    let next = loop {
-        match client.submit(&run()).await {
-            Ok(next) => break next,
-            Err(error) => assert!(error.to_string().starts_with("503"), "{error:#}"),
+    let accepted = async {
+        loop {
+            match client.submit(&run()).await {
+                Ok(next) => return next,
+                Err(error) => assert!(error.to_string().starts_with("503"), "{error:#}"),
+            }
         }
     };
+    let next = tokio::time::timeout(PATIENCE, accepted).await.unwrap();
     assert_whole(&client, &next, "on we go").await;
 }

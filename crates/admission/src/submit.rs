@@ -188,15 +188,4 @@ impl Admission {
             }
         }
     }
-
-    /// [`Admission::accept`], then [`Admission::publish`]: for doors that follow no events.
-    pub async fn submit_run(
-        &self,
-        submission: Submission<'_>,
-        headers: &JobHeaders,
-    ) -> Result<(Accepted, PublishOutcome), SubmitError> {
-        let accepted = self.accept(submission).await?;
-        let outcome = self.publish(&accepted, headers).await;
-        Ok((accepted, outcome))
-    }
 }
