@@ -2,7 +2,7 @@
 
 pub mod backlog;
 pub mod delivery;
-mod demand;
+pub mod demand;
 mod quarantine;
 pub mod source;
 

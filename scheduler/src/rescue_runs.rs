@@ -91,7 +91,7 @@ impl RescueRuns {
 /// that was stored until the run's message must have been. What was delivered to a worker that
 /// then vanished is delivered again after the ack wait, so the caller asks only about runs that
 /// have been due for longer than that.
-fn job_is_gone(due_at: DateTime<Utc>, backlog: &Backlog, publish_timeout: Duration) -> bool {
+pub fn job_is_gone(due_at: DateTime<Utc>, backlog: &Backlog, publish_timeout: Duration) -> bool {
     match backlog.next_undelivered_stored_at {
         None => backlog.pending == 0,
         Some(stored_at) => stored_at > due_at + publish_timeout,

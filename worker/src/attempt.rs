@@ -29,7 +29,7 @@ use crate::run_job::JobRunner;
 
 mod commit;
 mod model_turn;
-mod resume;
+pub mod resume;
 mod toolbox;
 
 /// What became of an attempt.

@@ -46,7 +46,46 @@ impl Lease {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// The ledger's lease begins when the claim or renewal arrives, somewhere between sending
+        /// it and hearing of it. Whatever the delays, and however often it is renewed: at the
+        /// moment at which the ledger may give the run away, the holder has long stopped.
+        #[test]
+        fn a_holder_has_stopped_before_the_ledger_gives_the_run_away(
+            length_ms in 1_000_u64..60_000,
+            renewals in prop::collection::vec((0_u64..20_000, 0_u64..5_000, 0_u64..5_000), 0..20),
+            grant in (0_u64..5_000, 0_u64..5_000),
+        ) {
+            let length = Duration::from_millis(length_ms);
+            let start = Instant::now();
+            let at = |ms: u64| start + Duration::from_millis(ms);
+            let (there, back) = grant;
+            let mut ledger_end = at(there) + length;
+            let mut now = there + back;
+            let mut lease = Lease::granted(start, length);
+            for (pause, there, back) in renewals {
+                prop_assert!(lease.end() <= ledger_end);
+                prop_assert!(lease.give_up_at() + length / 10 <= lease.end());
+                prop_assert!(!lease.holds(ledger_end));
+                now += pause;
+                let (sent, arrives) = (at(now), at(now + there));
+                if !lease.holds(sent) || arrives >= ledger_end {
+                    // Refused, or never asked for.
+                    break;
+                }
+                ledger_end = arrives + length;
+                now += there + back;
+                lease = lease.renewed(sent);
+                prop_assert_eq!(lease.sent(), sent);
+            }
+            prop_assert!(!lease.holds(ledger_end));
+            prop_assert!(lease.end() <= ledger_end);
+        }
+    }
 
     #[test]
     fn a_holder_counts_from_sending_and_gives_up_first() {

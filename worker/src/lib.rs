@@ -13,6 +13,7 @@
 pub mod agent;
 mod attempt;
 mod consume_jobs;
+pub mod event_writer;
 mod keep_lease;
 pub mod lease;
 mod metrics;
@@ -20,7 +21,10 @@ pub mod model;
 mod nudges;
 mod publish_events;
 mod run_job;
+pub mod settle;
 pub mod tools;
+
+pub use attempt::resume;
 
 use std::sync::Arc;
 

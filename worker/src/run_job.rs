@@ -21,6 +21,7 @@ use crate::lease::Lease;
 use crate::metrics;
 use crate::model::ModelClient;
 use crate::nudges::Nudges;
+use crate::settle::Duty;
 use crate::tools::ToolRegistry;
 
 /// How long a delivery waits when the database could not be asked about it.
@@ -101,12 +102,20 @@ impl JobRunner {
             max_failures: self.config.max_failures,
         };
         let sent = self.clock.monotonic();
-        match self.claim(&claim).await {
-            Ok(ClaimOutcome::Claimed(claimed)) => {
+        let duty = match self.claim(&claim).await {
+            Ok(outcome) => Duty::from(outcome),
+            Err(error) => {
+                tracing::warn!(%error, "the claim could not be made; the job will come again");
+                let _ = delivery.nak(Some(DATABASE_RETRY)).await;
+                return JobEnd::DatabaseDown;
+            }
+        };
+        match duty {
+            Duty::Work(claimed) => {
                 let lease = Lease::granted(sent, self.config.lease);
                 self.work(delivery, *claimed, lease).await
             }
-            Ok(ClaimOutcome::Ended(ended)) => {
+            Duty::TellEnd(ended) => {
                 if ended.newly {
                     metrics::run_ended(&ended.outcome);
                 }
@@ -127,28 +136,8 @@ impl JobRunner {
                     }
                 }
             }
-            Ok(ClaimOutcome::Leased {
-                remaining,
-                same_job: true,
-            }) => {
-                let wait = remaining + Duration::from_secs(1);
-                settled(delivery.nak(Some(wait)).await)
-            }
-            // A job of Baton's own names a row: without one there is nothing left to do. Or it is a
-            // stray copy: the holder has a message of its own. Or the run waits for its thread:
-            // whoever ends the active run publishes it.
-            Ok(
-                ClaimOutcome::Gone
-                | ClaimOutcome::Leased {
-                    same_job: false, ..
-                }
-                | ClaimOutcome::Waiting,
-            ) => settled(delivery.ack().await),
-            Err(error) => {
-                tracing::warn!(%error, "the claim could not be made; the job will come again");
-                let _ = delivery.nak(Some(DATABASE_RETRY)).await;
-                JobEnd::DatabaseDown
-            }
+            Duty::ComeAgain(wait) => settled(delivery.nak(Some(wait)).await),
+            Duty::Acknowledge => settled(delivery.ack().await),
         }
     }
 

@@ -5,7 +5,7 @@
 //! all. The event is rebuilt from the row, by the ingress that cancels or the worker that is given
 //! the job.
 
-use baton_nats::{AppendError, Bus, ReadError, StreamSeq};
+use baton_nats::{AppendError, Bus, ReadError, StoredEvents, StreamSeq};
 use baton_protocol::event::{AttemptReset, RunCancelled, RunCompleted, RunFailed};
 use baton_protocol::{Event, EventData, EventId, Outcome, RunId, TenantId, Usage};
 use baton_store::{EndedRun, Store, StoreError};
@@ -53,8 +53,7 @@ pub async fn ensure_terminal_event(
     run: RunId,
     ended: &EndedRun,
 ) -> Result<(), TerminalEventError> {
-    // Ended from outside behind earlier attempts: what no step recorded is withdrawn first.
-    let reset_to = if ended.attempt > 1 && ended.last_event_id.n() == 2 {
+    let reset_to = if is_ended_from_outside(ended) {
         let last = store.system().last_recorded_event(tenant, run).await;
         Some(last.map_err(TerminalEventError::Ledger)?)
     } else {
@@ -65,19 +64,10 @@ pub async fn ensure_terminal_event(
             .event_tip(tenant, run)
             .await
             .map_err(TerminalEventError::Tip)?;
-        let (position, last) = tip.map_or((StreamSeq::NONE, None), |tip| {
-            let last = Event::lines(&tip.payload)
-                .next_back()
-                .and_then(|line| Event::decode(line).ok());
-            (tip.seq, last)
-        });
-        if last
-            .as_ref()
-            .is_some_and(|last| last.id >= ended.last_event_id)
-        {
+        let Some(payload) = missing_end(run, ended, tip.as_ref(), reset_to, now) else {
             return Ok(());
-        }
-        let payload = rebuild(run, ended, last.as_ref(), reset_to, now);
+        };
+        let position = tip.map_or(StreamSeq::NONE, |tip| tip.seq);
         match bus.append_events(tenant, run, position, payload).await {
             Ok(_) => return Ok(()),
             // Somebody else was faster: look again.
@@ -87,14 +77,31 @@ pub async fn ensure_terminal_event(
     }
 }
 
-fn rebuild(
+/// Whether somebody ended the run who did not hold it, behind earlier attempts: what no step
+/// recorded is to be withdrawn first.
+pub const fn is_ended_from_outside(ended: &EndedRun) -> bool {
+    ended.attempt > 1 && ended.last_event_id.n() == 2
+}
+
+/// The lines that the log of a run that has ended lacks, by its last message; none if it has its
+/// terminal event. `reset_to` is the last recorded event of a run that was
+/// [ended from outside](is_ended_from_outside). Pure.
+pub fn missing_end(
     run: RunId,
     ended: &EndedRun,
-    tip: Option<&Event>,
+    tip: Option<&StoredEvents>,
     reset_to: Option<EventId>,
     now: DateTime<Utc>,
-) -> Bytes {
+) -> Option<Bytes> {
+    let tip = tip.and_then(|tip| {
+        let last = Event::lines(&tip.payload).next_back()?;
+        Event::decode(last).ok()
+    });
+    let tip = tip.as_ref();
     let last = ended.last_event_id;
+    if tip.is_some_and(|tip| tip.id >= last) {
+        return None;
+    }
     let step = tip.map_or(0, |tip| tip.step);
     let mut prev = tip.map_or(EventId::ORIGIN, |tip| tip.id);
     let mut out = Vec::with_capacity(512);
@@ -123,5 +130,5 @@ fn rebuild(
         );
     }
     write(last, terminal_event(&ended.outcome, ended.usage));
-    Bytes::from(out)
+    Some(Bytes::from(out))
 }

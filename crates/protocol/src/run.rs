@@ -272,7 +272,8 @@ impl Held {
     pub fn hand_over(self) -> Idle {
         Idle {
             attempt: self.attempt,
-            failures: self.failures - 1,
+            // Progress may have given it back before.
+            failures: self.failures.saturating_sub(1),
             last_event: self.last_event,
         }
     }
@@ -332,9 +333,11 @@ mod tests {
         let mut run = Idle::default();
         for _ in 0..10 {
             run = run.claim(3).unwrap().hand_over();
+            let held = run.claim(3).unwrap();
+            run = held.commit_step(held.last_event).hand_over();
             run = run.claim(3).unwrap().park(EventId::new(1, 1));
         }
-        assert_eq!((run.attempt, run.failures), (20, 0));
+        assert_eq!((run.attempt, run.failures), (30, 0));
     }
 
     #[test]

@@ -13,20 +13,21 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// One pull to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pull {
+pub struct Pull {
     /// Its number, counted over the source's life.
     number: u64,
     /// How many jobs it asks for.
-    pub(super) batch: usize,
+    pub batch: usize,
 }
 
 impl Pull {
     /// The last token of its reply subject: what a status is known by.
-    pub(super) fn token(self) -> String {
+    pub fn token(self) -> String {
         format!("{}_{}", self.number, self.batch)
     }
 
-    pub(super) fn from_token(token: &str) -> Option<Self> {
+    /// The pull that a status belongs to.
+    pub fn from_token(token: &str) -> Option<Self> {
         let (number, batch) = token.split_once('_')?;
         Some(Self {
             number: number.parse().ok()?,
@@ -35,8 +36,9 @@ impl Pull {
     }
 }
 
+/// What has been asked for, over all pulls of one lane.
 #[derive(Debug, Default)]
-pub(super) struct Demand {
+pub struct Demand {
     outstanding: usize,
     next: u64,
     /// Pulls with smaller numbers do not count any more.
@@ -46,13 +48,14 @@ pub(super) struct Demand {
 }
 
 impl Demand {
-    pub(super) const fn outstanding(&self) -> usize {
+    /// How many jobs may still arrive.
+    pub const fn outstanding(&self) -> usize {
         self.outstanding
     }
 
     /// The pull to send now so that up to `max` jobs are asked for. Nothing while half of them are:
     /// the fewer pulls wait at the broker the better, and what arrives makes room at once.
-    pub(super) fn shortfall(&self, max: usize) -> Option<Pull> {
+    pub fn shortfall(&self, max: usize) -> Option<Pull> {
         let enough = max == 0 || self.outstanding.saturating_mul(2) >= max;
         (!enough).then(|| Pull {
             number: self.next,
@@ -61,7 +64,7 @@ impl Demand {
     }
 
     /// The pull was sent.
-    pub(super) fn asked(&mut self, pull: Pull, now: Instant, expires: Duration) {
+    pub fn asked(&mut self, pull: Pull, now: Instant, expires: Duration) {
         self.next = pull.number + 1;
         self.outstanding += pull.batch;
         let end = now + expires + GRACE;
@@ -69,31 +72,31 @@ impl Demand {
     }
 
     /// A job arrived.
-    pub(super) fn delivered(&mut self) {
+    pub fn delivered(&mut self) {
         self.outstanding = self.outstanding.saturating_sub(1);
     }
 
     /// A pull ended with this much of it unserved.
-    pub(super) fn ended(&mut self, pull: Pull, unserved: usize) {
+    pub fn ended(&mut self, pull: Pull, unserved: usize) {
         if pull.number >= self.void_before {
             self.outstanding = self.outstanding.saturating_sub(unserved);
         }
     }
 
     /// No pull that was sent so far will be served.
-    pub(super) fn void(&mut self) {
+    pub fn void(&mut self) {
         self.outstanding = 0;
         self.void_before = self.next;
         self.all_ended_at = None;
     }
 
     /// When [`Demand::expire`] is to be called.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         self.all_ended_at.filter(|_| self.outstanding > 0)
     }
 
     /// If all pulls have ended by now, what still seems outstanding is a status that was lost.
-    pub(super) fn expire(&mut self, now: Instant) {
+    pub fn expire(&mut self, now: Instant) {
         if self.all_ended_at.is_some_and(|end| end <= now) {
             self.void();
         }

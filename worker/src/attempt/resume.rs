@@ -15,7 +15,7 @@ const SHOWN_RESULT: usize = 8 << 10;
 const SHOWN_ARGUMENTS: usize = 64 << 10;
 
 /// The machine and the transcript after the recorded steps.
-pub(super) fn rebuild(limits: RunLimits, steps: Vec<StepRecord>) -> (TurnMachine, Transcript) {
+pub fn rebuild(limits: RunLimits, steps: Vec<StepRecord>) -> (TurnMachine, Transcript) {
     let mut entries = Vec::with_capacity(steps.len());
     for (at, step) in steps.iter().enumerate() {
         match &step.data {
@@ -78,7 +78,7 @@ fn server_call(step: &StepRecord) -> Option<Call> {
 
 /// The event that follows the commit which names `last`: what a worker that died in between did
 /// not live to show.
-pub(super) fn shown_by_commit(steps: &[StepRecord], last: EventId) -> Option<(u32, EventData)> {
+pub fn shown_by_commit(steps: &[StepRecord], last: EventId) -> Option<(u32, EventData)> {
     let step = steps.iter().find(|step| step.last_event_id == Some(last))?;
     let data = match &step.data {
         StepData::Turn { usage, .. } => EventData::Usage(*usage),

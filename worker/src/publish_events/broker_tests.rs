@@ -3,7 +3,8 @@
 use baton_devstack::NatsServer;
 use baton_devstack::test_support::test_nats;
 use baton_nats::{BusOptions, StreamOptions, provision};
-use baton_protocol::{ClaimToken, RunId, TenantId};
+use baton_protocol::event::Text;
+use baton_protocol::{ClaimToken, Event, RunId, TenantId};
 use baton_service::SystemClock;
 
 use super::*;
@@ -95,7 +96,10 @@ async fn a_replaced_attempt_is_refused_by_the_log_and_leaves_nothing() {
     old.push(1, text("too late"));
     let refused = old.settle().await.unwrap_err();
 
-    assert!(matches!(refused, PublishEventsError::Replaced), "{refused}");
+    assert!(
+        matches!(refused, PublishEventsError::Replaced(_)),
+        "{refused}"
+    );
     new.push(1, text("anew"));
     new.settle().await.unwrap();
     assert_eq!(
@@ -118,7 +122,10 @@ async fn an_attempt_that_was_overtaken_before_its_first_event_is_refused() {
 
     let refused = second.settle().await.unwrap_err();
 
-    assert!(matches!(refused, PublishEventsError::Replaced), "{refused}");
+    assert!(
+        matches!(refused, PublishEventsError::Replaced(_)),
+        "{refused}"
+    );
     assert_eq!(
         kinds(&log.events().await),
         [(1, "text.delta"), (3, "attempt.reset")]
@@ -216,27 +223,12 @@ async fn an_append_that_was_stored_without_an_answer_is_not_stored_again() {
     let log = Log::new().await;
     let mut publisher = log.attempt(1, EventId::ORIGIN).await;
     publisher.push(1, text("once"));
-    let appending = |payload: &Bytes| Appending {
-        bus: log.bus.clone(),
-        fence: publisher.fence,
-        position: StreamSeq::NONE,
-        first: EventId::new(1, 1),
-        payload: payload.clone(),
-    };
-    let mut payload = Vec::new();
-    Event {
-        id: EventId::new(1, 1),
-        prev: EventId::ORIGIN,
-        run_id: log.run,
-        step: 1,
-        at: SystemClock.now(),
-        data: text("once"),
-    }
-    .encode_into(&mut payload);
-    let payload = Bytes::from(payload);
+    let append = publisher.writer.freeze(SystemClock.now()).unwrap();
 
-    let stored = appending(&payload).run().await.unwrap();
-    let again = appending(&payload).run().await.unwrap();
+    let stored = store(log.bus.clone(), publisher.fence, append.clone());
+    let stored = stored.await.unwrap();
+    let again = store(log.bus.clone(), publisher.fence, append);
+    let again = again.await.unwrap();
 
     assert_eq!(stored, again);
     assert_eq!(kinds(&log.events().await), [(1, "text.delta")]);

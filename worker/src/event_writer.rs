@@ -1,0 +1,357 @@
+//! The events of one attempt: which id each has, what a message holds, what a refused append
+//! means. Pure: the log's last message, the positions and the time are given.
+//!
+//! At most one append is on its way. Its bytes are frozen until its fate is known: one that is
+//! refused may be the repetition of one that was stored, and only the same bytes tell.
+
+use baton_nats::{StoredEvents, StreamSeq};
+use baton_protocol::event::{AttemptReset, Text, ToolCallDelta};
+use baton_protocol::{Event, EventData, EventId, Fence, RunId};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+/// Text that may wait in memory while the broker is slow. Beyond it the model is not read on.
+const PENDING_LIMIT: usize = 1 << 20;
+/// Where one message ends and the next begins. A message holds at most a mebibyte, and JSON may
+/// write one byte of text as six.
+const MESSAGE_LIMIT: usize = 256 << 10;
+/// The most text in one event.
+const TEXT_LIMIT: usize = 96 << 10;
+
+/// A newer attempt has written to the log: this one is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a newer attempt writes this run's events")]
+pub struct Replaced;
+
+/// What an attempt has written, and what it has yet to write.
+#[derive(Debug)]
+pub struct EventWriter {
+    run: RunId,
+    attempt: u32,
+    /// The position of the log's last message; the next append must follow it directly.
+    position: StreamSeq,
+    /// The log's last event, in flight or stored.
+    written: EventId,
+    /// The id of the next event.
+    next: EventId,
+    /// Events not yet sent.
+    pending: Vec<(u32, EventData)>,
+    pending_bytes: usize,
+}
+
+impl EventWriter {
+    /// Of an attempt at a log that is empty, as the first attempt's is. A later one must
+    /// [take the log over](Self::take_over) before it writes.
+    pub const fn new(fence: &Fence) -> Self {
+        Self {
+            run: fence.run,
+            attempt: fence.attempt,
+            position: StreamSeq::NONE,
+            written: EventId::ORIGIN,
+            next: EventId::new(fence.attempt, 1),
+            pending: Vec::new(),
+            pending_bytes: 0,
+        }
+    }
+
+    /// Goes on behind the log's last message, as the leader has it, if a smaller attempt wrote it.
+    /// `resume_after` is the ledger's last event, and `last_commit` what it shows, if a commit made
+    /// it true: it is shown again unless the log is known to hold it.
+    pub fn take_over(
+        &mut self,
+        tip: Option<&StoredEvents>,
+        resume_after: EventId,
+        last_commit: Option<(u32, EventData)>,
+    ) -> Result<(), Replaced> {
+        // Without a tip, the log aged out or the stream was lost: the ledger knows where it ended.
+        let last = tip.map_or(EventId::ORIGIN, |tip| last_event(&tip.payload));
+        if last.attempt() >= self.attempt {
+            return Err(Replaced);
+        }
+        (self.position, self.written) =
+            tip.map_or((StreamSeq::NONE, resume_after), |tip| (tip.seq, last));
+        // Behind it stand only its own attempt's events: then the log holds it. What a later
+        // attempt wrote, which committed nothing, says nothing of that.
+        let held = last >= resume_after && last.attempt() == resume_after.attempt();
+        let again = last_commit.filter(|_| !held);
+        let reset = AttemptReset {
+            // It may be on its way yet, or have been shown before: withdrawn, it stands once.
+            resume_after: if again.is_some() && resume_after.n() > 1 {
+                EventId::new(resume_after.attempt(), resume_after.n() - 1)
+            } else {
+                resume_after
+            },
+            // Never claimed, even if the log ends there: a straggler of the attempt before may
+            // still land between the look and the append, and then it must be withdrawn.
+            continues: false,
+        };
+        self.push(0, EventData::AttemptReset(reset));
+        if let Some((step, data)) = again {
+            self.push(step, data);
+        }
+        Ok(())
+    }
+
+    /// The id that the next pushed event will carry, once nothing waits.
+    pub const fn next_id(&self) -> EventId {
+        self.next
+    }
+
+    /// The last event written: in flight or stored.
+    pub const fn last_id(&self) -> EventId {
+        self.written
+    }
+
+    /// Adds an event behind those that wait. Adjacent pieces of the same text become one event, as
+    /// far as one holds them; a longer text becomes several.
+    pub fn push(&mut self, step: u32, mut data: EventData) {
+        self.pending_bytes += weight(&data);
+        if let Some((last_step, last)) = self.pending.last_mut()
+            && *last_step == step
+            && join(last, &data)
+        {
+            return;
+        }
+        while let Some(rest) = split_off(&mut data, TEXT_LIMIT) {
+            self.pending
+                .push((step, std::mem::replace(&mut data, rest)));
+        }
+        self.pending.push((step, data));
+    }
+
+    /// Whether so much waits that the source should be read no further.
+    pub const fn is_full(&self) -> bool {
+        self.pending_bytes >= PENDING_LIMIT
+    }
+
+    /// The next append, made at `now`: as much of what waits as one message holds. None if nothing
+    /// waits. The next may be frozen when this one is known to be [stored](Self::stored).
+    pub fn freeze(&mut self, now: DateTime<Utc>) -> Option<Append> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        let first = self.next;
+        let payload = self.encode_pending(now);
+        Some(Append {
+            attempt: self.attempt,
+            first,
+            position: self.position,
+            payload,
+        })
+    }
+
+    /// The append that was frozen last is stored here.
+    pub const fn stored(&mut self, position: StreamSeq) {
+        self.position = position;
+    }
+
+    fn encode_pending(&mut self, at: DateTime<Utc>) -> Bytes {
+        let mut out = Vec::with_capacity(self.pending_bytes.min(MESSAGE_LIMIT) + 512);
+        let mut taken = 0;
+        while out.len() < MESSAGE_LIMIT
+            && let Some((step, data)) = self.pending.get_mut(taken)
+        {
+            taken += 1;
+            let event = Event {
+                id: self.next,
+                prev: self.written,
+                run_id: self.run,
+                step: *step,
+                at,
+                data: std::mem::replace(
+                    data,
+                    EventData::TextDelta(Text {
+                        text: String::new(),
+                    }),
+                ),
+            };
+            self.pending_bytes = self.pending_bytes.saturating_sub(weight(&event.data));
+            event.encode_into(&mut out);
+            self.written = self.next;
+            self.next = self.next.next();
+        }
+        self.pending.drain(..taken);
+        Bytes::from(out)
+    }
+}
+
+/// One append, the same bytes until its fate is known.
+#[derive(Debug, Clone)]
+pub struct Append {
+    attempt: u32,
+    /// The id of the first event in it.
+    first: EventId,
+    position: StreamSeq,
+    payload: Bytes,
+}
+
+/// What became of an append that was refused because another message stands last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It was stored before, and only the answer was lost.
+    Stored(StreamSeq),
+    /// It was not, and may be tried again, behind what stands last now.
+    Again,
+    /// A newer attempt has written.
+    Replaced,
+}
+
+impl Append {
+    /// What must stand last on the run's subject.
+    pub const fn position(&self) -> StreamSeq {
+        self.position
+    }
+
+    /// The lines.
+    pub const fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// Judges a refusal by the log's last message, as the leader has it.
+    pub fn after_refusal(&mut self, tip: Option<&StoredEvents>) -> Fate {
+        let Some(tip) = tip else {
+            // The log aged out or was lost under the attempt: it begins anew.
+            self.position = StreamSeq::NONE;
+            return Fate::Again;
+        };
+        if tip.payload == self.payload {
+            return Fate::Stored(tip.seq);
+        }
+        let last = last_event(&tip.payload);
+        if last.attempt() > self.attempt || last >= self.first {
+            return Fate::Replaced;
+        }
+        // A smaller attempt's straggler, or the log was restored from an older copy.
+        self.position = tip.seq;
+        self.chain_behind(last);
+        Fate::Again
+    }
+
+    /// A straggler stands where nothing was seen before: it is the predecessor then. What is
+    /// *missing* is not bridged; readers are to notice the gap.
+    fn chain_behind(&mut self, last: EventId) {
+        let Some(first) = Event::lines(&self.payload).next() else {
+            return;
+        };
+        let Ok(mut event) = Event::decode(first) else {
+            return;
+        };
+        if event.prev < last {
+            event.prev = last;
+            let rest = &self.payload[first.len() + 1..];
+            let mut payload = Vec::with_capacity(self.payload.len() + 16);
+            event.encode_into(&mut payload);
+            payload.extend_from_slice(rest);
+            self.payload = payload.into();
+        }
+    }
+}
+
+/// About how much memory an event takes while it waits.
+const fn weight(data: &EventData) -> usize {
+    match data {
+        EventData::TextDelta(text)
+        | EventData::ReasoningDelta(text)
+        | EventData::RefusalDelta(text) => text.text.len(),
+        EventData::ToolCallDelta(delta) => delta.arguments.len(),
+        EventData::ToolStarted(tool) => tool.arguments.len(),
+        EventData::ToolFinished(tool) => tool.result.len(),
+        _ => 256,
+    }
+}
+
+/// Appends `next` to `last` if it merely goes on with the same text and one event holds both.
+fn join(last: &mut EventData, next: &EventData) -> bool {
+    let ((EventData::TextDelta(last), EventData::TextDelta(next))
+    | (EventData::ReasoningDelta(last), EventData::ReasoningDelta(next))
+    | (EventData::RefusalDelta(last), EventData::RefusalDelta(next))) = (last, next)
+    else {
+        return false;
+    };
+    let fits = last.text.len() + next.text.len() <= TEXT_LIMIT;
+    if fits {
+        last.text.push_str(&next.text);
+    }
+    fits
+}
+
+/// Cuts an event's text at `most` bytes, or before a character that would not fit; the rest is an
+/// event of the same kind.
+fn split_off(data: &mut EventData, most: usize) -> Option<EventData> {
+    let tail = |text: &mut String| {
+        (text.len() > most).then(|| text.split_off(text.floor_char_boundary(most)))
+    };
+    match data {
+        EventData::TextDelta(text) => {
+            tail(&mut text.text).map(|text| EventData::TextDelta(Text { text }))
+        }
+        EventData::ReasoningDelta(text) => {
+            tail(&mut text.text).map(|text| EventData::ReasoningDelta(Text { text }))
+        }
+        EventData::RefusalDelta(text) => {
+            tail(&mut text.text).map(|text| EventData::RefusalDelta(Text { text }))
+        }
+        EventData::ToolCallDelta(delta) => tail(&mut delta.arguments).map(|arguments| {
+            let index = delta.index;
+            EventData::ToolCallDelta(ToolCallDelta {
+                index,
+                id: None,
+                name: None,
+                arguments,
+            })
+        }),
+        _ => None,
+    }
+}
+
+fn last_event(message: &[u8]) -> EventId {
+    Event::lines(message)
+        .next_back()
+        .and_then(|line| Event::decode(line).ok())
+        .map_or(EventId::ORIGIN, |event| event.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> EventData {
+        EventData::TextDelta(Text { text: text.into() })
+    }
+
+    #[test]
+    fn a_long_text_becomes_events_that_fit_and_stays_the_same_text() {
+        let whole = "aé🦀".repeat(TEXT_LIMIT / 4);
+        let mut data = text(&whole);
+        let mut pieces = Vec::new();
+        while let Some(rest) = split_off(&mut data, TEXT_LIMIT) {
+            pieces.push(std::mem::replace(&mut data, rest));
+        }
+        pieces.push(data);
+        let joined: String = pieces
+            .iter()
+            .map(|piece| match piece {
+                EventData::TextDelta(text) => {
+                    assert!(text.text.len() <= TEXT_LIMIT);
+                    text.text.as_str()
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert!(pieces.len() > 1);
+        assert_eq!(joined, whole);
+    }
+
+    #[test]
+    fn adjacent_text_is_joined_as_far_as_one_event_holds_it() {
+        let mut last = text("a");
+        assert!(join(&mut last, &text("b")));
+        assert_eq!(last, text("ab"));
+        assert!(!join(
+            &mut last,
+            &EventData::ReasoningDelta(Text { text: "c".into() })
+        ));
+        let mut full = text(&"x".repeat(TEXT_LIMIT));
+        assert!(!join(&mut full, &text("y")));
+    }
+}
