@@ -207,7 +207,7 @@ impl Chat {
                     Answer::from_messages(&recorded.messages, *finish_reason, &self.client_tools);
                 Ok((answer, *finish_reason))
             }
-            Outcome::Failed(error) => Err(ApiError::run_failed(self.run, error)),
+            Outcome::Failed(error) => Err(ApiError::run_failed(self.run, error, recorded.worked)),
             Outcome::Cancelled(reason) => Err(self.cancelled(reason)),
         }
     }

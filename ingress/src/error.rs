@@ -83,14 +83,22 @@ impl ApiError {
         )
     }
 
-    /// A run's failure, as the answer to a request that waited for it.
-    pub(crate) fn run_failed(run: RunId, error: &RunError) -> Self {
-        Self::new(
+    /// A run's failure, as the answer to a request that waited for it. The official client
+    /// libraries ask again by themselves after a 429 or a 5xx, which makes another run: harmless if
+    /// the upstream took no request of this one, and otherwise the same work paid for twice.
+    /// `worked` says whether the run had done or shown anything before it failed.
+    pub(crate) fn run_failed(run: RunId, error: &RunError, worked: bool) -> Self {
+        let failed = Self::new(
             status_of_failed_run(&error.code),
             error.code.clone(),
             format!("run {run} failed: {}", error.message),
         )
-        .of_run(run)
+        .of_run(run);
+        if worked || !costs_nothing(&error.code) {
+            failed.do_not_retry()
+        } else {
+            failed
+        }
     }
 
     pub(crate) fn param(mut self, param: impl Into<String>) -> Self {
@@ -187,6 +195,15 @@ pub(crate) fn status_of_failed_run(code: &str) -> StatusCode {
         code if code.starts_with("upstream") => StatusCode::BAD_GATEWAY,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
+}
+
+/// Whether a turn that fails like this has used nothing: the upstream was not reached, or refused.
+/// One that fell silent or broke off may have been at work.
+fn costs_nothing(code: &str) -> bool {
+    matches!(
+        code,
+        "upstream_unreachable" | "upstream_rate_limited" | "upstream_error"
+    )
 }
 
 impl From<Invalid> for ApiError {

@@ -22,6 +22,8 @@ pub(crate) struct Recorded {
     pub(crate) usage: Usage,
     /// What it said, in order; read only if it completed.
     pub(crate) messages: Vec<Message>,
+    /// Whether a step of it is recorded.
+    pub(crate) worked: bool,
 }
 
 impl Recorded {
@@ -40,6 +42,7 @@ impl Recorded {
         else {
             return Ok(None);
         };
+        let worked = !tx.run_steps(run).await?.is_empty();
         let mut messages = Vec::new();
         if matches!(outcome, Outcome::Completed(_)) {
             for message in tx.run_messages(run).await? {
@@ -55,6 +58,7 @@ impl Recorded {
             outcome,
             usage,
             messages,
+            worked,
         }))
     }
 }

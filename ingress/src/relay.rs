@@ -5,7 +5,7 @@
 //! it misses meanwhile is fetched from the stream when it reads on. There is no task per stream.
 
 use baton_nats::{EventFollower, FollowError, Followed};
-use baton_protocol::{EventId, RunId, TenantId};
+use baton_protocol::{EventData, EventId, RunId, TenantId};
 use tokio_util::sync::CancellationToken;
 
 use crate::state::AppState;
@@ -31,6 +31,7 @@ pub(crate) struct Relay {
     stop: CancellationToken,
     /// The run had ended when it was last looked at, and yet its terminal event had not come.
     suspicious: bool,
+    worked: bool,
 }
 
 impl Relay {
@@ -49,6 +50,7 @@ impl Relay {
             follower,
             stop,
             suspicious: false,
+            worked: false,
         }
     }
 
@@ -64,6 +66,11 @@ impl Relay {
         self.run
     }
 
+    /// Whether the run has done or shown anything so far, withdrawn or not: it has cost something.
+    pub(crate) fn has_worked(&self) -> bool {
+        self.worked
+    }
+
     /// The next that there is to tell. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Heard, FollowError> {
         tokio::select! {
@@ -71,7 +78,9 @@ impl Relay {
             () = self.stop.cancelled() => return Ok(Heard::Stopping),
             batch = self.follower.next() => {
                 self.suspicious = false;
-                return Ok(Heard::Events(batch?));
+                let batch = batch?;
+                self.worked |= batch.iter().any(|followed| is_work(&followed.event.data));
+                return Ok(Heard::Events(batch));
             }
             () = tokio::time::sleep(self.state.heartbeat) => {}
         }
@@ -102,5 +111,24 @@ impl Relay {
         Ok(run
             .filter(|run| run.status.is_terminal())
             .map(|run| run.last_event_id))
+    }
+}
+
+fn is_work(data: &EventData) -> bool {
+    match data {
+        EventData::TextDelta(_)
+        | EventData::ReasoningDelta(_)
+        | EventData::RefusalDelta(_)
+        | EventData::ToolCallDelta(_)
+        | EventData::ToolStarted(_)
+        | EventData::ToolFinished(_)
+        | EventData::ApprovalRequested(_)
+        | EventData::Usage(_) => true,
+        EventData::RunStarted(_)
+        | EventData::AttemptReset(_)
+        | EventData::RunCompleted(_)
+        | EventData::RunFailed(_)
+        | EventData::RunCancelled(_)
+        | EventData::Unknown(_) => false,
     }
 }

@@ -149,8 +149,16 @@ impl TenantTx {
 
 impl SystemTx<'_> {
     /// The key with this SHA-256, of whatever tenant, revoked or expired or neither: that is for
-    /// the caller to judge.
+    /// the caller to judge. Asked for a second time on a new connection if the first one turns out
+    /// to be one that a restarted server has forgotten.
     pub async fn find_api_key(&self, hash: &[u8; 32]) -> Result<Option<ApiKeyRecord>, StoreError> {
+        match self.try_find_api_key(hash).await {
+            Err(error) if error.is_transient() => self.try_find_api_key(hash).await,
+            answer => answer,
+        }
+    }
+
+    async fn try_find_api_key(&self, hash: &[u8; 32]) -> Result<Option<ApiKeyRecord>, StoreError> {
         let row = sqlx::query_as!(
             Row,
             "

@@ -113,7 +113,8 @@ impl ChatStream {
         for event in standing(&events) {
             match &event.data {
                 EventData::RunFailed(end) => {
-                    return Some(ApiError::run_failed(self.chat.run, &end.error));
+                    let worked = self.relay.has_worked();
+                    return Some(ApiError::run_failed(self.chat.run, &end.error, worked));
                 }
                 EventData::RunCancelled(end) => return Some(self.chat.cancelled(&end.reason)),
                 data if shows(data) => return None,

@@ -38,7 +38,8 @@ impl Chat {
                             break Ok((gathering.into_answer(), finish_reason, usage));
                         }
                         Some(End::Failed(error)) => {
-                            break Err(ApiError::run_failed(self.run, &error));
+                            let worked = relay.has_worked();
+                            break Err(ApiError::run_failed(self.run, &error, worked));
                         }
                         Some(End::Cancelled(reason)) => break Err(self.cancelled(&reason)),
                     }

@@ -143,19 +143,29 @@ async fn server_side_calls_are_not_shown_and_client_calls_are() {
 async fn a_run_that_fails_before_its_first_token_is_answered_with_a_status() {
     // No heartbeat makes the head go out first.
     let f = Fixture::start_with(|config| config.http.heartbeat = Duration::from_secs(30)).await;
-    for (stream, code, status) in [
-        (true, "upstream_timeout", 504),
-        (true, "upstream_rejected", 400),
-        (false, "upstream_unreachable", 502),
-        (false, "upstream_rate_limited", 429),
+    // Client libraries ask again by themselves, unless they are told not to; then the same work
+    // would be paid for twice.
+    for (stream, worked, code, status, again) in [
+        (true, false, "upstream_timeout", 504, false),
+        (true, false, "upstream_rejected", 400, false),
+        (true, false, "upstream_rate_limited", 429, true),
+        (true, true, "upstream_rate_limited", 429, false),
+        (false, false, "upstream_unreachable", 502, true),
+        (false, true, "upstream_error", 502, false),
+        (false, false, "upstream_rate_limited", 429, true),
     ] {
         let (response, worker) = tokio::join!(f.chat(stream).send(), async {
             let mut worker = f.take_job().await;
+            if worked {
+                worker.append(EventData::Usage(crate::fixture::USAGE)).await;
+            }
             worker.fail(code).await;
             worker
         });
         let response = response.unwrap();
         assert_eq!(response.status(), status, "{code}");
+        let said = response.headers().get("x-should-retry");
+        assert_eq!(said.is_none(), again, "{code} {worked} {said:?}");
         assert_eq!(run_of(&response), worker.run());
         let body: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
         assert_eq!(body["error"]["code"], code);

@@ -144,20 +144,60 @@ async fn another_tenants_run_does_not_exist() {
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_and_leaves_nothing_behind() {
+async fn a_full_queue_of_one_tenant_refuses_with_429_and_leaves_nothing_behind() {
     let f = Fixture::start_with(|config| config.limits.queued_per_tenant = 2).await;
-    let create = || {
-        f.post("/v1/runs", &json!({"model": "m", "input": "x"}))
-            .send()
-    };
-    assert_eq!(create().await.unwrap().status(), 202);
-    assert_eq!(create().await.unwrap().status(), 202);
-    let refused = create().await.unwrap();
-    assert_eq!(refused.status(), 429);
-    assert!(refused.headers().contains_key("retry-after"));
-    assert_eq!(read(refused).await["code"], "queue_full");
-    let page = read(f.get("/v1/runs").send().await.unwrap()).await;
-    assert_eq!(page["data"].as_array().unwrap().len(), 2);
+    let run = json!({"model": "m", "input": "x"});
+    for _ in 0..2 {
+        let accepted = f.post("/v1/runs", &run).send().await.unwrap();
+        assert_eq!(accepted.status(), 202);
+    }
+    let refused = f.post("/v1/runs", &run).send().await.unwrap();
+    assert_refused(refused, 429, |body| body["code"] == "queue_full").await;
+    for stream in [false, true] {
+        let refused = f.chat(stream).send().await.unwrap();
+        assert_refused(refused, 429, |body| body["error"]["code"] == "queue_full").await;
+    }
+    assert_eq!(runs(&f).await, 2);
+}
+
+#[tokio::test]
+async fn a_full_system_refuses_with_503_and_leaves_nothing_behind() {
+    let f = Fixture::start_with(|config| config.limits.queued_total = 1).await;
+    let run = json!({"model": "m", "input": "x"});
+    // How many wait in all is counted now and then, and not for each request.
+    let mut accepted = 0;
+    let refused = crate::fixture::soon(async {
+        loop {
+            let response = f.post("/v1/runs", &run).send().await.unwrap();
+            if response.status() != 202 {
+                return response;
+            }
+            accepted += 1;
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert!(accepted > 0);
+    assert_refused(refused, 503, |body| body["code"] == "system_full").await;
+    let refused = f.chat(true).send().await.unwrap();
+    assert_refused(refused, 503, |body| body["error"]["code"] == "system_full").await;
+    assert_eq!(runs(&f).await, accepted);
+}
+
+async fn assert_refused(response: reqwest::Response, status: u16, says: fn(&Value) -> bool) {
+    assert_eq!(response.status(), status);
+    let headers = response.headers();
+    assert!(headers.contains_key("retry-after"));
+    assert!(!headers.contains_key("x-run-id"));
+    assert!(!headers.contains_key("x-should-retry"), "it may ask again");
+    let body = read(response).await;
+    assert!(says(&body), "{body}");
+}
+
+/// How many runs the tenant has, up to a hundred.
+async fn runs(f: &Fixture) -> usize {
+    let page = read(f.get("/v1/runs?limit=100").send().await.unwrap()).await;
+    page["data"].as_array().unwrap().len()
 }
 
 #[tokio::test]

@@ -55,3 +55,20 @@ async fn a_tenant_is_made_once_by_its_name() {
     let nobody = crate::fixture::tenant_id();
     assert_eq!(system.tenant(nobody).await.unwrap(), None);
 }
+
+/// Without the second try, the first request after a restart of the server is refused.
+#[tokio::test]
+async fn a_server_that_ends_all_connections_costs_a_key_nothing() {
+    let ledger = Ledger::new().await;
+    let system = ledger.store.system();
+    assert!(system.find_api_key(&[8; 32]).await.unwrap().is_none());
+    let ended: i64 = sqlx::query_scalar(
+        "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
+         WHERE application_name = 'baton-test' AND datname = current_database()",
+    )
+    .fetch_one(&mut ledger.superuser().await)
+    .await
+    .unwrap();
+    assert!(ended >= 1, "{ended}");
+    assert!(system.find_api_key(&[8; 32]).await.unwrap().is_none());
+}
