@@ -3,6 +3,7 @@
 //! A seed decides what breaks when. Clients note what they are told; when all is mended and quiet,
 //! the ledger and the event log are written beside it, and [`crate::checker`] judges the whole.
 
+pub mod broker_disk;
 pub mod dump;
 pub mod faults;
 pub mod fleet;
@@ -12,6 +13,8 @@ pub mod plan;
 pub mod proxy;
 pub mod record;
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,18 +27,21 @@ use tokio_util::task::TaskTracker;
 
 use crate::checker::{self, History, Judgement, Violation};
 
+use broker_disk::BrokerDisk;
 use faults::Faults;
-use fleet::{Fleet, Setting};
-use load::Load;
+use fleet::{Fleet, LEASE, Setting};
+use load::{Habit, Load};
 use outside::Outside;
+use plan::{Emphasis, Plan};
 use proxy::Proxy;
 use record::Recorder;
 
 /// Whose runs these are.
 const TENANT: &str = "chaos";
 const DATABASE: &str = "baton";
-/// How long accepted runs may take to end once nothing is broken any more.
-const CALM: Duration = Duration::from_secs(30);
+/// How long accepted runs may take to end once nothing is broken any more. Far above what it takes:
+/// waiting ends when they have.
+const CALM: Duration = Duration::from_secs(90);
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -46,6 +52,14 @@ pub struct Options {
     pub seed: u64,
     /// For how long things break.
     pub time: Duration,
+    /// How long it takes from one fault to the next, on average.
+    pub pause: Duration,
+    /// What is broken most.
+    pub emphasis: Emphasis,
+    /// How many clients there are.
+    pub clients: usize,
+    /// How many conversations begin in a second, at most.
+    pub per_second: Option<f64>,
     /// Where the history and the logs go.
     pub folder: PathBuf,
 }
@@ -61,17 +75,22 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     let (mut faults, setting, api_key) = set_up(options, Arc::clone(&recorder)).await?;
 
     let addresses = faults.fleet.addresses();
-    let load = Arc::new(Load::new(&addresses, &api_key, Arc::clone(&recorder)));
+    let load = Load::new(
+        &addresses,
+        &api_key,
+        Arc::clone(&recorder),
+        options.per_second,
+    );
+    let load = Arc::new(load);
     let guests = TaskTracker::new();
     let mut seed = options.seed;
-    for (habit, count) in load::CLIENTS {
-        for _ in 0..count {
-            seed = seed.wrapping_mul(31).wrapping_add(1);
-            guests.spawn(Arc::clone(&load).live(habit, seed));
-        }
+    for client in 0..options.clients {
+        seed = seed.wrapping_mul(31).wrapping_add(1);
+        guests.spawn(Arc::clone(&load).live(Habit::of(client), seed));
     }
     guests.close();
-    faults.rage(options.seed, options.time).await?;
+    let plan = Plan::new(options.seed, LEASE, options.pause, options.emphasis);
+    faults.rage(plan, options.time).await?;
     load.stop.cancel();
     faults.fleet.until_ready().await?;
 
@@ -84,11 +103,13 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     recorder.flush()?;
     dump::write(&setting, client, folder).await?;
     let amiss = faults.fleet.stop().await;
+    // The roles' last words.
+    recorder.flush()?;
     let (broker, database) = tokio::join!(faults.broker.stop(), faults.database.stop());
     broker?;
     database?;
 
-    let mut judgement = checker::judge(&History::read(folder)?);
+    let mut judgement = checker::judge_folder(folder)?;
     let amiss = amiss.into_iter().map(|found| ("I16", found));
     let panics = panics(folder)?.into_iter().map(|found| ("panic", found));
     judgement
@@ -109,10 +130,13 @@ fn panics(folder: &Path) -> anyhow::Result<Vec<String>> {
         if path.extension().is_none_or(|extension| extension != "log") {
             continue;
         }
-        let log = std::fs::read(&path)?;
-        let log = String::from_utf8_lossy(&log);
-        let lines = log.lines().filter(|line| line.contains("panicked at"));
-        found.extend(lines.map(|line| format!("{}: {line}", path.display())));
+        for line in BufReader::new(File::open(&path)?).split(b'\n') {
+            let line = line?;
+            let line = String::from_utf8_lossy(&line);
+            if line.contains("panicked at") {
+                found.push(format!("{}: {line}", path.display()));
+            }
+        }
     }
     Ok(found)
 }
@@ -155,9 +179,10 @@ async fn set_up(
     let api_key = setting
         .run(&["keys", "create", "--tenant", TENANT, "--name", "chaos"])
         .await?;
-    let fleet = Fleet::start(Arc::clone(&setting)).await?;
+    let fleet = Fleet::start(Arc::clone(&setting), Arc::clone(&recorder)).await?;
     let faults = Faults {
         broker,
+        disk: BrokerDisk::new(options.folder.join("broker-disk")),
         database,
         upstream,
         fleet,

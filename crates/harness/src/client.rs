@@ -18,7 +18,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -120,6 +121,22 @@ impl Client {
             .as_str()
             .context("a run without an id")?
             .to_owned())
+    }
+
+    /// Asks for something, reads nothing of the answer for this long, and goes away. Little of it
+    /// fits into what the two kernels hold for it.
+    pub(crate) async fn never_read(&self, path: &str, time: Duration) -> anyhow::Result<()> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(4_096)?;
+        let mut stream = timeout(PATIENCE, socket.connect(self.address)).await??;
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\
+             accept: text/event-stream\r\n\r\n",
+            self.address, self.key
+        );
+        stream.write_all(head.as_bytes()).await?;
+        tokio::time::sleep(time).await;
+        Ok(())
     }
 
     /// The run as the ledger has it.

@@ -71,6 +71,14 @@ fn memory(pid: u32) -> u64 {
     kilobytes.unwrap_or(0) * 1_024
 }
 
+/// What of a process is in memory, in bytes; cheaper to read than [`by_name`].
+pub fn resident(pid: u32) -> Option<u64> {
+    const PAGE: u64 = 4_096;
+
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    Some(statm.split(' ').nth(1)?.parse::<u64>().ok()? * PAGE)
+}
+
 struct Stat {
     name: String,
     parent: u32,
@@ -108,5 +116,6 @@ mod tests {
         let usage = by_name(std::process::id(), "me");
         assert!(usage["me"].memory > 100_000);
         assert_eq!(usage["me"].processes, 1);
+        assert!(resident(std::process::id()).unwrap() > 100_000);
     }
 }

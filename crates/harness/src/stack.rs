@@ -18,6 +18,7 @@ use baton_store::{Login, bootstrap};
 use tempfile::TempDir;
 use tokio::process::Command;
 
+use crate::chaos::broker_disk::copy_folder;
 use crate::client::Client;
 
 pub use role::{Kind, Role};
@@ -87,19 +88,6 @@ pub struct Stack {
 /// What was on a broker's disk.
 #[derive(Debug)]
 pub struct BrokerBackup(TempDir);
-
-/// Copies what is in `from` into `to`, with its owners: the server runs as another user.
-fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let copied = std::process::Command::new("cp")
-        .arg("-a")
-        .arg(from.join("."))
-        .arg(to)
-        .status()?;
-    if !copied.success() {
-        bail!("{} cannot be copied: {copied}", from.display());
-    }
-    Ok(())
-}
 
 enum Database {
     Shared(Box<TestDatabase>),

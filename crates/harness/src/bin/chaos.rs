@@ -1,12 +1,16 @@
 //! `make chaos`: breaks real processes under load, and judges what became of the promises.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::bail;
+use baton_harness::chaos::plan::Emphasis;
 use baton_harness::chaos::{self, Options};
-use baton_harness::checker::{self, History, Judgement};
+use baton_harness::checker::{self, Judgement};
 use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
 struct Args {
@@ -16,47 +20,82 @@ struct Args {
     /// Decides what breaks when
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Faults in a minute, on average
+    #[arg(long, default_value_t = 90.0)]
+    faults_per_minute: f64,
+    /// What is broken most
+    #[arg(long, value_enum, default_value_t)]
+    emphasis: Emphasis,
+    /// How many clients ask at once
+    #[arg(long, default_value_t = 20)]
+    clients: usize,
+    /// Conversations that begin in a second, at most; without it, as many as come
+    #[arg(long)]
+    runs_per_second: Option<f64>,
+    /// The history proves nothing with fewer faults [default: 15 a minute]
+    #[arg(long)]
+    min_faults: Option<usize>,
+    /// The history proves nothing with fewer completed runs [default: 30 a minute]
+    #[arg(long)]
+    min_runs: Option<usize>,
     /// The baton to break
     #[arg(long, default_value = "target/release/baton")]
     baton: PathBuf,
     /// Where histories go, a folder for each seed
     #[arg(long, default_value = "target/chaos")]
     folder: PathBuf,
+    /// Keep the history of a run that is found good, too
+    #[arg(long)]
+    keep: bool,
     /// Break nothing: judge the seed's last history again
     #[arg(long)]
     judge: bool,
 }
 
-/// A history with less than this proves nothing; each minute, from the first.
-const FAULTS_A_MINUTE: f64 = 30.0;
-const RUNS_A_MINUTE: f64 = 60.0;
 /// How many of the runs must have been answered.
-const COMPLETED: f64 = 0.6;
+const COMPLETED: f64 = 0.5;
 /// How many violations are shown one by one.
 const SHOWN: usize = 40;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
+    let mut ended = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = judge(&args) => result,
+        // Returning stops all that was started; being ended by the signal would not.
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        _ = ended.recv() => bail!("told to stop"),
+    }
+}
+
+async fn judge(args: &Args) -> anyhow::Result<ExitCode> {
     let folder = args.folder.join(args.seed.to_string());
-    let judgement = if args.judge {
-        checker::judge(&History::read(&folder)?)
+    let (judgement, void) = if args.judge {
+        (checker::judge_folder(&folder)?, Vec::new())
     } else {
         let options = Options {
-            baton: args.baton,
+            baton: args.baton.clone(),
             seed: args.seed,
             time: Duration::from_secs_f64(args.minutes * 60.0),
-            folder,
+            pause: Duration::from_secs_f64(60.0 / args.faults_per_minute),
+            emphasis: args.emphasis,
+            clients: args.clients,
+            per_second: args.runs_per_second,
+            folder: folder.clone(),
         };
-        chaos::run(&options).await?
+        let judgement = chaos::run(&options).await?;
+        let void = void(&judgement, args);
+        (judgement, void)
     };
-    let void = if args.judge {
-        Vec::new()
-    } else {
-        void(&judgement, args.minutes)
-    };
-    report(&judgement, &void);
-    Ok(if judgement.violations.is_empty() && void.is_empty() {
+    report(&judgement, args, &void);
+    let good = judgement.violations.is_empty() && void.is_empty();
+    if good && !args.keep && !args.judge {
+        std::fs::remove_dir_all(&folder)?;
+        // Not if there is another seed's history in it.
+        let _kept = std::fs::remove_dir(&args.folder);
+    }
+    Ok(if good {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -65,14 +104,23 @@ async fn main() -> anyhow::Result<ExitCode> {
 
 /// Why the history proves nothing, if it does not.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-fn void(judgement: &Judgement, minutes: f64) -> Vec<String> {
-    let faults = judgement.fault_count() as f64;
+fn void(judgement: &Judgement, args: &Args) -> Vec<String> {
+    let least = |given: Option<usize>, a_minute: f64| {
+        given.map_or(a_minute * args.minutes, |given| given as f64)
+    };
     let completed = judgement.completed() as f64;
-    let accepted = judgement.accepted as f64;
     let wanted = [
-        ("faults fired", faults, FAULTS_A_MINUTE * minutes),
-        ("runs completed", completed, RUNS_A_MINUTE * minutes),
-        ("of the runs completed", completed, COMPLETED * accepted),
+        (
+            "faults fired",
+            judgement.fault_count() as f64,
+            least(args.min_faults, 15.0),
+        ),
+        ("runs completed", completed, least(args.min_runs, 30.0)),
+        (
+            "of the runs completed",
+            completed,
+            COMPLETED * judgement.accepted as f64,
+        ),
     ];
     wanted
         .into_iter()
@@ -82,40 +130,75 @@ fn void(judgement: &Judgement, minutes: f64) -> Vec<String> {
 }
 
 #[expect(clippy::print_stdout, reason = "the report is the answer")]
-fn report(judgement: &Judgement, void: &[String]) {
-    let list = |name: &str, counts: &std::collections::BTreeMap<String, usize>| {
-        let counts: Vec<_> = counts
-            .iter()
-            .map(|(what, count)| format!("{what} {count}"))
-            .collect();
-        println!("{name}: {}", counts.join(", "));
-    };
+fn report(judgement: &Judgement, args: &Args, void: &[String]) {
+    println!("seed {}, {} minutes", args.seed, args.minutes);
     println!("faults: {}", judgement.fault_count());
     list("  by kind", &judgement.faults);
     println!(
-        "runs: {} accepted, {} handed on to another attempt, {} tool calls, {} events followed",
-        judgement.accepted, judgement.handed_on, judgement.tool_calls, judgement.events
+        "runs: {} accepted, {} ended, {} of them by a second or later attempt, {} takeovers; \
+         {} tool calls, {} events followed",
+        judgement.accepted,
+        judgement.ended(),
+        judgement.handed_on,
+        judgement.takeovers,
+        judgement.tool_calls,
+        judgement.events
     );
     list("  by outcome", &judgement.outcomes);
     list("  chats by end", &judgement.chats);
     list("  refusals", &judgement.refused);
+    println!(
+        "logs that may have been lost, all or in part: {}; followers that were told so: {}",
+        judgement.log_lost, judgement.expired
+    );
+    times("longest silence of each followed run", &judgement.pauses);
+    times(
+        "silence before each attempt that followed another",
+        &judgement.recoveries,
+    );
+    list("ends of processes", &judgement.ends);
+    let memory = judgement.memory.iter();
+    let memory: Vec<_> = memory
+        .map(|(role, bytes)| format!("{role} {}", bytes >> 20))
+        .collect();
+    println!("most memory, MiB: {}", memory.join(", "));
+    for why in void {
+        println!("VOID: {why}");
+    }
+    println!("violations: {}", judgement.violations.len());
+    let mut by_invariant: BTreeMap<_, usize> = BTreeMap::new();
+    for violation in &judgement.violations {
+        *by_invariant.entry(violation.invariant).or_default() += 1;
+    }
+    if !by_invariant.is_empty() {
+        list("  by invariant", &by_invariant);
+    }
+    for violation in judgement.violations.iter().take(SHOWN) {
+        println!("  {violation}");
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the report is the answer")]
+fn list(name: &str, counts: &BTreeMap<impl std::fmt::Display, usize>) {
+    let counts: Vec<_> = counts
+        .iter()
+        .map(|(what, count)| format!("{what} {count}"))
+        .collect();
+    println!("{name}: {}", counts.join("; "));
+}
+
+#[expect(clippy::print_stdout, reason = "the report is the answer")]
+fn times(name: &str, sorted: &[u64]) {
     let at = |percent: usize| {
-        let index = judgement.pauses.len() * percent / 100;
-        let index = index.min(judgement.pauses.len().saturating_sub(1));
-        judgement.pauses.get(index).copied().unwrap_or(0)
+        let index = sorted.len() * percent / 100;
+        let index = index.min(sorted.len().saturating_sub(1));
+        sorted.get(index).copied().unwrap_or(0)
     };
     println!(
-        "longest silence of each followed run, ms: p50 {}, p90 {}, p99 {}, max {}",
+        "{name}, ms: p50 {}, p90 {}, p99 {}, max {}",
         at(50),
         at(90),
         at(99),
         at(100)
     );
-    for why in void {
-        println!("VOID: {why}");
-    }
-    println!("violations: {}", judgement.violations.len());
-    for violation in judgement.violations.iter().take(SHOWN) {
-        println!("  {violation}");
-    }
 }

@@ -10,6 +10,7 @@ use baton_nats::{Bus, BusOptions};
 use baton_protocol::{Event, RunId, TenantId};
 use baton_service::{Clock as _, SystemClock};
 use baton_store::{Store, StoreOptions};
+use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 
 use super::fleet::Setting;
@@ -18,6 +19,8 @@ use crate::client::Client;
 
 /// How many messages of one run's log are read; far more than a run has here.
 const MOST: usize = 20_000;
+/// How many runs are read at once.
+const AT_ONCE: usize = 8;
 
 /// Waits until no run is queued or running; says whether that came about in time.
 pub async fn until_quiet(client: &Client, limit: Duration) -> bool {
@@ -56,15 +59,13 @@ pub async fn write(setting: &Setting, client: &Client, folder: &Path) -> anyhow:
     let mut cursor = None;
     loop {
         let (page, next) = page(client, cursor.as_deref()).await?;
-        for id in page {
-            let answer = client.get(&format!("/v1/runs/{id}")).await?;
-            if answer.status != 200 {
-                bail!("run {id}: {}", answer.status);
-            }
-            let run: LedgerRun = serde_json::from_slice(&answer.body)
-                .with_context(|| format!("run {id} is not as expected"))?;
+        let mut read = stream::iter(page)
+            .map(|id| one(&bus, tenant, client, id))
+            .buffered(AT_ONCE);
+        while let Some(read) = read.next().await {
+            let (run, log) = read?;
             put(&mut runs, &run)?;
-            put(&mut logs, &log(&bus, tenant, run.id).await?)?;
+            put(&mut logs, &log)?;
         }
         match next {
             Some(next) => cursor = Some(next),
@@ -75,6 +76,22 @@ pub async fn write(setting: &Setting, client: &Client, folder: &Path) -> anyhow:
     logs.flush()?;
     bus.close().await;
     Ok(())
+}
+
+async fn one(
+    bus: &Bus,
+    tenant: TenantId,
+    client: &Client,
+    id: String,
+) -> anyhow::Result<(LedgerRun, RunLog)> {
+    let answer = client.get(&format!("/v1/runs/{id}")).await?;
+    if answer.status != 200 {
+        bail!("run {id}: {}", answer.status);
+    }
+    let run: LedgerRun = serde_json::from_slice(&answer.body)
+        .with_context(|| format!("run {id} is not as expected"))?;
+    let log = log(bus, tenant, run.id).await?;
+    Ok((run, log))
 }
 
 async fn page(

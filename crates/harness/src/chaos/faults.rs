@@ -7,7 +7,8 @@ use baton_devstack::{NatsServer, Postgres};
 use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
-use super::fleet::{Fleet, LEASE};
+use super::broker_disk::BrokerDisk;
+use super::fleet::Fleet;
 use super::plan::{Fault, Plan, Server, Target};
 use super::proxy::{Mode, Proxy};
 use super::record::Recorder;
@@ -18,6 +19,8 @@ use crate::checker::What;
 pub struct Faults {
     /// NATS.
     pub broker: NatsServer,
+    /// NATS's disk.
+    pub disk: BrokerDisk,
     /// PostgreSQL.
     pub database: Postgres,
     /// Before the upstream.
@@ -34,15 +37,17 @@ pub struct Faults {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mend {
     Thaw(Target, u32),
+    /// Not a mending, but the second signal to a process.
+    TerminateAgain(Target, u32),
     Link(Target, Server),
     Upstream,
 }
 
 impl Faults {
     /// Breaks things for this long, then mends everything.
-    pub async fn rage(&mut self, seed: u64, time: Duration) -> anyhow::Result<()> {
+    pub async fn rage(&mut self, plan: Plan, time: Duration) -> anyhow::Result<()> {
         let end = Instant::now() + time;
-        for (pause, fault) in Plan::new(seed, LEASE) {
+        for (pause, fault) in plan {
             let at = Instant::now() + pause;
             self.mend_until(at.min(end)).await;
             if at >= end {
@@ -79,6 +84,9 @@ impl Faults {
     fn mend(&self, mend: Mend) {
         match mend {
             Mend::Thaw(target, pid) => self.fleet.signal_same(target, pid, Signal::SIGCONT),
+            Mend::TerminateAgain(target, pid) => {
+                self.fleet.signal_same(target, pid, Signal::SIGTERM);
+            }
             Mend::Link(target, server) => self.fleet.link(target, server, Mode::Pass),
             Mend::Upstream => self.upstream.set(Mode::Pass),
         }
@@ -91,16 +99,23 @@ impl Faults {
     }
 
     async fn apply(&mut self, fault: Fault) -> anyhow::Result<()> {
+        let fault = match fault {
+            Fault::BrokerCrash(disk, down) => Fault::BrokerCrash(self.disk.possible(disk), down),
+            fault => fault,
+        };
         let fired = match fault {
             Fault::Kill(target) => self.fleet.signal(target, Signal::SIGKILL).is_some(),
             Fault::Terminate(target) => self.fleet.signal(target, Signal::SIGTERM).is_some(),
-            Fault::Freeze(target, time) => match self.fleet.signal(target, Signal::SIGSTOP) {
-                Some(pid) => {
-                    self.later(time, Mend::Thaw(target, pid));
-                    true
-                }
-                None => false,
-            },
+            Fault::TerminateTwice(target, gap) => {
+                let pid = self.fleet.signal(target, Signal::SIGTERM);
+                pid.inspect(|pid| self.later(gap, Mend::TerminateAgain(target, *pid)))
+                    .is_some()
+            }
+            Fault::Freeze(target, time) => {
+                let pid = self.fleet.signal(target, Signal::SIGSTOP);
+                pid.inspect(|pid| self.later(time, Mend::Thaw(target, *pid)))
+                    .is_some()
+            }
             Fault::Link(target, server, mode, time) => {
                 self.fleet.link(target, server, mode);
                 self.later(time, Mend::Link(target, server));
@@ -111,7 +126,7 @@ impl Faults {
                 self.later(time, Mend::Upstream);
                 true
             }
-            Fault::BrokerCrash(_) | Fault::DatabaseCrash(_) => true,
+            Fault::BrokerCrash(..) | Fault::DatabaseCrash(_) => true,
         };
         // A role that is just being started again cannot be hit.
         if fired {
@@ -121,10 +136,14 @@ impl Faults {
             });
         }
         match fault {
-            Fault::BrokerCrash(down) => {
+            Fault::BrokerCrash(disk, down) => {
                 self.broker.kill().await;
+                let lost_since = self.disk.change(&self.broker, disk)?;
                 self.mend_until(Instant::now() + down).await;
                 self.broker.restart().await?;
+                if let Some(since) = lost_since {
+                    self.recorder.note(What::LogLost { since });
+                }
             }
             Fault::DatabaseCrash(down) => {
                 self.database.kill_immediate().await;

@@ -2,10 +2,11 @@
 
 use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::Arc;
-use std::time::Duration;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use nix::sys::signal::{Signal, kill};
@@ -18,12 +19,17 @@ use tokio_util::task::TaskTracker;
 
 use super::plan::{INGRESSES, Server, Target, WORKERS};
 use super::proxy::{Mode, Proxy};
+use super::record::Recorder;
+use crate::checker::{Asked, What};
 use crate::client::Client;
+use crate::process_usage;
 
 /// As an orchestrator would, only sooner.
 const RESTART_AFTER: Duration = Duration::from_millis(200);
 /// How long a role may take from SIGTERM to its end when nothing is broken.
-const STOP_WITHIN: Duration = Duration::from_secs(20);
+const STOP_WITHIN: Duration = Duration::from_secs(40);
+/// How often the roles' memory is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a run belongs to a worker without renewal.
 pub const LEASE: Duration = Duration::from_secs(3);
@@ -119,11 +125,41 @@ fn is_setting(name: &str) -> bool {
 #[derive(Debug)]
 struct Role {
     pid: watch::Receiver<Option<u32>>,
+    signals: Arc<Mutex<Signals>>,
     admin: SocketAddr,
     http: Option<SocketAddr>,
     broker: Proxy,
     database: Proxy,
     name: String,
+}
+
+/// What the role's present process was asked, and when it was last asked to end.
+#[derive(Debug, Default)]
+struct Signals {
+    asked: Asked,
+    last_termination: Option<Instant>,
+}
+
+impl Signals {
+    fn sent(&mut self, signal: Signal) {
+        match signal {
+            Signal::SIGKILL => self.asked.killed = true,
+            Signal::SIGSTOP => self.asked.frozen = true,
+            Signal::SIGTERM => {
+                self.asked.terminations += 1;
+                self.last_termination = Some(Instant::now());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What every role is started with.
+struct Start {
+    setting: Arc<Setting>,
+    recorder: Arc<Recorder>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
 /// All roles.
@@ -138,24 +174,28 @@ pub struct Fleet {
 
 impl Fleet {
     /// Starts all roles, and waits until they are ready.
-    pub async fn start(setting: Arc<Setting>) -> anyhow::Result<Self> {
-        let stop = CancellationToken::new();
-        let tasks = TaskTracker::new();
+    pub async fn start(setting: Arc<Setting>, recorder: Arc<Recorder>) -> anyhow::Result<Self> {
+        let start = Start {
+            setting,
+            recorder,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
         let mut workers = Vec::new();
         for index in 0..WORKERS {
-            workers.push(Role::start(&setting, "worker", index, &stop, &tasks).await?);
+            workers.push(Role::start(&start, "worker", index).await?);
         }
         let mut ingresses = Vec::new();
         for index in 0..INGRESSES {
-            ingresses.push(Role::start(&setting, "ingress", index, &stop, &tasks).await?);
+            ingresses.push(Role::start(&start, "ingress", index).await?);
         }
-        let scheduler = Role::start(&setting, "scheduler", 0, &stop, &tasks).await?;
+        let scheduler = Role::start(&start, "scheduler", 0).await?;
         let fleet = Self {
             workers,
             ingresses,
             scheduler,
-            stop,
-            tasks,
+            stop: start.stop,
+            tasks: start.tasks,
         };
         fleet.until_ready().await?;
         Ok(fleet)
@@ -204,15 +244,12 @@ impl Fleet {
 
     /// Sends a signal to the role's process; returns its id, or nothing if there is none just now.
     pub fn signal(&self, target: Target, signal: Signal) -> Option<u32> {
-        let pid = (*self.role(target).pid.borrow())?;
-        send(pid, signal).then_some(pid)
+        self.role(target).signal(None, signal)
     }
 
     /// Sends a signal to a process, if it still is the role's.
     pub fn signal_same(&self, target: Target, pid: u32, signal: Signal) {
-        if *self.role(target).pid.borrow() == Some(pid) {
-            send(pid, signal);
-        }
+        self.role(target).signal(Some(pid), signal);
     }
 
     /// Disturbs the way from a role to a server.
@@ -237,9 +274,7 @@ impl Fleet {
         self.stop.cancel();
         let mut amiss = Vec::new();
         for role in self.roles() {
-            if let Some(pid) = *role.pid.borrow() {
-                send(pid, Signal::SIGTERM);
-            }
+            role.signal(None, Signal::SIGTERM);
         }
         self.tasks.close();
         if tokio::time::timeout(STOP_WITHIN, self.tasks.wait())
@@ -247,9 +282,8 @@ impl Fleet {
             .is_err()
         {
             for role in self.roles() {
-                if let Some(pid) = *role.pid.borrow() {
+                if role.signal(None, Signal::SIGKILL).is_some() {
                     amiss.push(format!("{} does not end on SIGTERM", role.name));
-                    send(pid, Signal::SIGKILL);
                 }
             }
         }
@@ -262,16 +296,12 @@ fn send(pid: u32, signal: Signal) -> bool {
 }
 
 impl Role {
-    async fn start(
-        setting: &Arc<Setting>,
-        kind: &'static str,
-        index: usize,
-        stop: &CancellationToken,
-        tasks: &TaskTracker,
-    ) -> anyhow::Result<Self> {
+    async fn start(start: &Start, kind: &'static str, index: usize) -> anyhow::Result<Self> {
         let (sender, pid) = watch::channel(None);
+        let setting = &start.setting;
         let role = Self {
             pid,
+            signals: Arc::default(),
             admin: free_address().await?,
             http: match kind {
                 "ingress" => Some(free_address().await?),
@@ -303,8 +333,27 @@ impl Role {
                 command.spawn()
             }
         };
-        tasks.spawn(supervise(spawn, sender, stop.clone()));
+        let supervisor = Supervisor {
+            role: kind,
+            pid: sender,
+            signals: Arc::clone(&role.signals),
+            recorder: Arc::clone(&start.recorder),
+            stop: start.stop.clone(),
+        };
+        start.tasks.spawn(supervisor.run(spawn));
         Ok(role)
+    }
+
+    /// Sends a signal to the process, if there is one, and if it is the one that is meant.
+    fn signal(&self, only: Option<u32>, signal: Signal) -> Option<u32> {
+        // Taken first, so that a process which ends of it has been asked.
+        let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
+        let pid = (*self.pid.borrow()).filter(|pid| only.is_none_or(|only| only == *pid))?;
+        let sent = send(pid, signal);
+        if sent {
+            signals.sent(signal);
+        }
+        sent.then_some(pid)
     }
 }
 
@@ -312,20 +361,71 @@ fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-async fn supervise(
-    spawn: impl Fn() -> std::io::Result<Child>,
+/// Starts a role again whenever it ends.
+struct Supervisor {
+    role: &'static str,
     pid: watch::Sender<Option<u32>>,
+    signals: Arc<Mutex<Signals>>,
+    recorder: Arc<Recorder>,
     stop: CancellationToken,
-) {
-    while !stop.is_cancelled() {
-        if let Ok(mut child) = spawn() {
-            pid.send_replace(child.id());
-            // What it ended with is in its log.
-            let _status = child.wait().await;
-            pid.send_replace(None);
+}
+
+impl Supervisor {
+    async fn run(self, spawn: impl Fn() -> std::io::Result<Child>) {
+        while !self.stop.is_cancelled() {
+            if let Ok(mut child) = spawn() {
+                self.begin(child.id());
+                let watching = self.watch_memory(child.id());
+                let status = tokio::select! {
+                    status = child.wait() => status,
+                    never = watching => never,
+                };
+                self.end(status);
+            }
+            self.stop
+                .run_until_cancelled(tokio::time::sleep(RESTART_AFTER))
+                .await;
         }
-        stop.run_until_cancelled(tokio::time::sleep(RESTART_AFTER))
-            .await;
+    }
+
+    fn begin(&self, pid: Option<u32>) {
+        let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
+        *signals = Signals::default();
+        self.pid.send_replace(pid);
+    }
+
+    fn end(&self, status: std::io::Result<ExitStatus>) {
+        let signals = {
+            let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
+            self.pid.send_replace(None);
+            std::mem::take(&mut *signals)
+        };
+        let status = status.ok().and_then(|status| {
+            let by_signal = || Some(128 + status.signal()?);
+            status.code().or_else(by_signal)
+        });
+        self.recorder.note(What::Ended {
+            role: self.role.to_owned(),
+            asked: signals.asked,
+            status: status.unwrap_or(-1),
+            took_ms: signals.last_termination.map_or(0, |since| {
+                u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+            }),
+        });
+    }
+
+    /// Notes how much the process holds, whenever it is more than before. Never ends.
+    async fn watch_memory(&self, pid: Option<u32>) -> std::io::Result<ExitStatus> {
+        let mut most = 0;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let resident = pid.and_then(process_usage::resident).unwrap_or(0);
+            if resident > most + most / 8 {
+                most = resident;
+                let role = self.role.to_owned();
+                self.recorder.note(What::Memory { role, resident });
+            }
+        }
     }
 }
 

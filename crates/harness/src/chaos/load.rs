@@ -1,18 +1,18 @@
 //! Clients that ask all the time, take what comes, and note it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use baton_openai::SseDecoder;
-use baton_protocol::{EventId, RunId};
+use baton_protocol::{EventId, RunId, RunStatus};
 use http::{Method, StatusCode};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::outside::Prompt;
@@ -39,10 +39,11 @@ pub struct Load {
     /// No more of the old ones.
     pub give_up: CancellationToken,
     next: AtomicU64,
+    pace: Pace,
 }
 
 /// What a client does all day.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Habit {
     /// Streams chats, half of them with a key that it repeats after an error.
     Chat,
@@ -52,22 +53,69 @@ pub enum Habit {
     Tools,
     /// As [`Habit::Follow`], reading a long answer slowly.
     Slow,
-    /// As [`Habit::Follow`], and cancels the run on the way.
+    /// As [`Habit::Follow`], and cancels the run on the way, sometimes twice at once.
     Cancel,
+    /// Asks for long answers and never reads them; then goes away, and comes back as a follower.
+    Mute,
 }
 
-/// How many clients there are of each.
-pub const CLIENTS: [(Habit, usize); 5] = [
-    (Habit::Chat, 5),
-    (Habit::Follow, 5),
-    (Habit::Tools, 6),
-    (Habit::Slow, 2),
-    (Habit::Cancel, 2),
+/// Of every ten clients, what each does.
+const HABITS: [Habit; 10] = [
+    Habit::Chat,
+    Habit::Follow,
+    Habit::Tools,
+    Habit::Cancel,
+    Habit::Tools,
+    Habit::Slow,
+    Habit::Chat,
+    Habit::Follow,
+    Habit::Tools,
+    Habit::Mute,
 ];
 
+impl Habit {
+    /// What the n-th client does.
+    pub const fn of(client: usize) -> Self {
+        HABITS[client % HABITS.len()]
+    }
+}
+
+/// Lets conversations begin at a steady rate, however many clients wait for one.
+#[derive(Debug)]
+struct Pace {
+    gap: Duration,
+    next: Mutex<Instant>,
+}
+
+impl Pace {
+    fn new(per_second: Option<f64>) -> Self {
+        let gap = per_second.map_or(Duration::ZERO, |rate| {
+            Duration::try_from_secs_f64(1.0 / rate).unwrap_or_default()
+        });
+        let next = Mutex::new(Instant::now());
+        Self { gap, next }
+    }
+
+    async fn wait(&self) {
+        let at = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            // What nobody was free to begin is not made up for.
+            let at = (*next).max(Instant::now());
+            *next = at + self.gap;
+            at
+        };
+        tokio::time::sleep_until(at).await;
+    }
+}
+
 impl Load {
-    /// A load on these ingresses.
-    pub fn new(addresses: &[SocketAddr], api_key: &str, recorder: Arc<Recorder>) -> Self {
+    /// A load on these ingresses, at most so many conversations a second.
+    pub fn new(
+        addresses: &[SocketAddr],
+        api_key: &str,
+        recorder: Arc<Recorder>,
+        per_second: Option<f64>,
+    ) -> Self {
         Self {
             clients: addresses
                 .iter()
@@ -77,6 +125,7 @@ impl Load {
             stop: CancellationToken::new(),
             give_up: CancellationToken::new(),
             next: AtomicU64::new(1),
+            pace: Pace::new(per_second),
         }
     }
 
@@ -87,7 +136,11 @@ impl Load {
             load: Arc::clone(&self),
         };
         let living = async {
-            while !self.stop.is_cancelled() {
+            loop {
+                let waited = self.stop.run_until_cancelled(self.pace.wait()).await;
+                if waited.is_none() || self.stop.is_cancelled() {
+                    return;
+                }
                 match habit {
                     Habit::Chat => guest.chat().await,
                     _ => guest.run(habit).await,
@@ -109,6 +162,7 @@ impl Guest {
         let id = self.load.next.fetch_add(1, Ordering::Relaxed);
         let (words, gap_ms, tool_turns) = match habit {
             Habit::Slow => (400, 0, 0),
+            Habit::Mute => (1_500, 0, 0),
             Habit::Tools => (10, 10, self.random.random_range(1..4)),
             Habit::Cancel => (60, 30, self.random.random_range(0..2)),
             Habit::Chat | Habit::Follow => (self.random.random_range(5..50), 20, 0),
@@ -140,12 +194,36 @@ impl Guest {
             // which the note shows.
             self.submit(&prompt, &key).await;
         }
-        if matches!(habit, Habit::Cancel) {
-            let after = self.random.random_range(0..1_500);
-            tokio::time::sleep(Duration::from_millis(after)).await;
+        match habit {
+            Habit::Cancel => self.cancel_on_the_way(run).await,
+            Habit::Mute => {
+                let path = format!("/v1/runs/{run}/events");
+                let server = self.server();
+                let time = Duration::from_millis(self.random.random_range(500..6_000));
+                // Whatever it would have been told, it does not hear.
+                let _unheard = server.never_read(&path, time).await;
+            }
+            _ => {}
+        }
+        self.follow(run, habit == Habit::Slow).await;
+        if self.random.random_bool(0.05) {
+            // Too late: the end stands.
             self.cancel(run).await;
         }
-        self.follow(run, matches!(habit, Habit::Slow)).await;
+    }
+
+    async fn cancel_on_the_way(&mut self, run: RunId) {
+        let after = self.random.random_range(0..1_500);
+        tokio::time::sleep(Duration::from_millis(after)).await;
+        if self.random.random_bool(0.3) {
+            let mut other = Guest {
+                random: StdRng::seed_from_u64(self.random.random()),
+                load: Arc::clone(&self.load),
+            };
+            tokio::join!(self.cancel(run), other.cancel(run));
+        } else {
+            self.cancel(run).await;
+        }
     }
 
     async fn submit(&mut self, prompt: &Prompt, key: &str) -> RunId {
@@ -184,8 +262,36 @@ impl Guest {
         let path = format!("/v1/runs/{run}/cancel");
         loop {
             match whole(self.server().send(Method::POST, &path, &[], None)).await {
-                Ok((status, _)) if status.is_success() => {
-                    return self.note(What::Cancelled { run });
+                Ok((status, answer)) if status.is_success() => {
+                    self.note(What::Cancelled { run });
+                    self.told(run, &answer);
+                    return;
+                }
+                Ok((status, answer)) => self.refused(status, code_of(&answer)),
+                Err(_) => self.unanswered(),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Notes where the answer says that the run stands; says whether it has ended.
+    fn told(&self, run: RunId, answer: &Value) -> bool {
+        let status: Option<RunStatus> = serde_json::from_value(answer["status"].clone()).ok();
+        if let Some(status) = status {
+            self.note(What::Told { run, status });
+        }
+        status.is_some_and(RunStatus::is_terminal)
+    }
+
+    /// Asks for a run until it has ended.
+    async fn read_to_end(&mut self, run: RunId) {
+        let path = format!("/v1/runs/{run}");
+        loop {
+            match whole(self.server().send(Method::GET, &path, &[], None)).await {
+                Ok((status, answer)) if status.is_success() => {
+                    if self.told(run, &answer) {
+                        return;
+                    }
                 }
                 Ok((status, answer)) => self.refused(status, code_of(&answer)),
                 Err(_) => self.unanswered(),
@@ -242,6 +348,7 @@ impl Guest {
                     status,
                     code,
                 });
+                self.read_to_end(run).await;
                 return Ok(true);
             }
             _ => {

@@ -32,6 +32,20 @@ pub enum Server {
     Database,
 }
 
+/// What becomes of the broker's disk while it is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// It stays.
+    Kept,
+    /// It stays, and is copied.
+    Copied,
+    /// It is what the last copy was, as if what came later had never reached it; without a copy it
+    /// stays.
+    Restored,
+    /// It is lost.
+    Wiped,
+}
+
 /// Something to break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -39,13 +53,15 @@ pub enum Fault {
     Kill(Target),
     /// SIGTERM.
     Terminate(Target),
+    /// SIGTERM, and so much later once more: the second ends at once.
+    TerminateTwice(Target, Duration),
     /// SIGSTOP, and SIGCONT after this time.
     Freeze(Target, Duration),
     /// The way between a role and a server is disturbed for this time.
     Link(Target, Server, Mode, Duration),
     /// NATS is killed, and comes back after this time.
-    BrokerCrash(Duration),
-    /// PostgreSQL is stopped at once, and comes back after this time.
+    BrokerCrash(Disk, Duration),
+    /// PostgreSQL is stopped at once (`-m immediate`), and comes back after this time.
     DatabaseCrash(Duration),
     /// The way between all workers and the upstream is disturbed for this time.
     Upstream(Mode, Duration),
@@ -62,6 +78,7 @@ impl Fault {
         match self {
             Self::Kill(target) => format!("{} kill", role(target)),
             Self::Terminate(target) => format!("{} term", role(target)),
+            Self::TerminateTwice(target, _) => format!("{} term twice", role(target)),
             Self::Freeze(target, _) => format!("{} freeze", role(target)),
             Self::Link(target, Server::Broker, mode, _) => {
                 format!("{}-nats {}", role(target), mode_name(*mode))
@@ -69,7 +86,10 @@ impl Fault {
             Self::Link(target, Server::Database, mode, _) => {
                 format!("{}-postgres {}", role(target), mode_name(*mode))
             }
-            Self::BrokerCrash(_) => "nats crash".to_owned(),
+            Self::BrokerCrash(Disk::Kept, _) => "nats crash".to_owned(),
+            Self::BrokerCrash(Disk::Copied, _) => "nats crash, disk copied".to_owned(),
+            Self::BrokerCrash(Disk::Restored, _) => "nats with an older disk".to_owned(),
+            Self::BrokerCrash(Disk::Wiped, _) => "nats wiped".to_owned(),
             Self::DatabaseCrash(_) => "postgres crash".to_owned(),
             Self::Upstream(mode, _) => format!("upstream {}", mode_name(*mode)),
         }
@@ -81,10 +101,27 @@ const fn mode_name(mode: Mode) -> &'static str {
         Mode::Pass => "pass",
         Mode::Cut => "cut",
         Mode::Stall => "stall",
+        Mode::StallToServer => "late requests",
+        Mode::StallToClient => "late answers",
         Mode::Delay(_) => "delay",
         Mode::DropToServer => "deaf",
         Mode::DropToClient => "mute",
+        Mode::CutAfter(_) => "cut after bytes",
     }
+}
+
+/// What is broken most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Emphasis {
+    /// Everything, as it comes.
+    #[default]
+    Everything,
+    /// Workers are cut off, or stand still, for longer than their lease: what fences are for.
+    Zombies,
+    /// The ways to the servers: what repetitions and gaps come from.
+    Links,
+    /// Workers are killed, and brokers lose their disks: what the sweep is for.
+    Deaths,
 }
 
 /// The schedule: an endless sequence of pauses and faults.
@@ -92,14 +129,19 @@ const fn mode_name(mode: Mode) -> &'static str {
 pub struct Plan {
     random: StdRng,
     lease: Duration,
+    /// On average.
+    pause: Duration,
+    emphasis: Emphasis,
 }
 
 impl Plan {
-    /// The schedule of a seed. Some pauses are longer than `lease`.
-    pub fn new(seed: u64, lease: Duration) -> Self {
+    /// The schedule of a seed. Some disturbances are longer than `lease`.
+    pub fn new(seed: u64, lease: Duration, pause: Duration, emphasis: Emphasis) -> Self {
         Self {
             random: StdRng::seed_from_u64(seed),
             lease,
+            pause,
+            emphasis,
         }
     }
 
@@ -115,25 +157,91 @@ impl Plan {
         Target::Ingress(self.random.random_range(0..INGRESSES))
     }
 
-    fn link(&mut self) -> Fault {
-        let target = match self.random.random_range(0..10) {
-            0..7 => self.worker(),
-            7..9 => self.ingress(),
+    fn beyond_lease(&mut self) -> Duration {
+        self.lease + self.millis(300, 2_500)
+    }
+
+    fn role(&mut self) -> Target {
+        match self.random.random_range(0..10) {
+            0..6 => self.worker(),
+            6..9 => self.ingress(),
             _ => Target::Scheduler,
-        };
-        let server = if self.random.random_bool(0.5) {
+        }
+    }
+
+    fn server(&mut self) -> Server {
+        if self.random.random_bool(0.5) {
             Server::Broker
         } else {
             Server::Database
-        };
-        let (mode, time) = match self.random.random_range(0..10) {
-            0..3 => (Mode::Cut, self.millis(100, 3_000)),
-            3..6 => (Mode::Stall, self.millis(300, 5_000)),
-            6..8 => (Mode::DropToServer, self.millis(300, 4_000)),
-            8 => (Mode::DropToClient, self.millis(300, 4_000)),
+        }
+    }
+
+    fn link(&mut self) -> Fault {
+        let target = self.role();
+        let server = self.server();
+        let (mode, time) = match self.random.random_range(0..20) {
+            0..4 => (Mode::Cut, self.millis(100, 3_000)),
+            4..6 => {
+                let bytes = self.random.random_range(1..20_000);
+                (Mode::CutAfter(bytes), self.millis(300, 2_000))
+            }
+            6..9 => (Mode::Stall, self.millis(300, 5_000)),
+            9..11 => (Mode::StallToServer, self.millis(300, 5_000)),
+            11..13 => (Mode::StallToClient, self.millis(300, 5_000)),
+            13..16 => (Mode::DropToServer, self.millis(300, 4_000)),
+            16..18 => (Mode::DropToClient, self.millis(300, 4_000)),
             _ => (Mode::Delay(self.millis(5, 50)), self.millis(1_000, 4_000)),
         };
         Fault::Link(target, server, mode, time)
+    }
+
+    fn upstream(&mut self) -> Fault {
+        let mode = match self.random.random_range(0..10) {
+            0..4 => Mode::Cut,
+            4..6 => Mode::CutAfter(self.random.random_range(1..10_000)),
+            6..9 => Mode::Stall,
+            _ => Mode::StallToClient,
+        };
+        Fault::Upstream(mode, self.millis(50, 1_500))
+    }
+
+    fn disk(&mut self) -> Disk {
+        match self.random.random_range(0..10) {
+            0..3 => Disk::Kept,
+            3..6 => Disk::Copied,
+            6..8 => Disk::Restored,
+            _ => Disk::Wiped,
+        }
+    }
+
+    fn anything(&mut self) -> Fault {
+        match self.random.random_range(0..100) {
+            0..16 => Fault::Kill(self.worker()),
+            16..26 => Fault::Terminate(self.worker()),
+            26..29 => {
+                let target = self.role();
+                Fault::TerminateTwice(target, self.millis(0, 1_500))
+            }
+            29..36 => Fault::Freeze(self.worker(), self.beyond_lease()),
+            36..38 => Fault::Freeze(self.ingress(), self.millis(300, 4_000)),
+            38..45 => Fault::Kill(self.ingress()),
+            45..51 => Fault::Terminate(self.ingress()),
+            51..55 => Fault::Kill(Target::Scheduler),
+            55..61 => Fault::BrokerCrash(self.disk(), self.millis(0, 1_000)),
+            61..65 => Fault::DatabaseCrash(self.millis(0, 1_000)),
+            65..71 => self.upstream(),
+            _ => self.link(),
+        }
+    }
+
+    fn zombie(&mut self) -> Fault {
+        let (worker, time) = (self.worker(), self.beyond_lease());
+        match self.random.random_range(0..10) {
+            0..4 => Fault::Freeze(worker, time),
+            4..7 => Fault::Link(worker, Server::Broker, Mode::StallToServer, time),
+            _ => Fault::Link(worker, Server::Database, Mode::StallToServer, time),
+        }
     }
 }
 
@@ -142,28 +250,16 @@ impl Iterator for Plan {
     type Item = (Duration, Fault);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let pause = self.millis(300, 1_000);
-        let fault = match self.random.random_range(0..100) {
-            0..18 => Fault::Kill(self.worker()),
-            18..32 => Fault::Terminate(self.worker()),
-            32..40 => {
-                let beyond = self.millis(300, 2_500);
-                Fault::Freeze(self.worker(), self.lease + beyond)
-            }
-            40..48 => Fault::Kill(self.ingress()),
-            48..54 => Fault::Terminate(self.ingress()),
-            54..59 => Fault::Kill(Target::Scheduler),
-            59..63 => Fault::BrokerCrash(self.millis(0, 1_000)),
-            63..67 => Fault::DatabaseCrash(self.millis(0, 1_000)),
-            67..72 => {
-                let mode = if self.random.random_bool(0.6) {
-                    Mode::Cut
-                } else {
-                    Mode::Stall
-                };
-                Fault::Upstream(mode, self.millis(50, 1_500))
-            }
-            _ => self.link(),
+        let pause = self.pause.mul_f64(self.random.random_range(0.5..1.5));
+        let often = self.random.random_bool(0.75);
+        let fault = match self.emphasis {
+            Emphasis::Zombies if often => self.zombie(),
+            Emphasis::Links if often => self.link(),
+            Emphasis::Deaths if often => match self.random.random_range(0..4) {
+                0..3 => Fault::Kill(self.worker()),
+                _ => Fault::BrokerCrash(Disk::Wiped, self.millis(0, 500)),
+            },
+            _ => self.anything(),
         };
         Some((pause, fault))
     }
@@ -175,27 +271,53 @@ mod tests {
 
     use super::*;
 
+    const LEASE: Duration = Duration::from_secs(3);
+
+    fn take(seed: u64, emphasis: Emphasis) -> Vec<(Duration, Fault)> {
+        let plan = Plan::new(seed, LEASE, Duration::from_millis(650), emphasis);
+        plan.take(1_000).collect()
+    }
+
     #[test]
     fn a_seed_is_a_schedule_and_every_kind_of_fault_occurs() {
-        let lease = Duration::from_secs(3);
-        let take = |seed| Plan::new(seed, lease).take(500).collect::<Vec<_>>();
-        assert_eq!(take(4), take(4));
-        assert_ne!(take(4), take(5));
-        let kinds: BTreeSet<_> = take(4).iter().map(|(_, fault)| fault.kind()).collect();
+        let all = take(4, Emphasis::Everything);
+        assert_eq!(all, take(4, Emphasis::Everything));
+        assert_ne!(all, take(5, Emphasis::Everything));
+        let kinds: BTreeSet<_> = all.iter().map(|(_, fault)| fault.kind()).collect();
         for kind in [
             "worker kill",
             "worker term",
+            "worker term twice",
             "worker freeze",
             "ingress kill",
+            "ingress freeze",
             "scheduler kill",
             "nats crash",
+            "nats crash, disk copied",
+            "nats with an older disk",
+            "nats wiped",
             "postgres crash",
             "worker-nats stall",
-            "worker-postgres cut",
+            "worker-nats late requests",
+            "worker-nats late answers",
             "worker-nats deaf",
+            "worker-postgres cut",
+            "worker-postgres cut after bytes",
+            "ingress-nats mute",
             "upstream cut",
         ] {
             assert!(kinds.contains(kind), "{kind} is not among {kinds:?}");
         }
+    }
+
+    #[test]
+    fn an_emphasis_is_what_is_broken_most() {
+        let faults = take(4, Emphasis::Zombies);
+        let zombies = faults.iter().filter(|(_, fault)| match fault {
+            Fault::Freeze(Target::Worker(_), time)
+            | Fault::Link(Target::Worker(_), _, Mode::StallToServer, time) => *time > LEASE,
+            _ => false,
+        });
+        assert!(zombies.count() > faults.len() * 7 / 10);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -19,15 +21,47 @@ pub enum Mode {
     Cut,
     /// Passes nothing on, and loses nothing: what waits goes on later.
     Stall,
+    /// The same of what the client sends; answers to what came before still pass.
+    StallToServer,
+    /// The same of what the server sends: requests arrive, and are not heard of.
+    StallToClient,
     /// Passes each piece on so much later.
     Delay(Duration),
     /// Loses what the client sends.
     DropToServer,
     /// Loses what the server sends.
     DropToClient,
+    /// Passes so many bytes on, wherever they go, and then closes each connection that has more.
+    CutAfter(u64),
+}
+
+/// Where a pump pumps to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    ToServer,
+    ToClient,
 }
 
 impl Mode {
+    /// Whether what goes this way waits.
+    const fn holds(self, way: Way) -> bool {
+        match self {
+            Self::Stall => true,
+            Self::StallToServer => matches!(way, Way::ToServer),
+            Self::StallToClient => matches!(way, Way::ToClient),
+            _ => false,
+        }
+    }
+
+    /// Whether what goes this way vanishes.
+    const fn swallows(self, way: Way) -> bool {
+        match self {
+            Self::DropToServer => matches!(way, Way::ToServer),
+            Self::DropToClient => matches!(way, Way::ToClient),
+            _ => false,
+        }
+    }
+
     /// Whether a connection that lived through it has lost something.
     const fn loses(self) -> bool {
         matches!(self, Self::DropToServer | Self::DropToClient)
@@ -41,6 +75,8 @@ pub struct Proxy {
     mode: watch::Sender<Mode>,
     /// Counts up when all connections are to be closed.
     cuts: watch::Sender<u64>,
+    /// What may still pass under [`Mode::CutAfter`].
+    budget: Arc<AtomicU64>,
     stop: CancellationToken,
 }
 
@@ -52,15 +88,16 @@ impl Proxy {
             address: listener.local_addr()?,
             mode: watch::Sender::new(Mode::Pass),
             cuts: watch::Sender::new(0),
+            budget: Arc::default(),
             stop: CancellationToken::new(),
         };
-        let accepting = accept(
-            listener,
+        let carrier = Carrier {
             server,
-            proxy.mode.subscribe(),
-            proxy.cuts.subscribe(),
-            TaskTracker::new(),
-        );
+            mode: proxy.mode.subscribe(),
+            budget: Arc::clone(&proxy.budget),
+        };
+        let cuts = proxy.cuts.subscribe();
+        let accepting = accept(listener, carrier, cuts, TaskTracker::new());
         let stop = proxy.stop.clone();
         TaskTracker::new().spawn(stop.run_until_cancelled_owned(accepting));
         Ok(proxy)
@@ -73,6 +110,9 @@ impl Proxy {
 
     /// Fails in this way from now on, or no more.
     pub fn set(&self, mode: Mode) {
+        if let Mode::CutAfter(bytes) = mode {
+            self.budget.store(bytes, Ordering::Relaxed);
+        }
         let before = self.mode.send_replace(mode);
         // No protocol survives a hole in its bytes: the connection must go.
         if mode == Mode::Cut || before.loses() {
@@ -90,8 +130,7 @@ impl Drop for Proxy {
 
 async fn accept(
     listener: TcpListener,
-    server: SocketAddr,
-    mode: watch::Receiver<Mode>,
+    carrier: Carrier,
     cuts: watch::Receiver<u64>,
     tasks: TaskTracker,
 ) {
@@ -100,59 +139,84 @@ async fn accept(
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        if *mode.borrow() == Mode::Cut {
+        if *carrier.mode.borrow() == Mode::Cut {
             continue;
         }
-        let (mode, mut cuts) = (mode.clone(), cuts.clone());
+        let (carrier, mut cuts) = (carrier.clone(), cuts.clone());
         cuts.mark_unchanged();
         tasks.spawn(async move {
             tokio::select! {
                 // Closed on both sides, whatever was under way.
                 _ = cuts.changed() => {}
-                _ = carry(client, server, mode) => {}
+                _ = carrier.carry(client) => {}
             }
         });
     }
 }
 
-async fn carry(
-    client: TcpStream,
+/// Carries one connection.
+#[derive(Debug, Clone)]
+struct Carrier {
     server: SocketAddr,
     mode: watch::Receiver<Mode>,
-) -> io::Result<()> {
-    client.set_nodelay(true)?;
-    let server = TcpStream::connect(server).await?;
-    server.set_nodelay(true)?;
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
-    tokio::select! {
-        ended = pump(from_client, to_server, Mode::DropToServer, mode.clone()) => ended,
-        ended = pump(from_server, to_client, Mode::DropToClient, mode) => ended,
-    }
+    budget: Arc<AtomicU64>,
 }
 
-async fn pump(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    lossy: Mode,
-    mut mode: watch::Receiver<Mode>,
-) -> io::Result<()> {
-    let mut piece = vec![0; 16 * 1024];
-    loop {
-        let read = from.read(&mut piece).await?;
-        if read == 0 {
-            return Ok(());
+impl Carrier {
+    async fn carry(self, client: TcpStream) -> io::Result<()> {
+        client.set_nodelay(true)?;
+        let server = TcpStream::connect(self.server).await?;
+        server.set_nodelay(true)?;
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        tokio::select! {
+            ended = self.clone().pump(from_client, to_server, Way::ToServer) => ended,
+            ended = self.clone().pump(from_server, to_client, Way::ToClient) => ended,
         }
-        let now = match mode.wait_for(|mode| *mode != Mode::Stall).await {
-            Ok(mode) => *mode,
-            Err(_proxy_is_gone) => return Ok(()),
-        };
-        match now {
-            Mode::Delay(time) => tokio::time::sleep(time).await,
-            lost if lost == lossy => continue,
-            _ => {}
+    }
+
+    async fn pump(
+        mut self,
+        mut from: impl AsyncRead + Unpin,
+        mut to: impl AsyncWrite + Unpin,
+        way: Way,
+    ) -> io::Result<()> {
+        let mut piece = vec![0; 16 * 1024];
+        loop {
+            let read = from.read(&mut piece).await?;
+            if read == 0 {
+                return Ok(());
+            }
+            let now = match self.mode.wait_for(|mode| !mode.holds(way)).await {
+                Ok(mode) => *mode,
+                Err(_proxy_is_gone) => return Ok(()),
+            };
+            if now.swallows(way) {
+                continue;
+            }
+            let mut passed = read;
+            match now {
+                Mode::Delay(time) => tokio::time::sleep(time).await,
+                Mode::CutAfter(_) => passed = self.take(read),
+                _ => {}
+            }
+            to.write_all(&piece[..passed]).await?;
+            if passed < read {
+                return Ok(());
+            }
         }
-        to.write_all(&piece[..read]).await?;
+    }
+
+    /// As much of these bytes as may still pass.
+    fn take(&self, bytes: usize) -> usize {
+        let wanted = bytes as u64;
+        let before = self
+            .budget
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                Some(left.saturating_sub(wanted))
+            })
+            .unwrap_or_default();
+        usize::try_from(before.min(wanted)).unwrap_or(bytes)
     }
 }
 
@@ -217,6 +281,40 @@ mod tests {
         echoes(&mut stream).await.unwrap_err();
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         echoes(&mut stream).await.unwrap_err();
+        proxy.set(Mode::Pass);
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        echoes(&mut stream).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_way_is_stalled_and_the_other_is_not() {
+        let proxy = Proxy::start(echo().await).await.unwrap();
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        for mode in [Mode::StallToServer, Mode::StallToClient] {
+            assert!(mode.holds(Way::ToServer) != mode.holds(Way::ToClient));
+            proxy.set(mode);
+            stream.write_all(b"late").await.unwrap();
+            let mut back = [0; 4];
+            let waited =
+                tokio::time::timeout(Duration::from_millis(50), stream.read_exact(&mut back));
+            waited.await.unwrap_err();
+            proxy.set(Mode::Pass);
+            stream.read_exact(&mut back).await.unwrap();
+            assert_eq!(&back, b"late");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_cut_in_the_middle_of_a_piece() {
+        let proxy = Proxy::start(echo().await).await.unwrap();
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        echoes(&mut stream).await.unwrap();
+        // Four bytes there, two of the four back.
+        proxy.set(Mode::CutAfter(6));
+        stream.write_all(b"ping").await.unwrap();
+        let mut back = Vec::new();
+        let _reset_or_closed = stream.read_to_end(&mut back).await;
+        assert_eq!(back, b"pi");
         proxy.set(Mode::Pass);
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         echoes(&mut stream).await.unwrap();

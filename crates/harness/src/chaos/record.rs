@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use crate::checker::{Record, What};
-use crate::load::unix_nanos;
 
 /// The history as it is written.
 #[derive(Debug)]
@@ -26,7 +25,7 @@ impl Recorder {
     pub fn note(&self, what: What) {
         let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Under the lock, so that the times are in order.
-        let at = unix_nanos() / 1_000_000;
+        let at = What::now();
         let line = serde_json::to_string(&Record { at, what }).expect("records are plain JSON");
         writeln!(file, "{line}").expect("the history can be written");
     }

@@ -12,6 +12,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::load::unix_nanos;
+
 /// Something that happened.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
@@ -33,6 +35,29 @@ pub enum What {
         /// What was hit, and how.
         target: String,
     },
+    /// The broker came back without what it had stored from then on, or without anything.
+    LogLost {
+        /// Since when, in milliseconds since 1970.
+        since: u64,
+    },
+    /// A process of a role ended.
+    Ended {
+        /// Which role.
+        role: String,
+        /// What it was asked before.
+        asked: Asked,
+        /// Its exit code; 128 and the signal's number for a signal.
+        status: i32,
+        /// How long it took since it was last asked to end; zero if it was not.
+        took_ms: u64,
+    },
+    /// A process of a role was seen to hold so much memory.
+    Memory {
+        /// Which role.
+        role: String,
+        /// How many bytes.
+        resident: u64,
+    },
     /// A client was told that its run is accepted.
     Accepted {
         /// The run.
@@ -53,6 +78,13 @@ pub enum What {
     Cancelled {
         /// The run.
         run: RunId,
+    },
+    /// A client was told where a run stands.
+    Told {
+        /// The run.
+        run: RunId,
+        /// Where.
+        status: RunStatus,
     },
     /// A follower began to follow, or went on.
     Opened {
@@ -106,6 +138,24 @@ pub enum What {
     },
 }
 
+impl What {
+    /// The time that records are noted with: milliseconds since 1970.
+    pub fn now() -> u64 {
+        unix_nanos() / 1_000_000
+    }
+}
+
+/// What a process was asked before it ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// SIGKILL.
+    pub killed: bool,
+    /// How often SIGTERM.
+    pub terminations: u32,
+    /// SIGSTOP: it may have slept through the rest.
+    pub frozen: bool,
+}
+
 /// A run as the ledger has it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LedgerRun {
@@ -117,6 +167,11 @@ pub struct LedgerRun {
     pub attempt: u32,
     /// The id of its last recorded event.
     pub last_event_id: EventId,
+    /// When it was accepted.
+    pub created_at: DateTime<Utc>,
+    /// When it ended.
+    #[serde(default)]
+    pub finished_at: Option<DateTime<Utc>>,
     /// Its messages.
     #[serde(default)]
     pub output: Vec<Value>,
@@ -204,21 +259,19 @@ impl History {
     pub const RUNS: &str = "ledger.jsonl";
     /// The name of the file of the stream's logs.
     pub const LOGS: &str = "events.jsonl";
-
-    /// Reads what was written to a folder.
-    pub fn read(folder: &Path) -> anyhow::Result<Self> {
-        Ok(Self {
-            records: read_lines(&folder.join(Self::RECORDS))?,
-            runs: read_lines(&folder.join(Self::RUNS))?,
-            logs: read_lines(&folder.join(Self::LOGS))?,
-        })
-    }
 }
 
-fn read_lines<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Vec<T>> {
+/// Reads a file of a history, a line at a time: a long one does not fit into memory.
+pub(super) fn read_lines<T: DeserializeOwned>(
+    path: &Path,
+) -> anyhow::Result<impl Iterator<Item = anyhow::Result<T>>> {
     let file = File::open(path).with_context(|| format!("{} is missing", path.display()))?;
+    let name = path.display().to_string();
     let lines = BufReader::new(file).lines();
-    let parsed = lines.map(|line| Ok(serde_json::from_str(&line?)?));
-    let parsed: anyhow::Result<_> = parsed.collect();
-    parsed.with_context(|| format!("{} cannot be read", path.display()))
+    Ok(lines.map(move |line| {
+        let parsed = line
+            .map_err(anyhow::Error::from)
+            .and_then(|line| Ok(serde_json::from_str(&line)?));
+        parsed.with_context(|| format!("{name} cannot be read"))
+    }))
 }

@@ -1,38 +1,61 @@
 //! The event log of each run: order, attempts, the one end, the text (I4, I9, I10, I11).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use baton_protocol::{Event, EventData, EventId, RunStatus};
+use baton_protocol::{Event, EventData, EventId, RunId, RunStatus};
 
-use super::history::{Call, History, LedgerRun, RunLog};
-use super::{Judgement, Violation};
+use super::history::{Call, LedgerRun, RunLog};
+use super::{Judgement, Losses};
 
-pub(super) fn judge(history: &History, judgement: &mut Judgement) {
-    let logs: HashMap<_, _> = history.logs.iter().map(|log| (log.run, log)).collect();
-    for run in &history.runs {
-        let found = match logs.get(&run.id) {
-            Some(log) => judge_log(run, log),
-            None if run.status.is_terminal() => {
-                vec![("I4", "the run has ended, and its log is missing".to_owned())]
+/// The logs as they are read, one by one.
+#[derive(Debug, Default)]
+pub(super) struct Logs {
+    seen: HashSet<RunId>,
+}
+
+impl Logs {
+    /// Judges one log; `lost`: the broker may have lost some of it.
+    pub(super) fn judge(
+        &mut self,
+        run: &LedgerRun,
+        log: &RunLog,
+        lost: bool,
+        judgement: &mut Judgement,
+    ) {
+        self.seen.insert(run.id);
+        for (invariant, found) in judge_log(run, log, lost) {
+            judgement.accuse(invariant, Some(run.id), found);
+        }
+    }
+
+    pub(super) fn finish(
+        &self,
+        runs: &HashMap<RunId, LedgerRun>,
+        losses: &Losses,
+        judgement: &mut Judgement,
+    ) {
+        for run in runs.values() {
+            let missing = run.status.is_terminal() && !self.seen.contains(&run.id);
+            if missing && !losses.may_hit(run) {
+                judgement.accuse(
+                    "I4",
+                    Some(run.id),
+                    "the run has ended, and its log is missing",
+                );
             }
-            None => Vec::new(),
-        };
-        let violations = found.into_iter().map(|(invariant, found)| Violation {
-            invariant,
-            run: Some(run.id),
-            found,
-        });
-        judgement.violations.extend(violations);
+        }
     }
 }
 
-fn judge_log(run: &LedgerRun, log: &RunLog) -> Vec<(&'static str, String)> {
+fn judge_log(run: &LedgerRun, log: &RunLog, lost: bool) -> Vec<(&'static str, String)> {
     let events = match log.events() {
         Ok(events) => events,
         Err(error) => return vec![("I4", format!("the log cannot be read: {error}"))],
     };
     let mut found = Vec::new();
     let mut last = EventId::ORIGIN;
+    // What is missing leaves a hole that shows, or the end.
+    let mut whole = true;
     for event in &events {
         if event.id.attempt() < last.attempt() {
             let what = format!("{} of an older attempt stands behind {last}", event.id);
@@ -40,13 +63,15 @@ fn judge_log(run: &LedgerRun, log: &RunLog) -> Vec<(&'static str, String)> {
         } else if event.id <= last {
             found.push(("I9", format!("{} stands behind {last}", event.id)));
         }
-        if event.prev != last {
+        let hole = lost && event.prev > last;
+        whole &= !hole;
+        if event.prev != last && !hole {
             let what = format!("{} names {} and stands behind {last}", event.id, event.prev);
             found.push(("I13", what));
         }
         let opens_attempt = event.id.attempt() > last.attempt().max(1);
         let resets = matches!(event.data, EventData::AttemptReset(_));
-        if opens_attempt != resets {
+        if opens_attempt != resets && !hole {
             let what = format!(
                 "{} {}: not where a reset belongs",
                 event.id,
@@ -61,8 +86,9 @@ fn judge_log(run: &LedgerRun, log: &RunLog) -> Vec<(&'static str, String)> {
     }
     let ends = events.iter().filter(|event| event.data.is_terminal());
     let ends = ends.count();
+    whole &= ends > 0;
     if run.status.is_terminal() {
-        if ends != 1 {
+        if ends > 1 || (ends == 0 && !lost) {
             found.push(("I4", format!("{ends} terminal events")));
         }
         match events.last() {
@@ -80,15 +106,17 @@ fn judge_log(run: &LedgerRun, log: &RunLog) -> Vec<(&'static str, String)> {
                     found.push(("I4", what));
                 }
             }
+            _ if ends == 0 && lost => {}
             _ => found.push(("I4", "the last event is not terminal".to_owned())),
         }
     } else if ends > 0 {
         found.push(("I4", format!("{} with a terminal event", run.status)));
     }
-    if run.status == RunStatus::Completed && shown_text(&events) != run.text() {
-        found.push(("I11", "the log's text is not the stored message".to_owned()));
-    }
-    if run.status == RunStatus::Completed {
+    // A log that does not show a hole is taken for whole, by every follower too.
+    if run.status == RunStatus::Completed && (whole || !lost) {
+        if text_of(&events) != run.text() {
+            found.push(("I11", "the log's text is not the stored message".to_owned()));
+        }
         found.extend(ends_of_calls(run, &events));
     }
     found
@@ -123,7 +151,8 @@ fn ends_of_calls(run: &LedgerRun, events: &[Event]) -> Vec<(&'static str, String
         .collect()
 }
 
-fn status_of(data: &EventData) -> Option<RunStatus> {
+/// How the event says that the run ended.
+pub(super) fn status_of(data: &EventData) -> Option<RunStatus> {
     match data {
         EventData::RunCompleted(_) => Some(RunStatus::Completed),
         EventData::RunFailed(_) => Some(RunStatus::Failed),
@@ -132,17 +161,30 @@ fn status_of(data: &EventData) -> Option<RunStatus> {
     }
 }
 
-/// The text that stands after all resets.
-pub(super) fn shown_text(events: &[Event]) -> String {
-    let mut standing: Vec<(EventId, &str)> = Vec::new();
+fn text_of(events: &[Event]) -> String {
+    let mut standing = Standing::default();
     for event in events {
+        standing.see(event);
+    }
+    standing.text()
+}
+
+/// The text that stands after all resets.
+#[derive(Debug, Default)]
+pub(super) struct Standing(Vec<(EventId, Box<str>)>);
+
+impl Standing {
+    pub(super) fn see(&mut self, event: &Event) {
         match &event.data {
-            EventData::TextDelta(delta) => standing.push((event.id, &delta.text)),
+            EventData::TextDelta(delta) => self.0.push((event.id, (*delta.text).into())),
             EventData::AttemptReset(reset) if !reset.continues => {
-                standing.retain(|(id, _)| *id <= reset.resume_after);
+                self.0.retain(|(id, _)| *id <= reset.resume_after);
             }
             _ => {}
         }
     }
-    standing.into_iter().map(|(_, text)| text).collect()
+
+    pub(super) fn text(&self) -> String {
+        self.0.iter().map(|(_, text)| &**text).collect()
+    }
 }

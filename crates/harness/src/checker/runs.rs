@@ -1,62 +1,93 @@
 //! The ledger and the tools: every accepted run ends, one key is one run, steps are dense, what
-//! was recorded is not made again (I1, I2, I7, I8, I9, I11).
+//! was recorded is not made again, what a client was told of an end stands (I1, I2, I4, I7, I8, I9,
+//! I11).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use baton_protocol::{RunId, RunStatus};
 
 use super::Judgement;
-use super::history::{Call, History, LedgerRun, What};
+use super::history::{Call, LedgerRun, Record, What};
 
-pub(super) fn judge(history: &History, judgement: &mut Judgement) {
-    let runs: HashMap<_, _> = history.runs.iter().map(|run| (run.id, run)).collect();
-    let mut keys: HashMap<&str, RunId> = HashMap::new();
-    let mut expected: HashMap<RunId, &str> = HashMap::new();
-    let mut executions: HashMap<&str, Vec<(u64, bool)>> = HashMap::new();
-    let mut accepted = HashSet::new();
-    for record in &history.records {
+/// What is learned from the records, to be compared with the ledger.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    keys: HashMap<String, RunId>,
+    /// The answer that the client of each accepted run expects.
+    accepted: HashMap<RunId, String>,
+    executions: HashMap<String, Vec<Execution>>,
+    /// How each run ended, as clients were told.
+    told: HashMap<RunId, RunStatus>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Execution {
+    at: u64,
+    idempotent: bool,
+}
+
+impl Ledger {
+    pub(super) fn see(&mut self, record: &Record, judgement: &mut Judgement) {
         match &record.what {
             What::Fault { kind, .. } => *judgement.faults.entry(kind.clone()).or_default() += 1,
             What::Refused { status, code } => {
                 let name = format!("{status} {code}");
                 *judgement.refused.entry(name).or_default() += 1;
             }
-            What::Accepted {
-                run,
-                key,
-                expected: text,
-            } => {
-                accepted.insert(*run);
-                expected.insert(*run, text);
+            What::Accepted { run, key, expected } => {
+                self.accepted.insert(*run, expected.clone());
                 if let Some(key) = key
-                    && let Some(other) = keys.insert(key, *run)
+                    && let Some(other) = self.keys.insert(key.clone(), *run)
                     && other != *run
                 {
                     let what = format!("its key {key} was also given run {other}");
                     judgement.accuse("I2", Some(*run), what);
                 }
             }
+            What::Told { run, status } if status.is_terminal() => {
+                if let Some(before) = self.told.insert(*run, *status)
+                    && before != *status
+                {
+                    let what = format!("a client was told {before}, and later {status}");
+                    judgement.accuse("I4", Some(*run), what);
+                }
+            }
             What::Tool {
                 key, idempotent, ..
             } => {
                 judgement.tool_calls += 1;
-                executions
-                    .entry(key)
-                    .or_default()
-                    .push((record.at, *idempotent));
+                let execution = Execution {
+                    at: record.at,
+                    idempotent: *idempotent,
+                };
+                let executions = self.executions.entry(key.clone());
+                executions.or_default().push(execution);
             }
             _ => {}
         }
     }
-    judgement.accepted = accepted.len();
-    for run in accepted {
-        if !runs.contains_key(&run) {
-            judgement.accuse("I1", Some(run), "accepted, and not in the ledger");
+
+    pub(super) fn finish(&self, runs: &HashMap<RunId, LedgerRun>, judgement: &mut Judgement) {
+        judgement.accepted = self.accepted.len();
+        for run in self.accepted.keys() {
+            if !runs.contains_key(run) {
+                judgement.accuse("I1", Some(*run), "accepted, and not in the ledger");
+            }
         }
-    }
-    for run in &history.runs {
-        judge_run(run, expected.get(&run.id).copied(), judgement);
-        judge_tools(run, &executions, judgement);
+        for run in runs.values() {
+            judge_run(
+                run,
+                self.accepted.get(&run.id).map(String::as_str),
+                judgement,
+            );
+            judge_tools(run, &self.executions, judgement);
+            if let Some(told) = self.told.get(&run.id)
+                && *told != run.status
+            {
+                let what = format!("a client was told {told}, the ledger says {}", run.status);
+                judgement.accuse("I4", Some(run.id), what);
+            }
+        }
     }
 }
 
@@ -73,6 +104,7 @@ fn judge_run(run: &LedgerRun, expected: Option<&str>, judgement: &mut Judgement)
     }
     if run.attempt > 1 {
         judgement.handed_on += 1;
+        judgement.takeovers += run.attempt as usize - 1;
     }
     let numbers: Vec<_> = run.steps.iter().map(|step| step.place).collect();
     if numbers.iter().zip(1..).any(|(have, want)| *have != want) {
@@ -104,7 +136,7 @@ fn judge_run(run: &LedgerRun, expected: Option<&str>, judgement: &mut Judgement)
 
 fn judge_tools(
     run: &LedgerRun,
-    executions: &HashMap<&str, Vec<(u64, bool)>>,
+    executions: &HashMap<String, Vec<Execution>>,
     judgement: &mut Judgement,
 ) {
     for step in &run.steps {
@@ -120,7 +152,7 @@ fn judge_tools(
             );
             judgement.accuse("I7", Some(run.id), what);
         }
-        if made.len() > 1 && made.iter().any(|(_, idempotent)| !idempotent) {
+        if made.len() > 1 && made.iter().any(|made| !made.idempotent) {
             let what = format!(
                 "{name} of step {} was made {} times",
                 step.place,
@@ -132,9 +164,9 @@ fn judge_tools(
             .finished_at
             .and_then(|at| u64::try_from(at.timestamp_millis()).ok());
         if let Some(recorded) = recorded
-            && let Some((again, _)) = made.iter().find(|(at, _)| *at > recorded)
+            && let Some(again) = made.iter().find(|made| made.at > recorded)
         {
-            let late = again - recorded;
+            let late = again.at - recorded;
             let what = format!(
                 "{name} of step {} was made again {late} ms after its result was recorded",
                 step.place

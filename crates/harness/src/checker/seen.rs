@@ -1,56 +1,58 @@
 //! What clients saw: each event once and in order, the whole text, no silence taken for an end
-//! (I1, I11, I13).
+//! (I1, I4, I11, I13).
 
 use std::collections::{BTreeMap, HashMap};
 
 use baton_protocol::{Event, EventData, EventId, RunId, RunStatus};
 
-use super::Judgement;
-use super::history::{History, LedgerRun, What};
-use super::logs::shown_text;
+use super::history::{LedgerRun, Record, What};
+use super::logs::{Standing, status_of};
+use super::{Judgement, Losses};
+
+/// All followers and chats.
+#[derive(Debug, Default)]
+pub(super) struct Clients(BTreeMap<u64, Follower>);
 
 /// One client's view of one run, over all its connections.
+#[derive(Debug)]
 struct Follower {
     run: RunId,
     /// Whether it began with the first event.
     from_start: bool,
     cursor: EventId,
-    events: Vec<Event>,
+    /// How many events it has seen.
+    seen: usize,
+    text: Standing,
+    /// How the run ended, as it was shown.
+    ended: Option<RunStatus>,
     last_at: Option<u64>,
     pause: u64,
     told_no_more: bool,
+    /// The status and code of the answer that there is nothing here for it.
+    lost: Option<(u16, String)>,
 }
 
-pub(super) fn judge(history: &History, judgement: &mut Judgement) {
-    let runs: HashMap<_, _> = history.runs.iter().map(|run| (run.id, run)).collect();
-    let mut followers: BTreeMap<u64, Follower> = BTreeMap::new();
-    for record in &history.records {
+impl Clients {
+    pub(super) fn see(&mut self, record: &Record, judgement: &mut Judgement) {
         match &record.what {
             What::Opened {
                 follower,
                 run,
                 after,
             } => {
-                let known = followers.entry(*follower).or_insert_with(|| Follower {
-                    run: *run,
-                    from_start: *after == EventId::ORIGIN,
-                    cursor: *after,
-                    events: Vec::new(),
-                    last_at: None,
-                    pause: 0,
-                    told_no_more: false,
-                });
+                let known = self.0.entry(*follower);
+                let known = known.or_insert_with(|| Follower::new(*run, *after));
                 // A client that says that it has seen what it has not is no witness.
                 known.cursor = *after;
             }
             What::Event { follower, line } => {
-                if let Some(follower) = followers.get_mut(follower) {
+                if let Some(follower) = self.0.get_mut(follower) {
                     judgement.events += 1;
                     follower.see(record.at, line, judgement);
                 }
             }
             What::NoMore { follower } => {
-                if let Some(follower) = followers.get_mut(follower) {
+                if let Some(follower) = self.0.get_mut(follower) {
                     follower.told_no_more = true;
                 }
             }
@@ -59,13 +61,9 @@ pub(super) fn judge(history: &History, judgement: &mut Judgement) {
                 status,
                 code,
             } => {
-                let run = followers.get(follower).map(|follower| follower.run);
-                let invariant = if *status == 404 { "I1" } else { "I13" };
-                judgement.accuse(
-                    invariant,
-                    run,
-                    format!("a follower was told {status} {code}"),
-                );
+                if let Some(follower) = self.0.get_mut(follower) {
+                    follower.lost = Some((*status, code.clone()));
+                }
             }
             What::Chat {
                 run,
@@ -87,16 +85,45 @@ pub(super) fn judge(history: &History, judgement: &mut Judgement) {
             _ => {}
         }
     }
-    for follower in followers.values() {
-        follower.judge_end(runs.get(&follower.run).copied(), judgement);
-        if follower.events.len() > 1 {
-            judgement.pauses.push(follower.pause);
+
+    pub(super) fn finish(
+        &self,
+        runs: &HashMap<RunId, LedgerRun>,
+        losses: &Losses,
+        judgement: &mut Judgement,
+    ) {
+        for follower in self.0.values() {
+            match runs.get(&follower.run) {
+                Some(run) => follower.judge_end(run, losses, judgement),
+                None => {
+                    judgement.accuse("I1", Some(follower.run), "followed, and not in the ledger");
+                }
+            }
+            if follower.seen > 1 {
+                judgement.pauses.push(follower.pause);
+            }
         }
+        judgement.pauses.sort_unstable();
+        judgement.recoveries.sort_unstable();
     }
-    judgement.pauses.sort_unstable();
 }
 
 impl Follower {
+    fn new(run: RunId, after: EventId) -> Self {
+        Self {
+            run,
+            from_start: after == EventId::ORIGIN,
+            cursor: after,
+            seen: 0,
+            text: Standing::default(),
+            ended: None,
+            last_at: None,
+            pause: 0,
+            told_no_more: false,
+            lost: None,
+        }
+    }
+
     fn see(&mut self, at: u64, line: &str, judgement: &mut Judgement) {
         let event = match Event::decode(line.as_bytes()) {
             Ok(event) => event,
@@ -113,6 +140,7 @@ impl Follower {
             let what = format!("{} was shown behind {}", event.id, self.cursor);
             judgement.accuse("I13", Some(self.run), what);
         }
+        let resets = matches!(&event.data, EventData::AttemptReset(_));
         // A reset withdraws what lies beyond its id: nothing there can be missed.
         let covered = matches!(&event.data, EventData::AttemptReset(reset)
             if !reset.continues && reset.resume_after <= self.cursor);
@@ -131,48 +159,58 @@ impl Follower {
             );
             judgement.accuse("I10", Some(self.run), what);
         }
-        if self
-            .events
-            .last()
-            .is_some_and(|last| last.data.is_terminal())
-        {
-            judgement.accuse(
-                "I4",
-                Some(self.run),
-                format!("{} follows the end", event.id),
-            );
+        if self.ended.is_some() {
+            let what = format!("{} follows the end", event.id);
+            judgement.accuse("I4", Some(self.run), what);
         }
         if let Some(last_at) = self.last_at.replace(at) {
-            self.pause = self.pause.max(at.saturating_sub(last_at));
+            let silence = at.saturating_sub(last_at);
+            self.pause = self.pause.max(silence);
+            if resets {
+                judgement.recoveries.push(silence);
+            }
         }
+        self.ended = status_of(&event.data);
         self.cursor = event.id;
-        self.events.push(event);
+        self.seen += 1;
+        self.text.see(&event);
     }
 
-    fn judge_end(&self, run: Option<&LedgerRun>, judgement: &mut Judgement) {
-        let Some(run) = run else {
-            judgement.accuse("I1", Some(self.run), "followed, and not in the ledger");
-            return;
-        };
+    fn judge_end(&self, run: &LedgerRun, losses: &Losses, judgement: &mut Judgement) {
+        if let Some((status, code)) = &self.lost {
+            // That events are gone may be said, and must be, when they are.
+            let gone = *status == 410 && losses.may_hit(run);
+            if gone {
+                judgement.expired += 1;
+            } else {
+                let invariant = if *status == 404 { "I1" } else { "I13" };
+                let what = format!("a follower was told {status} {code}");
+                judgement.accuse(invariant, Some(self.run), what);
+            }
+        }
         if !run.status.is_terminal() {
             return;
         }
-        let ended = self
-            .events
-            .last()
-            .is_some_and(|last| last.data.is_terminal());
-        if self.told_no_more && !ended && self.cursor != run.last_event_id {
-            let what = format!(
-                "a follower at {} was told that there is no more",
-                self.cursor
-            );
-            judgement.accuse("I13", Some(run.id), what);
+        let excused = self.told_no_more || self.lost.is_some();
+        match self.ended {
+            None if self.told_no_more && self.cursor != run.last_event_id => {
+                let what = format!(
+                    "a follower at {} was told that there is no more",
+                    self.cursor
+                );
+                judgement.accuse("I13", Some(run.id), what);
+            }
+            None if !excused => {
+                judgement.accuse("I1", Some(run.id), "a follower never saw its end");
+            }
+            Some(shown) if shown != run.status => {
+                let what = format!("a follower saw it {shown}, the ledger says {}", run.status);
+                judgement.accuse("I4", Some(run.id), what);
+            }
+            _ => {}
         }
-        if !ended && !self.told_no_more {
-            judgement.accuse("I1", Some(run.id), "a follower never saw its end");
-        }
-        if run.status == RunStatus::Completed && ended && self.from_start {
-            let text = shown_text(&self.events);
+        if self.ended == Some(RunStatus::Completed) && self.from_start {
+            let text = self.text.text();
             if text != run.text() {
                 let what = format!("a follower saw {text:?}, stored is {:?}", run.text());
                 judgement.accuse("I11", Some(run.id), what);

@@ -1,6 +1,8 @@
 //! One good history, and for each rule a breach that turns it red.
 
-use baton_protocol::event::{AttemptReset, RunCompleted, RunStarted, Text, ToolFinished};
+use baton_protocol::event::{
+    AttemptReset, RunCancelled, RunCompleted, RunStarted, Text, ToolFinished,
+};
 use baton_protocol::{Event, EventData, EventId, FinishReason, RunId, RunStatus, Usage};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
@@ -135,6 +137,8 @@ fn good() -> History {
             status: RunStatus::Completed,
             attempt: 2,
             last_event_id: EventId::new(2, 5),
+            created_at: DateTime::<Utc>::UNIX_EPOCH,
+            finished_at: Some(DateTime::<Utc>::UNIX_EPOCH + TimeDelta::milliseconds(RECORDED)),
             output: vec![json!({"role": "assistant", "content": "hello"})],
             error: None,
             steps: vec![
@@ -202,7 +206,8 @@ fn a_good_history_is_clean_and_its_figures_are_right() {
     assert_eq!(judgement.violations, []);
     assert_eq!((judgement.accepted, judgement.completed()), (1, 1));
     assert_eq!((judgement.tool_calls, judgement.events), (2, 7));
-    assert_eq!(judgement.handed_on, 1);
+    assert_eq!((judgement.handed_on, judgement.takeovers), (1, 1));
+    assert_eq!((judgement.recoveries.len(), judgement.log_lost), (1, 0));
 }
 
 #[test]
@@ -347,4 +352,120 @@ fn what_a_reset_withdraws_may_be_missed() {
     let mut moved = events();
     moved.remove(1);
     assert!(shown(&moved).is_empty());
+}
+
+/// What the checker finds when the broker has lost what it stored from then on.
+fn after_loss(since: u64, breach: impl FnOnce(&mut History)) -> Vec<&'static str> {
+    after(|history| {
+        note(history, What::LogLost { since });
+        breach(history);
+    })
+}
+
+#[test]
+fn a_lost_log_is_judged_by_what_remains_of_it() {
+    assert!(after_loss(0, |history| history.logs.clear()).is_empty());
+    assert!(after_loss(0, |history| history.logs[0].lines.truncate(2)).is_empty());
+    // The middle is gone, and it shows.
+    assert!(after_loss(0, |history| drop(history.logs[0].lines.drain(1..4))).is_empty());
+    // A hole that was filled up cannot be seen by a follower.
+    let hidden = |history: &mut History| {
+        let mut events = events();
+        events.remove(4);
+        events[4].prev = EventId::new(2, 2);
+        history.logs[0].lines = events.iter().map(line).collect();
+    };
+    assert_eq!(after_loss(0, hidden), ["I11"]);
+    let zombie = |history: &mut History| {
+        let late = event(EventId::new(1, 3), EventId::new(2, 5), text("zombie"));
+        history.logs[0].lines.push(line(&late));
+    };
+    assert!(after_loss(0, zombie).contains(&"I10"));
+    let another_end = |history: &mut History| history.runs[0].status = RunStatus::Failed;
+    assert_eq!(after_loss(0, another_end), ["I4"]);
+    // What clients saw, and the ledger, are judged as ever.
+    assert_eq!(
+        after_loss(0, |history| show(history, 2, &events()[..6])),
+        ["I1"]
+    );
+    assert_eq!(
+        after_loss(0, |history| note(history, chat("hel", "done"))),
+        ["I11"]
+    );
+}
+
+#[test]
+fn a_run_that_ended_before_the_older_disk_was_copied_keeps_its_log() {
+    let since = u64::try_from(RECORDED).unwrap() + 1_001;
+    assert_eq!(after_loss(since, |history| history.logs.clear()), ["I4"]);
+    let (follower, status, code) = (1, 410, "events_expired".to_owned());
+    let lost = What::Lost {
+        follower,
+        status,
+        code,
+    };
+    assert_eq!(
+        after_loss(since, |history| note(history, lost.clone())),
+        ["I13"]
+    );
+    assert!(after_loss(0, |history| note(history, lost)).is_empty());
+}
+
+#[test]
+fn an_end_that_a_client_was_told_breaks_i4_if_it_changes() {
+    let told = |status| What::Told {
+        run: run_id(),
+        status,
+    };
+    let other = after(|history| note(history, told(RunStatus::Cancelled)));
+    assert_eq!(other, ["I4"]);
+    assert!(after(|history| note(history, told(RunStatus::Completed))).is_empty());
+    assert!(after(|history| note(history, told(RunStatus::Running))).is_empty());
+    let mut events = events();
+    events[6].data = EventData::RunCancelled(RunCancelled {
+        reason: "late".into(),
+        usage: Usage::default(),
+    });
+    assert_eq!(shown(&events), ["I4"]);
+}
+
+#[test]
+fn a_process_that_does_not_stop_or_ends_without_a_reason_breaks_i16() {
+    let ended = |killed, terminations, status, took_ms| {
+        after(|history| {
+            let asked = Asked {
+                killed,
+                terminations,
+                frozen: false,
+            };
+            let role = "worker".to_owned();
+            note(
+                history,
+                What::Ended {
+                    role,
+                    asked,
+                    status,
+                    took_ms,
+                },
+            );
+        })
+    };
+    assert!(ended(true, 0, 137, 0).is_empty());
+    assert!(ended(false, 1, 0, 5_000).is_empty());
+    assert!(ended(false, 2, 143, 100).is_empty());
+    assert!(ended(false, 0, 1, 0).is_empty());
+    assert_eq!(ended(false, 1, 0, 60_000), ["I16"]);
+    assert_eq!(ended(false, 2, 143, 20_000), ["I16"]);
+    assert_eq!(ended(false, 1, 143, 10), ["I16"]);
+    assert_eq!(ended(false, 0, 134, 0), ["I16"]);
+}
+
+#[test]
+fn a_role_that_holds_without_bound_breaks_i14() {
+    let holds = |resident| {
+        let role = "ingress".to_owned();
+        after(|history| note(history, What::Memory { role, resident }))
+    };
+    assert!(holds(100 << 20).is_empty());
+    assert_eq!(holds(2 << 30), ["I14"]);
 }

@@ -1,0 +1,61 @@
+//! The roles' processes: they end when they are told to, and only then; they hold what is bounded
+//! (I14, I16).
+
+use super::Judgement;
+use super::history::{Asked, What};
+
+/// A process that was told to stop is given up on by whoever told it after about this long. Far
+/// beyond the settings' deadlines: what is looked for is a stop that does not come.
+const STOPS_WITHIN_MS: u64 = 45_000;
+/// The same after a second signal, which ends at once.
+const ENDS_WITHIN_MS: u64 = 15_000;
+/// Far more than a role holds that bounds what it keeps for its clients.
+const MEMORY: u64 = 1 << 30;
+
+pub(super) fn see(what: &What, judgement: &mut Judgement) {
+    match what {
+        What::Ended {
+            role,
+            asked,
+            status,
+            took_ms,
+        } => {
+            let name = format!("{role} {}: {status}", name(*asked));
+            if !asked.killed && !asked.frozen {
+                let limit = match asked.terminations {
+                    0 => u64::MAX,
+                    1 => STOPS_WITHIN_MS,
+                    _ => ENDS_WITHIN_MS,
+                };
+                if *took_ms > limit {
+                    let what = format!("{name} after {took_ms} ms");
+                    judgement.accuse("I16", None, what);
+                }
+            }
+            // Whatever is broken around it, no role may crash.
+            let known = matches!(status, 0 | 1) || (asked.terminations > 1 && *status == 128 + 15);
+            if !asked.killed && !known {
+                judgement.accuse("I16", None, format!("an end without a reason: {name}"));
+            }
+            *judgement.ends.entry(name).or_default() += 1;
+        }
+        What::Memory { role, resident } => {
+            let most = judgement.memory.entry(role.clone()).or_default();
+            let before = std::mem::replace(most, (*most).max(*resident));
+            if *resident > MEMORY && before <= MEMORY {
+                let what = format!("{role} holds {} MiB", resident >> 20);
+                judgement.accuse("I14", None, what);
+            }
+        }
+        _ => {}
+    }
+}
+
+const fn name(asked: Asked) -> &'static str {
+    match (asked.killed, asked.terminations) {
+        (true, _) => "killed",
+        (false, 0) => "by itself",
+        (false, 1) => "told to stop",
+        (false, _) => "told twice",
+    }
+}
