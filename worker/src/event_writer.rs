@@ -85,6 +85,9 @@ impl EventWriter {
             // still land between the look and the append, and then it must be withdrawn.
             continues: false,
         };
+        // Up to there the log was stored before a commit: if it now ends earlier, the broker has lost
+        // the rest, and readers who have not seen it are to notice the hole.
+        self.written = self.written.max(reset.resume_after);
         self.push(0, EventData::AttemptReset(reset));
         if let Some((step, data)) = again {
             self.push(step, data);

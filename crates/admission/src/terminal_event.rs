@@ -103,7 +103,16 @@ pub fn missing_end(
         return None;
     }
     let step = tip.map_or(0, |tip| tip.step);
-    let mut prev = tip.map_or(EventId::ORIGIN, |tip| tip.id);
+    let tip_id = tip.map_or(EventId::ORIGIN, |tip| tip.id);
+    let resets = reset_to.filter(|_| tip_id.attempt() < last.attempt());
+    // What was stored before, if not the tip itself: where the broker lost some of it, the hole must
+    // show, or readers take what is left for the whole.
+    let stored_before = match resets {
+        Some(resume_after) => resume_after,
+        None if last.n() > 1 => EventId::new(last.attempt(), last.n() - 1),
+        None => EventId::ORIGIN,
+    };
+    let mut prev = tip_id.max(stored_before);
     let mut out = Vec::with_capacity(512);
     let mut write = |id: EventId, data: EventData| {
         Event {
@@ -117,9 +126,7 @@ pub fn missing_end(
         .encode_into(&mut out);
         prev = id;
     };
-    if let Some(resume_after) = reset_to
-        && tip.is_none_or(|tip| tip.id.attempt() < last.attempt())
-    {
+    if let Some(resume_after) = resets {
         let reset = AttemptReset {
             resume_after,
             continues: false,
@@ -131,4 +138,78 @@ pub fn missing_end(
     }
     write(last, terminal_event(&ended.outcome, ended.usage));
     Some(Bytes::from(out))
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_protocol::FinishReason;
+    use baton_protocol::event::Text;
+
+    use super::*;
+
+    fn run() -> RunId {
+        RunId::new(DateTime::UNIX_EPOCH)
+    }
+
+    fn event(id: EventId) -> Event {
+        Event {
+            id,
+            prev: EventId::ORIGIN,
+            run_id: run(),
+            step: 1,
+            at: DateTime::UNIX_EPOCH,
+            data: EventData::TextDelta(Text {
+                text: String::new(),
+            }),
+        }
+    }
+
+    /// The ids and predecessors of what is appended behind `tip` to a run that ended with `last`.
+    fn appended(
+        last: EventId,
+        tip: Option<EventId>,
+        reset_to: Option<EventId>,
+    ) -> Vec<(EventId, EventId)> {
+        let ended = EndedRun {
+            newly: false,
+            attempt: last.attempt(),
+            last_event_id: last,
+            outcome: Outcome::Completed(FinishReason::Stop),
+            usage: Usage::default(),
+        };
+        let tip = tip.map(event);
+        let payload = rebuild(run(), &ended, tip.as_ref(), reset_to, DateTime::UNIX_EPOCH);
+        Event::lines(&payload)
+            .map(|line| Event::decode(line).unwrap())
+            .map(|event| (event.prev, event.id))
+            .collect()
+    }
+
+    #[test]
+    fn the_end_follows_the_log_and_shows_what_the_log_has_lost() {
+        let id = EventId::new;
+        let end = id(2, 5);
+        assert_eq!(appended(end, Some(id(2, 4)), None), [(id(2, 4), end)]);
+        // A straggler of an older attempt, or a log that was lost from there on.
+        assert_eq!(appended(end, Some(id(1, 9)), None), [(id(2, 4), end)]);
+        assert_eq!(appended(end, Some(id(2, 2)), None), [(id(2, 4), end)]);
+        assert_eq!(appended(end, None, None), [(id(2, 4), end)]);
+        // Ended before anybody took it: nothing was stored.
+        assert_eq!(
+            appended(id(1, 1), None, None),
+            [(EventId::ORIGIN, id(1, 1))]
+        );
+    }
+
+    #[test]
+    fn an_end_from_outside_withdraws_what_no_step_recorded_and_shows_what_is_lost_of_the_rest() {
+        let id = EventId::new;
+        let (reset, end) = (id(3, 1), id(3, 2));
+        let recorded = Some(id(1, 6));
+        let behind = |prev| [(prev, reset), (reset, end)];
+        assert_eq!(appended(end, Some(id(2, 3)), recorded), behind(id(2, 3)));
+        assert_eq!(appended(end, Some(id(1, 4)), recorded), behind(id(1, 6)));
+        assert_eq!(appended(end, None, recorded), behind(id(1, 6)));
+        assert_eq!(appended(end, Some(reset), recorded), [(reset, end)]);
+    }
 }

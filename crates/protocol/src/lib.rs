@@ -7,6 +7,8 @@
 //! To add an event: a variant in [`event::EventData`], a golden file, and the frames that
 //! `ingress` makes of it.
 
+#[cfg(feature = "chaos")]
+pub mod chaos;
 pub mod event;
 pub mod fence;
 pub mod ids;

@@ -14,3 +14,37 @@ impl<'s> SystemTx<'s> {
         Self { pool }
     }
 }
+
+#[cfg(feature = "chaos")]
+impl SystemTx<'_> {
+    /// The fence itself; with the attempt guard switched off, that of whoever holds the run, so that
+    /// the ledger takes a replaced attempt's writes.
+    pub(crate) async fn whoever_holds(
+        &self,
+        fence: &baton_protocol::Fence,
+    ) -> Result<baton_protocol::Fence, crate::errors::StoreError> {
+        use baton_protocol::ClaimToken;
+        use baton_protocol::chaos::Mechanism;
+
+        if !Mechanism::AttemptGuard.is_off() {
+            return Ok(*fence);
+        }
+        let (attempt, token): (i32, Option<uuid::Uuid>) = sqlx::query_as(
+            "
+            -- runs.whoever_holds
+            SELECT attempt, claim_token FROM runs WHERE tenant_id = $1 AND id = $2
+            ",
+        )
+        .bind(fence.tenant.as_uuid())
+        .bind(fence.run.as_uuid())
+        .fetch_one(self.pool)
+        .await?;
+        Ok(baton_protocol::Fence {
+            attempt: crate::columns::count(attempt),
+            token: token.map_or(fence.token, |token| {
+                ClaimToken::from_random(token.as_u128())
+            }),
+            ..*fence
+        })
+    }
+}

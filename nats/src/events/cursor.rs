@@ -51,7 +51,10 @@ impl Cursor {
         if event.id <= self.last {
             return Verdict::Drop;
         }
-        if !follows && !self.covers(event) {
+        let gap = !follows && !self.covers(event);
+        #[cfg(feature = "chaos")]
+        let gap = gap && !baton_protocol::chaos::Mechanism::GapCheck.is_off();
+        if gap {
             return Verdict::Gap;
         }
         self.last = event.id;

@@ -132,6 +132,39 @@ async fn an_attempt_that_was_overtaken_before_its_first_event_is_refused() {
     );
 }
 
+/// Guards the hole: a log that the broker has lost or has only an older copy of is not joined up, or
+/// a reader would take what is left of it for the whole.
+#[tokio::test]
+async fn what_the_broker_lost_before_an_attempt_leaves_a_hole_in_its_log() {
+    let log = Log::new().await;
+    let mut first = log.attempt(1, EventId::ORIGIN).await;
+    first.push(1, text("kept"));
+    first.settle().await.unwrap();
+    let committed = EventId::new(1, 5);
+    log.attempt(2, committed).await.settle().await.unwrap();
+
+    let events = log.events().await;
+    assert_eq!(events[1].prev, committed);
+
+    let wiped = Log::new().await;
+    wiped.attempt(2, committed).await.settle().await.unwrap();
+    assert_eq!(wiped.events().await[0].prev, committed);
+
+    // What follows a commit may never have been shown: it is shown now, behind what was.
+    let log = Log::new().await;
+    let mut first = log.attempt(1, EventId::ORIGIN).await;
+    first.push(1, text("kept"));
+    first.settle().await.unwrap();
+    let next = first.next_id();
+    let finished = text("shown by the commit");
+    let mut second = log.attempt_after_commit(2, next, Some((1, finished))).await;
+    second.settle().await.unwrap();
+    assert_eq!(
+        kinds(&log.events().await),
+        [(1, "text.delta"), (2, "attempt.reset"), (2, "text.delta")]
+    );
+}
+
 /// Guards the look behind a refusal: what the attempt before wrote at the last moment is withdrawn
 /// by the reset that follows it, and the chain has no gap.
 #[tokio::test]

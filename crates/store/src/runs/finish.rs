@@ -88,6 +88,8 @@ impl SystemTx<'_> {
         fence: &Fence,
         finish: &FinishCommit<'_>,
     ) -> Result<Finished, FenceError> {
+        #[cfg(feature = "chaos")]
+        let fence = &self.whoever_holds(fence).await?;
         let outcome = OutcomeParameters::from(finish.outcome);
         let turn = finish.turn.as_ref();
         let row = sqlx::query!(

@@ -21,6 +21,8 @@ impl SystemTx<'_> {
     /// Makes the lease last `lease` from now on. It may have run out, as long as nobody else took
     /// the run.
     pub async fn renew_lease(&self, fence: &Fence, lease: Duration) -> Result<Renewal, FenceError> {
+        #[cfg(feature = "chaos")]
+        let fence = &self.whoever_holds(fence).await?;
         let row = sqlx::query!(
             r#"
             -- runs.renew_lease
@@ -95,6 +97,8 @@ impl SystemTx<'_> {
     /// failure. `last_event_id` is what the next attempt resumes after: the last step's commit, or
     /// a finished-event behind it.
     pub async fn hand_over(&self, fence: &Fence, last_event_id: EventId) -> Result<(), FenceError> {
+        #[cfg(feature = "chaos")]
+        let fence = &self.whoever_holds(fence).await?;
         let done = sqlx::query!(
             "
             -- runs.hand_over
