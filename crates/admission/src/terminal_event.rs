@@ -151,7 +151,8 @@ mod tests {
         RunId::new(DateTime::UNIX_EPOCH)
     }
 
-    fn event(id: EventId) -> Event {
+    fn stored(id: EventId) -> Bytes {
+        let mut line = Vec::new();
         Event {
             id,
             prev: EventId::ORIGIN,
@@ -162,6 +163,8 @@ mod tests {
                 text: String::new(),
             }),
         }
+        .encode_into(&mut line);
+        line.into()
     }
 
     /// The ids and predecessors of what is appended behind `tip` to a run that ended with `last`.
@@ -177,8 +180,12 @@ mod tests {
             outcome: Outcome::Completed(FinishReason::Stop),
             usage: Usage::default(),
         };
-        let tip = tip.map(event);
-        let payload = rebuild(run(), &ended, tip.as_ref(), reset_to, DateTime::UNIX_EPOCH);
+        let tip = tip.map(|id| StoredEvents {
+            seq: StreamSeq::from_u64(1),
+            payload: stored(id),
+        });
+        let payload = missing_end(run(), &ended, tip.as_ref(), reset_to, DateTime::UNIX_EPOCH);
+        let payload = payload.unwrap();
         Event::lines(&payload)
             .map(|line| Event::decode(line).unwrap())
             .map(|event| (event.prev, event.id))

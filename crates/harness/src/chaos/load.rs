@@ -318,6 +318,21 @@ impl Guest {
         }
     }
 
+    /// There is nothing here for this follower: its run is unknown, or its events are gone. What
+    /// became of the run, the ledger says.
+    async fn lost(&mut self, follower: u64, run: RunId, status: u16, code: &str) {
+        let code = code.to_owned();
+        let unknown = status == StatusCode::NOT_FOUND.as_u16();
+        self.note(What::Lost {
+            follower,
+            status,
+            code,
+        });
+        if !unknown {
+            self.read_to_end(run).await;
+        }
+    }
+
     /// One connection; says whether the run's end was seen.
     async fn follow_once(
         &mut self,
@@ -342,13 +357,8 @@ impl Guest {
                 return Ok(true);
             }
             status @ (404 | 410) => {
-                let code = code_of(&body(&mut answer).await?).to_owned();
-                self.note(What::Lost {
-                    follower,
-                    status,
-                    code,
-                });
-                self.read_to_end(run).await;
+                let said = body(&mut answer).await?;
+                self.lost(follower, run, status, code_of(&said)).await;
                 return Ok(true);
             }
             _ => {
@@ -370,7 +380,13 @@ impl Guest {
             while let Some(frame) = decoder.next_event()? {
                 if &frame.name[..] == b"error" {
                     let said: Value = serde_json::from_slice(&frame.data)?;
-                    self.refused(StatusCode::OK, code_of(&said));
+                    let code = code_of(&said);
+                    if is_lost(code) {
+                        self.lost(follower, run, StatusCode::GONE.as_u16(), code)
+                            .await;
+                        return Ok(true);
+                    }
+                    self.refused(StatusCode::OK, code);
                     bail!("an error event");
                 }
                 let Some(id) = frame.id.as_deref() else {
@@ -458,21 +474,30 @@ impl Guest {
             let said = body(&mut answer).await?;
             let code = code_of(&said);
             self.refused(status, code);
-            // The run behind the key has failed: it will not be another one.
-            return Ok(run.is_some() && code.starts_with("upstream"));
+            return Ok(self.is_over(run, code).await);
         }
         let mut text = String::new();
         let end = read_chat(&mut answer, &mut text)
             .await
             .unwrap_or_else(|_| "cut".to_owned());
-        let done = end == "done" || end.starts_with("upstream");
+        let over = end == "done" || self.is_over(run, &end).await;
         self.note(What::Chat {
             run,
             expected,
             text,
             end,
         });
-        Ok(done)
+        Ok(over)
+    }
+
+    /// Whether a chat that ended with this code is not to be repeated: the run behind it has
+    /// failed, or its events are gone, and its key will not make it another one.
+    async fn is_over(&mut self, run: Option<RunId>, code: &str) -> bool {
+        if let (Some(run), true) = (run, is_lost(code)) {
+            self.read_to_end(run).await;
+            return true;
+        }
+        run.is_some() && code.starts_with("upstream")
     }
 }
 
@@ -497,6 +522,11 @@ async fn read_chat(answer: &mut Streamed, text: &mut String) -> anyhow::Result<S
             None => bail!("cut"),
         }
     }
+}
+
+/// Whether the code says that the events are gone for good.
+fn is_lost(code: &str) -> bool {
+    matches!(code, "events_expired" | "events_lost" | "cursor_unknown")
 }
 
 async fn whole(

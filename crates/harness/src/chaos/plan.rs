@@ -208,9 +208,9 @@ impl Plan {
 
     fn disk(&mut self) -> Disk {
         match self.random.random_range(0..10) {
-            0..3 => Disk::Kept,
-            3..6 => Disk::Copied,
-            6..8 => Disk::Restored,
+            0..5 => Disk::Kept,
+            5..8 => Disk::Copied,
+            8..9 => Disk::Restored,
             _ => Disk::Wiped,
         }
     }

@@ -11,7 +11,11 @@ use super::{Judgement, Losses};
 
 /// All followers and chats.
 #[derive(Debug, Default)]
-pub(super) struct Clients(BTreeMap<u64, Follower>);
+pub(super) struct Clients {
+    followers: BTreeMap<u64, Follower>,
+    /// Runs whose chat ended because their events were gone.
+    lost_chats: Vec<RunId>,
+}
 
 /// One client's view of one run, over all its connections.
 #[derive(Debug)]
@@ -40,19 +44,19 @@ impl Clients {
                 run,
                 after,
             } => {
-                let known = self.0.entry(*follower);
+                let known = self.followers.entry(*follower);
                 let known = known.or_insert_with(|| Follower::new(*run, *after));
                 // A client that says that it has seen what it has not is no witness.
                 known.cursor = *after;
             }
             What::Event { follower, line } => {
-                if let Some(follower) = self.0.get_mut(follower) {
+                if let Some(follower) = self.followers.get_mut(follower) {
                     judgement.events += 1;
                     follower.see(record.at, line, judgement);
                 }
             }
             What::NoMore { follower } => {
-                if let Some(follower) = self.0.get_mut(follower) {
+                if let Some(follower) = self.followers.get_mut(follower) {
                     follower.told_no_more = true;
                 }
             }
@@ -61,7 +65,7 @@ impl Clients {
                 status,
                 code,
             } => {
-                if let Some(follower) = self.0.get_mut(follower) {
+                if let Some(follower) = self.followers.get_mut(follower) {
                     follower.lost = Some((*status, code.clone()));
                 }
             }
@@ -81,6 +85,7 @@ impl Clients {
                         format!("a chat that ended with {end} showed {text:?}, not {expected:?}");
                     judgement.accuse("I11", *run, what);
                 }
+                self.lost_chats.extend(run.filter(|_| end == "events_lost"));
             }
             _ => {}
         }
@@ -92,7 +97,7 @@ impl Clients {
         losses: &Losses,
         judgement: &mut Judgement,
     ) {
-        for follower in self.0.values() {
+        for follower in self.followers.values() {
             match runs.get(&follower.run) {
                 Some(run) => follower.judge_end(run, losses, judgement),
                 None => {
@@ -101,6 +106,12 @@ impl Clients {
             }
             if follower.seen > 1 {
                 judgement.pauses.push(follower.pause);
+            }
+        }
+        for chat in &self.lost_chats {
+            if runs.get(chat).is_some_and(|run| !losses.may_hit(run)) {
+                let what = "a chat was told that its events are lost";
+                judgement.accuse("I13", Some(*chat), what);
             }
         }
         judgement.pauses.sort_unstable();

@@ -409,6 +409,9 @@ fn a_run_that_ended_before_the_older_disk_was_copied_keeps_its_log() {
         ["I13"]
     );
     assert!(after_loss(0, |history| note(history, lost)).is_empty());
+    let lost = |history: &mut History| note(history, chat("he", "events_lost"));
+    assert_eq!(after_loss(since, lost), ["I13"]);
+    assert!(after_loss(0, lost).is_empty());
 }
 
 #[test]
