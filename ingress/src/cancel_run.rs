@@ -9,6 +9,7 @@ use baton_service::SharedClock;
 use baton_store::{CancelRequest, EndedRun, Store, StoreError};
 
 use crate::attachments::CancelRun;
+use crate::metrics;
 
 /// The reason of a cancel that nobody spelled out.
 pub(crate) const CLIENT_CLOSED: &str = "client_closed";
@@ -51,7 +52,12 @@ impl Canceller {
                     tracing::debug!(%error, "a worker could not be nudged");
                 }
             }
-            CancelRequest::Ended(ended) if ended.newly => self.tell(tenant, run, ended).await,
+            CancelRequest::Ended(ended) if ended.newly => {
+                if let Some(latency) = ended.cancel_latency {
+                    metrics::run_cancelled(latency);
+                }
+                self.tell(tenant, run, ended).await;
+            }
             CancelRequest::Requested { worker: None }
             | CancelRequest::Ended(_)
             | CancelRequest::NotFound => {}

@@ -1,5 +1,7 @@
 //! Every metric of the ingress: names, help, labels. HTTP's own are in `baton_service::metrics`.
 
+use std::time::Duration;
+
 use baton_admission::PublishOutcome;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
@@ -17,6 +19,9 @@ pub const PUBLISHED: &str = "baton_ingress_jobs_published_total";
 pub const FIRST_EVENT: &str = "baton_ingress_first_event_seconds";
 /// Runs cancelled because their client went away; label `when`: `at_once`, `after_grace`.
 pub const DISCONNECT_CANCELS: &str = "baton_ingress_disconnect_cancels_total";
+/// From asking for a cancel to the end of all work on the run; workers measure theirs by the same
+/// name.
+pub const CANCEL_LATENCY: &str = "baton_cancel_latency_seconds";
 /// Requests refused for their credential; label `reason`.
 pub const AUTH_REFUSALS: &str = "baton_ingress_auth_refusals_total";
 
@@ -119,6 +124,11 @@ pub fn describe() {
         "Jobs published for accepted runs, by what the broker said"
     );
     describe_histogram!(
+        CANCEL_LATENCY,
+        Unit::Seconds,
+        "From a run's cancel being asked for to the end of all work on it"
+    );
+    describe_histogram!(
         FIRST_EVENT,
         Unit::Seconds,
         "Time from acceptance to the first event that the client is shown"
@@ -168,6 +178,11 @@ pub(crate) fn published(outcome: PublishOutcome) {
 
 pub(crate) fn first_event(wire: Wire, seconds: f64) {
     histogram!(FIRST_EVENT, "route" => wire.as_str()).record(seconds);
+}
+
+/// Of a run that nobody held, ended by the request itself.
+pub(crate) fn run_cancelled(latency: Duration) {
+    histogram!(CANCEL_LATENCY).record(latency);
 }
 
 pub(crate) fn disconnect_cancel(after_grace: bool) {

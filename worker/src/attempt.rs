@@ -11,7 +11,7 @@ use baton_nats::JobHeaders;
 use baton_protocol::event::{RunStarted, ToolFinished, ToolStarted};
 use baton_protocol::{Effect, EventData, EventId, Fence, Job, Outcome, RunError, RunSpec};
 use baton_store::{
-    CallCommit, ClaimedRun, FinalTurn, FinishCommit, NewCall, QueuedJob, TurnCommit,
+    CallCommit, ClaimedRun, CutTurn, FinalTurn, FinishCommit, NewCall, QueuedJob, TurnCommit,
 };
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -20,6 +20,7 @@ use crate::agent::transcript::tool_message;
 use crate::agent::turn_machine::{Next, RecordedCall, TurnVerdict};
 use crate::agent::{CallSide, Transcript, TurnMachine};
 use crate::attempt::commit::CommitError;
+use crate::attempt::cut_turn::{CutOff, OpenTurn};
 use crate::attempt::model_turn::TurnFailure;
 use crate::attempt::toolbox::{CallResult, Toolbox};
 use crate::keep_lease::{KeepLease, Stop};
@@ -28,6 +29,7 @@ use crate::publish_events::{EventPublisher, PublishEventsError};
 use crate::run_job::JobRunner;
 
 mod commit;
+mod cut_turn;
 mod model_turn;
 pub mod resume;
 mod toolbox;
@@ -78,6 +80,8 @@ pub(crate) struct Attempt<'a> {
     transcript: Transcript,
     toolbox: Toolbox,
     publisher: EventPublisher,
+    /// The turn whose answer is being read.
+    open: Option<OpenTurn>,
     /// The event that the ledger's last commit names.
     committed: EventId,
     /// Whether the commit that ends the run has been begun.
@@ -188,6 +192,7 @@ impl<'a> Attempt<'a> {
             transcript,
             toolbox,
             publisher,
+            open: None,
             ending: false,
         })
     }
@@ -207,7 +212,7 @@ impl<'a> Attempt<'a> {
                 // The ledger ends a run and its last turn together, so a run that can be claimed
                 // has no recorded end; a server with other limits may still read one out of it.
                 Next::Finish(outcome) => {
-                    self.finish(outcome, None).await?;
+                    self.finish(outcome, None, None).await?;
                     return Ok(Worked::Ended);
                 }
             }
@@ -228,7 +233,8 @@ impl<'a> Attempt<'a> {
                     code: error.code().to_owned(),
                     message: error.to_string(),
                 });
-                self.finish(outcome, None).await?;
+                let cut = self.cut_turn();
+                self.finish(outcome, None, cut).await?;
                 return Ok(true);
             }
             Err(TurnFailure::Halt(halt)) => return Err(halt),
@@ -245,7 +251,7 @@ impl<'a> Attempt<'a> {
                     finish_reason,
                     last_event_id: self.publisher.last_id(),
                 };
-                self.finish(outcome, Some(last)).await?;
+                self.finish(outcome, Some(last), None).await?;
                 Ok(true)
             }
             TurnVerdict::Continue(calls) => {
@@ -293,7 +299,7 @@ impl<'a> Attempt<'a> {
                     commit::start_call(self.runner, &self.fence, recorded.step).await?;
                 }
                 let call = &recorded.call;
-                self.publisher.push(
+                let shown = self.publisher.push(
                     recorded.step,
                     EventData::ToolStarted(ToolStarted {
                         call_id: call.id.clone(),
@@ -303,11 +309,12 @@ impl<'a> Attempt<'a> {
                 );
                 let (runner, fence, toolbox) = (self.runner, self.fence, &self.toolbox);
                 running.push(async move {
-                    if once && recorded.outcome_unknown {
+                    let (recorded, result) = if once && recorded.outcome_unknown {
                         (recorded, CallResult::unknown())
                     } else {
                         toolbox.execute(runner, fence, recorded).await
-                    }
+                    };
+                    (recorded, result, shown)
                 });
             }
             self.publisher.kick();
@@ -318,7 +325,7 @@ impl<'a> Attempt<'a> {
                     finished = running.next() => break finished,
                 }
             };
-            let Some((recorded, result)) = finished else {
+            let Some((recorded, result, started_event_id)) = finished else {
                 return Ok(());
             };
             metrics::tool_finished(&recorded.call.name, result.ok, result.duration);
@@ -332,6 +339,7 @@ impl<'a> Attempt<'a> {
                 message: message.get(),
                 duration_ms,
                 last_event_id,
+                started_event_id,
             };
             commit::call(self.runner, &self.fence, &commit).await?;
             self.committed = last_event_id;
@@ -351,25 +359,49 @@ impl<'a> Attempt<'a> {
     }
 
     /// Ends the run: everything shown is confirmed, then the end is committed, then it is shown.
-    async fn finish(&mut self, outcome: Outcome, turn: Option<FinalTurn<'_>>) -> Result<(), Halt> {
+    async fn finish(
+        &mut self,
+        outcome: Outcome,
+        turn: Option<FinalTurn<'_>>,
+        cut: Option<CutOff>,
+    ) -> Result<(), Halt> {
         self.publisher.settle().await?;
         let step = turn
             .as_ref()
             .map_or(self.machine.next_step(), |turn| turn.step);
-        let usage = self.machine.usage();
+        let mut usage = self.machine.usage();
+        let cut = cut.as_ref().map(|cut| {
+            usage += cut.usage;
+            CutTurn {
+                step: cut.step,
+                message: cut.message.get(),
+                usage: cut.usage,
+                last_event_id: self.publisher.last_id(),
+            }
+        });
         let commit = FinishCommit {
             outcome: &outcome,
             last_event_id: self.publisher.next_id(),
             usage_total: usage,
             turn,
+            cut,
         };
         self.ending = true;
         let finished = commit::finish(self.runner, &self.fence, &commit).await?;
         metrics::run_ended(&outcome);
+        let latency = finished.cancel_latency;
+        if let Some(latency) = latency {
+            metrics::run_cancelled(latency);
+            tracing::info!(
+                latency_ms = latency.as_millis(),
+                "stopped because of a cancel"
+            );
+        }
         if let Some(next) = finished.promoted {
             publish_promoted(self.runner, next).await;
         }
-        self.publisher.push(step, terminal_event(&outcome, usage));
+        self.publisher
+            .push(step, terminal_event(&outcome, usage, latency));
         // Committed is ended: if the event cannot be stored now, whoever is given the job next
         // finds the run ended and stores it.
         self.publisher.settle().await?;
@@ -377,7 +409,9 @@ impl<'a> Attempt<'a> {
     }
 
     async fn cancel(&mut self, reason: String) -> Result<Ending, Halt> {
-        self.finish(Outcome::Cancelled(reason), None).await?;
+        // The work's future is gone, and with it the calls of tools that were at work.
+        let cut = self.cut_turn();
+        self.finish(Outcome::Cancelled(reason), None, cut).await?;
         Ok(Ending::Ended)
     }
 

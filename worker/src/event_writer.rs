@@ -106,20 +106,28 @@ impl EventWriter {
     }
 
     /// Adds an event behind those that wait. Adjacent pieces of the same text become one event, as
-    /// far as one holds them; a longer text becomes several.
-    pub fn push(&mut self, step: u32, mut data: EventData) {
+    /// far as one holds them; a longer text becomes several. Yields the id of the last of them.
+    pub fn push(&mut self, step: u32, mut data: EventData) -> EventId {
         self.pending_bytes += weight(&data);
         if let Some((last_step, last)) = self.pending.last_mut()
             && *last_step == step
             && join(last, &data)
         {
-            return;
+            return self.last_pending();
         }
         while let Some(rest) = split_off(&mut data, TEXT_LIMIT) {
             self.pending
                 .push((step, std::mem::replace(&mut data, rest)));
         }
         self.pending.push((step, data));
+        self.last_pending()
+    }
+
+    /// The id that the last event of those that wait will have: ids are dense, and nothing gets in
+    /// between.
+    fn last_pending(&self) -> EventId {
+        let before = u32::try_from(self.pending.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        EventId::new(self.next.attempt(), self.next.n() + before)
     }
 
     /// Whether so much waits that the source should be read no further.

@@ -22,6 +22,7 @@ const TURN_DURATION: &str = "baton_model_turn_duration_seconds";
 const FIRST_TOKEN: &str = "baton_model_first_token_seconds";
 const TOKENS: &str = "baton_model_tokens_total";
 const TOOL_CALLS: &str = "baton_tool_calls_total";
+const CANCEL_LATENCY: &str = "baton_cancel_latency_seconds";
 const TOOL_DURATION: &str = "baton_tool_call_duration_seconds";
 
 /// Describes every metric, and makes those whose labels are known appear with 0, so that a rate
@@ -63,6 +64,11 @@ pub(crate) fn describe(slots: usize) {
         "Tokens as the upstream counted them, by model and direction"
     );
     describe_counter!(TOOL_CALLS, "Tool calls executed, by tool and success");
+    describe_histogram!(
+        CANCEL_LATENCY,
+        Unit::Seconds,
+        "From a run's cancel being asked for to the end of all work on it"
+    );
     describe_histogram!(
         TOOL_DURATION,
         Unit::Seconds,
@@ -107,6 +113,11 @@ impl Drop for ActiveRun {
 
 pub(crate) fn run_ended(outcome: &Outcome) {
     counter!(RUNS_ENDED, "status" => outcome.status().as_str()).increment(1);
+}
+
+/// Of a run that its holder, or a claim, has just ended because it was to be cancelled.
+pub(crate) fn run_cancelled(latency: Duration) {
+    histogram!(CANCEL_LATENCY).record(latency);
 }
 
 pub(crate) fn run_duration(duration: Duration) {

@@ -17,7 +17,7 @@ pub use baton_openai::Delta;
 pub use client::{ModelClient, ModelConfig, ModelSetupError, Timeouts, TurnContext};
 pub use error::{ModelError, Wait};
 pub use retry::RetryPolicy;
-pub use turn_stream::{CalledTool, FinishedTurn, TurnStream};
+pub use turn_stream::{CalledTool, FinishedTurn, PartialTurn, TurnStream};
 
 pub(crate) use outbound::client_builder;
 

@@ -82,8 +82,8 @@ impl EventPublisher {
     }
 
     /// Adds an event behind those that wait: see [`EventWriter::push`].
-    pub(crate) fn push(&mut self, step: u32, data: EventData) {
-        self.writer.push(step, data);
+    pub(crate) fn push(&mut self, step: u32, data: EventData) -> EventId {
+        self.writer.push(step, data)
     }
 
     /// Whether so much waits that the source should be read no further.

@@ -118,6 +118,9 @@ impl JobRunner {
             Duty::TellEnd(ended) => {
                 if ended.newly {
                     metrics::run_ended(&ended.outcome);
+                    if let Some(latency) = ended.cancel_latency {
+                        metrics::run_cancelled(latency);
+                    }
                 }
                 match ensure_terminal_event(
                     &self.bus,

@@ -5,8 +5,12 @@ use std::time::Duration;
 use baton_harness::client::check_log;
 use baton_harness::scripted_model::{Gate, Reply};
 use baton_harness::stack::Stack;
+use serde_json::json;
 
-use crate::fixture::{assert_ended, assert_whole, chat, count, gated, model, options, run, stack};
+use crate::fixture::{
+    CountingTool, assert_cut, assert_ended, assert_whole, call, chat, count, gated, model, options,
+    run, stack,
+};
 
 /// Guards the ending from outside: it takes an attempt of its own, and the event is appended by
 /// whoever ends the run, there being no worker to do it.
@@ -57,10 +61,53 @@ async fn cancelling_a_running_run_stops_its_upstream_call() {
     model.wait_until(|counts| counts.disconnected == 1).await;
     answer.finish().await.unwrap();
     assert_eq!(answer.error.unwrap()["code"], "run_cancelled");
-    let (run, _) = assert_ended(&client, &answer.run, "cancelled").await;
+    let (run, events) = assert_ended(&client, &answer.run, "cancelled").await;
     assert_eq!(run["attempt"], 1, "its holder ended it");
+    assert_cut(&run, &events, "on and on");
+    let told = &events.last().unwrap().event["data"];
+    assert_eq!(told["reason"], "api_request");
+    assert!(told["cancel_latency_ms"].is_u64(), "{told}");
+    assert_eq!(run["cancel_latency_ms"], told["cancel_latency_ms"]);
+    let measured = worker.metric("baton_cancel_latency_seconds_count").await;
+    assert_eq!(measured.unwrap(), 1);
     assert_eq!(worker.metric("baton_worker_active_runs").await.unwrap(), 0);
     assert_eq!(client.cancel(&answer.run).await.unwrap().status, 200);
+}
+
+/// Guards the same of tools: a call that is at work is given up, and is not recorded as if it had
+/// an end.
+#[tokio::test]
+async fn cancelling_a_run_gives_up_the_tool_call_that_is_at_work() {
+    let tool = CountingTool::start_behind(Gate::closed()).await;
+    let model = model(|_| call("Counting. ", "count", &json!({}))).await;
+    let mut options = options(&model);
+    options.config = tool.config();
+    let stack = Stack::start(options).await.unwrap();
+    let (ingress, worker) = tokio::try_join!(stack.ingress(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let id = client.submit(&run()).await.unwrap();
+    tool.until_called().await;
+
+    assert_eq!(client.cancel(&id).await.unwrap().status, 202);
+
+    tool.until_abandoned().await;
+    let (run, events) = assert_ended(&client, &id, "cancelled").await;
+    let steps = run["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 2, "the turn and its call");
+    assert_eq!(
+        (&steps[1]["kind"], &steps[1]["state"]),
+        (&json!("call"), &json!("started"))
+    );
+    assert_eq!(
+        (
+            count(&events, "tool.started"),
+            count(&events, "tool.finished")
+        ),
+        (1, 0)
+    );
+    assert!(run["usage"]["estimated"].is_null(), "the turn was whole");
+    assert_eq!(worker.metric("baton_worker_active_runs").await.unwrap(), 0);
+    assert_eq!(tool.calls(), 1);
 }
 
 /// Guards the flag in the row: a worker that died cannot answer, so the next claim ends the run.

@@ -79,6 +79,7 @@ pub(crate) fn has_tool_result(request: &Recorded) -> bool {
 /// A tool's server that counts how often it was called. A call is answered once the gate is open.
 pub(crate) struct CountingTool {
     calls: Arc<AtomicUsize>,
+    abandoned: Arc<AtomicUsize>,
     port: u16,
     _server: JoinSet<()>,
 }
@@ -93,11 +94,15 @@ impl CountingTool {
     pub(crate) async fn start_behind(gate: Gate) -> Self {
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&calls);
+        let abandoned = Arc::new(AtomicUsize::new(0));
+        let left = Arc::clone(&abandoned);
         let router = Router::new().route(
             "/count",
             post(async move || {
                 let n = counted.fetch_add(1, Ordering::SeqCst) + 1;
+                let mut call = OpenCall(Some(Arc::clone(&left)));
                 gate.passed().await;
+                call.0 = None;
                 format!("counted {n}")
             }),
         );
@@ -107,6 +112,7 @@ impl CountingTool {
         server.spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self {
             calls,
+            abandoned,
             port,
             _server: server,
         }
@@ -114,6 +120,16 @@ impl CountingTool {
 
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the connection of a call was closed before it was answered.
+    pub(crate) async fn until_abandoned(&self) {
+        let abandoned = async {
+            while self.abandoned.load(Ordering::SeqCst) == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, abandoned).await.unwrap();
     }
 
     /// Waits for its first call.
@@ -137,6 +153,17 @@ impl CountingTool {
     }
 }
 
+/// A call that has not been answered: counted when the server gives it up, its client having gone.
+struct OpenCall(Option<Arc<AtomicUsize>>);
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        if let Some(abandoned) = self.0.take() {
+            abandoned.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
 /// What the run's messages say, as the ledger holds them.
 pub(crate) fn recorded_text(run: &Value) -> String {
     let messages = run["output"].as_array().unwrap();
@@ -154,6 +181,27 @@ pub(crate) async fn assert_whole(client: &Client, id: &str, text: &str) -> (Valu
     assert_eq!(recorded_text(&run), text, "the ledger");
     assert_eq!(shown_text(&events), text, "the events");
     (run, events)
+}
+
+/// Checks that a run's last turn was broken off behind this text: that the text is kept as it was
+/// shown, that nothing takes it for an answer, and that its tokens are counted.
+pub(crate) fn assert_cut(run: &Value, events: &[RunEvent], text: &str) {
+    assert_eq!(shown_text(events), text, "the events");
+    let output = run["output"].as_array().unwrap();
+    let last = output.last().unwrap();
+    assert_eq!(
+        (&last["content"], &last["status"]),
+        (&json!(text), &json!("incomplete"))
+    );
+    let step = run["steps"].as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&step["kind"], &step["incomplete"]),
+        (&json!("turn"), &json!(true))
+    );
+    assert_eq!(step["finish_reason"], Value::Null);
+    assert_eq!(run["usage"]["estimated"], true, "{run:#}");
+    assert_ne!(run["usage"]["completion_tokens"], 0);
+    assert_eq!(events.last().unwrap().event["data"]["usage"], run["usage"]);
 }
 
 /// Waits for the run's end, and checks that it is this one, and that its log is in order.

@@ -5,6 +5,8 @@
 //! all. The event is rebuilt from the row, by the ingress that cancels or the worker that is given
 //! the job.
 
+use std::time::Duration;
+
 use baton_nats::{AppendError, Bus, ReadError, StoredEvents, StreamSeq};
 use baton_protocol::event::{AttemptReset, RunCancelled, RunCompleted, RunFailed};
 use baton_protocol::{Event, EventData, EventId, Outcome, RunId, TenantId, Usage};
@@ -26,8 +28,12 @@ pub enum TerminalEventError {
     Append(#[source] AppendError),
 }
 
-/// The event that ends a run's log.
-pub fn terminal_event(outcome: &Outcome, usage: Usage) -> EventData {
+/// The event that ends a run's log. `cancel_latency` is that of a cancelled run.
+pub fn terminal_event(
+    outcome: &Outcome,
+    usage: Usage,
+    cancel_latency: Option<Duration>,
+) -> EventData {
     match outcome {
         Outcome::Completed(finish_reason) => EventData::RunCompleted(RunCompleted {
             finish_reason: *finish_reason,
@@ -35,10 +41,13 @@ pub fn terminal_event(outcome: &Outcome, usage: Usage) -> EventData {
         }),
         Outcome::Failed(error) => EventData::RunFailed(RunFailed {
             error: error.clone(),
+            usage,
         }),
         Outcome::Cancelled(reason) => EventData::RunCancelled(RunCancelled {
             reason: reason.clone(),
             usage,
+            cancel_latency_ms: cancel_latency
+                .map(|latency| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)),
         }),
     }
 }
@@ -136,7 +145,10 @@ pub fn missing_end(
             EventData::AttemptReset(reset),
         );
     }
-    write(last, terminal_event(&ended.outcome, ended.usage));
+    write(
+        last,
+        terminal_event(&ended.outcome, ended.usage, ended.cancel_latency),
+    );
     Some(Bytes::from(out))
 }
 
@@ -175,6 +187,7 @@ mod tests {
     ) -> Vec<(EventId, EventId)> {
         let ended = EndedRun {
             newly: false,
+            cancel_latency: None,
             attempt: last.attempt(),
             last_event_id: last,
             outcome: Outcome::Completed(FinishReason::Stop),

@@ -121,6 +121,16 @@ impl ChatAccumulator {
         &self.content
     }
 
+    /// How many bytes of text and arguments have arrived.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Token counts, if the upstream has sent them.
+    pub const fn usage(&self) -> Option<&Usage> {
+        self.usage.as_ref()
+    }
+
     /// Folds one chunk, and appends what it added to `deltas`.
     pub fn fold(
         &mut self,
@@ -171,11 +181,12 @@ impl ChatAccumulator {
         Ok(())
     }
 
-    /// The message, once the stream has ended.
-    pub fn finish(self) -> Result<FinishedMessage, AccumulateError> {
-        let Some(finish_reason) = self.finish_reason else {
+    /// Whether [`ChatAccumulator::finish`] would yield a message: the stream has ended, and what it
+    /// carried is one.
+    pub fn check(&self) -> Result<(), AccumulateError> {
+        if self.finish_reason.is_none() {
             return Err(AccumulateError::Incomplete);
-        };
+        }
         if self
             .calls
             .iter()
@@ -183,6 +194,28 @@ impl ChatAccumulator {
         {
             return Err(AccumulateError::Malformed("a tool call names no function"));
         }
+        Ok(())
+    }
+
+    /// The message, once the stream has ended.
+    pub fn finish(mut self) -> Result<FinishedMessage, AccumulateError> {
+        self.check()?;
+        let finish_reason = self.finish_reason.take().unwrap_or_default();
+        Ok(FinishedMessage {
+            finish_reason,
+            usage: self.usage.take(),
+            model: self.model.take(),
+            message: self.into_message(),
+        })
+    }
+
+    /// What has arrived of a message that nobody will finish: exactly what its deltas showed.
+    pub fn into_partial(mut self) -> Message {
+        self.calls.retain(|call| call.announced);
+        self.into_message()
+    }
+
+    fn into_message(self) -> Message {
         let mut rest = self.rest;
         if !self.refusal.is_empty() {
             rest.insert("refusal".to_owned(), Value::String(self.refusal));
@@ -195,19 +228,13 @@ impl ChatAccumulator {
         }
         let has_calls = !self.calls.is_empty();
         let has_no_text = self.content.is_empty() && (has_calls || rest.contains_key("refusal"));
-        let message = Message {
+        Message {
             role: "assistant".to_owned(),
             content: (!has_no_text).then_some(Content::Text(self.content)),
             tool_calls: has_calls.then(|| self.calls.into_iter().map(|call| call.made).collect()),
             rest,
             ..Message::default()
-        };
-        Ok(FinishedMessage {
-            message,
-            finish_reason,
-            usage: self.usage,
-            model: self.model,
-        })
+        }
     }
 
     fn count(&mut self, bytes: usize) -> Result<(), AccumulateError> {

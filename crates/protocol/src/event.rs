@@ -250,6 +250,9 @@ pub struct RunCompleted {
 pub struct RunFailed {
     /// What went wrong.
     pub error: RunError,
+    /// Tokens until then; left out if there were none.
+    #[serde(default, skip_serializing_if = "Usage::is_zero")]
+    pub usage: Usage,
 }
 
 /// `run.cancelled`.
@@ -257,9 +260,14 @@ pub struct RunFailed {
 pub struct RunCancelled {
     /// Who or what asked for it.
     pub reason: String,
-    /// Tokens until then, as far as the upstream had reported them.
+    /// Tokens until then. Those of a turn that was cut off are `estimated`, unless the upstream
+    /// had told them.
     #[serde(default)]
     pub usage: Usage,
+    /// From asking for the cancel to the end of all work on the run, in milliseconds by the
+    /// ledger's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_latency_ms: Option<u64>,
 }
 
 /// An event of a type that this build does not know.

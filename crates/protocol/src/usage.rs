@@ -7,10 +7,6 @@ use utoipa::ToSchema;
 
 /// Token counts of one model turn, or the sum over a run's turns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[expect(
-    clippy::struct_field_names,
-    reason = "the field names are the OpenAI wire's"
-)]
 pub struct Usage {
     /// Tokens the model read.
     #[serde(default)]
@@ -21,6 +17,24 @@ pub struct Usage {
     /// Their sum, as the upstream reported it.
     #[serde(default)]
     pub total_tokens: u64,
+    /// Whether a part of it is a guess, because an answer was cut off before the upstream had told.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub estimated: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes fields by reference"
+)]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+impl Usage {
+    /// Whether it counts nothing: it is left out of events then.
+    pub fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Add for Usage {
@@ -33,6 +47,7 @@ impl Add for Usage {
                 .completion_tokens
                 .saturating_add(other.completion_tokens),
             total_tokens: self.total_tokens.saturating_add(other.total_tokens),
+            estimated: self.estimated || other.estimated,
         }
     }
 }

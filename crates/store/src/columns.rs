@@ -1,6 +1,7 @@
 //! How the protocol's types lie in columns.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use baton_protocol::{Effect, EventId, FinishReason, Lane, Outcome, RunError, RunStatus, Usage};
 use serde_json::value::RawValue;
@@ -81,7 +82,22 @@ pub(crate) fn usage(prompt: i64, completion: i64, total: i64) -> Usage {
         prompt_tokens: number(prompt),
         completion_tokens: number(completion),
         total_tokens: number(total),
+        estimated: false,
     }
+}
+
+/// [`usage`] of a row that says whether it was guessed.
+pub(crate) fn usage_or_guess(prompt: i64, completion: i64, total: i64, estimated: bool) -> Usage {
+    Usage {
+        estimated,
+        ..usage(prompt, completion, total)
+    }
+}
+
+/// How long a run took to stop, as PostgreSQL computes it in seconds.
+pub(crate) fn latency(seconds: Option<f64>) -> Option<Duration> {
+    // Two readings of one clock, which may have been set back between them.
+    seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
 /// How a run ended, as it lies in the four columns of `runs`.

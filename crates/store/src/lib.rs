@@ -48,7 +48,7 @@ pub use runs::EndedRun;
 pub use runs::accept::{Accept, NewRun, QueueLimits};
 pub use runs::cancel::CancelRequest;
 pub use runs::claim::{Claim, ClaimOutcome, ClaimedRun};
-pub use runs::finish::{FinalTurn, FinishCommit, Finished};
+pub use runs::finish::{CutTurn, FinalTurn, FinishCommit, Finished};
 pub use runs::lease::Renewal;
 pub use runs::read::{Page, RunFilter, RunRecord};
 pub use runs::rescue::{QueueStat, QueuedJob};

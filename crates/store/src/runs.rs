@@ -9,6 +9,8 @@ pub(crate) mod lease;
 pub(crate) mod read;
 pub(crate) mod rescue;
 
+use std::time::Duration;
+
 use baton_protocol::{EventId, Outcome, RunStatus, Usage};
 
 use crate::columns::{self, OutcomeColumns};
@@ -25,6 +27,8 @@ pub struct EndedRun {
     pub last_event_id: EventId,
     /// Tokens over all recorded turns.
     pub usage: Usage,
+    /// How long a cancelled run took to stop, from being asked to; `None` unless cancelled.
+    pub cancel_latency: Option<Duration>,
     /// Whether this very call ended it, and not an earlier one.
     pub newly: bool,
 }
@@ -41,6 +45,9 @@ struct EndedColumns {
     error_code: Option<String>,
     error_message: Option<String>,
     cancel_reason: Option<String>,
+    usage_estimated: bool,
+    /// From asking for the cancel to the end.
+    cancel_seconds: Option<f64>,
 }
 
 impl EndedColumns {
@@ -59,11 +66,14 @@ impl EndedColumns {
                 .read(status)?
                 .ok_or_else(|| StoreError::unreadable("runs.status", &self.status))?,
             last_event_id: columns::event_id(self.last_event_id),
-            usage: columns::usage(
+            usage: columns::usage_or_guess(
                 self.prompt_tokens,
                 self.completion_tokens,
                 self.total_tokens,
+                self.usage_estimated,
             ),
+            cancel_latency: columns::latency(self.cancel_seconds)
+                .filter(|_| status == RunStatus::Cancelled),
             newly,
         })
     }

@@ -27,6 +27,10 @@ pub struct StepRecord {
     pub data: StepData,
     /// The OpenAI chat message that it resulted in; `None` before it is finished.
     pub message: Option<Box<RawValue>>,
+    /// What had arrived of the message of a [`StepData::CutTurn`].
+    pub cut_message: Option<Box<RawValue>>,
+    /// The event that showed the beginning of a finished call.
+    pub started_event_id: Option<EventId>,
     /// The last event that its record stands behind; `None` before it is finished.
     pub last_event_id: Option<EventId>,
     /// When it was recorded first.
@@ -43,6 +47,12 @@ pub enum StepData {
         /// Why the turn ended.
         finish_reason: FinishReason,
         /// The turn's own tokens.
+        usage: Usage,
+    },
+    /// An answer of the model that was broken off when the run was cancelled or failed: the run's
+    /// last step. It is no part of the transcript.
+    CutTurn {
+        /// The turn's own tokens, known or guessed.
         usage: Usage,
     },
     /// One call of a server-side tool.
@@ -143,6 +153,9 @@ struct Row {
     created_at: DateTime<Utc>,
     finished_at: Option<DateTime<Utc>>,
     message: Option<String>,
+    cut_message: Option<String>,
+    usage_estimated: bool,
+    started_event_id: Option<i64>,
 }
 
 impl Row {
@@ -155,17 +168,20 @@ impl Row {
             .into_iter()
             .find(|kind| kind.as_str() == self.kind)
             .ok_or_else(|| StoreError::unreadable("steps.kind", &self.kind))?;
+        let usage = columns::usage_or_guess(
+            self.prompt_tokens.unwrap_or(0),
+            self.completion_tokens.unwrap_or(0),
+            self.total_tokens.unwrap_or(0),
+            self.usage_estimated,
+        );
         let data = match kind {
+            StepKind::Turn if self.cut_message.is_some() => StepData::CutTurn { usage },
             StepKind::Turn => StepData::Turn {
                 finish_reason: columns::finish_reason(
                     "steps.finish_reason",
                     self.finish_reason.as_deref().unwrap_or_default(),
                 )?,
-                usage: columns::usage(
-                    self.prompt_tokens.unwrap_or(0),
-                    self.completion_tokens.unwrap_or(0),
-                    self.total_tokens.unwrap_or(0),
-                ),
+                usage,
             },
             StepKind::Call => StepData::Call {
                 call_id: self.call_id.unwrap_or_default(),
@@ -190,6 +206,11 @@ impl Row {
                 .message
                 .map(|message| columns::json("messages.message", message))
                 .transpose()?,
+            cut_message: self
+                .cut_message
+                .map(|message| columns::json("steps.cut_message", message))
+                .transpose()?,
+            started_event_id: self.started_event_id.map(columns::event_id),
             last_event_id: self.last_event_id.map(columns::event_id),
             created_at: self.created_at,
             finished_at: self.finished_at,
@@ -209,7 +230,8 @@ async fn steps_of(
         SELECT s.step, s.attempt, s.kind AS "kind!", s.state AS "state!", s.finish_reason,
                s.prompt_tokens, s.completion_tokens, s.total_tokens, s.call_id, s.name,
                s.arguments, s.effect, s.ok, s.duration_ms, s.last_event_id, s.created_at,
-               s.finished_at, m.message::text AS message
+               s.finished_at, m.message::text AS message, s.cut_message::text AS cut_message,
+               s.usage_estimated, s.started_event_id
         FROM steps AS s
         LEFT JOIN messages AS m
                ON m.tenant_id = s.tenant_id AND m.run_id = s.run_id AND m.step = s.step
@@ -254,7 +276,8 @@ impl SystemTx<'_> {
         Ok(last.map_or(EventId::ORIGIN, columns::event_id))
     }
 
-    pub(crate) async fn recorded_steps(
+    /// The run's steps, in order.
+    pub async fn recorded_steps(
         &self,
         tenant: TenantId,
         run: RunId,

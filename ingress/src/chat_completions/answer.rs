@@ -258,6 +258,7 @@ pub(crate) fn to_openai(usage: RunUsage) -> Usage {
         prompt_tokens,
         completion_tokens,
         total_tokens,
+        estimated: _,
     } = usage;
     Usage {
         prompt_tokens,
@@ -381,6 +382,7 @@ mod tests {
             prompt_tokens: 1,
             completion_tokens: 2,
             total_tokens: 3,
+            estimated: false,
         };
         let completion =
             answer.into_completion(run(), created(run()), "m", FinishReason::MaxTurns, usage);

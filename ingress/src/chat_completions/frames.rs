@@ -258,6 +258,7 @@ mod tests {
             prompt_tokens: 3,
             completion_tokens: 2,
             total_tokens: 5,
+            estimated: false,
         };
         event(
             EventId::new(2, 9),
@@ -387,7 +388,10 @@ mod tests {
         };
         let failed = event(
             EventId::new(1, 2),
-            EventData::RunFailed(RunFailed { error }),
+            EventData::RunFailed(RunFailed {
+                error,
+                usage: Usage::default(),
+            }),
         );
         let (frames, end) = stream(true, &[text(1, "half"), failed]);
         assert_eq!(end, Some(StreamEnd::Error));

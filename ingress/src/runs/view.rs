@@ -8,6 +8,7 @@ use baton_store::{CallState, RunRecord, StepData, StepRecord};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 /// A run. `input`, `output` and `steps` are left out in lists.
@@ -31,11 +32,13 @@ pub(crate) struct RunView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
     input: Option<Box<RawValue>>,
-    /// The messages that it made: OpenAI chat messages, in order.
+    /// The messages that it made: OpenAI chat messages, in order. The last has `"status":
+    /// "incomplete"` if it was broken off, by a cancel or a failure of the upstream.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
     output: Option<Vec<Box<RawValue>>>,
-    /// Tokens over all recorded turns.
+    /// Tokens over all recorded turns; `estimated` if a turn was broken off before the upstream
+    /// had told its own.
     usage: Usage,
     /// Why it failed, or by whose wish it was cancelled.
     error: Option<RunError>,
@@ -44,6 +47,9 @@ pub(crate) struct RunView {
     created_at: DateTime<Utc>,
     started_at: Option<DateTime<Utc>>,
     finished_at: Option<DateTime<Utc>>,
+    /// Of a cancelled run: from being asked to stop to the end of all work on it, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cancel_latency_ms: Option<u64>,
     /// The id of its newest recorded event: a place to resume its events from.
     #[schema(value_type = u64)]
     last_event_id: EventId,
@@ -73,10 +79,12 @@ pub(crate) struct StepView {
 pub(crate) enum StepDataView {
     /// One answer of the model.
     Turn {
-        /// Why the turn ended.
-        finish_reason: FinishReason,
+        /// Why the turn ended; null if it was broken off.
+        finish_reason: Option<FinishReason>,
         /// The turn's own tokens.
         usage: Usage,
+        /// Whether it was broken off, by a cancel or a failure of the upstream.
+        incomplete: bool,
     },
     /// One call of a server-side tool.
     Call {
@@ -108,6 +116,10 @@ impl RunView {
         steps: Vec<StepRecord>,
     ) -> Result<Self, serde_json::Error> {
         let spec: RunSpec = serde_json::from_str(&run.spec_json)?;
+        let mut output = output;
+        for cut in steps.iter().filter_map(|step| step.cut_message.as_deref()) {
+            output.push(incomplete(cut)?);
+        }
         let steps = steps.into_iter().map(StepView::from).collect();
         Ok(Self::new(
             run,
@@ -153,6 +165,9 @@ impl RunView {
             created_at: run.created_at,
             started_at: run.started_at,
             finished_at: run.finished_at,
+            cancel_latency_ms: run
+                .cancel_latency
+                .map(|latency| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)),
             last_event_id: run.last_event_id,
             steps,
         }
@@ -164,6 +179,13 @@ impl RunView {
     }
 }
 
+/// What had arrived of a message, marked as what it is.
+fn incomplete(message: &RawValue) -> Result<Box<RawValue>, serde_json::Error> {
+    let mut message: Map<String, Value> = serde_json::from_str(message.get())?;
+    message.insert("status".to_owned(), "incomplete".into());
+    serde_json::value::to_raw_value(&message)
+}
+
 impl From<StepRecord> for StepView {
     fn from(step: StepRecord) -> Self {
         let data = match step.data {
@@ -171,8 +193,14 @@ impl From<StepRecord> for StepView {
                 finish_reason,
                 usage,
             } => StepDataView::Turn {
-                finish_reason,
+                finish_reason: Some(finish_reason),
                 usage,
+                incomplete: false,
+            },
+            StepData::CutTurn { usage } => StepDataView::Turn {
+                finish_reason: None,
+                usage,
+                incomplete: true,
             },
             StepData::Call {
                 call_id,

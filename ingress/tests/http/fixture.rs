@@ -30,6 +30,7 @@ pub(crate) const USAGE: Usage = Usage {
     prompt_tokens: 10,
     completion_tokens: 5,
     total_tokens: 15,
+    estimated: false,
 };
 
 /// An ingress with its servers.
@@ -511,7 +512,11 @@ impl Worker {
             message: "it did not work".into(),
         };
         self.finish(&Outcome::Failed(error.clone()), None).await;
-        self.append(EventData::RunFailed(RunFailed { error })).await;
+        self.append(EventData::RunFailed(RunFailed {
+            error,
+            usage: Usage::default(),
+        }))
+        .await;
     }
 
     pub(crate) async fn cancelled(&mut self, reason: &str) {
@@ -519,6 +524,7 @@ impl Worker {
         let end = RunCancelled {
             reason: reason.into(),
             usage: Usage::default(),
+            cancel_latency_ms: None,
         };
         self.append(EventData::RunCancelled(end)).await;
     }
@@ -533,6 +539,7 @@ impl Worker {
                 Usage::default()
             },
             turn,
+            cut: None,
         };
         self.store
             .system()

@@ -110,6 +110,7 @@ impl TurnMachine {
                 prompt_tokens: 0,
                 completion_tokens: 0,
                 total_tokens: 0,
+                estimated: false,
             },
             open: BTreeMap::new(),
             ended: None,
@@ -245,6 +246,7 @@ mod tests {
             prompt_tokens: 5,
             completion_tokens: 5,
             total_tokens: 10,
+            estimated: false,
         };
         FinishedTurn {
             finish_reason,

@@ -8,6 +8,7 @@ use baton_protocol::event::{Text, ToolCallDelta};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::cut_turn::OpenTurn;
 use super::{Attempt, Halt};
 use crate::agent::{CallSide, FinishedTurn};
 use crate::attempt::toolbox::Toolbox;
@@ -86,21 +87,21 @@ impl Attempt<'_> {
             request_id: self.headers.request_id.clone(),
             traceparent: self.headers.traceparent.clone(),
         };
-        let mut stream = self.start_turn(body, context).await?;
-        let mut client_calls = ClientCalls::default();
+        let stream = self.start_turn(body, context).await?;
+        let turn = self.open.insert(OpenTurn::new(step, stream));
         let mut first = true;
         loop {
             tokio::select! {
                 biased;
                 stored = self.publisher.advance(), if self.publisher.is_sending() => stored?,
-                deltas = stream.next_batch(), if !self.publisher.is_full() => {
+                deltas = turn.stream.next_batch(), if !self.publisher.is_full() => {
                     let Some(deltas) = deltas? else { break };
                     if first {
                         first = false;
                         metrics::first_token(self.runner.clock.monotonic() - started);
                     }
                     for delta in deltas {
-                        if let Some(data) = client_calls.show(delta, &self.toolbox) {
+                        if let Some(data) = turn.client_calls.show(delta, &self.toolbox) {
                             self.publisher.push(step, data);
                         }
                     }
@@ -108,7 +109,12 @@ impl Attempt<'_> {
                 }
             }
         }
-        let turn = stream.finish()?;
+        turn.stream.check()?;
+        let Some(whole) = self.open.take() else {
+            // It was put there above, and nobody else takes it while this is at work.
+            return Err(ModelError::Cut { source: None }.into());
+        };
+        let turn = whole.stream.finish()?;
         let calls = turn
             .tool_calls
             .into_iter()
@@ -130,14 +136,14 @@ impl Attempt<'_> {
 
 /// Which of a turn's calls the client is shown: its own alone, counted from zero.
 #[derive(Default)]
-struct ClientCalls {
+pub(super) struct ClientCalls {
     /// By the upstream's index: the client's index, or nothing for a call of the server's.
     seen: Vec<(u32, Option<u32>)>,
     shown: u32,
 }
 
 impl ClientCalls {
-    fn show(&mut self, delta: Delta, toolbox: &Toolbox) -> Option<EventData> {
+    pub(super) fn show(&mut self, delta: Delta, toolbox: &Toolbox) -> Option<EventData> {
         match delta {
             Delta::Text(text) => Some(EventData::TextDelta(Text { text })),
             Delta::Reasoning(text) => Some(EventData::ReasoningDelta(Text { text })),

@@ -45,7 +45,9 @@ pub fn rebuild(limits: RunLimits, steps: Vec<StepRecord>) -> (TurnMachine, Trans
             StepData::Call {
                 state: CallState::Pending,
                 ..
-            } => {}
+            }
+            // Recorded with the end of its run: nobody goes on with that.
+            | StepData::CutTurn { .. } => {}
         }
     }
     let mut transcript = Transcript::default();
@@ -72,7 +74,7 @@ fn server_call(step: &StepRecord) -> Option<Call> {
             arguments: arguments.clone(),
             side: CallSide::Server(*effect),
         }),
-        StepData::Turn { .. } => None,
+        StepData::Turn { .. } | StepData::CutTurn { .. } => None,
     }
 }
 
@@ -94,7 +96,7 @@ pub fn shown_by_commit(steps: &[StepRecord], last: EventId) -> Option<(u32, Even
             result: shown_result(&content_of(step)).to_owned(),
             duration_ms: *duration_ms,
         }),
-        StepData::Call { .. } => return None,
+        StepData::Call { .. } | StepData::CutTurn { .. } => return None,
     };
     Some((step.step, data))
 }

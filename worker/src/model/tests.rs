@@ -81,6 +81,7 @@ async fn an_answer_is_shown_as_it_comes_and_finished_whole() {
         prompt_tokens: 7,
         completion_tokens: 20,
         total_tokens: 27,
+        estimated: false,
     };
     assert_eq!(finished.usage, usage);
     let message: serde_json::Value = serde_json::from_str(finished.message.get()).unwrap();

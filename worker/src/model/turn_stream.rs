@@ -56,6 +56,17 @@ pub struct FinishedTurn {
     pub model: Option<String>,
 }
 
+/// What had arrived of an answer that was broken off.
+#[derive(Debug, Clone)]
+pub struct PartialTurn {
+    /// The assistant's message so far, an OpenAI chat object.
+    pub message: Box<RawValue>,
+    /// Tokens, if the upstream had told them already.
+    pub usage: Option<Usage>,
+    /// How many bytes of text and arguments it is.
+    pub bytes: usize,
+}
+
 /// An answer that arrives. Dropping it closes the connection, and with it the upstream's work.
 #[derive(Debug)]
 pub struct TurnStream {
@@ -146,7 +157,7 @@ impl TurnStream {
             _ if !tool_calls.is_empty() => FinishReason::ToolCalls,
             _ => FinishReason::Stop,
         };
-        let usage = finished.usage.unwrap_or_default();
+        let usage = finished.usage.as_ref().map(known_usage).unwrap_or_default();
         let message = to_raw_value(&finished.message).map_err(|source| ModelError::Invalid {
             what: "the answer cannot be written as JSON",
             source: Some(source),
@@ -155,13 +166,30 @@ impl TurnStream {
             message,
             tool_calls,
             finish_reason,
-            usage: Usage {
-                prompt_tokens: usage.prompt_tokens,
-                completion_tokens: usage.completion_tokens,
-                total_tokens: usage.total_tokens,
-            },
+            usage,
             model: finished.model,
         })
+    }
+
+    /// Whether the answer is whole: to be asked after the last batch, before [`TurnStream::finish`].
+    pub fn check(&self) -> Result<(), ModelError> {
+        Ok(self.accumulator.check()?)
+    }
+
+    /// Breaks the answer off: the connection is closed at once, and with it the upstream's work.
+    /// Yields what was read and not yet handed out, and the whole of what had arrived, that
+    /// included; nothing if it cannot be written as JSON.
+    pub fn cut(self) -> (Vec<Delta>, Option<PartialTurn>) {
+        drop(self.response);
+        let usage = self.accumulator.usage().map(known_usage);
+        let bytes = self.accumulator.bytes();
+        let message = to_raw_value(&self.accumulator.into_partial()).ok();
+        let partial = message.map(|message| PartialTurn {
+            message,
+            usage,
+            bytes,
+        });
+        (self.deltas, partial)
     }
 
     /// Waits for bytes, then takes all that are there without waiting again.
@@ -285,6 +313,15 @@ impl TurnStream {
         if !matches!(response.chunk().now_or_never(), Some(Ok(None) | Err(_))) {
             self.draining.spawn(drain(response));
         }
+    }
+}
+
+const fn known_usage(usage: &baton_openai::Usage) -> Usage {
+    Usage {
+        prompt_tokens: usage.prompt_tokens,
+        completion_tokens: usage.completion_tokens,
+        total_tokens: usage.total_tokens,
+        estimated: false,
     }
 }
 

@@ -428,6 +428,7 @@ fn an_end_that_a_client_was_told_breaks_i4_if_it_changes() {
     events[6].data = EventData::RunCancelled(RunCancelled {
         reason: "late".into(),
         usage: Usage::default(),
+        cancel_latency_ms: None,
     });
     assert_eq!(shown(&events), ["I4"]);
 }

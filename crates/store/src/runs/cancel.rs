@@ -45,7 +45,9 @@ impl TenantTx {
             WHERE tenant_id = $1 AND id = $2
               AND status IN ('queued', 'running', 'awaiting_approval')
             RETURNING status AS "status!", worker_id, attempt, last_event_id, prompt_tokens,
-                      completion_tokens, total_tokens, cancel_reason
+                      completion_tokens, total_tokens, cancel_reason, usage_estimated,
+                      extract(epoch FROM finished_at - cancel_requested_at)::float8
+                          AS cancel_seconds
             "#,
             tenant.as_uuid(),
             run.as_uuid(),
@@ -70,6 +72,8 @@ impl TenantTx {
                 error_code: None,
                 error_message: None,
                 cancel_reason: row.cancel_reason,
+                usage_estimated: row.usage_estimated,
+                cancel_seconds: row.cancel_seconds,
             };
             return Ok(CancelRequest::Ended(ended.read(true)?));
         }
@@ -79,7 +83,10 @@ impl TenantTx {
             r#"
             -- runs.ended
             SELECT status AS "status!", attempt, last_event_id, prompt_tokens, completion_tokens,
-                   total_tokens, finish_reason, error_code, error_message, cancel_reason
+                   total_tokens, finish_reason, error_code, error_message, cancel_reason,
+                   usage_estimated,
+                   extract(epoch FROM finished_at - cancel_requested_at)::float8
+                       AS cancel_seconds
             FROM runs WHERE tenant_id = $1 AND id = $2
             "#,
             tenant.as_uuid(),

@@ -185,7 +185,9 @@ impl SystemTx<'_> {
             r#"
             -- runs.why_not_claimed
             SELECT status, attempt, last_event_id, prompt_tokens, completion_tokens, total_tokens,
-                   finish_reason, error_code, error_message, cancel_reason,
+                   finish_reason, error_code, error_message, cancel_reason, usage_estimated,
+                   extract(epoch FROM finished_at - cancel_requested_at)::float8
+                       AS cancel_seconds,
                    coalesce(job_seq = $3, false) AS "same_job!",
                    extract(epoch FROM lease_expires_at - clock_timestamp())::float8
                        AS lease_seconds
@@ -223,6 +225,8 @@ impl SystemTx<'_> {
                     error_code: row.error_code,
                     error_message: row.error_message,
                     cancel_reason: row.cancel_reason,
+                    usage_estimated: row.usage_estimated,
+                    cancel_seconds: row.cancel_seconds,
                 };
                 Some(ClaimOutcome::Ended(columns.read(false)?))
             }
@@ -251,7 +255,9 @@ impl SystemTx<'_> {
               AND (cancel_requested_at IS NOT NULL OR failures >= $3)
             RETURNING status AS "status!", attempt, last_event_id, prompt_tokens,
                       completion_tokens, total_tokens, finish_reason, error_code, error_message,
-                      cancel_reason
+                      cancel_reason, usage_estimated,
+                      extract(epoch FROM finished_at - cancel_requested_at)::float8
+                          AS cancel_seconds
             "#,
             claim.tenant.as_uuid(),
             claim.run.as_uuid(),

@@ -2,6 +2,7 @@
 //! message, the usage and the state are one statement and one commit.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use baton_protocol::{
     EventId, Fence, FinishReason, Lane, Outcome, RunId, TenantId, ThreadId, Usage,
@@ -23,6 +24,8 @@ pub struct FinishCommit<'a> {
     pub usage_total: Usage,
     /// The model's last turn, if the run ends with one that is not recorded yet.
     pub turn: Option<FinalTurn<'a>>,
+    /// Instead, the turn that was broken off when the run was cancelled or failed.
+    pub cut: Option<CutTurn<'a>>,
 }
 
 /// The turn that a run ends with.
@@ -40,11 +43,57 @@ pub struct FinalTurn<'a> {
     pub last_event_id: EventId,
 }
 
+/// A turn that was broken off: it stays in the ledger as far as it was shown, and nothing takes it
+/// for an answer.
+#[derive(Debug, Clone)]
+pub struct CutTurn<'a> {
+    /// The place in the transcript that it would have had, from 1.
+    pub step: u32,
+    /// The JSON text of what had arrived of the assistant's message.
+    pub message: &'a str,
+    /// The turn's own tokens, known or guessed.
+    pub usage: Usage,
+    /// The last event of the turn, before the terminal one.
+    pub last_event_id: EventId,
+}
+
+/// What the statement writes of either kind of last turn.
+struct LastTurn<'a> {
+    step: u32,
+    message: &'a str,
+    usage: Usage,
+    finish_reason: Option<&'static str>,
+    last_event_id: EventId,
+}
+
+impl<'a> FinishCommit<'a> {
+    fn last_turn(&self) -> Option<LastTurn<'a>> {
+        let whole = self.turn.as_ref().map(|turn| LastTurn {
+            step: turn.step,
+            message: turn.message,
+            usage: turn.usage,
+            finish_reason: Some(turn.finish_reason.as_str()),
+            last_event_id: turn.last_event_id,
+        });
+        whole.or_else(|| {
+            self.cut.as_ref().map(|cut| LastTurn {
+                step: cut.step,
+                message: cut.message,
+                usage: cut.usage,
+                finish_reason: None,
+                last_event_id: cut.last_event_id,
+            })
+        })
+    }
+}
+
 /// A run has been ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
     /// The run of its thread that may go next and needs a job.
     pub promoted: Option<QueuedJob>,
+    /// How long a cancelled run took to stop, from being asked to; `None` unless cancelled.
+    pub cancel_latency: Option<Duration>,
 }
 
 /// The columns that tell one outcome from another.
@@ -91,7 +140,8 @@ impl SystemTx<'_> {
         #[cfg(feature = "chaos")]
         let fence = &self.whoever_holds(fence).await?;
         let outcome = OutcomeParameters::from(finish.outcome);
-        let turn = finish.turn.as_ref();
+        let last = finish.last_turn();
+        let turn = last.as_ref();
         let row = sqlx::query!(
             r#"
             -- runs.finish
@@ -107,27 +157,32 @@ impl SystemTx<'_> {
                     prompt_tokens = $11,
                     completion_tokens = $12,
                     total_tokens = $13,
+                    usage_estimated = $21,
                     failures = CASE WHEN $14::integer IS NULL THEN failures ELSE 0 END,
                     lease_expires_at = NULL,
                     finished_at = clock_timestamp()
                 WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
                   AND status = 'running'
-                RETURNING thread_id
+                RETURNING thread_id,
+                          CASE status WHEN 'cancelled' THEN
+                              extract(epoch FROM finished_at - cancel_requested_at)::float8
+                          END AS cancel_seconds
             ), recorded AS (
                 INSERT INTO steps (tenant_id, run_id, step, attempt, kind, state, finish_reason,
                                    prompt_tokens, completion_tokens, total_tokens, last_event_id,
-                                   finished_at)
+                                   finished_at, usage_estimated, cut_message)
                 SELECT $1, $2, $14, $3, 'turn', 'finished', $16::text, $17, $18, $19, $20,
-                       clock_timestamp()
+                       clock_timestamp(), $22,
+                       CASE WHEN $16 IS NULL THEN $15::text::json END
                 FROM ended WHERE $14 IS NOT NULL
                 ON CONFLICT DO NOTHING
             ), said AS (
                 INSERT INTO messages (tenant_id, run_id, step, thread_id, message)
                 SELECT $1, $2, $14, ended.thread_id, $15::text::json
-                FROM ended WHERE $14 IS NOT NULL
+                FROM ended WHERE $14 IS NOT NULL AND $16 IS NOT NULL
                 ON CONFLICT DO NOTHING
             )
-            SELECT thread_id FROM ended
+            SELECT thread_id, cancel_seconds FROM ended
             "#,
             fence.tenant.as_uuid(),
             fence.run.as_uuid(),
@@ -144,19 +199,22 @@ impl SystemTx<'_> {
             int8(finish.usage_total.total_tokens),
             turn.map(|turn| int4(turn.step)),
             turn.map(|turn| turn.message),
-            turn.map(|turn| turn.finish_reason.as_str()),
+            turn.and_then(|turn| turn.finish_reason),
             turn.map(|turn| int8(turn.usage.prompt_tokens)),
             turn.map(|turn| int8(turn.usage.completion_tokens)),
             turn.map(|turn| int8(turn.usage.total_tokens)),
             turn.map(|turn| int8(turn.last_event_id.as_u64())),
+            finish.usage_total.estimated,
+            turn.is_some_and(|turn| turn.usage.estimated),
         )
         .fetch_optional(self.pool)
         .await?;
-        let thread = match row {
-            Some(row) => row.thread_id,
+        let (thread, cancel_seconds) = match row {
+            Some(row) => (row.thread_id, row.cancel_seconds),
             None => self.ended_by(fence, finish).await?,
         };
         Ok(Finished {
+            cancel_latency: columns::latency(cancel_seconds),
             promoted: match thread {
                 Some(thread) => {
                     self.next_in_thread(fence.tenant, ThreadId::from_uuid(thread))
@@ -167,16 +225,21 @@ impl SystemTx<'_> {
         })
     }
 
-    /// The thread of a run that this very attempt has ended in this way already.
+    /// The thread of a run that this very attempt has ended in this way already, and for how long
+    /// it had been asked to stop.
     async fn ended_by(
         &self,
         fence: &Fence,
         finish: &FinishCommit<'_>,
-    ) -> Result<Option<uuid::Uuid>, FenceError> {
+    ) -> Result<(Option<uuid::Uuid>, Option<f64>), FenceError> {
         let row = sqlx::query!(
             "
             -- runs.ended_by
-            SELECT thread_id FROM runs
+            SELECT thread_id,
+                   CASE status WHEN 'cancelled' THEN
+                       extract(epoch FROM finished_at - cancel_requested_at)::float8
+                   END AS cancel_seconds
+            FROM runs
             WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
               AND status = $5 AND last_event_id = $6
             ",
@@ -190,7 +253,7 @@ impl SystemTx<'_> {
         .fetch_optional(self.pool)
         .await?
         .ok_or(FenceError::Lost)?;
-        Ok(row.thread_id)
+        Ok((row.thread_id, row.cancel_seconds))
     }
 
     /// The oldest run that waits in a thread where none is active.

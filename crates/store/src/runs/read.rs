@@ -1,5 +1,7 @@
 //! Reading runs, for their tenant.
 
+use std::time::Duration;
+
 use baton_protocol::{
     AgentRef, ApiKeyId, EventId, Lane, Outcome, RunId, RunStatus, ThreadId, Usage,
 };
@@ -40,6 +42,8 @@ pub struct RunRecord {
     pub last_event_id: EventId,
     /// Tokens over all recorded turns.
     pub usage: Usage,
+    /// How long it took to stop, from being asked to; `None` unless cancelled.
+    pub cancel_latency: Option<Duration>,
     /// Whether its holder has been asked to stop.
     pub cancel_requested: bool,
     /// Whether the caller's going away cancels it.
@@ -91,7 +95,9 @@ struct Row {
     prompt_tokens: i64,
     completion_tokens: i64,
     total_tokens: i64,
+    usage_estimated: bool,
     cancel_requested: bool,
+    cancel_seconds: Option<f64>,
     cancel_on_disconnect: bool,
     created_at: DateTime<Utc>,
     started_at: Option<DateTime<Utc>>,
@@ -126,11 +132,14 @@ impl Row {
                 .transpose()?,
             attempt: columns::count(self.attempt),
             last_event_id: columns::event_id(self.last_event_id),
-            usage: columns::usage(
+            usage: columns::usage_or_guess(
                 self.prompt_tokens,
                 self.completion_tokens,
                 self.total_tokens,
+                self.usage_estimated,
             ),
+            cancel_latency: columns::latency(self.cancel_seconds)
+                .filter(|_| status == RunStatus::Cancelled),
             cancel_requested: self.cancel_requested,
             cancel_on_disconnect: self.cancel_on_disconnect,
             created_at: self.created_at,
@@ -152,6 +161,9 @@ impl TenantTx {
                    error_message, cancel_reason, agent_name, agent_version, model, thread_id,
                    api_key_id, spec::text AS "spec!", metadata::text AS metadata, attempt,
                    last_event_id, prompt_tokens, completion_tokens, total_tokens,
+                   usage_estimated,
+                   extract(epoch FROM finished_at - cancel_requested_at)::float8
+                       AS cancel_seconds,
                    cancel_requested_at IS NOT NULL AS "cancel_requested!", cancel_on_disconnect,
                    created_at, started_at, finished_at
             FROM runs WHERE tenant_id = $1 AND id = $2
@@ -180,6 +192,9 @@ impl TenantTx {
                    error_message, cancel_reason, agent_name, agent_version, model, thread_id,
                    api_key_id, spec::text AS "spec!", metadata::text AS metadata, attempt,
                    last_event_id, prompt_tokens, completion_tokens, total_tokens,
+                   usage_estimated,
+                   extract(epoch FROM finished_at - cancel_requested_at)::float8
+                       AS cancel_seconds,
                    cancel_requested_at IS NOT NULL AS "cancel_requested!", cancel_on_disconnect,
                    created_at, started_at, finished_at
             FROM runs

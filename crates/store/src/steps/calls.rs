@@ -19,6 +19,8 @@ pub struct CallCommit<'a> {
     pub duration_ms: u64,
     /// The last event that is confirmed by the stream; the call's own finished-event follows.
     pub last_event_id: EventId,
+    /// The event that showed the call's beginning.
+    pub started_event_id: EventId,
 }
 
 impl SystemTx<'_> {
@@ -77,7 +79,7 @@ impl SystemTx<'_> {
             ), recorded AS (
                 UPDATE steps SET
                     state = 'finished', attempt = $3, ok = $7, duration_ms = $8,
-                    last_event_id = $5, finished_at = clock_timestamp()
+                    last_event_id = $5, finished_at = clock_timestamp(), started_event_id = $10
                 FROM held
                 WHERE tenant_id = $1 AND run_id = $2 AND step = $6 AND kind = 'call'
                   AND state IN ('pending', 'started')
@@ -98,6 +100,7 @@ impl SystemTx<'_> {
             call.ok,
             int8(call.duration_ms),
             call.message,
+            int8(call.started_event_id.as_u64()),
         )
         .fetch_optional(self.pool)
         .await?

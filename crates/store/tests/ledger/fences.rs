@@ -27,6 +27,7 @@ async fn guarded_writes(
         message: r#"{"role":"tool","content":"stale"}"#,
         duration_ms: 1,
         last_event_id: EventId::new(9, 9),
+        started_event_id: EventId::new(9, 8),
     };
     vec![
         (

@@ -51,6 +51,7 @@ pub(crate) fn usage(prompt: u64, completion: u64) -> Usage {
         prompt_tokens: prompt,
         completion_tokens: completion,
         total_tokens: prompt + completion,
+        estimated: false,
     }
 }
 
@@ -94,6 +95,7 @@ pub(crate) fn finish(outcome: &Outcome) -> FinishCommit<'_> {
         last_event_id: EventId::new(1, 9),
         usage_total: usage(3, 4),
         turn: None,
+        cut: None,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use baton_protocol::{Effect, EventId, FinishReason, Outcome, Usage};
 use baton_store::{
-    CallCommit, CallState, FenceError, FinalTurn, FinishCommit, NewCall, StepData, TurnCommit,
+    CallCommit, CallState, CutTurn, FenceError, FinalTurn, FinishCommit, NewCall, StepData,
+    TurnCommit,
 };
 
 use crate::fixture::{ANSWER, DONE, LONG, Ledger, OVER, answer, run_id, usage};
@@ -40,6 +41,7 @@ fn call() -> CallCommit<'static> {
         message: RESULT,
         duration_ms: 12,
         last_event_id: EventId::new(1, 5),
+        started_event_id: EventId::new(1, 4),
     }
 }
 
@@ -116,6 +118,7 @@ async fn the_last_turn_its_message_the_usage_and_the_state_are_one_commit_and_re
             finish_reason: FinishReason::Stop,
             last_event_id: EventId::new(1, 8),
         }),
+        cut: None,
     };
     for _ in 0..2 {
         system.finish_run(&fence, &commit).await.unwrap();
@@ -182,4 +185,55 @@ async fn usage_of_a_run_without_turns_is_nothing() {
     let run = ledger.queued().await;
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
     assert_eq!(tx.run(run).await.unwrap().unwrap().usage, Usage::default());
+}
+
+/// Nothing that reads messages may take half an answer for a whole one.
+#[tokio::test]
+async fn a_turn_that_was_broken_off_is_kept_apart_from_what_the_run_said() {
+    const HALF: &str = r#"{"role":"assistant","content":"The ans"}"#;
+
+    let ledger = Ledger::new().await;
+    let run = ledger.queued().await;
+    let fence = ledger.fence(run, LONG).await;
+    let system = ledger.store.system();
+    system.commit_turn(&fence, &turn(&calls())).await.unwrap();
+    system.commit_call(&fence, &call()).await.unwrap();
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    tx.request_cancel(run, "enough").await.unwrap();
+    tx.commit().await.unwrap();
+    let guessed = Usage {
+        estimated: true,
+        ..usage(8, 2)
+    };
+    let commit = FinishCommit {
+        outcome: &Outcome::Cancelled("enough".into()),
+        last_event_id: EventId::new(1, 9),
+        usage_total: usage(10, 5) + guessed,
+        turn: None,
+        cut: Some(CutTurn {
+            step: 4,
+            message: HALF,
+            usage: guessed,
+            last_event_id: EventId::new(1, 8),
+        }),
+    };
+    for _ in 0..2 {
+        let finished = system.finish_run(&fence, &commit).await.unwrap();
+        assert!(finished.cancel_latency.is_some());
+    }
+
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    let read = tx.run(run).await.unwrap().unwrap();
+    assert_eq!(read.usage, usage(10, 5) + guessed);
+    assert!(read.usage.estimated);
+    assert!(read.cancel_latency.is_some());
+    let said = tx.run_messages(run).await.unwrap();
+    assert!(said.iter().all(|message| message.get() != HALF));
+    let steps = tx.run_steps(run).await.unwrap();
+    assert_eq!(steps[1].started_event_id, Some(EventId::new(1, 4)));
+    let last = steps.last().unwrap();
+    assert_eq!(last.data, StepData::CutTurn { usage: guessed });
+    assert!(last.message.is_none());
+    assert_eq!(last.cut_message.as_ref().unwrap().get(), HALF);
+    assert_eq!(last.last_event_id, Some(EventId::new(1, 8)));
 }

@@ -288,6 +288,7 @@ async fn attempt(ledger: &Ledger, transition: Transition, run: RunId, fence: &Fe
                 message: "{}",
                 duration_ms: 1,
                 last_event_id: AT,
+                started_event_id: AT,
             };
             system.commit_call(fence, &call).await
         }
