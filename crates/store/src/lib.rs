@@ -51,7 +51,7 @@ pub use runs::claim::{Claim, ClaimOutcome, ClaimedRun};
 pub use runs::finish::{CutTurn, FinalTurn, FinishCommit, Finished};
 pub use runs::lease::Renewal;
 pub use runs::read::{Page, RunFilter, RunRecord};
-pub use runs::rescue::{QueueStat, QueuedJob};
+pub use runs::rescue::{QueueStat, QueuedJob, RowState};
 pub use steps::{
     CallCommit, CallState, NewCall, StepData, StepKind, StepRecord, StepState, TurnCommit,
 };

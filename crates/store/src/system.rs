@@ -17,6 +17,17 @@ impl<'s> SystemTx<'s> {
 
 #[cfg(feature = "chaos")]
 impl SystemTx<'_> {
+    pub(crate) async fn whoever_holds_each(
+        &self,
+        fences: &[baton_protocol::Fence],
+    ) -> Result<Vec<baton_protocol::Fence>, crate::errors::StoreError> {
+        let mut held = Vec::with_capacity(fences.len());
+        for fence in fences {
+            held.push(self.whoever_holds(fence).await?);
+        }
+        Ok(held)
+    }
+
     /// The fence itself; with the attempt guard switched off, that of whoever holds the run, so that
     /// the ledger takes a replaced attempt's writes.
     pub(crate) async fn whoever_holds(

@@ -1,9 +1,10 @@
 //! `running` → `running`: the holder shows that it lives. `running` → `queued`: it gives the run
 //! back.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use baton_protocol::{EventId, Fence, RunId};
+use baton_protocol::{EventId, Fence};
 use uuid::Uuid;
 
 use crate::columns::{int4, int8};
@@ -18,41 +19,19 @@ pub struct Renewal {
 }
 
 impl SystemTx<'_> {
-    /// Makes the lease last `lease` from now on. It may have run out, as long as nobody else took
-    /// the run.
-    pub async fn renew_lease(&self, fence: &Fence, lease: Duration) -> Result<Renewal, FenceError> {
-        #[cfg(feature = "chaos")]
-        let fence = &self.whoever_holds(fence).await?;
-        let row = sqlx::query!(
-            r#"
-            -- runs.renew_lease
-            UPDATE runs SET lease_expires_at = clock_timestamp() + $5::interval
-            WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
-              AND status = 'running'
-            RETURNING CASE WHEN cancel_requested_at IS NOT NULL
-                           THEN coalesce(cancel_reason, '') END AS cancel
-            "#,
-            fence.tenant.as_uuid(),
-            fence.run.as_uuid(),
-            int4(fence.attempt),
-            fence.token.as_uuid(),
-            lease as _,
-        )
-        .fetch_optional(self.pool)
-        .await?
-        .ok_or(FenceError::Lost)?;
-        Ok(Renewal {
-            cancel_requested: row.cancel,
-        })
-    }
-
-    /// [`SystemTx::renew_lease`] for all runs of a worker in one statement. The answers are in the
-    /// order of `fences`; `None` means that the run is no longer held.
+    /// Shows that a worker lives and still holds these runs, all in one statement, and makes their
+    /// leases last `lease` from now on. A lease may have run out, as long as nobody else took the
+    /// run. Without a length the leases stay as they are, and the rows alone tell that somebody was
+    /// there: see [`SystemTx::requeue_silent`].
+    ///
+    /// The answers are in the order of `fences`; `None` means that the run is no longer held.
     pub async fn renew_leases(
         &self,
         fences: &[Fence],
-        lease: Duration,
+        lease: Option<Duration>,
     ) -> Result<Vec<Option<Renewal>>, StoreError> {
+        #[cfg(feature = "chaos")]
+        let fences = &self.whoever_holds_each(fences).await?;
         let tenants: Vec<Uuid> = fences.iter().map(|fence| fence.tenant.as_uuid()).collect();
         let runs: Vec<Uuid> = fences.iter().map(|fence| fence.run.as_uuid()).collect();
         let attempts: Vec<i32> = fences.iter().map(|fence| int4(fence.attempt)).collect();
@@ -60,13 +39,14 @@ impl SystemTx<'_> {
         let rows = sqlx::query!(
             r#"
             -- runs.renew_leases
-            UPDATE runs SET lease_expires_at = clock_timestamp() + $5::interval
+            UPDATE runs SET
+                lease_expires_at = coalesce(clock_timestamp() + $5::interval, lease_expires_at)
             FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::uuid[])
                  AS held (tenant_id, id, attempt, token)
             WHERE runs.tenant_id = held.tenant_id AND runs.id = held.id
               AND runs.attempt = held.attempt AND runs.claim_token = held.token
               AND runs.status = 'running'
-            RETURNING runs.id,
+            RETURNING held.token AS "token!",
                       CASE WHEN cancel_requested_at IS NOT NULL
                            THEN coalesce(cancel_reason, '') END AS cancel
             "#,
@@ -78,18 +58,20 @@ impl SystemTx<'_> {
         )
         .fetch_all(self.pool)
         .await?;
-        let mut renewed: std::collections::HashMap<RunId, Renewal> = rows
+        // By token: a worker may still be closing an attempt whose successor it holds too, and two
+        // tenants may use one id.
+        let renewed: HashMap<Uuid, Renewal> = rows
             .into_iter()
             .map(|row| {
                 let renewal = Renewal {
                     cancel_requested: row.cancel,
                 };
-                (RunId::from_uuid(row.id), renewal)
+                (row.token, renewal)
             })
             .collect();
         Ok(fences
             .iter()
-            .map(|fence| renewed.remove(&fence.run))
+            .map(|fence| renewed.get(&fence.token.as_uuid()).cloned())
             .collect())
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use baton_protocol::{Lane, RunId, RunStatus, TenantId};
+use baton_protocol::{Lane, RunId, RunStatus, TenantId, WorkerId};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
@@ -32,6 +32,17 @@ impl QueuedJob {
         self.published_at
             .map_or(self.queued_at, |published| published.max(self.queued_at))
     }
+}
+
+/// A run's row as it was when somebody looked: whether it was written to since can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowState {
+    /// The run's tenant.
+    pub tenant: TenantId,
+    /// The run.
+    pub run: RunId,
+    /// The transaction that wrote the row.
+    version: i64,
 }
 
 /// How many runs are in one state of one lane.
@@ -95,6 +106,94 @@ impl SystemTx<'_> {
                       runs.published_at
             "#,
             int8(u64::from(limit)),
+        )
+        .fetch_all(self.pool)
+        .await?
+        .into_iter()
+        .map(Row::read)
+        .collect()
+    }
+
+    /// The workers that hold runs.
+    pub async fn holders(&self) -> Result<Vec<WorkerId>, StoreError> {
+        let holders = sqlx::query_scalar!(
+            r#"
+            -- runs.holders
+            SELECT DISTINCT worker_id AS "worker!" FROM runs
+            WHERE status = 'running' AND worker_id IS NOT NULL
+            "#,
+        )
+        .fetch_all(self.pool)
+        .await?;
+        Ok(holders.into_iter().map(WorkerId::from_uuid).collect())
+    }
+
+    /// The runs that a worker holds, at most `limit`, each with the state that its row is in now.
+    pub async fn held_by(&self, worker: WorkerId, limit: u32) -> Result<Vec<RowState>, StoreError> {
+        let rows = sqlx::query!(
+            r#"
+            -- runs.held_by
+            SELECT tenant_id, id, xmin::text::bigint AS "version!" FROM runs
+            WHERE status = 'running' AND worker_id = $1
+            LIMIT $2
+            "#,
+            worker.as_uuid(),
+            int8(u64::from(limit)),
+        )
+        .fetch_all(self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| RowState {
+                tenant: TenantId::from_uuid(row.tenant_id),
+                run: RunId::from_uuid(row.id),
+                version: row.version,
+            })
+            .collect())
+    }
+
+    /// Takes from a worker those of its runs whose rows nobody has written to since they were in
+    /// these states, before their leases have run out: back to `queued`, the failure stands. Their
+    /// jobs are to be published, then reported to [`SystemTx::mark_published`].
+    ///
+    /// Every confirmation of a holder, be it a renewal or a commit, writes to its run's row. So a
+    /// run that is taken here has not been confirmed to its holder since the states were read.
+    pub async fn requeue_silent(
+        &self,
+        worker: WorkerId,
+        silent: &[RowState],
+    ) -> Result<Vec<QueuedJob>, StoreError> {
+        let tenants: Vec<Uuid> = silent.iter().map(|row| row.tenant.as_uuid()).collect();
+        let runs: Vec<Uuid> = silent.iter().map(|row| row.run.as_uuid()).collect();
+        let versions: Vec<i64> = silent.iter().map(|row| row.version).collect();
+        sqlx::query_as!(
+            Row,
+            r#"
+            -- runs.requeue_silent
+            WITH lost AS (
+                SELECT runs.tenant_id, runs.id
+                FROM runs
+                JOIN unnest($2::uuid[], $3::uuid[], $4::bigint[]) AS seen (tenant_id, id, version)
+                  ON runs.tenant_id = seen.tenant_id AND runs.id = seen.id
+                 AND runs.xmin::text::bigint = seen.version
+                WHERE runs.status = 'running' AND runs.worker_id = $1
+                -- What is locked is being renewed, committed or ended at this moment.
+                FOR NO KEY UPDATE OF runs SKIP LOCKED
+            )
+            UPDATE runs SET
+                status = 'queued',
+                lease_expires_at = NULL,
+                queued_at = clock_timestamp()
+            FROM lost
+            WHERE runs.tenant_id = lost.tenant_id AND runs.id = lost.id
+              AND runs.status = 'running' AND runs.worker_id = $1
+            RETURNING runs.tenant_id, runs.id, runs.lane AS "lane!", runs.queued_at,
+                      runs.published_at
+            "#,
+            worker.as_uuid(),
+            &tenants,
+            &runs,
+            &versions,
         )
         .fetch_all(self.pool)
         .await?

@@ -1,7 +1,7 @@
 //! A worker that no longer holds a run writes nothing.
 
 use baton_protocol::{Effect, EventId, Fence, FinishReason, Usage};
-use baton_store::{CallCommit, FenceError, NewCall, TurnCommit};
+use baton_store::{CallCommit, FenceError, NewCall, Renewal, TurnCommit};
 use sqlx::Connection as _;
 
 use crate::fixture::{DONE, LONG, Ledger, OVER, answer, token, usage};
@@ -31,15 +31,12 @@ async fn guarded_writes(
     };
     vec![
         (
-            "renew_lease",
-            system.renew_lease(fence, LONG).await.map(|_| ()),
+            "renew_leases",
+            ledger.renew(fence, Some(LONG)).await.map(|_| ()),
         ),
         (
-            "renew_leases",
-            match system.renew_leases(&[*fence], LONG).await.unwrap()[0] {
-                Some(_) => Ok(()),
-                None => Err(FenceError::Lost),
-            },
+            "a sign of life",
+            ledger.renew(fence, None).await.map(|_| ()),
         ),
         ("commit_turn", system.commit_turn(fence, &turn).await),
         ("start_call", system.start_call(fence, 2).await),
@@ -168,12 +165,7 @@ async fn a_lease_that_ran_out_is_renewed_as_long_as_nobody_took_the_run() {
     let ledger = Ledger::new().await;
     let run = ledger.queued().await;
     let fence = ledger.fence(run, OVER).await;
-    ledger
-        .store
-        .system()
-        .renew_lease(&fence, LONG)
-        .await
-        .unwrap();
+    ledger.renew(&fence, Some(LONG)).await.unwrap();
     assert!(matches!(
         ledger.try_claim(run).await,
         baton_store::ClaimOutcome::Leased { .. }
@@ -190,15 +182,28 @@ async fn a_renewal_tells_that_somebody_wants_the_run_cancelled() {
     tx.request_cancel(wanted.run, "user left").await.unwrap();
     tx.commit().await.unwrap();
 
-    let system = ledger.store.system();
-    let one = system.renew_lease(&wanted, LONG).await.unwrap();
+    let one = ledger.renew(&wanted, Some(LONG)).await.unwrap();
     assert_eq!(one.cancel_requested.as_deref(), Some("user left"));
     let lost = Fence {
         token: token(),
         ..other
     };
-    let all = system.renew_leases(&[other, wanted], LONG).await.unwrap();
-    assert_eq!(all[0].as_ref().unwrap().cancel_requested, None);
-    assert_eq!(all[1], Some(one));
-    assert_eq!(system.renew_leases(&[lost], LONG).await.unwrap(), [None]);
+    // An attempt that is over beside its successor, in either order, and beside others.
+    let system = ledger.store.system();
+    let fences = [lost, other, wanted, lost];
+    let all = system.renew_leases(&fences, Some(LONG)).await.unwrap();
+    let none = Renewal {
+        cancel_requested: None,
+    };
+    assert_eq!(all, [None, Some(none), Some(one), None]);
+}
+
+#[tokio::test]
+async fn a_sign_of_life_leaves_the_lease_as_it_is() {
+    let ledger = Ledger::new().await;
+    let run = ledger.queued().await;
+    let fence = ledger.fence(run, OVER).await;
+    ledger.renew(&fence, None).await.unwrap();
+    let requeued = ledger.store.system().requeue_expired(10).await.unwrap();
+    assert_eq!(requeued.len(), 1);
 }

@@ -8,8 +8,8 @@ use baton_protocol::{
 };
 use baton_store::testing::TestDatabase;
 use baton_store::{
-    Accept, Claim, ClaimOutcome, ClaimedRun, FinalTurn, FinishCommit, IdempotencyKey, NewRun,
-    QueueLimits, Store,
+    Accept, Claim, ClaimOutcome, ClaimedRun, FenceError, FinalTurn, FinishCommit, IdempotencyKey,
+    NewRun, QueueLimits, Renewal, Store,
 };
 use serde_json::value::RawValue;
 use sqlx::{Connection as _, PgConnection};
@@ -200,5 +200,15 @@ impl Ledger {
 
     pub(crate) async fn fence(&self, run: RunId, lease: Duration) -> Fence {
         self.claimed(run, lease).await.fence
+    }
+
+    /// What renewing says about one run.
+    pub(crate) async fn renew(
+        &self,
+        fence: &Fence,
+        lease: Option<Duration>,
+    ) -> Result<Renewal, FenceError> {
+        let mut answers = self.store.system().renew_leases(&[*fence], lease).await?;
+        answers.remove(0).ok_or(FenceError::Lost)
     }
 }

@@ -31,12 +31,7 @@ async fn of_fifty_claims_at_once_one_holds_the_run_and_the_others_see_its_lease(
         }
         assert_eq!(claimed.len(), 1);
         assert_eq!(claimed[0].attempt, if expired_before { 2 } else { 1 });
-        ledger
-            .store
-            .system()
-            .renew_lease(&claimed[0], LONG)
-            .await
-            .unwrap();
+        ledger.renew(&claimed[0], Some(LONG)).await.unwrap();
     }
 }
 

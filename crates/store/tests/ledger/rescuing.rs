@@ -2,10 +2,31 @@
 
 use std::time::Duration;
 
-use baton_protocol::{EventId, Lane, RunStatus};
-use baton_store::{ClaimOutcome, FenceError};
+use baton_protocol::{EventId, Fence, FinishReason, Lane, RunStatus, Usage, WorkerId};
+use baton_store::{Claim, ClaimOutcome, FenceError, TurnCommit};
+use uuid::Uuid;
 
 use crate::fixture::{LONG, Ledger, OVER};
+
+const fn turn() -> TurnCommit<'static> {
+    TurnCommit {
+        step: 1,
+        message: "{}",
+        usage: Usage {
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            total_tokens: 0,
+        },
+        usage_total: Usage {
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            total_tokens: 0,
+        },
+        finish_reason: FinishReason::ToolCalls,
+        last_event_id: EventId::new(1, 1),
+        calls: &[],
+    }
+}
 
 #[tokio::test]
 async fn runs_of_lost_workers_go_back_to_the_queue_and_live_ones_stay() {
@@ -22,8 +43,8 @@ async fn runs_of_lost_workers_go_back_to_the_queue_and_live_ones_stay() {
     assert_eq!(requeued.len(), 1);
     assert_eq!((requeued[0].run, requeued[0].tenant), (lost, ledger.tenant));
     assert!(system.requeue_expired(10).await.unwrap().is_empty());
-    system.renew_lease(&fence, LONG).await.unwrap();
-    let refused = system.renew_lease(&stale, LONG).await;
+    ledger.renew(&fence, Some(LONG)).await.unwrap();
+    let refused = ledger.renew(&stale, Some(LONG)).await;
     assert!(matches!(refused, Err(FenceError::Lost)));
 
     let claimed = ledger.claimed(lost, LONG).await;
@@ -32,6 +53,86 @@ async fn runs_of_lost_workers_go_back_to_the_queue_and_live_ones_stay() {
         ledger.try_claim(queued).await,
         ClaimOutcome::Claimed(_)
     ));
+}
+
+/// A run that `worker` holds.
+async fn held_by(ledger: &Ledger, worker: WorkerId) -> Fence {
+    let run = ledger.queued().await;
+    let claim = Claim {
+        worker,
+        ..ledger.wish(run, LONG)
+    };
+    match ledger.store.system().claim_run(&claim).await.unwrap() {
+        ClaimOutcome::Claimed(claimed) => claimed.fence,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Guards the compare with the row's state: whatever a holder is answered, and whatever it writes,
+/// keeps its run from being taken early.
+#[tokio::test]
+async fn runs_are_taken_early_only_if_nobody_wrote_to_them_since_the_look() {
+    let ledger = Ledger::new().await;
+    let system = ledger.store.system();
+    let (dead, other) = (
+        WorkerId::from_uuid(Uuid::now_v7()),
+        WorkerId::from_uuid(Uuid::now_v7()),
+    );
+    let silent = held_by(&ledger, dead).await;
+    let renewed = held_by(&ledger, dead).await;
+    let shown = held_by(&ledger, dead).await;
+    let committed = held_by(&ledger, dead).await;
+    let claimed_again = held_by(&ledger, dead).await;
+    let foreign = held_by(&ledger, other).await;
+    let mut holders = system.holders().await.unwrap();
+    holders.sort_unstable();
+    assert_eq!(holders, [dead, other]);
+
+    let mut seen = system.held_by(dead, 10).await.unwrap();
+    assert_eq!(seen.len(), 5);
+    seen.extend(system.held_by(other, 10).await.unwrap());
+    ledger.renew(&renewed, Some(LONG)).await.unwrap();
+    ledger.renew(&shown, None).await.unwrap();
+    system.commit_turn(&committed, &turn()).await.unwrap();
+    let again = Claim {
+        worker: dead,
+        token: claimed_again.token,
+        ..ledger.wish(claimed_again.run, LONG)
+    };
+    system.claim_run(&again).await.unwrap();
+
+    let taken = system.requeue_silent(dead, &seen).await.unwrap();
+    assert_eq!(
+        taken.iter().map(|job| job.run).collect::<Vec<_>>(),
+        [silent.run]
+    );
+    assert!(matches!(
+        ledger.renew(&silent, None).await,
+        Err(FenceError::Lost)
+    ));
+    assert!(system.requeue_silent(dead, &seen).await.unwrap().is_empty());
+    for fence in [renewed, shown, committed, claimed_again, foreign] {
+        ledger.renew(&fence, None).await.unwrap();
+    }
+    let next = ledger.claimed(silent.run, LONG).await;
+    assert_eq!((next.fence.attempt, next.failures), (2, 2));
+}
+
+/// Guards the same under the race itself: a row is either renewed or taken, never both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_and_an_early_taking_at_once_have_one_winner() {
+    let ledger = Ledger::new().await;
+    let system = ledger.store.system();
+    for _ in 0..20 {
+        let worker = WorkerId::from_uuid(Uuid::now_v7());
+        let fence = held_by(&ledger, worker).await;
+        let seen = system.held_by(worker, 10).await.unwrap();
+        let (renewed, taken) = tokio::join!(
+            ledger.renew(&fence, Some(LONG)),
+            system.requeue_silent(worker, &seen),
+        );
+        assert_eq!(renewed.is_ok(), taken.unwrap().is_empty());
+    }
 }
 
 #[tokio::test]

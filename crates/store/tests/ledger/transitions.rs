@@ -266,7 +266,7 @@ async fn attempt(ledger: &Ledger, transition: Transition, run: RunId, fence: &Fe
         }
         Transition::RequestCancel => return cancel(ledger, run, "second").await,
         Transition::RequeueExpired => return requeue(ledger).await,
-        Transition::Renew => system.renew_lease(fence, LONG).await.map(|_| ()),
+        Transition::Renew => ledger.renew(fence, Some(LONG)).await.map(|_| ()),
         Transition::CommitTurn => {
             let turn = TurnCommit {
                 step: 1,
