@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use baton_admission::terminal_event::ensure_terminal_event;
-use baton_nats::{Bus, Nudge};
+use baton_nats::Bus;
 use baton_protocol::{RunId, TenantId};
 use baton_service::SharedClock;
 use baton_store::{CancelRequest, EndedRun, Store, StoreError};
@@ -47,8 +47,7 @@ impl Canceller {
                 worker: Some(worker),
             } => {
                 // Lost, it costs the time until the worker's next renewal.
-                let nudge = Nudge::Cancel { tenant, run };
-                if let Err(error) = self.bus.nudge_worker(*worker, &nudge).await {
+                if let Err(error) = self.bus.nudge_worker(*worker, tenant, run).await {
                     tracing::debug!(%error, "a worker could not be nudged");
                 }
             }

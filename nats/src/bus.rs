@@ -138,13 +138,13 @@ pub enum BusError {
 
 /// What the connection has been through.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Link {
+pub struct Link {
     /// How often it was made.
-    pub(crate) up: u64,
+    pub up: u64,
     /// How often it was lost.
-    pub(crate) down: u64,
+    pub down: u64,
     /// Whether it will never come back.
-    pub(crate) closed: bool,
+    pub closed: bool,
 }
 
 /// The connection to the broker. Clones share it. It is made again for ever once it was made, and
@@ -241,7 +241,8 @@ impl Bus {
         self.inner.subscription_capacity
     }
 
-    pub(crate) fn link(&self) -> watch::Receiver<Link> {
+    /// What the connection has been through, and what it goes through from now on.
+    pub fn link(&self) -> watch::Receiver<Link> {
         self.inner.link.clone()
     }
 }

@@ -9,6 +9,7 @@ use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 
 use crate::bus::{Bus, BusError};
+use crate::presence::PresenceQuestion;
 use crate::subjects;
 
 /// What a worker is told.
@@ -21,6 +22,8 @@ pub enum Nudge {
         /// The run.
         run: RunId,
     },
+    /// Somebody asks whether the worker is there: to be answered by [`Bus::say_here`].
+    AreYouThere(PresenceQuestion),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -41,6 +44,11 @@ impl Nudges {
         loop {
             let message = self.subscription.next().await?;
             let verb = message.subject.rsplit('.').next().unwrap_or_default();
+            if verb == subjects::ASK
+                && let Some(question) = PresenceQuestion::read(&message)
+            {
+                return Some(Nudge::AreYouThere(question));
+            }
             match (verb, serde_json::from_slice::<Wire>(&message.payload)) {
                 ("cancel", Ok(Wire { tenant, run })) => return Some(Nudge::Cancel { tenant, run }),
                 (_, Ok(_)) => tracing::debug!(verb, "a nudge that this build does not know"),
@@ -51,9 +59,14 @@ impl Nudges {
 }
 
 impl Bus {
-    /// Tells a worker something. Nobody confirms that it was heard.
-    pub async fn nudge_worker(&self, worker: WorkerId, nudge: &Nudge) -> Result<(), BusError> {
-        let Nudge::Cancel { tenant, run } = *nudge;
+    /// Tells a worker that a run which it holds is to be cancelled. Nobody confirms that it was
+    /// heard.
+    pub async fn nudge_worker(
+        &self,
+        worker: WorkerId,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<(), BusError> {
         let payload = format!(r#"{{"tenant":"{tenant}","run":"{run}"}}"#);
         let client = self.connected_client().ok_or(BusError::Disconnected)?;
         Ok(client

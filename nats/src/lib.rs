@@ -8,6 +8,7 @@
 //! | [`jobs`] | publish a job, pull jobs by free slots, settle them, quarantine the unreadable |
 //! | [`events`] | append with a compare-and-set, read back, follow one run without gap or repeat |
 //! | [`control`] | core NATS messages that only save time |
+//! | [`presence`] | which workers are there, as far as the bus can tell |
 //!
 //! Nothing here knows the ledger: the truth about a run is a row, and every message may be late,
 //! repeated or lost.
@@ -16,11 +17,12 @@ pub mod bus;
 pub mod control;
 pub mod events;
 pub mod jobs;
+pub mod presence;
 pub mod provision;
 pub mod streams;
 pub mod subjects;
 
-pub use bus::{Auth, Bus, BusError, BusOptions, Tls};
+pub use bus::{Auth, Bus, BusError, BusOptions, Link, Tls};
 pub use control::{AttachmentQuestion, AttachmentQuestions, Nudge, Nudges};
 pub use events::cursor::{Cursor, Verdict};
 pub use events::follower::{EventFollower, FollowError, Followed, ResumeError, Subscribed};
@@ -29,5 +31,6 @@ pub use jobs::backlog::Backlog;
 pub use jobs::delivery::{AckError, BadJob, Delivery, InProgress};
 pub use jobs::source::{JobSource, JobsError, Supply};
 pub use jobs::{JobHeaders, PublishError};
+pub use presence::{Hellos, Presence, PresenceQuestion};
 pub use provision::{Change, Difference, ProvisionError, provision, restore_missing};
 pub use streams::StreamOptions;

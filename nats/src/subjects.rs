@@ -47,6 +47,17 @@ pub fn worker_cancel(worker: WorkerId) -> Subject {
     build(64, format_args!("worker.{worker}.cancel"))
 }
 
+/// The last word of [`worker_ask`].
+pub(crate) const ASK: &str = "ask";
+
+/// `worker.<worker>.ask`: is this worker there?
+pub fn worker_ask(worker: WorkerId) -> Subject {
+    build(64, format_args!("worker.{worker}.{ASK}"))
+}
+
+/// `workers.hello`: a worker is there, and wants to be asked.
+pub const HELLO: &str = "workers.hello";
+
 /// `worker.<worker>.*`: all that is said to one worker.
 pub fn worker_nudges(worker: WorkerId) -> Subject {
     build(64, format_args!("worker.{worker}.*"))
@@ -136,6 +147,7 @@ mod tests {
             (events(tenant, run), format!("events.{TENANT}.{RUN}")),
             (live(tenant, run), format!("live.{TENANT}.{RUN}")),
             (worker_cancel(worker), format!("worker.{RUN}.cancel")),
+            (worker_ask(worker), format!("worker.{RUN}.ask")),
             (worker_nudges(worker), format!("worker.{RUN}.*")),
             (
                 dead(&jobs(tenant, Lane::Interactive)),

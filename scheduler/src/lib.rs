@@ -6,17 +6,20 @@
 pub mod metrics;
 pub mod rescue_runs;
 pub mod restore_streams;
+pub mod watch_workers;
 
 use std::time::Duration;
 
 use baton_nats::{Bus, StreamOptions};
 use baton_protocol::Lane;
+use baton_protocol::liveness::ASK_EVERY;
 use baton_service::config::SchedulerConfig;
 use baton_service::{Background, Readiness, SharedClock, Shutdown};
 use baton_store::Store;
 use tokio::sync::Notify;
 
 use crate::rescue_runs::RescueRuns;
+use crate::watch_workers::WatchWorkers;
 
 /// How often the broker's streams and consumers are looked at, and the backlog is measured.
 const BROKER_EVERY: Duration = Duration::from_secs(5);
@@ -46,7 +49,7 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         streams,
         store,
         bus,
-        clock: _,
+        clock,
         shutdown,
         readiness,
     } = deps;
@@ -57,6 +60,7 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         publish_timeout: config.publish_timeout,
         ack_wait: streams.ack_wait,
     };
+    let watch = WatchWorkers::new(store.clone(), bus.clone(), clock);
     let restore = Background {
         name: "restore_streams",
         every: BROKER_EVERY,
@@ -65,21 +69,34 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         name: "rescue_runs",
         every: config.sweep_every,
     };
+    let ask = Background {
+        name: "watch_workers",
+        every: ASK_EVERY,
+    };
     let measure = Background {
         name: "measure_queue",
         every: BROKER_EVERY,
     };
-    // Each duty looks for work by itself; nothing wakes them early yet.
+    // The other duties look for work by themselves; nothing wakes them early yet.
     let never = Notify::new();
+    let newcomer = Notify::new();
+    let listen = async {
+        tokio::select! {
+            heard = watch.listen(&newcomer) => heard,
+            () = shutdown.soft.cancelled() => Ok(()),
+        }
+    };
     readiness.part("duties").ready();
-    tokio::join!(
+    let (listened, ..) = tokio::join!(
+        listen,
+        ask.run(&newcomer, &shutdown, || watch.look()),
         restore.run(&never, &shutdown, || restore_streams::restore_streams(
             &bus, &streams
         )),
         sweep.run(&never, &shutdown, || rescue.sweep()),
         measure.run(&never, &shutdown, || measure_queue(&store, &bus)),
     );
-    Ok(())
+    listened
 }
 
 async fn measure_queue(store: &Store, bus: &Bus) -> anyhow::Result<()> {

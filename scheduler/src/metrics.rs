@@ -6,6 +6,9 @@ use baton_store::QueueStat;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 
 const LEASES_EXPIRED: &str = "baton_leases_expired_total";
+const TAKEN_EARLY: &str = "baton_runs_taken_early_total";
+const SPARED: &str = "baton_runs_spared_total";
+const WORKERS: &str = "baton_workers_seen";
 const REPUBLISHED: &str = "baton_jobs_republished_total";
 const RESTORED: &str = "baton_broker_assets_restored_total";
 // Named as the public NATS exporter names them, so that public dashboards fit.
@@ -21,6 +24,16 @@ pub fn describe() {
         LEASES_EXPIRED,
         "Runs whose worker was lost and that were queued again"
     );
+    describe_counter!(
+        TAKEN_EARLY,
+        "Runs whose worker was noticed to be gone before their leases ran out, queued again"
+    );
+    describe_counter!(
+        SPARED,
+        "Runs left to a worker that was not seen on the bus, because it showed in the ledger that \
+         it lives"
+    );
+    describe_gauge!(WORKERS, "Workers that answer this scheduler over the bus");
     describe_counter!(
         REPUBLISHED,
         "Queued runs whose job was gone and was published again"
@@ -38,13 +51,27 @@ pub fn describe() {
     describe_gauge!(RUNS, "Runs that wait or are worked on, by lane and status");
     describe_gauge!(OLDEST, "Age of the oldest of them");
     clear_queue();
-    for name in [LEASES_EXPIRED, REPUBLISHED, RESTORED] {
+    gauge!(WORKERS).set(0.0);
+    for name in [LEASES_EXPIRED, TAKEN_EARLY, SPARED, REPUBLISHED, RESTORED] {
         counter!(name).absolute(0);
     }
 }
 
 pub(crate) fn lease_expired() {
     counter!(LEASES_EXPIRED).increment(1);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "workers are few")]
+pub(crate) fn workers_seen(count: usize) {
+    gauge!(WORKERS).set(count as f64);
+}
+
+pub(crate) fn taken_early() {
+    counter!(TAKEN_EARLY).increment(1);
+}
+
+pub(crate) fn spared(count: usize) {
+    counter!(SPARED).increment(count as u64);
 }
 
 pub(crate) fn job_republished() {

@@ -38,7 +38,7 @@ impl RescueRuns {
         for job in &expired {
             tracing::info!(tenant.id = %job.tenant, run.id = %job.run, "a lease ran out");
             metrics::lease_expired();
-            self.publish(job).await;
+            publish_rescued(&self.store, &self.bus, job).await;
         }
         self.republish().await
     }
@@ -57,33 +57,32 @@ impl RescueRuns {
                         tenant.id = %job.tenant, run.id = %job.run, "a lost job is published again"
                     );
                     metrics::job_republished();
-                    self.publish(job).await;
+                    publish_rescued(&self.store, &self.bus, job).await;
                 }
             }
         }
         Ok(())
     }
+}
 
-    async fn publish(&self, job: &QueuedJob) {
-        let message = Job::Run { run_id: job.run };
-        let headers = JobHeaders::default();
-        if let Err(error) = self
-            .bus
-            .publish_job(job.tenant, job.lane, &message, &headers)
-            .await
-        {
-            tracing::warn!(%error, "a job is not published yet; the next sweep tries again");
-            return;
-        }
-        // Not marked, it is published once more than needed.
-        if let Err(error) = self
-            .store
-            .system()
-            .mark_published(&[(job.tenant, job.run)])
-            .await
-        {
-            tracing::debug!(%error, "a published job could not be marked");
-        }
+/// Publishes the job of a run that was found without one.
+pub(crate) async fn publish_rescued(store: &Store, bus: &Bus, job: &QueuedJob) {
+    let message = Job::Run { run_id: job.run };
+    let headers = JobHeaders::default();
+    if let Err(error) = bus
+        .publish_job(job.tenant, job.lane, &message, &headers)
+        .await
+    {
+        tracing::warn!(%error, "a job is not published yet; a later sweep tries again");
+        return;
+    }
+    // Not marked, it is published once more than needed.
+    if let Err(error) = store
+        .system()
+        .mark_published(&[(job.tenant, job.run)])
+        .await
+    {
+        tracing::debug!(%error, "a published job could not be marked");
     }
 }
 

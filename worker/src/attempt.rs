@@ -23,7 +23,7 @@ use crate::attempt::commit::CommitError;
 use crate::attempt::cut_turn::{CutOff, OpenTurn};
 use crate::attempt::model_turn::TurnFailure;
 use crate::attempt::toolbox::{CallResult, Toolbox};
-use crate::keep_lease::{KeepLease, Stop};
+use crate::keep_lease::{Hold, Stop};
 use crate::metrics;
 use crate::publish_events::{EventPublisher, PublishEventsError};
 use crate::run_job::JobRunner;
@@ -74,6 +74,7 @@ enum Worked {
 pub(crate) struct Attempt<'a> {
     runner: &'a JobRunner,
     headers: &'a JobHeaders,
+    hold: &'a Hold<'a>,
     fence: Fence,
     spec: RunSpec,
     machine: TurnMachine,
@@ -94,7 +95,7 @@ impl<'a> Attempt<'a> {
         runner: &'a JobRunner,
         claimed: ClaimedRun,
         spec: RunSpec,
-        mut keeper: KeepLease<'_>,
+        hold: &'a Hold<'a>,
         headers: &'a JobHeaders,
     ) -> Ending {
         let fence = claimed.fence;
@@ -102,17 +103,18 @@ impl<'a> Attempt<'a> {
         let mut begun = None;
         let worked = tokio::select! {
             biased;
-            stop = keeper.until_stopped() => Err(stop),
+            stop = hold.until_stopped(&runner.cut) => Err(stop),
             worked = async {
-                let attempt = begun.insert(Self::begin(runner, claimed, spec, headers).await?);
+                let attempt = begun.insert(Self::begin(runner, claimed, spec, hold, headers).await?);
                 attempt.work().await
             } => Ok(worked),
         };
+        hold.let_go();
         // From here on the lease is not renewed. A write that gives the run back is guarded by the
         // ledger, so it may still be tried when the lease could not be confirmed.
         let until = match worked {
-            Err(Stop::LeaseUnconfirmed) => keeper.lease.end(),
-            _ => keeper.lease.give_up_at(),
+            Err(Stop::LeaseUnconfirmed) => hold.lease().end(),
+            _ => hold.lease().give_up_at(),
         };
         let ending = begun.as_ref().is_some_and(|attempt| attempt.ending)
             || matches!(worked, Err(Stop::Cancelled(_)));
@@ -164,6 +166,7 @@ impl<'a> Attempt<'a> {
         runner: &'a JobRunner,
         claimed: ClaimedRun,
         spec: RunSpec,
+        hold: &'a Hold<'a>,
         headers: &'a JobHeaders,
     ) -> Result<Self, Halt> {
         let mut publisher = EventPublisher::begin(
@@ -185,6 +188,7 @@ impl<'a> Attempt<'a> {
         Ok(Self {
             runner,
             headers,
+            hold,
             fence: claimed.fence,
             committed: claimed.last_event_id,
             spec,
@@ -221,6 +225,7 @@ impl<'a> Attempt<'a> {
 
     /// Asks the model. Says whether the run has ended with its answer.
     async fn take_turn(&mut self, step: u32) -> Result<bool, Halt> {
+        self.hold.may_begin().await;
         let turn = match self.model_turn(step).await {
             Ok(turn) => turn,
             Err(TurnFailure::Model(error)) => {
@@ -276,7 +281,9 @@ impl<'a> Attempt<'a> {
                     last_event_id,
                     calls: &new_calls,
                 };
+                let sent = self.runner.clock.monotonic();
                 commit::turn(self.runner, &self.fence, &commit).await?;
+                self.hold.confirmed(sent);
                 self.committed = last_event_id;
                 self.transcript.put(step, turn.message);
                 self.publisher.push(step, EventData::Usage(usage));
@@ -308,10 +315,15 @@ impl<'a> Attempt<'a> {
                     }),
                 );
                 let (runner, fence, toolbox) = (self.runner, self.fence, &self.toolbox);
+                let hold = self.hold;
                 running.push(async move {
                     let (recorded, result) = if once && recorded.outcome_unknown {
                         (recorded, CallResult::unknown())
                     } else {
+                        // That a call begins which must not be made twice has just been recorded.
+                        if !once {
+                            hold.may_begin().await;
+                        }
                         toolbox.execute(runner, fence, recorded).await
                     };
                     (recorded, result, shown)
@@ -341,7 +353,9 @@ impl<'a> Attempt<'a> {
                 last_event_id,
                 started_event_id,
             };
+            let sent = self.runner.clock.monotonic();
             commit::call(self.runner, &self.fence, &commit).await?;
+            self.hold.confirmed(sent);
             self.committed = last_event_id;
             self.transcript.put(recorded.step, message);
             self.machine.call_finished(recorded.step);

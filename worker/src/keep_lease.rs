@@ -1,15 +1,29 @@
-//! Keeps a run's lease while it is worked on, and says when the work must stop.
+//! Keeps the leases of all runs that a worker holds, and says when the work on one must stop.
+//!
+//! One task renews them all, a statement at a time. Each run waits beside its work for what the
+//! ledger says of it, and gives up by the clock if that says nothing.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use baton_nats::{Bus, Delivery};
-use baton_protocol::Fence;
-use baton_service::{Clock, config::WorkerConfig};
-use baton_store::{FenceError, Renewal, Store};
+use baton_nats::{Bus, InProgress};
+use baton_protocol::liveness::SIGN_OF_LIFE_EVERY;
+use baton_protocol::{ClaimToken, Fence, RunId};
+use baton_service::{SharedClock, config::WorkerConfig};
+use baton_store::{Renewal, Store};
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use crate::askers::Askers;
 use crate::lease::Lease;
-use crate::nudges::Nudge;
+
+/// How long a renewal waits for the broker. What takes longer counts as no round trip.
+const BROKER_PATIENCE: Duration = Duration::from_secs(1);
+/// How soon to go on after the ledger did not answer.
+const LEDGER_RETRY: Duration = Duration::from_millis(250);
 
 /// Why the work must stop at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,88 +38,292 @@ pub(crate) enum Stop {
     Cut,
 }
 
-/// What keeping the lease of one attempt takes.
-pub(crate) struct KeepLease<'a> {
-    /// The ledger, whose clock the lease runs by.
-    pub(crate) store: &'a Store,
-    /// The broker, which must answer between two renewals.
-    pub(crate) bus: &'a Bus,
-    /// The worker's own clock, for giving up in time.
-    pub(crate) clock: &'a dyn Clock,
-    /// The drain's deadline.
-    pub(crate) cut: &'a CancellationToken,
-    /// Lengths.
-    pub(crate) config: &'a WorkerConfig,
-    /// The message behind the attempt, kept in progress by the same ticker.
-    pub(crate) delivery: &'a Delivery,
-    /// The attempt.
-    pub(crate) fence: Fence,
-    /// As granted by the claim.
-    pub(crate) lease: Lease,
-    /// Asks for an early look at the ledger.
-    pub(crate) nudge: &'a Nudge,
+/// Keeps the leases of a worker's runs.
+pub(crate) struct LeaseKeeper {
+    store: Store,
+    bus: Bus,
+    clock: SharedClock,
+    lease: Duration,
+    renew_every: Duration,
+    held: Mutex<HashMap<ClaimToken, Arc<Held>>>,
+    askers: Mutex<Askers>,
+    /// Something is due earlier than was known.
+    wake: Notify,
 }
 
-impl KeepLease<'_> {
-    /// Runs beside the work, and ends only when the work must.
-    pub(crate) async fn until_stopped(&mut self) -> Stop {
-        let mut next = self.lease.sent() + self.config.renew_every;
-        loop {
-            tokio::select! {
-                () = self.cut.cancelled() => return Stop::Cut,
-                () = self.nudge.nudged() => {}
-                () = tokio::time::sleep_until(next.into()) => {}
-            }
-            let sent = self.clock.monotonic();
-            match self.renew().await {
-                Ok(renewal) => {
-                    self.lease = self.lease.renewed(sent);
-                    next = sent + self.config.renew_every;
-                    if let Some(reason) = renewal.cancel_requested {
-                        return Stop::Cancelled(reason);
-                    }
-                }
-                Err(stop) => return stop,
-            }
+/// A run that this worker holds.
+struct Held {
+    fence: Fence,
+    message: InProgress,
+    state: watch::Sender<State>,
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    lease: Lease,
+    /// Somebody waits for the ledger's word.
+    asked: bool,
+    stop: Option<Stop>,
+}
+
+/// A run's lease, for as long as somebody works on it.
+pub(crate) struct Hold<'a> {
+    keeper: &'a LeaseKeeper,
+    held: Arc<Held>,
+}
+
+impl LeaseKeeper {
+    pub(crate) fn new(store: Store, bus: Bus, clock: SharedClock, config: &WorkerConfig) -> Self {
+        Self {
+            store,
+            bus,
+            clock,
+            lease: config.lease,
+            renew_every: config.renew_every,
+            held: Mutex::default(),
+            askers: Mutex::default(),
+            wake: Notify::new(),
         }
     }
 
-    /// One renewal, tried until it is confirmed, refused, or too late. A worker that no longer
-    /// reaches the broker does not renew either: it would hold a run that it cannot serve.
-    async fn renew(&self) -> Result<Renewal, Stop> {
-        let give_up = self.lease.give_up_at();
-        let attempt = async {
-            loop {
-                match self.renew_once().await {
-                    Ok(renewal) => return renewal.ok_or(Stop::LeaseLost),
-                    Err(error) => {
-                        tracing::warn!(%error, "the lease could not be renewed yet");
-                        tokio::time::sleep(Duration::from_millis(250)).await;
-                    }
-                }
-            }
+    /// Keeps the lease that a claim was granted, and the message behind it in progress.
+    pub(crate) fn hold(&self, fence: Fence, lease: Lease, message: InProgress) -> Hold<'_> {
+        let state = State {
+            lease,
+            asked: false,
+            stop: None,
         };
-        tokio::select! {
-            renewal = attempt => renewal,
-            () = tokio::time::sleep_until(give_up.into()) => Err(Stop::LeaseUnconfirmed),
+        let held = Arc::new(Held {
+            fence,
+            message,
+            state: watch::Sender::new(state),
+        });
+        self.lock_held().insert(fence.token, Arc::clone(&held));
+        self.wake.notify_one();
+        Hold { keeper: self, held }
+    }
+
+    /// Somebody says that the ledger has news of a run. A nudge carries no order: it makes the
+    /// keeper look now instead of at the next renewal, so that a lost one costs time only.
+    pub(crate) fn nudge(&self, run: RunId) {
+        for held in self.lock_held().values() {
+            if held.fence.run == run {
+                held.state.send_modify(|state| state.asked = true);
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    /// A scheduler asked whether this worker is there.
+    pub(crate) fn asked_for(&self, by: Uuid) {
+        let now = self.clock.monotonic();
+        self.lock_askers().asked(by, now);
+    }
+
+    /// Renews until dropped.
+    pub(crate) async fn keep(&self) {
+        let mut link = self.bus.link();
+        // After a round that did not reach the broker: not to be repeated before.
+        let mut not_before = None;
+        loop {
+            let now = self.clock.monotonic();
+            let due = self.due(now, not_before);
+            if !due.now.is_empty() {
+                let reached = self.round(&due.now).await;
+                not_before = (!reached).then(|| self.clock.monotonic() + SIGN_OF_LIFE_EVERY);
+                continue;
+            }
+            tokio::select! {
+                () = self.wake.notified() => {}
+                // The broker may be back.
+                Ok(()) = link.changed() => not_before = None,
+                () = sleep_until(due.next.unwrap_or(now).into()), if due.next.is_some() => {}
+            }
         }
     }
 
-    /// Nothing, if the ledger says that the run is not this attempt's.
-    async fn renew_once(&self) -> anyhow::Result<Option<Renewal>> {
-        self.bus.ping().await?;
-        match self
-            .store
-            .system()
-            .renew_lease(&self.fence, self.config.lease)
-            .await
-        {
-            Ok(renewal) => {
-                self.delivery.in_progress().await?;
-                Ok(Some(renewal))
-            }
-            Err(FenceError::Lost) => Ok(None),
-            Err(FenceError::Store(error)) => Err(error.into()),
+    /// One statement for all that is due. Returns whether the broker answered: a worker that it does
+    /// not answer shows that it lives, but does not renew, for it would hold runs that it cannot
+    /// serve.
+    async fn round(&self, due: &[Arc<Held>]) -> bool {
+        let reached = matches!(timeout(BROKER_PATIENCE, self.bus.ping()).await, Ok(Ok(_)));
+        let fences: Vec<Fence> = due.iter().map(|held| held.fence).collect();
+        for held in due {
+            held.state.send_if_modified(|state| {
+                state.asked = false;
+                false
+            });
         }
+        let sent = self.clock.monotonic();
+        let length = reached.then_some(self.lease);
+        match self.store.system().renew_leases(&fences, length).await {
+            Ok(answers) => {
+                for (held, answer) in due.iter().zip(answers) {
+                    held.answered(answer, sent, reached);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, runs = due.len(), "leases could not be renewed yet");
+                for held in due {
+                    held.state.send_if_modified(|state| {
+                        state.asked = true;
+                        false
+                    });
+                }
+                sleep(LEDGER_RETRY).await;
+                return reached;
+            }
+        }
+        if reached {
+            let all = async {
+                for held in due {
+                    if let Err(error) = held.message.in_progress().await {
+                        tracing::debug!(%error, "a message was not kept in progress");
+                    }
+                }
+            };
+            let _in_time = timeout(BROKER_PATIENCE, all).await;
+        }
+        reached
+    }
+
+    /// What is to be renewed now; or when, if nobody asks before.
+    fn due(&self, now: Instant, not_before: Option<Instant>) -> Due {
+        let (unseen, silence_begins) = {
+            let mut askers = self.lock_askers();
+            (askers.one_is_silent(now), askers.silence_begins())
+        };
+        let held = self.lock_held();
+        let mut due = Due::default();
+        // What is due soon goes along with what is due now.
+        let mut soon = Vec::new();
+        for held in held.values() {
+            let state = held.state.borrow();
+            if state.stop.is_some() {
+                continue;
+            }
+            let renewal = state.lease.sent() + self.renew_every;
+            let mut at = not_before.map_or(renewal, |earliest| renewal.max(earliest));
+            if unseen {
+                at = at.min(state.lease.last_confirmed() + SIGN_OF_LIFE_EVERY);
+            }
+            if state.asked || at <= now {
+                due.now.push(Arc::clone(held));
+                due.all |= !state.asked;
+            } else {
+                if at <= now + self.renew_every / 2 {
+                    soon.push(Arc::clone(held));
+                }
+                due.next = Some(due.next.map_or(at, |next: Instant| next.min(at)));
+            }
+        }
+        if due.all {
+            due.now.extend(soon);
+        }
+        if !held.is_empty() && !unseen {
+            due.next = due.next.into_iter().chain(silence_begins).min();
+        }
+        due
+    }
+
+    fn lock_held(&self) -> std::sync::MutexGuard<'_, HashMap<ClaimToken, Arc<Held>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_askers(&self) -> std::sync::MutexGuard<'_, Askers> {
+        self.askers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Which leases are to be renewed, and when the next is.
+#[derive(Default)]
+struct Due {
+    now: Vec<Arc<Held>>,
+    /// Whether one of them is due by itself, and not only because somebody asked.
+    all: bool,
+    next: Option<Instant>,
+}
+
+impl Held {
+    /// The ledger's answer to what was sent at `sent`.
+    fn answered(&self, answer: Option<Renewal>, sent: Instant, renewed: bool) {
+        self.state.send_modify(|state| match answer {
+            None => state.stop = Some(Stop::LeaseLost),
+            Some(renewal) => {
+                state.lease = if renewed {
+                    state.lease.renewed(sent)
+                } else {
+                    state.lease.confirmed(sent)
+                };
+                state.stop = renewal.cancel_requested.map(Stop::Cancelled);
+            }
+        });
+    }
+}
+
+impl Hold<'_> {
+    /// Runs beside the work, and ends only when the work must.
+    pub(crate) async fn until_stopped(&self, cut: &CancellationToken) -> Stop {
+        let mut state = self.held.state.subscribe();
+        loop {
+            let give_up = {
+                let state = state.borrow_and_update();
+                if let Some(stop) = &state.stop {
+                    return stop.clone();
+                }
+                state.lease.give_up_at()
+            };
+            tokio::select! {
+                () = cut.cancelled() => return Stop::Cut,
+                // The sender is held here: it does not go away.
+                _ = state.changed() => {}
+                () = sleep_until(give_up.into()) => return Stop::LeaseUnconfirmed,
+            }
+        }
+    }
+
+    /// The lease as it stands.
+    pub(crate) fn lease(&self) -> Lease {
+        self.held.state.borrow().lease
+    }
+
+    /// The ledger took something from this attempt that was sent at `sent`.
+    pub(crate) fn confirmed(&self, sent: Instant) {
+        self.held
+            .state
+            .send_modify(|state| state.lease = state.lease.confirmed(sent));
+    }
+
+    /// Waits until the ledger has confirmed the run so lately that a side effect may begin. It
+    /// mostly has; else it is asked. Waits for ever if it does not answer: the lease's end stops the
+    /// work, and this with it.
+    pub(crate) async fn may_begin(&self) {
+        let mut state = self.held.state.subscribe();
+        loop {
+            let now = self.keeper.clock.monotonic();
+            if state.borrow_and_update().lease.may_begin(now) {
+                return;
+            }
+            self.held.state.send_if_modified(|state| {
+                state.asked = true;
+                false
+            });
+            self.keeper.wake.notify_one();
+            let _sender_is_held_here = state.changed().await;
+        }
+    }
+
+    /// From here on the lease is not renewed.
+    pub(crate) fn let_go(&self) {
+        self.keeper.lock_held().remove(&self.held.fence.token);
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+#[cfg(test)]
+mod tests;

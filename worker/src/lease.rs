@@ -2,24 +2,50 @@
 
 use std::time::{Duration, Instant};
 
+use baton_protocol::liveness::CONFIRMED_WITHIN;
+
 /// A lease as its holder sees it. The ledger's clock decides; the holder counts from *sending* the
 /// claim or the renewal that was confirmed, so that it always gives up before the ledger does.
 #[derive(Debug, Clone, Copy)]
 pub struct Lease {
     length: Duration,
     sent: Instant,
+    /// When that was sent which the ledger last took from the holder, be it a renewal or a commit.
+    confirmed: Instant,
 }
 
 impl Lease {
     /// A lease granted to a claim that was sent at `sent`.
     pub const fn granted(sent: Instant, length: Duration) -> Self {
-        Self { length, sent }
+        Self {
+            length,
+            sent,
+            confirmed: sent,
+        }
     }
 
     /// A renewal that was sent at `sent` has been confirmed.
     #[must_use]
-    pub const fn renewed(self, sent: Instant) -> Self {
-        Self { sent, ..self }
+    pub fn renewed(self, sent: Instant) -> Self {
+        Self {
+            sent: self.sent.max(sent),
+            ..self.confirmed(sent)
+        }
+    }
+
+    /// Something that was sent at `sent` and does not renew the lease, but that the ledger takes
+    /// from the holder alone, has been confirmed.
+    #[must_use]
+    pub fn confirmed(self, sent: Instant) -> Self {
+        Self {
+            confirmed: self.confirmed.max(sent),
+            ..self
+        }
+    }
+
+    /// When that was sent which the ledger last confirmed.
+    pub const fn last_confirmed(&self) -> Instant {
+        self.confirmed
     }
 
     /// When the grant or the last confirmed renewal was asked for.
@@ -42,10 +68,17 @@ impl Lease {
     pub fn holds(&self, now: Instant) -> bool {
         now < self.give_up_at()
     }
+
+    /// Whether the holder may begin a side effect that nothing else guards: see
+    /// [`baton_protocol::liveness`].
+    pub fn may_begin(&self, now: Instant) -> bool {
+        self.holds(now) && now < self.confirmed + CONFIRMED_WITHIN
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use baton_protocol::liveness::SILENT_FOR;
     use proptest::prelude::*;
 
     use super::*;
@@ -84,6 +117,28 @@ mod tests {
             }
             prop_assert!(!lease.holds(ledger_end));
             prop_assert!(lease.end() <= ledger_end);
+        }
+
+        /// A run is taken early from a row that nobody has written to for a while. Whatever the
+        /// ledger confirmed before, and however late the holder heard of it: from then on it begins
+        /// nothing.
+        #[test]
+        fn a_holder_begins_nothing_once_its_silent_run_was_taken(
+            writes in prop::collection::vec((0_u64..20_000, 0_u64..5_000, any::<bool>()), 1..20),
+            pause_ms in 0_u64..1_000,
+            later_ms in 0_u64..60_000,
+        ) {
+            let start = Instant::now();
+            let at = |ms: u64| start + Duration::from_millis(ms);
+            let mut lease = Lease::granted(start, Duration::from_secs(20));
+            let mut last_written = 0;
+            for (sent, there, renews) in writes {
+                last_written = last_written.max(sent + there);
+                let sent = at(sent);
+                lease = if renews { lease.renewed(sent) } else { lease.confirmed(sent) };
+            }
+            let taken = at(last_written + pause_ms) + SILENT_FOR;
+            prop_assert!(!lease.may_begin(taken + Duration::from_millis(later_ms)));
         }
     }
 

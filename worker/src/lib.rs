@@ -11,6 +11,7 @@
 //! worker writes is guarded by the attempt: the ledger checks each commit, the log each append.
 
 pub mod agent;
+pub mod askers;
 mod attempt;
 mod consume_jobs;
 pub mod event_writer;
@@ -18,7 +19,6 @@ mod keep_lease;
 pub mod lease;
 mod metrics;
 pub mod model;
-mod nudges;
 mod publish_events;
 mod run_job;
 pub mod settle;
@@ -27,6 +27,7 @@ pub mod tools;
 pub use attempt::resume;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use baton_nats::{Bus, JobSource, Nudge};
@@ -36,10 +37,13 @@ use baton_store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::consume_jobs::consume_jobs;
+use crate::keep_lease::LeaseKeeper;
 use crate::model::ModelClient;
-use crate::nudges::Nudges;
 use crate::run_job::JobRunner;
 use crate::tools::ToolRegistry;
+
+/// How often the worker says that it is there, for schedulers that have started since.
+const HELLO_EVERY: Duration = Duration::from_secs(5);
 
 /// What a worker is made of.
 pub struct WorkerDeps {
@@ -70,7 +74,7 @@ pub async fn run(deps: WorkerDeps) -> anyhow::Result<()> {
     let started = readiness.part("jobs");
     metrics::describe(config.worker.slots);
     let worker = WorkerId::new(clock.now());
-    let nudges = Nudges::default();
+    let leases = LeaseKeeper::new(store.clone(), bus.clone(), clock.clone(), &config.worker);
     let runner = Arc::new(JobRunner {
         worker,
         model: ModelClient::new(&config.llm).context("the upstream cannot be used")?,
@@ -81,7 +85,7 @@ pub async fn run(deps: WorkerDeps) -> anyhow::Result<()> {
         config: config.worker,
         shutdown,
         cut: CancellationToken::new(),
-        nudges: nudges.clone(),
+        leases,
     });
     let mut told = bus
         .worker_nudges(worker)
@@ -96,13 +100,32 @@ pub async fn run(deps: WorkerDeps) -> anyhow::Result<()> {
     started.ready();
     tracing::info!(worker.id = %worker, "taking jobs");
     let listen = async {
-        while let Some(Nudge::Cancel { run, .. }) = told.next().await {
-            nudges.wake(run);
+        while let Some(nudge) = told.next().await {
+            match nudge {
+                Nudge::Cancel { run, .. } => runner.leases.nudge(run),
+                Nudge::AreYouThere(question) => {
+                    // Remembered before it is answered: whoever has an answer is remembered.
+                    runner.leases.asked_for(question.by);
+                    if let Err(error) = bus.say_here(question).await {
+                        tracing::debug!(%error, "a scheduler was not answered");
+                    }
+                }
+            }
         }
         std::future::pending::<()>().await;
     };
+    let greet = async {
+        loop {
+            if let Err(error) = bus.say_hello(worker).await {
+                tracing::debug!(%error, "no scheduler was greeted");
+            }
+            tokio::time::sleep(HELLO_EVERY).await;
+        }
+    };
     tokio::select! {
-        () = consume_jobs(runner, interactive, background) => Ok(()),
+        () = consume_jobs(Arc::clone(&runner), interactive, background) => Ok(()),
         () = listen => Ok(()),
+        () = greet => Ok(()),
+        () = runner.leases.keep() => Ok(()),
     }
 }

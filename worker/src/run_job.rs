@@ -16,11 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::attempt::{Attempt, Ending};
-use crate::keep_lease::KeepLease;
+use crate::keep_lease::LeaseKeeper;
 use crate::lease::Lease;
 use crate::metrics;
 use crate::model::ModelClient;
-use crate::nudges::Nudges;
 use crate::settle::Duty;
 use crate::tools::ToolRegistry;
 
@@ -51,8 +50,8 @@ pub(crate) struct JobRunner {
     pub(crate) shutdown: Shutdown,
     /// Cancelled when the drain's deadline has come.
     pub(crate) cut: CancellationToken,
-    /// Wakes the run that a control message is about.
-    pub(crate) nudges: Nudges,
+    /// Keeps the leases of the runs that are worked on.
+    pub(crate) leases: LeaseKeeper,
 }
 
 /// What the puller must know of a job that has been dealt with.
@@ -172,20 +171,11 @@ impl JobRunner {
             .unwrap_or_default();
         metrics::run_claimed(fence.attempt, waited);
         let _active = metrics::ActiveRun::begin();
-        let nudge = self.nudges.listen(fence.run);
-        let keeper = KeepLease {
-            store: &self.store,
-            bus: &self.bus,
-            clock: &*self.clock,
-            cut: &self.cut,
-            config: &self.config,
-            delivery,
-            fence,
-            lease,
-            nudge: &nudge,
-        };
+        let hold = self
+            .leases
+            .hold(fence, lease, delivery.in_progress_handle());
         let created_at = claimed.created_at;
-        match Attempt::run(self, claimed, spec, keeper, &delivery.headers).await {
+        match Attempt::run(self, claimed, spec, &hold, &delivery.headers).await {
             Ending::Ended => {
                 metrics::run_duration((self.clock.now() - created_at).to_std().unwrap_or_default());
                 settled(delivery.ack().await)

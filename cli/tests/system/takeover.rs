@@ -1,5 +1,8 @@
 //! Workers that die, or seem to.
 
+use std::net::Ipv4Addr;
+
+use baton_harness::chaos::proxy::{Mode, Proxy};
 use baton_harness::scripted_model::{Gate, Reply};
 use baton_harness::stack::Stack;
 use serde_json::json;
@@ -45,6 +48,87 @@ async fn a_run_whose_worker_is_killed_is_finished_by_another_and_no_recorded_cal
     assert_eq!(run["attempt"], 2);
     assert_eq!(count(&events, "attempt.reset"), 1);
     assert_eq!(count(&events, "tool.finished"), 1, "nor is it shown twice");
+}
+
+/// Guards the watch over the workers: with a lease of half an hour, nothing else would find the runs
+/// in time. Nor is a recorded call repeated.
+#[tokio::test]
+async fn runs_of_a_killed_worker_are_taken_long_before_their_leases_run_out() {
+    let tool = CountingTool::start().await;
+    let model = model(|request| match (has_tool_result(request), request.index) {
+        (false, _) => call("Let me count. ", "count", &json!({})),
+        (true, ..6) => Reply::tokens(0).hang(),
+        (true, _) => Reply::text("Counted."),
+    })
+    .await;
+    let mut options = options(&model).long_lease();
+    options.config = tool.config();
+    let stack = Stack::start(options).await.unwrap();
+    let (ingress, scheduler, first) =
+        tokio::try_join!(stack.ingress(), stack.scheduler(), stack.worker()).unwrap();
+    scheduler
+        .until_metric("baton_workers_seen", 1)
+        .await
+        .unwrap();
+    let client = stack.client(&ingress);
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(client.submit(&run()).await.unwrap());
+    }
+    model.wait_until(|counts| counts.requests == 6).await;
+
+    first.kill().await;
+    let _second = stack.worker().await.unwrap();
+
+    for id in ids {
+        let (run, _) = assert_whole(&client, &id, "Let me count. Counted.").await;
+        assert_eq!(run["attempt"], 2);
+    }
+    assert_eq!(tool.calls(), 3);
+    let early = scheduler.metric("baton_runs_taken_early_total").await;
+    assert_eq!(early.unwrap(), 3);
+}
+
+/// Guards the sign of life: a worker that lost its broker, and that no scheduler sees, keeps its
+/// runs as long as it reaches the ledger, and goes on when the broker is back.
+#[tokio::test]
+async fn nothing_is_taken_early_from_a_worker_that_lives_without_its_broker() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let model = model(move |_| gated(&["One ", "run, "], &held, &["one ", "attempt."])).await;
+    let stack = Stack::start(options(&model).long_lease()).await.unwrap();
+    let broker = (Ipv4Addr::LOCALHOST, stack.nats.port()).into();
+    let proxy = Proxy::start(broker).await.unwrap();
+    let (ingress, scheduler, worker) = tokio::try_join!(
+        stack.ingress(),
+        stack.scheduler(),
+        stack.worker_behind(proxy.address())
+    )
+    .unwrap();
+    scheduler
+        .until_metric("baton_workers_seen", 1)
+        .await
+        .unwrap();
+    let client = stack.client(&ingress);
+    let mut answer = client.chat(&chat()).await.unwrap();
+    answer.until_text("One run, ").await.unwrap();
+
+    proxy.set(Mode::Cut);
+    // It was time to take the run, more than once.
+    scheduler
+        .until_metric("baton_runs_spared_total", 2)
+        .await
+        .unwrap();
+    gate.open();
+    proxy.set(Mode::Pass);
+    answer.finish().await.unwrap();
+
+    assert_eq!(answer.text, "One run, one attempt.");
+    let (run, _) = assert_whole(&client, &answer.run, &answer.text).await;
+    assert_eq!(run["attempt"], 1);
+    let early = scheduler.metric("baton_runs_taken_early_total").await;
+    assert_eq!(early.unwrap(), 0);
+    assert_eq!(worker.metric("baton_leases_lost_total").await.unwrap(), 0);
 }
 
 /// Guards the reset: text that no commit names is withdrawn for good, and a client that cannot

@@ -5,6 +5,7 @@
 
 mod role;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -71,6 +72,13 @@ impl StackOptions {
     pub fn short_lease(self) -> Self {
         self.set("BATON_WORKER__LEASE", "3s")
             .set("BATON_WORKER__RENEW_EVERY", "500ms")
+    }
+
+    /// With a lease so long that no test waits for its end.
+    #[must_use]
+    pub fn long_lease(self) -> Self {
+        self.set("BATON_WORKER__LEASE", "30m")
+            .set("BATON_WORKER__RENEW_EVERY", "10m")
     }
 }
 
@@ -163,12 +171,22 @@ impl Stack {
         self.role(Kind::Worker).await
     }
 
+    /// Starts a worker that reaches the broker by this address, and waits until it takes jobs.
+    pub async fn worker_behind(&self, broker: SocketAddr) -> anyhow::Result<Role> {
+        self.role_with(Kind::Worker, &[("NATS_URL", format!("nats://{broker}"))])
+            .await
+    }
+
     /// Starts a scheduler, and waits until it does its duties.
     pub async fn scheduler(&self) -> anyhow::Result<Role> {
         self.role(Kind::Scheduler).await
     }
 
     async fn role(&self, kind: Kind) -> anyhow::Result<Role> {
+        self.role_with(kind, &[]).await
+    }
+
+    async fn role_with(&self, kind: Kind, settings: &[(&str, String)]) -> anyhow::Result<Role> {
         // A free port may be taken by somebody else before the role has it.
         const TRIES: usize = 3;
 
@@ -177,7 +195,9 @@ impl Stack {
             tries += 1;
             let number = self.started.fetch_add(1, Ordering::Relaxed);
             let log = self.logs().join(format!("{number}-{}.log", kind.name()));
-            match Role::start(kind, self.command(), log).await {
+            let mut command = self.command();
+            command.envs(settings.iter().map(|(name, value)| (name, value)));
+            match Role::start(kind, command, log).await {
                 Ok(role) => return Ok(role),
                 Err(error) if tries < TRIES => {
                     eprintln!("{} is started again: {error:#}", kind.name());

@@ -13,6 +13,7 @@ pub mod event;
 pub mod fence;
 pub mod ids;
 pub mod job;
+pub mod liveness;
 pub mod run;
 pub mod spec;
 pub mod tool;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use baton_devstack::test_support::test_nats_options;
 use baton_devstack::{NatsConfig, NatsOptions, NatsServer};
 use baton_nats::{
-    Auth, Bus, BusOptions, EventFollower, JobHeaders, JobSource, Nudge, StreamSeq, provision,
-    restore_missing,
+    Auth, Bus, BusOptions, EventFollower, JobHeaders, JobSource, Nudge, Presence, StreamSeq,
+    provision, restore_missing,
 };
 use baton_protocol::{EventId, Job, Lane, WorkerId};
 use uuid::Uuid;
@@ -112,14 +112,33 @@ async fn each_role_can_do_its_work_with_the_permissions_of_the_delivered_configu
     let me = WorkerId::from_uuid(Uuid::new_v4());
     let mut nudges = worker.worker_nudges(me).await.unwrap();
     worker.ping().await.unwrap();
-    ingress
-        .nudge_worker(me, &Nudge::Cancel { tenant, run })
-        .await
-        .unwrap();
+    ingress.nudge_worker(me, tenant, run).await.unwrap();
     assert_eq!(
         soon(nudges.next()).await,
         Some(Nudge::Cancel { tenant, run })
     );
+
+    let mut hellos = scheduler.hellos().await.unwrap();
+    scheduler.ping().await.unwrap();
+    worker.say_hello(me).await.unwrap();
+    assert_eq!(soon(hellos.next()).await, Some(me));
+    let patience = Duration::from_secs(20);
+    let asked = scheduler.ask_worker(me, Uuid::new_v4(), patience);
+    let (presence, ()) = tokio::join!(asked, async {
+        let Some(Nudge::AreYouThere(question)) = soon(nudges.next()).await else {
+            panic!("not asked")
+        };
+        worker.say_here(question).await.unwrap();
+    });
+    assert_eq!(presence, Presence::Here);
+
+    let other = connect_as(&server, "ingress").await;
+    let mut questions = other.attachment_questions().await.unwrap();
+    other.ping().await.unwrap();
+    let (attached, ()) = tokio::join!(ingress.is_attached_elsewhere(run, patience), async {
+        soon(questions.next()).await.unwrap().yes().await.unwrap();
+    });
+    assert!(attached);
 }
 
 #[tokio::test]

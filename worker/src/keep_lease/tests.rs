@@ -1,0 +1,239 @@
+//! The keeper on a real ledger and a real broker. The clock stands still, so that nothing is due
+//! but what a test makes due.
+
+use baton_devstack::NatsServer;
+use baton_devstack::test_support::test_nats;
+use baton_nats::{BusOptions, JobHeaders, JobSource, StreamOptions, provision};
+use baton_protocol::liveness::{CONFIRMED_WITHIN, UNASKED_AFTER};
+use baton_protocol::{AgentRef, Job, Lane, RunLimits, RunSpec, TenantId, WorkerId};
+use baton_service::{Clock as _, FixedClock, SystemClock};
+use baton_store::testing::TestDatabase;
+use baton_store::{Claim, ClaimOutcome, NewRun, QueueLimits};
+use serde_json::value::RawValue;
+
+use super::*;
+
+const LEASE: Duration = Duration::from_mins(10);
+const ROOMY: QueueLimits = QueueLimits {
+    tenant: 100,
+    system: 100,
+};
+
+struct Fixture {
+    keeper: LeaseKeeper,
+    clock: Arc<FixedClock>,
+    source: JobSource,
+    tenant: TenantId,
+    worker: WorkerId,
+    server: NatsServer,
+    // Dropped last.
+    _database: TestDatabase,
+}
+
+impl Fixture {
+    async fn start() -> Self {
+        let (server, database) = tokio::join!(test_nats(), TestDatabase::create());
+        let server = server.unwrap();
+        let bus = Bus::connect(BusOptions::new(server.url(), "test"))
+            .await
+            .unwrap();
+        provision(&bus, &StreamOptions::default()).await.unwrap();
+        let store = database.store().await;
+        let now = SystemClock.now();
+        let system = store.system();
+        let tenant = system.ensure_tenant(TenantId::new(now), "acme").await;
+        let tenant = tenant.unwrap().id;
+        let clock = Arc::new(FixedClock::at(now));
+        let config = WorkerConfig {
+            lease: LEASE,
+            renew_every: LEASE / 4,
+            ..WorkerConfig::default()
+        };
+        let source = JobSource::open(&bus, Lane::Interactive).await.unwrap();
+        Self {
+            keeper: LeaseKeeper::new(store, bus, clock.clone(), &config),
+            clock,
+            source,
+            tenant,
+            worker: WorkerId::new(now),
+            server,
+            _database: database,
+        }
+    }
+
+    async fn accept(&self) -> RunId {
+        let spec = RunSpec {
+            v: RunSpec::VERSION,
+            agent: AgentRef {
+                name: "default".into(),
+                version: 0,
+            },
+            model: "m".into(),
+            instructions: None,
+            messages: RawValue::from_string("[]".into()).unwrap(),
+            tools: None,
+            server_tools: vec![],
+            params: serde_json::Map::new(),
+            limits: RunLimits {
+                max_turns: 8,
+                max_total_tokens: None,
+            },
+        };
+        let run = NewRun {
+            id: RunId::new(SystemClock.now()),
+            lane: Lane::Interactive,
+            spec: &spec,
+            thread_id: None,
+            api_key_id: None,
+            metadata: None,
+            cancel_on_disconnect: false,
+            idempotency: None,
+        };
+        let accepted = self.keeper.store.accept_run(self.tenant, &run, &ROOMY);
+        accepted.await.unwrap();
+        run.id
+    }
+
+    /// A run that this worker holds, and the message behind it.
+    async fn claim(&mut self) -> (Fence, Lease, InProgress) {
+        let run = self.accept().await;
+        let job = Job::Run { run_id: run };
+        let headers = JobHeaders::default();
+        let bus = self.keeper.bus.clone();
+        bus.publish_job(self.tenant, Lane::Interactive, &job, &headers)
+            .await
+            .unwrap();
+        let jobs = self.source.pull(1, Duration::from_secs(5)).await.unwrap();
+        let claim = Claim {
+            tenant: self.tenant,
+            run,
+            worker: self.worker,
+            token: ClaimToken::from_random(rand::random()),
+            lease: LEASE,
+            job_seq: jobs[0].stream_seq,
+            max_failures: 3,
+        };
+        let sent = self.clock.monotonic();
+        match self.keeper.store.system().claim_run(&claim).await.unwrap() {
+            ClaimOutcome::Claimed(claimed) => (
+                claimed.fence,
+                Lease::granted(sent, LEASE),
+                jobs[0].in_progress_handle(),
+            ),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// While the keeper is at work.
+async fn beside<T>(keeper: &LeaseKeeper, what: impl Future<Output = T>) -> T {
+    tokio::select! {
+        done = timeout(Duration::from_secs(30), what) => done.expect("it takes too long"),
+        () = keeper.keep() => unreachable!("it keeps for ever"),
+    }
+}
+
+/// Guards the first rule of an early takeover: what the ledger confirmed long ago permits nothing.
+#[tokio::test]
+async fn a_side_effect_waits_for_the_ledger_to_confirm_the_run_again() {
+    let mut f = Fixture::start().await;
+    let (fence, lease, message) = f.claim().await;
+    let hold = f.keeper.hold(fence, lease, message);
+    hold.may_begin().await;
+
+    f.clock.advance(CONFIRMED_WITHIN);
+    let hasty = timeout(Duration::from_millis(50), hold.may_begin()).await;
+    assert!(hasty.is_err(), "nobody has asked the ledger");
+    beside(&f.keeper, hold.may_begin()).await;
+    assert_eq!(hold.lease().sent(), f.clock.monotonic());
+
+    // What the attempt commits confirms it too.
+    f.clock.advance(CONFIRMED_WITHIN);
+    hold.confirmed(f.clock.monotonic());
+    hold.may_begin().await;
+}
+
+/// Guards the same for a run that was taken: it begins nothing, and the work stops.
+#[tokio::test]
+async fn a_run_that_was_taken_begins_no_side_effect_and_stops() {
+    let mut f = Fixture::start().await;
+    let (fence, lease, message) = f.claim().await;
+    let hold = f.keeper.hold(fence, lease, message);
+    let system = f.keeper.store.system();
+    let rows = system.held_by(f.worker, 10).await.unwrap();
+    let taken = system.requeue_silent(f.worker, &rows).await.unwrap();
+    assert_eq!(taken.len(), 1);
+
+    f.clock.advance(CONFIRMED_WITHIN);
+    let cut = CancellationToken::new();
+    let stopped = beside(&f.keeper, async {
+        tokio::select! {
+            biased;
+            stop = hold.until_stopped(&cut) => stop,
+            () = hold.may_begin() => panic!("it may not"),
+        }
+    });
+    assert_eq!(stopped.await, Stop::LeaseLost);
+}
+
+/// Guards what spares a worker that lives: nobody asks it any more, so it writes to its rows. And
+/// the rule that it does not renew while the broker does not answer.
+#[tokio::test]
+async fn a_worker_that_is_asked_no_more_shows_that_it_lives_and_without_a_broker_renews_nothing() {
+    let mut f = Fixture::start().await;
+    let (fence, lease, message) = f.claim().await;
+    let hold = f.keeper.hold(fence, lease, message);
+    f.keeper.asked_for(Uuid::from_u128(1));
+    f.server.kill().await;
+    let system = f.keeper.store.system();
+    let rows = system.held_by(f.worker, 10).await.unwrap();
+
+    f.clock.advance(UNASKED_AFTER);
+    let now = f.clock.monotonic();
+    let mut state = hold.held.state.subscribe();
+    let confirmed = state.wait_for(|state| state.lease.last_confirmed() == now);
+    beside(&f.keeper, confirmed).await.unwrap();
+
+    assert_eq!(hold.lease().sent(), lease.sent(), "not renewed");
+    let taken = system.requeue_silent(f.worker, &rows).await.unwrap();
+    assert_eq!(taken, [], "it lives");
+}
+
+/// Guards the single statement: each run hears what concerns it, and of a nudge only its own hears.
+#[tokio::test]
+async fn all_runs_are_renewed_together_and_each_hears_its_own_answer() {
+    let mut f = Fixture::start().await;
+    let mut claims = Vec::new();
+    for _ in 0..3 {
+        claims.push(f.claim().await);
+    }
+    let [kept, cancelled, lost] = <[_; 3]>::try_from(claims).ok().unwrap();
+    let (lost_fence, cancelled_run) = (lost.0, cancelled.0.run);
+    let [kept, cancelled, lost] =
+        [kept, cancelled, lost].map(|(fence, lease, message)| f.keeper.hold(fence, lease, message));
+    let mut tx = f.keeper.store.tenant(f.tenant).await.unwrap();
+    tx.request_cancel(cancelled_run, "enough").await.unwrap();
+    tx.commit().await.unwrap();
+    let system = f.keeper.store.system();
+    let last = baton_protocol::EventId::ORIGIN;
+    system.hand_over(&lost_fence, last).await.unwrap();
+
+    let cut = CancellationToken::new();
+    let before = kept.lease().sent();
+    f.clock.advance(Duration::from_secs(1));
+    f.keeper.nudge(cancelled_run);
+    let stop = beside(&f.keeper, cancelled.until_stopped(&cut)).await;
+    assert_eq!(stop, Stop::Cancelled("enough".into()));
+    assert_eq!(kept.lease().sent(), before, "nobody asked about it");
+
+    f.clock.advance(LEASE / 4);
+    let stop = beside(&f.keeper, lost.until_stopped(&cut)).await;
+    assert_eq!(stop, Stop::LeaseLost);
+    assert_eq!(
+        kept.lease().sent(),
+        f.clock.monotonic(),
+        "in the same statement"
+    );
+    cut.cancel();
+    assert_eq!(kept.until_stopped(&cut).await, Stop::Cut);
+}
