@@ -89,7 +89,7 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
     readiness.part("duties").ready();
     let (listened, ..) = tokio::join!(
         listen,
-        ask.run(&newcomer, &shutdown, || watch.look()),
+        ask.run(&newcomer, &shutdown, || Box::pin(watch.look())),
         restore.run(&never, &shutdown, || restore_streams::restore_streams(
             &bus, &streams
         )),

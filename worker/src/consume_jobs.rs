@@ -11,8 +11,10 @@ use tokio::task::JoinSet;
 
 use crate::run_job::{JobEnd, JobRunner};
 
-/// How long the broker keeps a pull open. A drain waits for the last one, so it is short.
-const PULL_EXPIRES: Duration = Duration::from_secs(2);
+/// How long the broker keeps a pull open. A drain waits for the end of the last one, and until then
+/// a job that was just handed over may come back, so it is short. It is not cut shorter by ending the
+/// subscription: a job that is on its way at that moment would be lost until the ack wait is over.
+const PULL_EXPIRES: Duration = Duration::from_millis(500);
 /// How soon a background job that found no slot comes again.
 const NO_SLOT: Duration = Duration::from_secs(1);
 /// How often a ledger that is away is looked for.

@@ -110,7 +110,7 @@ impl JobSource {
 
     /// Makes sure that up to `max` jobs are asked for, and waits until at least one is there.
     ///
-    /// `expires` bounds how long the broker keeps a pull (5 to 10 s); the call itself waits for
+    /// `expires` bounds how long the broker keeps a pull, and with it [`JobSource::stop`]; the call itself waits for
     /// however long it takes, through lost connections, broker restarts and a missing consumer.
     ///
     /// Cancel-safe: a job that arrives after the future was dropped is returned by the next call.
