@@ -136,6 +136,8 @@ scopes! {
     RunsWrite = "runs:write",
     /// Reading runs and their events.
     RunsRead = "runs:read",
+    /// Deciding what parked runs wait for.
+    ApprovalsWrite = "approvals:write",
     /// Listing models.
     ModelsRead = "models:read",
 }

@@ -72,6 +72,7 @@ enum Source {
         (status = 401, description = "No API key, or a bad one", body = ErrorBody),
         (status = 403, description = "The key may not do this, or not use this model", body = ErrorBody),
         (status = 404, description = "No such agent or model", body = ErrorBody),
+        (status = 409, description = "`run_cancelled` by somebody; `approval_required`: a tool call waits for a decision, and the run goes on afterwards", body = ErrorBody),
         (status = 413, description = "The body is too large", body = ErrorBody),
         (status = 422, description = "The Idempotency-Key was used with another request", body = ErrorBody),
         (status = 429, description = "Too many queued runs; see `Retry-After`", body = ErrorBody),
@@ -216,6 +217,16 @@ impl Chat {
     fn cancelled(&self, reason: &str) -> ApiError {
         let message = format!("run {} was cancelled: {reason}", self.run);
         ApiError::new(StatusCode::CONFLICT, "run_cancelled", message).do_not_retry()
+    }
+
+    /// The run waits for a person, and goes on without this client.
+    fn parked(&self) -> ApiError {
+        let message = format!(
+            "a tool call waits for a decision: GET /v1/runs/{run}/approvals; run {run} goes on \
+             afterwards: GET /v1/runs/{run}",
+            run = self.run
+        );
+        ApiError::new(StatusCode::CONFLICT, "approval_required", message).do_not_retry()
     }
 
     /// This process stops, and the answer is not there yet.

@@ -68,6 +68,14 @@ impl ApiError {
         )
     }
 
+    pub(crate) fn no_such_approval() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "approval_not_found",
+            "the run has no question with this id",
+        )
+    }
+
     /// A part that Baton needs is away: not the client's fault, and worth another try.
     pub(crate) fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).retry_after(1)

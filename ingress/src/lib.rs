@@ -16,6 +16,8 @@ mod auth;
 mod body;
 mod cancel_run;
 mod chat_completions;
+mod control;
+mod decide_approval;
 mod error;
 mod ledger;
 pub mod metrics;
@@ -52,6 +54,7 @@ pub use auth::SCOPES;
 use crate::attachments::Attachments;
 use crate::auth::KeyRing;
 use crate::cancel_run::Canceller;
+use crate::decide_approval::Decider;
 use crate::models::ModelCatalog;
 use crate::openapi::ApiDescription;
 use crate::state::{AppState, Inner, Stopping};
@@ -91,6 +94,10 @@ pub async fn run(deps: IngressDeps, listener: TcpListener) -> anyhow::Result<()>
     shutdown
         .tracker
         .spawn(stop_streams(shutdown.clone(), stopping, readiness, limits));
+    let requests = state.bus.control_requests().await?;
+    shutdown
+        .tracker
+        .spawn(control::take_requests(state.clone(), requests));
     let questions = state.bus.attachment_questions().await?;
     shutdown
         .tracker
@@ -193,6 +200,10 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         bus: bus.clone(),
         clock: Arc::clone(&clock),
     };
+    let decider = Decider {
+        store: store.clone(),
+        bus: bus.clone(),
+    };
     // A hard stop drops connections at that very moment: it must have been one of these before.
     let stopping = Stopping {
         native: shutdown.hard.child_token(),
@@ -216,6 +227,7 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         models: ModelCatalog::new(&config.llm)?,
         attachments,
         canceller,
+        decider,
         stopping,
         body_limit: config.http.body_limit.as_u64(),
         heartbeat: config.http.heartbeat,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use baton_admission::PublishOutcome;
+use baton_protocol::Decision;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -22,6 +23,8 @@ pub const DISCONNECT_CANCELS: &str = "baton_ingress_disconnect_cancels_total";
 /// From asking for a cancel to the end of all work on the run; workers measure theirs by the same
 /// name.
 pub const CANCEL_LATENCY: &str = "baton_cancel_latency_seconds";
+/// Parked calls that somebody decided; label `decision`.
+pub const DECISIONS: &str = "baton_ingress_approvals_decided_total";
 /// Requests refused for their credential; label `reason`.
 pub const AUTH_REFUSALS: &str = "baton_ingress_auth_refusals_total";
 
@@ -56,15 +59,18 @@ pub(crate) enum StreamEnd {
     Drained,
     /// Text that the client had seen was withdrawn, and its wire cannot say so.
     Withdrawn,
+    /// The run waits for a person, and the wire cannot say so.
+    Parked,
 }
 
 impl StreamEnd {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Finished,
         Self::Error,
         Self::ClientClosed,
         Self::Drained,
         Self::Withdrawn,
+        Self::Parked,
     ];
 
     const fn as_str(self) -> &'static str {
@@ -74,6 +80,7 @@ impl StreamEnd {
             Self::ClientClosed => "client_closed",
             Self::Drained => "drained",
             Self::Withdrawn => "withdrawn",
+            Self::Parked => "parked",
         }
     }
 }
@@ -141,6 +148,10 @@ pub fn describe() {
         AUTH_REFUSALS,
         "Requests refused for their credential, by reason"
     );
+    describe_counter!(DECISIONS, "Parked calls that somebody decided, by decision");
+    for name in Decision::NAMES {
+        counter!(DECISIONS, "decision" => name).increment(0);
+    }
     for wire in Wire::ALL {
         gauge!(STREAMS, "wire" => wire.as_str()).increment(0.0);
         for end in StreamEnd::ALL {
@@ -192,6 +203,10 @@ pub(crate) fn disconnect_cancel(after_grace: bool) {
         "at_once"
     };
     counter!(DISCONNECT_CANCELS, "when" => when).increment(1);
+}
+
+pub(crate) fn approval_decided(decision: &Decision) {
+    counter!(DECISIONS, "decision" => decision.as_str()).increment(1);
 }
 
 pub(crate) fn auth_refusal(reason: AuthRefusal) {

@@ -5,7 +5,7 @@
 //! it misses meanwhile is fetched from the stream when it reads on. There is no task per stream.
 
 use baton_nats::{EventFollower, FollowError, Followed};
-use baton_protocol::{EventData, EventId, RunId, TenantId};
+use baton_protocol::{EventData, EventId, RunId, RunStatus, TenantId};
 use tokio_util::sync::CancellationToken;
 
 use crate::state::AppState;
@@ -14,6 +14,8 @@ use crate::state::AppState;
 pub(crate) enum Heard {
     /// Events, in order, each exactly once over the relay's life.
     Events(Vec<Followed>),
+    /// The run waits for a person, who was asked by the last of the events heard. Told once.
+    Parked,
     /// Nothing for as long as the heartbeat allows.
     Quiet,
     /// The run has ended, and its last events are nowhere to be had: the ledger knows the rest.
@@ -32,6 +34,8 @@ pub(crate) struct Relay {
     /// The run had ended when it was last looked at, and yet its terminal event had not come.
     suspicious: bool,
     worked: bool,
+    /// The last event heard asked a person for a decision, which may have come since.
+    asked: bool,
 }
 
 impl Relay {
@@ -51,6 +55,7 @@ impl Relay {
             stop,
             suspicious: false,
             worked: false,
+            asked: false,
         }
     }
 
@@ -73,6 +78,13 @@ impl Relay {
 
     /// The next that there is to tell. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Heard, FollowError> {
+        if self.asked {
+            let parked = self.is_parked().await;
+            self.asked = false;
+            if parked {
+                return Ok(Heard::Parked);
+            }
+        }
         tokio::select! {
             biased;
             () = self.stop.cancelled() => return Ok(Heard::Stopping),
@@ -80,6 +92,9 @@ impl Relay {
                 self.suspicious = false;
                 let batch = batch?;
                 self.worked |= batch.iter().any(|followed| is_work(&followed.event.data));
+                self.asked = batch.last().is_some_and(|last| {
+                    matches!(last.event.data, EventData::ApprovalRequested(_))
+                });
                 return Ok(Heard::Events(batch));
             }
             () = tokio::time::sleep(self.state.heartbeat) => {}
@@ -111,6 +126,12 @@ impl Relay {
         Ok(run
             .filter(|run| run.status.is_terminal())
             .map(|run| run.last_event_id))
+    }
+
+    /// Whether the run waits at this moment. If that cannot be told, the stream goes on.
+    async fn is_parked(&self) -> bool {
+        let found = crate::ledger::find_run(&self.state, self.tenant, self.run).await;
+        matches!(found, Ok(Some(run)) if run.status == RunStatus::AwaitingApproval)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `/v1/runs`: the native way to run agents.
 
+mod approvals;
 mod cancel;
 mod create;
 mod events;
@@ -23,6 +24,8 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(read::read_run))
         .routes(routes!(events::run_events))
         .routes(routes!(cancel::cancel_run))
+        .routes(routes!(approvals::list_approvals))
+        .routes(routes!(approvals::decide_approval))
 }
 
 /// The run that the path names. What is no id names no run.

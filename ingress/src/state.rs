@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::attachments::Attachments;
 use crate::auth::KeyRing;
 use crate::cancel_run::Canceller;
+use crate::decide_approval::Decider;
 use crate::models::ModelCatalog;
 
 /// The ingress's state; a clone is one reference.
@@ -30,6 +31,7 @@ pub(crate) struct Inner {
     pub(crate) models: ModelCatalog,
     pub(crate) attachments: Attachments,
     pub(crate) canceller: Canceller,
+    pub(crate) decider: Decider,
     pub(crate) stopping: Stopping,
     /// Bytes.
     pub(crate) body_limit: u64,

@@ -23,6 +23,7 @@ pub mod streams;
 pub mod subjects;
 
 pub use bus::{Auth, Bus, BusError, BusOptions, Link, Tls};
+pub use control::requests::{ControlAnswer, ControlRequest, ControlRequests, ControlVerb};
 pub use control::{AttachmentQuestion, AttachmentQuestions, Nudge, Nudges};
 pub use events::cursor::{Cursor, Verdict};
 pub use events::follower::{EventFollower, FollowError, Followed, ResumeError, Subscribed};

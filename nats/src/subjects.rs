@@ -66,6 +66,29 @@ pub fn worker_nudges(worker: WorkerId) -> Subject {
 /// `ingress.attached`: one ingress asks the others whether a client of theirs is with a run.
 pub const ATTACHED: &str = "ingress.attached";
 
+/// `control.*.*.*`: what programs ask for.
+pub const ALL_CONTROL: &str = "control.*.*.*";
+
+/// `replies.<tenant>.<run>`: where programs are answered about a run.
+pub fn replies(tenant: TenantId, run: RunId) -> Subject {
+    build(96, format_args!("replies.{tenant}.{run}"))
+}
+
+/// Reads tenant, run and verb out of `control.<tenant>.<run>.<verb>`.
+pub(crate) fn of_control(subject: &str) -> Option<(TenantId, RunId, &str)> {
+    let mut tokens = subject.split('.');
+    let (Some("control"), Some(tenant), Some(run), Some(verb), None) = (
+        tokens.next(),
+        tokens.next(),
+        tokens.next(),
+        tokens.next(),
+        tokens.next(),
+    ) else {
+        return None;
+    };
+    Some((tenant.parse().ok()?, run.parse().ok()?, verb))
+}
+
 /// Reads the tenant out of a job's subject, if one is there.
 pub(crate) fn tenant_of_job(subject: &str) -> Result<TenantId, String> {
     let mut tokens = subject.split('.');
@@ -146,6 +169,7 @@ mod tests {
             ),
             (events(tenant, run), format!("events.{TENANT}.{RUN}")),
             (live(tenant, run), format!("live.{TENANT}.{RUN}")),
+            (replies(tenant, run), format!("replies.{TENANT}.{RUN}")),
             (worker_cancel(worker), format!("worker.{RUN}.cancel")),
             (worker_ask(worker), format!("worker.{RUN}.ask")),
             (worker_nudges(worker), format!("worker.{RUN}.*")),

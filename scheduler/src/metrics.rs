@@ -9,6 +9,7 @@ const LEASES_EXPIRED: &str = "baton_leases_expired_total";
 const TAKEN_EARLY: &str = "baton_runs_taken_early_total";
 const SPARED: &str = "baton_runs_spared_total";
 const WORKERS: &str = "baton_workers_seen";
+const EXPIRED: &str = "baton_approvals_expired_runs_total";
 const REPUBLISHED: &str = "baton_jobs_republished_total";
 const RESTORED: &str = "baton_broker_assets_restored_total";
 // Named as the public NATS exporter names them, so that public dashboards fit.
@@ -35,6 +36,10 @@ pub fn describe() {
     );
     describe_gauge!(WORKERS, "Workers that answer this scheduler over the bus");
     describe_counter!(
+        EXPIRED,
+        "Parked runs that went on because nobody had decided in time"
+    );
+    describe_counter!(
         REPUBLISHED,
         "Queued runs whose job was gone and was published again"
     );
@@ -52,7 +57,7 @@ pub fn describe() {
     describe_gauge!(OLDEST, "Age of the oldest of them");
     clear_queue();
     gauge!(WORKERS).set(0.0);
-    for name in [LEASES_EXPIRED, TAKEN_EARLY, SPARED, REPUBLISHED, RESTORED] {
+    for name in [LEASES_EXPIRED, TAKEN_EARLY, SPARED, EXPIRED, REPUBLISHED, RESTORED] {
         counter!(name).absolute(0);
     }
 }
@@ -72,6 +77,10 @@ pub(crate) fn taken_early() {
 
 pub(crate) fn spared(count: usize) {
     counter!(SPARED).increment(count as u64);
+}
+
+pub(crate) fn approval_expired() {
+    counter!(EXPIRED).increment(1);
 }
 
 pub(crate) fn job_republished() {
@@ -106,7 +115,11 @@ pub(crate) fn queue(stat: QueueStat) {
 /// What there are none of is not reported by the ledger, and must not keep its last value.
 pub(crate) fn clear_queue() {
     for lane in Lane::ALL {
-        for status in [RunStatus::Queued, RunStatus::Running] {
+        for status in [
+            RunStatus::Queued,
+            RunStatus::Running,
+            RunStatus::AwaitingApproval,
+        ] {
             let labels = [("lane", lane.as_str()), ("status", status.as_str())];
             gauge!(RUNS, &labels).set(0.0);
             gauge!(OLDEST, &labels).set(0.0);

@@ -1,8 +1,10 @@
 //! Runs that nobody would come for are made to be come for.
 //!
-//! Two rules, over the ledger's rows:
+//! Three rules, over the ledger's rows:
 //!
 //! - *running* with a lease that has run out → *queued*, and its job is published;
+//! - *awaiting approval*, and nobody decided in time → decided as `fail`, *queued*, and its job is
+//!   published;
 //! - *queued*, old enough, and its job provably gone → its job is published again.
 //!
 //! A job published once too often costs one claim that finds nothing to do.
@@ -39,6 +41,11 @@ impl RescueRuns {
             tracing::info!(tenant.id = %job.tenant, run.id = %job.run, "a lease ran out");
             metrics::lease_expired();
             publish_rescued(&self.store, &self.bus, job).await;
+        }
+        for job in &self.store.system().expire_approvals(BATCH).await? {
+            tracing::info!(tenant.id = %job.tenant, run.id = %job.run, "nobody decided in time");
+            metrics::approval_expired();
+            self.publish(job).await;
         }
         self.republish().await
     }

@@ -8,22 +8,32 @@ use std::sync::Arc;
 
 use baton_admission::terminal_event::terminal_event;
 use baton_nats::JobHeaders;
-use baton_protocol::event::{RunStarted, ToolFinished, ToolStarted};
-use baton_protocol::{Effect, EventData, EventId, Fence, Job, Outcome, RunError, RunSpec};
+use baton_protocol::event::{
+    ApprovalRequested, RunStarted, ToolFinished, ToolStarted, shown_arguments, shown_result,
+};
+use baton_protocol::{
+    ApprovalId, ApprovalReason, Effect, EventData, EventId, Fence, Job, Outcome, RunError, RunSpec,
+};
 use baton_store::{
-    CallCommit, ClaimedRun, CutTurn, FinalTurn, FinishCommit, NewCall, QueuedJob, TurnCommit,
+    CallCommit, ClaimedRun, CutTurn, FinalTurn, FinishCommit, NewApproval, NewCall, ParkCommit,
+    ParkOutcome, QueuedJob, TurnCommit,
 };
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
 use crate::agent::transcript::tool_message;
-use crate::agent::turn_machine::{Next, RecordedCall, TurnVerdict};
+use crate::agent::turn_machine::{Next, RecordedCall, Standing, TurnVerdict};
 use crate::agent::{CallSide, Transcript, TurnMachine};
 use crate::attempt::commit::CommitError;
 use crate::attempt::cut_turn::{CutOff, OpenTurn};
 use crate::attempt::model_turn::TurnFailure;
+<<<<<<< HEAD
 use crate::attempt::toolbox::{CallResult, Toolbox};
 use crate::keep_lease::{Hold, Stop};
+=======
+use crate::attempt::toolbox::Toolbox;
+use crate::keep_lease::{KeepLease, Stop};
+>>>>>>> a2d63c2 (Parked runs: a call whose outcome nobody knows waits for a person)
 use crate::metrics;
 use crate::publish_events::{EventPublisher, PublishEventsError};
 use crate::run_job::JobRunner;
@@ -44,10 +54,12 @@ pub(crate) enum Ending {
     /// The run is queued again because it could not be served here just now: it is to come again
     /// after a while, or it would go round and round.
     GivenBack,
+    /// The run waits for a person, and its followers were told.
+    Parked,
     /// Another attempt holds the run, or may.
     Lost,
-    /// The end was being committed when the attempt was stopped: only the ledger knows whether it
-    /// was.
+    /// The run was being ended or parked when the attempt was stopped: only the ledger knows
+    /// whether it was.
     PerhapsEnded,
 }
 
@@ -66,6 +78,8 @@ enum Halt {
 enum Worked {
     /// The run has ended.
     Ended,
+    /// The run waits for a person.
+    Parked,
     /// The worker is draining, and the run stands between two steps.
     Draining,
 }
@@ -85,7 +99,7 @@ pub(crate) struct Attempt<'a> {
     open: Option<OpenTurn>,
     /// The event that the ledger's last commit names.
     committed: EventId,
-    /// Whether the commit that ends the run has been begun.
+    /// Whether the commit that ends or parks the run has been begun.
     ending: bool,
 }
 
@@ -121,6 +135,7 @@ impl<'a> Attempt<'a> {
         let closing = async {
             match worked {
                 Ok(Ok(Worked::Ended)) => Ok(Ending::Ended),
+                Ok(Ok(Worked::Parked)) => Ok(Ending::Parked),
                 Ok(Ok(Worked::Draining)) => match begun {
                     Some(attempt) => attempt.hand_over().await,
                     None => give_back(runner, &fence, committed).await,
@@ -174,7 +189,7 @@ impl<'a> Attempt<'a> {
             Arc::clone(&runner.clock),
             claimed.fence,
             claimed.last_event_id,
-            resume::shown_by_commit(&claimed.recorded, claimed.last_event_id),
+            resume::shown_by_commit(&claimed.recorded, &claimed.asked, claimed.last_event_id),
         )
         .await?;
         if claimed.fence.attempt == 1 {
@@ -213,6 +228,7 @@ impl<'a> Attempt<'a> {
                     }
                 }
                 Next::RunCalls(calls) => self.run_calls(calls).await?,
+                Next::Park(calls) => return self.park(&calls).await,
                 // The ledger ends a run and its last turn together, so a run that can be claimed
                 // has no recorded end; a server with other limits may still read one out of it.
                 Next::Finish(outcome) => {
@@ -301,8 +317,8 @@ impl<'a> Attempt<'a> {
                 let Some(recorded) = waiting.next() else {
                     break;
                 };
-                let once = effect_of(&recorded) == Effect::AtMostOnce;
-                if once && !recorded.outcome_unknown {
+                let begins = recorded.standing == Standing::Open;
+                if begins && effect_of(&recorded) == Effect::AtMostOnce {
                     commit::start_call(self.runner, &self.fence, recorded.step).await?;
                 }
                 let call = &recorded.call;
@@ -311,12 +327,13 @@ impl<'a> Attempt<'a> {
                     EventData::ToolStarted(ToolStarted {
                         call_id: call.id.clone(),
                         name: call.name.clone(),
-                        arguments: resume::shown_arguments(&call.arguments).to_owned(),
+                        arguments: shown_arguments(&call.arguments).to_owned(),
                     }),
                 );
                 let (runner, fence, toolbox) = (self.runner, self.fence, &self.toolbox);
                 let hold = self.hold;
                 running.push(async move {
+<<<<<<< HEAD
                     let (recorded, result) = if once && recorded.outcome_unknown {
                         (recorded, CallResult::unknown())
                     } else {
@@ -326,6 +343,9 @@ impl<'a> Attempt<'a> {
                         }
                         toolbox.execute(runner, fence, recorded).await
                     };
+=======
+                    let (recorded, result) = toolbox.execute(runner, fence, recorded).await;
+>>>>>>> a2d63c2 (Parked runs: a call whose outcome nobody knows waits for a person)
                     (recorded, result, shown)
                 });
             }
@@ -365,11 +385,56 @@ impl<'a> Attempt<'a> {
                     call_id: recorded.call.id,
                     name: recorded.call.name,
                     ok: result.ok,
-                    result: resume::shown_result(&result.content).to_owned(),
+                    result: shown_result(&result.content).to_owned(),
                     duration_ms,
                 }),
             );
         }
+    }
+
+    /// Parks the run until a person has decided about these calls: everything shown is confirmed,
+    /// then the questions are committed with the release of the lease, then they are shown.
+    async fn park(&mut self, calls: &[RecordedCall]) -> Result<Worked, Halt> {
+        self.publisher.settle().await?;
+        let now = self.runner.clock.now();
+        let approvals: Vec<_> = calls
+            .iter()
+            .map(|recorded| NewApproval {
+                id: ApprovalId::new(now),
+                step: recorded.step,
+                reason: ApprovalReason::OutcomeUnknown,
+            })
+            .collect();
+        let more = u32::try_from(calls.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let first = self.publisher.next_id();
+        let commit = ParkCommit {
+            approvals: &approvals,
+            expire_after: self.runner.config.approval_expiry,
+            last_event_id: EventId::new(first.attempt(), first.n() + more),
+        };
+        self.ending = true;
+        match commit::park(self.runner, &self.fence, &commit).await? {
+            ParkOutcome::CancelRequested(reason) => {
+                self.finish(Outcome::Cancelled(reason), None, None).await?;
+                return Ok(Worked::Ended);
+            }
+            ParkOutcome::Parked => {}
+        }
+        metrics::run_parked();
+        for (recorded, approval) in calls.iter().zip(&approvals) {
+            let call = &recorded.call;
+            let asked = ApprovalRequested {
+                approval_id: approval.id,
+                call_id: call.id.clone(),
+                name: call.name.clone(),
+                arguments: shown_arguments(&call.arguments).to_owned(),
+                reason: approval.reason.as_str().to_owned(),
+            };
+            self.publisher
+                .push(recorded.step, EventData::ApprovalRequested(asked));
+        }
+        self.publisher.settle().await?;
+        Ok(Worked::Parked)
     }
 
     /// Ends the run: everything shown is confirmed, then the end is committed, then it is shown.

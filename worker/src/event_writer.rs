@@ -55,13 +55,13 @@ impl EventWriter {
     }
 
     /// Goes on behind the log's last message, as the leader has it, if a smaller attempt wrote it.
-    /// `resume_after` is the ledger's last event, and `last_commit` what it shows, if a commit made
-    /// it true: it is shown again unless the log is known to hold it.
+    /// `resume_after` is the ledger's last event, and `last_commit` the events up to it that the
+    /// last commit made true: they are shown again unless the log is known to hold them.
     pub fn take_over(
         &mut self,
         tip: Option<&StoredEvents>,
         resume_after: EventId,
-        last_commit: Option<(u32, EventData)>,
+        last_commit: Vec<(u32, EventData)>,
     ) -> Result<(), Replaced> {
         // Without a tip, the log aged out or the stream was lost: the ledger knows where it ended.
         let last = tip.map_or(EventId::ORIGIN, |tip| last_event(&tip.payload));
@@ -73,11 +73,12 @@ impl EventWriter {
         // Behind it stand only its own attempt's events: then the log holds it. What a later
         // attempt wrote, which committed nothing, says nothing of that.
         let held = last >= resume_after && last.attempt() == resume_after.attempt();
-        let again = last_commit.filter(|_| !held);
+        let again = if held { Vec::new() } else { last_commit };
+        let withdrawn = u32::try_from(again.len()).unwrap_or(u32::MAX);
         let reset = AttemptReset {
-            // It may be on its way yet, or have been shown before: withdrawn, it stands once.
-            resume_after: if again.is_some() && resume_after.n() > 1 {
-                EventId::new(resume_after.attempt(), resume_after.n() - 1)
+            // They may be on their way yet, or have been shown before: withdrawn, they stand once.
+            resume_after: if resume_after.n() > withdrawn {
+                EventId::new(resume_after.attempt(), resume_after.n() - withdrawn)
             } else {
                 resume_after
             },
@@ -89,7 +90,7 @@ impl EventWriter {
         // the rest, and readers who have not seen it are to notice the hole.
         self.written = self.written.max(reset.resume_after);
         self.push(0, EventData::AttemptReset(reset));
-        if let Some((step, data)) = again {
+        for (step, data) in again {
             self.push(step, data);
         }
         Ok(())
@@ -267,6 +268,7 @@ const fn weight(data: &EventData) -> usize {
         EventData::ToolCallDelta(delta) => delta.arguments.len(),
         EventData::ToolStarted(tool) => tool.arguments.len(),
         EventData::ToolFinished(tool) => tool.result.len(),
+        EventData::ApprovalRequested(approval) => approval.arguments.len(),
         _ => 256,
     }
 }

@@ -14,6 +14,7 @@ const RUN_DURATION: &str = "baton_run_duration_seconds";
 const ACTIVE: &str = "baton_worker_active_runs";
 const SLOTS: &str = "baton_worker_slots";
 const HANDED_OVER: &str = "baton_runs_handed_over_total";
+const PARKED: &str = "baton_runs_parked_total";
 const LEASES_LOST: &str = "baton_leases_lost_total";
 const QUARANTINED: &str = "baton_jobs_quarantined_total";
 const TURNS: &str = "baton_model_turns_total";
@@ -42,6 +43,7 @@ pub(crate) fn describe(slots: usize) {
     );
     describe_gauge!(ACTIVE, "Runs that this worker holds");
     describe_gauge!(SLOTS, "Runs that this worker may hold");
+    describe_counter!(PARKED, "Runs that were parked until a person decides");
     describe_counter!(HANDED_OVER, "Runs given back for another worker");
     describe_counter!(
         LEASES_LOST,
@@ -81,7 +83,7 @@ pub(crate) fn describe(slots: usize) {
     for attempt in ["first", "later"] {
         counter!(CLAIMS, "attempt" => attempt).absolute(0);
     }
-    for name in [HANDED_OVER, LEASES_LOST, QUARANTINED] {
+    for name in [HANDED_OVER, PARKED, LEASES_LOST, QUARANTINED] {
         counter!(name).absolute(0);
     }
     gauge!(ACTIVE).set(0.0);
@@ -126,6 +128,10 @@ pub(crate) fn run_duration(duration: Duration) {
 
 pub(crate) fn run_handed_over() {
     counter!(HANDED_OVER).increment(1);
+}
+
+pub(crate) fn run_parked() {
+    counter!(PARKED).increment(1);
 }
 
 pub(crate) fn lease_lost() {

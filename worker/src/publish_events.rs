@@ -47,7 +47,7 @@ impl EventPublisher {
         clock: Arc<dyn Clock>,
         fence: Fence,
         resume_after: EventId,
-        last_commit: Option<(u32, EventData)>,
+        last_commit: Vec<(u32, EventData)>,
     ) -> Result<Self, PublishEventsError> {
         let mut writer = EventWriter::new(&fence);
         if fence.attempt > 1 {

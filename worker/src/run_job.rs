@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use baton_admission::parked_events::ensure_parked_events;
 use baton_admission::terminal_event::ensure_terminal_event;
 use baton_nats::{Bus, Delivery};
 use baton_protocol::{ClaimToken, Job, RunId, RunSpec, WorkerId};
@@ -138,6 +139,17 @@ impl JobRunner {
                     }
                 }
             }
+            // Its worker may have died between parking it and asking.
+            Duty::TellParked(parked) => {
+                let (bus, store, now) = (&self.bus, &self.store, self.clock.now());
+                match ensure_parked_events(bus, store, now, delivery.tenant, run, parked).await {
+                    Ok(()) => settled(delivery.ack().await),
+                    Err(error) => {
+                        tracing::warn!(%error, "what a person is asked is not stored yet");
+                        settled(delivery.nak(Some(DATABASE_RETRY)).await)
+                    }
+                }
+            }
             Duty::ComeAgain(wait) => settled(delivery.nak(Some(wait)).await),
             Duty::Acknowledge => settled(delivery.ack().await),
         }
@@ -180,6 +192,8 @@ impl JobRunner {
                 metrics::run_duration((self.clock.now() - created_at).to_std().unwrap_or_default());
                 settled(delivery.ack().await)
             }
+            // The decision publishes a job of its own.
+            Ending::Parked => settled(delivery.ack().await),
             Ending::HandedOver => {
                 metrics::run_handed_over();
                 settled(delivery.nak_confirmed(None).await)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use baton_store::{ClaimOutcome, ClaimedRun, EndedRun};
+use baton_store::{ClaimOutcome, ClaimedRun, EndedRun, ParkedRun};
 
 /// How long behind the end of another worker's lease a job comes again.
 const BEHIND_LEASE: Duration = Duration::from_secs(1);
@@ -14,6 +14,8 @@ pub enum Duty {
     Work(Box<ClaimedRun>),
     /// Make sure that the run's terminal event is stored; only then acknowledge.
     TellEnd(EndedRun),
+    /// Make sure that what a person is asked is stored; only then acknowledge.
+    TellParked(ParkedRun),
     /// Let the message come again after a while: it is the run's only one, and its holder may be
     /// dead.
     ComeAgain(Duration),
@@ -26,13 +28,14 @@ impl From<ClaimOutcome> for Duty {
         match outcome {
             ClaimOutcome::Claimed(claimed) => Self::Work(claimed),
             ClaimOutcome::Ended(ended) => Self::TellEnd(ended),
+            ClaimOutcome::Parked(parked) => Self::TellParked(parked),
             ClaimOutcome::Leased {
                 remaining,
                 same_job: true,
             } => Self::ComeAgain(remaining + BEHIND_LEASE),
             // A job of Baton's own names a row: without one there is nothing left to do. Or it is a
-            // stray copy: the holder has a message of its own. Or the run waits for its thread or a
-            // person: whoever ends that wait publishes it.
+            // stray copy: the holder has a message of its own. Or the run waits for its thread:
+            // whoever ends that wait publishes it.
             ClaimOutcome::Gone
             | ClaimOutcome::Leased {
                 same_job: false, ..

@@ -284,7 +284,6 @@ async fn a_run_that_loses_every_worker_fails_after_its_allowed_failures() {
     assert_eq!(model.counts().requests, 2);
 }
 
-/// Guards `start_call`: a call that may have taken effect is not made again unless its tool allows
 /// that; the model is told.
 #[tokio::test]
 async fn a_call_that_may_have_happened_is_not_repeated_behind_the_models_back() {

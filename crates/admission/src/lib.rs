@@ -8,11 +8,13 @@
 //! may use, under the caller's [`Grant`]; [`Admission`] writes the row and publishes the job. A
 //! committed row is acceptance: nothing that the broker says afterwards takes it back.
 //!
-//! [`terminal_event`] is the other end of a run's way: whoever finds one ended tells its followers.
+//! [`terminal_event`] is the other end of a run's way: whoever finds one ended tells its followers;
+//! [`parked_events`] does the same for one that waits for a person.
 
 pub mod api_key;
 mod error;
 mod json;
+pub mod parked_events;
 pub mod request;
 pub mod resolve;
 mod submit;

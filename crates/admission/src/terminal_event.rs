@@ -68,12 +68,25 @@ pub async fn ensure_terminal_event(
     } else {
         None
     };
+    append_missing(bus, tenant, run, |tip| {
+        missing_end(run, ended, tip, reset_to, now)
+    })
+    .await
+}
+
+/// Appends what `missing` finds to be missing behind the log's last message, if anything.
+pub(crate) async fn append_missing(
+    bus: &Bus,
+    tenant: TenantId,
+    run: RunId,
+    missing: impl Fn(Option<&StoredEvents>) -> Option<Bytes>,
+) -> Result<(), TerminalEventError> {
     loop {
         let tip = bus
             .event_tip(tenant, run)
             .await
             .map_err(TerminalEventError::Tip)?;
-        let Some(payload) = missing_end(run, ended, tip.as_ref(), reset_to, now) else {
+        let Some(payload) = missing(tip.as_ref()) else {
             return Ok(());
         };
         let position = tip.map_or(StreamSeq::NONE, |tip| tip.seq);
@@ -84,6 +97,12 @@ pub async fn ensure_terminal_event(
             Err(error) => return Err(TerminalEventError::Append(error)),
         }
     }
+}
+
+/// The last event of a message.
+pub(crate) fn last_event(message: &StoredEvents) -> Option<Event> {
+    let last = Event::lines(&message.payload).next_back()?;
+    Event::decode(last).ok()
 }
 
 /// Whether somebody ended the run who did not hold it, behind earlier attempts: what no step
@@ -102,10 +121,7 @@ pub fn missing_end(
     reset_to: Option<EventId>,
     now: DateTime<Utc>,
 ) -> Option<Bytes> {
-    let tip = tip.and_then(|tip| {
-        let last = Event::lines(&tip.payload).next_back()?;
-        Event::decode(last).ok()
-    });
+    let tip = tip.and_then(last_event);
     let tip = tip.as_ref();
     let last = ended.last_event_id;
     if tip.is_some_and(|tip| tip.id >= last) {

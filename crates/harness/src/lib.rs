@@ -1,5 +1,6 @@
 //! For tests and benches only: what drives a Baton from outside, and what stands behind it.
 
+pub mod asker;
 pub mod bench_upstream;
 pub mod chaos;
 pub mod checker;

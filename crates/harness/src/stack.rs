@@ -14,13 +14,15 @@ use anyhow::{Context as _, bail};
 use baton_devstack::test_support::test_nats;
 use baton_devstack::{NatsServer, Postgres, PostgresOptions};
 use baton_nats::{Bus, BusOptions};
+use baton_protocol::TenantId;
 use baton_store::testing::TestDatabase;
-use baton_store::{Login, bootstrap};
+use baton_store::{Login, Store, StoreOptions, bootstrap};
 use tempfile::TempDir;
 use tokio::process::Command;
 
+use crate::asker::Asker;
 use crate::chaos::broker_disk::copy_folder;
-use crate::client::Client;
+use crate::client::{Client, PATIENCE};
 
 pub use role::{Kind, Role};
 
@@ -105,6 +107,8 @@ enum Database {
 const OWNER: &str = "baton_owner";
 const APP: &str = "baton";
 const DATABASE: &str = "baton";
+/// The tenant of a key that was made without naming one.
+const TENANT: &str = "default";
 
 impl Stack {
     /// Starts the servers, prepares both by `baton migrate`, and makes a key by `baton keys`.
@@ -224,6 +228,20 @@ impl Stack {
     /// A connection to the broker of the test's own.
     pub async fn bus(&self) -> anyhow::Result<Bus> {
         Ok(Bus::connect(BusOptions::new(self.nats.url(), "test")).await?)
+    }
+
+    /// A program that asks about a run over the bus.
+    pub async fn asker(&self, run: &str) -> anyhow::Result<Asker> {
+        let store = Store::connect(StoreOptions {
+            url: self.database.url(APP),
+            max_connections: 2,
+            acquire_timeout: PATIENCE,
+            application_name: "test".to_owned(),
+        })
+        .await?;
+        let fresh = TenantId::new(chrono::Utc::now());
+        let tenant = store.system().ensure_tenant(fresh, TENANT).await?;
+        Asker::connect(self.nats.url(), tenant.id, run).await
     }
 
     /// Ends the broker by SIGKILL and starts it again with what is on its disk.

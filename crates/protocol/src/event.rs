@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::ids::RunId;
+use crate::ids::{ApprovalId, RunId};
 use crate::run::{FinishReason, RunError};
 use crate::usage::Usage;
 
@@ -225,14 +225,14 @@ pub struct ToolFinished {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ApprovalRequested {
     /// What to decide: `POST /v1/runs/{run}/approvals/{approval_id}`.
-    pub approval_id: String,
+    pub approval_id: ApprovalId,
     /// The call's id, as the model gave it.
     pub call_id: String,
     /// The tool.
     pub name: String,
-    /// Its arguments, as the model wrote them.
+    /// Its arguments, as the model wrote them, cut to 64 KiB here; the run holds the whole.
     pub arguments: String,
-    /// Why a person is asked.
+    /// Why a person is asked: see [`ApprovalReason`](crate::ApprovalReason).
     pub reason: String,
 }
 
@@ -268,6 +268,16 @@ pub struct RunCancelled {
     /// ledger's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_latency_ms: Option<u64>,
+}
+
+/// As much of a call's arguments as an event carries: 64 KiB.
+pub fn shown_arguments(arguments: &str) -> &str {
+    &arguments[..arguments.floor_char_boundary(64 << 10)]
+}
+
+/// As much of a tool's result as an event carries: 8 KiB.
+pub fn shown_result(content: &str) -> &str {
+    &content[..content.floor_char_boundary(8 << 10)]
 }
 
 /// An event of a type that this build does not know.

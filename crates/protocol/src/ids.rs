@@ -108,6 +108,10 @@ id! {
     ApiKeyId, "API key"
 }
 id! {
+    /// A call that waits, or waited, for a person.
+    ApprovalId, "approval"
+}
+id! {
     /// One worker process, for as long as it lives.
     WorkerId, "worker"
 }

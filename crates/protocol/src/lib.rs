@@ -7,6 +7,7 @@
 //! To add an event: a variant in [`event::EventData`], a golden file, and the frames that
 //! `ingress` makes of it.
 
+pub mod approval;
 #[cfg(feature = "chaos")]
 pub mod chaos;
 pub mod event;
@@ -19,9 +20,10 @@ pub mod spec;
 pub mod tool;
 pub mod usage;
 
+pub use approval::{ApprovalReason, Decision};
 pub use event::{Event, EventData, EventId};
 pub use fence::{ClaimToken, Fence};
-pub use ids::{ApiKeyId, MessageId, RunId, TenantId, ThreadId, WorkerId};
+pub use ids::{ApiKeyId, ApprovalId, MessageId, RunId, TenantId, ThreadId, WorkerId};
 pub use job::{Job, JobError, Lane};
 pub use run::{FinishReason, Outcome, RunError, RunStatus};
 pub use spec::{AgentRef, RunLimits, RunSpec};

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use baton_protocol::{Effect, EventId, FinishReason, Lane, Outcome, RunError, RunStatus, Usage};
+use baton_protocol::{
+    Decision, Effect, EventId, FinishReason, Lane, Outcome, RunError, RunStatus, Usage,
+};
 use serde_json::value::RawValue;
 
 use crate::errors::StoreError;
@@ -75,6 +77,18 @@ pub(crate) fn effect(stored: &str) -> Result<Effect, StoreError> {
         .into_iter()
         .find(|effect| effect.as_str() == stored)
         .ok_or_else(|| StoreError::unreadable("steps.effect", stored))
+}
+
+/// A decision from its two columns of `approvals`; `None` while there is none.
+pub(crate) fn decision(
+    name: Option<String>,
+    answer: Option<String>,
+) -> Result<Option<Decision>, StoreError> {
+    name.map(|name| {
+        Decision::from_parts(&name, answer)
+            .ok_or_else(|| StoreError::unreadable("approvals.decision", &name))
+    })
+    .transpose()
 }
 
 pub(crate) fn usage(prompt: i64, completion: i64, total: i64) -> Usage {

@@ -19,6 +19,7 @@
 //! schema, see `migrations/README.md`.
 
 mod api_keys;
+mod approvals;
 mod bootstrap;
 mod columns;
 mod connect;
@@ -39,6 +40,7 @@ mod threads;
 pub mod testing;
 
 pub use api_keys::{ApiKeyRecord, NewApiKey};
+pub use approvals::{ApprovalRecord, Decided};
 pub use bootstrap::{Login, bootstrap};
 pub use connect::{ConnectError, Store, StoreOptions};
 pub use errors::{FenceError, StoreError};
@@ -48,8 +50,10 @@ pub use runs::EndedRun;
 pub use runs::accept::{Accept, NewRun, QueueLimits};
 pub use runs::cancel::CancelRequest;
 pub use runs::claim::{Claim, ClaimOutcome, ClaimedRun};
+pub use runs::decide::DecideOutcome;
 pub use runs::finish::{CutTurn, FinalTurn, FinishCommit, Finished};
 pub use runs::lease::Renewal;
+pub use runs::park::{NewApproval, ParkCommit, ParkOutcome, ParkedRun};
 pub use runs::read::{Page, RunFilter, RunRecord};
 pub use runs::rescue::{QueueStat, QueuedJob, RowState};
 pub use steps::{

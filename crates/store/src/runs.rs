@@ -4,8 +4,10 @@
 pub(crate) mod accept;
 pub(crate) mod cancel;
 pub(crate) mod claim;
+pub(crate) mod decide;
 pub(crate) mod finish;
 pub(crate) mod lease;
+pub(crate) mod park;
 pub(crate) mod read;
 pub(crate) mod rescue;
 

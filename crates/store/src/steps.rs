@@ -3,7 +3,7 @@
 mod calls;
 mod turns;
 
-use baton_protocol::{Effect, EventId, FinishReason, RunId, TenantId, Usage};
+use baton_protocol::{Decision, Effect, EventId, FinishReason, RunId, TenantId, Usage};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use sqlx::PgExecutor;
@@ -39,6 +39,20 @@ pub struct StepRecord {
     pub finished_at: Option<DateTime<Utc>>,
 }
 
+impl StepRecord {
+    /// Whether it is a call that was begun, of a tool that must not be called twice, and has no
+    /// result.
+    pub fn is_started(&self) -> bool {
+        matches!(
+            self.data,
+            StepData::Call {
+                state: CallState::Started { .. },
+                ..
+            }
+        )
+    }
+}
+
 /// What a step is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepData {
@@ -71,12 +85,15 @@ pub enum StepData {
 }
 
 /// How far a call came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallState {
     /// Not begun, or begun by a worker that was lost; harmless to begin again.
     Pending,
     /// Begun, of a tool that must not be called twice; there is no result.
-    Started,
+    Started {
+        /// What a person said is to become of it; `None` if nobody did since it was begun.
+        decision: Option<Decision>,
+    },
     /// Its result is recorded.
     Finished {
         /// Whether the tool did what it was asked.
@@ -156,6 +173,8 @@ struct Row {
     cut_message: Option<String>,
     usage_estimated: bool,
     started_event_id: Option<i64>,
+    decision: Option<String>,
+    answer: Option<String>,
 }
 
 impl Row {
@@ -190,7 +209,9 @@ impl Row {
                 effect: columns::effect(self.effect.as_deref().unwrap_or_default())?,
                 state: match state {
                     StepState::Pending => CallState::Pending,
-                    StepState::Started => CallState::Started,
+                    StepState::Started => CallState::Started {
+                        decision: columns::decision(self.decision, self.answer)?,
+                    },
                     StepState::Finished => CallState::Finished {
                         ok: self.ok.unwrap_or(false),
                         duration_ms: columns::number(self.duration_ms.unwrap_or(0)),
@@ -231,8 +252,14 @@ async fn steps_of(
                s.prompt_tokens, s.completion_tokens, s.total_tokens, s.call_id, s.name,
                s.arguments, s.effect, s.ok, s.duration_ms, s.last_event_id, s.created_at,
                s.finished_at, m.message::text AS message, s.cut_message::text AS cut_message,
-               s.usage_estimated, s.started_event_id
+               s.usage_estimated, s.started_event_id,
+               asked.decision AS "decision?", asked.answer AS "answer?"
         FROM steps AS s
+        -- A decision is about the call as it was begun when it was asked for.
+        LEFT JOIN approvals AS asked
+               ON s.state = 'started' AND asked.decision IS NOT NULL
+                  AND asked.tenant_id = s.tenant_id AND asked.run_id = s.run_id
+                  AND asked.step = s.step AND asked.attempt >= s.attempt
         LEFT JOIN messages AS m
                ON m.tenant_id = s.tenant_id AND m.run_id = s.run_id AND m.step = s.step
         WHERE s.tenant_id = $1 AND s.run_id = $2

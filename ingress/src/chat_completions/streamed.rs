@@ -90,6 +90,7 @@ impl ChatStream {
                     self.tell_from_ledger().await;
                     break;
                 }
+                Ok(Heard::Parked) => self.chat.parked(),
                 Ok(Heard::Stopping) => self.chat.draining(),
                 Err(error) => {
                     tracing::warn!(
@@ -131,6 +132,11 @@ impl ChatStream {
                 Ok(Heard::Events(batch)) => self.show(&batch),
                 Ok(Heard::Quiet) => self.out.extend_from_slice(PING),
                 Ok(Heard::LogLost) => self.tell_from_ledger().await,
+                Ok(Heard::Parked) => {
+                    let parked = self.chat.parked();
+                    baton_openai::ChunkWriter::error(&mut self.out, &parked.to_openai());
+                    self.end(StreamEnd::Parked);
+                }
                 Ok(Heard::Stopping) => {
                     self.frames.interrupted(
                         &mut self.out,

@@ -45,6 +45,7 @@ impl Chat {
                     }
                 }
                 Ok(Heard::Quiet) => {}
+                Ok(Heard::Parked) => break Err(self.parked()),
                 Ok(Heard::LogLost) => {
                     match Recorded::find(relay.state(), relay.tenant(), self.run).await {
                         Ok(Some(recorded)) => {

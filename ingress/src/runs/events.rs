@@ -195,6 +195,8 @@ impl NativeStream {
                         }
                     }
                 }
+                // Whoever follows was asked by the event itself.
+                Ok(Heard::Parked) => {}
                 Ok(Heard::Quiet) => self.out.extend_from_slice(PING_BETWEEN_IDS),
                 // Between two events: the client resumes elsewhere.
                 Ok(Heard::Stopping) => self.end(StreamEnd::Drained),

@@ -211,7 +211,7 @@ impl From<StepRecord> for StepView {
             } => {
                 let (state, ok, duration_ms) = match state {
                     CallState::Pending => ("pending", None, None),
-                    CallState::Started => ("started", None, None),
+                    CallState::Started { decision: _ } => ("started", None, None),
                     CallState::Finished { ok, duration_ms } => {
                         ("finished", Some(ok), Some(duration_ms))
                     }

@@ -58,7 +58,7 @@ fn read(given: &str) -> Result<Duration, ApiError> {
         })
 }
 
-/// Waits until the run has ended, `time` has passed or this process stops, whichever is first. What
+/// Waits until the run has ended or waits for a person, `time` has passed or this process stops, whichever is first. What
 /// goes wrong only cuts the wait: the caller looks at the row in any case.
 pub(super) async fn wait_for_end(
     state: &AppState,
@@ -94,6 +94,8 @@ pub(super) async fn wait_for_end(
                     }
                 }
                 Heard::Quiet => {}
+                // It will not end before somebody looks at it.
+                Heard::Parked => return Some(()),
                 Heard::LogLost | Heard::Stopping => return None,
             }
         }

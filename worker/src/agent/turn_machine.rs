@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use baton_protocol::{Effect, FinishReason, Outcome, RunLimits, Usage};
+use baton_protocol::{Decision, Effect, FinishReason, Outcome, RunLimits, Usage};
 
 /// A call that the model made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,9 +49,53 @@ pub struct RecordedCall {
     pub step: u32,
     /// The call.
     pub call: Call,
-    /// Whether an execution may have begun whose result is not recorded.
-    pub outcome_unknown: bool,
+    /// What may be done with it.
+    pub standing: Standing,
 }
+
+/// What may be done with a call that has no recorded result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It may be executed.
+    Open,
+    /// It was begun and must not be executed twice: a person is to decide.
+    OutcomeUnknown,
+    /// A person has said how it ended: nothing is executed.
+    Settled {
+        /// Whether it did what it was asked.
+        ok: bool,
+        /// What the model is told.
+        content: String,
+    },
+}
+
+impl Standing {
+    fn of_started(call: &Call, decision: Option<Decision>) -> Self {
+        match decision {
+            Some(Decision::Retry {}) => Self::Open,
+            Some(Decision::Result { result }) => Self::Settled {
+                ok: true,
+                content: result,
+            },
+            Some(Decision::Fail { reason }) => Self::Settled {
+                ok: false,
+                content: if reason.is_empty() {
+                    GIVEN_UP.to_owned()
+                } else {
+                    reason
+                },
+            },
+            None => match call.side {
+                CallSide::Server(effect) if !effect.may_repeat() => Self::OutcomeUnknown,
+                _ => Self::Open,
+            },
+        }
+    }
+}
+
+/// What the model is told of a call that was given up without a word.
+const GIVEN_UP: &str = "the server that made this call was lost before it had the result, and it \
+                        was decided not to make it again";
 
 /// One entry of the ledger, for resuming.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +104,9 @@ pub enum Recorded {
     Turn(FinishedTurn),
     /// The result of the call with this step.
     CallFinished(u32),
-    /// An execution of the call with this step had begun.
-    CallStarted(u32),
+    /// An execution of the call with this step had begun, and a person may have decided since what
+    /// is to become of it.
+    CallStarted(u32, Option<Decision>),
 }
 
 /// What to do next.
@@ -72,8 +117,10 @@ pub enum Next {
         /// The turn's step.
         step: u32,
     },
-    /// Execute these calls; each result is one step.
+    /// Execute or settle these calls; each result is one step.
     RunCalls(Vec<RecordedCall>),
+    /// Ask a person about these calls; nothing else is left to do until there is an answer.
+    Park(Vec<RecordedCall>),
     /// The run has ended.
     Finish(Outcome),
 }
@@ -126,9 +173,9 @@ impl TurnMachine {
                     machine.turn_finished(turn);
                 }
                 Recorded::CallFinished(step) => machine.call_finished(step),
-                Recorded::CallStarted(step) => {
-                    if let Some(call) = machine.open.get_mut(&step) {
-                        call.outcome_unknown = true;
+                Recorded::CallStarted(step, decision) => {
+                    if let Some(recorded) = machine.open.get_mut(&step) {
+                        recorded.standing = Standing::of_started(&recorded.call, decision);
                     }
                 }
             }
@@ -145,7 +192,16 @@ impl TurnMachine {
                 step: self.next_step,
             }
         } else {
-            Next::RunCalls(self.open.values().cloned().collect())
+            let (unknown, ready): (Vec<_>, Vec<_>) = self
+                .open
+                .values()
+                .cloned()
+                .partition(|call| call.standing == Standing::OutcomeUnknown);
+            if ready.is_empty() {
+                Next::Park(unknown)
+            } else {
+                Next::RunCalls(ready)
+            }
         }
     }
 
@@ -173,7 +229,7 @@ impl TurnMachine {
             let call = RecordedCall {
                 step: self.next_step,
                 call,
-                outcome_unknown: false,
+                standing: Standing::Open,
             };
             self.next_step += 1;
             self.open.insert(call.step, call.clone());
@@ -352,15 +408,83 @@ mod tests {
             LIMITS,
             [
                 Recorded::Turn(turn(FinishReason::ToolCalls, calls)),
-                Recorded::CallStarted(2),
+                Recorded::CallStarted(2, None),
                 Recorded::CallFinished(3),
+            ],
+        );
+        let Next::Park(calls) = machine.next() else {
+            panic!("{:?}", machine.next())
+        };
+        assert_eq!(calls.len(), 1);
+        assert_eq!(calls[0].standing, Standing::OutcomeUnknown);
+    }
+
+    #[test]
+    fn a_run_is_parked_only_when_nothing_else_is_left_to_do() {
+        let calls = vec![call("a", CallSide::Server(Effect::AtMostOnce)), server("b")];
+        let mut machine = TurnMachine::resume(
+            LIMITS,
+            [
+                Recorded::Turn(turn(FinishReason::ToolCalls, calls)),
+                Recorded::CallStarted(2, None),
             ],
         );
         let Next::RunCalls(calls) = machine.next() else {
             panic!("{:?}", machine.next())
         };
-        assert_eq!(calls.len(), 1);
-        assert!(calls[0].outcome_unknown);
+        assert_eq!(calls[0].step, 3);
+        machine.call_finished(3);
+        assert!(matches!(machine.next(), Next::Park(calls) if calls[0].step == 2));
+    }
+
+    #[test]
+    fn a_decision_says_what_becomes_of_a_started_call() {
+        let standing = |decision| {
+            let calls = vec![call("a", CallSide::Server(Effect::AtMostOnce))];
+            let machine = TurnMachine::resume(
+                LIMITS,
+                [
+                    Recorded::Turn(turn(FinishReason::ToolCalls, calls)),
+                    Recorded::CallStarted(2, Some(decision)),
+                ],
+            );
+            match machine.next() {
+                Next::RunCalls(calls) => calls[0].standing.clone(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let settled = |ok, content: &str| Standing::Settled {
+            ok,
+            content: content.to_owned(),
+        };
+        assert_eq!(standing(Decision::Retry {}), Standing::Open);
+        let result = "paid".to_owned();
+        assert_eq!(standing(Decision::Result { result }), settled(true, "paid"));
+        let reason = "not paid".to_owned();
+        assert_eq!(
+            standing(Decision::Fail { reason }),
+            settled(false, "not paid")
+        );
+        let reason = String::new();
+        assert_eq!(
+            standing(Decision::Fail { reason }),
+            settled(false, GIVEN_UP)
+        );
+    }
+
+    #[test]
+    fn a_started_call_that_may_be_repeated_asks_nobody() {
+        for effect in [Effect::Pure, Effect::Idempotent] {
+            let calls = vec![call("a", CallSide::Server(effect))];
+            let machine = TurnMachine::resume(
+                LIMITS,
+                [
+                    Recorded::Turn(turn(FinishReason::ToolCalls, calls)),
+                    Recorded::CallStarted(2, None),
+                ],
+            );
+            assert!(matches!(machine.next(), Next::RunCalls(_)), "{effect:?}");
+        }
     }
 
     proptest! {

@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use baton_protocol::{EventId, Fence};
-use baton_store::{CallCommit, FenceError, FinishCommit, Finished, StoreError, TurnCommit};
+use baton_store::{
+    CallCommit, FenceError, FinishCommit, Finished, ParkCommit, ParkOutcome, StoreError, TurnCommit,
+};
 
 use crate::run_job::JobRunner;
 
@@ -84,6 +86,15 @@ pub(super) async fn finish(
 ) -> Result<Finished, CommitError> {
     let system = runner.store.system();
     until_answered!(system.finish_run(fence, commit))
+}
+
+pub(super) async fn park(
+    runner: &JobRunner,
+    fence: &Fence,
+    commit: &ParkCommit<'_>,
+) -> Result<ParkOutcome, CommitError> {
+    let system = runner.store.system();
+    until_answered!(system.park_run(fence, commit))
 }
 
 pub(super) async fn hand_over(

@@ -1,18 +1,13 @@
 //! Where an earlier attempt had come to, rebuilt from the ledger.
 
-use baton_protocol::event::ToolFinished;
+use baton_admission::parked_events::approval_requested;
+use baton_protocol::event::{ToolFinished, shown_result};
 use baton_protocol::{EventData, EventId, RunLimits};
-use baton_store::{CallState, StepData, StepRecord};
+use baton_store::{ApprovalRecord, CallState, StepData, StepRecord};
 use serde::Deserialize;
 
 use crate::agent::turn_machine::Recorded;
 use crate::agent::{Call, CallSide, FinishedTurn, Transcript, TurnMachine};
-
-/// How much of a result an event shows; the ledger holds the whole.
-const SHOWN_RESULT: usize = 8 << 10;
-
-/// The same of a call's arguments.
-const SHOWN_ARGUMENTS: usize = 64 << 10;
 
 /// The machine and the transcript after the recorded steps.
 pub fn rebuild(limits: RunLimits, steps: Vec<StepRecord>) -> (TurnMachine, Transcript) {
@@ -37,10 +32,10 @@ pub fn rebuild(limits: RunLimits, steps: Vec<StepRecord>) -> (TurnMachine, Trans
                 entries.push(Recorded::CallFinished(step.step));
             }
             StepData::Call {
-                state: CallState::Started,
+                state: CallState::Started { decision },
                 ..
             } => {
-                entries.push(Recorded::CallStarted(step.step));
+                entries.push(Recorded::CallStarted(step.step, decision.clone()));
             }
             StepData::Call {
                 state: CallState::Pending,
@@ -78,10 +73,21 @@ fn server_call(step: &StepRecord) -> Option<Call> {
     }
 }
 
-/// The event that follows the commit which names `last`: what a worker that died in between did
-/// not live to show.
-pub fn shown_by_commit(steps: &[StepRecord], last: EventId) -> Option<(u32, EventData)> {
-    let step = steps.iter().find(|step| step.last_event_id == Some(last))?;
+/// The events that follow the commit which names the run's last event `last`: what a worker that
+/// died in between did not live to show. `asked` is what people were asked by any attempt.
+pub fn shown_by_commit(
+    steps: &[StepRecord],
+    asked: &[ApprovalRecord],
+    last: EventId,
+) -> Vec<(u32, EventData)> {
+    let Some(step) = steps.iter().find(|step| step.last_event_id == Some(last)) else {
+        // Parking is the last that an attempt does.
+        return asked
+            .iter()
+            .filter(|approval| approval.attempt == last.attempt())
+            .map(|approval| (approval.step, approval_requested(approval)))
+            .collect();
+    };
     let data = match &step.data {
         StepData::Turn { usage, .. } => EventData::Usage(*usage),
         StepData::Call {
@@ -96,9 +102,9 @@ pub fn shown_by_commit(steps: &[StepRecord], last: EventId) -> Option<(u32, Even
             result: shown_result(&content_of(step)).to_owned(),
             duration_ms: *duration_ms,
         }),
-        StepData::Call { .. } | StepData::CutTurn { .. } => return None,
+        StepData::Call { .. } | StepData::CutTurn { .. } => return Vec::new(),
     };
-    Some((step.step, data))
+    vec![(step.step, data)]
 }
 
 fn content_of(step: &StepRecord) -> String {
@@ -110,14 +116,4 @@ fn content_of(step: &StepRecord) -> String {
         .as_deref()
         .and_then(|message| serde_json::from_str::<Message>(message.get()).ok())
         .map_or_else(String::new, |message| message.content)
-}
-
-/// As much of a call's arguments as an event carries.
-pub(super) fn shown_arguments(arguments: &str) -> &str {
-    &arguments[..arguments.floor_char_boundary(SHOWN_ARGUMENTS)]
-}
-
-/// As much of a tool's result as an event carries.
-pub(super) fn shown_result(content: &str) -> &str {
-    &content[..content.floor_char_boundary(SHOWN_RESULT)]
 }

@@ -7,7 +7,7 @@ use baton_protocol::{Effect, Fence, RunSpec};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::agent::turn_machine::RecordedCall;
+use crate::agent::turn_machine::{RecordedCall, Standing};
 use crate::agent::{Call, CallSide};
 use crate::run_job::JobRunner;
 use crate::tools::{ToolContext, ToolRegistry};
@@ -20,20 +20,6 @@ pub(super) struct CallResult {
     pub(super) content: String,
     /// How long it took.
     pub(super) duration: Duration,
-}
-
-impl CallResult {
-    /// Of a call that may have taken effect and must not be made twice: its worker was lost before
-    /// the result was recorded.
-    pub(super) fn unknown() -> Self {
-        Self {
-            ok: false,
-            content: "the server that made this call was lost before it had the result; whether \
-                      the call took effect is not known, and it was not made again"
-                .to_owned(),
-            duration: Duration::ZERO,
-        }
-    }
 }
 
 /// One run's tools.
@@ -111,13 +97,22 @@ impl Toolbox {
         }
     }
 
-    /// Executes one call of the server's. It never fails: what went wrong is the result.
+    /// Executes one call of the server's, unless a person has said how it ended. It never fails:
+    /// what went wrong is the result.
     pub(super) async fn execute(
         &self,
         runner: &JobRunner,
         fence: Fence,
         recorded: RecordedCall,
     ) -> (RecordedCall, CallResult) {
+        if let Standing::Settled { ok, content } = &recorded.standing {
+            let result = CallResult {
+                ok: *ok,
+                content: content.clone(),
+                duration: Duration::ZERO,
+            };
+            return (recorded, result);
+        }
         let started = runner.clock.monotonic();
         let call = &recorded.call;
         let (ok, content) = if self.server.iter().any(|(name, _)| *name == call.name) {

@@ -36,7 +36,7 @@ impl Log {
         &self,
         attempt: u32,
         resume_after: EventId,
-        commit: Option<(u32, EventData)>,
+        commit: Vec<(u32, EventData)>,
     ) -> EventPublisher {
         let fence = Fence {
             tenant: self.tenant,
@@ -51,7 +51,8 @@ impl Log {
     }
 
     async fn attempt(&self, attempt: u32, resume_after: EventId) -> EventPublisher {
-        self.attempt_after_commit(attempt, resume_after, None).await
+        self.attempt_after_commit(attempt, resume_after, Vec::new())
+            .await
     }
 
     async fn events(&self) -> Vec<Event> {

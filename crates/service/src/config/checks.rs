@@ -217,6 +217,7 @@ fn worker(checks: &mut Checks<'_>, config: &Config) {
         ),
         "lower worker.interactive_slots or raise worker.slots",
     );
+    checks.positive("worker", "approval_expiry", &worker.approval_expiry);
     checks.demand(
         worker.renew_every < worker.lease / 2,
         &[("worker", "renew_every"), ("worker", "lease")],

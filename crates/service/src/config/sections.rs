@@ -247,6 +247,9 @@ pub struct WorkerConfig {
     /// How long a tool call may take. Default: 30s.
     #[serde(with = "humantime_serde")]
     pub tool_timeout: Duration,
+    /// How long a parked call waits for a decision before it is given up. Default: 7days.
+    #[serde(with = "humantime_serde")]
+    pub approval_expiry: Duration,
 }
 
 impl Default for WorkerConfig {
@@ -261,6 +264,7 @@ impl Default for WorkerConfig {
             max_failures: 3,
             tool_parallelism: 8,
             tool_timeout: seconds(30),
+            approval_expiry: seconds(7 * 24 * 60 * 60),
         }
     }
 }

@@ -14,8 +14,10 @@ use baton_protocol::{
 };
 use chrono::{DateTime, Utc};
 
+use crate::approvals::ApprovalRecord;
 use crate::columns::{self, int4, int8};
 use crate::errors::StoreError;
+use crate::runs::park::ParkedRun;
 use crate::runs::{EndedColumns, EndedRun};
 use crate::steps::StepRecord;
 use crate::system::SystemTx;
@@ -55,9 +57,10 @@ pub enum ClaimOutcome {
         /// Whether the other worker took it with the very same job; else this job is a stray copy.
         same_job: bool,
     },
-    /// The run may not be taken now: its thread is busy, or a person is to decide. Whoever ends
-    /// that wait publishes a job.
+    /// The run may not be taken now: its thread is busy. Whoever ends that wait publishes a job.
     Waiting,
+    /// A person is to decide first; the decision publishes a job.
+    Parked(ParkedRun),
 }
 
 /// A run that was claimed, with all that is needed to go on with it.
@@ -85,6 +88,8 @@ pub struct ClaimedRun {
     pub started_at: DateTime<Utc>,
     /// The steps that earlier attempts recorded, in order.
     pub recorded: Vec<StepRecord>,
+    /// What people were asked, if a recorded call stands without its result.
+    pub asked: Vec<ApprovalRecord>,
 }
 
 /// A row changes between a claim and the look at it only if others move it; that many times in a
@@ -154,6 +159,17 @@ impl SystemTx<'_> {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let attempt = columns::count(row.attempt);
+        // Nobody but the holder writes steps, and that is this attempt now.
+        let recorded = if attempt > 1 {
+            self.recorded_steps(claim.tenant, claim.run).await?
+        } else {
+            Vec::new()
+        };
+        let asked = if recorded.iter().any(StepRecord::is_started) {
+            self.run_approvals(claim.tenant, claim.run).await?
+        } else {
+            Vec::new()
+        };
         Ok(Some(ClaimedRun {
             fence: Fence {
                 tenant: claim.tenant,
@@ -170,12 +186,8 @@ impl SystemTx<'_> {
             created_at: row.created_at,
             queued_at: row.queued_at,
             started_at: row.started_at,
-            // Nobody but the holder writes steps, and that is this attempt now.
-            recorded: if attempt > 1 {
-                self.recorded_steps(claim.tenant, claim.run).await?
-            } else {
-                Vec::new()
-            },
+            recorded,
+            asked,
         }))
     }
 
@@ -204,7 +216,10 @@ impl SystemTx<'_> {
         };
         Ok(match columns::status(&row.status)? {
             RunStatus::Queued => None,
-            RunStatus::AwaitingApproval => Some(ClaimOutcome::Waiting),
+            RunStatus::AwaitingApproval => Some(ClaimOutcome::Parked(ParkedRun {
+                attempt: columns::count(row.attempt),
+                last_event_id: columns::event_id(row.last_event_id),
+            })),
             RunStatus::Running => row
                 .lease_seconds
                 .filter(|seconds| *seconds > 0.0)

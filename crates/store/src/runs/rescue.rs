@@ -50,25 +50,25 @@ pub struct RowState {
 pub struct QueueStat {
     /// The lane.
     pub lane: Lane,
-    /// `queued` or `running`.
+    /// `queued`, `running` or `awaiting_approval`.
     pub status: RunStatus,
     /// How many.
     pub count: u64,
-    /// For how long the oldest has been waiting for a worker, or been running.
+    /// For how long the oldest has been waiting for a worker, or since when it was first worked on.
     pub oldest: Duration,
 }
 
-/// A row as it lies there.
-struct Row {
-    tenant_id: Uuid,
-    id: Uuid,
-    lane: String,
-    queued_at: DateTime<Utc>,
-    published_at: Option<DateTime<Utc>>,
+/// A queued run's row as it lies there.
+pub(super) struct Row {
+    pub(super) tenant_id: Uuid,
+    pub(super) id: Uuid,
+    pub(super) lane: String,
+    pub(super) queued_at: DateTime<Utc>,
+    pub(super) published_at: Option<DateTime<Utc>>,
 }
 
 impl Row {
-    fn read(self) -> Result<QueuedJob, StoreError> {
+    pub(super) fn read(self) -> Result<QueuedJob, StoreError> {
         Ok(QueuedJob {
             tenant: TenantId::from_uuid(self.tenant_id),
             run: RunId::from_uuid(self.id),
@@ -256,7 +256,7 @@ impl SystemTx<'_> {
         Ok(done.rows_affected())
     }
 
-    /// How many runs are waiting and running, by lane: what there are none of is left out.
+    /// How many runs have not ended, by lane and state: what there are none of is left out.
     pub async fn queue_stats(&self) -> Result<Vec<QueueStat>, StoreError> {
         sqlx::query!(
             r#"
@@ -268,6 +268,10 @@ impl SystemTx<'_> {
             SELECT 'running', lane, count(*),
                    extract(epoch FROM clock_timestamp() - min(started_at))::float8
             FROM runs WHERE status = 'running' GROUP BY lane
+            UNION ALL
+            SELECT 'awaiting_approval', lane, count(*),
+                   extract(epoch FROM clock_timestamp() - min(started_at))::float8
+            FROM runs WHERE status = 'awaiting_approval' GROUP BY lane
             "#,
         )
         .fetch_all(self.pool)

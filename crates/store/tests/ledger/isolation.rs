@@ -1,19 +1,22 @@
 //! A tenant sees and changes nothing of another's, even by its ids.
 
-use baton_protocol::{ApiKeyId, ThreadId};
-use baton_store::{Accept, CancelRequest, NewApiKey, RunFilter, Store};
+use baton_protocol::{ApiKeyId, ApprovalId, ApprovalReason, Decision, EventId, RunId, ThreadId};
+use baton_store::{
+    Accept, CancelRequest, DecideOutcome, NewApiKey, NewApproval, ParkCommit, RunFilter, Store,
+};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use uuid::Uuid;
 
 use crate::fixture::{DONE, LONG, Ledger, ROOMY, answer, new_run, run_id, spec, tenant_id};
 
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "runs",
     "steps",
     "messages",
     "idempotency_keys",
     "api_keys",
     "threads",
+    "approvals",
 ];
 
 fn key(hash: u8) -> NewApiKey {
@@ -30,7 +33,7 @@ fn key(hash: u8) -> NewApiKey {
 }
 
 /// A row of the ledger's tenant in every table.
-async fn fill(ledger: &Ledger) -> (ApiKeyId, ThreadId, baton_protocol::RunId) {
+async fn fill(ledger: &Ledger) -> Filled {
     let run = run_id();
     assert_eq!(ledger.accept_keyed(run, "k", 1).await, Accept::Created);
     let fence = ledger.fence(run, LONG).await;
@@ -41,8 +44,40 @@ async fn fill(ledger: &Ledger) -> (ApiKeyId, ThreadId, baton_protocol::RunId) {
     tx.create_api_key(&key).await.unwrap();
     tx.create_thread(thread, None).await.unwrap();
     tx.commit().await.unwrap();
-    (key.id, thread, run)
+    let parked = ledger.queued().await;
+    let fence = ledger.fence(parked, LONG).await;
+    let approvals = [NewApproval {
+        id: approval_of(parked),
+        step: 2,
+        reason: ApprovalReason::OutcomeUnknown,
+    }];
+    let park = ParkCommit {
+        approvals: &approvals,
+        expire_after: LONG,
+        last_event_id: LAST,
+    };
+    system.park_run(&fence, &park).await.unwrap();
+    Filled {
+        key: key.id,
+        thread,
+        ended: run,
+        parked,
+    }
 }
+
+struct Filled {
+    key: ApiKeyId,
+    thread: ThreadId,
+    ended: RunId,
+    parked: RunId,
+}
+
+/// Each question has its run's id here.
+fn approval_of(run: RunId) -> ApprovalId {
+    ApprovalId::from_uuid(run.as_uuid())
+}
+
+const LAST: EventId = EventId::new(1, 2);
 
 async fn stranger(store: &Store) -> baton_protocol::TenantId {
     let tenant = store.system().ensure_tenant(tenant_id(), "other").await;
@@ -52,16 +87,24 @@ async fn stranger(store: &Store) -> baton_protocol::TenantId {
 #[tokio::test]
 async fn nothing_of_another_tenant_is_seen_or_changed_by_its_id() {
     let ledger = Ledger::new().await;
-    let (key_id, thread, ended) = fill(&ledger).await;
+    let Filled {
+        key: key_id,
+        thread,
+        ended,
+        parked,
+    } = fill(&ledger).await;
     let (queued, held) = (ledger.queued().await, ledger.queued().await);
     ledger.claimed(held, LONG).await;
 
     let other = stranger(&ledger.store).await;
     let mut tx = ledger.store.tenant(other).await.unwrap();
-    for run in [ended, queued, held] {
+    for run in [ended, queued, held, parked] {
         assert!(tx.run(run).await.unwrap().is_none());
         assert!(tx.run_steps(run).await.unwrap().is_empty());
         assert!(tx.run_messages(run).await.unwrap().is_empty());
+        assert!(tx.run_approvals(run).await.unwrap().is_empty());
+        let decided = tx.decide(run, approval_of(run), &Decision::Retry {}, None);
+        assert_eq!(decided.await.unwrap(), DecideOutcome::NotFound);
         let cancel = tx.request_cancel(run, "mine now").await.unwrap();
         assert_eq!(cancel, CancelRequest::NotFound);
     }

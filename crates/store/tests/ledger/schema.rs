@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use baton_protocol::{Effect, FinishReason, Lane, RunStatus};
+use baton_protocol::{ApprovalReason, Decision, Effect, FinishReason, Lane, RunStatus};
 use baton_store::testing::{APP, TestDatabase};
 use baton_store::{ConnectError, StepKind, StepState, Store, StoreOptions, migrate};
 use futures_util::future::join_all;
@@ -38,6 +38,11 @@ async fn every_name_list_is_the_rust_enum() {
             "finish_reason",
             FinishReason::ALL.map(FinishReason::as_str).to_vec(),
         ),
+        (
+            "approval_reason",
+            ApprovalReason::ALL.map(ApprovalReason::as_str).to_vec(),
+        ),
+        ("approval_decision", Decision::NAMES.to_vec()),
         ("step_kind", StepKind::ALL.map(StepKind::as_str).to_vec()),
         ("step_state", StepState::ALL.map(StepState::as_str).to_vec()),
         (

@@ -91,7 +91,11 @@ async fn the_next_attempt_finds_what_was_recorded_and_failures_start_anew() {
     assert_eq!(done.message.as_ref().unwrap().get(), RESULT);
     assert_eq!(
         started.data,
-        data("b", Effect::AtMostOnce, CallState::Started)
+        data(
+            "b",
+            Effect::AtMostOnce,
+            CallState::Started { decision: None }
+        )
     );
     assert!(started.message.is_none());
 

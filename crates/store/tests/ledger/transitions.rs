@@ -1,8 +1,11 @@
 //! Every state meets every transition, and the row afterwards is what `baton_protocol::run` says.
 
 use baton_protocol::run::{Ended, Held, Idle, RunState};
-use baton_protocol::{EventId, Fence, FinishReason, Outcome, RunError, RunId, RunStatus, Usage};
-use baton_store::{CallCommit, TurnCommit};
+use baton_protocol::{
+    ApprovalId, ApprovalReason, Decision, EventId, Fence, FinishReason, Outcome, RunError, RunId,
+    RunStatus, Usage,
+};
+use baton_store::{CallCommit, NewApproval, ParkCommit, TurnCommit};
 use sqlx::Row as _;
 
 use crate::fixture::{DONE, LONG, Ledger, MAX_FAILURES, OVER, answer, finish, token};
@@ -22,13 +25,14 @@ enum Start {
     HeldPastItsLeaseTooOften,
     HeldFlaggedPastItsLease,
     Parked,
+    ParkedTooLong,
     Completed,
     Failed,
     Cancelled,
     CancelledUnheld,
 }
 
-const STARTS: [Start; 16] = [
+const STARTS: [Start; 17] = [
     Start::Accepted,
     Start::LostOnce,
     Start::LostTooOften,
@@ -41,6 +45,7 @@ const STARTS: [Start; 16] = [
     Start::HeldPastItsLeaseTooOften,
     Start::HeldFlaggedPastItsLease,
     Start::Parked,
+    Start::ParkedTooLong,
     Start::Completed,
     Start::Failed,
     Start::Cancelled,
@@ -56,6 +61,9 @@ enum Transition {
     StartCall,
     CommitCall,
     HandOver,
+    Park,
+    Decide,
+    Expire,
     Complete,
     CompleteWithTurn,
     Fail,
@@ -64,7 +72,7 @@ enum Transition {
     RequeueExpired,
 }
 
-const TRANSITIONS: [Transition; 13] = [
+const TRANSITIONS: [Transition; 16] = [
     Transition::Claim,
     Transition::ClaimAgain,
     Transition::Renew,
@@ -72,6 +80,9 @@ const TRANSITIONS: [Transition; 13] = [
     Transition::StartCall,
     Transition::CommitCall,
     Transition::HandOver,
+    Transition::Park,
+    Transition::Decide,
+    Transition::Expire,
     Transition::Complete,
     Transition::CompleteWithTurn,
     Transition::Fail,
@@ -98,13 +109,17 @@ fn called_off() -> Outcome {
 struct Seen {
     state: RunState,
     lease_over: bool,
+    /// Whether a question of its is open whose time is up.
+    expired: bool,
     cancel_reason: Option<String>,
 }
 
 async fn look(ledger: &Ledger, run: RunId) -> Seen {
     let mut superuser = ledger.superuser().await;
     let row = sqlx::query(
-        "SELECT *, coalesce(lease_expires_at <= clock_timestamp(), false) AS over
+        "SELECT *, coalesce(lease_expires_at <= clock_timestamp(), false) AS over,
+                EXISTS (SELECT FROM approvals WHERE run_id = runs.id AND decision IS NULL
+                        AND expires_at <= clock_timestamp()) AS expired
          FROM runs WHERE id = $1",
     )
     .bind(run.as_uuid())
@@ -148,6 +163,7 @@ async fn look(ledger: &Ledger, run: RunId) -> Seen {
     Seen {
         state,
         lease_over: row.get("over"),
+        expired: row.get("expired"),
         cancel_reason,
     }
 }
@@ -160,6 +176,20 @@ async fn cancel(ledger: &Ledger, run: RunId, reason: &str) {
 
 async fn requeue(ledger: &Ledger) {
     ledger.store.system().requeue_expired(10).await.unwrap();
+}
+
+/// Parks the run with one question.
+async fn park(ledger: &Ledger, fence: &Fence, expire_after: std::time::Duration) {
+    let park = ParkCommit {
+        approvals: &[NewApproval {
+            id: ApprovalId::from_uuid(fence.run.as_uuid()),
+            step: 2,
+            reason: ApprovalReason::OutcomeUnknown,
+        }],
+        expire_after,
+        last_event_id: AT,
+    };
+    drop(ledger.store.system().park_run(fence, &park).await);
 }
 
 /// Brings a fresh run to its start; the fence is that of its newest claim.
@@ -217,16 +247,13 @@ async fn bring(ledger: &Ledger, start: Start) -> (RunId, Fence) {
             fence
         }
         Start::Parked => {
-            // No statement parks yet; the state exists, and everything else must leave it sound.
             let fence = ledger.fence(run, LONG).await;
-            sqlx::query(
-                "UPDATE runs SET status = 'awaiting_approval', lease_expires_at = NULL,
-                                 failures = 0 WHERE id = $1",
-            )
-            .bind(run.as_uuid())
-            .execute(&mut ledger.superuser().await)
-            .await
-            .unwrap();
+            park(ledger, &fence, LONG).await;
+            fence
+        }
+        Start::ParkedTooLong => {
+            let fence = ledger.fence(run, LONG).await;
+            park(ledger, &fence, OVER).await;
             fence
         }
         Start::Completed | Start::Failed | Start::Cancelled => {
@@ -266,6 +293,20 @@ async fn attempt(ledger: &Ledger, transition: Transition, run: RunId, fence: &Fe
         }
         Transition::RequestCancel => return cancel(ledger, run, "second").await,
         Transition::RequeueExpired => return requeue(ledger).await,
+        Transition::Park => return park(ledger, fence, LONG).await,
+        Transition::Decide => {
+            // Each question has its run's id here.
+            let approval = ApprovalId::from_uuid(run.as_uuid());
+            let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+            tx.decide(run, approval, &Decision::Retry {}, None)
+                .await
+                .unwrap();
+            return tx.commit().await.unwrap();
+        }
+        Transition::Expire => {
+            system.expire_approvals(10).await.unwrap();
+            return;
+        }
         Transition::Renew => ledger.renew(fence, Some(LONG)).await.map(|_| ()),
         Transition::CommitTurn => {
             let turn = TurnCommit {
@@ -336,6 +377,15 @@ fn expected(seen: &Seen, transition: Transition) -> RunState {
             RunState::Running(held.commit_step(AT))
         }
         (RunState::Running(held), Transition::HandOver) => RunState::Queued(held.hand_over()),
+        (RunState::Running(held), Transition::Park) if flagged.is_none() => {
+            RunState::AwaitingApproval(held.park(AT))
+        }
+        (RunState::AwaitingApproval(idle), Transition::Decide) if !seen.expired => {
+            RunState::Queued(*idle)
+        }
+        (RunState::AwaitingApproval(idle), Transition::Expire) if seen.expired => {
+            RunState::Queued(*idle)
+        }
         (RunState::Running(held), Transition::Complete | Transition::CompleteWithTurn) => {
             RunState::Ended(held.end(DONE, AT))
         }

@@ -1,0 +1,139 @@
+//! The table `approvals`: questions to a person, asked by the commit that parks a run.
+
+use baton_protocol::{ApiKeyId, ApprovalId, ApprovalReason, Decision, RunId, TenantId};
+use chrono::{DateTime, Utc};
+use sqlx::PgExecutor;
+use uuid::Uuid;
+
+use crate::columns;
+use crate::errors::StoreError;
+use crate::system::SystemTx;
+use crate::tenant_tx::TenantTx;
+
+/// A question, with the call that it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApprovalRecord {
+    /// Its id.
+    pub id: ApprovalId,
+    /// The run that waits, or waited.
+    pub run: RunId,
+    /// The call's place in the run's ledger.
+    pub step: u32,
+    /// The attempt that asked.
+    pub attempt: u32,
+    /// Why.
+    pub reason: ApprovalReason,
+    /// The call's id, as the model gave it.
+    pub call_id: String,
+    /// The tool.
+    pub name: String,
+    /// The arguments, as the model wrote them.
+    pub arguments: String,
+    /// When the run was parked.
+    pub created_at: DateTime<Utc>,
+    /// When it is decided as `fail`, if nobody has decided.
+    pub expires_at: DateTime<Utc>,
+    /// What was decided; `None` before.
+    pub decided: Option<Decided>,
+}
+
+/// A decision that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// What.
+    pub decision: Decision,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// With which key; `None` if it expired, or was decided over the bus.
+    pub by: Option<ApiKeyId>,
+}
+
+/// A row as it lies there, with its step.
+struct Row {
+    id: Uuid,
+    run_id: Uuid,
+    step: i32,
+    attempt: i32,
+    reason: String,
+    call_id: Option<String>,
+    name: Option<String>,
+    arguments: Option<String>,
+    created_at: DateTime<Utc>,
+    expires_at: DateTime<Utc>,
+    decision: Option<String>,
+    answer: Option<String>,
+    decided_at: Option<DateTime<Utc>>,
+    decided_by: Option<Uuid>,
+}
+
+impl Row {
+    fn read(self) -> Result<ApprovalRecord, StoreError> {
+        let decision = columns::decision(self.decision, self.answer)?;
+        Ok(ApprovalRecord {
+            id: ApprovalId::from_uuid(self.id),
+            run: RunId::from_uuid(self.run_id),
+            step: columns::count(self.step),
+            attempt: columns::count(self.attempt),
+            reason: ApprovalReason::ALL
+                .into_iter()
+                .find(|reason| reason.as_str() == self.reason)
+                .ok_or_else(|| StoreError::unreadable("approvals.reason", &self.reason))?,
+            call_id: self.call_id.unwrap_or_default(),
+            name: self.name.unwrap_or_default(),
+            arguments: self.arguments.unwrap_or_default(),
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+            decided: decision.zip(self.decided_at).map(|(decision, at)| Decided {
+                decision,
+                at,
+                by: self.decided_by.map(ApiKeyId::from_uuid),
+            }),
+        })
+    }
+}
+
+async fn approvals_of(
+    executor: impl PgExecutor<'_>,
+    tenant: TenantId,
+    run: RunId,
+) -> Result<Vec<ApprovalRecord>, StoreError> {
+    sqlx::query_as!(
+        Row,
+        r#"
+        -- approvals.of_run
+        SELECT a.id, a.run_id, a.step, a.attempt, a.reason AS "reason!", s.call_id, s.name,
+               s.arguments, a.created_at, a.expires_at, a.decision, a.answer, a.decided_at,
+               a.decided_by
+        FROM approvals AS a
+        JOIN steps AS s ON s.tenant_id = a.tenant_id AND s.run_id = a.run_id AND s.step = a.step
+        WHERE a.tenant_id = $1 AND a.run_id = $2
+        ORDER BY a.attempt, a.step
+        "#,
+        tenant.as_uuid(),
+        run.as_uuid(),
+    )
+    .fetch_all(executor)
+    .await?
+    .into_iter()
+    .map(Row::read)
+    .collect()
+}
+
+impl TenantTx {
+    /// All questions of a run, in the order in which they were asked.
+    pub async fn run_approvals(&mut self, run: RunId) -> Result<Vec<ApprovalRecord>, StoreError> {
+        let tenant = self.tenant;
+        approvals_of(self.connection(), tenant, run).await
+    }
+}
+
+impl SystemTx<'_> {
+    /// All questions of a run, in the order in which they were asked.
+    pub async fn run_approvals(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<Vec<ApprovalRecord>, StoreError> {
+        approvals_of(self.pool, tenant, run).await
+    }
+}

@@ -1,0 +1,178 @@
+//! `awaiting_approval` → `queued`: a person decides the last open question, or its time is up.
+
+use baton_protocol::{ApiKeyId, ApprovalId, Decision, RunId, RunStatus};
+
+use crate::columns::{self, int8};
+use crate::errors::StoreError;
+use crate::runs::rescue::{QueuedJob, Row};
+use crate::system::SystemTx;
+use crate::tenant_tx::TenantTx;
+
+/// What came of deciding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DecideOutcome {
+    /// The tenant has no such run, or the run no such question.
+    NotFound,
+    /// It is decided so: by this call, once it is committed, or by an earlier one that said the
+    /// same.
+    Decided {
+        /// Whether this very call decided it.
+        newly: bool,
+        /// The run, if this call left no question open: its job is to be published.
+        queued: Option<QueuedJob>,
+    },
+    /// It was decided otherwise before.
+    AlreadyDecided(Decision),
+    /// Its time is up; it will be, or is being, decided as `fail`.
+    Expired,
+    /// The run has ended: there is nothing to decide any more.
+    Ended(RunStatus),
+}
+
+/// What the model is told when nobody decided in time.
+const EXPIRED: &str = "whether this call took effect is not known, and nobody decided in time what \
+                       is to become of it";
+
+impl TenantTx {
+    /// Decides a question, once. Of several at the same time, the row lock of the run lets one
+    /// through at a time, and the first stands.
+    pub async fn decide(
+        &mut self,
+        run: RunId,
+        approval: ApprovalId,
+        decision: &Decision,
+        by: Option<ApiKeyId>,
+    ) -> Result<DecideOutcome, StoreError> {
+        let tenant = self.tenant;
+        let locked = sqlx::query!(
+            r#"
+            -- runs.lock_to_decide
+            SELECT status AS "status!" FROM runs WHERE tenant_id = $1 AND id = $2
+            FOR NO KEY UPDATE
+            "#,
+            tenant.as_uuid(),
+            run.as_uuid(),
+        )
+        .fetch_optional(self.connection())
+        .await?;
+        let Some(locked) = locked else {
+            return Ok(DecideOutcome::NotFound);
+        };
+        let asked = sqlx::query!(
+            r#"
+            -- approvals.to_decide
+            SELECT decision, answer, expires_at <= clock_timestamp() AS "expired!"
+            FROM approvals WHERE tenant_id = $1 AND id = $2 AND run_id = $3
+            "#,
+            tenant.as_uuid(),
+            approval.as_uuid(),
+            run.as_uuid(),
+        )
+        .fetch_optional(self.connection())
+        .await?;
+        let Some(asked) = asked else {
+            return Ok(DecideOutcome::NotFound);
+        };
+        if let Some(earlier) = columns::decision(asked.decision, asked.answer)? {
+            return Ok(if earlier == *decision {
+                DecideOutcome::Decided {
+                    newly: false,
+                    queued: None,
+                }
+            } else {
+                DecideOutcome::AlreadyDecided(earlier)
+            });
+        }
+        let status = columns::status(&locked.status)?;
+        if status.is_terminal() {
+            return Ok(DecideOutcome::Ended(status));
+        }
+        if asked.expired {
+            return Ok(DecideOutcome::Expired);
+        }
+        let answer = decision.text().map(columns::text);
+        sqlx::query!(
+            "
+            -- approvals.decide
+            UPDATE approvals SET decision = $3::text, answer = $4, decided_by = $5,
+                                 decided_at = clock_timestamp()
+            WHERE tenant_id = $1 AND id = $2 AND decision IS NULL
+            ",
+            tenant.as_uuid(),
+            approval.as_uuid(),
+            decision.as_str(),
+            answer.as_deref(),
+            by.map(|key| key.as_uuid()),
+        )
+        .execute(self.connection())
+        .await?;
+        let queued = sqlx::query_as!(
+            Row,
+            r#"
+            -- runs.queue_decided
+            UPDATE runs SET status = 'queued', queued_at = clock_timestamp()
+            WHERE tenant_id = $1 AND id = $2 AND status = 'awaiting_approval'
+              AND NOT EXISTS (
+                  SELECT FROM approvals AS open
+                  WHERE open.tenant_id = $1 AND open.run_id = $2 AND open.decision IS NULL)
+            RETURNING tenant_id, id, lane AS "lane!", queued_at, published_at
+            "#,
+            tenant.as_uuid(),
+            run.as_uuid(),
+        )
+        .fetch_optional(self.connection())
+        .await?;
+        Ok(DecideOutcome::Decided {
+            newly: true,
+            queued: queued.map(Row::read).transpose()?,
+        })
+    }
+}
+
+impl SystemTx<'_> {
+    /// Decides as `fail` what nobody has decided in time, the questions of at most `limit` runs.
+    /// The jobs of the runs that thereby wait for nothing more are to be published, then reported
+    /// to [`SystemTx::mark_published`].
+    pub async fn expire_approvals(&self, limit: u32) -> Result<Vec<QueuedJob>, StoreError> {
+        sqlx::query_as!(
+            Row,
+            r#"
+            -- approvals.expire
+            -- One moment for all of it: what is not yet due keeps its run parked.
+            WITH due AS (
+                SELECT DISTINCT tenant_id, run_id FROM approvals
+                WHERE decision IS NULL AND expires_at <= statement_timestamp()
+                LIMIT $1
+            ), locked AS (
+                SELECT runs.tenant_id, runs.id
+                FROM runs JOIN due ON due.tenant_id = runs.tenant_id AND due.run_id = runs.id
+                -- What is locked is being decided or ended at this moment.
+                FOR NO KEY UPDATE OF runs SKIP LOCKED
+            ), expired AS (
+                UPDATE approvals SET decision = 'fail', answer = $2,
+                                     decided_at = clock_timestamp()
+                FROM locked
+                WHERE approvals.tenant_id = locked.tenant_id AND approvals.run_id = locked.id
+                  AND decision IS NULL AND expires_at <= statement_timestamp()
+            )
+            UPDATE runs SET status = 'queued', queued_at = clock_timestamp()
+            FROM locked
+            WHERE runs.tenant_id = locked.tenant_id AND runs.id = locked.id
+              AND runs.status = 'awaiting_approval'
+              AND NOT EXISTS (
+                  SELECT FROM approvals AS open
+                  WHERE open.tenant_id = runs.tenant_id AND open.run_id = runs.id
+                    AND open.decision IS NULL AND open.expires_at > statement_timestamp())
+            RETURNING runs.tenant_id, runs.id, runs.lane AS "lane!", runs.queued_at,
+                      runs.published_at
+            "#,
+            int8(u64::from(limit)),
+            EXPIRED,
+        )
+        .fetch_all(self.pool)
+        .await?
+        .into_iter()
+        .map(Row::read)
+        .collect()
+    }
+}

@@ -1,0 +1,131 @@
+//! `running` → `awaiting_approval`: calls of the run wait for a person. The questions, the state
+//! and the release of the lease are one statement and one commit.
+
+use std::time::Duration;
+
+use baton_protocol::{ApprovalId, ApprovalReason, EventId, Fence};
+use uuid::Uuid;
+
+use crate::columns::{self, int4, int8};
+use crate::errors::FenceError;
+use crate::system::SystemTx;
+
+/// What a run is parked with.
+#[derive(Debug, Clone)]
+pub struct ParkCommit<'a> {
+    /// The questions, at least one, in the order of their steps.
+    pub approvals: &'a [NewApproval],
+    /// After how long each is decided as `fail`, if nobody decides.
+    pub expire_after: Duration,
+    /// The id of the last of the events that ask, one for each question; they are appended once
+    /// this is committed.
+    pub last_event_id: EventId,
+}
+
+/// A question to a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewApproval {
+    /// Its id.
+    pub id: ApprovalId,
+    /// The call that waits.
+    pub step: u32,
+    /// Why.
+    pub reason: ApprovalReason,
+}
+
+/// What came of parking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ParkOutcome {
+    /// The run waits, and nobody holds it.
+    Parked,
+    /// Somebody asked for the run to be cancelled, with this reason: it is still held, to be ended.
+    CancelRequested(String),
+}
+
+/// A run that waits for a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParkedRun {
+    /// The attempt that parked it.
+    pub attempt: u32,
+    /// The id of the last of the events that ask.
+    pub last_event_id: EventId,
+}
+
+impl SystemTx<'_> {
+    /// Parks the run: no failure. Repeated after its answer was lost, it changes nothing.
+    pub async fn park_run(
+        &self,
+        fence: &Fence,
+        park: &ParkCommit<'_>,
+    ) -> Result<ParkOutcome, FenceError> {
+        let of = |f: fn(&NewApproval) -> Uuid| park.approvals.iter().map(f).collect::<Vec<_>>();
+        let ids = of(|approval| approval.id.as_uuid());
+        let steps: Vec<i32> = park
+            .approvals
+            .iter()
+            .map(|approval| int4(approval.step))
+            .collect();
+        let reasons: Vec<String> = park
+            .approvals
+            .iter()
+            .map(|approval| approval.reason.as_str().to_owned())
+            .collect();
+        let parked = sqlx::query!(
+            r#"
+            -- runs.park
+            WITH held AS (
+                UPDATE runs SET
+                    status = 'awaiting_approval',
+                    failures = 0,
+                    last_event_id = $5,
+                    lease_expires_at = NULL
+                WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
+                  AND status = 'running' AND cancel_requested_at IS NULL
+                RETURNING id
+            ), asked AS (
+                INSERT INTO approvals (tenant_id, id, run_id, step, attempt, reason, expires_at)
+                SELECT $1, new.id, $2, new.step, $3, new.reason,
+                       clock_timestamp() + $9::interval
+                FROM held, unnest($6::uuid[], $7::integer[], $8::text[]) AS new (id, step, reason)
+            )
+            SELECT true AS "parked!" FROM held
+            "#,
+            fence.tenant.as_uuid(),
+            fence.run.as_uuid(),
+            int4(fence.attempt),
+            fence.token.as_uuid(),
+            int8(park.last_event_id.as_u64()),
+            &ids,
+            &steps,
+            &reasons,
+            park.expire_after as _,
+        )
+        .fetch_optional(self.pool)
+        .await?;
+        if parked.is_some() {
+            return Ok(ParkOutcome::Parked);
+        }
+        let row = sqlx::query!(
+            r#"
+            -- runs.why_not_parked
+            SELECT status AS "status!", coalesce(cancel_reason, '') AS "cancel_reason!"
+            FROM runs
+            WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
+              AND (status = 'running' AND cancel_requested_at IS NOT NULL
+                   OR status = 'awaiting_approval' AND last_event_id = $5)
+            "#,
+            fence.tenant.as_uuid(),
+            fence.run.as_uuid(),
+            int4(fence.attempt),
+            fence.token.as_uuid(),
+            int8(park.last_event_id.as_u64()),
+        )
+        .fetch_optional(self.pool)
+        .await?
+        .ok_or(FenceError::Lost)?;
+        Ok(match columns::status(&row.status)? {
+            baton_protocol::RunStatus::Running => ParkOutcome::CancelRequested(row.cancel_reason),
+            _ => ParkOutcome::Parked,
+        })
+    }
+}
