@@ -57,7 +57,14 @@ pub fn describe() {
     describe_gauge!(OLDEST, "Age of the oldest of them");
     clear_queue();
     gauge!(WORKERS).set(0.0);
-    for name in [LEASES_EXPIRED, TAKEN_EARLY, SPARED, EXPIRED, REPUBLISHED, RESTORED] {
+    for name in [
+        LEASES_EXPIRED,
+        TAKEN_EARLY,
+        SPARED,
+        EXPIRED,
+        REPUBLISHED,
+        RESTORED,
+    ] {
         counter!(name).absolute(0);
     }
 }

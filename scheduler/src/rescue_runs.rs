@@ -45,7 +45,7 @@ impl RescueRuns {
         for job in &self.store.system().expire_approvals(BATCH).await? {
             tracing::info!(tenant.id = %job.tenant, run.id = %job.run, "nobody decided in time");
             metrics::approval_expired();
-            self.publish(job).await;
+            publish_rescued(&self.store, &self.bus, job).await;
         }
         self.republish().await
     }

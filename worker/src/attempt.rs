@@ -27,13 +27,8 @@ use crate::agent::{CallSide, Transcript, TurnMachine};
 use crate::attempt::commit::CommitError;
 use crate::attempt::cut_turn::{CutOff, OpenTurn};
 use crate::attempt::model_turn::TurnFailure;
-<<<<<<< HEAD
-use crate::attempt::toolbox::{CallResult, Toolbox};
-use crate::keep_lease::{Hold, Stop};
-=======
 use crate::attempt::toolbox::Toolbox;
-use crate::keep_lease::{KeepLease, Stop};
->>>>>>> a2d63c2 (Parked runs: a call whose outcome nobody knows waits for a person)
+use crate::keep_lease::{Hold, Stop};
 use crate::metrics;
 use crate::publish_events::{EventPublisher, PublishEventsError};
 use crate::run_job::JobRunner;
@@ -318,7 +313,8 @@ impl<'a> Attempt<'a> {
                     break;
                 };
                 let begins = recorded.standing == Standing::Open;
-                if begins && effect_of(&recorded) == Effect::AtMostOnce {
+                let once = effect_of(&recorded) == Effect::AtMostOnce;
+                if begins && once {
                     commit::start_call(self.runner, &self.fence, recorded.step).await?;
                 }
                 let call = &recorded.call;
@@ -333,19 +329,11 @@ impl<'a> Attempt<'a> {
                 let (runner, fence, toolbox) = (self.runner, self.fence, &self.toolbox);
                 let hold = self.hold;
                 running.push(async move {
-<<<<<<< HEAD
-                    let (recorded, result) = if once && recorded.outcome_unknown {
-                        (recorded, CallResult::unknown())
-                    } else {
-                        // That a call begins which must not be made twice has just been recorded.
-                        if !once {
-                            hold.may_begin().await;
-                        }
-                        toolbox.execute(runner, fence, recorded).await
-                    };
-=======
+                    // That a call begins which must not be made twice has just been recorded.
+                    if begins && !once {
+                        hold.may_begin().await;
+                    }
                     let (recorded, result) = toolbox.execute(runner, fence, recorded).await;
->>>>>>> a2d63c2 (Parked runs: a call whose outcome nobody knows waits for a person)
                     (recorded, result, shown)
                 });
             }

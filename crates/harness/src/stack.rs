@@ -239,7 +239,7 @@ impl Stack {
             application_name: "test".to_owned(),
         })
         .await?;
-        let fresh = TenantId::new(chrono::Utc::now());
+        let fresh = TenantId::from_uuid(uuid::Uuid::now_v7());
         let tenant = store.system().ensure_tenant(fresh, TENANT).await?;
         Asker::connect(self.nats.url(), tenant.id, run).await
     }

@@ -208,7 +208,7 @@ async fn the_event_of_the_last_commit_stands_once_even_if_it_was_only_late() {
     old.settle().await.unwrap();
     let before = old.last_id();
     let committed = old.next_id();
-    let commit = Some((2, text("after the commit")));
+    let commit = vec![(2, text("after the commit"))];
     let mut new = log.attempt_after_commit(2, committed, commit).await;
 
     old.push(2, text("after the commit"));
@@ -233,7 +233,7 @@ async fn the_event_of_the_last_commit_stands_after_two_crashes() {
     first.push(1, text("before the commit"));
     first.settle().await.unwrap();
     let (before, committed) = (first.last_id(), first.next_id());
-    let commit = || Some((2, text("after the commit")));
+    let commit = || vec![(2, text("after the commit"))];
     let mut second = log.attempt_after_commit(2, committed, commit()).await;
     second.settle().await.unwrap();
 
