@@ -8,8 +8,7 @@ use baton_harness::stack::Stack;
 use serde_json::json;
 
 use crate::fixture::{
-    CountingTool, assert_ended, assert_whole, call, chat, count, gated, has_tool_result, model,
-    options, run,
+    CountingTool, assert_ended, assert_whole, call, chat, count, gated, model, options, run,
 };
 
 /// Guards the step ledger: a recorded result is replayed and its tool not called again; and the
@@ -282,42 +281,4 @@ async fn a_run_that_loses_every_worker_fails_after_its_allowed_failures() {
         "what was shown is withdrawn"
     );
     assert_eq!(model.counts().requests, 2);
-}
-
-/// that; the model is told.
-#[tokio::test]
-async fn a_call_that_may_have_happened_is_not_repeated_behind_the_models_back() {
-    let gate = Gate::closed();
-    let tool = CountingTool::start_behind(gate.clone()).await;
-    let model = model(|request| {
-        if has_tool_result(request) {
-            Reply::text(request.last_text("tool").unwrap_or_default())
-        } else {
-            call("", "count", &json!({}))
-        }
-    })
-    .await;
-    let mut options = options(&model).short_lease();
-    options.config = tool.config();
-    let stack = Stack::start(options).await.unwrap();
-    let (ingress, _scheduler, first) =
-        tokio::try_join!(stack.ingress(), stack.scheduler(), stack.worker()).unwrap();
-    let client = stack.client(&ingress);
-    let id = client.submit(&run()).await.unwrap();
-    let mut events = client.events(&id, None).await.unwrap();
-    events.until("tool.started").await.unwrap();
-    tool.until_called().await;
-
-    first.kill().await;
-    gate.open();
-    let _second = stack.worker().await.unwrap();
-
-    let (run, all) = assert_ended(&client, &id, "completed").await;
-    assert_eq!(tool.calls(), 1, "it was made once, whatever became of it");
-    assert_eq!(count(&all, "tool.finished"), 1);
-    let finished = all
-        .iter()
-        .find(|event| event.kind == "tool.finished")
-        .unwrap();
-    assert_eq!(finished.event["data"]["ok"], false, "{run:#}");
 }
