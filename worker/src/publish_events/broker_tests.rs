@@ -158,7 +158,7 @@ async fn what_the_broker_lost_before_an_attempt_leaves_a_hole_in_its_log() {
     first.settle().await.unwrap();
     let next = first.next_id();
     let finished = text("shown by the commit");
-    let mut second = log.attempt_after_commit(2, next, Some((1, finished))).await;
+    let mut second = log.attempt_after_commit(2, next, vec![(1, finished)]).await;
     second.settle().await.unwrap();
     assert_eq!(
         kinds(&log.events().await),
