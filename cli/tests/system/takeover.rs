@@ -8,7 +8,8 @@ use baton_harness::stack::Stack;
 use serde_json::json;
 
 use crate::fixture::{
-    CountingTool, assert_ended, assert_whole, call, chat, count, gated, model, options, run,
+    CountingTool, assert_ended, assert_whole, call, chat, count, gated, has_tool_result, model,
+    options, run,
 };
 
 /// Guards the step ledger: a recorded result is replayed and its tool not called again; and the
