@@ -8,20 +8,12 @@ use uuid::Uuid;
 
 use crate::fixture::{LONG, Ledger, OVER};
 
-const fn turn() -> TurnCommit<'static> {
+fn turn() -> TurnCommit<'static> {
     TurnCommit {
         step: 1,
         message: "{}",
-        usage: Usage {
-            prompt_tokens: 0,
-            completion_tokens: 0,
-            total_tokens: 0,
-        },
-        usage_total: Usage {
-            prompt_tokens: 0,
-            completion_tokens: 0,
-            total_tokens: 0,
-        },
+        usage: Usage::default(),
+        usage_total: Usage::default(),
         finish_reason: FinishReason::ToolCalls,
         last_event_id: EventId::new(1, 1),
         calls: &[],
