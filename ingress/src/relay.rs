@@ -4,11 +4,20 @@
 //! body asks the relay, the relay asks the follower. A slow client therefore holds up nobody; what
 //! it misses meanwhile is fetched from the stream when it reads on. There is no task per stream.
 
+use std::time::{Duration, Instant};
+
+use baton_admission::terminal_event::ensure_terminal_event;
 use baton_nats::{EventFollower, FollowError, Followed};
 use baton_protocol::{EventData, EventId, RunId, RunStatus, TenantId};
+use baton_store::EndedRun;
 use tokio_util::sync::CancellationToken;
 
+use crate::ledger::find_run;
 use crate::state::AppState;
+
+/// A follower that hears nothing looks at the log's last message every five seconds: twice that is
+/// long enough to have found it, whatever the heartbeat.
+const FOUND_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a relay hears next.
 pub(crate) enum Heard {
@@ -31,8 +40,8 @@ pub(crate) struct Relay {
     run: RunId,
     follower: EventFollower,
     stop: CancellationToken,
-    /// The run had ended when it was last looked at, and yet its terminal event had not come.
-    suspicious: bool,
+    /// When the run's terminal event was last known to be stored, and yet had not come.
+    told_at: Option<Instant>,
     worked: bool,
     /// The last event heard asked a person for a decision, which may have come since.
     asked: bool,
@@ -53,7 +62,7 @@ impl Relay {
             run,
             follower,
             stop,
-            suspicious: false,
+            told_at: None,
             worked: false,
             asked: false,
         }
@@ -69,6 +78,11 @@ impl Relay {
 
     pub(crate) fn run(&self) -> RunId {
         self.run
+    }
+
+    /// The last event that was passed on, or the cursor that was resumed from.
+    pub(crate) fn last_id(&self) -> EventId {
+        self.follower.last_id()
     }
 
     /// Whether the run has done or shown anything so far, withdrawn or not: it has cost something.
@@ -89,7 +103,7 @@ impl Relay {
             biased;
             () = self.stop.cancelled() => return Ok(Heard::Stopping),
             batch = self.follower.next() => {
-                self.suspicious = false;
+                self.told_at = None;
                 let batch = batch?;
                 self.worked |= batch.iter().any(|followed| is_work(&followed.event.data));
                 self.asked = batch.last().is_some_and(|last| {
@@ -106,32 +120,54 @@ impl Relay {
         })
     }
 
-    /// Whether the ledger says, twice in a row with a heartbeat between, that the run has ended
-    /// with an event that the follower has not found. Whoever ends a run appends its last event,
-    /// and a sweep sees to it that somebody does; only a stream that was wiped stays silent.
+    /// Whether the run has ended with an event that the follower cannot find. Normally its worker
+    /// is about to append it; one that died before is stood in for here, so that no follower has
+    /// to wait for a sweep or for the broker's patience. What the follower does not find then,
+    /// although it looks at the log every few seconds, is lost.
     async fn log_is_lost(&mut self) -> bool {
-        let ended = match self.last_event_of_ended_run().await {
-            Ok(last) => last.is_some_and(|last| last > self.follower.last_id()),
+        let ended = match find_run(&self.state, self.tenant, self.run).await {
+            Ok(record) => record.and_then(|record| record.ended()),
             Err(error) => {
                 tracing::debug!(%error, run.id = %self.run, "a quiet run could not be looked at");
                 return false;
             }
         };
-        ended && std::mem::replace(&mut self.suspicious, ended)
-    }
-
-    async fn last_event_of_ended_run(&self) -> Result<Option<EventId>, baton_store::StoreError> {
-        let mut tx = self.state.store.tenant(self.tenant).await?;
-        let run = tx.run(self.run).await?;
-        Ok(run
-            .filter(|run| run.status.is_terminal())
-            .map(|run| run.last_event_id))
+        let Some(ended) = ended.filter(|ended| ended.last_event_id > self.follower.last_id())
+        else {
+            self.told_at = None;
+            return false;
+        };
+        let now = self.state.clock.monotonic();
+        if let Some(told_at) = self.told_at {
+            return now.duration_since(told_at) >= FOUND_WITHIN;
+        }
+        if tell_end(&self.state, self.tenant, self.run, &ended).await {
+            self.told_at = Some(now);
+        }
+        false
     }
 
     /// Whether the run waits at this moment. If that cannot be told, the stream goes on.
     async fn is_parked(&self) -> bool {
-        let found = crate::ledger::find_run(&self.state, self.tenant, self.run).await;
+        let found = find_run(&self.state, self.tenant, self.run).await;
         matches!(found, Ok(Some(run)) if run.status == RunStatus::AwaitingApproval)
+    }
+}
+
+/// Sees to it that the last event of a run that has ended is stored; says whether it is.
+pub(crate) async fn tell_end(
+    state: &AppState,
+    tenant: TenantId,
+    run: RunId,
+    ended: &EndedRun,
+) -> bool {
+    let now = state.clock.now();
+    match ensure_terminal_event(&state.bus, &state.store, now, tenant, run, ended).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::debug!(%error, run.id = %run, "a run's end could not be told yet");
+            false
+        }
     }
 }
 

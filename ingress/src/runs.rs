@@ -6,6 +6,7 @@ mod create;
 mod events;
 mod list;
 mod read;
+mod replay;
 mod view;
 mod wait;
 

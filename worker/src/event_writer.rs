@@ -5,7 +5,7 @@
 //! refused may be the repetition of one that was stored, and only the same bytes tell.
 
 use baton_nats::{StoredEvents, StreamSeq};
-use baton_protocol::event::{AttemptReset, Text, ToolCallDelta};
+use baton_protocol::event::{AttemptReset, MAX_TEXT, Text, ToolCallDelta};
 use baton_protocol::{Event, EventData, EventId, Fence, RunId};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -15,8 +15,6 @@ const PENDING_LIMIT: usize = 1 << 20;
 /// Where one message ends and the next begins. A message holds at most a mebibyte, and JSON may
 /// write one byte of text as six.
 const MESSAGE_LIMIT: usize = 256 << 10;
-/// The most text in one event.
-const TEXT_LIMIT: usize = 96 << 10;
 
 /// A newer attempt has written to the log: this one is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -116,7 +114,7 @@ impl EventWriter {
         {
             return self.last_pending();
         }
-        while let Some(rest) = split_off(&mut data, TEXT_LIMIT) {
+        while let Some(rest) = split_off(&mut data, MAX_TEXT) {
             self.pending
                 .push((step, std::mem::replace(&mut data, rest)));
         }
@@ -281,7 +279,7 @@ fn join(last: &mut EventData, next: &EventData) -> bool {
     else {
         return false;
     };
-    let fits = last.text.len() + next.text.len() <= TEXT_LIMIT;
+    let fits = last.text.len() + next.text.len() <= MAX_TEXT;
     if fits {
         last.text.push_str(&next.text);
     }
@@ -334,10 +332,10 @@ mod tests {
 
     #[test]
     fn a_long_text_becomes_events_that_fit_and_stays_the_same_text() {
-        let whole = "aé🦀".repeat(TEXT_LIMIT / 4);
+        let whole = "aé🦀".repeat(MAX_TEXT / 4);
         let mut data = text(&whole);
         let mut pieces = Vec::new();
-        while let Some(rest) = split_off(&mut data, TEXT_LIMIT) {
+        while let Some(rest) = split_off(&mut data, MAX_TEXT) {
             pieces.push(std::mem::replace(&mut data, rest));
         }
         pieces.push(data);
@@ -345,7 +343,7 @@ mod tests {
             .iter()
             .map(|piece| match piece {
                 EventData::TextDelta(text) => {
-                    assert!(text.text.len() <= TEXT_LIMIT);
+                    assert!(text.text.len() <= MAX_TEXT);
                     text.text.as_str()
                 }
                 other => panic!("{other:?}"),
@@ -364,7 +362,7 @@ mod tests {
             &mut last,
             &EventData::ReasoningDelta(Text { text: "c".into() })
         ));
-        let mut full = text(&"x".repeat(TEXT_LIMIT));
+        let mut full = text(&"x".repeat(MAX_TEXT));
         assert!(!join(&mut full, &text("y")));
     }
 }

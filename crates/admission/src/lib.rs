@@ -9,12 +9,14 @@
 //! committed row is acceptance: nothing that the broker says afterwards takes it back.
 //!
 //! [`terminal_event`] is the other end of a run's way: whoever finds one ended tells its followers;
-//! [`parked_events`] does the same for one that waits for a person.
+//! [`parked_events`] does the same for one that waits for a person; [`replay`] tells those who come
+//! when its events are gone.
 
 pub mod api_key;
 mod error;
 mod json;
 pub mod parked_events;
+pub mod replay;
 pub mod request;
 pub mod resolve;
 mod submit;

@@ -121,6 +121,10 @@ pub struct Event {
     pub data: EventData,
 }
 
+/// The most text in one event: a message holds at most a mebibyte, and JSON may write one byte of
+/// text as six.
+pub const MAX_TEXT: usize = 96 << 10;
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EventData {

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use axum::body::Body;
 use axum::response::Response;
-use baton_nats::Followed;
+use baton_nats::{FollowError, Followed};
 use baton_protocol::EventData;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
@@ -86,7 +86,7 @@ impl ChatStream {
                     self.out.extend_from_slice(PING);
                     break;
                 }
-                Ok(Heard::LogLost) => {
+                Ok(Heard::LogLost) | Err(FollowError::Expired { .. }) => {
                     self.tell_from_ledger().await;
                     break;
                 }
@@ -131,7 +131,9 @@ impl ChatStream {
             match self.relay.next().await {
                 Ok(Heard::Events(batch)) => self.show(&batch),
                 Ok(Heard::Quiet) => self.out.extend_from_slice(PING),
-                Ok(Heard::LogLost) => self.tell_from_ledger().await,
+                Ok(Heard::LogLost) | Err(FollowError::Expired { .. }) => {
+                    self.tell_from_ledger().await;
+                }
                 Ok(Heard::Parked) => {
                     let parked = self.chat.parked();
                     baton_openai::ChunkWriter::error(&mut self.out, &parked.to_openai());
@@ -172,11 +174,16 @@ impl ChatStream {
         }
     }
 
-    /// The run has ended, and the events that said so are lost.
+    /// Events are lost. If the run has ended, the ledger has its answer.
     async fn tell_from_ledger(&mut self) {
         let found = Recorded::find(self.relay.state(), self.relay.tenant(), self.chat.run).await;
-        // Else asked again at the next heartbeat.
-        let Ok(Some(recorded)) = found else { return };
+        let Ok(Some(recorded)) = found else {
+            let why = "the run's events cannot be read";
+            self.frames
+                .interrupted(&mut self.out, "events_unavailable", why);
+            self.end(StreamEnd::Error);
+            return;
+        };
         match self.chat.recorded_answer(&recorded) {
             Ok((answer, finish)) if !self.frames.began() => {
                 self.frames

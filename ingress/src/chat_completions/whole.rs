@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
+use baton_nats::FollowError;
 use baton_protocol::{FinishReason, Usage};
 
 use super::Chat;
@@ -46,15 +47,19 @@ impl Chat {
                 }
                 Ok(Heard::Quiet) => {}
                 Ok(Heard::Parked) => break Err(self.parked()),
-                Ok(Heard::LogLost) => {
+                Ok(Heard::LogLost) | Err(FollowError::Expired { .. }) => {
                     match Recorded::find(relay.state(), relay.tenant(), self.run).await {
                         Ok(Some(recorded)) => {
                             break self
                                 .recorded_answer(&recorded)
                                 .map(|(answer, finish)| (answer, finish, recorded.usage));
                         }
-                        Ok(None) => break Err(ApiError::no_such_run()),
-                        Err(error) => tracing::warn!(%error, "an ended run could not be read"),
+                        // It goes on, and the rest of its events is lost with those before it.
+                        Ok(None) => break Err(self.unfollowable()),
+                        Err(error) => {
+                            tracing::warn!(%error, "an ended run could not be read");
+                            break Err(self.unfollowable());
+                        }
                     }
                 }
                 Ok(Heard::Stopping) => break Err(self.draining()),

@@ -10,7 +10,7 @@ use baton_service::RequestId;
 use http::header::{ACCEPT, LOCATION};
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::events::{self, open_from};
+use super::events::{self, Source, open_from};
 use super::read::{load, load_new};
 use super::view::{Problem, RunView};
 use super::wait::{Wait, wait_for_end};
@@ -84,7 +84,7 @@ pub(crate) async fn create_run(
         if streams {
             return Ok(match follower {
                 Some(follower) => events::response(&state, tenant, run, follower, attachment),
-                None => open_from(&state, tenant, run, EventId::ORIGIN).await?,
+                None => open_from(&state, tenant, run, EventId::ORIGIN, Source::Stream).await?,
             });
         }
         if let Some(time) = wait.0 {

@@ -9,30 +9,37 @@ use axum::response::{IntoResponse as _, Response};
 use baton_nats::{EventFollower, FollowError, Followed, ResumeError};
 use baton_protocol::{EventId, RunId, TenantId};
 use bytes::{Bytes, BytesMut};
-use chrono::TimeDelta;
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, StatusCode};
 use serde::Deserialize;
 
 use super::RunPath;
+use super::replay::{FromLedger, from_ledger, lies_within_a_step};
 use super::view::Problem;
 use crate::attachments::{Attachment, OnClose};
 use crate::auth::{Authorized, RunsRead};
 use crate::error::{ApiError, run_header};
 use crate::ledger::find_run;
 use crate::metrics::{StreamEnd, StreamGauge, Wire};
-use crate::relay::{Heard, Relay};
+use crate::relay::{Heard, Relay, tell_end};
 use crate::sse::{self, PING_BETWEEN_IDS};
 use crate::state::AppState;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// After this, the end of a run that ended has been appended, by its worker or by whoever found it.
-const SETTLED: TimeDelta = TimeDelta::minutes(2);
-
 #[derive(Debug, Default, Deserialize)]
-pub(crate) struct CursorParam {
+pub(crate) struct Params {
     after: Option<String>,
+    rebuilt: Option<bool>,
+}
+
+/// Where the events of a run that has ended come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The stream, as long as it has them all.
+    Stream,
+    /// The ledger, whatever the stream has: in fewer pieces.
+    Ledger,
 }
 
 /// A run's events: those stored, then those to come, each exactly once and in order.
@@ -40,6 +47,10 @@ pub(crate) struct CursorParam {
 /// `id` is the event's id, `event` its type, `data` the event as JSON. The stream ends behind the
 /// run's last event. `attempt.reset` withdraws what lies beyond its `resume_after`. When a stream
 /// ends without a last event, ask again with `Last-Event-ID`, on whatever server.
+///
+/// The events of a run that has ended are rebuilt from its record when they are no longer stored:
+/// the same text, calls and end, with the same ids, in fewer pieces. A cursor in the middle of a
+/// step, for which nobody can tell any more how much of it was seen, is refused.
 #[utoipa::path(
     get,
     path = "/v1/runs/{id}/events",
@@ -48,13 +59,14 @@ pub(crate) struct CursorParam {
         ("id" = String, Path, description = "The run"),
         ("Last-Event-ID" = Option<u64>, Header, description = "Go on behind this event"),
         ("after" = Option<u64>, Query, description = "The same, for clients that cannot set headers; the header wins"),
+        ("rebuilt" = Option<bool>, Query, description = "Of a run that has ended: take its record's word, whatever is stored"),
     ),
     responses(
         (status = 200, description = "The events", content_type = "text/event-stream", body = String),
         (status = 204, description = "The cursor is the run's last event: there is no more to come"),
         (status = 400, description = "The cursor is no event id", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
-        (status = 410, description = "`cursor_unknown`: not an event of this run; `events_expired`: no longer stored, read the run instead", body = Problem, content_type = "application/problem+json"),
+        (status = 410, description = "`cursor_unknown`: not an event of this run; `events_expired`: no longer stored, and it lies within a step or the run goes on", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = [])),
 )]
@@ -63,10 +75,15 @@ pub(crate) async fn run_events(
     authorized: Authorized<RunsRead>,
     RunPath(run): RunPath,
     headers: HeaderMap,
-    query: Result<Query<CursorParam>, QueryRejection>,
+    query: Result<Query<Params>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let after = cursor(&headers, query.ok().and_then(|query| query.0.after))?;
-    open_from(&state, authorized.caller.tenant, run, after).await
+    let params = query.map(|query| query.0).unwrap_or_default();
+    let after = cursor(&headers, params.after)?;
+    let source = match params.rebuilt {
+        Some(true) => Source::Ledger,
+        Some(false) | None => Source::Stream,
+    };
+    open_from(&state, authorized.caller.tenant, run, after, source).await
 }
 
 /// A reconnecting client repeats its first URL; what it has seen since is in the header.
@@ -90,52 +107,79 @@ pub(super) async fn open_from(
     tenant: TenantId,
     run: RunId,
     after: EventId,
+    source: Source,
 ) -> Result<Response, ApiError> {
     // Before the row is read: what ends the run in between is heard.
     let subscribed = EventFollower::subscribe(&state.bus, tenant, run).await?;
     let record = find_run(state, tenant, run)
         .await?
         .ok_or_else(ApiError::no_such_run)?;
-    let ended_with = record.status.is_terminal().then_some(record.last_event_id);
-    if let Some(last) = ended_with {
-        if after == last {
+    let ended = record.ended();
+    if let Some(ended) = &ended {
+        if after == ended.last_event_id {
             // Browsers' event sources ask again for ever, except after this.
             return Ok((StatusCode::NO_CONTENT, run_header(run)).into_response());
         }
-        if after > last {
+        if after > ended.last_event_id {
             return Err(cursor_unknown(run));
         }
-        // Long over, and not an event of it stored: nobody will append one.
-        let long_over = record
-            .finished_at
-            .is_some_and(|at| state.clock.now() - at > SETTLED);
-        if long_over
-            && state
-                .bus
-                .event_tip_direct(tenant, run)
-                .await
-                .is_ok_and(|tip| tip.is_none())
-        {
-            return Err(events_expired(run));
+        // Without any event in the stream the ledger alone has them: they aged out, or were lost, or
+        // there was only the end of a run that never began. An unknown tip is read again below.
+        let none_stored = async {
+            let tip = state.bus.event_tip_direct(tenant, run).await;
+            tip.is_ok_and(|tip| tip.is_none())
+        };
+        if source == Source::Ledger || none_stored.await {
+            return replayed(state, tenant, run, after, lies_within_a_step).await;
         }
+        // It may have lost its end all the same, and then nobody else will come to append it.
+        tell_end(state, tenant, run, ended).await;
     }
-    let follower = subscribed
-        .resume(after)
-        .await
-        .map_err(|error| match error {
-            ResumeError::CursorUnknown => cursor_unknown(run),
-            ResumeError::Expired => events_expired(run),
-            ResumeError::Unreadable(error) => ApiError::internal(&error),
-            ResumeError::Bus(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the event log cannot be read"
-                );
-                ApiError::unavailable("broker_unavailable", "the events cannot be read: try again")
-            }
-        })?;
+    let follower = match subscribed.resume(after).await {
+        Ok(follower) => follower,
+        // What the log lost, the ledger has. A log that begins with the run's first event may have
+        // lost others behind it.
+        Err(ResumeError::Expired) if ended.is_some() => {
+            return replayed(state, tenant, run, after, lies_within_a_step).await;
+        }
+        Err(ResumeError::CursorUnknown) if ended.is_some() => {
+            return replayed(state, tenant, run, after, cursor_unknown).await;
+        }
+        Err(ResumeError::CursorUnknown) => return Err(cursor_unknown(run)),
+        Err(ResumeError::Expired) => return Err(events_expired(run)),
+        Err(ResumeError::Unreadable(error)) => return Err(ApiError::internal(&error)),
+        Err(ResumeError::Bus(error)) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the event log cannot be read"
+            );
+            let message = "the events cannot be read: try again";
+            return Err(ApiError::unavailable("broker_unavailable", message));
+        }
+    };
     let attachment = state.attachments.attach(tenant, run, OnClose::LeaveRunning);
     Ok(response(state, tenant, run, follower, attachment))
+}
+
+/// The answer of a run that has ended and whose events are the ledger's to tell.
+async fn replayed(
+    state: &AppState,
+    tenant: TenantId,
+    run: RunId,
+    after: EventId,
+    unknown: fn(RunId) -> ApiError,
+) -> Result<Response, ApiError> {
+    match from_ledger(state, tenant, run, after).await? {
+        FromLedger::Events(events) => {
+            let mut out = BytesMut::new();
+            for event in &events {
+                write_event(&mut out, event);
+            }
+            Ok(sse::response(Some(run), Body::from(out.freeze())))
+        }
+        FromLedger::CursorUnknown => Err(unknown(run)),
+        FromLedger::NotEnded => Err(events_expired(run)),
+    }
 }
 
 fn cursor_unknown(run: RunId) -> ApiError {
@@ -143,9 +187,11 @@ fn cursor_unknown(run: RunId) -> ApiError {
     ApiError::new(StatusCode::GONE, "cursor_unknown", message).of_run(run)
 }
 
+/// Of a run that goes on: once it has ended, the ledger has them.
 fn events_expired(run: RunId) -> ApiError {
     let message = format!(
-        "the events behind the cursor are no longer stored: read the run, GET /v1/runs/{run}"
+        "events behind the cursor are no longer stored, and the run goes on: when it has ended, \
+         GET /v1/runs/{run} and its events from the beginning have the whole"
     );
     ApiError::new(StatusCode::GONE, "events_expired", message).of_run(run)
 }
@@ -201,7 +247,7 @@ impl NativeStream {
                 // Between two events: the client resumes elsewhere.
                 Ok(Heard::Stopping) => self.end(StreamEnd::Drained),
                 Ok(Heard::LogLost) | Err(FollowError::Expired { .. }) => {
-                    self.write_error(&events_expired(self.relay.run()));
+                    self.go_on_from_ledger().await;
                 }
                 Err(error) => {
                     tracing::warn!(
@@ -214,6 +260,22 @@ impl NativeStream {
             }
         }
         (!self.out.is_empty()).then(|| self.out.split().freeze())
+    }
+
+    /// The stream has lost what follows. If the run has ended, the ledger has it.
+    async fn go_on_from_ledger(&mut self) {
+        let (tenant, run) = (self.relay.tenant(), self.relay.run());
+        match from_ledger(self.relay.state(), tenant, run, self.relay.last_id()).await {
+            Ok(FromLedger::Events(events)) => {
+                for event in &events {
+                    write_event(&mut self.out, event);
+                }
+                self.end(StreamEnd::Finished);
+            }
+            Ok(FromLedger::CursorUnknown) => self.write_error(&lies_within_a_step(run)),
+            Ok(FromLedger::NotEnded) => self.write_error(&events_expired(run)),
+            Err(error) => self.write_error(&error),
+        }
     }
 
     /// What cannot be honoured is said. Without an id, so that the client's cursor stays.

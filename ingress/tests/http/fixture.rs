@@ -57,13 +57,7 @@ impl Fixture {
         let nats = nats.unwrap();
         let store = database.store().await;
         let bus = connect(&nats).await;
-        let options = StreamOptions {
-            jobs_max_bytes: 8 << 20,
-            events_max_bytes: 64 << 20,
-            dead_max_bytes: 1 << 20,
-            ..StreamOptions::default()
-        };
-        provision(&bus, &options).await.unwrap();
+        provision(&bus, &stream_options()).await.unwrap();
 
         let mut config = Config::default();
         config.http.lame_duck = Duration::from_millis(100);
@@ -270,10 +264,33 @@ impl Fixture {
         events
     }
 
+    /// The broker loses its disk, and comes back empty.
+    pub(crate) async fn lose_all_events(&mut self) {
+        self.nats.kill().await;
+        std::fs::remove_dir_all(self.nats.store_dir()).unwrap();
+        self.nats.restart().await.unwrap();
+        soon(async {
+            while self.bus.ping().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        provision(&self.bus, &stream_options()).await.unwrap();
+    }
+
     /// Waits until the ingress has returned.
     pub(crate) async fn stopped(&mut self) {
         let served = self.served.take().expect("asked once");
         soon(served).await.unwrap().unwrap();
+    }
+}
+
+fn stream_options() -> StreamOptions {
+    StreamOptions {
+        jobs_max_bytes: 8 << 20,
+        events_max_bytes: 64 << 20,
+        dead_max_bytes: 1 << 20,
+        ..StreamOptions::default()
     }
 }
 
@@ -477,6 +494,12 @@ impl Worker {
             .await;
     }
 
+    /// Says something that the broker loses.
+    pub(crate) fn goes_unheard(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.last = self.last.next();
+    }
+
     /// Another attempt goes on, from the start.
     pub(crate) async fn reset(&mut self, continues: bool) {
         self.fence.attempt += 1;
@@ -489,6 +512,16 @@ impl Worker {
 
     /// Records the answer and ends the run.
     pub(crate) async fn complete(&mut self) {
+        self.complete_and_die().await;
+        let end = RunCompleted {
+            finish_reason: FinishReason::Stop,
+            usage: USAGE,
+        };
+        self.append(EventData::RunCompleted(end)).await;
+    }
+
+    /// As [`Worker::complete`], but does not live to tell.
+    pub(crate) async fn complete_and_die(&mut self) {
         let message = json!({"role": "assistant", "content": self.text}).to_string();
         let turn = FinalTurn {
             step: 1,
@@ -499,11 +532,6 @@ impl Worker {
         };
         self.finish(&Outcome::Completed(FinishReason::Stop), Some(turn))
             .await;
-        let end = RunCompleted {
-            finish_reason: FinishReason::Stop,
-            usage: USAGE,
-        };
-        self.append(EventData::RunCompleted(end)).await;
     }
 
     pub(crate) async fn fail(&mut self, code: &str) {

@@ -8,5 +8,6 @@ mod disconnect;
 mod fixture;
 mod idempotency;
 mod refusals;
+mod replay;
 mod runs;
 mod stopping;

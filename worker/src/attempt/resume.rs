@@ -1,10 +1,9 @@
 //! Where an earlier attempt had come to, rebuilt from the ledger.
 
 use baton_admission::parked_events::approval_requested;
-use baton_protocol::event::{ToolFinished, shown_result};
+use baton_admission::replay::commit_event;
 use baton_protocol::{EventData, EventId, RunLimits};
 use baton_store::{ApprovalRecord, CallState, StepData, StepRecord};
-use serde::Deserialize;
 
 use crate::agent::turn_machine::Recorded;
 use crate::agent::{Call, CallSide, FinishedTurn, Transcript, TurnMachine};
@@ -88,32 +87,8 @@ pub fn shown_by_commit(
             .map(|approval| (approval.step, approval_requested(approval)))
             .collect();
     };
-    let data = match &step.data {
-        StepData::Turn { usage, .. } => EventData::Usage(*usage),
-        StepData::Call {
-            call_id,
-            name,
-            state: CallState::Finished { ok, duration_ms },
-            ..
-        } => EventData::ToolFinished(ToolFinished {
-            call_id: call_id.clone(),
-            name: name.clone(),
-            ok: *ok,
-            result: shown_result(&content_of(step)).to_owned(),
-            duration_ms: *duration_ms,
-        }),
-        StepData::Call { .. } | StepData::CutTurn { .. } => return Vec::new(),
-    };
-    vec![(step.step, data)]
-}
-
-fn content_of(step: &StepRecord) -> String {
-    #[derive(Deserialize)]
-    struct Message {
-        content: String,
-    }
-    step.message
-        .as_deref()
-        .and_then(|message| serde_json::from_str::<Message>(message.get()).ok())
-        .map_or_else(String::new, |message| message.content)
+    commit_event(step)
+        .map(|event| (step.step, event))
+        .into_iter()
+        .collect()
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::columns::{self, OutcomeColumns};
 use crate::errors::StoreError;
+use crate::runs::EndedRun;
 use crate::tenant_tx::TenantTx;
 
 /// A run as it stands.
@@ -54,6 +55,20 @@ pub struct RunRecord {
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
+}
+
+impl RunRecord {
+    /// The ending of a run that has ended.
+    pub fn ended(&self) -> Option<EndedRun> {
+        Some(EndedRun {
+            attempt: self.attempt,
+            outcome: self.outcome.clone()?,
+            last_event_id: self.last_event_id,
+            usage: self.usage,
+            cancel_latency: self.cancel_latency,
+            newly: false,
+        })
+    }
 }
 
 /// Which runs to list.

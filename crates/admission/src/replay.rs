@@ -1,0 +1,374 @@
+//! The events of a run that has ended, rebuilt from the ledger: for followers that come after the
+//! stream's retention, or after its loss.
+//!
+//! The ledger does not hold events; it holds what they add up to, and the ids at which each step
+//! ends. So a replay shows the same text, calls and end, in fewer pieces:
+//!
+//! - Each event that stands alone (a call's beginning and end, a turn's tokens, the run's end) has
+//!   the id that it had. Deltas are put together, and the last of a turn's has the id that the last
+//!   one had. Ids strictly increase, and each event names its predecessor in the replay.
+//! - What was withdrawn is not shown at all, nor is a request for an approval.
+//!
+//! A cursor is honoured if it is one of those ids: then what follows it is exactly what its holder
+//! has not seen. In the middle of a turn's deltas nobody can tell any more how much that was.
+
+use baton_protocol::event::{
+    AttemptReset, MAX_TEXT, RunStarted, Text, ToolCallDelta, ToolFinished, ToolStarted,
+    shown_arguments, shown_result,
+};
+use baton_protocol::{Event, EventData, EventId, RunSpec};
+use baton_store::{CallState, RunRecord, StepData, StepRecord};
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::terminal_event::terminal_event;
+
+/// Why there is no replay.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The run goes on: its events are still to come.
+    #[error("the run has not ended")]
+    NotEnded,
+    /// The cursor is not a place that the ledger knows: it lies within a step, or never was an event.
+    #[error("the ledger does not know the event {0}")]
+    CursorUnknown(EventId),
+    /// A recorded message or request cannot be read.
+    #[error("the ledger holds something that cannot be read")]
+    Unreadable(#[from] serde_json::Error),
+    /// The recorded ids leave no room for what is recorded between them.
+    #[error("the recorded event {0} leaves no room for those before it")]
+    NoRoom(EventId),
+}
+
+/// The events of a run that has ended, from behind `after` to the terminal one.
+pub fn replay(
+    run: &RunRecord,
+    steps: &[StepRecord],
+    after: EventId,
+) -> Result<Vec<Event>, ReplayError> {
+    let mut replay = Replay::new(run, steps)?;
+    if after == EventId::ORIGIN {
+        return Ok(replay.events);
+    }
+    let at = replay
+        .events
+        .iter()
+        .position(|event| event.id == after)
+        .filter(|at| replay.exact[*at])
+        .ok_or(ReplayError::CursorUnknown(after))?;
+    Ok(replay.events.split_off(at + 1))
+}
+
+/// The event that follows the commit of a finished step; none of a turn that ended its run.
+pub fn commit_event(step: &StepRecord) -> Option<EventData> {
+    match &step.data {
+        StepData::Turn { usage, .. } => Some(EventData::Usage(*usage)),
+        StepData::Call {
+            call_id,
+            name,
+            state: CallState::Finished { ok, duration_ms },
+            ..
+        } => {
+            let message: Said = step
+                .message
+                .as_deref()
+                .and_then(|message| serde_json::from_str(message.get()).ok())
+                .unwrap_or_default();
+            Some(EventData::ToolFinished(ToolFinished {
+                call_id: call_id.clone(),
+                name: name.clone(),
+                ok: *ok,
+                result: shown_result(message.text()).to_owned(),
+                duration_ms: *duration_ms,
+            }))
+        }
+        StepData::Call { .. } | StepData::CutTurn { .. } => None,
+    }
+}
+
+/// What is shown of a recorded message.
+#[derive(Debug, Default, Deserialize)]
+struct Said {
+    #[serde(default)]
+    content: Value,
+    #[serde(default)]
+    reasoning_content: Option<String>,
+    #[serde(default)]
+    refusal: Option<String>,
+    #[serde(default)]
+    tool_calls: Option<Vec<SaidCall>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SaidCall {
+    #[serde(default)]
+    id: String,
+    function: Option<SaidFunction>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SaidFunction {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    arguments: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct ClientTool {
+    function: Option<SaidFunction>,
+}
+
+impl Said {
+    fn text(&self) -> &str {
+        self.content.as_str().unwrap_or_default()
+    }
+}
+
+/// Something whose id the ledger knows.
+struct Known {
+    id: EventId,
+    step: u32,
+    at: DateTime<Utc>,
+    what: What,
+}
+
+enum What {
+    /// The event itself.
+    Event(EventData),
+    /// The end of a turn whose deltas end with this very id.
+    LastDelta(Vec<EventData>),
+    /// The commit event of a turn, and the deltas that end just before it.
+    BehindDeltas(Vec<EventData>, EventData),
+}
+
+/// A replay in the making.
+struct Replay<'a> {
+    run: &'a RunRecord,
+    events: Vec<Event>,
+    /// Of each event, whether its id says how much was seen.
+    exact: Vec<bool>,
+}
+
+impl<'a> Replay<'a> {
+    fn new(run: &'a RunRecord, steps: &[StepRecord]) -> Result<Self, ReplayError> {
+        let mut known = known(run, steps)?;
+        known.sort_by_key(|known| known.id);
+        let mut replay = Self {
+            run,
+            events: Vec::with_capacity(known.len() * 2),
+            exact: Vec::with_capacity(known.len() * 2),
+        };
+        if let Some(first) = known.first()
+            && first.id.attempt() == 1
+            && first.id.n() > 1
+        {
+            let (model, agent) = (run.model.clone(), run.agent.name.clone());
+            let at = run.started_at.unwrap_or(run.created_at);
+            let started = EventData::RunStarted(RunStarted { model, agent });
+            replay.push(EventId::new(1, 1), 0, at, started, true)?;
+        }
+        for known in known {
+            replay.take(known)?;
+        }
+        Ok(replay)
+    }
+
+    fn last(&self) -> EventId {
+        self.events.last().map_or(EventId::ORIGIN, |last| last.id)
+    }
+
+    fn take(&mut self, known: Known) -> Result<(), ReplayError> {
+        let Known { id, step, at, what } = known;
+        // The first event of a later attempt is its reset. Nothing shown here is withdrawn by it.
+        if id.attempt() > self.last().attempt().max(1) && id.n() > 1 {
+            let reset = AttemptReset {
+                resume_after: self.last(),
+                continues: false,
+            };
+            let reset_id = EventId::new(id.attempt(), 1);
+            self.push(reset_id, 0, at, EventData::AttemptReset(reset), false)?;
+        }
+        match what {
+            What::Event(event) => self.push(id, step, at, event, true),
+            What::LastDelta(deltas) => self.deltas(id, step, at, deltas),
+            What::BehindDeltas(deltas, event) => {
+                if !deltas.is_empty() {
+                    let last = EventId::from_u64(id.as_u64() - 1);
+                    self.deltas(last, step, at, deltas)?;
+                }
+                self.push(id, step, at, event, true)
+            }
+        }
+    }
+
+    /// Deltas, the last of them with this id, the others just before it.
+    fn deltas(
+        &mut self,
+        last: EventId,
+        step: u32,
+        at: DateTime<Utc>,
+        deltas: Vec<EventData>,
+    ) -> Result<(), ReplayError> {
+        let mut left = u64::try_from(deltas.len()).unwrap_or(u64::MAX);
+        for delta in deltas {
+            left -= 1;
+            let id = EventId::from_u64(last.as_u64().saturating_sub(left));
+            self.push(id, step, at, delta, left == 0)?;
+        }
+        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        id: EventId,
+        step: u32,
+        at: DateTime<Utc>,
+        data: EventData,
+        exact: bool,
+    ) -> Result<(), ReplayError> {
+        let prev = self.last();
+        if id <= prev {
+            return Err(ReplayError::NoRoom(id));
+        }
+        self.events.push(Event {
+            id,
+            prev,
+            run_id: self.run.id,
+            step,
+            at,
+            data,
+        });
+        self.exact.push(exact);
+        Ok(())
+    }
+}
+
+/// Everything whose id the ledger knows, in no order.
+fn known(run: &RunRecord, steps: &[StepRecord]) -> Result<Vec<Known>, ReplayError> {
+    let outcome = run.outcome.as_ref().ok_or(ReplayError::NotEnded)?;
+    let ended_at = run.finished_at.unwrap_or(run.created_at);
+    let client_tools = client_tools(run)?;
+    let mut known = Vec::with_capacity(steps.len() * 2 + 1);
+    let last_step = steps.last().map_or(0, |last| last.step);
+    let mut end_step = last_step + 1;
+    for step in steps {
+        let Some(id) = step.last_event_id else {
+            continue;
+        };
+        let at = step.finished_at.unwrap_or(step.created_at);
+        let mut push = |id, what| {
+            known.push(Known {
+                id,
+                step: step.step,
+                at,
+                what,
+            });
+        };
+        match &step.data {
+            // Only a turn that asks for calls is recorded without ending its run.
+            StepData::Turn { usage, .. } if step.step != last_step => {
+                let deltas = deltas(step.message.as_deref(), &client_tools)?;
+                push(id, What::BehindDeltas(deltas, EventData::Usage(*usage)));
+            }
+            StepData::Turn { .. } | StepData::CutTurn { .. } => {
+                end_step = step.step;
+                let message = step.message.as_deref().or(step.cut_message.as_deref());
+                let deltas = deltas(message, &client_tools)?;
+                if !deltas.is_empty() {
+                    push(id, What::LastDelta(deltas));
+                }
+            }
+            StepData::Call {
+                call_id,
+                name,
+                arguments,
+                ..
+            } => {
+                if let Some(started) = step.started_event_id {
+                    let event = ToolStarted {
+                        call_id: call_id.clone(),
+                        name: name.clone(),
+                        arguments: shown_arguments(arguments).to_owned(),
+                    };
+                    push(started, What::Event(EventData::ToolStarted(event)));
+                }
+                if let Some(event) = commit_event(step) {
+                    push(id, What::Event(event));
+                }
+            }
+        }
+    }
+    let end = terminal_event(outcome, run.usage, run.cancel_latency);
+    known.push(Known {
+        id: run.last_event_id,
+        step: end_step,
+        at: ended_at,
+        what: What::Event(end),
+    });
+    Ok(known)
+}
+
+fn client_tools(run: &RunRecord) -> Result<Vec<String>, serde_json::Error> {
+    let spec: RunSpec = serde_json::from_str(&run.spec_json)?;
+    let tools: Vec<ClientTool> = match &spec.tools {
+        Some(tools) => serde_json::from_str(tools.get()).unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let functions = tools.into_iter().filter_map(|tool| tool.function);
+    Ok(functions.map(|function| function.name).collect())
+}
+
+/// A message as deltas, as few as carry it: calls of the server's are not shown.
+fn deltas(
+    message: Option<&serde_json::value::RawValue>,
+    client_tools: &[String],
+) -> Result<Vec<EventData>, serde_json::Error> {
+    let Some(message) = message else {
+        return Ok(Vec::new());
+    };
+    let said: Said = serde_json::from_str(message.get())?;
+    let mut deltas = Vec::new();
+    let mut texts = |text: &str, delta: fn(Text) -> EventData| {
+        deltas.extend(pieces(text).map(|text| delta(Text { text: text.into() })));
+    };
+    let reasoning = said.reasoning_content.as_deref();
+    texts(reasoning.unwrap_or_default(), EventData::ReasoningDelta);
+    texts(said.text(), EventData::TextDelta);
+    let refusal = said.refusal.as_deref();
+    texts(refusal.unwrap_or_default(), EventData::RefusalDelta);
+    let calls = said.tool_calls.into_iter().flatten();
+    let calls = calls.filter_map(|call| Some((call.id, call.function?)));
+    let shown = calls.filter(|(_, function)| client_tools.contains(&function.name));
+    for (index, (id, function)) in (0..).zip(shown) {
+        let mut arguments = pieces(&function.arguments);
+        let mut fragment = |id, name, arguments: &str| {
+            deltas.push(EventData::ToolCallDelta(ToolCallDelta {
+                index,
+                id,
+                name,
+                arguments: arguments.to_owned(),
+            }));
+        };
+        let first = arguments.next().unwrap_or_default();
+        fragment(Some(id), Some(function.name.clone()), first);
+        for more in arguments {
+            fragment(None, None, more);
+        }
+    }
+    Ok(deltas)
+}
+
+/// A text in pieces that an event holds; none of an empty one.
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (piece, more) = rest.split_at(rest.floor_char_boundary(MAX_TEXT));
+        rest = more;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+use baton_protocol::{
+    AgentRef, Effect, FinishReason, Lane, Outcome, RunError, RunId, RunLimits, RunStatus, Usage,
+};
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::*;
+
+const AT: DateTime<Utc> = DateTime::UNIX_EPOCH;
+
+fn id(attempt: u32, n: u32) -> EventId {
+    EventId::new(attempt, n)
+}
+
+fn usage(total: u64) -> Usage {
+    Usage {
+        total_tokens: total,
+        ..Usage::default()
+    }
+}
+
+fn ended(outcome: Outcome, last: EventId) -> RunRecord {
+    let spec = RunSpec {
+        v: RunSpec::VERSION,
+        agent: AgentRef {
+            name: "default".into(),
+            version: 0,
+        },
+        model: "m".into(),
+        instructions: None,
+        messages: RawValue::from_string("[]".into()).unwrap(),
+        tools: Some(
+            to_raw_value(&json!([{"type": "function", "function": {"name": "theirs"}}])).unwrap(),
+        ),
+        server_tools: vec!["ours".into()],
+        params: serde_json::Map::new(),
+        limits: RunLimits {
+            max_turns: 8,
+            max_total_tokens: None,
+        },
+    };
+    RunRecord {
+        id: RunId::new(AT),
+        status: outcome.status(),
+        outcome: Some(outcome),
+        lane: Lane::Interactive,
+        agent: spec.agent.clone(),
+        model: spec.model.clone(),
+        thread_id: None,
+        api_key_id: None,
+        spec_json: serde_json::to_string(&spec).unwrap(),
+        metadata: None,
+        attempt: last.attempt(),
+        last_event_id: last,
+        usage: usage(9),
+        cancel_latency: None,
+        cancel_requested: false,
+        cancel_on_disconnect: false,
+        created_at: AT,
+        started_at: Some(AT),
+        finished_at: Some(AT),
+    }
+}
+
+fn completed(last: EventId) -> RunRecord {
+    ended(Outcome::Completed(FinishReason::Stop), last)
+}
+
+fn step(step: u32, last: Option<EventId>, data: StepData, message: Option<Value>) -> StepRecord {
+    StepRecord {
+        step,
+        attempt: 1,
+        data,
+        message: message.map(|message| to_raw_value(&message).unwrap()),
+        cut_message: None,
+        started_event_id: None,
+        last_event_id: last,
+        created_at: AT,
+        finished_at: last.map(|_| AT),
+    }
+}
+
+fn turn(n: u32, last: EventId, message: Value) -> StepRecord {
+    let data = StepData::Turn {
+        finish_reason: FinishReason::Stop,
+        usage: usage(3),
+    };
+    step(n, Some(last), data, Some(message))
+}
+
+fn call(n: u32, started: EventId, finished: EventId) -> StepRecord {
+    let data = StepData::Call {
+        call_id: format!("call_{n}"),
+        name: "ours".into(),
+        arguments: "{}".into(),
+        effect: Effect::Pure,
+        state: CallState::Finished {
+            ok: true,
+            duration_ms: 5,
+        },
+    };
+    let message = json!({"role": "tool", "tool_call_id": format!("call_{n}"), "content": "done"});
+    StepRecord {
+        started_event_id: Some(started),
+        ..step(n, Some(finished), data, Some(message))
+    }
+}
+
+/// A turn that calls twice at once, the second call ending first, and an answer by a later attempt.
+fn two_calls_and_an_answer() -> (RunRecord, Vec<StepRecord>) {
+    let asks = json!({"role": "assistant", "content": "Let me see. ", "reasoning_content": "hm",
+        "tool_calls": [{"id": "call_2", "type": "function",
+                        "function": {"name": "ours", "arguments": "{}"}}]});
+    let steps = vec![
+        turn(1, id(1, 9), asks),
+        call(2, id(1, 10), id(1, 13)),
+        call(3, id(1, 11), id(1, 12)),
+        turn(
+            4,
+            id(3, 40),
+            json!({"role": "assistant", "content": "Done."}),
+        ),
+    ];
+    (completed(id(3, 41)), steps)
+}
+
+fn shown(events: &[Event]) -> Vec<(u32, u32, &str)> {
+    let of = |event: &'_ Event| (event.id.attempt(), event.id.n());
+    events
+        .iter()
+        .map(|event| (of(event).0, of(event).1, event.data.kind()))
+        .collect()
+}
+
+#[test]
+fn a_replay_has_the_ids_that_were_and_names_predecessors_and_resets() {
+    let (run, steps) = two_calls_and_an_answer();
+    let events = replay(&run, &steps, EventId::ORIGIN).unwrap();
+    assert_eq!(
+        shown(&events),
+        [
+            (1, 1, "run.started"),
+            (1, 7, "reasoning.delta"),
+            (1, 8, "text.delta"),
+            (1, 9, "usage"),
+            (1, 10, "tool.started"),
+            (1, 11, "tool.started"),
+            (1, 12, "tool.finished"),
+            (1, 13, "tool.finished"),
+            (3, 1, "attempt.reset"),
+            (3, 40, "text.delta"),
+            (3, 41, "run.completed"),
+        ]
+    );
+    let mut last = EventId::ORIGIN;
+    for event in &events {
+        assert_eq!(event.prev, last);
+        last = event.id;
+        if let EventData::AttemptReset(reset) = &event.data {
+            assert_eq!(reset.resume_after, event.prev, "nothing shown is withdrawn");
+        }
+    }
+    let steps_named: Vec<_> = events.iter().map(|event| event.step).collect();
+    assert_eq!(steps_named, [0, 1, 1, 1, 2, 3, 3, 2, 0, 4, 4]);
+}
+
+#[test]
+fn from_a_recorded_id_exactly_the_rest_follows() {
+    let (run, steps) = two_calls_and_an_answer();
+    let all = replay(&run, &steps, EventId::ORIGIN).unwrap();
+    for (at, event) in all.iter().enumerate() {
+        let rest = replay(&run, &steps, event.id);
+        // How much of a turn's text an id in its middle stands for, and what the live reset took
+        // back, is not recorded.
+        if matches!(
+            event.data,
+            EventData::ReasoningDelta(_) | EventData::AttemptReset(_)
+        ) {
+            assert!(matches!(rest, Err(ReplayError::CursorUnknown(id)) if id == event.id));
+        } else {
+            assert_eq!(rest.unwrap(), all[at + 1..], "behind {}", event.id);
+        }
+    }
+    for unknown in [id(1, 3), id(2, 4), id(3, 39), id(3, 42), id(9, 1)] {
+        let error = replay(&run, &steps, unknown).unwrap_err();
+        assert!(matches!(error, ReplayError::CursorUnknown(_)), "{error}");
+    }
+}
+
+#[test]
+fn the_clients_own_calls_are_shown_and_the_servers_are_not() {
+    let long = "é".repeat(MAX_TEXT);
+    let message = json!({"role": "assistant", "content": null, "tool_calls": [
+        {"id": "a", "type": "function", "function": {"name": "ours", "arguments": "1"}},
+        {"id": "b", "type": "function", "function": {"name": "theirs", "arguments": ""}},
+        {"id": "c", "type": "function", "function": {"name": "theirs", "arguments": long}},
+    ]});
+    let run = ended(Outcome::Completed(FinishReason::ToolCalls), id(1, 50));
+    let events = replay(&run, &[turn(1, id(1, 49), message)], EventId::ORIGIN).unwrap();
+    let mut calls = vec![(String::new(), String::new()); 2];
+    for event in &events {
+        if let EventData::ToolCallDelta(delta) = &event.data {
+            let call = &mut calls[delta.index as usize];
+            if let Some(id) = &delta.id {
+                call.0.clone_from(id);
+            }
+            assert!(delta.arguments.len() <= MAX_TEXT);
+            call.1.push_str(&delta.arguments);
+        }
+    }
+    assert_eq!(
+        calls,
+        [("b".to_owned(), String::new()), ("c".to_owned(), long)]
+    );
+}
+
+#[test]
+fn a_turn_that_was_broken_off_is_shown_as_far_as_it_came() {
+    let error = RunError {
+        code: "upstream_cut".into(),
+        message: "it broke off".into(),
+    };
+    let run = ended(Outcome::Failed(error), id(1, 5));
+    let cut = StepRecord {
+        cut_message: Some(
+            to_raw_value(&json!({"role": "assistant", "content": "half an ans"})).unwrap(),
+        ),
+        ..step(
+            1,
+            Some(id(1, 4)),
+            StepData::CutTurn { usage: usage(2) },
+            None,
+        )
+    };
+    let events = replay(&run, &[cut], EventId::ORIGIN).unwrap();
+    assert_eq!(
+        shown(&events),
+        [
+            (1, 1, "run.started"),
+            (1, 4, "text.delta"),
+            (1, 5, "run.failed")
+        ]
+    );
+}
+
+#[test]
+fn runs_that_never_began_or_said_nothing_have_an_end() {
+    let cancelled = |last| ended(Outcome::Cancelled("x".into()), last);
+    let events = replay(&cancelled(id(1, 1)), &[], EventId::ORIGIN).unwrap();
+    assert_eq!(shown(&events), [(1, 1, "run.cancelled")]);
+    // Ended from outside behind an attempt that recorded nothing.
+    let events = replay(&cancelled(id(2, 2)), &[], EventId::ORIGIN).unwrap();
+    assert_eq!(
+        shown(&events),
+        [(2, 1, "attempt.reset"), (2, 2, "run.cancelled")]
+    );
+    // A turn without text stands behind nothing of its own.
+    let empty = turn(1, id(1, 1), json!({"role": "assistant", "content": ""}));
+    let events = replay(&completed(id(1, 2)), &[empty], EventId::ORIGIN).unwrap();
+    assert_eq!(
+        shown(&events),
+        [(1, 1, "run.started"), (1, 2, "run.completed")]
+    );
+    let open = RunRecord {
+        outcome: None,
+        status: RunStatus::Running,
+        ..completed(id(1, 2))
+    };
+    let error = replay(&open, &[], EventId::ORIGIN).unwrap_err();
+    assert!(matches!(error, ReplayError::NotEnded));
+}
+
+#[test]
+fn ids_that_leave_no_room_are_an_error_and_no_silence() {
+    let said = json!({"role": "assistant", "content": "a", "reasoning_content": "b"});
+    let error = replay(
+        &completed(id(1, 3)),
+        &[turn(1, id(1, 2), said)],
+        EventId::ORIGIN,
+    );
+    assert!(matches!(error, Err(ReplayError::NoRoom(_))), "{error:?}");
+}
