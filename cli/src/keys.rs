@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use baton_admission::api_key::ApiKey;
+use baton_identity::ApiKey;
 use baton_protocol::{ApiKeyId, TenantId};
 use baton_service::config::Required;
 use baton_service::{Clock as _, Config, SystemClock};
@@ -103,6 +103,8 @@ async fn create(
         allowed_models: limits.models,
         allowed_tools: limits.tools,
         expires_at: limits.expires_at,
+        limits: baton_store::KeyLimits::default(),
+        created_by: Some("operator".to_owned()),
     })
     .await?;
     tx.commit().await?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use baton_admission::Grant;
-use baton_admission::api_key::ApiKey;
+use baton_identity::ApiKey;
 use baton_protocol::TenantId;
 use baton_store::{ApiKeyRecord, Store, StoreError};
 use chrono::{DateTime, Utc};

@@ -12,7 +12,6 @@
 //! [`parked_events`] does the same for one that waits for a person; [`replay`] tells those who come
 //! when its events are gone.
 
-pub mod api_key;
 mod error;
 mod json;
 pub mod parked_events;

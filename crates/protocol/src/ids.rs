@@ -112,6 +112,18 @@ id! {
     ApprovalId, "approval"
 }
 id! {
+    /// A person.
+    UserId, "user"
+}
+id! {
+    /// One sign-in of a person, for as long as its refresh tokens follow one another.
+    SessionId, "session"
+}
+id! {
+    /// A token that lets somebody do one thing once: join a tenant, set a new password.
+    InviteId, "invite"
+}
+id! {
     /// One worker process, for as long as it lives.
     WorkerId, "worker"
 }

@@ -15,6 +15,7 @@ pub mod fence;
 pub mod ids;
 pub mod job;
 pub mod liveness;
+pub mod role;
 pub mod run;
 pub mod spec;
 pub mod tool;
@@ -23,8 +24,11 @@ pub mod usage;
 pub use approval::{ApprovalReason, Decision};
 pub use event::{Event, EventData, EventId};
 pub use fence::{ClaimToken, Fence};
-pub use ids::{ApiKeyId, ApprovalId, MessageId, RunId, TenantId, ThreadId, WorkerId};
+pub use ids::{
+    ApiKeyId, ApprovalId, InviteId, MessageId, RunId, SessionId, TenantId, ThreadId, UserId, WorkerId,
+};
 pub use job::{Job, JobError, Lane};
+pub use role::{Role, UnknownRole};
 pub use run::{FinishReason, Outcome, RunError, RunStatus};
 pub use spec::{AgentRef, RunLimits, RunSpec};
 pub use tool::Effect;

@@ -6,6 +6,7 @@
 //! `BATON_<SECTION>__<KEY>` for the rest; a secret is also read from the file that `<NAME>_FILE`
 //! names. An empty variable counts as unset, as compose and Kubernetes produce those.
 
+mod auth;
 mod checks;
 mod load;
 mod mistake;
@@ -16,10 +17,14 @@ mod values;
 
 use serde::{Deserialize, Serialize};
 
+pub use auth::{
+    AuthConfig, IssuerAlgorithm, IssuerConfig, Registration, SigningAlgorithm, SigningKeyConfig,
+    weakness,
+};
 pub use mistake::{ConfigErrors, Mistake, Origin};
 pub use sections::{
-    AdminConfig, AuthConfig, DatabaseConfig, HttpConfig, LimitsConfig, LlmConfig, LogConfig,
-    LogFormat, NatsConfig, SchedulerConfig, WorkerConfig,
+    AdminConfig, DatabaseConfig, HttpConfig, LimitsConfig, LlmConfig, LogConfig, LogFormat,
+    NatsConfig, SchedulerConfig, WorkerConfig,
 };
 pub use sources::Sources;
 pub use tools::{HttpTool, ToolsConfig};

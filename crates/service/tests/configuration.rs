@@ -354,6 +354,60 @@ fn a_role_is_told_everything_it_lacks() {
 }
 
 #[test]
+fn keys_and_issuers_that_prove_nothing_are_refused() {
+    let file = r#"
+        [auth]
+        access_token_life = "1h"
+        leeway = "2m"
+        keys = [
+            { kid = "a", algorithm = "HS256", secret = "changeme-changeme-changeme-changeme" },
+            { kid = "a", algorithm = "EdDSA" },
+        ]
+        issuers = [
+            { issuer = "http://login.test", audience = "b", algorithm = "RS256", tenant = "t" },
+            { issuer = "https://a.test", audience = "b", algorithm = "ES256", default_role = "owner" },
+            { issuer = "http://127.0.0.1:7/x", audience = "b", algorithm = "EdDSA", tenant = "t" },
+        ]
+    "#;
+    let result = load(
+        file,
+        &[("JWT_SECRET", "this-is-my-SECRET-0123456789-abcdef")],
+    );
+    let text = result.clone().unwrap_err().to_string();
+    assert!(!text.contains("changeme-"), "{text}");
+    assert_mistakes(
+        result,
+        &[
+            &["variable JWT_SECRET", "stands in examples", "openssl rand"],
+            &["auth.access_token_life", "15m"],
+            &["auth.leeway"],
+            &["key `a`", "stands in examples"],
+            &["`a` does not tell"],
+            &["key `a` needs one of secret and secret_file"],
+            &["`http://login.test`", "https"],
+            &["`https://a.test` needs one of tenant"],
+            &["default_role of the issuer `https://a.test`"],
+        ],
+    );
+    let secret = "[auth]\nkeys = [{ kid = 1, algorithm = 'HS256', secret = 'hush-hush' }]";
+    let text = load(secret, &[]).unwrap_err().to_string();
+    assert!(
+        text.contains("auth.keys") && !text.contains("hush-hush"),
+        "{text}"
+    );
+    for word in ["HS512", "none", "hs256"] {
+        let file = format!("[auth]\nkeys = [{{ kid = 'k', algorithm = '{word}', secret = 'x' }}]");
+        assert!(load(&file, &[]).is_err(), "{word}");
+    }
+    let shared = "[auth]\nissuers = [{ issuer = 'https://a.test', audience = 'b', \
+                  algorithm = 'HS256', tenant = 't' }]";
+    assert!(
+        load(shared, &[]).is_err(),
+        "a secret that an issuer shares with us is no proof"
+    );
+}
+
+#[test]
 fn a_file_that_was_named_must_exist() {
     let missing = Sources::from_process(Some("/nowhere/baton.toml".as_ref())).unwrap_err();
     assert!(

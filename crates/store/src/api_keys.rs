@@ -1,5 +1,7 @@
 //! The table `api_keys`.
 
+use std::time::Duration;
+
 use baton_protocol::{ApiKeyId, TenantId};
 use chrono::{DateTime, Utc};
 
@@ -7,6 +9,21 @@ use crate::columns;
 use crate::errors::StoreError;
 use crate::system::SystemTx;
 use crate::tenant_tx::TenantTx;
+
+/// How much may be done with a key; `None` is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeyLimits {
+    /// Requests in any 60 seconds.
+    pub per_minute: Option<u32>,
+    /// Requests in any 24 hours.
+    pub per_day: Option<u32>,
+    /// Runs at a time.
+    pub concurrent_runs: Option<u32>,
+    /// Tokens in a calendar month, UTC.
+    pub monthly_tokens: Option<u64>,
+    /// Cost in a calendar month, UTC, in millionths of the currency of the prices.
+    pub monthly_cost_micros: Option<u64>,
+}
 
 /// A key to be stored. The secret itself never comes here.
 #[derive(Debug, Clone)]
@@ -27,6 +44,25 @@ pub struct NewApiKey {
     pub allowed_tools: Option<Vec<String>>,
     /// From when on it is refused.
     pub expires_at: Option<DateTime<Utc>>,
+    /// How much may be done with it.
+    pub limits: KeyLimits,
+    /// Who made it, as the audit log names actors.
+    pub created_by: Option<String>,
+}
+
+/// What is new about a key that takes another's place.
+#[derive(Debug, Clone)]
+pub struct FreshKey {
+    /// Its id.
+    pub id: ApiKeyId,
+    /// SHA-256 of the whole key as it is sent.
+    pub hash: [u8; 32],
+    /// The key's first characters.
+    pub prefix: String,
+    /// From when on it is refused.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Who made it, as the audit log names actors.
+    pub created_by: Option<String>,
 }
 
 /// A stored key.
@@ -52,6 +88,14 @@ pub struct ApiKeyRecord {
     pub expires_at: Option<DateTime<Utc>>,
     /// Since when it is refused.
     pub revoked_at: Option<DateTime<Utc>>,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// How much may be done with it.
+    pub limits: KeyLimits,
+    /// Who made it.
+    pub created_by: Option<String>,
+    /// The key that it takes the place of.
+    pub rotated_from: Option<ApiKeyId>,
 }
 
 /// A row as it lies there.
@@ -66,6 +110,14 @@ struct Row {
     created_at: DateTime<Utc>,
     expires_at: Option<DateTime<Utc>>,
     revoked_at: Option<DateTime<Utc>>,
+    last_used_at: Option<DateTime<Utc>>,
+    created_by: Option<String>,
+    rotated_from: Option<uuid::Uuid>,
+    per_minute: Option<i32>,
+    per_day: Option<i32>,
+    concurrent_runs: Option<i32>,
+    monthly_tokens: Option<i64>,
+    monthly_cost_micros: Option<i64>,
 }
 
 impl From<Row> for ApiKeyRecord {
@@ -81,6 +133,16 @@ impl From<Row> for ApiKeyRecord {
             created_at: row.created_at,
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,
+            last_used_at: row.last_used_at,
+            limits: KeyLimits {
+                per_minute: row.per_minute.map(columns::count),
+                per_day: row.per_day.map(columns::count),
+                concurrent_runs: row.concurrent_runs.map(columns::count),
+                monthly_tokens: row.monthly_tokens.map(columns::number),
+                monthly_cost_micros: row.monthly_cost_micros.map(columns::number),
+            },
+            created_by: row.created_by,
+            rotated_from: row.rotated_from.map(ApiKeyId::from_uuid),
         }
     }
 }
@@ -93,8 +155,9 @@ impl TenantTx {
             "
             -- api_keys.create
             INSERT INTO api_keys (tenant_id, id, hash, name, prefix, scopes, allowed_models,
-                                  allowed_tools, expires_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                                  allowed_tools, expires_at, created_by, per_minute, per_day,
+                                  concurrent_runs, monthly_tokens, monthly_cost_micros)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
             ",
             tenant.as_uuid(),
             key.id.as_uuid(),
@@ -105,6 +168,12 @@ impl TenantTx {
             key.allowed_models.as_deref(),
             key.allowed_tools.as_deref(),
             key.expires_at,
+            key.created_by,
+            key.limits.per_minute.map(columns::int4),
+            key.limits.per_day.map(columns::int4),
+            key.limits.concurrent_runs.map(columns::int4),
+            key.limits.monthly_tokens.map(columns::int8),
+            key.limits.monthly_cost_micros.map(columns::int8),
         )
         .execute(self.connection())
         .await?;
@@ -119,7 +188,8 @@ impl TenantTx {
             "
             -- api_keys.list
             SELECT tenant_id, id, name, prefix, scopes, allowed_models, allowed_tools, created_at,
-                   expires_at, revoked_at
+                   expires_at, revoked_at, last_used_at, created_by, rotated_from, per_minute,
+                   per_day, concurrent_runs, monthly_tokens, monthly_cost_micros
             FROM api_keys WHERE tenant_id = $1 ORDER BY id
             ",
             tenant.as_uuid(),
@@ -127,6 +197,67 @@ impl TenantTx {
         .fetch_all(self.connection())
         .await?;
         Ok(rows.into_iter().map(ApiKeyRecord::from).collect())
+    }
+
+    /// A key of this tenant, revoked or expired or neither.
+    pub async fn api_key(&mut self, id: ApiKeyId) -> Result<Option<ApiKeyRecord>, StoreError> {
+        let tenant = self.tenant;
+        let row = sqlx::query_as!(
+            Row,
+            "
+            -- api_keys.by_id
+            SELECT tenant_id, id, name, prefix, scopes, allowed_models, allowed_tools, created_at,
+                   expires_at, revoked_at, last_used_at, created_by, rotated_from, per_minute,
+                   per_day, concurrent_runs, monthly_tokens, monthly_cost_micros
+            FROM api_keys WHERE tenant_id = $1 AND id = $2
+            ",
+            tenant.as_uuid(),
+            id.as_uuid(),
+        )
+        .fetch_optional(self.connection())
+        .await?;
+        Ok(row.map(ApiKeyRecord::from))
+    }
+
+    /// Makes a key that may do what `old` may, which itself goes on for `overlap` at most. Whether
+    /// it was made: an `old` that is revoked, expired or not there has no successor.
+    pub async fn rotate_api_key(
+        &mut self,
+        old: ApiKeyId,
+        fresh: &FreshKey,
+        overlap: Duration,
+    ) -> Result<bool, StoreError> {
+        let tenant = self.tenant;
+        let done = sqlx::query!(
+            "
+            -- api_keys.rotate
+            WITH old AS (
+                UPDATE api_keys
+                SET expires_at = least(expires_at, clock_timestamp() + $6::interval)
+                WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL
+                  AND (expires_at IS NULL OR expires_at > clock_timestamp())
+                RETURNING *
+            )
+            INSERT INTO api_keys (tenant_id, id, hash, name, prefix, scopes, allowed_models,
+                                  allowed_tools, expires_at, created_by, rotated_from, per_minute,
+                                  per_day, concurrent_runs, monthly_tokens, monthly_cost_micros)
+            SELECT old.tenant_id, $3, $4, old.name, $5, old.scopes, old.allowed_models,
+                   old.allowed_tools, $8, $7, old.id, old.per_minute, old.per_day,
+                   old.concurrent_runs, old.monthly_tokens, old.monthly_cost_micros
+            FROM old
+            ",
+            tenant.as_uuid(),
+            old.as_uuid(),
+            fresh.id.as_uuid(),
+            fresh.hash.as_slice(),
+            fresh.prefix,
+            overlap as _,
+            fresh.created_by,
+            fresh.expires_at,
+        )
+        .execute(self.connection())
+        .await?;
+        Ok(done.rows_affected() == 1)
     }
 
     /// Revokes a key of this tenant; whether there is such a key. Repeating it changes nothing.
@@ -149,8 +280,8 @@ impl TenantTx {
 
 impl SystemTx<'_> {
     /// The key with this SHA-256, of whatever tenant, revoked or expired or neither: that is for
-    /// the caller to judge. Asked for a second time on a new connection if the first one turns out
-    /// to be one that a restarted server has forgotten.
+    /// the caller to judge. Notes that it was used, once a minute. Asked for a second time on a new
+    /// connection if the first one turns out to be one that a restarted server has forgotten.
     pub async fn find_api_key(&self, hash: &[u8; 32]) -> Result<Option<ApiKeyRecord>, StoreError> {
         match self.try_find_api_key(hash).await {
             Err(error) if error.is_transient() => self.try_find_api_key(hash).await,
@@ -163,8 +294,15 @@ impl SystemTx<'_> {
             Row,
             "
             -- api_keys.by_hash
+            WITH used AS (
+                UPDATE api_keys SET last_used_at = clock_timestamp()
+                WHERE hash = $1 AND revoked_at IS NULL
+                  AND (last_used_at IS NULL
+                       OR last_used_at < clock_timestamp() - interval '1 minute')
+            )
             SELECT tenant_id, id, name, prefix, scopes, allowed_models, allowed_tools, created_at,
-                   expires_at, revoked_at
+                   expires_at, revoked_at, last_used_at, created_by, rotated_from, per_minute,
+                   per_day, concurrent_runs, monthly_tokens, monthly_cost_micros
             FROM api_keys WHERE hash = $1
             ",
             hash.as_slice(),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use baton_protocol::{
-    Decision, Effect, EventId, FinishReason, Lane, Outcome, RunError, RunStatus, Usage,
+    Decision, Effect, EventId, FinishReason, Lane, Outcome, Role, RunError, RunStatus, Usage,
 };
 use serde_json::value::RawValue;
 
@@ -42,6 +42,11 @@ pub(crate) fn text(given: &str) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(given)
     }
+}
+
+/// As [`text`], where there may be none.
+pub(crate) fn optional_text(given: Option<&str>) -> Option<String> {
+    given.map(|given| text(given).into_owned())
 }
 
 /// A stored JSON text.
@@ -89,6 +94,12 @@ pub(crate) fn decision(
             .ok_or_else(|| StoreError::unreadable("approvals.decision", &name))
     })
     .transpose()
+}
+
+pub(crate) fn role(stored: &str) -> Result<Role, StoreError> {
+    stored
+        .parse()
+        .map_err(|_| StoreError::unreadable("memberships.role", stored))
 }
 
 pub(crate) fn usage(prompt: i64, completion: i64, total: i64) -> Usage {

@@ -20,32 +20,41 @@
 
 mod api_keys;
 mod approvals;
+mod audit;
 mod bootstrap;
 mod columns;
 mod connect;
 mod errors;
 mod idempotency_keys;
+mod memberships;
 mod messages;
 mod migrate;
+mod one_time_tokens;
 mod queue_depth;
 mod runs;
+mod sessions;
+mod sign_in_throttle;
 mod statement_pool;
 mod steps;
 mod system;
 mod tenant_tx;
 mod tenants;
 mod threads;
+mod users;
 
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use api_keys::{ApiKeyRecord, NewApiKey};
+pub use api_keys::{ApiKeyRecord, FreshKey, KeyLimits, NewApiKey};
 pub use approvals::{ApprovalRecord, Decided};
+pub use audit::{ActorKind, AuditEntry, AuditFilter, AuditRecord, AuditResult};
 pub use bootstrap::{Login, bootstrap};
 pub use connect::{ConnectError, Store, StoreOptions};
 pub use errors::{FenceError, StoreError};
 pub use idempotency_keys::IdempotencyKey;
+pub use memberships::{MemberRecord, MembershipChange, MembershipRecord};
 pub use migrate::{MigrateError, MigrationName, migrate, pending};
+pub use one_time_tokens::{InviteRecord, NewInvite};
 pub use runs::EndedRun;
 pub use runs::accept::{Accept, NewRun, QueueLimits};
 pub use runs::cancel::CancelRequest;
@@ -56,6 +65,11 @@ pub use runs::lease::Renewal;
 pub use runs::park::{NewApproval, ParkCommit, ParkOutcome, ParkedRun};
 pub use runs::read::{Page, RunFilter, RunRecord};
 pub use runs::rescue::{QueueStat, QueuedJob, RowState};
+pub use sessions::{
+    EndedCredential, NewSession, Refresh, Refreshed, SessionEnd, SessionRecord, SessionStanding,
+    Watched,
+};
+pub use sign_in_throttle::TryRate;
 pub use steps::{
     CallCommit, CallState, NewCall, StepData, StepKind, StepRecord, StepState, TurnCommit,
 };
@@ -63,3 +77,4 @@ pub use system::SystemTx;
 pub use tenant_tx::TenantTx;
 pub use tenants::TenantRecord;
 pub use threads::ThreadRecord;
+pub use users::{NewUser, Registered, UserRecord};

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_admission::api_key::ApiKey;
 use baton_devstack::NatsServer;
 use baton_devstack::test_support::test_nats;
+use baton_identity::ApiKey;
 use baton_ingress::IngressDeps;
 use baton_nats::{Bus, BusOptions, EventFollower, JobSource, StreamOptions, StreamSeq, provision};
 use baton_protocol::event::{
@@ -129,6 +129,8 @@ impl Fixture {
             allowed_models: models.map(owned),
             allowed_tools: None,
             expires_at: None,
+            limits: baton_store::KeyLimits::default(),
+            created_by: None,
         })
         .await
         .unwrap();

@@ -99,7 +99,7 @@ async fn a_key_opens_only_what_its_scopes_and_models_say() {
         (status, &body["error"]["code"]),
         (403, &json!("model_not_allowed"))
     );
-    let stranger = baton_admission::api_key::ApiKey::from_random("test", [99; 32]).unwrap();
+    let stranger = baton_identity::ApiKey::from_random("test", [99; 32]).unwrap();
     let (status, _) = ask(
         stranger.expose().to_owned(),
         Method::GET,

@@ -48,7 +48,7 @@ fn sections() -> Vec<Section> {
         section::<s::DatabaseConfig>("database"),
         section::<s::NatsConfig>("nats"),
         section::<s::LlmConfig>("llm"),
-        section::<s::AuthConfig>("auth"),
+        section::<super::AuthConfig>("auth"),
         section::<s::WorkerConfig>("worker"),
         section::<s::SchedulerConfig>("scheduler"),
         section::<s::LimitsConfig>("limits"),
@@ -265,6 +265,9 @@ impl Loader {
             // Serde quotes the value.
             let reason = if is_secret {
                 "the value is not a string".to_owned()
+            } else if (name, key.as_str()) == ("auth", "keys") {
+                "a key is a table of kid, algorithm (EdDSA or HS256), and secret or secret_file"
+                    .to_owned()
             } else {
                 reason
             };

@@ -213,14 +213,6 @@ impl Default for LlmConfig {
     }
 }
 
-/// `[auth]`: sign-in.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AuthConfig {
-    /// The key that signs access tokens, at least 32 bytes; `JWT_SECRET`. Default: none.
-    pub jwt_secret: Option<Secret<String>>,
-}
-
 /// `[worker]`: the role that runs agents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::fixture::{DONE, LONG, Ledger, ROOMY, answer, new_run, run_id, spec, tenant_id};
 
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 10] = [
     "runs",
     "steps",
     "messages",
@@ -17,9 +17,12 @@ const TABLES: [&str; 7] = [
     "api_keys",
     "threads",
     "approvals",
+    "memberships",
+    "one_time_tokens",
+    "audit_log",
 ];
 
-fn key(hash: u8) -> NewApiKey {
+pub(crate) fn key(hash: u8) -> NewApiKey {
     NewApiKey {
         id: ApiKeyId::from_uuid(Uuid::now_v7()),
         hash: [hash; 32],
@@ -29,6 +32,8 @@ fn key(hash: u8) -> NewApiKey {
         allowed_models: None,
         allowed_tools: None,
         expires_at: None,
+        limits: baton_store::KeyLimits::default(),
+        created_by: None,
     }
 }
 
@@ -43,7 +48,17 @@ async fn fill(ledger: &Ledger) -> Filled {
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
     tx.create_api_key(&key).await.unwrap();
     tx.create_thread(thread, None).await.unwrap();
+    tx.create_invite(&crate::people::invite(
+        [9; 32],
+        baton_protocol::Role::Member,
+    ))
+    .await
+    .unwrap();
+    tx.record_audit(&crate::audit::entry(ledger.tenant, "key.created"))
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
+    crate::people::owner(ledger, "owner@example.org").await;
     let parked = ledger.queued().await;
     let fence = ledger.fence(parked, LONG).await;
     let approvals = [NewApproval {
@@ -113,6 +128,7 @@ async fn nothing_of_another_tenant_is_seen_or_changed_by_its_id() {
     assert!(tx.list_api_keys().await.unwrap().is_empty());
     assert!(!tx.revoke_api_key(key_id).await.unwrap());
     assert!(tx.thread(thread).await.unwrap().is_none());
+    assert!(tx.invites().await.unwrap().is_empty());
     // The same idempotency key is another one, and another's queue is not counted.
     let spec = spec();
     let idempotency = baton_store::IdempotencyKey {
@@ -211,6 +227,12 @@ async fn a_tenants_role_writes_no_ledger_and_neither_role_owns_or_escapes_anythi
             "DELETE FROM runs",
             "UPDATE runs SET claim_token = NULL",
             "UPDATE api_keys SET scopes = '{}'",
+            "SELECT password_hash FROM users",
+            "SELECT * FROM sessions",
+            "SELECT * FROM refresh_tokens",
+            "SELECT * FROM sign_in_throttle",
+            "INSERT INTO memberships (tenant_id) VALUES (NULL)",
+            "UPDATE one_time_tokens SET used_at = NULL",
             "UPDATE idempotency_keys SET key = ''",
             "ALTER TABLE runs DISABLE ROW LEVEL SECURITY",
             "DROP TABLE runs",

@@ -1,7 +1,9 @@
 //! API keys are found by their hash, and stay listed when revoked.
 
+use std::time::Duration;
+
 use baton_protocol::ApiKeyId;
-use baton_store::NewApiKey;
+use baton_store::{FreshKey, KeyLimits, NewApiKey};
 use uuid::Uuid;
 
 use crate::fixture::Ledger;
@@ -18,6 +20,8 @@ async fn a_key_is_found_by_its_hash_across_tenants_and_tells_when_it_was_revoked
         allowed_models: Some(vec!["m".into()]),
         allowed_tools: Some(vec![]),
         expires_at: None,
+        limits: baton_store::KeyLimits::default(),
+        created_by: None,
     };
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
     tx.create_api_key(&key).await.unwrap();
@@ -40,6 +44,76 @@ async fn a_key_is_found_by_its_hash_across_tenants_and_tells_when_it_was_revoked
     tx.commit().await.unwrap();
     let found = system.find_api_key(&key.hash).await.unwrap().unwrap();
     assert_eq!(found.revoked_at, revoked_at, "the first revocation stands");
+}
+
+#[tokio::test]
+async fn a_rotated_key_goes_on_for_the_overlap_and_its_successor_may_do_the_same() {
+    let ledger = Ledger::new().await;
+    let limits = KeyLimits {
+        per_minute: Some(60),
+        per_day: Some(1_000),
+        concurrent_runs: Some(3),
+        monthly_tokens: Some(1_000_000),
+        monthly_cost_micros: Some(5_000_000),
+    };
+    let old = NewApiKey {
+        id: ApiKeyId::from_uuid(Uuid::now_v7()),
+        hash: [7; 32],
+        name: "ci".into(),
+        prefix: "bt_live_ab".into(),
+        scopes: vec!["runs:write".into()],
+        allowed_models: Some(vec!["m".into()]),
+        allowed_tools: Some(vec!["calculator".into()]),
+        expires_at: None,
+        limits,
+        created_by: Some("user:1".into()),
+    };
+    let fresh = |hash: u8| FreshKey {
+        id: ApiKeyId::from_uuid(Uuid::now_v7()),
+        hash: [hash; 32],
+        prefix: "bt_live_cd".into(),
+        expires_at: None,
+        created_by: Some("user:2".into()),
+    };
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    tx.create_api_key(&old).await.unwrap();
+    let first = fresh(8);
+    let hour = Duration::from_hours(1);
+    assert!(tx.rotate_api_key(old.id, &first, hour).await.unwrap());
+    tx.commit().await.unwrap();
+
+    let system = ledger.store.system();
+    let before = system.find_api_key(&[7; 32]).await.unwrap().unwrap();
+    let after = system.find_api_key(&[8; 32]).await.unwrap().unwrap();
+    let ends = before.expires_at.unwrap() - before.created_at;
+    assert!((3_590..3_700).contains(&ends.num_seconds()), "{ends}");
+    assert_eq!((after.id, after.rotated_from), (first.id, Some(old.id)));
+    assert_eq!((after.limits, after.expires_at), (limits, None));
+    assert_eq!(
+        (
+            &after.name,
+            &after.scopes,
+            &after.allowed_models,
+            &after.allowed_tools
+        ),
+        (
+            &before.name,
+            &before.scopes,
+            &before.allowed_models,
+            &before.allowed_tools
+        )
+    );
+    // Used now, and not written again within the minute.
+    let used = system.find_api_key(&[8; 32]).await.unwrap().unwrap();
+    assert!(used.last_used_at.is_some());
+    let again = system.find_api_key(&[8; 32]).await.unwrap().unwrap();
+    assert_eq!(used.last_used_at, again.last_used_at);
+
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    tx.revoke_api_key(old.id).await.unwrap();
+    assert!(!tx.rotate_api_key(old.id, &fresh(9), hour).await.unwrap());
+    let nobody = ApiKeyId::from_uuid(Uuid::now_v7());
+    assert!(!tx.rotate_api_key(nobody, &fresh(10), hour).await.unwrap());
 }
 
 #[tokio::test]

@@ -3,14 +3,17 @@
 
 mod accepting;
 mod approvals;
+mod audit;
 mod fences;
 mod fixture;
 mod isolation;
 mod keys;
+mod people;
 mod races;
 mod reading;
 mod rescuing;
 mod schema;
+mod sessions;
 mod steps;
 mod threads;
 mod transitions;

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use baton_protocol::{ApprovalReason, Decision, Effect, FinishReason, Lane, RunStatus};
+use baton_protocol::{ApprovalReason, Decision, Effect, FinishReason, Lane, Role, RunStatus};
 use baton_store::testing::{APP, TestDatabase};
-use baton_store::{ConnectError, StepKind, StepState, Store, StoreOptions, migrate};
+use baton_store::{
+    ActorKind, AuditResult, ConnectError, StepKind, StepState, Store, StoreOptions, migrate,
+};
 use futures_util::future::join_all;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
@@ -50,6 +52,24 @@ async fn every_name_list_is_the_rust_enum() {
             [Effect::Pure, Effect::Idempotent, Effect::AtMostOnce]
                 .map(Effect::as_str)
                 .to_vec(),
+        ),
+        ("member_role", Role::ALL.map(Role::as_str).to_vec()),
+        (
+            "audit_actor",
+            ActorKind::ALL.map(ActorKind::as_str).to_vec(),
+        ),
+        (
+            "audit_result",
+            AuditResult::ALL.map(AuditResult::as_str).to_vec(),
+        ),
+        // Spelled in statements alone.
+        (
+            "session_end",
+            vec!["logout", "revoked", "reuse", "password", "operator"],
+        ),
+        (
+            "one_time_kind",
+            vec!["invite", "password_reset", "bootstrap"],
         ),
     ];
     let domains: i64 = sqlx::query_scalar(

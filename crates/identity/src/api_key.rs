@@ -6,8 +6,7 @@
 
 use sha2::{Digest, Sha256};
 
-const RANDOM_CHARS: usize = 44;
-const CHECKSUM_CHARS: usize = 6;
+use crate::secret_text::{CHECKSUM_CHARS, RANDOM_CHARS, checksum, is_random_part, random_part};
 
 /// An API key in clear: shown once, when it is made.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,16 +24,7 @@ impl ApiKey {
         if !valid_environment(environment) {
             return Err(InvalidApiKey);
         }
-        let (high, low) = random.split_at(16);
-        let number = |half: &[u8]| {
-            half.iter()
-                .fold(0_u128, |n, byte| n << 8 | u128::from(*byte))
-        };
-        let body = format!(
-            "bt_{environment}_{:0>22}{:0>22}",
-            base62::encode(number(high)),
-            base62::encode(number(low))
-        );
+        let body = format!("bt_{environment}_{}", random_part(random));
         let checksum = checksum(&body);
         Ok(Self(format!("{body}_{checksum}")))
     }
@@ -45,9 +35,7 @@ impl ApiKey {
         let mut parts = body.splitn(3, '_');
         let well_formed = parts.next() == Some("bt")
             && parts.next().is_some_and(valid_environment)
-            && parts.next().is_some_and(|random| {
-                random.len() == RANDOM_CHARS && random.bytes().all(|b| b.is_ascii_alphanumeric())
-            });
+            && parts.next().is_some_and(is_random_part);
         if !well_formed || checksum(body) != given_checksum {
             return Err(InvalidApiKey);
         }
@@ -82,10 +70,6 @@ fn valid_environment(environment: &str) -> bool {
         && environment
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-}
-
-fn checksum(body: &str) -> String {
-    format!("{:0>6}", base62::encode(crc32fast::hash(body.as_bytes())))
 }
 
 #[cfg(test)]

@@ -1,0 +1,222 @@
+//! The table `memberships`: who may act in a tenant, and as what.
+
+use baton_protocol::{Role, TenantId, UserId};
+use chrono::{DateTime, Utc};
+
+use crate::columns;
+use crate::errors::StoreError;
+use crate::system::SystemTx;
+use crate::tenant_tx::TenantTx;
+
+/// A person in a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberRecord {
+    /// The person.
+    pub user: UserId,
+    /// What they sign in with.
+    pub email: String,
+    /// What they are called.
+    pub name: Option<String>,
+    /// What they may do.
+    pub role: Role,
+    /// When they joined.
+    pub joined_at: DateTime<Utc>,
+    /// Since when an operator keeps them out.
+    pub disabled_at: Option<DateTime<Utc>>,
+}
+
+/// A tenant, as a person who belongs to it sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MembershipRecord {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Its name.
+    pub tenant_name: String,
+    /// The person's role in it.
+    pub role: Role,
+}
+
+/// What came of changing a membership.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MembershipChange {
+    /// It is as was asked for.
+    Done {
+        /// The role before.
+        before: Role,
+    },
+    /// The tenant has no such member.
+    NotFound,
+    /// The member's role is above the one who asks.
+    Above,
+    /// The tenant would be without an owner.
+    LastOwner,
+}
+
+impl TenantTx {
+    /// Changes a member's role, or with `None` removes the member, on behalf of somebody whose role
+    /// is `by`: nobody touches a role above their own, and somebody stays owner.
+    pub async fn change_membership(
+        &mut self,
+        user: UserId,
+        role: Option<Role>,
+        by: Role,
+    ) -> Result<MembershipChange, StoreError> {
+        let tenant = self.tenant;
+        // All owners are locked, so that two who leave at once see one another.
+        let owners = sqlx::query_scalar!(
+            "
+            -- memberships.lock_owners
+            SELECT user_id FROM memberships WHERE tenant_id = $1 AND role = 'owner'
+            ORDER BY user_id FOR UPDATE
+            ",
+            tenant.as_uuid(),
+        )
+        .fetch_all(self.connection())
+        .await?;
+        let before = sqlx::query_scalar!(
+            r#"
+            -- memberships.lock
+            SELECT role AS "role!" FROM memberships
+            WHERE tenant_id = $1 AND user_id = $2 FOR UPDATE
+            "#,
+            tenant.as_uuid(),
+            user.as_uuid(),
+        )
+        .fetch_optional(self.connection())
+        .await?;
+        let Some(before) = before else {
+            return Ok(MembershipChange::NotFound);
+        };
+        let before = columns::role(&before)?;
+        if before > by || role.is_some_and(|role| role > by) {
+            return Ok(MembershipChange::Above);
+        }
+        if before == Role::Owner && role != Some(Role::Owner) && owners == [user.as_uuid()] {
+            return Ok(MembershipChange::LastOwner);
+        }
+        let changed = match role {
+            Some(role) => {
+                sqlx::query!(
+                    "
+                    -- memberships.set_role
+                    UPDATE memberships SET role = $3 WHERE tenant_id = $1 AND user_id = $2
+                    ",
+                    tenant.as_uuid(),
+                    user.as_uuid(),
+                    role.as_str() as _,
+                )
+                .execute(self.connection())
+                .await?
+            }
+            None => {
+                sqlx::query!(
+                    "
+                    -- memberships.remove
+                    DELETE FROM memberships WHERE tenant_id = $1 AND user_id = $2
+                    ",
+                    tenant.as_uuid(),
+                    user.as_uuid(),
+                )
+                .execute(self.connection())
+                .await?
+            }
+        };
+        Ok(if changed.rows_affected() == 1 {
+            MembershipChange::Done { before }
+        } else {
+            MembershipChange::NotFound
+        })
+    }
+}
+
+impl SystemTx<'_> {
+    /// A tenant's members, in the order of their registration.
+    pub async fn members(&self, tenant: TenantId) -> Result<Vec<MemberRecord>, StoreError> {
+        let rows = sqlx::query!(
+            r#"
+            -- memberships.of_tenant
+            SELECT u.id, u.email, u.name, m.role AS "role!", m.created_at, u.disabled_at
+            FROM memberships m JOIN users u ON u.id = m.user_id
+            WHERE m.tenant_id = $1 ORDER BY u.id
+            "#,
+            tenant.as_uuid(),
+        )
+        .fetch_all(self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(MemberRecord {
+                    user: UserId::from_uuid(row.id),
+                    email: row.email,
+                    name: row.name,
+                    role: columns::role(&row.role)?,
+                    joined_at: row.created_at,
+                    disabled_at: row.disabled_at,
+                })
+            })
+            .collect()
+    }
+
+    /// A person's tenants, the one they joined first at the beginning.
+    pub async fn memberships(&self, user: UserId) -> Result<Vec<MembershipRecord>, StoreError> {
+        let rows = sqlx::query!(
+            r#"
+            -- memberships.of_user
+            SELECT t.id, t.name, m.role AS "role!"
+            FROM memberships m JOIN tenants t ON t.id = m.tenant_id
+            WHERE m.user_id = $1 ORDER BY m.created_at, t.id
+            "#,
+            user.as_uuid(),
+        )
+        .fetch_all(self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(MembershipRecord {
+                    tenant: TenantId::from_uuid(row.id),
+                    tenant_name: row.name,
+                    role: columns::role(&row.role)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Lets a person who has registered before join by an invite, which is used up by it. `None` if
+    /// the token is not good, or they belong to the tenant already.
+    pub async fn accept_invite(
+        &self,
+        user: UserId,
+        token_hash: &[u8; 32],
+    ) -> Result<Option<(TenantId, Role)>, StoreError> {
+        let row = sqlx::query!(
+            r#"
+            -- memberships.accept_invite
+            WITH token AS (
+                UPDATE one_time_tokens t SET used_at = clock_timestamp(), used_by = $1
+                FROM users u
+                WHERE u.id = $1 AND t.hash = $2 AND t.kind = 'invite' AND t.used_at IS NULL
+                  AND t.revoked_at IS NULL AND t.expires_at > clock_timestamp()
+                  AND (t.email IS NULL OR t.email = u.email)
+                  AND NOT EXISTS (SELECT FROM memberships m
+                                  WHERE m.tenant_id = t.tenant_id AND m.user_id = $1)
+                RETURNING t.tenant_id, t.role
+            )
+            INSERT INTO memberships (tenant_id, user_id, role)
+            SELECT tenant_id, $1, role FROM token
+            ON CONFLICT DO NOTHING
+            RETURNING tenant_id, role AS "role!"
+            "#,
+            user.as_uuid(),
+            token_hash.as_slice(),
+        )
+        .fetch_optional(self.pool)
+        .await?;
+        row.map(|row| {
+            Ok((
+                TenantId::from_uuid(row.tenant_id),
+                columns::role(&row.role)?,
+            ))
+        })
+        .transpose()
+    }
+}

@@ -1,0 +1,129 @@
+//! The audit log is added to, and nothing else.
+
+use baton_protocol::TenantId;
+use baton_store::{ActorKind, AuditEntry, AuditFilter, AuditResult};
+use sqlx::{Connection as _, Executor as _, PgConnection};
+use uuid::Uuid;
+
+use crate::fixture::Ledger;
+
+pub(crate) fn entry(tenant: TenantId, action: &'static str) -> AuditEntry {
+    AuditEntry {
+        id: Uuid::now_v7(),
+        tenant: Some(tenant),
+        actor_kind: ActorKind::User,
+        actor: Some("anna".into()),
+        action,
+        target: Some("key:1".into()),
+        result: AuditResult::Done,
+        detail: None,
+        ip: Some("192.0.2.7".into()),
+        user_agent: Some("curl".into()),
+        request_id: Some("r-1".into()),
+    }
+}
+
+#[tokio::test]
+async fn entries_are_listed_by_what_is_asked_for() {
+    let ledger = Ledger::new().await;
+    let system = ledger.store.system();
+    for action in ["key.created", "key.revoked", "session.opened"] {
+        system
+            .record_audit(&entry(ledger.tenant, action))
+            .await
+            .unwrap();
+    }
+    let refused = AuditEntry {
+        tenant: None,
+        actor: Some("eve".into()),
+        result: AuditResult::Refused,
+        ..entry(ledger.tenant, "session.opened")
+    };
+    system.record_audit(&refused).await.unwrap();
+    let all = AuditFilter {
+        limit: 10,
+        ..AuditFilter::default()
+    };
+    let actions = async |filter: AuditFilter| {
+        let entries = system.audit_log(&filter).await.unwrap();
+        entries
+            .into_iter()
+            .map(|entry| entry.action)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        actions(all.clone()).await,
+        [
+            "key.created",
+            "key.revoked",
+            "session.opened",
+            "session.opened"
+        ]
+    );
+    let keys = AuditFilter {
+        action: Some("key.".into()),
+        ..all.clone()
+    };
+    assert_eq!(actions(keys).await, ["key.created", "key.revoked"]);
+    let newest = AuditFilter {
+        limit: 1,
+        tenant: Some(ledger.tenant),
+        ..all.clone()
+    };
+    assert_eq!(actions(newest).await, ["session.opened"]);
+    for filter in [
+        AuditFilter {
+            actor: Some("eve".into()),
+            ..all.clone()
+        },
+        AuditFilter {
+            result: Some("refused".into()),
+            ..all.clone()
+        },
+    ] {
+        assert_eq!(actions(filter).await, ["session.opened"]);
+    }
+}
+
+#[tokio::test]
+async fn nobody_changes_or_removes_an_entry_not_even_the_owner_of_the_table() {
+    let ledger = Ledger::new().await;
+    let system = ledger.store.system();
+    system
+        .record_audit(&entry(ledger.tenant, "key.created"))
+        .await
+        .unwrap();
+    for url in [
+        &ledger.database.database_url,
+        &ledger.database.migrate_url,
+        &ledger.database.superuser_url,
+    ] {
+        let mut connection = PgConnection::connect(url).await.unwrap();
+        let roles: &[&str] = if url == &ledger.database.database_url {
+            &["SET ROLE baton_app", "SET ROLE baton_system"]
+        } else {
+            &["RESET ROLE"]
+        };
+        for role in roles {
+            connection.execute(*role).await.unwrap();
+            for change in [
+                "UPDATE audit_log SET actor = 'bob'",
+                "DELETE FROM audit_log",
+                "TRUNCATE audit_log",
+            ] {
+                let error = connection.execute(change).await.unwrap_err();
+                let code = error.as_database_error().unwrap().code().unwrap();
+                assert_eq!(code, "42501", "{role}: {change}: {error}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tenants_transaction_adds_to_its_own_log_alone() {
+    let ledger = Ledger::new().await;
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    let other = TenantId::from_uuid(Uuid::now_v7());
+    let foreign = tx.record_audit(&entry(other, "key.created")).await;
+    assert!(foreign.is_err());
+}
