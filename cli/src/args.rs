@@ -47,6 +47,11 @@ pub(crate) enum Command {
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Let people in, and keep them out
+    #[command(subcommand)]
+    Users(UsersCommand),
+    /// Show who did what: the audit log
+    Audit(AuditArgs),
     /// Check or print the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -112,6 +117,73 @@ pub(crate) enum KeysCommand {
         /// The key's id, as `keys list` shows it
         id: baton_protocol::ApiKeyId,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UsersCommand {
+    /// Print the token by which a tenant's first owner registers; once it has one, refuse
+    Bootstrap {
+        /// The tenant's name; it is made if there is none
+        #[arg(long, default_value = "default")]
+        tenant: String,
+    },
+    /// Print an invite; no mail is sent, hand it over
+    Invite {
+        /// The tenant's name; it is made if there is none
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        /// What they will be: viewer, member, admin or owner
+        #[arg(long, default_value = "member")]
+        role: baton_protocol::Role,
+        /// The only address that it is good for; any without this
+        #[arg(long)]
+        email: Option<String>,
+        /// When it expires, such as 3d; after auth.invite_life without this
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        expires_in: Option<std::time::Duration>,
+    },
+    /// Print a token by which somebody sets a new password; no mail is sent, hand it over
+    ResetPassword {
+        /// What they sign in with
+        email: String,
+    },
+    /// List everybody, with their tenants
+    List,
+    /// Keep somebody out: their sessions end
+    Disable {
+        /// What they sign in with
+        email: String,
+    },
+    /// Let somebody in again
+    Enable {
+        /// What they sign in with
+        email: String,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct AuditArgs {
+    /// Only what happened in this tenant, by name
+    #[arg(long)]
+    pub(crate) tenant: Option<String>,
+    /// Only what this actor did: a user's or key's id
+    #[arg(long)]
+    pub(crate) actor: Option<String>,
+    /// Only this action, or all that begin so, such as `key.`
+    #[arg(long)]
+    pub(crate) action: Option<String>,
+    /// Only what was done, or only what was refused
+    #[arg(long, value_parser = ["done", "refused"])]
+    pub(crate) result: Option<String>,
+    /// Only the last part of it, such as 24h
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) since: Option<std::time::Duration>,
+    /// How many, the newest
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) limit: u32,
+    /// A line of JSON for each
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -13,8 +13,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use baton_service::config::{ConnectionUrl, LogConfig};
-use baton_service::{Config, Shutdown, run_until_stopped, telemetry};
+use baton_service::config::{AuthConfig, ConnectionUrl, LogConfig, Registration, weakness};
+use baton_service::{Config, Secret, Shutdown, run_until_stopped, telemetry};
 use tokio::net::TcpListener;
 
 use crate::args::{ConfigArgs, DevArgs};
@@ -75,6 +75,7 @@ async fn serve(
     config.http.listen = http.local_addr()?;
     // No load balancer stands before it that would have to notice a stop first.
     config.http.lame_duck = std::time::Duration::ZERO;
+    open_doors(config, &args.data)?;
     let api_key = keys::ready_made(config, TENANT, &args.data).await?;
     let ready = Ready {
         base_url: format!("http://{}", config.http.listen),
@@ -89,6 +90,34 @@ async fn serve(
     } else {
         in_process::serve(args, config, http, shutdown, &ready).await
     }
+}
+
+/// People can register and sign in, by a key that is drawn here and kept with the data; what the
+/// configuration says of either stands.
+fn open_doors(config: &mut Config, data: &std::path::Path) -> anyhow::Result<()> {
+    let auth = &mut config.auth;
+    if auth.registration == AuthConfig::default().registration {
+        auth.registration = Registration::Open;
+    }
+    if auth.jwt_secret.is_some() || !auth.keys.is_empty() {
+        return Ok(());
+    }
+    let path = data.join("jwt-secret");
+    let kept = std::fs::read_to_string(&path)
+        .map(|text| text.trim().to_owned())
+        .ok()
+        .filter(|secret| weakness(secret).is_none());
+    let secret = if let Some(kept) = kept {
+        kept
+    } else {
+        let random: [u8; 32] = rand::random();
+        let fresh: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        keys::write_private(&path, &fresh)
+            .with_context(|| format!("{} cannot be written", path.display()))?;
+        fresh
+    };
+    auth.jwt_secret = Some(Secret::new(secret));
+    Ok(())
 }
 
 fn expose(url: Option<&ConnectionUrl>) -> String {

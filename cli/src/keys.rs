@@ -12,6 +12,7 @@ use baton_store::{NewApiKey, Store, StoreOptions, TenantRecord};
 
 use crate::args::{ConfigArgs, KeysCommand};
 use crate::config_command::{self, print};
+use crate::users;
 
 pub(crate) async fn run(command: KeysCommand, args: &ConfigArgs) -> anyhow::Result<()> {
     let config = config_command::load(args)?;
@@ -66,6 +67,10 @@ async fn execute(command: KeysCommand, store: &Store) -> anyhow::Result<()> {
             let tenant = ensure_tenant(store, &tenant).await?;
             let mut tx = store.tenant(tenant.id).await?;
             let found = tx.revoke_api_key(id).await?;
+            if found {
+                let entry = users::entry(Some(tenant.id), "key.revoked", format!("key:{id}"));
+                tx.record_audit(&entry).await?;
+            }
             tx.commit().await?;
             if !found {
                 bail!(
@@ -94,8 +99,11 @@ async fn create(
 ) -> anyhow::Result<ApiKey> {
     let key = ApiKey::from_random(environment, rand::random())?;
     let mut tx = store.tenant(tenant).await?;
+    let id = ApiKeyId::new(SystemClock.now());
+    let entry = users::entry(Some(tenant), "key.created", format!("key:{id}"));
+    tx.record_audit(&entry).await?;
     tx.create_api_key(&NewApiKey {
-        id: ApiKeyId::new(SystemClock.now()),
+        id,
         hash: key.hash(),
         name,
         prefix: key.hint().to_owned(),
@@ -147,7 +155,7 @@ pub(crate) async fn ready_made(
     Ok(key.expose().to_owned())
 }
 
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+pub(crate) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     use std::io::Write as _;
 
     if let Some(folder) = path.parent() {
@@ -160,12 +168,18 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     writeln!(options.open(path)?, "{text}")
 }
 
-async fn ensure_tenant(store: &Store, name: &str) -> anyhow::Result<TenantRecord> {
+pub(crate) async fn ensure_tenant(store: &Store, name: &str) -> anyhow::Result<TenantRecord> {
     let fresh = TenantId::new(SystemClock.now());
     Ok(store.system().ensure_tenant(fresh, name).await?)
 }
 
-async fn connect(config: &Config) -> anyhow::Result<Store> {
+/// The tenant of this name.
+pub(crate) async fn find_tenant(store: &Store, name: &str) -> anyhow::Result<TenantRecord> {
+    let found = store.system().tenant_by_name(name).await?;
+    found.with_context(|| format!("there is no tenant called {name}"))
+}
+
+pub(crate) async fn connect(config: &Config) -> anyhow::Result<Store> {
     let url = config
         .database
         .url

@@ -1,6 +1,7 @@
 //! `baton`: the one binary. Roles and operator commands are sub-commands.
 
 mod args;
+mod audit;
 mod config_command;
 mod demo_model;
 mod dev;
@@ -8,6 +9,7 @@ mod healthcheck;
 mod keys;
 mod migrate;
 mod role;
+mod users;
 
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -28,6 +30,8 @@ async fn main() -> ExitCode {
         Command::Dev(options) => boxed(dev::run(options, &args.config)).await,
         Command::Migrate => finished(migrate::run(&args.config).await),
         Command::Keys(command) => finished(keys::run(command, &args.config).await),
+        Command::Users(command) => finished(users::run(command, &args.config).await),
+        Command::Audit(options) => finished(audit::run(options, &args.config).await),
         Command::Config(command) => finished(config_command::run(&command, &args.config)),
         Command::Healthcheck(options) => finished(healthcheck::run(&options).await),
         Command::Version => finished(config_command::version()),

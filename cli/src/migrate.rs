@@ -15,7 +15,13 @@ pub(crate) async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
     for change in apply(&config).await? {
         config_command::print(&change)?;
     }
-    config_command::print("database and broker are up to date")
+    config_command::print("database and broker are up to date")?;
+    if config.auth.jwt_secret.is_some() || !config.auth.keys.is_empty() {
+        config_command::print(
+            "the first person registers by the token of `baton users bootstrap`",
+        )?;
+    }
+    Ok(())
 }
 
 /// Applies what is missing, and says what that was.

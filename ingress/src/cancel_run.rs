@@ -6,7 +6,7 @@ use baton_admission::terminal_event::ensure_terminal_event;
 use baton_nats::Bus;
 use baton_protocol::{RunId, TenantId};
 use baton_service::SharedClock;
-use baton_store::{CancelRequest, EndedRun, Store, StoreError};
+use baton_store::{AuditEntry, CancelRequest, EndedRun, Store, StoreError};
 
 use crate::attachments::CancelRun;
 use crate::metrics;
@@ -32,15 +32,22 @@ pub(crate) struct Canceller {
 }
 
 impl Canceller {
-    /// Asks, and tells whoever can act on it at once.
+    /// Asks, and tells whoever can act on it at once. What is to stand in the audit log about it is
+    /// committed with it.
     pub(crate) async fn cancel(
         &self,
         tenant: TenantId,
         run: RunId,
         reason: &str,
+        audit: Option<&AuditEntry>,
     ) -> Result<CancelRequest, StoreError> {
         let mut tx = self.store.tenant(tenant).await?;
         let request = tx.request_cancel(run, reason).await?;
+        if let Some(entry) = audit
+            && request != CancelRequest::NotFound
+        {
+            tx.record_audit(entry).await?;
+        }
         tx.commit().await?;
         match &request {
             CancelRequest::Requested {
@@ -82,7 +89,7 @@ impl Canceller {
             Box::pin(async move {
                 let mut waits = RETRIES.iter();
                 loop {
-                    match this.cancel(tenant, run, CLIENT_CLOSED).await {
+                    match this.cancel(tenant, run, CLIENT_CLOSED, None).await {
                         Ok(request) => {
                             tracing::debug!(run.id = %run, ?request, "cancelled for a client that left");
                             return;

@@ -80,7 +80,7 @@ enum Source {
         (status = 503, description = "The system is full, or a part of it away; see `Retry-After`", body = ErrorBody),
         (status = 504, description = "The upstream took too long", body = ErrorBody),
     ),
-    security(("api_key" = [])),
+    security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn chat_completions(
     State(state): State<AppState>,
@@ -103,6 +103,7 @@ pub(crate) async fn chat_completions(
         OnClose::Cancel
     };
     let tenant = authorized.caller.tenant;
+    let credential = state.watch.guard(&authorized.caller);
     let client_tools = request.tool_names.clone();
     let wanted = Wanted {
         caller: authorized.caller,
@@ -150,7 +151,7 @@ pub(crate) async fn chat_completions(
         }
         (Source::Live(follower), _) => {
             let stop = state.stopping.all.clone();
-            let relay = Relay::new(state, tenant, run, *follower, stop);
+            let relay = Relay::new(state, tenant, run, *follower, stop, credential);
             if stream {
                 chat.stream(relay, attachment).await
             } else {

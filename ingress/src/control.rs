@@ -5,8 +5,8 @@
 //! may publish where the asker may not.
 
 use baton_nats::{ControlAnswer, ControlRequest, ControlRequests, ControlVerb};
-use baton_protocol::RunStatus;
-use baton_store::CancelRequest;
+use baton_protocol::{AuditId, RunStatus};
+use baton_store::{ActorKind, AuditEntry, AuditResult, CancelRequest};
 use futures_util::{StreamExt as _, stream};
 
 use crate::error::ApiError;
@@ -54,7 +54,12 @@ async fn perform(state: &AppState, request: &ControlRequest) -> Result<RunStatus
         )),
         Ok(ControlVerb::Cancel { reason }) => {
             let reason = reason.as_deref().unwrap_or(BUS_REQUEST);
-            match state.canceller.cancel(tenant, run, reason).await? {
+            let entry = audit_entry(state, request, "run.cancelled");
+            match state
+                .canceller
+                .cancel(tenant, run, reason, Some(&entry))
+                .await?
+            {
                 CancelRequest::NotFound => Err(ApiError::no_such_run()),
                 CancelRequest::Ended(ended) => Ok(ended.outcome.status()),
                 CancelRequest::Requested { .. } => Ok(RunStatus::Running),
@@ -65,10 +70,32 @@ async fn perform(state: &AppState, request: &ControlRequest) -> Result<RunStatus
                 .decider
                 .decide(tenant, run, *approval, decision, None)
                 .await?;
+            let entry = AuditEntry {
+                detail: Some(format!("{approval}: {}", decision.as_str())),
+                ..audit_entry(state, request, "approval.decided")
+            };
+            state.store.system().record_audit(&entry).await?;
             let record = crate::ledger::find_run(state, tenant, run).await?;
             record
                 .map(|record| record.status)
                 .ok_or_else(ApiError::no_such_run)
         }
+    }
+}
+
+/// The broker has let the publisher write to this tenant's subjects; more is not known of it.
+fn audit_entry(state: &AppState, request: &ControlRequest, action: &'static str) -> AuditEntry {
+    AuditEntry {
+        id: AuditId::new(state.clock.now()),
+        tenant: Some(request.tenant),
+        actor_kind: ActorKind::Nobody,
+        actor: None,
+        action,
+        target: Some(format!("run:{}", request.run)),
+        result: AuditResult::Done,
+        detail: Some("over NATS".to_owned()),
+        ip: None,
+        user_agent: None,
+        request_id: None,
     }
 }

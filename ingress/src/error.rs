@@ -56,6 +56,29 @@ impl ApiError {
         )
     }
 
+    /// A token that is not good, or not any more.
+    pub(crate) fn invalid_token(message: &'static str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_token", message).header(
+            http::header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=\"baton\", error=\"invalid_token\""),
+        )
+    }
+
+    /// What a stream says whose credential is not good any more.
+    pub(crate) fn credential_ended() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "credential_ended",
+            "the credential that opened this was revoked or has expired",
+        )
+    }
+
+    /// A role is given, changed or taken by somebody whose own is below it.
+    pub(crate) fn role_too_low() -> Self {
+        let message = "this takes a role that is not below the one in question";
+        Self::forbidden("role_too_low", message)
+    }
+
     pub(crate) fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, code, message)
     }

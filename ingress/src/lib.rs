@@ -11,6 +11,7 @@
 //! signature ([`auth`]); its line in [`router`]. The description in `/openapi.json` follows from
 //! the handler.
 
+mod api_keys;
 mod attachments;
 mod auth;
 mod body;
@@ -19,7 +20,10 @@ mod chat_completions;
 mod control;
 mod decide_approval;
 mod error;
+mod fetch;
+mod invites;
 mod ledger;
+mod members;
 pub mod metrics;
 mod models;
 mod openapi;
@@ -36,7 +40,7 @@ use axum::routing::get;
 use axum::{Router, middleware};
 use baton_admission::resolve::BUILT_IN_TOOLS;
 use baton_admission::{Admission, BuiltInAgent, Policy};
-use baton_nats::{AttachmentQuestions, Bus};
+use baton_nats::{AttachmentQuestions, Bus, Revocations};
 use baton_service::{Config, Limits, Readiness, SharedClock, Shutdown, request_id};
 use baton_store::Store;
 use http::HeaderValue;
@@ -52,7 +56,7 @@ use utoipa_swagger_ui::SwaggerUi;
 pub use auth::SCOPES;
 
 use crate::attachments::Attachments;
-use crate::auth::KeyRing;
+use crate::auth::{CredentialWatch, Credentials, Issuers, SignIn};
 use crate::cancel_run::Canceller;
 use crate::decide_approval::Decider;
 use crate::models::ModelCatalog;
@@ -102,6 +106,26 @@ pub async fn run(deps: IngressDeps, listener: TcpListener) -> anyhow::Result<()>
     shutdown
         .tracker
         .spawn(answer_others(state.clone(), questions));
+    let revocations = state.bus.revocations().await?;
+    shutdown
+        .tracker
+        .spawn(hear_revocations(state.clone(), revocations));
+    // Streams go on through the drain: it ends with the last of them.
+    let watching = Shutdown::new();
+    let watch = state.watch.clone();
+    shutdown.tracker.spawn({
+        let (store, clock, all) = (
+            state.store.clone(),
+            Arc::clone(&state.clock),
+            state.stopping.all.clone(),
+        );
+        async move {
+            tokio::select! {
+                () = watch.run(store, clock, watching) => {}
+                () = all.cancelled() => {}
+            }
+        }
+    });
     let router = router(state);
     serving.ready();
     tracing::info!(address = %listener.local_addr()?, "serving");
@@ -121,6 +145,19 @@ pub async fn run(deps: IngressDeps, listener: TcpListener) -> anyhow::Result<()>
         tracing::warn!("some cancels for clients that had gone were not finished");
     }
     Ok(())
+}
+
+/// Forgets the keys and sessions that were revoked at other ingresses.
+async fn hear_revocations(state: AppState, mut revocations: Revocations) {
+    let hearing = async {
+        while let Some(credential) = revocations.next().await {
+            state.forget(credential);
+        }
+    };
+    tokio::select! {
+        () = hearing => {}
+        () = state.stopping.all.cancelled() => {}
+    }
 }
 
 /// Tells other ingresses which runs have a client here.
@@ -221,9 +258,19 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
             }
         }),
     );
+    let sign_in = Arc::new(SignIn::new(&config.auth)?);
+    let issuers = Issuers::new(&config.auth, store.clone(), Arc::clone(&clock))?;
+    let credentials = Credentials::new(
+        store.clone(),
+        Arc::clone(&clock),
+        Arc::clone(&sign_in),
+        Arc::new(issuers),
+    );
     Ok(AppState::new(Inner {
         admission: Admission::new(store.clone(), bus.clone(), Arc::new(agents), policy),
-        keys: KeyRing::new(store.clone()),
+        credentials,
+        sign_in,
+        watch: CredentialWatch::default(),
         models: ModelCatalog::new(&config.llm)?,
         attachments,
         canceller,
@@ -253,6 +300,10 @@ fn api() -> OpenApiRouter<AppState> {
             get(models::read_model_of_owner),
         )
         .merge(runs::router())
+        .merge(auth::router())
+        .merge(members::router())
+        .merge(invites::router())
+        .merge(api_keys::router())
 }
 
 fn router(state: AppState) -> Router {

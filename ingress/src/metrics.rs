@@ -28,6 +28,11 @@ pub const DECISIONS: &str = "baton_ingress_approvals_decided_total";
 /// Requests refused for their credential; label `reason`.
 pub const AUTH_REFUSALS: &str = "baton_ingress_auth_refusals_total";
 
+/// Refresh tokens that were presented after their time, each of which ended a session.
+pub const REFRESH_REUSED: &str = "baton_ingress_refresh_tokens_reused_total";
+/// Seconds from a credential's end to the end of the streams that were opened with it.
+pub const REVOCATION: &str = "baton_ingress_revocation_seconds";
+
 /// The route that a stream speaks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wire {
@@ -61,16 +66,19 @@ pub(crate) enum StreamEnd {
     Withdrawn,
     /// The run waits for a person, and the wire cannot say so.
     Parked,
+    /// The credential that opened it is not good any more.
+    Revoked,
 }
 
 impl StreamEnd {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Finished,
         Self::Error,
         Self::ClientClosed,
         Self::Drained,
         Self::Withdrawn,
         Self::Parked,
+        Self::Revoked,
     ];
 
     const fn as_str(self) -> &'static str {
@@ -81,6 +89,7 @@ impl StreamEnd {
             Self::Drained => "drained",
             Self::Withdrawn => "withdrawn",
             Self::Parked => "parked",
+            Self::Revoked => "revoked",
         }
     }
 }
@@ -152,6 +161,16 @@ pub fn describe() {
     for name in Decision::NAMES {
         counter!(DECISIONS, "decision" => name).increment(0);
     }
+    describe_counter!(
+        REFRESH_REUSED,
+        "Refresh tokens that were presented after their time, each of which ended a session"
+    );
+    counter!(REFRESH_REUSED).increment(0);
+    describe_histogram!(
+        REVOCATION,
+        Unit::Seconds,
+        "Time from a credential's end to the end of the streams that were opened with it"
+    );
     for wire in Wire::ALL {
         gauge!(STREAMS, "wire" => wire.as_str()).increment(0.0);
         for end in StreamEnd::ALL {
@@ -207,6 +226,14 @@ pub(crate) fn disconnect_cancel(after_grace: bool) {
 
 pub(crate) fn approval_decided(decision: &Decision) {
     counter!(DECISIONS, "decision" => decision.as_str()).increment(1);
+}
+
+pub(crate) fn streams_revoked(seconds: f64) {
+    histogram!(REVOCATION).record(seconds);
+}
+
+pub(crate) fn refresh_reused() {
+    counter!(REFRESH_REUSED).increment(1);
 }
 
 pub(crate) fn auth_refusal(reason: AuthRefusal) {

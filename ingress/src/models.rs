@@ -11,11 +11,10 @@ use http::StatusCode;
 use http::header::AUTHORIZATION;
 use http_body_util::{BodyExt as _, Limited};
 use moka::future::Cache;
-use reqwest::redirect::Policy;
-use rustls::{ClientConfig, RootCertStore};
 
 use crate::auth::{Authorized, ModelsRead};
 use crate::error::ApiError;
+use crate::fetch;
 use crate::state::AppState;
 
 /// How long a list is believed.
@@ -38,15 +37,6 @@ struct Upstream {
     authorization: Option<String>,
 }
 
-/// There is no client for the upstream.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CatalogError {
-    #[error("the TLS settings do not work")]
-    Tls(#[from] rustls::Error),
-    #[error("the client for the model server cannot be made")]
-    Client(#[from] reqwest::Error),
-}
-
 /// The list cannot be had.
 #[derive(Debug, thiserror::Error)]
 enum ListError {
@@ -61,11 +51,11 @@ enum ListError {
 }
 
 impl ModelCatalog {
-    pub(crate) fn new(config: &LlmConfig) -> Result<Self, CatalogError> {
+    pub(crate) fn new(config: &LlmConfig) -> Result<Self, fetch::ClientError> {
         let upstream = match &config.base_url {
             None => None,
             Some(base) => Some(Arc::new(Upstream {
-                client: client(config.connect_timeout)?,
+                client: fetch::client(config.connect_timeout)?,
                 url: format!("{}/models", base.trim_end_matches('/')),
                 authorization: config
                     .api_key
@@ -141,26 +131,6 @@ impl Upstream {
 }
 
 /// Follows no redirect: it would carry the key to where the operator did not send it.
-fn client(connect_timeout: Duration) -> Result<reqwest::Client, CatalogError> {
-    let roots = webpki_roots::TLS_SERVER_ROOTS
-        .iter()
-        .cloned()
-        .collect::<RootCertStore>();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .user_agent(concat!("baton/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(connect_timeout)
-        .redirect(Policy::none())
-        .no_proxy()
-        .build()?;
-    Ok(client)
-}
-
 /// The models that this key may name.
 #[utoipa::path(
     get,
@@ -171,7 +141,7 @@ fn client(connect_timeout: Duration) -> Result<reqwest::Client, CatalogError> {
         (status = 401, body = ErrorBody),
         (status = 502, description = "The upstream failed", body = ErrorBody),
     ),
-    security(("api_key" = [])),
+    security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn list_models(
     State(state): State<AppState>,
@@ -198,7 +168,7 @@ pub(crate) async fn list_models(
         (status = 404, description = "No such model, or not for this key", body = ErrorBody),
         (status = 502, description = "The upstream failed", body = ErrorBody),
     ),
-    security(("api_key" = [])),
+    security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn read_model(
     State(state): State<AppState>,

@@ -13,6 +13,9 @@ use utoipa::{Modify, OpenApi};
     ),
     tags(
         (name = "OpenAI", description = "Compatible with the OpenAI API; errors are its error objects"),
+        (name = "Sign-in", description = "People: their sign-in, sessions and tenants"),
+        (name = "People", description = "The members of a tenant, and invites"),
+        (name = "Keys", description = "API keys: machines' credentials"),
         (name = "Runs", description = "The native routes; errors are application/problem+json"),
     ),
     modifiers(&Credentials),
@@ -30,6 +33,14 @@ impl Modify for Credentials {
             .description(Some("An API key, made by `baton keys create`"))
             .build();
         components.add_security_scheme("api_key", SecurityScheme::Http(bearer));
+        let token = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("JWT")
+            .description(Some(
+                "An access token, from `/v1/auth/login` or another issuer",
+            ))
+            .build();
+        components.add_security_scheme("access_token", SecurityScheme::Http(token));
         let header = ApiKey::Header(ApiKeyValue::new("X-API-Key"));
         components.add_security_scheme("api_key_header", SecurityScheme::ApiKey(header));
     }

@@ -12,6 +12,7 @@ use baton_protocol::{EventData, EventId, RunId, RunStatus, TenantId};
 use baton_store::EndedRun;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Guard;
 use crate::ledger::find_run;
 use crate::state::AppState;
 
@@ -31,6 +32,8 @@ pub(crate) enum Heard {
     LogLost,
     /// This process is stopping.
     Stopping,
+    /// The credential that it was opened with is not good any more.
+    Revoked,
 }
 
 /// One run, followed on behalf of one client.
@@ -40,6 +43,7 @@ pub(crate) struct Relay {
     run: RunId,
     follower: EventFollower,
     stop: CancellationToken,
+    credential: Guard,
     /// When the run's terminal event was last known to be stored, and yet had not come.
     told_at: Option<Instant>,
     worked: bool,
@@ -48,13 +52,14 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Relays until `stop`.
+    /// Relays until `stop`, or until the credential is not good any more.
     pub(crate) fn new(
         state: AppState,
         tenant: TenantId,
         run: RunId,
         follower: EventFollower,
         stop: CancellationToken,
+        credential: Guard,
     ) -> Self {
         Self {
             state,
@@ -62,6 +67,7 @@ impl Relay {
             run,
             follower,
             stop,
+            credential,
             told_at: None,
             worked: false,
             asked: false,
@@ -102,6 +108,7 @@ impl Relay {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => return Ok(Heard::Stopping),
+            () = self.credential.ended() => return Ok(Heard::Revoked),
             batch = self.follower.next() => {
                 self.told_at = None;
                 let batch = batch?;

@@ -10,6 +10,8 @@ mod replay;
 mod view;
 mod wait;
 
+pub(crate) use view::Problem;
+
 use axum::extract::{FromRequestParts, Path};
 use baton_protocol::RunId;
 use http::request::Parts;

@@ -9,9 +9,10 @@ use baton_nats::Bus;
 use baton_service::{SharedClock, Shutdown};
 use baton_store::Store;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::attachments::Attachments;
-use crate::auth::KeyRing;
+use crate::auth::{CredentialWatch, Credentials, SignIn};
 use crate::cancel_run::Canceller;
 use crate::decide_approval::Decider;
 use crate::models::ModelCatalog;
@@ -27,7 +28,9 @@ pub(crate) struct Inner {
     pub(crate) clock: SharedClock,
     pub(crate) shutdown: Shutdown,
     pub(crate) admission: Admission,
-    pub(crate) keys: KeyRing,
+    pub(crate) credentials: Credentials,
+    pub(crate) sign_in: Arc<SignIn>,
+    pub(crate) watch: CredentialWatch,
     pub(crate) models: ModelCatalog,
     pub(crate) attachments: Attachments,
     pub(crate) canceller: Canceller,
@@ -50,6 +53,21 @@ pub(crate) struct Stopping {
 impl AppState {
     pub(crate) fn new(inner: Inner) -> Self {
         Self(Arc::new(inner))
+    }
+
+    /// A key or a session is not good any more: whoever remembers it forgets it.
+    pub(crate) async fn revoked(&self, credential: Uuid) {
+        self.forget(credential);
+        // Lost, it costs the others the seconds until they look by themselves.
+        if let Err(error) = self.bus.announce_revoked(credential).await {
+            tracing::debug!(%error, "a revocation was not announced");
+        }
+    }
+
+    /// As [`AppState::revoked`], when another ingress has said so.
+    pub(crate) fn forget(&self, credential: Uuid) {
+        self.credentials.forget(credential);
+        self.watch.wake();
     }
 }
 

@@ -19,6 +19,7 @@ pub mod events;
 pub mod jobs;
 pub mod presence;
 pub mod provision;
+mod revocations;
 pub mod streams;
 pub mod subjects;
 
@@ -34,4 +35,5 @@ pub use jobs::source::{JobSource, JobsError, Supply};
 pub use jobs::{JobHeaders, PublishError};
 pub use presence::{Hellos, Presence, PresenceQuestion};
 pub use provision::{Change, Difference, ProvisionError, provision, restore_missing};
+pub use revocations::Revocations;
 pub use streams::StreamOptions;

@@ -89,6 +89,9 @@ pub(crate) fn of_control(subject: &str) -> Option<(TenantId, RunId, &str)> {
     Some((tenant.parse().ok()?, run.parse().ok()?, verb))
 }
 
+/// `ingress.revoked`: one ingress tells all which key or session is not good any more.
+pub const REVOKED: &str = "ingress.revoked";
+
 /// Reads the tenant out of a job's subject, if one is there.
 pub(crate) fn tenant_of_job(subject: &str) -> Result<TenantId, String> {
     let mut tokens = subject.split('.');

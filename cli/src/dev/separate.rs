@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use baton_service::config::ConnectionUrl;
+use baton_service::config::{ConnectionUrl, Registration};
 use baton_service::{Config, Shutdown};
 use futures_util::future::try_join_all;
 use nix::sys::signal::{Signal, kill};
@@ -136,6 +136,17 @@ impl Role<'_> {
             // A group of its own: Ctrl-C reaches `dev` alone, which stops the roles in order.
             .process_group(0)
             .kill_on_drop(true);
+        if let Some(secret) = &self.config.auth.jwt_secret {
+            command.env("JWT_SECRET", secret.expose());
+        }
+        command.env(
+            "BATON_AUTH__REGISTRATION",
+            match self.config.auth.registration {
+                Registration::Open => "open",
+                Registration::Invited => "invited",
+                Registration::Closed => "closed",
+            },
+        );
         if let Some(base_url) = &self.config.llm.base_url {
             command.env("LLM_BASE_URL", base_url);
         }

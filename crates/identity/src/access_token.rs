@@ -258,14 +258,12 @@ impl AccessTokens {
         Ok(claims)
     }
 
-    /// The public keys as a JWK set. Secrets have none.
-    pub fn jwks(&self) -> serde_json::Value {
-        let keys: Vec<_> = self
-            .keys
+    /// The public keys as JWKs. Secrets have none.
+    pub fn public_keys(&self) -> Vec<serde_json::Value> {
+        self.keys
             .values()
-            .filter_map(|key| key.public.as_ref())
-            .collect();
-        serde_json::json!({ "keys": keys })
+            .filter_map(|key| serde_json::to_value(key.public.as_ref()?).ok())
+            .collect()
     }
 }
 

@@ -133,12 +133,9 @@ impl Passwords {
         hash: Option<String>,
     ) -> Result<bool, PasswordError> {
         let nobody = Arc::clone(&self.nobody);
-        self.in_turn(move || match hash {
-            Some(hash) => fits_now(password.as_bytes(), &hash),
-            None => {
-                let _ = fits_now(password.as_bytes(), &nobody);
-                false
-            }
+        self.in_turn(move || {
+            let fits = fits_now(password.as_bytes(), hash.as_deref().unwrap_or(&nobody));
+            fits && hash.is_some()
         })
         .await
     }

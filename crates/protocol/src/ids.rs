@@ -124,6 +124,10 @@ id! {
     InviteId, "invite"
 }
 id! {
+    /// One entry of the audit log.
+    AuditId, "audit entry"
+}
+id! {
     /// One worker process, for as long as it lives.
     WorkerId, "worker"
 }

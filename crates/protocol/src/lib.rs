@@ -25,7 +25,8 @@ pub use approval::{ApprovalReason, Decision};
 pub use event::{Event, EventData, EventId};
 pub use fence::{ClaimToken, Fence};
 pub use ids::{
-    ApiKeyId, ApprovalId, InviteId, MessageId, RunId, SessionId, TenantId, ThreadId, UserId, WorkerId,
+    ApiKeyId, ApprovalId, AuditId, InviteId, MessageId, RunId, SessionId, TenantId, ThreadId,
+    UserId, WorkerId,
 };
 pub use job::{Job, JobError, Lane};
 pub use role::{Role, UnknownRole};

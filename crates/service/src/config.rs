@@ -21,6 +21,7 @@ pub use auth::{
     AuthConfig, IssuerAlgorithm, IssuerConfig, Registration, SigningAlgorithm, SigningKeyConfig,
     weakness,
 };
+pub use checks::trustworthy;
 pub use mistake::{ConfigErrors, Mistake, Origin};
 pub use sections::{
     AdminConfig, DatabaseConfig, HttpConfig, LimitsConfig, LlmConfig, LogConfig, LogFormat,

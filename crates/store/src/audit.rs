@@ -1,8 +1,7 @@
 //! The table `audit_log`: who did what, from where, with what result. Rows are only ever added.
 
-use baton_protocol::TenantId;
+use baton_protocol::{AuditId, TenantId};
 use chrono::{DateTime, Utc};
-use uuid::Uuid;
 
 use crate::columns;
 use crate::errors::StoreError;
@@ -71,8 +70,8 @@ impl AuditResult {
 /// An entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEntry {
-    /// UUIDv7.
-    pub id: Uuid,
+    /// Its id: the log is sorted by it.
+    pub id: AuditId,
     /// Where it happened, if in a tenant.
     pub tenant: Option<TenantId>,
     /// What kind of somebody acted.
@@ -99,7 +98,7 @@ pub struct AuditEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "as in AuditEntry")]
 pub struct AuditRecord {
-    pub id: Uuid,
+    pub id: AuditId,
     pub tenant: Option<TenantId>,
     /// When.
     pub at: DateTime<Utc>,
@@ -141,7 +140,7 @@ macro_rules! insert {
                                    ip, user_agent, request_id)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
             ",
-            $entry.id,
+            $entry.id.as_uuid(),
             $entry.tenant.map(|tenant| tenant.as_uuid()),
             $entry.actor_kind.as_str() as _,
             columns::optional_text($entry.actor.as_deref()),
@@ -204,7 +203,7 @@ impl SystemTx<'_> {
         Ok(rows
             .into_iter()
             .map(|row| AuditRecord {
-                id: row.id,
+                id: AuditId::from_uuid(row.id),
                 tenant: row.tenant_id.map(TenantId::from_uuid),
                 at: row.at,
                 actor_kind: row.actor_kind,

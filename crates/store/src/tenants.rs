@@ -3,6 +3,7 @@
 use baton_protocol::TenantId;
 use chrono::{DateTime, Utc};
 
+use crate::columns;
 use crate::errors::StoreError;
 use crate::system::SystemTx;
 
@@ -48,6 +49,24 @@ impl SystemTx<'_> {
             name: row.name,
             created_at: row.created_at,
         })
+    }
+
+    /// The tenant called so.
+    pub async fn tenant_by_name(&self, name: &str) -> Result<Option<TenantRecord>, StoreError> {
+        let row = sqlx::query!(
+            "
+            -- tenants.by_name
+            SELECT id, name, created_at FROM tenants WHERE name = $1
+            ",
+            &*columns::text(name),
+        )
+        .fetch_optional(self.pool)
+        .await?;
+        Ok(row.map(|row| TenantRecord {
+            id: TenantId::from_uuid(row.id),
+            name: row.name,
+            created_at: row.created_at,
+        }))
     }
 
     /// The tenant with this id.

@@ -92,6 +92,12 @@ impl ChatStream {
                 }
                 Ok(Heard::Parked) => self.chat.parked(),
                 Ok(Heard::Stopping) => self.chat.draining(),
+                // The client counts as gone, and with it the run that nobody may read.
+                Ok(Heard::Revoked) => {
+                    self.ended = true;
+                    self.gauge.ends(StreamEnd::Revoked);
+                    return Err(ApiError::credential_ended());
+                }
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
@@ -138,6 +144,14 @@ impl ChatStream {
                     let parked = self.chat.parked();
                     baton_openai::ChunkWriter::error(&mut self.out, &parked.to_openai());
                     self.end(StreamEnd::Parked);
+                }
+                Ok(Heard::Revoked) => {
+                    let error = ApiError::credential_ended();
+                    self.frames
+                        .interrupted(&mut self.out, "credential_ended", &error.message);
+                    // Not `end`: the client counts as gone, and with it the run.
+                    self.ended = true;
+                    self.gauge.ends(StreamEnd::Revoked);
                 }
                 Ok(Heard::Stopping) => {
                     self.frames.interrupted(

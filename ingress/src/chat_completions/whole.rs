@@ -63,6 +63,8 @@ impl Chat {
                     }
                 }
                 Ok(Heard::Stopping) => break Err(self.draining()),
+                // Without `detach`: the client counts as gone, and with it the run.
+                Ok(Heard::Revoked) => return Err(ApiError::credential_ended()),
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
 use baton_protocol::{ApiKeyId, ApprovalId, ApprovalReason, Decision, RunId, RunStatus};
-use baton_store::ApprovalRecord;
+use baton_store::{ApprovalRecord, AuditEntry};
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use http::request::Parts;
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::RunPath;
 use super::view::Problem;
-use crate::auth::{ApprovalsWrite, Authorized, RunsRead};
+use crate::auth::{ApprovalsWrite, Authorized, Origin, RunsRead};
 use crate::body::WholeBody;
 use crate::error::ApiError;
 use crate::state::AppState;
@@ -120,7 +120,7 @@ impl ApprovalView {
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
     ),
-    security(("api_key" = [])),
+    security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn list_approvals(
     State(state): State<AppState>,
@@ -162,11 +162,12 @@ pub(crate) async fn list_approvals(
         (status = 404, description = "No such run, or no such question", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`already_decided` otherwise, `approval_expired`, or `run_ended`", body = Problem, content_type = "application/problem+json"),
     ),
-    security(("api_key" = [])),
+    security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn decide_approval(
     State(state): State<AppState>,
     authorized: Authorized<ApprovalsWrite>,
+    origin: Origin,
     ApprovalPath(run, approval): ApprovalPath,
     WholeBody(body): WholeBody,
 ) -> Result<Json<ApprovalView>, ApiError> {
@@ -177,6 +178,13 @@ pub(crate) async fn decide_approval(
         .decider
         .decide(tenant, run, approval, &decision, by)
         .await?;
+    let actor = authorized.caller.actor();
+    let entry = AuditEntry {
+        target: Some(format!("run:{run}")),
+        detail: Some(format!("{approval}: {}", decision.as_str())),
+        ..origin.entry(actor, Some(tenant), "approval.decided")
+    };
+    state.store.system().record_audit(&entry).await?;
     let mut tx = state.store.tenant(tenant).await?;
     let record = tx.run(run).await?.ok_or_else(ApiError::no_such_run)?;
     let decided = tx

@@ -3,13 +3,13 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use baton_store::CancelRequest;
+use baton_store::{AuditEntry, CancelRequest};
 use http::StatusCode;
 
 use super::RunPath;
 use super::read::load;
 use super::view::{Problem, RunView};
-use crate::auth::{Authorized, RunsWrite};
+use crate::auth::{Authorized, Origin, RunsWrite};
 use crate::error::{ApiError, run_header};
 use crate::state::AppState;
 
@@ -24,15 +24,25 @@ use crate::state::AppState;
         (status = 202, description = "Its worker has been told to stop", body = RunView),
         (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
     ),
-    security(("api_key" = [])),
+    security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn cancel_run(
     State(state): State<AppState>,
     authorized: Authorized<RunsWrite>,
+    origin: Origin,
     RunPath(run): RunPath,
 ) -> Result<Response, ApiError> {
-    let tenant = authorized.caller.tenant;
-    let status = match state.canceller.cancel(tenant, run, "api_request").await? {
+    let caller = authorized.caller;
+    let tenant = caller.tenant;
+    let entry = AuditEntry {
+        target: Some(format!("run:{run}")),
+        ..origin.entry(caller.actor(), Some(tenant), "run.cancelled")
+    };
+    let cancelled = state
+        .canceller
+        .cancel(tenant, run, "api_request", Some(&entry))
+        .await?;
+    let status = match cancelled {
         CancelRequest::NotFound => return Err(ApiError::no_such_run()),
         CancelRequest::Ended(_) => StatusCode::OK,
         CancelRequest::Requested { .. } => StatusCode::ACCEPTED,

@@ -1,5 +1,7 @@
 //! `POST /v1/runs`.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
@@ -49,7 +51,7 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
         (status = 429, description = "Too many queued runs; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The system is full, or a part of it away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
-    security(("api_key" = [])),
+    security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn create_run(
     State(state): State<AppState>,
@@ -62,10 +64,11 @@ pub(crate) async fn create_run(
     let request = SubmitRequest::parse_native(&body)?;
     let idempotency = idempotency_key(&headers, "/v1/runs", &body)?;
     drop(body);
-    let tenant = authorized.caller.tenant;
+    let caller = authorized.caller;
+    let tenant = caller.tenant;
     let streams = wants_events(&headers);
     let wanted = Wanted {
-        caller: authorized.caller,
+        caller: Arc::clone(&caller),
         request,
         idempotency,
         follow: streams || wait.0.is_some(),
@@ -83,12 +86,12 @@ pub(crate) async fn create_run(
     let answer = async {
         if streams {
             return Ok(match follower {
-                Some(follower) => events::response(&state, tenant, run, follower, attachment),
-                None => open_from(&state, tenant, run, EventId::ORIGIN, Source::Stream).await?,
+                Some(follower) => events::response(&state, &caller, run, follower, attachment),
+                None => open_from(&state, &caller, run, EventId::ORIGIN, Source::Stream).await?,
             });
         }
         if let Some(time) = wait.0 {
-            wait_for_end(&state, tenant, run, follower, time).await;
+            wait_for_end(&state, &caller, run, follower, time).await;
         }
         let view = if replayed || wait.0.is_some() {
             load(&state, tenant, run).await?

@@ -17,7 +17,7 @@ use super::RunPath;
 use super::replay::{FromLedger, from_ledger, lies_within_a_step};
 use super::view::Problem;
 use crate::attachments::{Attachment, OnClose};
-use crate::auth::{Authorized, RunsRead};
+use crate::auth::{Authorized, Caller, RunsRead};
 use crate::error::{ApiError, run_header};
 use crate::ledger::find_run;
 use crate::metrics::{StreamEnd, StreamGauge, Wire};
@@ -68,7 +68,7 @@ pub(super) enum Source {
         (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "`cursor_unknown`: not an event of this run; `events_expired`: no longer stored, and it lies within a step or the run goes on", body = Problem, content_type = "application/problem+json"),
     ),
-    security(("api_key" = [])),
+    security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn run_events(
     State(state): State<AppState>,
@@ -83,7 +83,7 @@ pub(crate) async fn run_events(
         Some(true) => Source::Ledger,
         Some(false) | None => Source::Stream,
     };
-    open_from(&state, authorized.caller.tenant, run, after, source).await
+    open_from(&state, &authorized.caller, run, after, source).await
 }
 
 /// A reconnecting client repeats its first URL; what it has seen since is in the header.
@@ -104,11 +104,12 @@ fn cursor(headers: &HeaderMap, query: Option<String>) -> Result<EventId, ApiErro
 /// The run's events behind a cursor.
 pub(super) async fn open_from(
     state: &AppState,
-    tenant: TenantId,
+    caller: &Caller,
     run: RunId,
     after: EventId,
     source: Source,
 ) -> Result<Response, ApiError> {
+    let tenant = caller.tenant;
     // Before the row is read: what ends the run in between is heard.
     let subscribed = EventFollower::subscribe(&state.bus, tenant, run).await?;
     let record = find_run(state, tenant, run)
@@ -158,7 +159,7 @@ pub(super) async fn open_from(
         }
     };
     let attachment = state.attachments.attach(tenant, run, OnClose::LeaveRunning);
-    Ok(response(state, tenant, run, follower, attachment))
+    Ok(response(state, caller, run, follower, attachment))
 }
 
 /// The answer of a run that has ended and whose events are the ledger's to tell.
@@ -199,14 +200,21 @@ fn events_expired(run: RunId) -> ApiError {
 /// The answer that a follower's events become.
 pub(super) fn response(
     state: &AppState,
-    tenant: TenantId,
+    caller: &Caller,
     run: RunId,
     follower: EventFollower,
     attachment: Attachment,
 ) -> Response {
     let stop = state.stopping.native.clone();
     let stream = NativeStream {
-        relay: Relay::new(state.clone(), tenant, run, follower, stop),
+        relay: Relay::new(
+            state.clone(),
+            caller.tenant,
+            run,
+            follower,
+            stop,
+            state.watch.guard(caller),
+        ),
         out: BytesMut::new(),
         _attachment: attachment,
         gauge: StreamGauge::open(Wire::Native),
@@ -246,6 +254,10 @@ impl NativeStream {
                 Ok(Heard::Quiet) => self.out.extend_from_slice(PING_BETWEEN_IDS),
                 // Between two events: the client resumes elsewhere.
                 Ok(Heard::Stopping) => self.end(StreamEnd::Drained),
+                Ok(Heard::Revoked) => {
+                    self.write_error(&ApiError::credential_ended());
+                    self.end(StreamEnd::Revoked);
+                }
                 Ok(Heard::LogLost) | Err(FollowError::Expired { .. }) => {
                     self.go_on_from_ledger().await;
                 }

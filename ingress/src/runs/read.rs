@@ -27,7 +27,7 @@ use crate::state::AppState;
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
     ),
-    security(("api_key" = [])),
+    security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn read_run(
     State(state): State<AppState>,
@@ -40,7 +40,7 @@ pub(crate) async fn read_run(
     if let Some(time) = wait.0
         && !view.is_terminal()
     {
-        wait_for_end(&state, tenant, run, None, time).await;
+        wait_for_end(&state, &authorized.caller, run, None, time).await;
         view = load(&state, tenant, run).await?;
     }
     Ok((run_header(run), Json(view)).into_response())

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Query};
 use baton_nats::EventFollower;
-use baton_protocol::{EventId, RunId, TenantId};
+use baton_protocol::{EventId, RunId};
 use http::StatusCode;
 use http::request::Parts;
 use serde::Deserialize;
 
+use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::ledger::find_run;
 use crate::relay::{Heard, Relay};
@@ -62,11 +63,12 @@ fn read(given: &str) -> Result<Duration, ApiError> {
 /// goes wrong only cuts the wait: the caller looks at the row in any case.
 pub(super) async fn wait_for_end(
     state: &AppState,
-    tenant: TenantId,
+    caller: &Caller,
     run: RunId,
     follower: Option<EventFollower>,
     time: Duration,
 ) {
+    let tenant = caller.tenant;
     let waiting = async {
         let follower = if let Some(follower) = follower {
             follower
@@ -82,7 +84,14 @@ pub(super) async fn wait_for_end(
             subscribed.resume(EventId::ORIGIN).await.ok()?
         };
         let stop = state.stopping.native.clone();
-        let mut relay = Relay::new(state.clone(), tenant, run, follower, stop);
+        let mut relay = Relay::new(
+            state.clone(),
+            tenant,
+            run,
+            follower,
+            stop,
+            state.watch.guard(caller),
+        );
         loop {
             match relay.next().await.ok()? {
                 Heard::Events(batch) => {
@@ -96,7 +105,7 @@ pub(super) async fn wait_for_end(
                 Heard::Quiet => {}
                 // It will not end before somebody looks at it.
                 Heard::Parked => return Some(()),
-                Heard::LogLost | Heard::Stopping => return None,
+                Heard::LogLost | Heard::Stopping | Heard::Revoked => return None,
             }
         }
     };

@@ -15,6 +15,7 @@ use baton_protocol::{
     ApiKeyId, ClaimToken, Event, EventData, EventId, Fence, FinishReason, Lane, Outcome, RunError,
     RunId, RunStatus, TenantId, Usage, WorkerId,
 };
+use baton_service::config::{Registration, Secret};
 use baton_service::{Clock as _, Config, Readiness, Shutdown, SystemClock};
 use baton_store::testing::TestDatabase;
 use baton_store::{Claim, ClaimOutcome, FinalTurn, FinishCommit, NewApiKey, RunRecord, Store};
@@ -25,6 +26,10 @@ use tokio::task::JoinHandle;
 
 /// Far longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
+
+const JWT_SECRET: &str = "7f-Kq2xw9ZbTn4Rv8yLmA1cE6uGdHs3J";
+/// A password that nobody has.
+pub(crate) const PASSWORD: &str = "correct horse battery";
 
 pub(crate) const USAGE: Usage = Usage {
     prompt_tokens: 10,
@@ -64,6 +69,8 @@ impl Fixture {
         config.http.drain = Duration::from_secs(2);
         config.http.heartbeat = Duration::from_millis(300);
         config.llm.default_model = Some("house".into());
+        config.auth.jwt_secret = Some(Secret::new(JWT_SECRET.into()));
+        config.auth.registration = Registration::Open;
         configure(&mut config);
         let shutdown = Shutdown::new();
         let (base, served) = serve(&config, &store, &bus, &shutdown).await;
@@ -97,6 +104,7 @@ impl Fixture {
         let shutdown = Shutdown::new();
         let mut config = Config::default();
         config.http.heartbeat = Duration::from_millis(300);
+        config.auth.jwt_secret = Some(Secret::new(JWT_SECRET.into()));
         let (base, _) = serve(&config, &self.store, &bus, &shutdown).await;
         (base, shutdown)
     }
@@ -140,6 +148,38 @@ impl Fixture {
 
     pub(crate) fn request(&self, method: reqwest::Method, url: &str) -> RequestBuilder {
         self.client.request(method, url)
+    }
+
+    /// A request without any credential of the fixture's.
+    pub(crate) fn plain(&self, method: &str, path: &str, body: &Value) -> RequestBuilder {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let request = self.client.request(method, format!("{}{path}", self.base));
+        if body.is_null() {
+            request
+        } else {
+            request.body(body.to_string())
+        }
+    }
+
+    /// As [`Fixture::plain`], by somebody; the status and the answer, null if it is empty.
+    pub(crate) async fn ask(
+        &self,
+        credential: &str,
+        method: &str,
+        path: &str,
+        body: Value,
+    ) -> (u16, Value) {
+        let request = self.plain(method, path, &body).bearer_auth(credential);
+        answer(request.send().await.unwrap()).await
+    }
+
+    /// Registers somebody in a tenant of their own: their tokens.
+    pub(crate) async fn register(&self, email: &str) -> Value {
+        let body = json!({"email": email, "password": PASSWORD});
+        let request = self.plain("POST", "/v1/auth/register", &body);
+        let (status, tokens) = answer(request.send().await.unwrap()).await;
+        assert_eq!(status, 201, "{tokens}");
+        tokens
     }
 
     pub(crate) async fn key_of_another_tenant(&self, random: u8) -> String {
@@ -294,6 +334,13 @@ fn stream_options() -> StreamOptions {
         dead_max_bytes: 1 << 20,
         ..StreamOptions::default()
     }
+}
+
+/// The status and the body.
+pub(crate) async fn answer(response: Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    let body = response.bytes().await.unwrap();
+    (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
 async fn connect(nats: &NatsServer) -> Bus {

@@ -3,11 +3,16 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod api_keys;
 mod chat;
 mod disconnect;
 mod fixture;
 mod idempotency;
+mod issuers;
+mod people;
 mod refusals;
 mod replay;
+mod revocation;
 mod runs;
+mod sign_in;
 mod stopping;

@@ -309,8 +309,8 @@ fn issuers(checks: &mut Checks<'_>, config: &Config) {
     }
 }
 
-/// Over TLS, or without leaving the machine.
-fn trustworthy(url: &str) -> bool {
+/// Whether what comes from this URL comes over TLS, or without leaving the machine.
+pub fn trustworthy(url: &str) -> bool {
     let Some((scheme, rest)) = url.split_once("://") else {
         return false;
     };

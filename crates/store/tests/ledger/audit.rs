@@ -1,6 +1,6 @@
 //! The audit log is added to, and nothing else.
 
-use baton_protocol::TenantId;
+use baton_protocol::{AuditId, TenantId};
 use baton_store::{ActorKind, AuditEntry, AuditFilter, AuditResult};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use crate::fixture::Ledger;
 
 pub(crate) fn entry(tenant: TenantId, action: &'static str) -> AuditEntry {
     AuditEntry {
-        id: Uuid::now_v7(),
+        id: AuditId::from_uuid(Uuid::now_v7()),
         tenant: Some(tenant),
         actor_kind: ActorKind::User,
         actor: Some("anna".into()),

@@ -1,0 +1,74 @@
+//! `baton audit`: who did what, from where, with what result.
+
+use baton_service::config::Required;
+use baton_service::{Clock as _, SystemClock};
+use baton_store::{AuditFilter, AuditRecord};
+
+use crate::args::{AuditArgs, ConfigArgs};
+use crate::config_command::{self, print};
+use crate::keys::{connect, find_tenant};
+
+pub(crate) async fn run(options: AuditArgs, args: &ConfigArgs) -> anyhow::Result<()> {
+    let config = config_command::load(args)?;
+    config.require(&[Required::Database])?;
+    let store = connect(&config).await?;
+    let listed = async {
+        let tenant = match &options.tenant {
+            Some(name) => Some(find_tenant(&store, name).await?.id),
+            None => None,
+        };
+        let filter = AuditFilter {
+            tenant,
+            actor: options.actor.clone(),
+            action: options.action.clone(),
+            result: options.result.clone(),
+            since: options.since.map(|ago| SystemClock.now() - ago),
+            limit: options.limit,
+        };
+        for record in store.system().audit_log(&filter).await? {
+            let line = if options.json {
+                serde_json::to_string(&as_json(&record))?
+            } else {
+                as_text(&record)
+            };
+            print(&line)?;
+        }
+        Ok(())
+    };
+    let listed = listed.await;
+    store.close().await;
+    listed
+}
+
+fn as_json(record: &AuditRecord) -> serde_json::Value {
+    serde_json::json!({
+        "id": record.id, "at": record.at, "tenant": record.tenant,
+        "actor_kind": record.actor_kind, "actor": record.actor, "action": record.action,
+        "target": record.target, "result": record.result, "detail": record.detail,
+        "ip": record.ip, "user_agent": record.user_agent, "request_id": record.request_id,
+    })
+}
+
+fn as_text(record: &AuditRecord) -> String {
+    let or_dash = |text: &Option<String>| visible(text.as_deref().unwrap_or("-"));
+    format!(
+        "{}  {}:{}  {}  {}  {}  {}  {}",
+        record
+            .at
+            .to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+        record.actor_kind,
+        or_dash(&record.actor),
+        record.action,
+        or_dash(&record.target),
+        record.result,
+        or_dash(&record.detail),
+        or_dash(&record.ip),
+    )
+}
+
+/// What strangers wrote must not draw on the operator's terminal.
+fn visible(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}

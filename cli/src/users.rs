@@ -1,0 +1,164 @@
+//! `baton users`: people, from where the database is. Baton sends no mail: a token is printed, once,
+//! and whoever asked for it hands it over.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use baton_identity::{OpaqueToken, TokenKind};
+use baton_protocol::{AuditId, InviteId, TenantId};
+use baton_service::config::Required;
+use baton_service::{Clock as _, Config, SystemClock};
+use baton_store::{ActorKind, AuditEntry, AuditResult, NewInvite, Store, UserRecord};
+
+use crate::args::{ConfigArgs, UsersCommand};
+use crate::config_command::{self, print};
+use crate::keys::{connect, ensure_tenant};
+
+/// How long a reset or a bootstrap can be used.
+const DAY: Duration = Duration::from_hours(24);
+/// As the audit log names whoever has the command line.
+const OPERATOR: &str = "operator";
+
+pub(crate) async fn run(command: UsersCommand, args: &ConfigArgs) -> anyhow::Result<()> {
+    let config = config_command::load(args)?;
+    config.require(&[Required::Database])?;
+    let store = connect(&config).await?;
+    let done = execute(command, &config, &store).await;
+    store.close().await;
+    done
+}
+
+async fn execute(command: UsersCommand, config: &Config, store: &Store) -> anyhow::Result<()> {
+    match command {
+        UsersCommand::Bootstrap { tenant } => bootstrap(store, &tenant).await,
+        UsersCommand::Invite {
+            tenant,
+            role,
+            email,
+            expires_in,
+        } => {
+            let tenant = ensure_tenant(store, &tenant).await?.id;
+            let token = OpaqueToken::from_random(TokenKind::Invite, rand::random());
+            let invite = NewInvite {
+                id: InviteId::new(SystemClock.now()),
+                hash: token.hash(),
+                email: email.map(|email| email.trim().to_lowercase()),
+                role,
+                created_by: OPERATOR.to_owned(),
+                life: expires_in.unwrap_or(config.auth.invite_life),
+            };
+            let target = format!("invite:{}", invite.id);
+            let entry = AuditEntry {
+                detail: Some(role.to_string()),
+                ..entry(Some(tenant), "invite.created", target)
+            };
+            let mut tx = store.tenant(tenant).await?;
+            tx.create_invite(&invite).await?;
+            tx.record_audit(&entry).await?;
+            tx.commit().await?;
+            print(token.expose())
+        }
+        UsersCommand::ResetPassword { email } => {
+            let user = find(store, &email).await?;
+            let token = OpaqueToken::from_random(TokenKind::PasswordReset, rand::random());
+            let id = InviteId::new(SystemClock.now());
+            let system = store.system();
+            system
+                .create_password_reset(id, &token.hash(), user.id, OPERATOR, DAY)
+                .await?;
+            let target = format!("user:{}", user.id);
+            system
+                .record_audit(&entry(None, "password_reset.created", target))
+                .await?;
+            print(token.expose())
+        }
+        UsersCommand::List => list(store).await,
+        UsersCommand::Disable { email } => set_disabled(store, &email, true).await,
+        UsersCommand::Enable { email } => set_disabled(store, &email, false).await,
+    }
+}
+
+/// The token of the first owner; refused once there is one.
+async fn bootstrap(store: &Store, tenant: &str) -> anyhow::Result<()> {
+    let tenant = ensure_tenant(store, tenant).await?;
+    let token = OpaqueToken::from_random(TokenKind::Bootstrap, rand::random());
+    let id = InviteId::new(SystemClock.now());
+    let system = store.system();
+    let made = system
+        .create_bootstrap(id, &token.hash(), tenant.id, OPERATOR, DAY)
+        .await?;
+    if made.is_none() {
+        bail!(
+            "tenant {} has an owner: invite others with `baton users invite`",
+            tenant.name
+        );
+    }
+    let target = format!("invite:{id}");
+    system
+        .record_audit(&entry(Some(tenant.id), "bootstrap.created", target))
+        .await?;
+    print(token.expose())
+}
+
+async fn list(store: &Store) -> anyhow::Result<()> {
+    let system = store.system();
+    for user in system.users().await? {
+        let memberships = system.memberships(user.id).await?;
+        let tenants: Vec<_> = memberships
+            .iter()
+            .map(|one| format!("{} of {}", one.role, one.tenant_name))
+            .collect();
+        let state = match user.disabled_at {
+            Some(at) => format!("disabled {}", at.to_rfc3339()),
+            None => "active".to_owned(),
+        };
+        let tenants = tenants.join(", ");
+        print(&format!("{}  {}  {tenants}  {state}", user.id, user.email))?;
+    }
+    Ok(())
+}
+
+async fn set_disabled(store: &Store, email: &str, disabled: bool) -> anyhow::Result<()> {
+    let user = find(store, email).await?;
+    let system = store.system();
+    system.set_disabled(user.id, disabled).await?;
+    let action = if disabled {
+        "user.disabled"
+    } else {
+        "user.enabled"
+    };
+    system
+        .record_audit(&entry(None, action, format!("user:{}", user.id)))
+        .await?;
+    print(if disabled {
+        "disabled; their sessions are over, everywhere within five seconds"
+    } else {
+        "enabled; they can sign in again"
+    })
+}
+
+async fn find(store: &Store, email: &str) -> anyhow::Result<UserRecord> {
+    let email = email.trim().to_lowercase();
+    store
+        .system()
+        .user_by_email(&email)
+        .await?
+        .with_context(|| format!("nobody has registered as {email}: see `baton users list`"))
+}
+
+/// An entry of the audit log about something that was done from the command line.
+pub(crate) fn entry(tenant: Option<TenantId>, action: &'static str, target: String) -> AuditEntry {
+    AuditEntry {
+        id: AuditId::new(SystemClock.now()),
+        tenant,
+        actor_kind: ActorKind::Operator,
+        actor: std::env::var("USER").ok().filter(|user| !user.is_empty()),
+        action,
+        target: Some(target),
+        result: AuditResult::Done,
+        detail: None,
+        ip: None,
+        user_agent: None,
+        request_id: None,
+    }
+}

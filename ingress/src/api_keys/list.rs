@@ -1,0 +1,42 @@
+//! `GET /v1/api-keys`.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::view::KeyView;
+use crate::auth::{Authorized, KeysRead};
+use crate::error::ApiError;
+use crate::runs::Problem;
+use crate::state::AppState;
+
+/// Keys, the oldest first.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct KeyList {
+    data: Vec<KeyView>,
+}
+
+/// The tenant's keys, revoked and expired ones too, without their secrets.
+#[utoipa::path(
+    get,
+    path = "/v1/api-keys",
+    tag = "Keys",
+    responses(
+        (status = 200, description = "The keys", body = KeyList),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Lacks the scope", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn list_keys(
+    State(state): State<AppState>,
+    authorized: Authorized<KeysRead>,
+) -> Result<Json<KeyList>, ApiError> {
+    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let keys = tx.list_api_keys().await?;
+    Ok(Json(KeyList {
+        data: keys.into_iter().map(KeyView::from).collect(),
+    }))
+}

@@ -1,0 +1,224 @@
+//! Who is asking.
+
+use std::fmt;
+use std::sync::Arc;
+
+use baton_admission::Grant;
+use baton_protocol::{ApiKeyId, Role, SessionId, TenantId, UserId};
+use baton_store::{ActorKind, ApiKeyRecord, KeyLimits};
+use chrono::{DateTime, Utc};
+
+use super::scopes::Scopes;
+use crate::error::ApiError;
+use crate::metrics::{self, AuthRefusal};
+
+/// What somebody proved who they are with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Credential {
+    /// A machine's key.
+    ApiKey(ApiKeyId),
+    /// A person's sign-in.
+    Session {
+        user: UserId,
+        session: SessionId,
+        role: Role,
+    },
+    /// Another issuer's token.
+    Issuer { subject: Arc<str>, role: Role },
+}
+
+/// Somebody, as the audit log names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Actor {
+    pub(crate) kind: ActorKind,
+    pub(crate) id: Option<String>,
+}
+
+impl Actor {
+    /// No credential, or a bad one; `claimed` is whom they claimed to be.
+    pub(crate) fn nobody(claimed: Option<String>) -> Self {
+        Self {
+            kind: ActorKind::Nobody,
+            id: claimed,
+        }
+    }
+
+    /// A person.
+    pub(crate) fn user(user: UserId) -> Self {
+        Self {
+            kind: ActorKind::User,
+            id: Some(user.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}:{}",
+            self.kind.as_str(),
+            self.id.as_deref().unwrap_or_default()
+        )
+    }
+}
+
+/// Who is asking, for which tenant, and what they may do there.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) tenant: TenantId,
+    pub(crate) grant: Grant,
+    pub(crate) credential: Credential,
+    pub(crate) scopes: Scopes,
+    /// How much may be done with the credential.
+    pub(crate) limits: KeyLimits,
+    /// From when on the credential is refused. Of a session this is the access token's end.
+    pub(crate) expires_at: Option<DateTime<Utc>>,
+    pub(crate) revoked: bool,
+}
+
+impl From<ApiKeyRecord> for Caller {
+    fn from(record: ApiKeyRecord) -> Self {
+        Self {
+            tenant: record.tenant,
+            grant: Grant {
+                api_key: Some(record.id),
+                models: record.allowed_models,
+                tools: record.allowed_tools,
+            },
+            credential: Credential::ApiKey(record.id),
+            scopes: Scopes::stored(record.scopes),
+            limits: record.limits,
+            expires_at: record.expires_at,
+            revoked: record.revoked_at.is_some(),
+        }
+    }
+}
+
+impl Caller {
+    /// As the audit log names them.
+    pub(crate) fn actor(&self) -> Actor {
+        match &self.credential {
+            Credential::ApiKey(key) => Actor {
+                kind: ActorKind::ApiKey,
+                id: Some(key.to_string()),
+            },
+            Credential::Session { user, .. } => Actor::user(*user),
+            Credential::Issuer { subject, .. } => Actor {
+                kind: ActorKind::Issuer,
+                id: Some(subject.to_string()),
+            },
+        }
+    }
+
+    /// The highest role that this caller may give to somebody. A key may give one whose every scope
+    /// it has itself, and none if it is confined in any other way: a person is not.
+    pub(crate) fn role_to_give(&self) -> Option<Role> {
+        match &self.credential {
+            Credential::Session { role, .. } | Credential::Issuer { role, .. } => Some(*role),
+            Credential::ApiKey(_) => {
+                let confined = self.grant.models.is_some()
+                    || self.grant.tools.is_some()
+                    || self.limits != KeyLimits::default()
+                    || self.expires_at.is_some();
+                Role::ALL
+                    .into_iter()
+                    .rev()
+                    .find(|role| !confined && self.scopes.cover(&Scopes::of_role(*role)))
+            }
+        }
+    }
+
+    /// Whether the credential is still good.
+    pub(crate) fn check_alive(&self, now: DateTime<Utc>) -> Result<(), ApiError> {
+        let refuse = |reason, key, token| {
+            metrics::auth_refusal(reason);
+            Err(match self.credential {
+                Credential::ApiKey(_) => ApiError::unauthorized(key),
+                Credential::Session { .. } | Credential::Issuer { .. } => {
+                    ApiError::invalid_token(token)
+                }
+            })
+        };
+        if self.revoked {
+            let (key, token) = ("this API key was revoked", "this session is over: sign in");
+            return refuse(AuthRefusal::Revoked, key, token);
+        }
+        if self.expires_at.is_some_and(|at| at <= now) {
+            let (key, token) = (
+                "this API key has expired",
+                "this access token has expired: refresh",
+            );
+            return refuse(AuthRefusal::Expired, key, token);
+        }
+        Ok(())
+    }
+
+    /// Whether the credential is still good, and holds the scope.
+    pub(crate) fn check(&self, scope: &'static str, now: DateTime<Utc>) -> Result<(), ApiError> {
+        self.check_alive(now)?;
+        if self.scopes.has(scope) {
+            return Ok(());
+        }
+        metrics::auth_refusal(AuthRefusal::Scope);
+        let what = match self.credential {
+            Credential::ApiKey(_) => "this API key",
+            Credential::Session { .. } | Credential::Issuer { .. } => "your role",
+        };
+        let message = format!("{what} lacks the scope `{scope}`");
+        Err(ApiError::forbidden("scope_missing", message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(scopes: &[&str], expires: Option<i64>, revoked: bool) -> Caller {
+        let now = DateTime::from_timestamp(1_000, 0).unwrap();
+        Caller {
+            tenant: TenantId::new(now),
+            grant: Grant::default(),
+            credential: Credential::ApiKey(ApiKeyId::new(now)),
+            scopes: Scopes::stored(scopes.iter().map(ToString::to_string).collect()),
+            limits: KeyLimits::default(),
+            expires_at: expires.map(|at| DateTime::from_timestamp(at, 0).unwrap()),
+            revoked,
+        }
+    }
+
+    #[test]
+    fn a_key_must_be_alive_and_hold_the_scope() {
+        let now = DateTime::from_timestamp(1_000, 0).unwrap();
+        let status = |caller: &Caller| {
+            caller
+                .check("runs:write", now)
+                .err()
+                .map(|error| error.status.as_u16())
+        };
+        assert_eq!(status(&caller(&["runs:write"], None, false)), None);
+        assert_eq!(status(&caller(&["*"], Some(1_001), false)), None);
+        assert_eq!(status(&caller(&["runs:read"], None, false)), Some(403));
+        assert_eq!(status(&caller(&[], None, false)), Some(403));
+        assert_eq!(status(&caller(&["*"], Some(1_000), false)), Some(401));
+        assert_eq!(status(&caller(&["*"], None, true)), Some(401));
+    }
+
+    #[test]
+    fn a_key_gives_no_role_that_could_do_more_than_itself() {
+        assert_eq!(
+            caller(&["*"], None, false).role_to_give(),
+            Some(Role::Owner)
+        );
+        assert_eq!(caller(&["members:write"], None, false).role_to_give(), None);
+        let viewer = ["members:write", "runs:read", "models:read"];
+        assert_eq!(
+            caller(&viewer, None, false).role_to_give(),
+            Some(Role::Viewer)
+        );
+        assert_eq!(caller(&["*"], Some(9_999), false).role_to_give(), None);
+        let mut confined = caller(&["*"], None, false);
+        confined.grant.models = Some(vec!["m".into()]);
+        assert_eq!(confined.role_to_give(), None);
+    }
+}

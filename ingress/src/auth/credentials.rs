@@ -1,0 +1,320 @@
+//! From what was sent to whose it is: one way for every carrier and every kind of credential, with
+//! a short memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_admission::Grant;
+use baton_identity::{ApiKey, issuer_of};
+use baton_service::SharedClock;
+use baton_store::{KeyLimits, Store, StoreError};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
+use moka::future::Cache;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::caller::{Caller, Credential};
+use super::issuers::Issuers;
+use super::scopes::Scopes;
+use super::sign_in::SignIn;
+use crate::error::ApiError;
+use crate::metrics::AuthRefusal;
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// How long a look-up is believed: what is revoked meanwhile is refused after that, if the news of
+/// it was lost on its way.
+const BELIEVED_FOR: Duration = Duration::from_secs(4);
+const CACHED: u64 = 50_000;
+/// No access token is longer.
+const LONGEST_TOKEN: usize = 8 * 1024;
+
+/// What was sent, before anybody was asked about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Presented {
+    /// A key that has passed its own checksum.
+    ApiKey(ApiKey),
+    /// What has the form of a JWT.
+    Token(String),
+}
+
+impl Presented {
+    /// The whole credential's, so that two never share a place in the memory.
+    fn hash(&self) -> [u8; 32] {
+        match self {
+            Self::ApiKey(key) => key.hash(),
+            Self::Token(token) => Sha256::digest(token.as_bytes()).into(),
+        }
+    }
+
+    /// What is said when nobody is known by it.
+    pub(crate) fn unknown(&self) -> ApiError {
+        match self {
+            Self::ApiKey(_) => ApiError::unauthorized("this API key does not exist"),
+            Self::Token(_) => {
+                ApiError::invalid_token("this access token is not good: refresh, or sign in")
+            }
+        }
+    }
+}
+
+/// Looks credentials up, and remembers the answer for a moment.
+#[derive(Clone)]
+pub(crate) struct Credentials {
+    store: Store,
+    clock: SharedClock,
+    sign_in: Arc<SignIn>,
+    issuers: Arc<Issuers>,
+    known: Cache<[u8; 32], Option<Arc<Caller>>>,
+}
+
+impl Credentials {
+    pub(crate) fn new(
+        store: Store,
+        clock: SharedClock,
+        sign_in: Arc<SignIn>,
+        issuers: Arc<Issuers>,
+    ) -> Self {
+        let known = Cache::builder()
+            .max_capacity(CACHED)
+            .time_to_live(BELIEVED_FOR)
+            .support_invalidation_closures()
+            .build();
+        Self {
+            store,
+            clock,
+            sign_in,
+            issuers,
+            known,
+        }
+    }
+
+    /// Whose credential this is; `None` if nobody's.
+    pub(crate) async fn find(
+        &self,
+        presented: &Presented,
+    ) -> Result<Option<Arc<Caller>>, ApiError> {
+        let hash = presented.hash();
+        if let Some(known) = self.known.get(&hash).await {
+            return Ok(known);
+        }
+        // Many requests with one credential that has just been forgotten ask once.
+        let look_up = async {
+            let caller = match presented {
+                Presented::ApiKey(key) => self.owner_of_key(key).await?,
+                Presented::Token(token) => self.bearer_of_token(token).await?,
+            };
+            Ok(caller.map(Arc::new))
+        };
+        self.known
+            .try_get_with(hash, look_up)
+            .await
+            .map_err(|error: Arc<StoreError>| {
+                tracing::error!(
+                    error = &*error as &dyn std::error::Error,
+                    "a credential cannot be checked"
+                );
+                ApiError::unavailable(
+                    "ledger_unavailable",
+                    "the credential cannot be checked: try again",
+                )
+            })
+    }
+
+    /// Forgets what is known about a key or a session.
+    pub(crate) fn forget(&self, credential: Uuid) {
+        let about = move |caller: &Option<Arc<Caller>>| {
+            caller
+                .as_ref()
+                .is_some_and(|caller| match &caller.credential {
+                    Credential::ApiKey(key) => key.as_uuid() == credential,
+                    Credential::Session { session, .. } => session.as_uuid() == credential,
+                    Credential::Issuer { .. } => false,
+                })
+        };
+        let forgotten = self
+            .known
+            .invalidate_entries_if(move |_, caller| about(caller));
+        if let Err(error) = forgotten {
+            tracing::error!(%error, "a revoked credential is forgotten a few seconds later");
+        }
+    }
+
+    async fn owner_of_key(&self, key: &ApiKey) -> Result<Option<Caller>, StoreError> {
+        let record = self.store.system().find_api_key(&key.hash()).await?;
+        Ok(record.map(Caller::from))
+    }
+
+    /// The token's own words decide whose keys it is verified with, and nothing else.
+    async fn bearer_of_token(&self, token: &str) -> Result<Option<Caller>, StoreError> {
+        let Some(issuer) = issuer_of(token) else {
+            return Ok(None);
+        };
+        match &self.sign_in.tokens {
+            Some(own) if own.issuer() == issuer => {}
+            _ => return self.issuers.bearer(&issuer, token, self.clock.now()).await,
+        }
+        let verified = self
+            .sign_in
+            .tokens
+            .as_ref()
+            .map(|own| own.verify(token, self.clock.now()));
+        let claims = match verified {
+            Some(Ok(claims)) => claims,
+            Some(Err(reason)) => {
+                tracing::debug!(%reason, "an access token was refused");
+                return Ok(None);
+            }
+            None => return Ok(None),
+        };
+        let standing = self
+            .store
+            .system()
+            .session_standing(claims.sid, claims.tenant)
+            .await?;
+        // A role is what it is now, and not when the token was made.
+        let Some((standing, role)) = standing
+            .filter(|standing| standing.user == claims.sub)
+            .and_then(|standing| Some((standing.clone(), standing.role?)))
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Caller {
+            tenant: claims.tenant,
+            grant: Grant::default(),
+            credential: Credential::Session {
+                user: claims.sub,
+                session: claims.sid,
+                role,
+            },
+            scopes: Scopes::of_role(role),
+            limits: KeyLimits::default(),
+            expires_at: Some(claims.expires_at()),
+            revoked: standing.over,
+        }))
+    }
+}
+
+/// The credential from whichever carrier holds it. Two carriers must agree, so that a proxy that
+/// checks one of them cannot be led past the other.
+pub(crate) fn presented(headers: &HeaderMap) -> Result<Presented, (AuthRefusal, &'static str)> {
+    let malformed = (
+        AuthRefusal::Malformed,
+        "this is no credential of this server: API keys begin with `bt_`, access tokens are JWTs; \
+         both are sent as `Authorization: Bearer …` or `X-API-Key: …`",
+    );
+    if headers.get_all(AUTHORIZATION).iter().count() > 1
+        || headers.get_all(X_API_KEY).iter().count() > 1
+    {
+        return Err(malformed);
+    }
+    let bearer = match headers.get(AUTHORIZATION) {
+        None => None,
+        Some(value) => {
+            let value = value.to_str().map_err(|_| malformed)?;
+            let (scheme, key) = value.split_once(' ').ok_or(malformed)?;
+            if !scheme.eq_ignore_ascii_case("bearer") {
+                return Err(malformed);
+            }
+            Some(key.trim())
+        }
+    };
+    let plain = match headers.get(X_API_KEY) {
+        None => None,
+        Some(value) => Some(value.to_str().map_err(|_| malformed)?.trim()),
+    };
+    let given = match (bearer, plain) {
+        (Some(bearer), Some(plain)) if bearer != plain => return Err(malformed),
+        (Some(given), _) | (None, Some(given)) => given,
+        (None, None) => {
+            return Err((
+                AuthRefusal::Missing,
+                "no credential was sent: send `Authorization: Bearer …` with an API key or an \
+                 access token",
+            ));
+        }
+    };
+    if looks_like_jwt(given) {
+        return Ok(Presented::Token(given.to_owned()));
+    }
+    ApiKey::parse(given)
+        .map(Presented::ApiKey)
+        .map_err(|_| malformed)
+}
+
+/// Three parts of base64url, the first of which is an object.
+fn looks_like_jwt(given: &str) -> bool {
+    given.starts_with("eyJ")
+        && given.len() <= LONGEST_TOKEN
+        && given.bytes().filter(|byte| *byte == b'.').count() == 2
+        && given
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn every_carrier_is_read_the_same_way() {
+        let key = ApiKey::from_random("test", [7; 32]).unwrap();
+        let other = ApiKey::from_random("test", [8; 32]).unwrap();
+        let token = "eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJ4In0.c2ln-_";
+        for (given, read) in [
+            (key.expose(), Presented::ApiKey(key.clone())),
+            (token, Presented::Token(token.to_owned())),
+        ] {
+            let bearer = format!("Bearer {given}");
+            let lower = format!("bearer {given}");
+            for good in [
+                &[(AUTHORIZATION, &*bearer)][..],
+                &[(AUTHORIZATION, &*lower)],
+                &[(X_API_KEY, given)],
+                &[(AUTHORIZATION, &*bearer), (X_API_KEY, given)],
+            ] {
+                assert_eq!(presented(&headers(good)).unwrap(), read, "{good:?}");
+            }
+            let basic = format!("Basic {given}");
+            for (bad, reason) in [
+                (&[][..], AuthRefusal::Missing),
+                (&[(AUTHORIZATION, &*basic)], AuthRefusal::Malformed),
+                (&[(AUTHORIZATION, given)], AuthRefusal::Malformed),
+                (&[(AUTHORIZATION, "Bearer sk-abc")], AuthRefusal::Malformed),
+                (&[(X_API_KEY, "")], AuthRefusal::Malformed),
+                (
+                    &[(AUTHORIZATION, &*bearer), (X_API_KEY, other.expose())],
+                    AuthRefusal::Malformed,
+                ),
+                (
+                    &[(X_API_KEY, given), (X_API_KEY, given)],
+                    AuthRefusal::Malformed,
+                ),
+            ] {
+                assert_eq!(presented(&headers(bad)).unwrap_err().0, reason, "{bad:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_refresh_token_and_what_only_resembles_a_jwt_are_no_credentials() {
+        let refresh =
+            baton_identity::OpaqueToken::from_random(baton_identity::TokenKind::Refresh, [5; 32]);
+        let long = format!("eyJ{}.a.b", "x".repeat(LONGEST_TOKEN));
+        for bad in [refresh.expose(), "eyJa.b", "eyJa.b.c.d", "eyJ a.b.c", &long] {
+            let bearer = format!("Bearer {bad}");
+            let refused = presented(&headers(&[(AUTHORIZATION, &bearer)])).unwrap_err();
+            assert_eq!(refused.0, AuthRefusal::Malformed, "{bad:.40}");
+        }
+    }
+}

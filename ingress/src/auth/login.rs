@@ -1,0 +1,133 @@
+//! `POST /v1/auth/login`.
+//!
+//! Whoever is refused learns nothing: an unknown address, a wrong password and a person who is kept
+//! out are answered with the same words after the same work.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use baton_identity::MAX_PASSWORD_BYTES;
+use baton_protocol::TenantId;
+use baton_store::{AuditEntry, AuditResult, UserRecord};
+use http::StatusCode;
+use http::header::{HeaderValue, WWW_AUTHENTICATE};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::register::email;
+use super::sign_in::{Tokens, Try};
+use super::{Actor, Origin};
+use crate::body::JsonBody;
+use crate::error::ApiError;
+use crate::runs::Problem;
+use crate::state::AppState;
+
+/// Who wants in.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LoginRequest {
+    /// What they registered with.
+    #[schema(example = "anna@example.org")]
+    email: String,
+    password: String,
+    /// The tenant to act for; the one they joined first unless said.
+    #[schema(value_type = Option<TenantId>)]
+    tenant: Option<TenantId>,
+}
+
+/// Signs a person in.
+#[utoipa::path(
+    post,
+    path = "/v1/auth/login",
+    tag = "Sign-in",
+    request_body = LoginRequest,
+    responses(
+        (status = 200, description = "Signed in", body = Tokens),
+        (status = 400, description = "The request is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The address or the password is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "No member of this tenant", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too many tries; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn login(
+    State(state): State<AppState>,
+    origin: Origin,
+    JsonBody(request): JsonBody<LoginRequest>,
+) -> Result<Response, ApiError> {
+    let sign_in = &state.sign_in;
+    sign_in.tokens()?;
+    let email = email(&request.email)?;
+    let user = check_password(&state, &origin, &email, request.password, "session.opened").await?;
+    let tenant = if request.tenant.is_some() {
+        request.tenant
+    } else {
+        let memberships = state.store.system().memberships(user.id).await?;
+        memberships.first().map(|first| first.tenant)
+    };
+    let opened = match tenant {
+        Some(tenant) => sign_in
+            .open_session(&state, user.id, tenant, &origin)
+            .await?
+            .map(|opened| (tenant, opened)),
+        None => None,
+    };
+    let actor = Actor::user(user.id);
+    let Some((tenant, (session, tokens))) = opened else {
+        let entry = AuditEntry {
+            result: AuditResult::Refused,
+            detail: Some("not_a_member".to_owned()),
+            ..origin.entry(actor, tenant, "session.opened")
+        };
+        state.store.system().record_audit(&entry).await?;
+        let message = "you do not belong to this tenant, or to none";
+        return Err(ApiError::forbidden("not_a_member", message));
+    };
+    let entry = AuditEntry {
+        target: Some(format!("session:{session}")),
+        ..origin.entry(actor, Some(tenant), "session.opened")
+    };
+    state.store.system().record_audit(&entry).await?;
+    Ok(Json(tokens).into_response())
+}
+
+/// The person whose password this is. Every refusal is the same, and is recorded as `action`.
+pub(super) async fn check_password(
+    state: &AppState,
+    origin: &Origin,
+    email: &str,
+    password: String,
+    action: &'static str,
+) -> Result<UserRecord, ApiError> {
+    let counted = Try::count(state, email, origin).await?;
+    let system = state.store.system();
+    let user = system.user_by_email(email).await?;
+    let hash = user.as_ref().map(|user| user.password_hash.clone());
+    let fits = password.len() <= MAX_PASSWORD_BYTES
+        && state.sign_in.passwords.fits(password, hash).await?;
+    match user {
+        Some(user) if fits && user.disabled_at.is_none() => {
+            counted.succeeded(state).await?;
+            Ok(user)
+        }
+        user => {
+            let actor = match &user {
+                Some(user) => Actor::nobody(Some(user.id.to_string())),
+                None => Actor::nobody(Some(email.to_owned())),
+            };
+            let entry = AuditEntry {
+                result: AuditResult::Refused,
+                detail: Some("invalid_credentials".to_owned()),
+                ..origin.entry(actor, None, action)
+            };
+            system.record_audit(&entry).await?;
+            let message = "the e-mail address or the password is wrong";
+            Err(
+                ApiError::new(StatusCode::UNAUTHORIZED, "invalid_credentials", message).header(
+                    WWW_AUTHENTICATE,
+                    HeaderValue::from_static("Bearer realm=\"baton\""),
+                ),
+            )
+        }
+    }
+}
