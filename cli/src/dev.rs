@@ -110,8 +110,8 @@ fn open_doors(config: &mut Config, data: &std::path::Path) -> anyhow::Result<()>
     let secret = if let Some(kept) = kept {
         kept
     } else {
-        let random: [u8; 32] = rand::random();
-        let fresh: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let half = || uuid::Uuid::new_v4().simple();
+        let fresh = format!("{}{}", half(), half());
         keys::write_private(&path, &fresh)
             .with_context(|| format!("{} cannot be written", path.display()))?;
         fresh
