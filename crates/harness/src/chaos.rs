@@ -7,6 +7,7 @@ pub mod broker_disk;
 pub mod dump;
 pub mod faults;
 pub mod fleet;
+pub mod harvest;
 pub mod load;
 pub mod outside;
 pub mod plan;
@@ -30,6 +31,7 @@ use crate::checker::{self, History, Judgement, Violation};
 use broker_disk::BrokerDisk;
 use faults::Faults;
 use fleet::{Fleet, LEASE, Setting};
+use harvest::Harvest;
 use load::{Habit, Load};
 use outside::Outside;
 use plan::{Emphasis, Plan};
@@ -72,7 +74,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     }
     std::fs::create_dir_all(folder)?;
     let recorder = Arc::new(Recorder::create(&folder.join(History::RECORDS))?);
-    let (mut faults, setting, api_key) = set_up(options, Arc::clone(&recorder)).await?;
+    let (mut faults, api_key) = set_up(options, Arc::clone(&recorder)).await?;
 
     let addresses = faults.fleet.addresses();
     let load = Load::new(
@@ -101,7 +103,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     let client = &load.clients[0];
     dump::until_quiet(client, if served { CALM } else { Duration::ZERO }).await;
     recorder.flush()?;
-    dump::write(&setting, client, folder).await?;
+    dump::write(faults.harvest, client, folder).await?;
     let amiss = faults.fleet.stop().await;
     // The roles' last words.
     recorder.flush()?;
@@ -141,10 +143,7 @@ fn panics(folder: &Path) -> anyhow::Result<Vec<String>> {
     Ok(found)
 }
 
-async fn set_up(
-    options: &Options,
-    recorder: Arc<Recorder>,
-) -> anyhow::Result<(Faults, Arc<Setting>, String)> {
+async fn set_up(options: &Options, recorder: Arc<Recorder>) -> anyhow::Result<(Faults, String)> {
     let (broker, database) = tokio::try_join!(
         NatsServer::start(NatsOptions::ephemeral()),
         Postgres::start(PostgresOptions {
@@ -179,9 +178,11 @@ async fn set_up(
     let api_key = setting
         .run(&["keys", "create", "--tenant", TENANT, "--name", "chaos"])
         .await?;
-    let fleet = Fleet::start(Arc::clone(&setting), Arc::clone(&recorder)).await?;
+    let harvest = Harvest::open(&setting, TENANT, &options.folder).await?;
+    let fleet = Fleet::start(setting, Arc::clone(&recorder)).await?;
     let faults = Faults {
         broker,
+        harvest,
         disk: BrokerDisk::new(options.folder.join("broker-disk")),
         database,
         upstream,
@@ -189,5 +190,5 @@ async fn set_up(
         recorder,
         due: Vec::new(),
     };
-    Ok((faults, setting, api_key))
+    Ok((faults, api_key))
 }

@@ -57,7 +57,7 @@ pub struct Judgement {
     pub handed_on: usize,
     /// All attempts beyond the first of their run.
     pub takeovers: usize,
-    /// Runs whose log may have been lost, all or in part.
+    /// Runs whose log may have been lost, all or in part, before it was read.
     pub log_lost: usize,
     /// Chat streams by how they ended.
     pub chats: BTreeMap<String, usize>,
@@ -122,6 +122,11 @@ impl Losses {
 
     /// Whether events of this run may be gone.
     fn may_hit(&self, run: &LedgerRun) -> bool {
+        self.may_have_hit(run, u64::MAX)
+    }
+
+    /// Whether events of this run may have been gone at that time.
+    fn may_have_hit(&self, run: &LedgerRun, by: u64) -> bool {
         let millis = |at: &chrono::DateTime<chrono::Utc>| {
             u64::try_from(at.timestamp_millis()).unwrap_or_default()
         };
@@ -131,6 +136,7 @@ impl Losses {
         let to = to.saturating_add(Self::APART);
         self.0
             .iter()
+            .filter(|loss| loss.until < by)
             .any(|loss| from < loss.until + Self::APART && to > loss.since)
     }
 }
@@ -170,7 +176,7 @@ impl Judge {
 
     fn log(&mut self, log: &RunLog) {
         if let Some(run) = self.runs.get(&log.run) {
-            let lost = self.losses.may_hit(run);
+            let lost = self.losses.may_have_hit(run, log.read_at);
             self.logs.judge(run, log, lost, &mut self.judgement);
         }
     }
@@ -181,8 +187,6 @@ impl Judge {
         self.clients
             .finish(&self.runs, &self.losses, &mut judgement);
         self.logs.finish(&self.runs, &self.losses, &mut judgement);
-        let hit = self.runs.values().filter(|run| self.losses.may_hit(run));
-        judgement.log_lost = hit.count();
         judgement
     }
 }

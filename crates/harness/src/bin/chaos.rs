@@ -148,7 +148,7 @@ fn report(judgement: &Judgement, args: &Args, void: &[String]) {
     list("  chats by end", &judgement.chats);
     list("  refusals", &judgement.refused);
     println!(
-        "logs that may have been lost, all or in part: {}; followers that were told so: {}",
+        "logs that may have been lost before they were read: {}; followers that were told so: {}",
         judgement.log_lost, judgement.expired
     );
     times("longest silence of each followed run", &judgement.pauses);

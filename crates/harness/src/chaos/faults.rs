@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::broker_disk::BrokerDisk;
 use super::fleet::Fleet;
-use super::plan::{Fault, Plan, Server, Target};
+use super::harvest::Harvest;
+use super::plan::{Disk, Fault, Plan, Server, Target};
 use super::proxy::{Mode, Proxy};
 use super::record::Recorder;
 use crate::checker::What;
@@ -19,6 +20,8 @@ use crate::checker::What;
 pub struct Faults {
     /// NATS.
     pub broker: NatsServer,
+    /// Takes what is about to be lost.
+    pub harvest: Harvest,
     /// NATS's disk.
     pub disk: BrokerDisk,
     /// PostgreSQL.
@@ -103,6 +106,9 @@ impl Faults {
             Fault::BrokerCrash(disk, down) => Fault::BrokerCrash(self.disk.possible(disk), down),
             fault => fault,
         };
+        if let Fault::BrokerCrash(Disk::Restored | Disk::Wiped, _) = fault {
+            self.harvest.take().await;
+        }
         let fired = match fault {
             Fault::Kill(target) => self.fleet.signal(target, Signal::SIGKILL).is_some(),
             Fault::Terminate(target) => self.fleet.signal(target, Signal::SIGTERM).is_some(),

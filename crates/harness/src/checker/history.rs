@@ -229,6 +229,8 @@ impl LedgerRun {
 pub struct RunLog {
     /// The run.
     pub run: RunId,
+    /// When it was read, in milliseconds since 1970: what the broker lost later is in it.
+    pub read_at: u64,
     /// Its events, a line of JSON each, in the stream's order.
     pub lines: Vec<String>,
 }

@@ -11,6 +11,8 @@ use super::{Judgement, Losses};
 #[derive(Debug, Default)]
 pub(super) struct Logs {
     seen: HashSet<RunId>,
+    /// Those that were read before the broker lost any of it.
+    whole: HashSet<RunId>,
 }
 
 impl Logs {
@@ -23,6 +25,9 @@ impl Logs {
         judgement: &mut Judgement,
     ) {
         self.seen.insert(run.id);
+        if !lost {
+            self.whole.insert(run.id);
+        }
         for (invariant, found) in judge_log(run, log, lost) {
             judgement.accuse(invariant, Some(run.id), found);
         }
@@ -35,6 +40,9 @@ impl Logs {
         judgement: &mut Judgement,
     ) {
         for run in runs.values() {
+            if losses.may_hit(run) && !self.whole.contains(&run.id) {
+                judgement.log_lost += 1;
+            }
             let missing = run.status.is_terminal() && !self.seen.contains(&run.id);
             if missing && !losses.may_hit(run) {
                 judgement.accuse(

@@ -155,6 +155,7 @@ fn good() -> History {
         }],
         logs: vec![RunLog {
             run: run_id(),
+            read_at: u64::MAX,
             lines: events().iter().map(line).collect(),
         }],
     };
@@ -366,6 +367,12 @@ fn after_loss(since: u64, breach: impl FnOnce(&mut History)) -> Vec<&'static str
 fn a_lost_log_is_judged_by_what_remains_of_it() {
     assert!(after_loss(0, |history| history.logs.clear()).is_empty());
     assert!(after_loss(0, |history| history.logs[0].lines.truncate(2)).is_empty());
+    // What was read before is whole.
+    let read_before = after_loss(0, |history| {
+        history.logs[0].read_at = BEFORE;
+        history.logs[0].lines.truncate(2);
+    });
+    assert_eq!(read_before, ["I11", "I4"]);
     // The middle is gone, and it shows.
     assert!(after_loss(0, |history| drop(history.logs[0].lines.drain(1..4))).is_empty());
     // A hole that was filled up cannot be seen by a follower.

@@ -1,0 +1,142 @@
+//! The event log as it is read: at the end, and before the broker loses its disk.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use baton_nats::{Bus, BusOptions, StreamSeq};
+use baton_protocol::{Event, RunId, TenantId};
+use baton_service::{Clock as _, SystemClock};
+use baton_store::{RunFilter, Store, StoreOptions};
+use futures_util::{StreamExt as _, stream};
+
+use super::fleet::Setting;
+use crate::checker::{History, RunLog, What};
+
+/// How many messages of one run's log are read; far more than a run has here.
+const MOST: usize = 20_000;
+/// How many runs are read at once.
+pub(super) const AT_ONCE: usize = 8;
+/// How many runs are in a page of them.
+const PAGE: u32 = 200;
+/// How long the logs may take that are read while the load goes on; the rest is not.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Reads logs, and writes them to the history. Its ways to the servers lead past all proxies.
+#[derive(Debug)]
+pub struct Harvest {
+    bus: Bus,
+    store: Store,
+    tenant: TenantId,
+    file: BufWriter<File>,
+    taken: HashSet<RunId>,
+}
+
+impl Harvest {
+    /// Of the runs of one tenant.
+    pub async fn open(setting: &Setting, tenant: &str, folder: &Path) -> anyhow::Result<Self> {
+        let broker = format!("nats://{}", setting.broker);
+        let bus = Bus::connect(BusOptions::new(broker, "chaos")).await?;
+        let store = Store::connect(StoreOptions {
+            url: setting.database_url(),
+            max_connections: 1,
+            acquire_timeout: Duration::from_secs(10),
+            application_name: "chaos".to_owned(),
+        })
+        .await?;
+        let fresh = TenantId::new(SystemClock.now());
+        // There by now: the key was made for it.
+        let tenant = store.system().ensure_tenant(fresh, tenant).await?.id;
+        let path = folder.join(History::LOGS);
+        let file =
+            File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
+        Ok(Self {
+            bus,
+            store,
+            tenant,
+            file: BufWriter::new(file),
+            taken: HashSet::new(),
+        })
+    }
+
+    /// Takes the logs of runs that have ended since the last time, as many as there is time for:
+    /// soon they will be lost.
+    pub async fn take(&mut self) {
+        let taking = tokio::time::timeout(LIMIT, self.take_ended());
+        match taking.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "logs are lost before they were read"),
+            Err(_elapsed) => tracing::debug!("not all logs were read in time"),
+        }
+    }
+
+    async fn take_ended(&mut self) -> anyhow::Result<()> {
+        let mut cursor = None;
+        loop {
+            let mut tx = self.store.tenant(self.tenant).await?;
+            let page = tx.list_runs(&RunFilter::default(), cursor, PAGE).await?;
+            tx.commit().await?;
+            let ended = page.data.iter().filter(|run| run.status.is_terminal());
+            let new: Vec<_> = ended
+                .map(|run| (run.id, run.last_event_id))
+                .filter(|(run, _)| !self.taken.contains(run))
+                .collect();
+            let older_are_taken = new.is_empty() && !self.taken.is_empty();
+            let logs: Vec<_> = stream::iter(&new)
+                .map(|(run, _)| self.log(*run))
+                .buffered(AT_ONCE)
+                .collect()
+                .await;
+            for (log, (run, last)) in logs.into_iter().zip(&new) {
+                let log = log?;
+                // One that is still to be told of its end is not to be judged yet.
+                let told = log.events().ok().and_then(|events| Some(events.last()?.id));
+                if told == Some(*last) {
+                    self.put(&log)?;
+                    self.taken.insert(*run);
+                }
+            }
+            match page.next_cursor {
+                Some(next) if !older_are_taken => cursor = Some(next),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Reads one run's log.
+    pub async fn log(&self, run: RunId) -> anyhow::Result<RunLog> {
+        let read_at = What::now();
+        let stored = self
+            .bus
+            .read_events(self.tenant, run, StreamSeq::NONE, MOST)
+            .await
+            .with_context(|| format!("the log of run {run} cannot be read"))?;
+        let lines = stored
+            .iter()
+            .flat_map(|stored| Event::lines(&stored.payload));
+        Ok(RunLog {
+            run,
+            read_at,
+            lines: lines
+                .map(|line| String::from_utf8_lossy(line).into_owned())
+                .collect(),
+        })
+    }
+
+    /// Writes a log to the history.
+    pub fn put(&mut self, log: &RunLog) -> anyhow::Result<()> {
+        serde_json::to_writer(&mut self.file, log)?;
+        Ok(self.file.write_all(b"\n")?)
+    }
+
+    /// Writes what is not written yet, and lets go of the servers.
+    pub async fn close(mut self) -> anyhow::Result<()> {
+        self.file.flush()?;
+        self.bus.close().await;
+        self.store.close().await;
+        Ok(())
+    }
+}
