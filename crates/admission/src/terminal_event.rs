@@ -131,11 +131,12 @@ pub fn missing_end(
     let tip_id = tip.map_or(EventId::ORIGIN, |tip| tip.id);
     let resets = reset_to.filter(|_| tip_id.attempt() < last.attempt());
     // What was stored before, if not the tip itself: where the broker lost some of it, the hole must
-    // show, or readers take what is left for the whole.
-    let stored_before = match resets {
-        Some(resume_after) => resume_after,
-        None if last.n() > 1 => EventId::new(last.attempt(), last.n() - 1),
-        None => EventId::ORIGIN,
+    // show, or readers take what is left for the whole. A commit names the event that follows it,
+    // which may never have been stored; the one before it was.
+    let follows = resets.unwrap_or(last);
+    let stored_before = match follows.n() {
+        0 | 1 => EventId::ORIGIN,
+        n => EventId::new(follows.attempt(), n - 1),
     };
     let mut prev = tip_id.max(stored_before);
     let mut out = Vec::with_capacity(512);
@@ -244,8 +245,10 @@ mod tests {
         let recorded = Some(id(1, 6));
         let behind = |prev| [(prev, reset), (reset, end)];
         assert_eq!(appended(end, Some(id(2, 3)), recorded), behind(id(2, 3)));
-        assert_eq!(appended(end, Some(id(1, 4)), recorded), behind(id(1, 6)));
-        assert_eq!(appended(end, None, recorded), behind(id(1, 6)));
+        // The event that the commit named was not stored any more; or it was lost with others.
+        assert_eq!(appended(end, Some(id(1, 5)), recorded), behind(id(1, 5)));
+        assert_eq!(appended(end, Some(id(1, 4)), recorded), behind(id(1, 5)));
+        assert_eq!(appended(end, None, recorded), behind(id(1, 5)));
         assert_eq!(appended(end, Some(reset), recorded), [(reset, end)]);
     }
 }
