@@ -92,6 +92,8 @@ pub(crate) struct Attempt<'a> {
     publisher: EventPublisher,
     /// The turn whose answer is being read.
     open: Option<OpenTurn>,
+    /// The turn whose answer is whole and shown, and not known to be recorded.
+    unrecorded: Option<CutOff>,
     /// The event that the ledger's last commit names.
     committed: EventId,
     /// Whether the commit that ends or parks the run has been begun.
@@ -207,6 +209,7 @@ impl<'a> Attempt<'a> {
             toolbox,
             publisher,
             open: None,
+            unrecorded: None,
             ending: false,
         })
     }
@@ -257,6 +260,12 @@ impl<'a> Attempt<'a> {
         };
         let usage = turn.finished.usage;
         let finish_reason = turn.finished.finish_reason;
+        self.unrecorded = Some(CutOff {
+            step,
+            message: turn.message.clone(),
+            usage,
+            counted: true,
+        });
         match self.machine.turn_finished(turn.finished) {
             TurnVerdict::Finish(outcome) => {
                 self.publisher.settle().await?;
@@ -294,6 +303,7 @@ impl<'a> Attempt<'a> {
                 };
                 let sent = self.runner.clock.monotonic();
                 commit::turn(self.runner, &self.fence, &commit).await?;
+                self.unrecorded = None;
                 self.hold.confirmed(sent);
                 self.committed = last_event_id;
                 self.transcript.put(step, turn.message);
@@ -438,7 +448,9 @@ impl<'a> Attempt<'a> {
             .map_or(self.machine.next_step(), |turn| turn.step);
         let mut usage = self.machine.usage();
         let cut = cut.as_ref().map(|cut| {
-            usage += cut.usage;
+            if !cut.counted {
+                usage += cut.usage;
+            }
             CutTurn {
                 step: cut.step,
                 message: cut.message.get(),

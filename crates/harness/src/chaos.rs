@@ -9,6 +9,7 @@ pub mod faults;
 pub mod fleet;
 pub mod harvest;
 pub mod load;
+pub mod operator;
 pub mod outside;
 pub mod plan;
 pub mod proxy;
@@ -91,6 +92,9 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
         guests.spawn(Arc::clone(&load).live(Habit::of(client), seed));
     }
     guests.close();
+    let operator = TaskTracker::new();
+    operator.spawn(Arc::clone(&load).operate(seed));
+    operator.close();
     let plan = Plan::new(options.seed, LEASE, options.pause, options.emphasis);
     faults.rage(plan, options.time).await?;
     load.stop.cancel();
@@ -102,6 +106,8 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     guests.wait().await;
     let client = &load.clients[0];
     dump::until_quiet(client, if served { CALM } else { Duration::ZERO }).await;
+    load.done.cancel();
+    operator.wait().await;
     recorder.flush()?;
     dump::write(faults.harvest, client, folder).await?;
     let amiss = faults.fleet.stop().await;

@@ -19,7 +19,9 @@ use std::path::Path;
 
 use baton_protocol::RunId;
 
-pub use history::{Asked, Call, History, LedgerRun, Record, RunLog, Step, What};
+pub use history::{
+    Approval, ApprovalCall, Asked, Call, History, LedgerRun, Record, RunLog, Step, What,
+};
 
 /// A promise that was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub struct Judgement {
     pub pauses: Vec<u64>,
     /// The silence before each `attempt.reset` that a follower saw, in milliseconds, sorted.
     pub recoveries: Vec<u64>,
+    /// Questions about calls, by what was decided.
+    pub decisions: BTreeMap<String, usize>,
     /// Executions of tools.
     pub tool_calls: usize,
     /// Events that followers saw.

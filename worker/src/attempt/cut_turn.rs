@@ -36,16 +36,22 @@ pub(super) struct CutOff {
     pub(super) step: u32,
     pub(super) message: Box<RawValue>,
     pub(super) usage: Usage,
+    /// Whether the turns' sum has its tokens already.
+    pub(super) counted: bool,
 }
 
 impl Attempt<'_> {
     /// Breaks off the turn that is at work, if one is: the upstream's connection is closed at once.
+    /// One that was read to its end and could not be recorded any more has been shown like any other.
     pub(super) fn cut_turn(&mut self) -> Option<CutOff> {
+        let Some(open) = self.open.take() else {
+            return self.unrecorded.take();
+        };
         let OpenTurn {
             step,
             stream,
             mut client_calls,
-        } = self.open.take()?;
+        } = open;
         let (unseen, partial) = stream.cut();
         let partial = partial?;
         for delta in unseen {
@@ -62,6 +68,7 @@ impl Attempt<'_> {
             step,
             message: partial.message,
             usage,
+            counted: false,
         })
     }
 }

@@ -145,6 +145,7 @@ fn report(judgement: &Judgement, args: &Args, void: &[String]) {
         judgement.events
     );
     list("  by outcome", &judgement.outcomes);
+    list("  decided by the operator", &judgement.decisions);
     list("  chats by end", &judgement.chats);
     list("  refusals", &judgement.refused);
     println!(

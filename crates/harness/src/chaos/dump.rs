@@ -17,7 +17,7 @@ pub async fn until_quiet(client: &Client, limit: Duration) -> bool {
     let quiet = async {
         loop {
             let mut open = false;
-            for status in ["queued", "running"] {
+            for status in ["queued", "running", "awaiting_approval"] {
                 let path = format!("/v1/runs?limit=1&status={status}");
                 let none = match client.get(&path).await {
                     Ok(answer) if answer.status == 200 => answer
@@ -70,8 +70,16 @@ async fn one(logs: &Harvest, client: &Client, id: String) -> anyhow::Result<(Led
     if answer.status != 200 {
         bail!("run {id}: {}", answer.status);
     }
-    let run: LedgerRun = serde_json::from_slice(&answer.body)
+    let mut run: LedgerRun = serde_json::from_slice(&answer.body)
         .with_context(|| format!("run {id} is not as expected"))?;
+    if run.attempt > 1 {
+        let mut answer = client
+            .get(&format!("/v1/runs/{id}/approvals"))
+            .await?
+            .json()?;
+        run.approvals = serde_json::from_value(answer["data"].take())
+            .with_context(|| format!("the approvals of run {id} are not as expected"))?;
+    }
     let log = logs.log(run.id).await?;
     Ok((run, log))
 }

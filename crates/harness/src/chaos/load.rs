@@ -38,6 +38,8 @@ pub struct Load {
     pub stop: CancellationToken,
     /// No more of the old ones.
     pub give_up: CancellationToken,
+    /// Nothing waits for anybody any more.
+    pub done: CancellationToken,
     next: AtomicU64,
     pace: Pace,
 }
@@ -124,9 +126,26 @@ impl Load {
             recorder,
             stop: CancellationToken::new(),
             give_up: CancellationToken::new(),
+            done: CancellationToken::new(),
             next: AtomicU64::new(1),
             pace: Pace::new(per_second),
         }
+    }
+
+    /// Any ingress.
+    pub(super) fn server(&self, random: u64) -> &Client {
+        let count = self.clients.len() as u64;
+        &self.clients[usize::try_from(random % count).unwrap_or(0)]
+    }
+
+    pub(super) fn refused(&self, status: StatusCode, code: &str) {
+        let (status, code) = (status.as_u16(), code.to_owned());
+        self.recorder.note(What::Refused { status, code });
+    }
+
+    pub(super) fn unanswered(&self) {
+        let code = "no_answer".to_owned();
+        self.recorder.note(What::Refused { status: 0, code });
     }
 
     /// One client, until the load ends; its conversation goes on to its end.
@@ -176,8 +195,7 @@ impl Guest {
     }
 
     fn server(&mut self) -> Client {
-        let clients = &self.load.clients;
-        clients[self.random.random_range(0..clients.len())].clone()
+        self.load.server(self.random.random()).clone()
     }
 
     fn note(&self, what: What) {
@@ -249,13 +267,11 @@ impl Guest {
     }
 
     fn refused(&self, status: StatusCode, code: &str) {
-        let (status, code) = (status.as_u16(), code.to_owned());
-        self.note(What::Refused { status, code });
+        self.load.refused(status, code);
     }
 
     fn unanswered(&self) {
-        let code = "no_answer".to_owned();
-        self.note(What::Refused { status: 0, code });
+        self.load.unanswered();
     }
 
     async fn cancel(&mut self, run: RunId) {
@@ -529,7 +545,7 @@ fn is_lost(code: &str) -> bool {
     matches!(code, "events_expired" | "events_lost" | "cursor_unknown")
 }
 
-async fn whole(
+pub(super) async fn whole(
     asking: impl Future<Output = anyhow::Result<Streamed>>,
 ) -> anyhow::Result<(StatusCode, Value)> {
     let mut answer = timeout(HEAD, asking).await.context("no answer")??;
@@ -545,7 +561,7 @@ async fn body(answer: &mut Streamed) -> anyhow::Result<Value> {
 }
 
 /// The code of an error, in the shape of either kind of route.
-fn code_of(answer: &Value) -> &str {
+pub(super) fn code_of(answer: &Value) -> &str {
     let code = answer["code"].as_str();
     code.or_else(|| answer["error"]["code"].as_str())
         .unwrap_or("?")

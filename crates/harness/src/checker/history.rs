@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use anyhow::Context as _;
-use baton_protocol::{Event, EventId, RunId, RunStatus};
+use baton_protocol::{ApprovalId, Decision, Event, EventId, RunId, RunStatus};
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -85,6 +85,15 @@ pub enum What {
         run: RunId,
         /// Where.
         status: RunStatus,
+    },
+    /// Somebody decided a call that a run waits for, and was told that it is decided so.
+    Decided {
+        /// The run.
+        run: RunId,
+        /// The question.
+        approval: ApprovalId,
+        /// `retry`, `result` or `fail`.
+        decision: String,
     },
     /// A follower began to follow, or went on.
     Opened {
@@ -181,6 +190,29 @@ pub struct LedgerRun {
     /// Its steps.
     #[serde(default)]
     pub steps: Vec<Step>,
+    /// What it waited for. Read by a request of its own.
+    #[serde(default)]
+    pub approvals: Vec<Approval>,
+}
+
+/// A question about a call, as the ledger has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Approval {
+    /// Its id.
+    pub id: ApprovalId,
+    /// The call.
+    pub call: ApprovalCall,
+    /// `retry`, `result` or `fail`; nothing if nobody decided.
+    pub decision: Option<Decision>,
+    /// When it was decided.
+    pub decided_at: Option<DateTime<Utc>>,
+}
+
+/// The call that a question is about.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ApprovalCall {
+    /// Its place among the steps.
+    pub step: u32,
 }
 
 /// A step as the ledger has it.

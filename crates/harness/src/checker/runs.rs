@@ -4,10 +4,10 @@
 
 use std::collections::HashMap;
 
-use baton_protocol::{RunId, RunStatus};
+use baton_protocol::{ApprovalId, Decision, RunId, RunStatus};
 
 use super::Judgement;
-use super::history::{Call, LedgerRun, Record, What};
+use super::history::{Approval, Call, LedgerRun, Record, What};
 
 /// What is learned from the records, to be compared with the ledger.
 #[derive(Debug, Default)]
@@ -16,6 +16,8 @@ pub(super) struct Ledger {
     /// The answer that the client of each accepted run expects.
     accepted: HashMap<RunId, String>,
     executions: HashMap<String, Vec<Execution>>,
+    /// What was decided, as whoever decided was told.
+    decided: HashMap<ApprovalId, (RunId, String)>,
     /// How each run ended, as clients were told.
     told: HashMap<RunId, RunStatus>,
 }
@@ -52,6 +54,19 @@ impl Ledger {
                     judgement.accuse("I4", Some(*run), what);
                 }
             }
+            What::Decided {
+                run,
+                approval,
+                decision,
+            } => {
+                let told = (*run, decision.clone());
+                if let Some(before) = self.decided.insert(*approval, told)
+                    && before.1 != *decision
+                {
+                    let what = format!("{approval} was decided {} and {decision}", before.1);
+                    judgement.accuse("I12", Some(*run), what);
+                }
+            }
             What::Tool {
                 key, idempotent, ..
             } => {
@@ -81,12 +96,31 @@ impl Ledger {
                 judgement,
             );
             judge_tools(run, &self.executions, judgement);
+            for approval in &run.approvals {
+                self.judge_approval(run, approval, judgement);
+            }
             if let Some(told) = self.told.get(&run.id)
                 && *told != run.status
             {
                 let what = format!("a client was told {told}, the ledger says {}", run.status);
                 judgement.accuse("I4", Some(run.id), what);
             }
+        }
+    }
+}
+
+impl Ledger {
+    fn judge_approval(&self, run: &LedgerRun, approval: &Approval, judgement: &mut Judgement) {
+        let decision = approval.decision.as_ref().map_or("none", Decision::as_str);
+        *judgement.decisions.entry(decision.to_owned()).or_default() += 1;
+        if let Some((_, told)) = self.decided.get(&approval.id)
+            && told != decision
+        {
+            let what = format!(
+                "{} was told {told}, the ledger says {decision}",
+                approval.id
+            );
+            judgement.accuse("I12", Some(run.id), what);
         }
     }
 }
@@ -145,20 +179,39 @@ fn judge_tools(
         };
         let key = format!("{}-{}", run.id, step.place);
         let made = executions.get(&*key).map_or(&[][..], Vec::as_slice);
-        if *ok == Some(true) && made.is_empty() {
+        let approvals = run.approvals.iter();
+        let approvals = approvals.filter(|approval| approval.call.step == step.place);
+        let (retries, others): (Vec<_>, Vec<_>) = approvals
+            .filter(|approval| approval.decision.is_some())
+            .partition(|approval| matches!(approval.decision, Some(Decision::Retry {})));
+        if *ok == Some(true) && made.is_empty() && others.is_empty() {
             let what = format!(
                 "{name} of step {} has a result and was never asked",
                 step.place
             );
             judgement.accuse("I7", Some(run.id), what);
         }
-        if made.len() > 1 && made.iter().any(|made| !made.idempotent) {
-            let what = format!(
-                "{name} of step {} was made {} times",
-                step.place,
-                made.len()
-            );
-            judgement.accuse("I7", Some(run.id), what);
+        let mut decided: Vec<_> = retries
+            .iter()
+            .filter_map(|approval| u64::try_from(approval.decided_at?.timestamp_millis()).ok())
+            .collect();
+        decided.sort_unstable();
+        // The first is made without asking; each further one takes a decision of its own.
+        let once = made.iter().any(|made| !made.idempotent);
+        let further = made.iter().skip(1).enumerate();
+        for (place, made) in further.filter(|_| once) {
+            let Some(decided) = decided.get(place) else {
+                let what = format!("{name} of step {} was made again unasked", step.place);
+                judgement.accuse("I7", Some(run.id), what);
+                continue;
+            };
+            if made.at < *decided {
+                let what = format!(
+                    "{name} of step {} was made before it was decided",
+                    step.place
+                );
+                judgement.accuse("I12", Some(run.id), what);
+            }
         }
         let recorded = step
             .finished_at

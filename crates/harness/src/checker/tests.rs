@@ -3,7 +3,9 @@
 use baton_protocol::event::{
     AttemptReset, RunCancelled, RunCompleted, RunStarted, Text, ToolFinished,
 };
-use baton_protocol::{Event, EventData, EventId, FinishReason, RunId, RunStatus, Usage};
+use baton_protocol::{
+    ApprovalId, Decision, Event, EventData, EventId, FinishReason, RunId, RunStatus, Usage,
+};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 
@@ -152,6 +154,7 @@ fn good() -> History {
                 ),
                 step(3, Call::Turn),
             ],
+            approvals: Vec::new(),
         }],
         logs: vec![RunLog {
             run: run_id(),
@@ -479,4 +482,64 @@ fn a_role_that_holds_without_bound_breaks_i14() {
     };
     assert!(holds(100 << 20).is_empty());
     assert_eq!(holds(2 << 30), ["I14"]);
+}
+
+fn approval(decision: Option<Decision>, decided_at: i64) -> Approval {
+    Approval {
+        id: approval_id(),
+        call: ApprovalCall { step: 2 },
+        decision,
+        decided_at: Some(DateTime::<Utc>::UNIX_EPOCH + TimeDelta::milliseconds(decided_at)),
+    }
+}
+
+fn approval_id() -> ApprovalId {
+    "01890a5d-ac96-774b-bcce-b302099a8059".parse().unwrap()
+}
+
+#[test]
+fn a_call_that_is_made_again_without_its_own_decision_breaks_i7_or_i12() {
+    let again = |approvals: Vec<Approval>| {
+        after(|history| {
+            history.runs[0].approvals = approvals;
+            history.records.drain(..2);
+            history.records.insert(0, tool(1_000, false));
+            history.records.insert(1, tool(1_500, false));
+        })
+    };
+    assert_eq!(again(Vec::new()), ["I7"]);
+    assert!(again(vec![approval(Some(Decision::Retry {}), 1_400)]).is_empty());
+    assert_eq!(
+        again(vec![approval(Some(Decision::Retry {}), 1_600)]),
+        ["I12"]
+    );
+    let result = Decision::Result {
+        result: "by hand".to_owned(),
+    };
+    assert_eq!(again(vec![approval(Some(result.clone()), 1_400)]), ["I7"]);
+    // It was begun, never asked for, and decided.
+    let by_hand = after(|history| {
+        history.runs[0].approvals = vec![approval(Some(result), 1_400)];
+        history.records.drain(..2);
+    });
+    assert!(by_hand.is_empty());
+}
+
+#[test]
+fn a_decision_that_changes_breaks_i12() {
+    let decided = |decision: &str| What::Decided {
+        run: run_id(),
+        approval: approval_id(),
+        decision: decision.to_owned(),
+    };
+    let twice = after(|history| {
+        note(history, decided("retry"));
+        note(history, decided("fail"));
+    });
+    assert_eq!(twice, ["I12"]);
+    let other = after(|history| {
+        history.runs[0].approvals = vec![approval(Some(Decision::Retry {}), 1_400)];
+        note(history, decided("fail"));
+    });
+    assert_eq!(other, ["I12"]);
 }
