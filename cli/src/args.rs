@@ -52,6 +52,9 @@ pub(crate) enum Command {
     Users(UsersCommand),
     /// Show who did what: the audit log
     Audit(AuditArgs),
+    /// Look at messages that nobody could work on
+    #[command(subcommand)]
+    Dead(DeadCommand),
     /// Check or print the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -184,6 +187,19 @@ pub(crate) struct AuditArgs {
     /// A line of JSON for each
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadCommand {
+    /// List them, the oldest first: sequence, time, subject, run, reason
+    List {
+        /// From this sequence on
+        #[arg(long, value_name = "SEQUENCE", default_value_t = 1)]
+        from: u64,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: usize,
+    },
 }
 
 #[derive(Debug, Subcommand)]

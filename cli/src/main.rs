@@ -3,6 +3,7 @@
 mod args;
 mod audit;
 mod config_command;
+mod dead;
 mod demo_model;
 mod dev;
 mod healthcheck;
@@ -32,6 +33,7 @@ async fn main() -> ExitCode {
         Command::Keys(command) => finished(keys::run(command, &args.config).await),
         Command::Users(command) => finished(users::run(command, &args.config).await),
         Command::Audit(options) => finished(audit::run(options, &args.config).await),
+        Command::Dead(command) => finished(dead::run(command, &args.config).await),
         Command::Config(command) => finished(config_command::run(&command, &args.config)),
         Command::Healthcheck(options) => finished(healthcheck::run(&options).await),
         Command::Version => finished(config_command::version()),

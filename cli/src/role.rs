@@ -198,7 +198,7 @@ async fn role(
                 shutdown,
                 readiness,
             };
-            baton_scheduler::run(deps).await
+            Box::pin(baton_scheduler::run(deps)).await
         }
     }
 }

@@ -2,7 +2,7 @@
 
 pub mod cursor;
 pub mod follower;
-mod read;
+pub(crate) mod read;
 mod resume;
 
 use std::fmt;

@@ -3,8 +3,9 @@
 pub mod backlog;
 pub mod delivery;
 pub mod demand;
-mod quarantine;
+pub mod quarantine;
 pub mod source;
+pub mod stranded;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue, header};
 use baton_protocol::{Job, Lane, TenantId};

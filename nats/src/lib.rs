@@ -31,7 +31,9 @@ pub use events::follower::{EventFollower, FollowError, Followed, ResumeError, Su
 pub use events::{AppendError, ReadError, StoredEvents, StreamSeq};
 pub use jobs::backlog::Backlog;
 pub use jobs::delivery::{AckError, BadJob, Delivery, InProgress};
+pub use jobs::quarantine::DeadLetter;
 pub use jobs::source::{JobSource, JobsError, Supply};
+pub use jobs::stranded::{Stranded, StrandedJob, Stranding};
 pub use jobs::{JobHeaders, PublishError};
 pub use presence::{Hellos, Presence, PresenceQuestion};
 pub use provision::{Change, Difference, ProvisionError, provision, restore_missing};

@@ -42,6 +42,11 @@ pub(crate) fn dead(origin: &Subject) -> Subject {
     build(origin.len() + 5, format_args!("dead.{}", origin.as_str()))
 }
 
+/// The subject that a message in DEAD came on.
+pub(crate) fn before_dead(subject: &str) -> &str {
+    subject.strip_prefix("dead.").unwrap_or(subject)
+}
+
 /// `worker.<worker>.cancel`: a run of this worker's is to be cancelled.
 pub fn worker_cancel(worker: WorkerId) -> Subject {
     build(64, format_args!("worker.{worker}.cancel"))
@@ -114,6 +119,7 @@ pub(crate) mod api {
     pub(crate) const ACCOUNT_INFO: &str = "$JS.API.INFO";
     pub(crate) const GET_JOBS: &str = "$JS.API.STREAM.MSG.GET.JOBS";
     pub(crate) const JOBS_INFO: &str = "$JS.API.STREAM.INFO.JOBS";
+    pub(crate) const DEAD_INFO: &str = "$JS.API.STREAM.INFO.DEAD";
     pub(crate) const DIRECT_GET_EVENTS: &str = "$JS.API.DIRECT.GET.EVENTS";
 
     pub(crate) fn direct_get_tip(tenant: TenantId, run: RunId) -> Subject {
@@ -131,6 +137,14 @@ pub(crate) mod api {
                 streams::JOBS,
                 streams::consumer_name(lane)
             ),
+        )
+    }
+
+    /// Of a lane that this version does not know.
+    pub(crate) fn consumer_info_by_name(lane: &str) -> Subject {
+        build(
+            64,
+            format_args!("$JS.API.CONSUMER.INFO.{}.worker-{lane}", streams::JOBS),
         )
     }
 

@@ -3,6 +3,7 @@
 //! Any number of schedulers may run. Each duty is a guarded statement or an idempotent request, so
 //! that two doing the same work at once do no harm.
 
+pub mod find_stranded;
 pub mod metrics;
 pub mod rescue_runs;
 pub mod restore_streams;
@@ -18,6 +19,7 @@ use baton_service::{Background, Readiness, SharedClock, Shutdown};
 use baton_store::Store;
 use tokio::sync::Notify;
 
+use crate::find_stranded::FindStranded;
 use crate::rescue_runs::RescueRuns;
 use crate::watch_workers::WatchWorkers;
 
@@ -69,6 +71,11 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         name: "rescue_runs",
         every: config.sweep_every,
     };
+    let stranded = FindStranded::new(bus.clone());
+    let find = Background {
+        name: "find_stranded",
+        every: BROKER_EVERY,
+    };
     let ask = Background {
         name: "watch_workers",
         every: ASK_EVERY,
@@ -94,6 +101,7 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
             &bus, &streams
         )),
         sweep.run(&never, &shutdown, || rescue.sweep()),
+        find.run(&never, &shutdown, || Box::pin(stranded.look())),
         measure.run(&never, &shutdown, || measure_queue(&store, &bus)),
     );
     listened

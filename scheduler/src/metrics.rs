@@ -8,6 +8,9 @@ use metrics::{counter, describe_counter, describe_gauge, gauge};
 const LEASES_EXPIRED: &str = "baton_leases_expired_total";
 const TAKEN_EARLY: &str = "baton_runs_taken_early_total";
 const SPARED: &str = "baton_runs_spared_total";
+const STRANDED: &str = "baton_jobs_stranded";
+const QUARANTINED: &str = "baton_jobs_quarantined_total";
+const STREAM_MESSAGES: &str = "jetstream_stream_total_messages";
 const WORKERS: &str = "baton_workers_seen";
 const EXPIRED: &str = "baton_approvals_expired_runs_total";
 const REPUBLISHED: &str = "baton_jobs_republished_total";
@@ -34,6 +37,15 @@ pub fn describe() {
         "Runs left to a worker that was not seen on the bus, because it showed in the ledger that \
          it lives"
     );
+    describe_gauge!(
+        STRANDED,
+        "Messages in JOBS that their consumer has gone past and will not deliver"
+    );
+    describe_counter!(
+        QUARANTINED,
+        "Messages in JOBS that no consumer takes and that were moved to DEAD"
+    );
+    describe_gauge!(STREAM_MESSAGES, "Messages in a stream");
     describe_gauge!(WORKERS, "Workers that answer this scheduler over the bus");
     describe_counter!(
         EXPIRED,
@@ -57,10 +69,12 @@ pub fn describe() {
     describe_gauge!(OLDEST, "Age of the oldest of them");
     clear_queue();
     gauge!(WORKERS).set(0.0);
+    gauge!(STRANDED).set(0.0);
     for name in [
         LEASES_EXPIRED,
         TAKEN_EARLY,
         SPARED,
+        QUARANTINED,
         EXPIRED,
         REPUBLISHED,
         RESTORED,
@@ -76,6 +90,20 @@ pub(crate) fn lease_expired() {
 #[expect(clippy::cast_precision_loss, reason = "workers are few")]
 pub(crate) fn workers_seen(count: usize) {
     gauge!(WORKERS).set(count as f64);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+pub(crate) fn stranded(count: u64) {
+    gauge!(STRANDED).set(count as f64);
+}
+
+pub(crate) fn job_quarantined() {
+    counter!(QUARANTINED).increment(1);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+pub(crate) fn dead_letters(count: u64) {
+    gauge!(STREAM_MESSAGES, "stream_name" => streams::DEAD).set(count as f64);
 }
 
 pub(crate) fn taken_early() {

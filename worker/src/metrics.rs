@@ -51,7 +51,7 @@ pub(crate) fn describe(slots: usize) {
     );
     describe_counter!(
         QUARANTINED,
-        "Jobs that could not be read and were set aside"
+        "Jobs set aside in DEAD: unreadable, or of runs that were given up"
     );
     describe_counter!(TURNS, "Model turns that ended well, by model");
     describe_counter!(TURN_FAILURES, "Model turns that failed, by error code");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use baton_admission::parked_events::ensure_parked_events;
 use baton_admission::terminal_event::ensure_terminal_event;
 use baton_nats::{Bus, Delivery};
-use baton_protocol::{ClaimToken, Job, RunId, RunSpec, WorkerId};
+use baton_protocol::{ClaimToken, Job, Outcome, RunError, RunId, RunSpec, WorkerId};
 use baton_service::{Clock, Shutdown, config::WorkerConfig};
 use baton_store::{Claim, ClaimOutcome, ClaimedRun, Store, StoreError};
 use tokio_util::sync::CancellationToken;
@@ -132,7 +132,12 @@ impl JobRunner {
                 )
                 .await
                 {
-                    Ok(()) => settled(delivery.ack().await),
+                    Ok(()) => match &ended.outcome {
+                        Outcome::Failed(error) if error.is_poisoned() => {
+                            self.give_up(delivery, run, error, ended.newly).await
+                        }
+                        _ => settled(delivery.ack().await),
+                    },
                     Err(error) => {
                         tracing::warn!(%error, "the terminal event is not stored yet");
                         settled(delivery.nak(Some(DATABASE_RETRY)).await)
@@ -210,6 +215,30 @@ impl JobRunner {
             // As if the job had come again: if the run has ended, its followers are told now and
             // not when the broker gives up waiting.
             Ending::PerhapsEnded => Box::pin(self.claim_and_work(delivery, fence.run)).await,
+        }
+    }
+
+    /// Keeps the job of a run that took its workers down for an operator to look at.
+    async fn give_up(
+        &self,
+        delivery: &Delivery,
+        run: RunId,
+        error: &RunError,
+        newly: bool,
+    ) -> JobEnd {
+        let reason = format!("{}: {}", error.code, error.message);
+        match self.bus.quarantine_run(delivery, run, &reason).await {
+            Ok(_) => {
+                if newly {
+                    tracing::warn!(reason, "a run was given up");
+                    metrics::job_quarantined();
+                }
+                settled(delivery.ack().await)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the job of a run that was given up could not be kept yet");
+                settled(delivery.nak(Some(DATABASE_RETRY)).await)
+            }
         }
     }
 

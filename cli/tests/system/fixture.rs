@@ -28,6 +28,21 @@ pub(crate) async fn stack(model: &ScriptedModel) -> Stack {
     Stack::start(options(model)).await.unwrap()
 }
 
+/// Waits until `baton dead list` has a line with this in it; the line.
+pub(crate) async fn until_dead(stack: &Stack, part: &str) -> String {
+    let found = async {
+        loop {
+            let listed = stack.run(&["dead", "list"]).await.unwrap();
+            if let Some(line) = listed.lines().find(|line| line.contains(part)) {
+                return line.to_owned();
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, found)
+        .await
+        .unwrap_or_else(|_| panic!("`baton dead list` never shows {part}"))
+}
+
 /// A streamed chat.
 pub(crate) fn chat() -> Value {
     json!({

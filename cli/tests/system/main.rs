@@ -20,6 +20,7 @@ mod broker;
 mod cancel;
 mod chat;
 mod database;
+mod dead;
 mod fixture;
 mod hand_over;
 mod ingress;

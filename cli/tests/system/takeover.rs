@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::fixture::{
     CountingTool, assert_ended, assert_whole, call, chat, count, gated, has_tool_result, model,
-    options, run,
+    options, run, until_dead,
 };
 
 /// Guards the step ledger: a recorded result is replayed and its tool not called again; and the
@@ -276,6 +276,8 @@ async fn a_run_that_loses_every_worker_fails_after_its_allowed_failures() {
 
     let (run, events) = assert_ended(&client, &id, "failed").await;
     assert_eq!(run["error"]["code"], "max_failures");
+    let listed = until_dead(&stack, &id).await;
+    assert!(listed.contains("max_failures: 2 workers"), "{listed}");
     assert_eq!(
         baton_harness::client::shown_text(&events),
         "",

@@ -306,11 +306,18 @@ impl Held {
     }
 }
 
+const POISONED: &str = "max_failures";
+
 impl RunError {
+    /// Whether the run was given up, because its workers were lost one after the other.
+    pub fn is_poisoned(&self) -> bool {
+        self.code == POISONED
+    }
+
     /// The error of a run whose workers died or failed too often without any progress.
     pub fn poisoned(failures: u32) -> Self {
         Self {
-            code: "max_failures".into(),
+            code: POISONED.into(),
             message: format!(
                 "{failures} workers in a row took this run and were lost before it made progress"
             ),

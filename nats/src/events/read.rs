@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::stream::RawMessageErrorKind;
+use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind};
 use async_nats::{HeaderMap, HeaderName, Message, StatusCode, header};
 use baton_protocol::{RunId, TenantId};
 use futures_util::StreamExt as _;
@@ -40,6 +40,22 @@ impl Page {
     }
 }
 
+/// The leader's answer to a request for one message; nothing if there is no such message.
+pub(crate) fn if_any<T>(answer: Result<T, RawMessageError>) -> Result<Option<T>, ReadError> {
+    match answer {
+        Ok(message) => Ok(Some(message)),
+        Err(error) => match error.kind() {
+            RawMessageErrorKind::NoMessageFound => Ok(None),
+            RawMessageErrorKind::JetStream(error) if error.error_code().0 == 10059 => {
+                Err(ReadError::NoStream)
+            }
+            RawMessageErrorKind::JetStream(error) => Err(ReadError::Refused(error.to_string())),
+            RawMessageErrorKind::InvalidSubject => Err(ReadError::Refused(error.to_string())),
+            RawMessageErrorKind::Other => Err(ReadError::NoAnswer),
+        },
+    }
+}
+
 impl Bus {
     /// The last message of a run's log, from the stream's leader: what an append must be compared
     /// with.
@@ -56,24 +72,12 @@ impl Bus {
             .get_stream_no_info(streams::EVENTS)
             .await
             .map_err(|error| ReadError::Refused(error.to_string()))?;
-        match stream
-            .get_last_raw_message_by_subject(&subjects::events(tenant, run))
-            .await
-        {
-            Ok(message) => Ok(Some(StoredEvents {
-                seq: StreamSeq(message.sequence),
-                payload: message.payload,
-            })),
-            Err(error) => match error.kind() {
-                RawMessageErrorKind::NoMessageFound => Ok(None),
-                RawMessageErrorKind::JetStream(error) if error.error_code().0 == 10059 => {
-                    Err(ReadError::NoStream)
-                }
-                RawMessageErrorKind::JetStream(error) => Err(ReadError::Refused(error.to_string())),
-                RawMessageErrorKind::InvalidSubject => Err(ReadError::Refused(error.to_string())),
-                RawMessageErrorKind::Other => Err(ReadError::NoAnswer),
-            },
-        }
+        let subject = subjects::events(tenant, run);
+        let tip = stream.get_last_raw_message_by_subject(&subject).await;
+        Ok(if_any(tip)?.map(|message| StoredEvents {
+            seq: StreamSeq(message.sequence),
+            payload: message.payload,
+        }))
     }
 
     /// The last message of a run's log, from any replica: cheap, and possibly a moment old.

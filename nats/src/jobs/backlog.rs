@@ -1,5 +1,7 @@
 //! How much waits in a lane: for metrics, and to tell when a job is provably gone.
 
+use std::collections::HashMap;
+
 use baton_protocol::Lane;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -34,26 +36,31 @@ struct Answer<T> {
 }
 
 #[derive(Deserialize)]
-struct ConsumerInfo {
-    num_pending: u64,
-    num_ack_pending: u64,
+pub(super) struct ConsumerInfo {
+    pub(super) num_pending: u64,
+    pub(super) num_ack_pending: u64,
     num_redelivered: u64,
-    delivered: Delivered,
+    pub(super) delivered: Position,
+    /// Everything up to here is settled.
+    pub(super) ack_floor: Position,
 }
 
 #[derive(Deserialize)]
-struct Delivered {
-    stream_seq: u64,
+pub(super) struct Position {
+    pub(super) stream_seq: u64,
 }
 
 #[derive(Deserialize)]
-struct StreamInfo {
-    state: StreamState,
+pub(super) struct StreamInfo {
+    pub(super) state: StreamState,
 }
 
 #[derive(Deserialize)]
-struct StreamState {
-    messages: u64,
+pub(super) struct StreamState {
+    pub(super) messages: u64,
+    /// How many messages each subject has, if that was asked for.
+    #[serde(default)]
+    pub(super) subjects: HashMap<String, u64>,
 }
 
 #[derive(Deserialize)]
@@ -89,7 +96,7 @@ impl Bus {
         })
     }
 
-    async fn ask<T: DeserializeOwned>(
+    pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         subject: async_nats::Subject,
         payload: Bytes,

@@ -1,22 +1,45 @@
-//! Messages that are no jobs: kept, with the reason, and never delivered again.
+//! Messages that nobody can work on: kept in DEAD with the reason, for an operator to look at.
 
-use async_nats::{HeaderMap, HeaderName, HeaderValue, header};
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::{HeaderMap, HeaderName, HeaderValue, Subject, header};
+use baton_protocol::RunId;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
 use super::PublishError;
 use super::delivery::Delivery;
+use super::stranded::stored_at;
 use crate::bus::Bus;
-use crate::subjects;
+use crate::events::ReadError;
+use crate::{streams, subjects};
 
 const REASON: HeaderName = HeaderName::from_static("Baton-Reason");
 const STREAM_SEQ: HeaderName = HeaderName::from_static("Baton-Job-Sequence");
+const RUN: HeaderName = HeaderName::from_static("Baton-Run");
 const MAX_REASON: usize = 1_024;
+
+/// A message in DEAD.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its place in DEAD.
+    pub seq: u64,
+    /// When it was set aside.
+    pub stored_at: DateTime<Utc>,
+    /// The subject that it came on.
+    pub subject: String,
+    /// Why nobody can work on it.
+    pub reason: String,
+    /// The run that it names, if it could be read.
+    pub run: Option<RunId>,
+    /// The message itself.
+    pub payload: Bytes,
+}
 
 impl Bus {
     /// Stores a copy of the delivery in DEAD with the reason, and waits until it is stored: its
-    /// sequence there. Only then is the delivery to be acked. Repeating it stores no second copy
+    /// sequence there. Only then is the delivery to be settled. Repeating it stores no second copy
     /// within the duplicate window.
     pub async fn quarantine(&self, delivery: &Delivery, reason: &str) -> Result<u64, PublishError> {
-        let mut headers = HeaderMap::new();
         // The same for each delivery of one message, and another for one that was given the same
         // sequence after the stream was lost.
         let id = format!(
@@ -24,13 +47,65 @@ impl Bus {
             delivery.stream_seq,
             delivery.stored_at.timestamp_nanos_opt().unwrap_or_default()
         );
+        let (subject, payload) = (&delivery.subject, &delivery.payload);
+        self.bury(subject, payload, delivery.stream_seq, id, reason, None)
+            .await
+    }
+
+    /// As [`Bus::quarantine`], for the job of a run that was given up: however many messages name
+    /// the run, one copy is kept.
+    pub async fn quarantine_run(
+        &self,
+        delivery: &Delivery,
+        run: RunId,
+        reason: &str,
+    ) -> Result<u64, PublishError> {
+        let id = format!("{}-{run}", delivery.tenant);
+        let (subject, payload) = (&delivery.subject, &delivery.payload);
+        self.bury(subject, payload, delivery.stream_seq, id, reason, Some(run))
+            .await
+    }
+
+    pub(super) async fn bury(
+        &self,
+        subject: &Subject,
+        payload: &Bytes,
+        stream_seq: u64,
+        id: String,
+        reason: &str,
+        run: Option<RunId>,
+    ) -> Result<u64, PublishError> {
+        let mut headers = HeaderMap::new();
         headers.insert(header::NATS_MESSAGE_ID, id);
         headers.insert(REASON, one_line(reason));
-        headers.insert(STREAM_SEQ, HeaderValue::from(delivery.stream_seq));
-        let subject = subjects::dead(&delivery.subject);
+        headers.insert(STREAM_SEQ, HeaderValue::from(stream_seq));
+        if let Some(run) = run {
+            headers.insert(RUN, run.to_string());
+        }
         Ok(self
-            .store(subject, headers, delivery.payload.clone())
+            .store(subjects::dead(subject), headers, payload.clone())
             .await?)
+    }
+
+    /// The first message in DEAD whose sequence is at least `seq`.
+    pub async fn dead_letter(&self, seq: u64) -> Result<Option<DeadLetter>, ReadError> {
+        let found = self.first_stored(streams::DEAD, ">", seq).await?;
+        Ok(found.map(DeadLetter::read))
+    }
+}
+
+impl DeadLetter {
+    fn read(message: StreamMessage) -> Self {
+        let header = |name: HeaderName| message.headers.get(name).map(HeaderValue::as_str);
+        let subject = message.subject.as_str();
+        Self {
+            seq: message.sequence,
+            stored_at: stored_at(&message),
+            subject: subjects::before_dead(subject).to_owned(),
+            reason: header(REASON).unwrap_or_default().to_owned(),
+            run: header(RUN).and_then(|run| run.parse().ok()),
+            payload: message.payload,
+        }
     }
 }
 

@@ -1,8 +1,13 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
-use baton_nats::{Bus, Delivery, JobHeaders, JobSource, PublishError, Supply, restore_missing};
+use async_nats::jetstream::consumer::FromConsumer as _;
+use baton_nats::{
+    Bus, Delivery, JobHeaders, JobSource, PublishError, Stranded, Stranding, Supply,
+    restore_missing,
+};
 use baton_protocol::{Job, Lane, RunId, TenantId};
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use crate::{Broker, options, run, soon, tenant, until};
@@ -438,6 +443,66 @@ async fn a_stopped_source_gives_back_what_it_had_asked_for() {
     let run_id = publish(&broker.bus, tenant(), Lane::Interactive).await;
     let ((), job) = tokio::join!(soon(stopped), pull_one(&mut other));
     assert_eq!((run_of(&job), job.delivered), (run_id, 2));
+}
+
+/// Guards the search: what waits and what is worked on is not stranded, what no consumer will deliver
+/// any more is, and it is found by the subject or by the consumer's position.
+#[tokio::test]
+async fn messages_that_no_consumer_will_deliver_are_found() {
+    let broker = Broker::start().await;
+    let stream = jetstream::new(broker.client().await);
+    let stream = stream.get_stream(baton_nats::streams::JOBS).await.unwrap();
+    let mut source = JobSource::open(&broker.bus, Lane::Interactive)
+        .await
+        .unwrap();
+    let tenant = tenant();
+    publish(&broker.bus, tenant, Lane::Interactive).await;
+    publish(&broker.bus, tenant, Lane::Background).await;
+    let held = pull_one(&mut source).await;
+    let none = Stranded::default();
+    assert_eq!(broker.bus.stranded_jobs(9).await.unwrap(), none);
+
+    // Somebody has given the consumer a limit, and the job has reached it.
+    let name = baton_nats::streams::consumer_name(Lane::Interactive);
+    let mut consumer = stream.consumer_info(name).await.unwrap().config;
+    consumer.max_deliver = 1;
+    let limited = jetstream::consumer::pull::Config::try_from_consumer_config(consumer).unwrap();
+    stream.update_consumer(limited).await.unwrap();
+    held.nak_confirmed(None).await.unwrap();
+    let client = broker.client().await;
+    client
+        .publish(format!("jobs.{tenant}.nowhere"), "x".into())
+        .await
+        .unwrap();
+    crate::round_trip(&client).await;
+
+    let mut found = Stranded::default();
+    until(async || {
+        // The broker notices the limit when it is asked for jobs.
+        let pulled = source.pull(1, EXPIRES);
+        assert!(pulled.now_or_never().is_none());
+        found = broker.bus.stranded_jobs(9).await.unwrap();
+        found.jobs.len() == 2
+    })
+    .await;
+    assert_eq!(found.passed_by, 1);
+    let mut found = found.jobs;
+    found.sort_by_key(|job| job.seq);
+    let what: Vec<_> = found.iter().map(|job| (job.seq, job.why)).collect();
+    assert_eq!(
+        what,
+        [
+            (held.stream_seq, Stranding::PassedBy),
+            (held.stream_seq + 2, Stranding::NoConsumer)
+        ]
+    );
+    broker.bus.quarantine_stranded(&found[1]).await.unwrap();
+    let letter = broker.bus.dead_letter(1).await.unwrap().unwrap();
+    assert_eq!(letter.subject, format!("jobs.{tenant}.nowhere"));
+    assert_eq!(&letter.payload[..], b"x");
+    assert_eq!(broker.bus.dead_letters().await.unwrap(), 1);
+    let left = broker.bus.stranded_jobs(9).await.unwrap();
+    assert_eq!((left.jobs.len(), left.passed_by), (1, 1));
 }
 
 #[tokio::test]

@@ -12,7 +12,9 @@ use baton_nats::{
 use baton_protocol::{EventId, Job, Lane, WorkerId};
 use uuid::Uuid;
 
-use crate::{Writer, completed, follow_to, id, ids, options, payload, run, soon, tenant, text};
+use crate::{
+    Writer, completed, follow_to, id, ids, options, payload, run, soon, tenant, text, until,
+};
 
 const ROLES: [&str; 4] = ["ingress", "worker", "scheduler", "migrate"];
 
@@ -89,6 +91,18 @@ async fn each_role_can_do_its_work_with_the_permissions_of_the_delivered_configu
         jobs[0].ack_confirmed().await.unwrap();
     }
     scheduler.job_backlog(Lane::Interactive).await.unwrap();
+    let publisher = async_nats::ConnectOptions::with_user_and_password(
+        "ingress".into(),
+        "secret-ingress".into(),
+    );
+    let publisher = publisher.connect(server.url()).await.unwrap();
+    let nowhere = format!("jobs.{tenant}.nowhere");
+    publisher.publish(nowhere, "x".into()).await.unwrap();
+    until(async || scheduler.stranded_jobs(1).await.unwrap().jobs.len() == 1).await;
+    let stranded = scheduler.stranded_jobs(1).await.unwrap().jobs;
+    scheduler.quarantine_stranded(&stranded[0]).await.unwrap();
+    assert!(scheduler.dead_letters().await.unwrap() > 1);
+    assert!(scheduler.dead_letter(1).await.unwrap().is_some());
 
     let mut writer = Writer::new(&worker, tenant, run);
     writer.texts(2).await;
