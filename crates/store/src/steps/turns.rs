@@ -67,10 +67,12 @@ impl SystemTx<'_> {
             WITH held AS (
                 UPDATE runs SET
                     failures = 0,
-                    last_event_id = $5,
-                    prompt_tokens = $6,
-                    completion_tokens = $7,
-                    total_tokens = $8
+                    -- A statement whose answer was lost may come through behind its own repetition,
+                    -- and behind later commits: nothing goes back.
+                    last_event_id = greatest(last_event_id, $5),
+                    prompt_tokens = greatest(prompt_tokens, $6),
+                    completion_tokens = greatest(completion_tokens, $7),
+                    total_tokens = greatest(total_tokens, $8)
                 WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
                   AND status = 'running'
                 RETURNING thread_id

@@ -58,6 +58,8 @@ async fn the_next_attempt_finds_what_was_recorded_and_failures_start_anew() {
         system.start_call(&fence, 3).await.unwrap();
         system.commit_call(&fence, &call()).await.unwrap();
     }
+    // One that was under way for long comes through behind later ones, and moves nothing back.
+    system.commit_turn(&fence, &turn(&calls())).await.unwrap();
     let next = ledger.claimed(run, LONG).await;
     assert_eq!((next.fence.attempt, next.failures), (2, 1));
     assert_eq!(next.last_event_id, EventId::new(1, 5));
