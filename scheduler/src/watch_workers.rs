@@ -31,7 +31,7 @@ const BATCH: u32 = 1_000;
 
 /// What is known of one worker.
 #[derive(Debug)]
-enum Watched {
+pub enum Watched {
     /// It said hello.
     Greeted(Instant),
     /// It answered, last at that time.
@@ -39,27 +39,37 @@ enum Watched {
     /// It answered before, last at `answered`, and is not there any more: its runs' rows were in
     /// these states, at a time before `since`.
     Suspect {
+        /// When it last answered.
         answered: Instant,
+        /// A time after the look at its rows.
         since: Instant,
+        /// Their states.
         rows: Vec<RowState>,
     },
 }
 
 /// What to do about a worker that has been asked.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+pub enum Verdict {
     /// Ask again.
     Watch,
     /// Note the state of its runs.
-    Suspect { answered: Instant },
+    Suspect {
+        /// When it last answered.
+        answered: Instant,
+    },
     /// Take what nobody has written to.
-    Take { answered: Instant },
+    Take {
+        /// When it last answered.
+        answered: Instant,
+    },
     /// Leave it to its leases.
     Forget,
 }
 
 impl Watched {
-    fn judge(&self, presence: Presence, now: Instant) -> Verdict {
+    /// What to do, now that the bus has said whether it is there. Pure.
+    pub fn judge(&self, presence: Presence, now: Instant) -> Verdict {
         let (&Self::Greeted(heard)
         | &Self::Answered(heard)
         | &Self::Suspect {

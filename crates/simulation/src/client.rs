@@ -1,0 +1,447 @@
+//! Clients, and the ingress processes that serve them: submit, cancel, follow. A follower is
+//! `EventFollower` of `baton-nats` around the same cursor.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use baton_nats::{Cursor, StoredEvents, StreamSeq, Verdict};
+use baton_protocol::{ApprovalId, Decision, Event, EventId, RunId};
+
+use crate::Guard;
+use crate::executor::{Mailbox, Millis, ProcessId, Signal, Sim, millis};
+use crate::ledger::Cancel;
+use crate::network::{Service, Unanswered};
+use crate::scenario::{Fleet, STORM};
+use crate::told_by_others::ensure_terminal_event;
+use crate::world::name;
+
+/// How long a follower hears nothing before it looks.
+const IDLE: Duration = Duration::from_secs(5);
+/// How long a relay hears nothing before it asks the ledger.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+const RETRY: Duration = Duration::from_millis(500);
+/// How often the log is read for an event that must be there.
+const TRIES: u32 = 10;
+
+/// What one client has seen of a run, over all its connections.
+pub(crate) struct View {
+    pub(crate) run: RunId,
+    /// Where it began.
+    pub(crate) start: EventId,
+    pub(crate) events: RefCell<Vec<Event>>,
+    /// It has been told that there is no more to come.
+    pub(crate) finished: Cell<bool>,
+    /// It has been told that it cannot be served.
+    pub(crate) refused: RefCell<Option<&'static str>>,
+}
+
+impl View {
+    fn new(run: RunId, start: EventId) -> Rc<Self> {
+        Rc::new(Self {
+            run,
+            start,
+            events: RefCell::default(),
+            finished: Cell::new(false),
+            refused: RefCell::default(),
+        })
+    }
+
+    fn last(&self) -> EventId {
+        self.events
+            .borrow()
+            .last()
+            .map_or(self.start, |event| event.id)
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.finished.get() || self.refused.borrow().is_some()
+    }
+}
+
+impl Sim {
+    /// A client submits a run, and comes back with the same key until it is accepted.
+    pub(crate) async fn submit(self, fleet: Rc<Fleet>, run: RunId) {
+        loop {
+            let ingress = fleet.any_ingress(&self);
+            let accepted = Signal::default();
+            let (sim, told) = (self.clone(), accepted.clone());
+            self.spawn(ingress, async move {
+                let accept = sim.ask(ingress, Service::Ledger, move |sim| {
+                    let now = sim.now();
+                    sim.world.borrow_mut().ledger.accept(run, now);
+                });
+                if accept.await.is_err() {
+                    return;
+                }
+                told.raise();
+                // Whatever the broker says: committed is accepted.
+                let stored = sim.ask(ingress, Service::Broker, move |sim| sim.store_job(run));
+                let _ = stored.await;
+            });
+            tokio::select! {
+                biased;
+                () = accepted.raised() => {
+                    self.note(|| format!("{} is accepted", name(run)));
+                    return;
+                }
+                () = self.sleep(Duration::from_secs(3)) => {}
+            }
+        }
+    }
+
+    /// A client asks for a run to be cancelled, until it is answered.
+    pub(crate) async fn cancel(self, fleet: Rc<Fleet>, run: RunId) {
+        loop {
+            let ingress = fleet.any_ingress(&self);
+            let answered = Signal::default();
+            let (sim, told, fleet) = (self.clone(), answered.clone(), Rc::clone(&fleet));
+            self.spawn(ingress, async move {
+                let cancel = sim.ask(ingress, Service::Ledger, move |sim| {
+                    let mut world = sim.world.borrow_mut();
+                    world.ledger.request_cancel(run, "no longer wanted")
+                });
+                match cancel.await {
+                    Ok(Some(Cancel::Requested(worker))) => {
+                        sim.count(|counts| &mut counts.cancels_requested);
+                        told.raise();
+                        sim.send(ingress, Service::Broker, move |_| {
+                            let worker = worker.and_then(|id| fleet.worker(id));
+                            if let Some(worker) = worker {
+                                worker.nudge(run);
+                            }
+                        });
+                    }
+                    Ok(Some(Cancel::Ended(ended))) => {
+                        if ended.newly {
+                            sim.count(|counts| &mut counts.cancelled_while_idle);
+                        }
+                        told.raise();
+                        let _ = ensure_terminal_event(&sim, ingress, run, &ended).await;
+                    }
+                    Ok(None) => told.raise(),
+                    Err(Unanswered) => {}
+                }
+            });
+            tokio::select! {
+                biased;
+                () = answered.raised() => {
+                    self.note(|| format!("a cancel of {} was taken", name(run)));
+                    return;
+                }
+                () = self.sleep(Duration::from_secs(3)) => {}
+            }
+        }
+    }
+
+    /// People look from time to time at what they are asked, and say something; not always the
+    /// same, and not always in time.
+    pub(crate) async fn decide(self, fleet: Rc<Fleet>, run: RunId) {
+        loop {
+            self.sleep(Duration::from_millis(self.between(2_000, 30_000)))
+                .await;
+            let open: Vec<ApprovalId> = {
+                let world = self.world.borrow();
+                let Some(row) = world.ledger.rows.get(&run) else {
+                    continue;
+                };
+                if row.status().is_terminal() {
+                    return;
+                }
+                let open = row.approvals.iter().filter(|asked| asked.decided.is_none());
+                open.map(|asked| asked.id).collect()
+            };
+            for approval in open {
+                if self.per_mille(200) {
+                    continue;
+                }
+                for _ in 0..self.between(1, 3) {
+                    let ingress = fleet.any_ingress(&self);
+                    let decision = match self.below(4) {
+                        0 | 1 => Decision::Retry {},
+                        2 => Decision::Result {
+                            result: "it happened".into(),
+                        },
+                        _ => Decision::Fail {
+                            reason: "never mind".into(),
+                        },
+                    };
+                    let sim = self.clone();
+                    self.spawn(ingress, decide(sim, ingress, run, approval, decision));
+                }
+            }
+        }
+    }
+
+    /// A client follows a run to its end, through as many connections as that takes.
+    pub(crate) async fn watch(self, fleet: Rc<Fleet>, run: RunId, start: EventId) {
+        let view = View::new(run, start);
+        self.world.borrow_mut().views.push(Rc::clone(&view));
+        while !view.is_done() {
+            let ingress = fleet.any_ingress(&self);
+            let closed = Signal::default();
+            let follower = Follower {
+                sim: self.clone(),
+                ingress,
+                view: Rc::clone(&view),
+                cursor: Cursor::after(view.last()),
+                position: StreamSeq::NONE,
+                live: Mailbox::default(),
+            };
+            let hung_up = closed.clone();
+            let over = Signal::default();
+            let ended = over.clone();
+            self.spawn(ingress, async move {
+                tokio::select! {
+                    biased;
+                    () = hung_up.raised() => {}
+                    () = follower.follow() => {}
+                }
+                ended.raise();
+            });
+            // Who does not hang up: what a follower misses, it must find by itself.
+            let until = if self.now() < STORM && self.per_mille(700) {
+                self.now() + self.between(500, 60_000)
+            } else {
+                Millis::MAX
+            };
+            while self.now() < until && !over.is_raised() && self.is_alive(ingress) {
+                self.sleep(Duration::from_millis(250)).await;
+            }
+            closed.raise();
+            if !view.is_done() {
+                self.count(|counts| &mut counts.reconnects);
+                self.sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+async fn decide(
+    sim: Sim,
+    ingress: ProcessId,
+    run: RunId,
+    approval: ApprovalId,
+    decision: Decision,
+) {
+    let decided = sim.ask(ingress, Service::Ledger, move |sim| {
+        let now = sim.now();
+        let mut world = sim.world.borrow_mut();
+        world.ledger.decide(run, approval, &decision, now)
+    });
+    let Ok((stands, queued)) = decided.await else {
+        return;
+    };
+    if stands {
+        sim.count(|counts| &mut counts.decided);
+    } else {
+        sim.count(|counts| &mut counts.decided_too_late);
+    }
+    if queued {
+        let stored = sim.ask(ingress, Service::Broker, move |sim| sim.store_job(run));
+        let _ = stored.await;
+    }
+}
+
+/// Whether the next event can be taken.
+enum Taken {
+    Whole,
+    /// This event shows that something before it is missing.
+    Gap(EventId),
+}
+
+struct Follower {
+    sim: Sim,
+    ingress: ProcessId,
+    view: Rc<View>,
+    cursor: Cursor,
+    /// The message that the cursor stands in.
+    position: StreamSeq,
+    live: Mailbox<StoredEvents>,
+}
+
+impl Follower {
+    async fn follow(mut self) {
+        let (run, process, live) = (self.view.run, self.ingress, self.live.clone());
+        // Heard from here on, or missed: nothing is built on it.
+        self.sim.send(process, Service::Broker, move |sim| {
+            sim.listen(run, process, &live);
+        });
+        if self.resume().await {
+            self.listen().await;
+        }
+    }
+
+    /// Finds the cursor in the log, and takes what is behind it. Says whether to go on.
+    async fn resume(&mut self) -> bool {
+        let run = self.view.run;
+        let after = self.cursor.last();
+        let ended = self.sim.ask(self.ingress, Service::Ledger, move |sim| {
+            sim.world.borrow().ledger.ended(run)
+        });
+        // Without an answer the client is told to try again.
+        let Ok(ended) = ended.await else { return false };
+        match ended.map(|ended| ended.last_event_id) {
+            Some(last) if after == last => {
+                self.view.finished.set(true);
+                return false;
+            }
+            Some(last) if after > last => {
+                self.refuse("cursor_unknown");
+                return false;
+            }
+            _ => {}
+        }
+        let Ok(stored) = self.read(StreamSeq::NONE).await else {
+            return false;
+        };
+        let found = if after == EventId::ORIGIN {
+            Some(0)
+        } else {
+            stored
+                .iter()
+                .position(|message| events_of(message).iter().any(|event| event.id == after))
+        };
+        let Some(found) = found else {
+            self.refuse("cursor_unknown");
+            return false;
+        };
+        for message in &stored[found..] {
+            if let Taken::Gap(_) = self.take_message(message) {
+                self.refuse("events_expired");
+                return false;
+            }
+        }
+        !self.view.is_done()
+    }
+
+    async fn listen(&mut self) {
+        let mut heartbeat = self.sim.now() + millis(HEARTBEAT);
+        let looks = self.sim.setup.without != Some(Guard::LookWhenIdle);
+        while !self.view.is_done() {
+            let taken = tokio::select! {
+                biased;
+                message = self.live.take() => self.take_message(&message),
+                () = self.sim.sleep_until(heartbeat) => {
+                    heartbeat += millis(HEARTBEAT);
+                    self.mend().await;
+                    continue;
+                }
+                () = self.sim.sleep(IDLE), if looks => self.look().await,
+            };
+            if let Taken::Gap(until) = taken {
+                self.sim.count(|counts| &mut counts.gaps);
+                self.fetch(until).await;
+            }
+        }
+    }
+
+    /// Whoever finds a run ended makes sure that its log says so: a relay that hears nothing, and
+    /// has not seen the end that the ledger names.
+    async fn mend(&self) {
+        let run = self.view.run;
+        let ended = self.sim.ask(self.ingress, Service::Ledger, move |sim| {
+            sim.world.borrow().ledger.ended(run)
+        });
+        let Ok(Some(ended)) = ended.await else {
+            return;
+        };
+        let tells = self.sim.setup.without != Some(Guard::TerminalEvent);
+        if ended.last_event_id > self.cursor.last() && tells {
+            self.sim.count(|counts| &mut counts.mended);
+            let _ = ensure_terminal_event(&self.sim, self.ingress, run, &ended).await;
+        }
+    }
+
+    /// Compares the log's tip with what was seen.
+    async fn look(&mut self) -> Taken {
+        let run = self.view.run;
+        let tip = self.sim.ask(self.ingress, Service::Broker, move |sim| {
+            sim.world.borrow().log.tip(run)
+        });
+        match tip.await {
+            Ok(Some(tip)) if tip.seq != self.position => self.take_message(&tip),
+            _ => Taken::Whole,
+        }
+    }
+
+    /// Reads the log from the last event seen up to the one that showed a gap.
+    async fn fetch(&mut self, until: EventId) {
+        let mut tries = 0;
+        while self.cursor.last() < until && !self.view.is_done() {
+            let mut from = self.position;
+            let Ok(mut stored) = self.read(from).await else {
+                self.sim.sleep(RETRY).await;
+                continue;
+            };
+            if stored.first().is_none_or(|first| first.seq != from) && from > StreamSeq::NONE {
+                from = StreamSeq::NONE;
+                let Ok(all) = self.read(from).await else {
+                    continue;
+                };
+                stored = all;
+            }
+            for message in &stored {
+                if let Taken::Gap(_) = self.take_message(message) {
+                    self.refuse("events_expired");
+                    return;
+                }
+            }
+            tries += 1;
+            if tries > TRIES {
+                self.refuse("events_expired");
+                return;
+            }
+        }
+    }
+
+    async fn read(&self, from: StreamSeq) -> Result<Vec<StoredEvents>, Unanswered> {
+        let run = self.view.run;
+        let stored = self.sim.ask(self.ingress, Service::Broker, move |sim| {
+            sim.world.borrow().log.read(run, from)
+        });
+        stored.await
+    }
+
+    fn refuse(&self, why: &'static str) {
+        let run = self.view.run;
+        self.sim
+            .note(|| format!("a client of {} is told {why}", name(run)));
+        *self.view.refused.borrow_mut() = Some(why);
+    }
+
+    fn take_message(&mut self, message: &StoredEvents) -> Taken {
+        let mut last = None;
+        for event in events_of(message) {
+            last = Some(event.id);
+            match self.cursor.accept(&event) {
+                Verdict::Deliver => self.deliver(event),
+                Verdict::Drop => {}
+                Verdict::Gap if self.sim.setup.without == Some(Guard::GapCheck) => {
+                    self.cursor = Cursor::after(event.id);
+                    self.deliver(event);
+                }
+                Verdict::Gap => return Taken::Gap(event.id),
+            }
+        }
+        if last == Some(self.cursor.last()) {
+            self.position = message.seq;
+        }
+        Taken::Whole
+    }
+
+    fn deliver(&self, event: Event) {
+        if self.view.finished.get() {
+            return;
+        }
+        self.view.finished.set(event.data.is_terminal());
+        self.view.events.borrow_mut().push(event);
+    }
+}
+
+/// The events of a message.
+pub(crate) fn events_of(message: &StoredEvents) -> Vec<Event> {
+    Event::lines(&message.payload)
+        .filter_map(|line| Event::decode(line).ok())
+        .collect()
+}

@@ -1,0 +1,494 @@
+//! Virtual time, and the processes whose tasks run in it: single-threaded, and the same every time.
+//!
+//! A task is a future that belongs to a process. A process can be frozen (its tasks are not polled,
+//! its timers and answers pile up) and killed (its tasks are dropped, between two polls). What it
+//! had sent before is on its way all the same.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BinaryHeap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::network::Links;
+use crate::world::World;
+use crate::{Counts, Setup};
+
+/// Milliseconds since the simulation began.
+pub(crate) type Millis = u64;
+
+/// One process, of whatever role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ProcessId(usize);
+
+/// What is known of a process.
+pub(crate) struct Process {
+    pub(crate) name: String,
+    pub(crate) alive: bool,
+    pub(crate) links: Links,
+    /// Until when it was last unable to do its duty: frozen, cut off, or dead.
+    pub(crate) hampered_until: Millis,
+    /// Until when something that it said to the ledger, or the answer, was late or lost.
+    pub(crate) unheard_until: Millis,
+    /// Until when the broker takes it for gone, although it is not.
+    pub(crate) unseen_until: Millis,
+    frozen: bool,
+    /// Tasks that were woken while it was frozen.
+    woken: Vec<usize>,
+}
+
+type Work = Pin<Box<dyn Future<Output = ()>>>;
+
+struct Task {
+    process: ProcessId,
+    work: Option<Work>,
+    waker: Arc<TaskWaker>,
+}
+
+struct TaskWaker {
+    id: usize,
+    queued: AtomicBool,
+    ready: Arc<Mutex<VecDeque<usize>>>,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        if !self.queued.swap(true, Ordering::Relaxed) {
+            lock(&self.ready).push_back(self.id);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+enum Then {
+    Wake(Waker),
+    Do(Box<dyn FnOnce(&Sim)>),
+}
+
+struct Due {
+    at: Millis,
+    serial: u64,
+    then: Then,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.serial) == (other.at, other.serial)
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The heap has its greatest on top: that is what is due first.
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (other.at, other.serial).cmp(&(self.at, self.serial))
+    }
+}
+
+/// A handle on the whole simulation.
+#[derive(Clone)]
+pub(crate) struct Sim(Rc<Inner>);
+
+pub(crate) struct Inner {
+    began: Instant,
+    now: Cell<Millis>,
+    serial: Cell<u64>,
+    due: RefCell<BinaryHeap<Due>>,
+    tasks: RefCell<Vec<Task>>,
+    ready: Arc<Mutex<VecDeque<usize>>>,
+    random: RefCell<StdRng>,
+    trace: RefCell<Vec<String>>,
+    pub(crate) processes: RefCell<Vec<Process>>,
+    pub(crate) setup: Setup,
+    pub(crate) counts: RefCell<Counts>,
+    pub(crate) world: RefCell<World>,
+}
+
+impl std::ops::Deref for Sim {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Sim {
+    pub(crate) fn new(seed: u64, setup: Setup) -> Self {
+        Self(Rc::new(Inner {
+            began: Instant::now(),
+            now: Cell::new(0),
+            serial: Cell::new(0),
+            due: RefCell::default(),
+            tasks: RefCell::default(),
+            ready: Arc::default(),
+            random: RefCell::new(StdRng::seed_from_u64(seed)),
+            trace: RefCell::default(),
+            processes: RefCell::default(),
+            setup,
+            counts: RefCell::default(),
+            world: RefCell::new(World::new(setup)),
+        }))
+    }
+
+    // Time
+
+    pub(crate) fn now(&self) -> Millis {
+        self.now.get()
+    }
+
+    /// The same as a process's own clock shows it.
+    pub(crate) fn instant(&self) -> Instant {
+        self.began + Duration::from_millis(self.now())
+    }
+
+    /// The moment that an instant of [`Sim::instant`] stands for.
+    pub(crate) fn millis_of(&self, instant: Instant) -> Millis {
+        millis(instant.saturating_duration_since(self.began))
+    }
+
+    /// The same as the calendar shows it.
+    pub(crate) fn date(&self) -> DateTime<Utc> {
+        date(self.now())
+    }
+
+    pub(crate) fn sleep(&self, duration: Duration) -> Sleep {
+        self.sleep_until(self.now() + millis(duration))
+    }
+
+    pub(crate) fn sleep_until(&self, at: Millis) -> Sleep {
+        Sleep {
+            sim: self.clone(),
+            at,
+            registered: false,
+        }
+    }
+
+    /// Does something at a later moment, whatever becomes of whoever asks.
+    pub(crate) fn after(&self, delay: Millis, then: impl FnOnce(&Self) + 'static) {
+        self.push(self.now() + delay, Then::Do(Box::new(then)));
+    }
+
+    fn push(&self, at: Millis, then: Then) {
+        let serial = self.serial.get();
+        self.serial.set(serial + 1);
+        self.due.borrow_mut().push(Due { at, serial, then });
+    }
+
+    // Chance
+
+    /// A number below `end`.
+    pub(crate) fn below(&self, end: u64) -> u64 {
+        self.random.borrow_mut().random_range(0..end.max(1))
+    }
+
+    pub(crate) fn between(&self, from: u64, to: u64) -> u64 {
+        from + self.below(to.saturating_sub(from))
+    }
+
+    /// Whether something happens that happens so many times in a thousand.
+    pub(crate) fn per_mille(&self, chance: u64) -> bool {
+        chance > 0 && self.below(1000) < chance
+    }
+
+    pub(crate) fn bits(&self) -> u128 {
+        self.random.borrow_mut().random()
+    }
+
+    // Telling
+
+    pub(crate) fn tell(&self, who: ProcessId, what: impl FnOnce() -> String) {
+        if self.setup.trace {
+            let name = self.processes.borrow()[who.0].name.clone();
+            self.note(|| format!("{name}: {}", what()));
+        }
+    }
+
+    pub(crate) fn note(&self, what: impl FnOnce() -> String) {
+        if self.setup.trace {
+            let (seconds, rest) = (self.now() / 1000, self.now() % 1000);
+            let line = format!("{seconds:>4}.{rest:03} {}", what());
+            self.trace.borrow_mut().push(line);
+        }
+    }
+
+    pub(crate) fn take_trace(&self) -> Vec<String> {
+        self.trace.take()
+    }
+
+    pub(crate) fn count(&self, what: impl FnOnce(&mut Counts) -> &mut u64) {
+        *what(&mut self.counts.borrow_mut()) += 1;
+    }
+
+    // Processes
+
+    pub(crate) fn start_process(&self, name: impl Into<String>) -> ProcessId {
+        let mut processes = self.processes.borrow_mut();
+        processes.push(Process {
+            name: name.into(),
+            alive: true,
+            links: Links::default(),
+            hampered_until: 0,
+            unheard_until: 0,
+            unseen_until: 0,
+            frozen: false,
+            woken: Vec::new(),
+        });
+        ProcessId(processes.len() - 1)
+    }
+
+    pub(crate) fn with_process<T>(&self, id: ProcessId, f: impl FnOnce(&mut Process) -> T) -> T {
+        f(&mut self.processes.borrow_mut()[id.0])
+    }
+
+    pub(crate) fn is_alive(&self, id: ProcessId) -> bool {
+        self.with_process(id, |process| process.alive)
+    }
+
+    pub(crate) fn is_frozen(&self, id: ProcessId) -> bool {
+        self.with_process(id, |process| process.frozen)
+    }
+
+    /// The process is gone between one instruction and the next. Not to be called by its own tasks.
+    pub(crate) fn kill(&self, id: ProcessId) {
+        let was_alive = self.with_process(id, |process| {
+            process.hampered_until = Millis::MAX;
+            std::mem::take(&mut process.alive)
+        });
+        if !was_alive {
+            return;
+        }
+        self.tell(id, || "is gone".into());
+        let mut dropped = Vec::new();
+        for task in self.tasks.borrow_mut().iter_mut() {
+            if task.process == id {
+                dropped.extend(task.work.take());
+            }
+        }
+        // What is dropped may look at the world.
+        drop(dropped);
+    }
+
+    /// The process does nothing for a while, and then goes on as if nothing had been.
+    pub(crate) fn freeze(&self, id: ProcessId, duration: Millis) {
+        let freezes = self.with_process(id, |process| {
+            process.hampered_until = process.hampered_until.max(self.now() + duration);
+            process.alive && !std::mem::replace(&mut process.frozen, true)
+        });
+        if freezes {
+            if self.per_mille(500) {
+                // The broker gives up a connection that takes nothing.
+                self.with_process(id, |process| process.unseen_until = self.now() + duration);
+            }
+            self.tell(id, || format!("is frozen for {duration} ms"));
+            self.after(duration, move |sim| sim.thaw(id));
+        }
+    }
+
+    pub(crate) fn thaw(&self, id: ProcessId) {
+        let woken = self.with_process(id, |process| {
+            process.frozen = false;
+            std::mem::take(&mut process.woken)
+        });
+        self.tell(id, || "goes on".into());
+        lock(&self.ready).extend(woken);
+    }
+
+    pub(crate) fn spawn(&self, process: ProcessId, work: impl Future<Output = ()> + 'static) {
+        let mut tasks = self.tasks.borrow_mut();
+        let id = tasks.len();
+        tasks.push(Task {
+            process,
+            work: Some(Box::pin(work)),
+            waker: Arc::new(TaskWaker {
+                id,
+                queued: AtomicBool::new(true),
+                ready: Arc::clone(&self.ready),
+            }),
+        });
+        lock(&self.ready).push_back(id);
+    }
+
+    /// Goes on until nothing is left to do, or `done`, or the time is up.
+    pub(crate) fn run(&self, until: Millis, done: impl Fn(&Self) -> bool) {
+        loop {
+            while let Some(id) = { lock(&self.ready).pop_front() } {
+                self.poll(id);
+            }
+            if done(self) {
+                return;
+            }
+            let Some(due) = self.due.borrow_mut().pop() else {
+                return;
+            };
+            if due.at > until {
+                return;
+            }
+            self.now.set(self.now().max(due.at));
+            match due.then {
+                Then::Wake(waker) => waker.wake(),
+                Then::Do(then) => then(self),
+            }
+        }
+    }
+
+    fn poll(&self, id: usize) {
+        let (work, waker) = {
+            let mut tasks = self.tasks.borrow_mut();
+            let task = &mut tasks[id];
+            let process = &mut self.processes.borrow_mut()[task.process.0];
+            if process.frozen && process.alive {
+                process.woken.push(id);
+                return;
+            }
+            task.waker.queued.store(false, Ordering::Relaxed);
+            (task.work.take(), Arc::clone(&task.waker))
+        };
+        let Some(mut work) = work else { return };
+        let waker = Waker::from(waker);
+        if work
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+        {
+            self.tasks.borrow_mut()[id].work = Some(work);
+        }
+    }
+
+    /// Breaks the circle of handles that the tasks hold.
+    pub(crate) fn end(&self) {
+        let tasks = self.tasks.take();
+        let due = self.due.take();
+        drop((tasks, due));
+    }
+}
+
+pub(crate) fn millis(duration: Duration) -> Millis {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What the calendar shows at a moment.
+pub(crate) fn date(at: Millis) -> DateTime<Utc> {
+    // Far from the end of the calendar.
+    DateTime::from_timestamp_millis(i64::try_from(at).unwrap_or(i64::MAX / 2)).unwrap_or_default()
+}
+
+/// Ends at a moment.
+pub(crate) struct Sleep {
+    sim: Sim,
+    at: Millis,
+    registered: bool,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.sim.now() >= self.at {
+            return Poll::Ready(());
+        }
+        if !std::mem::replace(&mut self.registered, true) {
+            let waker = context.waker().clone();
+            self.sim.push(self.at, Then::Wake(waker));
+        }
+        Poll::Pending
+    }
+}
+
+/// Where things arrive that one task takes.
+pub(crate) struct Mailbox<T>(Rc<RefCell<(VecDeque<T>, Option<Waker>)>>);
+
+impl<T> Clone for Mailbox<T> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<T> Default for Mailbox<T> {
+    fn default() -> Self {
+        Self(Rc::new(RefCell::new((VecDeque::new(), None))))
+    }
+}
+
+impl<T> Mailbox<T> {
+    pub(crate) fn put(&self, item: T) {
+        let waker = {
+            let mut inner = self.0.borrow_mut();
+            inner.0.push_back(item);
+            inner.1.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The next thing. Cancel-safe.
+    pub(crate) async fn take(&self) -> T {
+        std::future::poll_fn(|context| {
+            let mut inner = self.0.borrow_mut();
+            if let Some(item) = inner.0.pop_front() {
+                return Poll::Ready(item);
+            }
+            inner.1 = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    pub(crate) fn is_filled(&self) -> bool {
+        !self.0.borrow().0.is_empty()
+    }
+
+    /// Whether somebody else can still put something in.
+    pub(crate) fn is_shared(&self) -> bool {
+        Rc::strong_count(&self.0) > 1
+    }
+}
+
+/// Something that happens once, and that any number of tasks wait for.
+#[derive(Clone, Default)]
+pub(crate) struct Signal(Rc<RefCell<(bool, Vec<Waker>)>>);
+
+impl Signal {
+    pub(crate) fn raise(&self) {
+        let wakers = {
+            let mut inner = self.0.borrow_mut();
+            inner.0 = true;
+            std::mem::take(&mut inner.1)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn is_raised(&self) -> bool {
+        self.0.borrow().0
+    }
+
+    pub(crate) async fn raised(&self) {
+        std::future::poll_fn(|context| {
+            let mut inner = self.0.borrow_mut();
+            if inner.0 {
+                return Poll::Ready(());
+            }
+            inner.1.push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}

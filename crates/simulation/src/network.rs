@@ -1,0 +1,205 @@
+//! What lies between the processes: requests and answers that take time, and may get lost on either
+//! way; and the mischief that strikes a process just when it speaks.
+
+use std::time::Duration;
+
+use crate::executor::{Mailbox, Millis, ProcessId, Sim, millis};
+
+/// How long anybody waits for an answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whom a process speaks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Service {
+    Broker,
+    Ledger,
+    /// Tools and the model: out of reach of the faults between Baton's own parts.
+    Outside,
+}
+
+/// Until when the ways between a process and the services are cut, there and back.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Links {
+    broker: (Millis, Millis),
+    ledger: (Millis, Millis),
+}
+
+impl Links {
+    pub(crate) fn of(&mut self, service: Service) -> Option<&mut (Millis, Millis)> {
+        match service {
+            Service::Broker => Some(&mut self.broker),
+            Service::Ledger => Some(&mut self.ledger),
+            Service::Outside => None,
+        }
+    }
+}
+
+/// There was no answer: it may have been done, it may be done yet, or never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unanswered;
+
+/// How the world treats messages.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Weather {
+    /// Of a thousand messages, so many are lost.
+    pub(crate) loss: u64,
+    /// Of a thousand, so many take seconds.
+    pub(crate) late: u64,
+    /// Of a thousand live events, so many are heard twice.
+    pub(crate) twice: u64,
+    /// Of a thousand requests, so many are the last thing that a process does.
+    pub(crate) deadly: u64,
+    /// Of a thousand requests, so many leave only after the process was frozen for a while.
+    pub(crate) freezing: u64,
+}
+
+impl Sim {
+    fn weather(&self) -> Weather {
+        self.world.borrow().weather
+    }
+
+    /// How long a message takes; none if it never arrives.
+    fn travel(&self, lossy: bool) -> Option<Millis> {
+        let weather = self.weather();
+        if lossy && self.per_mille(weather.loss) {
+            self.count(|counts| &mut counts.lost_messages);
+            return None;
+        }
+        Some(if lossy && self.per_mille(weather.late) {
+            let most = if self.per_mille(300) { 40_000 } else { 8_000 };
+            self.between(1_000, most)
+        } else {
+            self.between(1, 30)
+        })
+    }
+
+    fn is_cut(&self, process: ProcessId, service: Service, back: bool) -> bool {
+        let now = self.now();
+        self.with_process(process, |process| {
+            let cut = process.links.of(service);
+            cut.is_some_and(|cut| if back { cut.1 > now } else { cut.0 > now })
+        })
+    }
+
+    /// When a message leaves, counted from now, and when it arrives; none if never.
+    fn departs(&self, from: ProcessId, to: Service) -> Option<Millis> {
+        let mut weather = self.weather();
+        if to == Service::Outside {
+            // Where a crash costs most.
+            weather.deadly *= 4;
+        }
+        let mut delay = 0;
+        if self.per_mille(weather.deadly) {
+            self.count(|counts| &mut counts.crashes);
+            self.after(0, move |sim| sim.kill(from));
+            if self.per_mille(500) {
+                return None;
+            }
+        } else if self.per_mille(weather.freezing) {
+            // Between the decision to speak and the word.
+            delay = self.between(1_000, 60_000);
+            self.count(|counts| &mut counts.freezes);
+            self.freeze(from, delay);
+        }
+        if self.is_cut(from, to, false) {
+            return None;
+        }
+        Some(delay + self.travels(from, to)?)
+    }
+
+    /// How long a message between a process and a service takes, either way.
+    fn travels(&self, process: ProcessId, service: Service) -> Option<Millis> {
+        let travels = self.travel(service != Service::Outside);
+        if service == Service::Ledger {
+            let late = travels.unwrap_or(millis(PATIENCE));
+            if late > 100 {
+                let until = self.now() + late;
+                self.with_process(process, |process| {
+                    process.unheard_until = process.unheard_until.max(until);
+                });
+            }
+        }
+        travels
+    }
+
+    /// Whether a question would reach the process and its answer come back.
+    pub(crate) fn is_within_earshot(&self, process: ProcessId) -> bool {
+        !self.is_frozen(process)
+            && !self.is_cut(process, Service::Broker, false)
+            && !self.is_cut(process, Service::Broker, true)
+            && self.travel(true).is_some_and(|delay| delay < 200)
+    }
+
+    /// Perhaps the process comes to grief before it hears what it is told.
+    fn strike_at_word(&self, process: ProcessId) {
+        let weather = self.weather();
+        if self.per_mille(weather.deadly / 2) {
+            self.count(|counts| &mut counts.crashes);
+            self.kill(process);
+        } else if self.per_mille(weather.freezing) {
+            self.count(|counts| &mut counts.freezes);
+            // Long enough for its runs to be taken early; or for its leases to run out.
+            let most = if self.per_mille(600) { 18_000 } else { 60_000 };
+            self.freeze(process, self.between(6_000, most));
+        }
+    }
+
+    /// Says something, and hears nothing of it.
+    pub(crate) fn send(&self, from: ProcessId, to: Service, then: impl FnOnce(&Self) + 'static) {
+        if let Some(delay) = self.departs(from, to) {
+            self.after(delay, then);
+        }
+    }
+
+    /// Asks something: it is done at one moment, of which the asker hears later.
+    pub(crate) async fn ask<T: 'static>(
+        &self,
+        from: ProcessId,
+        to: Service,
+        done: impl FnOnce(&Self) -> T + 'static,
+    ) -> Result<T, Unanswered> {
+        let answer = Mailbox::default();
+        let slot = answer.clone();
+        self.send(from, to, move |sim| {
+            let result = done(sim);
+            if !sim.is_cut(from, to, true)
+                && let Some(delay) = sim.travels(from, to)
+            {
+                sim.after(delay, move |sim| {
+                    sim.strike_at_word(from);
+                    slot.put(result);
+                });
+            }
+        });
+        let patience = if to == Service::Outside {
+            Duration::from_mins(5)
+        } else {
+            PATIENCE
+        };
+        tokio::select! {
+            biased;
+            answer = answer.take() => Ok(answer),
+            () = self.sleep(patience) => {
+                self.count(|counts| &mut counts.unanswered);
+                Err(Unanswered)
+            }
+        }
+    }
+
+    /// Brings something to a process that it did not ask for.
+    pub(crate) fn bring<T: 'static>(
+        &self,
+        to: ProcessId,
+        from: Service,
+        mailbox: &Mailbox<T>,
+        item: T,
+    ) {
+        if self.is_cut(to, from, true) {
+            return;
+        }
+        if let Some(delay) = self.travel(true) {
+            let mailbox = mailbox.clone();
+            self.after(delay, move |_| mailbox.put(item));
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! What happens under a seed: how many of everything there are, what the clients do, and which
+//! faults strike when.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use baton_protocol::{EventId, RunId, WorkerId};
+use uuid::Uuid;
+
+use crate::executor::{Millis, ProcessId, Sim};
+use crate::network::{Service, Weather};
+use crate::scheduler;
+use crate::worker::Worker;
+use crate::world::name;
+
+/// Until then, faults strike.
+pub(crate) const STORM: Millis = 60_000;
+/// By then, every run must have ended.
+const PATIENCE: Millis = STORM + 900_000;
+/// For so long the simulation goes on after all is done: who was frozen comes back.
+const AFTERMATH: Millis = 65_000;
+
+/// The processes as they are now.
+pub(crate) struct Fleet {
+    workers: RefCell<Vec<(Rc<Worker>, usize)>>,
+    ingresses: RefCell<Vec<ProcessId>>,
+    schedulers: RefCell<Vec<ProcessId>>,
+    started: Cell<u64>,
+    runs: Vec<RunId>,
+}
+
+impl Fleet {
+    fn number(&self) -> u64 {
+        self.started.set(self.started.get() + 1);
+        self.started.get()
+    }
+
+    /// One that a client may be led to: the others are known to be dead.
+    pub(crate) fn any_ingress(&self, sim: &Sim) -> ProcessId {
+        let ingresses = self.ingresses.borrow();
+        let at = usize::try_from(sim.below(ingresses.len() as u64)).unwrap_or(0);
+        ingresses[at]
+    }
+
+    pub(crate) fn worker(&self, id: WorkerId) -> Option<Rc<Worker>> {
+        let workers = self.workers.borrow();
+        let found = workers.iter().find(|(worker, _)| worker.id == id);
+        found.map(|(worker, _)| Rc::clone(worker))
+    }
+
+    /// Whoever is there and says hello.
+    pub(crate) fn worker_ids(&self) -> Vec<WorkerId> {
+        let workers = self.workers.borrow();
+        workers.iter().map(|(worker, _)| worker.id).collect()
+    }
+
+    fn any_worker(&self, sim: &Sim) -> Rc<Worker> {
+        let workers = self.workers.borrow();
+        let at = usize::try_from(sim.below(workers.len() as u64)).unwrap_or(0);
+        Rc::clone(&workers[at].0)
+    }
+
+    /// Whoever died is started again, after a while, as somebody else.
+    fn revive(self: &Rc<Self>, sim: &Sim) {
+        for (worker, slots) in self.workers.borrow_mut().iter_mut() {
+            if !sim.is_alive(worker.process) {
+                *worker = Worker::start(sim, self.number(), *slots);
+            }
+        }
+        for ingress in self.ingresses.borrow_mut().iter_mut() {
+            if !sim.is_alive(*ingress) {
+                *ingress = sim.start_process(format!("ingress {}", self.number()));
+            }
+        }
+        for process in self.schedulers.borrow_mut().iter_mut() {
+            if !sim.is_alive(*process) {
+                *process = scheduler::start(sim, self, self.number());
+            }
+        }
+    }
+}
+
+/// Plays the whole of it.
+pub(crate) fn play(sim: &Sim) {
+    let pick = |of: &[u64]| of[usize::try_from(sim.below(of.len() as u64)).unwrap_or(0)];
+    let weather = Weather {
+        loss: pick(&[0, 10, 40, 80]),
+        late: pick(&[0, 10, 40, 80]),
+        twice: pick(&[0, 50, 200]),
+        deadly: pick(&[0, 2, 8, 20]),
+        freezing: pick(&[0, 1, 5, 15]),
+    };
+    sim.world.borrow_mut().weather = weather;
+    let fleet = Rc::new(Fleet {
+        workers: RefCell::default(),
+        ingresses: RefCell::default(),
+        schedulers: RefCell::default(),
+        started: Cell::new(0),
+        runs: (1..=sim.between(1, 5))
+            .map(|run| RunId::from_uuid(Uuid::from_u128((1 << 64) + u128::from(run))))
+            .collect(),
+    });
+    for _ in 0..sim.between(2, 4) {
+        let slots = usize::try_from(sim.between(1, 3)).unwrap_or(1);
+        let worker = Worker::start(sim, fleet.number(), slots);
+        fleet.workers.borrow_mut().push((worker, slots));
+    }
+    for _ in 0..2 {
+        let ingress = sim.start_process(format!("ingress {}", fleet.number()));
+        fleet.ingresses.borrow_mut().push(ingress);
+    }
+    for _ in 0..sim.between(1, 3) {
+        let process = scheduler::start(sim, &fleet, fleet.number());
+        fleet.schedulers.borrow_mut().push(process);
+    }
+    let clients = sim.start_process("clients");
+    for &run in &fleet.runs {
+        plan_clients(sim, &fleet, clients, run);
+    }
+    let outside = sim.start_process("supervisor");
+    let (handle, all) = (sim.clone(), Rc::clone(&fleet));
+    sim.spawn(outside, async move {
+        loop {
+            let pause = handle.between(500, 3_000);
+            handle.sleep(Duration::from_millis(pause)).await;
+            all.revive(&handle);
+        }
+    });
+    for _ in 0..pick(&[0, 4, 12, 25]) {
+        let all = Rc::clone(&fleet);
+        sim.after(sim.below(STORM), move |sim| strike(sim, &all));
+    }
+    sim.after(STORM, |sim| {
+        sim.note(|| "the storm is over".into());
+        sim.world.borrow_mut().weather = Weather::default();
+    });
+    let runs = fleet.runs.clone();
+    sim.run(PATIENCE, move |sim| {
+        sim.now() > STORM && all_done(sim, &runs)
+    });
+    let end = sim.now() + AFTERMATH;
+    sim.run(end, |_| false);
+}
+
+fn all_done(sim: &Sim, runs: &[RunId]) -> bool {
+    let world = sim.world.borrow();
+    let rows = &world.ledger.rows;
+    runs.iter()
+        .all(|run| rows.get(run).is_some_and(|row| row.status().is_terminal()))
+        && world.views.iter().all(|view| view.is_done())
+}
+
+fn plan_clients(sim: &Sim, fleet: &Rc<Fleet>, clients: ProcessId, run: RunId) {
+    let at = sim.below(20_000);
+    let all = Rc::clone(fleet);
+    sim.after(at, move |sim| {
+        sim.spawn(clients, sim.clone().submit(Rc::clone(&all), run));
+        sim.spawn(clients, sim.clone().decide(Rc::clone(&all), run));
+        sim.spawn(clients, sim.clone().watch(all, run, EventId::ORIGIN));
+    });
+    for _ in 0..sim.below(3) {
+        let all = Rc::clone(fleet);
+        sim.after(at + sim.between(500, 50_000), move |sim| {
+            let start = any_seen_event(sim, run);
+            sim.spawn(clients, sim.clone().watch(all, run, start));
+        });
+    }
+    if sim.per_mille(250) {
+        let all = Rc::clone(fleet);
+        sim.after(at + sim.below(40_000), move |sim| {
+            sim.spawn(clients, sim.clone().cancel(all, run));
+        });
+    }
+}
+
+/// An id that some client has seen, or none.
+fn any_seen_event(sim: &Sim, run: RunId) -> EventId {
+    let seen: Vec<EventId> = {
+        let world = sim.world.borrow();
+        let views = world.views.iter().filter(|view| view.run == run);
+        views
+            .flat_map(|view| {
+                view.events
+                    .borrow()
+                    .iter()
+                    .map(|event| event.id)
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    };
+    let at = usize::try_from(sim.below(seen.len() as u64 + 1)).unwrap_or(0);
+    seen.get(at).copied().unwrap_or(EventId::ORIGIN)
+}
+
+/// One fault.
+fn strike(sim: &Sim, fleet: &Rc<Fleet>) {
+    let worker = fleet.any_worker(sim);
+    match sim.below(16) {
+        0..=2 => {
+            sim.count(|counts| &mut counts.crashes);
+            sim.kill(worker.process);
+        }
+        3..=5 => {
+            sim.count(|counts| &mut counts.freezes);
+            sim.freeze(worker.process, sim.between(1_000, 60_000));
+        }
+        6 | 12 | 13 => {
+            sim.count(|counts| &mut counts.stops);
+            worker.stop();
+        }
+        7 | 8 => cut(sim, worker.process),
+        14 | 15 => {
+            let until = sim.now() + sim.between(1_000, 30_000);
+            sim.count(|counts| &mut counts.unseen);
+            sim.tell(worker.process, || "is not seen by the broker".into());
+            sim.with_process(worker.process, |process| process.unseen_until = until);
+            match sim.below(4) {
+                0 => sim.freeze(worker.process, sim.between(1_000, 30_000)),
+                1 => cut(sim, worker.process),
+                _ => {}
+            }
+        }
+        9 => {
+            let ingress = fleet.any_ingress(sim);
+            sim.count(|counts| &mut counts.crashes);
+            sim.kill(ingress);
+        }
+        10 => {
+            let process = fleet.schedulers.borrow()[0];
+            sim.count(|counts| &mut counts.crashes);
+            sim.kill(process);
+        }
+        _ => {
+            sim.note(|| "the broker has lost its jobs".into());
+            sim.count(|counts| &mut counts.wiped_jobs);
+            sim.world.borrow_mut().jobs.wipe();
+            if let Some(run) = fleet.runs.first() {
+                // And somebody publishes one that nobody needs.
+                let run = *run;
+                sim.note(|| format!("a stray job for {}", name(run)));
+                sim.store_job(run);
+            }
+        }
+    }
+}
+
+/// A partition, perhaps one-sided.
+fn cut(sim: &Sim, process: ProcessId) {
+    let service = if sim.per_mille(500) {
+        Service::Broker
+    } else {
+        Service::Ledger
+    };
+    let until = sim.now() + sim.between(1_000, 40_000);
+    let (there, back) = match sim.below(3) {
+        0 => (until, 0),
+        1 => (0, until),
+        _ => (until, until),
+    };
+    sim.count(|counts| &mut counts.partitions);
+    sim.tell(process, || {
+        format!("is cut off from the {service:?} ({there}, {back})")
+    });
+    sim.with_process(process, |process| {
+        process.hampered_until = process.hampered_until.max(until);
+        if let Some(link) = process.links.of(service) {
+            *link = (link.0.max(there), link.1.max(back));
+        }
+    });
+}

@@ -1,0 +1,314 @@
+//! A worker: pulls jobs as its slots allow, claims, works, settles. The order of things is that of
+//! `baton-worker`, and so is every rule that is not about waiting: what a claim means for its
+//! message, the lease, the turn machine, the resuming, the events, the demand.
+
+mod attempt;
+mod keep_lease;
+mod model;
+mod publisher;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use baton_nats::jobs::demand::{Demand, Pull};
+use baton_protocol::{ClaimToken, RunId, WorkerId};
+use baton_store::{Claim, ClaimOutcome, ClaimedRun};
+use baton_worker::askers::Askers;
+use baton_worker::lease::Lease;
+use baton_worker::settle::Duty;
+use uuid::Uuid;
+
+use crate::Guard;
+use crate::executor::{Mailbox, Millis, ProcessId, Signal, Sim, millis};
+use crate::jobs::Supply;
+use crate::ledger::tenant;
+use crate::network::{PATIENCE, Service, Unanswered};
+use crate::told_by_others::{ensure_parked_events, ensure_terminal_event};
+use crate::worker::attempt::{Ending, run_attempt};
+use crate::worker::keep_lease::Hold;
+use crate::world::name;
+
+/// As `baton-worker` and the defaults of its configuration have them.
+pub(crate) const LEASE: Duration = Duration::from_secs(20);
+const RENEW_EVERY: Duration = Duration::from_secs(5);
+/// Shorter than the default, so that turns are cut.
+const DRAIN: Duration = Duration::from_secs(3);
+pub(crate) const MAX_FAILURES: u32 = 3;
+const DATABASE_RETRY: Duration = Duration::from_secs(1);
+const LEDGER_RECHECK: Duration = Duration::from_millis(500);
+/// Longer than it is, to no effect but fewer pulls.
+const PULL_EXPIRES: Duration = Duration::from_secs(4);
+
+/// A delivery of a job.
+#[derive(Debug, Clone, Copy)]
+struct Delivery {
+    seq: u64,
+    run: RunId,
+}
+
+pub(crate) struct Worker {
+    sim: Sim,
+    pub(crate) process: ProcessId,
+    pub(crate) id: WorkerId,
+    slots: usize,
+    /// Told to stop.
+    soft: Signal,
+    /// The drain's deadline has come.
+    cut: Signal,
+    nudges: RefCell<HashMap<RunId, Mailbox<()>>>,
+    askers: RefCell<Askers>,
+    busy: Cell<usize>,
+    ledger_answers: Cell<bool>,
+    ended: Mailbox<()>,
+}
+
+impl Worker {
+    pub(crate) fn start(sim: &Sim, number: u64, slots: usize) -> Rc<Self> {
+        let process = sim.start_process(format!("worker {number}"));
+        let worker = Rc::new(Self {
+            sim: sim.clone(),
+            process,
+            id: WorkerId::from_uuid(Uuid::from_u128(number.into())),
+            slots,
+            soft: Signal::default(),
+            cut: Signal::default(),
+            nudges: RefCell::default(),
+            askers: RefCell::default(),
+            busy: Cell::new(0),
+            ledger_answers: Cell::new(true),
+            ended: Mailbox::default(),
+        });
+        sim.tell(process, || "starts".into());
+        sim.spawn(process, Rc::clone(&worker).consume_jobs());
+        worker
+    }
+
+    /// SIGTERM.
+    pub(crate) fn stop(&self) {
+        self.sim.tell(self.process, || "is told to stop".into());
+        self.soft.raise();
+    }
+
+    /// Somebody says that a run is worth a look at the ledger.
+    pub(crate) fn nudge(&self, run: RunId) {
+        if let Some(nudge) = self.nudges.borrow().get(&run) {
+            nudge.put(());
+        }
+    }
+
+    /// A scheduler asked whether this worker is there.
+    pub(crate) fn asked_for(&self, by: Uuid) {
+        let now = self.sim.instant();
+        self.askers.borrow_mut().asked(by, now);
+    }
+
+    async fn consume_jobs(self: Rc<Self>) {
+        let sim = &self.sim;
+        let supply = Mailbox::<Supply>::default();
+        let mut demand = Demand::default();
+        loop {
+            let free = if self.ledger_answers.get() {
+                self.slots.saturating_sub(self.busy.get())
+            } else {
+                0
+            };
+            let now = sim.instant().into();
+            demand.expire(now);
+            if let Some(pull) = demand.shortfall(free) {
+                self.ask_for_jobs(pull, &supply);
+                demand.asked(pull, now, PULL_EXPIRES);
+            }
+            let deadline = demand
+                .deadline()
+                .map_or(Millis::MAX, |at| sim.millis_of(at.into_std()));
+            tokio::select! {
+                biased;
+                () = self.soft.raised() => break,
+                () = self.ended.take() => {}
+                supplied = supply.take() => match supplied {
+                    Supply::Job { seq, run } => {
+                        demand.delivered();
+                        self.take_job(Delivery { seq, run });
+                    }
+                    Supply::Ended { token, unserved } => {
+                        if let Some(pull) = Pull::from_token(&token) {
+                            demand.ended(pull, unserved);
+                        }
+                    }
+                },
+                () = sim.sleep_until(deadline), if deadline < Millis::MAX => {}
+                () = sim.sleep(LEDGER_RECHECK), if !self.ledger_answers.get() => {
+                    let answer = sim.ask(self.process, Service::Ledger, |_| ()).await;
+                    self.ledger_answers.set(answer.is_ok());
+                }
+            }
+        }
+        self.drain().await;
+    }
+
+    fn ask_for_jobs(&self, pull: Pull, supply: &Mailbox<Supply>) {
+        let (process, supply) = (self.process, supply.clone());
+        self.sim.send(process, Service::Broker, move |sim| {
+            sim.pull(process, pull.token(), pull.batch, PULL_EXPIRES, supply);
+        });
+    }
+
+    fn take_job(self: &Rc<Self>, delivery: Delivery) {
+        self.busy.set(self.busy.get() + 1);
+        let worker = Rc::clone(self);
+        self.sim.spawn(self.process, async move {
+            worker.claim_and_work(delivery).await;
+            worker.busy.set(worker.busy.get() - 1);
+            worker.ended.put(());
+        });
+    }
+
+    async fn drain(&self) {
+        let deadline = self.sim.sleep(DRAIN);
+        tokio::pin!(deadline);
+        while self.busy.get() > 0 {
+            tokio::select! {
+                biased;
+                () = self.ended.take() => {}
+                () = &mut deadline, if !self.cut.is_raised() => self.cut.raise(),
+            }
+        }
+        self.sim.tell(self.process, || "has stopped".into());
+        let process = self.process;
+        self.sim.after(0, move |sim| sim.kill(process));
+    }
+
+    async fn claim_and_work(&self, delivery: Delivery) {
+        loop {
+            let claim = self.new_claim(delivery);
+            let sent = self.sim.instant();
+            let Ok(outcome) = self.claim(&claim).await else {
+                // Nobody can be blamed for a claim that may or may not have been made.
+                self.sim.excuse(self.process);
+                self.nak(delivery, DATABASE_RETRY);
+                self.ledger_answers.set(false);
+                return;
+            };
+            match Duty::from(outcome) {
+                Duty::Work(claimed) => {
+                    self.sim.tell(self.process, || {
+                        let attempt = claimed.fence.attempt;
+                        format!("holds {} as attempt {attempt}", name(delivery.run))
+                    });
+                    let lease = Lease::granted(sent, LEASE);
+                    if self.work(delivery, *claimed, lease).await == Ending::PerhapsEnded {
+                        continue;
+                    }
+                }
+                Duty::TellEnd(ended) => {
+                    let told = self.sim.setup.without == Some(Guard::TerminalEvent)
+                        || ensure_terminal_event(&self.sim, self.process, delivery.run, &ended)
+                            .await
+                            .is_ok();
+                    if told {
+                        self.ack(delivery);
+                    } else {
+                        self.nak(delivery, DATABASE_RETRY);
+                    }
+                }
+                Duty::TellParked(parked) => {
+                    if ensure_parked_events(&self.sim, self.process, delivery.run, parked)
+                        .await
+                        .is_ok()
+                    {
+                        self.ack(delivery);
+                    } else {
+                        self.nak(delivery, DATABASE_RETRY);
+                    }
+                }
+                Duty::ComeAgain(wait) => self.nak(delivery, wait),
+                Duty::Acknowledge => self.ack(delivery),
+            }
+            return;
+        }
+    }
+
+    fn new_claim(&self, delivery: Delivery) -> Claim {
+        Claim {
+            tenant: tenant(),
+            run: delivery.run,
+            worker: self.id,
+            token: ClaimToken::from_random(self.sim.bits()),
+            lease: LEASE,
+            job_seq: delivery.seq,
+            max_failures: MAX_FAILURES,
+        }
+    }
+
+    /// Claims, once more with the same token if the first answer was lost.
+    async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome, Unanswered> {
+        let ask = |claim: Claim| {
+            let (process, asked_at) = (self.process, self.sim.now());
+            self.sim.ask(process, Service::Ledger, move |sim| {
+                let now = sim.now();
+                if now > asked_at + millis(PATIENCE) {
+                    // Made for somebody who may have given up waiting for it.
+                    sim.excuse(process);
+                }
+                let outcome = sim.world.borrow_mut().ledger.claim(&claim, process, now);
+                sim.judge_suspects();
+                outcome
+            })
+        };
+        match ask(claim.clone()).await {
+            Err(Unanswered) => {
+                let mut again = claim.clone();
+                if self.sim.setup.without == Some(Guard::RepeatableClaim) {
+                    again.token = ClaimToken::from_random(self.sim.bits());
+                }
+                ask(again).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn work(&self, delivery: Delivery, claimed: ClaimedRun, lease: Lease) -> Ending {
+        let run = delivery.run;
+        let nudge = Mailbox::default();
+        self.nudges.borrow_mut().insert(run, nudge.clone());
+        let hold = Hold::new(self, delivery, claimed.fence, lease, nudge);
+        let attempt = claimed.fence.attempt;
+        let ending = run_attempt(self, claimed, &hold).await;
+        self.sim.tell(self.process, || {
+            format!("attempt {attempt} of {}: {ending:?}", name(run))
+        });
+        match ending {
+            // The decision publishes a job of its own.
+            Ending::Ended | Ending::Parked => self.ack(delivery),
+            Ending::HandedOver => {
+                self.sim.count(|counts| &mut counts.hand_overs);
+                self.nak_confirmed(delivery).await;
+            }
+            // Whoever holds the run settles the message.
+            Ending::Lost | Ending::PerhapsEnded => {}
+        }
+        ending
+    }
+
+    fn ack(&self, delivery: Delivery) {
+        self.sim.send(self.process, Service::Broker, move |sim| {
+            sim.acknowledge(delivery.seq);
+        });
+    }
+
+    fn nak(&self, delivery: Delivery, delay: Duration) {
+        self.sim.send(self.process, Service::Broker, move |sim| {
+            sim.give_back_job(delivery.seq, delay);
+        });
+    }
+
+    async fn nak_confirmed(&self, delivery: Delivery) {
+        let asked = self.sim.ask(self.process, Service::Broker, move |sim| {
+            sim.give_back_job(delivery.seq, Duration::ZERO);
+        });
+        // Unconfirmed, the message comes again after the ack wait.
+        let _ = asked.await;
+    }
+}

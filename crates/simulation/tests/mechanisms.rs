@@ -1,0 +1,103 @@
+//! Each mechanism is needed: without it, some seed breaks just the promise that rests on it. So the
+//! simulation can fail, and does when it must.
+
+use baton_simulation::Invariant::{I1, I4, I5, I7, I9, I11, I12, I13};
+use baton_simulation::{Guard, Invariant, Setup, simulate};
+
+/// How many seeds are tried; the first that breaks is enough.
+const SEEDS: u64 = 4_000;
+
+fn some_seed_breaks(without: Guard, promise: Invariant) {
+    let broken = (0..SEEDS).find(|seed| {
+        let setup = Setup {
+            without: Some(without),
+            trace: false,
+        };
+        let report = simulate(*seed, setup);
+        let mut accusations = report.accusations.iter();
+        accusations.any(|accusation| accusation.invariant == promise)
+    });
+    let seed = broken.unwrap_or_else(|| panic!("{promise:?} does not need {without:?}"));
+    let with = simulate(seed, Setup::default());
+    assert!(with.accusations.is_empty(), "{:?}", with.accusations);
+}
+
+#[test]
+fn without_the_attempt_guard_a_replaced_worker_commits() {
+    some_seed_breaks(Guard::AttemptFence, I9);
+}
+
+#[test]
+fn without_the_compare_and_set_two_workers_write_one_log() {
+    some_seed_breaks(Guard::CompareAndSet, I9);
+}
+
+#[test]
+fn without_the_gap_check_a_client_misses_events() {
+    some_seed_breaks(Guard::GapCheck, I13);
+}
+
+#[test]
+fn without_a_look_at_the_tip_a_lost_last_event_is_waited_for_in_vain() {
+    some_seed_breaks(Guard::LookWhenIdle, I13);
+}
+
+#[test]
+fn without_its_token_a_claim_whose_answer_was_lost_costs_a_failure() {
+    some_seed_breaks(Guard::RepeatableClaim, I5);
+}
+
+#[test]
+fn without_the_sweep_a_run_whose_job_was_lost_never_ends() {
+    some_seed_breaks(Guard::Sweep, I1);
+}
+
+#[test]
+fn without_the_look_behind_a_refusal_a_replaced_worker_steals_the_log() {
+    some_seed_breaks(Guard::TipBeforeAdopting, I9);
+}
+
+#[test]
+fn without_knowing_its_own_append_a_worker_shows_text_twice() {
+    some_seed_breaks(Guard::OwnAppend, I11);
+}
+
+#[test]
+fn without_whoever_finds_it_ended_a_run_ends_and_nobody_is_told() {
+    some_seed_breaks(Guard::TerminalEvent, I4);
+}
+
+#[test]
+fn without_waiting_for_the_log_a_commit_stands_behind_text_that_nobody_saw() {
+    some_seed_breaks(Guard::ShownBeforeCommitted, I11);
+}
+
+#[test]
+fn without_the_note_that_it_begins_a_call_is_made_twice() {
+    some_seed_breaks(Guard::StartNote, I12);
+}
+
+#[test]
+fn a_decision_that_is_not_used_up_has_the_call_made_again_and_again() {
+    some_seed_breaks(Guard::DecisionUsedUp, I12);
+}
+
+#[test]
+fn without_greatest_a_late_commit_takes_back_what_later_ones_showed() {
+    some_seed_breaks(Guard::ForwardOnly, I11);
+}
+
+#[test]
+fn without_giving_up_its_lease_a_worker_makes_recorded_calls_again() {
+    some_seed_breaks(Guard::GiveUp, I7);
+}
+
+#[test]
+fn without_a_look_at_the_row_a_living_worker_loses_its_run() {
+    some_seed_breaks(Guard::Silence, I5);
+}
+
+#[test]
+fn without_a_sign_of_life_a_worker_that_the_broker_lost_sight_of_loses_its_run() {
+    some_seed_breaks(Guard::SignOfLife, I5);
+}
