@@ -261,7 +261,8 @@ pub(crate) fn stream_options(config: &Config) -> StreamOptions {
         event_retention: config.nats.event_retention,
         jobs_max_bytes: bytes(config.nats.jobs_max_bytes),
         events_max_bytes: bytes(config.nats.events_max_bytes),
+        events_per_run: config.nats.events_per_run,
+        dead_max_bytes: bytes(config.nats.dead_max_bytes),
         ack_wait: config.worker.lease,
-        ..StreamOptions::default()
     }
 }

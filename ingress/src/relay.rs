@@ -170,7 +170,7 @@ pub(crate) async fn tell_end(
 ) -> bool {
     let now = state.clock.now();
     match ensure_terminal_event(&state.bus, &state.store, now, tenant, run, ended).await {
-        Ok(()) => true,
+        Ok(_) => true,
         Err(error) => {
             tracing::debug!(%error, run.id = %run, "a run's end could not be told yet");
             false

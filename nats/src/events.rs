@@ -5,6 +5,8 @@ pub mod follower;
 pub(crate) mod read;
 mod resume;
 
+pub use read::EventsState;
+
 use std::fmt;
 
 use async_nats::{HeaderMap, HeaderValue, header};

@@ -28,7 +28,7 @@ pub use control::requests::{ControlAnswer, ControlRequest, ControlRequests, Cont
 pub use control::{AttachmentQuestion, AttachmentQuestions, Nudge, Nudges};
 pub use events::cursor::{Cursor, Verdict};
 pub use events::follower::{EventFollower, FollowError, Followed, ResumeError, Subscribed};
-pub use events::{AppendError, ReadError, StoredEvents, StreamSeq};
+pub use events::{AppendError, EventsState, ReadError, StoredEvents, StreamSeq};
 pub use jobs::backlog::Backlog;
 pub use jobs::delivery::{AckError, BadJob, Delivery, InProgress};
 pub use jobs::quarantine::DeadLetter;

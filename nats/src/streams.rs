@@ -18,8 +18,6 @@ pub const EVENTS: &str = "EVENTS";
 /// The stream of messages that were no jobs.
 pub const DEAD: &str = "DEAD";
 
-/// A run's oldest events give way beyond this many messages; a run has to stop itself below it.
-pub const MAX_MESSAGES_PER_RUN: i64 = 20_000;
 /// How many jobs of one lane may be delivered and unsettled, over all workers.
 pub const MAX_ACK_PENDING: i64 = 100_000;
 /// How many pulls may wait at one lane's consumer, over all workers.
@@ -40,6 +38,9 @@ pub struct StreamOptions {
     pub jobs_max_bytes: i64,
     /// The most that EVENTS may hold; the oldest give way. Default: 4 GiB.
     pub events_max_bytes: i64,
+    /// A run's oldest events give way beyond this many messages: a run has to stop itself below it.
+    /// Default: 20,000.
+    pub events_per_run: u32,
     /// The most that DEAD may hold; the oldest give way. Default: 256 MiB.
     pub dead_max_bytes: i64,
     /// How long a delivered job may go without a sign of life before another worker gets it: the
@@ -54,6 +55,7 @@ impl Default for StreamOptions {
             event_retention: Duration::from_hours(24),
             jobs_max_bytes: 1 << 30,
             events_max_bytes: 4 << 30,
+            events_per_run: 20_000,
             dead_max_bytes: 256 << 20,
             ack_wait: Duration::from_secs(20),
         }
@@ -117,7 +119,7 @@ fn events(options: &StreamOptions) -> Config {
         discard: DiscardPolicy::Old,
         max_bytes: options.events_max_bytes,
         max_age: options.event_retention,
-        max_messages_per_subject: MAX_MESSAGES_PER_RUN,
+        max_messages_per_subject: options.events_per_run.into(),
         duplicate_window: DUPLICATE_WINDOW.min(options.event_retention),
         allow_direct: true,
         // Followers listen to what was stored; on the original subject they would also see what the

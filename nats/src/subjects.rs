@@ -118,6 +118,7 @@ pub(crate) mod api {
 
     pub(crate) const ACCOUNT_INFO: &str = "$JS.API.INFO";
     pub(crate) const GET_JOBS: &str = "$JS.API.STREAM.MSG.GET.JOBS";
+    pub(crate) const EVENTS_INFO: &str = "$JS.API.STREAM.INFO.EVENTS";
     pub(crate) const JOBS_INFO: &str = "$JS.API.STREAM.INFO.JOBS";
     pub(crate) const DEAD_INFO: &str = "$JS.API.STREAM.INFO.DEAD";
     pub(crate) const DIRECT_GET_EVENTS: &str = "$JS.API.DIRECT.GET.EVENTS";

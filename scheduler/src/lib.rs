@@ -7,6 +7,7 @@ pub mod find_stranded;
 pub mod metrics;
 pub mod rescue_runs;
 pub mod restore_streams;
+pub mod tell_ends;
 pub mod watch_workers;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ use tokio::sync::Notify;
 
 use crate::find_stranded::FindStranded;
 use crate::rescue_runs::RescueRuns;
+use crate::tell_ends::TellEnds;
 use crate::watch_workers::WatchWorkers;
 
 /// How often the broker's streams and consumers are looked at, and the backlog is measured.
@@ -62,9 +64,14 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         publish_timeout: config.publish_timeout,
         ack_wait: streams.ack_wait,
     };
+    let ends = TellEnds::new(store.clone(), bus.clone(), SharedClock::clone(&clock));
     let watch = WatchWorkers::new(store.clone(), bus.clone(), clock);
     let restore = Background {
         name: "restore_streams",
+        every: BROKER_EVERY,
+    };
+    let tell = Background {
+        name: "tell_ends",
         every: BROKER_EVERY,
     };
     let sweep = Background {
@@ -100,7 +107,8 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         restore.run(&never, &shutdown, || restore_streams::restore_streams(
             &bus, &streams
         )),
-        sweep.run(&never, &shutdown, || rescue.sweep()),
+        tell.run(&never, &shutdown, || Box::pin(ends.look())),
+        sweep.run(&never, &shutdown, || Box::pin(rescue.sweep())),
         find.run(&never, &shutdown, || Box::pin(stranded.look())),
         measure.run(&never, &shutdown, || measure_queue(&store, &bus)),
     );

@@ -14,6 +14,7 @@ const STREAM_MESSAGES: &str = "jetstream_stream_total_messages";
 const WORKERS: &str = "baton_workers_seen";
 const EXPIRED: &str = "baton_approvals_expired_runs_total";
 const REPUBLISHED: &str = "baton_jobs_republished_total";
+const ENDS_TOLD: &str = "baton_ends_told_total";
 const RESTORED: &str = "baton_broker_assets_restored_total";
 // Named as the public NATS exporter names them, so that public dashboards fit.
 const PENDING: &str = "jetstream_consumer_num_pending";
@@ -56,6 +57,10 @@ pub fn describe() {
         "Queued runs whose job was gone and was published again"
     );
     describe_counter!(
+        ENDS_TOLD,
+        "Ended runs whose last event the broker had lost and that was appended again"
+    );
+    describe_counter!(
         RESTORED,
         "Streams and consumers that were missing and made again"
     );
@@ -78,6 +83,7 @@ pub fn describe() {
         EXPIRED,
         REPUBLISHED,
         RESTORED,
+        ENDS_TOLD,
     ] {
         counter!(name).absolute(0);
     }
@@ -120,6 +126,10 @@ pub(crate) fn approval_expired() {
 
 pub(crate) fn job_republished() {
     counter!(REPUBLISHED).increment(1);
+}
+
+pub(crate) fn end_told() {
+    counter!(ENDS_TOLD).increment(1);
 }
 
 pub(crate) fn asset_restored() {

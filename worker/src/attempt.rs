@@ -12,7 +12,8 @@ use baton_protocol::event::{
     ApprovalRequested, RunStarted, ToolFinished, ToolStarted, shown_arguments, shown_result,
 };
 use baton_protocol::{
-    ApprovalId, ApprovalReason, Effect, EventData, EventId, Fence, Job, Outcome, RunError, RunSpec,
+    ApprovalId, ApprovalReason, Effect, EventData, EventId, Fence, FinishReason, Job, Outcome,
+    RunError, RunSpec,
 };
 use baton_store::{
     CallCommit, ClaimedRun, CutTurn, FinalTurn, FinishCommit, NewApproval, NewCall, ParkCommit,
@@ -188,7 +189,8 @@ impl<'a> Attempt<'a> {
             claimed.last_event_id,
             resume::shown_by_commit(&claimed.recorded, &claimed.asked, claimed.last_event_id),
         )
-        .await?;
+        .await?
+        .holding(runner.events_per_run);
         if claimed.fence.attempt == 1 {
             let (model, agent) = (spec.model.clone(), spec.agent.name.clone());
             publisher.push(0, EventData::RunStarted(RunStarted { model, agent }));
@@ -218,6 +220,12 @@ impl<'a> Attempt<'a> {
         loop {
             if self.runner.shutdown.soft.is_cancelled() {
                 return Ok(Worked::Draining);
+            }
+            if self.publisher.is_at_limit() {
+                tracing::warn!("the run has as many events as one may have: it ends here");
+                let outcome = Outcome::Completed(FinishReason::Length);
+                self.finish(outcome, None, None).await?;
+                return Ok(Worked::Ended);
             }
             match self.machine.next() {
                 Next::CallModel { step } => {
@@ -318,7 +326,9 @@ impl<'a> Attempt<'a> {
         let mut waiting = calls.into_iter();
         let mut running = FuturesUnordered::new();
         loop {
-            while running.len() < self.runner.config.tool_parallelism {
+            while running.len() < self.runner.config.tool_parallelism
+                && !self.publisher.is_at_limit()
+            {
                 let Some(recorded) = waiting.next() else {
                     break;
                 };

@@ -35,6 +35,8 @@ pub struct EventWriter {
     /// Events not yet sent.
     pending: Vec<(u32, EventData)>,
     pending_bytes: usize,
+    /// How many messages the log holds.
+    messages: u64,
 }
 
 impl EventWriter {
@@ -49,6 +51,7 @@ impl EventWriter {
             next: EventId::new(fence.attempt, 1),
             pending: Vec::new(),
             pending_bytes: 0,
+            messages: 0,
         }
     }
 
@@ -92,6 +95,16 @@ impl EventWriter {
             self.push(step, data);
         }
         Ok(())
+    }
+
+    /// Goes on behind so many messages.
+    pub const fn count_from(&mut self, messages: u64) {
+        self.messages = messages;
+    }
+
+    /// How many messages the log holds: with the next append, one more.
+    pub const fn messages(&self) -> u64 {
+        self.messages
     }
 
     /// The id that the next pushed event will carry, once nothing waits.
@@ -153,6 +166,7 @@ impl EventWriter {
     /// The append that was frozen last is stored here.
     pub const fn stored(&mut self, position: StreamSeq) {
         self.position = position;
+        self.messages += 1;
     }
 
     fn encode_pending(&mut self, at: DateTime<Utc>) -> Bytes {

@@ -82,6 +82,7 @@ pub async fn run(deps: WorkerDeps) -> anyhow::Result<()> {
         store,
         bus: bus.clone(),
         clock,
+        events_per_run: config.nats.events_per_run,
         config: config.worker,
         shutdown,
         cut: CancellationToken::new(),

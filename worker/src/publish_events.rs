@@ -17,6 +17,12 @@ use crate::event_writer::{Append, EventWriter, Fate, Replaced};
 /// How often an append is tried again while nothing says that it cannot succeed.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_millis(200);
 
+/// What is kept for the end of a run whose log is nearly full: a part of what it may hold, within
+/// bounds. Each tool call at work needs a message, the end one, and each further attempt one.
+const SPARE_PART: u64 = 20;
+const SPARE_LEAST: u64 = 32;
+const SPARE_MOST: u64 = 1_000;
+
 /// Why events can no longer be appended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PublishEventsError {
@@ -36,6 +42,8 @@ pub(crate) struct EventPublisher {
     clock: Arc<dyn Clock>,
     fence: Fence,
     writer: EventWriter,
+    /// From how many messages on the run must come to its end.
+    limit: u64,
     in_flight: Option<Appending>,
 }
 
@@ -61,14 +69,40 @@ impl EventPublisher {
                 }
             };
             writer.take_over(tip.as_ref(), resume_after, last_commit)?;
+            if tip.is_some() {
+                let stored = loop {
+                    match bus.count_events(fence.tenant, fence.run).await {
+                        Ok(stored) => break stored,
+                        Err(error) => {
+                            tracing::debug!(%error, "the log is not readable yet");
+                            tokio::time::sleep(RETRY_AFTER).await;
+                        }
+                    }
+                };
+                writer.count_from(stored);
+            }
         }
         Ok(Self {
             bus,
             clock,
             fence,
             writer,
+            limit: u64::MAX,
             in_flight: None,
         })
+    }
+
+    /// Of a stream that lets a run's oldest events give way beyond `most` messages.
+    pub(crate) fn holding(self, most: u32) -> Self {
+        let most = u64::from(most);
+        let limit = most - (most / SPARE_PART).clamp(SPARE_LEAST, SPARE_MOST).min(most);
+        Self { limit, ..self }
+    }
+
+    /// Whether the log holds so much that the run must come to its end: what ends it, and a few
+    /// more attempts at it, still find room.
+    pub(crate) const fn is_at_limit(&self) -> bool {
+        self.writer.messages() >= self.limit
     }
 
     /// The id that the next pushed event will carry, once nothing waits: see [`Self::settle`].

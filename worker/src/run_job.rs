@@ -47,6 +47,8 @@ pub(crate) struct JobRunner {
     pub(crate) tools: ToolRegistry,
     /// Limits and times.
     pub(crate) config: WorkerConfig,
+    /// How many messages of events a run may have.
+    pub(crate) events_per_run: u32,
     /// When to stop.
     pub(crate) shutdown: Shutdown,
     /// Cancelled when the drain's deadline has come.
@@ -132,7 +134,7 @@ impl JobRunner {
                 )
                 .await
                 {
-                    Ok(()) => match &ended.outcome {
+                    Ok(_) => match &ended.outcome {
                         Outcome::Failed(error) if error.is_poisoned() => {
                             self.give_up(delivery, run, error, ended.newly).await
                         }

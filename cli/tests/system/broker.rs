@@ -203,3 +203,28 @@ async fn accepted_runs_still_end_when_the_broker_comes_back_with_an_older_disk()
     );
     assert_eq!(model.counts().requests, 5);
 }
+
+/// Guards the telling of ends: with its disk the broker has lost the end of a run and the job that
+/// might have brought somebody to see to it.
+#[tokio::test]
+async fn the_end_of_a_run_that_the_broker_lost_is_told_again() {
+    let model = model(|_| Reply::text("well said")).await;
+    let mut stack = crate::fixture::stack(&model).await;
+    let (ingress, scheduler, _worker) =
+        tokio::try_join!(stack.ingress(), stack.scheduler(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let id = client.submit(&run()).await.unwrap();
+    assert_whole(&client, &id, "well said").await;
+
+    stack.wipe_broker().await.unwrap();
+
+    scheduler
+        .until_metric("baton_ends_told_total", 1)
+        .await
+        .unwrap();
+    let bus = stack.bus().await.unwrap();
+    let stored = bus.events_state().await.unwrap();
+    assert_eq!(stored.last_seq, 1, "its end, once");
+    // What lies before it is gone, and rebuilt.
+    assert_whole(&client, &id, "well said").await;
+}

@@ -1,6 +1,8 @@
 //! The way of a chat, nothing going wrong.
 
-use baton_harness::scripted_model::Reply;
+use std::time::Duration;
+
+use baton_harness::scripted_model::{Piece, Reply};
 use serde_json::json;
 
 use crate::fixture::{
@@ -109,4 +111,35 @@ async fn an_answer_that_breaks_off_is_a_failed_run_and_never_a_short_answer() {
     assert!(!answer.done && answer.finish_reason.is_none());
     let (run, events) = crate::fixture::assert_ended(&client, &answer.run, "failed").await;
     crate::fixture::assert_cut(&run, &events, "t0 t1 t2 ");
+}
+
+/// Guards the log's limit: beyond it the run's oldest events would give way, so the run ends itself
+/// below it, with what it has said.
+#[tokio::test]
+async fn a_run_with_as_many_events_as_one_may_have_ends_at_its_length() {
+    // Each token is stored before the next one is written.
+    let pieces = (0..500).flat_map(|n| {
+        let token = Piece::Text(format!("t{n} "));
+        [token, Piece::Pause(Duration::from_millis(15))]
+    });
+    let reply = Reply::pieces(pieces).ended("stop");
+    let model = model(move |_| reply.clone()).await;
+    let options = options(&model).set("BATON_NATS__EVENTS_PER_RUN", "100");
+    let stack = Stack::start(options).await.unwrap();
+    let (ingress, _worker) = tokio::try_join!(stack.ingress(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+
+    let mut answer = client.chat(&chat()).await.unwrap();
+    answer.finish().await.unwrap();
+
+    assert_eq!(
+        (answer.error, answer.finish_reason.as_deref()),
+        (None, Some("length"))
+    );
+    assert!(answer.done);
+    model.wait_until(|counts| counts.disconnected == 1).await;
+    let (run, events) = assert_whole(&client, &answer.run, &answer.text).await;
+    assert_eq!(run["finish_reason"], "length");
+    assert_eq!(run["usage"]["estimated"], true);
+    assert_eq!(events[0].kind, "run.started", "none has given way");
 }

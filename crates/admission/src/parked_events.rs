@@ -43,7 +43,8 @@ pub async fn ensure_parked_events(
     append_missing(bus, tenant, run, |tip| {
         missing_questions(run, parked, &asked, tip, now)
     })
-    .await
+    .await?;
+    Ok(())
 }
 
 /// The lines that the log of a parked run lacks, by its last message; none if it has all of its

@@ -53,7 +53,7 @@ pub fn terminal_event(
 }
 
 /// Appends the run's terminal event, made at `now`, unless it is there. Safe to do by several at
-/// once: the log takes the first.
+/// once: the log takes the first. Says whether it was this call that appended it.
 pub async fn ensure_terminal_event(
     bus: &Bus,
     store: &Store,
@@ -61,7 +61,7 @@ pub async fn ensure_terminal_event(
     tenant: TenantId,
     run: RunId,
     ended: &EndedRun,
-) -> Result<(), TerminalEventError> {
+) -> Result<bool, TerminalEventError> {
     let reset_to = if is_ended_from_outside(ended) {
         let last = store.system().last_recorded_event(tenant, run).await;
         Some(last.map_err(TerminalEventError::Ledger)?)
@@ -74,24 +74,25 @@ pub async fn ensure_terminal_event(
     .await
 }
 
-/// Appends what `missing` finds to be missing behind the log's last message, if anything.
+/// Appends what `missing` finds to be missing behind the log's last message; says whether there was
+/// anything to append.
 pub(crate) async fn append_missing(
     bus: &Bus,
     tenant: TenantId,
     run: RunId,
     missing: impl Fn(Option<&StoredEvents>) -> Option<Bytes>,
-) -> Result<(), TerminalEventError> {
+) -> Result<bool, TerminalEventError> {
     loop {
         let tip = bus
             .event_tip(tenant, run)
             .await
             .map_err(TerminalEventError::Tip)?;
         let Some(payload) = missing(tip.as_ref()) else {
-            return Ok(());
+            return Ok(false);
         };
         let position = tip.map_or(StreamSeq::NONE, |tip| tip.seq);
         match bus.append_events(tenant, run, position, payload).await {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(true),
             // Somebody else was faster: look again.
             Err(AppendError::WrongLast) => {}
             Err(error) => return Err(TerminalEventError::Append(error)),

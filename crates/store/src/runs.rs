@@ -5,6 +5,7 @@ pub(crate) mod accept;
 pub(crate) mod cancel;
 pub(crate) mod claim;
 pub(crate) mod decide;
+pub(crate) mod ended;
 pub(crate) mod finish;
 pub(crate) mod lease;
 pub(crate) mod park;

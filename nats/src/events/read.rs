@@ -5,7 +5,9 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind};
 use async_nats::{HeaderMap, HeaderName, Message, StatusCode, header};
 use baton_protocol::{RunId, TenantId};
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
+use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{ReadError, StoredEvents, StreamSeq};
@@ -22,6 +24,26 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The end of a page: `StatusCode` has no name for it.
 const END_OF_PAGE: u16 = 204;
 const PENDING: HeaderName = HeaderName::from_static("Nats-Num-Pending");
+
+/// What EVENTS is at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventsState {
+    /// When the stream was made, as the broker says: another one was made at another time.
+    pub created_at: DateTime<Utc>,
+    /// The position of its last message. One that has an older copy of it uses its numbers again.
+    pub last_seq: u64,
+}
+
+#[derive(Deserialize)]
+struct StreamInfo {
+    created: DateTime<Utc>,
+    state: StreamState,
+}
+
+#[derive(Deserialize)]
+struct StreamState {
+    last_seq: u64,
+}
 
 /// A part of a run's log.
 #[derive(Debug, Default)]
@@ -57,6 +79,23 @@ pub(crate) fn if_any<T>(answer: Result<T, RawMessageError>) -> Result<Option<T>,
 }
 
 impl Bus {
+    /// What EVENTS is at this moment: one request.
+    pub async fn events_state(&self) -> Result<EventsState, ReadError> {
+        let info: StreamInfo = self
+            .ask(api::EVENTS_INFO.into(), bytes::Bytes::new())
+            .await?;
+        Ok(EventsState {
+            created_at: info.created,
+            last_seq: info.state.last_seq,
+        })
+    }
+
+    /// How many messages a run's log holds.
+    pub async fn count_events(&self, tenant: TenantId, run: RunId) -> Result<u64, ReadError> {
+        let page = self.read_page(tenant, run, StreamSeq::NONE, 1).await?;
+        Ok(page.messages.len() as u64 + page.remaining)
+    }
+
     /// The last message of a run's log, from the stream's leader: what an append must be compared
     /// with.
     pub async fn event_tip(

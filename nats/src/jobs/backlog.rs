@@ -96,7 +96,7 @@ impl Bus {
         })
     }
 
-    pub(super) async fn ask<T: DeserializeOwned>(
+    pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         subject: async_nats::Subject,
         payload: Bytes,

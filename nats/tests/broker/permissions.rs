@@ -108,6 +108,9 @@ async fn each_role_can_do_its_work_with_the_permissions_of_the_delivered_configu
     writer.texts(2).await;
     writer.finish().await;
     assert_eq!(follow_to(&mut follower, id(1, 3)).await, ids(1, 3));
+    assert_eq!(worker.count_events(tenant, run).await.unwrap(), 2);
+    assert_eq!(worker.count_events(tenant, self::run()).await.unwrap(), 0);
+    assert!(scheduler.events_state().await.unwrap().last_seq >= 2);
     let again = EventFollower::subscribe(&ingress, tenant, run)
         .await
         .unwrap();

@@ -1,14 +1,14 @@
 //! One model turn: the request goes out, and what comes back is shown while it comes.
 
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use baton_protocol::EventData;
 use baton_protocol::event::{Text, ToolCallDelta};
+use baton_protocol::{EventData, FinishReason};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::cut_turn::OpenTurn;
+use super::cut_turn::{CutOff, OpenTurn};
 use super::{Attempt, Halt};
 use crate::agent::{CallSide, FinishedTurn};
 use crate::attempt::toolbox::Toolbox;
@@ -25,6 +25,21 @@ pub(super) struct TurnEnd {
     pub(super) finished: FinishedTurn,
     /// The assistant's message, to be recorded and shown to the model again.
     pub(super) message: Box<RawValue>,
+}
+
+impl TurnEnd {
+    /// Of a turn that is as long as its run may get: an answer at its limit, as if the upstream had
+    /// said so. Calls in it may be cut short, and are not made.
+    fn at_length(cut: CutOff) -> Self {
+        Self {
+            finished: FinishedTurn {
+                finish_reason: FinishReason::Length,
+                calls: Vec::new(),
+                usage: cut.usage,
+            },
+            message: cut.message,
+        }
+    }
 }
 
 /// A turn that has not.
@@ -90,12 +105,15 @@ impl Attempt<'_> {
         let stream = self.start_turn(body, context).await?;
         let turn = self.open.insert(OpenTurn::new(step, stream));
         let mut first = true;
-        loop {
+        while !self.publisher.is_at_limit() {
             tokio::select! {
                 biased;
                 stored = self.publisher.advance(), if self.publisher.is_sending() => stored?,
                 deltas = turn.stream.next_batch(), if !self.publisher.is_full() => {
-                    let Some(deltas) = deltas? else { break };
+                    let Some(deltas) = deltas? else {
+                        turn.stream.check()?;
+                        return self.whole_turn(started);
+                    };
                     if first {
                         first = false;
                         metrics::first_token(self.runner.clock.monotonic() - started);
@@ -109,11 +127,15 @@ impl Attempt<'_> {
                 }
             }
         }
-        turn.stream.check()?;
-        let Some(whole) = self.open.take() else {
-            // It was put there above, and nobody else takes it while this is at work.
-            return Err(ModelError::Cut { source: None }.into());
-        };
+        tracing::warn!("the run has as many events as one may have: its turn ends here");
+        let cut = self.cut_turn().ok_or(ModelError::Cut { source: None })?;
+        Ok(TurnEnd::at_length(cut))
+    }
+
+    /// The turn whose stream has ended.
+    fn whole_turn(&mut self, started: Instant) -> Result<TurnEnd, TurnFailure> {
+        // It is there while its stream is read.
+        let whole = self.open.take().ok_or(ModelError::Cut { source: None })?;
         let turn = whole.stream.finish()?;
         let calls = turn
             .tool_calls

@@ -129,6 +129,15 @@ fn servers(checks: &mut Checks<'_>, config: &Config) {
     checks.positive("nats", "event_retention", &nats.event_retention);
     checks.positive("nats", "jobs_max_bytes", &nats.jobs_max_bytes.as_u64());
     checks.positive("nats", "events_max_bytes", &nats.events_max_bytes.as_u64());
+    checks.demand(
+        nats.events_per_run >= 100,
+        &[("nats", "events_per_run")],
+        format!(
+            "nats.events_per_run is {}, too few for a run to end in order",
+            nats.events_per_run
+        ),
+        "write at least 100",
+    );
     checks.positive("nats", "dead_max_bytes", &nats.dead_max_bytes.as_u64());
     checks.demand(
         [1, 3, 5].contains(&nats.replicas),

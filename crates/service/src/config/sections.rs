@@ -147,6 +147,9 @@ pub struct NatsConfig {
     pub jobs_max_bytes: ByteSize,
     /// Storage of the event stream. Default: 10GiB.
     pub events_max_bytes: ByteSize,
+    /// Messages of events that one run may have; it ends itself a little below, as completed with
+    /// finish reason `length`. Default: 20000.
+    pub events_per_run: u32,
     /// Storage of the stream of bad jobs; the oldest give way. Default: 256MiB.
     pub dead_max_bytes: ByteSize,
 }
@@ -167,6 +170,7 @@ impl Default for NatsConfig {
             event_retention: seconds(24 * 60 * 60),
             jobs_max_bytes: ByteSize::gib(1),
             events_max_bytes: ByteSize::gib(10),
+            events_per_run: 20_000,
             dead_max_bytes: ByteSize::mib(256),
         }
     }

@@ -1,5 +1,7 @@
 //! Lists.
 
+use std::time::Duration;
+
 use baton_protocol::RunStatus;
 use baton_store::RunFilter;
 
@@ -47,4 +49,33 @@ async fn a_filter_lists_the_runs_of_one_state() {
     assert_eq!(page.data[0].id, ended);
     assert_eq!(page.data[0].outcome, Some(DONE));
     assert_eq!(page.next_cursor, None);
+}
+
+#[tokio::test]
+async fn what_ended_lately_is_found_across_tenants_the_newest_first() {
+    let ledger = Ledger::new().await;
+    let (first, _open, second) = (
+        ledger.queued().await,
+        ledger.queued().await,
+        ledger.queued().await,
+    );
+    let system = ledger.store.system();
+    for run in [first, second] {
+        let fence = ledger.fence(run, LONG).await;
+        system.finish_run(&fence, &finish(&DONE)).await.unwrap();
+    }
+    let ended = system.recently_ended(LONG, 10).await.unwrap();
+    let runs: Vec<_> = ended.iter().map(|(_, run, _)| *run).collect();
+    assert_eq!(runs, [second, first]);
+    let (tenant, _, found) = &ended[0];
+    assert_eq!((*tenant, &found.outcome), (ledger.tenant, &DONE));
+    assert_eq!(found.last_event_id, finish(&DONE).last_event_id);
+    assert_eq!(system.recently_ended(LONG, 1).await.unwrap().len(), 1);
+    assert!(
+        system
+            .recently_ended(Duration::ZERO, 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }

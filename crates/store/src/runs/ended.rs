@@ -1,0 +1,61 @@
+//! Runs that ended lately: for whoever must see to it that their ends are told.
+
+use std::time::Duration;
+
+use baton_protocol::{RunId, TenantId};
+
+use crate::columns::int8;
+use crate::errors::StoreError;
+use crate::runs::{EndedColumns, EndedRun};
+use crate::system::SystemTx;
+
+impl SystemTx<'_> {
+    /// Runs that ended within the last `within`, the newest first, at most `limit`.
+    pub async fn recently_ended(
+        &self,
+        within: Duration,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, RunId, EndedRun)>, StoreError> {
+        sqlx::query!(
+            r#"
+            -- runs.recently_ended
+            SELECT tenant_id, id, status AS "status!", attempt, last_event_id, prompt_tokens,
+                   completion_tokens, total_tokens, finish_reason, error_code, error_message,
+                   cancel_reason, usage_estimated,
+                   extract(epoch FROM finished_at - cancel_requested_at)::float8
+                       AS cancel_seconds
+            FROM runs
+            WHERE finished_at > statement_timestamp() - $1::interval
+            ORDER BY finished_at DESC
+            LIMIT $2
+            "#,
+            within as _,
+            int8(u64::from(limit)),
+        )
+        .fetch_all(self.pool)
+        .await?
+        .into_iter()
+        .map(|row| {
+            let columns = EndedColumns {
+                status: row.status,
+                attempt: row.attempt,
+                last_event_id: row.last_event_id,
+                prompt_tokens: row.prompt_tokens,
+                completion_tokens: row.completion_tokens,
+                total_tokens: row.total_tokens,
+                finish_reason: row.finish_reason,
+                error_code: row.error_code,
+                error_message: row.error_message,
+                cancel_reason: row.cancel_reason,
+                usage_estimated: row.usage_estimated,
+                cancel_seconds: row.cancel_seconds,
+            };
+            Ok((
+                TenantId::from_uuid(row.tenant_id),
+                RunId::from_uuid(row.id),
+                columns.read(false)?,
+            ))
+        })
+        .collect()
+    }
+}
