@@ -27,7 +27,12 @@ pub(crate) fn run(command: &ConfigCommand, args: &ConfigArgs) -> anyhow::Result<
 
 pub(crate) fn version() -> anyhow::Result<()> {
     let build = baton_service::build::info();
-    print(&serde_json::to_string(&build)?)
+    let mut version = serde_json::to_value(&build)?;
+    if cfg!(feature = "chaos") {
+        // Fences can be switched off in it: see `baton_protocol::chaos`.
+        version["breakable"] = true.into();
+    }
+    print(&version.to_string())
 }
 
 /// Standard output is the answer of a command; a closed pipe is not worth a panic.

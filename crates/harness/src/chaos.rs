@@ -9,6 +9,7 @@ pub mod faults;
 pub mod fleet;
 pub mod harvest;
 pub mod load;
+pub mod mutation;
 pub mod operator;
 pub mod outside;
 pub mod plan;
@@ -34,6 +35,7 @@ use faults::Faults;
 use fleet::{Fleet, LEASE, Setting};
 use harvest::Harvest;
 use load::{Habit, Load};
+use mutation::Mutation;
 use outside::Outside;
 use plan::{Emphasis, Plan};
 use proxy::Proxy;
@@ -63,6 +65,8 @@ pub struct Options {
     pub clients: usize,
     /// How many conversations begin in a second, at most.
     pub per_second: Option<f64>,
+    /// What is switched off.
+    pub mutation: Option<Mutation>,
     /// Where the history and the logs go.
     pub folder: PathBuf,
 }
@@ -101,11 +105,12 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     faults.fleet.until_ready().await?;
 
     // What is not over by the end of it is for the checker to name.
-    let served = tokio::time::timeout(CALM, guests.wait()).await.is_ok();
+    let calm = options.mutation.map_or(CALM, |_| Mutation::CALM);
+    let served = tokio::time::timeout(calm, guests.wait()).await.is_ok();
     load.give_up.cancel();
     guests.wait().await;
     let client = &load.clients[0];
-    dump::until_quiet(client, if served { CALM } else { Duration::ZERO }).await;
+    dump::until_quiet(client, if served { calm } else { Duration::ZERO }).await;
     load.done.cancel();
     operator.wait().await;
     recorder.flush()?;
@@ -179,8 +184,13 @@ async fn set_up(options: &Options, recorder: Arc<Recorder>) -> anyhow::Result<(F
         database: local(database.port()),
         login: (owner.into(), app.into(), password, DATABASE.into()),
         upstream: upstream.address(),
+        extra: options.mutation.map_or_else(Vec::new, Mutation::settings),
     });
     setting.run(&["migrate"]).await?;
+    if let Some(mutation) = options.mutation {
+        let owner = setting.owner_url();
+        mutation.prepare(&setting, &owner).await?;
+    }
     let api_key = setting
         .run(&["keys", "create", "--tenant", TENANT, "--name", "chaos"])
         .await?;

@@ -1,7 +1,7 @@
 //! Mechanisms that can be switched off, to see that their absence is noticed: in builds for that
 //! alone, never in a release.
 //!
-//! Such a build (feature `chaos`) behaves as any other until `BATON_CHAOS_BREAK` names a mechanism.
+//! Such a build (feature `chaos`) behaves as any other until `CHAOS_BREAK` names a mechanism.
 
 use std::sync::OnceLock;
 
@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 compile_error!("the feature `chaos` can switch fences off: it is not for releases");
 
 /// Names the mechanism that is switched off.
-pub const BREAK: &str = "BATON_CHAOS_BREAK";
+pub const BREAK: &str = "CHAOS_BREAK";
 
 /// A mechanism that a promise rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -40,6 +40,8 @@ mod system;
 mod tenant_tx;
 mod tenants;
 mod threads;
+#[cfg(feature = "chaos")]
+mod unguarded;
 mod users;
 
 #[cfg(feature = "testing")]

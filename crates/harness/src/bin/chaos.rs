@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::bail;
+use baton_harness::chaos::mutation::Mutation;
 use baton_harness::chaos::plan::Emphasis;
 use baton_harness::chaos::{self, Options};
 use baton_harness::checker::{self, Judgement};
@@ -23,9 +24,12 @@ struct Args {
     /// Faults in a minute, on average
     #[arg(long, default_value_t = 90.0)]
     faults_per_minute: f64,
-    /// What is broken most
-    #[arg(long, value_enum, default_value_t)]
-    emphasis: Emphasis,
+    /// What is broken most [default: everything, or what suits --without]
+    #[arg(long, value_enum)]
+    emphasis: Option<Emphasis>,
+    /// Switch a mechanism off: good is then what the checker finds wrong
+    #[arg(long, value_enum)]
+    without: Option<Mutation>,
     /// How many clients ask at once
     #[arg(long, default_value_t = 20)]
     clients: usize,
@@ -79,7 +83,11 @@ async fn judge(args: &Args) -> anyhow::Result<ExitCode> {
             seed: args.seed,
             time: Duration::from_secs_f64(args.minutes * 60.0),
             pause: Duration::from_secs_f64(60.0 / args.faults_per_minute),
-            emphasis: args.emphasis,
+            emphasis: args
+                .emphasis
+                .or(args.without.map(Mutation::emphasis))
+                .unwrap_or_default(),
+            mutation: args.without,
             clients: args.clients,
             per_second: args.runs_per_second,
             folder: folder.clone(),
@@ -89,7 +97,10 @@ async fn judge(args: &Args) -> anyhow::Result<ExitCode> {
         (judgement, void)
     };
     report(&judgement, args, &void);
-    let good = judgement.violations.is_empty() && void.is_empty();
+    let good = match args.without {
+        None => judgement.violations.is_empty() && void.is_empty(),
+        Some(_) => !judgement.violations.is_empty(),
+    };
     if good && !args.keep && !args.judge {
         std::fs::remove_dir_all(&folder)?;
         // Not if there is another seed's history in it.

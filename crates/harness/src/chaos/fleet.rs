@@ -71,6 +71,8 @@ pub struct Setting {
     pub login: (String, String, String, String),
     /// Where the model is reached.
     pub upstream: SocketAddr,
+    /// Further settings.
+    pub extra: Vec<(&'static str, String)>,
 }
 
 impl Setting {
@@ -91,7 +93,8 @@ impl Setting {
                 std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
             )
             .envs(SETTINGS.iter().copied())
-            // Last, so that a caller can switch something off and see the checker turn red.
+            .envs(self.extra.iter().map(|(name, value)| (name, value)))
+            // Last, so that a caller can change anything.
             .envs(std::env::vars().filter(|(name, _)| is_setting(name)))
             .stdin(Stdio::null())
             .kill_on_drop(true);
@@ -102,6 +105,12 @@ impl Setting {
     pub fn database_url(&self) -> String {
         let (_, app, password, name) = &self.login;
         format!("postgres://{app}:{password}@{}/{name}", self.database)
+    }
+
+    /// Where the schema's owner connects to the database, past all proxies.
+    pub(super) fn owner_url(&self) -> String {
+        let (owner, _, password, name) = &self.login;
+        format!("postgres://{owner}:{password}@{}/{name}", self.database)
     }
 
     /// Runs a command to its end; returns what it printed.

@@ -120,6 +120,8 @@ pub enum Emphasis {
     Zombies,
     /// The ways to the servers: what repetitions and gaps come from.
     Links,
+    /// Ingresses lose their connection to NATS for a moment: what followers miss.
+    Followers,
     /// Workers are killed, and brokers lose their disks: what the sweep is for.
     Deaths,
 }
@@ -255,6 +257,10 @@ impl Iterator for Plan {
         let fault = match self.emphasis {
             Emphasis::Zombies if often => self.zombie(),
             Emphasis::Links if often => self.link(),
+            Emphasis::Followers if often => {
+                let (ingress, time) = (self.ingress(), self.millis(50, 400));
+                Fault::Link(ingress, Server::Broker, Mode::Cut, time)
+            }
             Emphasis::Deaths if often => match self.random.random_range(0..4) {
                 0..3 => Fault::Kill(self.worker()),
                 _ => Fault::BrokerCrash(Disk::Wiped, self.millis(0, 500)),
