@@ -82,12 +82,13 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     let (mut faults, api_key) = set_up(options, Arc::clone(&recorder)).await?;
 
     let addresses = faults.fleet.addresses();
-    let load = Load::new(
+    let mut load = Load::new(
         &addresses,
         &api_key,
         Arc::clone(&recorder),
         options.per_second,
     );
+    load.long_answers = options.emphasis == Emphasis::LateCommits;
     let load = Arc::new(load);
     let guests = TaskTracker::new();
     let mut seed = options.seed;

@@ -40,6 +40,8 @@ pub struct Load {
     pub give_up: CancellationToken,
     /// Nothing waits for anybody any more.
     pub done: CancellationToken,
+    /// Answers take some seconds each: what comes late from another attempt meets them under way.
+    pub long_answers: bool,
     next: AtomicU64,
     pace: Pace,
 }
@@ -129,6 +131,7 @@ impl Load {
             done: CancellationToken::new(),
             next: AtomicU64::new(1),
             pace: Pace::new(per_second),
+            long_answers: false,
         }
     }
 
@@ -184,6 +187,9 @@ impl Guest {
             Habit::Mute => (1_500, 0, 0),
             Habit::Tools => (10, 10, self.random.random_range(1..4)),
             Habit::Cancel => (60, 30, self.random.random_range(0..2)),
+            Habit::Chat | Habit::Follow if self.load.long_answers => {
+                (self.random.random_range(100..200), 20, 0)
+            }
             Habit::Chat | Habit::Follow => (self.random.random_range(5..50), 20, 0),
         };
         Prompt {

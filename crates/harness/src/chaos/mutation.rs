@@ -27,7 +27,8 @@ impl Mutation {
     /// What brings it to light soonest.
     pub const fn emphasis(self) -> Emphasis {
         match self {
-            Self::LogFence | Self::AttemptGuard => Emphasis::Zombies,
+            Self::LogFence => Emphasis::Zombies,
+            Self::AttemptGuard => Emphasis::LateCommits,
             Self::GapCheck => Emphasis::Followers,
             Self::UniqueKey => Emphasis::Links,
             Self::Sweep => Emphasis::Deaths,

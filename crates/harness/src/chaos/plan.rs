@@ -118,6 +118,8 @@ pub enum Emphasis {
     Everything,
     /// Workers are cut off, or stand still, for longer than their lease: what fences are for.
     Zombies,
+    /// Workers' writes to the ledger arrive when their lease is over: what the attempt guard is for.
+    LateCommits,
     /// The ways to the servers: what repetitions and gaps come from.
     Links,
     /// Ingresses lose their connection to NATS for a moment: what followers miss.
@@ -256,6 +258,10 @@ impl Iterator for Plan {
         let often = self.random.random_bool(0.75);
         let fault = match self.emphasis {
             Emphasis::Zombies if often => self.zombie(),
+            Emphasis::LateCommits if often => {
+                let (worker, time) = (self.worker(), self.beyond_lease());
+                Fault::Link(worker, Server::Database, Mode::StallToServer, time)
+            }
             Emphasis::Links if often => self.link(),
             Emphasis::Followers if often => {
                 let (ingress, time) = (self.ingress(), self.millis(50, 400));
