@@ -226,6 +226,12 @@ impl LeaseKeeper {
         due
     }
 
+    /// Whether any run is held.
+    #[cfg(test)]
+    pub(crate) fn holds_any(&self) -> bool {
+        !self.lock_held().is_empty()
+    }
+
     fn lock_held(&self) -> std::sync::MutexGuard<'_, HashMap<ClaimToken, Arc<Held>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -15,6 +15,8 @@ pub mod askers;
 mod attempt;
 mod consume_jobs;
 pub mod event_writer;
+#[cfg(test)]
+mod fixture;
 mod keep_lease;
 pub mod lease;
 mod metrics;

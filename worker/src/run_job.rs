@@ -264,3 +264,6 @@ fn settled<E: std::fmt::Display>(result: Result<(), E>) -> JobEnd {
     }
     JobEnd::Settled
 }
+
+#[cfg(test)]
+mod tests;

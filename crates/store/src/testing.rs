@@ -85,14 +85,61 @@ impl TestDatabase {
         }
     }
 
+    /// Waits until the statement of this name waits for a lock: somebody holds its row.
+    ///
+    /// # Panics
+    ///
+    /// If the database cannot be asked.
+    pub async fn until_blocked(&self, statement: &str) {
+        let here = self.server.clone().database(&self.name);
+        let mut connection = required(PgConnection::connect_with(&here).await, "looks at itself");
+        loop {
+            let blocked: bool = required(
+                sqlx::query_scalar(
+                    "SELECT EXISTS (SELECT FROM pg_stat_activity
+                     WHERE datname = current_database() AND wait_event_type = 'Lock'
+                       AND pid <> pg_backend_pid() AND strpos(query, '-- ' || $1) > 0)",
+                )
+                .bind(statement)
+                .fetch_one(&mut connection)
+                .await,
+                "looks for a statement that waits",
+            );
+            if blocked {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// A store on it, reached through something that listens on this port of the loopback.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be reached.
+    pub async fn store_behind(&self, port: u16) -> Store {
+        let url: PgConnectOptions = required(self.database_url.parse(), "reads its own address");
+        let url = url.host("127.0.0.1").port(port);
+        self.connect(url.to_url_lossy().to_string()).await
+    }
+
+    /// Where its server listens: an address of the loopback.
+    pub fn port(&self) -> u16 {
+        self.server.get_port()
+    }
+
     /// A store on it.
     ///
     /// # Panics
     ///
     /// If it cannot be reached.
     pub async fn store(&self) -> Store {
+        self.connect(self.database_url.clone()).await
+    }
+
+    async fn connect(&self, url: String) -> Store {
         let options = StoreOptions {
-            url: self.database_url.clone(),
+            url,
             max_connections: 16,
             acquire_timeout: Duration::from_secs(10),
             application_name: "baton-test".into(),

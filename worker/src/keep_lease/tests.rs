@@ -1,116 +1,53 @@
 //! The keeper on a real ledger and a real broker. The clock stands still, so that nothing is due
 //! but what a test makes due.
 
-use baton_devstack::NatsServer;
-use baton_devstack::test_support::test_nats;
-use baton_nats::{BusOptions, JobHeaders, JobSource, StreamOptions, provision};
+use baton_protocol::WorkerId;
 use baton_protocol::liveness::{CONFIRMED_WITHIN, UNASKED_AFTER};
-use baton_protocol::{AgentRef, Job, Lane, RunLimits, RunSpec, TenantId, WorkerId};
 use baton_service::{Clock as _, FixedClock, SystemClock};
-use baton_store::testing::TestDatabase;
-use baton_store::{Claim, ClaimOutcome, NewRun, QueueLimits};
-use serde_json::value::RawValue;
+use baton_store::{Claim, ClaimOutcome};
 
 use super::*;
+use crate::fixture::Ground;
 
 const LEASE: Duration = Duration::from_mins(10);
-const ROOMY: QueueLimits = QueueLimits {
-    tenant: 100,
-    system: 100,
-};
 
 struct Fixture {
     keeper: LeaseKeeper,
     clock: Arc<FixedClock>,
-    source: JobSource,
-    tenant: TenantId,
     worker: WorkerId,
-    server: NatsServer,
-    // Dropped last.
-    _database: TestDatabase,
+    ground: Ground,
 }
 
 impl Fixture {
     async fn start() -> Self {
-        let (server, database) = tokio::join!(test_nats(), TestDatabase::create());
-        let server = server.unwrap();
-        let bus = Bus::connect(BusOptions::new(server.url(), "test"))
-            .await
-            .unwrap();
-        provision(&bus, &StreamOptions::default()).await.unwrap();
-        let store = database.store().await;
+        let ground = Ground::new().await;
         let now = SystemClock.now();
-        let system = store.system();
-        let tenant = system.ensure_tenant(TenantId::new(now), "acme").await;
-        let tenant = tenant.unwrap().id;
         let clock = Arc::new(FixedClock::at(now));
         let config = WorkerConfig {
             lease: LEASE,
             renew_every: LEASE / 4,
             ..WorkerConfig::default()
         };
-        let source = JobSource::open(&bus, Lane::Interactive).await.unwrap();
+        let (store, bus) = (ground.store.clone(), ground.bus.clone());
         Self {
             keeper: LeaseKeeper::new(store, bus, clock.clone(), &config),
             clock,
-            source,
-            tenant,
             worker: WorkerId::new(now),
-            server,
-            _database: database,
+            ground,
         }
-    }
-
-    async fn accept(&self) -> RunId {
-        let spec = RunSpec {
-            v: RunSpec::VERSION,
-            agent: AgentRef {
-                name: "default".into(),
-                version: 0,
-            },
-            model: "m".into(),
-            instructions: None,
-            messages: RawValue::from_string("[]".into()).unwrap(),
-            tools: None,
-            server_tools: vec![],
-            params: serde_json::Map::new(),
-            limits: RunLimits {
-                max_turns: 8,
-                max_total_tokens: None,
-            },
-        };
-        let run = NewRun {
-            id: RunId::new(SystemClock.now()),
-            lane: Lane::Interactive,
-            spec: &spec,
-            thread_id: None,
-            api_key_id: None,
-            metadata: None,
-            cancel_on_disconnect: false,
-            idempotency: None,
-        };
-        let accepted = self.keeper.store.accept_run(self.tenant, &run, &ROOMY);
-        accepted.await.unwrap();
-        run.id
     }
 
     /// A run that this worker holds, and the message behind it.
     async fn claim(&mut self) -> (Fence, Lease, InProgress) {
-        let run = self.accept().await;
-        let job = Job::Run { run_id: run };
-        let headers = JobHeaders::default();
-        let bus = self.keeper.bus.clone();
-        bus.publish_job(self.tenant, Lane::Interactive, &job, &headers)
-            .await
-            .unwrap();
-        let jobs = self.source.pull(1, Duration::from_secs(5)).await.unwrap();
+        let run = self.ground.accept().await;
+        let job = self.ground.job(run).await;
         let claim = Claim {
-            tenant: self.tenant,
+            tenant: self.ground.tenant,
             run,
             worker: self.worker,
             token: ClaimToken::from_random(rand::random()),
             lease: LEASE,
-            job_seq: jobs[0].stream_seq,
+            job_seq: job.stream_seq,
             max_failures: 3,
         };
         let sent = self.clock.monotonic();
@@ -118,7 +55,7 @@ impl Fixture {
             ClaimOutcome::Claimed(claimed) => (
                 claimed.fence,
                 Lease::granted(sent, LEASE),
-                jobs[0].in_progress_handle(),
+                job.in_progress_handle(),
             ),
             other => panic!("{other:?}"),
         }
@@ -184,7 +121,7 @@ async fn a_worker_that_is_asked_no_more_shows_that_it_lives_and_without_a_broker
     let (fence, lease, message) = f.claim().await;
     let hold = f.keeper.hold(fence, lease, message);
     f.keeper.asked_for(Uuid::from_u128(1));
-    f.server.kill().await;
+    f.ground.server.kill().await;
     let system = f.keeper.store.system();
     let rows = system.held_by(f.worker, 10).await.unwrap();
 
@@ -211,7 +148,7 @@ async fn all_runs_are_renewed_together_and_each_hears_its_own_answer() {
     let (lost_fence, cancelled_run) = (lost.0, cancelled.0.run);
     let [kept, cancelled, lost] =
         [kept, cancelled, lost].map(|(fence, lease, message)| f.keeper.hold(fence, lease, message));
-    let mut tx = f.keeper.store.tenant(f.tenant).await.unwrap();
+    let mut tx = f.keeper.store.tenant(f.ground.tenant).await.unwrap();
     tx.request_cancel(cancelled_run, "enough").await.unwrap();
     tx.commit().await.unwrap();
     let system = f.keeper.store.system();

@@ -1,0 +1,96 @@
+//! What tests of the worker's inside stand on: a ledger, a broker, a tenant, and jobs.
+
+use std::time::Duration;
+
+use baton_devstack::NatsServer;
+use baton_devstack::test_support::test_nats;
+use baton_nats::{Bus, BusOptions, Delivery, JobHeaders, JobSource, StreamOptions, provision};
+use baton_protocol::{AgentRef, Job, Lane, RunId, RunLimits, RunSpec, TenantId};
+use baton_service::{Clock as _, SystemClock};
+use baton_store::testing::TestDatabase;
+use baton_store::{NewRun, QueueLimits, Store};
+use serde_json::value::RawValue;
+
+const ROOMY: QueueLimits = QueueLimits {
+    tenant: 100,
+    system: 100,
+};
+
+pub(crate) struct Ground {
+    pub(crate) store: Store,
+    pub(crate) bus: Bus,
+    pub(crate) tenant: TenantId,
+    pub(crate) source: JobSource,
+    pub(crate) server: NatsServer,
+    // Dropped last.
+    pub(crate) database: TestDatabase,
+}
+
+impl Ground {
+    pub(crate) async fn new() -> Self {
+        let (server, database) = tokio::join!(test_nats(), TestDatabase::create());
+        let server = server.unwrap();
+        let bus = Bus::connect(BusOptions::new(server.url(), "test"))
+            .await
+            .unwrap();
+        provision(&bus, &StreamOptions::default()).await.unwrap();
+        let store = database.store().await;
+        let tenant = TenantId::new(SystemClock.now());
+        let tenant = store.system().ensure_tenant(tenant, "acme").await.unwrap();
+        let source = JobSource::open(&bus, Lane::Interactive).await.unwrap();
+        Self {
+            tenant: tenant.id,
+            store,
+            bus,
+            source,
+            server,
+            database,
+        }
+    }
+
+    /// A run is accepted.
+    pub(crate) async fn accept(&self) -> RunId {
+        let messages = r#"[{"role":"user","content":"Please."}]"#;
+        let spec = RunSpec {
+            v: RunSpec::VERSION,
+            agent: AgentRef {
+                name: "default".into(),
+                version: 0,
+            },
+            model: "m".into(),
+            instructions: None,
+            messages: RawValue::from_string(messages.into()).unwrap(),
+            tools: None,
+            server_tools: vec![],
+            params: serde_json::Map::new(),
+            limits: RunLimits {
+                max_turns: 8,
+                max_total_tokens: None,
+            },
+        };
+        let run = NewRun {
+            id: RunId::new(SystemClock.now()),
+            lane: Lane::Interactive,
+            spec: &spec,
+            thread_id: None,
+            api_key_id: None,
+            metadata: None,
+            cancel_on_disconnect: false,
+            idempotency: None,
+        };
+        let accepted = self.store.accept_run(self.tenant, &run, &ROOMY).await;
+        accepted.unwrap();
+        run.id
+    }
+
+    /// A job for the run is published and pulled.
+    pub(crate) async fn job(&mut self, run_id: RunId) -> Delivery {
+        let (job, headers) = (Job::Run { run_id }, JobHeaders::default());
+        self.bus
+            .publish_job(self.tenant, Lane::Interactive, &job, &headers)
+            .await
+            .unwrap();
+        let jobs = self.source.pull(1, Duration::from_secs(5)).await;
+        jobs.unwrap().remove(0)
+    }
+}
