@@ -44,6 +44,7 @@ fn runner(ground: &Ground, store: Store, model: &ScriptedModel, lease: Duration)
         bus,
         clock,
         config: config.worker,
+        events_per_run: config.nats.events_per_run,
         shutdown: Shutdown::new(),
         cut: CancellationToken::new(),
     }
