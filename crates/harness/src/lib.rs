@@ -7,6 +7,7 @@ pub mod checker;
 pub mod client;
 pub mod load;
 pub mod process_usage;
+pub mod recovery;
 pub mod samples;
 pub mod scripted_model;
 pub mod stack;

@@ -31,7 +31,10 @@ struct Args {
     /// How many slow streams to hold open
     #[arg(long, default_value_t = 1_000)]
     streams: usize,
-    /// Only these parts, with commas between: latency, pace, throughput, streams
+    /// How often each recovery is measured
+    #[arg(long, default_value_t = 5)]
+    recoveries: usize,
+    /// Only these parts, with commas between: latency, pace, throughput, streams, recovery
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     #[command(subcommand)]
@@ -212,26 +215,34 @@ impl Table {
 
 #[expect(clippy::print_stdout, reason = "the table is the answer")]
 async fn bench(args: &Args) -> anyhow::Result<()> {
-    let stage = Stage::set(args).await?;
     let mut table = Table {
         rows: Vec::new(),
         json: serde_json::Map::new(),
     };
     println!("| what | direct | baton | added | ratio | unit |\n|--|--|--|--|--|--|");
     let wanted = |part: &str| args.only.is_empty() || args.only.iter().any(|only| only == part);
-    if wanted("latency") {
-        latency(&stage, &mut table).await?;
+    if ["latency", "pace", "throughput", "streams"]
+        .into_iter()
+        .any(wanted)
+    {
+        let stage = Stage::set(args).await?;
+        if wanted("latency") {
+            latency(&stage, &mut table).await?;
+        }
+        if wanted("pace") {
+            pace(&stage, &mut table).await?;
+        }
+        if wanted("throughput") {
+            throughput(args, &stage, &mut table).await?;
+        }
+        if wanted("streams") {
+            streams(args, &stage, &mut table).await?;
+        }
+        stage.strike().await?;
     }
-    if wanted("pace") {
-        pace(&stage, &mut table).await?;
+    if wanted("recovery") {
+        recovery(args, &mut table).await?;
     }
-    if wanted("throughput") {
-        throughput(args, &stage, &mut table).await?;
-    }
-    if wanted("streams") {
-        streams(args, &stage, &mut table).await?;
-    }
-    stage.strike().await?;
     std::fs::write(&args.json, format!("{:#}\n", Value::Object(table.json)))?;
     Ok(())
 }
@@ -349,5 +360,36 @@ async fn streams(args: &Args, stage: &Stage, table: &mut Table) -> anyhow::Resul
         "KiB",
     );
     table.row("processors busy with them, everything", 0.0, cpu, "cores");
+    Ok(())
+}
+
+/// What clients notice of a killed worker, of a deploy under load and of a killed ingress, with the
+/// default times.
+async fn recovery(args: &Args, table: &mut Table) -> anyhow::Result<()> {
+    let recovery = baton_harness::recovery::measure(&args.baton, args.recoveries).await?;
+    let rows = [
+        (
+            "worker killed, to the next attempt's first event",
+            &recovery.takeover,
+        ),
+        (
+            "worker told to stop under load, to its end",
+            &recovery.drain,
+        ),
+        (
+            "the same, longest silence of each of its streams",
+            &recovery.pause,
+        ),
+        (
+            "ingress killed, to the next event at another",
+            &recovery.resume,
+        ),
+    ];
+    for (what, samples) in rows {
+        for (name, percent) in [("p50", 50), ("max", 100)] {
+            let time = samples.percentile(percent);
+            table.row(&format!("{what}, {name}"), 0.0, time, "ms");
+        }
+    }
     Ok(())
 }
