@@ -1,0 +1,150 @@
+//! The calls of server-side tools: executed, several at a time, or asked about.
+
+use baton_protocol::event::{
+    ApprovalRequested, ToolFinished, ToolStarted, shown_arguments, shown_result,
+};
+use baton_protocol::{ApprovalId, ApprovalReason, Effect, EventData, EventId, Outcome};
+use baton_store::{CallCommit, NewApproval, ParkCommit, ParkOutcome};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+
+use super::{Attempt, Halt, Worked, commit};
+use crate::agent::CallSide;
+use crate::agent::transcript::tool_message;
+use crate::agent::turn_machine::{RecordedCall, Standing};
+use crate::metrics;
+
+impl Attempt<'_> {
+    /// Executes calls, several at a time; records and shows each result as it comes.
+    pub(super) async fn run_calls(&mut self, calls: Vec<RecordedCall>) -> Result<(), Halt> {
+        let mut waiting = calls.into_iter();
+        let mut running = FuturesUnordered::new();
+        loop {
+            while running.len() < self.runner.config.tool_parallelism
+                && !self.publisher.is_at_limit()
+            {
+                let Some(recorded) = waiting.next() else {
+                    break;
+                };
+                let begins = recorded.standing == Standing::Open;
+                let once = effect_of(&recorded) == Effect::AtMostOnce;
+                if begins && once {
+                    commit::start_call(self.runner, &self.fence, recorded.step).await?;
+                }
+                let call = &recorded.call;
+                let shown = self.publisher.push(
+                    recorded.step,
+                    EventData::ToolStarted(ToolStarted {
+                        call_id: call.id.clone(),
+                        name: call.name.clone(),
+                        arguments: shown_arguments(&call.arguments).to_owned(),
+                    }),
+                );
+                let (runner, fence, toolbox) = (self.runner, self.fence, &self.toolbox);
+                let hold = self.hold;
+                running.push(async move {
+                    // That a call begins which must not be made twice has just been recorded.
+                    if begins && !once {
+                        hold.may_begin().await;
+                    }
+                    let (recorded, result) = toolbox.execute(runner, fence, recorded).await;
+                    (recorded, result, shown)
+                });
+            }
+            self.publisher.kick();
+            let finished = loop {
+                tokio::select! {
+                    biased;
+                    stored = self.publisher.advance(), if self.publisher.is_sending() => stored?,
+                    finished = running.next() => break finished,
+                }
+            };
+            let Some((recorded, result, started_event_id)) = finished else {
+                return Ok(());
+            };
+            metrics::tool_finished(&recorded.call.name, result.ok, result.duration);
+            self.publisher.settle().await?;
+            let last_event_id = self.publisher.next_id();
+            let message = tool_message(&recorded.call.id, &result.content);
+            let duration_ms = u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX);
+            let commit = CallCommit {
+                step: recorded.step,
+                ok: result.ok,
+                message: message.get(),
+                duration_ms,
+                last_event_id,
+                started_event_id,
+            };
+            let sent = self.runner.clock.monotonic();
+            commit::call(self.runner, &self.fence, &commit).await?;
+            self.hold.confirmed(sent);
+            self.committed = last_event_id;
+            self.transcript.put(recorded.step, message);
+            self.machine.call_finished(recorded.step);
+            self.publisher.push(
+                recorded.step,
+                EventData::ToolFinished(ToolFinished {
+                    call_id: recorded.call.id,
+                    name: recorded.call.name,
+                    ok: result.ok,
+                    result: shown_result(&result.content).to_owned(),
+                    duration_ms,
+                }),
+            );
+        }
+    }
+
+    /// Parks the run until a person has decided about these calls: everything shown is confirmed,
+    /// then the questions are committed with the release of the lease, then they are shown.
+    pub(super) async fn park(&mut self, calls: &[RecordedCall]) -> Result<Worked, Halt> {
+        self.publisher.settle().await?;
+        let now = self.runner.clock.now();
+        let approvals: Vec<_> = calls
+            .iter()
+            .map(|recorded| NewApproval {
+                id: ApprovalId::new(now),
+                step: recorded.step,
+                reason: ApprovalReason::OutcomeUnknown,
+            })
+            .collect();
+        let more = u32::try_from(calls.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let first = self.publisher.next_id();
+        let commit = ParkCommit {
+            approvals: &approvals,
+            expire_after: self.runner.config.approval_expiry,
+            last_event_id: EventId::new(first.attempt(), first.n() + more),
+        };
+        self.ending = true;
+        match commit::park(self.runner, &self.fence, &commit).await? {
+            ParkOutcome::CancelRequested(reason) => {
+                self.finish(Outcome::Cancelled(reason), None, None).await?;
+                return Ok(Worked::Ended);
+            }
+            ParkOutcome::Parked => {}
+        }
+        metrics::run_parked();
+        for (recorded, approval) in calls.iter().zip(&approvals) {
+            let call = &recorded.call;
+            let asked = ApprovalRequested {
+                approval_id: approval.id,
+                call_id: call.id.clone(),
+                name: call.name.clone(),
+                arguments: shown_arguments(&call.arguments).to_owned(),
+                reason: approval.reason.as_str().to_owned(),
+            };
+            self.publisher
+                .push(recorded.step, EventData::ApprovalRequested(asked));
+        }
+        self.publisher.settle().await?;
+        Ok(Worked::Parked)
+    }
+}
+
+/// What executing a call twice would mean.
+pub(super) fn effect_of(recorded: &RecordedCall) -> Effect {
+    match recorded.call.side {
+        CallSide::Server(effect) => effect,
+        // The machine ends a run at a client's call, so none is ever executed here.
+        CallSide::Client => Effect::Pure,
+    }
+}
