@@ -258,12 +258,13 @@ impl Idle {
 }
 
 impl Held {
-    /// A step is recorded: that is progress.
+    /// A step is recorded: that is progress. A commit that was under way for long may come through
+    /// behind later ones; it moves nothing back.
     #[must_use]
     pub fn commit_step(self, last_event: EventId) -> Self {
         Self {
             failures: 0,
-            last_event,
+            last_event: self.last_event.max(last_event),
             ..self
         }
     }
