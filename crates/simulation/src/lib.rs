@@ -32,10 +32,15 @@
 //! BATON_SIMULATION_SEED=42 cargo test -p baton-simulation --test seeds -- --nocapture one_seed
 //! ```
 //!
+//! # Without exception
+//!
+//! [`model`] is the core of it once more, small enough that every order of steps is tried: two
+//! workers, one run with one call that must not be repeated, a scheduler, a person, a cancel.
+//!
 //! # That it can fail
 //!
 //! Each [`Guard`] can be left out, and `tests/mechanisms.rs` shows for each that some seed then
-//! breaks the promise that rests on it. `tests/seeds.rs` refuses a run in which too few faults have
+//! breaks the promise that rests on it; `tests/model.rs` does so for the model. `tests/seeds.rs` refuses a run in which too few faults have
 //! struck.
 
 mod checker;
@@ -44,6 +49,7 @@ mod event_log;
 mod executor;
 mod jobs;
 mod ledger;
+pub mod model;
 mod network;
 mod scenario;
 mod scheduler;
