@@ -1,5 +1,5 @@
-//! Baton's use of NATS: the three streams, the jobs that travel through one, the events that are
-//! stored in another, and the nudges that need no stream.
+//! Baton's use of NATS: its streams, the jobs that travel through one, the events that are stored
+//! in another, what was admitted lately in a third, and the nudges that need no stream.
 //!
 //! | module | what |
 //! |--|--|
@@ -19,6 +19,7 @@ pub mod events;
 pub mod jobs;
 pub mod presence;
 pub mod provision;
+mod rate_logs;
 mod revocations;
 pub mod streams;
 pub mod subjects;
@@ -37,5 +38,6 @@ pub use jobs::stranded::{Stranded, StrandedJob, Stranding};
 pub use jobs::{JobHeaders, PublishError};
 pub use presence::{Hellos, Presence, PresenceQuestion};
 pub use provision::{Change, Difference, ProvisionError, provision, restore_missing};
+pub use rate_logs::{Limited, StoredRateLog};
 pub use revocations::Revocations;
 pub use streams::StreamOptions;

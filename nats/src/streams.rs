@@ -17,6 +17,8 @@ pub const JOBS: &str = "JOBS";
 pub const EVENTS: &str = "EVENTS";
 /// The stream of messages that were no jobs.
 pub const DEAD: &str = "DEAD";
+/// The stream of what was admitted lately.
+pub const LIMITS: &str = "LIMITS";
 
 /// How many jobs of one lane may be delivered and unsettled, over all workers.
 pub const MAX_ACK_PENDING: i64 = 100_000;
@@ -24,6 +26,9 @@ pub const MAX_ACK_PENDING: i64 = 100_000;
 pub const MAX_WAITING: i64 = 4_096;
 
 const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
+/// Longer than any limit looks back.
+const LIMITS_RETENTION: Duration = Duration::from_hours(25);
+const LIMITS_MAX_BYTES: i64 = 128 << 20;
 const DEAD_RETENTION: Duration = Duration::from_hours(30 * 24);
 
 /// What an operator chooses about the streams.
@@ -71,8 +76,13 @@ pub const fn consumer_name(lane: Lane) -> &'static str {
 }
 
 /// All streams, in the order in which they are made.
-pub fn streams(options: &StreamOptions) -> [Config; 3] {
-    [jobs(options), events(options), dead(options)]
+pub fn streams(options: &StreamOptions) -> [Config; 4] {
+    [
+        jobs(options),
+        events(options),
+        dead(options),
+        limits(options),
+    ]
 }
 
 /// The consumers of JOBS.
@@ -148,6 +158,26 @@ fn dead(options: &StreamOptions) -> Config {
             DEAD,
             subjects::ALL_DEAD,
             "Copies of messages that were no jobs",
+            options,
+        )
+    }
+}
+
+fn limits(options: &StreamOptions) -> Config {
+    Config {
+        retention: RetentionPolicy::Limits,
+        // A full stream refuses, and ingresses count for themselves: if old logs gave way, whoever
+        // they are about could begin anew.
+        discard: DiscardPolicy::New,
+        max_bytes: LIMITS_MAX_BYTES,
+        max_messages_per_subject: 1,
+        // Each log has a time of its own, by what it is about.
+        allow_message_ttl: true,
+        max_age: LIMITS_RETENTION,
+        ..base(
+            LIMITS,
+            subjects::ALL_LIMITS,
+            "What was admitted lately, for each caller and address",
             options,
         )
     }

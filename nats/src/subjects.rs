@@ -2,9 +2,12 @@
 //! nothing a client wrote can smuggle a dot or a wildcard into one.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use async_nats::Subject;
 use baton_protocol::{Lane, RunId, TenantId, WorkerId};
+
+use crate::rate_logs::Limited;
 
 /// What JOBS takes in.
 pub const ALL_JOBS: &str = "jobs.*.*";
@@ -17,9 +20,30 @@ pub const ALL_LIVE: &str = "live.>";
 /// What DEAD takes in.
 pub const ALL_DEAD: &str = "dead.>";
 
+/// What LIMITS takes in.
+pub const ALL_LIMITS: &str = "limits.*.*";
+
 /// `jobs.<tenant>.<lane>`: a run waits here.
 pub fn jobs(tenant: TenantId, lane: Lane) -> Subject {
     build(64, format_args!("jobs.{tenant}.{lane}"))
+}
+
+/// `limits.<tenant>.<caller>`, or `limits.ip.<address>` with the address in hexadecimal digits: what
+/// was admitted lately.
+pub fn rate_log(of: Limited) -> Subject {
+    match of {
+        Limited::Caller { tenant, caller } => build(
+            96,
+            format_args!("limits.{tenant}.{}", caller.as_hyphenated()),
+        ),
+        Limited::Address(address) => match address.to_canonical() {
+            IpAddr::V4(four) => build(32, format_args!("limits.ip.{:08x}", four.to_bits())),
+            IpAddr::V6(six) => {
+                let network = six.to_bits() >> 64;
+                build(32, format_args!("limits.ip.{network:016x}"))
+            }
+        },
+    }
 }
 
 /// `jobs.*.<lane>`: what one lane's consumer takes.
@@ -188,6 +212,25 @@ mod tests {
             (events(tenant, run), format!("events.{TENANT}.{RUN}")),
             (live(tenant, run), format!("live.{TENANT}.{RUN}")),
             (replies(tenant, run), format!("replies.{TENANT}.{RUN}")),
+            (
+                rate_log(Limited::Caller {
+                    tenant,
+                    caller: RUN.parse().unwrap(),
+                }),
+                format!("limits.{TENANT}.{RUN}"),
+            ),
+            (
+                rate_log(Limited::Address("192.0.2.1".parse().unwrap())),
+                "limits.ip.c0000201".to_owned(),
+            ),
+            (
+                rate_log(Limited::Address("::ffff:192.0.2.1".parse().unwrap())),
+                "limits.ip.c0000201".to_owned(),
+            ),
+            (
+                rate_log(Limited::Address("2001:db8::1".parse().unwrap())),
+                "limits.ip.20010db800000000".to_owned(),
+            ),
             (worker_cancel(worker), format!("worker.{RUN}.cancel")),
             (worker_ask(worker), format!("worker.{RUN}.ask")),
             (worker_nudges(worker), format!("worker.{RUN}.*")),

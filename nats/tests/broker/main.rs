@@ -7,6 +7,7 @@ mod following;
 mod jobs;
 mod permissions;
 mod provisioning;
+mod rate_logs;
 mod resuming;
 
 use std::future::Future;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use baton_devstack::test_support::test_nats_options;
 use baton_devstack::{NatsConfig, NatsOptions, NatsServer};
 use baton_nats::{
-    Auth, Bus, BusOptions, EventFollower, JobHeaders, JobSource, Nudge, Presence, StreamSeq,
-    provision, restore_missing,
+    Auth, Bus, BusOptions, EventFollower, JobHeaders, JobSource, Limited, Nudge, Presence,
+    StreamSeq, provision, restore_missing,
 };
 use baton_protocol::{EventId, Job, Lane, WorkerId};
 use uuid::Uuid;
@@ -65,7 +65,7 @@ async fn each_role_can_do_its_work_with_the_permissions_of_the_delivered_configu
     for bus in [&migrate, &ingress, &worker, &scheduler] {
         bus.ping().await.unwrap();
     }
-    assert_eq!(provision(&migrate, &options()).await.unwrap().len(), 5);
+    assert_eq!(provision(&migrate, &options()).await.unwrap().len(), 6);
     assert_eq!(restore_missing(&scheduler, &options()).await.unwrap(), []);
 
     let (tenant, run) = (tenant(), run());
@@ -125,6 +125,17 @@ async fn each_role_can_do_its_work_with_the_permissions_of_the_delivered_configu
             .await
             .unwrap();
     }
+
+    let caller = Limited::Caller {
+        tenant,
+        caller: Uuid::new_v4(),
+    };
+    let keep = Duration::from_mins(1);
+    let stored = ingress
+        .replace_rate_log(caller, StreamSeq::NONE, keep, "{}".into())
+        .await
+        .unwrap();
+    assert_eq!(ingress.rate_log(caller).await.unwrap().unwrap().seq, stored);
 
     let me = WorkerId::from_uuid(Uuid::new_v4());
     let mut nudges = worker.worker_nudges(me).await.unwrap();

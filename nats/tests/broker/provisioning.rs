@@ -16,6 +16,7 @@ async fn provisioning_creates_all_and_repeating_it_changes_nothing() {
             "created stream JOBS",
             "created stream EVENTS",
             "created stream DEAD",
+            "created stream LIMITS",
             "created consumer worker-interactive of stream JOBS",
             "created consumer worker-background of stream JOBS",
         ]

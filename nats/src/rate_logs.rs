@@ -1,0 +1,93 @@
+//! What was admitted lately, for whoever is limited: one message each in the stream LIMITS, replaced
+//! by compare-and-set, which is what makes a decision of one process a decision of all.
+//!
+//! A counter (`Nats-Incr`) would be one round trip as well, but it adds without asking: what exceeds
+//! the limit is known only afterwards and has to be taken back, and until then it takes the place of
+//! what should have been admitted. What the messages hold is their readers' affair.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use async_nats::jetstream::stream::RawMessageErrorKind;
+use async_nats::{HeaderMap, header};
+use baton_protocol::TenantId;
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::bus::Bus;
+use crate::events::{AppendError, ReadError, StreamSeq};
+use crate::{streams, subjects};
+
+/// Somebody whose requests are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Limited {
+    /// A credential's bearer: a key, a person, another issuer's subject.
+    Caller {
+        /// For whom it acts.
+        tenant: TenantId,
+        /// The key's or the person's id, or what stands for one.
+        caller: Uuid,
+    },
+    /// An address. Of IPv6 addresses only the first 64 bits count: whoever has one has all of these.
+    Address(IpAddr),
+}
+
+/// A log as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRateLog {
+    /// Where it is stored: what replaces it names this.
+    pub seq: StreamSeq,
+    /// What was stored.
+    pub payload: Bytes,
+}
+
+impl Bus {
+    /// The newest log, from the stream's leader; nothing if there was none, or none any more.
+    pub async fn rate_log(&self, of: Limited) -> Result<Option<StoredRateLog>, ReadError> {
+        if !self.is_connected() {
+            return Err(ReadError::Disconnected);
+        }
+        let stream = self
+            .jetstream()
+            .get_stream_no_info(streams::LIMITS)
+            .await
+            .map_err(|error| ReadError::Refused(error.to_string()))?;
+        match stream
+            .get_last_raw_message_by_subject(&subjects::rate_log(of))
+            .await
+        {
+            Ok(message) => Ok(Some(StoredRateLog {
+                seq: StreamSeq::from_u64(message.sequence),
+                payload: message.payload,
+            })),
+            Err(error) => match error.kind() {
+                RawMessageErrorKind::NoMessageFound => Ok(None),
+                RawMessageErrorKind::JetStream(error) if error.error_code().0 == 10059 => {
+                    Err(ReadError::NoStream)
+                }
+                RawMessageErrorKind::JetStream(error) => Err(ReadError::Refused(error.to_string())),
+                RawMessageErrorKind::InvalidSubject => Err(ReadError::Refused(error.to_string())),
+                RawMessageErrorKind::Other => Err(ReadError::NoAnswer),
+            },
+        }
+    }
+
+    /// Stores a log in the place of the one at `expected` ([`StreamSeq::NONE`]: of none), for `keep`,
+    /// at least a second. [`AppendError::WrongLast`] means that somebody else was faster.
+    pub async fn replace_rate_log(
+        &self,
+        of: Limited,
+        expected: StreamSeq,
+        keep: Duration,
+        payload: Bytes,
+    ) -> Result<StreamSeq, AppendError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
+            expected.as_u64().to_string(),
+        );
+        headers.insert(header::NATS_MESSAGE_TTL, keep.as_secs().max(1).to_string());
+        let stored = self.store(subjects::rate_log(of), headers, payload).await?;
+        Ok(StreamSeq::from_u64(stored))
+    }
+}
