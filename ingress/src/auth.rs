@@ -54,6 +54,7 @@ pub(crate) use watch::{CredentialWatch, Guard};
 
 use crate::error::ApiError;
 use crate::metrics::{self, AuthRefusal};
+use crate::rate::limit_caller;
 use crate::state::AppState;
 
 pub(crate) fn router() -> OpenApiRouter<AppState> {
@@ -73,16 +74,20 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(jwks::jwks))
 }
 
+/// Whoever sent a good credential, within their rate limits.
 async fn caller(parts: &Parts, state: &AppState) -> Result<Arc<Caller>, ApiError> {
     let presented = credentials::presented(&parts.headers).map_err(|(reason, message)| {
         metrics::auth_refusal(reason);
         ApiError::unauthorized(message)
     })?;
     let found = state.credentials.find(&presented).await?;
-    found.ok_or_else(|| {
+    let caller = found.ok_or_else(|| {
         metrics::auth_refusal(AuthRefusal::Unknown);
         presented.unknown()
-    })
+    })?;
+    caller.check_alive(state.clock.now())?;
+    limit_caller(&caller, parts, state).await?;
+    Ok(caller)
 }
 
 /// A caller whose credential is good and holds the scope.
@@ -114,7 +119,6 @@ impl FromRequestParts<AppState> for Authenticated {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let caller = caller(parts, state).await?;
-        caller.check_alive(state.clock.now())?;
         Ok(Self { caller })
     }
 }

@@ -168,6 +168,11 @@ impl ApiError {
         }
     }
 
+    /// As an answer, where [`shape_errors`] does not come by.
+    pub(crate) fn into_answer(self, path: &str) -> Response {
+        self.into_shape(Shape::of(path))
+    }
+
     fn into_shape(self, shape: Shape) -> Response {
         let mut response = match shape {
             Shape::OpenAi => {

@@ -27,6 +27,7 @@ mod members;
 pub mod metrics;
 mod models;
 mod openapi;
+mod rate;
 mod relay;
 mod runs;
 mod sse;
@@ -61,6 +62,7 @@ use crate::cancel_run::Canceller;
 use crate::decide_approval::Decider;
 use crate::models::ModelCatalog;
 use crate::openapi::ApiDescription;
+use crate::rate::{Proxies, RateLimiter, RateLimits};
 use crate::state::{AppState, Inner, Stopping};
 
 /// How long before the accept loop cuts connections the last streams are told that it will.
@@ -272,6 +274,16 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         sign_in,
         watch: CredentialWatch::default(),
         models: ModelCatalog::new(&config.llm)?,
+        rates: RateLimiter::new(bus.clone(), Arc::clone(&clock), rate::PATIENCE),
+        proxies: Proxies::new(&config.http),
+        address_limits: RateLimits {
+            per_minute: config.limits.per_ip_per_minute,
+            per_day: 0,
+        },
+        caller_limits: RateLimits {
+            per_minute: config.limits.per_key_per_minute,
+            per_day: config.limits.per_key_per_day,
+        },
         attachments,
         canceller,
         decider,
@@ -287,7 +299,13 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
 
 /// The API's description, as served at `/openapi.json`.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    api().split_for_parts().1
+    described().1
+}
+
+fn described() -> (Router<AppState>, utoipa::openapi::OpenApi) {
+    let (api, mut description) = api().split_for_parts();
+    openapi::describe_rate_limits(&mut description);
+    (api, description)
 }
 
 fn api() -> OpenApiRouter<AppState> {
@@ -307,13 +325,14 @@ fn api() -> OpenApiRouter<AppState> {
 }
 
 fn router(state: AppState) -> Router {
-    let (api, description) = api().split_for_parts();
+    let (api, description) = described();
     let docs = SwaggerUi::new("/docs").url("/openapi.json", description);
     let router = api
-        .with_state(state)
+        .with_state(state.clone())
         .merge(Router::from(docs))
         .layer(CatchPanicLayer::new())
         .layer(middleware::from_fn(error::shape_errors))
+        .layer(middleware::from_fn_with_state(state, rate::limit_requests))
         .layer(SetResponseHeaderLayer::if_not_present(
             X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),

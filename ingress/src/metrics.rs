@@ -33,6 +33,13 @@ pub const REFRESH_REUSED: &str = "baton_ingress_refresh_tokens_reused_total";
 /// Seconds from a credential's end to the end of the streams that were opened with it.
 pub const REVOCATION: &str = "baton_ingress_revocation_seconds";
 
+/// Requests refused for their number; label `whose`: `address`, `caller`.
+pub const RATE_REFUSALS: &str = "baton_ingress_rate_limited_total";
+/// 1 while this ingress keeps rate limits by itself, because the broker does not answer; else 0.
+pub const RATE_ALONE: &str = "baton_ingress_rate_limits_local";
+/// Decisions about rate limits that were made by this ingress alone.
+pub const RATE_ALONE_DECISIONS: &str = "baton_ingress_rate_limit_local_decisions_total";
+
 /// The route that a stream speaks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wire {
@@ -127,6 +134,24 @@ impl AuthRefusal {
     }
 }
 
+/// Whose limit refused a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RateRefusal {
+    Address,
+    Caller,
+}
+
+impl RateRefusal {
+    const ALL: [Self; 2] = [Self::Address, Self::Caller];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Caller => "caller",
+        }
+    }
+}
+
 /// Attaches units and help, and creates every series with 0.
 pub fn describe() {
     describe_gauge!(STREAMS, "Open event streams, by the wire they speak");
@@ -157,6 +182,23 @@ pub fn describe() {
         AUTH_REFUSALS,
         "Requests refused for their credential, by reason"
     );
+    describe_counter!(
+        RATE_REFUSALS,
+        "Requests refused for their number, by whose limit it was"
+    );
+    for whose in RateRefusal::ALL {
+        counter!(RATE_REFUSALS, "whose" => whose.as_str()).increment(0);
+    }
+    describe_gauge!(
+        RATE_ALONE,
+        "1 while rate limits are kept by this ingress alone, because the broker does not answer"
+    );
+    gauge!(RATE_ALONE).set(0.0);
+    describe_counter!(
+        RATE_ALONE_DECISIONS,
+        "Decisions about rate limits that were made by this ingress alone"
+    );
+    counter!(RATE_ALONE_DECISIONS).increment(0);
     describe_counter!(DECISIONS, "Parked calls that somebody decided, by decision");
     for name in Decision::NAMES {
         counter!(DECISIONS, "decision" => name).increment(0);
@@ -234,6 +276,19 @@ pub(crate) fn streams_revoked(seconds: f64) {
 
 pub(crate) fn refresh_reused() {
     counter!(REFRESH_REUSED).increment(1);
+}
+
+pub(crate) fn rate_refusal(whose: RateRefusal) {
+    counter!(RATE_REFUSALS, "whose" => whose.as_str()).increment(1);
+}
+
+/// Whether rate limits are kept by this ingress alone from now on.
+pub(crate) fn rate_limits_alone(alone: bool) {
+    gauge!(RATE_ALONE).set(if alone { 1.0 } else { 0.0 });
+}
+
+pub(crate) fn rate_decision_alone() {
+    counter!(RATE_ALONE_DECISIONS).increment(1);
 }
 
 pub(crate) fn auth_refusal(reason: AuthRefusal) {

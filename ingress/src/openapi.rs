@@ -1,5 +1,6 @@
 //! The description of the API, made from its handlers.
 
+use utoipa::openapi::RefOr;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
@@ -43,5 +44,34 @@ impl Modify for Credentials {
         components.add_security_scheme("access_token", SecurityScheme::Http(token));
         let header = ApiKey::Header(ApiKeyValue::new("X-API-Key"));
         components.add_security_scheme("api_key_header", SecurityScheme::ApiKey(header));
+    }
+}
+
+/// Every route may answer that there were too many requests: in the shape of its other errors.
+pub(crate) fn describe_rate_limits(openapi: &mut utoipa::openapi::OpenApi) {
+    for item in openapi.paths.paths.values_mut() {
+        for operation in [
+            &mut item.get,
+            &mut item.post,
+            &mut item.put,
+            &mut item.patch,
+            &mut item.delete,
+        ]
+        .into_iter()
+        .flatten()
+        {
+            let responses = &mut operation.responses.responses;
+            let error = responses
+                .iter()
+                .find(|(status, _)| status.starts_with('4'))
+                .map(|(_, response)| response.clone());
+            let Some(RefOr::T(mut refused)) = error else {
+                continue;
+            };
+            refused.description = "Too many requests; see `Retry-After`".to_owned();
+            responses
+                .entry("429".to_owned())
+                .or_insert(RefOr::T(refused));
+        }
     }
 }

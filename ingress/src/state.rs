@@ -16,6 +16,7 @@ use crate::auth::{CredentialWatch, Credentials, SignIn};
 use crate::cancel_run::Canceller;
 use crate::decide_approval::Decider;
 use crate::models::ModelCatalog;
+use crate::rate::{Proxies, RateLimiter, RateLimits};
 
 /// The ingress's state; a clone is one reference.
 #[derive(Clone)]
@@ -32,6 +33,12 @@ pub(crate) struct Inner {
     pub(crate) sign_in: Arc<SignIn>,
     pub(crate) watch: CredentialWatch,
     pub(crate) models: ModelCatalog,
+    pub(crate) rates: RateLimiter,
+    pub(crate) proxies: Proxies,
+    /// Of every address.
+    pub(crate) address_limits: RateLimits,
+    /// Of whoever has none of their own.
+    pub(crate) caller_limits: RateLimits,
     pub(crate) attachments: Attachments,
     pub(crate) canceller: Canceller,
     pub(crate) decider: Decider,

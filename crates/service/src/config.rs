@@ -24,8 +24,8 @@ pub use auth::{
 pub use checks::trustworthy;
 pub use mistake::{ConfigErrors, Mistake, Origin};
 pub use sections::{
-    AdminConfig, DatabaseConfig, HttpConfig, LimitsConfig, LlmConfig, LogConfig, LogFormat,
-    NatsConfig, SchedulerConfig, WorkerConfig,
+    AdminConfig, DatabaseConfig, ForwardedHeader, HttpConfig, LimitsConfig, LlmConfig, LogConfig,
+    LogFormat, NatsConfig, SchedulerConfig, WorkerConfig,
 };
 pub use sources::Sources;
 pub use tools::{HttpTool, ToolsConfig};
@@ -51,7 +51,7 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// The scheduler role.
     pub scheduler: SchedulerConfig,
-    /// Queue limits.
+    /// Queue and rate limits.
     pub limits: LimitsConfig,
     /// Logs.
     pub log: LogConfig,

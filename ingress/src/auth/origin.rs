@@ -1,8 +1,6 @@
 //! Where a request comes from, for the audit log and for counting tries.
 
-use std::net::SocketAddr;
-
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::FromRequestParts;
 use baton_protocol::{AuditId, TenantId};
 use baton_service::RequestId;
 use baton_store::{AuditEntry, AuditResult};
@@ -12,6 +10,7 @@ use http::request::Parts;
 
 use super::caller::Actor;
 use crate::error::ApiError;
+use crate::rate::ClientAddress;
 use crate::state::AppState;
 
 /// Longer words of a client about itself are cut.
@@ -20,7 +19,7 @@ const USER_AGENT_CHARS: usize = 200;
 /// Where a request comes from.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
-    /// The peer's address; of whoever stands before this server, if somebody does.
+    /// The client's address, as far as trusted proxies tell it.
     pub(crate) ip: Option<String>,
     pub(crate) user_agent: Option<String>,
     request_id: Option<String>,
@@ -56,13 +55,13 @@ impl FromRequestParts<AppState> for Origin {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let address = parts.extensions.get::<ClientAddress>();
         let user_agent = parts
             .headers
             .get(USER_AGENT)
             .map(|value| String::from_utf8_lossy(value.as_bytes()));
         Ok(Self {
-            ip: peer.map(|peer| peer.0.ip().to_canonical().to_string()),
+            ip: address.map(|address| address.0.to_string()),
             user_agent: user_agent.map(|text| text.chars().take(USER_AGENT_CHARS).collect()),
             request_id: parts
                 .extensions

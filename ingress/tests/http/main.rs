@@ -10,6 +10,7 @@ mod fixture;
 mod idempotency;
 mod issuers;
 mod people;
+mod rates;
 mod refusals;
 mod replay;
 mod revocation;

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::values::{ByteSize, ConnectionUrl, Secret};
@@ -48,6 +49,22 @@ pub struct HttpConfig {
     /// Silence on a stream after which a comment is sent; below every proxy's idle limit. Default: 15s.
     #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,
+    /// Networks of proxies that are believed about where a request comes from. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// In which header they say it; they must not let a client's own through. Default:
+    /// x-forwarded-for.
+    pub forwarded_header: ForwardedHeader,
+}
+
+/// Where proxies write whom they speak for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardedHeader {
+    /// The usual one.
+    #[default]
+    XForwardedFor,
+    /// That of RFC 7239.
+    Forwarded,
 }
 
 impl Default for HttpConfig {
@@ -63,6 +80,8 @@ impl Default for HttpConfig {
             lame_duck: seconds(3),
             drain: seconds(25),
             heartbeat: seconds(15),
+            trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::default(),
         }
     }
 }
@@ -286,7 +305,7 @@ impl Default for SchedulerConfig {
     }
 }
 
-/// `[limits]`: how much may wait.
+/// `[limits]`: how much may wait, and how often may be asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
@@ -294,6 +313,14 @@ pub struct LimitsConfig {
     pub queued_per_tenant: u64,
     /// Queued runs of all; beyond them, 503. Default: 100000.
     pub queued_total: u64,
+    /// Requests of one address in any 60 seconds, with whatever credential; 0 for no limit.
+    /// Default: 0.
+    pub per_ip_per_minute: u32,
+    /// Requests of one key or person in any 60 seconds, if the key has no limit of its own; 0 for no
+    /// limit. Default: 0.
+    pub per_key_per_minute: u32,
+    /// The same in any 24 hours. Default: 0.
+    pub per_key_per_day: u32,
 }
 
 impl Default for LimitsConfig {
@@ -301,6 +328,9 @@ impl Default for LimitsConfig {
         Self {
             queued_per_tenant: 10_000,
             queued_total: 100_000,
+            per_ip_per_minute: 0,
+            per_key_per_minute: 0,
+            per_key_per_day: 0,
         }
     }
 }
