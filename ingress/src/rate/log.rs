@@ -123,17 +123,13 @@ impl RateLog {
     }
 
     /// Writes down admissions that were decided elsewhere.
-    pub(crate) fn record(&mut self, limits: RateLimits, now: i64, admitted: u32) {
+    fn record(&mut self, limits: RateLimits, now: i64, admitted: u32) {
         if admitted == 0 {
             return;
         }
         for (cells, limit, _) in self.windows(limits) {
             cells.push(now, admitted, cell_size(limit));
         }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.minute.0.is_empty() && self.day.0.is_empty()
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {

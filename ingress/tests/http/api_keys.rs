@@ -62,7 +62,7 @@ async fn nobody_hands_on_more_than_they_have() {
     let fixture = Fixture::start().await;
     let confined = json!({
         "name": "confined", "scopes": ["keys:write", "runs:write", "members:write"],
-        "models": ["m", "n"], "tools": ["calculator"], "limits": {"per_minute": 10},
+        "models": ["m", "n"], "tools": ["calculator"], "limits": {"per_minute": 100},
         "expires_at": "2999-01-01T00:00:00Z",
     });
     let (status, made) = make(&fixture, &fixture.key, confined).await;
@@ -70,7 +70,7 @@ async fn nobody_hands_on_more_than_they_have() {
     let by = made["key"].as_str().unwrap();
     let good = json!({
         "name": "x", "scopes": ["runs:write"], "models": ["m"], "tools": [],
-        "limits": {"per_minute": 10}, "expires_at": "2998-01-01T00:00:00Z",
+        "limits": {"per_minute": 100}, "expires_at": "2998-01-01T00:00:00Z",
     });
     let (status, error) = make(&fixture, by, good.clone()).await;
     assert_eq!(status, 201, "{error}");
@@ -81,7 +81,7 @@ async fn nobody_hands_on_more_than_they_have() {
         ("models", Value::Null),
         ("tools", json!(["calculator", "current_time"])),
         ("tools", Value::Null),
-        ("limits", json!({"per_minute": 11})),
+        ("limits", json!({"per_minute": 101})),
         ("limits", json!({})),
         ("expires_at", json!("2999-01-02T00:00:00Z")),
         ("expires_at", Value::Null),
