@@ -68,7 +68,7 @@ pub(crate) fn describe_rate_limits(openapi: &mut utoipa::openapi::OpenApi) {
             let Some(RefOr::T(mut refused)) = error else {
                 continue;
             };
-            refused.description = "Too many requests; see `Retry-After`".to_owned();
+            refused.description = "Too many requests; see `Retry-After`".into();
             responses
                 .entry("429".to_owned())
                 .or_insert(RefOr::T(refused));
