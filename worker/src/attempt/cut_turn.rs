@@ -32,6 +32,7 @@ impl OpenTurn {
 }
 
 /// What is recorded of a turn that was broken off.
+#[derive(Clone)]
 pub(super) struct CutOff {
     pub(super) step: u32,
     pub(super) message: Box<RawValue>,
@@ -42,11 +43,16 @@ pub(super) struct CutOff {
 
 impl Attempt<'_> {
     /// Breaks off the turn that is at work, if one is: the upstream's connection is closed at once.
-    /// One that was read to its end and could not be recorded any more has been shown like any other.
+    /// What was shown of it stays known until it is recorded: the commit that is to do so may itself be
+    /// broken off, by a cancel. One that was read to its end and is not recorded yet is no other.
     pub(super) fn cut_turn(&mut self) -> Option<CutOff> {
-        let Some(open) = self.open.take() else {
-            return self.unrecorded.take();
-        };
+        if let Some(open) = self.open.take() {
+            self.unrecorded = self.cut_off(open);
+        }
+        self.unrecorded.clone()
+    }
+
+    fn cut_off(&mut self, open: OpenTurn) -> Option<CutOff> {
         let OpenTurn {
             step,
             stream,
