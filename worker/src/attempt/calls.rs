@@ -29,7 +29,9 @@ impl Attempt<'_> {
                 let begins = recorded.standing == Standing::Open;
                 let once = effect_of(&recorded) == Effect::AtMostOnce;
                 if begins && once {
+                    let sent = self.runner.clock.monotonic();
                     commit::start_call(self.runner, &self.fence, recorded.step).await?;
+                    self.hold.confirmed(sent);
                 }
                 let call = &recorded.call;
                 let shown = self.publisher.push(
@@ -43,8 +45,9 @@ impl Attempt<'_> {
                 let (runner, fence, toolbox) = (self.runner, self.fence, &self.toolbox);
                 let hold = self.hold;
                 running.push(async move {
-                    // That a call begins which must not be made twice has just been recorded.
-                    if begins && !once {
+                    // What was recorded a while ago says nothing of now: this worker may have been
+                    // frozen since, and a person have decided about the call.
+                    if begins {
                         hold.may_begin().await;
                     }
                     let (recorded, result) = toolbox.execute(runner, fence, recorded).await;
