@@ -22,7 +22,7 @@ lint: ## Format, clippy, dependency rules, query metadata
 	./scripts/lint
 
 .PHONY: compat
-compat: ## Official OpenAI SDKs and LiteLLM's proxy against a live Baton
+compat: ## Official OpenAI SDKs, LiteLLM's proxy and requests made from /openapi.json against a live Baton
 	./scripts/compat
 
 .PHONY: bench
