@@ -67,7 +67,7 @@ enum Source {
         ("Idempotency-Key" = Option<String>, Header, description = "The same key and body: the same run and answer. Another body: 422."),
     ),
     responses(
-        (status = 200, description = "The answer; with `stream`, its chunks as `text/event-stream`. `X-Run-Id` names the run.", body = ChatCompletion),
+        (status = 200, description = "The answer; with `stream`, its chunks as `text/event-stream`. `X-Run-Id` names the run.", content((ChatCompletion = "application/json"), (String = "text/event-stream"))),
         (status = 400, description = "The request is wrong, or the upstream refused it", body = ErrorBody),
         (status = 401, description = "No API key, or a bad one", body = ErrorBody),
         (status = 403, description = "The key may not do this, or not use this model", body = ErrorBody),
@@ -75,7 +75,8 @@ enum Source {
         (status = 409, description = "`run_cancelled` by somebody; `approval_required`: a tool call waits for a decision, and the run goes on afterwards", body = ErrorBody),
         (status = 413, description = "The body is too large", body = ErrorBody),
         (status = 422, description = "The Idempotency-Key was used with another request", body = ErrorBody),
-        (status = 429, description = "Too many queued runs; see `Retry-After`", body = ErrorBody),
+        (status = 429, description = "Too many queued runs, or open streams; see `Retry-After`", body = ErrorBody),
+        (status = 500, description = "The run failed", body = ErrorBody),
         (status = 502, description = "The upstream failed", body = ErrorBody),
         (status = 503, description = "The system is full, or a part of it away; see `Retry-After`", body = ErrorBody),
         (status = 504, description = "The upstream took too long", body = ErrorBody),
@@ -101,6 +102,12 @@ pub(crate) async fn chat_completions(
         OnClose::CancelUnlessBack
     } else {
         OnClose::Cancel
+    };
+    // Before anything is accepted.
+    let place = if stream {
+        Some(state.streams.take(&authorized.caller)?)
+    } else {
+        None
     };
     let tenant = authorized.caller.tenant;
     let credential = state.watch.guard(&authorized.caller);
@@ -152,10 +159,9 @@ pub(crate) async fn chat_completions(
         (Source::Live(follower), _) => {
             let stop = state.stopping.all.clone();
             let relay = Relay::new(state, tenant, run, *follower, stop, credential);
-            if stream {
-                chat.stream(relay, attachment).await
-            } else {
-                chat.answer_whole(relay, attachment).await
+            match place {
+                Some(place) => chat.stream(relay, attachment, place).await,
+                None => chat.answer_whole(relay, attachment).await,
             }
         }
     };

@@ -19,7 +19,7 @@ use http::{HeaderMap, StatusCode};
 /// Names the run that an answer is about.
 pub(crate) const X_RUN_ID: HeaderName = HeaderName::from_static("x-run-id");
 /// Tells the official SDKs whether to repeat a request by themselves.
-const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+pub(crate) const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// What went wrong, without a shape.
 #[derive(Debug, Clone)]
@@ -321,14 +321,17 @@ pub(crate) fn run_header(run: RunId) -> [(HeaderName, String); 1] {
     [(X_RUN_ID, run.to_string())]
 }
 
+/// How the errors of a route are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
+pub(crate) enum Shape {
+    /// OpenAI's error object.
     OpenAi,
+    /// RFC 9457.
     Problem,
 }
 
 impl Shape {
-    fn of(path: &str) -> Self {
+    pub(crate) fn of(path: &str) -> Self {
         const OPENAI: [&str; 6] = [
             "chat",
             "models",

@@ -21,6 +21,7 @@ mod control;
 mod decide_approval;
 mod error;
 mod fetch;
+mod headers;
 mod invites;
 mod ledger;
 mod members;
@@ -32,6 +33,7 @@ mod relay;
 mod runs;
 mod sse;
 mod state;
+mod stream_cap;
 mod submission;
 
 use std::sync::Arc;
@@ -42,13 +44,11 @@ use axum::{Router, middleware};
 use baton_admission::resolve::BUILT_IN_TOOLS;
 use baton_admission::{Admission, BuiltInAgent, Policy};
 use baton_nats::{AttachmentQuestions, Bus, Revocations};
+use baton_service::config::HttpConfig;
 use baton_service::{Config, Limits, Readiness, SharedClock, Shutdown, request_id};
 use baton_store::Store;
-use http::HeaderValue;
-use http::header::X_CONTENT_TYPE_OPTIONS;
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -60,10 +60,12 @@ use crate::attachments::Attachments;
 use crate::auth::{CredentialWatch, Credentials, Issuers, SignIn};
 use crate::cancel_run::Canceller;
 use crate::decide_approval::Decider;
+use crate::headers::FixedHeaders;
 use crate::models::ModelCatalog;
 use crate::openapi::ApiDescription;
 use crate::rate::{Proxies, RateLimiter, RateLimits};
 use crate::state::{AppState, Inner, Stopping};
+use crate::stream_cap::StreamCap;
 
 /// How long before the accept loop cuts connections the last streams are told that it will.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -90,7 +92,8 @@ pub struct IngressDeps {
 
 /// Serves until the soft stop and through the drain.
 pub async fn run(deps: IngressDeps, listener: TcpListener) -> anyhow::Result<()> {
-    let limits = Limits::of(&deps.config.http);
+    let http = deps.config.http.clone();
+    let limits = Limits::of(&http);
     let readiness = deps.readiness.clone();
     let serving = readiness.part("http");
     // Its own tracker: in a process with other roles, each waits for its own tasks.
@@ -128,7 +131,7 @@ pub async fn run(deps: IngressDeps, listener: TcpListener) -> anyhow::Result<()>
             }
         }
     });
-    let router = router(state);
+    let router = router(state, &http);
     serving.ready();
     tracing::info!(address = %listener.local_addr()?, "serving");
     let report = baton_service::serve(listener, router, limits, &shutdown).await;
@@ -288,6 +291,7 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         canceller,
         decider,
         stopping,
+        streams: StreamCap::new(config.limits.streams_per_key),
         body_limit: config.http.body_limit.as_u64(),
         heartbeat: config.http.heartbeat,
         store,
@@ -302,10 +306,11 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     described().1
 }
 
+/// The routes and what is said of them.
 fn described() -> (Router<AppState>, utoipa::openapi::OpenApi) {
-    let (api, mut description) = api().split_for_parts();
-    openapi::describe_rate_limits(&mut description);
-    (api, description)
+    let (routes, mut description) = api().split_for_parts();
+    openapi::add_common_refusals(&mut description);
+    (routes, description)
 }
 
 fn api() -> OpenApiRouter<AppState> {
@@ -324,7 +329,7 @@ fn api() -> OpenApiRouter<AppState> {
         .merge(api_keys::router())
 }
 
-fn router(state: AppState) -> Router {
+fn router(state: AppState, http: &HttpConfig) -> Router {
     let (api, description) = described();
     let docs = SwaggerUi::new("/docs").url("/openapi.json", description);
     let router = api
@@ -332,10 +337,15 @@ fn router(state: AppState) -> Router {
         .merge(Router::from(docs))
         .layer(CatchPanicLayer::new())
         .layer(middleware::from_fn(error::shape_errors))
-        .layer(middleware::from_fn_with_state(state, rate::limit_requests))
-        .layer(SetResponseHeaderLayer::if_not_present(
-            X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        ));
+        .layer(middleware::from_fn_with_state(state, rate::limit_requests));
+    // Around the errors, which a page must be able to read as well.
+    let router = match headers::cors(http) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    let router = router.layer(middleware::from_fn_with_state(
+        FixedHeaders::of(http),
+        headers::fix_headers,
+    ));
     request_id::instrument(router)
 }

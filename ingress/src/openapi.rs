@@ -1,8 +1,11 @@
 //! The description of the API, made from its handlers.
 
-use utoipa::openapi::RefOr;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Content, PathItem, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
+
+use crate::error::Shape;
 
 /// What no handler knows of the whole.
 #[derive(OpenApi)]
@@ -47,31 +50,78 @@ impl Modify for Credentials {
     }
 }
 
-/// Every route may answer that there were too many requests: in the shape of its other errors.
-pub(crate) fn describe_rate_limits(openapi: &mut utoipa::openapi::OpenApi) {
-    for item in openapi.paths.paths.values_mut() {
-        for operation in [
-            &mut item.get,
-            &mut item.post,
-            &mut item.put,
-            &mut item.patch,
-            &mut item.delete,
-        ]
-        .into_iter()
-        .flatten()
-        {
-            let responses = &mut operation.responses.responses;
-            let error = responses
-                .iter()
-                .find(|(status, _)| status.starts_with('4'))
-                .map(|(_, response)| response.clone());
-            let Some(RefOr::T(mut refused)) = error else {
-                continue;
-            };
-            refused.description = "Too many requests; see `Retry-After`".into();
-            responses
-                .entry("429".to_owned())
-                .or_insert(RefOr::T(refused));
+/// Adds to every operation the refusals that it has for being what it is, where its handler does not
+/// say more about them: who is asked for a credential may be refused for it, and who reads a body
+/// may be sent a bad one.
+pub(crate) fn add_common_refusals(description: &mut utoipa::openapi::OpenApi) {
+    for (path, item) in &mut description.paths.paths {
+        let shape = Shape::of(path);
+        for operation in operations(item) {
+            let secured = operation.security.is_some();
+            let takes_body = operation.request_body.is_some();
+            for (status, applies, text) in REFUSALS {
+                let applies = match applies {
+                    When::Always => true,
+                    When::Secured => secured,
+                    When::TakesBody => takes_body,
+                };
+                if applies {
+                    operation
+                        .responses
+                        .responses
+                        .entry((*status).to_owned())
+                        .or_insert_with(|| RefOr::T(refusal(shape, text)));
+                }
+            }
         }
     }
+}
+
+#[derive(Clone, Copy)]
+enum When {
+    Always,
+    Secured,
+    TakesBody,
+}
+
+const REFUSALS: &[(&str, When, &str)] = &[
+    ("400", When::TakesBody, "The request is wrong"),
+    ("401", When::Secured, "No credential, or a bad one"),
+    ("403", When::Secured, "The credential lacks the scope"),
+    ("408", When::TakesBody, "The body took too long to arrive"),
+    ("413", When::TakesBody, "The body is too large"),
+    (
+        "429",
+        When::Always,
+        "Too many requests; see `Retry-After`",
+    ),
+    (
+        "503",
+        When::Always,
+        "A part of the system is away; see `Retry-After`",
+    ),
+];
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem {
+        get,
+        put,
+        post,
+        delete,
+        patch,
+        ..
+    } = item;
+    [get, put, post, delete, patch].into_iter().flatten()
+}
+
+fn refusal(shape: Shape, text: &str) -> Response {
+    let (media, schema) = match shape {
+        Shape::OpenAi => ("application/json", "ErrorBody"),
+        Shape::Problem => ("application/problem+json", "Problem"),
+    };
+    let schema = RefOr::Ref(Ref::from_schema_name(schema));
+    ResponseBuilder::new()
+        .description(text)
+        .content(media, Content::new(Some(schema)))
+        .build()
 }

@@ -17,6 +17,7 @@ use crate::cancel_run::Canceller;
 use crate::decide_approval::Decider;
 use crate::models::ModelCatalog;
 use crate::rate::{Proxies, RateLimiter, RateLimits};
+use crate::stream_cap::StreamCap;
 
 /// The ingress's state; a clone is one reference.
 #[derive(Clone)]
@@ -43,6 +44,7 @@ pub(crate) struct Inner {
     pub(crate) canceller: Canceller,
     pub(crate) decider: Decider,
     pub(crate) stopping: Stopping,
+    pub(crate) streams: StreamCap,
     /// Bytes.
     pub(crate) body_limit: u64,
     pub(crate) heartbeat: Duration,

@@ -435,3 +435,86 @@ async fn http2_is_served_on_the_same_port_with_the_peers_address_and_drained_too
         }
     );
 }
+
+/// An HTTP/2 frame on stream `id`.
+fn frame(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(id.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+const HEADERS: u8 = 1;
+const RESET: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+/// `GET http /`, each from the static table.
+const GET: [u8; 3] = [0x82, 0x86, 0x84];
+const END_OF_STREAM_AND_HEADERS: u8 = 0x5;
+
+/// The next frame: its kind and its payload; none at the end of the connection.
+async fn read_frame(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<(u8, Vec<u8>)> {
+    let reading = async {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        stream.read_exact(&mut payload).await.ok()?;
+        Some((head[3], payload))
+    };
+    timeout(PATIENCE, reading).await.expect("no frame")
+}
+
+async fn open_http2(server: &Server) -> TcpStream {
+    let mut client = server.connect().await;
+    send(&mut client, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    client.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+    client
+}
+
+/// Guards `max_concurrent_streams`: hyper's own default is 200, and h2's none.
+#[tokio::test]
+async fn an_http2_client_is_told_how_many_requests_it_may_have_open() {
+    let server = start(hello(), limits()).await;
+    let mut client = open_http2(&server).await;
+    let (kind, settings) = read_frame(&mut client).await.unwrap();
+    assert_eq!(kind, SETTINGS);
+    let most = settings
+        .chunks_exact(6)
+        .find(|setting| setting[..2] == [0, 3])
+        .map(|setting| u32::from_be_bytes(setting[2..].try_into().unwrap()));
+    assert_eq!(most, Some(256));
+}
+
+/// Guards the limit of resets ("rapid reset"): opening and resetting streams costs a client nothing,
+/// and must not cost the server more than a connection.
+#[tokio::test]
+async fn an_http2_client_that_opens_and_resets_without_end_is_sent_away() {
+    let server = start(hello(), limits()).await;
+    let (mut reader, mut writer) = open_http2(&server).await.into_split();
+    let flood = async move {
+        for id in (1..200_000).step_by(2) {
+            let mut both = frame(HEADERS, END_OF_STREAM_AND_HEADERS, id, &GET);
+            both.extend(frame(RESET, 0, id, &8_u32.to_be_bytes()));
+            if writer.write_all(&both).await.is_err() {
+                return;
+            }
+        }
+        // Not dropped before the answer was read.
+        std::future::pending::<()>().await;
+    };
+    let answer = async {
+        while let Some((kind, payload)) = read_frame(&mut reader).await {
+            if kind == GOAWAY {
+                return u32::from_be_bytes(payload[4..8].try_into().unwrap());
+            }
+        }
+        panic!("closed without a word");
+    };
+    let code = tokio::select! {
+        code = answer => code,
+        () = async { flood.await; std::future::pending().await } => unreachable!(),
+    };
+    assert_eq!(code, 11, "ENHANCE_YOUR_CALM");
+}

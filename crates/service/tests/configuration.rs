@@ -44,6 +44,37 @@ fn the_documented_example_parses_and_states_the_defaults() {
 }
 
 #[test]
+fn origins_are_exact() {
+    let load_origin = |origin: &str| load(&format!("[http]\ncors_origins = [\"{origin}\"]\n"), &[]);
+    for good in [
+        "https://app.example",
+        "http://localhost:3000",
+        "https://[::1]:8443",
+        "http://[::1]",
+    ] {
+        assert_eq!(load_origin(good).unwrap().http.cors_origins, [good]);
+    }
+    for bad in [
+        "*",
+        "null",
+        "",
+        "https://*.example",
+        "https://app.example/",
+        "https://App.example",
+        "https://app.example:443",
+        "app.example",
+        "https://",
+        "https://a.example:x",
+        "https://user@a.example",
+    ] {
+        assert_mistakes(
+            load_origin(bad),
+            &[&["http.cors_origins", "is not an origin"]],
+        );
+    }
+}
+
+#[test]
 fn the_documented_example_names_every_key() {
     let defaults = serde_json::to_value(Config::default()).unwrap();
     for (section, keys) in defaults.as_object().unwrap() {

@@ -17,6 +17,7 @@ use crate::ledger::Recorded;
 use crate::metrics::{self, StreamEnd, StreamGauge, Wire};
 use crate::relay::{Heard, Relay};
 use crate::sse::{self, PING};
+use crate::stream_cap::StreamPlace;
 
 /// One streamed answer, pulled by the connection.
 struct ChatStream {
@@ -25,6 +26,8 @@ struct ChatStream {
     frames: ChatFrames,
     out: BytesMut,
     attachment: Attachment,
+    /// Held for as long as the stream is.
+    _place: StreamPlace,
     gauge: StreamGauge,
     ended: bool,
 }
@@ -35,6 +38,7 @@ impl Chat {
         self,
         relay: Relay,
         attachment: Attachment,
+        place: StreamPlace,
     ) -> Result<Response, ApiError> {
         let frames = ChatFrames::new(self.run, &self.model, self.include_usage);
         let run = self.run;
@@ -44,6 +48,7 @@ impl Chat {
             frames,
             out: BytesMut::new(),
             attachment,
+            _place: place,
             gauge: StreamGauge::open(Wire::Chat),
             ended: false,
         };

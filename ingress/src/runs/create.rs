@@ -12,7 +12,7 @@ use baton_service::RequestId;
 use http::header::{ACCEPT, LOCATION};
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::events::{self, Source, open_from};
+use super::events::{self, Client, Source, open_from};
 use super::read::{load, load_new};
 use super::view::{Problem, RunView};
 use super::wait::{Wait, wait_for_end};
@@ -42,13 +42,13 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
     ),
     responses(
         (status = 202, description = "Accepted; `Location` names the run", body = RunView),
-        (status = 200, description = "The run has ended; or its events, as `text/event-stream`", body = RunView),
+        (status = 200, description = "The run has ended; or its events, as `text/event-stream`", content((RunView = "application/json"), (String = "text/event-stream"))),
         (status = 400, description = "The request is wrong", body = Problem, content_type = "application/problem+json"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "The key may not do this, or not use this model", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such agent", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The Idempotency-Key was used with another request", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many queued runs; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too many queued runs, or open streams; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The system is full, or a part of it away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
@@ -66,12 +66,17 @@ pub(crate) async fn create_run(
     drop(body);
     let caller = authorized.caller;
     let tenant = caller.tenant;
-    let streams = wants_events(&headers);
+    // Before anything is accepted.
+    let place = if wants_events(&headers) {
+        Some(state.streams.take(&caller)?)
+    } else {
+        None
+    };
     let wanted = Wanted {
         caller: Arc::clone(&caller),
         request,
         idempotency,
-        follow: streams || wait.0.is_some(),
+        follow: place.is_some() || wait.0.is_some(),
         on_close: OnClose::LeaveRunning,
         headers: job_headers(&request_id, &headers),
         wire: Wire::Native,
@@ -84,11 +89,16 @@ pub(crate) async fn create_run(
     let run = accepted.run;
     let replayed = matches!(accepted.acceptance, Acceptance::Replay);
     let answer = async {
-        if streams {
-            return Ok(match follower {
-                Some(follower) => events::response(&state, &caller, run, follower, attachment),
-                None => open_from(&state, &caller, run, EventId::ORIGIN, Source::Stream).await?,
-            });
+        if let Some(place) = place {
+            return match follower {
+                Some(follower) => {
+                    let client = Client { attachment, place };
+                    Ok(events::response(&state, &caller, run, follower, client))
+                }
+                None => {
+                    open_from(&state, &caller, run, EventId::ORIGIN, Source::Stream, place).await
+                }
+            };
         }
         if let Some(time) = wait.0 {
             wait_for_end(&state, &caller, run, follower, time).await;

@@ -24,6 +24,7 @@ use crate::metrics::{StreamEnd, StreamGauge, Wire};
 use crate::relay::{Heard, Relay, tell_end};
 use crate::sse::{self, PING_BETWEEN_IDS};
 use crate::state::AppState;
+use crate::stream_cap::StreamPlace;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -67,6 +68,7 @@ pub(super) enum Source {
         (status = 400, description = "The cursor is no event id", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "`cursor_unknown`: not an event of this run; `events_expired`: no longer stored, and it lies within a step or the run goes on", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The caller has too many streams open; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
@@ -79,11 +81,12 @@ pub(crate) async fn run_events(
 ) -> Result<Response, ApiError> {
     let params = query.map(|query| query.0).unwrap_or_default();
     let after = cursor(&headers, params.after)?;
+    let place = state.streams.take(&authorized.caller)?;
     let source = match params.rebuilt {
         Some(true) => Source::Ledger,
         Some(false) | None => Source::Stream,
     };
-    open_from(&state, &authorized.caller, run, after, source).await
+    open_from(&state, &authorized.caller, run, after, source, place).await
 }
 
 /// A reconnecting client repeats its first URL; what it has seen since is in the header.
@@ -101,6 +104,15 @@ fn cursor(headers: &HeaderMap, query: Option<String>) -> Result<EventId, ApiErro
     }
 }
 
+/// A stream's client: its interest in the run, and its place among the streams of its key. Both end
+/// with the stream.
+pub(super) struct Client {
+    #[expect(dead_code, reason = "held until it is dropped")]
+    pub(super) attachment: Attachment,
+    #[expect(dead_code, reason = "held until it is dropped")]
+    pub(super) place: StreamPlace,
+}
+
 /// The run's events behind a cursor.
 pub(super) async fn open_from(
     state: &AppState,
@@ -108,6 +120,7 @@ pub(super) async fn open_from(
     run: RunId,
     after: EventId,
     source: Source,
+    place: StreamPlace,
 ) -> Result<Response, ApiError> {
     let tenant = caller.tenant;
     // Before the row is read: what ends the run in between is heard.
@@ -159,7 +172,8 @@ pub(super) async fn open_from(
         }
     };
     let attachment = state.attachments.attach(tenant, run, OnClose::LeaveRunning);
-    Ok(response(state, caller, run, follower, attachment))
+    let client = Client { attachment, place };
+    Ok(response(state, caller, run, follower, client))
 }
 
 /// The answer of a run that has ended and whose events are the ledger's to tell.
@@ -203,7 +217,7 @@ pub(super) fn response(
     caller: &Caller,
     run: RunId,
     follower: EventFollower,
-    attachment: Attachment,
+    client: Client,
 ) -> Response {
     let stop = state.stopping.native.clone();
     let stream = NativeStream {
@@ -216,7 +230,7 @@ pub(super) fn response(
             state.watch.guard(caller),
         ),
         out: BytesMut::new(),
-        _attachment: attachment,
+        _client: client,
         gauge: StreamGauge::open(Wire::Native),
         ended: false,
     };
@@ -231,7 +245,7 @@ pub(super) fn response(
 struct NativeStream {
     relay: Relay,
     out: BytesMut,
-    _attachment: Attachment,
+    _client: Client,
     gauge: StreamGauge,
     ended: bool,
 }

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::SubmitRequest;
-use super::messages::{check_messages, malformed, metadata, tool_names};
+use super::messages::{check_messages, check_name, malformed, metadata, tool_names};
 use crate::error::Invalid;
 use crate::json::check_depth;
 
@@ -78,6 +78,8 @@ impl ChatSubmission {
         check_depth(body)?;
         let mut body: Body = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
         let model = body.model.filter(|model| !model.is_empty());
+        check_name("model", model.as_deref())?;
+        check_name("agent", body.agent.as_deref())?;
         if model.is_none() && body.agent.is_none() {
             return Err(Invalid::field(
                 "missing_model",
@@ -213,6 +215,14 @@ mod tests {
             ),
             (format!(r#"{{"model":"m",{messages}"#), None),
             ("[]".to_owned(), None),
+            (
+                format!(r#"{{"model":"m\u0000",{messages}}}"#),
+                Some("model"),
+            ),
+            (
+                format!(r#"{{"agent":"{}",{messages}}}"#, "a".repeat(600)),
+                Some("agent"),
+            ),
         ] {
             assert_eq!(parse(&body).unwrap_err().param.as_deref(), param, "{body}");
         }

@@ -11,6 +11,8 @@ use crate::error::Invalid;
 const MAX_TOOLS: usize = 128;
 /// Bytes of metadata, written as JSON.
 const MAX_METADATA_BYTES: usize = 16 * 1024;
+/// The longest name of a model or an agent.
+const MAX_NAME_BYTES: usize = 512;
 
 const ROLES: [&str; 6] = [
     "system",
@@ -163,6 +165,17 @@ pub(super) fn metadata(value: Value) -> Result<Option<Map<String, Value>>, Inval
 }
 
 /// Serde's words about a body that does not parse.
+/// A model's or an agent's name: what a column of text can hold and a log line can show.
+pub(super) fn check_name(param: &'static str, name: Option<&str>) -> Result<(), Invalid> {
+    let fits =
+        name.is_none_or(|name| name.len() <= MAX_NAME_BYTES && !name.chars().any(char::is_control));
+    if fits {
+        return Ok(());
+    }
+    let message = format!("`{param}` has at most {MAX_NAME_BYTES} bytes and no control characters");
+    Err(Invalid::field("invalid_name", param, message))
+}
+
 pub(super) fn malformed(error: &serde_json::Error) -> Invalid {
     Invalid::body(
         "invalid_json",

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::SubmitRequest;
-use super::messages::{check_messages, malformed, metadata, tool_names};
+use super::messages::{check_messages, check_name, malformed, metadata, tool_names};
 use crate::error::Invalid;
 use crate::json::check_depth;
 
@@ -98,6 +98,8 @@ impl SubmitRequest {
             let message = "`model` or `agent` is missing: one of them must be named";
             return Err(Invalid::field("missing_model", "model", message));
         }
+        check_name("model", body.model.as_deref())?;
+        check_name("agent", body.agent.as_deref())?;
         let messages = match (body.messages, body.input) {
             (Some(messages), None) => messages,
             (None, Some(input)) => {
@@ -201,6 +203,8 @@ mod tests {
                 "invalid_metadata",
             ),
             (r#"{"model":"m","input":"x","lane":"fast"}"#, "invalid_json"),
+            (r#"{"model":"m\n","input":"x"}"#, "invalid_name"),
+            (r#"{"agent":"\u0000","input":"x"}"#, "invalid_name"),
         ] {
             assert_eq!(parse(body).unwrap_err().code, code, "{body}");
         }

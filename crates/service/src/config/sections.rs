@@ -54,6 +54,13 @@ pub struct HttpConfig {
     /// In which header they say it; they must not let a client's own through. Default:
     /// x-forwarded-for.
     pub forwarded_header: ForwardedHeader,
+    /// Origins whose pages may call the API from a browser, such as `https://app.example`; exact,
+    /// without a path. Default: none, no page may.
+    pub cors_origins: Vec<String>,
+    /// How long browsers are told to use HTTPS only (`Strict-Transport-Security`); for servers that
+    /// are reached over TLS alone, their own or a proxy's. Default: 0s, nothing is said.
+    #[serde(with = "humantime_serde")]
+    pub hsts: Duration,
 }
 
 /// Where proxies write whom they speak for.
@@ -82,6 +89,8 @@ impl Default for HttpConfig {
             heartbeat: seconds(15),
             trusted_proxies: Vec::new(),
             forwarded_header: ForwardedHeader::default(),
+            cors_origins: Vec::new(),
+            hsts: Duration::ZERO,
         }
     }
 }
@@ -305,7 +314,7 @@ impl Default for SchedulerConfig {
     }
 }
 
-/// `[limits]`: how much may wait, and how often may be asked.
+/// `[limits]`: how much may wait, how often may be asked, and how many may listen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
@@ -321,6 +330,8 @@ pub struct LimitsConfig {
     pub per_key_per_minute: u32,
     /// The same in any 24 hours. Default: 0.
     pub per_key_per_day: u32,
+    /// Open event streams of one API key at one ingress; beyond them, 429. Default: 1000.
+    pub streams_per_key: u32,
 }
 
 impl Default for LimitsConfig {
@@ -331,6 +342,7 @@ impl Default for LimitsConfig {
             per_ip_per_minute: 0,
             per_key_per_minute: 0,
             per_key_per_day: 0,
+            streams_per_key: 1_000,
         }
     }
 }
