@@ -4,10 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod api_keys;
+mod bad_requests;
 mod chat;
 mod disconnect;
 mod fixture;
+mod front;
 mod idempotency;
+mod isolation;
 mod issuers;
 mod people;
 mod rates;

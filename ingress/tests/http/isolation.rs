@@ -1,0 +1,387 @@
+//! Two tenants side by side. Every operation of the description is called with one tenant's
+//! credentials and the other's ids: what belongs to another does not exist, and nothing of it
+//! changes. An operation that is added must be added here, or the test fails.
+
+use std::time::Duration;
+
+use baton_protocol::{
+    ApprovalId, ApprovalReason, ClaimToken, Effect, EventId, FinishReason, RunId, TenantId,
+    WorkerId,
+};
+use baton_service::{Clock as _, SystemClock};
+use baton_store::{Claim, ClaimOutcome, NewApproval, NewCall, ParkCommit, TurnCommit};
+use serde_json::{Value, json};
+
+use crate::fixture::{Fixture, PASSWORD, USAGE, soon};
+
+/// What one tenant has, and who acts for it.
+struct Tenant {
+    email: &'static str,
+    /// An owner's access token, and a key that may do everything.
+    credentials: [Credential; 2],
+    id: String,
+    run: String,
+    approval: String,
+    api_key: String,
+    invite: String,
+    user: String,
+    session: String,
+}
+
+#[derive(Clone)]
+struct Credential {
+    is_key: bool,
+    text: String,
+}
+
+/// What an operation is to tenants, and the body to call it with.
+enum How {
+    /// Its path names something of one tenant's.
+    Owned(Value),
+    /// It reads or makes what is the caller's.
+    Own(Value),
+    /// It names another tenant, or a secret, in its body, and is refused.
+    Refused(Value),
+}
+
+/// How to call an operation of `other`'s. None: not known yet.
+fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
+    let nothing = Value::Null;
+    let message = json!([{"role": "user", "content": "x"}]);
+    Some(match (method, path) {
+        ("GET", "/v1/runs/{id}" | "/v1/runs/{id}/events" | "/v1/runs/{id}/approvals")
+        | ("POST", "/v1/runs/{id}/cancel" | "/v1/members/{id}/password-reset")
+        | (
+            "DELETE",
+            "/v1/api-keys/{id}"
+            | "/v1/invites/{id}"
+            | "/v1/members/{id}"
+            | "/v1/auth/sessions/{id}",
+        ) => How::Owned(nothing),
+        ("POST", "/v1/runs/{id}/approvals/{approval}") => {
+            How::Owned(json!({"decision": "fail", "reason": "by a stranger"}))
+        }
+        ("POST", "/v1/api-keys/{id}/rotate") => How::Owned(json!({})),
+        ("PATCH", "/v1/members/{id}") => How::Owned(json!({"role": "viewer"})),
+
+        (
+            "GET",
+            "/v1/runs"
+            | "/v1/api-keys"
+            | "/v1/invites"
+            | "/v1/members"
+            | "/v1/models"
+            | "/v1/models/{id}"
+            | "/v1/auth/me"
+            | "/v1/auth/sessions"
+            | "/.well-known/jwks.json",
+        )
+        | ("POST", "/v1/auth/sessions/revoke-others") => How::Own(nothing),
+        ("POST", "/v1/runs") => How::Own(json!({"model": "m", "input": "x"})),
+        ("POST", "/v1/chat/completions") => {
+            How::Own(json!({"model": "m", "messages": message, "stream": true}))
+        }
+        ("POST", "/v1/api-keys") => How::Own(json!({"name": "another", "scopes": ["runs:read"]})),
+        ("POST", "/v1/invites") => How::Own(json!({"role": "viewer"})),
+
+        ("POST", "/v1/auth/login") => {
+            How::Refused(json!({"email": own.email, "password": PASSWORD, "tenant": other.id}))
+        }
+        ("POST", "/v1/auth/switch") => How::Refused(json!({"tenant": other.id})),
+        ("POST", "/v1/auth/refresh") => {
+            How::Refused(json!({"refresh_token": "none", "tenant": other.id}))
+        }
+        ("POST", "/v1/auth/accept-invite") => How::Refused(json!({"token": other.invite})),
+        ("POST", "/v1/auth/register") => How::Refused(
+            json!({"email": "eve@example.org", "password": PASSWORD, "token": other.invite}),
+        ),
+        ("POST", "/v1/auth/password") => How::Refused(
+            json!({"current_password": "not this one at all", "new_password": PASSWORD}),
+        ),
+        ("POST", "/v1/auth/password/reset") => {
+            How::Refused(json!({"token": other.user, "new_password": PASSWORD}))
+        }
+        // Whoever has no token learns nothing, not even that it is none.
+        ("POST", "/v1/auth/logout") => How::Own(json!({"refresh_token": "none"})),
+        _ => return None,
+    })
+}
+
+/// The path with this tenant's ids.
+fn fill(path: &str, of: &Tenant) -> String {
+    let id = match path.split('/').nth(2) {
+        Some("runs") => &of.run,
+        Some("api-keys") => &of.api_key,
+        Some("invites") => &of.invite,
+        Some("members") => &of.user,
+        Some("auth") => &of.session,
+        _ => "house",
+    };
+    let filled = path.replace("{id}", id).replace("{approval}", &of.approval);
+    assert!(!filled.contains('{'), "no id is known for {path}");
+    filled
+}
+
+impl Tenant {
+    async fn new(f: &Fixture, email: &'static str) -> Self {
+        let tokens = f.register(email).await;
+        let token = text(&tokens, "access_token");
+        let ask = async |method: &str, path: &str, body: Value| {
+            let (status, answer) = f.ask(&token, method, path, body).await;
+            assert!(status < 300, "{method} {path}: {status} {answer}");
+            answer
+        };
+        let me = ask("GET", "/v1/auth/me", Value::Null).await;
+        let sessions = ask("GET", "/v1/auth/sessions", Value::Null).await;
+        let key = json!({"name": "all", "scopes": ["*"]});
+        let key = ask("POST", "/v1/api-keys", key).await;
+        let invite = ask("POST", "/v1/invites", json!({"role": "viewer"})).await;
+        let run = json!({"model": "m", "input": "of one tenant"});
+        let run = text(&ask("POST", "/v1/runs", run).await, "id");
+        let tenant = text(&me, "tenant");
+        let approval = park(f, tenant.parse().unwrap(), run.parse().unwrap()).await;
+        Self {
+            email,
+            id: tenant,
+            run,
+            approval: approval.to_string(),
+            api_key: text(&key, "id"),
+            invite: text(&invite, "id"),
+            user: text(&me, "id"),
+            session: text(&sessions["data"][0], "id"),
+            credentials: [
+                Credential {
+                    is_key: false,
+                    text: token,
+                },
+                Credential {
+                    is_key: true,
+                    text: text(&key, "key"),
+                },
+            ],
+        }
+    }
+
+    /// What no stranger may ever be told.
+    fn ids(&self) -> [&str; 7] {
+        [
+            &self.id,
+            &self.run,
+            &self.approval,
+            &self.api_key,
+            &self.invite,
+            &self.user,
+            &self.session,
+        ]
+    }
+
+    /// All that it has, as its owner sees it.
+    async fn snapshot(&self, f: &Fixture) -> Vec<Value> {
+        let mut seen = Vec::new();
+        for path in [
+            "/v1/runs",
+            "/v1/runs/{id}",
+            "/v1/runs/{id}/approvals",
+            "/v1/api-keys",
+            "/v1/invites",
+            "/v1/members",
+            "/v1/auth/sessions",
+            "/v1/auth/me",
+        ] {
+            let token = &self.credentials[0].text;
+            let (status, mut answer) = f.ask(token, "GET", &fill(path, self), Value::Null).await;
+            assert_eq!(status, 200, "{path}: {answer}");
+            without_times_of_use(&mut answer);
+            seen.push(answer);
+        }
+        seen
+    }
+}
+
+fn text(answer: &Value, field: &str) -> String {
+    answer[field]
+        .as_str()
+        .unwrap_or_else(|| panic!("no {field}: {answer}"))
+        .to_owned()
+}
+
+fn without_times_of_use(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !name.starts_with("last_used"));
+            fields.values_mut().for_each(without_times_of_use);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_times_of_use),
+        _ => {}
+    }
+}
+
+/// Leaves the run waiting for a person, as a worker would that lost a call.
+async fn park(f: &Fixture, tenant: TenantId, run: RunId) -> ApprovalId {
+    let system = f.store.system();
+    let claim = Claim {
+        tenant,
+        run,
+        worker: WorkerId::new(SystemClock.now()),
+        token: ClaimToken::from_random(7),
+        lease: Duration::from_mins(1),
+        job_seq: 1_000,
+        max_failures: 3,
+    };
+    let outcome = system.claim_run(&claim).await.unwrap();
+    let ClaimOutcome::Claimed(claimed) = outcome else {
+        panic!("not claimed: {outcome:?}")
+    };
+    let call = NewCall {
+        step: 2,
+        call_id: "call_1".into(),
+        name: "pay".into(),
+        arguments: "{}".into(),
+        effect: Effect::AtMostOnce,
+    };
+    let turn = TurnCommit {
+        step: 1,
+        message: "{}",
+        usage: USAGE,
+        usage_total: USAGE,
+        finish_reason: FinishReason::ToolCalls,
+        last_event_id: EventId::new(1, 2),
+        calls: &[call],
+    };
+    system.commit_turn(&claimed.fence, &turn).await.unwrap();
+    system.start_call(&claimed.fence, 2).await.unwrap();
+    let id = ApprovalId::new(SystemClock.now());
+    let park = ParkCommit {
+        approvals: &[NewApproval {
+            id,
+            step: 2,
+            reason: ApprovalReason::OutcomeUnknown,
+        }],
+        expire_after: Duration::from_hours(1),
+        last_event_id: EventId::new(1, 3),
+    };
+    system.park_run(&claimed.fence, &park).await.unwrap();
+    id
+}
+
+/// One operation of the description.
+struct Operation {
+    method: String,
+    path: String,
+    is_secured: bool,
+    takes_keys: bool,
+}
+
+fn operations() -> Vec<Operation> {
+    let description = serde_json::to_value(baton_ingress::openapi()).unwrap();
+    let mut operations = Vec::new();
+    for (path, item) in description["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let security = operation["security"].as_array();
+            operations.push(Operation {
+                method: method.to_uppercase(),
+                path: path.clone(),
+                is_secured: security.is_some(),
+                takes_keys: security
+                    .is_some_and(|ways| ways.iter().any(|way| way.get("api_key").is_some())),
+            });
+        }
+    }
+    assert!(operations.len() > 20, "the description is whole");
+    operations
+}
+
+/// The status, and what was said; nothing of a stream, which is closed.
+async fn call(
+    f: &Fixture,
+    credential: Option<&Credential>,
+    method: &str,
+    path: &str,
+    body: &Value,
+) -> (u16, String) {
+    let mut request = f.plain(method, path, body);
+    if let Some(credential) = credential {
+        request = request.bearer_auth(&credential.text);
+    }
+    let answer = soon(request.send()).await.unwrap();
+    let status = answer.status().as_u16();
+    let is_stream = answer
+        .headers()
+        .get("content-type")
+        .is_some_and(|media| media == "text/event-stream");
+    if is_stream {
+        return (status, String::new());
+    }
+    (status, answer.text().await.unwrap())
+}
+
+/// Calls everything as `own` with what is `other`'s.
+async fn intrude(f: &Fixture, own: &Tenant, other: &Tenant) {
+    for operation in operations() {
+        let Operation {
+            method,
+            path,
+            is_secured,
+            takes_keys,
+        } = &operation;
+        let how = how(method, path, own, other)
+            .unwrap_or_else(|| panic!("say in `how` what {method} {path} is to other tenants"));
+        let target = fill(path, other);
+        for credential in &own.credentials {
+            let (How::Owned(body) | How::Own(body) | How::Refused(body)) = &how;
+            let (status, answer) = call(f, Some(credential), method, &target, body).await;
+            let what = format!("{method} {target}: {status} {answer}");
+            let is_for_people = *is_secured && !takes_keys && credential.is_key;
+            match how {
+                _ if is_for_people => assert_eq!(status, 403, "{what}"),
+                How::Owned(_) => assert_eq!(status, 404, "{what}"),
+                How::Own(_) => assert!(status < 300, "{what}"),
+                How::Refused(_) => assert!((400..500).contains(&status), "{what}"),
+            }
+            for id in other.ids() {
+                assert!(!answer.contains(id), "tells {id}: {what}");
+            }
+        }
+    }
+}
+
+/// Guards the tenant in every statement, and row-level security behind it: over all routes there
+/// are, whoever adds them.
+#[tokio::test]
+async fn what_is_another_tenants_does_not_exist_on_any_route() {
+    let f = Fixture::start().await;
+    let anna = Tenant::new(&f, "anna@example.org").await;
+    let bob = Tenant::new(&f, "bob@example.org").await;
+    for (own, other) in [(&anna, &bob), (&bob, &anna)] {
+        let before = other.snapshot(&f).await;
+        intrude(&f, own, other).await;
+        assert_eq!(other.snapshot(&f).await, before, "something has changed");
+    }
+
+    // The ids are good ones: their owner is answered. Backwards, as what is deleted is used before.
+    for operation in operations().iter().rev() {
+        let Operation {
+            method,
+            path,
+            is_secured,
+            ..
+        } = operation;
+        let target = fill(path, &anna);
+        if *is_secured {
+            let (status, answer) = call(&f, None, method, &target, &Value::Null).await;
+            assert_eq!(
+                status, 401,
+                "{method} {target} without a credential: {answer}"
+            );
+        }
+        if let Some(How::Owned(body)) = how(method, path, &anna, &bob) {
+            let is_for_people = path.starts_with("/v1/auth/");
+            let credential = &anna.credentials[usize::from(!is_for_people)];
+            let (status, answer) = call(&f, Some(credential), method, &target, &body).await;
+            assert!(
+                ![401, 404].contains(&status),
+                "{method} {target} by its owner: {status} {answer}"
+            );
+        }
+    }
+}
