@@ -224,6 +224,8 @@ pub(crate) fn status_of_failed_run(code: &str) -> StatusCode {
         "upstream_rate_limited" => StatusCode::TOO_MANY_REQUESTS,
         "upstream_overloaded" | "upstream_unavailable" => StatusCode::SERVICE_UNAVAILABLE,
         "model_not_found" => StatusCode::NOT_FOUND,
+        "api_key_revoked" => StatusCode::UNAUTHORIZED,
+        "scope_missing" | "model_not_allowed" => StatusCode::FORBIDDEN,
         "upstream_rejected"
         | "upstream_refused"
         | "context_length_exceeded"

@@ -26,6 +26,7 @@ use crate::run_job::JobRunner;
 
 mod calls;
 mod commit;
+mod credential;
 mod cut_turn;
 mod model_turn;
 pub mod resume;
@@ -82,6 +83,8 @@ pub(crate) struct Attempt<'a> {
     transcript: Transcript,
     toolbox: Toolbox,
     publisher: EventPublisher,
+    /// Why the run's key does not allow it any more.
+    refused: Option<RunError>,
     /// The turn whose answer is being read.
     open: Option<OpenTurn>,
     /// The turn whose answer is whole and shown, and not known to be recorded.
@@ -169,10 +172,14 @@ impl<'a> Attempt<'a> {
     async fn begin(
         runner: &'a JobRunner,
         claimed: ClaimedRun,
-        spec: RunSpec,
+        mut spec: RunSpec,
         hold: &'a Hold<'a>,
         headers: &'a JobHeaders,
     ) -> Result<Self, Halt> {
+        let refused = claimed
+            .key
+            .as_ref()
+            .and_then(|key| credential::confine(&mut spec, key));
         let mut publisher = EventPublisher::begin(
             runner.bus.clone(),
             Arc::clone(&runner.clock),
@@ -201,6 +208,7 @@ impl<'a> Attempt<'a> {
             transcript,
             toolbox,
             publisher,
+            refused,
             open: None,
             unrecorded: None,
             ending: false,
@@ -208,6 +216,14 @@ impl<'a> Attempt<'a> {
     }
 
     async fn work(&mut self) -> Result<Worked, Halt> {
+        if let Some(error) = self.refused.take() {
+            tracing::info!(
+                code = error.code,
+                "the run's key does not allow it any more"
+            );
+            self.finish(Outcome::Failed(error), None, None).await?;
+            return Ok(Worked::Ended);
+        }
         loop {
             if self.runner.shutdown.soft.is_cancelled() {
                 return Ok(Worked::Draining);

@@ -23,5 +23,6 @@ mod database;
 mod dead;
 mod fixture;
 mod hand_over;
+mod identity;
 mod ingress;
 mod takeover;

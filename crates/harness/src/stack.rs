@@ -221,8 +221,7 @@ impl Stack {
     ///
     /// If the role is no ingress.
     pub fn client(&self, ingress: &Role) -> Client {
-        let address = ingress.http.expect("only an ingress has clients");
-        Client::new(address, &self.api_key)
+        ingress.client(&self.api_key)
     }
 
     /// A connection to the broker of the test's own.

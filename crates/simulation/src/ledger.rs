@@ -799,6 +799,7 @@ fn claimed(
         Vec::new()
     };
     ClaimOutcome::Claimed(Box::new(ClaimedRun {
+        key: None,
         fence: Fence {
             tenant: claim.tenant,
             run: claim.run,

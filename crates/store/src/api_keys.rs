@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use baton_protocol::{ApiKeyId, TenantId};
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 
 use crate::columns;
 use crate::errors::StoreError;
@@ -48,6 +49,19 @@ pub struct NewApiKey {
     pub limits: KeyLimits,
     /// Who made it, as the audit log names actors.
     pub created_by: Option<String>,
+}
+
+/// What the key that a run was submitted with may do, as it is now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct KeyStanding {
+    /// Whether it was revoked. That it has expired since is no matter: the run was accepted before.
+    pub revoked: bool,
+    /// What it may do.
+    pub scopes: Vec<String>,
+    /// The models it may ask for; `None` for all.
+    pub models: Option<Vec<String>>,
+    /// The server-side tools it may use; `None` for all.
+    pub tools: Option<Vec<String>>,
 }
 
 /// What is new about a key that takes another's place.

@@ -47,7 +47,7 @@ mod users;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use api_keys::{ApiKeyRecord, FreshKey, KeyLimits, NewApiKey};
+pub use api_keys::{ApiKeyRecord, FreshKey, KeyLimits, KeyStanding, NewApiKey};
 pub use approvals::{ApprovalRecord, Decided};
 pub use audit::{ActorKind, AuditEntry, AuditFilter, AuditRecord, AuditResult};
 pub use bootstrap::{Login, bootstrap};

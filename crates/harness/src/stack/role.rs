@@ -102,6 +102,16 @@ impl Role {
         }
     }
 
+    /// A client of this ingress, with this key or access token.
+    ///
+    /// # Panics
+    ///
+    /// If the role is no ingress.
+    pub fn client(&self, credential: &str) -> Client {
+        let address = self.http.expect("only an ingress has clients");
+        Client::new(address, credential)
+    }
+
     /// Asks it to stop: SIGTERM.
     pub fn terminate(&self) {
         self.signal(Signal::SIGTERM);

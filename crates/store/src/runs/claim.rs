@@ -14,6 +14,7 @@ use baton_protocol::{
 };
 use chrono::{DateTime, Utc};
 
+use crate::api_keys::KeyStanding;
 use crate::approvals::ApprovalRecord;
 use crate::columns::{self, int4, int8};
 use crate::errors::StoreError;
@@ -70,6 +71,8 @@ pub struct ClaimedRun {
     pub fence: Fence,
     /// The JSON text of its `RunSpec`.
     pub spec_json: String,
+    /// The key that it was submitted with, as it is now; `None` if it was none.
+    pub key: Option<KeyStanding>,
     /// The lane it came through.
     pub lane: Lane,
     /// The thread it continues.
@@ -145,7 +148,12 @@ impl SystemTx<'_> {
             )
             RETURNING attempt, failures, last_event_id, lane, thread_id, spec::text AS "spec!",
                       prompt_tokens, completion_tokens, total_tokens, created_at, queued_at,
-                      started_at AS "started_at!"
+                      started_at AS "started_at!",
+                      (SELECT json_build_object(
+                           'revoked', k.revoked_at IS NOT NULL, 'scopes', k.scopes,
+                           'models', k.allowed_models, 'tools', k.allowed_tools)::text
+                       FROM api_keys k
+                       WHERE k.tenant_id = runs.tenant_id AND k.id = runs.api_key_id) AS key
             "#,
             claim.tenant.as_uuid(),
             claim.run.as_uuid(),
@@ -159,6 +167,13 @@ impl SystemTx<'_> {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let attempt = columns::count(row.attempt);
+        let key = row
+            .key
+            .map(|key| {
+                serde_json::from_str(&key)
+                    .map_err(|error| StoreError::unreadable("api_keys", &error.to_string()))
+            })
+            .transpose()?;
         // Nobody but the holder writes steps, and that is this attempt now.
         let recorded = if attempt > 1 {
             self.recorded_steps(claim.tenant, claim.run).await?
@@ -178,6 +193,7 @@ impl SystemTx<'_> {
                 token: claim.token,
             },
             spec_json: row.spec,
+            key,
             lane: columns::lane(&row.lane)?,
             thread_id: row.thread_id.map(ThreadId::from_uuid),
             last_event_id: columns::event_id(row.last_event_id),

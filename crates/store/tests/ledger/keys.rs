@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use baton_protocol::ApiKeyId;
-use baton_store::{FreshKey, KeyLimits, NewApiKey};
+use baton_store::{FreshKey, KeyLimits, KeyStanding, NewApiKey, NewRun};
 use uuid::Uuid;
 
-use crate::fixture::Ledger;
+use crate::fixture::{LONG, Ledger, ROOMY, new_run, run_id, spec};
 
 #[tokio::test]
 async fn a_key_is_found_by_its_hash_across_tenants_and_tells_when_it_was_revoked() {
@@ -114,6 +114,45 @@ async fn a_rotated_key_goes_on_for_the_overlap_and_its_successor_may_do_the_same
     assert!(!tx.rotate_api_key(old.id, &fresh(9), hour).await.unwrap());
     let nobody = ApiKeyId::from_uuid(Uuid::now_v7());
     assert!(!tx.rotate_api_key(nobody, &fresh(10), hour).await.unwrap());
+}
+
+#[tokio::test]
+async fn whoever_claims_a_run_learns_what_its_key_may_do_by_now() {
+    let ledger = Ledger::new().await;
+    let key = NewApiKey {
+        allowed_models: Some(vec!["m".into()]),
+        ..crate::isolation::key(5)
+    };
+    let spec = spec();
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    tx.create_api_key(&key).await.unwrap();
+    tx.commit().await.unwrap();
+    let submit = async |api_key_id| {
+        let run = NewRun {
+            api_key_id,
+            ..new_run(run_id(), &spec)
+        };
+        ledger.accept_with(&run, &ROOMY).await.unwrap();
+        run.id
+    };
+    let (keyless, keyed, late) = (
+        submit(None).await,
+        submit(Some(key.id)).await,
+        submit(Some(key.id)).await,
+    );
+    assert_eq!(ledger.claimed(keyless, LONG).await.key, None);
+    let standing = ledger.claimed(keyed, LONG).await.key.unwrap();
+    let now = KeyStanding {
+        revoked: false,
+        scopes: key.scopes.clone(),
+        models: key.allowed_models.clone(),
+        tools: None,
+    };
+    assert_eq!(standing, now);
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    tx.revoke_api_key(key.id).await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(ledger.claimed(late, LONG).await.key.unwrap().revoked);
 }
 
 #[tokio::test]
