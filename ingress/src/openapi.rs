@@ -90,11 +90,7 @@ const REFUSALS: &[(&str, When, &str)] = &[
     ("403", When::Secured, "The credential lacks the scope"),
     ("408", When::TakesBody, "The body took too long to arrive"),
     ("413", When::TakesBody, "The body is too large"),
-    (
-        "429",
-        When::Always,
-        "Too many requests; see `Retry-After`",
-    ),
+    ("429", When::Always, "Too many requests; see `Retry-After`"),
     (
         "503",
         When::Always,
