@@ -368,14 +368,8 @@ impl Ledger {
         turn: TurnEntry,
         now: Millis,
     ) -> Result<(), Lost> {
-        let goes_back = self.setup.without == Some(Guard::ForwardOnly);
         let (row, held) = self.write(fence, "turn")?;
-        let last_event = if goes_back {
-            turn.last_event
-        } else {
-            turn.last_event.max(held.last_event)
-        };
-        progress(row, held, last_event);
+        progress(row, held, turn.last_event.max(held.last_event));
         if turn.usage_total.total_tokens > row.usage.total_tokens {
             row.usage = turn.usage_total;
         }

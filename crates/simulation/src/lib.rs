@@ -101,8 +101,6 @@ guards! {
     StartNote,
     /// A decision holds for one beginning of the call.
     DecisionUsedUp,
-    /// A commit that comes through behind later ones moves nothing back.
-    ForwardOnly,
     /// A run is taken early only if its row was left alone.
     Silence,
     /// A worker that nobody asks for writes to its rows.

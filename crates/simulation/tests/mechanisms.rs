@@ -83,11 +83,6 @@ fn a_decision_that_is_not_used_up_has_the_call_made_again_and_again() {
 }
 
 #[test]
-fn without_greatest_a_late_commit_takes_back_what_later_ones_showed() {
-    some_seed_breaks(Guard::ForwardOnly, I11);
-}
-
-#[test]
 fn without_giving_up_its_lease_a_worker_makes_recorded_calls_again() {
     some_seed_breaks(Guard::GiveUp, I7);
 }
