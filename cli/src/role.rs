@@ -245,6 +245,7 @@ pub(crate) fn broker(config: &Config) -> BusOptions {
         auth,
         tls: Tls {
             ca: nats.tls_ca.clone(),
+            identity: nats.tls_cert.clone().zip(nats.tls_key.clone()),
             ..Tls::default()
         },
         connect_timeout: nats.connect_timeout,
@@ -264,5 +265,25 @@ pub(crate) fn stream_options(config: &Config) -> StreamOptions {
         events_per_run: config.nats.events_per_run,
         dead_max_bytes: bytes(config.nats.dead_max_bytes),
         ack_wait: config.worker.lease,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The delivered nats.conf has room for these, and the example configuration names them.
+    #[test]
+    fn the_default_configuration_asks_for_the_default_streams() {
+        assert_eq!(stream_options(&Config::default()), StreamOptions::default());
+    }
+
+    #[test]
+    fn a_client_certificate_reaches_the_connection() {
+        let mut config = Config::default();
+        config.nats.tls_cert = Some("baton.pem".into());
+        config.nats.tls_key = Some("baton.key".into());
+        let identity = broker(&config).tls.identity;
+        assert_eq!(identity, Some(("baton.pem".into(), "baton.key".into())));
     }
 }

@@ -173,7 +173,7 @@ pub struct NatsConfig {
     pub event_retention: Duration,
     /// Storage of the job stream. Default: 1GiB.
     pub jobs_max_bytes: ByteSize,
-    /// Storage of the event stream. Default: 10GiB.
+    /// Storage of the event stream; the oldest give way. Default: 4GiB.
     pub events_max_bytes: ByteSize,
     /// Messages of events that one run may have; it ends itself a little below, as completed with
     /// finish reason `length`. Default: 20000.
@@ -197,7 +197,7 @@ impl Default for NatsConfig {
             replicas: 1,
             event_retention: seconds(24 * 60 * 60),
             jobs_max_bytes: ByteSize::gib(1),
-            events_max_bytes: ByteSize::gib(10),
+            events_max_bytes: ByteSize::gib(4),
             events_per_run: 20_000,
             dead_max_bytes: ByteSize::mib(256),
         }
