@@ -1,5 +1,7 @@
 //! Where a request comes from, for the audit log and for counting tries.
 
+use std::net::IpAddr;
+
 use axum::extract::FromRequestParts;
 use baton_protocol::{AuditId, TenantId};
 use baton_service::RequestId;
@@ -21,6 +23,8 @@ const USER_AGENT_CHARS: usize = 200;
 pub(crate) struct Origin {
     /// The client's address, as far as trusted proxies tell it.
     pub(crate) ip: Option<String>,
+    /// What tries are counted by.
+    pub(crate) network: Option<IpAddr>,
     pub(crate) user_agent: Option<String>,
     request_id: Option<String>,
     now: DateTime<Utc>,
@@ -62,6 +66,7 @@ impl FromRequestParts<AppState> for Origin {
             .map(|value| String::from_utf8_lossy(value.as_bytes()));
         Ok(Self {
             ip: address.map(|address| address.0.to_string()),
+            network: address.map(|address| address.network()),
             user_agent: user_agent.map(|text| text.chars().take(USER_AGENT_CHARS).collect()),
             request_id: parts
                 .extensions

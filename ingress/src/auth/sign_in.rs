@@ -213,11 +213,12 @@ impl Try {
         email: &str,
         origin: &Origin,
     ) -> Result<Self, ApiError> {
-        let ip = origin.ip.as_deref().unwrap_or_default();
-        let account = throttle_key(&["account", ip, email]);
+        let network = origin.network.map(|network| network.to_string());
+        let network = network.as_deref().unwrap_or_default();
+        let account = throttle_key(&["account", network, email]);
         let system = state.store.system();
         for (key, rate) in [
-            (throttle_key(&["address", ip]), ADDRESS_TRIES),
+            (throttle_key(&["address", network]), ADDRESS_TRIES),
             (account, ACCOUNT_TRIES),
         ] {
             if let Some(wait) = system.count_try(&key, rate).await? {

@@ -1,7 +1,7 @@
 //! Whose request it is before anybody has said so: the address that it comes from, past the proxies
 //! that the operator trusts.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use axum::extract::ConnectInfo;
 use baton_service::config::{ForwardedHeader, HttpConfig};
@@ -14,6 +14,17 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The address of a request's client; an extension of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClientAddress(pub(crate) IpAddr);
+
+impl ClientAddress {
+    /// Whatever is counted by address is counted by this: of IPv6 addresses the first 64 bits, since
+    /// whoever has one has all of these.
+    pub(crate) fn network(self) -> IpAddr {
+        match self.0.to_canonical() {
+            IpAddr::V6(six) => Ipv6Addr::from_bits(six.to_bits() >> 64 << 64).into(),
+            four @ IpAddr::V4(_) => four,
+        }
+    }
+}
 
 /// Whose word about a client's address is taken, and in which header it stands.
 #[derive(Debug, Clone)]

@@ -115,6 +115,26 @@ async fn whoever_is_refused_learns_nothing_and_no_answer_quotes_a_password() {
 }
 
 #[tokio::test]
+async fn tries_are_counted_by_the_client_s_network_not_by_the_proxy_or_the_last_bits() {
+    let fixture = Fixture::start_with(|config| {
+        config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    let body = json!({"email": "anna@example.org", "password": "not the password"});
+    let from = async |address: &str| {
+        let request = fixture.plain("POST", "/v1/auth/login", &body);
+        let request = request.header("x-forwarded-for", address);
+        request.send().await.unwrap().status().as_u16()
+    };
+    for n in 0..10 {
+        assert_eq!(from(&format!("2001:db8::{n}")).await, 401);
+    }
+    assert_eq!(from("2001:db8::dead:beef").await, 429);
+    assert_eq!(from("2001:db8:0:1::1").await, 401);
+    assert_eq!(from("198.51.100.7").await, 401);
+}
+
+#[tokio::test]
 async fn passwords_are_tried_a_few_times_and_no_more_whether_there_is_such_a_user_or_not() {
     let fixture = Fixture::start().await;
     fixture.register("anna@example.org").await;
