@@ -8,13 +8,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use async_nats::jetstream::stream::RawMessageErrorKind;
 use async_nats::{HeaderMap, header};
 use baton_protocol::TenantId;
 use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::bus::Bus;
+use crate::events::read::if_any;
 use crate::events::{AppendError, ReadError, StreamSeq};
 use crate::{streams, subjects};
 
@@ -52,24 +52,13 @@ impl Bus {
             .get_stream_no_info(streams::LIMITS)
             .await
             .map_err(|error| ReadError::Refused(error.to_string()))?;
-        match stream
+        let last = stream
             .get_last_raw_message_by_subject(&subjects::rate_log(of))
-            .await
-        {
-            Ok(message) => Ok(Some(StoredRateLog {
-                seq: StreamSeq::from_u64(message.sequence),
-                payload: message.payload,
-            })),
-            Err(error) => match error.kind() {
-                RawMessageErrorKind::NoMessageFound => Ok(None),
-                RawMessageErrorKind::JetStream(error) if error.error_code().0 == 10059 => {
-                    Err(ReadError::NoStream)
-                }
-                RawMessageErrorKind::JetStream(error) => Err(ReadError::Refused(error.to_string())),
-                RawMessageErrorKind::InvalidSubject => Err(ReadError::Refused(error.to_string())),
-                RawMessageErrorKind::Other => Err(ReadError::NoAnswer),
-            },
-        }
+            .await;
+        Ok(if_any(last)?.map(|message| StoredRateLog {
+            seq: StreamSeq::from_u64(message.sequence),
+            payload: message.payload,
+        }))
     }
 
     /// Stores a log in the place of the one at `expected` ([`StreamSeq::NONE`]: of none), for `keep`,

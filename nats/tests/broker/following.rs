@@ -1,21 +1,24 @@
 use std::time::Duration;
 
-use baton_nats::{EventFollower, FollowError};
-use baton_protocol::{EventData, EventId};
+use baton_nats::{Bus, EventFollower, FollowError};
+use baton_protocol::{EventData, EventId, RunId, TenantId};
 
 use crate::{Broker, Writer, follow_to, id, ids, of, payload, run, soon, tenant, text};
 
 const OFTEN: Duration = Duration::from_millis(200);
 const NEVER: Duration = Duration::from_hours(1);
 
+/// Follows a run from its first event, and looks at its log's tip so often.
+async fn follow(bus: &Bus, tenant: TenantId, run: RunId, look: Duration) -> EventFollower {
+    let subscribed = EventFollower::subscribe(bus, tenant, run).await.unwrap();
+    subscribed.look_every(look).from_start_of_new_run()
+}
+
 #[tokio::test]
 async fn a_new_run_is_followed_from_its_first_event_without_reading_the_log() {
     let broker = Broker::start().await;
     let (tenant, run) = (tenant(), run());
-    let subscribed = EventFollower::subscribe(&broker.bus, tenant, run)
-        .await
-        .unwrap();
-    let mut follower = subscribed.look_every(NEVER).from_start_of_new_run();
+    let mut follower = follow(&broker.bus, tenant, run, NEVER).await;
     let mut writer = Writer::new(&broker.bus, tenant, run);
     for n in 1..=5 {
         writer.texts(n).await;
@@ -29,10 +32,7 @@ async fn a_new_run_is_followed_from_its_first_event_without_reading_the_log() {
 async fn an_event_goes_on_exactly_as_it_was_written() {
     let broker = Broker::start().await;
     let (tenant, run) = (tenant(), run());
-    let subscribed = EventFollower::subscribe(&broker.bus, tenant, run)
-        .await
-        .unwrap();
-    let mut follower = subscribed.from_start_of_new_run();
+    let mut follower = follow(&broker.bus, tenant, run, OFTEN).await;
     let events = [
         text(run, id(1, 1), EventId::ORIGIN),
         text(run, id(1, 2), id(1, 1)),
@@ -55,10 +55,7 @@ async fn a_terminal_event_that_was_missed_is_found_by_looking_at_the_tip() {
     writer.texts(1).await;
     // Subscribed too late for both.
     writer.finish().await;
-    let subscribed = EventFollower::subscribe(&broker.bus, tenant, run)
-        .await
-        .unwrap();
-    let mut follower = subscribed.look_every(OFTEN).from_start_of_new_run();
+    let mut follower = follow(&broker.bus, tenant, run, OFTEN).await;
     assert_eq!(follow_to(&mut follower, id(1, 2)).await, ids(1, 2));
 }
 
@@ -69,10 +66,7 @@ async fn a_missed_event_is_noticed_by_the_next_one_and_fetched() {
     let mut writer = Writer::new(&broker.bus, tenant, run);
     writer.texts(3).await;
     writer.texts(2).await;
-    let subscribed = EventFollower::subscribe(&broker.bus, tenant, run)
-        .await
-        .unwrap();
-    let mut follower = subscribed.look_every(NEVER).from_start_of_new_run();
+    let mut follower = follow(&broker.bus, tenant, run, NEVER).await;
     writer.texts(1).await;
     assert_eq!(follow_to(&mut follower, id(1, 6)).await, ids(1, 6));
     writer.finish().await;
@@ -84,10 +78,7 @@ async fn a_follower_that_is_too_slow_misses_nothing() {
     let broker = Broker::start().await;
     let narrow = broker.narrow_bus().await;
     let (tenant, run) = (tenant(), run());
-    let subscribed = EventFollower::subscribe(&narrow, tenant, run)
-        .await
-        .unwrap();
-    let mut follower = subscribed.look_every(OFTEN).from_start_of_new_run();
+    let mut follower = follow(&narrow, tenant, run, OFTEN).await;
     narrow.ping().await.unwrap();
     let mut writer = Writer::new(&broker.bus, tenant, run);
     writer.texts(1).await;
@@ -106,8 +97,7 @@ async fn a_restart_of_the_server_in_the_middle_is_no_more_than_a_pause() {
     let mut broker = Broker::start().await;
     let other = broker.another_bus().await;
     let (tenant, run) = (tenant(), run());
-    let subscribed = EventFollower::subscribe(&other, tenant, run).await.unwrap();
-    let mut follower = subscribed.look_every(NEVER).from_start_of_new_run();
+    let mut follower = follow(&other, tenant, run, NEVER).await;
     // A round trip behind the subscription: the server knows of it.
     other.ping().await.unwrap();
     let mut writer = Writer::new(&broker.bus, tenant, run);
@@ -131,10 +121,7 @@ async fn giving_up_a_call_loses_nothing() {
     let broker = Broker::start().await;
     let narrow = broker.narrow_bus().await;
     let (tenant, run) = (tenant(), run());
-    let subscribed = EventFollower::subscribe(&narrow, tenant, run)
-        .await
-        .unwrap();
-    let mut follower = subscribed.look_every(OFTEN).from_start_of_new_run();
+    let mut follower = follow(&narrow, tenant, run, OFTEN).await;
     let mut writer = Writer::new(&broker.bus, tenant, run);
     let mut seen = Vec::new();
     for round in 0..60 {
@@ -155,10 +142,7 @@ async fn giving_up_a_call_loses_nothing() {
 async fn a_reset_is_followed_into_the_new_attempt() {
     let broker = Broker::start().await;
     let (tenant, run) = (tenant(), run());
-    let subscribed = EventFollower::subscribe(&broker.bus, tenant, run)
-        .await
-        .unwrap();
-    let mut follower = subscribed.from_start_of_new_run();
+    let mut follower = follow(&broker.bus, tenant, run, OFTEN).await;
     let mut writer = Writer::new(&broker.bus, tenant, run);
     writer.texts(3).await;
     writer.reset(2, id(1, 1)).await;
@@ -173,10 +157,7 @@ async fn a_log_that_lost_what_was_not_seen_is_an_error_and_not_a_silence() {
     let broker = Broker::start().await;
     let narrow = broker.narrow_bus().await;
     let (tenant, run) = (tenant(), run());
-    let subscribed = EventFollower::subscribe(&narrow, tenant, run)
-        .await
-        .unwrap();
-    let mut follower = subscribed.look_every(OFTEN).from_start_of_new_run();
+    let mut follower = follow(&narrow, tenant, run, OFTEN).await;
     narrow.ping().await.unwrap();
     let mut writer = Writer::new(&broker.bus, tenant, run);
     writer.texts(1).await;
@@ -205,10 +186,7 @@ async fn a_log_that_lost_what_was_not_seen_is_an_error_and_not_a_silence() {
 async fn an_event_of_another_version_is_an_error_after_what_came_before_it() {
     let broker = Broker::start().await;
     let (tenant, run) = (tenant(), run());
-    let subscribed = EventFollower::subscribe(&broker.bus, tenant, run)
-        .await
-        .unwrap();
-    let mut follower = subscribed.from_start_of_new_run();
+    let mut follower = follow(&broker.bus, tenant, run, OFTEN).await;
     let first = text(run, id(1, 1), EventId::ORIGIN);
     let second = text(run, id(1, 2), id(1, 1));
     let bytes = String::from_utf8(payload(&[first, second]).to_vec()).unwrap();
