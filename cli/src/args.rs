@@ -105,6 +105,9 @@ pub(crate) enum KeysCommand {
         /// When it expires, such as 90d; never without this
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         expires_in: Option<std::time::Duration>,
+        /// How much may be done with it
+        #[command(flatten)]
+        limits: KeyLimitArgs,
     },
     /// List a tenant's keys
     List {
@@ -121,6 +124,23 @@ pub(crate) enum KeysCommand {
         id: baton_protocol::ApiKeyId,
     },
 }
+
+/// What is left out is not limited.
+#[derive(Debug, Clone, Copy, ClapArgs)]
+pub(crate) struct KeyLimitArgs {
+    /// Requests in any 60 seconds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST))]
+    pub(crate) per_minute: Option<u32>,
+    /// Requests in any 24 hours
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST))]
+    pub(crate) per_day: Option<u32>,
+    /// Runs at a time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST))]
+    pub(crate) concurrent_runs: Option<u32>,
+}
+
+/// What a limit's column holds.
+const MOST: i64 = i32::MAX as i64;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UsersCommand {

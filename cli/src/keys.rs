@@ -8,7 +8,7 @@ use baton_identity::ApiKey;
 use baton_protocol::{ApiKeyId, TenantId};
 use baton_service::config::Required;
 use baton_service::{Clock as _, Config, SystemClock};
-use baton_store::{NewApiKey, Store, StoreOptions, TenantRecord};
+use baton_store::{KeyLimits, NewApiKey, Store, StoreOptions, TenantRecord};
 
 use crate::args::{ConfigArgs, KeysCommand};
 use crate::config_command::{self, print};
@@ -32,16 +32,24 @@ async fn execute(command: KeysCommand, store: &Store) -> anyhow::Result<()> {
             models,
             tools,
             expires_in,
+            limits,
         } => {
             let tenant = ensure_tenant(store, &tenant).await?;
             let expires_at = expires_in.map(|after| SystemClock.now() + after);
-            let limits = Limits {
+            let rights = Rights {
                 scopes,
                 models,
                 tools,
                 expires_at,
+                limits: KeyLimits {
+                    per_minute: limits.per_minute,
+                    per_day: limits.per_day,
+                    concurrent_runs: limits.concurrent_runs,
+                    monthly_tokens: None,
+                    monthly_cost_micros: None,
+                },
             };
-            let key = create(store, tenant.id, "live", name, limits).await?;
+            let key = create(store, tenant.id, "live", name, rights).await?;
             print(key.expose())
         }
         KeysCommand::List { tenant } => {
@@ -83,11 +91,12 @@ async fn execute(command: KeysCommand, store: &Store) -> anyhow::Result<()> {
     }
 }
 
-struct Limits {
+struct Rights {
     scopes: Vec<String>,
     models: Option<Vec<String>>,
     tools: Option<Vec<String>>,
     expires_at: Option<chrono::DateTime<chrono::Utc>>,
+    limits: KeyLimits,
 }
 
 async fn create(
@@ -95,7 +104,7 @@ async fn create(
     tenant: TenantId,
     environment: &str,
     name: String,
-    limits: Limits,
+    rights: Rights,
 ) -> anyhow::Result<ApiKey> {
     let key = ApiKey::from_random(environment, rand::random())?;
     let mut tx = store.tenant(tenant).await?;
@@ -107,11 +116,11 @@ async fn create(
         hash: key.hash(),
         name,
         prefix: key.hint().to_owned(),
-        scopes: limits.scopes,
-        allowed_models: limits.models,
-        allowed_tools: limits.tools,
-        expires_at: limits.expires_at,
-        limits: baton_store::KeyLimits::default(),
+        scopes: rights.scopes,
+        allowed_models: rights.models,
+        allowed_tools: rights.tools,
+        expires_at: rights.expires_at,
+        limits: rights.limits,
         created_by: Some("operator".to_owned()),
     })
     .await?;
@@ -142,13 +151,14 @@ pub(crate) async fn ready_made(
         store.close().await;
         return Ok(key.expose().to_owned());
     }
-    let limits = Limits {
+    let rights = Rights {
         scopes: vec!["*".to_owned()],
         models: None,
         tools: None,
         expires_at: None,
+        limits: KeyLimits::default(),
     };
-    let key = create(&store, tenant.id, "dev", "baton dev".to_owned(), limits).await?;
+    let key = create(&store, tenant.id, "dev", "baton dev".to_owned(), rights).await?;
     store.close().await;
     write_private(&path, key.expose())
         .with_context(|| format!("{} cannot be written", path.display()))?;

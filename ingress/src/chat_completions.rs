@@ -75,7 +75,7 @@ enum Source {
         (status = 409, description = "`run_cancelled` by somebody; `approval_required`: a tool call waits for a decision, and the run goes on afterwards", body = ErrorBody),
         (status = 413, description = "The body is too large", body = ErrorBody),
         (status = 422, description = "The Idempotency-Key was used with another request", body = ErrorBody),
-        (status = 429, description = "Too many queued runs, or open streams; see `Retry-After`", body = ErrorBody),
+        (status = 429, description = "Too many queued runs, runs of this key, or open streams; see `Retry-After`", body = ErrorBody),
         (status = 500, description = "The run failed", body = ErrorBody),
         (status = 502, description = "The upstream failed", body = ErrorBody),
         (status = 503, description = "The system is full, or a part of it away; see `Retry-After`", body = ErrorBody),

@@ -268,6 +268,10 @@ impl From<SubmitError> for ApiError {
             SubmitError::TenantQueueFull { .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message).retry_after(2)
             }
+            SubmitError::ConcurrencyLimit { .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "concurrency_limit", message)
+                    .retry_after(2)
+            }
             SubmitError::SystemQueueFull => {
                 Self::unavailable("system_full", message).retry_after(5)
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use baton_admission::PublishOutcome;
+use baton_admission::{PublishOutcome, SubmitError};
 use baton_protocol::Decision;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
@@ -39,6 +39,9 @@ pub const RATE_REFUSALS: &str = "baton_ingress_rate_limited_total";
 pub const RATE_ALONE: &str = "baton_ingress_rate_limits_local";
 /// Decisions about rate limits that were made by this ingress alone.
 pub const RATE_ALONE_DECISIONS: &str = "baton_ingress_rate_limit_local_decisions_total";
+
+/// Runs refused because of what their key may use up; label `limit`: `runs`, `tokens`, `cost`.
+pub const LIMIT_REFUSALS: &str = "baton_ingress_limit_refusals_total";
 
 /// The route that a stream speaks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,6 +202,13 @@ pub fn describe() {
         "Decisions about rate limits that were made by this ingress alone"
     );
     counter!(RATE_ALONE_DECISIONS).increment(0);
+    describe_counter!(
+        LIMIT_REFUSALS,
+        "Runs refused because of what their key may use up, by the limit"
+    );
+    for limit in ["runs", "tokens", "cost"] {
+        counter!(LIMIT_REFUSALS, "limit" => limit).increment(0);
+    }
     describe_counter!(DECISIONS, "Parked calls that somebody decided, by decision");
     for name in Decision::NAMES {
         counter!(DECISIONS, "decision" => name).increment(0);
@@ -280,6 +290,15 @@ pub(crate) fn refresh_reused() {
 
 pub(crate) fn rate_refusal(whose: RateRefusal) {
     counter!(RATE_REFUSALS, "whose" => whose.as_str()).increment(1);
+}
+
+/// Counts a refusal that a limit of the run's key is the reason of.
+pub(crate) fn submission_refused(error: &SubmitError) {
+    let limit = match error {
+        SubmitError::ConcurrencyLimit { .. } => "runs",
+        _ => return,
+    };
+    counter!(LIMIT_REFUSALS, "limit" => limit).increment(1);
 }
 
 /// Whether rate limits are kept by this ingress alone from now on.

@@ -86,6 +86,7 @@ async fn submit_to_the_end(state: AppState, wanted: Wanted) -> Result<Submitted,
     let accepted = match accepted {
         Ok(accepted) => accepted,
         Err(error) => {
+            metrics::submission_refused(&error);
             // Whether the row was written is unknown if the database did not answer: then the
             // client, which is told of a failure, must not leave a run behind.
             if !matches!(error, SubmitError::Store(_)) {

@@ -74,6 +74,7 @@ impl Ground {
             spec: &spec,
             thread_id: None,
             api_key_id: None,
+            metered: false,
             metadata: None,
             cancel_on_disconnect: false,
             idempotency: None,

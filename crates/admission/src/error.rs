@@ -55,6 +55,14 @@ pub enum SubmitError {
     /// All tenants together have as many queued runs as fit.
     #[error("the system is full: try again later")]
     SystemQueueFull,
+    /// The API key has as many runs queued or at work as it may.
+    #[error(
+        "this API key already has {limit} runs queued or at work, as many as it may: try again when one has ended"
+    )]
+    ConcurrencyLimit {
+        /// How many.
+        limit: u32,
+    },
     /// The idempotency key was used with another request.
     #[error("this Idempotency-Key was used with a different request: use a fresh key for it")]
     KeyReused,

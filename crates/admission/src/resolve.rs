@@ -2,6 +2,7 @@
 //! grant. The result is a snapshot; later changes of an agent do not reach it.
 
 use baton_protocol::{AgentRef, ApiKeyId, RunLimits, RunSpec};
+use baton_store::KeyLimits;
 
 use crate::error::{Invalid, SubmitError};
 use crate::request::SubmitRequest;
@@ -21,6 +22,8 @@ pub struct Grant {
     pub models: Option<Vec<String>>,
     /// Server-side tools.
     pub tools: Option<Vec<String>>,
+    /// How much the key may use up.
+    pub limits: KeyLimits,
 }
 
 impl Grant {

@@ -134,6 +134,7 @@ impl Admission {
             spec: &spec,
             thread_id: None,
             api_key_id: grant.api_key,
+            metered: grant.api_key.is_some() && grant.limits.meter(),
             metadata: metadata.as_deref(),
             cancel_on_disconnect,
             idempotency: idempotency.as_ref(),
@@ -156,6 +157,7 @@ impl Admission {
             Accept::KeyReused => Err(SubmitError::KeyReused),
             Accept::TenantQueueFull { limit } => Err(SubmitError::TenantQueueFull { limit }),
             Accept::SystemQueueFull { .. } => Err(SubmitError::SystemQueueFull),
+            Accept::TooManyRuns { limit } => Err(SubmitError::ConcurrencyLimit { limit }),
         }
     }
 

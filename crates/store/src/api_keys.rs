@@ -26,6 +26,15 @@ pub struct KeyLimits {
     pub monthly_cost_micros: Option<u64>,
 }
 
+impl KeyLimits {
+    /// Whether its runs are counted: they are not for limits of requests alone.
+    pub const fn meter(&self) -> bool {
+        self.concurrent_runs.is_some()
+            || self.monthly_tokens.is_some()
+            || self.monthly_cost_micros.is_some()
+    }
+}
+
 /// A key to be stored. The secret itself never comes here.
 #[derive(Debug, Clone)]
 pub struct NewApiKey {
@@ -233,7 +242,8 @@ impl TenantTx {
         Ok(row.map(ApiKeyRecord::from))
     }
 
-    /// Makes a key that may do what `old` may, which itself goes on for `overlap` at most. Whether
+    /// Makes a key that may do what `old` may, which itself goes on for `overlap` at most. Both share
+    /// what the limits of runs and budgets leave. Whether
     /// it was made: an `old` that is revoked, expired or not there has no successor.
     pub async fn rotate_api_key(
         &mut self,
@@ -253,11 +263,13 @@ impl TenantTx {
                 RETURNING *
             )
             INSERT INTO api_keys (tenant_id, id, hash, name, prefix, scopes, allowed_models,
-                                  allowed_tools, expires_at, created_by, rotated_from, per_minute,
-                                  per_day, concurrent_runs, monthly_tokens, monthly_cost_micros)
+                                  allowed_tools, expires_at, created_by, rotated_from, limits_of,
+                                  per_minute, per_day, concurrent_runs, monthly_tokens,
+                                  monthly_cost_micros)
             SELECT old.tenant_id, $3, $4, old.name, $5, old.scopes, old.allowed_models,
-                   old.allowed_tools, $8, $7, old.id, old.per_minute, old.per_day,
-                   old.concurrent_runs, old.monthly_tokens, old.monthly_cost_micros
+                   old.allowed_tools, $8, $7, old.id, coalesce(old.limits_of, old.id),
+                   old.per_minute, old.per_day, old.concurrent_runs, old.monthly_tokens,
+                   old.monthly_cost_micros
             FROM old
             ",
             tenant.as_uuid(),

@@ -31,6 +31,7 @@ mod messages;
 mod migrate;
 mod one_time_tokens;
 mod queue_depth;
+mod reservations;
 mod runs;
 mod sessions;
 mod sign_in_throttle;

@@ -96,7 +96,6 @@ pub(crate) async fn create_key(
         scopes: &request.scopes,
         models: request.models.as_deref(),
         tools: request.tools.as_deref(),
-        limits: request.limits.into(),
         expires_at: request.expires_at,
     };
     check_within(&caller, &wish)?;

@@ -75,7 +75,6 @@ pub(crate) async fn rotate_key(
         scopes: &record.scopes,
         models: record.allowed_models.as_deref(),
         tools: record.allowed_tools.as_deref(),
-        limits: record.limits,
         expires_at: record.expires_at,
     };
     check_within(&caller, &wish)?;

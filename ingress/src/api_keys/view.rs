@@ -116,12 +116,19 @@ pub(super) struct Wish<'a> {
     pub(super) scopes: &'a [String],
     pub(super) models: Option<&'a [String]>,
     pub(super) tools: Option<&'a [String]>,
-    pub(super) limits: KeyLimits,
     pub(super) expires_at: Option<DateTime<Utc>>,
 }
 
-/// Nobody hands on more than they have.
+/// Nobody hands on more than they have. A limit that a key handed on would hold for each of its
+/// bearers: a key that has one hands on nothing. Lists, scopes and an expiry are no more when two keys
+/// have them.
 pub(super) fn check_within(caller: &Caller, wish: &Wish<'_>) -> Result<(), ApiError> {
+    let is_key = matches!(caller.credential, Credential::ApiKey(_));
+    if is_key && caller.limits != KeyLimits::default() {
+        let message = "a key that has limits cannot make or rotate keys, each of which would have \
+                       those limits for itself: ask with a key that has none, or sign in";
+        return Err(ApiError::forbidden("limited_key", message));
+    }
     let beyond = |param: &'static str| {
         let message = format!("`{param}` goes beyond what your own credential may do");
         Err(ApiError::forbidden("beyond_own_rights", message).param(param))
@@ -135,21 +142,12 @@ pub(super) fn check_within(caller: &Caller, wish: &Wish<'_>) -> Result<(), ApiEr
     if !within_list(caller.grant.tools.as_deref(), wish.tools) {
         return beyond("tools");
     }
-    let (own, limits) = (&caller.limits, &wish.limits);
-    let within = within(own.per_minute, limits.per_minute)
-        && within(own.per_day, limits.per_day)
-        && within(own.concurrent_runs, limits.concurrent_runs)
-        && within(own.monthly_tokens, limits.monthly_tokens)
-        && within(own.monthly_cost_micros, limits.monthly_cost_micros);
-    if !within {
-        return beyond("limits");
-    }
     // An access token ends in minutes and its person does not.
     let own_end = match caller.credential {
         Credential::ApiKey(_) => caller.expires_at,
         Credential::Session { .. } | Credential::Issuer { .. } => None,
     };
-    if !self::within(own_end, wish.expires_at) {
+    if !within(own_end, wish.expires_at) {
         return beyond("expires_at");
     }
     Ok(())

@@ -85,6 +85,7 @@ impl From<ApiKeyRecord> for Caller {
                 api_key: Some(record.id),
                 models: record.allowed_models,
                 tools: record.allowed_tools,
+                limits: record.limits,
             },
             credential: Credential::ApiKey(record.id),
             scopes: Scopes::stored(record.scopes),

@@ -48,7 +48,7 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
         (status = 403, description = "The key may not do this, or not use this model", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such agent", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The Idempotency-Key was used with another request", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many queued runs, or open streams; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too many queued runs, runs of this key, or open streams; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The system is full, or a part of it away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),

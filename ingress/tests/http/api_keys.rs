@@ -62,7 +62,7 @@ async fn nobody_hands_on_more_than_they_have() {
     let fixture = Fixture::start().await;
     let confined = json!({
         "name": "confined", "scopes": ["keys:write", "runs:write", "members:write"],
-        "models": ["m", "n"], "tools": ["calculator"], "limits": {"per_minute": 100},
+        "models": ["m", "n"], "tools": ["calculator"],
         "expires_at": "2999-01-01T00:00:00Z",
     });
     let (status, made) = make(&fixture, &fixture.key, confined).await;
@@ -81,8 +81,6 @@ async fn nobody_hands_on_more_than_they_have() {
         ("models", Value::Null),
         ("tools", json!(["calculator", "current_time"])),
         ("tools", Value::Null),
-        ("limits", json!({"per_minute": 101})),
-        ("limits", json!({})),
         ("expires_at", json!("2999-01-02T00:00:00Z")),
         ("expires_at", Value::Null),
     ] {
@@ -102,6 +100,33 @@ async fn nobody_hands_on_more_than_they_have() {
     let invite = json!({"role": "viewer"});
     let (status, error) = fixture.ask(by, "POST", "/v1/invites", invite).await;
     assert_eq!((status, &error["code"]), (403, &json!("role_too_low")));
+
+    // A key with limits would multiply them, however little each of its keys may do.
+    for limit in [
+        "per_minute",
+        "per_day",
+        "concurrent_runs",
+        "monthly_tokens",
+        "monthly_cost_micros",
+    ] {
+        let limits = json!({limit: 1_000});
+        let wish = json!({"name": "limited", "scopes": ["*"], "limits": limits});
+        let (status, limited) = make(&fixture, &fixture.key, wish).await;
+        assert_eq!(status, 201, "{limited}");
+        let by = limited["key"].as_str().unwrap();
+        let path = format!("/v1/api-keys/{}/rotate", limited["id"].as_str().unwrap());
+        for (path, wish) in [
+            ("/v1/api-keys", json!({"name": "x", "limits": limits})),
+            (&path, json!({})),
+        ] {
+            let (status, error) = fixture.ask(by, "POST", path, wish).await;
+            assert_eq!(
+                (status, &error["code"]),
+                (403, &json!("limited_key")),
+                "{limit} {path}"
+            );
+        }
+    }
 
     for (wish, code) in [
         (

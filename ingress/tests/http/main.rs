@@ -12,6 +12,7 @@ mod front;
 mod idempotency;
 mod isolation;
 mod issuers;
+mod metering;
 mod people;
 mod rates;
 mod refusals;

@@ -24,6 +24,8 @@ pub struct NewRun<'a> {
     pub thread_id: Option<ThreadId>,
     /// The key it was submitted with.
     pub api_key_id: Option<ApiKeyId>,
+    /// Whether that key limits how many runs it may have; what has no key is not metered.
+    pub metered: bool,
     /// The client's own words about it, a JSON object.
     pub metadata: Option<&'a RawValue>,
     /// Whether the caller's going away cancels it.
@@ -63,11 +65,16 @@ pub enum Accept {
         /// The limit that was met.
         limit: u32,
     },
+    /// Too many runs of this key are queued or at work. Nothing was written.
+    TooManyRuns {
+        /// The limit that was met.
+        limit: u32,
+    },
 }
 
 impl Store {
-    /// Accepts a run within the limits, in a transaction of its own and one round trip. When it
-    /// returns [`Accept::Created`], the run is committed. A try whose answer was lost, for instance
+    /// Accepts a run within the limits, in a transaction of its own and one round trip, or several if
+    /// the run is metered. When it returns [`Accept::Created`], the run is committed. A try whose answer was lost, for instance
     /// on a connection that a restarted server has forgotten, is repeated once: the run's id tells
     /// whether it was committed.
     ///
@@ -97,6 +104,12 @@ impl Store {
         run: &NewRun<'_>,
         limits: &QueueLimits,
     ) -> Result<Accept, StoreError> {
+        if run.metered {
+            let mut tx = self.tenant(tenant).await?;
+            let answer = tx.accept_run(run, limits).await?;
+            tx.commit().await?;
+            return Ok(answer);
+        }
         let refusal = if self.depth.reaches(limits.system).await? {
             Accept::SystemQueueFull {
                 limit: limits.system,
@@ -138,22 +151,46 @@ impl TenantTx {
         run: &NewRun<'_>,
         limits: &QueueLimits,
     ) -> Result<Accept, StoreError> {
-        let tenant = self.tenant;
         let refusal = if self.depth.reaches(limits.system).await? {
             Accept::SystemQueueFull {
                 limit: limits.system,
             }
-        } else if insert_run(self.connection(), tenant, run, limits).await? {
-            return Ok(Accept::Created);
         } else {
-            Accept::TenantQueueFull {
-                limit: limits.tenant,
+            match self.insert_within_limits(run, limits).await? {
+                Accept::Created => return Ok(Accept::Created),
+                refusal => refusal,
             }
         };
         match run.idempotency {
             None => Ok(refusal),
             Some(key) => Ok(self.repetition(key).await?.unwrap_or(refusal)),
         }
+    }
+
+    /// Inserts the run if its key and the queue have room for it. What refuses it has written
+    /// nothing.
+    async fn insert_within_limits(
+        &mut self,
+        run: &NewRun<'_>,
+        limits: &QueueLimits,
+    ) -> Result<Accept, StoreError> {
+        let tenant = self.tenant;
+        let standing = match run.api_key_id.filter(|_| run.metered) {
+            None => None,
+            Some(key) => match self.stand(key).await? {
+                Ok(standing) => Some(standing),
+                Err(refusal) => return Ok(refusal),
+            },
+        };
+        if !insert_run(self.connection(), tenant, run, limits).await? {
+            return Ok(Accept::TenantQueueFull {
+                limit: limits.tenant,
+            });
+        }
+        if let Some(standing) = standing {
+            self.reserve(run, &standing).await?;
+        }
+        Ok(Accept::Created)
     }
 
     /// What became of the key before. A repetition of what was accepted is answered however full
@@ -201,9 +238,9 @@ async fn insert_unkeyed(
             SELECT set_config('baton.tenant', $1::uuid::text, true)::uuid AS tenant_id
         )
         INSERT INTO runs (tenant_id, id, lane, spec, model, agent_name, agent_version,
-                          thread_id, api_key_id, metadata, cancel_on_disconnect)
+                          thread_id, api_key_id, metadata, cancel_on_disconnect, metered)
         SELECT acting.tenant_id, $2, $3::text, $4::text::json, $5, $6, $7, $8, $9,
-               $10::text::json, $11
+               $10::text::json, $11, $13
         FROM acting
         WHERE (SELECT count(*) FROM (
                    SELECT FROM runs
@@ -222,6 +259,7 @@ async fn insert_unkeyed(
         run.metadata.map(RawValue::get),
         run.cancel_on_disconnect,
         int8(u64::from(tenant_limit)),
+        run.metered,
     )
     .execute(executor)
     .await?;
@@ -254,9 +292,9 @@ async fn insert_keyed(
             RETURNING tenant_id, run_id
         )
         INSERT INTO runs (tenant_id, id, lane, spec, model, agent_name, agent_version,
-                          thread_id, api_key_id, metadata, cancel_on_disconnect)
+                          thread_id, api_key_id, metadata, cancel_on_disconnect, metered)
         SELECT won.tenant_id, won.run_id, $3::text, $4::text::json, $5, $6, $7, $8, $9,
-               $10::text::json, $11
+               $10::text::json, $11, $15
         FROM won
         ",
         tenant.as_uuid(),
@@ -273,6 +311,7 @@ async fn insert_keyed(
         int8(u64::from(tenant_limit)),
         key.key,
         key.fingerprint.as_slice(),
+        run.metered,
     )
     .execute(executor)
     .await?;

@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use crate::fixture::{DONE, LONG, Ledger, ROOMY, answer, new_run, run_id, spec, tenant_id};
 
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "runs",
+    "reservations",
     "steps",
     "messages",
     "idempotency_keys",
@@ -59,6 +60,12 @@ async fn fill(ledger: &Ledger) -> Filled {
         .unwrap();
     tx.commit().await.unwrap();
     crate::people::owner(ledger, "owner@example.org").await;
+    let limits = baton_store::KeyLimits {
+        concurrent_runs: Some(1),
+        ..baton_store::KeyLimits::default()
+    };
+    let limited = ledger.limited_key(77, limits).await;
+    ledger.submitted(limited).await;
     let parked = ledger.queued().await;
     let fence = ledger.fence(parked, LONG).await;
     let approvals = [NewApproval {

@@ -8,6 +8,7 @@ mod fences;
 mod fixture;
 mod isolation;
 mod keys;
+mod metering;
 mod people;
 mod races;
 mod reading;

@@ -1,0 +1,222 @@
+//! What a key may use up: runs at a time.
+
+use std::time::Duration;
+
+use baton_protocol::{ApiKeyId, ApprovalId, ApprovalReason, Decision, EventId, Outcome, RunId};
+use baton_store::{
+    Accept, CancelRequest, ClaimOutcome, FreshKey, IdempotencyKey, KeyLimits, NewApiKey,
+    NewApproval, NewRun, ParkCommit,
+};
+use futures_util::future::join_all;
+use uuid::Uuid;
+
+use crate::fixture::{
+    DONE, LONG, Ledger, MAX_FAILURES, OVER, ROOMY, answer, new_run, run_id, spec,
+};
+
+impl Ledger {
+    pub(crate) async fn limited_key(&self, hash: u8, limits: KeyLimits) -> ApiKeyId {
+        let key = NewApiKey {
+            limits,
+            ..crate::isolation::key(hash)
+        };
+        let mut tx = self.store.tenant(self.tenant).await.unwrap();
+        tx.create_api_key(&key).await.unwrap();
+        tx.commit().await.unwrap();
+        key.id
+    }
+
+    async fn submit(&self, key: ApiKeyId) -> (RunId, Accept) {
+        let spec = spec();
+        let run = NewRun {
+            api_key_id: Some(key),
+            metered: true,
+            ..new_run(run_id(), &spec)
+        };
+        (run.id, self.accept_with(&run, &ROOMY).await.unwrap())
+    }
+
+    pub(crate) async fn submitted(&self, key: ApiKeyId) -> RunId {
+        let (run, accept) = self.submit(key).await;
+        assert_eq!(accept, Accept::Created);
+        run
+    }
+
+    /// How many runs of the key count, as rows and as runs say it.
+    async fn running(&self, key: ApiKeyId) -> i64 {
+        let (counted, true_count): (i64, i64) = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM reservations WHERE limits_of = $1 AND running),
+                    (SELECT count(*) FROM runs
+                     WHERE api_key_id = $1 AND status IN ('queued', 'running'))",
+        )
+        .bind(key.as_uuid())
+        .fetch_one(&mut self.superuser().await)
+        .await
+        .unwrap();
+        assert_eq!(counted, true_count);
+        counted
+    }
+}
+
+const fn at_a_time(runs: u32) -> KeyLimits {
+    KeyLimits {
+        per_minute: None,
+        per_day: None,
+        concurrent_runs: Some(runs),
+        monthly_tokens: None,
+        monthly_cost_micros: None,
+    }
+}
+
+const FULL: Accept = Accept::TooManyRuns { limit: 3 };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_runs_submitted_at_once_exactly_as_many_are_accepted_as_the_key_may_have() {
+    let ledger = Ledger::new().await;
+    let key = ledger.limited_key(1, at_a_time(3)).await;
+    let answers = join_all((0..16).map(|_| ledger.submit(key))).await;
+    let created = answers
+        .iter()
+        .filter(|(_, accept)| *accept == Accept::Created);
+    assert_eq!(created.count(), 3);
+    assert!(
+        answers.iter().all(|(_, accept)| matches!(
+            accept,
+            Accept::Created | Accept::TooManyRuns { limit: 3 }
+        ))
+    );
+    assert_eq!(ledger.running(key).await, 3);
+    // Another key of the tenant has a limit of its own, and one without a limit leaves no trace.
+    let other = ledger.limited_key(2, at_a_time(1)).await;
+    ledger.submitted(other).await;
+    ledger.queued().await;
+    let traces: i64 = sqlx::query_scalar("SELECT count(*) FROM reservations")
+        .fetch_one(&mut ledger.superuser().await)
+        .await
+        .unwrap();
+    assert_eq!(traces, 4);
+}
+
+#[tokio::test]
+async fn every_end_of_a_run_makes_room_and_so_does_waiting_for_a_person() {
+    let ledger = Ledger::new().await;
+    let key = ledger.limited_key(1, at_a_time(3)).await;
+    let system = ledger.store.system();
+    let (first, second, third) = (
+        ledger.submitted(key).await,
+        ledger.submitted(key).await,
+        ledger.submitted(key).await,
+    );
+    // To be taken, lost and taken again changes nothing.
+    let fence = ledger.fence(first, LONG).await;
+    system.hand_over(&fence, EventId::new(1, 1)).await.unwrap();
+    assert_eq!(ledger.submit(key).await.1, FULL);
+
+    let fence = ledger.fence(first, LONG).await;
+    system.finish_run(&fence, &answer(&DONE)).await.unwrap();
+    let fourth = ledger.submitted(key).await;
+    assert_eq!(ledger.submit(key).await.1, FULL);
+
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    let cancelled = tx.request_cancel(second, "enough").await.unwrap();
+    assert!(matches!(cancelled, CancelRequest::Ended(_)));
+    assert_eq!(
+        ledger.submit(key).await.1,
+        FULL,
+        "not before it is committed"
+    );
+    tx.commit().await.unwrap();
+    ledger.submitted(key).await;
+
+    for _ in 0..MAX_FAILURES {
+        ledger.claimed(third, OVER).await;
+    }
+    assert_eq!(ledger.submit(key).await.1, FULL);
+    let poisoned = ledger.try_claim(third).await;
+    assert!(
+        matches!(&poisoned, ClaimOutcome::Ended(ended) if matches!(ended.outcome, Outcome::Failed(_))),
+        "{poisoned:?}"
+    );
+    ledger.submitted(key).await;
+
+    let fence = ledger.fence(fourth, LONG).await;
+    let approval = ApprovalId::from_uuid(Uuid::now_v7());
+    let park = ParkCommit {
+        approvals: &[NewApproval {
+            id: approval,
+            step: 2,
+            reason: ApprovalReason::OutcomeUnknown,
+        }],
+        expire_after: LONG,
+        last_event_id: EventId::new(1, 2),
+    };
+    system.park_run(&fence, &park).await.unwrap();
+    ledger.submitted(key).await;
+    assert_eq!(ledger.running(key).await, 3);
+    // A decision is no submission: the run goes on, and counts again.
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    let retry = Decision::Retry {};
+    tx.decide(fourth, approval, &retry, None).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(ledger.running(key).await, 4);
+    assert_eq!(ledger.submit(key).await.1, FULL);
+}
+
+#[tokio::test]
+async fn a_rotated_key_and_its_successors_share_one_limit() {
+    let ledger = Ledger::new().await;
+    let first = ledger.limited_key(1, at_a_time(3)).await;
+    let mut keys = vec![first];
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    for hash in [2, 3] {
+        let fresh = FreshKey {
+            id: ApiKeyId::from_uuid(Uuid::now_v7()),
+            hash: [hash; 32],
+            prefix: "baton_".into(),
+            expires_at: None,
+            created_by: None,
+        };
+        let hour = Duration::from_hours(1);
+        let old = *keys.last().unwrap();
+        assert!(tx.rotate_api_key(old, &fresh, hour).await.unwrap());
+        keys.push(fresh.id);
+    }
+    tx.commit().await.unwrap();
+    for key in &keys {
+        ledger.submitted(*key).await;
+    }
+    for key in keys {
+        assert_eq!(ledger.submit(key).await.1, FULL);
+    }
+}
+
+#[tokio::test]
+async fn a_repetition_is_answered_however_many_runs_there_are_and_a_refusal_leaves_nothing() {
+    let ledger = Ledger::new().await;
+    let key = ledger.limited_key(1, at_a_time(1)).await;
+    let spec = spec();
+    let submit = async |name: &str| {
+        let idempotency = IdempotencyKey {
+            key: name.into(),
+            fingerprint: [1; 32],
+        };
+        let run = NewRun {
+            api_key_id: Some(key),
+            metered: true,
+            idempotency: Some(&idempotency),
+            ..new_run(run_id(), &spec)
+        };
+        (run.id, ledger.accept_with(&run, &ROOMY).await.unwrap())
+    };
+    let (first, accept) = submit("a").await;
+    assert_eq!(accept, Accept::Created);
+    assert_eq!(submit("a").await.1, Accept::Replay { run: first });
+    let full = Accept::TooManyRuns { limit: 1 };
+    assert_eq!(submit("b").await.1, full);
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    tx.request_cancel(first, "enough").await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(submit("a").await.1, Accept::Replay { run: first });
+    assert_eq!(ledger.running(key).await, 0, "a repetition takes nothing");
+    assert_eq!(submit("b").await.1, Accept::Created);
+}
