@@ -1,0 +1,128 @@
+//! Runs that wait for a person.
+
+use std::time::Duration;
+
+use baton_protocol::{ApprovalId, Decision, EventId, Fence, RunId};
+use baton_store::{ApprovalRecord, Decided, NewApproval, ParkOutcome, QueuedJob, StepData};
+
+use super::{Ledger, Lost, Row, State, job_of, open_call};
+use crate::executor::{Millis, date};
+
+impl Ledger {
+    pub(crate) fn park(
+        &mut self,
+        fence: &Fence,
+        questions: &[NewApproval],
+        (last_event, expire_after): (EventId, Duration),
+        now: Millis,
+    ) -> Result<ParkOutcome, Lost> {
+        if let Some(row) = self.rows.get(&fence.run)
+            && let State::Parked(idle) = &row.state
+        {
+            // Repeated after its answer was lost, it changes nothing.
+            let same = idle.attempt == fence.attempt
+                && row.token == Some(fence.token)
+                && idle.last_event == last_event;
+            return if same {
+                Ok(ParkOutcome::Parked)
+            } else {
+                Err(Lost)
+            };
+        }
+        if let Some(reason) = self.held(fence)?.0.cancel.clone() {
+            return Ok(ParkOutcome::CancelRequested(reason));
+        }
+        let (row, held) = self.write(fence, "parking")?;
+        for question in questions {
+            let Some(StepData::Call {
+                call_id,
+                name,
+                arguments,
+                ..
+            }) = open_call(row, question.step).map(|record| record.data.clone())
+            else {
+                continue;
+            };
+            row.approvals.push(ApprovalRecord {
+                id: question.id,
+                run: fence.run,
+                step: question.step,
+                attempt: fence.attempt,
+                reason: question.reason,
+                call_id,
+                name,
+                arguments,
+                created_at: date(now),
+                expires_at: date(now) + expire_after,
+                decided: None,
+            });
+        }
+        row.state = State::Parked(held.park(last_event));
+        Ok(ParkOutcome::Parked)
+    }
+
+    /// A person decides. Says whether the decision stands; the run's job, if it waits for nothing
+    /// more, is to be published.
+    pub(crate) fn decide(
+        &mut self,
+        run: RunId,
+        approval: ApprovalId,
+        decision: &Decision,
+        now: Millis,
+    ) -> (bool, bool) {
+        let Some(row) = self.rows.get_mut(&run) else {
+            return (false, false);
+        };
+        let ended = row.status().is_terminal();
+        let Some(asked) = row.approvals.iter_mut().find(|asked| asked.id == approval) else {
+            return (false, false);
+        };
+        if ended || asked.decided.is_some() || asked.expires_at <= date(now) {
+            return (false, false);
+        }
+        asked.decided = Some(Decided {
+            decision: decision.clone(),
+            at: date(now),
+            by: None,
+        });
+        (true, queue_decided(row, now))
+    }
+
+    /// What nobody has decided in time is given up. The jobs of the runs that wait for nothing more
+    /// are to be published.
+    pub(crate) fn expire_approvals(&mut self, now: Millis) -> Vec<QueuedJob> {
+        let mut queued = Vec::new();
+        for (run, row) in &mut self.rows {
+            let mut any = false;
+            for asked in &mut row.approvals {
+                if asked.decided.is_none() && asked.expires_at <= date(now) {
+                    any = true;
+                    asked.decided = Some(Decided {
+                        decision: Decision::Fail {
+                            reason: "nobody decided in time".into(),
+                        },
+                        at: date(now),
+                        by: None,
+                    });
+                }
+            }
+            if any && queue_decided(row, now) {
+                queued.push(job_of(*run, row));
+            }
+        }
+        queued
+    }
+}
+
+/// A parked run without an open question is queued.
+fn queue_decided(row: &mut Row, now: Millis) -> bool {
+    let open = row.approvals.iter().any(|asked| asked.decided.is_none());
+    match row.state {
+        State::Parked(idle) if !open => {
+            row.state = State::Queued(idle);
+            row.queued_at = now;
+            true
+        }
+        _ => false,
+    }
+}

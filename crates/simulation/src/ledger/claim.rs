@@ -1,0 +1,141 @@
+//! A run is taken, and what is known of it handed to its new holder.
+
+use std::time::Duration;
+
+use baton_protocol::run::Held;
+use baton_protocol::{Fence, Lane, Outcome};
+use baton_store::{CallState, Claim, ClaimOutcome, ClaimedRun, ParkedRun, StepData, StepRecord};
+
+use super::lease::suspect;
+use super::{Grant, Ledger, Row, State};
+use crate::Guard;
+use crate::executor::{Millis, ProcessId, date, millis};
+use crate::world::{Accusation, Invariant};
+
+impl Ledger {
+    pub(crate) fn claim(&mut self, claim: &Claim, holder: ProcessId, now: Millis) -> ClaimOutcome {
+        let Some(row) = self.rows.get_mut(&claim.run) else {
+            return ClaimOutcome::Gone;
+        };
+        let (idle, was_held) = match &mut row.state {
+            State::Ended(_) => {
+                return row
+                    .ended(false)
+                    .map_or(ClaimOutcome::Gone, ClaimOutcome::Ended);
+            }
+            State::Running { held, expires } if row.token == Some(claim.token) => {
+                *expires = now + millis(claim.lease);
+                row.version += 1;
+                let held = *held;
+                return claimed(row, (claim, self.setup.without), held, now);
+            }
+            State::Running { held, expires } if *expires <= now => (held.lose_lease(), true),
+            State::Running { expires, .. } => {
+                return ClaimOutcome::Leased {
+                    remaining: Duration::from_millis(*expires - now),
+                    same_job: row.job_seq == Some(claim.job_seq),
+                };
+            }
+            State::Parked(idle) => {
+                return ClaimOutcome::Parked(ParkedRun {
+                    attempt: idle.attempt,
+                    last_event_id: idle.last_event,
+                });
+            }
+            State::Queued(idle) => (*idle, false),
+        };
+        if was_held {
+            suspect(&mut self.suspects, claim.run, row, false);
+        }
+        let granted = match &row.cancel {
+            Some(reason) => Err(idle.end(Outcome::Cancelled(reason.clone()))),
+            None => idle.claim(claim.max_failures),
+        };
+        match granted {
+            Ok(held) => {
+                row.state = State::Running {
+                    held,
+                    expires: now + millis(claim.lease),
+                };
+                row.version += 1;
+                row.token = Some(claim.token);
+                row.worker = Some(claim.worker);
+                row.job_seq = Some(claim.job_seq);
+                let newest = row.grants.last().map_or(0, |grant| grant.attempt);
+                if held.attempt <= newest {
+                    self.accusations.push(Accusation {
+                        invariant: Invariant::I9,
+                        run: claim.run,
+                        what: format!("attempt {} was granted after {newest}", held.attempt),
+                    });
+                }
+                row.grants.push(Grant {
+                    attempt: held.attempt,
+                    token: claim.token,
+                    holder,
+                    at: now,
+                    accounted: false,
+                });
+                claimed(row, (claim, self.setup.without), held, now)
+            }
+            Err(ended) => {
+                row.state = State::Ended(ended);
+                row.ends += 1;
+                row.ended(true)
+                    .map_or(ClaimOutcome::Gone, ClaimOutcome::Ended)
+            }
+        }
+    }
+}
+
+fn claimed(
+    row: &Row,
+    (claim, without): (&Claim, Option<Guard>),
+    held: Held,
+    now: Millis,
+) -> ClaimOutcome {
+    let mut recorded = row.steps.clone();
+    for record in &mut recorded {
+        let (step, begun_by) = (record.step, record.attempt);
+        if let StepData::Call {
+            state: CallState::Started { decision },
+            ..
+        } = &mut record.data
+        {
+            // A decision is about the call as it was begun when it was asked for.
+            let decided = row.approvals.iter().filter(|approval| {
+                approval.step == step
+                    && (approval.attempt >= begun_by || without == Some(Guard::DecisionUsedUp))
+            });
+            *decision = decided
+                .filter_map(|approval| approval.decided.as_ref())
+                .map(|decided| decided.decision.clone())
+                .next_back();
+        }
+    }
+    let asked = if recorded.iter().any(StepRecord::is_started) {
+        row.approvals.clone()
+    } else {
+        Vec::new()
+    };
+    ClaimOutcome::Claimed(Box::new(ClaimedRun {
+        key: None,
+        fence: Fence {
+            tenant: claim.tenant,
+            run: claim.run,
+            attempt: held.attempt,
+            token: claim.token,
+        },
+        spec_json: String::new(),
+        lane: Lane::Interactive,
+        thread_id: None,
+        last_event_id: held.last_event,
+        failures: held.failures,
+        usage: row.usage,
+        created_at: date(0),
+        queued_at: date(row.queued_at),
+        started_at: date(now),
+        recorded,
+        asked,
+    }))
+}

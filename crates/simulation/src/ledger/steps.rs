@@ -1,0 +1,158 @@
+//! What a holder records: turns, calls, the end.
+
+use baton_protocol::run::Held;
+use baton_protocol::{EventId, Fence, FinishReason, Outcome, Usage};
+use baton_store::{CallState, StepData, StepRecord};
+use serde_json::value::RawValue;
+
+use super::{CallEntry, EndEntry, Ledger, Lost, Row, State, TurnEntry, open_call};
+use crate::Guard;
+use crate::executor::{Millis, date};
+
+impl Ledger {
+    pub(crate) fn commit_turn(
+        &mut self,
+        fence: &Fence,
+        turn: TurnEntry,
+        now: Millis,
+    ) -> Result<(), Lost> {
+        let (row, held) = self.write(fence, "turn")?;
+        progress(row, held, turn.last_event.max(held.last_event));
+        if turn.usage_total.total_tokens > row.usage.total_tokens {
+            row.usage = turn.usage_total;
+        }
+        let record = finished_turn(
+            fence.attempt,
+            turn.step,
+            turn.message,
+            (turn.usage, turn.finish_reason),
+            turn.last_event,
+            now,
+        );
+        row.insert(record, now);
+        for call in turn.calls {
+            let record = StepRecord {
+                step: call.step,
+                attempt: fence.attempt,
+                data: StepData::Call {
+                    call_id: call.call_id,
+                    name: call.name,
+                    arguments: call.arguments,
+                    effect: call.effect,
+                    state: CallState::Pending,
+                },
+                message: None,
+                cut_message: None,
+                started_event_id: None,
+                last_event_id: None,
+                created_at: date(now),
+                finished_at: None,
+            };
+            row.insert(record, now);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn start_call(&mut self, fence: &Fence, step: u32) -> Result<(), Lost> {
+        let skips_note = self.setup.without == Some(Guard::StartNote);
+        // It is neither progress nor an end: the attempt may yet be lost.
+        let (row, _) = self.held(fence)?;
+        let record = open_call(row, step).ok_or(Lost)?;
+        if !skips_note && let StepData::Call { state, .. } = &mut record.data {
+            *state = CallState::Started { decision: None };
+            record.attempt = fence.attempt;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn commit_call(
+        &mut self,
+        fence: &Fence,
+        call: CallEntry,
+        now: Millis,
+    ) -> Result<(), Lost> {
+        let (row, held) = self.write(fence, "call")?;
+        progress(row, held, call.last_event.max(held.last_event));
+        if let Some(record) = open_call(row, call.step) {
+            if let StepData::Call { state, .. } = &mut record.data {
+                *state = CallState::Finished {
+                    ok: call.ok,
+                    duration_ms: 1,
+                };
+            }
+            record.attempt = fence.attempt;
+            record.message = Some(call.message);
+            record.last_event_id = Some(call.last_event);
+            record.finished_at = Some(date(now));
+            row.recorded_at.insert(call.step, now);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(&mut self, fence: &Fence, end: EndEntry, now: Millis) -> Result<(), Lost> {
+        if let Some(row) = self.rows.get(&fence.run)
+            && let State::Ended(ended) = &row.state
+        {
+            // Repeated after its answer was lost, it says the same again.
+            let same = ended.attempt == fence.attempt
+                && row.token == Some(fence.token)
+                && ended.outcome.status() == end.outcome.status()
+                && ended.last_event == end.last_event;
+            return if same { Ok(()) } else { Err(Lost) };
+        }
+        let (row, held) = self.write(fence, "finish")?;
+        let outcome = match end.outcome {
+            // The words of whoever asked for the cancel stand.
+            Outcome::Cancelled(reason) => Outcome::Cancelled(row.cancel.clone().unwrap_or(reason)),
+            outcome => outcome,
+        };
+        row.state = State::Ended(held.end(outcome, end.last_event));
+        row.ends += 1;
+        row.usage = end.usage_total;
+        if let Some(turn) = end.turn {
+            let record = finished_turn(
+                fence.attempt,
+                turn.step,
+                turn.message,
+                (turn.usage, turn.finish_reason),
+                turn.last_event,
+                now,
+            );
+            row.insert(record, now);
+        }
+        Ok(())
+    }
+}
+
+fn finished_turn(
+    attempt: u32,
+    step: u32,
+    message: Box<RawValue>,
+    (usage, finish_reason): (Usage, FinishReason),
+    last_event: EventId,
+    now: Millis,
+) -> StepRecord {
+    StepRecord {
+        step,
+        attempt,
+        data: StepData::Turn {
+            finish_reason,
+            usage,
+        },
+        message: Some(message),
+        cut_message: None,
+        started_event_id: None,
+        last_event_id: Some(last_event),
+        created_at: date(now),
+        finished_at: Some(date(now)),
+    }
+}
+
+fn progress(row: &mut Row, held: Held, last_event: EventId) {
+    if let State::Running { expires, .. } = row.state {
+        row.state = State::Running {
+            held: held.commit_step(last_event),
+            expires,
+        };
+    }
+}
