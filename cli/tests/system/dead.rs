@@ -8,10 +8,15 @@ use crate::fixture::{assert_whole, model, run, stack, until_dead};
 
 /// Publishes as any program on the bus may, without a client library.
 async fn publish(port: u16, subject: &str, payload: &str) {
+    publish_as(port, "{}", subject, payload).await;
+}
+
+/// As [`publish`], with the options of `CONNECT`, a JSON object.
+pub(crate) async fn publish_as(port: u16, login: &str, subject: &str, payload: &str) {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let mut stream = BufStream::new(stream);
     let length = payload.len();
-    let frames = format!("CONNECT {{}}\r\nPUB {subject} {length}\r\n{payload}\r\nPING\r\n");
+    let frames = format!("CONNECT {login}\r\nPUB {subject} {length}\r\n{payload}\r\nPING\r\n");
     stream.write_all(frames.as_bytes()).await.unwrap();
     stream.flush().await.unwrap();
     let mut line = String::new();

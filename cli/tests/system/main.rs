@@ -25,4 +25,5 @@ mod fixture;
 mod hand_over;
 mod identity;
 mod ingress;
+mod secrets;
 mod takeover;

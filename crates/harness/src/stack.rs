@@ -11,9 +11,9 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, bail};
-use baton_devstack::test_support::test_nats;
-use baton_devstack::{NatsServer, Postgres, PostgresOptions};
-use baton_nats::{Bus, BusOptions};
+use baton_devstack::test_support::test_nats_options;
+use baton_devstack::{NatsConfig, NatsServer, Postgres, PostgresOptions};
+use baton_nats::{Auth, Bus, BusOptions};
 use baton_protocol::TenantId;
 use baton_store::testing::TestDatabase;
 use baton_store::{Login, Store, StoreOptions, bootstrap};
@@ -40,6 +40,9 @@ pub struct StackOptions {
     /// Whether PostgreSQL is the stack's own, so that it can be crashed; else a database on the
     /// shared one.
     pub own_postgres: bool,
+    /// The name and the password that the broker demands, letters, digits and `-`; without them it
+    /// takes everybody.
+    pub broker_login: Option<(String, String)>,
 }
 
 impl StackOptions {
@@ -59,6 +62,7 @@ impl StackOptions {
                 .into(),
             config: String::new(),
             own_postgres: false,
+            broker_login: None,
         }
     }
 
@@ -113,8 +117,7 @@ const TENANT: &str = "default";
 impl Stack {
     /// Starts the servers, prepares both by `baton migrate`, and makes a key by `baton keys`.
     pub async fn start(options: StackOptions) -> anyhow::Result<Self> {
-        let (nats, database) =
-            tokio::try_join!(async { Ok(test_nats().await?) }, Database::make(&options))?;
+        let (nats, database) = tokio::try_join!(broker(&options), Database::make(&options))?;
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("baton.toml"), &options.config)?;
         let mut stack = Self {
@@ -128,6 +131,28 @@ impl Stack {
         stack.run(&["migrate"]).await?;
         stack.api_key = stack.run(&["keys", "create", "--name", "test"]).await?;
         Ok(stack)
+    }
+
+    /// Runs a command of the program to its end, with further environment; whether it succeeded, and
+    /// all that it wrote.
+    pub async fn output_of(
+        &self,
+        arguments: &[&str],
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<(bool, String)> {
+        let output = self
+            .command()
+            .envs(settings.iter().copied())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(PATIENCE, output)
+            .await
+            .with_context(|| format!("baton {} does not end", arguments.join(" ")))??;
+        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.push_str(&String::from_utf8_lossy(&output.stderr));
+        Ok((output.status.success(), text))
     }
 
     /// Runs a command of the program to its end; returns what it printed.
@@ -155,13 +180,14 @@ impl Stack {
             .env("DATABASE_MIGRATE_URL", self.database.url(OWNER))
             .env("NATS_URL", self.nats.url())
             .env("LLM_BASE_URL", &self.options.upstream)
-            .env("LLM_DEFAULT_MODEL", "script")
-            .envs(
-                self.options
-                    .settings
-                    .iter()
-                    .map(|(name, value)| (name, value)),
-            );
+            .env("LLM_DEFAULT_MODEL", "script");
+        if let Some((user, password)) = &self.options.broker_login {
+            command
+                .env("BATON_NATS__USER", user)
+                .env("BATON_NATS__PASSWORD", password);
+        }
+        let settings = self.options.settings.iter();
+        command.envs(settings.map(|(name, value)| (name, value)));
         command
     }
 
@@ -224,9 +250,47 @@ impl Stack {
         ingress.client(&self.api_key)
     }
 
+    /// The key that may do everything.
+    pub fn api_key(&self) -> &str {
+        &self.api_key
+    }
+
+    /// The password of both database users, if PostgreSQL is the stack's own.
+    pub fn database_password(&self) -> Option<&str> {
+        match &self.database {
+            Database::Shared(_) => None,
+            Database::Own(postgres) => Some(postgres.superuser_password()),
+        }
+    }
+
+    /// Where the stack's own PostgreSQL keeps its data.
+    pub fn database_disk(&self) -> Option<PathBuf> {
+        match &self.database {
+            Database::Shared(_) => None,
+            Database::Own(postgres) => Some(postgres.data_dir()),
+        }
+    }
+
+    /// All that the roles have written so far, to their standard output and error.
+    pub fn logged(&self) -> anyhow::Result<String> {
+        let mut all = String::new();
+        for entry in std::fs::read_dir(self.logs())? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "log") {
+                all.push_str(&String::from_utf8_lossy(&std::fs::read(path)?));
+            }
+        }
+        Ok(all)
+    }
+
     /// A connection to the broker of the test's own.
     pub async fn bus(&self) -> anyhow::Result<Bus> {
-        Ok(Bus::connect(BusOptions::new(self.nats.url(), "test")).await?)
+        let auth = match self.options.broker_login.clone() {
+            Some((user, password)) => Auth::UserPassword { user, password },
+            None => Auth::None,
+        };
+        let options = BusOptions::new(self.nats.url(), "test");
+        Ok(Bus::connect(BusOptions { auth, ..options }).await?)
     }
 
     /// A program that asks about a run over the bus.
@@ -279,12 +343,35 @@ impl Stack {
 
     /// Ends the stack's own PostgreSQL as a crash would, and starts it again.
     pub async fn crash_postgres(&mut self) -> anyhow::Result<()> {
-        let Database::Own(postgres) = &mut self.database else {
-            bail!("a shared PostgreSQL is not to be crashed: ask for `own_postgres`");
-        };
+        let postgres = self.own_postgres()?;
         postgres.kill_immediate().await;
         Ok(postgres.restart().await?)
     }
+
+    /// Ends the stack's own PostgreSQL as a crash would, for good.
+    pub async fn kill_postgres(&mut self) -> anyhow::Result<()> {
+        self.own_postgres()?.kill_immediate().await;
+        Ok(())
+    }
+
+    fn own_postgres(&mut self) -> anyhow::Result<&mut Postgres> {
+        match &mut self.database {
+            Database::Own(postgres) => Ok(postgres),
+            Database::Shared(_) => {
+                bail!("a shared PostgreSQL is not to be crashed: ask for `own_postgres`")
+            }
+        }
+    }
+}
+
+async fn broker(options: &StackOptions) -> anyhow::Result<NatsServer> {
+    let mut server = test_nats_options().await?;
+    if let Some((user, password)) = &options.broker_login {
+        server.config = NatsConfig::Own {
+            extra: format!("authorization {{ user: \"{user}\", password: \"{password}\" }}"),
+        };
+    }
+    Ok(NatsServer::start(server).await?)
 }
 
 impl Drop for Stack {

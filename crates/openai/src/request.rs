@@ -15,6 +15,7 @@ pub struct ChatRequest {
     /// A model's or an agent's name.
     pub model: String,
     /// The conversation so far.
+    #[schema(min_items = 1)]
     pub messages: Vec<Message>,
     /// Whether the answer comes as server-sent events.
     #[serde(default, deserialize_with = "lenient::null_as_default")]
@@ -36,6 +37,7 @@ pub struct ChatRequest {
     pub max_completion_tokens: Option<u64>,
     /// How many answers are wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1)]
     pub n: Option<u32>,
     /// The client's own name for its user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,7 +72,8 @@ pub struct StreamOptions {
 /// One message of a conversation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Message {
-    /// `system`, `developer`, `user`, `assistant` or `tool`.
+    /// `system`, `developer`, `user`, `assistant`, `tool` or, of old, `function`.
+    #[schema(pattern = "^(system|developer|user|assistant|tool|function)$")]
     pub role: String,
     /// What was said; none beside tool calls.
     #[serde(default)]

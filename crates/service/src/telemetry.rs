@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
@@ -17,6 +18,9 @@ const SECONDS: [f64; 18] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0,
     120.0, 300.0,
 ];
+
+/// Libraries whose finer levels write out passwords and whole messages: no filter asks for those.
+const TALKATIVE: [&str; 1] = ["async_nats"];
 
 /// What [`install`] set up; the same for every caller in a process.
 #[derive(Debug)]
@@ -47,9 +51,12 @@ pub fn install(config: &LogConfig) -> &'static Telemetry {
         let directives = EnvFilter::try_new(&config.filter).map(|filter| (filter, &*config.filter));
         let (filter, text) = directives.unwrap_or_else(|_| (EnvFilter::new("info"), "info"));
         let (filter, log) = reload::Layer::new(filter);
-        let subscriber = tracing_subscriber::registry()
-            .with(filter)
-            .with(lines(config.format));
+        let subscriber =
+            tracing_subscriber::registry()
+                .with(filter)
+                .with(lines(config.format).with_filter(filter_fn(|event| {
+                    is_discreet(event.target(), *event.level())
+                })));
         // An error means that a subscriber is there: see above.
         drop(subscriber.try_init());
 
@@ -94,6 +101,11 @@ where
             .with_span_list(true)
             .boxed()
     }
+}
+
+fn is_discreet(target: &str, level: tracing::Level) -> bool {
+    let library = target.split("::").next().unwrap_or_default();
+    level <= tracing::Level::INFO || !TALKATIVE.contains(&library)
 }
 
 fn recorder() -> metrics_exporter_prometheus::PrometheusRecorder {

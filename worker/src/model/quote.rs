@@ -21,7 +21,11 @@ impl Quote {
 
     pub(super) fn apply(&self, mut error: ErrorObject) -> ErrorObject {
         if let Some(key) = &self.api_key {
-            error.message = error.message.replace(key.expose(), "[key]");
+            let clear = |text: &mut String| *text = text.replace(key.expose(), "[key]");
+            clear(&mut error.message);
+            clear(&mut error.kind);
+            error.param.iter_mut().for_each(clear);
+            error.code.iter_mut().for_each(clear);
         }
         if let Some((end, _)) = error.message.char_indices().nth(MAX_MESSAGE) {
             error.message.truncate(end);
@@ -42,5 +46,18 @@ mod tests {
         let quoted = quote.apply(ErrorObject::new("t", "c", words)).message;
         assert!(quoted.starts_with("bad key [key] éé"), "{quoted}");
         assert_eq!(quoted.chars().count(), MAX_MESSAGE + 1);
+        let everywhere = ErrorObject {
+            param: Some("sk-very-secret".to_owned()),
+            ..ErrorObject::new("sk-very-secret", "sk-very-secret", "")
+        };
+        let quoted = quote.apply(everywhere);
+        assert_eq!(
+            (
+                quoted.kind.as_str(),
+                quoted.code.as_deref(),
+                quoted.param.as_deref()
+            ),
+            ("[key]", Some("[key]"), Some("[key]"))
+        );
     }
 }

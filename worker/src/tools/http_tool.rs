@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use baton_protocol::Effect;
-use baton_service::config;
+use baton_service::{Secret, config};
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -19,6 +19,9 @@ const MAX_BODY: usize = 256 * 1024;
 /// The most of a refusal that the model is told, in characters.
 const MAX_REFUSAL: usize = 2_000;
 
+/// What is shorter is no secret, and might stand in any answer.
+const SHORTEST_SECRET: usize = 8;
+
 /// One of the operator's tools. The arguments are the JSON body of a POST, PUT or PATCH, and the
 /// query of anything else; redirects are not followed.
 pub struct HttpTool {
@@ -26,6 +29,9 @@ pub struct HttpTool {
     method: Method,
     url: Url,
     headers: HeaderMap,
+    /// What must not come back in an answer: servers that show what they were sent are not rare, and
+    /// results are shown to the model and to clients. The longest first.
+    secrets: Vec<Secret<String>>,
 }
 
 impl HttpTool {
@@ -55,6 +61,7 @@ impl HttpTool {
             method,
             url,
             headers,
+            secrets: secrets(tool),
         })
     }
 
@@ -109,7 +116,12 @@ impl HttpTool {
                 })
             })?;
         let status = response.status();
-        let body = read(response).await?;
+        let mut body = read(response).await?;
+        for secret in &self.secrets {
+            if body.contains(secret.expose()) {
+                body = body.replace(secret.expose(), "[secret]");
+            }
+        }
         if status.is_success() {
             return Ok(body);
         }
@@ -128,6 +140,26 @@ impl Tool for HttpTool {
     ) -> BoxFuture<'a, Result<String, ToolError>> {
         self.request(arguments, context).boxed()
     }
+}
+
+/// The values of the headers, and what follows a scheme such as `Bearer` in one.
+fn secrets(tool: &config::HttpTool) -> Vec<Secret<String>> {
+    let values = tool.headers.values().map(|value| value.expose().trim());
+    let mut secrets: Vec<&str> = values
+        .flat_map(|value| {
+            [
+                Some(value),
+                value.split_once(' ').map(|(_, rest)| rest.trim()),
+            ]
+        })
+        .flatten()
+        .filter(|value| value.len() >= SHORTEST_SECRET)
+        .collect();
+    secrets.sort_by_key(|value| std::cmp::Reverse(value.len()));
+    secrets
+        .into_iter()
+        .map(|value| Secret::new(value.to_owned()))
+        .collect()
 }
 
 /// The client for all of the operator's tools.

@@ -65,6 +65,7 @@ impl Role {
         if let Some(http) = http {
             command.env("BATON_HTTP__LISTEN", http.to_string());
         }
+        let log = File::create(log)?;
         let child = command
             .arg(kind.name())
             .env(
@@ -72,8 +73,8 @@ impl Role {
                 admin.to_string(),
             )
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(log)?)
+            .stdout(log.try_clone()?)
+            .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("baton {} cannot be started", kind.name()))?;
@@ -162,11 +163,16 @@ impl Role {
             .with_context(|| format!("baton {} stays ready", self.kind.name()))
     }
 
+    /// All its metrics, as Prometheus reads them.
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        let answer = Client::new(self.admin, "").get("/metrics").await?;
+        Ok(answer.text()?.to_owned())
+    }
+
     /// A counter's or gauge's value, a whole number, all its series together.
     pub async fn metric(&self, name: &str) -> anyhow::Result<u64> {
-        let answer = Client::new(self.admin, "").get("/metrics").await?;
-        Ok(answer
-            .text()?
+        let metrics = self.metrics().await?;
+        Ok(metrics
             .lines()
             .filter(|line| {
                 line.strip_prefix(name)

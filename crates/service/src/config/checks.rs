@@ -209,6 +209,12 @@ fn servers(checks: &mut Checks<'_>, config: &Config) {
         llm.base_url.as_deref(),
         &["https", "http"],
     );
+    checks.demand(
+        !llm.base_url.as_deref().is_some_and(names_a_user),
+        &[("llm", "base_url")],
+        "llm.base_url holds a user name or a password, which would be shown".to_owned(),
+        "put the key into llm.api_key",
+    );
     for (key, value) in [
         ("connect_timeout", llm.connect_timeout),
         ("first_byte_timeout", llm.first_byte_timeout),
@@ -328,6 +334,12 @@ fn issuers(checks: &mut Checks<'_>, config: &Config) {
             "keys that come unprotected prove nothing: write https://…",
         );
         checks.demand(
+            !urls.into_iter().flatten().any(|url| names_a_user(url)),
+            &key,
+            "the URL of an issuer holds a user name or a password, which would be shown".to_owned(),
+            "keys for checking are public: write the URL without them",
+        );
+        checks.demand(
             issuer.tenant.is_some() != issuer.tenant_claim.is_some(),
             &key,
             format!("the issuer `{name}` needs one of tenant and tenant_claim"),
@@ -349,6 +361,13 @@ fn issuers(checks: &mut Checks<'_>, config: &Config) {
             "write what its tokens for this server say as aud",
         );
     }
+}
+
+/// Whether a URL has credentials before its host, in a place that does not count as secret.
+fn names_a_user(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.contains('@')
 }
 
 /// Whether what comes from this URL comes over TLS, or without leaving the machine.
@@ -447,6 +466,12 @@ fn tools(checks: &mut Checks<'_>, config: &Config) {
             &key,
             format!("the url of tool `{name}` is not an HTTP URL"),
             "write for example https://tools.example/weather",
+        );
+        checks.demand(
+            !names_a_user(&tool.url),
+            &key,
+            format!("the url of tool `{name}` holds a user name or a password"),
+            "put it into headers, whose values are never shown: authorization = \"Basic …\"",
         );
         checks.demand(
             ["GET", "POST", "PUT", "PATCH", "DELETE"].contains(&tool.method.as_str()),

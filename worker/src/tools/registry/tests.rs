@@ -202,6 +202,7 @@ async fn http_tools() -> (ToolRegistry, impl Drop) {
         json!({
             "method": parts.method.as_str(), "query": parts.uri.query(),
             "key": header("idempotency-key"), "secret": header("x-secret"),
+            "authorization": header("authorization"),
             "body": String::from_utf8_lossy(&body),
         })
         .to_string()
@@ -228,7 +229,12 @@ async fn http_tools() -> (ToolRegistry, impl Drop) {
         parameters: json!({"type": "object"}),
         url: format!("{base}{path}"),
         method: method.to_owned(),
-        headers: [("x-secret".to_owned(), Secret::new("s3".to_owned()))].into(),
+        headers: [
+            ("x-secret", "s3"),
+            ("authorization", "Bearer key-of-the-tool"),
+        ]
+        .map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned())))
+        .into(),
         idempotent,
         timeout: LONG,
     };
@@ -255,7 +261,10 @@ async fn an_http_tool_is_sent_its_arguments_its_secret_and_a_key() {
     let sent: Value = serde_json::from_str(&outcome.content).unwrap();
     assert_eq!(
         sent,
-        json!({"method": "POST", "query": null, "key": key, "secret": "s3", "body": "{\"a\":1}"}),
+        json!({
+            "method": "POST", "query": null, "key": key, "secret": "s3",
+            "authorization": "[secret]", "body": "{\"a\":1}",
+        }),
     );
     let outcome = tools
         .execute("get", r#"{"q":"a b&c","n":2}"#, context)
@@ -265,6 +274,16 @@ async fn an_http_tool_is_sent_its_arguments_its_secret_and_a_key() {
     assert_eq!(sent["body"], "");
     assert_eq!(tools.get("post").unwrap().effect(), Effect::AtMostOnce);
     assert_eq!(tools.get("get").unwrap().effect(), Effect::Idempotent);
+}
+
+/// Only what is too short to be a secret comes back: many a server shows what it was sent.
+#[tokio::test]
+async fn what_a_tools_server_says_is_cleared_of_its_secrets() {
+    let (tools, _server) = http_tools().await;
+    let arguments = r#"{"a":"key-of-the-tool","b":"Bearer key-of-the-tool"}"#;
+    let outcome = tools.execute("post", arguments, context()).await;
+    let sent: Value = serde_json::from_str(&outcome.content).unwrap();
+    assert_eq!(sent["body"], r#"{"a":"[secret]","b":"[secret]"}"#);
 }
 
 #[tokio::test]
