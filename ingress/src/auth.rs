@@ -47,7 +47,7 @@ pub(crate) use register::{email, name};
 pub use scopes::SCOPES;
 pub(crate) use scopes::{
     ALL, ApprovalsWrite, KeysRead, KeysWrite, MembersRead, MembersWrite, ModelsRead, RunsRead,
-    RunsWrite, Scope, Scopes,
+    RunsWrite, Scope, Scopes, UsageRead,
 };
 pub(crate) use sign_in::SignIn;
 pub(crate) use watch::{CredentialWatch, Guard};

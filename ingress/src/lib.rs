@@ -35,6 +35,7 @@ mod sse;
 mod state;
 mod stream_cap;
 mod submission;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -327,6 +328,7 @@ fn api() -> OpenApiRouter<AppState> {
         .merge(members::router())
         .merge(invites::router())
         .merge(api_keys::router())
+        .merge(usage::router())
 }
 
 fn router(state: AppState, http: &HttpConfig) -> Router {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use baton_admission::terminal_event::terminal_event;
 use baton_nats::JobHeaders;
 use baton_protocol::event::RunStarted;
-use baton_protocol::{EventData, EventId, Fence, FinishReason, Job, Outcome, RunError, RunSpec};
+use baton_protocol::{
+    Charge, EventData, EventId, Fence, FinishReason, Job, Outcome, RunError, RunSpec, Usage,
+};
 use baton_store::{ClaimedRun, CutTurn, FinalTurn, FinishCommit, NewCall, QueuedJob, TurnCommit};
 
 use crate::agent::turn_machine::{Next, TurnVerdict};
@@ -275,10 +277,12 @@ impl<'a> Attempt<'a> {
         };
         let usage = turn.finished.usage;
         let finish_reason = turn.finished.finish_reason;
+        let charge = self.charge(usage, turn.cached_tokens);
         self.unrecorded = Some(CutOff {
             step,
             message: turn.message.clone(),
             usage,
+            cached_tokens: turn.cached_tokens,
             counted: true,
         });
         match self.machine.turn_finished(turn.finished) {
@@ -288,6 +292,7 @@ impl<'a> Attempt<'a> {
                     step,
                     message: turn.message.get(),
                     usage,
+                    charge,
                     finish_reason,
                     last_event_id: self.publisher.last_id(),
                 };
@@ -311,6 +316,7 @@ impl<'a> Attempt<'a> {
                     step,
                     message: turn.message.get(),
                     usage,
+                    charge,
                     usage_total: self.machine.usage(),
                     finish_reason,
                     last_event_id,
@@ -348,6 +354,7 @@ impl<'a> Attempt<'a> {
                 step: cut.step,
                 message: cut.message.get(),
                 usage: cut.usage,
+                charge: self.charge(cut.usage, cut.cached_tokens),
                 last_event_id: self.publisher.last_id(),
             }
         });
@@ -378,6 +385,15 @@ impl<'a> Attempt<'a> {
         // finds the run ended and stores it.
         self.publisher.settle().await?;
         Ok(())
+    }
+
+    /// What a turn is charged, at the price of this moment.
+    fn charge(&self, usage: Usage, cached_tokens: u64) -> Charge {
+        Charge::of(
+            usage,
+            cached_tokens,
+            self.runner.prices.of(&self.spec.model),
+        )
     }
 
     async fn cancel(&mut self, reason: String) -> Result<Ending, Halt> {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use baton_admission::Prices;
 use baton_admission::parked_events::ensure_parked_events;
 use baton_admission::terminal_event::ensure_terminal_event;
 use baton_nats::{Bus, Delivery};
@@ -43,6 +44,8 @@ pub(crate) struct JobRunner {
     pub(crate) clock: Arc<dyn Clock>,
     /// The upstream.
     pub(crate) model: ModelClient,
+    /// What models cost.
+    pub(crate) prices: Prices,
     /// The server-side tools.
     pub(crate) tools: ToolRegistry,
     /// Limits and times.

@@ -15,6 +15,7 @@
 mod error;
 mod json;
 pub mod parked_events;
+mod prices;
 pub mod replay;
 pub mod request;
 pub mod resolve;
@@ -23,6 +24,7 @@ pub mod terminal_event;
 
 pub use error::{Invalid, SubmitError};
 pub use json::{MAX_JSON_DEPTH, check_depth};
+pub use prices::Prices;
 pub use request::SubmitRequest;
 pub use resolve::{Agent, AgentSource, BuiltInAgent, Grant};
 pub use submit::{Acceptance, Accepted, Admission, Policy, PublishOutcome, Submission};

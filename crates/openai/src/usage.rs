@@ -36,6 +36,13 @@ impl Usage {
             rest: Map::new(),
         }
     }
+
+    /// Those of the prompt's tokens that the upstream had read before, if it says so.
+    pub fn cached_tokens(&self) -> u64 {
+        let details = self.rest.get("prompt_tokens_details");
+        let cached = details.and_then(|details| details.get("cached_tokens"));
+        cached.and_then(Value::as_u64).unwrap_or(0)
+    }
 }
 
 /// Numbers add up, in the details as well; of what is no number, the newer stays.

@@ -15,6 +15,7 @@ pub mod fence;
 pub mod ids;
 pub mod job;
 pub mod liveness;
+pub mod price;
 pub mod role;
 pub mod run;
 pub mod spec;
@@ -29,6 +30,7 @@ pub use ids::{
     UserId, WorkerId,
 };
 pub use job::{Job, JobError, Lane};
+pub use price::{Charge, Nanos, Price};
 pub use role::{Role, UnknownRole};
 pub use run::{FinishReason, Outcome, RunError, RunStatus};
 pub use spec::{AgentRef, RunLimits, RunSpec};

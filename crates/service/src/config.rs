@@ -25,11 +25,11 @@ pub use checks::trustworthy;
 pub use mistake::{ConfigErrors, Mistake, Origin};
 pub use sections::{
     AdminConfig, DatabaseConfig, ForwardedHeader, HttpConfig, LimitsConfig, LlmConfig, LogConfig,
-    LogFormat, NatsConfig, SchedulerConfig, WorkerConfig,
+    LogFormat, ModelPrice, NatsConfig, SchedulerConfig, WorkerConfig,
 };
 pub use sources::Sources;
 pub use tools::{HttpTool, ToolsConfig};
-pub use values::{ByteSize, ConnectionUrl, Secret};
+pub use values::{ByteSize, ConnectionUrl, NotAPrice, PerMillion, Secret};
 
 /// The whole configuration; one struct for every role, as one file serves them all.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -263,6 +263,77 @@ fn every_mistake_of_every_tool_is_reported() {
 }
 
 #[test]
+fn prices_are_exact_and_every_mistake_of_every_price_is_reported() {
+    let file = "
+        [[llm.prices]]
+        model = 'a'
+        input_per_million = '2.5'
+        output_per_million = '0.000001'
+        [[llm.prices]]
+        model = 'b'
+        input_per_million = '0'
+        cached_input_per_million = '0.00'
+        output_per_million = '1000000'
+    ";
+    let config = load(file, &[]).unwrap();
+    let [a, b] = config.llm.prices.as_slice() else {
+        panic!("{:?}", config.llm.prices)
+    };
+    assert_eq!(a.input_per_million.micros(), 2_500_000);
+    assert_eq!(a.output_per_million.micros(), 1);
+    assert_eq!(a.cached_input_per_million, None);
+    assert_eq!(b.output_per_million.micros(), 1_000_000_000_000);
+    let printed = config.print().unwrap();
+    assert!(printed.contains("\"2.50\""), "{printed}");
+    assert_eq!(
+        load(&printed, &[]).unwrap(),
+        config,
+        "printed and read again"
+    );
+
+    let file = "
+        [[llm.prices]]
+        model = 'a'
+        input_per_million = 2.5
+        output_per_million = '-1'
+        [[llm.prices]]
+        model = 'b'
+        input_per_milion = '1'
+        output_per_million = '0.0000001'
+    ";
+    assert_mistakes(
+        load(file, &[]),
+        &[
+            &["price 1, `input_per_million`", "in quotes", "\"2.50\""],
+            &["price 1, `output_per_million`", "decimal number from 0"],
+            &["price 2 has no `input_per_million`"],
+            &[
+                "price 2",
+                "`input_per_milion`",
+                "did you mean `input_per_million`?",
+            ],
+            &["price 2, `output_per_million`", "six decimals"],
+        ],
+    );
+    let price = |model: &str, cached: &str| {
+        format!(
+            "{{ model = '{model}', input_per_million = '1', output_per_million = '1', \
+             cached_input_per_million = '{cached}' }}"
+        )
+    };
+    let file = format!(
+        "[llm]\nprices = [{}, {}, {}]",
+        price("a", "1"),
+        price("a", "0.5"),
+        price("c", "2")
+    );
+    assert_mistakes(
+        load(&file, &[]),
+        &[&["`a` has two prices"], &["`c`", "cached input costs more"]],
+    );
+}
+
+#[test]
 fn a_tools_schema_may_be_a_table_or_text_and_must_be_an_object() {
     let tool = |parameters: &str| {
         format!(

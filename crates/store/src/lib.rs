@@ -43,6 +43,7 @@ mod tenants;
 mod threads;
 #[cfg(feature = "chaos")]
 mod unguarded;
+mod usage_entries;
 mod users;
 
 #[cfg(feature = "testing")]
@@ -80,4 +81,5 @@ pub use system::SystemTx;
 pub use tenant_tx::TenantTx;
 pub use tenants::TenantRecord;
 pub use threads::ThreadRecord;
+pub use usage_entries::{UsageBearer, UsageFilter, UsageGroup, UsageGroups, UsagePage, UsageSum};
 pub use users::{NewUser, Registered, UserRecord};

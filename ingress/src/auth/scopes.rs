@@ -33,6 +33,8 @@ scopes! {
     KeysRead = "keys:read" from Admin,
     /// Making, rotating and revoking API keys.
     KeysWrite = "keys:write" from Admin,
+    /// Reading what was used up.
+    UsageRead = "usage:read" from Admin,
     /// Listing members and invites.
     MembersRead = "members:read" from Admin,
     /// Inviting people, changing their roles, removing them.

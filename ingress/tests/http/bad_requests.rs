@@ -307,7 +307,7 @@ impl Maker {
             "true",
         ]);
         let id = "01890a5d-ac96-774b-bcce-b302099a8057";
-        let (route, path) = match self.random.random_range(0..6) {
+        let (route, path) = match self.random.random_range(0..7) {
             0 => (RUNS, format!("{RUNS}?limit={value}")),
             1 => (RUNS, format!("{RUNS}?cursor=x{value}{text}")),
             2 => (RUNS, format!("{RUNS}?status=x{text}")),
@@ -316,6 +316,10 @@ impl Maker {
                 "/v1/runs/{id}",
                 format!("/v1/runs/{id}?wait=x{value}{text}"),
             ),
+            5 => {
+                let name = self.pick(&["from", "to", "group_by", "cursor", "limit"]);
+                ("/v1/usage", format!("/v1/usage?{name}=x{value}{text}"))
+            }
             _ => (
                 "/v1/runs/{id}/events",
                 format!("/v1/runs/{id}/events?after=x{value}{text}"),

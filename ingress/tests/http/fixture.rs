@@ -12,8 +12,8 @@ use baton_protocol::event::{
     AttemptReset, RunCancelled, RunCompleted, RunFailed, RunStarted, Text,
 };
 use baton_protocol::{
-    ApiKeyId, ClaimToken, Event, EventData, EventId, Fence, FinishReason, Lane, Outcome, RunError,
-    RunId, RunStatus, TenantId, Usage, WorkerId,
+    ApiKeyId, Charge, ClaimToken, Event, EventData, EventId, Fence, FinishReason, Lane, Nanos,
+    Outcome, RunError, RunId, RunStatus, TenantId, Usage, WorkerId,
 };
 use baton_service::config::{Registration, Secret};
 use baton_service::{Clock as _, Config, Readiness, Shutdown, SystemClock};
@@ -30,6 +30,13 @@ const LONG: Duration = Duration::from_secs(20);
 const JWT_SECRET: &str = "7f-Kq2xw9ZbTn4Rv8yLmA1cE6uGdHs3J";
 /// A password that nobody has.
 pub(crate) const PASSWORD: &str = "correct horse battery";
+
+pub(crate) const CHARGE: Charge = Charge {
+    input_tokens: 10,
+    cached_tokens: 4,
+    output_tokens: 5,
+    cost: Some(Nanos(1_500_000_000)),
+};
 
 pub(crate) const USAGE: Usage = Usage {
     prompt_tokens: 10,
@@ -576,6 +583,7 @@ impl Worker {
             step: 1,
             message: &message,
             usage: USAGE,
+            charge: CHARGE,
             finish_reason: FinishReason::Stop,
             last_event_id: self.last,
         };

@@ -12,7 +12,7 @@ use baton_service::{Clock as _, SystemClock};
 use baton_store::{Claim, ClaimOutcome, NewApproval, NewCall, ParkCommit, TurnCommit};
 use serde_json::{Value, json};
 
-use crate::fixture::{Fixture, PASSWORD, USAGE, soon};
+use crate::fixture::{CHARGE, Fixture, PASSWORD, USAGE, soon};
 
 /// What one tenant has, and who acts for it.
 struct Tenant {
@@ -70,6 +70,7 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             | "/v1/api-keys"
             | "/v1/invites"
             | "/v1/members"
+            | "/v1/usage"
             | "/v1/models"
             | "/v1/models/{id}"
             | "/v1/auth/me"
@@ -182,6 +183,7 @@ impl Tenant {
             "/v1/runs",
             "/v1/runs/{id}",
             "/v1/runs/{id}/approvals",
+            "/v1/usage?group_by=key,model",
             "/v1/api-keys",
             "/v1/invites",
             "/v1/members",
@@ -243,6 +245,7 @@ async fn park(f: &Fixture, tenant: TenantId, run: RunId) -> ApprovalId {
         step: 1,
         message: "{}",
         usage: USAGE,
+        charge: CHARGE,
         usage_total: USAGE,
         finish_reason: FinishReason::ToolCalls,
         last_event_id: EventId::new(1, 2),
@@ -352,6 +355,11 @@ async fn what_is_another_tenants_does_not_exist_on_any_route() {
     let f = Fixture::start().await;
     let anna = Tenant::new(&f, "anna@example.org").await;
     let bob = Tenant::new(&f, "bob@example.org").await;
+    for tenant in [&anna, &bob] {
+        let token = &tenant.credentials[0].text;
+        let (_, usage) = f.ask(token, "GET", "/v1/usage", Value::Null).await;
+        assert_eq!(usage["data"][0]["turns"], 1, "its own alone: {usage}");
+    }
     for (own, other) in [(&anna, &bob), (&bob, &anna)] {
         let before = other.snapshot(&f).await;
         intrude(&f, own, other).await;

@@ -1,5 +1,6 @@
 //! What a key may use up, as clients meet it.
 
+use baton_service::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, answer};
@@ -44,4 +45,63 @@ async fn a_key_with_as_many_runs_as_it_may_have_is_refused_until_one_has_ended()
     assert!(status < 300, "{status}");
     let (status, next) = fixture.ask(&key, "POST", "/v1/runs", run).await;
     assert_eq!(status, 202, "{next}");
+}
+
+#[tokio::test]
+async fn what_was_used_up_is_told_by_day_key_and_model() {
+    let fixture = Fixture::start().await;
+    for model in ["m", "m", "n"] {
+        let body = json!({"model": model, "input": "x"});
+        let (status, run) = fixture.ask(&fixture.key, "POST", "/v1/runs", body).await;
+        assert_eq!(status, 202, "{run}");
+        fixture.take_job().await.complete().await;
+    }
+    let usage = async |query: &str| {
+        let path = format!("/v1/usage{query}");
+        let (status, usage) = fixture.ask(&fixture.key, "GET", &path, Value::Null).await;
+        assert_eq!(status, 200, "{usage}");
+        usage
+    };
+    let today = SystemClock.now().date_naive().to_string();
+    let by_day = usage("").await;
+    let expected = json!({
+        "day": by_day["data"][0]["day"], "runs": 3, "turns": 3, "estimated_turns": 0,
+        "input_tokens": 30, "cached_tokens": 12, "output_tokens": 15,
+        "cost": "4.5", "unpriced_turns": 0,
+    });
+    assert_eq!(by_day["data"], json!([expected]));
+    assert!(by_day["data"][0]["day"].as_str().unwrap() <= today.as_str());
+    assert_eq!(by_day["next_cursor"], Value::Null);
+
+    let first = usage("?group_by=model,key&limit=1").await;
+    assert_eq!(first["data"][0]["model"], "m");
+    assert_eq!(first["data"][0]["runs"], 2);
+    assert!(first["data"][0]["api_key_id"].is_string());
+    assert_eq!(first["data"][0].get("day"), None);
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let second = usage(&format!("?group_by=model,key&limit=1&cursor={cursor}")).await;
+    assert_eq!(second["data"][0]["model"], "n");
+    assert_eq!(second["next_cursor"], Value::Null);
+    let whole = usage("?group_by=").await;
+    assert_eq!(whole["data"][0]["runs"], 3);
+    let past = usage("?from=2020-01-01&to=2020-12-31").await;
+    assert_eq!(past["data"], json!([]), "a leap year fits");
+
+    for (query, param) in [
+        ("?from=2020-01-01&to=2021-01-01", "from"),
+        ("?from=2020-01-02&to=2020-01-01", "from"),
+        ("?from=2020-02-30", "from"),
+        ("?to=today", "to"),
+        ("?group_by=tenant", "group_by"),
+        ("?limit=0", "limit"),
+        ("?limit=1001", "limit"),
+        ("?cursor=x", "cursor"),
+    ] {
+        let path = format!("/v1/usage{query}");
+        let (status, error) = fixture.ask(&fixture.key, "GET", &path, Value::Null).await;
+        assert_eq!((status, &error["param"]), (400, &json!(param)), "{query}");
+    }
+    let reader = fixture.make_key(77, &["runs:read"], None).await;
+    let (status, error) = fixture.ask(&reader, "GET", "/v1/usage", Value::Null).await;
+    assert_eq!((status, &error["code"]), (403, &json!("scope_missing")));
 }

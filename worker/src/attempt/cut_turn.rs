@@ -37,6 +37,8 @@ pub(super) struct CutOff {
     pub(super) step: u32,
     pub(super) message: Box<RawValue>,
     pub(super) usage: Usage,
+    /// Tokens of the prompt that the upstream had read before.
+    pub(super) cached_tokens: u64,
     /// Whether the turns' sum has its tokens already.
     pub(super) counted: bool,
 }
@@ -74,6 +76,7 @@ impl Attempt<'_> {
             step,
             message: partial.message,
             usage,
+            cached_tokens: partial.cached_tokens,
             counted: false,
         })
     }

@@ -25,6 +25,8 @@ pub(super) struct TurnEnd {
     pub(super) finished: FinishedTurn,
     /// The assistant's message, to be recorded and shown to the model again.
     pub(super) message: Box<RawValue>,
+    /// Tokens of the prompt that the upstream had read before.
+    pub(super) cached_tokens: u64,
 }
 
 impl TurnEnd {
@@ -38,6 +40,7 @@ impl TurnEnd {
                 usage: cut.usage,
             },
             message: cut.message,
+            cached_tokens: cut.cached_tokens,
         }
     }
 }
@@ -152,6 +155,7 @@ impl Attempt<'_> {
         Ok(TurnEnd {
             finished,
             message: turn.message,
+            cached_tokens: turn.cached_tokens,
         })
     }
 }

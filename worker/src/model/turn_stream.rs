@@ -52,6 +52,8 @@ pub struct FinishedTurn {
     pub finish_reason: FinishReason,
     /// Tokens, as the upstream counted them; zero if it did not.
     pub usage: Usage,
+    /// Tokens of the prompt that the upstream says it had read before.
+    pub cached_tokens: u64,
     /// The model that answered, if the upstream named it.
     pub model: Option<String>,
 }
@@ -63,6 +65,8 @@ pub struct PartialTurn {
     pub message: Box<RawValue>,
     /// Tokens, if the upstream had told them already.
     pub usage: Option<Usage>,
+    /// Tokens of the prompt that the upstream says it had read before.
+    pub cached_tokens: u64,
     /// How many bytes of text and arguments it is.
     pub bytes: usize,
 }
@@ -158,6 +162,7 @@ impl TurnStream {
             _ => FinishReason::Stop,
         };
         let usage = finished.usage.as_ref().map(known_usage).unwrap_or_default();
+        let cached_tokens = cached_tokens(finished.usage.as_ref());
         let message = to_raw_value(&finished.message).map_err(|source| ModelError::Invalid {
             what: "the answer cannot be written as JSON",
             source: Some(source),
@@ -167,6 +172,7 @@ impl TurnStream {
             tool_calls,
             finish_reason,
             usage,
+            cached_tokens,
             model: finished.model,
         })
     }
@@ -182,11 +188,13 @@ impl TurnStream {
     pub fn cut(self) -> (Vec<Delta>, Option<PartialTurn>) {
         drop(self.response);
         let usage = self.accumulator.usage().map(known_usage);
+        let cached_tokens = cached_tokens(self.accumulator.usage());
         let bytes = self.accumulator.bytes();
         let message = to_raw_value(&self.accumulator.into_partial()).ok();
         let partial = message.map(|message| PartialTurn {
             message,
             usage,
+            cached_tokens,
             bytes,
         });
         (self.deltas, partial)
@@ -323,6 +331,10 @@ const fn known_usage(usage: &baton_openai::Usage) -> Usage {
         total_tokens: usage.total_tokens,
         estimated: false,
     }
+}
+
+fn cached_tokens(usage: Option<&baton_openai::Usage>) -> u64 {
+    usage.map_or(0, baton_openai::Usage::cached_tokens)
 }
 
 fn is_done(event: &SseEvent) -> bool {

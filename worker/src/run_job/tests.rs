@@ -33,6 +33,7 @@ fn runner(ground: &Ground, store: Store, model: &ScriptedModel, lease: Duration)
     JobRunner {
         worker: WorkerId::new(clock.now()),
         model: ModelClient::new(&config.llm).unwrap(),
+        prices: baton_admission::Prices::default(),
         tools: ToolRegistry::new(&config).unwrap(),
         leases: LeaseKeeper::new(
             store.clone(),

@@ -73,6 +73,7 @@ pub(super) fn check(
     auth(&mut checks, config);
     worker(&mut checks, config);
     rest(&mut checks, config);
+    prices(&mut checks, config);
     tools(&mut checks, config);
     checks.mistakes
 }
@@ -439,6 +440,34 @@ fn rest(checks: &mut Checks<'_>, config: &Config) {
             &[("log", "filter")],
             format!("`{}` is not a log filter: {error}", config.log.filter),
             "write a level such as info, or directives such as info,baton_worker=debug",
+        );
+    }
+}
+
+fn prices(checks: &mut Checks<'_>, config: &Config) {
+    let key = [("llm", "prices")];
+    let mut models = BTreeSet::new();
+    for price in &config.llm.prices {
+        let model = &price.model;
+        checks.demand(
+            !model.is_empty(),
+            &key,
+            "a price has no model".to_owned(),
+            "write the upstream's name of the model, such as gpt-4o",
+        );
+        checks.demand(
+            models.insert(model.as_str()),
+            &key,
+            format!("the model `{model}` has two prices"),
+            "give each model one",
+        );
+        checks.demand(
+            price
+                .cached_input_per_million
+                .is_none_or(|cached| cached <= price.input_per_million),
+            &key,
+            format!("of the model `{model}`, cached input costs more than other input"),
+            "leave cached_input_per_million out, or lower it",
         );
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::mistake::{ConfigErrors, Mistake, Origin, nearest};
 use super::sources::{SECRET_KEYS, Sources, USUAL_NAMES};
-use super::{Config, checks, tools};
+use super::{Config, checks, sections, tools};
 
 /// A section: its name, its keys with their defaults (null for none), and how to try a value.
 struct Section {
@@ -28,19 +28,14 @@ fn section<T: Default + Serialize + DeserializeOwned>(name: &'static str) -> Sec
         // which the test of the example file would show.
         _ => Map::new(),
     };
-    let attempt = |value| {
-        serde_json::from_value::<T>(value)
-            .map(drop)
-            .map_err(|e| e.to_string())
-    };
     Section {
         name,
         defaults,
-        attempt,
+        attempt: attempt::<T>,
     }
 }
 
-fn sections() -> Vec<Section> {
+fn all_sections() -> Vec<Section> {
     use super::sections as s;
     vec![
         section::<s::HttpConfig>("http"),
@@ -57,6 +52,40 @@ fn sections() -> Vec<Section> {
     ]
 }
 
+/// A key that holds a list of tables, whose own keys are tried one by one.
+struct Tables {
+    /// Section and key.
+    at: (&'static str, &'static str),
+    /// What one of them is called.
+    what: &'static str,
+    required: &'static [&'static str],
+    specimen: fn() -> Map<String, Value>,
+    attempt: fn(Value) -> Result<(), String>,
+}
+
+const TABLES: [Tables; 2] = [
+    Tables {
+        at: ("tools", "http"),
+        what: "tool",
+        required: &tools::REQUIRED,
+        specimen: tools::specimen,
+        attempt: attempt::<tools::HttpTool>,
+    },
+    Tables {
+        at: ("llm", "prices"),
+        what: "price",
+        required: &sections::PRICE_REQUIRED,
+        specimen: sections::price_specimen,
+        attempt: attempt::<sections::ModelPrice>,
+    },
+];
+
+fn attempt<T: DeserializeOwned>(value: Value) -> Result<(), String> {
+    serde_json::from_value::<T>(value)
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
 /// Where each value that is not a default came from, by (section, key).
 pub(super) type Origins = BTreeMap<(String, String), Origin>;
 
@@ -70,7 +99,7 @@ struct Loader {
 
 pub(super) fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
     let mut loader = Loader {
-        sections: sections(),
+        sections: all_sections(),
         merged: Map::new(),
         origins: Origins::new(),
         refused: BTreeSet::new(),
@@ -251,9 +280,9 @@ impl Loader {
             let instead = self.instead_of_key(name, &key);
             return self.blame(origin, "there is no such key", Some(instead));
         };
-        if (name, key.as_str()) == ("tools", "http") {
+        if let Some(list) = TABLES.iter().find(|list| list.at == (name, key.as_str())) {
             let before = self.mistakes.len();
-            self.check_tools(&value, &origin);
+            self.check_tables(list, &value, &origin);
             if self.mistakes.len() > before {
                 self.refused.insert((name.to_owned(), key));
                 return;
@@ -304,23 +333,22 @@ impl Loader {
         }
     }
 
-    /// Each tool's keys one by one, on a tool that is otherwise valid.
-    fn check_tools(&mut self, value: &Value, origin: &Origin) {
+    /// Each table's keys one by one, on a table that is otherwise valid.
+    fn check_tables(&mut self, list: &Tables, value: &Value, origin: &Origin) {
         let Value::Array(items) = value else { return };
-        let specimen = tools::specimen();
+        let specimen = (list.specimen)();
+        let (section, key) = list.at;
         for (index, item) in items.iter().enumerate() {
-            let place = format!("tool {}", index + 1);
+            let place = format!("{} {}", list.what, index + 1);
             let Value::Object(keys) = item else {
-                let instead = Some("begin each tool with a line `[[tools.http]]`".to_owned());
-                self.blame(origin.clone(), format!("{place} is not a table"), instead);
+                let instead = format!("begin each {} with a line `[[{section}.{key}]]`", list.what);
+                let message = format!("{place} is not a table");
+                self.blame(origin.clone(), message, Some(instead));
                 continue;
             };
-            for required in tools::REQUIRED
-                .into_iter()
-                .filter(|key| !keys.contains_key(*key))
-            {
+            for required in list.required.iter().filter(|key| !keys.contains_key(**key)) {
                 let instead = specimen
-                    .get(required)
+                    .get(*required)
                     .and_then(|value| example(origin, required, value));
                 self.blame(
                     origin.clone(),
@@ -333,19 +361,19 @@ impl Loader {
                     let all: Vec<_> = specimen.keys().map(String::as_str).collect();
                     let instead = match nearest(key, all.iter().copied()) {
                         Some(meant) => format!("did you mean `{meant}`?"),
-                        None => format!("the keys of a tool are {}", all.join(", ")),
+                        None => format!("the keys of a {} are {}", list.what, all.join(", ")),
                     };
                     let message = format!("{place} has an unknown key `{key}`");
                     self.blame(origin.clone(), message, Some(instead));
                     continue;
                 };
-                let mut tool = specimen.clone();
-                tool.insert(key.clone(), value.clone());
-                if let Err(error) = serde_json::from_value::<tools::HttpTool>(Value::Object(tool)) {
+                let mut table = specimen.clone();
+                table.insert(key.clone(), value.clone());
+                if let Err(error) = (list.attempt)(Value::Object(table)) {
                     let reason = if key == "headers" {
                         "headers are a table of strings".to_owned()
                     } else {
-                        error.to_string()
+                        error
                     };
                     let message = format!("{place}, `{key}`: {reason}");
                     self.blame(origin.clone(), message, example(origin, key, default));

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::values::{ByteSize, ConnectionUrl, Secret};
+use super::values::{ByteSize, ConnectionUrl, PerMillion, Secret};
 
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -228,6 +229,40 @@ pub struct LlmConfig {
     pub total_timeout: Duration,
     /// Tries after the first, as long as no token has come. Default: 3.
     pub max_retries: u32,
+    /// `[[llm.prices]]`: what models cost. Default: none.
+    pub prices: Vec<ModelPrice>,
+}
+
+/// `[[llm.prices]]`: what a million of a model's tokens cost, in a currency of the operator's choice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelPrice {
+    /// The upstream's name of the model. No default.
+    pub model: String,
+    /// Tokens that it reads. No default.
+    pub input_per_million: PerMillion,
+    /// Those of them that its server had read before. Default: as the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_input_per_million: Option<PerMillion>,
+    /// Tokens that it writes. No default.
+    pub output_per_million: PerMillion,
+}
+
+/// The keys of a price without a default.
+pub(super) const PRICE_REQUIRED: [&str; 3] = ["model", "input_per_million", "output_per_million"];
+
+/// A price that is valid as it stands: see `tools::specimen`.
+pub(super) fn price_specimen() -> Map<String, Value> {
+    let price = serde_json::json!({
+        "model": "gpt-4o",
+        "input_per_million": "2.50",
+        "cached_input_per_million": "1.25",
+        "output_per_million": "10.00",
+    });
+    match price {
+        Value::Object(keys) => keys,
+        _ => Map::new(),
+    }
 }
 
 impl Default for LlmConfig {
@@ -241,6 +276,7 @@ impl Default for LlmConfig {
             idle_timeout: seconds(60),
             total_timeout: seconds(600),
             max_retries: 3,
+            prices: Vec::new(),
         }
     }
 }

@@ -93,6 +93,81 @@ impl Serialize for ConnectionUrl {
     }
 }
 
+/// A price per million tokens, written as a decimal number in quotes, such as `"2.50"`; exact, in
+/// millionths of the currency's unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PerMillion(u64);
+
+impl PerMillion {
+    /// The highest: a unit for each token.
+    const MOST: u64 = 1_000_000_000_000;
+
+    /// In millionths of a unit.
+    pub const fn micros(self) -> u64 {
+        self.0
+    }
+}
+
+/// What is no price.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a price is a decimal number from 0 to 1000000 with at most six decimals, in quotes")]
+pub struct NotAPrice;
+
+impl FromStr for PerMillion {
+    type Err = NotAPrice;
+
+    fn from_str(text: &str) -> Result<Self, NotAPrice> {
+        let (units, decimals) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if !digits(units) || !digits(decimals) || units.len() > 7 || decimals.len() > 6 {
+            return Err(NotAPrice);
+        }
+        let number = |text: &str| text.parse::<u64>().map_err(|_| NotAPrice);
+        let micros = number(units)? * 1_000_000 + number(&format!("{decimals:0<6}"))?;
+        if micros <= Self::MOST {
+            Ok(Self(micros))
+        } else {
+            Err(NotAPrice)
+        }
+    }
+}
+
+impl fmt::Display for PerMillion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (units, rest) = (self.0 / 1_000_000, self.0 % 1_000_000);
+        let rest = format!("{rest:06}");
+        let decimals = rest.trim_end_matches('0');
+        write!(f, "{units}.{decimals:0<2}")
+    }
+}
+
+impl Serialize for PerMillion {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PerMillion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = PerMillion;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&NotAPrice, f)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<PerMillion, E> {
+                text.parse().map_err(de::Error::custom)
+            }
+        }
+
+        // A number without quotes has been through floating point already.
+        deserializer.deserialize_str(Text)
+    }
+}
+
 /// A size in bytes, written `10MiB` (`KiB`, `MiB`, `GiB`, `TiB`; `KB`, `MB`, `GB`, `TB` are powers of ten).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(u64);

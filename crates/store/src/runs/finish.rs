@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use baton_protocol::{
-    EventId, Fence, FinishReason, Lane, Outcome, RunId, TenantId, ThreadId, Usage,
+    Charge, EventId, Fence, FinishReason, Lane, Outcome, RunId, TenantId, ThreadId, Usage,
 };
 
 use crate::columns::{self, int4, int8};
@@ -37,6 +37,8 @@ pub struct FinalTurn<'a> {
     pub message: &'a str,
     /// The turn's own tokens.
     pub usage: Usage,
+    /// What the turn is charged.
+    pub charge: Charge,
     /// Why the turn ended.
     pub finish_reason: FinishReason,
     /// The last event of the turn, before the terminal one.
@@ -53,6 +55,8 @@ pub struct CutTurn<'a> {
     pub message: &'a str,
     /// The turn's own tokens, known or guessed.
     pub usage: Usage,
+    /// What the turn is charged.
+    pub charge: Charge,
     /// The last event of the turn, before the terminal one.
     pub last_event_id: EventId,
 }
@@ -62,6 +66,7 @@ struct LastTurn<'a> {
     step: u32,
     message: &'a str,
     usage: Usage,
+    charge: Charge,
     finish_reason: Option<&'static str>,
     last_event_id: EventId,
 }
@@ -72,6 +77,7 @@ impl<'a> FinishCommit<'a> {
             step: turn.step,
             message: turn.message,
             usage: turn.usage,
+            charge: turn.charge,
             finish_reason: Some(turn.finish_reason.as_str()),
             last_event_id: turn.last_event_id,
         });
@@ -80,6 +86,7 @@ impl<'a> FinishCommit<'a> {
                 step: cut.step,
                 message: cut.message,
                 usage: cut.usage,
+                charge: cut.charge,
                 finish_reason: None,
                 last_event_id: cut.last_event_id,
             })
@@ -170,7 +177,7 @@ impl SystemTx<'_> {
                     finished_at = clock_timestamp()
                 WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
                   AND status = 'running'
-                RETURNING thread_id,
+                RETURNING thread_id, api_key_id, model, created_at,
                           CASE status WHEN 'cancelled' THEN
                               extract(epoch FROM finished_at - cancel_requested_at)::float8
                           END AS cancel_seconds
@@ -181,6 +188,14 @@ impl SystemTx<'_> {
                 SELECT $1, $2, $14, $3, 'turn', 'finished', $16::text, $17, $18, $19, $20,
                        clock_timestamp(), $22,
                        CASE WHEN $16 IS NULL THEN $15::text::json END
+                FROM ended WHERE $14 IS NOT NULL
+                ON CONFLICT DO NOTHING
+            ), entered AS (
+                INSERT INTO usage_entries (tenant_id, day, run_id, step, api_key_id, model,
+                                           input_tokens, cached_tokens, output_tokens, cost_nanos,
+                                           estimated)
+                SELECT $1, (ended.created_at AT TIME ZONE 'UTC')::date, $2, $14, ended.api_key_id,
+                       ended.model, $23::bigint, $24::bigint, $25::bigint, $26::bigint, $22
                 FROM ended WHERE $14 IS NOT NULL
                 ON CONFLICT DO NOTHING
             ), said AS (
@@ -213,6 +228,11 @@ impl SystemTx<'_> {
             turn.map(|turn| int8(turn.last_event_id.as_u64())),
             finish.usage_total.estimated,
             turn.is_some_and(|turn| turn.usage.estimated),
+            turn.map(|turn| int8(turn.charge.input_tokens)),
+            turn.map(|turn| int8(turn.charge.cached_tokens)),
+            turn.map(|turn| int8(turn.charge.output_tokens)),
+            turn.and_then(|turn| turn.charge.cost)
+                .map(|cost| int8(cost.0)),
         )
         .fetch_optional(self.pool)
         .await?;

@@ -1,6 +1,6 @@
 //! A model turn is recorded, and with it the calls that it asks for.
 
-use baton_protocol::{Effect, EventId, Fence, FinishReason, Usage};
+use baton_protocol::{Charge, Effect, EventId, Fence, FinishReason, Usage};
 
 use crate::columns::{self, int4, int8};
 use crate::errors::FenceError;
@@ -15,6 +15,8 @@ pub struct TurnCommit<'a> {
     pub message: &'a str,
     /// The turn's own tokens.
     pub usage: Usage,
+    /// What the turn is charged.
+    pub charge: Charge,
     /// Tokens over all turns, this one included.
     pub usage_total: Usage,
     /// Why the turn ended.
@@ -75,7 +77,7 @@ impl SystemTx<'_> {
                     total_tokens = greatest(total_tokens, $8)
                 WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
                   AND status = 'running'
-                RETURNING thread_id
+                RETURNING thread_id, api_key_id, model, created_at
             ), recorded AS (
                 INSERT INTO steps (tenant_id, run_id, step, attempt, kind, state, finish_reason,
                                    prompt_tokens, completion_tokens, total_tokens, last_event_id,
@@ -87,6 +89,14 @@ impl SystemTx<'_> {
             ), said AS (
                 INSERT INTO messages (tenant_id, run_id, step, thread_id, message)
                 SELECT $1, $2, $9, held.thread_id, $10::text::json
+                FROM held
+                ON CONFLICT DO NOTHING
+            ), entered AS (
+                INSERT INTO usage_entries (tenant_id, day, run_id, step, api_key_id, model,
+                                           input_tokens, cached_tokens, output_tokens, cost_nanos,
+                                           estimated)
+                SELECT $1, (held.created_at AT TIME ZONE 'UTC')::date, $2, $9, held.api_key_id,
+                       held.model, $20::bigint, $21::bigint, $22::bigint, $23::bigint, $24
                 FROM held
                 ON CONFLICT DO NOTHING
             ), asked_for AS (
@@ -119,6 +129,11 @@ impl SystemTx<'_> {
             &names,
             &arguments,
             &effects,
+            int8(turn.charge.input_tokens),
+            int8(turn.charge.cached_tokens),
+            int8(turn.charge.output_tokens),
+            turn.charge.cost.map(|cost| int8(cost.0)),
+            turn.usage.estimated,
         )
         .fetch_optional(self.pool)
         .await?

@@ -12,7 +12,7 @@ use baton_store::{
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use crate::fixture::{LONG, Ledger, OVER, usage};
+use crate::fixture::{CHARGE, LONG, Ledger, OVER, usage};
 
 const LAST: EventId = EventId::new(2, 3);
 
@@ -32,6 +32,7 @@ async fn two_lost_calls(ledger: &Ledger) -> Fence {
         step: 1,
         message: "{}",
         usage: usage(1, 1),
+        charge: CHARGE,
         usage_total: usage(1, 1),
         finish_reason: FinishReason::ToolCalls,
         last_event_id: EventId::new(1, 2),

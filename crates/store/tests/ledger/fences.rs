@@ -4,7 +4,7 @@ use baton_protocol::{Effect, EventId, Fence, FinishReason, Usage};
 use baton_store::{CallCommit, FenceError, NewCall, Renewal, TurnCommit};
 use sqlx::Connection as _;
 
-use crate::fixture::{DONE, LONG, Ledger, OVER, answer, token, usage};
+use crate::fixture::{CHARGE, DONE, LONG, Ledger, OVER, answer, token, usage};
 
 /// Everything that is guarded, tried with one fence.
 async fn guarded_writes(
@@ -16,6 +16,7 @@ async fn guarded_writes(
         step: 3,
         message: r#"{"role":"assistant","content":"stale"}"#,
         usage: usage(1, 1),
+        charge: CHARGE,
         usage_total: usage(1, 1),
         finish_reason: FinishReason::Stop,
         last_event_id: EventId::new(9, 9),
@@ -88,6 +89,7 @@ async fn every_guarded_write_refuses_a_stale_fence_and_changes_nothing() {
         step: 1,
         message: "{}",
         usage: Usage::default(),
+        charge: CHARGE,
         usage_total: Usage::default(),
         finish_reason: FinishReason::ToolCalls,
         last_event_id: EventId::new(2, 3),

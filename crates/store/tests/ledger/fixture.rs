@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use baton_protocol::{
-    AgentRef, ClaimToken, EventId, Fence, FinishReason, Lane, Outcome, RunId, RunLimits, RunSpec,
-    TenantId, ThreadId, Usage, WorkerId,
+    AgentRef, Charge, ClaimToken, EventId, Fence, FinishReason, Lane, Nanos, Outcome, RunId,
+    RunLimits, RunSpec, TenantId, ThreadId, Usage, WorkerId,
 };
 use baton_store::testing::TestDatabase;
 use baton_store::{
@@ -23,6 +23,13 @@ pub(crate) const LONG: Duration = Duration::from_mins(1);
 /// A lease that has run out as soon as it is given.
 pub(crate) const OVER: Duration = Duration::ZERO;
 pub(crate) const MAX_FAILURES: u32 = 2;
+
+pub(crate) const CHARGE: Charge = Charge {
+    input_tokens: 3,
+    cached_tokens: 1,
+    output_tokens: 4,
+    cost: Some(Nanos(11)),
+};
 
 pub(crate) const DONE: Outcome = Outcome::Completed(FinishReason::Stop);
 pub(crate) const ANSWER: &str = r#"{"role":"assistant","content":"42"}"#;
@@ -106,6 +113,7 @@ pub(crate) fn answer(outcome: &Outcome) -> FinishCommit<'_> {
             step: 1,
             message: ANSWER,
             usage: usage(3, 4),
+            charge: CHARGE,
             finish_reason: FinishReason::Stop,
             last_event_id: EventId::new(1, 8),
         }),

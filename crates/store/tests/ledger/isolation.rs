@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use crate::fixture::{DONE, LONG, Ledger, ROOMY, answer, new_run, run_id, spec, tenant_id};
 
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "runs",
+    "usage_entries",
     "reservations",
     "steps",
     "messages",

@@ -1,11 +1,13 @@
-//! What a key may use up: runs at a time.
+//! What was used up, and what a key may use up.
 
 use std::time::Duration;
 
-use baton_protocol::{ApiKeyId, ApprovalId, ApprovalReason, Decision, EventId, Outcome, RunId};
+use baton_protocol::{
+    ApiKeyId, ApprovalId, ApprovalReason, Decision, EventId, Nanos, Outcome, RunId,
+};
 use baton_store::{
     Accept, CancelRequest, ClaimOutcome, FreshKey, IdempotencyKey, KeyLimits, NewApiKey,
-    NewApproval, NewRun, ParkCommit,
+    NewApproval, NewRun, ParkCommit, UsageBearer, UsageFilter, UsageGroups,
 };
 use futures_util::future::join_all;
 use uuid::Uuid;
@@ -219,4 +221,94 @@ async fn a_repetition_is_answered_however_many_runs_there_are_and_a_refusal_leav
     assert_eq!(submit("a").await.1, Accept::Replay { run: first });
     assert_eq!(ledger.running(key).await, 0, "a repetition takes nothing");
     assert_eq!(submit("b").await.1, Accept::Created);
+}
+
+fn usage_filter(day: bool, key: bool, model: bool) -> UsageFilter {
+    // Whatever today is.
+    let date = |text: &str| text.parse().unwrap();
+    UsageFilter {
+        from: date("2000-01-01"),
+        to: date("2999-12-31"),
+        by: UsageGroups { day, key, model },
+    }
+}
+
+#[tokio::test]
+async fn a_turn_s_usage_is_entered_once_and_outlives_its_run() {
+    let ledger = Ledger::new().await;
+    let key = ledger.limited_key(1, KeyLimits::default()).await;
+    let system = ledger.store.system();
+    let spec = spec();
+    let (by_key, by_person) = (run_id(), ledger.queued().await);
+    let run = NewRun {
+        api_key_id: Some(key),
+        ..new_run(by_key, &spec)
+    };
+    ledger.accept_with(&run, &ROOMY).await.unwrap();
+    for run in [by_key, by_person] {
+        let fence = ledger.fence(run, LONG).await;
+        let turn = crate::steps::turn(&[]);
+        for _ in 0..2 {
+            system.commit_turn(&fence, &turn).await.unwrap();
+        }
+        let mut end = answer(&DONE);
+        let last = end.turn.as_mut().unwrap();
+        last.step = 2;
+        last.usage.estimated = true;
+        last.charge.cost = None;
+        for _ in 0..2 {
+            system.finish_run(&fence, &end).await.unwrap();
+        }
+    }
+    let ended: i64 =
+        sqlx::query_scalar("WITH gone AS (DELETE FROM runs RETURNING 1) SELECT count(*) FROM gone")
+            .fetch_one(&mut ledger.superuser().await)
+            .await
+            .unwrap();
+    assert_eq!(ended, 2);
+
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    let all = tx
+        .usage(&usage_filter(false, false, false), None, 10)
+        .await
+        .unwrap();
+    let [sum] = all.data.as_slice() else {
+        panic!("{all:?}")
+    };
+    assert_eq!((sum.runs, sum.turns, sum.estimated_turns), (2, 4, 2));
+    assert_eq!(
+        (sum.input_tokens, sum.cached_tokens, sum.output_tokens),
+        (12, 4, 16)
+    );
+    assert_eq!((sum.cost, sum.unpriced_turns), (Nanos(22), 2));
+    assert_eq!((sum.day, sum.key, sum.model.clone()), (None, None, None));
+
+    // Page by page it is the same as at once, whatever is told apart.
+    for (day, by, model) in [(false, true, false), (true, true, true)] {
+        let filter = usage_filter(day, by, model);
+        let whole = tx.usage(&filter, None, 10).await.unwrap();
+        assert_eq!(whole.data.len(), 2);
+        assert_eq!(whole.next_cursor, None);
+        let first = tx.usage(&filter, None, 1).await.unwrap();
+        let rest = tx
+            .usage(&filter, first.next_cursor.as_ref(), 1)
+            .await
+            .unwrap();
+        assert_eq!(rest.next_cursor, None);
+        assert_eq!([first.data, rest.data].concat(), whole.data);
+        assert_eq!(whole.data[0].key, Some(UsageBearer::People));
+        assert_eq!(whole.data[1].key, Some(UsageBearer::Key(key)));
+        assert!(
+            whole
+                .data
+                .iter()
+                .all(|sum| sum.turns == 2 && sum.day.is_some() == day)
+        );
+        assert_eq!(whole.data[1].model.as_deref(), model.then_some("m"));
+    }
+    let none = UsageFilter {
+        to: "2000-01-02".parse().unwrap(),
+        ..usage_filter(false, false, false)
+    };
+    assert!(tx.usage(&none, None, 10).await.unwrap().data.is_empty());
 }

@@ -6,13 +6,14 @@ use baton_protocol::{EventId, Fence, FinishReason, Lane, RunStatus, Usage, Worke
 use baton_store::{Claim, ClaimOutcome, FenceError, TurnCommit};
 use uuid::Uuid;
 
-use crate::fixture::{LONG, Ledger, OVER};
+use crate::fixture::{CHARGE, LONG, Ledger, OVER};
 
 fn turn() -> TurnCommit<'static> {
     TurnCommit {
         step: 1,
         message: "{}",
         usage: Usage::default(),
+        charge: CHARGE,
         usage_total: Usage::default(),
         finish_reason: FinishReason::ToolCalls,
         last_event_id: EventId::new(1, 1),

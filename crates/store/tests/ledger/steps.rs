@@ -6,7 +6,7 @@ use baton_store::{
     TurnCommit,
 };
 
-use crate::fixture::{ANSWER, DONE, LONG, Ledger, OVER, answer, run_id, usage};
+use crate::fixture::{ANSWER, CHARGE, DONE, LONG, Ledger, OVER, answer, run_id, usage};
 
 const CALLS: &str = r#"{"role":"assistant","tool_calls":[{"id":"a"},{"id":"b"}]}"#;
 const RESULT: &str = r#"{"role":"tool","tool_call_id":"a","content":"127.05"}"#;
@@ -22,11 +22,12 @@ fn calls() -> [NewCall; 2] {
     [call(2, "a", Effect::Pure), call(3, "b", Effect::AtMostOnce)]
 }
 
-fn turn(calls: &[NewCall]) -> TurnCommit<'_> {
+pub(crate) fn turn(calls: &[NewCall]) -> TurnCommit<'_> {
     TurnCommit {
         step: 1,
         message: CALLS,
         usage: usage(10, 5),
+        charge: CHARGE,
         usage_total: usage(10, 5),
         finish_reason: FinishReason::ToolCalls,
         last_event_id: EventId::new(1, 3),
@@ -121,6 +122,7 @@ async fn the_last_turn_its_message_the_usage_and_the_state_are_one_commit_and_re
             step: 4,
             message: ANSWER,
             usage: usage(20, 2),
+            charge: CHARGE,
             finish_reason: FinishReason::Stop,
             last_event_id: EventId::new(1, 8),
         }),
@@ -220,6 +222,7 @@ async fn a_turn_that_was_broken_off_is_kept_apart_from_what_the_run_said() {
             step: 4,
             message: HALF,
             usage: guessed,
+            charge: CHARGE,
             last_event_id: EventId::new(1, 8),
         }),
     };

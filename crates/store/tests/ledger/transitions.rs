@@ -8,7 +8,7 @@ use baton_protocol::{
 use baton_store::{CallCommit, NewApproval, ParkCommit, TurnCommit};
 use sqlx::Row as _;
 
-use crate::fixture::{DONE, LONG, Ledger, MAX_FAILURES, OVER, answer, finish, token};
+use crate::fixture::{CHARGE, DONE, LONG, Ledger, MAX_FAILURES, OVER, answer, finish, token};
 
 /// How a run gets to where the transition meets it.
 #[derive(Debug, Clone, Copy)]
@@ -316,6 +316,7 @@ async fn attempt(ledger: &Ledger, transition: Transition, run: RunId, fence: &Fe
                 step: 1,
                 message: "{}",
                 usage: Usage::default(),
+                charge: CHARGE,
                 usage_total: Usage::default(),
                 finish_reason: FinishReason::Stop,
                 last_event_id: AT,
