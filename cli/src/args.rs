@@ -220,6 +220,23 @@ pub(crate) enum DeadCommand {
         #[arg(long, value_name = "N", default_value_t = 100)]
         limit: usize,
     },
+    /// Print one of them as it came; what is known about it goes to standard error
+    Show {
+        /// Its sequence, as `list` shows it
+        sequence: u64,
+    },
+    /// Put them on their way once more, after what was wrong with them is mended
+    ///
+    /// A submission goes to an ingress on behalf of whoever published it, and is checked like a new
+    /// one; a job goes to the workers' queue. Doing so twice does no harm. The copies stay.
+    Replay {
+        /// Their sequences, as `list` shows them
+        #[arg(value_name = "SEQUENCE", required_unless_present = "all_with_reason")]
+        sequences: Vec<u64>,
+        /// All whose reason has this in it
+        #[arg(long, value_name = "TEXT", conflicts_with = "sequences")]
+        all_with_reason: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,12 +1,17 @@
-//! `baton dead`: what was set aside because nobody could work on it.
+//! `baton dead`: what was set aside because nobody could work on it, and its way back.
 
-use anyhow::Context as _;
-use baton_nats::Bus;
+use std::io::Write as _;
+
+use anyhow::{Context as _, bail};
+use baton_nats::{Bus, DeadLetter, Replayed};
+use baton_service::Config;
 use baton_service::config::Required;
+use baton_store::{AuditEntry, AuditResult, Store};
+use serde::Deserialize;
 
 use crate::args::{ConfigArgs, DeadCommand};
 use crate::config_command::{self, print};
-use crate::role;
+use crate::{keys, role, users};
 
 pub(crate) async fn run(command: DeadCommand, args: &ConfigArgs) -> anyhow::Result<()> {
     let config = config_command::load(args)?;
@@ -14,20 +19,52 @@ pub(crate) async fn run(command: DeadCommand, args: &ConfigArgs) -> anyhow::Resu
     let bus = Bus::connect(role::broker(&config))
         .await
         .context("the broker is not reachable")?;
-    let DeadCommand::List { from, limit } = command;
-    let done = list(&bus, from, limit).await;
+    let done = execute(command, &bus, &config).await;
     bus.close().await;
     done
 }
 
+async fn execute(command: DeadCommand, bus: &Bus, config: &Config) -> anyhow::Result<()> {
+    match command {
+        DeadCommand::List { from, limit } => list(bus, from, limit).await,
+        DeadCommand::Show { sequence } => show(&find(bus, sequence).await?),
+        DeadCommand::Replay {
+            sequences,
+            all_with_reason,
+        } => {
+            // Who did it is written down, or it is not done.
+            config.require(&[Required::Database])?;
+            let store = keys::connect(config).await?;
+            let wanted = match all_with_reason {
+                Some(reason) => Wanted::WithReason(reason),
+                None => Wanted::These(sequences),
+            };
+            let done = replay(bus, &store, &wanted).await;
+            store.close().await;
+            done
+        }
+    }
+}
+
+async fn next(bus: &Bus, from: u64) -> anyhow::Result<Option<DeadLetter>> {
+    let found = bus.dead_letter(from).await;
+    found.context("the messages cannot be read")
+}
+
+async fn find(bus: &Bus, sequence: u64) -> anyhow::Result<DeadLetter> {
+    match next(bus, sequence).await? {
+        Some(letter) if letter.seq == sequence => Ok(letter),
+        _ => bail!("there is no message {sequence}: see `baton dead list`"),
+    }
+}
+
 async fn list(bus: &Bus, from: u64, limit: usize) -> anyhow::Result<()> {
-    let mut next = from;
+    let mut from = from;
     for _ in 0..limit {
-        let found = bus.dead_letter(next).await;
-        let Some(letter) = found.context("the messages cannot be read")? else {
+        let Some(letter) = next(bus, from).await? else {
             break;
         };
-        next = letter.seq + 1;
+        from = letter.seq + 1;
         let run = letter
             .run
             .map_or_else(|| "-".to_owned(), |run| run.to_string());
@@ -40,4 +77,105 @@ async fn list(bus: &Bus, from: u64, limit: usize) -> anyhow::Result<()> {
         ))?;
     }
     Ok(())
+}
+
+fn show(letter: &DeadLetter) -> anyhow::Result<()> {
+    let publisher = letter.publisher.as_deref().unwrap_or("-");
+    eprintln!("subject    {}", letter.subject);
+    eprintln!("stored     {}", letter.stored_at.to_rfc3339());
+    eprintln!("publisher  {publisher}");
+    eprintln!("reason     {}", letter.reason);
+    let mut out = std::io::stdout().lock();
+    out.write_all(&letter.payload)?;
+    Ok(out.flush()?)
+}
+
+/// Which ones.
+enum Wanted {
+    These(Vec<u64>),
+    WithReason(String),
+}
+
+async fn replay(bus: &Bus, store: &Store, wanted: &Wanted) -> anyhow::Result<()> {
+    let mut left = 0_u32;
+    match wanted {
+        Wanted::These(sequences) => {
+            for sequence in sequences {
+                let letter = find(bus, *sequence).await?;
+                left += u32::from(!replay_one(bus, store, &letter).await?);
+            }
+        }
+        Wanted::WithReason(reason) => {
+            let mut from = 1;
+            while let Some(letter) = next(bus, from).await? {
+                from = letter.seq + 1;
+                if letter.reason.contains(reason) {
+                    left += u32::from(!replay_one(bus, store, &letter).await?);
+                }
+            }
+        }
+    }
+    if left > 0 {
+        bail!("{left} of them were not taken");
+    }
+    Ok(())
+}
+
+/// Whether it was taken; says so, and writes it down.
+async fn replay_one(bus: &Bus, store: &Store, letter: &DeadLetter) -> anyhow::Result<bool> {
+    let (taken, what) = match bus.replay(letter).await {
+        Ok(Replayed::Stored(seq)) => (true, format!("queued again as job {seq}")),
+        Ok(Replayed::Answered(answer)) => said(&answer),
+        Err(error) => (false, format!("not replayed: {error}")),
+    };
+    let entry = AuditEntry {
+        result: if taken {
+            AuditResult::Done
+        } else {
+            AuditResult::Refused
+        },
+        detail: Some(format!("{}: {what}", letter.subject)),
+        ..users::entry(
+            letter.tenant(),
+            "dead.replayed",
+            format!("dead:{}", letter.seq),
+        )
+    };
+    store.system().record_audit(&entry).await?;
+    print(&format!("{}  {what}", letter.seq))?;
+    Ok(taken)
+}
+
+/// What an ingress has answered.
+fn said(answer: &[u8]) -> (bool, String) {
+    #[derive(Deserialize)]
+    struct Answer {
+        ok: bool,
+        #[serde(default)]
+        status: String,
+        run_id: Option<String>,
+        refusal: Option<Refusal>,
+    }
+    #[derive(Deserialize)]
+    struct Refusal {
+        code: String,
+        message: String,
+    }
+
+    match serde_json::from_slice::<Answer>(answer) {
+        Ok(Answer {
+            ok: true,
+            status,
+            run_id,
+            ..
+        }) => {
+            let run = run_id.unwrap_or_default();
+            (true, format!("accepted: run {run} is {status}"))
+        }
+        Ok(Answer {
+            refusal: Some(Refusal { code, message }),
+            ..
+        }) => (false, format!("refused: {code}: {message}")),
+        Ok(_) | Err(_) => (false, "no readable answer".to_owned()),
+    }
 }

@@ -54,7 +54,7 @@ pub(crate) use watch::{CredentialWatch, Guard};
 
 use crate::error::ApiError;
 use crate::metrics::{self, AuthRefusal};
-use crate::rate::limit_caller;
+use crate::rate::limit_request_of;
 use crate::state::AppState;
 
 pub(crate) fn router() -> OpenApiRouter<AppState> {
@@ -86,7 +86,7 @@ async fn caller(parts: &Parts, state: &AppState) -> Result<Arc<Caller>, ApiError
         presented.unknown()
     })?;
     caller.check_alive(state.clock.now())?;
-    limit_caller(&caller, parts, state).await?;
+    limit_request_of(&caller, parts, state).await?;
     Ok(caller)
 }
 

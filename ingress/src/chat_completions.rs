@@ -28,7 +28,7 @@ use crate::auth::{Authorized, RunsWrite};
 use crate::body::WholeBody;
 use crate::error::ApiError;
 use crate::ledger::{Recorded, find_run};
-use crate::metrics::Wire;
+use crate::metrics::Door;
 use crate::relay::Relay;
 use crate::state::AppState;
 use crate::submission::{Submitted, Wanted, idempotency_key, job_headers, submit};
@@ -115,14 +115,16 @@ pub(crate) async fn chat_completions(
     let wanted = Wanted {
         caller: authorized.caller,
         request,
+        run: None,
         idempotency,
         follow: true,
         on_close,
         headers: job_headers(&request_id, &headers),
-        wire: Wire::Chat,
+        door: Door::Chat,
     };
     let Submitted {
         accepted,
+        job: _,
         follower,
         mut attachment,
     } = submit(&state, wanted).await?;

@@ -9,6 +9,7 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use baton_admission::{Invalid, SubmitError};
+use baton_nats::Refusal;
 use baton_openai::{ErrorBody, ErrorObject};
 use baton_protocol::{RunError, RunId};
 use baton_service::Problem;
@@ -158,6 +159,18 @@ impl ApiError {
         }
     }
 
+    /// The error as programs on the bus are told of it.
+    pub(crate) fn to_refusal(&self) -> Refusal {
+        let after = self.headers.get(RETRY_AFTER);
+        Refusal {
+            status: self.status.as_u16(),
+            code: self.code.clone().into_owned(),
+            message: self.message.clone(),
+            param: self.param.clone(),
+            retry_after: after.and_then(|after| after.to_str().ok()?.parse().ok()),
+        }
+    }
+
     /// The error as OpenAI's error object.
     pub(crate) fn to_openai(&self) -> ErrorObject {
         ErrorObject {
@@ -280,6 +293,9 @@ impl From<SubmitError> for ApiError {
                 "idempotency_key_reused",
                 message,
             ),
+            SubmitError::RunIdTaken => {
+                Self::new(StatusCode::CONFLICT, "run_id_taken", message).param("run_id")
+            }
             SubmitError::BrokerDown => Self::unavailable("broker_unavailable", message),
             SubmitError::Store(error) => error.into(),
             SubmitError::Encode(error) => Self::internal(&error),

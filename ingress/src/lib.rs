@@ -17,10 +17,10 @@ mod auth;
 mod body;
 mod cancel_run;
 mod chat_completions;
-mod control;
 mod decide_approval;
 mod error;
 mod fetch;
+mod front_door;
 mod headers;
 mod invites;
 mod ledger;
@@ -104,10 +104,7 @@ pub async fn run(deps: IngressDeps, listener: TcpListener) -> anyhow::Result<()>
     shutdown
         .tracker
         .spawn(stop_streams(shutdown.clone(), stopping, readiness, limits));
-    let requests = state.bus.control_requests().await?;
-    shutdown
-        .tracker
-        .spawn(control::take_requests(state.clone(), requests));
+    front_door::serve(&state).await?;
     let questions = state.bus.attachment_questions().await?;
     shutdown
         .tracker

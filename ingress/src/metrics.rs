@@ -12,8 +12,11 @@ use metrics::{
 pub const STREAMS: &str = "baton_ingress_streams";
 /// Streams that ended; labels `wire`, `end`.
 pub const STREAM_ENDS: &str = "baton_ingress_stream_ends_total";
-/// Runs accepted; labels `route`: `chat`, `runs`; `kind`: `new`, `replay`.
+/// Runs accepted; labels `route`: `chat`, `runs`, `bus`; `kind`: `new`, `replay`.
 pub const ACCEPTED: &str = "baton_ingress_runs_accepted_total";
+/// Messages that programs submitted over the bus; label `end`: `accepted`, `refused`, `quarantined`,
+/// `dropped`, `busy`.
+pub const SUBMISSIONS: &str = "baton_ingress_submissions_total";
 /// Jobs published behind an accepted run; label `outcome`.
 pub const PUBLISHED: &str = "baton_ingress_jobs_published_total";
 /// Seconds from a request's acceptance to the first event that its client is shown; label `route`.
@@ -57,6 +60,61 @@ impl Wire {
         match self {
             Self::Chat => "chat",
             Self::Native => "native",
+        }
+    }
+}
+
+/// Which way a run came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    Chat,
+    Runs,
+    Bus,
+}
+
+impl Door {
+    const ALL: [Self; 3] = [Self::Chat, Self::Runs, Self::Bus];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Runs => "runs",
+            Self::Bus => "bus",
+        }
+    }
+}
+
+/// What became of a message that a program submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SubmissionEnd {
+    /// It is a run, now or before.
+    Accepted,
+    /// It was refused, and told so.
+    Refused,
+    /// As refused, and a copy is kept for an operator.
+    Quarantined,
+    /// As quarantined, but its publisher has had enough copies kept, or it could not be kept.
+    Dropped,
+    /// There was no room for it at this moment.
+    Busy,
+}
+
+impl SubmissionEnd {
+    const ALL: [Self; 5] = [
+        Self::Accepted,
+        Self::Refused,
+        Self::Quarantined,
+        Self::Dropped,
+        Self::Busy,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::Quarantined => "quarantined",
+            Self::Dropped => "dropped",
+            Self::Busy => "busy",
         }
     }
 }
@@ -161,8 +219,15 @@ pub fn describe() {
     describe_counter!(STREAM_ENDS, "Event streams that ended, by how");
     describe_counter!(
         ACCEPTED,
-        "Runs accepted over HTTP; a replay is a repeated Idempotency-Key"
+        "Runs accepted; a replay is a repeated Idempotency-Key, or run id over the bus"
     );
+    describe_counter!(
+        SUBMISSIONS,
+        "Messages that programs submitted over the bus, by what became of them"
+    );
+    for end in SubmissionEnd::ALL {
+        counter!(SUBMISSIONS, "end" => end.as_str()).increment(0);
+    }
     describe_counter!(
         PUBLISHED,
         "Jobs published for accepted runs, by what the broker said"
@@ -229,9 +294,9 @@ pub fn describe() {
             counter!(STREAM_ENDS, "wire" => wire.as_str(), "end" => end.as_str()).increment(0);
         }
     }
-    for route in ["chat", "runs"] {
+    for door in Door::ALL {
         for kind in ["new", "replay"] {
-            counter!(ACCEPTED, "route" => route, "kind" => kind).increment(0);
+            counter!(ACCEPTED, "route" => door.as_str(), "kind" => kind).increment(0);
         }
     }
     for outcome in PublishOutcome::ALL {
@@ -245,13 +310,13 @@ pub fn describe() {
     }
 }
 
-pub(crate) fn accepted(wire: Wire, replay: bool) {
-    let route = match wire {
-        Wire::Chat => "chat",
-        Wire::Native => "runs",
-    };
-    counter!(ACCEPTED, "route" => route, "kind" => if replay { "replay" } else { "new" })
-        .increment(1);
+pub(crate) fn accepted(door: Door, replay: bool) {
+    let kind = if replay { "replay" } else { "new" };
+    counter!(ACCEPTED, "route" => door.as_str(), "kind" => kind).increment(1);
+}
+
+pub(crate) fn submission(end: SubmissionEnd) {
+    counter!(SUBMISSIONS, "end" => end.as_str()).increment(1);
 }
 
 pub(crate) fn published(outcome: PublishOutcome) {

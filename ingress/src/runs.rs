@@ -10,6 +10,7 @@ mod replay;
 mod view;
 mod wait;
 
+pub(crate) use events::{Source, Told, tell_from};
 pub(crate) use view::Problem;
 
 use axum::extract::{FromRequestParts, Path};

@@ -14,7 +14,7 @@ use tracing::Instrument as _;
 use crate::attachments::{Attachment, OnClose};
 use crate::auth::Caller;
 use crate::error::ApiError;
-use crate::metrics::{self, Wire};
+use crate::metrics::{self, Door};
 use crate::state::AppState;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -25,6 +25,9 @@ const MAX_KEY: usize = 255;
 /// What a door knows about one submission.
 pub(crate) struct Wanted {
     pub(crate) caller: Arc<Caller>,
+    /// The id that the caller has drawn for the run, if it has; then `idempotency` says which
+    /// request it stands for.
+    pub(crate) run: Option<RunId>,
     pub(crate) request: SubmitRequest,
     pub(crate) idempotency: Option<IdempotencyKey>,
     /// Whether the door wants the run's events.
@@ -32,12 +35,14 @@ pub(crate) struct Wanted {
     /// What the client's going away does.
     pub(crate) on_close: OnClose,
     pub(crate) headers: JobHeaders,
-    pub(crate) wire: Wire,
+    pub(crate) door: Door,
 }
 
 /// An accepted run.
 pub(crate) struct Submitted {
     pub(crate) accepted: Accepted,
+    /// Where the run's job is stored, if it was published now and that is known.
+    pub(crate) job: Option<u64>,
     /// The new run's events from the first, if they were wanted; none of a replayed run.
     pub(crate) follower: Option<EventFollower>,
     /// The client's interest in the run.
@@ -57,15 +62,16 @@ pub(crate) async fn submit(state: &AppState, wanted: Wanted) -> Result<Submitted
 async fn submit_to_the_end(state: AppState, wanted: Wanted) -> Result<Submitted, ApiError> {
     let Wanted {
         caller,
+        run: chosen,
         request,
         idempotency,
         follow,
         on_close,
         headers,
-        wire,
+        door,
     } = wanted;
     let tenant = caller.tenant;
-    let run = RunId::new(state.clock.now());
+    let run = chosen.unwrap_or_else(|| RunId::new(state.clock.now()));
     let mut attachment = state.attachments.attach(tenant, run, on_close);
     let accepting = state.admission.accept(Submission {
         tenant,
@@ -92,27 +98,33 @@ async fn submit_to_the_end(state: AppState, wanted: Wanted) -> Result<Submitted,
             if !matches!(error, SubmitError::Store(_)) {
                 attachment.detach();
             }
-            return Err(error.into());
+            return Err(match error {
+                // Its key stands for its id.
+                SubmitError::KeyReused if chosen.is_some() => SubmitError::RunIdTaken.into(),
+                error => error.into(),
+            });
         }
     };
-    let outcome = state.admission.publish(&accepted, &headers).await;
+    let published = state.admission.publish(&accepted, &headers).await;
     tracing::Span::current().record("run_id", tracing::field::display(accepted.run));
     let new = matches!(accepted.acceptance, Acceptance::Created { .. });
-    metrics::accepted(wire, !new);
+    metrics::accepted(door, !new);
     if !new {
         let attachment = attachment.moved_to(accepted.run, on_close);
         return Ok(Submitted {
             accepted,
+            job: None,
             follower: None,
             attachment,
         });
     }
-    metrics::published(outcome);
+    metrics::published(published.outcome);
     let follower = subscribed
         .transpose()?
         .map(baton_nats::Subscribed::from_start_of_new_run);
     Ok(Submitted {
         accepted,
+        job: published.seq,
         follower,
         attachment,
     })
@@ -140,14 +152,27 @@ pub(crate) fn idempotency_key(
                 "an Idempotency-Key is 1 to 255 visible ASCII characters",
             )
         })?;
+    Ok(Some(IdempotencyKey {
+        key: key.to_owned(),
+        fingerprint: fingerprint(route, body),
+    }))
+}
+
+/// What makes a run's id, drawn by its caller, stand for one request. No client can send this key: it
+/// holds a space.
+pub(crate) fn key_of_run(run: RunId, route: &str, body: &[u8]) -> IdempotencyKey {
+    IdempotencyKey {
+        key: format!("run {run}"),
+        fingerprint: fingerprint(route, body),
+    }
+}
+
+fn fingerprint(route: &str, body: &[u8]) -> [u8; 32] {
     let mut fingerprint = Sha256::new();
     fingerprint.update(route.as_bytes());
     fingerprint.update([0]);
     fingerprint.update(body);
-    Ok(Some(IdempotencyKey {
-        key: key.to_owned(),
-        fingerprint: fingerprint.finalize().into(),
-    }))
+    fingerprint.finalize().into()
 }
 
 /// What travels beside the job.

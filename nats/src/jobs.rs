@@ -4,6 +4,7 @@ pub mod backlog;
 pub mod delivery;
 pub mod demand;
 pub mod quarantine;
+pub mod replay;
 pub mod source;
 pub mod stranded;
 
@@ -13,7 +14,6 @@ use baton_protocol::{Job, Lane, TenantId};
 use crate::bus::{Bus, Rejected, Unanswered};
 use crate::subjects;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("X-Request-Id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What travels beside a job, for people and tracing; nothing is decided by it.
@@ -26,9 +26,11 @@ pub struct JobHeaders {
 }
 
 impl JobHeaders {
+    pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("X-Request-Id");
+
     fn write(&self, headers: &mut HeaderMap) {
         for (name, value) in [
-            (REQUEST_ID, &self.request_id),
+            (Self::REQUEST_ID, &self.request_id),
             (TRACEPARENT, &self.traceparent),
         ] {
             // A value with a line break cannot be sent, and is worth nothing.
@@ -38,10 +40,10 @@ impl JobHeaders {
         }
     }
 
-    fn read(headers: Option<&HeaderMap>) -> Self {
+    pub(crate) fn read(headers: Option<&HeaderMap>) -> Self {
         let text = |name| Some(headers?.get(name)?.as_str().to_owned());
         Self {
-            request_id: text(REQUEST_ID),
+            request_id: text(Self::REQUEST_ID),
             traceparent: text(TRACEPARENT),
         }
     }

@@ -8,6 +8,7 @@
 //! | [`jobs`] | publish a job, pull jobs by free slots, settle them, quarantine the unreadable |
 //! | [`events`] | append with a compare-and-set, read back, follow one run without gap or repeat |
 //! | [`control`] | core NATS messages that only save time |
+//! | [`front_door`] | what programs submit and ask for, and how they are answered |
 //! | [`presence`] | which workers are there, as far as the bus can tell |
 //!
 //! Nothing here knows the ledger: the truth about a run is a row, and every message may be late,
@@ -16,6 +17,7 @@
 pub mod bus;
 pub mod control;
 pub mod events;
+pub mod front_door;
 pub mod jobs;
 pub mod presence;
 pub mod provision;
@@ -25,14 +27,18 @@ pub mod streams;
 pub mod subjects;
 
 pub use bus::{Auth, Bus, BusError, BusOptions, Link, Tls};
-pub use control::requests::{ControlAnswer, ControlRequest, ControlRequests, ControlVerb};
+pub use control::requests::{ControlRequest, ControlRequests, ControlVerb};
 pub use control::{AttachmentQuestion, AttachmentQuestions, Nudge, Nudges};
 pub use events::cursor::{Cursor, Verdict};
 pub use events::follower::{EventFollower, FollowError, Followed, ResumeError, Subscribed};
 pub use events::{AppendError, EventsState, ReadError, StoredEvents, StreamSeq};
+pub use front_door::history::{HistoryPage, HistoryQuestion, HistoryQuestions};
+pub use front_door::submissions::{Submission, SubmissionAnswer, Submissions};
+pub use front_door::{Answer, NoPublisher, Publisher, Refusal};
 pub use jobs::backlog::Backlog;
 pub use jobs::delivery::{AckError, BadJob, Delivery, InProgress};
 pub use jobs::quarantine::DeadLetter;
+pub use jobs::replay::{NotReplayed, Replayed};
 pub use jobs::source::{JobSource, JobsError, Supply};
 pub use jobs::stranded::{Stranded, StrandedJob, Stranding};
 pub use jobs::{JobHeaders, PublishError};

@@ -28,6 +28,13 @@ pub enum Limited {
         /// The key's or the person's id, or what stands for one.
         caller: Uuid,
     },
+    /// As `Caller`, counted apart: how much of what it publishes is set aside.
+    Quarantine {
+        /// For whom it acts.
+        tenant: TenantId,
+        /// The key's id.
+        caller: Uuid,
+    },
     /// An address. Of IPv6 addresses only the first 64 bits count: whoever has one has all of these.
     Address(IpAddr),
 }

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use async_nats::Subject;
+use baton_protocol::ids::InvalidId;
+use baton_protocol::job::UnknownLane;
 use baton_protocol::{Lane, RunId, TenantId, WorkerId};
 
 use crate::rate_logs::Limited;
@@ -35,6 +37,10 @@ pub fn rate_log(of: Limited) -> Subject {
         Limited::Caller { tenant, caller } => build(
             96,
             format_args!("limits.{tenant}.{}", caller.as_hyphenated()),
+        ),
+        Limited::Quarantine { tenant, caller } => build(
+            96,
+            format_args!("limits.{tenant}.dead-{}", caller.as_hyphenated()),
         ),
         Limited::Address(address) => match address.to_canonical() {
             IpAddr::V4(four) => build(32, format_args!("limits.ip.{:08x}", four.to_bits())),
@@ -98,6 +104,68 @@ pub const ATTACHED: &str = "ingress.attached";
 /// `control.*.*.*`: what programs ask for.
 pub const ALL_CONTROL: &str = "control.*.*.*";
 
+/// `submit.*.*`: what programs submit, as `jobs.<tenant>.<lane>` in their own account.
+pub const ALL_SUBMISSIONS: &str = "submit.*.*";
+
+/// `resubmit.*.*`: what an operator submits again out of DEAD.
+pub const ALL_RESUBMISSIONS: &str = "resubmit.*.*";
+
+/// `history.*.*`: what programs want to know of a run's past.
+pub const ALL_HISTORY: &str = "history.*.*";
+
+/// `resubmit.<tenant>.<lane>`: a submission out of DEAD.
+pub fn resubmissions(tenant: TenantId, lane: Lane) -> Subject {
+    build(64, format_args!("resubmit.{tenant}.{lane}"))
+}
+
+/// The subject that a submission out of DEAD was published on first.
+pub(crate) fn before_resubmission(subject: &Subject) -> Subject {
+    let rest = subject.strip_prefix("resubmit.").unwrap_or(subject);
+    build(64, format_args!("submit.{rest}"))
+}
+
+/// What the subject of a submission says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OfSubmission {
+    pub(crate) tenant: Result<TenantId, String>,
+    pub(crate) lane: Result<Lane, String>,
+    /// Whether it comes out of DEAD.
+    pub(crate) again: bool,
+}
+
+/// Reads `submit.<tenant>.<lane>` and `resubmit.<tenant>.<lane>`.
+pub(crate) fn of_submission(subject: &str) -> OfSubmission {
+    let mut tokens = subject.split('.');
+    let (first, tenant, lane, end) = (tokens.next(), tokens.next(), tokens.next(), tokens.next());
+    let (tenant, lane) = if let (Some(tenant), Some(lane), None) = (tenant, lane, end) {
+        let tenant = tenant.parse();
+        let lane = lane.parse();
+        (
+            tenant.map_err(|invalid: InvalidId| format!("in the subject: {invalid}")),
+            lane.map_err(|unknown: UnknownLane| format!("in the subject: {unknown}")),
+        )
+    } else {
+        let wrong = format!("`{subject}` is not submit.<tenant>.<lane>");
+        (Err(wrong.clone()), Err(wrong))
+    };
+    OfSubmission {
+        tenant,
+        lane,
+        again: first == Some("resubmit"),
+    }
+}
+
+/// Reads tenant and run out of `history.<tenant>.<run>`.
+pub(crate) fn of_history(subject: &str) -> Option<(TenantId, RunId)> {
+    let mut tokens = subject.split('.');
+    let (Some("history"), Some(tenant), Some(run), None) =
+        (tokens.next(), tokens.next(), tokens.next(), tokens.next())
+    else {
+        return None;
+    };
+    Some((tenant.parse().ok()?, run.parse().ok()?))
+}
+
 /// `replies.<tenant>.<run>`: where programs are answered about a run.
 pub fn replies(tenant: TenantId, run: RunId) -> Subject {
     build(96, format_args!("replies.{tenant}.{run}"))
@@ -120,6 +188,17 @@ pub(crate) fn of_control(subject: &str) -> Option<(TenantId, RunId, &str)> {
 
 /// `ingress.revoked`: one ingress tells all which key or session is not good any more.
 pub const REVOKED: &str = "ingress.revoked";
+
+/// Reads tenant and lane out of `jobs.<tenant>.<lane>`.
+pub(crate) fn of_job(subject: &str) -> Option<(TenantId, Lane)> {
+    let mut tokens = subject.split('.');
+    let (Some("jobs"), Some(tenant), Some(lane), None) =
+        (tokens.next(), tokens.next(), tokens.next(), tokens.next())
+    else {
+        return None;
+    };
+    Some((tenant.parse().ok()?, lane.parse().ok()?))
+}
 
 /// Reads the tenant out of a job's subject, if one is there.
 pub(crate) fn tenant_of_job(subject: &str) -> Result<TenantId, String> {
@@ -220,6 +299,17 @@ mod tests {
                 format!("limits.{TENANT}.{RUN}"),
             ),
             (
+                rate_log(Limited::Quarantine {
+                    tenant,
+                    caller: RUN.parse().unwrap(),
+                }),
+                format!("limits.{TENANT}.dead-{RUN}"),
+            ),
+            (
+                resubmissions(tenant, Lane::Background),
+                format!("resubmit.{TENANT}.background"),
+            ),
+            (
                 rate_log(Limited::Address("192.0.2.1".parse().unwrap())),
                 "limits.ip.c0000201".to_owned(),
             ),
@@ -241,6 +331,29 @@ mod tests {
         ] {
             assert_eq!(built.as_str(), spelled);
         }
+    }
+
+    #[test]
+    fn a_submission_is_for_a_tenant_and_a_lane_or_says_what_is_wrong() {
+        let (tenant, lane) = (TENANT.parse().unwrap(), Lane::Background);
+        for (first, again) in [("submit", false), ("resubmit", true)] {
+            let here = OfSubmission {
+                tenant: Ok(tenant),
+                lane: Ok(lane),
+                again,
+            };
+            assert_eq!(of_submission(&format!("{first}.{TENANT}.background")), here);
+        }
+        let again = resubmissions(tenant, lane);
+        let first = format!("submit.{TENANT}.background");
+        assert_eq!(before_resubmission(&again).as_str(), first);
+        assert!(of_submission("submit.acme.background").tenant.is_err());
+        assert!(
+            of_submission(&format!("submit.{TENANT}.fast"))
+                .lane
+                .is_err()
+        );
+        assert!(of_submission(&format!("submit.{TENANT}")).tenant.is_err());
     }
 
     #[test]

@@ -77,11 +77,6 @@ impl JobRunner {
     pub(crate) async fn run_job(&self, delivery: Delivery) -> JobEnd {
         let run = match &delivery.job {
             Ok(Job::Run { run_id }) => *run_id,
-            Ok(Job::Submit { .. }) => {
-                return self
-                    .quarantine(&delivery, "jobs of kind `submit` are not taken yet")
-                    .await;
-            }
             Err(bad) => {
                 let reason = bad.reason.clone();
                 return self.quarantine(&delivery, &reason).await;

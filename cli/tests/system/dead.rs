@@ -13,10 +13,27 @@ async fn publish(port: u16, subject: &str, payload: &str) {
 
 /// As [`publish`], with the options of `CONNECT`, a JSON object.
 pub(crate) async fn publish_as(port: u16, login: &str, subject: &str, payload: &str) {
+    let length = payload.len();
+    let frame = format!("PUB {subject} {length}\r\n{payload}\r\n");
+    send(port, login, &frame).await;
+}
+
+/// As [`publish`], with headers.
+async fn publish_with(port: u16, subject: &str, headers: &[(&str, &str)], payload: &str) {
+    let headers: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    let headers = format!("NATS/1.0\r\n{}\r\n", headers.concat());
+    let (head, all) = (headers.len(), headers.len() + payload.len());
+    let frame = format!("HPUB {subject} {head} {all}\r\n{headers}{payload}\r\n");
+    send(port, r#"{"headers":true}"#, &frame).await;
+}
+
+async fn send(port: u16, login: &str, frame: &str) {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let mut stream = BufStream::new(stream);
-    let length = payload.len();
-    let frames = format!("CONNECT {login}\r\nPUB {subject} {length}\r\n{payload}\r\nPING\r\n");
+    let frames = format!("CONNECT {login}\r\n{frame}PING\r\n");
     stream.write_all(frames.as_bytes()).await.unwrap();
     stream.flush().await.unwrap();
     let mut line = String::new();
@@ -55,4 +72,54 @@ async fn messages_that_nobody_can_work_on_are_set_aside_with_their_reason() {
     let client = stack.client(&ingress);
     let id = client.submit(&run()).await.unwrap();
     assert_whole(&client, &id, "as always").await;
+}
+
+/// Guards the way back out of DEAD: a submission is checked on behalf of whoever published it, a job
+/// is queued again, what nobody takes is told so, and the audit log has all of it.
+#[tokio::test]
+async fn what_was_set_aside_is_shown_and_put_on_its_way_again() {
+    let model = model(|_| Reply::text("at last")).await;
+    let stack = stack(&model).await;
+    let (ingress, _worker) = tokio::try_join!(stack.ingress(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let listed = stack.run(&["keys", "list"]).await.unwrap();
+    let key = listed.split_whitespace().next().unwrap();
+    let first = client.submit(&run()).await.unwrap();
+    assert_whole(&client, &first, "at last").await;
+    let tenant = stack.tenant().await.unwrap();
+
+    let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+    let request = r#"{"model":"script","input":"Please."}"#;
+    let submission = format!(r#"{{"v":1,"kind":"submit","run_id":"{id}","request":{request}}}"#);
+    let job = format!(r#"{{"v":1,"kind":"run","run_id":"{first}"}}"#);
+    let publisher = format!("{key} 192.0.2.7");
+    let by = [
+        ("Baton-Reason", "too new"),
+        ("Baton-Publisher", publisher.as_str()),
+    ];
+    let port = stack.nats.port();
+    let submitted = format!("dead.submit.{tenant}.interactive");
+    publish_with(port, &submitted, &by, &submission).await;
+    publish_with(port, &submitted, &by, "garbage").await;
+    for lane in ["interactive", "nowhere"] {
+        let dead = format!("dead.jobs.{tenant}.{lane}");
+        publish_with(port, &dead, &by[..1], &job).await;
+    }
+
+    assert_eq!(stack.run(&["dead", "show", "1"]).await.unwrap(), submission);
+    let replayed = stack.run(&["dead", "replay", "1", "3"]).await.unwrap();
+    let lines: Vec<_> = replayed.lines().collect();
+    assert_eq!(lines[0], format!("1  accepted: run {id} is queued"));
+    assert!(lines[1].starts_with("3  queued again as job"), "{replayed}");
+    assert_whole(&client, id, "at last").await;
+
+    let all = ["dead", "replay", "--all-with-reason", "new"];
+    let left = stack.run(&all).await.unwrap_err().to_string();
+    assert!(left.contains("2 of them were not taken"), "{left}");
+    let audited = stack.run(&["audit", "--action", "dead."]).await.unwrap();
+    assert_eq!(audited.lines().count(), 6, "{audited}");
+    assert!(audited.contains("refused: invalid_json"), "{audited}");
+    assert!(audited.contains("nobody takes messages on"), "{audited}");
+    let (ended, _) = assert_whole(&client, id, "at last").await;
+    assert_eq!(ended["attempt"], 1, "twice did no harm");
 }

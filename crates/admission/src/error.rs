@@ -66,6 +66,12 @@ pub enum SubmitError {
     /// The idempotency key was used with another request.
     #[error("this Idempotency-Key was used with a different request: use a fresh key for it")]
     KeyReused,
+    /// The run's id, which the caller has drawn, names another run: of another request, or of
+    /// somebody else.
+    #[error(
+        "this run id is taken: draw a fresh UUIDv7 for each run, and repeat it only with the same request"
+    )]
+    RunIdTaken,
     /// The broker is known to be away.
     #[error("the message broker cannot be reached: try again later")]
     BrokerDown,

@@ -64,6 +64,15 @@ pub enum Acceptance {
     Replay,
 }
 
+/// What the broker said of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// What became of it.
+    pub outcome: PublishOutcome,
+    /// Where it is stored, if it is known to be.
+    pub seq: Option<u64>,
+}
+
 /// What became of the job's publication. The run is accepted in each case; what is lost here is
 /// published again by the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +164,7 @@ impl Admission {
             }
             Accept::Replay { run } => Ok(accepted(run, Acceptance::Replay)),
             Accept::KeyReused => Err(SubmitError::KeyReused),
+            Accept::IdTaken => Err(SubmitError::RunIdTaken),
             Accept::TenantQueueFull { limit } => Err(SubmitError::TenantQueueFull { limit }),
             Accept::SystemQueueFull { .. } => Err(SubmitError::SystemQueueFull),
             Accept::TooManyRuns { limit } => Err(SubmitError::ConcurrencyLimit { limit }),
@@ -163,9 +173,10 @@ impl Admission {
 
     /// Publishes the job of a run that [`Admission::accept`] has committed. The outcome is worth a
     /// metric, and nothing else.
-    pub async fn publish(&self, accepted: &Accepted, headers: &JobHeaders) -> PublishOutcome {
+    pub async fn publish(&self, accepted: &Accepted, headers: &JobHeaders) -> Published {
+        let without_seq = |outcome| Published { outcome, seq: None };
         let Acceptance::Created { lane, .. } = &accepted.acceptance else {
-            return PublishOutcome::NotNeeded;
+            return without_seq(PublishOutcome::NotNeeded);
         };
         let job = Job::Run {
             run_id: accepted.run,
@@ -175,7 +186,10 @@ impl Admission {
             .publish_job(accepted.tenant, *lane, &job, headers)
             .await
         {
-            Ok(_) => PublishOutcome::Stored,
+            Ok(seq) => Published {
+                outcome: PublishOutcome::Stored,
+                seq: Some(seq),
+            },
             Err(error) => {
                 tracing::warn!(
                     run.id = %accepted.run,
@@ -183,10 +197,10 @@ impl Admission {
                     error = &error as &dyn std::error::Error,
                     "a job was not confirmed by the broker; the scheduler will see to it"
                 );
-                match error {
+                without_seq(match error {
                     PublishError::Unknown => PublishOutcome::Unknown,
                     _ => PublishOutcome::Failed,
-                }
+                })
             }
         }
     }

@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 use baton_devstack::test_support::test_nats_options;
 use baton_devstack::{NatsConfig, NatsServer, Postgres, PostgresOptions};
 use baton_nats::{Auth, Bus, BusOptions};
-use baton_protocol::TenantId;
+use baton_protocol::{ApiKeyId, TenantId};
 use baton_store::testing::TestDatabase;
 use baton_store::{Login, Store, StoreOptions, bootstrap};
 use tempfile::TempDir;
@@ -293,8 +293,19 @@ impl Stack {
         Ok(Bus::connect(BusOptions { auth, ..options }).await?)
     }
 
+    /// The tenant of the stack's key.
+    pub async fn tenant(&self) -> anyhow::Result<TenantId> {
+        Ok(self.bearer().await?.0)
+    }
+
     /// A program that asks about a run over the bus.
     pub async fn asker(&self, run: &str) -> anyhow::Result<Asker> {
+        let (tenant, key) = self.bearer().await?;
+        Asker::connect(self.nats.url(), tenant, key, run).await
+    }
+
+    /// Whose key it is, and which.
+    async fn bearer(&self) -> anyhow::Result<(TenantId, ApiKeyId)> {
         let store = Store::connect(StoreOptions {
             url: self.database.url(APP),
             max_connections: 2,
@@ -303,8 +314,10 @@ impl Stack {
         })
         .await?;
         let fresh = TenantId::from_uuid(uuid::Uuid::now_v7());
-        let tenant = store.system().ensure_tenant(fresh, TENANT).await?;
-        Asker::connect(self.nats.url(), tenant.id, run).await
+        let tenant = store.system().ensure_tenant(fresh, TENANT).await?.id;
+        let keys = store.tenant(tenant).await?.list_api_keys().await?;
+        let key = keys.first().context("the stack has no key")?.id;
+        Ok((tenant, key))
     }
 
     /// Ends the broker by SIGKILL and starts it again with what is on its disk.

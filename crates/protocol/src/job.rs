@@ -1,13 +1,17 @@
-//! The job: what is published to `jobs.<tenant>.<lane>`.
+//! The job: what Baton publishes to `jobs.<tenant>.<lane>`, and what programs submit.
 
+mod submit;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::ids::RunId;
+
+pub use submit::{BadSubmission, SubmitJob};
 
 /// Which queue a run waits in. Interactive never waits behind background.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -55,21 +59,14 @@ impl FromStr for Lane {
 #[error("`{0}` is not a lane: write `interactive` or `background`")]
 pub struct UnknownLane(String);
 
-/// A job of version 1.
-#[derive(Debug, Clone)]
+/// A job of version 1, from Baton itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Job {
-    /// From Baton itself: the run's row holds everything else. By reference, because a message
-    /// holds a mebibyte and a request may carry images.
+    /// The run's row holds everything else. By reference, because a message holds a mebibyte and a
+    /// request may carry images.
     Run {
         /// The run to execute.
         run_id: RunId,
-    },
-    /// From a publisher: the run is to be made first.
-    Submit {
-        /// The id that the publisher chose, a UUIDv7; it makes the submission idempotent.
-        run_id: RunId,
-        /// The body of `POST /v1/runs`, unparsed.
-        request: Box<RawValue>,
     },
 }
 
@@ -82,6 +79,9 @@ pub enum JobError {
     /// A version that this build does not know.
     #[error("job version {0} is not supported: this server reads version 1")]
     UnsupportedVersion(u64),
+    /// It was to be taken by an ingress.
+    #[error("a submission among the jobs: an ingress takes those, on `submit.<tenant>.<lane>`")]
+    Submission,
 }
 
 #[derive(Deserialize)]
@@ -90,21 +90,25 @@ struct Version {
 }
 
 #[derive(Deserialize)]
+struct KindOnly<'a> {
+    #[serde(borrow)]
+    kind: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wire {
     #[serde(rename = "v")]
     _v: u64,
-    kind: Kind,
+    #[serde(rename = "kind")]
+    _kind: Kind,
     run_id: RunId,
-    #[serde(default)]
-    request: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Kind {
     Run,
-    Submit,
 }
 
 impl Job {
@@ -114,7 +118,7 @@ impl Job {
     /// The run that the job is about.
     pub const fn run_id(&self) -> RunId {
         match self {
-            Self::Run { run_id } | Self::Submit { run_id, .. } => *run_id,
+            Self::Run { run_id } => *run_id,
         }
     }
 
@@ -124,11 +128,6 @@ impl Job {
             Self::Run { run_id } => {
                 format!(r#"{{"v":1,"kind":"run","run_id":"{run_id}"}}"#).into_bytes()
             }
-            Self::Submit { run_id, request } => format!(
-                r#"{{"v":1,"kind":"submit","run_id":"{run_id}","request":{}}}"#,
-                request.get()
-            )
-            .into_bytes(),
         }
     }
 
@@ -139,22 +138,14 @@ impl Job {
         if version.v != Self::VERSION {
             return Err(JobError::UnsupportedVersion(version.v));
         }
-        let wire: Wire = serde_json::from_slice(body).map_err(JobError::Malformed)?;
-        match (wire.kind, wire.request) {
-            (Kind::Run, None) => Ok(Self::Run {
-                run_id: wire.run_id,
-            }),
-            (Kind::Submit, Some(request)) => Ok(Self::Submit {
-                run_id: wire.run_id,
-                request,
-            }),
-            (Kind::Run, Some(_)) => Err(JobError::Malformed(serde::de::Error::custom(
-                "a job of kind `run` has no field `request`: its row holds the request",
-            ))),
-            (Kind::Submit, None) => Err(JobError::Malformed(serde::de::Error::missing_field(
-                "request",
-            ))),
+        let kind: KindOnly<'_> = serde_json::from_slice(body).map_err(JobError::Malformed)?;
+        if kind.kind.as_deref() == Some(SubmitJob::KIND) {
+            return Err(JobError::Submission);
         }
+        let wire: Wire = serde_json::from_slice(body).map_err(JobError::Malformed)?;
+        Ok(Self::Run {
+            run_id: wire.run_id,
+        })
     }
 }
 
@@ -163,15 +154,12 @@ mod tests {
     use super::*;
 
     const RUN: &str = include_str!("golden/job.v1.run.json");
-    const SUBMIT: &str = include_str!("golden/job.v1.submit.json");
 
     #[test]
     fn released_jobs_stay_decodable_and_are_written_the_same() {
-        for golden in [RUN, SUBMIT] {
-            let golden = golden.trim_end();
-            let job = Job::decode(golden.as_bytes()).unwrap();
-            assert_eq!(String::from_utf8(job.encode()).unwrap(), golden);
-        }
+        let golden = RUN.trim_end();
+        let job = Job::decode(golden.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(job.encode()).unwrap(), golden);
     }
 
     #[test]
@@ -194,8 +182,12 @@ mod tests {
                 "unknown variant `walk`",
             ),
             (
+                r#"{"v":1,"kind":"run","run_id":"01890a5d-ac96-774b-bcce-b302099a8057","request":{}}"#,
+                "unknown field `request`",
+            ),
+            (
                 r#"{"v":1,"kind":"submit","run_id":"01890a5d-ac96-774b-bcce-b302099a8057"}"#,
-                "missing field `request`",
+                "an ingress takes those",
             ),
         ] {
             let error = Job::decode(body.as_bytes()).unwrap_err().to_string();

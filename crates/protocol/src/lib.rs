@@ -29,7 +29,7 @@ pub use ids::{
     ApiKeyId, ApprovalId, AuditId, InviteId, MessageId, RunId, SessionId, TenantId, ThreadId,
     UserId, WorkerId,
 };
-pub use job::{Job, JobError, Lane};
+pub use job::{BadSubmission, Job, JobError, Lane, SubmitJob};
 pub use price::{Charge, Nanos, Price};
 pub use role::{Role, UnknownRole};
 pub use run::{FinishReason, Outcome, RunError, RunStatus};

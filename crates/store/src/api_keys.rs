@@ -315,6 +315,46 @@ impl SystemTx<'_> {
         }
     }
 
+    /// As [`SystemTx::find_api_key`], of a key that somebody else has authenticated, by its id.
+    pub async fn find_api_key_by_id(
+        &self,
+        tenant: TenantId,
+        id: ApiKeyId,
+    ) -> Result<Option<ApiKeyRecord>, StoreError> {
+        match self.try_find_api_key_by_id(tenant, id).await {
+            Err(error) if error.is_transient() => self.try_find_api_key_by_id(tenant, id).await,
+            answer => answer,
+        }
+    }
+
+    async fn try_find_api_key_by_id(
+        &self,
+        tenant: TenantId,
+        id: ApiKeyId,
+    ) -> Result<Option<ApiKeyRecord>, StoreError> {
+        let row = sqlx::query_as!(
+            Row,
+            "
+            -- api_keys.use_by_id
+            WITH used AS (
+                UPDATE api_keys SET last_used_at = clock_timestamp()
+                WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL
+                  AND (last_used_at IS NULL
+                       OR last_used_at < clock_timestamp() - interval '1 minute')
+            )
+            SELECT tenant_id, id, name, prefix, scopes, allowed_models, allowed_tools, created_at,
+                   expires_at, revoked_at, last_used_at, created_by, rotated_from, per_minute,
+                   per_day, concurrent_runs, monthly_tokens, monthly_cost_micros
+            FROM api_keys WHERE tenant_id = $1 AND id = $2
+            ",
+            tenant.as_uuid(),
+            id.as_uuid(),
+        )
+        .fetch_optional(self.pool)
+        .await?;
+        Ok(row.map(ApiKeyRecord::from))
+    }
+
     async fn try_find_api_key(&self, hash: &[u8; 32]) -> Result<Option<ApiKeyRecord>, StoreError> {
         let row = sqlx::query_as!(
             Row,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use baton_admission::Grant;
 use baton_identity::{ApiKey, issuer_of};
+use baton_protocol::{ApiKeyId, TenantId};
 use baton_service::SharedClock;
 use baton_store::{KeyLimits, Store, StoreError};
 use http::header::AUTHORIZATION;
@@ -58,6 +59,15 @@ impl Presented {
     }
 }
 
+/// Where the answer about a credential is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Place {
+    /// Of what was presented, by the hash of the whole of it.
+    Hash([u8; 32]),
+    /// Of a key that the broker has asked about when its bearer connected.
+    Key(TenantId, ApiKeyId),
+}
+
 /// Looks credentials up, and remembers the answer for a moment.
 #[derive(Clone)]
 pub(crate) struct Credentials {
@@ -65,7 +75,7 @@ pub(crate) struct Credentials {
     clock: SharedClock,
     sign_in: Arc<SignIn>,
     issuers: Arc<Issuers>,
-    known: Cache<[u8; 32], Option<Arc<Caller>>>,
+    known: Cache<Place, Option<Arc<Caller>>>,
 }
 
 impl Credentials {
@@ -94,20 +104,41 @@ impl Credentials {
         &self,
         presented: &Presented,
     ) -> Result<Option<Arc<Caller>>, ApiError> {
-        let hash = presented.hash();
-        if let Some(known) = self.known.get(&hash).await {
+        let look_up = async {
+            match presented {
+                Presented::ApiKey(key) => self.owner_of_key(key).await,
+                Presented::Token(token) => self.bearer_of_token(token).await,
+            }
+        };
+        self.remembered(Place::Hash(presented.hash()), look_up)
+            .await
+    }
+
+    /// The bearer of a key of this tenant, which the broker has authenticated; `None` if the tenant
+    /// has no such key.
+    pub(crate) async fn find_key(
+        &self,
+        tenant: TenantId,
+        key: ApiKeyId,
+    ) -> Result<Option<Arc<Caller>>, ApiError> {
+        let look_up = async {
+            let record = self.store.system().find_api_key_by_id(tenant, key).await?;
+            Ok(record.map(Caller::from))
+        };
+        self.remembered(Place::Key(tenant, key), look_up).await
+    }
+
+    async fn remembered(
+        &self,
+        place: Place,
+        look_up: impl Future<Output = Result<Option<Caller>, StoreError>>,
+    ) -> Result<Option<Arc<Caller>>, ApiError> {
+        if let Some(known) = self.known.get(&place).await {
             return Ok(known);
         }
         // Many requests with one credential that has just been forgotten ask once.
-        let look_up = async {
-            let caller = match presented {
-                Presented::ApiKey(key) => self.owner_of_key(key).await?,
-                Presented::Token(token) => self.bearer_of_token(token).await?,
-            };
-            Ok(caller.map(Arc::new))
-        };
         self.known
-            .try_get_with(hash, look_up)
+            .try_get_with(place, async { Ok(look_up.await?.map(Arc::new)) })
             .await
             .map_err(|error: Arc<StoreError>| {
                 tracing::error!(

@@ -72,12 +72,21 @@ pub(crate) async fn limit_requests(
     response
 }
 
-/// Counts a request of somebody who is known.
-pub(crate) async fn limit_caller(
+/// Counts a request of somebody who is known; what is known of it is shown in its answer.
+pub(crate) async fn limit_request_of(
     caller: &Caller,
     parts: &Parts,
     state: &AppState,
 ) -> Result<(), ApiError> {
+    limit(caller, state, parts.extensions.get::<Shown>()).await
+}
+
+/// Counts what somebody who is known asks for in another way than by a request.
+pub(crate) async fn limit_caller(caller: &Caller, state: &AppState) -> Result<(), ApiError> {
+    limit(caller, state, None).await
+}
+
+async fn limit(caller: &Caller, state: &AppState, shown: Option<&Shown>) -> Result<(), ApiError> {
     let or_default = |own: Option<u32>, default| own.unwrap_or(default);
     let limits = RateLimits {
         per_minute: or_default(caller.limits.per_minute, state.caller_limits.per_minute),
@@ -86,7 +95,7 @@ pub(crate) async fn limit_caller(
     let Some(decision) = state.rates.ask(limited(caller), limits).await else {
         return Ok(());
     };
-    if let Some(shown) = parts.extensions.get::<Shown>() {
+    if let Some(shown) = shown {
         shown.set(decision.standing);
     }
     if decision.admitted {

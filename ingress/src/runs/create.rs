@@ -20,7 +20,7 @@ use crate::attachments::OnClose;
 use crate::auth::{Authorized, RunsWrite};
 use crate::body::WholeBody;
 use crate::error::{ApiError, run_header};
-use crate::metrics::Wire;
+use crate::metrics::Door;
 use crate::state::AppState;
 use crate::submission::{Submitted, Wanted, idempotency_key, job_headers, submit};
 
@@ -74,15 +74,17 @@ pub(crate) async fn create_run(
     };
     let wanted = Wanted {
         caller: Arc::clone(&caller),
+        run: None,
         request,
         idempotency,
         follow: place.is_some() || wait.0.is_some(),
         on_close: OnClose::LeaveRunning,
         headers: job_headers(&request_id, &headers),
-        wire: Wire::Native,
+        door: Door::Runs,
     };
     let Submitted {
         accepted,
+        job: _,
         follower,
         attachment,
     } = submit(&state, wanted).await?;

@@ -36,7 +36,7 @@ pub(crate) struct Params {
 
 /// Where the events of a run that has ended come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// The stream, as long as it has them all.
     Stream,
     /// The ledger, whatever the stream has: in fewer pieces.
@@ -123,6 +123,42 @@ pub(super) async fn open_from(
     place: StreamPlace,
 ) -> Result<Response, ApiError> {
     let tenant = caller.tenant;
+    match tell_from(state, tenant, run, after, source).await? {
+        // Browsers' event sources ask again for ever, except after this.
+        Told::Nothing => Ok((StatusCode::NO_CONTENT, run_header(run)).into_response()),
+        Told::Ledger(events) => {
+            let mut out = BytesMut::new();
+            for event in &events {
+                write_event(&mut out, event);
+            }
+            Ok(sse::response(Some(run), Body::from(out.freeze())))
+        }
+        Told::Log(follower) => {
+            let attachment = state.attachments.attach(tenant, run, OnClose::LeaveRunning);
+            let client = Client { attachment, place };
+            Ok(response(state, caller, run, *follower, client))
+        }
+    }
+}
+
+/// What there is to tell behind a cursor, and by whom.
+pub(crate) enum Told {
+    /// The cursor is the run's last event.
+    Nothing,
+    /// Of a run that has ended: all of it.
+    Ledger(Vec<Followed>),
+    /// What is stored, and what comes.
+    Log(Box<EventFollower>),
+}
+
+/// Finds a run's events behind a cursor.
+pub(crate) async fn tell_from(
+    state: &AppState,
+    tenant: TenantId,
+    run: RunId,
+    after: EventId,
+    source: Source,
+) -> Result<Told, ApiError> {
     // Before the row is read: what ends the run in between is heard.
     let subscribed = EventFollower::subscribe(&state.bus, tenant, run).await?;
     let record = find_run(state, tenant, run)
@@ -131,8 +167,7 @@ pub(super) async fn open_from(
     let ended = record.ended();
     if let Some(ended) = &ended {
         if after == ended.last_event_id {
-            // Browsers' event sources ask again for ever, except after this.
-            return Ok((StatusCode::NO_CONTENT, run_header(run)).into_response());
+            return Ok(Told::Nothing);
         }
         if after > ended.last_event_id {
             return Err(cursor_unknown(run));
@@ -149,49 +184,40 @@ pub(super) async fn open_from(
         // It may have lost its end all the same, and then nobody else will come to append it.
         tell_end(state, tenant, run, ended).await;
     }
-    let follower = match subscribed.resume(after).await {
-        Ok(follower) => follower,
+    match subscribed.resume(after).await {
+        Ok(follower) => Ok(Told::Log(Box::new(follower))),
         // What the log lost, the ledger has. A log that begins with the run's first event may have
         // lost others behind it.
         Err(ResumeError::Expired) if ended.is_some() => {
-            return replayed(state, tenant, run, after, lies_within_a_step).await;
+            replayed(state, tenant, run, after, lies_within_a_step).await
         }
         Err(ResumeError::CursorUnknown) if ended.is_some() => {
-            return replayed(state, tenant, run, after, cursor_unknown).await;
+            replayed(state, tenant, run, after, cursor_unknown).await
         }
-        Err(ResumeError::CursorUnknown) => return Err(cursor_unknown(run)),
-        Err(ResumeError::Expired) => return Err(events_expired(run)),
-        Err(ResumeError::Unreadable(error)) => return Err(ApiError::internal(&error)),
+        Err(ResumeError::CursorUnknown) => Err(cursor_unknown(run)),
+        Err(ResumeError::Expired) => Err(events_expired(run)),
+        Err(ResumeError::Unreadable(error)) => Err(ApiError::internal(&error)),
         Err(ResumeError::Bus(error)) => {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "the event log cannot be read"
             );
             let message = "the events cannot be read: try again";
-            return Err(ApiError::unavailable("broker_unavailable", message));
+            Err(ApiError::unavailable("broker_unavailable", message))
         }
-    };
-    let attachment = state.attachments.attach(tenant, run, OnClose::LeaveRunning);
-    let client = Client { attachment, place };
-    Ok(response(state, caller, run, follower, client))
+    }
 }
 
-/// The answer of a run that has ended and whose events are the ledger's to tell.
+/// The events of a run that has ended, which are the ledger's to tell.
 async fn replayed(
     state: &AppState,
     tenant: TenantId,
     run: RunId,
     after: EventId,
     unknown: fn(RunId) -> ApiError,
-) -> Result<Response, ApiError> {
+) -> Result<Told, ApiError> {
     match from_ledger(state, tenant, run, after).await? {
-        FromLedger::Events(events) => {
-            let mut out = BytesMut::new();
-            for event in &events {
-                write_event(&mut out, event);
-            }
-            Ok(sse::response(Some(run), Body::from(out.freeze())))
-        }
+        FromLedger::Events(events) => Ok(Told::Ledger(events)),
         FromLedger::CursorUnknown => Err(unknown(run)),
         FromLedger::NotEnded => Err(events_expired(run)),
     }

@@ -8,6 +8,7 @@ mod bad_requests;
 mod chat;
 mod disconnect;
 mod fixture;
+mod from_the_bus;
 mod front;
 mod idempotency;
 mod isolation;

@@ -1,25 +1,24 @@
 //! What programs ask for over the bus: `control.<tenant>.<run>.<verb>`, taken by one ingress of all.
 //!
 //! Core NATS: a request that nobody takes is lost, and its asker, without an answer, asks again.
-//! Answers go to `replies.<tenant>.<run>`.
+//! Answers go to `replies.<tenant>.<run>`, and to the asker's inbox if it waits there.
 
-use async_nats::Subscriber;
-use baton_protocol::{ApprovalId, Decision, RunId, RunStatus, TenantId};
+use async_nats::{Message, Subject, Subscriber};
+use baton_protocol::{ApprovalId, Decision, RunId, TenantId};
 use futures_util::StreamExt as _;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::bus::{Bus, BusError};
+use crate::front_door::{Answer, NoPublisher, Publisher, QUEUE, Reply};
 use crate::subjects;
 
-/// Ingresses share the requests among themselves.
-const QUEUE: &str = "ingress";
 /// The longest reason of a cancel, and the longest `request_id`, in bytes.
 const MAX_REASON: usize = 1024;
 const MAX_REQUEST_ID: usize = 128;
 
 /// One request.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct ControlRequest {
     /// From the subject: who may publish there is the broker's to check.
     pub tenant: TenantId,
@@ -29,8 +28,11 @@ pub struct ControlRequest {
     pub verb: Result<ControlVerb, String>,
     /// The last token of the subject.
     name: String,
+    /// Who asks, as the server says.
+    pub publisher: Result<Publisher, NoPublisher>,
     /// The asker's own word for it, repeated in the answer.
-    request_id: Option<String>,
+    pub request_id: Option<String>,
+    reply: Option<Subject>,
 }
 
 /// What is asked for.
@@ -50,43 +52,6 @@ pub enum ControlVerb {
     },
 }
 
-/// What came of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ControlAnswer {
-    /// It was done, now or before; the run is in this state.
-    Done {
-        /// The state; `running` for a cancel that the run's worker has been told of.
-        status: RunStatus,
-    },
-    /// It was not.
-    Refused {
-        /// A stable word.
-        code: String,
-        /// A sentence for people.
-        message: String,
-    },
-}
-
-#[derive(Serialize)]
-struct Reply<'a> {
-    v: u32,
-    verb: &'a str,
-    run_id: RunId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<&'a str>,
-    ok: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<RunStatus>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<ReplyError<'a>>,
-}
-
-#[derive(Serialize)]
-struct ReplyError<'a> {
-    code: &'a str,
-    message: &'a str,
-}
-
 /// What programs ask for, for as long as this ingress listens.
 #[derive(Debug)]
 pub struct ControlRequests {
@@ -98,7 +63,7 @@ impl ControlRequests {
     pub async fn next(&mut self) -> Option<ControlRequest> {
         loop {
             let message = self.subscription.next().await?;
-            if let Some(request) = read(&message.subject, &message.payload) {
+            if let Some(request) = read(&message) {
                 return Some(request);
             }
             // There is no run to answer for.
@@ -117,44 +82,33 @@ impl Bus {
         Ok(ControlRequests { subscription })
     }
 
-    /// Answers on the run's own subject.
+    /// Answers on the run's own subject, and where the asker waits, if it does.
     pub async fn answer_control(
         &self,
         request: &ControlRequest,
-        answer: &ControlAnswer,
+        answer: &Answer,
     ) -> Result<(), BusError> {
-        let (status, error) = match answer {
-            ControlAnswer::Done { status } => (Some(*status), None),
-            ControlAnswer::Refused { code, message } => (None, Some(ReplyError { code, message })),
-        };
-        let reply = Reply {
-            v: 1,
-            verb: &request.name,
-            run_id: request.run,
-            request_id: request.request_id.as_deref(),
-            ok: error.is_none(),
-            status,
-            error,
-        };
-        // Strings, ids and names always serialise.
-        let payload = serde_json::to_vec(&reply).unwrap_or_default();
-        let client = self.connected_client().ok_or(BusError::Disconnected)?;
-        let subject = subjects::replies(request.tenant, request.run);
-        Ok(client.publish(subject, payload.into()).await?)
+        let request_id = request.request_id.as_deref();
+        let reply = Reply::new(&request.name, Some(request.run), request_id, answer).encode();
+        self.reply(request.tenant, request.run, reply.clone())
+            .await?;
+        self.reply_to_inbox(request.reply.as_ref(), reply).await
     }
 }
 
 /// `None` if the subject names no run of a tenant.
-fn read(subject: &str, payload: &[u8]) -> Option<ControlRequest> {
-    let (tenant, run, name) = subjects::of_control(subject)?;
+fn read(message: &Message) -> Option<ControlRequest> {
+    let (tenant, run, name) = subjects::of_control(&message.subject)?;
     let mut request_id = None;
-    let verb = read_verb(name, payload, &mut request_id);
+    let verb = read_verb(name, &message.payload, &mut request_id);
     Some(ControlRequest {
         tenant,
         run,
         verb,
+        publisher: Publisher::stamped(message.headers.as_ref()),
         name: name.to_owned(),
         request_id,
+        reply: message.reply.clone(),
     })
 }
 
@@ -220,7 +174,19 @@ mod tests {
 
     fn verb(name: &str, payload: &str) -> Result<ControlVerb, String> {
         let subject = format!("control.{TENANT}.{RUN}.{name}");
-        read(&subject, payload.as_bytes()).unwrap().verb
+        request(&subject, payload).unwrap().verb
+    }
+
+    fn request(subject: &str, payload: &str) -> Option<ControlRequest> {
+        read(&Message {
+            subject: subject.into(),
+            reply: None,
+            payload: payload.to_owned().into(),
+            headers: None,
+            status: None,
+            description: None,
+            length: 0,
+        })
     }
 
     #[test]
@@ -267,7 +233,7 @@ mod tests {
             &format!("control.{TENANT}.{RUN}"),
             &format!("control.{TENANT}.{RUN}.cancel.now"),
         ] {
-            assert_eq!(read(subject, b""), None, "{subject}");
+            assert!(request(subject, "").is_none(), "{subject}");
         }
     }
 }

@@ -169,6 +169,21 @@ impl EventFollower {
         }
     }
 
+    /// As [`EventFollower::next`], of what is stored: none if all of it was returned. Waits for the
+    /// broker, and for nothing that is still to happen.
+    pub async fn stored(&mut self) -> Result<Option<Vec<Followed>>, FollowError> {
+        loop {
+            if !self.ready.is_empty() {
+                return Ok(Some(std::mem::take(&mut self.ready)));
+            }
+            match self.phase {
+                Phase::Live => return Ok(None),
+                Phase::Look => self.look().await?,
+                Phase::Fetch(fetch) => self.fetch(fetch).await?,
+            }
+        }
+    }
+
     async fn listen(&mut self) -> Result<(), FollowError> {
         tokio::select! {
             biased;

@@ -11,6 +11,8 @@ use super::delivery::Delivery;
 use super::stranded::stored_at;
 use crate::bus::Bus;
 use crate::events::ReadError;
+use crate::front_door::PUBLISHER;
+use crate::front_door::submissions::Submission;
 use crate::{streams, subjects};
 
 const REASON: HeaderName = HeaderName::from_static("Baton-Reason");
@@ -29,6 +31,8 @@ pub struct DeadLetter {
     pub subject: String,
     /// Why nobody can work on it.
     pub reason: String,
+    /// Who published it, if it was a program: an API key's id, and an address behind a space.
+    pub publisher: Option<String>,
     /// The run that it names, if it could be read.
     pub run: Option<RunId>,
     /// The message itself.
@@ -87,6 +91,31 @@ impl Bus {
             .await?)
     }
 
+    /// Keeps a copy of what a program submitted and nobody can take, with the reason.
+    pub async fn quarantine_submission(
+        &self,
+        submission: &Submission,
+        run: Option<RunId>,
+        reason: &str,
+    ) -> Result<u64, PublishError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::NATS_MESSAGE_ID,
+            format!("{:032x}", rand::random::<u128>()),
+        );
+        headers.insert(REASON, one_line(reason));
+        if let Ok(publisher) = &submission.publisher {
+            headers.insert(PUBLISHER, publisher.to_header());
+        }
+        if let Some(run) = run {
+            headers.insert(RUN, run.to_string());
+        }
+        let subject = subjects::dead(&submission.subject);
+        Ok(self
+            .store(subject, headers, submission.payload.clone())
+            .await?)
+    }
+
     /// The first message in DEAD whose sequence is at least `seq`.
     pub async fn dead_letter(&self, seq: u64) -> Result<Option<DeadLetter>, ReadError> {
         let found = self.first_stored(streams::DEAD, ">", seq).await?;
@@ -103,6 +132,7 @@ impl DeadLetter {
             stored_at: stored_at(&message),
             subject: subjects::before_dead(subject).to_owned(),
             reason: header(REASON).unwrap_or_default().to_owned(),
+            publisher: header(PUBLISHER).map(str::to_owned),
             run: header(RUN).and_then(|run| run.parse().ok()),
             payload: message.payload,
         }

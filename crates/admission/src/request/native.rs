@@ -77,11 +77,24 @@ const RESERVED: [&str; 8] = [
 ];
 
 impl SubmitRequest {
-    /// Reads the body of `POST /v1/runs`, or the `request` of a submitted job.
+    /// Reads the body of `POST /v1/runs`.
     pub fn parse_native(body: &[u8]) -> Result<Self, Invalid> {
         check_depth(body)?;
         let body: NativeRequest =
             serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+        Self::from_native(body)
+    }
+
+    /// Reads the same where it is submitted to a lane over the bus. One that names a lane of its own
+    /// must name that one.
+    pub fn parse_submitted(body: &[u8], lane: Lane) -> Result<Self, Invalid> {
+        check_depth(body)?;
+        let mut body: NativeRequest =
+            serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+        if body.lane.replace(lane).is_some_and(|own| own != lane) {
+            let message = format!("`lane` is not {lane}, the lane that this was published to");
+            return Err(Invalid::field("invalid_lane", "lane", message));
+        }
         Self::from_native(body)
     }
 
@@ -208,6 +221,20 @@ mod tests {
         ] {
             assert_eq!(parse(body).unwrap_err().code, code, "{body}");
         }
+    }
+
+    #[test]
+    fn the_lane_of_a_submission_is_the_one_that_it_was_published_to() {
+        let submitted =
+            |body: &str| SubmitRequest::parse_submitted(body.as_bytes(), Lane::Background);
+        for body in [
+            r#"{"model":"m","input":"x"}"#,
+            r#"{"model":"m","input":"x","lane":"background"}"#,
+        ] {
+            assert_eq!(submitted(body).unwrap().lane, Lane::Background, "{body}");
+        }
+        let other = submitted(r#"{"model":"m","input":"x","lane":"interactive"}"#);
+        assert_eq!(other.unwrap_err().code, "invalid_lane");
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub enum Accept {
     },
     /// The same key has made a run before, of another body.
     KeyReused,
+    /// There is a run with this id, in this tenant or another, that this submission has not made.
+    /// Nothing was written.
+    IdTaken,
     /// Too many runs of this tenant are waiting. Nothing was written.
     TenantQueueFull {
         /// The limit that was met.
@@ -89,11 +92,16 @@ impl Store {
         match self.try_accept_run(tenant, run, limits).await {
             Err(error) if error.is_transient() => {
                 match self.try_accept_run(tenant, run, limits).await {
-                    Err(error) if is_known_run(&error) => Ok(Accept::Created),
+                    // A keyed run is found by its key before its id is tried.
+                    Err(error) if is_known_run(&error) && run.idempotency.is_none() => {
+                        Ok(Accept::Created)
+                    }
+                    Err(error) if is_known_run(&error) => Ok(Accept::IdTaken),
                     Ok(Accept::Replay { run: known }) if known == run.id => Ok(Accept::Created),
                     answer => answer,
                 }
             }
+            Err(error) if is_known_run(&error) => Ok(Accept::IdTaken),
             answer => answer,
         }
     }
@@ -138,7 +146,7 @@ fn is_known_run(error: &StoreError) -> bool {
     match error {
         StoreError::Refused(refused) => refused
             .as_database_error()
-            .is_some_and(|refused| refused.constraint() == Some("runs_pkey")),
+            .is_some_and(|refused| matches!(refused.constraint(), Some("runs_pkey" | "runs_id"))),
         _ => false,
     }
 }

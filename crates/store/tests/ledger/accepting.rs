@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use baton_protocol::{Lane, RunStatus};
+use baton_protocol::{Lane, RunStatus, TenantId};
 use baton_store::{Accept, IdempotencyKey, NewRun, QueueLimits};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use crate::fixture::{LONG, Ledger, ROOMY, new_run, run_id, spec};
 
@@ -75,6 +76,31 @@ async fn a_key_makes_one_run_and_refuses_another_body() {
         ledger.accept_keyed(run_id(), "other", 2).await,
         Accept::Created
     );
+}
+
+/// Guards the index `runs_id` and the order in which key and id are looked at: an id that a program
+/// has drawn names one run, and only the same submission finds it again.
+#[tokio::test]
+async fn an_id_that_names_a_run_already_is_taken_in_every_tenant() {
+    let ledger = Ledger::new().await;
+    let (mine, unkeyed) = (run_id(), ledger.queued().await);
+    assert_eq!(ledger.accept_keyed(mine, "k", 1).await, Accept::Created);
+    assert_eq!(
+        ledger.accept_keyed(mine, "k", 1).await,
+        Accept::Replay { run: mine }
+    );
+    assert_eq!(ledger.accept_keyed(mine, "j", 1).await, Accept::IdTaken);
+    assert_eq!(ledger.accept_keyed(unkeyed, "u", 1).await, Accept::IdTaken);
+    let spec = spec();
+    let again = new_run(mine, &spec);
+    let accepted = ledger.accept_with(&again, &ROOMY).await.unwrap();
+    assert_eq!(accepted, Accept::IdTaken);
+
+    let fresh = TenantId::from_uuid(Uuid::now_v7());
+    let other = ledger.store.system().ensure_tenant(fresh, "other").await;
+    let other = other.unwrap().id;
+    let elsewhere = ledger.store.accept_run(other, &again, &ROOMY).await;
+    assert_eq!(elsewhere.unwrap(), Accept::IdTaken);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use baton_protocol::ApiKeyId;
+use baton_protocol::{ApiKeyId, TenantId};
 use baton_store::{FreshKey, KeyLimits, KeyStanding, NewApiKey, NewRun};
 use uuid::Uuid;
 
@@ -35,6 +35,11 @@ async fn a_key_is_found_by_its_hash_across_tenants_and_tells_when_it_was_revoked
     assert_eq!(found.allowed_tools, key.allowed_tools);
     assert_eq!(found.revoked_at, None);
     assert!(system.find_api_key(&[8; 32]).await.unwrap().is_none());
+    let by_id = system.find_api_key_by_id(ledger.tenant, key.id).await;
+    assert_eq!(by_id.unwrap().unwrap().id, key.id);
+    let elsewhere = TenantId::from_uuid(Uuid::now_v7());
+    let elsewhere = system.find_api_key_by_id(elsewhere, key.id).await;
+    assert_eq!(elsewhere.unwrap(), None, "of another tenant");
 
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
     assert!(tx.revoke_api_key(key.id).await.unwrap());

@@ -1,14 +1,12 @@
 //! What programs ask over the bus: to cancel a run, to decide what a parked one waits for.
-//!
-//! The broker has checked who may publish for which tenant; everything else is checked as on HTTP.
-//! The answer goes to a subject of the run's own, never to one that the asker chose: this server
-//! may publish where the asker may not.
 
-use baton_nats::{ControlAnswer, ControlRequest, ControlRequests, ControlVerb};
-use baton_protocol::{AuditId, RunStatus};
-use baton_store::{ActorKind, AuditEntry, AuditResult, CancelRequest};
+use baton_nats::{Answer, ControlRequest, ControlRequests, ControlVerb};
+use baton_protocol::RunStatus;
+use baton_store::{AuditEntry, CancelRequest};
 use futures_util::{StreamExt as _, stream};
 
+use super::{audit_entry, authorize};
+use crate::auth::{ApprovalsWrite, RunsWrite};
 use crate::error::ApiError;
 use crate::state::AppState;
 
@@ -19,7 +17,7 @@ const AT_ONCE: usize = 32;
 const BUS_REQUEST: &str = "bus_request";
 
 /// Takes requests until this process stops; those begun are finished.
-pub(crate) async fn take_requests(state: AppState, requests: ControlRequests) {
+pub(super) async fn take_requests(state: AppState, requests: ControlRequests) {
     let stop = state.stopping.native.clone();
     stream::unfold(requests, |mut requests| async move {
         let request = requests.next().await?;
@@ -32,11 +30,8 @@ pub(crate) async fn take_requests(state: AppState, requests: ControlRequests) {
 
 async fn answer(state: &AppState, request: ControlRequest) {
     let answer = match perform(state, &request).await {
-        Ok(status) => ControlAnswer::Done { status },
-        Err(error) => ControlAnswer::Refused {
-            code: error.code.into_owned(),
-            message: error.message,
-        },
+        Ok(status) => Answer::Done { status },
+        Err(error) => Answer::Refused(error.to_refusal()),
     };
     if let Err(error) = state.bus.answer_control(&request, &answer).await {
         tracing::debug!(%error, run.id = %request.run, "an answer was not sent");
@@ -46,15 +41,26 @@ async fn answer(state: &AppState, request: ControlRequest) {
 /// Does what is asked; answers the run's state afterwards.
 async fn perform(state: &AppState, request: &ControlRequest) -> Result<RunStatus, ApiError> {
     let (tenant, run) = (request.tenant, request.run);
+    let publisher = &request.publisher;
+    let target = format!("run:{run}");
+    let entry = |publisher, caller, action| AuditEntry {
+        request_id: request.request_id.clone(),
+        ..audit_entry(state, (publisher, caller), action, target)
+    };
     match &request.verb {
-        Err(reason) => Err(ApiError::new(
-            http::StatusCode::BAD_REQUEST,
-            "invalid_request",
-            reason.clone(),
-        )),
+        Err(reason) => {
+            // Whoever may not cancel learns no more than that.
+            authorize::<RunsWrite>(state, tenant, publisher).await?;
+            Err(ApiError::new(
+                http::StatusCode::BAD_REQUEST,
+                "invalid_request",
+                reason.clone(),
+            ))
+        }
         Ok(ControlVerb::Cancel { reason }) => {
+            let (publisher, caller) = authorize::<RunsWrite>(state, tenant, publisher).await?;
             let reason = reason.as_deref().unwrap_or(BUS_REQUEST);
-            let entry = audit_entry(state, request, "run.cancelled");
+            let entry = entry(publisher, &caller, "run.cancelled");
             match state
                 .canceller
                 .cancel(tenant, run, reason, Some(&entry))
@@ -66,13 +72,15 @@ async fn perform(state: &AppState, request: &ControlRequest) -> Result<RunStatus
             }
         }
         Ok(ControlVerb::Decide { approval, decision }) => {
+            let (publisher, caller) = authorize::<ApprovalsWrite>(state, tenant, publisher).await?;
+            let by = caller.grant.api_key;
             state
                 .decider
-                .decide(tenant, run, *approval, decision, None)
+                .decide(tenant, run, *approval, decision, by)
                 .await?;
             let entry = AuditEntry {
-                detail: Some(format!("{approval}: {}", decision.as_str())),
-                ..audit_entry(state, request, "approval.decided")
+                detail: Some(format!("{approval}: {}, over NATS", decision.as_str())),
+                ..entry(publisher, &caller, "approval.decided")
             };
             state.store.system().record_audit(&entry).await?;
             let record = crate::ledger::find_run(state, tenant, run).await?;
@@ -80,22 +88,5 @@ async fn perform(state: &AppState, request: &ControlRequest) -> Result<RunStatus
                 .map(|record| record.status)
                 .ok_or_else(ApiError::no_such_run)
         }
-    }
-}
-
-/// The broker has let the publisher write to this tenant's subjects; more is not known of it.
-fn audit_entry(state: &AppState, request: &ControlRequest, action: &'static str) -> AuditEntry {
-    AuditEntry {
-        id: AuditId::new(state.clock.now()),
-        tenant: Some(request.tenant),
-        actor_kind: ActorKind::Nobody,
-        actor: None,
-        action,
-        target: Some(format!("run:{}", request.run)),
-        result: AuditResult::Done,
-        detail: Some("over NATS".to_owned()),
-        ip: None,
-        user_agent: None,
-        request_id: None,
     }
 }

@@ -1,0 +1,202 @@
+//! What is no submission is set aside, told so, and holds up nobody.
+
+use async_nats::HeaderMap;
+use baton_nats::{DeadLetter, Replayed};
+use baton_protocol::TenantId;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Program, fresh, question, refusal, submission};
+use crate::fixture::{Fixture, soon};
+
+async fn letters(f: &Fixture) -> Vec<DeadLetter> {
+    let mut found: Vec<DeadLetter> = Vec::new();
+    let mut next = 1;
+    while let Some(letter) = f.bus.dead_letter(next).await.unwrap() {
+        next = letter.seq + 1;
+        found.push(letter);
+    }
+    found
+}
+
+/// Guards the quarantine: every way of being no submission has its reason, in the answer and with
+/// the copy; and a good one behind all of them becomes a run.
+#[tokio::test]
+async fn what_is_no_submission_is_kept_with_its_reason_and_blocks_nobody() {
+    let f = Fixture::start().await;
+    let program = Program::new(&f, json!({})).await;
+    let run = fresh();
+    let with = |fields: Value| {
+        let mut message = submission(run, question());
+        for (name, value) in fields.as_object().unwrap() {
+            message[name] = value.clone();
+        }
+        message.to_string()
+    };
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let wrong = json!({"model": "m", "input": "x", "colour": "blue"});
+    let cases = [
+        ("interactive", "garbage".to_owned(), "invalid_json", false),
+        (
+            "interactive",
+            with(json!({"v": 2})),
+            "unsupported_version",
+            true,
+        ),
+        (
+            "interactive",
+            with(json!({"kind": "run"})),
+            "unknown_kind",
+            true,
+        ),
+        (
+            "interactive",
+            with(json!({"run_id": Uuid::new_v4()})),
+            "invalid_run_id",
+            false,
+        ),
+        (
+            "interactive",
+            with(json!({"extra": 1})),
+            "invalid_json",
+            true,
+        ),
+        ("interactive", deep, "json_too_deep", false),
+        (
+            "interactive",
+            with(json!({"request": wrong})),
+            "invalid_json",
+            true,
+        ),
+        ("fast", with(json!({})), "invalid_subject", true),
+    ];
+    let mut replies = program.replies(run).await;
+    for (lane, payload, code, run_known) in &cases {
+        let answer = program.publish(lane, payload).await;
+        assert_eq!(refusal(&answer), (*code, 400), "{payload}");
+        if *run_known {
+            assert_eq!(replies.next().await["error"]["code"], *code);
+        }
+    }
+    let kept = letters(&f).await;
+    assert_eq!(kept.len(), cases.len());
+    for (letter, (lane, payload, code, run_known)) in kept.iter().zip(&cases) {
+        assert_eq!(letter.subject, format!("submit.{}.{lane}", f.tenant));
+        assert!(letter.reason.starts_with(code), "{letter:?}");
+        assert_eq!(letter.payload, payload.as_bytes());
+        assert_eq!(
+            letter.publisher.as_deref(),
+            Some(&*format!("{} 192.0.2.7", program.key))
+        );
+        assert!(!run_known || letter.run == Some(run));
+    }
+    assert_eq!(program.submit(run, question()).await["ok"], true);
+}
+
+/// Guards the publisher: the subject alone opens nothing.
+#[tokio::test]
+async fn whom_the_server_does_not_vouch_for_is_nobody() {
+    let f = Fixture::start().await;
+    let program = Program::new(&f, json!({})).await;
+    let run = fresh();
+    let subject = format!("submit.{}.interactive", f.tenant);
+    let message = submission(run, question());
+    let unsigned = program
+        .request_with(HeaderMap::new(), subject, &message)
+        .await;
+    assert_eq!(refusal(&unsigned), ("publisher_unknown", 401));
+
+    let elsewhere = Program {
+        tenant: TenantId::from_uuid(Uuid::now_v7()),
+        ..Program::with_id(&f, &program.key).await
+    };
+    assert_eq!(
+        refusal(&elsewhere.submit(run, question()).await),
+        ("invalid_api_key", 401),
+        "a key of another tenant"
+    );
+    let reasons: Vec<_> = letters(&f)
+        .await
+        .into_iter()
+        .map(|letter| letter.reason)
+        .collect();
+    assert_eq!(reasons.len(), 2, "{reasons:?}");
+    for (verb, payload) in [
+        ("cancel", json!({})),
+        ("decide", json!({"decision": "retry"})),
+    ] {
+        let subject = format!("control.{}.{run}.{verb}", f.tenant);
+        let refused = program
+            .request_with(HeaderMap::new(), subject, payload)
+            .await;
+        assert_eq!(refused["error"]["code"], "publisher_unknown");
+    }
+    let subject = format!("history.{}.{run}", f.tenant);
+    let refused = program.request_with(HeaderMap::new(), subject, "").await;
+    assert_eq!(refused["error"]["code"], "publisher_unknown");
+}
+
+/// Guards the bound on what one publisher leaves in DEAD, where others' messages lie as well.
+#[tokio::test]
+async fn one_publisher_leaves_no_more_than_so_much_garbage() {
+    let f = Fixture::start().await;
+    let program = Program::new(&f, json!({})).await;
+    for _ in 0..70 {
+        let answer = program.publish("interactive", "garbage").await;
+        assert_eq!(refusal(&answer), ("invalid_json", 400));
+    }
+    assert_eq!(f.bus.dead_letters().await.unwrap(), 60);
+    let other = Program::new(&f, json!({})).await;
+    other.publish("interactive", "garbage").await;
+    assert_eq!(f.bus.dead_letters().await.unwrap(), 61);
+}
+
+/// Guards the way back out of DEAD: once what was wrong is mended, an operator submits the message
+/// again on behalf of whoever published it, and it makes the run that it would have made.
+#[tokio::test]
+async fn what_was_set_aside_is_submitted_again_on_behalf_of_its_publisher() {
+    let f = Fixture::start().await;
+    let program = Program::new(&f, json!({})).await;
+    let run = fresh();
+    let message = submission(run, question());
+    let subject = format!("submit.{}.background", f.tenant);
+    // As an older server, which knew less, would have set it aside.
+    let mut headers = HeaderMap::new();
+    headers.insert("Baton-Reason", "unsupported_version: too new");
+    headers.insert(
+        "Baton-Publisher",
+        format!("{} 192.0.2.7", program.key).as_str(),
+    );
+    let dead = format!("dead.{subject}");
+    program.request_with(headers, dead, &message).await;
+
+    let letter = letters(&f).await.remove(0);
+    for again in [false, true] {
+        let Replayed::Answered(answer) = soon(f.bus.replay(&letter)).await.unwrap() else {
+            panic!("an ingress takes submissions")
+        };
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(answer["ok"], true, "{answer}");
+        assert_eq!(
+            answer["duplicate"] == true,
+            again,
+            "once is enough, twice does no harm"
+        );
+    }
+    let record = f.record(run).await;
+    assert_eq!(record.api_key_id.unwrap().to_string(), program.key);
+    assert_eq!(f.bus.dead_letters().await.unwrap(), 1, "its copy stays");
+
+    // What is wrong still is told so, and is not kept twice.
+    let mut headers = HeaderMap::new();
+    headers.insert("Baton-Publisher", program.key.as_str());
+    let dead = format!("dead.{subject}");
+    program.request_with(headers, dead, "garbage").await;
+    let letter = letters(&f).await.remove(1);
+    let Replayed::Answered(answer) = soon(f.bus.replay(&letter)).await.unwrap() else {
+        panic!("an ingress takes submissions")
+    };
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(refusal(&answer), ("invalid_json", 400));
+    assert_eq!(f.bus.dead_letters().await.unwrap(), 2);
+}

@@ -1,0 +1,134 @@
+//! A message becomes a run, once.
+
+use baton_protocol::{Lane, RunStatus};
+use serde_json::{Value, json};
+
+use super::{Program, fresh, question, refusal, submission};
+use crate::fixture::{Fixture, run_of};
+
+/// Guards the order of commit and answer, and both places of the answer.
+#[tokio::test]
+async fn a_submission_is_answered_once_its_run_is_committed_and_then_works_like_any_other() {
+    let f = Fixture::start().await;
+    let program = Program::new(&f, json!({})).await;
+    let run = fresh();
+    let mut replies = program.replies(run).await;
+
+    let answer = program.submit(run, question()).await;
+    let record = f.record(run).await;
+    assert_eq!(
+        (record.status, record.lane),
+        (RunStatus::Queued, Lane::Interactive)
+    );
+    assert_eq!(record.api_key_id.unwrap().to_string(), program.key);
+    assert_eq!(answer["stream"], "JOBS");
+    assert!(answer["seq"].as_u64().unwrap() > 0, "{answer}");
+    assert_eq!(
+        replies.next().await,
+        json!({"v": 1, "verb": "submit", "run_id": run, "ok": true, "status": "queued"})
+    );
+
+    let mut worker = f.take_job().await;
+    assert_eq!(worker.run(), run);
+    worker.say("hi").await;
+    worker.complete().await;
+    f.until_status(run, RunStatus::Completed).await;
+    let again = program.submit(run, question()).await;
+    assert_eq!(
+        (&again["ok"], &again["status"], &again["duplicate"]),
+        (&json!(true), &json!("completed"), &json!(true))
+    );
+    let metered = f.get("/v1/runs").send().await.unwrap();
+    let runs: Value = serde_json::from_slice(&metered.bytes().await.unwrap()).unwrap();
+    assert_eq!(runs["data"].as_array().unwrap().len(), 1);
+}
+
+/// Guards the key that stands for a run's id: however often and to however many ingresses it is
+/// published, there is one run.
+#[tokio::test]
+async fn many_at_once_under_one_id_make_one_run() {
+    let f = Fixture::start().await;
+    let (_other, _shutdown) = f.another_ingress().await;
+    let program = Program::new(&f, json!({})).await;
+    let run = fresh();
+    let answers = (0..16).map(|_| program.submit(run, question()));
+    let answers = futures_util::future::join_all(answers).await;
+    assert!(
+        answers.iter().all(|answer| answer["ok"] == true),
+        "{answers:?}"
+    );
+    let new = |answer: &&Value| answer["duplicate"].is_null();
+    assert_eq!(answers.iter().filter(new).count(), 1, "{answers:?}");
+    assert_eq!(f.take_job().await.run(), run);
+}
+
+/// Guards I3 against ids that a program chose badly: they never lead to somebody else's run.
+#[tokio::test]
+async fn an_id_that_stands_for_another_run_is_taken_whoever_has_it() {
+    let f = Fixture::start().await;
+    let program = Program::new(&f, json!({})).await;
+    let mine = fresh();
+    assert_eq!(program.submit(mine, question()).await["ok"], true);
+    let other = json!({"model": "m", "input": "something else"});
+    let taken = ("run_id_taken", 409);
+    assert_eq!(refusal(&program.submit(mine, other.clone()).await), taken);
+    let other_lane = program
+        .publish("background", submission(mine, question()))
+        .await;
+    assert_eq!(refusal(&other_lane), taken);
+
+    let over_http = f.post("/v1/runs", &question()).send().await.unwrap();
+    let over_http = run_of(&over_http);
+    assert_eq!(refusal(&program.submit(over_http, question()).await), taken);
+
+    let stranger = f.register("anna@example.com").await;
+    let token = stranger["access_token"].as_str().unwrap();
+    let (_, made) = f.ask(token, "POST", "/v1/runs", question()).await;
+    let theirs = made["id"].as_str().unwrap().parse().unwrap();
+    let answer = program.submit(theirs, question()).await;
+    assert_eq!(refusal(&answer), taken);
+    assert_eq!(
+        answer["refusal"]["message"],
+        program.submit(mine, other).await["refusal"]["message"]
+    );
+}
+
+/// Guards that both doors lead through the same checks. None of this is garbage: nothing is kept.
+#[tokio::test]
+async fn what_http_refuses_is_refused_with_the_same_words() {
+    let f = Fixture::start_with(|config| config.limits.queued_per_tenant = 2).await;
+    let program = Program::new(&f, json!({})).await;
+    let reader = Program::new(&f, json!({"scopes": ["runs:read"]})).await;
+    let confined = Program::new(&f, json!({"models": ["other"]})).await;
+    let slow = Program::new(&f, json!({"limits": {"per_minute": 1}})).await;
+    let revoked = Program::new(&f, json!({})).await;
+    let path = format!("/v1/api-keys/{}", revoked.key);
+    assert_eq!(f.ask(&f.key, "DELETE", &path, Value::Null).await.0, 204);
+
+    let nobody = json!({"agent": "nobody", "input": "x"});
+    let turns = json!({"model": "m", "input": "x", "max_turns": 1_000_000});
+    assert_eq!(slow.submit(fresh(), question()).await["ok"], true);
+    assert_eq!(program.submit(fresh(), question()).await["ok"], true);
+    for (by, request, expected) in [
+        (&reader, question(), ("scope_missing", 403)),
+        (&confined, question(), ("model_not_allowed", 403)),
+        (&revoked, question(), ("invalid_api_key", 401)),
+        (&program, nobody, ("agent_not_found", 404)),
+        (&program, turns, ("invalid_limit", 400)),
+        (&slow, question(), ("rate_limited", 429)),
+        (&program, question(), ("queue_full", 429)),
+    ] {
+        let run = fresh();
+        let mut replies = by.replies(run).await;
+        let answer = by.submit(run, request.clone()).await;
+        assert_eq!(refusal(&answer), expected, "{request}");
+        let reply = replies.next().await;
+        assert_eq!(reply["error"], answer["refusal"]);
+        assert_eq!(
+            (&reply["ok"], &reply["run_id"]),
+            (&json!(false), &json!(run))
+        );
+        assert_eq!(answer["refusal"]["retry_after"].is_u64(), expected.1 == 429);
+    }
+    assert_eq!(f.bus.dead_letters().await.unwrap(), 0);
+}
