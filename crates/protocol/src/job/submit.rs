@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema as _, ToSchema};
 
 use crate::ids::RunId;
 
@@ -60,6 +61,11 @@ impl SubmitJob {
     pub const VERSION: u64 = 1;
     /// The word for it.
     pub const KIND: &'static str = "submit";
+
+    /// The message as a JSON Schema, but for what `request` holds.
+    pub fn schema() -> RefOr<Schema> {
+        Wire::schema()
+    }
 
     /// The message body.
     pub fn encode(&self) -> Vec<u8> {
