@@ -154,7 +154,7 @@ fn said(answer: &[u8]) -> (bool, String) {
         #[serde(default)]
         status: String,
         run_id: Option<String>,
-        refusal: Option<Refusal>,
+        error: Option<Refusal>,
     }
     #[derive(Deserialize)]
     struct Refusal {
@@ -173,7 +173,7 @@ fn said(answer: &[u8]) -> (bool, String) {
             (true, format!("accepted: run {run} is {status}"))
         }
         Ok(Answer {
-            refusal: Some(Refusal { code, message }),
+            error: Some(Refusal { code, message }),
             ..
         }) => (false, format!("refused: {code}: {message}")),
         Ok(_) | Err(_) => (false, "no readable answer".to_owned()),

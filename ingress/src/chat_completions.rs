@@ -124,7 +124,6 @@ pub(crate) async fn chat_completions(
     };
     let Submitted {
         accepted,
-        job: _,
         follower,
         mut attachment,
     } = submit(&state, wanted).await?;

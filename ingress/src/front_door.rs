@@ -5,9 +5,8 @@
 //! ```
 //!
 //! The broker has checked who may publish for which tenant. Everything else is checked here, by the
-//! same code as on HTTP. Answers go to a subject of the run's own, and to the inbox of a publisher
-//! that waits: the server routes that one to where the message came from, so that nobody has an
-//! answer sent to where they could not publish themselves.
+//! same code as on HTTP. Answers go to subjects of the run's own, never to one that the asker chose:
+//! this server may publish where the asker may not.
 
 mod control;
 mod history;

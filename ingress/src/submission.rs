@@ -41,8 +41,6 @@ pub(crate) struct Wanted {
 /// An accepted run.
 pub(crate) struct Submitted {
     pub(crate) accepted: Accepted,
-    /// Where the run's job is stored, if it was published now and that is known.
-    pub(crate) job: Option<u64>,
     /// The new run's events from the first, if they were wanted; none of a replayed run.
     pub(crate) follower: Option<EventFollower>,
     /// The client's interest in the run.
@@ -105,7 +103,7 @@ async fn submit_to_the_end(state: AppState, wanted: Wanted) -> Result<Submitted,
             });
         }
     };
-    let published = state.admission.publish(&accepted, &headers).await;
+    let outcome = state.admission.publish(&accepted, &headers).await;
     tracing::Span::current().record("run_id", tracing::field::display(accepted.run));
     let new = matches!(accepted.acceptance, Acceptance::Created { .. });
     metrics::accepted(door, !new);
@@ -113,18 +111,16 @@ async fn submit_to_the_end(state: AppState, wanted: Wanted) -> Result<Submitted,
         let attachment = attachment.moved_to(accepted.run, on_close);
         return Ok(Submitted {
             accepted,
-            job: None,
             follower: None,
             attachment,
         });
     }
-    metrics::published(published.outcome);
+    metrics::published(outcome);
     let follower = subscribed
         .transpose()?
         .map(baton_nats::Subscribed::from_start_of_new_run);
     Ok(Submitted {
         accepted,
-        job: published.seq,
         follower,
         attachment,
     })

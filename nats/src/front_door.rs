@@ -2,13 +2,15 @@
 //! core NATS, taken by one ingress of all; what nobody took, or whose answer was lost, is said again.
 //!
 //! Programs are in an account of their own, and the server carries over only what is in its
-//! configuration. With each message it says who published it, in a header that no publisher can
+//! configuration. Answers go to subjects that are built from a run's id, and never to one that the
+//! asker named as its inbox: the broker does not ask whether the asker might publish there, so that
+//! it could be another tenant's. With each message it says who published it, in a header that no publisher can
 //! write: that is whom an ingress believes, and without it nobody.
 
 pub mod history;
 pub mod submissions;
 
-use async_nats::{HeaderMap, HeaderName, HeaderValue, Subject};
+use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use baton_protocol::{ApiKeyId, RunId, RunStatus, TenantId};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -129,13 +131,16 @@ pub enum Answer {
 pub(crate) struct Reply<'a> {
     pub(crate) v: u32,
     pub(crate) verb: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Null if it could not be read.
     pub(crate) run_id: Option<RunId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) request_id: Option<&'a str>,
     pub(crate) ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) status: Option<RunStatus>,
+    /// Whether the run had been accepted before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) replayed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<&'a Refusal>,
 }
@@ -158,6 +163,7 @@ impl<'a> Reply<'a> {
             request_id,
             ok: error.is_none(),
             status,
+            replayed: false,
             error,
         }
     }
@@ -179,18 +185,6 @@ impl Bus {
         let client = self.connected_client().ok_or(BusError::Disconnected)?;
         let subject = subjects::replies(tenant, run);
         Ok(client.publish(subject, payload).await?)
-    }
-
-    /// Answers where the asker waits. The server routes it to where the request came from, so it
-    /// reaches no further than the asker itself.
-    pub(crate) async fn reply_to_inbox(
-        &self,
-        inbox: Option<&Subject>,
-        payload: Bytes,
-    ) -> Result<(), BusError> {
-        let Some(inbox) = inbox else { return Ok(()) };
-        let client = self.connected_client().ok_or(BusError::Disconnected)?;
-        Ok(client.publish(inbox.clone(), payload).await?)
     }
 }
 

@@ -171,6 +171,14 @@ pub fn replies(tenant: TenantId, run: RunId) -> Subject {
     build(96, format_args!("replies.{tenant}.{run}"))
 }
 
+/// `past.<tenant>.<run>`: where a program is told what a run has shown before.
+///
+/// Neither this nor [`replies`] is a subject that the asker chose: an answer crosses to the account of
+/// all programs, where another tenant's may listen to the one that was named.
+pub fn past(tenant: TenantId, run: RunId) -> Subject {
+    build(96, format_args!("past.{tenant}.{run}"))
+}
+
 /// Reads tenant, run and verb out of `control.<tenant>.<run>.<verb>`.
 pub(crate) fn of_control(subject: &str) -> Option<(TenantId, RunId, &str)> {
     let mut tokens = subject.split('.');

@@ -27,4 +27,4 @@ pub use json::{MAX_JSON_DEPTH, check_depth};
 pub use prices::Prices;
 pub use request::SubmitRequest;
 pub use resolve::{Agent, AgentSource, BuiltInAgent, Grant};
-pub use submit::{Acceptance, Accepted, Admission, Policy, PublishOutcome, Published, Submission};
+pub use submit::{Acceptance, Accepted, Admission, Policy, PublishOutcome, Submission};

@@ -64,15 +64,6 @@ pub enum Acceptance {
     Replay,
 }
 
-/// What the broker said of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Published {
-    /// What became of it.
-    pub outcome: PublishOutcome,
-    /// Where it is stored, if it is known to be.
-    pub seq: Option<u64>,
-}
-
 /// What became of the job's publication. The run is accepted in each case; what is lost here is
 /// published again by the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,10 +164,9 @@ impl Admission {
 
     /// Publishes the job of a run that [`Admission::accept`] has committed. The outcome is worth a
     /// metric, and nothing else.
-    pub async fn publish(&self, accepted: &Accepted, headers: &JobHeaders) -> Published {
-        let without_seq = |outcome| Published { outcome, seq: None };
+    pub async fn publish(&self, accepted: &Accepted, headers: &JobHeaders) -> PublishOutcome {
         let Acceptance::Created { lane, .. } = &accepted.acceptance else {
-            return without_seq(PublishOutcome::NotNeeded);
+            return PublishOutcome::NotNeeded;
         };
         let job = Job::Run {
             run_id: accepted.run,
@@ -186,10 +176,7 @@ impl Admission {
             .publish_job(accepted.tenant, *lane, &job, headers)
             .await
         {
-            Ok(seq) => Published {
-                outcome: PublishOutcome::Stored,
-                seq: Some(seq),
-            },
+            Ok(_) => PublishOutcome::Stored,
             Err(error) => {
                 tracing::warn!(
                     run.id = %accepted.run,
@@ -197,10 +184,10 @@ impl Admission {
                     error = &error as &dyn std::error::Error,
                     "a job was not confirmed by the broker; the scheduler will see to it"
                 );
-                without_seq(match error {
+                match error {
                     PublishError::Unknown => PublishOutcome::Unknown,
                     _ => PublishOutcome::Failed,
-                })
+                }
             }
         }
     }

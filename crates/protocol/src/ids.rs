@@ -39,6 +39,11 @@ macro_rules! id {
                 Self(Uuid::new_v7(stamp))
             }
 
+            /// The id of none.
+            pub const fn nil() -> Self {
+                Self(Uuid::nil())
+            }
+
             /// The id behind a stored UUID.
             pub const fn from_uuid(uuid: Uuid) -> Self {
                 Self(uuid)

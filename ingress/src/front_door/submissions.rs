@@ -181,11 +181,7 @@ async fn accept(
         headers: submission.headers.clone(),
         door: Door::Bus,
     };
-    let Submitted {
-        accepted,
-        job: stored,
-        ..
-    } = submit(state, wanted).await?;
+    let Submitted { accepted, .. } = submit(state, wanted).await?;
     let replayed = matches!(accepted.acceptance, Acceptance::Replay);
     let status = if replayed {
         let found = find_run(state, tenant, accepted.run).await;
@@ -197,7 +193,6 @@ async fn accept(
     Ok(SubmissionAnswer {
         answer: Answer::Done { status },
         replayed,
-        job: stored,
     })
 }
 

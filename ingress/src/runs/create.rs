@@ -84,7 +84,6 @@ pub(crate) async fn create_run(
     };
     let Submitted {
         accepted,
-        job: _,
         follower,
         attachment,
     } = submit(&state, wanted).await?;

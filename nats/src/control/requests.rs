@@ -1,9 +1,9 @@
 //! What programs ask for over the bus: `control.<tenant>.<run>.<verb>`, taken by one ingress of all.
 //!
 //! Core NATS: a request that nobody takes is lost, and its asker, without an answer, asks again.
-//! Answers go to `replies.<tenant>.<run>`, and to the asker's inbox if it waits there.
+//! Answers go to `replies.<tenant>.<run>`.
 
-use async_nats::{Message, Subject, Subscriber};
+use async_nats::{Message, Subscriber};
 use baton_protocol::{ApprovalId, Decision, RunId, TenantId};
 use futures_util::StreamExt as _;
 use serde::Deserialize;
@@ -32,7 +32,6 @@ pub struct ControlRequest {
     pub publisher: Result<Publisher, NoPublisher>,
     /// The asker's own word for it, repeated in the answer.
     pub request_id: Option<String>,
-    reply: Option<Subject>,
 }
 
 /// What is asked for.
@@ -82,7 +81,7 @@ impl Bus {
         Ok(ControlRequests { subscription })
     }
 
-    /// Answers on the run's own subject, and where the asker waits, if it does.
+    /// Answers on the run's own subject.
     pub async fn answer_control(
         &self,
         request: &ControlRequest,
@@ -90,9 +89,7 @@ impl Bus {
     ) -> Result<(), BusError> {
         let request_id = request.request_id.as_deref();
         let reply = Reply::new(&request.name, Some(request.run), request_id, answer).encode();
-        self.reply(request.tenant, request.run, reply.clone())
-            .await?;
-        self.reply_to_inbox(request.reply.as_ref(), reply).await
+        self.reply(request.tenant, request.run, reply).await
     }
 }
 
@@ -108,7 +105,6 @@ fn read(message: &Message) -> Option<ControlRequest> {
         publisher: Publisher::stamped(message.headers.as_ref()),
         name: name.to_owned(),
         request_id,
-        reply: message.reply.clone(),
     })
 }
 

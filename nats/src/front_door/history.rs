@@ -1,7 +1,7 @@
 //! Questions for a run's history: `history.<tenant>.<run>`. The stream of events itself is open to no
 //! program: whoever may read it by subject may read all of it.
 
-use async_nats::{Message, Subject, Subscriber};
+use async_nats::{Message, Subscriber};
 use baton_protocol::{EventId, RunId, TenantId};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -14,6 +14,8 @@ use crate::subjects;
 
 /// The most that the events of one answer may be, in bytes.
 pub const MAX_PAGE_BYTES: usize = 448 << 10;
+/// The longest `request_id`, in bytes.
+const MAX_REQUEST_ID: usize = 128;
 /// The most events of one answer, and how many if nothing is said.
 pub const MAX_PAGE: usize = 1_000;
 
@@ -28,7 +30,8 @@ pub struct HistoryQuestion {
     pub publisher: Result<Publisher, NoPublisher>,
     /// What is asked for, or why it cannot be read.
     pub wanted: Result<Wanted, String>,
-    reply: Subject,
+    /// The asker's own word for it, repeated in the answer.
+    request_id: Option<String>,
 }
 
 /// Which events.
@@ -51,19 +54,23 @@ pub struct HistoryPage {
     pub done: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Question {
     #[serde(default)]
     after: Option<EventId>,
     #[serde(default)]
     limit: Option<usize>,
+    #[serde(default)]
+    request_id: Option<String>,
 }
 
 #[derive(Serialize)]
 struct Page<'a> {
     v: u32,
     run_id: RunId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
     ok: bool,
     events: Vec<&'a RawValue>,
     next_after: Option<EventId>,
@@ -74,6 +81,8 @@ struct Page<'a> {
 struct Refused<'a> {
     v: u32,
     run_id: RunId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
     ok: bool,
     error: &'a Refusal,
 }
@@ -89,10 +98,10 @@ impl HistoryQuestions {
     pub async fn next(&mut self) -> Option<HistoryQuestion> {
         loop {
             let message = self.subscription.next().await?;
-            if let Some(question) = read(message) {
+            if let Some(question) = read(&message) {
                 return Some(question);
             }
-            tracing::debug!("a question for history that names no run, or waits for no answer");
+            tracing::debug!("a question for history that names no run");
         }
     }
 }
@@ -107,18 +116,20 @@ impl Bus {
         Ok(HistoryQuestions { subscription })
     }
 
-    /// Answers a question.
+    /// Answers a question, on a subject of the run's own.
     pub async fn answer_history(
         &self,
         question: &HistoryQuestion,
         answer: &Result<HistoryPage, Refusal>,
     ) -> Result<(), BusError> {
-        let payload = encode(question.run, answer);
-        self.reply_to_inbox(Some(&question.reply), payload).await
+        let payload = encode(question.run, question.request_id.as_deref(), answer);
+        let client = self.connected_client().ok_or(BusError::Disconnected)?;
+        let subject = subjects::past(question.tenant, question.run);
+        Ok(client.publish(subject, payload).await?)
     }
 }
 
-fn encode(run_id: RunId, answer: &Result<HistoryPage, Refusal>) -> Bytes {
+fn encode(run_id: RunId, request_id: Option<&str>, answer: &Result<HistoryPage, Refusal>) -> Bytes {
     // Strings, ids and JSON always serialise.
     match answer {
         Ok(page) => {
@@ -126,6 +137,7 @@ fn encode(run_id: RunId, answer: &Result<HistoryPage, Refusal>) -> Bytes {
             let page = Page {
                 v: 1,
                 run_id,
+                request_id,
                 ok: true,
                 // Every event has been read once on its way here.
                 events: events
@@ -140,6 +152,7 @@ fn encode(run_id: RunId, answer: &Result<HistoryPage, Refusal>) -> Bytes {
             let refused = Refused {
                 v: 1,
                 run_id,
+                request_id,
                 ok: false,
                 error,
             };
@@ -148,36 +161,53 @@ fn encode(run_id: RunId, answer: &Result<HistoryPage, Refusal>) -> Bytes {
     }
 }
 
-/// `None` if there is nobody to answer, or no run to answer about.
-fn read(message: Message) -> Option<HistoryQuestion> {
+/// `None` if there is no run to answer about.
+fn read(message: &Message) -> Option<HistoryQuestion> {
     let (tenant, run) = subjects::of_history(&message.subject)?;
+    let (wanted, request_id) = wanted(&message.payload);
     Some(HistoryQuestion {
         tenant,
         run,
         publisher: Publisher::stamped(message.headers.as_ref()),
-        wanted: wanted(&message.payload),
-        reply: message.reply?,
+        wanted,
+        request_id,
     })
 }
 
-fn wanted(payload: &[u8]) -> Result<Wanted, String> {
+fn wanted(payload: &[u8]) -> (Result<Wanted, String>, Option<String>) {
     let question = if payload.is_empty() {
-        Question {
-            after: None,
-            limit: None,
-        }
+        Ok(Question::default())
     } else {
-        serde_json::from_slice(payload).map_err(|error| {
-            format!("a question is {{\"after\"?: an event's id, \"limit\"?: a number}}: {error}")
-        })?
+        serde_json::from_slice(payload)
     };
-    match question.limit.unwrap_or(MAX_PAGE) {
+    let question = match question {
+        Ok(question) => question,
+        Err(error) => {
+            let shape =
+                "{\"after\"?: an event's id, \"limit\"?: a number, \"request_id\"?: a text}";
+            return (Err(format!("a question is {shape}: {error}")), None);
+        }
+    };
+    let Question {
+        after,
+        limit,
+        request_id,
+    } = question;
+    if request_id
+        .as_ref()
+        .is_some_and(|id| id.len() > MAX_REQUEST_ID)
+    {
+        let wrong = format!("`request_id` may be at most {MAX_REQUEST_ID} bytes long");
+        return (Err(wrong), None);
+    }
+    let wanted = match limit.unwrap_or(MAX_PAGE) {
         limit @ 1..=MAX_PAGE => Ok(Wanted {
-            after: question.after.unwrap_or(EventId::ORIGIN),
+            after: after.unwrap_or(EventId::ORIGIN),
             limit,
         }),
         _ => Err(format!("`limit` is 1 to {MAX_PAGE}")),
-    }
+    };
+    (wanted, request_id)
 }
 
 #[cfg(test)]
@@ -190,15 +220,16 @@ mod tests {
             after: EventId::ORIGIN,
             limit: MAX_PAGE,
         };
-        assert_eq!(wanted(b""), Ok(from_start));
-        assert_eq!(wanted(b"{}"), Ok(from_start));
+        assert_eq!(wanted(b""), (Ok(from_start), None));
+        assert_eq!(wanted(b"{}"), (Ok(from_start), None));
         let behind = Wanted {
             after: EventId::from_u64(7),
             limit: 2,
         };
-        assert_eq!(wanted(br#"{"after":7,"limit":2}"#), Ok(behind));
+        let question = br#"{"after":7,"limit":2,"request_id":"mine"}"#;
+        assert_eq!(wanted(question), (Ok(behind), Some("mine".to_owned())));
         for bad in ["x", r#"{"limit":0}"#, r#"{"limit":1001}"#, r#"{"from":1}"#] {
-            assert!(wanted(bad.as_bytes()).is_err(), "{bad}");
+            assert!(wanted(bad.as_bytes()).0.is_err(), "{bad}");
         }
     }
 
@@ -210,7 +241,7 @@ mod tests {
             done: true,
         };
         let run = RunId::from_uuid(uuid::Uuid::nil());
-        let text = String::from_utf8(encode(run, &Ok(page)).to_vec()).unwrap();
+        let text = String::from_utf8(encode(run, None, &Ok(page)).to_vec()).unwrap();
         assert!(text.ends_with(r#""events":[{"id":1,"b" :2}],"next_after":null,"done":true}"#));
     }
 }

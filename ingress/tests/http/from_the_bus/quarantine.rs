@@ -73,9 +73,10 @@ async fn what_is_no_submission_is_kept_with_its_reason_and_blocks_nobody() {
     let mut replies = program.replies(run).await;
     for (lane, payload, code, run_known) in &cases {
         let answer = program.publish(lane, payload).await;
-        assert_eq!(refusal(&answer), (*code, 400), "{payload}");
+        assert_eq!(refusal(&answer), *code, "{payload}");
         if *run_known {
-            assert_eq!(replies.next().await["error"]["code"], *code);
+            assert_eq!(answer["run_id"], json!(run));
+            assert_eq!(replies.next().await, answer);
         }
     }
     let kept = letters(&f).await;
@@ -99,12 +100,11 @@ async fn whom_the_server_does_not_vouch_for_is_nobody() {
     let f = Fixture::start().await;
     let program = Program::new(&f, json!({})).await;
     let run = fresh();
-    let subject = format!("submit.{}.interactive", f.tenant);
     let message = submission(run, question());
     let unsigned = program
-        .request_with(HeaderMap::new(), subject, &message)
+        .publish_as(HeaderMap::new(), "interactive", &message)
         .await;
-    assert_eq!(refusal(&unsigned), ("publisher_unknown", 401));
+    assert_eq!(refusal(&unsigned), "publisher_unknown");
 
     let elsewhere = Program {
         tenant: TenantId::from_uuid(Uuid::now_v7()),
@@ -112,7 +112,7 @@ async fn whom_the_server_does_not_vouch_for_is_nobody() {
     };
     assert_eq!(
         refusal(&elsewhere.submit(run, question()).await),
-        ("invalid_api_key", 401),
+        "invalid_api_key",
         "a key of another tenant"
     );
     let reasons: Vec<_> = letters(&f)
@@ -125,14 +125,12 @@ async fn whom_the_server_does_not_vouch_for_is_nobody() {
         ("cancel", json!({})),
         ("decide", json!({"decision": "retry"})),
     ] {
-        let subject = format!("control.{}.{run}.{verb}", f.tenant);
         let refused = program
-            .request_with(HeaderMap::new(), subject, payload)
+            .control_as(HeaderMap::new(), run, verb, payload)
             .await;
         assert_eq!(refused["error"]["code"], "publisher_unknown");
     }
-    let subject = format!("history.{}.{run}", f.tenant);
-    let refused = program.request_with(HeaderMap::new(), subject, "").await;
+    let refused = program.history_as(HeaderMap::new(), run, json!({})).await;
     assert_eq!(refused["error"]["code"], "publisher_unknown");
 }
 
@@ -143,7 +141,7 @@ async fn one_publisher_leaves_no_more_than_so_much_garbage() {
     let program = Program::new(&f, json!({})).await;
     for _ in 0..70 {
         let answer = program.publish("interactive", "garbage").await;
-        assert_eq!(refusal(&answer), ("invalid_json", 400));
+        assert_eq!(refusal(&answer), "invalid_json");
     }
     assert_eq!(f.bus.dead_letters().await.unwrap(), 60);
     let other = Program::new(&f, json!({})).await;
@@ -159,16 +157,9 @@ async fn what_was_set_aside_is_submitted_again_on_behalf_of_its_publisher() {
     let program = Program::new(&f, json!({})).await;
     let run = fresh();
     let message = submission(run, question());
-    let subject = format!("submit.{}.background", f.tenant);
+    let by = format!("{} 192.0.2.7", program.key);
     // As an older server, which knew less, would have set it aside.
-    let mut headers = HeaderMap::new();
-    headers.insert("Baton-Reason", "unsupported_version: too new");
-    headers.insert(
-        "Baton-Publisher",
-        format!("{} 192.0.2.7", program.key).as_str(),
-    );
-    let dead = format!("dead.{subject}");
-    program.request_with(headers, dead, &message).await;
+    program.bury("background", &by, &message).await;
 
     let letter = letters(&f).await.remove(0);
     for again in [false, true] {
@@ -178,7 +169,7 @@ async fn what_was_set_aside_is_submitted_again_on_behalf_of_its_publisher() {
         let answer: Value = serde_json::from_slice(&answer).unwrap();
         assert_eq!(answer["ok"], true, "{answer}");
         assert_eq!(
-            answer["duplicate"] == true,
+            answer["replayed"] == true,
             again,
             "once is enough, twice does no harm"
         );
@@ -188,15 +179,12 @@ async fn what_was_set_aside_is_submitted_again_on_behalf_of_its_publisher() {
     assert_eq!(f.bus.dead_letters().await.unwrap(), 1, "its copy stays");
 
     // What is wrong still is told so, and is not kept twice.
-    let mut headers = HeaderMap::new();
-    headers.insert("Baton-Publisher", program.key.as_str());
-    let dead = format!("dead.{subject}");
-    program.request_with(headers, dead, "garbage").await;
+    program.bury("background", &by, "garbage").await;
     let letter = letters(&f).await.remove(1);
     let Replayed::Answered(answer) = soon(f.bus.replay(&letter)).await.unwrap() else {
         panic!("an ingress takes submissions")
     };
     let answer: Value = serde_json::from_slice(&answer).unwrap();
-    assert_eq!(refusal(&answer), ("invalid_json", 400));
+    assert_eq!(refusal(&answer), "invalid_json");
     assert_eq!(f.bus.dead_letters().await.unwrap(), 2);
 }

@@ -21,12 +21,13 @@ async fn a_submission_is_answered_once_its_run_is_committed_and_then_works_like_
         (RunStatus::Queued, Lane::Interactive)
     );
     assert_eq!(record.api_key_id.unwrap().to_string(), program.key);
-    assert_eq!(answer["stream"], "JOBS");
-    assert!(answer["seq"].as_u64().unwrap() > 0, "{answer}");
+    let id = answer["request_id"].clone();
     assert_eq!(
-        replies.next().await,
-        json!({"v": 1, "verb": "submit", "run_id": run, "ok": true, "status": "queued"})
+        answer,
+        json!({"v": 1, "verb": "submit", "run_id": run, "request_id": id, "ok": true,
+               "status": "queued"})
     );
+    assert_eq!(replies.next().await, answer, "on the run's own subject");
 
     let mut worker = f.take_job().await;
     assert_eq!(worker.run(), run);
@@ -35,7 +36,7 @@ async fn a_submission_is_answered_once_its_run_is_committed_and_then_works_like_
     f.until_status(run, RunStatus::Completed).await;
     let again = program.submit(run, question()).await;
     assert_eq!(
-        (&again["ok"], &again["status"], &again["duplicate"]),
+        (&again["ok"], &again["status"], &again["replayed"]),
         (&json!(true), &json!("completed"), &json!(true))
     );
     let metered = f.get("/v1/runs").send().await.unwrap();
@@ -57,7 +58,7 @@ async fn many_at_once_under_one_id_make_one_run() {
         answers.iter().all(|answer| answer["ok"] == true),
         "{answers:?}"
     );
-    let new = |answer: &&Value| answer["duplicate"].is_null();
+    let new = |answer: &&Value| answer["replayed"].is_null();
     assert_eq!(answers.iter().filter(new).count(), 1, "{answers:?}");
     assert_eq!(f.take_job().await.run(), run);
 }
@@ -70,7 +71,7 @@ async fn an_id_that_stands_for_another_run_is_taken_whoever_has_it() {
     let mine = fresh();
     assert_eq!(program.submit(mine, question()).await["ok"], true);
     let other = json!({"model": "m", "input": "something else"});
-    let taken = ("run_id_taken", 409);
+    let taken = "run_id_taken";
     assert_eq!(refusal(&program.submit(mine, other.clone()).await), taken);
     let other_lane = program
         .publish("background", submission(mine, question()))
@@ -88,8 +89,8 @@ async fn an_id_that_stands_for_another_run_is_taken_whoever_has_it() {
     let answer = program.submit(theirs, question()).await;
     assert_eq!(refusal(&answer), taken);
     assert_eq!(
-        answer["refusal"]["message"],
-        program.submit(mine, other).await["refusal"]["message"]
+        answer["error"]["message"],
+        program.submit(mine, other).await["error"]["message"]
     );
 }
 
@@ -119,16 +120,10 @@ async fn what_http_refuses_is_refused_with_the_same_words() {
         (&program, question(), ("queue_full", 429)),
     ] {
         let run = fresh();
-        let mut replies = by.replies(run).await;
         let answer = by.submit(run, request.clone()).await;
-        assert_eq!(refusal(&answer), expected, "{request}");
-        let reply = replies.next().await;
-        assert_eq!(reply["error"], answer["refusal"]);
-        assert_eq!(
-            (&reply["ok"], &reply["run_id"]),
-            (&json!(false), &json!(run))
-        );
-        assert_eq!(answer["refusal"]["retry_after"].is_u64(), expected.1 == 429);
+        assert_eq!(refusal(&answer), expected.0, "{request}");
+        assert_eq!(answer["run_id"], json!(run));
+        assert_eq!(answer["error"]["retry_after"].is_u64(), expected.1 == 429);
     }
     assert_eq!(f.bus.dead_letters().await.unwrap(), 0);
 }
