@@ -187,3 +187,113 @@ async fn keys_are_fetched_once_and_again_for_a_new_name_and_not_for_every_made_u
         .await;
     assert_eq!(status, 200);
 }
+
+/// What a token of the issuer says, beside what every one must.
+fn claiming(issuer: &Issuer, claims: &Value) -> String {
+    let now = SystemClock.now().timestamp();
+    let mut all = json!({
+        "iss": issuer.url, "aud": "baton", "sub": "somebody", "exp": now + 300, "nbf": now,
+        "jti": Uuid::new_v4(),
+    });
+    let (Value::Object(all), Value::Object(claims)) = (&mut all, claims) else {
+        panic!("claims are an object");
+    };
+    all.extend(claims.clone());
+    let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA);
+    header.kid = Some("one".to_owned());
+    let key = jsonwebtoken::EncodingKey::from_ed_pem(FIRST.as_bytes()).unwrap();
+    jsonwebtoken::encode(&header, all, &key).unwrap()
+}
+
+/// An ingress that takes tenant and role from these claims, and a second tenant.
+async fn reading_claims(issuer: &Issuer) -> (Fixture, TenantId) {
+    issuer.sign_by("one", FIRST, "baton");
+    let config = IssuerConfig {
+        tenant: None,
+        tenant_claim: Some("org".into()),
+        role_claim: Some("roles".into()),
+        ..issuer.config()
+    };
+    let fixture = Fixture::start_with(|c| c.auth.issuers = vec![config]).await;
+    let acme = TenantId::new(SystemClock.now());
+    let system = fixture.store.system();
+    let acme = system.ensure_tenant(acme, "acme").await.unwrap().id;
+    (fixture, acme)
+}
+
+#[tokio::test]
+async fn a_claim_names_the_tenant_by_name_or_id_or_the_token_is_refused() {
+    let issuer = Issuer::start().await;
+    let (fixture, acme) = reading_claims(&issuer).await;
+    for (claims, tenant) in [
+        (json!({"org": "acme"}), Some(acme)),
+        (json!({"org": acme}), Some(acme)),
+        (json!({"org": "test"}), Some(fixture.tenant)),
+        (json!({}), None),
+        (json!({"org": null}), None),
+        (json!({"org": ""}), None),
+        (json!({"org": "nobody"}), None),
+        (json!({"org": "ACME"}), None),
+        (json!({"org": "acme "}), None),
+        (json!({"org": TenantId::new(SystemClock.now())}), None),
+        // One tenant, as a word: nothing is guessed from anything else.
+        (json!({"org": ["acme"]}), None),
+        (json!({"org": {"name": "acme"}}), None),
+        (json!({"org": 7}), None),
+        (json!({"org": true}), None),
+        (json!({"tenant": acme, "name": "acme"}), None),
+    ] {
+        let bearer = claiming(&issuer, &claims);
+        let asked = fixture.ask(&bearer, "GET", "/v1/auth/me", Value::Null);
+        let (status, me) = asked.await;
+        match tenant {
+            Some(tenant) => {
+                assert_eq!(status, 200, "{claims}: {me}");
+                assert_eq!(me["tenant"], json!(tenant), "{claims}");
+            }
+            None => assert_eq!(
+                (status, &me["code"]),
+                (401, &json!("invalid_token")),
+                "{claims}"
+            ),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_claim_gives_the_highest_role_it_names_and_never_that_of_an_owner() {
+    let issuer = Issuer::start().await;
+    let (fixture, _) = reading_claims(&issuer).await;
+    // Without a role that is known: the configured one, a member's.
+    for (roles, role) in [
+        (json!("viewer"), "viewer"),
+        (json!("member"), "member"),
+        (json!("admin"), "admin"),
+        (json!("owner"), "admin"),
+        (json!(["viewer", "admin", "member"]), "admin"),
+        (json!(["staff", "viewer"]), "viewer"),
+        (json!(["owner", "viewer"]), "admin"),
+        (json!([["owner"], {"role": "owner"}, 7, "viewer"]), "viewer"),
+        (json!(null), "member"),
+        (json!([]), "member"),
+        (json!("staff"), "member"),
+        (json!("Admin"), "member"),
+        (json!("admin viewer"), "member"),
+        (json!({"admin": true}), "member"),
+        (json!(7), "member"),
+    ] {
+        let bearer = claiming(&issuer, &json!({"org": "acme", "roles": roles}));
+        let asked = fixture.ask(&bearer, "GET", "/v1/auth/me", Value::Null);
+        let (status, me) = asked.await;
+        assert_eq!(status, 200, "{roles}: {me}");
+        assert_eq!(me["role"], role, "{roles}");
+        let asked = fixture.ask(&bearer, "POST", "/v1/api-keys", json!({"name": "k"}));
+        let may = asked.await.0 == 201;
+        assert_eq!(may, role == "admin", "{roles}: the role is what counts");
+    }
+    let bearer = claiming(&issuer, &json!({"org": "acme"}));
+    let (_, me) = fixture
+        .ask(&bearer, "GET", "/v1/auth/me", Value::Null)
+        .await;
+    assert_eq!(me["role"], "member");
+}
