@@ -21,6 +21,10 @@ test: ## All tests, against a real nats-server and a real PostgreSQL
 lint: ## Format, clippy, dependency rules, query metadata
 	./scripts/lint
 
+.PHONY: fuzz
+fuzz: ## Look for bytes that break a reader: ARGS='--seconds 20 sse job'
+	./scripts/fuzz $(ARGS)
+
 .PHONY: compat
 compat: ## Official OpenAI SDKs, LiteLLM's proxy and requests made from /openapi.json against a live Baton
 	./scripts/compat

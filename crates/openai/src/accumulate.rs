@@ -295,8 +295,10 @@ impl ChatAccumulator {
             self.count(Value::Object(fragment.rest.clone()).to_string().len())?;
         }
         let slot = &mut self.calls[place];
+        // What was shown as a call of a function stays one.
         if let Some(kind) = fragment.kind.filter(|kind| !kind.is_empty())
             && slot.kind.is_none()
+            && !slot.announced
         {
             slot.made.kind = kind.to_string();
             slot.kind = Some(kind.into_owned());

@@ -119,6 +119,7 @@ impl SseDecoder {
     pub fn finish(mut self) -> Option<SseEvent> {
         if self.failed.is_none() && !self.partial.is_empty() {
             let line = self.partial.split().freeze();
+            let line = self.without_mark(line);
             self.take_line(&line).ok()?;
         }
         self.take_event()
@@ -152,19 +153,21 @@ impl SseDecoder {
         let line = self.input.split_to(end);
         self.after_cr = self.input[0] == b'\r';
         self.input.advance(1);
-        let mut line = if self.partial.is_empty() {
+        let line = if self.partial.is_empty() {
             line
         } else {
             self.partial.extend_from_slice(&line);
             self.partial.split().freeze()
         };
-        if self.at_start {
-            self.at_start = false;
-            if line.starts_with(BYTE_ORDER_MARK) {
-                line.advance(BYTE_ORDER_MARK.len());
-            }
+        Ok(Some(self.without_mark(line)))
+    }
+
+    /// The first line without the byte order mark; every other one as it is.
+    fn without_mark(&mut self, mut line: Bytes) -> Bytes {
+        if std::mem::take(&mut self.at_start) && line.starts_with(BYTE_ORDER_MARK) {
+            line.advance(BYTE_ORDER_MARK.len());
         }
-        Ok(Some(line))
+        line
     }
 
     fn take_line(&mut self, line: &Bytes) -> Result<(), SseError> {
@@ -279,6 +282,10 @@ mod tests {
         decoder.push(Bytes::from_static(b"data: [DONE]"));
         assert_eq!(decoder.next_event(), Ok(None));
         assert_eq!(decoder.finish(), Some(named("", "[DONE]", None)));
+        let mut decoder = SseDecoder::new(LIMIT);
+        decoder.push(Bytes::from_static(b"\xef\xbb\xbfdata: x"));
+        assert_eq!(decoder.next_event(), Ok(None));
+        assert_eq!(decoder.finish(), Some(named("", "x", None)));
     }
 
     #[test]
