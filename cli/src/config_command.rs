@@ -13,6 +13,12 @@ pub(crate) fn load(args: &ConfigArgs) -> anyhow::Result<Config> {
     Ok(Config::load(&sources)?)
 }
 
+/// As [`load`], for servers on this machine that nobody depends on.
+pub(crate) fn load_for_development(args: &ConfigArgs) -> anyhow::Result<Config> {
+    let sources = Sources::from_process(args.file.as_deref())?;
+    Ok(Config::load(&sources.for_development())?)
+}
+
 pub(crate) fn run(command: &ConfigCommand, args: &ConfigArgs) -> anyhow::Result<()> {
     let config = load(args)?;
     match command {

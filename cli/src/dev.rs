@@ -30,7 +30,7 @@ const ANY_PORT: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 pub(crate) async fn run(args: DevArgs, config: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    let mut config = config_command::load(config)?;
+    let mut config = config_command::load_for_development(config)?;
     // What people want to see of `dev` is its announcement; RUST_LOG or the file shows more.
     if config.log.filter == LogConfig::default().filter {
         "warn".clone_into(&mut config.log.filter);

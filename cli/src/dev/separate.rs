@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use baton_service::config::sources::DEVELOPMENT_VARIABLE;
 use baton_service::config::{ConnectionUrl, Registration};
 use baton_service::{Config, Shutdown};
 use futures_util::future::try_join_all;
@@ -125,6 +126,7 @@ impl Role<'_> {
             .arg(self.kind.name())
             .env("DATABASE_URL", url(&self.config.database.url))
             .env("NATS_URL", url(&self.config.nats.url))
+            .env(DEVELOPMENT_VARIABLE, "1")
             .env("BATON_HTTP__LISTEN", self.http.to_string())
             .env("BATON_HTTP__LAME_DUCK", "0s")
             .env("RUST_LOG", &self.config.log.filter)

@@ -97,7 +97,7 @@ fn the_documented_example_names_every_key() {
 }
 
 #[test]
-fn what_the_example_has_in_comments_is_valid_too() {
+fn what_the_example_has_in_comments_is_valid_too_but_for_the_secrets() {
     let uncommented: String = EXAMPLE
         .lines()
         .map(|line| match line.strip_prefix("# ") {
@@ -112,7 +112,18 @@ fn what_the_example_has_in_comments_is_valid_too() {
         })
         .flat_map(|line| [line, "\n"])
         .collect();
-    let config = load(&uncommented, &[]).unwrap();
+    assert_mistakes(
+        load(&uncommented, &[]),
+        &[
+            &["database.url", "placeholder"],
+            &["database.migrate_url", "placeholder"],
+            &["nats.password", "placeholder"],
+            &["llm.api_key", "placeholder"],
+            &["`authorization` of tool `weather`", "placeholder"],
+        ],
+    );
+    let sources = Sources::from_environment(NOTHING).with_file("baton.toml", &*uncommented);
+    let config = Config::load(&sources.for_development()).unwrap();
     assert_eq!(config.nats.user.as_deref(), Some("baton"));
     assert_eq!(
         config.tools.http[0].parameters["required"],
@@ -366,12 +377,12 @@ fn a_tools_schema_may_be_a_table_or_text_and_must_be_an_object() {
 #[test]
 fn no_secret_shows_in_debug_output_printed_configuration_or_messages() {
     let environment = [
-        ("DATABASE_URL", "postgres://app:hush-1@db/baton"),
+        ("DATABASE_URL", "postgres://app:hush-hush-1-abc@db/baton"),
         ("DATABASE_MIGRATE_URL", "hush-2"),
-        ("NATS_URL", "nats://hush-3@broker:4222"),
+        ("NATS_URL", "nats://hush-hush-3-abc@broker:4222"),
         ("JWT_SECRET", "hush-4-0123456789-abcdefghij-ABCDEF"),
         ("LLM_API_KEY", "hush-5"),
-        ("BATON_NATS__TOKEN", "hush-6"),
+        ("BATON_NATS__TOKEN", "hush-hush-6-abc"),
     ];
     let errors = load("", &environment).unwrap_err().to_string();
     assert!(
@@ -380,7 +391,7 @@ fn no_secret_shows_in_debug_output_printed_configuration_or_messages() {
     );
 
     let mut environment = environment.to_vec();
-    environment[1].1 = "postgres://owner:hush-2@db/baton";
+    environment[1].1 = "postgres://owner:hush-hush-2-abc@db/baton";
     let tool = "[[tools.http]]\nname = 'a'\ndescription = 'b'\nurl = 'http://c'\n\
                 headers = { authorization = 'hush-7' }";
     let config = load(tool, &environment).unwrap();
@@ -538,4 +549,117 @@ fn sections_that_are_values_and_values_that_disagree_are_explained() {
 fn each_section_serialises_as_a_table() {
     let defaults = serde_json::to_value(Config::default()).unwrap();
     assert!(defaults.as_object().unwrap().values().all(Value::is_object));
+}
+
+#[test]
+fn a_password_that_anybody_would_try_first_stops_the_start_and_says_what_to_change() {
+    let good = "n0tGuessable-7";
+    let database = |user: &str, password: &str| format!("postgres://{user}:{password}@db/baton");
+    for (password, flaw) in [
+        ("", "is empty"),
+        ("baton", "is the user's name"),
+        ("BATON", "is the user's name"),
+        ("changeme", "placeholder"),
+        ("change-me-before-production", "placeholder"),
+        ("${POSTGRES_PASSWORD}", "placeholder"),
+        ("<your-password>", "placeholder"),
+        ("postgres", "shorter than 12 bytes"),
+        ("kX7-aq9Zr2m", "shorter than 12 bytes"),
+        ("aaaaaaaaaaaaaaaaaa", "too plain"),
+        ("Password-of-2026", "stands in examples"),
+        ("my-secret-for-baton", "stands in examples"),
+    ] {
+        let url = database("baton", password);
+        for (variable, key) in [
+            ("DATABASE_URL", "url"),
+            ("DATABASE_MIGRATE_URL", "migrate_url"),
+        ] {
+            let key = format!("the password in database.{key}");
+            let found = load("", &[(variable, &url)]);
+            assert_mistakes(found, &[&[variable, &key, flaw, "openssl rand"]]);
+        }
+        let query = format!("postgres://db/baton?user=baton&password={password}");
+        assert_mistakes(load("", &[("DATABASE_URL", &query)]), &[&[flaw]]);
+        let nats = format!("nats://{good}@n1,nats://baton:{password}@n2");
+        let found = load("", &[("NATS_URL", &nats)]);
+        assert_mistakes(found, &[&["NATS_URL", "nats.url", flaw, "nats.conf"]]);
+        if !password.is_empty() {
+            let pair = [
+                ("BATON_NATS__USER", "baton"),
+                ("BATON_NATS__PASSWORD", password),
+            ];
+            assert_mistakes(load("", &pair), &[&["nats.password", flaw]]);
+        }
+    }
+    assert_mistakes(
+        load("[nats]\ntoken = \"\"\n", &[("NATS_URL", "nats://short@n1")]),
+        &[&["nats.url", "shorter"], &["nats.token", "is empty"]],
+    );
+    // Nothing to guess: the server knows who asks by other means, or the secret is one.
+    for url in [
+        database("baton", good),
+        "postgres://baton@localhost/baton".to_owned(),
+        "postgres://baton@/baton?host=/run/postgresql".to_owned(),
+        "postgres://localhost/baton".to_owned(),
+    ] {
+        assert!(load("", &[("DATABASE_URL", &url)]).is_ok(), "{url}");
+    }
+}
+
+#[test]
+fn a_key_that_nobody_filled_in_stops_the_start() {
+    for unfilled in [
+        "changeme",
+        "sk-...",
+        "sk-…",
+        "your-api-key",
+        "<key>",
+        "${OPENAI_API_KEY}",
+        "{{ key }}",
+        "sk-xxxxxxxx",
+    ] {
+        let found = load("", &[("LLM_API_KEY", unfilled)]);
+        assert_mistakes(found, &[&["LLM_API_KEY", "placeholder", "leave it out"]]);
+        let tool = format!(
+            "[[tools.http]]\nname = 'a'\ndescription = 'b'\nurl = 'http://c'\n\
+             headers = {{ authorization = 'Bearer {unfilled}' }}"
+        );
+        assert_mistakes(
+            load(&tool, &[]),
+            &[&["`authorization` of tool `a`", "placeholder"]],
+        );
+    }
+    // What people write for a model of their own that wants no key.
+    for any in ["EMPTY", "none", "ollama", "sk-no-key-required"] {
+        assert!(load("", &[("LLM_API_KEY", any)]).is_ok(), "{any}");
+    }
+}
+
+#[test]
+fn all_guessable_secrets_are_told_of_at_once_and_none_stops_a_server_for_development() {
+    let environment = [
+        (
+            "DATABASE_URL",
+            "postgres://postgres:postgres@localhost/baton",
+        ),
+        (
+            "DATABASE_MIGRATE_URL",
+            "postgres://owner:changeme@localhost/baton",
+        ),
+        ("NATS_URL", "nats://nats:nats@localhost"),
+        ("LLM_API_KEY", "sk-..."),
+    ];
+    assert_mistakes(
+        load("", &environment),
+        &[
+            &["database.url"],
+            &["database.migrate_url"],
+            &["nats.url"],
+            &["llm.api_key"],
+        ],
+    );
+    let sources = Sources::from_environment(environment);
+    assert!(Config::load(&sources.for_development()).is_ok());
+    let by_dev = environment.into_iter().chain([("BATON_DEVELOPMENT", "1")]);
+    assert!(Config::load(&Sources::from_environment(by_dev)).is_ok());
 }

@@ -18,7 +18,7 @@ use crate::migrate::{MIGRATOR, migrate};
 pub const APP: &str = "baton_test_app";
 /// The user that owns the schema; no superuser, so that row-level security holds for it too.
 const OWNER: &str = "baton_test_owner";
-const PASSWORD: &str = "baton-test";
+const PASSWORD: &str = "only-for-tests-of-baton";
 /// Held while the users and the template are made: one process makes them, the others wait.
 const TEMPLATE_LOCK: i64 = 0x6261_746f_6e00_0001;
 

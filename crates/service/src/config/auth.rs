@@ -150,7 +150,7 @@ pub enum IssuerAlgorithm {
 }
 
 /// Words that stand in examples, and nowhere in a secret that somebody drew.
-const WELL_KNOWN: [&str; 10] = [
+pub(super) const WELL_KNOWN: [&str; 10] = [
     "changeme",
     "change-me",
     "change_me",

@@ -1,5 +1,7 @@
 //! Checks that serde cannot make: ranges, forms, and keys that must agree.
 
+mod guessable;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -62,6 +64,7 @@ pub(super) fn check(
     config: &Config,
     origins: &Origins,
     refused: &BTreeSet<(String, String)>,
+    development: bool,
 ) -> Vec<Mistake> {
     let mut checks = Checks {
         origins,
@@ -75,6 +78,9 @@ pub(super) fn check(
     rest(&mut checks, config);
     prices(&mut checks, config);
     tools(&mut checks, config);
+    if !development {
+        guessable::guessable(&mut checks, config);
+    }
     checks.mistakes
 }
 

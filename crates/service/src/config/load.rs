@@ -95,6 +95,7 @@ struct Loader {
     origins: Origins,
     refused: BTreeSet<(String, String)>,
     mistakes: Vec<Mistake>,
+    development: bool,
 }
 
 pub(super) fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
@@ -104,6 +105,7 @@ pub(super) fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
         origins: Origins::new(),
         refused: BTreeSet::new(),
         mistakes: Vec::new(),
+        development: sources.is_development(),
     };
     if let Some((path, text)) = &sources.file {
         loader.read_file(path, text);
@@ -116,7 +118,7 @@ impl Loader {
     fn finish(mut self) -> Result<Config, ConfigErrors> {
         match serde_json::from_value::<Config>(Value::Object(self.merged)) {
             Ok(config) => {
-                let found = checks::check(&config, &self.origins, &self.refused);
+                let found = checks::check(&config, &self.origins, &self.refused, self.development);
                 self.mistakes.extend(found);
                 ConfigErrors::unless_empty(self.mistakes, config)
             }

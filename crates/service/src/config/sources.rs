@@ -34,12 +34,16 @@ pub const DEFAULT_FILE: &str = "baton.toml";
 /// The variable that names the file.
 pub const FILE_VARIABLE: &str = "BATON_CONFIG";
 
+/// The variable by which `baton dev` tells the processes that it starts what they are part of.
+pub const DEVELOPMENT_VARIABLE: &str = "BATON_DEVELOPMENT";
+
 /// A file's text and an environment.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     pub(super) file: Option<(PathBuf, String)>,
     pub(super) environment: BTreeMap<String, String>,
     pub(super) others: Vec<String>,
+    development: bool,
 }
 
 impl Sources {
@@ -106,6 +110,17 @@ impl Sources {
         self
     }
 
+    /// For a server that nobody depends on: passwords that anybody could guess are taken.
+    #[must_use]
+    pub fn for_development(mut self) -> Self {
+        self.development = true;
+        self
+    }
+
+    pub(super) fn is_development(&self) -> bool {
+        self.development || self.environment.contains_key(DEVELOPMENT_VARIABLE)
+    }
+
     /// Whether a `BATON_` variable is none of our business, rather than a mistyped key.
     pub(super) fn is_foreign(&self, name: &str) -> bool {
         let listed = self
@@ -116,7 +131,10 @@ impl Sources {
                 None => name == other,
             });
         // `BATON_COMMIT` is read by the build, and stays in the environment of `cargo run`.
-        listed || name == FILE_VARIABLE || name == "BATON_COMMIT" || is_service_link(name)
+        listed
+            || [FILE_VARIABLE, DEVELOPMENT_VARIABLE].contains(&name)
+            || name == "BATON_COMMIT"
+            || is_service_link(name)
     }
 }
 
