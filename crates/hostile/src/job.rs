@@ -2,29 +2,56 @@
 
 use std::collections::BTreeMap;
 
-use baton_protocol::Job;
+use baton_protocol::{Job, SubmitJob};
 use serde_json::value::RawValue;
 
-/// What is read as a job is an object of version 1 and of nothing unknown, and is written and read
-/// again as the same.
+/// More than a sentence says, and less than what a reply holds by far.
+const LONGEST_REASON: usize = 512;
+
+/// What is read as a job or as a submission is an object of version 1 and of nothing unknown, never
+/// both, and is written and read again as the same. A refusal is short, whatever was sent.
 pub fn job(data: &[u8]) {
-    let Ok(job) = Job::decode(data) else { return };
-    // Not as a value: what nobody has looked into yet may hold half of a surrogate pair.
-    let said: BTreeMap<String, &RawValue> =
-        serde_json::from_slice(data).expect("a job is an object");
-    let say = |name: &str| said.get(name).map(|value| value.get());
-    assert_eq!(say("v"), Some("1"));
-    let known = ["v", "kind", "run_id", "request"];
+    let job = Job::decode(data);
+    let submission = SubmitJob::decode(data);
+    match (&job, &submission) {
+        (Ok(job), refused) => {
+            assert!(refused.is_err());
+            assert_known(data, "run", &["v", "kind", "run_id"]);
+            let written = job.encode();
+            assert_eq!(Job::decode(&written).ok().as_ref(), Some(job));
+        }
+        (Err(_), Ok(submission)) => {
+            let said = assert_known(data, "submit", &["v", "kind", "run_id", "request"]);
+            assert_eq!(said["request"].get(), submission.request.get());
+            assert!(
+                submission.run_id.unix_millis().is_some(),
+                "the id has its time"
+            );
+            let written = submission.encode();
+            let again = SubmitJob::decode(&written).expect("what is written is read");
+            assert_eq!(again.run_id, submission.run_id);
+            assert_eq!(again.encode(), written);
+        }
+        (Err(bad), Err(worse)) => {
+            for reason in [bad.to_string(), worse.message.clone()] {
+                assert!(reason.len() <= LONGEST_REASON, "{reason}");
+            }
+        }
+    }
+}
+
+/// The fields, which are these.
+fn assert_known<'a>(data: &'a [u8], kind: &str, known: &[&str]) -> BTreeMap<String, &'a RawValue> {
+    // Not as values: what nobody has looked into yet may hold half of a surrogate pair.
+    let said: BTreeMap<String, &RawValue> = serde_json::from_slice(data).expect("an object");
+    assert_eq!(said["v"].get(), "1");
+    assert_eq!(
+        serde_json::from_str::<&str>(said["kind"].get()).ok(),
+        Some(kind)
+    );
     assert!(
         said.keys().all(|key| known.contains(&key.as_str())),
         "{said:?}"
     );
-    match &job {
-        Job::Run { .. } => assert!(say("request").is_none_or(|request| request == "null")),
-        Job::Submit { request, .. } => assert_eq!(say("request"), Some(request.get())),
-    }
-    let written = job.encode();
-    let again = Job::decode(&written).expect("what is written is read");
-    assert_eq!(again.run_id(), job.run_id());
-    assert_eq!(again.encode(), written);
+    said
 }

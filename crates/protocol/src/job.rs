@@ -70,11 +70,14 @@ pub enum Job {
     },
 }
 
+/// The most that is told of what is wrong with a message, in bytes.
+const LONGEST_REASON: usize = 300;
+
 /// Why bytes are not a job.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
     /// Not JSON, or a field is missing or of the wrong type.
-    #[error("not a job: {0}")]
+    #[error("not a job: {}", short(.0))]
     Malformed(#[source] serde_json::Error),
     /// A version that this build does not know.
     #[error("job version {0} is not supported: this server reads version 1")]
@@ -109,6 +112,17 @@ struct Wire {
 #[serde(rename_all = "snake_case")]
 enum Kind {
     Run,
+}
+
+/// What serde says, which quotes all that it was given: a reason is told, logged and kept in headers,
+/// and must fit.
+fn short(error: &serde_json::Error) -> String {
+    let mut text = error.to_string();
+    if text.len() > LONGEST_REASON {
+        text.truncate(text.floor_char_boundary(LONGEST_REASON));
+        text.push('…');
+    }
+    text
 }
 
 impl Job {

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema as _, ToSchema};
 
+use super::short;
 use crate::ids::RunId;
 
 /// A submission of version 1.
@@ -85,8 +86,14 @@ impl SubmitJob {
             message,
             run_id,
         };
-        let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(body)
-            .map_err(|error| bad("invalid_json", format!("not a JSON object: {error}"), None))?;
+        let fields: BTreeMap<String, Box<RawValue>> =
+            serde_json::from_slice(body).map_err(|error| {
+                bad(
+                    "invalid_json",
+                    format!("not a JSON object: {}", short(&error)),
+                    None,
+                )
+            })?;
         let text = |name: &str| fields.get(name).map(|value| value.get());
         let given = text("run_id").and_then(|id| serde_json::from_str::<String>(id).ok());
         let id = given.as_deref().map(str::parse::<RunId>);
@@ -126,8 +133,13 @@ impl SubmitJob {
             }
         }
         // Strictly, at last: no field twice, and none that is not known.
-        let wire: Wire = serde_json::from_slice(body)
-            .map_err(|error| bad("invalid_json", format!("no submission: {error}"), run_id))?;
+        let wire: Wire = serde_json::from_slice(body).map_err(|error| {
+            bad(
+                "invalid_json",
+                format!("no submission: {}", short(&error)),
+                run_id,
+            )
+        })?;
         Ok(Self {
             run_id: wire.run_id,
             request: wire.request,
