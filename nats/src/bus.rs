@@ -247,6 +247,19 @@ impl Bus {
     }
 }
 
+/// A bare connection that is made in the background, and made again for ever.
+pub(crate) async fn connect_in_background(options: BusOptions) -> Result<Client, BusError> {
+    let (sender, _) = watch::channel(Link::default());
+    let url = without_credentials(&options.url);
+    let addresses = options.url.split(',').map(str::trim).collect::<Vec<_>>();
+    connect_options(&options, sender)
+        .await?
+        .retry_on_initial_connect()
+        .connect(addresses)
+        .await
+        .map_err(|source| BusError::Connect { url, source })
+}
+
 async fn connect_options(
     options: &BusOptions,
     link: watch::Sender<Link>,

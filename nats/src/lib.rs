@@ -9,23 +9,28 @@
 //! | [`events`] | append with a compare-and-set, read back, follow one run without gap or repeat |
 //! | [`control`] | core NATS messages that only save time |
 //! | [`front_door`] | what programs submit and ask for, and how they are answered |
+//! | [`accounts`] | the broker's users and what each may do |
+//! | [`programs`] | who may connect with an API key, what they reach, and how they are put out |
 //! | [`presence`] | which workers are there, as far as the bus can tell |
 //!
 //! Nothing here knows the ledger: the truth about a run is a row, and every message may be late,
 //! repeated or lost.
 
+pub mod accounts;
 pub mod bus;
 pub mod control;
 pub mod events;
 pub mod front_door;
 pub mod jobs;
 pub mod presence;
+pub mod programs;
 pub mod provision;
 mod rate_logs;
 mod revocations;
 pub mod streams;
 pub mod subjects;
 
+pub use accounts::AccountsConf;
 pub use bus::{Auth, Bus, BusError, BusOptions, Link, Tls};
 pub use control::requests::{ControlRequest, ControlRequests, ControlVerb};
 pub use control::{AttachmentQuestion, AttachmentQuestions, Nudge, Nudges};
@@ -43,6 +48,10 @@ pub use jobs::source::{JobSource, JobsError, Supply};
 pub use jobs::stranded::{Stranded, StrandedJob, Stranding};
 pub use jobs::{JobHeaders, PublishError};
 pub use presence::{Hellos, Presence, PresenceQuestion};
+pub use programs::callout::{AnswerError, BadQuestion, ConnectRequest, ConnectRequests, Program};
+pub use programs::jwt::{Issuer, IssuerError};
+pub use programs::kick::{KickError, SystemBus};
+pub use programs::reach::Reach;
 pub use provision::{Change, Difference, ProvisionError, provision, restore_missing};
 pub use rate_logs::{Limited, StoredRateLog};
 pub use revocations::Revocations;

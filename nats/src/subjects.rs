@@ -208,6 +208,63 @@ pub(crate) fn of_job(subject: &str) -> Option<(TenantId, Lane)> {
     Some((tenant.parse().ok()?, lane.parse().ok()?))
 }
 
+/// `$SYS.REQ.USER.AUTH`: a server asks who wants to connect.
+pub const CONNECTS: &str = "$SYS.REQ.USER.AUTH";
+
+/// What programs reach, as permissions are written. They live in an account of their own, where some
+/// subjects have other names: `nats/accounts.conf`.
+pub(crate) mod program {
+    use baton_protocol::TenantId;
+
+    /// Where jobs are submitted; an ingress hears them on `submit.<tenant>.<lane>`.
+    pub(crate) fn jobs(tenant: TenantId) -> String {
+        format!("jobs.{tenant}.*")
+    }
+
+    /// Where something is asked of any run.
+    pub(crate) fn control(tenant: TenantId, verb: &str) -> String {
+        format!("control.{tenant}.*.{verb}")
+    }
+
+    /// Where a run's events are asked for.
+    pub(crate) fn history(tenant: TenantId) -> String {
+        format!("history.{tenant}.*")
+    }
+
+    /// Where any run is followed.
+    pub(crate) fn live(tenant: TenantId) -> String {
+        format!("live.{tenant}.*")
+    }
+
+    /// Where answers about any run arrive.
+    pub(crate) fn replies(tenant: TenantId) -> String {
+        format!("replies.{tenant}.*")
+    }
+
+    /// Where a run's events arrive that were asked for.
+    pub(crate) fn past(tenant: TenantId) -> String {
+        format!("past.{tenant}.*")
+    }
+
+    /// Where a client library hears that nobody took its request.
+    pub(crate) fn inbox(tenant: TenantId) -> String {
+        format!("_INBOX_{tenant}.>")
+    }
+}
+
+/// The system account's services, as the broker spells them.
+pub(crate) mod system {
+    use async_nats::Subject;
+
+    /// Every server answers with its connections.
+    pub(crate) const CONNECTIONS: &str = "$SYS.REQ.SERVER.PING.CONNZ";
+
+    /// One server closes one of its connections.
+    pub(crate) fn kick(server: &str) -> Subject {
+        super::build(80, format_args!("$SYS.REQ.SERVER.{server}.KICK"))
+    }
+}
+
 /// Reads the tenant out of a job's subject, if one is there.
 pub(crate) fn tenant_of_job(subject: &str) -> Result<TenantId, String> {
     let mut tokens = subject.split('.');

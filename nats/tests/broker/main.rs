@@ -6,6 +6,7 @@ mod control;
 mod following;
 mod jobs;
 mod permissions;
+mod programs;
 mod provisioning;
 mod rate_logs;
 mod resuming;

@@ -3,66 +3,183 @@
 
 use std::time::Duration;
 
+use async_nats::{Client, ConnectOptions, Event};
 use baton_devstack::test_support::test_nats_options;
 use baton_devstack::{NatsConfig, NatsOptions, NatsServer};
+use baton_nats::accounts::inbox_prefix;
 use baton_nats::{
-    Auth, Bus, BusOptions, EventFollower, JobHeaders, JobSource, Limited, Nudge, Presence,
-    StreamSeq, provision, restore_missing,
+    AccountsConf, Auth, Bus, BusOptions, EventFollower, Issuer, JobHeaders, JobSource, Limited,
+    Nudge, Presence, StreamSeq, provision, restore_missing,
 };
 use baton_protocol::{EventId, Job, Lane, WorkerId};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::{
-    Writer, completed, follow_to, id, ids, options, payload, run, soon, tenant, text, until,
-};
+use crate::{Writer, completed, follow_to, id, ids, options, payload, run, soon, tenant, until};
 
-const ROLES: [&str; 4] = ["ingress", "worker", "scheduler", "migrate"];
+/// A server with the delivered configuration.
+pub(crate) struct Delivered {
+    pub(crate) server: NatsServer,
+    pub(crate) accounts: AccountsConf,
+    pub(crate) issuer: Issuer,
+    _folder: TempDir,
+}
 
-async fn start() -> (tempfile::TempDir, NatsServer) {
+impl Delivered {
+    pub(crate) async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// With this before everything else.
+    pub(crate) async fn start_with(extra: &str) -> Self {
+        let issuer = Issuer::generate();
+        let accounts = AccountsConf {
+            issuer: issuer.public_key(),
+            password: "secret".into(),
+            unlimited: Vec::new(),
+        };
+        // The store is chosen by the server's arguments here.
+        let server = include_str!("../../nats.conf").replace("  store_dir: /data\n", "");
+        let folder = readable_folder();
+        let path = folder.path().join("nats.conf");
+        std::fs::write(&path, format!("{extra}\n{server}")).unwrap();
+        std::fs::write(folder.path().join("accounts.conf"), accounts.text()).unwrap();
+        let server = NatsServer::start(NatsOptions {
+            config: NatsConfig::File(path),
+            ..test_nats_options().await.unwrap()
+        })
+        .await
+        .unwrap();
+        Self {
+            server,
+            accounts,
+            issuer,
+            _folder: folder,
+        }
+    }
+
+    fn auth(&self, user: &str) -> Auth {
+        Auth::UserPassword {
+            user: user.into(),
+            password: self.accounts.password_of(user),
+        }
+    }
+
+    pub(crate) fn options(&self, user: &str) -> BusOptions {
+        BusOptions {
+            auth: self.auth(user),
+            inbox_prefix: Some(inbox_prefix(user)),
+            ..BusOptions::new(self.server.url(), user)
+        }
+    }
+
+    pub(crate) async fn connect_as(&self, user: &str) -> Bus {
+        Bus::connect(self.options(user)).await.unwrap()
+    }
+
+    /// A plain client with a role's password.
+    async fn stranger_as(&self, user: &str) -> Stranger {
+        let password = self.accounts.password_of(user);
+        let options = ConnectOptions::with_user_and_password(user.into(), password);
+        Stranger::connect(options, self.server.url()).await
+    }
+}
+
+/// A folder that the account of servers can read.
+pub(crate) fn readable_folder() -> TempDir {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let mut text = include_str!("../../nats.conf").to_owned();
-    for role in ROLES {
-        let variable = format!("$BATON_NATS_{}_PASSWORD", role.to_uppercase());
-        assert!(text.contains(&variable), "{variable}");
-        text = text.replace(&variable, &format!("secret-{role}"));
-    }
-    // The store is chosen by the server's arguments here.
-    text = text.replace("  store_dir: /data\n", "");
     let folder = tempfile::tempdir().unwrap();
     let readable = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(folder.path(), readable).unwrap();
-    let path = folder.path().join("nats.conf");
-    std::fs::write(&path, text).unwrap();
-    let server = NatsServer::start(NatsOptions {
-        config: NatsConfig::File(path),
-        ..test_nats_options().await.unwrap()
-    })
-    .await
-    .unwrap();
-    (folder, server)
+    folder
 }
 
-async fn connect_as(server: &NatsServer, role: &str) -> Bus {
-    let auth = Auth::UserPassword {
-        user: role.into(),
-        password: format!("secret-{role}"),
-    };
-    let options = BusOptions {
-        auth,
-        ..BusOptions::new(server.url(), role)
-    };
-    Bus::connect(options).await.unwrap()
+/// A plain client, and what the server says against it.
+pub(crate) struct Stranger {
+    pub(crate) client: Client,
+    errors: mpsc::UnboundedReceiver<String>,
+}
+
+/// What a client is told when its connection is lost.
+const DISCONNECTED: &str = "disconnected";
+/// Refused to everybody here.
+const SENTINEL: &str = "nobody.may.publish.this";
+
+impl Stranger {
+    pub(crate) async fn connect(options: ConnectOptions, url: &str) -> Self {
+        let (sender, errors) = mpsc::unbounded_channel();
+        let client = options
+            .event_callback(move |event| {
+                let said = match event {
+                    Event::ServerError(error) => error.to_string().to_lowercase(),
+                    Event::Disconnected => DISCONNECTED.to_owned(),
+                    _ => String::new(),
+                };
+                if !said.is_empty() {
+                    let _closed = sender.send(said);
+                }
+                std::future::ready(())
+            })
+            .connect(url)
+            .await
+            .unwrap();
+        Self { client, errors }
+    }
+
+    async fn next_error(&mut self) -> String {
+        soon(self.errors.recv()).await.unwrap()
+    }
+
+    pub(crate) async fn until_disconnected(&mut self) {
+        while self.next_error().await != DISCONNECTED {}
+    }
+
+    /// Everything is refused, one after the other.
+    pub(crate) async fn may_not(&mut self, publish: &[&str], subscribe: &[&str]) {
+        for subject in publish {
+            let subject = (*subject).to_owned();
+            self.client
+                .publish(subject.clone(), "x".into())
+                .await
+                .unwrap();
+            let refused = self.next_error().await;
+            let expected = format!("publish to \"{}\"", subject.to_lowercase());
+            assert!(refused.contains(&expected), "{subject}: {refused}");
+        }
+        for subject in subscribe {
+            let subject = (*subject).to_owned();
+            let _subscription = self.client.subscribe(subject.clone()).await.unwrap();
+            let refused = self.next_error().await;
+            let expected = format!("subscription to \"{}\"", subject.to_lowercase());
+            assert!(refused.contains(&expected), "{subject}: {refused}");
+        }
+    }
+
+    /// Nothing is refused: the server complains of what comes after it, and of nothing before.
+    pub(crate) async fn may(&mut self, publish: &[&str], subscribe: &[&str]) {
+        for subject in publish {
+            let subject = (*subject).to_owned();
+            self.client.publish(subject, "x".into()).await.unwrap();
+        }
+        for subject in subscribe {
+            let subject = (*subject).to_owned();
+            let _subscription = self.client.subscribe(subject).await.unwrap();
+        }
+        self.may_not(&[SENTINEL], &[]).await;
+    }
 }
 
 #[tokio::test]
 async fn each_role_can_do_its_work_with_the_permissions_of_the_delivered_configuration() {
-    let (_folder, server) = start().await;
-    let migrate = connect_as(&server, "migrate").await;
-    let ingress = connect_as(&server, "ingress").await;
-    let worker = connect_as(&server, "worker").await;
-    let scheduler = connect_as(&server, "scheduler").await;
-    for bus in [&migrate, &ingress, &worker, &scheduler] {
+    let delivered = Delivered::start().await;
+    let migrate = delivered.connect_as("migrate").await;
+    let ingress = delivered.connect_as("ingress").await;
+    let worker = delivered.connect_as("worker").await;
+    let scheduler = delivered.connect_as("scheduler").await;
+    let operator = delivered.connect_as("operator").await;
+    for bus in [&migrate, &ingress, &worker, &scheduler, &operator] {
         bus.ping().await.unwrap();
     }
     assert_eq!(provision(&migrate, &options()).await.unwrap().len(), 6);
@@ -91,18 +208,16 @@ async fn each_role_can_do_its_work_with_the_permissions_of_the_delivered_configu
         jobs[0].ack_confirmed().await.unwrap();
     }
     scheduler.job_backlog(Lane::Interactive).await.unwrap();
-    let publisher = async_nats::ConnectOptions::with_user_and_password(
-        "ingress".into(),
-        "secret-ingress".into(),
-    );
-    let publisher = publisher.connect(server.url()).await.unwrap();
+    let publisher = delivered.stranger_as("ingress").await.client;
     let nowhere = format!("jobs.{tenant}.nowhere");
     publisher.publish(nowhere, "x".into()).await.unwrap();
     until(async || scheduler.stranded_jobs(1).await.unwrap().jobs.len() == 1).await;
     let stranded = scheduler.stranded_jobs(1).await.unwrap().jobs;
     scheduler.quarantine_stranded(&stranded[0]).await.unwrap();
-    assert!(scheduler.dead_letters().await.unwrap() > 1);
-    assert!(scheduler.dead_letter(1).await.unwrap().is_some());
+    for reader in [&scheduler, &operator] {
+        assert!(reader.dead_letters().await.unwrap() > 1);
+        assert!(reader.dead_letter(1).await.unwrap().is_some());
+    }
 
     let mut writer = Writer::new(&worker, tenant, run);
     writer.texts(2).await;
@@ -160,7 +275,7 @@ async fn each_role_can_do_its_work_with_the_permissions_of_the_delivered_configu
     });
     assert_eq!(presence, Presence::Here);
 
-    let other = connect_as(&server, "ingress").await;
+    let other = delivered.connect_as("ingress").await;
     let mut questions = other.attachment_questions().await.unwrap();
     other.ping().await.unwrap();
     let (attached, ()) = tokio::join!(ingress.is_attached_elsewhere(run, patience), async {
@@ -170,30 +285,179 @@ async fn each_role_can_do_its_work_with_the_permissions_of_the_delivered_configu
 }
 
 #[tokio::test]
-async fn a_role_cannot_do_what_is_not_its_work() {
-    let (_folder, server) = start().await;
-    let migrate = connect_as(&server, "migrate").await;
+async fn no_role_can_do_what_is_not_its_work() {
+    let delivered = Delivered::start().await;
+    let migrate = delivered.connect_as("migrate").await;
     provision(&migrate, &options()).await.unwrap();
-    let ingress = connect_as(&server, "ingress").await;
-    let (tenant, run) = (tenant(), run());
-    let event = payload(&[text(run, id(1, 1), EventId::ORIGIN)]);
-    let refused = migrate.append_events(tenant, run, StreamSeq::NONE, event);
-    assert!(soon(refused).await.is_err());
+    // Of everybody: what nobody needs, and what would let them read or be somebody else.
+    let nobody_publishes = [
+        "$SYS.REQ.USER.AUTH",
+        "$SYS.REQ.SERVER.PING",
+        "$JS.API.STREAM.DELETE.JOBS",
+        "$JS.API.STREAM.PURGE.EVENTS",
+        "$JS.API.STREAM.UPDATE.JOBS",
+        "$JS.API.CONSUMER.DELETE.JOBS.worker-interactive",
+        "$JS.API.STREAM.RESTORE.JOBS",
+        "$JS.API.STREAM.MSG.DELETE.EVENTS",
+        "live.a.b",
+        "submit.a.b",
+        "history.a.b",
+        "control.a.b.cancel",
+        "_R_.anything",
+    ];
+    let nobody_subscribes = [
+        ">", "*.>", "_INBOX.>", "events.>", "jobs.>", "limits.>", "$JS.>", "$SYS.>", "dead.>",
+    ];
+    for (role, publish, subscribe) in [
+        (
+            "ingress",
+            &[
+                "workers.hello",
+                "worker.a.ask",
+                "dead.jobs.a.b",
+                "resubmit.a.b",
+                "$JS.API.STREAM.CREATE.MINE",
+                "$JS.API.STREAM.MSG.GET.JOBS",
+                "$JS.API.STREAM.MSG.GET.DEAD",
+                "$JS.API.CONSUMER.CREATE.EVENTS.mine",
+                "$JS.API.CONSUMER.MSG.NEXT.JOBS.worker-interactive",
+                "$JS.ACK.JOBS.a",
+            ][..],
+            &["_INBOX_worker.>", "worker.*.*", "workers.hello"][..],
+        ),
+        (
+            "worker",
+            &[
+                "limits.a.b",
+                "replies.a.b",
+                "ingress.revoked",
+                "ingress.attached",
+                "dead.submit.a.b",
+                "resubmit.a.b",
+                "worker.a.ask",
+                "worker.a.cancel",
+                "$JS.API.STREAM.CREATE.MINE",
+                "$JS.API.STREAM.MSG.GET.JOBS",
+                "$JS.API.STREAM.MSG.GET.LIMITS",
+                "$JS.API.STREAM.MSG.DELETE.JOBS",
+                "$JS.API.CONSUMER.CREATE.JOBS.mine",
+            ],
+            &[
+                "_INBOX_ingress.>",
+                "submit.*.*",
+                "resubmit.*.*",
+                "control.*.*.*",
+                "history.*.*",
+                "live.*.*",
+                "replies.*.*",
+                "ingress.revoked",
+                "$SYS.REQ.USER.AUTH",
+            ],
+        ),
+        (
+            "scheduler",
+            &[
+                "limits.a.b",
+                "replies.a.b",
+                "ingress.revoked",
+                "dead.submit.a.b",
+                "resubmit.a.b",
+                "worker.a.cancel",
+                "workers.hello",
+                "$JS.API.CONSUMER.MSG.NEXT.JOBS.worker-interactive",
+                "$JS.ACK.JOBS.a",
+            ],
+            &[
+                "_INBOX_migrate.>",
+                "submit.*.*",
+                "control.*.*.*",
+                "history.*.*",
+                "live.*.*",
+                "worker.*.*",
+                "$SYS.REQ.USER.AUTH",
+            ],
+        ),
+        (
+            "migrate",
+            &[
+                "jobs.a.b",
+                "events.a.b",
+                "limits.a.b",
+                "dead.jobs.a.b",
+                "resubmit.a.b",
+                "replies.a.b",
+                "worker.a.ask",
+                "$JS.API.STREAM.MSG.GET.EVENTS",
+                "$JS.API.DIRECT.GET.EVENTS",
+                "$JS.API.STREAM.MSG.DELETE.JOBS",
+                "$JS.API.CONSUMER.MSG.NEXT.JOBS.worker-interactive",
+                "$JS.ACK.JOBS.a",
+            ],
+            &[
+                "_INBOX_scheduler.>",
+                "submit.*.*",
+                "live.*.*",
+                "workers.hello",
+                "$SYS.REQ.USER.AUTH",
+            ],
+        ),
+        (
+            "operator",
+            &[
+                "events.a.b",
+                "limits.a.b",
+                "dead.jobs.a.b",
+                "replies.a.b",
+                "worker.a.ask",
+                "$JS.API.STREAM.CREATE.MINE",
+                "$JS.API.STREAM.MSG.GET.JOBS",
+                "$JS.API.STREAM.MSG.GET.EVENTS",
+                "$JS.API.STREAM.MSG.DELETE.JOBS",
+                "$JS.API.STREAM.MSG.GET.LIMITS",
+            ],
+            &[
+                "_INBOX_ingress.>",
+                "submit.*.*",
+                "resubmit.*.*",
+                "live.*.*",
+                "workers.hello",
+                "$SYS.REQ.USER.AUTH",
+            ],
+        ),
+        (
+            "system",
+            &[
+                "jobs.a.b",
+                "$SYS.REQ.SERVER.x.RELOAD",
+                "$SYS.REQ.SERVER.PING.VARZ",
+                "$SYS.REQ.ACCOUNT.BATON.CONNZ",
+                "$SYS.REQ.CLAIMS.UPDATE",
+                "$JS.API.INFO",
+            ],
+            &["$SYS.REQ.USER.AUTH", "$SYS.ACCOUNT.>", "_INBOX_ingress.>"],
+        ),
+    ] {
+        let mut stranger = delivered.stranger_as(role).await;
+        stranger
+            .may_not(&nobody_publishes, &nobody_subscribes)
+            .await;
+        stranger.may_not(publish, subscribe).await;
+        let inbox = format!("{}.x.>", inbox_prefix(role));
+        stranger.may(&[], &[&inbox]).await;
+    }
+}
 
-    ingress
-        .publish_job(
-            tenant,
-            Lane::Interactive,
-            &Job::Run { run_id: run },
-            &JobHeaders::default(),
-        )
-        .await
-        .unwrap();
-    let mut source = JobSource::open(&ingress, Lane::Interactive).await.unwrap();
-    let patience = Duration::from_millis(300);
-    let pulled = tokio::time::timeout(patience, source.pull(1, Duration::from_secs(1))).await;
-    assert!(pulled.is_err(), "an ingress takes no jobs");
-
-    let stranger = BusOptions::new(server.url(), "stranger");
+#[tokio::test]
+async fn whoever_has_no_password_and_no_key_is_refused() {
+    let delivered = Delivered::start().await;
+    let stranger = BusOptions::new(delivered.server.url(), "stranger");
     assert!(Bus::connect(stranger).await.is_err());
+    let wrong = BusOptions {
+        auth: Auth::UserPassword {
+            user: "ingress".into(),
+            password: "wrong".into(),
+        },
+        ..BusOptions::new(delivered.server.url(), "stranger")
+    };
+    assert!(Bus::connect(wrong).await.is_err());
 }

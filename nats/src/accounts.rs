@@ -1,0 +1,85 @@
+//! The users of the delivered `accounts.conf`, and that file with its values filled in, for servers
+//! that are started with Baton and not by an operator.
+
+use std::fmt;
+
+/// Who has a password in `accounts.conf`, [`SYSTEM`] aside.
+pub const ROLES: [&str; 5] = ["ingress", "worker", "scheduler", "migrate", "operator"];
+/// The user of the system account, by whom connections are closed.
+pub const SYSTEM: &str = "system";
+
+/// Where replies to this user arrive: the only such subjects that it may subscribe to.
+pub fn inbox_prefix(user: &str) -> String {
+    format!("_INBOX_{user}")
+}
+
+/// What `accounts.conf` takes from the environment of the server. Shown without passwords.
+#[derive(Clone)]
+pub struct AccountsConf {
+    /// The public key of those who say what programs may do: [`crate::Issuer::public_key`].
+    pub issuer: String,
+    /// Each user's password is this, a hyphen, and the user's name.
+    pub password: String,
+    /// More users, who may do everything in the account of the roles: for tests and tools.
+    pub unlimited: Vec<&'static str>,
+}
+
+/// Where users are added.
+const OWN_USERS: &str = "# Users of your own go here, and into `auth_users` below.";
+
+impl AccountsConf {
+    /// A user's password.
+    pub fn password_of(&self, user: &str) -> String {
+        format!("{}-{user}", self.password)
+    }
+
+    /// The file, with everything in it.
+    pub fn text(&self) -> String {
+        let mut text = include_str!("../accounts.conf").to_owned();
+        for user in ROLES.into_iter().chain([SYSTEM]) {
+            let variable = format!("$BATON_NATS_{}_PASSWORD", user.to_uppercase());
+            text = text.replace(&variable, &format!("\"{}\"", self.password_of(user)));
+        }
+        for user in &self.unlimited {
+            let password = self.password_of(user);
+            let entry = format!("{{ user: {user}, password: \"{password}\" }}\n      {OWN_USERS}");
+            text = text
+                .replace(OWN_USERS, &entry)
+                .replace("auth_users: [", &format!("auth_users: [{user}, "));
+        }
+        text.replace("$BATON_NATS_CALLOUT_ISSUER", &self.issuer)
+    }
+}
+
+impl fmt::Debug for AccountsConf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccountsConf")
+            .field("issuer", &self.issuer)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_to_the_environment() {
+        let conf = AccountsConf {
+            issuer: "ISSUER".into(),
+            password: "p".into(),
+            unlimited: vec!["tool"],
+        };
+        let text = conf.text();
+        assert!(text.contains("user: tool, password: \"p-tool\""));
+        assert!(text.contains("auth_users: [tool, ingress"));
+        let code = text.lines().filter(|line| !line.trim().starts_with('#'));
+        assert!(!code.clone().any(|line| line.contains("$BATON")));
+        for user in ROLES.into_iter().chain([SYSTEM]) {
+            let password = format!("password: \"p-{user}\"");
+            assert!(text.contains(&password), "{user}");
+            let inbox = format!("\"{}.>\"", inbox_prefix(user));
+            assert!(text.contains(&inbox), "{user}");
+        }
+    }
+}

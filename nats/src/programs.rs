@@ -1,0 +1,16 @@
+//! Programs at the broker: who may connect with an API key, what they reach, and how their
+//! connections are closed when the key is not good any more.
+//!
+//! ```text
+//! program ── CONNECT, the key as token ──► nats-server ── $SYS.REQ.USER.AUTH ──► one ingress of all
+//!                                              ▲                                      │ looks it up
+//!                                              └──── a JWT: the key's id, its tenant's subjects ──┘
+//! ```
+//!
+//! The server calls this an auth callout. Both messages are JWTs in its own form: the question is
+//! signed by the server, the answer by the issuer that its configuration names.
+
+pub(crate) mod callout;
+pub(crate) mod jwt;
+pub(crate) mod kick;
+pub(crate) mod reach;

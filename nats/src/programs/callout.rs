@@ -1,0 +1,297 @@
+//! The question "who is this?", and its answer.
+
+use std::net::IpAddr;
+
+use async_nats::{Message, Subject, Subscriber};
+use chrono::{DateTime, Utc};
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::jwt::{DecodeError, EncodeError, Issuer, signed_by_server};
+use super::reach::{Permissions, Reach};
+use crate::bus::{Bus, BusError};
+use crate::subjects;
+
+/// Ingresses share the questions among themselves.
+const QUEUE: &str = "ingress";
+/// Whom the server asks.
+const AUDIENCE: &str = "nats-authorization-request";
+/// What the server asks.
+const QUESTION: &str = "authorization_request";
+/// The account of programs in `accounts.conf`.
+const PROGRAMS: &str = "PROGRAMS";
+/// Of the claims.
+const VERSION: u32 = 2;
+
+/// Somebody wants to connect to the broker, and has none of the passwords in its configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectRequest {
+    /// The token that they sent.
+    pub token: Option<String>,
+    /// Where the connection comes from.
+    pub address: Option<IpAddr>,
+    /// What the client calls itself, with its library and that library's version.
+    pub client: String,
+    /// The key that the server made for this one connection.
+    user: String,
+    /// The server that asks.
+    server: String,
+    reply: Subject,
+}
+
+/// Why a question is not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum BadQuestion {
+    /// No server has signed it.
+    #[error(transparent)]
+    Token(#[from] DecodeError),
+    /// It is signed, and means something else, or somebody else.
+    #[error("it is no question of a server's about a connection")]
+    OtherPurpose,
+    /// It is too late for an answer.
+    #[error("it has expired")]
+    Expired,
+    /// There is nowhere to send an answer to.
+    #[error("it names no subject for an answer")]
+    NoReply,
+}
+
+/// Why an answer was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// It could not be made.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// It could not be handed to the connection.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+    aud: String,
+    exp: i64,
+    nats: Question,
+}
+
+#[derive(Deserialize)]
+struct Question {
+    #[serde(rename = "type")]
+    kind: String,
+    server_id: ServerId,
+    user_nkey: String,
+    #[serde(default)]
+    client_info: ClientInfo,
+    #[serde(default)]
+    connect_opts: ConnectOpts,
+}
+
+#[derive(Deserialize)]
+struct ServerId {
+    id: String,
+}
+
+#[derive(Default, Deserialize)]
+struct ClientInfo {
+    #[serde(default)]
+    host: String,
+}
+
+#[derive(Default, Deserialize)]
+struct ConnectOpts {
+    #[serde(default)]
+    auth_token: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    lang: String,
+    #[serde(default)]
+    version: String,
+}
+
+/// The claims of an answer, of a user's among them.
+#[derive(Serialize)]
+struct Signed<'a, T> {
+    jti: Uuid,
+    iat: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exp: Option<i64>,
+    iss: String,
+    sub: &'a str,
+    aud: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<Uuid>,
+    nats: T,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    version: u32,
+}
+
+#[derive(Serialize)]
+struct User {
+    #[serde(flatten)]
+    permissions: Permissions,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    version: u32,
+}
+
+/// Whom the server lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Program {
+    /// The API key: the connection's user name from then on.
+    pub key: Uuid,
+    /// What it reaches.
+    pub reach: Reach,
+    /// When the server closes the connection; the client makes a new one by itself.
+    pub until: DateTime<Utc>,
+}
+
+/// The servers' questions, for as long as this ingress listens.
+#[derive(Debug)]
+pub struct ConnectRequests {
+    subscription: Subscriber,
+}
+
+impl ConnectRequests {
+    /// The next question, or why it is none; `None` once the connection is closed for good.
+    /// Cancel-safe.
+    pub async fn next(
+        &mut self,
+        now: impl Fn() -> DateTime<Utc>,
+    ) -> Option<Result<ConnectRequest, BadQuestion>> {
+        let message = self.subscription.next().await?;
+        Some(read(&message, now()))
+    }
+}
+
+impl Bus {
+    /// Takes servers' questions, together with every other ingress.
+    pub async fn connect_requests(&self) -> Result<ConnectRequests, BusError> {
+        let subscription = self
+            .client()
+            .queue_subscribe(subjects::CONNECTS, QUEUE.to_owned())
+            .await?;
+        Ok(ConnectRequests { subscription })
+    }
+
+    /// Lets them in.
+    pub async fn admit(
+        &self,
+        request: &ConnectRequest,
+        program: &Program,
+        issuer: &Issuer,
+        now: DateTime<Utc>,
+    ) -> Result<(), AnswerError> {
+        let answer = admission(request, program, issuer, now)?;
+        self.answer_connect(request, answer).await
+    }
+
+    /// Does not. The reason goes to the server's log; the client learns only that it was refused.
+    pub async fn refuse(
+        &self,
+        request: &ConnectRequest,
+        reason: &str,
+        issuer: &Issuer,
+        now: DateTime<Utc>,
+    ) -> Result<(), AnswerError> {
+        let answer = answer(request, Err(reason), issuer, now)?;
+        self.answer_connect(request, answer).await
+    }
+
+    async fn answer_connect(
+        &self,
+        request: &ConnectRequest,
+        answer: String,
+    ) -> Result<(), AnswerError> {
+        let client = self.connected_client().ok_or(BusError::Disconnected)?;
+        let reply = request.reply.clone();
+        client
+            .publish(reply, answer.into())
+            .await
+            .map_err(BusError::from)?;
+        Ok(())
+    }
+}
+
+fn read(message: &Message, now: DateTime<Utc>) -> Result<ConnectRequest, BadQuestion> {
+    let reply = message.reply.clone().ok_or(BadQuestion::NoReply)?;
+    let token = std::str::from_utf8(&message.payload).map_err(|_| DecodeError::Form)?;
+    let claims: Claims = signed_by_server(token)?;
+    let question = claims.nats;
+    if claims.aud != AUDIENCE || question.kind != QUESTION || question.server_id.id != claims.iss {
+        return Err(BadQuestion::OtherPurpose);
+    }
+    if claims.exp <= now.timestamp() {
+        return Err(BadQuestion::Expired);
+    }
+    let opts = question.connect_opts;
+    Ok(ConnectRequest {
+        token: Some(opts.auth_token).filter(|token| !token.is_empty()),
+        address: question.client_info.host.parse().ok(),
+        client: format!("{} ({} {})", opts.name, opts.lang, opts.version),
+        user: question.user_nkey,
+        server: claims.iss,
+        reply,
+    })
+}
+
+fn admission(
+    request: &ConnectRequest,
+    program: &Program,
+    issuer: &Issuer,
+    now: DateTime<Utc>,
+) -> Result<String, EncodeError> {
+    let user = Signed {
+        jti: Uuid::new_v4(),
+        iat: now.timestamp(),
+        exp: Some(program.until.timestamp()),
+        iss: issuer.public_key(),
+        sub: &request.user,
+        aud: PROGRAMS,
+        name: Some(program.key),
+        nats: User {
+            permissions: program.reach.permissions(),
+            kind: "user",
+            version: VERSION,
+        },
+    };
+    answer(request, Ok(issuer.sign(&user)?), issuer, now)
+}
+
+fn answer(
+    request: &ConnectRequest,
+    decision: Result<String, &str>,
+    issuer: &Issuer,
+    now: DateTime<Utc>,
+) -> Result<String, EncodeError> {
+    let (jwt, error) = match decision {
+        Ok(jwt) => (Some(jwt), None),
+        Err(error) => (None, Some(error)),
+    };
+    issuer.sign(&Signed {
+        jti: Uuid::new_v4(),
+        iat: now.timestamp(),
+        exp: None,
+        iss: issuer.public_key(),
+        sub: &request.user,
+        aud: &request.server,
+        name: None,
+        nats: Answer {
+            jwt,
+            error,
+            kind: "authorization_response",
+            version: VERSION,
+        },
+    })
+}

@@ -1,0 +1,144 @@
+//! Closing the connections of a key: by the system account, on every server of the cluster.
+
+use std::time::Duration;
+
+use async_nats::{Client, Subscriber};
+use futures_util::{StreamExt as _, stream};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::bus::{self, BusError, BusOptions};
+use crate::subjects::system;
+
+/// How long the first server may take to answer.
+const FIRST: Duration = Duration::from_secs(2);
+/// How long nobody may say anything more until all have answered.
+const SILENCE: Duration = Duration::from_millis(300);
+/// Connections that one server names at a time.
+const PAGE: usize = 1_024;
+/// Connections that are closed at a time.
+const AT_ONCE: usize = 16;
+/// How often servers are asked for what is left.
+const ROUNDS: usize = 100;
+
+/// A connection to the system account. It is made in the background, and made again for ever.
+#[derive(Debug, Clone)]
+pub struct SystemBus {
+    client: Client,
+}
+
+/// Why connections may still be open.
+#[derive(Debug, thiserror::Error)]
+pub enum KickError {
+    /// The servers cannot be asked.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// None answered.
+    #[error("no server answers who is connected")]
+    NoAnswer,
+    /// They are there again and again.
+    #[error("connections of the key are still there after {ROUNDS} rounds")]
+    Persistent,
+}
+
+#[derive(Deserialize)]
+struct Connections {
+    server: Server,
+    data: Option<Data>,
+}
+
+#[derive(Deserialize)]
+struct Server {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    #[serde(default)]
+    connections: Vec<Connection>,
+}
+
+#[derive(Deserialize)]
+struct Connection {
+    cid: u64,
+    #[serde(default)]
+    authorized_user: String,
+}
+
+impl SystemBus {
+    /// Connects in the background: without the system account connections are closed when their
+    /// time is over, and everything else is as ever.
+    pub async fn connect(options: BusOptions) -> Result<Self, BusError> {
+        let client = bus::connect_in_background(options).await?;
+        Ok(Self { client })
+    }
+
+    /// Closes every connection of this API key, on every server; how many there were. Returns
+    /// without an error once the servers that answer know of none any more.
+    pub async fn close_connections(&self, key: Uuid) -> Result<usize, KickError> {
+        let mut closed = 0;
+        for _ in 0..ROUNDS {
+            let found = self.close_found(key).await?;
+            if found == 0 {
+                return Ok(closed);
+            }
+            closed += found;
+        }
+        Err(KickError::Persistent)
+    }
+
+    async fn close_found(&self, key: Uuid) -> Result<usize, KickError> {
+        let mut answers = self.ask_connections(key).await?;
+        let user = key.as_hyphenated().to_string();
+        let mut closed = 0;
+        let mut patience = FIRST;
+        while let Ok(Some(answer)) = timeout(patience, answers.next()).await {
+            if answer.status.is_some() {
+                // Nobody listens there: it is not the system account.
+                return Err(KickError::NoAnswer);
+            }
+            patience = SILENCE;
+            let Ok(answer) = serde_json::from_slice::<Connections>(&answer.payload) else {
+                tracing::warn!("a server names its connections in an unknown way");
+                continue;
+            };
+            let connections = answer.data.map(|data| data.connections);
+            let theirs: Vec<u64> = connections
+                .into_iter()
+                .flatten()
+                .filter(|connection| connection.authorized_user == user)
+                .map(|connection| connection.cid)
+                .collect();
+            closed += theirs.len();
+            stream::iter(theirs)
+                .for_each_concurrent(AT_ONCE, |cid| self.kick(&answer.server.id, cid))
+                .await;
+        }
+        if patience == FIRST {
+            return Err(KickError::NoAnswer);
+        }
+        Ok(closed)
+    }
+
+    /// The server does not act on a request that names no place for an answer. What became of it is
+    /// seen by asking again who is there.
+    async fn kick(&self, server: &str, cid: u64) {
+        let payload = json!({"cid": cid}).to_string();
+        let asked = self.client.request(system::kick(server), payload.into());
+        if let Err(error) = asked.await {
+            tracing::debug!(%error, cid, "a connection may not have been closed");
+        }
+    }
+
+    async fn ask_connections(&self, key: Uuid) -> Result<Subscriber, BusError> {
+        let inbox = self.client.new_inbox();
+        let answers = self.client.subscribe(inbox.clone()).await?;
+        let question = json!({"auth": true, "user": key, "limit": PAGE}).to_string();
+        self.client
+            .publish_with_reply(system::CONNECTIONS, inbox, question.into())
+            .await?;
+        Ok(answers)
+    }
+}

@@ -1,0 +1,132 @@
+//! What a program reaches: subjects of its tenant, as far as its scopes go.
+
+use baton_protocol::TenantId;
+use serde::Serialize;
+
+use crate::subjects::program;
+
+/// Subscriptions that one connection may have.
+const SUBSCRIPTIONS: u32 = 1_024;
+
+/// What somebody may do over the bus, for one tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Submit runs and cancel them.
+    pub write: bool,
+    /// Follow runs and ask for what they have shown.
+    pub read: bool,
+    /// Decide what parked runs wait for.
+    pub decide: bool,
+}
+
+/// The part of a user's claims that says what they may do.
+#[derive(Debug, Serialize)]
+pub(crate) struct Permissions {
+    #[serde(rename = "pub")]
+    publish: Subjects,
+    #[serde(rename = "sub")]
+    subscribe: Subjects,
+    subs: u32,
+    data: i64,
+    payload: i64,
+    allowed_connection_types: [&'static str; 2],
+}
+
+/// A list without anything in it would allow everything: then everything is denied.
+#[derive(Debug, Serialize)]
+struct Subjects {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allow: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deny: Vec<String>,
+}
+
+impl From<Vec<String>> for Subjects {
+    fn from(allow: Vec<String>) -> Self {
+        let deny = if allow.is_empty() {
+            vec![">".to_owned()]
+        } else {
+            Vec::new()
+        };
+        Self { allow, deny }
+    }
+}
+
+impl Reach {
+    /// Whether there is nothing that they may do.
+    pub const fn is_nothing(&self) -> bool {
+        !self.write && !self.read && !self.decide
+    }
+
+    /// As the server takes it.
+    pub(crate) fn permissions(&self) -> Permissions {
+        let tenant = self.tenant;
+        let mut publish = Vec::new();
+        let mut subscribe = Vec::new();
+        if !self.is_nothing() {
+            subscribe.push(program::replies(tenant));
+            subscribe.push(program::inbox(tenant));
+        }
+        if self.write {
+            publish.push(program::jobs(tenant));
+            publish.push(program::control(tenant, "cancel"));
+        }
+        if self.read {
+            publish.push(program::history(tenant));
+            subscribe.push(program::live(tenant));
+            subscribe.push(program::past(tenant));
+        }
+        if self.decide {
+            publish.push(program::control(tenant, "decide"));
+        }
+        Permissions {
+            publish: publish.into(),
+            subscribe: subscribe.into(),
+            subs: SUBSCRIPTIONS,
+            // As far as the server's own limits go.
+            data: -1,
+            payload: -1,
+            // No bridge to other servers, and no other protocol.
+            allowed_connection_types: ["STANDARD", "WEBSOCKET"],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_scope_opens_its_subjects_and_no_others() {
+        let tenant: TenantId = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
+        let of = |write, read, decide| {
+            let reach = Reach {
+                tenant,
+                write,
+                read,
+                decide,
+            };
+            let value = serde_json::to_value(reach.permissions()).unwrap();
+            (value["pub"].clone(), value["sub"].clone())
+        };
+        let t = tenant.to_string();
+        let own = [format!("replies.{t}.*"), format!("_INBOX_{t}.>")];
+        let publish = json!({"allow": [format!("jobs.{t}.*"), format!("control.{t}.*.cancel")]});
+        assert_eq!(of(true, false, false), (publish, json!({"allow": own})));
+        let publish = json!({"allow": [format!("history.{t}.*")]});
+        let [replies, inbox] = own.clone();
+        let subscribe = [replies, inbox, format!("live.{t}.*"), format!("past.{t}.*")];
+        assert_eq!(
+            of(false, true, false),
+            (publish, json!({"allow": subscribe}))
+        );
+        let publish = json!({"allow": [format!("control.{t}.*.decide")]});
+        assert_eq!(of(false, false, true), (publish, json!({"allow": own})));
+        let nothing = json!({"deny": [">"]});
+        assert_eq!(of(false, false, false), (nothing.clone(), nothing));
+    }
+}

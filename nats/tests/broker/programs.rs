@@ -1,0 +1,445 @@
+//! Programs with API keys at a server with the delivered configuration: who gets in, what they
+//! reach, and how they are put out.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Message, Subscriber};
+use baton_nats::{Bus, EventFollower, Program, Reach, SystemBus, provision};
+use baton_protocol::TenantId;
+use chrono::{DateTime, Utc};
+use futures_util::StreamExt as _;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::permissions::{Delivered, Stranger};
+use crate::{Writer, options, run, soon, tenant, until};
+
+/// An ingress's part: lets in whom it knows.
+struct Door {
+    delivered: Delivered,
+    ingress: Bus,
+    known: Arc<Mutex<Vec<(&'static str, Program)>>>,
+    seen: Arc<Mutex<Vec<String>>>,
+    refused: Arc<AtomicUsize>,
+    _answering: JoinSet<()>,
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what a server writes is real time"
+)]
+fn now() -> DateTime<Utc> {
+    Utc::now()
+}
+
+fn all(tenant: TenantId) -> Reach {
+    Reach {
+        tenant,
+        write: true,
+        read: true,
+        decide: true,
+    }
+}
+
+impl Door {
+    async fn open() -> Self {
+        let delivered = Delivered::start().await;
+        let migrate = delivered.connect_as("migrate").await;
+        provision(&migrate, &options()).await.unwrap();
+        let ingress = delivered.connect_as("ingress").await;
+        let mut requests = ingress.connect_requests().await.unwrap();
+        ingress.ping().await.unwrap();
+        let known: Arc<Mutex<Vec<(&str, Program)>>> = Arc::default();
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let refused: Arc<AtomicUsize> = Arc::default();
+        let issuer = baton_nats::Issuer::from_seed(&delivered.issuer.seed().unwrap()).unwrap();
+        let mut answering = JoinSet::new();
+        answering.spawn({
+            let (bus, refused) = (ingress.clone(), Arc::clone(&refused));
+            let (known, seen) = (Arc::clone(&known), Arc::clone(&seen));
+            async move {
+                while let Some(request) = requests.next(now).await {
+                    let request = request.unwrap();
+                    seen.lock().unwrap().push(request.client.clone());
+                    assert!(request.address.unwrap().is_loopback());
+                    let token = request.token.clone().unwrap_or_default();
+                    let found = known
+                        .lock()
+                        .unwrap()
+                        .iter()
+                        .find_map(|(key, program)| (*key == token).then_some(*program));
+                    let answered = if let Some(program) = found {
+                        bus.admit(&request, &program, &issuer, now()).await
+                    } else {
+                        refused.fetch_add(1, Ordering::Relaxed);
+                        bus.refuse(&request, "unknown key", &issuer, now()).await
+                    };
+                    answered.unwrap();
+                }
+            }
+        });
+        Self {
+            delivered,
+            ingress,
+            known,
+            seen,
+            refused,
+            _answering: answering,
+        }
+    }
+
+    fn know(&self, token: &'static str, reach: Reach, life: Duration) -> Uuid {
+        let key = Uuid::new_v4();
+        let program = Program {
+            key,
+            reach,
+            until: now() + life,
+        };
+        self.known.lock().unwrap().push((token, program));
+        key
+    }
+
+    fn forget(&self, token: &str) {
+        self.known.lock().unwrap().retain(|(key, _)| *key != token);
+    }
+
+    /// Waits until somebody was refused.
+    async fn until_refused(&self) {
+        until(async || self.refused.load(Ordering::Relaxed) > 0).await;
+    }
+
+    async fn program(&self, token: &str, tenant: TenantId) -> Stranger {
+        let inbox = format!("_INBOX_{tenant}");
+        let options = ConnectOptions::with_token(token.into()).custom_inbox_prefix(inbox);
+        Stranger::connect(options, self.delivered.server.url()).await
+    }
+}
+
+/// As an ingress hears it, with a plain client.
+async fn hear(door: &Door, subject: &str) -> (Client, Subscriber) {
+    let password = door.delivered.accounts.password_of("ingress");
+    let client = ConnectOptions::with_user_and_password("ingress".into(), password)
+        .custom_inbox_prefix("_INBOX_ingress")
+        .connect(door.delivered.server.url())
+        .await
+        .unwrap();
+    let subscription = client.subscribe(subject.to_owned()).await.unwrap();
+    crate::round_trip(&client).await;
+    (client, subscription)
+}
+
+/// The publisher, as the server tells it.
+fn publisher(message: &Message) -> String {
+    let headers = message.headers.as_ref().unwrap();
+    let info = headers.get("Nats-Request-Info").unwrap().as_str();
+    let info: serde_json::Value = serde_json::from_str(info).unwrap();
+    assert_eq!(info["acc"], "PROGRAMS");
+    info["user"].as_str().unwrap().to_owned()
+}
+
+const HOUR: Duration = Duration::from_hours(1);
+
+#[tokio::test]
+async fn a_program_reaches_its_tenants_subjects_and_nothing_else() {
+    let door = Door::open().await;
+    let (mine, other) = (tenant(), tenant());
+    let key = door.know("mine", all(mine), HOUR);
+    let mut program = door.program("mine", mine).await;
+    assert!(door.seen.lock().unwrap()[0].contains("rust"));
+    let run = run();
+    let jobs = format!("jobs.{mine}.interactive");
+    program
+        .may(
+            &[
+                &jobs,
+                &format!("control.{mine}.{run}.cancel"),
+                &format!("control.{mine}.{run}.decide"),
+                &format!("history.{mine}.{run}"),
+            ],
+            &[
+                &format!("live.{mine}.{run}"),
+                &format!("live.{mine}.*"),
+                &format!("replies.{mine}.{run}"),
+                &format!("_INBOX_{mine}.x.*"),
+                &format!("past.{mine}.*"),
+            ],
+        )
+        .await;
+    program
+        .may_not(
+            &[
+                &format!("jobs.{other}.interactive"),
+                &format!("control.{other}.{run}.cancel"),
+                &format!("control.{mine}.{run}.own"),
+                &format!("history.{other}.{run}"),
+                &format!("live.{mine}.{run}"),
+                &format!("events.{mine}.{run}"),
+                &format!("replies.{mine}.{run}"),
+                &format!("past.{mine}.{run}"),
+                &format!("submit.{mine}.interactive"),
+                &format!("resubmit.{mine}.interactive"),
+                &format!("dead.submit.{mine}.interactive"),
+                &format!("worker.{run}.cancel"),
+                &format!("limits.{mine}.{key}"),
+                &format!("_INBOX_{mine}.x"),
+                "ingress.revoked",
+                "workers.hello",
+                "_R_.x",
+                "$JS.API.INFO",
+                "$JS.API.STREAM.LIST",
+                "$JS.API.DIRECT.GET.EVENTS",
+                "$JS.API.STREAM.MSG.GET.EVENTS",
+                "$JS.ACK.JOBS.a",
+                "$SYS.REQ.USER.INFO",
+                "$SYS.REQ.USER.AUTH",
+                "$SYS.REQ.SERVER.PING.CONNZ",
+            ],
+            &[
+                ">",
+                "*.*.*",
+                "live.>",
+                "live.*.*",
+                &format!("live.{other}.*"),
+                &format!("live.{other}.{run}"),
+                "replies.*.*",
+                &format!("replies.{other}.*"),
+                "past.*.*",
+                &format!("past.{other}.*"),
+                "_INBOX.>",
+                "_INBOX_*.>",
+                &format!("_INBOX_{other}.>"),
+                "_INBOX_ingress.>",
+                &format!("events.{mine}.*"),
+                &format!("jobs.{mine}.*"),
+                "_R_.>",
+                "$SYS.>",
+                "$SYS.REQ.USER.AUTH",
+                "$JS.>",
+            ],
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn a_key_without_a_scope_does_not_reach_what_the_scope_is_for() {
+    let door = Door::open().await;
+    let (mine, run) = (tenant(), run());
+    let none = Reach {
+        tenant: mine,
+        write: false,
+        read: false,
+        decide: false,
+    };
+    let jobs = format!("jobs.{mine}.background");
+    let cancel = format!("control.{mine}.{run}.cancel");
+    let decide = format!("control.{mine}.{run}.decide");
+    let history = format!("history.{mine}.{run}");
+    let live = format!("live.{mine}.*");
+    let replies = format!("replies.{mine}.{run}");
+    let past = format!("past.{mine}.{run}");
+    let inbox = format!("_INBOX_{mine}.>");
+    for (token, reach, may, may_not, may_hear, may_not_hear) in [
+        (
+            "writer",
+            Reach {
+                write: true,
+                ..none
+            },
+            vec![&*jobs, &cancel],
+            vec![&*decide, &history],
+            vec![&*replies, &inbox],
+            vec![&*live, &past],
+        ),
+        (
+            "reader",
+            Reach { read: true, ..none },
+            vec![&history],
+            vec![&jobs, &cancel, &decide],
+            vec![&replies, &live, &past, &inbox],
+            vec![],
+        ),
+        (
+            "approver",
+            Reach {
+                decide: true,
+                ..none
+            },
+            vec![&decide],
+            vec![&jobs, &cancel, &history],
+            vec![&replies, &inbox],
+            vec![&live, &past],
+        ),
+        (
+            "nobody",
+            none,
+            vec![],
+            vec![&jobs, &cancel, &decide, &history],
+            vec![],
+            vec![&replies, &live, &past, &inbox],
+        ),
+    ] {
+        door.know(token, reach, HOUR);
+        let mut program = door.program(token, mine).await;
+        program.may(&may, &may_hear).await;
+        program.may_not(&may_not, &may_not_hear).await;
+    }
+}
+
+#[tokio::test]
+async fn the_server_says_whose_message_it_is_and_nobody_else_can() {
+    let door = Door::open().await;
+    let mine = tenant();
+    let key = door.know("mine", all(mine), HOUR);
+    let (_ingress, mut submitted) = hear(&door, "submit.*.*").await;
+    let (_too, mut controls) = hear(&door, "control.*.*.*").await;
+    let program = door.program("mine", mine).await.client;
+    let mut headers = async_nats::HeaderMap::new();
+    let forged = r#"{"acc":"PROGRAMS","user":"somebody else"}"#;
+    headers.insert("Nats-Request-Info", forged);
+    program
+        .publish_with_headers(format!("jobs.{mine}.background"), headers, "job".into())
+        .await
+        .unwrap();
+    let heard = soon(submitted.next()).await.unwrap();
+    assert_eq!(heard.subject.as_str(), format!("submit.{mine}.background"));
+    assert_eq!(heard.payload, "job");
+    assert_eq!(publisher(&heard), key.to_string());
+
+    let control = format!("control.{mine}.{}.cancel", run());
+    program.publish(control.clone(), "".into()).await.unwrap();
+    let heard = soon(controls.next()).await.unwrap();
+    assert_eq!(heard.subject.as_str(), control);
+    assert_eq!(publisher(&heard), key.to_string());
+}
+
+/// A program chooses the subject of a reply, and the broker does not ask whether it might publish
+/// there.
+#[tokio::test]
+async fn an_ingress_cannot_be_led_to_write_where_a_program_may_not() {
+    let door = Door::open().await;
+    let (mine, other) = (tenant(), tenant());
+    door.know("mine", all(mine), HOUR);
+    door.know("other", all(other), HOUR);
+    let (answering, mut asked) = hear(&door, "history.*.*").await;
+    let program = door.program("mine", mine).await.client;
+    let mut victim = door.program("other", other).await;
+    let replies = format!("replies.{other}.*");
+    let mut heard = victim.client.subscribe(replies).await.unwrap();
+    victim.may(&[], &[]).await;
+    let history = format!("history.{mine}.{}", run());
+    let (run, theirs) = (run(), format!("replies.{other}.{}", run()));
+    program
+        .publish_with_reply(history, theirs, "".into())
+        .await
+        .unwrap();
+    let reply = soon(asked.next()).await.unwrap().reply.unwrap();
+    answering.publish(reply, "led".into()).await.unwrap();
+    let honest = format!("replies.{other}.{run}");
+    answering.publish(honest, "honest".into()).await.unwrap();
+    assert_eq!(soon(heard.next()).await.unwrap().payload, "honest");
+}
+
+#[tokio::test]
+async fn a_program_follows_the_runs_of_its_tenant() {
+    let door = Door::open().await;
+    let (mine, other) = (tenant(), tenant());
+    door.know("mine", all(mine), HOUR);
+    let program = door.program("mine", mine).await.client;
+    let mut live = program.subscribe(format!("live.{mine}.*")).await.unwrap();
+    let mut replies = program
+        .subscribe(format!("replies.{mine}.*"))
+        .await
+        .unwrap();
+    // A refused publish would be answered only after the subscriptions were taken.
+    let asked = program.request(format!("history.{mine}.x"), "".into());
+    assert!(asked.await.is_err(), "nobody answers");
+    let run = run();
+    let worker = door.delivered.connect_as("worker").await;
+    Writer::new(&worker, other, self::run()).texts(1).await;
+    let _ingress_follows = EventFollower::subscribe(&door.ingress, mine, run)
+        .await
+        .unwrap();
+    Writer::new(&worker, mine, run).texts(1).await;
+    let heard = soon(live.next()).await.unwrap();
+    assert_eq!(heard.subject.as_str(), format!("live.{mine}.{run}"));
+    let headers = heard.headers.unwrap();
+    assert!(headers.get("Nats-Sequence").is_some());
+    let (ingress, _) = hear(&door, "live.*.*").await;
+    for tenant in [other, mine] {
+        let subject = format!("replies.{tenant}.{run}");
+        ingress.publish(subject, "reply".into()).await.unwrap();
+    }
+    let heard = soon(replies.next()).await.unwrap();
+    assert_eq!(heard.subject.as_str(), format!("replies.{mine}.{run}"));
+}
+
+#[tokio::test]
+async fn a_key_that_nobody_knows_opens_nothing_and_neither_does_anothers_answer() {
+    let door = Door::open().await;
+    let url = door.delivered.server.url();
+    let unknown = ConnectOptions::with_token("unknown".into()).connect(url);
+    assert!(soon(unknown).await.is_err());
+    assert!(soon(async_nats::connect(url)).await.is_err(), "no token");
+    // Role passwords open no account of programs, and keys none of the roles.
+    let mine = tenant();
+    door.know("mine", all(mine), HOUR);
+    let both = ConnectOptions::with_user_and_password("ingress".into(), "mine".into());
+    assert!(soon(both.connect(url)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_time() {
+    let door = Door::open().await;
+    let mine = tenant();
+    door.know("short", all(mine), Duration::from_secs(2));
+    let mut program = door.program("short", mine).await;
+    door.forget("short");
+    program.until_disconnected().await;
+    door.until_refused().await;
+}
+
+#[tokio::test]
+async fn the_connections_of_a_key_are_closed_and_no_others() {
+    let door = Door::open().await;
+    let mine = tenant();
+    let key = door.know("mine", all(mine), HOUR);
+    door.know("other", all(mine), HOUR);
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        open.push(door.program("mine", mine).await);
+    }
+    let other = door.program("other", mine).await.client;
+    door.forget("mine");
+    let system = SystemBus::connect(door.delivered.options("system"))
+        .await
+        .unwrap();
+    let closed = soon(async {
+        loop {
+            // It connects in the background.
+            if let Ok(closed) = system.close_connections(key).await {
+                return closed;
+            }
+        }
+    });
+    assert_eq!(closed.await, 2);
+    for program in &mut open {
+        program.until_disconnected().await;
+    }
+    door.until_refused().await;
+    assert_eq!(system.close_connections(key).await.unwrap(), 0);
+    assert_eq!(
+        other
+            .statistics()
+            .connects
+            .load(std::sync::atomic::Ordering::Relaxed),
+        1
+    );
+    let asked = other.request(format!("history.{mine}.x"), "".into()).await;
+    assert_eq!(
+        asked.unwrap_err().kind(),
+        async_nats::RequestErrorKind::NoResponders,
+        "it is connected as ever"
+    );
+}
