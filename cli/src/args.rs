@@ -50,6 +50,15 @@ pub(crate) enum Command {
     /// Let people in, and keep them out
     #[command(subcommand)]
     Users(UsersCommand),
+    /// Make the key pair by which ingresses let programs connect to NATS with their API keys
+    ///
+    /// The public half goes into the environment of nats-server (nats/accounts.conf names it as the
+    /// issuer of its auth callout), the secret one into that of every ingress. With it an ingress
+    /// answers nats-server who somebody is: their API key is the NATS token, and they reach their
+    /// tenant's subjects as far as the key's scopes go. Whoever has the secret half lets in whom they
+    /// like. To replace it, restart nats-server and the ingresses with a new pair. Changes nothing by
+    /// itself; see nats/README.md.
+    NatsIssuer,
     /// Show who did what: the audit log
     Audit(AuditArgs),
     /// Look at messages that nobody could work on

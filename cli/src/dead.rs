@@ -16,7 +16,7 @@ use crate::{keys, role, users};
 pub(crate) async fn run(command: DeadCommand, args: &ConfigArgs) -> anyhow::Result<()> {
     let config = config_command::load(args)?;
     config.require(&[Required::Nats])?;
-    let bus = Bus::connect(role::broker(&config))
+    let bus = Bus::connect(role::broker("operator", &config))
         .await
         .context("the broker is not reachable")?;
     let done = execute(command, &bus, &config).await;

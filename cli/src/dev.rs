@@ -5,11 +5,13 @@
 //! is set. Whatever it started it stops, and nothing else.
 
 mod announce;
+mod broker;
 mod in_process;
 mod separate;
 mod servers;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -29,8 +31,8 @@ const TENANT: &str = "dev";
 const ANY_PORT: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
-pub(crate) async fn run(args: DevArgs, config: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    let mut config = config_command::load_for_development(config)?;
+pub(crate) async fn run(args: DevArgs, sources: &ConfigArgs) -> anyhow::Result<ExitCode> {
+    let mut config = config_command::load_for_development(sources)?;
     // What people want to see of `dev` is its announcement; RUST_LOG or the file shows more.
     if config.log.filter == LogConfig::default().filter {
         "warn".clone_into(&mut config.log.filter);
@@ -47,7 +49,8 @@ pub(crate) async fn run(args: DevArgs, config: &ConfigArgs) -> anyhow::Result<Ex
     let servers = Servers::start(&args.data, &config).await?;
     let ended = run_until_stopped(&shutdown, async {
         servers.apply_to(&mut config);
-        Box::pin(serve(&args, &mut config, http, &shutdown)).await
+        let file = sources.file.as_deref();
+        Box::pin(serve(&args, &mut config, file, &servers, http, &shutdown)).await
     })
     .await;
     servers.stop().await;
@@ -57,10 +60,12 @@ pub(crate) async fn run(args: DevArgs, config: &ConfigArgs) -> anyhow::Result<Ex
 async fn serve(
     args: &DevArgs,
     config: &mut Config,
+    file: Option<&Path>,
+    servers: &Servers,
     http: TcpListener,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
-    migrate::apply(config).await?;
+    migrate::apply(&servers.config_of("migrate", config)).await?;
     let demo = if config.llm.base_url.is_none() {
         let demo = demo_model::DemoModel::start(ANY_PORT, shutdown).await?;
         config.llm.base_url = Some(demo.base_url());
@@ -76,25 +81,32 @@ async fn serve(
     // No load balancer stands before it that would have to notice a stop first.
     config.http.lame_duck = std::time::Duration::ZERO;
     open_doors(config, &args.data)?;
-    let api_key = keys::ready_made(config, TENANT, &args.data).await?;
+    let (tenant, api_key) = keys::ready_made(config, TENANT, &args.data).await?;
     let ready = Ready {
         base_url: format!("http://{}", config.http.listen),
         api_key,
+        tenant,
+        programs: servers.broker.is_some() || config.nats.callout_seed.is_some(),
         nats_url: expose(config.nats.url.as_ref()),
         database_url: expose(config.database.url.as_ref()),
         model: config.llm.default_model.clone(),
         demo,
     };
     if args.separate {
-        separate::serve(args, config, http, shutdown, &ready).await
+        let told = separate::Told {
+            config,
+            file,
+            servers,
+        };
+        separate::serve(args, told, http, shutdown, &ready).await
     } else {
-        in_process::serve(args, config, http, shutdown, &ready).await
+        in_process::serve(args, config, servers, http, shutdown, &ready).await
     }
 }
 
 /// People can register and sign in, by a key that is drawn here and kept with the data; what the
 /// configuration says of either stands.
-fn open_doors(config: &mut Config, data: &std::path::Path) -> anyhow::Result<()> {
+fn open_doors(config: &mut Config, data: &Path) -> anyhow::Result<()> {
     let auth = &mut config.auth;
     if auth.registration == AuthConfig::default().registration {
         auth.registration = Registration::Open;

@@ -134,7 +134,7 @@ pub(crate) async fn ready_made(
     config: &Config,
     tenant: &str,
     data: &Path,
-) -> anyhow::Result<String> {
+) -> anyhow::Result<(TenantId, String)> {
     let path = data.join("api-key");
     let store = connect(config).await?;
     let tenant = ensure_tenant(&store, tenant).await?;
@@ -149,7 +149,7 @@ pub(crate) async fn ready_made(
             .is_some_and(|record| record.tenant == tenant.id && record.revoked_at.is_none())
     {
         store.close().await;
-        return Ok(key.expose().to_owned());
+        return Ok((tenant.id, key.expose().to_owned()));
     }
     let rights = Rights {
         scopes: vec!["*".to_owned()],
@@ -162,7 +162,7 @@ pub(crate) async fn ready_made(
     store.close().await;
     write_private(&path, key.expose())
         .with_context(|| format!("{} cannot be written", path.display()))?;
-    Ok(key.expose().to_owned())
+    Ok((tenant.id, key.expose().to_owned()))
 }
 
 pub(crate) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {

@@ -9,6 +9,7 @@ mod dev;
 mod healthcheck;
 mod keys;
 mod migrate;
+mod nats_issuer;
 mod role;
 mod users;
 
@@ -32,6 +33,7 @@ async fn main() -> ExitCode {
         Command::Migrate => finished(migrate::run(&args.config).await),
         Command::Keys(command) => finished(keys::run(command, &args.config).await),
         Command::Users(command) => finished(users::run(command, &args.config).await),
+        Command::NatsIssuer => finished(nats_issuer::run()),
         Command::Audit(options) => finished(audit::run(options, &args.config).await),
         Command::Dead(command) => finished(dead::run(command, &args.config).await),
         Command::Config(command) => finished(config_command::run(&command, &args.config)),

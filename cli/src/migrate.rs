@@ -44,7 +44,7 @@ pub(crate) async fn apply(config: &Config) -> anyhow::Result<Vec<String>> {
                 .map(|migration| format!("database: {migration}")),
         );
     }
-    let bus = Bus::connect(role::broker(config))
+    let bus = Bus::connect(role::broker("migrate", config))
         .await
         .context("the broker is not reachable")?;
     let made = provision(&bus, &role::stream_options(config)).await;

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use baton_ingress::IngressDeps;
-use baton_nats::{Auth, Bus, BusOptions, StreamOptions, Tls};
+use baton_ingress::{IngressDeps, ProgramDoor};
+use baton_nats::accounts::{SYSTEM, inbox_prefix};
+use baton_nats::{Auth, Bus, BusOptions, Issuer, StreamOptions, SystemBus, Tls};
 use baton_scheduler::SchedulerDeps;
 use baton_service::admin::Admin;
 use baton_service::config::Required;
@@ -163,8 +164,10 @@ async fn role(
     match kind {
         Kind::Ingress => {
             let http = http.context("an ingress needs a listener")?;
+            let programs = program_door(config).await?;
             let config = config.clone();
             let deps = IngressDeps {
+                programs,
                 config,
                 store,
                 bus,
@@ -218,14 +221,37 @@ fn store_options(kind: Kind, config: &Config) -> StoreOptions {
 }
 
 fn bus_options(kind: Kind, config: &Config) -> BusOptions {
-    BusOptions {
-        name: format!("baton {}", kind.name()),
-        ..broker(config)
-    }
+    broker(kind.name(), config)
 }
 
-/// How this process reaches the broker.
-pub(crate) fn broker(config: &Config) -> BusOptions {
+/// How an ingress lets programs in, if it is to.
+async fn program_door(config: &Config) -> anyhow::Result<Option<ProgramDoor>> {
+    let nats = &config.nats;
+    let (Some(seed), Some(user), Some(password)) =
+        (&nats.callout_seed, &nats.system_user, &nats.system_password)
+    else {
+        return Ok(None);
+    };
+    let issuer = Issuer::from_seed(seed.expose()).context("nats.callout_seed")?;
+    let system = SystemBus::connect(BusOptions {
+        auth: Auth::UserPassword {
+            user: user.clone(),
+            password: password.expose().clone(),
+        },
+        ..broker(SYSTEM, config)
+    })
+    .await?;
+    tracing::info!(issuer = %issuer.public_key(), "programs may connect to the broker");
+    Ok(Some(ProgramDoor {
+        issuer,
+        session: nats.callout_session,
+        system,
+    }))
+}
+
+/// How a role or a command reaches the broker; replies arrive where `nats/accounts.conf` lets this
+/// one and nobody else hear them.
+pub(crate) fn broker(name: &str, config: &Config) -> BusOptions {
     let nats = &config.nats;
     let url = nats
         .url
@@ -249,7 +275,8 @@ pub(crate) fn broker(config: &Config) -> BusOptions {
             ..Tls::default()
         },
         connect_timeout: nats.connect_timeout,
-        ..BusOptions::new(url, "baton")
+        inbox_prefix: Some(inbox_prefix(name)),
+        ..BusOptions::new(url, format!("baton {name}"))
     }
 }
 
@@ -283,7 +310,7 @@ mod tests {
         let mut config = Config::default();
         config.nats.tls_cert = Some("baton.pem".into());
         config.nats.tls_key = Some("baton.key".into());
-        let identity = broker(&config).tls.identity;
+        let identity = broker("worker", &config).tls.identity;
         assert_eq!(identity, Some(("baton.pem".into(), "baton.key".into())));
     }
 }

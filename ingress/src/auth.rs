@@ -40,7 +40,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) use caller::{Actor, Caller, Credential};
-pub(crate) use credentials::Credentials;
+pub(crate) use credentials::{Credentials, Presented};
 pub(crate) use issuers::Issuers;
 pub(crate) use origin::Origin;
 pub(crate) use register::{email, name};
@@ -49,7 +49,7 @@ pub(crate) use scopes::{
     ALL, ApprovalsWrite, KeysRead, KeysWrite, MembersRead, MembersWrite, ModelsRead, RunsRead,
     RunsWrite, Scope, Scopes, UsageRead,
 };
-pub(crate) use sign_in::SignIn;
+pub(crate) use sign_in::{SignIn, is_worth_recording};
 pub(crate) use watch::{CredentialWatch, Guard};
 
 use crate::error::ApiError;

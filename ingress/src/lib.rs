@@ -28,6 +28,7 @@ mod members;
 pub mod metrics;
 mod models;
 mod openapi;
+mod programs;
 mod rate;
 mod relay;
 mod runs;
@@ -49,6 +50,7 @@ use baton_service::config::HttpConfig;
 use baton_service::{Config, Limits, Readiness, SharedClock, Shutdown, request_id};
 use baton_store::Store;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
@@ -56,6 +58,7 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 pub use auth::SCOPES;
+pub use programs::ProgramDoor;
 
 use crate::attachments::Attachments;
 use crate::auth::{CredentialWatch, Credentials, Issuers, SignIn};
@@ -89,22 +92,33 @@ pub struct IngressDeps {
     pub shutdown: Shutdown,
     /// Whether traffic is wanted.
     pub readiness: Readiness,
+    /// How programs connect to the broker; `None` and they cannot.
+    pub programs: Option<ProgramDoor>,
 }
 
 /// Serves until the soft stop and through the drain.
-pub async fn run(deps: IngressDeps, listener: TcpListener) -> anyhow::Result<()> {
+pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result<()> {
     let http = deps.config.http.clone();
     let limits = Limits::of(&http);
     let readiness = deps.readiness.clone();
     let serving = readiness.part("http");
     // Its own tracker: in a process with other roles, each waits for its own tasks.
     let shutdown = deps.shutdown.child();
+    let door = deps.programs.take().map(Arc::new);
     let state = state(deps, shutdown.clone())?;
     let stopping = state.stopping.clone();
     shutdown
         .tracker
         .spawn(stop_streams(shutdown.clone(), stopping, readiness, limits));
     front_door::serve(&state).await?;
+    if let Some(door) = door {
+        let connects = state.bus.connect_requests().await?;
+        let admitting = programs::admit_programs(state.clone(), connects, Arc::clone(&door));
+        shutdown.tracker.spawn(admitting);
+        shutdown
+            .tracker
+            .spawn(programs::put_out(state.clone(), door));
+    }
     let questions = state.bus.attachment_questions().await?;
     shutdown
         .tracker
@@ -219,6 +233,7 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         clock,
         shutdown: _,
         readiness: _,
+        programs: _,
     } = deps;
     let server_tools = BUILT_IN_TOOLS
         .iter()
@@ -274,6 +289,7 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         credentials,
         sign_in,
         watch: CredentialWatch::default(),
+        put_out: Notify::new(),
         models: ModelCatalog::new(&config.llm)?,
         rates: RateLimiter::new(bus.clone(), Arc::clone(&clock), rate::PATIENCE),
         proxies: Proxies::new(&config.http),

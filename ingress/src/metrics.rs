@@ -33,7 +33,10 @@ pub const AUTH_REFUSALS: &str = "baton_ingress_auth_refusals_total";
 
 /// Refresh tokens that were presented after their time, each of which ended a session.
 pub const REFRESH_REUSED: &str = "baton_ingress_refresh_tokens_reused_total";
-/// Seconds from a credential's end to the end of the streams that were opened with it.
+/// Who wanted to connect to the broker; label `outcome`.
+pub const BUS_CONNECTS: &str = "baton_ingress_bus_connects_total";
+/// Seconds from a credential's end to the end of what was opened with it; label `what`: `stream`,
+/// `connection` (to the broker).
 pub const REVOCATION: &str = "baton_ingress_revocation_seconds";
 
 /// Requests refused for their number; label `whose`: `address`, `caller`.
@@ -195,6 +198,51 @@ impl AuthRefusal {
     }
 }
 
+/// What came of somebody's wish to connect to the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Connect {
+    Admitted,
+    Missing,
+    Malformed,
+    Unknown,
+    /// Revoked or expired.
+    Ended,
+    Scope,
+    RateLimited,
+    /// The ledger is away.
+    Unavailable,
+    /// What was asked was no question of a server's.
+    BadQuestion,
+}
+
+impl Connect {
+    const ALL: [Self; 9] = [
+        Self::Admitted,
+        Self::Missing,
+        Self::Malformed,
+        Self::Unknown,
+        Self::Ended,
+        Self::Scope,
+        Self::RateLimited,
+        Self::Unavailable,
+        Self::BadQuestion,
+    ];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::Unknown => "unknown",
+            Self::Ended => "ended",
+            Self::Scope => "scope",
+            Self::RateLimited => "rate_limited",
+            Self::Unavailable => "unavailable",
+            Self::BadQuestion => "bad_question",
+        }
+    }
+}
+
 /// Whose limit refused a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RateRefusal {
@@ -286,8 +334,15 @@ pub fn describe() {
     describe_histogram!(
         REVOCATION,
         Unit::Seconds,
-        "Time from a credential's end to the end of the streams that were opened with it"
+        "Time from a credential's end to the end of what was opened with it"
     );
+    describe_counter!(
+        BUS_CONNECTS,
+        "Connections to the broker that programs asked for, by what came of it"
+    );
+    for outcome in Connect::ALL {
+        counter!(BUS_CONNECTS, "outcome" => outcome.as_str()).increment(0);
+    }
     for wire in Wire::ALL {
         gauge!(STREAMS, "wire" => wire.as_str()).increment(0.0);
         for end in StreamEnd::ALL {
@@ -346,7 +401,15 @@ pub(crate) fn approval_decided(decision: &Decision) {
 }
 
 pub(crate) fn streams_revoked(seconds: f64) {
-    histogram!(REVOCATION).record(seconds);
+    histogram!(REVOCATION, "what" => "stream").record(seconds);
+}
+
+pub(crate) fn connections_closed(seconds: f64) {
+    histogram!(REVOCATION, "what" => "connection").record(seconds);
+}
+
+pub(crate) fn bus_connect(outcome: Connect) {
+    counter!(BUS_CONNECTS, "outcome" => outcome.as_str()).increment(1);
 }
 
 pub(crate) fn refresh_reused() {

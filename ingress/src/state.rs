@@ -8,6 +8,7 @@ use baton_admission::Admission;
 use baton_nats::Bus;
 use baton_service::{SharedClock, Shutdown};
 use baton_store::Store;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -33,6 +34,8 @@ pub(crate) struct Inner {
     pub(crate) credentials: Credentials,
     pub(crate) sign_in: Arc<SignIn>,
     pub(crate) watch: CredentialWatch,
+    /// A credential has ended: connections of its programs are to be closed.
+    pub(crate) put_out: Notify,
     pub(crate) models: ModelCatalog,
     pub(crate) rates: RateLimiter,
     pub(crate) proxies: Proxies,
@@ -77,6 +80,7 @@ impl AppState {
     pub(crate) fn forget(&self, credential: Uuid) {
         self.credentials.forget(credential);
         self.watch.wake();
+        self.put_out.notify_one();
     }
 }
 

@@ -5,12 +5,17 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::Context as _;
+use baton_protocol::TenantId;
 use serde_json::json;
 
 /// Everything that a client needs.
 pub(crate) struct Ready {
     pub(crate) base_url: String,
     pub(crate) api_key: String,
+    /// Of the key.
+    pub(crate) tenant: TenantId,
+    /// Whether the key opens the broker too.
+    pub(crate) programs: bool,
     pub(crate) nats_url: String,
     pub(crate) database_url: String,
     pub(crate) model: Option<String>,
@@ -39,6 +44,7 @@ impl Ready {
         let ready = json!({
             "base_url": self.base_url,
             "api_key": self.api_key,
+            "tenant": self.tenant,
             "nats_url": self.nats_url,
             "database_url": self.database_url,
             "admin": {
@@ -58,6 +64,7 @@ impl Ready {
             base_url,
             api_key,
             nats_url,
+            tenant,
             ..
         } = self;
         let model = self.model.as_deref().unwrap_or("MODEL");
@@ -80,6 +87,17 @@ impl Ready {
             out,
             "    -d '{{\"model\":\"{model}\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"What is 15% of 847?\"}}]}}'\n"
         )?;
+        if self.programs {
+            writeln!(
+                out,
+                "Over NATS the key is the token; its tenant is {tenant}. To follow its runs:\n"
+            )?;
+            writeln!(
+                out,
+                "  nats --server {nats_url} --user {api_key} --inbox-prefix _INBOX_{tenant} \\"
+            )?;
+            writeln!(out, "    sub 'live.{tenant}.*'\n")?;
+        }
         writeln!(out, "Ctrl-C stops everything.")?;
         out.flush()
     }

@@ -7,23 +7,30 @@ use tokio::net::TcpListener;
 
 use super::ANY_PORT;
 use super::announce::{AdminAddresses, Ready};
+use super::servers::Servers;
 use crate::args::DevArgs;
 use crate::role::{self, Kind};
 
 pub(crate) async fn serve(
     args: &DevArgs,
     config: &Config,
+    servers: &Servers,
     http: TcpListener,
     shutdown: &Shutdown,
     ready: &Ready,
 ) -> anyhow::Result<()> {
+    let workers = std::iter::repeat_n(Kind::Worker, args.workers);
+    let kinds = [Kind::Ingress, Kind::Scheduler].into_iter().chain(workers);
+    let configs: Vec<_> = kinds
+        .map(|kind| (kind, servers.config_of(kind.name(), config)))
+        .collect();
     // Workers stop before the ingress and the scheduler do, so that streams see their runs handed
     // over; the demo model before none of them.
     let mut http = Some(http);
     let mut roles = Vec::new();
     let mut admin = Vec::new();
-    let workers = std::iter::repeat_n(Kind::Worker, args.workers);
-    for kind in [Kind::Ingress, Kind::Scheduler].into_iter().chain(workers) {
+    for (kind, config) in &configs {
+        let kind = *kind;
         let listener = TcpListener::bind(ANY_PORT).await.context("no free port")?;
         admin.push(listener.local_addr()?);
         let http = if kind == Kind::Ingress {

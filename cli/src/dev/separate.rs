@@ -4,6 +4,7 @@
 //! workers first; the processes die with this one, whatever ends it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::process::{Child, Command};
 
 use super::ANY_PORT;
 use super::announce::{AdminAddresses, Ready};
+use super::servers::Servers;
 use crate::args::DevArgs;
 use crate::config_command;
 use crate::role::Kind;
@@ -26,9 +28,18 @@ use crate::role::Kind;
 /// A role that dies at once again and again must not burn the machine.
 const RESTART_AFTER: Duration = Duration::from_millis(200);
 
+/// What every role is told.
+#[derive(Clone, Copy)]
+pub(crate) struct Told<'a> {
+    pub(crate) config: &'a Config,
+    /// Where that comes from, if it was named by an argument.
+    pub(crate) file: Option<&'a Path>,
+    pub(crate) servers: &'a Servers,
+}
+
 pub(crate) async fn serve(
     args: &DevArgs,
-    config: &Config,
+    told: Told<'_>,
     http: TcpListener,
     shutdown: &Shutdown,
     ready: &Ready,
@@ -43,7 +54,8 @@ pub(crate) async fn serve(
             kind,
             admin: free_address().await?,
             http: address,
-            config,
+            config: told.servers.config_of(kind.name(), told.config),
+            file: told.file,
         });
     }
     let admin = AdminAddresses {
@@ -80,7 +92,8 @@ struct Role<'a> {
     kind: Kind,
     admin: SocketAddr,
     http: SocketAddr,
-    config: &'a Config,
+    config: Config,
+    file: Option<&'a Path>,
 }
 
 impl Role<'_> {
@@ -138,8 +151,26 @@ impl Role<'_> {
             // A group of its own: Ctrl-C reaches `dev` alone, which stops the roles in order.
             .process_group(0)
             .kill_on_drop(true);
+        // What this process was given itself, they inherit; what follows was found or made by it.
+        if let Some(file) = self.file {
+            command.arg("--config").arg(file);
+        }
         if let Some(secret) = &self.config.auth.jwt_secret {
             command.env("JWT_SECRET", secret.expose());
+        }
+        let nats = &self.config.nats;
+        for (name, value) in [
+            ("BATON_NATS__USER", nats.user.as_ref()),
+            ("BATON_NATS__SYSTEM_USER", nats.system_user.as_ref()),
+        ] {
+            command.envs(value.map(|value| (name, value)));
+        }
+        for (name, secret) in [
+            ("BATON_NATS__PASSWORD", &nats.password),
+            ("BATON_NATS__CALLOUT_SEED", &nats.callout_seed),
+            ("BATON_NATS__SYSTEM_PASSWORD", &nats.system_password),
+        ] {
+            command.envs(secret.as_ref().map(|secret| (name, secret.expose())));
         }
         command.env(
             "BATON_AUTH__REGISTRATION",

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use baton_devstack::{NatsOptions, NatsServer, Postgres, PostgresOptions, Progress};
+use baton_devstack::{NatsConfig, NatsOptions, NatsServer, Postgres, PostgresOptions, Progress};
 use baton_service::Config;
 use baton_service::config::ConnectionUrl;
 use baton_store::{Login, bootstrap};
+
+use super::broker::Broker;
 
 const DATABASE: &str = "baton";
 const OWNER: &str = "baton_owner";
@@ -15,6 +17,8 @@ const APP: &str = "baton";
 /// What was started, and where it is reached.
 pub(crate) struct Servers {
     nats: Option<NatsServer>,
+    /// Who may connect to it, if it was started.
+    pub(crate) broker: Option<Broker>,
     postgres: Option<Postgres>,
     database_url: Option<String>,
     migrate_url: Option<String>,
@@ -23,12 +27,19 @@ pub(crate) struct Servers {
 impl Servers {
     /// Starts what the configuration does not name.
     pub(crate) async fn start(data: &Path, config: &Config) -> anyhow::Result<Self> {
+        let broker = match config.nats.url {
+            Some(_) => None,
+            None => Some(Broker::keep(data)?),
+        };
         let (nats, postgres) = tokio::try_join!(
             async {
-                if config.nats.url.is_some() {
+                let Some(broker) = &broker else {
                     return Ok(None);
-                }
+                };
                 let mut options = NatsOptions::keeping(data.join("nats"));
+                options.config = NatsConfig::Own {
+                    extra: broker.accounts.text(),
+                };
                 options.progress = Progress::Stderr;
                 NatsServer::start(options).await.map(Some)
             },
@@ -43,6 +54,7 @@ impl Servers {
         )?;
         let mut servers = Self {
             nats,
+            broker,
             postgres,
             database_url: None,
             migrate_url: None,
@@ -74,6 +86,14 @@ impl Servers {
         if let (Some(app), Some(owner)) = (&self.database_url, &self.migrate_url) {
             config.database.url = Some(ConnectionUrl::new(app));
             config.database.migrate_url = Some(ConnectionUrl::new(owner));
+        }
+    }
+
+    /// What one role is told, or `migrate`: with its own password for a broker that was started here.
+    pub(crate) fn config_of(&self, user: &str, config: &Config) -> Config {
+        match &self.broker {
+            Some(broker) => broker.configure(user, config),
+            None => config.clone(),
         }
     }
 

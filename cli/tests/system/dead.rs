@@ -1,14 +1,21 @@
 //! Messages that nobody can work on.
 
 use baton_harness::scripted_model::Reply;
+use baton_harness::stack::Stack;
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufStream};
 use tokio::net::TcpStream;
 
 use crate::fixture::{assert_whole, model, run, stack, until_dead};
 
-/// Publishes as any program on the bus may, without a client library.
-async fn publish(port: u16, subject: &str, payload: &str) {
-    publish_as(port, "{}", subject, payload).await;
+/// Publishes as the user who may do everything, without a client library.
+async fn publish(stack: &Stack, subject: &str, payload: &str) {
+    publish_as(stack.nats.port(), &login(stack), subject, payload).await;
+}
+
+fn login(stack: &Stack) -> String {
+    let (user, pass) = stack.broker_user();
+    json!({"user": user, "pass": pass, "headers": true}).to_string()
 }
 
 /// As [`publish`], with the options of `CONNECT`, a JSON object.
@@ -19,7 +26,7 @@ pub(crate) async fn publish_as(port: u16, login: &str, subject: &str, payload: &
 }
 
 /// As [`publish`], with headers.
-async fn publish_with(port: u16, subject: &str, headers: &[(&str, &str)], payload: &str) {
+async fn publish_with(stack: &Stack, subject: &str, headers: &[(&str, &str)], payload: &str) {
     let headers: Vec<_> = headers
         .iter()
         .map(|(name, value)| format!("{name}: {value}\r\n"))
@@ -27,7 +34,7 @@ async fn publish_with(port: u16, subject: &str, headers: &[(&str, &str)], payloa
     let headers = format!("NATS/1.0\r\n{}\r\n", headers.concat());
     let (head, all) = (headers.len(), headers.len() + payload.len());
     let frame = format!("HPUB {subject} {head} {all}\r\n{headers}{payload}\r\n");
-    send(port, r#"{"headers":true}"#, &frame).await;
+    send(stack.nats.port(), &login(stack), &frame).await;
 }
 
 async fn send(port: u16, login: &str, frame: &str) {
@@ -53,9 +60,9 @@ async fn messages_that_nobody_can_work_on_are_set_aside_with_their_reason() {
         tokio::try_join!(stack.ingress(), stack.scheduler(), stack.worker()).unwrap();
     let tenant = "01890a5d-ac96-774b-bcce-b302099a8057";
     let nowhere = format!("jobs.{tenant}.nowhere");
-    publish(stack.nats.port(), &nowhere, r#"{"lost":true}"#).await;
+    publish(&stack, &nowhere, r#"{"lost":true}"#).await;
     let readable_by_nobody = format!("jobs.{tenant}.interactive");
-    publish(stack.nats.port(), &readable_by_nobody, "garbage").await;
+    publish(&stack, &readable_by_nobody, "garbage").await;
 
     let quarantined = "baton_jobs_quarantined_total";
     scheduler.until_metric(quarantined, 1).await.unwrap();
@@ -97,13 +104,12 @@ async fn what_was_set_aside_is_shown_and_put_on_its_way_again() {
         ("Baton-Reason", "too new"),
         ("Baton-Publisher", publisher.as_str()),
     ];
-    let port = stack.nats.port();
     let submitted = format!("dead.submit.{tenant}.interactive");
-    publish_with(port, &submitted, &by, &submission).await;
-    publish_with(port, &submitted, &by, "garbage").await;
+    publish_with(&stack, &submitted, &by, &submission).await;
+    publish_with(&stack, &submitted, &by, "garbage").await;
     for lane in ["interactive", "nowhere"] {
         let dead = format!("dead.jobs.{tenant}.{lane}");
-        publish_with(port, &dead, &by[..1], &job).await;
+        publish_with(&stack, &dead, &by[..1], &job).await;
     }
 
     assert_eq!(stack.run(&["dead", "show", "1"]).await.unwrap(), submission);

@@ -1,12 +1,10 @@
 //! A program that asks for things over the bus, with nothing but a NATS client.
-//!
-//! The broker of a stack has no accounts: what it would write there about a publisher is written here.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
-use async_nats::{Client, HeaderMap, Subscriber};
-use baton_protocol::{ApiKeyId, TenantId};
+use async_nats::{Client, Subscriber};
+use baton_protocol::TenantId;
 use futures_util::StreamExt as _;
 use serde_json::Value;
 
@@ -21,22 +19,24 @@ pub struct Asker {
     client: Client,
     tenant: TenantId,
     run: String,
-    stamp: HeaderMap,
 }
 
 impl Asker {
-    /// Connects to the broker, as the bearer of a key.
+    /// Connects to the broker with an API key.
     pub async fn connect(
         url: &str,
+        api_key: &str,
         tenant: TenantId,
-        key: ApiKeyId,
         run: &str,
     ) -> anyhow::Result<Self> {
+        let client = async_nats::ConnectOptions::with_token(api_key.to_owned())
+            .custom_inbox_prefix(format!("_INBOX_{tenant}"))
+            .connect(url)
+            .await?;
         Ok(Self {
-            client: async_nats::connect(url).await?,
+            client,
             tenant,
             run: run.to_owned(),
-            stamp: stamp(key),
         })
     }
 
@@ -48,10 +48,7 @@ impl Asker {
         let asking = async {
             loop {
                 let payload = serde_json::to_vec(payload)?;
-                let stamp = self.stamp.clone();
-                self.client
-                    .publish_with_headers(subject.clone(), stamp, payload.into())
-                    .await?;
+                self.client.publish(subject.clone(), payload.into()).await?;
                 let answer = tokio::time::timeout(AGAIN_AFTER, next(&mut answers, verb));
                 if let Ok(answer) = answer.await {
                     return answer;
@@ -62,14 +59,6 @@ impl Asker {
             .await
             .with_context(|| format!("no answer on {subject}"))?
     }
-}
-
-/// What the broker writes about a message of this key's bearer.
-pub(crate) fn stamp(key: ApiKeyId) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    let info = format!(r#"{{"acc":"PROGRAMS","user":"{key}","host":"127.0.0.1"}}"#);
-    headers.insert("Nats-Request-Info", info.as_str());
-    headers
 }
 
 async fn next(answers: &mut Subscriber, verb: &str) -> anyhow::Result<Value> {

@@ -3,6 +3,7 @@
 //! Each stack has a database and a nats-server of its own; its roles are child processes of the
 //! test, each on free ports. What a role wrote is shown when the test fails.
 
+mod broker;
 mod role;
 
 use std::net::SocketAddr;
@@ -11,10 +12,9 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, bail};
-use baton_devstack::test_support::test_nats_options;
-use baton_devstack::{NatsConfig, NatsServer, Postgres, PostgresOptions};
-use baton_nats::{Auth, Bus, BusOptions};
-use baton_protocol::{ApiKeyId, TenantId};
+use baton_devstack::{NatsServer, Postgres, PostgresOptions};
+use baton_nats::{Bus, BusOptions};
+use baton_protocol::TenantId;
 use baton_store::testing::TestDatabase;
 use baton_store::{Login, Store, StoreOptions, bootstrap};
 use tempfile::TempDir;
@@ -24,6 +24,7 @@ use crate::asker::Asker;
 use crate::chaos::broker_disk::copy_folder;
 use crate::client::{Client, PATIENCE};
 
+use broker::Logins;
 pub use role::{Kind, Role};
 
 /// What a stack is made of.
@@ -40,8 +41,8 @@ pub struct StackOptions {
     /// Whether PostgreSQL is the stack's own, so that it can be crashed; else a database on the
     /// shared one.
     pub own_postgres: bool,
-    /// The name and the password that the broker demands, letters, digits and `-`; without them it
-    /// takes everybody.
+    /// The name and the password that the broker demands of everybody, letters, digits and `-`;
+    /// without them it has the delivered accounts, and lets programs in with their keys.
     pub broker_login: Option<(String, String)>,
 }
 
@@ -94,6 +95,7 @@ pub struct Stack {
     database: Database,
     /// To be killed, wiped and started again.
     pub nats: NatsServer,
+    logins: Logins,
     api_key: String,
     started: AtomicUsize,
     folder: TempDir,
@@ -117,13 +119,18 @@ const TENANT: &str = "default";
 impl Stack {
     /// Starts the servers, prepares both by `baton migrate`, and makes a key by `baton keys`.
     pub async fn start(options: StackOptions) -> anyhow::Result<Self> {
-        let (nats, database) = tokio::try_join!(broker(&options), Database::make(&options))?;
+        let logins = match options.broker_login.clone() {
+            Some((user, password)) => Logins::One { user, password },
+            None => Logins::delivered()?,
+        };
+        let (nats, database) = tokio::try_join!(logins.start(), Database::make(&options))?;
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("baton.toml"), &options.config)?;
         let mut stack = Self {
             options,
             database,
             nats,
+            logins,
             api_key: String::new(),
             started: AtomicUsize::new(0),
             folder,
@@ -141,7 +148,7 @@ impl Stack {
         settings: &[(&str, &str)],
     ) -> anyhow::Result<(bool, String)> {
         let output = self
-            .command()
+            .command(user_of(arguments))
             .envs(settings.iter().copied())
             .args(arguments)
             .stdin(Stdio::null())
@@ -158,7 +165,7 @@ impl Stack {
     /// Runs a command of the program to its end; returns what it printed.
     pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self
-            .command()
+            .command(user_of(arguments))
             .args(arguments)
             .stdin(Stdio::null())
             .output()
@@ -170,8 +177,8 @@ impl Stack {
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
-    /// The program with the stack's environment and no other.
-    fn command(&self) -> Command {
+    /// The program with the stack's environment and no other, as this user of the broker.
+    fn command(&self, user: &str) -> Command {
         let mut command = Command::new(&self.options.program);
         command
             .env_clear()
@@ -181,11 +188,7 @@ impl Stack {
             .env("NATS_URL", self.nats.url())
             .env("LLM_BASE_URL", &self.options.upstream)
             .env("LLM_DEFAULT_MODEL", "script");
-        if let Some((user, password)) = &self.options.broker_login {
-            command
-                .env("BATON_NATS__USER", user)
-                .env("BATON_NATS__PASSWORD", password);
-        }
+        self.logins.tell(user, &mut command);
         let settings = self.options.settings.iter();
         command.envs(settings.map(|(name, value)| (name, value)));
         command
@@ -225,7 +228,7 @@ impl Stack {
             tries += 1;
             let number = self.started.fetch_add(1, Ordering::Relaxed);
             let log = self.logs().join(format!("{number}-{}.log", kind.name()));
-            let mut command = self.command();
+            let mut command = self.command(kind.name());
             command.envs(settings.iter().map(|(name, value)| (name, value)));
             match Role::start(kind, command, log).await {
                 Ok(role) => return Ok(role),
@@ -283,29 +286,20 @@ impl Stack {
         Ok(all)
     }
 
-    /// A connection to the broker of the test's own.
+    /// The name and password of the user who may do everything at the broker.
+    pub fn broker_user(&self) -> (String, String) {
+        self.logins.unlimited()
+    }
+
+    /// A connection to the broker of the test's own, which may do everything.
     pub async fn bus(&self) -> anyhow::Result<Bus> {
-        let auth = match self.options.broker_login.clone() {
-            Some((user, password)) => Auth::UserPassword { user, password },
-            None => Auth::None,
-        };
+        let auth = self.logins.auth();
         let options = BusOptions::new(self.nats.url(), "test");
         Ok(Bus::connect(BusOptions { auth, ..options }).await?)
     }
 
     /// The tenant of the stack's key.
     pub async fn tenant(&self) -> anyhow::Result<TenantId> {
-        Ok(self.bearer().await?.0)
-    }
-
-    /// A program that asks about a run over the bus.
-    pub async fn asker(&self, run: &str) -> anyhow::Result<Asker> {
-        let (tenant, key) = self.bearer().await?;
-        Asker::connect(self.nats.url(), tenant, key, run).await
-    }
-
-    /// Whose key it is, and which.
-    async fn bearer(&self) -> anyhow::Result<(TenantId, ApiKeyId)> {
         let store = Store::connect(StoreOptions {
             url: self.database.url(APP),
             max_connections: 2,
@@ -314,10 +308,16 @@ impl Stack {
         })
         .await?;
         let fresh = TenantId::from_uuid(uuid::Uuid::now_v7());
-        let tenant = store.system().ensure_tenant(fresh, TENANT).await?.id;
-        let keys = store.tenant(tenant).await?.list_api_keys().await?;
-        let key = keys.first().context("the stack has no key")?.id;
-        Ok((tenant, key))
+        let tenant = store.system().ensure_tenant(fresh, TENANT).await?;
+        store.close().await;
+        Ok(tenant.id)
+    }
+
+    /// A program that asks about a run over the bus, with the key that may do everything. An ingress
+    /// must be there to let it in.
+    pub async fn asker(&self, run: &str) -> anyhow::Result<Asker> {
+        let tenant = self.tenant().await?;
+        Asker::connect(self.nats.url(), &self.api_key, tenant, run).await
     }
 
     /// Ends the broker by SIGKILL and starts it again with what is on its disk.
@@ -377,14 +377,12 @@ impl Stack {
     }
 }
 
-async fn broker(options: &StackOptions) -> anyhow::Result<NatsServer> {
-    let mut server = test_nats_options().await?;
-    if let Some((user, password)) = &options.broker_login {
-        server.config = NatsConfig::Own {
-            extra: format!("authorization {{ user: \"{user}\", password: \"{password}\" }}"),
-        };
+/// The broker's user for a command of the program's.
+fn user_of(arguments: &[&str]) -> &'static str {
+    match arguments.first() {
+        Some(&"dead") => "operator",
+        _ => "migrate",
     }
-    Ok(NatsServer::start(server).await?)
 }
 
 impl Drop for Stack {

@@ -44,6 +44,37 @@ fn the_documented_example_parses_and_states_the_defaults() {
 }
 
 #[test]
+fn who_lets_programs_in_can_put_them_out() {
+    let seed = format!("SA{}", "A".repeat(56));
+    let load_door = |seed: &str, user: &str, password: &str| {
+        let environment = [
+            ("BATON_NATS__CALLOUT_SEED", seed),
+            ("BATON_NATS__SYSTEM_USER", user),
+            ("BATON_NATS__SYSTEM_PASSWORD", password),
+        ];
+        load("", &environment)
+    };
+    let config = load_door(&seed, "system", "p").unwrap();
+    assert!(!config.print().unwrap().contains(&seed));
+    for (seed, user, password) in [
+        (&*seed, "", ""),
+        ("", "system", "p"),
+        (&seed, "system", ""),
+        (&seed, "", "p"),
+    ] {
+        assert_mistakes(load_door(seed, user, password), &[&["go together"]]);
+    }
+    for bad in ["SAnonsense", &seed.replace("SA", "SU")] {
+        assert_mistakes(
+            load_door(bad, "system", "p"),
+            &[&["nats.callout_seed", "baton nats-issuer"]],
+        );
+    }
+    let session = "[nats]\ncallout_session = \"30s\"\n";
+    assert_mistakes(load(session, &[]), &[&["nats.callout_session"]]);
+}
+
+#[test]
 fn origins_are_exact() {
     let load_origin = |origin: &str| load(&format!("[http]\ncors_origins = [\"{origin}\"]\n"), &[]);
     for good in [

@@ -355,6 +355,36 @@ impl SystemTx<'_> {
         Ok(row.map(ApiKeyRecord::from))
     }
 
+    /// Keys of all tenants that were revoked or have expired within this time, with the seconds since
+    /// then by the database's clock.
+    pub async fn keys_ended_within(
+        &self,
+        time: Duration,
+    ) -> Result<Vec<(ApiKeyId, f64)>, StoreError> {
+        let rows = sqlx::query!(
+            r#"
+            -- api_keys.ended_within
+            SELECT id AS "id!", max(extract(epoch FROM clock_timestamp() - at))::float8 AS "ago!"
+            FROM (
+                SELECT id, revoked_at AS at FROM api_keys
+                WHERE revoked_at > clock_timestamp() - $1::interval
+                UNION ALL
+                SELECT id, expires_at FROM api_keys
+                WHERE expires_at > clock_timestamp() - $1::interval
+                  AND expires_at <= clock_timestamp()
+            ) ended
+            GROUP BY id
+            "#,
+            time as _,
+        )
+        .fetch_all(self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| (ApiKeyId::from_uuid(row.id), row.ago))
+            .collect())
+    }
+
     async fn try_find_api_key(&self, hash: &[u8; 32]) -> Result<Option<ApiKeyRecord>, StoreError> {
         let row = sqlx::query_as!(
             Row,

@@ -1,5 +1,6 @@
 //! What signing in needs: keys for tokens, passwords, and rules.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -28,6 +29,12 @@ const ACCOUNT_TRIES: TryRate = TryRate {
 const ADDRESS_TRIES: TryRate = TryRate {
     burst: 100,
     every: Duration::from_secs(1),
+};
+
+/// Refusals from one network of somebody whom nobody knows that are recorded.
+const STRANGERS: TryRate = TryRate {
+    burst: 20,
+    every: Duration::from_secs(30),
 };
 
 /// See the module.
@@ -239,6 +246,18 @@ impl Try {
     pub(crate) async fn succeeded(self, state: &AppState) -> Result<(), ApiError> {
         Ok(state.store.system().forget_tries(&self.account).await?)
     }
+}
+
+/// Whether one more refusal of somebody whom nobody knows belongs into the audit log: it grows by
+/// what strangers do, and must not grow as fast as they can.
+pub(crate) async fn is_worth_recording(
+    state: &AppState,
+    network: Option<IpAddr>,
+) -> Result<bool, ApiError> {
+    let network = network.map(|network| network.to_string());
+    let key = throttle_key(&["stranger", network.as_deref().unwrap_or_default()]);
+    let wait = state.store.system().count_try(&key, STRANGERS).await?;
+    Ok(wait.is_none())
 }
 
 fn throttle_key(parts: &[&str]) -> [u8; 32] {

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_devstack::NatsServer;
-use baton_devstack::test_support::test_nats;
+use baton_devstack::test_support::{test_nats, test_nats_options};
+use baton_devstack::{NatsConfig, NatsOptions, NatsServer};
 use baton_identity::ApiKey;
-use baton_ingress::IngressDeps;
-use baton_nats::{Bus, BusOptions, EventFollower, JobSource, StreamOptions, StreamSeq, provision};
+use baton_ingress::{IngressDeps, ProgramDoor};
+use baton_nats::accounts::{SYSTEM, inbox_prefix};
+use baton_nats::{
+    AccountsConf, Auth, Bus, BusOptions, EventFollower, Issuer, JobSource, StreamOptions,
+    StreamSeq, SystemBus, provision,
+};
 use baton_protocol::event::{
     AttemptReset, RunCancelled, RunCompleted, RunFailed, RunStarted, Text,
 };
@@ -54,6 +58,7 @@ pub(crate) struct Fixture {
     pub(crate) bus: Bus,
     pub(crate) shutdown: Shutdown,
     pub(crate) nats: NatsServer,
+    door: Option<Door>,
     client: Client,
     served: Option<JoinHandle<anyhow::Result<()>>>,
     _database: TestDatabase,
@@ -66,9 +71,30 @@ impl Fixture {
 
     pub(crate) async fn start_with(configure: impl FnOnce(&mut Config)) -> Self {
         let (database, nats) = tokio::join!(TestDatabase::create(), test_nats());
-        let nats = nats.unwrap();
+        Self::start_on(database, nats.unwrap(), None, configure).await
+    }
+
+    /// With the delivered accounts at the broker, and a door for programs.
+    pub(crate) async fn start_with_door(configure: impl FnOnce(&mut Config)) -> Self {
+        let door = Door::new();
+        let options = NatsOptions {
+            config: NatsConfig::Own {
+                extra: door.accounts.text(),
+            },
+            ..test_nats_options().await.unwrap()
+        };
+        let (database, nats) = tokio::join!(TestDatabase::create(), NatsServer::start(options));
+        Self::start_on(database, nats.unwrap(), Some(door), configure).await
+    }
+
+    async fn start_on(
+        database: TestDatabase,
+        nats: NatsServer,
+        door: Option<Door>,
+        configure: impl FnOnce(&mut Config),
+    ) -> Self {
         let store = database.store().await;
-        let bus = connect(&nats).await;
+        let bus = connect(&nats, door.as_ref(), TEST).await;
         provision(&bus, &stream_options()).await.unwrap();
 
         let mut config = Config::default();
@@ -80,7 +106,14 @@ impl Fixture {
         config.auth.registration = Registration::Open;
         configure(&mut config);
         let shutdown = Shutdown::new();
-        let (base, served) = serve(&config, &store, &bus, &shutdown).await;
+        let (at_broker, programs) = match &door {
+            Some(opened) => (
+                connect(&nats, door.as_ref(), "ingress").await,
+                Some(opened.open(&nats, config.nats.callout_session).await),
+            ),
+            None => (bus.clone(), None),
+        };
+        let (base, served) = serve(&config, &store, &at_broker, &shutdown, programs).await;
         let tenant = store
             .system()
             .ensure_tenant(TenantId::new(SystemClock.now()), "test")
@@ -97,6 +130,7 @@ impl Fixture {
             bus,
             shutdown,
             nats,
+            door,
             client,
             served,
             _database: database,
@@ -107,12 +141,16 @@ impl Fixture {
 
     /// Another ingress on the same servers; its base.
     pub(crate) async fn another_ingress(&self) -> (String, Shutdown) {
-        let bus = connect(&self.nats).await;
+        let bus = connect(&self.nats, self.door.as_ref(), "ingress").await;
         let shutdown = Shutdown::new();
         let mut config = Config::default();
         config.http.heartbeat = Duration::from_millis(300);
         config.auth.jwt_secret = Some(Secret::new(JWT_SECRET.into()));
-        let (base, _) = serve(&config, &self.store, &bus, &shutdown).await;
+        let programs = match &self.door {
+            Some(door) => Some(door.open(&self.nats, Duration::from_hours(1)).await),
+            None => None,
+        };
+        let (base, _) = serve(&config, &self.store, &bus, &shutdown, programs).await;
         (base, shutdown)
     }
 
@@ -125,7 +163,7 @@ impl Fixture {
         self.make_key_of(self.tenant, random, scopes, models).await
     }
 
-    async fn make_key_of(
+    pub(crate) async fn make_key_of(
         &self,
         tenant: TenantId,
         random: u8,
@@ -350,10 +388,57 @@ pub(crate) async fn answer(response: Response) -> (u16, Value) {
     (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
-async fn connect(nats: &NatsServer) -> Bus {
-    Bus::connect(BusOptions::new(nats.url(), "test"))
-        .await
-        .unwrap()
+/// At a server with the delivered accounts the user of that name, else nobody in particular.
+async fn connect(nats: &NatsServer, door: Option<&Door>, user: &str) -> Bus {
+    let options = match door {
+        Some(door) => door.options(nats, user),
+        None => BusOptions::new(nats.url(), user),
+    };
+    Bus::connect(options).await.unwrap()
+}
+
+/// Who may do everything at the broker.
+const TEST: &str = "test";
+
+/// The broker's accounts, and what it takes to let programs in.
+struct Door {
+    accounts: AccountsConf,
+    seed: String,
+}
+
+impl Door {
+    fn new() -> Self {
+        let issuer = Issuer::generate();
+        Self {
+            accounts: AccountsConf {
+                issuer: issuer.public_key(),
+                password: "secret".into(),
+                unlimited: vec![TEST],
+            },
+            seed: issuer.seed().unwrap(),
+        }
+    }
+
+    fn options(&self, nats: &NatsServer, user: &str) -> BusOptions {
+        BusOptions {
+            auth: Auth::UserPassword {
+                user: user.into(),
+                password: self.accounts.password_of(user),
+            },
+            inbox_prefix: Some(inbox_prefix(user)),
+            ..BusOptions::new(nats.url(), user)
+        }
+    }
+
+    async fn open(&self, nats: &NatsServer, session: Duration) -> ProgramDoor {
+        ProgramDoor {
+            issuer: Issuer::from_seed(&self.seed).unwrap(),
+            session,
+            system: SystemBus::connect(self.options(nats, SYSTEM))
+                .await
+                .unwrap(),
+        }
+    }
 }
 
 #[expect(
@@ -365,6 +450,7 @@ async fn serve(
     store: &Store,
     bus: &Bus,
     shutdown: &Shutdown,
+    programs: Option<ProgramDoor>,
 ) -> (String, JoinHandle<anyhow::Result<()>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -375,6 +461,7 @@ async fn serve(
         clock: SystemClock::shared(),
         shutdown: shutdown.clone(),
         readiness: Readiness::new(),
+        programs,
     };
     (base, tokio::spawn(baton_ingress::run(deps, listener)))
 }

@@ -15,6 +15,7 @@ mod isolation;
 mod issuers;
 mod metering;
 mod people;
+mod programs;
 mod rates;
 mod refusals;
 mod replay;

@@ -109,6 +109,8 @@ async fn a_command_names_no_secret_whatever_is_wrong_with_it() {
                 "DATABASE_URL",
                 "DATABASE_MIGRATE_URL",
                 "NATS_URL",
+                "BATON_NATS__USER",
+                "BATON_NATS__PASSWORD",
                 "LLM_BASE_URL",
             ];
             let mut settings = vec![("BATON_CONFIG", file.to_str().unwrap())];

@@ -195,6 +195,39 @@ fn servers(checks: &mut Checks<'_>, config: &Config) {
         "nats.user and nats.password go together".to_owned(),
         "set both or neither",
     );
+    let door = [
+        nats.callout_seed.is_some(),
+        nats.system_user.is_some(),
+        nats.system_password.is_some(),
+    ];
+    checks.demand(
+        door == [true; 3] || door == [false; 3],
+        &[
+            ("nats", "callout_seed"),
+            ("nats", "system_user"),
+            ("nats", "system_password"),
+        ],
+        "nats.callout_seed, nats.system_user and nats.system_password go together: who lets \
+         programs in must be able to put them out"
+            .to_owned(),
+        "set all three or none",
+    );
+    checks.demand(
+        nats.callout_seed
+            .as_ref()
+            .is_none_or(|seed| is_issuer_seed(seed.expose())),
+        &[("nats", "callout_seed")],
+        "nats.callout_seed is no issuer's seed, which begins with SA and has 58 letters and digits"
+            .to_owned(),
+        "make one with: baton nats-issuer",
+    );
+    checks.demand(
+        nats.callout_session >= Duration::from_mins(1)
+            && nats.callout_session <= Duration::from_hours(24),
+        &[("nats", "callout_session")],
+        "nats.callout_session must be between 1m and 24h".to_owned(),
+        "leave it out for the default",
+    );
     checks.demand(
         nats.tls_cert.is_some() == nats.tls_key.is_some(),
         &[("nats", "tls_cert"), ("nats", "tls_key")],
@@ -235,6 +268,16 @@ fn servers(checks: &mut Checks<'_>, config: &Config) {
             "raise llm.total_timeout, or lower the other",
         );
     }
+}
+
+/// By its form alone: whose it is, its reader finds out.
+fn is_issuer_seed(text: &str) -> bool {
+    let text = text.trim();
+    text.len() == 58
+        && text.starts_with("SA")
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'))
 }
 
 fn auth(checks: &mut Checks<'_>, config: &Config) {

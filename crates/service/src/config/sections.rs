@@ -158,6 +158,18 @@ pub struct NatsConfig {
     pub token: Option<Secret<String>>,
     /// A credentials file (JWT and nkey). Default: none.
     pub creds_file: Option<PathBuf>,
+    /// The seed of the issuer by which an ingress lets programs connect with API keys; `baton
+    /// nats-issuer` makes one. Goes with `system_user` and `system_password`. Default: none, programs
+    /// are not let in.
+    pub callout_seed: Option<Secret<String>>,
+    /// How long a program's connection lasts before it is made anew. Default: 1h.
+    #[serde(with = "humantime_serde")]
+    pub callout_session: Duration,
+    /// The user of the system account, by whom an ingress closes connections of revoked keys.
+    /// Default: none.
+    pub system_user: Option<String>,
+    /// Its password. Default: none.
+    pub system_password: Option<Secret<String>>,
     /// A file of PEM certificates to trust besides the public ones. Default: none.
     pub tls_ca: Option<PathBuf>,
     /// This client's own certificate, PEM; goes with `tls_key`. Default: none.
@@ -191,6 +203,10 @@ impl Default for NatsConfig {
             password: None,
             token: None,
             creds_file: None,
+            callout_seed: None,
+            callout_session: seconds(60 * 60),
+            system_user: None,
+            system_password: None,
             tls_ca: None,
             tls_cert: None,
             tls_key: None,

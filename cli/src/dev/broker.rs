@@ -1,0 +1,70 @@
+//! The broker of `baton dev` has accounts and users as a deployed one has, with passwords of its own.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use baton_nats::accounts::SYSTEM;
+use baton_nats::{AccountsConf, Issuer};
+use baton_service::{Config, Secret};
+use serde::{Deserialize, Serialize};
+
+use crate::keys;
+
+/// What is kept with the data.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    password: String,
+    seed: String,
+}
+
+/// Who may connect to a broker that `dev` has started.
+pub(crate) struct Broker {
+    pub(crate) accounts: AccountsConf,
+    seed: String,
+}
+
+impl Broker {
+    /// As last time, or new.
+    pub(crate) fn keep(data: &Path) -> anyhow::Result<Self> {
+        let path = data.join("nats-secrets.json");
+        let kept: Option<Kept> = std::fs::read_to_string(&path)
+            .ok()
+            .and_then(|text| serde_json::from_str(&text).ok());
+        let kept = if let Some(kept) = kept {
+            kept
+        } else {
+            let fresh = Kept {
+                password: uuid::Uuid::new_v4().simple().to_string(),
+                seed: Issuer::generate().seed()?,
+            };
+            keys::write_private(&path, &serde_json::to_string(&fresh)?)
+                .with_context(|| format!("{} cannot be written", path.display()))?;
+            fresh
+        };
+        let issuer = Issuer::from_seed(&kept.seed)
+            .with_context(|| format!("{} is damaged: remove it", path.display()))?;
+        Ok(Self {
+            accounts: AccountsConf {
+                issuer: issuer.public_key(),
+                password: kept.password,
+                unlimited: Vec::new(),
+            },
+            seed: kept.seed,
+        })
+    }
+
+    /// The configuration of one role, or of `migrate`: its own password, and no other's secrets.
+    pub(crate) fn configure(&self, user: &str, config: &Config) -> Config {
+        let mut config = config.clone();
+        let password = |user| Some(Secret::new(self.accounts.password_of(user)));
+        let nats = &mut config.nats;
+        nats.user = Some(user.to_owned());
+        nats.password = password(user);
+        if user == "ingress" {
+            nats.callout_seed = Some(Secret::new(self.seed.clone()));
+            nats.system_user = Some(SYSTEM.to_owned());
+            nats.system_password = password(SYSTEM);
+        }
+        config
+    }
+}

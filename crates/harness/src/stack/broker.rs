@@ -1,0 +1,86 @@
+//! The stack's nats-server: with the delivered accounts, or with one user for all.
+
+use baton_devstack::test_support::test_nats_options;
+use baton_devstack::{NatsConfig, NatsOptions, NatsServer};
+use baton_nats::accounts::SYSTEM;
+use baton_nats::{AccountsConf, Auth, Issuer};
+use tokio::process::Command;
+
+use super::Kind;
+
+/// The user who may do everything in the account of the roles.
+const TEST: &str = "test";
+
+/// Who may connect to the broker.
+#[derive(Debug)]
+pub(super) enum Logins {
+    /// As it is delivered: a user for each role, keys for programs.
+    Delivered {
+        accounts: AccountsConf,
+        seed: String,
+    },
+    /// One user, with a password, for everybody; no programs.
+    One { user: String, password: String },
+}
+
+impl Logins {
+    pub(super) fn delivered() -> anyhow::Result<Self> {
+        let issuer = Issuer::generate();
+        Ok(Self::Delivered {
+            accounts: AccountsConf {
+                issuer: issuer.public_key(),
+                password: uuid::Uuid::new_v4().simple().to_string(),
+                unlimited: vec![TEST],
+            },
+            seed: issuer.seed()?,
+        })
+    }
+
+    pub(super) async fn start(&self) -> anyhow::Result<NatsServer> {
+        let extra = match self {
+            Self::Delivered { accounts, .. } => accounts.text(),
+            Self::One { user, password } => {
+                format!("authorization {{ user: \"{user}\", password: \"{password}\" }}")
+            }
+        };
+        let options = NatsOptions {
+            config: NatsConfig::Own { extra },
+            ..test_nats_options().await?
+        };
+        Ok(NatsServer::start(options).await?)
+    }
+
+    /// Tells a process of the program who it is.
+    pub(super) fn tell(&self, name: &str, command: &mut Command) {
+        let (user, password) = self.of(name);
+        command
+            .env("BATON_NATS__USER", user)
+            .env("BATON_NATS__PASSWORD", password);
+        if let Self::Delivered { accounts, seed } = self
+            && name == Kind::Ingress.name()
+        {
+            command
+                .env("BATON_NATS__CALLOUT_SEED", seed)
+                .env("BATON_NATS__SYSTEM_USER", SYSTEM)
+                .env("BATON_NATS__SYSTEM_PASSWORD", accounts.password_of(SYSTEM));
+        }
+    }
+
+    /// The user who may do everything, with the password.
+    pub(super) fn unlimited(&self) -> (String, String) {
+        self.of(TEST)
+    }
+
+    /// As [`Logins::unlimited`].
+    pub(super) fn auth(&self) -> Auth {
+        let (user, password) = self.unlimited();
+        Auth::UserPassword { user, password }
+    }
+
+    fn of(&self, name: &str) -> (String, String) {
+        match self {
+            Self::Delivered { accounts, .. } => (name.to_owned(), accounts.password_of(name)),
+            Self::One { user, password } => (user.clone(), password.clone()),
+        }
+    }
+}

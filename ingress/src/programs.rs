@@ -1,0 +1,30 @@
+//! The door for programs: whoever has an API key may connect to the broker itself.
+//!
+//! ```text
+//! nats-server ── who is this? ──► admit: address's limit ► credentials ► scopes ──► its subjects
+//! revoked or expired ──► put_out: the ledger, every two seconds and at once ──► connections closed
+//! ```
+//!
+//! Everything is decided as for HTTP, by the same look-up of the same keys. What programs then send
+//! is taken elsewhere: `control`.
+
+mod admit;
+mod put_out;
+
+use std::time::Duration;
+
+use baton_nats::{Issuer, SystemBus};
+
+pub(crate) use admit::admit_programs;
+pub(crate) use put_out::put_out;
+
+/// What it takes to let programs in, and to put them out again.
+#[derive(Debug)]
+pub struct ProgramDoor {
+    /// Who signs what they may do.
+    pub issuer: Issuer,
+    /// How long a connection lasts before the client makes a new one.
+    pub session: Duration,
+    /// Closes connections.
+    pub system: SystemBus,
+}

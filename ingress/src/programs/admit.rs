@@ -1,0 +1,210 @@
+//! Who may connect to the broker.
+//!
+//! A client is told only that it was refused: the reason is in the audit log, in a metric, and in the
+//! broker's log.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use baton_identity::ApiKey;
+use baton_nats::{AnswerError, ConnectRequest, ConnectRequests, Limited, Program, Reach};
+use baton_protocol::AuditId;
+use baton_store::{AuditEntry, AuditResult};
+use futures_util::{StreamExt as _, stream};
+
+use super::ProgramDoor;
+use crate::auth::{
+    Actor, ApprovalsWrite, Caller, Credential, Presented, RunsRead, RunsWrite, Scope as _,
+    is_worth_recording,
+};
+use crate::error::ApiError;
+use crate::metrics::{self, AuthRefusal, Connect};
+use crate::rate::ClientAddress;
+use crate::state::AppState;
+
+/// Questions in work at a time; the rest wait in the subscription.
+const AT_ONCE: usize = 64;
+/// What the audit log calls it.
+const ACTION: &str = "bus.connected";
+/// Longer words of a client about itself are cut.
+const CLIENT_CHARS: usize = 200;
+
+/// Answers servers until this process stops taking work; questions begun are answered.
+pub(crate) async fn admit_programs(
+    state: AppState,
+    requests: ConnectRequests,
+    door: Arc<ProgramDoor>,
+) {
+    let stop = state.stopping.native.clone();
+    let clock = Arc::clone(&state.clock);
+    stream::unfold((requests, clock), |(mut requests, clock)| async move {
+        let request = requests.next(|| clock.now()).await?;
+        Some((request, (requests, clock)))
+    })
+    .take_until(stop.cancelled_owned())
+    .for_each_concurrent(AT_ONCE, |request| async {
+        match request {
+            Ok(request) => answer(&state, &door, &request).await,
+            Err(error) => {
+                metrics::bus_connect(Connect::BadQuestion);
+                tracing::warn!(%error, "a question about a connection is not answered");
+            }
+        }
+    })
+    .await;
+}
+
+/// Why somebody is not let in.
+struct Refusal {
+    outcome: Connect,
+    reason: Cow<'static, str>,
+    /// Whose key it is, if it is one.
+    caller: Option<Arc<Caller>>,
+}
+
+impl Refusal {
+    const fn of(outcome: Connect, reason: &'static str) -> Self {
+        Self {
+            outcome,
+            reason: Cow::Borrowed(reason),
+            caller: None,
+        }
+    }
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        Self {
+            outcome: Connect::Unavailable,
+            reason: error.message.into(),
+            caller: None,
+        }
+    }
+}
+
+async fn answer(state: &AppState, door: &ProgramDoor, request: &ConnectRequest) {
+    let mut decided = decide(state, door, request).await;
+    // Nobody is let in of whom that could not be recorded.
+    if let Err(error) = record(state, request, &decided).await
+        && decided.is_ok()
+    {
+        decided = Err(error.into());
+    }
+    let now = state.clock.now();
+    let sent: Result<(), AnswerError> = match &decided {
+        Ok((_, program)) => {
+            metrics::bus_connect(Connect::Admitted);
+            state.bus.admit(request, program, &door.issuer, now).await
+        }
+        Err(refusal) => {
+            metrics::bus_connect(refusal.outcome);
+            let refused = state
+                .bus
+                .refuse(request, &refusal.reason, &door.issuer, now);
+            refused.await
+        }
+    };
+    if let Err(error) = sent {
+        // The server refuses by itself when nobody answers.
+        tracing::warn!(%error, "a server was not told who somebody is");
+    }
+}
+
+/// Whose key it is, and what it opens.
+async fn decide(
+    state: &AppState,
+    door: &ProgramDoor,
+    request: &ConnectRequest,
+) -> Result<(Arc<Caller>, Program), Refusal> {
+    if let Some(address) = request.address {
+        let limited = Limited::Address(address);
+        let asked = state.rates.ask(limited, state.address_limits).await;
+        if asked.is_some_and(|decision| !decision.admitted) {
+            let reason = "too many connections and requests from this address";
+            return Err(Refusal::of(Connect::RateLimited, reason));
+        }
+    }
+    let Some(token) = &request.token else {
+        metrics::auth_refusal(AuthRefusal::Missing);
+        let reason = "no token was sent: send an API key as the token";
+        return Err(Refusal::of(Connect::Missing, reason));
+    };
+    let Ok(key) = ApiKey::parse(token) else {
+        metrics::auth_refusal(AuthRefusal::Malformed);
+        let reason = "the token is no API key of this server";
+        return Err(Refusal::of(Connect::Malformed, reason));
+    };
+    let found = state.credentials.find(&Presented::ApiKey(key)).await?;
+    let Some(caller) = found else {
+        metrics::auth_refusal(AuthRefusal::Unknown);
+        let reason = "this API key does not exist";
+        return Err(Refusal::of(Connect::Unknown, reason));
+    };
+    let refuse = |outcome, reason: Cow<'static, str>| Refusal {
+        outcome,
+        reason,
+        caller: Some(Arc::clone(&caller)),
+    };
+    let now = state.clock.now();
+    if let Err(error) = caller.check_alive(now) {
+        return Err(refuse(Connect::Ended, error.message.into()));
+    }
+    let Credential::ApiKey(id) = caller.credential else {
+        return Err(refuse(Connect::Malformed, "this is no API key".into()));
+    };
+    let reach = Reach {
+        tenant: caller.tenant,
+        write: caller.scopes.has(RunsWrite::NAME),
+        read: caller.scopes.has(RunsRead::NAME),
+        decide: caller.scopes.has(ApprovalsWrite::NAME),
+    };
+    if reach.is_nothing() {
+        metrics::auth_refusal(AuthRefusal::Scope);
+        let reason = "this API key has no scope that opens anything on the bus".into();
+        return Err(refuse(Connect::Scope, reason));
+    }
+    let session_end = now + door.session;
+    let until = caller
+        .expires_at
+        .map_or(session_end, |end| end.min(session_end));
+    let key = id.as_uuid();
+    Ok((caller, Program { key, reach, until }))
+}
+
+/// As a sign-in is recorded. Whoever is nobody can write a few lines and no more.
+async fn record(
+    state: &AppState,
+    request: &ConnectRequest,
+    decided: &Result<(Arc<Caller>, Program), Refusal>,
+) -> Result<(), ApiError> {
+    let address = request.address.map(|address| address.to_canonical());
+    let (caller, detail) = match decided {
+        Ok((caller, _)) => (Some(caller), None),
+        Err(refusal) => (refusal.caller.as_ref(), Some(refusal.outcome.as_str())),
+    };
+    if caller.is_none() {
+        let network = address.map(|address| ClientAddress(address).network());
+        if !is_worth_recording(state, network).await? {
+            return Ok(());
+        }
+    }
+    let actor = caller.map_or_else(|| Actor::nobody(None), |caller| caller.actor());
+    let entry = AuditEntry {
+        id: AuditId::new(state.clock.now()),
+        tenant: caller.map(|caller| caller.tenant),
+        actor_kind: actor.kind,
+        actor: actor.id,
+        action: ACTION,
+        target: None,
+        result: if decided.is_ok() {
+            AuditResult::Done
+        } else {
+            AuditResult::Refused
+        },
+        detail: detail.map(ToOwned::to_owned),
+        ip: address.map(|address| address.to_string()),
+        user_agent: Some(request.client.chars().take(CLIENT_CHARS).collect()),
+        request_id: None,
+    };
+    Ok(state.store.system().record_audit(&entry).await?)
+}
