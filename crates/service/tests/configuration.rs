@@ -45,6 +45,7 @@ fn the_documented_example_parses_and_states_the_defaults() {
 
 #[test]
 fn who_lets_programs_in_can_put_them_out() {
+    const LONG: &str = "m2v8-Qx0c-77aa-Lp1z";
     let seed = format!("SA{}", "A".repeat(56));
     let load_door = |seed: &str, user: &str, password: &str| {
         let environment = [
@@ -54,22 +55,26 @@ fn who_lets_programs_in_can_put_them_out() {
         ];
         load("", &environment)
     };
-    let config = load_door(&seed, "system", "p").unwrap();
+    let config = load_door(&seed, "system", LONG).unwrap();
     assert!(!config.print().unwrap().contains(&seed));
     for (seed, user, password) in [
         (&*seed, "", ""),
-        ("", "system", "p"),
+        ("", "system", LONG),
         (&seed, "system", ""),
-        (&seed, "", "p"),
+        (&seed, "", LONG),
     ] {
         assert_mistakes(load_door(seed, user, password), &[&["go together"]]);
     }
     for bad in ["SAnonsense", &seed.replace("SA", "SU")] {
         assert_mistakes(
-            load_door(bad, "system", "p"),
+            load_door(bad, "system", LONG),
             &[&["nats.callout_seed", "baton nats-issuer"]],
         );
     }
+    assert_mistakes(
+        load_door(&seed, "system", "system"),
+        &[&["nats.system_password"]],
+    );
     let session = "[nats]\ncallout_session = \"30s\"\n";
     assert_mistakes(load(session, &[]), &[&["nats.callout_session"]]);
 }

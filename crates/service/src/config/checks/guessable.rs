@@ -66,6 +66,11 @@ pub(super) fn guessable(checks: &mut Checks<'_>, config: &Config) {
     for (key, secret, user) in [
         ("password", &nats.password, nats.user.as_deref()),
         ("token", &nats.token, None),
+        (
+            "system_password",
+            &nats.system_password,
+            nats.system_user.as_deref(),
+        ),
     ] {
         let flaw = secret
             .as_ref()
