@@ -154,6 +154,7 @@ fn what_the_example_has_in_comments_is_valid_too_but_for_the_secrets() {
             &["database.url", "placeholder"],
             &["database.migrate_url", "placeholder"],
             &["nats.password", "placeholder"],
+            &["nats.system_password", "placeholder"],
             &["llm.api_key", "placeholder"],
             &["`authorization` of tool `weather`", "placeholder"],
         ],
