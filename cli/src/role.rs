@@ -272,7 +272,8 @@ pub(crate) fn broker(name: &str, config: &Config) -> BusOptions {
         tls: Tls {
             ca: nats.tls_ca.clone(),
             identity: nats.tls_cert.clone().zip(nats.tls_key.clone()),
-            ..Tls::default()
+            // Whoever names certificates must not be led to send a password in the clear.
+            required: nats.tls_ca.is_some() || nats.tls_cert.is_some(),
         },
         connect_timeout: nats.connect_timeout,
         inbox_prefix: Some(inbox_prefix(name)),
@@ -310,7 +311,9 @@ mod tests {
         let mut config = Config::default();
         config.nats.tls_cert = Some("baton.pem".into());
         config.nats.tls_key = Some("baton.key".into());
-        let identity = broker("worker", &config).tls.identity;
-        assert_eq!(identity, Some(("baton.pem".into(), "baton.key".into())));
+        let tls = broker("worker", &config).tls;
+        assert_eq!(tls.identity, Some(("baton.pem".into(), "baton.key".into())));
+        assert!(tls.required);
+        assert!(!broker("worker", &Config::default()).tls.required);
     }
 }

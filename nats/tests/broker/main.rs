@@ -10,6 +10,7 @@ mod programs;
 mod provisioning;
 mod rate_logs;
 mod resuming;
+mod tls;
 
 use std::future::Future;
 use std::time::Duration;

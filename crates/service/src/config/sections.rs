@@ -170,7 +170,8 @@ pub struct NatsConfig {
     pub system_user: Option<String>,
     /// Its password. Default: none.
     pub system_password: Option<Secret<String>>,
-    /// A file of PEM certificates to trust besides the public ones. Default: none.
+    /// A file of PEM certificates to trust besides the public ones; with it, or with `tls_cert`,
+    /// only encrypted connections are made. Default: none.
     pub tls_ca: Option<PathBuf>,
     /// This client's own certificate, PEM; goes with `tls_key`. Default: none.
     pub tls_cert: Option<PathBuf>,
