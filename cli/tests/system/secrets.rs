@@ -34,7 +34,8 @@ const STRANGE: &str = "canary-strange-0c5b7de4f2";
 /// A tool that repeats what it was called with, and refuses every second call.
 async fn indiscreet_tool(server: &mut JoinSet<()>) -> String {
     let calls = Arc::new(AtomicUsize::new(0));
-    let answer = move |headers: HeaderMap| async move {
+    let answer = move |mut headers: HeaderMap| async move {
+        headers.remove("host");
         let first = calls.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
         let said = format!("You sent {headers:?}: {TOOL_KEY}, indeed.");
         assert_eq!(headers["authorization"], format!("Bearer {TOOL_KEY}"));
@@ -340,6 +341,22 @@ async fn planted_secrets_are_in_no_log_answer_event_or_metric() {
     ] {
         said.assert_heard(place, sign);
     }
+    // Clients are told nothing of what stands behind the door.
+    let server = |url: &str| url.split("://").nth(1).unwrap().replace("/v1", "");
+    let internal = [
+        &server(&model.base_url()),
+        &server(stack.nats.url()),
+        "postgres",
+        "PostgreSQL",
+        "sqlx",
+        "SELECT ",
+        "INSERT INTO",
+        "relation \"",
+        "_nats",
+        ".rs:",
+        env!("CARGO_MANIFEST_DIR"),
+    ];
+    said.assert_unmentioned(&["answers", "events"], &internal);
     let own = |what, value: &str| Secret::new(what, value);
     secrets.extend([
         own("the upstream's key", UPSTREAM_KEY),

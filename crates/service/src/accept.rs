@@ -42,6 +42,8 @@ pub use crate::deadline_body::{BodyTimeout, is_body_timeout};
 const BUFFER: usize = 64 * 1024;
 /// Requests at a time on one HTTP/2 connection.
 const STREAMS: u32 = 256;
+/// What the head of a request may hold on an HTTP/2 stream, counted as RFC 9113 counts.
+const HEAD: u32 = 16 * 1024;
 /// What a client may send ahead on one HTTP/2 stream, and on the connection.
 const WINDOWS: (u32, u32) = (256 * 1024, 1024 * 1024);
 /// Streams that a client opened and reset before they were taken up ("rapid reset").
@@ -229,6 +231,7 @@ impl Server {
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
+            .max_header_list_size(HEAD)
             .max_pending_accept_reset_streams(PENDING_RESETS)
             .max_local_error_reset_streams(PROVOKED_RESETS)
             .initial_stream_window_size(WINDOWS.0)

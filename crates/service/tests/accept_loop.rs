@@ -487,6 +487,26 @@ async fn an_http2_client_is_told_how_many_requests_it_may_have_open() {
     assert_eq!(most, Some(256));
 }
 
+/// Guards `max_header_list_size`: a head that is compressed can be far larger than what is sent.
+#[tokio::test]
+async fn an_http2_head_that_is_too_large_is_refused() {
+    let server = start(hello(), limits()).await;
+    let io = TokioIo::new(server.connect().await);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .unwrap();
+    TaskTracker::new().spawn(connection);
+    for (fields, status) in [(10, 200), (18, 431)] {
+        let mut request = http::Request::get("http://x/");
+        for n in 0..fields {
+            request = request.header(format!("filler-{n}"), "x".repeat(1_000));
+        }
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        let answer = timeout(PATIENCE, sender.send_request(request)).await;
+        assert_eq!(answer.unwrap().unwrap().status(), status, "{fields} KB");
+    }
+}
+
 /// Guards the limit of resets ("rapid reset"): opening and resetting streams costs a client nothing,
 /// and must not cost the server more than a connection.
 #[tokio::test]

@@ -43,6 +43,16 @@ async fn only_pages_of_the_named_origins_may_call() {
 
     for stranger in [
         "https://app.example.evil",
+        "https://evil-app.example",
+        "https://evilapp.example",
+        "https://www.app.example",
+        "https://app.example.",
+        "https://APP.example",
+        "HTTPS://app.example",
+        "https://app.example:443",
+        "https://app.example/",
+        "https://app.example https://evil.example",
+        "https://user@app.example",
         "http://app.example",
         "https://app.example:8443",
         "null",

@@ -22,4 +22,5 @@ mod replay;
 mod revocation;
 mod runs;
 mod sign_in;
+mod slow_clients;
 mod stopping;

@@ -141,6 +141,24 @@ impl Said {
         );
     }
 
+    /// Fails if one of these words was said at one of these places.
+    pub(super) fn assert_unmentioned(&self, places: &[&str], words: &[&str]) {
+        for place in places {
+            for word in words {
+                if let Some(at) = find(&self.0[place], word.as_bytes()) {
+                    let around = self.around(place, at);
+                    panic!("{word} in the {place}: …{around}…");
+                }
+            }
+        }
+    }
+
+    fn around(&self, place: &str, at: usize) -> String {
+        let text = &self.0[place];
+        let around = &text[at.saturating_sub(200)..text.len().min(at + 200)];
+        String::from_utf8_lossy(around).into_owned()
+    }
+
     /// Fails with every place where one of the secrets was said, but for the excepted ones.
     pub(super) fn assert_silent(&self, secrets: &[Secret], except: &[(&str, &str)]) {
         let mut leaks = Vec::new();
@@ -151,8 +169,7 @@ impl Said {
                 }
                 for form in secret.forms() {
                     if let Some(at) = find(text, form.as_bytes()) {
-                        let around = &text[at.saturating_sub(200)..text.len().min(at + 200)];
-                        let around = String::from_utf8_lossy(around);
+                        let around = self.around(place, at);
                         leaks.push(format!("{} in the {place}: …{around}…", secret.what));
                         break;
                     }
