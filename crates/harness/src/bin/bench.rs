@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use baton_harness::load::{Load, LoadReport, Until};
 use baton_harness::process_usage::{self, Usage};
+use baton_harness::samples::Samples;
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -34,7 +35,11 @@ struct Args {
     /// How often each recovery is measured
     #[arg(long, default_value_t = 5)]
     recoveries: usize,
-    /// Only these parts, with commas between: latency, pace, throughput, streams, recovery
+    /// How many pairs of requests each guard is measured with
+    #[arg(long, default_value_t = 4_000)]
+    pairs: usize,
+    /// Only these parts, with commas between: latency, pace, throughput, guards, streams,
+    /// recovery
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     #[command(subcommand)]
@@ -221,7 +226,7 @@ async fn bench(args: &Args) -> anyhow::Result<()> {
     };
     println!("| what | direct | baton | added | ratio | unit |\n|--|--|--|--|--|--|");
     let wanted = |part: &str| args.only.is_empty() || args.only.iter().any(|only| only == part);
-    if ["latency", "pace", "throughput", "streams"]
+    if ["latency", "pace", "throughput", "guards", "streams"]
         .into_iter()
         .any(wanted)
     {
@@ -234,6 +239,9 @@ async fn bench(args: &Args) -> anyhow::Result<()> {
         }
         if wanted("throughput") {
             throughput(args, &stage, &mut table).await?;
+        }
+        if wanted("guards") {
+            guards(args, &stage, &mut table).await?;
         }
         if wanted("streams") {
             streams(args, &stage, &mut table).await?;
@@ -321,6 +329,28 @@ async fn throughput(args: &Args, stage: &Stage, table: &mut Table) -> anyhow::Re
         "({} runs, every one a committed row and a stored log)",
         baton.answers
     );
+    Ok(())
+}
+
+/// What authentication and a rate limit add to a request; the columns are without and with it.
+async fn guards(args: &Args, stage: &Stage, table: &mut Table) -> anyhow::Result<()> {
+    let guards = baton_harness::guards::measure(&stage.baton, &stage.api_key, args.pairs).await?;
+    for (what, pair) in [
+        ("authentication, cached", &guards.authentication),
+        ("rate limit, one request at a time", &guards.rate),
+        ("rate limit, 8 callers at once", &guards.rate_of_many),
+        ("rate limit, 8 clients of one caller", &guards.rate_of_one),
+    ] {
+        for percent in [50, 99] {
+            let micros = |samples: &Samples| samples.percentile(percent) * 1_000.0;
+            table.row(
+                &format!("{what}, p{percent}"),
+                micros(&pair.without),
+                micros(&pair.with),
+                "µs",
+            );
+        }
+    }
     Ok(())
 }
 
