@@ -61,6 +61,8 @@ pub(crate) enum Command {
     NatsIssuer,
     /// Show who did what: the audit log
     Audit(AuditArgs),
+    /// Show what a tenant's runs used up: runs, tokens read, cached and written, cost
+    Usage(UsageArgs),
     /// Look at messages that nobody could work on
     #[command(subcommand)]
     Dead(DeadCommand),
@@ -146,10 +148,18 @@ pub(crate) struct KeyLimitArgs {
     /// Runs at a time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST))]
     pub(crate) concurrent_runs: Option<u32>,
+    /// Tokens in a calendar month, UTC
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST_A_MONTH))]
+    pub(crate) monthly_tokens: Option<u64>,
+    /// Cost in a calendar month, UTC, in millionths of the currency of the prices
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST_A_MONTH))]
+    pub(crate) monthly_cost_micros: Option<u64>,
 }
 
 /// What a limit's column holds.
 const MOST: i64 = i32::MAX as i64;
+/// As over HTTP.
+const MOST_A_MONTH: u64 = 9_000_000_000_000_000;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UsersCommand {
@@ -216,6 +226,22 @@ pub(crate) struct AuditArgs {
     /// A line of JSON for each
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct UsageArgs {
+    /// The tenant's name
+    #[arg(long, default_value = "default")]
+    pub(crate) tenant: String,
+    /// The first day, UTC, such as 2026-11-01; 29 days before the last without this
+    #[arg(long, value_name = "DAY")]
+    pub(crate) from: Option<chrono::NaiveDate>,
+    /// The last day, UTC; today without this
+    #[arg(long, value_name = "DAY")]
+    pub(crate) to: Option<chrono::NaiveDate>,
+    /// What to tell apart, with commas between
+    #[arg(long, value_delimiter = ',', default_value = "day", value_parser = ["day", "key", "model"])]
+    pub(crate) by: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

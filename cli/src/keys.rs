@@ -45,8 +45,8 @@ async fn execute(command: KeysCommand, store: &Store) -> anyhow::Result<()> {
                     per_minute: limits.per_minute,
                     per_day: limits.per_day,
                     concurrent_runs: limits.concurrent_runs,
-                    monthly_tokens: None,
-                    monthly_cost_micros: None,
+                    monthly_tokens: limits.monthly_tokens,
+                    monthly_cost_micros: limits.monthly_cost_micros,
                 },
             };
             let key = create(store, tenant.id, "live", name, rights).await?;

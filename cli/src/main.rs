@@ -11,6 +11,7 @@ mod keys;
 mod migrate;
 mod nats_issuer;
 mod role;
+mod usage;
 mod users;
 
 use std::pin::Pin;
@@ -35,6 +36,7 @@ async fn main() -> ExitCode {
         Command::Users(command) => finished(users::run(command, &args.config).await),
         Command::NatsIssuer => finished(nats_issuer::run()),
         Command::Audit(options) => finished(audit::run(options, &args.config).await),
+        Command::Usage(options) => finished(usage::run(options, &args.config).await),
         Command::Dead(command) => finished(dead::run(command, &args.config).await),
         Command::Config(command) => finished(config_command::run(&command, &args.config)),
         Command::Healthcheck(options) => finished(healthcheck::run(&options).await),

@@ -22,6 +22,9 @@ pub(crate) const X_RUN_ID: HeaderName = HeaderName::from_static("x-run-id");
 /// Tells the official SDKs whether to repeat a request by themselves.
 pub(crate) const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
+/// The code of a budget that is used up: OpenAI's word for that is the class of the error.
+const BUDGET_EXCEEDED: &str = "budget_exceeded";
+
 /// What went wrong, without a shape.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError {
@@ -175,7 +178,11 @@ impl ApiError {
     pub(crate) fn to_openai(&self) -> ErrorObject {
         ErrorObject {
             message: self.message.clone(),
-            kind: openai_type(self.status).to_owned(),
+            kind: match &*self.code {
+                BUDGET_EXCEEDED => "insufficient_quota",
+                _ => openai_type(self.status),
+            }
+            .to_owned(),
             param: self.param.clone(),
             code: Some(self.code.clone().into_owned()),
         }
@@ -238,7 +245,7 @@ pub(crate) fn status_of_failed_run(code: &str) -> StatusCode {
         "upstream_overloaded" | "upstream_unavailable" => StatusCode::SERVICE_UNAVAILABLE,
         "model_not_found" => StatusCode::NOT_FOUND,
         "api_key_revoked" => StatusCode::UNAUTHORIZED,
-        "scope_missing" | "model_not_allowed" => StatusCode::FORBIDDEN,
+        "scope_missing" | "model_not_allowed" | "price_unknown" => StatusCode::FORBIDDEN,
         "upstream_rejected"
         | "upstream_refused"
         | "context_length_exceeded"
@@ -284,6 +291,17 @@ impl From<SubmitError> for ApiError {
             SubmitError::ConcurrencyLimit { .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "concurrency_limit", message)
                     .retry_after(2)
+            }
+            SubmitError::BudgetExceeded { seconds, .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, BUDGET_EXCEEDED, message)
+                    .retry_after(seconds)
+                    .do_not_retry()
+            }
+            SubmitError::BudgetReserved => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "budget_reserved", message).retry_after(2)
+            }
+            SubmitError::PriceUnknown(_) => {
+                Self::forbidden("price_unknown", message).param("model")
             }
             SubmitError::SystemQueueFull => {
                 Self::unavailable("system_full", message).retry_after(5)

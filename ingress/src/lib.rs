@@ -44,7 +44,7 @@ use std::time::Duration;
 use axum::routing::get;
 use axum::{Router, middleware};
 use baton_admission::resolve::BUILT_IN_TOOLS;
-use baton_admission::{Admission, BuiltInAgent, Policy};
+use baton_admission::{Admission, BuiltInAgent, Metering, Policy};
 use baton_nats::{AttachmentQuestions, Bus, Revocations};
 use baton_service::config::HttpConfig;
 use baton_service::{Config, Limits, Readiness, SharedClock, Shutdown, request_id};
@@ -250,6 +250,10 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         tenant: at_most(config.limits.queued_per_tenant),
         system: at_most(config.limits.queued_total),
     };
+    let metering = Metering {
+        answer_tokens: config.limits.budget_answer_tokens,
+        attachment_tokens: config.limits.budget_attachment_tokens,
+    };
     let canceller = Canceller {
         store: store.clone(),
         bus: bus.clone(),
@@ -285,7 +289,14 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         Arc::new(issuers),
     );
     Ok(AppState::new(Inner {
-        admission: Admission::new(store.clone(), bus.clone(), Arc::new(agents), policy),
+        admission: Admission::new(
+            store.clone(),
+            bus.clone(),
+            Arc::new(agents),
+            policy,
+            config.llm.prices_in_micros().collect(),
+            metering,
+        ),
         credentials,
         sign_in,
         watch: CredentialWatch::default(),

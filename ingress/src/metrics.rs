@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use baton_admission::{PublishOutcome, SubmitError};
 use baton_protocol::Decision;
+use baton_store::Budget;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -46,7 +47,8 @@ pub const RATE_ALONE: &str = "baton_ingress_rate_limits_local";
 /// Decisions about rate limits that were made by this ingress alone.
 pub const RATE_ALONE_DECISIONS: &str = "baton_ingress_rate_limit_local_decisions_total";
 
-/// Runs refused because of what their key may use up; label `limit`: `runs`, `tokens`, `cost`.
+/// Runs refused because of what their key may use up; label `limit`: `runs`, `tokens`,
+/// `cost`, `reserved`, `price`.
 pub const LIMIT_REFUSALS: &str = "baton_ingress_limit_refusals_total";
 
 /// The route that a stream speaks for.
@@ -319,7 +321,7 @@ pub fn describe() {
         LIMIT_REFUSALS,
         "Runs refused because of what their key may use up, by the limit"
     );
-    for limit in ["runs", "tokens", "cost"] {
+    for limit in ["runs", "tokens", "cost", "reserved", "price"] {
         counter!(LIMIT_REFUSALS, "limit" => limit).increment(0);
     }
     describe_counter!(DECISIONS, "Parked calls that somebody decided, by decision");
@@ -424,6 +426,16 @@ pub(crate) fn rate_refusal(whose: RateRefusal) {
 pub(crate) fn submission_refused(error: &SubmitError) {
     let limit = match error {
         SubmitError::ConcurrencyLimit { .. } => "runs",
+        SubmitError::BudgetExceeded {
+            budget: Budget::Tokens,
+            ..
+        } => "tokens",
+        SubmitError::BudgetExceeded {
+            budget: Budget::Cost,
+            ..
+        } => "cost",
+        SubmitError::BudgetReserved => "reserved",
+        SubmitError::PriceUnknown(_) => "price",
         _ => return,
     };
     counter!(LIMIT_REFUSALS, "limit" => limit).increment(1);

@@ -16,6 +16,7 @@ use baton_store::{ClaimedRun, CutTurn, FinalTurn, FinishCommit, NewCall, QueuedJ
 
 use crate::agent::turn_machine::{Next, TurnVerdict};
 use crate::agent::{Transcript, TurnMachine};
+use crate::attempt::budget::BudgetedRun;
 use crate::attempt::calls::effect_of;
 use crate::attempt::commit::CommitError;
 use crate::attempt::cut_turn::{CutOff, OpenTurn};
@@ -26,6 +27,7 @@ use crate::metrics;
 use crate::publish_events::{EventPublisher, PublishEventsError};
 use crate::run_job::JobRunner;
 
+mod budget;
 mod calls;
 mod commit;
 mod credential;
@@ -87,6 +89,8 @@ pub(crate) struct Attempt<'a> {
     publisher: EventPublisher,
     /// Why the run's key does not allow it any more.
     refused: Option<RunError>,
+    /// What the run takes from its key's budgets, if that has any.
+    budget: Option<BudgetedRun>,
     /// The turn whose answer is being read.
     open: Option<OpenTurn>,
     /// The turn whose answer is whole and shown, and not known to be recorded.
@@ -182,6 +186,7 @@ impl<'a> Attempt<'a> {
             .key
             .as_ref()
             .and_then(|key| credential::confine(&mut spec, key));
+        let budget = BudgetedRun::of(claimed.key.as_ref());
         let mut publisher = EventPublisher::begin(
             runner.bus.clone(),
             Arc::clone(&runner.clock),
@@ -211,6 +216,7 @@ impl<'a> Attempt<'a> {
             toolbox,
             publisher,
             refused,
+            budget,
             open: None,
             unrecorded: None,
             ending: false,
@@ -270,7 +276,14 @@ impl<'a> Attempt<'a> {
                     message: error.to_string(),
                 });
                 let cut = self.cut_turn();
+                if cut.is_none() {
+                    self.lower_turn(Some(&error)).await?;
+                }
                 self.finish(outcome, None, cut).await?;
+                return Ok(true);
+            }
+            Err(TurnFailure::Ends(outcome)) => {
+                self.finish(outcome, None, None).await?;
                 return Ok(true);
             }
             Err(TurnFailure::Halt(halt)) => return Err(halt),
@@ -325,6 +338,7 @@ impl<'a> Attempt<'a> {
                 let sent = self.runner.clock.monotonic();
                 commit::turn(self.runner, &self.fence, &commit).await?;
                 self.unrecorded = None;
+                self.turn_recorded();
                 self.hold.confirmed(sent);
                 self.committed = last_event_id;
                 self.transcript.put(step, turn.message);
@@ -399,6 +413,9 @@ impl<'a> Attempt<'a> {
     async fn cancel(&mut self, reason: String) -> Result<Ending, Halt> {
         // The work's future is gone, and with it the calls of tools that were at work.
         let cut = self.cut_turn();
+        if cut.is_none() {
+            self.lower_turn(None).await?;
+        }
         self.finish(Outcome::Cancelled(reason), None, cut).await?;
         Ok(Ending::Ended)
     }

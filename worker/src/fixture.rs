@@ -5,10 +5,10 @@ use std::time::Duration;
 use baton_devstack::NatsServer;
 use baton_devstack::test_support::test_nats;
 use baton_nats::{Bus, BusOptions, Delivery, JobHeaders, JobSource, StreamOptions, provision};
-use baton_protocol::{AgentRef, Job, Lane, RunId, RunLimits, RunSpec, TenantId};
+use baton_protocol::{AgentRef, ApiKeyId, Job, Lane, RunId, RunLimits, RunSpec, TenantId};
 use baton_service::{Clock as _, SystemClock};
 use baton_store::testing::TestDatabase;
-use baton_store::{NewRun, QueueLimits, Store};
+use baton_store::{NewRun, QueueLimits, Store, TurnWish};
 use serde_json::value::RawValue;
 
 const ROOMY: QueueLimits = QueueLimits {
@@ -50,6 +50,11 @@ impl Ground {
 
     /// A run is accepted.
     pub(crate) async fn accept(&self) -> RunId {
+        self.accept_of(None).await
+    }
+
+    /// A run of this key, which has limits, is accepted.
+    pub(crate) async fn accept_of(&self, key: Option<ApiKeyId>) -> RunId {
         let messages = r#"[{"role":"user","content":"Please."}]"#;
         let spec = RunSpec {
             v: RunSpec::VERSION,
@@ -73,8 +78,8 @@ impl Ground {
             lane: Lane::Interactive,
             spec: &spec,
             thread_id: None,
-            api_key_id: None,
-            metered: false,
+            api_key_id: key,
+            metered: key.map(|_| TurnWish::default()),
             metadata: None,
             cancel_on_disconnect: false,
             idempotency: None,

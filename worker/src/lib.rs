@@ -32,10 +32,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use baton_admission::Prices;
+use baton_admission::Metering;
 use baton_nats::{Bus, JobSource, Nudge};
-use baton_protocol::{Lane, Price, WorkerId};
-use baton_service::config::{LlmConfig, PerMillion};
+use baton_protocol::{Lane, WorkerId};
 use baton_service::{Config, Readiness, SharedClock, Shutdown};
 use baton_store::Store;
 use tokio_util::sync::CancellationToken;
@@ -82,7 +81,11 @@ pub async fn run(deps: WorkerDeps) -> anyhow::Result<()> {
     let runner = Arc::new(JobRunner {
         worker,
         model: ModelClient::new(&config.llm).context("the upstream cannot be used")?,
-        prices: prices(&config.llm),
+        prices: config.llm.prices_in_micros().collect(),
+        metering: Metering {
+            answer_tokens: config.limits.budget_answer_tokens,
+            attachment_tokens: config.limits.budget_attachment_tokens,
+        },
         tools: ToolRegistry::new(&config).context("the tools cannot be used")?,
         store,
         bus: bus.clone(),
@@ -134,20 +137,4 @@ pub async fn run(deps: WorkerDeps) -> anyhow::Result<()> {
         () = greet => Ok(()),
         () = runner.leases.keep() => Ok(()),
     }
-}
-
-/// What models cost.
-fn prices(config: &LlmConfig) -> Prices {
-    let prices = config.prices.iter().map(|price| {
-        let input = price.input_per_million.micros();
-        let priced = Price {
-            input,
-            cached_input: price
-                .cached_input_per_million
-                .map_or(input, PerMillion::micros),
-            output: price.output_per_million.micros(),
-        };
-        (price.model.clone(), priced)
-    });
-    prices.collect()
 }

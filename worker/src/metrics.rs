@@ -22,6 +22,7 @@ const TURN_FAILURES: &str = "baton_model_turn_failures_total";
 const TURN_DURATION: &str = "baton_model_turn_duration_seconds";
 const FIRST_TOKEN: &str = "baton_model_first_token_seconds";
 const TOKENS: &str = "baton_model_tokens_total";
+const BUDGET_STOPS: &str = "baton_worker_budget_stops_total";
 const TOOL_CALLS: &str = "baton_tool_calls_total";
 const CANCEL_LATENCY: &str = "baton_cancel_latency_seconds";
 const TOOL_DURATION: &str = "baton_tool_call_duration_seconds";
@@ -76,6 +77,14 @@ pub(crate) fn describe(slots: usize) {
         Unit::Seconds,
         "Length of a tool call, by tool"
     );
+
+    describe_counter!(
+        BUDGET_STOPS,
+        "Runs that ended because too little was left of their key's budget: for a turn, or for all of one"
+    );
+    for turn in ["refused", "shortened"] {
+        counter!(BUDGET_STOPS, "turn" => turn).absolute(0);
+    }
 
     for status in ["completed", "failed", "cancelled"] {
         counter!(RUNS_ENDED, "status" => status).absolute(0);
@@ -153,6 +162,11 @@ pub(crate) fn model_turn(model: &str, usage: Usage, duration: Duration) {
         .increment(usage.prompt_tokens);
     counter!(TOKENS, "model" => model.to_owned(), "direction" => "output")
         .increment(usage.completion_tokens);
+}
+
+/// A run ended because of its key's budget: before a turn, or with one that was cut short by it.
+pub(crate) fn budget_stop(turn: &'static str) {
+    counter!(BUDGET_STOPS, "turn" => turn).increment(1);
 }
 
 pub(crate) fn model_turn_failed(code: &'static str) {

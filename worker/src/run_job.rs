@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_admission::Prices;
 use baton_admission::parked_events::ensure_parked_events;
 use baton_admission::terminal_event::ensure_terminal_event;
+use baton_admission::{Metering, Prices};
 use baton_nats::{Bus, Delivery};
 use baton_protocol::{ClaimToken, Job, Outcome, RunError, RunId, RunSpec, WorkerId};
 use baton_service::{Clock, Shutdown, config::WorkerConfig};
@@ -46,6 +46,8 @@ pub(crate) struct JobRunner {
     pub(crate) model: ModelClient,
     /// What models cost.
     pub(crate) prices: Prices,
+    /// What a turn of a budgeted run is reckoned with before it is made.
+    pub(crate) metering: Metering,
     /// The server-side tools.
     pub(crate) tools: ToolRegistry,
     /// Limits and times.
@@ -263,5 +265,7 @@ fn settled<E: std::fmt::Display>(result: Result<(), E>) -> JobEnd {
     JobEnd::Settled
 }
 
+#[cfg(test)]
+mod budget_tests;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Why a submission is refused.
 
-use baton_store::StoreError;
+use baton_store::{Budget, StoreError};
+use chrono::NaiveDate;
 
 /// A request that cannot be executed as it is written: repeating it changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +64,26 @@ pub enum SubmitError {
         /// How many.
         limit: u32,
     },
+    /// Too little is left of what the API key may use up in this month.
+    #[error("this API key's {} is used up, or what is left is too little for this request: there is another one from {until} on", .budget.of_what())]
+    BudgetExceeded {
+        /// Which of its budgets.
+        budget: Budget,
+        /// The day on which there is another one, UTC.
+        until: NaiveDate,
+        /// How long it is until then.
+        seconds: u32,
+    },
+    /// Too little is left while other runs of the API key have taken their parts.
+    #[error(
+        "what is left of this API key's budget is set aside for its other runs: try again when one has ended"
+    )]
+    BudgetReserved,
+    /// The API key has a budget in money, and the model no price.
+    #[error(
+        "this API key has a budget in money, and the model `{0}` has no price here: the operator can give it one under [[llm.prices]]"
+    )]
+    PriceUnknown(String),
     /// The idempotency key was used with another request.
     #[error("this Idempotency-Key was used with a different request: use a fresh key for it")]
     KeyReused,

@@ -14,6 +14,7 @@
 
 mod error;
 mod json;
+pub mod metering;
 pub mod parked_events;
 mod prices;
 pub mod replay;
@@ -24,6 +25,7 @@ pub mod terminal_event;
 
 pub use error::{Invalid, SubmitError};
 pub use json::{MAX_JSON_DEPTH, check_depth};
+pub use metering::Metering;
 pub use prices::Prices;
 pub use request::SubmitRequest;
 pub use resolve::{Agent, AgentSource, BuiltInAgent, Grant};

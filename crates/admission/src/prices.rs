@@ -16,8 +16,20 @@ impl Prices {
     }
 }
 
-impl FromIterator<(String, Price)> for Prices {
-    fn from_iter<I: IntoIterator<Item = (String, Price)>>(prices: I) -> Self {
-        Self(Arc::new(prices.into_iter().collect()))
+/// From each model's prices in millionths of a unit for a million tokens: of input, of cached input, of
+/// output.
+impl FromIterator<(String, [u64; 3])> for Prices {
+    fn from_iter<I: IntoIterator<Item = (String, [u64; 3])>>(prices: I) -> Self {
+        let prices = prices
+            .into_iter()
+            .map(|(model, [input, cached_input, output])| {
+                let price = Price {
+                    input,
+                    cached_input,
+                    output,
+                };
+                (model, price)
+            });
+        Self(Arc::new(prices.collect()))
     }
 }

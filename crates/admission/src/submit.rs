@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use baton_nats::{Bus, JobHeaders, PublishError};
 use baton_protocol::{Job, Lane, RunId, RunSpec, TenantId};
-use baton_store::{Accept, IdempotencyKey, NewRun, QueueLimits, Store};
+use baton_store::{Accept, IdempotencyKey, NewRun, QueueLimits, Store, TurnWish};
 
 use crate::error::SubmitError;
+use crate::metering::Metering;
+use crate::prices::Prices;
 use crate::request::SubmitRequest;
 use crate::resolve::{AgentSource, Grant, resolve};
 
@@ -20,6 +22,8 @@ pub struct Admission {
     bus: Bus,
     agents: Arc<dyn AgentSource>,
     policy: Policy,
+    prices: Prices,
+    metering: Metering,
 }
 
 /// A request with everything that the door knows about its sender.
@@ -95,13 +99,38 @@ impl PublishOutcome {
 
 impl Admission {
     /// A way in.
-    pub fn new(store: Store, bus: Bus, agents: Arc<dyn AgentSource>, policy: Policy) -> Self {
+    pub fn new(
+        store: Store,
+        bus: Bus,
+        agents: Arc<dyn AgentSource>,
+        policy: Policy,
+        prices: Prices,
+        metering: Metering,
+    ) -> Self {
         Self {
             store,
             bus,
             agents,
             policy,
+            prices,
+            metering,
         }
+    }
+
+    /// What the run's first turn is to use up at most, if its key is limited in what it may use up.
+    fn metered(&self, grant: &Grant, spec: &RunSpec) -> Result<Option<TurnWish>, SubmitError> {
+        let limits = &grant.limits;
+        if grant.api_key.is_none() || !limits.meter() {
+            return Ok(None);
+        }
+        if !limits.have_budget() {
+            return Ok(Some(TurnWish::default()));
+        }
+        let price = self.prices.of(&spec.model);
+        if price.is_none() && limits.monthly_cost_micros.is_some() {
+            return Err(SubmitError::PriceUnknown(spec.model.clone()));
+        }
+        Ok(Some(self.metering.first_turn(spec, price)))
     }
 
     /// Resolves the request and commits the run. The caller publishes afterwards, whatever else it
@@ -124,6 +153,7 @@ impl Admission {
             .transpose()
             .map_err(SubmitError::Encode)?;
         let spec = resolve(request, &*self.agents, grant)?;
+        let metered = self.metered(grant, &spec)?;
         // Before anything is written: a run that nobody could be told of is better refused.
         if !self.bus.is_connected() {
             return Err(SubmitError::BrokerDown);
@@ -134,7 +164,7 @@ impl Admission {
             spec: &spec,
             thread_id: None,
             api_key_id: grant.api_key,
-            metered: grant.api_key.is_some() && grant.limits.meter(),
+            metered,
             metadata: metadata.as_deref(),
             cancel_on_disconnect,
             idempotency: idempotency.as_ref(),
@@ -159,6 +189,16 @@ impl Admission {
             Accept::TenantQueueFull { limit } => Err(SubmitError::TenantQueueFull { limit }),
             Accept::SystemQueueFull { .. } => Err(SubmitError::SystemQueueFull),
             Accept::TooManyRuns { limit } => Err(SubmitError::ConcurrencyLimit { limit }),
+            Accept::BudgetExceeded {
+                budget,
+                until,
+                seconds,
+            } => Err(SubmitError::BudgetExceeded {
+                budget,
+                until,
+                seconds,
+            }),
+            Accept::BudgetReserved => Err(SubmitError::BudgetReserved),
         }
     }
 

@@ -111,16 +111,19 @@ pub enum FinishReason {
     ContentFilter,
     /// The run reached its limit of model turns.
     MaxTurns,
+    /// The budget of the run's key is used up.
+    Budget,
 }
 
 impl FinishReason {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Stop,
         Self::Length,
         Self::ToolCalls,
         Self::ContentFilter,
         Self::MaxTurns,
+        Self::Budget,
     ];
 
     /// The name in JSON and SQL.
@@ -131,13 +134,14 @@ impl FinishReason {
             Self::ToolCalls => "tool_calls",
             Self::ContentFilter => "content_filter",
             Self::MaxTurns => "max_turns",
+            Self::Budget => "budget",
         }
     }
 
     /// The nearest word that the Chat Completions API knows.
     pub const fn as_chat(self) -> &'static str {
         match self {
-            Self::MaxTurns => "length",
+            Self::MaxTurns | Self::Budget => "length",
             other => other.as_str(),
         }
     }
@@ -150,6 +154,7 @@ impl FinishReason {
             "tool_calls" | "function_call" => Self::ToolCalls,
             "content_filter" => Self::ContentFilter,
             "max_turns" => Self::MaxTurns,
+            "budget" => Self::Budget,
             _ => Self::Stop,
         }
     }

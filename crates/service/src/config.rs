@@ -24,8 +24,8 @@ pub use auth::{
 pub use checks::trustworthy;
 pub use mistake::{ConfigErrors, Mistake, Origin};
 pub use sections::{
-    AdminConfig, DatabaseConfig, ForwardedHeader, HttpConfig, LimitsConfig, LlmConfig, LogConfig,
-    LogFormat, ModelPrice, NatsConfig, SchedulerConfig, WorkerConfig,
+    AdminConfig, AnswerLimitField, DatabaseConfig, ForwardedHeader, HttpConfig, LimitsConfig,
+    LlmConfig, LogConfig, LogFormat, ModelPrice, NatsConfig, SchedulerConfig, WorkerConfig,
 };
 pub use sources::Sources;
 pub use tools::{HttpTool, ToolsConfig};

@@ -33,6 +33,11 @@ impl KeyLimits {
             || self.monthly_tokens.is_some()
             || self.monthly_cost_micros.is_some()
     }
+
+    /// Whether it may use up so much in a month.
+    pub const fn have_budget(&self) -> bool {
+        self.monthly_tokens.is_some() || self.monthly_cost_micros.is_some()
+    }
 }
 
 /// A key to be stored. The secret itself never comes here.
@@ -71,6 +76,10 @@ pub struct KeyStanding {
     pub models: Option<Vec<String>>,
     /// The server-side tools it may use; `None` for all.
     pub tools: Option<Vec<String>>,
+    /// Whether the run takes from a monthly budget of tokens.
+    pub token_budget: bool,
+    /// Whether the run takes from a monthly budget of money.
+    pub cost_budget: bool,
 }
 
 /// What is new about a key that takes another's place.

@@ -59,6 +59,7 @@ pub use idempotency_keys::IdempotencyKey;
 pub use memberships::{MemberRecord, MembershipChange, MembershipRecord};
 pub use migrate::{MigrateError, MigrationName, migrate, pending};
 pub use one_time_tokens::{InviteRecord, NewInvite};
+pub use reservations::{Budget, KeyUsage, TurnGrant, TurnWish};
 pub use runs::EndedRun;
 pub use runs::accept::{Accept, NewRun, QueueLimits};
 pub use runs::cancel::CancelRequest;

@@ -20,6 +20,8 @@ use crate::state::AppState;
 
 /// The word in the key that says what it is for.
 const ENVIRONMENT: &str = "live";
+/// The most tokens or millionths of a unit; billionths of it still fit into the ledger's numbers.
+const MOST: u64 = 9_000_000_000_000_000;
 /// Names in one list.
 const LONGEST_LIST: usize = 200;
 
@@ -175,11 +177,11 @@ fn check_limits(limits: &Limits) -> Result<(), ApiError> {
         && large
             .into_iter()
             .flatten()
-            .all(|limit| (1..=i64::MAX as u64).contains(&limit));
+            .all(|limit| (1..=MOST).contains(&limit));
     if fits {
         Ok(())
     } else {
-        let message = "a limit is at least 1, and below 2^31 or 2^63";
+        let message = "a limit is at least 1, and below 2^31; of tokens and cost at most 9e15";
         let error = ApiError::new(StatusCode::BAD_REQUEST, "invalid_limit", message);
         Err(error.param("limits"))
     }

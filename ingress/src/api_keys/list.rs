@@ -1,5 +1,7 @@
 //! `GET /v1/api-keys`.
 
+use std::collections::HashMap;
+
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -36,7 +38,13 @@ pub(crate) async fn list_keys(
 ) -> Result<Json<KeyList>, ApiError> {
     let mut tx = state.store.tenant(authorized.caller.tenant).await?;
     let keys = tx.list_api_keys().await?;
+    let usage = tx.key_usage().await?;
+    let usage: HashMap<_, _> = usage.iter().map(|usage| (usage.key, usage)).collect();
+    let views = keys.into_iter().map(|key| {
+        let usage = usage.get(&key.id).copied();
+        KeyView::with_usage(key, usage)
+    });
     Ok(Json(KeyList {
-        data: keys.into_iter().map(KeyView::from).collect(),
+        data: views.collect(),
     }))
 }

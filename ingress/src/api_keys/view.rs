@@ -1,8 +1,8 @@
 //! A key as clients see it, and what of it may be handed on.
 
-use baton_protocol::ApiKeyId;
-use baton_store::{ApiKeyRecord, KeyLimits};
-use chrono::{DateTime, Utc};
+use baton_protocol::{ApiKeyId, Nanos};
+use baton_store::{ApiKeyRecord, KeyLimits, KeyUsage};
+use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -69,6 +69,9 @@ pub(crate) struct KeyView {
     /// The server-side tools it may use; null for all.
     tools: Option<Vec<String>>,
     limits: Limits,
+    /// What is taken of its limits of runs and budgets, if it has any; only in the list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<KeyUsageView>,
     created_at: DateTime<Utc>,
     /// Who made it.
     created_by: Option<String>,
@@ -92,12 +95,68 @@ impl From<ApiKeyRecord> for KeyView {
             models: record.allowed_models,
             tools: record.allowed_tools,
             limits: record.limits.into(),
+            usage: None,
             created_at: record.created_at,
             created_by: record.created_by,
             expires_at: record.expires_at,
             last_used_at: record.last_used_at,
             revoked_at: record.revoked_at,
             rotated_from: record.rotated_from,
+        }
+    }
+}
+
+impl KeyView {
+    /// With what is taken of its limits.
+    pub(super) fn with_usage(record: ApiKeyRecord, usage: Option<&KeyUsage>) -> Self {
+        let limits = record.limits;
+        Self {
+            usage: usage.map(|usage| KeyUsageView::new(usage, &limits)),
+            ..Self::from(record)
+        }
+    }
+}
+
+/// What is taken of a key's limits. Keys that were rotated into one another share it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ApiKeyUsage)]
+struct KeyUsageView {
+    /// Runs that are queued or at work.
+    running: u64,
+    /// The first day of this month, UTC.
+    month: NaiveDate,
+    /// Tokens that runs of this month which have ended used up.
+    tokens: u64,
+    /// Tokens that those which have not ended have used up, or may use up.
+    tokens_reserved: u64,
+    /// What is left of the month's tokens; null without such a budget.
+    tokens_left: Option<u64>,
+    /// The cost of the runs that have ended: an exact decimal number, in the currency of the prices.
+    cost: String,
+    /// The cost of the others, as at most.
+    cost_reserved: String,
+    /// What is left of the month's cost; null without such a budget.
+    cost_left: Option<String>,
+}
+
+impl KeyUsageView {
+    fn new(usage: &KeyUsage, limits: &KeyLimits) -> Self {
+        let taken = usage.spent_tokens.saturating_add(usage.reserved_tokens);
+        let cost = usage.spent.0.saturating_add(usage.reserved.0);
+        let cost_left = limits
+            .monthly_cost_micros
+            .map(|limit| Nanos(Nanos::from_micros(limit).0.saturating_sub(cost)));
+        Self {
+            running: usage.running,
+            month: usage.month,
+            tokens: usage.spent_tokens,
+            tokens_reserved: usage.reserved_tokens,
+            tokens_left: limits
+                .monthly_tokens
+                .map(|limit| limit.saturating_sub(taken)),
+            cost: usage.spent.to_string(),
+            cost_reserved: usage.reserved.to_string(),
+            cost_left: cost_left.map(|left| left.to_string()),
         }
     }
 }

@@ -1,9 +1,16 @@
 //! What a key may use up, as clients meet it.
 
-use baton_service::{Clock as _, SystemClock};
+use baton_service::{Clock as _, Config, SystemClock};
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, answer};
+
+/// Dear enough that a short answer costs something.
+fn with_a_price(config: &mut Config) {
+    let price = json!({"model": "m", "input_per_million": "1000", "output_per_million": "2000"});
+    config.llm.prices = vec![serde_json::from_value(price).unwrap()];
+    config.limits.budget_answer_tokens = 100;
+}
 
 async fn key_with(fixture: &Fixture, limits: Value) -> String {
     let wish = json!({"name": "limited", "scopes": ["*"], "limits": limits});
@@ -104,4 +111,98 @@ async fn what_was_used_up_is_told_by_day_key_and_model() {
     let reader = fixture.make_key(77, &["runs:read"], None).await;
     let (status, error) = fixture.ask(&reader, "GET", "/v1/usage", Value::Null).await;
     assert_eq!((status, &error["code"]), (403, &json!("scope_missing")));
+}
+
+#[tokio::test]
+async fn a_key_s_budget_is_taken_by_its_runs_and_refuses_when_it_is_used_up() {
+    let fixture = Fixture::start_with(with_a_price).await;
+    let limits = json!({"monthly_tokens": 250, "monthly_cost_micros": 10_000_000});
+    let key = key_with(&fixture, limits).await;
+    let run = json!({"model": "m", "input": "x"});
+    let (status, first) = fixture.ask(&key, "POST", "/v1/runs", run.clone()).await;
+    assert_eq!(status, 202, "{first}");
+    let standing = async || {
+        let (_, list) = fixture
+            .ask(&fixture.key, "GET", "/v1/api-keys", Value::Null)
+            .await;
+        let keys = list["data"].as_array().unwrap().clone();
+        assert_eq!(keys[0].get("usage"), None, "a key without limits");
+        keys.into_iter()
+            .find_map(|key| key.get("usage").cloned())
+            .unwrap()
+    };
+    let usage = standing().await;
+    let reserved = usage["tokens_reserved"].as_u64().unwrap();
+    assert!((101..250).contains(&reserved), "{usage}");
+    assert_eq!(
+        (&usage["running"], &usage["tokens"]),
+        (&json!(1), &json!(0))
+    );
+    assert_eq!(usage["tokens_left"], 250 - reserved);
+    assert_ne!(usage["cost_reserved"], "0");
+    assert_ne!(usage["cost_left"], "10");
+
+    // What the other run has set aside comes back, perhaps: that is worth another try.
+    let long = json!({"model": "m", "input": "x".repeat(100)});
+    let chat =
+        |content: String| json!({"model": "m", "messages": [{"role": "user", "content": content}]});
+    let refused = async |path: &str, body: &Value| {
+        let request = fixture.plain("POST", path, body).bearer_auth(&key);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 429, "{path}");
+        let wait = response.headers()["retry-after"]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        let again = response.headers().get("x-should-retry").cloned();
+        let (_, body) = answer(response).await;
+        (body, wait.parse::<u32>().unwrap(), again)
+    };
+    let (error, wait, again) = refused("/v1/runs", &long).await;
+    assert_eq!(
+        (&error["code"], wait, again),
+        (&json!("budget_reserved"), 2, None)
+    );
+    fixture.take_job().await.complete().await;
+    let usage = standing().await;
+    assert_eq!(
+        (&usage["running"], &usage["tokens"]),
+        (&json!(0), &json!(15))
+    );
+    assert_eq!(
+        (&usage["tokens_reserved"], &usage["cost"]),
+        (&json!(0), &json!("1.5"))
+    );
+    assert_eq!(
+        (&usage["tokens_left"], &usage["cost_left"]),
+        (&json!(235), &json!("8.5"))
+    );
+
+    // What is used up is so until the month ends, and no library is to try again by itself.
+    let (error, wait, again) = refused("/v1/chat/completions", &chat("x".repeat(300))).await;
+    let error = &error["error"];
+    assert_eq!(error["code"], "budget_exceeded");
+    assert_eq!(error["type"], "insufficient_quota");
+    let first_of_next = usage["month"].as_str().unwrap();
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains("tokens") && message.contains("-01"),
+        "{message} {first_of_next}"
+    );
+    assert!(wait > 2 && wait <= 31 * 24 * 60 * 60);
+    assert_eq!(again.unwrap(), "false");
+    let (problem, ..) = refused("/v1/runs", &json!({"model": "m", "input": "x".repeat(300)})).await;
+    assert_eq!(problem["code"], "budget_exceeded");
+
+    // Without a price nobody knows what it would cost.
+    let unpriced = json!({"model": "other", "input": "x"});
+    let (status, error) = fixture
+        .ask(&key, "POST", "/v1/runs", unpriced.clone())
+        .await;
+    assert_eq!((status, &error["code"]), (403, &json!("price_unknown")));
+    assert_eq!(error["param"], "model");
+    let (status, _) = fixture
+        .ask(&fixture.key, "POST", "/v1/runs", unpriced)
+        .await;
+    assert_eq!(status, 202, "to a key without a budget it is all the same");
 }

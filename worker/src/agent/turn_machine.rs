@@ -247,7 +247,7 @@ impl TurnMachine {
         // Cut short, a call's arguments are not what the model meant: nothing is executed.
         if matches!(
             turn.finish_reason,
-            FinishReason::Length | FinishReason::ContentFilter
+            FinishReason::Length | FinishReason::ContentFilter | FinishReason::Budget
         ) || turn.calls.is_empty()
         {
             // "I call tools" without a call is an answer, whatever the upstream named it.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use baton_protocol::{EventId, Fence};
 use baton_store::{
-    CallCommit, FenceError, FinishCommit, Finished, ParkCommit, ParkOutcome, StoreError, TurnCommit,
+    CallCommit, FenceError, FinishCommit, Finished, ParkCommit, ParkOutcome, StoreError,
+    TurnCommit, TurnGrant, TurnWish,
 };
 
 use crate::run_job::JobRunner;
@@ -59,6 +60,27 @@ pub(super) async fn turn(
 ) -> Result<(), CommitError> {
     let system = runner.store.system();
     until_answered!(system.commit_turn(fence, commit))
+}
+
+pub(super) async fn begin_turn(
+    runner: &JobRunner,
+    fence: &Fence,
+    step: u32,
+    wish: &TurnWish,
+) -> Result<TurnGrant, CommitError> {
+    let system = runner.store.system();
+    until_answered!(system.begin_turn(fence, step, wish))
+}
+
+pub(super) async fn lower_turn(
+    runner: &JobRunner,
+    fence: &Fence,
+    step: u32,
+    tokens: u64,
+    nanos: u64,
+) -> Result<(), CommitError> {
+    let system = runner.store.system();
+    until_answered!(system.lower_turn(fence, step, tokens, nanos))
 }
 
 pub(super) async fn start_call(

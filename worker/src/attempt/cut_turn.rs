@@ -67,7 +67,10 @@ impl Attempt<'_> {
                 self.publisher.push(step, data);
             }
         }
-        let usage = partial.usage.unwrap_or_else(|| {
+        let told = partial
+            .usage
+            .or_else(|| self.usage_from_above(partial.bytes));
+        let usage = told.unwrap_or_else(|| {
             let instructions = self.spec.instructions.as_deref();
             let prompt = self.transcript.render(instructions, &self.spec.messages);
             guess(text_bytes(prompt.get()), partial.bytes)

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use baton_protocol::event::{Text, ToolCallDelta};
-use baton_protocol::{EventData, FinishReason};
+use baton_protocol::{EventData, FinishReason, Outcome};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
@@ -49,6 +49,8 @@ impl TurnEnd {
 pub(super) enum TurnFailure {
     /// The upstream failed: so does the run.
     Model(ModelError),
+    /// The model was not asked: the run ends like this.
+    Ends(Outcome),
     /// The attempt is over.
     Halt(Halt),
 }
@@ -95,15 +97,21 @@ impl Attempt<'_> {
         let messages = self
             .transcript
             .render(self.spec.instructions.as_deref(), &self.spec.messages);
-        let tools = self.toolbox.offered();
         let first_turn = self.transcript.is_empty();
-        let body = self
-            .runner
-            .model
-            .render(&self.spec, &messages, tools, first_turn);
+        let render = |attempt: &Self, answer_limit| {
+            let tools = attempt.toolbox.offered();
+            let model = &attempt.runner.model;
+            model.render(&attempt.spec, &messages, tools, first_turn, answer_limit)
+        };
+        let mut body = render(self, None);
+        if let Some(limit) = self.take_for_turn(step, &body, &messages).await? {
+            body = render(self, Some(limit));
+            self.hold.may_begin().await;
+        }
         let context = TurnContext {
             request_id: self.headers.request_id.clone(),
             traceparent: self.headers.traceparent.clone(),
+            only_free_retries: self.is_budgeted(),
         };
         let stream = self.start_turn(body, context).await?;
         let turn = self.open.insert(OpenTurn::new(step, stream));
@@ -139,7 +147,12 @@ impl Attempt<'_> {
     fn whole_turn(&mut self, started: Instant) -> Result<TurnEnd, TurnFailure> {
         // It is there while its stream is read.
         let whole = self.open.take().ok_or(ModelError::Cut { source: None })?;
-        let turn = whole.stream.finish()?;
+        let written = whole.stream.bytes();
+        let mut turn = whole.stream.finish()?;
+        if !turn.usage_told {
+            turn.usage = self.usage_from_above(written).unwrap_or(turn.usage);
+        }
+        let finish_reason = self.end_of_turn(turn.finish_reason);
         let calls = turn
             .tool_calls
             .into_iter()
@@ -148,7 +161,7 @@ impl Attempt<'_> {
         let took = self.runner.clock.monotonic() - started;
         metrics::model_turn(&self.spec.model, turn.usage, took);
         let finished = FinishedTurn {
-            finish_reason: turn.finish_reason,
+            finish_reason,
             calls,
             usage: turn.usage,
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use baton_openai::{ChatAccumulator, ErrorBody, ErrorObject, ModelList, SseDecoder};
 use baton_protocol::RunSpec;
 use baton_service::Secret;
-use baton_service::config::LlmConfig;
+use baton_service::config::{AnswerLimitField, LlmConfig};
 use bytes::{Bytes, BytesMut};
 use chrono::DateTime;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER};
@@ -63,6 +63,8 @@ pub struct ModelConfig {
     pub max_line: usize,
     /// The longest answer, in bytes of text and arguments. Default: 8 MiB.
     pub max_answer: usize,
+    /// The field that limits the tokens of an answer. Default: `max_tokens`.
+    pub answer_limit_field: &'static str,
 }
 
 impl ModelConfig {
@@ -75,6 +77,7 @@ impl ModelConfig {
             retry: RetryPolicy::default(),
             max_line: 1 << 20,
             max_answer: 8 << 20,
+            answer_limit_field: AnswerLimitField::default().as_str(),
         }
     }
 
@@ -93,6 +96,7 @@ impl ModelConfig {
                 max_retries: config.max_retries,
                 ..RetryPolicy::default()
             },
+            answer_limit_field: config.answer_limit_field.as_str(),
             ..Self::new(base_url)
         })
     }
@@ -128,6 +132,9 @@ pub struct TurnContext {
     pub request_id: Option<String>,
     /// Sent as `traceparent`.
     pub traceparent: Option<String>,
+    /// What may have cost something is not asked for again: the turn may use up what was taken for it
+    /// once.
+    pub only_free_retries: bool,
 }
 
 /// The upstream. Clones share connections.
@@ -142,6 +149,7 @@ pub struct ModelClient {
     retry: RetryPolicy,
     max_line: usize,
     max_answer: usize,
+    answer_limit_field: &'static str,
     draining: TaskTracker,
 }
 
@@ -188,25 +196,25 @@ impl ModelClient {
             retry: config.retry,
             max_line: config.max_line,
             max_answer: config.max_answer,
+            answer_limit_field: config.answer_limit_field,
             draining: TaskTracker::new(),
         })
     }
 
     /// The body of a turn's request: the client's fields, known or not, around `messages` and
     /// `tools` (arrays of OpenAI objects). A `tool_choice` that forces a call holds for the run's
-    /// first turn.
-    #[expect(
-        clippy::unused_self,
-        reason = "what an upstream takes is the upstream's affair"
-    )]
+    /// first turn. With a limit the answer has so many tokens at most, or as many as the client wants
+    /// if those are fewer.
     pub fn render(
         &self,
         spec: &RunSpec,
         messages: &RawValue,
         tools: Option<&RawValue>,
         first_turn: bool,
+        answer_limit: Option<u64>,
     ) -> Bytes {
-        render_request(spec, messages, tools, first_turn)
+        let limit = answer_limit.map(|tokens| (self.answer_limit_field, tokens));
+        render_request(spec, messages, tools, first_turn, limit)
     }
 
     /// Sends a rendered request; returns once the first token is there, or the answer has ended
@@ -223,6 +231,9 @@ impl ModelClient {
                 Err(error) => error,
             };
             failed += 1;
+            if context.only_free_retries && !error.costs_nothing() {
+                return Err(error);
+            }
             let Some(pause) = self.retry.pause(failed, &error, rand::random()) else {
                 return Err(error);
             };

@@ -149,6 +149,23 @@ impl ModelError {
         }
     }
 
+    /// Whether the upstream has done nothing for the request: it was not reached, or said no.
+    pub const fn costs_nothing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::TimedOut(Wait::Connection)
+            | Self::RateLimited { .. }
+            | Self::Unauthorized { .. }
+            | Self::Rejected { .. }
+            | Self::Failed { .. } => true,
+            Self::TimedOut(_)
+            | Self::Reported(_)
+            | Self::Cut { .. }
+            | Self::Invalid { .. }
+            | Self::TooLong { .. } => false,
+        }
+    }
+
     /// When the upstream wants to be asked again, if it said so.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {

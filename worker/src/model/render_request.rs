@@ -1,5 +1,6 @@
 //! The body of an upstream request.
 
+use baton_admission::metering::ANSWER_LIMITS;
 use baton_protocol::RunSpec;
 use bytes::Bytes;
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -29,12 +30,14 @@ pub(super) fn render_request(
     messages: &RawValue,
     tools: Option<&RawValue>,
     first_turn: bool,
+    answer_limit: Option<(&'static str, u64)>,
 ) -> Bytes {
     let request = Request {
         spec,
         messages,
         tools,
         first_turn,
+        answer_limit,
     };
     let mut body =
         Vec::with_capacity(512 + messages.get().len() + tools.map_or(0, |tools| tools.get().len()));
@@ -48,11 +51,14 @@ struct Request<'a> {
     messages: &'a RawValue,
     tools: Option<&'a RawValue>,
     first_turn: bool,
+    /// The most tokens that the answer may have, and the field to say so where the client has none.
+    answer_limit: Option<(&'static str, u64)>,
 }
 
 impl Serialize for Request<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
+        let mut limit = self.answer_limit;
         for (key, value) in &self.spec.params {
             let key = key.as_str();
             let dropped = DECIDED.contains(&key)
@@ -60,9 +66,20 @@ impl Serialize for Request<'_> {
                 || (self.tools.is_none() && ABOUT_TOOLS.contains(&key))
                 // "Call a tool" is meant once: with each turn it would never let the run end.
                 || (key == "tool_choice" && !self.first_turn && !is_mild(value));
-            if !dropped {
-                map.serialize_entry(key, value)?;
+            if dropped {
+                continue;
             }
+            match (self.answer_limit, value.as_u64()) {
+                (Some((_, most)), wish) if ANSWER_LIMITS.contains(&key) => {
+                    let Some(wish) = wish else { continue };
+                    map.serialize_entry(key, &wish.min(most))?;
+                    limit = None;
+                }
+                _ => map.serialize_entry(key, value)?,
+            }
+        }
+        if let Some((field, most)) = limit {
+            map.serialize_entry(field, &most)?;
         }
         map.serialize_entry("model", &self.spec.model)?;
         map.serialize_entry("messages", self.messages)?;
@@ -108,7 +125,8 @@ mod tests {
         let messages = raw(&json!([{"role": "user", "content": "é"}]));
         let tools = raw(&json!([{"type": "function", "function": {"name": "f"}}]));
         let body: Value =
-            serde_json::from_slice(&render_request(&spec, &messages, Some(&tools), true)).unwrap();
+            serde_json::from_slice(&render_request(&spec, &messages, Some(&tools), true, None))
+                .unwrap();
         assert_eq!(
             body,
             json!({
@@ -124,7 +142,8 @@ mod tests {
     fn without_tools_nothing_is_said_about_them() {
         let spec = spec(&json!({"tool_choice": "none", "parallel_tool_calls": false}));
         let body: Value =
-            serde_json::from_slice(&render_request(&spec, &raw(&json!([])), None, true)).unwrap();
+            serde_json::from_slice(&render_request(&spec, &raw(&json!([])), None, true, None))
+                .unwrap();
         let keys: Vec<_> = body
             .as_object()
             .unwrap()
@@ -140,7 +159,7 @@ mod tests {
         for (choice, later) in [("required", false), ("auto", true), ("none", true)] {
             let spec = spec(&json!({"tool_choice": choice}));
             let rendered = |first_turn| -> Value {
-                let body = render_request(&spec, &spec.messages, Some(&tools), first_turn);
+                let body = render_request(&spec, &spec.messages, Some(&tools), first_turn, None);
                 serde_json::from_slice(&body).unwrap()
             };
             assert_eq!(rendered(true)["tool_choice"], choice);
@@ -149,6 +168,28 @@ mod tests {
                 later,
                 "{choice}"
             );
+        }
+    }
+
+    #[test]
+    fn a_limited_answer_is_never_longer_whatever_the_client_wants() {
+        let rendered = |params: Value| -> Value {
+            let spec = spec(&params);
+            let limit = Some(("max_tokens", 50));
+            let body = render_request(&spec, &spec.messages, None, true, limit);
+            serde_json::from_slice(&body).unwrap()
+        };
+        let body = rendered(json!({}));
+        assert_eq!(body["max_tokens"], 50);
+        for (wish, limit) in [(json!(20), 20), (json!(50), 50), (json!(99), 50)] {
+            let body = rendered(json!({"max_completion_tokens": wish}));
+            assert_eq!(body["max_completion_tokens"], limit);
+            assert_eq!(body.get("max_tokens"), None, "an upstream takes one");
+        }
+        for wish in [json!(null), json!("99"), json!(-1)] {
+            let body = rendered(json!({"max_completion_tokens": wish}));
+            assert_eq!(body["max_tokens"], 50);
+            assert_eq!(body.get("max_completion_tokens"), None);
         }
     }
 }

@@ -354,6 +354,7 @@ async fn the_key_and_the_ids_are_sent_and_the_key_is_never_quoted() {
     let context = TurnContext {
         request_id: Some("req-1".to_owned()),
         traceparent: Some("00-trace".to_owned()),
+        only_free_retries: false,
     };
     let client = ModelClient::with_config(config).unwrap();
     let error = client.start_turn(request(), context).await.unwrap_err();

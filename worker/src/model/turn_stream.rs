@@ -52,6 +52,8 @@ pub struct FinishedTurn {
     pub finish_reason: FinishReason,
     /// Tokens, as the upstream counted them; zero if it did not.
     pub usage: Usage,
+    /// Whether it did.
+    pub usage_told: bool,
     /// Tokens of the prompt that the upstream says it had read before.
     pub cached_tokens: u64,
     /// The model that answered, if the upstream named it.
@@ -172,9 +174,15 @@ impl TurnStream {
             tool_calls,
             finish_reason,
             usage,
+            usage_told: finished.usage.is_some(),
             cached_tokens,
             model: finished.model,
         })
+    }
+
+    /// How many bytes of text and arguments have arrived.
+    pub const fn bytes(&self) -> usize {
+        self.accumulator.bytes()
     }
 
     /// Whether the answer is whole: to be asked after the last batch, before [`TurnStream::finish`].

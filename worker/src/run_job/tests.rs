@@ -13,9 +13,18 @@ use tokio::time::timeout;
 use super::*;
 use crate::fixture::Ground;
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const METERING: Metering = Metering {
+    answer_tokens: 1_000,
+    attachment_tokens: 1_000,
+};
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
-fn runner(ground: &Ground, store: Store, model: &ScriptedModel, lease: Duration) -> JobRunner {
+pub(super) fn runner(
+    ground: &Ground,
+    store: Store,
+    model: &ScriptedModel,
+    lease: Duration,
+) -> JobRunner {
     let config = Config {
         llm: LlmConfig {
             base_url: Some(model.base_url()),
@@ -34,6 +43,7 @@ fn runner(ground: &Ground, store: Store, model: &ScriptedModel, lease: Duration)
         worker: WorkerId::new(clock.now()),
         model: ModelClient::new(&config.llm).unwrap(),
         prices: baton_admission::Prices::default(),
+        metering: METERING,
         tools: ToolRegistry::new(&config).unwrap(),
         leases: LeaseKeeper::new(
             store.clone(),
@@ -51,7 +61,7 @@ fn runner(ground: &Ground, store: Store, model: &ScriptedModel, lease: Duration)
     }
 }
 
-fn text(text: &str) -> Piece {
+pub(super) fn text(text: &str) -> Piece {
     Piece::Text(text.to_owned())
 }
 
@@ -67,7 +77,7 @@ async fn log(ground: &Ground, run: RunId) -> Vec<Event> {
     lines.map(|line| Event::decode(line).unwrap()).collect()
 }
 
-async fn until_logged(ground: &Ground, run: RunId, what: impl Fn(&Event) -> bool) {
+pub(super) async fn until_logged(ground: &Ground, run: RunId, what: impl Fn(&Event) -> bool) {
     let logged = async {
         while !log(ground, run).await.iter().any(&what) {
             tokio::time::sleep(Duration::from_millis(10)).await;

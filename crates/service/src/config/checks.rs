@@ -477,6 +477,11 @@ fn rest(checks: &mut Checks<'_>, config: &Config) {
     let limits = &config.limits;
     checks.positive("limits", "queued_per_tenant", &limits.queued_per_tenant);
     checks.positive("limits", "streams_per_key", &limits.streams_per_key);
+    checks.positive(
+        "limits",
+        "budget_answer_tokens",
+        &limits.budget_answer_tokens,
+    );
     checks.demand(
         limits.queued_per_tenant <= limits.queued_total,
         &[("limits", "queued_per_tenant"), ("limits", "queued_total")],

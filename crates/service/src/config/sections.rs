@@ -246,8 +246,33 @@ pub struct LlmConfig {
     pub total_timeout: Duration,
     /// Tries after the first, as long as no token has come. Default: 3.
     pub max_retries: u32,
+    /// The field by which the upstream is told how long an answer may be, where a key's budget says so
+    /// and the request does not: `max_tokens` or `max_completion_tokens`. An upstream must know it.
+    /// Default: max_tokens.
+    pub answer_limit_field: AnswerLimitField,
     /// `[[llm.prices]]`: what models cost. Default: none.
     pub prices: Vec<ModelPrice>,
+}
+
+/// A field of a chat request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerLimitField {
+    /// What nearly every server takes; OpenAI's reasoning models refuse it.
+    #[default]
+    MaxTokens,
+    /// What these want; some other servers pass over it, and then nothing limits an answer.
+    MaxCompletionTokens,
+}
+
+impl AnswerLimitField {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MaxTokens => "max_tokens",
+            Self::MaxCompletionTokens => "max_completion_tokens",
+        }
+    }
 }
 
 /// `[[llm.prices]]`: what a million of a model's tokens cost, in a currency of the operator's choice.
@@ -263,6 +288,19 @@ pub struct ModelPrice {
     pub cached_input_per_million: Option<PerMillion>,
     /// Tokens that it writes. No default.
     pub output_per_million: PerMillion,
+}
+
+impl LlmConfig {
+    /// Each model with its prices in millionths of a unit for a million tokens: of input, of cached
+    /// input, of output.
+    pub fn prices_in_micros(&self) -> impl Iterator<Item = (String, [u64; 3])> {
+        self.prices.iter().map(|price| {
+            let input = price.input_per_million;
+            let cached = price.cached_input_per_million.unwrap_or(input);
+            let kinds = [input, cached, price.output_per_million];
+            (price.model.clone(), kinds.map(PerMillion::micros))
+        })
+    }
 }
 
 /// The keys of a price without a default.
@@ -293,6 +331,7 @@ impl Default for LlmConfig {
             idle_timeout: seconds(60),
             total_timeout: seconds(600),
             max_retries: 3,
+            answer_limit_field: AnswerLimitField::default(),
             prices: Vec::new(),
         }
     }
@@ -383,6 +422,12 @@ pub struct LimitsConfig {
     pub per_key_per_minute: u32,
     /// The same in any 24 hours. Default: 0.
     pub per_key_per_day: u32,
+    /// Where a key has a monthly budget and a request sets no limit to its answers: tokens of an
+    /// answer at most. Default: 16384.
+    pub budget_answer_tokens: u64,
+    /// What a picture, a sound or a file in a message counts of such a budget until the upstream has
+    /// told: no fewer tokens than it takes. Default: 50000.
+    pub budget_attachment_tokens: u64,
     /// Open event streams of one API key at one ingress; beyond them, 429. Default: 1000.
     pub streams_per_key: u32,
 }
@@ -395,6 +440,8 @@ impl Default for LimitsConfig {
             per_ip_per_minute: 0,
             per_key_per_minute: 0,
             per_key_per_day: 0,
+            budget_answer_tokens: 16_384,
+            budget_attachment_tokens: 50_000,
             streams_per_key: 1_000,
         }
     }

@@ -2,6 +2,7 @@
 //! are one commit; once that stands, the run is never lost.
 
 use baton_protocol::{ApiKeyId, Lane, RunId, RunSpec, TenantId, ThreadId};
+use chrono::NaiveDate;
 use serde_json::value::RawValue;
 use sqlx::PgExecutor;
 
@@ -9,6 +10,7 @@ use crate::columns::{self, int4, int8};
 use crate::connect::Store;
 use crate::errors::StoreError;
 use crate::idempotency_keys::IdempotencyKey;
+use crate::reservations::{Budget, TurnWish};
 use crate::tenant_tx::TenantTx;
 
 /// A run to be accepted.
@@ -24,8 +26,8 @@ pub struct NewRun<'a> {
     pub thread_id: Option<ThreadId>,
     /// The key it was submitted with.
     pub api_key_id: Option<ApiKeyId>,
-    /// Whether that key limits how many runs it may have; what has no key is not metered.
-    pub metered: bool,
+    /// If that key limits what it may use up: what the run's first turn is to use up at most.
+    pub metered: Option<TurnWish>,
     /// The client's own words about it, a JSON object.
     pub metadata: Option<&'a RawValue>,
     /// Whether the caller's going away cancels it.
@@ -73,6 +75,18 @@ pub enum Accept {
         /// The limit that was met.
         limit: u32,
     },
+    /// Too little of the key's budget of this month is left. Nothing was written.
+    BudgetExceeded {
+        /// Which of its budgets.
+        budget: Budget,
+        /// The day on which there is another one, UTC.
+        until: NaiveDate,
+        /// How long it is until then.
+        seconds: u32,
+    },
+    /// Too little of it is left while other runs have taken their parts; when they have ended there
+    /// may be enough. Nothing was written.
+    BudgetReserved,
 }
 
 impl Store {
@@ -112,7 +126,7 @@ impl Store {
         run: &NewRun<'_>,
         limits: &QueueLimits,
     ) -> Result<Accept, StoreError> {
-        if run.metered {
+        if run.metered.is_some() {
             let mut tx = self.tenant(tenant).await?;
             let answer = tx.accept_run(run, limits).await?;
             tx.commit().await?;
@@ -183,9 +197,9 @@ impl TenantTx {
         limits: &QueueLimits,
     ) -> Result<Accept, StoreError> {
         let tenant = self.tenant;
-        let standing = match run.api_key_id.filter(|_| run.metered) {
+        let standing = match run.api_key_id.zip(run.metered) {
             None => None,
-            Some(key) => match self.stand(key).await? {
+            Some((key, first_turn)) => match self.stand(key, &first_turn).await? {
                 Ok(standing) => Some(standing),
                 Err(refusal) => return Ok(refusal),
             },
@@ -267,7 +281,7 @@ async fn insert_unkeyed(
         run.metadata.map(RawValue::get),
         run.cancel_on_disconnect,
         int8(u64::from(tenant_limit)),
-        run.metered,
+        run.api_key_id.is_some() && run.metered.is_some(),
     )
     .execute(executor)
     .await?;
@@ -319,7 +333,7 @@ async fn insert_keyed(
         int8(u64::from(tenant_limit)),
         key.key,
         key.fingerprint.as_slice(),
-        run.metered,
+        run.api_key_id.is_some() && run.metered.is_some(),
     )
     .execute(executor)
     .await?;

@@ -151,7 +151,9 @@ impl SystemTx<'_> {
                       started_at AS "started_at!",
                       (SELECT json_build_object(
                            'revoked', k.revoked_at IS NOT NULL, 'scopes', k.scopes,
-                           'models', k.allowed_models, 'tools', k.allowed_tools)::text
+                           'models', k.allowed_models, 'tools', k.allowed_tools,
+                           'token_budget', metered AND k.monthly_tokens IS NOT NULL,
+                           'cost_budget', metered AND k.monthly_cost_micros IS NOT NULL)::text
                        FROM api_keys k
                        WHERE k.tenant_id = runs.tenant_id AND k.id = runs.api_key_id) AS key
             "#,

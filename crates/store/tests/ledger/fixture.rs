@@ -90,7 +90,7 @@ pub(crate) fn new_run(id: RunId, spec: &RunSpec) -> NewRun<'_> {
         spec,
         thread_id: None,
         api_key_id: None,
-        metered: false,
+        metered: None,
         metadata: None,
         cancel_on_disconnect: false,
         idempotency: None,

@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use crate::fixture::{DONE, LONG, Ledger, ROOMY, answer, new_run, run_id, spec, tenant_id};
 
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "runs",
+    "key_months",
     "usage_entries",
     "reservations",
     "steps",
@@ -63,6 +64,7 @@ async fn fill(ledger: &Ledger) -> Filled {
     crate::people::owner(ledger, "owner@example.org").await;
     let limits = baton_store::KeyLimits {
         concurrent_runs: Some(1),
+        monthly_tokens: Some(1_000),
         ..baton_store::KeyLimits::default()
     };
     let limited = ledger.limited_key(77, limits).await;

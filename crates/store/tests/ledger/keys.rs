@@ -152,6 +152,8 @@ async fn whoever_claims_a_run_learns_what_its_key_may_do_by_now() {
         scopes: key.scopes.clone(),
         models: key.allowed_models.clone(),
         tools: None,
+        token_budget: false,
+        cost_budget: false,
     };
     assert_eq!(standing, now);
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();

@@ -7,7 +7,7 @@ use baton_protocol::{
 };
 use baton_store::{
     Accept, CancelRequest, ClaimOutcome, FreshKey, IdempotencyKey, KeyLimits, NewApiKey,
-    NewApproval, NewRun, ParkCommit, UsageBearer, UsageFilter, UsageGroups,
+    NewApproval, NewRun, ParkCommit, TurnWish, UsageBearer, UsageFilter, UsageGroups,
 };
 use futures_util::future::join_all;
 use uuid::Uuid;
@@ -32,7 +32,7 @@ impl Ledger {
         let spec = spec();
         let run = NewRun {
             api_key_id: Some(key),
-            metered: true,
+            metered: Some(TurnWish::default()),
             ..new_run(run_id(), &spec)
         };
         (run.id, self.accept_with(&run, &ROOMY).await.unwrap())
@@ -204,7 +204,7 @@ async fn a_repetition_is_answered_however_many_runs_there_are_and_a_refusal_leav
         };
         let run = NewRun {
             api_key_id: Some(key),
-            metered: true,
+            metered: Some(TurnWish::default()),
             idempotency: Some(&idempotency),
             ..new_run(run_id(), &spec)
         };

@@ -1,0 +1,73 @@
+//! `baton usage`: what a tenant's runs used up, as `GET /v1/usage` tells it.
+
+use baton_service::config::Required;
+use baton_service::{Clock as _, SystemClock};
+use baton_store::{Store, UsageBearer, UsageFilter, UsageGroups, UsageSum};
+use chrono::Days;
+
+use crate::args::{ConfigArgs, UsageArgs};
+use crate::config_command::{self, print};
+use crate::keys;
+
+/// Days before the last one, if nobody says from when on.
+const USUAL_DAYS: Days = Days::new(29);
+/// Sums that are asked for at a time.
+const PAGE: u32 = 1_000;
+
+pub(crate) async fn run(options: UsageArgs, args: &ConfigArgs) -> anyhow::Result<()> {
+    let config = config_command::load(args)?;
+    config.require(&[Required::Database])?;
+    let store = keys::connect(&config).await?;
+    let done = show(options, &store).await;
+    store.close().await;
+    done
+}
+
+async fn show(options: UsageArgs, store: &Store) -> anyhow::Result<()> {
+    let tenant = keys::find_tenant(store, &options.tenant).await?;
+    let to = options.to.unwrap_or_else(|| SystemClock.now().date_naive());
+    let from = options
+        .from
+        .or_else(|| to.checked_sub_days(USUAL_DAYS))
+        .unwrap_or(to);
+    let named = |name: &str| options.by.iter().any(|by| by == name);
+    let filter = UsageFilter {
+        from,
+        to,
+        by: UsageGroups {
+            day: named("day"),
+            key: named("key"),
+            model: named("model"),
+        },
+    };
+    let mut after = None;
+    loop {
+        let mut tx = store.tenant(tenant.id).await?;
+        let page = tx.usage(&filter, after.as_ref(), PAGE).await?;
+        tx.commit().await?;
+        for sum in &page.data {
+            print(&line(sum))?;
+        }
+        after = page.next_cursor;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+fn line(sum: &UsageSum) -> String {
+    let mut words: Vec<String> = sum.day.iter().map(ToString::to_string).collect();
+    words.extend(sum.key.map(|key| match key {
+        UsageBearer::Key(key) => key.to_string(),
+        UsageBearer::People => "people".to_owned(),
+    }));
+    words.extend(sum.model.clone());
+    words.push(format!(
+        "{} runs  {} in ({} cached)  {} out  cost {}",
+        sum.runs, sum.input_tokens, sum.cached_tokens, sum.output_tokens, sum.cost
+    ));
+    if sum.unpriced_turns > 0 {
+        words.push(format!("({} turns without a price)", sum.unpriced_turns));
+    }
+    words.join("  ")
+}

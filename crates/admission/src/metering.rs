@@ -1,0 +1,212 @@
+//! What a turn of the model may use up at most, before it is asked.
+//!
+//! Nobody can count tokens as an upstream does without its tokenizer, but of text there are no more
+//! tokens than bytes: a token stands for one byte at least, and what an upstream writes around a
+//! message takes fewer tokens than the JSON around it has bytes. What is no text is taken to be as
+//! much as is configured.
+
+use std::borrow::Cow;
+
+use baton_protocol::{Price, RunSpec};
+use baton_store::TurnWish;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+/// An answer that may have fewer tokens than this is not asked for.
+const LEAST_ANSWER: u64 = 16;
+
+/// What is reckoned with where a request does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metering {
+    /// Tokens of an answer at most, if the request sets no limit.
+    pub answer_tokens: u64,
+    /// Tokens of a picture, a sound or a file in a message.
+    pub attachment_tokens: u64,
+}
+
+impl Metering {
+    /// The first turn of a run, as far as it is known before the run is taken: the tools of the
+    /// server come on top.
+    pub fn first_turn(&self, spec: &RunSpec, price: Option<&Price>) -> TurnWish {
+        let texts = [
+            Some(spec.messages.get().len()),
+            spec.tools.as_ref().map(|tools| tools.get().len()),
+            spec.instructions.as_ref().map(String::len),
+            serde_json::to_string(&spec.params)
+                .ok()
+                .map(|params| params.len()),
+        ];
+        let bytes = texts.into_iter().flatten().sum();
+        self.turn(bytes, &spec.messages, &spec.params, price)
+    }
+
+    /// A turn whose request has so many bytes and these messages in it.
+    pub fn turn(
+        &self,
+        bytes: usize,
+        messages: &RawValue,
+        params: &Map<String, Value>,
+        price: Option<&Price>,
+    ) -> TurnWish {
+        let answer_tokens = answer_limit(params).unwrap_or(self.answer_tokens);
+        TurnWish {
+            prompt_tokens: self.prompt_tokens(bytes, messages),
+            answer_tokens,
+            least_answer: answer_tokens.min(LEAST_ANSWER),
+            price: price.copied(),
+        }
+    }
+
+    /// A picture is scaled down before it is read, however many bytes it has. A sound or a file may
+    /// hold a whole book.
+    fn prompt_tokens(&self, bytes: usize, messages: &RawValue) -> u64 {
+        let mut tokens = bytes as u64;
+        for attachment in attachments(messages) {
+            let own = attachment.bytes as u64;
+            tokens = tokens.saturating_sub(own);
+            tokens = tokens.saturating_add(if attachment.is_picture {
+                self.attachment_tokens
+            } else {
+                self.attachment_tokens.max(own)
+            });
+        }
+        tokens
+    }
+}
+
+/// The names that limits of an answer's length go by.
+pub const ANSWER_LIMITS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
+
+/// How long the request lets an answer be.
+fn answer_limit(params: &Map<String, Value>) -> Option<u64> {
+    let limits = ANSWER_LIMITS.iter().filter_map(|name| params.get(*name));
+    limits.filter_map(Value::as_u64).min()
+}
+
+/// A part of a message that is no text.
+struct Attachment {
+    bytes: usize,
+    is_picture: bool,
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Part<'a> {
+    #[serde(borrow, rename = "type", default)]
+    kind: Option<Cow<'a, str>>,
+}
+
+/// What it does not recognise is text, of which every byte counts.
+fn attachments(messages: &RawValue) -> Vec<Attachment> {
+    let messages: Vec<Message<'_>> = serde_json::from_str(messages.get()).unwrap_or_default();
+    let contents = messages.iter().filter_map(|message| message.content);
+    let parts = contents.filter_map(|content| {
+        // A string is no list.
+        serde_json::from_str::<Vec<&RawValue>>(content.get()).ok()
+    });
+    parts
+        .flatten()
+        .filter_map(|part| {
+            let kind = serde_json::from_str::<Part<'_>>(part.get()).ok()?.kind?;
+            let is_picture = match &*kind {
+                "image_url" | "input_image" => true,
+                "input_audio" | "audio_url" | "video_url" | "file" | "input_file" => false,
+                _ => return None,
+            };
+            Some(Attachment {
+                bytes: part.get().len(),
+                is_picture,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const METERING: Metering = Metering {
+        answer_tokens: 1_000,
+        attachment_tokens: 500,
+    };
+
+    fn raw(value: &Value) -> Box<RawValue> {
+        serde_json::value::to_raw_value(value).unwrap()
+    }
+
+    fn prompt(messages: &Value) -> u64 {
+        let messages = raw(messages);
+        let params = Map::new();
+        METERING
+            .turn(messages.get().len(), &messages, &params, None)
+            .prompt_tokens
+    }
+
+    #[test]
+    fn text_is_counted_by_its_bytes_whatever_it_pretends_to_be() {
+        let text = "data:image/png;base64,".to_owned() + &"A".repeat(10_000);
+        for content in [
+            json!(text),
+            json!([{"type": "text", "text": text}]),
+            json!([{"type": "unheard_of", "text": text}]),
+            json!([{"text": text}]),
+        ] {
+            let tokens = prompt(&json!([{"role": "user", "content": content}]));
+            assert!(tokens > 10_000, "{tokens}");
+        }
+    }
+
+    #[test]
+    fn a_picture_counts_the_same_however_large_and_a_file_at_least_its_bytes() {
+        let part = |kind: &str, size: usize| {
+            let data = format!("data:x;base64,{}", "A".repeat(size));
+            prompt(&json!([{"role": "user", "content": [{"type": kind, kind: {"url": data}}]}]))
+        };
+        let wrapping = r#"[{"role":"user","content":[]}]"#.len() as u64;
+        assert_eq!(part("image_url", 1), wrapping + 500);
+        assert_eq!(part("image_url", 100_000), wrapping + 500);
+        assert_eq!(part("file", 1), wrapping + 500);
+        assert!(part("file", 100_000) > 100_000);
+    }
+
+    #[test]
+    fn an_answer_is_as_long_as_the_request_lets_it_be() {
+        let wish = |params: Value| {
+            let messages = raw(&json!([]));
+            let params = params.as_object().unwrap().clone();
+            let wish = METERING.turn(2, &messages, &params, None);
+            (wish.answer_tokens, wish.least_answer)
+        };
+        assert_eq!(wish(json!({})), (1_000, 16));
+        assert_eq!(wish(json!({"max_tokens": 8})), (8, 8));
+        assert_eq!(wish(json!({"max_completion_tokens": 99_999})), (99_999, 16));
+        assert_eq!(
+            wish(json!({"max_tokens": 70, "max_completion_tokens": 60})),
+            (60, 16)
+        );
+        for none in [json!(null), json!("7"), json!(-1), json!(1.5)] {
+            assert_eq!(wish(json!({"max_tokens": none})), (1_000, 16));
+        }
+    }
+
+    #[test]
+    fn all_of_a_request_is_read() {
+        let spec: RunSpec = serde_json::from_value(json!({
+            "v": 1, "agent": {"name": "default", "version": 0}, "model": "m",
+            "instructions": "i".repeat(100), "messages": [{"role": "user", "content": "x"}],
+            "tools": [{"type": "function", "function": {"name": "t".repeat(200)}}],
+            "params": {"response_format": "r".repeat(400)}, "limits": {"max_turns": 1},
+        }))
+        .unwrap();
+        let wish = METERING.first_turn(&spec, None);
+        assert!(wish.prompt_tokens > 700, "{wish:?}");
+    }
+}

@@ -1,0 +1,252 @@
+//! A run of a key with a monthly budget: what it asks the model for, and what it is charged.
+
+use baton_harness::scripted_model::{Gate, Piece, Recorded, Reply, Script, ScriptedModel};
+use baton_protocol::{ApiKeyId, Event, EventData, FinishReason, Usage};
+use baton_service::SystemClock;
+use baton_store::{KeyLimits, KeyUsage, NewApiKey, RunRecord, UsageFilter, UsageGroups, UsageSum};
+use tokio::time::timeout;
+
+use super::tests::{PATIENCE, runner, text, until_logged};
+use super::*;
+use crate::fixture::Ground;
+
+const LEASE: Duration = Duration::from_mins(10);
+/// The bytes of the request that [`Ground::accept_of`] leads to, and then some.
+const PROMPT: u64 = 400;
+
+/// A ground, a key and what became of its run.
+struct Story {
+    ground: Ground,
+    key: ApiKeyId,
+}
+
+impl Story {
+    async fn new(limits: KeyLimits) -> Self {
+        let ground = Ground::new().await;
+        let key = NewApiKey {
+            id: ApiKeyId::new(SystemClock.now()),
+            hash: [1; 32],
+            name: "k".into(),
+            prefix: "bt_".into(),
+            scopes: vec!["*".into()],
+            allowed_models: None,
+            allowed_tools: None,
+            expires_at: None,
+            limits,
+            created_by: None,
+        };
+        let mut tx = ground.store.tenant(ground.tenant).await.unwrap();
+        tx.create_api_key(&key).await.unwrap();
+        tx.commit().await.unwrap();
+        Self {
+            ground,
+            key: key.id,
+        }
+    }
+
+    async fn of_tokens(limit: u64) -> Self {
+        Self::new(KeyLimits {
+            monthly_tokens: Some(limit),
+            ..KeyLimits::default()
+        })
+        .await
+    }
+
+    /// Runs one run with this answer of the model's; the run as it ended, and what was asked.
+    async fn run(&mut self, reply: Reply) -> (RunRecord, Vec<Recorded>) {
+        let model = ScriptedModel::start(Script::always(reply)).await.unwrap();
+        let runner = runner(&self.ground, self.ground.store.clone(), &model, LEASE);
+        let run = self.ground.accept_of(Some(self.key)).await;
+        let job = self.ground.job(run).await;
+        let end = timeout(PATIENCE, Box::pin(runner.run_job(job))).await;
+        assert_eq!(end.expect("it takes too long"), JobEnd::Settled);
+        (self.record(run).await, model.requests())
+    }
+
+    async fn record(&self, run: RunId) -> RunRecord {
+        let mut tx = self.ground.store.tenant(self.ground.tenant).await.unwrap();
+        tx.run(run).await.unwrap().unwrap()
+    }
+
+    async fn month(&self) -> KeyUsage {
+        let mut tx = self.ground.store.tenant(self.ground.tenant).await.unwrap();
+        tx.key_usage().await.unwrap().remove(0)
+    }
+
+    async fn entered(&self) -> UsageSum {
+        let filter = UsageFilter {
+            from: "2000-01-01".parse().unwrap(),
+            to: "2999-12-31".parse().unwrap(),
+            by: UsageGroups::default(),
+        };
+        let mut tx = self.ground.store.tenant(self.ground.tenant).await.unwrap();
+        tx.usage(&filter, None, 1).await.unwrap().data.remove(0)
+    }
+}
+
+fn completed(run: &RunRecord) -> FinishReason {
+    match &run.outcome {
+        Some(Outcome::Completed(reason)) => *reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budgeted_answer_is_limited_by_what_is_left_and_charged_by_what_was_used() {
+    let mut story = Story::of_tokens(2_000).await;
+    let (run, requests) = story.run(Reply::text("one two three")).await;
+    assert_eq!(completed(&run), FinishReason::Stop);
+    // What the configuration says, as long as there is that much.
+    assert_eq!(requests[0].body["max_tokens"], 1_000);
+    let month = story.month().await;
+    assert_eq!((month.reserved_tokens, month.running), (0, 0));
+    assert_eq!(month.spent_tokens, run.usage.total_tokens);
+    assert!(month.spent_tokens < 20, "{month:?}");
+
+    let mut story = Story::of_tokens(PROMPT).await;
+    let (run, requests) = story
+        .run(Reply::pieces([text("one")]).ended("length"))
+        .await;
+    let limit = requests[0].body["max_tokens"].as_u64().unwrap();
+    assert!((16..PROMPT).contains(&limit), "{limit}");
+    assert_eq!(
+        completed(&run),
+        FinishReason::Budget,
+        "it is why the answer is short"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_too_little_left_the_model_is_not_asked() {
+    let mut story = Story::of_tokens(60).await;
+    let (run, requests) = story.run(Reply::text("never")).await;
+    assert_eq!(completed(&run), FinishReason::Budget);
+    assert!(requests.is_empty());
+    assert_eq!(story.month().await.spent_tokens, 0);
+
+    // A price that is gone is no price of zero.
+    let mut story = Story::new(KeyLimits {
+        monthly_cost_micros: Some(1_000_000),
+        ..KeyLimits::default()
+    })
+    .await;
+    let (run, requests) = story.run(Reply::text("never")).await;
+    let Some(Outcome::Failed(error)) = run.outcome else {
+        panic!("{:?}", run.outcome)
+    };
+    assert_eq!(error.code, "price_unknown");
+    assert!(requests.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_counted_is_charged_by_its_bytes() {
+    let mut story = Story::of_tokens(5_000).await;
+    let uncounted = [
+        text("twelve bytes"),
+        Piece::Finish("stop".into()),
+        Piece::Done,
+    ];
+    let (run, _) = story.run(Reply::pieces(uncounted)).await;
+    assert_eq!(run.usage.completion_tokens, 12);
+    assert!(run.usage.estimated);
+    let sum = story.entered().await;
+    assert_eq!((sum.output_tokens, sum.estimated_turns), (12, 1));
+    assert!((100..PROMPT).contains(&sum.input_tokens), "{sum:?}");
+    let month = story.month().await;
+    assert_eq!(month.spent_tokens, sum.input_tokens + sum.output_tokens);
+
+    // Without a budget nothing is guessed.
+    let mut free = Story::new(KeyLimits::default()).await;
+    let (run, requests) = free
+        .run(Reply::pieces([
+            text("x"),
+            Piece::Finish("stop".into()),
+            Piece::Done,
+        ]))
+        .await;
+    assert_eq!(run.usage, Usage::default());
+    assert_eq!(requests[0].body.get("max_tokens"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_that_fails_is_charged_by_what_the_upstream_may_have_done() {
+    // It said no.
+    let mut story = Story::of_tokens(5_000).await;
+    let (run, _) = story.run(Reply::status(400)).await;
+    assert!(matches!(run.outcome, Some(Outcome::Failed(_))), "{run:?}");
+    assert_eq!(story.month().await.spent_tokens, 0);
+    // It was at work and broke off before it had shown anything: that is not paid for twice.
+    let (run, requests) = story.run(Reply::pieces([]).cut()).await;
+    assert!(matches!(run.outcome, Some(Outcome::Failed(_))), "{run:?}");
+    assert_eq!(requests.len(), 1);
+    let month = story.month().await;
+    assert!(
+        (1_100..1_000 + PROMPT).contains(&month.spent_tokens),
+        "{month:?}"
+    );
+    // It broke off behind some text.
+    let before = month.spent_tokens;
+    let (run, _) = story.run(Reply::pieces([text("1234567890")]).cut()).await;
+    assert!(matches!(run.outcome, Some(Outcome::Failed(_))), "{run:?}");
+    let month = story.month().await;
+    assert!(
+        (100..PROMPT).contains(&(month.spent_tokens - before)),
+        "{month:?}"
+    );
+    assert_eq!(month.reserved_tokens, 0);
+}
+
+/// The whole of a cancel: the keeper hears of it, the work is dropped, the end is settled.
+async fn cancelled(story: &mut Story, reply: Reply, shows: bool) -> u64 {
+    let model = ScriptedModel::start(Script::always(reply)).await.unwrap();
+    let lease = Duration::from_secs(3);
+    let runner = runner(&story.ground, story.ground.store.clone(), &model, lease);
+    let run = story.ground.accept_of(Some(story.key)).await;
+    let job = story.ground.job(run).await;
+    let cancelling = async {
+        if shows {
+            let text = |event: &Event| matches!(event.data, EventData::TextDelta(_));
+            until_logged(&story.ground, run, text).await;
+        } else {
+            model.wait_until(|counts| counts.requests > 0).await;
+        }
+        let mut tx = story
+            .ground
+            .store
+            .tenant(story.ground.tenant)
+            .await
+            .unwrap();
+        tx.request_cancel(run, "enough").await.unwrap();
+        tx.commit().await.unwrap();
+        runner.leases.nudge(run);
+    };
+    let before = story.month().await.spent_tokens;
+    let end = async {
+        tokio::select! {
+            (end, ()) = async { tokio::join!(runner.run_job(job), cancelling) } => end,
+            () = runner.leases.keep() => unreachable!("it keeps for ever"),
+        }
+    };
+    timeout(PATIENCE, Box::pin(end))
+        .await
+        .expect("it takes too long");
+    let record = story.record(run).await;
+    assert!(
+        matches!(record.outcome, Some(Outcome::Cancelled(_))),
+        "{record:?}"
+    );
+    let month = story.month().await;
+    assert_eq!(month.reserved_tokens, 0);
+    month.spent_tokens - before
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_turn_is_charged_its_prompt_and_what_it_had_shown() {
+    let mut story = Story::of_tokens(5_000).await;
+    let hidden = cancelled(&mut story, Reply::hang_before_headers(), false).await;
+    assert!((100..PROMPT).contains(&hidden), "{hidden}");
+    let gate = Gate::closed();
+    let shown = Reply::pieces([text("1234567890"), Piece::Wait(gate), text("never")]);
+    let shown = cancelled(&mut story, shown, true).await;
+    assert_eq!(shown, hidden + 10);
+}
