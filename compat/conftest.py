@@ -35,12 +35,12 @@ def stop(process):
     assert process.wait(timeout=60) is not None
 
 
-def start_baton(tmp, **environment):
+def start_baton(tmp, *arguments, **environment):
     ready_file = tmp / "ready.json"
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("LLM_")}
     with open(tmp / "baton.log", "wb") as log:
         process = subprocess.Popen(
-            [BATON, "dev", "--data", tmp / "data", "--http", "127.0.0.1:0", "--ready-file", ready_file],
+            [BATON, "dev", "--data", tmp / "data", "--http", "127.0.0.1:0", "--ready-file", ready_file, *arguments],
             env={**inherited, **environment},
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -80,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
         with LOCK:
             SEEN["open"] += 1
         try:
-            self.answer(model, behaviour)
+            self.answer(model, behaviour, body["messages"][-1])
         except OSError:
             with LOCK:
                 SEEN["closed_early"].append(model)
@@ -101,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
             if readable:
                 raise ConnectionResetError("the client has gone")
 
-    def answer(self, model, behaviour):
+    def answer(self, model, behaviour, last):
         self.event(chunk({"role": "assistant", "content": ""}))
         if behaviour == "slow":
             for n in range(3000):
@@ -129,6 +129,15 @@ class Handler(BaseHTTPRequestHandler):
                     self.event(chunk({"tool_calls": [piece]}))
             self.event(chunk({}, "tool_calls"))
             self.event(b"[DONE]")
+        elif behaviour == "pay" and last["role"] != "tool":
+            function = {"name": "pay", "arguments": '{"amount":7}'}
+            call = {"index": 0, "id": "call_pay", "type": "function", "function": function}
+            self.event(chunk({"tool_calls": [call]}))
+            self.event(chunk({}, "tool_calls"))
+            self.event(b"[DONE]")
+            return self.raw(b"")
+        elif behaviour == "pay":
+            self.event(chunk({"content": f"It says: {last['content']}. "}))
         if behaviour not in ("slow", "tools"):
             for word in ["All ", "is ", "well: ", "naïve ", "🦀"]:
                 self.event(chunk({"content": word}))
