@@ -35,7 +35,7 @@ pub(crate) struct ApprovalView {
     decision: Option<Decision>,
     /// When it was decided.
     decided_at: Option<DateTime<Utc>>,
-    /// The API key that decided; null if it expired, or was decided over the bus.
+    /// The API key that decided; null if it expired, or a person who signed in decided.
     decided_by: Option<ApiKeyId>,
     created_at: DateTime<Utc>,
     /// When it is decided as `fail`, if nobody has decided.
