@@ -13,6 +13,7 @@ pub mod mutation;
 pub mod operator;
 pub mod outside;
 pub mod plan;
+pub mod program;
 pub mod proxy;
 pub mod record;
 
@@ -88,6 +89,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
         Arc::clone(&recorder),
         options.per_second,
     );
+    load.program = Some(faults.harvest.program().await?);
     load.long_answers = options.emphasis == Emphasis::LateCommits;
     let load = Arc::new(load);
     let guests = TaskTracker::new();

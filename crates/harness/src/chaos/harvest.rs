@@ -14,6 +14,7 @@ use baton_store::{RunFilter, Store, StoreOptions};
 use futures_util::{StreamExt as _, stream};
 
 use super::fleet::Setting;
+use super::program::Program;
 use crate::checker::{History, RunLog, What};
 
 /// How many messages of one run's log are read; far more than a run has here.
@@ -31,6 +32,7 @@ pub struct Harvest {
     bus: Bus,
     store: Store,
     tenant: TenantId,
+    broker: String,
     file: BufWriter<File>,
     taken: HashSet<RunId>,
 }
@@ -39,7 +41,7 @@ impl Harvest {
     /// Of the runs of one tenant.
     pub async fn open(setting: &Setting, tenant: &str, folder: &Path) -> anyhow::Result<Self> {
         let broker = format!("nats://{}", setting.broker);
-        let bus = Bus::connect(BusOptions::new(broker, "chaos")).await?;
+        let bus = Bus::connect(BusOptions::new(&broker, "chaos")).await?;
         let store = Store::connect(StoreOptions {
             url: setting.database_url(),
             max_connections: 1,
@@ -57,9 +59,22 @@ impl Harvest {
             bus,
             store,
             tenant,
+            broker,
             file: BufWriter::new(file),
             taken: HashSet::new(),
         })
+    }
+
+    /// A program with the tenant's only key.
+    pub async fn program(&self) -> anyhow::Result<Program> {
+        let keys = self
+            .store
+            .tenant(self.tenant)
+            .await?
+            .list_api_keys()
+            .await?;
+        let key = keys.first().context("there is no key")?.id;
+        Program::connect(&self.broker, self.tenant, key).await
     }
 
     /// Takes the logs of runs that have ended since the last time, as many as there is time for:

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use baton_openai::SseDecoder;
 use baton_protocol::{EventId, RunId, RunStatus};
+use baton_service::{Clock as _, SystemClock};
 use http::{Method, StatusCode};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -16,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::outside::Prompt;
+use super::program::Program;
 use super::record::Recorder;
 use crate::checker::What;
 use crate::client::{Client, Streamed};
@@ -34,6 +36,8 @@ pub struct Load {
     pub clients: Vec<Client>,
     /// Where all is noted.
     pub recorder: Arc<Recorder>,
+    /// The connection of those who submit over the bus.
+    pub program: Option<Program>,
     /// No new conversations.
     pub stop: CancellationToken,
     /// No more of the old ones.
@@ -59,12 +63,14 @@ pub enum Habit {
     Slow,
     /// As [`Habit::Follow`], and cancels the run on the way, sometimes twice at once.
     Cancel,
+    /// As [`Habit::Follow`], but submits over the bus, under an id that it draws.
+    Program,
     /// Asks for long answers and never reads them; then goes away, and comes back as a follower.
     Mute,
 }
 
-/// Of every ten clients, what each does.
-const HABITS: [Habit; 10] = [
+/// Of every eleven clients, what each does.
+const HABITS: [Habit; 11] = [
     Habit::Chat,
     Habit::Follow,
     Habit::Tools,
@@ -75,6 +81,7 @@ const HABITS: [Habit; 10] = [
     Habit::Follow,
     Habit::Tools,
     Habit::Mute,
+    Habit::Program,
 ];
 
 impl Habit {
@@ -126,6 +133,7 @@ impl Load {
                 .map(|address| Client::new(*address, api_key))
                 .collect(),
             recorder,
+            program: None,
             stop: CancellationToken::new(),
             give_up: CancellationToken::new(),
             done: CancellationToken::new(),
@@ -187,10 +195,12 @@ impl Guest {
             Habit::Mute => (1_500, 0, 0),
             Habit::Tools => (10, 10, self.random.random_range(1..4)),
             Habit::Cancel => (60, 30, self.random.random_range(0..2)),
-            Habit::Chat | Habit::Follow if self.load.long_answers => {
+            Habit::Chat | Habit::Follow | Habit::Program if self.load.long_answers => {
                 (self.random.random_range(100..200), 20, 0)
             }
-            Habit::Chat | Habit::Follow => (self.random.random_range(5..50), 20, 0),
+            Habit::Chat | Habit::Follow | Habit::Program => {
+                (self.random.random_range(5..50), 20, 0)
+            }
         };
         Prompt {
             id,
@@ -211,13 +221,18 @@ impl Guest {
     /// Submits a run with a key, again and again until it is accepted; then follows it to its end.
     async fn run(&mut self, habit: Habit) {
         let prompt = self.prompt(habit);
-        let key = format!("run-{}", prompt.id);
-        let run = self.submit(&prompt, &key).await;
-        if self.random.random_bool(0.15) {
-            // As a client that has not heard the answer would: another run for the key is a breach,
-            // which the note shows.
-            self.submit(&prompt, &key).await;
-        }
+        let run = if habit == Habit::Program {
+            self.publish(&prompt).await
+        } else {
+            let key = format!("run-{}", prompt.id);
+            let run = self.submit(&prompt, &key).await;
+            if self.random.random_bool(0.15) {
+                // As a client that has not heard the answer would: another run for the key is a
+                // breach, which the note shows.
+                self.submit(&prompt, &key).await;
+            }
+            run
+        };
         match habit {
             Habit::Cancel => self.cancel_on_the_way(run).await,
             Habit::Mute => {
@@ -247,6 +262,39 @@ impl Guest {
             tokio::join!(self.cancel(run), other.cancel(run));
         } else {
             self.cancel(run).await;
+        }
+    }
+
+    /// Publishes a submission until it is accepted, and sometimes once more: that an id names one run
+    /// is for the note to show, and for the log of that run.
+    async fn publish(&mut self, prompt: &Prompt) -> RunId {
+        let run = RunId::new(SystemClock.now());
+        let request = json!({"model": "chaos", "input": prompt.text()});
+        let mut again = u32::from(self.random.random_bool(0.3));
+        let load = Arc::clone(&self.load);
+        loop {
+            let answer = match &load.program {
+                Some(program) => program.submit(run, &request).await,
+                None => Err(anyhow::anyhow!("there is no program")),
+            };
+            match answer {
+                Ok(answer) if answer["ok"] == true => {
+                    let (key, expected) = (Some(format!("program-{run}")), prompt.expected());
+                    self.note(What::Accepted { run, key, expected });
+                    if again == 0 {
+                        return run;
+                    }
+                    again -= 1;
+                }
+                Ok(answer) => {
+                    self.refused(
+                        StatusCode::OK,
+                        answer["error"]["code"].as_str().unwrap_or("?"),
+                    );
+                }
+                Err(_) => self.unanswered(),
+            }
+            tokio::time::sleep(AGAIN).await;
         }
     }
 
