@@ -50,7 +50,7 @@ pub use jobs::{JobHeaders, PublishError};
 pub use presence::{Hellos, Presence, PresenceQuestion};
 pub use programs::callout::{AnswerError, BadQuestion, ConnectRequest, ConnectRequests, Program};
 pub use programs::jwt::{Issuer, IssuerError};
-pub use programs::kick::{KickError, SystemBus};
+pub use programs::kick::{Closed, KickError, SystemBus};
 pub use programs::reach::Reach;
 pub use provision::{Change, Difference, ProvisionError, provision, restore_missing};
 pub use rate_logs::{Limited, StoredRateLog};

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use baton_nats::KickError;
+use baton_nats::{Closed, KickError};
 use baton_protocol::ApiKeyId;
 use baton_service::{Background, Shutdown};
 use baton_store::StoreError;
@@ -72,6 +72,7 @@ async fn look(
     };
     let closed = stream::iter(open)
         .map(|(key, ago)| async move {
+            let ago = ago + (state.clock.monotonic() - began).as_secs_f64();
             let closed = door.system.close_connections(key.as_uuid()).await;
             (key, ago, closed)
         })
@@ -81,11 +82,13 @@ async fn look(
     let mut failed = Ok(());
     for (key, ago, closed) in closed {
         match closed {
-            Ok(connections) => {
-                let now = state.clock.monotonic();
+            Ok(Closed {
+                connections,
+                within,
+            }) => {
                 if connections > 0 {
                     tracing::info!(api_key.id = %key, connections, "a key that ended was put out");
-                    metrics::connections_closed(ago + (now - began).as_secs_f64());
+                    metrics::connections_closed(ago + within.as_secs_f64());
                 }
                 if ago > LATE {
                     let mut settled = settled.lock().unwrap_or_else(PoisonError::into_inner);

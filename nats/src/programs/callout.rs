@@ -295,3 +295,73 @@ fn answer(
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use nkeys::KeyPair;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const NOW: DateTime<Utc> = DateTime::from_timestamp(1_000, 0).unwrap();
+
+    fn question(server: &KeyPair) -> Value {
+        json!({
+            "iss": server.public_key(), "aud": AUDIENCE, "exp": 1_002, "sub": "x",
+            "nats": {
+                "type": QUESTION, "version": 2,
+                "server_id": {"id": server.public_key(), "name": "n"},
+                "user_nkey": "U", "client_info": {"host": "192.0.2.7", "kind": "Client"},
+                "connect_opts": {
+                    "auth_token": "bt_x", "name": "n", "lang": "go", "version": "1", "protocol": 1
+                }
+            }
+        })
+    }
+
+    fn ask(server: KeyPair, claims: &Value) -> Result<ConnectRequest, BadQuestion> {
+        let payload = Issuer::of(server).sign(claims).unwrap();
+        let message = Message {
+            subject: subjects::CONNECTS.into(),
+            reply: Some("to.me".into()),
+            payload: payload.into(),
+            headers: None,
+            status: None,
+            description: None,
+            length: 0,
+        };
+        read(&message, NOW)
+    }
+
+    #[test]
+    fn a_question_says_who_wants_in() {
+        let server = KeyPair::new_server();
+        let claims = question(&server);
+        let asked = ask(server, &claims).unwrap();
+        assert_eq!(asked.token.as_deref(), Some("bt_x"));
+        assert_eq!(asked.address, Some("192.0.2.7".parse().unwrap()));
+        assert_eq!(asked.client, "n (go 1)");
+    }
+
+    #[test]
+    fn what_is_not_meant_for_an_ingress_or_too_late_is_not_answered() {
+        for (pointer, value) in [
+            ("/aud", json!("somebody else")),
+            ("/nats/type", json!("user")),
+            ("/nats/server_id/id", json!("another")),
+            ("/exp", json!(1_000)),
+        ] {
+            let server = KeyPair::new_server();
+            let mut claims = question(&server);
+            *claims.pointer_mut(pointer).unwrap() = value;
+            let refused = ask(server, &claims).unwrap_err();
+            assert!(
+                matches!(refused, BadQuestion::OtherPurpose | BadQuestion::Expired),
+                "{pointer}: {refused}"
+            );
+        }
+        let user = KeyPair::new_user();
+        let claims = question(&user);
+        assert!(matches!(ask(user, &claims), Err(BadQuestion::Token(_))));
+    }
+}

@@ -6,7 +6,7 @@ use async_nats::{Client, Subscriber};
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::bus::{self, BusError, BusOptions};
@@ -43,6 +43,22 @@ pub enum KickError {
     Persistent,
 }
 
+/// What was closed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Closed {
+    /// How many connections.
+    pub connections: usize,
+    /// How long it took to the end of the last of them; that there are no more is known later.
+    pub within: Duration,
+}
+
+/// What one round has closed.
+#[derive(Default)]
+struct Found {
+    connections: usize,
+    last: Option<Instant>,
+}
+
 #[derive(Deserialize)]
 struct Connections {
     server: Server,
@@ -75,24 +91,26 @@ impl SystemBus {
         Ok(Self { client })
     }
 
-    /// Closes every connection of this API key, on every server; how many there were. Returns
-    /// without an error once the servers that answer know of none any more.
-    pub async fn close_connections(&self, key: Uuid) -> Result<usize, KickError> {
-        let mut closed = 0;
+    /// Closes every connection of this API key, on every server. Returns without an error once the
+    /// servers that answer know of none any more.
+    pub async fn close_connections(&self, key: Uuid) -> Result<Closed, KickError> {
+        let began = Instant::now();
+        let mut closed = Closed::default();
         for _ in 0..ROUNDS {
             let found = self.close_found(key).await?;
-            if found == 0 {
+            let Some(last) = found.last else {
                 return Ok(closed);
-            }
-            closed += found;
+            };
+            closed.connections += found.connections;
+            closed.within = last - began;
         }
         Err(KickError::Persistent)
     }
 
-    async fn close_found(&self, key: Uuid) -> Result<usize, KickError> {
+    async fn close_found(&self, key: Uuid) -> Result<Found, KickError> {
         let mut answers = self.ask_connections(key).await?;
         let user = key.as_hyphenated().to_string();
-        let mut closed = 0;
+        let mut found = Found::default();
         let mut patience = FIRST;
         while let Ok(Some(answer)) = timeout(patience, answers.next()).await {
             if answer.status.is_some() {
@@ -111,15 +129,19 @@ impl SystemBus {
                 .filter(|connection| connection.authorized_user == user)
                 .map(|connection| connection.cid)
                 .collect();
-            closed += theirs.len();
+            if theirs.is_empty() {
+                continue;
+            }
+            found.connections += theirs.len();
             stream::iter(theirs)
                 .for_each_concurrent(AT_ONCE, |cid| self.kick(&answer.server.id, cid))
                 .await;
+            found.last = Some(Instant::now());
         }
         if patience == FIRST {
             return Err(KickError::NoAnswer);
         }
-        Ok(closed)
+        Ok(found)
     }
 
     /// The server does not act on a request that names no place for an answer. What became of it is
