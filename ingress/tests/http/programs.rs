@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event};
 use baton_identity::ApiKey;
-use baton_protocol::{ApiKeyId, TenantId};
+use baton_protocol::{ApiKeyId, RunId, TenantId};
 use baton_service::{Clock as _, SystemClock};
 use baton_store::{AuditFilter, AuditRecord, NewApiKey};
 use futures_util::StreamExt as _;
@@ -34,6 +34,16 @@ impl Program {
             .connect(fixture.nats.url())
             .await?;
         Ok(Self { client, lost })
+    }
+
+    /// Waits until the server has taken all subscriptions: an ingress answers what is asked after them.
+    async fn round_trip(&self, tenant: TenantId) {
+        let run = RunId::new(SystemClock.now());
+        let past = format!("past.{tenant}.{run}");
+        let mut answers = self.client.subscribe(past).await.unwrap();
+        let history = format!("history.{tenant}.{run}");
+        self.client.publish(history, "{}".into()).await.unwrap();
+        soon(answers.next()).await.unwrap();
     }
 
     async fn until_lost(&mut self) {
@@ -70,9 +80,7 @@ async fn an_api_key_opens_the_broker_and_that_is_recorded() {
     let program = Program::connect(&fixture, &fixture.key).await.unwrap();
     let live = format!("live.{}.*", fixture.tenant);
     let mut live = program.client.subscribe(live).await.unwrap();
-    // Nobody answers; the subscription has been taken by then.
-    let nothing = format!("history.{}.x", fixture.tenant);
-    let _nobody = program.client.request(nothing, "".into()).await;
+    program.round_trip(fixture.tenant).await;
 
     let run = json!({"model": "m", "input": "x"});
     let (status, run) = fixture.ask(&fixture.key, "POST", "/v1/runs", run).await;
@@ -231,10 +239,7 @@ async fn another_tenants_key_hears_nothing_of_this_one() {
     let mut theirs = program.client.subscribe(theirs).await.unwrap();
     let own = format!("live.{stranger}.*");
     let mut own = program.client.subscribe(own).await.unwrap();
-    let _nobody = program
-        .client
-        .request(format!("history.{stranger}.x"), "".into())
-        .await;
+    program.round_trip(stranger).await;
     for key in [&fixture.key, &key] {
         let run = json!({"model": "m", "input": "x"});
         let (_, run) = fixture.ask(key, "POST", "/v1/runs", run).await;
