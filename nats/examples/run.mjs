@@ -11,6 +11,8 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { parseArgs } from "node:util";
 import { connect, headers } from "@nats-io/transport-node";
 
+// A used-up budget says to come back next month.
+const PATIENCE = 60;
 const ENDS = ["run.completed", "run.failed", "run.cancelled"];
 
 /** A time-ordered UUID. */
@@ -75,7 +77,7 @@ class Run {
       if (!answer) continue;
       if (answer.ok) return answer;
       const { code, message: why, retry_after: after } = answer.error;
-      if (after === undefined) throw new Error(`refused: ${code}: ${why}`);
+      if (!(after <= PATIENCE)) throw new Error(`refused: ${code}: ${why}`);
       await sleep(after);
     }
   }

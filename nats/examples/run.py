@@ -19,6 +19,8 @@ import uuid
 import nats
 from nats.errors import TimeoutError as NothingHeard
 
+# A used-up budget says to come back next month.
+PATIENCE = 60
 ENDS = {"run.completed", "run.failed", "run.cancelled"}
 
 
@@ -66,7 +68,7 @@ class Run:
             if answer["ok"]:
                 return answer
             error = answer["error"]
-            if "retry_after" not in error:
+            if error.get("retry_after", PATIENCE + 1) > PATIENCE:
                 raise Refused(f"{error['code']}: {error['message']}")
             await asyncio.sleep(error["retry_after"])
 

@@ -93,6 +93,16 @@ impl Program {
         self.ask("replies", headers, ask).await
     }
 
+    /// Publishes a message to a lane, and waits for nothing.
+    pub(crate) async fn send(&self, lane: &str, payload: impl ToString) {
+        let subject = format!("submit.{}.{lane}", self.tenant);
+        let payload = payload.to_string().into();
+        let sent = self
+            .nats
+            .publish_with_headers(subject, self.stamp(), payload);
+        sent.await.unwrap();
+    }
+
     /// As an ingress sets a message aside that was published to a lane.
     pub(crate) async fn bury(&self, lane: &str, publisher: &str, payload: impl ToString) {
         let mut headers = HeaderMap::new();

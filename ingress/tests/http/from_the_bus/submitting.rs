@@ -1,6 +1,9 @@
 //! A message becomes a run, once.
 
+use baton_admission::resolve::resolve;
+use baton_admission::{BuiltInAgent, Grant, SubmitRequest};
 use baton_protocol::{Lane, RunStatus};
+use baton_store::{IdempotencyKey, NewRun, QueueLimits};
 use serde_json::{Value, json};
 
 use super::{Program, fresh, question, refusal, submission};
@@ -126,4 +129,60 @@ async fn what_http_refuses_is_refused_with_the_same_words() {
         assert_eq!(answer["error"]["retry_after"].is_u64(), expected.1 == 429);
     }
     assert_eq!(f.bus.dead_letters().await.unwrap(), 0);
+}
+
+/// Guards the room that an ingress has for submissions: what it has none for is told to come again,
+/// and neither held in memory without end nor dropped in silence.
+#[tokio::test]
+async fn what_there_is_no_room_for_is_told_to_come_again() {
+    let f = Fixture::start().await;
+    let program = Program::new(&f, json!({})).await;
+    let run = fresh();
+    // Somebody is about to take the id, so that everybody else who wants it has to wait.
+    let body = question().to_string();
+    let request = SubmitRequest::parse_native(body.as_bytes()).unwrap();
+    let agents = BuiltInAgent {
+        max_turns: 1,
+        ..BuiltInAgent::default()
+    };
+    let spec = resolve(request, &agents, &Grant::default()).unwrap();
+    let key = IdempotencyKey {
+        key: format!("run {run}"),
+        fingerprint: [0; 32],
+    };
+    let other = NewRun {
+        id: run,
+        lane: Lane::Interactive,
+        spec: &spec,
+        thread_id: None,
+        api_key_id: None,
+        metered: None,
+        metadata: None,
+        cancel_on_disconnect: false,
+        idempotency: Some(&key),
+    };
+    let limits = QueueLimits {
+        tenant: 100,
+        system: 100,
+    };
+    let mut somebody = f.store.tenant(f.tenant).await.unwrap();
+    somebody.accept_run(&other, &limits).await.unwrap();
+
+    let mut replies = program.replies(run).await;
+    for _ in 0..600 {
+        program
+            .send("interactive", submission(run, question()))
+            .await;
+    }
+    let refused = replies.next().await;
+    assert_eq!(refusal(&refused), "busy");
+    assert_eq!(refused["error"]["retry_after"], 1);
+    drop(somebody);
+    loop {
+        let answer = program.submit(run, question()).await;
+        if answer["ok"] == true {
+            break;
+        }
+        assert_eq!(refusal(&answer), "busy");
+    }
 }
