@@ -30,7 +30,7 @@ struct Door {
     clippy::disallowed_methods,
     reason = "what a server writes is real time"
 )]
-fn now() -> DateTime<Utc> {
+pub(crate) fn now() -> DateTime<Utc> {
     Utc::now()
 }
 
@@ -139,7 +139,7 @@ fn publisher(message: &Message) -> String {
     info["user"].as_str().unwrap().to_owned()
 }
 
-const HOUR: Duration = Duration::from_hours(1);
+pub(crate) const HOUR: Duration = Duration::from_hours(1);
 
 #[tokio::test]
 async fn a_program_reaches_its_tenants_subjects_and_nothing_else() {

@@ -1,0 +1,114 @@
+//! Programs at a cluster: the server that one connects to is not the one that the ingress is at.
+
+use std::net::TcpListener;
+
+use async_nats::ConnectOptions;
+use baton_devstack::test_support::test_nats_options;
+use baton_devstack::{NatsConfig, NatsOptions, NatsServer};
+use baton_nats::accounts::inbox_prefix;
+use baton_nats::{AccountsConf, Auth, Bus, BusOptions, Issuer, Program, Reach, SystemBus};
+use uuid::Uuid;
+
+use crate::permissions::Stranger;
+use crate::programs::{HOUR, now};
+use crate::{soon, tenant, until};
+
+/// Two servers of one cluster.
+async fn start(accounts: &AccountsConf) -> [NatsServer; 2] {
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = [free(), free()];
+    let [one, two] = taken.map(|listener| listener.local_addr().unwrap());
+    let start = async |name: &str, own, other| {
+        let cluster = format!(
+            "server_name: {name}\ncluster {{ name: both, listen: \"{own}\", \
+             routes: [\"nats://{other}\"], no_advertise: true }}\n"
+        );
+        let options = NatsOptions {
+            config: NatsConfig::Own {
+                extra: cluster + &accounts.text(),
+            },
+            ..test_nats_options().await.unwrap()
+        };
+        NatsServer::start(options).await.unwrap()
+    };
+    let (one, two) = tokio::join!(start("one", one, two), start("two", two, one));
+    [one, two]
+}
+
+#[tokio::test]
+async fn a_program_at_another_server_is_let_in_and_put_out() {
+    let issuer = Issuer::generate();
+    let accounts = AccountsConf {
+        issuer: issuer.public_key(),
+        password: "secret".into(),
+        unlimited: Vec::new(),
+    };
+    let [near, far] = start(&accounts).await;
+    let options = |user: &str| BusOptions {
+        auth: Auth::UserPassword {
+            user: user.into(),
+            password: accounts.password_of(user),
+        },
+        inbox_prefix: Some(inbox_prefix(user)),
+        ..BusOptions::new(near.url(), user)
+    };
+    let ingress = Bus::connect(options("ingress")).await.unwrap();
+    let mut requests = ingress.connect_requests().await.unwrap();
+    let system = SystemBus::connect(options("system")).await.unwrap();
+    let (tenant, key) = (tenant(), Uuid::new_v4());
+    let reach = Reach {
+        tenant,
+        write: true,
+        read: true,
+        decide: true,
+    };
+    let connect = async |server: &NatsServer| {
+        let options = ConnectOptions::with_token("key".into())
+            .custom_inbox_prefix(format!("_INBOX_{tenant}"))
+            .retry_on_initial_connect();
+        Stranger::connect(options, server.url()).await
+    };
+    let admit = async |request| {
+        let program = Program {
+            key,
+            reach,
+            until: now() + HOUR,
+        };
+        ingress
+            .admit(&request, &program, &issuer, now())
+            .await
+            .unwrap();
+    };
+    let mut programs = [connect(&near).await, connect(&far).await];
+    // The routes between the servers may be younger than the first question.
+    soon(async {
+        let connected = async {
+            for program in &programs {
+                until(async || program.client.server_info().server_id.len() > 1).await;
+                program.client.flush().await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = connected => {}
+            () = async {
+                while let Some(request) = requests.next(now).await {
+                    admit(request.unwrap()).await;
+                }
+            } => {}
+        }
+    })
+    .await;
+    let closed = soon(async {
+        let mut closed = 0;
+        while closed < 2 {
+            if let Ok(now) = system.close_connections(key).await {
+                closed += now.connections;
+            }
+        }
+        closed
+    });
+    assert_eq!(closed.await, 2);
+    for program in &mut programs {
+        program.until_disconnected().await;
+    }
+}
