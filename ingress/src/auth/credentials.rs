@@ -286,6 +286,7 @@ fn looks_like_jwt(given: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -346,6 +347,58 @@ mod tests {
             let bearer = format!("Bearer {bad}");
             let refused = presented(&headers(&[(AUTHORIZATION, &bearer)])).unwrap_err();
             assert_eq!(refused.0, AuthRefusal::Malformed, "{bad:.40}");
+        }
+    }
+
+    /// What stands, or nearly stands, where a credential belongs.
+    fn given() -> impl Strategy<Value = Vec<u8>> {
+        let key = |random| ApiKey::from_random("test", [random; 32]).unwrap();
+        let text = prop_oneof![
+            Just(key(7).expose().to_owned()),
+            Just(key(8).expose().to_owned()),
+            Just("eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJ4In0.c2ln-_".to_owned()),
+            "[ -~]{0,30}",
+        ];
+        let scheme = prop_oneof![Just(""), Just("Bearer "), Just("bEARER  "), Just("Basic ")];
+        let near = (scheme, text).prop_map(|(scheme, text)| format!("{scheme}{text}").into());
+        prop_oneof![5 => near, 1 => proptest::collection::vec(any::<u8>(), 0..40)]
+    }
+
+    proptest! {
+        /// No second carrier, second value or other scheme gets something past whoever looks at the
+        /// one that is right.
+        #[test]
+        fn what_is_read_stands_in_every_carrier_that_is_there_and_nowhere_twice(
+            bearers in proptest::collection::vec(given(), 0..3),
+            plains in proptest::collection::vec(given(), 0..3),
+        ) {
+            let mut headers = HeaderMap::new();
+            for (name, values) in [(AUTHORIZATION, &bearers), (X_API_KEY, &plains)] {
+                for value in values {
+                    if let Ok(value) = HeaderValue::from_bytes(value) {
+                        headers.append(name.clone(), value);
+                    }
+                }
+            }
+            let Ok(read) = presented(&headers) else { return Ok(()) };
+            let read = match &read {
+                Presented::ApiKey(key) => key.expose(),
+                Presented::Token(token) => token,
+            };
+            let words = |name: HeaderName| -> Vec<String> {
+                let values = headers.get_all(name).iter();
+                values.map(|value| value.to_str().unwrap().to_owned()).collect()
+            };
+            let (bearers, plains) = (words(AUTHORIZATION), words(X_API_KEY));
+            prop_assert!(bearers.len() <= 1 && plains.len() <= 1);
+            for bearer in bearers {
+                let (scheme, rest) = bearer.split_once(' ').unwrap();
+                prop_assert!(scheme.eq_ignore_ascii_case("bearer"));
+                prop_assert_eq!(rest.trim(), read);
+            }
+            for plain in plains {
+                prop_assert_eq!(plain.trim(), read);
+            }
         }
     }
 }

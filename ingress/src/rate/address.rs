@@ -105,6 +105,7 @@ fn read(text: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -167,6 +168,57 @@ mod tests {
             let said = [x_too, (&FORWARDED, said)];
             let found_now = client(ForwardedHeader::Forwarded, "10.0.0.1:5", &said);
             assert_eq!(found_now, found, "{said:?}");
+        }
+    }
+
+    /// Parts of what proxies and liars write.
+    fn said() -> impl Strategy<Value = Vec<u8>> {
+        let part = prop_oneof![
+            Just("198.51.100.7".to_owned()),
+            Just("10.1.1.1".to_owned()),
+            Just("[2001:db8::7]:443".to_owned()),
+            Just("for=\"[2001:db8::7]\"".to_owned()),
+            Just("For=10.2.2.2;by=x".to_owned()),
+            Just("unknown".to_owned()),
+            "[ -~]{0,12}",
+        ];
+        let list = proptest::collection::vec(part, 0..5).prop_map(|parts| parts.join(", ").into());
+        let noise = proptest::collection::vec(any::<u8>(), 0..40);
+        prop_oneof![4 => list, 1 => noise]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_said_the_client_is_the_peer_or_somebody_behind_trusted_proxies(
+            values in proptest::collection::vec(said(), 0..3),
+            trusted in any::<bool>(),
+            rfc in any::<bool>(),
+        ) {
+            let (header, name) = if rfc {
+                (ForwardedHeader::Forwarded, FORWARDED)
+            } else {
+                (ForwardedHeader::XForwardedFor, X_FORWARDED_FOR)
+            };
+            let mut headers = HeaderMap::new();
+            let mut said = String::new();
+            for value in &values {
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    said.push_str(value.to_str().unwrap_or_default());
+                    headers.append(name.clone(), value);
+                }
+            }
+            let proxies = Proxies { trusted: vec!["10.0.0.0/8".parse().unwrap()], header };
+            let peer = if trusted { "10.0.0.1:5" } else { "192.0.2.1:5" };
+            let peer: SocketAddr = peer.parse().unwrap();
+            let mut extensions = Extensions::new();
+            extensions.insert(ConnectInfo(peer));
+            let client = proxies.client(&headers, &extensions).unwrap();
+            if trusted {
+                let written = said.contains(&client.to_string());
+                prop_assert!(client == peer.ip() || written, "{client} of {said}");
+            } else {
+                prop_assert_eq!(client, peer.ip());
+            }
         }
     }
 }
