@@ -158,6 +158,13 @@ async fn a_program_decides_and_cancels_over_the_bus() {
         (&json!(true), &json!("mine"))
     );
     assert_whole(&parked.client, &parked.run, "lost count").await;
+    let decided = &parked.approvals().await["data"][0];
+    let keys = parked.stack.run(&["keys", "list"]).await.unwrap();
+    let by = decided["decided_by"].as_str().unwrap();
+    assert!(
+        keys.starts_with(by),
+        "{by} is the key that it connected with"
+    );
 
     let ended = asker.ask("cancel", &json!({})).await.unwrap();
     assert_eq!(

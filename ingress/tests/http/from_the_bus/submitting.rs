@@ -2,8 +2,8 @@
 
 use baton_admission::resolve::resolve;
 use baton_admission::{BuiltInAgent, Grant, SubmitRequest};
-use baton_protocol::{Lane, RunStatus};
-use baton_store::{IdempotencyKey, NewRun, QueueLimits};
+use baton_protocol::{Lane, RunId, RunStatus};
+use baton_store::{IdempotencyKey, NewRun, QueueLimits, TenantTx};
 use serde_json::{Value, json};
 
 use super::{Program, fresh, question, refusal, submission};
@@ -131,14 +131,8 @@ async fn what_http_refuses_is_refused_with_the_same_words() {
     assert_eq!(f.bus.dead_letters().await.unwrap(), 0);
 }
 
-/// Guards the room that an ingress has for submissions: what it has none for is told to come again,
-/// and neither held in memory without end nor dropped in silence.
-#[tokio::test]
-async fn what_there_is_no_room_for_is_told_to_come_again() {
-    let f = Fixture::start().await;
-    let program = Program::new(&f, json!({})).await;
-    let run = fresh();
-    // Somebody is about to take the id, so that everybody else who wants it has to wait.
+/// Somebody is about to take the id, so that everybody else who wants it has to wait.
+async fn somebody_with(f: &Fixture, run: RunId) -> TenantTx {
     let body = question().to_string();
     let request = SubmitRequest::parse_native(body.as_bytes()).unwrap();
     let agents = BuiltInAgent {
@@ -150,7 +144,7 @@ async fn what_there_is_no_room_for_is_told_to_come_again() {
         key: format!("run {run}"),
         fingerprint: [0; 32],
     };
-    let other = NewRun {
+    let wanted = NewRun {
         id: run,
         lane: Lane::Interactive,
         spec: &spec,
@@ -165,9 +159,19 @@ async fn what_there_is_no_room_for_is_told_to_come_again() {
         tenant: 100,
         system: 100,
     };
-    let mut somebody = f.store.tenant(f.tenant).await.unwrap();
-    somebody.accept_run(&other, &limits).await.unwrap();
+    let mut tx = f.store.tenant(f.tenant).await.unwrap();
+    tx.accept_run(&wanted, &limits).await.unwrap();
+    tx
+}
 
+/// Guards the room that an ingress has for submissions: what it has none for is told to come again,
+/// and neither held in memory without end nor dropped in silence.
+#[tokio::test]
+async fn what_there_is_no_room_for_is_told_to_come_again() {
+    let f = Fixture::start().await;
+    let program = Program::new(&f, json!({})).await;
+    let run = fresh();
+    let somebody = somebody_with(&f, run).await;
     let mut replies = program.replies(run).await;
     for _ in 0..600 {
         program
@@ -185,4 +189,24 @@ async fn what_there_is_no_room_for_is_told_to_come_again() {
         }
         assert_eq!(refusal(&answer), "busy");
     }
+}
+
+/// Guards the end of an ingress: what it has begun with is answered before it is gone.
+#[tokio::test]
+async fn a_submission_that_is_under_way_when_the_ingress_stops_is_answered() {
+    let mut f = Fixture::start().await;
+    let program = Program::new(&f, json!({})).await;
+    let run = fresh();
+    let somebody = somebody_with(&f, run).await;
+    let mut replies = program.replies(run).await;
+    program
+        .send("interactive", submission(run, question()))
+        .await;
+    // Published later and taken later: the first one has been taken as well.
+    assert_eq!(program.submit(fresh(), question()).await["ok"], true);
+    f.shutdown.stop_soft();
+    drop(somebody);
+    assert_eq!(replies.next().await["ok"], true);
+    f.stopped().await;
+    assert_eq!(f.record(run).await.status, RunStatus::Queued);
 }
