@@ -17,6 +17,7 @@
 
 mod approvals;
 mod broker;
+mod budgets;
 mod cancel;
 mod chat;
 mod database;

@@ -100,11 +100,13 @@ async fn an_id_that_stands_for_another_run_is_taken_whoever_has_it() {
 /// Guards that both doors lead through the same checks. None of this is garbage: nothing is kept.
 #[tokio::test]
 async fn what_http_refuses_is_refused_with_the_same_words() {
-    let f = Fixture::start_with(|config| config.limits.queued_per_tenant = 2).await;
+    let f = Fixture::start_with(|config| config.limits.queued_per_tenant = 3).await;
     let program = Program::new(&f, json!({})).await;
     let reader = Program::new(&f, json!({"scopes": ["runs:read"]})).await;
     let confined = Program::new(&f, json!({"models": ["other"]})).await;
     let slow = Program::new(&f, json!({"limits": {"per_minute": 1}})).await;
+    let one = Program::new(&f, json!({"limits": {"concurrent_runs": 1}})).await;
+    let poor = Program::new(&f, json!({"limits": {"monthly_tokens": 10}})).await;
     let revoked = Program::new(&f, json!({})).await;
     let path = format!("/v1/api-keys/{}", revoked.key);
     assert_eq!(f.ask(&f.key, "DELETE", &path, Value::Null).await.0, 204);
@@ -112,6 +114,7 @@ async fn what_http_refuses_is_refused_with_the_same_words() {
     let nobody = json!({"agent": "nobody", "input": "x"});
     let turns = json!({"model": "m", "input": "x", "max_turns": 1_000_000});
     assert_eq!(slow.submit(fresh(), question()).await["ok"], true);
+    assert_eq!(one.submit(fresh(), question()).await["ok"], true);
     assert_eq!(program.submit(fresh(), question()).await["ok"], true);
     for (by, request, expected) in [
         (&reader, question(), ("scope_missing", 403)),
@@ -120,6 +123,8 @@ async fn what_http_refuses_is_refused_with_the_same_words() {
         (&program, nobody, ("agent_not_found", 404)),
         (&program, turns, ("invalid_limit", 400)),
         (&slow, question(), ("rate_limited", 429)),
+        (&one, question(), ("concurrency_limit", 429)),
+        (&poor, question(), ("budget_exceeded", 429)),
         (&program, question(), ("queue_full", 429)),
     ] {
         let run = fresh();
