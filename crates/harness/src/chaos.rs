@@ -117,6 +117,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     load.done.cancel();
     operator.wait().await;
     recorder.flush()?;
+    let unsettled = faults.harvest.unsettled().await?;
     dump::write(faults.harvest, client, folder).await?;
     let amiss = faults.fleet.stop().await;
     // The roles' last words.
@@ -127,6 +128,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
 
     let mut judgement = checker::judge_folder(folder)?;
     let amiss = amiss.into_iter().map(|found| ("I16", found));
+    let amiss = amiss.chain(unsettled.map(|found| ("I6", found)));
     let panics = panics(folder)?.into_iter().map(|found| ("panic", found));
     judgement
         .violations
@@ -195,7 +197,19 @@ async fn set_up(options: &Options, recorder: Arc<Recorder>) -> anyhow::Result<(F
         mutation.prepare(&setting, &owner).await?;
     }
     let api_key = setting
-        .run(&["keys", "create", "--tenant", TENANT, "--name", "chaos"])
+        .run(&[
+            "keys",
+            "create",
+            "--tenant",
+            TENANT,
+            "--name",
+            "chaos",
+            // More than there is time for: what is counted must be true in the end.
+            "--concurrent-runs",
+            "1000000",
+            "--monthly-tokens",
+            "1000000000000",
+        ])
         .await?;
     let harvest = Harvest::open(&setting, TENANT, &options.folder).await?;
     let fleet = Fleet::start(setting, Arc::clone(&recorder)).await?;

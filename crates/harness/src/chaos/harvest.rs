@@ -10,7 +10,8 @@ use anyhow::Context as _;
 use baton_nats::{Bus, BusOptions, StreamSeq};
 use baton_protocol::{Event, RunId, TenantId};
 use baton_service::{Clock as _, SystemClock};
-use baton_store::{RunFilter, Store, StoreOptions};
+use baton_store::{KeyUsage, RunFilter, Store, StoreOptions, UsageFilter, UsageGroups};
+use chrono::NaiveDate;
 use futures_util::{StreamExt as _, stream};
 
 use super::fleet::Setting;
@@ -21,6 +22,9 @@ use crate::checker::{History, RunLog, What};
 const MOST: usize = 20_000;
 /// How many runs are read at once.
 pub(super) const AT_ONCE: usize = 8;
+/// Days that no run is accepted before or after.
+const DAWN: NaiveDate = NaiveDate::from_ymd_opt(2000, 1, 1).unwrap();
+const DUSK: NaiveDate = NaiveDate::from_ymd_opt(2999, 12, 31).unwrap();
 /// How many runs are in a page of them.
 const PAGE: u32 = 200;
 /// How long the logs may take that are read while the load goes on; the rest is not.
@@ -119,6 +123,27 @@ impl Harvest {
                 _ => return Ok(()),
             }
         }
+    }
+
+    /// What is wrong with the books, once all runs have ended: nothing is held of their key's limits
+    /// any more, and what was used is charged, and what was lost as well.
+    pub async fn unsettled(&self) -> anyhow::Result<Option<String>> {
+        let mut tx = self.store.tenant(self.tenant).await?;
+        let keys = tx.key_usage().await?;
+        // From the first day on that has entries to the last.
+        let all = UsageFilter {
+            from: DAWN,
+            to: DUSK,
+            by: UsageGroups::default(),
+        };
+        let used = tx.usage(&all, None, 1).await?.data.pop();
+        tx.commit().await?;
+        let used = used.map_or(0, |used| used.input_tokens + used.output_tokens);
+        let wrong = |key: &&KeyUsage| {
+            key.running != 0 || key.reserved_tokens != 0 || key.spent_tokens < used
+        };
+        let found = keys.iter().find(wrong);
+        Ok(found.map(|key| format!("{used} tokens were used, and the books say {key:?}")))
     }
 
     /// Reads one run's log.
