@@ -20,7 +20,6 @@ mod chat_completions;
 mod decide_approval;
 mod error;
 mod fetch;
-mod front_door;
 mod headers;
 mod invites;
 mod ledger;
@@ -110,7 +109,7 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
     shutdown
         .tracker
         .spawn(stop_streams(shutdown.clone(), stopping, readiness, limits));
-    front_door::serve(&state).await?;
+    programs::answer_programs(&state).await?;
     if let Some(door) = door {
         let connects = state.bus.connect_requests().await?;
         let admitting = programs::admit_programs(state.clone(), connects, Arc::clone(&door));

@@ -5,11 +5,16 @@
 //! revoked or expired ──► put_out: the ledger, every two seconds and at once ──► connections closed
 //! ```
 //!
-//! Everything is decided as for HTTP, by the same look-up of the same keys. What programs then send
-//! is taken elsewhere: `control`.
+//! What they then say is taken by `submissions`, `control` and `history`, each on behalf of whom
+//! `requests` finds behind it. Everything is decided as for HTTP, by the same look-up of the same
+//! keys.
 
 mod admit;
+mod control;
+mod history;
 mod put_out;
+mod requests;
+mod submissions;
 
 use std::time::Duration;
 
@@ -17,6 +22,7 @@ use baton_nats::{Issuer, SystemBus};
 
 pub(crate) use admit::admit_programs;
 pub(crate) use put_out::put_out;
+pub(crate) use requests::answer_programs;
 
 /// What it takes to let programs in, and to put them out again.
 #[derive(Debug)]

@@ -12,8 +12,6 @@ use crate::bus::{Bus, BusError};
 use crate::presence::PresenceQuestion;
 use crate::subjects;
 
-pub mod requests;
-
 /// What a worker is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Nudge {

@@ -8,9 +8,8 @@
 //! | [`jobs`] | publish a job, pull jobs by free slots, settle them, quarantine the unreadable |
 //! | [`events`] | append with a compare-and-set, read back, follow one run without gap or repeat |
 //! | [`control`] | core NATS messages that only save time |
-//! | [`front_door`] | what programs submit and ask for, and how they are answered |
 //! | [`accounts`] | the broker's users and what each may do |
-//! | [`programs`] | who may connect with an API key, what they reach, and how they are put out |
+//! | [`programs`] | who may connect with an API key and what they reach; what they say, and how they are answered |
 //! | [`presence`] | which workers are there, as far as the bus can tell |
 //!
 //! Nothing here knows the ledger: the truth about a run is a row, and every message may be late,
@@ -20,7 +19,6 @@ pub mod accounts;
 pub mod bus;
 pub mod control;
 pub mod events;
-pub mod front_door;
 pub mod jobs;
 pub mod presence;
 pub mod programs;
@@ -32,14 +30,10 @@ pub mod subjects;
 
 pub use accounts::AccountsConf;
 pub use bus::{Auth, Bus, BusError, BusOptions, Link, Tls};
-pub use control::requests::{ControlRequest, ControlRequests, ControlVerb};
 pub use control::{AttachmentQuestion, AttachmentQuestions, Nudge, Nudges};
 pub use events::cursor::{Cursor, Verdict};
 pub use events::follower::{EventFollower, FollowError, Followed, ResumeError, Subscribed};
 pub use events::{AppendError, EventsState, ReadError, StoredEvents, StreamSeq};
-pub use front_door::history::{HistoryPage, HistoryQuestion, HistoryQuestions};
-pub use front_door::submissions::{Submission, SubmissionAnswer, Submissions};
-pub use front_door::{Answer, NoPublisher, Publisher, Refusal};
 pub use jobs::backlog::Backlog;
 pub use jobs::delivery::{AckError, BadJob, Delivery, InProgress};
 pub use jobs::quarantine::DeadLetter;
@@ -49,9 +43,13 @@ pub use jobs::stranded::{Stranded, StrandedJob, Stranding};
 pub use jobs::{JobHeaders, PublishError};
 pub use presence::{Hellos, Presence, PresenceQuestion};
 pub use programs::callout::{AnswerError, BadQuestion, ConnectRequest, ConnectRequests, Program};
+pub use programs::control::{ControlRequest, ControlRequests, ControlVerb};
+pub use programs::history::{HistoryPage, HistoryQuestion, HistoryQuestions};
 pub use programs::jwt::{Issuer, IssuerError};
 pub use programs::kick::{Closed, KickError, SystemBus};
 pub use programs::reach::Reach;
+pub use programs::requests::{Answer, NoPublisher, Publisher, Refusal};
+pub use programs::submissions::{Submission, SubmissionAnswer, Submissions};
 pub use provision::{Change, Difference, ProvisionError, provision, restore_missing};
 pub use rate_logs::{Limited, StoredRateLog};
 pub use revocations::Revocations;

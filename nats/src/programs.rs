@@ -1,5 +1,6 @@
 //! Programs at the broker: who may connect with an API key, what they reach, and how their
-//! connections are closed when the key is not good any more.
+//! connections are closed when the key is not good any more (`callout`, `reach`, `kick`); what they
+//! say, and how they are answered (`requests`, and a file for each kind).
 //!
 //! ```text
 //! program ── CONNECT, the key as token ──► nats-server ── $SYS.REQ.USER.AUTH ──► one ingress of all
@@ -11,6 +12,10 @@
 //! signed by the server, the answer by the issuer that its configuration names.
 
 pub(crate) mod callout;
+pub(crate) mod control;
+pub mod history;
 pub(crate) mod jwt;
 pub(crate) mod kick;
 pub(crate) mod reach;
+pub(crate) mod requests;
+pub(crate) mod submissions;

@@ -11,8 +11,8 @@ use super::delivery::Delivery;
 use super::stranded::stored_at;
 use crate::bus::Bus;
 use crate::events::ReadError;
-use crate::front_door::PUBLISHER;
-use crate::front_door::submissions::Submission;
+use crate::programs::requests::PUBLISHER;
+use crate::programs::submissions::Submission;
 use crate::{streams, subjects};
 
 const REASON: HeaderName = HeaderName::from_static("Baton-Reason");

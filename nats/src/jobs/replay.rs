@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::PublishError;
 use super::quarantine::DeadLetter;
 use crate::bus::{Bus, Unanswered};
-use crate::front_door::PUBLISHER;
+use crate::programs::requests::PUBLISHER;
 use crate::subjects::{self, OfSubmission};
 
 /// What became of a message out of DEAD. Its copy there stays.

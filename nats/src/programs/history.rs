@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{NoPublisher, Publisher, QUEUE, Refusal};
+use super::requests::{NoPublisher, Publisher, QUEUE, Refusal};
 use crate::bus::{Bus, BusError};
 use crate::subjects;
 

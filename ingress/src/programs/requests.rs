@@ -8,10 +8,6 @@
 //! same code as on HTTP. Answers go to subjects of the run's own, never to one that the asker chose:
 //! this server may publish where the asker may not.
 
-mod control;
-mod history;
-mod submissions;
-
 use std::sync::Arc;
 
 use baton_nats::{NoPublisher, Publisher};
@@ -19,6 +15,7 @@ use baton_protocol::{AuditId, TenantId};
 use baton_store::{AuditEntry, AuditResult};
 use http::StatusCode;
 
+use super::{control, history, submissions};
 use crate::auth::{Caller, Scope};
 use crate::error::ApiError;
 use crate::metrics::{self, AuthRefusal};
@@ -26,7 +23,7 @@ use crate::rate::limit_caller;
 use crate::state::AppState;
 
 /// Takes what programs say, until this process stops.
-pub(crate) async fn serve(state: &AppState) -> Result<(), baton_nats::BusError> {
+pub(crate) async fn answer_programs(state: &AppState) -> Result<(), baton_nats::BusError> {
     let tracker = &state.shutdown.tracker;
     let requests = state.bus.control_requests().await?;
     tracker.spawn(control::take_requests(state.clone(), requests));
@@ -39,7 +36,7 @@ pub(crate) async fn serve(state: &AppState) -> Result<(), baton_nats::BusError> 
 
 /// Why a publisher is nobody who may speak for the tenant.
 #[derive(Debug)]
-pub(crate) enum Unknown {
+pub(super) enum Unknown {
     /// Nobody is known to have published it, or nobody of this tenant.
     Nobody(ApiError),
     /// It could not be looked at.
@@ -55,7 +52,7 @@ impl From<Unknown> for ApiError {
 }
 
 /// The key that a message was published with.
-pub(crate) async fn identify<'a>(
+pub(super) async fn identify<'a>(
     state: &AppState,
     tenant: TenantId,
     publisher: &'a Result<Publisher, NoPublisher>,
@@ -79,7 +76,7 @@ pub(crate) async fn identify<'a>(
 }
 
 /// A publisher whose key is good, holds the scope and is within its limits.
-async fn authorize<'a, S: Scope>(
+pub(super) async fn authorize<'a, S: Scope>(
     state: &AppState,
     tenant: TenantId,
     publisher: &'a Result<Publisher, NoPublisher>,
@@ -92,7 +89,7 @@ async fn authorize<'a, S: Scope>(
 }
 
 /// An entry of the audit log about something that a publisher did.
-fn audit_entry(
+pub(super) fn audit_entry(
     state: &AppState,
     (publisher, caller): (&Publisher, &Caller),
     action: &'static str,

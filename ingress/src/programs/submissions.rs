@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::{Unknown, identify};
+use super::requests::{Unknown, identify};
 use crate::attachments::OnClose;
 use crate::auth::{Caller, RunsWrite, Scope as _};
 use crate::error::ApiError;

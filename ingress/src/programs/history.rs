@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use baton_nats::front_door::history::MAX_PAGE_BYTES;
+use baton_nats::programs::history::MAX_PAGE_BYTES;
 use baton_nats::{Followed, HistoryPage, HistoryQuestion, HistoryQuestions};
 use baton_protocol::{EventId, RunId};
 use futures_util::{StreamExt as _, stream};
 use http::StatusCode;
 
-use super::authorize;
+use super::requests::authorize;
 use crate::auth::RunsRead;
 use crate::error::ApiError;
 use crate::runs::{Source, Told, tell_from};

@@ -9,8 +9,8 @@ use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::requests::{Answer, NoPublisher, Publisher, QUEUE, Reply};
 use crate::bus::{Bus, BusError};
-use crate::front_door::{Answer, NoPublisher, Publisher, QUEUE, Reply};
 use crate::subjects;
 
 /// The longest reason of a cancel, and the longest `request_id`, in bytes.

@@ -4,7 +4,7 @@
 //! answered is its program's to publish again, under the same run id. `resubmit.<tenant>.<lane>`,
 //! which no program reaches, takes what an operator has looked at in DEAD.
 
-use super::{Answer, NoPublisher, Publisher, QUEUE, Refusal, Reply, visible};
+use super::requests::{Answer, NoPublisher, Publisher, QUEUE, Refusal, Reply, visible};
 use crate::bus::{Bus, BusError};
 use crate::jobs::JobHeaders;
 use crate::subjects;

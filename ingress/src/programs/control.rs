@@ -5,7 +5,7 @@ use baton_protocol::RunStatus;
 use baton_store::{AuditEntry, CancelRequest};
 use futures_util::{StreamExt as _, stream};
 
-use super::{audit_entry, authorize};
+use super::requests::{audit_entry, authorize};
 use crate::auth::{ApprovalsWrite, RunsWrite};
 use crate::error::ApiError;
 use crate::state::AppState;

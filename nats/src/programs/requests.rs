@@ -7,9 +7,6 @@
 //! it could be another tenant's. With each message it says who published it, in a header that no publisher can
 //! write: that is whom an ingress believes, and without it nobody.
 
-pub mod history;
-pub mod submissions;
-
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use baton_protocol::{ApiKeyId, RunId, RunStatus, TenantId};
 use bytes::Bytes;
