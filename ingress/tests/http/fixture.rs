@@ -1,5 +1,9 @@
 //! A running ingress, a client, and a worker's part to play.
 
+mod door;
+mod sse;
+mod worker;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,26 +11,24 @@ use baton_devstack::test_support::{test_nats, test_nats_options};
 use baton_devstack::{NatsConfig, NatsOptions, NatsServer};
 use baton_identity::ApiKey;
 use baton_ingress::{IngressDeps, ProgramDoor};
-use baton_nats::accounts::{SYSTEM, inbox_prefix};
-use baton_nats::{
-    AccountsConf, Auth, Bus, BusOptions, EventFollower, Issuer, JobSource, StreamOptions,
-    StreamSeq, SystemBus, provision,
-};
-use baton_protocol::event::{
-    AttemptReset, RunCancelled, RunCompleted, RunFailed, RunStarted, Text,
-};
+use baton_nats::{Bus, BusOptions, EventFollower, JobSource, StreamOptions, StreamSeq, provision};
+use baton_protocol::event::RunStarted;
 use baton_protocol::{
-    ApiKeyId, Charge, ClaimToken, Event, EventData, EventId, Fence, FinishReason, Lane, Nanos,
-    Outcome, RunError, RunId, RunStatus, TenantId, Usage, WorkerId,
+    ApiKeyId, Charge, ClaimToken, Event, EventData, EventId, Lane, Nanos, RunId, RunStatus,
+    TenantId, Usage, WorkerId,
 };
 use baton_service::config::{Registration, Secret};
 use baton_service::{Clock as _, Config, Readiness, Shutdown, SystemClock};
 use baton_store::testing::TestDatabase;
-use baton_store::{Claim, ClaimOutcome, FinalTurn, FinishCommit, NewApiKey, RunRecord, Store};
+use baton_store::{Claim, ClaimOutcome, NewApiKey, RunRecord, Store};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+use self::door::{Door, TEST};
+pub(crate) use self::sse::{Sse, SseEvent};
+pub(crate) use self::worker::Worker;
 
 /// Far longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
@@ -397,50 +399,6 @@ async fn connect(nats: &NatsServer, door: Option<&Door>, user: &str) -> Bus {
     Bus::connect(options).await.unwrap()
 }
 
-/// Who may do everything at the broker.
-const TEST: &str = "test";
-
-/// The broker's accounts, and what it takes to let programs in.
-struct Door {
-    accounts: AccountsConf,
-    seed: String,
-}
-
-impl Door {
-    fn new() -> Self {
-        let issuer = Issuer::generate();
-        Self {
-            accounts: AccountsConf {
-                issuer: issuer.public_key(),
-                password: "secret".into(),
-                unlimited: vec![TEST],
-            },
-            seed: issuer.seed().unwrap(),
-        }
-    }
-
-    fn options(&self, nats: &NatsServer, user: &str) -> BusOptions {
-        BusOptions {
-            auth: Auth::UserPassword {
-                user: user.into(),
-                password: self.accounts.password_of(user),
-            },
-            inbox_prefix: Some(inbox_prefix(user)),
-            ..BusOptions::new(nats.url(), user)
-        }
-    }
-
-    async fn open(&self, nats: &NatsServer, session: Duration) -> ProgramDoor {
-        ProgramDoor {
-            issuer: Issuer::from_seed(&self.seed).unwrap(),
-            session,
-            system: SystemBus::connect(self.options(nats, SYSTEM))
-                .await
-                .unwrap(),
-        }
-    }
-}
-
 #[expect(
     clippy::disallowed_methods,
     reason = "the test waits for the task, or ends with it"
@@ -494,229 +452,4 @@ pub(crate) fn run_of(response: &Response) -> RunId {
         .unwrap()
         .parse()
         .unwrap()
-}
-
-/// Server-sent events as a client reads them: `(id, event, data)`; comments are counted.
-pub(crate) struct Sse {
-    response: Response,
-    buffer: String,
-    pub(crate) comments: usize,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct SseEvent {
-    pub(crate) id: Option<String>,
-    pub(crate) event: Option<String>,
-    pub(crate) data: String,
-}
-
-impl Sse {
-    pub(crate) fn of(response: Response) -> Self {
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        assert_eq!(response.headers()["x-accel-buffering"], "no");
-        assert_eq!(response.headers()["cache-control"], "no-store");
-        Self {
-            response,
-            buffer: String::new(),
-            comments: 0,
-        }
-    }
-
-    /// The next event; `None` at a clean end.
-    pub(crate) async fn next(&mut self) -> Option<SseEvent> {
-        loop {
-            if let Some(end) = self.buffer.find("\n\n") {
-                let frame: String = self.buffer.drain(..end + 2).collect();
-                let mut event = SseEvent {
-                    id: None,
-                    event: None,
-                    data: String::new(),
-                };
-                for line in frame.lines() {
-                    match line.split_once(": ") {
-                        Some(("", _)) => self.comments += 1,
-                        Some(("id", id)) => event.id = Some(id.to_owned()),
-                        Some(("event", kind)) => event.event = Some(kind.to_owned()),
-                        Some(("data", data)) => event.data.push_str(data),
-                        other => assert_eq!(other, None, "{line}"),
-                    }
-                }
-                if !event.data.is_empty() {
-                    return Some(event);
-                }
-                continue;
-            }
-            let chunk = soon(self.response.chunk())
-                .await
-                .expect("the body is whole");
-            let Some(bytes) = chunk else {
-                let rest = self.buffer.trim();
-                assert!(
-                    rest.is_empty() || rest.starts_with(':'),
-                    "half a frame: {rest}"
-                );
-                return None;
-            };
-            self.buffer.push_str(std::str::from_utf8(&bytes).unwrap());
-        }
-    }
-
-    pub(crate) async fn rest(&mut self) -> Vec<SseEvent> {
-        let mut events = Vec::new();
-        while let Some(event) = self.next().await {
-            events.push(event);
-        }
-        events
-    }
-
-    /// The next event's data, which is JSON.
-    pub(crate) async fn json(&mut self) -> Value {
-        let event = self.next().await.expect("another event");
-        serde_json::from_str(&event.data).unwrap()
-    }
-
-    /// Waits for one more comment.
-    pub(crate) async fn comment(&mut self) {
-        while !self.buffer.contains(": ping\n") {
-            let bytes = soon(self.response.chunk())
-                .await
-                .unwrap()
-                .expect("more to come");
-            self.buffer.push_str(std::str::from_utf8(&bytes).unwrap());
-        }
-        self.buffer.clear();
-    }
-}
-
-/// The worker's part.
-pub(crate) struct Worker {
-    store: Store,
-    bus: Bus,
-    pub(crate) id: WorkerId,
-    pub(crate) fence: Fence,
-    position: StreamSeq,
-    pub(crate) last: EventId,
-    text: String,
-}
-
-impl Worker {
-    pub(crate) fn run(&self) -> RunId {
-        self.fence.run
-    }
-
-    /// Appends one event, the next of the attempt.
-    pub(crate) async fn append(&mut self, data: EventData) {
-        let attempt = self.fence.attempt;
-        let id = if self.last.attempt() == attempt {
-            self.last.next()
-        } else {
-            EventId::new(attempt, 1)
-        };
-        let (prev, run_id) = (self.last, self.fence.run);
-        let event = Event {
-            id,
-            prev,
-            run_id,
-            step: 1,
-            at: SystemClock.now(),
-            data,
-        };
-        let mut line = Vec::new();
-        event.encode_into(&mut line);
-        self.position = self
-            .bus
-            .append_events(self.fence.tenant, run_id, self.position, line.into())
-            .await
-            .unwrap();
-        self.last = id;
-    }
-
-    pub(crate) async fn say(&mut self, text: &str) {
-        self.text.push_str(text);
-        self.append(EventData::TextDelta(Text { text: text.into() }))
-            .await;
-    }
-
-    /// Says something that the broker loses.
-    pub(crate) fn goes_unheard(&mut self, text: &str) {
-        self.text.push_str(text);
-        self.last = self.last.next();
-    }
-
-    /// Another attempt goes on, from the start.
-    pub(crate) async fn reset(&mut self, continues: bool) {
-        self.fence.attempt += 1;
-        let reset = AttemptReset {
-            resume_after: EventId::ORIGIN,
-            continues,
-        };
-        self.append(EventData::AttemptReset(reset)).await;
-    }
-
-    /// Records the answer and ends the run.
-    pub(crate) async fn complete(&mut self) {
-        self.complete_and_die().await;
-        let end = RunCompleted {
-            finish_reason: FinishReason::Stop,
-            usage: USAGE,
-        };
-        self.append(EventData::RunCompleted(end)).await;
-    }
-
-    /// As [`Worker::complete`], but does not live to tell.
-    pub(crate) async fn complete_and_die(&mut self) {
-        let message = json!({"role": "assistant", "content": self.text}).to_string();
-        let turn = FinalTurn {
-            step: 1,
-            message: &message,
-            usage: USAGE,
-            charge: CHARGE,
-            finish_reason: FinishReason::Stop,
-            last_event_id: self.last,
-        };
-        self.finish(&Outcome::Completed(FinishReason::Stop), Some(turn))
-            .await;
-    }
-
-    pub(crate) async fn fail(&mut self, code: &str) {
-        let error = RunError {
-            code: code.into(),
-            message: "it did not work".into(),
-        };
-        self.finish(&Outcome::Failed(error.clone()), None).await;
-        self.append(EventData::RunFailed(RunFailed {
-            error,
-            usage: Usage::default(),
-        }))
-        .await;
-    }
-
-    pub(crate) async fn cancelled(&mut self, reason: &str) {
-        self.finish(&Outcome::Cancelled(reason.into()), None).await;
-        let end = RunCancelled {
-            reason: reason.into(),
-            usage: Usage::default(),
-            cancel_latency_ms: None,
-        };
-        self.append(EventData::RunCancelled(end)).await;
-    }
-
-    async fn finish(&self, outcome: &Outcome, turn: Option<FinalTurn<'_>>) {
-        let finish = FinishCommit {
-            outcome,
-            last_event_id: self.last.next(),
-            usage_total: if turn.is_some() {
-                USAGE
-            } else {
-                Usage::default()
-            },
-            turn,
-            cut: None,
-        };
-        self.store
-            .system()
-            .finish_run(&self.fence, &finish)
-            .await
-            .unwrap();
-    }
 }
