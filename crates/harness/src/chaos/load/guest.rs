@@ -1,0 +1,190 @@
+//! One client: what it asks for, again and again until it is answered.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use baton_protocol::{RunId, RunStatus};
+use baton_service::{Clock as _, SystemClock};
+use http::{Method, StatusCode};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Value, json};
+
+use super::{AGAIN, Habit, Load, code_of, whole};
+use crate::chaos::outside::Prompt;
+use crate::checker::What;
+use crate::client::Client;
+
+/// One client.
+pub(super) struct Guest {
+    pub(super) random: StdRng,
+    pub(super) load: Arc<Load>,
+}
+
+impl Guest {
+    pub(super) fn prompt(&mut self, habit: Habit) -> Prompt {
+        let id = self.load.next.fetch_add(1, Ordering::Relaxed);
+        let (words, gap_ms, tool_turns) = match habit {
+            Habit::Slow => (400, 0, 0),
+            Habit::Mute => (1_500, 0, 0),
+            Habit::Tools => (10, 10, self.random.random_range(1..4)),
+            Habit::Cancel => (60, 30, self.random.random_range(0..2)),
+            Habit::Chat | Habit::Follow | Habit::Program if self.load.long_answers => {
+                (self.random.random_range(100..200), 20, 0)
+            }
+            Habit::Chat | Habit::Follow | Habit::Program => {
+                (self.random.random_range(5..50), 20, 0)
+            }
+        };
+        Prompt {
+            id,
+            words,
+            gap_ms,
+            tool_turns,
+        }
+    }
+
+    pub(super) fn server(&mut self) -> Client {
+        self.load.server(self.random.random()).clone()
+    }
+
+    pub(super) fn note(&self, what: What) {
+        self.load.recorder.note(what);
+    }
+
+    /// Submits a run with a key, again and again until it is accepted; then follows it to its end.
+    pub(super) async fn run(&mut self, habit: Habit) {
+        let prompt = self.prompt(habit);
+        let run = if habit == Habit::Program {
+            self.publish(&prompt).await
+        } else {
+            let key = format!("run-{}", prompt.id);
+            let run = self.submit(&prompt, &key).await;
+            if self.random.random_bool(0.15) {
+                // As a client that has not heard the answer would: another run for the key is a
+                // breach, which the note shows.
+                self.submit(&prompt, &key).await;
+            }
+            run
+        };
+        match habit {
+            Habit::Cancel => self.cancel_on_the_way(run).await,
+            Habit::Mute => {
+                let path = format!("/v1/runs/{run}/events");
+                let server = self.server();
+                let time = Duration::from_millis(self.random.random_range(500..6_000));
+                // Whatever it would have been told, it does not hear.
+                let _unheard = server.never_read(&path, time).await;
+            }
+            _ => {}
+        }
+        self.follow(run, habit == Habit::Slow).await;
+        if self.random.random_bool(0.05) {
+            // Too late: the end stands.
+            self.cancel(run).await;
+        }
+    }
+
+    pub(super) async fn cancel_on_the_way(&mut self, run: RunId) {
+        let after = self.random.random_range(0..1_500);
+        tokio::time::sleep(Duration::from_millis(after)).await;
+        if self.random.random_bool(0.3) {
+            let mut other = Guest {
+                random: StdRng::seed_from_u64(self.random.random()),
+                load: Arc::clone(&self.load),
+            };
+            tokio::join!(self.cancel(run), other.cancel(run));
+        } else {
+            self.cancel(run).await;
+        }
+    }
+
+    /// Publishes a submission until it is accepted, and sometimes once more: that an id names one run
+    /// is for the note to show, and for the log of that run.
+    pub(super) async fn publish(&mut self, prompt: &Prompt) -> RunId {
+        let run = RunId::new(SystemClock.now());
+        let request = json!({"model": "chaos", "input": prompt.text()});
+        let mut again = u32::from(self.random.random_bool(0.3));
+        let load = Arc::clone(&self.load);
+        loop {
+            let answer = match &load.program {
+                Some(program) => program.submit(run, &request).await,
+                None => Err(anyhow::anyhow!("there is no program")),
+            };
+            match answer {
+                Ok(answer) if answer["ok"] == true => {
+                    let (key, expected) = (Some(format!("program-{run}")), prompt.expected());
+                    self.note(What::Accepted { run, key, expected });
+                    if again == 0 {
+                        return run;
+                    }
+                    again -= 1;
+                }
+                Ok(answer) => {
+                    self.refused(
+                        StatusCode::OK,
+                        answer["error"]["code"].as_str().unwrap_or("?"),
+                    );
+                }
+                Err(_) => self.unanswered(),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    pub(super) async fn submit(&mut self, prompt: &Prompt, key: &str) -> RunId {
+        let body = json!({"model": "chaos", "input": prompt.text()});
+        loop {
+            let headers = [("idempotency-key", key)];
+            let server = self.server();
+            let asked = whole(server.send(Method::POST, "/v1/runs", &headers, Some(&body))).await;
+            match asked {
+                Ok((status, answer)) if status.is_success() => {
+                    if let Some(run) = answer["id"].as_str().and_then(|id| id.parse().ok()) {
+                        let (key, expected) = (Some(key.to_owned()), prompt.expected());
+                        self.note(What::Accepted { run, key, expected });
+                        return run;
+                    }
+                    self.refused(status, "no_id");
+                }
+                Ok((status, answer)) => self.refused(status, code_of(&answer)),
+                Err(_) => self.unanswered(),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    pub(super) fn refused(&self, status: StatusCode, code: &str) {
+        self.load.refused(status, code);
+    }
+
+    pub(super) fn unanswered(&self) {
+        self.load.unanswered();
+    }
+
+    pub(super) async fn cancel(&mut self, run: RunId) {
+        let path = format!("/v1/runs/{run}/cancel");
+        loop {
+            match whole(self.server().send(Method::POST, &path, &[], None)).await {
+                Ok((status, answer)) if status.is_success() => {
+                    self.note(What::Cancelled { run });
+                    self.told(run, &answer);
+                    return;
+                }
+                Ok((status, answer)) => self.refused(status, code_of(&answer)),
+                Err(_) => self.unanswered(),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Notes where the answer says that the run stands; says whether it has ended.
+    pub(super) fn told(&self, run: RunId, answer: &Value) -> bool {
+        let status: Option<RunStatus> = serde_json::from_value(answer["status"].clone()).ok();
+        if let Some(status) = status {
+            self.note(What::Told { run, status });
+        }
+        status.is_some_and(RunStatus::is_terminal)
+    }
+}
