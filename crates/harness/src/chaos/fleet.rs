@@ -358,12 +358,33 @@ impl Role {
         // Taken first, so that a process which ends of it has been asked.
         let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
         let pid = (*self.pid.borrow()).filter(|pid| only.is_none_or(|only| only == *pid))?;
+        // In its first moments nothing has been begun, and every signal is the end.
+        let is_heard = listens(pid, signal);
         let sent = send(pid, signal);
         if sent {
-            signals.sent(signal);
+            signals.sent(if is_heard { signal } else { Signal::SIGKILL });
         }
         sent.then_some(pid)
     }
+}
+
+/// Whether a process has a handler for a signal that it could have one for.
+fn listens(pid: u32, signal: Signal) -> bool {
+    if signal != Signal::SIGTERM {
+        return true;
+    }
+    // Where the kernel does not say, it is taken for granted.
+    std::fs::read_to_string(format!("/proc/{pid}/status")).map_or(true, |status| {
+        caught(&status).is_none_or(|caught| caught & (1 << (signal as u64 - 1)) != 0)
+    })
+}
+
+/// The signals that a process has handlers for, by what `/proc/<pid>/status` says.
+fn caught(status: &str) -> Option<u64> {
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigCgt:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
 }
 
 fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
@@ -442,4 +463,18 @@ async fn free_address() -> std::io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await?
         .local_addr()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handlers_are_read_from_what_the_kernel_says() {
+        let status = "Name:\tbaton\nSigIgn:\t0000000000001000\nSigCgt:\t0000000100004442\n";
+        let sigterm = 1 << (Signal::SIGTERM as u64 - 1);
+        assert_eq!(caught(status).map(|caught| caught & sigterm), Some(sigterm));
+        assert_eq!(caught("SigCgt:\t0000000000000000\n"), Some(0));
+        assert_eq!(caught("Name:\tbaton\n"), None);
+    }
 }
