@@ -30,6 +30,7 @@ use crate::error::ApiError;
 use crate::ledger::{Recorded, find_run};
 use crate::metrics::Door;
 use crate::relay::Relay;
+use crate::sse::ServerSentEvent;
 use crate::state::AppState;
 use crate::submission::{Submitted, Wanted, idempotency_key, job_headers, submit};
 
@@ -67,7 +68,7 @@ enum Source {
         ("Idempotency-Key" = Option<String>, Header, description = "The same key and body: the same run and answer. Another body: 422."),
     ),
     responses(
-        (status = 200, description = "The answer; with `stream`, its chunks as `text/event-stream`. `X-Run-Id` names the run.", content((ChatCompletion = "application/json"), (String = "text/event-stream"))),
+        (status = 200, description = "The answer; with `stream`, its chunks as `text/event-stream`. `X-Run-Id` names the run.", content((ChatCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))),
         (status = 400, description = "The request is wrong, or the upstream refused it", body = ErrorBody),
         (status = 401, description = "No API key, or a bad one", body = ErrorBody),
         (status = 403, description = "The key may not do this, or not use this model", body = ErrorBody),

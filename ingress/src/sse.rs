@@ -16,6 +16,18 @@ pub(crate) const PING_BETWEEN_IDS: &[u8] = b": ping\n";
 /// Tells proxies of nginx's kind to pass each frame on as it comes.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
+/// One event of a stream, for the description; comments are heartbeats.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "frames are written by hand")]
+pub(crate) struct ServerSentEvent {
+    /// Its type; on OpenAI routes there is none.
+    event: Option<String>,
+    /// What `Last-Event-ID` goes on behind; on OpenAI routes there is none.
+    id: Option<String>,
+    /// A JSON object, or `[DONE]` at the end of a chat.
+    data: String,
+}
+
 /// The answer that carries a stream.
 pub(crate) fn response(run: Option<RunId>, body: Body) -> Response {
     let mut response = Response::new(body);

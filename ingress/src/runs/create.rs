@@ -21,6 +21,7 @@ use crate::auth::{Authorized, RunsWrite};
 use crate::body::WholeBody;
 use crate::error::{ApiError, run_header};
 use crate::metrics::Door;
+use crate::sse::ServerSentEvent;
 use crate::state::AppState;
 use crate::submission::{Submitted, Wanted, idempotency_key, job_headers, submit};
 
@@ -42,7 +43,7 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
     ),
     responses(
         (status = 202, description = "Accepted; `Location` names the run", body = RunView),
-        (status = 200, description = "The run has ended; or its events, as `text/event-stream`", content((RunView = "application/json"), (String = "text/event-stream"))),
+        (status = 200, description = "The run has ended; or its events, as `text/event-stream`", content((RunView = "application/json"), (ServerSentEvent = "text/event-stream"))),
         (status = 400, description = "The request is wrong", body = Problem, content_type = "application/problem+json"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "The key may not do this, or not use this model", body = Problem, content_type = "application/problem+json"),

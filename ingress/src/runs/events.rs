@@ -22,7 +22,7 @@ use crate::error::{ApiError, run_header};
 use crate::ledger::find_run;
 use crate::metrics::{StreamEnd, StreamGauge, Wire};
 use crate::relay::{Heard, Relay, tell_end};
-use crate::sse::{self, PING_BETWEEN_IDS};
+use crate::sse::{self, PING_BETWEEN_IDS, ServerSentEvent};
 use crate::state::AppState;
 use crate::stream_cap::StreamPlace;
 
@@ -63,7 +63,7 @@ pub(crate) enum Source {
         ("rebuilt" = Option<bool>, Query, description = "Of a run that has ended: take its record's word, whatever is stored"),
     ),
     responses(
-        (status = 200, description = "The events", content_type = "text/event-stream", body = String),
+        (status = 200, description = "The events", content_type = "text/event-stream", body = ServerSentEvent),
         (status = 204, description = "The cursor is the run's last event: there is no more to come"),
         (status = 400, description = "The cursor is no event id", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
