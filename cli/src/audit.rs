@@ -6,7 +6,7 @@ use baton_store::{AuditFilter, AuditRecord};
 
 use crate::args::{AuditArgs, ConfigArgs};
 use crate::config_command::{self, print};
-use crate::keys::{connect, find_tenant};
+use crate::ledger::{connect, find_tenant};
 
 pub(crate) async fn run(options: AuditArgs, args: &ConfigArgs) -> anyhow::Result<()> {
     let config = config_command::load(args)?;

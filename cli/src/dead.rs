@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::args::{ConfigArgs, DeadCommand};
 use crate::config_command::{self, print};
-use crate::{keys, role, users};
+use crate::{ledger, role};
 
 pub(crate) async fn run(command: DeadCommand, args: &ConfigArgs) -> anyhow::Result<()> {
     let config = config_command::load(args)?;
@@ -34,7 +34,7 @@ async fn execute(command: DeadCommand, bus: &Bus, config: &Config) -> anyhow::Re
         } => {
             // Who did it is written down, or it is not done.
             config.require(&[Required::Database])?;
-            let store = keys::connect(config).await?;
+            let store = ledger::connect(config).await?;
             let wanted = match all_with_reason {
                 Some(reason) => Wanted::WithReason(reason),
                 None => Wanted::These(sequences),
@@ -135,7 +135,7 @@ async fn replay_one(bus: &Bus, store: &Store, letter: &DeadLetter) -> anyhow::Re
             AuditResult::Refused
         },
         detail: Some(format!("{}: {what}", letter.subject)),
-        ..users::entry(
+        ..ledger::audit_entry(
             letter.tenant(),
             "dead.replayed",
             format!("dead:{}", letter.seq),

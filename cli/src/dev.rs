@@ -20,7 +20,7 @@ use baton_service::{Config, Secret, Shutdown, run_until_stopped, telemetry};
 use tokio::net::TcpListener;
 
 use crate::args::{ConfigArgs, DevArgs};
-use crate::{config_command, demo_model, keys, migrate};
+use crate::{config_command, demo_model, keys, migrate, private_file};
 
 use announce::Ready;
 use servers::Servers;
@@ -124,7 +124,7 @@ fn open_doors(config: &mut Config, data: &Path) -> anyhow::Result<()> {
     } else {
         let half = || uuid::Uuid::new_v4().simple();
         let fresh = format!("{}{}", half(), half());
-        keys::write_private(&path, &fresh)
+        private_file::write(&path, &fresh)
             .with_context(|| format!("{} cannot be written", path.display()))?;
         fresh
     };

@@ -8,11 +8,12 @@ use baton_identity::ApiKey;
 use baton_protocol::{ApiKeyId, TenantId};
 use baton_service::config::Required;
 use baton_service::{Clock as _, Config, SystemClock};
-use baton_store::{KeyLimits, NewApiKey, Store, StoreOptions, TenantRecord};
+use baton_store::{KeyLimits, NewApiKey, Store};
 
 use crate::args::{ConfigArgs, KeysCommand};
 use crate::config_command::{self, print};
-use crate::users;
+use crate::ledger::{audit_entry, connect, ensure_tenant};
+use crate::private_file;
 
 pub(crate) async fn run(command: KeysCommand, args: &ConfigArgs) -> anyhow::Result<()> {
     let config = config_command::load(args)?;
@@ -76,7 +77,7 @@ async fn execute(command: KeysCommand, store: &Store) -> anyhow::Result<()> {
             let mut tx = store.tenant(tenant.id).await?;
             let found = tx.revoke_api_key(id).await?;
             if found {
-                let entry = users::entry(Some(tenant.id), "key.revoked", format!("key:{id}"));
+                let entry = audit_entry(Some(tenant.id), "key.revoked", format!("key:{id}"));
                 tx.record_audit(&entry).await?;
             }
             tx.commit().await?;
@@ -109,7 +110,7 @@ async fn create(
     let key = ApiKey::from_random(environment, rand::random())?;
     let mut tx = store.tenant(tenant).await?;
     let id = ApiKeyId::new(SystemClock.now());
-    let entry = users::entry(Some(tenant), "key.created", format!("key:{id}"));
+    let entry = audit_entry(Some(tenant), "key.created", format!("key:{id}"));
     tx.record_audit(&entry).await?;
     tx.create_api_key(&NewApiKey {
         id,
@@ -160,47 +161,7 @@ pub(crate) async fn ready_made(
     };
     let key = create(&store, tenant.id, "dev", "baton dev".to_owned(), rights).await?;
     store.close().await;
-    write_private(&path, key.expose())
+    private_file::write(&path, key.expose())
         .with_context(|| format!("{} cannot be written", path.display()))?;
     Ok((tenant.id, key.expose().to_owned()))
-}
-
-pub(crate) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write as _;
-
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    writeln!(options.open(path)?, "{text}")
-}
-
-pub(crate) async fn ensure_tenant(store: &Store, name: &str) -> anyhow::Result<TenantRecord> {
-    let fresh = TenantId::new(SystemClock.now());
-    Ok(store.system().ensure_tenant(fresh, name).await?)
-}
-
-/// The tenant of this name.
-pub(crate) async fn find_tenant(store: &Store, name: &str) -> anyhow::Result<TenantRecord> {
-    let found = store.system().tenant_by_name(name).await?;
-    found.with_context(|| format!("there is no tenant called {name}"))
-}
-
-pub(crate) async fn connect(config: &Config) -> anyhow::Result<Store> {
-    let url = config
-        .database
-        .url
-        .as_ref()
-        .map(|url| url.expose().to_owned())
-        .unwrap_or_default();
-    let options = StoreOptions {
-        url,
-        max_connections: 2,
-        acquire_timeout: config.database.acquire_timeout,
-        application_name: "baton".to_owned(),
-    };
-    Ok(Store::connect(options).await?)
 }

@@ -7,7 +7,7 @@ use chrono::Days;
 
 use crate::args::{ConfigArgs, UsageArgs};
 use crate::config_command::{self, print};
-use crate::keys;
+use crate::ledger;
 
 /// Days before the last one, if nobody says from when on.
 const USUAL_DAYS: Days = Days::new(29);
@@ -17,14 +17,14 @@ const PAGE: u32 = 1_000;
 pub(crate) async fn run(options: UsageArgs, args: &ConfigArgs) -> anyhow::Result<()> {
     let config = config_command::load(args)?;
     config.require(&[Required::Database])?;
-    let store = keys::connect(&config).await?;
+    let store = ledger::connect(&config).await?;
     let done = show(options, &store).await;
     store.close().await;
     done
 }
 
 async fn show(options: UsageArgs, store: &Store) -> anyhow::Result<()> {
-    let tenant = keys::find_tenant(store, &options.tenant).await?;
+    let tenant = ledger::find_tenant(store, &options.tenant).await?;
     let to = options.to.unwrap_or_else(|| SystemClock.now().date_naive());
     let from = options
         .from

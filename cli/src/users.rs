@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use baton_identity::{OpaqueToken, TokenKind};
-use baton_protocol::{AuditId, InviteId, TenantId};
+use baton_protocol::InviteId;
 use baton_service::config::Required;
 use baton_service::{Clock as _, Config, SystemClock};
-use baton_store::{ActorKind, AuditEntry, AuditResult, NewInvite, Store, UserRecord};
+use baton_store::{AuditEntry, NewInvite, Store, UserRecord};
 
 use crate::args::{ConfigArgs, UsersCommand};
 use crate::config_command::{self, print};
-use crate::keys::{connect, ensure_tenant};
+use crate::ledger::{audit_entry, connect, ensure_tenant};
 
 /// How long a reset or a bootstrap can be used.
 const DAY: Duration = Duration::from_hours(24);
@@ -50,7 +50,7 @@ async fn execute(command: UsersCommand, config: &Config, store: &Store) -> anyho
             let target = format!("invite:{}", invite.id);
             let entry = AuditEntry {
                 detail: Some(role.to_string()),
-                ..entry(Some(tenant), "invite.created", target)
+                ..audit_entry(Some(tenant), "invite.created", target)
             };
             let mut tx = store.tenant(tenant).await?;
             tx.create_invite(&invite).await?;
@@ -68,7 +68,7 @@ async fn execute(command: UsersCommand, config: &Config, store: &Store) -> anyho
                 .await?;
             let target = format!("user:{}", user.id);
             system
-                .record_audit(&entry(None, "password_reset.created", target))
+                .record_audit(&audit_entry(None, "password_reset.created", target))
                 .await?;
             print(token.expose())
         }
@@ -95,7 +95,7 @@ async fn bootstrap(store: &Store, tenant: &str) -> anyhow::Result<()> {
     }
     let target = format!("invite:{id}");
     system
-        .record_audit(&entry(Some(tenant.id), "bootstrap.created", target))
+        .record_audit(&audit_entry(Some(tenant.id), "bootstrap.created", target))
         .await?;
     print(token.expose())
 }
@@ -128,7 +128,7 @@ async fn set_disabled(store: &Store, email: &str, disabled: bool) -> anyhow::Res
         "user.enabled"
     };
     system
-        .record_audit(&entry(None, action, format!("user:{}", user.id)))
+        .record_audit(&audit_entry(None, action, format!("user:{}", user.id)))
         .await?;
     print(if disabled {
         "disabled; their sessions are over, everywhere within five seconds"
@@ -144,21 +144,4 @@ async fn find(store: &Store, email: &str) -> anyhow::Result<UserRecord> {
         .user_by_email(&email)
         .await?
         .with_context(|| format!("nobody has registered as {email}: see `baton users list`"))
-}
-
-/// An entry of the audit log about something that was done from the command line.
-pub(crate) fn entry(tenant: Option<TenantId>, action: &'static str, target: String) -> AuditEntry {
-    AuditEntry {
-        id: AuditId::new(SystemClock.now()),
-        tenant,
-        actor_kind: ActorKind::Operator,
-        actor: std::env::var("USER").ok().filter(|user| !user.is_empty()),
-        action,
-        target: Some(target),
-        result: AuditResult::Done,
-        detail: None,
-        ip: None,
-        user_agent: None,
-        request_id: None,
-    }
 }

@@ -8,7 +8,7 @@ use baton_nats::{AccountsConf, Issuer};
 use baton_service::{Config, Secret};
 use serde::{Deserialize, Serialize};
 
-use crate::keys;
+use crate::private_file;
 
 /// What is kept with the data.
 #[derive(Serialize, Deserialize)]
@@ -37,7 +37,7 @@ impl Broker {
                 password: uuid::Uuid::new_v4().simple().to_string(),
                 seed: Issuer::generate().seed()?,
             };
-            keys::write_private(&path, &serde_json::to_string(&fresh)?)
+            private_file::write(&path, &serde_json::to_string(&fresh)?)
                 .with_context(|| format!("{} cannot be written", path.display()))?;
             fresh
         };
