@@ -11,6 +11,7 @@ pub mod approval;
 #[cfg(feature = "chaos")]
 pub mod chaos;
 pub mod event;
+pub mod event_id;
 pub mod fence;
 pub mod ids;
 pub mod job;
@@ -23,7 +24,8 @@ pub mod tool;
 pub mod usage;
 
 pub use approval::{ApprovalReason, Decision};
-pub use event::{Event, EventData, EventId};
+pub use event::{Event, EventData};
+pub use event_id::{EventId, InvalidEventId};
 pub use fence::{ClaimToken, Fence};
 pub use ids::{
     ApiKeyId, ApprovalId, AuditId, InviteId, MessageId, RunId, SessionId, TenantId, ThreadId,

@@ -98,7 +98,7 @@ fn cursor(headers: &HeaderMap, query: Option<String>) -> Result<EventId, ApiErro
         None => Ok(EventId::ORIGIN),
         Some(given) => given
             .parse()
-            .map_err(|error: baton_protocol::event::InvalidEventId| {
+            .map_err(|error: baton_protocol::InvalidEventId| {
                 ApiError::new(StatusCode::BAD_REQUEST, "invalid_cursor", error.to_string())
             }),
     }
