@@ -33,23 +33,26 @@ mod error;
 mod install;
 mod locate;
 mod nats;
+mod package;
 mod ports;
 mod postgres;
 mod process;
 mod progress;
+mod search;
 mod stack;
 pub mod test_support;
+mod version;
 
 pub use data_dir::Data;
 pub use error::DevstackError;
-pub use locate::{
-    NATS_MINIMUM, NatsBinary, POSTGRES_MINIMUM, PostgresBinaries, Search, Version, locate_nats,
-    locate_postgres,
-};
+pub use locate::{NatsBinary, PostgresBinaries, locate_nats, locate_postgres};
 pub use nats::{NatsConfig, NatsOptions, NatsServer};
+pub use package::{NATS_MINIMUM, POSTGRES_MINIMUM};
 pub use postgres::{Postgres, PostgresOptions};
 pub use progress::Progress;
+pub use search::Search;
 pub use stack::{DevStack, DevStackOptions};
+pub use version::Version;
 
 /// The address in the environment variable `name`, if it is set and not empty.
 pub fn env_url(name: &str) -> Option<String> {
