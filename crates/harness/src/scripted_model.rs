@@ -17,18 +17,19 @@
 
 mod by_model;
 mod gate;
+mod piece;
 mod reply;
 mod respond;
+mod script;
+mod state;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use http::HeaderMap;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -38,125 +39,12 @@ use tokio_util::task::TaskTracker;
 use crate::client::PATIENCE;
 
 pub use gate::Gate;
-pub use reply::{Piece, Reply};
+pub use piece::Piece;
+pub use reply::Reply;
+pub use script::{Recorded, Script};
+pub use state::Counts;
 
-/// A request as it came.
-#[derive(Debug, Clone)]
-pub struct Recorded {
-    /// Its place among the requests, from 0.
-    pub index: usize,
-    /// The model that it names.
-    pub model: String,
-    /// Its headers.
-    pub headers: HeaderMap,
-    /// Its body.
-    pub body: Value,
-}
-
-impl Recorded {
-    /// Whether it asks for a stream.
-    pub fn is_stream(&self) -> bool {
-        self.body["stream"] == true
-    }
-
-    /// The text of its last message of the given role.
-    pub fn last_text(&self, role: &str) -> Option<&str> {
-        let messages = self.body["messages"].as_array()?;
-        messages.iter().rfind(|message| message["role"] == role)?["content"].as_str()
-    }
-
-    /// The role of its last message.
-    pub fn last_role(&self) -> Option<&str> {
-        self.body["messages"].as_array()?.last()?["role"].as_str()
-    }
-}
-
-/// What happened so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Requests for a completion.
-    pub requests: usize,
-    /// Answers under way.
-    pub open: usize,
-    /// Answers that were given to their scripted end.
-    pub finished: usize,
-    /// Answers that the client did not wait for.
-    pub disconnected: usize,
-}
-
-/// Which reply a request gets.
-#[derive(Clone)]
-pub struct Script(Arc<dyn Fn(&Recorded) -> Reply + Send + Sync>);
-
-impl Script {
-    /// What a function says.
-    pub fn new(choose: impl Fn(&Recorded) -> Reply + Send + Sync + 'static) -> Self {
-        Self(Arc::new(choose))
-    }
-
-    /// The same for every request.
-    pub fn always(reply: Reply) -> Self {
-        Self::new(move |_| reply.clone())
-    }
-
-    /// One after the other; the last for every further request.
-    pub fn sequence(replies: impl IntoIterator<Item = Reply>) -> Self {
-        let replies: Vec<_> = replies.into_iter().collect();
-        let next = Mutex::new(0);
-        Self::new(move |_| {
-            let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
-            let reply = replies.get(*next).or(replies.last()).cloned();
-            *next += 1;
-            reply.unwrap_or_else(|| Reply::text("An empty script."))
-        })
-    }
-
-    /// What the model's name says, see [`Reply::by_model`].
-    pub fn by_model() -> Self {
-        by_model::script()
-    }
-}
-
-#[derive(Debug)]
-struct State {
-    script: RwLock<ScriptBox>,
-    requests: Mutex<Vec<Recorded>>,
-    counts: watch::Sender<Counts>,
-    connections: AtomicUsize,
-}
-
-struct ScriptBox(Script);
-
-impl std::fmt::Debug for ScriptBox {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Script")
-    }
-}
-
-impl State {
-    fn record(&self, headers: HeaderMap, body: Value) -> Recorded {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        let model = body["model"].as_str().unwrap_or_default().to_owned();
-        let recorded = Recorded {
-            index: requests.len(),
-            model,
-            headers,
-            body,
-        };
-        requests.push(recorded.clone());
-        recorded
-    }
-
-    fn choose(&self, request: &Recorded) -> Reply {
-        let script = self
-            .script
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .clone();
-        (script.0)(request)
-    }
-}
+use state::{ScriptBox, State};
 
 /// The upstream. It listens on a free port of the loopback until it is stopped or dropped; both
 /// close its connections.

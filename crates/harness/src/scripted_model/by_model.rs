@@ -25,19 +25,22 @@ pub(super) const NAMES: [&str; 12] = [
     "long-line-10000000",
 ];
 
-pub(super) fn script() -> Script {
-    let refused = Mutex::new(HashMap::<String, u32>::new());
-    Script::new(move |request| {
-        if let Some(most) = request.model.strip_prefix("limited-") {
-            let mut refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
-            let so_far = refused.entry(request.model.clone()).or_default();
-            if most.parse::<u32>().is_ok_and(|most| *so_far < most) {
-                *so_far += 1;
-                return Reply::status(429).header("retry-after", "0");
+impl Script {
+    /// What the model's name says, see [`Reply::by_model`].
+    pub fn by_model() -> Self {
+        let refused = Mutex::new(HashMap::<String, u32>::new());
+        Self::new(move |request| {
+            if let Some(most) = request.model.strip_prefix("limited-") {
+                let mut refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
+                let so_far = refused.entry(request.model.clone()).or_default();
+                if most.parse::<u32>().is_ok_and(|most| *so_far < most) {
+                    *so_far += 1;
+                    return Reply::status(429).header("retry-after", "0");
+                }
             }
-        }
-        Reply::by_model(request)
-    })
+            Reply::by_model(request)
+        })
+    }
 }
 
 impl Reply {

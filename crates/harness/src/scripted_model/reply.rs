@@ -6,49 +6,7 @@ use baton_openai::{ErrorObject, ToolCall, Usage};
 use bytes::Bytes;
 use http::StatusCode;
 
-use super::Gate;
-
-/// One thing after the other.
-#[derive(Debug, Clone)]
-pub enum Piece {
-    /// A token of the answer.
-    Text(String),
-    /// A token that tells when it was written: nanoseconds since 1970 and a space.
-    Stamp,
-    /// A piece of reasoning.
-    Reasoning(String),
-    /// A piece of a refusal.
-    Refusal(String),
-    /// A call, its arguments in as many fragments as given.
-    ToolCall {
-        /// Its place.
-        index: u32,
-        /// Its id.
-        id: String,
-        /// The tool.
-        name: String,
-        /// The arguments.
-        fragments: Vec<String>,
-    },
-    /// The chunk that says why the model stopped.
-    Finish(String),
-    /// The chunk with the token counts, if the request asks for it.
-    Usage(Usage),
-    /// An error object.
-    Error(ErrorObject),
-    /// `[DONE]`.
-    Done,
-    /// Bytes as they are.
-    Raw(Bytes),
-    /// Nothing, for a while.
-    Pause(Duration),
-    /// Nothing, until the test opens the gate.
-    Wait(Gate),
-    /// Nothing, until the client goes away.
-    Hang,
-    /// The connection breaks.
-    Cut,
-}
+use super::piece::{Piece, render};
 
 /// A status line and headers in place of a stream.
 #[derive(Debug, Clone)]
@@ -161,7 +119,7 @@ impl Reply {
     /// An answer whose bytes come `size` at a time, cutting characters and line ends anywhere.
     #[must_use]
     pub fn in_pieces_of(self, size: usize) -> Self {
-        let stream = super::respond::render(&self.pieces, "split");
+        let stream = render(&self.pieces, "split");
         let pieces = stream.chunks(size.max(1)).flat_map(|piece| {
             [
                 Piece::Raw(Bytes::copy_from_slice(piece)),

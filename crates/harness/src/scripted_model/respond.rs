@@ -18,14 +18,12 @@ use hyper::body::{Frame, Incoming};
 use serde_json::Value;
 
 use super::by_model::NAMES;
+use super::piece::{CREATED, render, write};
 use super::reply::{Refusal, Start};
-use super::{Counts, Piece, Recorded, State};
-use crate::load::unix_nanos;
+use super::state::State;
+use super::{Counts, Piece, Recorded};
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
-
-/// When every scripted answer was created: the same each time, so that answers can be compared.
-const CREATED: i64 = 1_780_000_000;
 
 pub(super) async fn respond(
     state: Arc<State>,
@@ -175,43 +173,6 @@ impl Answer {
 async fn cut_after_flush() -> io::Error {
     tokio::time::sleep(Duration::from_millis(5)).await;
     io::Error::other("scripted cut")
-}
-
-fn write(out: &mut BytesMut, writer: &ChunkWriter, piece: Piece, include_usage: bool) {
-    match piece {
-        Piece::Text(text) => writer.text(out, &text),
-        Piece::Stamp => writer.text(out, &format!("{} ", unix_nanos())),
-        Piece::Reasoning(text) => writer.reasoning(out, &text),
-        Piece::Refusal(text) => writer.refusal(out, &text),
-        Piece::ToolCall {
-            index,
-            id,
-            name,
-            fragments,
-        } => {
-            writer.tool_call(out, index, &id, &name, "");
-            for fragment in &fragments {
-                writer.tool_call_arguments(out, index, fragment);
-            }
-        }
-        Piece::Finish(reason) => writer.finish(out, &reason),
-        Piece::Usage(usage) if include_usage => writer.usage(out, &usage),
-        Piece::Error(error) => ChunkWriter::error(out, &error),
-        Piece::Done => ChunkWriter::done(out),
-        Piece::Raw(bytes) => out.extend_from_slice(&bytes),
-        Piece::Usage(_) | Piece::Pause(_) | Piece::Wait(_) | Piece::Hang | Piece::Cut => {}
-    }
-}
-
-/// The whole stream of an answer as bytes, without its pauses.
-pub(super) fn render(pieces: &[Piece], model: &str) -> Bytes {
-    let writer = ChunkWriter::new("chatcmpl-script", CREATED, model, true);
-    let mut out = BytesMut::new();
-    writer.role(&mut out);
-    for piece in pieces {
-        write(&mut out, &writer, piece.clone(), true);
-    }
-    out.freeze()
 }
 
 async fn whole_answer(

@@ -142,6 +142,6 @@ async fn limits_pass_after_their_number_and_scripts_can_be_changed() {
 async fn bytes_come_in_the_pieces_that_were_asked_for() {
     let model = ScriptedModel::start(Script::by_model()).await.unwrap();
     let split = text(&model, "split-3").await;
-    let whole = respond::render(&Reply::text("naïve 🦀 süß — 漢字 ").pieces, "split");
+    let whole = piece::render(&Reply::text("naïve 🦀 süß — 漢字 ").pieces, "split");
     assert_eq!(split.as_bytes(), &whole[..]);
 }
