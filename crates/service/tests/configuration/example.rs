@@ -1,0 +1,70 @@
+//! The example in `deployments` is right, whole and valid.
+
+use baton_service::{Config, Sources};
+
+use super::{NOTHING, assert_mistakes, load};
+
+const EXAMPLE: &str = include_str!("../../../../deployments/baton.example.toml");
+
+#[test]
+fn the_documented_example_parses_and_states_the_defaults() {
+    assert_eq!(load(EXAMPLE, &[]).unwrap(), Config::default());
+}
+
+#[test]
+fn the_documented_example_names_every_key() {
+    let defaults = serde_json::to_value(Config::default()).unwrap();
+    for (section, keys) in defaults.as_object().unwrap() {
+        if section == "tools" {
+            continue;
+        }
+        let (_, rest) = EXAMPLE
+            .split_once(&format!("\n[{section}]\n"))
+            .expect(section);
+        let text = rest.split("\n[").next().unwrap();
+        for key in keys.as_object().unwrap().keys() {
+            let named = text.lines().any(|line| {
+                line.trim_start_matches("# ")
+                    .split_once(" = ")
+                    .is_some_and(|(name, _)| name == key)
+            });
+            assert!(named, "[{section}] {key} is not in the example");
+        }
+    }
+}
+
+#[test]
+fn what_the_example_has_in_comments_is_valid_too_but_for_the_secrets() {
+    let uncommented: String = EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.contains(" = ") || rest.starts_with("[[") => rest,
+            _ => line,
+        })
+        // One way to sign in is enough, and the secret is a placeholder.
+        .filter(|line| {
+            !["token", "creds_file", "jwt_secret"]
+                .iter()
+                .any(|k| line.starts_with(k))
+        })
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    assert_mistakes(
+        load(&uncommented, &[]),
+        &[
+            &["database.url", "placeholder"],
+            &["database.migrate_url", "placeholder"],
+            &["nats.password", "placeholder"],
+            &["nats.system_password", "placeholder"],
+            &["llm.api_key", "placeholder"],
+            &["`authorization` of tool `weather`", "placeholder"],
+        ],
+    );
+    let sources = Sources::from_environment(NOTHING).with_file("baton.toml", &*uncommented);
+    let config = Config::load(&sources.for_development()).unwrap();
+    assert_eq!(config.nats.user.as_deref(), Some("baton"));
+    assert_eq!(
+        config.tools.http[0].parameters["required"],
+        serde_json::json!(["city"])
+    );
+}
