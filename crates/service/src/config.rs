@@ -8,6 +8,7 @@
 
 mod auth;
 mod checks;
+mod llm;
 mod load;
 mod mistake;
 mod sections;
@@ -22,10 +23,11 @@ pub use auth::{
     weakness,
 };
 pub use checks::trustworthy;
+pub use llm::{AnswerLimitField, LlmConfig, ModelPrice};
 pub use mistake::{ConfigErrors, Mistake, Origin};
 pub use sections::{
-    AdminConfig, AnswerLimitField, DatabaseConfig, ForwardedHeader, HttpConfig, LimitsConfig,
-    LlmConfig, LogConfig, LogFormat, ModelPrice, NatsConfig, SchedulerConfig, WorkerConfig,
+    AdminConfig, DatabaseConfig, ForwardedHeader, HttpConfig, LimitsConfig, LogConfig, LogFormat,
+    NatsConfig, SchedulerConfig, WorkerConfig,
 };
 pub use sources::Sources;
 pub use tools::{HttpTool, ToolsConfig};
@@ -73,14 +75,6 @@ pub enum Required {
 }
 
 impl Config {
-    /// Merges the sources and checks everything.
-    ///
-    /// # Errors
-    /// Every mistake of every source at once.
-    pub fn load(sources: &Sources) -> Result<Self, ConfigErrors> {
-        load::load(sources)
-    }
-
     /// Checks that a role has what it cannot do without.
     ///
     /// # Errors

@@ -10,9 +10,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::mistake::{ConfigErrors, Mistake, Origin, nearest};
+use super::mistake::{ConfigErrors, Mistake, Origin, Origins, nearest};
 use super::sources::{SECRET_KEYS, Sources, USUAL_NAMES};
-use super::{Config, checks, sections, tools};
+use super::{Config, checks, llm, tools};
 
 /// A section: its name, its keys with their defaults (null for none), and how to try a value.
 struct Section {
@@ -42,7 +42,7 @@ fn all_sections() -> Vec<Section> {
         section::<s::AdminConfig>("admin"),
         section::<s::DatabaseConfig>("database"),
         section::<s::NatsConfig>("nats"),
-        section::<s::LlmConfig>("llm"),
+        section::<super::LlmConfig>("llm"),
         section::<super::AuthConfig>("auth"),
         section::<s::WorkerConfig>("worker"),
         section::<s::SchedulerConfig>("scheduler"),
@@ -74,9 +74,9 @@ const TABLES: [Tables; 2] = [
     Tables {
         at: ("llm", "prices"),
         what: "price",
-        required: &sections::PRICE_REQUIRED,
-        specimen: sections::price_specimen,
-        attempt: attempt::<sections::ModelPrice>,
+        required: &llm::REQUIRED,
+        specimen: llm::specimen,
+        attempt: attempt::<llm::ModelPrice>,
     },
 ];
 
@@ -85,9 +85,6 @@ fn attempt<T: DeserializeOwned>(value: Value) -> Result<(), String> {
         .map(drop)
         .map_err(|error| error.to_string())
 }
-
-/// Where each value that is not a default came from, by (section, key).
-pub(super) type Origins = BTreeMap<(String, String), Origin>;
 
 struct Loader {
     sections: Vec<Section>,
@@ -98,20 +95,26 @@ struct Loader {
     development: bool,
 }
 
-pub(super) fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
-    let mut loader = Loader {
-        sections: all_sections(),
-        merged: Map::new(),
-        origins: Origins::new(),
-        refused: BTreeSet::new(),
-        mistakes: Vec::new(),
-        development: sources.is_development(),
-    };
-    if let Some((path, text)) = &sources.file {
-        loader.read_file(path, text);
+impl Config {
+    /// Merges the sources and checks everything.
+    ///
+    /// # Errors
+    /// Every mistake of every source at once.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigErrors> {
+        let mut loader = Loader {
+            sections: all_sections(),
+            merged: Map::new(),
+            origins: Origins::new(),
+            refused: BTreeSet::new(),
+            mistakes: Vec::new(),
+            development: sources.is_development(),
+        };
+        if let Some((path, text)) = &sources.file {
+            loader.read_file(path, text);
+        }
+        loader.read_environment(sources);
+        loader.finish()
     }
-    loader.read_environment(sources);
-    loader.finish()
 }
 
 impl Loader {

@@ -1,5 +1,6 @@
 //! What is wrong in a configuration, where it stands, and what to write instead.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -56,6 +57,9 @@ impl fmt::Display for Origin {
         }
     }
 }
+
+/// Where each value that is not a default came from, by (section, key).
+pub(super) type Origins = BTreeMap<(String, String), Origin>;
 
 /// One thing to mend.
 #[derive(Debug, Clone, PartialEq, Eq)]

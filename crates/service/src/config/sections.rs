@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use super::values::{ByteSize, ConnectionUrl, PerMillion, Secret};
+use super::values::{ByteSize, ConnectionUrl, Secret};
 
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -218,121 +217,6 @@ impl Default for NatsConfig {
             events_max_bytes: ByteSize::gib(4),
             events_per_run: 20_000,
             dead_max_bytes: ByteSize::mib(256),
-        }
-    }
-}
-
-/// `[llm]`: the upstream, any server that speaks the OpenAI chat API.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LlmConfig {
-    /// Its URL up to and with `/v1`; `LLM_BASE_URL`. Default: none.
-    pub base_url: Option<String>,
-    /// Its key; `LLM_API_KEY`. Default: none.
-    pub api_key: Option<Secret<String>>,
-    /// The model when a request names none; `LLM_DEFAULT_MODEL`. Default: none.
-    pub default_model: Option<String>,
-    /// How long to wait for a connection. Default: 5s.
-    #[serde(with = "humantime_serde")]
-    pub connect_timeout: Duration,
-    /// How long to wait for the first byte of an answer. Default: 60s.
-    #[serde(with = "humantime_serde")]
-    pub first_byte_timeout: Duration,
-    /// How long an answer may pause. Default: 60s.
-    #[serde(with = "humantime_serde")]
-    pub idle_timeout: Duration,
-    /// How long a whole answer may take. Default: 10m.
-    #[serde(with = "humantime_serde")]
-    pub total_timeout: Duration,
-    /// Tries after the first, as long as no token has come. Default: 3.
-    pub max_retries: u32,
-    /// The field by which the upstream is told how long an answer may be, where a key's budget says so
-    /// and the request does not: `max_tokens` or `max_completion_tokens`. An upstream must know it.
-    /// Default: max_tokens.
-    pub answer_limit_field: AnswerLimitField,
-    /// `[[llm.prices]]`: what models cost. Default: none.
-    pub prices: Vec<ModelPrice>,
-}
-
-/// A field of a chat request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AnswerLimitField {
-    /// What nearly every server takes; OpenAI's reasoning models refuse it.
-    #[default]
-    MaxTokens,
-    /// What these want; some other servers pass over it, and then nothing limits an answer.
-    MaxCompletionTokens,
-}
-
-impl AnswerLimitField {
-    /// Its name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::MaxTokens => "max_tokens",
-            Self::MaxCompletionTokens => "max_completion_tokens",
-        }
-    }
-}
-
-/// `[[llm.prices]]`: what a million of a model's tokens cost, in a currency of the operator's choice.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelPrice {
-    /// The upstream's name of the model. No default.
-    pub model: String,
-    /// Tokens that it reads. No default.
-    pub input_per_million: PerMillion,
-    /// Those of them that its server had read before. Default: as the others.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cached_input_per_million: Option<PerMillion>,
-    /// Tokens that it writes. No default.
-    pub output_per_million: PerMillion,
-}
-
-impl LlmConfig {
-    /// Each model with its prices in millionths of a unit for a million tokens: of input, of cached
-    /// input, of output.
-    pub fn prices_in_micros(&self) -> impl Iterator<Item = (String, [u64; 3])> {
-        self.prices.iter().map(|price| {
-            let input = price.input_per_million;
-            let cached = price.cached_input_per_million.unwrap_or(input);
-            let kinds = [input, cached, price.output_per_million];
-            (price.model.clone(), kinds.map(PerMillion::micros))
-        })
-    }
-}
-
-/// The keys of a price without a default.
-pub(super) const PRICE_REQUIRED: [&str; 3] = ["model", "input_per_million", "output_per_million"];
-
-/// A price that is valid as it stands: see `tools::specimen`.
-pub(super) fn price_specimen() -> Map<String, Value> {
-    let price = serde_json::json!({
-        "model": "gpt-4o",
-        "input_per_million": "2.50",
-        "cached_input_per_million": "1.25",
-        "output_per_million": "10.00",
-    });
-    match price {
-        Value::Object(keys) => keys,
-        _ => Map::new(),
-    }
-}
-
-impl Default for LlmConfig {
-    fn default() -> Self {
-        Self {
-            base_url: None,
-            api_key: None,
-            default_model: None,
-            connect_timeout: seconds(5),
-            first_byte_timeout: seconds(60),
-            idle_timeout: seconds(60),
-            total_timeout: seconds(600),
-            max_retries: 3,
-            answer_limit_field: AnswerLimitField::default(),
-            prices: Vec::new(),
         }
     }
 }

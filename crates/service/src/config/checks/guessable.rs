@@ -2,7 +2,7 @@
 
 use super::super::Config;
 use super::super::auth::WELL_KNOWN;
-use super::Checks;
+use super::demand::Checks;
 
 /// The shortest password or token: 12 random letters are out of reach of guessing over a network.
 const SHORTEST: usize = 12;

@@ -1,0 +1,111 @@
+//! The database and the broker.
+
+use std::time::Duration;
+
+use super::super::{Config, ConnectionUrl};
+use super::demand::Checks;
+
+pub(super) fn servers(checks: &mut Checks<'_>, config: &Config) {
+    let database = &config.database;
+    let postgres = ["postgres", "postgresql"];
+    checks.url(
+        "database",
+        "url",
+        database.url.as_ref().map(ConnectionUrl::expose),
+        &postgres,
+    );
+    let owner = database.migrate_url.as_ref().map(ConnectionUrl::expose);
+    checks.url("database", "migrate_url", owner, &postgres);
+    checks.positive("database", "max_connections", &database.max_connections);
+    checks.positive("database", "acquire_timeout", &database.acquire_timeout);
+
+    let nats = &config.nats;
+    let url = nats.url.as_ref().map(ConnectionUrl::expose);
+    checks.url("nats", "url", url, &["nats", "tls", "ws", "wss"]);
+    checks.positive("nats", "connect_timeout", &nats.connect_timeout);
+    checks.positive("nats", "event_retention", &nats.event_retention);
+    checks.positive("nats", "jobs_max_bytes", &nats.jobs_max_bytes.as_u64());
+    checks.positive("nats", "events_max_bytes", &nats.events_max_bytes.as_u64());
+    checks.demand(
+        nats.events_per_run >= 100,
+        &[("nats", "events_per_run")],
+        format!(
+            "nats.events_per_run is {}, too few for a run to end in order",
+            nats.events_per_run
+        ),
+        "write at least 100",
+    );
+    checks.positive("nats", "dead_max_bytes", &nats.dead_max_bytes.as_u64());
+    checks.demand(
+        [1, 3, 5].contains(&nats.replicas),
+        &[("nats", "replicas")],
+        format!(
+            "nats.replicas is {}, which no majority can be counted in",
+            nats.replicas
+        ),
+        "write 1, 3 or 5",
+    );
+    let user = nats.user.is_some();
+    checks.demand(
+        user == nats.password.is_some(),
+        &[("nats", "user"), ("nats", "password")],
+        "nats.user and nats.password go together".to_owned(),
+        "set both or neither",
+    );
+    let door = [
+        nats.callout_seed.is_some(),
+        nats.system_user.is_some(),
+        nats.system_password.is_some(),
+    ];
+    checks.demand(
+        door == [true; 3] || door == [false; 3],
+        &[
+            ("nats", "callout_seed"),
+            ("nats", "system_user"),
+            ("nats", "system_password"),
+        ],
+        "nats.callout_seed, nats.system_user and nats.system_password go together: who lets \
+         programs in must be able to put them out"
+            .to_owned(),
+        "set all three or none",
+    );
+    checks.demand(
+        nats.callout_seed
+            .as_ref()
+            .is_none_or(|seed| is_issuer_seed(seed.expose())),
+        &[("nats", "callout_seed")],
+        "nats.callout_seed is no issuer's seed, which begins with SA and has 58 letters and digits"
+            .to_owned(),
+        "make one with: baton nats-issuer",
+    );
+    checks.demand(
+        nats.callout_session >= Duration::from_mins(1)
+            && nats.callout_session <= Duration::from_hours(24),
+        &[("nats", "callout_session")],
+        "nats.callout_session must be between 1m and 24h".to_owned(),
+        "leave it out for the default",
+    );
+    checks.demand(
+        nats.tls_cert.is_some() == nats.tls_key.is_some(),
+        &[("nats", "tls_cert"), ("nats", "tls_key")],
+        "nats.tls_cert and nats.tls_key go together".to_owned(),
+        "set both or neither",
+    );
+    let ways = [user, nats.token.is_some(), nats.creds_file.is_some()];
+    checks.demand(
+        ways.into_iter().filter(|set| *set).count() <= 1,
+        &[("nats", "creds_file"), ("nats", "token"), ("nats", "user")],
+        "more than one way to sign in to NATS is set".to_owned(),
+        "keep one of nats.user with nats.password, nats.token, nats.creds_file",
+    );
+}
+
+/// By its form alone: whose it is, its reader finds out.
+fn is_issuer_seed(text: &str) -> bool {
+    let text = text.trim();
+    text.len() == 58
+        && text.starts_with("SA")
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'))
+}

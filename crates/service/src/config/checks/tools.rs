@@ -1,0 +1,52 @@
+//! Tools that the operator adds.
+
+use std::collections::BTreeSet;
+
+use super::super::Config;
+use super::demand::Checks;
+use super::urls::names_a_user;
+
+pub(super) fn tools(checks: &mut Checks<'_>, config: &Config) {
+    let key = [("tools", "http")];
+    let mut names = BTreeSet::new();
+    for tool in &config.tools.http {
+        let name = &tool.name;
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        checks.demand(
+            (1..=64).contains(&name.len()) && name.chars().all(plain),
+            &key,
+            format!("tool name `{name}` cannot be offered to a model"),
+            "use 1 to 64 letters, digits, `_` and `-`",
+        );
+        checks.demand(
+            names.insert(name.as_str()),
+            &key,
+            format!("two tools are named `{name}`"),
+            "give each its own name",
+        );
+        checks.demand(
+            tool.url.starts_with("https://") || tool.url.starts_with("http://"),
+            &key,
+            format!("the url of tool `{name}` is not an HTTP URL"),
+            "write for example https://tools.example/weather",
+        );
+        checks.demand(
+            !names_a_user(&tool.url),
+            &key,
+            format!("the url of tool `{name}` holds a user name or a password"),
+            "put it into headers, whose values are never shown: authorization = \"Basic …\"",
+        );
+        checks.demand(
+            ["GET", "POST", "PUT", "PATCH", "DELETE"].contains(&tool.method.as_str()),
+            &key,
+            format!("tool `{name}` has the method `{}`", tool.method),
+            "write GET, POST, PUT, PATCH or DELETE",
+        );
+        checks.demand(
+            !tool.timeout.is_zero(),
+            &key,
+            format!("the timeout of tool `{name}` must be more than 0"),
+            "write for example 30s",
+        );
+    }
+}
