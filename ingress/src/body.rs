@@ -1,6 +1,7 @@
 //! Reading a request's body under its limits.
 
 use axum::extract::{FromRequest, Request};
+use baton_admission::read_json;
 use baton_service::accept::is_body_timeout;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH};
@@ -8,7 +9,6 @@ use http::{HeaderValue, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
-use serde_json::error::Category;
 
 use crate::error::ApiError;
 use crate::state::AppState;
@@ -44,19 +44,7 @@ impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let body = read(request, state.body_limit.min(JSON_LIMIT)).await?;
-        serde_json::from_slice(&body).map(Self).map_err(|error| {
-            // By place and not in its own words, which quote what was sent: a password, perhaps.
-            let what = match error.classify() {
-                Category::Data => "a field is missing, unknown, or of the wrong type",
-                Category::Io | Category::Syntax | Category::Eof => "this is not JSON",
-            };
-            let (line, column) = (error.line(), error.column());
-            ApiError::new(
-                StatusCode::BAD_REQUEST,
-                "invalid_body",
-                format!("{what}, at line {line}, column {column}"),
-            )
-        })
+        Ok(Self(read_json(&body)?))
     }
 }
 

@@ -28,6 +28,7 @@ pub mod metrics;
 mod models;
 mod openapi;
 mod programs;
+mod query;
 mod rate;
 mod relay;
 mod runs;

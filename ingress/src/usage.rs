@@ -1,12 +1,10 @@
 //! `GET /v1/usage`.
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use baton_protocol::ApiKeyId;
 use baton_store::{UsageBearer, UsageFilter, UsageGroup, UsageGroups, UsageSum};
 use chrono::{Days, NaiveDate};
-use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -15,6 +13,7 @@ use uuid::Uuid;
 
 use crate::auth::{Authorized, UsageRead};
 use crate::error::ApiError;
+use crate::query::{QueryParams, bad_cursor, bad_parameter, page_size};
 use crate::runs::Problem;
 use crate::state::AppState;
 
@@ -147,19 +146,9 @@ impl From<UsageSum> for UsageView {
 pub(crate) async fn read_usage(
     State(state): State<AppState>,
     authorized: Authorized<UsageRead>,
-    params: Result<Query<UsageParams>, QueryRejection>,
+    QueryParams(params): QueryParams<UsageParams>,
 ) -> Result<Json<UsageList>, ApiError> {
-    let Query(params) = params.map_err(|error| {
-        ApiError::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_parameter",
-            error.body_text(),
-        )
-    })?;
-    let limit = params.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(bad("limit", format!("`limit` is 1 to {MAX_LIMIT}")));
-    }
+    let limit = page_size(params.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
     let today = state.clock.now().date_naive();
     let to = day("to", params.to.as_deref())?.unwrap_or(today);
     let from = match day("from", params.from.as_deref())? {
@@ -169,7 +158,7 @@ pub(crate) async fn read_usage(
     let days = (to - from).num_days() + 1;
     if !(1..=MOST_DAYS).contains(&days) {
         let message = format!("`from` is not after `to`, and at most {MOST_DAYS} days are told");
-        return Err(bad("from", message));
+        return Err(bad_parameter("from", message));
     }
     let filter = UsageFilter {
         from,
@@ -178,10 +167,7 @@ pub(crate) async fn read_usage(
     };
     let after = params
         .cursor
-        .map(|cursor| {
-            let message = "`cursor` is the `next_cursor` of a page before";
-            read_cursor(&cursor).ok_or_else(|| bad("cursor", message.to_owned()))
-        })
+        .map(|cursor| read_cursor(&cursor).ok_or_else(bad_cursor))
         .transpose()?;
     let mut tx = state.store.tenant(authorized.caller.tenant).await?;
     let page = tx.usage(&filter, after.as_ref(), limit).await?;
@@ -193,14 +179,11 @@ pub(crate) async fn read_usage(
     }))
 }
 
-fn bad(param: &'static str, message: String) -> ApiError {
-    ApiError::new(StatusCode::BAD_REQUEST, "invalid_parameter", message).param(param)
-}
-
 fn day(param: &'static str, given: Option<&str>) -> Result<Option<NaiveDate>, ApiError> {
     given
         .map(|text| {
-            read_day(text).ok_or_else(|| bad(param, format!("`{param}` is a day as YYYY-MM-DD")))
+            let message = || format!("`{param}` is a day as YYYY-MM-DD");
+            read_day(text).ok_or_else(|| bad_parameter(param, message()))
         })
         .transpose()
 }
@@ -220,8 +203,8 @@ fn groups(given: &str) -> Result<UsageGroups, ApiError> {
             "key" => by.key = true,
             "model" => by.model = true,
             _ => {
-                let message = "`group_by` is day, key, model, with commas between".to_owned();
-                return Err(bad("group_by", message));
+                let message = "`group_by` is day, key, model, with commas between";
+                return Err(bad_parameter("group_by", message));
             }
         }
     }

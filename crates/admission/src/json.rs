@@ -1,12 +1,34 @@
-//! A bound on nesting. Parts of a request are kept unparsed and are parsed later, by others: what
-//! is accepted here must not overflow a stack there.
+//! Bodies: how deep they may nest, and how it is told what is wrong with one.
+
+mod wrong;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::error::Invalid;
 
 /// How deep arrays and objects of a request body may nest.
 pub const MAX_JSON_DEPTH: usize = 64;
 
-/// Refuses a body that nests deeper than [`MAX_JSON_DEPTH`]. One pass, no allocation; whether it is
+/// Reads a body, which is an object. The refusal names the field at fault and what belongs there, and
+/// repeats no value: that may be a password.
+pub fn read_json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Invalid> {
+    let read = serde_json::from_slice(body).map_err(|error| wrong::wrong::<T>(body, &error));
+    // An array would be taken for the values of the fields, one after the other.
+    let first = body.trim_ascii_start().first();
+    if first.is_some_and(|first| *first != b'{')
+        && serde_json::from_slice::<IgnoredAny>(body).is_ok()
+    {
+        return Err(Invalid::body(
+            "invalid_json",
+            "the body must be a JSON object, {…}",
+        ));
+    }
+    read
+}
+
+/// Refuses a body that nests deeper than [`MAX_JSON_DEPTH`]. Parts of a request are kept unparsed and
+/// are parsed later, by others: what is accepted here must not overflow a stack there. One pass, no allocation; whether it is
 /// JSON at all is for the parser to say.
 pub fn check_depth(body: &[u8]) -> Result<(), Invalid> {
     let mut depth = 0_usize;

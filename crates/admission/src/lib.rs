@@ -24,7 +24,7 @@ mod submit;
 pub mod terminal_event;
 
 pub use error::{Invalid, SubmitError};
-pub use json::{MAX_JSON_DEPTH, check_depth};
+pub use json::{MAX_JSON_DEPTH, check_depth, read_json};
 pub use metering::Metering;
 pub use prices::Prices;
 pub use request::SubmitRequest;

@@ -3,8 +3,7 @@
 use std::convert::Infallible;
 
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use baton_nats::{EventFollower, FollowError, Followed, ResumeError};
 use baton_protocol::{EventId, RunId, TenantId};
@@ -21,6 +20,7 @@ use crate::auth::{Authorized, Caller, RunsRead};
 use crate::error::{ApiError, run_header};
 use crate::ledger::find_run;
 use crate::metrics::{StreamEnd, StreamGauge, Wire};
+use crate::query::QueryParams;
 use crate::relay::{Heard, Relay, tell_end};
 use crate::sse::{self, PING_BETWEEN_IDS, ServerSentEvent};
 use crate::state::AppState;
@@ -65,7 +65,7 @@ pub(crate) enum Source {
     responses(
         (status = 200, description = "The events", content_type = "text/event-stream", body = ServerSentEvent),
         (status = 204, description = "The cursor is the run's last event: there is no more to come"),
-        (status = 400, description = "The cursor is no event id", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The cursor is no event id, or a parameter cannot be read", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "`cursor_unknown`: not an event of this run; `events_expired`: no longer stored, and it lies within a step or the run goes on", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "The caller has too many streams open; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
@@ -77,9 +77,8 @@ pub(crate) async fn run_events(
     authorized: Authorized<RunsRead>,
     RunPath(run): RunPath,
     headers: HeaderMap,
-    query: Result<Query<Params>, QueryRejection>,
+    QueryParams(params): QueryParams<Params>,
 ) -> Result<Response, ApiError> {
-    let params = query.map(|query| query.0).unwrap_or_default();
     let after = cursor(&headers, params.after)?;
     let place = state.streams.take(&authorized.caller)?;
     let source = match params.rebuilt {

@@ -1,18 +1,16 @@
 //! `GET /v1/runs`.
 
 use axum::Json;
-use axum::extract::Query;
 use axum::extract::State;
-use axum::extract::rejection::QueryRejection;
 use baton_protocol::{RunId, RunStatus};
 use baton_store::RunFilter;
-use http::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::view::{Problem, RunList, RunView};
 use crate::auth::{Authorized, RunsRead};
 use crate::error::ApiError;
+use crate::query::{QueryParams, bad_cursor, page_size};
 use crate::state::AppState;
 
 const DEFAULT_LIMIT: u32 = 20;
@@ -48,33 +46,12 @@ pub(crate) struct ListParams {
 pub(crate) async fn list_runs(
     State(state): State<AppState>,
     authorized: Authorized<RunsRead>,
-    params: Result<Query<ListParams>, QueryRejection>,
+    QueryParams(params): QueryParams<ListParams>,
 ) -> Result<Json<RunList>, ApiError> {
-    let bad = |param: &'static str, message: String| {
-        ApiError::new(StatusCode::BAD_REQUEST, "invalid_parameter", message).param(param)
-    };
-    let Query(params) = params.map_err(|error| {
-        ApiError::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_parameter",
-            error.body_text(),
-        )
-    })?;
-    let limit = params.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(bad("limit", format!("`limit` is 1 to {MAX_LIMIT}")));
-    }
+    let limit = page_size(params.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
     let cursor = params
         .cursor
-        .map(|cursor| {
-            let wrong = || {
-                bad(
-                    "cursor",
-                    "`cursor` is the `next_cursor` of a page before".to_owned(),
-                )
-            };
-            cursor.parse::<RunId>().map_err(|_| wrong())
-        })
+        .map(|cursor| cursor.parse::<RunId>().map_err(|_| bad_cursor()))
         .transpose()?;
     let filter = RunFilter {
         status: params.status,

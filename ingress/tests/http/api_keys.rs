@@ -142,7 +142,7 @@ async fn nobody_hands_on_more_than_they_have() {
             json!({"name": "x", "expires_at": "2001-01-01T00:00:00Z"}),
             "invalid_expiry",
         ),
-        (json!({"name": "x", "admin": true}), "invalid_body"),
+        (json!({"name": "x", "admin": true}), "invalid_json"),
     ] {
         let (status, error) = make(&fixture, &fixture.key, wish).await;
         assert_eq!((status, &error["code"]), (400, &json!(code)));

@@ -247,3 +247,31 @@ async fn the_description_names_every_route() {
         "without an upstream, the default is known"
     );
 }
+
+#[tokio::test]
+async fn a_refusal_names_what_is_wrong_and_nothing_is_guessed_in_its_place() {
+    let f = Fixture::start().await;
+    let run = "/v1/runs/00000000-0000-7000-8000-000000000000/events";
+    for (path, param) in [
+        (&*format!("{run}?rebuilt=maybe"), "rebuilt"),
+        (&*format!("{run}?after=1&after=2"), "after"),
+        ("/v1/runs?limit=many", "limit"),
+        ("/v1/runs?limit=0", "limit"),
+        ("/v1/runs?cursor=x", "cursor"),
+        ("/v1/usage?cursor=x", "cursor"),
+        ("/v1/usage?from=yesterday", "from"),
+    ] {
+        let response = f.get(path).send().await.unwrap();
+        assert_eq!(response.status(), 400, "{path}");
+        let problem = read(response).await;
+        assert_eq!(problem["code"], "invalid_parameter", "{path}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains(&format!("`{param}`")), "{path}: {detail}");
+    }
+    let made = f.post(
+        "/v1/api-keys",
+        &json!({"name": "n", "limits": {"per_minute": "9"}}),
+    );
+    let problem = read(made.send().await.unwrap()).await;
+    assert_eq!(problem["param"], "limits.per_minute", "{problem}");
+}

@@ -109,7 +109,7 @@ async fn whoever_is_refused_learns_nothing_and_no_answer_quotes_a_password() {
     ] {
         let request = fixture.plain("POST", "/v1/auth/login", &Value::Null);
         let (status, error) = answer(request.body(body).send().await.unwrap()).await;
-        assert_eq!((status, &error["code"]), (400, &json!("invalid_body")));
+        assert_eq!((status, &error["code"]), (400, &json!("invalid_json")));
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
 }

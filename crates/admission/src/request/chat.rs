@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::SubmitRequest;
-use super::messages::{check_messages, check_name, malformed, metadata, tool_names};
+use super::messages::{check_messages, check_name, metadata, tool_names};
 use crate::error::Invalid;
-use crate::json::check_depth;
+use crate::json::{check_depth, read_json};
 
 /// A chat request: the run it asks for, and how the answer is to be told.
 #[derive(Debug, Clone)]
@@ -76,7 +76,7 @@ impl ChatSubmission {
     /// Reads a body.
     pub fn parse(body: &[u8]) -> Result<Self, Invalid> {
         check_depth(body)?;
-        let mut body: Body = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+        let mut body: Body = read_json(body)?;
         let model = body.model.filter(|model| !model.is_empty());
         check_name("model", model.as_deref())?;
         check_name("agent", body.agent.as_deref())?;

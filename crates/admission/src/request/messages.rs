@@ -164,7 +164,6 @@ pub(super) fn metadata(value: Value) -> Result<Option<Map<String, Value>>, Inval
     Ok(Some(object))
 }
 
-/// Serde's words about a body that does not parse.
 /// A model's or an agent's name: what a column of text can hold and a log line can show.
 pub(super) fn check_name(param: &'static str, name: Option<&str>) -> Result<(), Invalid> {
     let fits =
@@ -174,11 +173,4 @@ pub(super) fn check_name(param: &'static str, name: Option<&str>) -> Result<(), 
     }
     let message = format!("`{param}` has at most {MAX_NAME_BYTES} bytes and no control characters");
     Err(Invalid::field("invalid_name", param, message))
-}
-
-pub(super) fn malformed(error: &serde_json::Error) -> Invalid {
-    Invalid::body(
-        "invalid_json",
-        format!("the body is not the JSON object expected: {error}"),
-    )
 }

@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::SubmitRequest;
-use super::messages::{check_messages, check_name, malformed, metadata, tool_names};
+use super::messages::{check_messages, check_name, metadata, tool_names};
 use crate::error::Invalid;
-use crate::json::check_depth;
+use crate::json::{check_depth, read_json};
 
 /// A request for a run. `agent` or `model`, and `messages` or `input`, must be there.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -80,17 +80,14 @@ impl SubmitRequest {
     /// Reads the body of `POST /v1/runs`.
     pub fn parse_native(body: &[u8]) -> Result<Self, Invalid> {
         check_depth(body)?;
-        let body: NativeRequest =
-            serde_json::from_slice(body).map_err(|error| malformed(&error))?;
-        Self::from_native(body)
+        Self::from_native(read_json(body)?)
     }
 
     /// Reads the same where it is submitted to a lane over the bus. One that names a lane of its own
     /// must name that one.
     pub fn parse_submitted(body: &[u8], lane: Lane) -> Result<Self, Invalid> {
         check_depth(body)?;
-        let mut body: NativeRequest =
-            serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+        let mut body: NativeRequest = read_json(body)?;
         if body.lane.replace(lane).is_some_and(|own| own != lane) {
             let message = format!("`lane` is not {lane}, the lane that this was published to");
             return Err(Invalid::field("invalid_lane", "lane", message));
@@ -120,7 +117,8 @@ impl SubmitRequest {
                     role: "user",
                     content: &input,
                 }];
-                serde_json::value::to_raw_value(&message).map_err(|error| malformed(&error))?
+                serde_json::value::to_raw_value(&message)
+                    .map_err(|error| Invalid::body("invalid_json", error.to_string()))?
             }
             (Some(_), Some(_)) => {
                 let message = "`messages` and `input` exclude one another";

@@ -1,0 +1,86 @@
+//! Query parameters of native routes.
+
+use axum::extract::FromRequestParts;
+use http::StatusCode;
+use http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// The parameters of a request; the refusal names the one that cannot be read.
+pub(crate) struct QueryParams<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequestParts<AppState> for QueryParams<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &AppState) -> Result<Self, ApiError> {
+        read(parts.uri.query().unwrap_or_default()).map(Self)
+    }
+}
+
+fn read<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    let pairs = serde_urlencoded::Deserializer::new(pairs);
+    serde_path_to_error::deserialize(pairs).map_err(|error| {
+        let param = error.path().to_string();
+        match &*param {
+            // There is no one parameter at fault.
+            "." | "?" => refusal(error.inner().to_string()),
+            _ => bad_parameter(&param, format!("`{param}`: {}", error.inner())),
+        }
+    })
+}
+
+/// What a parameter says cannot be.
+pub(crate) fn bad_parameter(param: &str, message: impl Into<String>) -> ApiError {
+    refusal(message.into()).param(param)
+}
+
+fn refusal(message: String) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, "invalid_parameter", message)
+}
+
+/// How many things a page has.
+pub(crate) fn page_size(given: Option<u32>, usual: u32, most: u32) -> Result<u32, ApiError> {
+    match given.unwrap_or(usual) {
+        size if (1..=most).contains(&size) => Ok(size),
+        _ => Err(bad_parameter("limit", format!("`limit` is 1 to {most}"))),
+    }
+}
+
+/// What is no `next_cursor` of ours.
+pub(crate) fn bad_cursor() -> ApiError {
+    bad_parameter("cursor", "`cursor` is the `next_cursor` of a page before")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "read and not looked at")]
+    struct Params {
+        limit: Option<u32>,
+        rebuilt: Option<bool>,
+    }
+
+    #[test]
+    fn a_refusal_names_its_parameter() {
+        for (query, named) in [
+            ("limit=x", "`limit`"),
+            ("limit=-1", "`limit`"),
+            ("rebuilt=maybe", "`rebuilt`"),
+            ("limt=1", "`limt`"),
+            ("limit=1&limit=2", "`limit`"),
+        ] {
+            let error = read::<Params>(query).unwrap_err();
+            assert_eq!(error.code, "invalid_parameter", "{query}");
+            assert!(error.message.contains(named), "{query}: {}", error.message);
+        }
+        assert!(read::<Params>("limit=1&rebuilt=true").is_ok());
+    }
+}
