@@ -108,6 +108,9 @@ async fn serve(
 /// configuration says of either stands.
 fn open_doors(config: &mut Config, data: &Path) -> anyhow::Result<()> {
     let auth = &mut config.auth;
+    if auth.key_environment == AuthConfig::default().key_environment {
+        "dev".clone_into(&mut auth.key_environment);
+    }
     if auth.registration == AuthConfig::default().registration {
         auth.registration = Registration::Open;
     }

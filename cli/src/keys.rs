@@ -12,19 +12,19 @@ use baton_store::{KeyLimits, NewApiKey, Store};
 
 use crate::args::{ConfigArgs, KeysCommand};
 use crate::config_command::{self, print};
-use crate::ledger::{audit_entry, connect, ensure_tenant};
+use crate::ledger::{audit_entry, connect, ensure_tenant, find_tenant};
 use crate::private_file;
 
 pub(crate) async fn run(command: KeysCommand, args: &ConfigArgs) -> anyhow::Result<()> {
     let config = config_command::load(args)?;
     config.require(&[Required::Database])?;
     let store = connect(&config).await?;
-    let done = execute(command, &store).await;
+    let done = execute(command, &config, &store).await;
     store.close().await;
     done
 }
 
-async fn execute(command: KeysCommand, store: &Store) -> anyhow::Result<()> {
+async fn execute(command: KeysCommand, config: &Config, store: &Store) -> anyhow::Result<()> {
     match command {
         KeysCommand::Create {
             tenant,
@@ -50,11 +50,11 @@ async fn execute(command: KeysCommand, store: &Store) -> anyhow::Result<()> {
                     monthly_cost_micros: limits.monthly_cost_micros,
                 },
             };
-            let key = create(store, tenant.id, "live", name, rights).await?;
+            let key = create(store, tenant.id, &config.auth.key_environment, name, rights).await?;
             print(key.expose())
         }
         KeysCommand::List { tenant } => {
-            let tenant = ensure_tenant(store, &tenant).await?;
+            let tenant = find_tenant(store, &tenant).await?;
             let mut tx = store.tenant(tenant.id).await?;
             let keys = tx.list_api_keys().await?;
             tx.commit().await?;
@@ -73,7 +73,7 @@ async fn execute(command: KeysCommand, store: &Store) -> anyhow::Result<()> {
             Ok(())
         }
         KeysCommand::Revoke { tenant, id } => {
-            let tenant = ensure_tenant(store, &tenant).await?;
+            let tenant = find_tenant(store, &tenant).await?;
             let mut tx = store.tenant(tenant.id).await?;
             let found = tx.revoke_api_key(id).await?;
             if found {
@@ -159,7 +159,15 @@ pub(crate) async fn ready_made(
         expires_at: None,
         limits: KeyLimits::default(),
     };
-    let key = create(&store, tenant.id, "dev", "baton dev".to_owned(), rights).await?;
+    let environment = &config.auth.key_environment;
+    let key = create(
+        &store,
+        tenant.id,
+        environment,
+        "baton dev".to_owned(),
+        rights,
+    )
+    .await?;
     store.close().await;
     private_file::write(&path, key.expose())
         .with_context(|| format!("{} cannot be written", path.display()))?;

@@ -1,10 +1,13 @@
 //! The ledger as the operator's commands reach it: tenants by their names, and what was done is
 //! written into the audit log.
 
-use anyhow::Context as _;
+use anyhow::bail;
 use baton_protocol::{AuditId, TenantId};
 use baton_service::{Clock as _, Config, SystemClock};
 use baton_store::{ActorKind, AuditEntry, AuditResult, Store, StoreOptions, TenantRecord};
+
+/// Tenants that are named to somebody who named none of them.
+const NAMED: u32 = 10;
 
 pub(crate) async fn connect(config: &Config) -> anyhow::Result<Store> {
     let url = config
@@ -30,8 +33,23 @@ pub(crate) async fn ensure_tenant(store: &Store, name: &str) -> anyhow::Result<T
 
 /// The tenant of this name.
 pub(crate) async fn find_tenant(store: &Store, name: &str) -> anyhow::Result<TenantRecord> {
-    let found = store.system().tenant_by_name(name).await?;
-    found.with_context(|| format!("there is no tenant called {name}"))
+    let system = store.system();
+    if let Some(found) = system.tenant_by_name(name).await? {
+        return Ok(found);
+    }
+    let mut names = system.tenant_names(NAMED + 1).await?;
+    let others = match names.len() {
+        0 => bail!("there is no tenant yet: `baton keys create` makes one"),
+        count if count > NAMED as usize => {
+            names.truncate(NAMED as usize);
+            ", and others"
+        }
+        _ => "",
+    };
+    bail!(
+        "there is no tenant called {name}: name one with --tenant ({}{others})",
+        names.join(", ")
+    )
 }
 
 /// An entry of the audit log about something that was done from the command line.

@@ -317,6 +317,7 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         decider,
         stopping,
         streams: StreamCap::new(config.limits.streams_per_key),
+        key_environment: config.auth.key_environment.as_str().into(),
         body_limit: config.http.body_limit.as_u64(),
         heartbeat: config.http.heartbeat,
         store,

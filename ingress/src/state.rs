@@ -50,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) streams: StreamCap,
     /// Bytes.
     pub(crate) body_limit: u64,
+    /// The word in keys that are made here.
+    pub(crate) key_environment: Arc<str>,
     pub(crate) heartbeat: Duration,
 }
 

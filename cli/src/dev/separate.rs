@@ -173,6 +173,10 @@ impl Role<'_> {
             command.envs(secret.as_ref().map(|secret| (name, secret.expose())));
         }
         command.env(
+            "BATON_AUTH__KEY_ENVIRONMENT",
+            &self.config.auth.key_environment,
+        );
+        command.env(
             "BATON_AUTH__REGISTRATION",
             match self.config.auth.registration {
                 Registration::Open => "open",

@@ -78,6 +78,14 @@ async fn a_budgeted_run_is_limited_charged_and_told_and_the_next_one_is_refused(
     let printed = stack.run(&["usage", "--by", "model"]).await.unwrap();
     assert!(printed.starts_with("script  1 runs  14 in"), "{printed}");
     assert!(printed.contains("cost 0.014"), "{printed}");
+    for command in ["usage", "audit"] {
+        let lost = stack.run(&[command, "--tenant", "nowhere"]).await;
+        let told = lost.unwrap_err().to_string();
+        assert!(
+            told.contains("no tenant called nowhere") && told.contains("(default)"),
+            "{told}"
+        );
+    }
 
     // Two units are two thousand tokens of prompt, from above.
     body["messages"][0]["content"] = json!("x".repeat(2_000));

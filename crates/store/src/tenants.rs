@@ -69,6 +69,20 @@ impl SystemTx<'_> {
         }))
     }
 
+    /// What tenants are called, in the order of their names; at most so many.
+    pub async fn tenant_names(&self, limit: u32) -> Result<Vec<String>, StoreError> {
+        let names = sqlx::query_scalar!(
+            "
+            -- tenants.names
+            SELECT name FROM tenants ORDER BY name LIMIT $1
+            ",
+            i64::from(limit),
+        )
+        .fetch_all(self.pool)
+        .await?;
+        Ok(names)
+    }
+
     /// The tenant with this id.
     pub async fn tenant(&self, id: TenantId) -> Result<Option<TenantRecord>, StoreError> {
         let row = sqlx::query!(

@@ -18,8 +18,6 @@ use crate::error::ApiError;
 use crate::runs::Problem;
 use crate::state::AppState;
 
-/// The word in the key that says what it is for.
-const ENVIRONMENT: &str = "live";
 /// The most tokens or millionths of a unit; billionths of it still fit into the ledger's numbers.
 const MOST: u64 = 9_000_000_000_000_000;
 /// Names in one list.
@@ -101,7 +99,7 @@ pub(crate) async fn create_key(
         expires_at: request.expires_at,
     };
     check_within(&caller, &wish)?;
-    let key = ApiKey::from_random(ENVIRONMENT, rand::random())
+    let key = ApiKey::from_random(&state.key_environment, rand::random())
         .map_err(|error| ApiError::internal(&error))?;
     let new = NewApiKey {
         id: ApiKeyId::new(now),

@@ -78,7 +78,11 @@ pub(crate) async fn rotate_key(
         expires_at: record.expires_at,
     };
     check_within(&caller, &wish)?;
-    let environment = record.prefix.split('_').nth(1).unwrap_or("live");
+    let environment = record
+        .prefix
+        .split('_')
+        .nth(1)
+        .unwrap_or(&state.key_environment);
     let key = ApiKey::from_random(environment, rand::random())
         .map_err(|error| ApiError::internal(&error))?;
     let fresh = FreshKey {

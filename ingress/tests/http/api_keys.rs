@@ -198,3 +198,18 @@ async fn a_rotated_key_goes_on_beside_its_successor_and_a_revoked_one_does_not()
         assert_eq!(status, 403, "{method}");
     }
 }
+
+#[tokio::test]
+async fn a_key_says_what_it_is_for_and_so_does_its_successor() {
+    let fixture = Fixture::start_with(|config| {
+        "staging".clone_into(&mut config.auth.key_environment);
+    })
+    .await;
+    let (_, made) = make(&fixture, &fixture.key, json!({"name": "n"})).await;
+    let rotate = format!("/v1/api-keys/{}/rotate", made["id"].as_str().unwrap());
+    let (_, next) = fixture.ask(&fixture.key, "POST", &rotate, json!({})).await;
+    for key in [&made["key"], &next["key"]] {
+        assert!(key.as_str().unwrap().starts_with("bt_staging_"), "{key}");
+        assert_eq!(alive(&fixture, key).await, 200);
+    }
+}

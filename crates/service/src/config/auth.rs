@@ -17,6 +17,10 @@ pub struct AuthConfig {
     pub jwt_secret: Option<Secret<String>>,
     /// Keys in place of `jwt_secret`: the first signs, the others are still accepted. Default: none.
     pub keys: Vec<SigningKeyConfig>,
+    /// The word in API keys that says what they are for (`bt_<word>_…`), such as `live` or `staging`:
+    /// at most 16 lower-case letters and digits. It is for people, and checked nowhere. Default: live
+    /// (`baton dev`: dev).
+    pub key_environment: String,
     /// What access tokens say as `iss`. Default: baton.
     pub issuer: String,
     /// What access tokens say as `aud`. Default: baton.
@@ -49,6 +53,7 @@ impl Default for AuthConfig {
         Self {
             jwt_secret: None,
             keys: Vec::new(),
+            key_environment: "live".to_owned(),
             issuer: "baton".to_owned(),
             audience: "baton".to_owned(),
             access_token_life: Duration::from_mins(10),

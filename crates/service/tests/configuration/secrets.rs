@@ -70,6 +70,7 @@ fn keys_and_issuers_that_prove_nothing_are_refused() {
     let file = r#"
         [auth]
         access_token_life = "1h"
+        key_environment = "Live"
         leeway = "2m"
         keys = [
             { kid = "a", algorithm = "HS256", secret = "changeme-changeme-changeme-changeme" },
@@ -93,6 +94,7 @@ fn keys_and_issuers_that_prove_nothing_are_refused() {
             &["variable JWT_SECRET", "stands in examples", "openssl rand"],
             &["auth.access_token_life", "15m"],
             &["auth.leeway"],
+            &["auth.key_environment is `Live`", "lower-case"],
             &["key `a`", "stands in examples"],
             &["`a` does not tell"],
             &["key `a` needs one of secret and secret_file"],

@@ -81,6 +81,16 @@ pub(super) fn auth(checks: &mut Checks<'_>, config: &Config) {
         "auth.leeway is more than 1m, by which no clock that is looked after is wrong".to_owned(),
         "write for example 30s",
     );
+    let environment = &auth.key_environment;
+    checks.demand(
+        (1..=16).contains(&environment.len())
+            && environment
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()),
+        &[("auth", "key_environment")],
+        format!("auth.key_environment is `{environment}`, which cannot stand in a key"),
+        "use 1 to 16 lower-case letters and digits, such as live or staging",
+    );
     checks.positive("auth", "password_parallelism", &auth.password_parallelism);
     for (key, value) in [("issuer", &auth.issuer), ("audience", &auth.audience)] {
         checks.demand(
