@@ -170,6 +170,7 @@ async fn store(
     mut append: Append,
 ) -> Result<StreamSeq, PublishEventsError> {
     let Fence { tenant, run, .. } = fence;
+    let mut full = false;
     loop {
         let payload = append.payload().clone();
         let refusal = match bus
@@ -194,7 +195,15 @@ async fn store(
             AppendError::Unknown | AppendError::Disconnected | AppendError::NoStream => {
                 tokio::time::sleep(RETRY_AFTER).await;
             }
-            error => return Err(PublishEventsError::Refused(error)),
+            // An operator makes room. Given back meanwhile, the run would only be paid for again,
+            // here or elsewhere, up to the same append.
+            AppendError::Full(reason) => {
+                if !std::mem::replace(&mut full, true) {
+                    tracing::error!(reason, "the broker has no room for events; the run waits");
+                }
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+            error @ AppendError::Refused(_) => return Err(PublishEventsError::Refused(error)),
         }
     }
 }

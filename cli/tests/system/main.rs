@@ -22,6 +22,7 @@ mod cancel;
 mod chat;
 mod database;
 mod dead;
+mod disk_full;
 mod fixture;
 mod hand_over;
 mod identity;

@@ -189,6 +189,11 @@ impl NatsServer {
         self.process.is_running()
     }
 
+    /// Whether it says of itself that it can be used: what supervisors go by.
+    pub async fn is_healthy(&self) -> bool {
+        is_healthy(self.launch.monitor_port).await
+    }
+
     /// Waits until it has ended, for whatever reason.
     pub async fn until_ended(&mut self) {
         self.process.until_ended().await;

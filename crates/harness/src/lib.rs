@@ -11,4 +11,5 @@ pub mod process_usage;
 pub mod recovery;
 pub mod samples;
 pub mod scripted_model;
+pub mod small_disk;
 pub mod stack;

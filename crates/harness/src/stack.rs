@@ -12,10 +12,10 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, bail};
-use baton_devstack::{NatsServer, Postgres, PostgresOptions};
+use baton_devstack::{Data, NatsServer, Postgres, PostgresOptions};
 use baton_nats::{Bus, BusOptions};
 use baton_protocol::TenantId;
-use baton_store::testing::TestDatabase;
+use baton_store::testing::{TestDatabase, close_log_segment};
 use baton_store::{Login, Store, StoreOptions, bootstrap};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -41,6 +41,10 @@ pub struct StackOptions {
     /// Whether PostgreSQL is the stack's own, so that it can be crashed; else a database on the
     /// shared one.
     pub own_postgres: bool,
+    /// Where the broker keeps its streams; else in a folder of its own that goes away with it.
+    pub broker_folder: Option<PathBuf>,
+    /// Where the stack's own PostgreSQL keeps its databases; else as the broker.
+    pub database_folder: Option<PathBuf>,
     /// The name and the password that the broker demands of everybody, letters, digits and `-`;
     /// without them it has the delivered accounts, and lets programs in with their keys.
     pub broker_login: Option<(String, String)>,
@@ -63,6 +67,8 @@ impl StackOptions {
                 .into(),
             config: String::new(),
             own_postgres: false,
+            broker_folder: None,
+            database_folder: None,
             broker_login: None,
         }
     }
@@ -123,7 +129,10 @@ impl Stack {
             Some((user, password)) => Logins::One { user, password },
             None => Logins::delivered()?,
         };
-        let (nats, database) = tokio::try_join!(logins.start(), Database::make(&options))?;
+        let (nats, database) = tokio::try_join!(
+            logins.start(kept_in(options.broker_folder.as_deref())),
+            Database::make(&options)
+        )?;
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("baton.toml"), &options.config)?;
         let mut stack = Self {
@@ -354,6 +363,12 @@ impl Stack {
         Ok(self.nats.restart().await?)
     }
 
+    /// Goes on in a new segment of PostgreSQL's log; whether it could still be asked to.
+    pub async fn close_log_segment(&mut self) -> anyhow::Result<bool> {
+        let url = self.own_postgres()?.superuser_url().to_owned();
+        Ok(close_log_segment(&url).await.is_ok())
+    }
+
     /// Ends the stack's own PostgreSQL as a crash would, and starts it again.
     pub async fn crash_postgres(&mut self) -> anyhow::Result<()> {
         let postgres = self.own_postgres()?;
@@ -367,7 +382,8 @@ impl Stack {
         Ok(())
     }
 
-    fn own_postgres(&mut self) -> anyhow::Result<&mut Postgres> {
+    /// The stack's own PostgreSQL, to be watched and started again.
+    pub fn own_postgres(&mut self) -> anyhow::Result<&mut Postgres> {
         match &mut self.database {
             Database::Own(postgres) => Ok(postgres),
             Database::Shared(_) => {
@@ -375,6 +391,10 @@ impl Stack {
             }
         }
     }
+}
+
+fn kept_in(folder: Option<&Path>) -> Data {
+    folder.map_or(Data::Ephemeral, |folder| Data::Keep(folder.to_owned()))
 }
 
 /// The broker's user for a command of the program's.
@@ -420,6 +440,7 @@ impl Database {
         let postgres = Postgres::start(PostgresOptions {
             // It is to survive a crash with all that it has confirmed.
             durable: true,
+            data: kept_in(options.database_folder.as_deref()),
             ..PostgresOptions::ephemeral()
         })
         .await?;

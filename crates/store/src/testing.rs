@@ -286,3 +286,14 @@ pub async fn void_idempotency_keys(url: &str) -> Result<(), crate::StoreError> {
     connection.close().await?;
     Ok(())
 }
+
+/// Goes on in the next segment of the server's log, for which the next write must find room. `url` is a
+/// superuser's.
+pub async fn close_log_segment(url: &str) -> Result<(), crate::StoreError> {
+    let mut connection = PgConnection::connect(url).await?;
+    raw_sql("SELECT pg_switch_wal()")
+        .execute(&mut connection)
+        .await?;
+    connection.close().await?;
+    Ok(())
+}

@@ -1,11 +1,14 @@
 //! Two attempts at one run's log, on a real broker.
 
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use baton_devstack::NatsServer;
 use baton_devstack::test_support::test_nats;
+use baton_nats::streams::EVENTS;
 use baton_nats::{BusOptions, StreamOptions, provision};
 use baton_protocol::event::Text;
 use baton_protocol::{ClaimToken, Event, RunId, TenantId};
 use baton_service::SystemClock;
+use futures_util::FutureExt as _;
 
 use super::*;
 
@@ -13,7 +16,7 @@ struct Log {
     bus: Bus,
     tenant: TenantId,
     run: RunId,
-    _server: NatsServer,
+    server: NatsServer,
 }
 
 impl Log {
@@ -28,7 +31,7 @@ impl Log {
             bus,
             tenant: TenantId::new(now),
             run: RunId::new(now),
-            _server: server,
+            server,
         }
     }
 
@@ -266,4 +269,36 @@ async fn an_append_that_was_stored_without_an_answer_is_not_stored_again() {
 
     assert_eq!(stored, again);
     assert_eq!(kinds(&log.events().await), [(1, "text.delta")]);
+}
+
+/// Guards the append that is repeated: a run whose events find no room waits, and is not given back.
+#[tokio::test]
+async fn an_append_that_finds_no_room_is_repeated_until_there_is_some() {
+    let log = Log::new().await;
+    let client = async_nats::connect(log.server.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    let stream = jetstream.get_stream(EVENTS).await.unwrap();
+    let roomy = stream.cached_info().config.clone();
+    let full = Config {
+        discard: DiscardPolicy::New,
+        max_messages: 1,
+        ..roomy.clone()
+    };
+    jetstream.update_stream(full).await.unwrap();
+    let mut attempt = log.attempt(1, EventId::ORIGIN).await;
+    attempt.push(1, text("fits"));
+    attempt.settle().await.unwrap();
+
+    attempt.push(1, text("does not"));
+    attempt.kick();
+    // On its way, and with it, on the same connection, what is answered after it.
+    assert!(attempt.advance().now_or_never().is_none());
+    log.bus.count_events(log.tenant, log.run).await.unwrap();
+    jetstream.update_stream(roomy).await.unwrap();
+
+    attempt.settle().await.unwrap();
+    assert_eq!(
+        kinds(&log.events().await),
+        [(1, "text.delta"), (1, "text.delta")]
+    );
 }

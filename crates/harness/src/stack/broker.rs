@@ -1,7 +1,7 @@
 //! The stack's nats-server: with the delivered accounts, or with one user for all.
 
 use baton_devstack::test_support::test_nats_options;
-use baton_devstack::{NatsConfig, NatsOptions, NatsServer};
+use baton_devstack::{Data, NatsConfig, NatsOptions, NatsServer};
 use baton_nats::accounts::SYSTEM;
 use baton_nats::{AccountsConf, Auth, Issuer};
 use tokio::process::Command;
@@ -36,7 +36,7 @@ impl Logins {
         })
     }
 
-    pub(super) async fn start(&self) -> anyhow::Result<NatsServer> {
+    pub(super) async fn start(&self, data: Data) -> anyhow::Result<NatsServer> {
         let extra = match self {
             Self::Delivered { accounts, .. } => accounts.text(),
             Self::One { user, password } => {
@@ -44,6 +44,7 @@ impl Logins {
             }
         };
         let options = NatsOptions {
+            data,
             config: NatsConfig::Own { extra },
             ..test_nats_options().await?
         };
