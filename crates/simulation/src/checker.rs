@@ -7,14 +7,15 @@ use baton_protocol::{Decision, Effect, Event, EventData, EventId, RunId, RunStat
 use baton_store::{StepData, StepRecord};
 use serde::Deserialize as _;
 
-use crate::client::{View, events_of};
-use crate::executor::Sim;
+use crate::accusation::{Accusation, Invariant, name};
+use crate::executor::ProcessId;
 use crate::ledger::{Row, State};
-use crate::world::{Accusation, Invariant, World, name};
+use crate::view::{View, events_of};
+use crate::world::{Sim, World};
 
 impl Sim {
     /// The process was unable to do its duty just now: a run that it loses counts as lost.
-    pub(crate) fn excuse(&self, process: crate::executor::ProcessId) {
+    pub(crate) fn excuse(&self, process: ProcessId) {
         let now = self.now();
         self.with_process(process, |process| {
             process.hampered_until = process.hampered_until.max(now);

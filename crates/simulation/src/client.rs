@@ -1,20 +1,25 @@
 //! Clients, and the ingress processes that serve them: submit, cancel, follow. A follower is
 //! `EventFollower` of `baton-nats` around the same cursor.
 
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
 use baton_nats::{Cursor, StoredEvents, StreamSeq, Verdict};
 use baton_protocol::{ApprovalId, Decision, Event, EventId, RunId};
 
-use crate::Guard;
-use crate::executor::{Mailbox, Millis, ProcessId, Signal, Sim, millis};
+use crate::accusation::name;
+use crate::executor::ProcessId;
+use crate::fleet::Fleet;
+use crate::guard::Guard;
 use crate::ledger::Cancel;
-use crate::network::{Service, Unanswered};
-use crate::scenario::{Fleet, STORM};
+use crate::links::Service;
+use crate::mailbox::{Mailbox, Signal};
+use crate::network::Unanswered;
+use crate::time::{Millis, millis};
 use crate::told_by_others::ensure_terminal_event;
-use crate::world::name;
+use crate::view::{View, events_of};
+use crate::weather::STORM;
+use crate::world::Sim;
 
 /// How long a follower hears nothing before it looks.
 const IDLE: Duration = Duration::from_secs(5);
@@ -23,41 +28,6 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_millis(500);
 /// How often the log is read for an event that must be there.
 const TRIES: u32 = 10;
-
-/// What one client has seen of a run, over all its connections.
-pub(crate) struct View {
-    pub(crate) run: RunId,
-    /// Where it began.
-    pub(crate) start: EventId,
-    pub(crate) events: RefCell<Vec<Event>>,
-    /// It has been told that there is no more to come.
-    pub(crate) finished: Cell<bool>,
-    /// It has been told that it cannot be served.
-    pub(crate) refused: RefCell<Option<&'static str>>,
-}
-
-impl View {
-    fn new(run: RunId, start: EventId) -> Rc<Self> {
-        Rc::new(Self {
-            run,
-            start,
-            events: RefCell::default(),
-            finished: Cell::new(false),
-            refused: RefCell::default(),
-        })
-    }
-
-    fn last(&self) -> EventId {
-        self.events
-            .borrow()
-            .last()
-            .map_or(self.start, |event| event.id)
-    }
-
-    pub(crate) fn is_done(&self) -> bool {
-        self.finished.get() || self.refused.borrow().is_some()
-    }
-}
 
 impl Sim {
     /// A client submits a run, and comes back with the same key until it is accepted.
@@ -437,11 +407,4 @@ impl Follower {
         self.view.finished.set(event.data.is_terminal());
         self.view.events.borrow_mut().push(event);
     }
-}
-
-/// The events of a message.
-pub(crate) fn events_of(message: &StoredEvents) -> Vec<Event> {
-    Event::lines(&message.payload)
-        .filter_map(|line| Event::decode(line).ok())
-        .collect()
 }

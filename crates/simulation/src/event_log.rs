@@ -7,18 +7,19 @@ use baton_nats::{StoredEvents, StreamSeq};
 use baton_protocol::RunId;
 use bytes::Bytes;
 
-use crate::Guard;
-use crate::executor::{Mailbox, ProcessId, Sim};
-use crate::network::Service;
+use crate::executor::ProcessId;
+use crate::mailbox::Mailbox;
 
 /// Another message stands last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WrongLast;
 
-struct Listener {
+/// Somebody who hears, perhaps, what is appended.
+#[derive(Clone)]
+pub(crate) struct Listener {
     run: RunId,
-    process: ProcessId,
-    live: Mailbox<StoredEvents>,
+    pub(crate) process: ProcessId,
+    pub(crate) live: Mailbox<StoredEvents>,
 }
 
 #[derive(Default)]
@@ -41,53 +42,32 @@ impl EventLog {
             .cloned()
             .collect()
     }
-}
 
-impl Sim {
+    /// Stores a message behind the one expected to be last (whichever is, if that is not looked at),
+    /// and says who listens.
     pub(crate) fn append(
-        &self,
+        &mut self,
         run: RunId,
-        expected: StreamSeq,
+        expected: Option<StreamSeq>,
         payload: Bytes,
-    ) -> Result<StreamSeq, WrongLast> {
-        let mut heard = Vec::new();
-        let stored = {
-            let mut world = self.world.borrow_mut();
-            let log = &mut world.log;
-            let last = log.tip(run).map_or(StreamSeq::NONE, |tip| tip.seq);
-            if last != expected && self.setup.without != Some(Guard::CompareAndSet) {
-                self.count(|counts| &mut counts.refused_appends);
-                return Err(WrongLast);
-            }
-            log.last += 1;
-            let stored = StoredEvents {
-                seq: StreamSeq::from_u64(log.last),
-                payload,
-            };
-            log.messages.entry(run).or_default().push(stored.clone());
-            log.listeners.retain(|listener| listener.live.is_shared());
-            for listener in log.listeners.iter().filter(|listener| listener.run == run) {
-                heard.push((listener.process, listener.live.clone()));
-            }
-            stored
-        };
-        let twice = self.world.borrow().weather.twice;
-        for (process, live) in heard {
-            self.bring(process, Service::Broker, &live, stored.clone());
-            if self.per_mille(twice) {
-                self.count(|counts| &mut counts.heard_twice);
-                self.bring(process, Service::Broker, &live, stored.clone());
-            }
+    ) -> Result<(StoredEvents, Vec<Listener>), WrongLast> {
+        let last = self.tip(run).map_or(StreamSeq::NONE, |tip| tip.seq);
+        if expected.is_some_and(|expected| expected != last) {
+            return Err(WrongLast);
         }
-        Ok(stored.seq)
+        self.last += 1;
+        let stored = StoredEvents {
+            seq: StreamSeq::from_u64(self.last),
+            payload,
+        };
+        self.messages.entry(run).or_default().push(stored.clone());
+        self.listeners.retain(|listener| listener.live.is_shared());
+        let heard = self.listeners.iter().filter(|listener| listener.run == run);
+        Ok((stored, heard.cloned().collect()))
     }
 
-    /// What is appended from now on is heard, or not.
-    pub(crate) fn listen(&self, run: RunId, process: ProcessId, live: &Mailbox<StoredEvents>) {
-        self.world.borrow_mut().log.listeners.push(Listener {
-            run,
-            process,
-            live: live.clone(),
-        });
+    /// What is appended from now on is republished to this one too.
+    pub(crate) fn listen(&mut self, run: RunId, process: ProcessId, live: Mailbox<StoredEvents>) {
+        self.listeners.push(Listener { run, process, live });
     }
 }

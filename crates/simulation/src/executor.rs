@@ -3,6 +3,8 @@
 //! A task is a future that belongs to a process. A process can be frozen (its tasks are not polled,
 //! its timers and answers pile up) and killed (its tasks are dropped, between two polls). What it
 //! had sent before is on its way all the same.
+//!
+//! What outlives the processes is the world `W`, of which nothing is known here.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BinaryHeap, VecDeque};
@@ -18,12 +20,10 @@ use chrono::{DateTime, Utc};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::network::Links;
-use crate::world::World;
-use crate::{Counts, Setup};
-
-/// Milliseconds since the simulation began.
-pub(crate) type Millis = u64;
+use crate::counts::Counts;
+use crate::guard::Setup;
+use crate::links::Links;
+use crate::time::{Millis, date, millis};
 
 /// One process, of whatever role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,47 +71,54 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-enum Then {
+type Action<W> = Box<dyn FnOnce(&Executor<W>)>;
+
+enum Then<W> {
     Wake(Waker),
-    Do(Box<dyn FnOnce(&Sim)>),
+    Do(Action<W>),
 }
 
-struct Due {
+struct Due<W> {
     at: Millis,
     serial: u64,
-    then: Then,
+    then: Then<W>,
 }
 
-impl PartialEq for Due {
+impl<W> PartialEq for Due<W> {
     fn eq(&self, other: &Self) -> bool {
         (self.at, self.serial) == (other.at, other.serial)
     }
 }
 
-impl Eq for Due {}
+impl<W> Eq for Due<W> {}
 
-impl PartialOrd for Due {
+impl<W> PartialOrd for Due<W> {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
 /// The heap has its greatest on top: that is what is due first.
-impl Ord for Due {
+impl<W> Ord for Due<W> {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (other.at, other.serial).cmp(&(self.at, self.serial))
     }
 }
 
-/// A handle on the whole simulation.
-#[derive(Clone)]
-pub(crate) struct Sim(Rc<Inner>);
+/// A handle on the time, the processes and their world.
+pub(crate) struct Executor<W>(Rc<Inner<W>>);
 
-pub(crate) struct Inner {
+impl<W> Clone for Executor<W> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+pub(crate) struct Inner<W> {
     began: Instant,
     now: Cell<Millis>,
     serial: Cell<u64>,
-    due: RefCell<BinaryHeap<Due>>,
+    due: RefCell<BinaryHeap<Due<W>>>,
     tasks: RefCell<Vec<Task>>,
     ready: Arc<Mutex<VecDeque<usize>>>,
     random: RefCell<StdRng>,
@@ -119,19 +126,19 @@ pub(crate) struct Inner {
     pub(crate) processes: RefCell<Vec<Process>>,
     pub(crate) setup: Setup,
     pub(crate) counts: RefCell<Counts>,
-    pub(crate) world: RefCell<World>,
+    pub(crate) world: RefCell<W>,
 }
 
-impl std::ops::Deref for Sim {
-    type Target = Inner;
+impl<W> std::ops::Deref for Executor<W> {
+    type Target = Inner<W>;
 
-    fn deref(&self) -> &Inner {
+    fn deref(&self) -> &Inner<W> {
         &self.0
     }
 }
 
-impl Sim {
-    pub(crate) fn new(seed: u64, setup: Setup) -> Self {
+impl<W: 'static> Executor<W> {
+    pub(crate) fn new(seed: u64, setup: Setup, world: W) -> Self {
         Self(Rc::new(Inner {
             began: Instant::now(),
             now: Cell::new(0),
@@ -144,7 +151,7 @@ impl Sim {
             processes: RefCell::default(),
             setup,
             counts: RefCell::default(),
-            world: RefCell::new(World::new(setup)),
+            world: RefCell::new(world),
         }))
     }
 
@@ -159,7 +166,7 @@ impl Sim {
         self.began + Duration::from_millis(self.now())
     }
 
-    /// The moment that an instant of [`Sim::instant`] stands for.
+    /// The moment that an instant of [`Executor::instant`] stands for.
     pub(crate) fn millis_of(&self, instant: Instant) -> Millis {
         millis(instant.saturating_duration_since(self.began))
     }
@@ -169,11 +176,11 @@ impl Sim {
         date(self.now())
     }
 
-    pub(crate) fn sleep(&self, duration: Duration) -> Sleep {
+    pub(crate) fn sleep(&self, duration: Duration) -> Sleep<W> {
         self.sleep_until(self.now() + millis(duration))
     }
 
-    pub(crate) fn sleep_until(&self, at: Millis) -> Sleep {
+    pub(crate) fn sleep_until(&self, at: Millis) -> Sleep<W> {
         Sleep {
             sim: self.clone(),
             at,
@@ -186,7 +193,7 @@ impl Sim {
         self.push(self.now() + delay, Then::Do(Box::new(then)));
     }
 
-    fn push(&self, at: Millis, then: Then) {
+    fn push(&self, at: Millis, then: Then<W>) {
         let serial = self.serial.get();
         self.serial.set(serial + 1);
         self.due.borrow_mut().push(Due { at, serial, then });
@@ -380,24 +387,14 @@ impl Sim {
     }
 }
 
-pub(crate) fn millis(duration: Duration) -> Millis {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// What the calendar shows at a moment.
-pub(crate) fn date(at: Millis) -> DateTime<Utc> {
-    // Far from the end of the calendar.
-    DateTime::from_timestamp_millis(i64::try_from(at).unwrap_or(i64::MAX / 2)).unwrap_or_default()
-}
-
 /// Ends at a moment.
-pub(crate) struct Sleep {
-    sim: Sim,
+pub(crate) struct Sleep<W> {
+    sim: Executor<W>,
     at: Millis,
     registered: bool,
 }
 
-impl Future for Sleep {
+impl<W: 'static> Future for Sleep<W> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
@@ -409,86 +406,5 @@ impl Future for Sleep {
             self.sim.push(self.at, Then::Wake(waker));
         }
         Poll::Pending
-    }
-}
-
-/// Where things arrive that one task takes.
-pub(crate) struct Mailbox<T>(Rc<RefCell<(VecDeque<T>, Option<Waker>)>>);
-
-impl<T> Clone for Mailbox<T> {
-    fn clone(&self) -> Self {
-        Self(Rc::clone(&self.0))
-    }
-}
-
-impl<T> Default for Mailbox<T> {
-    fn default() -> Self {
-        Self(Rc::new(RefCell::new((VecDeque::new(), None))))
-    }
-}
-
-impl<T> Mailbox<T> {
-    pub(crate) fn put(&self, item: T) {
-        let waker = {
-            let mut inner = self.0.borrow_mut();
-            inner.0.push_back(item);
-            inner.1.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// The next thing. Cancel-safe.
-    pub(crate) async fn take(&self) -> T {
-        std::future::poll_fn(|context| {
-            let mut inner = self.0.borrow_mut();
-            if let Some(item) = inner.0.pop_front() {
-                return Poll::Ready(item);
-            }
-            inner.1 = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await
-    }
-
-    pub(crate) fn is_filled(&self) -> bool {
-        !self.0.borrow().0.is_empty()
-    }
-
-    /// Whether somebody else can still put something in.
-    pub(crate) fn is_shared(&self) -> bool {
-        Rc::strong_count(&self.0) > 1
-    }
-}
-
-/// Something that happens once, and that any number of tasks wait for.
-#[derive(Clone, Default)]
-pub(crate) struct Signal(Rc<RefCell<(bool, Vec<Waker>)>>);
-
-impl Signal {
-    pub(crate) fn raise(&self) {
-        let wakers = {
-            let mut inner = self.0.borrow_mut();
-            inner.0 = true;
-            std::mem::take(&mut inner.1)
-        };
-        wakers.into_iter().for_each(Waker::wake);
-    }
-
-    pub(crate) fn is_raised(&self) -> bool {
-        self.0.borrow().0
-    }
-
-    pub(crate) async fn raised(&self) {
-        std::future::poll_fn(|context| {
-            let mut inner = self.0.borrow_mut();
-            if inner.0 {
-                return Poll::Ready(());
-            }
-            inner.1.push(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
     }
 }

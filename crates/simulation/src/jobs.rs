@@ -7,8 +7,9 @@ use std::time::Duration;
 use baton_nats::Backlog;
 use baton_protocol::RunId;
 
-use crate::executor::{Mailbox, Millis, ProcessId, Sim, date, millis};
-use crate::network::Service;
+use crate::executor::ProcessId;
+use crate::mailbox::Mailbox;
+use crate::time::{Millis, date, millis};
 
 /// How long a delivery may be with a worker that says nothing.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(20);
@@ -42,13 +43,18 @@ pub(crate) enum Supply {
     },
 }
 
-struct Pull {
-    from: ProcessId,
-    token: String,
-    left: usize,
-    expires: Millis,
-    supply: Mailbox<Supply>,
+/// A worker's wish for jobs.
+pub(crate) struct Pull {
+    pub(crate) from: ProcessId,
+    pub(crate) token: String,
+    /// How many more it takes.
+    pub(crate) left: usize,
+    pub(crate) expires: Millis,
+    pub(crate) supply: Mailbox<Supply>,
 }
+
+/// Something for a worker: whom it is for, where it arrives, what it is.
+pub(crate) type Parcel = (ProcessId, Mailbox<Supply>, Supply);
 
 #[derive(Default)]
 pub(crate) struct Jobs {
@@ -78,50 +84,26 @@ impl Jobs {
     pub(crate) fn wipe(&mut self) {
         *self = Self::default();
     }
-}
 
-impl Sim {
-    /// Stores a job.
-    pub(crate) fn store_job(&self, run: RunId) {
-        {
-            let jobs = &mut self.world.borrow_mut().jobs;
-            jobs.last_seq += 1;
-            let message = Message {
-                run,
-                stored_at: self.now(),
-                state: MessageState::Waiting,
-                deliveries: 0,
-            };
-            jobs.messages.insert(jobs.last_seq, message);
-        }
-        self.deliver();
+    pub(crate) fn store(&mut self, run: RunId, now: Millis) {
+        self.last_seq += 1;
+        let message = Message {
+            run,
+            stored_at: now,
+            state: MessageState::Waiting,
+            deliveries: 0,
+        };
+        self.messages.insert(self.last_seq, message);
     }
 
-    /// A worker asks for jobs.
-    pub(crate) fn pull(
-        &self,
-        from: ProcessId,
-        token: String,
-        batch: usize,
-        expires: Duration,
-        supply: Mailbox<Supply>,
-    ) {
-        let expires = self.now() + millis(expires);
-        self.world.borrow_mut().jobs.pulls.push_back(Pull {
-            from,
-            token,
-            left: batch,
-            expires,
-            supply,
-        });
-        self.after(expires - self.now(), Self::end_pulls);
-        self.deliver();
+    pub(crate) fn pull(&mut self, pull: Pull) {
+        self.pulls.push_back(pull);
     }
 
-    fn end_pulls(&self) {
-        let now = self.now();
+    /// Ends the pulls whose time is up: what to tell those who pulled.
+    pub(crate) fn end_pulls(&mut self, now: Millis) -> Vec<Parcel> {
         let mut ended = Vec::new();
-        self.world.borrow_mut().jobs.pulls.retain_mut(|pull| {
+        self.pulls.retain_mut(|pull| {
             let over = pull.expires <= now;
             if over {
                 let status = Supply::Ended {
@@ -132,72 +114,43 @@ impl Sim {
             }
             !over
         });
-        for (to, supply, status) in ended {
-            self.bring(to, Service::Broker, &supply, status);
+        ended
+    }
+
+    /// Gives the first job that waits to whoever asked first, and says whether it was given before.
+    pub(crate) fn deliver(
+        &mut self,
+        now: Millis,
+        is_alive: impl Fn(ProcessId) -> bool,
+    ) -> Option<(Parcel, bool)> {
+        // One whose process has died is known to the broker before long.
+        self.pulls.retain(|pull| is_alive(pull.from));
+        let mut waiting = self.messages.iter_mut();
+        let (&seq, message) = waiting.find(|(_, message)| match message.state {
+            MessageState::Waiting => true,
+            MessageState::Until(until) => until <= now,
+        })?;
+        let pull = self.pulls.front_mut()?;
+        pull.left -= 1;
+        let (to, supply) = (pull.from, pull.supply.clone());
+        if pull.left == 0 {
+            self.pulls.pop_front();
         }
+        self.delivered_seq = self.delivered_seq.max(seq);
+        message.deliveries += 1;
+        message.state = MessageState::Until(now + millis(ACK_WAIT));
+        let run = message.run;
+        let parcel = (to, supply, Supply::Job { seq, run });
+        Some((parcel, message.deliveries > 1))
     }
 
-    /// Gives what waits to whoever asks.
-    fn deliver(&self) {
-        let now = self.now();
-        loop {
-            let (to, supply, job) = {
-                let mut world = self.world.borrow_mut();
-                let jobs = &mut world.jobs;
-                // One whose process has died is known to the broker before long.
-                jobs.pulls.retain(|pull| self.is_alive(pull.from));
-                let due = jobs
-                    .messages
-                    .iter()
-                    .find(|(_, message)| match message.state {
-                        MessageState::Waiting => true,
-                        MessageState::Until(until) => until <= now,
-                    });
-                let Some((&seq, _)) = due else { return };
-                let Some(pull) = jobs.pulls.front_mut() else {
-                    return;
-                };
-                pull.left -= 1;
-                let to = (pull.from, pull.supply.clone());
-                if pull.left == 0 {
-                    jobs.pulls.pop_front();
-                }
-                jobs.delivered_seq = jobs.delivered_seq.max(seq);
-                let Some(message) = jobs.messages.get_mut(&seq) else {
-                    return;
-                };
-                message.deliveries += 1;
-                message.state = MessageState::Until(now + millis(ACK_WAIT));
-                if message.deliveries > 1 {
-                    self.count(|counts| &mut counts.redeliveries);
-                }
-                let run = message.run;
-                (to.0, to.1, Supply::Job { seq, run })
-            };
-            self.after(millis(ACK_WAIT), Self::deliver);
-            self.bring(to, Service::Broker, &supply, job);
-        }
+    pub(crate) fn acknowledge(&mut self, seq: u64) {
+        self.messages.remove(&seq);
     }
 
-    pub(crate) fn acknowledge(&self, seq: u64) {
-        self.world.borrow_mut().jobs.messages.remove(&seq);
-    }
-
-    /// The message is to come again after a while.
-    pub(crate) fn give_back_job(&self, seq: u64, delay: Duration) {
-        let until = self.now() + millis(delay);
-        self.hold_job(seq, until);
-        self.after(millis(delay), Self::deliver);
-    }
-
-    /// The message is still worked on; also said by a worker that has been replaced.
-    pub(crate) fn in_progress(&self, seq: u64) {
-        self.hold_job(seq, self.now() + millis(ACK_WAIT));
-        self.after(millis(ACK_WAIT), Self::deliver);
-    }
-
-    fn hold_job(&self, seq: u64, until: Millis) {
-        if let Some(message) = self.world.borrow_mut().jobs.messages.get_mut(&seq) {
+    /// The message does not come again before `until`.
+    pub(crate) fn hold(&mut self, seq: u64, until: Millis) {
+        if let Some(message) = self.messages.get_mut(&seq) {
             message.state = MessageState::Until(until);
         }
     }

@@ -21,9 +21,10 @@ use baton_store::{ApprovalRecord, CallState, EndedRun, NewCall, QueuedJob, StepD
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::executor::{Millis, ProcessId, date};
-use crate::world::{Accusation, Invariant};
-use crate::{Guard, Setup};
+use crate::accusation::{Accusation, Invariant};
+use crate::executor::ProcessId;
+use crate::guard::{Guard, Setup};
+use crate::time::{Millis, date};
 
 /// The one tenant.
 pub(crate) fn tenant() -> TenantId {
@@ -321,7 +322,7 @@ fn job_of(run: RunId, row: &Row) -> QueuedJob {
 
 impl Row {
     /// Counts how it ended.
-    pub(crate) fn count(&self, counts: &mut crate::Counts) {
+    pub(crate) fn count(&self, counts: &mut crate::counts::Counts) {
         let State::Ended(ended) = &self.state else {
             return;
         };

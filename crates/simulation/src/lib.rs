@@ -43,169 +43,35 @@
 //! breaks the promise that rests on it; `tests/model.rs` does so for the model. `tests/seeds.rs` refuses a run in which too few faults have
 //! struck.
 
+mod accusation;
+mod broker;
 mod checker;
 mod client;
+mod counts;
 mod event_log;
 mod executor;
+mod fleet;
+mod guard;
 mod jobs;
 mod ledger;
+mod links;
+mod mailbox;
 pub mod model;
 mod network;
 mod scenario;
 mod scheduler;
+mod time;
 mod told_by_others;
+mod view;
+mod weather;
 mod worker;
 mod world;
 
-pub use world::{Accusation, Invariant};
+pub use accusation::{Accusation, Invariant};
+pub use counts::Counts;
+pub use guard::{Guard, Setup};
 
-use crate::executor::Sim;
-
-macro_rules! guards {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// A mechanism that a simulation can do without, to show that it is needed.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Guard {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl Guard {
-            /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
-        }
-    };
-}
-
-guards! {
-    /// The ledger checks the attempt and its token in every write.
-    AttemptFence,
-    /// The log refuses an append that does not follow its last message.
-    CompareAndSet,
-    /// A follower that misses an event reads the log.
-    GapCheck,
-    /// A follower that hears nothing looks at the log.
-    LookWhenIdle,
-    /// A claim whose answer was lost is repeated with the same token.
-    RepeatableClaim,
-    /// The scheduler looks for runs that nobody would come for.
-    Sweep,
-    /// A refused append looks whose message stands last.
-    TipBeforeAdopting,
-    /// A refused append knows its own bytes.
-    OwnAppend,
-    /// Whoever finds a run ended makes sure that its log says so.
-    TerminalEvent,
-    /// What a step shows is stored before the step is committed.
-    ShownBeforeCommitted,
-    /// That a call begins which must not be repeated is noted before.
-    StartNote,
-    /// A decision holds for one beginning of the call.
-    DecisionUsedUp,
-    /// A run is taken early only if its row was left alone.
-    Silence,
-    /// A worker that nobody asks for writes to its rows.
-    SignOfLife,
-    /// A worker that cannot confirm its lease stops.
-    GiveUp,
-}
-
-/// How to simulate.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Setup {
-    /// What is switched off.
-    pub without: Option<Guard>,
-    /// Whether to tell everything that happens.
-    pub trace: bool,
-}
-
-macro_rules! counts {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What happened, how often.
-        #[derive(Debug, Clone, Default, PartialEq, Eq)]
-        pub struct Counts {
-            $($(#[$doc])* pub $name: u64,)*
-        }
-
-        impl std::ops::AddAssign<&Counts> for Counts {
-            fn add_assign(&mut self, other: &Self) {
-                $(self.$name += other.$name;)*
-            }
-        }
-    };
-}
-
-counts! {
-    /// Processes were killed.
-    crashes,
-    /// Processes were frozen for a while.
-    freezes,
-    /// Workers were told to stop.
-    stops,
-    /// Workers were cut off from the broker or the ledger, one way or both.
-    partitions,
-    /// Workers were taken for gone by the broker.
-    unseen,
-    /// Runs were taken before their lease had run out.
-    taken_early,
-    /// The broker lost all jobs.
-    wiped_jobs,
-    /// Messages were lost.
-    lost_messages,
-    /// Requests were given up without an answer.
-    unanswered,
-    /// Live events were heard twice.
-    heard_twice,
-    /// Jobs were delivered again.
-    redeliveries,
-    /// Jobs that were gone were published again.
-    republished,
-    /// Leases ran out.
-    expired_leases,
-    /// Runs were handed over.
-    hand_overs,
-    /// Later attempts took a log over.
-    resets,
-    /// The ledger refused an attempt.
-    refused_commits,
-    /// The log refused an append.
-    refused_appends,
-    /// A replaced attempt learned of it from the log.
-    refused_zombies,
-    /// An older attempt got in between a look at the log and the append.
-    stragglers,
-    /// An append was stored, and the answer lost.
-    lost_acks,
-    /// Followers noticed that they had missed something.
-    gaps,
-    /// Clients connected again.
-    reconnects,
-    /// Cancels were asked for while a worker held the run.
-    cancels_requested,
-    /// Runs were cancelled by their holder.
-    cancelled_at_work,
-    /// Runs were cancelled that nobody held.
-    cancelled_while_idle,
-    /// An end or a question was stored by somebody who found it missing.
-    told_by_others,
-    /// A relay found a run ended without having heard so.
-    mended,
-    /// Runs were parked.
-    parked,
-    /// Decisions were taken.
-    decided,
-    /// Decisions came after another, or after the end.
-    decided_too_late,
-    /// Questions that nobody answered were given up.
-    expired_questions,
-    /// Runs completed.
-    completed,
-    /// Runs failed, by their model.
-    failed,
-    /// Runs failed because they were lost too often.
-    poisoned,
-    /// Runs were cancelled.
-    cancelled,
-}
+use crate::world::{Sim, World};
 
 /// What became of one seed.
 #[derive(Debug, Clone)]
@@ -222,7 +88,7 @@ pub struct Report {
 
 /// Simulates one seed.
 pub fn simulate(seed: u64, setup: Setup) -> Report {
-    let sim = Sim::new(seed, setup);
+    let sim = Sim::new(seed, setup, World::new(setup));
     scenario::play(&sim);
     sim.judge();
     let accusations = std::mem::take(&mut sim.world.borrow_mut().ledger.accusations);

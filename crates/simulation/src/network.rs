@@ -3,55 +3,19 @@
 
 use std::time::Duration;
 
-use crate::executor::{Mailbox, Millis, ProcessId, Sim, millis};
+use crate::executor::ProcessId;
+use crate::links::Service;
+use crate::mailbox::Mailbox;
+use crate::time::{Millis, millis};
+use crate::weather::Weather;
+use crate::world::Sim;
 
 /// How long anybody waits for an answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whom a process speaks to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Service {
-    Broker,
-    Ledger,
-    /// Tools and the model: out of reach of the faults between Baton's own parts.
-    Outside,
-}
-
-/// Until when the ways between a process and the services are cut, there and back.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Links {
-    broker: (Millis, Millis),
-    ledger: (Millis, Millis),
-}
-
-impl Links {
-    pub(crate) fn of(&mut self, service: Service) -> Option<&mut (Millis, Millis)> {
-        match service {
-            Service::Broker => Some(&mut self.broker),
-            Service::Ledger => Some(&mut self.ledger),
-            Service::Outside => None,
-        }
-    }
-}
-
 /// There was no answer: it may have been done, it may be done yet, or never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unanswered;
-
-/// How the world treats messages.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Weather {
-    /// Of a thousand messages, so many are lost.
-    pub(crate) loss: u64,
-    /// Of a thousand, so many take seconds.
-    pub(crate) late: u64,
-    /// Of a thousand live events, so many are heard twice.
-    pub(crate) twice: u64,
-    /// Of a thousand requests, so many are the last thing that a process does.
-    pub(crate) deadly: u64,
-    /// Of a thousand requests, so many leave only after the process was frozen for a while.
-    pub(crate) freezing: u64,
-}
 
 impl Sim {
     fn weather(&self) -> Weather {

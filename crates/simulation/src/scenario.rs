@@ -5,81 +5,23 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use baton_protocol::{EventId, RunId, WorkerId};
+use baton_protocol::{EventId, RunId};
 use uuid::Uuid;
 
-use crate::executor::{Millis, ProcessId, Sim};
-use crate::network::{Service, Weather};
+use crate::accusation::name;
+use crate::executor::ProcessId;
+use crate::fleet::Fleet;
+use crate::links::Service;
 use crate::scheduler;
+use crate::time::Millis;
+use crate::weather::{STORM, Weather};
 use crate::worker::Worker;
-use crate::world::name;
+use crate::world::Sim;
 
-/// Until then, faults strike.
-pub(crate) const STORM: Millis = 60_000;
 /// By then, every run must have ended.
 const PATIENCE: Millis = STORM + 900_000;
 /// For so long the simulation goes on after all is done: who was frozen comes back.
 const AFTERMATH: Millis = 65_000;
-
-/// The processes as they are now.
-pub(crate) struct Fleet {
-    workers: RefCell<Vec<(Rc<Worker>, usize)>>,
-    ingresses: RefCell<Vec<ProcessId>>,
-    schedulers: RefCell<Vec<ProcessId>>,
-    started: Cell<u64>,
-    runs: Vec<RunId>,
-}
-
-impl Fleet {
-    fn number(&self) -> u64 {
-        self.started.set(self.started.get() + 1);
-        self.started.get()
-    }
-
-    /// One that a client may be led to: the others are known to be dead.
-    pub(crate) fn any_ingress(&self, sim: &Sim) -> ProcessId {
-        let ingresses = self.ingresses.borrow();
-        let at = usize::try_from(sim.below(ingresses.len() as u64)).unwrap_or(0);
-        ingresses[at]
-    }
-
-    pub(crate) fn worker(&self, id: WorkerId) -> Option<Rc<Worker>> {
-        let workers = self.workers.borrow();
-        let found = workers.iter().find(|(worker, _)| worker.id == id);
-        found.map(|(worker, _)| Rc::clone(worker))
-    }
-
-    /// Whoever is there and says hello.
-    pub(crate) fn worker_ids(&self) -> Vec<WorkerId> {
-        let workers = self.workers.borrow();
-        workers.iter().map(|(worker, _)| worker.id).collect()
-    }
-
-    fn any_worker(&self, sim: &Sim) -> Rc<Worker> {
-        let workers = self.workers.borrow();
-        let at = usize::try_from(sim.below(workers.len() as u64)).unwrap_or(0);
-        Rc::clone(&workers[at].0)
-    }
-
-    /// Whoever died is started again, after a while, as somebody else.
-    fn revive(self: &Rc<Self>, sim: &Sim) {
-        for (worker, slots) in self.workers.borrow_mut().iter_mut() {
-            if !sim.is_alive(worker.process) {
-                *worker = Worker::start(sim, self.number(), *slots);
-            }
-        }
-        for ingress in self.ingresses.borrow_mut().iter_mut() {
-            if !sim.is_alive(*ingress) {
-                *ingress = sim.start_process(format!("ingress {}", self.number()));
-            }
-        }
-        for process in self.schedulers.borrow_mut().iter_mut() {
-            if !sim.is_alive(*process) {
-                *process = scheduler::start(sim, self, self.number());
-            }
-        }
-    }
-}
 
 /// Plays the whole of it.
 pub(crate) fn play(sim: &Sim) {
@@ -124,7 +66,7 @@ pub(crate) fn play(sim: &Sim) {
         loop {
             let pause = handle.between(500, 3_000);
             handle.sleep(Duration::from_millis(pause)).await;
-            all.revive(&handle);
+            revive(&handle, &all);
         }
     });
     for _ in 0..pick(&[0, 4, 12, 25]) {
@@ -141,6 +83,25 @@ pub(crate) fn play(sim: &Sim) {
     });
     let end = sim.now() + AFTERMATH;
     sim.run(end, |_| false);
+}
+
+/// Whoever died is started again, after a while, as somebody else.
+fn revive(sim: &Sim, fleet: &Rc<Fleet>) {
+    for (worker, slots) in fleet.workers.borrow_mut().iter_mut() {
+        if !sim.is_alive(worker.process) {
+            *worker = Worker::start(sim, fleet.number(), *slots);
+        }
+    }
+    for ingress in fleet.ingresses.borrow_mut().iter_mut() {
+        if !sim.is_alive(*ingress) {
+            *ingress = sim.start_process(format!("ingress {}", fleet.number()));
+        }
+    }
+    for process in fleet.schedulers.borrow_mut().iter_mut() {
+        if !sim.is_alive(*process) {
+            *process = scheduler::start(sim, fleet, fleet.number());
+        }
+    }
 }
 
 fn all_done(sim: &Sim, runs: &[RunId]) -> bool {

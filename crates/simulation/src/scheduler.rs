@@ -13,12 +13,14 @@ use baton_scheduler::watch_workers::{Verdict, Watched};
 use baton_store::QueuedJob;
 use uuid::Uuid;
 
-use crate::Guard;
-use crate::executor::{ProcessId, Sim};
+use crate::accusation::name;
+use crate::executor::ProcessId;
+use crate::fleet::Fleet;
+use crate::guard::Guard;
 use crate::jobs::ACK_WAIT;
-use crate::network::{Service, Unanswered};
-use crate::scenario::Fleet;
-use crate::world::name;
+use crate::links::Service;
+use crate::network::Unanswered;
+use crate::world::Sim;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);

@@ -9,8 +9,10 @@ use baton_store::{EndedRun, ParkedRun};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use crate::executor::{ProcessId, Sim};
-use crate::network::{Service, Unanswered};
+use crate::executor::ProcessId;
+use crate::links::Service;
+use crate::network::Unanswered;
+use crate::world::Sim;
 
 pub(crate) async fn ensure_terminal_event(
     sim: &Sim,

@@ -20,15 +20,19 @@ use baton_worker::lease::Lease;
 use baton_worker::settle::Duty;
 use uuid::Uuid;
 
-use crate::Guard;
-use crate::executor::{Mailbox, Millis, ProcessId, Signal, Sim, millis};
+use crate::accusation::name;
+use crate::executor::ProcessId;
+use crate::guard::Guard;
 use crate::jobs::Supply;
 use crate::ledger::tenant;
-use crate::network::{PATIENCE, Service, Unanswered};
+use crate::links::Service;
+use crate::mailbox::{Mailbox, Signal};
+use crate::network::{PATIENCE, Unanswered};
+use crate::time::{Millis, millis};
 use crate::told_by_others::{ensure_parked_events, ensure_terminal_event};
 use crate::worker::attempt::{Ending, run_attempt};
 use crate::worker::keep_lease::Hold;
-use crate::world::name;
+use crate::world::Sim;
 
 /// As `baton-worker` and the defaults of its configuration have them.
 pub(crate) const LEASE: Duration = Duration::from_secs(20);

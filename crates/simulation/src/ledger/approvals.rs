@@ -6,7 +6,7 @@ use baton_protocol::{ApprovalId, Decision, EventId, Fence, RunId};
 use baton_store::{ApprovalRecord, Decided, NewApproval, ParkOutcome, QueuedJob, StepData};
 
 use super::{Ledger, Lost, Row, State, job_of, open_call};
-use crate::executor::{Millis, date};
+use crate::time::{Millis, date};
 
 impl Ledger {
     pub(crate) fn park(

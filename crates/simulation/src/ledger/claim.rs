@@ -8,9 +8,10 @@ use baton_store::{CallState, Claim, ClaimOutcome, ClaimedRun, ParkedRun, StepDat
 
 use super::lease::suspect;
 use super::{Grant, Ledger, Row, State};
-use crate::Guard;
-use crate::executor::{Millis, ProcessId, date, millis};
-use crate::world::{Accusation, Invariant};
+use crate::accusation::{Accusation, Invariant};
+use crate::executor::ProcessId;
+use crate::guard::Guard;
+use crate::time::{Millis, date, millis};
 
 impl Ledger {
     pub(crate) fn claim(&mut self, claim: &Claim, holder: ProcessId, now: Millis) -> ClaimOutcome {

@@ -7,8 +7,8 @@ use baton_protocol::{EventId, Fence, RunId, WorkerId};
 use baton_store::{QueuedJob, Renewal};
 
 use super::{Ledger, Lost, Row, State, Suspect, job_of};
-use crate::Guard;
-use crate::executor::{Millis, millis};
+use crate::guard::Guard;
+use crate::time::{Millis, millis};
 
 impl Ledger {
     /// Without a length the lease stays as it is, and the row tells that somebody was there.

@@ -6,8 +6,8 @@ use baton_store::{CallState, StepData, StepRecord};
 use serde_json::value::RawValue;
 
 use super::{CallEntry, EndEntry, Ledger, Lost, Row, State, TurnEntry, open_call};
-use crate::Guard;
-use crate::executor::{Millis, date};
+use crate::guard::Guard;
+use crate::time::{Millis, date};
 
 impl Ledger {
     pub(crate) fn commit_turn(

@@ -19,14 +19,15 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::Guard;
-use crate::executor::Sim;
+use crate::accusation::Invariant;
+use crate::guard::Guard;
 use crate::ledger::{CallEntry, EndEntry, FinalEntry, Ledger, Lost, TurnEntry};
-use crate::network::{Service, Unanswered};
+use crate::links::Service;
+use crate::network::Unanswered;
 use crate::worker::Worker;
 use crate::worker::keep_lease::{Hold, Stop};
 use crate::worker::publisher::Publisher;
-use crate::world::{Execution, Invariant};
+use crate::world::{Execution, Sim};
 
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 const TOOL_PARALLELISM: usize = 2;

@@ -10,10 +10,10 @@ use baton_protocol::liveness::SIGN_OF_LIFE_EVERY;
 use baton_store::Renewal;
 use baton_worker::lease::Lease;
 
-use crate::Guard;
-use crate::executor::Mailbox;
+use crate::guard::Guard;
 use crate::ledger::Lost;
-use crate::network::Service;
+use crate::links::Service;
+use crate::mailbox::Mailbox;
 use crate::worker::{Delivery, LEASE, RENEW_EVERY, Worker};
 
 /// How soon after a look the next.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use baton_protocol::{Effect, FinishReason, Usage};
 use baton_worker::agent::{Call, CallSide, FinishedTurn};
 
-use crate::executor::Sim;
+use crate::world::Sim;
 
 /// A turn as it will be: its pieces of text, each behind a pause, and its end.
 pub(super) struct Turn {

@@ -8,11 +8,13 @@ use baton_nats::StreamSeq;
 use baton_protocol::{EventData, EventId, Fence};
 use baton_worker::event_writer::{Append, EventWriter, Fate, Replaced};
 
-use crate::Guard;
+use crate::accusation::name;
 use crate::event_log::WrongLast;
-use crate::executor::{ProcessId, Sim};
-use crate::network::{Service, Unanswered};
-use crate::world::name;
+use crate::executor::ProcessId;
+use crate::guard::Guard;
+use crate::links::Service;
+use crate::network::Unanswered;
+use crate::world::Sim;
 
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
