@@ -5,39 +5,16 @@
 //! the limit is known only afterwards and has to be taken back, and until then it takes the place of
 //! what should have been admitted. What the messages hold is their readers' affair.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use async_nats::{HeaderMap, header};
-use baton_protocol::TenantId;
 use bytes::Bytes;
-use uuid::Uuid;
 
 use crate::bus::Bus;
 use crate::events::read::if_any;
 use crate::events::{AppendError, ReadError, StreamSeq};
+use crate::limited::Limited;
 use crate::{streams, subjects};
-
-/// Somebody whose requests are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Limited {
-    /// A credential's bearer: a key, a person, another issuer's subject.
-    Caller {
-        /// For whom it acts.
-        tenant: TenantId,
-        /// The key's or the person's id, or what stands for one.
-        caller: Uuid,
-    },
-    /// As `Caller`, counted apart: how much of what it publishes is set aside.
-    Quarantine {
-        /// For whom it acts.
-        tenant: TenantId,
-        /// The key's id.
-        caller: Uuid,
-    },
-    /// An address. Of IPv6 addresses only the first 64 bits count: whoever has one has all of these.
-    Address(IpAddr),
-}
 
 /// A log as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,14 +11,7 @@ use baton_protocol::Lane;
 
 use crate::subjects;
 
-/// The stream of jobs that no worker has settled yet.
-pub const JOBS: &str = "JOBS";
-/// The stream of events.
-pub const EVENTS: &str = "EVENTS";
-/// The stream of messages that were no jobs.
-pub const DEAD: &str = "DEAD";
-/// The stream of what was admitted lately.
-pub const LIMITS: &str = "LIMITS";
+pub use crate::names::{DEAD, EVENTS, JOBS, LIMITS, consumer_name};
 
 /// How many jobs of one lane may be delivered and unsettled, over all workers.
 pub const MAX_ACK_PENDING: i64 = 100_000;
@@ -64,14 +57,6 @@ impl Default for StreamOptions {
             dead_max_bytes: 256 << 20,
             ack_wait: Duration::from_secs(20),
         }
-    }
-}
-
-/// The durable consumer of a lane.
-pub const fn consumer_name(lane: Lane) -> &'static str {
-    match lane {
-        Lane::Interactive => "worker-interactive",
-        Lane::Background => "worker-background",
     }
 }
 

@@ -9,7 +9,7 @@ use baton_protocol::ids::InvalidId;
 use baton_protocol::job::UnknownLane;
 use baton_protocol::{Lane, RunId, TenantId, WorkerId};
 
-use crate::rate_logs::Limited;
+use crate::limited::Limited;
 
 /// What JOBS takes in.
 pub const ALL_JOBS: &str = "jobs.*.*";
@@ -282,7 +282,7 @@ pub(crate) mod api {
     use baton_protocol::{Lane, RunId, TenantId};
 
     use super::build;
-    use crate::streams;
+    use crate::names;
 
     pub(crate) const ACCOUNT_INFO: &str = "$JS.API.INFO";
     pub(crate) const GET_JOBS: &str = "$JS.API.STREAM.MSG.GET.JOBS";
@@ -303,8 +303,8 @@ pub(crate) mod api {
             64,
             format_args!(
                 "$JS.API.CONSUMER.MSG.NEXT.{}.{}",
-                streams::JOBS,
-                streams::consumer_name(lane)
+                names::JOBS,
+                names::consumer_name(lane)
             ),
         )
     }
@@ -313,7 +313,7 @@ pub(crate) mod api {
     pub(crate) fn consumer_info_by_name(lane: &str) -> Subject {
         build(
             64,
-            format_args!("$JS.API.CONSUMER.INFO.{}.worker-{lane}", streams::JOBS),
+            format_args!("$JS.API.CONSUMER.INFO.{}.worker-{lane}", names::JOBS),
         )
     }
 
@@ -322,8 +322,8 @@ pub(crate) mod api {
             64,
             format_args!(
                 "$JS.API.CONSUMER.INFO.{}.{}",
-                streams::JOBS,
-                streams::consumer_name(lane)
+                names::JOBS,
+                names::consumer_name(lane)
             ),
         )
     }
