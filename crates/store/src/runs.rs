@@ -8,6 +8,7 @@ pub(crate) mod decide;
 pub(crate) mod ended;
 pub(crate) mod finish;
 pub(crate) mod lease;
+pub(crate) mod new_run;
 pub(crate) mod park;
 pub(crate) mod read;
 pub(crate) mod rescue;

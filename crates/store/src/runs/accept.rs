@@ -1,8 +1,7 @@
 //! → `queued`: a run is accepted. Its row, its idempotency key and the check of the queue limits
 //! are one commit; once that stands, the run is never lost.
 
-use baton_protocol::{ApiKeyId, Lane, RunId, RunSpec, TenantId, ThreadId};
-use chrono::NaiveDate;
+use baton_protocol::TenantId;
 use serde_json::value::RawValue;
 use sqlx::PgExecutor;
 
@@ -10,84 +9,8 @@ use crate::columns::{self, int4, int8};
 use crate::connect::Store;
 use crate::errors::StoreError;
 use crate::idempotency_keys::IdempotencyKey;
-use crate::reservations::{Budget, TurnWish};
+use crate::runs::new_run::{Accept, NewRun, QueueLimits};
 use crate::tenant_tx::TenantTx;
-
-/// A run to be accepted.
-#[derive(Debug)]
-pub struct NewRun<'a> {
-    /// Its id, a UUIDv7 of now: lists are sorted by it.
-    pub id: RunId,
-    /// Which queue it waits in.
-    pub lane: Lane,
-    /// What is to be done.
-    pub spec: &'a RunSpec,
-    /// The thread it continues.
-    pub thread_id: Option<ThreadId>,
-    /// The key it was submitted with.
-    pub api_key_id: Option<ApiKeyId>,
-    /// If that key limits what it may use up: what the run's first turn is to use up at most.
-    pub metered: Option<TurnWish>,
-    /// The client's own words about it, a JSON object.
-    pub metadata: Option<&'a RawValue>,
-    /// Whether the caller's going away cancels it.
-    pub cancel_on_disconnect: bool,
-    /// What makes the submission repeatable.
-    pub idempotency: Option<&'a IdempotencyKey>,
-}
-
-/// How many runs may wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueueLimits {
-    /// Of one tenant: counted in the accepting transaction.
-    pub tenant: u32,
-    /// Of all: held to an estimate that is at most half a second old.
-    pub system: u32,
-}
-
-/// What became of a submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accept {
-    /// It is accepted, once the transaction is committed.
-    Created,
-    /// The same key has made this run before, of the same body.
-    Replay {
-        /// The run.
-        run: RunId,
-    },
-    /// The same key has made a run before, of another body.
-    KeyReused,
-    /// There is a run with this id, in this tenant or another, that this submission has not made.
-    /// Nothing was written.
-    IdTaken,
-    /// Too many runs of this tenant are waiting. Nothing was written.
-    TenantQueueFull {
-        /// The limit that was met.
-        limit: u32,
-    },
-    /// Too many runs are waiting. Nothing was written.
-    SystemQueueFull {
-        /// The limit that was met.
-        limit: u32,
-    },
-    /// Too many runs of this key are queued or at work. Nothing was written.
-    TooManyRuns {
-        /// The limit that was met.
-        limit: u32,
-    },
-    /// Too little of the key's budget of this month is left. Nothing was written.
-    BudgetExceeded {
-        /// Which of its budgets.
-        budget: Budget,
-        /// The day on which there is another one, UTC.
-        until: NaiveDate,
-        /// How long it is until then.
-        seconds: u32,
-    },
-    /// Too little of it is left while other runs have taken their parts; when they have ended there
-    /// may be enough. Nothing was written.
-    BudgetReserved,
-}
 
 impl Store {
     /// Accepts a run within the limits, in a transaction of its own and one round trip, or several if

@@ -1,0 +1,68 @@
+//! Budgets of keys, and what a turn of the model would take of them.
+
+use baton_protocol::Price;
+
+use crate::columns::{self, int8};
+
+/// What a turn of the model is to use up at most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TurnWish {
+    /// Tokens that the model reads, from above.
+    pub prompt_tokens: u64,
+    /// Tokens that it may write, if there are as many.
+    pub answer_tokens: u64,
+    /// Fewer are not worth the question.
+    pub least_answer: u64,
+    /// What they cost; without a price they are taken to cost nothing.
+    pub price: Option<Price>,
+}
+
+impl TurnWish {
+    pub(crate) fn prompt_nanos(&self) -> i64 {
+        let price = self.price.map(|price| price.of(self.prompt_tokens, 0, 0));
+        price.map_or(0, |nanos| int8(nanos.0))
+    }
+
+    pub(crate) fn picos_per_token(&self) -> i64 {
+        self.price.map_or(0, |price| int8(price.output))
+    }
+
+    /// All that it costs with so long an answer.
+    pub(crate) fn nanos(&self, answer: i64) -> i64 {
+        let answer = columns::number(answer);
+        let price = self.price.map(|price| price.of(0, 0, answer));
+        self.prompt_nanos()
+            .saturating_add(price.map_or(0, |nanos| int8(nanos.0)))
+    }
+}
+
+/// A monthly budget of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Budget {
+    /// Of tokens.
+    Tokens,
+    /// Of money.
+    Cost,
+}
+
+impl Budget {
+    /// Its name, for people.
+    pub const fn of_what(self) -> &'static str {
+        match self {
+            Self::Tokens => "monthly budget of tokens",
+            Self::Cost => "monthly budget of money",
+        }
+    }
+}
+
+/// What a turn may use up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnGrant {
+    /// So many tokens may be written, at most as many as were wished for.
+    Granted {
+        /// How many.
+        answer_tokens: u64,
+    },
+    /// Too little is left.
+    Refused(Budget),
+}

@@ -1,0 +1,165 @@
+//! What a turn takes, before the model is asked, of the budgets of its run's key.
+
+use baton_protocol::Fence;
+
+use crate::budget::{Budget, TurnGrant, TurnWish};
+use crate::columns::{self, int4, int8};
+use crate::errors::FenceError;
+use crate::system::SystemTx;
+
+impl SystemTx<'_> {
+    /// Takes from the month of the run's key what a turn may use up, before the model is asked.
+    /// What an earlier attempt had taken for a turn that it did not live to record is charged; what
+    /// was taken beyond that is given back. Repeated after its answer was lost, it takes nothing more.
+    pub async fn begin_turn(
+        &self,
+        fence: &Fence,
+        step: u32,
+        wish: &TurnWish,
+    ) -> Result<TurnGrant, FenceError> {
+        #[cfg(feature = "chaos")]
+        let fence = &self.whoever_holds(fence).await?;
+        let row = sqlx::query!(
+            r#"
+            -- reservations.begin_turn
+            WITH held AS (
+                -- Locked and not written: nothing is confirmed to the holder by it.
+                SELECT tenant_id, id, api_key_id, (created_at AT TIME ZONE 'UTC')::date AS day
+                FROM runs
+                WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
+                  AND status = 'running'
+                FOR NO KEY UPDATE
+            ), mine AS (
+                SELECT r.limits_of, r.month, r.reserved_tokens, r.reserved_nanos, r.lost_tokens,
+                       r.lost_nanos, r.open_tokens, r.open_nanos, r.open_step, r.open_attempt,
+                       held.day, held.api_key_id
+                FROM held JOIN reservations r
+                  ON r.tenant_id = held.tenant_id AND r.run_id = held.id
+                FOR NO KEY UPDATE OF r
+            ), month AS (
+                SELECT m.spent_tokens, m.spent_nanos, m.reserved_tokens, m.reserved_nanos
+                FROM mine JOIN key_months m
+                  ON m.tenant_id = $1 AND m.limits_of = mine.limits_of AND m.month = mine.month
+                FOR NO KEY UPDATE OF m
+            ), entered AS (
+                SELECT coalesce(sum(e.input_tokens + e.output_tokens), 0)::bigint AS tokens,
+                       coalesce(sum(e.cost_nanos), 0)::bigint AS nanos,
+                       coalesce(bool_or(e.step = mine.open_step), false) AS recorded
+                FROM mine JOIN usage_entries e
+                  ON e.tenant_id = $1 AND e.run_id = $2 AND e.day = mine.day
+            ), lost AS (
+                SELECT mine.lost_tokens + CASE WHEN gone THEN mine.open_tokens ELSE 0 END AS tokens,
+                       mine.lost_nanos + CASE WHEN gone THEN mine.open_nanos ELSE 0 END AS nanos
+                FROM mine, entered, LATERAL (
+                    SELECT mine.open_step IS NOT NULL AND NOT entered.recorded
+                           AND (mine.open_step, mine.open_attempt) <> ($5, $3) AS gone
+                ) AS turn
+            ), used AS (
+                SELECT lost.tokens + entered.tokens AS tokens, lost.nanos + entered.nanos AS nanos
+                FROM lost, entered
+            ), stood AS (
+                SELECT k.monthly_tokens - month.spent_tokens
+                           - (month.reserved_tokens - mine.reserved_tokens) - used.tokens
+                           AS left_tokens,
+                       least(k.monthly_cost_micros, 9223372036854775) * 1000 - month.spent_nanos
+                           - (month.reserved_nanos - mine.reserved_nanos) - used.nanos
+                           AS left_nanos
+                FROM mine, month, used, api_keys k
+                WHERE k.tenant_id = $1 AND k.id = mine.api_key_id
+            ), granted AS (
+                SELECT left_tokens,
+                       CASE WHEN answer >= $9 THEN answer END AS answer,
+                       CASE WHEN answer >= $9 THEN $6 + answer ELSE 0 END AS tokens,
+                       CASE WHEN answer >= $9
+                            THEN $7 + ceil(answer::numeric * $10 / 1000)::bigint ELSE 0 END AS nanos
+                FROM stood, LATERAL (
+                    SELECT answer_within(left_tokens, left_nanos, $6, $7, $8, $10) AS answer
+                ) AS within
+            ), moved AS (
+                UPDATE key_months SET
+                    reserved_tokens = key_months.reserved_tokens - mine.reserved_tokens
+                                      + used.tokens + granted.tokens,
+                    reserved_nanos = key_months.reserved_nanos - mine.reserved_nanos
+                                     + used.nanos + granted.nanos
+                FROM mine, used, granted
+                WHERE key_months.tenant_id = $1 AND key_months.limits_of = mine.limits_of
+                  AND key_months.month = mine.month
+            ), noted AS (
+                UPDATE reservations SET
+                    reserved_tokens = used.tokens + granted.tokens,
+                    reserved_nanos = used.nanos + granted.nanos,
+                    lost_tokens = lost.tokens,
+                    lost_nanos = lost.nanos,
+                    open_tokens = granted.tokens,
+                    open_nanos = granted.nanos,
+                    open_step = CASE WHEN granted.answer IS NOT NULL THEN $5 END,
+                    open_attempt = $3
+                FROM lost, used, granted
+                WHERE reservations.tenant_id = $1 AND reservations.run_id = $2
+            )
+            SELECT answer, coalesce(left_tokens < $6 + $9, false) AS "of_tokens!" FROM granted
+            "#,
+            fence.tenant.as_uuid(),
+            fence.run.as_uuid(),
+            int4(fence.attempt),
+            fence.token.as_uuid(),
+            int4(step),
+            int8(wish.prompt_tokens),
+            wish.prompt_nanos(),
+            int8(wish.answer_tokens),
+            int8(wish.least_answer),
+            wish.picos_per_token(),
+        )
+        .fetch_optional(self.pool)
+        .await?
+        .ok_or(FenceError::Lost)?;
+        Ok(match row.answer {
+            Some(answer) => TurnGrant::Granted {
+                answer_tokens: columns::number(answer),
+            },
+            None if row.of_tokens => TurnGrant::Refused(Budget::Tokens),
+            None => TurnGrant::Refused(Budget::Cost),
+        })
+    }
+
+    /// Says that the turn that was begun, and of which nothing will be recorded, used up so much at
+    /// most: less than all that was taken for it. Changes nothing if this attempt has begun no such
+    /// turn.
+    pub async fn lower_turn(
+        &self,
+        fence: &Fence,
+        step: u32,
+        tokens: u64,
+        nanos: u64,
+    ) -> Result<(), FenceError> {
+        #[cfg(feature = "chaos")]
+        let fence = &self.whoever_holds(fence).await?;
+        sqlx::query!(
+            "
+            -- reservations.lower_turn
+            WITH held AS (
+                SELECT tenant_id, id FROM runs
+                WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
+                  AND status = 'running'
+                FOR NO KEY UPDATE
+            )
+            UPDATE reservations SET
+                open_tokens = least(open_tokens, $6),
+                open_nanos = least(open_nanos, $7)
+            FROM held
+            WHERE reservations.tenant_id = held.tenant_id AND reservations.run_id = held.id
+              AND open_step = $5 AND open_attempt = $3
+            ",
+            fence.tenant.as_uuid(),
+            fence.run.as_uuid(),
+            int4(fence.attempt),
+            fence.token.as_uuid(),
+            int4(step),
+            int8(tokens),
+            int8(nanos),
+        )
+        .execute(self.pool)
+        .await?;
+        Ok(())
+    }
+}
