@@ -12,6 +12,7 @@ mod calculator;
 mod current_time;
 mod http_tool;
 mod registry;
+mod setup_error;
 
 use std::time::Duration;
 
@@ -23,7 +24,8 @@ use serde_json::Value;
 pub use calculator::Calculator;
 pub use current_time::CurrentTime;
 pub use http_tool::HttpTool;
-pub use registry::{RegisteredTool, ToolRegistry, ToolSetupError};
+pub use registry::{RegisteredTool, ToolRegistry};
+pub use setup_error::ToolSetupError;
 
 /// What is known of a tool without calling it.
 #[derive(Debug, Clone, PartialEq)]
