@@ -6,15 +6,19 @@
 //! closes the connection, which is what tells the upstream to stop.
 
 mod client;
+mod config;
 mod error;
 mod outbound;
+mod plain_answer;
 mod quote;
 mod render_request;
 mod retry;
+mod retry_after;
 mod turn_stream;
 
 pub use baton_openai::Delta;
-pub use client::{ModelClient, ModelConfig, ModelSetupError, Timeouts, TurnContext};
+pub use client::{ModelClient, TurnContext};
+pub use config::{ModelConfig, ModelSetupError, Timeouts};
 pub use error::{ModelError, Wait};
 pub use retry::RetryPolicy;
 pub use turn_stream::{CalledTool, FinishedTurn, PartialTurn, TurnStream};

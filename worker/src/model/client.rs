@@ -3,127 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_openai::{ChatAccumulator, ErrorBody, ErrorObject, ModelList, SseDecoder};
+use baton_openai::{ChatAccumulator, ErrorObject, ModelList, SseDecoder};
 use baton_protocol::RunSpec;
-use baton_service::Secret;
-use baton_service::config::{AnswerLimitField, LlmConfig};
-use bytes::{Bytes, BytesMut};
-use chrono::DateTime;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use baton_service::config::LlmConfig;
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, StatusCode};
 use reqwest::{RequestBuilder, Response, Url};
 use serde_json::value::RawValue;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
+use super::config::{ModelConfig, ModelSetupError, Timeouts};
+use super::plain_answer::{error_of, is_json, read_plain};
 use super::quote::Quote;
 use super::render_request::render_request;
+use super::retry_after::retry_after;
 use super::turn_stream::{Deadlines, TurnStream};
 use super::{ModelError, RetryPolicy, Wait, client_builder};
-
-/// The most that is read of an answer that is no stream.
-const MAX_PLAIN_BODY: usize = 1 << 20;
-
-/// How long to wait for what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// A connection. Default: 5 s.
-    pub connect: Duration,
-    /// The first byte of an answer's body, from sending the request. Default: 60 s.
-    pub first_byte: Duration,
-    /// The next byte. Default: 60 s.
-    pub idle: Duration,
-    /// The whole answer. Default: 10 min.
-    pub total: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(5),
-            first_byte: Duration::from_mins(1),
-            idle: Duration::from_mins(1),
-            total: Duration::from_mins(10),
-        }
-    }
-}
-
-/// Where the upstream is, and how much patience it deserves.
-#[derive(Debug, Clone)]
-pub struct ModelConfig {
-    /// Its URL up to and with `/v1`.
-    pub base_url: String,
-    /// Its key.
-    pub api_key: Option<Secret<String>>,
-    /// How long to wait.
-    pub timeouts: Timeouts,
-    /// When to try again.
-    pub retry: RetryPolicy,
-    /// The longest line of a stream, in bytes. Default: 1 MiB.
-    pub max_line: usize,
-    /// The longest answer, in bytes of text and arguments. Default: 8 MiB.
-    pub max_answer: usize,
-    /// The field that limits the tokens of an answer. Default: `max_tokens`.
-    pub answer_limit_field: &'static str,
-}
-
-impl ModelConfig {
-    /// An upstream without a key, and the defaults.
-    pub fn new(base_url: impl Into<String>) -> Self {
-        Self {
-            base_url: base_url.into(),
-            api_key: None,
-            timeouts: Timeouts::default(),
-            retry: RetryPolicy::default(),
-            max_line: 1 << 20,
-            max_answer: 8 << 20,
-            answer_limit_field: AnswerLimitField::default().as_str(),
-        }
-    }
-
-    /// The operator's configuration; it must name the upstream.
-    pub fn from_config(config: &LlmConfig) -> Result<Self, ModelSetupError> {
-        let base_url = config.base_url.clone().ok_or(ModelSetupError::NoBaseUrl)?;
-        Ok(Self {
-            api_key: config.api_key.clone(),
-            timeouts: Timeouts {
-                connect: config.connect_timeout,
-                first_byte: config.first_byte_timeout,
-                idle: config.idle_timeout,
-                total: config.total_timeout,
-            },
-            retry: RetryPolicy {
-                max_retries: config.max_retries,
-                ..RetryPolicy::default()
-            },
-            answer_limit_field: config.answer_limit_field.as_str(),
-            ..Self::new(base_url)
-        })
-    }
-}
-
-/// The configuration names no usable upstream.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelSetupError {
-    /// No URL.
-    #[error("no model server is configured: set LLM_BASE_URL, for instance https://host/v1")]
-    NoBaseUrl,
-    /// Not a URL of a web server.
-    #[error("LLM_BASE_URL is not an http or https URL: {given}")]
-    InvalidUrl {
-        /// What was given.
-        given: String,
-    },
-    /// The key cannot stand in a header.
-    #[error("LLM_API_KEY holds characters that cannot be sent in a header")]
-    InvalidKey,
-    /// TLS could not be set up.
-    #[error("TLS cannot be set up")]
-    Tls(#[from] rustls::Error),
-    /// The HTTP client could not be set up.
-    #[error("the HTTP client cannot be set up")]
-    Client(#[from] reqwest::Error),
-}
 
 /// Which request a turn belongs to, told to the upstream for its own logs.
 #[derive(Debug, Clone, Default)]
@@ -381,120 +278,11 @@ fn send_error(error: reqwest::Error) -> ModelError {
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.trim_start().starts_with("application/json"))
-}
-
-fn error_of(body: &[u8]) -> Option<ErrorObject> {
-    serde_json::from_slice::<ErrorBody>(body)
-        .ok()
-        .map(|body| body.error)
-}
-
-async fn read_plain(mut response: Response, deadline: Instant) -> Result<Bytes, ModelError> {
-    let mut body = BytesMut::new();
-    loop {
-        match timeout_at(deadline, response.chunk()).await {
-            Err(_) => return Err(ModelError::TimedOut(Wait::WholeAnswer)),
-            Ok(Err(error)) => {
-                return Err(ModelError::Cut {
-                    source: Some(error.without_url()),
-                });
-            }
-            Ok(Ok(None)) => return Ok(body.freeze()),
-            Ok(Ok(Some(chunk))) => {
-                if body.len() + chunk.len() > MAX_PLAIN_BODY {
-                    let limit = MAX_PLAIN_BODY;
-                    return Err(ModelError::TooLong {
-                        of: "in one answer",
-                        limit,
-                    });
-                }
-                body.extend_from_slice(&chunk);
-            }
-        }
-    }
-}
-
-/// `retry-after-ms`, or `Retry-After` in seconds or as a date; a date is read against the
-/// upstream's own `Date`, since clocks differ.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let number = |text: &str| {
-        text.trim()
-            .parse::<f64>()
-            .ok()
-            .filter(|number| *number >= 0.0)
-    };
-    if let Some(millis) = text(&HeaderName::from_static("retry-after-ms")).and_then(number) {
-        return Duration::try_from_secs_f64(millis / 1_000.0).ok();
-    }
-    let given = text(&RETRY_AFTER)?;
-    if let Some(seconds) = number(given) {
-        return Duration::try_from_secs_f64(seconds).ok();
-    }
-    let then = DateTime::parse_from_rfc2822(given).ok()?;
-    let now = DateTime::parse_from_rfc2822(text(&DATE)?).ok()?;
-    Some((then - now).to_std().unwrap_or_default())
-}
-
-/// Reads what is left of a finished answer, so that its connection can be used again.
-pub(super) async fn drain(mut response: Response) {
-    const PATIENCE: Duration = Duration::from_secs(1);
-    const MOST: usize = 64 * 1024;
-    let rest = async {
-        let mut read = 0;
-        while let Ok(Some(chunk)) = response.chunk().await {
-            read += chunk.len();
-            if read > MOST {
-                break;
-            }
-        }
-    };
-    // Given up on, the connection is closed: that is all there is to do.
-    let _ = timeout(PATIENCE, rest).await;
-}
-
 #[cfg(test)]
 mod tests {
+    use baton_service::Secret;
+
     use super::*;
-
-    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(name, value)| {
-                (
-                    HeaderName::from_static(name),
-                    HeaderValue::from_static(value),
-                )
-            })
-            .collect()
-    }
-
-    #[test]
-    fn retry_after_is_read_in_all_its_forms() {
-        let read = |pairs: &[_]| retry_after(&headers(pairs));
-        assert_eq!(read(&[("retry-after", "2")]), Some(Duration::from_secs(2)));
-        assert_eq!(
-            read(&[("retry-after", "9"), ("retry-after-ms", "1500")]),
-            Some(Duration::from_millis(1_500)),
-        );
-        let date = ("date", "Wed, 21 Oct 2026 07:28:00 GMT");
-        assert_eq!(
-            read(&[("retry-after", "Wed, 21 Oct 2026 07:28:30 GMT"), date]),
-            Some(Duration::from_secs(30)),
-        );
-        assert_eq!(
-            read(&[("retry-after", "Wed, 21 Oct 2026 07:00:00 GMT"), date]),
-            Some(Duration::ZERO),
-        );
-        for absent in ["-1", "soon", "1e999", "NaN"] {
-            assert_eq!(read(&[("retry-after", absent)]), None, "{absent}");
-        }
-    }
 
     #[test]
     fn a_wrong_url_is_named_and_the_key_never() {

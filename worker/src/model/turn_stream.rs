@@ -12,10 +12,9 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use reqwest::Response;
 use serde_json::value::{RawValue, to_raw_value};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use super::client::drain;
 use super::quote::Quote;
 use super::{ModelError, Wait};
 
@@ -354,4 +353,21 @@ fn error_event(event: &SseEvent) -> ErrorObject {
         .map(|body| body.error)
         .or_else(|_| serde_json::from_slice::<ErrorObject>(&event.data))
         .unwrap_or_else(|_| ErrorObject::new("api_error", "error", "it does not say which"))
+}
+
+/// Reads what is left of a finished answer, so that its connection can be used again.
+async fn drain(mut response: Response) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const MOST: usize = 64 * 1024;
+    let rest = async {
+        let mut read = 0;
+        while let Ok(Some(chunk)) = response.chunk().await {
+            read += chunk.len();
+            if read > MOST {
+                break;
+            }
+        }
+    };
+    // Given up on, the connection is closed: that is all there is to do.
+    let _ = timeout(PATIENCE, rest).await;
 }

@@ -1,0 +1,109 @@
+//! Where the upstream is, and how much patience it deserves.
+
+use std::time::Duration;
+
+use baton_service::Secret;
+use baton_service::config::{AnswerLimitField, LlmConfig};
+
+use super::RetryPolicy;
+
+/// How long to wait for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A connection. Default: 5 s.
+    pub connect: Duration,
+    /// The first byte of an answer's body, from sending the request. Default: 60 s.
+    pub first_byte: Duration,
+    /// The next byte. Default: 60 s.
+    pub idle: Duration,
+    /// The whole answer. Default: 10 min.
+    pub total: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            first_byte: Duration::from_mins(1),
+            idle: Duration::from_mins(1),
+            total: Duration::from_mins(10),
+        }
+    }
+}
+
+/// Where the upstream is, and how much patience it deserves.
+#[derive(Debug, Clone)]
+pub struct ModelConfig {
+    /// Its URL up to and with `/v1`.
+    pub base_url: String,
+    /// Its key.
+    pub api_key: Option<Secret<String>>,
+    /// How long to wait.
+    pub timeouts: Timeouts,
+    /// When to try again.
+    pub retry: RetryPolicy,
+    /// The longest line of a stream, in bytes. Default: 1 MiB.
+    pub max_line: usize,
+    /// The longest answer, in bytes of text and arguments. Default: 8 MiB.
+    pub max_answer: usize,
+    /// The field that limits the tokens of an answer. Default: `max_tokens`.
+    pub answer_limit_field: &'static str,
+}
+
+impl ModelConfig {
+    /// An upstream without a key, and the defaults.
+    pub fn new(base_url: impl Into<String>) -> Self {
+        Self {
+            base_url: base_url.into(),
+            api_key: None,
+            timeouts: Timeouts::default(),
+            retry: RetryPolicy::default(),
+            max_line: 1 << 20,
+            max_answer: 8 << 20,
+            answer_limit_field: AnswerLimitField::default().as_str(),
+        }
+    }
+
+    /// The operator's configuration; it must name the upstream.
+    pub fn from_config(config: &LlmConfig) -> Result<Self, ModelSetupError> {
+        let base_url = config.base_url.clone().ok_or(ModelSetupError::NoBaseUrl)?;
+        Ok(Self {
+            api_key: config.api_key.clone(),
+            timeouts: Timeouts {
+                connect: config.connect_timeout,
+                first_byte: config.first_byte_timeout,
+                idle: config.idle_timeout,
+                total: config.total_timeout,
+            },
+            retry: RetryPolicy {
+                max_retries: config.max_retries,
+                ..RetryPolicy::default()
+            },
+            answer_limit_field: config.answer_limit_field.as_str(),
+            ..Self::new(base_url)
+        })
+    }
+}
+
+/// The configuration names no usable upstream.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelSetupError {
+    /// No URL.
+    #[error("no model server is configured: set LLM_BASE_URL, for instance https://host/v1")]
+    NoBaseUrl,
+    /// Not a URL of a web server.
+    #[error("LLM_BASE_URL is not an http or https URL: {given}")]
+    InvalidUrl {
+        /// What was given.
+        given: String,
+    },
+    /// The key cannot stand in a header.
+    #[error("LLM_API_KEY holds characters that cannot be sent in a header")]
+    InvalidKey,
+    /// TLS could not be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    /// The HTTP client could not be set up.
+    #[error("the HTTP client cannot be set up")]
+    Client(#[from] reqwest::Error),
+}
