@@ -1,0 +1,251 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMITS: RunLimits = RunLimits {
+    max_turns: 3,
+    max_total_tokens: None,
+};
+
+fn call(id: &str, side: CallSide) -> Call {
+    Call {
+        id: id.into(),
+        name: "f".into(),
+        arguments: "{}".into(),
+        side,
+    }
+}
+
+fn turn(finish_reason: FinishReason, calls: Vec<Call>) -> FinishedTurn {
+    let usage = Usage {
+        prompt_tokens: 5,
+        completion_tokens: 5,
+        total_tokens: 10,
+        estimated: false,
+    };
+    FinishedTurn {
+        finish_reason,
+        calls,
+        usage,
+    }
+}
+
+fn server(id: &str) -> Call {
+    call(id, CallSide::Server(Effect::Pure))
+}
+
+#[test]
+fn an_answer_ends_the_run() {
+    let mut machine = TurnMachine::new(LIMITS);
+    assert_eq!(machine.next(), Next::CallModel { step: 1 });
+    machine.turn_finished(turn(FinishReason::Stop, vec![]));
+    assert_eq!(
+        machine.next(),
+        Next::Finish(Outcome::Completed(FinishReason::Stop))
+    );
+}
+
+#[test]
+fn results_of_all_calls_come_before_the_next_turn() {
+    let mut machine = TurnMachine::new(LIMITS);
+    machine.turn_finished(turn(
+        FinishReason::ToolCalls,
+        vec![server("a"), server("b")],
+    ));
+    let Next::RunCalls(calls) = machine.next() else {
+        panic!("{:?}", machine.next())
+    };
+    assert_eq!(
+        calls.iter().map(|call| call.step).collect::<Vec<_>>(),
+        [2, 3]
+    );
+    machine.call_finished(3);
+    let Next::RunCalls(calls) = machine.next() else {
+        panic!("{:?}", machine.next())
+    };
+    assert_eq!(calls[0].call.id, "a");
+    machine.call_finished(2);
+    assert_eq!(machine.next(), Next::CallModel { step: 4 });
+}
+
+#[test]
+fn a_call_of_the_clients_ends_the_run_and_runs_no_tool() {
+    let mut machine = TurnMachine::new(LIMITS);
+    let calls = vec![server("a"), call("b", CallSide::Client)];
+    let verdict = machine.turn_finished(turn(FinishReason::ToolCalls, calls));
+    assert_eq!(
+        verdict,
+        TurnVerdict::Finish(Outcome::Completed(FinishReason::ToolCalls))
+    );
+}
+
+#[test]
+fn the_last_turn_may_answer_but_not_call() {
+    let mut machine = TurnMachine::new(LIMITS);
+    for _ in 0..2 {
+        machine.turn_finished(turn(FinishReason::ToolCalls, vec![server("a")]));
+        let Next::RunCalls(calls) = machine.next() else {
+            panic!("{:?}", machine.next())
+        };
+        machine.call_finished(calls[0].step);
+    }
+    machine.turn_finished(turn(FinishReason::ToolCalls, vec![server("a")]));
+    assert_eq!(
+        machine.next(),
+        Next::Finish(Outcome::Completed(FinishReason::MaxTurns))
+    );
+}
+
+#[test]
+fn arguments_that_were_cut_short_are_not_executed() {
+    let mut machine = TurnMachine::new(LIMITS);
+    machine.turn_finished(turn(FinishReason::Length, vec![server("a")]));
+    assert_eq!(
+        machine.next(),
+        Next::Finish(Outcome::Completed(FinishReason::Length))
+    );
+}
+
+#[test]
+fn a_token_limit_stops_between_turns() {
+    let limits = RunLimits {
+        max_turns: 10,
+        max_total_tokens: Some(10),
+    };
+    let mut machine = TurnMachine::new(limits);
+    machine.turn_finished(turn(FinishReason::ToolCalls, vec![server("a")]));
+    assert_eq!(
+        machine.next(),
+        Next::Finish(Outcome::Completed(FinishReason::Length))
+    );
+}
+
+#[test]
+fn a_started_call_without_a_result_has_an_unknown_outcome() {
+    let calls = vec![call("a", CallSide::Server(Effect::AtMostOnce)), server("b")];
+    let machine = TurnMachine::resume(
+        LIMITS,
+        [
+            Recorded::Turn(turn(FinishReason::ToolCalls, calls)),
+            Recorded::CallStarted(2, None),
+            Recorded::CallFinished(3),
+        ],
+    );
+    let Next::Park(calls) = machine.next() else {
+        panic!("{:?}", machine.next())
+    };
+    assert_eq!(calls.len(), 1);
+    assert_eq!(calls[0].standing, Standing::OutcomeUnknown);
+}
+
+#[test]
+fn a_run_is_parked_only_when_nothing_else_is_left_to_do() {
+    let calls = vec![call("a", CallSide::Server(Effect::AtMostOnce)), server("b")];
+    let mut machine = TurnMachine::resume(
+        LIMITS,
+        [
+            Recorded::Turn(turn(FinishReason::ToolCalls, calls)),
+            Recorded::CallStarted(2, None),
+        ],
+    );
+    let Next::RunCalls(calls) = machine.next() else {
+        panic!("{:?}", machine.next())
+    };
+    assert_eq!(calls[0].step, 3);
+    machine.call_finished(3);
+    assert!(matches!(machine.next(), Next::Park(calls) if calls[0].step == 2));
+}
+
+#[test]
+fn a_decision_says_what_becomes_of_a_started_call() {
+    let standing = |decision| {
+        let calls = vec![call("a", CallSide::Server(Effect::AtMostOnce))];
+        let machine = TurnMachine::resume(
+            LIMITS,
+            [
+                Recorded::Turn(turn(FinishReason::ToolCalls, calls)),
+                Recorded::CallStarted(2, Some(decision)),
+            ],
+        );
+        match machine.next() {
+            Next::RunCalls(calls) => calls[0].standing.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let settled = |ok, content: &str| Standing::Settled {
+        ok,
+        content: content.to_owned(),
+    };
+    assert_eq!(standing(Decision::Retry {}), Standing::Open);
+    let result = "paid".to_owned();
+    assert_eq!(standing(Decision::Result { result }), settled(true, "paid"));
+    let reason = "not paid".to_owned();
+    assert_eq!(
+        standing(Decision::Fail { reason }),
+        settled(false, "not paid")
+    );
+    let reason = String::new();
+    assert_eq!(
+        standing(Decision::Fail { reason }),
+        settled(false, GIVEN_UP)
+    );
+}
+
+#[test]
+fn a_started_call_that_may_be_repeated_asks_nobody() {
+    for effect in [Effect::Pure, Effect::Idempotent] {
+        let calls = vec![call("a", CallSide::Server(effect))];
+        let machine = TurnMachine::resume(
+            LIMITS,
+            [
+                Recorded::Turn(turn(FinishReason::ToolCalls, calls)),
+                Recorded::CallStarted(2, None),
+            ],
+        );
+        assert!(matches!(machine.next(), Next::RunCalls(_)), "{effect:?}");
+    }
+}
+
+proptest! {
+    /// Whatever the model does and in whichever order calls end: steps are dense, each call
+    /// runs once, the turn limit holds, and resuming from any prefix of the ledger leads to
+    /// the place where the first worker was.
+    #[test]
+    fn resuming_from_any_prefix_leads_to_the_same_place(
+        script in prop::collection::vec((0usize..4, any::<u64>()), 1..8),
+    ) {
+        let limits = RunLimits { max_turns: 5, max_total_tokens: None };
+        let mut machine = TurnMachine::new(limits);
+        let mut ledger = Vec::new();
+        let mut seen_steps = Vec::new();
+        let mut turns = 0;
+        for (calls, order) in script {
+            let Next::CallModel { step } = machine.next() else { break };
+            seen_steps.push(step);
+            turns += 1;
+            let calls = (0..calls).map(|n| server(&format!("{turns}-{n}"))).collect();
+            let finished = turn(FinishReason::ToolCalls, calls);
+            ledger.push(Recorded::Turn(finished.clone()));
+            machine.turn_finished(finished);
+            let mut order = order;
+            while let Next::RunCalls(open) = machine.next() {
+                let at = usize::try_from(order % open.len() as u64).unwrap();
+                order = order.rotate_left(7);
+                let step = open[at].step;
+                prop_assert!(!seen_steps.contains(&step), "a call ran twice");
+                seen_steps.push(step);
+                ledger.push(Recorded::CallFinished(step));
+                machine.call_finished(step);
+                let resumed = TurnMachine::resume(limits, ledger.clone());
+                prop_assert_eq!(resumed.next(), machine.next());
+            }
+            let resumed = TurnMachine::resume(limits, ledger.clone());
+            prop_assert_eq!(resumed.next(), machine.next());
+            prop_assert_eq!(resumed.usage(), machine.usage());
+        }
+        prop_assert!(turns <= limits.max_turns);
+        seen_steps.sort_unstable();
+        let dense: Vec<u32> = (1..=u32::try_from(seen_steps.len()).unwrap()).collect();
+        prop_assert_eq!(seen_steps, dense);
+    }
+}
