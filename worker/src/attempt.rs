@@ -25,7 +25,7 @@ use crate::attempt::toolbox::Toolbox;
 use crate::keep_lease::{Hold, Stop};
 use crate::metrics;
 use crate::publish_events::{EventPublisher, PublishEventsError};
-use crate::run_job::JobRunner;
+use crate::runner::JobRunner;
 
 mod budget;
 mod calls;

@@ -9,7 +9,8 @@ use baton_protocol::Lane;
 use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 
-use crate::run_job::{JobEnd, JobRunner};
+use crate::run_job::JobEnd;
+use crate::runner::JobRunner;
 
 /// How long the broker keeps a pull open. A drain waits for the end of the last one, and until then
 /// a job that was just handed over may come back, so it is short. It is not cut shorter by ending the

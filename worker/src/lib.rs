@@ -23,6 +23,7 @@ mod metrics;
 pub mod model;
 mod publish_events;
 mod run_job;
+mod runner;
 pub mod settle;
 pub mod tools;
 
@@ -42,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 use crate::consume_jobs::consume_jobs;
 use crate::keep_lease::LeaseKeeper;
 use crate::model::ModelClient;
-use crate::run_job::JobRunner;
+use crate::runner::JobRunner;
 use crate::tools::ToolRegistry;
 
 /// How often the worker says that it is there, for schedulers that have started since.

@@ -4,26 +4,20 @@
 //! done is decided by the ledger; the message is acknowledged when the ledger says that no further
 //! delivery is needed, and by nobody who does not hold the run or know that it has ended.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use baton_admission::parked_events::ensure_parked_events;
 use baton_admission::terminal_event::ensure_terminal_event;
-use baton_admission::{Metering, Prices};
-use baton_nats::{Bus, Delivery};
-use baton_protocol::{ClaimToken, Job, Outcome, RunError, RunId, RunSpec, WorkerId};
-use baton_service::{Clock, Shutdown, config::WorkerConfig};
-use baton_store::{Claim, ClaimOutcome, ClaimedRun, Store, StoreError};
-use tokio_util::sync::CancellationToken;
+use baton_nats::Delivery;
+use baton_protocol::{ClaimToken, Job, Outcome, RunError, RunId, RunSpec};
+use baton_store::{Claim, ClaimOutcome, ClaimedRun, StoreError};
 use tracing::Instrument as _;
 
 use crate::attempt::{Attempt, Ending};
-use crate::keep_lease::LeaseKeeper;
 use crate::lease::Lease;
 use crate::metrics;
-use crate::model::ModelClient;
+use crate::runner::JobRunner;
 use crate::settle::Duty;
-use crate::tools::ToolRegistry;
 
 /// How long a delivery waits when the database could not be asked about it.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
@@ -31,36 +25,6 @@ const DATABASE_RETRY: Duration = Duration::from_secs(1);
 /// How long a run that cannot be served here waits: for a worker that can read it, or for a broker
 /// that takes its events again.
 const UNSERVED_RETRY: Duration = Duration::from_secs(5);
-
-/// Everything that a run needs, shared by all runs of a worker.
-pub(crate) struct JobRunner {
-    /// This process.
-    pub(crate) worker: WorkerId,
-    /// The ledger.
-    pub(crate) store: Store,
-    /// The broker.
-    pub(crate) bus: Bus,
-    /// The time.
-    pub(crate) clock: Arc<dyn Clock>,
-    /// The upstream.
-    pub(crate) model: ModelClient,
-    /// What models cost.
-    pub(crate) prices: Prices,
-    /// What a turn of a budgeted run is reckoned with before it is made.
-    pub(crate) metering: Metering,
-    /// The server-side tools.
-    pub(crate) tools: ToolRegistry,
-    /// Limits and times.
-    pub(crate) config: WorkerConfig,
-    /// How many messages of events a run may have.
-    pub(crate) events_per_run: u32,
-    /// When to stop.
-    pub(crate) shutdown: Shutdown,
-    /// Cancelled when the drain's deadline has come.
-    pub(crate) cut: CancellationToken,
-    /// Keeps the leases of the runs that are worked on.
-    pub(crate) leases: LeaseKeeper,
-}
 
 /// What the puller must know of a job that has been dealt with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use baton_store::{
     TurnCommit, TurnGrant, TurnWish,
 };
 
-use crate::run_job::JobRunner;
+use crate::runner::JobRunner;
 
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::agent::turn_machine::{RecordedCall, Standing};
 use crate::agent::{Call, CallSide};
-use crate::run_job::JobRunner;
+use crate::runner::JobRunner;
 use crate::tools::{ToolContext, ToolRegistry};
 
 /// What a call brought.

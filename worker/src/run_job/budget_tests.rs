@@ -2,7 +2,7 @@
 
 use baton_harness::scripted_model::{Gate, Piece, Recorded, Reply, Script, ScriptedModel};
 use baton_protocol::{ApiKeyId, Event, EventData, FinishReason, Usage};
-use baton_service::SystemClock;
+use baton_service::{Clock as _, SystemClock};
 use baton_store::{KeyLimits, KeyUsage, NewApiKey, RunRecord, UsageFilter, UsageGroups, UsageSum};
 use tokio::time::timeout;
 

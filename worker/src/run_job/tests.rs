@@ -1,17 +1,24 @@
 //! One job, from its delivery to its settlement, while something goes wrong at the worst moment.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
+use baton_admission::Metering;
 use baton_harness::chaos::proxy::{Mode, Proxy};
 use baton_harness::scripted_model::{Gate, Piece, Reply, Script, ScriptedModel};
 use baton_nats::StreamSeq;
-use baton_protocol::{Event, EventData, RunStatus};
-use baton_service::config::LlmConfig;
-use baton_service::{Config, SystemClock};
+use baton_protocol::{Event, EventData, RunStatus, WorkerId};
+use baton_service::config::{LlmConfig, WorkerConfig};
+use baton_service::{Config, Shutdown, SystemClock};
+use baton_store::Store;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::fixture::Ground;
+use crate::keep_lease::LeaseKeeper;
+use crate::model::ModelClient;
+use crate::tools::ToolRegistry;
 
 const METERING: Metering = Metering {
     answer_tokens: 1_000,
