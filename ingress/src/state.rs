@@ -16,7 +16,7 @@ use crate::attachments::Attachments;
 use crate::auth::{CredentialWatch, Credentials, SignIn};
 use crate::cancel_run::Canceller;
 use crate::decide_approval::Decider;
-use crate::models::ModelCatalog;
+use crate::model_catalog::ModelCatalog;
 use crate::rate::{Proxies, RateLimiter, RateLimits};
 use crate::stream_cap::StreamCap;
 

@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::no_such_key;
+use super::path::no_such_key;
 use super::view::{CreatedKey, Limits, Wish, check_within};
 use crate::auth::{ALL, Authorized, KeysWrite, Origin, SCOPES, name};
 use crate::body::JsonBody;

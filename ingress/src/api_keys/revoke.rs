@@ -4,7 +4,7 @@ use axum::extract::State;
 use baton_store::AuditEntry;
 use http::StatusCode;
 
-use super::{KeyPath, no_such_key};
+use super::path::{KeyPath, no_such_key};
 use crate::auth::{Authorized, KeysWrite, Origin};
 use crate::error::ApiError;
 use crate::runs::Problem;

@@ -11,8 +11,8 @@ use http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::path::{KeyPath, no_such_key};
 use super::view::{CreatedKey, Wish, check_within};
-use super::{KeyPath, no_such_key};
 use crate::auth::{Authorized, KeysWrite, Origin};
 use crate::body::JsonBody;
 use crate::error::ApiError;

@@ -15,7 +15,8 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::register::email;
-use super::sign_in::{Tokens, Try};
+use super::tokens::Tokens;
+use super::tries::Try;
 use super::{Actor, Origin};
 use crate::body::JsonBody;
 use crate::error::ApiError;

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::login::check_password;
 use super::register::TOKEN_REFUSED;
-use super::sign_in::Try;
+use super::tries::Try;
 use super::{Actor, Origin, SignedIn};
 use crate::body::JsonBody;
 use crate::error::ApiError;

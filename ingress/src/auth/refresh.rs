@@ -11,7 +11,7 @@ use baton_store::{AuditEntry, AuditResult, Refresh, Refreshed};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::sign_in::Tokens;
+use super::tokens::Tokens;
 use super::{Actor, Origin};
 use crate::body::JsonBody;
 use crate::error::ApiError;

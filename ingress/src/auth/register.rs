@@ -11,7 +11,8 @@ use http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::sign_in::{Tokens, Try};
+use super::tokens::Tokens;
+use super::tries::Try;
 use super::{Actor, Origin};
 use crate::body::JsonBody;
 use crate::error::ApiError;

@@ -10,7 +10,7 @@ use http::request::Parts;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::RunPath;
+use super::path::RunPath;
 use super::view::Problem;
 use crate::auth::{ApprovalsWrite, Authorized, Origin, RunsRead};
 use crate::body::WholeBody;

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse as _, Response};
 use baton_store::{AuditEntry, CancelRequest};
 use http::StatusCode;
 
-use super::RunPath;
+use super::path::RunPath;
 use super::read::load;
 use super::view::{Problem, RunView};
 use crate::auth::{Authorized, Origin, RunsWrite};

@@ -12,7 +12,7 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderName, StatusCode};
 use serde::Deserialize;
 
-use super::RunPath;
+use super::path::RunPath;
 use super::replay::{FromLedger, from_ledger, lies_within_a_step};
 use super::view::Problem;
 use crate::attachments::{Attachment, OnClose};

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use baton_protocol::{RunId, TenantId};
 
-use super::RunPath;
+use super::path::RunPath;
 use super::view::{Problem, RunView};
 use super::wait::{Wait, wait_for_end};
 use crate::auth::{Authorized, RunsRead};

@@ -1,0 +1,24 @@
+//! The run that a path names.
+
+use axum::extract::{FromRequestParts, Path};
+use baton_protocol::RunId;
+use http::request::Parts;
+
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// The run that the path names. What is no id names no run.
+pub(super) struct RunPath(pub(super) RunId);
+
+impl FromRequestParts<AppState> for RunPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let Path(id) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| ApiError::no_such_run())?;
+        // OpenAI routes write the id with a prefix; people paste it here.
+        let id = id.strip_prefix("chatcmpl-").unwrap_or(&id);
+        id.parse().map(Self).map_err(|_| ApiError::no_such_run())
+    }
+}
