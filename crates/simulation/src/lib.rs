@@ -20,7 +20,7 @@
 //! broker (a stream of jobs that delivers again, logs with a compare-and-set, live events that may
 //! get lost), and around the rules the same order of steps as in `baton-worker`, `baton-scheduler`,
 //! `baton-ingress` and the follower of `baton-nats`. Whoever changes that order there changes it
-//! here: `worker/attempt.rs`, `worker/keep_lease.rs`, `worker/publisher.rs`, `scheduler.rs`,
+//! here: `worker/attempt.rs` and below, `worker/keep_lease.rs`, `worker/publisher.rs`, `scheduler.rs`,
 //! `client.rs`, `ledger.rs`. SQL, NATS and the operating system are left to the tests with real
 //! processes.
 //!

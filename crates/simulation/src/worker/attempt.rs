@@ -1,38 +1,30 @@
 //! One attempt at a run: `attempt` of `baton-worker`, in the same order, around the same turn
 //! machine, transcript, resuming, lease and event writer.
 
+mod calls;
+mod turn;
+
 use std::time::Duration;
 
 use baton_admission::terminal_event::terminal_event;
-use baton_protocol::event::{ApprovalRequested, RunStarted, Text, ToolFinished, ToolStarted};
-use baton_protocol::{
-    ApprovalId, ApprovalReason, Effect, EventData, EventId, Fence, Outcome, RunError, RunLimits,
-};
-use baton_store::{ClaimedRun, NewApproval, NewCall, ParkOutcome};
-use baton_worker::agent::transcript::tool_message;
-use baton_worker::agent::turn_machine::{Next, RecordedCall, Standing, TurnVerdict};
-use baton_worker::agent::{CallSide, FinishedTurn, Transcript, TurnMachine};
+use baton_protocol::event::RunStarted;
+use baton_protocol::{EventData, EventId, Fence, Outcome, RunLimits};
+use baton_store::ClaimedRun;
+use baton_worker::agent::turn_machine::Next;
+use baton_worker::agent::{Transcript, TurnMachine};
 use baton_worker::event_writer::Replaced;
 use baton_worker::resume;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
-use serde_json::value::RawValue;
-use uuid::Uuid;
 
-use crate::accusation::Invariant;
 use crate::guard::Guard;
-use crate::ledger::{CallEntry, EndEntry, FinalEntry, Ledger, Lost, TurnEntry};
+use crate::ledger::{EndEntry, FinalEntry, Ledger, Lost};
 use crate::links::Service;
 use crate::network::Unanswered;
 use crate::worker::Worker;
 use crate::worker::keep_lease::{Hold, Stop};
 use crate::worker::publisher::Publisher;
-use crate::world::{Execution, Sim};
+use crate::world::Sim;
 
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-const TOOL_PARALLELISM: usize = 2;
-/// After how long a question that nobody answers is given up.
-const APPROVAL_EXPIRY: Duration = Duration::from_secs(40);
 
 /// Where each run must stop.
 pub(crate) const LIMITS: RunLimits = RunLimits {
@@ -198,248 +190,6 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    async fn take_turn(&mut self, step: u32) -> Result<bool, Halt> {
-        self.hold.may_begin().await;
-        self.look_at_transcript();
-        let Some((finished, message)) = self.model_turn(step).await? else {
-            let outcome = Outcome::Failed(RunError {
-                code: "upstream_failed".into(),
-                message: "the upstream failed".into(),
-            });
-            self.finish(outcome, None).await?;
-            return Ok(true);
-        };
-        let (usage, finish_reason) = (finished.usage, finished.finish_reason);
-        match self.machine.turn_finished(finished) {
-            TurnVerdict::Finish(outcome) => {
-                self.settle_before_commit().await?;
-                let last = FinalEntry {
-                    step,
-                    message,
-                    usage,
-                    finish_reason,
-                    last_event: self.publisher.last_id(),
-                };
-                self.finish(outcome, Some(last)).await?;
-                Ok(true)
-            }
-            TurnVerdict::Continue(calls) => {
-                self.settle_before_commit().await?;
-                let last_event = self.publisher.next_id();
-                let calls: Vec<_> = calls
-                    .into_iter()
-                    .map(|recorded| NewCall {
-                        step: recorded.step,
-                        effect: effect_of(&recorded),
-                        call_id: recorded.call.id,
-                        name: recorded.call.name,
-                        arguments: recorded.call.arguments,
-                    })
-                    .collect();
-                let usage_total = self.machine.usage();
-                let fence = self.fence;
-                let said = message.clone();
-                let sent = self.sim().instant();
-                self.commit(move |ledger, now| {
-                    let entry = TurnEntry {
-                        step,
-                        message: said.clone(),
-                        usage,
-                        usage_total,
-                        finish_reason,
-                        last_event,
-                        calls: calls.clone(),
-                    };
-                    ledger.commit_turn(&fence, entry, now)
-                })
-                .await?;
-                self.hold.confirmed(sent);
-                self.committed = last_event;
-                self.transcript.put(step, message);
-                self.publisher.push(step, EventData::Usage(usage));
-                Ok(false)
-            }
-        }
-    }
-
-    /// Asks the model and shows its answer while it comes; none if the upstream fails.
-    async fn model_turn(
-        &mut self,
-        step: u32,
-    ) -> Result<Option<(FinishedTurn, Box<RawValue>)>, Halt> {
-        let sim = self.sim();
-        let turn = sim.think();
-        let mut said = String::new();
-        for (pause, text) in turn.pieces {
-            let spoken = sim.sleep(pause);
-            tokio::pin!(spoken);
-            loop {
-                tokio::select! {
-                    biased;
-                    stored = self.publisher.advance(), if self.publisher.is_sending() => stored?,
-                    () = &mut spoken => break,
-                }
-            }
-            said.push_str(&text);
-            self.publisher
-                .push(step, EventData::TextDelta(Text { text }));
-            self.publisher.kick();
-        }
-        let message = serde_json::json!({"role": "assistant", "content": said}).to_string();
-        let message = RawValue::from_string(message).unwrap_or_default();
-        Ok(turn.end.map(|end| (end, message)))
-    }
-
-    async fn run_calls(&mut self, calls: Vec<RecordedCall>) -> Result<(), Halt> {
-        let mut waiting = calls.into_iter();
-        let mut running = FuturesUnordered::new();
-        loop {
-            while running.len() < TOOL_PARALLELISM {
-                let Some(recorded) = waiting.next() else {
-                    break;
-                };
-                let begins = recorded.standing == Standing::Open;
-                if begins && effect_of(&recorded) == Effect::AtMostOnce {
-                    let (fence, step) = (self.fence, recorded.step);
-                    self.commit(move |ledger, _| ledger.start_call(&fence, step))
-                        .await?;
-                }
-                let call = &recorded.call;
-                self.publisher.push(
-                    recorded.step,
-                    EventData::ToolStarted(ToolStarted {
-                        call_id: call.id.clone(),
-                        name: call.name.clone(),
-                        arguments: call.arguments.clone(),
-                    }),
-                );
-                let execution = self.call_tool(&recorded);
-                running.push(async move { (recorded, execution.await) });
-            }
-            self.publisher.kick();
-            let finished = loop {
-                tokio::select! {
-                    biased;
-                    stored = self.publisher.advance(), if self.publisher.is_sending() => stored?,
-                    finished = running.next() => break finished,
-                }
-            };
-            let Some((recorded, (ok, content))) = finished else {
-                return Ok(());
-            };
-            self.settle_before_commit().await?;
-            let last_event = self.publisher.next_id();
-            let message = tool_message(&recorded.call.id, &content);
-            let (fence, step, said) = (self.fence, recorded.step, message.clone());
-            let sent = self.sim().instant();
-            self.commit(move |ledger, now| {
-                let entry = CallEntry {
-                    step,
-                    ok,
-                    message: said.clone(),
-                    last_event,
-                };
-                ledger.commit_call(&fence, entry, now)
-            })
-            .await?;
-            self.hold.confirmed(sent);
-            self.committed = last_event;
-            self.transcript.put(step, message);
-            self.machine.call_finished(step);
-            self.publisher.push(
-                step,
-                EventData::ToolFinished(ToolFinished {
-                    call_id: recorded.call.id,
-                    name: recorded.call.name,
-                    ok,
-                    result: content,
-                    duration_ms: 1,
-                }),
-            );
-        }
-    }
-
-    /// The request leaves when the answer is first waited for.
-    fn call_tool(&self, recorded: &RecordedCall) -> impl Future<Output = (bool, String)> + use<'a> {
-        let (sim, process) = (self.sim(), self.worker.process);
-        let (run, attempt, step) = (self.fence.run, self.fence.attempt, recorded.step);
-        let effect = effect_of(recorded);
-        let hold = self.hold;
-        let settled = match &recorded.standing {
-            Standing::Settled { ok, content } => Some((*ok, content.clone())),
-            Standing::Open | Standing::OutcomeUnknown => None,
-        };
-        async move {
-            if let Some(settled) = settled {
-                return settled;
-            }
-            // That a call begins which must not be made twice has just been recorded.
-            if effect != Effect::AtMostOnce {
-                hold.may_begin().await;
-            }
-            let decided_at = sim.now();
-            let answer = sim.ask(process, Service::Outside, move |sim| {
-                sim.world.borrow_mut().executions.push(Execution {
-                    run,
-                    step,
-                    effect,
-                    attempt,
-                    decided_at,
-                });
-            });
-            let answer = answer.await;
-            sim.sleep(Duration::from_millis(sim.between(5, 3_000)))
-                .await;
-            match answer {
-                Ok(()) => (true, format!("result {:x}", sim.below(0xffff))),
-                Err(Unanswered) => (false, "no answer".to_owned()),
-            }
-        }
-    }
-
-    async fn park(&mut self, calls: &[RecordedCall]) -> Result<Worked, Halt> {
-        self.settle_before_commit().await?;
-        let sim = self.sim();
-        let questions: Vec<_> = calls
-            .iter()
-            .map(|recorded| NewApproval {
-                id: ApprovalId::from_uuid(Uuid::from_u128(sim.bits())),
-                step: recorded.step,
-                reason: ApprovalReason::OutcomeUnknown,
-            })
-            .collect();
-        let more = u32::try_from(calls.len().saturating_sub(1)).unwrap_or(u32::MAX);
-        let first = self.publisher.next_id();
-        let last_event = EventId::new(first.attempt(), first.n() + more);
-        self.ending = true;
-        let (fence, asked) = (self.fence, questions.clone());
-        let parked = self.commit(move |ledger, now| {
-            ledger.park(&fence, &asked, (last_event, APPROVAL_EXPIRY), now)
-        });
-        match parked.await? {
-            ParkOutcome::CancelRequested(reason) => {
-                self.finish(Outcome::Cancelled(reason), None).await?;
-                return Ok(Worked::Ended);
-            }
-            ParkOutcome::Parked => {}
-        }
-        sim.count(|counts| &mut counts.parked);
-        for (recorded, question) in calls.iter().zip(&questions) {
-            let call = &recorded.call;
-            let asked = ApprovalRequested {
-                approval_id: question.id,
-                call_id: call.id.clone(),
-                name: call.name.clone(),
-                arguments: call.arguments.clone(),
-                reason: question.reason.as_str().to_owned(),
-            };
-            self.publisher
-                .push(recorded.step, EventData::ApprovalRequested(asked));
-        }
-        self.publisher.settle().await?;
-        Ok(Worked::Parked)
-    }
-
     async fn finish(&mut self, outcome: Outcome, turn: Option<FinalEntry>) -> Result<(), Halt> {
         self.settle_before_commit().await?;
         let step = turn
@@ -508,31 +258,6 @@ impl<'a> Attempt<'a> {
     ) -> Result<T, Lost> {
         commit(self.worker, write).await
     }
-
-    /// What the model is shown is what is recorded.
-    fn look_at_transcript(&self) {
-        let empty = RawValue::from_string("[]".into()).unwrap_or_default();
-        let shown = self.transcript.render(None, &empty);
-        let mut recorded = Transcript::default();
-        {
-            let world = self.sim().world.borrow();
-            let Some(row) = world.ledger.rows.get(&self.fence.run) else {
-                return;
-            };
-            if row.attempt() != self.fence.attempt {
-                return;
-            }
-            for step in &row.steps {
-                if let Some(message) = &step.message {
-                    recorded.put(step.step, message.clone());
-                }
-            }
-        }
-        if recorded.render(None, &empty).get() != shown.get() {
-            let what = format!("the model is shown {shown}, which is not what is recorded");
-            self.sim().accuse(Invariant::I8, self.fence.run, what);
-        }
-    }
 }
 
 async fn commit<T: 'static>(
@@ -564,11 +289,4 @@ async fn give_back(worker: &Worker, fence: Fence, last_event: EventId) -> Result
     })
     .await?;
     Ok(Ending::HandedOver)
-}
-
-fn effect_of(recorded: &RecordedCall) -> Effect {
-    match recorded.call.side {
-        CallSide::Server(effect) => effect,
-        CallSide::Client => Effect::Pure,
-    }
 }
