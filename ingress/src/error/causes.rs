@@ -1,0 +1,161 @@
+//! What went wrong elsewhere, as an error of the API: a submission, the ledger, the broker, a run.
+
+use baton_admission::{Invalid, SubmitError};
+use baton_protocol::{RunError, RunId};
+use baton_store::StoreError;
+use http::StatusCode;
+
+use super::ApiError;
+
+/// The code of a budget that is used up: OpenAI's word for that is the class of the error.
+pub(super) const BUDGET_EXCEEDED: &str = "budget_exceeded";
+
+impl ApiError {
+    /// A run's failure, as the answer to a request that waited for it. The official client
+    /// libraries ask again by themselves after a 429 or a 5xx, which makes another run: harmless if
+    /// the upstream took no request of this one, and otherwise the same work paid for twice.
+    /// `worked` says whether the run had done or shown anything before it failed.
+    pub(crate) fn run_failed(run: RunId, error: &RunError, worked: bool) -> Self {
+        let failed = Self::new(
+            status_of_failed_run(&error.code),
+            error.code.clone(),
+            format!("run {run} failed: {}", error.message),
+        )
+        .of_run(run);
+        if worked || !costs_nothing(&error.code) {
+            failed.do_not_retry()
+        } else {
+            failed
+        }
+    }
+}
+
+/// What a run's failure means to somebody who waited for the answer.
+pub(crate) fn status_of_failed_run(code: &str) -> StatusCode {
+    match code {
+        "upstream_timeout" | "upstream_first_byte_timeout" | "upstream_idle_timeout" => {
+            StatusCode::GATEWAY_TIMEOUT
+        }
+        "upstream_rate_limited" => StatusCode::TOO_MANY_REQUESTS,
+        "upstream_overloaded" | "upstream_unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+        "model_not_found" => StatusCode::NOT_FOUND,
+        "api_key_revoked" => StatusCode::UNAUTHORIZED,
+        "scope_missing" | "model_not_allowed" | "price_unknown" => StatusCode::FORBIDDEN,
+        "upstream_rejected"
+        | "upstream_refused"
+        | "context_length_exceeded"
+        | "invalid_request" => StatusCode::BAD_REQUEST,
+        code if code.starts_with("upstream") => StatusCode::BAD_GATEWAY,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// Whether a turn that fails like this has used nothing: the upstream was not reached, or refused.
+/// One that fell silent or broke off may have been at work.
+fn costs_nothing(code: &str) -> bool {
+    matches!(
+        code,
+        "upstream_unreachable" | "upstream_rate_limited" | "upstream_error"
+    )
+}
+
+impl From<Invalid> for ApiError {
+    fn from(invalid: Invalid) -> Self {
+        let error = Self::new(StatusCode::BAD_REQUEST, invalid.code, invalid.message);
+        match invalid.param {
+            Some(param) => error.param(param),
+            None => error,
+        }
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        let message = error.to_string();
+        match error {
+            SubmitError::Invalid(invalid) => invalid.into(),
+            SubmitError::UnknownAgent(_) => {
+                Self::new(StatusCode::NOT_FOUND, "agent_not_found", message).param("agent")
+            }
+            SubmitError::ModelNotAllowed(_) => {
+                Self::forbidden("model_not_allowed", message).param("model")
+            }
+            SubmitError::TenantQueueFull { .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message).retry_after(2)
+            }
+            SubmitError::ConcurrencyLimit { .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "concurrency_limit", message)
+                    .retry_after(2)
+            }
+            SubmitError::BudgetExceeded { seconds, .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, BUDGET_EXCEEDED, message)
+                    .retry_after(seconds)
+                    .do_not_retry()
+            }
+            SubmitError::BudgetReserved => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "budget_reserved", message).retry_after(2)
+            }
+            SubmitError::PriceUnknown(_) => {
+                Self::forbidden("price_unknown", message).param("model")
+            }
+            SubmitError::SystemQueueFull => {
+                Self::unavailable("system_full", message).retry_after(5)
+            }
+            SubmitError::KeyReused => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                message,
+            ),
+            SubmitError::RunIdTaken => {
+                Self::new(StatusCode::CONFLICT, "run_id_taken", message).param("run_id")
+            }
+            SubmitError::BrokerDown => Self::unavailable("broker_unavailable", message),
+            SubmitError::Store(error) => error.into(),
+            SubmitError::Encode(error) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the ledger failed a request"
+        );
+        Self::unavailable(
+            "ledger_unavailable",
+            "the ledger cannot be reached: try again",
+        )
+    }
+}
+
+impl From<baton_nats::BusError> for ApiError {
+    fn from(error: baton_nats::BusError) -> Self {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the broker failed a request"
+        );
+        Self::unavailable(
+            "broker_unavailable",
+            "the message broker cannot be reached: try again",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_the_upstream_are_told_apart() {
+        for (code, status) in [
+            ("upstream_timeout", 504),
+            ("upstream_unreachable", 502),
+            ("upstream_cut", 502),
+            ("upstream_rate_limited", 429),
+            ("max_failures", 500),
+        ] {
+            assert_eq!(status_of_failed_run(code).as_u16(), status, "{code}");
+        }
+    }
+}
