@@ -1,5 +1,7 @@
 //! Every metric of the ingress: names, help, labels. HTTP's own are in `baton_service::metrics`.
 
+mod labels;
+
 use std::time::Duration;
 
 use baton_admission::{PublishOutcome, SubmitError};
@@ -8,6 +10,8 @@ use baton_store::Budget;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
+
+pub(crate) use labels::{AuthRefusal, Connect, Door, RateRefusal, StreamEnd, SubmissionEnd, Wire};
 
 /// Open streams; label `wire`: `chat`, `native`.
 pub const STREAMS: &str = "baton_ingress_streams";
@@ -50,218 +54,6 @@ pub const RATE_ALONE_DECISIONS: &str = "baton_ingress_rate_limit_local_decisions
 /// Runs refused because of what their key may use up; label `limit`: `runs`, `tokens`,
 /// `cost`, `reserved`, `price`.
 pub const LIMIT_REFUSALS: &str = "baton_ingress_limit_refusals_total";
-
-/// The route that a stream speaks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wire {
-    Chat,
-    Native,
-}
-
-impl Wire {
-    const ALL: [Self; 2] = [Self::Chat, Self::Native];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Chat => "chat",
-            Self::Native => "native",
-        }
-    }
-}
-
-/// Which way a run came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Door {
-    Chat,
-    Runs,
-    Bus,
-}
-
-impl Door {
-    const ALL: [Self; 3] = [Self::Chat, Self::Runs, Self::Bus];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Chat => "chat",
-            Self::Runs => "runs",
-            Self::Bus => "bus",
-        }
-    }
-}
-
-/// What became of a message that a program submitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SubmissionEnd {
-    /// It is a run, now or before.
-    Accepted,
-    /// It was refused, and told so.
-    Refused,
-    /// As refused, and a copy is kept for an operator.
-    Quarantined,
-    /// As quarantined, but its publisher has had enough copies kept, or it could not be kept.
-    Dropped,
-    /// There was no room for it at this moment.
-    Busy,
-}
-
-impl SubmissionEnd {
-    const ALL: [Self; 5] = [
-        Self::Accepted,
-        Self::Refused,
-        Self::Quarantined,
-        Self::Dropped,
-        Self::Busy,
-    ];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Refused => "refused",
-            Self::Quarantined => "quarantined",
-            Self::Dropped => "dropped",
-            Self::Busy => "busy",
-        }
-    }
-}
-
-/// How a stream ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StreamEnd {
-    /// With the run's last event.
-    Finished,
-    /// With an error object in its place.
-    Error,
-    /// The client went away.
-    ClientClosed,
-    /// This process is stopping; the client resumes elsewhere.
-    Drained,
-    /// Text that the client had seen was withdrawn, and its wire cannot say so.
-    Withdrawn,
-    /// The run waits for a person, and the wire cannot say so.
-    Parked,
-    /// The credential that opened it is not good any more.
-    Revoked,
-}
-
-impl StreamEnd {
-    const ALL: [Self; 7] = [
-        Self::Finished,
-        Self::Error,
-        Self::ClientClosed,
-        Self::Drained,
-        Self::Withdrawn,
-        Self::Parked,
-        Self::Revoked,
-    ];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Finished => "finished",
-            Self::Error => "error",
-            Self::ClientClosed => "client_closed",
-            Self::Drained => "drained",
-            Self::Withdrawn => "withdrawn",
-            Self::Parked => "parked",
-            Self::Revoked => "revoked",
-        }
-    }
-}
-
-/// Why a credential was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AuthRefusal {
-    Missing,
-    Malformed,
-    Unknown,
-    Revoked,
-    Expired,
-    Scope,
-}
-
-impl AuthRefusal {
-    const ALL: [Self; 6] = [
-        Self::Missing,
-        Self::Malformed,
-        Self::Unknown,
-        Self::Revoked,
-        Self::Expired,
-        Self::Scope,
-    ];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Malformed => "malformed",
-            Self::Unknown => "unknown",
-            Self::Revoked => "revoked",
-            Self::Expired => "expired",
-            Self::Scope => "scope",
-        }
-    }
-}
-
-/// What came of somebody's wish to connect to the broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Connect {
-    Admitted,
-    Missing,
-    Malformed,
-    Unknown,
-    /// Revoked or expired.
-    Ended,
-    Scope,
-    RateLimited,
-    /// The ledger is away.
-    Unavailable,
-    /// What was asked was no question of a server's.
-    BadQuestion,
-}
-
-impl Connect {
-    const ALL: [Self; 9] = [
-        Self::Admitted,
-        Self::Missing,
-        Self::Malformed,
-        Self::Unknown,
-        Self::Ended,
-        Self::Scope,
-        Self::RateLimited,
-        Self::Unavailable,
-        Self::BadQuestion,
-    ];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Admitted => "admitted",
-            Self::Missing => "missing",
-            Self::Malformed => "malformed",
-            Self::Unknown => "unknown",
-            Self::Ended => "ended",
-            Self::Scope => "scope",
-            Self::RateLimited => "rate_limited",
-            Self::Unavailable => "unavailable",
-            Self::BadQuestion => "bad_question",
-        }
-    }
-}
-
-/// Whose limit refused a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RateRefusal {
-    Address,
-    Caller,
-}
-
-impl RateRefusal {
-    const ALL: [Self; 2] = [Self::Address, Self::Caller];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Address => "address",
-            Self::Caller => "caller",
-        }
-    }
-}
 
 /// Attaches units and help, and creates every series with 0.
 pub fn describe() {
