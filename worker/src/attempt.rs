@@ -29,6 +29,7 @@ use crate::runner::JobRunner;
 
 mod budget;
 mod calls;
+mod client_calls;
 mod commit;
 mod credential;
 mod cut_turn;

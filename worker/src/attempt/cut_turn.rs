@@ -8,7 +8,7 @@ use baton_protocol::Usage;
 use serde_json::value::RawValue;
 
 use super::Attempt;
-use super::model_turn::ClientCalls;
+use super::client_calls::ClientCalls;
 use crate::model::TurnStream;
 
 /// Bytes of text that make about one token, over common languages and models.
