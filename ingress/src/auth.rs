@@ -30,11 +30,9 @@ mod me;
 mod password;
 mod refresh;
 mod register;
+mod routes;
 mod sessions;
 mod switch;
-
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 pub(crate) use authorized::{Authenticated, Authorized, SignedIn};
 pub(crate) use caller::{Actor, Caller, Credential};
@@ -42,6 +40,7 @@ pub(crate) use credentials::{Credentials, Presented};
 pub(crate) use issuers::Issuers;
 pub(crate) use origin::Origin;
 pub(crate) use register::{email, name};
+pub(crate) use routes::router;
 pub use scopes::SCOPES;
 pub(crate) use scopes::{
     ALL, ApprovalsWrite, KeysRead, KeysWrite, MembersRead, MembersWrite, ModelsRead, RunsRead,
@@ -50,22 +49,3 @@ pub(crate) use scopes::{
 pub(crate) use sign_in::SignIn;
 pub(crate) use tries::is_worth_recording;
 pub(crate) use watch::{CredentialWatch, Guard};
-
-use crate::state::AppState;
-
-pub(crate) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(register::register))
-        .routes(routes!(login::login))
-        .routes(routes!(refresh::refresh))
-        .routes(routes!(logout::logout))
-        .routes(routes!(me::me))
-        .routes(routes!(switch::switch))
-        .routes(routes!(accept_invite::accept_invite))
-        .routes(routes!(password::change_password))
-        .routes(routes!(password::reset_password))
-        .routes(routes!(sessions::list_sessions))
-        .routes(routes!(sessions::revoke_session))
-        .routes(routes!(sessions::revoke_other_sessions))
-        .routes(routes!(jwks::jwks))
-}

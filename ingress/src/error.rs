@@ -4,6 +4,7 @@
 //! in the same place.
 
 mod causes;
+mod problem;
 mod shape;
 
 use std::borrow::Cow;
@@ -14,6 +15,7 @@ use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 
 pub(crate) use causes::status_of_failed_run;
+pub(crate) use problem::Problem;
 pub(crate) use shape::{Shape, openai_type, shape_errors};
 
 /// Names the run that an answer is about.

@@ -15,8 +15,7 @@ use utoipa_axum::routes;
 
 use crate::auth::{Authorized, MembersRead, MembersWrite, Origin, email};
 use crate::body::JsonBody;
-use crate::error::ApiError;
-use crate::runs::Problem;
+use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
 pub(crate) fn router() -> OpenApiRouter<AppState> {

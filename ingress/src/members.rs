@@ -14,8 +14,7 @@ use utoipa_axum::routes;
 
 use crate::auth::{Authorized, MembersRead, MembersWrite, Origin};
 use crate::body::JsonBody;
-use crate::error::ApiError;
-use crate::runs::Problem;
+use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
 /// How long a password reset can be used.

@@ -12,7 +12,6 @@ mod view;
 mod wait;
 
 pub(crate) use events::{Source, Told, tell_from};
-pub(crate) use view::Problem;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;

@@ -12,9 +12,8 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::auth::{Authorized, UsageRead};
-use crate::error::ApiError;
+use crate::error::{ApiError, Problem};
 use crate::query::{QueryParams, bad_cursor, bad_parameter, page_size};
-use crate::runs::Problem;
 use crate::state::AppState;
 
 /// Days in one answer: a year that has one more, both ends included.

@@ -14,8 +14,7 @@ use super::path::no_such_key;
 use super::view::{CreatedKey, Limits, Wish, check_within};
 use crate::auth::{ALL, Authorized, KeysWrite, Origin, SCOPES, name};
 use crate::body::JsonBody;
-use crate::error::ApiError;
-use crate::runs::Problem;
+use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
 /// The most tokens or millionths of a unit; billionths of it still fit into the ledger's numbers.

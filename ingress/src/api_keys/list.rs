@@ -9,8 +9,7 @@ use utoipa::ToSchema;
 
 use super::view::KeyView;
 use crate::auth::{Authorized, KeysRead};
-use crate::error::ApiError;
-use crate::runs::Problem;
+use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
 /// Keys, the oldest first.

@@ -6,8 +6,7 @@ use http::StatusCode;
 
 use super::path::{KeyPath, no_such_key};
 use crate::auth::{Authorized, KeysWrite, Origin};
-use crate::error::ApiError;
-use crate::runs::Problem;
+use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
 /// Revokes a key. Within seconds it is refused everywhere, and the streams that it opened are closed.

@@ -15,8 +15,7 @@ use super::path::{KeyPath, no_such_key};
 use super::view::{CreatedKey, Wish, check_within};
 use crate::auth::{Authorized, KeysWrite, Origin};
 use crate::body::JsonBody;
-use crate::error::ApiError;
-use crate::runs::Problem;
+use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
 /// Seconds that the old key goes on unless said otherwise: a day.

@@ -12,8 +12,7 @@ use utoipa::ToSchema;
 use super::register::TOKEN_REFUSED;
 use super::{Origin, SignedIn};
 use crate::body::JsonBody;
-use crate::error::ApiError;
-use crate::runs::Problem;
+use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
 /// An invite.

@@ -19,8 +19,7 @@ use super::tokens::Tokens;
 use super::tries::Try;
 use super::{Actor, Origin};
 use crate::body::JsonBody;
-use crate::error::ApiError;
-use crate::runs::Problem;
+use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
 /// Who wants in.

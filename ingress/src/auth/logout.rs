@@ -9,8 +9,7 @@ use utoipa::ToSchema;
 
 use super::{Actor, Origin};
 use crate::body::JsonBody;
-use crate::error::ApiError;
-use crate::runs::Problem;
+use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
 /// Any refresh token of the session.

@@ -13,8 +13,7 @@ use super::register::TOKEN_REFUSED;
 use super::tries::Try;
 use super::{Actor, Origin, SignedIn};
 use crate::body::JsonBody;
-use crate::error::ApiError;
-use crate::runs::Problem;
+use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
 /// The old password and the new one.

@@ -14,9 +14,8 @@ use utoipa::ToSchema;
 use super::tokens::Tokens;
 use super::{Actor, Origin};
 use crate::body::JsonBody;
-use crate::error::ApiError;
+use crate::error::{ApiError, Problem};
 use crate::metrics;
-use crate::runs::Problem;
 use crate::state::AppState;
 
 /// For how long a token is answered once more: a client whose answer was lost asks again, and one

@@ -15,8 +15,7 @@ use super::tokens::Tokens;
 use super::tries::Try;
 use super::{Actor, Origin};
 use crate::body::JsonBody;
-use crate::error::ApiError;
-use crate::runs::Problem;
+use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
 /// The longest name of a person or a tenant, in characters.

@@ -11,8 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Origin, SignedIn};
-use crate::error::ApiError;
-use crate::runs::Problem;
+use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
 /// A sign-in.

@@ -10,8 +10,7 @@ use utoipa::ToSchema;
 
 use super::{Origin, SignedIn};
 use crate::body::JsonBody;
-use crate::error::ApiError;
-use crate::runs::Problem;
+use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
 /// Where to act.

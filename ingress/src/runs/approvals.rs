@@ -11,10 +11,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::path::RunPath;
-use super::view::Problem;
 use crate::auth::{ApprovalsWrite, Authorized, Origin, RunsRead};
 use crate::body::WholeBody;
-use crate::error::ApiError;
+use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
 /// A question to a person, about one call of a tool.

@@ -8,9 +8,9 @@ use http::StatusCode;
 
 use super::path::RunPath;
 use super::read::load;
-use super::view::{Problem, RunView};
+use super::view::RunView;
 use crate::auth::{Authorized, Origin, RunsWrite};
-use crate::error::{ApiError, run_header};
+use crate::error::{ApiError, Problem, run_header};
 use crate::state::AppState;
 
 /// Cancels a run. Cancelling one that has ended changes nothing and is no error.

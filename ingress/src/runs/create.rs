@@ -14,12 +14,12 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::events::{self, Client, Source, open_from};
 use super::read::{load, load_new};
-use super::view::{Problem, RunView};
+use super::view::RunView;
 use super::wait::{Wait, wait_for_end};
 use crate::attachments::OnClose;
 use crate::auth::{Authorized, RunsWrite};
 use crate::body::WholeBody;
-use crate::error::{ApiError, run_header};
+use crate::error::{ApiError, Problem, run_header};
 use crate::metrics::Door;
 use crate::sse::ServerSentEvent;
 use crate::state::AppState;

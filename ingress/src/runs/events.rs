@@ -14,10 +14,9 @@ use serde::Deserialize;
 
 use super::path::RunPath;
 use super::replay::{FromLedger, from_ledger, lies_within_a_step};
-use super::view::Problem;
 use crate::attachments::{Attachment, OnClose};
 use crate::auth::{Authorized, Caller, RunsRead};
-use crate::error::{ApiError, run_header};
+use crate::error::{ApiError, Problem, run_header};
 use crate::ledger::find_run;
 use crate::metrics::{StreamEnd, StreamGauge, Wire};
 use crate::query::QueryParams;

@@ -7,9 +7,9 @@ use baton_store::RunFilter;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::view::{Problem, RunList, RunView};
+use super::view::{RunList, RunView};
 use crate::auth::{Authorized, RunsRead};
-use crate::error::ApiError;
+use crate::error::{ApiError, Problem};
 use crate::query::{QueryParams, bad_cursor, page_size};
 use crate::state::AppState;
 

@@ -6,10 +6,10 @@ use axum::response::{IntoResponse as _, Response};
 use baton_protocol::{RunId, TenantId};
 
 use super::path::RunPath;
-use super::view::{Problem, RunView};
+use super::view::RunView;
 use super::wait::{Wait, wait_for_end};
 use crate::auth::{Authorized, RunsRead};
-use crate::error::{ApiError, run_header};
+use crate::error::{ApiError, Problem, run_header};
 use crate::ledger::find_run;
 use crate::state::AppState;
 

@@ -244,18 +244,3 @@ pub(crate) struct RunList {
     /// `?cursor=` of the next page; null on the last.
     pub(crate) next_cursor: Option<String>,
 }
-
-/// A problem, as RFC 9457 has it.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Problem {
-    #[serde(rename = "type")]
-    kind: String,
-    title: String,
-    status: u16,
-    /// What happened this time, for a person.
-    detail: Option<String>,
-    /// What happened, for a program.
-    code: String,
-    /// The field at fault.
-    param: Option<String>,
-}
