@@ -22,7 +22,8 @@ use baton_nats::{Issuer, SystemBus};
 
 pub(crate) use admit::admit_programs;
 pub(crate) use put_out::put_out;
-pub(crate) use requests::answer_programs;
+
+use crate::state::AppState;
 
 /// What it takes to let programs in, and to put them out again.
 #[derive(Debug)]
@@ -33,4 +34,16 @@ pub struct ProgramDoor {
     pub session: Duration,
     /// Closes connections.
     pub system: SystemBus,
+}
+
+/// Takes what programs say, until this process stops.
+pub(crate) async fn answer_programs(state: &AppState) -> Result<(), baton_nats::BusError> {
+    let tracker = &state.shutdown.tracker;
+    let requests = state.bus.control_requests().await?;
+    tracker.spawn(control::take_requests(state.clone(), requests));
+    let questions = state.bus.history_questions().await?;
+    tracker.spawn(history::answer_questions(state.clone(), questions));
+    let submissions = state.bus.submissions().await?;
+    tracker.spawn(submissions::take_submissions(state.clone(), submissions));
+    Ok(())
 }

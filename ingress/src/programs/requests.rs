@@ -1,4 +1,4 @@
-//! What programs say over the bus, and what is answered.
+//! Who says what comes over the bus, and whether they may.
 //!
 //! ```text
 //! message ──► who published it? (the server says) ──► their key ──► alive? limits? scope? ──► as HTTP
@@ -15,24 +15,11 @@ use baton_protocol::{AuditId, TenantId};
 use baton_store::{AuditEntry, AuditResult};
 use http::StatusCode;
 
-use super::{control, history, submissions};
 use crate::auth::{Caller, Scope};
 use crate::error::ApiError;
 use crate::metrics::{self, AuthRefusal};
 use crate::rate::limit_caller;
 use crate::state::AppState;
-
-/// Takes what programs say, until this process stops.
-pub(crate) async fn answer_programs(state: &AppState) -> Result<(), baton_nats::BusError> {
-    let tracker = &state.shutdown.tracker;
-    let requests = state.bus.control_requests().await?;
-    tracker.spawn(control::take_requests(state.clone(), requests));
-    let questions = state.bus.history_questions().await?;
-    tracker.spawn(history::answer_questions(state.clone(), questions));
-    let submissions = state.bus.submissions().await?;
-    tracker.spawn(submissions::take_submissions(state.clone(), submissions));
-    Ok(())
-}
 
 /// Why a publisher is nobody who may speak for the tenant.
 #[derive(Debug)]
