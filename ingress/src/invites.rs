@@ -71,10 +71,7 @@ pub(crate) struct InviteList {
     request_body = CreateInvite,
     responses(
         (status = 201, description = "The invite with its token", body = CreatedInvite),
-        (status = 400, description = "The request is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Lacks the scope, or the role is above one's own", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
@@ -128,9 +125,6 @@ pub(crate) async fn create_invite(
     tag = "People",
     responses(
         (status = 200, description = "The invites", body = InviteList),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Lacks the scope", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
@@ -163,10 +157,7 @@ pub(crate) async fn list_invites(
     params(("id" = String, Path, description = "The invite")),
     responses(
         (status = 204, description = "It is refused from now on"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Lacks the scope", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such invite, or it was used", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]

@@ -72,9 +72,6 @@ fn unknown() -> ApiError {
     tag = "People",
     responses(
         (status = 200, description = "The members", body = MemberList),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Lacks the scope", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
@@ -111,12 +108,9 @@ pub(crate) async fn list_members(
     request_body = ChangeMember,
     responses(
         (status = 204, description = "It is changed"),
-        (status = 400, description = "The request is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Lacks the scope, or the role is above one's own", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such member", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The last owner", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
@@ -138,11 +132,9 @@ pub(crate) async fn change_member(
     params(("id" = String, Path, description = "The person")),
     responses(
         (status = 204, description = "They are no member any more"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Lacks the scope, or the role is above one's own", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such member", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The last owner", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
@@ -216,10 +208,8 @@ fn refused(entry: AuditEntry, why: &str) -> AuditEntry {
     params(("id" = String, Path, description = "The person")),
     responses(
         (status = 201, description = "The token, shown once", body = PasswordReset),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Lacks the scope, or is not for this tenant alone to do", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such member", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]

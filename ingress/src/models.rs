@@ -16,7 +16,6 @@ use crate::state::AppState;
     tag = "OpenAI",
     responses(
         (status = 200, description = "The models", body = ModelList),
-        (status = 401, body = ErrorBody),
         (status = 502, description = "The upstream failed", body = ErrorBody),
     ),
     security(("api_key" = []), ("access_token" = [])),
@@ -42,7 +41,6 @@ pub(crate) async fn list_models(
     params(("id" = String, Path, description = "The model; it may contain slashes")),
     responses(
         (status = 200, description = "The model", body = Model),
-        (status = 401, body = ErrorBody),
         (status = 404, description = "No such model, or not for this key", body = ErrorBody),
         (status = 502, description = "The upstream failed", body = ErrorBody),
     ),

@@ -136,9 +136,6 @@ impl From<UsageSum> for UsageView {
     responses(
         (status = 200, description = "The sums", body = UsageList),
         (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Lacks the scope", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]

@@ -58,10 +58,7 @@ fn usual_scopes() -> Vec<String> {
     request_body = CreateKey,
     responses(
         (status = 201, description = "The key", body = CreatedKey),
-        (status = 400, description = "The request is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Lacks the scope, or would hand on more than it has", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]

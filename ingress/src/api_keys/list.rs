@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::view::KeyView;
 use crate::auth::{Authorized, KeysRead};
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::state::AppState;
 
 /// Keys, the oldest first.
@@ -25,9 +25,6 @@ pub(crate) struct KeyList {
     tag = "Keys",
     responses(
         (status = 200, description = "The keys", body = KeyList),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Lacks the scope", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]

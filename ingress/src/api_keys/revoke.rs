@@ -18,10 +18,7 @@ use crate::state::AppState;
     params(("id" = String, Path, description = "The key")),
     responses(
         (status = 204, description = "It is revoked"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Lacks the scope", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such key", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]

@@ -46,11 +46,8 @@ const fn usual_overlap() -> u32 {
     request_body = RotateKey,
     responses(
         (status = 201, description = "The new key", body = CreatedKey),
-        (status = 400, description = "The request is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Lacks the scope, or the key may do more than the one who asks", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such key, or it is refused already", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]

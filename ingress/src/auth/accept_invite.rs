@@ -39,9 +39,7 @@ pub(crate) struct Joined {
     responses(
         (status = 200, description = "Joined", body = Joined),
         (status = 400, description = "The request is wrong, or the invite not good", body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Not for keys", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("access_token" = [])),
 )]

@@ -43,11 +43,9 @@ pub(crate) struct LoginRequest {
     request_body = LoginRequest,
     responses(
         (status = 200, description = "Signed in", body = Tokens),
-        (status = 400, description = "The request is wrong", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "The address or the password is wrong", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "No member of this tenant", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too many tries; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn login(

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::{Actor, Origin};
 use crate::body::JsonBody;
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::state::AppState;
 
 /// Any refresh token of the session.
@@ -30,8 +30,6 @@ pub(crate) struct LogoutRequest {
     request_body = LogoutRequest,
     responses(
         (status = 204, description = "Signed out"),
-        (status = 400, description = "The request is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn logout(

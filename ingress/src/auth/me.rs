@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Authenticated, Credential};
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::state::AppState;
 
 /// Who is asking.
@@ -55,8 +55,6 @@ pub(crate) struct Membership {
     tag = "Sign-in",
     responses(
         (status = 200, description = "Who is asking", body = Me),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]

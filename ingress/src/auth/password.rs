@@ -50,11 +50,9 @@ fn acceptable(password: &str, email: &str) -> Result<(), ApiError> {
     request_body = ChangePassword,
     responses(
         (status = 204, description = "It is changed"),
-        (status = 400, description = "The request is wrong", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "The current password is wrong", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Not for keys", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too many tries; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("access_token" = [])),
 )]
@@ -99,7 +97,6 @@ pub(crate) async fn change_password(
         (status = 400, description = "The request is wrong, or the token not good", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "People cannot sign in here", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too many tries; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn reset_password(

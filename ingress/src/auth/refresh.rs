@@ -43,10 +43,8 @@ pub(crate) struct RefreshRequest {
     request_body = RefreshRequest,
     responses(
         (status = 200, description = "The next tokens", body = Tokens),
-        (status = 400, description = "The request is wrong", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "The token is not good, or the session over", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "No member of this tenant", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn refresh(

@@ -51,7 +51,6 @@ pub(crate) struct RegisterRequest {
         (status = 403, description = "Registration is not open to everybody here", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The address or the tenant's name is taken", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too many tries; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn register(

@@ -52,9 +52,7 @@ pub(crate) struct Revoked {
     tag = "Sign-in",
     responses(
         (status = 200, description = "The sessions that are not over", body = SessionList),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Not for keys", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("access_token" = [])),
 )]
@@ -88,10 +86,8 @@ pub(crate) async fn list_sessions(
     params(("id" = String, Path, description = "The session")),
     responses(
         (status = 204, description = "It is over"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Not for keys", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such session of yours", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("access_token" = [])),
 )]
@@ -131,9 +127,7 @@ pub(crate) async fn revoke_session(
     tag = "Sign-in",
     responses(
         (status = 200, description = "They are over", body = Revoked),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Not for keys", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("access_token" = [])),
 )]

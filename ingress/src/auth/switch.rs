@@ -39,10 +39,7 @@ pub(crate) struct SwitchedToken {
     request_body = SwitchRequest,
     responses(
         (status = 200, description = "An access token for the other tenant", body = SwitchedToken),
-        (status = 400, description = "The request is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Not for keys, or no member of this tenant", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A part of the system is away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("access_token" = [])),
 )]

@@ -116,7 +116,6 @@ impl ApprovalView {
     params(("id" = String, Path, description = "The run")),
     responses(
         (status = 200, description = "Its questions, in the order in which they were asked", body = ApprovalList),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
@@ -156,7 +155,6 @@ pub(crate) async fn list_approvals(
     responses(
         (status = 200, description = "Decided so, now or before", body = ApprovalView),
         (status = 400, description = "This is no decision", body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks `approvals:write`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such run, or no such question", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`already_decided` otherwise, `approval_expired`, or `run_ended`", body = Problem, content_type = "application/problem+json"),

@@ -44,8 +44,6 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
     responses(
         (status = 202, description = "Accepted; `Location` names the run", body = RunView),
         (status = 200, description = "The run has ended; or its events, as `text/event-stream`", content((RunView = "application/json"), (ServerSentEvent = "text/event-stream"))),
-        (status = 400, description = "The request is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "The key may not do this, or not use this model", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such agent", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The Idempotency-Key was used with another request", body = Problem, content_type = "application/problem+json"),

@@ -39,7 +39,6 @@ pub(crate) struct ListParams {
     responses(
         (status = 200, description = "A page of runs", body = RunList),
         (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]

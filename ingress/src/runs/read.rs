@@ -25,7 +25,6 @@ use crate::state::AppState;
     responses(
         (status = 200, description = "The run as it stands", body = RunView),
         (status = 400, description = "`wait` is no time", body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
