@@ -1,20 +1,16 @@
 //! `baton audit`: who did what, from where, with what result.
 
-use baton_service::config::Required;
 use baton_service::{Clock as _, SystemClock};
 use baton_store::{AuditFilter, AuditRecord};
 
 use crate::args::{AuditArgs, ConfigArgs};
-use crate::config_command::{self, print};
-use crate::ledger::{connect, find_tenant};
+use crate::config_command::print;
+use crate::ledger::{find_tenant, work_at};
 
 pub(crate) async fn run(options: AuditArgs, args: &ConfigArgs) -> anyhow::Result<()> {
-    let config = config_command::load(args)?;
-    config.require(&[Required::Database])?;
-    let store = connect(&config).await?;
-    let listed = async {
+    work_at(args, async |_, store| {
         let tenant = match &options.tenant {
-            Some(name) => Some(find_tenant(&store, name).await?.id),
+            Some(name) => Some(find_tenant(store, name).await?.id),
             None => None,
         };
         let filter = AuditFilter {
@@ -34,10 +30,8 @@ pub(crate) async fn run(options: AuditArgs, args: &ConfigArgs) -> anyhow::Result
             print(&line)?;
         }
         Ok(())
-    };
-    let listed = listed.await;
-    store.close().await;
-    listed
+    })
+    .await
 }
 
 fn as_json(record: &AuditRecord) -> serde_json::Value {

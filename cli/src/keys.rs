@@ -6,22 +6,19 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use baton_identity::ApiKey;
 use baton_protocol::{ApiKeyId, TenantId};
-use baton_service::config::Required;
 use baton_service::{Clock as _, Config, SystemClock};
 use baton_store::{KeyLimits, NewApiKey, Store};
 
 use crate::args::{ConfigArgs, KeysCommand};
-use crate::config_command::{self, print};
-use crate::ledger::{audit_entry, connect, ensure_tenant, find_tenant};
+use crate::config_command::print;
+use crate::ledger::{audit_entry, connect, ensure_tenant, find_tenant, work_at};
 use crate::private_file;
 
 pub(crate) async fn run(command: KeysCommand, args: &ConfigArgs) -> anyhow::Result<()> {
-    let config = config_command::load(args)?;
-    config.require(&[Required::Database])?;
-    let store = connect(&config).await?;
-    let done = execute(command, &config, &store).await;
-    store.close().await;
-    done
+    work_at(args, async |config, store| {
+        execute(command, config, store).await
+    })
+    .await
 }
 
 async fn execute(command: KeysCommand, config: &Config, store: &Store) -> anyhow::Result<()> {

@@ -3,11 +3,28 @@
 
 use anyhow::bail;
 use baton_protocol::{AuditId, TenantId};
+use baton_service::config::Required;
 use baton_service::{Clock as _, Config, SystemClock};
 use baton_store::{ActorKind, AuditEntry, AuditResult, Store, StoreOptions, TenantRecord};
 
+use crate::args::ConfigArgs;
+use crate::config_command;
+
 /// Tenants that are named to somebody who named none of them.
 const NAMED: u32 = 10;
+
+/// Does something at the ledger that the configuration names.
+pub(crate) async fn work_at<T>(
+    args: &ConfigArgs,
+    work: impl AsyncFnOnce(&Config, &Store) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let config = config_command::load(args)?;
+    config.require(&[Required::Database])?;
+    let store = connect(&config).await?;
+    let done = work(&config, &store).await;
+    store.close().await;
+    done
+}
 
 pub(crate) async fn connect(config: &Config) -> anyhow::Result<Store> {
     let url = config

@@ -1,12 +1,11 @@
 //! `baton usage`: what a tenant's runs used up, as `GET /v1/usage` tells it.
 
-use baton_service::config::Required;
 use baton_service::{Clock as _, SystemClock};
 use baton_store::{Store, UsageBearer, UsageFilter, UsageGroups, UsageSum};
 use chrono::Days;
 
 use crate::args::{ConfigArgs, UsageArgs};
-use crate::config_command::{self, print};
+use crate::config_command::print;
 use crate::ledger;
 
 /// Days before the last one, if nobody says from when on.
@@ -15,12 +14,7 @@ const USUAL_DAYS: Days = Days::new(29);
 const PAGE: u32 = 1_000;
 
 pub(crate) async fn run(options: UsageArgs, args: &ConfigArgs) -> anyhow::Result<()> {
-    let config = config_command::load(args)?;
-    config.require(&[Required::Database])?;
-    let store = ledger::connect(&config).await?;
-    let done = show(options, &store).await;
-    store.close().await;
-    done
+    ledger::work_at(args, async |_, store| show(options, store).await).await
 }
 
 async fn show(options: UsageArgs, store: &Store) -> anyhow::Result<()> {

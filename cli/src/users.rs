@@ -6,13 +6,12 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use baton_identity::{OpaqueToken, TokenKind};
 use baton_protocol::InviteId;
-use baton_service::config::Required;
 use baton_service::{Clock as _, Config, SystemClock};
 use baton_store::{AuditEntry, NewInvite, Store, UserRecord};
 
 use crate::args::{ConfigArgs, UsersCommand};
-use crate::config_command::{self, print};
-use crate::ledger::{audit_entry, connect, ensure_tenant};
+use crate::config_command::print;
+use crate::ledger::{audit_entry, ensure_tenant, work_at};
 
 /// How long a reset or a bootstrap can be used.
 const DAY: Duration = Duration::from_hours(24);
@@ -20,12 +19,10 @@ const DAY: Duration = Duration::from_hours(24);
 const OPERATOR: &str = "operator";
 
 pub(crate) async fn run(command: UsersCommand, args: &ConfigArgs) -> anyhow::Result<()> {
-    let config = config_command::load(args)?;
-    config.require(&[Required::Database])?;
-    let store = connect(&config).await?;
-    let done = execute(command, &config, &store).await;
-    store.close().await;
-    done
+    work_at(args, async |config, store| {
+        execute(command, config, store).await
+    })
+    .await
 }
 
 async fn execute(command: UsersCommand, config: &Config, store: &Store) -> anyhow::Result<()> {
