@@ -54,6 +54,27 @@ struct EndedColumns {
     cancel_seconds: Option<f64>,
 }
 
+/// The columns of [`EndedColumns`] out of a row that has others beside them.
+macro_rules! ended_columns {
+    ($row:expr) => {
+        EndedColumns {
+            status: $row.status,
+            attempt: $row.attempt,
+            last_event_id: $row.last_event_id,
+            prompt_tokens: $row.prompt_tokens,
+            completion_tokens: $row.completion_tokens,
+            total_tokens: $row.total_tokens,
+            finish_reason: $row.finish_reason,
+            error_code: $row.error_code,
+            error_message: $row.error_message,
+            cancel_reason: $row.cancel_reason,
+            usage_estimated: $row.usage_estimated,
+            cancel_seconds: $row.cancel_seconds,
+        }
+    };
+}
+use ended_columns;
+
 impl EndedColumns {
     /// The ending; an error if the run has not ended.
     fn read(self, newly: bool) -> Result<EndedRun, StoreError> {

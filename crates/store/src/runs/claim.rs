@@ -19,7 +19,7 @@ use crate::approvals::ApprovalRecord;
 use crate::columns::{self, int4, int8};
 use crate::errors::StoreError;
 use crate::runs::park::ParkedRun;
-use crate::runs::{EndedColumns, EndedRun};
+use crate::runs::{EndedColumns, EndedRun, ended_columns};
 use crate::steps::StepRecord;
 use crate::system::SystemTx;
 
@@ -247,20 +247,7 @@ impl SystemTx<'_> {
                     same_job: row.same_job,
                 }),
             RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled => {
-                let columns = EndedColumns {
-                    status: row.status,
-                    attempt: row.attempt,
-                    last_event_id: row.last_event_id,
-                    prompt_tokens: row.prompt_tokens,
-                    completion_tokens: row.completion_tokens,
-                    total_tokens: row.total_tokens,
-                    finish_reason: row.finish_reason,
-                    error_code: row.error_code,
-                    error_message: row.error_message,
-                    cancel_reason: row.cancel_reason,
-                    usage_estimated: row.usage_estimated,
-                    cancel_seconds: row.cancel_seconds,
-                };
+                let columns = ended_columns!(row);
                 Some(ClaimOutcome::Ended(columns.read(false)?))
             }
         })

@@ -6,7 +6,7 @@ use baton_protocol::{RunId, TenantId};
 
 use crate::columns::int8;
 use crate::errors::StoreError;
-use crate::runs::{EndedColumns, EndedRun};
+use crate::runs::{EndedColumns, EndedRun, ended_columns};
 use crate::system::SystemTx;
 
 impl SystemTx<'_> {
@@ -36,20 +36,7 @@ impl SystemTx<'_> {
         .await?
         .into_iter()
         .map(|row| {
-            let columns = EndedColumns {
-                status: row.status,
-                attempt: row.attempt,
-                last_event_id: row.last_event_id,
-                prompt_tokens: row.prompt_tokens,
-                completion_tokens: row.completion_tokens,
-                total_tokens: row.total_tokens,
-                finish_reason: row.finish_reason,
-                error_code: row.error_code,
-                error_message: row.error_message,
-                cancel_reason: row.cancel_reason,
-                usage_estimated: row.usage_estimated,
-                cancel_seconds: row.cancel_seconds,
-            };
+            let columns = ended_columns!(row);
             Ok((
                 TenantId::from_uuid(row.tenant_id),
                 RunId::from_uuid(row.id),
