@@ -54,14 +54,7 @@ async fn closing_a_request_for_a_whole_answer_cancels_its_run() {
 #[tokio::test]
 async fn a_run_that_is_still_queued_is_cancelled_at_once_and_its_end_is_told() {
     let f = Fixture::start().await;
-    let created = f
-        .post("/v1/runs", &json!({"model": "m", "input": "x"}))
-        .header("accept", "text/event-stream")
-        .send()
-        .await
-        .unwrap();
-    let run = crate::fixture::run_of(&created);
-    let mut sse = Sse::of(created);
+    let (run, mut sse) = f.followed_run().await;
     let cancelled = f
         .post(&format!("/v1/runs/{run}/cancel"), &json!(null))
         .send()

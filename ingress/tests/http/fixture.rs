@@ -1,6 +1,7 @@
 //! A running ingress, a client, and a worker's part to play.
 
 mod door;
+mod made;
 mod sse;
 mod worker;
 

@@ -12,19 +12,10 @@ fn with_a_price(config: &mut Config) {
     config.limits.budget_answer_tokens = 100;
 }
 
-async fn key_with(fixture: &Fixture, limits: Value) -> String {
-    let wish = json!({"name": "limited", "scopes": ["*"], "limits": limits});
-    let (status, key) = fixture
-        .ask(&fixture.key, "POST", "/v1/api-keys", wish)
-        .await;
-    assert_eq!(status, 201, "{key}");
-    key["key"].as_str().unwrap().to_owned()
-}
-
 #[tokio::test]
 async fn a_key_with_as_many_runs_as_it_may_have_is_refused_until_one_has_ended() {
     let fixture = Fixture::start().await;
-    let key = key_with(&fixture, json!({"concurrent_runs": 1})).await;
+    let key = fixture.limited_key(json!({"concurrent_runs": 1})).await;
     let run = json!({"model": "m", "input": "x"});
     let (status, first) = fixture.ask(&key, "POST", "/v1/runs", run.clone()).await;
     assert_eq!(status, 202, "{first}");
@@ -117,7 +108,7 @@ async fn what_was_used_up_is_told_by_day_key_and_model() {
 async fn a_key_s_budget_is_taken_by_its_runs_and_refuses_when_it_is_used_up() {
     let fixture = Fixture::start_with(with_a_price).await;
     let limits = json!({"monthly_tokens": 250, "monthly_cost_micros": 10_000_000});
-    let key = key_with(&fixture, limits).await;
+    let key = fixture.limited_key(limits).await;
     let run = json!({"model": "m", "input": "x"});
     let (status, first) = fixture.ask(&key, "POST", "/v1/runs", run.clone()).await;
     assert_eq!(status, 202, "{first}");

@@ -15,10 +15,7 @@ async fn post(fixture: &Fixture, path: &str, body: Value) -> (u16, Value) {
 
 /// Invites somebody to the fixture's tenant, who registers: their access token and id.
 async fn member(fixture: &Fixture, email: &str, role: &str) -> (String, String) {
-    let (status, invite) = fixture
-        .ask(&fixture.key, "POST", "/v1/invites", json!({"role": role}))
-        .await;
-    assert_eq!(status, 201, "{invite}");
+    let invite = fixture.invite(role).await;
     let body = json!({"email": email, "password": PASSWORD, "token": invite["token"]});
     let (status, tokens) = post(fixture, "/v1/auth/register", body).await;
     assert_eq!(status, 201, "{tokens}");
@@ -115,14 +112,7 @@ async fn registration_is_for_whoever_it_is_for() {
         std::time::Duration::from_hours(1),
     );
     assert!(made.await.unwrap().is_some());
-    let (_, invite) = fixture
-        .ask(
-            &fixture.key,
-            "POST",
-            "/v1/invites",
-            json!({"role": "member"}),
-        )
-        .await;
+    let invite = fixture.invite("member").await;
     let register = async |email: &str, token: Value| {
         let body = json!({"email": email, "password": PASSWORD, "token": token});
         post(&fixture, "/v1/auth/register", body).await
@@ -237,14 +227,7 @@ async fn a_password_is_changed_by_the_old_one_and_reset_by_a_token_and_ends_othe
     // Whoever belongs to another tenant too is not this one's to take over.
     let bob = fixture.register("bob@example.org").await;
     let bob = bob["access_token"].as_str().unwrap();
-    let (_, invite) = fixture
-        .ask(
-            &fixture.key,
-            "POST",
-            "/v1/invites",
-            json!({"role": "viewer"}),
-        )
-        .await;
+    let invite = fixture.invite("viewer").await;
     let token = json!({"token": invite["token"]});
     fixture
         .ask(bob, "POST", "/v1/auth/accept-invite", token)

@@ -169,8 +169,7 @@ async fn a_connection_ends_with_its_key() {
 }
 
 async fn short_key(fixture: &Fixture) -> (String, String) {
-    let new = json!({"name": "short"});
-    let (_, key) = fixture.ask(&fixture.key, "POST", "/v1/api-keys", new).await;
+    let key = fixture.new_key(json!({"name": "short"})).await;
     let text = |name: &str| key[name].as_str().unwrap().to_owned();
     (text("id"), text("key"))
 }

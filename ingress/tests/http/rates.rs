@@ -13,20 +13,13 @@ fn standing(response: &Response) -> [u32; 3] {
     })
 }
 
-async fn key_with(fixture: &Fixture, limits: Value) -> String {
-    let wish = json!({"name": "limited", "scopes": ["*"], "limits": limits});
-    let (status, key) = fixture
-        .ask(&fixture.key, "POST", "/v1/api-keys", wish)
-        .await;
-    assert_eq!(status, 201, "{key}");
-    key["key"].as_str().unwrap().to_owned()
-}
-
 #[tokio::test]
 async fn a_key_s_limit_is_shown_kept_and_shared_by_all_ingresses() {
     let fixture = Fixture::start().await;
     let (other, _stop) = fixture.another_ingress().await;
-    let key = key_with(&fixture, json!({"per_minute": 6, "per_day": 1000})).await;
+    let key = fixture
+        .limited_key(json!({"per_minute": 6, "per_day": 1000}))
+        .await;
     let ask = async |base: &str, path: &str| {
         let request = fixture.request(Method::GET, &format!("{base}{path}"));
         request.bearer_auth(&key).send().await.unwrap()

@@ -118,12 +118,7 @@ async fn a_key_opens_only_what_its_scopes_and_models_say() {
 #[tokio::test]
 async fn another_tenants_run_does_not_exist() {
     let f = Fixture::start().await;
-    let created = f
-        .post("/v1/runs", &json!({"model": "m", "input": "x"}))
-        .send()
-        .await
-        .unwrap();
-    let run = crate::fixture::run_of(&created);
+    let run = f.queued_run().await;
     let stranger = f.key_of_another_tenant(3).await;
     for (method, path) in [
         (Method::GET, format!("/v1/runs/{run}")),

@@ -14,14 +14,7 @@ async fn end_of(mut stream: Sse) -> Value {
 async fn the_streams_of_a_revoked_key_are_closed_at_every_ingress_and_others_go_on() {
     let fixture = Fixture::start().await;
     let (base, _) = fixture.another_ingress().await;
-    let (_, key) = fixture
-        .ask(
-            &fixture.key,
-            "POST",
-            "/v1/api-keys",
-            json!({"name": "short"}),
-        )
-        .await;
+    let key = fixture.new_key(json!({"name": "short"})).await;
     let secret = key["key"].as_str().unwrap();
     let run = json!({"model": "m", "input": "x"});
     let (_, run) = fixture.ask(secret, "POST", "/v1/runs", run).await;
@@ -100,14 +93,7 @@ async fn the_streams_of_a_session_end_with_it_and_its_chat_counts_as_left() {
 #[tokio::test]
 async fn a_revocation_that_nobody_announced_is_found_by_looking() {
     let fixture = Fixture::start().await;
-    let (_, key) = fixture
-        .ask(
-            &fixture.key,
-            "POST",
-            "/v1/api-keys",
-            json!({"name": "short"}),
-        )
-        .await;
+    let key = fixture.new_key(json!({"name": "short"})).await;
     let secret = key["key"].as_str().unwrap();
     let run = json!({"model": "m", "input": "x"});
     let (_, run) = fixture.ask(secret, "POST", "/v1/runs", run).await;
@@ -128,14 +114,7 @@ async fn a_revocation_that_nobody_announced_is_found_by_looking() {
 #[tokio::test]
 async fn somebody_who_is_no_member_any_more_loses_their_streams() {
     let fixture = Fixture::start().await;
-    let (_, invite) = fixture
-        .ask(
-            &fixture.key,
-            "POST",
-            "/v1/invites",
-            json!({"role": "member"}),
-        )
-        .await;
+    let invite = fixture.invite("member").await;
     let body = json!({
         "email": "bob@example.org", "password": crate::fixture::PASSWORD, "token": invite["token"],
     });

@@ -132,14 +132,7 @@ async fn waiting_for_a_new_run_answers_with_its_end() {
 #[tokio::test]
 async fn events_resume_from_every_cursor_on_every_server_without_gap_or_repeat() {
     let f = Fixture::start().await;
-    let created = f
-        .post("/v1/runs", &json!({"model": "m", "input": "x"}))
-        .header("accept", "text/event-stream")
-        .send()
-        .await
-        .unwrap();
-    let run = run_of(&created);
-    let mut live = Sse::of(created);
+    let (run, mut live) = f.followed_run().await;
     let mut worker = f.take_job().await;
     for word in ["a", "b", "c", "d"] {
         worker.say(word).await;
@@ -209,12 +202,7 @@ async fn events_resume_from_every_cursor_on_every_server_without_gap_or_repeat()
 #[tokio::test]
 async fn a_follower_hears_what_happens_later_and_heartbeats_meanwhile() {
     let f = Fixture::start().await;
-    let created = f
-        .post("/v1/runs", &json!({"model": "m", "input": "x"}))
-        .send()
-        .await
-        .unwrap();
-    let run = run_of(&created);
+    let run = f.queued_run().await;
     let response = f
         .get(&format!("/v1/runs/{run}/events"))
         .send()
@@ -244,12 +232,7 @@ async fn a_follower_hears_what_happens_later_and_heartbeats_meanwhile() {
 #[tokio::test]
 async fn cancelling_a_running_run_flags_it_and_cancelling_an_ended_one_changes_nothing() {
     let f = Fixture::start().await;
-    let created = f
-        .post("/v1/runs", &json!({"model": "m", "input": "x"}))
-        .send()
-        .await
-        .unwrap();
-    let run = run_of(&created);
+    let run = f.queued_run().await;
     let mut worker = f.take_job().await;
     let cancel = || {
         f.post(&format!("/v1/runs/{run}/cancel"), &json!(null))

@@ -7,20 +7,13 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpSocket;
 
-use crate::fixture::{Fixture, Sse, run_of, soon};
+use crate::fixture::{Fixture, Sse, soon};
 
 #[tokio::test]
 async fn native_streams_are_closed_between_events_and_resume_elsewhere() {
     let mut f = Fixture::start().await;
     let (other, _shutdown) = f.another_ingress().await;
-    let created = f
-        .post("/v1/runs", &json!({"model": "m", "input": "x"}))
-        .header("accept", "text/event-stream")
-        .send()
-        .await
-        .unwrap();
-    let run = run_of(&created);
-    let mut sse = Sse::of(created);
+    let (run, mut sse) = f.followed_run().await;
     let mut worker = f.take_job().await;
     worker.say("a").await;
     let started = sse.next().await.unwrap();
