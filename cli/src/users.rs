@@ -59,14 +59,15 @@ async fn execute(command: UsersCommand, config: &Config, store: &Store) -> anyho
             let user = find(store, &email).await?;
             let token = OpaqueToken::from_random(TokenKind::PasswordReset, rand::random());
             let id = InviteId::new(SystemClock.now());
-            let system = store.system();
-            system
+            let one = store.one_commit().await?;
+            one.system()
                 .create_password_reset(id, &token.hash(), user.id, OPERATOR, DAY)
                 .await?;
             let target = format!("user:{}", user.id);
-            system
+            one.system()
                 .record_audit(&audit_entry(None, "password_reset.created", target))
                 .await?;
+            one.commit().await?;
             print(token.expose())
         }
         UsersCommand::List => list(store).await,
@@ -80,8 +81,9 @@ async fn bootstrap(store: &Store, tenant: &str) -> anyhow::Result<()> {
     let tenant = ensure_tenant(store, tenant).await?;
     let token = OpaqueToken::from_random(TokenKind::Bootstrap, rand::random());
     let id = InviteId::new(SystemClock.now());
-    let system = store.system();
-    let made = system
+    let one = store.one_commit().await?;
+    let made = one
+        .system()
         .create_bootstrap(id, &token.hash(), tenant.id, OPERATOR, DAY)
         .await?;
     if made.is_none() {
@@ -91,9 +93,10 @@ async fn bootstrap(store: &Store, tenant: &str) -> anyhow::Result<()> {
         );
     }
     let target = format!("invite:{id}");
-    system
+    one.system()
         .record_audit(&audit_entry(Some(tenant.id), "bootstrap.created", target))
         .await?;
+    one.commit().await?;
     print(token.expose())
 }
 
@@ -117,16 +120,17 @@ async fn list(store: &Store) -> anyhow::Result<()> {
 
 async fn set_disabled(store: &Store, email: &str, disabled: bool) -> anyhow::Result<()> {
     let user = find(store, email).await?;
-    let system = store.system();
-    system.set_disabled(user.id, disabled).await?;
+    let one = store.one_commit().await?;
+    one.system().set_disabled(user.id, disabled).await?;
     let action = if disabled {
         "user.disabled"
     } else {
         "user.enabled"
     };
-    system
+    one.system()
         .record_audit(&audit_entry(None, action, format!("user:{}", user.id)))
         .await?;
+    one.commit().await?;
     print(if disabled {
         "disabled; their sessions are over, everywhere within five seconds"
     } else {

@@ -2,7 +2,7 @@
 
 use baton_nats::{Bus, JobHeaders};
 use baton_protocol::{ApiKeyId, ApprovalId, Decision, Job, RunId, TenantId};
-use baton_store::{DecideOutcome, Store};
+use baton_store::{AuditEntry, DecideOutcome, Store};
 use http::StatusCode;
 
 use crate::error::ApiError;
@@ -16,7 +16,8 @@ pub(crate) struct Decider {
 }
 
 impl Decider {
-    /// Decides a question once. The same decision again is no error.
+    /// Decides a question once; `audit` is committed with it. The same decision again is no error,
+    /// and no entry.
     pub(crate) async fn decide(
         &self,
         tenant: TenantId,
@@ -24,6 +25,7 @@ impl Decider {
         approval: ApprovalId,
         decision: &Decision,
         by: Option<ApiKeyId>,
+        audit: &AuditEntry,
     ) -> Result<(), ApiError> {
         if decision
             .text()
@@ -38,6 +40,9 @@ impl Decider {
         }
         let mut tx = self.store.tenant(tenant).await?;
         let outcome = tx.decide(run, approval, decision, by).await?;
+        if matches!(outcome, DecideOutcome::Decided { newly: true, .. }) {
+            tx.record_audit(audit).await?;
+        }
         tx.commit().await?;
         let conflict = |code, message: String| ApiError::new(StatusCode::CONFLICT, code, message);
         match outcome {

@@ -246,10 +246,13 @@ pub(crate) async fn reset_member_password(
     let token = OpaqueToken::from_random(TokenKind::PasswordReset, rand::random());
     let id = InviteId::new(state.clock.now());
     let by = caller.actor().to_string();
-    let expires_at = system
+    let one = state.store.one_commit().await?;
+    let expires_at = one
+        .system()
         .create_password_reset(id, &token.hash(), user, &by, RESET_LIFE)
         .await?;
-    system.record_audit(&entry).await?;
+    one.system().record_audit(&entry).await?;
+    one.commit().await?;
     let reset = PasswordReset {
         token: token.expose().to_owned(),
         expires_at,

@@ -12,7 +12,7 @@ use crate::errors::StoreError;
 use crate::migrate::{MigrationName, pending};
 use crate::queue_depth::QueueDepth;
 use crate::statement_pool::{RESTED, StatementPool};
-use crate::system::SystemTx;
+use crate::system::{OneCommit, SystemTx};
 use crate::tenant_tx::TenantTx;
 
 /// How to reach the database.
@@ -146,6 +146,15 @@ impl Store {
     /// The duties across tenants, each a transaction of its own.
     pub fn system(&self) -> SystemTx<'_> {
         SystemTx::new(&self.system_statements)
+    }
+
+    /// Begins a transaction of several duties across tenants; repeated once, as
+    /// [`Store::tenant`] is.
+    pub async fn one_commit(&self) -> Result<OneCommit<'_>, StoreError> {
+        match OneCommit::begin(&self.system_statements).await {
+            Err(error) if error.is_transient() => OneCommit::begin(&self.system_statements).await,
+            begun => begun,
+        }
     }
 
     /// A round trip to the database, and how long it took.

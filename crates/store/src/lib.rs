@@ -80,7 +80,7 @@ pub use sign_in_throttle::TryRate;
 pub use steps::{
     CallCommit, CallState, NewCall, StepData, StepKind, StepRecord, StepState, TurnCommit,
 };
-pub use system::SystemTx;
+pub use system::{OneCommit, SystemTx};
 pub use tenant_tx::TenantTx;
 pub use tenants::TenantRecord;
 pub use threads::ThreadRecord;

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -16,7 +16,7 @@ use sqlx::postgres::{
     PgConnectOptions, PgConnection, PgQueryResult, PgRow, PgStatement, PgTypeInfo, Postgres,
 };
 use sqlx::{Connection as _, Describe, Either, Error, Execute, Executor, SqlStr};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 /// A connection that was used more recently than this is taken to be alive.
@@ -41,7 +41,7 @@ struct Shared {
     acquire_timeout: Duration,
     permits: Semaphore,
     /// The most recently used last.
-    resting: Mutex<Vec<Resting>>,
+    resting: std::sync::Mutex<Vec<Resting>>,
 }
 
 struct Resting {
@@ -50,10 +50,10 @@ struct Resting {
     used: Instant,
 }
 
-/// A connection for one statement. Dropped before [`Lent::settle`], it is closed.
-struct Lent<'p> {
+/// A connection for one statement, or one transaction. Dropped before [`Lent::settle`], it is closed.
+pub(crate) struct Lent<'p> {
     pool: &'p StatementPool,
-    connection: PgConnection,
+    connection: Mutex<PgConnection>,
     opened: Instant,
     _permit: SemaphorePermit<'p>,
 }
@@ -71,14 +71,14 @@ impl StatementPool {
             max_connections,
             acquire_timeout,
             permits: Semaphore::new(usize::try_from(max_connections).unwrap_or(usize::MAX >> 4)),
-            resting: Mutex::new(Vec::new()),
+            resting: std::sync::Mutex::new(Vec::new()),
         }))
     }
 
     /// A round trip.
     pub(crate) async fn ping(&self) -> Result<(), Error> {
         let mut lent = self.lend().await?;
-        let answer = in_time(lent.connection.ping()).await;
+        let answer = in_time(lent.connection().ping()).await;
         lent.settle(answer)
     }
 
@@ -94,7 +94,7 @@ impl StatementPool {
         }
     }
 
-    async fn lend(&self) -> Result<Lent<'_>, Error> {
+    pub(crate) async fn lend(&self) -> Result<Lent<'_>, Error> {
         match timeout(self.0.acquire_timeout, self.lend_in_time()).await {
             Ok(lent) => lent,
             Err(_) => Err(Error::PoolTimedOut),
@@ -120,7 +120,7 @@ impl StatementPool {
             if alive {
                 return Ok(Lent {
                     pool: self,
-                    connection: resting.connection,
+                    connection: Mutex::new(resting.connection),
                     opened: resting.opened,
                     _permit: permit,
                 });
@@ -132,7 +132,7 @@ impl StatementPool {
         connection.execute(self.0.set_role).await?;
         Ok(Lent {
             pool: self,
-            connection,
+            connection: Mutex::new(connection),
             opened: Instant::now(),
             _permit: permit,
         })
@@ -156,8 +156,17 @@ impl StatementPool {
 }
 
 impl Lent<'_> {
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        self.connection.get_mut()
+    }
+
+    /// For several statements of one transaction, one after the other.
+    pub(crate) const fn shared(&self) -> &Mutex<PgConnection> {
+        &self.connection
+    }
+
     /// Gives the connection back if the statement was answered.
-    fn settle<T>(self, answer: Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn settle<T>(self, answer: Result<T, Error>) -> Result<T, Error> {
         let answered = match &answer {
             Ok(_) => true,
             // A statement that the server refused; not a connection that it ends.
@@ -170,7 +179,7 @@ impl Lent<'_> {
             let now = Instant::now();
             let mut resting = self.pool.resting();
             resting.push(Resting {
-                connection: self.connection,
+                connection: self.connection.into_inner(),
                 opened: self.opened,
                 used: now,
             });
@@ -185,10 +194,18 @@ impl Lent<'_> {
     }
 }
 
-async fn in_time<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+pub(crate) async fn in_time<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     match timeout(ANSWER, answer).await {
         Ok(answer) => answer,
         Err(_) => Err(Error::Io(io::ErrorKind::TimedOut.into())),
+    }
+}
+
+impl fmt::Debug for Lent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lent")
+            .field("pool", self.pool)
+            .finish_non_exhaustive()
     }
 }
 
@@ -216,7 +233,7 @@ impl<'p> Executor<'p> for &'p StatementPool {
     {
         stream::once(async move {
             let mut lent = self.lend().await?;
-            let answer = in_time(lent.connection.fetch_many(query).try_collect::<Vec<_>>()).await;
+            let answer = in_time(lent.connection().fetch_many(query).try_collect::<Vec<_>>()).await;
             lent.settle(answer)
         })
         .map_ok(|items| stream::iter(items).map(Ok))
@@ -231,7 +248,7 @@ impl<'p> Executor<'p> for &'p StatementPool {
     {
         Box::pin(async move {
             let mut lent = self.lend().await?;
-            let answer = in_time(lent.connection.fetch_optional(query)).await;
+            let answer = in_time(lent.connection().fetch_optional(query)).await;
             lent.settle(answer)
         })
     }
@@ -246,7 +263,7 @@ impl<'p> Executor<'p> for &'p StatementPool {
     {
         Box::pin(async move {
             let mut lent = self.lend().await?;
-            let answer = in_time(lent.connection.prepare_with(sql, parameters)).await;
+            let answer = in_time(lent.connection().prepare_with(sql, parameters)).await;
             lent.settle(answer)
         })
     }
@@ -257,7 +274,7 @@ impl<'p> Executor<'p> for &'p StatementPool {
     {
         Box::pin(async move {
             let mut lent = self.lend().await?;
-            let answer = in_time(lent.connection.describe(sql)).await;
+            let answer = in_time(lent.connection().describe(sql)).await;
             lent.settle(answer)
         })
     }

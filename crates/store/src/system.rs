@@ -1,16 +1,139 @@
 //! The duties of workers and schedulers, across tenants.
 
-use crate::statement_pool::StatementPool;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
+use sqlx::postgres::{PgConnection, PgQueryResult, PgRow, PgStatement, PgTypeInfo, Postgres};
+use sqlx::{Describe, Either, Error, Execute, Executor, SqlStr};
+use tokio::sync::Mutex;
 
-/// What goes across tenants, as the role `baton_system`. Each method commits by itself; a method
-/// that writes does so in one statement.
+use crate::errors::StoreError;
+use crate::statement_pool::{Lent, StatementPool, in_time};
+
+/// What goes across tenants, as the role `baton_system`. Each method is one statement, which
+/// commits by itself unless this is part of [`OneCommit`].
 #[derive(Debug, Clone, Copy)]
 pub struct SystemTx<'s> {
-    pub(crate) pool: &'s StatementPool,
+    pub(crate) pool: Statements<'s>,
 }
 
 impl<'s> SystemTx<'s> {
     pub(crate) const fn new(pool: &'s StatementPool) -> Self {
-        Self { pool }
+        Self {
+            pool: Statements::Each(pool),
+        }
+    }
+}
+
+/// Several duties that are one commit: what is done, and the entry of the audit log that says so.
+/// Dropped without [`OneCommit::commit`], it leaves nothing behind.
+#[derive(Debug)]
+pub struct OneCommit<'s> {
+    lent: Lent<'s>,
+}
+
+impl<'s> OneCommit<'s> {
+    pub(crate) async fn begin(pool: &'s StatementPool) -> Result<Self, StoreError> {
+        let mut lent = pool.lend().await?;
+        in_time(lent.connection().execute("BEGIN")).await?;
+        Ok(Self { lent })
+    }
+
+    /// The duties; nothing of it stands before [`OneCommit::commit`]. Once a statement is refused,
+    /// all that follow are.
+    pub const fn system(&self) -> SystemTx<'_> {
+        SystemTx {
+            pool: Statements::Together(self.lent.shared()),
+        }
+    }
+
+    /// Makes all of it durable.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        self.end("COMMIT").await
+    }
+
+    /// Leaves nothing behind. Dropping does the same, and closes the connection.
+    pub async fn rollback(self) -> Result<(), StoreError> {
+        self.end("ROLLBACK").await
+    }
+
+    async fn end(mut self, how: &'static str) -> Result<(), StoreError> {
+        let ended = in_time(self.lent.connection().execute(how)).await;
+        self.lent.settle(ended)?;
+        Ok(())
+    }
+}
+
+/// Where statements go: each to a connection for itself, or all to that of one transaction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Statements<'s> {
+    Each(&'s StatementPool),
+    Together(&'s Mutex<PgConnection>),
+}
+
+impl<'p> Executor<'p> for Statements<'p> {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(
+        self,
+        query: E,
+    ) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, Error>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        match self {
+            Self::Each(pool) => pool.fetch_many(query),
+            Self::Together(connection) => stream::once(async move {
+                let mut connection = connection.lock().await;
+                in_time(connection.fetch_many(query).try_collect::<Vec<_>>()).await
+            })
+            .map_ok(|items| stream::iter(items).map(Ok))
+            .try_flatten()
+            .boxed(),
+        }
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, Error>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        match self {
+            Self::Each(pool) => pool.fetch_optional(query),
+            Self::Together(connection) => Box::pin(async move {
+                let mut connection = connection.lock().await;
+                in_time(connection.fetch_optional(query)).await
+            }),
+        }
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, Result<PgStatement, Error>>
+    where
+        'p: 'e,
+    {
+        match self {
+            Self::Each(pool) => pool.prepare_with(sql, parameters),
+            Self::Together(connection) => Box::pin(async move {
+                let mut connection = connection.lock().await;
+                in_time(connection.prepare_with(sql, parameters)).await
+            }),
+        }
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, Error>>
+    where
+        'p: 'e,
+    {
+        match self {
+            Self::Each(pool) => pool.describe(sql),
+            Self::Together(connection) => Box::pin(async move {
+                let mut connection = connection.lock().await;
+                in_time(connection.describe(sql)).await
+            }),
+        }
     }
 }

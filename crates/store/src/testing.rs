@@ -112,6 +112,23 @@ impl TestDatabase {
         }
     }
 
+    /// Has the audit log take no entry, until it is told otherwise: what must not happen without one
+    /// does not.
+    ///
+    /// # Panics
+    ///
+    /// If the log's table cannot be changed.
+    pub async fn refuse_entries(&self, refused: bool) {
+        let here = self.server.clone().database(&self.name);
+        let mut connection = required(PgConnection::connect_with(&here).await, "looks at itself");
+        let change = if refused {
+            "ALTER TABLE audit_log ADD CONSTRAINT none_at_all CHECK (false) NOT VALID"
+        } else {
+            "ALTER TABLE audit_log DROP CONSTRAINT none_at_all"
+        };
+        execute(&mut connection, change.to_owned()).await;
+    }
+
     /// A store on it, reached through something that listens on this port of the loopback.
     ///
     /// # Panics

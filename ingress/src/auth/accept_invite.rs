@@ -55,14 +55,19 @@ pub(crate) async fn accept_invite(
     };
     let token =
         OpaqueToken::parse_as(TokenKind::Invite, request.token.trim()).map_err(|_| refused())?;
-    let system = state.store.system();
-    let joined = system.accept_invite(signed_in.user, &token.hash()).await?;
-    let (tenant, role) = joined.ok_or_else(refused)?;
+    let one = state.store.one_commit().await?;
+    let (system, hash) = (one.system(), token.hash());
+    let joined = system.accept_invite(signed_in.user, &hash).await?;
+    let Some((tenant, role)) = joined else {
+        one.rollback().await?;
+        return Err(refused());
+    };
     let entry = AuditEntry {
         target: Some(format!("user:{}", signed_in.user)),
         detail: Some(format!("{role} by invite")),
         ..origin.entry(signed_in.caller.actor(), Some(tenant), "member.joined")
     };
-    system.record_audit(&entry).await?;
+    one.system().record_audit(&entry).await?;
+    one.commit().await?;
     Ok(Json(Joined { tenant, role }))
 }

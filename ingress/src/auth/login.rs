@@ -63,9 +63,10 @@ pub(crate) async fn login(
         let memberships = state.store.system().memberships(user.id).await?;
         memberships.first().map(|first| first.tenant)
     };
+    let one = state.store.one_commit().await?;
     let opened = match tenant {
         Some(tenant) => sign_in
-            .open_session(&state, user.id, tenant, &origin)
+            .open_session(&state, &one, (user.id, tenant), &origin)
             .await?
             .map(|opened| (tenant, opened)),
         None => None,
@@ -77,7 +78,8 @@ pub(crate) async fn login(
             detail: Some("not_a_member".to_owned()),
             ..origin.entry(actor, tenant, "session.opened")
         };
-        state.store.system().record_audit(&entry).await?;
+        one.system().record_audit(&entry).await?;
+        one.commit().await?;
         let message = "you do not belong to this tenant, or to none";
         return Err(ApiError::forbidden("not_a_member", message));
     };
@@ -85,7 +87,8 @@ pub(crate) async fn login(
         target: Some(format!("session:{session}")),
         ..origin.entry(actor, Some(tenant), "session.opened")
     };
-    state.store.system().record_audit(&entry).await?;
+    one.system().record_audit(&entry).await?;
+    one.commit().await?;
     Ok(Json(tokens).into_response())
 }
 

@@ -39,16 +39,19 @@ pub(crate) async fn logout(
 ) -> Result<StatusCode, ApiError> {
     let token = OpaqueToken::parse_as(TokenKind::Refresh, request.refresh_token.trim());
     if let Ok(token) = token {
-        let system = state.store.system();
-        let ended = system.end_session_of_token(&token.hash()).await?;
+        let one = state.store.one_commit().await?;
+        let ended = one.system().end_session_of_token(&token.hash()).await?;
         if let Some((user, tenant, session)) = ended {
             let entry = AuditEntry {
                 target: Some(format!("session:{session}")),
                 detail: Some("logout".to_owned()),
                 ..origin.entry(Actor::user(user), Some(tenant), "session.ended")
             };
-            system.record_audit(&entry).await?;
+            one.system().record_audit(&entry).await?;
+            one.commit().await?;
             state.revoked(session.as_uuid()).await;
+        } else {
+            one.rollback().await?;
         }
     }
     Ok(StatusCode::NO_CONTENT)

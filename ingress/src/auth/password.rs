@@ -70,7 +70,9 @@ pub(crate) async fn change_password(
     let current = request.current_password;
     check_password(&state, &origin, &user.email, current, "password.changed").await?;
     let hash = state.sign_in.hash(request.new_password).await?;
-    let ended = system
+    let one = state.store.one_commit().await?;
+    let ended = one
+        .system()
         .set_password(user.id, &hash, Some(signed_in.session))
         .await?
         .unwrap_or_default();
@@ -79,7 +81,8 @@ pub(crate) async fn change_password(
         target: Some(format!("user:{}", user.id)),
         ..origin.entry(caller.actor(), Some(caller.tenant), "password.changed")
     };
-    system.record_audit(&entry).await?;
+    one.system().record_audit(&entry).await?;
+    one.commit().await?;
     for session in &ended {
         state.revoked(session.as_uuid()).await;
     }
@@ -115,21 +118,24 @@ pub(crate) async fn reset_password(
     // A hash is work: not as often as anybody likes.
     Try::count(&state, "", &origin).await?;
     let hash = state.sign_in.hash(request.new_password).await?;
-    let system = state.store.system();
-    let Some((user, ended)) = system.reset_password(&token.hash(), &hash).await? else {
+    let one = state.store.one_commit().await?;
+    let reset = one.system().reset_password(&token.hash(), &hash).await?;
+    let Some((user, ended)) = reset else {
         let entry = AuditEntry {
             result: AuditResult::Refused,
             detail: Some("token_refused".to_owned()),
             ..origin.entry(Actor::nobody(None), None, "password.reset")
         };
-        system.record_audit(&entry).await?;
+        one.system().record_audit(&entry).await?;
+        one.commit().await?;
         return Err(refused());
     };
     let entry = AuditEntry {
         target: Some(format!("user:{user}")),
         ..origin.entry(Actor::user(user), None, "password.reset")
     };
-    system.record_audit(&entry).await?;
+    one.system().record_audit(&entry).await?;
+    one.commit().await?;
     for session in &ended {
         state.revoked(session.as_uuid()).await;
     }

@@ -71,7 +71,8 @@ pub(crate) async fn refresh(
         successor: next.hash(),
         grace: GRACE,
     };
-    let system = state.store.system();
+    let one = state.store.one_commit().await?;
+    let system = one.system();
     let (session, user, tenant, role, newest) = match system.refresh_session(&refresh).await? {
         Refreshed::Goes {
             session,
@@ -97,19 +98,37 @@ pub(crate) async fn refresh(
                     ..origin.entry(Actor::user(user), Some(tenant), "session.ended")
                 };
                 system.record_audit(&entry).await?;
+                one.commit().await?;
                 state.revoked(session.as_uuid()).await;
+            } else {
+                one.rollback().await?;
             }
             return Err(over());
         }
-        Refreshed::Over | Refreshed::Unknown => return Err(over()),
+        Refreshed::Over | Refreshed::Unknown => {
+            one.rollback().await?;
+            return Err(over());
+        }
     };
     let Some(next) = successors.into_iter().find(|next| next.hash() == newest) else {
+        one.rollback().await?;
         return Err(over());
     };
     let (tenant, role) = match request.tenant.filter(|wanted| *wanted != tenant) {
-        Some(wanted) => (wanted, system.switch_session(user, session, wanted).await?),
+        Some(wanted) => {
+            let role = system.switch_session(user, session, wanted).await?;
+            let entry = AuditEntry {
+                target: Some(format!("session:{session}")),
+                ..origin.entry(Actor::user(user), Some(wanted), "session.switched")
+            };
+            if role.is_some() {
+                system.record_audit(&entry).await?;
+            }
+            (wanted, role)
+        }
         None => (tenant, role),
     };
+    one.commit().await?;
     if role.is_none() {
         let message = "you do not belong to this tenant: name another in `tenant`";
         return Err(ApiError::forbidden("not_a_member", message));

@@ -92,20 +92,14 @@ pub(crate) async fn register(
         name,
         password_hash: sign_in.hash(request.password).await?,
     };
-    let system = state.store.system();
+    let one = state.store.one_commit().await?;
+    let system = one.system();
     let registered = if let Some(token) = &token {
         system.register_by_token(&user, &token.hash()).await?
     } else {
         let tenant = TenantId::new(state.clock.now());
         let name = tenant_name.as_deref().unwrap_or(&user.email);
         system.register_with_tenant(&user, tenant, name).await?
-    };
-    // Both are taken when somebody registers twice, and which is noticed first is luck.
-    let registered = match registered {
-        Registered::TenantTaken if system.user_by_email(&user.email).await?.is_some() => {
-            Registered::EmailTaken
-        }
-        other => other,
     };
     let refused = |code: &'static str, message, status| {
         let entry = AuditEntry {
@@ -121,31 +115,25 @@ pub(crate) async fn register(
     };
     let (tenant, role) = match registered {
         Registered::Joined(tenant, role) => (tenant, role),
-        Registered::EmailTaken => {
-            let message = "somebody has registered with this address";
-            return refuse(
-                &state,
-                refused("email_taken", message, StatusCode::CONFLICT),
-            )
-            .await;
-        }
-        Registered::TenantTaken => {
-            let message = "there is a tenant of this name: name another in `tenant`";
-            return refuse(
-                &state,
-                refused("tenant_taken", message, StatusCode::CONFLICT),
-            )
-            .await;
-        }
-        Registered::TokenRefused => {
-            return refuse(
-                &state,
-                refused("token_refused", TOKEN_REFUSED, StatusCode::BAD_REQUEST),
-            )
-            .await;
+        other => {
+            one.rollback().await?;
+            let (code, message, status) = match other {
+                Registered::TokenRefused => {
+                    ("token_refused", TOKEN_REFUSED, StatusCode::BAD_REQUEST)
+                }
+                // Both are taken when somebody registers twice, and which is noticed first is luck.
+                Registered::TenantTaken if !is_known(&state, &user.email).await? => {
+                    let message = "there is a tenant of this name: name another in `tenant`";
+                    ("tenant_taken", message, StatusCode::CONFLICT)
+                }
+                Registered::EmailTaken | Registered::TenantTaken | Registered::Joined(..) => {
+                    let message = "somebody has registered with this address";
+                    ("email_taken", message, StatusCode::CONFLICT)
+                }
+            };
+            return refuse(&state, refused(code, message, status)).await;
         }
     };
-    counted.succeeded(&state).await?;
     let entry = AuditEntry {
         target: Some(format!("user:{}", user.id)),
         detail: Some(match &token {
@@ -156,10 +144,11 @@ pub(crate) async fn register(
     };
     system.record_audit(&entry).await?;
     let opened = sign_in
-        .open_session(&state, user.id, tenant, &origin)
+        .open_session(&state, &one, (user.id, tenant), &origin)
         .await?;
+    one.commit().await?;
+    counted.succeeded(&state).await?;
     let Some((_, tokens)) = opened else {
-        // Removed or kept out in this very moment.
         return Err(ApiError::forbidden("no_tenant", "you belong to no tenant"));
     };
     Ok((StatusCode::CREATED, Json(tokens)).into_response())
@@ -167,6 +156,11 @@ pub(crate) async fn register(
 
 pub(super) const TOKEN_REFUSED: &str =
     "the token is used, expired, revoked, or meant for somebody else: ask for another";
+
+async fn is_known(state: &AppState, email: &str) -> Result<bool, ApiError> {
+    let user = state.store.system().user_by_email(email).await?;
+    Ok(user.is_some())
+}
 
 async fn refuse(
     state: &AppState,

@@ -102,11 +102,13 @@ pub(crate) async fn revoke_session(
         ApiError::new(StatusCode::NOT_FOUND, "session_not_found", message)
     };
     let session: SessionId = id.parse().map_err(|_| unknown())?;
-    let system = state.store.system();
-    let found = system
+    let one = state.store.one_commit().await?;
+    let found = one
+        .system()
         .end_session(signed_in.user, session, SessionEnd::Revoked)
         .await?;
     if !found {
+        one.rollback().await?;
         return Err(unknown());
     }
     let caller = &signed_in.caller;
@@ -115,7 +117,8 @@ pub(crate) async fn revoke_session(
         detail: Some("revoked".to_owned()),
         ..origin.entry(caller.actor(), Some(caller.tenant), "session.ended")
     };
-    system.record_audit(&entry).await?;
+    one.system().record_audit(&entry).await?;
+    one.commit().await?;
     state.revoked(session.as_uuid()).await;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -136,8 +139,9 @@ pub(crate) async fn revoke_other_sessions(
     signed_in: SignedIn,
     origin: Origin,
 ) -> Result<Json<Revoked>, ApiError> {
-    let system = state.store.system();
-    let ended = system
+    let one = state.store.one_commit().await?;
+    let ended = one
+        .system()
         .end_other_sessions(signed_in.user, signed_in.session)
         .await?;
     let caller = &signed_in.caller;
@@ -145,7 +149,8 @@ pub(crate) async fn revoke_other_sessions(
         detail: Some(format!("{} others revoked", ended.len())),
         ..origin.entry(caller.actor(), Some(caller.tenant), "session.ended")
     };
-    system.record_audit(&entry).await?;
+    one.system().record_audit(&entry).await?;
+    one.commit().await?;
     for session in &ended {
         state.revoked(session.as_uuid()).await;
     }

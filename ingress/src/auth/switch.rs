@@ -51,12 +51,10 @@ pub(crate) async fn switch(
 ) -> Result<Json<SwitchedToken>, ApiError> {
     let SignedIn { user, session, .. } = signed_in;
     let tenant = request.tenant;
-    let system = state.store.system();
-    if system
-        .switch_session(user, session, tenant)
-        .await?
-        .is_none()
-    {
+    let one = state.store.one_commit().await?;
+    let switched = one.system().switch_session(user, session, tenant).await?;
+    if switched.is_none() {
+        one.rollback().await?;
         let message = "you do not belong to this tenant";
         return Err(ApiError::forbidden("not_a_member", message));
     }
@@ -64,7 +62,8 @@ pub(crate) async fn switch(
         target: Some(format!("session:{session}")),
         ..origin.entry(signed_in.caller.actor(), Some(tenant), "session.switched")
     };
-    system.record_audit(&entry).await?;
+    one.system().record_audit(&entry).await?;
+    one.commit().await?;
     let access = NewAccess {
         user,
         session,

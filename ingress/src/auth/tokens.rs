@@ -2,7 +2,7 @@
 
 use baton_identity::{NewAccess, OpaqueToken, TokenKind};
 use baton_protocol::{SessionId, TenantId, UserId};
-use baton_store::NewSession;
+use baton_store::{NewSession, OneCommit};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -26,12 +26,13 @@ pub(crate) struct Tokens {
 }
 
 impl SignIn {
-    /// A new session's tokens, or `None` if the person does not belong to the tenant.
+    /// A new session's tokens, or `None` if the person does not belong to the tenant. There is one
+    /// once `one` is committed.
     pub(crate) async fn open_session(
         &self,
         state: &AppState,
-        user: UserId,
-        tenant: TenantId,
+        one: &OneCommit<'_>,
+        (user, tenant): (UserId, TenantId),
         origin: &Origin,
     ) -> Result<Option<(SessionId, Tokens)>, ApiError> {
         let refresh = OpaqueToken::from_random(TokenKind::Refresh, rand::random());
@@ -44,7 +45,7 @@ impl SignIn {
             ip: origin.ip.clone(),
             user_agent: origin.user_agent.clone(),
         };
-        if state.store.system().open_session(&session).await?.is_none() {
+        if one.system().open_session(&session).await?.is_none() {
             return Ok(None);
         }
         let access = NewAccess {

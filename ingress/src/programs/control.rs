@@ -74,15 +74,14 @@ async fn perform(state: &AppState, request: &ControlRequest) -> Result<RunStatus
         Ok(ControlVerb::Decide { approval, decision }) => {
             let (publisher, caller) = authorize::<ApprovalsWrite>(state, tenant, publisher).await?;
             let by = caller.grant.api_key;
-            state
-                .decider
-                .decide(tenant, run, *approval, decision, by)
-                .await?;
             let entry = AuditEntry {
                 detail: Some(format!("{approval}: {}, over NATS", decision.as_str())),
                 ..entry(publisher, &caller, "approval.decided")
             };
-            state.store.system().record_audit(&entry).await?;
+            state
+                .decider
+                .decide(tenant, run, *approval, decision, by, &entry)
+                .await?;
             let record = crate::ledger::find_run(state, tenant, run).await?;
             record
                 .map(|record| record.status)

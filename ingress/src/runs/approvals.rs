@@ -171,17 +171,16 @@ pub(crate) async fn decide_approval(
     let decision = read_decision(&body)?;
     let tenant = authorized.caller.tenant;
     let by = authorized.caller.grant.api_key;
-    state
-        .decider
-        .decide(tenant, run, approval, &decision, by)
-        .await?;
     let actor = authorized.caller.actor();
     let entry = AuditEntry {
         target: Some(format!("run:{run}")),
         detail: Some(format!("{approval}: {}", decision.as_str())),
         ..origin.entry(actor, Some(tenant), "approval.decided")
     };
-    state.store.system().record_audit(&entry).await?;
+    state
+        .decider
+        .decide(tenant, run, approval, &decision, by, &entry)
+        .await?;
     let mut tx = state.store.tenant(tenant).await?;
     let record = tx.run(run).await?.ok_or_else(ApiError::no_such_run)?;
     let decided = tx

@@ -64,7 +64,7 @@ pub(crate) struct Fixture {
     door: Option<Door>,
     client: Client,
     served: Option<JoinHandle<anyhow::Result<()>>>,
-    _database: TestDatabase,
+    pub(crate) database: TestDatabase,
 }
 
 impl Fixture {
@@ -136,7 +136,7 @@ impl Fixture {
             door,
             client,
             served,
-            _database: database,
+            database,
         };
         fixture.key = fixture.make_key(7, &["*"], None).await;
         fixture

@@ -219,7 +219,7 @@ fn without_times_of_use(value: &mut Value) {
 }
 
 /// Leaves the run waiting for a person, as a worker would that lost a call.
-async fn park(f: &Fixture, tenant: TenantId, run: RunId) -> ApprovalId {
+pub(crate) async fn park(f: &Fixture, tenant: TenantId, run: RunId) -> ApprovalId {
     let system = f.store.system();
     let claim = Claim {
         tenant,

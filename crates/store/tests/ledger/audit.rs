@@ -127,3 +127,43 @@ async fn a_tenants_transaction_adds_to_its_own_log_alone() {
     let foreign = tx.record_audit(&entry(other, "key.created")).await;
     assert!(foreign.is_err());
 }
+
+#[tokio::test]
+async fn what_is_done_in_one_commit_stands_as_a_whole_or_not_at_all() {
+    let ledger = Ledger::new().await;
+    let filter = AuditFilter {
+        limit: 10,
+        ..AuditFilter::default()
+    };
+    let count = async || {
+        ledger
+            .store
+            .system()
+            .audit_log(&filter)
+            .await
+            .unwrap()
+            .len()
+    };
+    // More often than there are connections: each is given back, or closed.
+    for round in 0..30 {
+        let one = ledger.store.one_commit().await.unwrap();
+        let system = one.system();
+        for action in ["key.created", "key.revoked"] {
+            let entry = entry(ledger.tenant, action);
+            system.record_audit(&entry).await.unwrap();
+        }
+        assert_eq!(system.audit_log(&filter).await.unwrap().len(), 2);
+        assert_eq!(count().await, 0, "nobody else sees it yet");
+        if round % 2 == 0 {
+            one.rollback().await.unwrap();
+        } else {
+            drop(one);
+        }
+    }
+    assert_eq!(count().await, 0);
+    let one = ledger.store.one_commit().await.unwrap();
+    let entry = entry(ledger.tenant, "key.created");
+    one.system().record_audit(&entry).await.unwrap();
+    one.commit().await.unwrap();
+    assert_eq!(count().await, 1);
+}
