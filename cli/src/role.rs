@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use baton_ingress::{IngressDeps, ProgramDoor};
 use baton_nats::accounts::{SYSTEM, inbox_prefix};
-use baton_nats::{Auth, Bus, BusOptions, Issuer, StreamOptions, SystemBus, Tls};
+use baton_nats::{Auth, Bus, BusOptions, CurveKey, Issuer, StreamOptions, SystemBus, Tls};
 use baton_scheduler::SchedulerDeps;
 use baton_service::admin::Admin;
 use baton_service::config::Required;
@@ -233,6 +233,11 @@ async fn program_door(config: &Config) -> anyhow::Result<Option<ProgramDoor>> {
         return Ok(None);
     };
     let issuer = Issuer::from_seed(seed.expose()).context("nats.callout_seed")?;
+    let curve = nats
+        .callout_xkey_seed
+        .as_ref()
+        .map(|seed| CurveKey::from_seed(seed.expose()).context("nats.callout_xkey_seed"))
+        .transpose()?;
     let system = SystemBus::connect(BusOptions {
         auth: Auth::UserPassword {
             user: user.clone(),
@@ -244,6 +249,7 @@ async fn program_door(config: &Config) -> anyhow::Result<Option<ProgramDoor>> {
     tracing::info!(issuer = %issuer.public_key(), "programs may connect to the broker");
     Ok(Some(ProgramDoor {
         issuer,
+        curve,
         session: nats.callout_session,
         system,
     }))

@@ -113,7 +113,7 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
         .spawn(stop_streams(shutdown.clone(), stopping, readiness, limits));
     programs::answer_programs(&state).await?;
     if let Some(door) = door {
-        let connects = state.bus.connect_requests().await?;
+        let connects = state.bus.connect_requests(door.curve.clone()).await?;
         let admitting = programs::admit_programs(state.clone(), connects, Arc::clone(&door));
         shutdown.tracker.spawn(admitting);
         shutdown

@@ -18,7 +18,7 @@ mod submissions;
 
 use std::time::Duration;
 
-use baton_nats::{Issuer, SystemBus};
+use baton_nats::{CurveKey, Issuer, SystemBus};
 
 pub(crate) use admit::admit_programs;
 pub(crate) use put_out::put_out;
@@ -30,6 +30,8 @@ use crate::state::AppState;
 pub struct ProgramDoor {
     /// Who signs what they may do.
     pub issuer: Issuer,
+    /// What servers seal their questions for, if they do.
+    pub curve: Option<CurveKey>,
     /// How long a connection lasts before the client makes a new one.
     pub session: Duration,
     /// Closes connections.

@@ -18,12 +18,17 @@ pub fn inbox_prefix(user: &str) -> String {
 pub struct AccountsConf {
     /// The public key of those who say what programs may do: [`crate::Issuer::public_key`].
     pub issuer: String,
+    /// The public half of the curve key that questions are sealed for, if they are:
+    /// [`crate::CurveKey::public_key`].
+    pub xkey: Option<String>,
     /// Each user's password is this, a hyphen, and the user's name.
     pub password: String,
     /// More users, who may do everything in the account of the roles: for tests and tools.
     pub unlimited: Vec<&'static str>,
 }
 
+/// What is a comment without a curve key.
+const XKEY: &str = "# xkey: $BATON_NATS_CALLOUT_XKEY";
 /// Where users are added.
 const OWN_USERS: &str = "# Users of your own go here, and into `auth_users` below.";
 
@@ -47,6 +52,9 @@ impl AccountsConf {
                 .replace(OWN_USERS, &entry)
                 .replace("auth_users: [", &format!("auth_users: [{user}, "));
         }
+        if let Some(xkey) = &self.xkey {
+            text = text.replace(XKEY, &format!("xkey: {xkey}"));
+        }
         text.replace("$BATON_NATS_CALLOUT_ISSUER", &self.issuer)
     }
 }
@@ -55,6 +63,7 @@ impl fmt::Debug for AccountsConf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccountsConf")
             .field("issuer", &self.issuer)
+            .field("xkey", &self.xkey)
             .finish_non_exhaustive()
     }
 }
@@ -67,12 +76,16 @@ mod tests {
     fn nothing_is_left_to_the_environment() {
         let conf = AccountsConf {
             issuer: "ISSUER".into(),
+            xkey: Some("XKEY".into()),
             password: "p".into(),
             unlimited: vec!["tool"],
         };
         let text = conf.text();
         assert!(text.contains("user: tool, password: \"p-tool\""));
         assert!(text.contains("auth_users: [tool, ingress"));
+        assert!(text.contains("\n    xkey: XKEY\n"));
+        let plain = AccountsConf { xkey: None, ..conf };
+        assert!(plain.text().contains(&format!("\n    {XKEY}\n")));
         let code = text.lines().filter(|line| !line.trim().starts_with('#'));
         assert!(!code.clone().any(|line| line.contains("$BATON")));
         for user in ROLES.into_iter().chain([SYSTEM]) {

@@ -13,6 +13,7 @@
 
 pub(crate) mod callout;
 pub(crate) mod control;
+pub(crate) mod curve;
 pub mod history;
 pub(crate) mod jwt;
 pub(crate) mod kick;

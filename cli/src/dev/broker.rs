@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use baton_nats::accounts::SYSTEM;
-use baton_nats::{AccountsConf, Issuer};
+use baton_nats::{AccountsConf, CurveKey, Issuer};
 use baton_service::{Config, Secret};
 use serde::{Deserialize, Serialize};
 
@@ -15,12 +15,14 @@ use crate::private_file;
 struct Kept {
     password: String,
     seed: String,
+    xkey_seed: String,
 }
 
 /// Who may connect to a broker that `dev` has started.
 pub(crate) struct Broker {
     pub(crate) accounts: AccountsConf,
     seed: String,
+    xkey_seed: String,
 }
 
 impl Broker {
@@ -36,20 +38,24 @@ impl Broker {
             let fresh = Kept {
                 password: uuid::Uuid::new_v4().simple().to_string(),
                 seed: Issuer::generate().seed()?,
+                xkey_seed: CurveKey::generate().seed()?,
             };
             private_file::write(&path, &serde_json::to_string(&fresh)?)
                 .with_context(|| format!("{} cannot be written", path.display()))?;
             fresh
         };
-        let issuer = Issuer::from_seed(&kept.seed)
-            .with_context(|| format!("{} is damaged: remove it", path.display()))?;
+        let damaged = || format!("{} is damaged: remove it", path.display());
+        let issuer = Issuer::from_seed(&kept.seed).with_context(damaged)?;
+        let curve = CurveKey::from_seed(&kept.xkey_seed).with_context(damaged)?;
         Ok(Self {
             accounts: AccountsConf {
                 issuer: issuer.public_key(),
+                xkey: Some(curve.public_key()),
                 password: kept.password,
                 unlimited: Vec::new(),
             },
             seed: kept.seed,
+            xkey_seed: kept.xkey_seed,
         })
     }
 
@@ -62,6 +68,7 @@ impl Broker {
         nats.password = password(user);
         if user == "ingress" {
             nats.callout_seed = Some(Secret::new(self.seed.clone()));
+            nats.callout_xkey_seed = Some(Secret::new(self.xkey_seed.clone()));
             nats.system_user = Some(SYSTEM.to_owned());
             nats.system_password = password(SYSTEM);
         }

@@ -168,6 +168,7 @@ impl Role<'_> {
         for (name, secret) in [
             ("BATON_NATS__PASSWORD", &nats.password),
             ("BATON_NATS__CALLOUT_SEED", &nats.callout_seed),
+            ("BATON_NATS__CALLOUT_XKEY_SEED", &nats.callout_xkey_seed),
             ("BATON_NATS__SYSTEM_PASSWORD", &nats.system_password),
         ] {
             command.envs(secret.as_ref().map(|secret| (name, secret.expose())));

@@ -300,6 +300,11 @@ impl Stack {
         self.logins.unlimited()
     }
 
+    /// Every secret by which somebody connects to the broker or lets others in, and what it is.
+    pub fn broker_secrets(&self) -> Vec<(&'static str, String)> {
+        self.logins.secrets()
+    }
+
     /// A connection to the broker of the test's own, which may do everything.
     pub async fn bus(&self) -> anyhow::Result<Bus> {
         let auth = self.logins.auth();

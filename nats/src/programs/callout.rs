@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use async_nats::{Message, Subject, Subscriber};
+use async_nats::{HeaderValue, Message, Subject, Subscriber};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::curve::{self, CurveKey, Seal};
 use super::jwt::{DecodeError, EncodeError, Issuer, signed_by_server};
 use super::reach::{Permissions, Reach};
 use crate::bus::{Bus, BusError};
@@ -25,7 +26,7 @@ const PROGRAMS: &str = "PROGRAMS";
 const VERSION: u32 = 2;
 
 /// Somebody wants to connect to the broker, and has none of the passwords in its configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ConnectRequest {
     /// The token that they sent.
     pub token: Option<String>,
@@ -37,6 +38,8 @@ pub struct ConnectRequest {
     user: String,
     /// The server that asks.
     server: String,
+    /// If the question was sealed, so is its answer.
+    seal: Option<Seal>,
     reply: Subject,
 }
 
@@ -52,6 +55,17 @@ pub enum BadQuestion {
     /// It is too late for an answer.
     #[error("it has expired")]
     Expired,
+    /// It is sealed, and this ingress has no curve key.
+    #[error("it is encrypted, and nats.callout_xkey_seed is not set")]
+    Sealed,
+    /// It is sealed for another key, by another, or not at all what it seems.
+    #[error(
+        "it cannot be decrypted: is nats.callout_xkey_seed the other half of the server's xkey? {0}"
+    )]
+    Unsealable(#[source] nkeys::error::Error),
+    /// It is not sealed, and this ingress has a curve key.
+    #[error("it is not encrypted: nats-server has no xkey, or somebody else asks")]
+    Open,
     /// There is nowhere to send an answer to.
     #[error("it names no subject for an answer")]
     NoReply,
@@ -63,6 +77,9 @@ pub enum AnswerError {
     /// It could not be made.
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    /// It could not be sealed.
+    #[error("the answer cannot be encrypted: {0}")]
+    Seal(#[source] nkeys::error::Error),
     /// It could not be handed to the connection.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -91,6 +108,8 @@ struct Question {
 #[derive(Deserialize)]
 struct ServerId {
     id: String,
+    #[serde(default)]
+    xkey: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -161,6 +180,7 @@ pub struct Program {
 #[derive(Debug)]
 pub struct ConnectRequests {
     subscription: Subscriber,
+    curve: Option<CurveKey>,
 }
 
 impl ConnectRequests {
@@ -171,18 +191,25 @@ impl ConnectRequests {
         now: impl Fn() -> DateTime<Utc>,
     ) -> Option<Result<ConnectRequest, BadQuestion>> {
         let message = self.subscription.next().await?;
-        Some(read(&message, now()))
+        Some(read(&message, self.curve.as_ref(), now()))
     }
 }
 
 impl Bus {
-    /// Takes servers' questions, together with every other ingress.
-    pub async fn connect_requests(&self) -> Result<ConnectRequests, BusError> {
+    /// Takes servers' questions, together with every other ingress: with a curve key those that are
+    /// sealed for it and no others, without one those that are not sealed.
+    pub async fn connect_requests(
+        &self,
+        curve: Option<CurveKey>,
+    ) -> Result<ConnectRequests, BusError> {
         let subscription = self
             .client()
             .queue_subscribe(subjects::CONNECTS, QUEUE.to_owned())
             .await?;
-        Ok(ConnectRequests { subscription })
+        Ok(ConnectRequests {
+            subscription,
+            curve,
+        })
     }
 
     /// Lets them in.
@@ -216,6 +243,10 @@ impl Bus {
     ) -> Result<(), AnswerError> {
         let client = self.connected_client().ok_or(BusError::Disconnected)?;
         let reply = request.reply.clone();
+        let answer = match &request.seal {
+            Some(seal) => seal.close(&answer).map_err(AnswerError::Seal)?,
+            None => answer.into_bytes(),
+        };
         client
             .publish(reply, answer.into())
             .await
@@ -224,12 +255,29 @@ impl Bus {
     }
 }
 
-fn read(message: &Message, now: DateTime<Utc>) -> Result<ConnectRequest, BadQuestion> {
+fn read(
+    message: &Message,
+    curve: Option<&CurveKey>,
+    now: DateTime<Utc>,
+) -> Result<ConnectRequest, BadQuestion> {
     let reply = message.reply.clone().ok_or(BadQuestion::NoReply)?;
-    let token = std::str::from_utf8(&message.payload).map_err(|_| DecodeError::Form)?;
+    let sealed_by = message
+        .headers
+        .as_ref()
+        .and_then(|headers| headers.get(curve::SEALED_BY))
+        .map(HeaderValue::as_str);
+    let (question, seal) = curve::open(&message.payload, sealed_by, curve)?;
+    let token = std::str::from_utf8(&question).map_err(|_| DecodeError::Form)?;
     let claims: Claims = signed_by_server(token)?;
     let question = claims.nats;
     if claims.aud != AUDIENCE || question.kind != QUESTION || question.server_id.id != claims.iss {
+        return Err(BadQuestion::OtherPurpose);
+    }
+    // Nobody but the server that signed it is to read the answer.
+    if seal
+        .as_ref()
+        .is_some_and(|seal| seal.server_key != question.server_id.xkey)
+    {
         return Err(BadQuestion::OtherPurpose);
     }
     if claims.exp <= now.timestamp() {
@@ -242,6 +290,7 @@ fn read(message: &Message, now: DateTime<Utc>) -> Result<ConnectRequest, BadQues
         client: format!("{} ({} {})", opts.name, opts.lang, opts.version),
         user: question.user_nkey,
         server: claims.iss,
+        seal,
         reply,
     })
 }
@@ -330,7 +379,7 @@ mod tests {
             description: None,
             length: 0,
         };
-        read(&message, NOW)
+        read(&message, None, NOW)
     }
 
     #[test]

@@ -16,8 +16,6 @@ use crate::subjects::system;
 const FIRST: Duration = Duration::from_secs(2);
 /// How long nobody may say anything more until all have answered.
 const SILENCE: Duration = Duration::from_millis(300);
-/// Connections that one server names at a time.
-const PAGE: usize = 1_024;
 /// Connections that are closed at a time.
 const AT_ONCE: usize = 16;
 /// How often servers are asked for what is left.
@@ -27,6 +25,7 @@ const ROUNDS: usize = 100;
 #[derive(Debug, Clone)]
 pub struct SystemBus {
     client: Client,
+    page: usize,
 }
 
 /// Why connections may still be open.
@@ -84,11 +83,23 @@ struct Connection {
 }
 
 impl SystemBus {
+    /// Connections that a server names at a time.
+    pub const PAGE: usize = 1_024;
+
     /// Connects in the background: without the system account connections are closed when their
     /// time is over, and everything else is as ever.
     pub async fn connect(options: BusOptions) -> Result<Self, BusError> {
         let client = bus::connect_in_background(options).await?;
-        Ok(Self { client })
+        Ok(Self {
+            client,
+            page: Self::PAGE,
+        })
+    }
+
+    /// The same, asking for so many connections at a time.
+    #[must_use]
+    pub fn with_page(self, page: usize) -> Self {
+        Self { page, ..self }
     }
 
     /// Closes every connection of this API key, on every server. Returns without an error once the
@@ -157,7 +168,7 @@ impl SystemBus {
     async fn ask_connections(&self, key: Uuid) -> Result<Subscriber, BusError> {
         let inbox = self.client.new_inbox();
         let answers = self.client.subscribe(inbox.clone()).await?;
-        let question = json!({"auth": true, "user": key, "limit": PAGE}).to_string();
+        let question = json!({"auth": true, "user": key, "limit": self.page}).to_string();
         self.client
             .publish_with_reply(system::CONNECTIONS, inbox, question.into())
             .await?;

@@ -40,6 +40,7 @@ async fn a_program_at_another_server_is_let_in_and_put_out() {
     let issuer = Issuer::generate();
     let accounts = AccountsConf {
         issuer: issuer.public_key(),
+        xkey: None,
         password: "secret".into(),
         unlimited: Vec::new(),
     };
@@ -53,7 +54,7 @@ async fn a_program_at_another_server_is_let_in_and_put_out() {
         ..BusOptions::new(near.url(), user)
     };
     let ingress = Bus::connect(options("ingress")).await.unwrap();
-    let mut requests = ingress.connect_requests().await.unwrap();
+    let mut requests = ingress.connect_requests(None).await.unwrap();
     let system = SystemBus::connect(options("system")).await.unwrap();
     let (tenant, key) = (tenant(), Uuid::new_v4());
     let reach = Reach {

@@ -8,8 +8,8 @@ use baton_devstack::test_support::test_nats_options;
 use baton_devstack::{NatsConfig, NatsOptions, NatsServer};
 use baton_nats::accounts::inbox_prefix;
 use baton_nats::{
-    AccountsConf, Auth, Bus, BusOptions, EventFollower, Issuer, JobHeaders, JobSource, Limited,
-    Nudge, Presence, StreamSeq, provision, restore_missing,
+    AccountsConf, Auth, Bus, BusOptions, CurveKey, EventFollower, Issuer, JobHeaders, JobSource,
+    Limited, Nudge, Presence, StreamSeq, provision, restore_missing,
 };
 use baton_protocol::{EventId, Job, Lane, WorkerId};
 use tempfile::TempDir;
@@ -33,9 +33,19 @@ impl Delivered {
 
     /// With this before everything else.
     pub(crate) async fn start_with(extra: &str) -> Self {
+        Self::start_as(extra, None).await
+    }
+
+    /// Sealing its questions.
+    pub(crate) async fn start_sealing(curve: &CurveKey) -> Self {
+        Self::start_as("", Some(curve.public_key())).await
+    }
+
+    async fn start_as(extra: &str, xkey: Option<String>) -> Self {
         let issuer = Issuer::generate();
         let accounts = AccountsConf {
             issuer: issuer.public_key(),
+            xkey,
             password: "secret".into(),
             unlimited: Vec::new(),
         };

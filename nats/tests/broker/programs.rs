@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Message, Subscriber};
-use baton_nats::{Bus, EventFollower, Program, Reach, SystemBus, provision};
+use baton_nats::{BadQuestion, Bus, CurveKey, EventFollower, Program, Reach, SystemBus, provision};
 use baton_protocol::TenantId;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -45,11 +47,14 @@ fn all(tenant: TenantId) -> Reach {
 
 impl Door {
     async fn open() -> Self {
-        let delivered = Delivered::start().await;
+        Self::open_at(Delivered::start().await, None).await
+    }
+
+    async fn open_at(delivered: Delivered, curve: Option<CurveKey>) -> Self {
         let migrate = delivered.connect_as("migrate").await;
         provision(&migrate, &options()).await.unwrap();
         let ingress = delivered.connect_as("ingress").await;
-        let mut requests = ingress.connect_requests().await.unwrap();
+        let mut requests = ingress.connect_requests(curve).await.unwrap();
         ingress.ping().await.unwrap();
         let known: Arc<Mutex<Vec<(&str, Program)>>> = Arc::default();
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -443,4 +448,136 @@ async fn the_connections_of_a_key_are_closed_and_no_others() {
         async_nats::RequestErrorKind::NoResponders,
         "it is connected as ever"
     );
+}
+
+/// What whoever can subscribe in the account sees of a program that connects.
+async fn overheard(door: &Door) -> Vec<u8> {
+    let (_client, mut questions) = hear(door, "$SYS.REQ.USER.AUTH").await;
+    let mine = tenant();
+    door.know("very-secret-key", all(mine), HOUR);
+    let mut program = door.program("very-secret-key", mine).await;
+    program.may(&[], &[&format!("live.{mine}.*")]).await;
+    soon(questions.next()).await.unwrap().payload.to_vec()
+}
+
+#[tokio::test]
+async fn with_a_curve_key_nobody_but_ingresses_reads_the_keys_of_programs() {
+    let token = |question: &[u8]| {
+        let claims = question.split(|byte| *byte == b'.').nth(1)?;
+        let claims = data_encoding::BASE64URL_NOPAD.decode(claims).ok()?;
+        let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
+        Some(claims["nats"]["connect_opts"]["auth_token"].to_string())
+    };
+    let open = overheard(&Door::open().await).await;
+    assert_eq!(token(&open).as_deref(), Some("\"very-secret-key\""));
+
+    let curve = CurveKey::generate();
+    let sealing = Delivered::start_sealing(&curve).await;
+    let door = Door::open_at(sealing, Some(curve)).await;
+    let sealed = overheard(&door).await;
+    assert!(sealed.starts_with(b"xkv1"));
+    assert_eq!(token(&sealed), None);
+    let url = door.delivered.server.url();
+    let unknown = ConnectOptions::with_token("unknown".into()).connect(url);
+    assert!(soon(unknown).await.is_err());
+    door.until_refused().await;
+}
+
+#[tokio::test]
+async fn a_question_that_is_not_sealed_as_it_should_be_lets_nobody_in() {
+    let (curve, other) = (CurveKey::generate(), CurveKey::generate());
+    for (delivered, own, why) in [
+        (Delivered::start().await, Some(curve.clone()), "Open"),
+        (Delivered::start_sealing(&curve).await, None, "Sealed"),
+        (
+            Delivered::start_sealing(&curve).await,
+            Some(other),
+            "Unsealable",
+        ),
+    ] {
+        let ingress = delivered.connect_as("ingress").await;
+        let mut requests = ingress.connect_requests(own).await.unwrap();
+        ingress.ping().await.unwrap();
+        let program = ConnectOptions::with_token("key".into());
+        let (connected, asked) = tokio::join!(
+            soon(program.connect(delivered.server.url())),
+            soon(requests.next(now))
+        );
+        assert!(connected.is_err(), "{why}");
+        let refused = asked.unwrap().unwrap_err();
+        let matched = match &refused {
+            BadQuestion::Open => "Open",
+            BadQuestion::Sealed => "Sealed",
+            BadQuestion::Unsealable(_) => "Unsealable",
+            _ => "another",
+        };
+        assert_eq!(matched, why, "{refused}");
+    }
+}
+
+/// A connection that does nothing but be there.
+async fn sit(door: &Door, token: &str) -> BufStream<TcpStream> {
+    let port = door.delivered.server.port();
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let mut stream = BufStream::new(stream);
+    let hello = serde_json::json!({"auth_token": token, "verbose": false});
+    let frames = format!("CONNECT {hello}\r\nPING\r\n");
+    stream.write_all(frames.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut line = String::new();
+    while line.trim() != "PONG" {
+        line.clear();
+        assert!(stream.read_line(&mut line).await.unwrap() > 0, "let in");
+    }
+    stream
+}
+
+#[tokio::test]
+async fn more_connections_of_a_key_than_a_server_names_at_a_time_are_all_closed() {
+    let door = Door::open().await;
+    let mine = tenant();
+    let key = door.know("mine", all(mine), HOUR);
+    door.know("other", all(mine), HOUR);
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        open.push(sit(&door, "mine").await);
+    }
+    let mut other = sit(&door, "other").await;
+    door.forget("mine");
+    let system = SystemBus::connect(door.delivered.options("system"))
+        .await
+        .unwrap()
+        .with_page(3);
+    let closed = soon(async {
+        loop {
+            // It connects in the background.
+            if let Ok(closed) = system.close_connections(key).await {
+                return closed;
+            }
+        }
+    });
+    assert_eq!(closed.await.connections, 10);
+    for stream in &mut open {
+        let mut rest = Vec::new();
+        // Closed in either way.
+        let _ = soon(stream.read_to_end(&mut rest)).await;
+    }
+    other.write_all(b"PING\r\n").await.unwrap();
+    other.flush().await.unwrap();
+    let mut line = String::new();
+    soon(other.read_line(&mut line)).await.unwrap();
+    assert!(line.starts_with("PONG"), "another key's is open: {line}");
+
+    // The server names as many at a time as it is asked for.
+    let password = door.delivered.accounts.password_of("system");
+    let client = ConnectOptions::with_user_and_password("system".into(), password)
+        .custom_inbox_prefix("_INBOX_system")
+        .connect(door.delivered.server.url())
+        .await
+        .unwrap();
+    let question = serde_json::json!({"limit": SystemBus::PAGE}).to_string();
+    let subject = "$SYS.REQ.SERVER.PING.CONNZ";
+    let answer = soon(client.request(subject, question.into())).await;
+    let answer: serde_json::Value = serde_json::from_slice(&answer.unwrap().payload).unwrap();
+    assert_eq!(answer["data"]["limit"], SystemBus::PAGE);
 }

@@ -2,8 +2,8 @@
 
 use baton_devstack::test_support::test_nats_options;
 use baton_devstack::{Data, NatsConfig, NatsOptions, NatsServer};
-use baton_nats::accounts::SYSTEM;
-use baton_nats::{AccountsConf, Auth, Issuer};
+use baton_nats::accounts::{ROLES, SYSTEM};
+use baton_nats::{AccountsConf, Auth, CurveKey, Issuer};
 use tokio::process::Command;
 
 use super::Kind;
@@ -18,6 +18,7 @@ pub(super) enum Logins {
     Delivered {
         accounts: AccountsConf,
         seed: String,
+        xkey_seed: String,
     },
     /// One user, with a password, for everybody; no programs.
     One { user: String, password: String },
@@ -25,14 +26,16 @@ pub(super) enum Logins {
 
 impl Logins {
     pub(super) fn delivered() -> anyhow::Result<Self> {
-        let issuer = Issuer::generate();
+        let (issuer, curve) = (Issuer::generate(), CurveKey::generate());
         Ok(Self::Delivered {
             accounts: AccountsConf {
                 issuer: issuer.public_key(),
+                xkey: Some(curve.public_key()),
                 password: uuid::Uuid::new_v4().simple().to_string(),
                 unlimited: vec![TEST],
             },
             seed: issuer.seed()?,
+            xkey_seed: curve.seed()?,
         })
     }
 
@@ -57,13 +60,36 @@ impl Logins {
         command
             .env("BATON_NATS__USER", user)
             .env("BATON_NATS__PASSWORD", password);
-        if let Self::Delivered { accounts, seed } = self
+        if let Self::Delivered {
+            accounts,
+            seed,
+            xkey_seed,
+        } = self
             && name == Kind::Ingress.name()
         {
             command
                 .env("BATON_NATS__CALLOUT_SEED", seed)
+                .env("BATON_NATS__CALLOUT_XKEY_SEED", xkey_seed)
                 .env("BATON_NATS__SYSTEM_USER", SYSTEM)
                 .env("BATON_NATS__SYSTEM_PASSWORD", accounts.password_of(SYSTEM));
+        }
+    }
+
+    /// Every secret by which somebody connects to the broker or lets others in, and what it is.
+    pub(super) fn secrets(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Delivered {
+                accounts,
+                seed,
+                xkey_seed,
+            } => {
+                let passwords = ROLES.into_iter().chain([SYSTEM, TEST]);
+                passwords
+                    .map(|user| (user, accounts.password_of(user)))
+                    .chain([("issuer", seed.clone()), ("xkey", xkey_seed.clone())])
+                    .collect()
+            }
+            Self::One { password, .. } => vec![("everybody", password.clone())],
         }
     }
 

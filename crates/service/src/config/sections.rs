@@ -161,6 +161,10 @@ pub struct NatsConfig {
     /// nats-issuer` makes one. Goes with `system_user` and `system_password`. Default: none, programs
     /// are not let in.
     pub callout_seed: Option<Secret<String>>,
+    /// The seed by which an ingress reads what nats-server encrypts for it, if its configuration has
+    /// `xkey`; questions that are not encrypted are then refused. `baton nats-issuer` makes one.
+    /// Default: none, nothing is encrypted.
+    pub callout_xkey_seed: Option<Secret<String>>,
     /// How long a program's connection lasts before it is made anew. Default: 1h.
     #[serde(with = "humantime_serde")]
     pub callout_session: Duration,
@@ -204,6 +208,7 @@ impl Default for NatsConfig {
             token: None,
             creds_file: None,
             callout_seed: None,
+            callout_xkey_seed: None,
             callout_session: seconds(60 * 60),
             system_user: None,
             system_password: None,

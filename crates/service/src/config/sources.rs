@@ -19,13 +19,14 @@ pub const USUAL_NAMES: [(&str, &str, &str); 8] = [
 ];
 
 /// Keys whose values are secret; each can also be read from the file that `<NAME>_FILE` names.
-pub const SECRET_KEYS: [(&str, &str); 9] = [
+pub const SECRET_KEYS: [(&str, &str); 10] = [
     ("database", "url"),
     ("database", "migrate_url"),
     ("nats", "url"),
     ("nats", "password"),
     ("nats", "token"),
     ("nats", "callout_seed"),
+    ("nats", "callout_xkey_seed"),
     ("nats", "system_password"),
     ("auth", "jwt_secret"),
     ("llm", "api_key"),

@@ -290,6 +290,22 @@ fn who_lets_programs_in_can_put_them_out() {
         load_door(&seed, "system", "system"),
         &[&["nats.system_password"]],
     );
+    let load_curve = |seed: &str, xkey: &str| {
+        let environment = [
+            ("BATON_NATS__CALLOUT_SEED", seed),
+            ("BATON_NATS__CALLOUT_XKEY_SEED", xkey),
+            ("BATON_NATS__SYSTEM_USER", "system"),
+            ("BATON_NATS__SYSTEM_PASSWORD", LONG),
+        ];
+        load("", &environment)
+    };
+    let xkey = format!("SX{}", "B".repeat(56));
+    let config = load_curve(&seed, &xkey).unwrap();
+    assert!(!config.print().unwrap().contains(&xkey));
+    let named = ["nats.callout_xkey_seed", "baton nats-issuer"];
+    assert_mistakes(load_curve(&seed, &seed), &[&named]);
+    let alone = [("BATON_NATS__CALLOUT_XKEY_SEED", &*xkey)];
+    assert_mistakes(load("", &alone), &[&["without nats.callout_seed"]]);
     let session = "[nats]\ncallout_session = \"30s\"\n";
     assert_mistakes(load(session, &[]), &[&["nats.callout_session"]]);
 }

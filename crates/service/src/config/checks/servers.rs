@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::sections::NatsConfig;
 use super::super::{Config, ConnectionUrl};
 use super::demand::Checks;
 
@@ -52,6 +53,24 @@ pub(super) fn servers(checks: &mut Checks<'_>, config: &Config) {
         "nats.user and nats.password go together".to_owned(),
         "set both or neither",
     );
+    program_door(checks, nats);
+    checks.demand(
+        nats.tls_cert.is_some() == nats.tls_key.is_some(),
+        &[("nats", "tls_cert"), ("nats", "tls_key")],
+        "nats.tls_cert and nats.tls_key go together".to_owned(),
+        "set both or neither",
+    );
+    let ways = [user, nats.token.is_some(), nats.creds_file.is_some()];
+    checks.demand(
+        ways.into_iter().filter(|set| *set).count() <= 1,
+        &[("nats", "creds_file"), ("nats", "token"), ("nats", "user")],
+        "more than one way to sign in to NATS is set".to_owned(),
+        "keep one of nats.user with nats.password, nats.token, nats.creds_file",
+    );
+}
+
+/// What it takes to let programs in goes together.
+fn program_door(checks: &mut Checks<'_>, nats: &NatsConfig) {
     let door = [
         nats.callout_seed.is_some(),
         nats.system_user.is_some(),
@@ -72,11 +91,27 @@ pub(super) fn servers(checks: &mut Checks<'_>, config: &Config) {
     checks.demand(
         nats.callout_seed
             .as_ref()
-            .is_none_or(|seed| is_issuer_seed(seed.expose())),
+            .is_none_or(|seed| is_seed("SA", seed.expose())),
         &[("nats", "callout_seed")],
         "nats.callout_seed is no issuer's seed, which begins with SA and has 58 letters and digits"
             .to_owned(),
         "make one with: baton nats-issuer",
+    );
+    checks.demand(
+        nats.callout_xkey_seed
+            .as_ref()
+            .is_none_or(|seed| is_seed("SX", seed.expose())),
+        &[("nats", "callout_xkey_seed")],
+        "nats.callout_xkey_seed is no curve key's seed, which begins with SX and has 58 letters and \
+         digits"
+            .to_owned(),
+        "make one with: baton nats-issuer",
+    );
+    checks.demand(
+        nats.callout_xkey_seed.is_none() || nats.callout_seed.is_some(),
+        &[("nats", "callout_xkey_seed")],
+        "nats.callout_xkey_seed is of no use without nats.callout_seed".to_owned(),
+        "set both, or leave it out",
     );
     checks.demand(
         nats.callout_session >= Duration::from_mins(1)
@@ -85,26 +120,13 @@ pub(super) fn servers(checks: &mut Checks<'_>, config: &Config) {
         "nats.callout_session must be between 1m and 24h".to_owned(),
         "leave it out for the default",
     );
-    checks.demand(
-        nats.tls_cert.is_some() == nats.tls_key.is_some(),
-        &[("nats", "tls_cert"), ("nats", "tls_key")],
-        "nats.tls_cert and nats.tls_key go together".to_owned(),
-        "set both or neither",
-    );
-    let ways = [user, nats.token.is_some(), nats.creds_file.is_some()];
-    checks.demand(
-        ways.into_iter().filter(|set| *set).count() <= 1,
-        &[("nats", "creds_file"), ("nats", "token"), ("nats", "user")],
-        "more than one way to sign in to NATS is set".to_owned(),
-        "keep one of nats.user with nats.password, nats.token, nats.creds_file",
-    );
 }
 
 /// By its form alone: whose it is, its reader finds out.
-fn is_issuer_seed(text: &str) -> bool {
+fn is_seed(kind: &str, text: &str) -> bool {
     let text = text.trim();
     text.len() == 58
-        && text.starts_with("SA")
+        && text.starts_with(kind)
         && text
             .bytes()
             .all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'))

@@ -1,0 +1,125 @@
+//! Questions about connections that only ingresses can read.
+//!
+//! A question holds the key that somebody connects with. With `xkey` in its configuration a server
+//! seals it for that curve key, and names its own for the answer in a header.
+
+use std::fmt;
+
+use nkeys::XKey;
+
+use super::callout::BadQuestion;
+
+/// Where a server names the key that it sealed with.
+pub(crate) const SEALED_BY: &str = "Nats-Server-Xkey";
+
+/// Why a seed is none of a curve key.
+#[derive(Debug, thiserror::Error)]
+#[error("this is no seed of a curve key, which begins with SX: {0}")]
+pub struct CurveError(#[from] nkeys::error::Error);
+
+/// What servers seal their questions for. Their configuration names its public half.
+#[derive(Clone)]
+pub struct CurveKey(XKey);
+
+impl CurveKey {
+    /// A new one.
+    pub fn generate() -> Self {
+        Self(XKey::new())
+    }
+
+    /// The one with this seed, `SX…`.
+    pub fn from_seed(seed: &str) -> Result<Self, CurveError> {
+        Ok(Self(XKey::from_seed(seed.trim())?))
+    }
+
+    /// Its public half, `X…`.
+    pub fn public_key(&self) -> String {
+        self.0.public_key()
+    }
+
+    /// Its seed: whoever has it can read what servers ask.
+    pub fn seed(&self) -> Result<String, CurveError> {
+        Ok(self.0.seed()?)
+    }
+}
+
+impl fmt::Debug for CurveKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CurveKey({})", self.public_key())
+    }
+}
+
+/// How the answer to a sealed question is sealed.
+#[derive(Debug, Clone)]
+pub(crate) struct Seal {
+    own: CurveKey,
+    server: XKey,
+    pub(crate) server_key: String,
+}
+
+impl Seal {
+    pub(crate) fn close(&self, answer: &str) -> Result<Vec<u8>, nkeys::error::Error> {
+        self.own.0.seal(answer.as_bytes(), &self.server)
+    }
+}
+
+/// The question in a message, and how its answer is sealed. With a curve key of its own, an ingress
+/// believes nobody who did not use it; without one it cannot read what was sealed.
+pub(crate) fn open(
+    payload: &[u8],
+    sealed_by: Option<&str>,
+    own: Option<&CurveKey>,
+) -> Result<(Vec<u8>, Option<Seal>), BadQuestion> {
+    match (own, sealed_by) {
+        (None, None) => Ok((payload.to_vec(), None)),
+        (None, Some(_)) => Err(BadQuestion::Sealed),
+        (Some(_), None) => Err(BadQuestion::Open),
+        (Some(own), Some(server_key)) => {
+            let server = XKey::from_public_key(server_key).map_err(BadQuestion::Unsealable)?;
+            let question = own.0.open(payload, &server);
+            let seal = Seal {
+                own: own.clone(),
+                server,
+                server_key: server_key.to_owned(),
+            };
+            Ok((question.map_err(BadQuestion::Unsealable)?, Some(seal)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_curve_key_is_known_by_its_seed_and_shown_without_it() {
+        let key = CurveKey::generate();
+        let seed = key.seed().unwrap();
+        let again = CurveKey::from_seed(&format!("{seed}\n")).unwrap();
+        assert_eq!(again.public_key(), key.public_key());
+        assert!(!format!("{key:?}").contains(&seed));
+        let issuer = crate::Issuer::generate().seed().unwrap();
+        assert!(CurveKey::from_seed(&issuer).is_err());
+    }
+
+    #[test]
+    fn what_was_sealed_for_another_or_by_another_is_not_opened() {
+        let (own, server) = (CurveKey::generate(), XKey::new());
+        let sealed = server.seal(b"who?", &own.0).unwrap();
+        let by = server.public_key();
+        let (question, seal) = open(&sealed, Some(&by), Some(&own)).unwrap();
+        assert_eq!(question, b"who?");
+        let answer = seal.unwrap().close("anna").unwrap();
+        assert_eq!(server.open(&answer, &own.0).unwrap(), b"anna");
+
+        let other = CurveKey::generate();
+        let refused = open(&sealed, Some(&by), Some(&other));
+        assert!(matches!(refused, Err(BadQuestion::Unsealable(_))));
+        let refused = open(&sealed, Some(&other.public_key()), Some(&own));
+        assert!(matches!(refused, Err(BadQuestion::Unsealable(_))));
+        let refused = open(b"who?", None, Some(&own));
+        assert!(matches!(refused, Err(BadQuestion::Open)));
+        let refused = open(&sealed, Some(&by), None);
+        assert!(matches!(refused, Err(BadQuestion::Sealed)));
+    }
+}
