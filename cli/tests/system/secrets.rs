@@ -14,6 +14,8 @@ use baton_harness::scripted_model::{Piece, Recorded, Reply};
 use baton_harness::stack::{Role, Stack};
 use baton_openai::ErrorObject;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use self::search::{Said, Secret};
@@ -23,8 +25,6 @@ use crate::fixture::{call, has_tool_result, model, options, until_dead};
 const UPSTREAM_KEY: &str = "sk-canary/upstream+5f1d0c7b9a";
 const TOOL_KEY: &str = "canary.tool-4c83be2f61";
 const JWT_KEY: &str = "canary-jwt/Zq8v1LxT0mWc7+RyB3nKd5HsA";
-const BROKER: &str = "canary";
-const BROKER_KEY: &str = "canary-nats-902ac4d7e1";
 const PASSWORD: &str = "canary horse/battery+staple";
 const MISTYPED: &str = "canary mule/battery+staple";
 const NEW: &str = "canary ox/battery+staple";
@@ -255,10 +255,74 @@ async fn let_machines_in(said: &mut Said, stack: &Stack, ingress: &Role) -> Vec<
 /// message itself is kept as it came.
 async fn quarantine(said: &mut Said, stack: &Stack) {
     let subject = "jobs.01890a5d-ac96-774b-bcce-b302099a8057.interactive";
-    let login = json!({"user": BROKER, "pass": BROKER_KEY}).to_string();
+    let (user, pass) = stack.broker_user();
+    let login = json!({"user": user, "pass": pass}).to_string();
     let job = json!({"v": 1, "kind": STRANGE, "api_key": STRANGE}).to_string();
     publish_as(stack.nats.port(), &login, subject, &job).await;
     said.add("commands", until_dead(stack, subject).await);
+}
+
+/// Programs connect to the broker with their keys and with what is none, and are put out.
+async fn let_programs_in(said: &mut Said, stack: &Stack, ingress: &Role) -> Secret {
+    let owner = stack.client(ingress);
+    let made = owner
+        .post("/v1/api-keys", &json!({"name": "program"}))
+        .await;
+    let made = made.unwrap().json().unwrap();
+    let key = part(&made, "key");
+    let port = stack.nats.port();
+    assert!(is_let_in(port, &key).await);
+    assert!(!is_let_in(port, STRANGE).await);
+    let path = format!("/v1/api-keys/{}", part(&made, "id"));
+    said.answer(&owner.delete(&path).await.unwrap());
+    while is_let_in(port, &key).await {}
+    let audit = stack.run(&["audit", "--action", "bus.connected"]).await;
+    said.add("commands", audit.unwrap());
+    Secret::new("a program's key", key)
+}
+
+async fn is_let_in(port: u16, token: &str) -> bool {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let mut stream = BufStream::new(stream);
+    let hello = json!({"auth_token": token, "verbose": false});
+    let frames = format!("CONNECT {hello}\r\nPING\r\n");
+    stream.write_all(frames.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut line = String::new();
+    loop {
+        line.clear();
+        match stream.read_line(&mut line).await {
+            Ok(0) | Err(_) => return false,
+            Ok(_) if line.starts_with("PONG") => return true,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// What is wrong with a secret is told without it, and so is all that is configured.
+async fn print_configuration(said: &mut Said, stack: &Stack) {
+    let secrets = stack.broker_secrets();
+    let of = |what: &str| {
+        let found = secrets.iter().find(|(name, _)| *name == what);
+        found.unwrap().1.clone()
+    };
+    let (issuer, xkey, system) = (of("issuer"), of("xkey"), of("system"));
+    let good = [
+        ("BATON_NATS__CALLOUT_SEED", &*issuer),
+        ("BATON_NATS__CALLOUT_XKEY_SEED", &*xkey),
+        ("BATON_NATS__SYSTEM_USER", "system"),
+        ("BATON_NATS__SYSTEM_PASSWORD", &*system),
+    ];
+    let (succeeded, text) = stack.output_of(&["config", "print"], &good).await.unwrap();
+    assert!(succeeded, "{text}");
+    said.add("commands", text);
+    let mut exchanged = good;
+    (exchanged[0].1, exchanged[1].1) = (&xkey, &issuer);
+    let ingress = stack.output_of(&["ingress"], &exchanged).await;
+    let (succeeded, text) = ingress.unwrap();
+    assert!(!succeeded, "{text}");
+    assert!(text.contains("nats.callout_xkey_seed"), "{text}");
+    said.add("commands", text);
 }
 
 /// Guards invariant I21 over all that the roles write and keep: logs at the finest level, answers,
@@ -274,7 +338,6 @@ async fn planted_secrets_are_in_no_log_answer_event_or_metric() {
         .set("BATON_LLM__MAX_RETRIES", "1")
         .set("RUST_LOG", "trace");
     options.own_postgres = true;
-    options.broker_login = Some((BROKER.to_owned(), BROKER_KEY.to_owned()));
     options.config = indiscreet_tool(&mut server).await;
     let mut stack = Stack::start(options).await.unwrap();
     let (ingress, worker, scheduler) =
@@ -288,6 +351,8 @@ async fn planted_secrets_are_in_no_log_answer_event_or_metric() {
     assert!(model.requests().iter().all(used), "the key is used");
     let mut secrets = let_people_in(&mut said, &stack, &ingress).await;
     secrets.extend(let_machines_in(&mut said, &stack, &ingress).await);
+    secrets.push(let_programs_in(&mut said, &stack, &ingress).await);
+    print_configuration(&mut said, &stack).await;
     quarantine(&mut said, &stack).await;
     for command in [
         &["audit", "--json"][..],
@@ -336,6 +401,8 @@ async fn planted_secrets_are_in_no_log_answer_event_or_metric() {
         ("metrics", "baton_http_requests_total"),
         ("commands", "password_reset.created"),
         ("commands", "cannot connect"),
+        ("commands", "bus.connected"),
+        ("commands", "callout_xkey_seed"),
         ("broker's disk", "You sent"),
         ("ledger's disk", "anna@example.org"),
     ] {
@@ -362,13 +429,22 @@ async fn planted_secrets_are_in_no_log_answer_event_or_metric() {
         own("the upstream's key", UPSTREAM_KEY),
         own("the tool's key", TOOL_KEY),
         own("the signing key", JWT_KEY),
-        own("the broker's password", BROKER_KEY),
         own("the database's password", &database),
         own("a password", PASSWORD),
         own("a mistyped password", MISTYPED),
         own("a new password", NEW),
         own("a stranger's credential", STRANGE),
     ]);
+
+    for (whose, secret) in stack.broker_secrets() {
+        let what: &'static str = match whose {
+            "issuer" => "the seed that lets programs in",
+            "xkey" => "the seed that reads who they are",
+            "system" => "the system user's password",
+            _ => "a role's password at the broker",
+        };
+        secrets.push(own(what, &secret));
+    }
 
     said.assert_silent(&secrets, &[("a stranger's credential", "broker's disk")]);
 }
