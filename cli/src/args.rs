@@ -56,8 +56,9 @@ pub(crate) enum Command {
     /// issuer of its auth callout), the secret one into that of every ingress. With it an ingress
     /// answers nats-server who somebody is: their API key is the NATS token, and they reach their
     /// tenant's subjects as far as the key's scopes go. Whoever has the secret half lets in whom they
-    /// like. To replace it, restart nats-server and the ingresses with a new pair. Changes nothing by
-    /// itself; see nats/README.md.
+    /// like. To replace it, restart nats-server and the ingresses with a new pair. A second pair, of
+    /// curve keys, has nats-server encrypt what it asks. Changes nothing by itself; see
+    /// nats/README.md.
     NatsIssuer,
     /// Show who did what: the audit log
     Audit(AuditArgs),
@@ -246,7 +247,10 @@ pub(crate) struct UsageArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadCommand {
-    /// List them, the oldest first: sequence, time, subject, run, reason
+    /// List them, the oldest first: sequence, time, subject, run, reason; then when they were replayed
+    ///
+    /// The last replay of each, with what came of it, stands in a line of its own below it. It is in
+    /// the audit log, for which the database is asked if one is configured.
     List {
         /// From this sequence on
         #[arg(long, value_name = "SEQUENCE", default_value_t = 1)]
@@ -254,6 +258,9 @@ pub(crate) enum DeadCommand {
         /// At most so many
         #[arg(long, value_name = "N", default_value_t = 100)]
         limit: usize,
+        /// Only those that no replay has put on their way again
+        #[arg(long)]
+        open: bool,
     },
     /// Print one of them as it came; what is known about it goes to standard error
     Show {
@@ -263,12 +270,13 @@ pub(crate) enum DeadCommand {
     /// Put them on their way once more, after what was wrong with them is mended
     ///
     /// A submission goes to an ingress on behalf of whoever published it, and is checked like a new
-    /// one; a job goes to the workers' queue. Doing so twice does no harm. The copies stay.
+    /// one; a job goes to the workers' queue. Doing so twice does no harm. The copies stay; `list`
+    /// tells what became of each.
     Replay {
         /// Their sequences, as `list` shows them
         #[arg(value_name = "SEQUENCE", required_unless_present = "all_with_reason")]
         sequences: Vec<u64>,
-        /// All whose reason has this in it
+        /// All whose reason has this in it, but for those that a replay has put on their way before
         #[arg(long, value_name = "TEXT", conflicts_with = "sequences")]
         all_with_reason: Option<String>,
     },

@@ -1,17 +1,21 @@
 //! `baton dead`: what was set aside because nobody could work on it, and its way back.
 
+mod replays;
+
 use std::io::Write as _;
 
 use anyhow::{Context as _, bail};
 use baton_nats::{Bus, DeadLetter, Replayed};
 use baton_service::Config;
 use baton_service::config::Required;
-use baton_store::{AuditEntry, AuditResult, Store};
+use baton_store::Store;
 use serde::Deserialize;
 
 use crate::args::{ConfigArgs, DeadCommand};
 use crate::config_command::{self, print};
 use crate::{ledger, role};
+
+use self::replays::Replays;
 
 pub(crate) async fn run(command: DeadCommand, args: &ConfigArgs) -> anyhow::Result<()> {
     let config = config_command::load(args)?;
@@ -26,8 +30,17 @@ pub(crate) async fn run(command: DeadCommand, args: &ConfigArgs) -> anyhow::Resu
 
 async fn execute(command: DeadCommand, bus: &Bus, config: &Config) -> anyhow::Result<()> {
     match command {
-        DeadCommand::List { from, limit } => list(bus, from, limit).await,
-        DeadCommand::Show { sequence } => show(&find(bus, sequence).await?),
+        DeadCommand::List { from, limit, open } => {
+            let replays = known_replays(config).await;
+            if open && replays.is_none() {
+                bail!("which of them are open is in the ledger, and it cannot be asked");
+            }
+            list(bus, replays.as_ref(), (from, limit, open)).await
+        }
+        DeadCommand::Show { sequence } => {
+            let letter = find(bus, sequence).await?;
+            show(&letter, known_replays(config).await.as_ref())
+        }
         DeadCommand::Replay {
             sequences,
             all_with_reason,
@@ -58,13 +71,43 @@ async fn find(bus: &Bus, sequence: u64) -> anyhow::Result<DeadLetter> {
     }
 }
 
-async fn list(bus: &Bus, from: u64, limit: usize) -> anyhow::Result<()> {
-    let mut from = from;
-    for _ in 0..limit {
+/// What was replayed before. Not to know it is no reason not to list.
+async fn known_replays(config: &Config) -> Option<Replays> {
+    if config.database.url.is_none() {
+        eprintln!("without a database it is not known which of them were replayed");
+        return None;
+    }
+    let read = async {
+        let store = ledger::connect(config).await?;
+        let read = Replays::read(&store).await;
+        store.close().await;
+        read
+    };
+    match read.await {
+        Ok(replays) => Some(replays),
+        Err(error) => {
+            eprintln!("it is not known which of them were replayed: {error:#}");
+            None
+        }
+    }
+}
+
+/// From a sequence on, at most so many, and perhaps only those that no replay has taken.
+async fn list(
+    bus: &Bus,
+    replays: Option<&Replays>,
+    (mut from, limit, open): (u64, usize, bool),
+) -> anyhow::Result<()> {
+    let mut listed = 0;
+    while listed < limit {
         let Some(letter) = next(bus, from).await? else {
             break;
         };
         from = letter.seq + 1;
+        if open && replays.is_some_and(|replays| replays.is_taken(&letter)) {
+            continue;
+        }
+        listed += 1;
         let run = letter
             .run
             .map_or_else(|| "-".to_owned(), |run| run.to_string());
@@ -75,16 +118,22 @@ async fn list(bus: &Bus, from: u64, limit: usize) -> anyhow::Result<()> {
             letter.subject,
             letter.reason
         ))?;
+        if let Some(told) = replays.and_then(|replays| replays.told(&letter)) {
+            print(&format!("    {told}"))?;
+        }
     }
     Ok(())
 }
 
-fn show(letter: &DeadLetter) -> anyhow::Result<()> {
+fn show(letter: &DeadLetter, replays: Option<&Replays>) -> anyhow::Result<()> {
     let publisher = letter.publisher.as_deref().unwrap_or("-");
     eprintln!("subject    {}", letter.subject);
     eprintln!("stored     {}", letter.stored_at.to_rfc3339());
     eprintln!("publisher  {publisher}");
     eprintln!("reason     {}", letter.reason);
+    if let Some(told) = replays.and_then(|replays| replays.told(letter)) {
+        eprintln!("{told}");
+    }
     let mut out = std::io::stdout().lock();
     out.write_all(&letter.payload)?;
     Ok(out.flush()?)
@@ -106,10 +155,18 @@ async fn replay(bus: &Bus, store: &Store, wanted: &Wanted) -> anyhow::Result<()>
             }
         }
         Wanted::WithReason(reason) => {
+            let replays = Replays::read(store).await?;
             let mut from = 1;
             while let Some(letter) = next(bus, from).await? {
                 from = letter.seq + 1;
-                if letter.reason.contains(reason) {
+                if !letter.reason.contains(reason) {
+                    continue;
+                }
+                if let Some(told) = replays.told(&letter)
+                    && replays.is_taken(&letter)
+                {
+                    print(&format!("{}  not again: {told}", letter.seq))?;
+                } else {
                     left += u32::from(!replay_one(bus, store, &letter).await?);
                 }
             }
@@ -123,25 +180,13 @@ async fn replay(bus: &Bus, store: &Store, wanted: &Wanted) -> anyhow::Result<()>
 
 /// Whether it was taken; says so, and writes it down.
 async fn replay_one(bus: &Bus, store: &Store, letter: &DeadLetter) -> anyhow::Result<bool> {
+    replays::begin(store, letter).await?;
     let (taken, what) = match bus.replay(letter).await {
         Ok(Replayed::Stored(seq)) => (true, format!("queued again as job {seq}")),
         Ok(Replayed::Answered(answer)) => said(&answer),
         Err(error) => (false, format!("not replayed: {error}")),
     };
-    let entry = AuditEntry {
-        result: if taken {
-            AuditResult::Done
-        } else {
-            AuditResult::Refused
-        },
-        detail: Some(format!("{}: {what}", letter.subject)),
-        ..ledger::audit_entry(
-            letter.tenant(),
-            "dead.replayed",
-            format!("dead:{}", letter.seq),
-        )
-    };
-    store.system().record_audit(&entry).await?;
+    replays::end(store, letter, taken, &what).await?;
     print(&format!("{}  {what}", letter.seq))?;
     Ok(taken)
 }

@@ -113,6 +113,14 @@ async fn what_was_set_aside_is_shown_and_put_on_its_way_again() {
     }
 
     assert_eq!(stack.run(&["dead", "show", "1"]).await.unwrap(), submission);
+    let listed = async |arguments: &[&str]| {
+        let all = stack
+            .run(&[&["dead", "list"], arguments].concat())
+            .await
+            .unwrap();
+        all.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&[]).await.len(), 4, "none was replayed");
     let replayed = stack.run(&["dead", "replay", "1", "3"]).await.unwrap();
     let lines: Vec<_> = replayed.lines().collect();
     assert_eq!(lines[0], format!("1  accepted: run {id} is queued"));
@@ -122,8 +130,27 @@ async fn what_was_set_aside_is_shown_and_put_on_its_way_again() {
     let all = ["dead", "replay", "--all-with-reason", "new"];
     let left = stack.run(&all).await.unwrap_err().to_string();
     assert!(left.contains("2 of them were not taken"), "{left}");
+    // What was taken is not taken along a second time, unless it is named.
+    let lines = listed(&[]).await;
+    assert_eq!(lines.len(), 8, "{lines:?}");
+    let actor = std::env::var("USER").ok().filter(|user| !user.is_empty());
+    let by = format!("by {}", actor.as_deref().unwrap_or("an operator"));
+    for (at, what) in [
+        (1, format!("{by}: accepted: run {id} is queued")),
+        (3, format!("{by}: refused: invalid_json")),
+        (5, format!("{by}: queued again as job")),
+        (7, format!("{by}: not replayed: nobody takes messages on")),
+    ] {
+        assert!(lines[at].starts_with("    replayed 20"), "{lines:?}");
+        assert!(lines[at].contains(&what), "{what}: {lines:?}");
+    }
+    let open = listed(&["--open"]).await;
+    let sequences: Vec<_> = open.iter().filter_map(|line| line.chars().next()).collect();
+    assert_eq!(sequences, ['2', ' ', '4', ' '], "{open:?}");
+    stack.run(&["dead", "replay", "1"]).await.unwrap();
     let audited = stack.run(&["audit", "--action", "dead."]).await.unwrap();
-    assert_eq!(audited.lines().count(), 6, "{audited}");
+    // Five, each of them begun and ended.
+    assert_eq!(audited.lines().count(), 10, "{audited}");
     assert!(audited.contains("refused: invalid_json"), "{audited}");
     assert!(audited.contains("nobody takes messages on"), "{audited}");
     let (ended, _) = assert_whole(&client, id, "at last").await;
