@@ -7,7 +7,6 @@ mod answer;
 mod wire;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -15,10 +14,7 @@ use axum::routing::{get, post};
 use baton_service::Shutdown;
 use tokio::net::TcpListener;
 
-/// The model's name.
-pub(crate) const MODEL: &str = "demo";
-/// Between two tokens.
-const TOKEN_EVERY: Duration = Duration::from_millis(25);
+pub(crate) use wire::MODEL;
 
 /// A running demo model. It stops with the runtime: until then, runs that drain may need it.
 pub(crate) struct DemoModel {

@@ -1,6 +1,7 @@
 //! The demo model's side of the OpenAI wire.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -10,7 +11,11 @@ use futures_util::stream;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Request, answer};
-use super::{MODEL, TOKEN_EVERY};
+
+/// The model's name.
+pub(crate) const MODEL: &str = "demo";
+/// Between two tokens.
+const TOKEN_EVERY: Duration = Duration::from_millis(25);
 
 pub(crate) async fn models() -> Json<Value> {
     Json(json!({
