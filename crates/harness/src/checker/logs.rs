@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use baton_protocol::{Event, EventData, EventId, RunId, RunStatus};
 
 use super::history::{Call, LedgerRun, RunLog};
-use super::{Judgement, Losses};
+use super::judgement::Judgement;
+use super::losses::Losses;
 
 /// The logs as they are read, one by one.
 #[derive(Debug, Default)]

@@ -1,8 +1,8 @@
 //! The roles' processes: they end when they are told to, and only then; they hold what is bounded
 //! (I14, I16).
 
-use super::Judgement;
 use super::history::{Asked, What};
+use super::judgement::Judgement;
 
 /// A process that was told to stop is given up on by whoever told it after about this long. Far
 /// beyond the settings' deadlines: what is looked for is a stop that does not come.

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use baton_protocol::{ApprovalId, Decision, RunId, RunStatus};
 
-use super::Judgement;
 use super::history::{Approval, Call, LedgerRun, Record, What};
+use super::judgement::Judgement;
 
 /// What is learned from the records, to be compared with the ledger.
 #[derive(Debug, Default)]

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 use baton_protocol::{Event, EventData, EventId, RunId, RunStatus};
 
 use super::history::{LedgerRun, Record, What};
+use super::judgement::Judgement;
 use super::logs::{Standing, status_of};
-use super::{Judgement, Losses};
+use super::losses::Losses;
 
 /// All followers and chats.
 #[derive(Debug, Default)]
