@@ -1,0 +1,101 @@
+//! A turn of the model's: asked for, shown, and recorded; then the run goes on, or ends with it.
+
+use baton_protocol::{EventData, Outcome, RunError};
+use baton_store::{FinalTurn, NewCall, TurnCommit};
+
+use super::calls::effect_of;
+use super::cut_turn::CutOff;
+use super::model_turn::TurnFailure;
+use super::{Attempt, Halt, commit};
+use crate::agent::turn_machine::TurnVerdict;
+use crate::metrics;
+
+impl Attempt<'_> {
+    /// Asks the model. Says whether the run has ended with its answer.
+    pub(super) async fn take_turn(&mut self, step: u32) -> Result<bool, Halt> {
+        self.hold.may_begin().await;
+        let turn = match self.model_turn(step).await {
+            Ok(turn) => turn,
+            Err(TurnFailure::Model(error)) => {
+                metrics::model_turn_failed(error.code());
+                tracing::info!(
+                    error = &error as &dyn std::error::Error,
+                    "a model turn failed"
+                );
+                let outcome = Outcome::Failed(RunError {
+                    code: error.code().to_owned(),
+                    message: error.to_string(),
+                });
+                let cut = self.cut_turn();
+                if cut.is_none() {
+                    self.lower_turn(Some(&error)).await?;
+                }
+                self.finish(outcome, None, cut).await?;
+                return Ok(true);
+            }
+            Err(TurnFailure::Ends(outcome)) => {
+                self.finish(outcome, None, None).await?;
+                return Ok(true);
+            }
+            Err(TurnFailure::Halt(halt)) => return Err(halt),
+        };
+        let usage = turn.finished.usage;
+        let finish_reason = turn.finished.finish_reason;
+        let charge = self.charge(usage, turn.cached_tokens);
+        self.unrecorded = Some(CutOff {
+            step,
+            message: turn.message.clone(),
+            usage,
+            cached_tokens: turn.cached_tokens,
+            counted: true,
+        });
+        match self.machine.turn_finished(turn.finished) {
+            TurnVerdict::Finish(outcome) => {
+                self.publisher.settle().await?;
+                let last = FinalTurn {
+                    step,
+                    message: turn.message.get(),
+                    usage,
+                    charge,
+                    finish_reason,
+                    last_event_id: self.publisher.last_id(),
+                };
+                self.finish(outcome, Some(last), None).await?;
+                Ok(true)
+            }
+            TurnVerdict::Continue(calls) => {
+                self.publisher.settle().await?;
+                let last_event_id = self.publisher.next_id();
+                let new_calls: Vec<_> = calls
+                    .into_iter()
+                    .map(|recorded| NewCall {
+                        step: recorded.step,
+                        effect: effect_of(&recorded),
+                        call_id: recorded.call.id,
+                        name: recorded.call.name,
+                        arguments: recorded.call.arguments,
+                    })
+                    .collect();
+                let commit = TurnCommit {
+                    step,
+                    message: turn.message.get(),
+                    usage,
+                    charge,
+                    usage_total: self.machine.usage(),
+                    finish_reason,
+                    last_event_id,
+                    calls: &new_calls,
+                };
+                let sent = self.runner.clock.monotonic();
+                commit::turn(self.runner, &self.fence, &commit).await?;
+                self.unrecorded = None;
+                self.turn_recorded();
+                self.hold.confirmed(sent);
+                self.committed = last_event_id;
+                self.transcript.put(step, turn.message);
+                self.publisher.push(step, EventData::Usage(usage));
+                Ok(false)
+            }
+        }
+    }
+}
