@@ -6,6 +6,8 @@
 
 mod answer;
 mod frames;
+#[cfg(test)]
+mod samples;
 mod streamed;
 mod whole;
 
