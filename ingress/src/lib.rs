@@ -23,6 +23,7 @@ mod fetch;
 mod headers;
 mod invites;
 mod ledger;
+mod ledger_clock;
 mod members;
 pub mod metrics;
 mod model_catalog;
@@ -66,6 +67,7 @@ use crate::auth::{CredentialWatch, Credentials, Issuers, SignIn};
 use crate::cancel_run::Canceller;
 use crate::decide_approval::Decider;
 use crate::headers::FixedHeaders;
+use crate::ledger_clock::LedgerClock;
 use crate::model_catalog::ModelCatalog;
 use crate::openapi::ApiDescription;
 use crate::rate::{Proxies, RateLimiter, RateLimits};
@@ -87,7 +89,7 @@ pub struct IngressDeps {
     pub store: Store,
     /// The broker.
     pub bus: Bus,
-    /// The time.
+    /// The machine's time. What is decided by the time of day is decided by the ledger's.
     pub clock: SharedClock,
     /// When to stop.
     pub shutdown: Shutdown,
@@ -106,6 +108,8 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
     // Its own tracker: in a process with other roles, each waits for its own tasks.
     let shutdown = deps.shutdown.child();
     let door = deps.programs.take().map(Arc::new);
+    let clock = LedgerClock::start(deps.clock, &deps.store).await;
+    deps.clock = clock.clone();
     let state = state(deps, shutdown.clone())?;
     let stopping = state.stopping.clone();
     shutdown
@@ -132,14 +136,11 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
     let watching = Shutdown::new();
     let watch = state.watch.clone();
     shutdown.tracker.spawn({
-        let (store, clock, all) = (
-            state.store.clone(),
-            Arc::clone(&state.clock),
-            state.stopping.all.clone(),
-        );
+        let (store, all) = (state.store.clone(), state.stopping.all.clone());
         async move {
             tokio::select! {
-                () = watch.run(store, clock, watching) => {}
+                () = watch.run(store.clone(), clock.clone(), watching.clone()) => {}
+                () = clock.run(&store, &watching) => {}
                 () = all.cancelled() => {}
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 /// Where a role reads the time.
 ///
@@ -77,6 +77,20 @@ impl Clock for FixedClock {
 
     fn monotonic(&self) -> Instant {
         self.start.1 + self.elapsed()
+    }
+}
+
+/// A machine's clock that is wrong by so much, for tests.
+#[derive(Debug, Clone, Copy)]
+pub struct WrongClock(pub TimeDelta);
+
+impl Clock for WrongClock {
+    fn now(&self) -> DateTime<Utc> {
+        SystemClock.now() + self.0
+    }
+
+    fn monotonic(&self) -> Instant {
+        SystemClock.monotonic()
     }
 }
 

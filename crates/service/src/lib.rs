@@ -27,7 +27,7 @@ mod process_metrics;
 
 pub use accept::{Limits, ServeReport, serve};
 pub use background::Background;
-pub use clock::{Clock, FixedClock, SharedClock, SystemClock};
+pub use clock::{Clock, FixedClock, SharedClock, SystemClock, WrongClock};
 pub use config::{Config, ConfigErrors, Secret, Sources};
 pub use lifecycle::{Ended, Shutdown, StopSequence, run_until_stopped};
 pub use problem::Problem;

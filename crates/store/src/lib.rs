@@ -23,6 +23,7 @@ mod approvals;
 mod audit;
 mod bootstrap;
 mod budget;
+mod clock;
 mod columns;
 mod connect;
 mod errors;

@@ -19,7 +19,7 @@ use baton_protocol::{
     TenantId, Usage, WorkerId,
 };
 use baton_service::config::{Registration, Secret};
-use baton_service::{Clock as _, Config, Readiness, Shutdown, SystemClock};
+use baton_service::{Clock as _, Config, Readiness, SharedClock, Shutdown, SystemClock};
 use baton_store::testing::TestDatabase;
 use baton_store::{Claim, ClaimOutcome, NewApiKey, RunRecord, Store};
 use reqwest::{Client, RequestBuilder, Response};
@@ -116,7 +116,15 @@ impl Fixture {
             ),
             None => (bus.clone(), None),
         };
-        let (base, served) = serve(&config, &store, &at_broker, &shutdown, programs).await;
+        let (base, served) = serve(
+            &config,
+            &store,
+            &at_broker,
+            &shutdown,
+            programs,
+            SystemClock::shared(),
+        )
+        .await;
         let tenant = store
             .system()
             .ensure_tenant(TenantId::new(SystemClock.now()), "test")
@@ -144,6 +152,11 @@ impl Fixture {
 
     /// Another ingress on the same servers; its base.
     pub(crate) async fn another_ingress(&self) -> (String, Shutdown) {
+        self.another_ingress_by(SystemClock::shared()).await
+    }
+
+    /// The same on a machine with this clock.
+    pub(crate) async fn another_ingress_by(&self, clock: SharedClock) -> (String, Shutdown) {
         let bus = connect(&self.nats, self.door.as_ref(), "ingress").await;
         let shutdown = Shutdown::new();
         let mut config = Config::default();
@@ -153,7 +166,7 @@ impl Fixture {
             Some(door) => Some(door.open(&self.nats, Duration::from_hours(1)).await),
             None => None,
         };
-        let (base, _) = serve(&config, &self.store, &bus, &shutdown, programs).await;
+        let (base, _) = serve(&config, &self.store, &bus, &shutdown, programs, clock).await;
         (base, shutdown)
     }
 
@@ -410,6 +423,7 @@ async fn serve(
     bus: &Bus,
     shutdown: &Shutdown,
     programs: Option<ProgramDoor>,
+    clock: SharedClock,
 ) -> (String, JoinHandle<anyhow::Result<()>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -417,7 +431,7 @@ async fn serve(
         config: config.clone(),
         store: store.clone(),
         bus: bus.clone(),
-        clock: SystemClock::shared(),
+        clock,
         shutdown: shutdown.clone(),
         readiness: Readiness::new(),
         programs,

@@ -7,6 +7,7 @@ mod api_keys;
 mod audit;
 mod bad_requests;
 mod chat;
+mod clocks;
 mod disconnect;
 mod fixture;
 mod from_the_bus;
