@@ -40,7 +40,7 @@ pub struct BusOptions {
     /// How long one attempt to connect may take. Default: 5 s.
     pub connect_timeout: Duration,
     /// How many messages may wait in one subscription; what comes beyond is dropped, and followers
-    /// fetch it. At least 2. Default: 1,024.
+    /// fetch it. At least 2. Default: 512.
     pub subscription_capacity: usize,
 }
 
@@ -54,7 +54,7 @@ impl BusOptions {
             name: name.into(),
             inbox_prefix: None,
             connect_timeout: Duration::from_secs(5),
-            subscription_capacity: 1_024,
+            subscription_capacity: 512,
         }
     }
 }

@@ -5,16 +5,20 @@
 //! refused may be the repetition of one that was stored, and only the same bytes tell.
 
 use baton_nats::{StoredEvents, StreamSeq};
-use baton_protocol::event::{AttemptReset, MAX_TEXT, Text, ToolCallDelta};
+use baton_protocol::event::{AttemptReset, Text, ToolCallDelta};
 use baton_protocol::{Event, EventData, EventId, Fence, RunId};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 /// Text that may wait in memory while the broker is slow. Beyond it the model is not read on.
 const PENDING_LIMIT: usize = 1 << 20;
-/// Where one message ends and the next begins. A message holds at most a mebibyte, and JSON may
-/// write one byte of text as six.
-const MESSAGE_LIMIT: usize = 256 << 10;
+/// Where one message ends and the next begins. Short, because an ingress holds several hundred messages
+/// for a client that does not read; long enough for many times what a model says while one is stored.
+const MESSAGE_LIMIT: usize = 8 << 10;
+/// The most text in one event, far less than one may hold. A message is at most this much longer than
+/// its limit, and JSON may write one byte of text as six.
+const PIECE: usize = 4 << 10;
+const _: () = assert!(PIECE <= baton_protocol::event::MAX_TEXT);
 
 /// A newer attempt has written to the log: this one is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -127,7 +131,7 @@ impl EventWriter {
         {
             return self.last_pending();
         }
-        while let Some(rest) = split_off(&mut data, MAX_TEXT) {
+        while let Some(rest) = split_off(&mut data, PIECE) {
             self.pending
                 .push((step, std::mem::replace(&mut data, rest)));
         }
@@ -293,7 +297,7 @@ fn join(last: &mut EventData, next: &EventData) -> bool {
     else {
         return false;
     };
-    let fits = last.text.len() + next.text.len() <= MAX_TEXT;
+    let fits = last.text.len() + next.text.len() <= PIECE;
     if fits {
         last.text.push_str(&next.text);
     }
@@ -338,6 +342,9 @@ fn last_event(message: &[u8]) -> EventId {
 
 #[cfg(test)]
 mod tests {
+    use baton_protocol::{ClaimToken, TenantId};
+    use uuid::Uuid;
+
     use super::*;
 
     fn text(text: &str) -> EventData {
@@ -346,10 +353,10 @@ mod tests {
 
     #[test]
     fn a_long_text_becomes_events_that_fit_and_stays_the_same_text() {
-        let whole = "aé🦀".repeat(MAX_TEXT / 4);
+        let whole = "aé🦀".repeat(PIECE / 4);
         let mut data = text(&whole);
         let mut pieces = Vec::new();
-        while let Some(rest) = split_off(&mut data, MAX_TEXT) {
+        while let Some(rest) = split_off(&mut data, PIECE) {
             pieces.push(std::mem::replace(&mut data, rest));
         }
         pieces.push(data);
@@ -357,7 +364,7 @@ mod tests {
             .iter()
             .map(|piece| match piece {
                 EventData::TextDelta(text) => {
-                    assert!(text.text.len() <= MAX_TEXT);
+                    assert!(text.text.len() <= PIECE);
                     text.text.as_str()
                 }
                 other => panic!("{other:?}"),
@@ -365,6 +372,34 @@ mod tests {
             .collect();
         assert!(pieces.len() > 1);
         assert_eq!(joined, whole);
+    }
+
+    /// Guards what an ingress holds for a client that does not read: so many messages, and no more
+    /// bytes in each.
+    #[test]
+    fn no_message_is_long_however_much_text_waits() {
+        let fence = Fence {
+            tenant: TenantId::from_uuid(Uuid::nil()),
+            run: RunId::from_uuid(Uuid::nil()),
+            attempt: 1,
+            token: ClaimToken::from_random(1),
+        };
+        let mut writer = EventWriter::new(&fence);
+        writer.push(1, text(&"long ".repeat(PENDING_LIMIT)));
+        let mut shown = 0;
+        let mut messages = 0;
+        while let Some(append) = writer.freeze(DateTime::UNIX_EPOCH) {
+            assert!(append.payload().len() < 32 << 10);
+            messages += 1;
+            for line in Event::lines(append.payload()) {
+                match Event::decode(line).unwrap().data {
+                    EventData::TextDelta(piece) => shown += piece.text.len(),
+                    other => panic!("{other:?}"),
+                }
+            }
+            writer.stored(StreamSeq::from_u64(messages));
+        }
+        assert_eq!(shown, 5 * PENDING_LIMIT);
     }
 
     #[test]
@@ -376,7 +411,7 @@ mod tests {
             &mut last,
             &EventData::ReasoningDelta(Text { text: "c".into() })
         ));
-        let mut full = text(&"x".repeat(MAX_TEXT));
+        let mut full = text(&"x".repeat(PIECE));
         assert!(!join(&mut full, &text("y")));
     }
 }

@@ -74,7 +74,8 @@ pub(crate) fn gated_call(text: &str, name: &str, arguments: &Value, gate: &Gate)
     Reply::pieces(calling(text, name, arguments).into_iter().chain(wait)).ended("tool_calls")
 }
 
-fn calling(text: &str, name: &str, arguments: &Value) -> Vec<Piece> {
+/// The pieces of [`call`].
+pub(crate) fn calling(text: &str, name: &str, arguments: &Value) -> Vec<Piece> {
     vec![
         Piece::Text(text.to_owned()),
         Piece::ToolCall {

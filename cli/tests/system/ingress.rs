@@ -1,8 +1,8 @@
 //! Ingresses that stop, in order or not.
 
-use baton_harness::scripted_model::{Gate, Reply};
+use baton_harness::scripted_model::{Gate, Piece, Reply};
 
-use crate::fixture::{assert_whole, chat, gated, model, run, stack};
+use crate::fixture::{assert_whole, calling, chat, gated, model, run, stack};
 
 /// Guards the drain of streams: native ones close between two events and resume elsewhere, chats go
 /// on to their end, and a stopping ingress is no client that leaves.
@@ -125,4 +125,54 @@ async fn a_client_that_repeats_its_key_after_its_ingress_died_gets_the_same_run(
         "messages": [{"role": "user", "content": "Something else."}]});
     let refused = other.keyed_chat(&other_body, "key-1").await.unwrap_err();
     assert!(refused.to_string().starts_with("422"), "{refused:#}");
+}
+
+/// Guards what waits for a client that does not read: so many messages of so many bytes. What there is
+/// no room for is read again from the stream, so that nobody waits for the client, and it can go on.
+#[tokio::test]
+async fn clients_that_never_read_cost_little_memory_and_hold_up_nobody() {
+    const TURNS: usize = 5;
+    /// Of the ingress's, for each client.
+    const HELD: usize = 16 << 20;
+
+    let shown = TURNS * PIECES * PIECE.len();
+    let model = model(|request| {
+        let mut pieces = long_text();
+        if request.index + 1 == TURNS {
+            return Reply::pieces(pieces).ended("stop");
+        }
+        let one = serde_json::json!({"expression": "1"});
+        pieces.extend(calling("", "calculator", &one));
+        Reply::pieces(pieces).ended("tool_calls")
+    })
+    .await;
+    let stack = stack(&model).await;
+    let (ingress, worker) = tokio::try_join!(stack.ingress(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let before = ingress.memory();
+    let chat = client.chat(&chat()).await.unwrap();
+    let mut native = Vec::new();
+    for _ in 0..2 {
+        native.push(client.events(&chat.run, None).await.unwrap());
+    }
+
+    worker
+        .until_metric("baton_runs_ended_total", 1)
+        .await
+        .unwrap();
+
+    let held = usize::try_from(ingress.memory().saturating_sub(before)).unwrap();
+    assert!(held < 3 * HELD, "{held} bytes are held of {shown} each");
+    let seen = native.pop().unwrap().rest().await.unwrap();
+    assert_eq!(baton_harness::client::shown_text(&seen).len(), shown);
+    baton_harness::client::check_log(&seen).unwrap();
+}
+
+/// A few kilobytes.
+const PIECE: &str = include_str!("ingress.rs");
+const PIECES: usize = (7 << 20) / PIECE.len();
+
+/// Seven mebibytes, as fast as they go.
+fn long_text() -> Vec<Piece> {
+    vec![Piece::Text(PIECE.to_owned()); PIECES]
 }

@@ -23,6 +23,8 @@ use crate::subjects;
 
 /// How long a follower hears nothing before it looks at the tip, unless told otherwise.
 const IDLE: Duration = Duration::from_secs(5);
+/// About how many bytes that came live are returned at once.
+const BATCH_BYTES: usize = 256 << 10;
 /// How often the log is read for an event that was seen live before it counts as lost: replicas lag.
 const TRIES: u32 = 10;
 const FIRST_RETRY: Duration = Duration::from_millis(20);
@@ -188,11 +190,15 @@ impl EventFollower {
         tokio::select! {
             biased;
             message = self.from.live.next() => {
-                self.hear(&message.ok_or(FollowError::Closed)?)?;
-                // What has piled up goes out together.
+                let message = message.ok_or(FollowError::Closed)?;
+                let mut heard = message.payload.len();
+                self.hear(&message)?;
+                // What has piled up goes out together, as far as it is wise to hold it twice.
                 while matches!(self.phase, Phase::Live)
+                    && heard < BATCH_BYTES
                     && let Some(Some(message)) = self.from.live.next().now_or_never()
                 {
+                    heard += message.payload.len();
                     self.hear(&message)?;
                 }
             }

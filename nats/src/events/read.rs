@@ -18,7 +18,7 @@ use crate::subjects::{self, api};
 /// The most messages that are asked for at once: a page of them takes about three milliseconds.
 const PAGE: usize = 256;
 /// The most bytes that are asked for at once; the broker knows no other flow control here.
-const PAGE_BYTES: usize = 4 << 20;
+const PAGE_BYTES: usize = 1 << 20;
 /// How long the next message of a page may take.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The end of a page: `StatusCode` has no name for it.

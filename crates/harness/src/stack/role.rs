@@ -15,6 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::client::{Client, PATIENCE};
+use crate::process_usage::by_name;
 
 /// How often a role is asked whether it is ready.
 const POLL: Duration = Duration::from_millis(20);
@@ -111,6 +112,12 @@ impl Role {
     pub fn client(&self, credential: &str) -> Client {
         let address = self.http.expect("only an ingress has clients");
         Client::new(address, credential)
+    }
+
+    /// How much memory it holds, in bytes.
+    pub fn memory(&self) -> u64 {
+        let usage = self.child.id().map(|pid| by_name(pid, "role"));
+        usage.map_or(0, |usage| usage.values().map(|usage| usage.memory).sum())
     }
 
     /// Asks it to stop: SIGTERM.
