@@ -24,6 +24,21 @@ pub fn approval_requested(approval: &ApprovalRecord) -> EventData {
     })
 }
 
+/// What the parking attempt asked, each question with the id of its event. `asked` may have those of
+/// other attempts too, and are in order.
+pub fn questions(
+    parked: ParkedRun,
+    asked: &[ApprovalRecord],
+) -> impl Iterator<Item = (EventId, &ApprovalRecord)> {
+    let last = parked.last_event_id;
+    let of_it = move |approval: &&ApprovalRecord| approval.attempt == parked.attempt;
+    let count = u32::try_from(asked.iter().filter(of_it).count()).unwrap_or(u32::MAX);
+    let first = (last.n() + 1).saturating_sub(count);
+    (first..)
+        .map(move |n| EventId::new(last.attempt(), n))
+        .zip(asked.iter().filter(of_it))
+}
+
 /// Appends the events that ask, made at `now`, unless they are there or the run has gone on. Safe
 /// to do by several at once: the log takes the first.
 pub async fn ensure_parked_events(
@@ -34,12 +49,11 @@ pub async fn ensure_parked_events(
     run: RunId,
     parked: ParkedRun,
 ) -> Result<(), TerminalEventError> {
-    let mut asked = store
+    let asked = store
         .system()
         .run_approvals(tenant, run)
         .await
         .map_err(TerminalEventError::Ledger)?;
-    asked.retain(|approval| approval.attempt == parked.attempt);
     append_missing(bus, tenant, run, |tip| {
         missing_questions(run, parked, &asked, tip, now)
     })
@@ -48,8 +62,7 @@ pub async fn ensure_parked_events(
 }
 
 /// The lines that the log of a parked run lacks, by its last message; none if it has all of its
-/// questions, or a later attempt has written. `asked` are those of the parking attempt, in order.
-/// Pure.
+/// questions, or a later attempt has written. `asked` are the run's, in order. Pure.
 pub fn missing_questions(
     run: RunId,
     parked: ParkedRun,
@@ -64,10 +77,8 @@ pub fn missing_questions(
     if prev >= last {
         return None;
     }
-    let count = u32::try_from(asked.len()).unwrap_or(u32::MAX);
-    let mut id = EventId::new(last.attempt(), (last.n() + 1).saturating_sub(count));
     let mut out = Vec::with_capacity(512);
-    for approval in asked {
+    for (id, approval) in questions(parked, asked) {
         if id > prev {
             Event {
                 id,
@@ -80,7 +91,6 @@ pub fn missing_questions(
             .encode_into(&mut out);
             prev = id;
         }
-        id = id.next();
     }
     Some(Bytes::from(out))
 }

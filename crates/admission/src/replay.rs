@@ -1,4 +1,4 @@
-//! The events of a run that has ended, rebuilt from the ledger: for followers that come after the
+//! The events of a run that has ended, or waits for a person, rebuilt from the ledger: for followers that come after the
 //! stream's retention, or after its loss.
 //!
 //! The ledger does not hold events; it holds what they add up to, and the ids at which each step
@@ -7,7 +7,8 @@
 //! - Each event that stands alone (a call's beginning and end, a turn's tokens, the run's end) has
 //!   the id that it had. Deltas are put together, and the last of a turn's has the id that the last
 //!   one had. Ids strictly increase, and each event names its predecessor in the replay.
-//! - What was withdrawn is not shown at all, nor is a request for an approval.
+//! - What was withdrawn is not shown at all, nor is a request for an approval that was decided and
+//!   whose run went on. What a run waits for now is shown, with the ids that its questions had.
 //!
 //! A cursor is honoured if it is one of those ids: then what follows it is exactly what its holder
 //! has not seen. In the middle of a turn's deltas nobody can tell any more how much that was.
@@ -16,19 +17,20 @@ use baton_protocol::event::{
     AttemptReset, MAX_TEXT, RunStarted, Text, ToolCallDelta, ToolFinished, ToolStarted,
     shown_arguments, shown_result,
 };
-use baton_protocol::{Event, EventData, EventId, RunSpec};
-use baton_store::{CallState, RunRecord, StepData, StepRecord};
+use baton_protocol::{Event, EventData, EventId, RunSpec, RunStatus};
+use baton_store::{ApprovalRecord, CallState, ParkedRun, RunRecord, StepData, StepRecord};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::parked_events::{approval_requested, questions};
 use crate::terminal_event::terminal_event;
 
 /// Why there is no replay.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The run goes on: its events are still to come.
-    #[error("the run has not ended")]
+    #[error("the run has not ended, and waits for nobody")]
     NotEnded,
     /// The cursor is not a place that the ledger knows: it lies within a step, or never was an event.
     #[error("the ledger does not know the event {0}")]
@@ -47,7 +49,21 @@ pub fn replay(
     steps: &[StepRecord],
     after: EventId,
 ) -> Result<Vec<Event>, ReplayError> {
-    let mut replay = Replay::new(run, steps)?;
+    behind(Replay::new(run, steps, None)?, after)
+}
+
+/// The events of a run that waits for a person, from behind `after` to the last of what it waits
+/// for; `asked` are all questions of the run, in order. What follows is the stream's to tell.
+pub fn replay_parked(
+    run: &RunRecord,
+    steps: &[StepRecord],
+    asked: &[ApprovalRecord],
+    after: EventId,
+) -> Result<Vec<Event>, ReplayError> {
+    behind(Replay::new(run, steps, Some(asked))?, after)
+}
+
+fn behind(mut replay: Replay<'_>, after: EventId) -> Result<Vec<Event>, ReplayError> {
     if after == EventId::ORIGIN {
         return Ok(replay.events);
     }
@@ -152,8 +168,13 @@ struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    fn new(run: &'a RunRecord, steps: &[StepRecord]) -> Result<Self, ReplayError> {
+    fn new(
+        run: &'a RunRecord,
+        steps: &[StepRecord],
+        asked: Option<&[ApprovalRecord]>,
+    ) -> Result<Self, ReplayError> {
         let mut known = known(run, steps)?;
+        known.extend(last_known(run, steps, asked)?);
         known.sort_by_key(|known| known.id);
         let mut replay = Self {
             run,
@@ -247,12 +268,9 @@ impl<'a> Replay<'a> {
 
 /// Everything whose id the ledger knows, in no order.
 fn known(run: &RunRecord, steps: &[StepRecord]) -> Result<Vec<Known>, ReplayError> {
-    let outcome = run.outcome.as_ref().ok_or(ReplayError::NotEnded)?;
-    let ended_at = run.finished_at.unwrap_or(run.created_at);
     let client_tools = client_tools(run)?;
     let mut known = Vec::with_capacity(steps.len() * 2 + 1);
     let last_step = steps.last().map_or(0, |last| last.step);
-    let mut end_step = last_step + 1;
     for step in steps {
         let Some(id) = step.last_event_id else {
             continue;
@@ -273,7 +291,6 @@ fn known(run: &RunRecord, steps: &[StepRecord]) -> Result<Vec<Known>, ReplayErro
                 push(id, What::BehindDeltas(deltas, EventData::Usage(*usage)));
             }
             StepData::Turn { .. } | StepData::CutTurn { .. } => {
-                end_step = step.step;
                 let message = step.message.as_deref().or(step.cut_message.as_deref());
                 let deltas = deltas(message, &client_tools)?;
                 if !deltas.is_empty() {
@@ -300,14 +317,50 @@ fn known(run: &RunRecord, steps: &[StepRecord]) -> Result<Vec<Known>, ReplayErro
             }
         }
     }
-    let end = terminal_event(outcome, run.usage, run.cancel_latency);
-    known.push(Known {
-        id: run.last_event_id,
-        step: end_step,
-        at: ended_at,
-        what: What::Event(end),
-    });
     Ok(known)
+}
+
+/// What stands behind all steps: the run's end, or what it waits for.
+fn last_known(
+    run: &RunRecord,
+    steps: &[StepRecord],
+    asked: Option<&[ApprovalRecord]>,
+) -> Result<Vec<Known>, ReplayError> {
+    if let Some(outcome) = &run.outcome {
+        let end = terminal_event(outcome, run.usage, run.cancel_latency);
+        return Ok(vec![Known {
+            id: run.last_event_id,
+            step: end_step(steps),
+            at: run.finished_at.unwrap_or(run.created_at),
+            what: What::Event(end),
+        }]);
+    }
+    let Some(asked) = asked.filter(|_| run.status == RunStatus::AwaitingApproval) else {
+        return Err(ReplayError::NotEnded);
+    };
+    let parked = ParkedRun {
+        attempt: run.attempt,
+        last_event_id: run.last_event_id,
+    };
+    let question = |(id, approval): (EventId, &ApprovalRecord)| Known {
+        id,
+        step: approval.step,
+        at: approval.created_at,
+        what: What::Event(approval_requested(approval)),
+    };
+    Ok(questions(parked, asked).map(question).collect())
+}
+
+/// The step of a run's end: its last turn if nothing follows that, else the one that never was.
+fn end_step(steps: &[StepRecord]) -> u32 {
+    match steps.last() {
+        Some(last)
+            if last.last_event_id.is_some() && !matches!(last.data, StepData::Call { .. }) =>
+        {
+            last.step
+        }
+        last => last.map_or(0, |last| last.step) + 1,
+    }
 }
 
 fn client_tools(run: &RunRecord) -> Result<Vec<String>, serde_json::Error> {

@@ -73,7 +73,8 @@ async fn fill(run: RunId, told: Told, page: &mut Filling) -> bool {
             page.page.done = true;
             return true;
         }
-        Told::Ledger(events) => {
+        // Of one that waits for a person, what comes is heard live.
+        Told::Ledger(events) | Told::Parked(events, _) => {
             page.take(&events);
             return true;
         }

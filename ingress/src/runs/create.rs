@@ -93,7 +93,8 @@ pub(crate) async fn create_run(
             return match follower {
                 Some(follower) => {
                     let client = Client { attachment, place };
-                    Ok(events::response(&state, &caller, run, follower, client))
+                    let source = (Vec::new(), follower);
+                    Ok(events::response(&state, &caller, run, source, client))
                 }
                 None => {
                     open_from(&state, &caller, run, EventId::ORIGIN, Source::Stream, place).await

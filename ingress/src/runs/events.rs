@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use baton_nats::{EventFollower, FollowError, Followed, ResumeError};
-use baton_protocol::{EventId, RunId, TenantId};
+use baton_protocol::{EventId, RunId, RunStatus, TenantId};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, StatusCode};
@@ -66,7 +66,7 @@ pub(crate) enum Source {
         (status = 204, description = "The cursor is the run's last event: there is no more to come"),
         (status = 400, description = "The cursor is no event id, or a parameter cannot be read", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
-        (status = 410, description = "`cursor_unknown`: not an event of this run; `events_expired`: no longer stored, and it lies within a step or the run goes on", body = Problem, content_type = "application/problem+json"),
+        (status = 410, description = "`cursor_unknown`: not an event of this run; `events_expired`: no longer stored, and it lies within a step, or the run goes on and waits for nobody", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "The caller has too many streams open; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
@@ -134,7 +134,13 @@ pub(super) async fn open_from(
         Told::Log(follower) => {
             let attachment = state.attachments.attach(tenant, run, OnClose::LeaveRunning);
             let client = Client { attachment, place };
-            Ok(response(state, caller, run, *follower, client))
+            let told = Vec::new();
+            Ok(response(state, caller, run, (told, *follower), client))
+        }
+        Told::Parked(told, follower) => {
+            let attachment = state.attachments.attach(tenant, run, OnClose::LeaveRunning);
+            let client = Client { attachment, place };
+            Ok(response(state, caller, run, (told, *follower), client))
         }
     }
 }
@@ -145,6 +151,8 @@ pub(crate) enum Told {
     Nothing,
     /// Of a run that has ended: all of it.
     Ledger(Vec<Followed>),
+    /// Of a run that waits for a person: what it has shown, and what comes.
+    Parked(Vec<Followed>, Box<EventFollower>),
     /// What is stored, and what comes.
     Log(Box<EventFollower>),
 }
@@ -163,6 +171,17 @@ pub(crate) async fn tell_from(
         .await?
         .ok_or_else(ApiError::no_such_run)?;
     let ended = record.ended();
+    let parked = record.status == RunStatus::AwaitingApproval;
+    // Without any event in the stream the ledger alone has them: they aged out, or were lost, or
+    // there was only the end of a run that never began. An unknown tip is read again below.
+    let from_ledger = source == Source::Ledger
+        || (ended.is_some() || parked) && {
+            let tip = state.bus.event_tip_direct(tenant, run).await;
+            tip.is_ok_and(|tip| tip.is_none())
+        };
+    if parked && from_ledger {
+        return told_parked(state, tenant, run, after).await;
+    }
     if let Some(ended) = &ended {
         if after == ended.last_event_id {
             return Ok(Told::Nothing);
@@ -170,13 +189,7 @@ pub(crate) async fn tell_from(
         if after > ended.last_event_id {
             return Err(cursor_unknown(run));
         }
-        // Without any event in the stream the ledger alone has them: they aged out, or were lost, or
-        // there was only the end of a run that never began. An unknown tip is read again below.
-        let none_stored = async {
-            let tip = state.bus.event_tip_direct(tenant, run).await;
-            tip.is_ok_and(|tip| tip.is_none())
-        };
-        if source == Source::Ledger || none_stored.await {
+        if from_ledger {
             return replayed(state, tenant, run, after, lies_within_a_step).await;
         }
         // It may have lost its end all the same, and then nobody else will come to append it.
@@ -189,6 +202,7 @@ pub(crate) async fn tell_from(
         Err(ResumeError::Expired) if ended.is_some() => {
             replayed(state, tenant, run, after, lies_within_a_step).await
         }
+        Err(ResumeError::Expired) if parked => told_parked(state, tenant, run, after).await,
         Err(ResumeError::CursorUnknown) if ended.is_some() => {
             replayed(state, tenant, run, after, cursor_unknown).await
         }
@@ -217,6 +231,26 @@ async fn replayed(
     match from_ledger(state, tenant, run, after).await? {
         FromLedger::Events(events) => Ok(Told::Ledger(events)),
         FromLedger::CursorUnknown => Err(unknown(run)),
+        FromLedger::NotEnded | FromLedger::Parked(..) => Err(events_expired(run)),
+    }
+}
+
+/// The events of a run that waits for a person: what it has shown from the ledger, what comes from
+/// the stream.
+async fn told_parked(
+    state: &AppState,
+    tenant: TenantId,
+    run: RunId,
+    after: EventId,
+) -> Result<Told, ApiError> {
+    // Before the ledger is read: what follows a decision in between is heard.
+    let subscribed = EventFollower::subscribe(&state.bus, tenant, run).await?;
+    match from_ledger(state, tenant, run, after).await? {
+        FromLedger::Parked(events, last) => {
+            Ok(Told::Parked(events, Box::new(subscribed.behind(last))))
+        }
+        FromLedger::Events(events) => Ok(Told::Ledger(events)),
+        FromLedger::CursorUnknown => Err(lies_within_a_step(run)),
         FromLedger::NotEnded => Err(events_expired(run)),
     }
 }
@@ -235,15 +269,19 @@ fn events_expired(run: RunId) -> ApiError {
     ApiError::new(StatusCode::GONE, "events_expired", message).of_run(run)
 }
 
-/// The answer that a follower's events become.
+/// The answer that a follower's events become, behind those that were told from elsewhere.
 pub(super) fn response(
     state: &AppState,
     caller: &Caller,
     run: RunId,
-    follower: EventFollower,
+    (told, follower): (Vec<Followed>, EventFollower),
     client: Client,
 ) -> Response {
     let stop = state.stopping.native.clone();
+    let mut out = BytesMut::new();
+    for event in &told {
+        write_event(&mut out, event);
+    }
     let stream = NativeStream {
         relay: Relay::new(
             state.clone(),
@@ -253,7 +291,7 @@ pub(super) fn response(
             stop,
             state.watch.guard(caller),
         ),
-        out: BytesMut::new(),
+        out,
         _client: client,
         gauge: StreamGauge::open(Wire::Native),
         ended: false,
@@ -323,7 +361,10 @@ impl NativeStream {
                 self.end(StreamEnd::Finished);
             }
             Ok(FromLedger::CursorUnknown) => self.write_error(&lies_within_a_step(run)),
-            Ok(FromLedger::NotEnded) => self.write_error(&events_expired(run)),
+            // A client that comes again is told what a person is asked.
+            Ok(FromLedger::NotEnded | FromLedger::Parked(..)) => {
+                self.write_error(&events_expired(run));
+            }
             Err(error) => self.write_error(&error),
         }
     }

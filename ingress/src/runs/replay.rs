@@ -1,8 +1,8 @@
-//! The events of a run that has ended, from the ledger, when the stream no longer has them.
+//! The events of a run that has ended or waits for a person, from the ledger, when the stream no longer has them.
 
-use baton_admission::replay::{ReplayError, replay};
+use baton_admission::replay::{ReplayError, replay, replay_parked};
 use baton_nats::Followed;
-use baton_protocol::{EventId, RunId, TenantId};
+use baton_protocol::{EventId, RunId, RunStatus, TenantId};
 use bytes::Bytes;
 use http::StatusCode;
 
@@ -13,13 +13,16 @@ use crate::state::AppState;
 pub(super) enum FromLedger {
     /// Exactly what it has not seen, up to the run's end.
     Events(Vec<Followed>),
+    /// The same of a run that waits for a person, up to its questions: what follows the last of them,
+    /// which has this id, is the stream's to tell.
+    Parked(Vec<Followed>, EventId),
     /// The cursor lies within a step, or never was an event.
     CursorUnknown,
     /// The run goes on: its events are the stream's to tell.
     NotEnded,
 }
 
-/// The rest of a run that has ended.
+/// The rest of a run that has ended, or what was told of one that waits for a person.
 pub(super) async fn from_ledger(
     state: &AppState,
     tenant: TenantId,
@@ -29,8 +32,15 @@ pub(super) async fn from_ledger(
     let mut tx = state.store.tenant(tenant).await?;
     let record = tx.run(run).await?.ok_or_else(ApiError::no_such_run)?;
     let steps = tx.run_steps(run).await?;
+    let parked = record.status == RunStatus::AwaitingApproval;
+    let events = if parked {
+        let asked = tx.run_approvals(run).await?;
+        replay_parked(&record, &steps, &asked, after)
+    } else {
+        replay(&record, &steps, after)
+    };
     drop(tx);
-    match replay(&record, &steps, after) {
+    match events {
         Ok(events) => {
             let followed = events.into_iter().map(|event| {
                 let mut line = Vec::new();
@@ -39,7 +49,12 @@ pub(super) async fn from_ledger(
                 let line = Bytes::from(line);
                 Followed { event, line }
             });
-            Ok(FromLedger::Events(followed.collect()))
+            let followed = followed.collect();
+            Ok(if parked {
+                FromLedger::Parked(followed, record.last_event_id)
+            } else {
+                FromLedger::Events(followed)
+            })
         }
         Err(ReplayError::NotEnded) => Ok(FromLedger::NotEnded),
         Err(ReplayError::CursorUnknown(_)) => Ok(FromLedger::CursorUnknown),

@@ -1,9 +1,13 @@
 //! Events of runs whose log is gone, or has lost its end.
 
-use baton_protocol::{EventId, RunId};
+use baton_nats::StreamSeq;
+use baton_protocol::event::{AttemptReset, Text};
+use baton_protocol::{Event, EventData, EventId, RunId};
+use baton_service::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, Sse, SseEvent, run_of};
+use crate::from_the_bus::Program;
 
 async fn read(response: reqwest::Response) -> Value {
     serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
@@ -163,4 +167,74 @@ async fn a_chat_whose_events_are_lost_is_answered_from_the_ledger() {
     assert_eq!(answer.status(), 200);
     let answer = read(answer).await;
     assert_eq!(answer["choices"][0]["message"]["content"], "still here");
+}
+
+/// The events of a run can age out while it waits for a person.
+#[tokio::test]
+async fn who_follows_a_parked_run_whose_events_are_gone_is_told_what_is_asked_and_then_what_comes()
+{
+    let f = Fixture::start().await;
+    let run = submit(&f).await;
+    // Nothing of it is in the stream.
+    let asked = crate::isolation::park(&f, f.tenant, run).await;
+
+    let mut follower = Sse::of(events(&f, run, "").await);
+    let mut seen = Vec::new();
+    while seen
+        .last()
+        .is_none_or(|last: &SseEvent| last.event.as_deref() != Some("approval.requested"))
+    {
+        seen.push(crate::fixture::soon(follower.next()).await.unwrap());
+    }
+    assert_eq!(kinds(&seen), ["run.started", "usage", "approval.requested"]);
+    let id = |event: &SseEvent| event.id.as_deref().unwrap().parse::<EventId>().unwrap();
+    assert_eq!(id(&seen[2]), EventId::new(1, 3));
+    let question: Value = serde_json::from_str(&seen[2].data).unwrap();
+    assert_eq!(question["prev"], EventId::new(1, 2).as_u64());
+    assert_eq!(question["data"]["approval_id"], json!(asked));
+    // Behind each of them the rest, and behind the last what comes.
+    let after = EventId::new(1, 2);
+    let mut later = Sse::of(events(&f, run, &format!("?after={after}")).await);
+    assert_eq!(crate::fixture::soon(later.next()).await.unwrap(), seen[2]);
+    let last = EventId::new(1, 3);
+    let mut last = Sse::of(events(&f, run, &format!("?after={last}")).await);
+    let program = Program::new(&f, json!({})).await;
+    let page = program.history(run, json!({})).await;
+    assert_eq!(page["events"].as_array().unwrap().len(), 3, "{page}");
+    assert_eq!(page["done"], false, "{page}");
+
+    // It is decided, and another attempt goes on as a worker does whose log is empty.
+    let path = format!("/v1/runs/{run}/approvals/{asked}");
+    let decided = f.post(&path, &json!({"decision": "retry"})).send().await;
+    assert_eq!(decided.unwrap().status(), 200);
+    let reset = AttemptReset {
+        resume_after: EventId::new(1, 2),
+        continues: false,
+    };
+    let words = Text { text: "on".into() };
+    let mut lines = Vec::new();
+    for (n, prev, data) in [
+        (1, EventId::new(1, 3), EventData::AttemptReset(reset)),
+        (2, EventId::new(2, 1), EventData::TextDelta(words)),
+    ] {
+        Event {
+            id: EventId::new(2, n),
+            prev,
+            run_id: run,
+            step: 3,
+            at: SystemClock.now(),
+            data,
+        }
+        .encode_into(&mut lines);
+    }
+    let appended = f
+        .bus
+        .append_events(f.tenant, run, StreamSeq::NONE, lines.into());
+    appended.await.unwrap();
+    for follower in [&mut follower, &mut later, &mut last] {
+        for kind in ["attempt.reset", "text.delta"] {
+            let event = crate::fixture::soon(follower.next()).await.unwrap();
+            assert_eq!(event.event.as_deref(), Some(kind));
+        }
+    }
 }

@@ -410,6 +410,15 @@ impl Subscribed {
         self.follow(Cursor::after(EventId::ORIGIN))
     }
 
+    /// Follows behind an event that the log need not hold any more, because it was told from
+    /// elsewhere, with all before it.
+    pub fn behind(self, last: EventId) -> EventFollower {
+        let mut follower = self.follow(Cursor::after(last));
+        // What came meanwhile may not have been heard.
+        follower.phase = Phase::Look;
+        follower
+    }
+
     pub(super) fn follow(mut self, cursor: Cursor) -> EventFollower {
         let lost = self.link.borrow_and_update().down;
         EventFollower {

@@ -280,3 +280,61 @@ fn ids_that_leave_no_room_are_an_error_and_no_silence() {
     );
     assert!(matches!(error, Err(ReplayError::NoRoom(_))), "{error:?}");
 }
+
+#[test]
+fn what_a_run_waits_for_is_shown_behind_its_steps_with_the_ids_that_its_questions_had() {
+    let (mut run, mut steps) = two_calls_and_an_answer();
+    steps.truncate(3);
+    // The second attempt has lost both calls, and asks.
+    for step in &mut steps[1..] {
+        step.last_event_id = None;
+        step.started_event_id = None;
+    }
+    run.outcome = None;
+    run.status = RunStatus::AwaitingApproval;
+    run.attempt = 2;
+    run.last_event_id = id(2, 3);
+    let asked = |step, attempt| ApprovalRecord {
+        id: baton_protocol::ApprovalId::new(AT),
+        run: run.id,
+        step,
+        attempt,
+        reason: baton_protocol::ApprovalReason::OutcomeUnknown,
+        call_id: format!("call_{step}"),
+        name: "ours".into(),
+        arguments: "{}".into(),
+        created_at: AT,
+        expires_at: AT,
+        decided: None,
+    };
+    // One of an earlier parking does not count.
+    let asked = [asked(2, 1), asked(2, 2), asked(3, 2)];
+    let events = replay_parked(&run, &steps, &asked, EventId::ORIGIN).unwrap();
+    assert_eq!(
+        shown(&events),
+        [
+            (1, 1, "run.started"),
+            (1, 7, "reasoning.delta"),
+            (1, 8, "text.delta"),
+            (1, 9, "usage"),
+            (2, 1, "attempt.reset"),
+            (2, 2, "approval.requested"),
+            (2, 3, "approval.requested"),
+        ]
+    );
+    assert_eq!(events[5].step, 2);
+    assert_eq!(events[6].data, approval_requested(&asked[2]));
+    let rest = replay_parked(&run, &steps, &asked, id(2, 2)).unwrap();
+    assert_eq!(rest, events[6..]);
+    assert!(
+        replay_parked(&run, &steps, &asked, id(2, 3))
+            .unwrap()
+            .is_empty()
+    );
+    // Decided, it is the stream's again; and nobody who does not ask is told.
+    let whole = replay(&run, &steps, EventId::ORIGIN);
+    assert!(matches!(whole, Err(ReplayError::NotEnded)));
+    run.status = RunStatus::Queued;
+    let queued = replay_parked(&run, &steps, &asked, EventId::ORIGIN);
+    assert!(matches!(queued, Err(ReplayError::NotEnded)));
+}
