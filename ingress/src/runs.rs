@@ -8,10 +8,11 @@ mod list;
 mod path;
 mod read;
 mod replay;
+mod told;
 mod view;
 mod wait;
 
-pub(crate) use events::{Source, Told, tell_from};
+pub(crate) use told::{Source, Told, tell_from};
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;

@@ -47,7 +47,7 @@ pub use limited::Limited;
 pub use presence::{Hellos, Presence, PresenceQuestion};
 pub use programs::callout::{AnswerError, BadQuestion, ConnectRequest, ConnectRequests, Program};
 pub use programs::control::{ControlRequest, ControlRequests, ControlVerb};
-pub use programs::curve::{CurveError, CurveKey};
+pub use programs::curve::{CurveError, CurveKey, SealError};
 pub use programs::history::{HistoryPage, HistoryQuestion, HistoryQuestions};
 pub use programs::jwt::{Issuer, IssuerError};
 pub use programs::kick::{Closed, KickError, SystemBus};

@@ -12,8 +12,9 @@ use baton_service::RequestId;
 use http::header::{ACCEPT, LOCATION};
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::events::{self, Client, Source, open_from};
+use super::events::{self, Client, open_from};
 use super::read::{load, load_new};
+use super::told::Source;
 use super::view::RunView;
 use super::wait::{Wait, wait_for_end};
 use crate::attachments::OnClose;

@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use baton_nats::{EventFollower, FollowError, Followed, ResumeError};
-use baton_protocol::{EventId, RunId, RunStatus, TenantId};
+use baton_nats::{EventFollower, FollowError, Followed};
+use baton_protocol::{EventId, RunId};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, StatusCode};
@@ -14,13 +14,13 @@ use serde::Deserialize;
 
 use super::path::RunPath;
 use super::replay::{FromLedger, from_ledger, lies_within_a_step};
+use super::told::{Source, Told, events_expired, tell_from};
 use crate::attachments::{Attachment, OnClose};
 use crate::auth::{Authorized, Caller, RunsRead};
 use crate::error::{ApiError, Problem, run_header};
-use crate::ledger::find_run;
 use crate::metrics::{StreamEnd, StreamGauge, Wire};
 use crate::query::QueryParams;
-use crate::relay::{Heard, Relay, tell_end};
+use crate::relay::{Heard, Relay};
 use crate::sse::{self, PING_BETWEEN_IDS, ServerSentEvent};
 use crate::state::AppState;
 use crate::stream_cap::StreamPlace;
@@ -33,15 +33,6 @@ pub(crate) struct Params {
     rebuilt: Option<bool>,
 }
 
-/// Where the events of a run that has ended come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// The stream, as long as it has them all.
-    Stream,
-    /// The ledger, whatever the stream has: in fewer pieces.
-    Ledger,
-}
-
 /// A run's events: those stored, then those to come, each exactly once and in order.
 ///
 /// `id` is the event's id, `event` its type, `data` the event as JSON. The stream ends behind the
@@ -49,7 +40,8 @@ pub(crate) enum Source {
 /// ends without a last event, ask again with `Last-Event-ID`, on whatever server.
 ///
 /// The events of a run that has ended are rebuilt from its record when they are no longer stored:
-/// the same text, calls and end, with the same ids, in fewer pieces. A cursor in the middle of a
+/// the same text, calls and end, with the same ids, in fewer pieces; so are those of a run that waits
+/// for a person, up to what is asked, and then the stream goes on live. A cursor in the middle of a
 /// step, for which nobody can tell any more how much of it was seen, is refused.
 #[utoipa::path(
     get,
@@ -143,130 +135,6 @@ pub(super) async fn open_from(
             Ok(response(state, caller, run, (told, *follower), client))
         }
     }
-}
-
-/// What there is to tell behind a cursor, and by whom.
-pub(crate) enum Told {
-    /// The cursor is the run's last event.
-    Nothing,
-    /// Of a run that has ended: all of it.
-    Ledger(Vec<Followed>),
-    /// Of a run that waits for a person: what it has shown, and what comes.
-    Parked(Vec<Followed>, Box<EventFollower>),
-    /// What is stored, and what comes.
-    Log(Box<EventFollower>),
-}
-
-/// Finds a run's events behind a cursor.
-pub(crate) async fn tell_from(
-    state: &AppState,
-    tenant: TenantId,
-    run: RunId,
-    after: EventId,
-    source: Source,
-) -> Result<Told, ApiError> {
-    // Before the row is read: what ends the run in between is heard.
-    let subscribed = EventFollower::subscribe(&state.bus, tenant, run).await?;
-    let record = find_run(state, tenant, run)
-        .await?
-        .ok_or_else(ApiError::no_such_run)?;
-    let ended = record.ended();
-    let parked = record.status == RunStatus::AwaitingApproval;
-    // Without any event in the stream the ledger alone has them: they aged out, or were lost, or
-    // there was only the end of a run that never began. An unknown tip is read again below.
-    let from_ledger = source == Source::Ledger
-        || (ended.is_some() || parked) && {
-            let tip = state.bus.event_tip_direct(tenant, run).await;
-            tip.is_ok_and(|tip| tip.is_none())
-        };
-    if parked && from_ledger {
-        return told_parked(state, tenant, run, after).await;
-    }
-    if let Some(ended) = &ended {
-        if after == ended.last_event_id {
-            return Ok(Told::Nothing);
-        }
-        if after > ended.last_event_id {
-            return Err(cursor_unknown(run));
-        }
-        if from_ledger {
-            return replayed(state, tenant, run, after, lies_within_a_step).await;
-        }
-        // It may have lost its end all the same, and then nobody else will come to append it.
-        tell_end(state, tenant, run, ended).await;
-    }
-    match subscribed.resume(after).await {
-        Ok(follower) => Ok(Told::Log(Box::new(follower))),
-        // What the log lost, the ledger has. A log that begins with the run's first event may have
-        // lost others behind it.
-        Err(ResumeError::Expired) if ended.is_some() => {
-            replayed(state, tenant, run, after, lies_within_a_step).await
-        }
-        Err(ResumeError::Expired) if parked => told_parked(state, tenant, run, after).await,
-        Err(ResumeError::CursorUnknown) if ended.is_some() => {
-            replayed(state, tenant, run, after, cursor_unknown).await
-        }
-        Err(ResumeError::CursorUnknown) => Err(cursor_unknown(run)),
-        Err(ResumeError::Expired) => Err(events_expired(run)),
-        Err(ResumeError::Unreadable(error)) => Err(ApiError::internal(&error)),
-        Err(ResumeError::Bus(error)) => {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the event log cannot be read"
-            );
-            let message = "the events cannot be read: try again";
-            Err(ApiError::unavailable("broker_unavailable", message))
-        }
-    }
-}
-
-/// The events of a run that has ended, which are the ledger's to tell.
-async fn replayed(
-    state: &AppState,
-    tenant: TenantId,
-    run: RunId,
-    after: EventId,
-    unknown: fn(RunId) -> ApiError,
-) -> Result<Told, ApiError> {
-    match from_ledger(state, tenant, run, after).await? {
-        FromLedger::Events(events) => Ok(Told::Ledger(events)),
-        FromLedger::CursorUnknown => Err(unknown(run)),
-        FromLedger::NotEnded | FromLedger::Parked(..) => Err(events_expired(run)),
-    }
-}
-
-/// The events of a run that waits for a person: what it has shown from the ledger, what comes from
-/// the stream.
-async fn told_parked(
-    state: &AppState,
-    tenant: TenantId,
-    run: RunId,
-    after: EventId,
-) -> Result<Told, ApiError> {
-    // Before the ledger is read: what follows a decision in between is heard.
-    let subscribed = EventFollower::subscribe(&state.bus, tenant, run).await?;
-    match from_ledger(state, tenant, run, after).await? {
-        FromLedger::Parked(events, last) => {
-            Ok(Told::Parked(events, Box::new(subscribed.behind(last))))
-        }
-        FromLedger::Events(events) => Ok(Told::Ledger(events)),
-        FromLedger::CursorUnknown => Err(lies_within_a_step(run)),
-        FromLedger::NotEnded => Err(events_expired(run)),
-    }
-}
-
-fn cursor_unknown(run: RunId) -> ApiError {
-    let message = "the cursor is not an event of this run: begin without one";
-    ApiError::new(StatusCode::GONE, "cursor_unknown", message).of_run(run)
-}
-
-/// Of a run that goes on: once it has ended, the ledger has them.
-fn events_expired(run: RunId) -> ApiError {
-    let message = format!(
-        "events behind the cursor are no longer stored, and the run goes on: when it has ended, \
-         GET /v1/runs/{run} and its events from the beginning have the whole"
-    );
-    ApiError::new(StatusCode::GONE, "events_expired", message).of_run(run)
 }
 
 /// The answer that a follower's events become, behind those that were told from elsewhere.

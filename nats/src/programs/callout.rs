@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::curve::{self, CurveKey, Seal};
+use super::curve::{self, CurveKey, Seal, SealError};
 use super::jwt::{DecodeError, EncodeError, Issuer, signed_by_server};
 use super::reach::{Permissions, Reach};
 use crate::bus::{Bus, BusError};
@@ -55,17 +55,9 @@ pub enum BadQuestion {
     /// It is too late for an answer.
     #[error("it has expired")]
     Expired,
-    /// It is sealed, and this ingress has no curve key.
-    #[error("it is encrypted, and nats.callout_xkey_seed is not set")]
-    Sealed,
-    /// It is sealed for another key, by another, or not at all what it seems.
-    #[error(
-        "it cannot be decrypted: is nats.callout_xkey_seed the other half of the server's xkey? {0}"
-    )]
-    Unsealable(#[source] nkeys::error::Error),
-    /// It is not sealed, and this ingress has a curve key.
-    #[error("it is not encrypted: nats-server has no xkey, or somebody else asks")]
-    Open,
+    /// It is not sealed as it should be.
+    #[error(transparent)]
+    Seal(#[from] SealError),
     /// There is nowhere to send an answer to.
     #[error("it names no subject for an answer")]
     NoReply,

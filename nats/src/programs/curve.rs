@@ -7,8 +7,6 @@ use std::fmt;
 
 use nkeys::XKey;
 
-use super::callout::BadQuestion;
-
 /// Where a server names the key that it sealed with.
 pub(crate) const SEALED_BY: &str = "Nats-Server-Xkey";
 
@@ -16,6 +14,22 @@ pub(crate) const SEALED_BY: &str = "Nats-Server-Xkey";
 #[derive(Debug, thiserror::Error)]
 #[error("this is no seed of a curve key, which begins with SX: {0}")]
 pub struct CurveError(#[from] nkeys::error::Error);
+
+/// Why a question cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// It is sealed, and this ingress has no curve key.
+    #[error("it is encrypted, and nats.callout_xkey_seed is not set")]
+    Sealed,
+    /// It is sealed for another key, by another, or not at all what it seems.
+    #[error(
+        "it cannot be decrypted: is nats.callout_xkey_seed the other half of the server's xkey? {0}"
+    )]
+    Unsealable(#[source] nkeys::error::Error),
+    /// It is not sealed, and this ingress has a curve key.
+    #[error("it is not encrypted: nats-server has no xkey, or somebody else asks")]
+    Open,
+}
 
 /// What servers seal their questions for. Their configuration names its public half.
 #[derive(Clone)]
@@ -69,20 +83,20 @@ pub(crate) fn open(
     payload: &[u8],
     sealed_by: Option<&str>,
     own: Option<&CurveKey>,
-) -> Result<(Vec<u8>, Option<Seal>), BadQuestion> {
+) -> Result<(Vec<u8>, Option<Seal>), SealError> {
     match (own, sealed_by) {
         (None, None) => Ok((payload.to_vec(), None)),
-        (None, Some(_)) => Err(BadQuestion::Sealed),
-        (Some(_), None) => Err(BadQuestion::Open),
+        (None, Some(_)) => Err(SealError::Sealed),
+        (Some(_), None) => Err(SealError::Open),
         (Some(own), Some(server_key)) => {
-            let server = XKey::from_public_key(server_key).map_err(BadQuestion::Unsealable)?;
+            let server = XKey::from_public_key(server_key).map_err(SealError::Unsealable)?;
             let question = own.0.open(payload, &server);
             let seal = Seal {
                 own: own.clone(),
                 server,
                 server_key: server_key.to_owned(),
             };
-            Ok((question.map_err(BadQuestion::Unsealable)?, Some(seal)))
+            Ok((question.map_err(SealError::Unsealable)?, Some(seal)))
         }
     }
 }
@@ -114,12 +128,12 @@ mod tests {
 
         let other = CurveKey::generate();
         let refused = open(&sealed, Some(&by), Some(&other));
-        assert!(matches!(refused, Err(BadQuestion::Unsealable(_))));
+        assert!(matches!(refused, Err(SealError::Unsealable(_))));
         let refused = open(&sealed, Some(&other.public_key()), Some(&own));
-        assert!(matches!(refused, Err(BadQuestion::Unsealable(_))));
+        assert!(matches!(refused, Err(SealError::Unsealable(_))));
         let refused = open(b"who?", None, Some(&own));
-        assert!(matches!(refused, Err(BadQuestion::Open)));
+        assert!(matches!(refused, Err(SealError::Open)));
         let refused = open(&sealed, Some(&by), None);
-        assert!(matches!(refused, Err(BadQuestion::Sealed)));
+        assert!(matches!(refused, Err(SealError::Sealed)));
     }
 }

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Message, Subscriber};
-use baton_nats::{BadQuestion, Bus, CurveKey, EventFollower, Program, Reach, SystemBus, provision};
+use baton_nats::{
+    BadQuestion, Bus, CurveKey, EventFollower, Program, Reach, SealError, SystemBus, provision,
+};
 use baton_protocol::TenantId;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
@@ -506,9 +508,9 @@ async fn a_question_that_is_not_sealed_as_it_should_be_lets_nobody_in() {
         assert!(connected.is_err(), "{why}");
         let refused = asked.unwrap().unwrap_err();
         let matched = match &refused {
-            BadQuestion::Open => "Open",
-            BadQuestion::Sealed => "Sealed",
-            BadQuestion::Unsealable(_) => "Unsealable",
+            BadQuestion::Seal(SealError::Open) => "Open",
+            BadQuestion::Seal(SealError::Sealed) => "Sealed",
+            BadQuestion::Seal(SealError::Unsealable(_)) => "Unsealable",
             _ => "another",
         };
         assert_eq!(matched, why, "{refused}");
