@@ -29,3 +29,4 @@ mod identity;
 mod ingress;
 mod secrets;
 mod takeover;
+mod unanswered;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use async_nats::{Client, Subscriber};
 use baton_protocol::TenantId;
 use futures_util::StreamExt as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::client::PATIENCE;
 
@@ -42,9 +42,37 @@ impl Asker {
 
     /// Asks until there is an answer.
     pub async fn ask(&self, verb: &str, payload: &Value) -> anyhow::Result<Value> {
+        let subject = format!("control.{}.{}.{verb}", self.tenant, self.run);
+        self.until_answered(subject, verb, payload).await
+    }
+
+    /// Publishes a submission of the run, and waits for nothing but its arrival at the broker.
+    pub async fn submit_unheard(&self, request: &Value) -> anyhow::Result<()> {
+        let (subject, message) = self.submission(request);
+        let payload = serde_json::to_vec(&message)?;
+        self.client.publish(subject, payload.into()).await?;
+        Ok(self.client.flush().await?)
+    }
+
+    /// Publishes a submission of the run until there is an answer.
+    pub async fn submit(&self, request: &Value) -> anyhow::Result<Value> {
+        let (subject, message) = self.submission(request);
+        self.until_answered(subject, "submit", &message).await
+    }
+
+    fn submission(&self, request: &Value) -> (String, Value) {
+        let message = json!({"v": 1, "kind": "submit", "run_id": self.run, "request": request});
+        (format!("jobs.{}.interactive", self.tenant), message)
+    }
+
+    async fn until_answered(
+        &self,
+        subject: String,
+        verb: &str,
+        payload: &Value,
+    ) -> anyhow::Result<Value> {
         let replies = format!("replies.{}.{}", self.tenant, self.run);
         let mut answers = self.client.subscribe(replies).await?;
-        let subject = format!("control.{}.{}.{verb}", self.tenant, self.run);
         let asking = async {
             loop {
                 let payload = serde_json::to_vec(payload)?;

@@ -208,6 +208,12 @@ impl Stack {
         self.role(Kind::Ingress).await
     }
 
+    /// Starts an ingress that reaches the broker by this address, and waits until it is ready.
+    pub async fn ingress_behind(&self, broker: SocketAddr) -> anyhow::Result<Role> {
+        self.role_with(Kind::Ingress, &[("NATS_URL", format!("nats://{broker}"))])
+            .await
+    }
+
     /// Starts a worker, and waits until it takes jobs.
     pub async fn worker(&self) -> anyhow::Result<Role> {
         self.role(Kind::Worker).await
