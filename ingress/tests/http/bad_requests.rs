@@ -13,15 +13,13 @@ use futures_util::{StreamExt as _, stream};
 use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use self::maker::{Bad, Maker};
+use self::maker::{BODY_LIMIT, Bad, Maker};
 use crate::fixture::{Fixture, soon};
 
 const REQUESTS: usize = 10_000;
 const AT_A_TIME: usize = 16;
 /// Printed when a test fails; changes with nothing.
 const SEED: u64 = 0xBA70_4BAD;
-/// What the server is told to take of a body.
-const BODY_LIMIT: usize = 64 << 10;
 
 /// The statuses that the description names, by route and method.
 type Documented = BTreeMap<(String, String), BTreeSet<u16>>;

@@ -5,7 +5,8 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::BODY_LIMIT;
+/// What the server is told to take of a body.
+pub(super) const BODY_LIMIT: usize = 64 << 10;
 
 /// One request, and what is wrong with it.
 pub(super) struct Bad {
