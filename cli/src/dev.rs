@@ -10,7 +10,6 @@ mod in_process;
 mod separate;
 mod servers;
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -22,14 +21,11 @@ use tokio::net::TcpListener;
 use crate::args::{ConfigArgs, DevArgs};
 use crate::{config_command, demo_model, keys, migrate, private_file};
 
-use announce::Ready;
+use announce::{ANY_PORT, Ready};
 use servers::Servers;
 
 /// The tenant that the ready-made key belongs to.
 const TENANT: &str = "dev";
-/// Where each role of `dev` answers probes: loopback, and ports that are free.
-const ANY_PORT: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 pub(crate) async fn run(args: DevArgs, sources: &ConfigArgs) -> anyhow::Result<ExitCode> {
     let mut config = config_command::load_for_development(sources)?;

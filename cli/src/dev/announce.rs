@@ -1,12 +1,15 @@
 //! What `baton dev` tells people and scripts once everything serves.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::Context as _;
 use baton_protocol::TenantId;
 use serde_json::json;
+
+/// Where each role of `dev` answers probes: loopback, and ports that are free.
+pub(crate) const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Everything that a client needs.
 pub(crate) struct Ready {

@@ -5,8 +5,7 @@ use baton_service::{Config, Shutdown};
 use futures_util::future::try_join_all;
 use tokio::net::TcpListener;
 
-use super::ANY_PORT;
-use super::announce::{AdminAddresses, Ready};
+use super::announce::{ANY_PORT, AdminAddresses, Ready};
 use super::servers::Servers;
 use crate::args::DevArgs;
 use crate::role::{self, Kind};

@@ -18,8 +18,7 @@ use nix::unistd::Pid;
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
-use super::ANY_PORT;
-use super::announce::{AdminAddresses, Ready};
+use super::announce::{ANY_PORT, AdminAddresses, Ready};
 use super::servers::Servers;
 use crate::args::DevArgs;
 use crate::config_command;
