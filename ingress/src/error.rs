@@ -5,6 +5,7 @@
 
 mod causes;
 mod problem;
+mod routes;
 mod shape;
 
 use std::borrow::Cow;
@@ -16,6 +17,7 @@ use http::{HeaderMap, StatusCode};
 
 pub(crate) use causes::status_of_failed_run;
 pub(crate) use problem::Problem;
+pub(crate) use routes::Routes;
 pub(crate) use shape::{Shape, openai_type, shape_errors};
 
 /// Names the run that an answer is about.

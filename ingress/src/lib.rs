@@ -360,12 +360,13 @@ fn api() -> OpenApiRouter<AppState> {
 
 fn router(state: AppState, http: &HttpConfig) -> Router {
     let (api, description) = described();
+    let routes = Arc::new(error::Routes::described(&description));
     let docs = SwaggerUi::new("/docs").url("/openapi.json", description);
     let router = api
         .with_state(state.clone())
         .merge(Router::from(docs))
         .layer(CatchPanicLayer::new())
-        .layer(middleware::from_fn(error::shape_errors))
+        .layer(middleware::from_fn_with_state(routes, error::shape_errors))
         .layer(middleware::from_fn_with_state(state, rate::limit_requests));
     // Around the errors, which a page must be able to read as well.
     let router = match headers::cors(http) {

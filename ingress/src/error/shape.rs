@@ -2,8 +2,9 @@
 //! refusal, for programs on the bus.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use baton_nats::Refusal;
@@ -14,6 +15,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
 use super::ApiError;
 use super::causes::BUDGET_EXCEEDED;
+use super::routes::Routes;
 
 /// How the errors of a route are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,9 +36,9 @@ impl Shape {
             "embeddings",
             "conversations",
         ];
-        let first = path
-            .strip_prefix("/v1/")
-            .and_then(|rest| rest.split('/').next());
+        // An SDK whose base URL lacks the version reads OpenAI's error object all the same.
+        let rest = path.strip_prefix("/v1/").or(path.strip_prefix('/'));
+        let first = rest.and_then(|rest| rest.split('/').next());
         if first.is_some_and(|first| OPENAI.contains(&first)) {
             Self::OpenAi
         } else {
@@ -120,8 +122,13 @@ pub(crate) fn openai_type(status: StatusCode) -> &'static str {
 }
 
 /// Gives every error the shape of its path.
-pub(crate) async fn shape_errors(request: Request, next: Next) -> Response {
+pub(crate) async fn shape_errors(
+    State(routes): State<Arc<Routes>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let shape = Shape::of(request.uri().path());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     let mut response = next.run(request).await;
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         return error.into_shape(shape);
@@ -132,7 +139,10 @@ pub(crate) async fn shape_errors(request: Request, next: Next) -> Response {
     }
     // The router's own answers, and a caught panic's.
     let allow = response.headers_mut().remove(http::header::ALLOW);
-    let error = generic(status);
+    let mut error = generic(status);
+    if status == StatusCode::NOT_FOUND {
+        error.message = routes.not_found(&method, uri.path());
+    }
     let error = match allow {
         Some(allow) => error.header(http::header::ALLOW, allow),
         None => error,
@@ -142,7 +152,7 @@ pub(crate) async fn shape_errors(request: Request, next: Next) -> Response {
 
 fn generic(status: StatusCode) -> ApiError {
     let (code, message) = match status {
-        StatusCode::NOT_FOUND => ("not_found", "there is nothing at this address; see /docs"),
+        StatusCode::NOT_FOUND => ("not_found", "there is nothing at this address"),
         StatusCode::METHOD_NOT_ALLOWED => (
             "method_not_allowed",
             "this address does not take this method; see /docs",
@@ -180,7 +190,10 @@ mod tests {
             .route("/v1/chat/completions", post(fail))
             .route("/v1/runs", post(fail))
             .route("/v1/runs/{id}", get(|| async { "fine" }))
-            .layer(middleware::from_fn(shape_errors))
+            .layer(middleware::from_fn_with_state(
+                Arc::new(Routes::described(&crate::openapi())),
+                shape_errors,
+            ))
     }
 
     async fn ask(method: &str, path: &str) -> (StatusCode, HeaderMap, Value) {
@@ -222,11 +235,16 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_router_answers_has_a_shape_too() {
-        let (status, _, body) = ask("GET", "/v1/models/none").await;
-        assert_eq!(
-            (status, &body["error"]["code"]),
-            (StatusCode::NOT_FOUND, &"not_found".into())
-        );
+        for path in ["/v1/models/none", "/models", "/chat/completions"] {
+            let (status, _, body) = ask("GET", path).await;
+            assert_eq!(
+                (status, &body["error"]["code"]),
+                (StatusCode::NOT_FOUND, &"not_found".into())
+            );
+        }
+        let (_, _, body) = ask("GET", "/runs/x").await;
+        let detail = body["detail"].as_str().unwrap();
+        assert!(detail.contains("`GET /v1/runs/{id}`"), "{detail}");
         let (status, headers, body) = ask("DELETE", "/v1/runs").await;
         assert_eq!(status, 405);
         assert_eq!(headers["allow"], "POST");
