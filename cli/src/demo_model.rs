@@ -1,9 +1,13 @@
 //! The demo model: an OpenAI-compatible server for a first look at Baton without a model.
 //!
-//! It says in each answer that it is a demo, calls the calculator for arithmetic and the clock for
-//! questions about time when it is offered them, and streams as a real model does.
+//! It says in each answer that it is a demo and streams as a real model does. It calls the tools that a
+//! message mentions by a word of their names, the calculator for arithmetic, and obeys `tool_choice`,
+//! `parallel_tool_calls`, `response_format`, `stop` and the limits of an answer. Asked to reason, it
+//! pretends to.
 
 mod answer;
+mod instance;
+mod request;
 mod wire;
 
 use std::net::SocketAddr;

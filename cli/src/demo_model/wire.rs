@@ -10,7 +10,8 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Request, answer};
+use super::answer::{Answer, Said, answer};
+use super::request::Request;
 
 /// The model's name.
 pub(crate) const MODEL: &str = "demo";
@@ -26,68 +27,83 @@ pub(crate) async fn models() -> Json<Value> {
 
 pub(crate) async fn chat_completions(Json(request): Json<Request>) -> Response {
     let answer = answer(&request);
-    // About four characters a token, as a rule of thumb.
-    let read: usize = request
-        .messages
-        .iter()
-        .map(|message| message.content.to_string().len() / 4 + 4)
-        .sum();
-    let written = pieces(&answer).len();
-    let usage = json!({
-        "prompt_tokens": read,
-        "completion_tokens": written,
-        "total_tokens": read + written,
-    });
+    let usage = usage(&request, &answer);
     if request.stream {
-        streamed(&request.model, &answer, &usage)
+        let asked = request.stream_options.as_ref();
+        let usage = asked.is_some_and(|o| o.include_usage).then_some(usage);
+        streamed(&request.model, &answer, usage)
     } else {
         Json(whole(&request.model, &answer, &usage)).into_response()
     }
 }
 
-/// What arrives at a time: words with the space behind them, or bits of arguments.
-fn pieces(answer: &Answer) -> Vec<&str> {
-    match answer {
-        Answer::Text(text) => text.split_inclusive(' ').collect(),
-        Answer::Call { arguments, .. } => arguments
-            .split_inclusive(|c: char| !c.is_ascii_alphanumeric())
-            .collect(),
-    }
+fn usage(request: &Request, answer: &Answer) -> Value {
+    // About four characters a token, as a rule of thumb.
+    let messages = request.messages.iter();
+    let read: usize = messages
+        .map(|message| message.content.to_string().len() / 4 + 4)
+        .sum();
+    let thought = answer.reasoning.as_deref().map_or(0, |r| words(r).count());
+    let written: usize = match &answer.said {
+        Said::Text(text) => words(text).count(),
+        Said::Calls(calls) => calls.iter().map(|c| fragments(&c.arguments).count()).sum(),
+    };
+    json!({
+        "prompt_tokens": read,
+        "completion_tokens": thought + written,
+        "total_tokens": read + thought + written,
+        "completion_tokens_details": {"reasoning_tokens": thought},
+    })
 }
 
-fn call_id(arguments: &str) -> String {
+/// A token each: a word with the space behind it.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split_inclusive(' ')
+}
+
+fn fragments(arguments: &str) -> impl Iterator<Item = &str> {
+    arguments.split_inclusive(|c: char| !c.is_ascii_alphanumeric())
+}
+
+fn call_id(index: usize, arguments: &str) -> String {
     let sum = arguments.bytes().fold(5381_u32, |sum, byte| {
         sum.wrapping_mul(33).wrapping_add(u32::from(byte))
     });
-    format!("call_demo_{sum:08x}")
+    format!("call_demo_{index}_{sum:08x}")
 }
 
 fn whole(model: &str, answer: &Answer, usage: &Value) -> Value {
-    let (message, finish_reason) = match answer {
-        Answer::Text(text) => (json!({"role": "assistant", "content": text}), "stop"),
-        Answer::Call { name, arguments } => {
-            let call = json!({
-                "id": call_id(arguments),
-                "type": "function",
-                "function": {"name": name, "arguments": arguments},
-            });
-            (
-                json!({"role": "assistant", "content": null, "tool_calls": [call]}),
-                "tool_calls",
-            )
+    let mut message = match &answer.said {
+        Said::Text(text) => json!({"role": "assistant", "content": text}),
+        Said::Calls(calls) => {
+            let calls: Value = calls
+                .iter()
+                .enumerate()
+                .map(|(index, call)| {
+                    json!({
+                        "id": call_id(index, &call.arguments),
+                        "type": "function",
+                        "function": {"name": call.name, "arguments": call.arguments},
+                    })
+                })
+                .collect();
+            json!({"role": "assistant", "content": null, "tool_calls": calls})
         }
     };
+    if let Some(reasoning) = &answer.reasoning {
+        message["reasoning_content"] = json!(reasoning);
+    }
     json!({
         "id": "chatcmpl-demo",
         "object": "chat.completion",
         "created": 0,
         "model": model,
-        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
+        "choices": [{"index": 0, "message": message, "finish_reason": answer.finish_reason}],
         "usage": usage,
     })
 }
 
-fn streamed(model: &str, answer: &Answer, usage: &Value) -> Response {
+fn streamed(model: &str, answer: &Answer, usage: Option<Value>) -> Response {
     let chunk = |delta: Value, finish_reason: Option<&str>| {
         json!({
             "id": "chatcmpl-demo",
@@ -98,38 +114,39 @@ fn streamed(model: &str, answer: &Answer, usage: &Value) -> Response {
         })
     };
     let mut events = vec![chunk(json!({"role": "assistant", "content": ""}), None)];
-    match answer {
-        Answer::Text(_) => {
-            events.extend(
-                pieces(answer)
-                    .into_iter()
-                    .map(|word| chunk(json!({"content": word}), None)),
-            );
-            events.push(chunk(json!({}), Some("stop")));
+    let thoughts = answer.reasoning.as_deref().unwrap_or_default();
+    let thoughts = words(thoughts).map(|word| chunk(json!({"reasoning_content": word}), None));
+    events.extend(thoughts);
+    match &answer.said {
+        Said::Text(text) => {
+            let words = words(text).map(|word| chunk(json!({"content": word}), None));
+            events.extend(words);
         }
-        Answer::Call { name, arguments } => {
-            let begin = json!({
-                "index": 0,
-                "id": call_id(arguments),
-                "type": "function",
-                "function": {"name": name, "arguments": ""},
-            });
-            events.push(chunk(json!({"tool_calls": [begin]}), None));
-            events.extend(pieces(answer).into_iter().map(|piece| {
-                let more = json!({"index": 0, "function": {"arguments": piece}});
-                chunk(json!({"tool_calls": [more]}), None)
-            }));
-            events.push(chunk(json!({}), Some("tool_calls")));
+        Said::Calls(calls) => {
+            for (index, call) in calls.iter().enumerate() {
+                let begin = json!({
+                    "index": index,
+                    "id": call_id(index, &call.arguments),
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": ""},
+                });
+                events.push(chunk(json!({"tool_calls": [begin]}), None));
+                events.extend(fragments(&call.arguments).map(|piece| {
+                    let more = json!({"index": index, "function": {"arguments": piece}});
+                    chunk(json!({"tool_calls": [more]}), None)
+                }));
+            }
         }
     }
-    let mut last = chunk(json!({}), None);
-    last["choices"] = json!([]);
-    last["usage"] = usage.clone();
-    let mut frames: Vec<String> = events
-        .into_iter()
-        .chain([last])
-        .map(|event| format!("data: {event}\n\n"))
-        .collect();
+    events.push(chunk(json!({}), Some(answer.finish_reason)));
+    if let Some(usage) = usage {
+        let mut last = chunk(json!({}), None);
+        last["choices"] = json!([]);
+        last["usage"] = usage;
+        events.push(last);
+    }
+    let frames = events.into_iter().map(|event| format!("data: {event}\n\n"));
+    let mut frames: Vec<String> = frames.collect();
     frames.push("data: [DONE]\n\n".to_owned());
     let paced = stream::unfold(frames.into_iter(), async |mut frames| {
         let frame = frames.next()?;
