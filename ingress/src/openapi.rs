@@ -1,5 +1,6 @@
 //! The description of the API, made from its handlers.
 
+use baton_protocol::event::description;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, PathItem, Ref, RefOr, Response, ResponseBuilder};
@@ -23,7 +24,7 @@ use crate::error::Shape;
         (name = "Usage", description = "What was used up, and what it cost"),
         (name = "Runs", description = "The native routes; errors are application/problem+json"),
     ),
-    modifiers(&Credentials),
+    modifiers(&Credentials, &Events),
 )]
 pub(crate) struct ApiDescription;
 
@@ -48,6 +49,16 @@ impl Modify for Credentials {
         components.add_security_scheme("access_token", SecurityScheme::Http(token));
         let header = ApiKey::Header(ApiKeyValue::new("X-API-Key"));
         components.add_security_scheme("api_key_header", SecurityScheme::ApiKey(header));
+    }
+}
+
+/// The schemas of a run's events, which travel as text inside server-sent events.
+struct Events;
+
+impl Modify for Events {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let components = openapi.components.get_or_insert_with(Default::default);
+        components.schemas.extend(description::schemas());
     }
 }
 
@@ -121,4 +132,39 @@ fn refusal(shape: Shape, text: &str) -> Response {
         .description(text)
         .content(media, Content::new(Some(schema)))
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    fn references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    match value.as_str() {
+                        Some(target) if name == "$ref" => found.push(target.to_owned()),
+                        _ => references(value, found),
+                    }
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere_and_events_are_described() {
+        let description = serde_json::to_value(crate::openapi()).unwrap();
+        let mut found = Vec::new();
+        references(&description, &mut found);
+        assert!(found.len() > 100);
+        for target in found {
+            let pointer = target.strip_prefix('#').unwrap();
+            assert!(description.pointer(pointer).is_some(), "{target}");
+        }
+        let event = &description["components"]["schemas"]["RunEvent"];
+        assert!(event["oneOf"].as_array().unwrap().len() >= 13);
+        assert!(event["discriminator"]["mapping"]["text.delta"].is_string());
+    }
 }

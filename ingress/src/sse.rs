@@ -24,7 +24,7 @@ pub(crate) struct ServerSentEvent {
     event: Option<String>,
     /// What `Last-Event-ID` goes on behind; on OpenAI routes there is none.
     id: Option<String>,
-    /// A JSON object, or `[DONE]` at the end of a chat.
+    /// A JSON object: of a run's events, `RunEvent`; of a chat, a chunk, or `[DONE]` at its end.
     data: String,
 }
 

@@ -9,6 +9,8 @@
 //! One message carries one or more events of one run, a line of JSON each: what gathered while the
 //! message before was being stored travels together.
 
+pub mod description;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -151,7 +153,7 @@ pub struct ApprovalRequested {
     pub name: String,
     /// Its arguments, as the model wrote them, cut to 64 KiB here; the run holds the whole.
     pub arguments: String,
-    /// Why a person is asked: see [`ApprovalReason`](crate::ApprovalReason).
+    /// Why a person is asked, as in the approval's `reason`.
     pub reason: String,
 }
 
