@@ -36,6 +36,9 @@ use crate::sse::ServerSentEvent;
 use crate::state::AppState;
 use crate::submission::{Submitted, Wanted, idempotency_key, job_headers, submit};
 
+/// The code for a run that goes on after the stream has dropped its beginning.
+const EVENTS_EXPIRED: &str = "events_expired";
+
 /// One chat: what its answer needs to know of the request.
 pub(crate) struct Chat {
     run: RunId,
@@ -44,6 +47,8 @@ pub(crate) struct Chat {
     /// The client's own tools, whose calls are its to execute.
     client_tools: Vec<String>,
     include_usage: bool,
+    /// Whether the same request finds the run again.
+    keyed: bool,
     begun: Instant,
 }
 
@@ -81,7 +86,7 @@ enum Source {
         (status = 429, description = "Too many queued runs, runs of this key, or open streams; see `Retry-After`", body = ErrorBody),
         (status = 500, description = "The run failed", body = ErrorBody),
         (status = 502, description = "The upstream failed", body = ErrorBody),
-        (status = 503, description = "The system is full, or a part of it away; see `Retry-After`", body = ErrorBody),
+        (status = 503, description = "The system is full, or a part of it away; see `Retry-After`. With `answer_unavailable`, `events_unavailable` or `server_stopping` the run is accepted and goes on: `X-Run-Id` names it, and the same request with its `Idempotency-Key` is attached to it", body = ErrorBody),
         (status = 504, description = "The upstream took too long", body = ErrorBody),
     ),
     security(("api_key" = []), ("access_token" = [])),
@@ -100,8 +105,9 @@ pub(crate) async fn chat_completions(
         include_usage,
     } = ChatSubmission::parse(&body)?;
     let idempotency = idempotency_key(&headers, "/v1/chat/completions", &body)?;
+    let keyed = idempotency.is_some();
     drop(body);
-    let on_close = if idempotency.is_some() {
+    let on_close = if keyed {
         OnClose::CancelUnlessBack
     } else {
         OnClose::Cancel
@@ -132,8 +138,8 @@ pub(crate) async fn chat_completions(
     } = submit(&state, wanted).await?;
     let run = accepted.run;
     let found = match (accepted.acceptance, follower) {
-        (Acceptance::Created { spec, .. }, Some(follower)) => {
-            Ok((spec.model, Source::Live(Box::new(follower))))
+        (Acceptance::Created(created), Some(follower)) => {
+            Ok((created.spec.model, Source::Live(Box::new(follower))))
         }
         _ => replayed(&state, tenant, run).await,
     };
@@ -141,7 +147,13 @@ pub(crate) async fn chat_completions(
         Ok(found) => found,
         Err(error) => {
             attachment.detach();
-            return Err(error.of_run(run));
+            tracing::warn!(run.id = %run, code = %error.code, why = error.message,
+                           "the answer of an accepted run cannot be sent now");
+            let why = "the answer cannot be read at the moment";
+            return Err(match &*error.code {
+                EVENTS_EXPIRED => error.of_run(run),
+                _ => ApiError::goes_on(run, "answer_unavailable", why, keyed),
+            });
         }
     };
     let chat = Chat {
@@ -149,6 +161,7 @@ pub(crate) async fn chat_completions(
         model,
         client_tools,
         include_usage,
+        keyed,
         begun,
     };
     let answered = match (source, stream) {
@@ -188,25 +201,13 @@ async fn replayed(
     }
     match subscribed.resume(EventId::ORIGIN).await {
         Ok(follower) => Ok((record.model, Source::Live(Box::new(follower)))),
-        Err(error) => Err(not_from_the_start(state, tenant, run, &error)),
-    }
-}
-
-fn not_from_the_start(
-    _state: &AppState,
-    _tenant: TenantId,
-    run: RunId,
-    error: &ResumeError,
-) -> ApiError {
-    tracing::warn!(error = error as &dyn std::error::Error, run.id = %run, "a run cannot be replayed");
-    match error {
-        ResumeError::CursorUnknown | ResumeError::Expired => ApiError::new(
+        Err(ResumeError::CursorUnknown | ResumeError::Expired) => Err(ApiError::new(
             StatusCode::CONFLICT,
-            "events_expired",
+            EVENTS_EXPIRED,
             format!("the beginning of run {run} is no longer stored, and it has not ended yet: poll GET /v1/runs/{run}"),
         )
-        .do_not_retry(),
-        _ => ApiError::unavailable("broker_unavailable", "the run's events cannot be read: try again"),
+        .do_not_retry()),
+        Err(error) => Err(ApiError::unavailable("broker_unavailable", error.to_string())),
     }
 }
 
@@ -242,24 +243,13 @@ impl Chat {
 
     /// This process stops, and the answer is not there yet.
     fn draining(&self) -> ApiError {
-        let message = format!(
-            "this server is stopping; run {run} goes on: GET /v1/runs/{run}",
-            run = self.run
-        );
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_stopping", message).do_not_retry()
+        let why = "this server is stopping";
+        ApiError::goes_on(self.run, "server_stopping", why, self.keyed)
     }
 
     /// The events cannot be followed any further.
     fn unfollowable(&self) -> ApiError {
-        let message = format!(
-            "the run's events cannot be read; run {run} goes on: GET /v1/runs/{run}",
-            run = self.run
-        );
-        ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "events_unavailable",
-            message,
-        )
-        .do_not_retry()
+        let why = "the run's events cannot be read";
+        ApiError::goes_on(self.run, "events_unavailable", why, self.keyed)
     }
 }

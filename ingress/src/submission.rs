@@ -38,7 +38,7 @@ pub(crate) struct Wanted {
     pub(crate) door: Door,
 }
 
-/// An accepted run.
+/// An accepted run. From here on no answer may look as if it were not.
 pub(crate) struct Submitted {
     pub(crate) accepted: Accepted,
     /// The new run's events from the first, if they were wanted; none of a replayed run.
@@ -50,14 +50,20 @@ pub(crate) struct Submitted {
 /// Submits. This goes to its end even if the client goes away meanwhile, so that no run is left
 /// accepted and unpublished; the attachment, which nobody takes then, says that the client is gone.
 pub(crate) async fn submit(state: &AppState, wanted: Wanted) -> Result<Submitted, ApiError> {
-    let task = submit_to_the_end(state.clone(), wanted).in_current_span();
+    let proposed = wanted.run.unwrap_or_else(|| RunId::new(state.clock.now()));
+    let task = submit_to_the_end(state.clone(), wanted, proposed).in_current_span();
     match state.shutdown.tracker.spawn(task).await {
         Ok(submitted) => submitted,
-        Err(error) => Err(ApiError::internal(&error)),
+        // It panicked, before the commit or after.
+        Err(error) => Err(ApiError::internal(&error).of_run(proposed)),
     }
 }
 
-async fn submit_to_the_end(state: AppState, wanted: Wanted) -> Result<Submitted, ApiError> {
+async fn submit_to_the_end(
+    state: AppState,
+    wanted: Wanted,
+    run: RunId,
+) -> Result<Submitted, ApiError> {
     let Wanted {
         caller,
         run: chosen,
@@ -69,8 +75,15 @@ async fn submit_to_the_end(state: AppState, wanted: Wanted) -> Result<Submitted,
         door,
     } = wanted;
     let tenant = caller.tenant;
-    let run = chosen.unwrap_or_else(|| RunId::new(state.clock.now()));
+    // Before the run exists: what cannot be followed is refused while nothing is written.
+    let subscribed = if follow {
+        let subscribed = EventFollower::subscribe(&state.bus, tenant, run).await;
+        Some(subscribed.inspect_err(|_| metrics::submission_refused(&SubmitError::BrokerDown))?)
+    } else {
+        None
+    };
     let mut attachment = state.attachments.attach(tenant, run, on_close);
+    let once = idempotency.is_none();
     let accepting = state.admission.accept(Submission {
         tenant,
         run,
@@ -79,33 +92,30 @@ async fn submit_to_the_end(state: AppState, wanted: Wanted) -> Result<Submitted,
         idempotency,
         cancel_on_disconnect: on_close != OnClose::LeaveRunning,
     });
-    // The subscription settles while the row commits; the job comes after both.
-    let (accepted, subscribed) = if follow {
-        let subscribing = EventFollower::subscribe(&state.bus, tenant, run);
-        let (accepted, subscribed) = tokio::join!(accepting, subscribing);
-        (accepted, Some(subscribed))
-    } else {
-        (accepting.await, None)
-    };
-    let accepted = match accepted {
+    let accepted = match accepting.await {
         Ok(accepted) => accepted,
         Err(error) => {
             metrics::submission_refused(&error);
-            // Whether the row was written is unknown if the database did not answer: then the
-            // client, which is told of a failure, must not leave a run behind.
-            if !matches!(error, SubmitError::Store(_)) {
+            // If a chat may be accepted and its client gets an error, the run is cancelled.
+            if !matches!(error, SubmitError::InDoubt { .. }) {
                 attachment.detach();
             }
             return Err(match error {
                 // Its key stands for its id.
                 SubmitError::KeyReused if chosen.is_some() => SubmitError::RunIdTaken.into(),
+                // Asking again by itself would make another run.
+                error @ SubmitError::InDoubt { .. }
+                    if once && on_close == OnClose::LeaveRunning =>
+                {
+                    ApiError::from(error).do_not_retry()
+                }
                 error => error.into(),
             });
         }
     };
     let outcome = state.admission.publish(&accepted, &headers).await;
     tracing::Span::current().record("run_id", tracing::field::display(accepted.run));
-    let new = matches!(accepted.acceptance, Acceptance::Created { .. });
+    let new = matches!(accepted.acceptance, Acceptance::Created(_));
     metrics::accepted(door, !new);
     if !new {
         let attachment = attachment.moved_to(accepted.run, on_close);
@@ -116,9 +126,7 @@ async fn submit_to_the_end(state: AppState, wanted: Wanted) -> Result<Submitted,
         });
     }
     metrics::published(outcome);
-    let follower = subscribed
-        .transpose()?
-        .map(baton_nats::Subscribed::from_start_of_new_run);
+    let follower = subscribed.map(baton_nats::Subscribed::from_start_of_new_run);
     Ok(Submitted {
         accepted,
         follower,

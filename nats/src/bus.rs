@@ -206,9 +206,12 @@ impl Bus {
         }
     }
 
-    /// Whether there is a connection at this moment.
+    /// Whether there is a connection at this moment. One that has ended for good keeps the state that
+    /// it had last, so the link is asked too.
     pub fn is_connected(&self) -> bool {
         self.inner.client.connection_state() == State::Connected
+            && self.inner.link.has_changed().is_ok()
+            && !self.inner.link.borrow().closed
     }
 
     /// Hands what was published to the broker, unsubscribes everything, and closes. Requests that

@@ -1,6 +1,7 @@
 //! Why a submission is refused.
 
-use baton_store::{Budget, StoreError};
+use baton_protocol::RunId;
+use baton_store::{AcceptError, Budget, StoreError};
 use chrono::NaiveDate;
 
 /// A request that cannot be executed as it is written: repeating it changes nothing.
@@ -35,7 +36,7 @@ impl Invalid {
     }
 }
 
-/// Why a run was not accepted. Nothing was written, unless it says otherwise.
+/// Why a run was not accepted. Nothing was written, except perhaps with [`SubmitError::InDoubt`].
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
     /// The request is wrong.
@@ -96,9 +97,20 @@ pub enum SubmitError {
     /// The broker is known to be away.
     #[error("the message broker cannot be reached: try again later")]
     BrokerDown,
-    /// The ledger could not be written; whether it was is unknown only if its answer was lost.
+    /// The ledger could not be reached, or refused.
     #[error("the ledger cannot be reached: try again later")]
     Store(#[from] StoreError),
+    /// The ledger's answer was lost: the run may be accepted.
+    #[error(
+        "the ledger's answer was lost, and whether run {run} was accepted is unknown: the same request with the same Idempotency-Key (on the bus: the same run id) tells, as does GET /v1/runs/{run}"
+    )]
+    InDoubt {
+        /// The run that it is if it was accepted.
+        run: RunId,
+        /// The failures since.
+        #[source]
+        cause: AcceptError,
+    },
     /// The resolved request could not be written as JSON.
     #[error("the request cannot be stored")]
     Encode(#[source] serde_json::Error),

@@ -29,4 +29,4 @@ pub use metering::Metering;
 pub use prices::Prices;
 pub use request::SubmitRequest;
 pub use resolve::{Agent, AgentSource, BuiltInAgent, Grant};
-pub use submit::{Acceptance, Accepted, Admission, Policy, PublishOutcome, Submission};
+pub use submit::{Acceptance, Accepted, Admission, CreatedRun, Policy, PublishOutcome, Submission};

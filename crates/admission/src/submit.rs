@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use baton_nats::{Bus, JobHeaders, PublishError};
 use baton_protocol::{Job, Lane, RunId, RunSpec, TenantId};
-use baton_store::{Accept, IdempotencyKey, NewRun, QueueLimits, Store, TurnWish};
+use baton_store::{
+    Accept, AcceptError, IdempotencyKey, NewRun, QueueLimits, RunRecord, Store, TurnWish,
+};
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
 
 use crate::error::SubmitError;
 use crate::metering::Metering;
@@ -43,7 +47,7 @@ pub struct Submission<'a> {
     pub cancel_on_disconnect: bool,
 }
 
-/// A run that is in the ledger.
+/// A run that is in the ledger, with all that an answer says of it.
 #[derive(Debug, Clone)]
 pub struct Accepted {
     /// Whose it is.
@@ -58,14 +62,22 @@ pub struct Accepted {
 #[derive(Debug, Clone)]
 pub enum Acceptance {
     /// Its row has just been committed; its job is still to be published.
-    Created {
-        /// The queue.
-        lane: Lane,
-        /// What it will do.
-        spec: Box<RunSpec>,
-    },
-    /// The idempotency key stood for it already.
-    Replay,
+    Created(Box<CreatedRun>),
+    /// The idempotency key had made it before: the run as the accepting transaction saw it.
+    Replay(Box<RunRecord>),
+}
+
+/// A run as its row was committed.
+#[derive(Debug, Clone)]
+pub struct CreatedRun {
+    /// The queue.
+    pub lane: Lane,
+    /// The work.
+    pub spec: RunSpec,
+    /// The client's own words about it.
+    pub metadata: Option<Box<RawValue>>,
+    /// When, by the ledger's clock.
+    pub created_at: DateTime<Utc>,
 }
 
 /// What became of the job's publication. The run is accepted in each case; what is lost here is
@@ -172,18 +184,27 @@ impl Admission {
         let accept = self
             .store
             .accept_run(tenant, &new_run, &self.policy)
-            .await?;
+            .await
+            .map_err(|error| match error {
+                AcceptError::Store(error) => SubmitError::Store(error),
+                cause @ AcceptError::InDoubt { .. } => SubmitError::InDoubt { run, cause },
+            })?;
         let accepted = |run, acceptance| Accepted {
             tenant,
             run,
             acceptance,
         };
         match accept {
-            Accept::Created => {
-                let spec = Box::new(spec);
-                Ok(accepted(run, Acceptance::Created { lane, spec }))
+            Accept::Created { created_at } => {
+                let created = CreatedRun {
+                    lane,
+                    spec,
+                    metadata,
+                    created_at,
+                };
+                Ok(accepted(run, Acceptance::Created(Box::new(created))))
             }
-            Accept::Replay { run } => Ok(accepted(run, Acceptance::Replay)),
+            Accept::Replay(known) => Ok(accepted(known.id, Acceptance::Replay(known))),
             Accept::KeyReused => Err(SubmitError::KeyReused),
             Accept::IdTaken => Err(SubmitError::RunIdTaken),
             Accept::TenantQueueFull { limit } => Err(SubmitError::TenantQueueFull { limit }),
@@ -205,7 +226,7 @@ impl Admission {
     /// Publishes the job of a run that [`Admission::accept`] has committed. The outcome is worth a
     /// metric, and nothing else.
     pub async fn publish(&self, accepted: &Accepted, headers: &JobHeaders) -> PublishOutcome {
-        let Acceptance::Created { lane, .. } = &accepted.acceptance else {
+        let Acceptance::Created(created) = &accepted.acceptance else {
             return PublishOutcome::NotNeeded;
         };
         let job = Job::Run {
@@ -213,7 +234,7 @@ impl Admission {
         };
         match self
             .bus
-            .publish_job(accepted.tenant, *lane, &job, headers)
+            .publish_job(accepted.tenant, created.lane, &job, headers)
             .await
         {
             Ok(_) => PublishOutcome::Stored,

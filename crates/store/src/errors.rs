@@ -1,5 +1,7 @@
 //! What can go wrong, told apart by what the caller can do about it.
 
+use std::io;
+
 /// A statement failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -28,6 +30,27 @@ impl StoreError {
     /// Whether trying again later may help.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))
+    }
+
+    /// Whether a statement that commits may have done so although it failed: its answer was lost.
+    pub(crate) fn may_have_committed(&self) -> bool {
+        match self {
+            Self::Unavailable(error) => match error {
+                sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::BeginFailed => {
+                    false
+                }
+                sqlx::Error::Io(error) => {
+                    let marked = error.get_ref().and_then(|error| error.downcast_ref());
+                    marked.is_none_or(|NotConnected(_)| false)
+                }
+                // The server refused. One that ends a connection may have committed before.
+                sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| {
+                    code.starts_with("08") || (code.starts_with("57P") && code != "57P03")
+                }),
+                _ => true,
+            },
+            Self::Refused(_) | Self::Unreadable { .. } | Self::Encode(_) => false,
+        }
     }
 
     pub(crate) fn unreadable(column: &'static str, value: &str) -> Self {
@@ -62,6 +85,36 @@ impl From<sqlx::Error> for StoreError {
             Self::Refused(error)
         }
     }
+}
+
+/// No connection could be made, so that nothing was sent on it.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect: {0}")]
+pub(crate) struct NotConnected(#[source] pub(crate) io::Error);
+
+impl NotConnected {
+    /// Marks the error of an attempt to connect.
+    pub(crate) fn mark(error: sqlx::Error) -> sqlx::Error {
+        match error {
+            sqlx::Error::Io(error) => sqlx::Error::Io(io::Error::new(error.kind(), Self(error))),
+            error => error,
+        }
+    }
+}
+
+/// A run could not be accepted, or nobody knows whether it was.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// Nothing was written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The answer to a commit was lost, and the database could not be asked for it since. The run may
+    /// be in the ledger. The same submission repeated tells.
+    #[error("whether the run was committed is unknown")]
+    InDoubt {
+        /// The newest failure, if there was one after that.
+        source: Option<StoreError>,
+    },
 }
 
 /// A guarded write failed.

@@ -57,7 +57,7 @@ pub use audit::{ActorKind, AuditEntry, AuditFilter, AuditRecord, AuditResult};
 pub use bootstrap::{Login, bootstrap};
 pub use budget::{Budget, TurnGrant, TurnWish};
 pub use connect::{ConnectError, Store, StoreOptions};
-pub use errors::{FenceError, StoreError};
+pub use errors::{AcceptError, FenceError, StoreError};
 pub use idempotency_keys::IdempotencyKey;
 pub use memberships::{MemberRecord, MembershipChange, MembershipRecord};
 pub use migrate::{MigrateError, MigrationName, migrate, pending};

@@ -19,6 +19,8 @@ use sqlx::{Connection as _, Describe, Either, Error, Execute, Executor, SqlStr};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
+use crate::errors::NotConnected;
+
 /// A connection that was used more recently than this is taken to be alive.
 pub(crate) const RESTED: Duration = Duration::from_secs(1);
 /// A connection that nobody needed for this long is closed.
@@ -128,8 +130,12 @@ impl StatementPool {
             // The server has gone, and has taken the others with it.
             drop(self.all_resting());
         }
-        let mut connection = PgConnection::connect_with(&self.0.connect).await?;
-        connection.execute(self.0.set_role).await?;
+        let connected = async {
+            let mut connection = PgConnection::connect_with(&self.0.connect).await?;
+            connection.execute(self.0.set_role).await?;
+            Ok(connection)
+        };
+        let connection = connected.await.map_err(NotConnected::mark)?;
         Ok(Lent {
             pool: self,
             connection: Mutex::new(connection),

@@ -35,6 +35,10 @@ pub struct TestDatabase {
     server: PgConnectOptions,
 }
 
+/// A lock on the table of runs, released with the connection.
+#[derive(Debug)]
+pub struct HeldRuns(#[expect(dead_code, reason = "held until it is dropped")] PgConnection);
+
 impl TestDatabase {
     /// Copies the template.
     ///
@@ -110,6 +114,19 @@ impl TestDatabase {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Lets no run be written until the value is dropped: statements that accept one wait.
+    ///
+    /// # Panics
+    ///
+    /// If the table cannot be locked.
+    pub async fn hold_runs(&self) -> HeldRuns {
+        let here = self.server.clone().database(&self.name);
+        let mut connection = required(PgConnection::connect_with(&here).await, "looks at itself");
+        let lock = "BEGIN; LOCK TABLE runs IN SHARE MODE";
+        execute(&mut connection, lock.to_owned()).await;
+        HeldRuns(connection)
     }
 
     /// Has the audit log take no entry, until it is told otherwise: what must not happen without one

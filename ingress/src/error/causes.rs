@@ -11,6 +11,25 @@ use super::ApiError;
 pub(super) const BUDGET_EXCEEDED: &str = "budget_exceeded";
 
 impl ApiError {
+    /// The run is accepted and goes on, and its answer cannot be given here: no refusal. With an
+    /// `Idempotency-Key` (`keyed`) the same request finds the run again; without one it would make
+    /// another.
+    pub(crate) fn goes_on(run: RunId, code: &'static str, why: &str, keyed: bool) -> Self {
+        let again = if keyed {
+            ", or send this request again with its Idempotency-Key"
+        } else {
+            ""
+        };
+        let message =
+            format!("{why}; run {run} was accepted and goes on: GET /v1/runs/{run}{again}");
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).of_run(run);
+        if keyed {
+            error.retry_after(1)
+        } else {
+            error.do_not_retry()
+        }
+    }
+
     /// A run's failure, as the answer to a request that waited for it. The official client
     /// libraries ask again by themselves after a 429 or a 5xx, which makes another run: harmless if
     /// the upstream took no request of this one, and otherwise the same work paid for twice.
@@ -111,6 +130,14 @@ impl From<SubmitError> for ApiError {
             }
             SubmitError::BrokerDown => Self::unavailable("broker_unavailable", message),
             SubmitError::Store(error) => error.into(),
+            SubmitError::InDoubt { run, ref cause } => {
+                tracing::error!(
+                    error = cause as &dyn std::error::Error,
+                    run.id = %run,
+                    "the answer to a commit was lost"
+                );
+                Self::unavailable("acceptance_unknown", message).of_run(run)
+            }
             SubmitError::Encode(error) => Self::internal(&error),
         }
     }

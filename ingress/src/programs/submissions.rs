@@ -18,7 +18,6 @@ use super::requests::{Unknown, identify};
 use crate::attachments::OnClose;
 use crate::auth::{Caller, RunsWrite, Scope as _};
 use crate::error::ApiError;
-use crate::ledger::find_run;
 use crate::metrics::{self, Door, SubmissionEnd};
 use crate::rate::{RateLimits, limit_caller};
 use crate::state::AppState;
@@ -182,13 +181,9 @@ async fn accept(
         door: Door::Bus,
     };
     let Submitted { accepted, .. } = submit(state, wanted).await?;
-    let replayed = matches!(accepted.acceptance, Acceptance::Replay);
-    let status = if replayed {
-        let found = find_run(state, tenant, accepted.run).await;
-        let record = found.map_err(ApiError::from)?;
-        record.map_or(RunStatus::Queued, |record| record.status)
-    } else {
-        RunStatus::Queued
+    let (replayed, status) = match &accepted.acceptance {
+        Acceptance::Created(_) => (false, RunStatus::Queued),
+        Acceptance::Replay(record) => (true, record.status),
     };
     Ok(SubmissionAnswer {
         answer: Answer::Done { status },

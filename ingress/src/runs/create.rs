@@ -6,14 +6,14 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use baton_admission::request::NativeRequest;
-use baton_admission::{Acceptance, SubmitRequest};
-use baton_protocol::EventId;
+use baton_admission::{Acceptance, Accepted, SubmitRequest};
+use baton_protocol::{EventId, RunId};
 use baton_service::RequestId;
 use http::header::{ACCEPT, LOCATION};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::events::{self, Client, open_from};
-use super::read::{load, load_new};
+use super::read::load;
 use super::told::Source;
 use super::view::RunView;
 use super::wait::{Wait, wait_for_end};
@@ -32,6 +32,8 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 ///
 /// Answers at once with 202, or with `Accept: text/event-stream` with the run's events; with
 /// `?wait=30s`, with 200 if it ends within that time. The run goes on whatever the client does.
+/// A run that is accepted is never answered with an error: if its events or its end cannot be had at
+/// the moment, the answer is 202. `acceptance_unknown` alone leaves open whether there is a run.
 /// Fields that are not listed are refused; `params` travels to the upstream.
 #[utoipa::path(
     post,
@@ -49,7 +51,7 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
         (status = 404, description = "No such agent", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The Idempotency-Key was used with another request", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too many queued runs, runs of this key, or open streams; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The system is full, or a part of it away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The system is full, or a part of it away; see `Retry-After`. `acceptance_unknown`: the ledger's answer was lost; `X-Run-Id` names the run that there is if it was accepted", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
@@ -88,44 +90,64 @@ pub(crate) async fn create_run(
         attachment,
     } = submit(&state, wanted).await?;
     let run = accepted.run;
-    let replayed = matches!(accepted.acceptance, Acceptance::Replay);
-    let answer = async {
-        if let Some(place) = place {
-            return match follower {
-                Some(follower) => {
-                    let client = Client { attachment, place };
-                    let source = (Vec::new(), follower);
-                    Ok(events::response(&state, &caller, run, source, client))
-                }
-                None => {
-                    open_from(&state, &caller, run, EventId::ORIGIN, Source::Stream, place).await
-                }
-            };
+    let replayed = matches!(accepted.acceptance, Acceptance::Replay(_));
+    let mut answer = match (place, follower) {
+        (Some(place), Some(follower)) => {
+            let client = Client { attachment, place };
+            events::response(&state, &caller, run, (Vec::new(), follower), client)
         }
-        if let Some(time) = wait.0 {
-            wait_for_end(&state, &caller, run, follower, time).await;
+        (Some(place), None) => {
+            let opened = open_from(&state, &caller, run, EventId::ORIGIN, Source::Stream, place);
+            match opened.await {
+                Ok(events) => events,
+                // The run is accepted, whether its events can be sent or not.
+                Err(error) => {
+                    tracing::warn!(run.id = %run, code = %error.code, why = error.message,
+                                   "the events of an accepted run cannot be sent now");
+                    answer_accepted(accepted)
+                }
+            }
         }
-        let view = if replayed || wait.0.is_some() {
-            load(&state, tenant, run).await?
-        } else {
-            load_new(&state, tenant, run).await?
-        };
-        let done = wait.0.is_some() && view.is_terminal();
-        let status = if done {
-            StatusCode::OK
-        } else {
-            StatusCode::ACCEPTED
-        };
-        let location = [(LOCATION, format!("/v1/runs/{run}"))];
-        Ok((status, run_header(run), location, Json(view)).into_response())
+        (None, follower) => {
+            if let Some(time) = wait.0 {
+                wait_for_end(&state, &caller, run, follower, time).await;
+            }
+            if replayed || wait.0.is_some() {
+                match load(&state, tenant, run).await {
+                    Ok(view) => answer_view(run, view, wait),
+                    Err(error) => {
+                        tracing::warn!(run.id = %run, code = %error.code, why = error.message,
+                                       "an accepted run cannot be read again now");
+                        answer_accepted(accepted)
+                    }
+                }
+            } else {
+                answer_accepted(accepted)
+            }
+        }
     };
-    let mut answer: Response = answer.await.map_err(|error: ApiError| error.of_run(run))?;
     if replayed {
         answer
             .headers_mut()
             .insert(IDEMPOTENT_REPLAYED, http::HeaderValue::from_static("true"));
     }
     Ok(answer)
+}
+
+/// The answer that needs nothing but what accepting the run has yielded.
+fn answer_accepted(accepted: Accepted) -> Response {
+    answer_view(accepted.run, RunView::accepted(accepted), Wait(None))
+}
+
+fn answer_view(run: RunId, view: RunView, wait: Wait) -> Response {
+    let done = wait.0.is_some() && view.is_terminal();
+    let status = if done {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
+    let location = [(LOCATION, format!("/v1/runs/{run}"))];
+    (status, run_header(run), location, Json(view)).into_response()
 }
 
 /// Whether the client asks for events before anything else.

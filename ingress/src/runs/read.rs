@@ -10,7 +10,6 @@ use super::view::RunView;
 use super::wait::{Wait, wait_for_end};
 use crate::auth::{Authorized, RunsRead};
 use crate::error::{ApiError, Problem, run_header};
-use crate::ledger::find_run;
 use crate::state::AppState;
 
 /// A run with its output, usage and steps.
@@ -44,18 +43,6 @@ pub(crate) async fn read_run(
         view = load(&state, tenant, run).await?;
     }
     Ok((run_header(run), Json(view)).into_response())
-}
-
-/// A run that has been accepted just now: it has said nothing yet.
-pub(super) async fn load_new(
-    state: &AppState,
-    tenant: TenantId,
-    run: RunId,
-) -> Result<RunView, ApiError> {
-    let record = find_run(state, tenant, run)
-        .await?
-        .ok_or_else(ApiError::no_such_run)?;
-    RunView::whole(record, Vec::new(), Vec::new()).map_err(|error| ApiError::internal(&error))
 }
 
 /// The whole run, as it stands in one transaction.

@@ -1,5 +1,6 @@
 //! A run as clients see it.
 
+use baton_admission::{Acceptance, Accepted, CreatedRun};
 use baton_protocol::{
     AgentRef, EventId, FinishReason, Lane, Outcome, RunError, RunId, RunSpec, RunStatus, ThreadId,
     Usage,
@@ -107,6 +108,43 @@ impl RunView {
     /// A run in a list.
     pub(crate) fn in_list(run: RunRecord) -> Self {
         Self::new(run, None, None, None)
+    }
+
+    /// A run as the transaction saw it that accepted it, or found it accepted. One that is not new is
+    /// shown as in a list.
+    pub(crate) fn accepted(accepted: Accepted) -> Self {
+        let created = match accepted.acceptance {
+            Acceptance::Replay(run) => return Self::in_list(*run),
+            Acceptance::Created(created) => *created,
+        };
+        let CreatedRun {
+            lane,
+            spec,
+            metadata,
+            created_at,
+        } = created;
+        Self {
+            id: accepted.run,
+            object: "run",
+            status: RunStatus::Queued,
+            finish_reason: None,
+            agent: spec.agent,
+            model: spec.model,
+            thread_id: None,
+            lane,
+            attempt: 0,
+            input: Some(spec.messages),
+            output: Some(Vec::new()),
+            usage: Usage::default(),
+            error: None,
+            metadata,
+            created_at,
+            started_at: None,
+            finished_at: None,
+            cancel_latency_ms: None,
+            last_event_id: EventId::ORIGIN,
+            steps: Some(Vec::new()),
+        }
     }
 
     /// A run with all that belongs to it.

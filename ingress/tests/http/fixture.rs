@@ -170,6 +170,17 @@ impl Fixture {
         (base, shutdown)
     }
 
+    /// The same that reaches the ledger in another way.
+    pub(crate) async fn another_ingress_on(&self, store: &Store) -> (String, Shutdown) {
+        let bus = connect(&self.nats, self.door.as_ref(), "ingress").await;
+        let shutdown = Shutdown::new();
+        let mut config = Config::default();
+        config.auth.jwt_secret = Some(Secret::new(JWT_SECRET.into()));
+        let clock = SystemClock::shared();
+        let (base, _) = serve(&config, store, &bus, &shutdown, None, clock).await;
+        (base, shutdown)
+    }
+
     pub(crate) async fn make_key(
         &self,
         random: u8,
@@ -260,7 +271,7 @@ impl Fixture {
         self.post_to(&self.base, path, body)
     }
 
-    fn post_to(&self, base: &str, path: &str, body: &Value) -> RequestBuilder {
+    pub(crate) fn post_to(&self, base: &str, path: &str, body: &Value) -> RequestBuilder {
         self.client
             .post(format!("{base}{path}"))
             .bearer_auth(&self.key)

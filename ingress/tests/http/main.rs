@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod accepted;
 mod api_keys;
 mod audit;
 mod bad_requests;

@@ -1,22 +1,29 @@
 //! → `queued`: a run is accepted. Its row, its idempotency key and the check of the queue limits
 //! are one commit; once that stands, the run is never lost.
 
-use baton_protocol::TenantId;
+use std::time::{Duration, Instant};
+
+use baton_protocol::{RunId, TenantId};
+use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use sqlx::PgExecutor;
 
 use crate::columns::{self, int4, int8};
 use crate::connect::Store;
-use crate::errors::StoreError;
+use crate::errors::{AcceptError, StoreError};
 use crate::idempotency_keys::IdempotencyKey;
 use crate::runs::new_run::{Accept, NewRun, QueueLimits};
 use crate::tenant_tx::TenantTx;
 
+/// The time within which a lost answer to a commit is looked for.
+const IN_DOUBT: Duration = Duration::from_secs(5);
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
+
 impl Store {
     /// Accepts a run within the limits, in a transaction of its own and one round trip, or several if
-    /// the run is metered. When it returns [`Accept::Created`], the run is committed. A try whose answer was lost, for instance
-    /// on a connection that a restarted server has forgotten, is repeated once: the run's id tells
-    /// whether it was committed.
+    /// the run is metered. When it returns [`Accept::Created`], the run is committed. If the
+    /// answer to a try is lost, for instance on a connection that a restarted server has forgotten, it is
+    /// repeated: the run's id tells whether it was committed.
     ///
     /// Of several calls with one key the first wins; the others wait for its commit and then see
     /// [`Accept::Replay`].
@@ -25,22 +32,86 @@ impl Store {
         tenant: TenantId,
         run: &NewRun<'_>,
         limits: &QueueLimits,
-    ) -> Result<Accept, StoreError> {
-        match self.try_accept_run(tenant, run, limits).await {
-            Err(error) if error.is_transient() => {
-                match self.try_accept_run(tenant, run, limits).await {
-                    // A keyed run is found by its key before its id is tried.
-                    Err(error) if is_known_run(&error) && run.idempotency.is_none() => {
-                        Ok(Accept::Created)
-                    }
-                    Err(error) if is_known_run(&error) => Ok(Accept::IdTaken),
-                    Ok(Accept::Replay { run: known }) if known == run.id => Ok(Accept::Created),
-                    answer => answer,
+    ) -> Result<Accept, AcceptError> {
+        let mut tries = 0;
+        // Since an answer was lost that may have been that of a commit.
+        let mut doubted_since = None;
+        loop {
+            tries += 1;
+            let failed = match self.try_accept_run(tenant, run, limits).await {
+                Err(Failed::Before(error)) if is_known_run(&error) => {
+                    return Ok(match (doubted_since, run.idempotency) {
+                        // A keyed run is found by its key before its id is tried.
+                        (Some(_), None) => self.created(tenant, run.id).await,
+                        _ => Accept::IdTaken,
+                    });
                 }
+                // The limits may count the run itself.
+                Ok(answer) if doubted_since.is_none() || answer.is_of_accepted() => {
+                    return Ok(match answer {
+                        Accept::Replay(known) if doubted_since.is_some() && known.id == run.id => {
+                            let created_at = known.created_at;
+                            Accept::Created { created_at }
+                        }
+                        answer => answer,
+                    });
+                }
+                Ok(_) => None,
+                Err(Failed::Before(error)) if error.is_transient() => Some(error),
+                Err(Failed::Before(error)) => return Err(error.into()),
+                Err(Failed::Perhaps(error)) => {
+                    doubted_since.get_or_insert_with(Instant::now);
+                    Some(error)
+                }
+            };
+            let Some(since) = doubted_since else {
+                match failed {
+                    Some(error) if tries > 1 => return Err(error.into()),
+                    _ => continue,
+                }
+            };
+            match self.committed(tenant, run).await {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) | Err(_) if since.elapsed() >= IN_DOUBT => {
+                    return Err(AcceptError::InDoubt { source: failed });
+                }
+                Ok(None) if failed.is_some() => {}
+                Ok(None) | Err(_) => tokio::time::sleep(BETWEEN_TRIES).await,
             }
-            Err(error) if is_known_run(&error) => Ok(Accept::IdTaken),
-            answer => answer,
         }
+    }
+
+    /// The answer for a run that an earlier try may have committed; `None` if it has not, so far.
+    async fn committed(
+        &self,
+        tenant: TenantId,
+        run: &NewRun<'_>,
+    ) -> Result<Option<Accept>, StoreError> {
+        let mut tx = self.tenant(tenant).await?;
+        let found = match run.idempotency {
+            None => tx.run(run.id).await?,
+            Some(key) => match tx.repetition(key).await? {
+                Some(Accept::Replay(known)) if known.id == run.id => Some(*known),
+                answer => return Ok(answer),
+            },
+        };
+        Ok(found.map(|record| Accept::Created {
+            created_at: record.created_at,
+        }))
+    }
+
+    /// The answer for a run that is in the ledger. While its row cannot be read, the time is that of
+    /// its id: the run is accepted all the same.
+    async fn created(&self, tenant: TenantId, run: RunId) -> Accept {
+        let read = async { self.tenant(tenant).await?.run(run).await };
+        let created_at = match read.await {
+            Ok(Some(record)) => record.created_at,
+            Ok(None) | Err(_) => run
+                .unix_millis()
+                .and_then(|millis| DateTime::from_timestamp_millis(i64::try_from(millis).ok()?))
+                .unwrap_or_default(),
+        };
+        Accept::Created { created_at }
     }
 
     async fn try_accept_run(
@@ -48,22 +119,25 @@ impl Store {
         tenant: TenantId,
         run: &NewRun<'_>,
         limits: &QueueLimits,
-    ) -> Result<Accept, StoreError> {
+    ) -> Result<Accept, Failed> {
         if run.metered.is_some() {
             let mut tx = self.tenant(tenant).await?;
             let answer = tx.accept_run(run, limits).await?;
-            tx.commit().await?;
+            // A failure before this is rolled back.
+            tx.commit().await.map_err(Failed::of_commit)?;
             return Ok(answer);
         }
         let refusal = if self.depth.reaches(limits.system).await? {
             Accept::SystemQueueFull {
                 limit: limits.system,
             }
-        } else if insert_run(&self.tenant_statements, tenant, run, limits).await? {
-            return Ok(Accept::Created);
         } else {
-            Accept::TenantQueueFull {
-                limit: limits.tenant,
+            let inserted = insert_run(&self.tenant_statements, tenant, run, limits).await;
+            match inserted.map_err(Failed::of_commit)? {
+                Some(created_at) => return Ok(Accept::Created { created_at }),
+                None => Accept::TenantQueueFull {
+                    limit: limits.tenant,
+                },
             }
         };
         match run.idempotency {
@@ -75,6 +149,41 @@ impl Store {
                 .await?
                 .unwrap_or(refusal)),
         }
+    }
+}
+
+/// A try that failed.
+enum Failed {
+    /// Nothing was written, and nothing will be.
+    Before(StoreError),
+    /// The run may have been committed.
+    Perhaps(StoreError),
+}
+
+impl Failed {
+    /// The statement that failed was to commit.
+    fn of_commit(error: StoreError) -> Self {
+        if error.may_have_committed() {
+            Self::Perhaps(error)
+        } else {
+            Self::Before(error)
+        }
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::Before(error)
+    }
+}
+
+impl Accept {
+    /// Whether it is about a run in the ledger, and not about the limits.
+    const fn is_of_accepted(&self) -> bool {
+        matches!(
+            self,
+            Self::Created { .. } | Self::Replay(_) | Self::KeyReused | Self::IdTaken
+        )
     }
 }
 
@@ -102,7 +211,7 @@ impl TenantTx {
             }
         } else {
             match self.insert_within_limits(run, limits).await? {
-                Accept::Created => return Ok(Accept::Created),
+                created @ Accept::Created { .. } => return Ok(created),
                 refusal => refusal,
             }
         };
@@ -127,32 +236,34 @@ impl TenantTx {
                 Err(refusal) => return Ok(refusal),
             },
         };
-        if !insert_run(self.connection(), tenant, run, limits).await? {
+        let Some(created_at) = insert_run(self.connection(), tenant, run, limits).await? else {
             return Ok(Accept::TenantQueueFull {
                 limit: limits.tenant,
             });
-        }
+        };
         if let Some(standing) = standing {
             self.reserve(run, &standing).await?;
         }
-        Ok(Accept::Created)
+        Ok(Accept::Created { created_at })
     }
 
     /// What became of the key before. A repetition of what was accepted is answered however full
     /// the queue is; and this statement, begun later, sees what the transaction that won the key
     /// has committed meanwhile.
     async fn repetition(&mut self, key: &IdempotencyKey) -> Result<Option<Accept>, StoreError> {
-        Ok(self.used_key(&key.key).await?.map(|used| {
-            if used.fingerprint == key.fingerprint {
-                Accept::Replay { run: used.run }
-            } else {
-                Accept::KeyReused
-            }
-        }))
+        let Some(used) = self.used_key(&key.key).await? else {
+            return Ok(None);
+        };
+        if used.fingerprint != key.fingerprint {
+            return Ok(Some(Accept::KeyReused));
+        }
+        // Key and run are one commit.
+        let run = self.run(used.run).await?;
+        Ok(run.map(|run| Accept::Replay(Box::new(run))))
     }
 }
 
-/// Inserts the run, and its key if it has one: whether it did. Both statements set the tenant that
+/// Inserts the run, and its key if it has one: the time in its row, if it did. Both statements set the tenant that
 /// they act for themselves, for as long as their transaction lasts, so that they can be a
 /// transaction of their own. What needs it (the policy on the counted rows, the one on the new row)
 /// depends on the row that setting it yields, and so comes after it.
@@ -161,7 +272,7 @@ async fn insert_run(
     tenant: TenantId,
     run: &NewRun<'_>,
     limits: &QueueLimits,
-) -> Result<bool, StoreError> {
+) -> Result<Option<DateTime<Utc>>, StoreError> {
     let spec = serde_json::to_string(run.spec).map_err(StoreError::Encode)?;
     match run.idempotency {
         None => insert_unkeyed(executor, tenant, run, &spec, limits.tenant).await,
@@ -175,8 +286,8 @@ async fn insert_unkeyed(
     run: &NewRun<'_>,
     spec: &str,
     tenant_limit: u32,
-) -> Result<bool, StoreError> {
-    let done = sqlx::query!(
+) -> Result<Option<DateTime<Utc>>, StoreError> {
+    let created_at = sqlx::query_scalar!(
         "
         -- runs.accept
         WITH acting AS MATERIALIZED (
@@ -191,6 +302,7 @@ async fn insert_unkeyed(
                    SELECT FROM runs
                    WHERE runs.tenant_id = acting.tenant_id AND status = 'queued' LIMIT $12
                ) AS waiting) < $12
+        RETURNING created_at
         ",
         tenant.as_uuid(),
         run.id.as_uuid(),
@@ -206,9 +318,9 @@ async fn insert_unkeyed(
         int8(u64::from(tenant_limit)),
         run.api_key_id.is_some() && run.metered.is_some(),
     )
-    .execute(executor)
+    .fetch_optional(executor)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(created_at)
 }
 
 async fn insert_keyed(
@@ -218,8 +330,8 @@ async fn insert_keyed(
     key: &IdempotencyKey,
     spec: &str,
     tenant_limit: u32,
-) -> Result<bool, StoreError> {
-    let done = sqlx::query!(
+) -> Result<Option<DateTime<Utc>>, StoreError> {
+    let created_at = sqlx::query_scalar!(
         "
         -- runs.accept_keyed
         WITH acting AS MATERIALIZED (
@@ -241,6 +353,7 @@ async fn insert_keyed(
         SELECT won.tenant_id, won.run_id, $3::text, $4::text::json, $5, $6, $7, $8, $9,
                $10::text::json, $11, $15
         FROM won
+        RETURNING created_at
         ",
         tenant.as_uuid(),
         run.id.as_uuid(),
@@ -258,7 +371,7 @@ async fn insert_keyed(
         key.fingerprint.as_slice(),
         run.api_key_id.is_some() && run.metered.is_some(),
     )
-    .execute(executor)
+    .fetch_optional(executor)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(created_at)
 }

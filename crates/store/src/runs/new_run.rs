@@ -1,11 +1,12 @@
 //! A run that asks to be accepted, and what it is told.
 
 use baton_protocol::{ApiKeyId, Lane, RunId, RunSpec, ThreadId};
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::value::RawValue;
 
 use crate::budget::{Budget, TurnWish};
 use crate::idempotency_keys::IdempotencyKey;
+use crate::runs::read::RunRecord;
 
 /// A run to be accepted.
 #[derive(Debug)]
@@ -39,16 +40,17 @@ pub struct QueueLimits {
     pub system: u32,
 }
 
-/// What became of a submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The verdict on a submission.
+#[derive(Debug, Clone)]
 pub enum Accept {
     /// It is accepted, once the transaction is committed.
-    Created,
-    /// The same key has made this run before, of the same body.
-    Replay {
-        /// The run.
-        run: RunId,
+    Created {
+        /// The time in its row.
+        created_at: DateTime<Utc>,
     },
+    /// The same key has made this run before, of the same body. Read in the transaction that found
+    /// the key, so that nothing has to be read again for an answer.
+    Replay(Box<RunRecord>),
     /// The same key has made a run before, of another body.
     KeyReused,
     /// There is a run with this id, in this tenant or another, that this submission has not made.
@@ -81,4 +83,14 @@ pub enum Accept {
     /// Too little of it is left while other runs have taken their parts; when they have ended there
     /// may be enough. Nothing was written.
     BudgetReserved,
+}
+
+impl Accept {
+    /// The run that the same key has made before.
+    pub fn replayed(&self) -> Option<RunId> {
+        match self {
+            Self::Replay(run) => Some(run.id),
+            _ => None,
+        }
+    }
 }

@@ -43,7 +43,10 @@ pub(crate) fn key(hash: u8) -> NewApiKey {
 /// A row of the ledger's tenant in every table.
 async fn fill(ledger: &Ledger) -> Filled {
     let run = run_id();
-    assert_eq!(ledger.accept_keyed(run, "k", 1).await, Accept::Created);
+    assert!(matches!(
+        ledger.accept_keyed(run, "k", 1).await,
+        Accept::Created { .. }
+    ));
     let fence = ledger.fence(run, LONG).await;
     let system = ledger.store.system();
     system.finish_run(&fence, &answer(&DONE)).await.unwrap();
@@ -150,7 +153,10 @@ async fn nothing_of_another_tenant_is_seen_or_changed_by_its_id() {
         ..new_run(run_id(), &spec)
     };
     let limits = baton_store::QueueLimits { tenant: 1, ..ROOMY };
-    assert_eq!(tx.accept_run(&run, &limits).await.unwrap(), Accept::Created);
+    assert!(matches!(
+        tx.accept_run(&run, &limits).await.unwrap(),
+        Accept::Created { .. }
+    ));
     tx.commit().await.unwrap();
 
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();

@@ -101,14 +101,14 @@ async fn of_twenty_submissions_at_once_with_one_key_one_is_made_and_all_name_it(
     let answers = join_all(submissions).await;
     let made: Vec<_> = answers
         .iter()
-        .filter(|(_, accept)| *accept == Accept::Created)
+        .filter(|(_, accept)| matches!(accept, Accept::Created { .. }))
         .map(|(run, _)| *run)
         .collect();
     assert_eq!(made.len(), 1);
     assert_eq!(
         answers
             .iter()
-            .filter(|(_, accept)| *accept == Accept::Replay { run: made[0] })
+            .filter(|(_, accept)| accept.replayed() == Some(made[0]))
             .count(),
         19
     );

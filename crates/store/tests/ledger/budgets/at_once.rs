@@ -23,7 +23,7 @@ async fn what_is_being_taken_at_this_moment_is_not_given_to_a_new_run() {
         taking.commit().await.unwrap();
     };
     let ((_, accept), ()) = tokio::join!(ledger.submit_wishing(key, wish(1, 1)), taken);
-    assert_eq!(accept, Accept::BudgetReserved);
+    assert!(matches!(accept, Accept::BudgetReserved));
 }
 
 /// Submitters that come at once, workers that finish, fail, vanish, are cancelled: at no moment is
@@ -65,7 +65,7 @@ async fn one_after_the_other(ledger: &Ledger, key: ApiKeyId, seed: u64) -> usize
         let (run, accept) = ledger.submit_wishing(key, wished).await;
         within().await;
         match accept {
-            Accept::Created => accepted += 1,
+            Accept::Created { .. } => accepted += 1,
             Accept::BudgetReserved | Accept::BudgetExceeded { .. } => continue,
             other => panic!("{other:?}"),
         }
