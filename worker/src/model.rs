@@ -5,6 +5,7 @@
 //! been shown cannot be asked for twice. Dropping a [`TurnStream`], or the future that makes one,
 //! closes the connection, which is what tells the upstream to stop.
 
+mod answer_decoder;
 mod client;
 mod config;
 mod error;

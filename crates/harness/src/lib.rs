@@ -5,6 +5,7 @@ pub mod bench_upstream;
 pub mod chaos;
 pub mod checker;
 pub mod client;
+pub mod dialects;
 pub mod guards;
 pub mod load;
 pub mod process_usage;

@@ -80,6 +80,9 @@ impl Shown {
                 Delta::Text(text) => shown.text.push_str(text),
                 Delta::Reasoning(text) => shown.reasoning.push_str(text),
                 Delta::Refusal(text) => shown.refusal.push_str(text),
+                Delta::Field { json, .. } => {
+                    serde_json::from_str::<serde_json::Value>(json).expect("a field is JSON");
+                }
                 Delta::ToolCall {
                     index,
                     id,

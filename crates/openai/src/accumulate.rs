@@ -1,8 +1,14 @@
 //! Folding a stream's chunks into the message that they make.
 
+mod calls;
+mod finish_reason;
+
 use serde_json::Value;
 
-use crate::{ChatChunk, ChunkToolCall, Content, ErrorObject, Message, ToolCall, Unknown, Usage};
+use self::calls::Calls;
+pub use self::finish_reason::FinishReason;
+use crate::lenient::RawField;
+use crate::{ChatChunk, ChunkChoice, Content, ErrorObject, Message, Unknown, Usage};
 
 /// The index of the answer that is folded; `n > 1` is not offered.
 pub const RESULT_CHOICE: u32 = 0;
@@ -28,6 +34,41 @@ pub enum Delta {
         /// What to append to the arguments.
         arguments: String,
     },
+    /// A field that Baton passes on without knowing what it means.
+    Field {
+        /// The object that it belongs to.
+        of: FieldOf,
+        /// Its name.
+        name: String,
+        /// Its value, JSON as the upstream wrote it.
+        json: String,
+    },
+}
+
+impl Delta {
+    /// Whether it is a part of the answer itself.
+    pub const fn is_answer(&self) -> bool {
+        !matches!(
+            self,
+            Self::Field {
+                of: FieldOf::Choice | FieldOf::Completion | FieldOf::Usage,
+                ..
+            }
+        )
+    }
+}
+
+/// The object that a passed-on field belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldOf {
+    /// The message, streamed as its delta: `annotations`, `audio`, `images`.
+    Message,
+    /// The choice around it: `logprobs`.
+    Choice,
+    /// The completion around that: `system_fingerprint`, `service_tier`.
+    Completion,
+    /// The token counts: `prompt_tokens_details`.
+    Usage,
 }
 
 /// A finished answer.
@@ -36,8 +77,8 @@ pub struct FinishedMessage {
     /// The assistant's message. Whether it calls tools is seen by its `tool_calls`: some upstreams
     /// say `stop` with them.
     pub message: Message,
-    /// Why the model stopped, in the upstream's words.
-    pub finish_reason: String,
+    /// Why the model stopped.
+    pub finish_reason: FinishReason,
     /// Token counts, if the upstream sent them.
     pub usage: Option<Usage>,
     /// The model that answered, if the upstream named it.
@@ -50,6 +91,9 @@ pub enum AccumulateError {
     /// The upstream reported an error in place of a chunk.
     #[error("the stream carries an error: {}", .0.message)]
     Reported(ErrorObject),
+    /// The model stopped for a reason that is no good end, or none that is known.
+    #[error("the answer ended with `{0}`")]
+    BadEnd(String),
     /// The stream ended before the model said why it stopped.
     #[error("the stream ended before the answer did")]
     Incomplete,
@@ -67,45 +111,53 @@ pub enum AccumulateError {
 /// Folds chunks into a message.
 #[derive(Debug)]
 pub struct ChatAccumulator {
-    call_id_prefix: String,
     limit: usize,
+    /// Of everything that is kept: compared with the limit.
+    kept: usize,
+    /// Of text and arguments alone.
     bytes: usize,
     content: String,
     reasoning: String,
     refusal: String,
-    calls: Vec<Call>,
+    calls: Calls,
     rest: Unknown,
-    finish_reason: Option<String>,
+    /// The last value of each passed-on field of the choice and the completion: most upstreams repeat
+    /// them in every chunk.
+    repeated: Vec<(FieldOf, String, String)>,
+    end: Option<End>,
+    /// Whether a reason to stop came with a piece of the answer, or before one. Some upstreams send
+    /// one with every piece, so it proves no end.
+    ends_with_text: bool,
     usage: Option<Usage>,
     model: Option<String>,
 }
 
+/// Why the model stopped.
 #[derive(Debug)]
-struct Call {
-    /// The upstream's index: the key that fragments are joined by.
-    upstream_index: Option<u32>,
-    kind: Option<String>,
-    made: ToolCall,
-    announced: bool,
+enum End {
+    Good(FinishReason),
+    Bad(String),
 }
 
-/// More calls than any model asks for at once: a stream that opens more is broken or hostile.
-const MAX_CALLS: usize = 256;
+/// As much of a reason to stop as is repeated in an error.
+const MAX_REASON: usize = 100;
 
 impl ChatAccumulator {
     /// A fold whose text and arguments may reach `limit` bytes. A call without an id of its own is
     /// named after `call_id_prefix` and its place.
     pub fn new(call_id_prefix: impl Into<String>, limit: usize) -> Self {
         Self {
-            call_id_prefix: call_id_prefix.into(),
             limit,
+            kept: 0,
             bytes: 0,
             content: String::new(),
             reasoning: String::new(),
             refusal: String::new(),
-            calls: Vec::new(),
+            calls: Calls::new(call_id_prefix.into()),
             rest: Unknown::new(),
-            finish_reason: None,
+            repeated: Vec::new(),
+            end: None,
+            ends_with_text: false,
             usage: None,
             model: None,
         }
@@ -113,7 +165,18 @@ impl ChatAccumulator {
 
     /// Whether the model has said why it stopped: everything but the usage has arrived.
     pub fn is_complete(&self) -> bool {
-        self.finish_reason.is_some()
+        self.end.is_some()
+    }
+
+    /// Whether the reason to stop proves that nothing is missing, even if the connection broke behind
+    /// it. Some upstreams send one with every chunk.
+    pub fn is_surely_complete(&self) -> bool {
+        matches!(self.end, Some(End::Good(_))) && !self.ends_with_text
+    }
+
+    /// The model that answers, once the upstream has named it.
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
     }
 
     /// The text so far.
@@ -143,40 +206,97 @@ impl ChatAccumulator {
         if self.model.is_none()
             && let Some(model) = chunk.model.filter(|model| !model.is_empty())
         {
+            self.show(
+                FieldOf::Completion,
+                "model",
+                &Value::from(&*model).to_string(),
+                deltas,
+            )?;
             self.model = Some(model.into_owned());
         }
         if let Some(usage) = chunk.usage {
             self.usage = Some(usage);
         }
         for choice in chunk.choices {
-            if choice.index != RESULT_CHOICE {
-                continue;
+            if choice.index == RESULT_CHOICE {
+                self.fold_choice(choice, chunk.is_whole, deltas)?;
             }
-            let delta = choice.delta;
-            if let Some(text) = delta.reasoning.filter(|text| !text.is_empty()) {
-                self.count(text.len())?;
-                self.reasoning.push_str(&text);
-                deltas.push(Delta::Reasoning(text.into_owned()));
+        }
+        for field in chunk.rest {
+            self.pass_on(FieldOf::Completion, &field, deltas)?;
+        }
+        Ok(())
+    }
+
+    fn fold_choice(
+        &mut self,
+        choice: ChunkChoice<'_>,
+        is_whole: bool,
+        deltas: &mut Vec<Delta>,
+    ) -> Result<(), AccumulateError> {
+        let mut delta = choice.delta;
+        if is_whole {
+            // Some upstreams end their pieces with the whole: what was shown already is not said twice.
+            let shown = |text: &str| !text.is_empty();
+            delta.content = delta.content.filter(|_| !shown(&self.content));
+            delta.reasoning = delta.reasoning.filter(|_| !shown(&self.reasoning));
+            delta.refusal = delta.refusal.filter(|_| !shown(&self.refusal));
+            if !self.calls.is_empty() {
+                delta.tool_calls.clear();
+                delta.function_call = None;
             }
-            if let Some(text) = delta.content.filter(|text| !text.is_empty()) {
-                self.count(text.len())?;
-                self.content.push_str(&text);
-                deltas.push(Delta::Text(text.into_owned()));
+        }
+        let before = self.bytes;
+        if let Some(text) = delta.reasoning.filter(|text| !text.is_empty()) {
+            self.count_answer(text.len())?;
+            self.reasoning.push_str(&text);
+            deltas.push(Delta::Reasoning(text.into_owned()));
+        }
+        if let Some(text) = delta.content.filter(|text| !text.is_empty()) {
+            self.count_answer(text.len())?;
+            self.content.push_str(&text);
+            deltas.push(Delta::Text(text.into_owned()));
+        }
+        if let Some(text) = delta.refusal.filter(|text| !text.is_empty()) {
+            self.count_answer(text.len())?;
+            self.refusal.push_str(&text);
+            deltas.push(Delta::Refusal(text.into_owned()));
+        }
+        for fragment in delta.tool_calls {
+            self.count_answer(calls::size_of(&fragment))?;
+            self.calls.fold(fragment, deltas)?;
+        }
+        if let Some(call) = delta.function_call {
+            self.count_answer(call.arguments.as_ref().map_or(0, |text| text.len()))?;
+            self.calls.fold_legacy(call);
+        }
+        for part in delta.parts {
+            self.add(&part.name, &format!("[{}]", part.json.get()), deltas)?;
+        }
+        for field in delta.rest {
+            if !(is_whole && self.rest.contains_key(&*field.name)) {
+                self.add(&field.name, field.json.get(), deltas)?;
             }
-            if let Some(text) = delta.refusal.filter(|text| !text.is_empty()) {
-                self.count(text.len())?;
-                self.refusal.push_str(&text);
-                deltas.push(Delta::Refusal(text.into_owned()));
+        }
+        let adds = self.bytes > before && !is_whole;
+        if adds && (self.end.is_some() || choice.finish_reason.is_some()) {
+            self.ends_with_text = true;
+        }
+        for field in choice.rest {
+            if field.name != "usage" {
+                self.pass_on(FieldOf::Choice, &field, deltas)?;
             }
-            for fragment in delta.tool_calls {
-                self.fold_call(fragment, deltas)?;
-            }
-            if !delta.rest.is_empty() {
-                self.fold_rest(delta.rest)?;
-            }
-            if let Some(reason) = choice.finish_reason {
-                self.finish_reason = Some(reason.into_owned());
-            }
+        }
+        if let Some(reason) = choice.finish_reason
+            && !matches!(self.end, Some(End::Bad(_)))
+        {
+            self.end = Some(if let Some(reason) = FinishReason::read(&reason) {
+                End::Good(reason)
+            } else {
+                let end = reason.floor_char_boundary(MAX_REASON);
+                End::Bad(reason[..end].to_owned())
+            });
+            self.calls.settle_legacy(deltas)?;
         }
         Ok(())
     }
@@ -184,23 +304,33 @@ impl ChatAccumulator {
     /// Whether [`ChatAccumulator::finish`] would yield a message: the stream has ended, and what it
     /// carried is one.
     pub fn check(&self) -> Result<(), AccumulateError> {
-        if self.finish_reason.is_none() {
-            return Err(AccumulateError::Incomplete);
+        match &self.end {
+            None => Err(AccumulateError::Incomplete),
+            Some(End::Bad(reason)) => Err(AccumulateError::BadEnd(reason.clone())),
+            Some(End::Good(_)) => self.calls.check(),
         }
-        if self
-            .calls
-            .iter()
-            .any(|call| call.made.function.is_some() && call.made.name().is_empty())
-        {
-            return Err(AccumulateError::Malformed("a tool call names no function"));
-        }
-        Ok(())
+    }
+
+    /// The details of the token counts, as deltas: to be asked for once the stream has ended, because
+    /// some upstreams count in every chunk.
+    pub fn usage_details(&self) -> Vec<Delta> {
+        let details = self.usage.iter().flat_map(|usage| &usage.rest);
+        details
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| Delta::Field {
+                of: FieldOf::Usage,
+                name: name.clone(),
+                json: value.to_string(),
+            })
+            .collect()
     }
 
     /// The message, once the stream has ended.
     pub fn finish(mut self) -> Result<FinishedMessage, AccumulateError> {
         self.check()?;
-        let finish_reason = self.finish_reason.take().unwrap_or_default();
+        let Some(End::Good(finish_reason)) = self.end.take() else {
+            return Err(AccumulateError::Incomplete);
+        };
         Ok(FinishedMessage {
             finish_reason,
             usage: self.usage.take(),
@@ -211,7 +341,7 @@ impl ChatAccumulator {
 
     /// What has arrived of a message that nobody will finish: exactly what its deltas showed.
     pub fn into_partial(mut self) -> Message {
-        self.calls.retain(|call| call.announced);
+        self.calls.keep_announced();
         self.into_message()
     }
 
@@ -226,140 +356,108 @@ impl ChatAccumulator {
                 Value::String(self.reasoning),
             );
         }
-        let has_calls = !self.calls.is_empty();
+        let calls = self.calls.into_calls();
+        let has_calls = !calls.is_empty();
         let has_no_text = self.content.is_empty() && (has_calls || rest.contains_key("refusal"));
         Message {
             role: "assistant".to_owned(),
             content: (!has_no_text).then_some(Content::Text(self.content)),
-            tool_calls: has_calls.then(|| self.calls.into_iter().map(|call| call.made).collect()),
+            tool_calls: has_calls.then_some(calls),
             rest,
             ..Message::default()
         }
     }
 
+    fn count_answer(&mut self, bytes: usize) -> Result<(), AccumulateError> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.count(bytes)
+    }
+
     fn count(&mut self, bytes: usize) -> Result<(), AccumulateError> {
-        self.bytes += bytes;
-        if self.bytes > self.limit {
+        self.kept = self.kept.saturating_add(bytes);
+        if self.kept > self.limit {
             return Err(AccumulateError::TooLong { limit: self.limit });
         }
         Ok(())
     }
 
-    /// Fields that Baton does not know: lists grow, of the rest the newer stays.
-    fn fold_rest(&mut self, fields: Unknown) -> Result<(), AccumulateError> {
-        for (key, value) in fields {
-            if value.is_null() {
-                continue;
+    /// Adds to a field of the message: lists grow, of the rest the newer stays; of audio the pieces are
+    /// joined.
+    fn add(
+        &mut self,
+        name: &str,
+        json: &str,
+        deltas: &mut Vec<Delta>,
+    ) -> Result<(), AccumulateError> {
+        // Nested beyond what any reader takes, it would be of no use to anybody.
+        let Ok(value) = serde_json::from_str::<Value>(json) else {
+            return Ok(());
+        };
+        self.show(FieldOf::Message, name, json, deltas)?;
+        match (self.rest.get_mut(name), value) {
+            (Some(Value::Array(present)), Value::Array(more)) => present.extend(more),
+            (Some(Value::Object(present)), Value::Object(more)) if name == "audio" => {
+                for (key, value) in more {
+                    match (present.get_mut(&key), value) {
+                        (Some(Value::String(text)), Value::String(piece))
+                            if matches!(&*key, "data" | "transcript") =>
+                        {
+                            text.push_str(&piece);
+                        }
+                        (_, value) => {
+                            present.insert(key, value);
+                        }
+                    }
+                }
             }
-            self.count(value.to_string().len())?;
-            match (self.rest.get_mut(&key), value) {
-                (Some(Value::Array(present)), Value::Array(more)) => present.extend(more),
-                (_, value) => {
-                    self.rest.insert(key, value);
+            (_, value) => {
+                self.rest.insert(name.to_owned(), value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes on a field of the choice or the completion, unless it only repeats what it said before.
+    fn pass_on(
+        &mut self,
+        of: FieldOf,
+        field: &RawField<'_>,
+        deltas: &mut Vec<Delta>,
+    ) -> Result<(), AccumulateError> {
+        let json = field.json.get();
+        // Lists and log probabilities grow; of the rest the newer stays.
+        let grows = of == FieldOf::Choice && (field.name == "logprobs" || json.starts_with('['));
+        if !grows {
+            let known = self
+                .repeated
+                .iter_mut()
+                .find(|(place, name, _)| *place == of && *name == field.name);
+            match known {
+                Some((_, _, last)) if last == json => return Ok(()),
+                Some((_, _, last)) => json.clone_into(last),
+                None => {
+                    let entry = (of, field.name.clone().into_owned(), json.to_owned());
+                    self.repeated.push(entry);
                 }
             }
         }
-        Ok(())
+        self.show(of, &field.name, json, deltas)
     }
 
-    fn fold_call(
+    fn show(
         &mut self,
-        fragment: ChunkToolCall<'_>,
+        of: FieldOf,
+        name: &str,
+        json: &str,
         deltas: &mut Vec<Delta>,
     ) -> Result<(), AccumulateError> {
-        let id = fragment.id.filter(|id| !id.is_empty());
-        let place = match fragment.index {
-            Some(index) => self
-                .calls
-                .iter()
-                .position(|call| call.upstream_index == Some(index)),
-            // Without an index, a new id opens a call and everything else belongs to the last one.
-            None => match &id {
-                Some(id) => self.calls.iter().position(|call| call.made.id == **id),
-                None => self.calls.len().checked_sub(1),
-            },
-        };
-        let place = match place {
-            Some(place) => place,
-            None => self.open_call(fragment.index)?,
-        };
-        let index = u32::try_from(place).unwrap_or(u32::MAX);
-
-        let (name, arguments) = fragment
-            .function
-            .map(|function| (function.name, function.arguments))
-            .unwrap_or_default();
-        let arguments = arguments.unwrap_or_default();
-        self.count(arguments.len())?;
-        if !fragment.rest.is_empty() {
-            self.count(Value::Object(fragment.rest.clone()).to_string().len())?;
-        }
-        let slot = &mut self.calls[place];
-        // What was shown as a call of a function stays one.
-        if let Some(kind) = fragment.kind.filter(|kind| !kind.is_empty())
-            && slot.kind.is_none()
-            && !slot.announced
-        {
-            slot.made.kind = kind.to_string();
-            slot.kind = Some(kind.into_owned());
-        }
-        slot.made.rest.extend(
-            fragment
-                .rest
-                .into_iter()
-                .filter(|(_, value)| !value.is_null()),
-        );
-        if let Some(id) = id
-            && slot.made.id.is_empty()
-        {
-            slot.made.id = id.into_owned();
-        }
-        if slot.made.kind != "function" {
-            slot.made.function = None;
-            return Ok(());
-        }
-        let function = slot.made.function.get_or_insert_default();
-        if let Some(name) = name
-            && function.name.is_empty()
-        {
-            function.name = name.into_owned();
-        }
-        function.arguments.push_str(&arguments);
-        if slot.announced {
-            if !arguments.is_empty() {
-                deltas.push(Delta::ToolCall {
-                    index,
-                    id: None,
-                    name: None,
-                    arguments: arguments.into_owned(),
-                });
-            }
-        } else if !function.name.is_empty() {
-            slot.announced = true;
-            if slot.made.id.is_empty() {
-                slot.made.id = format!("{}{index}", self.call_id_prefix);
-            }
-            deltas.push(Delta::ToolCall {
-                index,
-                id: Some(slot.made.id.clone()),
-                name: Some(function.name.clone()),
-                arguments: function.arguments.clone(),
-            });
-        }
-        Ok(())
-    }
-
-    fn open_call(&mut self, upstream_index: Option<u32>) -> Result<usize, AccumulateError> {
-        if self.calls.len() == MAX_CALLS {
-            return Err(AccumulateError::Malformed("too many tool calls at once"));
-        }
-        self.calls.push(Call {
-            upstream_index,
-            kind: None,
-            made: ToolCall::function("", "", ""),
-            announced: false,
+        self.count(name.len() + json.len())?;
+        deltas.push(Delta::Field {
+            of,
+            name: name.to_owned(),
+            json: json.to_owned(),
         });
-        Ok(self.calls.len() - 1)
+        Ok(())
     }
 }
 

@@ -1,56 +1,52 @@
 //! A chunk of a streamed answer, as read: text is borrowed from the frame where it can be.
+//!
+//! The reader takes what has one sensible meaning, whatever shape it comes in: content as text or as
+//! parts, `message` for `delta`, arguments as text or as an object. Fields that it does not know are
+//! kept as they came.
+
+mod content;
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
-use crate::{ErrorObject, Unknown, Usage, lenient};
+use crate::lenient::{Fields, RawField, elements, index_of, text_of};
+use crate::{ErrorObject, Usage};
 
-/// Text borrowed from the frame unless it had to be unescaped.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-fn text<'de: 'a, 'a, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Cow<'a, str>>, D::Error> {
-    Ok(Option::<Text<'a>>::deserialize(deserializer)?.map(|text| text.0))
-}
-
-/// One `chat.completion.chunk`, or the error object in its place.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+/// One `chat.completion.chunk`, a whole `chat.completion`, or the error object in its place.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ChatChunk<'a> {
     /// The completion's id.
-    #[serde(borrow, default, deserialize_with = "text")]
     pub id: Option<Cow<'a, str>>,
     /// The model that answers.
-    #[serde(borrow, default, deserialize_with = "text")]
     pub model: Option<Cow<'a, str>>,
     /// What was added; empty in the chunk that carries only the usage.
-    #[serde(borrow, default, deserialize_with = "lenient::null_as_default")]
     pub choices: Vec<ChunkChoice<'a>>,
     /// Token counts, in the last chunk (some upstreams: so far, in each).
-    #[serde(default)]
     pub usage: Option<Usage>,
     /// An error after the answer had begun.
-    #[serde(default)]
     pub error: Option<ErrorObject>,
+    /// Whether this is a whole answer and no piece of one.
+    pub is_whole: bool,
+    /// Every other field, such as `system_fingerprint`.
+    pub rest: Vec<RawField<'a>>,
 }
 
 /// What was added to one answer.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ChunkChoice<'a> {
     /// The answer's place.
-    #[serde(default)]
     pub index: u32,
     /// The addition.
-    #[serde(borrow, default, deserialize_with = "lenient::null_as_default")]
     pub delta: ChunkDelta<'a>,
     /// Why the model stopped, in the answer's last chunk.
-    #[serde(borrow, default, deserialize_with = "text")]
     pub finish_reason: Option<Cow<'a, str>>,
+    /// An error of this answer alone.
+    pub error: Option<ErrorObject>,
+    /// Every other field, such as `logprobs`.
+    pub rest: Vec<RawField<'a>>,
 }
 
 /// An addition to a message.
@@ -64,122 +60,222 @@ pub struct ChunkDelta<'a> {
     pub refusal: Option<Cow<'a, str>>,
     /// Fragments of tool calls.
     pub tool_calls: Vec<ChunkToolCall<'a>>,
+    /// The call in its older form, before there were several at once.
+    pub function_call: Option<ChunkFunction<'a>>,
+    /// Parts of the content that are no text, under the names of the lists that they belong to.
+    pub parts: Vec<RawField<'a>>,
     /// Every other field but `role`.
-    pub rest: Unknown,
-}
-
-/// Not derived: `#[serde(flatten)]` would buffer every key of every chunk.
-impl<'de: 'a, 'a> Deserialize<'de> for ChunkDelta<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-
-        impl<'de> Visitor<'de> for Fields {
-            type Value = ChunkDelta<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a delta object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut delta = ChunkDelta::default();
-                let optional = |text: Option<Text<'de>>| text.map(|text| text.0);
-                while let Some(key) = map.next_key::<Text<'de>>()? {
-                    match &*key.0 {
-                        "content" => delta.content = optional(map.next_value()?),
-                        "reasoning_content" => delta.reasoning = optional(map.next_value()?),
-                        "reasoning" => {
-                            let reasoning = optional(map.next_value()?);
-                            delta.reasoning = delta.reasoning.or(reasoning);
-                        }
-                        "refusal" => delta.refusal = optional(map.next_value()?),
-                        "tool_calls" => {
-                            delta.tool_calls = map.next_value::<Option<_>>()?.unwrap_or_default();
-                        }
-                        "role" => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                        _ => {
-                            delta.rest.insert(key.0.into_owned(), map.next_value()?);
-                        }
-                    }
-                }
-                Ok(delta)
-            }
-        }
-
-        deserializer.deserialize_map(Fields)
-    }
+    pub rest: Vec<RawField<'a>>,
 }
 
 /// A fragment of a tool call. Only the index is certain to be there, and some upstreams leave even
 /// that out.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ChunkToolCall<'a> {
     /// The call's place among the calls of the message.
-    #[serde(default)]
     pub index: Option<u32>,
     /// The call's id, in its first fragment.
-    #[serde(borrow, default, deserialize_with = "text")]
     pub id: Option<Cow<'a, str>>,
     /// The call's kind, in its first fragment.
-    #[serde(borrow, default, rename = "type", deserialize_with = "text")]
     pub kind: Option<Cow<'a, str>>,
     /// The function's name and a fragment of its arguments.
-    #[serde(borrow, default)]
     pub function: Option<ChunkFunction<'a>>,
     /// Every other field: some upstreams want theirs back in the next request.
-    #[serde(flatten)]
-    pub rest: Unknown,
+    pub rest: Vec<RawField<'a>>,
 }
 
 /// The function's name and a fragment of its arguments.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChunkFunction<'a> {
     /// The name, in the call's first fragment.
-    #[serde(borrow, default, deserialize_with = "text")]
     pub name: Option<Cow<'a, str>>,
     /// A fragment of the arguments' JSON.
-    #[serde(borrow, default, deserialize_with = "text")]
     pub arguments: Option<Cow<'a, str>>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Fields of a chunk that say nothing about the answer: padding against eavesdroppers, and what Baton
+/// says by itself.
+const PADDING: [&str; 3] = ["created", "obfuscation", "p"];
 
-    #[test]
-    fn plain_text_is_borrowed_and_escaped_text_is_unescaped() {
-        let frame = r#"{"id":"c","choices":[{"index":0,"delta":{"role":"assistant","content":"hi","x":[1]},"finish_reason":null}],"usage":null}"#;
-        let chunk: ChatChunk<'_> = serde_json::from_str(frame).unwrap();
-        let delta = &chunk.choices[0].delta;
-        assert!(matches!(delta.content, Some(Cow::Borrowed("hi"))));
-        assert_eq!(delta.rest["x"], serde_json::json!([1]));
-        assert!(matches!(chunk.id, Some(Cow::Borrowed("c"))));
-
-        let frame = r#"{"choices":[{"delta":{"content":"a\nb"},"finish_reason":"stop"}]}"#;
-        let chunk: ChatChunk<'_> = serde_json::from_str(frame).unwrap();
-        assert_eq!(chunk.choices[0].delta.content.as_deref(), Some("a\nb"));
-        assert_eq!(chunk.choices[0].finish_reason.as_deref(), Some("stop"));
-    }
-
-    #[test]
-    fn nulls_and_missing_keys_are_an_empty_addition() {
-        for frame in [
-            r#"{"choices":[{"delta":null}]}"#,
-            r#"{"choices":[{}]}"#,
-            r#"{"choices":[{"delta":{"content":null,"tool_calls":null}}]}"#,
-        ] {
-            let chunk: ChatChunk<'_> = serde_json::from_str(frame).unwrap();
-            assert_eq!(chunk.choices[0].delta, ChunkDelta::default(), "{frame}");
-        }
-        let chunk: ChatChunk<'_> = serde_json::from_str(r#"{"choices":null}"#).unwrap();
-        assert!(chunk.choices.is_empty());
-    }
-
-    #[test]
-    fn both_names_of_reasoning_are_read_once() {
-        let frame = r#"{"choices":[{"delta":{"reasoning":"b","reasoning_content":"a"}}]}"#;
-        let chunk: ChatChunk<'_> = serde_json::from_str(frame).unwrap();
-        assert_eq!(chunk.choices[0].delta.reasoning.as_deref(), Some("a"));
+impl<'de: 'a, 'a> Deserialize<'de> for ChatChunk<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::of(Fields::deserialize(deserializer)?)
+            .ok_or_else(|| D::Error::custom("a chunk's `choices` are no list of objects"))
     }
 }
+
+impl<'a> ChatChunk<'a> {
+    fn of(fields: Fields<'a>) -> Option<Self> {
+        let mut chunk = Self::default();
+        let mut has_choices = false;
+        chunk.error = ErrorObject::in_place_of_chunk(&fields);
+        for field in fields.0 {
+            let RawField { name, json } = &field;
+            match &**name {
+                "id" => chunk.id = text_of(json),
+                "model" => chunk.model = text_of(json),
+                "object" => {
+                    chunk.is_whole = text_of(json).as_deref() == Some("chat.completion");
+                }
+                "choices" => {
+                    has_choices = true;
+                    for json in elements(json) {
+                        if json.get() != "null" {
+                            chunk.choices.push(ChunkChoice::of(Fields::of(json)?));
+                        }
+                    }
+                }
+                "usage" => chunk.usage = Usage::read(json),
+                "error" => {}
+                known if PADDING.contains(&known) => {}
+                _ if json.get() == "null" => {}
+                _ => chunk.rest.push(field),
+            }
+        }
+        // A gateway's own error is next to the choices, its provider's inside one.
+        if chunk.error.is_none() {
+            let mut inner = chunk
+                .choices
+                .iter_mut()
+                .filter_map(|choice| choice.error.take());
+            chunk.error = inner.next();
+        }
+        // Some upstreams count inside the choice, or inside a field of their own.
+        if chunk.usage.is_none() {
+            let mut inner = chunk.choices.iter().flat_map(|choice| &choice.rest);
+            let usage = inner.find(|field| field.name == "usage");
+            let own = chunk.rest.iter().find(|field| field.name == "x_groq");
+            let own = own
+                .and_then(|field| Fields::of(field.json))
+                .and_then(|fields| fields.get("usage"));
+            chunk.usage = usage.map(|field| field.json).or(own).and_then(Usage::read);
+        }
+        if !has_choices && chunk.error.is_none() && chunk.usage.is_none() {
+            chunk.rest.retain(|field| field.name != "type");
+        }
+        Some(chunk)
+    }
+}
+
+impl<'a> ChunkChoice<'a> {
+    fn of(fields: Fields<'a>) -> Self {
+        let mut choice = Self::default();
+        let mut message = None;
+        let mut delta = None;
+        let mut text = None;
+        for field in fields.0 {
+            let RawField { name, json } = &field;
+            match &**name {
+                "index" => choice.index = index_of(json).unwrap_or_default(),
+                "delta" => delta = Fields::of(json),
+                "message" => message = Fields::of(json),
+                "text" => text = text_of(json),
+                "error" => {
+                    let error = serde_json::from_str(json.get());
+                    choice.error = error.ok().and_then(|error| ErrorObject::read(&error));
+                }
+                "finish_reason" => choice.finish_reason = reason_of(json),
+                _ if json.get() == "null" => {}
+                _ => choice.rest.push(field),
+            }
+        }
+        // A frame that has both says the same twice: the pieces so far, and the piece.
+        let delta = delta.filter(|delta| !delta.0.is_empty()).or(message);
+        choice.delta = delta.map(ChunkDelta::of).unwrap_or_default();
+        if choice.delta == ChunkDelta::default() {
+            choice.delta.content = text;
+        }
+        choice
+    }
+}
+
+/// Why the model stopped: text, or an object that says so by its `type`. Empty words say nothing.
+fn reason_of(json: &RawValue) -> Option<Cow<'_, str>> {
+    let reason = match Fields::of(json) {
+        Some(fields) => fields.get("type").and_then(text_of),
+        None => text_of(json),
+    };
+    reason.filter(|reason| !matches!(reason.trim(), "" | "null" | "None" | "false"))
+}
+
+impl<'a> ChunkDelta<'a> {
+    fn of(fields: Fields<'a>) -> Self {
+        let mut delta = Self::default();
+        for field in fields.0 {
+            let RawField { name, json } = &field;
+            match &**name {
+                "content" => delta.add_content(json),
+                "reasoning_content" => {
+                    if let Some(text) = content::plain(json) {
+                        delta.reasoning = Some(text);
+                    }
+                }
+                "reasoning" | "thinking" => {
+                    if let Some(text) = content::plain(json) {
+                        delta.reasoning.get_or_insert(text);
+                    }
+                }
+                "refusal" => delta.refusal = content::plain(json),
+                "tool_calls" => {
+                    let calls = elements(json).into_iter().filter_map(Fields::of);
+                    delta.tool_calls = calls.map(ChunkToolCall::of).collect();
+                }
+                "function_call" => {
+                    delta.function_call = Fields::of(json).as_ref().map(ChunkFunction::of);
+                }
+                "role" => {}
+                _ if json.get() == "null" => {}
+                _ => delta.rest.push(field),
+            }
+        }
+        delta
+    }
+}
+
+impl<'a> ChunkToolCall<'a> {
+    fn of(fields: Fields<'a>) -> Self {
+        let mut call = Self::default();
+        let mut bare = ChunkFunction::default();
+        for field in fields.0 {
+            let RawField { name, json } = &field;
+            match &**name {
+                "index" => call.index = index_of(json),
+                "id" => call.id = text_of(json).filter(|id| !id.is_empty()),
+                "type" => call.kind = text_of(json).filter(|kind| !kind.is_empty()),
+                "function" => call.function = Fields::of(json).as_ref().map(ChunkFunction::of),
+                // Some servers leave out the object around these two.
+                "name" => bare.name = text_of(json),
+                "arguments" => bare.arguments = arguments_of(json),
+                _ if json.get() == "null" => {}
+                _ => call.rest.push(field),
+            }
+        }
+        if bare != ChunkFunction::default() {
+            call.function.get_or_insert(bare);
+        }
+        call
+    }
+}
+
+impl<'a> ChunkFunction<'a> {
+    fn of(fields: &Fields<'a>) -> Self {
+        Self {
+            name: fields
+                .get("name")
+                .and_then(text_of)
+                .filter(|name| !name.is_empty()),
+            arguments: fields.get("arguments").and_then(arguments_of),
+        }
+    }
+}
+
+/// Arguments: JSON within a text, or the JSON itself.
+fn arguments_of(json: &RawValue) -> Option<Cow<'_, str>> {
+    match json.get().as_bytes().first()? {
+        b'{' | b'[' => Some(Cow::Borrowed(json.get())),
+        _ => text_of(json),
+    }
+}
+
+#[cfg(test)]
+mod tests;

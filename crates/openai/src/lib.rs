@@ -16,10 +16,13 @@ mod response;
 pub mod sse;
 mod usage;
 
-pub use accumulate::{AccumulateError, ChatAccumulator, Delta, FinishedMessage, RESULT_CHOICE};
+pub use accumulate::{
+    AccumulateError, ChatAccumulator, Delta, FieldOf, FinishReason, FinishedMessage, RESULT_CHOICE,
+};
 pub use chunk::{ChatChunk, ChunkChoice, ChunkDelta, ChunkFunction, ChunkToolCall};
 pub use chunk_writer::ChunkWriter;
 pub use error::{ErrorBody, ErrorObject};
+pub use lenient::RawField;
 pub use request::{
     ChatRequest, Content, FunctionCall, FunctionDefinition, Message, StreamOptions, Tool, ToolCall,
 };

@@ -3,9 +3,11 @@
 use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::lenient::{Fields, count_of};
 use crate::{Unknown, lenient};
 
 /// Token counts of one answer.
@@ -26,7 +28,53 @@ pub struct Usage {
     pub rest: Unknown,
 }
 
+/// The counts themselves; everything else is a detail.
+const COUNTS: [&str; 5] = [
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "input_tokens",
+    "output_tokens",
+];
+
 impl Usage {
+    /// Reads what an upstream counted: numbers also as floats or texts, under either pair of names, one
+    /// of them from the sum. Nothing if it has counted nothing: an answer reads at least one token.
+    pub fn read(json: &RawValue) -> Option<Self> {
+        let fields = Fields::of(json)?;
+        let count = |names: [&str; 2]| {
+            let mut found = names.iter().filter_map(|name| fields.get(name));
+            found.find_map(count_of)
+        };
+        let prompt = count(["prompt_tokens", "input_tokens"]);
+        let completion = count(["completion_tokens", "output_tokens"]);
+        let total = count(["total_tokens", "total_tokens"]);
+        let (prompt_tokens, completion_tokens) = match (prompt, completion, total) {
+            (Some(prompt), Some(completion), _) => (prompt, completion),
+            (Some(prompt), None, total) => (prompt, total.unwrap_or(prompt).saturating_sub(prompt)),
+            (None, Some(completion), Some(total)) => (total.saturating_sub(completion), completion),
+            (None, completion, None) => (0, completion?),
+            (None, None, Some(total)) => (total, 0),
+        };
+        let sum = prompt_tokens.saturating_add(completion_tokens);
+        let rest = fields
+            .0
+            .iter()
+            .filter(|field| !COUNTS.contains(&&*field.name))
+            .filter_map(|field| {
+                let value = serde_json::from_str(field.json.get()).ok()?;
+                Some((field.name.to_string(), value))
+            })
+            .collect();
+        Some(Self {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: total.unwrap_or(sum),
+            rest,
+        })
+        .filter(|usage| usage.total_tokens > 0 || sum > 0)
+    }
+
     /// Counts without details.
     pub fn new(prompt_tokens: u64, completion_tokens: u64) -> Self {
         Self {
@@ -103,5 +151,51 @@ mod tests {
                 "prompt_tokens_details": {"cached_tokens": 10, "audio_tokens": null},
                 "cost": 0.75, "tier": "x"}),
         );
+    }
+
+    #[test]
+    fn counts_are_read_as_far_as_they_make_sense() {
+        let read = |json: &str| Usage::read(serde_json::from_str(json).unwrap());
+        let counts =
+            |json| read(json).map(|u| (u.prompt_tokens, u.completion_tokens, u.total_tokens));
+        for (json, expected) in [
+            (
+                r#"{"prompt_tokens":7,"completion_tokens":2,"total_tokens":9}"#,
+                Some((7, 2, 9)),
+            ),
+            (
+                r#"{"prompt_tokens":7.0,"completion_tokens":"2","total_tokens":null}"#,
+                Some((7, 2, 9)),
+            ),
+            (
+                r#"{"prompt_tokens":7,"completion_tokens":-1,"total_tokens":9}"#,
+                Some((7, 2, 9)),
+            ),
+            (r#"{"input_tokens":7,"output_tokens":2}"#, Some((7, 2, 9))),
+            (
+                r#"{"completion_tokens":2,"total_tokens":9}"#,
+                Some((7, 2, 9)),
+            ),
+            (
+                r#"{"prompt_tokens":7,"completion_tokens":2,"total_tokens":20}"#,
+                Some((7, 2, 20)),
+            ),
+            (
+                r#"{"prompt_tokens":-7,"completion_tokens":-2,"total_tokens":-9}"#,
+                None,
+            ),
+            (
+                r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#,
+                None,
+            ),
+            ("{}", None),
+            ("null", None),
+            ("[7, 2]", None),
+            ("3", None),
+        ] {
+            assert_eq!(counts(json), expected, "{json}");
+        }
+        let detailed = read(r#"{"prompt_tokens":7,"completion_tokens":2,"cost":0.5}"#).unwrap();
+        assert_eq!(detailed.rest["cost"], json!(0.5));
     }
 }

@@ -21,6 +21,7 @@ impl ClientCalls {
             Delta::Text(text) => Some(EventData::TextDelta(Text { text })),
             Delta::Reasoning(text) => Some(EventData::ReasoningDelta(Text { text })),
             Delta::Refusal(text) => Some(EventData::RefusalDelta(Text { text })),
+            Delta::Field { .. } => None,
             Delta::ToolCall {
                 index,
                 id,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_openai::{ChatAccumulator, ErrorObject, ModelList, SseDecoder};
+use baton_openai::{ChatAccumulator, ErrorObject, ModelList};
 use baton_protocol::RunSpec;
 use baton_service::config::LlmConfig;
 use bytes::Bytes;
@@ -14,8 +14,9 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
+use super::answer_decoder::AnswerDecoder;
 use super::config::{ModelConfig, ModelSetupError, Timeouts};
-use super::plain_answer::{error_of, is_json, read_plain};
+use super::plain_answer::{error_of, read_plain};
 use super::quote::Quote;
 use super::render_request::render_request;
 use super::retry_after::retry_after;
@@ -179,9 +180,6 @@ impl ModelClient {
         }
         let first_byte = started + self.timeouts.first_byte;
         let response = self.send(request, first_byte).await?;
-        if is_json(response.headers()) {
-            return Err(self.plain_answer(response, first_byte).await);
-        }
         let deadlines = Deadlines {
             first_byte,
             idle: self.timeouts.idle,
@@ -190,7 +188,7 @@ impl ModelClient {
         let call_ids = format!("call_{:016x}_", rand::random::<u64>());
         let mut stream = TurnStream::new(
             response,
-            SseDecoder::new(self.max_line),
+            AnswerDecoder::new(self.max_line),
             ChatAccumulator::new(call_ids, self.max_answer),
             deadlines,
             self.quote.clone(),
@@ -248,20 +246,6 @@ impl ModelClient {
             });
         }
         Err(ModelError::Rejected { status, error })
-    }
-
-    /// A JSON answer to a request for a stream: an error object, or an upstream that cannot stream.
-    async fn plain_answer(&self, response: Response, deadline: Instant) -> ModelError {
-        match read_plain(response, deadline).await {
-            Err(error) => error,
-            Ok(body) => match error_of(&body) {
-                Some(error) => ModelError::Reported(self.quote.apply(error)),
-                None => ModelError::Invalid {
-                    what: "it answers with JSON instead of a stream",
-                    source: None,
-                },
-            },
-        }
     }
 }
 

@@ -42,7 +42,7 @@ pub struct ModelConfig {
     pub timeouts: Timeouts,
     /// When to try again.
     pub retry: RetryPolicy,
-    /// The longest line of a stream, in bytes. Default: 1 MiB.
+    /// The longest line of a stream, in bytes. Default: 16 MiB.
     pub max_line: usize,
     /// The longest answer, in bytes of text and arguments. Default: 8 MiB.
     pub max_answer: usize,
@@ -58,7 +58,7 @@ impl ModelConfig {
             api_key: None,
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
-            max_line: 1 << 20,
+            max_line: 16 << 20,
             max_answer: 8 << 20,
             answer_limit_field: AnswerLimitField::default().as_str(),
         }
@@ -67,6 +67,7 @@ impl ModelConfig {
     /// The operator's configuration; it must name the upstream.
     pub fn from_config(config: &LlmConfig) -> Result<Self, ModelSetupError> {
         let base_url = config.base_url.clone().ok_or(ModelSetupError::NoBaseUrl)?;
+        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         Ok(Self {
             api_key: config.api_key.clone(),
             timeouts: Timeouts {
@@ -79,6 +80,8 @@ impl ModelConfig {
                 max_retries: config.max_retries,
                 ..RetryPolicy::default()
             },
+            max_line: bytes(config.max_line_bytes),
+            max_answer: bytes(config.max_answer_bytes),
             answer_limit_field: config.answer_limit_field.as_str(),
             ..Self::new(base_url)
         })

@@ -77,6 +77,12 @@ pub enum ModelError {
     /// An error object in place of the answer, or in the middle of it.
     #[error("the model server reported an error: {}", .0.message)]
     Reported(ErrorObject),
+    /// The model stopped for a reason that is no good end.
+    #[error("the model server ended its answer with `{reason}`")]
+    BadEnd {
+        /// The upstream's word for it, cut.
+        reason: String,
+    },
     /// The connection broke, or the stream ended without saying why the model stopped.
     #[error("the model server broke off its answer")]
     Cut {
@@ -111,7 +117,7 @@ impl ModelError {
             Self::Unauthorized { .. } => "upstream_unauthorized",
             Self::Rejected { status, .. } if status.as_u16() == 404 => "model_not_found",
             Self::Rejected { .. } => "upstream_rejected",
-            Self::Failed { .. } | Self::Reported(_) => "upstream_error",
+            Self::Failed { .. } | Self::Reported(_) | Self::BadEnd { .. } => "upstream_error",
             Self::Cut { .. } => "upstream_cut",
             Self::Invalid { .. } => "upstream_invalid",
             Self::TooLong { .. } => "upstream_too_long",
@@ -135,7 +141,7 @@ impl ModelError {
     /// Whether the same request may succeed if it is sent again.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Cut { .. } => true,
+            Self::Unreachable { .. } | Self::Cut { .. } | Self::BadEnd { .. } => true,
             Self::TimedOut(wait) => *wait != Wait::WholeAnswer,
             Self::RateLimited { quota_spent, .. } => !quota_spent,
             Self::Failed { status, .. } => {
@@ -160,6 +166,7 @@ impl ModelError {
             | Self::Failed { .. } => true,
             Self::TimedOut(_)
             | Self::Reported(_)
+            | Self::BadEnd { .. }
             | Self::Cut { .. }
             | Self::Invalid { .. }
             | Self::TooLong { .. } => false,
@@ -206,6 +213,7 @@ impl From<AccumulateError> for ModelError {
     fn from(error: AccumulateError) -> Self {
         match error {
             AccumulateError::Reported(error) => Self::Reported(error),
+            AccumulateError::BadEnd(reason) => Self::BadEnd { reason },
             AccumulateError::Incomplete => Self::Cut { source: None },
             AccumulateError::TooLong { limit } => Self::TooLong {
                 of: "in one answer",

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::ACCEPT_ENCODING;
+use http::{HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use rustls::{ClientConfig, RootCertStore};
 
@@ -20,9 +22,12 @@ pub(crate) fn client_builder() -> Result<reqwest::ClientBuilder, rustls::Error> 
         .with_root_certificates(roots)
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // Compression makes a server gather what it should stream. Some compress unasked: that is decoded.
+    let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]);
     Ok(reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .user_agent(concat!("baton/", env!("CARGO_PKG_VERSION")))
+        .default_headers(headers)
         .tcp_nodelay(true)
         .pool_max_idle_per_host(usize::MAX)
         .pool_idle_timeout(POOL_IDLE)

@@ -1,9 +1,7 @@
 //! Answers that are no stream: refusals, lists, and what an upstream says instead of streaming.
 
-use baton_openai::{ErrorBody, ErrorObject};
+use baton_openai::ErrorObject;
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
 use reqwest::Response;
 use tokio::time::{Instant, timeout_at};
 
@@ -12,17 +10,14 @@ use super::{ModelError, Wait};
 /// The most that is read of an answer that is no stream.
 const MAX_PLAIN_BODY: usize = 1 << 20;
 
-pub(super) fn is_json(headers: &HeaderMap) -> bool {
-    headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.trim_start().starts_with("application/json"))
-}
-
+/// The error that a body tells of: an object of whatever shape, or a few words.
 pub(super) fn error_of(body: &[u8]) -> Option<ErrorObject> {
-    serde_json::from_slice::<ErrorBody>(body)
-        .ok()
-        .map(|body| body.error)
+    ErrorObject::of_body(body).or_else(|| {
+        let words = std::str::from_utf8(body).ok()?.trim();
+        let is_markup = words.starts_with(['<', '{', '[']);
+        let is_said = !words.is_empty() && !is_markup;
+        is_said.then(|| ErrorObject::new("api_error", "upstream_rejected", words))
+    })
 }
 
 pub(super) async fn read_plain(

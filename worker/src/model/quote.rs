@@ -6,6 +6,10 @@ use baton_service::Secret;
 /// The most that is passed on, in characters.
 const MAX_MESSAGE: usize = 500;
 
+/// The shortest key that is looked for. Any shorter one guards nothing, and is found by chance in words
+/// that have nothing to do with it.
+const MIN_KEY: usize = 8;
+
 /// Cuts an upstream's words, and clears them of the key, which some upstreams repeat.
 #[derive(Debug)]
 pub(super) struct Quote {
@@ -15,7 +19,7 @@ pub(super) struct Quote {
 impl Quote {
     pub(super) fn new(api_key: Option<Secret<String>>) -> Self {
         Self {
-            api_key: api_key.filter(|key| !key.expose().is_empty()),
+            api_key: api_key.filter(|key| key.expose().len() >= MIN_KEY),
         }
     }
 
@@ -38,6 +42,13 @@ impl Quote {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_of_one_letter_masks_nothing() {
+        let quote = Quote::new(Some(Secret::new("x".to_owned())));
+        let words = ErrorObject::new("x", "context_exceeded", "the next box");
+        assert_eq!(quote.apply(words.clone()), words);
+    }
 
     #[test]
     fn an_upstreams_words_are_cut_and_cleared_of_the_key() {

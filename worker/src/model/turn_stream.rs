@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_openai::{
-    AccumulateError, ChatAccumulator, ChatChunk, Delta, ErrorBody, ErrorObject, SseDecoder,
+    AccumulateError, ChatAccumulator, ChatChunk, Delta, ErrorObject, FinishReason as EndOfAnswer,
     SseEvent,
 };
 use baton_protocol::{FinishReason, Usage};
@@ -15,6 +15,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
+use super::answer_decoder::{AnswerDecoder, Rest};
 use super::quote::Quote;
 use super::{ModelError, Wait};
 
@@ -77,7 +78,7 @@ pub struct PartialTurn {
 pub struct TurnStream {
     /// Nothing once the answer has ended.
     response: Option<Response>,
-    decoder: SseDecoder,
+    decoder: AnswerDecoder,
     accumulator: ChatAccumulator,
     /// Read, and not yet handed out.
     deltas: Vec<Delta>,
@@ -92,7 +93,7 @@ pub struct TurnStream {
 impl TurnStream {
     pub(super) fn new(
         response: Response,
-        decoder: SseDecoder,
+        decoder: AnswerDecoder,
         accumulator: ChatAccumulator,
         deadlines: Deadlines,
         quote: Arc<Quote>,
@@ -113,13 +114,15 @@ impl TurnStream {
 
     /// Reads until something can be shown, or until the answer has ended without.
     pub(super) async fn read_first(&mut self) -> Result<(), ModelError> {
-        while self.deltas.is_empty() && self.response.is_some() {
+        let has_begun = |deltas: &[Delta]| deltas.iter().any(Delta::is_answer);
+        while !has_begun(&self.deltas) && self.response.is_some() {
             self.read().await?;
         }
-        if self.deltas.is_empty() && !self.accumulator.is_complete() {
-            return Err(ModelError::Cut { source: None });
+        if has_begun(&self.deltas) {
+            Ok(())
+        } else {
+            self.check()
         }
-        Ok(())
     }
 
     /// What has arrived since the last batch, waiting for it if need be; nothing once the answer
@@ -143,6 +146,7 @@ impl TurnStream {
     /// The whole answer, after the last batch. A stream that ended before the model said why it
     /// stopped is an error.
     pub fn finish(self) -> Result<FinishedTurn, ModelError> {
+        self.check()?;
         let finished = self.accumulator.finish()?;
         let tool_calls: Vec<_> = finished
             .message
@@ -155,10 +159,10 @@ impl TurnStream {
                 arguments: call.arguments().to_owned(),
             })
             .collect();
-        let finish_reason = match finished.finish_reason.as_str() {
-            "length" | "max_tokens" => FinishReason::Length,
-            "content_filter" => FinishReason::ContentFilter,
-            // Some upstreams say `stop` with calls, or words of their own.
+        let finish_reason = match finished.finish_reason {
+            EndOfAnswer::Length => FinishReason::Length,
+            EndOfAnswer::ContentFilter => FinishReason::ContentFilter,
+            // Some upstreams say `stop` with calls.
             _ if !tool_calls.is_empty() => FinishReason::ToolCalls,
             _ => FinishReason::Stop,
         };
@@ -186,7 +190,7 @@ impl TurnStream {
 
     /// Whether the answer is whole: to be asked after the last batch, before [`TurnStream::finish`].
     pub fn check(&self) -> Result<(), ModelError> {
-        Ok(self.accumulator.check()?)
+        self.accumulator.check().map_err(|error| self.error(error))
     }
 
     /// Breaks the answer off: the connection is closed at once, and with it the upstream's work.
@@ -256,13 +260,15 @@ impl TurnStream {
     }
 
     fn take(&mut self, bytes: Bytes) -> Result<(), ModelError> {
-        self.decoder.push(bytes);
+        self.decoder.push(bytes)?;
         while let Some(event) = self.decoder.next_event()? {
-            if is_done(&event) {
-                self.release();
-                return Ok(());
+            for event in one_by_one(event) {
+                if is_done(&event) {
+                    self.release();
+                    return Ok(());
+                }
+                self.take_event(&event)?;
             }
-            self.take_event(&event)?;
         }
         Ok(())
     }
@@ -271,36 +277,73 @@ impl TurnStream {
         if &event.name[..] == b"error" {
             return Err(ModelError::Reported(self.quote.apply(error_event(event))));
         }
-        if event.data.is_empty() {
+        if event.data.trim_ascii().is_empty() {
             return Ok(());
         }
-        let chunk: ChatChunk<'_> =
-            serde_json::from_slice(&event.data).map_err(|source| ModelError::Invalid {
-                what: "a chunk is not JSON",
-                source: Some(source),
-            })?;
+        self.take_chunk(&event.data)
+    }
+
+    fn take_chunk(&mut self, json: &[u8]) -> Result<(), ModelError> {
+        let chunk: ChatChunk<'_> = match serde_json::from_slice(json) {
+            Ok(chunk) => chunk,
+            Err(source) => {
+                return Err(match ErrorObject::of_body(json) {
+                    Some(error) => ModelError::Reported(self.quote.apply(error)),
+                    None => ModelError::Invalid {
+                        what: "a chunk is not JSON of the expected shape",
+                        source: Some(source),
+                    },
+                });
+            }
+        };
         self.accumulator
             .fold(chunk, &mut self.deltas)
-            .map_err(|error| match error {
-                AccumulateError::Reported(error) => ModelError::Reported(self.quote.apply(error)),
-                error => error.into(),
-            })
+            .map_err(|error| self.error(error))
+    }
+
+    /// A body without a stream: an answer, an error, or a chunk a line.
+    fn take_json(&mut self, body: &[u8]) -> Result<(), ModelError> {
+        for value in serde_json::Deserializer::from_slice(body).into_iter::<&RawValue>() {
+            match value {
+                Ok(value) => self.take_chunk(value.get().as_bytes())?,
+                Err(error) if error.is_eof() => return Err(ModelError::Cut { source: None }),
+                Err(source) => {
+                    return Err(ModelError::Invalid {
+                        what: "it answers with neither a stream nor JSON",
+                        source: Some(source),
+                    });
+                }
+            }
+        }
+        if self.deltas.is_empty() && !self.accumulator.is_complete() {
+            return Err(ModelError::Invalid {
+                what: "it answers with JSON that holds no answer",
+                source: None,
+            });
+        }
+        Ok(())
+    }
+
+    /// The upstream's words in an error are cut, and cleared of the key.
+    fn error(&self, error: AccumulateError) -> ModelError {
+        match error {
+            AccumulateError::Reported(error) => ModelError::Reported(self.quote.apply(error)),
+            AccumulateError::BadEnd(reason) => ModelError::BadEnd {
+                reason: self.quote.apply(ErrorObject::new("", "", reason)).message,
+            },
+            error => error.into(),
+        }
     }
 
     /// The body has ended. Some servers leave out `[DONE]`, or the empty line behind it: what
     /// counts is whether the model said why it stopped.
     fn ended(&mut self) -> Result<(), ModelError> {
         self.response = None;
-        let decoder = std::mem::replace(&mut self.decoder, SseDecoder::new(0));
+        let decoder = std::mem::replace(&mut self.decoder, AnswerDecoder::new(0));
         match decoder.finish() {
-            Some(event) if !is_done(&event) && !self.accumulator.is_complete() => {
-                match self.take_event(&event) {
-                    // Half a chunk.
-                    Err(ModelError::Invalid { .. }) => Err(ModelError::Cut { source: None }),
-                    other => other,
-                }
-            }
-            _ => Ok(()),
+            Rest::Json(body) => self.take_json(&body),
+            Rest::Event(event) => self.take_last(event),
+            Rest::Nothing => Ok(()),
         }?;
         if self.accumulator.is_complete() {
             Ok(())
@@ -309,10 +352,25 @@ impl TurnStream {
         }
     }
 
+    /// The event that the stream ended in the middle of: it may be whole, or half a chunk.
+    fn take_last(&mut self, event: SseEvent) -> Result<(), ModelError> {
+        for event in one_by_one(event) {
+            if is_done(&event) {
+                return Ok(());
+            }
+            match self.take_event(&event) {
+                Err(ModelError::Invalid { .. }) if self.accumulator.is_surely_complete() => {}
+                Err(ModelError::Invalid { .. }) => return Err(ModelError::Cut { source: None }),
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
     /// The connection broke or fell silent: no harm if the answer was whole by then.
     fn broken(&mut self, error: ModelError) -> Result<(), ModelError> {
         self.response = None;
-        if self.accumulator.is_complete() {
+        if self.accumulator.is_surely_complete() {
             Ok(())
         } else {
             Err(error)
@@ -344,15 +402,35 @@ fn cached_tokens(usage: Option<&baton_openai::Usage>) -> u64 {
     usage.map_or(0, baton_openai::Usage::cached_tokens)
 }
 
+/// The chunks of an event: some servers leave out the empty line between two.
+fn one_by_one(event: SseEvent) -> Vec<SseEvent> {
+    let data = &event.data;
+    if !data.contains(&b'\n') || serde_json::from_slice::<&RawValue>(data).is_ok() {
+        return vec![event];
+    }
+    let lines = data.split(|byte| *byte == b'\n');
+    lines
+        .map(|line| SseEvent {
+            data: data.slice_ref(line),
+            ..event.clone()
+        })
+        .collect()
+}
+
 fn is_done(event: &SseEvent) -> bool {
     event.data.trim_ascii() == b"[DONE]"
 }
 
 fn error_event(event: &SseEvent) -> ErrorObject {
-    serde_json::from_slice::<ErrorBody>(&event.data)
-        .map(|body| body.error)
-        .or_else(|_| serde_json::from_slice::<ErrorObject>(&event.data))
-        .unwrap_or_else(|_| ErrorObject::new("api_error", "error", "it does not say which"))
+    ErrorObject::of_body(&event.data).unwrap_or_else(|| {
+        let words = event.text();
+        let words = if words.trim().is_empty() {
+            "it does not say which"
+        } else {
+            words.trim()
+        };
+        ErrorObject::new("api_error", "error", words)
+    })
 }
 
 /// Reads what is left of a finished answer, so that its connection can be used again.

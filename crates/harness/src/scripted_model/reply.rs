@@ -87,6 +87,13 @@ impl Reply {
         }
     }
 
+    /// A body as it is, of the given kind.
+    pub fn body_of_kind(content_type: &str, body: impl Into<Bytes>) -> Self {
+        Self::status(200)
+            .header("content-type", content_type)
+            .body(body)
+    }
+
     /// No status line, until the client goes away.
     pub fn hang_before_headers() -> Self {
         Self {

@@ -224,7 +224,7 @@ fn put_together(request: &Recorded, pieces: &[Piece]) -> Option<ChatCompletion> 
     }
     let finished = accumulator.finish().ok()?;
     let id = format!("chatcmpl-script-{}", request.index);
-    let (message, reason) = (finished.message, finished.finish_reason);
+    let (message, reason) = (finished.message, finished.finish_reason.as_str());
     Some(ChatCompletion::new(
         id,
         CREATED,

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::{ChunkWriter, SseDecoder};
+use crate::{ChunkWriter, SseDecoder, ToolCall};
 
 fn fold(chunks: &[Value]) -> Result<(FinishedMessage, Vec<Delta>), AccumulateError> {
     let mut accumulator = ChatAccumulator::new("call_x_", 10_000);
@@ -127,11 +127,229 @@ fn reasoning_refusal_and_unknown_fields_are_kept_in_the_message() {
         json!({"role": "assistant", "content": null, "refusal": "no", "reasoning_content": "hm",
             "reasoning_details": [1, 2], "annotations": []}),
     );
+    let told = |name: &str, json: &str| Delta::Field {
+        of: FieldOf::Message,
+        name: name.to_owned(),
+        json: json.to_owned(),
+    };
     assert_eq!(
         deltas,
         [
             Delta::Reasoning("hm".to_owned()),
-            Delta::Refusal("no".to_owned())
+            told("reasoning_details", "[1]"),
+            Delta::Refusal("no".to_owned()),
+            told("annotations", "[]"),
+            told("reasoning_details", "[2]"),
+        ],
+    );
+}
+
+/// The calls that a list of `tool_calls` lists makes, as (id, name, arguments).
+fn calls(lists: &[Value]) -> Vec<(String, String, String)> {
+    let mut chunks: Vec<_> = lists
+        .iter()
+        .map(|list| delta(&json!({"tool_calls": list})))
+        .collect();
+    chunks.push(end("tool_calls"));
+    let (finished, deltas) = fold(&chunks).unwrap();
+    let calls = finished.message.tool_calls.unwrap_or_default();
+    let shown = deltas
+        .iter()
+        .filter(|delta| matches!(delta, Delta::ToolCall { id: Some(_), .. }));
+    assert_eq!(shown.count(), calls.len(), "each call is announced once");
+    calls
+        .into_iter()
+        .map(|call| {
+            (
+                call.id.clone(),
+                call.name().to_owned(),
+                call.arguments().to_owned(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_new_id_or_a_second_name_opens_a_new_call() {
+    let f = |id: &str| json!({"index": 0, "id": id, "function": {"name": "f", "arguments": "{\"x\":1}"}});
+    let call = |id: &str, name: &str, arguments: &str| {
+        (id.to_owned(), name.to_owned(), arguments.to_owned())
+    };
+    for (name, lists, expected) in [
+        (
+            "both have the index 0",
+            json!([[f("a")], [f("b")]]),
+            vec![call("a", "f", "{\"x\":1}"), call("b", "f", "{\"x\":1}")],
+        ),
+        (
+            "both have the index 0, in one frame and in pieces",
+            json!([[{"index": 0, "id": "a", "function": {"name": "f", "arguments": ""}}],
+                [{"index": 0, "function": {"arguments": "{}"}}],
+                [{"index": 0, "id": "b", "function": {"name": "g", "arguments": ""}}],
+                [{"index": 0, "id": "", "function": {"name": "", "arguments": "{\"y\":"}}],
+                [{"index": 0, "id": "", "function": {"arguments": "2}"}}]]),
+            vec![call("a", "f", "{}"), call("b", "g", "{\"y\":2}")],
+        ),
+        (
+            "whole calls of one function without index and id",
+            json!([[{"function": {"name": "f", "arguments": "{\"x\":1}"}},
+                {"function": {"name": "f", "arguments": "{\"x\":2}"}}]]),
+            vec![
+                call("call_x_0", "f", "{\"x\":1}"),
+                call("call_x_1", "f", "{\"x\":2}"),
+            ],
+        ),
+        (
+            "an id that is drawn anew for every fragment",
+            json!([[{"index": 0, "id": "a", "function": {"name": "f", "arguments": ""}}],
+                [{"index": 0, "id": "b", "function": {"arguments": "{\"x\":"}}],
+                [{"index": 0, "id": "c", "function": {"arguments": "1}"}}]]),
+            vec![call("a", "f", "{\"x\":1}")],
+        ),
+        (
+            "id and name in every fragment",
+            json!([[{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{\"x\":"}}],
+                [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}],
+                [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "}"}}]]),
+            vec![call("a", "f", "{\"x\":{}}")],
+        ),
+        (
+            "arguments as an object, and an index below zero",
+            json!([[{"index": -1, "id": "a", "function": {"name": "f", "arguments": {"x": 1}}},
+                {"index": -1, "id": "b", "function": {"name": "g", "arguments": {}}}]]),
+            vec![call("a", "f", "{\"x\":1}"), call("b", "g", "{}")],
+        ),
+        (
+            "two calls with one id",
+            json!([[{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}},
+                {"index": 1, "id": "a", "function": {"name": "g", "arguments": "{}"}}]]),
+            vec![call("a", "f", "{}"), call("call_x_1", "g", "{}")],
+        ),
+        (
+            "the object around name and arguments left out",
+            json!([[{"id": "a", "name": "f", "arguments": {"x": 1}}]]),
+            vec![call("a", "f", "{\"x\":1}")],
+        ),
+    ] {
+        let lists = lists.as_array().unwrap();
+        assert_eq!(calls(lists), expected, "{name}");
+    }
+}
+
+#[test]
+fn the_older_form_of_a_call_is_left_out_beside_others_and_joined_alone() {
+    let pieces = |with: &Value| {
+        let mut first = json!({"function_call": {"name": "f", "arguments": "{\"x\":"}});
+        if !with.is_null() {
+            first["tool_calls"] = with.clone();
+        }
+        fold(&[
+            delta(&first),
+            delta(&json!({"function_call": {"arguments": "1}"}})),
+            end("function_call"),
+        ])
+        .unwrap()
+        .0
+    };
+    let alone = pieces(&Value::Null);
+    assert_eq!(
+        alone.message.tool_calls.unwrap(),
+        [ToolCall::function("call_x_0", "f", "{\"x\":1}")]
+    );
+    let beside = pieces(
+        &json!([{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{\"x\":1}"}}]),
+    );
+    assert_eq!(
+        beside.message.tool_calls.unwrap(),
+        [ToolCall::function("a", "f", "{\"x\":1}")]
+    );
+    assert_eq!(beside.message.rest.get("function_call"), None);
+}
+
+#[test]
+fn an_end_that_is_not_known_to_be_good_is_told_from_a_good_one() {
+    for reason in ["abort", "error", "insufficient_system_resource", "tomorrow"] {
+        let error =
+            fold(&[delta(&json!({"content": "half"})), end(reason), end("stop")]).unwrap_err();
+        assert_eq!(error, AccumulateError::BadEnd(reason.to_owned()));
+    }
+    let (finished, _) = fold(&[delta(&json!({"content": "half"})), end("MAX_TOKENS")]).unwrap();
+    assert_eq!(finished.finish_reason, FinishReason::Length);
+}
+
+#[test]
+fn a_reason_to_stop_that_comes_with_text_proves_no_end() {
+    for (chunks, sure) in [
+        (vec![delta(&json!({"content": "a"})), end("stop")], true),
+        (
+            vec![json!({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]})],
+            false,
+        ),
+        (vec![end("stop"), delta(&json!({"content": "a"}))], false),
+        (vec![end("error")], false),
+    ] {
+        let mut accumulator = ChatAccumulator::new("call_", 10_000);
+        for chunk in &chunks {
+            let chunk = chunk.to_string();
+            accumulator
+                .fold(serde_json::from_str(&chunk).unwrap(), &mut Vec::new())
+                .unwrap();
+        }
+        assert_eq!(accumulator.is_surely_complete(), sure, "{chunks:?}");
+        assert!(accumulator.is_complete());
+    }
+}
+
+#[test]
+fn a_whole_answer_behind_its_pieces_says_nothing_twice() {
+    let whole = json!({"object": "chat.completion", "choices": [{"message": {"content": "hello",
+        "annotations": [1]}, "finish_reason": "stop"}]});
+    let piece = delta(&json!({"content": "hello", "annotations": [1]}));
+    for chunks in [vec![piece, whole.clone()], vec![whole]] {
+        let (finished, _) = fold(&chunks).unwrap();
+        assert_eq!(finished.message.plain_text(), "hello");
+        assert_eq!(finished.message.rest["annotations"], json!([1]));
+    }
+}
+
+#[test]
+fn fields_are_passed_on_as_they_came_and_not_repeated() {
+    let chunk = |logprob: &str| {
+        let frame = format!(
+            r#"{{"model":"m","system_fingerprint":"fp","obfuscation":"xx","created":3,
+            "choices":[{{"delta":{{"content":"a"}},"logprobs":{{"content":[{{"logprob":{logprob}}}]}}}}]}}"#
+        );
+        frame
+    };
+    let mut accumulator = ChatAccumulator::new("call_", 10_000);
+    let mut deltas = Vec::new();
+    for frame in [chunk("-0.10000000000000000001"), chunk("-2")] {
+        accumulator
+            .fold(serde_json::from_str(&frame).unwrap(), &mut deltas)
+            .unwrap();
+    }
+    let told: Vec<_> = deltas
+        .iter()
+        .filter_map(|delta| match delta {
+            Delta::Field { of, name, json } => Some((*of, name.as_str(), json.as_str())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (FieldOf::Completion, "model", "\"m\""),
+            (
+                FieldOf::Choice,
+                "logprobs",
+                r#"{"content":[{"logprob":-0.10000000000000000001}]}"#
+            ),
+            (FieldOf::Completion, "system_fingerprint", "\"fp\""),
+            (
+                FieldOf::Choice,
+                "logprobs",
+                r#"{"content":[{"logprob":-2}]}"#
+            ),
         ],
     );
 }

@@ -31,6 +31,11 @@ pub struct LlmConfig {
     pub total_timeout: Duration,
     /// Tries after the first, as long as no token has come. Default: 3.
     pub max_retries: u32,
+    /// The longest line of a stream, in bytes; at least `max_answer_bytes`, because an upstream may send
+    /// an answer in one. Default: 16777216.
+    pub max_line_bytes: u64,
+    /// The longest answer, in bytes of text, arguments and passed-on fields. Default: 8388608.
+    pub max_answer_bytes: u64,
     /// The field by which the upstream is told how long an answer may be, where a key's budget says so
     /// and the request does not: `max_tokens` or `max_completion_tokens`. An upstream must know it.
     /// Default: max_tokens.
@@ -116,6 +121,8 @@ impl Default for LlmConfig {
             idle_timeout: Duration::from_mins(1),
             total_timeout: Duration::from_mins(10),
             max_retries: 3,
+            max_line_bytes: 16 << 20,
+            max_answer_bytes: 8 << 20,
             answer_limit_field: AnswerLimitField::default(),
             prices: Vec::new(),
         }

@@ -33,6 +33,14 @@ pub(super) fn llm(checks: &mut Checks<'_>, config: &Config) {
             "raise llm.total_timeout, or lower the other",
         );
     }
+    checks.positive("llm", "max_answer_bytes", &llm.max_answer_bytes);
+    checks.demand(
+        llm.max_line_bytes >= llm.max_answer_bytes,
+        &[("llm", "max_line_bytes"), ("llm", "max_answer_bytes")],
+        "llm.max_line_bytes is below llm.max_answer_bytes, but an answer may come in one line"
+            .to_owned(),
+        "raise llm.max_line_bytes, or lower the other",
+    );
 }
 
 pub(super) fn prices(checks: &mut Checks<'_>, config: &Config) {
