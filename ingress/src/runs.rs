@@ -8,6 +8,7 @@ mod list;
 mod path;
 mod read;
 mod replay;
+mod ticket;
 mod told;
 mod view;
 mod wait;
@@ -24,6 +25,7 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(create::create_run, list::list_runs))
         .routes(routes!(read::read_run))
         .routes(routes!(events::run_events))
+        .routes(routes!(ticket::create_ticket))
         .routes(routes!(cancel::cancel_run))
         .routes(routes!(approvals::list_approvals))
         .routes(routes!(approvals::decide_approval))

@@ -221,6 +221,24 @@ async fn let_machines_in(said: &mut Said, stack: &Stack, ingress: &Role) -> Vec<
     assert_eq!(said.get(&owner, "/v1/api-keys").await, 200);
 
     let (owners, nobody, nothing) = (stack.api_key(), ingress.client(""), json!({}));
+    let run = json!({"model": "script", "input": "x"});
+    let run = part(
+        &owner.post("/v1/runs", &run).await.unwrap().json().unwrap(),
+        "id",
+    );
+    let events = format!("/v1/runs/{run}/events");
+    let ticket = owner.post(&format!("{events}/ticket"), &nothing).await;
+    let ticket = part(&ticket.unwrap().json().unwrap(), "ticket");
+    for (query, status) in [
+        (format!("ticket={ticket}"), 200),
+        (format!("ticket={ticket}x"), 401),
+    ] {
+        assert_eq!(
+            said.get(&nobody, &format!("{events}?{query}")).await,
+            status,
+            "{query}"
+        );
+    }
     let basic = base64::Engine::encode(
         &base64::engine::general_purpose::STANDARD,
         format!("anna:{STRANGE}"),
@@ -248,6 +266,7 @@ async fn let_machines_in(said: &mut Said, stack: &Stack, ingress: &Role) -> Vec<
         Secret::new("the owner's key", owners),
         Secret::new("a key", key),
         Secret::new("a rotated key", new_key),
+        Secret::new("a stream ticket", ticket),
     ]
 }
 

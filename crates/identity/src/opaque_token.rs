@@ -19,15 +19,18 @@ pub enum TokenKind {
     PasswordReset,
     /// Makes the first user of a fresh server: `bb_`.
     Bootstrap,
+    /// Opens the event stream of one run: `bs_`.
+    StreamTicket,
 }
 
 impl TokenKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Refresh,
         Self::Invite,
         Self::PasswordReset,
         Self::Bootstrap,
+        Self::StreamTicket,
     ];
 
     const fn prefix(self) -> &'static str {
@@ -36,6 +39,7 @@ impl TokenKind {
             Self::Invite => "bi",
             Self::PasswordReset => "bp",
             Self::Bootstrap => "bb",
+            Self::StreamTicket => "bs",
         }
     }
 }

@@ -39,6 +39,7 @@ mod sessions;
 mod sign_in_throttle;
 mod statement_pool;
 mod steps;
+mod stream_tickets;
 mod system;
 mod tenant_tx;
 mod tenants;
@@ -81,6 +82,7 @@ pub use sign_in_throttle::TryRate;
 pub use steps::{
     CallCommit, CallState, NewCall, StepData, StepKind, StepRecord, StepState, TurnCommit,
 };
+pub use stream_tickets::{StreamTicket, TicketMaker};
 pub use system::{OneCommit, SystemTx};
 pub use tenant_tx::TenantTx;
 pub use tenants::TenantRecord;

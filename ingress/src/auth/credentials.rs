@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_admission::Grant;
-use baton_identity::{ApiKey, issuer_of};
-use baton_protocol::{ApiKeyId, TenantId};
+use baton_identity::{ApiKey, OpaqueToken, issuer_of};
+use baton_protocol::{ApiKeyId, RunId, SessionId, TenantId, UserId};
 use baton_service::SharedClock;
-use baton_store::{KeyLimits, Store, StoreError};
+use baton_store::{KeyLimits, Store, StoreError, TicketMaker};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use moka::future::Cache;
@@ -198,31 +198,87 @@ impl Credentials {
             }
             None => return Ok(None),
         };
+        let person = self.bearer_of_session(claims.tenant, claims.sid).await?;
+        Ok(person
+            .filter(|(user, _)| *user == claims.sub)
+            .map(|(_, caller)| Caller {
+                expires_at: Some(claims.expires_at()),
+                ..caller
+            }))
+    }
+
+    /// The person of a session, with the role that they have now; `None` if there is no such
+    /// session, or they are no member.
+    async fn bearer_of_session(
+        &self,
+        tenant: TenantId,
+        session: SessionId,
+    ) -> Result<Option<(UserId, Caller)>, StoreError> {
         let standing = self
             .store
             .system()
-            .session_standing(claims.sid, claims.tenant)
+            .session_standing(session, tenant)
             .await?;
-        // A role is what it is now, and not when the token was made.
-        let Some((standing, role)) = standing
-            .filter(|standing| standing.user == claims.sub)
-            .and_then(|standing| Some((standing.clone(), standing.role?)))
+        let Some((standing, role)) =
+            standing.and_then(|standing| Some((standing.clone(), standing.role?)))
         else {
             return Ok(None);
         };
-        Ok(Some(Caller {
-            tenant: claims.tenant,
+        let caller = Caller {
+            tenant,
             grant: Grant::default(),
             credential: Credential::Session {
-                user: claims.sub,
-                session: claims.sid,
+                user: standing.user,
+                session,
                 role,
             },
             scopes: Scopes::of_role(role),
             limits: KeyLimits::default(),
-            expires_at: Some(claims.expires_at()),
+            expires_at: Some(standing.expires_at),
             revoked: standing.over,
-        }))
+        };
+        Ok(Some((standing.user, caller)))
+    }
+
+    /// Finds the maker of a stream ticket, as they are now, and the run that it opens; `None` if the
+    /// ticket is not good.
+    pub(crate) async fn find_ticket(
+        &self,
+        ticket: &OpaqueToken,
+    ) -> Result<Option<(RunId, Arc<Caller>)>, ApiError> {
+        let Some(found) = self
+            .store
+            .system()
+            .find_stream_ticket(ticket.hash())
+            .await?
+        else {
+            return Ok(None);
+        };
+        let tenant = found.tenant;
+        let caller = match found.maker {
+            TicketMaker::ApiKey(key) => self.find_key(tenant, key).await?,
+            TicketMaker::Session(session) => {
+                let person = self.bearer_of_session(tenant, session).await?;
+                person.map(|(_, caller)| Arc::new(caller))
+            }
+            TicketMaker::Issuer {
+                subject,
+                role,
+                until,
+            } => Some(Arc::new(Caller {
+                tenant,
+                grant: Grant::default(),
+                credential: Credential::Issuer {
+                    subject: subject.into(),
+                    role,
+                },
+                scopes: Scopes::of_role(role),
+                limits: KeyLimits::default(),
+                expires_at: Some(until),
+                revoked: false,
+            })),
+        };
+        Ok(caller.map(|caller| (found.run, caller)))
     }
 }
 

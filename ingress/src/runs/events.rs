@@ -12,11 +12,11 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderName, StatusCode};
 use serde::Deserialize;
 
-use super::path::RunPath;
 use super::replay::{FromLedger, from_ledger, lies_within_a_step};
+use super::ticket::EventReader;
 use super::told::{Source, Told, events_expired, tell_from};
 use crate::attachments::{Attachment, OnClose};
-use crate::auth::{Authorized, Caller, RunsRead};
+use crate::auth::Caller;
 use crate::error::{ApiError, Problem, run_header};
 use crate::metrics::{StreamEnd, StreamGauge, Wire};
 use crate::query::QueryParams;
@@ -31,6 +31,8 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 pub(crate) struct Params {
     after: Option<String>,
     rebuilt: Option<bool>,
+    #[serde(rename = "ticket")]
+    _ticket: Option<String>,
 }
 
 /// A run's events: those stored, then those to come, each exactly once and in order.
@@ -51,6 +53,7 @@ pub(crate) struct Params {
         ("id" = String, Path, description = "The run"),
         ("Last-Event-ID" = Option<u64>, Header, description = "Go on behind this event"),
         ("after" = Option<u64>, Query, description = "The same, for clients that cannot set headers; the header wins"),
+        ("ticket" = Option<String>, Query, description = "A ticket for this run, in place of a credential"),
         ("rebuilt" = Option<bool>, Query, description = "Of a run that has ended: take its record's word, whatever is stored"),
     ),
     responses(
@@ -65,18 +68,17 @@ pub(crate) struct Params {
 )]
 pub(crate) async fn run_events(
     State(state): State<AppState>,
-    authorized: Authorized<RunsRead>,
-    RunPath(run): RunPath,
+    EventReader { run, caller }: EventReader,
     headers: HeaderMap,
     QueryParams(params): QueryParams<Params>,
 ) -> Result<Response, ApiError> {
     let after = cursor(&headers, params.after)?;
-    let place = state.streams.take(&authorized.caller)?;
+    let place = state.streams.take(&caller)?;
     let source = match params.rebuilt {
         Some(true) => Source::Ledger,
         Some(false) | None => Source::Stream,
     };
-    open_from(&state, &authorized.caller, run, after, source, place).await
+    open_from(&state, &caller, run, after, source, place).await
 }
 
 /// A reconnecting client repeats its first URL; what it has seen since is in the header.

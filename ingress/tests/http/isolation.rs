@@ -50,7 +50,12 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
     let message = json!([{"role": "user", "content": "x"}]);
     Some(match (method, path) {
         ("GET", "/v1/runs/{id}" | "/v1/runs/{id}/events" | "/v1/runs/{id}/approvals")
-        | ("POST", "/v1/runs/{id}/cancel" | "/v1/members/{id}/password-reset")
+        | (
+            "POST",
+            "/v1/runs/{id}/cancel"
+            | "/v1/runs/{id}/events/ticket"
+            | "/v1/members/{id}/password-reset",
+        )
         | (
             "DELETE",
             "/v1/api-keys/{id}"

@@ -27,3 +27,4 @@ mod runs;
 mod sign_in;
 mod slow_clients;
 mod stopping;
+mod tickets;
