@@ -2,7 +2,8 @@
 //!
 //! Starts private copies of nats-server and PostgreSQL (or uses those that `NATS_URL` and
 //! `DATABASE_URL` name), prepares both, starts all roles, and the demo model if no `LLM_BASE_URL`
-//! is set. Whatever it started it stops, and nothing else.
+//! is set. A server of its own that dies is started again. Whatever it started it stops, and nothing
+//! else.
 
 mod announce;
 mod broker;
@@ -42,14 +43,18 @@ pub(crate) async fn run(args: DevArgs, sources: &ConfigArgs) -> anyhow::Result<E
         )
     })?;
     let shutdown = Shutdown::new();
-    let servers = Servers::start(&args.data, &config).await?;
+    let (servers, mut own) = Servers::start(&args.data, &config).await?;
     let ended = run_until_stopped(&shutdown, async {
         servers.apply_to(&mut config);
         let file = sources.file.as_deref();
-        Box::pin(serve(&args, &mut config, file, &servers, http, &shutdown)).await
+        // Until the last role has stopped: they need both for an orderly end.
+        tokio::select! {
+            served = Box::pin(serve(&args, &mut config, file, &servers, http, &shutdown)) => served,
+            never = own.keep() => match never {},
+        }
     })
     .await;
-    servers.stop().await;
+    own.stop().await;
     Ok(ended.into())
 }
 

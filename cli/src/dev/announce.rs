@@ -8,6 +8,8 @@ use anyhow::Context as _;
 use baton_protocol::TenantId;
 use serde_json::json;
 
+use crate::private_file;
+
 /// Where each role of `dev` answers probes: loopback, and ports that are free.
 pub(crate) const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -57,7 +59,8 @@ impl Ready {
             },
         });
         let partial = path.with_extension("partial");
-        std::fs::write(&partial, format!("{ready:#}\n"))
+        // It holds a key, and the password of the database's user.
+        private_file::write(&partial, &format!("{ready:#}"))
             .and_then(|()| std::fs::rename(&partial, path))
             .with_context(|| format!("{} cannot be written", path.display()))
     }

@@ -1,4 +1,6 @@
-//! The two servers behind `baton dev`: given by the environment, or private copies.
+//! The two servers that `baton dev` needs: given by the environment, or private copies.
+
+mod keep;
 
 use std::path::Path;
 
@@ -9,24 +11,26 @@ use baton_service::config::ConnectionUrl;
 use baton_store::{Login, bootstrap};
 
 use super::broker::Broker;
+use crate::private_file;
+
+pub(crate) use self::keep::OwnServers;
 
 const DATABASE: &str = "baton";
 const OWNER: &str = "baton_owner";
 const APP: &str = "baton";
 
-/// What was started, and where it is reached.
+/// Addresses and passwords of what was started.
 pub(crate) struct Servers {
-    nats: Option<NatsServer>,
+    nats_url: Option<String>,
     /// Who may connect to it, if it was started.
     pub(crate) broker: Option<Broker>,
-    postgres: Option<Postgres>,
     database_url: Option<String>,
     migrate_url: Option<String>,
 }
 
 impl Servers {
     /// Starts what the configuration does not name.
-    pub(crate) async fn start(data: &Path, config: &Config) -> anyhow::Result<Self> {
+    pub(crate) async fn start(data: &Path, config: &Config) -> anyhow::Result<(Self, OwnServers)> {
         let broker = match config.nats.url {
             Some(_) => None,
             None => Some(Broker::keep(data)?),
@@ -51,37 +55,32 @@ impl Servers {
                 options.progress = Progress::Stderr;
                 Postgres::start(options).await.map(Some)
             },
-        )?;
+        )
+        .with_context(|| format!("no servers in {}", data.display()))?;
         let mut servers = Self {
-            nats,
+            nats_url: nats.as_ref().map(|nats| nats.url().to_owned()),
             broker,
-            postgres,
             database_url: None,
             migrate_url: None,
         };
-        if let Some(postgres) = &servers.postgres {
-            let password = postgres.superuser_password();
-            let owner = Login {
-                user: OWNER,
-                password,
-            };
-            let app = Login {
-                user: APP,
-                password,
-            };
-            bootstrap(postgres.superuser_url(), DATABASE, owner, app)
+        if let Some(postgres) = &postgres {
+            // Passwords of their own: what roles and clients are given does not open the superuser.
+            let (owner, app) = (password(data, OWNER)?, password(data, APP)?);
+            let login = |user, password| Login { user, password };
+            let (owner_login, app_login) = (login(OWNER, &owner), login(APP, &app));
+            bootstrap(postgres.superuser_url(), DATABASE, owner_login, app_login)
                 .await
                 .context("the database cannot be prepared")?;
-            servers.database_url = Some(postgres.url_for(DATABASE, APP, password));
-            servers.migrate_url = Some(postgres.url_for(DATABASE, OWNER, password));
+            servers.database_url = Some(postgres.url_for(DATABASE, APP, &app));
+            servers.migrate_url = Some(postgres.url_for(DATABASE, OWNER, &owner));
         }
-        Ok(servers)
+        Ok((servers, OwnServers { nats, postgres }))
     }
 
     /// Tells the roles where the servers are.
     pub(crate) fn apply_to(&self, config: &mut Config) {
-        if let Some(nats) = &self.nats {
-            config.nats.url = Some(ConnectionUrl::new(nats.url()));
+        if let Some(nats) = &self.nats_url {
+            config.nats.url = Some(ConnectionUrl::new(nats));
         }
         if let (Some(app), Some(owner)) = (&self.database_url, &self.migrate_url) {
             config.database.url = Some(ConnectionUrl::new(app));
@@ -96,18 +95,20 @@ impl Servers {
             None => config.clone(),
         }
     }
+}
 
-    /// Stops what was started: the database first, as every role stops.
-    pub(crate) async fn stop(self) {
-        if let Some(postgres) = self.postgres
-            && let Err(error) = postgres.stop().await
-        {
-            tracing::warn!(%error, "PostgreSQL did not stop in order");
-        }
-        if let Some(nats) = self.nats
-            && let Err(error) = nats.stop().await
-        {
-            tracing::warn!(%error, "nats-server did not stop in order");
-        }
+/// The password of a database user, kept with the data.
+fn password(data: &Path, user: &str) -> anyhow::Result<String> {
+    let path = data.join(format!("{user}-password"));
+    let kept = std::fs::read_to_string(&path)
+        .map(|text| text.trim().to_owned())
+        .ok()
+        .filter(|kept| !kept.is_empty() && kept.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    if let Some(kept) = kept {
+        return Ok(kept);
     }
+    let fresh = uuid::Uuid::new_v4().simple().to_string();
+    private_file::write(&path, &fresh)
+        .with_context(|| format!("{} cannot be written", path.display()))?;
+    Ok(fresh)
 }
