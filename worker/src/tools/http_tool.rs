@@ -22,8 +22,12 @@ const MAX_REFUSAL: usize = 2_000;
 /// What is shorter is no secret, and might stand in any answer.
 const SHORTEST_SECRET: usize = 8;
 
+/// The shortest part of a path that counts as a secret, if a digit is in it: names are shorter.
+const SHORTEST_SECRET_IN_PATH: usize = 16;
+
 /// One of the operator's tools. The arguments are the JSON body of a POST, PUT or PATCH, and the
-/// query of anything else; redirects are not followed.
+/// query of anything else; redirects are not followed. The query parameters in the tool's URL are the
+/// operator's: an argument of the same name is refused, because many servers take the last of two.
 pub struct HttpTool {
     client: Client,
     method: Method,
@@ -59,9 +63,9 @@ impl HttpTool {
         Ok(Self {
             client,
             method,
-            url,
             headers,
-            secrets: secrets(tool),
+            secrets: secrets(tool, &url),
+            url,
         })
     }
 
@@ -81,10 +85,22 @@ impl HttpTool {
         }
     }
 
+    /// Whether the tool's URL has a query parameter that a server may take for this one.
+    fn has_set(&self, name: &str) -> bool {
+        let name = as_servers_read(name);
+        let mut own = self.url.query_pairs();
+        own.any(|(own, _)| as_servers_read(&own) == name)
+    }
+
     async fn request(&self, arguments: Value, context: &ToolContext) -> Result<String, ToolError> {
         let mut url = self.url.clone();
         let in_body = matches!(self.method, Method::POST | Method::PUT | Method::PATCH);
         if !in_body && let Value::Object(arguments) = &arguments {
+            if let Some(taken) = arguments.keys().find(|name| self.has_set(name)) {
+                return Err(failed(&format!(
+                    "the parameter `{taken}` is set by the operator of the tool: leave it out; the call was not made"
+                )));
+            }
             let mut query = url.query_pairs_mut();
             for (key, value) in arguments {
                 match value {
@@ -142,24 +158,43 @@ impl Tool for HttpTool {
     }
 }
 
-/// The values of the headers, and what follows a scheme such as `Bearer` in one.
-fn secrets(tool: &config::HttpTool) -> Vec<Secret<String>> {
-    let values = tool.headers.values().map(|value| value.expose().trim());
-    let mut secrets: Vec<&str> = values
-        .flat_map(|value| {
-            [
-                Some(value),
-                value.split_once(' ').map(|(_, rest)| rest.trim()),
-            ]
-        })
+/// The name of a query parameter as the most lenient servers compare it: without case, without
+/// what follows a bracket, and with every sign the same.
+fn as_servers_read(name: &str) -> String {
+    let name = name.trim_start();
+    let name = name.split('[').next().unwrap_or_default();
+    name.chars()
+        .map(|c| if c.is_alphanumeric() { c } else { '_' })
+        .flat_map(char::to_lowercase)
+        .collect()
+}
+
+/// The values of the headers, the credential after a scheme such as `Bearer` in one, and what the URL
+/// may hold of secrets: the values of its query and long parts of its path, written as they are and
+/// decoded.
+fn secrets(tool: &config::HttpTool, url: &Url) -> Vec<Secret<String>> {
+    let headers = tool.headers.values().map(|value| value.expose().trim());
+    let headers = headers.flat_map(|value| {
+        let credential = value.split_once(' ').map(|(_, rest)| rest.trim());
+        [Some(value), credential]
+    });
+    let raw = url.query().unwrap_or_default().split('&');
+    let raw = raw.filter_map(|pair| Some(pair.split_once('=')?.1));
+    let path = url.path_segments().into_iter().flatten().filter(|part| {
+        part.len() >= SHORTEST_SECRET_IN_PATH && part.bytes().any(|byte| byte.is_ascii_digit())
+    });
+    let decoded = url.query_pairs().map(|(_, value)| value.into_owned());
+    let mut secrets: Vec<String> = headers
         .flatten()
+        .chain(raw)
+        .chain(path)
+        .map(str::to_owned)
+        .chain(decoded)
         .filter(|value| value.len() >= SHORTEST_SECRET)
         .collect();
-    secrets.sort_by_key(|value| std::cmp::Reverse(value.len()));
-    secrets
-        .into_iter()
-        .map(|value| Secret::new(value.to_owned()))
-        .collect()
+    secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+    secrets.dedup();
+    secrets.into_iter().map(Secret::new).collect()
 }
 
 /// The client for all of the operator's tools.

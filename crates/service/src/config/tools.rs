@@ -1,6 +1,7 @@
 //! Tools that the operator adds: each is one HTTP request.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -17,7 +18,7 @@ pub struct ToolsConfig {
 }
 
 /// `[[tools.http]]`: the arguments are sent as the JSON body (POST, PUT, PATCH) or as the query.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpTool {
     /// What the model calls it: letters, digits, `_` and `-`, at most 64. No default.
@@ -32,7 +33,9 @@ pub struct HttpTool {
         deserialize_with = "schema_from_table_or_text"
     )]
     pub parameters: Value,
-    /// Where the request goes. No default.
+    /// Where the request goes. The values in its query count as secret: they are not shown, an answer
+    /// is cleared of them, and the model cannot set their parameters. No default.
+    #[serde(serialize_with = "url_without_values")]
     pub url: String,
     /// The method. Default: POST.
     #[serde(default = "post")]
@@ -58,6 +61,33 @@ fn post() -> String {
 
 const fn thirty_seconds() -> Duration {
     Duration::from_secs(30)
+}
+
+impl fmt::Debug for HttpTool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpTool")
+            .field("name", &self.name)
+            .field("url", &without_values(&self.url))
+            .field("method", &self.method)
+            .finish_non_exhaustive()
+    }
+}
+
+fn url_without_values<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&without_values(url))
+}
+
+/// Hides the values in the query, where many services take their keys.
+fn without_values(url: &str) -> String {
+    let Some((place, query)) = url.split_once('?') else {
+        return url.to_owned();
+    };
+    let names = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) => format!("{name}=***"),
+        None => pair.to_owned(),
+    });
+    let names: Vec<_> = names.collect();
+    format!("{place}?{}", names.join("&"))
 }
 
 /// As text, because a JSON Schema may hold `null`, which TOML cannot express.

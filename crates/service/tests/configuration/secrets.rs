@@ -22,7 +22,7 @@ fn no_secret_shows_in_debug_output_printed_configuration_or_messages() {
 
     let mut environment = environment.to_vec();
     environment[1].1 = "postgres://owner:hush-hush-2-abc@db/baton";
-    let tool = "[[tools.http]]\nname = 'a'\ndescription = 'b'\nurl = 'http://c'\n\
+    let tool = "[[tools.http]]\nname = 'a'\ndescription = 'b'\nurl = 'http://c/?a=hush-8&b'\n\
                 headers = { authorization = 'hush-7' }";
     let config = load(tool, &environment).unwrap();
     let printed = config.print().unwrap();
@@ -30,6 +30,7 @@ fn no_secret_shows_in_debug_output_printed_configuration_or_messages() {
     assert!(!printed.contains("hush"), "{printed}");
     assert!(!debug.contains("hush"), "{debug}");
     assert!(printed.contains("postgres://***@db/baton"), "{printed}");
+    assert!(printed.contains("http://c/?a=***&b"), "{printed}");
     assert!(printed.parse::<toml::Table>().is_ok(), "{printed}");
     assert_eq!(
         config.llm.api_key.as_ref().map(Secret::expose).unwrap(),

@@ -202,13 +202,14 @@ async fn http_tools() -> (ToolRegistry, impl Drop) {
         json!({
             "method": parts.method.as_str(), "query": parts.uri.query(),
             "key": header("idempotency-key"), "secret": header("x-secret"),
-            "authorization": header("authorization"),
+            "authorization": header("authorization"), "path": parts.uri.path(),
             "body": String::from_utf8_lossy(&body),
         })
         .to_string()
     }
     let app = axum::Router::new()
         .route("/echo", any(echo))
+        .route("/hooks/{token}", any(echo))
         .route("/away", get(|| async { Redirect::temporary("/echo") }))
         .route(
             "/broken",
@@ -242,6 +243,8 @@ async fn http_tools() -> (ToolRegistry, impl Drop) {
     config.tools.http = vec![
         tool("post", "POST", "/echo", false),
         tool("get", "GET", "/echo?fixed=1", true),
+        tool("keyed", "GET", "/echo?api_key=q%2Fsecret-in-query", true),
+        tool("hook", "POST", "/hooks/T0123456789abcdef", false),
         tool("away", "GET", "/away", true),
         tool("broken", "POST", "/broken", true),
         config::HttpTool {
@@ -262,7 +265,7 @@ async fn an_http_tool_is_sent_its_arguments_its_secret_and_a_key() {
     assert_eq!(
         sent,
         json!({
-            "method": "POST", "query": null, "key": key, "secret": "s3",
+            "method": "POST", "query": null, "path": "/echo", "key": key, "secret": "s3",
             "authorization": "[secret]", "body": "{\"a\":1}",
         }),
     );
@@ -284,6 +287,43 @@ async fn what_a_tools_server_says_is_cleared_of_its_secrets() {
     let outcome = tools.execute("post", arguments, context()).await;
     let sent: Value = serde_json::from_str(&outcome.content).unwrap();
     assert_eq!(sent["body"], r#"{"a":"[secret]","b":"[secret]"}"#);
+}
+
+#[tokio::test]
+async fn secrets_in_a_tools_url_do_not_come_back() {
+    let (tools, _server) = http_tools().await;
+    let told = tools.execute("keyed", r#"{"city":"q/secret-in-query"}"#, context());
+    let sent: Value = serde_json::from_str(&told.await.content).unwrap();
+    assert_eq!(sent["query"], "api_key=[secret]&city=[secret]");
+    let told = tools.execute("hook", "{}", context()).await;
+    let sent: Value = serde_json::from_str(&told.content).unwrap();
+    assert_eq!(sent["path"], "/hooks/[secret]");
+}
+
+/// The first turn of a budgeted run is reserved by these sizes.
+#[test]
+fn no_built_in_tool_is_larger_than_admission_reserves_for_it() {
+    let registry = ToolRegistry::new(&Config::default()).unwrap();
+    let sizes = baton_admission::metering::BUILT_IN_TOOL_SIZES;
+    assert_eq!(registry.iter().count(), sizes.len());
+    for (name, size) in sizes {
+        let written = registry.get(name).unwrap().definition().get().len();
+        assert!(written <= size, "{name}: {written}");
+    }
+}
+
+/// Many servers take the last of two parameters of one name: it would be the model's.
+#[tokio::test]
+async fn what_the_operator_set_in_a_tools_url_the_model_cannot_set_again() {
+    let (tools, _server) = http_tools().await;
+    for name in ["api_key", "API_KEY", "api_key[]", "api.key", " api_key"] {
+        let arguments = json!({ name: "mine" }).to_string();
+        let outcome = tools.execute("keyed", &arguments, context()).await;
+        assert_eq!(outcome.end, CallEnd::Failed, "{name}");
+        assert!(outcome.content.contains("was not made"), "{outcome:?}");
+    }
+    let outcome = tools.execute("keyed", r#"{"key":"fine"}"#, context()).await;
+    assert_eq!(outcome.end, CallEnd::Ok, "{outcome:?}");
 }
 
 #[tokio::test]
