@@ -46,9 +46,9 @@ use std::time::Duration;
 use axum::routing::get;
 use axum::{Router, middleware};
 use baton_admission::resolve::BUILT_IN_TOOLS;
-use baton_admission::{Admission, BuiltInAgent, Metering, Policy};
+use baton_admission::{Admission, BuiltInAgent, Metering, Policy, ToolSizes};
 use baton_nats::{AttachmentQuestions, Bus, Revocations};
-use baton_service::config::HttpConfig;
+use baton_service::config::{HttpConfig, ToolsConfig};
 use baton_service::{Config, Limits, Readiness, SharedClock, Shutdown, request_id};
 use baton_store::Store;
 use tokio::net::TcpListener;
@@ -226,6 +226,16 @@ async fn stop_streams(
 }
 
 /// The state of an ingress; must be made within the runtime.
+/// The sizes of the tools' definitions, as a worker with this configuration sends them.
+fn tool_sizes(config: &ToolsConfig) -> ToolSizes {
+    ToolSizes::new(config.http.iter().map(|tool| {
+        let (description, parameters) = (&tool.description, tool.parameters.clone());
+        let definition = baton_openai::Tool::function(&tool.name, description, parameters);
+        let size = serde_json::to_string(&definition).map_or(0, |text| text.len());
+        (tool.name.clone(), size)
+    }))
+}
+
 fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
     metrics::describe();
     let IngressDeps {
@@ -298,6 +308,7 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
             policy,
             config.llm.prices_in_micros().collect(),
             metering,
+            tool_sizes(&config.tools),
         ),
         credentials,
         sign_in,

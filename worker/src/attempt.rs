@@ -12,11 +12,11 @@ use baton_protocol::event::RunStarted;
 use baton_protocol::{
     Charge, EventData, EventId, Fence, FinishReason, Job, Outcome, RunError, RunSpec, Usage,
 };
-use baton_store::{ClaimedRun, CutTurn, FinalTurn, FinishCommit, QueuedJob};
+use baton_store::{ClaimedRun, CutTurn, FinalTurn, FinishCommit, QueuedJob, TurnWish};
 
 use crate::agent::turn_machine::Next;
 use crate::agent::{Transcript, TurnMachine};
-use crate::attempt::budget::BudgetedRun;
+use crate::attempt::budget::{BudgetedRun, wake_waiting};
 use crate::attempt::commit::CommitError;
 use crate::attempt::cut_turn::{CutOff, OpenTurn};
 use crate::attempt::toolbox::Toolbox;
@@ -48,6 +48,9 @@ pub(crate) enum Ending {
     GivenBack,
     /// The run waits for a person, and its followers were told.
     Parked,
+    /// The run is queued again, and waits there until other runs of its key have settled: their end
+    /// publishes a job.
+    AwaitsBudget,
     /// Another attempt holds the run, or may.
     Lost,
     /// The run was being ended or parked when the attempt was stopped: only the ledger knows
@@ -72,6 +75,8 @@ enum Worked {
     Ended,
     /// The run waits for a person.
     Parked,
+    /// The run waits until other runs of its key have settled.
+    AwaitsBudget(TurnWish),
     /// The worker is draining, and the run stands between two steps.
     Draining,
 }
@@ -134,6 +139,10 @@ impl<'a> Attempt<'a> {
             match worked {
                 Ok(Ok(Worked::Ended)) => Ok(Ending::Ended),
                 Ok(Ok(Worked::Parked)) => Ok(Ending::Parked),
+                Ok(Ok(Worked::AwaitsBudget(wish))) => match begun {
+                    Some(attempt) => attempt.await_budget(&wish).await,
+                    None => give_back(runner, &fence, committed).await,
+                },
                 Ok(Ok(Worked::Draining)) => match begun {
                     Some(attempt) => attempt.hand_over().await,
                     None => give_back(runner, &fence, committed).await,
@@ -244,8 +253,8 @@ impl<'a> Attempt<'a> {
             }
             match self.machine.next() {
                 Next::CallModel { step } => {
-                    if self.take_turn(step).await? {
-                        return Ok(Worked::Ended);
+                    if let Some(worked) = self.take_turn(step).await? {
+                        return Ok(worked);
                     }
                 }
                 Next::RunCalls(calls) => self.run_calls(calls).await?,
@@ -303,13 +312,16 @@ impl<'a> Attempt<'a> {
             );
         }
         if let Some(next) = finished.promoted {
-            publish_promoted(self.runner, next).await;
+            publish_queued(self.runner, next).await;
         }
         self.publisher
             .push(step, terminal_event(&outcome, usage, latency));
         // Committed is ended: if the event cannot be stored now, whoever is given the job next
         // finds the run ended and stores it.
         self.publisher.settle().await?;
+        if self.is_budgeted() {
+            wake_waiting(self.runner, &self.fence).await;
+        }
         Ok(())
     }
 
@@ -340,8 +352,8 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// The thread's next run may go now. If its job cannot be published, the scheduler does so.
-async fn publish_promoted(runner: &JobRunner, next: QueuedJob) {
+/// Publishes the job of a run that may go now. If that fails, the scheduler does so.
+async fn publish_queued(runner: &JobRunner, next: QueuedJob) {
     let job = Job::Run { run_id: next.run };
     let headers = JobHeaders::default();
     if let Err(error) = runner
@@ -349,7 +361,7 @@ async fn publish_promoted(runner: &JobRunner, next: QueuedJob) {
         .publish_job(next.tenant, next.lane, &job, &headers)
         .await
     {
-        tracing::warn!(%error, run.id = %next.run, "the thread's next job is not published yet");
+        tracing::warn!(%error, run.id = %next.run, "the job of a run that may go now is not published yet");
     }
 }
 

@@ -23,6 +23,7 @@ const TURN_DURATION: &str = "baton_model_turn_duration_seconds";
 const FIRST_TOKEN: &str = "baton_model_first_token_seconds";
 const TOKENS: &str = "baton_model_tokens_total";
 const BUDGET_STOPS: &str = "baton_worker_budget_stops_total";
+const BUDGET_WAITS: &str = "baton_worker_budget_waits_total";
 const TOOL_CALLS: &str = "baton_tool_calls_total";
 const CANCEL_LATENCY: &str = "baton_cancel_latency_seconds";
 const TOOL_DURATION: &str = "baton_tool_call_duration_seconds";
@@ -82,6 +83,11 @@ pub(crate) fn describe(slots: usize) {
         BUDGET_STOPS,
         "Runs that ended because too little was left of their key's budget: for a turn, or for all of one"
     );
+    describe_counter!(
+        BUDGET_WAITS,
+        "Times that a run went back to the queue because other runs had its key's budget set aside"
+    );
+    counter!(BUDGET_WAITS).absolute(0);
     for turn in ["refused", "shortened"] {
         counter!(BUDGET_STOPS, "turn" => turn).absolute(0);
     }
@@ -167,6 +173,11 @@ pub(crate) fn model_turn(model: &str, usage: Usage, duration: Duration) {
 /// A run ended because of its key's budget: before a turn, or with one that was cut short by it.
 pub(crate) fn budget_stop(turn: &'static str) {
     counter!(BUDGET_STOPS, "turn" => turn).increment(1);
+}
+
+/// A run goes back to the queue because other runs have its key's budget set aside.
+pub(crate) fn budget_wait() {
+    counter!(BUDGET_WAITS).increment(1);
 }
 
 pub(crate) fn model_turn_failed(code: &'static str) {

@@ -163,8 +163,8 @@ impl JobRunner {
                 metrics::run_duration((self.clock.now() - created_at).to_std().unwrap_or_default());
                 settled(delivery.ack().await)
             }
-            // The decision publishes a job of its own.
-            Ending::Parked => settled(delivery.ack().await),
+            // The decision publishes a job of its own, and so does the end of another run.
+            Ending::Parked | Ending::AwaitsBudget => settled(delivery.ack().await),
             Ending::HandedOver => {
                 metrics::run_handed_over();
                 settled(delivery.nak_confirmed(None).await)

@@ -1,5 +1,6 @@
 //! Budgets and usage, by the command line and over HTTP, with real processes.
 
+use baton_harness::client::PATIENCE;
 use baton_harness::scripted_model::Reply;
 use baton_harness::stack::Stack;
 use serde_json::json;
@@ -95,4 +96,48 @@ async fn a_budgeted_run_is_limited_charged_and_told_and_the_next_one_is_refused(
     assert_eq!(error["code"], "budget_exceeded");
     assert_eq!(error["type"], "insufficient_quota");
     assert_eq!(model.counts().requests, 2);
+}
+
+/// Guards accepted runs against one another's reservations: what all of them use fits the month many
+/// times over, what they set aside does not.
+#[tokio::test]
+async fn runs_that_come_at_once_wait_for_one_another_and_none_ends_for_the_budget() {
+    const RUNS: usize = 8;
+
+    let model = model(|request| {
+        if has_tool_result(request) {
+            Reply::text("forty two")
+        } else {
+            call("", "calculator", &json!({"expression": "6*7"}))
+        }
+    })
+    .await;
+    let options = options(&model).set("BATON_LIMITS__BUDGET_ANSWER_TOKENS", "500");
+    let stack = Stack::start(options).await.unwrap();
+    let (ingress, _scheduler, _worker) =
+        tokio::try_join!(stack.ingress(), stack.scheduler(), stack.worker()).unwrap();
+    let create = ["keys", "create", "--name", "b", "--monthly-tokens", "6000"];
+    let key = stack.run(&create).await.unwrap();
+    let client = ingress.client(key.trim());
+    let body = json!({"model": "script", "input": "What is 6*7?"});
+    let submit = || async {
+        let ended = async {
+            loop {
+                let answer = client.post("/v1/runs?wait=60s", &body).await.unwrap();
+                if answer.status != 429 {
+                    return answer;
+                }
+                let refused = answer.json().unwrap();
+                assert_eq!(refused["code"], "budget_reserved", "{refused}");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        let answer = tokio::time::timeout(PATIENCE, ended).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text().unwrap());
+        answer.json().unwrap()
+    };
+    for run in futures_util::future::join_all((0..RUNS).map(|_| submit())).await {
+        assert_eq!(run["finish_reason"], "stop", "{run}");
+        assert_eq!(run["output"].as_array().unwrap().len(), 3, "{run}");
+    }
 }

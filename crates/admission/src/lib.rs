@@ -25,7 +25,7 @@ pub mod terminal_event;
 
 pub use error::{Invalid, SubmitError};
 pub use json::{MAX_JSON_DEPTH, check_depth, read_json};
-pub use metering::Metering;
+pub use metering::{Metering, ToolSizes};
 pub use prices::Prices;
 pub use request::SubmitRequest;
 pub use resolve::{Agent, AgentSource, BuiltInAgent, Grant};

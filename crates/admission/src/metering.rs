@@ -6,12 +6,37 @@
 //! much as is configured.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use baton_protocol::{Price, RunSpec};
 use baton_store::TurnWish;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+
+/// More bytes than a request has around its texts: field names, the options of streaming, and the
+/// limit of the answer.
+const AROUND: usize = 256;
+/// More bytes than the definition of a tool of every installation has.
+pub const BUILT_IN_TOOL_SIZES: [(&str, usize); 2] = [("calculator", 768), ("current_time", 448)];
+
+/// The bytes of the definitions of the server's tools, as the model is sent them.
+#[derive(Debug, Clone)]
+pub struct ToolSizes(HashMap<String, usize>);
+
+impl ToolSizes {
+    /// The sizes of the operator's tools; the built-in ones are known.
+    pub fn new(configured: impl IntoIterator<Item = (String, usize)>) -> Self {
+        let built_in = BUILT_IN_TOOL_SIZES.map(|(name, size)| (name.to_owned(), size));
+        Self(built_in.into_iter().chain(configured).collect())
+    }
+
+    /// The bytes of all of these, with a comma each.
+    fn of(&self, tools: &[String]) -> usize {
+        let sizes = tools.iter().filter_map(|tool| self.0.get(tool));
+        sizes.map(|size| size + 1).sum()
+    }
+}
 
 /// An answer that may have fewer tokens than this is not asked for.
 const LEAST_ANSWER: u64 = 16;
@@ -26,18 +51,19 @@ pub struct Metering {
 }
 
 impl Metering {
-    /// The first turn of a run, as far as it is known before the run is taken: the tools of the
-    /// server come on top.
-    pub fn first_turn(&self, spec: &RunSpec, price: Option<&Price>) -> TurnWish {
-        let texts = [
-            Some(spec.messages.get().len()),
-            spec.tools.as_ref().map(|tools| tools.get().len()),
-            spec.instructions.as_ref().map(String::len),
-            serde_json::to_string(&spec.params)
-                .ok()
-                .map(|params| params.len()),
-        ];
-        let bytes = texts.into_iter().flatten().sum();
+    /// The first turn of a run: no less than its worker will ask for, so that a run that is accepted
+    /// has it.
+    pub fn first_turn(&self, spec: &RunSpec, tools: &ToolSizes, price: Option<&Price>) -> TurnWish {
+        fn written(value: &impl Serialize) -> usize {
+            serde_json::to_string(value).map_or(0, |text| text.len())
+        }
+        let bytes = spec.messages.get().len()
+            + spec.tools.as_ref().map_or(0, |tools| tools.get().len())
+            + spec.instructions.as_ref().map_or(0, written)
+            + written(&spec.params)
+            + written(&spec.model)
+            + tools.of(&spec.server_tools)
+            + AROUND;
         self.turn(bytes, &spec.messages, &spec.params, price)
     }
 
@@ -206,7 +232,7 @@ mod tests {
             "params": {"response_format": "r".repeat(400)}, "limits": {"max_turns": 1},
         }))
         .unwrap();
-        let wish = METERING.first_turn(&spec, None);
+        let wish = METERING.first_turn(&spec, &ToolSizes::new([]), None);
         assert!(wish.prompt_tokens > 700, "{wish:?}");
     }
 }

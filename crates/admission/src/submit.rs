@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
 use crate::error::SubmitError;
-use crate::metering::Metering;
+use crate::metering::{Metering, ToolSizes};
 use crate::prices::Prices;
 use crate::request::SubmitRequest;
 use crate::resolve::{AgentSource, Grant, resolve};
@@ -28,6 +28,7 @@ pub struct Admission {
     policy: Policy,
     prices: Prices,
     metering: Metering,
+    tools: ToolSizes,
 }
 
 /// A request with everything that the door knows about its sender.
@@ -118,6 +119,7 @@ impl Admission {
         policy: Policy,
         prices: Prices,
         metering: Metering,
+        tools: ToolSizes,
     ) -> Self {
         Self {
             store,
@@ -126,6 +128,7 @@ impl Admission {
             policy,
             prices,
             metering,
+            tools,
         }
     }
 
@@ -142,7 +145,7 @@ impl Admission {
         if price.is_none() && limits.monthly_cost_micros.is_some() {
             return Err(SubmitError::PriceUnknown(spec.model.clone()));
         }
-        Ok(Some(self.metering.first_turn(spec, price)))
+        Ok(Some(self.metering.first_turn(spec, &self.tools, price)))
     }
 
     /// Resolves the request and commits the run. The caller publishes afterwards, whatever else it

@@ -63,6 +63,27 @@ pub enum TurnGrant {
         /// How many.
         answer_tokens: u64,
     },
-    /// Too little is left.
+    /// The runs that have used something up leave too little.
     Refused(Budget),
+    /// Other runs have set aside what is missing, and may give it back: the run is to wait, by
+    /// [`crate::SystemTx::await_budget`].
+    Reserved,
+}
+
+/// A month as one run sees it: the answer that its turn may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// At this moment.
+    pub(crate) now: i64,
+    /// If the other runs used nothing more.
+    pub(crate) if_settled: i64,
+}
+
+impl Room {
+    /// Whether other runs' reservations alone keep the turn from its whole answer, or from as much as
+    /// will ever be left; not if that is too little anyway.
+    pub(crate) fn is_reserved(self, wish: &TurnWish) -> bool {
+        self.if_settled >= int8(wish.least_answer)
+            && self.now < int8(wish.answer_tokens).min(self.if_settled)
+    }
 }

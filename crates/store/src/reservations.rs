@@ -15,7 +15,7 @@ use baton_protocol::{ApiKeyId, Nanos};
 use chrono::{Months, NaiveDate};
 use uuid::Uuid;
 
-use crate::budget::{Budget, TurnWish};
+use crate::budget::{Budget, Room, TurnWish};
 use crate::columns::{self, int8};
 use crate::errors::StoreError;
 use crate::runs::new_run::{Accept, NewRun};
@@ -117,12 +117,19 @@ impl TenantTx {
                 SELECT spent_tokens, reserved_tokens, spent_nanos, reserved_nanos FROM key_months
                 WHERE tenant_id = $1 AND limits_of = $2 AND month = $3
                 FOR NO KEY UPDATE
+            ), waiting AS (
+                -- Runs that were accepted before have what they wait for.
+                SELECT coalesce(sum(waiting_tokens), 0)::bigint AS tokens,
+                       coalesce(sum(waiting_nanos), 0)::bigint AS nanos
+                FROM reservations
+                WHERE tenant_id = $1 AND limits_of = $2 AND month = $3 AND running
+                  AND waiting_tokens > 0
             ), stood AS (
                 SELECT $4::bigint - coalesce(spent_tokens, 0) AS unspent_tokens,
                        $5::bigint - coalesce(spent_nanos, 0) AS unspent_nanos,
-                       coalesce(reserved_tokens, 0) AS reserved_tokens,
-                       coalesce(reserved_nanos, 0) AS reserved_nanos
-                FROM (SELECT) AS always LEFT JOIN month ON true
+                       coalesce(reserved_tokens, 0) + waiting.tokens AS reserved_tokens,
+                       coalesce(reserved_nanos, 0) + waiting.nanos AS reserved_nanos
+                FROM waiting LEFT JOIN month ON true
             )
             SELECT unspent_tokens, unspent_nanos,
                    answer_within(unspent_tokens - reserved_tokens, unspent_nanos - reserved_nanos,
@@ -144,10 +151,15 @@ impl TenantTx {
         .fetch_one(self.connection())
         .await?;
         let least = int8(first_turn.least_answer);
+        let room = Room {
+            now: month.answer,
+            if_settled: month.answer_if_settled,
+        };
+        // Others' reservations shorten no answer.
+        if room.is_reserved(first_turn) {
+            return Ok(Err(Accept::BudgetReserved));
+        }
         if month.answer < least {
-            if month.answer_if_settled >= least {
-                return Ok(Err(Accept::BudgetReserved));
-            }
             let needed = int8(
                 first_turn
                     .prompt_tokens

@@ -2,15 +2,16 @@
 //! model may answer no longer than that. What it took is settled with the run: see
 //! `baton_store`'s reservations.
 
-use baton_protocol::{FinishReason, Outcome, RunError, Usage};
-use baton_store::{KeyStanding, TurnGrant};
+use baton_protocol::{Fence, FinishReason, Outcome, RunError, Usage};
+use baton_store::{KeyStanding, TurnGrant, TurnWish};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::model_turn::TurnFailure;
-use super::{Attempt, Halt, commit};
+use super::{Attempt, Ending, Halt, commit, publish_queued};
 use crate::metrics;
 use crate::model::ModelError;
+use crate::runner::JobRunner;
 
 /// What a run takes from its key's budgets.
 pub(super) struct BudgetedRun {
@@ -47,7 +48,8 @@ impl Attempt<'_> {
     }
 
     /// Takes what a turn with this request may use up: how many tokens its answer may have; nothing
-    /// for a key without a budget. With too little left the run ends.
+    /// for a key without a budget. If too little is left the run ends; if other runs have set it aside,
+    /// it waits.
     pub(super) async fn take_for_turn(
         &mut self,
         step: u32,
@@ -88,6 +90,12 @@ impl Attempt<'_> {
                 }
                 Ok(Some(answer_tokens))
             }
+            TurnGrant::Reserved => {
+                budget.open = None;
+                metrics::budget_wait();
+                tracing::info!("the rest of the budget is set aside for other runs");
+                Err(TurnFailure::Waits(wish))
+            }
             TurnGrant::Refused(of) => {
                 budget.open = None;
                 metrics::budget_stop("refused");
@@ -123,6 +131,19 @@ impl Attempt<'_> {
         })
     }
 
+    /// Gives the run back to the queue, to wait for the budget. Whatever settles then publishes a job;
+    /// if something has meanwhile, this job is to come again.
+    pub(super) async fn await_budget(mut self, wish: &TurnWish) -> Result<Ending, Halt> {
+        self.publisher.settle().await?;
+        let last_event = self.publisher.last_id().max(self.committed);
+        let waits = commit::await_budget(self.runner, &self.fence, wish, last_event).await?;
+        Ok(if waits {
+            Ending::AwaitsBudget
+        } else {
+            Ending::HandedOver
+        })
+    }
+
     /// The turn is recorded.
     pub(super) fn turn_recorded(&mut self) {
         if let Some(budget) = &mut self.budget {
@@ -149,5 +170,23 @@ impl Attempt<'_> {
     }
 }
 
+/// Publishes jobs for runs that wait for what this one has given back. One that gets lost is made up
+/// for by the scheduler.
+pub(super) async fn wake_waiting(runner: &JobRunner, fence: &Fence) {
+    let system = runner.store.system();
+    match system.waiting_for(fence.tenant, fence.run, WOKEN).await {
+        Ok(waiting) => {
+            for next in waiting {
+                publish_queued(runner, next).await;
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, "runs that wait for the budget are not woken yet");
+        }
+    }
+}
+
+/// How many waiting runs the end of one wakes; their own ends wake the rest.
+const WOKEN: u32 = 16;
 /// Bytes of `,"max_completion_tokens":` with a number, and some.
 const LIMIT_FIELD: usize = 64;

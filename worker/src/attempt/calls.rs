@@ -8,6 +8,7 @@ use baton_store::{CallCommit, NewApproval, ParkCommit, ParkOutcome};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
+use super::budget::wake_waiting;
 use super::{Attempt, Halt, Worked, commit};
 use crate::agent::CallSide;
 use crate::agent::transcript::tool_message;
@@ -139,6 +140,9 @@ impl Attempt<'_> {
                 .push(recorded.step, EventData::ApprovalRequested(asked));
         }
         self.publisher.settle().await?;
+        if self.is_budgeted() {
+            wake_waiting(self.runner, &self.fence).await;
+        }
         Ok(Worked::Parked)
     }
 }

@@ -72,6 +72,16 @@ pub(super) async fn begin_turn(
     until_answered!(system.begin_turn(fence, step, wish))
 }
 
+pub(super) async fn await_budget(
+    runner: &JobRunner,
+    fence: &Fence,
+    wish: &TurnWish,
+    last_event: EventId,
+) -> Result<bool, CommitError> {
+    let system = runner.store.system();
+    until_answered!(system.await_budget(fence, wish, last_event))
+}
+
 pub(super) async fn lower_turn(
     runner: &JobRunner,
     fence: &Fence,

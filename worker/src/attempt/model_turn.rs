@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use baton_protocol::{FinishReason, Outcome};
+use baton_store::TurnWish;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
@@ -49,6 +50,8 @@ pub(super) enum TurnFailure {
     Model(ModelError),
     /// The model was not asked: the run ends like this.
     Ends(Outcome),
+    /// The model was not asked: the run waits until other runs have given back what they do not use.
+    Waits(TurnWish),
     /// The attempt is over.
     Halt(Halt),
 }

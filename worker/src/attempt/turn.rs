@@ -6,13 +6,13 @@ use baton_store::{FinalTurn, NewCall, TurnCommit};
 use super::calls::effect_of;
 use super::cut_turn::CutOff;
 use super::model_turn::TurnFailure;
-use super::{Attempt, Halt, commit};
+use super::{Attempt, Halt, Worked, commit};
 use crate::agent::turn_machine::TurnVerdict;
 use crate::metrics;
 
 impl Attempt<'_> {
-    /// Asks the model. Says whether the run has ended with its answer.
-    pub(super) async fn take_turn(&mut self, step: u32) -> Result<bool, Halt> {
+    /// Asks the model. Says how the run goes on: `None` if it is not over for this attempt.
+    pub(super) async fn take_turn(&mut self, step: u32) -> Result<Option<Worked>, Halt> {
         self.hold.may_begin().await;
         let turn = match self.model_turn(step).await {
             Ok(turn) => turn,
@@ -31,12 +31,13 @@ impl Attempt<'_> {
                     self.lower_turn(Some(&error)).await?;
                 }
                 self.finish(outcome, None, cut).await?;
-                return Ok(true);
+                return Ok(Some(Worked::Ended));
             }
             Err(TurnFailure::Ends(outcome)) => {
                 self.finish(outcome, None, None).await?;
-                return Ok(true);
+                return Ok(Some(Worked::Ended));
             }
+            Err(TurnFailure::Waits(wish)) => return Ok(Some(Worked::AwaitsBudget(wish))),
             Err(TurnFailure::Halt(halt)) => return Err(halt),
         };
         let usage = turn.finished.usage;
@@ -61,7 +62,7 @@ impl Attempt<'_> {
                     last_event_id: self.publisher.last_id(),
                 };
                 self.finish(outcome, Some(last), None).await?;
-                Ok(true)
+                Ok(Some(Worked::Ended))
             }
             TurnVerdict::Continue(calls) => {
                 self.publisher.settle().await?;
@@ -94,7 +95,7 @@ impl Attempt<'_> {
                 self.committed = last_event_id;
                 self.transcript.put(step, turn.message);
                 self.publisher.push(step, EventData::Usage(usage));
-                Ok(false)
+                Ok(None)
             }
         }
     }

@@ -1,16 +1,24 @@
 //! What a turn takes, before the model is asked, of the budgets of its run's key.
 
-use baton_protocol::Fence;
+use baton_protocol::{EventId, Fence, RunId, TenantId};
 
-use crate::budget::{Budget, TurnGrant, TurnWish};
+use crate::budget::{Budget, Room, TurnGrant, TurnWish};
 use crate::columns::{self, int4, int8};
-use crate::errors::FenceError;
+use crate::errors::{FenceError, StoreError};
+use crate::runs::rescue::{QueuedJob, Row};
 use crate::system::SystemTx;
+
+/// How often a refused turn is tried again while the month changes under it.
+const LOOKS: u32 = 4;
 
 impl SystemTx<'_> {
     /// Takes from the month of the run's key what a turn may use up, before the model is asked.
     /// What an earlier attempt had taken for a turn that it did not live to record is charged; what
     /// was taken beyond that is given back. Repeated after its answer was lost, it takes nothing more.
+    ///
+    /// An answer is shortened only by what is used up. While other runs hold reservations, a turn that
+    /// lacks some of its answer is to wait for them; only the first turn, which was reserved by the
+    /// commit that accepted the run, takes what there is.
     pub async fn begin_turn(
         &self,
         fence: &Fence,
@@ -19,6 +27,171 @@ impl SystemTx<'_> {
     ) -> Result<TurnGrant, FenceError> {
         #[cfg(feature = "chaos")]
         let fence = &self.whoever_holds(fence).await?;
+        let whole = TurnWish {
+            least_answer: wish.answer_tokens,
+            ..*wish
+        };
+        let first = step == 1;
+        let mut grant = self
+            .try_begin_turn(fence, step, if first { wish } else { &whole })
+            .await?;
+        // Others move meanwhile; a run that then waits is looked at again before it does.
+        for _ in 0..LOOKS {
+            if !matches!(grant, TurnGrant::Refused(_)) {
+                return Ok(grant);
+            }
+            let Some(room) = self.room(fence, wish).await? else {
+                return Err(FenceError::Lost);
+            };
+            if room.is_reserved(wish) {
+                return Ok(TurnGrant::Reserved);
+            }
+            if room.now < int8(wish.least_answer) {
+                return Ok(grant);
+            }
+            grant = self.try_begin_turn(fence, step, wish).await?;
+        }
+        Ok(match grant {
+            TurnGrant::Refused(_) => TurnGrant::Reserved,
+            grant => grant,
+        })
+    }
+
+    /// Gives the run back to the queue until other runs have settled, unless they just have: whether
+    /// it waits. No failure. It holds no more than it has used, because [`SystemTx::begin_turn`] has
+    /// left it so. A run that does not wait is to be delivered again at once.
+    pub async fn await_budget(
+        &self,
+        fence: &Fence,
+        wish: &TurnWish,
+        last_event_id: EventId,
+    ) -> Result<bool, FenceError> {
+        #[cfg(feature = "chaos")]
+        let fence = &self.whoever_holds(fence).await?;
+        let queued = sqlx::query!(
+            "
+            -- reservations.await_budget
+            WITH held AS (
+                UPDATE runs SET
+                    status = 'queued',
+                    failures = greatest(failures - 1, 0),
+                    last_event_id = greatest(last_event_id, $5),
+                    lease_expires_at = NULL,
+                    queued_at = clock_timestamp()
+                WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
+                  AND status = 'running'
+                RETURNING tenant_id, id
+            )
+            UPDATE reservations SET waiting_tokens = $6, waiting_nanos = $7
+            FROM held
+            WHERE reservations.tenant_id = held.tenant_id AND reservations.run_id = held.id
+            ",
+            fence.tenant.as_uuid(),
+            fence.run.as_uuid(),
+            int4(fence.attempt),
+            fence.token.as_uuid(),
+            int8(last_event_id.as_u64()),
+            int8(wish.prompt_tokens.saturating_add(wish.answer_tokens)),
+            wish.nanos(int8(wish.answer_tokens)),
+        )
+        .execute(self.pool)
+        .await?;
+        if queued.rows_affected() != 1 {
+            return Err(FenceError::Lost);
+        }
+        // Runs that settled before the commit have woken nobody.
+        let room = self.room(fence, wish).await?;
+        Ok(room.is_some_and(|room| room.is_reserved(wish)))
+    }
+
+    /// The month of the run's key, as one snapshot shows it; nothing for a run without a budget.
+    async fn room(&self, fence: &Fence, wish: &TurnWish) -> Result<Option<Room>, StoreError> {
+        let row = sqlx::query!(
+            r#"
+            -- reservations.room
+            WITH mine AS (
+                SELECT r.limits_of, r.month, runs.api_key_id
+                FROM reservations r JOIN runs ON runs.tenant_id = r.tenant_id AND runs.id = r.run_id
+                WHERE r.tenant_id = $1 AND r.run_id = $2
+            ), others AS (
+                -- Nothing is used before the first turn begins, and no more than is reserved beyond the
+                -- turn at work.
+                SELECT coalesce(sum(CASE WHEN r.open_attempt IS NULL THEN r.reserved_tokens
+                                         WHEN r.open_step IS NULL THEN 0
+                                         ELSE r.open_tokens END), 0)::bigint AS tokens,
+                       coalesce(sum(CASE WHEN r.open_attempt IS NULL THEN r.reserved_nanos
+                                         WHEN r.open_step IS NULL THEN 0
+                                         ELSE r.open_nanos END), 0)::bigint AS nanos
+                FROM mine JOIN reservations r
+                  ON r.tenant_id = $1 AND r.limits_of = mine.limits_of AND r.month = mine.month
+                WHERE r.running AND r.run_id <> $2
+            ), stood AS (
+                SELECT k.monthly_tokens - m.spent_tokens - m.reserved_tokens AS left_tokens,
+                       least(k.monthly_cost_micros, 9223372036854775) * 1000
+                           - m.spent_nanos - m.reserved_nanos AS left_nanos
+                FROM mine
+                JOIN key_months m ON m.tenant_id = $1 AND m.limits_of = mine.limits_of
+                 AND m.month = mine.month
+                JOIN api_keys k ON k.tenant_id = $1 AND k.id = mine.api_key_id
+            )
+            SELECT answer_within(left_tokens, left_nanos, $3, $4, $5, $6) AS "now!",
+                   answer_within(left_tokens + others.tokens, left_nanos + others.nanos,
+                                 $3, $4, $5, $6) AS "if_settled!"
+            FROM stood, others
+            "#,
+            fence.tenant.as_uuid(),
+            fence.run.as_uuid(),
+            int8(wish.prompt_tokens),
+            wish.prompt_nanos(),
+            int8(wish.answer_tokens),
+            wish.picos_per_token(),
+        )
+        .fetch_optional(self.pool)
+        .await?;
+        Ok(row.map(|row| Room {
+            now: row.now,
+            if_settled: row.if_settled,
+        }))
+    }
+
+    /// The runs that wait for what this run has given back, the longest first, at most `limit`.
+    pub async fn waiting_for(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        limit: u32,
+    ) -> Result<Vec<QueuedJob>, StoreError> {
+        sqlx::query_as!(
+            Row,
+            r#"
+            -- reservations.waiting_for
+            SELECT runs.tenant_id, runs.id, runs.lane AS "lane!", runs.queued_at, runs.published_at
+            FROM reservations ended
+            JOIN reservations r ON r.tenant_id = ended.tenant_id AND r.limits_of = ended.limits_of
+             AND r.month = ended.month AND r.running AND r.waiting_tokens > 0
+            JOIN runs ON runs.tenant_id = r.tenant_id AND runs.id = r.run_id
+             AND runs.status = 'queued'
+            WHERE ended.tenant_id = $1 AND ended.run_id = $2
+            ORDER BY runs.queued_at
+            LIMIT $3
+            "#,
+            tenant.as_uuid(),
+            run.as_uuid(),
+            int8(u64::from(limit)),
+        )
+        .fetch_all(self.pool)
+        .await?
+        .into_iter()
+        .map(Row::read)
+        .collect()
+    }
+
+    async fn try_begin_turn(
+        &self,
+        fence: &Fence,
+        step: u32,
+        wish: &TurnWish,
+    ) -> Result<TurnGrant, FenceError> {
         let row = sqlx::query!(
             r#"
             -- reservations.begin_turn
@@ -93,7 +266,9 @@ impl SystemTx<'_> {
                     open_tokens = granted.tokens,
                     open_nanos = granted.nanos,
                     open_step = CASE WHEN granted.answer IS NOT NULL THEN $5 END,
-                    open_attempt = $3
+                    open_attempt = $3,
+                    waiting_tokens = 0,
+                    waiting_nanos = 0
                 FROM lost, used, granted
                 WHERE reservations.tenant_id = $1 AND reservations.run_id = $2
             )

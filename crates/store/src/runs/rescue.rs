@@ -59,16 +59,16 @@ pub struct QueueStat {
 }
 
 /// A queued run's row as it lies there.
-pub(super) struct Row {
-    pub(super) tenant_id: Uuid,
-    pub(super) id: Uuid,
-    pub(super) lane: String,
-    pub(super) queued_at: DateTime<Utc>,
-    pub(super) published_at: Option<DateTime<Utc>>,
+pub(crate) struct Row {
+    pub(crate) tenant_id: Uuid,
+    pub(crate) id: Uuid,
+    pub(crate) lane: String,
+    pub(crate) queued_at: DateTime<Utc>,
+    pub(crate) published_at: Option<DateTime<Utc>>,
 }
 
 impl Row {
-    pub(super) fn read(self) -> Result<QueuedJob, StoreError> {
+    pub(crate) fn read(self) -> Result<QueuedJob, StoreError> {
         Ok(QueuedJob {
             tenant: TenantId::from_uuid(self.tenant_id),
             run: RunId::from_uuid(self.id),

@@ -1,6 +1,7 @@
 //! Monthly budgets: taken before they are used, settled once, never exceeded.
 
 mod at_once;
+mod waiting;
 
 use baton_protocol::{
     ApiKeyId, ApprovalId, ApprovalReason, Charge, EventId, Fence, Nanos, Price, RunId,

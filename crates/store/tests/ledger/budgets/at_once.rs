@@ -99,7 +99,7 @@ async fn one_after_the_other(ledger: &Ledger, key: ApiKeyId, seed: u64) -> usize
         let mut step = 1;
         loop {
             let used = match ledger.begin(&fence, step, wished).await {
-                TurnGrant::Refused(_) => None,
+                TurnGrant::Refused(_) | TurnGrant::Reserved => None,
                 TurnGrant::Granted { answer_tokens } => {
                     let read = random.random_range(0..=wished.prompt_tokens);
                     Some(charge(read, random.random_range(0..=answer_tokens)))
