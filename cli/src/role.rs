@@ -12,18 +12,24 @@ use baton_scheduler::SchedulerDeps;
 use baton_service::admin::Admin;
 use baton_service::config::Required;
 use baton_service::{
-    Config, Readiness, SharedClock, Shutdown, StopSequence, SystemClock, run_until_stopped,
-    telemetry,
+    Config, Liveness, Readiness, SharedClock, Shutdown, StopSequence, SystemClock,
+    run_until_stopped, telemetry,
 };
 use baton_store::{Store, StoreOptions};
 use baton_worker::WorkerDeps;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::args::ConfigArgs;
 use crate::config_command;
 
 /// How long a connection to a server may take to close.
 const CLOSE: Duration = Duration::from_secs(5);
+/// The time in which a role that has lost the broker for good ends what it can.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// The time in which the end of a connection is noticed after its subscriptions have ended.
+const NOTICED: Duration = Duration::from_secs(1);
+const UNASKED: &str = "the role ended without being asked to";
 
 /// Which role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,9 +99,14 @@ pub(crate) async fn serve(
 ) -> anyhow::Result<()> {
     let clock = SystemClock::shared();
     let readiness = Readiness::new();
+    let liveness = Liveness::new();
     let started = readiness.part("role");
     let store = Store::connect(store_options(kind, config)).await?;
     let bus = Bus::connect(bus_options(kind, config)).await?;
+    let system = match kind {
+        Kind::Ingress => system_bus(config).await?,
+        Kind::Worker | Kind::Scheduler => None,
+    };
     // The admin port outlives the drain: it is what tells that one is under way.
     let admin_stop = Shutdown::new();
     let admin_server = {
@@ -105,6 +116,7 @@ pub(crate) async fn serve(
             telemetry::install(&config.log),
             SharedClock::clone(&clock),
         )
+        .liveness(liveness.clone())
         .check("postgres", move || {
             let store = store.clone();
             async move { store.ping().await.map(drop) }
@@ -124,12 +136,45 @@ pub(crate) async fn serve(
                 std::future::pending::<()>().await;
             }
         };
-        let role = role(
-            kind, config, &store, &bus, clock, http, shutdown, &readiness, started,
-        );
-        let result = tokio::select! {
-            result = role => result,
-            () = draining => Ok(()),
+        // Another role in this process goes on until it finds the same.
+        let stop = Shutdown {
+            soft: shutdown.soft.child_token(),
+            hard: shutdown.hard.child_token(),
+            tracker: shutdown.tracker.clone(),
+        };
+        let mut role = std::pin::pin!(role(
+            kind,
+            config,
+            &store,
+            &bus,
+            system.clone(),
+            clock,
+            http,
+            &stop,
+            &readiness,
+            started,
+        ));
+        let ended = tokio::select! {
+            ended = &mut role => Some(ended),
+            () = draining => Some(Ok(())),
+            _reason = lost_for_good(&bus, system.as_ref()) => None,
+        };
+        let result = match ended {
+            Some(Ok(())) if shutdown.soft.is_cancelled() => Ok(()),
+            Some(Err(error)) => Err(error),
+            // Its subscriptions may end a moment before the connection is seen to be gone.
+            unasked => {
+                let lost = lost_for_good(&bus, system.as_ref());
+                let reason = timeout(NOTICED, lost).await.unwrap_or(UNASKED);
+                liveness.fail(reason);
+                readiness.drain();
+                tracing::error!(reason, "this process cannot go on and ends itself");
+                stop.stop_soft();
+                if unasked.is_none() {
+                    let _ended = timeout(LAST_WORDS, &mut role).await;
+                }
+                Err(anyhow::anyhow!(reason))
+            }
         };
         StopSequence::new()
             .step("database", CLOSE, store.close())
@@ -152,6 +197,7 @@ async fn role(
     config: &Config,
     store: &Store,
     bus: &Bus,
+    system: Option<SystemBus>,
     clock: SharedClock,
     http: Option<TcpListener>,
     shutdown: &Shutdown,
@@ -164,7 +210,10 @@ async fn role(
     match kind {
         Kind::Ingress => {
             let http = http.context("an ingress needs a listener")?;
-            let programs = program_door(config).await?;
+            let programs = system
+                .map(|system| program_door(config, system))
+                .transpose()?
+                .flatten();
             let config = config.clone();
             let deps = IngressDeps {
                 programs,
@@ -187,7 +236,7 @@ async fn role(
                 shutdown,
                 readiness,
             };
-            baton_worker::run(deps).await
+            Box::pin(baton_worker::run(deps)).await
         }
         Kind::Scheduler => {
             let streams = stream_options(config);
@@ -224,20 +273,29 @@ fn bus_options(kind: Kind, config: &Config) -> BusOptions {
     broker(kind.name(), config)
 }
 
-/// How an ingress lets programs in, if it is to.
-async fn program_door(config: &Config) -> anyhow::Result<Option<ProgramDoor>> {
+/// Waits until a connection to the broker will never come back, and says why the role cannot go on.
+/// Outages, however long, are waited through: both connections are made again for ever.
+async fn lost_for_good(bus: &Bus, system: Option<&SystemBus>) -> &'static str {
+    let system_closed = async {
+        match system {
+            Some(system) => system.closed().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = bus.closed() => "the connection to NATS is closed for good",
+        () = system_closed => "the connection to the system account of NATS is closed for good",
+    }
+}
+
+/// The connection by which an ingress that lets programs in closes their connections.
+async fn system_bus(config: &Config) -> anyhow::Result<Option<SystemBus>> {
     let nats = &config.nats;
-    let (Some(seed), Some(user), Some(password)) =
+    let (Some(_), Some(user), Some(password)) =
         (&nats.callout_seed, &nats.system_user, &nats.system_password)
     else {
         return Ok(None);
     };
-    let issuer = Issuer::from_seed(seed.expose()).context("nats.callout_seed")?;
-    let curve = nats
-        .callout_xkey_seed
-        .as_ref()
-        .map(|seed| CurveKey::from_seed(seed.expose()).context("nats.callout_xkey_seed"))
-        .transpose()?;
     let system = SystemBus::connect(BusOptions {
         auth: Auth::UserPassword {
             user: user.clone(),
@@ -246,6 +304,21 @@ async fn program_door(config: &Config) -> anyhow::Result<Option<ProgramDoor>> {
         ..broker(SYSTEM, config)
     })
     .await?;
+    Ok(Some(system))
+}
+
+/// Makes the door for programs, if an issuer is configured.
+fn program_door(config: &Config, system: SystemBus) -> anyhow::Result<Option<ProgramDoor>> {
+    let nats = &config.nats;
+    let Some(seed) = &nats.callout_seed else {
+        return Ok(None);
+    };
+    let issuer = Issuer::from_seed(seed.expose()).context("nats.callout_seed")?;
+    let curve = nats
+        .callout_xkey_seed
+        .as_ref()
+        .map(|seed| CurveKey::from_seed(seed.expose()).context("nats.callout_xkey_seed"))
+        .transpose()?;
     tracing::info!(issuer = %issuer.public_key(), "programs may connect to the broker");
     Ok(Some(ProgramDoor {
         issuer,

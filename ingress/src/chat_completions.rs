@@ -192,7 +192,7 @@ async fn replayed(
     run: RunId,
 ) -> Result<(String, Source), ApiError> {
     // Before the row is read, so that what happens in between is heard.
-    let subscribed = EventFollower::subscribe(&state.bus, tenant, run).await?;
+    let subscribed = state.subscribe(tenant, run).await?;
     let record = find_run(state, tenant, run)
         .await?
         .ok_or_else(ApiError::no_such_run)?;

@@ -13,6 +13,7 @@
 
 mod api_keys;
 mod attachments;
+mod attempts;
 mod auth;
 mod body;
 mod cancel_run;
@@ -63,6 +64,7 @@ pub use auth::SCOPES;
 pub use programs::ProgramDoor;
 
 use crate::attachments::Attachments;
+use crate::attempts::ledger_attempts;
 use crate::auth::{CredentialWatch, Credentials, Issuers, SignIn};
 use crate::cancel_run::Canceller;
 use crate::decide_approval::Decider;
@@ -292,6 +294,8 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
             }
         }),
     );
+    let (attempts, answering) = ledger_attempts(store.clone(), stopping.all.clone());
+    shutdown.tracker.spawn(answering);
     let sign_in = Arc::new(SignIn::new(&config.auth)?);
     let issuers = Issuers::new(&config.auth, store.clone(), Arc::clone(&clock))?;
     let credentials = Credentials::new(
@@ -326,6 +330,7 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
             per_day: config.limits.per_key_per_day,
         },
         attachments,
+        attempts,
         canceller,
         decider,
         stopping,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_admission::Admission;
-use baton_nats::Bus;
+use baton_nats::{Bus, BusError, EventFollower, LedgerAttempts, Subscribed};
+use baton_protocol::{RunId, TenantId};
 use baton_service::{SharedClock, Shutdown};
 use baton_store::Store;
 use tokio::sync::Notify;
@@ -44,6 +45,8 @@ pub(crate) struct Inner {
     /// Of whoever has none of their own.
     pub(crate) caller_limits: RateLimits,
     pub(crate) attachments: Attachments,
+    /// Tells followers the newest attempts of their runs.
+    pub(crate) attempts: LedgerAttempts,
     pub(crate) canceller: Canceller,
     pub(crate) decider: Decider,
     pub(crate) stopping: Stopping,
@@ -67,6 +70,15 @@ pub(crate) struct Stopping {
 impl AppState {
     pub(crate) fn new(inner: Inner) -> Self {
         Self(Arc::new(inner))
+    }
+
+    /// Subscribes to a run's live events.
+    pub(crate) async fn subscribe(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<Subscribed, BusError> {
+        EventFollower::subscribe(&self.bus, tenant, run, self.attempts.clone()).await
     }
 
     /// A key or a session is not good any more: whoever remembers it forgets it.

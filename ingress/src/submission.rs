@@ -77,7 +77,7 @@ async fn submit_to_the_end(
     let tenant = caller.tenant;
     // Before the run exists: what cannot be followed is refused while nothing is written.
     let subscribed = if follow {
-        let subscribed = EventFollower::subscribe(&state.bus, tenant, run).await;
+        let subscribed = state.subscribe(tenant, run).await;
         Some(subscribed.inspect_err(|_| metrics::submission_refused(&SubmitError::BrokerDown))?)
     } else {
         None

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 
 pub(crate) use request::{ApiError, Rejected, Unanswered};
 
+use crate::foreign::{self, Foreign};
 use crate::subjects::api;
 
 /// How long a request may go unanswered before its fate counts as unknown.
@@ -159,6 +160,7 @@ struct Inner {
     jetstream: jetstream::Context,
     link: watch::Receiver<Link>,
     subscription_capacity: usize,
+    foreign: Arc<Foreign>,
 }
 
 impl fmt::Debug for Bus {
@@ -172,6 +174,7 @@ impl fmt::Debug for Bus {
 impl Bus {
     /// Connects. A broker that cannot be reached now is an error; one that is lost later is not.
     pub async fn connect(options: BusOptions) -> Result<Self, BusError> {
+        foreign::describe();
         let (sender, link) = watch::channel(Link::default());
         let url = without_credentials(&options.url);
         let addresses = options.url.split(',').map(str::trim).collect::<Vec<_>>();
@@ -188,6 +191,7 @@ impl Bus {
                 jetstream,
                 link,
                 subscription_capacity: options.subscription_capacity,
+                foreign: Arc::default(),
             }),
         })
     }
@@ -209,9 +213,13 @@ impl Bus {
     /// Whether there is a connection at this moment. One that has ended for good keeps the state that
     /// it had last, so the link is asked too.
     pub fn is_connected(&self) -> bool {
-        self.inner.client.connection_state() == State::Connected
-            && self.inner.link.has_changed().is_ok()
-            && !self.inner.link.borrow().closed
+        self.inner.client.connection_state() == State::Connected && !is_closed(&self.inner.link)
+    }
+
+    /// Waits until there will never be a connection again: [`Bus::close`] was called, or the task
+    /// that keeps the connection has died. An outage of the broker, however long, is not that.
+    pub async fn closed(&self) {
+        closed(self.link()).await;
     }
 
     /// Hands what was published to the broker, unsubscribes everything, and closes. Requests that
@@ -239,6 +247,10 @@ impl Bus {
         &self.inner.jetstream
     }
 
+    pub(crate) fn foreign(&self) -> &Arc<Foreign> {
+        &self.inner.foreign
+    }
+
     /// How many messages may wait in one subscription before more are dropped.
     pub(crate) fn subscription_capacity(&self) -> usize {
         self.inner.subscription_capacity
@@ -250,9 +262,24 @@ impl Bus {
     }
 }
 
-/// A bare connection that is made in the background, and made again for ever.
-pub(crate) async fn connect_in_background(options: BusOptions) -> Result<Client, BusError> {
-    let (sender, _) = watch::channel(Link::default());
+/// Whether a connection will never come back. The sender of its news lives in the task that keeps
+/// the connection, so its end is seen even if the task panics.
+fn is_closed(link: &watch::Receiver<Link>) -> bool {
+    link.borrow().closed || link.has_changed().is_err()
+}
+
+/// Waits until a connection will never come back.
+pub(crate) async fn closed(mut link: watch::Receiver<Link>) {
+    // An error says that the sender is gone.
+    let _closed_or_gone = link.wait_for(|link| link.closed).await;
+}
+
+/// A bare connection that is made in the background, and made again for ever; and what it goes
+/// through.
+pub(crate) async fn connect_in_background(
+    options: BusOptions,
+) -> Result<(Client, watch::Receiver<Link>), BusError> {
+    let (sender, link) = watch::channel(Link::default());
     let url = without_credentials(&options.url);
     let addresses = options.url.split(',').map(str::trim).collect::<Vec<_>>();
     connect_options(&options, sender)
@@ -260,6 +287,7 @@ pub(crate) async fn connect_in_background(options: BusOptions) -> Result<Client,
         .retry_on_initial_connect()
         .connect(addresses)
         .await
+        .map(|client| (client, link))
         .map_err(|source| BusError::Connect { url, source })
 }
 

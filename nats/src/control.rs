@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
-use async_nats::{Subject, Subscriber};
+use async_nats::Subject;
 use baton_protocol::{RunId, TenantId, WorkerId};
-use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 
 use crate::bus::{Bus, BusError};
+use crate::foreign::Consumer;
 use crate::presence::PresenceQuestion;
 use crate::subjects;
+use crate::subscription::Subscription;
 
 /// What a worker is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +36,7 @@ struct Wire {
 /// What one worker is told, for as long as it listens.
 #[derive(Debug)]
 pub struct Nudges {
-    subscription: Subscriber,
+    subscription: Subscription,
 }
 
 impl Nudges {
@@ -77,8 +78,7 @@ impl Bus {
     /// Listens to what this worker is told.
     pub async fn worker_nudges(&self, worker: WorkerId) -> Result<Nudges, BusError> {
         let subscription = self
-            .client()
-            .subscribe(subjects::worker_nudges(worker))
+            .listen(Consumer::Nudges, subjects::worker_nudges(worker))
             .await?;
         Ok(Nudges { subscription })
     }
@@ -95,7 +95,9 @@ impl Bus {
 
     /// What other ingresses ask.
     pub async fn attachment_questions(&self) -> Result<AttachmentQuestions, BusError> {
-        let subscription = self.client().subscribe(subjects::ATTACHED).await?;
+        let subscription = self
+            .listen(Consumer::Attachments, subjects::ATTACHED)
+            .await?;
         Ok(AttachmentQuestions {
             bus: self.clone(),
             subscription,
@@ -107,7 +109,7 @@ impl Bus {
 #[derive(Debug)]
 pub struct AttachmentQuestions {
     bus: Bus,
-    subscription: Subscriber,
+    subscription: Subscription,
 }
 
 /// "Is a client of yours with this run?" Only a yes is said.

@@ -1,5 +1,6 @@
 //! Events: appended by the holder of a run, read back, and followed.
 
+pub(crate) mod attempts;
 pub mod cursor;
 pub mod follower;
 pub(crate) mod read;

@@ -10,13 +10,14 @@
 
 use std::time::Duration;
 
-use async_nats::{Message, Subject, Subscriber};
+use async_nats::{Message, Subject};
 use baton_protocol::WorkerId;
-use futures_util::StreamExt as _;
 use uuid::Uuid;
 
 use crate::bus::{Bus, BusError, Unanswered};
+use crate::foreign::Consumer;
 use crate::subjects;
+use crate::subscription::Subscription;
 
 /// What the bus knows of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl PresenceQuestion {
 /// The workers that say hello, for as long as somebody listens.
 #[derive(Debug)]
 pub struct Hellos {
-    subscription: Subscriber,
+    subscription: Subscription,
 }
 
 impl Hellos {
@@ -79,7 +80,7 @@ impl Bus {
 
     /// Listens for workers.
     pub async fn hellos(&self) -> Result<Hellos, BusError> {
-        let subscription = self.client().subscribe(subjects::HELLO).await?;
+        let subscription = self.listen(Consumer::Hellos, subjects::HELLO).await?;
         Ok(Hellos { subscription })
     }
 

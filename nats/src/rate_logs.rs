@@ -36,10 +36,13 @@ impl Bus {
             .get_stream_no_info(streams::LIMITS)
             .await
             .map_err(|error| ReadError::Refused(error.to_string()))?;
-        let last = stream
-            .get_last_raw_message_by_subject(&subjects::rate_log(of))
-            .await;
-        Ok(if_any(last)?.map(|message| StoredRateLog {
+        let subject = subjects::rate_log(of);
+        let last = stream.get_last_raw_message_by_subject(&subject).await;
+        let Some(message) = if_any(last)? else {
+            return Ok(None);
+        };
+        self.expect_stored(&subject, &message.subject)?;
+        Ok(Some(StoredRateLog {
             seq: StreamSeq::from_u64(message.sequence),
             payload: message.payload,
         }))

@@ -2,17 +2,17 @@
 //! all others. Core NATS: the truth is in the ledger, which every ingress looks at within seconds
 //! anyway; this only saves that time.
 
-use async_nats::Subscriber;
-use futures_util::StreamExt as _;
 use uuid::Uuid;
 
 use crate::bus::{Bus, BusError};
+use crate::foreign::Consumer;
 use crate::subjects;
+use crate::subscription::Subscription;
 
 /// The credentials that are announced as revoked, for as long as this listens.
 #[derive(Debug)]
 pub struct Revocations {
-    subscription: Subscriber,
+    subscription: Subscription,
 }
 
 impl Revocations {
@@ -43,7 +43,9 @@ impl Bus {
 
     /// Listens to what is revoked.
     pub async fn revocations(&self) -> Result<Revocations, BusError> {
-        let subscription = self.client().subscribe(subjects::REVOKED).await?;
+        let subscription = self
+            .listen(Consumer::Revocations, subjects::REVOKED)
+            .await?;
         Ok(Revocations { subscription })
     }
 }

@@ -27,6 +27,7 @@ mod fixture;
 mod hand_over;
 mod identity;
 mod ingress;
+mod lost_bus;
 mod secrets;
 mod takeover;
 mod unanswered;

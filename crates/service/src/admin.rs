@@ -22,6 +22,7 @@ use crate::accept::{self, Limits, ServeReport};
 use crate::build;
 use crate::clock::SharedClock;
 use crate::lifecycle::Shutdown;
+use crate::liveness::Liveness;
 use crate::problem::Problem;
 use crate::readiness::Readiness;
 use crate::telemetry::Telemetry;
@@ -47,6 +48,7 @@ type CheckFn = Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + S
 /// The admin endpoints of one role.
 pub struct Admin {
     readiness: Readiness,
+    liveness: Liveness,
     checks: Vec<(&'static str, CheckFn)>,
     telemetry: &'static Telemetry,
     clock: SharedClock,
@@ -57,10 +59,18 @@ impl Admin {
     pub fn new(readiness: Readiness, telemetry: &'static Telemetry, clock: SharedClock) -> Self {
         Self {
             readiness,
+            liveness: Liveness::new(),
             checks: Vec::new(),
             telemetry,
             clock,
         }
+    }
+
+    /// Answers `/livez` by this, not always with "alive".
+    #[must_use]
+    pub fn liveness(mut self, liveness: Liveness) -> Self {
+        self.liveness = liveness;
+        self
     }
 
     /// Adds a check to `/readyz`. All run at the same time, each for at most 2 s.
@@ -114,10 +124,22 @@ impl Admin {
 #[derive(Serialize)]
 struct Live {
     status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
-async fn livez() -> Json<Live> {
-    Json(Live { status: "alive" })
+async fn livez(State(admin): State<Arc<Admin>>) -> Response {
+    let reason = admin.liveness.failed().map(str::to_owned);
+    let (code, status) = match reason {
+        None => (StatusCode::OK, "alive"),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "dead"),
+    };
+    (
+        code,
+        [(CACHE_CONTROL, "no-store")],
+        Json(Live { status, reason }),
+    )
+        .into_response()
 }
 
 #[derive(Serialize)]

@@ -65,6 +65,7 @@ pub use migrate::{MigrateError, MigrationName, migrate, pending};
 pub use one_time_tokens::{InviteRecord, NewInvite};
 pub use reservations::KeyUsage;
 pub use runs::EndedRun;
+pub use runs::attempts::NewestAttempt;
 pub use runs::cancel::CancelRequest;
 pub use runs::claim::{Claim, ClaimOutcome, ClaimedRun};
 pub use runs::decide::DecideOutcome;

@@ -2,6 +2,7 @@
 //! statements are its mirror, and `tests/transitions.rs` compares the two.
 
 pub(crate) mod accept;
+pub(crate) mod attempts;
 pub(crate) mod cancel;
 pub(crate) mod claim;
 pub(crate) mod decide;

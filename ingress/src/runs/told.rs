@@ -41,7 +41,7 @@ pub(crate) async fn tell_from(
     source: Source,
 ) -> Result<Told, ApiError> {
     // Before the row is read: what ends the run in between is heard.
-    let subscribed = EventFollower::subscribe(&state.bus, tenant, run).await?;
+    let subscribed = state.subscribe(tenant, run).await?;
     let record = find_run(state, tenant, run)
         .await?
         .ok_or_else(ApiError::no_such_run)?;
@@ -119,7 +119,7 @@ async fn told_parked(
     after: EventId,
 ) -> Result<Told, ApiError> {
     // Before the ledger is read: what follows a decision in between is heard.
-    let subscribed = EventFollower::subscribe(&state.bus, tenant, run).await?;
+    let subscribed = state.subscribe(tenant, run).await?;
     match from_ledger(state, tenant, run, after).await? {
         FromLedger::Parked(events, last) => {
             Ok(Told::Parked(events, Box::new(subscribed.behind(last))))

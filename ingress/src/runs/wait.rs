@@ -73,9 +73,7 @@ pub(super) async fn wait_for_end(
         let follower = if let Some(follower) = follower {
             follower
         } else {
-            let subscribed = EventFollower::subscribe(&state.bus, tenant, run)
-                .await
-                .ok()?;
+            let subscribed = state.subscribe(tenant, run).await.ok()?;
             // It may have ended before the subscription was there.
             let record = find_run(state, tenant, run).await.ok()??;
             if record.status.is_terminal() {

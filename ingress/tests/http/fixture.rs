@@ -12,7 +12,9 @@ use baton_devstack::test_support::{test_nats, test_nats_options};
 use baton_devstack::{NatsConfig, NatsOptions, NatsServer};
 use baton_identity::ApiKey;
 use baton_ingress::{IngressDeps, ProgramDoor};
-use baton_nats::{Bus, BusOptions, EventFollower, JobSource, StreamOptions, StreamSeq, provision};
+use baton_nats::{
+    Bus, BusOptions, EventFollower, JobSource, LedgerAttempts, StreamOptions, StreamSeq, provision,
+};
 use baton_protocol::event::RunStarted;
 use baton_protocol::{
     ApiKeyId, Charge, ClaimToken, Event, EventData, EventId, Lane, Nanos, RunId, RunStatus,
@@ -366,7 +368,8 @@ impl Fixture {
 
     /// All events of a run up to its terminal one, straight from the broker.
     pub(crate) async fn all_events(&self, run: RunId) -> Vec<Event> {
-        let subscribed = EventFollower::subscribe(&self.bus, self.tenant, run)
+        let attempts = LedgerAttempts::new(|_, _| std::future::ready(Some(u32::MAX)));
+        let subscribed = EventFollower::subscribe(&self.bus, self.tenant, run, attempts)
             .await
             .unwrap();
         let mut follower = subscribed.resume(EventId::ORIGIN).await.unwrap();

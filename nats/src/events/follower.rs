@@ -4,22 +4,29 @@
 //! the last one seen, the log is read from there. What leaves no gap, a lost last event, is found
 //! because a follower that hears nothing looks at the log's tip; a lost connection makes it look at
 //! once.
+//!
+//! An event counts only if it came on the run's subject, names the run, and is of an attempt that the
+//! ledger has. The ledger is asked when a higher attempt is seen for the first time, so an honest
+//! event waits for the answer and is never lost.
 
 use std::time::Duration;
 
-use async_nats::{Message, Subscriber};
+use async_nats::Message;
 use baton_protocol::event::EventError;
 use baton_protocol::{Event, EventId, RunId, TenantId};
 use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use super::attempts::LedgerAttempts;
 use super::cursor::{Cursor, Verdict};
 use super::read::{Page, sequence};
 use super::{ReadError, StoredEvents, StreamSeq};
 use crate::bus::{Bus, BusError, Link};
+use crate::foreign::Consumer;
 use crate::subjects;
+use crate::subscription::Subscription;
 
 /// How long a follower hears nothing before it looks at the tip, unless told otherwise.
 const IDLE: Duration = Duration::from_secs(5);
@@ -29,6 +36,9 @@ const BATCH_BYTES: usize = 256 << 10;
 const TRIES: u32 = 10;
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LAST_RETRY: Duration = Duration::from_millis(500);
+/// The time for which the answer is kept that the ledger has no such attempt: a flood of forged
+/// events must not become a flood of questions.
+const ANSWER_STANDS: Duration = Duration::from_secs(1);
 
 /// One event, as it goes on to a client.
 #[derive(Debug, Clone)]
@@ -81,7 +91,8 @@ pub struct Subscribed {
     pub(super) bus: Bus,
     pub(super) tenant: TenantId,
     pub(super) run: RunId,
-    live: Subscriber,
+    live: Subscription,
+    attempts: LedgerAttempts,
     link: watch::Receiver<Link>,
     idle: Duration,
 }
@@ -95,18 +106,39 @@ pub struct EventFollower {
     cursor: Cursor,
     /// The message that `cursor` stands in; none if that is not known.
     position: StreamSeq,
+    /// The newest attempt that the ledger is known to have.
+    known: u32,
+    /// Until then events of higher attempts are dropped without asking again.
+    answer_stands: Option<Instant>,
     ready: Vec<Followed>,
     phase: Phase,
     look_at: Instant,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Phase {
     /// Nothing is known to be missing.
     Live,
     /// Something may be: compare the tip.
     Look,
     /// Something is: read on.
+    Fetch(Fetch),
+    /// An event is of an attempt that the ledger is not known to have: ask.
+    Ask(Ask),
+}
+
+#[derive(Debug, Clone)]
+struct Ask {
+    attempt: u32,
+    then: Then,
+}
+
+/// The step that waits for the answer.
+#[derive(Debug, Clone)]
+enum Then {
+    /// Take this message once more.
+    Take(StreamSeq, Bytes),
+    /// Read on.
     Fetch(Fetch),
 }
 
@@ -123,11 +155,26 @@ struct Fetch {
     not_before: Option<Instant>,
 }
 
+impl Fetch {
+    /// Reads what is stored from this position on.
+    const fn on(from: StreamSeq) -> Self {
+        Self {
+            from,
+            proof: false,
+            until: EventId::ORIGIN,
+            tries: 0,
+            not_before: None,
+        }
+    }
+}
+
 /// Whether a message could be taken.
 pub(super) enum Taken {
     Whole,
     /// This event shows that something before it is missing.
     Gap(EventId),
+    /// The ledger has to be asked about this attempt first.
+    Unknown(u32),
 }
 
 impl EventFollower {
@@ -137,13 +184,17 @@ impl EventFollower {
         bus: &Bus,
         tenant: TenantId,
         run: RunId,
+        attempts: LedgerAttempts,
     ) -> Result<Subscribed, BusError> {
-        let live = bus.client().subscribe(subjects::live(tenant, run)).await?;
+        let live = bus
+            .listen(Consumer::Events, subjects::live(tenant, run))
+            .await?;
         Ok(Subscribed {
             bus: bus.clone(),
             tenant,
             run,
             live,
+            attempts,
             link: bus.link(),
             idle: IDLE,
         })
@@ -163,10 +214,11 @@ impl EventFollower {
             if !self.ready.is_empty() {
                 return Ok(std::mem::take(&mut self.ready));
             }
-            match self.phase {
+            match &self.phase {
                 Phase::Live => self.listen().await?,
                 Phase::Look => self.look().await?,
-                Phase::Fetch(fetch) => self.fetch(fetch).await?,
+                Phase::Fetch(fetch) => self.fetch(*fetch).await?,
+                Phase::Ask(ask) => self.ask(ask.clone()).await?,
             }
         }
     }
@@ -178,10 +230,11 @@ impl EventFollower {
             if !self.ready.is_empty() {
                 return Ok(Some(std::mem::take(&mut self.ready)));
             }
-            match self.phase {
+            match &self.phase {
                 Phase::Live => return Ok(None),
                 Phase::Look => self.look().await?,
-                Phase::Fetch(fetch) => self.fetch(fetch).await?,
+                Phase::Fetch(fetch) => self.fetch(*fetch).await?,
+                Phase::Ask(ask) => self.ask(ask.clone()).await?,
             }
         }
     }
@@ -218,7 +271,6 @@ impl EventFollower {
     }
 
     fn hear(&mut self, message: &Message) -> Result<(), FollowError> {
-        self.look_at = Instant::now() + self.from.idle;
         // Without its sequence the message was not republished by the stream: not for us.
         let Ok(seq) = sequence(message) else {
             return Ok(());
@@ -252,6 +304,27 @@ impl EventFollower {
             }
         }
         Ok(())
+    }
+
+    /// Asks the ledger for the run's newest attempt, and takes what waited for the answer.
+    async fn ask(&mut self, ask: Ask) -> Result<(), FollowError> {
+        let Some(newest) = self.from.newest_attempt().await else {
+            // Without an answer the event is neither dropped nor shown.
+            tokio::time::sleep(LAST_RETRY).await;
+            return Ok(());
+        };
+        self.known = self.known.max(newest);
+        self.answer_stands = (ask.attempt > self.known).then(|| Instant::now() + ANSWER_STANDS);
+        match ask.then {
+            Then::Take(seq, payload) => {
+                self.phase = Phase::Live;
+                self.take(seq, &payload)
+            }
+            Then::Fetch(fetch) => {
+                self.phase = Phase::Fetch(fetch);
+                Ok(())
+            }
+        }
     }
 
     /// Reads one page.
@@ -303,13 +376,19 @@ impl EventFollower {
             after: self.cursor.last(),
         };
         for message in &page.messages {
-            if let Taken::Gap(_) = self.take_lines(message.seq, &message.payload)? {
+            match self.take_lines(message.seq, &message.payload)? {
+                Taken::Whole => {}
+                Taken::Gap(_) if self.ready.is_empty() => return Err(expired),
                 // What was read before it may be returned first; the next call comes here again.
-                if self.ready.is_empty() {
-                    return Err(expired);
+                Taken::Gap(_) => {
+                    self.phase = Phase::Fetch(self.fetch_again(fetch.until, fetch.tries));
+                    return Ok(());
                 }
-                self.phase = Phase::Fetch(self.fetch_again(fetch.until, fetch.tries));
-                return Ok(());
+                Taken::Unknown(attempt) => {
+                    let then = Then::Fetch(self.fetch_again(fetch.until, 0));
+                    self.phase = Phase::Ask(Ask { attempt, then });
+                    return Ok(());
+                }
             }
         }
         self.phase = if let Some(from) = page.next() {
@@ -343,8 +422,13 @@ impl EventFollower {
 
     /// Takes a message that came from elsewhere than a page.
     fn take(&mut self, seq: StreamSeq, payload: &Bytes) -> Result<(), FollowError> {
-        if let Taken::Gap(until) = self.take_lines(seq, payload)? {
-            self.phase = Phase::Fetch(self.fetch_again(until, 0));
+        match self.take_lines(seq, payload)? {
+            Taken::Whole => {}
+            Taken::Gap(until) => self.phase = Phase::Fetch(self.fetch_again(until, 0)),
+            Taken::Unknown(attempt) => {
+                let then = Then::Take(seq, payload.clone());
+                self.phase = Phase::Ask(Ask { attempt, then });
+            }
         }
         Ok(())
     }
@@ -360,9 +444,25 @@ impl EventFollower {
                 }
                 Err(error) => return Err(error.into()),
             };
+            if event.run_id != self.from.run {
+                self.drop_foreign("it is about another run");
+                continue;
+            }
+            let attempt = event.id.attempt();
+            if attempt > self.known {
+                if self
+                    .answer_stands
+                    .is_none_or(|until| Instant::now() >= until)
+                {
+                    return Ok(Taken::Unknown(attempt));
+                }
+                self.drop_foreign("the ledger has no such attempt of the run");
+                continue;
+            }
             last = Some(event.id);
             match self.cursor.accept(&event) {
                 Verdict::Deliver => {
+                    self.look_at = Instant::now() + self.from.idle;
                     self.ready.push(Followed {
                         event,
                         line: payload.slice_ref(line),
@@ -378,19 +478,25 @@ impl EventFollower {
         Ok(Taken::Whole)
     }
 
+    fn drop_foreign(&self, reason: &'static str) {
+        let subject = subjects::live(self.from.tenant, self.from.run);
+        let foreign = self.from.bus.foreign();
+        foreign.drop_because(Consumer::Events, &subject, reason);
+    }
+
     pub(super) fn take_stored(&mut self, message: &StoredEvents) -> Result<Taken, FollowError> {
         self.take_lines(message.seq, &message.payload)
     }
 
     /// Reads on from this position; what stands before it was taken.
     pub(super) fn read_on(&mut self, from: StreamSeq) {
-        self.phase = Phase::Fetch(Fetch {
-            from,
-            proof: false,
-            until: EventId::ORIGIN,
-            tries: 0,
-            not_before: None,
-        });
+        self.phase = Phase::Fetch(Fetch::on(from));
+    }
+
+    /// As [`EventFollower::read_on`], once the ledger was asked about an attempt.
+    pub(super) fn ask_and_read_on(&mut self, attempt: u32, from: StreamSeq) {
+        let then = Then::Fetch(Fetch::on(from));
+        self.phase = Phase::Ask(Ask { attempt, then });
     }
 }
 
@@ -407,24 +513,32 @@ impl Subscribed {
         reason = "it says from where to follow, and the subscription goes along"
     )]
     pub fn from_start_of_new_run(self) -> EventFollower {
-        self.follow(Cursor::after(EventId::ORIGIN))
+        self.follow(Cursor::after(EventId::ORIGIN), 0)
     }
 
     /// Follows behind an event that the log need not hold any more, because it was told from
     /// elsewhere, with all before it.
     pub fn behind(self, last: EventId) -> EventFollower {
-        let mut follower = self.follow(Cursor::after(last));
+        let mut follower = self.follow(Cursor::after(last), last.attempt());
         // What came meanwhile may not have been heard.
         follower.phase = Phase::Look;
         follower
     }
 
-    pub(super) fn follow(mut self, cursor: Cursor) -> EventFollower {
+    /// The newest attempt that the ledger has; `None` if it does not answer.
+    pub(super) async fn newest_attempt(&self) -> Option<u32> {
+        self.attempts.newest(self.tenant, self.run).await
+    }
+
+    /// Follows from a cursor; `known` is an attempt that the ledger has.
+    pub(super) fn follow(mut self, cursor: Cursor, known: u32) -> EventFollower {
         let lost = self.link.borrow_and_update().down;
         EventFollower {
             lost,
             cursor,
             position: StreamSeq::NONE,
+            known,
+            answer_stands: None,
             ready: Vec::new(),
             phase: Phase::Live,
             look_at: Instant::now() + self.idle,

@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind};
-use async_nats::{HeaderMap, HeaderName, Message, StatusCode, header};
+use async_nats::{HeaderMap, HeaderName, HeaderValue, Message, StatusCode, header};
 use baton_protocol::{RunId, TenantId};
 use chrono::{DateTime, Utc};
-use futures_util::StreamExt as _;
 use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{ReadError, StoredEvents, StreamSeq};
 use crate::bus::Bus;
+use crate::foreign::Consumer;
 use crate::streams;
 use crate::subjects::{self, api};
+use crate::subscription::covers;
 
 /// The most messages that are asked for at once: a page of them takes about three milliseconds.
 const PAGE: usize = 256;
@@ -79,6 +80,16 @@ pub(crate) fn if_any<T>(answer: Result<T, RawMessageError>) -> Result<Option<T>,
 }
 
 impl Bus {
+    /// Refuses a stored message that is not on the subject that was asked for.
+    pub(crate) fn expect_stored(&self, asked: &str, stored: &str) -> Result<(), ReadError> {
+        if covers(asked, stored) {
+            return Ok(());
+        }
+        self.foreign().drop_message(Consumer::Log, stored);
+        let wrong = format!("a message on another subject than `{asked}`");
+        Err(ReadError::Unreadable(wrong))
+    }
+
     /// What EVENTS is at this moment: one request.
     pub async fn events_state(&self) -> Result<EventsState, ReadError> {
         let info: StreamInfo = self
@@ -113,7 +124,11 @@ impl Bus {
             .map_err(|error| ReadError::Refused(error.to_string()))?;
         let subject = subjects::events(tenant, run);
         let tip = stream.get_last_raw_message_by_subject(&subject).await;
-        Ok(if_any(tip)?.map(|message| StoredEvents {
+        let Some(message) = if_any(tip)? else {
+            return Ok(None);
+        };
+        self.expect_stored(&subject, &message.subject)?;
+        Ok(Some(StoredEvents {
             seq: StreamSeq(message.sequence),
             payload: message.payload,
         }))
@@ -128,10 +143,13 @@ impl Bus {
         let subject = api::direct_get_tip(tenant, run);
         let message = self.request(subject, None, bytes::Bytes::new()).await?;
         match message.status {
-            None => Ok(Some(StoredEvents {
-                seq: sequence(&message)?,
-                payload: message.payload,
-            })),
+            None => {
+                self.expect_stored(&subjects::events(tenant, run), stored_subject(&message))?;
+                Ok(Some(StoredEvents {
+                    seq: sequence(&message)?,
+                    payload: message.payload,
+                }))
+            }
             Some(StatusCode::NOT_FOUND) => Ok(None),
             Some(_) => Err(refused(&message)),
         }
@@ -172,8 +190,11 @@ impl Bus {
         let mut link = self.link();
         let lost_before = link.borrow_and_update().down;
         let inbox = client.new_inbox();
-        let closed = |_closed| ReadError::Disconnected;
-        let mut answers = client.subscribe(inbox.clone()).await.map_err(closed)?;
+        let mut answers = self
+            .listen(Consumer::Log, inbox.clone())
+            .await
+            .map_err(|_closed| ReadError::Disconnected)?;
+        let subject = subjects::events(tenant, run);
         let request = format!(
             r#"{{"batch":{},"max_bytes":{PAGE_BYTES},"seq":{},"next_by_subj":"{}"}}"#,
             // One place is for the end of the page.
@@ -181,7 +202,7 @@ impl Bus {
                 .min(self.subscription_capacity().saturating_sub(1))
                 .max(1),
             from.0.max(1),
-            subjects::events(tenant, run).as_str(),
+            subject.as_str(),
         );
         client
             .publish_with_reply(api::DIRECT_GET_EVENTS, inbox, request.into())
@@ -209,6 +230,7 @@ impl Bus {
             };
             match message.status.map(|status| status.as_u16()) {
                 None if complete(message.headers.as_ref()) => {
+                    self.expect_stored(&subject, stored_subject(&message))?;
                     let seq = sequence(&message)?;
                     page.messages.push(StoredEvents {
                         seq,
@@ -226,6 +248,14 @@ impl Bus {
             }
         }
     }
+}
+
+/// The subject that a stored message was published on, as its headers say.
+fn stored_subject(message: &Message) -> &str {
+    let headers = message.headers.as_ref();
+    headers
+        .and_then(|headers| headers.get(header::NATS_SUBJECT))
+        .map_or("", HeaderValue::as_str)
 }
 
 /// Where a stored message stands, as its headers say.

@@ -49,11 +49,11 @@ impl Subscribed {
             return self.follow_from_first_event().await;
         }
         if let Ok(found) = self.find(after, Search::Narrowed).await? {
-            return self.follow_from(after, &found);
+            return self.follow_from(after, &found).await;
         }
         for _ in 0..TRIES {
             let scan = match self.find(after, Search::InOrder).await? {
-                Ok(found) => return self.follow_from(after, &found),
+                Ok(found) => return self.follow_from(after, &found).await,
                 Err(scan) => scan,
             };
             let tip = self.bus.event_tip(self.tenant, self.run).await?;
@@ -73,17 +73,24 @@ impl Subscribed {
 
     async fn follow_from_first_event(self) -> Result<EventFollower, ResumeError> {
         let page = self.read(StreamSeq::NONE).await?;
-        let mut follower = self.follow(Cursor::after(EventId::ORIGIN));
-        follower.take_first_page(&page.messages, page.next())?;
-        if let (EventId::ORIGIN, false) = (follower.last_id(), page.messages.is_empty()) {
+        // Asked after the page was read: the ledger has every attempt that is in it.
+        let known = self.newest_attempt().await.unwrap_or_default();
+        let mut follower = self.follow(Cursor::after(EventId::ORIGIN), known);
+        let hole = follower.take_first_page(&page.messages, page.next())?;
+        if hole && follower.last_id() == EventId::ORIGIN {
             return Err(ResumeError::Expired);
         }
         Ok(follower)
     }
 
-    fn follow_from(self, after: EventId, found: &Found) -> Result<EventFollower, ResumeError> {
+    async fn follow_from(
+        self,
+        after: EventId,
+        found: &Found,
+    ) -> Result<EventFollower, ResumeError> {
         let (page, at) = found;
-        let mut follower = self.follow(Cursor::after(after));
+        let known = self.newest_attempt().await.unwrap_or_default();
+        let mut follower = self.follow(Cursor::after(after), known);
         follower.take_first_page(&page.messages[*at..], page.next())?;
         Ok(follower)
     }
@@ -143,24 +150,30 @@ impl Subscribed {
 }
 
 impl EventFollower {
-    /// Takes what was read first; `next` is where to read on.
+    /// Takes what was read first; `next` is where to read on. Says whether something is missing.
     fn take_first_page(
         &mut self,
         messages: &[StoredEvents],
         next: Option<StreamSeq>,
-    ) -> Result<(), ResumeError> {
-        let mut next = next;
+    ) -> Result<bool, ResumeError> {
         for message in messages {
-            if let Taken::Gap(_) = self.take_stored(message).map_err(unreadable)? {
+            match self.take_stored(message).map_err(unreadable)? {
+                Taken::Whole => {}
                 // What stands before the hole can be returned; reading on meets the hole again.
-                next = Some(message.seq);
-                break;
+                Taken::Gap(_) => {
+                    self.read_on(message.seq);
+                    return Ok(true);
+                }
+                Taken::Unknown(attempt) => {
+                    self.ask_and_read_on(attempt, message.seq);
+                    return Ok(false);
+                }
             }
         }
         if let Some(from) = next {
             self.read_on(from);
         }
-        Ok(())
+        Ok(false)
     }
 }
 

@@ -12,7 +12,9 @@ use uuid::Uuid;
 
 use super::JobHeaders;
 use crate::bus::{Bus, Unanswered};
+use crate::names;
 use crate::subjects;
+use crate::subscription::covers;
 
 /// A job as it was delivered to this process. Dropping it settles nothing: the broker delivers it
 /// again after its ack_wait.
@@ -64,13 +66,17 @@ pub enum AckError {
 }
 
 impl Delivery {
-    /// Takes a message that a pull brought; `None` if no consumer sent it.
+    /// Takes a message that a pull brought; `None` if it is not the lane's consumer that sent it.
     pub(super) fn from_message(bus: &Bus, lane: Lane, message: Message) -> Option<Self> {
         let message = jetstream::Message {
             message,
             context: bus.jetstream().clone(),
         };
         let info = message.info().ok()?;
+        let of_lane = covers(&subjects::lane_filter(lane), &message.subject);
+        if !of_lane || info.stream != names::JOBS || info.consumer != names::consumer_name(lane) {
+            return None;
+        }
         let (stream_seq, delivered) = (info.stream_sequence, info.delivered);
         let published = i64::try_from(info.published.unix_timestamp_nanos()).ok()?;
         let Message {

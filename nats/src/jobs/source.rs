@@ -5,16 +5,18 @@
 
 use std::time::Duration;
 
-use async_nats::{HeaderName, Message, StatusCode, Subscriber};
+use async_nats::{HeaderName, Message, StatusCode};
 use baton_protocol::Lane;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::delivery::Delivery;
 use super::demand::{Demand, Pull};
 use crate::bus::{Bus, BusError, Link};
-use crate::subjects::api;
+use crate::foreign::Consumer;
+use crate::subjects::{self, api};
+use crate::subscription::Subscription;
 
 /// How much of a pull was left when it ended.
 const UNSERVED: HeaderName = HeaderName::from_static("Nats-Pending-Messages");
@@ -49,7 +51,7 @@ pub struct JobSource {
     bus: Bus,
     lane: Lane,
     inbox: String,
-    inbound: Subscriber,
+    inbound: Subscription,
     link: watch::Receiver<Link>,
     lost: u64,
     demand: Demand,
@@ -76,7 +78,10 @@ impl JobSource {
     /// Gets ready to pull; asks for nothing yet.
     pub async fn open(bus: &Bus, lane: Lane) -> Result<Self, BusError> {
         let inbox = bus.client().new_inbox();
-        let inbound = bus.client().subscribe(format!("{inbox}.*")).await?;
+        let inbound = bus
+            .listen(Consumer::Jobs, format!("{inbox}.*"))
+            .await?
+            .expecting(subjects::lane_filter(lane).into());
         let link = bus.link();
         let lost = link.borrow().down;
         Ok(Self {
@@ -227,13 +232,18 @@ impl JobSource {
             self.take_status(status, &message);
             return;
         }
-        self.demand.delivered();
-        self.settled_down();
+        let subject = message.subject.clone();
         match Delivery::from_message(&self.bus, self.lane, message) {
-            Some(delivery) => self.ready.push(delivery),
-            None => {
-                tracing::warn!(lane = %self.lane, "a message that no consumer sent was ignored");
+            Some(delivery) => {
+                self.demand.delivered();
+                self.settled_down();
+                self.ready.push(delivery);
             }
+            None => self.bus.foreign().drop_because(
+                Consumer::Jobs,
+                &subject,
+                "the lane's consumer did not send it",
+            ),
         }
     }
 

@@ -193,7 +193,11 @@ impl Bus {
             .get_stream_no_info(stream)
             .await
             .map_err(|error| ReadError::Refused(error.to_string()))?;
-        if_any(stream.get_first_raw_message_by_subject(filter, seq).await)
+        let first = if_any(stream.get_first_raw_message_by_subject(filter, seq).await)?;
+        if let Some(message) = &first {
+            self.expect_stored(filter, &message.subject)?;
+        }
+        Ok(first)
     }
 }
 

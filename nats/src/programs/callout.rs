@@ -3,9 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use async_nats::{HeaderValue, Message, Subject, Subscriber};
+use async_nats::{HeaderValue, Message, Subject};
 use chrono::{DateTime, Utc};
-use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -13,7 +12,9 @@ use super::curve::{self, CurveKey, Seal, SealError};
 use super::jwt::{DecodeError, EncodeError, Issuer, signed_by_server};
 use super::reach::{Permissions, Reach};
 use crate::bus::{Bus, BusError};
+use crate::foreign::Consumer;
 use crate::subjects;
+use crate::subscription::Subscription;
 
 /// Ingresses share the questions among themselves.
 const QUEUE: &str = "ingress";
@@ -185,7 +186,7 @@ pub struct Program {
 /// The servers' questions, for as long as this ingress listens.
 #[derive(Debug)]
 pub struct ConnectRequests {
-    subscription: Subscriber,
+    subscription: Subscription,
     curve: Option<CurveKey>,
 }
 
@@ -209,8 +210,7 @@ impl Bus {
         curve: Option<CurveKey>,
     ) -> Result<ConnectRequests, BusError> {
         let subscription = self
-            .client()
-            .queue_subscribe(subjects::CONNECTS, QUEUE.to_owned())
+            .listen_in_group(Consumer::Connects, subjects::CONNECTS, QUEUE)
             .await?;
         Ok(ConnectRequests {
             subscription,

@@ -1,16 +1,20 @@
 //! Closing the connections of a key: by the system account, on every server of the cluster.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, Subscriber};
+use async_nats::Client;
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use crate::bus::{self, BusError, BusOptions};
+use crate::bus::{self, BusError, BusOptions, Link};
+use crate::foreign::{Consumer, Foreign};
 use crate::subjects::system;
+use crate::subscription::Subscription;
 
 /// How long the first server may take to answer.
 const FIRST: Duration = Duration::from_secs(2);
@@ -25,6 +29,8 @@ const ROUNDS: usize = 100;
 #[derive(Debug, Clone)]
 pub struct SystemBus {
     client: Client,
+    link: watch::Receiver<Link>,
+    foreign: Arc<Foreign>,
     page: usize,
 }
 
@@ -89,11 +95,18 @@ impl SystemBus {
     /// Connects in the background: without the system account connections are closed when their
     /// time is over, and everything else is as ever.
     pub async fn connect(options: BusOptions) -> Result<Self, BusError> {
-        let client = bus::connect_in_background(options).await?;
+        let (client, link) = bus::connect_in_background(options).await?;
         Ok(Self {
             client,
+            link,
+            foreign: Arc::default(),
             page: Self::PAGE,
         })
+    }
+
+    /// Waits until there will never be a connection again, as [`Bus::closed`](crate::Bus::closed).
+    pub async fn closed(&self) {
+        bus::closed(self.link.clone()).await;
     }
 
     /// The same, asking for so many connections at a time.
@@ -165,9 +178,11 @@ impl SystemBus {
         }
     }
 
-    async fn ask_connections(&self, key: Uuid) -> Result<Subscriber, BusError> {
+    async fn ask_connections(&self, key: Uuid) -> Result<Subscription, BusError> {
         let inbox = self.client.new_inbox();
-        let answers = self.client.subscribe(inbox.clone()).await?;
+        let subject = inbox.clone().into();
+        let answers =
+            Subscription::open(&self.client, &self.foreign, Consumer::System, subject).await?;
         let question = json!({"auth": true, "user": key, "limit": self.page}).to_string();
         self.client
             .publish_with_reply(system::CONNECTIONS, inbox, question.into())

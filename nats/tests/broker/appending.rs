@@ -10,7 +10,7 @@ use crate::{Broker, Writer, follow_to, id, ids, payload, run, soon, tenant, text
 async fn a_second_writer_is_refused_and_what_is_refused_is_never_seen_live() {
     let broker = Broker::start().await;
     let (tenant, run) = (tenant(), run());
-    let subscribed = EventFollower::subscribe(&broker.bus, tenant, run)
+    let subscribed = EventFollower::subscribe(&broker.bus, tenant, run, crate::any_attempt())
         .await
         .unwrap();
     let mut follower = subscribed.from_start_of_new_run();

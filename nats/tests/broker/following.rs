@@ -3,14 +3,18 @@ use std::time::Duration;
 use baton_nats::{Bus, EventFollower, FollowError};
 use baton_protocol::{EventData, EventId, RunId, TenantId};
 
-use crate::{Broker, Writer, follow_to, id, ids, of, payload, run, soon, tenant, text};
+use crate::{
+    Broker, Writer, any_attempt, follow_to, id, ids, of, payload, run, soon, tenant, text,
+};
 
 const OFTEN: Duration = Duration::from_millis(200);
 const NEVER: Duration = Duration::from_hours(1);
 
 /// Follows a run from its first event, and looks at its log's tip so often.
 async fn follow(bus: &Bus, tenant: TenantId, run: RunId, look: Duration) -> EventFollower {
-    let subscribed = EventFollower::subscribe(bus, tenant, run).await.unwrap();
+    let subscribed = EventFollower::subscribe(bus, tenant, run, any_attempt())
+        .await
+        .unwrap();
     subscribed.look_every(look).from_start_of_new_run()
 }
 

@@ -5,6 +5,7 @@ mod appending;
 mod cluster;
 mod control;
 mod following;
+mod foreign;
 mod jobs;
 mod permissions;
 mod programs;
@@ -18,7 +19,9 @@ use std::time::Duration;
 
 use baton_devstack::NatsServer;
 use baton_devstack::test_support::test_nats;
-use baton_nats::{Bus, BusOptions, EventFollower, Followed, StreamOptions, StreamSeq, provision};
+use baton_nats::{
+    Bus, BusOptions, EventFollower, Followed, LedgerAttempts, StreamOptions, StreamSeq, provision,
+};
 use baton_protocol::event::{AttemptReset, RunCompleted, Text};
 use baton_protocol::{Event, EventData, EventId, FinishReason, RunId, TenantId, Usage};
 use bytes::Bytes;
@@ -85,6 +88,11 @@ fn options() -> StreamOptions {
         ack_wait: Duration::from_secs(2),
         ..StreamOptions::default()
     }
+}
+
+/// A ledger that has every attempt.
+fn any_attempt() -> LedgerAttempts {
+    LedgerAttempts::new(|_, _| std::future::ready(Some(u32::MAX)))
 }
 
 fn tenant() -> TenantId {

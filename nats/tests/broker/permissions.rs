@@ -196,7 +196,7 @@ async fn each_role_can_do_its_work_with_the_permissions_of_the_delivered_configu
     assert_eq!(restore_missing(&scheduler, &options()).await.unwrap(), []);
 
     let (tenant, run) = (tenant(), run());
-    let subscribed = EventFollower::subscribe(&ingress, tenant, run)
+    let subscribed = EventFollower::subscribe(&ingress, tenant, run, crate::any_attempt())
         .await
         .unwrap();
     let mut follower = subscribed.from_start_of_new_run();
@@ -236,7 +236,7 @@ async fn each_role_can_do_its_work_with_the_permissions_of_the_delivered_configu
     assert_eq!(worker.count_events(tenant, run).await.unwrap(), 2);
     assert_eq!(worker.count_events(tenant, self::run()).await.unwrap(), 0);
     assert!(scheduler.events_state().await.unwrap().last_seq >= 2);
-    let again = EventFollower::subscribe(&ingress, tenant, run)
+    let again = EventFollower::subscribe(&ingress, tenant, run, crate::any_attempt())
         .await
         .unwrap();
     let mut again = again.resume(id(1, 1)).await.unwrap();

@@ -365,7 +365,7 @@ async fn a_program_follows_the_runs_of_its_tenant() {
     let run = run();
     let worker = door.delivered.connect_as("worker").await;
     Writer::new(&worker, other, self::run()).texts(1).await;
-    let _ingress_follows = EventFollower::subscribe(&door.ingress, mine, run)
+    let _ingress_follows = EventFollower::subscribe(&door.ingress, mine, run, crate::any_attempt())
         .await
         .unwrap();
     Writer::new(&worker, mine, run).texts(1).await;

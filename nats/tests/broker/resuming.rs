@@ -11,9 +11,10 @@ async fn resume(
     writer: &Writer,
     after: EventId,
 ) -> Result<EventFollower, ResumeError> {
-    let subscribed = EventFollower::subscribe(&broker.bus, writer.tenant, writer.run)
-        .await
-        .unwrap();
+    let subscribed =
+        EventFollower::subscribe(&broker.bus, writer.tenant, writer.run, crate::any_attempt())
+            .await
+            .unwrap();
     soon(subscribed.look_every(Duration::from_hours(1)).resume(after)).await
 }
 
@@ -56,7 +57,9 @@ async fn joining_in_the_middle_of_a_run_shows_all_of_it() {
     };
     let joining = async {
         for _ in 0..20 {
-            let subscribed = EventFollower::subscribe(&other, tenant, run).await.unwrap();
+            let subscribed = EventFollower::subscribe(&other, tenant, run, crate::any_attempt())
+                .await
+                .unwrap();
             followers.push(subscribed.resume(EventId::ORIGIN).await.unwrap());
             tokio::time::sleep(Duration::from_millis(3)).await;
         }

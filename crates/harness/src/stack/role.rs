@@ -170,6 +170,23 @@ impl Role {
             .with_context(|| format!("baton {} stays ready", self.kind.name()))
     }
 
+    /// Waits until it says that it can never work again; its answer.
+    pub async fn until_dead(&self) -> anyhow::Result<String> {
+        let admin = Client::new(self.admin, "");
+        let dead = async {
+            loop {
+                let answer = admin.get("/livez").await?;
+                if answer.status == 503 {
+                    return Ok(answer.text()?.to_owned());
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        timeout(PATIENCE, dead)
+            .await
+            .with_context(|| format!("baton {} stays alive", self.kind.name()))?
+    }
+
     /// All its metrics, as Prometheus reads them.
     pub async fn metrics(&self) -> anyhow::Result<String> {
         let answer = Client::new(self.admin, "").get("/metrics").await?;
