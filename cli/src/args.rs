@@ -262,10 +262,14 @@ pub(crate) enum DeadCommand {
         #[arg(long)]
         open: bool,
     },
-    /// Print one of them as it came; what is known about it goes to standard error
+    /// Print one of them, with escapes for what a terminal would obey; what is known about it goes to
+    /// standard error
     Show {
         /// Its sequence, as `list` shows it
         sequence: u64,
+        /// Print its bytes as they came, for a file or another program
+        #[arg(long)]
+        raw: bool,
     },
     /// Put them on their way once more, after what was wrong with them is mended
     ///

@@ -6,6 +6,7 @@ use baton_store::{AuditFilter, AuditRecord};
 use crate::args::{AuditArgs, ConfigArgs};
 use crate::config_command::print;
 use crate::ledger::{find_tenant, work_at};
+use crate::visible::{visible, visible_json};
 
 pub(crate) async fn run(options: AuditArgs, args: &ConfigArgs) -> anyhow::Result<()> {
     work_at(args, async |_, store| {
@@ -23,7 +24,7 @@ pub(crate) async fn run(options: AuditArgs, args: &ConfigArgs) -> anyhow::Result
         };
         for record in store.system().audit_log(&filter).await? {
             let line = if options.json {
-                serde_json::to_string(&as_json(&record))?
+                visible_json(&as_json(&record))
             } else {
                 as_text(&record)
             };
@@ -44,7 +45,7 @@ fn as_json(record: &AuditRecord) -> serde_json::Value {
 }
 
 fn as_text(record: &AuditRecord) -> String {
-    let or_dash = |text: &Option<String>| visible(text.as_deref().unwrap_or("-"));
+    let or_dash = |text: &Option<String>| visible(text.as_deref().unwrap_or("-")).into_owned();
     format!(
         "{}  {}:{}  {}  {}  {}  {}  {}",
         record
@@ -58,11 +59,4 @@ fn as_text(record: &AuditRecord) -> String {
         or_dash(&record.detail),
         or_dash(&record.ip),
     )
-}
-
-/// What strangers wrote must not draw on the operator's terminal.
-fn visible(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use baton_service::{Config, Sources};
 
 use crate::args::{ConfigArgs, ConfigCommand};
+use crate::visible::visible_lines;
 
 /// The configuration in force, or every mistake in it.
 pub(crate) fn load(args: &ConfigArgs) -> anyhow::Result<Config> {
@@ -41,8 +42,10 @@ pub(crate) fn version() -> anyhow::Result<()> {
     print(&version.to_string())
 }
 
-/// Standard output is the answer of a command; a closed pipe is not worth a panic.
+/// Prints what a command answers, with escapes for all that a terminal would obey but line breaks:
+/// a field that a stranger wrote goes through [`visible`](crate::visible::visible) before. A closed
+/// pipe is not worth a panic.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", text.trim_end()).context("standard output is closed")
+    writeln!(out, "{}", visible_lines(text.trim_end())).context("standard output is closed")
 }

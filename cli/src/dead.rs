@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::args::{ConfigArgs, DeadCommand};
 use crate::config_command::{self, print};
+use crate::visible::{visible, visible_bytes};
 use crate::{ledger, role};
 
 use self::replays::Replays;
@@ -37,9 +38,9 @@ async fn execute(command: DeadCommand, bus: &Bus, config: &Config) -> anyhow::Re
             }
             list(bus, replays.as_ref(), (from, limit, open)).await
         }
-        DeadCommand::Show { sequence } => {
+        DeadCommand::Show { sequence, raw } => {
             let letter = find(bus, sequence).await?;
-            show(&letter, known_replays(config).await.as_ref())
+            show(&letter, known_replays(config).await.as_ref(), raw)
         }
         DeadCommand::Replay {
             sequences,
@@ -115,27 +116,35 @@ async fn list(
             "{}  {}  {}  {run}  {}",
             letter.seq,
             letter.stored_at.to_rfc3339(),
-            letter.subject,
-            letter.reason
+            visible(&letter.subject),
+            visible(&letter.reason)
         ))?;
         if let Some(told) = replays.and_then(|replays| replays.told(&letter)) {
-            print(&format!("    {told}"))?;
+            print(&format!("    {}", visible(&told)))?;
         }
     }
     Ok(())
 }
 
-fn show(letter: &DeadLetter, replays: Option<&Replays>) -> anyhow::Result<()> {
+fn show(letter: &DeadLetter, replays: Option<&Replays>, raw: bool) -> anyhow::Result<()> {
     let publisher = letter.publisher.as_deref().unwrap_or("-");
-    eprintln!("subject    {}", letter.subject);
+    eprintln!("subject    {}", visible(&letter.subject));
     eprintln!("stored     {}", letter.stored_at.to_rfc3339());
     eprintln!("publisher  {publisher}");
-    eprintln!("reason     {}", letter.reason);
+    eprintln!("reason     {}", visible(&letter.reason));
+    if !letter.is_whole() {
+        let kept = letter.payload.len();
+        eprintln!("kept       the first {kept} of {} bytes", letter.length);
+    }
     if let Some(told) = replays.and_then(|replays| replays.told(letter)) {
-        eprintln!("{told}");
+        eprintln!("{}", visible(&told));
     }
     let mut out = std::io::stdout().lock();
-    out.write_all(&letter.payload)?;
+    if raw {
+        out.write_all(&letter.payload)?;
+    } else {
+        out.write_all(visible_bytes(&letter.payload).as_bytes())?;
+    }
     Ok(out.flush()?)
 }
 
@@ -165,7 +174,7 @@ async fn replay(bus: &Bus, store: &Store, wanted: &Wanted) -> anyhow::Result<()>
                 if let Some(told) = replays.told(&letter)
                     && replays.is_taken(&letter)
                 {
-                    print(&format!("{}  not again: {told}", letter.seq))?;
+                    print(&format!("{}  not again: {}", letter.seq, visible(&told)))?;
                 } else {
                     left += u32::from(!replay_one(bus, store, &letter).await?);
                 }
@@ -187,7 +196,7 @@ async fn replay_one(bus: &Bus, store: &Store, letter: &DeadLetter) -> anyhow::Re
         Err(error) => (false, format!("not replayed: {error}")),
     };
     replays::end(store, letter, taken, &what).await?;
-    print(&format!("{}  {what}", letter.seq))?;
+    print(&format!("{}  {}", letter.seq, visible(&what)))?;
     Ok(taken)
 }
 

@@ -13,6 +13,7 @@ use crate::args::{ConfigArgs, KeysCommand};
 use crate::config_command::print;
 use crate::ledger::{audit_entry, connect, ensure_tenant, find_tenant, work_at};
 use crate::private_file;
+use crate::visible::visible;
 
 pub(crate) async fn run(command: KeysCommand, args: &ConfigArgs) -> anyhow::Result<()> {
     work_at(args, async |config, store| {
@@ -61,10 +62,11 @@ async fn execute(command: KeysCommand, config: &Config, store: &Store) -> anyhow
                     (None, Some(at)) => format!("expires {}", at.to_rfc3339()),
                     (None, None) => "active".to_owned(),
                 };
-                let scopes = key.scopes.join(",");
+                let (name, scopes) = (visible(&key.name), key.scopes.join(","));
+                let scopes = visible(&scopes);
                 print(&format!(
-                    "{}  {}…  {}  {scopes}  {state}",
-                    key.id, key.prefix, key.name
+                    "{}  {}…  {name}  {scopes}  {state}",
+                    key.id, key.prefix
                 ))?;
             }
             Ok(())

@@ -15,6 +15,7 @@ mod private_file;
 mod role;
 mod usage;
 mod users;
+mod visible;
 
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -48,7 +49,7 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // The whole chain: each cause says more about what to change.
-            eprintln!("baton: {error:#}");
+            eprintln!("baton: {}", visible::visible_lines(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

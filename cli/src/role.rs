@@ -368,6 +368,7 @@ pub(crate) fn stream_options(config: &Config) -> StreamOptions {
         replicas: config.nats.replicas,
         event_retention: config.nats.event_retention,
         jobs_max_bytes: bytes(config.nats.jobs_max_bytes),
+        jobs_per_tenant: config.nats.jobs_per_tenant,
         events_max_bytes: bytes(config.nats.events_max_bytes),
         events_per_run: config.nats.events_per_run,
         dead_max_bytes: bytes(config.nats.dead_max_bytes),

@@ -7,6 +7,7 @@ use chrono::Days;
 use crate::args::{ConfigArgs, UsageArgs};
 use crate::config_command::print;
 use crate::ledger;
+use crate::visible::visible;
 
 /// Days before the last one, if nobody says from when on.
 const USUAL_DAYS: Days = Days::new(29);
@@ -55,7 +56,11 @@ fn line(sum: &UsageSum) -> String {
         UsageBearer::Key(key) => key.to_string(),
         UsageBearer::People => "people".to_owned(),
     }));
-    words.extend(sum.model.clone());
+    words.extend(
+        sum.model
+            .as_deref()
+            .map(|model| visible(model).into_owned()),
+    );
     words.push(format!(
         "{} runs  {} in ({} cached)  {} out  cost {}",
         sum.runs, sum.input_tokens, sum.cached_tokens, sum.output_tokens, sum.cost

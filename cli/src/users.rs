@@ -12,6 +12,7 @@ use baton_store::{AuditEntry, NewInvite, Store, UserRecord};
 use crate::args::{ConfigArgs, UsersCommand};
 use crate::config_command::print;
 use crate::ledger::{audit_entry, ensure_tenant, work_at};
+use crate::visible::visible;
 
 /// How long a reset or a bootstrap can be used.
 const DAY: Duration = Duration::from_hours(24);
@@ -106,14 +107,15 @@ async fn list(store: &Store) -> anyhow::Result<()> {
         let memberships = system.memberships(user.id).await?;
         let tenants: Vec<_> = memberships
             .iter()
-            .map(|one| format!("{} of {}", one.role, one.tenant_name))
+            .map(|one| format!("{} of {}", one.role, visible(&one.tenant_name)))
             .collect();
         let state = match user.disabled_at {
             Some(at) => format!("disabled {}", at.to_rfc3339()),
             None => "active".to_owned(),
         };
         let tenants = tenants.join(", ");
-        print(&format!("{}  {}  {tenants}  {state}", user.id, user.email))?;
+        let email = visible(&user.email);
+        print(&format!("{}  {email}  {tenants}  {state}", user.id))?;
     }
     Ok(())
 }

@@ -72,6 +72,7 @@ use crate::headers::FixedHeaders;
 use crate::ledger_clock::LedgerClock;
 use crate::model_catalog::ModelCatalog;
 use crate::openapi::ApiDescription;
+use crate::programs::LetterLimits;
 use crate::rate::{Proxies, RateLimiter, RateLimits};
 use crate::state::{AppState, Inner, Stopping};
 use crate::stream_cap::StreamCap;
@@ -334,6 +335,7 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         canceller,
         decider,
         stopping,
+        letters: LetterLimits::of(config.nats.dead_max_bytes.as_u64()),
         streams: StreamCap::new(config.limits.streams_per_key),
         key_environment: config.auth.key_environment.as_str().into(),
         body_limit: config.http.body_limit.as_u64(),

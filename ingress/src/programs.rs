@@ -12,6 +12,7 @@
 mod admit;
 mod control;
 mod history;
+mod letters;
 mod put_out;
 mod requests;
 mod submissions;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use baton_nats::{CurveKey, Issuer, SystemBus};
 
 pub(crate) use admit::admit_programs;
+pub(crate) use letters::LetterLimits;
 pub(crate) use put_out::put_out;
 
 use crate::state::AppState;

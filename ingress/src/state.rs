@@ -18,6 +18,7 @@ use crate::auth::{CredentialWatch, Credentials, SignIn};
 use crate::cancel_run::Canceller;
 use crate::decide_approval::Decider;
 use crate::model_catalog::ModelCatalog;
+use crate::programs::LetterLimits;
 use crate::rate::{Proxies, RateLimiter, RateLimits};
 use crate::stream_cap::StreamCap;
 
@@ -51,6 +52,8 @@ pub(crate) struct Inner {
     pub(crate) decider: Decider,
     pub(crate) stopping: Stopping,
     pub(crate) streams: StreamCap,
+    /// Of what programs may leave in DEAD.
+    pub(crate) letters: LetterLimits,
     /// Bytes.
     pub(crate) body_limit: u64,
     /// The word in keys that are made here.

@@ -186,11 +186,9 @@ pub(crate) fn job_headers(request_id: &RequestId, headers: &HeaderMap) -> JobHea
         .and_then(|value| value.to_str().ok());
     JobHeaders {
         request_id: Some(request_id.as_str().to_owned()),
-        // Four hexadecimal fields: longer ones are not this version's.
-        traceparent: traceparent
-            .filter(|value| value.len() <= 128)
-            .map(str::to_owned),
+        traceparent: traceparent.map(str::to_owned),
     }
+    .kept()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod source;
 pub mod stranded;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue, header};
+use baton_protocol::trace_context::{is_request_id, is_traceparent};
 use baton_protocol::{Job, Lane, TenantId};
 
 use crate::bus::{Bus, Rejected, Unanswered};
@@ -29,11 +30,12 @@ impl JobHeaders {
     pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("X-Request-Id");
 
     fn write(&self, headers: &mut HeaderMap) {
-        for (name, value) in [
-            (Self::REQUEST_ID, &self.request_id),
-            (TRACEPARENT, &self.traceparent),
-        ] {
-            // A value with a line break cannot be sent, and is worth nothing.
+        let Self {
+            request_id,
+            traceparent,
+        } = self.clone().kept();
+        for (name, value) in [(Self::REQUEST_ID, request_id), (TRACEPARENT, traceparent)] {
+            // The client library writes any character but a line break.
             if let Some(Ok(value)) = value.as_deref().map(str::parse::<HeaderValue>) {
                 headers.insert(name, value);
             }
@@ -45,6 +47,17 @@ impl JobHeaders {
         Self {
             request_id: text(Self::REQUEST_ID),
             traceparent: text(TRACEPARENT),
+        }
+        .kept()
+    }
+
+    /// Leaves out what has not its exact form: a stranger wrote it, and it becomes a header of
+    /// messages and of requests to the model.
+    #[must_use]
+    pub fn kept(self) -> Self {
+        Self {
+            request_id: self.request_id.filter(|id| is_request_id(id)),
+            traceparent: self.traceparent.filter(|trace| is_traceparent(trace)),
         }
     }
 }
@@ -106,5 +119,46 @@ impl Bus {
         Ok(self
             .store(subjects::jobs(tenant, lane), map, job.encode().into())
             .await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    /// Returns the headers that one process writes, and those that another reads of the same from a
+    /// writer that checks nothing.
+    fn sent(request_id: &str, traceparent: &str) -> (HeaderMap, JobHeaders) {
+        let mut written = HeaderMap::new();
+        let headers = JobHeaders {
+            request_id: Some(request_id.to_owned()),
+            traceparent: Some(traceparent.to_owned()),
+        };
+        headers.write(&mut written);
+        let mut unchecked = HeaderMap::new();
+        for (name, value) in [("X-Request-Id", request_id), ("traceparent", traceparent)] {
+            if let Ok(value) = value.parse::<HeaderValue>() {
+                unchecked.insert(name, value);
+            }
+        }
+        (written, JobHeaders::read(Some(&unchecked)))
+    }
+
+    /// Guards JOBS and the header blocks: a trace context of 64 KiB was stored with each job, and a
+    /// carriage return ended the connection of the worker that read it. Seen red before.
+    #[test]
+    fn what_strangers_wrote_travels_in_its_exact_form_or_not_at_all() {
+        let (written, read) = sent("order-17", TRACE);
+        assert_eq!(JobHeaders::read(Some(&written)), read);
+        assert_eq!(read.request_id.as_deref(), Some("order-17"));
+        assert_eq!(read.traceparent.as_deref(), Some(TRACE));
+        let long = "a".repeat(64 << 10);
+        for bad in ["", "a\rb", "a\nb", "a\0b", "\u{202e}", &long] {
+            let (written, read) = sent(bad, bad);
+            assert!(written.is_empty(), "{bad:.20?}");
+            assert_eq!(read, JobHeaders::default(), "{bad:.20?}");
+        }
     }
 }

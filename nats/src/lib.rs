@@ -42,7 +42,7 @@ pub use events::{AppendError, EventsState, ReadError, StoredEvents, StreamSeq};
 pub use foreign::FOREIGN;
 pub use jobs::backlog::Backlog;
 pub use jobs::delivery::{AckError, BadJob, Delivery, InProgress};
-pub use jobs::quarantine::DeadLetter;
+pub use jobs::quarantine::{DeadLetter, KEPT_OF_A_LETTER};
 pub use jobs::replay::{NotReplayed, Replayed};
 pub use jobs::source::{JobSource, JobsError, Supply};
 pub use jobs::stranded::{Stranded, StrandedJob, Stranding};

@@ -18,6 +18,8 @@ pub const MAX_ACK_PENDING: i64 = 100_000;
 /// How many pulls may wait at one lane's consumer, over all workers.
 pub const MAX_WAITING: i64 = 4_096;
 
+/// The most bytes of one job with its headers: it names a run and little else.
+pub const MAX_JOB: i32 = 4 << 10;
 const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
 /// Longer than any limit looks back.
 const LIMITS_RETENTION: Duration = Duration::from_hours(25);
@@ -34,6 +36,9 @@ pub struct StreamOptions {
     /// The most that JOBS may hold; further jobs are refused. Must lie above what the ledger's queue
     /// limits let in. Default: 1 GiB.
     pub jobs_max_bytes: i64,
+    /// The most jobs of one tenant that one lane may hold, unsettled ones included; further ones are
+    /// refused, and those of other tenants are not. Default: 20,000.
+    pub jobs_per_tenant: u32,
     /// The most that EVENTS may hold; the oldest give way. Default: 4 GiB.
     pub events_max_bytes: i64,
     /// A run's oldest events give way beyond this many messages: a run has to stop itself below it.
@@ -52,6 +57,7 @@ impl Default for StreamOptions {
             replicas: 1,
             event_retention: Duration::from_hours(24),
             jobs_max_bytes: 1 << 30,
+            jobs_per_tenant: 20_000,
             events_max_bytes: 4 << 30,
             events_per_run: 20_000,
             dead_max_bytes: 256 << 20,
@@ -98,6 +104,10 @@ fn jobs(options: &StreamOptions) -> Config {
         // A full queue refuses. No max_age: a job must not vanish because it waited.
         discard: DiscardPolicy::New,
         max_bytes: options.jobs_max_bytes,
+        // A tenant's share: so many messages, none of them large.
+        max_messages_per_subject: options.jobs_per_tenant.into(),
+        discard_new_per_subject: true,
+        max_message_size: MAX_JOB,
         ..base(
             JOBS,
             subjects::ALL_JOBS,

@@ -81,6 +81,39 @@ async fn messages_that_nobody_can_work_on_are_set_aside_with_their_reason() {
     assert_whole(&client, &id, "as always").await;
 }
 
+/// Guards the operator's terminal: what a stranger wrote never reaches it raw. Seen red before: ESC
+/// and the mark that turns a line round were printed.
+#[tokio::test]
+async fn what_strangers_wrote_is_printed_with_escapes() {
+    let model = model(|_| Reply::text("unused")).await;
+    let stack = stack(&model).await;
+    // The streams.
+    let _ingress = stack.ingress().await.unwrap();
+    let tricks = "\u{1b}[2Jgone\u{202e}txt\u{7}";
+    let subject = "dead.submit.x\u{1b}[31m\u{202e}.interactive";
+    publish_with(
+        &stack,
+        subject,
+        &[("Baton-Reason", tricks)],
+        &format!("{tricks}\n\u{9b}31m"),
+    )
+    .await;
+    let (_, listed) = stack.output_of(&["dead", "list"], &[]).await.unwrap();
+    let (_, shown) = stack.output_of(&["dead", "show", "1"], &[]).await.unwrap();
+    for text in [&listed, &shown] {
+        let raw = text
+            .chars()
+            .find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
+        assert_eq!(raw, None, "{text:?}");
+    }
+    assert!(
+        listed.contains("\\u{1b}[2Jgone\\u{202e}txt\\u{7}"),
+        "{listed}"
+    );
+    let raw = stack.run(&["dead", "show", "--raw", "1"]).await.unwrap();
+    assert!(raw.starts_with(tricks), "{raw:?}");
+}
+
 /// Guards the way back out of DEAD: a submission is checked on behalf of whoever published it, a job
 /// is queued again, what nobody takes is told so, and the audit log has all of it.
 #[tokio::test]

@@ -21,6 +21,7 @@ pub mod role;
 pub mod run;
 pub mod spec;
 pub mod tool;
+pub mod trace_context;
 pub mod usage;
 
 pub use approval::{ApprovalReason, Decision};

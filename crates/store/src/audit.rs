@@ -148,9 +148,9 @@ macro_rules! insert {
             columns::optional_text($entry.target.as_deref()),
             $entry.result.as_str() as _,
             columns::optional_text($entry.detail.as_deref()),
-            $entry.ip,
+            columns::optional_text($entry.ip.as_deref()),
             columns::optional_text($entry.user_agent.as_deref()),
-            $entry.request_id,
+            columns::optional_text($entry.request_id.as_deref()),
         )
         .execute($executor)
         .await

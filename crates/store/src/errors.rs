@@ -53,6 +53,15 @@ impl StoreError {
         }
     }
 
+    /// Whether a value was refused that no column takes, such as text with a NUL character.
+    pub fn is_bad_value(&self) -> bool {
+        let Self::Refused(sqlx::Error::Database(refusal)) = self else {
+            return false;
+        };
+        // Data exceptions: 22021 is a character that the encoding does not have.
+        refusal.code().is_some_and(|code| code.starts_with("22"))
+    }
+
     pub(crate) fn unreadable(column: &'static str, value: &str) -> Self {
         Self::Unreadable {
             column,

@@ -149,6 +149,14 @@ impl From<StoreError> for ApiError {
             error = &error as &dyn std::error::Error,
             "the ledger failed a request"
         );
+        if error.is_bad_value() {
+            return Self::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_value",
+                "the request holds a value that cannot be stored, such as text with a NUL character: \
+                 leave it out",
+            );
+        }
         Self::unavailable(
             "ledger_unavailable",
             "the ledger cannot be reached: try again",

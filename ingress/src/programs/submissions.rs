@@ -7,19 +7,18 @@
 use std::sync::Arc;
 
 use baton_admission::{Acceptance, Invalid, SubmitRequest, check_depth};
-use baton_nats::{Answer, Limited, PublishError, Submission, SubmissionAnswer, Submissions};
-use baton_protocol::{BadSubmission, RunId, RunStatus, SubmitJob, TenantId};
+use baton_nats::{Answer, PublishError, Submission, SubmissionAnswer, Submissions};
+use baton_protocol::{BadSubmission, RunId, RunStatus, SubmitJob};
 use http::StatusCode;
 use tokio::sync::Semaphore;
 use tracing::Instrument as _;
-use uuid::Uuid;
 
 use super::requests::{Unknown, identify};
 use crate::attachments::OnClose;
 use crate::auth::{Caller, RunsWrite, Scope as _};
 use crate::error::ApiError;
 use crate::metrics::{self, Door, SubmissionEnd};
-use crate::rate::{RateLimits, limit_caller};
+use crate::rate::limit_caller;
 use crate::state::AppState;
 use crate::submission::{Submitted, Wanted, key_of_run, submit};
 
@@ -27,12 +26,6 @@ use crate::submission::{Submitted, Wanted, key_of_run, submit};
 /// messages if they are smaller. Beyond that they are refused until there is room again.
 const ROOM: usize = 512;
 const UNIT: usize = 64 << 10;
-/// How much of one publisher's is kept in DEAD: one that sends nothing but garbage must not push out
-/// what others have left there.
-const KEPT: RateLimits = RateLimits {
-    per_minute: 60,
-    per_day: 5_000,
-};
 
 /// Takes submissions until this process stops; those that were handed to it are answered.
 pub(super) async fn take_submissions(state: AppState, mut submissions: Submissions) {
@@ -199,13 +192,8 @@ async fn set_aside(
     error: &ApiError,
     by: Option<&Caller>,
 ) -> SubmissionEnd {
-    // All who are not known are one.
-    let (tenant, caller) = by
-        .and_then(|caller| Some((caller.tenant, caller.grant.api_key?.as_uuid())))
-        .unwrap_or((TenantId::from_uuid(Uuid::nil()), Uuid::nil()));
-    let counted = Limited::Quarantine { tenant, caller };
-    let within = state.rates.ask(counted, KEPT).await;
-    if within.is_some_and(|decision| !decision.admitted) {
+    let length = submission.payload.len();
+    if !state.letters.admit(&state.rates, by, length).await {
         return SubmissionEnd::Dropped;
     }
     let reason = format!("{}: {}", error.code, error.message);

@@ -47,9 +47,15 @@ pub(crate) struct RateLimiter {
 struct Entry {
     seen: Mutex<Seen>,
     /// Requests that wait for a decision.
-    waiting: Mutex<Vec<oneshot::Sender<Decision>>>,
+    waiting: Mutex<Vec<Waiting>>,
     /// Whoever has it decides for all that wait.
     turn: tokio::sync::Mutex<()>,
+}
+
+/// A request, and how many it counts as.
+struct Waiting {
+    decide: oneshot::Sender<Decision>,
+    units: u32,
 }
 
 #[derive(Clone, Default)]
@@ -99,16 +105,26 @@ impl RateLimiter {
 
     /// Decides about one request; `None` if nothing limits it.
     pub(crate) async fn ask(&self, who: Limited, limits: RateLimits) -> Option<Decision> {
+        self.ask_for(who, limits, 1).await
+    }
+
+    /// As [`RateLimiter::ask`], of a request that counts as so many.
+    pub(crate) async fn ask_for(
+        &self,
+        who: Limited,
+        limits: RateLimits,
+        units: u32,
+    ) -> Option<Decision> {
         if limits.are_none() {
             return None;
         }
         let entry = self.known.get_with(who, async { Arc::default() }).await;
-        if let Some(refusal) = self.refusal(&entry, limits) {
+        if let Some(refusal) = self.refusal(&entry, limits, units) {
             return Some(refusal);
         }
         loop {
             let (decide, mut decided) = oneshot::channel();
-            locked(&entry.waiting).push(decide);
+            locked(&entry.waiting).push(Waiting { decide, units });
             let _turn = entry.turn.lock().await;
             if let Ok(decision) = decided.try_recv() {
                 return Some(decision);
@@ -126,10 +142,10 @@ impl RateLimiter {
     }
 
     /// A refusal, if what is known is enough for one.
-    fn refusal(&self, entry: &Entry, limits: RateLimits) -> Option<Decision> {
+    fn refusal(&self, entry: &Entry, limits: RateLimits, units: u32) -> Option<Decision> {
         let now = self.now();
         let standing = locked(&entry.seen).whole(limits).standing(limits, now);
-        (standing.remaining == 0).then_some(Decision {
+        (standing.remaining < units).then_some(Decision {
             admitted: false,
             standing,
         })
@@ -137,16 +153,19 @@ impl RateLimiter {
 
     async fn decide_for_all(&self, entry: &Entry, who: Limited, limits: RateLimits) {
         let mut waiting = std::mem::take(&mut *locked(&entry.waiting));
-        waiting.retain(|one| !one.is_closed());
-        let wanted = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
-        let (admitted, standing) = self.admit(entry, who, limits, wanted).await;
-        for (place, one) in (0_u32..).zip(waiting) {
-            let decision = Decision {
-                admitted: place < admitted,
-                standing,
-            };
-            // Whoever went away has no use for it any more.
-            let _gone = one.send(decision);
+        waiting.retain(|one| !one.decide.is_closed());
+        let wanted = waiting
+            .iter()
+            .fold(0, |sum: u32, one| sum.saturating_add(one.units));
+        let (mut left, standing) = self.admit(entry, who, limits, wanted).await;
+        for one in waiting {
+            let admitted = one.units <= left;
+            if admitted {
+                left -= one.units;
+            }
+            let decision = Decision { admitted, standing };
+            // A request that was given up has no use for it.
+            let _gone = one.decide.send(decision);
         }
     }
 

@@ -18,7 +18,11 @@ use crate::{streams, subjects};
 const REASON: HeaderName = HeaderName::from_static("Baton-Reason");
 const STREAM_SEQ: HeaderName = HeaderName::from_static("Baton-Job-Sequence");
 const RUN: HeaderName = HeaderName::from_static("Baton-Run");
+const LENGTH: HeaderName = HeaderName::from_static("Baton-Length");
 const MAX_REASON: usize = 1_024;
+
+/// The most bytes of a message that DEAD keeps, from its beginning.
+pub const KEPT_OF_A_LETTER: usize = 64 << 10;
 
 /// A message in DEAD.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +39,10 @@ pub struct DeadLetter {
     pub publisher: Option<String>,
     /// The run that it names, if it could be read.
     pub run: Option<RunId>,
-    /// The message itself.
+    /// The message itself, or its first [`KEPT_OF_A_LETTER`] bytes.
     pub payload: Bytes,
+    /// The number of bytes that the message had.
+    pub length: u64,
 }
 
 impl Bus {
@@ -86,9 +92,8 @@ impl Bus {
         if let Some(run) = run {
             headers.insert(RUN, run.to_string());
         }
-        Ok(self
-            .store(subjects::dead(subject), headers, payload.clone())
-            .await?)
+        self.store_letter(subjects::dead(subject), headers, payload)
+            .await
     }
 
     /// Keeps a copy of what a program submitted and nobody can take, with the reason.
@@ -111,9 +116,21 @@ impl Bus {
             headers.insert(RUN, run.to_string());
         }
         let subject = subjects::dead(&submission.subject);
-        Ok(self
-            .store(subject, headers, submission.payload.clone())
-            .await?)
+        self.store_letter(subject, headers, &submission.payload)
+            .await
+    }
+
+    /// Stores a letter, of a long one its beginning and its length: one publisher must not push out
+    /// what others have left there.
+    async fn store_letter(
+        &self,
+        subject: Subject,
+        mut headers: HeaderMap,
+        payload: &Bytes,
+    ) -> Result<u64, PublishError> {
+        headers.insert(LENGTH, payload.len().to_string());
+        let kept = payload.slice(..payload.len().min(KEPT_OF_A_LETTER));
+        Ok(self.store(subject, headers, kept).await?)
     }
 
     /// The first message in DEAD whose sequence is at least `seq`.
@@ -124,6 +141,11 @@ impl Bus {
 }
 
 impl DeadLetter {
+    /// Whether the whole message was kept.
+    pub fn is_whole(&self) -> bool {
+        self.payload.len() as u64 >= self.length
+    }
+
     fn read(message: StreamMessage) -> Self {
         let header = |name: HeaderName| message.headers.get(name).map(HeaderValue::as_str);
         let subject = message.subject.as_str();
@@ -134,6 +156,10 @@ impl DeadLetter {
             reason: header(REASON).unwrap_or_default().to_owned(),
             publisher: header(PUBLISHER).map(str::to_owned),
             run: header(RUN).and_then(|run| run.parse().ok()),
+            // Older versions kept the whole of it.
+            length: header(LENGTH)
+                .and_then(|length| length.parse().ok())
+                .unwrap_or(message.payload.len() as u64),
             payload: message.payload,
         }
     }

@@ -28,6 +28,16 @@ pub enum NotReplayed {
     /// Whoever published it is not known: on whose behalf would it be submitted?
     #[error("nobody is known to have published it")]
     NoPublisher,
+    /// It was too long to be kept whole.
+    #[error(
+        "only the first {kept} of its {length} bytes are kept: have its program submit it again"
+    )]
+    Cut {
+        /// Bytes in DEAD.
+        kept: usize,
+        /// Bytes that it had.
+        length: u64,
+    },
     /// No ingress is there to take it.
     #[error("no ingress is there to take it")]
     NoIngress,
@@ -51,6 +61,12 @@ impl Bus {
     /// whoever published it; a job to JOBS. Both are safe to repeat: a submission names its run, and
     /// so does a job.
     pub async fn replay(&self, letter: &DeadLetter) -> Result<Replayed, NotReplayed> {
+        if !letter.is_whole() {
+            return Err(NotReplayed::Cut {
+                kept: letter.payload.len(),
+                length: letter.length,
+            });
+        }
         if letter.subject.starts_with("submit.")
             && let OfSubmission {
                 tenant: Ok(tenant),

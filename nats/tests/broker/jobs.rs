@@ -127,6 +127,39 @@ async fn a_full_queue_refuses_and_says_so() {
     assert!(matches!(refusal, PublishError::Full(_)), "{refusal}");
 }
 
+/// Guards each tenant's share of JOBS, in number and in bytes: one that fills its own keeps nobody
+/// else from being served. Seen red before: the third job of the first tenant was taken, and one of a
+/// mebibyte too.
+#[tokio::test]
+async fn a_tenant_that_has_filled_its_share_of_the_queue_leaves_room_for_others() {
+    let broker = Broker::start_with(&baton_nats::StreamOptions {
+        jobs_per_tenant: 2,
+        ..options()
+    })
+    .await;
+    let (greedy, modest) = (tenant(), tenant());
+    let headers = JobHeaders::default();
+    let publish = async |tenant, lane| {
+        let job = Job::Run { run_id: run() };
+        let stored = broker.bus.publish_job(tenant, lane, &job, &headers);
+        stored.await.map(drop)
+    };
+    for _ in 0..2 {
+        publish(greedy, Lane::Background).await.unwrap();
+    }
+    let refusal = publish(greedy, Lane::Background).await.unwrap_err();
+    assert!(matches!(refusal, PublishError::Full(_)), "{refusal}");
+    publish(greedy, Lane::Interactive).await.unwrap();
+    publish(modest, Lane::Background).await.unwrap();
+
+    let client = broker.client().await;
+    let large = vec![b'x'; 64 << 10].into();
+    let subject = format!("jobs.{modest}.interactive");
+    let answer = client.request(subject, large).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer.payload).into_owned();
+    assert!(answer.contains("message size exceeds maximum"), "{answer}");
+}
+
 #[tokio::test]
 async fn without_a_stream_or_a_server_a_job_is_refused_for_what_is_missing() {
     let mut broker = Broker::start().await;

@@ -17,6 +17,10 @@ fn any_address(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
 }
 
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
 /// `[http]`: the public listener of the ingress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -95,24 +99,25 @@ impl Default for HttpConfig {
     }
 }
 
-/// `[admin]`: where each role answers probes and Prometheus; not for the public.
+/// `[admin]`: the addresses on which each role answers probes and Prometheus. Nobody is asked for a
+/// credential there: in a container, listen on `0.0.0.0` and publish the port to nobody else.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminConfig {
-    /// The ingress. Default: 0.0.0.0:9464.
+    /// The ingress. Default: 127.0.0.1:9464.
     pub ingress: SocketAddr,
-    /// A worker. Default: 0.0.0.0:9465.
+    /// A worker. Default: 127.0.0.1:9465.
     pub worker: SocketAddr,
-    /// The scheduler. Default: 0.0.0.0:9466.
+    /// The scheduler. Default: 127.0.0.1:9466.
     pub scheduler: SocketAddr,
 }
 
 impl Default for AdminConfig {
     fn default() -> Self {
         Self {
-            ingress: any_address(9464),
-            worker: any_address(9465),
-            scheduler: any_address(9466),
+            ingress: loopback(9464),
+            worker: loopback(9465),
+            scheduler: loopback(9466),
         }
     }
 }
@@ -190,6 +195,9 @@ pub struct NatsConfig {
     pub event_retention: Duration,
     /// Storage of the job stream. Default: 1GiB.
     pub jobs_max_bytes: ByteSize,
+    /// Jobs of one tenant that one lane of the job stream may hold, taken ones included; further ones
+    /// are refused and published again later. Not below `limits.queued_per_tenant`. Default: 20000.
+    pub jobs_per_tenant: u32,
     /// Storage of the event stream; the oldest give way. Default: 4GiB.
     pub events_max_bytes: ByteSize,
     /// Messages of events that one run may have; it ends itself a little below, as completed with
@@ -219,6 +227,7 @@ impl Default for NatsConfig {
             replicas: 1,
             event_retention: seconds(24 * 60 * 60),
             jobs_max_bytes: ByteSize::gib(1),
+            jobs_per_tenant: 20_000,
             events_max_bytes: ByteSize::gib(4),
             events_per_run: 20_000,
             dead_max_bytes: ByteSize::mib(256),

@@ -91,6 +91,10 @@ fn sections_that_are_values_and_values_that_disagree_are_explained() {
         &[
             &["key `worker`", "`[worker]`"],
             &["key `nats.user`", "go together"],
+            &[
+                "key `limits.queued_per_tenant`",
+                "nats.jobs_per_tenant is 20000",
+            ],
             &["key `nats.replicas`", "1, 3 or 5"],
             &["key `limits.queued_per_tenant`", "exceeds"],
             &["key `admin.ingress`", "port 8080"],

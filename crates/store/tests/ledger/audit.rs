@@ -167,3 +167,40 @@ async fn what_is_done_in_one_commit_stands_as_a_whole_or_not_at_all() {
     one.commit().await.unwrap();
     assert_eq!(count().await, 1);
 }
+
+/// Guards against a NUL that a stranger wrote, which no text column takes: the entry is made all the
+/// same, because what it tells of would otherwise be refused as a failure of the ledger for ever.
+/// Seen red before: `request_id` and `ip` went to the database as they came.
+#[tokio::test]
+async fn an_entry_with_a_nul_in_any_of_its_texts_is_recorded() {
+    let ledger = Ledger::new().await;
+    let (store, tenant) = (&ledger.store, ledger.tenant);
+    let text = || Some("a\0b".to_owned());
+    let first = AuditEntry {
+        actor: text(),
+        target: text(),
+        detail: text(),
+        ip: text(),
+        user_agent: text(),
+        request_id: text(),
+        ..entry(tenant, "test.nul")
+    };
+    store.system().record_audit(&first).await.unwrap();
+    let mut tx = store.tenant(tenant).await.unwrap();
+    let second = AuditEntry {
+        id: AuditId::from_uuid(Uuid::now_v7()),
+        ..first
+    };
+    tx.record_audit(&second).await.unwrap();
+    tx.commit().await.unwrap();
+    let filter = AuditFilter {
+        tenant: Some(tenant),
+        limit: 10,
+        ..AuditFilter::default()
+    };
+    let read = store.system().audit_log(&filter).await.unwrap();
+    assert_eq!(read.len(), 2);
+    for field in [&read[0].request_id, &read[0].ip, &read[0].actor] {
+        assert_eq!(field.as_deref(), Some("a\u{fffd}b"));
+    }
+}

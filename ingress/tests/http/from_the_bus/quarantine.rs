@@ -1,7 +1,7 @@
 //! What is no submission is set aside, told so, and holds up nobody.
 
 use async_nats::HeaderMap;
-use baton_nats::{DeadLetter, Replayed};
+use baton_nats::{DeadLetter, KEPT_OF_A_LETTER, Replayed};
 use baton_protocol::TenantId;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -139,14 +139,21 @@ async fn whom_the_server_does_not_vouch_for_is_nobody() {
 async fn one_publisher_leaves_no_more_than_so_much_garbage() {
     let f = Fixture::start().await;
     let program = Program::new(&f, json!({})).await;
-    for _ in 0..70 {
-        let answer = program.publish("interactive", "garbage").await;
+    let long = "garbage ".repeat(25_000);
+    for _ in 0..10 {
+        let answer = program.publish("interactive", &long).await;
         assert_eq!(refusal(&answer), "invalid_json");
     }
-    assert_eq!(f.bus.dead_letters().await.unwrap(), 60);
+    // By bytes: at most a minute's share of DEAD, of each letter its beginning.
+    let left = letters(&f).await;
+    let kept: usize = left.iter().map(|letter| letter.payload.len()).sum();
+    assert!((2..10).contains(&left.len()), "{}", left.len());
+    assert!(kept <= left.len() * KEPT_OF_A_LETTER, "{kept}");
+    assert_eq!(left[0].length, long.len() as u64);
+    // Others' letters are kept as before, of its own tenant too.
     let other = Program::new(&f, json!({})).await;
     other.publish("interactive", "garbage").await;
-    assert_eq!(f.bus.dead_letters().await.unwrap(), 61);
+    assert_eq!(letters(&f).await.len(), left.len() + 1);
 }
 
 /// Guards the way back out of DEAD: once what was wrong is mended, an operator submits the message

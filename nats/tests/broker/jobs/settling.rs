@@ -1,5 +1,7 @@
 //! What becomes of a delivery.
 
+use baton_nats::KEPT_OF_A_LETTER;
+
 use super::*;
 
 #[tokio::test]
@@ -107,6 +109,32 @@ async fn what_is_no_job_is_reported_and_quarantined() {
         assert!(noted.contains(reason), "{noted}");
     }
     assert_eq!(backlog(&broker.bus).await, (0, 0));
+}
+
+/// Guards DEAD against long letters: of each the beginning is kept, and its length, and what is not
+/// whole is not put on its way again. Seen red before: the whole message was kept.
+#[tokio::test]
+async fn a_long_letter_keeps_its_beginning_and_its_length() {
+    let broker = Broker::start().await;
+    let client = broker.client().await;
+    let subject = format!("jobs.{}.nowhere", tenant());
+    let context = jetstream::new(client);
+    // As an older version of JOBS took it.
+    let mut jobs = context.get_stream("JOBS").await.unwrap();
+    let mut config = jobs.info().await.unwrap().config.clone();
+    config.max_message_size = -1;
+    context.update_stream(&config).await.unwrap();
+    let body: Vec<u8> = (0..100_000_u32).map(|n| b'a' + (n % 26) as u8).collect();
+    let stored = context.publish(subject, body.clone().into());
+    stored.await.unwrap().await.unwrap();
+
+    let found = broker.bus.stranded_jobs(1).await.unwrap().jobs;
+    broker.bus.quarantine_stranded(&found[0]).await.unwrap();
+    let letter = broker.bus.dead_letter(1).await.unwrap().unwrap();
+    assert_eq!(letter.payload, body[..KEPT_OF_A_LETTER]);
+    assert_eq!((letter.length, letter.is_whole()), (100_000, false));
+    let refused = broker.bus.replay(&letter).await.unwrap_err().to_string();
+    assert!(refused.contains("65536 of its 100000 bytes"), "{refused}");
 }
 
 #[tokio::test]

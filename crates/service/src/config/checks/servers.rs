@@ -26,6 +26,16 @@ pub(super) fn servers(checks: &mut Checks<'_>, config: &Config) {
     checks.positive("nats", "connect_timeout", &nats.connect_timeout);
     checks.positive("nats", "event_retention", &nats.event_retention);
     checks.positive("nats", "jobs_max_bytes", &nats.jobs_max_bytes.as_u64());
+    checks.demand(
+        u64::from(nats.jobs_per_tenant) >= config.limits.queued_per_tenant.max(1),
+        &[("nats", "jobs_per_tenant"), ("limits", "queued_per_tenant")],
+        format!(
+            "nats.jobs_per_tenant is {}, below limits.queued_per_tenant: accepted runs of a tenant \
+             would wait for room in the job stream",
+            nats.jobs_per_tenant
+        ),
+        "write at least limits.queued_per_tenant, and room for the runs that are under way",
+    );
     checks.positive("nats", "events_max_bytes", &nats.events_max_bytes.as_u64());
     checks.demand(
         nats.events_per_run >= 100,
