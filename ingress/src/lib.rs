@@ -47,7 +47,7 @@ use std::time::Duration;
 use axum::routing::get;
 use axum::{Router, middleware};
 use baton_admission::resolve::BUILT_IN_TOOLS;
-use baton_admission::{Admission, BuiltInAgent, Metering, Policy, ToolSizes};
+use baton_admission::{Admission, BuiltInAgent, Metering, Policy, Rules, ToolSizes};
 use baton_nats::{AttachmentQuestions, Bus, Revocations};
 use baton_service::config::{HttpConfig, ToolsConfig};
 use baton_service::{Config, Limits, Readiness, SharedClock, Shutdown, request_id};
@@ -310,10 +310,13 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
             store.clone(),
             bus.clone(),
             Arc::new(agents),
-            policy,
-            config.llm.prices_in_micros().collect(),
-            metering,
-            tool_sizes(&config.tools),
+            Rules {
+                policy,
+                prices: config.llm.prices_in_micros().collect(),
+                metering,
+                tools: tool_sizes(&config.tools),
+                extra_fields: config.llm.extra_fields.iter().cloned().collect(),
+            },
         ),
         credentials,
         sign_in,

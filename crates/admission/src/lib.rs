@@ -16,6 +16,7 @@ mod error;
 mod json;
 pub mod metering;
 pub mod parked_events;
+pub mod passed_on;
 mod prices;
 pub mod replay;
 pub mod request;
@@ -29,4 +30,6 @@ pub use metering::{Metering, ToolSizes};
 pub use prices::Prices;
 pub use request::SubmitRequest;
 pub use resolve::{Agent, AgentSource, BuiltInAgent, Grant};
-pub use submit::{Acceptance, Accepted, Admission, CreatedRun, Policy, PublishOutcome, Submission};
+pub use submit::{
+    Acceptance, Accepted, Admission, CreatedRun, Policy, PublishOutcome, Rules, Submission,
+};

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::error::SubmitError;
 use crate::metering::{Metering, ToolSizes};
+use crate::passed_on::{Confined, ExtraFields};
 use crate::prices::Prices;
 use crate::request::SubmitRequest;
 use crate::resolve::{AgentSource, Grant, resolve};
@@ -25,10 +26,22 @@ pub struct Admission {
     store: Store,
     bus: Bus,
     agents: Arc<dyn AgentSource>,
-    policy: Policy,
-    prices: Prices,
-    metering: Metering,
-    tools: ToolSizes,
+    rules: Rules,
+}
+
+/// The configured rules by which runs are accepted.
+#[derive(Clone)]
+pub struct Rules {
+    /// How much may wait.
+    pub policy: Policy,
+    /// Prices by model.
+    pub prices: Prices,
+    /// The sizes that a first turn is reserved by.
+    pub metering: Metering,
+    /// The sizes of the server's tools.
+    pub tools: ToolSizes,
+    /// The fields that travel besides the published ones.
+    pub extra_fields: ExtraFields,
 }
 
 /// A request with everything that the door knows about its sender.
@@ -112,23 +125,12 @@ impl PublishOutcome {
 
 impl Admission {
     /// A way in.
-    pub fn new(
-        store: Store,
-        bus: Bus,
-        agents: Arc<dyn AgentSource>,
-        policy: Policy,
-        prices: Prices,
-        metering: Metering,
-        tools: ToolSizes,
-    ) -> Self {
+    pub fn new(store: Store, bus: Bus, agents: Arc<dyn AgentSource>, rules: Rules) -> Self {
         Self {
             store,
             bus,
             agents,
-            policy,
-            prices,
-            metering,
-            tools,
+            rules,
         }
     }
 
@@ -141,11 +143,15 @@ impl Admission {
         if !limits.have_budget() {
             return Ok(Some(TurnWish::default()));
         }
-        let price = self.prices.of(&spec.model);
+        let price = self.rules.prices.of(&spec.model);
         if price.is_none() && limits.monthly_cost_micros.is_some() {
             return Err(SubmitError::PriceUnknown(spec.model.clone()));
         }
-        Ok(Some(self.metering.first_turn(spec, &self.tools, price)))
+        Ok(Some(self.rules.metering.first_turn(
+            spec,
+            &self.rules.tools,
+            price,
+        )))
     }
 
     /// Resolves the request and commits the run. The caller publishes afterwards, whatever else it
@@ -168,6 +174,11 @@ impl Admission {
             .transpose()
             .map_err(SubmitError::Encode)?;
         let spec = resolve(request, &*self.agents, grant)?;
+        let confined = Confined {
+            models: grant.models.is_some(),
+            budget: grant.limits.have_budget(),
+        };
+        self.rules.extra_fields.check(&spec, confined)?;
         let metered = self.metered(grant, &spec)?;
         // Before anything is written: a run that nobody could be told of is better refused.
         if !self.bus.is_connected() {
@@ -186,7 +197,7 @@ impl Admission {
         };
         let accept = self
             .store
-            .accept_run(tenant, &new_run, &self.policy)
+            .accept_run(tenant, &new_run, &self.rules.policy)
             .await
             .map_err(|error| match error {
                 AcceptError::Store(error) => SubmitError::Store(error),

@@ -40,6 +40,9 @@ pub struct LlmConfig {
     /// and the request does not: `max_tokens` or `max_completion_tokens`. An upstream must know it.
     /// Default: max_tokens.
     pub answer_limit_field: AnswerLimitField,
+    /// Fields in addition to those of OpenAI's chat API that requests of keys with a list of models or a budget
+    /// may send to the upstream, such as `top_k`. Default: none.
+    pub extra_fields: Vec<String>,
     /// `[[llm.prices]]`: what models cost. Default: none.
     pub prices: Vec<ModelPrice>,
 }
@@ -124,6 +127,7 @@ impl Default for LlmConfig {
             max_line_bytes: 16 << 20,
             max_answer_bytes: 8 << 20,
             answer_limit_field: AnswerLimitField::default(),
+            extra_fields: Vec::new(),
             prices: Vec::new(),
         }
     }
