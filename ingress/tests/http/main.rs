@@ -17,6 +17,7 @@ mod idempotency;
 mod isolation;
 mod issuers;
 mod metering;
+mod passed_on;
 mod people;
 mod programs;
 mod rates;
