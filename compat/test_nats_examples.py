@@ -71,6 +71,7 @@ class Served:
             **os.environ,
             "NATS_URL": ready["nats_url"],
             "BATON_API_KEY": ready["api_key"],
+            "BATON_KEY_ID": ready["key_id"],
             "BATON_TENANT": ready["tenant"],
         }
 

@@ -127,7 +127,9 @@ async fn list(
 }
 
 fn show(letter: &DeadLetter, replays: Option<&Replays>, raw: bool) -> anyhow::Result<()> {
-    let publisher = letter.publisher.as_deref().unwrap_or("-");
+    let publisher = letter
+        .publisher
+        .map_or_else(|| "-".to_owned(), |key| key.to_string());
     eprintln!("subject    {}", visible(&letter.subject));
     eprintln!("stored     {}", letter.stored_at.to_rfc3339());
     eprintln!("publisher  {publisher}");

@@ -82,11 +82,12 @@ async fn serve(
     // No load balancer stands before it that would have to notice a stop first.
     config.http.lame_duck = std::time::Duration::ZERO;
     open_doors(config, &args.data)?;
-    let (tenant, api_key) = keys::ready_made(config, TENANT, &args.data).await?;
+    let made = keys::ready_made(config, TENANT, &args.data).await?;
     let ready = Ready {
         base_url: format!("http://{}", config.http.listen),
-        api_key,
-        tenant,
+        api_key: made.key,
+        key_id: made.id,
+        tenant: made.tenant,
         programs: servers.broker.is_some() || config.nats.callout_seed.is_some(),
         nats_url: expose(config.nats.url.as_ref()),
         database_url: expose(config.database.url.as_ref()),

@@ -128,13 +128,20 @@ async fn create(
     Ok(key)
 }
 
+/// A key with what a client needs to know about it.
+pub(crate) struct ReadyMade {
+    pub(crate) tenant: TenantId,
+    pub(crate) id: ApiKeyId,
+    pub(crate) key: String,
+}
+
 /// The key that `baton dev` hands out: the one in the data folder while it is good, else a new one
 /// with every scope.
 pub(crate) async fn ready_made(
     config: &Config,
     tenant: &str,
     data: &Path,
-) -> anyhow::Result<(TenantId, String)> {
+) -> anyhow::Result<ReadyMade> {
     let path = data.join("api-key");
     let store = connect(config).await?;
     let tenant = ensure_tenant(&store, tenant).await?;
@@ -142,14 +149,16 @@ pub(crate) async fn ready_made(
         .ok()
         .and_then(|text| ApiKey::parse(text.trim()).ok());
     if let Some(key) = kept
-        && store
-            .system()
-            .find_api_key(&key.hash())
-            .await?
-            .is_some_and(|record| record.tenant == tenant.id && record.revoked_at.is_none())
+        && let Some(record) = store.system().find_api_key(&key.hash()).await?
+        && record.tenant == tenant.id
+        && record.revoked_at.is_none()
     {
         store.close().await;
-        return Ok((tenant.id, key.expose().to_owned()));
+        return Ok(ReadyMade {
+            tenant: tenant.id,
+            id: record.id,
+            key: key.expose().to_owned(),
+        });
     }
     let rights = Rights {
         scopes: vec!["*".to_owned()],
@@ -167,8 +176,13 @@ pub(crate) async fn ready_made(
         rights,
     )
     .await?;
+    let record = store.system().find_api_key(&key.hash()).await?;
     store.close().await;
     private_file::write(&path, key.expose())
         .with_context(|| format!("{} cannot be written", path.display()))?;
-    Ok((tenant.id, key.expose().to_owned()))
+    Ok(ReadyMade {
+        tenant: tenant.id,
+        id: record.context("a key that was just made is gone")?.id,
+        key: key.expose().to_owned(),
+    })
 }

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use baton_ingress::{IngressDeps, ProgramDoor};
-use baton_nats::accounts::{SYSTEM, inbox_prefix};
-use baton_nats::{Auth, Bus, BusOptions, CurveKey, Issuer, StreamOptions, SystemBus, Tls};
+use baton_nats::accounts::{CALLOUT, PROGRAMS, SYSTEM, inbox_prefix};
+use baton_nats::{
+    Auth, Bus, BusOptions, CalloutBus, CurveKey, IntakeOptions, Issuer, StreamOptions, SystemBus,
+    Tls,
+};
 use baton_scheduler::SchedulerDeps;
 use baton_service::admin::Admin;
 use baton_service::config::Required;
 use baton_service::{
-    Config, Liveness, Readiness, SharedClock, Shutdown, StopSequence, SystemClock,
+    Config, Liveness, Readiness, Secret, SharedClock, Shutdown, StopSequence, SystemClock,
     run_until_stopped, telemetry,
 };
 use baton_store::{Store, StoreOptions};
@@ -103,8 +106,8 @@ pub(crate) async fn serve(
     let started = readiness.part("role");
     let store = Store::connect(store_options(kind, config)).await?;
     let bus = Bus::connect(bus_options(kind, config)).await?;
-    let system = match kind {
-        Kind::Ingress => system_bus(config).await?,
+    let door = match kind {
+        Kind::Ingress => door_buses(config).await?,
         Kind::Worker | Kind::Scheduler => None,
     };
     // The admin port outlives the drain: it is what tells that one is under way.
@@ -147,7 +150,7 @@ pub(crate) async fn serve(
             config,
             &store,
             &bus,
-            system.clone(),
+            door.clone(),
             clock,
             http,
             &stop,
@@ -157,14 +160,14 @@ pub(crate) async fn serve(
         let ended = tokio::select! {
             ended = &mut role => Some(ended),
             () = draining => Some(Ok(())),
-            _reason = lost_for_good(&bus, system.as_ref()) => None,
+            _reason = lost_for_good(&bus, door.as_ref()) => None,
         };
         let result = match ended {
             Some(Ok(())) if shutdown.soft.is_cancelled() => Ok(()),
             Some(Err(error)) => Err(error),
             // Its subscriptions may end a moment before the connection is seen to be gone.
             unasked => {
-                let lost = lost_for_good(&bus, system.as_ref());
+                let lost = lost_for_good(&bus, door.as_ref());
                 let reason = timeout(NOTICED, lost).await.unwrap_or(UNASKED);
                 liveness.fail(reason);
                 readiness.drain();
@@ -197,7 +200,7 @@ async fn role(
     config: &Config,
     store: &Store,
     bus: &Bus,
-    system: Option<SystemBus>,
+    door: Option<DoorBuses>,
     clock: SharedClock,
     http: Option<TcpListener>,
     shutdown: &Shutdown,
@@ -210,13 +213,15 @@ async fn role(
     match kind {
         Kind::Ingress => {
             let http = http.context("an ingress needs a listener")?;
-            let programs = system
-                .map(|system| program_door(config, system))
+            let programs = door
+                .map(|door| program_door(config, door))
                 .transpose()?
                 .flatten();
+            let intake = intake_options(config);
             let config = config.clone();
             let deps = IngressDeps {
                 programs,
+                intake,
                 config,
                 store,
                 bus,
@@ -274,41 +279,56 @@ fn bus_options(kind: Kind, config: &Config) -> BusOptions {
 }
 
 /// Waits until a connection to the broker will never come back, and says why the role cannot go on.
-/// Outages, however long, are waited through: both connections are made again for ever.
-async fn lost_for_good(bus: &Bus, system: Option<&SystemBus>) -> &'static str {
-    let system_closed = async {
-        match system {
-            Some(system) => system.closed().await,
+/// Outages, however long, are waited through: all connections are made again for ever.
+async fn lost_for_good(bus: &Bus, door: Option<&DoorBuses>) -> &'static str {
+    let door_closed = async {
+        match door {
+            Some(door) => tokio::select! {
+                () = door.system.closed() => {}
+                () = door.callout.closed() => {}
+            },
             None => std::future::pending().await,
         }
     };
     tokio::select! {
         () = bus.closed() => "the connection to NATS is closed for good",
-        () = system_closed => "the connection to the system account of NATS is closed for good",
+        () = door_closed => "a connection to NATS that the door for programs needs is closed for good",
     }
 }
 
-/// The connection by which an ingress that lets programs in closes their connections.
-async fn system_bus(config: &Config) -> anyhow::Result<Option<SystemBus>> {
+/// The connections by which an ingress lets programs in and closes their connections.
+#[derive(Clone)]
+struct DoorBuses {
+    system: SystemBus,
+    callout: CalloutBus,
+}
+
+/// Connects them, if an issuer is configured.
+async fn door_buses(config: &Config) -> anyhow::Result<Option<DoorBuses>> {
     let nats = &config.nats;
-    let (Some(_), Some(user), Some(password)) =
-        (&nats.callout_seed, &nats.system_user, &nats.system_password)
-    else {
+    let as_user = |name: &str, user: &Option<String>, password: &Option<Secret<String>>| {
+        let (user, password) = user.clone().zip(password.clone())?;
+        let password = password.expose().clone();
+        Some(BusOptions {
+            auth: Auth::UserPassword { user, password },
+            ..broker(name, config)
+        })
+    };
+    let (Some(_), Some(system), Some(callout)) = (
+        &nats.callout_seed,
+        as_user(SYSTEM, &nats.system_user, &nats.system_password),
+        as_user(CALLOUT, &nats.callout_user, &nats.callout_password),
+    ) else {
         return Ok(None);
     };
-    let system = SystemBus::connect(BusOptions {
-        auth: Auth::UserPassword {
-            user: user.clone(),
-            password: password.expose().clone(),
-        },
-        ..broker(SYSTEM, config)
-    })
-    .await?;
-    Ok(Some(system))
+    Ok(Some(DoorBuses {
+        system: SystemBus::connect(system).await?,
+        callout: CalloutBus::connect(callout).await?,
+    }))
 }
 
 /// Makes the door for programs, if an issuer is configured.
-fn program_door(config: &Config, system: SystemBus) -> anyhow::Result<Option<ProgramDoor>> {
+fn program_door(config: &Config, door: DoorBuses) -> anyhow::Result<Option<ProgramDoor>> {
     let nats = &config.nats;
     let Some(seed) = &nats.callout_seed else {
         return Ok(None);
@@ -324,8 +344,26 @@ fn program_door(config: &Config, system: SystemBus) -> anyhow::Result<Option<Pro
         issuer,
         curve,
         session: nats.callout_session,
-        system,
+        connections: nats.callout_connections,
+        system: door.system,
+        callout: door.callout,
     }))
+}
+
+/// The connection on which an ingress hears programs, if it is to.
+fn intake_options(config: &Config) -> Option<IntakeOptions> {
+    let nats = &config.nats;
+    let (user, password) = nats
+        .programs_user
+        .clone()
+        .zip(nats.programs_password.clone())?;
+    let main = broker(PROGRAMS, config);
+    Some(IntakeOptions {
+        login: Some((user, password.expose().clone())),
+        tls: main.tls,
+        connect_timeout: main.connect_timeout,
+        ..IntakeOptions::new(main.url, main.name)
+    })
 }
 
 /// How a role or a command reaches the broker; replies arrive where `nats/accounts.conf` lets this

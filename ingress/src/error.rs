@@ -11,7 +11,7 @@ mod shape;
 use std::borrow::Cow;
 
 use axum::response::{IntoResponse, Response};
-use baton_protocol::RunId;
+use baton_protocol::{BadMessage, RunId};
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 
@@ -85,6 +85,11 @@ impl ApiError {
 
     pub(crate) fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, code, message)
+    }
+
+    /// A message on the bus that cannot be read.
+    pub(crate) fn bad_message(bad: &BadMessage) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, bad.code, bad.message.clone())
     }
 
     pub(crate) fn no_such_run() -> Self {

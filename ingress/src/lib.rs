@@ -48,7 +48,7 @@ use axum::routing::get;
 use axum::{Router, middleware};
 use baton_admission::resolve::BUILT_IN_TOOLS;
 use baton_admission::{Admission, BuiltInAgent, Metering, Policy, Rules, ToolSizes};
-use baton_nats::{AttachmentQuestions, Bus, Revocations};
+use baton_nats::{AttachmentQuestions, Bus, IntakeOptions, Revocations};
 use baton_service::config::{HttpConfig, ToolsConfig};
 use baton_service::{Config, Limits, Readiness, SharedClock, Shutdown, request_id};
 use baton_store::Store;
@@ -98,8 +98,10 @@ pub struct IngressDeps {
     pub shutdown: Shutdown,
     /// Whether traffic is wanted.
     pub readiness: Readiness,
-    /// How programs connect to the broker; `None` and they cannot.
+    /// The door by which programs connect to the broker; `None` and they cannot.
     pub programs: Option<ProgramDoor>,
+    /// The connection on which programs are heard; `None` and they are not.
+    pub intake: Option<IntakeOptions>,
 }
 
 /// Serves until the soft stop and through the drain.
@@ -111,6 +113,7 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
     // Its own tracker: in a process with other roles, each waits for its own tasks.
     let shutdown = deps.shutdown.child();
     let door = deps.programs.take().map(Arc::new);
+    let intake = deps.intake.take();
     let clock = LedgerClock::start(deps.clock, &deps.store).await;
     deps.clock = clock.clone();
     let state = state(deps, shutdown.clone())?;
@@ -118,9 +121,13 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
     shutdown
         .tracker
         .spawn(stop_streams(shutdown.clone(), stopping, readiness, limits));
-    programs::answer_programs(&state).await?;
+    let room = programs::room();
+    programs::take_resubmissions(&state, Arc::clone(&room)).await?;
+    if let Some(intake) = intake {
+        programs::hear_programs(&state, intake, room)?;
+    }
     if let Some(door) = door {
-        let connects = state.bus.connect_requests(door.curve.clone()).await?;
+        let connects = door.callout.connect_requests(door.curve.clone()).await?;
         let admitting = programs::admit_programs(state.clone(), connects, Arc::clone(&door));
         shutdown.tracker.spawn(admitting);
         shutdown
@@ -249,6 +256,7 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         shutdown: _,
         readiness: _,
         programs: _,
+        intake: _,
     } = deps;
     let server_tools = BUILT_IN_TOOLS
         .iter()

@@ -11,7 +11,9 @@ use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-pub(crate) use labels::{AuthRefusal, Connect, Door, RateRefusal, StreamEnd, SubmissionEnd, Wire};
+pub(crate) use labels::{
+    AuthRefusal, Connect, Door, Dropped, RateRefusal, StreamEnd, SubmissionEnd, Wire,
+};
 
 /// Open streams; label `wire`: `chat`, `native`.
 pub const STREAMS: &str = "baton_ingress_streams";
@@ -40,6 +42,10 @@ pub const AUTH_REFUSALS: &str = "baton_ingress_auth_refusals_total";
 pub const REFRESH_REUSED: &str = "baton_ingress_refresh_tokens_reused_total";
 /// Who wanted to connect to the broker; label `outcome`.
 pub const BUS_CONNECTS: &str = "baton_ingress_bus_connects_total";
+/// 1 while the connection is there on which programs are heard; else 0.
+pub const PROGRAMS_HEARD: &str = "baton_ingress_programs_connected";
+/// Programs' messages that were dropped before anybody read them; label `why`.
+pub const PROGRAMS_DROPPED: &str = "baton_ingress_programs_dropped_total";
 /// Seconds from a credential's end to the end of what was opened with it; label `what`: `stream`,
 /// `connection` (to the broker).
 pub const REVOCATION: &str = "baton_ingress_revocation_seconds";
@@ -137,6 +143,18 @@ pub fn describe() {
     for outcome in Connect::ALL {
         counter!(BUS_CONNECTS, "outcome" => outcome.as_str()).increment(0);
     }
+    describe_gauge!(
+        PROGRAMS_HEARD,
+        "1 while the connection is there on which programs are heard over NATS"
+    );
+    gauge!(PROGRAMS_HEARD).set(0.0);
+    describe_counter!(
+        PROGRAMS_DROPPED,
+        "Messages of programs that were dropped before anybody read them, by why"
+    );
+    for why in Dropped::ALL {
+        counter!(PROGRAMS_DROPPED, "why" => why.as_str()).increment(0);
+    }
     for wire in Wire::ALL {
         gauge!(STREAMS, "wire" => wire.as_str()).increment(0.0);
         for end in StreamEnd::ALL {
@@ -204,6 +222,14 @@ pub(crate) fn connections_closed(seconds: f64) {
 
 pub(crate) fn bus_connect(outcome: Connect) {
     counter!(BUS_CONNECTS, "outcome" => outcome.as_str()).increment(1);
+}
+
+pub(crate) fn programs_heard(connected: bool) {
+    gauge!(PROGRAMS_HEARD).set(if connected { 1.0 } else { 0.0 });
+}
+
+pub(crate) fn program_message_dropped(why: Dropped) {
+    counter!(PROGRAMS_DROPPED, "why" => why.as_str()).increment(1);
 }
 
 pub(crate) fn refresh_reused() {

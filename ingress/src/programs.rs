@@ -5,11 +5,12 @@
 //! revoked or expired ──► put_out: the ledger, every two seconds and at once ──► connections closed
 //! ```
 //!
-//! What they then say is taken by `submissions`, `control` and `history`, each on behalf of whom
-//! `requests` finds behind it. Everything is decided as for HTTP, by the same look-up of the same
-//! keys.
+//! Their messages come on a connection of its own (`baton_nats::programs::intake`), and is taken by
+//! `submissions`, `control` and `history`, each on behalf of the key that the subject names.
+//! Everything is decided as for HTTP, by the same look-up of the same keys.
 
 mod admit;
+mod connections;
 mod control;
 mod history;
 mod letters;
@@ -17,37 +18,82 @@ mod put_out;
 mod requests;
 mod submissions;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use baton_nats::{CurveKey, Issuer, SystemBus};
+use baton_nats::{
+    CalloutBus, CurveKey, Heard, Intake, IntakeEvent, IntakeOptions, Issuer, SystemBus,
+};
 
 pub(crate) use admit::admit_programs;
 pub(crate) use letters::LetterLimits;
 pub(crate) use put_out::put_out;
+pub(crate) use submissions::room;
 
+use crate::metrics::{self, Dropped};
 use crate::state::AppState;
 
-/// What it takes to let programs in, and to put them out again.
+/// The parts that let programs in and close their connections.
 #[derive(Debug)]
 pub struct ProgramDoor {
-    /// Who signs what they may do.
+    /// Signs what they may do.
     pub issuer: Issuer,
-    /// What servers seal their questions for, if they do.
+    /// The key that servers seal their questions for, if they do.
     pub curve: Option<CurveKey>,
-    /// How long a connection lasts before the client makes a new one.
+    /// The time that a connection lasts before the client makes a new one.
     pub session: Duration,
-    /// Closes connections.
+    /// The most connections of one key.
+    pub connections: u32,
+    /// Counts connections and closes them.
     pub system: SystemBus,
+    /// Hears who wants to connect.
+    pub callout: CalloutBus,
 }
 
-/// Takes what programs say, until this process stops.
-pub(crate) async fn answer_programs(state: &AppState) -> Result<(), baton_nats::BusError> {
-    let tracker = &state.shutdown.tracker;
-    let requests = state.bus.control_requests().await?;
-    tracker.spawn(control::take_requests(state.clone(), requests));
-    let questions = state.bus.history_questions().await?;
-    tracker.spawn(history::answer_questions(state.clone(), questions));
-    let submissions = state.bus.submissions().await?;
-    tracker.spawn(submissions::take_submissions(state.clone(), submissions));
+/// Takes what operators submit again, until this process stops.
+pub(crate) async fn take_resubmissions(
+    state: &AppState,
+    room: Arc<tokio::sync::Semaphore>,
+) -> Result<(), baton_nats::BusError> {
+    let resubmissions = state.bus.resubmissions().await?;
+    let taking = submissions::take_resubmissions(state.clone(), room, resubmissions);
+    state.shutdown.tracker.spawn(taking);
     Ok(())
+}
+
+/// Takes what programs say, until this process stops. The connection is made in the background:
+/// nothing else waits for it.
+pub(crate) fn hear_programs(
+    state: &AppState,
+    options: IntakeOptions,
+    room: Arc<tokio::sync::Semaphore>,
+) -> anyhow::Result<()> {
+    let (intake, heard, task) = Intake::open(options, Arc::new(count))?;
+    let Heard {
+        submissions,
+        controls,
+        questions,
+    } = heard;
+    let tracker = &state.shutdown.tracker;
+    tracker.spawn(task.run());
+    tracker.spawn(control::take_requests(state.clone(), controls));
+    tracker.spawn(history::answer_questions(state.clone(), questions));
+    let taking = submissions::take_submissions(state.clone(), room, submissions);
+    tracker.spawn(taking);
+    let stop = state.stopping.native.clone();
+    tracker.spawn(async move {
+        stop.cancelled().await;
+        intake.stop();
+    });
+    Ok(())
+}
+
+fn count(event: IntakeEvent) {
+    match event {
+        IntakeEvent::Connected => metrics::programs_heard(true),
+        IntakeEvent::Lost => metrics::programs_heard(false),
+        IntakeEvent::Full => metrics::program_message_dropped(Dropped::Full),
+        IntakeEvent::TooLarge => metrics::program_message_dropped(Dropped::TooLarge),
+        IntakeEvent::Stray => metrics::program_message_dropped(Dropped::Stray),
+    }
 }

@@ -1,6 +1,11 @@
 // Submits a run over NATS and prints its answer as it comes.
 //
-//   NATS_URL=nats://… BATON_API_KEY=bt_… BATON_TENANT=… node run.mjs MODEL INPUT [--cancel]
+// Messages are published plainly: `js.publish` and `request` of the library never get an answer from Baton,
+// which answers on subjects of the run's own.
+//
+//   NATS_URL=nats://… BATON_API_KEY=bt_… BATON_KEY_ID=… BATON_TENANT=… node run.mjs MODEL INPUT [--cancel]
+//
+// The key's id and its tenant's are `id` and `tenant` of `GET /v1/auth/me`.
 //
 // With --cancel the run is cancelled after its first words. Should it wait for a person's decision
 // about a call that may have been made already, the call is given up: --decide=retry makes it again.
@@ -9,7 +14,7 @@
 
 import { randomBytes, randomUUID } from "node:crypto";
 import { parseArgs } from "node:util";
-import { connect, headers } from "@nats-io/transport-node";
+import { connect } from "@nats-io/transport-node";
 
 // A used-up budget says to come back next month.
 const PATIENCE = 60;
@@ -48,9 +53,10 @@ class Ear {
 
 /** One run: its id is drawn here, before there is anything on the server. */
 class Run {
-  constructor(connection, tenant) {
+  constructor(connection, tenant, keyId) {
     this.connection = connection;
-    this.tenant = tenant;
+    // The key may publish under its own id, and nothing else may.
+    this.sender = `${tenant}.${keyId}`;
     this.id = uuid7();
     // Before anything is asked, so that no answer and no event is missed.
     const ear = (what) => new Ear(connection.subscribe(`${what}.${tenant}.${this.id}`));
@@ -60,16 +66,11 @@ class Run {
   }
 
   /** Publishes until there is an answer: what was lost is said again, and does no harm. */
-  async ask(subject, message, answers, inHeader = false) {
+  async ask(subject, message, answers) {
     for (;;) {
       const id = randomUUID();
-      const options = {};
-      if (inHeader) {
-        options.headers = headers();
-        options.headers.set("X-Request-Id", id);
-      }
-      const body = inHeader ? message : { ...message, request_id: id };
-      this.connection.publish(subject, JSON.stringify(body), options);
+      const body = { v: 1, run_id: this.id, ...message, request_id: id };
+      this.connection.publish(subject, JSON.stringify(body));
       let answer;
       do {
         answer = (await answers.hear(5))?.json();
@@ -83,12 +84,11 @@ class Run {
   }
 
   submit(request, lane = "interactive") {
-    const message = { v: 1, kind: "submit", run_id: this.id, request };
-    return this.ask(`jobs.${this.tenant}.${lane}`, message, this.replies, true);
+    return this.ask(`jobs.${this.sender}.${lane}`, { kind: "submit", request }, this.replies);
   }
 
   control(verb, fields) {
-    return this.ask(`control.${this.tenant}.${this.id}.${verb}`, fields, this.replies);
+    return this.ask(`control.${this.sender}.${verb}`, fields, this.replies);
   }
 
   /** Every event once, in order, to the last: live ones, and what was missed from history. */
@@ -97,7 +97,7 @@ class Run {
     let missing = true;
     for (;;) {
       if (missing) {
-        const subject = `history.${this.tenant}.${this.id}`;
+        const subject = `history.${this.sender}`;
         const page = await this.ask(subject, { after: last }, this.past);
         for (const event of page.events) {
           last = event.id;
@@ -132,13 +132,13 @@ const { values: options, positionals } = parseArgs({
   options: { cancel: { type: "boolean" }, decide: { type: "string", default: "fail" } },
 });
 const [model, input] = positionals;
-const { NATS_URL, BATON_API_KEY, BATON_TENANT } = process.env;
+const { NATS_URL, BATON_API_KEY, BATON_KEY_ID, BATON_TENANT } = process.env;
 const connection = await connect({
   servers: NATS_URL,
   token: BATON_API_KEY,
   inboxPrefix: `_INBOX_${BATON_TENANT}`,
 });
-const run = new Run(connection, BATON_TENANT);
+const run = new Run(connection, BATON_TENANT, BATON_KEY_ID);
 try {
   await run.submit({ model, input });
   let cancelled = false;

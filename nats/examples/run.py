@@ -1,6 +1,11 @@
 """Submits a run over NATS and prints its answer as it comes.
 
-    NATS_URL=nats://… BATON_API_KEY=bt_… BATON_TENANT=… python run.py MODEL INPUT [--cancel]
+Messages are published plainly: `js.publish` and `request` of the library never get an answer from Baton,
+which answers on subjects of the run's own.
+
+    NATS_URL=nats://… BATON_API_KEY=bt_… BATON_KEY_ID=… BATON_TENANT=… python run.py MODEL INPUT [--cancel]
+
+The key's id and its tenant's are `id` and `tenant` of `GET /v1/auth/me`.
 
 With --cancel the run is cancelled after its first words. Should it wait for a person's decision about
 a call that may have been made already, the call is given up: --decide retry makes it again instead.
@@ -39,8 +44,10 @@ def uuid7():
 class Run:
     """One run: its id is drawn here, before there is anything on the server."""
 
-    def __init__(self, connection, tenant):
+    def __init__(self, connection, tenant, key_id):
         self.connection, self.tenant, self.id = connection, tenant, uuid7()
+        # The key may publish under its own id, and nothing else may.
+        self.sender = f"{tenant}.{key_id}"
 
     async def listen(self):
         """Before anything is asked, so that no answer and no event is missed."""
@@ -49,15 +56,12 @@ class Run:
         self.past = await self.connection.subscribe(f"past.{about}")
         self.live = await self.connection.subscribe(f"live.{about}")
 
-    async def ask(self, subject, message, answers, headers=None):
+    async def ask(self, subject, message, answers):
         """Publishes until there is an answer: what was lost is said again, and does no harm."""
         while True:
             request_id = str(uuid.uuid4())
-            if headers is None:
-                message = {**message, "request_id": request_id}
-            else:
-                headers["X-Request-Id"] = request_id
-            await self.connection.publish(subject, json.dumps(message).encode(), headers=headers)
+            message = {"v": 1, "run_id": self.id, **message, "request_id": request_id}
+            await self.connection.publish(subject, json.dumps(message).encode())
             try:
                 while True:
                     answer = json.loads((await answers.next_msg(timeout=5)).data)
@@ -73,18 +77,18 @@ class Run:
             await asyncio.sleep(error["retry_after"])
 
     async def submit(self, request, lane="interactive"):
-        message = {"v": 1, "kind": "submit", "run_id": self.id, "request": request}
-        return await self.ask(f"jobs.{self.tenant}.{lane}", message, self.replies, headers={})
+        message = {"kind": "submit", "request": request}
+        return await self.ask(f"jobs.{self.sender}.{lane}", message, self.replies)
 
     async def control(self, verb, **fields):
-        return await self.ask(f"control.{self.tenant}.{self.id}.{verb}", fields, self.replies)
+        return await self.ask(f"control.{self.sender}.{verb}", fields, self.replies)
 
     async def events(self):
         """Every event once, in order, to the last: live ones, and what was missed from history."""
         last, missing = 0, True
         while True:
             if missing:
-                subject = f"history.{self.tenant}.{self.id}"
+                subject = f"history.{self.sender}"
                 page = await self.ask(subject, {"after": last}, self.past)
                 for event in page["events"]:
                     last = event["id"]
@@ -117,7 +121,7 @@ async def main(options):
         token=os.environ["BATON_API_KEY"],
         inbox_prefix=f"_INBOX_{tenant}",
     )
-    run = Run(connection, tenant)
+    run = Run(connection, tenant, os.environ["BATON_KEY_ID"])
     await run.listen()
     await run.submit({"model": options.model, "input": options.input})
     cancelled = False

@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
 # Submits a run over NATS and prints its answer as it comes: with bash and jq alone, for NATS's
-# protocol is lines of text. It knows no TLS: for that, take one of the other examples.
+# protocol is lines of text. It knows no TLS: for that, take one of the other examples. Messages are
+# published plainly: `js.publish` and `request` of a client library never get an answer from Baton, which
+# answers on subjects of the run's own.
 #
-#   NATS_URL=nats://… BATON_API_KEY=bt_… BATON_TENANT=… ./run.sh MODEL INPUT [--cancel]
+#   NATS_URL=nats://… BATON_API_KEY=bt_… BATON_KEY_ID=… BATON_TENANT=… ./run.sh MODEL INPUT [--cancel]
+#
+# The key's id and its tenant's are `id` and `tenant` of `GET /v1/auth/me`.
 #
 # With --cancel the run is cancelled after its first words. Should it wait for a person's decision
 # about a call that may have been made already, the call is given up: --decide=retry makes it again.
@@ -29,6 +33,7 @@ random=$(od -An -N10 -tx1 /dev/urandom | tr -d ' \n')
 printf -v time '%012x' "$(date +%s%3N)"
 run=${time:0:8}-${time:8:4}-7${random:0:3}-8${random:3:3}-${random:6:12}
 about=$BATON_TENANT.$run
+sender=$BATON_TENANT.$BATON_KEY_ID # the key may publish under its own id, and nothing else may
 
 say "CONNECT $(jq -nc --arg key "$BATON_API_KEY" '{auth_token: $key, verbose: false, name: "run.sh"}')"
 say "SUB replies.$about 1"
@@ -38,8 +43,8 @@ say "SUB live.$about 3"
 submission=$(jq -nc --arg run "$run" --arg model "$model" --arg input "$input" \
     '{v: 1, kind: "submit", run_id: $run, request: {model: $model, input: $input}}')
 last=0 heard=
-submit() { publish "jobs.$BATON_TENANT.interactive" "$submission"; }
-ask_history() { publish "history.$about" "{\"after\":$last}"; }
+submit() { publish "jobs.$sender.interactive" "$submission"; }
+ask_history() { publish "history.$sender" "{\"v\":1,\"run_id\":\"$run\",\"after\":$last}"; }
 submit
 
 take() { # one event, in order
@@ -51,7 +56,7 @@ take() { # one event, in order
     text.delta)
         jq -j .data.text <<<"$event"
         if [[ $cancel && ! $heard ]]; then
-            publish "control.$about.cancel" '{"reason":"heard enough"}'
+            publish "control.$sender.cancel" "{\"v\":1,\"run_id\":\"$run\",\"reason\":\"heard enough\"}"
         fi
         heard=1
         ;;
@@ -62,9 +67,9 @@ take() { # one event, in order
     approval.requested)
         jq -r --arg decide "$decide" \
             '"[was \(.data.name)(\(.data.arguments)) done? \($decide)]"' <<<"$event"
-        publish "control.$about.decide" \
-            "$(jq -c --arg decide "$decide" \
-                '{approval_id: .data.approval_id, decision: $decide}' <<<"$event")"
+        publish "control.$sender.decide" \
+            "$(jq -c --arg decide "$decide" --arg run "$run" \
+                '{v: 1, run_id: $run, approval_id: .data.approval_id, decision: $decide}' <<<"$event")"
         ;;
     run.completed | run.failed | run.cancelled)
         printf '\n[%s %s]\n' "$run" "$kind"

@@ -3,10 +3,16 @@
 
 use std::fmt;
 
-/// Who has a password in `accounts.conf`, [`SYSTEM`] aside.
+/// The users of `accounts.conf` that are a process each; [`DOOR`] has the others.
 pub const ROLES: [&str; 5] = ["ingress", "worker", "scheduler", "migrate", "operator"];
 /// The user of the system account, by whom connections are closed.
 pub const SYSTEM: &str = "system";
+/// An ingress's user for hearing programs, who can do nothing else.
+pub const PROGRAMS: &str = "programs";
+/// An ingress's user for servers' questions about new connections, who can do nothing else.
+pub const CALLOUT: &str = "callout";
+/// The users that an ingress with a door for programs has besides its own.
+pub const DOOR: [&str; 3] = [SYSTEM, PROGRAMS, CALLOUT];
 
 /// Where replies to this user arrive: the only such subjects that it may subscribe to.
 pub fn inbox_prefix(user: &str) -> String {
@@ -41,7 +47,7 @@ impl AccountsConf {
     /// The file, with everything in it.
     pub fn text(&self) -> String {
         let mut text = include_str!("../accounts.conf").to_owned();
-        for user in ROLES.into_iter().chain([SYSTEM]) {
+        for user in ROLES.into_iter().chain(DOOR) {
             let variable = format!("$BATON_NATS_{}_PASSWORD", user.to_uppercase());
             text = text.replace(&variable, &format!("\"{}\"", self.password_of(user)));
         }
@@ -88,9 +94,15 @@ mod tests {
         assert!(plain.text().contains(&format!("\n    {XKEY}\n")));
         let code = text.lines().filter(|line| !line.trim().starts_with('#'));
         assert!(!code.clone().any(|line| line.contains("$BATON")));
-        for user in ROLES.into_iter().chain([SYSTEM]) {
+        for user in ROLES {
             let password = format!("password: \"p-{user}\"");
             assert!(text.contains(&password), "{user}");
+        }
+        for user in DOOR {
+            let password = format!("password: \"p-{user}\"");
+            assert!(text.contains(&password), "{user}");
+        }
+        for user in ROLES.into_iter().chain([SYSTEM]) {
             let inbox = format!("\"{}.>\"", inbox_prefix(user));
             assert!(text.contains(&inbox), "{user}");
         }

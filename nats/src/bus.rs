@@ -357,7 +357,7 @@ fn on_event(link: &watch::Sender<Link>, event: &Event) {
 
 /// At once, then doubling from 20 ms to a second, each with up to a half more: many processes lose
 /// the same server at the same moment.
-fn reconnect_delay(attempts: usize) -> Duration {
+pub(crate) fn reconnect_delay(attempts: usize) -> Duration {
     if attempts <= 1 {
         return Duration::ZERO;
     }

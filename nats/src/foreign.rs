@@ -34,10 +34,12 @@ pub(crate) enum Consumer {
     System,
     /// Questions of servers about who connects.
     Connects,
+    /// Submissions that operators take out of DEAD.
+    Resubmissions,
 }
 
 impl Consumer {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Events,
         Self::Log,
         Self::Jobs,
@@ -47,6 +49,7 @@ impl Consumer {
         Self::Revocations,
         Self::System,
         Self::Connects,
+        Self::Resubmissions,
     ];
 
     const fn as_str(self) -> &'static str {
@@ -60,6 +63,7 @@ impl Consumer {
             Self::Revocations => "revocations",
             Self::System => "system",
             Self::Connects => "connects",
+            Self::Resubmissions => "resubmissions",
         }
     }
 }

@@ -27,7 +27,7 @@ pub struct JobHeaders {
 }
 
 impl JobHeaders {
-    pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("X-Request-Id");
+    const REQUEST_ID: HeaderName = HeaderName::from_static("X-Request-Id");
 
     fn write(&self, headers: &mut HeaderMap) {
         let Self {

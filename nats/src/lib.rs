@@ -49,15 +49,20 @@ pub use jobs::stranded::{Stranded, StrandedJob, Stranding};
 pub use jobs::{JobHeaders, PublishError};
 pub use limited::Limited;
 pub use presence::{Hellos, Presence, PresenceQuestion};
-pub use programs::callout::{AnswerError, BadQuestion, ConnectRequest, ConnectRequests, Program};
-pub use programs::control::{ControlRequest, ControlRequests, ControlVerb};
+pub use programs::callout::{
+    AnswerError, BadQuestion, CalloutBus, ConnectRequest, ConnectRequests, Program,
+};
+pub use programs::control::{ControlRequest, ControlRequests, Verb};
 pub use programs::curve::{CurveError, CurveKey, SealError};
 pub use programs::history::{HistoryPage, HistoryQuestion, HistoryQuestions};
+pub use programs::intake::{
+    Heard, Intake, IntakeEvent, IntakeLimits, IntakeOptions, IntakeTask, Submissions,
+};
 pub use programs::jwt::{Issuer, IssuerError};
 pub use programs::kick::{Closed, KickError, SystemBus};
 pub use programs::reach::Reach;
-pub use programs::requests::{Answer, NoPublisher, Publisher, Refusal};
-pub use programs::submissions::{Submission, SubmissionAnswer, Submissions};
+pub use programs::requests::{Answer, Refusal};
+pub use programs::submissions::{Resubmissions, Submission, SubmissionAnswer};
 pub use provision::{Change, Difference, ProvisionError, provision, restore_missing};
 pub use rate_logs::StoredRateLog;
 pub use revocations::Revocations;

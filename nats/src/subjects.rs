@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use async_nats::Subject;
-use baton_protocol::ids::InvalidId;
-use baton_protocol::job::UnknownLane;
-use baton_protocol::{Lane, RunId, TenantId, WorkerId};
+use baton_protocol::{ApiKeyId, Lane, RunId, TenantId, WorkerId};
 
 use crate::limited::Limited;
+use crate::programs::control::Verb;
+use crate::programs::intake::Address;
 
 /// What JOBS takes in.
 pub const ALL_JOBS: &str = "jobs.*.*";
@@ -101,69 +101,78 @@ pub fn worker_nudges(worker: WorkerId) -> Subject {
 /// `ingress.attached`: one ingress asks the others whether a client of theirs is with a run.
 pub const ATTACHED: &str = "ingress.attached";
 
-/// `control.*.*.*`: what programs ask for.
+/// `control.*.*.*`: what programs ask for, as `control.<tenant>.<key>.<verb>`.
 pub const ALL_CONTROL: &str = "control.*.*.*";
 
-/// `submit.*.*`: what programs submit, as `jobs.<tenant>.<lane>` in their own account.
-pub const ALL_SUBMISSIONS: &str = "submit.*.*";
+/// `submit.*.*.*`: what programs submit, as `jobs.<tenant>.<key>.<lane>` in their own account.
+pub const ALL_SUBMISSIONS: &str = "submit.*.*.*";
 
-/// `resubmit.*.*`: what an operator submits again out of DEAD.
-pub const ALL_RESUBMISSIONS: &str = "resubmit.*.*";
+/// `resubmit.*.*.*`: what an operator submits again out of DEAD.
+pub const ALL_RESUBMISSIONS: &str = "resubmit.*.*.*";
 
-/// `history.*.*`: what programs want to know of a run's past.
+/// `history.*.*`: what programs want to know of runs' past, as `history.<tenant>.<key>`.
 pub const ALL_HISTORY: &str = "history.*.*";
 
-/// `resubmit.<tenant>.<lane>`: a submission out of DEAD.
-pub fn resubmissions(tenant: TenantId, lane: Lane) -> Subject {
-    build(64, format_args!("resubmit.{tenant}.{lane}"))
+/// `resubmit.<tenant>.<key>.<lane>`: a submission out of DEAD, for the key that published it.
+pub fn resubmissions(tenant: TenantId, key: ApiKeyId, lane: Lane) -> Subject {
+    build(104, format_args!("resubmit.{tenant}.{key}.{lane}"))
 }
 
-/// The subject that a submission out of DEAD was published on first.
-pub(crate) fn before_resubmission(subject: &Subject) -> Subject {
-    let rest = subject.strip_prefix("resubmit.").unwrap_or(subject);
-    build(64, format_args!("submit.{rest}"))
+/// `dead.submit.<tenant>.<key>.<lane>`: a copy of what was published there and is no submission.
+pub(crate) fn dead_submission(tenant: TenantId, key: ApiKeyId, lane: Lane) -> Subject {
+    build(104, format_args!("dead.submit.{tenant}.{key}.{lane}"))
 }
 
-/// What the subject of a submission says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OfSubmission {
-    pub(crate) tenant: Result<TenantId, String>,
-    pub(crate) lane: Result<Lane, String>,
-    /// Whether it comes out of DEAD.
-    pub(crate) again: bool,
+/// Reads `submit.<tenant>.<key>.<lane>`.
+pub(crate) fn of_submission(subject: &str) -> Option<Address> {
+    submission_behind("submit", subject)
 }
 
-/// Reads `submit.<tenant>.<lane>` and `resubmit.<tenant>.<lane>`.
-pub(crate) fn of_submission(subject: &str) -> OfSubmission {
-    let mut tokens = subject.split('.');
-    let (first, tenant, lane, end) = (tokens.next(), tokens.next(), tokens.next(), tokens.next());
-    let (tenant, lane) = if let (Some(tenant), Some(lane), None) = (tenant, lane, end) {
-        let tenant = tenant.parse();
-        let lane = lane.parse();
-        (
-            tenant.map_err(|invalid: InvalidId| format!("in the subject: {invalid}")),
-            lane.map_err(|unknown: UnknownLane| format!("in the subject: {unknown}")),
-        )
-    } else {
-        let wrong = format!("`{subject}` is not submit.<tenant>.<lane>");
-        (Err(wrong.clone()), Err(wrong))
-    };
-    OfSubmission {
-        tenant,
-        lane,
-        again: first == Some("resubmit"),
-    }
+/// Reads `resubmit.<tenant>.<key>.<lane>`.
+pub(crate) fn of_resubmission(subject: &str) -> Option<Address> {
+    submission_behind("resubmit", subject)
 }
 
-/// Reads tenant and run out of `history.<tenant>.<run>`.
-pub(crate) fn of_history(subject: &str) -> Option<(TenantId, RunId)> {
-    let mut tokens = subject.split('.');
-    let (Some("history"), Some(tenant), Some(run), None) =
-        (tokens.next(), tokens.next(), tokens.next(), tokens.next())
-    else {
+fn submission_behind(first: &str, subject: &str) -> Option<Address> {
+    let [word, tenant, key, lane] = tokens(subject)?;
+    Some(Address::Submission {
+        tenant: (word == first).then(|| tenant.parse().ok())??,
+        key: key.parse().ok()?,
+        lane: lane.parse().ok()?,
+    })
+}
+
+/// Reads `history.<tenant>.<key>`.
+pub(crate) fn of_history(subject: &str) -> Option<Address> {
+    let ["history", tenant, key] = tokens(subject)? else {
         return None;
     };
-    Some((tenant.parse().ok()?, run.parse().ok()?))
+    Some(Address::History {
+        tenant: tenant.parse().ok()?,
+        key: key.parse().ok()?,
+    })
+}
+
+/// Reads `control.<tenant>.<key>.<verb>`.
+pub(crate) fn of_control(subject: &str) -> Option<Address> {
+    let ["control", tenant, key, verb] = tokens(subject)? else {
+        return None;
+    };
+    Some(Address::Control {
+        tenant: tenant.parse().ok()?,
+        key: key.parse().ok()?,
+        verb: Verb::parse(verb)?,
+    })
+}
+
+/// The tokens, if there are exactly so many.
+fn tokens<const N: usize>(subject: &str) -> Option<[&str; N]> {
+    let mut tokens = subject.split('.');
+    let mut found = [""; N];
+    for place in &mut found {
+        *place = tokens.next()?;
+    }
+    tokens.next().is_none().then_some(found)
 }
 
 /// `replies.<tenant>.<run>`: where programs are answered about a run.
@@ -177,21 +186,6 @@ pub fn replies(tenant: TenantId, run: RunId) -> Subject {
 /// all programs, where another tenant's may listen to the one that was named.
 pub fn past(tenant: TenantId, run: RunId) -> Subject {
     build(96, format_args!("past.{tenant}.{run}"))
-}
-
-/// Reads tenant, run and verb out of `control.<tenant>.<run>.<verb>`.
-pub(crate) fn of_control(subject: &str) -> Option<(TenantId, RunId, &str)> {
-    let mut tokens = subject.split('.');
-    let (Some("control"), Some(tenant), Some(run), Some(verb), None) = (
-        tokens.next(),
-        tokens.next(),
-        tokens.next(),
-        tokens.next(),
-        tokens.next(),
-    ) else {
-        return None;
-    };
-    Some((tenant.parse().ok()?, run.parse().ok()?, verb))
 }
 
 /// `ingress.revoked`: one ingress tells all which key or session is not good any more.
@@ -214,21 +208,24 @@ pub const CONNECTS: &str = "$SYS.REQ.USER.AUTH";
 /// What programs reach, as permissions are written. They live in an account of their own, where some
 /// subjects have other names: `nats/accounts.conf`.
 pub(crate) mod program {
-    use baton_protocol::TenantId;
+    use baton_protocol::{ApiKeyId, Lane, TenantId};
 
-    /// Where jobs are submitted; an ingress hears them on `submit.<tenant>.<lane>`.
-    pub(crate) fn jobs(tenant: TenantId) -> String {
-        format!("jobs.{tenant}.*")
+    use crate::programs::control::Verb;
+
+    /// The subject on which this key submits to a lane; an ingress hears it on
+    /// `submit.<tenant>.<key>.<lane>`.
+    pub(crate) fn jobs(tenant: TenantId, key: ApiKeyId, lane: Lane) -> String {
+        format!("jobs.{tenant}.{key}.{lane}")
     }
 
-    /// Where something is asked of any run.
-    pub(crate) fn control(tenant: TenantId, verb: &str) -> String {
-        format!("control.{tenant}.*.{verb}")
+    /// The subject on which this key asks for this.
+    pub(crate) fn control(tenant: TenantId, key: ApiKeyId, verb: Verb) -> String {
+        format!("control.{tenant}.{key}.{}", verb.as_str())
     }
 
-    /// Where a run's events are asked for.
-    pub(crate) fn history(tenant: TenantId) -> String {
-        format!("history.{tenant}.*")
+    /// The subject on which this key asks for events.
+    pub(crate) fn history(tenant: TenantId, key: ApiKeyId) -> String {
+        format!("history.{tenant}.{key}")
     }
 
     /// Where any run is followed.
@@ -371,8 +368,12 @@ mod tests {
                 format!("limits.{TENANT}.dead-{RUN}"),
             ),
             (
-                resubmissions(tenant, Lane::Background),
-                format!("resubmit.{TENANT}.background"),
+                resubmissions(tenant, RUN.parse().unwrap(), Lane::Background),
+                format!("resubmit.{TENANT}.{RUN}.background"),
+            ),
+            (
+                dead_submission(tenant, RUN.parse().unwrap(), Lane::Background),
+                format!("dead.submit.{TENANT}.{RUN}.background"),
             ),
             (
                 rate_log(Limited::Address("192.0.2.1".parse().unwrap())),
@@ -399,26 +400,43 @@ mod tests {
     }
 
     #[test]
-    fn a_submission_is_for_a_tenant_and_a_lane_or_says_what_is_wrong() {
-        let (tenant, lane) = (TENANT.parse().unwrap(), Lane::Background);
-        for (first, again) in [("submit", false), ("resubmit", true)] {
-            let here = OfSubmission {
-                tenant: Ok(tenant),
-                lane: Ok(lane),
-                again,
-            };
-            assert_eq!(of_submission(&format!("{first}.{TENANT}.background")), here);
+    fn what_a_program_publishes_to_says_who_it_is_and_nothing_else_is_read() {
+        let (tenant, key) = (TENANT.parse().unwrap(), RUN.parse().unwrap());
+        let lane = Lane::Background;
+        let submission = Address::Submission { tenant, key, lane };
+        let said = program::jobs(tenant, key, lane).replacen("jobs", "submit", 1);
+        assert_eq!(of_submission(&said), Some(submission));
+        let again = resubmissions(tenant, key, lane);
+        assert_eq!(of_resubmission(&again), Some(submission));
+        let dead = dead_submission(tenant, key, lane);
+        assert_eq!(of_submission(before_dead(&dead)), Some(submission));
+        for verb in Verb::ALL {
+            let said = program::control(tenant, key, verb);
+            assert_eq!(
+                of_control(&said),
+                Some(Address::Control { tenant, key, verb })
+            );
         }
-        let again = resubmissions(tenant, lane);
-        let first = format!("submit.{TENANT}.background");
-        assert_eq!(before_resubmission(&again).as_str(), first);
-        assert!(of_submission("submit.acme.background").tenant.is_err());
-        assert!(
-            of_submission(&format!("submit.{TENANT}.fast"))
-                .lane
-                .is_err()
-        );
-        assert!(of_submission(&format!("submit.{TENANT}")).tenant.is_err());
+        let said = program::history(tenant, key);
+        assert_eq!(of_history(&said), Some(Address::History { tenant, key }));
+
+        for subject in [
+            format!("submit.{TENANT}.{RUN}"),
+            format!("submit.{TENANT}.{RUN}.fast"),
+            format!("submit.acme.{RUN}.background"),
+            format!("submit.{TENANT}.{}.background", RUN.to_uppercase()),
+            format!("submit.{TENANT}.{RUN}.background.x"),
+            format!("submit.{TENANT}.{RUN}.background\u{3000}1"),
+            format!("resubmit.{TENANT}.{RUN}.background"),
+            format!("control.{TENANT}.{RUN}.pause"),
+            format!("control.{TENANT}.{RUN}.cancel "),
+            format!("history.{TENANT}.{RUN}.x"),
+            format!("history.{TENANT}.x"),
+            String::new(),
+        ] {
+            let read = [of_submission, of_control, of_history].map(|read| read(&subject));
+            assert_eq!(read, [None, None, None], "{subject}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use async_nats::{Client, Message, Subject, Subscriber};
+use async_nats::{Client, Message, Subject, Subscriber, UnsubscribeError};
 use futures_util::StreamExt as _;
 
 use crate::bus::{Bus, BusError};
@@ -34,6 +34,20 @@ impl Subscription {
         Ok(Self::new(inbound, foreign, consumer, subject))
     }
 
+    /// As [`Subscription::open`]; of all that listen in the group, one gets each message.
+    pub(crate) async fn open_in_group(
+        client: &Client,
+        foreign: &Arc<Foreign>,
+        consumer: Consumer,
+        subject: Subject,
+        group: &str,
+    ) -> Result<Self, BusError> {
+        let inbound = client
+            .queue_subscribe(subject.clone(), group.to_owned())
+            .await?;
+        Ok(Self::new(inbound, foreign, consumer, subject))
+    }
+
     fn new(
         inbound: Subscriber,
         foreign: &Arc<Foreign>,
@@ -53,6 +67,11 @@ impl Subscription {
     pub(crate) fn expecting(mut self, subject: Subject) -> Self {
         self.expected.push(subject);
         self
+    }
+
+    /// Takes no more; what was handed to this subscription before is still to be read.
+    pub(crate) async fn drain(&mut self) -> Result<(), UnsubscribeError> {
+        self.inbound.drain().await
     }
 
     /// The next message; `None` once the connection is closed for good. Cancel-safe.
@@ -88,17 +107,8 @@ impl Bus {
         subject: impl Into<Subject>,
         group: &str,
     ) -> Result<Subscription, BusError> {
-        let subject = subject.into();
-        let inbound = self
-            .client()
-            .queue_subscribe(subject.clone(), group.to_owned())
-            .await?;
-        Ok(Subscription::new(
-            inbound,
-            self.foreign(),
-            consumer,
-            subject,
-        ))
+        let (client, foreign) = (self.client(), self.foreign());
+        Subscription::open_in_group(client, foreign, consumer, subject.into(), group).await
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::Context as _;
-use baton_protocol::TenantId;
+use baton_protocol::{ApiKeyId, TenantId};
 use serde_json::json;
 
 use crate::private_file;
@@ -17,6 +17,8 @@ pub(crate) const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOC
 pub(crate) struct Ready {
     pub(crate) base_url: String,
     pub(crate) api_key: String,
+    /// The key's id, which the subjects have that it may publish to.
+    pub(crate) key_id: ApiKeyId,
     /// Of the key.
     pub(crate) tenant: TenantId,
     /// Whether the key opens the broker too.
@@ -49,6 +51,7 @@ impl Ready {
         let ready = json!({
             "base_url": self.base_url,
             "api_key": self.api_key,
+            "key_id": self.key_id,
             "tenant": self.tenant,
             "nats_url": self.nats_url,
             "database_url": self.database_url,
@@ -71,6 +74,7 @@ impl Ready {
             api_key,
             nats_url,
             tenant,
+            key_id,
             ..
         } = self;
         let model = self.model.as_deref().unwrap_or("MODEL");
@@ -96,7 +100,7 @@ impl Ready {
         if self.programs {
             writeln!(
                 out,
-                "Over NATS the key is the token; its tenant is {tenant}. To follow its runs:\n"
+                "Over NATS the key is the token; its id is {key_id}, its tenant is {tenant}. To follow its runs:\n"
             )?;
             writeln!(
                 out,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use baton_nats::accounts::SYSTEM;
+use baton_nats::accounts::{CALLOUT, PROGRAMS, SYSTEM};
 use baton_nats::{AccountsConf, CurveKey, Issuer};
 use baton_service::{Config, Secret};
 use serde::{Deserialize, Serialize};
@@ -71,6 +71,10 @@ impl Broker {
             nats.callout_xkey_seed = Some(Secret::new(self.xkey_seed.clone()));
             nats.system_user = Some(SYSTEM.to_owned());
             nats.system_password = password(SYSTEM);
+            nats.callout_user = Some(CALLOUT.to_owned());
+            nats.callout_password = password(CALLOUT);
+            nats.programs_user = Some(PROGRAMS.to_owned());
+            nats.programs_password = password(PROGRAMS);
         }
         config
     }

@@ -161,6 +161,8 @@ impl Role<'_> {
         for (name, value) in [
             ("BATON_NATS__USER", nats.user.as_ref()),
             ("BATON_NATS__SYSTEM_USER", nats.system_user.as_ref()),
+            ("BATON_NATS__CALLOUT_USER", nats.callout_user.as_ref()),
+            ("BATON_NATS__PROGRAMS_USER", nats.programs_user.as_ref()),
         ] {
             command.envs(value.map(|value| (name, value)));
         }
@@ -169,6 +171,8 @@ impl Role<'_> {
             ("BATON_NATS__CALLOUT_SEED", &nats.callout_seed),
             ("BATON_NATS__CALLOUT_XKEY_SEED", &nats.callout_xkey_seed),
             ("BATON_NATS__SYSTEM_PASSWORD", &nats.system_password),
+            ("BATON_NATS__CALLOUT_PASSWORD", &nats.callout_password),
+            ("BATON_NATS__PROGRAMS_PASSWORD", &nats.programs_password),
         ] {
             command.envs(secret.as_ref().map(|secret| (name, secret.expose())));
         }

@@ -326,11 +326,16 @@ async fn print_configuration(said: &mut Said, stack: &Stack) {
         found.unwrap().1.clone()
     };
     let (issuer, xkey, system) = (of("issuer"), of("xkey"), of("system"));
+    let (callout, programs) = (of("callout"), of("programs"));
     let good = [
         ("BATON_NATS__CALLOUT_SEED", &*issuer),
         ("BATON_NATS__CALLOUT_XKEY_SEED", &*xkey),
         ("BATON_NATS__SYSTEM_USER", "system"),
         ("BATON_NATS__SYSTEM_PASSWORD", &*system),
+        ("BATON_NATS__CALLOUT_USER", "callout"),
+        ("BATON_NATS__CALLOUT_PASSWORD", &*callout),
+        ("BATON_NATS__PROGRAMS_USER", "programs"),
+        ("BATON_NATS__PROGRAMS_PASSWORD", &*programs),
     ];
     let (succeeded, text) = stack.output_of(&["config", "print"], &good).await.unwrap();
     assert!(succeeded, "{text}");

@@ -10,13 +10,14 @@ use serde_json::{Map, Value, json};
 use utoipa::{PartialSchema as _, ToSchema as _};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../nats/job.schema.json");
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 /// The types' own description, and what they check beyond it.
 fn schema() -> Value {
     let mut schema = serde_json::to_value(SubmitJob::schema()).unwrap();
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
-    schema["title"] = json!("A job, as programs publish it to jobs.<tenant>.<lane>");
+    schema["title"] = json!("A job, as programs publish it to jobs.<tenant>.<key>.<lane>");
     schema["properties"]["v"]["const"] = json!(1);
     schema["properties"]["kind"]["const"] = json!("submit");
     schema["properties"]["request"] = json!({"$ref": "#/$defs/Request"});
@@ -151,6 +152,17 @@ fn the_schema_and_the_reader_agree() {
             with(json!({"r.thread_id": null, "r.max_turns": 1, "r.max_total_tokens": 1})),
             true,
         ),
+        (
+            with(json!({"request_id": "r-1", "traceparent": TRACE})),
+            true,
+        ),
+        (with(json!({"request_id": null, "traceparent": null})), true),
+        (with(json!({"request_id": ""})), false),
+        (with(json!({"request_id": "a b"})), false),
+        (with(json!({"request_id": "x".repeat(129)})), false),
+        (with(json!({"request_id": 7})), false),
+        (with(json!({"traceparent": "00-x"})), false),
+        (with(json!({"traceparent": TRACE.to_uppercase()})), false),
         (json!([]), false),
         (json!("x"), false),
         (without("v"), false),

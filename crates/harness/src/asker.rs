@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::{Client, Subscriber};
-use baton_protocol::TenantId;
+use baton_protocol::{ApiKeyId, TenantId};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
@@ -18,14 +18,15 @@ const AGAIN_AFTER: Duration = Duration::from_secs(2);
 pub struct Asker {
     client: Client,
     tenant: TenantId,
+    key: ApiKeyId,
     run: String,
 }
 
 impl Asker {
-    /// Connects to the broker with an API key.
+    /// Connects to the broker with an API key and its id.
     pub async fn connect(
         url: &str,
-        api_key: &str,
+        (api_key, key): (&str, ApiKeyId),
         tenant: TenantId,
         run: &str,
     ) -> anyhow::Result<Self> {
@@ -36,14 +37,18 @@ impl Asker {
         Ok(Self {
             client,
             tenant,
+            key,
             run: run.to_owned(),
         })
     }
 
     /// Asks until there is an answer.
     pub async fn ask(&self, verb: &str, payload: &Value) -> anyhow::Result<Value> {
-        let subject = format!("control.{}.{}.{verb}", self.tenant, self.run);
-        self.until_answered(subject, verb, payload).await
+        let subject = format!("control.{}.{}.{verb}", self.tenant, self.key);
+        let mut payload = payload.clone();
+        payload["v"] = 1.into();
+        payload["run_id"] = self.run.as_str().into();
+        self.until_answered(subject, verb, &payload).await
     }
 
     /// Publishes a submission of the run, and waits for nothing but its arrival at the broker.
@@ -62,7 +67,8 @@ impl Asker {
 
     fn submission(&self, request: &Value) -> (String, Value) {
         let message = json!({"v": 1, "kind": "submit", "run_id": self.run, "request": request});
-        (format!("jobs.{}.interactive", self.tenant), message)
+        let subject = format!("jobs.{}.{}.interactive", self.tenant, self.key);
+        (subject, message)
     }
 
     async fn until_answered(

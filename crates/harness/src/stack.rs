@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, bail};
 use baton_devstack::{Data, NatsServer, Postgres, PostgresOptions};
+use baton_identity::ApiKey;
 use baton_nats::{Bus, BusOptions};
-use baton_protocol::TenantId;
+use baton_protocol::{ApiKeyId, TenantId};
 use baton_store::testing::{TestDatabase, close_log_segment};
 use baton_store::{Login, Store, StoreOptions, bootstrap};
 use tempfile::TempDir;
@@ -119,8 +120,6 @@ enum Database {
 const OWNER: &str = "baton_owner";
 const APP: &str = "baton";
 const DATABASE: &str = "baton";
-/// The tenant of a key that was made without naming one.
-const TENANT: &str = "default";
 
 impl Stack {
     /// Starts the servers, prepares both by `baton migrate`, and makes a key by `baton keys`.
@@ -320,6 +319,10 @@ impl Stack {
 
     /// The tenant of the stack's key.
     pub async fn tenant(&self) -> anyhow::Result<TenantId> {
+        Ok(self.tenant_and_key().await?.0)
+    }
+
+    async fn tenant_and_key(&self) -> anyhow::Result<(TenantId, ApiKeyId)> {
         let store = Store::connect(StoreOptions {
             url: self.database.url(APP),
             max_connections: 2,
@@ -327,17 +330,18 @@ impl Stack {
             application_name: "test".to_owned(),
         })
         .await?;
-        let fresh = TenantId::from_uuid(uuid::Uuid::now_v7());
-        let tenant = store.system().ensure_tenant(fresh, TENANT).await?;
+        let hash = ApiKey::parse(&self.api_key)?.hash();
+        let found = store.system().find_api_key(&hash).await?;
         store.close().await;
-        Ok(tenant.id)
+        let record = found.context("the stack's key is gone")?;
+        Ok((record.tenant, record.id))
     }
 
     /// A program that asks about a run over the bus, with the key that may do everything. An ingress
     /// must be there to let it in.
     pub async fn asker(&self, run: &str) -> anyhow::Result<Asker> {
-        let tenant = self.tenant().await?;
-        Asker::connect(self.nats.url(), &self.api_key, tenant, run).await
+        let (tenant, key) = self.tenant_and_key().await?;
+        Asker::connect(self.nats.url(), (&self.api_key, key), tenant, run).await
     }
 
     /// Ends the broker by SIGKILL and starts it again with what is on its disk.

@@ -21,7 +21,21 @@ pub fn job(data: &[u8]) {
             assert_eq!(Job::decode(&written).ok().as_ref(), Some(job));
         }
         (Err(_), Ok(submission)) => {
-            let said = assert_known(data, "submit", &["v", "kind", "run_id", "request"]);
+            let known = [
+                "v",
+                "kind",
+                "run_id",
+                "request",
+                "request_id",
+                "traceparent",
+            ];
+            let said = assert_known(data, "submit", &known);
+            for text in [&submission.request_id, &submission.traceparent] {
+                assert!(
+                    text.iter()
+                        .all(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))
+                );
+            }
             assert_eq!(said["request"].get(), submission.request.get());
             assert!(
                 submission.run_id.unix_millis().is_some(),

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::ids::RunId;
 
-pub use submit::{BadSubmission, SubmitJob};
+pub use submit::SubmitJob;
 
 /// Which queue a run waits in. Interactive never waits behind background.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -83,7 +83,9 @@ pub enum JobError {
     #[error("job version {0} is not supported: this server reads version 1")]
     UnsupportedVersion(u64),
     /// It was to be taken by an ingress.
-    #[error("a submission among the jobs: an ingress takes those, on `submit.<tenant>.<lane>`")]
+    #[error(
+        "a submission among the jobs: an ingress takes those, on `submit.<tenant>.<key>.<lane>`"
+    )]
     Submission,
 }
 
@@ -116,7 +118,7 @@ enum Kind {
 
 /// What serde says, which quotes all that it was given: a reason is told, logged and kept in headers,
 /// and must fit.
-fn short(error: &serde_json::Error) -> String {
+pub(crate) fn short(error: &serde_json::Error) -> String {
     let mut text = error.to_string();
     if text.len() > LONGEST_REASON {
         text.truncate(text.floor_char_boundary(LONGEST_REASON));

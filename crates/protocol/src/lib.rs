@@ -17,6 +17,7 @@ pub mod ids;
 pub mod job;
 pub mod liveness;
 pub mod price;
+pub mod program;
 pub mod role;
 pub mod run;
 pub mod spec;
@@ -32,8 +33,9 @@ pub use ids::{
     ApiKeyId, ApprovalId, AuditId, InviteId, MessageId, RunId, SessionId, TenantId, ThreadId,
     UserId, WorkerId,
 };
-pub use job::{BadSubmission, Job, JobError, Lane, SubmitJob};
+pub use job::{Job, JobError, Lane, SubmitJob};
 pub use price::{Charge, Nanos, Price};
+pub use program::{BadMessage, CancelMessage, ControlMessage, DecideMessage, HistoryMessage};
 pub use role::{Role, UnknownRole};
 pub use run::{FinishReason, Outcome, RunError, RunStatus};
 pub use spec::{AgentRef, RunLimits, RunSpec};

@@ -48,6 +48,16 @@ labels! {
         Busy = "busy",
     }
 
+    /// Why a program's message was dropped before anybody read it.
+    Dropped {
+        /// There was no room for it: too many wait, of all keys or of its own.
+        Full = "full",
+        /// It is larger than what is taken over the bus.
+        TooLarge = "too_large",
+        /// Its subject is of no form that an ingress subscribes to.
+        Stray = "stray",
+    }
+
     /// How a stream ended.
     StreamEnd {
         /// With the run's last event.
@@ -86,6 +96,8 @@ labels! {
         Ended = "ended",
         Scope = "scope",
         RateLimited = "rate_limited",
+        /// The key has as many connections as it may.
+        TooMany = "too_many",
         /// The ledger is away.
         Unavailable = "unavailable",
         /// What was asked was no question of a server's.

@@ -13,6 +13,7 @@ use baton_store::{AuditEntry, AuditResult};
 use futures_util::{StreamExt as _, stream};
 
 use super::ProgramDoor;
+use super::connections::ConnectionCounts;
 use crate::auth::{
     Actor, ApprovalsWrite, Caller, Credential, Presented, RunsRead, RunsWrite, Scope as _,
     is_worth_recording,
@@ -36,6 +37,7 @@ pub(crate) async fn admit_programs(
     door: Arc<ProgramDoor>,
 ) {
     let stop = state.stopping.native.clone();
+    let counts = ConnectionCounts::default();
     let clock = Arc::clone(&state.clock);
     stream::unfold((requests, clock), |(mut requests, clock)| async move {
         let request = requests.next(|| clock.now()).await?;
@@ -44,7 +46,7 @@ pub(crate) async fn admit_programs(
     .take_until(stop.cancelled_owned())
     .for_each_concurrent(AT_ONCE, |request| async {
         match request {
-            Ok(request) => answer(&state, &door, &request).await,
+            Ok(request) => answer(&state, &door, &counts, &request).await,
             Err(error) => {
                 metrics::bus_connect(Connect::BadQuestion);
                 tracing::warn!(%error, "a question about a connection is not answered");
@@ -82,8 +84,13 @@ impl From<ApiError> for Refusal {
     }
 }
 
-async fn answer(state: &AppState, door: &ProgramDoor, request: &ConnectRequest) {
-    let mut decided = decide(state, door, request).await;
+async fn answer(
+    state: &AppState,
+    door: &ProgramDoor,
+    counts: &ConnectionCounts,
+    request: &ConnectRequest,
+) {
+    let mut decided = decide(state, door, counts, request).await;
     // Nobody is let in of whom that could not be recorded.
     if let Err(error) = record(state, request, &decided).await
         && decided.is_ok()
@@ -94,12 +101,14 @@ async fn answer(state: &AppState, door: &ProgramDoor, request: &ConnectRequest) 
     let sent: Result<(), AnswerError> = match &decided {
         Ok((_, program)) => {
             metrics::bus_connect(Connect::Admitted);
-            state.bus.admit(request, program, &door.issuer, now).await
+            door.callout
+                .admit(request, program, &door.issuer, now)
+                .await
         }
         Err(refusal) => {
             metrics::bus_connect(refusal.outcome);
-            let refused = state
-                .bus
+            let refused = door
+                .callout
                 .refuse(request, &refusal.reason, &door.issuer, now);
             refused.await
         }
@@ -114,6 +123,7 @@ async fn answer(state: &AppState, door: &ProgramDoor, request: &ConnectRequest) 
 async fn decide(
     state: &AppState,
     door: &ProgramDoor,
+    counts: &ConnectionCounts,
     request: &ConnectRequest,
 ) -> Result<(Arc<Caller>, Program), Refusal> {
     if let Some(address) = request.address {
@@ -154,6 +164,7 @@ async fn decide(
     };
     let reach = Reach {
         tenant: caller.tenant,
+        key: id,
         write: caller.scopes.has(RunsWrite::NAME),
         read: caller.scopes.has(RunsRead::NAME),
         decide: caller.scopes.has(ApprovalsWrite::NAME),
@@ -163,12 +174,21 @@ async fn decide(
         let reason = "this API key has no scope that opens anything on the bus".into();
         return Err(refuse(Connect::Scope, reason));
     }
+    if !counts
+        .take(&door.system, id.as_uuid(), door.connections)
+        .await
+    {
+        let reason = format!(
+            "this API key has {} connections, as many as it may: close one, or use another key",
+            door.connections
+        );
+        return Err(refuse(Connect::TooMany, reason.into()));
+    }
     let session_end = now + door.session;
     let until = caller
         .expires_at
         .map_or(session_end, |end| end.min(session_end));
-    let key = id.as_uuid();
-    Ok((caller, Program { key, reach, until }))
+    Ok((caller, Program { reach, until }))
 }
 
 /// As a sign-in is recorded. Whoever is nobody can write a few lines and no more.

@@ -1,7 +1,7 @@
 //! What programs ask over the bus: to cancel a run, to decide what a parked one waits for.
 
-use baton_nats::{Answer, ControlRequest, ControlRequests, ControlVerb};
-use baton_protocol::RunStatus;
+use baton_nats::{Answer, ControlRequest, ControlRequests, Verb};
+use baton_protocol::{ControlMessage, RunStatus};
 use baton_store::{AuditEntry, CancelRequest};
 use futures_util::{StreamExt as _, stream};
 
@@ -34,33 +34,28 @@ async fn answer(state: &AppState, request: ControlRequest) {
         Err(error) => Answer::Refused(error.to_refusal()),
     };
     if let Err(error) = state.bus.answer_control(&request, &answer).await {
-        tracing::debug!(%error, run.id = %request.run, "an answer was not sent");
+        tracing::debug!(%error, run.id = ?request.run(), "an answer was not sent");
     }
 }
 
 /// Does what is asked; answers the run's state afterwards.
 async fn perform(state: &AppState, request: &ControlRequest) -> Result<RunStatus, ApiError> {
-    let (tenant, run) = (request.tenant, request.run);
-    let publisher = &request.publisher;
-    let target = format!("run:{run}");
-    let entry = |publisher, caller, action| AuditEntry {
-        request_id: request.request_id.clone(),
-        ..audit_entry(state, (publisher, caller), action, target)
+    let (tenant, key) = (request.tenant, request.key);
+    // A key that may not do this learns no more than that.
+    let caller = match request.verb {
+        Verb::Cancel => authorize::<RunsWrite>(state, tenant, key).await?,
+        Verb::Decide => authorize::<ApprovalsWrite>(state, tenant, key).await?,
     };
-    match &request.verb {
-        Err(reason) => {
-            // Whoever may not cancel learns no more than that.
-            authorize::<RunsWrite>(state, tenant, publisher).await?;
-            Err(ApiError::new(
-                http::StatusCode::BAD_REQUEST,
-                "invalid_request",
-                reason.clone(),
-            ))
-        }
-        Ok(ControlVerb::Cancel { reason }) => {
-            let (publisher, caller) = authorize::<RunsWrite>(state, tenant, publisher).await?;
-            let reason = reason.as_deref().unwrap_or(BUS_REQUEST);
-            let entry = entry(publisher, &caller, "run.cancelled");
+    let message = request.message.as_ref().map_err(ApiError::bad_message)?;
+    let run = message.run_id();
+    let entry = |action| AuditEntry {
+        request_id: message.request_id().map(str::to_owned),
+        ..audit_entry(state, &caller, action, format!("run:{run}"))
+    };
+    match message {
+        ControlMessage::Cancel(cancel) => {
+            let reason = cancel.reason.as_deref().unwrap_or(BUS_REQUEST);
+            let entry = entry("run.cancelled");
             match state
                 .canceller
                 .cancel(tenant, run, reason, Some(&entry))
@@ -71,16 +66,16 @@ async fn perform(state: &AppState, request: &ControlRequest) -> Result<RunStatus
                 CancelRequest::Requested { .. } => Ok(RunStatus::Running),
             }
         }
-        Ok(ControlVerb::Decide { approval, decision }) => {
-            let (publisher, caller) = authorize::<ApprovalsWrite>(state, tenant, publisher).await?;
+        ControlMessage::Decide(decide) => {
+            let (approval, decision) = (decide.approval_id, &decide.decision);
             let by = caller.grant.api_key;
             let entry = AuditEntry {
                 detail: Some(format!("{approval}: {}, over NATS", decision.as_str())),
-                ..entry(publisher, &caller, "approval.decided")
+                ..entry("approval.decided")
             };
             state
                 .decider
-                .decide(tenant, run, *approval, decision, by, &entry)
+                .decide(tenant, run, approval, decision, by, &entry)
                 .await?;
             let record = crate::ledger::find_run(state, tenant, run).await?;
             record

@@ -7,7 +7,6 @@ use baton_nats::programs::history::MAX_PAGE_BYTES;
 use baton_nats::{Followed, HistoryPage, HistoryQuestion, HistoryQuestions};
 use baton_protocol::{EventId, RunId};
 use futures_util::{StreamExt as _, stream};
-use http::StatusCode;
 
 use super::requests::authorize;
 use crate::auth::RunsRead;
@@ -36,20 +35,15 @@ async fn answer(state: &AppState, question: HistoryQuestion) {
     let page = page(state, &question).await;
     let page = page.map_err(|error| error.to_refusal());
     if let Err(error) = state.bus.answer_history(&question, &page).await {
-        tracing::debug!(%error, run.id = %question.run, "a question was not answered");
+        tracing::debug!(%error, run.id = ?question.run(), "a question was not answered");
     }
 }
 
 async fn page(state: &AppState, question: &HistoryQuestion) -> Result<HistoryPage, ApiError> {
-    let (tenant, run) = (question.tenant, question.run);
-    authorize::<RunsRead>(state, tenant, &question.publisher).await?;
-    let wanted = match &question.wanted {
-        Ok(wanted) => *wanted,
-        Err(wrong) => {
-            let status = StatusCode::BAD_REQUEST;
-            return Err(ApiError::new(status, "invalid_request", wrong.clone()));
-        }
-    };
+    let tenant = question.tenant;
+    authorize::<RunsRead>(state, tenant, question.key).await?;
+    let wanted = question.message.as_ref().map_err(ApiError::bad_message)?;
+    let run = wanted.run_id;
     let mut page = Filling::new(wanted.limit);
     let told = tell_from(state, tenant, run, wanted.after, Source::Stream).await?;
     if fill(run, told, &mut page).await {

@@ -1,19 +1,17 @@
 //! Who says what comes over the bus, and whether they may.
 //!
 //! ```text
-//! message ──► who published it? (the server says) ──► their key ──► alive? limits? scope? ──► as HTTP
+//! message ──► its subject names the key (the broker says so) ──► alive? limits? scope? ──► as HTTP
 //! ```
 //!
-//! The broker has checked who may publish for which tenant. Everything else is checked here, by the
-//! same code as on HTTP. Answers go to subjects of the run's own, never to one that the asker chose:
-//! this server may publish where the asker may not.
+//! The broker lets a key publish to its own subjects and to no others, and so the subject is the
+//! proof. Everything else is checked here, by the same code as on HTTP. Answers go to subjects of the
+//! run's own, never to one that the asker chose: this server may publish where the asker may not.
 
 use std::sync::Arc;
 
-use baton_nats::{NoPublisher, Publisher};
-use baton_protocol::{AuditId, TenantId};
+use baton_protocol::{ApiKeyId, AuditId, TenantId};
 use baton_store::{AuditEntry, AuditResult};
-use http::StatusCode;
 
 use crate::auth::{Caller, Scope};
 use crate::error::ApiError;
@@ -39,23 +37,14 @@ impl From<Unknown> for ApiError {
 }
 
 /// The key that a message was published with.
-pub(super) async fn identify<'a>(
+pub(super) async fn identify(
     state: &AppState,
     tenant: TenantId,
-    publisher: &'a Result<Publisher, NoPublisher>,
-) -> Result<(&'a Publisher, Arc<Caller>), Unknown> {
-    let publisher = publisher.as_ref().map_err(|nobody| {
-        metrics::auth_refusal(AuthRefusal::Missing);
-        let message = nobody.to_string();
-        Unknown::Nobody(ApiError::new(
-            StatusCode::UNAUTHORIZED,
-            "publisher_unknown",
-            message,
-        ))
-    })?;
-    let found = state.credentials.find_key(tenant, publisher.api_key).await;
+    key: ApiKeyId,
+) -> Result<Arc<Caller>, Unknown> {
+    let found = state.credentials.find_key(tenant, key).await;
     if let Some(caller) = found.map_err(Unknown::Unavailable)? {
-        return Ok((publisher, caller));
+        return Ok(caller);
     }
     metrics::auth_refusal(AuthRefusal::Unknown);
     let message = "the API key of this connection is not one of this tenant";
@@ -63,22 +52,23 @@ pub(super) async fn identify<'a>(
 }
 
 /// A publisher whose key is good, holds the scope and is within its limits.
-pub(super) async fn authorize<'a, S: Scope>(
+pub(super) async fn authorize<S: Scope>(
     state: &AppState,
     tenant: TenantId,
-    publisher: &'a Result<Publisher, NoPublisher>,
-) -> Result<(&'a Publisher, Arc<Caller>), ApiError> {
-    let (publisher, caller) = identify(state, tenant, publisher).await?;
+    key: ApiKeyId,
+) -> Result<Arc<Caller>, ApiError> {
+    let caller = identify(state, tenant, key).await?;
     caller.check_alive(state.clock.now())?;
     limit_caller(&caller, state).await?;
     caller.check(S::NAME, state.clock.now())?;
-    Ok((publisher, caller))
+    Ok(caller)
 }
 
-/// An entry of the audit log about something that a publisher did.
+/// An entry of the audit log about something that a publisher did. The address is not known here: the
+/// entry of the key's connection has it.
 pub(super) fn audit_entry(
     state: &AppState,
-    (publisher, caller): (&Publisher, &Caller),
+    caller: &Caller,
     action: &'static str,
     target: String,
 ) -> AuditEntry {
@@ -92,7 +82,7 @@ pub(super) fn audit_entry(
         target: Some(target),
         result: AuditResult::Done,
         detail: Some("over NATS".to_owned()),
-        ip: publisher.ip.clone(),
+        ip: None,
         user_agent: None,
         request_id: None,
     }

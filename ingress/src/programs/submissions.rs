@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use baton_admission::{Acceptance, Invalid, SubmitRequest, check_depth};
-use baton_nats::{Answer, PublishError, Submission, SubmissionAnswer, Submissions};
-use baton_protocol::{BadSubmission, RunId, RunStatus, SubmitJob};
-use http::StatusCode;
+use baton_nats::{
+    Answer, JobHeaders, PublishError, Resubmissions, Submission, SubmissionAnswer, Submissions,
+};
+use baton_protocol::{BadMessage, RunId, RunStatus, SubmitJob};
 use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
@@ -27,22 +28,43 @@ use crate::submission::{Submitted, Wanted, key_of_run, submit};
 const ROOM: usize = 512;
 const UNIT: usize = 64 << 10;
 
-/// Takes submissions until this process stops; those that were handed to it are answered.
-pub(super) async fn take_submissions(state: AppState, mut submissions: Submissions) {
-    let room = Arc::new(Semaphore::new(ROOM));
+/// Takes submissions until the connection on which they come has said its last; those that it had
+/// handed over by then are answered.
+pub(super) async fn take_submissions(
+    state: AppState,
+    room: Arc<Semaphore>,
+    mut submissions: Submissions,
+) {
+    let all = async {
+        while let Some(submission) = submissions.next().await {
+            take(&state, &room, submission).await;
+        }
+    };
+    tokio::select! {
+        () = all => {}
+        () = state.stopping.all.cancelled() => {}
+    }
+}
+
+/// Takes what operators submit again until this process stops; what was handed to it is answered.
+pub(super) async fn take_resubmissions(
+    state: AppState,
+    room: Arc<Semaphore>,
+    mut resubmissions: Resubmissions,
+) {
     let stop = state.stopping.native.clone();
     loop {
         let submission = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            submission = submissions.next() => submission,
+            submission = resubmissions.next() => submission,
         };
         let Some(submission) = submission else { return };
         take(&state, &room, submission).await;
     }
     let rest = async {
-        submissions.stop().await;
-        while let Some(submission) = submissions.next().await {
+        resubmissions.stop().await;
+        while let Some(submission) = resubmissions.next().await {
             take(&state, &room, submission).await;
         }
     };
@@ -52,19 +74,24 @@ pub(super) async fn take_submissions(state: AppState, mut submissions: Submissio
     }
 }
 
+/// The room of one ingress for submissions, whichever way they come.
+pub(crate) fn room() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(ROOM))
+}
+
 /// Begins with one, or says that there is no room for it.
 async fn take(state: &AppState, room: &Arc<Semaphore>, submission: Submission) {
     let units = u32::try_from(1 + submission.payload.len() / UNIT).unwrap_or(u32::MAX);
     let Ok(place) = Arc::clone(room).try_acquire_many_owned(units) else {
-        let run = read(&submission).map_or_else(|bad| bad.run_id, |job| Some(job.run_id));
+        let about = About::of(&read(&submission));
         let busy = ApiError::unavailable("busy", "too much is submitted at once: publish it again");
         metrics::submission(SubmissionEnd::Busy);
-        return answer(state, &submission, run, &refused(&busy)).await;
+        return answer(state, &submission, &about, &refused(&busy)).await;
     };
     let span = tracing::info_span!(
         "submission",
         run_id = tracing::field::Empty,
-        request.id = submission.headers.request_id.as_deref().unwrap_or_default(),
+        request.id = tracing::field::Empty,
     );
     let work = {
         let state = state.clone();
@@ -74,6 +101,27 @@ async fn take(state: &AppState, room: &Arc<Semaphore>, submission: Submission) {
         }
     };
     state.shutdown.tracker.spawn(work.instrument(span));
+}
+
+/// The parts of a submission that its answer repeats, as far as they can be read.
+struct About {
+    run: Option<RunId>,
+    request_id: Option<String>,
+}
+
+impl About {
+    fn of(job: &Result<SubmitJob, BadMessage>) -> Self {
+        match job {
+            Ok(job) => Self {
+                run: Some(job.run_id),
+                request_id: job.request_id.clone(),
+            },
+            Err(bad) => Self {
+                run: bad.run_id,
+                request_id: bad.request_id.clone(),
+            },
+        }
+    }
 }
 
 /// Why a submission is not accepted.
@@ -96,10 +144,10 @@ impl From<ApiError> for NotAccepted {
 
 async fn judge(state: &AppState, submission: &Submission) {
     let job = read(submission);
-    let run = match &job {
-        Ok(job) => Some(job.run_id),
-        Err(bad) => bad.run_id,
-    };
+    let about = About::of(&job);
+    if let Some(id) = &about.request_id {
+        tracing::Span::current().record("request.id", id);
+    }
     let (verdict, end) = match accept(state, submission, job).await {
         Ok(accepted) => (accepted, SubmissionEnd::Accepted),
         Err(NotAccepted::Refused(error)) => (refused(&error), SubmissionEnd::Refused),
@@ -107,20 +155,21 @@ async fn judge(state: &AppState, submission: &Submission) {
             (refused(&error), SubmissionEnd::Refused)
         }
         Err(NotAccepted::Unusable { error, by }) => {
-            let end = set_aside(state, submission, run, &error, by.as_deref()).await;
+            let end = set_aside(state, submission, about.run, &error, by.as_deref()).await;
             (refused(&error), end)
         }
     };
     metrics::submission(end);
-    answer(state, submission, run, &verdict).await;
+    answer(state, submission, &about, &verdict).await;
 }
 
 /// Nested no deeper than what reads it can bear, and a submission.
-fn read(submission: &Submission) -> Result<SubmitJob, BadSubmission> {
-    check_depth(&submission.payload).map_err(|invalid| BadSubmission {
+fn read(submission: &Submission) -> Result<SubmitJob, BadMessage> {
+    check_depth(&submission.payload).map_err(|invalid| BadMessage {
         code: invalid.code,
         message: invalid.message,
         run_id: None,
+        request_id: None,
     })?;
     SubmitJob::decode(&submission.payload)
 }
@@ -128,34 +177,26 @@ fn read(submission: &Submission) -> Result<SubmitJob, BadSubmission> {
 async fn accept(
     state: &AppState,
     submission: &Submission,
-    job: Result<SubmitJob, BadSubmission>,
+    job: Result<SubmitJob, BadMessage>,
 ) -> Result<SubmissionAnswer, NotAccepted> {
-    let bad =
-        |code: &'static str, message: String, by: Option<&Arc<Caller>>| NotAccepted::Unusable {
-            error: ApiError::new(StatusCode::BAD_REQUEST, code, message),
-            by: by.map(Arc::clone),
-        };
-    let tenant = match &submission.tenant {
-        Ok(tenant) => *tenant,
-        Err(wrong) => return Err(bad("invalid_subject", wrong.clone(), None)),
-    };
-    let (_, caller) = identify(state, tenant, &submission.publisher)
-        .await
-        .map_err(|unknown| match unknown {
-            Unknown::Nobody(error) => NotAccepted::Unusable { error, by: None },
-            Unknown::Unavailable(error) => NotAccepted::Refused(error),
-        })?;
+    let (tenant, lane) = (submission.tenant, submission.lane);
+    let caller =
+        identify(state, tenant, submission.key)
+            .await
+            .map_err(|unknown| match unknown {
+                Unknown::Nobody(error) => NotAccepted::Unusable { error, by: None },
+                Unknown::Unavailable(error) => NotAccepted::Refused(error),
+            })?;
     caller.check_alive(state.clock.now())?;
     // What an operator submits again was counted when it came.
     if !submission.again {
         limit_caller(&caller, state).await?;
     }
     caller.check(RunsWrite::NAME, state.clock.now())?;
-    let lane = match &submission.lane {
-        Ok(lane) => *lane,
-        Err(wrong) => return Err(bad("invalid_subject", wrong.clone(), Some(&caller))),
-    };
-    let job = job.map_err(|wrong| bad(wrong.code, wrong.message, Some(&caller)))?;
+    let job = job.map_err(|bad| NotAccepted::Unusable {
+        error: ApiError::bad_message(&bad),
+        by: Some(Arc::clone(&caller)),
+    })?;
     let body = job.request.get().as_bytes();
     let request = SubmitRequest::parse_submitted(body, lane).map_err(|invalid: Invalid| {
         NotAccepted::Unusable {
@@ -170,7 +211,10 @@ async fn accept(
         idempotency: Some(key_of_run(job.run_id, lane.as_str(), body)),
         follow: false,
         on_close: OnClose::LeaveRunning,
-        headers: submission.headers.clone(),
+        headers: JobHeaders {
+            request_id: job.request_id,
+            traceparent: job.traceparent,
+        },
         door: Door::Bus,
     };
     let Submitted { accepted, .. } = submit(state, wanted).await?;
@@ -221,10 +265,14 @@ fn refused(error: &ApiError) -> SubmissionAnswer {
 async fn answer(
     state: &AppState,
     submission: &Submission,
-    run: Option<RunId>,
+    about: &About,
     verdict: &SubmissionAnswer,
 ) {
-    let sent = state.bus.answer_submission(submission, run, verdict).await;
+    let request_id = about.request_id.as_deref();
+    let sent = state
+        .bus
+        .answer_submission(submission, about.run, request_id, verdict)
+        .await;
     if let Err(error) = sent {
         tracing::debug!(%error, "a publisher was not answered, and will publish again");
     }

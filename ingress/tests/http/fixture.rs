@@ -13,7 +13,8 @@ use baton_devstack::{NatsConfig, NatsOptions, NatsServer};
 use baton_identity::ApiKey;
 use baton_ingress::{IngressDeps, ProgramDoor};
 use baton_nats::{
-    Bus, BusOptions, EventFollower, JobSource, LedgerAttempts, StreamOptions, StreamSeq, provision,
+    Bus, BusOptions, EventFollower, IntakeOptions, JobSource, LedgerAttempts, StreamOptions,
+    StreamSeq, provision,
 };
 use baton_protocol::event::RunStarted;
 use baton_protocol::{
@@ -24,12 +25,13 @@ use baton_service::config::{Registration, Secret};
 use baton_service::{Clock as _, Config, Readiness, SharedClock, Shutdown, SystemClock};
 use baton_store::testing::TestDatabase;
 use baton_store::{Claim, ClaimOutcome, NewApiKey, RunRecord, Store};
+use futures_util::StreamExt as _;
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use self::door::{Door, TEST};
+use self::door::{Door, TEST, intake};
 pub(crate) use self::sse::{Sse, SseEvent};
 pub(crate) use self::worker::Worker;
 
@@ -61,6 +63,8 @@ pub(crate) struct Fixture {
     pub(crate) tenant: TenantId,
     pub(crate) store: Store,
     pub(crate) bus: Bus,
+    /// The ingress's own.
+    at_broker: Bus,
     pub(crate) shutdown: Shutdown,
     pub(crate) nats: NatsServer,
     door: Option<Door>,
@@ -114,7 +118,7 @@ impl Fixture {
         let (at_broker, programs) = match &door {
             Some(opened) => (
                 connect(&nats, door.as_ref(), "ingress").await,
-                Some(opened.open(&nats, config.nats.callout_session).await),
+                Some(opened.open(&nats, &config.nats).await),
             ),
             None => (bus.clone(), None),
         };
@@ -123,7 +127,7 @@ impl Fixture {
             &store,
             &at_broker,
             &shutdown,
-            programs,
+            (programs, intake(&nats, door.as_ref())),
             SystemClock::shared(),
         )
         .await;
@@ -141,6 +145,7 @@ impl Fixture {
             tenant,
             store,
             bus,
+            at_broker,
             shutdown,
             nats,
             door,
@@ -149,7 +154,29 @@ impl Fixture {
             database,
         };
         fixture.key = fixture.make_key(7, &["*"], None).await;
+        Box::pin(fixture.until_programs_are_heard()).await;
         fixture
+    }
+
+    /// Waits until the ingress hears programs: its connection for that is made in the background.
+    async fn until_programs_are_heard(&self) {
+        let client = connect_plain(&self.nats, self.door.as_ref()).await;
+        let (tenant, nobody) = (
+            TenantId::new(SystemClock.now()),
+            ApiKeyId::new(SystemClock.now()),
+        );
+        let mut answers = client.subscribe(format!("past.{tenant}.*")).await.unwrap();
+        let ask = format!("history.{tenant}.{nobody}");
+        soon(async {
+            loop {
+                client.publish(ask.clone(), "{}".into()).await.unwrap();
+                let patience = Duration::from_millis(50);
+                if tokio::time::timeout(patience, answers.next()).await.is_ok() {
+                    return;
+                }
+            }
+        })
+        .await;
     }
 
     /// Another ingress on the same servers; its base.
@@ -165,10 +192,11 @@ impl Fixture {
         config.http.heartbeat = Duration::from_millis(300);
         config.auth.jwt_secret = Some(Secret::new(JWT_SECRET.into()));
         let programs = match &self.door {
-            Some(door) => Some(door.open(&self.nats, Duration::from_hours(1)).await),
+            Some(door) => Some(door.open(&self.nats, &config.nats).await),
             None => None,
         };
-        let (base, _) = serve(&config, &self.store, &bus, &shutdown, programs, clock).await;
+        let heard = (programs, intake(&self.nats, self.door.as_ref()));
+        let (base, _) = serve(&config, &self.store, &bus, &shutdown, heard, clock).await;
         (base, shutdown)
     }
 
@@ -179,7 +207,15 @@ impl Fixture {
         let mut config = Config::default();
         config.auth.jwt_secret = Some(Secret::new(JWT_SECRET.into()));
         let clock = SystemClock::shared();
-        let (base, _) = serve(&config, store, &bus, &shutdown, None, clock).await;
+        let (base, _) = serve(
+            &config,
+            store,
+            &bus,
+            &shutdown,
+            (None, intake(&self.nats, None)),
+            clock,
+        )
+        .await;
         (base, shutdown)
     }
 
@@ -218,6 +254,20 @@ impl Fixture {
         .unwrap();
         tx.commit().await.unwrap();
         key.expose().to_owned()
+    }
+
+    /// The id of a key, by what it is presented with.
+    pub(crate) async fn id_of_key(&self, tenant: TenantId, secret: &str) -> String {
+        let hash = ApiKey::parse(secret).unwrap().hash();
+        let found = self.store.system().find_api_key(&hash).await.unwrap();
+        let key = found.expect("a key");
+        assert_eq!(key.tenant, tenant);
+        key.id.to_string()
+    }
+
+    /// Counts the times that the ingress has lost its connection to the broker.
+    pub(crate) fn lost_connections(&self) -> u64 {
+        self.at_broker.link().borrow().down
     }
 
     pub(crate) fn request(&self, method: reqwest::Method, url: &str) -> RequestBuilder {
@@ -393,6 +443,7 @@ impl Fixture {
         })
         .await;
         provision(&self.bus, &stream_options()).await.unwrap();
+        Box::pin(self.until_programs_are_heard()).await;
     }
 
     /// Waits until the ingress has returned.
@@ -427,6 +478,18 @@ async fn connect(nats: &NatsServer, door: Option<&Door>, user: &str) -> Bus {
     Bus::connect(options).await.unwrap()
 }
 
+/// A plain client that may do everything in the account of the roles.
+async fn connect_plain(nats: &NatsServer, door: Option<&Door>) -> async_nats::Client {
+    let options = match door {
+        Some(door) => async_nats::ConnectOptions::with_user_and_password(
+            TEST.into(),
+            door.accounts.password_of(TEST),
+        ),
+        None => async_nats::ConnectOptions::new(),
+    };
+    options.connect(nats.url()).await.unwrap()
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the test waits for the task, or ends with it"
@@ -436,7 +499,7 @@ async fn serve(
     store: &Store,
     bus: &Bus,
     shutdown: &Shutdown,
-    programs: Option<ProgramDoor>,
+    (programs, intake): (Option<ProgramDoor>, IntakeOptions),
     clock: SharedClock,
 ) -> (String, JoinHandle<anyhow::Result<()>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -449,6 +512,7 @@ async fn serve(
         shutdown: shutdown.clone(),
         readiness: Readiness::new(),
         programs,
+        intake: Some(intake),
     };
     (base, tokio::spawn(baton_ingress::run(deps, listener)))
 }

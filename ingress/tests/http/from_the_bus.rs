@@ -1,5 +1,5 @@
-//! What programs say over the bus. They are played by a plain connection, which writes the header
-//! that the server writes where programs have an account of their own.
+//! Messages of programs on the bus. Programs are played by a plain connection, which publishes under the
+//! subject that the server lets a program publish to where programs have an account of their own.
 
 mod asking;
 mod quarantine;
@@ -41,26 +41,15 @@ impl Program {
         }
     }
 
-    /// What the server writes about its messages.
-    pub(crate) fn stamp(&self) -> HeaderMap {
-        let info = json!({"acc": "PROGRAMS", "user": self.key, "host": "192.0.2.7", "name": "p"});
-        let mut headers = HeaderMap::new();
-        headers.insert("Nats-Request-Info", info.to_string().as_str());
-        headers
-    }
-
-    /// Publishes with these headers, and waits on `replies` or `past` for the answer that repeats
-    /// the request's id.
-    async fn ask(&self, answers: &str, headers: HeaderMap, ask: Ask) -> Value {
+    /// Publishes, and waits on `replies` or `past` for the answer that repeats the request's id.
+    async fn ask(&self, answers: &str, ask: Ask) -> Value {
         let mut answers = self.hear(format!("{answers}.{}.*", self.tenant)).await;
         let Ask {
             id,
             subject,
             payload,
         } = ask;
-        let published = self
-            .nats
-            .publish_with_headers(subject, headers, payload.into());
+        let published = self.nats.publish(subject, payload.into());
         published.await.unwrap();
         loop {
             let answer = answers.next().await;
@@ -70,45 +59,39 @@ impl Program {
         }
     }
 
-    /// Publishes a message to a lane, whatever it is; the answer.
-    pub(crate) async fn publish(&self, lane: &str, payload: impl ToString) -> Value {
-        self.publish_as(self.stamp(), lane, payload).await
+    /// Publishes a submission to a lane, with a request id of its own; the answer.
+    pub(crate) async fn publish(&self, lane: &str, submission: Value) -> Value {
+        let subject = self.subject("submit", &format!(".{lane}"));
+        self.ask("replies", Ask::new(subject, submission)).await
     }
 
-    /// With another word for who it is, or nobody's.
-    pub(crate) async fn publish_as(
-        &self,
-        headers: HeaderMap,
-        lane: &str,
-        payload: impl ToString,
-    ) -> Value {
-        let id = Uuid::new_v4().to_string();
-        let mut headers = headers;
-        headers.insert("X-Request-Id", id.as_str());
-        let ask = Ask {
-            id,
-            subject: format!("submit.{}.{lane}", self.tenant),
-            payload: payload.to_string(),
-        };
-        self.ask("replies", headers, ask).await
+    /// Publishes anything to a lane; the next answer, whichever run it is about.
+    pub(crate) async fn publish_bytes(&self, lane: &str, payload: &str) -> Value {
+        let mut answers = self.hear(format!("replies.{}.*", self.tenant)).await;
+        self.send(lane, payload).await;
+        answers.next().await
+    }
+
+    fn subject(&self, first: &str, rest: &str) -> String {
+        format!("{first}.{}.{}{rest}", self.tenant, self.key)
     }
 
     /// Publishes a message to a lane, and waits for nothing.
     pub(crate) async fn send(&self, lane: &str, payload: impl ToString) {
-        let subject = format!("submit.{}.{lane}", self.tenant);
+        let subject = self.subject("submit", &format!(".{lane}"));
         let payload = payload.to_string().into();
-        let sent = self
-            .nats
-            .publish_with_headers(subject, self.stamp(), payload);
-        sent.await.unwrap();
+        self.nats.publish(subject, payload).await.unwrap();
     }
 
     /// As an ingress sets a message aside that was published to a lane.
-    pub(crate) async fn bury(&self, lane: &str, publisher: &str, payload: impl ToString) {
+    pub(crate) async fn bury(&self, lane: &str, payload: impl ToString) {
+        let dead = format!("dead.{}", self.subject("submit", &format!(".{lane}")));
+        self.bury_at(dead, payload).await;
+    }
+
+    pub(crate) async fn bury_at(&self, dead: String, payload: impl ToString) {
         let mut headers = HeaderMap::new();
         headers.insert("Baton-Reason", "unsupported_version: too new");
-        headers.insert("Baton-Publisher", publisher);
-        let dead = format!("dead.submit.{}.{lane}", self.tenant);
         let stored = self
             .nats
             .request_with_headers(dead, headers, payload.to_string().into());
@@ -121,28 +104,13 @@ impl Program {
     }
 
     pub(crate) async fn control(&self, run: RunId, verb: &str, payload: Value) -> Value {
-        self.control_as(self.stamp(), run, verb, payload).await
-    }
-
-    pub(crate) async fn control_as(
-        &self,
-        headers: HeaderMap,
-        run: RunId,
-        verb: &str,
-        payload: Value,
-    ) -> Value {
-        let subject = format!("control.{}.{run}.{verb}", self.tenant);
-        self.ask("replies", headers, Ask::new(subject, payload))
-            .await
+        let subject = self.subject("control", &format!(".{verb}"));
+        self.ask("replies", Ask::about(run, subject, payload)).await
     }
 
     pub(crate) async fn history(&self, run: RunId, payload: Value) -> Value {
-        self.history_as(self.stamp(), run, payload).await
-    }
-
-    pub(crate) async fn history_as(&self, headers: HeaderMap, run: RunId, payload: Value) -> Value {
-        let subject = format!("history.{}.{run}", self.tenant);
-        self.ask("past", headers, Ask::new(subject, payload)).await
+        let subject = self.subject("history", "");
+        self.ask("past", Ask::about(run, subject, payload)).await
     }
 
     /// What is said on a subject from now on.
@@ -167,6 +135,13 @@ struct Ask {
 }
 
 impl Ask {
+    fn about(run: RunId, subject: String, payload: Value) -> Self {
+        let mut payload = payload;
+        payload["v"] = 1.into();
+        payload["run_id"] = json!(run);
+        Self::new(subject, payload)
+    }
+
     fn new(subject: String, payload: Value) -> Self {
         let mut payload = payload;
         let id = Uuid::new_v4().to_string();

@@ -224,7 +224,7 @@ async fn reading_claims(issuer: &Issuer) -> (Fixture, TenantId) {
 #[tokio::test]
 async fn a_claim_names_the_tenant_by_name_or_id_or_the_token_is_refused() {
     let issuer = Issuer::start().await;
-    let (fixture, acme) = reading_claims(&issuer).await;
+    let (fixture, acme) = Box::pin(reading_claims(&issuer)).await;
     for (claims, tenant) in [
         (json!({"org": "acme"}), Some(acme)),
         (json!({"org": acme}), Some(acme)),
@@ -263,7 +263,7 @@ async fn a_claim_names_the_tenant_by_name_or_id_or_the_token_is_refused() {
 #[tokio::test]
 async fn a_claim_gives_the_highest_role_it_names_and_never_that_of_an_owner() {
     let issuer = Issuer::start().await;
-    let (fixture, _) = reading_claims(&issuer).await;
+    let (fixture, _) = Box::pin(reading_claims(&issuer)).await;
     // Without a role that is known: the configured one, a member's.
     for (roles, role) in [
         (json!("viewer"), "viewer"),

@@ -13,6 +13,7 @@ mod disconnect;
 mod fixture;
 mod from_the_bus;
 mod front;
+mod hostile_programs;
 mod idempotency;
 mod isolation;
 mod issuers;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event};
 use baton_identity::ApiKey;
-use baton_protocol::{ApiKeyId, RunId, TenantId};
+use baton_protocol::{ApiKeyId, TenantId};
 use baton_service::{Clock as _, SystemClock};
 use baton_store::{AuditFilter, AuditRecord, NewApiKey};
 use futures_util::StreamExt as _;
@@ -15,6 +15,7 @@ use crate::fixture::{Fixture, soon};
 
 /// A connected program.
 struct Program {
+    key: String,
     client: Client,
     lost: mpsc::UnboundedReceiver<()>,
 }
@@ -33,15 +34,17 @@ impl Program {
             })
             .connect(fixture.nats.url())
             .await?;
-        Ok(Self { client, lost })
+        let hash = ApiKey::parse(key).unwrap().hash();
+        let found = fixture.store.system().find_api_key(&hash).await.unwrap();
+        let key = found.expect("a key").id.to_string();
+        Ok(Self { key, client, lost })
     }
 
     /// Waits until the server has taken all subscriptions: an ingress answers what is asked after them.
     async fn round_trip(&self, tenant: TenantId) {
-        let run = RunId::new(SystemClock.now());
-        let past = format!("past.{tenant}.{run}");
+        let past = format!("past.{tenant}.*");
         let mut answers = self.client.subscribe(past).await.unwrap();
-        let history = format!("history.{tenant}.{run}");
+        let history = format!("history.{tenant}.{}", self.key);
         self.client.publish(history, "{}".into()).await.unwrap();
         soon(answers.next()).await.unwrap();
     }
@@ -248,4 +251,33 @@ async fn another_tenants_key_hears_nothing_of_this_one() {
     soon(own.next()).await.unwrap();
     let heard = tokio::time::timeout(Duration::ZERO, theirs.next()).await;
     assert!(heard.is_err());
+}
+
+/// Guards the number of connections of one key: the next one is refused, until one is closed.
+#[tokio::test]
+async fn a_key_has_no_more_connections_than_it_may() {
+    let fixture = Fixture::start_with_door(|config| config.nats.callout_connections = 3).await;
+    let key = fixture.make_key(9, &["*"], None).await;
+    let mut programs = Vec::new();
+    for _ in 0..3 {
+        programs.push(Program::connect(&fixture, &key).await.unwrap());
+    }
+    assert!(is_refused(&fixture, &key).await);
+    let log = connections(&fixture, 4).await;
+    let refused = log.iter().filter(|entry| entry.result == "refused");
+    let whys: Vec<_> = refused.map(|entry| entry.detail.as_deref()).collect();
+    assert_eq!(whys, [Some("too_many")]);
+    // Another key is not concerned.
+    Program::connect(&fixture, &fixture.key).await.unwrap();
+    drop(programs.pop());
+    let again = Box::pin(soon(async {
+        loop {
+            if let Ok(program) = Program::connect(&fixture, &key).await {
+                return program;
+            }
+        }
+    }))
+    .await;
+    assert!(is_refused(&fixture, &key).await, "that is the third again");
+    drop(again);
 }

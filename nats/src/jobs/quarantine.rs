@@ -2,7 +2,7 @@
 
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::{HeaderMap, HeaderName, HeaderValue, Subject, header};
-use baton_protocol::RunId;
+use baton_protocol::{ApiKeyId, RunId};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
@@ -11,7 +11,6 @@ use super::delivery::Delivery;
 use super::stranded::stored_at;
 use crate::bus::Bus;
 use crate::events::ReadError;
-use crate::programs::requests::PUBLISHER;
 use crate::programs::submissions::Submission;
 use crate::{streams, subjects};
 
@@ -35,8 +34,9 @@ pub struct DeadLetter {
     pub subject: String,
     /// Why nobody can work on it.
     pub reason: String,
-    /// Who published it, if it was a program: an API key's id, and an address behind a space.
-    pub publisher: Option<String>,
+    /// The API key that published it, if it was a program: the subject says so, and the broker lets
+    /// ingresses alone write there.
+    pub publisher: Option<ApiKeyId>,
     /// The run that it names, if it could be read.
     pub run: Option<RunId>,
     /// The message itself, or its first [`KEPT_OF_A_LETTER`] bytes.
@@ -109,13 +109,11 @@ impl Bus {
             format!("{:032x}", rand::random::<u128>()),
         );
         headers.insert(REASON, one_line(reason));
-        if let Ok(publisher) = &submission.publisher {
-            headers.insert(PUBLISHER, publisher.to_header());
-        }
         if let Some(run) = run {
             headers.insert(RUN, run.to_string());
         }
-        let subject = subjects::dead(&submission.subject);
+        let (tenant, key, lane) = (submission.tenant, submission.key, submission.lane);
+        let subject = subjects::dead_submission(tenant, key, lane);
         self.store_letter(subject, headers, &submission.payload)
             .await
     }
@@ -154,7 +152,8 @@ impl DeadLetter {
             stored_at: stored_at(&message),
             subject: subjects::before_dead(subject).to_owned(),
             reason: header(REASON).unwrap_or_default().to_owned(),
-            publisher: header(PUBLISHER).map(str::to_owned),
+            publisher: subjects::of_submission(subjects::before_dead(subject))
+                .map(|address| address.key()),
             run: header(RUN).and_then(|run| run.parse().ok()),
             // Older versions kept the whole of it.
             length: header(LENGTH)

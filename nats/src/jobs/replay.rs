@@ -1,14 +1,14 @@
 //! Out of DEAD and back on its way, because somebody has mended what was wrong.
 
-use async_nats::{HeaderMap, header};
-use baton_protocol::{Lane, TenantId};
+use async_nats::{HeaderMap, Subject, header};
+use baton_protocol::TenantId;
 use bytes::Bytes;
 
 use super::PublishError;
 use super::quarantine::DeadLetter;
 use crate::bus::{Bus, Unanswered};
-use crate::programs::requests::PUBLISHER;
-use crate::subjects::{self, OfSubmission};
+use crate::programs::intake::Address;
+use crate::subjects;
 
 /// What became of a message out of DEAD. Its copy there stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +25,11 @@ pub enum NotReplayed {
     /// It came on a subject that nobody takes anything from.
     #[error("nobody takes messages on `{0}`")]
     NoTaker(String),
-    /// Whoever published it is not known: on whose behalf would it be submitted?
-    #[error("nobody is known to have published it")]
+    /// An older version has set it aside, which took the publisher's word for who that was.
+    #[error(
+        "its subject does not name the key that published it, as those of older versions do not: \
+         have its program submit it again"
+    )]
     NoPublisher,
     /// It was too long to be kept whole.
     #[error(
@@ -50,16 +53,19 @@ pub enum NotReplayed {
 }
 
 impl DeadLetter {
-    /// For whom it is.
+    /// The tenant that it is for, if it was a submission.
     pub fn tenant(&self) -> Option<TenantId> {
-        subjects::of_submission(&self.subject).tenant.ok()
+        match subjects::of_submission(&self.subject)? {
+            Address::Submission { tenant, .. } => Some(tenant),
+            _ => None,
+        }
     }
 }
 
 impl Bus {
     /// Puts a message out of DEAD on its way once more: a submission to an ingress, on behalf of
-    /// whoever published it; a job to JOBS. Both are safe to repeat: a submission names its run, and
-    /// so does a job.
+    /// the key that published it; a job to JOBS. Both are safe to repeat: a submission names its
+    /// run, and so does a job.
     pub async fn replay(&self, letter: &DeadLetter) -> Result<Replayed, NotReplayed> {
         if !letter.is_whole() {
             return Err(NotReplayed::Cut {
@@ -67,14 +73,14 @@ impl Bus {
                 length: letter.length,
             });
         }
-        if letter.subject.starts_with("submit.")
-            && let OfSubmission {
-                tenant: Ok(tenant),
-                lane: Ok(lane),
-                ..
-            } = subjects::of_submission(&letter.subject)
-        {
-            return self.resubmit(tenant, lane, letter).await;
+        if letter.subject.starts_with("submit.") {
+            let Some(Address::Submission { tenant, key, lane }) =
+                subjects::of_submission(&letter.subject)
+            else {
+                return Err(NotReplayed::NoPublisher);
+            };
+            let subject = subjects::resubmissions(tenant, key, lane);
+            return self.resubmit(subject, letter).await;
         }
         if let Some((tenant, lane)) = subjects::of_job(&letter.subject) {
             let mut headers = HeaderMap::new();
@@ -92,23 +98,14 @@ impl Bus {
         Err(NotReplayed::NoTaker(letter.subject.clone()))
     }
 
+    /// The operator's user is allowed to publish there, and the subject names the key: no word of
+    /// the publisher is needed.
     async fn resubmit(
         &self,
-        tenant: TenantId,
-        lane: Lane,
+        subject: Subject,
         letter: &DeadLetter,
     ) -> Result<Replayed, NotReplayed> {
-        let publisher = letter
-            .publisher
-            .as_deref()
-            .ok_or(NotReplayed::NoPublisher)?;
-        let mut headers = HeaderMap::new();
-        headers.insert(PUBLISHER, publisher);
-        let subject = subjects::resubmissions(tenant, lane);
-        match self
-            .request(subject, Some(headers), letter.payload.clone())
-            .await
-        {
+        match self.request(subject, None, letter.payload.clone()).await {
             Ok(answer) => Ok(Replayed::Answered(answer.payload)),
             Err(Unanswered::NobodyThere) => Err(NotReplayed::NoIngress),
             Err(Unanswered::NotSent) => Err(PublishError::Disconnected.into()),

@@ -2,17 +2,20 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use async_nats::{HeaderValue, Message, Subject};
+use async_nats::connection::State;
+use async_nats::{Client, HeaderValue, Message, Subject};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::curve::{self, CurveKey, Seal, SealError};
 use super::jwt::{DecodeError, EncodeError, Issuer, signed_by_server};
 use super::reach::{Permissions, Reach};
-use crate::bus::{Bus, BusError};
-use crate::foreign::Consumer;
+use crate::bus::{self, BusError, BusOptions, Link};
+use crate::foreign::{Consumer, Foreign};
 use crate::subjects;
 use crate::subscription::Subscription;
 
@@ -175,9 +178,7 @@ struct User {
 /// Whom the server lets in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Program {
-    /// The API key: the connection's user name from then on.
-    pub key: Uuid,
-    /// What it reaches.
+    /// The subjects that it reaches. Its key is the connection's user name from then on.
     pub reach: Reach,
     /// When the server closes the connection; the client makes a new one by itself.
     pub until: DateTime<Utc>,
@@ -202,16 +203,49 @@ impl ConnectRequests {
     }
 }
 
-impl Bus {
+/// The connection on which servers ask who wants to connect, and are answered.
+///
+/// The subject and the headers of a question are the server's own, and a stranger's words are within
+/// its payload, and the server counts its length: any client library reads that. Their number is a
+/// stranger's to choose, though, and a connection that cannot be read fast enough is cut off. So it
+/// is a connection of its own, with a user who can do nothing else.
+#[derive(Debug, Clone)]
+pub struct CalloutBus {
+    client: Client,
+    link: watch::Receiver<Link>,
+    foreign: Arc<Foreign>,
+}
+
+impl CalloutBus {
+    /// Connects in the background, and again for ever: meanwhile nobody new is let in.
+    pub async fn connect(options: BusOptions) -> Result<Self, BusError> {
+        let (client, link) = bus::connect_in_background(options).await?;
+        Ok(Self {
+            client,
+            link,
+            foreign: Arc::default(),
+        })
+    }
+
+    /// Waits until there will never be a connection again, as [`Bus::closed`](crate::Bus::closed).
+    pub async fn closed(&self) {
+        bus::closed(self.link.clone()).await;
+    }
+
     /// Takes servers' questions, together with every other ingress: with a curve key those that are
     /// sealed for it and no others, without one those that are not sealed.
     pub async fn connect_requests(
         &self,
         curve: Option<CurveKey>,
     ) -> Result<ConnectRequests, BusError> {
-        let subscription = self
-            .listen_in_group(Consumer::Connects, subjects::CONNECTS, QUEUE)
-            .await?;
+        let subscription = Subscription::open_in_group(
+            &self.client,
+            &self.foreign,
+            Consumer::Connects,
+            subjects::CONNECTS.into(),
+            QUEUE,
+        )
+        .await?;
         Ok(ConnectRequests {
             subscription,
             curve,
@@ -247,13 +281,15 @@ impl Bus {
         request: &ConnectRequest,
         answer: String,
     ) -> Result<(), AnswerError> {
-        let client = self.connected_client().ok_or(BusError::Disconnected)?;
+        if self.client.connection_state() != State::Connected {
+            return Err(BusError::Disconnected.into());
+        }
         let reply = request.reply.clone();
         let answer = match &request.seal {
             Some(seal) => seal.close(&answer).map_err(AnswerError::Seal)?,
             None => answer.into_bytes(),
         };
-        client
+        self.client
             .publish(reply, answer.into())
             .await
             .map_err(BusError::from)?;
@@ -314,7 +350,7 @@ fn admission(
         iss: issuer.public_key(),
         sub: &request.user,
         aud: PROGRAMS,
-        name: Some(program.key),
+        name: Some(program.reach.key.as_uuid()),
         nats: User {
             permissions: program.reach.permissions(),
             kind: "user",

@@ -131,39 +131,29 @@ impl SystemBus {
         Err(KickError::Persistent)
     }
 
+    /// Counts the connections of this API key on all servers that answer, as they are seen at this
+    /// moment: somebody who is being let in is not among them yet.
+    pub async fn count_connections(&self, key: Uuid) -> Result<usize, KickError> {
+        let mut answers = self.ask_connections(key).await?;
+        let mut count = 0;
+        while let Some((_, theirs)) = answers.next().await? {
+            count += theirs.len();
+        }
+        Ok(count)
+    }
+
     async fn close_found(&self, key: Uuid) -> Result<Found, KickError> {
         let mut answers = self.ask_connections(key).await?;
-        let user = key.as_hyphenated().to_string();
         let mut found = Found::default();
-        let mut patience = FIRST;
-        while let Ok(Some(answer)) = timeout(patience, answers.next()).await {
-            if answer.status.is_some() {
-                // Nobody listens there: it is not the system account.
-                return Err(KickError::NoAnswer);
-            }
-            patience = SILENCE;
-            let Ok(answer) = serde_json::from_slice::<Connections>(&answer.payload) else {
-                tracing::warn!("a server names its connections in an unknown way");
-                continue;
-            };
-            let connections = answer.data.map(|data| data.connections);
-            let theirs: Vec<u64> = connections
-                .into_iter()
-                .flatten()
-                .filter(|connection| connection.authorized_user == user)
-                .map(|connection| connection.cid)
-                .collect();
+        while let Some((server, theirs)) = answers.next().await? {
             if theirs.is_empty() {
                 continue;
             }
             found.connections += theirs.len();
             stream::iter(theirs)
-                .for_each_concurrent(AT_ONCE, |cid| self.kick(&answer.server.id, cid))
+                .for_each_concurrent(AT_ONCE, |cid| self.kick(&server, cid))
                 .await;
             found.last = Some(Instant::now());
-        }
-        if patience == FIRST {
-            return Err(KickError::NoAnswer);
         }
         Ok(found)
     }
@@ -178,7 +168,7 @@ impl SystemBus {
         }
     }
 
-    async fn ask_connections(&self, key: Uuid) -> Result<Subscription, BusError> {
+    async fn ask_connections(&self, key: Uuid) -> Result<Answers, BusError> {
         let inbox = self.client.new_inbox();
         let subject = inbox.clone().into();
         let answers =
@@ -187,6 +177,48 @@ impl SystemBus {
         self.client
             .publish_with_reply(system::CONNECTIONS, inbox, question.into())
             .await?;
-        Ok(answers)
+        Ok(Answers {
+            subscription: answers,
+            user: key.as_hyphenated().to_string(),
+            patience: FIRST,
+        })
+    }
+}
+
+/// The servers' answers about the connections of one key.
+struct Answers {
+    subscription: Subscription,
+    user: String,
+    patience: Duration,
+}
+
+impl Answers {
+    /// The next server and its connections of the key; none once all have answered.
+    async fn next(&mut self) -> Result<Option<(String, Vec<u64>)>, KickError> {
+        loop {
+            let Ok(Some(answer)) = timeout(self.patience, self.subscription.next()).await else {
+                return if self.patience == FIRST {
+                    Err(KickError::NoAnswer)
+                } else {
+                    Ok(None)
+                };
+            };
+            if answer.status.is_some() {
+                // Nobody listens there: it is not the system account.
+                return Err(KickError::NoAnswer);
+            }
+            self.patience = SILENCE;
+            let Ok(answer) = serde_json::from_slice::<Connections>(&answer.payload) else {
+                tracing::warn!("a server names its connections in an unknown way");
+                continue;
+            };
+            let connections = answer.data.map(|data| data.connections);
+            let theirs = connections
+                .into_iter()
+                .flatten()
+                .filter(|connection| connection.authorized_user == self.user)
+                .map(|connection| connection.cid);
+            return Ok(Some((answer.server.id, theirs.collect())));
+        }
     }
 }

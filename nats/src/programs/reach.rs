@@ -1,18 +1,25 @@
-//! What a program reaches: subjects of its tenant, as far as its scopes go.
+//! The subjects that a program reaches: to publish, those of its own key; to hear, those of its
+//! tenant; both as far as its scopes go.
 
-use baton_protocol::TenantId;
+use baton_protocol::{ApiKeyId, Lane, TenantId};
 use serde::Serialize;
 
+use crate::programs::control::Verb;
 use crate::subjects::program;
 
-/// Subscriptions that one connection may have.
-const SUBSCRIPTIONS: u32 = 1_024;
+/// The most subscriptions of one connection: three for each of some dozen runs, or four with
+/// wildcards for all runs of the tenant.
+pub(crate) const MAX_SUBSCRIPTIONS: u32 = 128;
+/// The largest message that a program may publish, in bytes; a larger request goes over HTTP.
+pub(crate) const MAX_PAYLOAD: usize = 256 << 10;
 
 /// What somebody may do over the bus, for one tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
     /// The tenant.
     pub tenant: TenantId,
+    /// The key: a part of every subject that it may publish to.
+    pub key: ApiKeyId,
     /// Submit runs and cancel them.
     pub write: bool,
     /// Follow runs and ask for what they have shown.
@@ -29,8 +36,9 @@ pub(crate) struct Permissions {
     #[serde(rename = "sub")]
     subscribe: Subjects,
     subs: u32,
-    data: i64,
-    payload: i64,
+    /// The server reads this and counts nothing by it.
+    data: usize,
+    payload: usize,
     allowed_connection_types: [&'static str; 2],
 }
 
@@ -62,7 +70,7 @@ impl Reach {
 
     /// As the server takes it.
     pub(crate) fn permissions(&self) -> Permissions {
-        let tenant = self.tenant;
+        let (tenant, key) = (self.tenant, self.key);
         let mut publish = Vec::new();
         let mut subscribe = Vec::new();
         if !self.is_nothing() {
@@ -70,24 +78,23 @@ impl Reach {
             subscribe.push(program::inbox(tenant));
         }
         if self.write {
-            publish.push(program::jobs(tenant));
-            publish.push(program::control(tenant, "cancel"));
+            publish.extend(Lane::ALL.map(|lane| program::jobs(tenant, key, lane)));
+            publish.push(program::control(tenant, key, Verb::Cancel));
         }
         if self.read {
-            publish.push(program::history(tenant));
+            publish.push(program::history(tenant, key));
             subscribe.push(program::live(tenant));
             subscribe.push(program::past(tenant));
         }
         if self.decide {
-            publish.push(program::control(tenant, "decide"));
+            publish.push(program::control(tenant, key, Verb::Decide));
         }
         Permissions {
             publish: publish.into(),
             subscribe: subscribe.into(),
-            subs: SUBSCRIPTIONS,
-            // As far as the server's own limits go.
-            data: -1,
-            payload: -1,
+            subs: MAX_SUBSCRIPTIONS,
+            data: MAX_PAYLOAD,
+            payload: MAX_PAYLOAD,
             // No bridge to other servers, and no other protocol.
             allowed_connection_types: ["STANDARD", "WEBSOCKET"],
         }
@@ -103,9 +110,11 @@ mod tests {
     #[test]
     fn a_scope_opens_its_subjects_and_no_others() {
         let tenant: TenantId = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
+        let key: ApiKeyId = "01890a5d-ac96-774b-bcce-b302099a8058".parse().unwrap();
         let of = |write, read, decide| {
             let reach = Reach {
                 tenant,
+                key,
                 write,
                 read,
                 decide,
@@ -114,17 +123,22 @@ mod tests {
             (value["pub"].clone(), value["sub"].clone())
         };
         let t = tenant.to_string();
+        let own_subjects = format!("{t}.{key}");
         let own = [format!("replies.{t}.*"), format!("_INBOX_{t}.>")];
-        let publish = json!({"allow": [format!("jobs.{t}.*"), format!("control.{t}.*.cancel")]});
+        let publish = json!({"allow": [
+            format!("jobs.{own_subjects}.interactive"),
+            format!("jobs.{own_subjects}.background"),
+            format!("control.{own_subjects}.cancel"),
+        ]});
         assert_eq!(of(true, false, false), (publish, json!({"allow": own})));
-        let publish = json!({"allow": [format!("history.{t}.*")]});
+        let publish = json!({"allow": [format!("history.{own_subjects}")]});
         let [replies, inbox] = own.clone();
         let subscribe = [replies, inbox, format!("live.{t}.*"), format!("past.{t}.*")];
         assert_eq!(
             of(false, true, false),
             (publish, json!({"allow": subscribe}))
         );
-        let publish = json!({"allow": [format!("control.{t}.*.decide")]});
+        let publish = json!({"allow": [format!("control.{own_subjects}.decide")]});
         assert_eq!(of(false, false, true), (publish, json!({"allow": own})));
         let nothing = json!({"deny": [">"]});
         assert_eq!(of(false, false, false), (nothing.clone(), nothing));

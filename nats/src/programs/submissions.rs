@@ -1,39 +1,39 @@
-//! Submissions: `submit.<tenant>.<lane>`, which programs reach as `jobs.<tenant>.<lane>`.
+//! Submissions: `submit.<tenant>.<key>.<lane>`, which programs reach as `jobs.<tenant>.<key>.<lane>`.
 //!
 //! A service and not a stream: what an ingress has answered is in the ledger, and what nobody has
-//! answered is its program's to publish again, under the same run id. `resubmit.<tenant>.<lane>`,
-//! which no program reaches, takes what an operator has looked at in DEAD.
+//! answered is its program's to publish again, under the same run id.
+//!
+//! `resubmit.<tenant>.<key>.<lane>`, which no program reaches, takes what an operator has looked at in
+//! DEAD. It comes on the connection of the roles: its publisher is the operator's user, and its
+//! subject says for which key.
 
-use super::requests::{Answer, NoPublisher, Publisher, QUEUE, Refusal, Reply, visible};
-use crate::bus::{Bus, BusError};
-use crate::jobs::JobHeaders;
-use crate::subjects;
-use async_nats::{Message, Subject, Subscriber};
-use baton_protocol::{Lane, RunId, TenantId};
+use async_nats::{Message, Subject};
+use baton_protocol::{ApiKeyId, Lane, RunId, TenantId};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::stream::{Select, select};
+
+use super::intake::Address;
+use super::requests::{Answer, QUEUE, Refusal, Reply};
+use crate::bus::{Bus, BusError};
+use crate::foreign::Consumer;
+use crate::subjects;
+use crate::subscription::Subscription;
 
 const VERB: &str = "submit";
-const MAX_REQUEST_ID: usize = 128;
 
 /// One message of a program's, unread.
 #[derive(Debug, Clone)]
 pub struct Submission {
-    /// For whom, from the subject; or what is wrong with that.
-    pub tenant: Result<TenantId, String>,
-    /// In which queue, from the subject; or what is wrong with that.
-    pub lane: Result<Lane, String>,
-    /// Who published it, as the server says.
-    pub publisher: Result<Publisher, NoPublisher>,
+    /// The tenant, from the subject.
+    pub tenant: TenantId,
+    /// The key that published it, from the subject: the broker lets nobody else publish there.
+    pub key: ApiKeyId,
+    /// The queue, from the subject.
+    pub lane: Lane,
     /// Whether it comes from DEAD, and so has been counted, and is kept, already.
     pub again: bool,
-    /// What travels beside it.
-    pub headers: JobHeaders,
     /// The message.
     pub payload: Bytes,
-    /// The subject that it came on, as it is kept in DEAD.
-    pub(crate) subject: Subject,
+    /// The operator's inbox, if it comes from DEAD.
     reply: Option<Subject>,
 }
 
@@ -56,85 +56,68 @@ impl SubmissionAnswer {
     }
 }
 
-/// What programs submit, for as long as this ingress listens.
+/// Submissions that an operator takes out of DEAD, for as long as this ingress listens.
 #[derive(Debug)]
-pub struct Submissions {
-    subscriptions: Select<Subscriber, Subscriber>,
+pub struct Resubmissions {
+    subscription: Subscription,
 }
 
-impl Submissions {
-    /// The next one; `None` once the connection is closed for good, or behind the last one after
-    /// [`Submissions::stop`]. Cancel-safe.
+impl Resubmissions {
+    /// The next one; `None` once the connection is closed for good, or after the last one after
+    /// [`Resubmissions::stop`]. Cancel-safe.
     pub async fn next(&mut self) -> Option<Submission> {
-        Some(Submission::read(self.subscriptions.next().await?))
+        loop {
+            let message = self.subscription.next().await?;
+            match Submission::again(message) {
+                Ok(submission) => return Some(submission),
+                Err(subject) => tracing::warn!(%subject, "an operator's message without ids"),
+            }
+        }
     }
 
     /// Takes no more: others get what comes from now on, and what was handed to this ingress before
     /// is still to be read.
     pub async fn stop(&mut self) {
-        let (submitted, again) = self.subscriptions.get_mut();
-        for subscription in [submitted, again] {
-            // Closed otherwise, and then there is nothing to come either.
-            if let Err(error) = subscription.drain().await {
-                tracing::debug!(%error, "a subscription was not given up");
-            }
+        // Closed otherwise, and then there is nothing to come either.
+        if let Err(error) = self.subscription.drain().await {
+            tracing::debug!(%error, "a subscription was not given up");
         }
     }
 }
 
 impl Submission {
-    fn read(message: Message) -> Self {
-        let Message {
-            subject,
-            reply,
-            payload,
-            headers,
-            ..
-        } = message;
-        let headers = headers.as_ref();
-        let subjects::OfSubmission {
-            tenant,
-            lane,
-            again,
-        } = subjects::of_submission(&subject);
+    pub(super) const fn heard(tenant: TenantId, key: ApiKeyId, lane: Lane, payload: Bytes) -> Self {
         Self {
             tenant,
+            key,
             lane,
-            publisher: if again {
-                Publisher::vouched_for(headers)
-            } else {
-                Publisher::stamped(headers)
-            },
-            again,
-            headers: JobHeaders {
-                request_id: visible(headers, JobHeaders::REQUEST_ID, MAX_REQUEST_ID),
-                ..JobHeaders::read(headers)
-            },
+            again: false,
             payload,
-            subject: if again {
-                subjects::before_resubmission(&subject)
-            } else {
-                subject
-            },
-            reply,
+            reply: None,
         }
     }
 
-    /// The subject that it was published on, within Baton's account.
-    pub fn subject(&self) -> &str {
-        self.subject.as_str()
+    /// An operator's, or the subject that has another form.
+    fn again(message: Message) -> Result<Self, Subject> {
+        let Some(Address::Submission { tenant, key, lane }) =
+            subjects::of_resubmission(&message.subject)
+        else {
+            return Err(message.subject);
+        };
+        Ok(Self {
+            again: true,
+            reply: message.reply,
+            ..Self::heard(tenant, key, lane, message.payload)
+        })
     }
 }
 
 impl Bus {
-    /// Takes submissions, together with every other ingress.
-    pub async fn submissions(&self) -> Result<Submissions, BusError> {
-        let take = |subject| self.client().queue_subscribe(subject, QUEUE.to_owned());
-        let submitted = take(subjects::ALL_SUBMISSIONS).await?;
-        let again = take(subjects::ALL_RESUBMISSIONS).await?;
-        Ok(Submissions {
-            subscriptions: select(submitted, again),
-        })
+    /// Takes what operators submit again, together with every other ingress.
+    pub async fn resubmissions(&self) -> Result<Resubmissions, BusError> {
+        let (consumer, subject) = (Consumer::Resubmissions, subjects::ALL_RESUBMISSIONS);
+        let subscription = self.listen_in_group(consumer, subject, QUEUE).await?;
+        Ok(Resubmissions { subscription })
     }
 
     /// Answers on the run's own subject, or on that of [`RunId::nil`] if it is not known which run it
@@ -143,18 +126,17 @@ impl Bus {
         &self,
         submission: &Submission,
         run: Option<RunId>,
+        request_id: Option<&str>,
         answer: &SubmissionAnswer,
     ) -> Result<(), BusError> {
-        let request_id = submission.headers.request_id.as_deref();
         let reply = Reply {
             replayed: answer.replayed,
             ..Reply::new(VERB, run, request_id, &answer.answer)
         };
         let payload = reply.encode();
-        if let Ok(tenant) = submission.tenant {
-            let about = run.unwrap_or_else(RunId::nil);
-            self.reply(tenant, about, payload.clone()).await?;
-        }
+        let about = run.unwrap_or_else(RunId::nil);
+        self.reply(submission.tenant, about, payload.clone())
+            .await?;
         match &submission.reply {
             Some(inbox) if submission.again => {
                 let client = self.connected_client().ok_or(BusError::Disconnected)?;

@@ -6,11 +6,10 @@ use async_nats::ConnectOptions;
 use baton_devstack::test_support::test_nats_options;
 use baton_devstack::{NatsConfig, NatsOptions, NatsServer};
 use baton_nats::accounts::inbox_prefix;
-use baton_nats::{AccountsConf, Auth, Bus, BusOptions, Issuer, Program, Reach, SystemBus};
-use uuid::Uuid;
+use baton_nats::{AccountsConf, Auth, BusOptions, CalloutBus, Issuer, Program, SystemBus};
 
 use crate::permissions::Stranger;
-use crate::programs::{HOUR, now};
+use crate::programs::{HOUR, all, now};
 use crate::{soon, tenant, until};
 
 /// Two servers of one cluster.
@@ -53,16 +52,12 @@ async fn a_program_at_another_server_is_let_in_and_put_out() {
         inbox_prefix: Some(inbox_prefix(user)),
         ..BusOptions::new(near.url(), user)
     };
-    let ingress = Bus::connect(options("ingress")).await.unwrap();
-    let mut requests = ingress.connect_requests(None).await.unwrap();
+    let callout = CalloutBus::connect(options("callout")).await.unwrap();
+    let mut requests = callout.connect_requests(None).await.unwrap();
     let system = SystemBus::connect(options("system")).await.unwrap();
-    let (tenant, key) = (tenant(), Uuid::new_v4());
-    let reach = Reach {
-        tenant,
-        write: true,
-        read: true,
-        decide: true,
-    };
+    let tenant = tenant();
+    let reach = all(tenant);
+    let key = reach.key.as_uuid();
     let connect = async |server: &NatsServer| {
         let options = ConnectOptions::with_token("key".into())
             .custom_inbox_prefix(format!("_INBOX_{tenant}"))
@@ -71,11 +66,10 @@ async fn a_program_at_another_server_is_let_in_and_put_out() {
     };
     let admit = async |request| {
         let program = Program {
-            key,
             reach,
             until: now() + HOUR,
         };
-        ingress
+        callout
             .admit(&request, &program, &issuer, now())
             .await
             .unwrap();

@@ -138,7 +138,12 @@ impl Stranger {
         Self { client, errors }
     }
 
-    async fn next_error(&mut self) -> String {
+    /// The client, and what the server says against it.
+    pub(crate) fn into_parts(self) -> (Client, mpsc::UnboundedReceiver<String>) {
+        (self.client, self.errors)
+    }
+
+    pub(crate) async fn next_error(&mut self) -> String {
         soon(self.errors.recv()).await.unwrap()
     }
 
@@ -155,7 +160,17 @@ impl Stranger {
                 .await
                 .unwrap();
             let refused = self.next_error().await;
-            let expected = format!("publish to \"{}\"", subject.to_lowercase());
+            // The server writes what is not visible in its own way.
+            let visible = subject
+                .split(|c: char| !c.is_ascii_graphic())
+                .next()
+                .unwrap();
+            let end = if visible.len() == subject.len() {
+                "\""
+            } else {
+                "\\"
+            };
+            let expected = format!("publish to \"{}{end}", visible.to_lowercase());
             assert!(refused.contains(&expected), "{subject}: {refused}");
         }
         for subject in subscribe {
@@ -310,7 +325,7 @@ async fn no_role_can_do_what_is_not_its_work() {
         "$JS.API.STREAM.RESTORE.JOBS",
         "$JS.API.STREAM.MSG.DELETE.EVENTS",
         "live.a.b",
-        "submit.a.b",
+        "submit.a.b.c",
         "history.a.b",
         "control.a.b.cancel",
         "_R_.anything",
@@ -325,7 +340,8 @@ async fn no_role_can_do_what_is_not_its_work() {
                 "workers.hello",
                 "worker.a.ask",
                 "dead.jobs.a.b",
-                "resubmit.a.b",
+                "resubmit.a.b.c",
+                "$SYS._INBOX.a",
                 "$JS.API.STREAM.CREATE.MINE",
                 "$JS.API.STREAM.MSG.GET.JOBS",
                 "$JS.API.STREAM.MSG.GET.DEAD",
@@ -333,7 +349,15 @@ async fn no_role_can_do_what_is_not_its_work() {
                 "$JS.API.CONSUMER.MSG.NEXT.JOBS.worker-interactive",
                 "$JS.ACK.JOBS.a",
             ][..],
-            &["_INBOX_worker.>", "worker.*.*", "workers.hello"][..],
+            &[
+                "_INBOX_worker.>",
+                "worker.*.*",
+                "workers.hello",
+                "submit.*.*.*",
+                "control.*.*.*",
+                "history.*.*",
+                "$SYS.REQ.USER.AUTH",
+            ][..],
         ),
         (
             "worker",
@@ -342,8 +366,8 @@ async fn no_role_can_do_what_is_not_its_work() {
                 "replies.a.b",
                 "ingress.revoked",
                 "ingress.attached",
-                "dead.submit.a.b",
-                "resubmit.a.b",
+                "dead.submit.a.b.c",
+                "resubmit.a.b.c",
                 "worker.a.ask",
                 "worker.a.cancel",
                 "$JS.API.STREAM.CREATE.MINE",
@@ -354,8 +378,8 @@ async fn no_role_can_do_what_is_not_its_work() {
             ],
             &[
                 "_INBOX_ingress.>",
-                "submit.*.*",
-                "resubmit.*.*",
+                "submit.*.*.*",
+                "resubmit.*.*.*",
                 "control.*.*.*",
                 "history.*.*",
                 "live.*.*",
@@ -370,8 +394,8 @@ async fn no_role_can_do_what_is_not_its_work() {
                 "limits.a.b",
                 "replies.a.b",
                 "ingress.revoked",
-                "dead.submit.a.b",
-                "resubmit.a.b",
+                "dead.submit.a.b.c",
+                "resubmit.a.b.c",
                 "worker.a.cancel",
                 "workers.hello",
                 "$JS.API.CONSUMER.MSG.NEXT.JOBS.worker-interactive",
@@ -379,7 +403,7 @@ async fn no_role_can_do_what_is_not_its_work() {
             ],
             &[
                 "_INBOX_migrate.>",
-                "submit.*.*",
+                "submit.*.*.*",
                 "control.*.*.*",
                 "history.*.*",
                 "live.*.*",
@@ -394,7 +418,7 @@ async fn no_role_can_do_what_is_not_its_work() {
                 "events.a.b",
                 "limits.a.b",
                 "dead.jobs.a.b",
-                "resubmit.a.b",
+                "resubmit.a.b.c",
                 "replies.a.b",
                 "worker.a.ask",
                 "$JS.API.STREAM.MSG.GET.EVENTS",
@@ -405,7 +429,7 @@ async fn no_role_can_do_what_is_not_its_work() {
             ],
             &[
                 "_INBOX_scheduler.>",
-                "submit.*.*",
+                "submit.*.*.*",
                 "live.*.*",
                 "workers.hello",
                 "$SYS.REQ.USER.AUTH",
@@ -427,8 +451,8 @@ async fn no_role_can_do_what_is_not_its_work() {
             ],
             &[
                 "_INBOX_ingress.>",
-                "submit.*.*",
-                "resubmit.*.*",
+                "submit.*.*.*",
+                "resubmit.*.*.*",
                 "live.*.*",
                 "workers.hello",
                 "$SYS.REQ.USER.AUTH",
@@ -454,6 +478,49 @@ async fn no_role_can_do_what_is_not_its_work() {
         stranger.may_not(publish, subscribe).await;
         let inbox = format!("{}.x.>", inbox_prefix(role));
         stranger.may(&[], &[&inbox]).await;
+    }
+    // By these an ingress hears strangers: each has its subjects and nothing else, no inbox either.
+    for (user, publish, subscribe) in [
+        (
+            "programs",
+            &[][..],
+            &["submit.*.*.*", "control.*.*.*", "history.*.*"][..],
+        ),
+        ("callout", &["$SYS._INBOX.a"], &["$SYS.REQ.USER.AUTH"]),
+    ] {
+        let mut stranger = delivered.stranger_as(user).await;
+        stranger.may(publish, subscribe).await;
+        stranger
+            .may_not(&nobody_publishes, &nobody_subscribes)
+            .await;
+        let also = [
+            "$SYS._INBOX.a",
+            "replies.a.b",
+            "past.a.b",
+            "jobs.a.b",
+            "resubmit.a.b.c",
+        ];
+        let others: Vec<&str> = also
+            .into_iter()
+            .filter(|one| !publish.contains(one))
+            .collect();
+        stranger.may_not(&others, &[]).await;
+        let also = [
+            "submit.*.*.*",
+            "submit.>",
+            "control.*.*.*",
+            "history.*.*",
+            "resubmit.*.*.*",
+            "live.*.*",
+            "ingress.revoked",
+            "_INBOX_ingress.>",
+            "$SYS.REQ.USER.AUTH",
+        ];
+        let others: Vec<&str> = also
+            .into_iter()
+            .filter(|one| !subscribe.contains(one))
+            .collect();
+        stranger.may_not(&[], &others).await;
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Message, Subscriber};
+use async_nats::{Client, ConnectOptions, Subscriber};
 use baton_nats::{
-    BadQuestion, Bus, CurveKey, EventFollower, Program, Reach, SealError, SystemBus, provision,
+    BadQuestion, Bus, CalloutBus, CurveKey, EventFollower, Program, Reach, SealError, SystemBus,
+    provision,
 };
-use baton_protocol::TenantId;
+use baton_protocol::{ApiKeyId, TenantId};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream};
@@ -21,9 +22,9 @@ use crate::permissions::{Delivered, Stranger};
 use crate::{Writer, options, run, soon, tenant, until};
 
 /// An ingress's part: lets in whom it knows.
-struct Door {
-    delivered: Delivered,
-    ingress: Bus,
+pub(crate) struct Door {
+    pub(crate) delivered: Delivered,
+    pub(crate) ingress: Bus,
     known: Arc<Mutex<Vec<(&'static str, Program)>>>,
     seen: Arc<Mutex<Vec<String>>>,
     refused: Arc<AtomicUsize>,
@@ -38,9 +39,10 @@ pub(crate) fn now() -> DateTime<Utc> {
     Utc::now()
 }
 
-fn all(tenant: TenantId) -> Reach {
+pub(crate) fn all(tenant: TenantId) -> Reach {
     Reach {
         tenant,
+        key: ApiKeyId::from_uuid(Uuid::new_v4()),
         write: true,
         read: true,
         decide: true,
@@ -48,7 +50,7 @@ fn all(tenant: TenantId) -> Reach {
 }
 
 impl Door {
-    async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         Self::open_at(Delivered::start().await, None).await
     }
 
@@ -56,15 +58,17 @@ impl Door {
         let migrate = delivered.connect_as("migrate").await;
         provision(&migrate, &options()).await.unwrap();
         let ingress = delivered.connect_as("ingress").await;
-        let mut requests = ingress.connect_requests(curve).await.unwrap();
-        ingress.ping().await.unwrap();
+        let callout = CalloutBus::connect(delivered.options("callout"))
+            .await
+            .unwrap();
+        let mut requests = callout.connect_requests(curve).await.unwrap();
         let known: Arc<Mutex<Vec<(&str, Program)>>> = Arc::default();
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
         let refused: Arc<AtomicUsize> = Arc::default();
         let issuer = baton_nats::Issuer::from_seed(&delivered.issuer.seed().unwrap()).unwrap();
         let mut answering = JoinSet::new();
         answering.spawn({
-            let (bus, refused) = (ingress.clone(), Arc::clone(&refused));
+            let (bus, refused) = (callout, Arc::clone(&refused));
             let (known, seen) = (Arc::clone(&known), Arc::clone(&seen));
             async move {
                 while let Some(request) = requests.next(now).await {
@@ -87,25 +91,33 @@ impl Door {
                 }
             }
         });
-        Self {
+        let door = Self {
             delivered,
             ingress,
             known,
             seen,
             refused,
             _answering: answering,
-        }
+        };
+        // The subscription is there once somebody was asked about.
+        until(async || {
+            let probe = ConnectOptions::with_token("probe".into());
+            let _refused = Box::pin(probe.connect(door.delivered.server.url())).await;
+            door.refused.load(Ordering::Relaxed) > 0
+        })
+        .await;
+        door.refused.store(0, Ordering::Relaxed);
+        door.seen.lock().unwrap().clear();
+        door
     }
 
-    fn know(&self, token: &'static str, reach: Reach, life: Duration) -> Uuid {
-        let key = Uuid::new_v4();
+    pub(crate) fn know(&self, token: &'static str, reach: Reach, life: Duration) -> Uuid {
         let program = Program {
-            key,
             reach,
             until: now() + life,
         };
         self.known.lock().unwrap().push((token, program));
-        key
+        reach.key.as_uuid()
     }
 
     fn forget(&self, token: &str) {
@@ -124,26 +136,20 @@ impl Door {
     }
 }
 
-/// As an ingress hears it, with a plain client.
-async fn hear(door: &Door, subject: &str) -> (Client, Subscriber) {
-    let password = door.delivered.accounts.password_of("ingress");
-    let client = ConnectOptions::with_user_and_password("ingress".into(), password)
-        .custom_inbox_prefix("_INBOX_ingress")
-        .connect(door.delivered.server.url())
-        .await
-        .unwrap();
+/// Hears a subject as this user of the ingress does, with a plain client.
+async fn hear(door: &Door, user: &str, subject: &str) -> (Client, Subscriber) {
+    let password = door.delivered.accounts.password_of(user);
+    let (client, mut errors) = Stranger::connect(
+        ConnectOptions::with_user_and_password(user.into(), password),
+        door.delivered.server.url(),
+    )
+    .await
+    .into_parts();
     let subscription = client.subscribe(subject.to_owned()).await.unwrap();
-    crate::round_trip(&client).await;
+    // The server complains of what comes after the subscription once it has that.
+    client.publish("nobody.may", "".into()).await.unwrap();
+    soon(errors.recv()).await.unwrap();
     (client, subscription)
-}
-
-/// The publisher, as the server tells it.
-fn publisher(message: &Message) -> String {
-    let headers = message.headers.as_ref().unwrap();
-    let info = headers.get("Nats-Request-Info").unwrap().as_str();
-    let info: serde_json::Value = serde_json::from_str(info).unwrap();
-    assert_eq!(info["acc"], "PROGRAMS");
-    info["user"].as_str().unwrap().to_owned()
 }
 
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
@@ -153,17 +159,18 @@ async fn a_program_reaches_its_tenants_subjects_and_nothing_else() {
     let door = Door::open().await;
     let (mine, other) = (tenant(), tenant());
     let key = door.know("mine", all(mine), HOUR);
+    let same_tenant = Uuid::new_v4();
     let mut program = door.program("mine", mine).await;
     assert!(door.seen.lock().unwrap()[0].contains("rust"));
     let run = run();
-    let jobs = format!("jobs.{mine}.interactive");
     program
         .may(
             &[
-                &jobs,
-                &format!("control.{mine}.{run}.cancel"),
-                &format!("control.{mine}.{run}.decide"),
-                &format!("history.{mine}.{run}"),
+                &format!("jobs.{mine}.{key}.interactive"),
+                &format!("jobs.{mine}.{key}.background"),
+                &format!("control.{mine}.{key}.cancel"),
+                &format!("control.{mine}.{key}.decide"),
+                &format!("history.{mine}.{key}"),
             ],
             &[
                 &format!("live.{mine}.{run}"),
@@ -177,17 +184,27 @@ async fn a_program_reaches_its_tenants_subjects_and_nothing_else() {
     program
         .may_not(
             &[
-                &format!("jobs.{other}.interactive"),
-                &format!("control.{other}.{run}.cancel"),
-                &format!("control.{mine}.{run}.own"),
-                &format!("history.{other}.{run}"),
+                &format!("jobs.{mine}.interactive"),
+                &format!("jobs.{other}.{key}.interactive"),
+                &format!("jobs.{mine}.{same_tenant}.interactive"),
+                &format!("jobs.{mine}.{key}.fast"),
+                &format!("jobs.{mine}.{key}.interactive\u{3000}17"),
+                &format!("jobs.{mine}.{key}.\u{3000}17"),
+                &format!("control.{other}.{key}.cancel"),
+                &format!("control.{mine}.{same_tenant}.cancel"),
+                &format!("control.{mine}.{key}.own"),
+                &format!("control.{mine}.{key}.cancel\u{a0}17"),
+                &format!("history.{other}.{key}"),
+                &format!("history.{mine}.{same_tenant}"),
+                &format!("history.{mine}.{key}\u{2028}17"),
+                &format!("history.{mine}.x\u{b}17"),
                 &format!("live.{mine}.{run}"),
                 &format!("events.{mine}.{run}"),
                 &format!("replies.{mine}.{run}"),
                 &format!("past.{mine}.{run}"),
-                &format!("submit.{mine}.interactive"),
-                &format!("resubmit.{mine}.interactive"),
-                &format!("dead.submit.{mine}.interactive"),
+                &format!("submit.{mine}.{key}.interactive"),
+                &format!("resubmit.{mine}.{key}.interactive"),
+                &format!("dead.submit.{mine}.{key}.interactive"),
                 &format!("worker.{run}.cancel"),
                 &format!("limits.{mine}.{key}"),
                 &format!("_INBOX_{mine}.x"),
@@ -233,16 +250,18 @@ async fn a_program_reaches_its_tenants_subjects_and_nothing_else() {
 async fn a_key_without_a_scope_does_not_reach_what_the_scope_is_for() {
     let door = Door::open().await;
     let (mine, run) = (tenant(), run());
+    let key = ApiKeyId::from_uuid(Uuid::new_v4());
     let none = Reach {
         tenant: mine,
+        key,
         write: false,
         read: false,
         decide: false,
     };
-    let jobs = format!("jobs.{mine}.background");
-    let cancel = format!("control.{mine}.{run}.cancel");
-    let decide = format!("control.{mine}.{run}.decide");
-    let history = format!("history.{mine}.{run}");
+    let jobs = format!("jobs.{mine}.{key}.background");
+    let cancel = format!("control.{mine}.{key}.cancel");
+    let decide = format!("control.{mine}.{key}.decide");
+    let history = format!("history.{mine}.{key}");
     let live = format!("live.{mine}.*");
     let replies = format!("replies.{mine}.{run}");
     let past = format!("past.{mine}.{run}");
@@ -294,55 +313,60 @@ async fn a_key_without_a_scope_does_not_reach_what_the_scope_is_for() {
     }
 }
 
+/// Guards the proof of who published a message: the subject that an ingress hears is the one that the
+/// program was allowed to publish to, and what it writes beside the payload never arrives.
 #[tokio::test]
-async fn the_server_says_whose_message_it_is_and_nobody_else_can() {
+async fn an_ingress_hears_a_message_under_the_subject_of_its_key_and_without_its_headers() {
     let door = Door::open().await;
     let mine = tenant();
     let key = door.know("mine", all(mine), HOUR);
-    let (_ingress, mut submitted) = hear(&door, "submit.*.*").await;
-    let (_too, mut controls) = hear(&door, "control.*.*.*").await;
+    let (_ingress, mut submitted) = hear(&door, "programs", "submit.*.*.*").await;
     let program = door.program("mine", mine).await.client;
     let mut headers = async_nats::HeaderMap::new();
     let forged = r#"{"acc":"PROGRAMS","user":"somebody else"}"#;
     headers.insert("Nats-Request-Info", forged);
     program
-        .publish_with_headers(format!("jobs.{mine}.background"), headers, "job".into())
+        .publish_with_headers(
+            format!("jobs.{mine}.{key}.background"),
+            headers,
+            "job".into(),
+        )
         .await
         .unwrap();
     let heard = soon(submitted.next()).await.unwrap();
-    assert_eq!(heard.subject.as_str(), format!("submit.{mine}.background"));
+    assert_eq!(
+        heard.subject.as_str(),
+        format!("submit.{mine}.{key}.background")
+    );
     assert_eq!(heard.payload, "job");
-    assert_eq!(publisher(&heard), key.to_string());
-
-    let control = format!("control.{mine}.{}.cancel", run());
-    program.publish(control.clone(), "".into()).await.unwrap();
-    let heard = soon(controls.next()).await.unwrap();
-    assert_eq!(heard.subject.as_str(), control);
-    assert_eq!(publisher(&heard), key.to_string());
 }
 
 /// A program chooses the subject of a reply, and the broker does not ask whether it might publish
-/// there.
+/// there: whoever hears programs may not publish at all, and whoever answers them not there.
 #[tokio::test]
 async fn an_ingress_cannot_be_led_to_write_where_a_program_may_not() {
     let door = Door::open().await;
     let (mine, other) = (tenant(), tenant());
-    door.know("mine", all(mine), HOUR);
+    let key = door.know("mine", all(mine), HOUR);
     door.know("other", all(other), HOUR);
-    let (answering, mut asked) = hear(&door, "history.*.*").await;
+    let (hearing, mut asked) = hear(&door, "programs", "history.*.*").await;
+    let (answering, _) = hear(&door, "ingress", "ingress.attached").await;
     let program = door.program("mine", mine).await.client;
     let mut victim = door.program("other", other).await;
     let replies = format!("replies.{other}.*");
     let mut heard = victim.client.subscribe(replies).await.unwrap();
     victim.may(&[], &[]).await;
-    let history = format!("history.{mine}.{}", run());
+    let history = format!("history.{mine}.{key}");
     let (run, theirs) = (run(), format!("replies.{other}.{}", run()));
     program
         .publish_with_reply(history, theirs, "".into())
         .await
         .unwrap();
     let reply = soon(asked.next()).await.unwrap().reply.unwrap();
-    answering.publish(reply, "led".into()).await.unwrap();
+    for client in [&hearing, &answering] {
+        client.publish(reply.clone(), "led".into()).await.unwrap();
+    }
+    hearing.flush().await.unwrap();
     let honest = format!("replies.{other}.{run}");
     answering.publish(honest, "honest".into()).await.unwrap();
     assert_eq!(soon(heard.next()).await.unwrap().payload, "honest");
@@ -352,7 +376,7 @@ async fn an_ingress_cannot_be_led_to_write_where_a_program_may_not() {
 async fn a_program_follows_the_runs_of_its_tenant() {
     let door = Door::open().await;
     let (mine, other) = (tenant(), tenant());
-    door.know("mine", all(mine), HOUR);
+    let key = door.know("mine", all(mine), HOUR);
     let program = door.program("mine", mine).await.client;
     let mut live = program.subscribe(format!("live.{mine}.*")).await.unwrap();
     let mut replies = program
@@ -360,7 +384,7 @@ async fn a_program_follows_the_runs_of_its_tenant() {
         .await
         .unwrap();
     // A refused publish would be answered only after the subscriptions were taken.
-    let asked = program.request(format!("history.{mine}.x"), "".into());
+    let asked = program.request(format!("history.{mine}.{key}"), "".into());
     assert!(asked.await.is_err(), "nobody answers");
     let run = run();
     let worker = door.delivered.connect_as("worker").await;
@@ -373,7 +397,7 @@ async fn a_program_follows_the_runs_of_its_tenant() {
     assert_eq!(heard.subject.as_str(), format!("live.{mine}.{run}"));
     let headers = heard.headers.unwrap();
     assert!(headers.get("Nats-Sequence").is_some());
-    let (ingress, _) = hear(&door, "live.*.*").await;
+    let (ingress, _) = hear(&door, "ingress", "live.*.*").await;
     for tenant in [other, mine] {
         let subject = format!("replies.{tenant}.{run}");
         ingress.publish(subject, "reply".into()).await.unwrap();
@@ -412,7 +436,7 @@ async fn the_connections_of_a_key_are_closed_and_no_others() {
     let door = Door::open().await;
     let mine = tenant();
     let key = door.know("mine", all(mine), HOUR);
-    door.know("other", all(mine), HOUR);
+    let others = door.know("other", all(mine), HOUR);
     let mut open = Vec::new();
     for _ in 0..2 {
         open.push(door.program("mine", mine).await);
@@ -444,7 +468,9 @@ async fn the_connections_of_a_key_are_closed_and_no_others() {
             .load(std::sync::atomic::Ordering::Relaxed),
         1
     );
-    let asked = other.request(format!("history.{mine}.x"), "".into()).await;
+    let asked = other
+        .request(format!("history.{mine}.{others}"), "".into())
+        .await;
     assert_eq!(
         asked.unwrap_err().kind(),
         async_nats::RequestErrorKind::NoResponders,
@@ -454,7 +480,7 @@ async fn the_connections_of_a_key_are_closed_and_no_others() {
 
 /// What whoever can subscribe in the account sees of a program that connects.
 async fn overheard(door: &Door) -> Vec<u8> {
-    let (_client, mut questions) = hear(door, "$SYS.REQ.USER.AUTH").await;
+    let (_client, mut questions) = hear(door, "callout", "$SYS.REQ.USER.AUTH").await;
     let mine = tenant();
     door.know("very-secret-key", all(mine), HOUR);
     let mut program = door.program("very-secret-key", mine).await;
@@ -497,15 +523,22 @@ async fn a_question_that_is_not_sealed_as_it_should_be_lets_nobody_in() {
             "Unsealable",
         ),
     ] {
-        let ingress = delivered.connect_as("ingress").await;
-        let mut requests = ingress.connect_requests(own).await.unwrap();
-        ingress.ping().await.unwrap();
-        let program = ConnectOptions::with_token("key".into());
-        let (connected, asked) = tokio::join!(
-            soon(program.connect(delivered.server.url())),
-            soon(requests.next(now))
-        );
-        assert!(connected.is_err(), "{why}");
+        let callout = CalloutBus::connect(delivered.options("callout"))
+            .await
+            .unwrap();
+        let mut requests = callout.connect_requests(own).await.unwrap();
+        // Until the subscription is there, nobody is asked.
+        let connecting = async {
+            loop {
+                let program = ConnectOptions::with_token("key".into());
+                let connected = Box::pin(program.connect(delivered.server.url())).await;
+                assert!(connected.is_err(), "{why}");
+            }
+        };
+        let asked = tokio::select! {
+            asked = soon(requests.next(now)) => asked,
+            () = connecting => None,
+        };
         let refused = asked.unwrap().unwrap_err();
         let matched = match &refused {
             BadQuestion::Seal(SealError::Open) => "Open",
@@ -582,4 +615,42 @@ async fn more_connections_of_a_key_than_a_server_names_at_a_time_are_all_closed(
     let answer = soon(client.request(subject, question.into())).await;
     let answer: serde_json::Value = serde_json::from_slice(&answer.unwrap().payload).unwrap();
     assert_eq!(answer["data"]["limit"], SystemBus::PAGE);
+}
+
+/// Guards what one connection may take: a larger message ends it, many smaller ones do not, and a
+/// subscription beyond its number is refused.
+#[tokio::test]
+async fn a_connection_has_limits_of_its_own() {
+    let door = Door::open().await;
+    let mine = tenant();
+    let key = door.know("mine", all(mine), HOUR);
+    let mut program = door.program("mine", mine).await;
+    let history = format!("history.{mine}.{key}");
+    let largest = bytes::Bytes::from(vec![b'x'; 256 << 10]);
+    for _ in 0..8 {
+        let published = program.client.publish(history.clone(), largest.clone());
+        published.await.unwrap();
+    }
+    program.may(&[], &[]).await;
+    let mut held = Vec::new();
+    for _ in 0..128 {
+        let live = format!("live.{mine}.{}", run());
+        held.push(program.client.subscribe(live).await.unwrap());
+    }
+    program.may(&[], &[]).await;
+    let one_more = program.client.subscribe(format!("live.{mine}.*")).await;
+    let _refused = one_more.unwrap();
+    let refused = program.next_error().await;
+    assert!(refused.contains("maximum subscriptions"), "{refused}");
+
+    let mut stream = sit(&door, "mine").await;
+    let size = (256 << 10) + 1;
+    let head = format!("PUB {history} {size}\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut said = Vec::new();
+    // Closed in either way.
+    let _ = soon(stream.read_to_end(&mut said)).await;
+    let said = String::from_utf8_lossy(&said).to_lowercase();
+    assert!(said.contains("maximum payload"), "{said}");
 }

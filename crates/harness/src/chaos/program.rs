@@ -1,12 +1,12 @@
 //! A program on the bus: it submits runs there, under ids that it draws itself.
 //!
-//! The broker of a chaos run has no accounts: what a server would write there about the publisher of
-//! a message is written here.
+//! The broker of a chaos run has no accounts: a message is published under the subject that it would
+//! have in the account of the roles.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
-use async_nats::{Client, ConnectOptions, HeaderMap};
+use async_nats::{Client, ConnectOptions};
 use baton_protocol::{ApiKeyId, RunId, TenantId};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
@@ -20,33 +20,27 @@ const ANSWER: Duration = Duration::from_secs(3);
 pub struct Program {
     client: Client,
     tenant: TenantId,
-    stamp: HeaderMap,
+    key: ApiKeyId,
 }
 
 impl Program {
     /// With the connection of this key's bearer.
     pub async fn connect(url: &str, tenant: TenantId, key: ApiKeyId) -> anyhow::Result<Self> {
-        let mut stamp = HeaderMap::new();
-        let info = json!({"acc": "PROGRAMS", "user": key, "host": "127.0.0.1"});
-        stamp.insert("Nats-Request-Info", info.to_string().as_str());
         Ok(Self {
             client: ConnectOptions::new().connect(url).await?,
             tenant,
-            stamp,
+            key,
         })
     }
 
     /// Publishes a submission once; the answer, if there is one.
     pub async fn submit(&self, run: RunId, request: &Value) -> anyhow::Result<Value> {
-        let (tenant, client) = (self.tenant, &self.client);
+        let (tenant, key, client) = (self.tenant, self.key, &self.client);
         let asking = async {
             let mut answers = client.subscribe(format!("replies.{tenant}.{run}")).await?;
             let message = json!({"v": 1, "kind": "submit", "run_id": run, "request": request});
-            let subject = format!("submit.{tenant}.interactive");
-            let (stamp, payload) = (self.stamp.clone(), message.to_string());
-            client
-                .publish_with_headers(subject, stamp, payload.into())
-                .await?;
+            let subject = format!("submit.{tenant}.{key}.interactive");
+            client.publish(subject, message.to_string().into()).await?;
             let answer = answers.next().await.context("the connection is closed")?;
             anyhow::Ok(serde_json::from_slice(&answer.payload)?)
         };

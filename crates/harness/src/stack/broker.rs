@@ -2,7 +2,7 @@
 
 use baton_devstack::test_support::test_nats_options;
 use baton_devstack::{Data, NatsConfig, NatsOptions, NatsServer};
-use baton_nats::accounts::{ROLES, SYSTEM};
+use baton_nats::accounts::{DOOR, ROLES};
 use baton_nats::{AccountsConf, Auth, CurveKey, Issuer};
 use tokio::process::Command;
 
@@ -70,8 +70,16 @@ impl Logins {
             command
                 .env("BATON_NATS__CALLOUT_SEED", seed)
                 .env("BATON_NATS__CALLOUT_XKEY_SEED", xkey_seed)
-                .env("BATON_NATS__SYSTEM_USER", SYSTEM)
-                .env("BATON_NATS__SYSTEM_PASSWORD", accounts.password_of(SYSTEM));
+                .envs(DOOR.iter().flat_map(|user| {
+                    let name = user.to_uppercase();
+                    [
+                        (format!("BATON_NATS__{name}_USER"), (*user).to_owned()),
+                        (
+                            format!("BATON_NATS__{name}_PASSWORD"),
+                            accounts.password_of(user),
+                        ),
+                    ]
+                }));
         }
     }
 
@@ -83,7 +91,7 @@ impl Logins {
                 seed,
                 xkey_seed,
             } => {
-                let passwords = ROLES.into_iter().chain([SYSTEM, TEST]);
+                let passwords = ROLES.into_iter().chain(DOOR).chain([TEST]);
                 passwords
                     .map(|user| (user, accounts.password_of(user)))
                     .chain([("issuer", seed.clone()), ("xkey", xkey_seed.clone())])

@@ -1,14 +1,15 @@
 //! What a program publishes to have a run made: the request, under an id that the program draws.
 
-use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema as _, ToSchema};
 
-use super::short;
 use crate::ids::RunId;
+use crate::program::{BadMessage, Envelope, cut};
 
 /// A submission of version 1.
 #[derive(Debug, Clone)]
@@ -18,18 +19,10 @@ pub struct SubmitJob {
     pub run_id: RunId,
     /// The body of `POST /v1/runs`, byte for byte, unread.
     pub request: Box<RawValue>,
-}
-
-/// Why a message is no submission.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct BadSubmission {
-    /// A stable word.
-    pub code: &'static str,
-    /// One sentence that says what to write instead.
-    pub message: String,
-    /// The run that it is about, if that much can be read.
-    pub run_id: Option<RunId>,
+    /// The sender's own id of the submission, repeated in the answer.
+    pub request_id: Option<String>,
+    /// The W3C trace context that the run belongs to.
+    pub traceparent: Option<String>,
 }
 
 /// The message as it is described to programs.
@@ -55,6 +48,14 @@ struct Wire {
     /// The body of `POST /v1/runs`.
     #[schema(value_type = Object)]
     request: Box<RawValue>,
+    /// The sender's own id of the submission: the answer repeats it, and it is logged with the run.
+    #[serde(default)]
+    #[schema(pattern = "^[!-~]{1,128}$")]
+    request_id: Option<String>,
+    /// The W3C trace context that the run belongs to.
+    #[serde(default)]
+    #[schema(pattern = "^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")]
+    traceparent: Option<String>,
 }
 
 impl SubmitJob {
@@ -68,88 +69,53 @@ impl SubmitJob {
         Wire::schema()
     }
 
-    /// The message body.
+    /// Writes the message body.
     pub fn encode(&self) -> Vec<u8> {
-        format!(
-            r#"{{"v":1,"kind":"submit","run_id":"{}","request":{}}}"#,
+        let mut body = format!(
+            r#"{{"v":1,"kind":"submit","run_id":"{}","request":{}"#,
             self.run_id,
             self.request.get()
-        )
-        .into_bytes()
+        );
+        for (name, text) in [
+            ("request_id", &self.request_id),
+            ("traceparent", &self.traceparent),
+        ] {
+            if let Some(text) = text {
+                // Writing to a string cannot fail.
+                let _written = write!(body, r#","{name}":{}"#, Value::from(text.as_str()));
+            }
+        }
+        body.push('}');
+        body.into_bytes()
     }
 
     /// Reads a message body. Version and kind are looked at first: a message of another kind, or of
     /// a later version, is refused for that and not for its fields.
-    pub fn decode(body: &[u8]) -> Result<Self, BadSubmission> {
-        let bad = |code, message: String, run_id| BadSubmission {
-            code,
-            message,
-            run_id,
-        };
-        let fields: BTreeMap<String, Box<RawValue>> =
-            serde_json::from_slice(body).map_err(|error| {
-                bad(
-                    "invalid_json",
-                    format!("not a JSON object: {}", short(&error)),
-                    None,
-                )
-            })?;
-        let text = |name: &str| fields.get(name).map(|value| value.get());
-        let given = text("run_id").and_then(|id| serde_json::from_str::<String>(id).ok());
-        let id = given.as_deref().map(str::parse::<RunId>);
-        let run_id = id.as_ref().and_then(|id| id.as_ref().ok()).copied();
-        match text("v") {
-            Some("1") => {}
-            Some(other) => {
-                let message = format!("version {} is not supported: write `\"v\": 1`", cut(other));
-                return Err(bad("unsupported_version", message, run_id));
-            }
-            None => {
-                let message = "`v` is missing: write `\"v\": 1`".to_owned();
-                return Err(bad("unsupported_version", message, run_id));
-            }
-        }
-        let kind = text("kind").unwrap_or("nothing");
+    pub fn decode(body: &[u8]) -> Result<Self, BadMessage> {
+        let envelope = Envelope::read(body)?;
+        envelope.check_version()?;
+        let kind = envelope.raw("kind").unwrap_or("nothing");
         if serde_json::from_str::<String>(kind).ok().as_deref() != Some(Self::KIND) {
             let message = format!(
                 "`kind` is {}: a program may publish `\"kind\": \"submit\"` and nothing else",
                 cut(kind)
             );
-            return Err(bad("unknown_kind", message, run_id));
+            return Err(envelope.bad("unknown_kind", message));
         }
-        match &id {
-            Some(Ok(id)) if id.unix_millis().is_some() => {}
-            Some(Ok(id)) => {
-                let message = format!("`run_id` {id} is not a UUID of version 7: draw one");
-                return Err(bad("invalid_run_id", message, run_id));
-            }
-            Some(Err(invalid)) => {
-                return Err(bad("invalid_run_id", format!("`run_id`: {invalid}"), None));
-            }
-            None => {
-                let message = "`run_id` is missing: draw a UUID of version 7, and write it as a \
-                               string";
-                return Err(bad("invalid_run_id", message.to_owned(), None));
-            }
+        let run = envelope.run()?;
+        if run.unix_millis().is_none() {
+            let message = format!("`run_id` {run} is not a UUID of version 7: draw one");
+            return Err(envelope.bad("invalid_run_id", message));
         }
-        // Strictly, at last: no field twice, and none that is not known.
-        let wire: Wire = serde_json::from_slice(body).map_err(|error| {
-            bad(
-                "invalid_json",
-                format!("no submission: {}", short(&error)),
-                run_id,
-            )
-        })?;
+        let wire: Wire = envelope.strictly(body, "invalid_json", "submission")?;
+        envelope.check_texts(wire.request_id.as_ref(), wire.traceparent.as_ref())?;
         Ok(Self {
             run_id: wire.run_id,
             request: wire.request,
+            request_id: wire.request_id,
+            traceparent: wire.traceparent,
         })
     }
-}
-
-/// What was given, cut so that an answer has room for it.
-fn cut(given: &str) -> &str {
-    &given[..given.floor_char_boundary(64)]
 }
 
 #[cfg(test)]
@@ -157,6 +123,7 @@ mod tests {
     use super::*;
 
     const SUBMIT: &str = include_str!("../golden/job.v1.submit.json");
+    const TRACED: &str = include_str!("../golden/job.v1.submit-traced.json");
     const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
     #[test]
@@ -164,6 +131,11 @@ mod tests {
         let golden = SUBMIT.trim_end();
         let job = SubmitJob::decode(golden.as_bytes()).unwrap();
         assert_eq!(job.run_id.to_string(), ID);
+        assert_eq!(String::from_utf8(job.encode()).unwrap(), golden);
+        let golden = TRACED.trim_end();
+        let job = SubmitJob::decode(golden.as_bytes()).unwrap();
+        assert_eq!(job.request_id.as_deref(), Some("r-1"));
+        assert!(job.traceparent.is_some());
         assert_eq!(String::from_utf8(job.encode()).unwrap(), golden);
     }
 
@@ -225,6 +197,18 @@ mod tests {
                 with(r#""v":1,"kind":"submit","request":{}"#),
                 "invalid_json",
                 "duplicate field",
+                true,
+            ),
+            (
+                with(r#""v":1,"kind":"submit","request_id":"a b""#),
+                "invalid_request",
+                "`request_id`",
+                true,
+            ),
+            (
+                with(r#""v":1,"kind":"submit","traceparent":"00-x""#),
+                "invalid_request",
+                "`traceparent`",
                 true,
             ),
             (

@@ -163,8 +163,8 @@ pub struct NatsConfig {
     /// A credentials file (JWT and nkey). Default: none.
     pub creds_file: Option<PathBuf>,
     /// The seed of the issuer by which an ingress lets programs connect with API keys; `baton
-    /// nats-issuer` makes one. Goes with `system_user` and `system_password`. Default: none, programs
-    /// are not let in.
+    /// nats-issuer` makes one. Goes with a user and a password each of `system`, `callout` and
+    /// `programs`. Default: none, programs are not let in.
     pub callout_seed: Option<Secret<String>>,
     /// The seed by which an ingress reads what nats-server encrypts for it, if its configuration has
     /// `xkey`; questions that are not encrypted are then refused. `baton nats-issuer` makes one.
@@ -173,8 +173,19 @@ pub struct NatsConfig {
     /// How long a program's connection lasts before it is made anew. Default: 1h.
     #[serde(with = "humantime_serde")]
     pub callout_session: Duration,
-    /// The user of the system account, by whom an ingress closes connections of revoked keys.
+    /// Connections that one key of a program may have at a time. Default: 16.
+    pub callout_connections: u32,
+    /// The user of the connection on which servers ask an ingress about new connections.
     /// Default: none.
+    pub callout_user: Option<String>,
+    /// Its password. Default: none.
+    pub callout_password: Option<Secret<String>>,
+    /// The user of the connection on which an ingress hears programs. Default: none.
+    pub programs_user: Option<String>,
+    /// Its password. Default: none.
+    pub programs_password: Option<Secret<String>>,
+    /// The user of the system account: an ingress counts programs' connections with it, and closes
+    /// those of revoked keys. Default: none.
     pub system_user: Option<String>,
     /// Its password. Default: none.
     pub system_password: Option<Secret<String>>,
@@ -218,6 +229,11 @@ impl Default for NatsConfig {
             callout_seed: None,
             callout_xkey_seed: None,
             callout_session: seconds(60 * 60),
+            callout_connections: 16,
+            callout_user: None,
+            callout_password: None,
+            programs_user: None,
+            programs_password: None,
             system_user: None,
             system_password: None,
             tls_ca: None,

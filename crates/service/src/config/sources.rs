@@ -19,7 +19,7 @@ pub const USUAL_NAMES: [(&str, &str, &str); 8] = [
 ];
 
 /// Keys whose values are secret; each can also be read from the file that `<NAME>_FILE` names.
-pub const SECRET_KEYS: [(&str, &str); 10] = [
+pub const SECRET_KEYS: [(&str, &str); 12] = [
     ("database", "url"),
     ("database", "migrate_url"),
     ("nats", "url"),
@@ -27,6 +27,8 @@ pub const SECRET_KEYS: [(&str, &str); 10] = [
     ("nats", "token"),
     ("nats", "callout_seed"),
     ("nats", "callout_xkey_seed"),
+    ("nats", "callout_password"),
+    ("nats", "programs_password"),
     ("nats", "system_password"),
     ("auth", "jwt_secret"),
     ("llm", "api_key"),

@@ -55,6 +55,8 @@ fn what_the_example_has_in_comments_is_valid_too_but_for_the_secrets() {
             &["database.url", "placeholder"],
             &["database.migrate_url", "placeholder"],
             &["nats.password", "placeholder"],
+            &["nats.callout_password", "placeholder"],
+            &["nats.programs_password", "placeholder"],
             &["nats.system_password", "placeholder"],
             &["llm.api_key", "placeholder"],
             &["`authorization` of tool `weather`", "placeholder"],

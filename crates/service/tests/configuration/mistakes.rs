@@ -271,6 +271,10 @@ fn who_lets_programs_in_can_put_them_out() {
             ("BATON_NATS__CALLOUT_SEED", seed),
             ("BATON_NATS__SYSTEM_USER", user),
             ("BATON_NATS__SYSTEM_PASSWORD", password),
+            ("BATON_NATS__CALLOUT_USER", "callout"),
+            ("BATON_NATS__CALLOUT_PASSWORD", LONG),
+            ("BATON_NATS__PROGRAMS_USER", "programs"),
+            ("BATON_NATS__PROGRAMS_PASSWORD", LONG),
         ];
         load("", &environment)
     };
@@ -279,10 +283,14 @@ fn who_lets_programs_in_can_put_them_out() {
     for (seed, user, password) in [
         (&*seed, "", ""),
         ("", "system", LONG),
+        ("", "", ""),
         (&seed, "system", ""),
         (&seed, "", LONG),
     ] {
-        assert_mistakes(load_door(seed, user, password), &[&["go together"]]);
+        assert_mistakes(
+            load_door(seed, user, password),
+            &[&["is set, and", "hear them"]],
+        );
     }
     for bad in ["SAnonsense", &seed.replace("SA", "SU")] {
         assert_mistakes(
@@ -300,6 +308,10 @@ fn who_lets_programs_in_can_put_them_out() {
             ("BATON_NATS__CALLOUT_XKEY_SEED", xkey),
             ("BATON_NATS__SYSTEM_USER", "system"),
             ("BATON_NATS__SYSTEM_PASSWORD", LONG),
+            ("BATON_NATS__CALLOUT_USER", "callout"),
+            ("BATON_NATS__CALLOUT_PASSWORD", LONG),
+            ("BATON_NATS__PROGRAMS_USER", "programs"),
+            ("BATON_NATS__PROGRAMS_PASSWORD", LONG),
         ];
         load("", &environment)
     };
@@ -310,6 +322,14 @@ fn who_lets_programs_in_can_put_them_out() {
     assert_mistakes(load_curve(&seed, &seed), &[&named]);
     let alone = [("BATON_NATS__CALLOUT_XKEY_SEED", &*xkey)];
     assert_mistakes(load("", &alone), &[&["without nats.callout_seed"]]);
+    let hearing = [
+        ("BATON_NATS__PROGRAMS_USER", "programs"),
+        ("BATON_NATS__PROGRAMS_PASSWORD", LONG),
+    ];
+    load("", &hearing).unwrap();
+    assert_mistakes(load("", &hearing[..1]), &[&["nats.programs_password"]]);
+    let none = "[nats]\ncallout_connections = 0\n";
+    assert_mistakes(load(none, &[]), &[&["nats.callout_connections"]]);
     let session = "[nats]\ncallout_session = \"30s\"\n";
     assert_mistakes(load(session, &[]), &[&["nats.callout_session"]]);
 }

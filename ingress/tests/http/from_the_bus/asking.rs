@@ -9,7 +9,7 @@ use crate::fixture::Fixture;
 
 /// Guards control requests: the key behind the connection needs the scope, and is who did it.
 #[tokio::test]
-async fn a_cancel_needs_the_scope_and_is_audited_with_its_key_and_address() {
+async fn a_cancel_needs_the_scope_and_is_audited_with_its_key() {
     let f = Fixture::start().await;
     let program = Program::new(&f, json!({})).await;
     let reader = Program::new(&f, json!({"scopes": ["runs:read"]})).await;
@@ -47,7 +47,6 @@ async fn a_cancel_needs_the_scope_and_is_audited_with_its_key_and_address() {
     let audited = f.store.system().audit_log(&filter).await.unwrap();
     assert_eq!(audited.len(), 1, "{audited:?}");
     assert_eq!(audited[0].actor.as_deref(), Some(&*program.key));
-    assert_eq!(audited[0].ip.as_deref(), Some("192.0.2.7"));
     assert_eq!(audited[0].request_id.as_deref(), id.as_str());
     let unknown = program.control(fresh(), "cancel", json!({})).await;
     assert_eq!(unknown["error"]["code"], "run_not_found");

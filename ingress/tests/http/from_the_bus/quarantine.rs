@@ -1,7 +1,6 @@
 //! What is no submission is set aside, told so, and holds up nobody.
 
-use async_nats::HeaderMap;
-use baton_nats::{DeadLetter, KEPT_OF_A_LETTER, Replayed};
+use baton_nats::{DeadLetter, KEPT_OF_A_LETTER, NotReplayed, Replayed};
 use baton_protocol::TenantId;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -68,70 +67,55 @@ async fn what_is_no_submission_is_kept_with_its_reason_and_blocks_nobody() {
             "invalid_json",
             true,
         ),
-        ("fast", with(json!({})), "invalid_subject", true),
+        (
+            "background",
+            with(json!({"request_id": "a b"})),
+            "invalid_request",
+            true,
+        ),
     ];
-    let mut replies = program.replies(run).await;
     for (lane, payload, code, run_known) in &cases {
-        let answer = program.publish(lane, payload).await;
+        let answer = program.publish_bytes(lane, payload).await;
         assert_eq!(refusal(&answer), *code, "{payload}");
-        if *run_known {
-            assert_eq!(answer["run_id"], json!(run));
-            assert_eq!(replies.next().await, answer);
-        }
+        assert!(!run_known || answer["run_id"] == json!(run));
     }
     let kept = letters(&f).await;
     assert_eq!(kept.len(), cases.len());
     for (letter, (lane, payload, code, run_known)) in kept.iter().zip(&cases) {
-        assert_eq!(letter.subject, format!("submit.{}.{lane}", f.tenant));
+        let subject = format!("submit.{}.{}.{lane}", f.tenant, program.key);
+        assert_eq!(letter.subject, subject);
         assert!(letter.reason.starts_with(code), "{letter:?}");
         assert_eq!(letter.payload, payload.as_bytes());
-        assert_eq!(
-            letter.publisher.as_deref(),
-            Some(&*format!("{} 192.0.2.7", program.key))
-        );
+        assert_eq!(letter.publisher.unwrap().to_string(), program.key);
         assert!(!run_known || letter.run == Some(run));
     }
     assert_eq!(program.submit(run, question()).await["ok"], true);
 }
 
-/// Guards the publisher: the subject alone opens nothing.
+/// Guards the publisher: a subject opens nothing unless its key is one of its tenant, and is good.
 #[tokio::test]
-async fn whom_the_server_does_not_vouch_for_is_nobody() {
+async fn a_subject_with_a_key_that_is_none_of_its_tenants_opens_nothing() {
     let f = Fixture::start().await;
     let program = Program::new(&f, json!({})).await;
     let run = fresh();
-    let message = submission(run, question());
-    let unsigned = program
-        .publish_as(HeaderMap::new(), "interactive", &message)
-        .await;
-    assert_eq!(refusal(&unsigned), "publisher_unknown");
-
     let elsewhere = Program {
         tenant: TenantId::from_uuid(Uuid::now_v7()),
         ..Program::with_id(&f, &program.key).await
     };
-    assert_eq!(
-        refusal(&elsewhere.submit(run, question()).await),
-        "invalid_api_key",
-        "a key of another tenant"
-    );
-    let reasons: Vec<_> = letters(&f)
-        .await
-        .into_iter()
-        .map(|letter| letter.reason)
-        .collect();
-    assert_eq!(reasons.len(), 2, "{reasons:?}");
-    for (verb, payload) in [
-        ("cancel", json!({})),
-        ("decide", json!({"decision": "retry"})),
-    ] {
-        let refused = program
-            .control_as(HeaderMap::new(), run, verb, payload)
-            .await;
-        assert_eq!(refused["error"]["code"], "publisher_unknown");
+    let nobody = Program::with_id(&f, &Uuid::now_v7().to_string()).await;
+    for stranger in [&elsewhere, &nobody] {
+        let decide = json!({"approval_id": run, "decision": "retry"});
+        for answer in [
+            stranger.submit(run, question()).await,
+            stranger.control(run, "cancel", json!({})).await,
+            stranger.control(run, "decide", decide).await,
+            stranger.history(run, json!({})).await,
+        ] {
+            assert_eq!(refusal(&answer), "invalid_api_key");
+        }
     }
-    let refused = program.history_as(HeaderMap::new(), run, json!({})).await;
-    assert_eq!(refused["error"]["code"], "publisher_unknown");
+    let kept = letters(&f).await;
+    assert_eq!(kept.len(), 2, "{kept:?}");
 }
 
 /// Guards the bound on what one publisher leaves in DEAD, where others' messages lie as well.
@@ -141,7 +125,7 @@ async fn one_publisher_leaves_no_more_than_so_much_garbage() {
     let program = Program::new(&f, json!({})).await;
     let long = "garbage ".repeat(25_000);
     for _ in 0..10 {
-        let answer = program.publish("interactive", &long).await;
+        let answer = program.publish_bytes("interactive", &long).await;
         assert_eq!(refusal(&answer), "invalid_json");
     }
     // By bytes: at most a minute's share of DEAD, of each letter its beginning.
@@ -152,7 +136,7 @@ async fn one_publisher_leaves_no_more_than_so_much_garbage() {
     assert_eq!(left[0].length, long.len() as u64);
     // Others' letters are kept as before, of its own tenant too.
     let other = Program::new(&f, json!({})).await;
-    other.publish("interactive", "garbage").await;
+    other.publish_bytes("interactive", "garbage").await;
     assert_eq!(letters(&f).await.len(), left.len() + 1);
 }
 
@@ -164,9 +148,8 @@ async fn what_was_set_aside_is_submitted_again_on_behalf_of_its_publisher() {
     let program = Program::new(&f, json!({})).await;
     let run = fresh();
     let message = submission(run, question());
-    let by = format!("{} 192.0.2.7", program.key);
     // As an older server, which knew less, would have set it aside.
-    program.bury("background", &by, &message).await;
+    program.bury("background", &message).await;
 
     let letter = letters(&f).await.remove(0);
     for again in [false, true] {
@@ -186,7 +169,7 @@ async fn what_was_set_aside_is_submitted_again_on_behalf_of_its_publisher() {
     assert_eq!(f.bus.dead_letters().await.unwrap(), 1, "its copy stays");
 
     // What is wrong still is told so, and is not kept twice.
-    program.bury("background", &by, "garbage").await;
+    program.bury("background", "garbage").await;
     let letter = letters(&f).await.remove(1);
     let Replayed::Answered(answer) = soon(f.bus.replay(&letter)).await.unwrap() else {
         panic!("an ingress takes submissions")
@@ -194,4 +177,19 @@ async fn what_was_set_aside_is_submitted_again_on_behalf_of_its_publisher() {
     let answer: Value = serde_json::from_slice(&answer).unwrap();
     assert_eq!(refusal(&answer), "invalid_json");
     assert_eq!(f.bus.dead_letters().await.unwrap(), 2);
+}
+
+/// Guards the replay against what older versions set aside: they took a publisher's word for who it
+/// was.
+#[tokio::test]
+async fn what_an_older_version_set_aside_is_not_submitted_again_for_a_key_that_a_header_names() {
+    let f = Fixture::start().await;
+    let program = Program::new(&f, json!({})).await;
+    let message = submission(fresh(), question());
+    let dead = format!("dead.submit.{}.background", f.tenant);
+    program.bury_at(dead, &message).await;
+    let letter = letters(&f).await.remove(0);
+    assert_eq!(letter.publisher, None);
+    let refused = soon(f.bus.replay(&letter)).await.unwrap_err();
+    assert!(matches!(refused, NotReplayed::NoPublisher), "{refused}");
 }

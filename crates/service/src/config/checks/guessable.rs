@@ -67,6 +67,16 @@ pub(super) fn guessable(checks: &mut Checks<'_>, config: &Config) {
         ("password", &nats.password, nats.user.as_deref()),
         ("token", &nats.token, None),
         (
+            "callout_password",
+            &nats.callout_password,
+            nats.callout_user.as_deref(),
+        ),
+        (
+            "programs_password",
+            &nats.programs_password,
+            nats.programs_user.as_deref(),
+        ),
+        (
             "system_password",
             &nats.system_password,
             nats.system_user.as_deref(),

@@ -81,22 +81,41 @@ pub(super) fn servers(checks: &mut Checks<'_>, config: &Config) {
 
 /// What it takes to let programs in goes together.
 fn program_door(checks: &mut Checks<'_>, nats: &NatsConfig) {
-    let door = [
-        nats.callout_seed.is_some(),
-        nats.system_user.is_some(),
-        nats.system_password.is_some(),
+    let given = [
+        ("callout_seed", nats.callout_seed.is_some()),
+        ("callout_user", nats.callout_user.is_some()),
+        ("callout_password", nats.callout_password.is_some()),
+        ("system_user", nats.system_user.is_some()),
+        ("system_password", nats.system_password.is_some()),
+        ("programs_user", nats.programs_user.is_some()),
+        ("programs_password", nats.programs_password.is_some()),
     ];
+    let named = |wanted: bool| {
+        let keys = given.iter().filter(|(_, is)| *is == wanted);
+        keys.map(|(key, _)| format!("nats.{key}"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    // With users of an operator's own making, programs are heard without being let in here.
+    let callout = given[..5].iter().any(|(_, is)| *is);
     checks.demand(
-        door == [true; 3] || door == [false; 3],
-        &[
-            ("nats", "callout_seed"),
-            ("nats", "system_user"),
-            ("nats", "system_password"),
-        ],
-        "nats.callout_seed, nats.system_user and nats.system_password go together: who lets \
-         programs in must be able to put them out"
-            .to_owned(),
-        "set all three or none",
+        given.iter().all(|(_, is)| *is)
+            || (!callout && nats.programs_user.is_some() == nats.programs_password.is_some()),
+        &given.map(|(key, _)| ("nats", key)),
+        format!(
+            "{} is set, and {} is not: an ingress that lets programs in must be able to hear \
+             them, and to close their connections",
+            named(true),
+            named(false)
+        ),
+        "set nats.callout_seed, and the users callout, programs and system of nats/accounts.conf with \
+         their passwords; or none of them",
+    );
+    checks.demand(
+        (1..=10_000).contains(&nats.callout_connections),
+        &[("nats", "callout_connections")],
+        "nats.callout_connections must be between 1 and 10000".to_owned(),
+        "leave it out for the default",
     );
     checks.demand(
         nats.callout_seed

@@ -1,0 +1,189 @@
+//! The schemas of what programs publish about runs (`nats/*.schema.json`): made of the types that read
+//! the messages, and of the same opinion.
+
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+use baton_protocol::{CancelMessage, ControlMessage, DecideMessage, HistoryMessage};
+use serde_json::{Map, Value, json};
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../nats");
+const RUN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+const APPROVAL: &str = "01890a5d-ac96-774b-bcce-b302099a8058";
+const UUID: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
+
+/// A kind of message.
+struct Kind {
+    file: &'static str,
+    schema: Value,
+    reads: fn(&[u8]) -> bool,
+    example: Value,
+}
+
+fn finished(schema: impl serde::Serialize, title: &str, example: &Value) -> Value {
+    let mut schema = serde_json::to_value(schema).unwrap();
+    schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    schema["title"] = json!(title);
+    schema["properties"]["v"]["const"] = json!(1);
+    schema["properties"]["run_id"]["pattern"] = json!(UUID);
+    schema["examples"] = json!([example]);
+    schema
+}
+
+fn cancel() -> Kind {
+    let example = json!({"v": 1, "run_id": RUN, "reason": "enough", "request_id": "r-1"});
+    let title = "A cancel, as programs publish it to control.<tenant>.<key>.cancel";
+    Kind {
+        file: "cancel.schema.json",
+        schema: finished(CancelMessage::schema(), title, &example),
+        reads: |body| ControlMessage::decode("cancel", body).is_ok(),
+        example,
+    }
+}
+
+fn decide() -> Kind {
+    let example = json!({"v": 1, "run_id": RUN, "approval_id": APPROVAL, "decision": "retry"});
+    let title = "A decision, as programs publish it to control.<tenant>.<key>.decide";
+    let mut schema = finished(DecideMessage::schema(), title, &example);
+    schema["properties"]["approval_id"]["pattern"] = json!(UUID);
+    // Each decision goes with a text of its own or none; null is as if it were not there.
+    let null = json!({"type": "null"});
+    let case = |decision: &str, required: &[&str], absent: &[&str]| {
+        let mut properties = Map::from_iter([("decision".to_owned(), json!({"const": decision}))]);
+        for name in absent {
+            properties.insert((*name).to_owned(), null.clone());
+        }
+        for name in required {
+            properties.insert((*name).to_owned(), json!({"type": "string"}));
+        }
+        json!({"properties": properties, "required": required})
+    };
+    schema["oneOf"] = json!([
+        case("retry", &[], &["result", "reason"]),
+        case("result", &["result"], &["reason"]),
+        case("fail", &[], &["result"]),
+    ]);
+    let mut others = Vec::new();
+    DecideMessage::schemas(&mut others);
+    let definitions = others.into_iter().map(|(name, other)| (name, json!(other)));
+    schema["$defs"] = definitions.collect::<Map<_, _>>().into();
+    let text = schema.to_string();
+    let text = text.replace("#/components/schemas/", "#/$defs/");
+    Kind {
+        file: "decide.schema.json",
+        schema: serde_json::from_str(&text).unwrap(),
+        reads: |body| ControlMessage::decode("decide", body).is_ok(),
+        example,
+    }
+}
+
+fn history() -> Kind {
+    let example = json!({"v": 1, "run_id": RUN, "after": 0, "limit": 100, "request_id": "r-1"});
+    let title = "A question for events, as programs publish it to history.<tenant>.<key>";
+    Kind {
+        file: "history.schema.json",
+        schema: finished(HistoryMessage::schema(), title, &example),
+        reads: |body| HistoryMessage::decode(body).is_ok(),
+        example,
+    }
+}
+
+#[test]
+fn the_published_schemas_are_those_of_the_types() {
+    for kind in [cancel(), decide(), history()] {
+        let path = format!("{FOLDER}/{}", kind.file);
+        let written = format!("{:#}\n", kind.schema);
+        if std::env::var_os("BATON_BLESS").is_some() {
+            std::fs::write(&path, &written).unwrap();
+        }
+        let published = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(
+            written, published,
+            "if that is meant, run once with BATON_BLESS=1"
+        );
+    }
+}
+
+/// Guards the purpose of the schemas: what passes one is read, what fails it is refused.
+#[test]
+fn each_schema_and_its_reader_agree() {
+    let bad_of_all = [
+        json!({"v": 2}),
+        json!({"v": null}),
+        json!({"run_id": "mine"}),
+        json!({"run_id": RUN.to_uppercase()}),
+        json!({"run_id": null}),
+        json!({"request_id": ""}),
+        json!({"request_id": "a b"}),
+        json!({"request_id": "x".repeat(129)}),
+        json!({"colour": "blue"}),
+    ];
+    let good_of_all = [
+        json!({}),
+        json!({"request_id": null}),
+        json!({"request_id": "x"}),
+    ];
+    let cases: [(Kind, &[Value], &[Value]); 3] = [
+        (
+            cancel(),
+            &[json!({"reason": null}), json!({"reason": "x".repeat(1024)})],
+            &[json!({"reason": 7}), json!({"reason": "x".repeat(1025)})],
+        ),
+        (
+            decide(),
+            &[
+                json!({"decision": "result", "result": "7"}),
+                json!({"decision": "result", "result": "7", "reason": null}),
+                json!({"decision": "fail"}),
+                json!({"decision": "fail", "reason": "no"}),
+                json!({"decision": "retry", "reason": null}),
+            ],
+            &[
+                json!({"decision": "maybe"}),
+                json!({"decision": null}),
+                json!({"decision": "result"}),
+                json!({"decision": "result", "result": null}),
+                json!({"decision": "result", "result": "7", "reason": "x"}),
+                json!({"decision": "fail", "result": "7"}),
+                json!({"decision": "retry", "reason": "x"}),
+                json!({"approval_id": "x"}),
+            ],
+        ),
+        (
+            history(),
+            &[
+                json!({"after": null, "limit": null}),
+                json!({"after": u64::MAX, "limit": 1}),
+                json!({"limit": 1000}),
+            ],
+            &[
+                json!({"after": -1}),
+                json!({"after": "7"}),
+                json!({"limit": 0}),
+                json!({"limit": 1001}),
+                json!({"limit": 1.5}),
+            ],
+        ),
+    ];
+    for (kind, good, bad) in cases {
+        jsonschema::meta::validate(&kind.schema).unwrap();
+        let validator = jsonschema::validator_for(&kind.schema).unwrap();
+        let good = good_of_all.iter().chain(good).map(|fields| (fields, true));
+        let bad = bad_of_all.iter().chain(bad).map(|fields| (fields, false));
+        for (fields, expected) in good.chain(bad) {
+            let mut message = kind.example.clone();
+            for (name, value) in fields.as_object().unwrap() {
+                message[name] = value.clone();
+            }
+            let read = (kind.reads)(message.to_string().as_bytes());
+            assert_eq!(read, expected, "the reader of {}: {message}", kind.file);
+            let valid = validator.is_valid(&message);
+            assert_eq!(valid, expected, "{}: {message}", kind.file);
+        }
+        for name in ["v", "run_id"] {
+            let mut message = kind.example.clone();
+            message.as_object_mut().unwrap().remove(name);
+            assert!(!(kind.reads)(message.to_string().as_bytes()), "{name}");
+            assert!(!validator.is_valid(&message), "{name}");
+        }
+    }
+}

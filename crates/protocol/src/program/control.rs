@@ -1,0 +1,349 @@
+//! Requests about a run: to cancel it, or to decide what it waits for.
+
+use serde::Deserialize;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema as _, ToSchema};
+
+use super::{BadMessage, Envelope};
+use crate::approval::Decision;
+use crate::ids::{ApprovalId, RunId};
+
+/// The longest reason of a cancel, in bytes.
+const MAX_REASON: usize = 1024;
+
+/// A request about a run; the subject's last token says of which kind it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlMessage {
+    /// `cancel`.
+    Cancel(CancelMessage),
+    /// `decide`.
+    Decide(DecideMessage),
+}
+
+/// A request to cancel a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CancelMessage {
+    /// The run.
+    pub run_id: RunId,
+    /// The sender's own id of the request, repeated in the answer.
+    pub request_id: Option<String>,
+    /// The reason, kept with the run.
+    pub reason: Option<String>,
+}
+
+/// A decision about a call that waits for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecideMessage {
+    /// The run.
+    pub run_id: RunId,
+    /// The sender's own id of the request, repeated in the answer.
+    pub request_id: Option<String>,
+    /// The question.
+    pub approval_id: ApprovalId,
+    /// The decision.
+    pub decision: Decision,
+}
+
+/// A request to cancel a run, as programs write it.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Cancel)]
+struct CancelWire {
+    /// The version of this shape: 1.
+    #[serde(rename = "v")]
+    #[schema(minimum = 1, maximum = 1)]
+    _v: u64,
+    /// The run to cancel.
+    #[schema(value_type = String)]
+    run_id: RunId,
+    /// The sender's own id of the request: the answer repeats it.
+    #[serde(default)]
+    #[schema(pattern = "^[!-~]{1,128}$")]
+    request_id: Option<String>,
+    /// The reason, kept with the run.
+    #[serde(default)]
+    #[schema(max_length = 1024)]
+    reason: Option<String>,
+}
+
+/// A decision about a call that waits for a person, as programs write it.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Decide)]
+struct DecideWire {
+    /// The version of this shape: 1.
+    #[serde(rename = "v")]
+    #[schema(minimum = 1, maximum = 1)]
+    _v: u64,
+    /// The run that waits.
+    #[schema(value_type = String)]
+    run_id: RunId,
+    /// The sender's own id of the request: the answer repeats it.
+    #[serde(default)]
+    #[schema(pattern = "^[!-~]{1,128}$")]
+    request_id: Option<String>,
+    /// The question, as the event `approval.requested` names it.
+    #[schema(value_type = String)]
+    approval_id: ApprovalId,
+    /// `retry` makes the call again; `result` says what it brought; `fail` gives it up.
+    decision: DecisionName,
+    /// The call's result, as the model reads it; with `result` alone.
+    #[serde(default)]
+    #[schema(max_length = 65536)]
+    result: Option<String>,
+    /// The reason of the failure, as the model reads it; with `fail` alone.
+    #[serde(default)]
+    #[schema(max_length = 65536)]
+    reason: Option<String>,
+}
+
+/// The name of a decision.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum DecisionName {
+    Retry,
+    Result,
+    Fail,
+}
+
+impl CancelMessage {
+    /// Describes the message as a JSON Schema.
+    pub fn schema() -> RefOr<Schema> {
+        CancelWire::schema()
+    }
+
+    fn decode(body: &[u8], envelope: &Envelope) -> Result<Self, BadMessage> {
+        let wire: CancelWire = envelope.strictly(body, "invalid_request", "cancel")?;
+        if wire
+            .reason
+            .as_ref()
+            .is_some_and(|reason| reason.len() > MAX_REASON)
+        {
+            let message = format!("`reason` may be at most {MAX_REASON} bytes long");
+            return Err(envelope.bad("invalid_request", message));
+        }
+        envelope.check_texts(wire.request_id.as_ref(), None)?;
+        Ok(Self {
+            run_id: wire.run_id,
+            request_id: wire.request_id,
+            reason: wire.reason,
+        })
+    }
+}
+
+impl DecideMessage {
+    /// Describes the message as a JSON Schema, but for which texts go with which decision.
+    pub fn schema() -> RefOr<Schema> {
+        DecideWire::schema()
+    }
+
+    /// Describes what the schema refers to, by name.
+    pub fn schemas(into: &mut Vec<(String, RefOr<Schema>)>) {
+        <DecideWire as ToSchema>::schemas(into);
+    }
+
+    fn decode(body: &[u8], envelope: &Envelope) -> Result<Self, BadMessage> {
+        let wire: DecideWire = envelope.strictly(body, "invalid_request", "decision")?;
+        let decision = match (wire.decision, wire.result, wire.reason) {
+            (DecisionName::Retry, None, None) => Decision::Retry {},
+            (DecisionName::Result, Some(result), None) => Decision::Result { result },
+            (DecisionName::Fail, None, reason) => Decision::Fail {
+                reason: reason.unwrap_or_default(),
+            },
+            _ => {
+                let message = "`result` goes with `\"decision\": \"result\"`, which needs it, and \
+                               `reason` with `\"decision\": \"fail\"`";
+                return Err(envelope.bad("invalid_request", message.to_owned()));
+            }
+        };
+        envelope.check_texts(wire.request_id.as_ref(), None)?;
+        Ok(Self {
+            run_id: wire.run_id,
+            request_id: wire.request_id,
+            approval_id: wire.approval_id,
+            decision,
+        })
+    }
+}
+
+impl ControlMessage {
+    /// The verbs, as subjects end with them.
+    pub const VERBS: [&str; 2] = ["cancel", "decide"];
+
+    /// Reads a message body that came under this verb.
+    pub fn decode(verb: &str, body: &[u8]) -> Result<Self, BadMessage> {
+        let envelope = Envelope::read(body)?;
+        envelope.check_version()?;
+        envelope.run()?;
+        match verb {
+            "cancel" => CancelMessage::decode(body, &envelope).map(Self::Cancel),
+            "decide" => DecideMessage::decode(body, &envelope).map(Self::Decide),
+            other => {
+                let message = format!(
+                    "`{}` is no verb: publish to one of {}",
+                    super::cut(other),
+                    Self::VERBS.join(", ")
+                );
+                Err(envelope.bad("invalid_request", message))
+            }
+        }
+    }
+
+    /// The run.
+    pub const fn run_id(&self) -> RunId {
+        match self {
+            Self::Cancel(cancel) => cancel.run_id,
+            Self::Decide(decide) => decide.run_id,
+        }
+    }
+
+    /// The sender's own id of the request.
+    pub fn request_id(&self) -> Option<&str> {
+        match self {
+            Self::Cancel(cancel) => cancel.request_id.as_deref(),
+            Self::Decide(decide) => decide.request_id.as_deref(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const RUN: &str = "01890a5d-ac96-774b-bcce-b302099a8058";
+
+    fn decode(verb: &str, fields: &Value) -> Result<ControlMessage, BadMessage> {
+        let mut message = json!({"v": 1, "run_id": RUN});
+        for (name, value) in fields.as_object().unwrap() {
+            message[name] = value.clone();
+        }
+        ControlMessage::decode(verb, message.to_string().as_bytes())
+    }
+
+    #[test]
+    fn requests_are_read_as_documented() {
+        let read = decode("cancel", &json!({"reason": "enough", "request_id": "r"})).unwrap();
+        let expected = CancelMessage {
+            run_id: RUN.parse().unwrap(),
+            request_id: Some("r".into()),
+            reason: Some("enough".into()),
+        };
+        assert_eq!(read, ControlMessage::Cancel(expected));
+        for (fields, decision) in [
+            (json!({"decision": "retry"}), Decision::Retry {}),
+            (
+                json!({"decision": "result", "result": "7"}),
+                Decision::Result { result: "7".into() },
+            ),
+            (
+                json!({"decision": "fail"}),
+                Decision::Fail {
+                    reason: String::new(),
+                },
+            ),
+            (
+                json!({"decision": "fail", "reason": "no"}),
+                Decision::Fail {
+                    reason: "no".into(),
+                },
+            ),
+        ] {
+            let mut fields = fields;
+            fields["approval_id"] = RUN.into();
+            let ControlMessage::Decide(read) = decode("decide", &fields).unwrap() else {
+                panic!("not a decision")
+            };
+            assert_eq!(
+                (read.approval_id.to_string(), read.decision),
+                (RUN.to_owned(), decision)
+            );
+        }
+    }
+
+    #[test]
+    fn released_messages_stay_decodable() {
+        let cancel = include_bytes!("../golden/control.v1.cancel.json");
+        ControlMessage::decode("cancel", cancel).unwrap();
+        let decide = include_bytes!("../golden/control.v1.decide.json");
+        ControlMessage::decode("decide", decide).unwrap();
+    }
+
+    #[test]
+    fn a_refusal_names_what_is_wrong_and_repeats_what_it_can() {
+        let approval = json!({"approval_id": RUN, "request_id": "mine"});
+        let with = |name: &str, value: Value| {
+            let mut fields = approval.clone();
+            fields[name] = value;
+            fields
+        };
+        for (verb, fields, code, says) in [
+            (
+                "cancel",
+                json!({"raeson": "x"}),
+                "invalid_request",
+                "unknown field `raeson`",
+            ),
+            (
+                "cancel",
+                json!({"v": 2, "later": 1}),
+                "unsupported_version",
+                "version 2",
+            ),
+            (
+                "cancel",
+                json!({"run_id": "x"}),
+                "invalid_run_id",
+                "hyphenated UUID",
+            ),
+            (
+                "cancel",
+                json!({"request_id": "a\0"}),
+                "invalid_request",
+                "`request_id`",
+            ),
+            (
+                "cancel",
+                json!({"reason": "x".repeat(MAX_REASON + 1)}),
+                "invalid_request",
+                "`reason`",
+            ),
+            (
+                "decide",
+                json!({}),
+                "invalid_request",
+                "missing field `approval_id`",
+            ),
+            (
+                "decide",
+                with("decision", json!("maybe")),
+                "invalid_request",
+                "unknown variant",
+            ),
+            (
+                "decide",
+                with("decision", json!("result")),
+                "invalid_request",
+                "`result` goes with",
+            ),
+            ("pause", json!({}), "invalid_request", "`pause` is no verb"),
+        ] {
+            let bad = decode(verb, &fields).unwrap_err();
+            assert_eq!(bad.code, code, "{verb} {fields}: {bad}");
+            assert!(bad.message.contains(says), "{verb} {fields}: {bad}");
+            if code != "invalid_run_id" {
+                assert_eq!(bad.run_id.unwrap().to_string(), RUN);
+            }
+            let good = fields["request_id"] == "mine";
+            assert_eq!(bad.request_id.as_deref(), good.then_some("mine"));
+        }
+        for body in ["", "nonsense", "[]", "7"] {
+            let bad = ControlMessage::decode("cancel", body.as_bytes()).unwrap_err();
+            assert_eq!((bad.code, bad.run_id), ("invalid_json", None), "{body}");
+        }
+        let twice = format!(r#"{{"v":1,"run_id":"{RUN}","reason":"a","reason":"b"}}"#);
+        let bad = ControlMessage::decode("cancel", twice.as_bytes()).unwrap_err();
+        assert!(bad.message.contains("duplicate field"), "{bad}");
+    }
+}
