@@ -1,9 +1,12 @@
 //! Events of runs whose log is gone, or has lost its end.
 
+use std::time::Duration;
+
 use baton_nats::StreamSeq;
 use baton_protocol::event::{AttemptReset, Text};
-use baton_protocol::{Event, EventData, EventId, RunId};
+use baton_protocol::{ClaimToken, Event, EventData, EventId, RunId, WorkerId};
 use baton_service::{Clock as _, SystemClock};
+use baton_store::{Claim, ClaimOutcome};
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, Sse, SseEvent, run_of};
@@ -207,6 +210,17 @@ async fn who_follows_a_parked_run_whose_events_are_gone_is_told_what_is_asked_an
     let path = format!("/v1/runs/{run}/approvals/{asked}");
     let decided = f.post(&path, &json!({"decision": "retry"})).send().await;
     assert_eq!(decided.unwrap().status(), 200);
+    let claim = Claim {
+        tenant: f.tenant,
+        run,
+        worker: WorkerId::new(SystemClock.now()),
+        token: ClaimToken::from_random(8),
+        lease: Duration::from_mins(1),
+        job_seq: 1_001,
+        max_failures: 3,
+    };
+    let claimed = f.store.system().claim_run(&claim).await.unwrap();
+    assert!(matches!(claimed, ClaimOutcome::Claimed(_)), "{claimed:?}");
     let reset = AttemptReset {
         resume_after: EventId::new(1, 2),
         continues: false,
