@@ -15,6 +15,7 @@
 
 mod access_token;
 mod event;
+mod intake;
 mod job;
 mod jwks;
 mod model_stream;
@@ -24,6 +25,7 @@ mod sse;
 
 pub use access_token::access_token;
 pub use event::event;
+pub use intake::intake;
 pub use job::job;
 pub use jwks::jwks;
 pub use model_stream::model_stream;
@@ -34,9 +36,10 @@ pub use sse::sse;
 pub type Check = fn(&[u8]);
 
 /// Every function by its name, which is that of its fuzz target and of its corpus.
-pub const TARGETS: [(&str, Check); 7] = [
+pub const TARGETS: [(&str, Check); 8] = [
     ("access_token", access_token),
     ("event", event),
+    ("intake", intake),
     ("job", job),
     ("jwks", jwks),
     ("model_stream", model_stream),

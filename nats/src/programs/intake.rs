@@ -244,9 +244,8 @@ impl IntakeTask {
             let began = Instant::now();
             // A stranger's bytes must not end the process's ear for all programs.
             let ended = AssertUnwindSafe(self.session()).catch_unwind().await;
-            if self.connected.send_replace(false) {
-                (self.sinks.observe)(IntakeEvent::Lost);
-            }
+            self.connected.send_replace(false);
+            (self.sinks.observe)(IntakeEvent::Lost);
             match ended {
                 Ok(Ok(Ended::Stopped)) => return,
                 Ok(Ok(Ended::Moving)) => tracing::info!("a NATS server is about to stop"),

@@ -6,6 +6,7 @@ mod cluster;
 mod control;
 mod following;
 mod foreign;
+mod intake;
 mod jobs;
 mod permissions;
 mod programs;

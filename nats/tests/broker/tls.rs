@@ -17,13 +17,13 @@ use crate::permissions::{Delivered, readable_folder};
 use crate::soon;
 
 /// Who signs certificates.
-struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -57,7 +57,7 @@ impl Authority {
     }
 
     /// The delivered `tls` block, with this authority's files.
-    fn block(&self, verify: bool) -> String {
+    pub(crate) fn block(&self, verify: bool) -> String {
         let (certificate, key) = self.certify("server", ExtendedKeyUsagePurpose::ServerAuth);
         let conf = include_str!("../../nats.conf");
         let from = conf.find("# tls {").unwrap();
@@ -71,7 +71,7 @@ impl Authority {
             .replace("verify: true", &format!("verify: {verify}"))
     }
 
-    fn trusted(&self) -> Tls {
+    pub(crate) fn trusted(&self) -> Tls {
         Tls {
             ca: Some(self.path("ca.pem")),
             identity: None,
@@ -79,7 +79,7 @@ impl Authority {
         }
     }
 
-    fn with_certificate(&self) -> Tls {
+    pub(crate) fn with_certificate(&self) -> Tls {
         Tls {
             identity: Some(self.certify("client", ExtendedKeyUsagePurpose::ClientAuth)),
             ..self.trusted()
@@ -88,7 +88,7 @@ impl Authority {
 }
 
 /// As the program does at its start.
-fn install_crypto() {
+pub(crate) fn install_crypto() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let _other = rustls::crypto::ring::default_provider().install_default();
