@@ -1,7 +1,8 @@
-//! The ledger as the operator's commands reach it: tenants by their names, and what was done is
-//! written into the audit log.
+//! The ledger as the operator's commands reach it: tenants by their ids or by names that operators
+//! gave, and what was done is written into the audit log.
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
+use baton_identity::{InvalidTenantName, SELF_MADE, TenantName};
 use baton_protocol::{AuditId, TenantId};
 use baton_service::config::Required;
 use baton_service::{Clock as _, Config, SystemClock};
@@ -42,19 +43,32 @@ pub(crate) async fn connect(config: &Config) -> anyhow::Result<Store> {
     Ok(Store::connect(options).await?)
 }
 
-/// The tenant of this name, made if there is none yet.
-pub(crate) async fn ensure_tenant(store: &Store, name: &str) -> anyhow::Result<TenantRecord> {
-    let fresh = TenantId::new(SystemClock.now());
-    Ok(store.system().ensure_tenant(fresh, name).await?)
-}
-
-/// The tenant of this name.
-pub(crate) async fn find_tenant(store: &Store, name: &str) -> anyhow::Result<TenantRecord> {
-    let system = store.system();
-    if let Some(found) = system.tenant_by_name(name).await? {
+/// The tenant that an operator names, made if there is none yet.
+pub(crate) async fn ensure_tenant(store: &Store, given: &str) -> anyhow::Result<TenantRecord> {
+    if let Some(found) = look_up(store, given).await? {
         return Ok(found);
     }
-    let mut names = system.tenant_names(NAMED + 1).await?;
+    if let Ok(id) = given.parse::<TenantId>() {
+        bail!("there is no tenant with the id {id}: see `baton users list`");
+    }
+    let name = parse(given)?;
+    let names = store.system().tenant_names(u32::MAX).await?;
+    if let Some(other) = names.iter().find(|other| name.looks_like(other)) {
+        bail!("`{given}` looks like the tenant `{other}`: name that one, or choose another name");
+    }
+    let fresh = TenantId::new(SystemClock.now());
+    Ok(store.system().ensure_tenant(fresh, name.as_str()).await?)
+}
+
+/// The tenant that an operator names.
+pub(crate) async fn find_tenant(store: &Store, given: &str) -> anyhow::Result<TenantRecord> {
+    if let Some(found) = look_up(store, given).await? {
+        return Ok(found);
+    }
+    if given.starts_with(SELF_MADE) {
+        parse(given)?;
+    }
+    let mut names = store.system().tenant_names(NAMED + 1).await?;
     let others = match names.len() {
         0 => bail!("there is no tenant yet: `baton keys create` makes one"),
         count if count > NAMED as usize => {
@@ -64,9 +78,34 @@ pub(crate) async fn find_tenant(store: &Store, name: &str) -> anyhow::Result<Ten
         _ => "",
     };
     bail!(
-        "there is no tenant called {name}: name one with --tenant ({}{others})",
+        "there is no tenant called {given}: name one with --tenant ({}{others}), or its id",
         names.join(", ")
     )
+}
+
+/// By its id, or by a name that an operator gave: as it is stored, or in its one spelling.
+async fn look_up(store: &Store, given: &str) -> anyhow::Result<Option<TenantRecord>> {
+    let system = store.system();
+    if let Ok(id) = given.parse() {
+        return Ok(system.tenant(id).await?);
+    }
+    if let Some(found) = system.tenant_by_name(given).await? {
+        return Ok(Some(found));
+    }
+    match TenantName::parse(given) {
+        Ok(name) => Ok(system.tenant_by_name(name.as_str()).await?),
+        Err(_) => Ok(None),
+    }
+}
+
+fn parse(given: &str) -> anyhow::Result<TenantName> {
+    TenantName::parse(given).map_err(|error| match error {
+        InvalidTenantName::Marked => anyhow!(
+            "{given} is a tenant that somebody made by registering: name it by its id, see `baton \
+             users list`"
+        ),
+        error => anyhow!(error).context(format!("{given:?} cannot be a tenant's name")),
+    })
 }
 
 /// An entry of the audit log about something that was done from the command line.

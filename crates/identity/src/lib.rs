@@ -1,5 +1,5 @@
 //! Credentials as values: API keys, passwords, access tokens, refresh tokens and tokens for one
-//! act. Nothing here asks a database or a network; time and randomness are parameters.
+//! act; and names of tenants. Nothing here asks a database or a network; time and randomness are parameters.
 //!
 //! ```text
 //! API key          bt_<environment>_<random>_<checksum>   a machine; stored as SHA-256
@@ -14,6 +14,7 @@ mod foreign_token;
 mod opaque_token;
 mod password;
 mod secret_text;
+mod tenant_name;
 
 pub use access_token::{
     AccessClaims, AccessTokens, KeyAlgorithm, KeyError, NewAccess, SigningKey, TokenError,
@@ -28,6 +29,7 @@ pub use password::{
     MAX_BYTES as MAX_PASSWORD_BYTES, MIN_CHARS as MIN_PASSWORD_CHARS, PasswordError, Passwords,
     Unacceptable, check_new as check_new_password,
 };
+pub use tenant_name::{InvalidTenantName, SELF_MADE, TenantName, USUAL_TENANT};
 
 /// Who issued a token, as it says itself: nothing is verified. Good for choosing whose keys to
 /// verify it with, from a fixed set, and for nothing else.

@@ -1,4 +1,5 @@
-//! The table `tenants`.
+//! The table `tenants`. Names that begin with `~` are those of tenants that people made by registering;
+//! operators give no such name.
 
 use baton_protocol::TenantId;
 use chrono::{DateTime, Utc};
@@ -12,14 +13,14 @@ use crate::system::SystemTx;
 pub struct TenantRecord {
     /// Its id.
     pub id: TenantId,
-    /// What operators call it; unique.
+    /// Its name, unique: one that operators gave, or behind a `~` one that was made by registering.
     pub name: String,
     /// When it was made.
     pub created_at: DateTime<Utc>,
 }
 
 impl SystemTx<'_> {
-    /// The tenant called `name`, made under the id `fresh` if there is none.
+    /// The tenant that operators call `name`, made under the id `fresh` if there is none.
     pub async fn ensure_tenant(
         &self,
         fresh: TenantId,
@@ -38,7 +39,8 @@ impl SystemTx<'_> {
         let row = sqlx::query!(
             "
             -- tenants.by_name
-            SELECT id, name, created_at FROM tenants WHERE name = $1
+            SELECT id, name, created_at FROM tenants
+            WHERE name = $1 AND NOT starts_with(name, '~')
             ",
             name,
         )
@@ -51,12 +53,13 @@ impl SystemTx<'_> {
         })
     }
 
-    /// The tenant called so.
+    /// The tenant that operators call so; never one that was made by registering.
     pub async fn tenant_by_name(&self, name: &str) -> Result<Option<TenantRecord>, StoreError> {
         let row = sqlx::query!(
             "
             -- tenants.by_name
-            SELECT id, name, created_at FROM tenants WHERE name = $1
+            SELECT id, name, created_at FROM tenants
+            WHERE name = $1 AND NOT starts_with(name, '~')
             ",
             &*columns::text(name),
         )
@@ -69,12 +72,12 @@ impl SystemTx<'_> {
         }))
     }
 
-    /// What tenants are called, in the order of their names; at most so many.
+    /// The names that operators gave, in order; at most so many.
     pub async fn tenant_names(&self, limit: u32) -> Result<Vec<String>, StoreError> {
         let names = sqlx::query_scalar!(
             "
             -- tenants.names
-            SELECT name FROM tenants ORDER BY name LIMIT $1
+            SELECT name FROM tenants WHERE NOT starts_with(name, '~') ORDER BY name LIMIT $1
             ",
             i64::from(limit),
         )

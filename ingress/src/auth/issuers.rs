@@ -9,7 +9,7 @@ use baton_identity::{ForeignAlgorithm, ForeignClaims, ForeignKeys, ForeignRules,
 use baton_protocol::{Role, TenantId};
 use baton_service::SharedClock;
 use baton_service::config::{AuthConfig, IssuerAlgorithm, IssuerConfig, trustworthy};
-use baton_store::{KeyLimits, Store, StoreError};
+use baton_store::{KeyLimits, Store, StoreError, TenantRecord};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
@@ -128,12 +128,7 @@ impl Issuers {
         let Some(named) = named else {
             return Ok(None);
         };
-        let system = self.store.system();
-        let tenant = match (&issuer.tenant, named.parse::<TenantId>()) {
-            (TenantSource::Claim(_), Ok(id)) => system.tenant(id).await?,
-            _ => system.tenant_by_name(named).await?,
-        };
-        let Some(tenant) = tenant else {
+        let Some(tenant) = self.tenant(named).await? else {
             tracing::warn!(
                 issuer = issuer.rules.issuer,
                 "a token names a tenant that does not exist"
@@ -153,6 +148,15 @@ impl Issuers {
             expires_at: Some(claims.expires_at),
             revoked: false,
         }))
+    }
+
+    /// The tenant with this id, or with this name, which an operator gave.
+    async fn tenant(&self, named: &str) -> Result<Option<TenantRecord>, StoreError> {
+        let system = self.store.system();
+        if let Ok(id) = named.parse::<TenantId>() {
+            return system.tenant(id).await;
+        }
+        system.tenant_by_name(named).await
     }
 
     /// The issuer's keys, fetched anew if they do not have this one, or are old.

@@ -3,7 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use baton_identity::{OpaqueToken, TokenKind, check_new_password};
+use baton_identity::{
+    OpaqueToken, SELF_MADE, TenantName, TokenKind, USUAL_TENANT, check_new_password,
+};
 use baton_protocol::{TenantId, UserId};
 use baton_service::config::Registration;
 use baton_store::{AuditEntry, AuditResult, NewUser, Registered};
@@ -18,7 +20,7 @@ use crate::body::JsonBody;
 use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
-/// The longest name of a person or a tenant, in characters.
+/// The longest name of a person or a key, in characters.
 const LONGEST_NAME: usize = 200;
 
 /// Who wants to join.
@@ -35,7 +37,8 @@ pub(crate) struct RegisterRequest {
     /// An invite (`bi_…`), or the token of a server's first user (`bb_…`). Without one a tenant is
     /// made, where registration is open.
     token: Option<String>,
-    /// What the new tenant is to be called; the e-mail address unless said.
+    /// The name of the new tenant; the e-mail address unless said. It is stored in lower
+    /// case behind a `~`, and looks like no name that an operator gave.
     tenant: Option<String>,
 }
 
@@ -62,7 +65,7 @@ pub(crate) async fn register(
     sign_in.tokens()?;
     let email = email(&request.email)?;
     let name = name("name", request.name)?;
-    let tenant_name = self::name("tenant", request.tenant)?;
+    let tenant_name = request.tenant.as_deref().map(tenant_name).transpose()?;
     check_new_password(&request.password, &email).map_err(|error| {
         ApiError::new(
             StatusCode::BAD_REQUEST,
@@ -98,8 +101,10 @@ pub(crate) async fn register(
         system.register_by_token(&user, &token.hash()).await?
     } else {
         let tenant = TenantId::new(state.clock.now());
-        let name = tenant_name.as_deref().unwrap_or(&user.email);
-        system.register_with_tenant(&user, tenant, name).await?
+        match name_of_new_tenant(&state, tenant_name, &user.email, tenant).await? {
+            Some(name) => system.register_with_tenant(&user, tenant, &name).await?,
+            None => Registered::TenantTaken,
+        }
     };
     let refused = |code: &'static str, message, status| {
         let entry = AuditEntry {
@@ -156,6 +161,34 @@ pub(crate) async fn register(
 
 pub(super) const TOKEN_REFUSED: &str =
     "the token is used, expired, revoked, or meant for somebody else: ask for another";
+
+fn tenant_name(given: &str) -> Result<TenantName, ApiError> {
+    TenantName::parse(given).map_err(|error| {
+        let status = StatusCode::BAD_REQUEST;
+        ApiError::new(status, "invalid_name", error.to_string()).param("tenant")
+    })
+}
+
+/// The name of a tenant that somebody makes by registering: as wished for, else the address, else its
+/// id. `None` if the wish looks like a name that an operator gave: people would take one for the other.
+async fn name_of_new_tenant(
+    state: &AppState,
+    wish: Option<TenantName>,
+    email: &str,
+    tenant: TenantId,
+) -> Result<Option<String>, ApiError> {
+    let mut names = state.store.system().tenant_names(u32::MAX).await?;
+    names.push(USUAL_TENANT.to_owned());
+    let is_free = |name: &TenantName| !names.iter().any(|other| name.looks_like(other));
+    if let Some(wish) = wish {
+        return Ok(is_free(&wish).then(|| wish.self_made()));
+    }
+    let address = TenantName::parse(email).ok().filter(is_free);
+    Ok(Some(address.map_or_else(
+        || format!("{SELF_MADE}{tenant}"),
+        |name| name.self_made(),
+    )))
+}
 
 async fn is_known(state: &AppState, email: &str) -> Result<bool, ApiError> {
     let user = state.store.system().user_by_email(email).await?;
