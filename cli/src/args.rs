@@ -99,7 +99,7 @@ pub(crate) struct DevArgs {
 pub(crate) enum KeysCommand {
     /// Make a key; it is printed once and stored only as a hash
     Create {
-        /// The tenant's name; it is made if there is none
+        /// The tenant's name or id; a name that no tenant has makes one
         #[arg(long, default_value = "default")]
         tenant: String,
         /// What the key is for
@@ -123,13 +123,13 @@ pub(crate) enum KeysCommand {
     },
     /// List a tenant's keys
     List {
-        /// The tenant's name
+        /// The tenant's name or id
         #[arg(long, default_value = "default")]
         tenant: String,
     },
     /// Revoke a key
     Revoke {
-        /// The tenant's name
+        /// The tenant's name or id
         #[arg(long, default_value = "default")]
         tenant: String,
         /// The key's id, as `keys list` shows it
@@ -166,13 +166,13 @@ const MOST_A_MONTH: u64 = 9_000_000_000_000_000;
 pub(crate) enum UsersCommand {
     /// Print the token by which a tenant's first owner registers; once it has one, refuse
     Bootstrap {
-        /// The tenant's name; it is made if there is none
+        /// The tenant's name or id; a name that no tenant has makes one
         #[arg(long, default_value = "default")]
         tenant: String,
     },
     /// Print an invite; no mail is sent, hand it over
     Invite {
-        /// The tenant's name; it is made if there is none
+        /// The tenant's name or id; a name that no tenant has makes one
         #[arg(long, default_value = "default")]
         tenant: String,
         /// What they will be: viewer, member, admin or owner
@@ -192,10 +192,26 @@ pub(crate) enum UsersCommand {
     },
     /// List everybody, with their tenants
     List,
-    /// Keep somebody out: their sessions end
-    Disable {
-        /// What they sign in with
+    /// Take somebody out of a tenant; print what they made there that ends with it, or goes on
+    Remove {
+        /// The tenant's name or id
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        /// The address that they sign in with
         email: String,
+        /// Let the API keys that they made go on, and answer for them; without this they are
+        /// revoked. Invites and password resets end in any case
+        #[arg(long)]
+        keep_keys: bool,
+    },
+    /// Keep somebody out: their sessions end, and what they made in their tenants, which is printed
+    Disable {
+        /// The address that they sign in with
+        email: String,
+        /// Let the API keys that they made go on, and answer for them; without this they are
+        /// revoked. Invites and password resets end in any case
+        #[arg(long)]
+        keep_keys: bool,
     },
     /// Let somebody in again
     Enable {
@@ -206,7 +222,7 @@ pub(crate) enum UsersCommand {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct AuditArgs {
-    /// Only what happened in this tenant, by name
+    /// Only what happened in this tenant, by name or id
     #[arg(long)]
     pub(crate) tenant: Option<String>,
     /// Only what this actor did: a user's or key's id
@@ -231,7 +247,7 @@ pub(crate) struct AuditArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct UsageArgs {
-    /// The tenant's name
+    /// The tenant's name or id
     #[arg(long, default_value = "default")]
     pub(crate) tenant: String,
     /// The first day, UTC, such as 2026-11-01; 29 days before the last without this

@@ -74,8 +74,8 @@ async fn execute(command: KeysCommand, config: &Config, store: &Store) -> anyhow
         KeysCommand::Revoke { tenant, id } => {
             let tenant = find_tenant(store, &tenant).await?;
             let mut tx = store.tenant(tenant.id).await?;
-            let found = tx.revoke_api_key(id).await?;
-            if found {
+            let found = tx.api_key(id).await?.is_some();
+            if tx.revoke_api_key(id).await? {
                 let entry = audit_entry(Some(tenant.id), "key.revoked", format!("key:{id}"));
                 tx.record_audit(&entry).await?;
             }

@@ -1,13 +1,15 @@
 //! `baton users`: people, from where the database is. Baton sends no mail: a token is printed, once,
 //! and whoever asked for it hands it over.
 
+mod departure;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use baton_identity::{OpaqueToken, TokenKind};
 use baton_protocol::InviteId;
 use baton_service::{Clock as _, Config, SystemClock};
-use baton_store::{AuditEntry, NewInvite, Store, UserRecord};
+use baton_store::{AuditEntry, LegacyRule, NewInvite, Store, UserRecord};
 
 use crate::args::{ConfigArgs, UsersCommand};
 use crate::config_command::print;
@@ -72,8 +74,15 @@ async fn execute(command: UsersCommand, config: &Config, store: &Store) -> anyho
             print(token.expose())
         }
         UsersCommand::List => list(store).await,
-        UsersCommand::Disable { email } => set_disabled(store, &email, true).await,
-        UsersCommand::Enable { email } => set_disabled(store, &email, false).await,
+        UsersCommand::Remove {
+            tenant,
+            email,
+            keep_keys,
+        } => departure::remove(store, &tenant, &email, rule(keep_keys)).await,
+        UsersCommand::Disable { email, keep_keys } => {
+            departure::disable(store, &email, rule(keep_keys)).await
+        }
+        UsersCommand::Enable { email } => enable(store, &email).await,
     }
 }
 
@@ -107,7 +116,10 @@ async fn list(store: &Store) -> anyhow::Result<()> {
         let memberships = system.memberships(user.id).await?;
         let tenants: Vec<_> = memberships
             .iter()
-            .map(|one| format!("{} of {}", one.role, visible(&one.tenant_name)))
+            .map(|one| {
+                let name = visible(&one.tenant_name);
+                format!("{} of {name} ({})", one.role, one.tenant)
+            })
             .collect();
         let state = match user.disabled_at {
             Some(at) => format!("disabled {}", at.to_rfc3339()),
@@ -120,24 +132,27 @@ async fn list(store: &Store) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn set_disabled(store: &Store, email: &str, disabled: bool) -> anyhow::Result<()> {
+fn rule(keep_keys: bool) -> LegacyRule<'static> {
+    if keep_keys {
+        LegacyRule::KeepKeys(OPERATOR)
+    } else {
+        LegacyRule::EndKeys
+    }
+}
+
+async fn enable(store: &Store, email: &str) -> anyhow::Result<()> {
     let user = find(store, email).await?;
     let one = store.one_commit().await?;
-    one.system().set_disabled(user.id, disabled).await?;
-    let action = if disabled {
-        "user.disabled"
-    } else {
-        "user.enabled"
-    };
+    one.system().set_disabled(user.id, false).await?;
     one.system()
-        .record_audit(&audit_entry(None, action, format!("user:{}", user.id)))
+        .record_audit(&audit_entry(
+            None,
+            "user.enabled",
+            format!("user:{}", user.id),
+        ))
         .await?;
     one.commit().await?;
-    print(if disabled {
-        "disabled; their sessions are over, everywhere within five seconds"
-    } else {
-        "enabled; they can sign in again"
-    })
+    print("enabled; they can sign in again")
 }
 
 async fn find(store: &Store, email: &str) -> anyhow::Result<UserRecord> {

@@ -8,6 +8,8 @@ mod revoke;
 mod rotate;
 mod view;
 
+pub(crate) use view::check_may_have_made;
+
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 

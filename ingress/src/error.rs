@@ -83,6 +83,13 @@ impl ApiError {
         Self::forbidden("role_too_low", message)
     }
 
+    /// Refuses a caller that lost authority while the request was under way.
+    pub(crate) fn authority_changed() -> Self {
+        let message = "your role has changed or your key has ended since you were let in: look what \
+                       you may do now, and ask again";
+        Self::forbidden("authority_changed", message)
+    }
+
     pub(crate) fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, code, message)
     }

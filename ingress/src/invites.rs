@@ -87,13 +87,14 @@ pub(crate) async fn create_invite(
     }
     let address = request.email.as_deref().map(email).transpose()?;
     let token = OpaqueToken::from_random(TokenKind::Invite, rand::random());
+    let now = state.clock.now();
     let invite = NewInvite {
-        id: InviteId::new(state.clock.now()),
+        id: InviteId::new(now),
         hash: token.hash(),
         email: address.clone(),
         role: request.role,
         created_by: caller.actor().to_string(),
-        life: state.sign_in.invite_life,
+        life: caller.life_of_made(state.sign_in.invite_life, now),
     };
     let entry = AuditEntry {
         target: Some(format!("invite:{}", invite.id)),
@@ -105,6 +106,7 @@ pub(crate) async fn create_invite(
         ..origin.entry(caller.actor(), Some(caller.tenant), "invite.created")
     };
     let mut tx = state.store.tenant(caller.tenant).await?;
+    caller.hold(&mut tx).await?;
     let expires_at = tx.create_invite(&invite).await?;
     tx.record_audit(&entry).await?;
     tx.commit().await?;
@@ -149,7 +151,7 @@ pub(crate) async fn list_invites(
     Ok(Json(InviteList { data }))
 }
 
-/// Revokes an invite that was not used.
+/// Revokes an invite that was not used. It takes what making it would take.
 #[utoipa::path(
     delete,
     path = "/v1/invites/{id}",
@@ -157,6 +159,7 @@ pub(crate) async fn list_invites(
     params(("id" = String, Path, description = "The invite")),
     responses(
         (status = 204, description = "It is refused from now on"),
+        (status = 403, description = "Lacks the scope, or the invite's role is above one's own", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such invite, or it was used", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
@@ -174,8 +177,13 @@ pub(crate) async fn revoke_invite(
     let id: InviteId = id.parse().map_err(|_| unknown())?;
     let caller = authorized.caller;
     let mut tx = state.store.tenant(caller.tenant).await?;
+    caller.hold(&mut tx).await?;
+    let role = tx.lock_invite(id).await?.ok_or_else(unknown)?;
+    if Some(role) > caller.role_to_give() {
+        return Err(ApiError::role_too_low());
+    }
     if !tx.revoke_invite(id).await? {
-        return Err(unknown());
+        return Ok(StatusCode::NO_CONTENT);
     }
     let entry = AuditEntry {
         target: Some(format!("invite:{id}")),

@@ -1,20 +1,27 @@
 //! `/v1/members`: who may act in a tenant, and as what.
 
+mod legacy;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use baton_identity::{OpaqueToken, TokenKind};
 use baton_protocol::{InviteId, Role, UserId};
-use baton_store::{AuditEntry, AuditResult, MembershipChange};
+use baton_store::{AuditEntry, AuditResult, Legacy, LegacyRule, MembershipChange, TenantTx};
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::{Authorized, MembersRead, MembersWrite, Origin};
+use self::legacy::MemberLegacy;
+use crate::api_keys::check_may_have_made;
+use crate::auth::{
+    Authorized, Caller, KeysWrite, MembersRead, MembersWrite, Origin, Scope, Scopes,
+};
 use crate::body::JsonBody;
 use crate::error::{ApiError, Problem};
+use crate::query::QueryParams;
 use crate::state::AppState;
 
 /// How long a password reset can be used.
@@ -98,8 +105,32 @@ pub(crate) async fn list_members(
     Ok(Json(MemberList { data }))
 }
 
+/// The member's API keys, after the member was removed.
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum KeysAfter {
+    /// They are revoked: the member has seen them.
+    #[default]
+    End,
+    /// They go on, and the one who asks answers for them: the keys end with that person.
+    Keep,
+}
+
+/// The way of removing a member.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct RemoveMember {
+    /// `end` unless said: the API keys that the member made are revoked. `keep`: they go on, and the
+    /// one who asks answers for them; only for somebody who could make each of them.
+    #[serde(default)]
+    #[param(inline, required = false)]
+    api_keys: KeysAfter,
+}
+
 /// Changes a member's role. Nobody gives a role above their own, nor changes one; somebody stays
-/// owner.
+/// owner. Invites, password resets and API keys that the member made end where they go beyond the new
+/// role.
 #[utoipa::path(
     patch,
     path = "/v1/members/{id}",
@@ -107,7 +138,7 @@ pub(crate) async fn list_members(
     params(("id" = String, Path, description = "The person")),
     request_body = ChangeMember,
     responses(
-        (status = 204, description = "It is changed"),
+        (status = 200, description = "It is changed; the things that the member made", body = MemberLegacy),
         (status = 403, description = "Lacks the scope, or the role is above one's own", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such member", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The last owner", body = Problem, content_type = "application/problem+json"),
@@ -120,19 +151,22 @@ pub(crate) async fn change_member(
     origin: Origin,
     Path(id): Path<String>,
     JsonBody(request): JsonBody<ChangeMember>,
-) -> Result<StatusCode, ApiError> {
-    change(&state, authorized, origin, &id, Some(request.role)).await
+) -> Result<Json<MemberLegacy>, ApiError> {
+    let change = Change::Role(request.role);
+    apply(&state, &authorized.caller, origin, &id, change).await
 }
 
-/// Removes a member from the tenant. What they signed in here for ends within seconds.
+/// Removes a member from the tenant. Their sign-ins here end within seconds, and so do the invites,
+/// password resets and API keys that they made; the answer lists them.
 #[utoipa::path(
     delete,
     path = "/v1/members/{id}",
     tag = "People",
-    params(("id" = String, Path, description = "The person")),
+    params(("id" = String, Path, description = "The person"), RemoveMember),
     responses(
-        (status = 204, description = "They are no member any more"),
-        (status = 403, description = "Lacks the scope, or the role is above one's own", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Removed; the things that the member made", body = MemberLegacy),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Lacks the scope, the role is above one's own, or a key to keep goes beyond one's own rights", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such member", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The last owner", body = Problem, content_type = "application/problem+json"),
     ),
@@ -143,50 +177,99 @@ pub(crate) async fn remove_member(
     authorized: Authorized<MembersWrite>,
     origin: Origin,
     Path(id): Path<String>,
-) -> Result<StatusCode, ApiError> {
-    change(&state, authorized, origin, &id, None).await
+    QueryParams(query): QueryParams<RemoveMember>,
+) -> Result<Json<MemberLegacy>, ApiError> {
+    let change = Change::Removal(query.api_keys);
+    apply(&state, &authorized.caller, origin, &id, change).await
 }
 
-async fn change(
+/// A change of a membership.
+#[derive(Clone, Copy)]
+enum Change {
+    Role(Role),
+    Removal(KeysAfter),
+}
+
+async fn apply(
     state: &AppState,
-    authorized: Authorized<MembersWrite>,
+    caller: &Caller,
     origin: Origin,
     id: &str,
-    role: Option<Role>,
-) -> Result<StatusCode, ApiError> {
+    change: Change,
+) -> Result<Json<MemberLegacy>, ApiError> {
     let user: UserId = id.parse().map_err(|_| unknown())?;
-    let caller = authorized.caller;
-    let action = match role {
-        Some(_) => "member.changed",
-        None => "member.removed",
+    let (role, action) = match change {
+        Change::Role(role) => (Some(role), "member.changed"),
+        Change::Removal(_) => (None, "member.removed"),
     };
     let mut tx = state.store.tenant(caller.tenant).await?;
-    let by = caller.role_to_give().ok_or_else(ApiError::role_too_low)?;
-    let change = tx.change_membership(user, role, by).await?;
+    let highest = caller.role_to_give().ok_or_else(ApiError::role_too_low)?;
+    let changed = tx
+        .change_membership(user, role, caller.maker(), highest)
+        .await?;
     let entry = AuditEntry {
         target: Some(format!("user:{user}")),
         ..origin.entry(caller.actor(), Some(caller.tenant), action)
     };
-    let (entry, answer) = match change {
-        MembershipChange::NotFound => return Err(unknown()),
+    let refusal = match changed {
         MembershipChange::Done { before } => {
-            let after = role.map_or("nothing", Role::as_str);
-            let detail = Some(format!("from {before} to {after}"));
-            (AuditEntry { detail, ..entry }, Ok(StatusCode::NO_CONTENT))
+            let legacy = settle(&mut tx, caller, user, change).await?;
+            if role != Some(before) {
+                let after = role.map_or("nothing", Role::as_str);
+                let detail = format!("from {before} to {after}; {}", legacy.summary());
+                let entry = AuditEntry {
+                    detail: Some(detail),
+                    ..entry
+                };
+                tx.record_audit(&entry).await?;
+            }
+            tx.commit().await?;
+            for key in &legacy.ended_keys {
+                state.revoked(key.id.as_uuid()).await;
+            }
+            return Ok(Json(legacy.into()));
         }
-        MembershipChange::Above => {
-            let error = ApiError::role_too_low();
-            (refused(entry, "role_too_low"), Err(error))
-        }
+        MembershipChange::NotFound => return Err(unknown()),
+        MembershipChange::MakerChanged => return Err(ApiError::authority_changed()),
+        MembershipChange::Above => ApiError::role_too_low(),
         MembershipChange::LastOwner => {
             let message = "the tenant would be without an owner: make another one first";
-            let error = ApiError::new(StatusCode::CONFLICT, "last_owner", message);
-            (refused(entry, "last_owner"), Err(error))
+            ApiError::new(StatusCode::CONFLICT, "last_owner", message)
         }
     };
+    let entry = refused(entry, &refusal.code);
     tx.record_audit(&entry).await?;
     tx.commit().await?;
-    answer
+    Err(refusal)
+}
+
+/// Settles what the member made, now that they have another role or none.
+async fn settle(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    user: UserId,
+    change: Change,
+) -> Result<Legacy, ApiError> {
+    let (by, scopes);
+    let rule = match change {
+        Change::Role(role) => {
+            scopes = Scopes::of_role(role).to_strings();
+            LegacyRule::Within(role, &scopes)
+        }
+        Change::Removal(KeysAfter::End) => LegacyRule::EndKeys,
+        Change::Removal(KeysAfter::Keep) => {
+            if !caller.scopes.has(KeysWrite::NAME) {
+                let message = "keeping keys takes the scope `keys:write`";
+                return Err(ApiError::forbidden("scope_missing", message));
+            }
+            for key in &tx.lock_keys_made_by(user).await? {
+                check_may_have_made(caller, key)?;
+            }
+            by = caller.actor().to_string();
+            LegacyRule::KeepKeys(&by)
+        }
+    };
+    Ok(tx.settle_legacy(user, rule).await?)
 }
 
 fn refused(entry: AuditEntry, why: &str) -> AuditEntry {
@@ -200,7 +283,8 @@ fn refused(entry: AuditEntry, why: &str) -> AuditEntry {
 /// Makes a token by which a member sets a new password.
 ///
 /// Only for members who belong to no other tenant and whose role is not above one's own: for
-/// others it takes the operator, `baton users reset-password`.
+/// others it takes the operator, `baton users reset-password`. The same is asked again when the token
+/// is used, and a change of the member's role ends it.
 #[utoipa::path(
     post,
     path = "/v1/members/{id}/password-reset",
@@ -244,15 +328,17 @@ pub(crate) async fn reset_member_password(
         return Err(ApiError::forbidden("not_here_alone", message));
     }
     let token = OpaqueToken::from_random(TokenKind::PasswordReset, rand::random());
-    let id = InviteId::new(state.clock.now());
+    let now = state.clock.now();
+    let id = InviteId::new(now);
     let by = caller.actor().to_string();
-    let one = state.store.one_commit().await?;
-    let expires_at = one
-        .system()
-        .create_password_reset(id, &token.hash(), user, &by, RESET_LIFE)
+    let life = caller.life_of_made(RESET_LIFE, now);
+    let mut tx = state.store.tenant(caller.tenant).await?;
+    caller.hold(&mut tx).await?;
+    let expires_at = tx
+        .create_member_reset(id, &token.hash(), user, &by, life)
         .await?;
-    one.system().record_audit(&entry).await?;
-    one.commit().await?;
+    tx.record_audit(&entry).await?;
+    tx.commit().await?;
     let reset = PasswordReset {
         token: token.expose().to_owned(),
         expires_at,

@@ -126,30 +126,33 @@ pub struct ApiKeyRecord {
     pub limits: KeyLimits,
     /// Who made it.
     pub created_by: Option<String>,
+    /// The actor that kept it when its maker left.
+    pub vouched_by: Option<String>,
     /// The key that it takes the place of.
     pub rotated_from: Option<ApiKeyId>,
 }
 
 /// A row as it lies there.
-struct Row {
-    tenant_id: uuid::Uuid,
-    id: uuid::Uuid,
-    name: String,
-    prefix: String,
-    scopes: Vec<String>,
-    allowed_models: Option<Vec<String>>,
-    allowed_tools: Option<Vec<String>>,
-    created_at: DateTime<Utc>,
-    expires_at: Option<DateTime<Utc>>,
-    revoked_at: Option<DateTime<Utc>>,
-    last_used_at: Option<DateTime<Utc>>,
-    created_by: Option<String>,
-    rotated_from: Option<uuid::Uuid>,
-    per_minute: Option<i32>,
-    per_day: Option<i32>,
-    concurrent_runs: Option<i32>,
-    monthly_tokens: Option<i64>,
-    monthly_cost_micros: Option<i64>,
+pub(crate) struct Row {
+    pub(crate) tenant_id: uuid::Uuid,
+    pub(crate) id: uuid::Uuid,
+    pub(crate) name: String,
+    pub(crate) prefix: String,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) allowed_models: Option<Vec<String>>,
+    pub(crate) allowed_tools: Option<Vec<String>>,
+    pub(crate) created_at: DateTime<Utc>,
+    pub(crate) expires_at: Option<DateTime<Utc>>,
+    pub(crate) revoked_at: Option<DateTime<Utc>>,
+    pub(crate) last_used_at: Option<DateTime<Utc>>,
+    pub(crate) created_by: Option<String>,
+    pub(crate) vouched_by: Option<String>,
+    pub(crate) rotated_from: Option<uuid::Uuid>,
+    pub(crate) per_minute: Option<i32>,
+    pub(crate) per_day: Option<i32>,
+    pub(crate) concurrent_runs: Option<i32>,
+    pub(crate) monthly_tokens: Option<i64>,
+    pub(crate) monthly_cost_micros: Option<i64>,
 }
 
 impl From<Row> for ApiKeyRecord {
@@ -174,6 +177,7 @@ impl From<Row> for ApiKeyRecord {
                 monthly_cost_micros: row.monthly_cost_micros.map(columns::number),
             },
             created_by: row.created_by,
+            vouched_by: row.vouched_by,
             rotated_from: row.rotated_from.map(ApiKeyId::from_uuid),
         }
     }
@@ -220,8 +224,8 @@ impl TenantTx {
             "
             -- api_keys.list
             SELECT tenant_id, id, name, prefix, scopes, allowed_models, allowed_tools, created_at,
-                   expires_at, revoked_at, last_used_at, created_by, rotated_from, per_minute,
-                   per_day, concurrent_runs, monthly_tokens, monthly_cost_micros
+                   expires_at, revoked_at, last_used_at, created_by, vouched_by, rotated_from,
+                   per_minute, per_day, concurrent_runs, monthly_tokens, monthly_cost_micros
             FROM api_keys WHERE tenant_id = $1 ORDER BY id
             ",
             tenant.as_uuid(),
@@ -239,8 +243,8 @@ impl TenantTx {
             "
             -- api_keys.by_id
             SELECT tenant_id, id, name, prefix, scopes, allowed_models, allowed_tools, created_at,
-                   expires_at, revoked_at, last_used_at, created_by, rotated_from, per_minute,
-                   per_day, concurrent_runs, monthly_tokens, monthly_cost_micros
+                   expires_at, revoked_at, last_used_at, created_by, vouched_by, rotated_from,
+                   per_minute, per_day, concurrent_runs, monthly_tokens, monthly_cost_micros
             FROM api_keys WHERE tenant_id = $1 AND id = $2
             ",
             tenant.as_uuid(),
@@ -295,14 +299,14 @@ impl TenantTx {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Revokes a key of this tenant; whether there is such a key. Repeating it changes nothing.
+    /// Revokes a key of this tenant; whether this did it. Repeating it changes nothing.
     pub async fn revoke_api_key(&mut self, id: ApiKeyId) -> Result<bool, StoreError> {
         let tenant = self.tenant;
         let done = sqlx::query!(
             "
             -- api_keys.revoke
-            UPDATE api_keys SET revoked_at = coalesce(revoked_at, clock_timestamp())
-            WHERE tenant_id = $1 AND id = $2
+            UPDATE api_keys SET revoked_at = clock_timestamp()
+            WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL
             ",
             tenant.as_uuid(),
             id.as_uuid(),
@@ -352,8 +356,8 @@ impl SystemTx<'_> {
                        OR last_used_at < clock_timestamp() - interval '1 minute')
             )
             SELECT tenant_id, id, name, prefix, scopes, allowed_models, allowed_tools, created_at,
-                   expires_at, revoked_at, last_used_at, created_by, rotated_from, per_minute,
-                   per_day, concurrent_runs, monthly_tokens, monthly_cost_micros
+                   expires_at, revoked_at, last_used_at, created_by, vouched_by, rotated_from,
+                   per_minute, per_day, concurrent_runs, monthly_tokens, monthly_cost_micros
             FROM api_keys WHERE tenant_id = $1 AND id = $2
             ",
             tenant.as_uuid(),
@@ -406,8 +410,8 @@ impl SystemTx<'_> {
                        OR last_used_at < clock_timestamp() - interval '1 minute')
             )
             SELECT tenant_id, id, name, prefix, scopes, allowed_models, allowed_tools, created_at,
-                   expires_at, revoked_at, last_used_at, created_by, rotated_from, per_minute,
-                   per_day, concurrent_runs, monthly_tokens, monthly_cost_micros
+                   expires_at, revoked_at, last_used_at, created_by, vouched_by, rotated_from,
+                   per_minute, per_day, concurrent_runs, monthly_tokens, monthly_cost_micros
             FROM api_keys WHERE hash = $1
             ",
             hash.as_slice(),

@@ -1,10 +1,11 @@
 //! The table `memberships`: who may act in a tenant, and as what.
 
-use baton_protocol::{Role, TenantId, UserId};
+use baton_protocol::{Role, SessionId, TenantId, UserId};
 use chrono::{DateTime, Utc};
 
 use crate::columns;
 use crate::errors::StoreError;
+use crate::makers::Maker;
 use crate::system::SystemTx;
 use crate::tenant_tx::TenantTx;
 
@@ -48,47 +49,59 @@ pub enum MembershipChange {
     NotFound,
     /// The member's role is above the one who asks.
     Above,
+    /// The one who asks has lost the authority that they were let in with.
+    MakerChanged,
     /// The tenant would be without an owner.
     LastOwner,
 }
 
 impl TenantTx {
-    /// Changes a member's role, or with `None` removes the member, on behalf of somebody whose role
-    /// is `by`: nobody touches a role above their own, and somebody stays owner.
+    /// Changes a member's role, or with `None` removes the member, on behalf of `by`, who may give
+    /// `highest`: nobody touches a role above their own, and somebody stays owner.
     pub async fn change_membership(
         &mut self,
         user: UserId,
         role: Option<Role>,
-        by: Role,
+        by: Maker,
+        highest: Role,
     ) -> Result<MembershipChange, StoreError> {
         let tenant = self.tenant;
-        // All owners are locked, so that two who leave at once see one another.
-        let owners = sqlx::query_scalar!(
-            "
-            -- memberships.lock_owners
-            SELECT user_id FROM memberships WHERE tenant_id = $1 AND role = 'owner'
-            ORDER BY user_id FOR UPDATE
-            ",
-            tenant.as_uuid(),
-        )
-        .fetch_all(self.connection())
-        .await?;
-        let before = sqlx::query_scalar!(
+        let maker = match by {
+            Maker::Member(maker, _) => Some(maker.as_uuid()),
+            Maker::Key(_) | Maker::Elsewhere => None,
+        };
+        // All owners are locked, so that two who leave at once see one another; and in one order with
+        // the maker, so that two who remove one another do not wait for each other.
+        let locked = sqlx::query!(
             r#"
             -- memberships.lock
-            SELECT role AS "role!" FROM memberships
-            WHERE tenant_id = $1 AND user_id = $2 FOR UPDATE
+            SELECT user_id, role AS "role!" FROM memberships
+            WHERE tenant_id = $1 AND (role = 'owner' OR user_id IN ($2, $3))
+            ORDER BY user_id FOR UPDATE
             "#,
             tenant.as_uuid(),
             user.as_uuid(),
+            maker,
         )
-        .fetch_optional(self.connection())
+        .fetch_all(self.connection())
         .await?;
+        if !self.hold_maker(by).await? {
+            return Ok(MembershipChange::MakerChanged);
+        }
+        let owners: Vec<_> = locked
+            .iter()
+            .filter(|row| row.role == Role::Owner.as_str())
+            .map(|row| row.user_id)
+            .collect();
+        let before = locked
+            .into_iter()
+            .find(|row| row.user_id == user.as_uuid())
+            .map(|row| row.role);
         let Some(before) = before else {
             return Ok(MembershipChange::NotFound);
         };
         let before = columns::role(&before)?;
-        if before > by || role.is_some_and(|role| role > by) {
+        if before > highest || role.is_some_and(|role| role > highest) {
             return Ok(MembershipChange::Above);
         }
         if before == Role::Owner && role != Some(Role::Owner) && owners == [user.as_uuid()] {
@@ -182,21 +195,28 @@ impl SystemTx<'_> {
     }
 
     /// Lets a person who has registered before join by an invite, which is used up by it. `None` if
-    /// the token is not good, or they belong to the tenant already.
+    /// the token is not good, its maker could not make it now, or the person belongs to the tenant
+    /// already or has signed out. A password reset at this moment ends the session first, or is
+    /// ended itself.
     pub async fn accept_invite(
         &self,
         user: UserId,
+        session: SessionId,
         token_hash: &[u8; 32],
     ) -> Result<Option<(TenantId, Role)>, StoreError> {
         let row = sqlx::query!(
             r#"
             -- memberships.accept_invite
-            WITH token AS (
+            WITH signed_in AS (
+                SELECT user_id FROM sessions
+                WHERE id = $3 AND user_id = $1 AND revoked_at IS NULL FOR SHARE
+            ), token AS (
                 UPDATE one_time_tokens t SET used_at = clock_timestamp(), used_by = $1
-                FROM users u
+                FROM users u JOIN signed_in ON signed_in.user_id = u.id
                 WHERE u.id = $1 AND t.hash = $2 AND t.kind = 'invite' AND t.used_at IS NULL
                   AND t.revoked_at IS NULL AND t.expires_at > clock_timestamp()
                   AND (t.email IS NULL OR t.email = u.email)
+                  AND maker_may_give(t.tenant_id, t.maker_user, t.maker_key, t.role)
                   AND NOT EXISTS (SELECT FROM memberships m
                                   WHERE m.tenant_id = t.tenant_id AND m.user_id = $1)
                 RETURNING t.tenant_id, t.role
@@ -208,6 +228,7 @@ impl SystemTx<'_> {
             "#,
             user.as_uuid(),
             token_hash.as_slice(),
+            session.as_uuid(),
         )
         .fetch_optional(self.pool)
         .await?;

@@ -79,6 +79,10 @@ impl TenantTx {
             FROM one_time_tokens
             WHERE tenant_id = $1 AND kind = 'invite' AND used_at IS NULL AND revoked_at IS NULL
               AND expires_at > clock_timestamp()
+              AND (maker_key IS NULL OR EXISTS (
+                  SELECT FROM api_keys k
+                  WHERE k.tenant_id = $1 AND k.id = maker_key AND k.revoked_at IS NULL
+                    AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())))
             ORDER BY id
             "#,
             tenant.as_uuid(),
@@ -99,15 +103,16 @@ impl TenantTx {
             .collect()
     }
 
-    /// Revokes an invite of this tenant that was not used; whether there is one. Repeating it
-    /// changes nothing.
+    /// Revokes an invite of this tenant that was not used; whether this did it. Repeating it changes
+    /// nothing.
     pub async fn revoke_invite(&mut self, id: InviteId) -> Result<bool, StoreError> {
         let tenant = self.tenant;
         let done = sqlx::query!(
             "
             -- one_time_tokens.revoke_invite
-            UPDATE one_time_tokens SET revoked_at = coalesce(revoked_at, clock_timestamp())
+            UPDATE one_time_tokens SET revoked_at = clock_timestamp()
             WHERE tenant_id = $1 AND id = $2 AND kind = 'invite' AND used_at IS NULL
+              AND revoked_at IS NULL
             ",
             tenant.as_uuid(),
             id.as_uuid(),
@@ -118,9 +123,63 @@ impl TenantTx {
     }
 }
 
+impl TenantTx {
+    /// The role that an invite of this tenant is for, if it was not used; locks it.
+    pub async fn lock_invite(&mut self, id: InviteId) -> Result<Option<Role>, StoreError> {
+        let tenant = self.tenant;
+        let role = sqlx::query_scalar!(
+            r#"
+            -- one_time_tokens.lock_invite
+            SELECT role AS "role!" FROM one_time_tokens
+            WHERE tenant_id = $1 AND id = $2 AND kind = 'invite' AND used_at IS NULL
+            FOR NO KEY UPDATE
+            "#,
+            tenant.as_uuid(),
+            id.as_uuid(),
+        )
+        .fetch_optional(self.connection())
+        .await?;
+        role.as_deref().map(columns::role).transpose()
+    }
+
+    /// Stores a token that sets a new password of a member, good for as long as the member belongs to
+    /// this tenant alone; older ones that it made are refused from now on.
+    pub async fn create_member_reset(
+        &mut self,
+        id: InviteId,
+        hash: &[u8; 32],
+        user: UserId,
+        created_by: &str,
+        life: Duration,
+    ) -> Result<DateTime<Utc>, StoreError> {
+        let tenant = self.tenant;
+        Ok(sqlx::query_scalar!(
+            "
+            -- one_time_tokens.member_reset
+            WITH older AS (
+                UPDATE one_time_tokens SET revoked_at = clock_timestamp()
+                WHERE tenant_id = $3 AND user_id = $4 AND kind = 'password_reset'
+                  AND used_at IS NULL AND revoked_at IS NULL
+            )
+            INSERT INTO one_time_tokens (id, kind, hash, tenant_id, user_id, created_by, expires_at)
+            VALUES ($1, 'password_reset', $2, $3, $4, $5, clock_timestamp() + $6::interval)
+            RETURNING expires_at
+            ",
+            id.as_uuid(),
+            hash.as_slice(),
+            tenant.as_uuid(),
+            user.as_uuid(),
+            created_by,
+            life as _,
+        )
+        .fetch_one(self.connection())
+        .await?)
+    }
+}
+
 impl SystemTx<'_> {
-    /// Stores a token that sets a new password; older ones of the same person are refused from now
-    /// on.
+    /// Stores a token of an operator that sets a new password; older ones of the same person are
+    /// refused from now on.
     pub async fn create_password_reset(
         &self,
         id: InviteId,

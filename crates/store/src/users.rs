@@ -169,6 +169,7 @@ impl SystemTx<'_> {
                 WHERE hash = $5 AND kind IN ('invite', 'bootstrap') AND used_at IS NULL
                   AND revoked_at IS NULL AND expires_at > clock_timestamp()
                   AND (email IS NULL OR email = $2)
+                  AND maker_may_give(t.tenant_id, t.maker_user, t.maker_key, t.role)
                   AND (kind = 'invite' OR NOT EXISTS (
                       SELECT FROM memberships m
                       WHERE m.tenant_id = t.tenant_id AND m.role = 'owner'))
@@ -240,7 +241,9 @@ impl SystemTx<'_> {
     }
 
     /// Sets a password by a one-time token, which is used up by it, and ends all sessions of its
-    /// owner: who that is, and the sessions. `None` if the token is not good.
+    /// owner: who that is, and the sessions. `None` if the token is not good: one that a tenant made
+    /// is good while its owner belongs to that tenant alone, with a role that its maker could reset
+    /// now.
     pub async fn reset_password(
         &self,
         token_hash: &[u8; 32],
@@ -250,9 +253,16 @@ impl SystemTx<'_> {
             r#"
             -- users.reset_password
             WITH token AS (
-                UPDATE one_time_tokens SET used_at = clock_timestamp(), used_by = user_id
+                UPDATE one_time_tokens t SET used_at = clock_timestamp(), used_by = user_id
                 WHERE hash = $1 AND kind = 'password_reset' AND used_at IS NULL
                   AND revoked_at IS NULL AND expires_at > clock_timestamp()
+                  AND (created_by = 'operator' OR EXISTS (
+                      SELECT FROM memberships m
+                      WHERE m.tenant_id = t.tenant_id AND m.user_id = t.user_id
+                        AND maker_may_give(t.tenant_id, t.maker_user, t.maker_key, m.role)
+                        AND NOT EXISTS (SELECT FROM memberships other
+                                        WHERE other.user_id = t.user_id
+                                          AND other.tenant_id <> t.tenant_id)))
                 RETURNING user_id
             ), account AS (
                 UPDATE users SET password_hash = $2, password_changed_at = clock_timestamp()

@@ -115,6 +115,7 @@ pub(crate) async fn create_key(
         ..origin.entry(caller.actor(), Some(caller.tenant), "key.created")
     };
     let mut tx = state.store.tenant(caller.tenant).await?;
+    caller.hold(&mut tx).await?;
     tx.create_api_key(&new).await?;
     let record = tx.api_key(new.id).await?.ok_or_else(no_such_key)?;
     tx.record_audit(&entry).await?;

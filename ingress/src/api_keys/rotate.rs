@@ -12,7 +12,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::path::{KeyPath, no_such_key};
-use super::view::{CreatedKey, Wish, check_within};
+use super::view::{CreatedKey, check_may_have_made};
 use crate::auth::{Authorized, KeysWrite, Origin};
 use crate::body::JsonBody;
 use crate::error::{ApiError, Problem};
@@ -67,13 +67,8 @@ pub(crate) async fn rotate_key(
     let mut tx = state.store.tenant(caller.tenant).await?;
     let record = tx.api_key(old).await?.ok_or_else(no_such_key)?;
     // The new secret is shown to whoever asks: as good as a key that they make.
-    let wish = Wish {
-        scopes: &record.scopes,
-        models: record.allowed_models.as_deref(),
-        tools: record.allowed_tools.as_deref(),
-        expires_at: record.expires_at,
-    };
-    check_within(&caller, &wish)?;
+    check_may_have_made(&caller, &record)?;
+    caller.hold(&mut tx).await?;
     let environment = record
         .prefix
         .split('_')

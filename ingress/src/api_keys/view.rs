@@ -75,6 +75,8 @@ pub(crate) struct KeyView {
     created_at: DateTime<Utc>,
     /// Who made it.
     created_by: Option<String>,
+    /// The actor that kept it when its maker left, and answers for it since.
+    vouched_by: Option<String>,
     /// From when on it is refused.
     expires_at: Option<DateTime<Utc>>,
     /// When it was last used, to the minute.
@@ -98,6 +100,7 @@ impl From<ApiKeyRecord> for KeyView {
             usage: None,
             created_at: record.created_at,
             created_by: record.created_by,
+            vouched_by: record.vouched_by,
             expires_at: record.expires_at,
             last_used_at: record.last_used_at,
             revoked_at: record.revoked_at,
@@ -210,6 +213,18 @@ pub(super) fn check_within(caller: &Caller, wish: &Wish<'_>) -> Result<(), ApiEr
         return beyond("expires_at");
     }
     Ok(())
+}
+
+/// Whether somebody could make a key that may do what this one may: else they neither see a new secret
+/// of it, nor end it, nor answer for it.
+pub(crate) fn check_may_have_made(caller: &Caller, key: &ApiKeyRecord) -> Result<(), ApiError> {
+    let wish = Wish {
+        scopes: &key.scopes,
+        models: key.allowed_models.as_deref(),
+        tools: key.allowed_tools.as_deref(),
+        expires_at: key.expires_at,
+    };
+    check_within(caller, &wish)
 }
 
 /// Whether a wish stays under one's own bound, if there is one.

@@ -57,7 +57,9 @@ pub(crate) async fn accept_invite(
         OpaqueToken::parse_as(TokenKind::Invite, request.token.trim()).map_err(|_| refused())?;
     let one = state.store.one_commit().await?;
     let (system, hash) = (one.system(), token.hash());
-    let joined = system.accept_invite(signed_in.user, &hash).await?;
+    let joined = system
+        .accept_invite(signed_in.user, signed_in.session, &hash)
+        .await?;
     let Some((tenant, role)) = joined else {
         one.rollback().await?;
         return Err(refused());

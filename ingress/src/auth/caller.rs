@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use baton_admission::Grant;
 use baton_protocol::{ApiKeyId, Role, SessionId, TenantId, UserId};
-use baton_store::{ActorKind, ApiKeyRecord, KeyLimits};
+use baton_store::{ActorKind, ApiKeyRecord, KeyLimits, Maker, TenantTx};
 use chrono::{DateTime, Utc};
 
 use super::scopes::Scopes;
@@ -127,6 +128,36 @@ impl Caller {
                     .rev()
                     .find(|role| !confined && self.scopes.cover(&Scopes::of_role(*role)))
             }
+        }
+    }
+
+    /// The authority that this caller makes things by.
+    pub(crate) fn maker(&self) -> Maker {
+        match &self.credential {
+            Credential::ApiKey(key) => Maker::Key(*key),
+            Credential::Session { user, role, .. } => Maker::Member(*user, *role),
+            Credential::Issuer { .. } => Maker::Elsewhere,
+        }
+    }
+
+    /// Locks this caller's authority until the end of the transaction, and refuses one who has lost it
+    /// since the credential was looked up.
+    pub(crate) async fn hold(&self, tx: &mut TenantTx) -> Result<(), ApiError> {
+        if tx.hold_maker(self.maker()).await? {
+            Ok(())
+        } else {
+            Err(ApiError::authority_changed())
+        }
+    }
+
+    /// Returns the life of something that this caller makes and that is to be good for `usual`. The
+    /// role of another issuer's person is known for as long as their token is good.
+    pub(crate) fn life_of_made(&self, usual: Duration, now: DateTime<Utc>) -> Duration {
+        match (&self.credential, self.expires_at) {
+            (Credential::Issuer { .. }, Some(end)) => {
+                usual.min((end - now).to_std().unwrap_or_default())
+            }
+            _ => usual,
         }
     }
 

@@ -6,6 +6,7 @@
 mod accepted;
 mod api_keys;
 mod audit;
+mod authority;
 mod bad_requests;
 mod chat;
 mod clocks;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use baton_protocol::{InviteId, Role, SessionId, TenantId, UserId};
 use baton_store::{
-    MembershipChange, NewInvite, NewSession, NewUser, Registered, SessionEnd, TryRate,
+    Maker, MembershipChange, NewInvite, NewSession, NewUser, Registered, SessionEnd, TryRate,
 };
 use futures_util::future::join_all;
 use uuid::Uuid;
@@ -40,7 +40,7 @@ pub(crate) fn invite(hash: [u8; 32], role: Role) -> NewInvite {
 }
 
 /// A person who joined the ledger's tenant by an invite.
-async fn joined(ledger: &Ledger, email: &str, role: Role) -> UserId {
+pub(crate) async fn joined(ledger: &Ledger, email: &str, role: Role) -> UserId {
     let hash: [u8; 32] = rand::random();
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
     tx.create_invite(&invite(hash, role)).await.unwrap();
@@ -161,9 +161,17 @@ async fn an_invite_is_refused_when_it_is_over_revoked_or_meant_for_somebody_else
     let again = new_user("anna@example.org");
     let done = system.register_by_token(&again, &[3; 32]).await.unwrap();
     assert_eq!(done, Registered::EmailTaken);
-    let joined = system.accept_invite(anna.id, &[3; 32]).await.unwrap();
+    let annas = system.memberships(anna.id).await.unwrap()[0].tenant;
+    let session = session(&ledger, anna.id, [9; 32], annas).await;
+    let joined = system
+        .accept_invite(anna.id, session, &[3; 32])
+        .await
+        .unwrap();
     assert_eq!(joined, Some((ledger.tenant, Role::Admin)));
-    let twice = system.accept_invite(anna.id, &[3; 32]).await.unwrap();
+    let twice = system
+        .accept_invite(anna.id, session, &[3; 32])
+        .await
+        .unwrap();
     assert_eq!(twice, None);
     assert_eq!(system.memberships(anna.id).await.unwrap().len(), 2);
 }
@@ -197,7 +205,10 @@ async fn a_tenant_keeps_an_owner_and_nobody_touches_a_role_above_their_own() {
     let bob = joined(&ledger, "bob@example.org", Role::Member).await;
     let change = async |user, role, by| {
         let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
-        let done = tx.change_membership(user, role, by).await.unwrap();
+        let done = tx
+            .change_membership(user, role, Maker::Elsewhere, by)
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         done
     };

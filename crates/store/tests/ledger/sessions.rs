@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use baton_protocol::{ApiKeyId, Role, SessionId};
-use baton_store::{MembershipChange, Refresh, Refreshed, SessionEnd, Watched};
+use baton_store::{Maker, MembershipChange, Refresh, Refreshed, SessionEnd, Watched};
 use futures_util::future::join_all;
 use sqlx::Executor as _;
 use uuid::Uuid;
@@ -182,7 +182,10 @@ async fn watched_credentials_are_told_when_they_end_and_who_left_has_no_role() {
 
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
     tx.revoke_api_key(key).await.unwrap();
-    let left = tx.change_membership(anna, None, Role::Owner).await.unwrap();
+    let left = tx
+        .change_membership(anna, None, Maker::Elsewhere, Role::Owner)
+        .await
+        .unwrap();
     assert!(matches!(left, MembershipChange::Done { .. }));
     tx.commit().await.unwrap();
     let ended = system.ended_credentials(&watched).await.unwrap();
