@@ -67,7 +67,7 @@ impl Ground {
             messages: RawValue::from_string(messages.into()).unwrap(),
             tools: None,
             server_tools: vec![],
-            params: serde_json::Map::new(),
+            params: baton_protocol::RawFields::default(),
             limits: RunLimits {
                 max_turns: 8,
                 max_total_tokens: None,

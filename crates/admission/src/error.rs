@@ -111,7 +111,4 @@ pub enum SubmitError {
         #[source]
         cause: AcceptError,
     },
-    /// The resolved request could not be written as JSON.
-    #[error("the request cannot be stored")]
-    Encode(#[source] serde_json::Error),
 }

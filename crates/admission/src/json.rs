@@ -27,11 +27,16 @@ pub fn read_json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Invalid
     read
 }
 
-/// Refuses a body that nests deeper than [`MAX_JSON_DEPTH`]. Parts of a request are kept unparsed and
-/// are parsed later, by others: what is accepted here must not overflow a stack there. One pass, no allocation; whether it is
-/// JSON at all is for the parser to say.
-pub fn check_depth(body: &[u8]) -> Result<(), Invalid> {
+/// Values and names that a request body may hold.
+pub const MAX_JSON_VALUES: usize = 100_000;
+
+/// Refuses a body that nests deeper than [`MAX_JSON_DEPTH`] or holds more than [`MAX_JSON_VALUES`].
+/// Parts of a request are kept unparsed and are parsed later, by others: what is accepted here must
+/// neither overflow a stack there nor become a tree that is a hundred times as large. One pass, no
+/// allocation; whether it is JSON at all is for the parser to say.
+pub fn check_shape(body: &[u8]) -> Result<(), Invalid> {
     let mut depth = 0_usize;
+    let mut values = 1_usize;
     let mut in_string = false;
     let mut escaped = false;
     for &byte in body {
@@ -58,6 +63,16 @@ pub fn check_depth(body: &[u8]) -> Result<(), Invalid> {
             b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
+        // Each value but the first follows one of these.
+        values += usize::from(matches!(byte, b'[' | b'{' | b',' | b':'));
+    }
+    if values > MAX_JSON_VALUES {
+        return Err(Invalid::body(
+            "too_many_values",
+            format!(
+                "the body holds more than {MAX_JSON_VALUES} values: send fewer and longer ones"
+            ),
+        ));
     }
     Ok(())
 }
@@ -69,11 +84,23 @@ mod tests {
     #[test]
     fn depth_counts_brackets_outside_strings_only() {
         let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
-        assert!(check_depth(deep(MAX_JSON_DEPTH).as_bytes()).is_ok());
-        assert!(check_depth(deep(MAX_JSON_DEPTH + 1).as_bytes()).is_err());
+        assert!(check_shape(deep(MAX_JSON_DEPTH).as_bytes()).is_ok());
+        assert!(check_shape(deep(MAX_JSON_DEPTH + 1).as_bytes()).is_err());
         let quoted = format!(r#"{{"a":"\"{}"}}"#, "[".repeat(500));
-        assert!(check_depth(quoted.as_bytes()).is_ok());
+        assert!(check_shape(quoted.as_bytes()).is_ok());
         let wide = format!("[{}[]]", "[],".repeat(500));
-        assert!(check_depth(wide.as_bytes()).is_ok());
+        assert!(check_shape(wide.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn values_are_counted_whatever_they_are_and_a_text_is_one() {
+        for value in ["{}", "[]", "0", r#"{"":0}"#] {
+            let body = |count: usize| format!("[{}0]", format!("{value},").repeat(count));
+            assert!(check_shape(body(1_000).as_bytes()).is_ok());
+            let refused = check_shape(body(MAX_JSON_VALUES).as_bytes()).unwrap_err();
+            assert_eq!(refused.code, "too_many_values", "{value}");
+        }
+        let text = format!(r#"{{"a":"{}"}}"#, ",".repeat(MAX_JSON_VALUES));
+        assert!(check_shape(text.as_bytes()).is_ok());
     }
 }

@@ -25,7 +25,7 @@ mod submit;
 pub mod terminal_event;
 
 pub use error::{Invalid, SubmitError};
-pub use json::{MAX_JSON_DEPTH, check_depth, read_json};
+pub use json::{MAX_JSON_DEPTH, MAX_JSON_VALUES, check_shape, read_json};
 pub use metering::{Metering, ToolSizes};
 pub use prices::Prices;
 pub use request::SubmitRequest;

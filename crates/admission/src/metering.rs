@@ -8,11 +8,10 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use baton_protocol::{Price, RunSpec};
+use baton_protocol::{Price, RawFields, RunSpec};
 use baton_store::TurnWish;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 /// More bytes than a request has around its texts: field names, the options of streaming, and the
 /// limit of the answer.
@@ -60,7 +59,7 @@ impl Metering {
         let bytes = spec.messages.get().len()
             + spec.tools.as_ref().map_or(0, |tools| tools.get().len())
             + spec.instructions.as_ref().map_or(0, written)
-            + written(&spec.params)
+            + spec.params.as_raw().get().len()
             + written(&spec.model)
             + tools.of(&spec.server_tools)
             + AROUND;
@@ -72,7 +71,7 @@ impl Metering {
         &self,
         bytes: usize,
         messages: &RawValue,
-        params: &Map<String, Value>,
+        params: &RawFields,
         price: Option<&Price>,
     ) -> TurnWish {
         let answer_tokens = answer_limit(params).unwrap_or(self.answer_tokens);
@@ -105,9 +104,9 @@ impl Metering {
 pub const ANSWER_LIMITS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
 
 /// How long the request lets an answer be.
-fn answer_limit(params: &Map<String, Value>) -> Option<u64> {
-    let limits = ANSWER_LIMITS.iter().filter_map(|name| params.get(*name));
-    limits.filter_map(Value::as_u64).min()
+fn answer_limit(params: &RawFields) -> Option<u64> {
+    let limits = ANSWER_LIMITS.iter();
+    limits.filter_map(|name| params.read::<u64>(name)).min()
 }
 
 /// A part of a message that is no text.
@@ -155,7 +154,7 @@ fn attachments(messages: &RawValue) -> Vec<Attachment> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -170,7 +169,7 @@ mod tests {
 
     fn prompt(messages: &Value) -> u64 {
         let messages = raw(messages);
-        let params = Map::new();
+        let params = RawFields::default();
         METERING
             .turn(messages.get().len(), &messages, &params, None)
             .prompt_tokens
@@ -207,7 +206,7 @@ mod tests {
     fn an_answer_is_as_long_as_the_request_lets_it_be() {
         let wish = |params: Value| {
             let messages = raw(&json!([]));
-            let params = params.as_object().unwrap().clone();
+            let params = serde_json::from_value(params).unwrap();
             let wish = METERING.turn(2, &messages, &params, None);
             (wish.answer_tokens, wish.least_answer)
         };

@@ -3,13 +3,14 @@
 mod chat;
 mod messages;
 mod native;
+mod travelling;
 
-use baton_protocol::Lane;
+use baton_protocol::{Lane, RawFields};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 pub use chat::ChatSubmission;
 pub use native::NativeRequest;
+pub use travelling::{MAX_UNREAD_BYTES, MAX_UNREAD_FIELDS};
 
 /// A request for a run, read and checked for form; not yet resolved against agents or grants.
 #[derive(Debug, Clone)]
@@ -25,9 +26,9 @@ pub struct SubmitRequest {
     /// The names of those tools.
     pub tool_names: Vec<String>,
     /// All that travels to the upstream unread.
-    pub params: Map<String, Value>,
+    pub params: RawFields,
     /// What the caller keeps with the run; a JSON object of at most 16 KiB.
-    pub metadata: Option<Map<String, Value>>,
+    pub metadata: Option<RawFields>,
     /// The queue.
     pub lane: Lane,
     /// Model turns at most, if fewer than the configured limit.

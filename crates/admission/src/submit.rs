@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use baton_nats::{Bus, JobHeaders, PublishError};
-use baton_protocol::{Job, Lane, RunId, RunSpec, TenantId};
+use baton_protocol::{Job, Lane, RawFields, RunId, RunSpec, TenantId};
 use baton_store::{
     Accept, AcceptError, IdempotencyKey, NewRun, QueueLimits, RunRecord, Store, TurnWish,
 };
@@ -167,12 +167,7 @@ impl Admission {
         } = submission;
         let lane = request.lane;
         let mut request = request;
-        let metadata = request
-            .metadata
-            .take()
-            .map(|metadata| serde_json::value::to_raw_value(&metadata))
-            .transpose()
-            .map_err(SubmitError::Encode)?;
+        let metadata = request.metadata.take().map(RawFields::into_raw);
         let spec = resolve(request, &*self.agents, grant)?;
         let confined = Confined {
             models: grant.models.is_some(),

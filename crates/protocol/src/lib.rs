@@ -18,6 +18,7 @@ pub mod job;
 pub mod liveness;
 pub mod price;
 pub mod program;
+pub mod raw_fields;
 pub mod role;
 pub mod run;
 pub mod spec;
@@ -36,6 +37,7 @@ pub use ids::{
 pub use job::{Job, JobError, Lane, SubmitJob};
 pub use price::{Charge, Nanos, Price};
 pub use program::{BadMessage, CancelMessage, ControlMessage, DecideMessage, HistoryMessage};
+pub use raw_fields::{NotFields, RawField, RawFields};
 pub use role::{Role, UnknownRole};
 pub use run::{FinishReason, Outcome, RunError, RunStatus};
 pub use spec::{AgentRef, RunLimits, RunSpec};

@@ -5,8 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
+
+use crate::raw_fields::RawFields;
 
 /// The stored form of an accepted request, version 1.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,7 +31,7 @@ pub struct RunSpec {
     pub server_tools: Vec<String>,
     /// Every other field of the request, known to Baton or not: it travels to the upstream.
     #[serde(default)]
-    pub params: Map<String, Value>,
+    pub params: RawFields,
     /// Where the run must stop.
     pub limits: RunLimits,
 }

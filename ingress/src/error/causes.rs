@@ -138,7 +138,6 @@ impl From<SubmitError> for ApiError {
                 );
                 Self::unavailable("acceptance_unknown", message).of_run(run)
             }
-            SubmitError::Encode(error) => Self::internal(&error),
         }
     }
 }

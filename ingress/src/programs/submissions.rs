@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use baton_admission::{Acceptance, Invalid, SubmitRequest, check_depth};
+use baton_admission::{Acceptance, Invalid, SubmitRequest, check_shape};
 use baton_nats::{
     Answer, JobHeaders, PublishError, Resubmissions, Submission, SubmissionAnswer, Submissions,
 };
@@ -163,9 +163,9 @@ async fn judge(state: &AppState, submission: &Submission) {
     answer(state, submission, &about, &verdict).await;
 }
 
-/// Nested no deeper than what reads it can bear, and a submission.
+/// Of a shape that its reader can bear, and a submission.
 fn read(submission: &Submission) -> Result<SubmitJob, BadMessage> {
-    check_depth(&submission.payload).map_err(|invalid| BadMessage {
+    check_shape(&submission.payload).map_err(|invalid| BadMessage {
         code: invalid.code,
         message: invalid.message,
         run_id: None,

@@ -58,7 +58,7 @@ mod tests {
             messages: RawValue::from_string("[]".into()).unwrap(),
             tools: None,
             server_tools: vec!["calculator".into(), "current_time".into()],
-            params: serde_json::Map::new(),
+            params: baton_protocol::RawFields::default(),
             limits: RunLimits {
                 max_turns: 1,
                 max_total_tokens: None,

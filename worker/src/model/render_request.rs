@@ -4,8 +4,8 @@ use baton_admission::metering::ANSWER_LIMITS;
 use baton_protocol::RunSpec;
 use bytes::Bytes;
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 /// Fields of a request that Baton decides itself, whatever the client wrote.
 const DECIDED: [&str; 5] = ["model", "messages", "tools", "stream", "stream_options"];
@@ -59,8 +59,8 @@ impl Serialize for Request<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         let mut limit = self.answer_limit;
-        for (key, value) in &self.spec.params {
-            let key = key.as_str();
+        for (key, value) in self.spec.params.fields() {
+            let key = &*key;
             let dropped = DECIDED.contains(&key)
                 || BATON_ONLY.contains(&key)
                 || (self.tools.is_none() && ABOUT_TOOLS.contains(&key))
@@ -69,9 +69,11 @@ impl Serialize for Request<'_> {
             if dropped {
                 continue;
             }
-            match (self.answer_limit, value.as_u64()) {
-                (Some((_, most)), wish) if ANSWER_LIMITS.contains(&key) => {
-                    let Some(wish) = wish else { continue };
+            match self.answer_limit {
+                Some((_, most)) if ANSWER_LIMITS.contains(&key) => {
+                    let Ok(wish) = serde_json::from_str::<u64>(value.get()) else {
+                        continue;
+                    };
                     map.serialize_entry(key, &wish.min(most))?;
                     limit = None;
                 }
@@ -93,12 +95,14 @@ impl Serialize for Request<'_> {
 }
 
 /// A choice that leaves the model free to answer.
-fn is_mild(tool_choice: &Value) -> bool {
-    matches!(tool_choice.as_str(), Some("auto" | "none"))
+fn is_mild(tool_choice: &RawValue) -> bool {
+    matches!(tool_choice.get(), r#""auto""# | r#""none""#)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn raw(value: &Value) -> Box<RawValue> {

@@ -33,7 +33,7 @@ fn ended(outcome: Outcome, last: EventId) -> RunRecord {
             to_raw_value(&json!([{"type": "function", "function": {"name": "theirs"}}])).unwrap(),
         ),
         server_tools: vec!["ours".into()],
-        params: serde_json::Map::new(),
+        params: baton_protocol::RawFields::default(),
         limits: RunLimits {
             max_turns: 8,
             max_total_tokens: None,

@@ -1,17 +1,18 @@
 //! The body of `POST /v1/chat/completions`. Fields that Baton does not know travel to the upstream.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use baton_protocol::Lane;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use super::SubmitRequest;
 use super::messages::{check_messages, check_name, metadata, tool_names};
+use super::travelling::Travelling;
 use crate::error::Invalid;
-use crate::json::{check_depth, read_json};
+use crate::json::{check_shape, read_json};
 
 /// A chat request: the run it asks for, and how the answer is to be told.
 #[derive(Debug, Clone)]
@@ -24,17 +25,27 @@ pub struct ChatSubmission {
     pub include_usage: bool,
 }
 
-/// The body's fields: the large ones unparsed. (A flattened struct would parse them.)
+/// The body's fields, borrowed from it and mostly unparsed. (A flattened struct would parse them.)
 #[derive(Default)]
-struct Body {
-    model: Option<String>,
-    agent: Option<String>,
-    messages: Option<Box<RawValue>>,
-    tools: Option<Box<RawValue>>,
-    rest: Map<String, Value>,
+#[expect(
+    clippy::option_option,
+    reason = "a name that is `null` is there, and may not be there again"
+)]
+struct Body<'a> {
+    model: Option<Option<String>>,
+    agent: Option<Option<String>>,
+    messages: Option<&'a RawValue>,
+    tools: Option<&'a RawValue>,
+    stream: Option<&'a RawValue>,
+    stream_options: Option<&'a RawValue>,
+    n: Option<&'a RawValue>,
+    rest: Travelling<'a>,
 }
 
-impl<'de> Deserialize<'de> for Body {
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Body<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(BodyVisitor)
     }
@@ -43,44 +54,59 @@ impl<'de> Deserialize<'de> for Body {
 struct BodyVisitor;
 
 impl<'de> Visitor<'de> for BodyVisitor {
-    type Value = Body;
+    type Value = Body<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Body, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Body<'de>, A::Error> {
         let mut body = Body::default();
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "model" => body.model = map.next_value()?,
-                "agent" => body.agent = map.next_value()?,
-                "messages" => body.messages = Some(map.next_value()?),
-                "tools" => body.tools = Some(map.next_value()?),
+        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
+            match &*key {
+                "model" => once(&mut body.model, "model", &mut map)?,
+                "agent" => once(&mut body.agent, "agent", &mut map)?,
+                "messages" => once(&mut body.messages, "messages", &mut map)?,
+                "tools" => once(&mut body.tools, "tools", &mut map)?,
+                "stream" => once(&mut body.stream, "stream", &mut map)?,
+                "stream_options" => once(&mut body.stream_options, "stream_options", &mut map)?,
+                "n" => once(&mut body.n, "n", &mut map)?,
                 "functions" | "function_call" => {
                     map.next_value::<IgnoredAny>()?;
                     return Err(A::Error::custom(format!(
                         "`{key}` is not supported: use `tools` and `tool_choice`"
                     )));
                 }
-                _ => {
-                    body.rest.insert(key, map.next_value()?);
-                }
+                _ => body.rest.add((key, map.next_value()?)),
             }
         }
         Ok(body)
     }
 }
 
+/// Reads a field that may be there once: of two, nobody knows which one is meant.
+fn once<'de, T, A>(field: &mut Option<T>, name: &'static str, map: &mut A) -> Result<(), A::Error>
+where
+    T: Deserialize<'de>,
+    A: MapAccess<'de>,
+{
+    if field.is_some() {
+        return Err(A::Error::duplicate_field(name));
+    }
+    *field = Some(map.next_value()?);
+    Ok(())
+}
+
 impl ChatSubmission {
     /// Reads a body.
     pub fn parse(body: &[u8]) -> Result<Self, Invalid> {
-        check_depth(body)?;
-        let mut body: Body = read_json(body)?;
-        let model = body.model.filter(|model| !model.is_empty());
+        check_shape(body)?;
+        let body: Body<'_> = read_json(body)?;
+        let model = body.model.flatten().filter(|model| !model.is_empty());
+        let agent = body.agent.flatten();
         check_name("model", model.as_deref())?;
-        check_name("agent", body.agent.as_deref())?;
-        if model.is_none() && body.agent.is_none() {
+        check_name("agent", agent.as_deref())?;
+        if model.is_none() && agent.is_none() {
             return Err(Invalid::field(
                 "missing_model",
                 "model",
@@ -90,48 +116,43 @@ impl ChatSubmission {
         let messages = body.messages.ok_or_else(|| {
             Invalid::field("invalid_messages", "messages", "`messages` is missing")
         })?;
-        check_messages(&messages)?;
-        let tools = body.tools.filter(|tools| tools.get() != "null");
-        let tool_names = tools
-            .as_deref()
-            .map(tool_names)
-            .transpose()?
-            .unwrap_or_default();
+        check_messages(messages)?;
+        let tools = present(body.tools);
+        let tool_names = tools.map(tool_names).transpose()?.unwrap_or_default();
 
         // The upstream is always asked for a stream of one answer: what the caller is given is
         // decided here.
-        let stream = read_bool(body.rest.remove("stream").as_ref(), "stream")?;
-        let include_usage = match body.rest.remove("stream_options") {
-            None | Some(Value::Null) => false,
-            Some(Value::Object(options)) => {
-                read_bool(options.get("include_usage"), "stream_options.include_usage")?
+        let stream = read_bool(body.stream, "stream")?;
+        let include_usage = match present(body.stream_options) {
+            None => false,
+            Some(options) if options.get().starts_with('{') => {
+                let name = "stream_options.include_usage";
+                let options: StreamOptions<'_> =
+                    serde_json::from_str(options.get()).map_err(|_| not_a_bool(name))?;
+                read_bool(options.include_usage, name)?
             }
             Some(_) => {
                 let message = "`stream_options` must be an object";
                 return Err(Invalid::field("invalid_type", "stream_options", message));
             }
         };
-        match body.rest.remove("n") {
-            None | Some(Value::Null) => {}
-            Some(n) if n.as_u64() == Some(1) => {}
-            Some(_) => {
-                let message = "`n` must be 1: a run has one answer";
-                return Err(Invalid::field("unsupported_value", "n", message));
-            }
+        if present(body.n).is_some_and(|n| n.get() != "1") {
+            let message = "`n` must be 1: a run has one answer";
+            return Err(Invalid::field("unsupported_value", "n", message));
         }
         // Kept with the run and passed on too; the upstream says whether it is a proper one.
         let metadata = match body.rest.get("metadata") {
-            Some(object @ Value::Object(_)) => metadata(object.clone())?,
+            Some(object) if object.get().starts_with('{') => metadata(Some(object))?,
             _ => None,
         };
         Ok(Self {
             request: SubmitRequest {
-                agent: body.agent,
+                agent,
                 model,
-                messages,
-                tools,
+                messages: messages.to_owned(),
+                tools: tools.map(ToOwned::to_owned),
                 tool_names,
-                params: body.rest,
+                params: body.rest.finish()?,
                 metadata,
                 lane: Lane::Interactive,
                 max_turns: None,
@@ -143,16 +164,28 @@ impl ChatSubmission {
     }
 }
 
-fn read_bool(value: Option<&Value>, name: &str) -> Result<bool, Invalid> {
-    match value {
-        None | Some(Value::Null) => Ok(false),
-        Some(Value::Bool(value)) => Ok(*value),
-        Some(_) => Err(Invalid::field(
-            "invalid_type",
-            name,
-            format!("`{name}` must be true or false"),
-        )),
+#[derive(Deserialize)]
+struct StreamOptions<'a> {
+    #[serde(borrow, default)]
+    include_usage: Option<&'a RawValue>,
+}
+
+/// A value, unless it is `null`.
+fn present(value: Option<&RawValue>) -> Option<&RawValue> {
+    value.filter(|value| value.get() != "null")
+}
+
+fn read_bool(value: Option<&RawValue>, name: &str) -> Result<bool, Invalid> {
+    match present(value).map(RawValue::get) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(not_a_bool(name)),
     }
+}
+
+fn not_a_bool(name: &str) -> Invalid {
+    let message = format!("`{name}` must be true or false");
+    Invalid::field("invalid_type", name, message)
 }
 
 #[cfg(test)]
@@ -171,8 +204,10 @@ mod tests {
         )
         .unwrap();
         assert!(chat.stream && chat.include_usage);
-        let keys: Vec<_> = chat.request.params.keys().map(String::as_str).collect();
-        assert_eq!(keys, ["temperature", "x_vendor"]);
+        assert_eq!(
+            chat.request.params.as_raw().get(),
+            r#"{"temperature":0.5,"x_vendor":{"a":[1]}}"#
+        );
         assert_eq!(
             chat.request.messages.get(),
             r#"[ {"role":"user","content":"hi"} ]"#,

@@ -1,9 +1,9 @@
 //! Checks of the parts that both doors share. They look at form alone: what a model can read is
 //! for the upstream to say.
 
+use baton_protocol::{NotFields, RawFields};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use crate::error::Invalid;
 
@@ -143,25 +143,18 @@ fn valid_name(name: &str) -> bool {
 }
 
 /// An object, and not too large.
-pub(super) fn metadata(value: Value) -> Result<Option<Map<String, Value>>, Invalid> {
-    let code = "invalid_metadata";
-    let object = match value {
-        Value::Null => return Ok(None),
-        Value::Object(object) => object,
-        _ => {
-            return Err(Invalid::field(
-                code,
-                "metadata",
-                "`metadata` must be an object",
-            ));
-        }
+pub(super) fn metadata(value: Option<&RawValue>) -> Result<Option<RawFields>, Invalid> {
+    let invalid = |message| Invalid::field("invalid_metadata", "metadata", message);
+    let Some(object) = value.filter(|value| value.get() != "null") else {
+        return Ok(None);
     };
-    let size = serde_json::to_vec(&object).map_or(usize::MAX, |json| json.len());
-    if size > MAX_METADATA_BYTES {
+    if object.get().len() > MAX_METADATA_BYTES {
         let message = format!("`metadata` may hold at most {MAX_METADATA_BYTES} bytes of JSON");
-        return Err(Invalid::field(code, "metadata", message));
+        return Err(invalid(message));
     }
-    Ok(Some(object))
+    RawFields::from_object(object.to_owned())
+        .map(Some)
+        .map_err(|NotFields| invalid("`metadata` must be an object".to_owned()))
 }
 
 /// A model's or an agent's name: what a column of text can hold and a log line can show.

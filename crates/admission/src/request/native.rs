@@ -3,13 +3,13 @@
 use baton_protocol::Lane;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::SubmitRequest;
 use super::messages::{check_messages, check_name, metadata, tool_names};
+use super::travelling;
 use crate::error::Invalid;
-use crate::json::{check_depth, read_json};
+use crate::json::{check_shape, read_json};
 
 /// A request for a run. `agent` or `model`, and `messages` or `input`, must be there.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -34,14 +34,14 @@ pub struct NativeRequest {
     #[serde(default)]
     #[schema(value_type = Option<Vec<Object>>)]
     pub tools: Option<Box<RawValue>>,
-    /// Anything else for the upstream, such as `temperature`.
+    /// Anything else for the upstream, such as `temperature`; with `metadata` at most 64 KiB.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    pub params: Option<Map<String, Value>>,
+    pub params: Option<Box<RawValue>>,
     /// Kept with the run and returned with it; at most 16 KiB.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    pub metadata: Option<Value>,
+    pub metadata: Option<Box<RawValue>>,
     /// `interactive` unless said.
     #[serde(default)]
     pub lane: Option<Lane>,
@@ -79,14 +79,14 @@ const RESERVED: [&str; 8] = [
 impl SubmitRequest {
     /// Reads the body of `POST /v1/runs`.
     pub fn parse_native(body: &[u8]) -> Result<Self, Invalid> {
-        check_depth(body)?;
+        check_shape(body)?;
         Self::from_native(read_json(body)?)
     }
 
     /// Reads the same where it is submitted to a lane over the bus. One that names a lane of its own
     /// must name that one.
     pub fn parse_submitted(body: &[u8], lane: Lane) -> Result<Self, Invalid> {
-        check_depth(body)?;
+        check_shape(body)?;
         let mut body: NativeRequest = read_json(body)?;
         if body.lane.replace(lane).is_some_and(|own| own != lane) {
             let message = format!("`lane` is not {lane}, the lane that this was published to");
@@ -136,8 +136,9 @@ impl SubmitRequest {
             .map(tool_names)
             .transpose()?
             .unwrap_or_default();
-        let params = body.params.unwrap_or_default();
-        if let Some(reserved) = params.keys().find(|key| RESERVED.contains(&key.as_str())) {
+        let params = travelling::params(body.params, body.metadata.as_deref())?;
+        let mut names = params.fields().into_iter().map(|(name, _)| name);
+        if let Some(reserved) = names.find(|name| RESERVED.contains(&&**name)) {
             let message = format!("`params.{reserved}` is a field of the request, not a parameter");
             return Err(Invalid::field(
                 "invalid_params",
@@ -161,7 +162,7 @@ impl SubmitRequest {
             tools,
             tool_names,
             params,
-            metadata: body.metadata.map(metadata).transpose()?.flatten(),
+            metadata: metadata(body.metadata.as_deref())?,
             lane: body.lane.unwrap_or_default(),
             max_turns: body.max_turns,
             max_total_tokens: body.max_total_tokens,
@@ -184,7 +185,7 @@ mod tests {
             request.messages.get(),
             r#"[{"role":"user","content":"say \"hi\""}]"#
         );
-        assert_eq!(request.params["seed"], 1);
+        assert_eq!(request.params.read("seed"), Some(1));
     }
 
     #[test]

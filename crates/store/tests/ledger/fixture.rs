@@ -75,7 +75,7 @@ pub(crate) fn spec() -> RunSpec {
             .unwrap(),
         tools: None,
         server_tools: vec![],
-        params: serde_json::Map::new(),
+        params: baton_protocol::RawFields::default(),
         limits: RunLimits {
             max_turns: 8,
             max_total_tokens: None,
