@@ -147,7 +147,7 @@ mod tests {
     }
 
     /// Guards JOBS and the header blocks: a trace context of 64 KiB was stored with each job, and a
-    /// carriage return ended the connection of the worker that read it. Seen red before.
+    /// carriage return ended the connection of the worker that read it.
     #[test]
     fn what_strangers_wrote_travels_in_its_exact_form_or_not_at_all() {
         let (written, read) = sent("order-17", TRACE);

@@ -81,7 +81,7 @@ async fn messages_that_nobody_can_work_on_are_set_aside_with_their_reason() {
     assert_whole(&client, &id, "as always").await;
 }
 
-/// Guards the operator's terminal: what a stranger wrote never reaches it raw. Seen red before: ESC
+/// Guards the operator's terminal: what a stranger wrote never reaches it raw. Before: ESC
 /// and the mark that turns a line round were printed.
 #[tokio::test]
 async fn what_strangers_wrote_is_printed_with_escapes() {

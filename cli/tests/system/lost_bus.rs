@@ -30,7 +30,7 @@ async fn poison(stack: &Stack, subject: &str) {
 }
 
 /// Guards the end of a role that can never work again: code 1, so that an orchestrator starts it
-/// again. Seen red before: the process lived on, and `/livez` called it alive.
+/// again. Before: the process lived on, and `/livez` called it alive.
 #[tokio::test]
 async fn a_role_whose_connection_to_the_broker_has_died_ends_with_code_1() {
     let model = model(|_| Reply::text("goes on")).await;

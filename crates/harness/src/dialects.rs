@@ -1,4 +1,5 @@
-//! A corpus of what upstreams really send, made from their public reports, with what each means.
+//! A corpus of upstreams' dialects with the meaning of each, written by hand after public reports and
+//! documentation: none of them is a recording.
 //!
 //! The first line of a stream names its family and what is odd about it. The same corpus is replayed
 //! through the reader, through a worker and through an ingress, whole and streamed.

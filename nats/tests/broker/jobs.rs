@@ -128,7 +128,7 @@ async fn a_full_queue_refuses_and_says_so() {
 }
 
 /// Guards each tenant's share of JOBS, in number and in bytes: one that fills its own keeps nobody
-/// else from being served. Seen red before: the third job of the first tenant was taken, and one of a
+/// else from being served. Before: the third job of the first tenant was taken, and one of a
 /// mebibyte too.
 #[tokio::test]
 async fn a_tenant_that_has_filled_its_share_of_the_queue_leaves_room_for_others() {

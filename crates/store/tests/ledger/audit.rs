@@ -170,7 +170,7 @@ async fn what_is_done_in_one_commit_stands_as_a_whole_or_not_at_all() {
 
 /// Guards against a NUL that a stranger wrote, which no text column takes: the entry is made all the
 /// same, because what it tells of would otherwise be refused as a failure of the ledger for ever.
-/// Seen red before: `request_id` and `ip` went to the database as they came.
+/// Before: `request_id` and `ip` went to the database as they came.
 #[tokio::test]
 async fn an_entry_with_a_nul_in_any_of_its_texts_is_recorded() {
     let ledger = Ledger::new().await;

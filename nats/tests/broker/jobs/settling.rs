@@ -112,7 +112,7 @@ async fn what_is_no_job_is_reported_and_quarantined() {
 }
 
 /// Guards DEAD against long letters: of each the beginning is kept, and its length, and what is not
-/// whole is not put on its way again. Seen red before: the whole message was kept.
+/// whole is not put on its way again. Before: the whole message was kept.
 #[tokio::test]
 async fn a_long_letter_keeps_its_beginning_and_its_length() {
     let broker = Broker::start().await;
