@@ -26,6 +26,9 @@ pub struct NotFields;
 impl RawFields {
     /// Takes an object, such as one that was borrowed from a body.
     pub fn from_object(object: Box<RawValue>) -> Result<Self, NotFields> {
+        if !is_readable(&object) {
+            return Err(NotFields);
+        }
         read(&object).map_err(|_| NotFields)?;
         Ok(Self(object))
     }
@@ -93,6 +96,12 @@ impl<'de> Deserialize<'de> for RawFields {
         Self::from_object(object)
             .map_err(|_| de::Error::custom("invalid type: another value, expected a map"))
     }
+}
+
+/// Returns whether every text of a value is one: half of a surrogate pair is not, and PostgreSQL and
+/// most upstreams refuse it.
+pub fn is_readable(value: &RawValue) -> bool {
+    serde_json::from_str::<serde_json::Value>(value.get()).is_ok()
 }
 
 fn read(object: &RawValue) -> serde_json::Result<Vec<RawField<'_>>> {

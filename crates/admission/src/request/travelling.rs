@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use baton_protocol::raw_fields::RawField;
-use baton_protocol::{NotFields, RawFields};
+use baton_protocol::{NotFields, RawFields, is_readable};
 use serde_json::value::RawValue;
 
 use crate::error::Invalid;
@@ -54,6 +54,11 @@ impl<'a> Travelling<'a> {
             return Err(too_large(largest, "fields beside `messages` and `tools`"));
         }
         check_names("", &self.fields)?;
+        let unreadable = self.fields.iter().find(|(_, value)| !is_readable(value));
+        if let Some((name, _)) = unreadable {
+            let message = "half of a surrogate pair is no text, and no number is beyond a double";
+            return Err(Invalid::field("invalid_json", name.to_string(), message));
+        }
         Ok(RawFields::from_fields(self.fields))
     }
 }
@@ -134,6 +139,19 @@ mod tests {
 
     fn code(read: Result<RawFields, Invalid>) -> Option<&'static str> {
         read.err().map(|invalid| invalid.code)
+    }
+
+    #[test]
+    fn a_text_that_is_none_is_refused_by_the_name_of_its_field() {
+        let mut fields = Travelling::default();
+        for (name, value) in [("user", r#""x""#), ("stop", r#"["\ud800"]"#)] {
+            fields.add((name.into(), serde_json::from_str(value).unwrap()));
+        }
+        let refused = fields.finish().unwrap_err();
+        assert_eq!(
+            (refused.code, refused.param.as_deref()),
+            ("invalid_json", Some("stop"))
+        );
     }
 
     #[test]
