@@ -1,8 +1,8 @@
 //! A corpus of upstreams' dialects with the meaning of each, written by hand after public reports and
 //! documentation: none of them is a recording.
 //!
-//! The first line of a stream names its family and what is odd about it. The same corpus is replayed
-//! through the reader, through a worker and through an ingress, whole and streamed.
+//! The first line of a stream names its family and what is odd about it. The worker's
+//! tests replay the corpus through its reader.
 
 use serde_json::{Value, json};
 
