@@ -37,7 +37,7 @@ pub use ids::{
 pub use job::{Job, JobError, Lane, SubmitJob};
 pub use price::{Charge, Nanos, Price};
 pub use program::{BadMessage, CancelMessage, ControlMessage, DecideMessage, HistoryMessage};
-pub use raw_fields::{NotFields, RawField, RawFields, is_readable};
+pub use raw_fields::{NotFields, RawField, RawFields};
 pub use role::{Role, UnknownRole};
 pub use run::{FinishReason, Outcome, RunError, RunStatus};
 pub use spec::{AgentRef, RunLimits, RunSpec};

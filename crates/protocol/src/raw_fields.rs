@@ -26,9 +26,6 @@ pub struct NotFields;
 impl RawFields {
     /// Takes an object, such as one that was borrowed from a body.
     pub fn from_object(object: Box<RawValue>) -> Result<Self, NotFields> {
-        if !is_readable(&object) {
-            return Err(NotFields);
-        }
         read(&object).map_err(|_| NotFields)?;
         Ok(Self(object))
     }
@@ -78,7 +75,7 @@ impl RawFields {
         fields.find_map(|(key, value)| (key == name).then_some(value))
     }
 
-    /// Reads the value of a field; none if there is none, or another type of value.
+    /// Reads the value of a field; `None` if it is absent or has another type.
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         serde_json::from_str(self.get(name)?.get()).ok()
     }
@@ -96,12 +93,6 @@ impl<'de> Deserialize<'de> for RawFields {
         Self::from_object(object)
             .map_err(|_| de::Error::custom("invalid type: another value, expected a map"))
     }
-}
-
-/// Returns whether every text of a value is one: half of a surrogate pair is not, and PostgreSQL and
-/// most upstreams refuse it.
-pub fn is_readable(value: &RawValue) -> bool {
-    serde_json::from_str::<serde_json::Value>(value.get()).is_ok()
 }
 
 fn read(object: &RawValue) -> serde_json::Result<Vec<RawField<'_>>> {

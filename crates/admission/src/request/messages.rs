@@ -5,6 +5,7 @@ use baton_protocol::{NotFields, RawFields};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::travelling::check_readable;
 use crate::error::Invalid;
 
 /// Tools that one request may bring.
@@ -152,9 +153,10 @@ pub(super) fn metadata(value: Option<&RawValue>) -> Result<Option<RawFields>, In
         let message = format!("`metadata` may hold at most {MAX_METADATA_BYTES} bytes of JSON");
         return Err(invalid(message));
     }
-    RawFields::from_object(object.to_owned())
-        .map(Some)
-        .map_err(|NotFields| invalid("`metadata` must be an object".to_owned()))
+    let fields = RawFields::from_object(object.to_owned())
+        .map_err(|NotFields| invalid("`metadata` must be an object".to_owned()))?;
+    check_readable("invalid_metadata", "metadata", object)?;
+    Ok(Some(fields))
 }
 
 /// A model's or an agent's name: what a column of text can hold and a log line can show.

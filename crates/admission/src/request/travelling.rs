@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 
 use baton_protocol::raw_fields::RawField;
-use baton_protocol::{NotFields, RawFields, is_readable};
+use baton_protocol::{NotFields, RawFields};
 use serde_json::value::RawValue;
 
 use crate::error::Invalid;
 
-/// Bytes of all that is kept unread beside messages and tools, as they were written.
+/// The most bytes of all unread fields together, as they were written; messages and tools are apart.
 pub const MAX_UNREAD_BYTES: usize = 64 * 1024;
 /// Fields that may travel to the upstream.
 pub const MAX_UNREAD_FIELDS: usize = 256;
@@ -51,13 +51,14 @@ impl<'a> Travelling<'a> {
                 .iter()
                 .max_by_key(|(name, value)| name.len() + value.get().len());
             let largest = largest.map_or("", |(name, _)| name);
-            return Err(too_large(largest, "fields beside `messages` and `tools`"));
+            return Err(too_large(
+                largest,
+                "the fields other than `messages` and `tools`",
+            ));
         }
         check_names("", &self.fields)?;
-        let unreadable = self.fields.iter().find(|(_, value)| !is_readable(value));
-        if let Some((name, _)) = unreadable {
-            let message = "half of a surrogate pair is no text, and no number is beyond a double";
-            return Err(Invalid::field("invalid_json", name.to_string(), message));
+        for (name, value) in &self.fields {
+            check_readable("invalid_json", cut(name), value)?;
         }
         Ok(RawFields::from_fields(self.fields))
     }
@@ -71,8 +72,8 @@ pub(super) fn params(
     let Some(params) = params.filter(|params| params.get() != "null") else {
         return Ok(RawFields::default());
     };
-    let beside = metadata.map_or(0, |metadata| metadata.get().len());
-    if params.get().len().saturating_add(beside) > MAX_UNREAD_BYTES {
+    let of_metadata = metadata.map_or(0, |metadata| metadata.get().len());
+    if params.get().len().saturating_add(of_metadata) > MAX_UNREAD_BYTES {
         return Err(too_large("params", "`params` and `metadata`"));
     }
     let params = RawFields::from_object(params).map_err(|NotFields| {
@@ -81,8 +82,27 @@ pub(super) fn params(
     let fields = params.fields();
     check_count(fields.len())?;
     check_names("params.", &fields)?;
+    for (name, value) in &fields {
+        check_readable("invalid_json", &format!("params.{}", cut(name)), value)?;
+    }
     drop(fields);
     Ok(params)
+}
+
+/// Refuses texts and numbers that PostgreSQL and most upstreams cannot read. The value is parsed and
+/// dropped, so its size is checked first.
+pub(super) fn check_readable(
+    code: &'static str,
+    param: &str,
+    value: &RawValue,
+) -> Result<(), Invalid> {
+    if serde_json::from_str::<serde_json::Value>(value.get()).is_ok() {
+        return Ok(());
+    }
+    let message = format!(
+        "`{param}` holds half of a surrogate pair, which is no text, or a number beyond a double"
+    );
+    Err(Invalid::field(code, param, message))
 }
 
 fn too_large(largest: &str, what: &str) -> Invalid {
@@ -143,15 +163,37 @@ mod tests {
 
     #[test]
     fn a_text_that_is_none_is_refused_by_the_name_of_its_field() {
-        let mut fields = Travelling::default();
-        for (name, value) in [("user", r#""x""#), ("stop", r#"["\ud800"]"#)] {
-            fields.add((name.into(), serde_json::from_str(value).unwrap()));
+        let chat = |field: &str| {
+            let body =
+                format!(r#"{{"model":"m","messages":[{{"role":"user","content":"x"}}],{field}}}"#);
+            ChatSubmission::parse(body.as_bytes()).map(drop)
+        };
+        let run = |field: &str| {
+            let body = format!(r#"{{"model":"m","input":"x",{field}}}"#);
+            SubmitRequest::parse_native(body.as_bytes()).map(drop)
+        };
+        for (refused, code, param) in [
+            (chat(r#""stop":["\ud800"]"#), "invalid_json", "stop"),
+            (chat(r#""top_k":1e999"#), "invalid_json", "top_k"),
+            (
+                run(r#""params":{"a":1,"stop":"\udfff"}"#),
+                "invalid_json",
+                "params.stop",
+            ),
+            (
+                run(r#""metadata":{"k":"\ud800x"}"#),
+                "invalid_metadata",
+                "metadata",
+            ),
+        ] {
+            let refused = refused.unwrap_err();
+            assert_eq!(
+                (refused.code, refused.param.as_deref()),
+                (code, Some(param))
+            );
+            assert!(refused.message.contains("surrogate"), "{}", refused.message);
         }
-        let refused = fields.finish().unwrap_err();
-        assert_eq!(
-            (refused.code, refused.param.as_deref()),
-            ("invalid_json", Some("stop"))
-        );
+        assert!(run(r#""params":{"stop":"\ud83d\ude00"},"metadata":{}"#).is_ok());
     }
 
     #[test]
