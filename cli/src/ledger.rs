@@ -43,7 +43,7 @@ pub(crate) async fn connect(config: &Config) -> anyhow::Result<Store> {
     Ok(Store::connect(options).await?)
 }
 
-/// The tenant that an operator names, made if there is none yet.
+/// Returns the tenant that an operator names, and makes it if it does not exist.
 pub(crate) async fn ensure_tenant(store: &Store, given: &str) -> anyhow::Result<TenantRecord> {
     if let Some(found) = look_up(store, given).await? {
         return Ok(found);

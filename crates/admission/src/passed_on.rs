@@ -46,7 +46,7 @@ pub const PUBLISHED: [&str; 30] = [
     "web_search_options",
 ];
 
-/// Published fields whose cost no price of tokens covers.
+/// Published fields that cost more than their tokens.
 const UNMETERED: [&str; 4] = ["audio", "modalities", "prediction", "web_search_options"];
 
 /// Tiers that cost no more than the price.

@@ -13,13 +13,13 @@ pub struct Dialect {
     pub name: &'static str,
     /// The answer's body.
     pub body: &'static str,
-    /// What it means; nothing if it is a failed answer.
+    /// Its meaning; `None` if it is a failed answer.
     pub meaning: Option<Meaning>,
-    /// What must be in the error of a failed one.
+    /// The words that the error of a failed one must have.
     pub words: &'static str,
 }
 
-/// What a good answer means.
+/// The meaning of a good answer.
 #[derive(Debug, Clone, Default)]
 pub struct Meaning {
     /// Its text.

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Where an event stands in its run: strictly increasing, the same on every server, and outliving
-/// the stream that carries it. Zero is the place before the first event.
+/// The place of an event in its run: strictly increasing and the same on every server. It outlives
+/// the stream that carries the event. Zero is the place before the first event.
 #[derive(
     Debug,
     Clone,

@@ -160,7 +160,7 @@ impl FinishReason {
     }
 }
 
-/// What made a run fail: for the caller to act on.
+/// The reason for a failed run, for the caller to act on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RunError {
     /// A stable word, such as `upstream_timeout`.

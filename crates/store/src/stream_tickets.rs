@@ -33,7 +33,7 @@ pub enum TicketMaker {
 pub struct StreamTicket {
     /// The owner of the run.
     pub tenant: TenantId,
-    /// The only run whose events it opens.
+    /// The only run that it opens.
     pub run: RunId,
     /// The credential that made it.
     pub maker: TicketMaker,
@@ -93,7 +93,7 @@ impl TenantTx {
 }
 
 impl SystemTx<'_> {
-    /// Finds a ticket by its hash; `None` if there is none, or its time is over.
+    /// Finds a ticket by its hash; `None` if it does not exist or has expired.
     pub async fn find_stream_ticket(
         &self,
         hash: [u8; 32],

@@ -20,7 +20,7 @@ pub struct TenantRecord {
 }
 
 impl SystemTx<'_> {
-    /// The tenant that operators call `name`, made under the id `fresh` if there is none.
+    /// Returns the tenant that operators call `name`, and makes it under the id `fresh` if it does not exist.
     pub async fn ensure_tenant(
         &self,
         fresh: TenantId,

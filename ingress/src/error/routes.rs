@@ -3,7 +3,7 @@
 use http::Method;
 use utoipa::openapi::{OpenApi, PathItem};
 
-/// How alike an address and a route must be for a hint, from 0 to 1.
+/// The least likeness of an address and a route for a hint, from 0 to 1.
 const LIKENESS: f64 = 0.75;
 
 /// The parts of OpenAI's API that clients try and that have no route here, with the words that lead on.

@@ -36,7 +36,7 @@ impl Shape {
             "embeddings",
             "conversations",
         ];
-        // An SDK whose base URL lacks the version reads OpenAI's error object all the same.
+        // An SDK reads OpenAI's error object also if its base URL lacks the version.
         let rest = path.strip_prefix("/v1/").or(path.strip_prefix('/'));
         let first = rest.and_then(|rest| rest.split('/').next());
         if first.is_some_and(|first| OPENAI.contains(&first)) {

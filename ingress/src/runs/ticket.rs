@@ -25,7 +25,7 @@ use crate::query::QueryParams;
 use crate::rate::limit_request_of;
 use crate::state::AppState;
 
-/// How long a client has to connect.
+/// The time that a client has to connect.
 const LIFE: Duration = Duration::from_mins(1);
 
 /// A ticket for the event stream of one run.

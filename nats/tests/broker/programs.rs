@@ -314,7 +314,7 @@ async fn a_key_without_a_scope_does_not_reach_what_the_scope_is_for() {
 }
 
 /// Guards the proof of who published a message: the subject that an ingress hears is the one that the
-/// program was allowed to publish to, and what it writes beside the payload never arrives.
+/// program was allowed to publish to, and its headers never arrive.
 #[tokio::test]
 async fn an_ingress_hears_a_message_under_the_subject_of_its_key_and_without_its_headers() {
     let door = Door::open().await;
@@ -342,7 +342,7 @@ async fn an_ingress_hears_a_message_under_the_subject_of_its_key_and_without_its
 }
 
 /// A program chooses the subject of a reply, and the broker does not ask whether it might publish
-/// there: whoever hears programs may not publish at all, and whoever answers them not there.
+/// there: the user that hears programs may not publish at all, and the ingress's user not there.
 #[tokio::test]
 async fn an_ingress_cannot_be_led_to_write_where_a_program_may_not() {
     let door = Door::open().await;

@@ -186,7 +186,7 @@ pub(super) async fn wake_waiting(runner: &JobRunner, fence: &Fence) {
     }
 }
 
-/// How many waiting runs the end of one wakes; their own ends wake the rest.
+/// The waiting runs that the end of one wakes; their own ends wake the rest.
 const WOKEN: u32 = 16;
 /// Bytes of `,"max_completion_tokens":` with a number, and some.
 const LIMIT_FIELD: usize = 64;

@@ -68,7 +68,7 @@ impl AnswerDecoder {
         }
     }
 
-    /// What is left at the end of the body.
+    /// Returns the rest at the end of the body.
     pub(super) fn finish(self) -> Rest {
         match self.form {
             Form::Events(events) => events.finish().map_or(Rest::Nothing, Rest::Event),
@@ -78,7 +78,7 @@ impl AnswerDecoder {
     }
 }
 
-/// What is left at the end of a body.
+/// The rest at the end of a body.
 #[derive(Debug)]
 pub(super) enum Rest {
     Nothing,

@@ -27,7 +27,7 @@ struct Call {
     arguments: Progress,
 }
 
-/// How far a JSON object has come, by its braces.
+/// The progress of a JSON object, by its braces.
 #[derive(Debug, Default)]
 struct Progress {
     depth: u32,
@@ -62,7 +62,7 @@ impl Progress {
     }
 }
 
-/// How many bytes a fragment adds to what is kept.
+/// Counts the bytes that a fragment adds to the answer.
 pub(super) fn size_of(fragment: &ChunkToolCall<'_>) -> usize {
     let function = fragment.function.as_ref();
     let text = |text: Option<&str>| text.map_or(0, str::len);
@@ -125,7 +125,7 @@ impl Calls {
             .unwrap_or_default();
         let arguments = arguments.unwrap_or_default();
         let slot = &mut self.made[place];
-        // What was shown as a call of a function stays one.
+        // A call that was shown as a function's stays one.
         if let Some(kind) = fragment.kind
             && slot.kind.is_none()
             && !slot.announced
@@ -226,8 +226,7 @@ impl Calls {
         arguments.push_str(&call.arguments.unwrap_or_default());
     }
 
-    /// The answer ends: the call in its older form is one if there is no other. Beside others it says
-    /// the same again.
+    /// The answer ends: the call in its older form counts if there is no other. Otherwise it repeats one of them.
     pub(super) fn settle_legacy(&mut self, deltas: &mut Vec<Delta>) -> Result<(), AccumulateError> {
         let Some((name, arguments)) = self.legacy.take() else {
             return Ok(());

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::ChunkDelta;
 use crate::lenient::{Fields, RawField, elements, text_of};
 
-/// Where a kind of part keeps its words.
+/// The fields in which the kinds of parts keep their words.
 const WORDS: [&str; 7] = [
     "text",
     "thinking",

@@ -14,7 +14,7 @@ use crate::usage::Usage;
 pub struct Kind {
     /// Its `type`.
     pub name: &'static str,
-    /// A sentence for whoever follows a run.
+    /// A sentence for the followers of a run.
     pub meaning: &'static str,
     /// The name of the schema of its `data`.
     pub data: String,

@@ -33,7 +33,7 @@ pub struct HttpTool {
         deserialize_with = "schema_from_table_or_text"
     )]
     pub parameters: Value,
-    /// Where the request goes. The values in its query count as secret: they are not shown, an answer
+    /// The address of the request. The values in its query count as secret: they are not shown, an answer
     /// is cleared of them, and the model cannot set their parameters. No default.
     #[serde(serialize_with = "url_without_values")]
     pub url: String,

@@ -8,7 +8,7 @@ use crate::errors::{FenceError, StoreError};
 use crate::runs::rescue::{QueuedJob, Row};
 use crate::system::SystemTx;
 
-/// How often a refused turn is tried again while the month changes under it.
+/// The tries of a refused turn while the month changes under it.
 const LOOKS: u32 = 4;
 
 impl SystemTx<'_> {

@@ -205,8 +205,8 @@ impl Session {
         }
     }
 
-    /// Hands over what comes, until it is to stop or the connection is lost. Whoever takes it does
-    /// not wait: a connection that is not read is cut off by the server.
+    /// Hands over what comes, until it is to stop or the connection is lost. `take` does
+    /// not wait, because a connection that is not read is cut off by the server.
     pub(super) async fn serve(
         &mut self,
         stop: &mut watch::Receiver<bool>,

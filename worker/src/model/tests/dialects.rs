@@ -1,4 +1,4 @@
-//! What upstreams really send, row by row and family by family.
+//! The dialects of upstreams, row by row and family by family.
 
 use std::io::Write as _;
 
@@ -79,7 +79,7 @@ async fn an_answer_is_read_as_what_it_is_whatever_its_head_says() {
     }
 }
 
-/// Broken off anywhere, no answer is told as whole; unless its end had arrived.
+/// No answer that breaks off is shown as whole, unless its end had arrived.
 #[tokio::test]
 async fn an_answer_that_is_broken_off_is_never_whole() {
     for dialect in dialects::all() {
