@@ -59,7 +59,7 @@ fn is_token(given: &str) -> bool {
     let [prefix, random, end] = parts[..] else {
         return false;
     };
-    ["br", "bi", "bp", "bb"].contains(&prefix)
+    ["br", "bi", "bp", "bb", "bs"].contains(&prefix)
         && is_random(random)
         && end == checksum(&given[..given.len() - end.len() - 1])
 }
@@ -70,4 +70,18 @@ fn is_random(part: &str) -> bool {
 
 fn checksum(body: &str) -> String {
     format!("{:0>6}", base62::encode(crc32fast::hash(body.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_identity::TokenKind;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_of_token_is_judged() {
+        for kind in TokenKind::ALL {
+            judge(OpaqueToken::from_random(kind, [7; 32]).expose());
+        }
+    }
 }
