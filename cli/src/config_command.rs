@@ -34,12 +34,7 @@ pub(crate) fn run(command: &ConfigCommand, args: &ConfigArgs) -> anyhow::Result<
 
 pub(crate) fn version() -> anyhow::Result<()> {
     let build = baton_service::build::info();
-    let mut version = serde_json::to_value(&build)?;
-    if cfg!(feature = "chaos") {
-        // Fences can be switched off in it: see `baton_protocol::chaos`.
-        version["breakable"] = true.into();
-    }
-    print(&version.to_string())
+    print(&serde_json::to_string(&build)?)
 }
 
 /// Prints what a command answers, with escapes for all that a terminal would obey but line breaks:

@@ -142,10 +142,6 @@ impl Bus {
             header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
             HeaderValue::from(expected.0),
         );
-        #[cfg(feature = "chaos")]
-        if baton_protocol::chaos::Mechanism::LogFence.is_off() {
-            headers = HeaderMap::new();
-        }
         Ok(StreamSeq(
             self.store(subjects::events(tenant, run), headers, payload)
                 .await?,

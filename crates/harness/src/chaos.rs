@@ -9,7 +9,6 @@ pub mod faults;
 pub mod fleet;
 pub mod harvest;
 pub mod load;
-pub mod mutation;
 pub mod operator;
 pub mod outside;
 pub mod plan;
@@ -36,7 +35,6 @@ use faults::Faults;
 use fleet::{Fleet, LEASE, Setting};
 use harvest::Harvest;
 use load::{Habit, Load};
-use mutation::Mutation;
 use outside::Outside;
 use plan::{Emphasis, Plan};
 use proxy::Proxy;
@@ -45,9 +43,6 @@ use record::Recorder;
 /// Whose runs these are.
 const TENANT: &str = "chaos";
 const DATABASE: &str = "baton";
-/// How long accepted runs may take to end once nothing is broken any more. Far above what it takes:
-/// waiting ends when they have.
-const CALM: Duration = Duration::from_secs(90);
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -66,8 +61,9 @@ pub struct Options {
     pub clients: usize,
     /// How many conversations begin in a second, at most.
     pub per_second: Option<f64>,
-    /// What is switched off.
-    pub mutation: Option<Mutation>,
+    /// How long accepted runs may take to end once nothing is broken. Far above what it takes: waiting
+    /// ends when they have.
+    pub calm: Duration,
     /// Where the history and the logs go.
     pub folder: PathBuf,
 }
@@ -108,7 +104,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     faults.fleet.until_ready().await?;
 
     // What is not over by the end of it is for the checker to name.
-    let calm = options.mutation.map_or(CALM, |_| Mutation::CALM);
+    let calm = options.calm;
     let served = tokio::time::timeout(calm, guests.wait()).await.is_ok();
     load.give_up.cancel();
     guests.wait().await;
@@ -189,13 +185,8 @@ async fn set_up(options: &Options, recorder: Arc<Recorder>) -> anyhow::Result<(F
         database: local(database.port()),
         login: (owner.into(), app.into(), password, DATABASE.into()),
         upstream: upstream.address(),
-        extra: options.mutation.map_or_else(Vec::new, Mutation::settings),
     });
     setting.run(&["migrate"]).await?;
-    if let Some(mutation) = options.mutation {
-        let owner = setting.owner_url();
-        mutation.prepare(&setting, &owner).await?;
-    }
     let api_key = setting
         .run(&[
             "keys",

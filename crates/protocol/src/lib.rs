@@ -8,8 +8,6 @@
 //! `ingress` makes of it.
 
 pub mod approval;
-#[cfg(feature = "chaos")]
-pub mod chaos;
 pub mod event;
 pub mod event_id;
 pub mod fence;

@@ -45,8 +45,6 @@ mod system;
 mod tenant_tx;
 mod tenants;
 mod threads;
-#[cfg(feature = "chaos")]
-mod unguarded;
 mod usage_entries;
 mod users;
 

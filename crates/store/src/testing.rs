@@ -302,25 +302,6 @@ fn required<T, E: std::error::Error>(result: Result<T, E>, what: &str) -> T {
     })
 }
 
-/// Makes the unique key of idempotency keys void, to see that this is noticed: each is stored as one
-/// of its own. (Without the constraint itself, the statement that relies on it would only fail.)
-/// `url` is the owner's or a superuser's.
-pub async fn void_idempotency_keys(url: &str) -> Result<(), crate::StoreError> {
-    let mut connection = PgConnection::connect(url).await?;
-    raw_sql(
-        "
-        CREATE FUNCTION void_key() RETURNS trigger LANGUAGE plpgsql AS
-            'BEGIN NEW.key := NEW.key || '' '' || NEW.run_id; RETURN NEW; END';
-        CREATE TRIGGER void_key BEFORE INSERT ON idempotency_keys
-            FOR EACH ROW EXECUTE FUNCTION void_key();
-        ",
-    )
-    .execute(&mut connection)
-    .await?;
-    connection.close().await?;
-    Ok(())
-}
-
 /// Goes on in the next segment of the server's log, for which the next write must find room. `url` is a
 /// superuser's.
 pub async fn close_log_segment(url: &str) -> Result<(), crate::StoreError> {

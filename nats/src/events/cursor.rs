@@ -51,10 +51,7 @@ impl Cursor {
         if event.id <= self.last {
             return Verdict::Drop;
         }
-        let gap = !follows && !self.covers(event);
-        #[cfg(feature = "chaos")]
-        let gap = gap && !baton_protocol::chaos::Mechanism::GapCheck.is_off();
-        if gap {
+        if !follows && !self.covers(event) {
             return Verdict::Gap;
         }
         self.last = event.id;

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::bail;
-use baton_harness::chaos::mutation::Mutation;
 use baton_harness::chaos::plan::Emphasis;
 use baton_harness::chaos::{self, Options};
 use baton_harness::checker::{self, Judgement};
@@ -24,12 +23,13 @@ struct Args {
     /// Faults in a minute, on average
     #[arg(long, default_value_t = 90.0)]
     faults_per_minute: f64,
-    /// What is broken most [default: everything, or what suits --without]
-    #[arg(long, value_enum)]
-    emphasis: Option<Emphasis>,
-    /// Switch a mechanism off: good is then what the checker finds wrong
-    #[arg(long, value_enum)]
-    without: Option<Mutation>,
+    /// What is broken most
+    #[arg(long, value_enum, default_value_t)]
+    emphasis: Emphasis,
+    /// Invariants, such as I4,I9: good is a run that breaks one of them, as a baton without one of its
+    /// mechanisms must
+    #[arg(long, value_delimiter = ',')]
+    expect: Vec<String>,
     /// How many clients ask at once
     #[arg(long, default_value_t = 20)]
     clients: usize,
@@ -58,6 +58,10 @@ struct Args {
 
 /// How many of the runs must have been answered.
 const COMPLETED: f64 = 0.5;
+/// How long accepted runs may take to end once nothing is broken.
+const CALM: Duration = Duration::from_secs(90);
+/// The same where a violation is expected: the runs that do end are not what is looked for.
+const CALM_IF_BROKEN: Duration = Duration::from_secs(20);
 /// How many violations are shown one by one.
 const SHOWN: usize = 40;
 
@@ -83,11 +87,12 @@ async fn judge(args: &Args) -> anyhow::Result<ExitCode> {
             seed: args.seed,
             time: Duration::from_secs_f64(args.minutes * 60.0),
             pause: Duration::from_secs_f64(60.0 / args.faults_per_minute),
-            emphasis: args
-                .emphasis
-                .or(args.without.map(Mutation::emphasis))
-                .unwrap_or_default(),
-            mutation: args.without,
+            emphasis: args.emphasis,
+            calm: if args.expect.is_empty() {
+                CALM
+            } else {
+                CALM_IF_BROKEN
+            },
             clients: args.clients,
             per_second: args.runs_per_second,
             folder: folder.clone(),
@@ -97,9 +102,11 @@ async fn judge(args: &Args) -> anyhow::Result<ExitCode> {
         (judgement, void)
     };
     report(&judgement, args, &void);
-    let good = match args.without {
-        None => judgement.violations.is_empty() && void.is_empty(),
-        Some(_) => !judgement.violations.is_empty(),
+    let good = if args.expect.is_empty() {
+        judgement.violations.is_empty() && void.is_empty()
+    } else {
+        let mut violations = judgement.violations.iter();
+        violations.any(|violation| args.expect.iter().any(|name| name == violation.invariant))
     };
     if good && !args.keep && !args.judge {
         std::fs::remove_dir_all(&folder)?;

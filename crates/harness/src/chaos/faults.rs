@@ -15,6 +15,9 @@ use super::proxy::{Mode, Proxy};
 use super::record::Recorder;
 use crate::checker::What;
 
+/// How long NATS stays in reach of a worker to which the ledger has become mute.
+const STORED_BY: Duration = Duration::from_millis(400);
+
 /// Everything that can be broken.
 #[derive(Debug)]
 pub struct Faults {
@@ -43,6 +46,8 @@ pub(super) enum Mend {
     /// Not a mending, but the second signal to a process.
     TerminateAgain(Target, u32),
     Link(Target, Server),
+    /// Not a mending: what a worker without a ledger loses next.
+    CutOff(Target),
     Upstream,
 }
 
@@ -91,6 +96,7 @@ impl Faults {
                 self.fleet.signal_same(target, pid, Signal::SIGTERM);
             }
             Mend::Link(target, server) => self.fleet.link(target, server, Mode::Pass),
+            Mend::CutOff(target) => self.fleet.link(target, Server::Broker, Mode::Cut),
             Mend::Upstream => self.upstream.set(Mode::Pass),
         }
     }
@@ -130,6 +136,15 @@ impl Faults {
             Fault::Upstream(mode, time) => {
                 self.upstream.set(mode);
                 self.later(time, Mend::Upstream);
+                true
+            }
+            Fault::Unseen(target, time) => {
+                self.fleet
+                    .link(target, Server::Database, Mode::StallToClient);
+                // Late enough for what is shown of a step to be stored.
+                self.later(STORED_BY, Mend::CutOff(target));
+                self.later(time, Mend::Link(target, Server::Broker));
+                self.later(time, Mend::Link(target, Server::Database));
                 true
             }
             Fault::BrokerCrash(..) | Fault::DatabaseCrash(_) => true,

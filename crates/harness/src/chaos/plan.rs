@@ -65,6 +65,8 @@ pub enum Fault {
     DatabaseCrash(Duration),
     /// The way between all workers and the upstream is disturbed for this time.
     Upstream(Mode, Duration),
+    /// The ledger hears a worker, and its answers are late by this time; soon NATS is out of reach, too.
+    Unseen(Target, Duration),
 }
 
 impl Fault {
@@ -92,6 +94,7 @@ impl Fault {
             Self::BrokerCrash(Disk::Wiped, _) => "nats wiped".to_owned(),
             Self::DatabaseCrash(_) => "postgres crash".to_owned(),
             Self::Upstream(mode, _) => format!("upstream {}", mode_name(*mode)),
+            Self::Unseen(target, _) => format!("{} unseen", role(target)),
         }
     }
 }
@@ -107,6 +110,7 @@ const fn mode_name(mode: Mode) -> &'static str {
         Mode::DropToServer => "deaf",
         Mode::DropToClient => "mute",
         Mode::CutAfter(_) => "cut after bytes",
+        Mode::Orphan(_) => "late repeats",
     }
 }
 
@@ -126,6 +130,11 @@ pub enum Emphasis {
     Followers,
     /// Workers are killed, and brokers lose their disks: what the sweep is for.
     Deaths,
+    /// Workers hear late from the ledger while nobody sees them: what a look at the last confirmation
+    /// is for.
+    Unseen,
+    /// Statements of workers arrive again after their repetition was answered, and workers are killed.
+    LateRepeats,
 }
 
 /// The schedule: an endless sequence of pauses and faults.
@@ -184,7 +193,7 @@ impl Plan {
     fn link(&mut self) -> Fault {
         let target = self.role();
         let server = self.server();
-        let (mode, time) = match self.random.random_range(0..20) {
+        let (mode, time) = match self.random.random_range(0..22) {
             0..4 => (Mode::Cut, self.millis(100, 3_000)),
             4..6 => {
                 let bytes = self.random.random_range(1..20_000);
@@ -195,7 +204,11 @@ impl Plan {
             11..13 => (Mode::StallToClient, self.millis(300, 5_000)),
             13..16 => (Mode::DropToServer, self.millis(300, 4_000)),
             16..18 => (Mode::DropToClient, self.millis(300, 4_000)),
-            _ => (Mode::Delay(self.millis(5, 50)), self.millis(1_000, 4_000)),
+            18..20 => (Mode::Delay(self.millis(5, 50)), self.millis(1_000, 4_000)),
+            _ => (
+                Mode::Orphan(self.millis(200, 2_500)),
+                self.millis(300, 1_000),
+            ),
         };
         Fault::Link(target, server, mode, time)
     }
@@ -235,8 +248,19 @@ impl Plan {
             55..61 => Fault::BrokerCrash(self.disk(), self.millis(0, 1_000)),
             61..65 => Fault::DatabaseCrash(self.millis(0, 1_000)),
             65..71 => self.upstream(),
+            71..73 => self.unseen(),
             _ => self.link(),
         }
+    }
+
+    fn unseen(&mut self) -> Fault {
+        Fault::Unseen(self.worker(), self.millis(5_000, 9_000))
+    }
+
+    fn late_repeats(&mut self, target: Target) -> Fault {
+        let late = self.millis(200, 1_500);
+        let time = self.millis(300, 1_000);
+        Fault::Link(target, Server::Database, Mode::Orphan(late), time)
     }
 
     fn zombie(&mut self) -> Fault {
@@ -270,6 +294,14 @@ impl Iterator for Plan {
             Emphasis::Deaths if often => match self.random.random_range(0..4) {
                 0..3 => Fault::Kill(self.worker()),
                 _ => Fault::BrokerCrash(Disk::Wiped, self.millis(0, 500)),
+            },
+            Emphasis::Unseen if often => self.unseen(),
+            Emphasis::LateRepeats if often => match self.random.random_range(0..3) {
+                0..2 => {
+                    let worker = self.worker();
+                    self.late_repeats(worker)
+                }
+                _ => Fault::Kill(self.worker()),
             },
             _ => self.anything(),
         };
@@ -315,6 +347,8 @@ mod tests {
             "worker-nats deaf",
             "worker-postgres cut",
             "worker-postgres cut after bytes",
+            "worker-postgres late repeats",
+            "worker unseen",
             "ingress-nats mute",
             "upstream cut",
         ] {

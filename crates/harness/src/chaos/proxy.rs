@@ -33,6 +33,9 @@ pub enum Mode {
     DropToClient,
     /// Passes so many bytes on, wherever they go, and then closes each connection that has more.
     CutAfter(u64),
+    /// Closes the client's side of each connection that it sends on, if it was open before, and passes
+    /// on so much later what was sent: the client repeats it, and it arrives after its repetition.
+    Orphan(Duration),
 }
 
 /// Where a pump pumps to.
@@ -95,6 +98,8 @@ impl Proxy {
             server,
             mode: proxy.mode.subscribe(),
             budget: Arc::clone(&proxy.budget),
+            is_repetition: false,
+            late: TaskTracker::new(),
         };
         let cuts = proxy.cuts.subscribe();
         let accepting = accept(listener, carrier, cuts, TaskTracker::new());
@@ -139,10 +144,14 @@ async fn accept(
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        if *carrier.mode.borrow() == Mode::Cut {
+        let mode = *carrier.mode.borrow();
+        if mode == Mode::Cut {
             continue;
         }
-        let (carrier, mut cuts) = (carrier.clone(), cuts.clone());
+        let is_repetition = matches!(mode, Mode::Orphan(_));
+        let mut carrier = carrier.clone();
+        carrier.is_repetition = is_repetition;
+        let mut cuts = cuts.clone();
         cuts.mark_unchanged();
         tasks.spawn(async move {
             tokio::select! {
@@ -160,6 +169,10 @@ struct Carrier {
     server: SocketAddr,
     mode: watch::Receiver<Mode>,
     budget: Arc<AtomicU64>,
+    /// Whether the connection was made when others became orphans.
+    is_repetition: bool,
+    /// What arrives when its client has gone.
+    late: TaskTracker,
 }
 
 impl Carrier {
@@ -178,7 +191,7 @@ impl Carrier {
     async fn pump(
         mut self,
         mut from: impl AsyncRead + Unpin,
-        mut to: impl AsyncWrite + Unpin,
+        mut to: impl AsyncWrite + Unpin + Send + 'static,
         way: Way,
     ) -> io::Result<()> {
         let mut piece = vec![0; 16 * 1024];
@@ -198,6 +211,17 @@ impl Carrier {
             match now {
                 Mode::Delay(time) => tokio::time::sleep(time).await,
                 Mode::CutAfter(_) => passed = self.take(read),
+                Mode::Orphan(late) if way == Way::ToServer && !self.is_repetition => {
+                    piece.truncate(read);
+                    self.late.spawn(async move {
+                        tokio::time::sleep(late).await;
+                        // A server that has gone meanwhile is not to be had.
+                        if to.write_all(&piece).await.is_ok() {
+                            let _closed = to.shutdown().await;
+                        }
+                    });
+                    return Ok(());
+                }
                 _ => {}
             }
             to.write_all(&piece[..passed]).await?;

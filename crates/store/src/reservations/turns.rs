@@ -25,8 +25,6 @@ impl SystemTx<'_> {
         step: u32,
         wish: &TurnWish,
     ) -> Result<TurnGrant, FenceError> {
-        #[cfg(feature = "chaos")]
-        let fence = &self.whoever_holds(fence).await?;
         let whole = TurnWish {
             least_answer: wish.answer_tokens,
             ..*wish
@@ -66,8 +64,6 @@ impl SystemTx<'_> {
         wish: &TurnWish,
         last_event_id: EventId,
     ) -> Result<bool, FenceError> {
-        #[cfg(feature = "chaos")]
-        let fence = &self.whoever_holds(fence).await?;
         let queued = sqlx::query!(
             "
             -- reservations.await_budget
@@ -307,8 +303,6 @@ impl SystemTx<'_> {
         tokens: u64,
         nanos: u64,
     ) -> Result<(), FenceError> {
-        #[cfg(feature = "chaos")]
-        let fence = &self.whoever_holds(fence).await?;
         sqlx::query!(
             "
             -- reservations.lower_turn

@@ -144,15 +144,6 @@ impl SystemTx<'_> {
         fence: &Fence,
         finish: &FinishCommit<'_>,
     ) -> Result<Finished, FenceError> {
-        #[cfg(feature = "chaos")]
-        if self.finish_unguarded(fence, finish).await? {
-            return Ok(Finished {
-                cancel_latency: None,
-                promoted: None,
-            });
-        }
-        #[cfg(feature = "chaos")]
-        let fence = &self.whoever_holds(fence).await?;
         let outcome = OutcomeParameters::from(finish.outcome);
         let last = finish.last_turn();
         let turn = last.as_ref();

@@ -30,8 +30,6 @@ impl SystemTx<'_> {
         fences: &[Fence],
         lease: Option<Duration>,
     ) -> Result<Vec<Option<Renewal>>, StoreError> {
-        #[cfg(feature = "chaos")]
-        let fences = &self.whoever_holds_each(fences).await?;
         let tenants: Vec<Uuid> = fences.iter().map(|fence| fence.tenant.as_uuid()).collect();
         let runs: Vec<Uuid> = fences.iter().map(|fence| fence.run.as_uuid()).collect();
         let attempts: Vec<i32> = fences.iter().map(|fence| int4(fence.attempt)).collect();
@@ -79,8 +77,6 @@ impl SystemTx<'_> {
     /// failure. `last_event_id` is what the next attempt resumes after: the last step's commit, or
     /// a finished-event behind it.
     pub async fn hand_over(&self, fence: &Fence, last_event_id: EventId) -> Result<(), FenceError> {
-        #[cfg(feature = "chaos")]
-        let fence = &self.whoever_holds(fence).await?;
         let done = sqlx::query!(
             "
             -- runs.hand_over

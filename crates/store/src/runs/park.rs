@@ -58,8 +58,6 @@ impl SystemTx<'_> {
         fence: &Fence,
         park: &ParkCommit<'_>,
     ) -> Result<ParkOutcome, FenceError> {
-        #[cfg(feature = "chaos")]
-        let fence = &self.whoever_holds(fence).await?;
         let of = |f: fn(&NewApproval) -> Uuid| park.approvals.iter().map(f).collect::<Vec<_>>();
         let ids = of(|approval| approval.id.as_uuid());
         let steps: Vec<i32> = park

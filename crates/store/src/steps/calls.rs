@@ -28,8 +28,6 @@ impl SystemTx<'_> {
     /// returned may the tool be called. The run's row is locked for it, so that an attempt which
     /// takes over sees the note or prevents it.
     pub async fn start_call(&self, fence: &Fence, step: u32) -> Result<(), FenceError> {
-        #[cfg(feature = "chaos")]
-        let fence = &self.whoever_holds(fence).await?;
         sqlx::query!(
             r#"
             -- steps.start_call
@@ -66,8 +64,6 @@ impl SystemTx<'_> {
         fence: &Fence,
         call: &CallCommit<'_>,
     ) -> Result<(), FenceError> {
-        #[cfg(feature = "chaos")]
-        let fence = &self.whoever_holds(fence).await?;
         sqlx::query!(
             r#"
             -- steps.commit_call

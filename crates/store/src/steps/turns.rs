@@ -50,8 +50,6 @@ impl SystemTx<'_> {
         fence: &Fence,
         turn: &TurnCommit<'_>,
     ) -> Result<(), FenceError> {
-        #[cfg(feature = "chaos")]
-        let fence = &self.whoever_holds(fence).await?;
         let steps: Vec<i32> = turn.calls.iter().map(|call| int4(call.step)).collect();
         let text = |of: fn(&NewCall) -> &str| -> Vec<String> {
             turn.calls

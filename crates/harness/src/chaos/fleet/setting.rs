@@ -51,8 +51,6 @@ pub struct Setting {
     pub login: (String, String, String, String),
     /// Where the model is reached.
     pub upstream: SocketAddr,
-    /// Further settings.
-    pub extra: Vec<(&'static str, String)>,
 }
 
 impl Setting {
@@ -73,7 +71,6 @@ impl Setting {
                 std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
             )
             .envs(SETTINGS.iter().copied())
-            .envs(self.extra.iter().map(|(name, value)| (name, value)))
             // Last, so that a caller can change anything.
             .envs(std::env::vars().filter(|(name, _)| is_setting(name)))
             .stdin(Stdio::null())
@@ -85,12 +82,6 @@ impl Setting {
     pub fn database_url(&self) -> String {
         let (_, app, password, name) = &self.login;
         format!("postgres://{app}:{password}@{}/{name}", self.database)
-    }
-
-    /// Where the schema's owner connects to the database, past all proxies.
-    pub(in super::super) fn owner_url(&self) -> String {
-        let (owner, _, password, name) = &self.login;
-        format!("postgres://{owner}:{password}@{}/{name}", self.database)
     }
 
     /// Runs a command to its end; returns what it printed.
