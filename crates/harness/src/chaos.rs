@@ -4,17 +4,23 @@
 //! the ledger and the event log are written beside it, and [`crate::checker`] judges the whole.
 
 pub mod broker_disk;
+pub mod cast;
 pub mod dump;
 pub mod faults;
 pub mod fleet;
 pub mod harvest;
+pub mod holders;
+pub mod hostile_client;
+pub mod hostile_program;
 pub mod load;
 pub mod operator;
 pub mod outside;
+pub mod people;
 pub mod plan;
 pub mod program;
 pub mod proxy;
 pub mod record;
+pub mod shortage;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -24,24 +30,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use baton_devstack::{NatsOptions, NatsServer, Postgres, PostgresOptions};
+use baton_devstack::{Postgres, PostgresOptions};
 use baton_store::{Login, bootstrap};
 use tokio_util::task::TaskTracker;
 
 use crate::checker::{self, History, Judgement, Violation};
+use crate::logins::Logins;
 
 use broker_disk::BrokerDisk;
+use cast::{Cast, HOLDERS};
 use faults::Faults;
 use fleet::{Fleet, LEASE, Setting};
 use harvest::Harvest;
 use load::{Habit, Load};
 use outside::Outside;
 use plan::{Emphasis, Plan};
+use program::Program;
 use proxy::Proxy;
 use record::Recorder;
+use shortage::Shortage;
 
 /// Whose runs these are.
 const TENANT: &str = "chaos";
+/// The name of the key that nearly all of them are submitted with.
+const FIRST: &str = "first";
 const DATABASE: &str = "baton";
 
 /// What to do.
@@ -59,9 +71,11 @@ pub struct Options {
     pub emphasis: Emphasis,
     /// How many clients there are.
     pub clients: usize,
+    /// Whether there are others than these clients, hostile ones among them.
+    pub strangers: bool,
     /// How many conversations begin in a second, at most.
     pub per_second: Option<f64>,
-    /// How long accepted runs may take to end once nothing is broken. Far above what it takes: waiting
+    /// Limit for accepted runs to end once nothing is broken. Far above their time: waiting
     /// ends when they have.
     pub calm: Duration,
     /// Where the history and the logs go.
@@ -76,17 +90,20 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     }
     std::fs::create_dir_all(folder)?;
     let recorder = Arc::new(Recorder::create(&folder.join(History::RECORDS))?);
-    let (mut faults, api_key) = set_up(options, Arc::clone(&recorder)).await?;
+    let (mut faults, cast) = set_up(options, Arc::clone(&recorder)).await?;
 
     let addresses = faults.fleet.addresses();
     let mut load = Load::new(
         &addresses,
-        &api_key,
+        &cast.first.secret,
         Arc::clone(&recorder),
         options.per_second,
     );
-    load.program = Some(faults.harvest.program().await?);
-    load.long_answers = options.emphasis == Emphasis::LateCommits;
+    load.program = Some(Program::new(faults.broker.url(), cast.first.clone()));
+    load.long_answers = matches!(
+        options.emphasis,
+        Emphasis::LateCommits | Emphasis::LateRepeats
+    );
     let load = Arc::new(load);
     let guests = TaskTracker::new();
     let mut seed = options.seed;
@@ -95,13 +112,21 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
         guests.spawn(Arc::clone(&load).live(Habit::of(client), seed));
     }
     guests.close();
+    let broker = SocketAddr::from((Ipv4Addr::LOCALHOST, faults.broker.port()));
+    let others = if options.strangers {
+        cast.enter(&load, broker, &addresses, seed)
+    } else {
+        TaskTracker::new()
+    };
+    others.close();
     let operator = TaskTracker::new();
     operator.spawn(Arc::clone(&load).operate(seed));
     operator.close();
     let plan = Plan::new(options.seed, LEASE, options.pause, options.emphasis);
     faults.rage(plan, options.time).await?;
     load.stop.cancel();
-    faults.fleet.until_ready().await?;
+    others.wait().await;
+    let stuck = faults.fleet.until_ready_or_replaced().await?;
 
     // What is not over by the end of it is for the checker to name.
     let calm = options.calm;
@@ -113,7 +138,11 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     load.done.cancel();
     operator.wait().await;
     recorder.flush()?;
-    let unsettled = faults.harvest.unsettled().await?;
+    let submitted = checker::submitted(folder)?;
+    let harvest = &faults.harvest;
+    let unsettled = harvest.unsettled().await?;
+    let overspent = harvest.overspent(HOLDERS).await?;
+    let strays = harvest.misattributed(cast.first.key, &submitted).await?;
     dump::write(faults.harvest, client, folder).await?;
     let amiss = faults.fleet.stop().await;
     // The roles' last words.
@@ -124,7 +153,13 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
 
     let mut judgement = checker::judge_folder(folder)?;
     let amiss = amiss.into_iter().map(|found| ("I16", found));
+    let stuck = stuck.into_iter();
+    let amiss = amiss.chain(stuck.map(|role| {
+        let found = format!("{role} was not ready a minute after everything was mended");
+        ("I1", found)
+    }));
     let amiss = amiss.chain(unsettled.map(|found| ("I6", found)));
+    let amiss = amiss.chain(overspent.map(|found| ("I25", found)));
     let panics = panics(folder)?.into_iter().map(|found| ("panic", found));
     judgement
         .violations
@@ -133,6 +168,12 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
             run: None,
             found,
         }));
+    let strays = strays.into_iter().map(|(run, found)| Violation {
+        invariant: "I18",
+        run: Some(run),
+        found,
+    });
+    judgement.violations.extend(strays);
     Ok(judgement)
 }
 
@@ -155,14 +196,15 @@ fn panics(folder: &Path) -> anyhow::Result<Vec<String>> {
     Ok(found)
 }
 
-async fn set_up(options: &Options, recorder: Arc<Recorder>) -> anyhow::Result<(Faults, String)> {
-    let (broker, database) = tokio::try_join!(
-        NatsServer::start(NatsOptions::ephemeral()),
-        Postgres::start(PostgresOptions {
+async fn set_up(options: &Options, recorder: Arc<Recorder>) -> anyhow::Result<(Faults, Cast)> {
+    let logins = Logins::delivered()?;
+    let (broker, database) = tokio::try_join!(logins.start_as_delivered(), async {
+        Ok(Postgres::start(PostgresOptions {
             durable: true,
             ..PostgresOptions::ephemeral()
-        }),
-    )?;
+        })
+        .await?)
+    },)?;
     let password = database.superuser_password().to_owned();
     let login = |user| Login {
         user,
@@ -182,6 +224,8 @@ async fn set_up(options: &Options, recorder: Arc<Recorder>) -> anyhow::Result<(F
         config: std::path::absolute(config)?,
         folder: options.folder.clone(),
         broker: local(broker.port()),
+        logins,
+        jwt_secret: uuid::Uuid::new_v4().simple().to_string(),
         database: local(database.port()),
         login: (owner.into(), app.into(), password, DATABASE.into()),
         upstream: upstream.address(),
@@ -194,7 +238,7 @@ async fn set_up(options: &Options, recorder: Arc<Recorder>) -> anyhow::Result<(F
             "--tenant",
             TENANT,
             "--name",
-            "chaos",
+            FIRST,
             // More than there is time for: what is counted must be true in the end.
             "--concurrent-runs",
             "1000000",
@@ -203,6 +247,8 @@ async fn set_up(options: &Options, recorder: Arc<Recorder>) -> anyhow::Result<(F
         ])
         .await?;
     let harvest = Harvest::open(&setting, TENANT, &options.folder).await?;
+    let cast = Cast::make(&setting, &harvest, TENANT, (FIRST, &api_key)).await?;
+    let shortage = Shortage::new(&setting, database.superuser_url()).await?;
     let fleet = Fleet::start(setting, Arc::clone(&recorder)).await?;
     let faults = Faults {
         broker,
@@ -210,9 +256,11 @@ async fn set_up(options: &Options, recorder: Arc<Recorder>) -> anyhow::Result<(F
         disk: BrokerDisk::new(options.folder.join("broker-disk")),
         database,
         upstream,
+        outside,
+        shortage,
         fleet,
         recorder,
         due: Vec::new(),
     };
-    Ok((faults, api_key))
+    Ok((faults, cast))
 }

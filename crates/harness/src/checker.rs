@@ -18,10 +18,11 @@ mod tests;
 use std::collections::HashMap;
 use std::path::Path;
 
-use baton_protocol::RunId;
+use baton_protocol::{ApiKeyId, RunId};
 
 pub use history::{
-    Approval, ApprovalCall, Asked, Call, History, LedgerRun, Record, RunLog, Step, What,
+    Approval, ApprovalCall, Asked, Call, FORGED, History, Invariant, LedgerRun, Record, RunLog,
+    Step, What,
 };
 pub use judgement::{Judgement, Violation};
 
@@ -87,6 +88,17 @@ pub fn judge(history: &History) -> Judgement {
         judge.log(log);
     }
     judge.finish()
+}
+
+/// The runs that programs published under keys of their own.
+pub fn submitted(folder: &Path) -> anyhow::Result<HashMap<RunId, ApiKeyId>> {
+    let mut submitted = HashMap::new();
+    for record in history::read_lines::<Record>(&folder.join(History::RECORDS))? {
+        if let What::Submitted { run, key } = record?.what {
+            submitted.insert(run, key);
+        }
+    }
+    Ok(submitted)
 }
 
 /// Judges the history in a folder, reading the large files a line at a time.

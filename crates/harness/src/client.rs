@@ -100,6 +100,11 @@ impl Client {
         }
     }
 
+    /// A client of the same ingress with another credential.
+    pub(crate) fn with_key(&self, key: &str) -> Self {
+        Self::new(self.address, key)
+    }
+
     /// Asks for something.
     pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
         self.whole(Method::GET, path, &[], None).await

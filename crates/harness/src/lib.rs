@@ -8,6 +8,7 @@ pub mod client;
 pub mod dialects;
 pub mod guards;
 pub mod load;
+mod logins;
 pub mod process_usage;
 pub mod recovery;
 pub mod samples;

@@ -42,6 +42,14 @@ pub fn by_name(root: u32, root_name: &str) -> BTreeMap<String, Usage> {
     sum
 }
 
+/// A process and its children.
+pub fn family(root: u32) -> Vec<u32> {
+    let child = |pid: &u32| Stat::read(*pid).is_some_and(|stat| stat.parent == root);
+    std::iter::once(root)
+        .chain(all_pids().filter(child))
+        .collect()
+}
+
 /// `baton worker` rather than `baton`, so that roles stay apart.
 fn role(pid: u32, name: &str) -> String {
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -3,7 +3,6 @@
 //! Each stack has a database and a nats-server of its own; its roles are child processes of the
 //! test, each on free ports. What a role wrote is shown when the test fails.
 
-mod broker;
 mod role;
 
 use std::net::SocketAddr;
@@ -24,8 +23,8 @@ use tokio::process::Command;
 use crate::asker::Asker;
 use crate::chaos::broker_disk::copy_folder;
 use crate::client::{Client, PATIENCE};
+use crate::logins::{Logins, user_of};
 
-use broker::Logins;
 pub use role::{Kind, Role};
 
 /// What a stack is made of.
@@ -410,14 +409,6 @@ impl Stack {
 
 fn kept_in(folder: Option<&Path>) -> Data {
     folder.map_or(Data::Ephemeral, |folder| Data::Keep(folder.to_owned()))
-}
-
-/// The broker's user for a command of the program's.
-fn user_of(arguments: &[&str]) -> &'static str {
-    match arguments.first() {
-        Some(&"dead") => "operator",
-        _ => "migrate",
-    }
 }
 
 impl Drop for Stack {

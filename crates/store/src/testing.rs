@@ -302,6 +302,40 @@ fn required<T, E: std::error::Error>(result: Result<T, E>, what: &str) -> T {
     })
 }
 
+/// All places that a server has for connections, occupied until this is dropped.
+#[derive(Debug)]
+pub struct Places(#[expect(dead_code, reason = "held, not used")] Vec<PgConnection>);
+
+impl Places {
+    /// Occupies what is free, then about half of what other members of the application hold.
+    pub async fn take(superuser_url: &str, app_url: &str) -> Result<Self, crate::StoreError> {
+        const NAME: &str = "places";
+
+        let app: PgConnectOptions = app_url.parse()?;
+        let app = app.application_name(NAME);
+        let mut taken = Vec::new();
+        let mut superuser = PgConnection::connect(superuser_url).await?;
+        for round in 0..2 {
+            // A refusal means that no place is left.
+            while let Ok(connection) = app.connect().await {
+                taken.push(connection);
+            }
+            if round == 0 {
+                raw_sql(
+                    "
+                    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                    WHERE application_name LIKE 'baton %' AND random() < 0.5
+                    ",
+                )
+                .execute(&mut superuser)
+                .await?;
+            }
+        }
+        superuser.close().await?;
+        Ok(Self(taken))
+    }
+}
+
 /// Goes on in the next segment of the server's log, for which the next write must find room. `url` is a
 /// superuser's.
 pub async fn close_log_segment(url: &str) -> Result<(), crate::StoreError> {

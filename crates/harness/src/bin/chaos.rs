@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::bail;
-use baton_harness::chaos::plan::Emphasis;
+use baton_harness::chaos::cast::Cast;
+use baton_harness::chaos::plan::{Emphasis, REQUIRED};
 use baton_harness::chaos::{self, Options};
 use baton_harness::checker::{self, Judgement};
 use clap::Parser;
@@ -23,13 +24,16 @@ struct Args {
     /// Faults in a minute, on average
     #[arg(long, default_value_t = 90.0)]
     faults_per_minute: f64,
-    /// What is broken most
+    /// The emphasis of the faults
     #[arg(long, value_enum, default_value_t)]
     emphasis: Emphasis,
     /// Invariants, such as I4,I9: good is a run that breaks one of them, as a baton without one of its
     /// mechanisms must
     #[arg(long, value_delimiter = ',')]
     expect: Vec<String>,
+    /// Leave out hostile clients and programs, keys that end, and people who sign in
+    #[arg(long)]
+    without_strangers: bool,
     /// How many clients ask at once
     #[arg(long, default_value_t = 20)]
     clients: usize,
@@ -56,9 +60,11 @@ struct Args {
     judge: bool,
 }
 
+/// A run of so many minutes is void if any kind of fault or attack has not occurred.
+const LONG: f64 = 20.0;
 /// How many of the runs must have been answered.
 const COMPLETED: f64 = 0.5;
-/// How long accepted runs may take to end once nothing is broken.
+/// Limit for accepted runs to end once nothing is broken.
 const CALM: Duration = Duration::from_secs(90);
 /// The same where a violation is expected: the runs that do end are not what is looked for.
 const CALM_IF_BROKEN: Duration = Duration::from_secs(20);
@@ -94,6 +100,7 @@ async fn judge(args: &Args) -> anyhow::Result<ExitCode> {
                 CALM_IF_BROKEN
             },
             clients: args.clients,
+            strangers: !args.without_strangers,
             per_second: args.runs_per_second,
             folder: folder.clone(),
         };
@@ -140,11 +147,17 @@ fn void(judgement: &Judgement, args: &Args) -> Vec<String> {
             COMPLETED * judgement.accepted as f64,
         ),
     ];
-    wanted
+    let wanted = wanted
         .into_iter()
         .filter(|(_, have, want)| have < want)
-        .map(|(what, have, want)| format!("only {have} {what}, {want:.0} wanted"))
-        .collect()
+        .map(|(what, have, want)| format!("only {have} {what}, {want:.0} wanted"));
+    let counts = [&judgement.faults, &judgement.attacks, &judgement.doings];
+    let missing = REQUIRED
+        .into_iter()
+        .chain(Cast::required())
+        .filter(|kind| args.minutes >= LONG && !counts.iter().any(|all| all.contains_key(*kind)))
+        .map(|kind| format!("no \"{kind}\" in so long a run"));
+    wanted.chain(missing).collect()
 }
 
 #[expect(clippy::print_stdout, reason = "the report is the answer")]
@@ -152,6 +165,8 @@ fn report(judgement: &Judgement, args: &Args, void: &[String]) {
     println!("seed {}, {} minutes", args.seed, args.minutes);
     println!("faults: {}", judgement.fault_count());
     list("  by kind", &judgement.faults);
+    list("attacks", &judgement.attacks);
+    list("also", &judgement.doings);
     println!(
         "runs: {} accepted, {} ended, {} of them by a second or later attempt, {} takeovers; \
          {} tool calls, {} events followed",

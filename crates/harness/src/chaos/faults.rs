@@ -4,18 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_devstack::{NatsServer, Postgres};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::time::Instant;
 
 use super::broker_disk::BrokerDisk;
 use super::fleet::Fleet;
 use super::harvest::Harvest;
-use super::plan::{Disk, Fault, Plan, Server, Target};
+use super::outside::Outside;
+use super::plan::{Disk, Fault, Plan, Server, Target, WORKERS};
 use super::proxy::{Mode, Proxy};
 use super::record::Recorder;
+use super::shortage::Shortage;
 use crate::checker::What;
+use crate::process_usage;
 
-/// How long NATS stays in reach of a worker to which the ledger has become mute.
+/// Time for which NATS stays in reach of a worker to which the ledger has become mute.
 const STORED_BY: Duration = Duration::from_millis(400);
 
 /// Everything that can be broken.
@@ -31,6 +35,10 @@ pub struct Faults {
     pub database: Postgres,
     /// Before the upstream.
     pub upstream: Proxy,
+    /// The upstream.
+    pub outside: Outside,
+    /// Takes files, places and patience from roles and servers.
+    pub shortage: Shortage,
     /// The roles.
     pub fleet: Fleet,
     /// Where faults are noted.
@@ -49,6 +57,10 @@ pub(super) enum Mend {
     /// Not a mending: what a worker without a ledger loses next.
     CutOff(Target),
     Upstream,
+    Model,
+    ThawServer(Server),
+    Files(Target, u32),
+    Places,
 }
 
 impl Faults {
@@ -63,6 +75,7 @@ impl Faults {
             }
             self.apply(fault).await?;
         }
+        self.shortage.slow_down.cancel();
         for (_, mend) in std::mem::take(&mut self.due) {
             self.mend(mend);
         }
@@ -89,8 +102,16 @@ impl Faults {
         tokio::time::sleep_until(until).await;
     }
 
-    fn mend(&self, mend: Mend) {
+    fn mend(&mut self, mend: Mend) {
         match mend {
+            Mend::Model => self.outside.set(None),
+            Mend::ThawServer(server) => self.signal_server(server, Signal::SIGCONT),
+            Mend::Files(target, pid) => {
+                if self.fleet.is_process_of(target, pid) {
+                    self.shortage.give_files_back(pid);
+                }
+            }
+            Mend::Places => self.shortage.give_places_back(),
             Mend::Thaw(target, pid) => self.fleet.signal_same(target, pid, Signal::SIGCONT),
             Mend::TerminateAgain(target, pid) => {
                 self.fleet.signal_same(target, pid, Signal::SIGTERM);
@@ -98,6 +119,17 @@ impl Faults {
             Mend::Link(target, server) => self.fleet.link(target, server, Mode::Pass),
             Mend::CutOff(target) => self.fleet.link(target, Server::Broker, Mode::Cut),
             Mend::Upstream => self.upstream.set(Mode::Pass),
+        }
+    }
+
+    fn signal_server(&self, server: Server, signal: Signal) {
+        let pid = match server {
+            Server::Broker => self.broker.pid(),
+            Server::Database => self.database.pid(),
+        };
+        for pid in process_usage::family(pid) {
+            // A process that has ended meanwhile needs no signal.
+            let _gone = i32::try_from(pid).map(|pid| kill(Pid::from_raw(pid), signal));
         }
     }
 
@@ -138,6 +170,44 @@ impl Faults {
                 self.later(time, Mend::Upstream);
                 true
             }
+            Fault::Model(ailment, time) => {
+                self.outside.set(Some(ailment));
+                self.later(time, Mend::Model);
+                true
+            }
+            Fault::FreezeServer(server, time) => {
+                self.signal_server(server, Signal::SIGSTOP);
+                self.later(time, Mend::ThawServer(server));
+                true
+            }
+            Fault::FreezeWorkers(time) => {
+                let frozen: Vec<_> = (0..WORKERS)
+                    .map(Target::Worker)
+                    .filter_map(|worker| {
+                        Some((worker, self.fleet.signal(worker, Signal::SIGSTOP)?))
+                    })
+                    .collect();
+                for (worker, pid) in &frozen {
+                    self.later(time, Mend::Thaw(*worker, *pid));
+                }
+                frozen.len() == WORKERS
+            }
+            Fault::Files(target, time) => {
+                let pid = self.fleet.process_of(target);
+                let pid = pid.filter(|pid| self.shortage.take_files(*pid));
+                pid.inspect(|pid| self.later(time, Mend::Files(target, *pid)))
+                    .is_some()
+            }
+            Fault::Places(time) => {
+                self.later(time, Mend::Places);
+                self.shortage.take_places().await
+            }
+            Fault::SlowConsumer(target, time) => {
+                self.fleet.link(target, Server::Broker, Mode::StallToClient);
+                self.later(time, Mend::Link(target, Server::Broker));
+                self.shortage.overwhelm();
+                true
+            }
             Fault::Unseen(target, time) => {
                 self.fleet
                     .link(target, Server::Database, Mode::StallToClient);
@@ -155,6 +225,12 @@ impl Faults {
                 kind: fault.kind(),
                 target: format!("{fault:?}"),
             });
+        }
+        // A stopped server does not act on the signal that ends it.
+        match fault {
+            Fault::BrokerCrash(..) => self.signal_server(Server::Broker, Signal::SIGCONT),
+            Fault::DatabaseCrash(_) => self.signal_server(Server::Database, Signal::SIGCONT),
+            _ => {}
         }
         match fault {
             Fault::BrokerCrash(disk, down) => {

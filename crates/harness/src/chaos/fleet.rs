@@ -16,7 +16,6 @@ use tokio_util::task::TaskTracker;
 use super::plan::{INGRESSES, Server, Target, WORKERS};
 use super::proxy::Mode;
 use super::record::Recorder;
-use crate::client::Client;
 
 pub use setting::{LEASE, Setting};
 
@@ -65,25 +64,26 @@ impl Fleet {
 
     /// Waits until every role says that it is ready.
     pub async fn until_ready(&self) -> anyhow::Result<()> {
-        const LIMIT: Duration = Duration::from_mins(1);
-
         for role in self.roles() {
-            let admin = Client::new(role.admin, "");
-            let asking = async {
-                loop {
-                    if let Ok(answer) = admin.get("/readyz").await
-                        && answer.status == 200
-                    {
-                        return;
-                    }
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            };
-            tokio::time::timeout(LIMIT, asking)
+            role.until_ready()
                 .await
                 .with_context(|| format!("{} is not ready: see its log", role.name))?;
         }
         Ok(())
+    }
+
+    /// As [`Fleet::until_ready`], but kills a role that does not become ready, so that another process
+    /// takes its place. Returns the names of those.
+    pub async fn until_ready_or_replaced(&self) -> anyhow::Result<Vec<String>> {
+        let mut stuck = Vec::new();
+        for role in self.roles() {
+            if role.until_ready().await.is_err() {
+                stuck.push(role.name.clone());
+                role.signal(None, Signal::SIGKILL);
+            }
+        }
+        self.until_ready().await?;
+        Ok(stuck)
     }
 
     fn roles(&self) -> impl Iterator<Item = &Role> {
@@ -107,6 +107,16 @@ impl Fleet {
     /// Sends a signal to the role's process; returns its id, or nothing if there is none just now.
     pub fn signal(&self, target: Target, signal: Signal) -> Option<u32> {
         self.role(target).signal(None, signal)
+    }
+
+    /// The role's process, if there is one just now.
+    pub fn process_of(&self, target: Target) -> Option<u32> {
+        self.role(target).process()
+    }
+
+    /// Whether this still is the role's process.
+    pub fn is_process_of(&self, target: Target, pid: u32) -> bool {
+        self.process_of(target) == Some(pid)
     }
 
     /// Sends a signal to a process, if it still is the role's.

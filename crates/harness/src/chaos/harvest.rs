@@ -1,6 +1,6 @@
 //! The event log as it is read: at the end, and before the broker loses its disk.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use baton_nats::{Bus, BusOptions, StreamSeq};
-use baton_protocol::{Event, RunId, TenantId};
+use baton_protocol::{ApiKeyId, Event, RunId, TenantId};
 use baton_service::{Clock as _, SystemClock};
 use baton_store::{KeyUsage, RunFilter, Store, StoreOptions, UsageFilter, UsageGroups};
 use chrono::NaiveDate;
 use futures_util::{StreamExt as _, stream};
 
 use super::fleet::Setting;
-use super::program::Program;
+use super::holders::{BUDGET, SPENDER};
+use super::program::Bearer;
 use crate::checker::{History, RunLog, What};
 
 /// How many messages of one run's log are read; far more than a run has here.
@@ -36,7 +37,6 @@ pub struct Harvest {
     bus: Bus,
     store: Store,
     tenant: TenantId,
-    broker: String,
     file: BufWriter<File>,
     taken: HashSet<RunId>,
 }
@@ -45,7 +45,11 @@ impl Harvest {
     /// Of the runs of one tenant.
     pub async fn open(setting: &Setting, tenant: &str, folder: &Path) -> anyhow::Result<Self> {
         let broker = format!("nats://{}", setting.broker);
-        let bus = Bus::connect(BusOptions::new(&broker, "chaos")).await?;
+        let bus = Bus::connect(BusOptions {
+            auth: setting.logins.auth(),
+            ..BusOptions::new(&broker, "chaos")
+        })
+        .await?;
         let store = Store::connect(StoreOptions {
             url: setting.database_url(),
             max_connections: 1,
@@ -63,22 +67,76 @@ impl Harvest {
             bus,
             store,
             tenant,
-            broker,
             file: BufWriter::new(file),
             taken: HashSet::new(),
         })
     }
 
-    /// A program with the tenant's only key.
-    pub async fn program(&self) -> anyhow::Result<Program> {
-        let keys = self
-            .store
-            .tenant(self.tenant)
-            .await?
-            .list_api_keys()
-            .await?;
-        let key = keys.first().context("there is no key")?.id;
-        Program::connect(&self.broker, self.tenant, key).await
+    /// The bearer of a key that was made under this name in a tenant.
+    pub async fn bearer(&self, tenant: &str, name: &str, secret: &str) -> anyhow::Result<Bearer> {
+        let tenant = self.tenant_of(tenant).await?;
+        let mut tx = self.store.tenant(tenant).await?;
+        let keys = tx.list_api_keys().await?;
+        tx.commit().await?;
+        let key = keys.iter().find(|key| key.name == name);
+        Ok(Bearer {
+            tenant,
+            key: key.context("there is no such key")?.id,
+            secret: secret.to_owned(),
+        })
+    }
+
+    async fn tenant_of(&self, name: &str) -> anyhow::Result<TenantId> {
+        let fresh = TenantId::new(SystemClock.now());
+        Ok(self.store.system().ensure_tenant(fresh, name).await?.id)
+    }
+
+    /// Returns the first key of a tenant that exceeded its budget, once all runs have ended.
+    pub async fn overspent(&self, tenant: &str) -> anyhow::Result<Option<String>> {
+        let tenant = self.tenant_of(tenant).await?;
+        let mut tx = self.store.tenant(tenant).await?;
+        let (keys, usage) = (tx.list_api_keys().await?, tx.key_usage().await?);
+        tx.commit().await?;
+        let spenders: HashSet<_> = keys
+            .iter()
+            .filter(|key| key.name == SPENDER)
+            .map(|key| key.id)
+            .collect();
+        let wrong = |key: &&KeyUsage| {
+            spenders.contains(&key.key) && (key.spent_tokens > BUDGET || key.reserved_tokens != 0)
+        };
+        let found = usage.iter().find(wrong);
+        Ok(found.map(|key| format!("the budget is {BUDGET} tokens, and the books say {key:?}")))
+    }
+
+    /// Returns runs of another key than the one that submitted them: `submitted` has those that are
+    /// not the tenant's first key's.
+    pub async fn misattributed(
+        &self,
+        first: ApiKeyId,
+        submitted: &HashMap<RunId, ApiKeyId>,
+    ) -> anyhow::Result<Vec<(RunId, String)>> {
+        let mut found = Vec::new();
+        let mut cursor = None;
+        loop {
+            let mut tx = self.store.tenant(self.tenant).await?;
+            let page = tx.list_runs(&RunFilter::default(), cursor, PAGE).await?;
+            tx.commit().await?;
+            for run in &page.data {
+                let right = *submitted.get(&run.id).unwrap_or(&first);
+                if run.api_key_id != Some(right) {
+                    let key = run.api_key_id;
+                    found.push((
+                        run.id,
+                        format!("{right} submitted it, and it is of {key:?}"),
+                    ));
+                }
+            }
+            match page.next_cursor {
+                Some(next) => cursor = Some(next),
+                None => return Ok(found),
+            }
+        }
     }
 
     /// Takes the logs of runs that have ended since the last time, as many as there is time for:
@@ -139,11 +197,10 @@ impl Harvest {
         let used = tx.usage(&all, None, 1).await?.data.pop();
         tx.commit().await?;
         let used = used.map_or(0, |used| used.input_tokens + used.output_tokens);
-        let wrong = |key: &&KeyUsage| {
-            key.running != 0 || key.reserved_tokens != 0 || key.spent_tokens < used
-        };
-        let found = keys.iter().find(wrong);
-        Ok(found.map(|key| format!("{used} tokens were used, and the books say {key:?}")))
+        let held = |key: &KeyUsage| key.running != 0 || key.reserved_tokens != 0;
+        let spent: u64 = keys.iter().map(|key| key.spent_tokens).sum();
+        let wrong = keys.iter().any(held) || spent < used;
+        Ok(wrong.then(|| format!("{used} tokens were used, and the books say {keys:?}")))
     }
 
     /// Reads one run's log.

@@ -5,7 +5,7 @@ mod follow;
 mod guest;
 
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ const SILENCE: Duration = Duration::from_secs(6);
 /// Between two tries.
 const AGAIN: Duration = Duration::from_millis(150);
 
-/// What all clients share.
+/// The state that all clients share.
 #[derive(Debug)]
 pub struct Load {
     /// Every ingress.
@@ -66,12 +66,14 @@ pub enum Habit {
     Cancel,
     /// As [`Habit::Follow`], but submits over the bus, under an id that it draws.
     Program,
+    /// As [`Habit::Follow`], and its request is large.
+    Large,
     /// Asks for long answers and never reads them; then goes away, and comes back as a follower.
     Mute,
 }
 
-/// Of every eleven clients, what each does.
-const HABITS: [Habit; 11] = [
+/// Of every twelve clients, what each does.
+const HABITS: [Habit; 12] = [
     Habit::Chat,
     Habit::Follow,
     Habit::Tools,
@@ -83,6 +85,7 @@ const HABITS: [Habit; 11] = [
     Habit::Tools,
     Habit::Mute,
     Habit::Program,
+    Habit::Large,
 ];
 
 impl Habit {
@@ -144,6 +147,11 @@ impl Load {
         }
     }
 
+    /// A number that nobody has had.
+    pub(super) fn fresh(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Any ingress.
     pub(super) fn server(&self, random: u64) -> &Client {
         let count = self.clients.len() as u64;
@@ -188,6 +196,11 @@ pub(super) async fn whole(
     let mut answer = timeout(HEAD, asking).await.context("no answer")??;
     Ok((answer.status, body(&mut answer).await?))
 }
+
+/// A large request that was accepted, as it is counted.
+pub const LARGE_BODY: &str = "large body";
+/// Sizes of a large request in bytes: those of a picture or two.
+const LARGE: std::ops::Range<usize> = 500_000..4_000_000;
 
 async fn body(answer: &mut Streamed) -> anyhow::Result<Value> {
     let mut body = Vec::new();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -16,10 +16,11 @@ use futures_util::stream;
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::record::Recorder;
-use crate::checker::What;
+use crate::checker::{Invariant, What};
 
 /// What a client asks for, written into its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +82,93 @@ impl Prompt {
 pub struct Outside {
     /// Where both are served: the model below `/v1`, the tools below `/tools`.
     pub address: SocketAddr,
+    ailment: watch::Sender<Option<Ailment>>,
+}
+
+/// A failure of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ailment {
+    /// 429, to be asked again in a second.
+    TooMany,
+    /// 500.
+    Internal,
+    /// 503.
+    Unavailable,
+    /// A frame that is no JSON, in the middle of an answer.
+    BadJson,
+    /// An error object in the middle of an answer.
+    ErrorFrame,
+    /// An answer that ends in its middle, as if that were in order.
+    Short,
+}
+
+impl Ailment {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::TooMany,
+        Self::Internal,
+        Self::Unavailable,
+        Self::BadJson,
+        Self::ErrorFrame,
+        Self::Short,
+    ];
+
+    /// Its name in the report.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TooMany => "429",
+            Self::Internal => "500",
+            Self::Unavailable => "503",
+            Self::BadJson => "bad JSON",
+            Self::ErrorFrame => "error in a stream",
+            Self::Short => "short answer",
+        }
+    }
+
+    /// The refusal that takes the place of an answer.
+    fn refusal(self) -> Option<Response> {
+        let status = match self {
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BadJson | Self::ErrorFrame | Self::Short => return None,
+        };
+        let error = json!({"error": {"message": "not now", "type": "chaos", "code": null}});
+        Some((status, [(header::RETRY_AFTER, "1")], Json(error)).into_response())
+    }
+
+    /// Breaks an answer off in its middle.
+    fn spoil(self, frames: &mut Vec<String>) {
+        frames.truncate(frames.len() / 2);
+        match self {
+            Self::BadJson => frames.push("data: {\"choices\":[{\"delta\":{\n\n".to_owned()),
+            Self::ErrorFrame => {
+                let error = json!({"error": {"message": "not any more", "code": 500}});
+                frames.push(format!("data: {error}\n\n"));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Fields of a request that would choose another model, endpoint or credential: none reaches the
+/// model of this run.
+pub const SMUGGLED: [&str; 8] = [
+    "extra_body",
+    "models",
+    "fallbacks",
+    "api_base",
+    "base_url",
+    "api_key",
+    "provider",
+    "mock_response",
+];
+
+/// The state of the model's and the tools' handlers.
+#[derive(Debug, Clone)]
+struct Handler {
+    recorder: Arc<Recorder>,
+    ailment: watch::Receiver<Option<Ailment>>,
 }
 
 /// The tools: their name, and whether repeating a call does no harm.
@@ -91,12 +179,24 @@ impl Outside {
     pub async fn start(recorder: Arc<Recorder>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
+        let (ailment, ailing) = watch::channel(None);
+        let handler = Handler {
+            recorder,
+            ailment: ailing,
+        };
         let router = Router::new()
             .route("/v1/chat/completions", post(complete))
             .route("/tools/{tool}", post(call_tool))
-            .with_state(recorder);
+            // As large as a client's request may be.
+            .layer(DefaultBodyLimit::disable())
+            .with_state(handler);
         TaskTracker::new().spawn(async move { axum::serve(listener, router).await });
-        Ok(Self { address })
+        Ok(Self { address, ailment })
+    }
+
+    /// Answers in this way from now on, many times of all; or as it should.
+    pub fn set(&self, ailment: Option<Ailment>) {
+        self.ailment.send_replace(ailment);
     }
 
     /// The configuration file that names the tools.
@@ -116,7 +216,7 @@ impl Outside {
 }
 
 async fn call_tool(
-    State(recorder): State<Arc<Recorder>>,
+    State(handler): State<Handler>,
     Path(tool): Path<String>,
     headers: HeaderMap,
 ) -> Response {
@@ -125,7 +225,7 @@ async fn call_tool(
         return StatusCode::BAD_REQUEST.into_response();
     };
     let idempotent = TOOLS.contains(&(tool.as_str(), true));
-    recorder.note(What::Tool {
+    handler.recorder.note(What::Tool {
         key: key.to_owned(),
         tool,
         idempotent,
@@ -135,7 +235,18 @@ async fn call_tool(
     "counted".into_response()
 }
 
-async fn complete(Json(request): Json<Value>) -> Response {
+async fn complete(State(handler): State<Handler>, Json(request): Json<Value>) -> Response {
+    if let Some(field) = SMUGGLED.iter().find(|field| request.get(**field).is_some()) {
+        handler.recorder.note(What::Breach {
+            invariant: Invariant::Budget,
+            found: format!("the model was sent a client's {field}"),
+        });
+    }
+    let ailment = *handler.ailment.borrow();
+    let ailment = ailment.filter(|_| rand::random_bool(0.6));
+    if let Some(refusal) = ailment.and_then(Ailment::refusal) {
+        return refusal;
+    }
     let messages = request["messages"]
         .as_array()
         .map_or(&[][..], Vec::as_slice);
@@ -151,7 +262,10 @@ async fn complete(Json(request): Json<Value>) -> Response {
         .iter()
         .filter(|message| message["role"] == "assistant")
         .count();
-    let frames = frames(&prompt, turn as u64);
+    let mut frames = frames(&prompt, turn as u64);
+    if let Some(ailment) = ailment {
+        ailment.spoil(&mut frames);
+    }
     let gap = Duration::from_millis(prompt.gap_ms);
     let body = stream::unfold(frames.into_iter(), move |mut frames| async move {
         let frame = frames.next()?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use super::outside::Ailment;
 use super::proxy::Mode;
 
 /// How many of each role there are.
@@ -65,6 +66,18 @@ pub enum Fault {
     DatabaseCrash(Duration),
     /// The way between all workers and the upstream is disturbed for this time.
     Upstream(Mode, Duration),
+    /// The model's answers are of this kind for this time, many of them.
+    Model(Ailment, Duration),
+    /// SIGSTOP to a server and its processes, and SIGCONT after this time.
+    FreezeServer(Server, Duration),
+    /// All workers stand still for this time.
+    FreezeWorkers(Duration),
+    /// A role may open no more files for this time.
+    Files(Target, Duration),
+    /// PostgreSQL has no place for another connection for this time, and roles lose some of theirs.
+    Places(Duration),
+    /// A role reads nothing from NATS for this time, while more is sent than NATS keeps for it.
+    SlowConsumer(Target, Duration),
     /// The ledger hears a worker, and its answers are late by this time; soon NATS is out of reach, too.
     Unseen(Target, Duration),
 }
@@ -95,6 +108,13 @@ impl Fault {
             Self::DatabaseCrash(_) => "postgres crash".to_owned(),
             Self::Upstream(mode, _) => format!("upstream {}", mode_name(*mode)),
             Self::Unseen(target, _) => format!("{} unseen", role(target)),
+            Self::Model(ailment, _) => format!("model {}", ailment.name()),
+            Self::FreezeServer(Server::Broker, _) => "nats freeze".to_owned(),
+            Self::FreezeServer(Server::Database, _) => "postgres freeze".to_owned(),
+            Self::FreezeWorkers(_) => "all workers freeze".to_owned(),
+            Self::Files(target, _) => format!("{} without files", role(target)),
+            Self::Places(_) => "postgres without places".to_owned(),
+            Self::SlowConsumer(target, _) => format!("{} a slow consumer", role(target)),
         }
     }
 }
@@ -137,6 +157,25 @@ pub enum Emphasis {
     LateRepeats,
 }
 
+/// Kinds of fault without which a long run proves nothing.
+pub const REQUIRED: [&str; 15] = [
+    "all workers freeze",
+    "ingress a slow consumer",
+    "ingress kill",
+    "ingress without files",
+    "model 429",
+    "model 503",
+    "model bad JSON",
+    "model error in a stream",
+    "nats freeze",
+    "nats wiped",
+    "postgres crash",
+    "postgres freeze",
+    "postgres without places",
+    "worker kill",
+    "worker without files",
+];
+
 /// The schedule: an endless sequence of pauses and faults.
 #[derive(Debug)]
 pub struct Plan {
@@ -145,6 +184,8 @@ pub struct Plan {
     /// On average.
     pause: Duration,
     emphasis: Emphasis,
+    /// The next fault, if the last one has a sequel.
+    follows: Option<(Duration, Fault)>,
 }
 
 impl Plan {
@@ -155,6 +196,7 @@ impl Plan {
             lease,
             pause,
             emphasis,
+            follows: None,
         }
     }
 
@@ -233,7 +275,7 @@ impl Plan {
     }
 
     fn anything(&mut self) -> Fault {
-        match self.random.random_range(0..100) {
+        match self.random.random_range(0..124) {
             0..16 => Fault::Kill(self.worker()),
             16..26 => Fault::Terminate(self.worker()),
             26..29 => {
@@ -249,7 +291,20 @@ impl Plan {
             61..65 => Fault::DatabaseCrash(self.millis(0, 1_000)),
             65..71 => self.upstream(),
             71..73 => self.unseen(),
-            _ => self.link(),
+            73..100 => self.link(),
+            100..108 => {
+                let ailment = Ailment::ALL[self.random.random_range(0..Ailment::ALL.len())];
+                Fault::Model(ailment, self.millis(500, 3_000))
+            }
+            108..110 => Fault::FreezeServer(Server::Broker, self.millis(300, 2_500)),
+            110..112 => Fault::FreezeServer(Server::Database, self.millis(300, 2_500)),
+            112..114 => Fault::FreezeWorkers(self.beyond_lease()),
+            114..119 => {
+                let target = self.role();
+                Fault::Files(target, self.millis(1_000, 4_000))
+            }
+            119..122 => Fault::Places(self.millis(500, 3_000)),
+            _ => Fault::SlowConsumer(self.ingress(), self.millis(1_500, 4_000)),
         }
     }
 
@@ -257,10 +312,11 @@ impl Plan {
         Fault::Unseen(self.worker(), self.millis(5_000, 9_000))
     }
 
-    fn late_repeats(&mut self, target: Target) -> Fault {
-        let late = self.millis(200, 1_500);
-        let time = self.millis(300, 1_000);
-        Fault::Link(target, Server::Database, Mode::Orphan(late), time)
+    /// Statements of a worker arrive late, and soon after that it dies.
+    fn late_repeats(&mut self) -> Fault {
+        let (worker, late, time) = (self.worker(), self.millis(400, 900), self.millis(300, 600));
+        self.follows = Some((time + late + self.millis(50, 400), Fault::Kill(worker)));
+        Fault::Link(worker, Server::Database, Mode::Orphan(late), time)
     }
 
     fn zombie(&mut self) -> Fault {
@@ -278,6 +334,9 @@ impl Iterator for Plan {
     type Item = (Duration, Fault);
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(next) = self.follows.take() {
+            return Some(next);
+        }
         let pause = self.pause.mul_f64(self.random.random_range(0.5..1.5));
         let often = self.random.random_bool(0.75);
         let fault = match self.emphasis {
@@ -296,13 +355,7 @@ impl Iterator for Plan {
                 _ => Fault::BrokerCrash(Disk::Wiped, self.millis(0, 500)),
             },
             Emphasis::Unseen if often => self.unseen(),
-            Emphasis::LateRepeats if often => match self.random.random_range(0..3) {
-                0..2 => {
-                    let worker = self.worker();
-                    self.late_repeats(worker)
-                }
-                _ => Fault::Kill(self.worker()),
-            },
+            Emphasis::LateRepeats if often => self.late_repeats(),
             _ => self.anything(),
         };
         Some((pause, fault))
@@ -349,6 +402,15 @@ mod tests {
             "worker-postgres cut after bytes",
             "worker-postgres late repeats",
             "worker unseen",
+            "model 429",
+            "model bad JSON",
+            "nats freeze",
+            "postgres freeze",
+            "all workers freeze",
+            "worker without files",
+            "ingress without files",
+            "postgres without places",
+            "ingress a slow consumer",
             "ingress-nats mute",
             "upstream cut",
         ] {

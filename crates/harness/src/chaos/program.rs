@@ -1,46 +1,94 @@
-//! A program on the bus: it submits runs there, under ids that it draws itself.
-//!
-//! The broker of a chaos run has no accounts: a message is published under the subject that it would
-//! have in the account of the roles.
+//! A program on the bus: it submits runs there, under ids that it draws itself, as README.md of
+//! `nats` says.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
+use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions};
 use baton_protocol::{ApiKeyId, RunId, TenantId};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 /// How long an answer may take before the submission is published again.
 const ANSWER: Duration = Duration::from_secs(3);
 
+/// A bearer of an API key at the broker.
+#[derive(Debug, Clone)]
+pub struct Bearer {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The key's id.
+    pub key: ApiKeyId,
+    /// The key.
+    pub secret: String,
+}
+
+impl Bearer {
+    /// The subject and the payload of a submission.
+    pub fn submission(&self, run: RunId, request: &Value) -> (String, Vec<u8>) {
+        let message = json!({"v": 1, "kind": "submit", "run_id": run, "request": request});
+        let subject = format!("jobs.{}.{}.interactive", self.tenant, self.key);
+        (subject, message.to_string().into_bytes())
+    }
+
+    /// Beginnings of subjects on which an ingress might listen to the key's bearer, up to what a
+    /// program may want to choose by itself.
+    pub fn doors(&self) -> [String; 6] {
+        let (tenant, key) = (self.tenant, self.key);
+        [
+            format!("jobs.{tenant}."),
+            format!("history.{tenant}."),
+            format!("control.{tenant}.x."),
+            format!("jobs.{tenant}.{key}."),
+            format!("history.{tenant}.{key}"),
+            format!("control.{tenant}.{key}."),
+        ]
+    }
+}
+
 /// A program's connection, around all proxies; made again for ever.
 #[derive(Debug)]
 pub struct Program {
-    client: Client,
-    tenant: TenantId,
-    key: ApiKeyId,
+    url: String,
+    bearer: Bearer,
+    client: Mutex<Option<Client>>,
 }
 
 impl Program {
-    /// With the connection of this key's bearer.
-    pub async fn connect(url: &str, tenant: TenantId, key: ApiKeyId) -> anyhow::Result<Self> {
-        Ok(Self {
-            client: ConnectOptions::new().connect(url).await?,
-            tenant,
-            key,
-        })
+    /// A program with this key. It connects when it has something to say.
+    pub fn new(url: &str, bearer: Bearer) -> Self {
+        Self {
+            url: url.to_owned(),
+            bearer,
+            client: Mutex::new(None),
+        }
+    }
+
+    async fn client(&self) -> anyhow::Result<Client> {
+        let mut client = self.client.lock().await;
+        if let Some(client) = &*client
+            && client.connection_state() == State::Connected
+        {
+            return Ok(client.clone());
+        }
+        let fresh = ConnectOptions::with_token(self.bearer.secret.clone())
+            .custom_inbox_prefix(format!("_INBOX_{}", self.bearer.tenant))
+            .connect(&self.url)
+            .await?;
+        Ok(client.insert(fresh).clone())
     }
 
     /// Publishes a submission once; the answer, if there is one.
     pub async fn submit(&self, run: RunId, request: &Value) -> anyhow::Result<Value> {
-        let (tenant, key, client) = (self.tenant, self.key, &self.client);
         let asking = async {
-            let mut answers = client.subscribe(format!("replies.{tenant}.{run}")).await?;
-            let message = json!({"v": 1, "kind": "submit", "run_id": run, "request": request});
-            let subject = format!("submit.{tenant}.{key}.interactive");
-            client.publish(subject, message.to_string().into()).await?;
+            let client = self.client().await?;
+            let replies = format!("replies.{}.{run}", self.bearer.tenant);
+            let mut answers = client.subscribe(replies).await?;
+            let (subject, payload) = self.bearer.submission(run, request);
+            client.publish(subject, payload.into()).await?;
             let answer = answers.next().await.context("the connection is closed")?;
             anyhow::Ok(serde_json::from_slice(&answer.payload)?)
         };

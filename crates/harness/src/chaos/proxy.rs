@@ -171,7 +171,7 @@ struct Carrier {
     budget: Arc<AtomicU64>,
     /// Whether the connection was made when others became orphans.
     is_repetition: bool,
-    /// What arrives when its client has gone.
+    /// Deliveries that outlive their client.
     late: TaskTracker,
 }
 

@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use anyhow::Context as _;
-use baton_protocol::{ApprovalId, Decision, Event, EventId, RunId, RunStatus};
+use baton_protocol::{ApiKeyId, ApprovalId, Decision, Event, EventId, RunId, RunStatus};
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,33 @@ pub enum What {
         status: i32,
         /// How long it took since it was last asked to end; zero if it was not.
         took_ms: u64,
+        /// Its age in milliseconds.
+        #[serde(default)]
+        lived_ms: u64,
+    },
+    /// Somebody attacked, in one of the ways that are counted.
+    Attack {
+        /// The kind of attack.
+        kind: String,
+    },
+    /// Somebody did something that is counted, such as signing in.
+    Did {
+        /// The kind of deed.
+        kind: String,
+    },
+    /// Somebody saw a promise broken.
+    Breach {
+        /// The invariant.
+        invariant: Invariant,
+        /// The observation, for people.
+        found: String,
+    },
+    /// A program published a run under this key; whether it is accepted is not known.
+    Submitted {
+        /// The run.
+        run: RunId,
+        /// The key.
+        key: ApiKeyId,
     },
     /// A process of a role was seen to hold so much memory.
     Memory {
@@ -153,6 +180,32 @@ impl What {
         unix_nanos() / 1_000_000
     }
 }
+
+/// An invariant that a participant can see broken by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Invariant {
+    /// I17.
+    Revocation,
+    /// I18.
+    Isolation,
+    /// I25.
+    Budget,
+}
+
+impl Invariant {
+    /// Its number.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Revocation => "I17",
+            Self::Isolation => "I18",
+            Self::Budget => "I25",
+        }
+    }
+}
+
+/// Text that only hostile programs write: nobody else may ever be shown it.
+pub const FORGED: &str = "gef\u{e4}lscht: of no model";
 
 /// What a process was asked before it ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -33,6 +33,10 @@ pub struct Judgement {
     pub violations: Vec<Violation>,
     /// Faults by kind.
     pub faults: BTreeMap<String, usize>,
+    /// Attacks by kind.
+    pub attacks: BTreeMap<String, usize>,
+    /// Other counted deeds by kind.
+    pub doings: BTreeMap<String, usize>,
     /// Runs by how they ended; a failed one with its code.
     pub outcomes: BTreeMap<String, usize>,
     /// Runs that clients were told are accepted.

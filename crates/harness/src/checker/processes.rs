@@ -9,6 +9,8 @@ use super::judgement::Judgement;
 const STOPS_WITHIN_MS: u64 = 45_000;
 /// The same after a second signal, which ends at once.
 const ENDS_WITHIN_MS: u64 = 15_000;
+/// A role that cannot reach a server gives up within this, if it does so at its start.
+const STARTS_WITHIN_MS: u64 = 60_000;
 /// Far more than a role holds that bounds what it keeps for its clients.
 const MEMORY: u64 = 1 << 30;
 
@@ -19,6 +21,7 @@ pub(super) fn see(what: &What, judgement: &mut Judgement) {
             asked,
             status,
             took_ms,
+            lived_ms,
         } => {
             let name = format!("{role} {}: {status}", name(*asked));
             if !asked.killed && !asked.frozen {
@@ -31,6 +34,12 @@ pub(super) fn see(what: &What, judgement: &mut Judgement) {
                     let what = format!("{name} after {took_ms} ms");
                     judgement.accuse("I16", None, what);
                 }
+            }
+            // At its start a role may find that a server is away; later it waits for it.
+            let asked_nothing = !asked.killed && !asked.frozen && asked.terminations == 0;
+            if asked_nothing && *lived_ms > STARTS_WITHIN_MS {
+                let what = format!("{name} after it had lived for {lived_ms} ms");
+                judgement.accuse("I16", None, what);
             }
             // Whatever is broken around it, no role may crash.
             let known = matches!(status, 0 | 1) || (asked.terminations > 1 && *status == 128 + 15);

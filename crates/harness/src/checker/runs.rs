@@ -32,6 +32,11 @@ impl Ledger {
     pub(super) fn see(&mut self, record: &Record, judgement: &mut Judgement) {
         match &record.what {
             What::Fault { kind, .. } => *judgement.faults.entry(kind.clone()).or_default() += 1,
+            What::Attack { kind } => *judgement.attacks.entry(kind.clone()).or_default() += 1,
+            What::Did { kind } => *judgement.doings.entry(kind.clone()).or_default() += 1,
+            What::Breach { invariant, found } => {
+                judgement.accuse(invariant.name(), None, found.clone());
+            }
             What::Refused { status, code } => {
                 let name = format!("{status} {code}");
                 *judgement.refused.entry(name).or_default() += 1;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use baton_protocol::{Event, EventData, EventId, RunId, RunStatus};
 
-use super::history::{LedgerRun, Record, What};
+use super::history::{FORGED, LedgerRun, Record, What};
 use super::judgement::Judgement;
 use super::logs::{Standing, status_of};
 use super::losses::Losses;
@@ -52,6 +52,7 @@ impl Clients {
             }
             What::Event { follower, line } => {
                 if let Some(follower) = self.followers.get_mut(follower) {
+                    judge_words(Some(follower.run), line, judgement);
                     judgement.events += 1;
                     follower.see(record.at, line, judgement);
                 }
@@ -76,6 +77,7 @@ impl Clients {
                 text,
                 end,
             } => {
+                judge_words(*run, text, judgement);
                 *judgement.chats.entry(end.clone()).or_default() += 1;
                 let right = match &**end {
                     "done" => text == expected,
@@ -117,6 +119,13 @@ impl Clients {
         }
         judgement.pauses.sort_unstable();
         judgement.recoveries.sort_unstable();
+    }
+}
+
+/// Nobody is shown what a hostile program made up.
+fn judge_words(run: Option<RunId>, shown: &str, judgement: &mut Judgement) {
+    if shown.contains(FORGED) {
+        judgement.accuse("I18", run, format!("a client was shown {shown:?}"));
     }
 }
 

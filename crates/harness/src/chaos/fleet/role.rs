@@ -4,11 +4,14 @@ use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -16,6 +19,7 @@ use super::super::proxy::Proxy;
 use super::super::record::Recorder;
 use super::setting::Setting;
 use super::supervisor::{Signals, Supervisor};
+use crate::client::Client;
 
 /// One role: its process, and its ways to the servers.
 #[derive(Debug)]
@@ -63,7 +67,7 @@ impl Role {
             let (broker, database) = (role.broker.address(), role.database.address());
             let (admin, http) = (role.admin, role.http);
             move || {
-                let mut command = setting.command(broker, database);
+                let mut command = setting.command(kind, broker, database);
                 let log = open_log(&log)?;
                 command
                     .arg(kind)
@@ -88,6 +92,29 @@ impl Role {
         };
         start.tasks.spawn(supervisor.run(spawn));
         Ok(role)
+    }
+
+    /// Waits until the process says that it is ready.
+    pub(super) async fn until_ready(&self) -> Result<(), Elapsed> {
+        const LIMIT: Duration = Duration::from_mins(1);
+
+        let admin = Client::new(self.admin, "");
+        let asking = async {
+            loop {
+                if let Ok(answer) = admin.get("/readyz").await
+                    && answer.status == 200
+                {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(LIMIT, asking).await
+    }
+
+    /// The process, if there is one just now.
+    pub(super) fn process(&self) -> Option<u32> {
+        *self.pid.borrow()
     }
 
     /// Sends a signal to the process, if there is one, and if it is the one that is meant.

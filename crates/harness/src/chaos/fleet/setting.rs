@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::bail;
 use tokio::process::Command;
 
+use crate::logins::{Logins, user_of};
+
 /// How long a run belongs to a worker without renewal.
 pub const LEASE: Duration = Duration::from_secs(3);
 
@@ -35,7 +37,7 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 
 /// What every process of Baton is told.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Setting {
     /// The program.
     pub baton: PathBuf,
@@ -43,19 +45,23 @@ pub struct Setting {
     pub config: PathBuf,
     /// Where the roles' logs go.
     pub folder: PathBuf,
-    /// Where the broker listens.
+    /// The address of the broker.
     pub broker: SocketAddr,
+    /// The users of the broker.
+    pub logins: Logins,
     /// Where the database listens.
     pub database: SocketAddr,
     /// The database's users and their password, and its name: `(owner, app, password, database)`.
     pub login: (String, String, String, String),
+    /// The secret that signs access tokens.
+    pub jwt_secret: String,
     /// Where the model is reached.
     pub upstream: SocketAddr,
 }
 
 impl Setting {
-    /// The program, with the servers reached at these addresses.
-    pub(super) fn command(&self, broker: SocketAddr, database: SocketAddr) -> Command {
+    /// The program as this user of the broker, with the servers reached at these addresses.
+    pub(super) fn command(&self, user: &str, broker: SocketAddr, database: SocketAddr) -> Command {
         let (owner, app, password, name) = &self.login;
         let url = |user: &str| format!("postgres://{user}:{password}@{database}/{name}");
         let mut command = Command::new(&self.baton);
@@ -71,10 +77,12 @@ impl Setting {
                 std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
             )
             .envs(SETTINGS.iter().copied())
-            // Last, so that a caller can change anything.
-            .envs(std::env::vars().filter(|(name, _)| is_setting(name)))
+            .env("JWT_SECRET", &self.jwt_secret)
             .stdin(Stdio::null())
             .kill_on_drop(true);
+        self.logins.tell(user, &mut command);
+        // Last, so that a caller can change anything.
+        command.envs(std::env::vars().filter(|(name, _)| is_setting(name)));
         command
     }
 
@@ -86,7 +94,7 @@ impl Setting {
 
     /// Runs a command to its end; returns what it printed.
     pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut command = self.command(self.broker, self.database);
+        let mut command = self.command(user_of(arguments), self.broker, self.database);
         let output = command.args(arguments).output().await?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);

@@ -54,12 +54,13 @@ impl Supervisor {
         while !self.stop.is_cancelled() {
             if let Ok(mut child) = spawn() {
                 self.begin(child.id());
+                let begun = Instant::now();
                 let watching = self.watch_memory(child.id());
                 let status = tokio::select! {
                     status = child.wait() => status,
                     never = watching => never,
                 };
-                self.end(status);
+                self.end(status, begun);
             }
             self.stop
                 .run_until_cancelled(tokio::time::sleep(RESTART_AFTER))
@@ -73,7 +74,7 @@ impl Supervisor {
         self.pid.send_replace(pid);
     }
 
-    fn end(&self, status: std::io::Result<ExitStatus>) {
+    fn end(&self, status: std::io::Result<ExitStatus>, begun: Instant) {
         let signals = {
             let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
             self.pid.send_replace(None);
@@ -87,9 +88,8 @@ impl Supervisor {
             role: self.role.to_owned(),
             asked: signals.asked,
             status: status.unwrap_or(-1),
-            took_ms: signals.last_termination.map_or(0, |since| {
-                u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
-            }),
+            took_ms: signals.last_termination.map_or(0, millis_since),
+            lived_ms: millis_since(begun),
         });
     }
 
@@ -106,4 +106,8 @@ impl Supervisor {
             }
         }
     }
+}
+
+fn millis_since(then: Instant) -> u64 {
+    u64::try_from(then.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

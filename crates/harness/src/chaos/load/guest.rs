@@ -1,7 +1,6 @@
 //! One client: what it asks for, again and again until it is answered.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use baton_protocol::{RunId, RunStatus};
@@ -11,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use super::{AGAIN, Habit, Load, code_of, whole};
+use super::{AGAIN, Habit, LARGE, LARGE_BODY, Load, code_of, whole};
 use crate::chaos::outside::Prompt;
 use crate::checker::What;
 use crate::client::Client;
@@ -24,16 +23,19 @@ pub(super) struct Guest {
 
 impl Guest {
     pub(super) fn prompt(&mut self, habit: Habit) -> Prompt {
-        let id = self.load.next.fetch_add(1, Ordering::Relaxed);
+        let id = self.load.fresh();
         let (words, gap_ms, tool_turns) = match habit {
             Habit::Slow => (400, 0, 0),
             Habit::Mute => (1_500, 0, 0),
+            Habit::Tools if self.load.long_answers => (self.random.random_range(100..200), 20, 2),
             Habit::Tools => (10, 10, self.random.random_range(1..4)),
             Habit::Cancel => (60, 30, self.random.random_range(0..2)),
-            Habit::Chat | Habit::Follow | Habit::Program if self.load.long_answers => {
+            Habit::Chat | Habit::Follow | Habit::Program | Habit::Large
+                if self.load.long_answers =>
+            {
                 (self.random.random_range(100..200), 20, 0)
             }
-            Habit::Chat | Habit::Follow | Habit::Program => {
+            Habit::Chat | Habit::Follow | Habit::Program | Habit::Large => {
                 (self.random.random_range(5..50), 20, 0)
             }
         };
@@ -60,11 +62,20 @@ impl Guest {
             self.publish(&prompt).await
         } else {
             let key = format!("run-{}", prompt.id);
-            let run = self.submit(&prompt, &key).await;
+            let padding = match habit {
+                Habit::Large => self.random.random_range(LARGE),
+                _ => 0,
+            };
+            let input = format!("{}{}", prompt.text(), " x".repeat(padding / 2));
+            let run = self.submit(&prompt, &input, &key).await;
+            if habit == Habit::Large {
+                let kind = LARGE_BODY.to_owned();
+                self.note(What::Did { kind });
+            }
             if self.random.random_bool(0.15) {
                 // As a client that has not heard the answer would: another run for the key is a
                 // breach, which the note shows.
-                self.submit(&prompt, &key).await;
+                self.submit(&prompt, &input, &key).await;
             }
             run
         };
@@ -133,8 +144,8 @@ impl Guest {
         }
     }
 
-    pub(super) async fn submit(&mut self, prompt: &Prompt, key: &str) -> RunId {
-        let body = json!({"model": "chaos", "input": prompt.text()});
+    pub(super) async fn submit(&mut self, prompt: &Prompt, input: &str, key: &str) -> RunId {
+        let body = json!({"model": "chaos", "input": input});
         loop {
             let headers = [("idempotency-key", key)];
             let server = self.server();

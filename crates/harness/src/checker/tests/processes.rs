@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_process_that_does_not_stop_or_ends_without_a_reason_breaks_i16() {
-    let ended = |killed, terminations, status, took_ms| {
+    let ended_after = |lived_ms, killed, terminations, status, took_ms| {
         after(|history| {
             let asked = Asked {
                 killed,
@@ -19,9 +19,13 @@ fn a_process_that_does_not_stop_or_ends_without_a_reason_breaks_i16() {
                     asked,
                     status,
                     took_ms,
+                    lived_ms,
                 },
             );
         })
+    };
+    let ended = |killed, terminations, status, took_ms| {
+        ended_after(100, killed, terminations, status, took_ms)
     };
     assert!(ended(true, 0, 137, 0).is_empty());
     assert!(ended(false, 1, 0, 5_000).is_empty());
@@ -31,6 +35,8 @@ fn a_process_that_does_not_stop_or_ends_without_a_reason_breaks_i16() {
     assert_eq!(ended(false, 2, 143, 20_000), ["I16"]);
     assert_eq!(ended(false, 1, 143, 10), ["I16"]);
     assert_eq!(ended(false, 0, 134, 0), ["I16"]);
+    assert_eq!(ended_after(100_000, false, 0, 1, 0), ["I16"]);
+    assert!(ended_after(100_000, false, 1, 1, 0).is_empty());
 }
 
 #[test]

@@ -54,3 +54,23 @@ fn an_end_that_a_client_was_told_breaks_i4_if_it_changes() {
     });
     assert_eq!(shown(&events), ["I4"]);
 }
+
+#[test]
+fn a_client_that_is_shown_what_a_hostile_program_wrote_breaks_i18() {
+    let mut forged = events();
+    forged[2].data = text(FORGED);
+    assert!(shown(&forged).contains(&"I18"));
+    let found = after(|history| note(history, chat(FORGED, "done")));
+    assert!(found.contains(&"I18"));
+}
+
+#[test]
+fn a_promise_that_a_participant_sees_broken_is_broken() {
+    let breach = |invariant| {
+        let found = "seen".to_owned();
+        after(|history| note(history, What::Breach { invariant, found }))
+    };
+    assert_eq!(breach(Invariant::Revocation), ["I17"]);
+    assert_eq!(breach(Invariant::Isolation), ["I18"]);
+    assert_eq!(breach(Invariant::Budget), ["I25"]);
+}

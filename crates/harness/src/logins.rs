@@ -1,19 +1,18 @@
-//! The stack's nats-server: with the delivered accounts, or with one user for all.
+//! Logins of a nats-server: with the delivered accounts, or with one user for all.
 
+use anyhow::{bail, ensure};
 use baton_devstack::test_support::test_nats_options;
 use baton_devstack::{Data, NatsConfig, NatsOptions, NatsServer};
 use baton_nats::accounts::{DOOR, ROLES};
 use baton_nats::{AccountsConf, Auth, CurveKey, Issuer};
 use tokio::process::Command;
 
-use super::Kind;
-
 /// The user who may do everything in the account of the roles.
 const TEST: &str = "test";
 
 /// Who may connect to the broker.
 #[derive(Debug)]
-pub(super) enum Logins {
+pub enum Logins {
     /// As it is delivered: a user for each role, keys for programs.
     Delivered {
         accounts: AccountsConf,
@@ -25,7 +24,7 @@ pub(super) enum Logins {
 }
 
 impl Logins {
-    pub(super) fn delivered() -> anyhow::Result<Self> {
+    pub(crate) fn delivered() -> anyhow::Result<Self> {
         let (issuer, curve) = (Issuer::generate(), CurveKey::generate());
         Ok(Self::Delivered {
             accounts: AccountsConf {
@@ -39,7 +38,7 @@ impl Logins {
         })
     }
 
-    pub(super) async fn start(&self, data: Data) -> anyhow::Result<NatsServer> {
+    pub(crate) async fn start(&self, data: Data) -> anyhow::Result<NatsServer> {
         let extra = match self {
             Self::Delivered { accounts, .. } => accounts.text(),
             Self::One { user, password } => {
@@ -54,8 +53,31 @@ impl Logins {
         Ok(NatsServer::start(options).await?)
     }
 
+    /// Starts a server with the delivered `nats.conf` as a whole, limits included.
+    pub(crate) async fn start_as_delivered(&self) -> anyhow::Result<NatsServer> {
+        const INCLUDE: &str = "include ./accounts.conf";
+
+        let Self::Delivered { accounts, .. } = self else {
+            bail!("there is one user for everybody: that is not as delivered");
+        };
+        let delivered = include_str!("../../../nats/nats.conf");
+        ensure!(delivered.contains(INCLUDE), "nats.conf has no accounts");
+        // The store's folder is an argument here, and may be said once.
+        let extra = delivered
+            .lines()
+            .filter(|line| !line.trim().starts_with("store_dir:"))
+            .collect::<Vec<_>>()
+            .join("\n")
+            .replace(INCLUDE, &accounts.text());
+        let options = NatsOptions {
+            config: NatsConfig::Own { extra },
+            ..NatsOptions::ephemeral()
+        };
+        Ok(NatsServer::start(options).await?)
+    }
+
     /// Tells a process of the program who it is.
-    pub(super) fn tell(&self, name: &str, command: &mut Command) {
+    pub(crate) fn tell(&self, name: &str, command: &mut Command) {
         let (user, password) = self.of(name);
         command
             .env("BATON_NATS__USER", user)
@@ -65,7 +87,7 @@ impl Logins {
             seed,
             xkey_seed,
         } = self
-            && name == Kind::Ingress.name()
+            && name == "ingress"
         {
             command
                 .env("BATON_NATS__CALLOUT_SEED", seed)
@@ -84,7 +106,7 @@ impl Logins {
     }
 
     /// Every secret by which somebody connects to the broker or lets others in, and what it is.
-    pub(super) fn secrets(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn secrets(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::Delivered {
                 accounts,
@@ -102,12 +124,12 @@ impl Logins {
     }
 
     /// The user who may do everything, with the password.
-    pub(super) fn unlimited(&self) -> (String, String) {
+    pub(crate) fn unlimited(&self) -> (String, String) {
         self.of(TEST)
     }
 
     /// As [`Logins::unlimited`].
-    pub(super) fn auth(&self) -> Auth {
+    pub(crate) fn auth(&self) -> Auth {
         let (user, password) = self.unlimited();
         Auth::UserPassword { user, password }
     }
@@ -117,5 +139,13 @@ impl Logins {
             Self::Delivered { accounts, .. } => (name.to_owned(), accounts.password_of(name)),
             Self::One { user, password } => (user.clone(), password.clone()),
         }
+    }
+}
+
+/// The broker's user for a command of the program's.
+pub(crate) fn user_of(arguments: &[&str]) -> &'static str {
+    match arguments.first() {
+        Some(&"dead") => "operator",
+        _ => "migrate",
     }
 }

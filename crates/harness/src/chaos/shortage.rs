@@ -1,0 +1,134 @@
+//! Takes things away that roles and servers need: files, places for connections, readers that keep up.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions};
+use baton_store::testing::Places;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::fleet::Setting;
+
+/// Limit for occupying all places.
+const LIMIT: Duration = Duration::from_secs(3);
+/// Messages that overwhelm a reader that has stopped: more than the server's `max_pending`.
+const MESSAGES: usize = 80;
+/// The size of each in bytes.
+const LARGE: usize = 1_000_000;
+/// A subject that every ingress hears; a message of this length says nothing there.
+const HEARD_BY_INGRESSES: &str = "ingress.revoked";
+
+/// The files and places that are taken, until they are given back.
+#[derive(Debug)]
+pub struct Shortage {
+    files: HashMap<u32, Rlimit>,
+    superuser: String,
+    app: String,
+    places: Option<Places>,
+    broker: Client,
+    tasks: TaskTracker,
+    /// Nobody is overwhelmed from then on.
+    pub slow_down: CancellationToken,
+}
+
+impl Shortage {
+    /// Takes nothing yet.
+    pub async fn new(setting: &Setting, superuser: &str) -> anyhow::Result<Self> {
+        let (user, password) = setting.logins.unlimited();
+        let broker = ConnectOptions::with_user_and_password(user, password)
+            .connect(format!("nats://{}", setting.broker))
+            .await?;
+        Ok(Self {
+            files: HashMap::new(),
+            superuser: superuser.to_owned(),
+            app: setting.database_url(),
+            places: None,
+            broker,
+            tasks: TaskTracker::new(),
+            slow_down: CancellationToken::new(),
+        })
+    }
+
+    /// Lets a process open no more files than it has; whether that could be done.
+    pub fn take_files(&mut self, pid: u32) -> bool {
+        let Some(process) = process(pid) else {
+            return false;
+        };
+        let Ok(open) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
+            return false;
+        };
+        let open = u64::try_from(open.count()).unwrap_or(u64::MAX);
+        let Some(before) = self.files.get(&pid).copied().or_else(|| limit_of(pid)) else {
+            return false;
+        };
+        let short = Rlimit {
+            current: Some(open),
+            ..before
+        };
+        let taken = prlimit(Some(process), Resource::Nofile, short).is_ok();
+        if taken {
+            self.files.insert(pid, before);
+        }
+        taken
+    }
+
+    /// Lets a process open as many files as before.
+    pub fn give_files_back(&mut self, pid: u32) {
+        if let (Some(process), Some(before)) = (process(pid), self.files.remove(&pid)) {
+            // If it has ended meanwhile, it needs none.
+            let _gone = prlimit(Some(process), Resource::Nofile, before);
+        }
+    }
+
+    /// Occupies all places that PostgreSQL has, some of them those of roles; whether it did.
+    pub async fn take_places(&mut self) -> bool {
+        self.places = None;
+        let taking = Places::take(&self.superuser, &self.app);
+        self.places = match timeout(LIMIT, taking).await {
+            Ok(Ok(places)) => Some(places),
+            _ => None,
+        };
+        self.places.is_some()
+    }
+
+    /// Leaves the places.
+    pub fn give_places_back(&mut self) {
+        self.places = None;
+    }
+
+    /// Sends every ingress more than the server keeps for one that does not read.
+    pub fn overwhelm(&self) {
+        let (broker, slow_down) = (self.broker.clone(), self.slow_down.clone());
+        let sending = async move {
+            let large = bytes::Bytes::from(vec![b' '; LARGE]);
+            for _ in 0..MESSAGES {
+                let sent = broker.publish(HEARD_BY_INGRESSES, large.clone()).await;
+                if sent.is_err() || broker.flush().await.is_err() {
+                    return;
+                }
+            }
+        };
+        self.tasks
+            .spawn(slow_down.run_until_cancelled_owned(sending));
+    }
+}
+
+fn process(pid: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(pid).ok()?)
+}
+
+/// The limit of open files that a process has.
+fn limit_of(pid: u32) -> Option<Rlimit> {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    let mut numbers = line.split_whitespace().map(|number| number.parse().ok());
+    Some(Rlimit {
+        current: numbers.next()?,
+        maximum: numbers.next()?,
+    })
+}
