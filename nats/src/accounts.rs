@@ -1,50 +1,51 @@
-//! The users of the delivered `accounts.conf`, and that file with its values filled in, for servers
-//! that are started with Baton and not by an operator.
+//! The users of the delivered `accounts.conf`, and that file with its values filled in for servers
+//! that Baton itself starts.
 
 use std::fmt;
 
-/// The users of `accounts.conf` that are a process each; [`DOOR`] has the others.
+/// The users of `accounts.conf` that belong to one process each; [`DOOR`] has the others.
 pub const ROLES: [&str; 5] = ["ingress", "worker", "scheduler", "migrate", "operator"];
-/// The user of the system account, by whom connections are closed.
+/// The user of the system account, which closes connections.
 pub const SYSTEM: &str = "system";
-/// An ingress's user for hearing programs, who can do nothing else.
+/// An ingress's user for reading programs' messages, which may do nothing else.
 pub const PROGRAMS: &str = "programs";
-/// An ingress's user for servers' questions about new connections, who can do nothing else.
+/// An ingress's user for servers' questions about new connections, which may do nothing else.
 pub const CALLOUT: &str = "callout";
 /// The users that an ingress with a door for programs has besides its own.
 pub const DOOR: [&str; 3] = [SYSTEM, PROGRAMS, CALLOUT];
 
-/// Where replies to this user arrive: the only such subjects that it may subscribe to.
+/// Returns the prefix of this user's reply subjects, the only ones that it may subscribe to.
 pub fn inbox_prefix(user: &str) -> String {
     format!("_INBOX_{user}")
 }
 
-/// What `accounts.conf` takes from the environment of the server. Shown without passwords.
+/// The values that `accounts.conf` takes from the server's environment. Debug omits the passwords.
 #[derive(Clone)]
 pub struct AccountsConf {
-    /// The public key of those who say what programs may do: [`crate::Issuer::public_key`].
+    /// The public key of the issuer that signs programs' permissions:
+    /// [`crate::Issuer::public_key`].
     pub issuer: String,
-    /// The public half of the curve key that questions are sealed for, if they are:
+    /// The public half of the curve key that questions are sealed for, if any:
     /// [`crate::CurveKey::public_key`].
     pub xkey: Option<String>,
-    /// Each user's password is this, a hyphen, and the user's name.
+    /// The prefix of all passwords: a user's password is this, a hyphen, and the user's name.
     pub password: String,
-    /// More users, who may do everything in the account of the roles: for tests and tools.
+    /// More users with every permission in the account of the roles: for tests and tools.
     pub unlimited: Vec<&'static str>,
 }
 
-/// What is a comment without a curve key.
+/// The line that stays a comment if there is no curve key.
 const XKEY: &str = "# xkey: $BATON_NATS_CALLOUT_XKEY";
-/// Where users are added.
+/// The line before which more users are inserted.
 const OWN_USERS: &str = "# Users of your own go here, and into `auth_users` below.";
 
 impl AccountsConf {
-    /// A user's password.
+    /// Returns a user's password.
     pub fn password_of(&self, user: &str) -> String {
         format!("{}-{user}", self.password)
     }
 
-    /// The file, with everything in it.
+    /// Returns the file with every value filled in.
     pub fn text(&self) -> String {
         let mut text = include_str!("../accounts.conf").to_owned();
         for user in ROLES.into_iter().chain(DOOR) {

@@ -17,36 +17,36 @@ pub(crate) use request::{ApiError, Rejected, Unanswered};
 use crate::foreign::{self, Foreign};
 use crate::subjects::api;
 
-/// How long a request may go unanswered before its fate counts as unknown.
+/// The time after which the effect of an unanswered request counts as unknown.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long [`Bus::close`] waits for the broker.
+/// The longest time that [`Bus::close`] waits for the broker.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The broker is asked whether it is there when nothing was heard for this long.
+/// The silence after which the client pings the broker.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How to reach the broker.
+/// The address and credentials of the broker, and the connection's limits.
 #[derive(Debug, Clone)]
 pub struct BusOptions {
     /// One address or several, separated by commas: `nats://host:4222`, `tls://host:4222`.
     pub url: String,
-    /// Who the process is.
+    /// The credentials of the process.
     pub auth: Auth,
-    /// Certificates beyond those the address alone implies.
+    /// Certificates, and whether the connection must be encrypted.
     pub tls: Tls,
     /// The connection's name in the broker's monitoring.
     pub name: String,
-    /// Where replies arrive, if not `_INBOX`: one prefix per role lets permissions keep roles from
-    /// reading one another's replies.
+    /// The prefix of reply subjects, if not `_INBOX`. With one prefix per role, permissions keep
+    /// roles from reading one another's replies.
     pub inbox_prefix: Option<String>,
-    /// How long one attempt to connect may take. Default: 5 s.
+    /// The longest time that one attempt to connect may take. Default: 5 s.
     pub connect_timeout: Duration,
-    /// How many messages may wait in one subscription; what comes beyond is dropped, and followers
-    /// fetch it. At least 2. Default: 512.
+    /// The most messages that wait in one subscription. The client drops further ones, and
+    /// followers read them from the log. At least 2. Default: 512.
     pub subscription_capacity: usize,
 }
 
 impl BusOptions {
-    /// No credentials, no certificates, defaults for the rest.
+    /// Returns options without credentials and certificates, with defaults for the rest.
     pub fn new(url: impl Into<String>, name: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -60,22 +60,22 @@ impl BusOptions {
     }
 }
 
-/// How the process proves who it is. Shown without its secret.
+/// The process's proof of identity. Debug omits the secret.
 #[derive(Clone, Default)]
 pub enum Auth {
-    /// Not at all, or by what stands in the address.
+    /// No proof, or the one in the address.
     #[default]
     None,
-    /// By a name and a password.
+    /// A name and a password.
     UserPassword {
         /// The name.
         user: String,
         /// The password.
         password: String,
     },
-    /// By a token.
+    /// A token.
     Token(String),
-    /// By a `.creds` file, JWT and key in one.
+    /// A `.creds` file, which holds a JWT and a key.
     CredsFile(PathBuf),
 }
 
@@ -93,7 +93,7 @@ impl fmt::Debug for Auth {
 /// Certificates, as PEM files.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
-    /// Who may have signed the broker's certificate, besides the system's roots.
+    /// An authority that may have signed the broker's certificate, instead of the system's roots.
     pub ca: Option<PathBuf>,
     /// The process's own certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
@@ -101,7 +101,7 @@ pub struct Tls {
     pub required: bool,
 }
 
-/// Why there is no connection, or no answer on it.
+/// A reason for having no connection, or no answer on it.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
     /// The credentials file cannot be read.
@@ -109,7 +109,7 @@ pub enum BusError {
     Credentials {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
     /// No server could be reached, or it refused.
@@ -117,7 +117,7 @@ pub enum BusError {
     Connect {
         /// The address, without credentials.
         url: String,
-        /// Why not.
+        /// The cause.
         source: async_nats::ConnectError,
     },
     /// A subscription could not be made, because the connection is closed.
@@ -126,7 +126,7 @@ pub enum BusError {
     /// A message could not be handed to the connection.
     #[error("cannot publish: {0}")]
     Publish(#[from] async_nats::PublishError),
-    /// There is no connection at the moment; it is being made again.
+    /// There is no connection at the moment; the client is reconnecting.
     #[error("not connected to NATS")]
     Disconnected,
     /// No answer came.
@@ -137,19 +137,19 @@ pub enum BusError {
     NoJetStream,
 }
 
-/// What the connection has been through.
+/// The history of the connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Link {
-    /// How often it was made.
+    /// The number of times that it was made.
     pub up: u64,
-    /// How often it was lost.
+    /// The number of times that it was lost.
     pub down: u64,
     /// Whether it will never come back.
     pub closed: bool,
 }
 
-/// The connection to the broker. Clones share it. It is made again for ever once it was made, and
-/// subscriptions survive that; what was on the way at the moment does not.
+/// The connection to the broker, shared by its clones. Once made, it reconnects for ever and keeps
+/// its subscriptions; messages in flight at the moment of the loss are lost.
 #[derive(Clone)]
 pub struct Bus {
     inner: Arc<Inner>,
@@ -172,7 +172,7 @@ impl fmt::Debug for Bus {
 }
 
 impl Bus {
-    /// Connects. A broker that cannot be reached now is an error; one that is lost later is not.
+    /// Connects. Fails if no broker can be reached now; later losses are repaired by reconnecting.
     pub async fn connect(options: BusOptions) -> Result<Self, BusError> {
         foreign::describe();
         let (sender, link) = watch::channel(Link::default());
@@ -196,7 +196,7 @@ impl Bus {
         })
     }
 
-    /// Asks JetStream something and waits for the answer: a real round trip, and how long it took.
+    /// Sends JetStream a request and returns the time until its answer.
     pub async fn ping(&self) -> Result<Duration, BusError> {
         let start = Instant::now();
         match self
@@ -210,20 +210,20 @@ impl Bus {
         }
     }
 
-    /// Whether there is a connection at this moment. One that has ended for good keeps the state that
-    /// it had last, so the link is asked too.
+    /// Returns whether there is a connection at this moment. The client's state alone is not
+    /// enough, because a connection that has ended for good keeps its last state.
     pub fn is_connected(&self) -> bool {
         self.inner.client.connection_state() == State::Connected && !is_closed(&self.inner.link)
     }
 
-    /// Waits until there will never be a connection again: [`Bus::close`] was called, or the task
-    /// that keeps the connection has died. An outage of the broker, however long, is not that.
+    /// Waits until the connection is gone for good: [`Bus::close`] was called, or the task that
+    /// keeps it has died. An outage of the broker, however long, does not end this wait.
     pub async fn closed(&self) {
         closed(self.link()).await;
     }
 
-    /// Hands what was published to the broker, unsubscribes everything, and closes. Requests that
-    /// are still unanswered stay so: settle all jobs first. Waits five seconds at most.
+    /// Flushes published messages, ends all subscriptions, and closes. Settle all jobs first,
+    /// because pending requests get no answer. Waits at most five seconds.
     pub async fn close(&self) {
         if !self.is_connected() {
             return;
@@ -251,31 +251,31 @@ impl Bus {
         &self.inner.foreign
     }
 
-    /// How many messages may wait in one subscription before more are dropped.
+    /// Returns the number of messages that may wait in one subscription.
     pub(crate) fn subscription_capacity(&self) -> usize {
         self.inner.subscription_capacity
     }
 
-    /// What the connection has been through, and what it goes through from now on.
+    /// Returns the history of the connection, and its future changes.
     pub fn link(&self) -> watch::Receiver<Link> {
         self.inner.link.clone()
     }
 }
 
-/// Whether a connection will never come back. The sender of its news lives in the task that keeps
-/// the connection, so its end is seen even if the task panics.
+/// Returns whether the connection is gone for good. The sender lives in the task that keeps the
+/// connection, so its end shows even if that task panics.
 fn is_closed(link: &watch::Receiver<Link>) -> bool {
     link.borrow().closed || link.has_changed().is_err()
 }
 
-/// Waits until a connection will never come back.
+/// Waits until the connection is gone for good.
 pub(crate) async fn closed(mut link: watch::Receiver<Link>) {
-    // An error says that the sender is gone.
+    // An error means that the sender is gone, which is the same.
     let _closed_or_gone = link.wait_for(|link| link.closed).await;
 }
 
-/// A bare connection that is made in the background, and made again for ever; and what it goes
-/// through.
+/// Makes a bare connection in the background, which reconnects for ever, and returns it with its
+/// history.
 pub(crate) async fn connect_in_background(
     options: BusOptions,
 ) -> Result<(Client, watch::Receiver<Link>), BusError> {
@@ -355,8 +355,8 @@ fn on_event(link: &watch::Sender<Link>, event: &Event) {
     }
 }
 
-/// At once, then doubling from 20 ms to a second, each with up to a half more: many processes lose
-/// the same server at the same moment.
+/// Returns no delay at first, then 20 ms, doubling to a second. Each gets up to half more at
+/// random, because many processes lose the same server at once.
 pub(crate) fn reconnect_delay(attempts: usize) -> Duration {
     if attempts <= 1 {
         return Duration::ZERO;
@@ -366,7 +366,7 @@ pub(crate) fn reconnect_delay(attempts: usize) -> Duration {
     delay + delay.mul_f64(rand::random::<f64>() / 2.0)
 }
 
-/// The address for a message to people.
+/// Returns the address without credentials, for messages to people.
 fn without_credentials(url: &str) -> String {
     url.split(',')
         .map(|one| match (one.find("://"), one.rfind('@')) {

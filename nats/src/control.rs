@@ -1,5 +1,5 @@
-//! Nudges: core NATS messages that may be lost, because the truth is in the rows and is looked at
-//! anyway. They only save the time until then.
+//! Nudges: core NATS messages that only save time. They may be lost, because receivers look at the
+//! rows anyway.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use crate::presence::PresenceQuestion;
 use crate::subjects;
 use crate::subscription::Subscription;
 
-/// What a worker is told.
+/// A message to a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Nudge {
-    /// Somebody asked to cancel a run that the worker holds: renew its lease now, and see.
+    /// A client asked to cancel a run that the worker holds: it should renew its lease now.
     Cancel {
         /// The run's tenant.
         tenant: TenantId,
         /// The run.
         run: RunId,
     },
-    /// Somebody asks whether the worker is there: to be answered by [`Bus::say_here`].
+    /// A scheduler asks whether the worker is alive; the worker answers with [`Bus::say_here`].
     AreYouThere(PresenceQuestion),
 }
 
@@ -33,14 +33,14 @@ struct Wire {
     run: RunId,
 }
 
-/// What one worker is told, for as long as it listens.
+/// The nudges of one worker, for as long as it listens.
 #[derive(Debug)]
 pub struct Nudges {
     subscription: Subscription,
 }
 
 impl Nudges {
-    /// The next nudge; `None` once the connection is closed for good. Cancel-safe.
+    /// Returns the next nudge; `None` once the connection is gone for good. Cancel-safe.
     pub async fn next(&mut self) -> Option<Nudge> {
         loop {
             let message = self.subscription.next().await?;
@@ -60,8 +60,7 @@ impl Nudges {
 }
 
 impl Bus {
-    /// Tells a worker that a run which it holds is to be cancelled. Nobody confirms that it was
-    /// heard.
+    /// Asks a worker to cancel a run that it holds. Nothing confirms that it heard.
     pub async fn nudge_worker(
         &self,
         worker: WorkerId,
@@ -75,7 +74,7 @@ impl Bus {
             .await?)
     }
 
-    /// Listens to what this worker is told.
+    /// Subscribes to this worker's nudges.
     pub async fn worker_nudges(&self, worker: WorkerId) -> Result<Nudges, BusError> {
         let subscription = self
             .listen(Consumer::Nudges, subjects::worker_nudges(worker))
@@ -83,8 +82,8 @@ impl Bus {
         Ok(Nudges { subscription })
     }
 
-    /// Asks the other ingresses whether a client of theirs is with this run, or may be back any
-    /// moment. Silence for `patience` means no.
+    /// Asks the other ingresses whether a client of theirs follows this run or may return soon.
+    /// Returns false if none answers within `patience`.
     pub async fn is_attached_elsewhere(&self, run: RunId, patience: Duration) -> bool {
         let Some(client) = self.connected_client() else {
             return false;
@@ -93,7 +92,7 @@ impl Bus {
         matches!(tokio::time::timeout(patience, asked).await, Ok(Ok(_)))
     }
 
-    /// What other ingresses ask.
+    /// Subscribes to the questions of other ingresses.
     pub async fn attachment_questions(&self) -> Result<AttachmentQuestions, BusError> {
         let subscription = self
             .listen(Consumer::Attachments, subjects::ATTACHED)
@@ -105,14 +104,14 @@ impl Bus {
     }
 }
 
-/// What other ingresses ask, for as long as this one listens.
+/// Questions of other ingresses, for as long as this one listens.
 #[derive(Debug)]
 pub struct AttachmentQuestions {
     bus: Bus,
     subscription: Subscription,
 }
 
-/// "Is a client of yours with this run?" Only a yes is said.
+/// A question whether a client of this ingress follows a run. Only a yes is answered.
 #[derive(Debug)]
 pub struct AttachmentQuestion {
     bus: Bus,
@@ -121,7 +120,7 @@ pub struct AttachmentQuestion {
 }
 
 impl AttachmentQuestions {
-    /// The next question; `None` once the connection is closed for good. Cancel-safe.
+    /// Returns the next question; `None` once the connection is gone for good. Cancel-safe.
     pub async fn next(&mut self) -> Option<AttachmentQuestion> {
         loop {
             let message = self.subscription.next().await?;
@@ -140,12 +139,12 @@ impl AttachmentQuestions {
 }
 
 impl AttachmentQuestion {
-    /// The run in question.
+    /// Returns the run in question.
     pub const fn run(&self) -> RunId {
         self.run
     }
 
-    /// Says yes.
+    /// Answers yes.
     pub async fn yes(self) -> Result<(), BusError> {
         let client = self.bus.connected_client().ok_or(BusError::Disconnected)?;
         Ok(client.publish(self.reply, "yes".into()).await?)

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use crate::bus::{Bus, Rejected, Unanswered};
 use crate::subjects;
 
-/// A position in EVENTS. Internal to Baton: a lost and restored stream uses its numbers again, so
-/// clients never see one.
+/// A position in EVENTS. Clients never see one, because a stream that was lost and restored uses
+/// its numbers again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamSeq(u64);
 
@@ -26,12 +26,12 @@ impl StreamSeq {
     /// No message yet on the run's subject.
     pub const NONE: Self = Self(0);
 
-    /// The number.
+    /// Returns the number.
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
-    /// The position behind a number.
+    /// Wraps a number.
     pub const fn from_u64(seq: u64) -> Self {
         Self(seq)
     }
@@ -46,19 +46,19 @@ impl fmt::Display for StreamSeq {
 /// One message of EVENTS: one or more events of a run, a line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvents {
-    /// Where it is stored.
+    /// Its position.
     pub seq: StreamSeq,
     /// Its lines; see `Event::lines`.
     pub payload: Bytes,
 }
 
-/// Why events are not known to be stored.
+/// A reason for which an append is not known to be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// Another message stands last on the run's subject: not stored by this call. It may be the very
-    /// same append, stored by an earlier call whose answer was lost; or a newer attempt's; or none,
-    /// because all aged out. Read [`Bus::event_tip`] to know.
-    #[error("another message stands last on the run's subject")]
+    /// Another message is last on the run's subject, so this call stored nothing. An earlier call
+    /// with a lost answer may have stored the same events, a newer attempt may have written, or
+    /// all may have aged out. [`Bus::event_tip`] shows which.
+    #[error("another message is last on the run's subject")]
     WrongLast,
     /// No answer: it may be stored, now or later. Repeat with the same bytes, or read the tip.
     #[error("NATS did not say whether it stored the events")]
@@ -77,7 +77,7 @@ pub enum AppendError {
     Refused(String),
 }
 
-/// Why nothing could be read.
+/// A reason for which nothing could be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// There is no connection.
@@ -125,11 +125,11 @@ impl From<Rejected> for AppendError {
 }
 
 impl Bus {
-    /// Appends events to a run's log if `expected` stands last on its subject ([`StreamSeq::NONE`]:
-    /// if nothing does), and waits until they are stored.
+    /// Appends events to a run's log if `expected` is last on its subject ([`StreamSeq::NONE`] if
+    /// the subject is empty), and waits until they are stored.
     ///
-    /// There is no message id: a repeated append is refused by its expectation, and the tip tells
-    /// whether it was stored before.
+    /// There is no message id: the expectation refuses a repeated append, and the tip shows whether
+    /// the first one was stored.
     pub async fn append_events(
         &self,
         tenant: TenantId,

@@ -1,5 +1,4 @@
-//! Messages that reached a consumer and were not for it: dropped, counted, and logged once in a
-//! while.
+//! Drops, counts and occasionally logs messages that reached a consumer but were not for it.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -7,13 +6,13 @@ use std::time::Duration;
 use metrics::{counter, describe_counter};
 use tokio::time::Instant;
 
-/// Messages that were dropped because they came on another subject, or are about another run or an
-/// attempt that the ledger does not know; label `consumer`.
+/// The counter of messages that came on another subject, or name another run or an attempt that the
+/// ledger lacks; label `consumer`.
 pub const FOREIGN: &str = "baton_bus_foreign_messages_total";
-/// The time between two lines of the log about it.
+/// The time between two log lines about them.
 const LOG_EVERY: Duration = Duration::from_mins(1);
 
-/// A part of the process that takes messages.
+/// A part of the process that receives messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Consumer {
     /// Followers of runs.
@@ -24,15 +23,15 @@ pub(crate) enum Consumer {
     Jobs,
     /// A worker's nudges.
     Nudges,
-    /// Workers that say hello.
+    /// Workers' hellos.
     Hellos,
     /// Questions of other ingresses.
     Attachments,
-    /// Credentials that ended.
+    /// Revoked credentials.
     Revocations,
-    /// Answers of servers to the system account.
+    /// Servers' answers to the system account.
     System,
-    /// Questions of servers about who connects.
+    /// Servers' questions about new connections.
     Connects,
     /// Submissions that operators take out of DEAD.
     Resubmissions,
@@ -68,7 +67,7 @@ impl Consumer {
     }
 }
 
-/// Counts and logs the foreign messages of one connection.
+/// The counter and log of one connection's foreign messages.
 #[derive(Debug, Default)]
 pub(crate) struct Foreign {
     logged: Mutex<Logged>,
@@ -81,7 +80,7 @@ struct Logged {
 }
 
 impl Foreign {
-    /// Counts one that came on this subject.
+    /// Counts a message that came on this subject.
     pub(crate) fn drop_message(&self, consumer: Consumer, subject: &str) {
         self.drop_because(
             consumer,
@@ -90,13 +89,13 @@ impl Foreign {
         );
     }
 
-    /// Counts one that is foreign for another reason.
+    /// Counts a message that is foreign for another reason.
     pub(crate) fn drop_because(&self, consumer: Consumer, subject: &str, reason: &'static str) {
         counter!(FOREIGN, "consumer" => consumer.as_str()).increment(1);
         let Some(unlogged) = self.is_due(Instant::now()) else {
             return;
         };
-        // A stranger may have written the subject: Debug escapes what a terminal would obey.
+        // A stranger may have written the subject: Debug escapes control characters for terminals.
         let shown = &subject[..subject.floor_char_boundary(128)];
         tracing::warn!(
             consumer = consumer.as_str(),
@@ -107,7 +106,7 @@ impl Foreign {
         );
     }
 
-    /// Returns the number of those that were not logged before this one, if it is time to log again.
+    /// Returns the number of unlogged messages since the last line, if another line is due.
     fn is_due(&self, now: Instant) -> Option<u64> {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.at.is_some_and(|at| now < at + LOG_EVERY) {
@@ -119,7 +118,7 @@ impl Foreign {
     }
 }
 
-/// Attaches help, and creates every series with 0.
+/// Describes the counter and creates every series with 0.
 pub(crate) fn describe() {
     describe_counter!(
         FOREIGN,

@@ -17,7 +17,7 @@ use crate::subjects;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// What travels beside a job, for people and tracing; nothing is decided by it.
+/// The headers of a job, for people and tracing. No decision depends on them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobHeaders {
     /// The HTTP request that the run came with.
@@ -35,7 +35,7 @@ impl JobHeaders {
             traceparent,
         } = self.clone().kept();
         for (name, value) in [(Self::REQUEST_ID, request_id), (TRACEPARENT, traceparent)] {
-            // The client library writes any character but a line break.
+            // The client library accepts any character but a line break in a value.
             if let Some(Ok(value)) = value.as_deref().map(str::parse::<HeaderValue>) {
                 headers.insert(name, value);
             }
@@ -51,8 +51,8 @@ impl JobHeaders {
         .kept()
     }
 
-    /// Leaves out what has not its exact form: a stranger wrote it, and it becomes a header of
-    /// messages and of requests to the model.
+    /// Drops values that do not have their exact form: a stranger wrote them, and they become
+    /// headers of messages and of requests to the model.
     #[must_use]
     pub fn kept(self) -> Self {
         Self {
@@ -62,7 +62,7 @@ impl JobHeaders {
     }
 }
 
-/// Why a message is not known to be stored.
+/// A reason for which a message is not known to be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// The stream is full: not stored.
@@ -98,11 +98,11 @@ impl From<Rejected> for PublishError {
 }
 
 impl Bus {
-    /// Publishes a job and waits until it is stored: its sequence in JOBS.
+    /// Publishes a job, waits until it is stored, and returns its sequence in JOBS.
     ///
-    /// The message id is drawn afresh for each call, never derived from the run: the broker swallows
-    /// a repeated id within its window, and a run is published again after hand-overs, approvals and
-    /// rescues.
+    /// The message id is random for each call and never derived from the run, because the broker
+    /// drops a repeated id within its window, and hand-overs, approvals and requeues publish a run
+    /// again.
     pub async fn publish_job(
         &self,
         tenant: TenantId,
@@ -128,8 +128,8 @@ mod tests {
 
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-    /// Returns the headers that one process writes, and those that another reads of the same from a
-    /// writer that checks nothing.
+    /// Returns the headers that one process writes, and those that another reads from a writer that
+    /// checks nothing.
     fn sent(request_id: &str, traceparent: &str) -> (HeaderMap, JobHeaders) {
         let mut written = HeaderMap::new();
         let headers = JobHeaders {

@@ -1,16 +1,16 @@
-//! Baton's use of NATS: its streams, the jobs that travel through one, the events that are stored
-//! in another, what was admitted lately in a third, and the nudges that need no stream.
+//! Baton's use of NATS: the streams of jobs, of events and of recent admissions, and the nudges
+//! that need no stream.
 //!
 //! | module | what |
 //! |--|--|
-//! | [`subjects`] | every subject there is; nobody else spells one |
-//! | [`streams`], [`provision`] | the definitions, and what makes them true on a server |
+//! | [`subjects`] | all subjects; no other crate builds one |
+//! | [`streams`], [`mod@provision`] | the definitions, and the code that creates them on a server |
 //! | [`jobs`] | publish a job, pull jobs by free slots, settle them, quarantine the unreadable |
 //! | [`events`] | append with a compare-and-set, read back, follow one run without gap or repeat |
 //! | [`control`] | core NATS messages that only save time |
-//! | [`accounts`] | the broker's users and what each may do |
-//! | [`programs`] | who may connect with an API key and what they reach; what they say, and how they are answered |
-//! | [`presence`] | which workers are there, as far as the bus can tell |
+//! | [`accounts`] | the broker's users and the permissions of each |
+//! | [`programs`] | connections with API keys, the subjects they reach, their messages and the answers |
+//! | [`presence`] | the workers that are alive, as far as the bus can tell |
 //!
 //! Nothing here knows the ledger: the truth about a run is a row, and every message may be late,
 //! repeated or lost.

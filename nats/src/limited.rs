@@ -1,27 +1,28 @@
-//! Whose requests are counted.
+//! The subject of a rate limit.
 
 use std::net::IpAddr;
 
 use baton_protocol::TenantId;
 use uuid::Uuid;
 
-/// Somebody whose requests are counted.
+/// The subject of a rate limit: a credential, a quarantine quota or an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Limited {
-    /// A credential's bearer: a key, a person, another issuer's subject.
+    /// A credential's bearer: a key, a person, or another issuer's subject.
     Caller {
-        /// For whom it acts.
+        /// The tenant that it acts for.
         tenant: TenantId,
-        /// The key's or the person's id, or what stands for one.
+        /// The id of the key or the person, or one derived from the issuer's subject.
         caller: Uuid,
     },
-    /// As `Caller`, counted apart: how much of what it publishes is set aside.
+    /// A key's quarantine quota, counted apart from its requests.
     Quarantine {
-        /// For whom it acts.
+        /// The tenant that it acts for.
         tenant: TenantId,
         /// The key's id.
         caller: Uuid,
     },
-    /// An address. Of IPv6 addresses only the first 64 bits count: whoever has one has all of these.
+    /// An address. Only the first 64 bits of an IPv6 address count, because one owner has all of
+    /// those.
     Address(IpAddr),
 }

@@ -1,4 +1,4 @@
-//! What the streams and the durable consumers are called.
+//! The names of the streams and of the durable consumers.
 
 use baton_protocol::Lane;
 
@@ -6,12 +6,12 @@ use baton_protocol::Lane;
 pub const JOBS: &str = "JOBS";
 /// The stream of events.
 pub const EVENTS: &str = "EVENTS";
-/// The stream of messages that were no jobs.
+/// The stream of quarantined messages.
 pub const DEAD: &str = "DEAD";
-/// The stream of what was admitted lately.
+/// The stream of recent admissions.
 pub const LIMITS: &str = "LIMITS";
 
-/// The durable consumer of a lane.
+/// Returns the name of a lane's durable consumer.
 pub const fn consumer_name(lane: Lane) -> &'static str {
     match lane {
         Lane::Interactive => "worker-interactive",

@@ -1,12 +1,12 @@
-//! Which workers are there, as far as the bus can tell.
+//! The workers that are alive, as far as the bus can tell.
 //!
-//! A worker says hello, and is asked again and again from then on. While it lives it answers. When
-//! its process dies, its connection is closed and with it the subscription to its subject, and the
-//! broker itself answers that nobody is there: at once, instead of a silence that may mean anything.
+//! A worker says hello, and schedulers ask it repeatedly from then on. While it lives it answers.
+//! When its process dies, the broker closes its connection and its subscription, and answers at
+//! once that nobody is there; a silence could mean anything.
 //!
-//! That answer is a hint and not a proof: a worker that is connecting again, or stands behind a
-//! broken route of a broker cluster, is not there either. Nothing may be taken from a worker because
-//! of it alone.
+//! That answer is a hint and no proof: a worker that is reconnecting, or that is behind a broken
+//! route of a broker cluster, is not there either. Never take a run from a worker because of this
+//! answer alone.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::foreign::Consumer;
 use crate::subjects;
 use crate::subscription::Subscription;
 
-/// What the bus knows of a worker.
+/// A worker's presence on the bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// It answered.
@@ -30,10 +30,10 @@ pub enum Presence {
     Unknown,
 }
 
-/// "Are you there?"
+/// A question whether a worker is alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PresenceQuestion {
-    /// Who asks: the same for all questions of one process.
+    /// The asking process: the same in all its questions.
     pub by: Uuid,
     reply: Subject,
 }
@@ -47,15 +47,15 @@ impl PresenceQuestion {
     }
 }
 
-/// The workers that say hello, for as long as somebody listens.
+/// The workers' hellos, for as long as the caller listens.
 #[derive(Debug)]
 pub struct Hellos {
     subscription: Subscription,
 }
 
 impl Hellos {
-    /// The next worker that says hello, for the first time or again; `None` once the connection is
-    /// closed for good. Cancel-safe.
+    /// Returns the next worker that says hello, for the first time or again; `None` once the
+    /// connection is gone for good. Cancel-safe.
     pub async fn next(&mut self) -> Option<WorkerId> {
         loop {
             let message = self.subscription.next().await?;
@@ -69,8 +69,8 @@ impl Hellos {
 }
 
 impl Bus {
-    /// Tells whoever watches over workers that this one is there and wants to be asked. Nobody
-    /// confirms that it was heard: say it again every few seconds.
+    /// Announces this worker to the schedulers, so that they ask for it. Nothing confirms that they
+    /// heard: repeat it every few seconds.
     pub async fn say_hello(&self, worker: WorkerId) -> Result<(), BusError> {
         let client = self.connected_client().ok_or(BusError::Disconnected)?;
         Ok(client
@@ -78,7 +78,7 @@ impl Bus {
             .await?)
     }
 
-    /// Listens for workers.
+    /// Subscribes to workers' hellos.
     pub async fn hellos(&self) -> Result<Hellos, BusError> {
         let subscription = self.listen(Consumer::Hellos, subjects::HELLO).await?;
         Ok(Hellos { subscription })

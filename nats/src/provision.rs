@@ -1,5 +1,5 @@
-//! Makes the definitions true on a server: what is missing is created, what differs is reported and
-//! never changed, because a change to a stream can delete what it holds.
+//! Creates missing streams and consumers. Reports different ones but never changes them, because a
+//! change to a stream can delete its messages.
 
 use std::fmt;
 
@@ -36,16 +36,16 @@ impl fmt::Display for Change {
     }
 }
 
-/// One setting that a server has otherwise than it should.
+/// One setting that a server has in another form than it should.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Whose setting: `stream EVENTS`, `consumer worker-background`.
+    /// The stream or consumer: `stream EVENTS`, `consumer worker-background`.
     pub asset: String,
     /// The setting, as in the JetStream API.
     pub field: String,
-    /// What it should be, as JSON.
+    /// The wanted value, as JSON.
     pub want: String,
-    /// What it is, as JSON.
+    /// The present value, as JSON.
     pub have: String,
 }
 
@@ -61,10 +61,10 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Why the definitions are not true.
+/// A reason for which the definitions do not hold on the server.
 #[derive(Debug, thiserror::Error)]
 pub enum ProvisionError {
-    /// Something exists and is different. What was missing has been created all the same.
+    /// Something exists and is different. Missing ones have been created all the same.
     #[error(
         "NATS has streams or consumers that differ from what this version needs; change them, or \
          the configuration, and try again:{}", lines(.0)
@@ -73,17 +73,17 @@ pub enum ProvisionError {
     /// A stream can be neither looked at nor created.
     #[error("stream {name}: {source}")]
     Stream {
-        /// Which.
+        /// The stream.
         name: String,
-        /// Why not.
+        /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A consumer can be neither looked at nor created.
     #[error("consumer {name}: {source}")]
     Consumer {
-        /// Which.
+        /// The consumer.
         name: String,
-        /// Why not.
+        /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
@@ -100,7 +100,7 @@ fn lines(differences: &[Difference]) -> String {
         })
 }
 
-/// Creates what is missing, and refuses what is different. Repeating it changes nothing.
+/// Creates missing streams and consumers, and fails if one differs. Safe to repeat.
 pub async fn provision(bus: &Bus, options: &StreamOptions) -> Result<Vec<Change>, ProvisionError> {
     let (changes, drift) = ensure(bus, options).await?;
     if drift.is_empty() {
@@ -110,7 +110,7 @@ pub async fn provision(bus: &Bus, options: &StreamOptions) -> Result<Vec<Change>
     }
 }
 
-/// Creates what is missing, as after a broker lost its disk. What is different stays as it is.
+/// Creates missing streams and consumers, as after a broker lost its disk. Ignores differences.
 pub async fn restore_missing(
     bus: &Bus,
     options: &StreamOptions,
@@ -156,7 +156,7 @@ async fn ensure(
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// The stream as it is, or nothing if it was created.
+/// Returns the stream's settings, or `None` if it was created.
 async fn ensure_stream(bus: &Bus, want: stream::Config) -> Result<Option<stream::Config>, Failure> {
     let jetstream = bus.jetstream();
     match jetstream.get_stream(&want.name).await {
@@ -170,7 +170,7 @@ async fn ensure_stream(bus: &Bus, want: stream::Config) -> Result<Option<stream:
     let name = want.name.clone();
     match jetstream.create_stream(want).await {
         Ok(_) => Ok(None),
-        // Somebody else was faster, with other settings.
+        // Another process was faster, with other settings.
         Err(error) => match error.kind() {
             CreateStreamErrorKind::JetStream(refusal)
                 if refusal.error_code() == ErrorCode::STREAM_NAME_EXIST =>
@@ -189,7 +189,7 @@ async fn ensure_stream(bus: &Bus, want: stream::Config) -> Result<Option<stream:
     }
 }
 
-/// The consumer as it is, or nothing if it was created.
+/// Returns the consumer's settings, or `None` if it was created.
 async fn ensure_consumer(
     bus: &Bus,
     want: consumer::pull::Config,
@@ -214,8 +214,8 @@ async fn ensure_consumer(
     }
 }
 
-/// Every setting that is wanted, and what the server has there. Settings that are not spoken of,
-/// and those that the server adds of its own, do not count.
+/// Returns each wanted setting for which the server has another value. Settings that Baton does not
+/// set, and those that the server adds, do not count.
 fn compare(asset: &str, want: &impl Serialize, have: &impl Serialize) -> Vec<Difference> {
     let have = fields(have);
     fields(want)

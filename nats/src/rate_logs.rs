@@ -1,9 +1,9 @@
-//! What was admitted lately, for whoever is limited: one message each in the stream LIMITS, replaced
-//! by compare-and-set, which is what makes a decision of one process a decision of all.
+//! The recent admissions of each rate limit's subject: one message each in the stream LIMITS.
+//! Replacing it by compare-and-set makes one process's decision hold for all.
 //!
-//! A counter (`Nats-Incr`) would be one round trip as well, but it adds without asking: what exceeds
-//! the limit is known only afterwards and has to be taken back, and until then it takes the place of
-//! what should have been admitted. What the messages hold is their readers' affair.
+//! A counter (`Nats-Incr`) would also be one round trip, but it adds without checking. An excess
+//! shows only afterwards, must be taken back, and until then occupies the place of admissible
+//! requests. The readers of the messages define their content.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ use crate::{streams, subjects};
 /// A log as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRateLog {
-    /// Where it is stored: what replaces it names this.
+    /// Its position, which a replacement names.
     pub seq: StreamSeq,
-    /// What was stored.
+    /// Its content.
     pub payload: Bytes,
 }
 
 impl Bus {
-    /// The newest log, from the stream's leader; nothing if there was none, or none any more.
+    /// Returns the newest log from the stream's leader, or `None` if the stream has no log of it.
     pub async fn rate_log(&self, of: Limited) -> Result<Option<StoredRateLog>, ReadError> {
         if !self.is_connected() {
             return Err(ReadError::Disconnected);
@@ -48,8 +48,8 @@ impl Bus {
         }))
     }
 
-    /// Stores a log in the place of the one at `expected` ([`StreamSeq::NONE`]: of none), for `keep`,
-    /// at least a second. [`AppendError::WrongLast`] means that somebody else was faster.
+    /// Stores a log in place of the one at `expected` ([`StreamSeq::NONE`] for none), for `keep`,
+    /// at least a second. [`AppendError::WrongLast`] means that another process was faster.
     pub async fn replace_rate_log(
         &self,
         of: Limited,

@@ -1,6 +1,5 @@
-//! The news that a credential is not good any more, from the ingress where that was asked for to
-//! all others. Core NATS: the truth is in the ledger, which every ingress looks at within seconds
-//! anyway; this only saves that time.
+//! Announces revoked credentials from one ingress to all others. Core NATS, because it only saves
+//! time: every ingress looks at the ledger within seconds anyway.
 
 use uuid::Uuid;
 
@@ -9,15 +8,15 @@ use crate::foreign::Consumer;
 use crate::subjects;
 use crate::subscription::Subscription;
 
-/// The credentials that are announced as revoked, for as long as this listens.
+/// Announced revocations, for as long as the caller listens.
 #[derive(Debug)]
 pub struct Revocations {
     subscription: Subscription,
 }
 
 impl Revocations {
-    /// The id of the next API key or session that was revoked; `None` once the connection is closed
-    /// for good. Cancel-safe.
+    /// Returns the id of the next API key or session that was revoked; `None` once the connection
+    /// is gone for good. Cancel-safe.
     pub async fn next(&mut self) -> Option<Uuid> {
         loop {
             let message = self.subscription.next().await?;
@@ -33,15 +32,15 @@ impl Revocations {
 }
 
 impl Bus {
-    /// Tells every ingress, this one included, that a key or a session was revoked. Nobody confirms
-    /// that it was heard.
+    /// Announces to every ingress, this one included, that a key or a session was revoked. Nothing
+    /// confirms that they heard.
     pub async fn announce_revoked(&self, credential: Uuid) -> Result<(), BusError> {
         let client = self.connected_client().ok_or(BusError::Disconnected)?;
         let payload = credential.as_hyphenated().to_string();
         Ok(client.publish(subjects::REVOKED, payload.into()).await?)
     }
 
-    /// Listens to what is revoked.
+    /// Subscribes to revocations.
     pub async fn revocations(&self) -> Result<Revocations, BusError> {
         let subscription = self
             .listen(Consumer::Revocations, subjects::REVOKED)

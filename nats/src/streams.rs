@@ -1,5 +1,5 @@
-//! The definitions of the streams and consumers. `streams.json` beside the sources holds them as a
-//! server is asked for them, with the default options; a test keeps the two equal.
+//! The definitions of the streams and consumers. `streams.json`, next to the sources, holds them as
+//! sent to a server with the default options; a test keeps the two equal.
 
 use std::time::Duration;
 
@@ -13,41 +13,41 @@ use crate::subjects;
 
 pub use crate::names::{DEAD, EVENTS, JOBS, LIMITS, consumer_name};
 
-/// How many jobs of one lane may be delivered and unsettled, over all workers.
+/// The most delivered and unsettled jobs of one lane, over all workers.
 pub const MAX_ACK_PENDING: i64 = 100_000;
-/// How many pulls may wait at one lane's consumer, over all workers.
+/// The most pulls that wait at one lane's consumer, over all workers.
 pub const MAX_WAITING: i64 = 4_096;
 
 /// The most bytes of one job with its headers: it names a run and little else.
 pub const MAX_JOB: i32 = 4 << 10;
 const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
-/// Longer than any limit looks back.
+/// Longer than the window of any limit.
 const LIMITS_RETENTION: Duration = Duration::from_hours(25);
 const LIMITS_MAX_BYTES: i64 = 128 << 20;
 const DEAD_RETENTION: Duration = Duration::from_hours(30 * 24);
 
-/// What an operator chooses about the streams.
+/// An operator's settings for the streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamOptions {
     /// Copies of each stream: 1, 3 or 5. Default: 1.
     pub replicas: usize,
-    /// How long events can be replayed from the stream. Default: 24 h.
+    /// The time for which events can be replayed from the stream. Default: 24 h.
     pub event_retention: Duration,
-    /// The most that JOBS may hold; further jobs are refused. Must lie above what the ledger's queue
-    /// limits let in. Default: 1 GiB.
+    /// The most bytes that JOBS holds; further jobs are refused. Must exceed the jobs that the
+    /// ledger's queue limits admit. Default: 1 GiB.
     pub jobs_max_bytes: i64,
     /// The most jobs of one tenant that one lane may hold, unsettled ones included; further ones are
     /// refused, and those of other tenants are not. Default: 20,000.
     pub jobs_per_tenant: u32,
-    /// The most that EVENTS may hold; the oldest give way. Default: 4 GiB.
+    /// The most bytes that EVENTS holds; the oldest give way. Default: 4 GiB.
     pub events_max_bytes: i64,
-    /// A run's oldest events give way beyond this many messages: a run has to stop itself below it.
+    /// The most messages of a run; its oldest give way beyond it, so a run must stop below it.
     /// Default: 20,000.
     pub events_per_run: u32,
-    /// The most that DEAD may hold; the oldest give way. Default: 256 MiB.
+    /// The most bytes that DEAD holds; the oldest give way. Default: 256 MiB.
     pub dead_max_bytes: i64,
-    /// How long a delivered job may go without a sign of life before another worker gets it: the
-    /// lease. Default: 20 s.
+    /// The longest time that a delivered job may go without a sign of life before another worker
+    /// gets it: the lease. Default: 20 s.
     pub ack_wait: Duration,
 }
 
@@ -66,7 +66,7 @@ impl Default for StreamOptions {
     }
 }
 
-/// All streams, in the order in which they are made.
+/// Returns all streams, in the order in which they are created.
 pub fn streams(options: &StreamOptions) -> [Config; 4] {
     [
         jobs(options),
@@ -76,7 +76,7 @@ pub fn streams(options: &StreamOptions) -> [Config; 4] {
     ]
 }
 
-/// The consumers of JOBS.
+/// Returns the consumers of JOBS.
 pub fn consumers(options: &StreamOptions) -> [consumer::pull::Config; 2] {
     Lane::ALL.map(|lane| lane_consumer(lane, options))
 }
@@ -88,7 +88,7 @@ fn base(name: &str, subject: &str, description: &str, options: &StreamOptions) -
         description: Some(description.to_owned()),
         storage: StorageType::File,
         num_replicas: options.replicas,
-        // Spelled out, because a server fills them in, and what it holds is compared with this.
+        // Set explicitly, because a server fills them in and the result is compared with this.
         max_messages: -1,
         max_messages_per_subject: -1,
         max_consumers: -1,
@@ -104,7 +104,7 @@ fn jobs(options: &StreamOptions) -> Config {
         // A full queue refuses. No max_age: a job must not vanish because it waited.
         discard: DiscardPolicy::New,
         max_bytes: options.jobs_max_bytes,
-        // A tenant's share: so many messages, none of them large.
+        // A tenant's share: a number of messages, all of them small.
         max_messages_per_subject: options.jobs_per_tenant.into(),
         discard_new_per_subject: true,
         max_message_size: MAX_JOB,
@@ -127,8 +127,8 @@ fn events(options: &StreamOptions) -> Config {
         max_messages_per_subject: options.events_per_run.into(),
         duplicate_window: DUPLICATE_WINDOW.min(options.event_retention),
         allow_direct: true,
-        // Followers listen to what was stored; on the original subject they would also see what the
-        // stream refused from a worker that has been replaced.
+        // Followers listen to stored events. On the original subject they would also hear events
+        // that the stream refused from a replaced worker.
         republish: Some(Republish {
             source: subjects::REPUBLISHED.to_owned(),
             destination: subjects::ALL_LIVE.to_owned(),
@@ -161,12 +161,12 @@ fn dead(options: &StreamOptions) -> Config {
 fn limits(options: &StreamOptions) -> Config {
     Config {
         retention: RetentionPolicy::Limits,
-        // A full stream refuses, and ingresses count for themselves: if old logs gave way, whoever
-        // they are about could begin anew.
+        // A full stream refuses, and ingresses then count for themselves. If old logs gave way,
+        // their subjects could start over.
         discard: DiscardPolicy::New,
         max_bytes: LIMITS_MAX_BYTES,
         max_messages_per_subject: 1,
-        // Each log has a time of its own, by what it is about.
+        // Each log has its own time to live, because windows differ.
         allow_message_ttl: true,
         max_age: LIMITS_RETENTION,
         ..base(
@@ -188,8 +188,8 @@ fn lane_consumer(lane: Lane, options: &StreamOptions) -> consumer::pull::Config 
         ack_policy: AckPolicy::Explicit,
         replay_policy: ReplayPolicy::Instant,
         ack_wait: options.ack_wait,
-        // Failures are counted by the ledger. Here a limit would strand a job: stored, never
-        // delivered again, and counted against the stream.
+        // The ledger counts failures. A limit here would strand a job: stored, never delivered
+        // again, and counted against the stream.
         max_deliver: -1,
         max_ack_pending: MAX_ACK_PENDING,
         max_waiting: MAX_WAITING,

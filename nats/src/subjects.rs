@@ -1,5 +1,5 @@
-//! Every subject that Baton publishes to or subscribes to. All are built from typed ids, so that
-//! nothing a client wrote can smuggle a dot or a wildcard into one.
+//! All subjects that Baton publishes to or subscribes to. They are built from typed ids, so that no
+//! client can smuggle a dot or a wildcard into one.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -11,27 +11,27 @@ use crate::limited::Limited;
 use crate::programs::control::Verb;
 use crate::programs::intake::Address;
 
-/// What JOBS takes in.
+/// The subjects of JOBS.
 pub const ALL_JOBS: &str = "jobs.*.*";
-/// What EVENTS takes in.
+/// The subjects of EVENTS.
 pub const ALL_EVENTS: &str = "events.*.*";
-/// What EVENTS republishes, once it is stored.
+/// The subjects that EVENTS republishes once a message is stored.
 pub const REPUBLISHED: &str = "events.>";
-/// Where EVENTS republishes it to.
+/// The destination of EVENTS's republishing.
 pub const ALL_LIVE: &str = "live.>";
-/// What DEAD takes in.
+/// The subjects of DEAD.
 pub const ALL_DEAD: &str = "dead.>";
 
-/// What LIMITS takes in.
+/// The subjects of LIMITS.
 pub const ALL_LIMITS: &str = "limits.*.*";
 
-/// `jobs.<tenant>.<lane>`: a run waits here.
+/// Returns `jobs.<tenant>.<lane>`, on which a run waits.
 pub fn jobs(tenant: TenantId, lane: Lane) -> Subject {
     build(64, format_args!("jobs.{tenant}.{lane}"))
 }
 
-/// `limits.<tenant>.<caller>`, or `limits.ip.<address>` with the address in hexadecimal digits: what
-/// was admitted lately.
+/// Returns `limits.<tenant>.<caller>`, or `limits.ip.<address>` with the address in hexadecimal
+/// digits, for recent admissions.
 pub fn rate_log(of: Limited) -> Subject {
     match of {
         Limited::Caller { tenant, caller } => build(
@@ -52,32 +52,32 @@ pub fn rate_log(of: Limited) -> Subject {
     }
 }
 
-/// `jobs.*.<lane>`: what one lane's consumer takes.
+/// Returns `jobs.*.<lane>`, the subjects of one lane's consumer.
 pub fn lane_filter(lane: Lane) -> String {
     format!("jobs.*.{lane}")
 }
 
-/// `events.<tenant>.<run>`: where a run's holder appends.
+/// Returns `events.<tenant>.<run>`, to which a run's holder appends.
 pub fn events(tenant: TenantId, run: RunId) -> Subject {
     build(80, format_args!("events.{tenant}.{run}"))
 }
 
-/// `live.<tenant>.<run>`: where what was stored is followed.
+/// Returns `live.<tenant>.<run>`, on which followers hear stored events.
 pub fn live(tenant: TenantId, run: RunId) -> Subject {
     build(80, format_args!("live.{tenant}.{run}"))
 }
 
-/// `dead.<the subject a message came on>`: where a copy of an unreadable message goes.
+/// Returns `dead.<original subject>`, for a copy of an unreadable message.
 pub(crate) fn dead(origin: &Subject) -> Subject {
     build(origin.len() + 5, format_args!("dead.{}", origin.as_str()))
 }
 
-/// The subject that a message in DEAD came on.
+/// Returns the original subject of a message in DEAD.
 pub(crate) fn before_dead(subject: &str) -> &str {
     subject.strip_prefix("dead.").unwrap_or(subject)
 }
 
-/// `worker.<worker>.cancel`: a run of this worker's is to be cancelled.
+/// Returns `worker.<worker>.cancel`, which asks the worker to cancel a run that it holds.
 pub fn worker_cancel(worker: WorkerId) -> Subject {
     build(64, format_args!("worker.{worker}.cancel"))
 }
@@ -85,40 +85,41 @@ pub fn worker_cancel(worker: WorkerId) -> Subject {
 /// The last word of [`worker_ask`].
 pub(crate) const ASK: &str = "ask";
 
-/// `worker.<worker>.ask`: is this worker there?
+/// Returns `worker.<worker>.ask`, which asks whether this worker is alive.
 pub fn worker_ask(worker: WorkerId) -> Subject {
     build(64, format_args!("worker.{worker}.{ASK}"))
 }
 
-/// `workers.hello`: a worker is there, and wants to be asked.
+/// `workers.hello`: a worker announces itself and wants to be asked.
 pub const HELLO: &str = "workers.hello";
 
-/// `worker.<worker>.*`: all that is said to one worker.
+/// Returns `worker.<worker>.*`, all messages to one worker.
 pub fn worker_nudges(worker: WorkerId) -> Subject {
     build(64, format_args!("worker.{worker}.*"))
 }
 
-/// `ingress.attached`: one ingress asks the others whether a client of theirs is with a run.
+/// `ingress.attached`: one ingress asks the others whether a client of theirs follows a run.
 pub const ATTACHED: &str = "ingress.attached";
 
-/// `control.*.*.*`: what programs ask for, as `control.<tenant>.<key>.<verb>`.
+/// `control.*.*.*`: programs' requests, as `control.<tenant>.<key>.<verb>`.
 pub const ALL_CONTROL: &str = "control.*.*.*";
 
-/// `submit.*.*.*`: what programs submit, as `jobs.<tenant>.<key>.<lane>` in their own account.
+/// `submit.*.*.*`: programs' submissions, as `jobs.<tenant>.<key>.<lane>` in their own account.
 pub const ALL_SUBMISSIONS: &str = "submit.*.*.*";
 
-/// `resubmit.*.*.*`: what an operator submits again out of DEAD.
+/// `resubmit.*.*.*`: an operator's resubmissions out of DEAD.
 pub const ALL_RESUBMISSIONS: &str = "resubmit.*.*.*";
 
-/// `history.*.*`: what programs want to know of runs' past, as `history.<tenant>.<key>`.
+/// `history.*.*`: programs' questions for runs' history, as `history.<tenant>.<key>`.
 pub const ALL_HISTORY: &str = "history.*.*";
 
-/// `resubmit.<tenant>.<key>.<lane>`: a submission out of DEAD, for the key that published it.
+/// Returns `resubmit.<tenant>.<key>.<lane>`: a submission out of DEAD, for the key that published
+/// it.
 pub fn resubmissions(tenant: TenantId, key: ApiKeyId, lane: Lane) -> Subject {
     build(104, format_args!("resubmit.{tenant}.{key}.{lane}"))
 }
 
-/// `dead.submit.<tenant>.<key>.<lane>`: a copy of what was published there and is no submission.
+/// Returns `dead.submit.<tenant>.<key>.<lane>`: a copy of a message that is no submission.
 pub(crate) fn dead_submission(tenant: TenantId, key: ApiKeyId, lane: Lane) -> Subject {
     build(104, format_args!("dead.submit.{tenant}.{key}.{lane}"))
 }
@@ -165,7 +166,7 @@ pub(crate) fn of_control(subject: &str) -> Option<Address> {
     })
 }
 
-/// The tokens, if there are exactly so many.
+/// Returns the tokens, if there are exactly `N`.
 fn tokens<const N: usize>(subject: &str) -> Option<[&str; N]> {
     let mut tokens = subject.split('.');
     let mut found = [""; N];
@@ -175,20 +176,20 @@ fn tokens<const N: usize>(subject: &str) -> Option<[&str; N]> {
     tokens.next().is_none().then_some(found)
 }
 
-/// `replies.<tenant>.<run>`: where programs are answered about a run.
+/// Returns `replies.<tenant>.<run>`, for answers to programs about a run.
 pub fn replies(tenant: TenantId, run: RunId) -> Subject {
     build(96, format_args!("replies.{tenant}.{run}"))
 }
 
-/// `past.<tenant>.<run>`: where a program is told what a run has shown before.
+/// Returns `past.<tenant>.<run>`, for answers to programs about a run's history.
 ///
-/// Neither this nor [`replies`] is a subject that the asker chose: an answer crosses to the account of
-/// all programs, where another tenant's may listen to the one that was named.
+/// The asker chooses neither this subject nor [`replies`]: an answer crosses into the account of
+/// all programs, where another tenant's program may listen on a subject of the asker's choice.
 pub fn past(tenant: TenantId, run: RunId) -> Subject {
     build(96, format_args!("past.{tenant}.{run}"))
 }
 
-/// `ingress.revoked`: one ingress tells all which key or session is not good any more.
+/// `ingress.revoked`: one ingress announces a revoked key or session to all.
 pub const REVOKED: &str = "ingress.revoked";
 
 /// Reads tenant and lane out of `jobs.<tenant>.<lane>`.
@@ -202,48 +203,48 @@ pub(crate) fn of_job(subject: &str) -> Option<(TenantId, Lane)> {
     Some((tenant.parse().ok()?, lane.parse().ok()?))
 }
 
-/// `$SYS.REQ.USER.AUTH`: a server asks who wants to connect.
+/// `$SYS.REQ.USER.AUTH`: a server asks about a new connection.
 pub const CONNECTS: &str = "$SYS.REQ.USER.AUTH";
 
-/// What programs reach, as permissions are written. They live in an account of their own, where some
-/// subjects have other names: `nats/accounts.conf`.
+/// The subjects that programs reach, as permissions spell them. Programs live in an account of
+/// their own, in which some subjects have other names: `nats/accounts.conf`.
 pub(crate) mod program {
     use baton_protocol::{ApiKeyId, Lane, TenantId};
 
     use crate::programs::control::Verb;
 
-    /// The subject on which this key submits to a lane; an ingress hears it on
+    /// Returns the subject on which this key submits to a lane; an ingress hears it on
     /// `submit.<tenant>.<key>.<lane>`.
     pub(crate) fn jobs(tenant: TenantId, key: ApiKeyId, lane: Lane) -> String {
         format!("jobs.{tenant}.{key}.{lane}")
     }
 
-    /// The subject on which this key asks for this.
+    /// Returns the subject of this key's requests of one verb.
     pub(crate) fn control(tenant: TenantId, key: ApiKeyId, verb: Verb) -> String {
         format!("control.{tenant}.{key}.{}", verb.as_str())
     }
 
-    /// The subject on which this key asks for events.
+    /// Returns the subject of this key's questions for history.
     pub(crate) fn history(tenant: TenantId, key: ApiKeyId) -> String {
         format!("history.{tenant}.{key}")
     }
 
-    /// Where any run is followed.
+    /// Returns the subjects of the tenant's live events.
     pub(crate) fn live(tenant: TenantId) -> String {
         format!("live.{tenant}.*")
     }
 
-    /// Where answers about any run arrive.
+    /// Returns the subjects of answers about the tenant's runs.
     pub(crate) fn replies(tenant: TenantId) -> String {
         format!("replies.{tenant}.*")
     }
 
-    /// Where a run's events arrive that were asked for.
+    /// Returns the subjects of answers about the history of the tenant's runs.
     pub(crate) fn past(tenant: TenantId) -> String {
         format!("past.{tenant}.*")
     }
 
-    /// Where a client library hears that nobody took its request.
+    /// Returns the subjects on which a client library hears that nobody took its request.
     pub(crate) fn inbox(tenant: TenantId) -> String {
         format!("_INBOX_{tenant}.>")
     }
@@ -253,16 +254,16 @@ pub(crate) mod program {
 pub(crate) mod system {
     use async_nats::Subject;
 
-    /// Every server answers with its connections.
+    /// The subject on which every server answers with its connections.
     pub(crate) const CONNECTIONS: &str = "$SYS.REQ.SERVER.PING.CONNZ";
 
-    /// One server closes one of its connections.
+    /// Returns the subject on which one server closes one of its connections.
     pub(crate) fn kick(server: &str) -> Subject {
         super::build(80, format_args!("$SYS.REQ.SERVER.{server}.KICK"))
     }
 }
 
-/// Reads the tenant out of a job's subject, if one is there.
+/// Reads the tenant out of a job's subject.
 pub(crate) fn tenant_of_job(subject: &str) -> Result<TenantId, String> {
     let mut tokens = subject.split('.');
     match (tokens.next(), tokens.next(), tokens.next(), tokens.next()) {
@@ -306,7 +307,7 @@ pub(crate) mod api {
         )
     }
 
-    /// Of a lane that this version does not know.
+    /// Names the consumer of a lane that this version does not know.
     pub(crate) fn consumer_info_by_name(lane: &str) -> Subject {
         build(
             64,
@@ -326,7 +327,7 @@ pub(crate) mod api {
     }
 }
 
-/// One allocation for the whole subject; writing to a string cannot fail.
+/// Builds a subject with one allocation; writing to a string cannot fail.
 fn build(capacity: usize, parts: std::fmt::Arguments<'_>) -> Subject {
     let mut subject = String::with_capacity(capacity);
     let written = subject.write_fmt(parts);

@@ -1,8 +1,8 @@
-//! Subscriptions that hand on a message only if it came on a subject that was subscribed to.
+//! Subscriptions that pass on a message only if it came on a subject that was subscribed to.
 //!
-//! The client library finds a subscription by the number that the server repeats in each message. A
-//! stranger who gets a number of their choice to be read there would otherwise speak to any part of
-//! the process. The subject is the server's word, and permissions are given by subject.
+//! The client library finds a subscription by a number that the server repeats in each message. If
+//! it reads a stranger's bytes as that number, the stranger could reach any part of the process.
+//! The server vouches for the subject, and permissions are by subject.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use futures_util::StreamExt as _;
 use crate::bus::{Bus, BusError};
 use crate::foreign::{Consumer, Foreign};
 
-/// A subscription of one consumer. Ends when it is dropped.
+/// A subscription of one consumer. Dropping it unsubscribes.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     inbound: Subscriber,
     consumer: Consumer,
-    /// The subject that was subscribed to, and others on which the broker brings messages to it.
+    /// The subject that was subscribed to, and others on which the broker delivers to it.
     expected: Vec<Subject>,
     foreign: Arc<Foreign>,
 }
@@ -34,7 +34,7 @@ impl Subscription {
         Ok(Self::new(inbound, foreign, consumer, subject))
     }
 
-    /// As [`Subscription::open`]; of all that listen in the group, one gets each message.
+    /// Subscribes as [`Subscription::open`], in a group of which one member gets each message.
     pub(crate) async fn open_in_group(
         client: &Client,
         foreign: &Arc<Foreign>,
@@ -62,19 +62,19 @@ impl Subscription {
         }
     }
 
-    /// Takes messages on this subject as well: a stream's consumer sends to an inbox under the
+    /// Accepts messages on this subject as well: a stream's consumer sends to an inbox under the
     /// subject that the message was stored on.
     pub(crate) fn expecting(mut self, subject: Subject) -> Self {
         self.expected.push(subject);
         self
     }
 
-    /// Takes no more; what was handed to this subscription before is still to be read.
+    /// Unsubscribes; messages that were already delivered are still to be read.
     pub(crate) async fn drain(&mut self) -> Result<(), UnsubscribeError> {
         self.inbound.drain().await
     }
 
-    /// The next message; `None` once the connection is closed for good. Cancel-safe.
+    /// Returns the next message; `None` once the connection is gone for good. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<Message> {
         loop {
             let message = self.inbound.next().await?;
@@ -100,7 +100,7 @@ impl Bus {
         Subscription::open(self.client(), self.foreign(), consumer, subject.into()).await
     }
 
-    /// As [`Bus::listen`]; of all that listen in the group, one gets each message.
+    /// Subscribes as [`Bus::listen`], in a group of which one member gets each message.
     pub(crate) async fn listen_in_group(
         &self,
         consumer: Consumer,
@@ -112,7 +112,7 @@ impl Bus {
     }
 }
 
-/// Whether a subject is one of those that a subscription to `pattern` brings.
+/// Returns whether a subscription to `pattern` delivers this subject.
 pub(crate) fn covers(pattern: &str, subject: &str) -> bool {
     let mut tokens = subject.split('.');
     let mut pattern = pattern.split('.').peekable();

@@ -1,4 +1,4 @@
-//! Requests whose fate is told apart: not sent, refused, or unknown.
+//! Requests with a precise outcome: answered, refused, not sent, or unknown.
 
 use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind, Subject};
 use bytes::Bytes;
@@ -6,29 +6,29 @@ use serde::Deserialize;
 
 use super::Bus;
 
-/// Why a request has no answer.
+/// A reason for having no answer to a request.
 #[derive(Debug)]
 pub(crate) enum Unanswered {
     /// There is no connection: nothing left the process.
     NotSent,
-    /// It may have arrived, or may still arrive.
+    /// It may have arrived, or may arrive later.
     Unknown,
-    /// Nobody listens there: it had no effect.
+    /// Nobody subscribes to the subject: it had no effect.
     NobodyThere,
-    /// It is larger than the broker takes.
+    /// It is larger than the broker accepts.
     TooLarge(String),
 }
 
-/// Why a stream did not take a message.
+/// A reason for which a stream did not store a message.
 #[derive(Debug)]
 pub(crate) enum Rejected {
     /// No answer came.
     Unanswered(Unanswered),
-    /// The stream says no.
+    /// The stream refused it.
     Refused(ApiError),
 }
 
-/// What JetStream says when it refuses.
+/// A refusal by JetStream.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct ApiError {
     #[serde(default)]
@@ -38,22 +38,22 @@ pub(crate) struct ApiError {
 }
 
 impl ApiError {
-    /// The subject's last message is not the one that was named.
+    /// Returns whether the append named another last message than the subject has.
     pub(crate) const fn is_wrong_last(&self) -> bool {
         matches!(self.err_code, 10071 | 10164)
     }
 
-    /// The stream, the account or the server is full.
+    /// Returns whether the stream, the account or the server is full.
     pub(crate) const fn is_full(&self) -> bool {
         matches!(self.err_code, 10077 | 10023 | 10028 | 10047)
     }
 
-    /// There is no such message.
+    /// Returns whether there is no such message.
     pub(crate) const fn is_no_message(&self) -> bool {
         self.err_code == 10037
     }
 
-    /// There is no such stream or consumer.
+    /// Returns whether there is no such stream or consumer.
     pub(crate) const fn is_missing(&self) -> bool {
         matches!(self.err_code, 10059 | 10014)
     }
@@ -67,8 +67,8 @@ struct PubAck {
 }
 
 impl Bus {
-    /// Sends a request and waits for its answer: for five seconds, or until the connection that it
-    /// went out on is lost, for then the answer will not come.
+    /// Sends a request and waits for its answer for five seconds, or until its connection is lost,
+    /// because the answer cannot arrive after that.
     pub(crate) async fn request(
         &self,
         subject: Subject,
@@ -99,7 +99,7 @@ impl Bus {
         }
     }
 
-    /// Publishes to a stream and waits until it is stored: its sequence there.
+    /// Publishes to a stream, waits until the message is stored, and returns its sequence.
     pub(crate) async fn store(
         &self,
         subject: Subject,
@@ -115,12 +115,12 @@ impl Bus {
                 error: Some(error), ..
             }) => Err(Rejected::Refused(error)),
             Ok(PubAck { seq, error: None }) if seq > 0 => Ok(seq),
-            // Something answered that is no stream.
+            // Something other than a stream answered.
             _ => Err(Rejected::Unanswered(Unanswered::Unknown)),
         }
     }
 
-    /// The client, if it may be written to without waiting for a connection.
+    /// Returns the client if it is connected, so that writing to it does not wait.
     pub(crate) fn connected_client(&self) -> Option<&Client> {
         self.is_connected().then(|| self.client())
     }

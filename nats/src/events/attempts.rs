@@ -1,5 +1,5 @@
-//! The newest attempt of a run, as the ledger has it. This crate does not know the ledger: who
-//! follows a run brings the way to ask.
+//! The newest attempt of a run, as the ledger has it. This crate does not know the ledger, so
+//! followers are given a function that asks it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use futures_util::future::BoxFuture;
 
 type Ask = dyn Fn(TenantId, RunId) -> BoxFuture<'static, Option<u32>> + Send + Sync;
 
-/// Asks the ledger for a run's newest attempt. Clones share it.
+/// A function that asks the ledger for a run's newest attempt. Clones share it.
 ///
 /// A worker appends only after its claim is committed, so an event of an attempt that the ledger
-/// does not have was not written by a holder of the run.
+/// lacks was not written by a holder of the run.
 #[derive(Clone)]
 pub struct LedgerAttempts(Arc<Ask>);
 
 impl LedgerAttempts {
-    /// Asks by this function: 0 if no attempt was made or there is no such run, `None` if the ledger
+    /// Wraps a function. It returns 0 if there is no attempt or no such run, `None` if the ledger
     /// does not answer at the moment.
     pub fn new<F, Fut>(ask: F) -> Self
     where

@@ -1,13 +1,13 @@
-//! What a reader of one run's log has seen, and what it makes of the next event. Pure.
+//! A reader's place in one run's log, and its decision about the next event. Pure.
 
 use baton_protocol::{Event, EventData, EventId};
 
-/// What to do with an event.
+/// A reader's decision about an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It is the next one: pass it on.
     Deliver,
-    /// It was seen before, or comes from an attempt that has been replaced.
+    /// It was seen before, or a replaced attempt wrote it.
     Drop,
     /// Something before it is missing: read the log from the last event seen.
     Gap,
@@ -18,13 +18,13 @@ pub enum Verdict {
 pub struct Cursor {
     last: EventId,
     highest_attempt: u32,
-    /// The last event of the log that was looked at: `last`, or one behind it that was dropped
-    /// because a worker wrote it which had been replaced. The next event may name it.
+    /// The last event of the log that was looked at: `last`, or a later one that was dropped
+    /// because a replaced worker wrote it. The next event may name it.
     log_end: EventId,
 }
 
 impl Cursor {
-    /// Behind the event `id`; before all events for [`EventId::ORIGIN`].
+    /// Returns the place after the event `id`; before all events for [`EventId::ORIGIN`].
     pub const fn after(id: EventId) -> Self {
         Self {
             last: id,
@@ -33,12 +33,12 @@ impl Cursor {
         }
     }
 
-    /// The last event that was passed on.
+    /// Returns the last event that was passed on.
     pub const fn last(&self) -> EventId {
         self.last
     }
 
-    /// Decides about the event, and moves behind it if it is to be passed on.
+    /// Decides about the event, and moves past it if it is to be passed on.
     pub fn accept(&mut self, event: &Event) -> Verdict {
         let attempt = event.id.attempt();
         let follows = event.prev == self.log_end || event.prev == self.last;
@@ -60,8 +60,8 @@ impl Cursor {
         Verdict::Deliver
     }
 
-    /// Whether everything that the event leaves standing has been seen: a reset withdraws what
-    /// lies beyond its id, so that nothing there can be missed.
+    /// Returns whether every event that this one keeps has been seen. A reset withdraws all events
+    /// after its id, so none of those can be missed.
     fn covers(&self, event: &Event) -> bool {
         match &event.data {
             EventData::AttemptReset(reset) => !reset.continues && reset.resume_after <= self.last,

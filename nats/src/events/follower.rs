@@ -1,12 +1,11 @@
-//! Following one run: every event once, in order, from any cursor, on any server.
+//! Follows one run: every event once, in order, from any cursor, on any server.
 //!
 //! A live subscription brings events as they are stored. Each names its predecessor; if that is not
-//! the last one seen, the log is read from there. What leaves no gap, a lost last event, is found
-//! because a follower that hears nothing looks at the log's tip; a lost connection makes it look at
-//! once.
+//! the last one seen, the follower reads the log from there. A lost last event leaves no gap, so a
+//! follower that hears nothing compares the log's tip; after a lost connection it does so at once.
 //!
-//! An event counts only if it came on the run's subject, names the run, and is of an attempt that the
-//! ledger has. The ledger is asked when a higher attempt is seen for the first time, so an honest
+//! An event counts only if it came on the run's subject, names the run, and is of an attempt that
+//! the ledger has. The follower asks the ledger when it first sees a higher attempt, so an honest
 //! event waits for the answer and is never lost.
 
 use std::time::Duration;
@@ -28,19 +27,20 @@ use crate::foreign::Consumer;
 use crate::subjects;
 use crate::subscription::Subscription;
 
-/// How long a follower hears nothing before it looks at the tip, unless told otherwise.
+/// The silence after which a follower compares the tip, unless set otherwise.
 const IDLE: Duration = Duration::from_secs(5);
-/// About how many bytes that came live are returned at once.
+/// The number of live bytes, about, that one call returns.
 const BATCH_BYTES: usize = 256 << 10;
-/// How often the log is read for an event that was seen live before it counts as lost: replicas lag.
+/// The reads after which an event seen live counts as lost. Several are needed because replicas
+/// lag.
 const TRIES: u32 = 10;
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LAST_RETRY: Duration = Duration::from_millis(500);
-/// The time for which the answer is kept that the ledger has no such attempt: a flood of forged
-/// events must not become a flood of questions.
+/// The time for which "the ledger has no such attempt" is cached, so that a flood of forged events
+/// does not become a flood of queries.
 const ANSWER_STANDS: Duration = Duration::from_secs(1);
 
-/// One event, as it goes on to a client.
+/// One event, as a client receives it.
 #[derive(Debug, Clone)]
 pub struct Followed {
     /// The event.
@@ -49,10 +49,10 @@ pub struct Followed {
     pub line: Bytes,
 }
 
-/// Why a run cannot be followed further. What was returned before stands.
+/// A reason for which a run cannot be followed further. What was returned before stays valid.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
-    /// Events after the last one returned are not in the stream any more, or never will be: rebuild
+    /// Events after the last one returned are no longer in the stream, or never will be: rebuild
     /// them from the ledger.
     #[error("events after {after} are not stored any more")]
     Expired {
@@ -67,13 +67,13 @@ pub enum FollowError {
     Closed,
 }
 
-/// Why a run cannot be followed from a cursor.
+/// A reason for which a run cannot be followed from a cursor.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
-    /// The log is whole, and the cursor is no event of it.
+    /// The log is complete, and the cursor is no event of it.
     #[error("the cursor is not an event of this run")]
     CursorUnknown,
-    /// The event, or the one after it, is not stored any more: rebuild the replay from the ledger,
+    /// The event, or the one after it, is no longer stored. Rebuild the replay from the ledger,
     /// which also knows whether the cursor ever was an event.
     #[error("the events after the cursor are not stored any more")]
     Expired,
@@ -85,7 +85,7 @@ pub enum ResumeError {
     Bus(#[from] ReadError),
 }
 
-/// A run's live events are subscribed to, and nothing is read yet.
+/// A subscription to a run's live events, before anything is read.
 #[derive(Debug)]
 pub struct Subscribed {
     pub(super) bus: Bus,
@@ -101,14 +101,14 @@ pub struct Subscribed {
 #[derive(Debug)]
 pub struct EventFollower {
     from: Subscribed,
-    /// How often the connection had been lost when the log was last looked at.
+    /// The number of lost connections when the log was last compared.
     lost: u64,
     cursor: Cursor,
-    /// The message that `cursor` stands in; none if that is not known.
+    /// The message that holds `cursor`; none if that is not known.
     position: StreamSeq,
-    /// The newest attempt that the ledger is known to have.
+    /// The newest attempt known from the ledger.
     known: u32,
-    /// Until then events of higher attempts are dropped without asking again.
+    /// Until then, events of higher attempts are dropped without asking the ledger.
     answer_stands: Option<Instant>,
     ready: Vec<Followed>,
     phase: Phase,
@@ -119,11 +119,11 @@ pub struct EventFollower {
 enum Phase {
     /// Nothing is known to be missing.
     Live,
-    /// Something may be: compare the tip.
+    /// Something may be missing: compare the tip.
     Look,
-    /// Something is: read on.
+    /// Something is missing: read on.
     Fetch(Fetch),
-    /// An event is of an attempt that the ledger is not known to have: ask.
+    /// An event is of an attempt that is not known from the ledger: ask.
     Ask(Ask),
 }
 
@@ -133,10 +133,10 @@ struct Ask {
     then: Then,
 }
 
-/// The step that waits for the answer.
+/// The step that waits for the ledger's answer.
 #[derive(Debug, Clone)]
 enum Then {
-    /// Take this message once more.
+    /// Take this message again.
     Take(StreamSeq, Bytes),
     /// Read on.
     Fetch(Fetch),
@@ -146,7 +146,7 @@ enum Then {
 struct Fetch {
     /// The next position to read.
     from: StreamSeq,
-    /// Whether the message there was seen before, and has to be found again as the proof that
+    /// Whether the message there was seen before and must be found again. Finding it proves that
     /// nothing between it and its successor is gone.
     proof: bool,
     /// The event that showed that something is missing.
@@ -168,18 +168,18 @@ impl Fetch {
     }
 }
 
-/// Whether a message could be taken.
+/// The result of taking a message.
 pub(super) enum Taken {
     Whole,
     /// This event shows that something before it is missing.
     Gap(EventId),
-    /// The ledger has to be asked about this attempt first.
+    /// This attempt must be asked about first.
     Unknown(u32),
 }
 
 impl EventFollower {
-    /// Subscribes. On this connection, what is published afterwards is seen, as far as one server is
-    /// concerned; in a cluster the first events may be missed, and are fetched.
+    /// Subscribes. With one server, every event published afterwards on this connection is heard.
+    /// In a cluster the first ones may be missed; they are read from the log.
     pub async fn subscribe(
         bus: &Bus,
         tenant: TenantId,
@@ -200,12 +200,12 @@ impl EventFollower {
         })
     }
 
-    /// The last event that was returned, or the cursor that was resumed from.
+    /// Returns the last event that was returned, or the cursor that was resumed from.
     pub const fn last_id(&self) -> EventId {
         self.cursor.last()
     }
 
-    /// The next events: at least one. Waits for however long it takes, through lost connections and
+    /// Returns the next events, at least one. Waits as long as needed, through lost connections and
     /// broker restarts. Cancel-safe.
     ///
     /// A terminal event ends the run but not the follower: stop calling.
@@ -223,8 +223,8 @@ impl EventFollower {
         }
     }
 
-    /// As [`EventFollower::next`], of what is stored: none if all of it was returned. Waits for the
-    /// broker, and for nothing that is still to happen.
+    /// Returns the next stored events, or `None` if all were returned. Waits for the broker, but
+    /// for no future event.
     pub async fn stored(&mut self) -> Result<Option<Vec<Followed>>, FollowError> {
         loop {
             if !self.ready.is_empty() {
@@ -246,7 +246,7 @@ impl EventFollower {
                 let message = message.ok_or(FollowError::Closed)?;
                 let mut heard = message.payload.len();
                 self.hear(&message)?;
-                // What has piled up goes out together, as far as it is wise to hold it twice.
+                // Returns everything that has arrived, up to a limit, because it is held twice.
                 while matches!(self.phase, Phase::Live)
                     && heard < BATCH_BYTES
                     && let Some(Some(message)) = self.from.live.next().now_or_never()
@@ -271,14 +271,14 @@ impl EventFollower {
     }
 
     fn hear(&mut self, message: &Message) -> Result<(), FollowError> {
-        // Without its sequence the message was not republished by the stream: not for us.
+        // Without a sequence it was not republished by the stream, so it is ignored.
         let Ok(seq) = sequence(message) else {
             return Ok(());
         };
         self.take(seq, &message.payload)
     }
 
-    /// Compares the log's tip with what was seen.
+    /// Compares the log's tip with the events seen.
     async fn look(&mut self) -> Result<(), FollowError> {
         let lost = self.from.link.borrow_and_update().down;
         match self
@@ -296,7 +296,7 @@ impl EventFollower {
                     _ => {}
                 }
             }
-            // Listen meanwhile: what is heard may make the look unnecessary.
+            // Listens meanwhile, because a live event may make the comparison unnecessary.
             Err(error) => {
                 tracing::debug!(%error, run = %self.from.run, "could not look at the event log");
                 self.look_at = Instant::now() + LAST_RETRY.min(self.from.idle);
@@ -306,7 +306,7 @@ impl EventFollower {
         Ok(())
     }
 
-    /// Asks the ledger for the run's newest attempt, and takes what waited for the answer.
+    /// Asks the ledger for the run's newest attempt, then takes the message that waited.
     async fn ask(&mut self, ask: Ask) -> Result<(), FollowError> {
         let Some(newest) = self.from.newest_attempt().await else {
             // Without an answer the event is neither dropped nor shown.
@@ -335,7 +335,7 @@ impl EventFollower {
         let lost = self.from.link.borrow_and_update().down;
         let page = match self.from.read(fetch.from).await {
             Ok(page) => page,
-            // The broker will be back; a log that is read in vain is another matter.
+            // The broker will return; only a log that was read in vain counts as a try.
             Err(error) => {
                 tracing::debug!(%error, run = %self.from.run, "could not read the event log");
                 let not_before = Some(Instant::now() + LAST_RETRY);
@@ -370,7 +370,7 @@ impl EventFollower {
         Ok(())
     }
 
-    /// Takes a page of the log and decides what comes next.
+    /// Takes a page of the log and decides the next step.
     fn take_page(&mut self, page: &Page, fetch: Fetch) -> Result<(), FollowError> {
         let expired = FollowError::Expired {
             after: self.cursor.last(),
@@ -379,7 +379,7 @@ impl EventFollower {
             match self.take_lines(message.seq, &message.payload)? {
                 Taken::Whole => {}
                 Taken::Gap(_) if self.ready.is_empty() => return Err(expired),
-                // What was read before it may be returned first; the next call comes here again.
+                // The events before the gap are returned first; the next call meets the gap again.
                 Taken::Gap(_) => {
                     self.phase = Phase::Fetch(self.fetch_again(fetch.until, fetch.tries));
                     return Ok(());
@@ -401,7 +401,7 @@ impl EventFollower {
         } else if self.cursor.last() >= fetch.until {
             Phase::Live
         } else if fetch.tries < TRIES {
-            // A replica that is behind.
+            // The replica may lag.
             Phase::Fetch(self.fetch_again(fetch.until, fetch.tries + 1))
         } else {
             return Err(expired);
@@ -420,7 +420,7 @@ impl EventFollower {
         }
     }
 
-    /// Takes a message that came from elsewhere than a page.
+    /// Takes a message that did not come from a page.
     fn take(&mut self, seq: StreamSeq, payload: &Bytes) -> Result<(), FollowError> {
         match self.take_lines(seq, payload)? {
             Taken::Whole => {}
@@ -438,7 +438,7 @@ impl EventFollower {
         for line in Event::lines(payload) {
             let event = match Event::decode(line) {
                 Ok(event) => event,
-                // What was taken before it is returned first; the next call comes here again.
+                // The events before it are returned first; the next call meets it again.
                 Err(_) if !self.ready.is_empty() => {
                     return Ok(Taken::Gap(self.cursor.last().next()));
                 }
@@ -488,12 +488,12 @@ impl EventFollower {
         self.take_lines(message.seq, &message.payload)
     }
 
-    /// Reads on from this position; what stands before it was taken.
+    /// Reads on from this position; everything before it was taken.
     pub(super) fn read_on(&mut self, from: StreamSeq) {
         self.phase = Phase::Fetch(Fetch::on(from));
     }
 
-    /// As [`EventFollower::read_on`], once the ledger was asked about an attempt.
+    /// Asks the ledger about an attempt, then reads on from this position.
     pub(super) fn ask_and_read_on(&mut self, attempt: u32, from: StreamSeq) {
         let then = Then::Fetch(Fetch::on(from));
         self.phase = Phase::Ask(Ask { attempt, then });
@@ -501,31 +501,31 @@ impl EventFollower {
 }
 
 impl Subscribed {
-    /// Looks at the tip when nothing was heard for this long, instead of 5 s.
+    /// Sets the silence after which the tip is compared, instead of 5 s.
     #[must_use]
     pub fn look_every(self, idle: Duration) -> Self {
         Self { idle, ..self }
     }
 
-    /// Follows a run that has been made just now: there is nothing to read.
+    /// Follows a run that was created just now: there is nothing to read.
     #[expect(
         clippy::wrong_self_convention,
-        reason = "it says from where to follow, and the subscription goes along"
+        reason = "the name says where following starts; the subscription is consumed"
     )]
     pub fn from_start_of_new_run(self) -> EventFollower {
         self.follow(Cursor::after(EventId::ORIGIN), 0)
     }
 
-    /// Follows behind an event that the log need not hold any more, because it was told from
-    /// elsewhere, with all before it.
+    /// Follows from after an event that the log need not hold, because the caller has replayed it
+    /// and all before it from another source.
     pub fn behind(self, last: EventId) -> EventFollower {
         let mut follower = self.follow(Cursor::after(last), last.attempt());
-        // What came meanwhile may not have been heard.
+        // Some events may have been published before the subscription.
         follower.phase = Phase::Look;
         follower
     }
 
-    /// The newest attempt that the ledger has; `None` if it does not answer.
+    /// Returns the newest attempt in the ledger; `None` if the ledger does not answer.
     pub(super) async fn newest_attempt(&self) -> Option<u32> {
         self.attempts.newest(self.tenant, self.run).await
     }

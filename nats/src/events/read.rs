@@ -16,22 +16,23 @@ use crate::streams;
 use crate::subjects::{self, api};
 use crate::subscription::covers;
 
-/// The most messages that are asked for at once: a page of them takes about three milliseconds.
+/// The most messages of one request: a page of them takes about three milliseconds.
 const PAGE: usize = 256;
-/// The most bytes that are asked for at once; the broker knows no other flow control here.
+/// The most bytes of one request; direct get has no other flow control.
 const PAGE_BYTES: usize = 1 << 20;
-/// How long the next message of a page may take.
+/// The longest time until the next message of a page.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The end of a page: `StatusCode` has no name for it.
+/// The status that ends a page: `StatusCode` has no name for it.
 const END_OF_PAGE: u16 = 204;
 const PENDING: HeaderName = HeaderName::from_static("Nats-Num-Pending");
 
-/// What EVENTS is at one moment.
+/// The state of EVENTS at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventsState {
-    /// When the stream was made, as the broker says: another one was made at another time.
+    /// The time at which the broker made the stream; it identifies the stream.
     pub created_at: DateTime<Utc>,
-    /// The position of its last message. One that has an older copy of it uses its numbers again.
+    /// The position of the last message. A stream restored from an older copy uses later numbers
+    /// again.
     pub last_seq: u64,
 }
 
@@ -51,19 +52,19 @@ struct StreamState {
 pub(crate) struct Page {
     /// In the order of the log.
     pub(crate) messages: Vec<StoredEvents>,
-    /// How many are stored behind them.
+    /// The number of stored messages after them.
     pub(crate) remaining: u64,
 }
 
 impl Page {
-    /// Where to read on; nothing if there is no more.
+    /// Returns the position to read on from; `None` at the end.
     pub(crate) fn next(&self) -> Option<StreamSeq> {
         let last = self.messages.last().filter(|_| self.remaining > 0)?;
         Some(StreamSeq(last.seq.0 + 1))
     }
 }
 
-/// The leader's answer to a request for one message; nothing if there is no such message.
+/// Reads the leader's answer to a request for one message; `None` if there is no such message.
 pub(crate) fn if_any<T>(answer: Result<T, RawMessageError>) -> Result<Option<T>, ReadError> {
     match answer {
         Ok(message) => Ok(Some(message)),
@@ -80,7 +81,7 @@ pub(crate) fn if_any<T>(answer: Result<T, RawMessageError>) -> Result<Option<T>,
 }
 
 impl Bus {
-    /// Refuses a stored message that is not on the subject that was asked for.
+    /// Refuses a stored message that is not on the requested subject.
     pub(crate) fn expect_stored(&self, asked: &str, stored: &str) -> Result<(), ReadError> {
         if covers(asked, stored) {
             return Ok(());
@@ -90,7 +91,7 @@ impl Bus {
         Err(ReadError::Unreadable(wrong))
     }
 
-    /// What EVENTS is at this moment: one request.
+    /// Returns the state of EVENTS at this moment. Costs one request.
     pub async fn events_state(&self) -> Result<EventsState, ReadError> {
         let info: StreamInfo = self
             .ask(api::EVENTS_INFO.into(), bytes::Bytes::new())
@@ -101,14 +102,14 @@ impl Bus {
         })
     }
 
-    /// How many messages a run's log holds.
+    /// Returns the number of messages in a run's log.
     pub async fn count_events(&self, tenant: TenantId, run: RunId) -> Result<u64, ReadError> {
         let page = self.read_page(tenant, run, StreamSeq::NONE, 1).await?;
         Ok(page.messages.len() as u64 + page.remaining)
     }
 
-    /// The last message of a run's log, from the stream's leader: what an append must be compared
-    /// with.
+    /// Returns the last message of a run's log from the stream's leader. Appends must compare with
+    /// this one, because replicas lag.
     pub async fn event_tip(
         &self,
         tenant: TenantId,
@@ -134,7 +135,7 @@ impl Bus {
         }))
     }
 
-    /// The last message of a run's log, from any replica: cheap, and possibly a moment old.
+    /// Returns the last message of a run's log from any replica: cheap, but possibly outdated.
     pub async fn event_tip_direct(
         &self,
         tenant: TenantId,
@@ -155,8 +156,8 @@ impl Bus {
         }
     }
 
-    /// Up to `max` messages of a run's log, from the position `from` on, that one included; from any
-    /// replica. Fewer than `max` means that there were no more.
+    /// Returns up to `max` messages of a run's log from any replica, beginning at position `from`.
+    /// Fewer than `max` means that there were no more.
     pub async fn read_events(
         &self,
         tenant: TenantId,
@@ -178,7 +179,7 @@ impl Bus {
         Ok(read)
     }
 
-    /// One page; shorter than `max` when a page's limits say so.
+    /// Reads one page, which is shorter than `max` if it reaches the page's limits.
     pub(crate) async fn read_page(
         &self,
         tenant: TenantId,
@@ -197,7 +198,7 @@ impl Bus {
         let subject = subjects::events(tenant, run);
         let request = format!(
             r#"{{"batch":{},"max_bytes":{PAGE_BYTES},"seq":{},"next_by_subj":"{}"}}"#,
-            // One place is for the end of the page.
+            // One place is for the message that ends the page.
             max.min(PAGE)
                 .min(self.subscription_capacity().saturating_sub(1))
                 .max(1),
@@ -219,8 +220,8 @@ impl Bus {
             let Ok(Some(message)) = answer else {
                 return Err(ReadError::NoAnswer);
             };
-            // Within a page each message names the one before it, zero for the first, and the end
-            // names the last: so a lost one shows.
+            // Within a page each message names the one before it (zero for the first), and the end
+            // names the last, so a lost one shows.
             let complete = |headers: Option<&HeaderMap>| {
                 let before = page
                     .messages
@@ -250,7 +251,7 @@ impl Bus {
     }
 }
 
-/// The subject that a stored message was published on, as its headers say.
+/// Returns the subject that a stored message was published on, from its headers.
 fn stored_subject(message: &Message) -> &str {
     let headers = message.headers.as_ref();
     headers
@@ -258,7 +259,7 @@ fn stored_subject(message: &Message) -> &str {
         .map_or("", HeaderValue::as_str)
 }
 
-/// Where a stored message stands, as its headers say.
+/// Returns the position of a stored message, from its headers.
 pub(super) fn sequence(message: &Message) -> Result<StreamSeq, ReadError> {
     number(message.headers.as_ref(), header::NATS_SEQUENCE)
         .map(StreamSeq)

@@ -1,4 +1,4 @@
-//! Finding a cursor in a run's log.
+//! Finds a cursor in a run's log.
 
 use std::time::Duration;
 
@@ -12,22 +12,22 @@ use super::follower::{EventFollower, FollowError, ResumeError, Subscribed, Taken
 use super::read::Page;
 use super::{StoredEvents, StreamSeq};
 
-/// How often a log is read that ends before the leader's does: replicas lag.
+/// The tries for a log that ends before the leader's does, because replicas lag.
 const TRIES: u32 = 8;
 const RETRY: Duration = Duration::from_millis(50);
-/// How many messages are rather read in a row than narrowed down further.
+/// The number of messages that are read in a row rather than narrowed further.
 const NEAR: u64 = 512;
 
-/// How to look for an event.
+/// A way to look for an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Search {
-    /// As if ids ascended without exception.
+    /// Bisect, as if ids always ascended.
     Narrowed,
-    /// From the first message to the last.
+    /// Read from the first message to the last.
     InOrder,
 }
 
-/// What was learned from reading the whole log in vain.
+/// The facts from a complete scan that did not find the event.
 #[derive(Debug, Default)]
 struct Scan {
     /// The first event stored, and whether it is the run's first.
@@ -35,15 +35,15 @@ struct Scan {
     last_read: StreamSeq,
 }
 
-/// Where the event was found: a page, and which of its messages.
+/// The page that holds the event, and the index of its message.
 type Found = (Page, usize);
 
 impl Subscribed {
-    /// Follows the run from behind the event `after`; from its first event for
-    /// [`EventId::ORIGIN`], whether or not there is one yet.
+    /// Follows the run from after the event `after`; from its first event for [`EventId::ORIGIN`],
+    /// whether or not there is one yet.
     ///
-    /// The event `after` itself must be found in the log, for only then is it certain that nothing
-    /// between it and the next one is gone.
+    /// The event `after` itself must be found in the log, because only then is it certain that
+    /// nothing between it and the next one is gone.
     pub async fn resume(self, after: EventId) -> Result<EventFollower, ResumeError> {
         if after == EventId::ORIGIN {
             return self.follow_from_first_event().await;
@@ -60,8 +60,8 @@ impl Subscribed {
             if tip.is_none_or(|tip| tip.seq <= scan.last_read) {
                 return Err(match scan.first {
                     Some((_, true)) => ResumeError::CursorUnknown,
-                    // Behind the first event stored, an event is there or never was; before it,
-                    // nobody here can tell.
+                    // After the first stored event, an event is there or never was. Before it, only
+                    // the ledger knows.
                     Some((first, false)) if first < after => ResumeError::CursorUnknown,
                     Some(_) | None => ResumeError::Expired,
                 });
@@ -73,7 +73,7 @@ impl Subscribed {
 
     async fn follow_from_first_event(self) -> Result<EventFollower, ResumeError> {
         let page = self.read(StreamSeq::NONE).await?;
-        // Asked after the page was read: the ledger has every attempt that is in it.
+        // Asked after the page was read, so that the ledger has every attempt that is in it.
         let known = self.newest_attempt().await.unwrap_or_default();
         let mut follower = self.follow(Cursor::after(EventId::ORIGIN), known);
         let hole = follower.take_first_page(&page.messages, page.next())?;
@@ -123,7 +123,8 @@ impl Subscribed {
         }
     }
 
-    /// Where to go on looking, if ids ascend: they do, but where a replaced worker got an event in.
+    /// Returns a position before the event, found by bisection. Ids ascend except for late events
+    /// of replaced workers.
     async fn narrow_down(
         &self,
         after: EventId,
@@ -150,7 +151,7 @@ impl Subscribed {
 }
 
 impl EventFollower {
-    /// Takes what was read first; `next` is where to read on. Says whether something is missing.
+    /// Takes the first messages and reads on from `next`. Returns whether an event is missing.
     fn take_first_page(
         &mut self,
         messages: &[StoredEvents],
@@ -159,7 +160,7 @@ impl EventFollower {
         for message in messages {
             match self.take_stored(message).map_err(unreadable)? {
                 Taken::Whole => {}
-                // What stands before the hole can be returned; reading on meets the hole again.
+                // Events before the gap can be returned; reading on meets the gap again.
                 Taken::Gap(_) => {
                     self.read_on(message.seq);
                     return Ok(true);
@@ -177,7 +178,7 @@ impl EventFollower {
     }
 }
 
-/// The first event of a message, and whether it is the first of its run.
+/// Returns the first event of a message, and whether it is the first of its run.
 fn first_event(message: &StoredEvents) -> Result<Option<(EventId, bool)>, EventError> {
     let first = Event::lines(&message.payload)
         .next()
@@ -202,8 +203,8 @@ fn last_event(message: &StoredEvents) -> Result<Option<EventId>, EventError> {
         .transpose()
 }
 
-/// Whether one of the message's events has this id. Within a message ids ascend, so that most
-/// messages are told by their last.
+/// Returns whether one of the message's events has this id. Ids ascend within a message, so the
+/// last event decides most messages.
 fn holds(message: &StoredEvents, id: EventId) -> Result<bool, EventError> {
     for line in Event::lines(&message.payload).rev() {
         let here = id_of(line)?;

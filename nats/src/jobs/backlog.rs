@@ -1,4 +1,4 @@
-//! How much waits in a lane: for metrics, and to tell when a job is provably gone.
+//! The backlog of a lane: for metrics, and to prove that a job is lost.
 
 use std::collections::HashMap;
 
@@ -17,14 +17,14 @@ use crate::subjects::{self, api};
 pub struct Backlog {
     /// Jobs never delivered yet.
     pub pending: u64,
-    /// Jobs delivered and not settled: being worked on, or given back with a delay.
+    /// Jobs delivered and not settled: in progress, or given back with a delay.
     pub ack_pending: u64,
-    /// Of these, how many were delivered more than once.
+    /// The jobs among these that were delivered more than once.
     pub redelivered: u64,
-    /// When the oldest never-delivered job was stored. All jobs of the lane that were stored before
-    /// have been delivered at least once, or are gone; without one, all jobs have.
+    /// The time at which the oldest never-delivered job was stored. All earlier jobs of the lane
+    /// have been delivered at least once, or are gone. Without one, that holds for all jobs.
     pub next_undelivered_stored_at: Option<DateTime<Utc>>,
-    /// Jobs stored, of both lanes.
+    /// Jobs stored in both lanes.
     pub stream_messages: u64,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct ConsumerInfo {
     pub(super) num_ack_pending: u64,
     num_redelivered: u64,
     pub(super) delivered: Position,
-    /// Everything up to here is settled.
+    /// Everything up to this position is settled.
     pub(super) ack_floor: Position,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct StreamInfo {
 #[derive(Deserialize)]
 pub(super) struct StreamState {
     pub(super) messages: u64,
-    /// How many messages each subject has, if that was asked for.
+    /// Messages per subject, if the request asked for them.
     #[serde(default)]
     pub(super) subjects: HashMap<String, u64>,
 }
@@ -74,10 +74,10 @@ struct StoredMessage {
 }
 
 impl Bus {
-    /// Asks the leader of a lane's consumer how much waits.
+    /// Asks the leader of a lane's consumer for its backlog.
     ///
-    /// The three answers are not of one instant. They are asked for in the order in which a job that
-    /// arrives meanwhile is counted rather too often than too seldom.
+    /// The three answers are not of one instant. Their order counts a job that arrives meanwhile
+    /// too often rather than too seldom.
     pub async fn job_backlog(&self, lane: Lane) -> Result<Backlog, ReadError> {
         let consumer: ConsumerInfo = self.ask(api::consumer_info(lane), Bytes::new()).await?;
         let next = format!(
@@ -105,7 +105,7 @@ impl Bus {
         self.ask_if_any(subject, payload).await?.ok_or_else(nothing)
     }
 
-    /// Asks JetStream; `None` if it says that there is no such message.
+    /// Asks JetStream; returns `None` if there is no such message.
     pub(crate) async fn ask_if_any<T: DeserializeOwned>(
         &self,
         subject: async_nats::Subject,

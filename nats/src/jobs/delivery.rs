@@ -1,4 +1,4 @@
-//! One delivery of a job, and the ways to settle it.
+//! One delivery of a job, and its settlement.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,25 +16,25 @@ use crate::names;
 use crate::subjects;
 use crate::subscription::covers;
 
-/// A job as it was delivered to this process. Dropping it settles nothing: the broker delivers it
-/// again after its ack_wait.
+/// A job as delivered to this process. Dropping it settles nothing: the broker delivers it again
+/// after its ack_wait.
 #[derive(Debug)]
 pub struct Delivery {
-    /// Whose run it is, from the subject; the nil id if the subject names nobody (then `job` is an
+    /// The run's tenant, from the subject; the nil id if the subject names none (then `job` is an
     /// error).
     pub tenant: TenantId,
     /// The lane it was pulled from.
     pub lane: Lane,
-    /// The job, or why the message is none.
+    /// The job, or the reason for which the message cannot be read as one.
     pub job: Result<Job, BadJob>,
-    /// Its sequence in JOBS: the same in every delivery of this message.
+    /// The message's sequence in JOBS, the same in every delivery.
     pub stream_seq: u64,
-    /// How often it was delivered, this time included. A hint only: the count begins anew with a
-    /// consumer that was made again.
+    /// The number of deliveries, including this one. A hint only, because a recreated consumer
+    /// counts anew.
     pub delivered: u64,
-    /// When the broker stored it.
+    /// The time at which the broker stored it.
     pub stored_at: DateTime<Utc>,
-    /// What travels beside it.
+    /// Its headers.
     pub headers: JobHeaders,
     pub(super) subject: Subject,
     pub(super) payload: Bytes,
@@ -45,13 +45,13 @@ pub struct Delivery {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{reason}")]
 pub struct BadJob {
-    /// Why not.
+    /// The reason.
     pub reason: String,
     /// The message.
     pub payload: Bytes,
 }
 
-/// Why a settlement is not known to have reached the broker.
+/// A reason for which a settlement is not known to have reached the broker.
 #[derive(Debug, thiserror::Error)]
 pub enum AckError {
     /// There is no connection: it was not sent.
@@ -66,7 +66,7 @@ pub enum AckError {
 }
 
 impl Delivery {
-    /// Takes a message that a pull brought; `None` if it is not the lane's consumer that sent it.
+    /// Reads a pulled message; returns `None` if another sender than the lane's consumer sent it.
     pub(super) fn from_message(bus: &Bus, lane: Lane, message: Message) -> Option<Self> {
         let message = jetstream::Message {
             message,
@@ -113,47 +113,50 @@ impl Delivery {
         })
     }
 
-    /// The job is done. Only handed to the connection: if that is lost, the job is delivered again.
+    /// Settles the job as done, without a confirmation. If the connection is lost, the job is
+    /// delivered again.
     pub async fn ack(&self) -> Result<(), AckError> {
         self.settle.send(AckKind::Ack.into()).await
     }
 
-    /// The job is done, and the broker says that it heard so.
+    /// Settles the job as done and waits for the broker's answer.
     ///
-    /// It also says so about a job that it knows no longer: the answer confirms a round trip, not
-    /// that the delivery was still this process's.
+    /// The broker also confirms a job that it no longer knows: the answer proves a round trip, not
+    /// that this process still owned the delivery.
     pub async fn ack_confirmed(&self) -> Result<(), AckError> {
         self.settle.request(AckKind::Ack.into()).await
     }
 
-    /// Somebody else is to have the job: at once, or after `delay`. Without a delay a job that is
-    /// given back again and again spins.
+    /// Gives the job back for another delivery, at once or after `delay`. Without a delay, a job
+    /// that is always given back spins.
     pub async fn nak(&self, delay: Option<Duration>) -> Result<(), AckError> {
         self.settle.send(AckKind::Nak(delay).into()).await
     }
 
-    /// As [`Delivery::nak`], with the confirmation that [`Delivery::ack_confirmed`] describes.
+    /// Gives the job back, as [`Delivery::nak`], and waits for the answer that
+    /// [`Delivery::ack_confirmed`] describes.
     pub async fn nak_confirmed(&self, delay: Option<Duration>) -> Result<(), AckError> {
         self.settle.request(AckKind::Nak(delay).into()).await
     }
 
-    /// The job is still worked on: the ack_wait begins anew. Only handed to the connection.
+    /// Restarts the ack_wait, because the job is still in progress. Not confirmed.
     pub async fn in_progress(&self) -> Result<(), AckError> {
         self.settle.in_progress().await
     }
 
-    /// What a lease's ticker needs of the delivery: cheap to clone, and outliving it.
+    /// Returns a cheap handle that keeps the delivery alive, for a lease's ticker. It outlives the
+    /// delivery.
     pub fn in_progress_handle(&self) -> InProgress {
         self.settle.clone()
     }
 
-    /// The job is never to be delivered again; the reason reaches the broker's advisory.
+    /// Ends all deliveries of the job; the broker's advisory carries the reason.
     pub async fn term(&self, reason: &str) -> Result<(), AckError> {
         self.settle.send(format!("+TERM {reason}").into()).await
     }
 }
 
-/// Keeps a delivery alive.
+/// A handle that keeps a delivery alive.
 #[derive(Clone)]
 pub struct InProgress {
     bus: Bus,
@@ -169,19 +172,19 @@ impl fmt::Debug for InProgress {
 }
 
 impl InProgress {
-    /// The job is still worked on: the ack_wait begins anew. Only handed to the connection.
+    /// Restarts the ack_wait, because the job is still in progress. Not confirmed.
     pub async fn in_progress(&self) -> Result<(), AckError> {
         self.send(AckKind::Progress.into()).await
     }
 
-    /// As [`InProgress::in_progress`], and waits until the broker has answered: a worker that gets no
-    /// answer is cut off from the broker and must not renew its lease.
+    /// Restarts the ack_wait and waits for the broker's answer. Without it, the worker is cut off
+    /// from the broker and must not renew its lease.
     pub async fn in_progress_confirmed(&self) -> Result<(), AckError> {
         self.request(AckKind::Progress.into()).await
     }
 
     async fn send(&self, what: Bytes) -> Result<(), AckError> {
-        // Without a connection the client would queue it, and in the end wait for ever.
+        // Without a connection the client would queue the message and in the end block for ever.
         let client = self.bus.connected_client().ok_or(AckError::Disconnected)?;
         client
             .publish(self.reply.clone(), what)

@@ -1,32 +1,32 @@
-//! How much a worker has asked for and not yet got. Pure: time is given.
+//! The number of jobs that a worker has requested and not yet received. Pure: time is a parameter.
 //!
-//! The broker serves waiting pulls in turn and does not say which pull a message answers, so what is
-//! counted is the sum over all pulls. A pull that ends unserved says how much of it was left; one
-//! that is served in full says nothing.
+//! The broker serves waiting pulls in turn and does not say which pull a message answers, so the
+//! sum over all pulls is counted. A pull that ends early reports its unserved rest; one that is
+//! served in full reports nothing.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long after a pull's end its status may arrive.
+/// The time after a pull's end within which its status may arrive.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// One pull to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pull {
-    /// Its number, counted over the source's life.
+    /// Its number, unique over the source's life.
     number: u64,
-    /// How many jobs it asks for.
+    /// The number of jobs that it requests.
     pub batch: usize,
 }
 
 impl Pull {
-    /// The last token of its reply subject: what a status is known by.
+    /// Returns the last token of its reply subject, which identifies it in a status.
     pub fn token(self) -> String {
         format!("{}_{}", self.number, self.batch)
     }
 
-    /// The pull that a status belongs to.
+    /// Returns the pull that a status belongs to.
     pub fn from_token(token: &str) -> Option<Self> {
         let (number, batch) = token.split_once('_')?;
         Some(Self {
@@ -36,25 +36,25 @@ impl Pull {
     }
 }
 
-/// What has been asked for, over all pulls of one lane.
+/// The outstanding requests of one lane, over all pulls.
 #[derive(Debug, Default)]
 pub struct Demand {
     outstanding: usize,
     next: u64,
-    /// Pulls with smaller numbers do not count any more.
+    /// Pulls with smaller numbers no longer count.
     void_before: u64,
-    /// When the last of all pulls has ended, whether or not its status arrived.
+    /// The end of the last pull, whether or not its status arrived.
     all_ended_at: Option<Instant>,
 }
 
 impl Demand {
-    /// How many jobs may still arrive.
+    /// Returns the number of jobs that may still arrive.
     pub const fn outstanding(&self) -> usize {
         self.outstanding
     }
 
-    /// The pull to send now so that up to `max` jobs are asked for. Nothing while half of them are:
-    /// the fewer pulls wait at the broker the better, and what arrives makes room at once.
+    /// Returns the pull to send so that up to `max` jobs are requested. Returns `None` while half
+    /// of them are outstanding: fewer waiting pulls cost the broker less.
     pub fn shortfall(&self, max: usize) -> Option<Pull> {
         let enough = max == 0 || self.outstanding.saturating_mul(2) >= max;
         (!enough).then(|| Pull {
@@ -63,7 +63,7 @@ impl Demand {
         })
     }
 
-    /// The pull was sent.
+    /// Records a pull that was sent.
     pub fn asked(&mut self, pull: Pull, now: Instant, expires: Duration) {
         self.next = pull.number + 1;
         self.outstanding += pull.batch;
@@ -71,31 +71,31 @@ impl Demand {
         self.all_ended_at = Some(self.all_ended_at.map_or(end, |known| known.max(end)));
     }
 
-    /// A job arrived.
+    /// Records a job that arrived.
     pub fn delivered(&mut self) {
         self.outstanding = self.outstanding.saturating_sub(1);
     }
 
-    /// A pull ended with this much of it unserved.
+    /// Records a pull that ended with `unserved` jobs left.
     pub fn ended(&mut self, pull: Pull, unserved: usize) {
         if pull.number >= self.void_before {
             self.outstanding = self.outstanding.saturating_sub(unserved);
         }
     }
 
-    /// No pull that was sent so far will be served.
+    /// Forgets all pulls sent so far, because none of them will be served.
     pub fn void(&mut self) {
         self.outstanding = 0;
         self.void_before = self.next;
         self.all_ended_at = None;
     }
 
-    /// When [`Demand::expire`] is to be called.
+    /// Returns the time at which [`Demand::expire`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         self.all_ended_at.filter(|_| self.outstanding > 0)
     }
 
-    /// If all pulls have ended by now, what still seems outstanding is a status that was lost.
+    /// Forgets what still seems outstanding once all pulls have ended: a status was lost.
     pub fn expire(&mut self, now: Instant) {
         if self.all_ended_at.is_some_and(|end| end <= now) {
             self.void();

@@ -1,4 +1,4 @@
-//! Messages that nobody can work on: kept in DEAD with the reason, for an operator to look at.
+//! The quarantine: DEAD keeps messages that cannot be processed, with the reason, for an operator.
 
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::{HeaderMap, HeaderName, HeaderValue, Subject, header};
@@ -26,32 +26,32 @@ pub const KEPT_OF_A_LETTER: usize = 64 << 10;
 /// A message in DEAD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its place in DEAD.
+    /// Its sequence in DEAD.
     pub seq: u64,
-    /// When it was set aside.
+    /// The time at which it was quarantined.
     pub stored_at: DateTime<Utc>,
-    /// The subject that it came on.
+    /// The subject that it arrived on.
     pub subject: String,
-    /// Why nobody can work on it.
+    /// The reason.
     pub reason: String,
-    /// The API key that published it, if it was a program: the subject says so, and the broker lets
-    /// ingresses alone write there.
+    /// The API key that published it, if a program did. The subject proves it, because only
+    /// ingresses may write there.
     pub publisher: Option<ApiKeyId>,
     /// The run that it names, if it could be read.
     pub run: Option<RunId>,
     /// The message itself, or its first [`KEPT_OF_A_LETTER`] bytes.
     pub payload: Bytes,
-    /// The number of bytes that the message had.
+    /// The full length of the message in bytes.
     pub length: u64,
 }
 
 impl Bus {
-    /// Stores a copy of the delivery in DEAD with the reason, and waits until it is stored: its
-    /// sequence there. Only then is the delivery to be settled. Repeating it stores no second copy
-    /// within the duplicate window.
+    /// Stores a copy of the delivery in DEAD with the reason, and returns its sequence there.
+    /// Settle the delivery only after this. A repeat within the duplicate window stores no second
+    /// copy.
     pub async fn quarantine(&self, delivery: &Delivery, reason: &str) -> Result<u64, PublishError> {
-        // The same for each delivery of one message, and another for one that was given the same
-        // sequence after the stream was lost.
+        // The same id for each delivery of one message, and another id for a message that reuses
+        // the sequence after the stream was lost.
         let id = format!(
             "{}-{}",
             delivery.stream_seq,
@@ -62,8 +62,8 @@ impl Bus {
             .await
     }
 
-    /// As [`Bus::quarantine`], for the job of a run that was given up: however many messages name
-    /// the run, one copy is kept.
+    /// Quarantines the job of a run that was given up. One copy is kept, however many messages name
+    /// the run.
     pub async fn quarantine_run(
         &self,
         delivery: &Delivery,
@@ -96,7 +96,7 @@ impl Bus {
             .await
     }
 
-    /// Keeps a copy of what a program submitted and nobody can take, with the reason.
+    /// Stores a copy of a program's message that is no submission, with the reason.
     pub async fn quarantine_submission(
         &self,
         submission: &Submission,
@@ -118,8 +118,8 @@ impl Bus {
             .await
     }
 
-    /// Stores a letter, of a long one its beginning and its length: one publisher must not push out
-    /// what others have left there.
+    /// Stores a letter. Of a long one it stores the beginning and the length, so that one publisher
+    /// does not displace the letters of others.
     async fn store_letter(
         &self,
         subject: Subject,
@@ -131,7 +131,7 @@ impl Bus {
         Ok(self.store(subject, headers, kept).await?)
     }
 
-    /// The first message in DEAD whose sequence is at least `seq`.
+    /// Returns the first message in DEAD with a sequence of at least `seq`.
     pub async fn dead_letter(&self, seq: u64) -> Result<Option<DeadLetter>, ReadError> {
         let found = self.first_stored(streams::DEAD, ">", seq).await?;
         Ok(found.map(DeadLetter::read))
@@ -139,7 +139,7 @@ impl Bus {
 }
 
 impl DeadLetter {
-    /// Whether the whole message was kept.
+    /// Returns whether the whole message was kept.
     pub fn is_whole(&self) -> bool {
         self.payload.len() as u64 >= self.length
     }
@@ -155,7 +155,7 @@ impl DeadLetter {
             publisher: subjects::of_submission(subjects::before_dead(subject))
                 .map(|address| address.key()),
             run: header(RUN).and_then(|run| run.parse().ok()),
-            // Older versions kept the whole of it.
+            // Older versions kept the whole message and stored no length.
             length: header(LENGTH)
                 .and_then(|length| length.parse().ok())
                 .unwrap_or(message.payload.len() as u64),

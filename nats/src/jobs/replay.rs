@@ -1,4 +1,4 @@
-//! Out of DEAD and back on its way, because somebody has mended what was wrong.
+//! Resubmits messages from DEAD once an operator has mended the cause.
 
 use async_nats::{HeaderMap, Subject, header};
 use baton_protocol::TenantId;
@@ -10,22 +10,22 @@ use crate::bus::{Bus, Unanswered};
 use crate::programs::intake::Address;
 use crate::subjects;
 
-/// What became of a message out of DEAD. Its copy there stays.
+/// The outcome for a message out of DEAD. Its copy there stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replayed {
-    /// An ingress took the submission, and answered so.
+    /// An ingress took the submission and gave this answer.
     Answered(Bytes),
-    /// JOBS holds the job again, at this sequence.
+    /// JOBS holds the job again at this sequence.
     Stored(u64),
 }
 
-/// Why it is not on its way.
+/// A reason for which the message was not resubmitted.
 #[derive(Debug, thiserror::Error)]
 pub enum NotReplayed {
-    /// It came on a subject that nobody takes anything from.
+    /// Nothing takes messages on its subject.
     #[error("nobody takes messages on `{0}`")]
     NoTaker(String),
-    /// An older version has set it aside, which took the publisher's word for who that was.
+    /// An older version quarantined it, which did not verify the publisher.
     #[error(
         "its subject does not name the key that published it, as those of older versions do not: \
          have its program submit it again"
@@ -41,10 +41,10 @@ pub enum NotReplayed {
         /// Bytes that it had.
         length: u64,
     },
-    /// No ingress is there to take it.
+    /// No ingress is running.
     #[error("no ingress is there to take it")]
     NoIngress,
-    /// An ingress may have taken it, or may not: submitting it again does no harm.
+    /// An ingress may have taken it: submitting it again does no harm.
     #[error("no ingress has answered")]
     NoAnswer,
     /// JOBS did not take it.
@@ -53,7 +53,7 @@ pub enum NotReplayed {
 }
 
 impl DeadLetter {
-    /// The tenant that it is for, if it was a submission.
+    /// Returns its tenant, if it was a submission.
     pub fn tenant(&self) -> Option<TenantId> {
         match subjects::of_submission(&self.subject)? {
             Address::Submission { tenant, .. } => Some(tenant),
@@ -63,9 +63,8 @@ impl DeadLetter {
 }
 
 impl Bus {
-    /// Puts a message out of DEAD on its way once more: a submission to an ingress, on behalf of
-    /// the key that published it; a job to JOBS. Both are safe to repeat: a submission names its
-    /// run, and so does a job.
+    /// Resubmits a message from DEAD: a submission to an ingress, for the key that published it; a
+    /// job to JOBS. Both are safe to repeat, because each names its run.
     pub async fn replay(&self, letter: &DeadLetter) -> Result<Replayed, NotReplayed> {
         if !letter.is_whole() {
             return Err(NotReplayed::Cut {
@@ -98,8 +97,8 @@ impl Bus {
         Err(NotReplayed::NoTaker(letter.subject.clone()))
     }
 
-    /// The operator's user is allowed to publish there, and the subject names the key: no word of
-    /// the publisher is needed.
+    /// Publishes on a subject that names the key. Only the operator's user may publish there, so
+    /// the message needs no further proof.
     async fn resubmit(
         &self,
         subject: Subject,

@@ -1,7 +1,8 @@
-//! Where a worker gets its jobs: one lane's consumer, asked for as many as there are free slots.
+//! The source of a worker's jobs: it pulls from one lane's consumer as many as there are free
+//! slots.
 //!
-//! The client library's own streams and batches are not used: they fetch ahead (the ack_wait of a
-//! job that lies in a buffer runs), or wait for a batch to fill.
+//! The client library's streams and batches are not used, because they prefetch (the ack_wait of a
+//! buffered job runs), or wait for a batch to fill.
 
 use std::time::Duration;
 
@@ -18,14 +19,14 @@ use crate::foreign::Consumer;
 use crate::subjects::{self, api};
 use crate::subscription::Subscription;
 
-/// How much of a pull was left when it ended.
+/// The header with a pull's unserved rest.
 const UNSERVED: HeaderName = HeaderName::from_static("Nats-Pending-Messages");
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
-/// How soon to look again for a connection whose return was not announced.
+/// The interval of checks for a connection that returned without an announcement.
 const RECHECK: Duration = Duration::from_millis(500);
 
-/// Why there will be no more jobs.
+/// A reason for which there will be no more jobs.
 #[derive(Debug, thiserror::Error)]
 pub enum JobsError {
     /// The connection was closed by this process.
@@ -33,18 +34,18 @@ pub enum JobsError {
     Closed,
 }
 
-/// What a source is up against.
+/// The state of a source's supply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Supply {
     /// Pulls are answered, as far as is known.
     Flowing,
-    /// There is no connection; it is being made again.
+    /// There is no connection; the client is reconnecting.
     Disconnected,
-    /// The lane's consumer is missing, or has no leader; it is asked for again and again.
+    /// The lane's consumer is missing or has no leader; the source keeps asking.
     NoConsumer,
 }
 
-/// Pulls the jobs of one lane. Keep it for the life of the worker: what it has asked for outlives
+/// A puller of one lane's jobs. Keep it for the life of the worker, because its requests outlive
 /// each call of [`JobSource::pull`].
 #[derive(Debug)]
 pub struct JobSource {
@@ -60,7 +61,7 @@ pub struct JobSource {
     retry: Retry,
 }
 
-/// When the broker may be asked again after it refused.
+/// The delay after the broker refused a pull.
 #[derive(Debug, Default)]
 struct Retry {
     at: Option<Instant>,
@@ -75,7 +76,7 @@ impl Retry {
 }
 
 impl JobSource {
-    /// Gets ready to pull; asks for nothing yet.
+    /// Subscribes to the replies; requests nothing yet.
     pub async fn open(bus: &Bus, lane: Lane) -> Result<Self, BusError> {
         let inbox = bus.client().new_inbox();
         let inbound = bus
@@ -98,30 +99,31 @@ impl JobSource {
         })
     }
 
-    /// The lane.
+    /// Returns the lane.
     pub const fn lane(&self) -> Lane {
         self.lane
     }
 
-    /// What the source is up against at the moment. Trouble is logged once and retried by itself.
+    /// Returns the supply's state at the moment. The source logs trouble once and retries by
+    /// itself.
     pub const fn supply(&self) -> Supply {
         self.supply
     }
 
-    /// How many jobs the broker may still send without being asked again.
+    /// Returns the number of jobs that the broker may still send without another request.
     pub const fn outstanding(&self) -> usize {
         self.demand.outstanding()
     }
 
-    /// Makes sure that up to `max` jobs are asked for, and waits until at least one is there.
+    /// Keeps up to `max` jobs requested and waits until at least one arrives.
     ///
-    /// `expires` bounds how long the broker keeps a pull, and with it [`JobSource::stop`]; the call itself waits for
-    /// however long it takes, through lost connections, broker restarts and a missing consumer.
+    /// `expires` bounds the time that the broker keeps a pull, and with it [`JobSource::stop`]. The
+    /// call itself waits as long as needed, through lost connections, broker restarts and a missing
+    /// consumer.
     ///
-    /// Cancel-safe: a job that arrives after the future was dropped is returned by the next call.
-    /// What was asked for cannot be taken back, so a call with a smaller `max` than the one before may
-    /// return more than that: give back by [`Delivery::nak`] what does not fit. With `max` 0 nothing
-    /// is asked for.
+    /// Cancel-safe: the next call returns jobs that arrive after the future was dropped. A request
+    /// cannot be withdrawn, so a call with a smaller `max` than the one before may return more:
+    /// give the rest back with [`Delivery::nak`]. With `max` 0 it requests nothing.
     pub async fn pull(
         &mut self,
         max: usize,
@@ -140,9 +142,9 @@ impl JobSource {
         }
     }
 
-    /// Asks for nothing more. Jobs that were asked for are given back as they arrive, until the last
-    /// pull has ended or `patience` is over; one that is on its way at that very moment is delivered
-    /// to somebody else after the ack_wait.
+    /// Requests nothing more. Gives back jobs as they arrive, until the last pull has ended or
+    /// `patience` is over. One that is in flight at that moment is delivered to another worker
+    /// after the ack_wait.
     pub async fn stop(mut self, patience: Duration) {
         let give_back = async {
             loop {
@@ -159,13 +161,13 @@ impl JobSource {
             }
         };
         let _over = tokio::time::timeout(patience, give_back).await;
-        // What the timeout interrupted.
+        // The timeout may have interrupted the loop between taking jobs and giving them back.
         for delivery in std::mem::take(&mut self.ready) {
             let _lost_in_the_worst_case = delivery.nak(None).await;
         }
     }
 
-    /// Waits for anything that changes what is to be done.
+    /// Waits for any event that may change the next step.
     async fn wait(&mut self) -> Result<(), JobsError> {
         let now = Instant::now();
         let recheck = (self.supply == Supply::Disconnected).then(|| now + RECHECK);
@@ -217,7 +219,7 @@ impl JobSource {
         Ok(())
     }
 
-    /// What was asked for on a connection that is gone will not come.
+    /// Forgets requests that were sent on a lost connection, because they will not be served.
     fn notice_lost_connection(&mut self) {
         let down = self.link.borrow_and_update().down;
         if down != self.lost {
@@ -269,7 +271,7 @@ impl JobSource {
                 self.retry.later(Instant::now());
                 self.turn(Supply::NoConsumer);
             }
-            // The consumer, its leader or its server goes away, and all pulls with it.
+            // The consumer, its leader or its server is going away, and all pulls with it.
             StatusCode::REQUEST_TERMINATED if left.is_none() && !why.starts_with("Exceeded") => {
                 self.demand.void();
                 self.retry.later(Instant::now());
@@ -299,12 +301,12 @@ impl JobSource {
     fn turn(&mut self, supply: Supply) {
         if self.supply != supply {
             match supply {
-                Supply::Flowing => tracing::info!(lane = %self.lane, "jobs are pulled again"),
+                Supply::Flowing => tracing::info!(lane = %self.lane, "pulling jobs again"),
                 Supply::Disconnected => {
-                    tracing::warn!(lane = %self.lane, "no jobs: the connection to NATS is lost");
+                    tracing::warn!(lane = %self.lane, "cannot pull jobs: lost the connection to NATS");
                 }
                 Supply::NoConsumer => {
-                    tracing::warn!(lane = %self.lane, "no jobs: their consumer is missing");
+                    tracing::warn!(lane = %self.lane, "cannot pull jobs: the lane's consumer is missing");
                 }
             }
             self.supply = supply;

@@ -1,7 +1,7 @@
-//! Messages in JOBS that no consumer will ever deliver.
+//! Finds messages in JOBS that no consumer will ever deliver.
 //!
-//! There are none as long as everything is as Baton made it. A program that publishes to a lane that
-//! does not exist makes some, and so does a consumer that somebody has given a limit of deliveries.
+//! There are none while the streams are as Baton made them. A program that publishes to a lane that
+//! does not exist makes some, and so does a consumer with a delivery limit.
 
 use async_nats::Subject;
 use async_nats::jetstream::message::StreamMessage;
@@ -18,31 +18,31 @@ use crate::events::read::if_any;
 use crate::streams;
 use crate::subjects::{self, api};
 
-/// A message that nobody will be given.
+/// A message that will never be delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StrandedJob {
     /// Its sequence in JOBS.
     pub seq: u64,
-    /// The subject that it came on.
+    /// The subject that it arrived on.
     pub subject: Subject,
-    /// When it was stored.
+    /// The time at which it was stored.
     pub stored_at: DateTime<Utc>,
-    /// Why nobody will be given it.
+    /// The reason.
     pub why: Stranding,
     payload: Bytes,
 }
 
-/// Why a message is stranded.
+/// A reason for which a message is stranded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stranding {
     /// No consumer takes its subject.
     NoConsumer,
-    /// Its lane's consumer has gone past it without its being settled.
+    /// Its lane's consumer moved past it although it was not settled.
     PassedBy,
 }
 
 impl Stranding {
-    /// For people.
+    /// Returns the reason as a sentence for people.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::NoConsumer => "there is no such lane: no consumer takes this subject",
@@ -51,20 +51,20 @@ impl Stranding {
     }
 }
 
-/// What a look found.
+/// The result of a search.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stranded {
     /// Messages that are known to be stranded.
     pub jobs: Vec<StrandedJob>,
-    /// How many their lanes' consumers have gone past. While such a consumer has others to settle,
-    /// the broker does not tell which they are, and `jobs` has only some of them.
+    /// The number of messages that their lanes' consumers moved past. `jobs` may have only some of
+    /// them, because a consumer with unsettled jobs does not say which these are.
     pub passed_by: u64,
 }
 
 impl Bus {
-    /// Looks for stranded messages, and returns at most `limit` of them. Costs a few requests if
-    /// there are none. The answers are not of one instant, so one that is being settled may be among
-    /// them: only what is found twice is stranded.
+    /// Searches for stranded messages and returns at most `limit` of them. Costs a few requests if
+    /// there are none. The answers are not of one instant, so a message that is being settled may
+    /// be among them: only one that is found twice is stranded.
     pub async fn stranded_jobs(&self, limit: usize) -> Result<Stranded, ReadError> {
         let mut consumers = Vec::new();
         for lane in Lane::ALL {
@@ -92,8 +92,8 @@ impl Bus {
                 .sum();
             let of_lane = stored.saturating_sub(consumer.num_pending + consumer.num_ack_pending);
             passed_by += of_lane;
-            // Below the floor everything is settled; and everything that was delivered, if nothing
-            // is waited for.
+            // Everything below the floor is settled, and everything delivered if no settlement is
+            // pending.
             let settled = if consumer.num_ack_pending == 0 {
                 consumer.delivered.stream_seq
             } else {
@@ -122,7 +122,7 @@ impl Bus {
         for subject in subjects {
             let lane = lane_of(subject);
             if Lane::ALL.iter().any(|known| known.as_str() == lane)
-                // Of a newer version, perhaps.
+                // A newer version may have this lane.
                 || self.has_consumer(lane).await?
             {
                 continue;
@@ -147,7 +147,7 @@ impl Bus {
         }
     }
 
-    /// How many messages lie in DEAD.
+    /// Returns the number of messages in DEAD.
     pub async fn dead_letters(&self) -> Result<u64, ReadError> {
         let stream: StreamInfo = self.ask(api::DEAD_INFO.into(), Bytes::new()).await?;
         Ok(stream.state.messages)
@@ -178,7 +178,7 @@ impl Bus {
             })
     }
 
-    /// The first message of a stream on a subject, from `seq` on.
+    /// Returns the first message of a stream on a subject, from `seq` on.
     pub(super) async fn first_stored(
         &self,
         stream: &'static str,

@@ -1,4 +1,4 @@
-//! The question "who is this?", and its answer.
+//! The server's question who connects, and its answer.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,36 +19,36 @@ use crate::foreign::{Consumer, Foreign};
 use crate::subjects;
 use crate::subscription::Subscription;
 
-/// Ingresses share the questions among themselves.
+/// The queue group of ingresses: one of them gets each question.
 const QUEUE: &str = "ingress";
-/// Whom the server asks.
+/// The audience of a question.
 const AUDIENCE: &str = "nats-authorization-request";
-/// What the server asks.
+/// The type of a question.
 const QUESTION: &str = "authorization_request";
 /// The account of programs in `accounts.conf`.
 const PROGRAMS: &str = "PROGRAMS";
-/// Of the claims.
+/// The version of the claims.
 const VERSION: u32 = 2;
 
-/// Somebody wants to connect to the broker, and has none of the passwords in its configuration.
+/// A new connection to the broker that uses none of the passwords in its configuration.
 #[derive(Clone)]
 pub struct ConnectRequest {
-    /// The token that they sent.
+    /// The token that the client sent.
     pub token: Option<String>,
-    /// Where the connection comes from.
+    /// The address that the connection comes from.
     pub address: Option<IpAddr>,
-    /// What the client calls itself, with its library and that library's version.
+    /// The client's name for itself, with its library and that library's version.
     pub client: String,
     /// The key that the server made for this one connection.
     user: String,
     /// The server that asks.
     server: String,
-    /// If the question was sealed, so is its answer.
+    /// The seal for the answer, if the question was sealed.
     seal: Option<Seal>,
     reply: Subject,
 }
 
-/// Without the token: it may be a key.
+/// Omits the token, because it may be a key.
 impl fmt::Debug for ConnectRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectRequest")
@@ -61,27 +61,27 @@ impl fmt::Debug for ConnectRequest {
     }
 }
 
-/// Why a question is not answered.
+/// A reason for which a question is not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum BadQuestion {
-    /// No server has signed it.
+    /// No server signed it.
     #[error(transparent)]
     Token(#[from] DecodeError),
-    /// It is signed, and means something else, or somebody else.
+    /// It is signed, but has another purpose or another sender.
     #[error("it is no question of a server's about a connection")]
     OtherPurpose,
-    /// It is too late for an answer.
+    /// It has expired.
     #[error("it has expired")]
     Expired,
-    /// It is not sealed as it should be.
+    /// It is not sealed as this ingress expects.
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// There is nowhere to send an answer to.
+    /// It has no subject for an answer.
     #[error("it names no subject for an answer")]
     NoReply,
 }
 
-/// Why an answer was not sent.
+/// A reason for which an answer was not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
     /// It could not be made.
@@ -140,7 +140,7 @@ struct ConnectOpts {
     version: String,
 }
 
-/// The claims of an answer, of a user's among them.
+/// The claims of an answer, or of the user that it admits.
 #[derive(Serialize)]
 struct Signed<'a, T> {
     jti: Uuid,
@@ -175,12 +175,13 @@ struct User {
     version: u32,
 }
 
-/// Whom the server lets in.
+/// An admitted program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Program {
-    /// The subjects that it reaches. Its key is the connection's user name from then on.
+    /// The subjects that it reaches. Its key becomes the connection's user name.
     pub reach: Reach,
-    /// When the server closes the connection; the client makes a new one by itself.
+    /// The time at which the server closes the connection; the client then makes a new one by
+    /// itself.
     pub until: DateTime<Utc>,
 }
 
@@ -192,8 +193,8 @@ pub struct ConnectRequests {
 }
 
 impl ConnectRequests {
-    /// The next question, or why it is none; `None` once the connection is closed for good.
-    /// Cancel-safe.
+    /// Returns the next question, or an error for a message that cannot be read as one; `None`
+    /// once the connection is gone for good. Cancel-safe.
     pub async fn next(
         &mut self,
         now: impl Fn() -> DateTime<Utc>,
@@ -203,12 +204,12 @@ impl ConnectRequests {
     }
 }
 
-/// The connection on which servers ask who wants to connect, and are answered.
+/// The connection that answers servers' questions about new connections.
 ///
-/// The subject and the headers of a question are the server's own, and a stranger's words are within
-/// its payload, and the server counts its length: any client library reads that. Their number is a
-/// stranger's to choose, though, and a connection that cannot be read fast enough is cut off. So it
-/// is a connection of its own, with a user who can do nothing else.
+/// The subject and the headers of a question are the server's own. A stranger's words are in its
+/// payload, which the server measures, so any client library reads it safely. A stranger chooses
+/// the number of questions, though, and the server cuts off a slow reader. So this is a separate
+/// connection, with a user who may do nothing else.
 #[derive(Debug, Clone)]
 pub struct CalloutBus {
     client: Client,
@@ -217,7 +218,8 @@ pub struct CalloutBus {
 }
 
 impl CalloutBus {
-    /// Connects in the background, and again for ever: meanwhile nobody new is let in.
+    /// Connects in the background and reconnects for ever; until then the server admits no new
+    /// program.
     pub async fn connect(options: BusOptions) -> Result<Self, BusError> {
         let (client, link) = bus::connect_in_background(options).await?;
         Ok(Self {
@@ -227,13 +229,13 @@ impl CalloutBus {
         })
     }
 
-    /// Waits until there will never be a connection again, as [`Bus::closed`](crate::Bus::closed).
+    /// Waits until the connection is gone for good, as [`Bus::closed`](crate::Bus::closed).
     pub async fn closed(&self) {
         bus::closed(self.link.clone()).await;
     }
 
-    /// Takes servers' questions, together with every other ingress: with a curve key those that are
-    /// sealed for it and no others, without one those that are not sealed.
+    /// Subscribes to servers' questions, shared with all other ingresses. With a curve key it
+    /// accepts only questions that are sealed for it, without one only unsealed ones.
     pub async fn connect_requests(
         &self,
         curve: Option<CurveKey>,
@@ -252,7 +254,7 @@ impl CalloutBus {
         })
     }
 
-    /// Lets them in.
+    /// Admits the connection.
     pub async fn admit(
         &self,
         request: &ConnectRequest,
@@ -264,7 +266,8 @@ impl CalloutBus {
         self.answer_connect(request, answer).await
     }
 
-    /// Does not. The reason goes to the server's log; the client learns only that it was refused.
+    /// Refuses the connection. The reason goes to the server's log; the client learns only that it
+    /// was refused.
     pub async fn refuse(
         &self,
         request: &ConnectRequest,
@@ -315,7 +318,7 @@ fn read(
     if claims.aud != AUDIENCE || question.kind != QUESTION || question.server_id.id != claims.iss {
         return Err(BadQuestion::OtherPurpose);
     }
-    // Nobody but the server that signed it is to read the answer.
+    // Only the server that signed the question may read the answer.
     if seal
         .as_ref()
         .is_some_and(|seal| seal.server_key != question.server_id.xkey)

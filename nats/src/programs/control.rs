@@ -1,7 +1,8 @@
-//! Requests of programs about runs: `control.<tenant>.<key>.<verb>`, taken by one ingress of all.
+//! Requests of programs about runs: `control.<tenant>.<key>.<verb>`, of which one ingress takes
+//! each.
 //!
-//! Core NATS: a request that nobody takes is lost, and its asker, without an answer, asks again.
-//! Answers go to `replies.<tenant>.<run>`.
+//! Core NATS: a request that no ingress takes is lost, and the program repeats it when no answer
+//! comes. Answers go to `replies.<tenant>.<run>`.
 
 use baton_protocol::{ApiKeyId, BadMessage, ControlMessage, RunId, TenantId};
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use crate::bus::{Bus, BusError};
 pub enum Verb {
     /// `cancel`: end a run.
     Cancel,
-    /// `decide`: answer what a parked run waits for.
+    /// `decide`: answer the question of a parked run.
     Decide,
 }
 
@@ -42,11 +43,11 @@ impl Verb {
 pub struct ControlRequest {
     /// The tenant, from the subject.
     pub tenant: TenantId,
-    /// The key that published it, from the subject: the broker lets nobody else publish there.
+    /// The key that published it, from the subject: the broker lets no other key publish there.
     pub key: ApiKeyId,
     /// The kind of request.
     pub verb: Verb,
-    /// The request, or what is wrong with it.
+    /// The request, or the error in it.
     pub message: Result<ControlMessage, BadMessage>,
 }
 
@@ -56,7 +57,8 @@ pub struct ControlRequests {
     heard: mpsc::Receiver<UnreadRequest>,
 }
 
-/// A request as it waits, so that the connection's task spends no time on reading it.
+/// A request in the queue. Its reader decodes it, so that the connection's task does not spend time
+/// on it.
 #[derive(Debug)]
 pub(super) struct UnreadRequest {
     pub(super) tenant: TenantId,
@@ -71,7 +73,8 @@ impl ControlRequests {
         Self { heard }
     }
 
-    /// The next request; `None` after the last one, once the connection was stopped. Cancel-safe.
+    /// Returns the next request; `None` after the last one, once the connection was stopped.
+    /// Cancel-safe.
     pub async fn next(&mut self) -> Option<ControlRequest> {
         let unread = self.heard.recv().await?;
         Some(ControlRequest {
@@ -84,7 +87,7 @@ impl ControlRequests {
 }
 
 impl ControlRequest {
-    /// The run, if that much can be read.
+    /// Returns the run, if it can be read.
     pub fn run(&self) -> Option<RunId> {
         match &self.message {
             Ok(message) => Some(message.run_id()),
@@ -101,7 +104,7 @@ impl ControlRequest {
 }
 
 impl Bus {
-    /// Answers on the run's own subject, or on that of [`RunId::nil`] if the run is not known.
+    /// Answers on the run's own subject, or on that of [`RunId::nil`] if the run is unknown.
     pub async fn answer_control(
         &self,
         request: &ControlRequest,

@@ -1,27 +1,27 @@
-//! Questions about connections that only ingresses can read.
+//! Encryption of servers' questions, so that only ingresses can read them.
 //!
-//! A question holds the key that somebody connects with. With `xkey` in its configuration a server
-//! seals it for that curve key, and names its own for the answer in a header.
+//! A question contains the key that a program connects with. With `xkey` in its configuration, a
+//! server seals it for that curve key, and names its own key in a header.
 
 use std::fmt;
 
 use nkeys::XKey;
 
-/// Where a server names the key that it sealed with.
+/// The header with the key that the server sealed with.
 pub(crate) const SEALED_BY: &str = "Nats-Server-Xkey";
 
-/// Why a seed is none of a curve key.
+/// A seed that belongs to no curve key.
 #[derive(Debug, thiserror::Error)]
 #[error("this is no seed of a curve key, which begins with SX: {0}")]
 pub struct CurveError(#[from] nkeys::error::Error);
 
-/// Why a question cannot be opened.
+/// A reason for which a question cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     /// It is sealed, and this ingress has no curve key.
     #[error("it is encrypted, and nats.callout_xkey_seed is not set")]
     Sealed,
-    /// It is sealed for another key, by another, or not at all what it seems.
+    /// It is sealed for or by another key, or it is no sealed question.
     #[error(
         "it cannot be decrypted: is nats.callout_xkey_seed the other half of the server's xkey? {0}"
     )]
@@ -31,27 +31,27 @@ pub enum SealError {
     Open,
 }
 
-/// What servers seal their questions for. Their configuration names its public half.
+/// The key that servers seal their questions for. Their configuration names its public half.
 #[derive(Clone)]
 pub struct CurveKey(XKey);
 
 impl CurveKey {
-    /// A new one.
+    /// Makes a new one.
     pub fn generate() -> Self {
         Self(XKey::new())
     }
 
-    /// The one with this seed, `SX…`.
+    /// Returns the key with this seed, `SX…`.
     pub fn from_seed(seed: &str) -> Result<Self, CurveError> {
         Ok(Self(XKey::from_seed(seed.trim())?))
     }
 
-    /// Its public half, `X…`.
+    /// Returns the public half, `X…`.
     pub fn public_key(&self) -> String {
         self.0.public_key()
     }
 
-    /// Its seed: whoever has it can read what servers ask.
+    /// Returns the seed. A reader of the seed can read servers' questions.
     pub fn seed(&self) -> Result<String, CurveError> {
         Ok(self.0.seed()?)
     }
@@ -63,7 +63,7 @@ impl fmt::Debug for CurveKey {
     }
 }
 
-/// How the answer to a sealed question is sealed.
+/// The keys that seal the answer to a sealed question.
 #[derive(Debug, Clone)]
 pub(crate) struct Seal {
     own: CurveKey,
@@ -77,8 +77,8 @@ impl Seal {
     }
 }
 
-/// The question in a message, and how its answer is sealed. With a curve key of its own, an ingress
-/// believes nobody who did not use it; without one it cannot read what was sealed.
+/// Returns the question in a message, and the seal for its answer. With a curve key, an ingress
+/// refuses unsealed questions; without one, it cannot read sealed ones.
 pub(crate) fn open(
     payload: &[u8],
     sealed_by: Option<&str>,

@@ -1,5 +1,5 @@
-//! Questions for a run's history: `history.<tenant>.<key>`. The stream of events itself is open to no
-//! program: whoever may read it by subject may read all of it.
+//! Questions for a run's history: `history.<tenant>.<key>`. Programs cannot read the stream of
+//! events itself, because permission to read it by subject would be permission to read all of it.
 
 use baton_protocol::{ApiKeyId, BadMessage, EventId, HistoryMessage, RunId, TenantId};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use super::requests::Refusal;
 use crate::bus::{Bus, BusError};
 use crate::subjects;
 
-/// The most that the events of one answer may be, in bytes.
+/// The most bytes of events in one answer.
 pub const MAX_PAGE_BYTES: usize = 448 << 10;
 
 /// A question.
@@ -20,9 +20,9 @@ pub const MAX_PAGE_BYTES: usize = 448 << 10;
 pub struct HistoryQuestion {
     /// The tenant, from the subject.
     pub tenant: TenantId,
-    /// The key that published it, from the subject: the broker lets nobody else publish there.
+    /// The key that published it, from the subject: the broker lets no other key publish there.
     pub key: ApiKeyId,
-    /// The question, or what is wrong with it.
+    /// The question, or the error in it.
     pub message: Result<HistoryMessage, BadMessage>,
 }
 
@@ -31,7 +31,7 @@ pub struct HistoryQuestion {
 pub struct HistoryPage {
     /// The events, each as it is stored.
     pub events: Vec<Bytes>,
-    /// What to ask for next; none if no more are stored.
+    /// The cursor for the next question; none if no more events are stored.
     pub next_after: Option<EventId>,
     /// Whether the last event is the run's last.
     pub done: bool,
@@ -67,7 +67,8 @@ pub struct HistoryQuestions {
     heard: mpsc::Receiver<UnreadQuestion>,
 }
 
-/// A question as it waits, so that the connection's task spends no time on reading it.
+/// A question in the queue. Its reader decodes it, so that the connection's task does not spend
+/// time on it.
 #[derive(Debug)]
 pub(super) struct UnreadQuestion {
     pub(super) tenant: TenantId,
@@ -81,7 +82,8 @@ impl HistoryQuestions {
         Self { heard }
     }
 
-    /// The next question; `None` after the last one, once the connection was stopped. Cancel-safe.
+    /// Returns the next question; `None` after the last one, once the connection was stopped.
+    /// Cancel-safe.
     pub async fn next(&mut self) -> Option<HistoryQuestion> {
         let unread = self.heard.recv().await?;
         Some(HistoryQuestion {
@@ -93,7 +95,7 @@ impl HistoryQuestions {
 }
 
 impl HistoryQuestion {
-    /// The run, if that much can be read.
+    /// Returns the run, if it can be read.
     pub fn run(&self) -> Option<RunId> {
         match &self.message {
             Ok(message) => Some(message.run_id),
@@ -110,8 +112,7 @@ impl HistoryQuestion {
 }
 
 impl Bus {
-    /// Answers a question on a subject of the run's own, or on that of [`RunId::nil`] if the run is
-    /// not known.
+    /// Answers on a subject of the run's own, or on that of [`RunId::nil`] if the run is unknown.
     pub async fn answer_history(
         &self,
         question: &HistoryQuestion,
@@ -139,7 +140,7 @@ fn encode(
                 run_id,
                 request_id,
                 ok: true,
-                // Every event has been read once on its way here.
+                // The caller has decoded every event, so none is dropped here.
                 events: events
                     .filter_map(|line| serde_json::from_slice(line).ok())
                     .collect(),

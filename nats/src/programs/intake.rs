@@ -1,17 +1,17 @@
-//! The connection on which an ingress hears programs, and nothing else.
+//! The connection on which an ingress reads programs' messages, and nothing else.
 //!
 //! ```text
 //! nats-server ──► session (bytes) ──► protocol (frames) ──► address (subject) ──► room ──► handlers
 //! ```
 //!
-//! Its bytes are strangers': a subject, a payload and their number are a program's to choose. A
-//! client library that reads them wrongly would take a program's message for one of another
-//! subscription, or would panic. So they have a connection, a parser and a user of their own, and
-//! whatever happens to these costs programs a second and nobody else anything.
+//! Programs choose a subject, a payload and the number of messages. A client library that reads
+//! these bytes wrongly could take a program's message for one of another subscription, or could
+//! panic. So these messages have their own connection, parser and user: a fault there interrupts
+//! programs for a second and affects nothing else.
 //!
-//! The server is asked for no headers (`"headers": false`), because a program writes all of a
-//! message's headers: nothing in them says who published it. The subject does, because the server
-//! lets a key publish to its own subjects alone.
+//! The intake asks the server for no headers (`"headers": false`), because programs write all
+//! headers of a message, so none proves who published it. The subject does, because the server lets
+//! a key publish to its own subjects only.
 
 mod address;
 mod protocol;
@@ -42,10 +42,10 @@ pub use servers::AddressError;
 use servers::Servers;
 use session::{Ended, Session, SessionError};
 
-/// A session that lasted so long was a good one: the next one is tried at once.
+/// The age from which a lost session counts as good: the next attempt then follows at once.
 const GOOD: Duration = Duration::from_secs(10);
 
-/// The way to the broker for what programs say.
+/// The address and the limits of the intake's connection.
 #[derive(Clone)]
 pub struct IntakeOptions {
     /// One address or several, separated by commas: `nats://host:4222`, `tls://host:4222`.
@@ -62,8 +62,8 @@ pub struct IntakeOptions {
     pub limits: IntakeLimits,
 }
 
-/// Bounds of what waits between the connection and those who handle it. Beyond them a message is
-/// dropped, and its program publishes it again.
+/// Bounds of the queue between the connection and the handlers. Beyond them a message is dropped,
+/// and its program publishes it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IntakeLimits {
     /// The most messages of each kind. Default: 4,096.
@@ -85,7 +85,7 @@ impl Default for IntakeLimits {
 }
 
 impl IntakeOptions {
-    /// No user, no certificates, defaults for the rest.
+    /// Returns options without a user and certificates, with defaults for the rest.
     pub fn new(url: impl Into<String>, name: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -98,7 +98,7 @@ impl IntakeOptions {
     }
 }
 
-/// Shown without the password and without the address, which may hold one.
+/// Omits the password and the address, which may contain one.
 impl fmt::Debug for IntakeOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IntakeOptions")
@@ -109,22 +109,22 @@ impl fmt::Debug for IntakeOptions {
     }
 }
 
-/// A thing worth counting.
+/// An event of the connection, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IntakeEvent {
     /// The connection is made, and its subscriptions are in place.
     Connected,
-    /// It is lost, or could not be made.
+    /// The connection is lost, or could not be made.
     Lost,
-    /// A message was dropped, because there was no room for it.
+    /// A message was dropped because there was no room for it.
     Full,
-    /// A message was dropped, because it is larger than what is taken.
+    /// A message was dropped because it is larger than the limit.
     TooLarge,
-    /// A message was dropped, because its subject has none of the subscribed forms.
+    /// A message was dropped because its subject has none of the subscribed forms.
     Stray,
 }
 
-/// Hears what happens to the connection.
+/// A callback for the connection's events.
 pub type Observe = Arc<dyn Fn(IntakeEvent) + Send + Sync>;
 
 /// The connection's handle.
@@ -134,7 +134,7 @@ pub struct Intake {
     stop: watch::Sender<bool>,
 }
 
-/// Programs' messages, by kind; each ends once the connection was stopped and all was read.
+/// Programs' messages, by kind; each stream ends once the connection was stopped and all were read.
 #[derive(Debug)]
 pub struct Heard {
     /// Submissions.
@@ -152,13 +152,14 @@ pub struct Submissions {
 }
 
 impl Submissions {
-    /// The next one; `None` after the last one, once the connection was stopped. Cancel-safe.
+    /// Returns the next one; `None` after the last one, once the connection was stopped.
+    /// Cancel-safe.
     pub async fn next(&mut self) -> Option<Submission> {
         self.heard.recv().await.map(|(submission, _)| submission)
     }
 }
 
-/// The task that keeps the connection: it is to be run.
+/// The task that keeps the connection; the caller runs it.
 pub struct IntakeTask {
     options: IntakeOptions,
     servers: Servers,
@@ -175,7 +176,7 @@ impl fmt::Debug for IntakeTask {
     }
 }
 
-/// The ends at which messages are handed over.
+/// The queues of the handlers.
 struct Sinks {
     room: Room,
     observe: Observe,
@@ -185,7 +186,7 @@ struct Sinks {
 }
 
 impl Intake {
-    /// Prepares the connection. Nothing happens until the task is run.
+    /// Prepares the connection. Nothing happens until the task runs.
     pub fn open(
         options: IntakeOptions,
         observe: Observe,
@@ -224,25 +225,25 @@ impl Intake {
         Ok((intake, heard, task))
     }
 
-    /// Whether the connection is there, and its changes.
+    /// Returns whether there is a connection, and its changes.
     pub fn connected(&self) -> watch::Receiver<bool> {
         self.connected.clone()
     }
 
-    /// Takes no more: other ingresses get what comes from now on, and what the server had handed to
-    /// this one is still to be read.
+    /// Unsubscribes. Other ingresses get later messages; messages that the server had delivered to
+    /// this one are still to be read.
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }
 }
 
 impl IntakeTask {
-    /// Keeps the connection until it is stopped, or until nobody holds its handle.
+    /// Keeps the connection until it is stopped, or until its handle is dropped.
     pub async fn run(mut self) {
         let mut attempts = 0;
         loop {
             let began = Instant::now();
-            // A stranger's bytes must not end the process's ear for all programs.
+            // A stranger's bytes must not end the process's intake of all programs.
             let ended = AssertUnwindSafe(self.session()).catch_unwind().await;
             self.connected.send_replace(false);
             (self.sinks.observe)(IntakeEvent::Lost);
@@ -251,9 +252,11 @@ impl IntakeTask {
                 Ok(Ok(Ended::Moving)) => tracing::info!("a NATS server is about to stop"),
                 Ok(Err(error)) => tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "programs are not heard: their connection to NATS is lost"
+                    "lost the connection to NATS for programs' messages; reconnecting"
                 ),
-                Err(_) => tracing::error!("what reads programs' messages has panicked"),
+                Err(_) => {
+                    tracing::error!("the reader of programs' messages panicked; reconnecting")
+                }
             }
             if began.elapsed() >= GOOD {
                 attempts = 0;
@@ -339,7 +342,7 @@ impl Sinks {
     }
 }
 
-/// Waits until the connection is to stop, or nobody holds its handle.
+/// Waits until the connection should stop, or its handle is dropped.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _gone = stop.wait_for(|stop| *stop).await;
 }

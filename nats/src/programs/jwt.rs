@@ -1,4 +1,4 @@
-//! JWTs as nats-server writes and reads them: signed by nkeys, `alg` `ed25519-nkey`.
+//! JWTs in nats-server's own form: signed by nkeys, with `alg` `ed25519-nkey`.
 
 use std::fmt;
 
@@ -11,27 +11,27 @@ use serde_json::Value;
 /// The only algorithm.
 const ALGORITHM: &str = "ed25519-nkey";
 
-/// Why a seed is none of an issuer.
+/// A reason for which a seed belongs to no issuer.
 #[derive(Debug, thiserror::Error)]
 pub enum IssuerError {
     /// It cannot be read.
     #[error("this is no seed: {0}")]
     Unreadable(#[from] nkeys::error::Error),
-    /// It is the seed of something else.
+    /// It is the seed of another kind of key.
     #[error("the seed of an issuer begins with SA; this is one of another kind")]
     OtherKind,
 }
 
-/// Who signs what is said about programs. The server's configuration names its public key.
+/// The issuer that signs programs' permissions. The server's configuration names its public key.
 pub struct Issuer(KeyPair);
 
 impl Issuer {
-    /// A new one.
+    /// Makes a new one.
     pub fn generate() -> Self {
         Self(KeyPair::new_account())
     }
 
-    /// The one with this seed, `SA…`.
+    /// Returns the issuer with this seed, `SA…`.
     pub fn from_seed(seed: &str) -> Result<Self, IssuerError> {
         let pair = KeyPair::from_seed(seed.trim())?;
         match pair.key_pair_type() {
@@ -40,17 +40,17 @@ impl Issuer {
         }
     }
 
-    /// Its public key, `A…`.
+    /// Returns the public key, `A…`.
     pub fn public_key(&self) -> String {
         self.0.public_key()
     }
 
-    /// Its seed: whoever has it lets in whom they like.
+    /// Returns the seed. A holder of the seed can admit anyone.
     pub fn seed(&self) -> Result<String, IssuerError> {
         Ok(self.0.seed()?)
     }
 
-    /// Claims as a token of this issuer's.
+    /// Returns the claims as a signed token.
     pub(crate) fn sign(&self, claims: &impl Serialize) -> Result<String, EncodeError> {
         let head = serde_json::json!({"typ": "JWT", "alg": ALGORITHM});
         let mut token = BASE64URL_NOPAD.encode(&serde_json::to_vec(&head)?);
@@ -69,36 +69,36 @@ impl fmt::Debug for Issuer {
     }
 }
 
-/// Why a token could not be made.
+/// A reason for which a token could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
     /// The claims have no JSON form.
     #[error("claims cannot be written: {0}")]
     Claims(#[from] serde_json::Error),
-    /// The key does not sign.
+    /// The key cannot sign.
     #[error("the issuer's key does not sign: {0}")]
     Sign(#[from] nkeys::error::Error),
 }
 
-/// Why a token is not believed.
+/// A reason for which a token is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// It has not three parts of base64url with JSON in two of them.
+    /// It does not have three parts of base64url with JSON in two of them.
     #[error("it is no token")]
     Form,
-    /// It is signed in another way.
+    /// It is signed with another algorithm.
     #[error("it is signed in another way than {ALGORITHM}")]
     Algorithm,
-    /// Its issuer is not of the kind that may say such a thing.
+    /// Its issuer is of a kind that may not make this claim.
     #[error("its issuer is no server")]
     Issuer,
-    /// The signature is not its issuer's.
+    /// Its signature does not match its issuer.
     #[error("its signature is wrong")]
     Signature,
 }
 
-/// The claims of a token that a server has signed; `iss` is that server. Neither its audience nor its
-/// end is looked at.
+/// Returns the claims of a token signed by a server; `iss` is that server. Checks neither its
+/// audience nor its expiry.
 pub(crate) fn signed_by_server<T: DeserializeOwned>(token: &str) -> Result<T, DecodeError> {
     let (signed, signature) = token.rsplit_once('.').ok_or(DecodeError::Form)?;
     let (head, claims) = signed.split_once('.').ok_or(DecodeError::Form)?;
@@ -127,7 +127,7 @@ pub(crate) fn signed_by_server<T: DeserializeOwned>(token: &str) -> Result<T, De
 
 #[cfg(test)]
 impl Issuer {
-    /// Whose key is of another kind, such as a server's.
+    /// Wraps a key of another kind, such as a server's.
     pub(crate) fn of(pair: KeyPair) -> Self {
         Self(pair)
     }

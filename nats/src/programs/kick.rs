@@ -1,4 +1,4 @@
-//! Closing the connections of a key: by the system account, on every server of the cluster.
+//! Closes the connections of a key on every server of the cluster, through the system account.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,16 +16,16 @@ use crate::foreign::{Consumer, Foreign};
 use crate::subjects::system;
 use crate::subscription::Subscription;
 
-/// How long the first server may take to answer.
+/// The longest time until the first server's answer.
 const FIRST: Duration = Duration::from_secs(2);
-/// How long nobody may say anything more until all have answered.
+/// The silence after which all servers have answered.
 const SILENCE: Duration = Duration::from_millis(300);
-/// Connections that are closed at a time.
+/// The most connections that are closed at a time.
 const AT_ONCE: usize = 16;
-/// How often servers are asked for what is left.
+/// The most rounds of asking and closing.
 const ROUNDS: usize = 100;
 
-/// A connection to the system account. It is made in the background, and made again for ever.
+/// A connection to the system account. It is made in the background and reconnects for ever.
 #[derive(Debug, Clone)]
 pub struct SystemBus {
     client: Client,
@@ -34,30 +34,30 @@ pub struct SystemBus {
     page: usize,
 }
 
-/// Why connections may still be open.
+/// A reason for which connections may still be open.
 #[derive(Debug, thiserror::Error)]
 pub enum KickError {
     /// The servers cannot be asked.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// None answered.
+    /// No server answered.
     #[error("no server answers who is connected")]
     NoAnswer,
-    /// They are there again and again.
+    /// Connections of the key came back each time.
     #[error("connections of the key are still there after {ROUNDS} rounds")]
     Persistent,
 }
 
-/// What was closed.
+/// The result of closing a key's connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Closed {
-    /// How many connections.
+    /// The number of connections.
     pub connections: usize,
-    /// How long it took to the end of the last of them; that there are no more is known later.
+    /// The time until the last of them was closed. Verifying that none is left takes longer.
     pub within: Duration,
 }
 
-/// What one round has closed.
+/// The result of one round.
 #[derive(Default)]
 struct Found {
     connections: usize,
@@ -89,11 +89,11 @@ struct Connection {
 }
 
 impl SystemBus {
-    /// Connections that a server names at a time.
+    /// The most connections that a server lists at a time.
     pub const PAGE: usize = 1_024;
 
-    /// Connects in the background: without the system account connections are closed when their
-    /// time is over, and everything else is as ever.
+    /// Connects in the background. Without the system account, connections end only when their time
+    /// is over; everything else works as before.
     pub async fn connect(options: BusOptions) -> Result<Self, BusError> {
         let (client, link) = bus::connect_in_background(options).await?;
         Ok(Self {
@@ -104,19 +104,19 @@ impl SystemBus {
         })
     }
 
-    /// Waits until there will never be a connection again, as [`Bus::closed`](crate::Bus::closed).
+    /// Waits until the connection is gone for good, as [`Bus::closed`](crate::Bus::closed).
     pub async fn closed(&self) {
         bus::closed(self.link.clone()).await;
     }
 
-    /// The same, asking for so many connections at a time.
+    /// Sets the most connections that a server lists at a time.
     #[must_use]
     pub fn with_page(self, page: usize) -> Self {
         Self { page, ..self }
     }
 
-    /// Closes every connection of this API key, on every server. Returns without an error once the
-    /// servers that answer know of none any more.
+    /// Closes every connection of this API key, on every server. Succeeds once the servers that
+    /// answer list none.
     pub async fn close_connections(&self, key: Uuid) -> Result<Closed, KickError> {
         let began = Instant::now();
         let mut closed = Closed::default();
@@ -131,8 +131,8 @@ impl SystemBus {
         Err(KickError::Persistent)
     }
 
-    /// Counts the connections of this API key on all servers that answer, as they are seen at this
-    /// moment: somebody who is being let in is not among them yet.
+    /// Counts the connections of this API key on all servers that answer. A program that is being
+    /// admitted at this moment is not among them yet.
     pub async fn count_connections(&self, key: Uuid) -> Result<usize, KickError> {
         let mut answers = self.ask_connections(key).await?;
         let mut count = 0;
@@ -158,8 +158,8 @@ impl SystemBus {
         Ok(found)
     }
 
-    /// The server does not act on a request that names no place for an answer. What became of it is
-    /// seen by asking again who is there.
+    /// Asks a server to close a connection. The server ignores a request without a reply subject.
+    /// The next round shows whether it worked.
     async fn kick(&self, server: &str, cid: u64) {
         let payload = json!({"cid": cid}).to_string();
         let asked = self.client.request(system::kick(server), payload.into());
@@ -185,7 +185,7 @@ impl SystemBus {
     }
 }
 
-/// The servers' answers about the connections of one key.
+/// The servers' answers about one key's connections.
 struct Answers {
     subscription: Subscription,
     user: String,
@@ -193,7 +193,7 @@ struct Answers {
 }
 
 impl Answers {
-    /// The next server and its connections of the key; none once all have answered.
+    /// Returns the next server and its connections of the key; `None` once all have answered.
     async fn next(&mut self) -> Result<Option<(String, Vec<u64>)>, KickError> {
         loop {
             let Ok(Some(answer)) = timeout(self.patience, self.subscription.next()).await else {
@@ -204,12 +204,12 @@ impl Answers {
                 };
             };
             if answer.status.is_some() {
-                // Nobody listens there: it is not the system account.
+                // A status means that nothing listens there: it is not the system account.
                 return Err(KickError::NoAnswer);
             }
             self.patience = SILENCE;
             let Ok(answer) = serde_json::from_slice::<Connections>(&answer.payload) else {
-                tracing::warn!("a server names its connections in an unknown way");
+                tracing::warn!("a server's list of connections cannot be read");
                 continue;
             };
             let connections = answer.data.map(|data| data.connections);

@@ -1,5 +1,5 @@
-//! The subjects that a program reaches: to publish, those of its own key; to hear, those of its
-//! tenant; both as far as its scopes go.
+//! The subjects that a program reaches, as far as its scopes allow: it publishes on those of its
+//! own key and subscribes to those of its tenant.
 
 use baton_protocol::{ApiKeyId, Lane, TenantId};
 use serde::Serialize;
@@ -13,22 +13,22 @@ pub(crate) const MAX_SUBSCRIPTIONS: u32 = 128;
 /// The largest message that a program may publish, in bytes; a larger request goes over HTTP.
 pub(crate) const MAX_PAYLOAD: usize = 256 << 10;
 
-/// What somebody may do over the bus, for one tenant.
+/// A program's rights on the bus, for one tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
     /// The tenant.
     pub tenant: TenantId,
-    /// The key: a part of every subject that it may publish to.
+    /// The key, which is part of every subject that it may publish to.
     pub key: ApiKeyId,
     /// Submit runs and cancel them.
     pub write: bool,
-    /// Follow runs and ask for what they have shown.
+    /// Follow runs and ask for their history.
     pub read: bool,
-    /// Decide what parked runs wait for.
+    /// Decide for parked runs.
     pub decide: bool,
 }
 
-/// The part of a user's claims that says what they may do.
+/// The part of a user's claims that holds its permissions.
 #[derive(Debug, Serialize)]
 pub(crate) struct Permissions {
     #[serde(rename = "pub")]
@@ -36,13 +36,13 @@ pub(crate) struct Permissions {
     #[serde(rename = "sub")]
     subscribe: Subjects,
     subs: u32,
-    /// The server reads this and counts nothing by it.
+    /// The server reads this but enforces nothing by it.
     data: usize,
     payload: usize,
     allowed_connection_types: [&'static str; 2],
 }
 
-/// A list without anything in it would allow everything: then everything is denied.
+/// A list of subjects. An empty one would allow everything, so it denies everything instead.
 #[derive(Debug, Serialize)]
 struct Subjects {
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -63,12 +63,12 @@ impl From<Vec<String>> for Subjects {
 }
 
 impl Reach {
-    /// Whether there is nothing that they may do.
+    /// Returns whether the program may do nothing.
     pub const fn is_nothing(&self) -> bool {
         !self.write && !self.read && !self.decide
     }
 
-    /// As the server takes it.
+    /// Returns the permissions in the server's form.
     pub(crate) fn permissions(&self) -> Permissions {
         let (tenant, key) = (self.tenant, self.key);
         let mut publish = Vec::new();
@@ -95,7 +95,7 @@ impl Reach {
             subs: MAX_SUBSCRIPTIONS,
             data: MAX_PAYLOAD,
             payload: MAX_PAYLOAD,
-            // No bridge to other servers, and no other protocol.
+            // Neither leaf nodes nor other protocols.
             allowed_connection_types: ["STANDARD", "WEBSOCKET"],
         }
     }

@@ -1,9 +1,8 @@
-//! Answers to what programs say: submissions, requests about runs, questions for history. All are
-//! core NATS, taken by one ingress of all; what nobody took, or whose answer was lost, is said again.
+//! Answers to programs: to submissions, requests about runs and questions for history. All are core
+//! NATS, of which one ingress takes each; a program repeats a message that got no answer.
 //!
-//! Answers go to subjects that are built from a run's id, and never to one that the asker named as
-//! its inbox: the broker does not ask whether the asker might publish there, so that it could be
-//! another tenant's.
+//! Answers go to subjects built from a run's id, never to an inbox that the asker named. The broker
+//! does not check whether the asker may publish there, so it could be another tenant's.
 
 use baton_protocol::{RunId, RunStatus, TenantId};
 use bytes::Bytes;
@@ -12,9 +11,9 @@ use serde::Serialize;
 use crate::bus::{Bus, BusError};
 use crate::subjects;
 
-/// Ingresses share what programs say among themselves.
+/// The queue group of ingresses: one of them gets each message.
 pub(crate) const QUEUE: &str = "ingress";
-/// Why something was not done.
+/// A reason for which a request was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refusal {
     /// The HTTP status of the same refusal.
@@ -27,20 +26,20 @@ pub struct Refusal {
     /// The request's field at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub param: Option<String>,
-    /// Seconds after which another try may help.
+    /// Seconds after which a retry may succeed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u32>,
 }
 
-/// What came of a request about a run.
+/// The outcome of a request about a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// It was done, now or before; the run is in this state.
+    /// It took effect, now or before; the run has this state.
     Done {
         /// The state.
         status: RunStatus,
     },
-    /// It was not.
+    /// It was refused.
     Refused(Refusal),
 }
 
@@ -93,7 +92,7 @@ impl<'a> Reply<'a> {
 }
 
 impl Bus {
-    /// Says something on a run's own subject.
+    /// Publishes on a run's own reply subject.
     pub(crate) async fn reply(
         &self,
         tenant: TenantId,

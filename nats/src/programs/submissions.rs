@@ -1,11 +1,12 @@
-//! Submissions: `submit.<tenant>.<key>.<lane>`, which programs reach as `jobs.<tenant>.<key>.<lane>`.
+//! Submissions: `submit.<tenant>.<key>.<lane>`, which programs reach as
+//! `jobs.<tenant>.<key>.<lane>`.
 //!
-//! A service and not a stream: what an ingress has answered is in the ledger, and what nobody has
-//! answered is its program's to publish again, under the same run id.
+//! A service and not a stream: the ledger holds every answered submission, and its program repeats
+//! an unanswered one under the same run id.
 //!
-//! `resubmit.<tenant>.<key>.<lane>`, which no program reaches, takes what an operator has looked at in
-//! DEAD. It comes on the connection of the roles: its publisher is the operator's user, and its
-//! subject says for which key.
+//! `resubmit.<tenant>.<key>.<lane>`, which no program reaches, takes messages that an operator
+//! resubmits from DEAD. It comes on the connection of the roles: its publisher is the operator's
+//! user, and its subject names the key.
 
 use async_nats::{Message, Subject};
 use baton_protocol::{ApiKeyId, Lane, RunId, TenantId};
@@ -20,16 +21,16 @@ use crate::subscription::Subscription;
 
 const VERB: &str = "submit";
 
-/// One message of a program's, unread.
+/// One message of a program, not decoded yet.
 #[derive(Debug, Clone)]
 pub struct Submission {
     /// The tenant, from the subject.
     pub tenant: TenantId,
-    /// The key that published it, from the subject: the broker lets nobody else publish there.
+    /// The key that published it, from the subject: the broker lets no other key publish there.
     pub key: ApiKeyId,
     /// The queue, from the subject.
     pub lane: Lane,
-    /// Whether it comes from DEAD, and so has been counted, and is kept, already.
+    /// Whether it comes from DEAD, and so is already counted and kept.
     pub again: bool,
     /// The message.
     pub payload: Bytes,
@@ -37,17 +38,17 @@ pub struct Submission {
     reply: Option<Subject>,
 }
 
-/// What became of a submission.
+/// The outcome of a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubmissionAnswer {
-    /// Accepted, now or before, or not.
+    /// Accepted, now or before, or refused.
     pub answer: Answer,
     /// Whether it had been accepted before.
     pub replayed: bool,
 }
 
 impl SubmissionAnswer {
-    /// A refusal.
+    /// Returns a refusal.
     pub const fn refused(refusal: Refusal) -> Self {
         Self {
             answer: Answer::Refused(refusal),
@@ -56,15 +57,15 @@ impl SubmissionAnswer {
     }
 }
 
-/// Submissions that an operator takes out of DEAD, for as long as this ingress listens.
+/// Operators' resubmissions from DEAD, for as long as this ingress listens.
 #[derive(Debug)]
 pub struct Resubmissions {
     subscription: Subscription,
 }
 
 impl Resubmissions {
-    /// The next one; `None` once the connection is closed for good, or after the last one after
-    /// [`Resubmissions::stop`]. Cancel-safe.
+    /// Returns the next one; `None` once the connection is gone for good, or after
+    /// [`Resubmissions::stop`] and the last one. Cancel-safe.
     pub async fn next(&mut self) -> Option<Submission> {
         loop {
             let message = self.subscription.next().await?;
@@ -75,10 +76,10 @@ impl Resubmissions {
         }
     }
 
-    /// Takes no more: others get what comes from now on, and what was handed to this ingress before
-    /// is still to be read.
+    /// Unsubscribes. Other ingresses get later messages; those that were delivered to this one are
+    /// still to be read.
     pub async fn stop(&mut self) {
-        // Closed otherwise, and then there is nothing to come either.
+        // On an error the subscription has ended already, so no more messages come.
         if let Err(error) = self.subscription.drain().await {
             tracing::debug!(%error, "a subscription was not given up");
         }
@@ -97,7 +98,7 @@ impl Submission {
         }
     }
 
-    /// An operator's, or the subject that has another form.
+    /// Reads an operator's message; fails with its subject if that has another form.
     fn again(message: Message) -> Result<Self, Subject> {
         let Some(Address::Submission { tenant, key, lane }) =
             subjects::of_resubmission(&message.subject)
@@ -113,15 +114,15 @@ impl Submission {
 }
 
 impl Bus {
-    /// Takes what operators submit again, together with every other ingress.
+    /// Subscribes to operators' resubmissions, shared with all other ingresses.
     pub async fn resubmissions(&self) -> Result<Resubmissions, BusError> {
         let (consumer, subject) = (Consumer::Resubmissions, subjects::ALL_RESUBMISSIONS);
         let subscription = self.listen_in_group(consumer, subject, QUEUE).await?;
         Ok(Resubmissions { subscription })
     }
 
-    /// Answers on the run's own subject, or on that of [`RunId::nil`] if it is not known which run it
-    /// is about. An operator, who waits for an answer, is given it as well.
+    /// Answers on the run's own subject, or on that of [`RunId::nil`] if the run is unknown. A
+    /// waiting operator gets the same answer.
     pub async fn answer_submission(
         &self,
         submission: &Submission,

@@ -184,7 +184,7 @@ async fn an_append_during_a_crash_of_the_server_has_an_unknown_fate_at_worst() {
     writer.texts(1).await;
     broker.server.kill().await;
     let next = payload(&[text(run, id(1, 2), id(1, 1))]);
-    // Whether or not the client has noticed yet.
+    // Whether or not the client has noticed the loss yet.
     let lost = soon(
         broker
             .bus
@@ -197,7 +197,7 @@ async fn an_append_during_a_crash_of_the_server_has_an_unknown_fate_at_worst() {
     );
     broker.server.restart().await.unwrap();
     until(async || broker.bus.ping().await.is_ok()).await;
-    // The same bytes again: stored now, or found to be stored already.
+    // Repeats the same bytes: stored now, or found to be stored already.
     match broker
         .bus
         .append_events(tenant, run, writer.seq, next.clone())

@@ -1,4 +1,4 @@
-//! Programs at a cluster: the server that one connects to is not the one that the ingress is at.
+//! Programs at a cluster: a program connects to another server than the ingress does.
 
 use std::net::TcpListener;
 
@@ -75,7 +75,7 @@ async fn a_program_at_another_server_is_let_in_and_put_out() {
             .unwrap();
     };
     let mut programs = [connect(&near).await, connect(&far).await];
-    // The routes between the servers may be younger than the first question.
+    // The routes between the servers may come up after the first question.
     soon(async {
         let connected = async {
             for program in &programs {

@@ -26,8 +26,8 @@ async fn a_worker_hears_its_own_nudges_and_survives_unreadable_ones() {
     assert_eq!(soon(nudges.next()).await, Some(cancel));
 }
 
-/// Guards what an early takeover begins with: a worker whose connection is gone is told apart from
-/// one that does not answer.
+/// Guards the begin of an early takeover: it distinguishes a worker without a connection from one
+/// that does not answer.
 #[tokio::test]
 async fn a_worker_that_answers_is_here_a_frozen_one_unknown_and_a_dead_one_nobody() {
     let broker = Broker::start().await;

@@ -10,7 +10,7 @@ use crate::{
 const OFTEN: Duration = Duration::from_millis(200);
 const NEVER: Duration = Duration::from_hours(1);
 
-/// Follows a run from its first event, and looks at its log's tip so often.
+/// Follows a run from its first event with this interval between looks at the tip.
 async fn follow(bus: &Bus, tenant: TenantId, run: RunId, look: Duration) -> EventFollower {
     let subscribed = EventFollower::subscribe(bus, tenant, run, any_attempt())
         .await
@@ -57,7 +57,7 @@ async fn a_terminal_event_that_was_missed_is_found_by_looking_at_the_tip() {
     let (tenant, run) = (tenant(), run());
     let mut writer = Writer::new(&broker.bus, tenant, run);
     writer.texts(1).await;
-    // Subscribed too late for both.
+    // The subscription comes too late for both.
     writer.finish().await;
     let mut follower = follow(&broker.bus, tenant, run, OFTEN).await;
     assert_eq!(follow_to(&mut follower, id(1, 2)).await, ids(1, 2));
@@ -87,7 +87,7 @@ async fn a_follower_that_is_too_slow_misses_nothing() {
     let mut writer = Writer::new(&broker.bus, tenant, run);
     writer.texts(1).await;
     let mut seen = follow_to(&mut follower, id(1, 1)).await;
-    // Its subscription holds two messages of these; the rest is dropped.
+    // Its subscription holds two of these messages; the client drops the rest.
     for _ in 0..40 {
         writer.texts(2).await;
     }
@@ -102,7 +102,7 @@ async fn a_restart_of_the_server_in_the_middle_is_no_more_than_a_pause() {
     let other = broker.another_bus().await;
     let (tenant, run) = (tenant(), run());
     let mut follower = follow(&other, tenant, run, NEVER).await;
-    // A round trip behind the subscription: the server knows of it.
+    // After this round trip the server knows the subscription.
     other.ping().await.unwrap();
     let mut writer = Writer::new(&broker.bus, tenant, run);
     writer.texts(2).await;
@@ -111,7 +111,7 @@ async fn a_restart_of_the_server_in_the_middle_is_no_more_than_a_pause() {
         broker.server.kill().await;
         broker.server.restart().await.unwrap();
         crate::until(async || broker.bus.ping().await.is_ok()).await;
-        // Perhaps before the follower is back.
+        // The follower may not have reconnected yet.
         writer.texts(2).await;
         seen.extend(follow_to(&mut follower, id(1, 4 + 2 * round)).await);
     }

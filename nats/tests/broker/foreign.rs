@@ -1,4 +1,4 @@
-//! Bytes that reach a consumer and are not for it.
+//! Bytes that reach a consumer but are not for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,7 +19,7 @@ const NEVER: Duration = Duration::from_hours(1);
 /// More subscriptions than a test has.
 const SUBSCRIPTIONS: u32 = 40;
 
-/// Writes protocol frames as they are, and waits until the server has taken them.
+/// Writes raw protocol frames and waits until the server has read them.
 async fn send(broker: &Broker, frames: &[u8]) {
     let stream = TcpStream::connect(("127.0.0.1", broker.server.port())).await;
     let mut stream = BufStream::new(stream.unwrap());
@@ -35,8 +35,8 @@ async fn send(broker: &Broker, frames: &[u8]) {
     }
 }
 
-/// Builds a message on this subject with a wide space and a number after its last token: the server
-/// takes both for a part of the token, the client library takes the number for the subscription's.
+/// Builds a message on this subject with a wide space and a number after its last token. The server
+/// reads both as part of the token, the client library reads the number as the subscription's.
 fn smuggled(subject: &str, sid: u32, headers: &str, payload: &[u8]) -> Vec<u8> {
     let head = format!("NATS/1.0\r\n{headers}\r\n");
     let mut frame = format!(
@@ -50,8 +50,8 @@ fn smuggled(subject: &str, sid: u32, headers: &str, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Guards against a stranger who reaches any subscription by its number: each consumer drops what
-/// did not come on its subject. Seen red without the check in `Subscription::next`.
+/// Guards against a stranger who reaches any subscription by its number: each consumer drops
+/// messages on other subjects. Red without the check in `Subscription::next`.
 #[tokio::test]
 async fn a_message_that_is_smuggled_into_a_subscription_is_dropped_and_counted() {
     let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
@@ -114,7 +114,7 @@ async fn a_message_that_is_smuggled_into_a_subscription_is_dropped_and_counted()
     }
 }
 
-/// Publishes events where a follower hears them, as if the stream had stored them.
+/// Publishes events on a follower's subject, as if the stream had stored them.
 async fn tell(client: &async_nats::Client, tenant: TenantId, run: RunId, events: &[Event]) {
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Sequence", "900");
@@ -124,7 +124,7 @@ async fn tell(client: &async_nats::Client, tenant: TenantId, run: RunId, events:
     crate::round_trip(client).await;
 }
 
-/// A ledger that has attempts up to the number, and how often it was asked.
+/// Makes a ledger with attempts up to `newest` that counts its calls.
 fn ledger(newest: &Arc<AtomicU32>, asked: &Arc<AtomicU32>) -> LedgerAttempts {
     let (newest, asked) = (Arc::clone(newest), Arc::clone(asked));
     LedgerAttempts::new(move |_, _| {
@@ -133,7 +133,7 @@ fn ledger(newest: &Arc<AtomicU32>, asked: &Arc<AtomicU32>) -> LedgerAttempts {
     })
 }
 
-/// Guards the check of each event's run. Seen red without it: the forged text was passed on.
+/// Guards the check of each event's run. Red without it: the forged text was passed on.
 #[tokio::test]
 async fn an_event_about_another_run_is_no_event_of_this_one() {
     let broker = Broker::start().await;
@@ -153,9 +153,9 @@ async fn an_event_about_another_run_is_no_event_of_this_one() {
     assert_eq!(seen[0].event.id, id(1, 1));
 }
 
-/// Guards the check against the ledger: a forged attempt withdraws nothing and hides nothing, live
-/// and stored, and the honest one that follows is followed. Seen red without the check: the forged
-/// reset was passed on, and all that the holder wrote afterwards was dropped.
+/// Guards the check against the ledger: live and stored, a forged attempt withdraws and hides
+/// nothing, and the honest one after it is followed. Red without the check: the forged reset was
+/// passed on, and all later events of the holder were dropped.
 #[tokio::test]
 async fn an_attempt_that_the_ledger_does_not_have_is_no_attempt_of_the_run() {
     let broker = Broker::start().await;
@@ -179,7 +179,7 @@ async fn an_attempt_that_the_ledger_does_not_have_is_no_attempt_of_the_run() {
     for _ in 0..20 {
         tell(&client, tenant, run, &forged).await;
     }
-    // The same, stored by somebody who may append.
+    // The same event, stored by a client that may append.
     let stored = broker
         .bus
         .append_events(tenant, run, writer.seq, payload(&forged));
@@ -190,13 +190,13 @@ async fn an_attempt_that_the_ledger_does_not_have_is_no_attempt_of_the_run() {
     let so_far = asked.load(Ordering::SeqCst);
     assert!(so_far < 10, "a flood asks now and then: {so_far}");
 
-    // An honest attempt comes while the answer about the forged one is still kept.
+    // An honest attempt begins while the answer about the forged one is cached.
     newest.store(2, Ordering::SeqCst);
     writer.reset(2, id(1, 4)).await;
     writer.finish().await;
     assert_eq!(follow_to(&mut follower, id(2, 2)).await, ids(2, 2));
 
-    // A later follower reads the same from the log.
+    // A later follower reads the same events from the log.
     let late = EventFollower::subscribe(&broker.bus, tenant, run, attempts).await;
     let late = late
         .unwrap()
@@ -207,7 +207,7 @@ async fn an_attempt_that_the_ledger_does_not_have_is_no_attempt_of_the_run() {
     assert_eq!(seen, [ids(1, 4), ids(2, 2)].concat());
 }
 
-/// Guards honest events: while the ledger does not answer they wait, and then none is missing.
+/// Guards honest events: they wait while the ledger does not answer, and then none is missing.
 #[tokio::test]
 async fn an_event_waits_until_the_ledger_answers() {
     let broker = Broker::start().await;
@@ -232,8 +232,8 @@ async fn an_event_waits_until_the_ledger_answers() {
     assert_eq!(down.load(Ordering::SeqCst), 0);
 }
 
-/// Guards the end of a role: a connection is closed for good, and says so, if its task has died; one
-/// that waits for its broker is not. Seen red without the look at the sender: `closed` never came.
+/// Guards the end of a role: a connection is gone for good once its task has died, and one that
+/// waits for its broker is not. Red without the check of the sender: `closed` never returned.
 #[tokio::test]
 async fn a_connection_whose_task_has_died_is_closed_and_one_without_a_broker_is_not() {
     let mut broker = Broker::start().await;

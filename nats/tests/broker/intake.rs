@@ -1,5 +1,5 @@
-//! The connection on which programs are heard, at a real server: encrypted, lost and made again, full
-//! of a stranger's bytes, and stopped.
+//! The connection for programs' messages at a real server: encrypted, lost and made again, full of
+//! a stranger's bytes, and stopped.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +17,7 @@ use crate::programs::{Door, HOUR, all};
 use crate::tls::{Authority, install_crypto};
 use crate::{Writer, follow_to, id, ids, run, soon, tenant, until};
 
-/// A reader with its events.
+/// An intake with its observed events.
 struct Ear {
     intake: Intake,
     heard: Heard,
@@ -72,7 +72,7 @@ fn as_programs(delivered: &Delivered, tls: Tls) -> IntakeOptions {
     }
 }
 
-/// A submission under the subject that it has in the account of the roles, by a user who may do
+/// Publishes a submission on its subject in the account of the roles, as a user who may do
 /// everything there.
 async fn submit(url: &str, run: RunId) -> (String, ApiKeyId) {
     let (tenant, key) = (tenant(), ApiKeyId::from_uuid(Uuid::new_v4()));
@@ -97,7 +97,7 @@ async fn the_reader_encrypts_as_the_main_connection_does() {
         until(async || ear.saw(IntakeEvent::Lost) >= 2).await;
         assert_eq!(ear.saw(IntakeEvent::Connected), 0);
     }
-    // Nothing is said to a server that does not encrypt, if this side demands it.
+    // If encryption is required, nothing is sent to a server without it.
     let plain = Delivered::start().await;
     let ear = Ear::open(as_programs(&plain, right.trusted()));
     until(async || ear.saw(IntakeEvent::Lost) >= 2).await;
@@ -122,7 +122,8 @@ async fn a_lost_connection_is_made_again_and_another_address_is_tried() {
     assert!(ear.saw(IntakeEvent::Connected) >= 2 && ear.saw(IntakeEvent::Lost) >= 1);
 }
 
-/// Guards the end of an ingress: what the server had handed to it before is still to be read.
+/// Guards the end of an ingress: messages that the server had delivered before are still to be
+/// read.
 #[tokio::test]
 async fn a_stopped_reader_ends_after_what_it_was_handed() {
     let server = baton_devstack::test_support::test_nats().await.unwrap();
@@ -142,7 +143,7 @@ async fn a_stopped_reader_ends_after_what_it_was_handed() {
     soon(ear.tasks.join_next()).await.unwrap().unwrap();
 }
 
-/// A program that writes its lines by hand.
+/// A program that writes raw protocol lines.
 struct Hand(BufStream<TcpStream>);
 
 impl Hand {
@@ -160,7 +161,7 @@ impl Hand {
 
     async fn say(&mut self, parts: &[&[u8]]) {
         for part in parts {
-            // The server may have closed the connection, which is one of the right answers.
+            // The server may have closed the connection, which is also correct.
             let _closed = self.0.write_all(part).await;
         }
     }
@@ -179,7 +180,7 @@ impl Hand {
     }
 }
 
-/// A token without the bytes at which the server itself parts a line, and a header block.
+/// Tokens without the bytes that separate tokens for the server, each with a header block.
 fn strange() -> impl Strategy<Value = Vec<(Vec<u8>, Vec<u8>)>> {
     let odd = prop::sample::select(vec![
         "\u{3000}17",
@@ -208,8 +209,8 @@ fn strange() -> impl Strategy<Value = Vec<(Vec<u8>, Vec<u8>)>> {
     prop::collection::vec((token, block), 1..12)
 }
 
-/// Guards all of it: any bytes as the last token, any header block, many publishers, while the runs of
-/// two tenants are followed: nothing crosses, nothing drops.
+/// Guards the whole intake: with any bytes as the last token, any header block and many publishers,
+/// the runs of two tenants are followed completely and nothing crosses over.
 #[test]
 fn whatever_programs_send_two_tenants_streams_are_whole_and_the_reader_stays() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -272,7 +273,7 @@ fn whatever_programs_send_two_tenants_streams_are_whole_and_the_reader_stays() {
             for (_, follower) in &mut streams {
                 assert_eq!(follow_to(follower, id(1, 4)).await, ids(1, 4));
             }
-            // Every message of a good subject was heard under the key that sent it, and no other.
+            // Every message on a valid subject came under the key that sent it, and no other did.
             let mut ear = ear.lock().await;
             for _ in 0..keys.len() * messages.len() {
                 let question = soon(ear.heard.questions.next()).await.unwrap();

@@ -127,9 +127,9 @@ async fn a_full_queue_refuses_and_says_so() {
     assert!(matches!(refusal, PublishError::Full(_)), "{refusal}");
 }
 
-/// Guards each tenant's share of JOBS, in number and in bytes: one that fills its own keeps nobody
-/// else from being served. Before: the third job of the first tenant was taken, and one of a
-/// mebibyte too.
+/// Guards each tenant's share of JOBS, in number and in bytes: a tenant that fills its own share
+/// keeps no other from being served. Before, JOBS took the third job of the first tenant, and a job
+/// of a mebibyte.
 #[tokio::test]
 async fn a_tenant_that_has_filled_its_share_of_the_queue_leaves_room_for_others() {
     let broker = Broker::start_with(&baton_nats::StreamOptions {
@@ -197,7 +197,7 @@ async fn a_ping_is_a_round_trip_and_a_closed_connection_has_none() {
     until(async || broker.bus.ping().await.is_err()).await;
 }
 
-/// Polls long enough for what can be sent to be sent, and gives up.
+/// Polls long enough for a request to be sent, then gives up.
 trait NowOrNothing: Future + Sized {
     async fn now_or_nothing(self) -> Option<Self::Output> {
         tokio::time::timeout(Duration::from_millis(30), self)

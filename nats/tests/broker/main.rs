@@ -29,7 +29,7 @@ use bytes::Bytes;
 use chrono::DateTime;
 use uuid::Uuid;
 
-/// Far longer than anything here takes: an event that has not come by then will not come.
+/// Far longer than any step takes: an event that is not here by then will not come.
 const LONG: Duration = Duration::from_secs(20);
 
 /// A server with the streams, and a connection to it.
@@ -50,12 +50,12 @@ impl Broker {
         Self { server, bus }
     }
 
-    /// Another process, as far as the server can tell.
+    /// Connects as another process would.
     async fn another_bus(&self) -> Bus {
         connect(&self.server).await
     }
 
-    /// Another process whose subscriptions hold two messages.
+    /// Connects with subscriptions that hold two messages.
     async fn narrow_bus(&self) -> Bus {
         let options = BusOptions {
             subscription_capacity: 2,
@@ -64,7 +64,7 @@ impl Broker {
         Bus::connect(options).await.unwrap()
     }
 
-    /// A plain client, to look at what is there and to do what Baton would not.
+    /// Connects a plain client, which inspects the server and does what Baton would not.
     async fn client(&self) -> async_nats::Client {
         async_nats::connect(self.server.url()).await.unwrap()
     }
@@ -76,7 +76,7 @@ async fn connect(server: &NatsServer) -> Bus {
         .unwrap()
 }
 
-/// Waits until the server has taken all that the client sent before: a flush does not.
+/// Waits until the server has processed everything that the client sent; a flush does not.
 async fn round_trip(client: &async_nats::Client) {
     client.request("$JS.API.INFO", Bytes::new()).await.unwrap();
 }
@@ -91,7 +91,7 @@ fn options() -> StreamOptions {
     }
 }
 
-/// A ledger that has every attempt.
+/// Makes a ledger that has every attempt.
 fn any_attempt() -> LedgerAttempts {
     LedgerAttempts::new(|_, _| std::future::ready(Some(u32::MAX)))
 }
@@ -104,14 +104,14 @@ fn run() -> RunId {
     RunId::from_uuid(Uuid::new_v4())
 }
 
-/// Waits for it, but not for ever.
+/// Awaits a future, but not for ever.
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(LONG, what)
         .await
         .expect("it takes too long")
 }
 
-/// Looks again and again until it is so.
+/// Polls until the condition holds.
 async fn until(mut so: impl AsyncFnMut() -> bool) {
     soon(async {
         while !so().await {
@@ -176,7 +176,7 @@ fn payload(events: &[Event]) -> Bytes {
     lines.into()
 }
 
-/// The holder of a run: appends and keeps the chain.
+/// The holder of a run: it appends and keeps the chain.
 struct Writer {
     bus: Bus,
     tenant: TenantId,
@@ -227,14 +227,14 @@ impl Writer {
             .await;
     }
 
-    /// A new attempt begins.
+    /// Begins a new attempt.
     async fn reset(&mut self, attempt: u32, resume_after: EventId) {
         self.append(&[reset(self.run, id(attempt, 1), self.last, resume_after)])
             .await;
     }
 }
 
-/// What a follower returns until it has returned this event.
+/// Returns the followed events up to this one.
 async fn follow_to(follower: &mut EventFollower, last: EventId) -> Vec<EventId> {
     soon(async {
         let mut seen = Vec::new();
@@ -250,7 +250,7 @@ fn of(followed: &Followed) -> EventId {
     followed.event.id
 }
 
-/// The first `n` events of an attempt.
+/// Returns the first `n` event ids of an attempt.
 fn ids(attempt: u32, n: u32) -> Vec<EventId> {
     (1..=n).map(|n| id(attempt, n)).collect()
 }

@@ -1,4 +1,4 @@
-//! The delivered `nats.conf`: it is taken by a server, and each role can do its work under it and
+//! The delivered `nats.conf`: a server accepts it, and under it each role can do its work and
 //! nothing else.
 
 use std::time::Duration;
@@ -31,12 +31,12 @@ impl Delivered {
         Self::start_with("").await
     }
 
-    /// With this before everything else.
+    /// Starts with `extra` before everything else in the file.
     pub(crate) async fn start_with(extra: &str) -> Self {
         Self::start_as(extra, None).await
     }
 
-    /// Sealing its questions.
+    /// Starts with sealed questions.
     pub(crate) async fn start_sealing(curve: &CurveKey) -> Self {
         Self::start_as("", Some(curve.public_key())).await
     }
@@ -49,7 +49,7 @@ impl Delivered {
             password: "secret".into(),
             unlimited: Vec::new(),
         };
-        // The store is chosen by the server's arguments here.
+        // The test chooses the store by arguments instead.
         let server = include_str!("../../nats.conf").replace("  store_dir: /data\n", "");
         let folder = readable_folder();
         let path = folder.path().join("nats.conf");
@@ -88,7 +88,7 @@ impl Delivered {
         Bus::connect(self.options(user)).await.unwrap()
     }
 
-    /// A plain client with a role's password.
+    /// Connects a plain client with a role's password.
     async fn stranger_as(&self, user: &str) -> Stranger {
         let password = self.accounts.password_of(user);
         let options = ConnectOptions::with_user_and_password(user.into(), password);
@@ -96,7 +96,7 @@ impl Delivered {
     }
 }
 
-/// A folder that the account of servers can read.
+/// Makes a folder that the server's account can read.
 pub(crate) fn readable_folder() -> TempDir {
     use std::os::unix::fs::PermissionsExt as _;
 
@@ -106,15 +106,15 @@ pub(crate) fn readable_folder() -> TempDir {
     folder
 }
 
-/// A plain client, and what the server says against it.
+/// A plain client, and the server's error messages to it.
 pub(crate) struct Stranger {
     pub(crate) client: Client,
     errors: mpsc::UnboundedReceiver<String>,
 }
 
-/// What a client is told when its connection is lost.
+/// The event of a lost connection.
 const DISCONNECTED: &str = "disconnected";
-/// Refused to everybody here.
+/// A subject that every user is refused.
 const SENTINEL: &str = "nobody.may.publish.this";
 
 impl Stranger {
@@ -138,7 +138,7 @@ impl Stranger {
         Self { client, errors }
     }
 
-    /// The client, and what the server says against it.
+    /// Returns the client, and the server's error messages to it.
     pub(crate) fn into_parts(self) -> (Client, mpsc::UnboundedReceiver<String>) {
         (self.client, self.errors)
     }
@@ -151,7 +151,7 @@ impl Stranger {
         while self.next_error().await != DISCONNECTED {}
     }
 
-    /// Everything is refused, one after the other.
+    /// Checks that each of these is refused.
     pub(crate) async fn may_not(&mut self, publish: &[&str], subscribe: &[&str]) {
         for subject in publish {
             let subject = (*subject).to_owned();
@@ -160,7 +160,7 @@ impl Stranger {
                 .await
                 .unwrap();
             let refused = self.next_error().await;
-            // The server writes what is not visible in its own way.
+            // The server escapes invisible characters in its own way.
             let visible = subject
                 .split(|c: char| !c.is_ascii_graphic())
                 .next()
@@ -182,7 +182,8 @@ impl Stranger {
         }
     }
 
-    /// Nothing is refused: the server complains of what comes after it, and of nothing before.
+    /// Checks that none of these is refused: the server's next error is about the subject after
+    /// them.
     pub(crate) async fn may(&mut self, publish: &[&str], subscribe: &[&str]) {
         for subject in publish {
             let subject = (*subject).to_owned();
@@ -314,7 +315,7 @@ async fn no_role_can_do_what_is_not_its_work() {
     let delivered = Delivered::start().await;
     let migrate = delivered.connect_as("migrate").await;
     provision(&migrate, &options()).await.unwrap();
-    // Of everybody: what nobody needs, and what would let them read or be somebody else.
+    // No user may do these: nobody needs them, and they would allow reading or being another user.
     let nobody_publishes = [
         "$SYS.REQ.USER.AUTH",
         "$SYS.REQ.SERVER.PING",
@@ -479,7 +480,8 @@ async fn no_role_can_do_what_is_not_its_work() {
         let inbox = format!("{}.x.>", inbox_prefix(role));
         stranger.may(&[], &[&inbox]).await;
     }
-    // By these an ingress hears strangers: each has its subjects and nothing else, no inbox either.
+    // An ingress reads strangers' messages as these users: each has its own subjects and nothing
+    // else, not even an inbox.
     for (user, publish, subscribe) in [
         (
             "programs",

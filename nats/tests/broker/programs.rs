@@ -1,5 +1,5 @@
-//! Programs with API keys at a server with the delivered configuration: who gets in, what they
-//! reach, and how they are put out.
+//! Programs with API keys at a server with the delivered configuration: their admission, the
+//! subjects they reach, and the closing of their connections.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::permissions::{Delivered, Stranger};
 use crate::{Writer, options, run, soon, tenant, until};
 
-/// An ingress's part: lets in whom it knows.
+/// The callout part of an ingress: it admits the keys that it knows.
 pub(crate) struct Door {
     pub(crate) delivered: Delivered,
     pub(crate) ingress: Bus,
@@ -99,7 +99,7 @@ impl Door {
             refused,
             _answering: answering,
         };
-        // The subscription is there once somebody was asked about.
+        // The subscription exists once the server asked about a connection.
         until(async || {
             let probe = ConnectOptions::with_token("probe".into());
             let _refused = Box::pin(probe.connect(door.delivered.server.url())).await;
@@ -124,7 +124,7 @@ impl Door {
         self.known.lock().unwrap().retain(|(key, _)| *key != token);
     }
 
-    /// Waits until somebody was refused.
+    /// Waits until a connection was refused.
     async fn until_refused(&self) {
         until(async || self.refused.load(Ordering::Relaxed) > 0).await;
     }
@@ -136,7 +136,7 @@ impl Door {
     }
 }
 
-/// Hears a subject as this user of the ingress does, with a plain client.
+/// Subscribes as this user of the ingress, with a plain client.
 async fn hear(door: &Door, user: &str, subject: &str) -> (Client, Subscriber) {
     let password = door.delivered.accounts.password_of(user);
     let (client, mut errors) = Stranger::connect(
@@ -146,7 +146,7 @@ async fn hear(door: &Door, user: &str, subject: &str) -> (Client, Subscriber) {
     .await
     .into_parts();
     let subscription = client.subscribe(subject.to_owned()).await.unwrap();
-    // The server complains of what comes after the subscription once it has that.
+    // The server reports the next error only after it has processed the subscription.
     client.publish("nobody.may", "".into()).await.unwrap();
     soon(errors.recv()).await.unwrap();
     (client, subscription)
@@ -313,8 +313,8 @@ async fn a_key_without_a_scope_does_not_reach_what_the_scope_is_for() {
     }
 }
 
-/// Guards the proof of who published a message: the subject that an ingress hears is the one that the
-/// program was allowed to publish to, and its headers never arrive.
+/// Guards the proof of a message's publisher: the ingress sees the subject that the program was
+/// allowed to publish to, and never its headers.
 #[tokio::test]
 async fn an_ingress_hears_a_message_under_the_subject_of_its_key_and_without_its_headers() {
     let door = Door::open().await;
@@ -341,8 +341,9 @@ async fn an_ingress_hears_a_message_under_the_subject_of_its_key_and_without_its
     assert_eq!(heard.payload, "job");
 }
 
-/// A program chooses the subject of a reply, and the broker does not ask whether it might publish
-/// there: the user that hears programs may not publish at all, and the ingress's user not there.
+/// A program chooses the reply subject, and the broker does not check whether it may publish there.
+/// So the user that reads programs' messages may not publish at all, and the ingress's user not
+/// there.
 #[tokio::test]
 async fn an_ingress_cannot_be_led_to_write_where_a_program_may_not() {
     let door = Door::open().await;
@@ -383,7 +384,7 @@ async fn a_program_follows_the_runs_of_its_tenant() {
         .subscribe(format!("replies.{mine}.*"))
         .await
         .unwrap();
-    // A refused publish would be answered only after the subscriptions were taken.
+    // The server would answer a refused publish only after it had processed the subscriptions.
     let asked = program.request(format!("history.{mine}.{key}"), "".into());
     assert!(asked.await.is_err(), "nobody answers");
     let run = run();
@@ -413,7 +414,7 @@ async fn a_key_that_nobody_knows_opens_nothing_and_neither_does_anothers_answer(
     let unknown = ConnectOptions::with_token("unknown".into()).connect(url);
     assert!(soon(unknown).await.is_err());
     assert!(soon(async_nats::connect(url)).await.is_err(), "no token");
-    // Role passwords open no account of programs, and keys none of the roles.
+    // Role passwords open no account of programs, and keys open none of the roles.
     let mine = tenant();
     door.know("mine", all(mine), HOUR);
     let both = ConnectOptions::with_user_and_password("ingress".into(), "mine".into());
@@ -478,7 +479,7 @@ async fn the_connections_of_a_key_are_closed_and_no_others() {
     );
 }
 
-/// What whoever can subscribe in the account sees of a program that connects.
+/// Returns the bytes that a subscriber in the account sees of a connecting program.
 async fn overheard(door: &Door) -> Vec<u8> {
     let (_client, mut questions) = hear(door, "callout", "$SYS.REQ.USER.AUTH").await;
     let mine = tenant();
@@ -527,7 +528,7 @@ async fn a_question_that_is_not_sealed_as_it_should_be_lets_nobody_in() {
             .await
             .unwrap();
         let mut requests = callout.connect_requests(own).await.unwrap();
-        // Until the subscription is there, nobody is asked.
+        // The server asks nobody until the subscription exists.
         let connecting = async {
             loop {
                 let program = ConnectOptions::with_token("key".into());
@@ -550,7 +551,7 @@ async fn a_question_that_is_not_sealed_as_it_should_be_lets_nobody_in() {
     }
 }
 
-/// A connection that does nothing but be there.
+/// Opens a connection that stays idle.
 async fn sit(door: &Door, token: &str) -> BufStream<TcpStream> {
     let port = door.delivered.server.port();
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
@@ -594,7 +595,7 @@ async fn more_connections_of_a_key_than_a_server_names_at_a_time_are_all_closed(
     assert_eq!(closed.await.connections, 10);
     for stream in &mut open {
         let mut rest = Vec::new();
-        // Closed in either way.
+        // The connection may end in either way.
         let _ = soon(stream.read_to_end(&mut rest)).await;
     }
     other.write_all(b"PING\r\n").await.unwrap();
@@ -603,7 +604,7 @@ async fn more_connections_of_a_key_than_a_server_names_at_a_time_are_all_closed(
     soon(other.read_line(&mut line)).await.unwrap();
     assert!(line.starts_with("PONG"), "another key's is open: {line}");
 
-    // The server names as many at a time as it is asked for.
+    // The server lists as many at a time as the request says.
     let password = door.delivered.accounts.password_of("system");
     let client = ConnectOptions::with_user_and_password("system".into(), password)
         .custom_inbox_prefix("_INBOX_system")
@@ -617,8 +618,8 @@ async fn more_connections_of_a_key_than_a_server_names_at_a_time_are_all_closed(
     assert_eq!(answer["data"]["limit"], SystemBus::PAGE);
 }
 
-/// Guards what one connection may take: a larger message ends it, many smaller ones do not, and a
-/// subscription beyond its number is refused.
+/// Guards the limits of one connection: a larger message ends it, many smaller ones do not, and a
+/// subscription beyond the limit is refused.
 #[tokio::test]
 async fn a_connection_has_limits_of_its_own() {
     let door = Door::open().await;
@@ -649,7 +650,7 @@ async fn a_connection_has_limits_of_its_own() {
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.flush().await.unwrap();
     let mut said = Vec::new();
-    // Closed in either way.
+    // The connection may end in either way.
     let _ = soon(stream.read_to_end(&mut said)).await;
     let said = String::from_utf8_lossy(&said).to_lowercase();
     assert!(said.contains("maximum payload"), "{said}");

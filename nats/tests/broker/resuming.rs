@@ -116,7 +116,7 @@ async fn what_has_aged_out_is_expired() {
     let error = resume(&broker, &writer, id(1, 2)).await.unwrap_err();
     assert!(matches!(error, ResumeError::Expired), "{error}");
 
-    // The subject is empty, and an append has to expect that.
+    // The subject is empty, so an append must expect no message.
     writer.seq = baton_nats::StreamSeq::NONE;
     writer.texts(2).await;
     for cursor in [EventId::ORIGIN, id(1, 1), id(1, 2)] {
@@ -157,7 +157,7 @@ async fn a_cursor_deep_in_a_long_log_is_found_also_behind_a_replaced_workers_eve
     for _ in 0..1_500 {
         writer.texts(1).await;
     }
-    // Attempt 2 was replaced before it wrote its first event, and wrote it all the same.
+    // Attempt 2 was replaced before it wrote its first event, but wrote it all the same.
     writer.reset(3, id(1, 1_500)).await;
     writer
         .append(&[crate::text(writer.run, id(2, 1), id(3, 1))])

@@ -1,5 +1,5 @@
-//! Encrypted connections, with an authority of the test's own: the `tls` block that `nats.conf` has in
-//! comments, and the certificates that a role is configured with.
+//! Encrypted connections with the test's own authority: the `tls` block that `nats.conf` has in
+//! comments, and the certificates of a role.
 
 use std::path::PathBuf;
 use std::sync::Once;
@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use crate::permissions::{Delivered, readable_folder};
 use crate::soon;
 
-/// Who signs certificates.
+/// An authority that signs certificates.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
@@ -40,7 +40,7 @@ impl Authority {
         self.folder.path().join(name)
     }
 
-    /// A certificate and its key, as files.
+    /// Makes a certificate and its key, as files.
     fn certify(&self, name: &str, purpose: ExtendedKeyUsagePurpose) -> (PathBuf, PathBuf) {
         let hosts = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
         let mut params = CertificateParams::new(hosts).unwrap();
@@ -56,7 +56,7 @@ impl Authority {
         paths
     }
 
-    /// The delivered `tls` block, with this authority's files.
+    /// Returns the delivered `tls` block with this authority's files.
     pub(crate) fn block(&self, verify: bool) -> String {
         let (certificate, key) = self.certify("server", ExtendedKeyUsagePurpose::ServerAuth);
         let conf = include_str!("../../nats.conf");
@@ -87,7 +87,7 @@ impl Authority {
     }
 }
 
-/// As the program does at its start.
+/// Installs the crypto provider, as the program does at its start.
 pub(crate) fn install_crypto() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -149,11 +149,11 @@ async fn nothing_is_said_in_the_clear() {
     let connect = format!("CONNECT {{\"user\":\"migrate\",\"pass\":\"{password}\"}}\r\nPING\r\n");
     stream.write_all(connect.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    // It may also be reset.
+    // The connection may also be reset.
     let _end = soon(stream.read_to_end(&mut answer)).await;
     assert!(!String::from_utf8_lossy(&answer).contains("PONG"));
 
-    // And a role that is told to encrypt says nothing to a server that does not.
+    // A role that must encrypt sends nothing to a server that does not.
     let plain = Delivered::start().await;
     assert!(!connects(&plain, right.trusted()).await);
 }

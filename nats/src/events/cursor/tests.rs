@@ -40,13 +40,13 @@ fn reset(id: EventId, prev: EventId, resume_after: EventId, continues: bool) -> 
     )
 }
 
-/// One attempt: how many attempts were skipped before it (they wrote nothing), how many events it
-/// wrote, how far back of the shown ones it resumes, and whether a replaced worker gets an event in
-/// behind its reset.
+/// One attempt: the number of skipped attempts before it (they wrote nothing), the number of events
+/// it wrote, how far back of the shown events it resumes, and whether a replaced worker writes an
+/// event after its reset.
 type Attempt = (u32, u32, usize, bool);
 
-/// A log as the rules allow it: every event names the one before it, every attempt but the first
-/// begins with a reset.
+/// Builds a log that follows the rules: every event names the one before it, every attempt but the
+/// first begins with a reset.
 fn log_of(attempts: &[Attempt]) -> Vec<Event> {
     let mut log: Vec<Event> = Vec::new();
     let mut shown: Vec<EventId> = Vec::new();
@@ -67,7 +67,7 @@ fn log_of(attempts: &[Attempt]) -> Vec<Event> {
         if zombie && before > 0 && before + 1 < attempt {
             // It has an attempt between the two, and its only event is this one.
             log.push(text(EventId::new(attempt - 1, 1), prev(&log)));
-            // The rightful owner is refused now and begins again.
+            // The rightful holder's append is refused now, so it begins again.
             continue;
         }
         for _ in 0..events {
@@ -80,7 +80,7 @@ fn log_of(attempts: &[Attempt]) -> Vec<Event> {
     log
 }
 
-/// What a reader shows in the end: resets withdraw.
+/// Returns the events that remain after all resets have withdrawn theirs.
 fn shown(delivered: &[Event]) -> Vec<EventId> {
     let mut shown: Vec<EventId> = Vec::new();
     for event in delivered {
@@ -230,7 +230,7 @@ fn a_replaced_worker_is_not_heard() {
         seen.accept(&text(EventId::new(2, 1), EventId::new(3, 1))),
         Verdict::Drop
     );
-    // The owner was refused because of it, and began again behind it.
+    // The holder's append was refused because of it, so it began again after it.
     let again = reset(
         EventId::new(4, 1),
         EventId::new(2, 1),

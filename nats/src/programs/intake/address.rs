@@ -1,12 +1,12 @@
-//! The subjects that an ingress hears programs on, and who a message on one of them is from. Pure.
+//! The subjects that an ingress reads programs' messages on, and the sender that each proves. Pure.
 
 use baton_protocol::{ApiKeyId, Lane, TenantId};
 
 use super::super::control::Verb;
 use crate::subjects;
 
-/// A message's sender and purpose, as its subject says: the server lets nobody but this key of this
-/// tenant publish there.
+/// A message's sender and purpose, from its subject. The server lets only this key of this tenant
+/// publish there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Address {
     /// A submission.
@@ -37,15 +37,15 @@ pub enum Address {
 }
 
 impl Address {
-    /// All subscriptions, by number.
+    /// All subscriptions with their numbers.
     pub const SUBSCRIPTIONS: [(u64, &'static str); 3] = [
         (1, subjects::ALL_SUBMISSIONS),
         (2, subjects::ALL_CONTROL),
         (3, subjects::ALL_HISTORY),
     ];
 
-    /// Reads a subject that came under this number; `None` if it is not exactly of the form that
-    /// the number was subscribed with.
+    /// Reads the subject of a message that came under this number. Returns `None` unless it has
+    /// exactly the form of that subscription.
     pub fn read(sid: u64, subject: &[u8]) -> Option<Self> {
         let subject = std::str::from_utf8(subject).ok()?;
         match sid {
@@ -56,7 +56,7 @@ impl Address {
         }
     }
 
-    /// The key that published it.
+    /// Returns the key that published it.
     pub const fn key(&self) -> ApiKeyId {
         match self {
             Self::Submission { key, .. }

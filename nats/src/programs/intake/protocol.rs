@@ -1,7 +1,7 @@
-//! The few lines of NATS's protocol that a server sends to somebody who only listens. Pure.
+//! The part of NATS's protocol that a server sends to a client that only subscribes. Pure.
 //!
-//! Lines are split as the server does it: at ASCII space and tab, and at nothing else. A subject may
-//! hold any other byte, because the server allows it.
+//! The decoder splits lines as the server does: at ASCII space and tab only. The server allows
+//! every other byte in a subject.
 
 use std::fmt;
 
@@ -10,28 +10,29 @@ use memchr::memchr;
 
 /// The longest line, in bytes. The server's greeting names all servers of its cluster.
 pub const MAX_LINE: usize = 64 << 10;
-/// The largest size that a line may name, in bytes: what a server can be configured to take at most.
+/// The largest size that a line may name, in bytes: the most that a server can be configured to
+/// accept.
 const MAX_SIZE: usize = 64 << 20;
 
-/// One thing that the server says.
+/// One message of the server in its protocol.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// About itself, as JSON.
+    /// Information about the server, as JSON.
     Info(Bytes),
     /// A message.
     Message(Message),
-    /// A message that was thrown away because its payload is too large.
+    /// A message that was skipped because its payload is too large.
     TooLarge {
         /// The subscription's number.
         sid: u64,
     },
-    /// A question whether this side is there.
+    /// A question whether this client is alive.
     Ping,
     /// The answer to such a question.
     Pong,
-    /// Nothing in particular.
+    /// An acknowledgement without content.
     Ok,
-    /// A complaint.
+    /// An error message.
     Error(String),
 }
 
@@ -46,7 +47,7 @@ pub struct Message {
     pub payload: Bytes,
 }
 
-/// Shown without what strangers have written.
+/// Omits strangers' text.
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -71,16 +72,16 @@ impl fmt::Debug for Message {
     }
 }
 
-/// Why bytes are none of the server's lines. The connection is given up.
+/// A reason for which bytes are not a line of the server. It ends the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
-    /// A line does not end where it must.
+    /// A line is longer than [`MAX_LINE`].
     #[error("a line of the server is longer than {MAX_LINE} bytes")]
     LongLine,
     /// A line ends without a carriage return.
     #[error("a line of the server does not end with CR LF")]
     LineEnd,
-    /// A line begins with another word.
+    /// A line begins with an unknown word.
     #[error("a line of the server begins with an unknown word")]
     UnknownWord,
     /// A message's line is not `MSG <subject> <sid> [<reply>] <size>`.
@@ -91,11 +92,11 @@ pub enum ProtocolError {
     PayloadEnd,
 }
 
-/// Reads frames out of bytes as they come.
+/// A decoder of frames from bytes as they arrive.
 #[derive(Debug)]
 pub struct Decoder {
     buffer: BytesMut,
-    /// No line ends before this place of the buffer.
+    /// No line ends before this offset of the buffer.
     searched: usize,
     max_payload: usize,
     state: State,
@@ -110,7 +111,7 @@ enum State {
         subject: Bytes,
         size: usize,
     },
-    /// As before, but so many bytes are thrown away, CR LF among them.
+    /// A message that is too large: so many bytes are skipped, including CR LF.
     Skip {
         sid: u64,
         left: usize,
@@ -118,7 +119,7 @@ enum State {
 }
 
 impl Decoder {
-    /// A reader that keeps no payload of more than so many bytes.
+    /// Returns a decoder that keeps no payload longer than this.
     pub fn new(max_payload: usize) -> Self {
         Self {
             buffer: BytesMut::new(),
@@ -128,18 +129,18 @@ impl Decoder {
         }
     }
 
-    /// The place for the bytes that come next. [`Decoder::decode`] is to be called until it finds
-    /// nothing before more are put there.
+    /// Returns the buffer for the next bytes. Call [`Decoder::decode`] until it returns `None`
+    /// before adding more.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
 
-    /// The bytes that were read and belong to no frame yet.
+    /// Returns the number of bytes that belong to no frame yet.
     pub fn pending(&self) -> usize {
         self.buffer.len()
     }
 
-    /// The next frame, if all of it is there.
+    /// Returns the next frame, if it is complete.
     pub fn decode(&mut self) -> Result<Option<Frame>, ProtocolError> {
         loop {
             match &mut self.state {
@@ -159,7 +160,7 @@ impl Decoder {
                     if &self.buffer[size..size + 2] != b"\r\n" {
                         return Err(ProtocolError::PayloadEnd);
                     }
-                    // A copy: a slice would keep the whole buffer for as long as a message waits.
+                    // Copies, because a slice would keep the whole buffer for as long as a message waits.
                     let payload = Bytes::copy_from_slice(&self.buffer[..size]);
                     self.buffer.advance(size + 2);
                     let State::Payload { sid, subject, .. } =
@@ -188,7 +189,7 @@ impl Decoder {
         }
     }
 
-    /// The next line without its end.
+    /// Returns the next line without its end.
     fn line(&mut self) -> Result<Option<Bytes>, ProtocolError> {
         let Some(found) = memchr(b'\n', &self.buffer[self.searched..]) else {
             self.searched = self.buffer.len();
@@ -211,7 +212,7 @@ impl Decoder {
         }
     }
 
-    /// A line's frame; none if its payload comes first.
+    /// Returns a line's frame; `None` if its payload follows.
     fn read_line(&mut self, line: &Bytes) -> Result<Option<Frame>, ProtocolError> {
         let word_end = line
             .iter()
@@ -232,8 +233,7 @@ impl Decoder {
         }))
     }
 
-    /// Reads `<subject> <sid> [<reply>] <size>`. The reply's subject is a program's to choose, and
-    /// nothing is ever said there.
+    /// Reads `<subject> <sid> [<reply>] <size>`. Ignores the reply, because a program chose it.
     fn message(&self, rest: &Bytes) -> Result<State, ProtocolError> {
         let mut tokens = rest
             .split(|byte| is_space(*byte))
@@ -271,7 +271,7 @@ const fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// Decimal digits and nothing else.
+/// Reads decimal digits and nothing else.
 fn number(digits: &[u8]) -> Option<u64> {
     if !(1..=19).contains(&digits.len()) {
         return None;

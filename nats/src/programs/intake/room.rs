@@ -1,4 +1,4 @@
-//! Bounds of what waits for a handler, by number and by bytes, with a share for each key.
+//! The bounds of the handlers' queue, by number and by bytes, with a share for each key.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use baton_protocol::ApiKeyId;
 
 use super::IntakeLimits;
 
-/// A message holds so many bytes beyond its payload, about.
+/// The approximate memory of a message beyond its payload.
 const OVERHEAD: usize = 256;
 
 /// The room for messages. One key may fill half of it, so that others still get through.
@@ -29,7 +29,7 @@ struct Amount {
     bytes: usize,
 }
 
-/// A message's place, given back when it is dropped.
+/// A message's place. Dropping it frees the room.
 #[derive(Debug)]
 pub(crate) struct Place {
     held: Arc<Mutex<Held>>,

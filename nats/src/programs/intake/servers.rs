@@ -1,20 +1,20 @@
-//! The servers to try, one after the other.
+//! The servers to try, in turn.
 
 use async_nats::ServerAddr;
 
 /// The most servers that are learned from a cluster.
 const MAX_LEARNED: usize = 64;
 
-/// An address that this connection cannot be made to.
+/// An address that this connection cannot use.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
-    /// It is no address of a NATS server.
+    /// It cannot be read as an address of a NATS server.
     #[error("nats.url has no address that can be read: {0}")]
     Unreadable(#[source] std::io::Error),
     /// It names no host.
     #[error("nats.url names no host: write nats://host:4222")]
     NoHost,
-    /// It is of a websocket.
+    /// It has a scheme other than `nats` and `tls`, such as a websocket's.
     #[error("nats.url begins with {0}://: write nats:// or tls://")]
     Scheme(String),
 }
@@ -24,13 +24,13 @@ pub enum AddressError {
 pub(super) struct Server {
     pub(super) host: String,
     pub(super) port: u16,
-    /// Whether only an encrypted connection is made.
+    /// Whether the connection must be encrypted.
     pub(super) tls: bool,
-    /// The name that its certificate is to have.
+    /// The name that its certificate must have.
     pub(super) name: String,
 }
 
-/// The configured servers, and those of the cluster that they have named.
+/// The configured servers, and those that their cluster announced.
 #[derive(Debug)]
 pub(super) struct Servers {
     configured: Vec<Server>,
@@ -39,7 +39,7 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    /// Reads addresses with commas between. Users and passwords in them are for others.
+    /// Reads addresses separated by commas. Ignores users and passwords in them.
     pub(super) fn parse(url: &str) -> Result<Self, AddressError> {
         let addresses = url.split(',').map(str::trim).map(|address| {
             let parsed: ServerAddr = address.parse().map_err(AddressError::Unreadable)?;
@@ -64,7 +64,7 @@ impl Servers {
         })
     }
 
-    /// The one to try now.
+    /// Returns the server to try now.
     pub(super) fn next(&mut self) -> Server {
         let all = self.configured.len() + self.learned.len();
         let at = self.next % all;
@@ -76,8 +76,8 @@ impl Servers {
         }
     }
 
-    /// Remembers the other servers of the cluster, as this one names them (`host:port`). An address
-    /// without a name has to prove the name of the server that knows it.
+    /// Remembers the other servers of the cluster, as this one announces them (`host:port`). A
+    /// numeric address must prove the name of the server that announced it.
     pub(super) fn learn(&mut self, from: &Server, others: &[String]) {
         let others = others.iter().take(MAX_LEARNED).filter_map(|address| {
             let parsed: ServerAddr = address.parse().ok()?;

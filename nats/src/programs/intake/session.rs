@@ -13,18 +13,18 @@ use super::servers::Server;
 use super::{Address, Decoder, Frame, IntakeOptions, ProtocolError, tls};
 use crate::programs::requests::QUEUE;
 
-/// The server is asked whether it is there when nothing was heard for this long.
+/// The silence after which the session pings the server.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// The time that the server may take to receive what is written, which is little.
+/// The longest time of a write, which is always small.
 const WRITE: Duration = Duration::from_secs(5);
-/// The time that the server may take to say what it had handed to this connection before a stop.
+/// The time after a stop within which the server must send what it had delivered.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// The most messages that are kept while the server confirms the subscriptions.
+/// The most messages that are kept until the server confirms the subscriptions.
 const MAX_EARLY: usize = 64;
-/// The room for what is read at a time.
+/// The buffer space reserved for each read.
 const READ: usize = 64 << 10;
 
-/// Why there is no connection any longer, or none yet.
+/// A reason for which the connection ended or could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionError {
     #[error("the server did not answer in time")]
@@ -45,16 +45,16 @@ pub(super) enum SessionError {
     Closed,
 }
 
-/// Why a connection ended well.
+/// A regular end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// It was to stop, and all was read.
+    /// It was stopped, and everything was read.
     Stopped,
-    /// The server is about to stop: there may be another.
+    /// The server is about to stop; there may be another one.
     Moving,
 }
 
-/// A thing that came for a subscription.
+/// A message for a subscription.
 pub(super) enum Said {
     Message {
         sid: u64,
@@ -93,7 +93,7 @@ struct Info {
 struct Connect<'a> {
     verbose: bool,
     pedantic: bool,
-    /// The server then strips every header of every message.
+    /// Asks the server, if false, to strip all headers from messages.
     headers: bool,
     no_responders: bool,
     echo: bool,
@@ -109,7 +109,7 @@ struct Connect<'a> {
 }
 
 impl Session {
-    /// Connects, says who it is, and subscribes.
+    /// Connects, authenticates and subscribes.
     pub(super) async fn connect(
         server: &Server,
         options: &IntakeOptions,
@@ -127,7 +127,7 @@ impl Session {
         }
         let encrypted = demanded || info.tls_required;
         let stream: Box<dyn Stream> = if encrypted {
-            // Nobody could tell who has said it.
+            // Plain text before the handshake could come from any sender.
             if decoder.pending() > 0 {
                 return Err(SessionError::EarlyBytes);
             }
@@ -184,7 +184,7 @@ impl Session {
                 Frame::Error(error) => return Err(SessionError::Refused(error)),
                 Frame::Info(info) => self.learn(&info),
                 Frame::Ok => {}
-                // Beyond so many they are lost, as before the subscription.
+                // Beyond the limit they are lost, as before the subscription.
                 early @ (Frame::Message(_) | Frame::TooLarge { .. }) => {
                     if self.early.len() < MAX_EARLY {
                         self.early.push(early);
@@ -194,7 +194,7 @@ impl Session {
         }
     }
 
-    /// The other servers of the cluster, as this one names them.
+    /// Returns the other servers of the cluster, as this one announces them.
     pub(super) fn others(&self) -> &[String] {
         &self.others
     }
@@ -205,8 +205,8 @@ impl Session {
         }
     }
 
-    /// Hands over what comes, until it is to stop or the connection is lost. `take` does
-    /// not wait, because a connection that is not read is cut off by the server.
+    /// Passes on messages until the session is stopped or the connection is lost. `take` must not
+    /// wait, because the server cuts off a slow reader.
     pub(super) async fn serve(
         &mut self,
         stop: &mut watch::Receiver<bool>,
@@ -217,7 +217,7 @@ impl Session {
         }
         let mut last_heard = Instant::now();
         let mut stopping: Option<Instant> = None;
-        // Answers that the server owes: the last one that is owed ends a stop.
+        // Pings without an answer. A stop ends with the last answer.
         let mut pings = 0_u32;
         loop {
             while let Some(frame) = self.decoder.decode()? {
@@ -294,7 +294,7 @@ fn said(frame: Frame, take: &impl Fn(Said)) {
     }
 }
 
-/// The next frame.
+/// Reads the next frame.
 async fn frame(
     stream: &mut (impl AsyncRead + Unpin + ?Sized),
     decoder: &mut Decoder,

@@ -1,4 +1,4 @@
-//! Encryption of the connection, with the certificates that the process's main connection has.
+//! Encryption of the intake's connection, with the certificates of the process's main connection.
 
 use std::io::{Error, ErrorKind};
 use std::path::Path;
@@ -13,8 +13,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::bus::Tls;
 
-/// Encrypts a connection to the server of that name. The files are read anew each time, so that a
-/// renewed certificate is taken with the next connection.
+/// Encrypts a connection to the server with this name. Reads the files anew each time, so that the
+/// next connection uses a renewed certificate.
 pub(super) async fn encrypt(
     stream: TcpStream,
     name: &str,

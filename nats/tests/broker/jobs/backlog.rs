@@ -1,9 +1,9 @@
-//! What waits, and what nobody would come for.
+//! Waiting and stranded jobs.
 
 use super::*;
 
-/// Guards the search: what waits and what is worked on is not stranded, what no consumer will deliver
-/// any more is, and it is found by the subject or by the consumer's position.
+/// Guards the search: waiting jobs and jobs in progress are not stranded. Jobs that no consumer
+/// will deliver are found by subject or by the consumer's position.
 #[tokio::test]
 async fn messages_that_no_consumer_will_deliver_are_found() {
     let broker = Broker::start().await;
@@ -19,7 +19,7 @@ async fn messages_that_no_consumer_will_deliver_are_found() {
     let none = Stranded::default();
     assert_eq!(broker.bus.stranded_jobs(9).await.unwrap(), none);
 
-    // Somebody has given the consumer a limit, and the job has reached it.
+    // An operator has set a delivery limit, and the job has reached it.
     let name = baton_nats::streams::consumer_name(Lane::Interactive);
     let mut consumer = stream.consumer_info(name).await.unwrap().config;
     consumer.max_deliver = 1;
@@ -35,7 +35,7 @@ async fn messages_that_no_consumer_will_deliver_are_found() {
 
     let mut found = Stranded::default();
     until(async || {
-        // The broker notices the limit when it is asked for jobs.
+        // The broker applies the limit when jobs are requested.
         let pulled = source.pull(1, EXPIRES);
         assert!(pulled.now_or_never().is_none());
         found = broker.bus.stranded_jobs(9).await.unwrap();

@@ -1,4 +1,4 @@
-//! Asking for jobs: by demand, and whatever happens to the broker meanwhile.
+//! Pulling jobs by demand, through outages of the broker.
 
 use super::*;
 
@@ -24,7 +24,7 @@ async fn a_waiting_pull_gets_a_job_at_once() {
         assert_eq!(run_of(&job), run_id);
         job.ack().await.unwrap();
     }
-    // Far below any time-out or poll there is, and far above what it takes on a busy machine.
+    // Far below any time-out or poll interval, and far above the time needed on a busy machine.
     assert!(fastest < Duration::from_millis(50), "{fastest:?}");
 }
 
@@ -66,7 +66,7 @@ async fn each_job_reaches_one_worker_and_none_is_lost_when_a_pull_is_given_up() 
     let mut taken = Vec::new();
     for round in 0..50 {
         published.push(publish(&broker.bus, tenant, Lane::Interactive).await);
-        // Given up at arbitrary points: what arrives is kept for the next call.
+        // Dropped at arbitrary points: jobs that arrive are kept for the next call.
         let patience = Duration::from_micros(round * 20);
         for source in [&mut one, &mut two] {
             if let Ok(jobs) = tokio::time::timeout(patience, source.pull(4, EXPIRES)).await {

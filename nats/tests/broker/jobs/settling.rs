@@ -1,4 +1,4 @@
-//! What becomes of a delivery.
+//! Settling deliveries.
 
 use baton_nats::KEPT_OF_A_LETTER;
 
@@ -111,15 +111,15 @@ async fn what_is_no_job_is_reported_and_quarantined() {
     assert_eq!(backlog(&broker.bus).await, (0, 0));
 }
 
-/// Guards DEAD against long letters: of each the beginning is kept, and its length, and what is not
-/// whole is not put on its way again. Before: the whole message was kept.
+/// Guards DEAD against long letters: it keeps the beginning and the length of each, and does not
+/// resubmit a cut one. Before, it kept the whole message.
 #[tokio::test]
 async fn a_long_letter_keeps_its_beginning_and_its_length() {
     let broker = Broker::start().await;
     let client = broker.client().await;
     let subject = format!("jobs.{}.nowhere", tenant());
     let context = jetstream::new(client);
-    // As an older version of JOBS took it.
+    // JOBS as an older version configured it.
     let mut jobs = context.get_stream("JOBS").await.unwrap();
     let mut config = jobs.info().await.unwrap().config.clone();
     config.max_message_size = -1;
