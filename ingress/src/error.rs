@@ -15,7 +15,7 @@ use baton_protocol::{BadMessage, RunId};
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 
-pub(crate) use causes::status_of_failed_run;
+pub(crate) use causes::{code_of_error, status_of_error};
 pub(crate) use problem::Problem;
 pub(crate) use routes::Routes;
 pub(crate) use shape::{Shape, openai_type, shape_errors};

@@ -37,7 +37,7 @@ pub use price::{Charge, Nanos, Price};
 pub use program::{BadMessage, CancelMessage, ControlMessage, DecideMessage, HistoryMessage};
 pub use raw_fields::{NotFields, RawField, RawFields};
 pub use role::{Role, UnknownRole};
-pub use run::{FinishReason, Outcome, RunError, RunStatus};
+pub use run::{FinishReason, Outcome, RunError, RunStatus, UpstreamError};
 pub use spec::{AgentRef, RunLimits, RunSpec};
 pub use tool::Effect;
 pub use usage::Usage;

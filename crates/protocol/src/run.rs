@@ -167,6 +167,23 @@ pub struct RunError {
     pub code: String,
     /// One sentence for people. It never holds a secret or another tenant's data.
     pub message: String,
+    /// The model server's own words for programs, if it was the one that refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Box<UpstreamError>>,
+}
+
+/// A model server's own words for programs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UpstreamError {
+    /// Its code, such as `context_length_exceeded`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The request field at fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub param: Option<String>,
+    /// When it wants to be asked again, in milliseconds from the failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
 }
 
 /// How a run ended.
@@ -315,6 +332,15 @@ impl Held {
 const POISONED: &str = "max_failures";
 
 impl RunError {
+    /// An error that no model server had a say in.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            code: code.into(),
+            message: message.into(),
+            upstream: None,
+        }
+    }
+
     /// Whether the run was given up, because its workers were lost one after the other.
     pub fn is_poisoned(&self) -> bool {
         self.code == POISONED
@@ -322,12 +348,12 @@ impl RunError {
 
     /// The error of a run whose workers died or failed too often without any progress.
     pub fn poisoned(failures: u32) -> Self {
-        Self {
-            code: POISONED.into(),
-            message: format!(
+        Self::new(
+            POISONED,
+            format!(
                 "{failures} workers in a row took this run and were lost before it made progress"
             ),
-        }
+        )
     }
 }
 

@@ -125,11 +125,12 @@ pub(crate) fn latency(seconds: Option<f64>) -> Option<Duration> {
     seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
-/// How a run ended, as it lies in the four columns of `runs`.
+/// How a run ended, as it lies in the five columns of `runs`.
 pub(crate) struct OutcomeColumns {
     pub(crate) finish_reason: Option<String>,
     pub(crate) error_code: Option<String>,
     pub(crate) error_message: Option<String>,
+    pub(crate) error_upstream: Option<String>,
     pub(crate) cancel_reason: Option<String>,
 }
 
@@ -145,6 +146,13 @@ impl OutcomeColumns {
             RunStatus::Failed => Some(Outcome::Failed(RunError {
                 code: self.error_code.unwrap_or_default(),
                 message: self.error_message.unwrap_or_default(),
+                upstream: self
+                    .error_upstream
+                    .map(|json| {
+                        let read = serde_json::from_str(&json);
+                        read.map_err(|_| StoreError::unreadable("runs.error_upstream", &json))
+                    })
+                    .transpose()?,
             })),
             RunStatus::Cancelled => {
                 Some(Outcome::Cancelled(self.cancel_reason.unwrap_or_default()))

@@ -49,6 +49,7 @@ struct EndedColumns {
     finish_reason: Option<String>,
     error_code: Option<String>,
     error_message: Option<String>,
+    error_upstream: Option<String>,
     cancel_reason: Option<String>,
     usage_estimated: bool,
     /// From asking for the cancel to the end.
@@ -68,6 +69,7 @@ macro_rules! ended_columns {
             finish_reason: $row.finish_reason,
             error_code: $row.error_code,
             error_message: $row.error_message,
+            error_upstream: $row.error_upstream,
             cancel_reason: $row.cancel_reason,
             usage_estimated: $row.usage_estimated,
             cancel_seconds: $row.cancel_seconds,
@@ -84,6 +86,7 @@ impl EndedColumns {
             finish_reason: self.finish_reason,
             error_code: self.error_code,
             error_message: self.error_message,
+            error_upstream: self.error_upstream,
             cancel_reason: self.cancel_reason,
         };
         Ok(EndedRun {

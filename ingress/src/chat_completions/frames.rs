@@ -9,7 +9,7 @@ use baton_protocol::{Event, EventData, EventId, FinishReason, RunError, RunId, U
 use bytes::BytesMut;
 
 use super::answer::{Answer, completion_id, created, to_openai};
-use crate::error::{openai_type, status_of_failed_run};
+use crate::error::{code_of_error, openai_type, status_of_error};
 use crate::metrics::StreamEnd;
 
 /// One chat stream's state.
@@ -133,11 +133,13 @@ impl ChatFrames {
     }
 
     pub(crate) fn fail(&self, out: &mut BytesMut, error: &RunError) {
-        let object = ErrorObject::new(
-            openai_type(status_of_failed_run(&error.code)),
-            &error.code,
+        let mut object = ErrorObject::new(
+            openai_type(status_of_error(error)),
+            code_of_error(error),
             format!("run {} failed: {}", self.run, error.message),
         );
+        let upstream = error.upstream.as_deref();
+        object.param = upstream.and_then(|upstream| upstream.param.clone());
         ChunkWriter::error(out, &object);
     }
 

@@ -35,17 +35,41 @@ impl ApiError {
     /// the upstream took no request of this one, and otherwise the same work paid for twice.
     /// `worked` says whether the run had done or shown anything before it failed.
     pub(crate) fn run_failed(run: RunId, error: &RunError, worked: bool) -> Self {
-        let failed = Self::new(
-            status_of_failed_run(&error.code),
-            error.code.clone(),
+        let mut failed = Self::new(
+            status_of_error(error),
+            code_of_error(error).to_owned(),
             format!("run {run} failed: {}", error.message),
         )
         .of_run(run);
-        if worked || !costs_nothing(&error.code) {
+        let upstream = error.upstream.as_deref();
+        failed.param = upstream.and_then(|upstream| upstream.param.clone());
+        if let Some(pause) = upstream.and_then(|upstream| upstream.retry_after_ms) {
+            failed = failed.retry_after(pause.div_ceil(1_000).try_into().unwrap_or(u32::MAX));
+        }
+        let is_hopeless = code_of_error(error) == "insufficient_quota";
+        if is_hopeless || worked || !costs_nothing(&error.code) {
             failed.do_not_retry()
         } else {
             failed
         }
+    }
+}
+
+/// The code that a client acts on: the model server's own, if it refused the request by one.
+pub(crate) fn code_of_error(error: &RunError) -> &str {
+    let upstream = error.upstream.as_deref();
+    upstream
+        .and_then(|upstream| upstream.code.as_deref())
+        .unwrap_or(&error.code)
+}
+
+/// The status of a run's failure. A prompt that is too long is the client's to mend, also where the
+/// model server noticed only after it had begun to answer.
+pub(crate) fn status_of_error(error: &RunError) -> StatusCode {
+    if code_of_error(error) == "context_length_exceeded" {
+        StatusCode::BAD_REQUEST
+    } else {
+        status_of_failed_run(&error.code)
     }
 }
 
@@ -178,6 +202,8 @@ impl From<baton_nats::BusError> for ApiError {
 
 #[cfg(test)]
 mod tests {
+    use baton_protocol::UpstreamError;
+
     use super::*;
 
     #[test]
@@ -191,5 +217,46 @@ mod tests {
         ] {
             assert_eq!(status_of_failed_run(code).as_u16(), status, "{code}");
         }
+    }
+
+    #[test]
+    fn a_refusing_upstreams_code_param_and_pause_reach_the_client() {
+        let failed = |code: &str, upstream: UpstreamError| {
+            let error = RunError {
+                upstream: Some(Box::new(upstream)),
+                ..RunError::new(code, "why")
+            };
+            ApiError::run_failed(RunId::from_uuid(uuid::Uuid::nil()), &error, false)
+        };
+        let error = failed(
+            "upstream_rejected",
+            UpstreamError {
+                code: Some("context_length_exceeded".to_owned()),
+                param: Some("messages".to_owned()),
+                retry_after_ms: None,
+            },
+        );
+        assert_eq!(error.status, StatusCode::BAD_REQUEST);
+        assert_eq!(error.code, "context_length_exceeded");
+        assert_eq!(error.param.as_deref(), Some("messages"));
+
+        let pause = UpstreamError {
+            retry_after_ms: Some(6_001),
+            ..UpstreamError::default()
+        };
+        let error = failed("upstream_rate_limited", pause);
+        assert_eq!(error.headers.get("retry-after").unwrap(), "7");
+        assert_eq!(
+            error.headers.get("x-should-retry"),
+            None,
+            "the SDKs may wait and repeat"
+        );
+
+        let spent = UpstreamError {
+            code: Some("insufficient_quota".to_owned()),
+            ..UpstreamError::default()
+        };
+        let error = failed("upstream_rate_limited", spent);
+        assert_eq!(error.headers.get("x-should-retry").unwrap(), "false");
     }
 }

@@ -182,6 +182,7 @@ impl RunView {
                 Some(RunError {
                     code: "cancelled".to_owned(),
                     message: reason,
+                    upstream: None,
                 }),
             ),
         };

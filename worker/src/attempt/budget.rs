@@ -69,6 +69,7 @@ impl Attempt<'_> {
             return Err(TurnFailure::Ends(Outcome::Failed(RunError {
                 code: "price_unknown".to_owned(),
                 message,
+                upstream: None,
             })));
         }
         // And room for the field that limits the answer.

@@ -13,6 +13,7 @@ pub(super) fn confine(spec: &mut RunSpec, key: &KeyStanding) -> Option<RunError>
         Some(RunError {
             code: code.to_owned(),
             message,
+            upstream: None,
         })
     };
     if key.revoked {

@@ -25,6 +25,7 @@ impl Attempt<'_> {
                 let outcome = Outcome::Failed(RunError {
                     code: error.code().to_owned(),
                     message: error.to_string(),
+                    upstream: error.upstream().map(Box::new),
                 });
                 let cut = self.cut_turn();
                 if cut.is_none() {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use baton_openai::{AccumulateError, ErrorObject, SseError};
+use baton_protocol::UpstreamError;
 use http::StatusCode;
 
 /// What was being waited for when the time ran out.
@@ -184,6 +185,66 @@ impl ModelError {
     }
 }
 
+/// The most of an upstream's code or param that is passed on, in bytes.
+const MAX_NAME: usize = 100;
+
+/// Words by which servers without a code say that the prompt is too long.
+const TOO_LONG: [&str; 7] = [
+    "maximum context length",
+    "context length exceeded",
+    "context window",
+    "available context size",
+    "prompt is too long",
+    "input token count",
+    "maximum number of tokens allowed",
+];
+
+/// The code of a prompt that is too long: clients shorten their history by it.
+const CONTEXT_LENGTH: &str = "context_length_exceeded";
+
+impl ModelError {
+    /// The upstream's own words for programs, if it said any.
+    pub fn upstream(&self) -> Option<UpstreamError> {
+        let retry_after_ms = self
+            .retry_after()
+            .map(|pause| pause.as_millis().try_into().unwrap_or(u64::MAX));
+        let said = match self {
+            Self::Rejected { error, .. } | Self::Reported(error) => UpstreamError {
+                code: code_of(error),
+                param: error.param.clone().filter(|param| param.len() <= MAX_NAME),
+                retry_after_ms,
+            },
+            Self::RateLimited { quota_spent, .. } => UpstreamError {
+                code: quota_spent.then(|| "insufficient_quota".to_owned()),
+                param: None,
+                retry_after_ms,
+            },
+            _ => UpstreamError {
+                retry_after_ms,
+                ..UpstreamError::default()
+            },
+        };
+        Some(said).filter(|said| *said != UpstreamError::default())
+    }
+}
+
+/// The error's code as a word: a number only repeats the status.
+fn code_of(error: &ErrorObject) -> Option<String> {
+    let is_word = |code: &&str| {
+        let is_named = code.bytes().any(|byte| byte.is_ascii_alphabetic());
+        is_named && code.len() <= MAX_NAME && code.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    let code = error.code.as_deref().filter(is_word);
+    let code = code.filter(|code| *code != "upstream_rejected");
+    if let Some(code) = code {
+        return Some(code.to_owned());
+    }
+    let message = error.message.to_ascii_lowercase();
+    let is_too_long = error.kind == "exceed_context_size_error"
+        || TOO_LONG.iter().any(|words| message.contains(words));
+    is_too_long.then(|| CONTEXT_LENGTH.to_owned())
+}
+
 fn reported_is_retryable(error: &ErrorObject) -> bool {
     let status = error
         .code
@@ -220,6 +281,38 @@ impl From<AccumulateError> for ModelError {
                 limit,
             },
             AccumulateError::Malformed(what) => Self::Invalid { what, source: None },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstreams_code_is_a_word_and_a_prompt_that_is_too_long_has_one() {
+        let code = |code: Option<&str>, message: &str| {
+            let error = ErrorObject {
+                code: code.map(str::to_owned),
+                ..ErrorObject::new("BadRequestError", "", message)
+            };
+            let status = StatusCode::BAD_REQUEST;
+            let error = ModelError::Rejected { status, error };
+            error.upstream().and_then(|upstream| upstream.code)
+        };
+        for (given, message, expected) in [
+            (Some("invalid_image_url"), "no", Some("invalid_image_url")),
+            (Some("400"), "no", None),
+            (Some("a b"), "no", None),
+            (None, "no", None),
+            (
+                Some("400"),
+                "This model's maximum context length is 10 tokens",
+                Some(CONTEXT_LENGTH),
+            ),
+            (None, "prompt is too long: 9 > 5", Some(CONTEXT_LENGTH)),
+        ] {
+            assert_eq!(code(given, message).as_deref(), expected, "{message}");
         }
     }
 }

@@ -219,6 +219,7 @@ fn a_turn_that_was_broken_off_is_shown_as_far_as_it_came() {
     let error = RunError {
         code: "upstream_cut".into(),
         message: "it broke off".into(),
+        upstream: None,
     };
     let run = ended(Outcome::Failed(error), id(1, 5));
     let cut = StepRecord {

@@ -71,6 +71,7 @@ impl TenantTx {
                 finish_reason: None,
                 error_code: None,
                 error_message: None,
+                error_upstream: None,
                 cancel_reason: row.cancel_reason,
                 usage_estimated: row.usage_estimated,
                 cancel_seconds: row.cancel_seconds,
@@ -83,8 +84,8 @@ impl TenantTx {
             r#"
             -- runs.ended
             SELECT status AS "status!", attempt, last_event_id, prompt_tokens, completion_tokens,
-                   total_tokens, finish_reason, error_code, error_message, cancel_reason,
-                   usage_estimated,
+                   total_tokens, finish_reason, error_code, error_message,
+                   error_upstream::text AS error_upstream, cancel_reason, usage_estimated,
                    extract(epoch FROM finished_at - cancel_requested_at)::float8
                        AS cancel_seconds
             FROM runs WHERE tenant_id = $1 AND id = $2

@@ -215,7 +215,8 @@ impl SystemTx<'_> {
             r#"
             -- runs.why_not_claimed
             SELECT status, attempt, last_event_id, prompt_tokens, completion_tokens, total_tokens,
-                   finish_reason, error_code, error_message, cancel_reason, usage_estimated,
+                   finish_reason, error_code, error_message,
+                   error_upstream::text AS error_upstream, cancel_reason, usage_estimated,
                    extract(epoch FROM finished_at - cancel_requested_at)::float8
                        AS cancel_seconds,
                    coalesce(job_seq = $3, false) AS "same_job!",
@@ -275,7 +276,7 @@ impl SystemTx<'_> {
               AND (cancel_requested_at IS NOT NULL OR failures >= $3)
             RETURNING status AS "status!", attempt, last_event_id, prompt_tokens,
                       completion_tokens, total_tokens, finish_reason, error_code, error_message,
-                      cancel_reason, usage_estimated,
+                      error_upstream::text AS error_upstream, cancel_reason, usage_estimated,
                       extract(epoch FROM finished_at - cancel_requested_at)::float8
                           AS cancel_seconds
             "#,

@@ -21,7 +21,7 @@ impl SystemTx<'_> {
             -- runs.recently_ended
             SELECT tenant_id, id, status AS "status!", attempt, last_event_id, prompt_tokens,
                    completion_tokens, total_tokens, finish_reason, error_code, error_message,
-                   cancel_reason, usage_estimated,
+                   error_upstream::text AS error_upstream, cancel_reason, usage_estimated,
                    extract(epoch FROM finished_at - cancel_requested_at)::float8
                        AS cancel_seconds
             FROM runs

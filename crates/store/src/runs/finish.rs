@@ -108,6 +108,7 @@ struct OutcomeParameters<'a> {
     finish_reason: Option<&'static str>,
     error_code: Option<Cow<'a, str>>,
     error_message: Option<Cow<'a, str>>,
+    error_upstream: Option<String>,
     cancel_reason: Option<Cow<'a, str>>,
 }
 
@@ -117,6 +118,7 @@ impl<'a> From<&'a Outcome> for OutcomeParameters<'a> {
             finish_reason: None,
             error_code: None,
             error_message: None,
+            error_upstream: None,
             cancel_reason: None,
         };
         match outcome {
@@ -127,6 +129,10 @@ impl<'a> From<&'a Outcome> for OutcomeParameters<'a> {
             Outcome::Failed(error) => Self {
                 error_code: Some(columns::text(&error.code)),
                 error_message: Some(columns::text(&error.message)),
+                error_upstream: error.upstream.as_ref().and_then(|upstream| {
+                    // Two texts and a number always have a JSON text, in which a NUL is escaped.
+                    serde_json::to_string(upstream).ok()
+                }),
                 ..none
             },
             Outcome::Cancelled(reason) => Self {
@@ -156,6 +162,7 @@ impl SystemTx<'_> {
                     finish_reason = $6::text,
                     error_code = $7,
                     error_message = $8,
+                    error_upstream = $27::text::json,
                     -- The words of whoever asked for the cancel stand.
                     cancel_reason = coalesce(cancel_reason, $9),
                     last_event_id = $10,
@@ -224,6 +231,7 @@ impl SystemTx<'_> {
             turn.map(|turn| int8(turn.charge.output_tokens)),
             turn.and_then(|turn| turn.charge.cost)
                 .map(|cost| int8(cost.0)),
+            outcome.error_upstream,
         )
         .fetch_optional(self.pool)
         .await?;

@@ -97,6 +97,7 @@ struct Row {
     finish_reason: Option<String>,
     error_code: Option<String>,
     error_message: Option<String>,
+    error_upstream: Option<String>,
     cancel_reason: Option<String>,
     agent_name: String,
     agent_version: i32,
@@ -126,6 +127,7 @@ impl Row {
             finish_reason: self.finish_reason,
             error_code: self.error_code,
             error_message: self.error_message,
+            error_upstream: self.error_upstream,
             cancel_reason: self.cancel_reason,
         };
         Ok(RunRecord {
@@ -173,10 +175,10 @@ impl TenantTx {
             r#"
             -- runs.by_id
             SELECT id, status AS "status!", lane AS "lane!", finish_reason, error_code,
-                   error_message, cancel_reason, agent_name, agent_version, model, thread_id,
-                   api_key_id, spec::text AS "spec!", metadata::text AS metadata, attempt,
-                   last_event_id, prompt_tokens, completion_tokens, total_tokens,
-                   usage_estimated,
+                   error_message, error_upstream::text AS error_upstream, cancel_reason,
+                   agent_name, agent_version, model, thread_id, api_key_id,
+                   spec::text AS "spec!", metadata::text AS metadata, attempt, last_event_id,
+                   prompt_tokens, completion_tokens, total_tokens, usage_estimated,
                    extract(epoch FROM finished_at - cancel_requested_at)::float8
                        AS cancel_seconds,
                    cancel_requested_at IS NOT NULL AS "cancel_requested!", cancel_on_disconnect,
@@ -204,10 +206,10 @@ impl TenantTx {
             r#"
             -- runs.list
             SELECT id, status AS "status!", lane AS "lane!", finish_reason, error_code,
-                   error_message, cancel_reason, agent_name, agent_version, model, thread_id,
-                   api_key_id, spec::text AS "spec!", metadata::text AS metadata, attempt,
-                   last_event_id, prompt_tokens, completion_tokens, total_tokens,
-                   usage_estimated,
+                   error_message, error_upstream::text AS error_upstream, cancel_reason,
+                   agent_name, agent_version, model, thread_id, api_key_id,
+                   spec::text AS "spec!", metadata::text AS metadata, attempt, last_event_id,
+                   prompt_tokens, completion_tokens, total_tokens, usage_estimated,
                    extract(epoch FROM finished_at - cancel_requested_at)::float8
                        AS cancel_seconds,
                    cancel_requested_at IS NOT NULL AS "cancel_requested!", cancel_on_disconnect,

@@ -3,7 +3,7 @@
 use baton_protocol::run::{Ended, Held, Idle, RunState};
 use baton_protocol::{
     ApprovalId, ApprovalReason, Decision, EventId, Fence, FinishReason, Outcome, RunError, RunId,
-    RunStatus, Usage,
+    RunStatus, UpstreamError, Usage,
 };
 use baton_store::{CallCommit, NewApproval, ParkCommit, TurnCommit};
 use sqlx::Row as _;
@@ -100,6 +100,11 @@ fn broken() -> Outcome {
     Outcome::Failed(RunError {
         code: "broken".into(),
         message: "it broke".into(),
+        upstream: Some(Box::new(UpstreamError {
+            code: Some("context_length_exceeded".into()),
+            param: Some("mess\0ages".into()),
+            retry_after_ms: Some(7_000),
+        })),
     })
 }
 
@@ -120,7 +125,8 @@ struct Seen {
 async fn look(ledger: &Ledger, run: RunId) -> Seen {
     let mut superuser = ledger.superuser().await;
     let row = sqlx::query(
-        "SELECT *, coalesce(lease_expires_at <= clock_timestamp(), false) AS over,
+        "SELECT *, error_upstream::text AS upstream,
+                coalesce(lease_expires_at <= clock_timestamp(), false) AS over,
                 EXISTS (SELECT FROM approvals WHERE run_id = runs.id AND decision IS NULL
                         AND expires_at <= clock_timestamp()) AS expired
          FROM runs WHERE id = $1",
@@ -160,6 +166,9 @@ async fn look(ledger: &Ledger, run: RunId) -> Seen {
         RunStatus::Failed => ended(Outcome::Failed(RunError {
             code: row.get("error_code"),
             message: row.get("error_message"),
+            upstream: row
+                .get::<Option<String>, _>("upstream")
+                .map(|json| serde_json::from_str(&json).unwrap()),
         })),
         RunStatus::Cancelled => ended(Outcome::Cancelled(cancel_reason.clone().unwrap())),
     };
@@ -266,6 +275,7 @@ async fn bring(ledger: &Ledger, start: Start) -> (RunId, Fence) {
                 Start::Failed => Outcome::Failed(RunError {
                     code: "early".into(),
                     message: String::new(),
+                    upstream: None,
                 }),
                 _ => Outcome::Cancelled("early".into()),
             };

@@ -153,6 +153,7 @@ fn a_failure_is_an_error_object_and_no_success_is_made_up() {
     let error = RunError {
         code: "upstream_cut".into(),
         message: "it broke off".into(),
+        upstream: None,
     };
     let failed = event(
         EventId::new(1, 2),

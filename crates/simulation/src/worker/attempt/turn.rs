@@ -20,6 +20,7 @@ impl Attempt<'_> {
             let outcome = Outcome::Failed(RunError {
                 code: "upstream_failed".into(),
                 message: "the upstream failed".into(),
+                upstream: None,
             });
             self.finish(outcome, None).await?;
             return Ok(true);
