@@ -255,7 +255,7 @@ impl IntakeTask {
                     "lost the connection to NATS for programs' messages; reconnecting"
                 ),
                 Err(_) => {
-                    tracing::error!("the reader of programs' messages panicked; reconnecting")
+                    tracing::error!("the reader of programs' messages panicked; reconnecting");
                 }
             }
             if began.elapsed() >= GOOD {
