@@ -247,7 +247,7 @@ fn tool_sizes(config: &ToolsConfig) -> ToolSizes {
 }
 
 fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
-    metrics::describe();
+    baton_metrics::register(metrics::METRICS);
     let IngressDeps {
         config,
         store,

@@ -14,7 +14,8 @@ use tokio::time::{Instant, timeout};
 
 pub(crate) use request::{ApiError, Rejected, Unanswered};
 
-use crate::foreign::{self, Foreign};
+use crate::foreign::Foreign;
+use crate::metrics;
 use crate::subjects::api;
 
 /// The time after which the effect of an unanswered request counts as unknown.
@@ -148,6 +149,13 @@ pub struct Link {
     pub closed: bool,
 }
 
+impl Link {
+    /// Whether it was made, is lost, and is being made again.
+    const fn is_lost(self) -> bool {
+        !self.closed && self.up > 0 && self.down >= self.up
+    }
+}
+
 /// The connection to the broker, shared by its clones. Once made, it reconnects for ever and keeps
 /// its subscriptions; messages in flight at the moment of the loss are lost.
 #[derive(Clone)]
@@ -174,7 +182,7 @@ impl fmt::Debug for Bus {
 impl Bus {
     /// Connects. Fails if no broker can be reached now; later losses are repaired by reconnecting.
     pub async fn connect(options: BusOptions) -> Result<Self, BusError> {
-        foreign::describe();
+        baton_metrics::register(metrics::METRICS);
         let (sender, link) = watch::channel(Link::default());
         let url = without_credentials(&options.url);
         let addresses = options.url.split(',').map(str::trim).collect::<Vec<_>>();
@@ -338,20 +346,27 @@ async fn connect_options(
 }
 
 fn on_event(link: &watch::Sender<Link>, event: &Event) {
+    let was_lost = link.borrow().is_lost();
     match event {
         Event::Connected => link.send_modify(|link| link.up += 1),
         Event::Disconnected => {
             link.send_modify(|link| link.down += 1);
+            metrics::disconnected();
             tracing::warn!("lost the connection to NATS");
         }
         Event::Closed => link.send_modify(|link| link.closed = true),
         Event::LameDuckMode => tracing::info!("a NATS server is about to stop"),
         Event::Draining => {}
         Event::SlowConsumer(_) => {
+            metrics::slow_subscription();
             tracing::debug!("a subscription was full and lost messages, which will be fetched");
         }
         Event::ServerError(error) => tracing::warn!(%error, "NATS reports an error"),
         Event::ClientError(error) => tracing::warn!(%error, "the NATS client reports an error"),
+    }
+    let is_lost = link.borrow().is_lost();
+    if was_lost != is_lost {
+        metrics::connection_lost(is_lost);
     }
 }
 

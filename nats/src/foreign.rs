@@ -3,12 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use metrics::{counter, describe_counter};
 use tokio::time::Instant;
 
-/// The counter of messages that came on another subject, or name another run or an attempt that the
-/// ledger lacks; label `consumer`.
-pub const FOREIGN: &str = "baton_bus_foreign_messages_total";
+use crate::metrics;
+
 /// The time between two log lines about them.
 const LOG_EVERY: Duration = Duration::from_mins(1);
 
@@ -38,20 +36,21 @@ pub(crate) enum Consumer {
 }
 
 impl Consumer {
-    const ALL: [Self; 10] = [
-        Self::Events,
-        Self::Log,
-        Self::Jobs,
-        Self::Nudges,
-        Self::Hellos,
-        Self::Attachments,
-        Self::Revocations,
-        Self::System,
-        Self::Connects,
-        Self::Resubmissions,
+    /// The names of all of them.
+    pub(crate) const NAMES: &[&str] = &[
+        Self::Events.as_str(),
+        Self::Log.as_str(),
+        Self::Jobs.as_str(),
+        Self::Nudges.as_str(),
+        Self::Hellos.as_str(),
+        Self::Attachments.as_str(),
+        Self::Revocations.as_str(),
+        Self::System.as_str(),
+        Self::Connects.as_str(),
+        Self::Resubmissions.as_str(),
     ];
 
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Events => "events",
             Self::Log => "log",
@@ -91,7 +90,7 @@ impl Foreign {
 
     /// Counts a message that is foreign for another reason.
     pub(crate) fn drop_because(&self, consumer: Consumer, subject: &str, reason: &'static str) {
-        counter!(FOREIGN, "consumer" => consumer.as_str()).increment(1);
+        metrics::foreign(consumer);
         let Some(unlogged) = self.is_due(Instant::now()) else {
             return;
         };
@@ -115,17 +114,6 @@ impl Foreign {
         }
         logged.at = Some(now);
         Some(std::mem::take(&mut logged.unlogged))
-    }
-}
-
-/// Describes the counter and creates every series with 0.
-pub(crate) fn describe() {
-    describe_counter!(
-        FOREIGN,
-        "Messages dropped because they were not for the consumer that they reached"
-    );
-    for consumer in Consumer::ALL {
-        counter!(FOREIGN, "consumer" => consumer.as_str()).increment(0);
     }
 }
 

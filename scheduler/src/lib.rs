@@ -57,7 +57,7 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         shutdown,
         readiness,
     } = deps;
-    metrics::describe();
+    baton_metrics::register(metrics::METRICS);
     let rescue = RescueRuns {
         store: store.clone(),
         bus: bus.clone(),

@@ -1,9 +1,10 @@
-//! The scheduler's metrics: every name, unit, help text and label stands here.
+//! Every metric of the scheduler: name, kind, help, labels.
 
+use baton_metrics::{Label, Metric};
 use baton_nats::{Backlog, streams};
 use baton_protocol::{Lane, RunStatus};
 use baton_store::QueueStat;
-use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics::{counter, gauge};
 
 const LEASES_EXPIRED: &str = "baton_leases_expired_total";
 const TAKEN_EARLY: &str = "baton_runs_taken_early_total";
@@ -23,71 +24,106 @@ const REDELIVERED: &str = "jetstream_consumer_num_redelivered";
 const RUNS: &str = "baton_queue_runs";
 const OLDEST: &str = "baton_queue_oldest_seconds";
 
-/// Describes every metric, and makes the counters appear with 0.
-pub fn describe() {
-    describe_counter!(
+const LANES: &[&str] = &[Lane::Interactive.as_str(), Lane::Background.as_str()];
+const WAITING: [RunStatus; 3] = [
+    RunStatus::Queued,
+    RunStatus::Running,
+    RunStatus::AwaitingApproval,
+];
+const STATUSES: &[&str] = &[
+    WAITING[0].as_str(),
+    WAITING[1].as_str(),
+    WAITING[2].as_str(),
+];
+const JOBS: Label = Label::of("stream_name", &[streams::JOBS]);
+const CONSUMERS: Label = Label::of(
+    "consumer_name",
+    &[
+        streams::consumer_name(Lane::Interactive),
+        streams::consumer_name(Lane::Background),
+    ],
+);
+
+/// All of them.
+pub const METRICS: &[Metric] = &[
+    Metric::counter(
         LEASES_EXPIRED,
-        "Runs whose worker was lost and that were queued again"
-    );
-    describe_counter!(
+        "Runs whose worker was lost and that were queued again",
+        &[],
+    ),
+    Metric::counter(
         TAKEN_EARLY,
-        "Runs whose worker was noticed to be gone before their leases ran out, queued again"
-    );
-    describe_counter!(
+        "Runs whose worker was noticed to be gone before their leases ran out, queued again",
+        &[],
+    ),
+    Metric::counter(
         SPARED,
         "Runs left to a worker that was not seen on the bus, because it showed in the ledger that \
-         it lives"
-    );
-    describe_gauge!(
+         it lives",
+        &[],
+    ),
+    Metric::gauge(
         STRANDED,
-        "Messages in JOBS that their consumer has gone past and will not deliver"
-    );
-    describe_counter!(
+        "Messages in JOBS that their consumer has gone past and will not deliver",
+        &[],
+    ),
+    Metric::counter(
         QUARANTINED,
-        "Messages in JOBS that no consumer takes and that were moved to DEAD"
-    );
-    describe_gauge!(STREAM_MESSAGES, "Messages in a stream");
-    describe_gauge!(WORKERS, "Workers that answer this scheduler over the bus");
-    describe_counter!(
+        "Jobs that were moved to DEAD: unreadable, of runs that were given up, or for no consumer",
+        &[],
+    ),
+    Metric::gauge(
+        STREAM_MESSAGES,
+        "Messages in a stream",
+        &[Label::of("stream_name", &[streams::JOBS, streams::DEAD])],
+    ),
+    Metric::gauge(
+        WORKERS,
+        "Workers that answer this scheduler over the bus",
+        &[],
+    ),
+    Metric::counter(
         EXPIRED,
-        "Parked runs that went on because nobody had decided in time"
-    );
-    describe_counter!(
+        "Parked runs that went on because nobody had decided in time",
+        &[],
+    ),
+    Metric::counter(
         REPUBLISHED,
-        "Queued runs whose job was gone and was published again"
-    );
-    describe_counter!(
+        "Queued runs whose job was gone and was published again",
+        &[],
+    ),
+    Metric::counter(
         ENDS_TOLD,
-        "Ended runs whose last event the broker had lost and that was appended again"
-    );
-    describe_counter!(
+        "Ended runs whose last event the broker had lost and that was appended again",
+        &[],
+    ),
+    Metric::counter(
         RESTORED,
-        "Streams and consumers that were missing and made again"
-    );
-    describe_gauge!(
+        "Streams and consumers that were missing and made again",
+        &[],
+    ),
+    Metric::gauge(
         PENDING,
-        "Jobs that no worker has been given yet, by consumer"
-    );
-    describe_gauge!(ACK_PENDING, "Jobs that workers hold, by consumer");
-    describe_gauge!(REDELIVERED, "Jobs delivered more than once, by consumer");
-    describe_gauge!(RUNS, "Runs that wait or are worked on, by lane and status");
-    describe_gauge!(OLDEST, "Age of the oldest of them");
-    clear_queue();
-    gauge!(WORKERS).set(0.0);
-    gauge!(STRANDED).set(0.0);
-    for name in [
-        LEASES_EXPIRED,
-        TAKEN_EARLY,
-        SPARED,
-        QUARANTINED,
-        EXPIRED,
-        REPUBLISHED,
-        RESTORED,
-        ENDS_TOLD,
-    ] {
-        counter!(name).absolute(0);
-    }
-}
+        "Jobs that no worker has been given yet",
+        &[JOBS, CONSUMERS],
+    ),
+    Metric::gauge(ACK_PENDING, "Jobs that workers hold", &[JOBS, CONSUMERS]),
+    Metric::gauge(
+        REDELIVERED,
+        "Jobs that workers hold and that were delivered more than once",
+        &[JOBS, CONSUMERS],
+    ),
+    Metric::gauge(
+        RUNS,
+        "Runs that wait or are worked on",
+        &[Label::of("lane", LANES), Label::of("status", STATUSES)],
+    ),
+    Metric::gauge(
+        OLDEST,
+        "Age of the oldest run that waits or is worked on",
+        &[Label::of("lane", LANES), Label::of("status", STATUSES)],
+    ),
+];
 
 pub(crate) fn lease_expired() {
     counter!(LEASES_EXPIRED).increment(1);
@@ -145,6 +181,7 @@ pub(crate) fn backlog(lane: Lane, backlog: &Backlog) {
     gauge!(PENDING, &labels).set(backlog.pending as f64);
     gauge!(ACK_PENDING, &labels).set(backlog.ack_pending as f64);
     gauge!(REDELIVERED, &labels).set(backlog.redelivered as f64);
+    gauge!(STREAM_MESSAGES, "stream_name" => streams::JOBS).set(backlog.stream_messages as f64);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
@@ -160,11 +197,7 @@ pub(crate) fn queue(stat: QueueStat) {
 /// What there are none of is not reported by the ledger, and must not keep its last value.
 pub(crate) fn clear_queue() {
     for lane in Lane::ALL {
-        for status in [
-            RunStatus::Queued,
-            RunStatus::Running,
-            RunStatus::AwaitingApproval,
-        ] {
+        for status in WAITING {
             let labels = [("lane", lane.as_str()), ("status", status.as_str())];
             gauge!(RUNS, &labels).set(0.0);
             gauge!(OLDEST, &labels).set(0.0);

@@ -174,6 +174,9 @@ impl<'a> Attempt<'a> {
             () = tokio::time::sleep_until(until.into()) => Ok(Ending::Lost),
         };
         let ended = ended.unwrap_or_else(|halt| {
+            if matches!(halt, Halt::Events(PublishEventsError::Replaced(_))) {
+                metrics::fenced_by_log();
+            }
             let cause = std::error::Error::source(&halt).map(ToString::to_string);
             tracing::warn!(%halt, cause, "this attempt is over");
             Ending::Lost

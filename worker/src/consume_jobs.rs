@@ -9,6 +9,7 @@ use baton_protocol::Lane;
 use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 
+use crate::metrics;
 use crate::run_job::JobEnd;
 use crate::runner::JobRunner;
 
@@ -131,6 +132,7 @@ async fn drain(runner: &JobRunner, interactive: JobSource, background: JobSource
                 },
                 () = &mut deadline, if !runner.cut.is_cancelled() => {
                     tracing::warn!(runs = runs.len(), "the drain's deadline: cutting what runs");
+                    metrics::drain_cut(runs.len());
                     runner.cut.cancel();
                 }
             }

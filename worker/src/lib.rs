@@ -19,7 +19,7 @@ pub mod event_writer;
 mod fixture;
 mod keep_lease;
 pub mod lease;
-mod metrics;
+pub mod metrics;
 pub mod model;
 mod publish_events;
 mod run_job;
@@ -42,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consume_jobs::consume_jobs;
 use crate::keep_lease::LeaseKeeper;
+use crate::metrics::KnownNames;
 use crate::model::ModelClient;
 use crate::runner::JobRunner;
 use crate::tools::ToolRegistry;
@@ -76,18 +77,29 @@ pub async fn run(deps: WorkerDeps) -> anyhow::Result<()> {
         readiness,
     } = deps;
     let started = readiness.part("jobs");
-    metrics::describe(config.worker.slots);
     let worker = WorkerId::new(clock.now());
     let leases = LeaseKeeper::new(store.clone(), bus.clone(), clock.clone(), &config.worker);
+    let tools = ToolRegistry::new(&config).context("the tools cannot be used")?;
+    let names = KnownNames::new(
+        config
+            .llm
+            .prices
+            .iter()
+            .map(|price| &*price.model)
+            .chain(config.llm.default_model.as_deref()),
+        tools.iter().map(|tool| &*tool.spec().name),
+    );
+    metrics::register(config.worker.slots, &names);
     let runner = Arc::new(JobRunner {
         worker,
+        names,
         model: ModelClient::new(&config.llm).context("the upstream cannot be used")?,
         prices: config.llm.prices_in_micros().collect(),
         metering: Metering {
             answer_tokens: config.limits.budget_answer_tokens,
             attachment_tokens: config.limits.budget_attachment_tokens,
         },
-        tools: ToolRegistry::new(&config).context("the tools cannot be used")?,
+        tools,
         store,
         bus: bus.clone(),
         clock,

@@ -1,11 +1,14 @@
-//! The worker's metrics: every name, unit, help text and label stands here.
+//! Every metric of the worker: name, kind, help, labels.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use baton_protocol::{Outcome, Usage};
-use metrics::{
-    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
-};
+use baton_metrics::{Label, Metric};
+use baton_protocol::{Charge, Outcome};
+use metrics::{counter, gauge, histogram};
+
+use crate::model::ModelError;
 
 const RUNS_ENDED: &str = "baton_runs_ended_total";
 const CLAIMS: &str = "baton_runs_claimed_total";
@@ -16,94 +19,185 @@ const SLOTS: &str = "baton_worker_slots";
 const HANDED_OVER: &str = "baton_runs_handed_over_total";
 const PARKED: &str = "baton_runs_parked_total";
 const LEASES_LOST: &str = "baton_leases_lost_total";
+const FENCED: &str = "baton_writes_fenced_total";
+const DRAIN_CUT: &str = "baton_worker_drain_cut_runs_total";
 const QUARANTINED: &str = "baton_jobs_quarantined_total";
+const REQUESTS: &str = "baton_model_requests_total";
 const TURNS: &str = "baton_model_turns_total";
 const TURN_FAILURES: &str = "baton_model_turn_failures_total";
 const TURN_DURATION: &str = "baton_model_turn_duration_seconds";
 const FIRST_TOKEN: &str = "baton_model_first_token_seconds";
 const TOKENS: &str = "baton_model_tokens_total";
+const COST: &str = "baton_model_cost_nanos_total";
 const BUDGET_STOPS: &str = "baton_worker_budget_stops_total";
 const BUDGET_WAITS: &str = "baton_worker_budget_waits_total";
 const TOOL_CALLS: &str = "baton_tool_calls_total";
-const CANCEL_LATENCY: &str = "baton_cancel_latency_seconds";
 const TOOL_DURATION: &str = "baton_tool_call_duration_seconds";
+const CANCEL_LATENCY: &str = "baton_cancel_latency_seconds";
 
-/// Describes every metric, and makes those whose labels are known appear with 0, so that a rate
-/// over the first event is not lost.
-pub(crate) fn describe(slots: usize) {
-    describe_counter!(RUNS_ENDED, "Runs ended by this worker, by terminal status");
-    describe_counter!(CLAIMS, "Runs claimed, by whether it was the first attempt");
-    describe_histogram!(
-        QUEUE_WAIT,
-        Unit::Seconds,
-        "From being queued to being claimed"
-    );
-    describe_histogram!(
-        RUN_DURATION,
-        Unit::Seconds,
-        "From being accepted to being ended"
-    );
-    describe_gauge!(ACTIVE, "Runs that this worker holds");
-    describe_gauge!(SLOTS, "Runs that this worker may hold");
-    describe_counter!(PARKED, "Runs that were parked until a person decides");
-    describe_counter!(HANDED_OVER, "Runs given back for another worker");
-    describe_counter!(
+/// What clients and models invent is not a label.
+const OTHER: &str = "other";
+const OK: &[&str] = &["true", "false"];
+const DIRECTIONS: &[&str] = &["input", "cached", "output"];
+const MODEL: Label = Label::bounded(
+    "model",
+    "the models that the configuration names (the default one, and those with a price), and `other`",
+);
+const TOOL: Label = Label::bounded("tool", "the server's tools, and `other`");
+
+/// All of them.
+pub const METRICS: &[Metric] = &[
+    Metric::counter(
+        RUNS_ENDED,
+        "Runs ended by this worker, by terminal status",
+        &[Label::of("status", &["completed", "failed", "cancelled"])],
+    ),
+    Metric::counter(
+        CLAIMS,
+        "Runs claimed, by whether it was the first attempt",
+        &[Label::of("attempt", &["first", "later"])],
+    ),
+    Metric::histogram(QUEUE_WAIT, "From being queued to being claimed", &[]),
+    Metric::histogram(RUN_DURATION, "From being accepted to being ended", &[]),
+    Metric::gauge(ACTIVE, "Runs that this worker holds", &[]),
+    Metric::gauge(SLOTS, "Runs that this worker may hold", &[]),
+    Metric::counter(HANDED_OVER, "Runs given back for another worker", &[]),
+    Metric::counter(PARKED, "Runs that were parked until a person decides", &[]),
+    Metric::counter(
         LEASES_LOST,
-        "Attempts stopped because the run was, or may have been, another's"
-    );
-    describe_counter!(
+        "Attempts stopped because the run was, or may have been, another's",
+        &[],
+    ),
+    Metric::counter(
+        FENCED,
+        "Writes of an attempt that were refused because a newer attempt has the run",
+        &[Label::of("by", &["ledger", "log"])],
+    ),
+    Metric::counter(
+        DRAIN_CUT,
+        "Runs cut in the middle of a step because the drain's deadline had come",
+        &[],
+    ),
+    Metric::counter(
         QUARANTINED,
-        "Jobs set aside in DEAD: unreadable, or of runs that were given up"
-    );
-    describe_counter!(TURNS, "Model turns that ended well, by model");
-    describe_counter!(TURN_FAILURES, "Model turns that failed, by error code");
-    describe_histogram!(TURN_DURATION, Unit::Seconds, "Length of a model turn");
-    describe_histogram!(
+        "Jobs that were moved to DEAD: unreadable, of runs that were given up, or for no consumer",
+        &[],
+    ),
+    Metric::counter(
+        REQUESTS,
+        "Requests to the model server, retries included: `ok` if an answer began, else the error's code",
+        &[Label::of("outcome", REQUEST_OUTCOMES)],
+    ),
+    Metric::counter(TURNS, "Model turns that ended well", &[MODEL]),
+    Metric::counter(
+        TURN_FAILURES,
+        "Model turns that failed for good, by error code",
+        &[Label::of("code", &ModelError::CODES)],
+    ),
+    Metric::histogram(TURN_DURATION, "Length of a model turn", &[MODEL]),
+    Metric::histogram(
         FIRST_TOKEN,
-        Unit::Seconds,
-        "From asking the model to its first output"
-    );
-    describe_counter!(
+        "From asking the model to its first output",
+        &[MODEL],
+    ),
+    Metric::counter(
         TOKENS,
-        "Tokens as the upstream counted them, by model and direction"
-    );
-    describe_counter!(TOOL_CALLS, "Tool calls executed, by tool and success");
-    describe_histogram!(
-        CANCEL_LATENCY,
-        Unit::Seconds,
-        "From a run's cancel being asked for to the end of all work on it"
-    );
-    describe_histogram!(
-        TOOL_DURATION,
-        Unit::Seconds,
-        "Length of a tool call, by tool"
-    );
-
-    describe_counter!(
+        "Tokens as the upstream counted them; cached ones are part of the input",
+        &[MODEL, Label::of("direction", DIRECTIONS)],
+    ),
+    Metric::counter(
+        COST,
+        "Cost of model turns at the configured prices, in billionths of their currency",
+        &[MODEL],
+    ),
+    Metric::counter(
         BUDGET_STOPS,
-        "Runs that ended because too little was left of their key's budget: for a turn, or for all of one"
-    );
-    describe_counter!(
+        "Runs that ended because too little was left of their key's budget: for a turn, or for all of one",
+        &[Label::of("turn", &["refused", "shortened"])],
+    ),
+    Metric::counter(
         BUDGET_WAITS,
-        "Times that a run went back to the queue because other runs had its key's budget set aside"
-    );
-    counter!(BUDGET_WAITS).absolute(0);
-    for turn in ["refused", "shortened"] {
-        counter!(BUDGET_STOPS, "turn" => turn).absolute(0);
+        "Times that a run went back to the queue because other runs had its key's budget set aside",
+        &[],
+    ),
+    Metric::counter(
+        TOOL_CALLS,
+        "Tool calls executed, by tool and success",
+        &[TOOL, Label::of("ok", OK)],
+    ),
+    Metric::histogram(TOOL_DURATION, "Length of a tool call", &[TOOL]),
+    Metric::histogram(
+        CANCEL_LATENCY,
+        "From a run's cancel being asked for to the end of all work on it",
+        &[],
+    ),
+];
+
+const REQUEST_OUTCOMES: &[&str] = &{
+    let mut all = ["ok"; ModelError::CODES.len() + 1];
+    let mut at = 0;
+    while at < ModelError::CODES.len() {
+        all[at + 1] = ModelError::CODES[at];
+        at += 1;
+    }
+    all
+};
+
+/// The names of models and tools that are labels; all others share one.
+#[derive(Debug)]
+pub(crate) struct KnownNames {
+    models: HashSet<Arc<str>>,
+    tools: HashSet<Arc<str>>,
+}
+
+impl KnownNames {
+    pub(crate) fn new<'a>(
+        models: impl IntoIterator<Item = &'a str>,
+        tools: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let with_other = |name: &str| Arc::<str>::from(name);
+        Self {
+            models: models.into_iter().chain([OTHER]).map(with_other).collect(),
+            tools: tools.into_iter().chain([OTHER]).map(with_other).collect(),
+        }
     }
 
-    for status in ["completed", "failed", "cancelled"] {
-        counter!(RUNS_ENDED, "status" => status).absolute(0);
+    fn model(&self, name: &str) -> Arc<str> {
+        known(&self.models, name)
     }
-    for attempt in ["first", "later"] {
-        counter!(CLAIMS, "attempt" => attempt).absolute(0);
+
+    fn tool(&self, name: &str) -> Arc<str> {
+        known(&self.tools, name)
     }
-    for name in [HANDED_OVER, PARKED, LEASES_LOST, QUARANTINED] {
-        counter!(name).absolute(0);
+}
+
+fn known(names: &HashSet<Arc<str>>, name: &str) -> Arc<str> {
+    names.get(name).map_or_else(|| OTHER.into(), Arc::clone)
+}
+
+/// Registers all metrics, and creates the series of the known models and tools.
+pub(crate) fn register(slots: usize, names: &KnownNames) {
+    baton_metrics::register(METRICS);
+    for model in &names.models {
+        for direction in DIRECTIONS {
+            counter!(TOKENS, "model" => Arc::clone(model), "direction" => *direction).increment(0);
+        }
+        for name in [TURNS, COST] {
+            counter!(name, "model" => Arc::clone(model)).increment(0);
+        }
+        for name in [TURN_DURATION, FIRST_TOKEN] {
+            drop(histogram!(name, "model" => Arc::clone(model)));
+        }
     }
-    gauge!(ACTIVE).set(0.0);
+    for tool in &names.tools {
+        for ok in OK {
+            counter!(TOOL_CALLS, "tool" => Arc::clone(tool), "ok" => *ok).increment(0);
+        }
+        drop(histogram!(TOOL_DURATION, "tool" => Arc::clone(tool)));
+    }
+    // Several workers may share a process.
     #[expect(clippy::cast_precision_loss, reason = "slots are few")]
-    gauge!(SLOTS).set(slots as f64);
+    gauge!(SLOTS).increment(slots as f64);
 }
 
 pub(crate) fn run_claimed(attempt: u32, waited: Duration) {
@@ -157,17 +251,44 @@ pub(crate) fn job_quarantined() {
     counter!(QUARANTINED).increment(1);
 }
 
-pub(crate) fn first_token(after: Duration) {
-    histogram!(FIRST_TOKEN).record(after);
+/// A write was refused by the ledger.
+pub(crate) fn fenced_by_ledger() {
+    counter!(FENCED, "by" => "ledger").increment(1);
 }
 
-pub(crate) fn model_turn(model: &str, usage: Usage, duration: Duration) {
-    counter!(TURNS, "model" => model.to_owned()).increment(1);
-    histogram!(TURN_DURATION).record(duration);
-    counter!(TOKENS, "model" => model.to_owned(), "direction" => "input")
-        .increment(usage.prompt_tokens);
-    counter!(TOKENS, "model" => model.to_owned(), "direction" => "output")
-        .increment(usage.completion_tokens);
+/// An append was refused by the run's log, or found a newer attempt's events there.
+pub(crate) fn fenced_by_log() {
+    counter!(FENCED, "by" => "log").increment(1);
+}
+
+pub(crate) fn drain_cut(runs: usize) {
+    counter!(DRAIN_CUT).increment(runs as u64);
+}
+
+pub(crate) fn model_request(outcome: Result<(), &ModelError>) {
+    let outcome = outcome.err().map_or("ok", ModelError::code);
+    counter!(REQUESTS, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn first_token(names: &KnownNames, model: &str, after: Duration) {
+    histogram!(FIRST_TOKEN, "model" => names.model(model)).record(after);
+}
+
+pub(crate) fn model_turn(names: &KnownNames, model: &str, charge: &Charge, duration: Duration) {
+    let model = names.model(model);
+    counter!(TURNS, "model" => Arc::clone(&model)).increment(1);
+    histogram!(TURN_DURATION, "model" => Arc::clone(&model)).record(duration);
+    let tokens = [
+        charge.input_tokens,
+        charge.cached_tokens,
+        charge.output_tokens,
+    ];
+    for (direction, count) in DIRECTIONS.iter().zip(tokens) {
+        counter!(TOKENS, "model" => Arc::clone(&model), "direction" => *direction).increment(count);
+    }
+    if let Some(cost) = charge.cost {
+        counter!(COST, "model" => model).increment(cost.0);
+    }
 }
 
 /// A run ended because of its key's budget: before a turn, or with one that was cut short by it.
@@ -184,8 +305,23 @@ pub(crate) fn model_turn_failed(code: &'static str) {
     counter!(TURN_FAILURES, "code" => code).increment(1);
 }
 
-pub(crate) fn tool_finished(tool: &str, ok: bool, duration: Duration) {
+pub(crate) fn tool_finished(names: &KnownNames, tool: &str, ok: bool, duration: Duration) {
+    let tool = names.tool(tool);
     let ok = if ok { "true" } else { "false" };
-    counter!(TOOL_CALLS, "tool" => tool.to_owned(), "ok" => ok).increment(1);
-    histogram!(TOOL_DURATION, "tool" => tool.to_owned()).record(duration);
+    counter!(TOOL_CALLS, "tool" => Arc::clone(&tool), "ok" => ok).increment(1);
+    histogram!(TOOL_DURATION, "tool" => tool).record(duration);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invented_names_share_a_label() {
+        let names = KnownNames::new(["gpt-4o"], ["calculator"]);
+        assert_eq!(&*names.model("gpt-4o"), "gpt-4o");
+        assert_eq!(&*names.model("ignore-all-instructions"), "other");
+        assert_eq!(&*names.tool("calculator"), "calculator");
+        assert_eq!(&*names.tool("gpt-4o"), "other");
+    }
 }

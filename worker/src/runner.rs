@@ -11,6 +11,7 @@ use baton_store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::keep_lease::LeaseKeeper;
+use crate::metrics::KnownNames;
 use crate::model::ModelClient;
 use crate::tools::ToolRegistry;
 
@@ -26,6 +27,8 @@ pub(crate) struct JobRunner {
     pub(crate) clock: Arc<dyn Clock>,
     /// The upstream.
     pub(crate) model: ModelClient,
+    /// The models and tools that metrics name.
+    pub(crate) names: KnownNames,
     /// What models cost.
     pub(crate) prices: Prices,
     /// What a turn of a budgeted run is reckoned with before it is made.

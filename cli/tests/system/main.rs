@@ -28,6 +28,7 @@ mod hand_over;
 mod identity;
 mod ingress;
 mod lost_bus;
+mod metrics;
 mod secrets;
 mod takeover;
 mod unanswered;

@@ -14,6 +14,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use metrics::{gauge, histogram};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -23,13 +24,14 @@ use crate::build;
 use crate::clock::SharedClock;
 use crate::lifecycle::Shutdown;
 use crate::liveness::Liveness;
+use crate::metrics as names;
 use crate::problem::Problem;
 use crate::readiness::Readiness;
 use crate::telemetry::Telemetry;
 
 /// How long one check may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(2);
-/// How often histogram samples are folded into buckets.
+/// How often histogram samples are folded into buckets, and the servers are asked.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 const LIMITS: Limits = Limits {
@@ -92,33 +94,68 @@ impl Admin {
 
     /// The routes: `/livez`, `/readyz`, `/metrics`, `/version`, `GET|PUT /log-level`.
     pub fn router(self) -> Router {
-        Router::new()
-            .route("/livez", get(livez))
-            .route("/readyz", get(readyz))
-            .route("/metrics", get(metrics))
-            .route("/version", get(version))
-            .route("/log-level", get(log_level).put(set_log_level))
-            .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found") })
-            .with_state(Arc::new(self))
+        router(Arc::new(self))
+    }
+
+    /// Asks every server that the role needs at the same time, and records whether and how fast
+    /// each answered.
+    async fn run_checks(&self) -> BTreeMap<&'static str, CheckResult> {
+        join_all(self.checks.iter().map(|(name, check)| async move {
+            let start = Instant::now();
+            let result = timeout(CHECK_LIMIT, check()).await;
+            let took = start.elapsed();
+            let error = match result {
+                Ok(result) => result.err(),
+                Err(_) => Some(format!("no answer within {CHECK_LIMIT:?}")),
+            };
+            let answered = error.is_none();
+            gauge!(names::DEPENDENCY_UP, "dependency" => *name).set(f64::from(answered));
+            if answered {
+                histogram!(names::DEPENDENCY_ROUND_TRIP, "dependency" => *name).record(took);
+            }
+            let result = CheckResult {
+                status: if answered { "ok" } else { "failed" },
+                latency_ms: took.as_secs_f64() * 1e3,
+                error,
+            };
+            (*name, result)
+        }))
+        .await
+        .into_iter()
+        .collect()
     }
 
     /// Serves the routes until `shutdown.soft`. Stop it last: probes and the last scrape come
     /// while the role drains.
     pub async fn serve(self, listener: TcpListener, shutdown: &Shutdown) -> ServeReport {
         let telemetry = self.telemetry;
+        let admin = Arc::new(self);
+        let watched = Arc::clone(&admin);
         let upkeep = async {
             let mut ticks = interval(UPKEEP);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
+                watched.run_checks().await;
                 telemetry.upkeep();
             }
         };
         tokio::select! {
-            report = accept::serve(listener, self.router(), LIMITS, shutdown) => report,
+            report = accept::serve(listener, router(admin), LIMITS, shutdown) => report,
             () = upkeep => ServeReport { accepted: 0, cut: 0 },
         }
     }
+}
+
+fn router(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/version", get(version))
+        .route("/log-level", get(log_level).put(set_log_level))
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found") })
+        .with_state(admin)
 }
 
 #[derive(Serialize)]
@@ -160,27 +197,7 @@ struct CheckResult {
 }
 
 async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
-    let checks: BTreeMap<_, _> = join_all(admin.checks.iter().map(|(name, check)| async move {
-        let start = Instant::now();
-        let result = timeout(CHECK_LIMIT, check()).await;
-        let latency_ms = start.elapsed().as_secs_f64() * 1e3;
-        let error = match result {
-            Ok(result) => result.err(),
-            Err(_) => Some(format!("no answer within {CHECK_LIMIT:?}")),
-        };
-        let status = if error.is_none() { "ok" } else { "failed" };
-        (
-            *name,
-            CheckResult {
-                status,
-                latency_ms,
-                error,
-            },
-        )
-    }))
-    .await
-    .into_iter()
-    .collect();
+    let checks = admin.run_checks().await;
     let latch = admin.readiness.state();
     let healthy = checks.values().all(|check| check.error.is_none());
     let ready = healthy && !latch.draining && latch.waiting.is_empty();

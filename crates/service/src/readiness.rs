@@ -49,6 +49,7 @@ impl Readiness {
     /// The role is stopping: not ready from now on.
     pub fn drain(&self) {
         self.change(|state| state.draining = true);
+        metrics::gauge!(crate::metrics::DRAINING).set(1.0);
     }
 
     /// Whether the latch alone allows traffic.

@@ -64,10 +64,11 @@ pub fn install(config: &LogConfig) -> &'static Telemetry {
         let metrics = recorder.handle();
         // As above.
         drop(metrics::set_global_recorder(recorder));
-        names::describe();
+        baton_metrics::register(names::METRICS);
         let built = build::info();
         metrics::gauge!(
-            names::BUILD_INFO, "version" => built.version, "commit" => built.commit
+            names::BUILD_INFO, "version" => built.version, "commit" => built.commit,
+            "built_at" => built.built_at
         )
         .set(1.0);
 
@@ -121,15 +122,12 @@ impl Telemetry {
     /// All metrics in Prometheus' text format 0.0.4, those of the process included.
     pub fn render(&self) -> String {
         let mut text = self.metrics.render();
-        for metric in process_metrics::read() {
+        for (metric, value) in process_metrics::read() {
+            let (name, help, kind) = (metric.name, metric.help, metric.kind.as_str());
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
-                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n",
-                name = metric.name,
-                help = metric.help,
-                kind = metric.kind,
-                value = metric.value
+                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"
             );
         }
         text

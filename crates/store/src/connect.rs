@@ -9,6 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection as _, Executor as _};
 
 use crate::errors::StoreError;
+use crate::metrics::{self, Pool};
 use crate::migrate::{MigrationName, pending};
 use crate::queue_depth::QueueDepth;
 use crate::statement_pool::{RESTED, StatementPool};
@@ -100,17 +101,20 @@ impl Store {
             .map_err(ConnectError::Unavailable)?;
         check(&mut probe).await?;
         let _ = probe.close().await;
-        let statements = |set_role| {
+        baton_metrics::register(metrics::METRICS);
+        Pool::Transactions.may_have(options.max_connections);
+        let statements = |name, set_role| {
             StatementPool::new(
+                name,
                 connect.clone(),
                 set_role,
                 options.max_connections,
                 options.acquire_timeout,
             )
         };
-        let system_statements = statements(BECOME_SYSTEM);
+        let system_statements = statements(Pool::System, BECOME_SYSTEM);
         Ok(Self {
-            tenant_statements: statements(BECOME_APP),
+            tenant_statements: statements(Pool::Tenant, BECOME_APP),
             depth: Arc::new(QueueDepth::new(system_statements.clone())),
             system_statements,
             tenant_transactions: PgPoolOptions::new()
@@ -141,6 +145,11 @@ impl Store {
             Err(error) if error.is_transient() => begin().await,
             begun => begun,
         }
+        .inspect_err(|error| {
+            if matches!(error, StoreError::Unavailable(sqlx::Error::PoolTimedOut)) {
+                Pool::Transactions.timed_out();
+            }
+        })
     }
 
     /// The duties across tenants, each a transaction of its own.

@@ -31,6 +31,7 @@ mod idempotency_keys;
 mod makers;
 mod memberships;
 mod messages;
+pub mod metrics;
 mod migrate;
 mod one_time_tokens;
 mod queue_depth;

@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use crate::errors::NotConnected;
+use crate::metrics::{InUse, Pool};
 
 /// A connection that was used more recently than this is taken to be alive.
 pub(crate) const RESTED: Duration = Duration::from_secs(1);
@@ -36,6 +37,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 pub(crate) struct StatementPool(Arc<Shared>);
 
 struct Shared {
+    name: Pool,
     connect: PgConnectOptions,
     /// The statement by which a new connection takes on its role.
     set_role: &'static str,
@@ -57,17 +59,21 @@ pub(crate) struct Lent<'p> {
     pool: &'p StatementPool,
     connection: Mutex<PgConnection>,
     opened: Instant,
+    _in_use: InUse,
     _permit: SemaphorePermit<'p>,
 }
 
 impl StatementPool {
     pub(crate) fn new(
+        name: Pool,
         connect: PgConnectOptions,
         set_role: &'static str,
         max_connections: u32,
         acquire_timeout: Duration,
     ) -> Self {
+        name.may_have(max_connections);
         Self(Arc::new(Shared {
+            name,
             connect,
             set_role,
             max_connections,
@@ -97,19 +103,23 @@ impl StatementPool {
     }
 
     pub(crate) async fn lend(&self) -> Result<Lent<'_>, Error> {
-        match timeout(self.0.acquire_timeout, self.lend_in_time()).await {
-            Ok(lent) => lent,
-            Err(_) => Err(Error::PoolTimedOut),
+        if let Ok(lent) = timeout(self.0.acquire_timeout, self.lend_in_time()).await {
+            return lent;
         }
+        self.0.name.timed_out();
+        Err(Error::PoolTimedOut)
     }
 
     async fn lend_in_time(&self) -> Result<Lent<'_>, Error> {
+        let asked = Instant::now();
         let permit = self
             .0
             .permits
             .acquire()
             .await
             .map_err(|_| Error::PoolClosed)?;
+        self.0.name.waited(asked.elapsed());
+        let in_use = self.0.name.lend();
         while let Some(mut resting) = self.last_resting() {
             if resting.opened.elapsed() > LIFETIME {
                 continue;
@@ -124,6 +134,7 @@ impl StatementPool {
                     pool: self,
                     connection: Mutex::new(resting.connection),
                     opened: resting.opened,
+                    _in_use: in_use,
                     _permit: permit,
                 });
             }
@@ -140,6 +151,7 @@ impl StatementPool {
             pool: self,
             connection: Mutex::new(connection),
             opened: Instant::now(),
+            _in_use: in_use,
             _permit: permit,
         })
     }

@@ -9,7 +9,8 @@ macro_rules! labels {
         }
 
         impl $name {
-            pub(super) const ALL: &[Self] = &[$(Self::$value,)*];
+            /// The names of all of them.
+            pub(super) const NAMES: &[&str] = &[$($word,)*];
 
             pub(crate) const fn as_str(self) -> &'static str {
                 match self {

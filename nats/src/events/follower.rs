@@ -24,6 +24,7 @@ use super::read::{Page, sequence};
 use super::{ReadError, StoredEvents, StreamSeq};
 use crate::bus::{Bus, BusError, Link};
 use crate::foreign::Consumer;
+use crate::metrics;
 use crate::subjects;
 use crate::subscription::Subscription;
 
@@ -424,7 +425,10 @@ impl EventFollower {
     fn take(&mut self, seq: StreamSeq, payload: &Bytes) -> Result<(), FollowError> {
         match self.take_lines(seq, payload)? {
             Taken::Whole => {}
-            Taken::Gap(until) => self.phase = Phase::Fetch(self.fetch_again(until, 0)),
+            Taken::Gap(until) => {
+                metrics::gap();
+                self.phase = Phase::Fetch(self.fetch_again(until, 0));
+            }
             Taken::Unknown(attempt) => {
                 let then = Then::Take(seq, payload.clone());
                 self.phase = Phase::Ask(Ask { attempt, then });

@@ -66,7 +66,8 @@ impl Attempt<'_> {
             let Some((recorded, result, started_event_id)) = finished else {
                 return Ok(());
             };
-            metrics::tool_finished(&recorded.call.name, result.ok, result.duration);
+            let name = &recorded.call.name;
+            metrics::tool_finished(&self.runner.names, name, result.ok, result.duration);
             self.publisher.settle().await?;
             let last_event_id = self.publisher.next_id();
             let message = tool_message(&recorded.call.id, &result.content);

@@ -12,6 +12,7 @@ use baton_store::{
     TurnCommit, TurnGrant, TurnWish,
 };
 
+use crate::metrics;
 use crate::runner::JobRunner;
 
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -31,7 +32,10 @@ pub(super) enum CommitError {
 async fn judge<T>(answer: Result<T, FenceError>) -> Result<Option<T>, CommitError> {
     match answer {
         Ok(done) => Ok(Some(done)),
-        Err(FenceError::Lost) => Err(CommitError::Fenced),
+        Err(FenceError::Lost) => {
+            metrics::fenced_by_ledger();
+            Err(CommitError::Fenced)
+        }
         Err(FenceError::Store(error)) if error.is_transient() => {
             tracing::warn!(%error, "the ledger did not take a commit yet");
             tokio::time::sleep(RETRY_AFTER).await;

@@ -128,7 +128,8 @@ impl Attempt<'_> {
                     };
                     if first {
                         first = false;
-                        metrics::first_token(self.runner.clock.monotonic() - started);
+                        let after = self.runner.clock.monotonic() - started;
+                        metrics::first_token(&self.runner.names, &self.spec.model, after);
                     }
                     for delta in deltas {
                         if let Some(data) = turn.client_calls.show(delta, &self.toolbox) {
@@ -160,7 +161,8 @@ impl Attempt<'_> {
             .map(|call| self.toolbox.classify(call.id, call.name, call.arguments))
             .collect();
         let took = self.runner.clock.monotonic() - started;
-        metrics::model_turn(&self.spec.model, turn.usage, took);
+        let charge = self.charge(turn.usage, turn.cached_tokens);
+        metrics::model_turn(&self.runner.names, &self.spec.model, &charge, took);
         let finished = FinishedTurn {
             finish_reason,
             calls,

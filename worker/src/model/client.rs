@@ -22,6 +22,7 @@ use super::render_request::render_request;
 use super::retry_after::retry_after;
 use super::turn_stream::{Deadlines, TurnStream};
 use super::{ModelError, RetryPolicy, Wait, client_builder};
+use crate::metrics;
 
 /// Which request a turn belongs to, told to the upstream for its own logs.
 #[derive(Debug, Clone, Default)]
@@ -124,7 +125,9 @@ impl ModelClient {
     ) -> Result<TurnStream, ModelError> {
         let mut failed = 0;
         loop {
-            let error = match self.try_turn(body.clone(), &context).await {
+            let tried = self.try_turn(body.clone(), &context).await;
+            metrics::model_request(tried.as_ref().map(drop));
+            let error = match tried {
                 Ok(stream) => return Ok(stream),
                 Err(error) => error,
             };

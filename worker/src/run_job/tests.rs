@@ -47,6 +47,7 @@ pub(super) fn runner(
     let clock = SystemClock::shared();
     let bus = ground.bus.clone();
     JobRunner {
+        names: crate::metrics::KnownNames::new([], []),
         worker: WorkerId::new(clock.now()),
         model: ModelClient::new(&config.llm).unwrap(),
         prices: baton_admission::Prices::default(),
