@@ -36,10 +36,11 @@ const SUBSCRIPTIONS: u32 = 120;
 const LARGE: usize = 1_000_000;
 
 /// The kinds of attack; each is counted by its name.
-pub const ATTACKS: [&str; 8] = [
+pub const ATTACKS: [&str; 9] = [
     "program: wide space in a subject",
     "program: malformed headers",
     "program: forged stamp",
+    "program: another key's subject",
     "program: large messages",
     "program: many connections",
     "program: huge traceparent",
@@ -86,10 +87,11 @@ impl HostileProgram {
             0 => self.forge_messages(random).await,
             1 => self.malform_headers(random).await,
             2 => self.forge_stamp(random).await,
-            3 => self.flood().await,
-            4 => self.connect_often().await,
-            5 => self.trace_at_length().await,
-            6 => self.babble(random).await,
+            3 => self.borrow_subject(random).await,
+            4 => self.flood().await,
+            5 => self.connect_often().await,
+            6 => self.trace_at_length().await,
+            7 => self.babble(random).await,
             _ => self.subscribe_often().await,
         }
     }
@@ -150,6 +152,19 @@ impl HostileProgram {
             key: self.impostor.key,
         });
         wire.publish(&subject, block.as_bytes(), &payload).await?;
+        wire.settle().await
+    }
+
+    /// A submission where another key of the tenant may publish, and nobody else.
+    async fn borrow_subject(&self, random: &mut StdRng) -> io::Result<()> {
+        let mut wire = Wire::connect(self.broker, &self.impostor).await?;
+        let run = run();
+        let (subject, payload) = self.victim.submission(run, &prompt(random));
+        self.recorder.note(What::Submitted {
+            run,
+            key: self.impostor.key,
+        });
+        wire.publish(&subject, &[], &payload).await?;
         wire.settle().await
     }
 

@@ -71,9 +71,8 @@ impl People {
             }
             self.did(DOINGS[1]);
         }
-        let access = tokens["access_token"].as_str().unwrap_or_default();
-        let logout = json!({});
-        if let Some((status, _)) = self.ask(random, "/v1/auth/logout", access, &logout).await
+        let logout = json!({"refresh_token": tokens["refresh_token"]});
+        if let Some((status, _)) = self.ask(random, "/v1/auth/logout", "", &logout).await
             && status.is_success()
         {
             self.did(DOINGS[2]);
