@@ -10,6 +10,7 @@ mod judgement;
 mod logs;
 mod losses;
 mod processes;
+mod refusals;
 mod runs;
 mod seen;
 #[cfg(test)]
@@ -34,6 +35,7 @@ struct Judge {
     runs: HashMap<RunId, LedgerRun>,
     losses: Losses,
     ledger: runs::Ledger,
+    refusals: refusals::Refusals,
     clients: seen::Clients,
     logs: logs::Logs,
 }
@@ -45,6 +47,7 @@ impl Judge {
             runs,
             losses: Losses::default(),
             ledger: runs::Ledger::default(),
+            refusals: refusals::Refusals::default(),
             clients: seen::Clients::default(),
             logs: logs::Logs::default(),
         }
@@ -57,6 +60,7 @@ impl Judge {
         let judgement = &mut self.judgement;
         processes::see(&record.what, judgement);
         self.ledger.see(record, judgement);
+        self.refusals.see(record);
         self.clients.see(record, judgement);
     }
 
@@ -70,6 +74,7 @@ impl Judge {
     fn finish(self) -> Judgement {
         let mut judgement = self.judgement;
         self.ledger.finish(&self.runs, &mut judgement);
+        self.refusals.finish(&self.runs, &mut judgement);
         self.clients
             .finish(&self.runs, &self.losses, &mut judgement);
         self.logs.finish(&self.runs, &self.losses, &mut judgement);

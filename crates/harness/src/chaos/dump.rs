@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use futures_util::{StreamExt as _, stream};
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::harvest::{AT_ONCE, Harvest};
+use super::outside::Prompt;
 use crate::checker::{History, LedgerRun, RunLog};
 use crate::client::Client;
 
@@ -65,6 +68,19 @@ pub async fn write(mut logs: Harvest, client: &Client, folder: &Path) -> anyhow:
     logs.close().await
 }
 
+/// The messages that a run was given.
+#[derive(Deserialize)]
+struct Given {
+    input: Vec<Value>,
+}
+
+impl Given {
+    fn prompt(&self) -> Option<u64> {
+        let text = self.input.last()?["content"].as_str()?;
+        Some(Prompt::read(text)?.id)
+    }
+}
+
 async fn one(logs: &Harvest, client: &Client, id: String) -> anyhow::Result<(LedgerRun, RunLog)> {
     let answer = client.get(&format!("/v1/runs/{id}")).await?;
     if answer.status != 200 {
@@ -72,6 +88,10 @@ async fn one(logs: &Harvest, client: &Client, id: String) -> anyhow::Result<(Led
     }
     let mut run: LedgerRun = serde_json::from_slice(&answer.body)
         .with_context(|| format!("run {id} is not as expected"))?;
+    // The number alone: some requests are megabytes.
+    let given: Given = serde_json::from_slice(&answer.body)
+        .with_context(|| format!("the input of run {id} is not as expected"))?;
+    run.prompt = given.prompt();
     if run.attempt > 1 {
         let mut answer = client
             .get(&format!("/v1/runs/{id}/approvals"))

@@ -27,6 +27,8 @@ use crate::client::{Client, Streamed};
 const HEAD: Duration = Duration::from_secs(8);
 /// How long a stream may be silent; an ingress says something every three seconds.
 const SILENCE: Duration = Duration::from_secs(6);
+/// The code of an answer that leaves open whether there is a run.
+const IN_DOUBT: &str = "acceptance_unknown";
 /// Between two tries.
 const AGAIN: Duration = Duration::from_millis(150);
 
@@ -159,13 +161,30 @@ impl Load {
     }
 
     pub(super) fn refused(&self, status: StatusCode, code: &str) {
+        self.note_refusal(status, code, None);
+    }
+
+    /// Notes that a run was refused: there must be none.
+    pub(super) fn refused_run(&self, prompt: u64, status: StatusCode, code: &str) {
+        let prompt = (code != IN_DOUBT).then_some(prompt);
+        self.note_refusal(status, code, prompt);
+    }
+
+    fn note_refusal(&self, status: StatusCode, code: &str, prompt: Option<u64>) {
         let (status, code) = (status.as_u16(), code.to_owned());
-        self.recorder.note(What::Refused { status, code });
+        self.recorder.note(What::Refused {
+            status,
+            code,
+            prompt,
+        });
     }
 
     pub(super) fn unanswered(&self) {
-        let code = "no_answer".to_owned();
-        self.recorder.note(What::Refused { status: 0, code });
+        self.recorder.note(What::Refused {
+            status: 0,
+            code: "no_answer".to_owned(),
+            prompt: None,
+        });
     }
 
     /// One client, until the load ends; its conversation goes on to its end.

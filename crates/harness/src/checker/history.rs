@@ -94,12 +94,20 @@ pub enum What {
         /// The text that the model writes in answer, over all turns.
         expected: String,
     },
+    /// A client asks for a run. Its next note with this prompt is the answer; without one it has none.
+    Tried {
+        /// The number of its prompt.
+        prompt: u64,
+    },
     /// A client was refused.
     Refused {
         /// The HTTP status; 0 if there was no answer.
         status: u16,
         /// The error's code.
         code: String,
+        /// The number of its prompt, if it asked for a run and the answer says that there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        prompt: Option<u64>,
     },
     /// A client asked for a cancel, and was told that it is on its way or done.
     Cancelled {
@@ -229,6 +237,9 @@ pub struct LedgerRun {
     pub attempt: u32,
     /// The id of its last recorded event.
     pub last_event_id: EventId,
+    /// The number of its prompt.
+    #[serde(default)]
+    pub prompt: Option<u64>,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
     /// When it ended.

@@ -37,7 +37,7 @@ impl Ledger {
             What::Breach { invariant, found } => {
                 judgement.accuse(invariant.name(), None, found.clone());
             }
-            What::Refused { status, code } => {
+            What::Refused { status, code, .. } => {
                 let name = format!("{status} {code}");
                 *judgement.refused.entry(name).or_default() += 1;
             }

@@ -3,6 +3,7 @@
 mod logs;
 mod losses;
 mod processes;
+mod refusals;
 mod runs;
 mod seen;
 
@@ -19,6 +20,8 @@ use super::*;
 
 const BEFORE: u64 = 1_000;
 const RECORDED: i64 = 2_000;
+const CREATED: i64 = 500;
+const PROMPT: u64 = 7;
 
 fn run_id() -> RunId {
     "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap()
@@ -145,7 +148,8 @@ fn good() -> History {
             status: RunStatus::Completed,
             attempt: 2,
             last_event_id: EventId::new(2, 5),
-            created_at: DateTime::<Utc>::UNIX_EPOCH,
+            prompt: Some(PROMPT),
+            created_at: DateTime::<Utc>::UNIX_EPOCH + TimeDelta::milliseconds(CREATED),
             finished_at: Some(DateTime::<Utc>::UNIX_EPOCH + TimeDelta::milliseconds(RECORDED)),
             output: vec![json!({"role": "assistant", "content": "hello"})],
             error: None,

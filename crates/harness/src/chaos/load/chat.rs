@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::follow::is_lost;
 use super::guest::Guest;
-use super::{AGAIN, HEAD, Habit, SILENCE, body, code_of};
+use super::{AGAIN, HEAD, Habit, IN_DOUBT, SILENCE, body, code_of};
 use crate::chaos::outside::Prompt;
 use crate::checker::What;
 use crate::client::Streamed;
@@ -47,6 +47,7 @@ impl Guest {
             .into_iter()
             .collect();
         let server = self.server();
+        self.note(What::Tried { prompt: prompt.id });
         let asking = server.send(
             Method::POST,
             "/v1/chat/completions",
@@ -62,7 +63,14 @@ impl Guest {
             .get("x-run-id")
             .and_then(|run| run.to_str().ok()?.parse().ok());
         let expected = prompt.expected();
-        if let Some(run) = run {
+        let refusal = match answer.status {
+            StatusCode::OK => None,
+            status => Some((status, body(&mut answer).await?)),
+        };
+        let code = refusal.as_ref().map(|(_, said)| code_of(said));
+        if let Some(run) = run
+            && code != Some(IN_DOUBT)
+        {
             // Named even in an error: then it was accepted before it went wrong.
             self.note(What::Accepted {
                 run,
@@ -70,11 +78,12 @@ impl Guest {
                 expected: expected.clone(),
             });
         }
-        if answer.status != StatusCode::OK {
-            let status = answer.status;
-            let said = body(&mut answer).await?;
-            let code = code_of(&said);
-            self.refused(status, code);
+        if let Some((status, said)) = &refusal {
+            let code = code_of(said);
+            match run {
+                Some(_) => self.refused(*status, code),
+                None => self.load.refused_run(prompt.id, *status, code),
+            }
             return Ok(self.is_over(run, code).await);
         }
         let mut text = String::new();

@@ -119,6 +119,7 @@ impl Guest {
         let mut again = u32::from(self.random.random_bool(0.3));
         let load = Arc::clone(&self.load);
         loop {
+            self.note(What::Tried { prompt: prompt.id });
             let answer = match &load.program {
                 Some(program) => program.submit(run, &request).await,
                 None => Err(anyhow::anyhow!("there is no program")),
@@ -133,10 +134,8 @@ impl Guest {
                     again -= 1;
                 }
                 Ok(answer) => {
-                    self.refused(
-                        StatusCode::OK,
-                        answer["error"]["code"].as_str().unwrap_or("?"),
-                    );
+                    let code = answer["error"]["code"].as_str().unwrap_or("?");
+                    load.refused_run(prompt.id, StatusCode::OK, code);
                 }
                 Err(_) => self.unanswered(),
             }
@@ -149,6 +148,7 @@ impl Guest {
         loop {
             let headers = [("idempotency-key", key)];
             let server = self.server();
+            self.note(What::Tried { prompt: prompt.id });
             let asked = whole(server.send(Method::POST, "/v1/runs", &headers, Some(&body))).await;
             match asked {
                 Ok((status, answer)) if status.is_success() => {
@@ -159,7 +159,9 @@ impl Guest {
                     }
                     self.refused(status, "no_id");
                 }
-                Ok((status, answer)) => self.refused(status, code_of(&answer)),
+                Ok((status, answer)) => {
+                    self.load.refused_run(prompt.id, status, code_of(&answer));
+                }
                 Err(_) => self.unanswered(),
             }
             tokio::time::sleep(AGAIN).await;
