@@ -42,8 +42,12 @@ pub(crate) enum Command {
     Scheduler,
     /// Start everything on this machine, private nats-server and PostgreSQL included
     Dev(DevArgs),
+    /// Write the files of a new deployment: secrets, NATS configuration, baton.toml
+    ///
+    /// Replaces nothing: what is there already is kept.
+    Init(InitArgs),
     /// Bring the database and the broker to what this version needs
-    Migrate,
+    Migrate(MigrateArgs),
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -74,6 +78,30 @@ pub(crate) enum Command {
     Healthcheck(HealthcheckArgs),
     /// Print version, commit and build time
     Version,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InitArgs {
+    /// The deployment's folder; made if it is missing
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) folder: PathBuf,
+    /// The name that clients will call the server by, for the first certificate
+    #[arg(long, value_name = "NAME", default_value = "localhost")]
+    pub(crate) host: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MigrateArgs {
+    /// First make the two logins and the database that DATABASE_MIGRATE_URL and DATABASE_URL name, as
+    /// this administrator; a URL to any other database of the server. DATABASE_ADMIN_URL does the same,
+    /// and shows the password to no list of processes
+    #[arg(
+        long,
+        value_name = "ADMIN_URL",
+        env = "DATABASE_ADMIN_URL",
+        hide_env_values = true
+    )]
+    pub(crate) bootstrap: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -7,6 +7,7 @@ mod dead;
 mod demo_model;
 mod dev;
 mod healthcheck;
+mod init;
 mod keys;
 mod ledger;
 mod migrate;
@@ -34,7 +35,8 @@ async fn main() -> ExitCode {
         Command::Worker => boxed(role::run(role::Kind::Worker, &args.config)).await,
         Command::Scheduler => boxed(role::run(role::Kind::Scheduler, &args.config)).await,
         Command::Dev(options) => boxed(dev::run(options, &args.config)).await,
-        Command::Migrate => finished(migrate::run(&args.config).await),
+        Command::Init(options) => finished(init::run(&options)),
+        Command::Migrate(options) => finished(migrate::run(&options, &args.config).await),
         Command::Keys(command) => finished(keys::run(command, &args.config).await),
         Command::Users(command) => finished(users::run(command, &args.config).await),
         Command::NatsIssuer => finished(nats_issuer::run()),

@@ -1,17 +1,27 @@
 //! `baton migrate`: the database and the broker are brought to what this version needs. Repeating
 //! it changes nothing.
 
+mod logins;
+
 use anyhow::Context as _;
 use baton_nats::{Bus, provision};
 use baton_service::Config;
 use baton_service::config::Required;
 
-use crate::args::ConfigArgs;
+use self::logins::Logins;
+use crate::args::{ConfigArgs, MigrateArgs};
 use crate::{config_command, role};
 
-pub(crate) async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(options: &MigrateArgs, args: &ConfigArgs) -> anyhow::Result<()> {
     let config = config_command::load(args)?;
     config.require(&[Required::DatabaseOwner, Required::Nats])?;
+    // Compose passes on an empty variable for one that is not set.
+    if let Some(admin) = options.bootstrap.as_deref().filter(|url| !url.is_empty()) {
+        config.require(&[Required::Database])?;
+        let logins = Logins::of(&config.database)?;
+        logins.make(admin).await?;
+        config_command::print(&format!("database: {logins} are there"))?;
+    }
     for change in apply(&config).await? {
         config_command::print(&change)?;
     }

@@ -13,9 +13,14 @@ pub(crate) fn write(path: &Path, text: &str) -> std::io::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    create(path, text)
+}
+
+/// Writes a file that its owner alone may read. Fails if there is one of this name already.
+pub(crate) fn create(path: &Path, text: &str) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    writeln!(options.open(path)?, "{text}")
+    writeln!(options.open(path)?, "{}", text.trim_end())
 }

@@ -23,6 +23,7 @@ mod chat;
 mod database;
 mod dead;
 mod disk_full;
+mod first_install;
 mod fixture;
 mod hand_over;
 mod identity;

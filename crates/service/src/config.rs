@@ -86,7 +86,7 @@ impl Config {
                     self.database.url.is_none(),
                     "DATABASE_URL",
                     "database.url",
-                    "DATABASE_URL=postgres://baton_app:…@localhost:5432/baton",
+                    "DATABASE_URL=postgres://baton:…@localhost:5432/baton",
                 ),
                 Required::DatabaseOwner => (
                     self.database.migrate_url.is_none(),

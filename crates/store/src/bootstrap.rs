@@ -1,11 +1,28 @@
-//! A database and its two users on a server that Baton has for itself, as in development.
-//!
-//! In production an operator makes them, with passwords of their own: see `migrations/README.md`.
+//! A database and its two users, made by an administrator: for development, and for a first installation
+//! (`baton migrate --bootstrap`).
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection};
 
-use crate::errors::StoreError;
+/// Held while users are made, because two processes that made the same one would both fail.
+const BOOTSTRAP_LOCK: i64 = 0x6261_746f_6e00_0002;
+
+/// Why the users or the database were not made.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// The database cannot be reached, or refused.
+    #[error("the database is not available, or refused")]
+    Database(#[from] sqlx::Error),
+    /// Row-level security does not apply to the user of the servers.
+    #[error(
+        "{user} is a superuser or has BYPASSRLS, so that it would see the rows of every tenant: name \
+         another user for the servers"
+    )]
+    SeesEverything {
+        /// Its name.
+        user: String,
+    },
+}
 
 /// A user to be made, with its password.
 #[derive(Debug, Clone, Copy)]
@@ -16,53 +33,85 @@ pub struct Login<'a> {
     pub password: &'a str,
 }
 
-/// Makes `owner`, `app` and a database that `owner` owns, where they are missing. `superuser_url`
-/// leads to any other database of the server.
+/// Makes `owner`, `app` and a database that `owner` owns, where they are missing. `admin_url` leads to
+/// any other database of the server, as a superuser or as a user with CREATEROLE and CREATEDB.
 ///
 /// The owner may create roles, because the first migration makes the group roles.
 pub async fn bootstrap(
-    superuser_url: &str,
+    admin_url: &str,
     database: &str,
     owner: Login<'_>,
     app: Login<'_>,
-) -> Result<(), StoreError> {
-    let options: PgConnectOptions = superuser_url.parse()?;
+) -> Result<(), BootstrapError> {
+    let options: PgConnectOptions = admin_url.parse()?;
     let mut connection = PgConnection::connect_with(&options).await?;
-    for (login, rights) in [
-        (owner, "CREATEROLE"),
-        (app, "NOCREATEROLE NOBYPASSRLS NOSUPERUSER"),
-    ] {
-        let known: bool =
-            sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)")
-                .bind(login.user)
-                .fetch_one(&mut connection)
-                .await?;
-        let verb = if known { "ALTER" } else { "CREATE" };
-        let statement = format!(
-            "{verb} ROLE {} LOGIN {rights} PASSWORD {}",
-            quoted(login.user, '"'),
-            quoted(login.password, '\'')
-        );
-        sqlx::raw_sql(AssertSqlSafe(statement))
-            .execute(&mut connection)
-            .await?;
+    // Closing the connection gives it back.
+    sqlx::query("SELECT pg_advisory_lock($1)")
+        .bind(BOOTSTRAP_LOCK)
+        .execute(&mut connection)
+        .await?;
+    // It is not made an ordinary user, because it may be the only superuser there is.
+    let sees_everything: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND (rolsuper OR rolbypassrls))",
+    )
+    .bind(app.user)
+    .fetch_one(&mut connection)
+    .await?;
+    if sees_everything {
+        let user = app.user.to_owned();
+        return Err(BootstrapError::SeesEverything { user });
     }
+    make_user(&mut connection, owner, "CREATEROLE").await?;
+    make_user(&mut connection, app, "NOCREATEROLE").await?;
     let known: bool =
         sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
             .bind(database)
             .fetch_one(&mut connection)
             .await?;
     if !known {
-        let statement = format!(
-            "CREATE DATABASE {} OWNER {}",
-            quoted(database, '"'),
-            quoted(owner.user, '"')
-        );
-        sqlx::raw_sql(AssertSqlSafe(statement))
-            .execute(&mut connection)
-            .await?;
+        let superuser: bool =
+            sqlx::query_scalar("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+                .fetch_one(&mut connection)
+                .await?;
+        let owner = quoted(owner.user, '"');
+        if !superuser {
+            // Only a member of a role may make a database that the role owns.
+            run(&mut connection, format!("GRANT {owner} TO CURRENT_USER")).await?;
+        }
+        let database = quoted(database, '"');
+        run(
+            &mut connection,
+            format!("CREATE DATABASE {database} OWNER {owner}"),
+        )
+        .await?;
     }
     connection.close().await?;
+    Ok(())
+}
+
+/// Makes a user, or sets the password of one that is there.
+async fn make_user(
+    connection: &mut PgConnection,
+    login: Login<'_>,
+    rights: &str,
+) -> Result<(), sqlx::Error> {
+    let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)")
+        .bind(login.user)
+        .fetch_one(&mut *connection)
+        .await?;
+    let verb = if known { "ALTER" } else { "CREATE" };
+    let statement = format!(
+        "{verb} ROLE {} LOGIN {rights} PASSWORD {}",
+        quoted(login.user, '"'),
+        quoted(login.password, '\'')
+    );
+    run(connection, statement).await
+}
+
+async fn run(connection: &mut PgConnection, statement: String) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(statement))
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

@@ -55,7 +55,7 @@ pub mod testing;
 pub use api_keys::{ApiKeyRecord, FreshKey, KeyLimits, KeyStanding, NewApiKey};
 pub use approvals::{ApprovalRecord, Decided};
 pub use audit::{ActorKind, AuditEntry, AuditFilter, AuditRecord, AuditResult};
-pub use bootstrap::{Login, bootstrap};
+pub use bootstrap::{BootstrapError, Login, bootstrap};
 pub use budget::{Budget, TurnGrant, TurnWish};
 pub use connect::{ConnectError, Store, StoreOptions};
 pub use errors::{AcceptError, FenceError, StoreError};

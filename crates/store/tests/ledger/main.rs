@@ -4,6 +4,7 @@
 mod accepting;
 mod approvals;
 mod audit;
+mod bootstrapping;
 mod budgets;
 mod fences;
 mod fixture;

@@ -1,0 +1,128 @@
+//! `baton init`: writes the files of a new deployment. It never replaces one.
+
+mod certificate;
+mod secrets;
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+
+use self::secrets::Secrets;
+use crate::args::InitArgs;
+use crate::config_command::print;
+use crate::private_file;
+
+/// A comment in the delivered `accounts.conf`, which is used without this key too.
+const XKEY: &str = "# xkey: $BATON_NATS_CALLOUT_XKEY";
+
+/// The files without a secret: path and text.
+const PLAIN: [(&str, &str); 3] = [
+    ("baton.toml", include_str!("init/baton.toml")),
+    ("nats/nats.conf", include_str!("../../nats/nats.conf")),
+    (
+        "nats/accounts.conf",
+        include_str!("../../nats/accounts.conf"),
+    ),
+];
+
+pub(crate) fn run(options: &InitArgs) -> anyhow::Result<()> {
+    let folder = &options.folder;
+    let made = write(folder, &options.host)?;
+    let shown = folder.display();
+    if made.is_empty() {
+        return print(&format!(
+            "{shown} has everything already: nothing was changed"
+        ));
+    }
+    let list = made.join("\n  ");
+    print(&format!("made in {shown}:\n  {list}\n\n{NEXT}"))
+}
+
+const NEXT: &str = "\
+Keep .env, secrets/ and tls/ to yourself: they open everything. A backup of the database is of little use
+without them.
+
+Next, without containers (all paths are relative to that folder):
+  nats-server -c nats/nats.conf, with secrets/nats.env in its environment; store_dir in it is /data
+  baton migrate, with DATABASE_ADMIN_URL=postgres://…, DATABASE_URL_FILE=secrets/database_url,
+    DATABASE_MIGRATE_URL_FILE=secrets/database_migrate_url, NATS_URL, BATON_NATS__USER=migrate and
+    BATON_NATS__PASSWORD_FILE=secrets/nats_migrate_password
+  baton ingress, baton worker, baton scheduler, each with its own NATS user
+  baton keys create --name first";
+
+/// Writes what is missing and returns the paths of what it wrote.
+fn write(folder: &Path, host: &str) -> anyhow::Result<Vec<String>> {
+    let mut made = Vec::new();
+    let paths = Secrets::paths();
+    let (there, missing): (Vec<_>, Vec<_>) =
+        paths.iter().partition(|path| folder.join(path).exists());
+    match (there.as_slice(), missing.as_slice()) {
+        (_, []) => {}
+        ([], _) => {
+            let texts = Secrets::draw(host)?.texts()?;
+            for (path, text) in paths.iter().zip(texts) {
+                let file = folder.join(path);
+                private_folder(&file)?;
+                private_file::create(&file, &text).with_context(|| cannot_write(&file))?;
+                made.push(path.clone());
+            }
+        }
+        (there, missing) => bail!(
+            "{} has some of the secrets and not others, and new ones would not fit them. Missing: {}. \
+             Restore those, or remove the rest to begin anew: {}",
+            folder.display(),
+            joined(missing),
+            joined(there),
+        ),
+    }
+    for (path, text) in PLAIN {
+        let file = folder.join(path);
+        if let Some(parent) = file.parent() {
+            std::fs::create_dir_all(parent).with_context(|| cannot_write(parent))?;
+        }
+        let opened = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&file);
+        match opened {
+            Ok(mut new) => {
+                let text = text.replace(XKEY, "xkey: $BATON_NATS_CALLOUT_XKEY");
+                new.write_all(text.as_bytes())
+                    .with_context(|| cannot_write(&file))?;
+                made.push(path.to_owned());
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| cannot_write(&file)),
+        }
+    }
+    Ok(made)
+}
+
+/// Makes the folder of a secret's file. Only its owner may look into one that is new, unless it is the
+/// deployment's own.
+fn private_folder(file: &Path) -> anyhow::Result<()> {
+    let Some(folder) = file.parent() else {
+        return Ok(());
+    };
+    if folder.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder).with_context(|| cannot_write(folder))?;
+    #[cfg(unix)]
+    if matches!(folder.file_name(), Some(name) if name == "secrets" || name == "tls") {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
+            .with_context(|| cannot_write(folder))?;
+    }
+    Ok(())
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!("{} cannot be written", path.display())
+}
+
+fn joined(paths: &[&String]) -> String {
+    let names: Vec<_> = paths.iter().map(|path| path.as_str()).collect();
+    names.join(", ")
+}
