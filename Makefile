@@ -36,3 +36,32 @@ bench: ## Speed against the direct upstream: a table, ratios, JSON
 .PHONY: chaos
 chaos: ## Break real processes under load, judge the promises: ARGS='--minutes 5 --seed 1'
 	./scripts/chaos $(ARGS)
+
+# A deployment is run from this folder; `make secrets` fills it.
+DEPLOYMENT ?= deployments
+BATON_IMAGE ?= baton:latest
+COMPOSE = cd $(DEPLOYMENT) && docker compose
+
+.PHONY: image
+image: ## Build the image, a static binary and nothing else: ARGS='--tag NAME'
+	./scripts/image --tag $(BATON_IMAGE) $(ARGS)
+
+.PHONY: secrets
+secrets: ## Write a deployment's secrets and configuration, replacing nothing: DEPLOYMENT=DIR
+	$(CARGO) run --locked -p baton -- init $(DEPLOYMENT)
+
+.PHONY: compose-up
+compose-up: ## Start the deployment with Docker Compose and wait until all of it is healthy: ARGS='--scale worker=4'
+	$(COMPOSE) up --detach --wait $(ARGS)
+
+.PHONY: compose-down
+compose-down: ## Stop the deployment and keep its data
+	$(COMPOSE) down $(ARGS)
+
+.PHONY: compose-test
+compose-test: ## The compose files on a real engine: scaling, replacing and crashes under load
+	./scripts/compose-test $(ARGS)
+
+.PHONY: validate
+validate: ## The files of deployments/ before hadolint, Compose, nginx, gixy, systemd and shellcheck
+	./scripts/validate

@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Scheduler,
     /// Start everything on this machine, private nats-server and PostgreSQL included
     Dev(DevArgs),
-    /// Write the files of a new deployment: secrets, NATS configuration, baton.toml
+    /// Write the files of a new deployment: secrets, compose.yaml, NATS configuration, baton.toml
     ///
     /// Replaces nothing: what is there already is kept.
     Init(InitArgs),
@@ -76,8 +76,17 @@ pub(crate) enum Command {
     Config(ConfigCommand),
     /// Ask a role on this machine whether it is ready; for container health checks
     Healthcheck(HealthcheckArgs),
+    /// Serve a model for a first look: any OpenAI-compatible client, no provider, no key
+    DemoModel(DemoModelArgs),
     /// Print version, commit and build time
     Version,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DemoModelArgs {
+    /// The address to serve at; /v1 is below it, /readyz for probes too
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4000")]
+    pub(crate) listen: SocketAddr,
 }
 
 #[derive(Debug, ClapArgs)]

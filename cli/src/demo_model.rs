@@ -11,14 +11,35 @@ mod request;
 mod wire;
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use axum::Router;
 use axum::routing::{get, post};
-use baton_service::Shutdown;
+use baton_service::{Shutdown, run_until_stopped, telemetry};
 use tokio::net::TcpListener;
 
 pub(crate) use wire::MODEL;
+
+use crate::args::{ConfigArgs, DemoModelArgs};
+use crate::config_command;
+
+/// Serves the demo model as this process's only business.
+pub(crate) async fn run(options: &DemoModelArgs, args: &ConfigArgs) -> anyhow::Result<ExitCode> {
+    let config = config_command::load(args)?;
+    telemetry::install(&config.log);
+    let shutdown = Shutdown::new();
+    let ended = run_until_stopped(&shutdown, async {
+        let model = DemoModel::start(options.listen, &shutdown).await?;
+        tracing::info!(base_url = model.base_url(), "the demo model serves");
+        shutdown.soft.cancelled().await;
+        // It has no streams that are worth waiting for.
+        shutdown.stop_hard();
+        anyhow::Ok(())
+    })
+    .await;
+    Ok(ended.into())
+}
 
 /// A running demo model. It stops with the runtime: until then, runs that drain may need it.
 pub(crate) struct DemoModel {
@@ -34,7 +55,8 @@ impl DemoModel {
         let address = listener.local_addr()?;
         let router = Router::new()
             .route("/v1/chat/completions", post(wire::chat_completions))
-            .route("/v1/models", get(wire::models));
+            .route("/v1/models", get(wire::models))
+            .route("/readyz", get(async || "ready\n"));
         let hard = shutdown.hard.clone();
         shutdown.tracker.spawn(async move {
             tokio::select! {

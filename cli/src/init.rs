@@ -2,6 +2,8 @@
 
 mod certificate;
 mod secrets;
+#[cfg(test)]
+mod tests;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -17,8 +19,41 @@ use crate::private_file;
 const XKEY: &str = "# xkey: $BATON_NATS_CALLOUT_XKEY";
 
 /// The files without a secret: path and text.
-const PLAIN: [(&str, &str); 3] = [
+const PLAIN: [(&str, &str); 12] = [
     ("baton.toml", include_str!("init/baton.toml")),
+    (
+        "compose.yaml",
+        include_str!("../../deployments/compose.yaml"),
+    ),
+    (
+        "compose.cluster.yaml",
+        include_str!("../../deployments/compose.cluster.yaml"),
+    ),
+    (
+        "compose.dev.yaml",
+        include_str!("../../deployments/compose.dev.yaml"),
+    ),
+    (
+        "litellm/config.yaml",
+        include_str!("../../deployments/litellm/config.yaml"),
+    ),
+    (
+        "nginx/baton.conf",
+        include_str!("../../deployments/nginx/baton.conf"),
+    ),
+    (
+        "nginx/host.conf",
+        include_str!("../../deployments/nginx/host.conf"),
+    ),
+    (
+        "nginx/nginx.conf",
+        include_str!("../../deployments/nginx/nginx.conf"),
+    ),
+    (
+        "baton.example.toml",
+        include_str!("../../deployments/baton.example.toml"),
+    ),
+    ("nats/cluster.conf", include_str!("../../nats/cluster.conf")),
     ("nats/nats.conf", include_str!("../../nats/nats.conf")),
     (
         "nats/accounts.conf",
@@ -40,16 +75,14 @@ pub(crate) fn run(options: &InitArgs) -> anyhow::Result<()> {
 }
 
 const NEXT: &str = "\
-Keep .env, secrets/ and tls/ to yourself: they open everything. A backup of the database is of little use
-without them.
+Keep .env, secrets/ and tls/ to yourself: they open everything.
 
-Next, without containers (all paths are relative to that folder):
-  nats-server -c nats/nats.conf, with secrets/nats.env in its environment; store_dir in it is /data
-  baton migrate, with DATABASE_ADMIN_URL=postgres://…, DATABASE_URL_FILE=secrets/database_url,
-    DATABASE_MIGRATE_URL_FILE=secrets/database_migrate_url, NATS_URL, BATON_NATS__USER=migrate and
-    BATON_NATS__PASSWORD_FILE=secrets/nats_migrate_password
-  baton ingress, baton worker, baton scheduler, each with its own NATS user
-  baton keys create --name first";
+Next, in that folder:
+  put your providers' keys into .env (or take compose.dev.yaml along, with a demo model)
+  docker compose up --detach --wait
+  docker compose run --rm cli keys create --name first
+
+Without containers, each role reads its secrets from secrets/: deployments/systemd has a unit for each.";
 
 /// Writes what is missing and returns the paths of what it wrote.
 fn write(folder: &Path, host: &str) -> anyhow::Result<Vec<String>> {

@@ -45,6 +45,7 @@ async fn main() -> ExitCode {
         Command::Dead(command) => finished(dead::run(command, &args.config).await),
         Command::Config(command) => finished(config_command::run(&command, &args.config)),
         Command::Healthcheck(options) => finished(healthcheck::run(&options).await),
+        Command::DemoModel(options) => boxed(demo_model::run(&options, &args.config)).await,
         Command::Version => finished(config_command::version()),
     };
     match ended {
