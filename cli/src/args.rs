@@ -19,7 +19,7 @@ pub(crate) struct Args {
 }
 
 /// Where the configuration comes from.
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct ConfigArgs {
     /// Configuration file; without it, baton.toml in this folder if there is one. The environment
     /// wins over the file: DATABASE_URL, NATS_URL, LLM_BASE_URL, …, `BATON_<SECTION>__<KEY>`

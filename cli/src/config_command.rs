@@ -1,9 +1,12 @@
 //! `baton config check|print` and `baton version`.
 
+use std::fmt::Display;
 use std::io::Write as _;
+use std::path::Path;
 
 use anyhow::Context as _;
-use baton_service::{Config, Sources};
+use baton_nats::{CurveKey, Issuer};
+use baton_service::{Config, Secret, Sources};
 
 use crate::args::{ConfigArgs, ConfigCommand};
 use crate::visible::visible_lines;
@@ -20,8 +23,63 @@ pub(crate) fn load_for_development(args: &ConfigArgs) -> anyhow::Result<Config> 
     Ok(Config::load(&sources.for_development())?)
 }
 
-pub(crate) fn run(command: &ConfigCommand, args: &ConfigArgs) -> anyhow::Result<()> {
+/// As [`load`], and tries what a role makes of it before it connects: tools, seeds, keys and files.
+pub(crate) fn load_for_roles(args: &ConfigArgs) -> anyhow::Result<Config> {
     let config = load(args)?;
+    try_out(&config)?;
+    Ok(config)
+}
+
+/// Makes what the roles make of a configuration, and reports everything that cannot be made.
+pub(crate) fn try_out(config: &Config) -> anyhow::Result<()> {
+    let nats = &config.nats;
+    let found = [
+        ("the tools", baton_worker::check(config)),
+        ("the sign-in", baton_ingress::check(config)),
+        (
+            "nats.callout_seed",
+            try_seed(nats.callout_seed.as_ref(), Issuer::from_seed),
+        ),
+        (
+            "nats.callout_xkey_seed",
+            try_seed(nats.callout_xkey_seed.as_ref(), CurveKey::from_seed),
+        ),
+        ("nats.creds_file", try_file(nats.creds_file.as_deref())),
+        ("nats.tls_ca", try_file(nats.tls_ca.as_deref())),
+        ("nats.tls_cert", try_file(nats.tls_cert.as_deref())),
+        ("nats.tls_key", try_file(nats.tls_key.as_deref())),
+    ];
+    let mistakes: Vec<_> = found
+        .into_iter()
+        .filter_map(|(what, result)| Some(format!("  {what}: {}", result.err()?)))
+        .collect();
+    anyhow::ensure!(
+        mistakes.is_empty(),
+        "the configuration cannot be used:\n{}",
+        mistakes.join("\n")
+    );
+    Ok(())
+}
+
+fn try_seed<T, E: Display>(
+    seed: Option<&Secret<String>>,
+    read: impl Fn(&str) -> Result<T, E>,
+) -> Result<(), String> {
+    let read = seed.map(|seed| read(seed.expose()));
+    read.transpose()
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
+fn try_file(path: Option<&Path>) -> Result<(), String> {
+    let Some(path) = path else { return Ok(()) };
+    std::fs::read(path)
+        .map(drop)
+        .map_err(|error| format!("{} cannot be read: {error}", path.display()))
+}
+
+pub(crate) fn run(command: &ConfigCommand, args: &ConfigArgs) -> anyhow::Result<()> {
+    let config = load_for_roles(args)?;
     match command {
         ConfigCommand::Check => print("the configuration is in order"),
         ConfigCommand::Print => print(

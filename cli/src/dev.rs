@@ -16,11 +16,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use baton_service::config::{AuthConfig, ConnectionUrl, LogConfig, Registration, weakness};
-use baton_service::{Config, Secret, Shutdown, run_until_stopped, telemetry};
+use baton_service::{Config, LiveConfig, Secret, Shutdown, run_until_stopped, telemetry};
 use tokio::net::TcpListener;
 
 use crate::args::{ConfigArgs, DevArgs};
-use crate::{config_command, demo_model, keys, migrate, private_file};
+use crate::{config_command, demo_model, keys, migrate, private_file, role};
 
 use announce::{ANY_PORT, Ready};
 use servers::Servers;
@@ -29,12 +29,9 @@ use servers::Servers;
 const TENANT: &str = "dev";
 
 pub(crate) async fn run(args: DevArgs, sources: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    let mut config = config_command::load_for_development(sources)?;
-    // What people want to see of `dev` is its announcement; RUST_LOG or the file shows more.
-    if config.log.filter == LogConfig::default().filter {
-        "warn".clone_into(&mut config.log.filter);
-    }
-    telemetry::install(&config.log);
+    let mut config = load(sources)?;
+    let telemetry = telemetry::install(&config.log);
+    let reloader = role::reloader(sources, config.clone(), load)?;
     // The port first: an address in use is the commonest reason for a start that fails.
     let http = TcpListener::bind(args.http).await.with_context(|| {
         format!(
@@ -44,13 +41,15 @@ pub(crate) async fn run(args: DevArgs, sources: &ConfigArgs) -> anyhow::Result<E
     })?;
     let shutdown = Shutdown::new();
     let (servers, mut own) = Servers::start(&args.data, &config).await?;
+    let base = reloader.live();
     let ended = run_until_stopped(&shutdown, async {
         servers.apply_to(&mut config);
         let file = sources.file.as_deref();
         // Until the last role has stopped: they need both for an orderly end.
         tokio::select! {
-            served = Box::pin(serve(&args, &mut config, file, &servers, http, &shutdown)) => served,
+            served = Box::pin(serve(&args, &mut config, file, &base, &servers, http, &shutdown)) => served,
             never = own.keep() => match never {},
+            never = reloader.run(telemetry) => match never {},
         }
     })
     .await;
@@ -62,6 +61,7 @@ async fn serve(
     args: &DevArgs,
     config: &mut Config,
     file: Option<&Path>,
+    base: &LiveConfig,
     servers: &Servers,
     http: TcpListener,
     shutdown: &Shutdown,
@@ -102,8 +102,19 @@ async fn serve(
         };
         separate::serve(args, told, http, shutdown, &ready).await
     } else {
-        in_process::serve(args, config, servers, http, shutdown, &ready).await
+        in_process::serve(args, config, base, servers, http, shutdown, &ready).await
     }
+}
+
+/// The configuration as `dev` begins with it.
+fn load(sources: &ConfigArgs) -> anyhow::Result<Config> {
+    let mut config = config_command::load_for_development(sources)?;
+    config_command::try_out(&config)?;
+    // What people want to see of `dev` is its announcement; RUST_LOG or the file shows more.
+    if config.log.filter == LogConfig::default().filter {
+        "warn".clone_into(&mut config.log.filter);
+    }
+    Ok(config)
 }
 
 /// People can register and sign in, by a key that is drawn here and kept with the data; what the

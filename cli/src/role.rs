@@ -15,8 +15,8 @@ use baton_scheduler::SchedulerDeps;
 use baton_service::admin::Admin;
 use baton_service::config::Required;
 use baton_service::{
-    Config, Liveness, Readiness, Secret, SharedClock, Shutdown, StopSequence, SystemClock,
-    run_until_stopped, telemetry,
+    Config, LiveConfig, Liveness, Readiness, Reloader, Secret, SharedClock, Shutdown, Sources,
+    StopSequence, SystemClock, run_until_stopped, telemetry,
 };
 use baton_store::{Store, StoreOptions};
 use baton_worker::WorkerDeps;
@@ -70,9 +70,11 @@ impl Kind {
 
 /// The role as this process's only business.
 pub(crate) async fn run(kind: Kind, args: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    let config = config_command::load(args)?;
+    let config = config_command::load_for_roles(args)?;
     config.require(kind.needs())?;
-    telemetry::install(&config.log);
+    let telemetry = telemetry::install(&config.log);
+    let reloader = reloader(args, config.clone(), config_command::load_for_roles)?;
+    let live = reloader.live();
     let shutdown = Shutdown::new();
     let ended = run_until_stopped(&shutdown, async {
         let admin = bind(kind.admin(&config), "the admin port").await?;
@@ -80,10 +82,24 @@ pub(crate) async fn run(kind: Kind, args: &ConfigArgs) -> anyhow::Result<ExitCod
             Kind::Ingress => Some(bind(config.http.listen, "HTTP").await?),
             Kind::Worker | Kind::Scheduler => None,
         };
-        Box::pin(serve(kind, &config, admin, http, &shutdown)).await
+        tokio::select! {
+            served = Box::pin(serve(kind, live, admin, http, &shutdown)) => served,
+            never = reloader.run(telemetry) => match never {},
+        }
     })
     .await;
     Ok(ended.into())
+}
+
+/// Reloads the configuration of this process, which was loaded as `loaded` by `load`.
+pub(crate) fn reloader(
+    args: &ConfigArgs,
+    loaded: Config,
+    load: fn(&ConfigArgs) -> anyhow::Result<Config>,
+) -> anyhow::Result<Reloader> {
+    let file = Sources::file_of_process(args.file.as_deref());
+    let args = args.clone();
+    Reloader::new(file, loaded, move || load(&args)).context("SIGHUP cannot be handled")
 }
 
 async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
@@ -95,11 +111,12 @@ async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
 /// Runs a role until its soft stop has been worked off. `http` is for the ingress alone.
 pub(crate) async fn serve(
     kind: Kind,
-    config: &Config,
+    live: LiveConfig,
     admin: TcpListener,
     http: Option<TcpListener>,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
+    let config = &live.current();
     let clock = SystemClock::shared();
     let readiness = Readiness::new();
     let liveness = Liveness::new();
@@ -147,7 +164,7 @@ pub(crate) async fn serve(
         };
         let mut role = std::pin::pin!(role(
             kind,
-            config,
+            live.clone(),
             &store,
             &bus,
             door.clone(),
@@ -197,7 +214,7 @@ pub(crate) async fn serve(
 )]
 async fn role(
     kind: Kind,
-    config: &Config,
+    live: LiveConfig,
     store: &Store,
     bus: &Bus,
     door: Option<DoorBuses>,
@@ -209,6 +226,7 @@ async fn role(
 ) -> anyhow::Result<()> {
     let (store, bus, shutdown) = (store.clone(), bus.clone(), shutdown.clone());
     let readiness = readiness.clone();
+    let config = &live.current();
     started.ready();
     match kind {
         Kind::Ingress => {
@@ -218,11 +236,10 @@ async fn role(
                 .transpose()?
                 .flatten();
             let intake = intake_options(config);
-            let config = config.clone();
             let deps = IngressDeps {
                 programs,
                 intake,
-                config,
+                config: live,
                 store,
                 bus,
                 clock,
@@ -232,9 +249,8 @@ async fn role(
             Ok(baton_ingress::run(deps, http).await?)
         }
         Kind::Worker => {
-            let config = config.clone();
             let deps = WorkerDeps {
-                config,
+                config: live,
                 store,
                 bus,
                 clock,

@@ -35,6 +35,7 @@ mod query;
 mod rate;
 mod relay;
 mod runs;
+mod settings;
 mod sse;
 mod state;
 mod stream_cap;
@@ -44,13 +45,13 @@ mod usage;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::routing::get;
 use axum::{Router, middleware};
-use baton_admission::resolve::BUILT_IN_TOOLS;
-use baton_admission::{Admission, BuiltInAgent, Metering, Policy, Rules, ToolSizes};
+use baton_admission::Admission;
 use baton_nats::{AttachmentQuestions, Bus, IntakeOptions, Revocations};
-use baton_service::config::{HttpConfig, ToolsConfig};
-use baton_service::{Config, Limits, Readiness, SharedClock, Shutdown, request_id};
+use baton_service::config::HttpConfig;
+use baton_service::{Config, Limits, LiveConfig, Readiness, SharedClock, Shutdown, request_id};
 use baton_store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -73,7 +74,8 @@ use crate::ledger_clock::LedgerClock;
 use crate::model_catalog::ModelCatalog;
 use crate::openapi::ApiDescription;
 use crate::programs::LetterLimits;
-use crate::rate::{Proxies, RateLimiter, RateLimits};
+use crate::rate::{Proxies, RateLimiter};
+use crate::settings::Settings;
 use crate::state::{AppState, Inner, Stopping};
 use crate::stream_cap::StreamCap;
 
@@ -87,7 +89,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// What an ingress is made of.
 pub struct IngressDeps {
     /// The configuration.
-    pub config: Config,
+    pub config: LiveConfig,
     /// The ledger.
     pub store: Store,
     /// The broker.
@@ -104,9 +106,20 @@ pub struct IngressDeps {
     pub intake: Option<IntakeOptions>,
 }
 
+/// Makes the keys of the sign-in, as an ingress does at its start.
+///
+/// # Errors
+/// The first setting that cannot be used.
+pub fn check(config: &Config) -> Result<(), String> {
+    SignIn::new(&config.auth)
+        .map(drop)
+        .map_err(|error| format!("{error:#}"))
+}
+
 /// Serves until the soft stop and through the drain.
 pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result<()> {
-    let http = deps.config.http.clone();
+    let config = deps.config.clone();
+    let http = config.current().http.clone();
     let limits = Limits::of(&http);
     let readiness = deps.readiness.clone();
     let serving = readiness.part("http");
@@ -134,6 +147,9 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
             .tracker
             .spawn(programs::put_out(state.clone(), door));
     }
+    shutdown
+        .tracker
+        .spawn(settings::take_changes(state.clone(), config));
     let questions = state.bus.attachment_questions().await?;
     shutdown
         .tracker
@@ -236,16 +252,6 @@ async fn stop_streams(
 }
 
 /// The state of an ingress; must be made within the runtime.
-/// The sizes of the tools' definitions, as a worker with this configuration sends them.
-fn tool_sizes(config: &ToolsConfig) -> ToolSizes {
-    ToolSizes::new(config.http.iter().map(|tool| {
-        let (description, parameters) = (&tool.description, tool.parameters.clone());
-        let definition = baton_openai::Tool::function(&tool.name, description, parameters);
-        let size = serde_json::to_string(&definition).map_or(0, |text| text.len());
-        (tool.name.clone(), size)
-    }))
-}
-
 fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
     baton_metrics::register(metrics::METRICS);
     let IngressDeps {
@@ -258,25 +264,7 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         programs: _,
         intake: _,
     } = deps;
-    let server_tools = BUILT_IN_TOOLS
-        .iter()
-        .map(ToString::to_string)
-        .chain(config.tools.http.iter().map(|tool| tool.name.clone()))
-        .collect();
-    let agents = BuiltInAgent {
-        default_model: config.llm.default_model.clone(),
-        server_tools,
-        max_turns: config.worker.max_turns,
-    };
-    let at_most = |limit: u64| u32::try_from(limit).unwrap_or(u32::MAX);
-    let policy = Policy {
-        tenant: at_most(config.limits.queued_per_tenant),
-        system: at_most(config.limits.queued_total),
-    };
-    let metering = Metering {
-        answer_tokens: config.limits.budget_answer_tokens,
-        attachment_tokens: config.limits.budget_attachment_tokens,
-    };
+    let config = config.current();
     let canceller = Canceller {
         store: store.clone(),
         bus: bus.clone(),
@@ -314,18 +302,7 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         Arc::new(issuers),
     );
     Ok(AppState::new(Inner {
-        admission: Admission::new(
-            store.clone(),
-            bus.clone(),
-            Arc::new(agents),
-            Rules {
-                policy,
-                prices: config.llm.prices_in_micros().collect(),
-                metering,
-                tools: tool_sizes(&config.tools),
-                extra_fields: config.llm.extra_fields.iter().cloned().collect(),
-            },
-        ),
+        admission: Admission::new(store.clone(), bus.clone(), settings::rules(&config)),
         credentials,
         sign_in,
         watch: CredentialWatch::default(),
@@ -333,14 +310,7 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         models: ModelCatalog::new(&config.llm)?,
         rates: RateLimiter::new(bus.clone(), Arc::clone(&clock), rate::PATIENCE),
         proxies: Proxies::new(&config.http),
-        address_limits: RateLimits {
-            per_minute: config.limits.per_ip_per_minute,
-            per_day: 0,
-        },
-        caller_limits: RateLimits {
-            per_minute: config.limits.per_key_per_minute,
-            per_day: config.limits.per_key_per_day,
-        },
+        settings: ArcSwap::from_pointee(Settings::of(&config)),
         attachments,
         attempts,
         canceller,

@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use baton_admission::Admission;
 use baton_nats::{Bus, BusError, EventFollower, LedgerAttempts, Subscribed};
 use baton_protocol::{RunId, TenantId};
@@ -19,7 +20,8 @@ use crate::cancel_run::Canceller;
 use crate::decide_approval::Decider;
 use crate::model_catalog::ModelCatalog;
 use crate::programs::LetterLimits;
-use crate::rate::{Proxies, RateLimiter, RateLimits};
+use crate::rate::{Proxies, RateLimiter};
+use crate::settings::Settings;
 use crate::stream_cap::StreamCap;
 
 /// The ingress's state; a clone is one reference.
@@ -41,10 +43,7 @@ pub(crate) struct Inner {
     pub(crate) models: ModelCatalog,
     pub(crate) rates: RateLimiter,
     pub(crate) proxies: Proxies,
-    /// Of every address.
-    pub(crate) address_limits: RateLimits,
-    /// Of whoever has none of their own.
-    pub(crate) caller_limits: RateLimits,
+    pub(crate) settings: ArcSwap<Settings>,
     pub(crate) attachments: Attachments,
     /// Tells followers the newest attempts of their runs.
     pub(crate) attempts: LedgerAttempts,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use baton_protocol::TenantId;
@@ -20,7 +21,7 @@ type Owner = (TenantId, String);
 /// The open streams of this process, by owner. Clones share them.
 #[derive(Clone)]
 pub(crate) struct StreamCap {
-    limit: u32,
+    limit: Arc<AtomicU32>,
     open: Arc<Mutex<HashMap<Owner, u32>>>,
 }
 
@@ -33,9 +34,14 @@ pub(crate) struct StreamPlace {
 impl StreamCap {
     pub(crate) fn new(limit: u32) -> Self {
         Self {
-            limit,
+            limit: Arc::new(limit.into()),
             open: Arc::default(),
         }
+    }
+
+    /// Holds callers to this limit from now on; streams that are open stay.
+    pub(crate) fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// A place for one more stream of this caller. To be taken before a run is accepted, so that a
@@ -43,7 +49,7 @@ impl StreamCap {
     pub(crate) fn take(&self, caller: &Caller) -> Result<StreamPlace, ApiError> {
         self.place((caller.tenant, caller.actor().to_string()))
             .ok_or_else(|| {
-                let limit = self.limit;
+                let limit = self.limit.load(Ordering::Relaxed);
                 let message = format!(
                     "{limit} streams are open here with this credential, the most it may have"
                 );
@@ -55,7 +61,7 @@ impl StreamCap {
     fn place(&self, owner: Owner) -> Option<StreamPlace> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(owner.clone()).or_default();
-        if *count >= self.limit {
+        if *count >= self.limit.load(Ordering::Relaxed) {
             return None;
         }
         *count += 1;

@@ -24,6 +24,7 @@ use crate::keep_lease::{Hold, Stop};
 use crate::metrics;
 use crate::publish_events::{EventPublisher, PublishEventsError};
 use crate::runner::JobRunner;
+use crate::settings::Settings;
 
 mod budget;
 mod calls;
@@ -84,6 +85,7 @@ enum Worked {
 /// An attempt at work.
 pub(crate) struct Attempt<'a> {
     runner: &'a JobRunner,
+    settings: Arc<Settings>,
     headers: &'a JobHeaders,
     hold: &'a Hold<'a>,
     fence: Fence,
@@ -214,10 +216,12 @@ impl<'a> Attempt<'a> {
         } else {
             publisher.kick();
         }
-        let toolbox = Toolbox::new(&spec, &runner.tools);
+        let settings = runner.settings.load_full();
+        let toolbox = Toolbox::new(&spec, Arc::clone(&settings));
         let (machine, transcript) = resume::rebuild(spec.limits, claimed.recorded);
         Ok(Self {
             runner,
+            settings,
             headers,
             hold,
             fence: claimed.fence,
@@ -333,7 +337,7 @@ impl<'a> Attempt<'a> {
         Charge::of(
             usage,
             cached_tokens,
-            self.runner.prices.of(&self.spec.model),
+            self.settings.prices.of(&self.spec.model),
         )
     }
 

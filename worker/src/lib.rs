@@ -24,6 +24,7 @@ pub mod model;
 mod publish_events;
 mod run_job;
 mod runner;
+mod settings;
 pub mod settle;
 pub mod tools;
 
@@ -33,19 +34,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use baton_admission::Metering;
+use arc_swap::ArcSwap;
 use baton_nats::{Bus, JobSource, Nudge};
 use baton_protocol::{Lane, WorkerId};
-use baton_service::{Config, Readiness, SharedClock, Shutdown};
+use baton_service::{Config, LiveConfig, Readiness, SharedClock, Shutdown};
 use baton_store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::consume_jobs::consume_jobs;
 use crate::keep_lease::LeaseKeeper;
-use crate::metrics::KnownNames;
 use crate::model::ModelClient;
 use crate::runner::JobRunner;
-use crate::tools::ToolRegistry;
+use crate::settings::{Settings, take_changes};
 
 /// How often the worker says that it is there, for schedulers that have started since.
 const HELLO_EVERY: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ const HELLO_EVERY: Duration = Duration::from_secs(5);
 /// What a worker is made of.
 pub struct WorkerDeps {
     /// Everything configured.
-    pub config: Config,
+    pub config: LiveConfig,
     /// The ledger.
     pub store: Store,
     /// The broker.
@@ -66,45 +66,44 @@ pub struct WorkerDeps {
     pub readiness: Readiness,
 }
 
+/// Makes the tools and the upstream's client of a configuration, as a worker does at its start.
+///
+/// # Errors
+/// The first setting that cannot be used.
+pub fn check(config: &Config) -> Result<(), String> {
+    let shown = |error: anyhow::Error| format!("{error:#}");
+    Settings::of(config).map_err(|error| shown(error.into()))?;
+    if config.llm.base_url.is_some() {
+        ModelClient::new(&config.llm).map_err(|error| shown(error.into()))?;
+    }
+    Ok(())
+}
+
 /// Works until the soft stop, then hands over what is under way, and returns when nothing is.
 pub async fn run(deps: WorkerDeps) -> anyhow::Result<()> {
     let WorkerDeps {
-        config,
+        config: live,
         store,
         bus,
         clock,
         shutdown,
         readiness,
     } = deps;
+    let config = live.current();
     let started = readiness.part("jobs");
     let worker = WorkerId::new(clock.now());
     let leases = LeaseKeeper::new(store.clone(), bus.clone(), clock.clone(), &config.worker);
-    let tools = ToolRegistry::new(&config).context("the tools cannot be used")?;
-    let names = KnownNames::new(
-        config
-            .llm
-            .prices
-            .iter()
-            .map(|price| &*price.model)
-            .chain(config.llm.default_model.as_deref()),
-        tools.iter().map(|tool| &*tool.spec().name),
-    );
-    metrics::register(config.worker.slots, &names);
+    let settings = Settings::of(&config).context("the tools cannot be used")?;
+    metrics::register(config.worker.slots, &settings.names);
     let runner = Arc::new(JobRunner {
         worker,
-        names,
         model: ModelClient::new(&config.llm).context("the upstream cannot be used")?,
-        prices: config.llm.prices_in_micros().collect(),
-        metering: Metering {
-            answer_tokens: config.limits.budget_answer_tokens,
-            attachment_tokens: config.limits.budget_attachment_tokens,
-        },
-        tools,
+        settings: ArcSwap::from_pointee(settings),
         store,
         bus: bus.clone(),
         clock,
         events_per_run: config.nats.events_per_run,
-        config: config.worker,
+        config: config.worker.clone(),
         shutdown,
         cut: CancellationToken::new(),
         leases,
@@ -148,6 +147,7 @@ pub async fn run(deps: WorkerDeps) -> anyhow::Result<()> {
         () = consume_jobs(Arc::clone(&runner), interactive, background) => Ok(()),
         () = listen => Ok(()),
         () = greet => Ok(()),
+        () = take_changes(&runner, live) => Ok(()),
         () = runner.leases.keep() => Ok(()),
     }
 }

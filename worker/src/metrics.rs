@@ -178,6 +178,14 @@ fn known(names: &HashSet<Arc<str>>, name: &str) -> Arc<str> {
 /// Registers all metrics, and creates the series of the known models and tools.
 pub(crate) fn register(slots: usize, names: &KnownNames) {
     baton_metrics::register(METRICS);
+    create_known_series(names);
+    // Several workers may share a process.
+    #[expect(clippy::cast_precision_loss, reason = "slots are few")]
+    gauge!(SLOTS).increment(slots as f64);
+}
+
+/// Creates the series of the known models and tools.
+pub(crate) fn create_known_series(names: &KnownNames) {
     for model in &names.models {
         for direction in DIRECTIONS {
             counter!(TOKENS, "model" => Arc::clone(model), "direction" => *direction).increment(0);
@@ -195,9 +203,6 @@ pub(crate) fn register(slots: usize, names: &KnownNames) {
         }
         drop(histogram!(TOOL_DURATION, "tool" => Arc::clone(tool)));
     }
-    // Several workers may share a process.
-    #[expect(clippy::cast_precision_loss, reason = "slots are few")]
-    gauge!(SLOTS).increment(slots as f64);
 }
 
 pub(crate) fn run_claimed(attempt: u32, waited: Duration) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use baton_admission::{Metering, Prices};
+use arc_swap::ArcSwap;
 use baton_nats::Bus;
 use baton_protocol::WorkerId;
 use baton_service::config::WorkerConfig;
@@ -11,9 +11,8 @@ use baton_store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::keep_lease::LeaseKeeper;
-use crate::metrics::KnownNames;
 use crate::model::ModelClient;
-use crate::tools::ToolRegistry;
+use crate::settings::Settings;
 
 /// Everything that a run needs, shared by all runs of a worker.
 pub(crate) struct JobRunner {
@@ -27,14 +26,8 @@ pub(crate) struct JobRunner {
     pub(crate) clock: Arc<dyn Clock>,
     /// The upstream.
     pub(crate) model: ModelClient,
-    /// The models and tools that metrics name.
-    pub(crate) names: KnownNames,
-    /// What models cost.
-    pub(crate) prices: Prices,
-    /// What a turn of a budgeted run is reckoned with before it is made.
-    pub(crate) metering: Metering,
-    /// The server-side tools.
-    pub(crate) tools: ToolRegistry,
+    /// Prices and tools, for attempts that begin now.
+    pub(crate) settings: ArcSwap<Settings>,
     /// Limits and times.
     pub(crate) config: WorkerConfig,
     /// How many messages of events a run may have.

@@ -1,7 +1,7 @@
 //! All roles in this process: the quickest way to a running Baton.
 
 use anyhow::Context as _;
-use baton_service::{Config, Shutdown};
+use baton_service::{Config, LiveConfig, Shutdown};
 use futures_util::future::try_join_all;
 use tokio::net::TcpListener;
 
@@ -13,6 +13,7 @@ use crate::role::{self, Kind};
 pub(crate) async fn serve(
     args: &DevArgs,
     config: &Config,
+    base: &LiveConfig,
     servers: &Servers,
     http: TcpListener,
     shutdown: &Shutdown,
@@ -21,15 +22,14 @@ pub(crate) async fn serve(
     let workers = std::iter::repeat_n(Kind::Worker, args.workers);
     let kinds = [Kind::Ingress, Kind::Scheduler].into_iter().chain(workers);
     let configs: Vec<_> = kinds
-        .map(|kind| (kind, servers.config_of(kind.name(), config)))
+        .map(|kind| (kind, base.of_role(servers.config_of(kind.name(), config))))
         .collect();
     // Workers stop before the ingress and the scheduler do, so that streams see their runs handed
     // over; the demo model before none of them.
     let mut http = Some(http);
     let mut roles = Vec::new();
     let mut admin = Vec::new();
-    for (kind, config) in &configs {
-        let kind = *kind;
+    for (kind, live) in configs {
         let listener = TcpListener::bind(ANY_PORT).await.context("no free port")?;
         admin.push(listener.local_addr()?);
         let http = if kind == Kind::Ingress {
@@ -37,7 +37,7 @@ pub(crate) async fn serve(
         } else {
             None
         };
-        roles.push(role::serve(kind, config, listener, http, shutdown));
+        roles.push(role::serve(kind, live, listener, http, shutdown));
     }
     let admin = AdminAddresses {
         ingress: admin[0],

@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::announce::{ANY_PORT, AdminAddresses, Ready};
 use super::servers::Servers;
@@ -98,6 +99,7 @@ struct Role<'a> {
 impl Role<'_> {
     async fn supervise(&self, shutdown: &Shutdown) -> anyhow::Result<()> {
         let name = self.kind.name();
+        let mut hangups = signal(SignalKind::hangup()).context("SIGHUP cannot be handled")?;
         loop {
             let mut child = self.spawn()?;
             let pid = child.id().unwrap_or_default();
@@ -107,6 +109,7 @@ impl Role<'_> {
             ))?;
             let status = tokio::select! {
                 status = child.wait() => status?,
+                never = pass_on_hangups(&mut hangups, pid) => match never {},
                 () = shutdown.soft.cancelled() => {
                     terminate(&child);
                     tokio::select! {
@@ -197,6 +200,23 @@ impl Role<'_> {
         command
             .spawn()
             .with_context(|| format!("baton {} cannot be started", self.kind.name()))
+    }
+}
+
+/// Has a role reload its configuration as often as this process is asked to.
+async fn pass_on_hangups(
+    hangups: &mut tokio::signal::unix::Signal,
+    pid: u32,
+) -> std::convert::Infallible {
+    loop {
+        if hangups.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+        if let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0)
+            && let Err(error) = kill(Pid::from_raw(pid), Signal::SIGHUP)
+        {
+            tracing::warn!(%error, "a role could not be asked to reload");
+        }
     }
 }
 

@@ -30,6 +30,7 @@ mod identity;
 mod ingress;
 mod lost_bus;
 mod metrics;
+mod reload;
 mod secrets;
 mod takeover;
 mod unanswered;

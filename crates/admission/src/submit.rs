@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use baton_nats::{Bus, JobHeaders, PublishError};
 use baton_protocol::{Job, Lane, RawFields, RunId, RunSpec, TenantId};
 use baton_store::{
@@ -25,13 +26,14 @@ pub type Policy = QueueLimits;
 pub struct Admission {
     store: Store,
     bus: Bus,
-    agents: Arc<dyn AgentSource>,
-    rules: Rules,
+    rules: Arc<ArcSwap<Rules>>,
 }
 
 /// The configured rules by which runs are accepted.
 #[derive(Clone)]
 pub struct Rules {
+    /// The agents, and the tools that they may be given.
+    pub agents: Arc<dyn AgentSource>,
     /// How much may wait.
     pub policy: Policy,
     /// Prices by model.
@@ -125,17 +127,25 @@ impl PublishOutcome {
 
 impl Admission {
     /// A way in.
-    pub fn new(store: Store, bus: Bus, agents: Arc<dyn AgentSource>, rules: Rules) -> Self {
+    pub fn new(store: Store, bus: Bus, rules: Rules) -> Self {
         Self {
             store,
             bus,
-            agents,
-            rules,
+            rules: Arc::new(ArcSwap::from_pointee(rules)),
         }
     }
 
+    /// Accepts later runs by these rules.
+    pub fn replace_rules(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
+    }
+
     /// What the run's first turn is to use up at most, if its key is limited in what it may use up.
-    fn metered(&self, grant: &Grant, spec: &RunSpec) -> Result<Option<TurnWish>, SubmitError> {
+    fn metered(
+        rules: &Rules,
+        grant: &Grant,
+        spec: &RunSpec,
+    ) -> Result<Option<TurnWish>, SubmitError> {
         let limits = &grant.limits;
         if grant.api_key.is_none() || !limits.meter() {
             return Ok(None);
@@ -143,15 +153,12 @@ impl Admission {
         if !limits.have_budget() {
             return Ok(Some(TurnWish::default()));
         }
-        let price = self.rules.prices.of(&spec.model);
+        let price = rules.prices.of(&spec.model);
         if price.is_none() && limits.monthly_cost_micros.is_some() {
             return Err(SubmitError::PriceUnknown(spec.model.clone()));
         }
-        Ok(Some(self.rules.metering.first_turn(
-            spec,
-            &self.rules.tools,
-            price,
-        )))
+        let wish = rules.metering.first_turn(spec, &rules.tools, price);
+        Ok(Some(wish))
     }
 
     /// Resolves the request and commits the run. The caller publishes afterwards, whatever else it
@@ -168,13 +175,14 @@ impl Admission {
         let lane = request.lane;
         let mut request = request;
         let metadata = request.metadata.take().map(RawFields::into_raw);
-        let spec = resolve(request, &*self.agents, grant)?;
+        let rules = self.rules.load_full();
+        let spec = resolve(request, &*rules.agents, grant)?;
         let confined = Confined {
             models: grant.models.is_some(),
             budget: grant.limits.have_budget(),
         };
-        self.rules.extra_fields.check(&spec, confined)?;
-        let metered = self.metered(grant, &spec)?;
+        rules.extra_fields.check(&spec, confined)?;
+        let metered = Self::metered(&rules, grant, &spec)?;
         // Before anything is written: a run that nobody could be told of is better refused.
         if !self.bus.is_connected() {
             return Err(SubmitError::BrokerDown);
@@ -192,7 +200,7 @@ impl Admission {
         };
         let accept = self
             .store
-            .accept_run(tenant, &new_run, &self.rules.policy)
+            .accept_run(tenant, &new_run, &rules.policy)
             .await
             .map_err(|error| match error {
                 AcceptError::Store(error) => SubmitError::Store(error),

@@ -257,6 +257,16 @@ impl Stack {
         self.folder.path()
     }
 
+    /// Changes the roles' configuration file; what runs is asked to read it by
+    /// [`Role::hang_up`].
+    pub fn configure(&self, config: &str) -> anyhow::Result<()> {
+        // Under another name first: no role reads half of it.
+        let unfinished = self.folder.path().join("baton.toml.unfinished");
+        std::fs::write(&unfinished, config)?;
+        std::fs::rename(unfinished, self.folder.path().join("baton.toml"))?;
+        Ok(())
+    }
+
     /// A client of this ingress, with a key that may do everything.
     ///
     /// # Panics

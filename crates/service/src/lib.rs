@@ -19,6 +19,7 @@ pub mod liveness;
 pub mod metrics;
 pub mod problem;
 pub mod readiness;
+pub mod reload;
 pub mod request_id;
 pub mod telemetry;
 
@@ -34,4 +35,5 @@ pub use lifecycle::{Ended, Shutdown, StopSequence, run_until_stopped};
 pub use liveness::Liveness;
 pub use problem::Problem;
 pub use readiness::Readiness;
+pub use reload::{LiveConfig, Reloader};
 pub use request_id::RequestId;

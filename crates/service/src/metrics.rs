@@ -23,6 +23,9 @@ pub const DEPENDENCY_ROUND_TRIP: &str = "baton_dependency_round_trip_seconds";
 /// Whether the role is draining.
 pub const DRAINING: &str = "baton_draining";
 
+/// Configurations read anew.
+pub const CONFIG_RELOADS: &str = "baton_config_reloads_total";
+
 const METHODS: &[&str] = &[
     "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "other",
 ];
@@ -91,6 +94,11 @@ pub const METRICS: &[Metric] = &[
         "Round trip to a server that the role needs; asked every 5 s",
         &[DEPENDENCY],
     ),
+    Metric::counter(
+        CONFIG_RELOADS,
+        "Configurations read anew: taken, or refused for their mistakes",
+        &[Label::of("outcome", &["taken", "refused"])],
+    ),
     Metric::gauge(DRAINING, "1 while the role is draining, else 0", &[]),
 ];
 
@@ -136,6 +144,11 @@ pub(crate) const QUEUED_TASKS: Metric = Metric::gauge(
     "Tasks that wait in the shared queue of the async runtime",
     &[],
 );
+
+/// Counts a configuration that was read anew.
+pub(crate) fn config_reloaded(outcome: &'static str) {
+    metrics::counter!(CONFIG_RELOADS, "outcome" => outcome).increment(1);
+}
 
 /// Creates a listener's series with 0.
 pub(crate) fn create_listener_series(listener: &'static str) {

@@ -128,7 +128,8 @@ async fn decide(
 ) -> Result<(Arc<Caller>, Program), Refusal> {
     if let Some(address) = request.address {
         let limited = Limited::Address(address);
-        let asked = state.rates.ask(limited, state.address_limits).await;
+        let limits = state.settings.load().address;
+        let asked = state.rates.ask(limited, limits).await;
         if asked.is_some_and(|decision| !decision.admitted) {
             let reason = "too many connections and requests from this address";
             return Err(Refusal::of(Connect::RateLimited, reason));

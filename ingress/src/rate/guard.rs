@@ -53,9 +53,8 @@ pub(crate) async fn limit_requests(
         .client(request.headers(), request.extensions());
     if let Some(address) = client {
         request.extensions_mut().insert(ClientAddress(address));
-        let asked = state
-            .rates
-            .ask(Limited::Address(address), state.address_limits);
+        let limits = state.settings.load().address;
+        let asked = state.rates.ask(Limited::Address(address), limits);
         if let Some(decision) = asked.await {
             shown.set(decision.standing);
             if !decision.admitted {
@@ -88,9 +87,10 @@ pub(crate) async fn limit_caller(caller: &Caller, state: &AppState) -> Result<()
 
 async fn limit(caller: &Caller, state: &AppState, shown: Option<&Shown>) -> Result<(), ApiError> {
     let or_default = |own: Option<u32>, default| own.unwrap_or(default);
+    let defaults = state.settings.load().caller;
     let limits = RateLimits {
-        per_minute: or_default(caller.limits.per_minute, state.caller_limits.per_minute),
-        per_day: or_default(caller.limits.per_day, state.caller_limits.per_day),
+        per_minute: or_default(caller.limits.per_minute, defaults.per_minute),
+        per_day: or_default(caller.limits.per_day, defaults.per_day),
     };
     let Some(decision) = state.rates.ask(limited(caller), limits).await else {
         return Ok(());

@@ -22,7 +22,9 @@ use baton_protocol::{
     TenantId, Usage, WorkerId,
 };
 use baton_service::config::{Registration, Secret};
-use baton_service::{Clock as _, Config, Readiness, SharedClock, Shutdown, SystemClock};
+use baton_service::{
+    Clock as _, Config, LiveConfig, Readiness, SharedClock, Shutdown, SystemClock,
+};
 use baton_store::testing::TestDatabase;
 use baton_store::{Claim, ClaimOutcome, NewApiKey, RunRecord, Store};
 use futures_util::StreamExt as _;
@@ -505,7 +507,7 @@ async fn serve(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let deps = IngressDeps {
-        config: config.clone(),
+        config: LiveConfig::fixed(config.clone()),
         store: store.clone(),
         bus: bus.clone(),
         clock,

@@ -59,7 +59,7 @@ impl Attempt<'_> {
         let Some(budget) = &mut self.budget else {
             return Ok(None);
         };
-        let price = self.runner.prices.of(&self.spec.model);
+        let price = self.settings.prices.of(&self.spec.model);
         if budget.cost && price.is_none() {
             // It had one when the run was accepted.
             let message = format!(
@@ -74,7 +74,7 @@ impl Attempt<'_> {
         }
         // And room for the field that limits the answer.
         let bytes = request.len() + LIMIT_FIELD;
-        let metering = &self.runner.metering;
+        let metering = &self.settings.metering;
         let wish = metering.turn(bytes, messages, &self.spec.params, price);
         budget.open = Some(TakenTurn {
             step,
@@ -164,7 +164,7 @@ impl Attempt<'_> {
             Some(_) => return Ok(()),
             None => open.prompt_tokens,
         };
-        let price = self.runner.prices.of(&self.spec.model);
+        let price = self.settings.prices.of(&self.spec.model);
         let nanos = price.map_or(0, |price| price.of(tokens, 0, 0).0);
         commit::lower_turn(self.runner, &self.fence, open.step, tokens, nanos).await?;
         Ok(())

@@ -67,7 +67,7 @@ impl Attempt<'_> {
                 return Ok(());
             };
             let name = &recorded.call.name;
-            metrics::tool_finished(&self.runner.names, name, result.ok, result.duration);
+            metrics::tool_finished(&self.settings.names, name, result.ok, result.duration);
             self.publisher.settle().await?;
             let last_event_id = self.publisher.next_id();
             let message = tool_message(&recorded.call.id, &result.content);

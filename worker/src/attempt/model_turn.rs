@@ -129,7 +129,7 @@ impl Attempt<'_> {
                     if first {
                         first = false;
                         let after = self.runner.clock.monotonic() - started;
-                        metrics::first_token(&self.runner.names, &self.spec.model, after);
+                        metrics::first_token(&self.settings.names, &self.spec.model, after);
                     }
                     for delta in deltas {
                         if let Some(data) = turn.client_calls.show(delta, &self.toolbox) {
@@ -162,7 +162,7 @@ impl Attempt<'_> {
             .collect();
         let took = self.runner.clock.monotonic() - started;
         let charge = self.charge(turn.usage, turn.cached_tokens);
-        metrics::model_turn(&self.runner.names, &self.spec.model, &charge, took);
+        metrics::model_turn(&self.settings.names, &self.spec.model, &charge, took);
         let finished = FinishedTurn {
             finish_reason,
             calls,

@@ -1,6 +1,7 @@
 //! The tools that one run offers its model: the client's own, and the server's.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use baton_protocol::{Effect, Fence, RunSpec};
@@ -10,7 +11,8 @@ use serde_json::value::RawValue;
 use crate::agent::turn_machine::{RecordedCall, Standing};
 use crate::agent::{Call, CallSide};
 use crate::runner::JobRunner;
-use crate::tools::{ToolContext, ToolRegistry};
+use crate::settings::Settings;
+use crate::tools::ToolContext;
 
 /// What a call brought.
 pub(super) struct CallResult {
@@ -27,6 +29,7 @@ pub(super) struct Toolbox {
     client: HashSet<String>,
     server: Vec<(String, Effect)>,
     offered: Option<Box<RawValue>>,
+    settings: Arc<Settings>,
 }
 
 #[derive(Deserialize)]
@@ -40,7 +43,8 @@ struct ClientFunction {
 }
 
 impl Toolbox {
-    pub(super) fn new(spec: &RunSpec, registry: &ToolRegistry) -> Self {
+    pub(super) fn new(spec: &RunSpec, settings: Arc<Settings>) -> Self {
+        let registry = &settings.tools;
         let client: HashSet<String> = spec
             .tools
             .as_deref()
@@ -71,6 +75,7 @@ impl Toolbox {
             client,
             server,
             offered,
+            settings,
         }
     }
 
@@ -122,7 +127,8 @@ impl Toolbox {
                 call_id: call.id.clone(),
                 now: runner.clock.now(),
             };
-            let outcome = runner
+            let outcome = self
+                .settings
                 .tools
                 .execute(&call.name, &call.arguments, context)
                 .await;

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use baton_admission::Metering;
 use baton_harness::chaos::proxy::{Mode, Proxy};
 use baton_harness::scripted_model::{Gate, Piece, Reply, Script, ScriptedModel};
@@ -18,6 +19,7 @@ use super::*;
 use crate::fixture::Ground;
 use crate::keep_lease::LeaseKeeper;
 use crate::model::ModelClient;
+use crate::settings::Settings;
 use crate::tools::ToolRegistry;
 
 const METERING: Metering = Metering {
@@ -47,12 +49,14 @@ pub(super) fn runner(
     let clock = SystemClock::shared();
     let bus = ground.bus.clone();
     JobRunner {
-        names: crate::metrics::KnownNames::new([], []),
         worker: WorkerId::new(clock.now()),
         model: ModelClient::new(&config.llm).unwrap(),
-        prices: baton_admission::Prices::default(),
-        metering: METERING,
-        tools: ToolRegistry::new(&config).unwrap(),
+        settings: ArcSwap::from_pointee(Settings {
+            prices: baton_admission::Prices::default(),
+            metering: METERING,
+            tools: ToolRegistry::new(&config).unwrap(),
+            names: crate::metrics::KnownNames::new([], []),
+        }),
         leases: LeaseKeeper::new(
             store.clone(),
             bus.clone(),

@@ -125,6 +125,11 @@ impl Role {
         self.signal(Signal::SIGTERM);
     }
 
+    /// Asks it to read its configuration again: SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal(Signal::SIGHUP);
+    }
+
     /// Stops its clock: SIGSTOP. Connections stay, nothing is answered.
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);

@@ -79,10 +79,7 @@ impl Sources {
         let sources = Self::from_environment(
             std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))),
         );
-        let named = match config {
-            Some(path) => Some(path.to_owned()),
-            None => sources.environment.get(FILE_VARIABLE).map(PathBuf::from),
-        };
+        let named = named_file(config);
         let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
         match std::fs::read_to_string(&path) {
             Ok(text) => Ok(sources.with_file(path, text)),
@@ -98,6 +95,11 @@ impl Sources {
             }
             .into()),
         }
+    }
+
+    /// Returns the file that [`Sources::from_process`] reads, whether it is there or not.
+    pub fn file_of_process(config: Option<&Path>) -> PathBuf {
+        named_file(config).unwrap_or_else(|| PathBuf::from(DEFAULT_FILE))
     }
 
     /// Adds a file's text; `path` serves messages only.
@@ -141,6 +143,14 @@ impl Sources {
             || name == "BATON_COMMIT"
             || is_service_link(name)
     }
+}
+
+/// The file that an argument names, else the environment.
+fn named_file(config: Option<&Path>) -> Option<PathBuf> {
+    let variable = || std::env::var_os(FILE_VARIABLE).filter(|value| !value.is_empty());
+    config
+        .map(Path::to_owned)
+        .or_else(|| variable().map(PathBuf::from))
 }
 
 /// Kubernetes adds such variables to every pod for a Service named `baton…`; they must not stop a start.

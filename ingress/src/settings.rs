@@ -1,0 +1,89 @@
+//! The settings that a running ingress takes anew.
+
+use std::sync::Arc;
+
+use baton_admission::resolve::BUILT_IN_TOOLS;
+use baton_admission::{BuiltInAgent, Metering, Policy, Rules, ToolSizes};
+use baton_service::config::ToolsConfig;
+use baton_service::{Config, LiveConfig};
+
+use crate::rate::RateLimits;
+use crate::state::AppState;
+
+/// Limits that a request is held to before anything else of it is known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    /// Of every address.
+    pub(crate) address: RateLimits,
+    /// Of a caller without limits of its own.
+    pub(crate) caller: RateLimits,
+}
+
+impl Settings {
+    pub(crate) const fn of(config: &Config) -> Self {
+        Self {
+            address: RateLimits {
+                per_minute: config.limits.per_ip_per_minute,
+                per_day: 0,
+            },
+            caller: RateLimits {
+                per_minute: config.limits.per_key_per_minute,
+                per_day: config.limits.per_key_per_day,
+            },
+        }
+    }
+}
+
+/// Returns the rules by which runs are accepted.
+pub(crate) fn rules(config: &Config) -> Rules {
+    let server_tools = BUILT_IN_TOOLS
+        .iter()
+        .map(ToString::to_string)
+        .chain(config.tools.http.iter().map(|tool| tool.name.clone()))
+        .collect();
+    let at_most = |limit: u64| u32::try_from(limit).unwrap_or(u32::MAX);
+    Rules {
+        agents: Arc::new(BuiltInAgent {
+            default_model: config.llm.default_model.clone(),
+            server_tools,
+            max_turns: config.worker.max_turns,
+        }),
+        policy: Policy {
+            tenant: at_most(config.limits.queued_per_tenant),
+            system: at_most(config.limits.queued_total),
+        },
+        prices: config.llm.prices_in_micros().collect(),
+        metering: Metering {
+            answer_tokens: config.limits.budget_answer_tokens,
+            attachment_tokens: config.limits.budget_attachment_tokens,
+        },
+        tools: tool_sizes(&config.tools),
+        extra_fields: config.llm.extra_fields.iter().cloned().collect(),
+    }
+}
+
+/// The sizes of the tools' definitions, as a worker with this configuration sends them.
+fn tool_sizes(config: &ToolsConfig) -> ToolSizes {
+    ToolSizes::new(config.http.iter().map(|tool| {
+        let (description, parameters) = (&tool.description, tool.parameters.clone());
+        let definition = baton_openai::Tool::function(&tool.name, description, parameters);
+        let size = serde_json::to_string(&definition).map_or(0, |text| text.len());
+        (tool.name.clone(), size)
+    }))
+}
+
+/// Takes changed settings until the last stream has ended.
+pub(crate) async fn take_changes(state: AppState, mut config: LiveConfig) {
+    let taking = async {
+        loop {
+            let config = config.changed().await;
+            state.streams.set_limit(config.limits.streams_per_key);
+            state.settings.store(Arc::new(Settings::of(&config)));
+            state.admission.replace_rules(rules(&config));
+        }
+    };
+    tokio::select! {
+        () = taking => {}
+        () = state.stopping.all.cancelled() => {}
+    }
+}
