@@ -1,13 +1,13 @@
-//! A call that waits for a person, and what the person says.
+//! A tool call that waits for a person, and the person's decision.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Why a person is asked.
+/// A reason for which a person must decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum ApprovalReason {
-    /// The call was begun, its worker was lost before the result was recorded, and its tool cannot
-    /// recognise a repetition.
+    /// The worker was lost after it began the call and before it recorded the result, and the tool
+    /// cannot recognise a repetition.
     #[serde(rename = "outcome unknown")]
     OutcomeUnknown,
 }
@@ -24,22 +24,22 @@ impl ApprovalReason {
     }
 }
 
-/// What is to become of the call. As JSON, `{"decision": "retry"}`,
+/// A decision about the call. As JSON, `{"decision": "retry"}`,
 /// `{"decision": "result", "result": "…"}` or `{"decision": "fail", "reason": "…"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "decision", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Decision {
-    /// It did not happen, or may happen twice: it is made again, once.
+    /// It did not happen, or may happen twice: the call is made again, once.
     Retry {},
-    /// It happened, with this result: the model is told so, and nothing is called.
+    /// It happened, with this result: the model gets the result, and the tool is not called.
     Result {
-        /// What the model is told.
+        /// The text for the model.
         #[schema(max_length = 65536)]
         result: String,
     },
-    /// It is given up: the model is told that it failed, and nothing is called.
+    /// It is given up: the model gets a failure, and the tool is not called.
     Fail {
-        /// What the model is told.
+        /// The text for the model.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         #[schema(max_length = 65536)]
         reason: String,
@@ -62,7 +62,7 @@ impl Decision {
         }
     }
 
-    /// What it says besides.
+    /// Returns the result or reason that comes with it.
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Retry {} => None,
@@ -70,7 +70,7 @@ impl Decision {
         }
     }
 
-    /// The decision of this name; `None` if there is none.
+    /// Returns the decision of this name; `None` if no decision has it.
     pub fn from_parts(name: &str, text: Option<String>) -> Option<Self> {
         let text = text.unwrap_or_default();
         match name {

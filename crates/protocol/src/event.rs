@@ -1,13 +1,13 @@
-//! Events: what a run shows while it happens, stored on `events.<tenant>.<run>` and followed on
+//! Events: the visible progress of a run, stored on `events.<tenant>.<run>` and followed on
 //! `live.<tenant>.<run>`.
 //!
 //! An event's id is `attempt * 2^32 + n`: the attempt comes from the ledger, `n` is dense within it
 //! and begins at 1. Each event names its predecessor in the log, so that a reader notices a missed
 //! one. The first event of every attempt after the first is [`EventData::AttemptReset`]: it names
-//! the id that the attempt resumes after, and withdraws every event beyond that id.
+//! the id that the attempt resumes after, and withdraws every later event.
 //!
-//! One message carries one or more events of one run, a line of JSON each: what gathered while the
-//! message before was being stored travels together.
+//! One message carries one or more events of one run, a line of JSON each. Events that were made
+//! while the previous message was being stored share the next one.
 
 pub mod description;
 
@@ -24,17 +24,18 @@ use crate::usage::Usage;
 /// One event of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// Its place; the attempt is part of it.
+    /// Its position; the attempt is part of it.
     pub id: EventId,
-    /// The event before it in the log, of whatever attempt; [`EventId::ORIGIN`] for the first.
+    /// The event before it in the log, of any attempt; [`EventId::ORIGIN`] for the first.
     pub prev: EventId,
     /// The run.
     pub run_id: RunId,
     /// The step of the run's ledger that it belongs to.
     pub step: u32,
-    /// When it was made, by the worker's clock: for people, nothing is decided by it.
+    /// The time at which it was made, by the worker's clock: for people only, because no decision
+    /// depends on it.
     pub at: DateTime<Utc>,
-    /// What happened.
+    /// Its content.
     pub data: EventData,
 }
 
@@ -42,7 +43,7 @@ pub struct Event {
 /// text as six.
 pub const MAX_TEXT: usize = 96 << 10;
 
-/// What happened.
+/// The content of an event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EventData {
     /// A worker has begun.
@@ -80,31 +81,31 @@ pub enum EventData {
 pub struct RunStarted {
     /// The upstream model that is asked.
     pub model: String,
-    /// The agent whose configuration applies.
+    /// The agent that configures the run.
     pub agent: String,
 }
 
 /// `attempt.reset`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AttemptReset {
-    /// Every event beyond this id is withdrawn.
+    /// Every event after this id is withdrawn.
     pub resume_after: EventId,
-    /// Whether the text shown beyond `resume_after` stands all the same, because the attempt goes
-    /// on exactly behind it.
+    /// Whether the text after `resume_after` stays valid all the same, because the attempt
+    /// continues exactly after it.
     pub continues: bool,
 }
 
 /// `text.delta`, `reasoning.delta`, `refusal.delta`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Text {
-    /// What to append.
+    /// The text to append.
     pub text: String,
 }
 
 /// `tool_call.delta`: a fragment of a call that the client is to execute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ToolCallDelta {
-    /// Which call of the turn, counted over the client's calls alone.
+    /// The index of the call in its turn, counted over the client's calls only.
     pub index: u32,
     /// The call's id, with its first fragment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,7 +113,7 @@ pub struct ToolCallDelta {
     /// The tool's name, with its first fragment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What to append to the arguments.
+    /// The text to append to the arguments.
     pub arguments: String,
 }
 
@@ -134,18 +135,18 @@ pub struct ToolFinished {
     pub call_id: String,
     /// The tool.
     pub name: String,
-    /// Whether the tool did what it was asked.
+    /// Whether the tool succeeded.
     pub ok: bool,
-    /// What the model is told, cut to 8 KiB here; the run holds the whole.
+    /// The result for the model, cut to 8 KiB here; the run holds the whole.
     pub result: String,
-    /// How long it took, in milliseconds.
+    /// The duration of the call, in milliseconds.
     pub duration_ms: u64,
 }
 
 /// `approval.requested`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ApprovalRequested {
-    /// What to decide: `POST /v1/runs/{run}/approvals/{approval_id}`.
+    /// The approval to decide: `POST /v1/runs/{run}/approvals/{approval_id}`.
     pub approval_id: ApprovalId,
     /// The call's id, as the model gave it.
     pub call_id: String,
@@ -153,14 +154,14 @@ pub struct ApprovalRequested {
     pub name: String,
     /// Its arguments, as the model wrote them, cut to 64 KiB here; the run holds the whole.
     pub arguments: String,
-    /// Why a person is asked, as in the approval's `reason`.
+    /// The reason, as in the approval's `reason`.
     pub reason: String,
 }
 
 /// `run.completed`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunCompleted {
-    /// Why it ended.
+    /// The reason for its end.
     pub finish_reason: FinishReason,
     /// Tokens over all turns.
     pub usage: Usage,
@@ -169,7 +170,7 @@ pub struct RunCompleted {
 /// `run.failed`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunFailed {
-    /// What went wrong.
+    /// The error.
     pub error: RunError,
     /// Tokens until then; left out if there were none.
     #[serde(default, skip_serializing_if = "Usage::is_zero")]
@@ -179,24 +180,24 @@ pub struct RunFailed {
 /// `run.cancelled`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunCancelled {
-    /// Who or what asked for it.
+    /// The canceller's reason.
     pub reason: String,
-    /// Tokens until then. Those of a turn that was cut off are `estimated`, unless the upstream
-    /// had told them.
+    /// Tokens until then. Those of an interrupted turn are `estimated`, unless the upstream had
+    /// reported them.
     #[serde(default)]
     pub usage: Usage,
-    /// From asking for the cancel to the end of all work on the run, in milliseconds by the
-    /// ledger's clock.
+    /// The time from the request to cancel to the end of all work on the run, in milliseconds by
+    /// the ledger's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_latency_ms: Option<u64>,
 }
 
-/// As much of a call's arguments as an event carries: 64 KiB.
+/// Returns as much of a call's arguments as an event carries: 64 KiB.
 pub fn shown_arguments(arguments: &str) -> &str {
     &arguments[..arguments.floor_char_boundary(64 << 10)]
 }
 
-/// As much of a tool's result as an event carries: 8 KiB.
+/// Returns as much of a tool's result as an event carries: 8 KiB.
 pub fn shown_result(content: &str) -> &str {
     &content[..content.floor_char_boundary(8 << 10)]
 }
@@ -217,7 +218,7 @@ impl PartialEq for UnknownEvent {
 }
 
 impl EventData {
-    /// The `type` in JSON and the `event:` of native SSE.
+    /// Returns the `type` in JSON, which is the `event:` of native SSE.
     pub fn kind(&self) -> &str {
         match self {
             Self::RunStarted(_) => "run.started",
@@ -237,7 +238,7 @@ impl EventData {
         }
     }
 
-    /// Whether nothing follows it.
+    /// Returns whether this is a run's last event.
     pub const fn is_terminal(&self) -> bool {
         matches!(
             self,
@@ -288,7 +289,7 @@ impl EventData {
     }
 }
 
-/// Why bytes are not an event.
+/// A reason for which bytes are not an event.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
     /// Not JSON, or a field is missing or of the wrong type.
@@ -321,8 +322,8 @@ impl Event {
     pub fn encode_into(&self, out: &mut Vec<u8>) {
         use std::io::Write as _;
 
-        // Written by hand around the typed data: this runs once for every token batch. Writing to
-        // a Vec cannot fail, and every type above has string keys.
+        // Written by hand around the typed data, because this runs once for every batch of tokens.
+        // Writing to a Vec cannot fail, and every type above has string keys.
         let written = write!(
             out,
             r#"{{"v":1,"id":{},"prev":{},"type":"{}","run_id":"{}","attempt":{},"step":{},"at":"{}","data":"#,

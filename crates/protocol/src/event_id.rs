@@ -1,4 +1,4 @@
-//! The place of an event in its run.
+//! The position of an event in its run.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,8 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// The place of an event in its run: strictly increasing and the same on every server. It outlives
-/// the stream that carries the event. Zero is the place before the first event.
+/// The position of an event in its run: strictly increasing and the same on every server. It
+/// outlives the stream that carries the event. Zero is the position before the first event.
 #[derive(
     Debug,
     Clone,
@@ -26,20 +26,20 @@ use utoipa::ToSchema;
 pub struct EventId(u64);
 
 impl EventId {
-    /// Before the first event of any attempt.
+    /// The position before the first event of any attempt.
     pub const ORIGIN: Self = Self(0);
 
-    /// The `n`-th event of `attempt`; both count from 1.
+    /// Returns the id of the `n`-th event of `attempt`; both count from 1.
     pub const fn new(attempt: u32, n: u32) -> Self {
         Self(((attempt as u64) << 32) | n as u64)
     }
 
-    /// The attempt that wrote the event.
+    /// Returns the attempt that wrote the event.
     pub const fn attempt(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
-    /// Its place within the attempt.
+    /// Returns the position within the attempt.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the low half is what is asked for"
@@ -48,17 +48,17 @@ impl EventId {
         self.0 as u32
     }
 
-    /// The id as one number, as in JSON, in `Last-Event-ID` and in SQL.
+    /// Returns the id as one number, as in JSON, in `Last-Event-ID` and in SQL.
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
-    /// The id behind a stored or received number.
+    /// Wraps a stored or received number.
     pub const fn from_u64(id: u64) -> Self {
         Self(id)
     }
 
-    /// The next id of the same attempt.
+    /// Returns the next id of the same attempt.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)

@@ -7,20 +7,20 @@ use uuid::Uuid;
 
 use crate::ids::{RunId, TenantId};
 
-/// Drawn at random for each claim. It guards the claim's commits beside the attempt number, so
-/// that two attempts which were given one number (by a database that lost its tail in a failover)
-/// cannot both commit, and so that a claim whose answer was lost can be repeated.
+/// A random token of one claim. Commits must present it together with the attempt number. So two
+/// attempts with one number (from a database that lost its tail in a failover) cannot both commit,
+/// and a claim can be repeated if its answer was lost.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ClaimToken(Uuid);
 
 impl ClaimToken {
-    /// A token of the given 128 random bits.
+    /// Makes a token of 128 random bits.
     pub const fn from_random(bits: u128) -> Self {
         Self(Uuid::from_u128(bits))
     }
 
-    /// The UUID to store.
+    /// Returns the UUID to store.
     pub const fn as_uuid(&self) -> Uuid {
         self.0
     }
@@ -32,16 +32,16 @@ impl fmt::Debug for ClaimToken {
     }
 }
 
-/// What a guarded write must present: which run, and which attempt at it. Made by the ledger when
-/// it grants a claim, and by nobody else.
+/// The run and the attempt that a guarded write must present. Only the ledger makes one, when it
+/// grants a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
     /// The run's tenant.
     pub tenant: TenantId,
     /// The run.
     pub run: RunId,
-    /// The n-th time that some worker took the run; the newest alone can commit.
+    /// The number of this attempt; only the newest can commit.
     pub attempt: u32,
-    /// The claim's own secret.
+    /// The claim's token.
     pub token: ClaimToken,
 }

@@ -1,6 +1,6 @@
-//! Typed ids. Every id is a UUID, written hyphenated and in lower case wherever it appears: in
-//! JSON, in SQL, in a NATS subject. A subject or a query is built from these types alone, so that
-//! nothing a client wrote can smuggle a wildcard into one.
+//! Typed ids. Every id is a UUID, written hyphenated and in lower case in JSON, in SQL and in NATS
+//! subjects. Subjects and queries are built from these types only, so that no client can smuggle a
+//! wildcard into one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::{NoContext, Timestamp, Uuid};
 
-/// A string is not an id: it is not a UUID in hyphenated form.
+/// A string that is not an id, because it is not a UUID in hyphenated form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{given}` is not a {kind} id: write a hyphenated UUID such as 01890a5d-ac96-774b-bcce-b302099a8057"
 )]
 pub struct InvalidId {
-    /// What kind of id was expected, for instance `run`.
+    /// The expected kind of id, for instance `run`.
     pub kind: &'static str,
-    /// What was given, cut to 64 characters.
+    /// The given string, cut to 64 characters.
     pub given: String,
 }
 
@@ -32,29 +32,30 @@ macro_rules! id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// A fresh, time-ordered id (UUIDv7) for something that begins at `now`.
+            /// Makes a time-ordered id (UUIDv7) for something that begins at `now`.
             pub fn new(now: DateTime<Utc>) -> Self {
                 let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
                 let stamp = Timestamp::from_unix(NoContext, seconds, now.timestamp_subsec_nanos());
                 Self(Uuid::new_v7(stamp))
             }
 
-            /// The id of none.
+            /// The nil id, which names nothing.
             pub const fn nil() -> Self {
                 Self(Uuid::nil())
             }
 
-            /// The id behind a stored UUID.
+            /// Wraps a stored UUID.
             pub const fn from_uuid(uuid: Uuid) -> Self {
                 Self(uuid)
             }
 
-            /// The UUID to store.
+            /// Returns the UUID to store.
             pub const fn as_uuid(&self) -> Uuid {
                 self.0
             }
 
-            /// When the id was drawn, in milliseconds since 1970, if it is a UUIDv7.
+            /// Returns the time at which the id was made, in milliseconds since 1970, if it is a
+            /// UUIDv7.
             pub fn unix_millis(&self) -> Option<u64> {
                 let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
                 (self.0.get_version_num() == 7)
@@ -77,8 +78,8 @@ macro_rules! id {
         impl FromStr for $name {
             type Err = InvalidId;
 
-            /// Takes the canonical form only: other spellings of a UUID would make two subjects of
-            /// one id.
+            /// Accepts only the canonical form, because other spellings of a UUID would make two
+            /// subjects of one id.
             fn from_str(given: &str) -> Result<Self, InvalidId> {
                 let mut canonical = Uuid::encode_buffer();
                 match Uuid::try_parse(given) {
@@ -93,7 +94,7 @@ macro_rules! id {
 }
 
 id! {
-    /// Owns users, keys, threads and runs. Everything is scoped by one.
+    /// The owner of users, keys, threads and runs. It is the scope of everything.
     TenantId, "tenant"
 }
 id! {
@@ -121,11 +122,11 @@ id! {
     UserId, "user"
 }
 id! {
-    /// One sign-in of a person, for as long as its refresh tokens follow one another.
+    /// One sign-in of a person, for as long as its refresh tokens continue.
     SessionId, "session"
 }
 id! {
-    /// A token that lets somebody do one thing once: join a tenant, set a new password.
+    /// A token for one action, once: join a tenant, or set a new password.
     InviteId, "invite"
 }
 id! {

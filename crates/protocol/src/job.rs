@@ -1,4 +1,4 @@
-//! The job: what Baton publishes to `jobs.<tenant>.<lane>`, and what programs submit.
+//! Jobs: Baton's messages on `jobs.<tenant>.<lane>`, and programs' submissions.
 
 mod submit;
 
@@ -13,14 +13,14 @@ use crate::ids::RunId;
 
 pub use submit::SubmitJob;
 
-/// Which queue a run waits in. Interactive never waits behind background.
+/// The queue that a run waits in. Interactive runs never wait behind background ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Lane {
-    /// Somebody is waiting for the answer.
+    /// A client is waiting for the answer.
     #[default]
     Interactive,
-    /// Nobody is.
+    /// No client is waiting.
     Background,
 }
 
@@ -62,18 +62,18 @@ pub struct UnknownLane(String);
 /// A job of version 1, from Baton itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Job {
-    /// The run's row holds everything else. By reference, because a message holds a mebibyte and a
-    /// request may carry images.
+    /// A run. Its row holds everything else, because a message holds a mebibyte and a request may
+    /// carry images.
     Run {
         /// The run to execute.
         run_id: RunId,
     },
 }
 
-/// The most that is told of what is wrong with a message, in bytes.
+/// The longest text of an error about a message, in bytes.
 const LONGEST_REASON: usize = 300;
 
-/// Why bytes are not a job.
+/// A reason for which bytes are not a job.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
     /// Not JSON, or a field is missing or of the wrong type.
@@ -82,7 +82,7 @@ pub enum JobError {
     /// A version that this build does not know.
     #[error("job version {0} is not supported: this server reads version 1")]
     UnsupportedVersion(u64),
-    /// It was to be taken by an ingress.
+    /// A submission, which an ingress should have taken.
     #[error(
         "a submission among the jobs: an ingress takes those, on `submit.<tenant>.<key>.<lane>`"
     )]
@@ -116,8 +116,8 @@ enum Kind {
     Run,
 }
 
-/// What serde says, which quotes all that it was given: a reason is told, logged and kept in headers,
-/// and must fit.
+/// Returns serde's error text, shortened. It quotes its whole input, but a reason must fit into
+/// answers, logs and headers.
 pub(crate) fn short(error: &serde_json::Error) -> String {
     let mut text = error.to_string();
     if text.len() > LONGEST_REASON {
@@ -131,14 +131,14 @@ impl Job {
     /// The version that this build writes.
     pub const VERSION: u64 = 1;
 
-    /// The run that the job is about.
+    /// Returns the run that the job names.
     pub const fn run_id(&self) -> RunId {
         match self {
             Self::Run { run_id } => *run_id,
         }
     }
 
-    /// The message body.
+    /// Returns the message body.
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Run { run_id } => {
@@ -147,8 +147,8 @@ impl Job {
         }
     }
 
-    /// Reads a message body. The version is looked at first, so that a newer job is refused for
-    /// its version and not for a field it has gained.
+    /// Reads a message body. Checks the version first, so that a newer job is refused for its
+    /// version and not for a field it has gained.
     pub fn decode(body: &[u8]) -> Result<Self, JobError> {
         let version: Version = serde_json::from_slice(body).map_err(JobError::Malformed)?;
         if version.v != Self::VERSION {

@@ -1,10 +1,10 @@
-//! The words Baton's parts speak to one another: ids, jobs, run states, events.
+//! The vocabulary that Baton's parts share: ids, jobs, run states, events.
 //!
-//! Nothing here does I/O, reads a clock or draws randomness. What crosses a process boundary (a
-//! job, an event) is versioned, and `golden/` keeps one file of every released shape, which must
-//! stay decodable for ever.
+//! Nothing here does I/O, reads a clock or draws randomness. Messages between processes (jobs,
+//! events) are versioned, and `golden/` keeps one file of every released shape, which must stay
+//! decodable for ever.
 //!
-//! To add an event: a variant in [`event::EventData`], a golden file, and the frames that
+//! To add an event, add a variant to [`event::EventData`], a golden file, and the frames that
 //! `ingress` makes of it.
 
 pub mod approval;

@@ -1,7 +1,6 @@
-//! What tokens cost. Whole numbers only: a sum of money that was rounded by the way of floating point
-//! is no sum.
+//! Prices of tokens. Amounts are whole numbers, because floating point would round sums of money.
 //!
-//! The currency is the operator's: amounts are in whatever the prices are in.
+//! The currency is the operator's: amounts are in the currency of the prices.
 
 use std::fmt;
 
@@ -12,13 +11,13 @@ use crate::usage::Usage;
 pub struct Nanos(pub u64);
 
 impl Nanos {
-    /// So many millionths.
+    /// Converts millionths.
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros.saturating_mul(1_000))
     }
 }
 
-/// As a decimal number of units, exactly.
+/// Shows a decimal number of units, exactly.
 impl fmt::Display for Nanos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (units, rest) = (self.0 / 1_000_000_000, self.0 % 1_000_000_000);
@@ -30,20 +29,21 @@ impl fmt::Display for Nanos {
     }
 }
 
-/// A model's prices: millionths of the currency's unit for a million tokens of a kind, which is as
-/// much as billionths of a thousandth of a unit for each.
+/// A model's prices: millionths of the currency's unit for a million tokens of a kind, which equals
+/// billionths of a thousandth of a unit for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Price {
     /// Tokens that the model reads.
     pub input: u64,
-    /// Those of them that its server had read before.
+    /// The input tokens that its server had cached.
     pub cached_input: u64,
     /// Tokens that the model writes.
     pub output: u64,
 }
 
 impl Price {
-    /// The price of these tokens, rounded up to a billionth. `cached` are a part of `input`.
+    /// Returns the price of these tokens, rounded up to a billionth. `cached` are a part of
+    /// `input`.
     pub fn of(&self, input: u64, cached: u64, output: u64) -> Nanos {
         const PICOS_PER_NANO: u128 = 1_000;
 
@@ -62,21 +62,22 @@ impl Price {
     }
 }
 
-/// What a model turn used up, as it is entered into the books.
+/// The consumption of a model turn, as the ledger records it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Charge {
     /// Tokens that the model read.
     pub input_tokens: u64,
-    /// Those of them that its server had read before, if it said so.
+    /// The input tokens that its server had cached, if it reported them.
     pub cached_tokens: u64,
-    /// Tokens that the model wrote, shown or not.
+    /// Tokens that the model wrote, visible or not.
     pub output_tokens: u64,
-    /// What they cost; `None` for a model without a price.
+    /// Their price; `None` for a model without prices.
     pub cost: Option<Nanos>,
 }
 
 impl Charge {
-    /// The charge for what an upstream counted. Some count what a model thinks in the total alone.
+    /// Returns the charge for an upstream's counts. Some upstreams count reasoning tokens only in
+    /// the total.
     pub fn of(usage: Usage, cached_tokens: u64, price: Option<&Price>) -> Self {
         let unnamed = usage.total_tokens.saturating_sub(usage.prompt_tokens);
         let (input, output) = (usage.prompt_tokens, usage.completion_tokens.max(unnamed));

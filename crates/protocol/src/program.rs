@@ -1,9 +1,9 @@
-//! Messages that programs publish to an ingress about a run. (`job::submit` has the one that makes a
-//! run.)
+//! Messages that programs publish to an ingress about a run. (`job::submit` has the one that makes
+//! a run.)
 //!
-//! Every message is a JSON object with `v`, `run_id` and, if its sender likes, `request_id`. The
-//! subject says which tenant, key and verb it is for, because the broker checks that; nothing else
-//! of a message is believed before it was read here.
+//! Every message is a JSON object with `v`, `run_id` and an optional `request_id`. The subject
+//! gives the tenant, key and verb, because the broker checks that. All other fields are checked
+//! here.
 
 mod control;
 mod envelope;

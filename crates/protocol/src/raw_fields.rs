@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 
 /// The fields of a JSON object, unparsed and in the order in which they were written.
 ///
-/// A tree of small values takes a hundred times the bytes that it was written in. An upstream reads
-/// these fields, not Baton, so that they are held as text and numbers keep each of their digits.
+/// A tree of small values takes a hundred times the bytes of its text. The upstream reads these
+/// fields and Baton does not, so they stay text and numbers keep all digits.
 #[derive(Debug, Clone, Serialize)]
 #[serde(transparent)]
 pub struct RawFields(Box<RawValue>);
@@ -18,7 +18,7 @@ pub struct RawFields(Box<RawValue>);
 /// A field: its name and its value as it was written.
 pub type RawField<'a> = (Cow<'a, str>, &'a RawValue);
 
-/// Why a JSON value is not [`RawFields`].
+/// A JSON value that is not [`RawFields`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a JSON object with readable names")]
 pub struct NotFields;
@@ -55,7 +55,7 @@ impl RawFields {
         &self.0
     }
 
-    /// Takes the object as it was written.
+    /// Returns the object as it was written, without a copy.
     pub fn into_raw(self) -> Box<RawValue> {
         self.0
     }
@@ -69,7 +69,7 @@ impl RawFields {
         read(&self.0).expect("it was read when it was made")
     }
 
-    /// Returns the value of a field; of several with this name, the last, as most readers do.
+    /// Returns the value of a field; of repeated ones the last, as most readers do.
     pub fn get(&self, name: &str) -> Option<&RawValue> {
         let mut fields = self.fields().into_iter().rev();
         fields.find_map(|(key, value)| (key == name).then_some(value))
@@ -99,7 +99,7 @@ fn read(object: &RawValue) -> serde_json::Result<Vec<RawField<'_>>> {
     serde_json::from_str::<Fields<'_>>(object.get()).map(|fields| fields.0)
 }
 
-/// A name without its escapes: borrowed, if it has none.
+/// A name with its escapes decoded; borrowed if it has none.
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 

@@ -1,4 +1,4 @@
-//! What a person may do in a tenant.
+//! The roles of people in a tenant.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A person's role in one tenant. Each may do what those before it may.
+/// A person's role in one tenant. Each includes the rights of those before it.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
@@ -22,16 +22,16 @@ pub enum Role {
     Owner,
 }
 
-/// A string is no role.
+/// A string that is not a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a role is one of viewer, member, admin, owner")]
 pub struct UnknownRole;
 
 impl Role {
-    /// Every role, the least first.
+    /// Every role, the one with the fewest rights first.
     pub const ALL: [Self; 4] = [Self::Viewer, Self::Member, Self::Admin, Self::Owner];
 
-    /// The role's word, in JSON and in the ledger.
+    /// Returns the role's name, in JSON and in the ledger.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",

@@ -1,4 +1,4 @@
-//! A run's life: its states, who moves it from one to the next, and what a crash in each leaves.
+//! The states of a run, the actor of each transition, and the state that a crash leaves.
 //!
 //! ```text
 //!            claim              answer, limit, client-side call
@@ -9,7 +9,7 @@
 //!    └── decide ── AwaitingApproval
 //! ```
 //!
-//! The ledger executes these transitions as guarded updates; this is what they must agree with.
+//! The ledger executes these transitions as guarded updates, which must agree with this model.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,21 +23,21 @@ use crate::event_id::EventId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
-    /// Nobody holds the run, and a job for it is on its way or due. Moved by the worker that
-    /// claims it, or by a cancel. A crash leaves at worst a run without a job; the scheduler
-    /// publishes it again.
+    /// No worker holds the run, and a job for it is under way or due. The worker that claims it
+    /// moves it, or a cancel. A crash leaves at worst a run without a job; the scheduler publishes
+    /// it again.
     Queued,
-    /// One worker holds a lease. Moved by that worker. A crash leaves a lease that runs out; then
-    /// any worker that is given the job may claim it.
+    /// One worker holds a lease, and moves the run. A crash leaves a lease that expires; then any
+    /// worker that gets the job may claim it.
     Running,
-    /// A tool call waits for a person; no worker and no job is held. Moved by the decision or its
-    /// expiry, back to `Queued`. A crash leaves it as it is.
+    /// A tool call waits for a person, without a worker or a job. The decision or its expiry moves
+    /// it back to `Queued`. A crash changes nothing.
     AwaitingApproval,
     /// Ended with an answer, or at a limit. Final.
     Completed,
     /// Ended without one. Final.
     Failed,
-    /// Ended because somebody asked for it. Final.
+    /// Ended by request. Final.
     Cancelled,
 }
 
@@ -64,7 +64,7 @@ impl RunStatus {
         }
     }
 
-    /// Whether the run has ended: such a state never changes.
+    /// Returns whether the run has ended: such a state never changes.
     pub const fn is_terminal(self) -> bool {
         match self {
             Self::Completed | Self::Failed | Self::Cancelled => true,
@@ -97,11 +97,11 @@ impl FromStr for RunStatus {
     }
 }
 
-/// Why a run completed.
+/// A reason for which a run completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
-    /// The model had said all it had to say.
+    /// The model ended its answer.
     Stop,
     /// The model reached its token limit.
     Length,
@@ -138,7 +138,7 @@ impl FinishReason {
         }
     }
 
-    /// The nearest word that the Chat Completions API knows.
+    /// Returns the nearest finish reason of the Chat Completions API.
     pub const fn as_chat(self) -> &'static str {
         match self {
             Self::MaxTurns | Self::Budget => "length",
@@ -146,8 +146,8 @@ impl FinishReason {
         }
     }
 
-    /// Reads a stored name, or the one an upstream sent. Upstreams invent words of their own;
-    /// whatever else they say, they stopped.
+    /// Reads a stored name, or an upstream's. An unknown word counts as `stop`, because upstreams
+    /// invent their own.
     pub fn from_upstream(given: &str) -> Self {
         match given {
             "length" | "max_tokens" => Self::Length,
@@ -160,7 +160,7 @@ impl FinishReason {
     }
 }
 
-/// The reason for a failed run, for the caller to act on.
+/// The error of a failed run, for the caller to act on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RunError {
     /// A stable word, such as `upstream_timeout`.
@@ -186,19 +186,19 @@ pub struct UpstreamError {
     pub retry_after_ms: Option<u64>,
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// With an answer, or at a limit.
     Completed(FinishReason),
     /// Without one.
     Failed(RunError),
-    /// Because somebody asked for it, with their reason.
+    /// Cancelled by request, with the canceller's reason.
     Cancelled(String),
 }
 
 impl Outcome {
-    /// The terminal state's name.
+    /// Returns the terminal state.
     pub const fn status(&self) -> RunStatus {
         match self {
             Self::Completed(_) => RunStatus::Completed,
@@ -208,7 +208,7 @@ impl Outcome {
     }
 }
 
-/// A run's state with all that the protocol decides by. Transitions consume it.
+/// A run's state with all data that transitions depend on. They consume it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunState {
     /// See [`RunStatus::Queued`].
@@ -221,41 +221,42 @@ pub enum RunState {
     Ended(Ended),
 }
 
-/// A run that nobody holds.
+/// A run without a holder.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Idle {
     /// The newest attempt so far; 0 before the first.
     pub attempt: u32,
     /// Claims since the last progress.
     pub failures: u32,
-    /// Where the ledger's last commit stands among the events.
+    /// The last event that the ledger has committed.
     pub last_event: EventId,
 }
 
-/// A run that one worker holds.
+/// A run with a holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     /// The holder's attempt.
     pub attempt: u32,
     /// Claims since the last progress, this one included.
     pub failures: u32,
-    /// Where the ledger's last commit stands among the events.
+    /// The last event that the ledger has committed.
     pub last_event: EventId,
 }
 
 /// A run that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// The attempt that ended it: its holder's, or a new one when it was ended from outside.
+    /// The attempt that ended it: its holder's, or a new one if another process ended it.
     pub attempt: u32,
-    /// How.
+    /// Its end.
     pub outcome: Outcome,
     /// The id of the terminal event.
     pub last_event: EventId,
 }
 
 impl Idle {
-    /// A worker takes the run: the attempt fences, the failure is counted before the work.
+    /// A worker claims the run: the new attempt fences older ones, and counts as a failure until it
+    /// makes progress.
     pub fn claim(self, max_failures: u32) -> Result<Held, Ended> {
         if self.failures >= max_failures {
             return Err(self.end(Outcome::Failed(RunError::poisoned(self.failures))));
@@ -267,8 +268,8 @@ impl Idle {
         })
     }
 
-    /// Somebody who does not hold the run ends it. That takes a new attempt, so that whoever held
-    /// it before can append nothing behind the terminal event.
+    /// A process that does not hold the run ends it. It takes a new attempt, so that an earlier
+    /// holder cannot append after the terminal event.
     pub fn end(self, outcome: Outcome) -> Ended {
         let attempt = self.attempt + 1;
         Ended {
@@ -280,8 +281,8 @@ impl Idle {
 }
 
 impl Held {
-    /// A step is recorded: that is progress. A commit that was under way for long may come through
-    /// behind later ones; it moves nothing back.
+    /// A step is committed, which is progress. A delayed commit may arrive after later ones; it
+    /// moves nothing back.
     #[must_use]
     pub fn commit_step(self, last_event: EventId) -> Self {
         Self {
@@ -295,13 +296,13 @@ impl Held {
     pub fn hand_over(self) -> Idle {
         Idle {
             attempt: self.attempt,
-            // Progress may have given it back before.
+            // A commit may have reset the count already.
             failures: self.failures.saturating_sub(1),
             last_event: self.last_event,
         }
     }
 
-    /// The lease ran out: the failure stands.
+    /// The lease expired: the failure counts.
     pub fn lose_lease(self) -> Idle {
         Idle {
             attempt: self.attempt,
@@ -319,7 +320,7 @@ impl Held {
         }
     }
 
-    /// The holder ends the run with the event it is about to append.
+    /// The holder ends the run with the event that it will append.
     pub fn end(self, outcome: Outcome, last_event: EventId) -> Ended {
         Ended {
             attempt: self.attempt,
@@ -332,7 +333,7 @@ impl Held {
 const POISONED: &str = "max_failures";
 
 impl RunError {
-    /// An error that no model server had a say in.
+    /// Makes an error that no model server caused.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             code: code.into(),
@@ -341,12 +342,12 @@ impl RunError {
         }
     }
 
-    /// Whether the run was given up, because its workers were lost one after the other.
+    /// Returns whether the run was given up because it lost one worker after the other.
     pub fn is_poisoned(&self) -> bool {
         self.code == POISONED
     }
 
-    /// The error of a run whose workers died or failed too often without any progress.
+    /// Returns the error of a run that lost too many workers without any progress.
     pub fn poisoned(failures: u32) -> Self {
         Self::new(
             POISONED,
@@ -357,8 +358,8 @@ impl RunError {
     }
 }
 
-/// The id of the terminal event of a run that was ended by somebody who did not hold it: behind the
-/// reset that begins every attempt but the first.
+/// Returns the id of the terminal event of a run that another process than its holder ended. It
+/// follows the reset that begins every attempt but the first.
 pub const fn terminal_event_from_outside(attempt: u32) -> EventId {
     EventId::new(attempt, if attempt == 1 { 1 } else { 2 })
 }

@@ -1,7 +1,8 @@
-//! What a run is to do, fixed when it is accepted: the resolved agent and the client's request.
+//! The specification of a run, fixed when it is accepted: the resolved agent and the client's
+//! request.
 //!
-//! It is stored with the run and read by whichever worker takes it, so that a later change of the
-//! agent or of the configuration does not reach into runs that have been accepted.
+//! It is stored with the run and read by the worker that claims it. So a later change of the agent
+//! or of the configuration does not affect accepted runs.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -14,7 +15,7 @@ use crate::raw_fields::RawFields;
 pub struct RunSpec {
     /// The form's version.
     pub v: u32,
-    /// The agent whose configuration was resolved.
+    /// The resolved agent.
     pub agent: AgentRef,
     /// The upstream's name of the model.
     pub model: String,
@@ -29,10 +30,10 @@ pub struct RunSpec {
     /// The server-side tools that the model is offered, by name.
     #[serde(default)]
     pub server_tools: Vec<String>,
-    /// Every other field of the request, known to Baton or not: it travels to the upstream.
+    /// Every other field of the request, known to Baton or not: the upstream gets it.
     #[serde(default)]
     pub params: RawFields,
-    /// Where the run must stop.
+    /// The limits of the run.
     pub limits: RunLimits,
 }
 
@@ -41,7 +42,7 @@ impl RunSpec {
     pub const VERSION: u32 = 1;
 }
 
-/// Which agent, and which version of it.
+/// An agent and its version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AgentRef {
     /// The agent's name; `default` for a request that names only a model.
@@ -50,12 +51,12 @@ pub struct AgentRef {
     pub version: u32,
 }
 
-/// Where a run must stop.
+/// The limits of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RunLimits {
     /// Model turns.
     pub max_turns: u32,
-    /// Tokens over all turns; none if absent.
+    /// Tokens over all turns; unlimited if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_total_tokens: Option<u64>,
 }

@@ -1,25 +1,25 @@
-//! What executing a tool twice would mean.
+//! The effects of tools, and whether a call may be repeated.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A tool's declared effect: it decides what happens to a call that was started and whose result
-/// was never recorded, because its worker died.
+/// A tool's declared effect. It decides about a call that was begun but has no recorded result,
+/// because its worker died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// Computes, and changes nothing: it is simply executed again.
+    /// It computes, and changes nothing: the call is repeated.
     Pure,
-    /// Changes something outside, and recognises its idempotency key: executed again with the same
-    /// key.
+    /// It changes something outside, and recognises its idempotency key: the call is repeated with
+    /// the same key.
     Idempotent,
-    /// Changes something outside and cannot recognise a repetition: the run parks until a person
-    /// says what happened.
+    /// It changes something outside and cannot recognise a repetition: the run parks until a person
+    /// decides.
     AtMostOnce,
 }
 
 impl Effect {
-    /// Whether a call without a recorded result may be executed again.
+    /// Returns whether a call without a recorded result may be repeated.
     pub const fn may_repeat(self) -> bool {
         match self {
             Self::Pure | Self::Idempotent => true,

@@ -1,8 +1,8 @@
-//! The W3C trace context, as it travels with a run. Strangers write it, so it is kept in its exact
-//! form or not at all: it becomes a header of messages and of requests to the model.
+//! The W3C trace context and the request id of a run. Strangers write them, so only the exact form
+//! is kept: they become headers of messages and of requests to the model.
 
-/// Whether this is a `traceparent` of version 00: 55 characters, lower-case hexadecimal, neither id
-/// zero. What a later version may append is not known here, and not kept.
+/// Returns whether this is a `traceparent` of version 00: 55 characters, lower-case hexadecimal,
+/// neither id zero. Forms of later versions are refused.
 pub fn is_traceparent(given: &str) -> bool {
     let mut fields = given.split('-');
     let mut field = |length: usize| {
@@ -22,10 +22,10 @@ pub fn is_traceparent(given: &str) -> bool {
         && fields.next().is_none()
 }
 
-/// The longest request id of a stranger's that is kept.
+/// The longest request id that is kept.
 pub const MAX_REQUEST_ID: usize = 128;
 
-/// Whether this is a request id that travels: 1 to 128 visible ASCII characters.
+/// Returns whether this is a valid request id: 1 to 128 visible ASCII characters.
 pub fn is_request_id(given: &str) -> bool {
     (1..=MAX_REQUEST_ID).contains(&given.len()) && given.bytes().all(|b| b.is_ascii_graphic())
 }

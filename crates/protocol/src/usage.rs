@@ -17,7 +17,8 @@ pub struct Usage {
     /// Their sum, as the upstream reported it.
     #[serde(default)]
     pub total_tokens: u64,
-    /// Whether a part of it is a guess, because an answer was cut off before the upstream had told.
+    /// Whether a part of it is an estimate, because an answer was interrupted before the upstream
+    /// reported.
     #[serde(default, skip_serializing_if = "is_false")]
     pub estimated: bool,
 }
@@ -31,7 +32,7 @@ const fn is_false(value: &bool) -> bool {
 }
 
 impl Usage {
-    /// Whether it counts nothing: it is left out of events then.
+    /// Returns whether it counts nothing; events then omit it.
     pub fn is_zero(&self) -> bool {
         *self == Self::default()
     }

@@ -1,4 +1,5 @@
-//! The description of events for people and for `/openapi.json`, made from the types that write them.
+//! The description of events for people and for `/openapi.json`, generated from the types that
+//! write them.
 
 use serde_json::{Value, json};
 use utoipa::openapi::{RefOr, Schema};
@@ -163,7 +164,7 @@ mod tests {
         for line in GOLDEN.lines() {
             let event: Value = serde_json::from_str(line).unwrap();
             let kind = event["type"].as_str().unwrap().to_owned();
-            // The last of a type has the most fields.
+            // The last example of a type has the most fields.
             if !kind.starts_with("future.") {
                 examples.insert(kind, line);
             }
@@ -171,7 +172,7 @@ mod tests {
         examples
     }
 
-    /// The name of a field's type in a table.
+    /// Returns the name of a field's type for a table.
     fn type_of(schema: &Value) -> String {
         if let Some(reference) = schema["$ref"].as_str() {
             return reference.rsplit('/').next().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! What a program publishes to have a run made: the request, under an id that the program draws.
+//! The submission of a run: the request, with an id that the program generates.
 
 use std::fmt::Write as _;
 
@@ -14,10 +14,10 @@ use crate::program::{BadMessage, Envelope, cut};
 /// A submission of version 1.
 #[derive(Debug, Clone)]
 pub struct SubmitJob {
-    /// The id that the program drew, a UUIDv7: published again under it, a submission makes no
+    /// The id that the program generated, a UUIDv7: submitted again under it, the request makes no
     /// second run.
     pub run_id: RunId,
-    /// The body of `POST /v1/runs`, byte for byte, unread.
+    /// The body of `POST /v1/runs`, byte for byte, not decoded.
     pub request: Box<RawValue>,
     /// The sender's own id of the submission, repeated in the answer.
     pub request_id: Option<String>,
@@ -61,10 +61,10 @@ struct Wire {
 impl SubmitJob {
     /// The version that this build reads.
     pub const VERSION: u64 = 1;
-    /// The word for it.
+    /// The value of its field `kind`.
     pub const KIND: &'static str = "submit";
 
-    /// The message as a JSON Schema, but for what `request` holds.
+    /// Returns the message's JSON Schema, without the shape of `request`.
     pub fn schema() -> RefOr<Schema> {
         Wire::schema()
     }
@@ -89,8 +89,8 @@ impl SubmitJob {
         body.into_bytes()
     }
 
-    /// Reads a message body. Version and kind are looked at first: a message of another kind, or of
-    /// a later version, is refused for that and not for its fields.
+    /// Reads a message body. Checks version and kind first, so that a message of another kind or a
+    /// later version is refused for that and not for its fields.
     pub fn decode(body: &[u8]) -> Result<Self, BadMessage> {
         let envelope = Envelope::read(body)?;
         envelope.check_version()?;

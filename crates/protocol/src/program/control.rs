@@ -1,4 +1,4 @@
-//! Requests about a run: to cancel it, or to decide what it waits for.
+//! Requests about a run: to cancel it, or to decide for a parked one.
 
 use serde::Deserialize;
 use utoipa::openapi::{RefOr, Schema};
@@ -11,7 +11,7 @@ use crate::ids::{ApprovalId, RunId};
 /// The longest reason of a cancel, in bytes.
 const MAX_REASON: usize = 1024;
 
-/// A request about a run; the subject's last token says of which kind it is.
+/// A request about a run; the subject's last token gives its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlMessage {
     /// `cancel`.
@@ -132,12 +132,12 @@ impl CancelMessage {
 }
 
 impl DecideMessage {
-    /// Describes the message as a JSON Schema, but for which texts go with which decision.
+    /// Describes the message as a JSON Schema, except for the texts that each decision takes.
     pub fn schema() -> RefOr<Schema> {
         DecideWire::schema()
     }
 
-    /// Describes what the schema refers to, by name.
+    /// Describes the schemas that the schema refers to, by name.
     pub fn schemas(into: &mut Vec<(String, RefOr<Schema>)>) {
         <DecideWire as ToSchema>::schemas(into);
     }
@@ -189,7 +189,7 @@ impl ControlMessage {
         }
     }
 
-    /// The run.
+    /// Returns the run.
     pub const fn run_id(&self) -> RunId {
         match self {
             Self::Cancel(cancel) => cancel.run_id,
@@ -197,7 +197,7 @@ impl ControlMessage {
         }
     }
 
-    /// The sender's own id of the request.
+    /// Returns the sender's own id of the request.
     pub fn request_id(&self) -> Option<&str> {
         match self {
             Self::Cancel(cancel) => cancel.request_id.as_deref(),

@@ -9,17 +9,17 @@ use crate::ids::RunId;
 use crate::job::short;
 use crate::trace_context::{MAX_REQUEST_ID, is_request_id, is_traceparent};
 
-/// The reason that a message cannot be read, and what of it can be repeated in the answer.
+/// The reason for which a message cannot be read, and its ids for the answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct BadMessage {
     /// A stable word.
     pub code: &'static str,
-    /// One sentence that says what to write instead.
+    /// One sentence that says how to correct it.
     pub message: String,
-    /// The run that it is about, if that much can be read.
+    /// The run that it names, if that can be read.
     pub run_id: Option<RunId>,
-    /// The sender's own id of the message, if it is a good one.
+    /// The sender's own id of the message, if it is valid.
     pub request_id: Option<String>,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Envelope {
 }
 
 impl Envelope {
-    /// Reads the object; its other fields stay unread.
+    /// Reads the object but not its other fields.
     pub(crate) fn read(body: &[u8]) -> Result<Self, BadMessage> {
         let fields: BTreeMap<String, Box<RawValue>> =
             serde_json::from_slice(body).map_err(|error| BadMessage {
@@ -60,19 +60,19 @@ impl Envelope {
         })
     }
 
-    /// The run, or what is wrong with its id.
+    /// Returns the run, or the error in its id.
     pub(crate) fn run(&self) -> Result<RunId, BadMessage> {
         let run = self.run.as_ref();
         run.copied()
             .map_err(|wrong| self.bad("invalid_run_id", wrong.clone()))
     }
 
-    /// A field as it was sent.
+    /// Returns a field as it was sent.
     pub(crate) fn raw(&self, name: &str) -> Option<&str> {
         self.fields.get(name).map(|value| value.get())
     }
 
-    /// A refusal of this message.
+    /// Returns a refusal of this message.
     pub(crate) fn bad(&self, code: &'static str, message: String) -> BadMessage {
         BadMessage {
             code,
@@ -82,8 +82,8 @@ impl Envelope {
         }
     }
 
-    /// Refuses every version but 1. It is looked at before the other fields, so that a later message
-    /// is refused for its version and not for a field that it has gained.
+    /// Refuses every version but 1. Callers check it before the other fields, so that a newer
+    /// message is refused for its version and not for a field it has gained.
     pub(crate) fn check_version(&self) -> Result<(), BadMessage> {
         match self.raw("v") {
             Some("1") => Ok(()),
@@ -119,7 +119,7 @@ impl Envelope {
         Ok(())
     }
 
-    /// Reads the whole message strictly: no field twice, and none that is not known.
+    /// Reads the whole message strictly: no repeated and no unknown field.
     pub(crate) fn strictly<T: DeserializeOwned>(
         &self,
         body: &[u8],

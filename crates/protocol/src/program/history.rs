@@ -1,4 +1,4 @@
-//! A question for the events that a run has shown.
+//! A question for a run's events.
 
 use serde::Deserialize;
 use utoipa::openapi::{RefOr, Schema};
@@ -15,7 +15,7 @@ pub struct HistoryMessage {
     pub run_id: RunId,
     /// The sender's own id of the question, repeated in the answer.
     pub request_id: Option<String>,
-    /// The events after this one.
+    /// The cursor: the answer has later events.
     pub after: EventId,
     /// The most events of the answer, 1 to [`HistoryMessage::MAX_PAGE`].
     pub limit: usize,
