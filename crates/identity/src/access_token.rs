@@ -1,7 +1,7 @@
 //! Access tokens: signed JWTs of type `at+jwt` (RFC 9068) that live for minutes.
 //!
-//! A key has one algorithm, and that is configuration: the token's header chooses among the keys by
-//! `kid` and decides nothing else. Every claim is required and must have its exact type.
+//! Each key has one algorithm, from the configuration: the token's header selects a key by `kid`
+//! and decides nothing else. Every claim is required and must have its exact type.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,76 +15,76 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-/// What the header's `typ` says: no other kind of JWT is taken for an access token.
+/// The header's `typ`, so that no other kind of JWT is accepted as an access token.
 const TYPE: &str = "at+jwt";
-/// Nothing that is meant to be a token is longer.
+/// The longest token, in bytes.
 const LONGEST: usize = 8 * 1024;
 
-/// How our own tokens are signed.
+/// An algorithm that signs our own tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyAlgorithm {
     /// A secret that every server has.
     Hs256,
-    /// An Ed25519 key pair, whose public half is published.
+    /// An Ed25519 key pair with a published public half.
     EdDsa,
 }
 
-/// A key of our own, as configured.
+/// One of our own keys, as configured.
 pub struct SigningKey<'a> {
-    /// Its name in tokens; from the key itself if none is given.
+    /// Its name in tokens; derived from the key if absent.
     pub kid: Option<&'a str>,
-    /// The only algorithm that it is used with.
+    /// Its only algorithm.
     pub algorithm: KeyAlgorithm,
     /// The bytes of the secret, or the private key in PEM (PKCS #8).
     pub secret: &'a [u8],
 }
 
-/// A key cannot be used.
+/// A reason for which a key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// There is none.
+    /// No key is configured.
     #[error("there is no key to sign access tokens with")]
     None,
     /// Two have one name.
     #[error("two keys are named `{0}`")]
     SameName(String),
-    /// It is not what it should be.
+    /// It does not have the form of its algorithm.
     #[error(
         "the key `{kid}` cannot be read: an EdDSA key is an Ed25519 private key in PEM (PKCS #8)"
     )]
     Unreadable {
         /// Its name.
         kid: String,
-        /// What is wrong.
+        /// The cause.
         source: jsonwebtoken::errors::Error,
     },
 }
 
-/// What every token says and must say.
+/// The claims that every token must have.
 #[derive(Debug, Clone)]
 pub struct TokenRules {
     /// `iss`.
     pub issuer: String,
     /// `aud`.
     pub audience: String,
-    /// How long a token is good for.
+    /// The lifetime of a token.
     pub life: Duration,
-    /// How far clocks may differ.
+    /// The accepted difference between clocks.
     pub leeway: Duration,
 }
 
-/// Whom a token is to be made for.
+/// The claims of a new token.
 #[derive(Debug, Clone, Copy)]
 pub struct NewAccess {
     /// The person.
     pub user: UserId,
     /// The sign-in that it belongs to, and ends with.
     pub session: SessionId,
-    /// The one tenant that its bearer acts for.
+    /// The only tenant that its bearer acts for.
     pub tenant: TenantId,
 }
 
-/// What an access token says.
+/// The claims of an access token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessClaims {
     iss: String,
@@ -95,7 +95,7 @@ pub struct AccessClaims {
     pub sid: SessionId,
     /// The tenant.
     pub tenant: TenantId,
-    /// From when on it is refused, in seconds since 1970.
+    /// The time from which it is refused, in seconds since 1970.
     pub exp: u64,
     nbf: u64,
     iat: u64,
@@ -104,7 +104,7 @@ pub struct AccessClaims {
 }
 
 impl AccessClaims {
-    /// From when on it is refused.
+    /// Returns the time from which it is refused.
     pub fn expires_at(&self) -> DateTime<Utc> {
         i64::try_from(self.exp)
             .ok()
@@ -113,19 +113,20 @@ impl AccessClaims {
     }
 }
 
-/// Why a token is refused. For logs and metrics: the client is told only that it is.
+/// A reason for which a token is refused. For logs and metrics: the client learns only that it is
+/// refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// Not a JWT, or not of this type.
     #[error("this is no access token")]
     Malformed,
-    /// Signed by a key that is not ours, or by another algorithm than the key's.
+    /// It names no key of ours, or another algorithm than the key's.
     #[error("the token names no key of this server, or the wrong algorithm for it")]
     Key,
-    /// The signature does not fit.
+    /// The signature does not match.
     #[error("the token's signature is wrong")]
     Signature,
-    /// A claim is missing, has another type, or says something else.
+    /// A claim is missing, or has another type or value.
     #[error("a claim of the token is missing or wrong")]
     Claims,
     /// Too late.
@@ -158,7 +159,7 @@ struct Key {
     public: Option<Jwk>,
 }
 
-/// Issues and verifies our own access tokens.
+/// An issuer and verifier of our own access tokens.
 pub struct AccessTokens {
     rules: TokenRules,
     signing: (String, Algorithm, EncodingKey),
@@ -175,8 +176,8 @@ impl std::fmt::Debug for AccessTokens {
 }
 
 impl AccessTokens {
-    /// The first key signs; the others are still accepted, for as long as tokens may be around that
-    /// they signed.
+    /// Makes an issuer. The first key signs; the others are accepted as long as tokens that they
+    /// signed may exist.
     ///
     /// # Errors
     /// If there is no key, or one cannot be used.
@@ -197,20 +198,20 @@ impl AccessTokens {
         })
     }
 
-    /// Whose tokens these are: what `iss` says.
+    /// Returns our issuer name, the claim `iss`.
     pub fn issuer(&self) -> &str {
         &self.rules.issuer
     }
 
-    /// How long a token is good for.
+    /// Returns the lifetime of a token.
     pub const fn life(&self) -> Duration {
         self.rules.life
     }
 
-    /// A token, signed by the first key.
+    /// Makes a token, signed by the first key.
     ///
     /// # Errors
-    /// If the key cannot sign, which is found out when it is read.
+    /// If the key cannot sign, which reading it has already checked.
     pub fn issue(
         &self,
         access: NewAccess,
@@ -236,10 +237,10 @@ impl AccessTokens {
         jsonwebtoken::encode(&header, &claims, key)
     }
 
-    /// What a token says, if it is one of ours and good at `now`.
+    /// Returns the claims of a token, if it is ours and valid at `now`.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// The reason for the refusal.
     pub fn verify(&self, token: &str, now: DateTime<Utc>) -> Result<AccessClaims, TokenError> {
         let header = header(token)?;
         if header.typ.as_deref() != Some(TYPE) {
@@ -258,7 +259,7 @@ impl AccessTokens {
         Ok(claims)
     }
 
-    /// The public keys as JWKs. Secrets have none.
+    /// Returns the public keys as JWKs. Shared secrets have none.
     pub fn public_keys(&self) -> Vec<serde_json::Value> {
         self.keys
             .values()
@@ -267,8 +268,8 @@ impl AccessTokens {
     }
 }
 
-/// A validation by one algorithm, with every registered claim required. Times are looked at by
-/// [`in_time`], because they are compared with a clock that is a parameter.
+/// Returns a validation for one algorithm that requires every registered claim. [`in_time`] checks
+/// times, because they are compared with a clock that is a parameter.
 pub(crate) fn strict(algorithm: Algorithm) -> Validation {
     let mut validation = Validation::new(algorithm);
     validation.set_required_spec_claims(&["iss", "aud", "sub", "exp", "nbf"]);
@@ -277,7 +278,7 @@ pub(crate) fn strict(algorithm: Algorithm) -> Validation {
     validation
 }
 
-/// A header that asks for nothing special; extensions that must be understood are not.
+/// Returns the header. Refuses critical extensions, because none is supported.
 pub(crate) fn header(token: &str) -> Result<Header, TokenError> {
     within_bounds(token)?;
     let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed)?;
@@ -352,7 +353,7 @@ fn read(given: &SigningKey<'_>) -> Result<(String, Key, EncodingKey), KeyError> 
     }
 }
 
-/// Tells secrets apart, and nothing about them.
+/// Derives a name from a secret, which reveals nothing else about it.
 fn name_of_secret(secret: &[u8]) -> String {
     let mut hash = Sha256::new();
     hash.update(b"baton key name v1\0");

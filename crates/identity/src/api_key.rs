@@ -1,8 +1,8 @@
 //! API keys as text: `bt_<environment>_<random>_<checksum>`.
 //!
-//! The checksum tells a mistyped key, or a string that only looks like one, from a real one without
-//! asking the database; the prefix lets scanners of leaked secrets recognise it. Only the SHA-256
-//! of the whole text is stored: with 256 random bits there is nothing that stretching would add.
+//! The checksum distinguishes a mistyped key, or a string that only looks like one, from a real one
+//! without a query. The prefix lets secret scanners recognise it. Only the SHA-256 of the whole
+//! text is stored: 256 random bits need no stretching.
 
 use sha2::{Digest, Sha256};
 
@@ -12,14 +12,14 @@ use crate::secret_text::{CHECKSUM_CHARS, RANDOM_CHARS, checksum, is_random_part,
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(String);
 
-/// A string is not an API key.
+/// A string that is not an API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an API key: it has the form bt_<environment>_<random>_<checksum>")]
 pub struct InvalidApiKey;
 
 impl ApiKey {
-    /// Makes a key of 32 bytes from a secure source. `environment` is a word such as `live`, 1 to
-    /// 16 lower-case letters or digits.
+    /// Makes a key of 32 random bytes from a secure source. `environment` is a word such as `live`,
+    /// 1 to 16 lower-case letters or digits.
     pub fn from_random(environment: &str, random: [u8; 32]) -> Result<Self, InvalidApiKey> {
         if !valid_environment(environment) {
             return Err(InvalidApiKey);
@@ -29,7 +29,7 @@ impl ApiKey {
         Ok(Self(format!("{body}_{checksum}")))
     }
 
-    /// Reads a key that a client sent. Cheap: no allocation beyond the key itself, no look-up.
+    /// Reads a key that a client sent. Cheap: it allocates only the key, and queries nothing.
     pub fn parse(given: &str) -> Result<Self, InvalidApiKey> {
         let (body, given_checksum) = given.rsplit_once('_').ok_or(InvalidApiKey)?;
         let mut parts = body.splitn(3, '_');
@@ -42,17 +42,17 @@ impl ApiKey {
         Ok(Self(given.to_owned()))
     }
 
-    /// The key in clear.
+    /// Returns the key in clear.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// What is stored and looked up.
+    /// Returns the hash that is stored and looked up.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.0.as_bytes()).into()
     }
 
-    /// The part that may be shown in lists: enough to recognise, too little to use.
+    /// Returns the part for lists: enough to recognise the key, too little to use it.
     pub fn hint(&self) -> &str {
         let end = self.0.len() - CHECKSUM_CHARS - 1 - RANDOM_CHARS + 4;
         &self.0[..end]

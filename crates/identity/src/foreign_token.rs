@@ -1,4 +1,4 @@
-//! Tokens of other issuers: their keys as a JWK set, their claims as they come.
+//! Tokens of other issuers: their keys from a JWK set, and their claims unchanged.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::access_token::{TokenError, header, in_time, strict};
 
-/// The algorithms that another issuer may sign by: asymmetric ones alone.
+/// An algorithm that another issuer may use: only asymmetric ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the registry's")]
 pub enum ForeignAlgorithm {
@@ -52,37 +52,37 @@ impl ForeignAlgorithm {
     }
 }
 
-/// What an issuer's tokens must say.
+/// The requirements for an issuer's tokens.
 #[derive(Debug, Clone)]
 pub struct ForeignRules {
     /// `iss`.
     pub issuer: String,
-    /// `aud`, or one of it.
+    /// `aud`, or one of its values.
     pub audience: String,
     /// The only algorithm.
     pub algorithm: ForeignAlgorithm,
-    /// How far clocks may differ.
+    /// The accepted difference between clocks.
     pub leeway: Duration,
 }
 
-/// What another issuer's token says.
+/// The claims of another issuer's token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ForeignClaims {
-    /// Whom it is about, in the issuer's words.
+    /// The subject, in the issuer's words.
     pub subject: String,
-    /// From when on it is refused.
+    /// The time from which it is refused.
     pub expires_at: DateTime<Utc>,
-    /// Everything that it says.
+    /// All claims.
     pub all: Map<String, Value>,
 }
 
-/// A JWK set cannot be read.
+/// A reason for which a JWK set cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidJwks {
     /// Not a JWK set.
     #[error("this is no JWK set")]
     Unreadable(#[source] serde_json::Error),
-    /// None of its keys can verify a signature by the issuer's algorithm.
+    /// It has no key for the issuer's algorithm.
     #[error("the set has no key for the issuer's algorithm")]
     NoKey,
 }
@@ -96,17 +96,17 @@ impl std::fmt::Debug for ForeignKeys {
     }
 }
 
-/// The key that a token names.
+/// Returns the key id that a token names.
 pub fn key_id_of(token: &str) -> Option<String> {
     header(token).ok()?.kid
 }
 
 impl ForeignKeys {
-    /// Reads a JWK set. Keys that are of another kind, for something else, without a name, or that
-    /// this version cannot read are left out.
+    /// Reads a JWK set. Skips keys of another kind or purpose, keys without a name, and keys that
+    /// this version cannot read.
     ///
     /// # Errors
-    /// If it is no such set, or nothing of it is left.
+    /// If it is no JWK set, or no key remains.
     pub fn read(json: &[u8], algorithm: ForeignAlgorithm) -> Result<Self, InvalidJwks> {
         #[derive(Deserialize)]
         struct Set {
@@ -137,16 +137,16 @@ impl ForeignKeys {
         Ok(Self(keys))
     }
 
-    /// Whether there is a key of this name.
+    /// Returns whether there is a key of this name.
     pub fn knows(&self, kid: &str) -> bool {
         self.0.contains_key(kid)
     }
 
-    /// What a token says, if the issuer signed it for us and it is good at `now`. `nbf` may be
-    /// missing: many issuers leave it out.
+    /// Returns the claims of a token, if the issuer signed it for us and it is valid at `now`.
+    /// `nbf` is optional, because many issuers omit it.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// The reason for the refusal.
     pub fn verify(
         &self,
         token: &str,
@@ -162,7 +162,7 @@ impl ForeignKeys {
         validation.set_issuer(&[&rules.issuer]);
         validation.set_audience(&[&rules.audience]);
         let all = jsonwebtoken::decode::<Map<String, Value>>(token, key, &validation)?.claims;
-        // An array of issuers is nobody's signature.
+        // An array of issuers identifies none of them.
         let text = |name: &str| all.get(name).and_then(Value::as_str);
         if text("iss") != Some(&rules.issuer) {
             return Err(TokenError::Claims);
@@ -186,7 +186,7 @@ impl ForeignKeys {
     }
 }
 
-/// A NumericDate, which may have a fraction.
+/// Reads a NumericDate, which may have a fraction.
 fn whole_seconds(value: &Value) -> Option<u64> {
     if let Some(whole) = value.as_u64() {
         return Some(whole);

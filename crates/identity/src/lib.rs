@@ -1,11 +1,12 @@
-//! Credentials as values: API keys, passwords, access tokens, refresh tokens and tokens for one
-//! act; and names of tenants. Nothing here asks a database or a network; time and randomness are parameters.
+//! Credentials as values: API keys, passwords, access tokens, refresh tokens and one-time tokens;
+//! and names of tenants. Nothing here queries a database or a network; time and randomness are
+//! parameters.
 //!
 //! ```text
 //! API key          bt_<environment>_<random>_<checksum>   a machine; stored as SHA-256
-//! access token     a JWT, for minutes                      a person, or another issuer's somebody
+//! access token     a JWT, for minutes                      a person, or another issuer's subject
 //! refresh token    br_<random>_<checksum>                  the next access token; single use
-//! one-time tokens  bi_…, bp_…, bb_…                        join, reset a password, begin
+//! one-time tokens  bi_…, bp_…, bb_…                        join, reset a password, bootstrap
 //! ```
 
 mod access_token;
@@ -31,8 +32,8 @@ pub use password::{
 };
 pub use tenant_name::{InvalidTenantName, SELF_MADE, TenantName, USUAL_TENANT};
 
-/// Who issued a token, as it says itself: nothing is verified. Good for choosing whose keys to
-/// verify it with, from a fixed set, and for nothing else.
+/// Returns the issuer that a token claims, without verification. Use it only to choose between
+/// known issuers' keys.
 pub fn issuer_of(token: &str) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Peek {

@@ -1,19 +1,19 @@
-//! Tokens that say nothing by themselves: refresh tokens, and tokens that are good for one act.
+//! Opaque tokens: refresh tokens and one-time tokens.
 //!
-//! Written `<prefix>_<random>_<checksum>`. Only the SHA-256 of the whole text is stored: with 256
-//! random bits there is nothing that stretching would add.
+//! Written `<prefix>_<random>_<checksum>`. Only the SHA-256 of the whole text is stored: 256 random
+//! bits need no stretching.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
 use crate::secret_text::{checksum, is_random_part, random_part};
 
-/// What a token is for; its prefix says so, so that one kind is never taken for another.
+/// The purpose of a token. Its prefix shows it, so that one kind is never accepted as another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TokenKind {
     /// Gets the next access token of a session: `br_`.
     Refresh,
-    /// Lets somebody join a tenant: `bi_`.
+    /// Lets a person join a tenant: `bi_`.
     Invite,
     /// Sets a new password: `bp_`.
     PasswordReset,
@@ -51,13 +51,13 @@ pub struct OpaqueToken {
     text: String,
 }
 
-/// A string is not such a token.
+/// A string that is not such a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a token of this server: it has the form <prefix>_<random>_<checksum>")]
 pub struct InvalidToken;
 
 impl OpaqueToken {
-    /// Makes a token of 32 bytes from a secure source.
+    /// Makes a token of 32 random bytes from a secure source.
     pub fn from_random(kind: TokenKind, random: [u8; 32]) -> Self {
         let body = format!("{}_{}", kind.prefix(), random_part(random));
         let checksum = checksum(&body);
@@ -70,7 +70,7 @@ impl OpaqueToken {
     /// Reads a token that a client sent.
     ///
     /// # Errors
-    /// If it is not well formed: then no look-up could find it.
+    /// If it is malformed, because no look-up could find it.
     pub fn parse(given: &str) -> Result<Self, InvalidToken> {
         let (body, given_checksum) = given.rsplit_once('_').ok_or(InvalidToken)?;
         let (prefix, random) = body.split_once('_').ok_or(InvalidToken)?;
@@ -87,10 +87,10 @@ impl OpaqueToken {
         })
     }
 
-    /// As [`OpaqueToken::parse`], and of this kind.
+    /// Reads a token of this kind.
     ///
     /// # Errors
-    /// If it is not well formed, or is for something else.
+    /// If it is malformed, or of another kind.
     pub fn parse_as(kind: TokenKind, given: &str) -> Result<Self, InvalidToken> {
         Self::parse(given).and_then(|token| {
             if token.kind == kind {
@@ -101,24 +101,24 @@ impl OpaqueToken {
         })
     }
 
-    /// What it is for.
+    /// Returns its purpose.
     pub const fn kind(&self) -> TokenKind {
         self.kind
     }
 
-    /// The token in clear.
+    /// Returns the token in clear.
     pub fn expose(&self) -> &str {
         &self.text
     }
 
-    /// What is stored and looked up.
+    /// Returns the hash that is stored and looked up.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.text.as_bytes()).into()
     }
 
-    /// The refresh token that follows this one. It is a function of this one and of a key that only
-    /// the servers have: whoever repeats a refresh within its grace is given the same answer,
-    /// although neither token is stored.
+    /// Returns the refresh token after this one. It is a function of this token and of a key that
+    /// only the servers have. So a client that repeats a refresh within its grace gets the same
+    /// answer, although neither token is stored.
     #[must_use]
     pub fn successor(&self, key: &SuccessionKey) -> Self {
         let mut mac = key.0.clone();
@@ -133,18 +133,18 @@ impl std::fmt::Debug for OpaqueToken {
     }
 }
 
-/// The key that refresh tokens follow one another by.
+/// The key that derives each refresh token from the one before.
 #[derive(Clone)]
 pub struct SuccessionKey(Hmac<Sha256>);
 
 impl SuccessionKey {
-    /// Derived from a secret that serves another purpose too.
+    /// Derives a key from a secret that also serves another purpose.
     pub fn derive(secret: &[u8]) -> Self {
-        // A key of its own, so that no signature is ever a refresh token.
+        // A separate key, so that no signature is ever a refresh token.
         let mut hash = Sha256::new();
         hash.update(b"baton refresh token succession v1\0");
         hash.update(secret);
-        // HMAC fills a short key up with zeros to the size of a block.
+        // HMAC pads a short key with zeros to the size of a block.
         let mut key = [0; 64];
         key[..32].copy_from_slice(&hash.finalize());
         Self(Hmac::new(&key.into()))

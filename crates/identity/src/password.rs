@@ -1,5 +1,5 @@
-//! Passwords: argon2id, off the runtime's threads, and only a few at a time, because each takes
-//! 19 MiB.
+//! Passwords: hashed with argon2id outside the async runtime's threads, and only a few at a time,
+//! because each takes 19 MiB.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 
-/// KiB of memory for one hash.
+/// Memory of one hash, in KiB.
 const MEMORY: u32 = 19 * 1024;
-/// Passes over it.
+/// Passes over the memory.
 const PASSES: u32 = 2;
-/// Lanes.
+/// Lanes of one hash.
 const LANES: u32 = 1;
-/// How long somebody waits for a turn before the answer is "too busy".
+/// The longest wait for a turn before the answer is "too busy".
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The shortest password, in characters.
@@ -24,19 +24,19 @@ pub const MIN_CHARS: usize = 10;
 /// The longest password, in bytes.
 pub const MAX_BYTES: usize = 1_024;
 
-/// Hashes and checks passwords.
+/// A hasher and verifier of passwords.
 #[derive(Debug, Clone)]
 pub struct Passwords {
     turns: Arc<Semaphore>,
-    /// The hash of no password that anybody has: what an unknown user's is compared with, so that
-    /// the answer takes as long.
+    /// The hash of a random password. An unknown user's password is compared with it, so that the
+    /// answer takes as long.
     nobody: Arc<str>,
 }
 
-/// A password could not be hashed or checked.
+/// A reason for which a password could not be hashed or checked.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
-    /// Too many others are being checked.
+    /// Too many other passwords are being checked.
     #[error("too many passwords are being checked")]
     Busy,
     /// The algorithm refused.
@@ -47,7 +47,7 @@ pub enum PasswordError {
     Task(#[from] JoinError),
 }
 
-/// A new password is not taken.
+/// A reason for which a new password is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unacceptable {
     /// Too short.
@@ -56,16 +56,15 @@ pub enum Unacceptable {
     /// Too long.
     #[error("a password has at most {MAX_BYTES} bytes")]
     TooLong,
-    /// It is what everybody knows.
+    /// It is the e-mail address.
     #[error("the password must not be the e-mail address")]
     IsEmail,
 }
 
-/// Whether a new password is good enough. Length is what counts; classes of characters are not
-/// asked for.
+/// Checks a new password. Only its length counts; classes of characters do not.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason for the refusal.
 pub fn check_new(password: &str, email: &str) -> Result<(), Unacceptable> {
     if password.chars().count() < MIN_CHARS {
         Err(Unacceptable::TooShort)
@@ -90,7 +89,7 @@ fn hash_now(password: &[u8], salt: [u8; 16]) -> Result<String, PasswordError> {
         .map_err(PasswordError::Hash)
 }
 
-/// A hash that cannot be read fits no password.
+/// Returns whether the password matches. None matches a hash that cannot be read.
 fn fits_now(password: &[u8], hash: &str) -> bool {
     match (argon2(), PasswordHash::new(hash)) {
         (Ok(argon2), Ok(hash)) => argon2.verify_password(password, &hash).is_ok(),
@@ -99,8 +98,8 @@ fn fits_now(password: &[u8], hash: &str) -> bool {
 }
 
 impl Passwords {
-    /// At most `parallel` at a time; each takes a processor for some 20 ms and 19 MiB. Computes one
-    /// hash, of `random`.
+    /// Makes a hasher with at most `parallel` hashes at a time; each takes a processor for some 20
+    /// ms and 19 MiB. Computes one hash, of `random`.
     ///
     /// # Errors
     /// If the algorithm refuses its own parameters.
@@ -113,7 +112,7 @@ impl Passwords {
         })
     }
 
-    /// The hash to store, in PHC form.
+    /// Returns the hash to store, in PHC form.
     ///
     /// # Errors
     /// If there is no turn in time, or the algorithm fails.
@@ -122,8 +121,8 @@ impl Passwords {
             .await?
     }
 
-    /// Whether the password fits the hash. Without a hash, because there is no such user, it takes
-    /// as long and does not fit.
+    /// Returns whether the password matches the hash. Without a hash (for an unknown user) it takes
+    /// as long and returns false.
     ///
     /// # Errors
     /// If there is no turn in time.
@@ -148,8 +147,7 @@ impl Passwords {
         let Ok(Ok(turn)) = turn.await else {
             return Err(PasswordError::Busy);
         };
-        // The turn goes with the work: a client that leaves does not make room before its hash is
-        // done.
+        // The work owns its turn: a client that disconnects frees it only when its hash is done.
         Ok(tokio::task::spawn_blocking(move || {
             let done = work();
             drop(turn);

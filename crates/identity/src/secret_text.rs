@@ -1,14 +1,14 @@
-//! How secrets are written: random characters and a checksum of all that stands before it.
+//! The text form of secrets: random characters and a checksum of everything before it.
 //!
-//! The checksum tells a mistyped secret, or a string that only looks like one, from a real one
-//! without asking the database.
+//! The checksum distinguishes a mistyped secret, or a string that only looks like one, from a real
+//! one without a query.
 
-/// Characters of 32 random bytes.
+/// The length of 32 random bytes, in characters.
 pub(crate) const RANDOM_CHARS: usize = 44;
-/// Characters of a checksum.
+/// The length of a checksum, in characters.
 pub(crate) const CHECKSUM_CHARS: usize = 6;
 
-/// 32 bytes in base 62, each half for itself.
+/// Encodes 32 bytes in base 62, each half separately.
 pub(crate) fn random_part(random: [u8; 32]) -> String {
     let (high, low) = random.split_at(16);
     let number = |half: &[u8]| {
@@ -22,12 +22,12 @@ pub(crate) fn random_part(random: [u8; 32]) -> String {
     )
 }
 
-/// Whether this can be what [`random_part`] wrote.
+/// Returns whether [`random_part`] could have written this.
 pub(crate) fn is_random_part(text: &str) -> bool {
     text.len() == RANDOM_CHARS && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// The checksum of what stands before it.
+/// Returns the checksum of the text before it.
 pub(crate) fn checksum(body: &str) -> String {
     format!("{:0>6}", base62::encode(crc32fast::hash(body.as_bytes())))
 }

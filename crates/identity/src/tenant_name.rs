@@ -4,17 +4,17 @@ use baton_protocol::TenantId;
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_security::{GeneralSecurityProfile as _, MixedScript as _, skeleton};
 
-/// Begins the name of every tenant that somebody made by registering, and no other.
+/// The first character of the name of every self-registered tenant, and of no other.
 pub const SELF_MADE: char = '~';
-/// The tenant that operators' commands mean unless another is named.
+/// The default tenant of operators' commands.
 pub const USUAL_TENANT: &str = "default";
-/// The most characters; a stored name has one more at most.
+/// The most characters; a stored name has at most one more.
 const LONGEST: usize = 190;
 
-/// A tenant's name in its one spelling: NFKC, without space around it, case folded, of one script.
+/// A tenant's name in its only spelling: NFKC, trimmed, case folded, of one script.
 ///
-/// Operators give such names. A tenant that somebody made by registering has one with [`SELF_MADE`]
-/// before it: no command of an operator's means it by name, and wherever it is shown it is marked.
+/// Operators give such names. The name of a self-registered tenant begins with [`SELF_MADE`]: no
+/// operator's command finds it by name, and every display shows the mark.
 ///
 /// ```
 /// # use baton_identity::TenantName;
@@ -27,7 +27,7 @@ const LONGEST: usize = 190;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantName(String);
 
-/// A reason why a text is no tenant's name.
+/// A reason for which a text is not a tenant's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTenantName {
     /// Empty, or too long.
@@ -42,15 +42,15 @@ pub enum InvalidTenantName {
     /// The mark of another name space.
     #[error("a tenant's name does not begin with {SELF_MADE}")]
     Marked,
-    /// An id of a tenant, which would be taken for that tenant.
+    /// A tenant's id, which would be read as that tenant.
     #[error("a tenant's name is not written like an id")]
     Id,
 }
 
 impl TenantName {
-    /// Reads a name that somebody chose.
+    /// Reads a name.
     pub fn parse(given: &str) -> Result<Self, InvalidTenantName> {
-        // Of a longer one nothing is worth normalising.
+        // A longer text is not worth normalising.
         if given.chars().count() > 2 * LONGEST {
             return Err(InvalidTenantName::Length);
         }
@@ -74,24 +74,24 @@ impl TenantName {
         Ok(Self(name))
     }
 
-    /// The name that an operator gave.
+    /// Returns the name that an operator gave.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The name of a tenant that somebody made by registering.
+    /// Returns the name of a self-registered tenant.
     pub fn self_made(&self) -> String {
         format!("{SELF_MADE}{}", self.0)
     }
 
-    /// Whether a reader could take it for this stored name.
+    /// Returns whether a reader could mistake it for this stored name.
     pub fn looks_like(&self, stored: &str) -> bool {
         skeleton(&self.0).eq(skeleton(&fold(stored)))
     }
 }
 
-/// NFKC and full case folding, which are stable under one another after the second pass, and one
-/// space where there were several.
+/// Applies NFKC and full case folding, which are stable after the second pass, and collapses
+/// spaces.
 fn fold(given: &str) -> String {
     let folded: String = caseless::default_case_fold_str(&given.nfkc().collect::<String>());
     let words: Vec<_> = folded.split_whitespace().collect();
@@ -141,7 +141,7 @@ mod tests {
         ] {
             assert_eq!(TenantName::parse(name).unwrap_err(), why, "{name:?}");
         }
-        // All Cyrillic.
+        // All letters are Cyrillic.
         assert!(
             TenantName::parse("\u{441}\u{43e}\u{440}")
                 .unwrap()

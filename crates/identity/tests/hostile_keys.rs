@@ -1,5 +1,5 @@
-//! Keys come from anybody, before anything is known of them: what is no key is refused and never a
-//! panic, and a key with one character changed is no key.
+//! Keys come from strangers: any other string is refused without a panic, and a key with one
+//! character changed is refused too.
 
 use baton_identity::ApiKey;
 use proptest::prelude::*;

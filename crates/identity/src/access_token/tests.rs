@@ -59,7 +59,7 @@ fn issued(tokens: &AccessTokens) -> String {
     tokens.issue(somebody(), at(0), Uuid::from_u128(7)).unwrap()
 }
 
-/// A token of these very words, signed by `key`.
+/// Signs a token with exactly this header and these claims.
 fn forged(header: &Header, claims: &Value, key: &EncodingKey) -> String {
     jsonwebtoken::encode(header, claims, key).unwrap()
 }
@@ -134,7 +134,7 @@ fn the_header_chooses_no_algorithm() {
     let tokens = tokens(&[pair(Some("k"), ED), secret(SECRET)]);
     let public = tokens.public_keys()[0]["x"].as_str().unwrap().to_owned();
     let mut header = good_header(&tokens);
-    // The public key as a secret, the classic.
+    // The public key used as a secret: the classic confusion.
     header.alg = Algorithm::HS256;
     let confused = forged(
         &header,
@@ -142,7 +142,7 @@ fn the_header_chooses_no_algorithm() {
         &EncodingKey::from_secret(public.as_bytes()),
     );
     assert_eq!(tokens.verify(&confused, at(1)), Err(TokenError::Key));
-    // A good key, another algorithm of its family.
+    // A valid key with another algorithm of its family.
     header.alg = Algorithm::HS512;
     header.kid = Some(name_of_secret(SECRET));
     let other = forged(&header, &good_claims(), &EncodingKey::from_secret(SECRET));
@@ -266,7 +266,7 @@ fn the_published_keys_verify_what_was_signed_and_hold_no_secret() {
         foreign.verify(&token, &other_algorithm, at(1)),
         Err(TokenError::Key)
     );
-    // Another pair under the same name.
+    // Another key pair under the same name.
     let impostor = self::tokens(&[pair(Some("k"), OTHER_ED)]);
     assert_eq!(
         foreign.verify(&issued(&impostor), &rules, at(1)),
