@@ -1,4 +1,4 @@
-//! Who the servers run as, and what that account can reach.
+//! The account that servers run as, and the folders that it can reach.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -58,8 +58,8 @@ impl Account {
             .map_err(failed("change the permissions of"))
     }
 
-    /// Whether this account may pass through every folder above `path`. Groups beside its first,
-    /// and access lists, are not looked at.
+    /// Returns whether this account may pass through every folder above `path`. Ignores its groups
+    /// other than the first, and access lists.
     pub(crate) fn reaches(&self, path: &Path) -> bool {
         let Self::Other { uid, gid } = self else {
             return true;
@@ -80,7 +80,7 @@ impl Account {
     }
 }
 
-/// Whether this process may do everything.
+/// Returns whether this process is root.
 pub(crate) fn is_root() -> bool {
     geteuid().is_root()
 }

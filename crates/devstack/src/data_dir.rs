@@ -1,9 +1,9 @@
-//! A server's own folder: where it lies, who may use it, its log, and its removal.
+//! A server's folder: its path, its permissions, its log, and its removal.
 //!
 //! ```text
 //! <folder>/lock        held while a server, or the guardian that stops it, uses the folder
-//!          server.log  what the server said, appended to by each start
-//!          data/       the server's own
+//!          server.log  the server's output, appended by each start
+//!          data/       the server's own files
 //! ```
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
@@ -18,14 +18,13 @@ use tokio::time::Instant;
 use crate::account::Account;
 use crate::{DevstackError, Progress};
 
-/// Where a server keeps its data.
+/// The place of a server's data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Data {
-    /// In this folder, which is made if it is missing and stays when the server stops. As root, a
+    /// This folder, which is created if it is missing and stays when the server stops. For root, a
     /// folder that the servers' account cannot reach is replaced by one below `/var/lib/baton`.
     Keep(PathBuf),
-    /// In a new folder among the temporary ones, which goes away with the server, however its owner
-    /// ends.
+    /// A new temporary folder, which is removed with the server, however its owner ends.
     Ephemeral,
 }
 
@@ -74,27 +73,27 @@ impl DataDir {
         })
     }
 
-    /// The folder.
+    /// Returns the folder.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the server's own files are.
+    /// Returns the folder of the server's own files.
     pub(crate) fn data(&self) -> PathBuf {
         self.path.join("data")
     }
 
-    /// The server's log.
+    /// Returns the server's log.
     pub(crate) fn log(&self) -> PathBuf {
         self.path.join("server.log")
     }
 
-    /// The folder, if it is to be removed when its server has stopped.
+    /// Returns the folder, if it must be removed when its server has stopped.
     pub(crate) fn to_remove(&self) -> Option<&Path> {
         self.ephemeral.then_some(self.path.as_path())
     }
 
-    /// Removes the folder, if it is an ephemeral one.
+    /// Removes the folder, if it is ephemeral.
     pub(crate) async fn remove_if_ephemeral(&self) -> Result<(), DevstackError> {
         let Some(path) = self.to_remove() else {
             return Ok(());
@@ -107,15 +106,15 @@ impl DataDir {
         }
     }
 
-    /// Another handle of the lock: the folder stays locked until the last one is closed, also when
-    /// that is in another process.
+    /// Returns another handle of the lock. The folder stays locked until the last one is closed,
+    /// also in another process.
     pub(crate) fn share_lock(&self) -> Result<File, DevstackError> {
         self.lock
             .try_clone()
             .map_err(DevstackError::io("share the lock of a data folder"))
     }
 
-    /// Opens the log for appending, and says how long it already is.
+    /// Opens the log for appending, and returns its length.
     pub(crate) fn open_log(&self) -> Result<(File, u64), DevstackError> {
         let failed = || DevstackError::io(format!("open {}", self.log().display()));
         let log = OpenOptions::new()
@@ -127,7 +126,7 @@ impl DataDir {
         Ok((log, length))
     }
 
-    /// What was logged beyond byte `from`; empty if the log cannot be read.
+    /// Returns the log after byte `from`; empty if the log cannot be read.
     pub(crate) fn logged_since(&self, from: u64) -> String {
         let mut text = Vec::new();
         let read = File::open(self.log()).and_then(|mut log| {
@@ -144,14 +143,14 @@ impl DataDir {
 impl Drop for DataDir {
     fn drop(&mut self) {
         if self.ephemeral {
-            // For a server that was killed and then let go. Where one still runs, its guardian does
-            // this again after it.
+            // For a server that was killed and then dropped. If one still runs, its guardian
+            // repeats this after it.
             let _ = fs::remove_dir_all(&self.path);
         }
     }
 }
 
-/// Takes the lock in the file `path`, waiting at most as long as a guardian may need to stop a
+/// Takes the lock in the file `path`. Waits at most as long as a guardian may need to stop a
 /// server. `used` is the folder that the error names.
 pub(crate) async fn lock(path: &Path, used: &Path) -> Result<File, DevstackError> {
     lock_within(path, used, Duration::from_secs(20)).await
@@ -187,7 +186,7 @@ pub(crate) async fn lock_within(
     }
 }
 
-/// Makes the folder `path` and those above it; the new ones are open to every account.
+/// Creates the folder `path` and those above it; the new ones are open to every account.
 pub(crate) fn make_folders(path: &Path) -> Result<(), DevstackError> {
     let failed = || DevstackError::io(format!("make the folder {}", path.display()));
     let missing: Vec<&Path> = path
@@ -214,7 +213,7 @@ fn place_is_reachable(path: &Path, account: &Account) -> bool {
     existing.is_some_and(|folder| account.reaches(&folder.join("data")))
 }
 
-/// The folder below `/var/lib/baton` that stands for one out of reach.
+/// Returns the folder below `/var/lib/baton` that replaces an unreachable one.
 fn elsewhere(asked: &Path) -> PathBuf {
     let hash = Sha256::digest(asked.as_os_str().as_encoded_bytes());
     Path::new("/var/lib/baton").join(hex::encode(&hash[..8]))

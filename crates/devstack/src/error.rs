@@ -1,9 +1,9 @@
-//! What can go wrong, each with the command that mends it where one is known.
+//! Errors, with the command that mends each if one is known.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why a server could not be found, installed, started or stopped.
+/// A reason for which a server could not be found, installed, started or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum DevstackError {
     /// No fitting binary is on this machine and none could be installed.
@@ -12,9 +12,9 @@ pub enum DevstackError {
         indented(tried)
     )]
     NotFound {
-        /// The server, with the version that is asked for.
+        /// The server, with the required version.
         server: &'static str,
-        /// What was looked at and why it did not do, one entry each.
+        /// The places that were tried and the reason why each failed.
         tried: Vec<String>,
         /// The command that mends it.
         mend: String,
@@ -25,7 +25,7 @@ pub enum DevstackError {
     StartFailed {
         /// The server.
         server: &'static str,
-        /// What was seen.
+        /// The observation.
         why: String,
         /// Its log file.
         log: PathBuf,
@@ -51,16 +51,16 @@ pub enum DevstackError {
         found: u32,
     },
 
-    /// A command that was to prepare something failed.
+    /// A preparing command failed.
     #[error("{what} failed: {detail}")]
     Command {
-        /// What was run, in words.
+        /// The command, in words.
         what: String,
         /// Its exit status and the end of its output.
         detail: String,
     },
 
-    /// No port was free in the range that is used.
+    /// No port was free in the range.
     #[error("no free port was found on 127.0.0.1 between {from} and {to}")]
     NoPort {
         /// The lowest port tried.
@@ -69,7 +69,7 @@ pub enum DevstackError {
         to: u16,
     },
 
-    /// Neither `postgres` nor `nobody` exists, so there is nobody to run the servers as.
+    /// Neither `postgres` nor `nobody` exists, so no account can run the servers.
     #[error(
         "servers are not run as root, and this machine has neither an account `postgres` nor `nobody`; to mend it: useradd --system postgres"
     )]
@@ -78,16 +78,16 @@ pub enum DevstackError {
     /// The operating system refused something.
     #[error("cannot {what}")]
     Io {
-        /// What was to be done, in words.
+        /// The attempted action, in words.
         what: String,
-        /// Why it was refused.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
 impl DevstackError {
-    /// For `map_err`: wraps an I/O error with the words for what was being done.
+    /// Wraps an I/O error with the attempted action, for `map_err`.
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }

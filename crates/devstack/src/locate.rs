@@ -1,4 +1,4 @@
-//! Looks for fitting binaries, and has them installed where there are none.
+//! Looks for fitting binaries, and installs them if there are none.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::{DevstackError, Progress, Search, Version, install};
 pub struct NatsBinary {
     /// The program.
     pub path: PathBuf,
-    /// What it says it is.
+    /// Its version, as it reports it.
     pub version: Version,
 }
 
@@ -24,7 +24,7 @@ pub struct NatsBinary {
 pub struct PostgresBinaries {
     /// The folder with `postgres` and `initdb`.
     pub bin: PathBuf,
-    /// What it says it is.
+    /// Its version, as it reports it.
     pub version: Version,
 }
 
@@ -42,7 +42,7 @@ impl Search {
         Ok(PostgresBinaries { bin, version })
     }
 
-    /// All folders, the first to look in first.
+    /// Returns all folders, in the order of the search.
     fn folders(&self, cached: &Package) -> Vec<PathBuf> {
         let mut folders: Vec<PathBuf> = std::env::split_paths(&self.path).collect();
         folders.extend(self.usual.iter().cloned());
@@ -68,7 +68,7 @@ impl Search {
         ));
         if self.install {
             let _one_at_a_time = install::lock(self, progress).await?;
-            // Whoever held the lock may have installed it.
+            // Another process may have installed it while this one waited for the lock.
             let cached = [package.binaries_in(&self.cache)];
             if let Some(found) = look_in(&cached, package, &account, &mut Vec::new()).await {
                 return Ok(found);
@@ -97,7 +97,7 @@ impl Search {
 }
 
 impl NatsBinary {
-    /// The program at `path`, if it is a nats-server that fits.
+    /// Returns the program at `path`, if it is a fitting nats-server.
     pub async fn at(path: &Path) -> Result<Self, DevstackError> {
         match check(path, &package::NATS, &Account::choose()?).await {
             Ok((path, version)) => Ok(Self { path, version }),
@@ -110,12 +110,12 @@ impl NatsBinary {
     }
 }
 
-/// Finds nats-server as the environment suggests, installing it if needed.
+/// Finds nats-server on the paths of the environment, installing it if needed.
 pub async fn locate_nats(progress: Progress) -> Result<NatsBinary, DevstackError> {
     Search::from_environment().nats(progress).await
 }
 
-/// Finds PostgreSQL as the environment suggests, installing it if needed.
+/// Finds PostgreSQL on the paths of the environment, installing it if needed.
 pub async fn locate_postgres(progress: Progress) -> Result<PostgresBinaries, DevstackError> {
     Search::from_environment().postgres(progress).await
 }
@@ -140,14 +140,14 @@ async fn look_in(
     None
 }
 
-/// The real path and the version of `program`, or why it does not fit.
+/// Returns the real path and the version of `program`, or the reason why it does not fit.
 async fn check(
     program: &Path,
     package: &Package,
     account: &Account,
 ) -> Result<(PathBuf, Version), String> {
     let shown = program.display();
-    // Links are resolved, since other programs and shared files lie beside the real one.
+    // Resolves links, because related programs and shared files are in the folder of the real one.
     let real = program
         .canonicalize()
         .map_err(|error| format!("{shown}: {error}"))?;

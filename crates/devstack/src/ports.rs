@@ -4,14 +4,14 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use crate::DevstackError;
 
-/// Below the ports that Linux (32768…) and macOS (49152…) give to outgoing connections: a client
-/// that keeps dialling a server which is down could otherwise be given the server's own port as its
-/// local one, connect to itself, and keep the server from coming back.
+/// The range is below the ports that Linux (32768…) and macOS (49152…) give to outgoing
+/// connections. Otherwise a client that keeps dialling a stopped server could get the server's own
+/// port as its local one, connect to itself, and block the server's return.
 const FROM: u16 = 20_000;
 const TO: u16 = 32_767;
 
-/// A port that was free a moment ago. Nothing reserves it: who uses it must be ready to lose the
-/// race for it and ask again.
+/// Returns a port that was free a moment ago. Nothing reserves it: the caller must be ready to lose
+/// the race for it and to ask again.
 pub(crate) fn free_port() -> Result<u16, DevstackError> {
     const TRIES: usize = 200;
 

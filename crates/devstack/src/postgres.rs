@@ -17,34 +17,34 @@ use crate::{Data, DevstackError, PostgresBinaries, Progress, locate_postgres};
 
 const SERVER: &str = "PostgreSQL";
 const HOST: &str = "127.0.0.1";
-/// The role that owns everything at first, and the database that it connects to.
+/// The role that owns everything at first, and the name of the database that it connects to.
 const SUPERUSER: &str = "postgres";
 
-/// How to start a PostgreSQL.
+/// The options of a PostgreSQL.
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
-    /// Where it keeps its databases.
+    /// The place of its databases.
     pub data: Data,
-    /// Its port; a free one if not given.
+    /// Its port; a free one if absent.
     pub port: Option<u16>,
-    /// Whether a commit survives a crash of the machine. Without it, unit tests run several times
-    /// faster; a crash of the server alone is survived all the same.
+    /// Whether a commit survives a crash of the machine. Without it, tests run several times
+    /// faster, and commits still survive a crash of the server alone.
     pub durable: bool,
-    /// Settings by name, which win over those chosen here.
+    /// Settings by name, which override those chosen here.
     pub settings: Vec<(String, String)>,
-    /// The programs, if they are known already.
+    /// The programs, if they are already known.
     pub binaries: Option<PostgresBinaries>,
-    /// Where to tell what takes long.
+    /// The reporter of slow steps.
     pub progress: Progress,
 }
 
 impl PostgresOptions {
-    /// A durable server that keeps its databases in `data_dir`.
+    /// Returns the options of a durable server that keeps its databases in `data_dir`.
     pub fn keeping(data_dir: impl Into<PathBuf>) -> Self {
         Self::new(Data::Keep(data_dir.into()), true)
     }
 
-    /// A fast server that leaves nothing behind.
+    /// Returns the options of a fast server that leaves nothing behind.
     pub fn ephemeral() -> Self {
         Self::new(Data::Ephemeral, false)
     }
@@ -65,7 +65,8 @@ impl PostgresOptions {
 /// A running PostgreSQL, stopped when dropped; see [`Postgres::stop`] for an orderly end.
 #[derive(Debug)]
 pub struct Postgres {
-    // Before `data`: dropped first, so that the guardian has the lock while it stops the server.
+    // Before `data`, so that it is dropped first and the guardian has the lock while it stops the
+    // server.
     process: ServerProcess,
     data: DataDir,
     launch: Launch,
@@ -73,7 +74,7 @@ pub struct Postgres {
     superuser_url: String,
 }
 
-/// All that a start needs, and a later one with the same port.
+/// The parameters of a start, and of a later one with the same port.
 #[derive(Debug)]
 struct Launch {
     binaries: PostgresBinaries,
@@ -84,7 +85,7 @@ struct Launch {
 }
 
 impl Postgres {
-    /// Finds the server, makes its data if there are none, starts it, and waits until it takes
+    /// Finds the server, makes its data if there are none, starts it, and waits until it accepts
     /// connections.
     pub async fn start(options: PostgresOptions) -> Result<Self, DevstackError> {
         let progress = options.progress;
@@ -139,18 +140,19 @@ impl Postgres {
         })
     }
 
-    /// Where the superuser connects, to the database `postgres`.
+    /// Returns the superuser's address, for the database `postgres`.
     pub fn superuser_url(&self) -> &str {
         &self.superuser_url
     }
 
-    /// The superuser's password. Also in the file `superuser-password` of the data folder.
+    /// Returns the superuser's password, which is also in the file `superuser-password` of the data
+    /// folder.
     pub fn superuser_password(&self) -> &str {
         &self.password
     }
 
-    /// Where `user` connects to `database`. The three are taken as they are: they must need no
-    /// percent-encoding.
+    /// Returns the address for `user` and `database`. None of the three may need percent-encoding,
+    /// because they are not encoded.
     pub fn url_for(&self, database: &str, user: &str, password: &str) -> String {
         format!(
             "postgres://{user}:{password}@{HOST}:{}/{database}",
@@ -158,42 +160,43 @@ impl Postgres {
         )
     }
 
-    /// The port it listens on, on 127.0.0.1.
+    /// Returns its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.launch.port
     }
 
-    /// The process id of the first server process; a new one after each restart.
+    /// Returns the process id of the postmaster; a new one after each restart.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// The folder of its databases.
+    /// Returns the folder of its databases.
     pub fn data_dir(&self) -> PathBuf {
         self.data.data()
     }
 
-    /// The file that the server logs to.
+    /// Returns the server's log file.
     pub fn log(&self) -> PathBuf {
         self.data.log()
     }
 
-    /// The programs it runs from.
+    /// Returns the programs that it runs from.
     pub fn binaries(&self) -> &PostgresBinaries {
         &self.launch.binaries
     }
 
-    /// Whether it runs; false after [`Postgres::kill_immediate`], and if it ended by itself.
+    /// Returns whether it runs; false after [`Postgres::kill_immediate`], and if it ended by
+    /// itself.
     pub fn is_running(&mut self) -> bool {
         self.process.is_running()
     }
 
-    /// Waits until it has ended, for whatever reason.
+    /// Waits until it has ended, for any reason.
     pub async fn until_ended(&mut self) {
         self.process.until_ended().await;
     }
 
-    /// Stops it, cutting its connections, and waits for its end; an ephemeral folder is removed.
+    /// Stops it, cutting its connections, waits for its end, and removes an ephemeral folder.
     pub async fn stop(mut self) -> Result<(), DevstackError> {
         self.process.stop().await;
         self.data.remove_if_ephemeral().await
@@ -205,7 +208,7 @@ impl Postgres {
         self.process.stop_by(immediate()).await;
     }
 
-    /// Starts it again with the same port and data, stopping it in order first if it still runs.
+    /// Starts it again with the same port and data. Stops it in order first if it still runs.
     pub async fn restart(&mut self) -> Result<(), DevstackError> {
         self.process.stop_by(orderly()).await;
         self.process = self
@@ -218,7 +221,7 @@ impl Postgres {
 }
 
 impl Launch {
-    /// Makes the database cluster if there is none, and returns the superuser's password.
+    /// Makes the database cluster if it is missing, and returns the superuser's password.
     async fn prepare(&self, data: &DataDir) -> Result<String, DevstackError> {
         let password_file = data.path().join("superuser-password");
         if let Ok(made_by) = fs::read_to_string(data.data().join("PG_VERSION")) {
@@ -242,7 +245,8 @@ impl Launch {
     }
 
     async fn initdb(&self, data: &DataDir, password_file: &Path) -> Result<(), DevstackError> {
-        // Renamed when it is whole: an initdb that was cut off leaves nothing that looks like data.
+        // Renamed when it is complete, so that an interrupted initdb leaves nothing that looks like
+        // data.
         let staging = data.path().join("data.part");
         let failed = || DevstackError::io(format!("replace {}", staging.display()));
         if staging.exists() {
@@ -262,7 +266,7 @@ impl Launch {
                 "--encoding",
                 "UTF8",
             ])
-            // The same order of strings on every machine.
+            // Strings sort the same on every machine.
             .args(["--no-locale", "--no-instructions"])
             .env("LC_ALL", "C")
             .current_dir(data.path());
@@ -288,7 +292,7 @@ impl Launch {
     }
 
     async fn run(&self, data: &DataDir) -> Result<ServerProcess, NotReady> {
-        // Recovery after a crash counts as well.
+        // Includes the recovery after a crash.
         const LIMIT: Duration = Duration::from_mins(1);
 
         let mut command = Command::new(self.binaries.bin.join("postgres"));
@@ -299,7 +303,7 @@ impl Launch {
             .env("LC_ALL", "C");
         let fixed = [
             ("listen_addresses", HOST),
-            // The path of a socket may have 107 bytes only, which a data folder easily exceeds.
+            // A socket's path may have only 107 bytes, which a data folder easily exceeds.
             ("unix_socket_directories", ""),
             ("max_connections", "300"),
             ("timezone", "UTC"),
@@ -317,7 +321,7 @@ impl Launch {
         for (name, value) in &self.settings {
             command.args(["-c", &format!("{name}={value}")]);
         }
-        // What is to be thrown away needs no checkpoint.
+        // Data that will be removed needs no checkpoint.
         let stop_by = if data.to_remove().is_some() {
             immediate()
         } else {
@@ -333,7 +337,7 @@ impl Launch {
     }
 }
 
-/// A fast shutdown: clients are disconnected, a checkpoint is written.
+/// Stops by a fast shutdown: clients are disconnected, a checkpoint is written.
 fn orderly() -> StopBy {
     StopBy {
         signal: Signal::SIGINT,
@@ -364,9 +368,9 @@ fn write_secret(path: &Path, secret: &str, account: &Account) -> Result<(), Devs
     account.take(path, 0o600)
 }
 
-/// Whether the server with this process id has written into its state file (as `pg_ctl` reads it:
-/// the first line is the process id, the eighth the status) that it is ready. Another server on the
-/// same port cannot be taken for it.
+/// Returns whether the server with this process id reports itself as ready in its state file (as
+/// `pg_ctl` reads it: the first line is the process id, the eighth the status). So another server
+/// on the port cannot be mistaken for it.
 fn says_ready(state: &Path, pid: u32) -> bool {
     let Ok(text) = fs::read_to_string(state) else {
         return false;
@@ -375,7 +379,7 @@ fn says_ready(state: &Path, pid: u32) -> bool {
     lines.first() == Some(&pid.to_string().as_str()) && lines.get(7) == Some(&"ready")
 }
 
-/// Whether a connection gets as far as being asked for a password.
+/// Returns whether a connection gets as far as the password request.
 async fn takes_connections(port: u16) -> bool {
     const PROTOCOL_3: u32 = 3 << 16;
     const AUTHENTICATION: u8 = b'R';
@@ -387,7 +391,7 @@ async fn takes_connections(port: u16) -> bool {
             startup.extend_from_slice(text.as_bytes());
             startup.push(0);
         }
-        // The length counts itself; the packet is some forty bytes long.
+        // The length includes its own four bytes; the packet has some forty.
         let length = u32::try_from(startup.len() + 4).unwrap_or(u32::MAX);
         stream
             .write_all(&[length.to_be_bytes().to_vec(), startup].concat())

@@ -1,4 +1,4 @@
-//! One running server process and the guardian that stops it if we cannot.
+//! One running server process, and the guardian that stops it if its owner cannot.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,20 +14,19 @@ use crate::DevstackError;
 use crate::account::Account;
 use crate::data_dir::DataDir;
 
-/// How often the end or the readiness of a server is asked for. Short, because tests wait for it.
+/// The interval of checks for a server's end or readiness. Short, because tests wait for it.
 const POLL: Duration = Duration::from_millis(5);
 
-/// How a server is asked to stop.
+/// The way to stop a server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StopBy {
     /// The signal.
     pub(crate) signal: Signal,
-    /// How long it may take before harder ones follow.
+    /// The time until harder signals follow.
     pub(crate) grace: Duration,
 }
 
-/// A server that this process has started. Dropped while it still runs, it is stopped by its
-/// guardian.
+/// A server that this process started. If it is dropped while it runs, its guardian stops it.
 #[derive(Debug)]
 pub(crate) struct ServerProcess {
     server: &'static str,
@@ -39,17 +38,17 @@ pub(crate) struct ServerProcess {
     log_start: u64,
 }
 
-/// Why a server is not ready.
+/// A reason for which a server is not ready.
 #[derive(Debug)]
 pub(crate) enum NotReady {
     /// Another process has the port.
     AddressInUse(DevstackError),
-    /// Anything else.
+    /// Another error.
     Failed(DevstackError),
 }
 
 impl NotReady {
-    /// The error, whatever it was.
+    /// Returns the error of either kind.
     pub(crate) fn into_error(self) -> DevstackError {
         match self {
             Self::AddressInUse(error) | Self::Failed(error) => error,
@@ -67,7 +66,7 @@ impl ServerProcess {
         account: &Account,
         stop_by: StopBy,
     ) -> Result<Self, DevstackError> {
-        // First the guardian: should we die between the two, it has nothing to stop.
+        // The guardian starts first: if this process dies between the two, it has nothing to stop.
         let mut guardian = Guardian::start(data, stop_by)?;
         let (log, log_start) = data.open_log()?;
         let log_again = log
@@ -102,17 +101,17 @@ impl ServerProcess {
         }
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Its exit status, if it has ended.
+    /// Returns its exit status, if it has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().ok().flatten();
         if status.is_some() {
             self.child = None;
-            // Told at once, so that it never signals a process that got the same id later.
+            // Dismissed at once, so that it never signals a later process with the same id.
             if let Some(guardian) = self.guardian.take() {
                 guardian.dismiss();
             }
@@ -120,13 +119,13 @@ impl ServerProcess {
         status
     }
 
-    /// Whether it has not ended yet.
+    /// Returns whether it has not ended yet.
     pub(crate) fn is_running(&mut self) -> bool {
         self.ended();
         self.child.is_some()
     }
 
-    /// Waits until `probe` says yes, the process ends, or `limit` is over.
+    /// Waits until `probe` returns true, the process ends, or `limit` is over.
     pub(crate) async fn until_ready(
         &mut self,
         data: &DataDir,
@@ -170,13 +169,13 @@ impl ServerProcess {
         }
     }
 
-    /// Stops it as agreed at its start, with harder signals when the grace is over, and waits for
-    /// its end. Does nothing if it has ended.
+    /// Stops it as agreed at its start, with harder signals after the grace, and waits for its end.
+    /// Does nothing if it has ended.
     pub(crate) async fn stop(&mut self) {
         self.stop_by(self.stop_by).await;
     }
 
-    /// As [`ServerProcess::stop`], in another way.
+    /// Stops it in another way than agreed.
     pub(crate) async fn stop_by(&mut self, by: StopBy) {
         self.signal(by.signal);
         if self.ends_within(by.grace).await {
@@ -192,7 +191,7 @@ impl ServerProcess {
         }
     }
 
-    /// Waits until it has ended, for whatever reason.
+    /// Waits until it has ended, for any reason.
     pub(crate) async fn until_ended(&mut self) {
         while self.is_running() {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -210,7 +209,7 @@ impl ServerProcess {
         true
     }
 
-    /// Sends a signal, if the process has not ended: its id stays its own until its status is read.
+    /// Sends a signal, if the process has not ended. Its id is not reused until its status is read.
     fn signal(&mut self, signal: Signal) {
         if self.is_running()
             && let Ok(pid) = i32::try_from(self.pid)
@@ -229,8 +228,8 @@ impl Drop for ServerProcess {
         };
         // Closing the pipe without a word makes the guardian stop the server.
         let stopping = guardian.map(Guardian::abandon);
-        // Somebody has to read the statuses, or the ended processes would still seem to run. If we
-        // end before this thread, init does it.
+        // The statuses must be read, because the ended processes would otherwise remain as zombies.
+        // If this process ends before the thread, init reads them.
         std::thread::spawn(move || {
             let _ = child.wait();
             if let Some(mut stopping) = stopping {
@@ -240,11 +239,11 @@ impl Drop for ServerProcess {
     }
 }
 
-/// The shell that waits on a pipe for our death.
+/// The shell that waits on a pipe for this process's death.
 #[derive(Debug)]
 struct Guardian {
     shell: Child,
-    /// Closed on exec, so no other process that we start keeps it open.
+    /// Closed on exec, so no other child process keeps it open.
     pipe: ChildStdin,
 }
 
@@ -284,14 +283,14 @@ impl Guardian {
         writeln!(self.pipe, "{pid}")
     }
 
-    /// Tells it that its server has ended, and waits for its own end, a matter of a millisecond.
+    /// Reports the server's end to it and waits for its own end, which takes a millisecond.
     fn dismiss(mut self) {
         let _ = writeln!(self.pipe, "done");
         drop(self.pipe);
         let _ = self.shell.wait();
     }
 
-    /// Lets it do its work.
+    /// Closes the pipe, so that it stops the server.
     fn abandon(self) -> Child {
         self.shell
     }

@@ -1,11 +1,11 @@
-//! One line for each thing that takes longer than a second.
+//! Reports each step that takes longer than a second, in one line.
 
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Where progress is told.
+/// The destination of progress reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Progress {
     /// Nowhere.
@@ -16,8 +16,8 @@ pub enum Progress {
 }
 
 impl Progress {
-    /// Awaits `work`; if it takes longer than a second, says `what` (a clause such as "starting
-    /// PostgreSQL"), and how long it took when it is over.
+    /// Awaits `work`. If it takes longer than a second, prints `what` (a clause such as "starting
+    /// PostgreSQL"), and the duration at its end.
     pub(crate) async fn during<T>(self, what: &str, work: impl Future<Output = T>) -> T {
         const PATIENCE: Duration = Duration::from_secs(1);
 

@@ -1,4 +1,4 @@
-//! Where servers, and the tools that install them, may be.
+//! The folders of servers, and of the tools that install them.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
@@ -6,22 +6,22 @@ use std::path::{Path, PathBuf};
 
 use crate::account::is_root;
 
-/// Where to look, and whether to install what is missing.
+/// The folders to search, and whether to install missing servers.
 #[derive(Clone, Debug)]
 pub struct Search {
-    /// Folders to look in first, for servers and for the tools that install them, written as the
-    /// environment variable `PATH` is.
+    /// Folders to search first, for servers and for the tools that install them, in the form of the
+    /// environment variable `PATH`.
     pub path: OsString,
-    /// Folders with programs to look in next.
+    /// Folders to search next, for programs only.
     pub usual: Vec<PathBuf>,
-    /// Where installed servers are kept. As root, other accounts must be able to reach it.
+    /// The folder of installed servers. For root, other accounts must be able to reach it.
     pub cache: PathBuf,
-    /// Whether to install what was not found.
+    /// Whether to install missing servers.
     pub install: bool,
 }
 
 impl Search {
-    /// As the environment and the operating system suggest.
+    /// Returns the search that the environment and the operating system suggest.
     pub fn from_environment() -> Self {
         Self {
             path: std::env::var_os("PATH").unwrap_or_default(),
@@ -31,7 +31,7 @@ impl Search {
         }
     }
 
-    /// The program `name` on the path.
+    /// Returns the program `name` on the path.
     pub(crate) fn tool(&self, name: &str) -> Option<PathBuf> {
         std::env::split_paths(&self.path)
             .map(|folder| folder.join(name))
@@ -44,7 +44,7 @@ pub(crate) fn is_program(path: &Path) -> bool {
         .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-/// Folders where packages and installers put servers, the newest PostgreSQL first.
+/// Returns the folders into which packages and installers put servers, the newest PostgreSQL first.
 pub(crate) fn usual_folders() -> Vec<PathBuf> {
     const PLAIN: [&str; 7] = [
         "/usr/local/bin",
@@ -55,7 +55,7 @@ pub(crate) fn usual_folders() -> Vec<PathBuf> {
         "/usr/local/pgsql/bin",
         "/Applications/Postgres.app/Contents/Versions/latest/bin",
     ];
-    // One folder per major version, named by what stands before the number.
+    // One folder per major version, named by this prefix and the number.
     const VERSIONED: [(&str, &str); 4] = [
         ("/usr/lib/postgresql", ""),
         ("/usr", "pgsql-"),

@@ -1,20 +1,20 @@
-//! Both servers, or one of them, as a whole.
+//! A development stack: nats-server, PostgreSQL, or both.
 
 use std::path::PathBuf;
 
 use crate::{DevstackError, NatsOptions, NatsServer, Postgres, PostgresOptions, Progress};
 
-/// Which servers to start, and where.
+/// The servers to start, with their options.
 #[derive(Clone, Debug, Default)]
 pub struct DevStackOptions {
-    /// How to start nats-server, if it is wanted.
+    /// The options of nats-server; not started if absent.
     pub nats: Option<NatsOptions>,
-    /// How to start PostgreSQL, if it is wanted.
+    /// The options of PostgreSQL; not started if absent.
     pub postgres: Option<PostgresOptions>,
 }
 
 impl DevStackOptions {
-    /// Both servers, durable, in `nats` and `postgres` below `data_dir`.
+    /// Returns the options of both servers, durable, in `nats` and `postgres` below `data_dir`.
     pub fn keeping(data_dir: impl Into<PathBuf>, progress: Progress) -> Self {
         let data_dir = data_dir.into();
         let nats = NatsOptions::keeping(data_dir.join("nats"));
@@ -28,7 +28,7 @@ impl DevStackOptions {
         }
     }
 
-    /// Both servers, fast, leaving nothing behind.
+    /// Returns the options of both servers, fast and leaving nothing behind.
     pub fn ephemeral(progress: Progress) -> Self {
         Self {
             nats: Some(NatsOptions {
@@ -43,12 +43,12 @@ impl DevStackOptions {
     }
 }
 
-/// The servers that were asked for, running.
+/// The running servers.
 #[derive(Debug, Default)]
 pub struct DevStack {
-    /// The nats-server, if it was asked for.
+    /// The nats-server, if it was requested.
     pub nats: Option<NatsServer>,
-    /// The PostgreSQL, if it was asked for.
+    /// The PostgreSQL, if it was requested.
     pub postgres: Option<Postgres>,
 }
 
@@ -67,14 +67,14 @@ impl DevStack {
                 None => Ok(None),
             }
         };
-        // The start that is not over when the other fails is cut off, and its server, if there is
-        // one yet, stopped by its guardian.
+        // If one start fails, the other is dropped, and its guardian stops its server if there is
+        // one yet.
         let (nats, postgres) = tokio::try_join!(nats, postgres)?;
         Ok(Self { nats, postgres })
     }
 
-    /// Stops what runs: PostgreSQL first, then nats-server. Both are stopped whatever happens; the
-    /// first error is returned.
+    /// Stops PostgreSQL first, then nats-server. Stops both even if one fails, and returns the
+    /// first error.
     pub async fn stop(self) -> Result<(), DevstackError> {
         let postgres = match self.postgres {
             Some(server) => server.stop().await,

@@ -1,5 +1,5 @@
-//! Servers for tests. Under `with-devstack` they use what it has started and found; without it they
-//! work all the same, only slower.
+//! Servers for tests. Under `with-devstack` they use the servers and programs that it found;
+//! without it they work as well, but slower.
 
 use std::path::Path;
 
@@ -9,15 +9,15 @@ use crate::{
     DevstackError, NatsBinary, NatsOptions, NatsServer, Postgres, PostgresOptions, env_url,
 };
 
-/// The superuser's address of a PostgreSQL that all tests share.
+/// The variable with the superuser's address of a PostgreSQL that all tests share.
 pub const TEST_POSTGRES_URL: &str = "BATON_TEST_POSTGRES_URL";
-/// The address of a nats-server that all tests share.
+/// The variable with the address of a nats-server that all tests share.
 pub const TEST_NATS_URL: &str = "BATON_TEST_NATS_URL";
-/// The nats-server program from which each test starts one of its own.
+/// The variable with the nats-server program from which each test starts its own.
 pub const TEST_NATS_BIN: &str = "BATON_TEST_NATS_BIN";
 
-/// The superuser's address of the PostgreSQL for tests: `$BATON_TEST_POSTGRES_URL` if it is set,
-/// else that of one which this process starts once and which ends with it.
+/// Returns the superuser's address of the PostgreSQL for tests: `$BATON_TEST_POSTGRES_URL` if it is
+/// set, else that of a server that this process starts once and that ends with it.
 pub async fn test_postgres() -> Result<&'static str, DevstackError> {
     static URL: OnceCell<String> = OnceCell::const_new();
     // Never dropped: its guardian stops it when this process ends.
@@ -36,13 +36,13 @@ pub async fn test_postgres() -> Result<&'static str, DevstackError> {
     url.await.map(String::as_str)
 }
 
-/// A nats-server of the caller's own, which leaves nothing behind. `$BATON_TEST_NATS_BIN` spares the
-/// search for the program.
+/// Starts a nats-server for the caller alone, which leaves nothing behind. `$BATON_TEST_NATS_BIN`
+/// saves the search for the program.
 pub async fn test_nats() -> Result<NatsServer, DevstackError> {
     NatsServer::start(test_nats_options().await?).await
 }
 
-/// The options that [`test_nats`] uses, to be changed by tests that need other ones.
+/// Returns the options of [`test_nats`], for tests that need to change them.
 pub async fn test_nats_options() -> Result<NatsOptions, DevstackError> {
     let binary = match env_url(TEST_NATS_BIN) {
         Some(path) => Some(NatsBinary::at(Path::new(&path)).await?),

@@ -1,4 +1,4 @@
-//! Versions as servers tell them.
+//! Versions of servers, as they report them.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Version {
     /// The first number.
     pub major: u32,
-    /// The second, 0 where there is none.
+    /// The second, or 0 if absent.
     pub minor: u32,
 }
 

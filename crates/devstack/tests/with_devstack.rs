@@ -1,4 +1,4 @@
-//! The command that puts servers around another command, as a real process.
+//! The command that runs servers around another command, as a real process.
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -16,7 +16,8 @@ fn with_devstack(servers: &[&str], script: &str) -> Command {
     command
 }
 
-/// The port in an address such as `nats://127.0.0.1:4222` or `postgres://u:p@127.0.0.1:5432/db`.
+/// Returns the port in an address such as `nats://127.0.0.1:4222` or
+/// `postgres://u:p@127.0.0.1:5432/db`.
 fn port(url: &str) -> u16 {
     let behind = url.rsplit_once(':').unwrap().1;
     behind.split('/').next().unwrap().parse().unwrap()

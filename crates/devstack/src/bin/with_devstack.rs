@@ -1,4 +1,4 @@
-//! Runs a command with private servers around it, which are gone when it has ended:
+//! Runs a command with private servers around it, which stop when it ends:
 //! `with-devstack --postgres --nats -- cargo nextest run`.
 
 use std::os::unix::process::ExitStatusExt;
@@ -43,7 +43,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    // Held back from the start: Ctrl-C reaches the command by itself, and we outlast it.
+    // Handled from the start, because Ctrl-C reaches the command by itself and this process must
+    // outlast it.
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
 
@@ -91,7 +92,8 @@ fn forward(signal: Signal, child: &Child) {
     }
 }
 
-/// The command's own code, or, as shells have it, 128 and the number of the signal that ended it.
+/// Returns the command's own code, or, as shells do, 128 plus the number of the signal that ended
+/// it.
 fn exit_code(status: ExitStatus) -> ExitCode {
     let number = status.code().or_else(|| Some(128 + status.signal()?));
     ExitCode::from(
