@@ -1,8 +1,9 @@
-//! Records the commit and the time of the build, for `/version`, `baton version` and `baton_build_info`.
+//! Records the commit and the time of the build, for `/version`, `baton version` and
+//! `baton_build_info`.
 //!
-//! The environment wins (`BATON_COMMIT`, `SOURCE_DATE_EPOCH`), as images are built without `.git`.
-//! Otherwise git is asked, in release builds only: in a debug build the answer would either be stale
-//! or make every commit recompile the workspace. Nothing here can fail a build.
+//! The environment wins (`BATON_COMMIT`, `SOURCE_DATE_EPOCH`), because images are built without
+//! `.git`. Otherwise it asks git, in release builds only: in a debug build the answer would either
+//! be stale or make every commit recompile the workspace. Nothing here can fail a build.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,8 +1,8 @@
 //! The HTTP accept loop: limits with real timers, and a stop that lets answers finish.
 //!
-//! axum's own `serve` installs no timer, knows no limit of connections, and waits for ever for an
-//! open stream. Here a connection is given up when a head is late, when a client stops reading, and
-//! at the end of the drain; an idle one is closed politely.
+//! axum's own `serve` installs no timer, has no limit of connections, and waits for ever for an
+//! open stream. This loop drops a connection if a head is late, if a client stops reading, and at
+//! the end of the drain; it closes an idle one gracefully.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -37,48 +37,49 @@ use crate::metrics as names;
 
 pub use crate::deadline_body::{BodyTimeout, is_body_timeout};
 
-/// The most a request's head may hold, and the most that is gathered for one write. An upper bound:
+/// The largest head of a request, and the most bytes gathered for one write. An upper bound:
 /// buffers begin at 8 KiB.
 const BUFFER: usize = 64 * 1024;
-/// Requests at a time on one HTTP/2 connection.
+/// The most concurrent requests on one HTTP/2 connection.
 const STREAMS: u32 = 256;
-/// What the head of a request may hold on an HTTP/2 stream, counted as RFC 9113 counts.
+/// The largest head of a request on an HTTP/2 stream, measured as in RFC 9113.
 const HEAD: u32 = 16 * 1024;
-/// What a client may send ahead on one HTTP/2 stream, and on the connection.
+/// The flow-control windows of an HTTP/2 stream, and of its connection.
 const WINDOWS: (u32, u32) = (256 * 1024, 1024 * 1024);
-/// Streams that a client opened and reset before they were taken up ("rapid reset").
+/// The most streams that a client opened and reset before they were accepted ("rapid reset").
 const PENDING_RESETS: usize = 20;
-/// Resets that a client provoked by errors.
+/// The most resets that a client provoked by errors.
 const PROVOKED_RESETS: usize = 128;
-/// A quiet HTTP/2 connection is asked whether it lives, and dropped if it does not say so.
+/// The interval of pings on a quiet HTTP/2 connection, and the time until an unanswered one ends
+/// it.
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
-/// After a failure that will not go away by itself, such as too many open files.
+/// The pause after an error that lasts, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a listener allows its clients.
+/// The limits of a listener for its clients.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The listener's name in metrics and logs.
     pub listener: &'static str,
     /// Time for a request's head.
     pub header_timeout: Duration,
-    /// Time for a request's body, from when it is first waited for.
+    /// Time for a request's body, from the first wait for it.
     pub body_timeout: Duration,
-    /// Time for which a client may take no bytes.
+    /// Time during which a client may accept no bytes.
     pub write_timeout: Duration,
     /// Time between two requests.
     pub keep_alive: Duration,
     /// Open connections; beyond them, no more are accepted until one closes.
     pub max_connections: usize,
-    /// From the soft stop until nothing more is accepted.
+    /// Time from the soft stop until the listener closes.
     pub lame_duck: Duration,
-    /// From then until what is still open is cut.
+    /// Time from then until open connections are cut.
     pub drain: Duration,
 }
 
 impl Limits {
-    /// The limits of the public listener. The body's size is the router's matter
-    /// (`DefaultBodyLimit`), because its answer has the route's shape.
+    /// Returns the limits of the public listener. The router limits a body's size
+    /// (`DefaultBodyLimit`), because that answer has the route's shape.
     pub const fn of(config: &HttpConfig) -> Self {
         Self {
             listener: "public",
@@ -93,21 +94,22 @@ impl Limits {
     }
 }
 
-/// What a listener did in its life.
+/// The totals of a listener at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServeReport {
     /// Connections accepted.
     pub accepted: u64,
-    /// Connections that were still open at the end of the drain, and were cut.
+    /// Connections that were cut at the end of the drain.
     pub cut: usize,
 }
 
-/// Serves `router` until `shutdown.soft`, then `limits.lame_duck` longer, then lets what is open
-/// finish for at most `limits.drain`; `shutdown.hard` ends it at once. Returns when all connections
-/// are closed.
+/// Serves `router` until `shutdown.soft` and for `limits.lame_duck` longer, then lets open
+/// connections finish for at most `limits.drain`. `shutdown.hard` ends it at once. Returns when all
+/// connections are closed.
 ///
 /// Every request has an extension [`ConnectInfo<SocketAddr>`] with the peer's address. Handlers of
-/// endless streams should end them after `shutdown.soft`, or the drain takes its whole time.
+/// endless streams should end them after `shutdown.soft`, because the drain takes its whole time
+/// otherwise.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -160,7 +162,8 @@ async fn accept(
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // Tokens are small and must not wait for each other; a socket that refuses is gone.
+                // Tokens are small and must not wait for each other. The option fails only on a
+                // dead socket.
                 let _ = stream.set_nodelay(true);
                 return (stream, peer, permit);
             }
@@ -173,7 +176,7 @@ async fn accept(
     }
 }
 
-/// The client left before it was accepted.
+/// Returns whether the client left before it was accepted.
 fn is_the_clients(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -183,7 +186,7 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
-/// Spawns what hyper needs besides the connection (HTTP/2 streams), so that it is waited for and cut
+/// Spawns hyper's tasks besides the connection (HTTP/2 streams), so that they are awaited and cut
 /// like the connection itself.
 #[derive(Clone)]
 struct Spawner {
@@ -208,7 +211,7 @@ struct Server {
     patience: Patience,
     protocol: auto::Builder<Spawner>,
     tasks: TaskTracker,
-    /// Connections finish what they do and close.
+    /// Connections finish their requests and close.
     drain: CancellationToken,
     /// Connections are dropped.
     cut: CancellationToken,
@@ -222,7 +225,8 @@ impl Server {
             tasks: tasks.clone(),
             cut: cut.clone(),
         });
-        // Heads: see `Activity`. At most 100 header fields is the default, and cheaper unsaid.
+        // [`Activity`] limits heads. The default limit of 100 header fields applies, and is cheaper
+        // if not set.
         protocol
             .http1()
             .header_read_timeout(None)
@@ -257,7 +261,7 @@ impl Server {
         }
     }
 
-    /// Lets connections finish, cuts those that have not, and says how many those were.
+    /// Lets connections finish, cuts the rest, and returns the number of those.
     async fn stop(&self, shutdown: &Shutdown) -> usize {
         self.drain.cancel();
         self.tasks.close();
@@ -319,7 +323,7 @@ impl Server {
                     connection.as_mut().graceful_shutdown();
                     continue;
                 }
-                // Asked anew after each poll, as polling is what changes the answer.
+                // Read again after each poll, because polling changes the deadline.
                 let Some((at, expiry)) = activity.deadline(&self.patience) else {
                     return Poll::Pending;
                 };
@@ -338,7 +342,8 @@ impl Server {
             }
         });
         match self.cut.run_until_cancelled(served).await {
-            // A connection ends as its client likes; what it asked for has been logged.
+            // Only a debug line, because clients end connections at will and their requests are
+            // logged.
             Some(Ok(Err(error))) => tracing::debug!(%peer, %error, "connection failed"),
             Some(Err(expiry)) => {
                 let reason = match expiry {
@@ -373,7 +378,7 @@ async fn answer(
     Ok(response.map(|body| AnswerBody::new(body, open)))
 }
 
-/// Counts a connection for as long as it lives.
+/// A guard that counts a connection while it lives.
 struct OpenConnection<'a>(&'a Server);
 
 impl<'a> OpenConnection<'a> {

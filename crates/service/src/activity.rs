@@ -1,9 +1,9 @@
-//! What a connection is waiting for, and until when it may.
+//! The activity of a connection, and its deadline.
 //!
-//! hyper's own header timer also runs between requests, so that a short limit for slow clients would
-//! be a short keep-alive too; and the automatic choice of HTTP version runs no timer at all before
-//! the first bytes. Therefore the limits are kept here: the socket and the service report what
-//! happens, and the connection's task asks for the deadline.
+//! hyper's own header timer also runs between requests, so a short limit for slow clients would
+//! also shorten the keep-alive; and before the first bytes, the automatic choice of the HTTP
+//! version runs no timer at all. So the limits are kept here: the socket and the service report
+//! events, and the connection's task asks for the deadline.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// What a connection may take its time for.
+/// The time limits of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
     pub(crate) header: Duration,
@@ -24,20 +24,20 @@ pub(crate) struct Patience {
     pub(crate) write: Duration,
 }
 
-/// Why a connection's time is over.
+/// The limit that a connection exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expiry {
     /// The head of a request did not arrive in time.
     Header,
-    /// No request came; the connection can be closed politely.
+    /// No request came; the connection can be closed gracefully.
     Idle,
-    /// The client takes no bytes.
+    /// The client accepts no bytes.
     Write,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Some of a head is there, or the connection is new or about to close.
+    /// A part of a head is there, or the connection is new or about to close.
     Head,
     /// Between two requests.
     Idle,
@@ -73,7 +73,7 @@ impl Activity {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The service got a request; it is open until the answer's body is dropped.
+    /// Records a request, which is open until the answer's body is dropped.
     pub(crate) fn request(self: &Arc<Self>, version: http::Version) -> OpenRequest {
         let mut state = self.lock();
         state.open_requests += 1;
@@ -83,7 +83,7 @@ impl Activity {
         OpenRequest(Arc::clone(self))
     }
 
-    /// The connection was asked to close, which must not take longer than a head.
+    /// Records that the connection should close, which must not take longer than a head.
     pub(crate) fn closing(&self) {
         let mut state = self.lock();
         state.phase = Phase::Head;
@@ -92,7 +92,7 @@ impl Activity {
 
     fn bytes_arrived(&self) {
         let mut state = self.lock();
-        // On a multiplexed connection they may be anything, such as an answer to a ping.
+        // On a multiplexed connection the bytes may be anything, such as an answer to a ping.
         if state.phase == Phase::Idle && !state.multiplexed {
             state.phase = Phase::Head;
             state.since = Instant::now();
@@ -108,7 +108,7 @@ impl Activity {
         }
     }
 
-    /// When the connection's time is over if nothing happens, and why.
+    /// Returns the connection's deadline if nothing happens, and the limit that it belongs to.
     pub(crate) fn deadline(&self, patience: &Patience) -> Option<(Instant, Expiry)> {
         let state = self.lock();
         let waiting = match state.phase {
@@ -170,7 +170,7 @@ impl HttpBody for AnswerBody {
     }
 }
 
-/// A socket that reports to an [`Activity`].
+/// A socket that reports its events to an [`Activity`].
 pub(crate) struct WatchedIo<S> {
     inner: S,
     activity: Arc<Activity>,

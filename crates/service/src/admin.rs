@@ -29,9 +29,9 @@ use crate::problem::Problem;
 use crate::readiness::Readiness;
 use crate::telemetry::Telemetry;
 
-/// How long one check may take.
+/// The time limit of one check.
 const CHECK_LIMIT: Duration = Duration::from_secs(2);
-/// How often histogram samples are folded into buckets, and the servers are asked.
+/// The interval at which histogram samples are folded into buckets, and the servers are asked.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 const LIMITS: Limits = Limits {
@@ -57,7 +57,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Endpoints without checks.
+    /// Makes endpoints without checks.
     pub fn new(readiness: Readiness, telemetry: &'static Telemetry, clock: SharedClock) -> Self {
         Self {
             readiness,
@@ -68,7 +68,7 @@ impl Admin {
         }
     }
 
-    /// Answers `/livez` by this, not always with "alive".
+    /// Answers `/livez` from this state instead of always "alive".
     #[must_use]
     pub fn liveness(mut self, liveness: Liveness) -> Self {
         self.liveness = liveness;
@@ -92,7 +92,7 @@ impl Admin {
         self
     }
 
-    /// The routes: `/livez`, `/readyz`, `/metrics`, `/version`, `GET|PUT /log-level`.
+    /// Returns the routes: `/livez`, `/readyz`, `/metrics`, `/version`, `GET|PUT /log-level`.
     pub fn router(self) -> Router {
         router(Arc::new(self))
     }
@@ -125,8 +125,8 @@ impl Admin {
         .collect()
     }
 
-    /// Serves the routes until `shutdown.soft`. Stop it last: probes and the last scrape come
-    /// while the role drains.
+    /// Serves the routes until `shutdown.soft`. Stop it last, because probes and the last scrape
+    /// come during the drain.
     pub async fn serve(self, listener: TcpListener, shutdown: &Shutdown) -> ServeReport {
         let telemetry = self.telemetry;
         let admin = Arc::new(self);
@@ -240,7 +240,7 @@ async fn log_level(State(admin): State<Arc<Admin>>) -> Json<LogLevel> {
     })
 }
 
-/// Takes `{"filter": "…"}`, or the filter alone.
+/// Accepts `{"filter": "…"}`, or the filter alone.
 async fn set_log_level(State(admin): State<Arc<Admin>>, body: String) -> Response {
     let filter = match serde_json::from_str::<LogLevel>(&body) {
         Ok(level) => level.filter,

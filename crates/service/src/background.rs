@@ -11,23 +11,23 @@ use tokio::sync::Notify;
 use crate::lifecycle::Shutdown;
 use crate::metrics as names;
 
-/// A task's name and rhythm.
+/// A task's name and interval.
 ///
-/// The activation takes no input: it looks for work itself, so that one that was lost, repeated or
-/// late makes no difference.
+/// An activation takes no input and looks for its work itself, so lost, repeated and late events do
+/// no harm.
 #[derive(Debug, Clone, Copy)]
 pub struct Background {
     /// Its name in logs and metrics.
     pub name: &'static str,
-    /// The time between sweeps, from the end of one to the start of the next; a tenth more or less
-    /// at random, so that replicas do not march in step.
+    /// The time between sweeps, from the end of one to the start of the next. It varies at random
+    /// by a tenth, so that replicas do not synchronise.
     pub every: Duration,
 }
 
 impl Background {
-    /// Activates at once, then on every event and every sweep, until the soft stop. An activation
-    /// under way is finished, unless the hard stop comes first. Errors and panics are logged and
-    /// counted; neither ends the loop.
+    /// Activates at once, then on every event and every sweep, until the soft stop. Finishes a
+    /// running activation, unless the hard stop comes first. Logs and counts errors and panics;
+    /// neither ends the loop.
     pub async fn run<F, Fut, E>(self, wake: &Notify, shutdown: &Shutdown, mut activate: F)
     where
         F: FnMut() -> Fut,
@@ -63,7 +63,8 @@ impl Background {
         E: Display,
     {
         let start = Instant::now();
-        // What the activation holds is dropped on a panic, and it is made anew for the next.
+        // Safe to reuse after a panic: the activation's state is dropped, and the next one makes
+        // its own.
         let result = AssertUnwindSafe(async { activate().await })
             .catch_unwind()
             .await;
@@ -89,7 +90,7 @@ impl Background {
     }
 }
 
-/// Between 0.9 and 1.1 of `pause`.
+/// Returns between 0.9 and 1.1 of `pause`.
 fn jittered(pause: Duration, random: u64) -> Duration {
     let permille = u32::try_from(random % 201).unwrap_or(100);
     pause * (900 + permille) / 1000
@@ -130,7 +131,7 @@ mod tests {
         let start = tokio::time::Instant::now();
         TASK.run(&wake, &shutdown, || async {
             match count.fetch_add(1, Ordering::SeqCst) {
-                // An event during an activation must cause another one.
+                // An event during an activation must cause another activation.
                 0 => wake.notify_one(),
                 _ => shutdown.stop_soft(),
             }

@@ -1,20 +1,20 @@
-//! What was built: version, commit and time.
+//! The build: version, commit and time.
 
 use chrono::{DateTime, SecondsFormat};
 use serde::Serialize;
 
-/// What `/version`, `baton version` and the metric `baton_build_info` say.
+/// The content of `/version`, `baton version` and the metric `baton_build_info`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BuildInfo {
     /// The release, as in `Cargo.toml`.
     pub version: &'static str,
-    /// The commit, twelve hexadecimal digits; `dev` in a debug build, `unknown` where git could not tell.
+    /// The commit, twelve hexadecimal digits; `dev` in a debug build, `unknown` if git failed.
     pub commit: &'static str,
-    /// When it was built (or `SOURCE_DATE_EPOCH`), RFC 3339 UTC.
+    /// The time of the build (or `SOURCE_DATE_EPOCH`), RFC 3339 UTC.
     pub built_at: String,
 }
 
-/// The build this code is part of.
+/// Returns the build of this code.
 pub fn info() -> BuildInfo {
     let built_at = env!("BATON_BUILD_EPOCH")
         .parse()

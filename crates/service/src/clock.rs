@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// Where a role reads the time.
+/// A role's source of the time.
 ///
-/// Lease times are not read here: they come from the database's clock alone.
+/// Lease times do not come from here, because only the database's clock decides them.
 pub trait Clock: Send + Sync + 'static {
     /// The wall clock, UTC; it may jump.
     fn now(&self) -> DateTime<Utc>;
 
-    /// A clock that never goes back, for measuring.
+    /// A clock that never goes back, for durations.
     fn monotonic(&self) -> Instant;
 }
 
-/// A clock that is handed around.
+/// A shared clock.
 pub type SharedClock = Arc<dyn Clock>;
 
 /// The machine's clock.
@@ -24,7 +24,7 @@ pub type SharedClock = Arc<dyn Clock>;
 pub struct SystemClock;
 
 impl SystemClock {
-    /// The machine's clock, ready to hand around.
+    /// Returns the machine's clock as a shared one.
     pub fn shared() -> SharedClock {
         Arc::new(Self)
     }
@@ -44,7 +44,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock for tests: it stands still until it is moved.
+/// A clock for tests that moves only when it is advanced.
 #[derive(Debug)]
 pub struct FixedClock {
     start: (DateTime<Utc>, Instant),
@@ -52,7 +52,7 @@ pub struct FixedClock {
 }
 
 impl FixedClock {
-    /// A clock that stands at `now`.
+    /// Makes a clock that shows `now`.
     pub fn at(now: DateTime<Utc>) -> Self {
         Self {
             start: (now, Instant::now()),
@@ -80,7 +80,7 @@ impl Clock for FixedClock {
     }
 }
 
-/// A machine's clock that is wrong by so much, for tests.
+/// The machine's clock with this error, for tests.
 #[derive(Debug, Clone, Copy)]
 pub struct WrongClock(pub TimeDelta);
 

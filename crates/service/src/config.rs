@@ -1,10 +1,10 @@
 //! Configuration: built-in defaults < `baton.toml` < environment.
 //!
-//! All mistakes are found in one pass ([`Config::load`]) and each names where it stands and what to
-//! write instead. The sections are small structs; `deployments/baton.example.toml` shows every key
-//! with its default. Environment names: the usual ones ([`sources::USUAL_NAMES`]), and
-//! `BATON_<SECTION>__<KEY>` for the rest; a secret is also read from the file that `<NAME>_FILE`
-//! names. An empty variable counts as unset, as compose and Kubernetes produce those.
+//! One pass ([`Config::load`]) finds all mistakes, and each names its place and the correction. The
+//! sections are small structs; `deployments/baton.example.toml` shows every key with its default.
+//! Environment names: the usual ones ([`sources::USUAL_NAMES`]), and `BATON_<SECTION>__<KEY>` for
+//! the rest; a secret is also read from the file that `<NAME>_FILE` names. An empty variable counts
+//! as unset, because compose and Kubernetes produce those.
 
 mod auth;
 mod checks;
@@ -33,7 +33,7 @@ pub use sources::Sources;
 pub use tools::{HttpTool, ToolsConfig};
 pub use values::{ByteSize, ConnectionUrl, NotAPrice, PerMillion, Secret};
 
-/// The whole configuration; one struct for every role, as one file serves them all.
+/// The whole configuration; one struct for every role, because one file serves them all.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -61,7 +61,7 @@ pub struct Config {
     pub tools: ToolsConfig,
 }
 
-/// A setting without a default, which some roles cannot do without.
+/// A setting without a default that some roles require.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Required {
     /// `DATABASE_URL`.
@@ -75,7 +75,7 @@ pub enum Required {
 }
 
 impl Config {
-    /// Checks that a role has what it cannot do without.
+    /// Checks that the settings which a role requires are present.
     ///
     /// # Errors
     /// One mistake for each missing setting.
@@ -116,7 +116,7 @@ impl Config {
         ConfigErrors::unless_empty(missing.collect(), ())
     }
 
-    /// The configuration as TOML, secrets hidden, for `baton config print`.
+    /// Returns the configuration as TOML with hidden secrets, for `baton config print`.
     ///
     /// # Errors
     /// Only if a value has no TOML form, which the types above exclude.

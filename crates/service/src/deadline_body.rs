@@ -1,4 +1,4 @@
-//! A request body that must arrive in time.
+//! A request body with a time limit.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -14,7 +14,8 @@ use tokio::time::{Sleep, sleep};
 #[error("the request's body did not arrive in time")]
 pub struct BodyTimeout;
 
-/// Whether an error, such as an extractor's rejection, is or was caused by a [`BodyTimeout`].
+/// Returns whether an error, such as an extractor's rejection, is or was caused by a
+/// [`BodyTimeout`].
 pub fn is_body_timeout(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -26,7 +27,8 @@ pub fn is_body_timeout(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// The timer is made when the body is first waited for: most bodies come with the head.
+/// A body with a time limit. Its timer starts at the first wait, because most bodies come with the
+/// head.
 pub(crate) struct DeadlineBody<B> {
     inner: B,
     limit: Duration,

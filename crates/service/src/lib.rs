@@ -1,12 +1,13 @@
 //! The process shell of every Baton role: configuration, telemetry, a two-stage stop, the admin
 //! port, the clock and the HTTP accept loop.
 //!
-//! Nothing here knows what a run is. A role's `main` reads like this: [`Config::load`],
-//! [`telemetry::install`], bind, [`admin::Admin::serve`], the role's own work under a [`Shutdown`], and
-//! [`run_until_stopped`], whose answer is the exit code.
+//! Nothing here knows about runs. A role's `main` reads like this: [`Config::load`],
+//! [`telemetry::install`], bind, [`admin::Admin::serve`], the role's own work under a [`Shutdown`],
+//! and [`run_until_stopped`], which returns the exit code.
 //!
-//! A new configuration section is a struct in [`config`] with a documented default for each key, a
-//! line in its list of sections, and its keys in `deployments/baton.example.toml` (a test insists).
+//! To add a configuration section, add a struct in [`config`] with a documented default for each
+//! key, a line in its list of sections, and its keys in `deployments/baton.example.toml` (a test
+//! checks that).
 
 pub mod accept;
 pub mod admin;

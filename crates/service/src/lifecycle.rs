@@ -1,8 +1,7 @@
-//! Stopping in two stages: softly (finish what is under way), then hard (drop it).
+//! A stop in two stages: soft (finish the work in progress), then hard (drop it).
 //!
-//! The first SIGTERM or SIGINT asks softly, the second one hard. What was asked of a process is told
-//! by its exit code: 0 after a clean stop, 1 after a failure, 128 + the signal's number when it was
-//! forced.
+//! The first SIGTERM or SIGINT stops softly, the second one hard. The exit code shows the end: 0
+//! after a clean stop, 1 after a failure, 128 plus the signal's number after a hard stop.
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -13,13 +12,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a role may take to return once it was told to stop hard.
+/// The time that a role has to return after a hard stop.
 const HARD_GRACE: Duration = Duration::from_secs(1);
 
-/// The two requests to stop, and the tasks that answer to them. Clones share all of it.
+/// The two stop requests, and the tasks that obey them. Clones share everything.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// Take nothing new, finish what is under way.
+    /// Take no new work, finish the work in progress.
     pub soft: CancellationToken,
     /// Drop everything now. Implies `soft`.
     pub hard: CancellationToken,
@@ -28,23 +27,23 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Nobody has asked yet, and there are no tasks.
+    /// Makes one without requests and tasks.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks to stop softly.
+    /// Requests a soft stop.
     pub fn stop_soft(&self) {
         self.soft.cancel();
     }
 
-    /// Asks to stop hard.
+    /// Requests a hard stop.
     pub fn stop_hard(&self) {
         self.soft.cancel();
         self.hard.cancel();
     }
 
-    /// A part with a stop and a tracker of its own, that is also stopped when this one is.
+    /// Returns a part with its own stop and tracker, which also stops when this one does.
     #[must_use]
     pub fn child(&self) -> Self {
         Self {
@@ -54,7 +53,7 @@ impl Shutdown {
         }
     }
 
-    /// Waits until all tasks have ended, or until the hard stop, or for `deadline`; says whether
+    /// Waits until all tasks have ended, until the hard stop, or for `deadline`. Returns whether
     /// all have ended.
     pub async fn finished(&self, deadline: Duration) -> bool {
         self.tracker.close();
@@ -67,14 +66,14 @@ impl Shutdown {
     }
 }
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// The role returned without an error.
     Clean,
     /// The role returned an error, which has been logged.
     Failed,
-    /// It was forced by a second signal, of this number.
+    /// A second signal of this number forced it.
     Forced(u8),
 }
 
@@ -88,10 +87,10 @@ impl From<Ended> for ExitCode {
     }
 }
 
-/// Runs a role to its end while signals are turned into requests to stop.
+/// Runs a role to its end, and turns signals into stop requests.
 ///
-/// The role must return by itself after `shutdown.soft`; after `shutdown.hard` it has a second, then
-/// it is dropped.
+/// The role must return by itself after `shutdown.soft`; after `shutdown.hard` it has a second,
+/// then it is dropped.
 pub async fn run_until_stopped<F, E>(shutdown: &Shutdown, role: F) -> Ended
 where
     F: Future<Output = Result<(), E>>,
@@ -185,7 +184,7 @@ impl Signals {
     }
 }
 
-/// How one step of a stop went.
+/// The outcome of one step of a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepOutcome {
     /// It ended by itself.
@@ -196,14 +195,14 @@ pub enum StepOutcome {
     Skipped,
 }
 
-/// A step of a stop, as it went.
+/// The report of one step of a stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepReport {
     /// Its name.
     pub name: &'static str,
-    /// How it went.
+    /// Its outcome.
     pub outcome: StepOutcome,
-    /// How long it took.
+    /// Its duration.
     pub took: Duration,
 }
 
@@ -213,14 +212,14 @@ struct Step<'a> {
     work: BoxFuture<'a, ()>,
 }
 
-/// The steps of a stop in their order (HTTP, work, database, broker, telemetry), each with a deadline.
+/// The steps of a stop in order (HTTP, work, database, broker, telemetry), each with a deadline.
 #[derive(Default)]
 pub struct StopSequence<'a> {
     steps: Vec<Step<'a>>,
 }
 
 impl<'a> StopSequence<'a> {
-    /// No steps yet.
+    /// Makes a sequence without steps.
     pub fn new() -> Self {
         Self::default()
     }
@@ -241,7 +240,7 @@ impl<'a> StopSequence<'a> {
         self
     }
 
-    /// Takes the steps one after the other; the hard stop ends the one under way and skips the rest.
+    /// Runs the steps one after the other. A hard stop ends the current one and skips the rest.
     pub async fn run(self, hard: &CancellationToken) -> Vec<StepReport> {
         let mut reports = Vec::with_capacity(self.steps.len());
         for Step {

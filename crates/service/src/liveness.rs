@@ -1,26 +1,26 @@
-//! Whether a role can still do its work, as `/livez` says.
+//! The liveness of a role, as `/livez` reports it.
 
 use std::sync::{Arc, OnceLock};
 
-/// Whether a process is beyond repair. Clones share it; it never recovers, because a process that
-/// could would be unready, not dead.
+/// A mark that a process cannot recover. Clones share it. It is never cleared, because a process
+/// that can recover is unready, not dead.
 #[derive(Debug, Clone, Default)]
 pub struct Liveness {
     reason: Arc<OnceLock<String>>,
 }
 
 impl Liveness {
-    /// Alive.
+    /// Makes a mark of a live process.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Declares it dead. The first reason stays.
+    /// Marks the process as dead. The first reason stays.
     pub fn fail(&self, reason: impl Into<String>) {
         let _first_stays = self.reason.set(reason.into());
     }
 
-    /// Why it is dead, if it is.
+    /// Returns the reason of its death, if it is dead.
     pub fn failed(&self) -> Option<&str> {
         self.reason.get().map(String::as_str)
     }

@@ -2,7 +2,7 @@
 
 use baton_metrics::{Label, Metric};
 
-/// What was built.
+/// The build.
 pub const BUILD_INFO: &str = "baton_build_info";
 /// Requests answered.
 pub const HTTP_REQUESTS: &str = "baton_http_requests_total";

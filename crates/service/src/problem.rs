@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 /// A problem, answered as `application/problem+json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Problem {
-    /// A URI that names the kind of problem; `about:blank` where the status says all.
+    /// A URI that names the kind of problem; `about:blank` if the status says everything.
     #[serde(rename = "type")]
     pub kind: String,
     /// The kind in a few words, the same each time.
@@ -17,13 +17,13 @@ pub struct Problem {
     /// The HTTP status, repeated in the body.
     #[serde(serialize_with = "status_as_number")]
     pub status: StatusCode,
-    /// What happened this time, for a person.
+    /// The details of this occurrence, for a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// A URI of this occurrence, such as the request id's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
-    /// What happened, for a program: a stable word such as `cursor_unknown`.
+    /// The kind for a program: a stable word such as `cursor_unknown`.
     pub code: &'static str,
     /// Further members, by name.
     #[serde(flatten)]
@@ -39,7 +39,7 @@ fn status_as_number<S: serde::Serializer>(s: &StatusCode, to: S) -> Result<S::Ok
 }
 
 impl Problem {
-    /// A problem of a status and a code; the title is the status's reason.
+    /// Makes a problem with a status and a code; the title is the status's reason.
     pub fn new(status: StatusCode, code: &'static str) -> Self {
         Self {
             kind: "about:blank".to_owned(),
@@ -53,7 +53,7 @@ impl Problem {
         }
     }
 
-    /// Says what happened this time.
+    /// Adds the details of this occurrence.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
@@ -83,7 +83,7 @@ impl IntoResponse for Problem {
             CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        // Strings, numbers and JSON values always serialise; an empty body is the honest rest.
+        // Strings, numbers and JSON values always serialise; otherwise the body is empty.
         let body = serde_json::to_vec(&self).unwrap_or_default();
         (status, headers, body).into_response()
     }

@@ -1,5 +1,5 @@
-//! Memory, CPU time, open files and tasks of this process, the first of them under the names that
-//! every Prometheus client uses.
+//! Memory, CPU time, open files and tasks of this process; the first three under the usual names
+//! of Prometheus clients.
 
 use baton_metrics::Metric;
 
@@ -8,7 +8,7 @@ use crate::metrics::{CPU, OPEN_FILES, QUEUED_TASKS, RESIDENT_MEMORY, START_TIME,
 /// `USER_HZ`, the unit of times in proc(5) on every architecture we build for.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Reads `/proc` and the runtime; what cannot be read is left out.
+/// Reads `/proc` and the runtime, and omits unreadable values.
 pub(crate) fn read() -> Vec<(&'static Metric, f64)> {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let (status, stat) = (read("/proc/self/status"), read("/proc/self/stat"));

@@ -1,9 +1,9 @@
-//! Readiness is a latch: ready when every part has said so, and never again once draining.
+//! A latch for readiness: set when every part is ready, and cleared for good by draining.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Whether a role wants traffic. Clones share the state.
+/// The readiness of a role. Clones share the state.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness(Arc<Mutex<State>>);
 
@@ -13,8 +13,8 @@ struct State {
     draining: bool,
 }
 
-/// A part that is still starting. Dropping it without [`Part::ready`] leaves the role not ready,
-/// as a part that failed must.
+/// A part that is still starting. Dropping it without [`Part::ready`] leaves the role unready,
+/// because a part that failed must.
 #[derive(Debug)]
 #[must_use = "the role is not ready before this part has said so"]
 pub struct Part {
@@ -22,22 +22,22 @@ pub struct Part {
     readiness: Readiness,
 }
 
-/// What `/readyz` tells of the latch.
+/// The latch's state, for `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LatchState {
-    /// Parts that have not said that they are ready.
+    /// Parts that are not ready yet.
     pub waiting: Vec<&'static str>,
     /// Whether the role is stopping.
     pub draining: bool,
 }
 
 impl Readiness {
-    /// Ready at once; parts make it wait.
+    /// Makes a latch without parts, which is ready at once.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Announces a part that must be ready first.
+    /// Adds a part that must be ready first.
     pub fn part(&self, name: &'static str) -> Part {
         self.change(|state| state.waiting.insert(name));
         Part {
@@ -46,18 +46,18 @@ impl Readiness {
         }
     }
 
-    /// The role is stopping: not ready from now on.
+    /// Marks the role as stopping: unready from now on.
     pub fn drain(&self) {
         self.change(|state| state.draining = true);
         metrics::gauge!(crate::metrics::DRAINING).set(1.0);
     }
 
-    /// Whether the latch alone allows traffic.
+    /// Returns whether the latch alone allows traffic.
     pub fn is_ready(&self) -> bool {
         self.change(|state| !state.draining && state.waiting.is_empty())
     }
 
-    /// What is missing.
+    /// Returns the latch's state.
     pub fn state(&self) -> LatchState {
         self.change(|state| LatchState {
             waiting: state.waiting.iter().copied().collect(),
@@ -71,7 +71,7 @@ impl Readiness {
 }
 
 impl Part {
-    /// This part can take traffic.
+    /// Marks this part as ready.
     pub fn ready(self) {
         self.readiness
             .change(|state| state.waiting.remove(self.name));

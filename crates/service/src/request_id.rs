@@ -13,19 +13,19 @@ use uuid::Uuid;
 
 use crate::metrics as names;
 
-/// The header that carries it, in and out.
+/// The header with the id, in requests and answers.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What a client may choose: longer ids would bloat every log line.
+/// The longest id of a client, because longer ids would bloat every log line.
 const MAX_LENGTH: usize = 128;
 
-/// Names one request in answers, logs and messages; an extension of every request, so that a
-/// handler takes it as `Extension<RequestId>`.
+/// The id of one request in answers, logs and messages. It is an extension of every request, so
+/// that a handler can take `Extension<RequestId>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId(Arc<str>);
 
 impl RequestId {
-    /// The client's id if it is 1 to 128 visible ASCII characters, else a new UUIDv7.
+    /// Returns the client's id if it is 1 to 128 visible ASCII characters, else a new UUIDv7.
     pub fn of(headers: &HeaderMap) -> Self {
         let given = headers
             .get(X_REQUEST_ID)
@@ -39,7 +39,7 @@ impl RequestId {
         }
     }
 
-    /// The id.
+    /// Returns the id.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -51,10 +51,10 @@ impl std::fmt::Display for RequestId {
     }
 }
 
-/// Gives every request of `router` an id, a span (whose `run_id` a handler may record), a log line
-/// and metrics, all when the response head is ready: a stream goes on after that.
+/// Gives every request of `router` an id, a span (in which a handler may record `run_id`), a log
+/// line and metrics. The log line comes with the response head, before a stream ends.
 ///
-/// To be applied last, so that what other layers answer is seen as well.
+/// Apply it last, so that it sees the answers of other layers too.
 pub fn instrument(router: Router) -> Router {
     router.layer(middleware::from_fn(observe))
 }
@@ -63,7 +63,7 @@ async fn observe(mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    // Never the path itself: whoever chooses paths would choose the number of series.
+    // Never the path itself, because clients choose paths and would choose the number of series.
     let label: Arc<str> = route
         .as_ref()
         .map_or("unmatched", MatchedPath::as_str)
@@ -93,7 +93,7 @@ async fn observe(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// Methods are the client's words too.
+/// Returns a known method's name, because clients can invent methods.
 fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,4 +1,4 @@
-//! Logs and metrics of the process, installed once however many roles it runs.
+//! Logs and metrics of the process, installed once for any number of roles.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal;
@@ -13,16 +13,17 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 use crate::config::{LogConfig, LogFormat};
 use crate::{build, metrics as names, process_metrics};
 
-/// Bounds of all histograms that end in `_seconds`: 1 ms is a cached answer, 60 s a long model turn.
+/// Bucket bounds of all histograms that end in `_seconds`: 1 ms is a cached answer, 60 s a long
+/// model turn.
 const SECONDS: [f64; 18] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0,
     120.0, 300.0,
 ];
 
-/// Libraries whose finer levels write out passwords and whole messages: no filter asks for those.
+/// Libraries that log passwords and whole messages at finer levels, which no filter enables.
 const TALKATIVE: [&str; 1] = ["async_nats"];
 
-/// What [`install`] set up; the same for every caller in a process.
+/// The result of [`install`]; the same for every caller in a process.
 #[derive(Debug)]
 pub struct Telemetry {
     filter: Mutex<String>,
@@ -41,13 +42,13 @@ pub struct BadFilter {
 
 static INSTALLED: OnceLock<Telemetry> = OnceLock::new();
 
-/// Installs the subscriber and the metrics recorder. The first call in a process decides; later ones
-/// (other roles of `baton dev`, other tests) get what it made.
+/// Installs the subscriber and the metrics recorder. The first call in a process decides; later
+/// ones (other roles of `baton dev`, other tests) get its result.
 ///
-/// Where someone else's subscriber or recorder is in place already, theirs stays.
+/// If another subscriber or recorder is installed already, it stays.
 pub fn install(config: &LogConfig) -> &'static Telemetry {
     INSTALLED.get_or_init(|| {
-        // The configuration has been checked; a filter that came past it must not stop a start.
+        // The configuration was checked; an unchecked filter must not stop a start.
         let directives = EnvFilter::try_new(&config.filter).map(|filter| (filter, &*config.filter));
         let (filter, text) = directives.unwrap_or_else(|_| (EnvFilter::new("info"), "info"));
         let (filter, log) = reload::Layer::new(filter);
@@ -57,12 +58,12 @@ pub fn install(config: &LogConfig) -> &'static Telemetry {
                 .with(lines(config.format).with_filter(filter_fn(|event| {
                     is_discreet(event.target(), *event.level())
                 })));
-        // An error means that a subscriber is there: see above.
+        // An error means that another subscriber is installed, which stays.
         drop(subscriber.try_init());
 
         let recorder = recorder();
         let metrics = recorder.handle();
-        // As above.
+        // An error means that another recorder is installed, which stays.
         drop(metrics::set_global_recorder(recorder));
         baton_metrics::register(names::METRICS);
         let built = build::info();
@@ -119,7 +120,7 @@ fn recorder() -> metrics_exporter_prometheus::PrometheusRecorder {
 }
 
 impl Telemetry {
-    /// All metrics in Prometheus' text format 0.0.4, those of the process included.
+    /// Returns all metrics in Prometheus' text format 0.0.4, including those of the process.
     pub fn render(&self) -> String {
         let mut text = self.metrics.render();
         for (metric, value) in process_metrics::read() {
@@ -133,13 +134,13 @@ impl Telemetry {
         text
     }
 
-    /// Folds recorded histogram samples into their buckets. Somebody must call it every few seconds,
-    /// or samples pile up while nobody scrapes; the admin server does.
+    /// Folds recorded histogram samples into their buckets. The admin server calls it every few
+    /// seconds, because samples pile up otherwise while nothing scrapes.
     pub fn upkeep(&self) {
         self.metrics.run_upkeep();
     }
 
-    /// The log filter in force.
+    /// Returns the current log filter.
     pub fn filter(&self) -> String {
         self.filter
             .lock()
@@ -150,14 +151,14 @@ impl Telemetry {
     /// Changes the log filter of the running process.
     ///
     /// # Errors
-    /// If the text is no filter; the old one then stays.
+    /// If the text is no filter; the old one stays.
     pub fn set_filter(&self, text: &str) -> Result<(), BadFilter> {
         let filter = EnvFilter::try_new(text).map_err(|source| BadFilter {
             filter: text.to_owned(),
             source,
         })?;
         let mut current = self.filter.lock().unwrap_or_else(PoisonError::into_inner);
-        // Fails only where somebody else's subscriber is in place, which has no filter of ours.
+        // Fails only if another subscriber is installed, which has no filter of ours.
         if self.log.reload(filter).is_ok() {
             text.clone_into(&mut current);
         }

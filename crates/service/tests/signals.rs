@@ -1,4 +1,4 @@
-//! Stopping by real signals. One test, as signals reach the whole process.
+//! Stops by real signals. A single test, because signals reach the whole process.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(unix)]
 

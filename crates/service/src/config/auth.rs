@@ -1,4 +1,4 @@
-//! Sign-in: whose tokens are taken, and who may register.
+//! Sign-in: the accepted tokens, and the rules for registration.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,39 +11,39 @@ use super::values::Secret;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
-    /// The key that signs access tokens (HS256), at least 32 bytes; `JWT_SECRET`. Beside `keys` it
-    /// signs nothing, and is still accepted. Default: none; without it and `keys`, people cannot
+    /// The key that signs access tokens (HS256), at least 32 bytes; `JWT_SECRET`. If `keys` is set,
+    /// it signs nothing but is still accepted. Default: none; without it and `keys`, people cannot
     /// sign in.
     pub jwt_secret: Option<Secret<String>>,
-    /// Keys in place of `jwt_secret`: the first signs, the others are still accepted. Default: none.
+    /// Keys instead of `jwt_secret`: the first signs, the others are still accepted. Default: none.
     pub keys: Vec<SigningKeyConfig>,
-    /// The word in API keys that says what they are for (`bt_<word>_…`), such as `live` or `staging`:
-    /// at most 16 lower-case letters and digits. It is for people, and checked nowhere. Default: live
-    /// (`baton dev`: dev).
+    /// The word in API keys that shows their purpose (`bt_<word>_…`), such as `live` or `staging`:
+    /// at most 16 lower-case letters and digits. It is for people only, and nothing checks it.
+    /// Default: live (`baton dev`: dev).
     pub key_environment: String,
-    /// What access tokens say as `iss`. Default: baton.
+    /// The `iss` of access tokens. Default: baton.
     pub issuer: String,
-    /// What access tokens say as `aud`. Default: baton.
+    /// The `aud` of access tokens. Default: baton.
     pub audience: String,
-    /// How long an access token is good for; at most 15m. Default: 10m.
+    /// The lifetime of an access token; at most 15m. Default: 10m.
     #[serde(with = "humantime_serde")]
     pub access_token_life: Duration,
-    /// How long a person stays signed in. Default: 30d.
+    /// The time that a person stays signed in. Default: 30d.
     #[serde(with = "humantime_serde")]
     pub refresh_token_life: Duration,
-    /// How far the clocks of servers and issuers may differ; at most 1m. Default: 30s.
+    /// The accepted difference between the clocks of servers and issuers; at most 1m. Default: 30s.
     #[serde(with = "humantime_serde")]
     pub leeway: Duration,
-    /// Who may register: `open`, anybody, who gets a tenant of their own; `invited`, whoever has an
-    /// invite; `closed`, nobody. Default: invited.
+    /// The rule for registration: `open`, everybody, each with a new tenant; `invited`, people with
+    /// an invite; `closed`, nobody. Default: invited.
     pub registration: Registration,
-    /// How long an invite is good for. Default: 7d.
+    /// The lifetime of an invite. Default: 7d.
     #[serde(with = "humantime_serde")]
     pub invite_life: Duration,
-    /// Passwords that are checked at a time; each takes a processor for 20 ms, and 19 MiB.
+    /// The most passwords that are checked at a time; each takes a processor for 20 ms, and 19 MiB.
     /// Default: 2.
     pub password_parallelism: usize,
-    /// Other issuers whose tokens are taken. Default: none.
+    /// Other issuers of accepted tokens. Default: none.
     pub issuers: Vec<IssuerConfig>,
 }
 
@@ -67,13 +67,13 @@ impl Default for AuthConfig {
     }
 }
 
-/// Who may register.
+/// The rule for registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Registration {
-    /// Anybody, who gets a tenant of their own.
+    /// Everybody, each with a new tenant.
     Open,
-    /// Whoever has an invite.
+    /// People with an invite.
     Invited,
     /// Nobody.
     Closed,
@@ -85,38 +85,39 @@ pub enum Registration {
 pub struct SigningKeyConfig {
     /// Its name in tokens. No default.
     pub kid: String,
-    /// The only algorithm that it is used with: `EdDSA` or `HS256`. No default.
+    /// Its only algorithm: `EdDSA` or `HS256`. No default.
     pub algorithm: SigningAlgorithm,
     /// The secret, or an Ed25519 private key in PEM. One of this and `secret_file`.
     #[serde(default)]
     pub secret: Option<Secret<String>>,
-    /// A file that holds it. One of this and `secret`.
+    /// A file with the secret. One of this and `secret`.
     #[serde(default)]
     pub secret_file: Option<PathBuf>,
 }
 
-/// How access tokens are signed.
+/// The algorithm that signs access tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SigningAlgorithm {
     /// A secret that every ingress has.
     #[serde(rename = "HS256")]
     Hs256,
-    /// A key pair, whose public half is published at `/.well-known/jwks.json`.
+    /// A key pair; `/.well-known/jwks.json` has its public half.
     #[serde(rename = "EdDSA")]
     EdDsa,
 }
 
-/// `[[auth.issuers]]`: another issuer whose tokens are taken.
+/// `[[auth.issuers]]`: another issuer of accepted tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IssuerConfig {
-    /// What its tokens say as `iss`: its URL. No default.
+    /// The `iss` of its tokens: its URL. No default.
     pub issuer: String,
-    /// What its tokens must say as `aud`. No default.
+    /// The `aud` that its tokens must have. No default.
     pub audience: String,
-    /// The only algorithm that its tokens are taken with. No default.
+    /// The only accepted algorithm of its tokens. No default.
     pub algorithm: IssuerAlgorithm,
-    /// Where its keys are. Default: what `<issuer>/.well-known/openid-configuration` says.
+    /// The URL of its keys. Default: the one that `<issuer>/.well-known/openid-configuration`
+    /// names.
     #[serde(default)]
     pub jwks_url: Option<String>,
     /// The name of the tenant that its tokens are for. One of this and `tenant_claim`.
@@ -128,7 +129,7 @@ pub struct IssuerConfig {
     /// The claim that holds a role, or a list with roles among other words. Default: none.
     #[serde(default)]
     pub role_claim: Option<String>,
-    /// The role where no claim names one: `viewer`, `member` or `admin`. Default: viewer.
+    /// The role if no claim names one: `viewer`, `member` or `admin`. Default: viewer.
     #[serde(default = "viewer")]
     pub default_role: String,
 }
@@ -137,7 +138,7 @@ fn viewer() -> String {
     "viewer".to_owned()
 }
 
-/// How other issuers may sign: with asymmetric keys alone.
+/// An algorithm of another issuer: only asymmetric ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 #[expect(missing_docs, reason = "the names are the registry's")]
@@ -154,7 +155,7 @@ pub enum IssuerAlgorithm {
     EdDsa,
 }
 
-/// Words that stand in examples, and nowhere in a secret that somebody drew.
+/// Words of examples that no random secret contains.
 pub(super) const WELL_KNOWN: [&str; 10] = [
     "changeme",
     "change-me",
@@ -171,7 +172,7 @@ pub(super) const WELL_KNOWN: [&str; 10] = [
 /// The shortest secret: 256 bits, the size of the hash.
 const SECRET_BYTES: usize = 32;
 
-/// Why a secret is too weak to sign with, if it is.
+/// Returns the reason why a secret is too weak to sign with, if it is.
 pub fn weakness(secret: &str) -> Option<&'static str> {
     let mut bytes: Vec<u8> = secret.bytes().collect();
     bytes.sort_unstable();

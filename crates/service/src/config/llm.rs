@@ -1,4 +1,4 @@
-//! `[llm]` and `[[llm.prices]]`: the upstream model and what it costs.
+//! `[llm]` and `[[llm.prices]]`: the upstream model and its prices.
 
 use std::time::Duration;
 
@@ -17,33 +17,33 @@ pub struct LlmConfig {
     pub api_key: Option<Secret<String>>,
     /// The model when a request names none; `LLM_DEFAULT_MODEL`. Default: none.
     pub default_model: Option<String>,
-    /// How long to wait for a connection. Default: 5s.
+    /// The time limit of connecting. Default: 5s.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// How long to wait for the first byte of an answer. Default: 60s.
+    /// The time limit of the first byte of an answer. Default: 60s.
     #[serde(with = "humantime_serde")]
     pub first_byte_timeout: Duration,
-    /// How long an answer may pause. Default: 60s.
+    /// The longest pause within an answer. Default: 60s.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
-    /// How long a whole answer may take. Default: 10m.
+    /// The time limit of a whole answer. Default: 10m.
     #[serde(with = "humantime_serde")]
     pub total_timeout: Duration,
-    /// Tries after the first, as long as no token has come. Default: 3.
+    /// Retries as long as no token has come. Default: 3.
     pub max_retries: u32,
-    /// The longest line of a stream, in bytes; at least `max_answer_bytes`, because an upstream may send
-    /// an answer in one. Default: 16777216.
+    /// The longest line of a stream, in bytes; at least `max_answer_bytes`, because an upstream may
+    /// send an answer in one line. Default: 16777216.
     pub max_line_bytes: u64,
     /// The longest answer, in bytes of text, arguments and passed-on fields. Default: 8388608.
     pub max_answer_bytes: u64,
-    /// The field by which the upstream is told how long an answer may be, where a key's budget says so
-    /// and the request does not: `max_tokens` or `max_completion_tokens`. An upstream must know it.
+    /// The request field that limits the length of an answer, if a key's budget limits it and the
+    /// request does not: `max_tokens` or `max_completion_tokens`. The upstream must support it.
     /// Default: max_tokens.
     pub answer_limit_field: AnswerLimitField,
-    /// Fields in addition to those of OpenAI's chat API that requests of keys with a list of models or a budget
-    /// may send to the upstream, such as `top_k`. Default: none.
+    /// Fields, besides those of OpenAI's chat API, that requests of keys with a list of models or a
+    /// budget may send to the upstream, such as `top_k`. Default: none.
     pub extra_fields: Vec<String>,
-    /// `[[llm.prices]]`: what models cost. Default: none.
+    /// `[[llm.prices]]`: prices of models. Default: none.
     pub prices: Vec<ModelPrice>,
 }
 
@@ -51,10 +51,11 @@ pub struct LlmConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AnswerLimitField {
-    /// What nearly every server takes; OpenAI's reasoning models refuse it.
+    /// The field of nearly every server; OpenAI's reasoning models refuse it.
     #[default]
     MaxTokens,
-    /// What these want; some other servers pass over it, and then nothing limits an answer.
+    /// The field of OpenAI's reasoning models; some other servers ignore it, and then nothing
+    /// limits an answer.
     MaxCompletionTokens,
 }
 
@@ -68,24 +69,25 @@ impl AnswerLimitField {
     }
 }
 
-/// `[[llm.prices]]`: what a million of a model's tokens cost, in a currency of the operator's choice.
+/// `[[llm.prices]]`: the prices of a million of a model's tokens, in a currency of the operator's
+/// choice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelPrice {
     /// The upstream's name of the model. No default.
     pub model: String,
-    /// Tokens that it reads. No default.
+    /// Input tokens. No default.
     pub input_per_million: PerMillion,
-    /// Those of them that its server had read before. Default: as the others.
+    /// Input tokens that its server had cached. Default: the price of input tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_input_per_million: Option<PerMillion>,
-    /// Tokens that it writes. No default.
+    /// Output tokens. No default.
     pub output_per_million: PerMillion,
 }
 
 impl LlmConfig {
-    /// Each model with its prices in millionths of a unit for a million tokens: of input, of cached
-    /// input, of output.
+    /// Returns each model with its prices in millionths of a unit for a million tokens: of input,
+    /// of cached input, of output.
     pub fn prices_in_micros(&self) -> impl Iterator<Item = (String, [u64; 3])> {
         self.prices.iter().map(|price| {
             let input = price.input_per_million;
@@ -99,7 +101,7 @@ impl LlmConfig {
 /// The keys of a price without a default.
 pub(super) const REQUIRED: [&str; 3] = ["model", "input_per_million", "output_per_million"];
 
-/// A price that is valid as it stands: see `tools::specimen`.
+/// A valid price: see `tools::specimen`.
 pub(super) fn specimen() -> Map<String, Value> {
     let price = serde_json::json!({
         "model": "gpt-4o",

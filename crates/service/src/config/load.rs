@@ -1,7 +1,7 @@
 //! Merging the sources key by key, so that one mistake does not hide the next.
 //!
-//! Serde stops at a struct's first error. Therefore each key is tried alone, on a section that
-//! otherwise has its defaults; only keys that pass are merged, and the whole is read at the end.
+//! Serde stops at a struct's first error. So each key is tried alone, on a section that otherwise
+//! has its defaults; only keys that pass are merged, and the whole is read at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,7 +14,8 @@ use super::mistake::{ConfigErrors, Mistake, Origin, Origins, nearest};
 use super::sources::{SECRET_KEYS, Sources, USUAL_NAMES};
 use super::{Config, checks, llm, tools};
 
-/// A section: its name, its keys with their defaults (null for none), and how to try a value.
+/// A section: its name, its keys with their defaults (null for none), and a function that tries a
+/// value.
 struct Section {
     name: &'static str,
     defaults: Map<String, Value>,
@@ -24,8 +25,8 @@ struct Section {
 fn section<T: Default + Serialize + DeserializeOwned>(name: &'static str) -> Section {
     let defaults = match serde_json::to_value(T::default()) {
         Ok(Value::Object(defaults)) => defaults,
-        // A struct of plain values always has this form; a section that had not would know no key,
-        // which the test of the example file would show.
+        // A struct of plain values always has this form. A section of another form would have no
+        // keys, and the test of the example file would fail.
         _ => Map::new(),
     };
     Section {
@@ -52,11 +53,11 @@ fn all_sections() -> Vec<Section> {
     ]
 }
 
-/// A key that holds a list of tables, whose own keys are tried one by one.
+/// A key with a list of tables. The keys of each table are tried one by one.
 struct Tables {
     /// Section and key.
     at: (&'static str, &'static str),
-    /// What one of them is called.
+    /// The noun for one of them in messages.
     what: &'static str,
     required: &'static [&'static str],
     specimen: fn() -> Map<String, Value>,
@@ -148,7 +149,7 @@ impl Loader {
         let table: Map<String, Value> = match toml::from_str(text) {
             Ok(table) => table,
             Err(error) => {
-                // Not the error's own display: it quotes the line, which may hold a secret.
+                // The error's own display quotes the line, which may contain a secret.
                 let line = error.span().map(|span| {
                     text.as_bytes()
                         .iter()
@@ -245,7 +246,8 @@ impl Loader {
         }
     }
 
-    /// Each environment variable's section and key. A key with a usual name has no second one.
+    /// Returns each environment variable's section and key. A key with a usual name has only that
+    /// one.
     fn variable_names(&self) -> BTreeMap<String, (usize, String)> {
         let mut names = BTreeMap::new();
         for (position, section) in self.sections.iter().enumerate() {
@@ -256,8 +258,8 @@ impl Loader {
         names
     }
 
-    /// A variable's text as the JSON type that the key's default has; text that does not fit stays
-    /// text, so that the error speaks of what was written.
+    /// Parses a variable's text as the JSON type of the key's default. Text that does not fit stays
+    /// text, so that the error quotes it unchanged.
     fn typed(&self, position: usize, key: &str, text: &str) -> Value {
         let default = self
             .sections
@@ -296,7 +298,7 @@ impl Loader {
         let alone = Value::Object(Map::from_iter([(key.clone(), value.clone())]));
         if let Err(reason) = attempt(alone) {
             let is_secret = SECRET_KEYS.contains(&(name, &key));
-            // Serde quotes the value.
+            // Serde's error quotes the value.
             let reason = if is_secret {
                 "the value is not a string".to_owned()
             } else if (name, key.as_str()) == ("auth", "keys") {
@@ -338,7 +340,7 @@ impl Loader {
         }
     }
 
-    /// Each table's keys one by one, on a table that is otherwise valid.
+    /// Tries each table's keys one by one, on a table that is otherwise valid.
     fn check_tables(&mut self, list: &Tables, value: &Value, origin: &Origin) {
         let Value::Array(items) = value else { return };
         let specimen = (list.specimen)();
@@ -388,7 +390,7 @@ impl Loader {
     }
 }
 
-/// The environment variable that sets a key.
+/// Returns the environment variable that sets a key.
 pub(super) fn variable_name(section: &str, key: &str) -> String {
     USUAL_NAMES
         .iter()
@@ -399,7 +401,7 @@ pub(super) fn variable_name(section: &str, key: &str) -> String {
         )
 }
 
-/// "write for example …", in the language of the source.
+/// Returns "write for example …", in the syntax of the source.
 fn example(origin: &Origin, key: &str, default: &Value) -> Option<String> {
     match (origin, default) {
         (_, Value::Null | Value::Array(_) | Value::Object(_)) => None,

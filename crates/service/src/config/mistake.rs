@@ -1,13 +1,13 @@
-//! What is wrong in a configuration, where it stands, and what to write instead.
+//! Mistakes in a configuration: the place, the problem and the correction.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nowhere: the built-in default.
+    /// The built-in default.
     Default,
     /// A file as a whole, at a line if known.
     File {
@@ -32,7 +32,7 @@ pub enum Origin {
         /// The file it names.
         path: PathBuf,
     },
-    /// A setting that is nowhere to be found.
+    /// A missing setting.
     Absent {
         /// The environment variable that would set it.
         variable: &'static str,
@@ -58,17 +58,17 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Where each value that is not a default came from, by (section, key).
+/// The origin of each value that is not a default, by (section, key).
 pub(super) type Origins = BTreeMap<(String, String), Origin>;
 
 /// One thing to mend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// Where it stands.
+    /// The place.
     pub origin: Origin,
-    /// What is wrong; never a secret's value.
+    /// The problem, without any secret value.
     pub message: String,
-    /// What to do instead.
+    /// The correction.
     pub instead: Option<String>,
 }
 
@@ -87,7 +87,7 @@ impl fmt::Display for Mistake {
 pub struct ConfigErrors(Vec<Mistake>);
 
 impl ConfigErrors {
-    /// The mistakes, in the order of the sources.
+    /// Returns the mistakes, in the order of the sources.
     pub fn mistakes(&self) -> &[Mistake] {
         &self.0
     }
@@ -119,7 +119,7 @@ impl fmt::Display for ConfigErrors {
     }
 }
 
-/// The candidate that was probably meant, if any is near.
+/// Returns the nearest candidate, if one is near enough to be meant.
 pub(super) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,

@@ -1,4 +1,4 @@
-//! The sections: small structs, each key's doc ends with its default.
+//! The sections: small structs. Each key's doc ends with its default.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -29,52 +29,55 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// The largest request body. Default: 10MiB.
     pub body_limit: ByteSize,
-    /// How long a client may take to send a request's head. Default: 10s.
+    /// The time limit of a request's head. Default: 10s.
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
-    /// How long a client may take to send a request's body. Default: 30s.
+    /// The time limit of a request's body. Default: 30s.
     #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
-    /// How long a client may leave an answer unread once its buffers are full. Default: 30s.
+    /// The longest time that a client may leave an answer unread once its buffers are full.
+    /// Default: 30s.
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
-    /// How long a connection is kept between requests; above the idle time of the load balancer in
-    /// front, which would otherwise now and then use one that is just being closed. Default: 75s.
+    /// The longest time between two requests of a connection. Set it above the idle time of the
+    /// load balancer in front, which could otherwise use a connection that is just closing.
+    /// Default: 75s.
     #[serde(with = "humantime_serde")]
     pub keep_alive: Duration,
     /// Open connections; beyond them, new ones wait in the kernel's queue. Default: 20000.
     pub max_connections: usize,
-    /// After SIGTERM: how long new connections are still taken while load balancers notice. Default: 3s.
+    /// After SIGTERM: the time during which new connections are still accepted, so that load
+    /// balancers notice. Default: 3s.
     #[serde(with = "humantime_serde")]
     pub lame_duck: Duration,
-    /// After that: how long open streams may go on. Default: 25s.
+    /// After that: the time that open streams have to finish. Default: 25s.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
     /// Silence on a stream after which a comment is sent; below every proxy's idle limit. Default: 15s.
     #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,
-    /// Networks of proxies that are believed about where a request comes from. Default: none.
+    /// Networks of proxies that are trusted to report a client's address. Default: none.
     pub trusted_proxies: Vec<IpNet>,
-    /// In which header they say it; they must not let a client's own through. Default:
+    /// The header in which they report it; they must remove a client's own. Default:
     /// x-forwarded-for.
     pub forwarded_header: ForwardedHeader,
-    /// Origins whose pages may call the API from a browser, such as `https://app.example`; exact,
+    /// Origins of pages that may call the API from a browser, such as `https://app.example`; exact,
     /// without a path. Default: none, no page may.
     pub cors_origins: Vec<String>,
-    /// How long browsers are told to use HTTPS only (`Strict-Transport-Security`); for servers that
-    /// are reached over TLS alone, their own or a proxy's. Default: 0s, nothing is said.
+    /// The time for which browsers must use HTTPS only (`Strict-Transport-Security`), for servers
+    /// that are reached over TLS only, their own or a proxy's. Default: 0s, no header.
     #[serde(with = "humantime_serde")]
     pub hsts: Duration,
 }
 
-/// Where proxies write whom they speak for.
+/// The header in which proxies report a client's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ForwardedHeader {
-    /// The usual one.
+    /// The usual header.
     #[default]
     XForwardedFor,
-    /// That of RFC 7239.
+    /// The header of RFC 7239.
     Forwarded,
 }
 
@@ -99,8 +102,8 @@ impl Default for HttpConfig {
     }
 }
 
-/// `[admin]`: the addresses on which each role answers probes and Prometheus. Nobody is asked for a
-/// credential there: in a container, listen on `0.0.0.0` and publish the port to nobody else.
+/// `[admin]`: the addresses on which each role answers probes and Prometheus. They need no
+/// credential: in a container, listen on `0.0.0.0` and publish the port to nobody else.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminConfig {
@@ -132,7 +135,7 @@ pub struct DatabaseConfig {
     pub migrate_url: Option<ConnectionUrl>,
     /// Connections of one process. Default: 20.
     pub max_connections: u32,
-    /// How long to wait for a free connection. Default: 5s.
+    /// The longest wait for a free connection. Default: 5s.
     #[serde(with = "humantime_serde")]
     pub acquire_timeout: Duration,
 }
@@ -152,25 +155,25 @@ impl Default for DatabaseConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NatsConfig {
-    /// One URL, or several with commas between; `NATS_URL`. Default: none.
+    /// One URL, or several separated by commas; `NATS_URL`. Default: none.
     pub url: Option<ConnectionUrl>,
     /// User name. Default: none.
     pub user: Option<String>,
     /// The user's password. Default: none.
     pub password: Option<Secret<String>>,
-    /// A token in place of a user. Default: none.
+    /// A token instead of a user. Default: none.
     pub token: Option<Secret<String>>,
     /// A credentials file (JWT and nkey). Default: none.
     pub creds_file: Option<PathBuf>,
-    /// The seed of the issuer by which an ingress lets programs connect with API keys; `baton
-    /// nats-issuer` makes one. Goes with a user and a password each of `system`, `callout` and
-    /// `programs`. Default: none, programs are not let in.
+    /// The seed of the issuer that signs programs' permissions, which lets them connect with API
+    /// keys; `baton nats-issuer` makes one. Requires a user and a password each of `system`,
+    /// `callout` and `programs`. Default: none, programs cannot connect.
     pub callout_seed: Option<Secret<String>>,
-    /// The seed by which an ingress reads what nats-server encrypts for it, if its configuration has
-    /// `xkey`; questions that are not encrypted are then refused. `baton nats-issuer` makes one.
-    /// Default: none, nothing is encrypted.
+    /// The seed that decrypts nats-server's questions, if its configuration has `xkey`; unencrypted
+    /// questions are then refused. `baton nats-issuer` makes one. Default: none, nothing is
+    /// encrypted.
     pub callout_xkey_seed: Option<Secret<String>>,
-    /// How long a program's connection lasts before it is made anew. Default: 1h.
+    /// The lifetime of a program's connection; its client then reconnects. Default: 1h.
     #[serde(with = "humantime_serde")]
     pub callout_session: Duration,
     /// Connections that one key of a program may have at a time. Default: 16.
@@ -180,7 +183,7 @@ pub struct NatsConfig {
     pub callout_user: Option<String>,
     /// Its password. Default: none.
     pub callout_password: Option<Secret<String>>,
-    /// The user of the connection on which an ingress hears programs. Default: none.
+    /// The user of the connection on which an ingress reads programs' messages. Default: none.
     pub programs_user: Option<String>,
     /// Its password. Default: none.
     pub programs_password: Option<Secret<String>>,
@@ -189,32 +192,33 @@ pub struct NatsConfig {
     pub system_user: Option<String>,
     /// Its password. Default: none.
     pub system_password: Option<Secret<String>>,
-    /// A file of PEM certificates to trust besides the public ones; with it, or with `tls_cert`,
-    /// only encrypted connections are made. Default: none.
+    /// A file of PEM certificates to trust instead of the system's; with it, or with `tls_cert`, a
+    /// role makes only encrypted connections. Default: none.
     pub tls_ca: Option<PathBuf>,
-    /// This client's own certificate, PEM; goes with `tls_key`. Default: none.
+    /// The role's own certificate, PEM; requires `tls_key`. Default: none.
     pub tls_cert: Option<PathBuf>,
     /// The key of that certificate, PEM. Default: none.
     pub tls_key: Option<PathBuf>,
-    /// How long one attempt to connect may take. Default: 5s.
+    /// The time limit of one attempt to connect. Default: 5s.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
     /// Copies of each stream: 1, 3 or 5. Default: 1.
     pub replicas: usize,
-    /// How long events stay in the stream; the ledger keeps the runs. Default: 24h.
+    /// The time that events stay in the stream; the ledger keeps the runs. Default: 24h.
     #[serde(with = "humantime_serde")]
     pub event_retention: Duration,
     /// Storage of the job stream. Default: 1GiB.
     pub jobs_max_bytes: ByteSize,
-    /// Jobs of one tenant that one lane of the job stream may hold, taken ones included; further ones
-    /// are refused and published again later. Not below `limits.queued_per_tenant`. Default: 20000.
+    /// The most jobs of one tenant in one lane of the job stream, including those in progress;
+    /// further ones are refused and published again later. Not below `limits.queued_per_tenant`.
+    /// Default: 20000.
     pub jobs_per_tenant: u32,
     /// Storage of the event stream; the oldest give way. Default: 4GiB.
     pub events_max_bytes: ByteSize,
-    /// Messages of events that one run may have; it ends itself a little below, as completed with
+    /// The most messages of events of one run; it ends itself a little below, as completed with
     /// finish reason `length`. Default: 20000.
     pub events_per_run: u32,
-    /// Storage of the stream of bad jobs; the oldest give way. Default: 256MiB.
+    /// Storage of the stream of quarantined messages; the oldest give way. Default: 256MiB.
     pub dead_max_bytes: ByteSize,
 }
 
@@ -257,27 +261,27 @@ impl Default for NatsConfig {
 pub struct WorkerConfig {
     /// Runs at a time. Default: 256.
     pub slots: usize,
-    /// How many of the slots are kept for interactive runs. Default: 64.
+    /// The slots that are reserved for interactive runs. Default: 64.
     pub interactive_slots: usize,
-    /// How long a run belongs to a worker without renewal. Default: 20s.
+    /// The time that a run belongs to a worker without renewal. Default: 20s.
     #[serde(with = "humantime_serde")]
     pub lease: Duration,
-    /// How often the lease is renewed; below half of it. Default: 5s.
+    /// The interval of renewals; below half of the lease. Default: 5s.
     #[serde(with = "humantime_serde")]
     pub renew_every: Duration,
-    /// After SIGTERM: how long a run may go on to the end of its step. Default: 25s.
+    /// After SIGTERM: the time that a run has to finish its step. Default: 25s.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
-    /// Model turns of a run whose agent says nothing else. Default: 10.
+    /// The most model turns of a run, if its agent sets no limit. Default: 10.
     pub max_turns: u32,
     /// Failures after which a run is given up. Default: 3.
     pub max_failures: u32,
     /// Tool calls of one turn at a time. Default: 8.
     pub tool_parallelism: usize,
-    /// How long a tool call may take. Default: 30s.
+    /// The time limit of a tool call. Default: 30s.
     #[serde(with = "humantime_serde")]
     pub tool_timeout: Duration,
-    /// How long a parked call waits for a decision before it is given up. Default: 7days.
+    /// The time that a parked call waits for a decision before it is given up. Default: 7days.
     #[serde(with = "humantime_serde")]
     pub approval_expiry: Duration,
 }
@@ -299,14 +303,14 @@ impl Default for WorkerConfig {
     }
 }
 
-/// `[scheduler]`: the role that repairs what crashes left behind.
+/// `[scheduler]`: the role that repairs the state after crashes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SchedulerConfig {
-    /// How often to look for work, besides being told. Default: 5s.
+    /// The interval of sweeps, besides activations by events. Default: 5s.
     #[serde(with = "humantime_serde")]
     pub sweep_every: Duration,
-    /// How long to wait for the broker to confirm a job. Default: 10s.
+    /// The longest wait for the broker's confirmation of a job. Default: 10s.
     #[serde(with = "humantime_serde")]
     pub publish_timeout: Duration,
 }
@@ -320,7 +324,7 @@ impl Default for SchedulerConfig {
     }
 }
 
-/// `[limits]`: how much may wait, how often may be asked, and how many may listen.
+/// `[limits]`: limits of queues, requests and open streams.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
@@ -328,19 +332,18 @@ pub struct LimitsConfig {
     pub queued_per_tenant: u64,
     /// Queued runs of all; beyond them, 503. Default: 100000.
     pub queued_total: u64,
-    /// Requests of one address in any 60 seconds, with whatever credential; 0 for no limit.
-    /// Default: 0.
+    /// Requests of one address in any 60 seconds, with any credential; 0 for no limit. Default: 0.
     pub per_ip_per_minute: u32,
     /// Requests of one key or person in any 60 seconds, if the key has no limit of its own; 0 for no
     /// limit. Default: 0.
     pub per_key_per_minute: u32,
-    /// The same in any 24 hours. Default: 0.
+    /// The limit in any 24 hours. Default: 0.
     pub per_key_per_day: u32,
-    /// Where a key has a monthly budget and a request sets no limit to its answers: tokens of an
-    /// answer at most. Default: 16384.
+    /// The most tokens of an answer, if a key has a monthly budget and a request sets no limit.
+    /// Default: 16384.
     pub budget_answer_tokens: u64,
-    /// What a picture, a sound or a file in a message counts of such a budget until the upstream has
-    /// told: no fewer tokens than it takes. Default: 50000.
+    /// The tokens that a picture, a sound or a file in a message counts of such a budget until the
+    /// upstream has reported them: no fewer than it takes. Default: 50000.
     pub budget_attachment_tokens: u64,
     /// Open event streams of one API key at one ingress; beyond them, 429. Default: 1000.
     pub streams_per_key: u32,
@@ -361,7 +364,7 @@ impl Default for LimitsConfig {
     }
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {

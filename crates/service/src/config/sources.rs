@@ -1,4 +1,4 @@
-//! Where configuration comes from, as a value, so that nothing but a role's `main` reads the process.
+//! The sources of configuration as a value, so that only a role's `main` reads the process.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,7 +18,7 @@ pub const USUAL_NAMES: [(&str, &str, &str); 8] = [
     ("RUST_LOG", "log", "filter"),
 ];
 
-/// Keys whose values are secret; each can also be read from the file that `<NAME>_FILE` names.
+/// Keys of secret values; each can also be read from the file that `<NAME>_FILE` names.
 pub const SECRET_KEYS: [(&str, &str); 12] = [
     ("database", "url"),
     ("database", "migrate_url"),
@@ -34,12 +34,12 @@ pub const SECRET_KEYS: [(&str, &str); 12] = [
     ("llm", "api_key"),
 ];
 
-/// The file that is read when none is named, if it exists.
+/// The file that is read if none is named and it exists.
 pub const DEFAULT_FILE: &str = "baton.toml";
 /// The variable that names the file.
 pub const FILE_VARIABLE: &str = "BATON_CONFIG";
 
-/// The variable by which `baton dev` tells the processes that it starts what they are part of.
+/// The variable that tells processes of `baton dev` that they are for development.
 pub const DEVELOPMENT_VARIABLE: &str = "BATON_DEVELOPMENT";
 
 /// A file's text and an environment.
@@ -52,7 +52,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Only an environment; empty values count as unset.
+    /// Returns sources with only an environment; empty values count as unset.
     pub fn from_environment<K, V>(variables: impl IntoIterator<Item = (K, V)>) -> Self
     where
         K: Into<String>,
@@ -69,11 +69,11 @@ impl Sources {
         }
     }
 
-    /// What this process was given: its environment, and the file named by `--config`, else by
-    /// `BATON_CONFIG`, else `./baton.toml` if it exists.
+    /// Reads this process's environment, and the file named by `--config`, else by `BATON_CONFIG`,
+    /// else `./baton.toml` if it exists.
     ///
     /// # Errors
-    /// If a file that was asked for cannot be read.
+    /// If a named file cannot be read.
     pub fn from_process(config: Option<&Path>) -> Result<Self, ConfigErrors> {
         let lossy = |text: OsString| text.to_string_lossy().into_owned();
         let sources = Self::from_environment(
@@ -109,15 +109,15 @@ impl Sources {
         self
     }
 
-    /// Names a `BATON_` variable that is no configuration key, such as one of a command's options;
-    /// a name that ends in `*` stands for all that begin so.
+    /// Allows a `BATON_` variable that is no configuration key, such as one of a command's options;
+    /// a name that ends in `*` allows all names with that prefix.
     #[must_use]
     pub fn also_allow(mut self, name: impl Into<String>) -> Self {
         self.others.push(name.into());
         self
     }
 
-    /// For a server that nobody depends on: passwords that anybody could guess are taken.
+    /// Allows passwords that are easy to guess, for a server that nobody depends on.
     #[must_use]
     pub fn for_development(mut self) -> Self {
         self.development = true;
@@ -128,7 +128,8 @@ impl Sources {
         self.development || self.environment.contains_key(DEVELOPMENT_VARIABLE)
     }
 
-    /// Whether a `BATON_` variable is none of our business, rather than a mistyped key.
+    /// Returns whether a `BATON_` variable belongs to something else, rather than being a mistyped
+    /// key.
     pub(super) fn is_foreign(&self, name: &str) -> bool {
         let listed = self
             .others
@@ -137,7 +138,7 @@ impl Sources {
                 Some(start) => name.starts_with(start),
                 None => name == other,
             });
-        // `BATON_COMMIT` is read by the build, and stays in the environment of `cargo run`.
+        // The build reads `BATON_COMMIT`, and `cargo run` keeps it in the environment.
         listed
             || [FILE_VARIABLE, DEVELOPMENT_VARIABLE].contains(&name)
             || name == "BATON_COMMIT"

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::values::Secret;
 
-/// `[tools]`: tools that every tenant's agents may be given.
+/// `[tools]`: tools that agents of every tenant may use.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ToolsConfig {
@@ -17,13 +17,14 @@ pub struct ToolsConfig {
     pub http: Vec<HttpTool>,
 }
 
-/// `[[tools.http]]`: the arguments are sent as the JSON body (POST, PUT, PATCH) or as the query.
+/// `[[tools.http]]`: an HTTP request with the arguments as its JSON body (POST, PUT, PATCH) or as
+/// its query.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpTool {
-    /// What the model calls it: letters, digits, `_` and `-`, at most 64. No default.
+    /// The name for the model: letters, digits, `_` and `-`, at most 64. No default.
     pub name: String,
-    /// What the model is told about it. No default.
+    /// The description for the model. No default.
     pub description: String,
     /// The JSON Schema of the arguments, as a table or as a string of JSON. Default: an object
     /// without properties.
@@ -33,20 +34,20 @@ pub struct HttpTool {
         deserialize_with = "schema_from_table_or_text"
     )]
     pub parameters: Value,
-    /// The address of the request. The values in its query count as secret: they are not shown, an answer
-    /// is cleared of them, and the model cannot set their parameters. No default.
+    /// The address of the request. The values in its query are secret: they are not shown, they are
+    /// removed from answers, and the model cannot set their parameters. No default.
     #[serde(serialize_with = "url_without_values")]
     pub url: String,
     /// The method. Default: POST.
     #[serde(default = "post")]
     pub method: String,
-    /// Headers of the request; their values count as secret. Default: none.
+    /// Headers of the request; their values are secret. Default: none.
     #[serde(default)]
     pub headers: BTreeMap<String, Secret<String>>,
-    /// Whether a call that may or may not have arrived can be repeated. Default: false.
+    /// Whether a call can be repeated if it may have arrived. Default: false.
     #[serde(default)]
     pub idempotent: bool,
-    /// How long a call may take. Default: 30s.
+    /// The time limit of a call. Default: 30s.
     #[serde(default = "thirty_seconds", with = "humantime_serde")]
     pub timeout: Duration,
 }
@@ -77,7 +78,7 @@ fn url_without_values<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, 
     serializer.serialize_str(&without_values(url))
 }
 
-/// Hides the values in the query, where many services take their keys.
+/// Hides the values in the query, because many services accept their keys there.
 fn without_values(url: &str) -> String {
     let Some((place, query)) = url.split_once('?') else {
         return url.to_owned();
@@ -90,7 +91,7 @@ fn without_values(url: &str) -> String {
     format!("{place}?{}", names.join("&"))
 }
 
-/// As text, because a JSON Schema may hold `null`, which TOML cannot express.
+/// Writes a string, because a JSON Schema may contain `null`, which TOML cannot express.
 fn schema_as_text<S: Serializer>(schema: &Value, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(schema)
 }
@@ -115,8 +116,7 @@ fn schema_from_table_or_text<'de, D: Deserializer<'de>>(
 /// The keys without a default.
 pub(super) const REQUIRED: [&str; 3] = ["name", "description", "url"];
 
-/// A tool that is valid as it stands: the ground on which one key at a time is tried, and the example
-/// that messages show.
+/// Returns a valid tool: the base on which one key at a time is tried, and the example in messages.
 pub(super) fn specimen() -> Map<String, Value> {
     let tool = serde_json::json!({
         "name": "weather",

@@ -19,7 +19,7 @@ impl<T> Secret<T> {
         Self(value)
     }
 
-    /// The value itself; look twice at where it goes.
+    /// Returns the value itself; check carefully where it goes.
     pub const fn expose(&self) -> &T {
         &self.0
     }
@@ -54,7 +54,7 @@ impl ConnectionUrl {
         Self(url.into())
     }
 
-    /// The URL with its credentials.
+    /// Returns the URL with its credentials.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -65,13 +65,13 @@ impl fmt::Display for ConnectionUrl {
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return f.write_str(HIDDEN);
         };
-        // Everything before the last `@` is hidden: an unescaped password may hold any character,
-        // and a list of servers may carry credentials in each.
+        // Everything before the last `@` is hidden, because an unescaped password may contain any
+        // character, and each server of a list may have credentials.
         let shown = match rest.rsplit_once('@') {
             Some((_, host)) => format!("{HIDDEN}@{host}"),
             None => rest.to_owned(),
         };
-        // libpq also takes `?password=…`.
+        // libpq also accepts `?password=…`.
         match shown.split_once('?') {
             Some((place, query)) if query.contains("password") => {
                 write!(f, "{scheme}://{place}?{HIDDEN}")
@@ -99,16 +99,16 @@ impl Serialize for ConnectionUrl {
 pub struct PerMillion(u64);
 
 impl PerMillion {
-    /// The highest: a unit for each token.
+    /// The highest price: a unit for each token.
     const MOST: u64 = 1_000_000_000_000;
 
-    /// In millionths of a unit.
+    /// Returns millionths of a unit.
     pub const fn micros(self) -> u64 {
         self.0
     }
 }
 
-/// What is no price.
+/// A text that is not a price.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a price is a decimal number from 0 to 1000000 with at most six decimals, in quotes")]
 pub struct NotAPrice;
@@ -163,7 +163,7 @@ impl<'de> Deserialize<'de> for PerMillion {
             }
         }
 
-        // A number without quotes has been through floating point already.
+        // A number without quotes has already lost precision as floating point.
         deserializer.deserialize_str(Text)
     }
 }
@@ -185,32 +185,32 @@ const UNITS: [(&str, u64); 9] = [
 ];
 
 impl ByteSize {
-    /// So many bytes.
+    /// Makes a size of this many bytes.
     pub const fn bytes(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// So many mebibytes.
+    /// Makes a size of this many mebibytes.
     pub const fn mib(count: u64) -> Self {
         Self(count << 20)
     }
 
-    /// So many gibibytes.
+    /// Makes a size of this many gibibytes.
     pub const fn gib(count: u64) -> Self {
         Self(count << 30)
     }
 
-    /// The size in bytes.
+    /// Returns the size in bytes.
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
-    /// The size in bytes, for an interface that counts signed; the largest `i64` where it does not fit.
+    /// Returns the size in bytes for an interface with signed sizes; at most the largest `i64`.
     pub fn as_i64(self) -> i64 {
         i64::try_from(self.0).unwrap_or(i64::MAX)
     }
 
-    /// The size in bytes, for a buffer; the largest `usize` where it does not fit.
+    /// Returns the size in bytes for a buffer; at most the largest `usize`.
     pub fn as_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }

@@ -1,4 +1,4 @@
-//! HTTP/2, as clients speak it that mean well and that do not.
+//! HTTP/2, with well-behaved and with hostile clients.
 
 use std::net::SocketAddr;
 
@@ -50,7 +50,7 @@ async fn http2_is_served_on_the_same_port_with_the_peers_address_and_drained_too
     );
 }
 
-/// An HTTP/2 frame on stream `id`.
+/// Encodes an HTTP/2 frame on stream `id`.
 fn frame(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = vec![length[1], length[2], length[3], kind, flags];
@@ -67,7 +67,7 @@ const GOAWAY: u8 = 7;
 const GET: [u8; 3] = [0x82, 0x86, 0x84];
 
 const END_OF_STREAM_AND_HEADERS: u8 = 0x5;
-/// The next frame: its kind and its payload; none at the end of the connection.
+/// Reads the next frame: its kind and its payload; `None` at the end of the connection.
 async fn read_frame(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<(u8, Vec<u8>)> {
     let reading = async {
         let mut head = [0; 9];
@@ -87,7 +87,7 @@ async fn open_http2(server: &Server) -> TcpStream {
     client
 }
 
-/// Guards `max_concurrent_streams`: hyper's own default is 200, and h2's none.
+/// Guards `max_concurrent_streams`: hyper's own default is 200, and h2 has no limit.
 #[tokio::test]
 async fn an_http2_client_is_told_how_many_requests_it_may_have_open() {
     let server = start(hello(), limits()).await;
@@ -101,7 +101,7 @@ async fn an_http2_client_is_told_how_many_requests_it_may_have_open() {
     assert_eq!(most, Some(256));
 }
 
-/// Guards `max_header_list_size`: a head that is compressed can be far larger than what is sent.
+/// Guards `max_header_list_size`: a compressed head can be far larger than the bytes sent.
 #[tokio::test]
 async fn an_http2_head_that_is_too_large_is_refused() {
     let server = start(hello(), limits()).await;
@@ -121,8 +121,8 @@ async fn an_http2_head_that_is_too_large_is_refused() {
     }
 }
 
-/// Guards the limit of resets ("rapid reset"): opening and resetting streams costs a client nothing,
-/// and must not cost the server more than a connection.
+/// Guards the limit of resets ("rapid reset"): opening and resetting streams costs a client
+/// nothing, and must not cost the server more than a connection.
 #[tokio::test]
 async fn an_http2_client_that_opens_and_resets_without_end_is_sent_away() {
     let server = start(hello(), limits()).await;
@@ -135,7 +135,7 @@ async fn an_http2_client_that_opens_and_resets_without_end_is_sent_away() {
                 return;
             }
         }
-        // Not dropped before the answer was read.
+        // Keeps the connection until the answer was read.
         std::future::pending::<()>().await;
     };
     let answer = async {

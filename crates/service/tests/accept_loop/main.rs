@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-/// Only a test that fails waits for so long.
+/// Only a failing test waits this long.
 const PATIENCE: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_millis(50);
 const NEVER: Duration = Duration::from_hours(1);
@@ -33,7 +33,7 @@ struct Server {
     task: JoinHandle<ServeReport>,
 }
 
-/// Limits that never strike; each test shortens the one it is about.
+/// Limits that no test reaches; each test shortens the one that it is about.
 fn limits() -> Limits {
     Limits {
         header_timeout: NEVER,
@@ -65,14 +65,14 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// A client that has sent a request for `/`.
+    /// Connects a client and sends a request for `/`.
     async fn ask(&self) -> TcpStream {
         let mut client = self.connect().await;
         send(&mut client, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
         client
     }
 
-    /// One that has asked, and was sent the beginning of an answer that goes on.
+    /// Connects a client that sent a request and received the beginning of a longer answer.
     async fn hear(&self, parts: &Parts, beginning: &'static str) -> TcpStream {
         let mut client = self.ask().await;
         parts.send(beginning).unwrap();
@@ -92,10 +92,10 @@ fn hello() -> Router {
     Router::new().route("/", get(|| async { "hello" }))
 }
 
-/// Where a test puts what the body of an answer is to go on with.
+/// The sender of the next parts of an answer's body.
 type Parts = mpsc::UnboundedSender<&'static str>;
 
-/// A route `/` whose body is what the test sends.
+/// Makes a route `/` with a body that the test sends.
 fn streaming() -> (Router, Parts) {
     let (sender, receiver) = mpsc::unbounded_channel::<&'static str>();
     let receiver = std::sync::Mutex::new(Some(receiver));
@@ -116,7 +116,7 @@ async fn send(stream: &mut TcpStream, text: &str) {
     stream.write_all(text.as_bytes()).await.unwrap();
 }
 
-/// Reads until `end` has come.
+/// Reads until `end` arrives.
 async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut text = String::new();
     let mut buffer = [0; 1024];
@@ -131,7 +131,7 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     text
 }
 
-/// What comes before the server closes.
+/// Reads everything before the server closes.
 async fn read_to_close(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     // A reset is a close too.
@@ -179,7 +179,7 @@ async fn a_head_that_is_too_large_is_refused() {
     let server = start(hello(), limits()).await;
     let mut client = server.connect().await;
     let filler = "x".repeat(70_000);
-    // The server may refuse and close before all is written.
+    // The server may refuse and close before everything is written.
     let head = format!("GET / HTTP/1.1\r\nhost: x\r\nfiller: {filler}\r\n\r\n");
     let _ = client.write_all(head.as_bytes()).await;
     assert!(

@@ -26,7 +26,7 @@ async fn a_client_that_is_silent_or_slow_with_its_head_is_cut() {
         },
     )
     .await;
-    // The last ones look like the beginning of HTTP/2, which has to be told apart first.
+    // The last ones look like the beginning of HTTP/2, which the server must distinguish first.
     for beginning in [
         "",
         "GET / HTTP/1.1\r\nhost:",

@@ -1,4 +1,4 @@
-//! The example in `deployments` is right, whole and valid.
+//! The example in `deployments` is correct, complete and valid.
 
 use baton_service::{Config, Sources};
 
@@ -41,7 +41,7 @@ fn what_the_example_has_in_comments_is_valid_too_but_for_the_secrets() {
             Some(rest) if rest.contains(" = ") || rest.starts_with("[[") => rest,
             _ => line,
         })
-        // One way to sign in is enough, and the secret is a placeholder.
+        // Only one way to sign in is allowed, and the secret is a placeholder.
         .filter(|line| {
             !["token", "creds_file", "jwt_secret"]
                 .iter()

@@ -1,4 +1,4 @@
-//! Secrets that anybody would try first.
+//! Secrets that are easy to guess.
 
 use baton_service::{Config, Sources};
 
@@ -48,7 +48,7 @@ fn a_password_that_anybody_would_try_first_stops_the_start_and_says_what_to_chan
         load("[nats]\ntoken = \"\"\n", &[("NATS_URL", "nats://short@n1")]),
         &[&["nats.url", "shorter"], &["nats.token", "is empty"]],
     );
-    // Nothing to guess: the server knows who asks by other means, or the secret is one.
+    // Nothing to guess: the server identifies the client by other means, or the password is good.
     for url in [
         database("baton", good),
         "postgres://baton@localhost/baton".to_owned(),
@@ -82,7 +82,7 @@ fn a_key_that_nobody_filled_in_stops_the_start() {
             &[&["`authorization` of tool `a`", "placeholder"]],
         );
     }
-    // What people write for a model of their own that wants no key.
+    // Common keys for self-hosted models that need none.
     for any in ["EMPTY", "none", "ollama", "sk-no-key-required"] {
         assert!(load("", &[("LLM_API_KEY", any)]).is_ok(), "{any}");
     }

@@ -18,7 +18,7 @@ fn load(file: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigErrors
     Config::load(&sources.with_file("baton.toml", file))
 }
 
-/// Every message, and that each of `expected` (parts of one message) is among them.
+/// Asserts that each of `expected` (parts of one message) is among the messages.
 #[track_caller]
 fn assert_mistakes(result: Result<Config, ConfigErrors>, expected: &[&[&str]]) {
     let errors = result.expect_err("a mistake was not seen");

@@ -1,4 +1,4 @@
-//! Every mistake is told of, with its place and its remedy.
+//! Every mistake is reported with its place and its correction.
 
 use super::{assert_mistakes, load};
 

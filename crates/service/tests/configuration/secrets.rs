@@ -1,4 +1,4 @@
-//! Secrets: where they come from, that they do not show, and keys that prove nothing.
+//! Secrets: their sources, that they do not show, and keys that prove nothing.
 
 use baton_service::Secret;
 

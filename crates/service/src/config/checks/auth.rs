@@ -1,4 +1,4 @@
-//! Signing in: keys, the lives of tokens, issuers that others run.
+//! Sign-in: keys, lifetimes of tokens, and other issuers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -78,7 +78,7 @@ pub(super) fn auth(checks: &mut Checks<'_>, config: &Config) {
     checks.demand(
         auth.leeway <= Duration::from_mins(1),
         &[("auth", "leeway")],
-        "auth.leeway is more than 1m, by which no clock that is looked after is wrong".to_owned(),
+        "auth.leeway is more than 1m, but maintained clocks differ by less".to_owned(),
         "write for example 30s",
     );
     let environment = &auth.key_environment;
@@ -88,7 +88,7 @@ pub(super) fn auth(checks: &mut Checks<'_>, config: &Config) {
                 .bytes()
                 .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()),
         &[("auth", "key_environment")],
-        format!("auth.key_environment is `{environment}`, which cannot stand in a key"),
+        format!("auth.key_environment is `{environment}`, which cannot be part of a key"),
         "use 1 to 16 lower-case letters and digits, such as live or staging",
     );
     checks.positive("auth", "password_parallelism", &auth.password_parallelism);

@@ -1,10 +1,10 @@
-//! What is demanded of a value, and who is blamed if it does not hold.
+//! Demands on values, and the origin that a mistake names.
 
 use std::collections::BTreeSet;
 
 use super::super::mistake::{Mistake, Origin, Origins};
 
-/// What is demanded of the configuration, and the mistakes found so far.
+/// The configuration's origins, and the mistakes found so far.
 pub(super) struct Checks<'a> {
     pub(super) origins: &'a Origins,
     pub(super) refused: &'a BTreeSet<(String, String)>,
@@ -12,8 +12,8 @@ pub(super) struct Checks<'a> {
 }
 
 impl Checks<'_> {
-    /// Blames the first of `keys` that someone set, unless one of them was refused already, in which
-    /// case the value compared is a default that nobody chose.
+    /// Records a mistake unless `holds`. It names the first of `keys` that was set. If one of them
+    /// was already refused, it records nothing, because the compared value is then only a default.
     pub(super) fn demand(
         &mut self,
         holds: bool,
@@ -50,7 +50,7 @@ impl Checks<'_> {
 
     pub(super) fn url(&mut self, section: &str, key: &str, value: Option<&str>, schemes: &[&str]) {
         let Some(value) = value else { return };
-        // NATS takes several, with commas between.
+        // `nats.url` may have several, separated by commas.
         let holds = value.split(',').all(|url| {
             let parts = url.trim().split_once("://");
             parts.is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.is_empty())

@@ -1,15 +1,15 @@
-//! Passwords, tokens and keys that anybody would try first, and places where nobody has put one yet.
+//! Passwords, tokens and keys that are easy to guess, and placeholders that nobody filled in.
 
 use super::super::Config;
 use super::super::auth::WELL_KNOWN;
 use super::demand::Checks;
 
-/// The shortest password or token: 12 random letters are out of reach of guessing over a network.
+/// The shortest password or token: 12 random letters cannot be guessed over a network.
 const SHORTEST: usize = 12;
-/// Fewer different characters are a pattern.
+/// The fewest different characters; fewer are a pattern.
 const FEWEST: usize = 5;
 
-/// What documentation writes where a secret belongs.
+/// Placeholders of documentation.
 const UNFILLED: [&str; 8] = [
     "changeme",
     "change-me",
@@ -47,7 +47,7 @@ pub(super) fn guessable(checks: &mut Checks<'_>, config: &Config) {
     let nats = &config.nats;
     for one in nats.url.iter().flat_map(|url| url.expose().split(',')) {
         for (user, password) in credentials(one) {
-            // A word alone is a token.
+            // A name without a password is a token.
             let flaw = match password {
                 Some(password) => flaw(password, user),
                 None => user.and_then(|token| flaw(token, None)),
@@ -92,7 +92,7 @@ pub(super) fn guessable(checks: &mut Checks<'_>, config: &Config) {
             "give this process another in nats.conf, made with: openssl rand -hex 24",
         );
     }
-    // Whoever runs a model for themselves may well want no key, or any: only what nobody meant.
+    // Only placeholders are refused, because a self-hosted model may need no key, or accept any.
     checks.demand(
         !config
             .llm
@@ -118,7 +118,7 @@ pub(super) fn guessable(checks: &mut Checks<'_>, config: &Config) {
     }
 }
 
-/// Why a secret is no secret, if so.
+/// Returns the reason why a secret is easy to guess, if it is.
 fn flaw(secret: &str, user: Option<&str>) -> Option<&'static str> {
     let lower = secret.to_lowercase();
     let mut bytes: Vec<u8> = secret.bytes().collect();
@@ -139,7 +139,7 @@ fn flaw(secret: &str, user: Option<&str>) -> Option<&'static str> {
     }
 }
 
-/// Whether this is what documentation or a template left behind.
+/// Returns whether this is a placeholder of documentation or a template.
 fn is_unfilled(secret: &str) -> bool {
     let lower = secret.to_lowercase();
     let last = lower.split_whitespace().last().unwrap_or_default();
@@ -150,8 +150,8 @@ fn is_unfilled(secret: &str) -> bool {
         || (last.starts_with('<') && last.ends_with('>'))
 }
 
-/// The user and the password that a URL holds: before its host, and in its query, as libpq takes
-/// them. Nothing if it holds neither.
+/// Returns the users and passwords in a URL: before its host, and in its query, as libpq reads
+/// them.
 fn credentials(url: &str) -> Vec<(Option<&str>, Option<&str>)> {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest).trim();
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();

@@ -47,14 +47,14 @@ pub(super) fn http(checks: &mut Checks<'_>, config: &Config) {
     );
 }
 
-/// As browsers write it in `Origin`: it is compared byte for byte. No wildcard, and no `null`, which
-/// every sandboxed page sends.
+/// Returns whether this is an origin as browsers send it, because it is compared byte for byte.
+/// Refuses wildcards, and `null`, which every sandboxed page sends.
 fn is_origin(text: &str) -> bool {
     let usual = |scheme, port| matches!((scheme, port), ("https", "443") | ("http", "80"));
     let Some((scheme @ ("http" | "https"), rest)) = text.split_once("://") else {
         return false;
     };
-    // A bracketed IPv6 address has colons of its own.
+    // A bracketed IPv6 address contains colons.
     let (host, port) = match rest.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (rest, None),

@@ -51,7 +51,7 @@ pub(super) fn servers(checks: &mut Checks<'_>, config: &Config) {
         [1, 3, 5].contains(&nats.replicas),
         &[("nats", "replicas")],
         format!(
-            "nats.replicas is {}, which no majority can be counted in",
+            "nats.replicas is {}: an even number of copies gains no majority, and 5 are the most",
             nats.replicas
         ),
         "write 1, 3 or 5",
@@ -79,7 +79,7 @@ pub(super) fn servers(checks: &mut Checks<'_>, config: &Config) {
     );
 }
 
-/// What it takes to let programs in goes together.
+/// Checks that the settings for programs are complete.
 fn program_door(checks: &mut Checks<'_>, nats: &NatsConfig) {
     let given = [
         ("callout_seed", nats.callout_seed.is_some()),
@@ -96,7 +96,7 @@ fn program_door(checks: &mut Checks<'_>, nats: &NatsConfig) {
             .collect::<Vec<_>>()
             .join(", ")
     };
-    // With users of an operator's own making, programs are heard without being let in here.
+    // If an operator defines the users, programs can be read without a callout here.
     let callout = given[..5].iter().any(|(_, is)| *is);
     checks.demand(
         given.iter().all(|(_, is)| *is)
@@ -151,7 +151,7 @@ fn program_door(checks: &mut Checks<'_>, nats: &NatsConfig) {
     );
 }
 
-/// By its form alone: whose it is, its reader finds out.
+/// Checks only the form; the reader of the seed finds out whether it is valid.
 fn is_seed(kind: &str, text: &str) -> bool {
     let text = text.trim();
     text.len() == 58

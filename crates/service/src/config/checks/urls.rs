@@ -1,13 +1,13 @@
-//! What a URL says about whom to trust.
+//! Checks of URLs.
 
-/// Whether a URL has credentials before its host, in a place that does not count as secret.
+/// Returns whether a URL has credentials before its host, in a setting that is not secret.
 pub(super) fn names_a_user(url: &str) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     authority.contains('@')
 }
 
-/// Whether what comes from this URL comes over TLS, or without leaving the machine.
+/// Returns whether the answers of this URL are encrypted, or stay on this machine.
 pub fn trustworthy(url: &str) -> bool {
     let Some((scheme, rest)) = url.split_once("://") else {
         return false;
