@@ -1,4 +1,4 @@
-//! Folding a stream's chunks into the message that they make.
+//! Folds a stream's chunks into a message.
 
 mod calls;
 mod finish_reason;
@@ -10,11 +10,11 @@ pub use self::finish_reason::FinishReason;
 use crate::lenient::RawField;
 use crate::{ChatChunk, ChunkChoice, Content, ErrorObject, Message, Unknown, Usage};
 
-/// The index of the answer that is folded; `n > 1` is not offered.
+/// The index of the folded answer. `n > 1` is not offered.
 pub const RESULT_CHOICE: u32 = 0;
 
-/// What a chunk added, put in order: a call's `index` is its place in the finished message, and its
-/// id and name are never missing in its first fragment.
+/// An addition by a chunk, in order: a call's `index` is its position in the finished message, and
+/// its first fragment always has its id and name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delta {
     /// A piece of the answer.
@@ -25,16 +25,16 @@ pub enum Delta {
     Refusal(String),
     /// A fragment of a call.
     ToolCall {
-        /// The call's place among the message's calls.
+        /// The call's position among the message's calls.
         index: u32,
         /// The call's id, with its first fragment and only there.
         id: Option<String>,
         /// The tool's name, with the call's first fragment and only there.
         name: Option<String>,
-        /// What to append to the arguments.
+        /// The text to append to the arguments.
         arguments: String,
     },
-    /// A field that Baton passes on without knowing what it means.
+    /// A field that Baton passes on without interpreting it.
     Field {
         /// The object that it belongs to.
         of: FieldOf,
@@ -46,7 +46,7 @@ pub enum Delta {
 }
 
 impl Delta {
-    /// Whether it is a part of the answer itself.
+    /// Returns whether it is a part of the answer itself.
     pub const fn is_answer(&self) -> bool {
         !matches!(
             self,
@@ -74,10 +74,10 @@ pub enum FieldOf {
 /// A finished answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FinishedMessage {
-    /// The assistant's message. Whether it calls tools is seen by its `tool_calls`: some upstreams
-    /// say `stop` with them.
+    /// The assistant's message. Its `tool_calls` show whether it calls tools, because some
+    /// upstreams send `stop` with them.
     pub message: Message,
-    /// Why the model stopped.
+    /// The reason for its end.
     pub finish_reason: FinishReason,
     /// Token counts, if the upstream sent them.
     pub usage: Option<Usage>,
@@ -85,66 +85,66 @@ pub struct FinishedMessage {
     pub model: Option<String>,
 }
 
-/// The chunks do not make a message.
+/// A reason for which the chunks make no message.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum AccumulateError {
     /// The upstream reported an error in place of a chunk.
     #[error("the stream carries an error: {}", .0.message)]
     Reported(ErrorObject),
-    /// The model stopped for a reason that is no good end, or none that is known.
+    /// The model stopped for a reason that is a failure, or is unknown.
     #[error("the answer ended with `{0}`")]
     BadEnd(String),
-    /// The stream ended before the model said why it stopped.
+    /// The stream ended without a finish reason.
     #[error("the stream ended before the answer did")]
     Incomplete,
-    /// The answer passed the limit.
+    /// The answer exceeded the limit.
     #[error("the answer is longer than {limit} bytes")]
     TooLong {
-        /// The limit, in bytes of text and arguments.
+        /// The limit, in bytes of text, arguments and passed-on fields.
         limit: usize,
     },
-    /// A fragment contradicts what came before.
+    /// A fragment contradicts earlier ones.
     #[error("the stream is malformed: {0}")]
     Malformed(&'static str),
 }
 
-/// Folds chunks into a message.
+/// A fold of chunks into a message.
 #[derive(Debug)]
 pub struct ChatAccumulator {
     limit: usize,
-    /// Of everything that is kept: compared with the limit.
+    /// The bytes of everything that is kept, which the limit bounds.
     kept: usize,
-    /// Of text and arguments alone.
+    /// The bytes of text and arguments only.
     bytes: usize,
     content: String,
     reasoning: String,
     refusal: String,
     calls: Calls,
     rest: Unknown,
-    /// The last value of each passed-on field of the choice and the completion: most upstreams repeat
-    /// them in every chunk.
+    /// The last value of each passed-on field of the choice and the completion, because most
+    /// upstreams repeat them in every chunk.
     repeated: Vec<(FieldOf, String, String)>,
     end: Option<End>,
-    /// Whether a reason to stop came with a piece of the answer, or before one. Some upstreams send
+    /// Whether a finish reason came with a piece of the answer, or before one. Some upstreams send
     /// one with every piece, so it proves no end.
     ends_with_text: bool,
     usage: Option<Usage>,
     model: Option<String>,
 }
 
-/// Why the model stopped.
+/// The end of the answer.
 #[derive(Debug)]
 enum End {
     Good(FinishReason),
     Bad(String),
 }
 
-/// As much of a reason to stop as is repeated in an error.
+/// The longest finish reason that an error quotes, in bytes.
 const MAX_REASON: usize = 100;
 
 impl ChatAccumulator {
-    /// A fold whose text and arguments may reach `limit` bytes. A call without an id of its own is
-    /// named after `call_id_prefix` and its place.
+    /// Makes a fold that keeps at most `limit` bytes of text, arguments and passed-on fields. A
+    /// call without its own id gets one from `call_id_prefix` and its position.
     pub fn new(call_id_prefix: impl Into<String>, limit: usize) -> Self {
         Self {
             limit,
@@ -163,38 +163,38 @@ impl ChatAccumulator {
         }
     }
 
-    /// Whether the model has said why it stopped: everything but the usage has arrived.
+    /// Returns whether the model sent a finish reason: everything but the usage has arrived.
     pub fn is_complete(&self) -> bool {
         self.end.is_some()
     }
 
-    /// Whether the reason to stop proves that nothing is missing, even if the connection broke behind
-    /// it. Some upstreams send one with every chunk.
+    /// Returns whether the finish reason proves that nothing is missing, even if the connection
+    /// breaks after it. Some upstreams send one with every chunk.
     pub fn is_surely_complete(&self) -> bool {
         matches!(self.end, Some(End::Good(_))) && !self.ends_with_text
     }
 
-    /// The model that answers, once the upstream has named it.
+    /// Returns the model that answers, once the upstream has named it.
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
     }
 
-    /// The text so far.
+    /// Returns the text so far.
     pub fn content(&self) -> &str {
         &self.content
     }
 
-    /// How many bytes of text and arguments have arrived.
+    /// Returns the number of bytes of text and arguments so far.
     pub const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Token counts, if the upstream has sent them.
+    /// Returns the token counts, if the upstream has sent them.
     pub const fn usage(&self) -> Option<&Usage> {
         self.usage.as_ref()
     }
 
-    /// Folds one chunk, and appends what it added to `deltas`.
+    /// Folds one chunk, and appends its additions to `deltas`.
     pub fn fold(
         &mut self,
         chunk: ChatChunk<'_>,
@@ -236,7 +236,8 @@ impl ChatAccumulator {
     ) -> Result<(), AccumulateError> {
         let mut delta = choice.delta;
         if is_whole {
-            // Some upstreams end their pieces with the whole: what was shown already is not said twice.
+            // Some upstreams end with the whole answer: text that was already shown is not
+            // repeated.
             let shown = |text: &str| !text.is_empty();
             delta.content = delta.content.filter(|_| !shown(&self.content));
             delta.reasoning = delta.reasoning.filter(|_| !shown(&self.reasoning));
@@ -301,8 +302,8 @@ impl ChatAccumulator {
         Ok(())
     }
 
-    /// Whether [`ChatAccumulator::finish`] would yield a message: the stream has ended, and what it
-    /// carried is one.
+    /// Checks that [`ChatAccumulator::finish`] would return a message: the stream has ended, and
+    /// its content is valid.
     pub fn check(&self) -> Result<(), AccumulateError> {
         match &self.end {
             None => Err(AccumulateError::Incomplete),
@@ -311,8 +312,8 @@ impl ChatAccumulator {
         }
     }
 
-    /// The details of the token counts, as deltas: to be asked for once the stream has ended, because
-    /// some upstreams count in every chunk.
+    /// Returns the details of the token counts as deltas. Call it once the stream has ended,
+    /// because some upstreams count in every chunk.
     pub fn usage_details(&self) -> Vec<Delta> {
         let details = self.usage.iter().flat_map(|usage| &usage.rest);
         details
@@ -325,7 +326,7 @@ impl ChatAccumulator {
             .collect()
     }
 
-    /// The message, once the stream has ended.
+    /// Returns the message, once the stream has ended.
     pub fn finish(mut self) -> Result<FinishedMessage, AccumulateError> {
         self.check()?;
         let Some(End::Good(finish_reason)) = self.end.take() else {
@@ -339,7 +340,7 @@ impl ChatAccumulator {
         })
     }
 
-    /// What has arrived of a message that nobody will finish: exactly what its deltas showed.
+    /// Returns the arrived part of an interrupted message: exactly the shown deltas.
     pub fn into_partial(mut self) -> Message {
         self.calls.keep_announced();
         self.into_message()
@@ -381,15 +382,15 @@ impl ChatAccumulator {
         Ok(())
     }
 
-    /// Adds to a field of the message: lists grow, of the rest the newer stays; of audio the pieces are
-    /// joined.
+    /// Adds to a field of the message: lists grow, pieces of audio are joined, and any other value
+    /// is replaced.
     fn add(
         &mut self,
         name: &str,
         json: &str,
         deltas: &mut Vec<Delta>,
     ) -> Result<(), AccumulateError> {
-        // Nested beyond what any reader takes, it would be of no use to anybody.
+        // A value that is nested too deep to read is of no use to any reader.
         let Ok(value) = serde_json::from_str::<Value>(json) else {
             return Ok(());
         };
@@ -417,7 +418,7 @@ impl ChatAccumulator {
         Ok(())
     }
 
-    /// Passes on a field of the choice or the completion, unless it only repeats what it said before.
+    /// Passes on a field of the choice or the completion, unless it repeats its last value.
     fn pass_on(
         &mut self,
         of: FieldOf,
@@ -425,7 +426,7 @@ impl ChatAccumulator {
         deltas: &mut Vec<Delta>,
     ) -> Result<(), AccumulateError> {
         let json = field.json.get();
-        // Lists and log probabilities grow; of the rest the newer stays.
+        // Lists and log probabilities grow; any other value is replaced.
         let grows = of == FieldOf::Choice && (field.name == "logprobs" || json.starts_with('['));
         if !grows {
             let known = self

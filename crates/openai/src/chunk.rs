@@ -1,8 +1,7 @@
-//! A chunk of a streamed answer, as read: text is borrowed from the frame where it can be.
+//! A chunk of a streamed answer, as read: text is borrowed from the frame if possible.
 //!
-//! The reader takes what has one sensible meaning, whatever shape it comes in: content as text or as
-//! parts, `message` for `delta`, arguments as text or as an object. Fields that it does not know are
-//! kept as they came.
+//! The reader accepts every shape with one sensible meaning: content as text or as parts, `message`
+//! for `delta`, arguments as text or as an object. It keeps unknown fields unchanged.
 
 mod content;
 
@@ -22,28 +21,28 @@ pub struct ChatChunk<'a> {
     pub id: Option<Cow<'a, str>>,
     /// The model that answers.
     pub model: Option<Cow<'a, str>>,
-    /// What was added; empty in the chunk that carries only the usage.
+    /// The additions; empty in the chunk that has only the usage.
     pub choices: Vec<ChunkChoice<'a>>,
-    /// Token counts, in the last chunk (some upstreams: so far, in each).
+    /// Token counts, in the last chunk (from some upstreams: counts so far, in each chunk).
     pub usage: Option<Usage>,
-    /// An error after the answer had begun.
+    /// An error after the answer began.
     pub error: Option<ErrorObject>,
-    /// Whether this is a whole answer and no piece of one.
+    /// Whether this is a whole answer instead of a piece.
     pub is_whole: bool,
     /// Every other field, such as `system_fingerprint`.
     pub rest: Vec<RawField<'a>>,
 }
 
-/// What was added to one answer.
+/// An addition to one answer.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ChunkChoice<'a> {
-    /// The answer's place.
+    /// The answer's index.
     pub index: u32,
     /// The addition.
     pub delta: ChunkDelta<'a>,
-    /// Why the model stopped, in the answer's last chunk.
+    /// The finish reason, in the answer's last chunk.
     pub finish_reason: Option<Cow<'a, str>>,
-    /// An error of this answer alone.
+    /// An error of this answer only.
     pub error: Option<ErrorObject>,
     /// Every other field, such as `logprobs`.
     pub rest: Vec<RawField<'a>>,
@@ -54,25 +53,24 @@ pub struct ChunkChoice<'a> {
 pub struct ChunkDelta<'a> {
     /// Text.
     pub content: Option<Cow<'a, str>>,
-    /// Reasoning: `reasoning_content`, or `reasoning` as some upstreams call it.
+    /// Reasoning: `reasoning_content`, or `reasoning` from some upstreams.
     pub reasoning: Option<Cow<'a, str>>,
     /// Text of a refusal.
     pub refusal: Option<Cow<'a, str>>,
     /// Fragments of tool calls.
     pub tool_calls: Vec<ChunkToolCall<'a>>,
-    /// The call in its older form, before there were several at once.
+    /// The call in its older form, which allows only one.
     pub function_call: Option<ChunkFunction<'a>>,
-    /// Parts of the content that are no text, under the names of the lists that they belong to.
+    /// Parts of the content other than text, each with the name of its list.
     pub parts: Vec<RawField<'a>>,
     /// Every other field but `role`.
     pub rest: Vec<RawField<'a>>,
 }
 
-/// A fragment of a tool call. Only the index is certain to be there, and some upstreams leave even
-/// that out.
+/// A fragment of a tool call. Only the index is required, and some upstreams omit even that.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ChunkToolCall<'a> {
-    /// The call's place among the calls of the message.
+    /// The call's position among the calls of the message.
     pub index: Option<u32>,
     /// The call's id, in its first fragment.
     pub id: Option<Cow<'a, str>>,
@@ -80,7 +78,7 @@ pub struct ChunkToolCall<'a> {
     pub kind: Option<Cow<'a, str>>,
     /// The function's name and a fragment of its arguments.
     pub function: Option<ChunkFunction<'a>>,
-    /// Every other field: some upstreams want theirs back in the next request.
+    /// Every other field: some upstreams need theirs back in the next request.
     pub rest: Vec<RawField<'a>>,
 }
 
@@ -93,8 +91,8 @@ pub struct ChunkFunction<'a> {
     pub arguments: Option<Cow<'a, str>>,
 }
 
-/// Fields of a chunk that say nothing about the answer: padding against eavesdroppers, and what Baton
-/// says by itself.
+/// Fields of a chunk that are not passed on: padding against eavesdroppers, and values that Baton
+/// sets itself.
 const PADDING: [&str; 3] = ["created", "obfuscation", "p"];
 
 impl<'de: 'a, 'a> Deserialize<'de> for ChatChunk<'a> {
@@ -179,7 +177,7 @@ impl<'a> ChunkChoice<'a> {
                 _ => choice.rest.push(field),
             }
         }
-        // A frame that has both says the same twice: the pieces so far, and the piece.
+        // A frame with both repeats itself: `message` has the pieces so far, `delta` the new one.
         let delta = delta.filter(|delta| !delta.0.is_empty()).or(message);
         choice.delta = delta.map(ChunkDelta::of).unwrap_or_default();
         if choice.delta == ChunkDelta::default() {
@@ -189,7 +187,8 @@ impl<'a> ChunkChoice<'a> {
     }
 }
 
-/// Why the model stopped: text, or an object that says so by its `type`. Empty words say nothing.
+/// Reads a finish reason: text, or an object with the reason as its `type`. Empty words count as
+/// absent.
 fn reason_of(json: &RawValue) -> Option<Cow<'_, str>> {
     let reason = match Fields::of(json) {
         Some(fields) => fields.get("type").and_then(text_of),
@@ -243,7 +242,7 @@ impl<'a> ChunkToolCall<'a> {
                 "id" => call.id = text_of(json).filter(|id| !id.is_empty()),
                 "type" => call.kind = text_of(json).filter(|kind| !kind.is_empty()),
                 "function" => call.function = Fields::of(json).as_ref().map(ChunkFunction::of),
-                // Some servers leave out the object around these two.
+                // Some servers omit the object around these two.
                 "name" => bare.name = text_of(json),
                 "arguments" => bare.arguments = arguments_of(json),
                 _ if json.get() == "null" => {}
@@ -269,7 +268,7 @@ impl<'a> ChunkFunction<'a> {
     }
 }
 
-/// Arguments: JSON within a text, or the JSON itself.
+/// Reads arguments: JSON within a text, or the JSON itself.
 fn arguments_of(json: &RawValue) -> Option<Cow<'_, str>> {
     match json.get().as_bytes().first()? {
         b'{' | b'[' => Some(Cow::Borrowed(json.get())),

@@ -1,17 +1,17 @@
-//! Writing a chat stream: complete frames, appended to a buffer.
+//! Writes a chat stream: complete frames, appended to a buffer.
 
 use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 
 use crate::{ErrorBody, ErrorObject, Usage};
 
-/// Writes the frames of one streamed answer (`data: {…}` and an empty line). What every chunk
-/// repeats is rendered once, when the writer is made; a frame is two copies around its text.
+/// A writer of one streamed answer's frames (`data: {…}` and an empty line). It renders the common
+/// parts of all chunks once, so a frame is two copies around its text.
 #[derive(Debug, Clone)]
 pub struct ChunkWriter {
     /// `data: {"id":…,"object":…,"created":…,"model":…,"choices":[`
     prefix: Box<[u8]>,
-    /// What follows the choices.
+    /// The bytes after the choices.
     suffix: &'static [u8],
 }
 
@@ -21,7 +21,7 @@ const SUFFIX: &[u8] = b"]}\n\n";
 const SUFFIX_WITH_USAGE: &[u8] = b"],\"usage\":null}\n\n";
 
 impl ChunkWriter {
-    /// A writer for the answer `id`, begun at `created` (seconds since 1970). With
+    /// Makes a writer for the answer `id`, begun at `created` (seconds since 1970). With
     /// `include_usage`, each chunk has a `usage` key, null in all but the one that
     /// [`usage`](Self::usage) writes.
     pub fn new(id: &str, created: i64, model: &str, include_usage: bool) -> Self {
@@ -43,29 +43,30 @@ impl ChunkWriter {
         }
     }
 
-    /// The first chunk: the role, and no text yet.
+    /// Writes the first chunk: the role, and no text yet.
     pub fn role(&self, out: &mut BytesMut) {
         self.delta(out, |out| {
             out.put_slice(br#""role":"assistant","content":"""#);
         });
     }
 
-    /// A piece of the answer.
+    /// Writes a piece of the answer.
     pub fn text(&self, out: &mut BytesMut, text: &str) {
         self.delta_text(out, b"\"content\":", text);
     }
 
-    /// A piece of a refusal.
+    /// Writes a piece of a refusal.
     pub fn refusal(&self, out: &mut BytesMut, text: &str) {
         self.delta_text(out, b"\"refusal\":", text);
     }
 
-    /// A piece of the model's reasoning, under the key that most clients read.
+    /// Writes a piece of the model's reasoning, under the key that most clients read.
     pub fn reasoning(&self, out: &mut BytesMut, text: &str) {
         self.delta_text(out, b"\"reasoning_content\":", text);
     }
 
-    /// The first fragment of the `index`-th call: its id, its function, and arguments so far.
+    /// Writes the first fragment of the `index`-th call: its id, its function, and arguments so
+    /// far.
     pub fn tool_call(&self, out: &mut BytesMut, index: u32, id: &str, name: &str, arguments: &str) {
         self.delta(out, |out| {
             out.put_slice(b"\"tool_calls\":[{\"index\":");
@@ -80,7 +81,7 @@ impl ChunkWriter {
         });
     }
 
-    /// A further fragment of the `index`-th call's arguments.
+    /// Writes a further fragment of the `index`-th call's arguments.
     pub fn tool_call_arguments(&self, out: &mut BytesMut, index: u32, fragment: &str) {
         self.delta(out, |out| {
             out.put_slice(b"\"tool_calls\":[{\"index\":");
@@ -91,8 +92,7 @@ impl ChunkWriter {
         });
     }
 
-    /// The chunk that says why the model stopped: `stop`, `length`, `tool_calls`,
-    /// `content_filter`.
+    /// Writes the chunk with the finish reason: `stop`, `length`, `tool_calls`, `content_filter`.
     pub fn finish(&self, out: &mut BytesMut, reason: &str) {
         out.put_slice(&self.prefix);
         out.put_slice(br#"{"index":0,"delta":{},"finish_reason":"#);
@@ -101,7 +101,7 @@ impl ChunkWriter {
         out.put_slice(self.suffix);
     }
 
-    /// The chunk without choices that carries the token counts.
+    /// Writes the chunk without choices that has the token counts.
     pub fn usage(&self, out: &mut BytesMut, usage: &Usage) {
         out.put_slice(&self.prefix);
         out.put_slice(b"],\"usage\":");
@@ -109,8 +109,8 @@ impl ChunkWriter {
         out.put_slice(b"}\n\n");
     }
 
-    /// An error in place of the rest of the answer. Nothing may follow it: the official SDKs raise
-    /// it.
+    /// Writes an error instead of the rest of the answer. Nothing may follow it, because the
+    /// official SDKs raise it.
     pub fn error(out: &mut BytesMut, error: &ErrorObject) {
         out.put_slice(b"data: ");
         json(
@@ -122,7 +122,7 @@ impl ChunkWriter {
         out.put_slice(b"\n\n");
     }
 
-    /// The end of a whole answer.
+    /// Writes the end of a complete answer.
     pub fn done(out: &mut BytesMut) {
         out.put_slice(b"data: [DONE]\n\n");
     }
@@ -145,7 +145,7 @@ impl ChunkWriter {
 }
 
 fn json<T: Serialize + ?Sized>(out: &mut BytesMut, value: &T) {
-    // Texts, integers and maps with text keys: a buffer that grows cannot refuse them.
+    // A growing buffer accepts texts, integers and maps with text keys.
     let written = serde_json::to_writer(out.writer(), value);
     debug_assert!(written.is_ok(), "{written:?}");
 }

@@ -1,4 +1,4 @@
-//! The error object, as an answer of its own and in the middle of a stream.
+//! The error object, as a whole answer and in the middle of a stream.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::lenient::{self, Fields, text_of};
 
-/// What went wrong. All four keys are always written, as the official SDKs expect.
+/// An error. All four keys are always written, because the official SDKs expect them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ErrorObject {
     /// For people.
@@ -22,7 +22,7 @@ pub struct ErrorObject {
 }
 
 impl ErrorObject {
-    /// An error of class `kind` with a code and no field at fault.
+    /// Makes an error of class `kind` with a code and no field at fault.
     pub fn new(kind: impl Into<String>, code: &str, message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
@@ -32,7 +32,7 @@ impl ErrorObject {
         }
     }
 
-    /// The same error, naming the request field at fault.
+    /// Adds the request field at fault.
     #[must_use]
     pub fn at(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
@@ -40,7 +40,8 @@ impl ErrorObject {
     }
 }
 
-/// Upstreams write the object, a bare text, or an object with keys missing or of other types.
+/// Reads an object, a bare text, or an object with keys missing or of other types, because
+/// upstreams write all of these.
 impl<'de> Deserialize<'de> for ErrorObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
@@ -48,12 +49,12 @@ impl<'de> Deserialize<'de> for ErrorObject {
     }
 }
 
-/// The keys under which upstreams put their words, the usual one first.
+/// The keys of upstreams' messages, the usual one first.
 const WORDS: [&str; 5] = ["message", "msg", "detail", "error_msg", "error"];
 
 impl ErrorObject {
-    /// Reads an error in each shape that upstreams use. Yields nothing if the value reports none:
-    /// `null`, `{}`, an empty text, an object with empty words only.
+    /// Reads an error in each shape that upstreams use. Returns `None` if the value reports none:
+    /// `null`, `{}`, an empty text, an object with only empty texts.
     pub fn read(value: &Value) -> Option<Self> {
         match value {
             Value::String(message) if !message.trim().is_empty() => Some(Self::bare(message)),
@@ -63,8 +64,8 @@ impl ErrorObject {
         }
     }
 
-    /// Reads the body of a refusal: the error object in its usual envelope, flat, in a list, as the
-    /// list of faults that validators write, or as a text.
+    /// Reads the body of a refusal: the error object in its usual envelope, flat, in a list, as a
+    /// validator's list of faults, or as a text.
     pub fn of_body(body: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(body).ok()?;
         let envelope = match &value {
@@ -75,7 +76,7 @@ impl ErrorObject {
             return Self::read(envelope);
         };
         match keys.get("error").or_else(|| keys.get("errors")) {
-            // Next to a bare text, the words and the class are sometimes flat.
+            // Next to a bare text, the message and the class are sometimes flat.
             Some(Value::String(text)) => {
                 let mut error = Self::read_keys(keys).unwrap_or_else(|| Self::bare(text));
                 if let Some(kind) = keys.get("error_type").and_then(lenient::text_in) {
@@ -88,7 +89,7 @@ impl ErrorObject {
         }
     }
 
-    /// Reads the error that a stream carries in place of a chunk, in its envelope or flat.
+    /// Reads the error that a stream has instead of a chunk, in its envelope or flat.
     pub(crate) fn in_place_of_chunk(fields: &Fields<'_>) -> Option<Self> {
         let value = |json: &RawValue| serde_json::from_str::<Value>(json.get()).ok();
         if let Some(error) = fields.get("error").and_then(value) {
@@ -135,7 +136,7 @@ impl ErrorObject {
         let nested = |name: &str| keys.get(name).and_then(Self::read);
         let kind = text("type").filter(|kind| kind != "error");
         let code = text("code").or_else(|| text("error_code"));
-        // A validator names the place, such as `["body", "messages", 0]`.
+        // A validator names the location, such as `["body", "messages", 0]`.
         let place = keys.get("loc").and_then(Value::as_array).map(|path| {
             let path = path.iter().filter_map(lenient::text_in);
             let path: Vec<_> = path.filter(|step| step != "body").collect();
@@ -171,10 +172,10 @@ impl ErrorObject {
     }
 }
 
-/// The body that carries an [`ErrorObject`]: `{"error": {…}}`.
+/// The body with an [`ErrorObject`]: `{"error": {…}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
-    /// What went wrong.
+    /// The error.
     pub error: ErrorObject,
 }
 

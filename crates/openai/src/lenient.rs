@@ -1,7 +1,7 @@
-//! Reading what upstreams write instead of what the specification says.
+//! Lenient readers for upstreams that deviate from the specification.
 //!
-//! A value is first taken as the JSON that was sent, then read by what it looks like. A value that has
-//! no sensible reading is absent: nothing here fails because of a field that nobody needs.
+//! A value is first taken as raw JSON, then read by its form. A value without a sensible reading
+//! counts as absent, so an unneeded field never causes a failure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -26,12 +26,12 @@ impl PartialEq for RawField<'_> {
     }
 }
 
-/// The fields of an object, in order and unread.
+/// The fields of an object, in order and not decoded.
 #[derive(Debug, Default)]
 pub(crate) struct Fields<'a>(pub(crate) Vec<RawField<'a>>);
 
 impl<'a> Fields<'a> {
-    /// The fields of `json`, if that is an object.
+    /// Returns the fields of `json`, if that is an object.
     pub(crate) fn of(json: &'a RawValue) -> Option<Self> {
         if !json.get().starts_with('{') {
             return None;
@@ -39,7 +39,7 @@ impl<'a> Fields<'a> {
         serde_json::from_str(json.get()).ok()
     }
 
-    /// The value of the first field with this name that is not `null`.
+    /// Returns the value of the first field with this name that is not `null`.
     pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
         let mut named = self.0.iter().filter(|field| field.name == name);
         named
@@ -73,7 +73,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
-/// Text borrowed from the frame unless it had to be unescaped.
+/// Text that is borrowed from the frame unless it has escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -101,8 +101,8 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// Text, also if it was sent as a number or a truth value. Half of a surrogate pair is replaced, as the
-/// other half would be in any other reader.
+/// Reads text, also from a number or a truth value. Replaces half of a surrogate pair, as other
+/// readers do.
 pub(crate) fn text_of(json: &RawValue) -> Option<Cow<'_, str>> {
     let given = json.get();
     match given.as_bytes().first()? {
@@ -117,7 +117,7 @@ pub(crate) fn text_of(json: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The elements of a list; of anything else but `null`, the value itself.
+/// Returns the elements of a list; for anything else but `null`, the value itself.
 pub(crate) fn elements(json: &RawValue) -> Vec<&RawValue> {
     match json.get().as_bytes().first() {
         Some(b'[') => serde_json::from_str(json.get()).unwrap_or_default(),
@@ -126,7 +126,7 @@ pub(crate) fn elements(json: &RawValue) -> Vec<&RawValue> {
     }
 }
 
-/// Reads a count, also from a float or a text. A value below zero yields none.
+/// Reads a count, also from a float or a text. Returns `None` below zero.
 pub(crate) fn count_of(json: &RawValue) -> Option<u64> {
     let given = text_of(json)?;
     let given = given.trim();
@@ -140,12 +140,12 @@ pub(crate) fn count_of(json: &RawValue) -> Option<u64> {
     format!("{count}").parse().ok()
 }
 
-/// The place of something in a list, as [`count_of`] reads it.
+/// Reads an index in a list, as [`count_of`] reads a count.
 pub(crate) fn index_of(json: &RawValue) -> Option<u32> {
     count_of(json).and_then(|index| index.try_into().ok())
 }
 
-/// `null` stands for the default.
+/// Reads `null` as the default.
 pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -154,7 +154,7 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// A text that some upstreams send as a number (`"code": 502`).
+/// Reads a text that some upstreams send as a number (`"code": 502`).
 pub(crate) fn text_in(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.trim().is_empty() => Some(text.clone()),

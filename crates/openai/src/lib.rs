@@ -1,10 +1,10 @@
-//! The OpenAI chat wire, in both directions and without I/O: the ingress speaks it to clients, the
-//! worker to the upstream.
+//! The OpenAI chat protocol, in both directions and without I/O: the ingress uses it with clients,
+//! the worker with the upstream.
 //!
-//! Types keep the fields that they do not know, so that a client and an upstream newer than Baton
-//! understand each other through it. The two hot paths have types of their own: [`ChunkWriter`]
-//! appends complete stream frames to a buffer, [`SseDecoder`] and [`ChatChunk`] read them without
-//! copying text, and [`ChatAccumulator`] folds what was read into the message it makes.
+//! Types keep unknown fields, so that a client and an upstream newer than Baton understand each
+//! other. The two hot paths have separate types: [`ChunkWriter`] appends complete stream frames to
+//! a buffer, [`SseDecoder`] and [`ChatChunk`] read them without copying text, and
+//! [`ChatAccumulator`] folds them into a message.
 
 mod accumulate;
 mod chunk;

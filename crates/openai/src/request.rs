@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::{Unknown, lenient};
 
-/// A chat completion request. Fields that are not named here travel in `rest`.
+/// A chat completion request. `rest` keeps all other fields.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ChatRequest {
     /// A model's or an agent's name.
@@ -20,7 +20,7 @@ pub struct ChatRequest {
     /// Whether the answer comes as server-sent events.
     #[serde(default, deserialize_with = "lenient::null_as_default")]
     pub stream: bool,
-    /// How a streamed answer looks.
+    /// Options of a streamed answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_options: Option<StreamOptions>,
     /// The client's own tools.
@@ -35,7 +35,7 @@ pub struct ChatRequest {
     /// The most tokens that the model may write in one turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_completion_tokens: Option<u64>,
-    /// How many answers are wanted.
+    /// The number of answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 1)]
     pub n: Option<u32>,
@@ -49,7 +49,7 @@ pub struct ChatRequest {
 }
 
 impl ChatRequest {
-    /// Whether the client asked for the chunk with the token counts.
+    /// Returns whether the client asked for the chunk with the token counts.
     pub fn include_usage(&self) -> bool {
         self.stream_options
             .as_ref()
@@ -57,10 +57,10 @@ impl ChatRequest {
     }
 }
 
-/// How a streamed answer looks.
+/// Options of a streamed answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StreamOptions {
-    /// Whether a last chunk carries the token counts.
+    /// Whether a last chunk has the token counts.
     #[serde(default, deserialize_with = "lenient::null_as_default")]
     pub include_usage: bool,
     /// Every other field.
@@ -72,10 +72,10 @@ pub struct StreamOptions {
 /// One message of a conversation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Message {
-    /// `system`, `developer`, `user`, `assistant`, `tool` or, of old, `function`.
+    /// `system`, `developer`, `user`, `assistant`, `tool` or, formerly, `function`.
     #[schema(pattern = "^(system|developer|user|assistant|tool|function)$")]
     pub role: String,
-    /// What was said; none beside tool calls.
+    /// The content; absent with tool calls.
     #[serde(default)]
     pub content: Option<Content>,
     /// The calls that the model asks for.
@@ -94,7 +94,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message of plain text.
+    /// Makes a message of plain text.
     pub fn text(role: impl Into<String>, text: impl Into<String>) -> Self {
         Self {
             role: role.into(),
@@ -103,7 +103,7 @@ impl Message {
         }
     }
 
-    /// The result of a tool call.
+    /// Makes the result of a tool call.
     pub fn tool_result(call_id: impl Into<String>, text: impl Into<String>) -> Self {
         Self {
             tool_call_id: Some(call_id.into()),
@@ -111,7 +111,7 @@ impl Message {
         }
     }
 
-    /// The text of the message, its text parts joined; empty if it has none.
+    /// Returns the text of the message, its text parts joined; empty if it has no text.
     pub fn plain_text(&self) -> String {
         match &self.content {
             None => String::new(),
@@ -124,17 +124,17 @@ impl Message {
     }
 }
 
-/// What a message says.
+/// The content of a message.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Content {
     /// Plain text.
     Text(String),
-    /// Content parts (`text`, `image_url`, …), kept as they came.
+    /// Content parts (`text`, `image_url`, …), unchanged.
     Parts(Vec<Value>),
 }
 
-/// Not derived: the derived one buffers the text and does not say what it expected.
+/// Written by hand, because the derived one buffers the text and does not name the expected form.
 impl<'de> Deserialize<'de> for Content {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct TextOrParts;
@@ -170,9 +170,9 @@ impl<'de> Deserialize<'de> for Content {
 /// A call that the model asks for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ToolCall {
-    /// Names the call within its conversation.
+    /// The id of the call within its conversation.
     pub id: String,
-    /// `function`, or another kind whose body is kept in `rest`.
+    /// `function`, or another kind with its body in `rest`.
     #[serde(default = "function", rename = "type")]
     pub kind: String,
     /// The function and its arguments, for kind `function`.
@@ -185,7 +185,7 @@ pub struct ToolCall {
 }
 
 impl ToolCall {
-    /// A call of a function.
+    /// Makes a call of a function.
     pub fn function(
         id: impl Into<String>,
         name: impl Into<String>,
@@ -203,12 +203,12 @@ impl ToolCall {
         }
     }
 
-    /// The function's name; empty for another kind of call.
+    /// Returns the function's name; empty for another kind of call.
     pub fn name(&self) -> &str {
         self.function.as_ref().map_or("", |call| &call.name)
     }
 
-    /// The arguments, JSON as the model wrote it; empty for another kind of call.
+    /// Returns the arguments, JSON as the model wrote it; empty for another kind of call.
     pub fn arguments(&self) -> &str {
         self.function.as_ref().map_or("", |call| &call.arguments)
     }
@@ -232,10 +232,10 @@ pub struct FunctionCall {
     pub rest: Unknown,
 }
 
-/// A tool that the model is offered.
+/// A tool that the model may call.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Tool {
-    /// `function`, or another kind whose body is kept in `rest`.
+    /// `function`, or another kind with its body in `rest`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The function, for kind `function`.
@@ -248,7 +248,7 @@ pub struct Tool {
 }
 
 impl Tool {
-    /// A function with a description and the JSON Schema of its arguments.
+    /// Makes a function with a description and the JSON Schema of its arguments.
     pub fn function(
         name: impl Into<String>,
         description: impl Into<String>,
@@ -266,7 +266,7 @@ impl Tool {
         }
     }
 
-    /// The name by which the model calls it, if it is a function.
+    /// Returns the model's name for it, if it is a function.
     pub fn name(&self) -> Option<&str> {
         self.function
             .as_ref()
@@ -279,7 +279,7 @@ impl Tool {
 pub struct FunctionDefinition {
     /// Its name.
     pub name: String,
-    /// What it does, for the model.
+    /// Its description for the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// The JSON Schema of its arguments.

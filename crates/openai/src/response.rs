@@ -1,4 +1,4 @@
-//! Answers that do not stream.
+//! Answers without streaming.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,7 +17,7 @@ pub struct ChatCompletion {
     pub created: i64,
     /// The model that answered.
     pub model: String,
-    /// The answers, one of them.
+    /// The answers, which is always one.
     pub choices: Vec<CompletionChoice>,
     /// Tokens used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -29,7 +29,7 @@ pub struct ChatCompletion {
 }
 
 impl ChatCompletion {
-    /// A completion with one answer.
+    /// Makes a completion with one answer.
     pub fn new(
         id: impl Into<String>,
         created: i64,
@@ -59,15 +59,15 @@ impl ChatCompletion {
 /// One answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CompletionChoice {
-    /// Its place.
+    /// Its index.
     #[serde(default)]
     pub index: u32,
     /// The assistant's message.
     pub message: Message,
-    /// Log probabilities, if asked for.
+    /// Log probabilities, if requested.
     #[serde(default)]
     pub logprobs: Option<Value>,
-    /// Why the model stopped: `stop`, `length`, `tool_calls` or `content_filter`.
+    /// The finish reason: `stop`, `length`, `tool_calls` or `content_filter`.
     #[serde(default)]
     pub finish_reason: Option<String>,
     /// Every other field.
@@ -87,7 +87,7 @@ pub struct ModelList {
 }
 
 impl ModelList {
-    /// A list of models.
+    /// Makes a list of models.
     pub fn new(data: Vec<Model>) -> Self {
         Self {
             object: list(),
@@ -111,7 +111,7 @@ pub struct Model {
     /// Seconds since 1970.
     #[serde(default)]
     pub created: i64,
-    /// Who offers it.
+    /// Its provider.
     #[serde(default)]
     pub owned_by: String,
     /// Every other field.
@@ -121,7 +121,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// A model.
+    /// Makes a model.
     pub fn new(id: impl Into<String>, created: i64, owned_by: impl Into<String>) -> Self {
         Self {
             id: id.into(),

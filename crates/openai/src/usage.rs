@@ -22,13 +22,13 @@ pub struct Usage {
     /// Their sum, as the upstream reported it.
     #[serde(default, deserialize_with = "lenient::null_as_default")]
     pub total_tokens: u64,
-    /// `prompt_tokens_details` and whatever else the upstream counted.
+    /// `prompt_tokens_details` and all other counts of the upstream.
     #[serde(flatten)]
     #[schema(value_type = Object)]
     pub rest: Unknown,
 }
 
-/// The counts themselves; everything else is a detail.
+/// The counts; every other field is a detail.
 const COUNTS: [&str; 5] = [
     "prompt_tokens",
     "completion_tokens",
@@ -38,8 +38,9 @@ const COUNTS: [&str; 5] = [
 ];
 
 impl Usage {
-    /// Reads what an upstream counted: numbers also as floats or texts, under either pair of names, one
-    /// of them from the sum. Nothing if it has counted nothing: an answer reads at least one token.
+    /// Reads an upstream's counts: numbers also as floats or texts, under either pair of names, one
+    /// of them derived from the sum. Returns `None` without any count, because every answer reads
+    /// at least one token.
     pub fn read(json: &RawValue) -> Option<Self> {
         let fields = Fields::of(json)?;
         let count = |names: [&str; 2]| {
@@ -75,7 +76,7 @@ impl Usage {
         .filter(|usage| usage.total_tokens > 0 || sum > 0)
     }
 
-    /// Counts without details.
+    /// Makes counts without details.
     pub fn new(prompt_tokens: u64, completion_tokens: u64) -> Self {
         Self {
             prompt_tokens,
@@ -85,7 +86,7 @@ impl Usage {
         }
     }
 
-    /// Those of the prompt's tokens that the upstream had read before, if it says so.
+    /// Returns the number of the prompt's tokens that the upstream had cached, if it reports that.
     pub fn cached_tokens(&self) -> u64 {
         let details = self.rest.get("prompt_tokens_details");
         let cached = details.and_then(|details| details.get("cached_tokens"));
@@ -93,7 +94,7 @@ impl Usage {
     }
 }
 
-/// Numbers add up, in the details as well; of what is no number, the newer stays.
+/// Adds numbers, in the details as well; replaces any other value.
 impl AddAssign<&Usage> for Usage {
     fn add_assign(&mut self, other: &Usage) {
         self.prompt_tokens = self.prompt_tokens.saturating_add(other.prompt_tokens);

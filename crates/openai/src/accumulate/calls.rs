@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{AccumulateError, Delta};
 use crate::{ChunkFunction, ChunkToolCall, ToolCall};
 
-/// More calls than any model asks for at once: a stream that opens more is broken or hostile.
+/// The most calls of a message, more than any model makes: a stream with more is broken or hostile.
 const MAX_CALLS: usize = 256;
 
 /// The calls so far.
@@ -13,7 +13,7 @@ const MAX_CALLS: usize = 256;
 pub(super) struct Calls {
     id_prefix: String,
     made: Vec<Call>,
-    /// The call in its older form: made a call of its own if the answer ends without others.
+    /// The call in its older form: it becomes a call if the answer ends without others.
     legacy: Option<(String, String)>,
 }
 
@@ -88,7 +88,7 @@ impl Calls {
         self.made.is_empty()
     }
 
-    /// Whether every call can be made.
+    /// Checks that every call can be made.
     pub(super) fn check(&self) -> Result<(), AccumulateError> {
         let nameless = |call: &Call| call.made.function.is_some() && call.made.name().is_empty();
         if self.made.iter().any(nameless) {
@@ -106,7 +106,7 @@ impl Calls {
         self.made.into_iter().map(|call| call.made).collect()
     }
 
-    /// Folds a fragment, and appends what it added to `deltas`.
+    /// Folds a fragment, and appends its additions to `deltas`.
     pub(super) fn fold(
         &mut self,
         fragment: ChunkToolCall<'_>,
@@ -125,7 +125,7 @@ impl Calls {
             .unwrap_or_default();
         let arguments = arguments.unwrap_or_default();
         let slot = &mut self.made[place];
-        // A call that was shown as a function's stays one.
+        // A call that was shown as a function's remains one.
         if let Some(kind) = fragment.kind
             && slot.kind.is_none()
             && !slot.announced
@@ -179,10 +179,10 @@ impl Calls {
         Ok(())
     }
 
-    /// The call that a fragment goes on with; nothing if it opens one.
+    /// Returns the call that a fragment continues; `None` if it opens one.
     ///
-    /// Some upstreams give every call the index 0, or none, so an id or a name that is new opens a
-    /// call as well. An id alone does not: other upstreams draw a new one for every fragment.
+    /// Some upstreams give every call the index 0, or none, so a new id or name also opens a call.
+    /// An id alone does not, because other upstreams make a new one for every fragment.
     fn place_of(&self, fragment: &ChunkToolCall<'_>) -> Option<usize> {
         let id = fragment.id.as_deref();
         let by_id = id.and_then(|id| self.made.iter().rposition(|call| call.made.id == *id));
@@ -226,7 +226,8 @@ impl Calls {
         arguments.push_str(&call.arguments.unwrap_or_default());
     }
 
-    /// The answer ends: the call in its older form counts if there is no other. Otherwise it repeats one of them.
+    /// Adds the call in its older form at the end of the answer, if there is no other call.
+    /// Otherwise it repeats one of them.
     pub(super) fn settle_legacy(&mut self, deltas: &mut Vec<Delta>) -> Result<(), AccumulateError> {
         let Some((name, arguments)) = self.legacy.take() else {
             return Ok(());

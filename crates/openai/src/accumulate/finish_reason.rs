@@ -1,11 +1,11 @@
-//! Why a model stopped: the words of many servers for the few ends that there are.
+//! The finish reasons: few ends for the many words of servers.
 
 /// A good end of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The model had said what it wanted to say.
+    /// The model ended its answer.
     Stop,
-    /// It was stopped at a limit.
+    /// A limit stopped it.
     Length,
     /// It calls tools.
     ToolCalls,
@@ -14,8 +14,8 @@ pub enum FinishReason {
 }
 
 impl FinishReason {
-    /// The reason that an upstream's word names, in upper or lower case; nothing for a word that is not
-    /// known to be a good end, such as `abort` or `error`.
+    /// Reads an upstream's word, in upper or lower case. Returns `None` for a word that is not
+    /// known as a good end, such as `abort` or `error`.
     pub fn read(word: &str) -> Option<Self> {
         Some(match word.trim().to_ascii_lowercase().as_str() {
             "stop" | "stop_sequence" | "stop_token" | "eos" | "eos_token" | "end_turn"

@@ -144,7 +144,7 @@ fn reasoning_refusal_and_unknown_fields_are_kept_in_the_message() {
     );
 }
 
-/// The calls that a list of `tool_calls` lists makes, as (id, name, arguments).
+/// Returns the calls of these `tool_calls` lists, as (id, name, arguments).
 fn calls(lists: &[Value]) -> Vec<(String, String, String)> {
     let mut chunks: Vec<_> = lists
         .iter()
@@ -365,7 +365,7 @@ fn pieces(text: &str, at: &[prop::sample::Index]) -> Vec<String> {
 }
 
 proptest! {
-    /// Written by the writer, cut anywhere, decoded and folded: the message comes out whole.
+    /// Writes, cuts anywhere, decodes and folds a message: it comes out whole.
     #[test]
     fn a_streamed_message_is_the_whole_message(
         text in "[a-z\"\\\\\n é🦀]{0,40}",

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::ChunkDelta;
 use crate::lenient::{Fields, RawField, elements, text_of};
 
-/// The fields in which the kinds of parts keep their words.
+/// The fields with the text of the kinds of parts.
 const WORDS: [&str; 7] = [
     "text",
     "thinking",
@@ -19,7 +19,7 @@ const WORDS: [&str; 7] = [
 ];
 
 impl<'a> ChunkDelta<'a> {
-    /// Adds content in whichever shape it came.
+    /// Adds content of any shape.
     pub(super) fn add_content(&mut self, json: &'a RawValue) {
         if let Some(text) = text_of(json) {
             append(&mut self.content, text);
@@ -47,7 +47,7 @@ impl<'a> ChunkDelta<'a> {
             }
             Some("refusal") => &mut self.refusal,
             kind => {
-                // Pictures go where most clients look for them.
+                // Most clients look for pictures in this field.
                 let is_picture = kind == Some("image_url");
                 let name = if is_picture {
                     "images"
@@ -65,14 +65,14 @@ impl<'a> ChunkDelta<'a> {
     }
 }
 
-/// The words of a part.
+/// Returns the text of a part.
 fn words<'a>(fields: &Fields<'a>) -> Option<Cow<'a, str>> {
     WORDS
         .iter()
         .find_map(|name| fields.get(name).and_then(plain))
 }
 
-/// Text in whichever shape it came: a text, a part, or a list of either.
+/// Returns text of any shape: a text, a part, or a list of either.
 pub(super) fn plain(json: &RawValue) -> Option<Cow<'_, str>> {
     if let Some(text) = text_of(json) {
         return Some(text);
@@ -80,7 +80,7 @@ pub(super) fn plain(json: &RawValue) -> Option<Cow<'_, str>> {
     let mut all = None;
     for part in elements(json) {
         let text = match Fields::of(part) {
-            // A part within a part: as deep as any upstream goes.
+            // A part within a part is as deep as any upstream goes.
             Some(fields) => WORDS
                 .iter()
                 .find_map(|name| fields.get(name).and_then(text_of)),

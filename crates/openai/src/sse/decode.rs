@@ -1,4 +1,4 @@
-//! Reading events.
+//! Reads events.
 
 use std::borrow::Cow;
 
@@ -12,21 +12,21 @@ pub struct SseEvent {
     pub name: Bytes,
     /// Its data, lines joined by `\n`.
     pub data: Bytes,
-    /// The last id that the stream has named, if any: it stays until the next one.
+    /// The last id of the stream, if any: it stays until the next one.
     pub id: Option<Bytes>,
 }
 
 impl SseEvent {
-    /// The data as text; what is not UTF-8 is replaced, as the specification says.
+    /// Returns the data as text. Replaces invalid UTF-8, as the specification demands.
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.data)
     }
 }
 
-/// The stream cannot be read on.
+/// A reason for which the rest of the stream cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SseError {
-    /// A line, or the lines of one event together, passed the limit.
+    /// A line, or the lines of one event together, exceeded the limit.
     #[error("an event is longer than {limit} bytes")]
     TooLong {
         /// The limit, in bytes.
@@ -34,22 +34,22 @@ pub enum SseError {
     },
 }
 
-/// Makes events of bytes, whatever their split: within a UTF-8 sequence, between CR and LF, within
+/// A decoder of events from bytes in any split: within a UTF-8 sequence, between CR and LF, within
 /// the byte order mark. A line that arrives in one piece is not copied.
 ///
-/// Feed it with [`push`](Self::push), then take events with [`next_event`](Self::next_event) until
-/// there is none. It holds no more than its limit and the bytes of one push.
+/// Call [`push`](Self::push), then [`next_event`](Self::next_event) until there are no more events.
+/// It holds at most its limit and the bytes of one push.
 #[derive(Debug)]
 pub struct SseDecoder {
     limit: usize,
-    /// What has been pushed and not yet looked at.
+    /// Pushed bytes that were not read yet.
     input: Bytes,
-    /// The beginning of a line whose end has not arrived.
+    /// The beginning of an incomplete line.
     partial: BytesMut,
-    /// The event being gathered; it has data once `has_data`.
+    /// The incomplete event; it has data if `has_data`.
     event: SseEvent,
     has_data: bool,
-    /// Set while `event.data` is one line; further lines are gathered in `joined`.
+    /// Absent while `event.data` is one line; further lines are joined here.
     joined: Option<BytesMut>,
     /// The last byte was a CR: a LF that follows belongs to it.
     after_cr: bool,
@@ -61,7 +61,7 @@ pub struct SseDecoder {
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl SseDecoder {
-    /// A decoder that refuses events of more than `limit` bytes.
+    /// Makes a decoder that refuses events of more than `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -91,7 +91,8 @@ impl SseDecoder {
         }
     }
 
-    /// The next whole event among the bytes so far. An error stays: the stream has lost its place.
+    /// Returns the next complete event of the bytes so far. An error is permanent, because the
+    /// stream has lost its position.
     pub fn next_event(&mut self) -> Result<Option<SseEvent>, SseError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -114,8 +115,8 @@ impl SseDecoder {
         }
     }
 
-    /// The event that the stream was in the middle of when it ended. The specification drops it;
-    /// some servers leave out the empty line behind their last event.
+    /// Returns the incomplete event at the end of the stream. The specification drops it, but some
+    /// servers omit the empty line after their last event.
     pub fn finish(mut self) -> Option<SseEvent> {
         if self.failed.is_none() && !self.partial.is_empty() {
             let line = self.partial.split().freeze();
@@ -162,7 +163,7 @@ impl SseDecoder {
         Ok(Some(self.without_mark(line)))
     }
 
-    /// The first line without the byte order mark; every other one as it is.
+    /// Removes the byte order mark from the first line.
     fn without_mark(&mut self, mut line: Bytes) -> Bytes {
         if std::mem::take(&mut self.at_start) && line.starts_with(BYTE_ORDER_MARK) {
             line.advance(BYTE_ORDER_MARK.len());
@@ -179,9 +180,9 @@ impl SseDecoder {
         match &line[..colon] {
             b"data" => self.take_data(value)?,
             b"event" => self.event.name = value,
-            // Copied, as it stays: a slice would keep the whole read alive.
+            // Copies, because the id stays and a slice would keep the whole read alive.
             b"id" if !value.contains(&0) => self.event.id = Some(Bytes::copy_from_slice(&value)),
-            // A comment has an empty name; `retry` concerns browsers.
+            // A comment has an empty name; only browsers use `retry`.
             _ => {}
         }
         Ok(())
@@ -326,7 +327,7 @@ mod tests {
         assert_eq!(event.data.as_ptr(), input[6..].as_ptr());
     }
 
-    /// Lines of a stream, with everything that makes decoding hard.
+    /// Makes lines of a stream with everything that makes decoding hard.
     fn line() -> impl Strategy<Value = String> {
         let field = prop_oneof![
             4 => Just("data"), 1 => Just("event"), 1 => Just("id"), 1 => Just(""), 1 => Just("x"),

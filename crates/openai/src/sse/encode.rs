@@ -1,16 +1,16 @@
-//! Writing events.
+//! Writes events.
 
 use std::fmt::{Display, Write};
 
 use bytes::{BufMut, BytesMut};
 use memchr::memchr2;
 
-/// Appends one event. `name` and `id` must be free of line ends; `data` may have several lines.
+/// Appends one event. `name` and `id` must not contain line ends; `data` may have several lines.
 pub fn event(out: &mut BytesMut, id: Option<&dyn Display>, name: Option<&str>, data: &[u8]) {
     out.reserve(data.len() + 64);
     if let Some(id) = id {
         out.put_slice(b"id: ");
-        // A buffer that grows takes everything that is written to it.
+        // A growing buffer accepts everything.
         let _ = write!(out, "{id}");
         out.put_u8(b'\n');
     }
@@ -35,8 +35,8 @@ pub fn event(out: &mut BytesMut, id: Option<&dyn Display>, name: Option<&str>, d
     }
 }
 
-/// Appends a heartbeat. It ends with a single line end on purpose: the decoder of openai-python
-/// makes an empty event of a comment with an empty line behind it once the stream has used ids.
+/// Appends a heartbeat. It ends with a single line end, because openai-python makes an empty event
+/// of a comment and an empty line once the stream has used ids.
 pub fn ping(out: &mut BytesMut) {
     out.put_slice(b": ping\n");
 }
