@@ -1,9 +1,9 @@
-//! Messages in JOBS that nobody will ever be given are found and reported; those that no consumer
-//! takes are moved to DEAD.
+//! Finds and reports messages in JOBS that will never be delivered, and moves those without a
+//! consumer to DEAD.
 //!
-//! No run waits for them: a queued run whose job is gone is published again by
-//! [`crate::rescue_runs`]. But they fill the stream, and they mean that somebody publishes to a lane
-//! that does not exist, or has changed a consumer.
+//! No run waits for them: [`crate::rescue_runs`] publishes the lost job of a queued run again. But
+//! they fill the stream, and they mean that a program publishes to a lane that does not exist, or
+//! that an operator has changed a consumer.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -11,19 +11,19 @@ use baton_nats::{Bus, Stranded, StrandedJob, Stranding};
 
 use crate::metrics;
 
-/// How many one look finds at most.
+/// The most messages that one look returns.
 const LIMIT: usize = 100;
 
-/// Looks for stranded messages.
+/// A search for stranded messages.
 pub struct FindStranded {
     bus: Bus,
-    /// What the last look found. What is being settled while it is looked at seems stranded once,
-    /// and not twice.
+    /// The result of the last look. A message that is being settled at the time of a look may seem
+    /// stranded once, but not twice.
     last: Mutex<Stranded>,
 }
 
 impl FindStranded {
-    /// Has found nothing yet.
+    /// Makes a search without a last result.
     pub fn new(bus: Bus) -> Self {
         Self {
             bus,

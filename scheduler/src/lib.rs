@@ -1,7 +1,7 @@
-//! The scheduler: repairs what crashes and lost messages left behind.
+//! The scheduler: repairs the state after crashes and lost messages.
 //!
 //! Any number of schedulers may run. Each duty is a guarded statement or an idempotent request, so
-//! that two doing the same work at once do no harm.
+//! two schedulers that do the same work do no harm.
 
 pub mod find_stranded;
 pub mod metrics;
@@ -25,14 +25,14 @@ use crate::rescue_runs::RescueRuns;
 use crate::tell_ends::TellEnds;
 use crate::watch_workers::WatchWorkers;
 
-/// How often the broker's streams and consumers are looked at, and the backlog is measured.
+/// The interval of checks of the broker's streams, consumers and backlog.
 const BROKER_EVERY: Duration = Duration::from_secs(5);
 
-/// What a scheduler is made of.
+/// The dependencies of a scheduler.
 pub struct SchedulerDeps {
-    /// Times.
+    /// Intervals and time limits.
     pub config: SchedulerConfig,
-    /// How streams and consumers are to be.
+    /// The definitions of streams and consumers.
     pub streams: StreamOptions,
     /// The ledger.
     pub store: Store,
@@ -40,13 +40,13 @@ pub struct SchedulerDeps {
     pub bus: Bus,
     /// The time.
     pub clock: SharedClock,
-    /// When to stop.
+    /// The stop requests.
     pub shutdown: Shutdown,
-    /// Told when the duties have begun.
+    /// The latch that opens when the duties begin.
     pub readiness: Readiness,
 }
 
-/// Does its duties until the soft stop.
+/// Runs its duties until the soft stop.
 pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
     let SchedulerDeps {
         config,
@@ -91,7 +91,7 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         name: "measure_queue",
         every: BROKER_EVERY,
     };
-    // The other duties look for work by themselves; nothing wakes them early yet.
+    // Nothing wakes the other duties early; their sweeps find the work.
     let never = Notify::new();
     let newcomer = Notify::new();
     let listen = async {

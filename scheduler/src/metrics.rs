@@ -17,7 +17,7 @@ const EXPIRED: &str = "baton_approvals_expired_runs_total";
 const REPUBLISHED: &str = "baton_jobs_republished_total";
 const ENDS_TOLD: &str = "baton_ends_told_total";
 const RESTORED: &str = "baton_broker_assets_restored_total";
-// Named as the public NATS exporter names them, so that public dashboards fit.
+// Named as by the public NATS exporter, so that public dashboards fit.
 const PENDING: &str = "jetstream_consumer_num_pending";
 const ACK_PENDING: &str = "jetstream_consumer_num_ack_pending";
 const REDELIVERED: &str = "jetstream_consumer_num_redelivered";
@@ -194,7 +194,8 @@ pub(crate) fn queue(stat: QueueStat) {
     gauge!(OLDEST, &labels).set(stat.oldest.as_secs_f64());
 }
 
-/// What there are none of is not reported by the ledger, and must not keep its last value.
+/// Sets all gauges of the queue to 0, because the ledger does not report empty groups and they must
+/// not keep their last values.
 pub(crate) fn clear_queue() {
     for lane in Lane::ALL {
         for status in WAITING {

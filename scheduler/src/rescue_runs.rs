@@ -1,13 +1,12 @@
-//! Runs that nobody would come for are made to be come for.
+//! Requeues runs with an expired lease or a lost job.
 //!
 //! Three rules, over the ledger's rows:
 //!
-//! - *running* with a lease that has run out → *queued*, and its job is published;
-//! - *awaiting approval*, and nobody decided in time → decided as `fail`, *queued*, and its job is
-//!   published;
-//! - *queued*, old enough, and its job provably gone → its job is published again.
+//! - *running* with an expired lease → *queued*, and its job is published;
+//! - *awaiting approval* past its expiry → decided as `fail`, *queued*, and its job is published;
+//! - *queued*, old enough, and its job provably lost → its job is published again.
 //!
-//! A job published once too often costs one claim that finds nothing to do.
+//! A job that is published once too often costs one claim that finds nothing to do.
 
 use std::time::Duration;
 
@@ -18,32 +17,32 @@ use chrono::{DateTime, Utc};
 
 use crate::metrics;
 
-/// How many rows one sweep takes at most; the next takes the rest.
+/// The most rows of one sweep; the next takes the rest.
 const BATCH: u32 = 500;
 
-/// What the rescue works with.
+/// The dependencies of the rescue.
 pub struct RescueRuns {
     /// The ledger.
     pub store: Store,
     /// The broker.
     pub bus: Bus,
-    /// How long a publish may take to be stored.
+    /// The longest time until a published job is stored.
     pub publish_timeout: Duration,
-    /// How long a delivery may be with a worker that says nothing.
+    /// The longest time that a delivery may go without a sign of life.
     pub ack_wait: Duration,
 }
 
 impl RescueRuns {
-    /// One sweep.
+    /// Sweeps once.
     pub async fn sweep(&self) -> anyhow::Result<()> {
         let expired = self.store.system().requeue_expired(BATCH).await?;
         for job in &expired {
-            tracing::info!(tenant.id = %job.tenant, run.id = %job.run, "a lease ran out");
+            tracing::info!(tenant.id = %job.tenant, run.id = %job.run, "a lease expired");
             metrics::lease_expired();
             publish_rescued(&self.store, &self.bus, job).await;
         }
         for job in &self.store.system().expire_approvals(BATCH).await? {
-            tracing::info!(tenant.id = %job.tenant, run.id = %job.run, "nobody decided in time");
+            tracing::info!(tenant.id = %job.tenant, run.id = %job.run, "an approval expired");
             metrics::approval_expired();
             publish_rescued(&self.store, &self.bus, job).await;
         }
@@ -83,7 +82,7 @@ pub(crate) async fn publish_rescued(store: &Store, bus: &Bus, job: &QueuedJob) {
         tracing::warn!(%error, "a job is not published yet; a later sweep tries again");
         return;
     }
-    // Not marked, it is published once more than needed.
+    // If this fails, the job is published once more than needed.
     if let Err(error) = store
         .system()
         .mark_published(&[(job.tenant, job.run)])
@@ -93,10 +92,10 @@ pub(crate) async fn publish_rescued(store: &Store, bus: &Bus, job: &QueuedJob) {
     }
 }
 
-/// Whether no message for a run can be waiting any more: the lane's consumer has delivered all
-/// that was stored until the run's message must have been. What was delivered to a worker that
-/// then vanished is delivered again after the ack wait, so the caller asks only about runs that
-/// have been due for longer than that.
+/// Returns whether no message of a run can be waiting any longer: the lane's consumer has delivered
+/// everything stored before the run's message must have been. A message that was delivered to a
+/// lost worker is delivered again after the ack_wait. So the caller asks only about runs that have
+/// been due for longer than that.
 pub fn job_is_gone(due_at: DateTime<Utc>, backlog: &Backlog, publish_timeout: Duration) -> bool {
     match backlog.next_undelivered_stored_at {
         None => backlog.pending == 0,

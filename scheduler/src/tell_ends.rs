@@ -1,14 +1,13 @@
-//! Ends of runs that the broker may have lost are told again.
+//! Appends the terminal events of ended runs again, if the broker may have lost them.
 //!
-//! A run's end is committed first and its event follows. Whoever finds it missing appends it: the
-//! worker that is given the job again, or a follower. When the broker has lost a part of what it
-//! held, jobs and events may be gone together, and nobody comes any more. So this looks only when
-//! that may have happened: when this process begins, when its connection was lost, when EVENTS is
-//! another stream than it was, or ends before where it ended. In between it costs one small request
-//! every few seconds, whatever the load.
+//! A run's end is committed first and its event follows. A worker that gets the job again, or a
+//! follower, appends a missing one. If the broker loses a part of its data, jobs and events may be
+//! lost together, and neither of them comes. So this looks only if that may have happened: at the
+//! start of this process, after a lost connection, and if EVENTS is another stream than before or
+//! ends earlier than before. Otherwise it costs one small request every few seconds, at any load.
 //!
-//! Then it looks at what ended lately, and not at all that the stream once held: what is missing of
-//! an older run is told to whoever asks for it, from the ledger.
+//! It then checks recent ends, not everything that the stream once held: followers of an older run
+//! get its missing events from the ledger.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -23,16 +22,16 @@ use futures_util::stream;
 
 use crate::metrics;
 
-/// How far back an end is looked for: far longer than a worker takes from its commit to the event,
-/// and than a broker that crashed is away.
+/// The age up to which ends are checked: far longer than a worker needs from its commit to the
+/// event, and than a broker takes to recover from a crash.
 const RECENT: Duration = Duration::from_mins(10);
-/// How many ends are looked at, the newest first. One that is left out has followers that tell it,
-/// or none.
+/// The most ends of one sweep, the newest first. Followers of the others repair them when they
+/// come.
 const MOST: u32 = 20_000;
-/// How many are looked at at a time.
+/// The number of ends that are checked at a time.
 const AT_ONCE: usize = 32;
 
-/// What the sweep works with.
+/// The repair of terminal events.
 pub struct TellEnds {
     /// The ledger.
     pub store: Store,
@@ -40,19 +39,19 @@ pub struct TellEnds {
     pub bus: Bus,
     /// The time.
     pub clock: SharedClock,
-    /// What was last seen of the broker, when all ends were told; none before the first time.
+    /// The broker's state when all ends had last been repaired; none before the first time.
     seen: Mutex<Option<Seen>>,
 }
 
-/// What tells a broker that has everything from one that may not.
+/// The state of the broker that shows whether it may have lost data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
-    /// How often the connection had been lost.
+    /// The number of lost connections so far.
     lost: u64,
     events: EventsState,
 }
 
-/// Whether something may have been lost between two looks.
+/// Returns whether something may have been lost between two looks.
 fn may_have_lost(before: Option<Seen>, now: Seen) -> bool {
     before.is_none_or(|before| {
         before.lost != now.lost
@@ -62,7 +61,7 @@ fn may_have_lost(before: Option<Seen>, now: Seen) -> bool {
 }
 
 impl TellEnds {
-    /// Before the first look.
+    /// Makes a repair before its first look.
     pub const fn new(store: Store, bus: Bus, clock: SharedClock) -> Self {
         Self {
             store,
@@ -72,9 +71,9 @@ impl TellEnds {
         }
     }
 
-    /// One look, and a sweep if it finds reason for one.
+    /// Looks once, and sweeps if there is a reason.
     pub async fn look(&self) -> anyhow::Result<()> {
-        // Read before the stream's state: what is lost in between shows at the next look.
+        // Read before the stream's state, so that a loss in between shows at the next look.
         let lost = self.bus.link().borrow().down;
         let events = self.bus.events_state().await?;
         let now = Seen { lost, events };
@@ -82,7 +81,7 @@ impl TellEnds {
         if may_have_lost(before, now) {
             self.sweep().await?;
         }
-        // Not before the sweep has succeeded, or it would not be tried again.
+        // Only after the sweep has succeeded, because a failed one must be repeated.
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         Ok(())
     }
@@ -103,7 +102,7 @@ impl TellEnds {
         let appended =
             ensure_terminal_event(&self.bus, &self.store, now, tenant, run, &ended).await?;
         if appended {
-            tracing::info!(tenant.id = %tenant, run.id = %run, "a lost end is told again");
+            tracing::info!(tenant.id = %tenant, run.id = %run, "appended a lost terminal event again");
             metrics::end_told();
         }
         Ok(())

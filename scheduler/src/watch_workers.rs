@@ -1,10 +1,9 @@
-//! Workers that died are noticed before their leases run out.
+//! Requeues the runs of dead workers before their leases expire.
 //!
-//! Each worker that has said hello is asked whether it is there. One that answered before, and is
-//! now on no connection that the broker knows of, is suspected: the state of its runs' rows is
-//! noted. If by the end of a while it has not been seen again, and nobody has written to the rows,
-//! the runs are taken. Why that takes nothing from a worker that lives stands at
-//! [`baton_protocol::liveness`].
+//! It asks each worker that has said hello whether it is alive. A worker that answered before, and
+//! now has no connection that the broker knows of, is suspected: its runs' rows are noted. If it
+//! stays away for a while, and its rows are unchanged, its runs are requeued.
+//! [`baton_protocol::liveness`] explains why that takes nothing from a live worker.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -22,53 +21,53 @@ use uuid::Uuid;
 use crate::metrics;
 use crate::rescue_runs::publish_rescued;
 
-/// How many workers are asked at the same time.
+/// The number of workers that are asked at a time.
 const AT_ONCE: usize = 64;
-/// How long an answer may take.
+/// The longest wait for an answer.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How many runs are taken from a worker at once; the next round takes the rest.
+/// The most runs that are taken from a worker at once; the next round takes the rest.
 const BATCH: u32 = 1_000;
 
-/// What is known of one worker.
+/// The state of one worker.
 #[derive(Debug)]
 pub enum Watched {
     /// It said hello.
     Greeted(Instant),
-    /// It answered, last at that time.
+    /// It answered, last at this time.
     Answered(Instant),
-    /// It answered before, last at `answered`, and is not there any more: its runs' rows were in
-    /// these states, at a time before `since`.
+    /// It answered before, last at `answered`, and is now absent. Its runs' rows had these states
+    /// at a time before `since`.
     Suspect {
-        /// When it last answered.
+        /// The time of its last answer.
         answered: Instant,
-        /// A time after the look at its rows.
+        /// A time after its rows were read.
         since: Instant,
-        /// Their states.
+        /// The states of its rows.
         rows: Vec<RowState>,
     },
 }
 
-/// What to do about a worker that has been asked.
+/// The action for a worker after a question.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Ask again.
     Watch,
-    /// Note the state of its runs.
+    /// Note the states of its runs' rows.
     Suspect {
-        /// When it last answered.
+        /// The time of its last answer.
         answered: Instant,
     },
-    /// Take what nobody has written to.
+    /// Requeue the runs with unchanged rows.
     Take {
-        /// When it last answered.
+        /// The time of its last answer.
         answered: Instant,
     },
-    /// Leave it to its leases.
+    /// Leave its runs to their leases.
     Forget,
 }
 
 impl Watched {
-    /// What to do, now that the bus has said whether it is there. Pure.
+    /// Returns the action for its presence on the bus. Pure.
     pub fn judge(&self, presence: Presence, now: Instant) -> Verdict {
         let (&Self::Greeted(heard)
         | &Self::Answered(heard)
@@ -96,18 +95,18 @@ impl Watched {
     }
 }
 
-/// Watches over the workers.
+/// A watch over the workers.
 pub struct WatchWorkers {
     store: Store,
     bus: Bus,
     clock: SharedClock,
-    /// How this process is known to the workers.
+    /// The id of this process for the workers.
     me: Uuid,
     workers: Mutex<HashMap<WorkerId, Watched>>,
 }
 
 impl WatchWorkers {
-    /// Knows of no worker yet.
+    /// Makes a watch without workers.
     pub fn new(store: Store, bus: Bus, clock: SharedClock) -> Self {
         Self {
             store,
@@ -118,8 +117,8 @@ impl WatchWorkers {
         }
     }
 
-    /// Hears who says hello, until the connection is closed for good; `newcomer` is told of workers
-    /// that were not known.
+    /// Receives hellos until the connection is gone for good, and notifies `newcomer` of each new
+    /// worker.
     pub async fn listen(&self, newcomer: &Notify) -> anyhow::Result<()> {
         let mut hellos = self.bus.hellos().await?;
         while let Some(worker) = hellos.next().await {
@@ -133,7 +132,7 @@ impl WatchWorkers {
         Ok(())
     }
 
-    /// Asks every worker once, and acts on what is heard.
+    /// Asks every worker once, and acts on the answers.
     pub async fn look(&self) -> anyhow::Result<()> {
         let workers: Vec<WorkerId> = self.lock().keys().copied().collect();
         let mut answers = stream::iter(workers)
@@ -159,7 +158,8 @@ impl WatchWorkers {
             Verdict::Forget => return Ok(()),
             Verdict::Watch => match (presence, watched) {
                 (Presence::Here, _) => (Watched::Answered(now), Ok(())),
-                // Not known to be gone: what was noted may be outdated by a sign that got lost.
+                // The worker may be alive, so the noted states may be outdated by a lost sign of
+                // life.
                 (Presence::Unknown, Watched::Suspect { answered, .. }) => {
                     (Watched::Answered(answered), Ok(()))
                 }
@@ -171,7 +171,7 @@ impl WatchWorkers {
                     Watched::Suspect { rows, .. } => self.take(worker, rows).await,
                     Watched::Greeted(_) | Watched::Answered(_) => Ok(()),
                 };
-                // What it did not leave alone is looked at again.
+                // Rows that it did write to are noted again.
                 (Watched::Answered(answered), done)
             }
         };
@@ -179,13 +179,13 @@ impl WatchWorkers {
         done
     }
 
-    /// Notes in which state the worker's runs are, if it holds any.
+    /// Notes the states of the worker's rows, if it holds any runs.
     async fn suspect(&self, worker: WorkerId, answered: Instant) -> (Watched, anyhow::Result<()>) {
         match self.store.system().held_by(worker, BATCH).await {
             Ok(rows) if rows.is_empty() => (Watched::Answered(answered), Ok(())),
             Ok(rows) => {
-                tracing::info!(worker.id = %worker, runs = rows.len(), "a worker is not seen");
-                // Only now: the silence is counted from after the look.
+                tracing::info!(worker.id = %worker, runs = rows.len(), "a worker is absent from the bus");
+                // Taken after the rows were read, because the silence counts from then.
                 let since = self.clock.monotonic();
                 let suspect = Watched::Suspect {
                     answered,
@@ -203,7 +203,7 @@ impl WatchWorkers {
         for job in &taken {
             tracing::info!(
                 tenant.id = %job.tenant, run.id = %job.run, worker.id = %worker,
-                "a run is taken from a worker that is gone"
+                "requeued a run of a worker that is gone"
             );
             metrics::taken_early();
             publish_rescued(&self.store, &self.bus, job).await;
@@ -262,7 +262,7 @@ mod tests {
                 at(1_000) + SILENT_FOR,
                 Verdict::Take { answered: start },
             ),
-            // Too long ago for the worker to remember that it was asked.
+            // Too long ago: the worker no longer remembers the question.
             (
                 &suspect,
                 Presence::Nobody,
