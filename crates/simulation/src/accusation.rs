@@ -1,8 +1,8 @@
-//! What must hold, and what is said when it does not.
+//! The invariants, and the report of a breach.
 
 use baton_protocol::RunId;
 
-/// What must hold; see [`crate::checker`].
+/// An invariant that must hold; see [`crate::checker`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Invariant {
     /// Every accepted run ends.
@@ -11,32 +11,32 @@ pub enum Invariant {
     I3,
     /// A terminal state never changes, and its event is the log's last.
     I4,
-    /// Only lost workers count as failures, and no run has more than it may.
+    /// Only lost workers count as failures, and no run exceeds the limit.
     I5,
-    /// A call whose result is recorded is not made again.
+    /// A call with a recorded result is not made again.
     I7,
-    /// A run goes on from what is recorded; step numbers are dense.
+    /// A run resumes from its recorded steps; step numbers are dense.
     I8,
     /// Only the newest attempt commits.
     I9,
-    /// Behind an attempt's first event there is none of an older one.
+    /// After an attempt's first event there is no event of an older attempt.
     I10,
-    /// What a client has seen, resets applied, is what is recorded.
+    /// A client's events, with resets applied, equal the record.
     I11,
-    /// A call that must not be repeated is made once, and once more for each decision.
+    /// A call that must not be repeated is made once, and once more per decision.
     I12,
-    /// From any cursor, each event once and in order.
+    /// From any cursor, a client gets each event once and in order.
     I13,
 }
 
-/// Something that must not be.
+/// A breach of an invariant.
 #[derive(Debug, Clone)]
 pub struct Accusation {
-    /// What was broken.
+    /// The broken invariant.
     pub invariant: Invariant,
-    /// Where.
+    /// The run.
     pub run: RunId,
-    /// How.
+    /// The details.
     pub what: String,
 }
 

@@ -1,5 +1,4 @@
-//! The broker as processes meet it: its stream of jobs and its logs, with the time and the network
-//! around them.
+//! The broker for the processes: its stream of jobs and its logs, with delays and the network.
 
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ impl Sim {
         self.deliver();
     }
 
-    /// A worker asks for jobs.
+    /// Pulls jobs for a worker.
     pub(crate) fn pull(
         &self,
         from: ProcessId,
@@ -51,7 +50,7 @@ impl Sim {
         }
     }
 
-    /// Gives what waits to whoever asks.
+    /// Delivers waiting jobs to waiting pulls.
     fn deliver(&self) {
         let next = || {
             let jobs = &mut self.world.borrow_mut().jobs;
@@ -70,12 +69,12 @@ impl Sim {
         self.world.borrow_mut().jobs.acknowledge(seq);
     }
 
-    /// The message is to come again after a while.
+    /// Gives the message back for another delivery after a delay.
     pub(crate) fn give_back_job(&self, seq: u64, delay: Duration) {
         self.hold_job(seq, delay);
     }
 
-    /// The message is still worked on; also said by a worker that has been replaced.
+    /// Restarts the message's ack_wait; a replaced worker may do this too.
     pub(crate) fn in_progress(&self, seq: u64) {
         self.hold_job(seq, ACK_WAIT);
     }
@@ -86,7 +85,7 @@ impl Sim {
         self.after(millis(delay), Self::deliver);
     }
 
-    /// Appends to a run's log, and republishes what was stored.
+    /// Appends to a run's log, and republishes the stored message.
     pub(crate) fn append(
         &self,
         run: RunId,
@@ -110,7 +109,7 @@ impl Sim {
         Ok(stored.seq)
     }
 
-    /// What is appended from now on is heard, or not.
+    /// Subscribes to later appends, without a guarantee of delivery.
     pub(crate) fn listen(&self, run: RunId, process: ProcessId, live: &Mailbox<StoredEvents>) {
         let log = &mut self.world.borrow_mut().log;
         log.listen(run, process, live.clone());

@@ -1,4 +1,4 @@
-//! The judge: looks at what is left when all is over.
+//! The checker: examines the final state.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::view::{View, events_of};
 use crate::world::{Sim, World};
 
 impl Sim {
-    /// The process was unable to do its duty just now: a run that it loses counts as lost.
+    /// Marks the process as hampered at this moment, so that a run that it loses counts as lost.
     pub(crate) fn excuse(&self, process: ProcessId) {
         let now = self.now();
         self.with_process(process, |process| {
@@ -22,7 +22,7 @@ impl Sim {
         });
     }
 
-    /// A lease that ran out counts as a failure: it must be somebody's fault.
+    /// Checks expired leases: each counts as a failure, so its holder must have been hampered.
     pub(crate) fn judge_suspects(&self) {
         let suspects = std::mem::take(&mut self.world.borrow_mut().ledger.suspects);
         for suspect in suspects {
@@ -40,7 +40,7 @@ impl Sim {
         }
     }
 
-    /// Judges what is left.
+    /// Checks the final state.
     pub(crate) fn judge(&self) {
         let world = self.world.borrow();
         let mut found = Vec::new();
@@ -113,7 +113,7 @@ impl Judge<'_> {
         }
     }
 
-    /// A run that ends with calls of the client's leaves them to the client.
+    /// Returns whether the run ends with calls for the client to make.
     fn ends_with_calls(&self) -> bool {
         self.row
             .steps
@@ -269,7 +269,7 @@ impl Judge<'_> {
     }
 }
 
-/// The events that stand after all resets.
+/// Returns the events that remain after all resets.
 fn standing(events: &[Event]) -> Vec<Event> {
     let mut standing: Vec<Event> = Vec::new();
     for event in events {
@@ -314,7 +314,7 @@ fn status_of(data: &EventData) -> Option<RunStatus> {
     }
 }
 
-/// An event's id for people: attempt and number.
+/// Returns an event's id for people: attempt and number.
 fn show(id: EventId) -> String {
     format!("{}.{}", id.attempt(), id.n())
 }

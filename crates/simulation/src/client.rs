@@ -1,5 +1,5 @@
-//! Clients, and the ingress processes that serve them: submit, cancel, follow. A follower is
-//! `EventFollower` of `baton-nats` around the same cursor.
+//! Clients, and the ingress processes that serve them: submit, cancel, follow. A follower does what
+//! `EventFollower` of `baton-nats` does, around the same cursor.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,16 +21,16 @@ use crate::view::{View, events_of};
 use crate::weather::STORM;
 use crate::world::Sim;
 
-/// How long a follower hears nothing before it looks.
+/// The silence after which a follower compares the tip.
 const IDLE: Duration = Duration::from_secs(5);
-/// How long a relay hears nothing before it asks the ledger.
+/// The silence after which a relay asks the ledger.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_millis(500);
-/// How often the log is read for an event that must be there.
+/// The reads of the log for an event that must be there.
 const TRIES: u32 = 10;
 
 impl Sim {
-    /// A client submits a run, and comes back with the same key until it is accepted.
+    /// Submits a run as a client, and repeats it with the same key until it is accepted.
     pub(crate) async fn submit(self, fleet: Rc<Fleet>, run: RunId) {
         loop {
             let ingress = fleet.any_ingress(&self);
@@ -45,7 +45,7 @@ impl Sim {
                     return;
                 }
                 told.raise();
-                // Whatever the broker says: committed is accepted.
+                // A committed run is accepted, with any answer of the broker.
                 let stored = sim.ask(ingress, Service::Broker, move |sim| sim.store_job(run));
                 let _ = stored.await;
             });
@@ -60,7 +60,7 @@ impl Sim {
         }
     }
 
-    /// A client asks for a run to be cancelled, until it is answered.
+    /// Requests the cancel of a run as a client, until it is answered.
     pub(crate) async fn cancel(self, fleet: Rc<Fleet>, run: RunId) {
         loop {
             let ingress = fleet.any_ingress(&self);
@@ -104,8 +104,8 @@ impl Sim {
         }
     }
 
-    /// People look from time to time at what they are asked, and say something; not always the
-    /// same, and not always in time.
+    /// Decides about open questions as a person: from time to time, differently each time, and
+    /// sometimes too late.
     pub(crate) async fn decide(self, fleet: Rc<Fleet>, run: RunId) {
         loop {
             self.sleep(Duration::from_millis(self.between(2_000, 30_000)))
@@ -143,7 +143,7 @@ impl Sim {
         }
     }
 
-    /// A client follows a run to its end, through as many connections as that takes.
+    /// Follows a run to its end as a client, over as many connections as needed.
     pub(crate) async fn watch(self, fleet: Rc<Fleet>, run: RunId, start: EventId) {
         let view = View::new(run, start);
         self.world.borrow_mut().views.push(Rc::clone(&view));
@@ -169,7 +169,7 @@ impl Sim {
                 }
                 ended.raise();
             });
-            // Who does not hang up: what a follower misses, it must find by itself.
+            // Some clients do not disconnect, because a follower must find missed events by itself.
             let until = if self.now() < STORM && self.per_mille(700) {
                 self.now() + self.between(500, 60_000)
             } else {
@@ -213,10 +213,10 @@ async fn decide(
     }
 }
 
-/// Whether the next event can be taken.
+/// The result of taking a message.
 enum Taken {
     Whole,
-    /// This event shows that something before it is missing.
+    /// This event shows that an earlier one is missing.
     Gap(EventId),
 }
 
@@ -225,7 +225,7 @@ struct Follower {
     ingress: ProcessId,
     view: Rc<View>,
     cursor: Cursor,
-    /// The message that the cursor stands in.
+    /// The message that holds the cursor.
     position: StreamSeq,
     live: Mailbox<StoredEvents>,
 }
@@ -233,7 +233,7 @@ struct Follower {
 impl Follower {
     async fn follow(mut self) {
         let (run, process, live) = (self.view.run, self.ingress, self.live.clone());
-        // Heard from here on, or missed: nothing is built on it.
+        // Events from here on may be heard or missed; nothing depends on them.
         self.sim.send(process, Service::Broker, move |sim| {
             sim.listen(run, process, &live);
         });
@@ -242,14 +242,14 @@ impl Follower {
         }
     }
 
-    /// Finds the cursor in the log, and takes what is behind it. Says whether to go on.
+    /// Finds the cursor in the log, and takes the events after it. Returns whether to continue.
     async fn resume(&mut self) -> bool {
         let run = self.view.run;
         let after = self.cursor.last();
         let ended = self.sim.ask(self.ingress, Service::Ledger, move |sim| {
             sim.world.borrow().ledger.ended(run)
         });
-        // Without an answer the client is told to try again.
+        // Without an answer, the client has to retry.
         let Ok(ended) = ended.await else { return false };
         match ended.map(|ended| ended.last_event_id) {
             Some(last) if after == last => {
@@ -306,8 +306,8 @@ impl Follower {
         }
     }
 
-    /// Whoever finds a run ended makes sure that its log says so: a relay that hears nothing, and
-    /// has not seen the end that the ledger names.
+    /// Repairs the log of an ended run: a relay does this if it hears nothing, and has not seen the
+    /// end that the ledger names.
     async fn mend(&self) {
         let run = self.view.run;
         let ended = self.sim.ask(self.ingress, Service::Ledger, move |sim| {
@@ -323,7 +323,7 @@ impl Follower {
         }
     }
 
-    /// Compares the log's tip with what was seen.
+    /// Compares the log's tip with the events seen.
     async fn look(&mut self) -> Taken {
         let run = self.view.run;
         let tip = self.sim.ask(self.ingress, Service::Broker, move |sim| {

@@ -1,8 +1,8 @@
-//! What happened in a simulation, how often.
+//! The numbers of events in a simulation.
 
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What happened, how often.
+        /// The numbers of events.
         #[derive(Debug, Clone, Default, PartialEq, Eq)]
         pub struct Counts {
             $($(#[$doc])* pub $name: u64,)*
@@ -17,74 +17,74 @@ macro_rules! counts {
 }
 
 counts! {
-    /// Processes were killed.
+    /// Killed processes.
     crashes,
-    /// Processes were frozen for a while.
+    /// Processes frozen for a while.
     freezes,
-    /// Workers were told to stop.
+    /// Workers that were asked to stop.
     stops,
-    /// Workers were cut off from the broker or the ledger, one way or both.
+    /// Workers cut off from the broker or the ledger, in one direction or both.
     partitions,
-    /// Workers were taken for gone by the broker.
+    /// Workers that the broker wrongly reported as gone.
     unseen,
-    /// Runs were taken before their lease had run out.
+    /// Runs taken before their lease expired.
     taken_early,
-    /// The broker lost all jobs.
+    /// Losses of all jobs by the broker.
     wiped_jobs,
-    /// Messages were lost.
+    /// Lost messages.
     lost_messages,
-    /// Requests were given up without an answer.
+    /// Requests that were given up without an answer.
     unanswered,
-    /// Live events were heard twice.
+    /// Live events that were delivered twice.
     heard_twice,
-    /// Jobs were delivered again.
+    /// Redelivered jobs.
     redeliveries,
-    /// Jobs that were gone were published again.
+    /// Lost jobs that were published again.
     republished,
-    /// Leases ran out.
+    /// Expired leases.
     expired_leases,
-    /// Runs were handed over.
+    /// Runs handed over.
     hand_overs,
-    /// Later attempts took a log over.
+    /// Logs taken over by later attempts.
     resets,
-    /// The ledger refused an attempt.
+    /// Attempts refused by the ledger.
     refused_commits,
-    /// The log refused an append.
+    /// Appends refused by the log.
     refused_appends,
-    /// A replaced attempt learned of it from the log.
+    /// Replaced attempts that learned of it from the log.
     refused_zombies,
-    /// An older attempt got in between a look at the log and the append.
+    /// Appends of older attempts between a look at the log and the append.
     stragglers,
-    /// An append was stored, and the answer lost.
+    /// Stored appends with a lost answer.
     lost_acks,
-    /// Followers noticed that they had missed something.
+    /// Gaps that followers noticed.
     gaps,
-    /// Clients connected again.
+    /// Reconnects of clients.
     reconnects,
-    /// Cancels were asked for while a worker held the run.
+    /// Cancels that were requested while a worker held the run.
     cancels_requested,
-    /// Runs were cancelled by their holder.
+    /// Runs cancelled by their holder.
     cancelled_at_work,
-    /// Runs were cancelled that nobody held.
+    /// Runs cancelled without a holder.
     cancelled_while_idle,
-    /// An end or a question was stored by somebody who found it missing.
+    /// Missing ends and questions that another process appended.
     told_by_others,
-    /// A relay found a run ended without having heard so.
+    /// Ends that a relay found without having heard of them.
     mended,
-    /// Runs were parked.
+    /// Parked runs.
     parked,
-    /// Decisions were taken.
+    /// Decisions that took effect.
     decided,
-    /// Decisions came after another, or after the end.
+    /// Decisions that came after another one, or after the end.
     decided_too_late,
-    /// Questions that nobody answered were given up.
+    /// Questions that expired.
     expired_questions,
-    /// Runs completed.
+    /// Completed runs.
     completed,
-    /// Runs failed, by their model.
+    /// Runs that failed because of their model.
     failed,
-    /// Runs failed because they were lost too often.
+    /// Runs that failed because they were lost too often.
     poisoned,
-    /// Runs were cancelled.
+    /// Cancelled runs.
     cancelled,
 }

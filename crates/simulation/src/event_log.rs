@@ -1,5 +1,5 @@
-//! The runs' logs: appended with a compare-and-set on the last position, republished to whoever
-//! listens, without any promise that they hear it.
+//! The runs' logs: appended by compare-and-set on the last position, and republished to listeners
+//! without a guarantee of delivery.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use bytes::Bytes;
 use crate::executor::ProcessId;
 use crate::mailbox::Mailbox;
 
-/// Another message stands last.
+/// Another message is last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WrongLast;
 
-/// Somebody who hears, perhaps, what is appended.
+/// A listener to later appends, without a guarantee of delivery.
 #[derive(Clone)]
 pub(crate) struct Listener {
     run: RunId,
@@ -34,7 +34,7 @@ impl EventLog {
         self.messages.get(&run)?.last().cloned()
     }
 
-    /// All messages from a position on.
+    /// Returns all messages from a position on.
     pub(crate) fn read(&self, run: RunId, from: StreamSeq) -> Vec<StoredEvents> {
         let stored = self.messages.get(&run).into_iter().flatten();
         stored
@@ -43,8 +43,8 @@ impl EventLog {
             .collect()
     }
 
-    /// Stores a message behind the one expected to be last (whichever is, if that is not looked at),
-    /// and says who listens.
+    /// Stores a message after the expected last one (after any, without an expectation), and
+    /// returns the listeners.
     pub(crate) fn append(
         &mut self,
         run: RunId,
@@ -66,7 +66,7 @@ impl EventLog {
         Ok((stored, heard.cloned().collect()))
     }
 
-    /// What is appended from now on is republished to this one too.
+    /// Adds a listener to later appends.
     pub(crate) fn listen(&mut self, run: RunId, process: ProcessId, live: Mailbox<StoredEvents>) {
         self.listeners.push(Listener { run, process, live });
     }

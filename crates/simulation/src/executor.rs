@@ -1,10 +1,10 @@
-//! Virtual time, and the processes whose tasks run in it: single-threaded, and the same every time.
+//! Virtual time, and the processes that run in it: single-threaded and deterministic.
 //!
-//! A task is a future that belongs to a process. A process can be frozen (its tasks are not polled,
-//! its timers and answers pile up) and killed (its tasks are dropped, between two polls). What it
-//! had sent before is on its way all the same.
+//! A task is a future of one process. A process can be frozen (its tasks are not polled; its timers
+//! and answers accumulate) and killed (its tasks are dropped between two polls). Messages that it
+//! sent before are delivered all the same.
 //!
-//! What outlives the processes is the world `W`, of which nothing is known here.
+//! The world `W` outlives the processes; this module does not know its content.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BinaryHeap, VecDeque};
@@ -25,23 +25,23 @@ use crate::guard::Setup;
 use crate::links::Links;
 use crate::time::{Millis, date, millis};
 
-/// One process, of whatever role.
+/// One process of any role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ProcessId(usize);
 
-/// What is known of a process.
+/// The state of a process.
 pub(crate) struct Process {
     pub(crate) name: String,
     pub(crate) alive: bool,
     pub(crate) links: Links,
-    /// Until when it was last unable to do its duty: frozen, cut off, or dead.
+    /// The time until which it was last hampered: frozen, cut off, or dead.
     pub(crate) hampered_until: Millis,
-    /// Until when something that it said to the ledger, or the answer, was late or lost.
+    /// The time until which a message to the ledger, or its answer, was late or lost.
     pub(crate) unheard_until: Millis,
-    /// Until when the broker takes it for gone, although it is not.
+    /// The time until which the broker wrongly reports it as gone.
     pub(crate) unseen_until: Millis,
     frozen: bool,
-    /// Tasks that were woken while it was frozen.
+    /// Tasks that were woken during the freeze.
     woken: Vec<usize>,
 }
 
@@ -98,7 +98,7 @@ impl<W> PartialOrd for Due<W> {
     }
 }
 
-/// The heap has its greatest on top: that is what is due first.
+/// Reverses the order, because the heap's top is its greatest and must be due first.
 impl<W> Ord for Due<W> {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (other.at, other.serial).cmp(&(self.at, self.serial))
@@ -161,17 +161,17 @@ impl<W: 'static> Executor<W> {
         self.now.get()
     }
 
-    /// The same as a process's own clock shows it.
+    /// Returns the time on a process's own clock.
     pub(crate) fn instant(&self) -> Instant {
         self.began + Duration::from_millis(self.now())
     }
 
-    /// The moment that an instant of [`Executor::instant`] stands for.
+    /// Converts an instant of [`Executor::instant`].
     pub(crate) fn millis_of(&self, instant: Instant) -> Millis {
         millis(instant.saturating_duration_since(self.began))
     }
 
-    /// The same as the calendar shows it.
+    /// Returns the time as a date.
     pub(crate) fn date(&self) -> DateTime<Utc> {
         date(self.now())
     }
@@ -188,7 +188,7 @@ impl<W: 'static> Executor<W> {
         }
     }
 
-    /// Does something at a later moment, whatever becomes of whoever asks.
+    /// Runs an action at a later moment, even if the caller is gone by then.
     pub(crate) fn after(&self, delay: Millis, then: impl FnOnce(&Self) + 'static) {
         self.push(self.now() + delay, Then::Do(Box::new(then)));
     }
@@ -201,7 +201,7 @@ impl<W: 'static> Executor<W> {
 
     // Chance
 
-    /// A number below `end`.
+    /// Returns a random number below `end`.
     pub(crate) fn below(&self, end: u64) -> u64 {
         self.random.borrow_mut().random_range(0..end.max(1))
     }
@@ -210,7 +210,7 @@ impl<W: 'static> Executor<W> {
         from + self.below(to.saturating_sub(from))
     }
 
-    /// Whether something happens that happens so many times in a thousand.
+    /// Returns true with a probability of `chance` in a thousand.
     pub(crate) fn per_mille(&self, chance: u64) -> bool {
         chance > 0 && self.below(1000) < chance
     }
@@ -219,7 +219,7 @@ impl<W: 'static> Executor<W> {
         self.random.borrow_mut().random()
     }
 
-    // Telling
+    // Trace
 
     pub(crate) fn tell(&self, who: ProcessId, what: impl FnOnce() -> String) {
         if self.setup.trace {
@@ -273,7 +273,7 @@ impl<W: 'static> Executor<W> {
         self.with_process(id, |process| process.frozen)
     }
 
-    /// The process is gone between one instruction and the next. Not to be called by its own tasks.
+    /// Kills the process between two polls. Its own tasks must not call this.
     pub(crate) fn kill(&self, id: ProcessId) {
         let was_alive = self.with_process(id, |process| {
             process.hampered_until = Millis::MAX;
@@ -289,11 +289,11 @@ impl<W: 'static> Executor<W> {
                 dropped.extend(task.work.take());
             }
         }
-        // What is dropped may look at the world.
+        // Dropped tasks may look at the world.
         drop(dropped);
     }
 
-    /// The process does nothing for a while, and then goes on as if nothing had been.
+    /// Freezes the process for a while; afterwards it continues unaware of it.
     pub(crate) fn freeze(&self, id: ProcessId, duration: Millis) {
         let freezes = self.with_process(id, |process| {
             process.hampered_until = process.hampered_until.max(self.now() + duration);
@@ -301,7 +301,7 @@ impl<W: 'static> Executor<W> {
         });
         if freezes {
             if self.per_mille(500) {
-                // The broker gives up a connection that takes nothing.
+                // The broker drops a connection that accepts nothing.
                 self.with_process(id, |process| process.unseen_until = self.now() + duration);
             }
             self.tell(id, || format!("is frozen for {duration} ms"));
@@ -333,7 +333,7 @@ impl<W: 'static> Executor<W> {
         lock(&self.ready).push_back(id);
     }
 
-    /// Goes on until nothing is left to do, or `done`, or the time is up.
+    /// Runs until no task is left, `done` returns true, or the time is over.
     pub(crate) fn run(&self, until: Millis, done: impl Fn(&Self) -> bool) {
         loop {
             while let Some(id) = { lock(&self.ready).pop_front() } {
@@ -379,7 +379,7 @@ impl<W: 'static> Executor<W> {
         }
     }
 
-    /// Breaks the circle of handles that the tasks hold.
+    /// Drops the tasks, because their handles form a cycle.
     pub(crate) fn end(&self) {
         let tasks = self.tasks.take();
         let due = self.due.take();
@@ -387,7 +387,7 @@ impl<W: 'static> Executor<W> {
     }
 }
 
-/// Ends at a moment.
+/// A future that completes at a moment.
 pub(crate) struct Sleep<W> {
     sim: Executor<W>,
     at: Millis,

@@ -1,4 +1,4 @@
-//! The processes as they are now.
+//! The current processes.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use crate::executor::ProcessId;
 use crate::worker::Worker;
 use crate::world::Sim;
 
-/// The processes as they are now.
+/// The current processes.
 pub(crate) struct Fleet {
     pub(crate) workers: RefCell<Vec<(Rc<Worker>, usize)>>,
     pub(crate) ingresses: RefCell<Vec<ProcessId>>,
@@ -24,7 +24,7 @@ impl Fleet {
         self.started.get()
     }
 
-    /// One that a client may be led to: the others are known to be dead.
+    /// Returns an ingress that a client may reach.
     pub(crate) fn any_ingress(&self, sim: &Sim) -> ProcessId {
         let ingresses = self.ingresses.borrow();
         let at = usize::try_from(sim.below(ingresses.len() as u64)).unwrap_or(0);
@@ -37,7 +37,7 @@ impl Fleet {
         found.map(|(worker, _)| Rc::clone(worker))
     }
 
-    /// Whoever is there and says hello.
+    /// Returns the workers that say hello.
     pub(crate) fn worker_ids(&self) -> Vec<WorkerId> {
         let workers = self.workers.borrow();
         workers.iter().map(|(worker, _)| worker.id).collect()

@@ -1,8 +1,8 @@
-//! What a simulation can be told: which mechanism to leave out, and whether to tell all.
+//! The setup of a simulation: the mechanism to leave out, and the trace.
 
 macro_rules! guards {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// A mechanism that a simulation can do without, to show that it is needed.
+        /// A mechanism that a simulation can leave out, to show that it is needed.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Guard {
             $($(#[$doc])* $name,)*
@@ -22,37 +22,37 @@ guards! {
     CompareAndSet,
     /// A follower that misses an event reads the log.
     GapCheck,
-    /// A follower that hears nothing looks at the log.
+    /// A follower that hears nothing compares the log's tip.
     LookWhenIdle,
-    /// A claim whose answer was lost is repeated with the same token.
+    /// A claim with a lost answer is repeated with the same token.
     RepeatableClaim,
-    /// The scheduler looks for runs that nobody would come for.
+    /// The scheduler requeues runs with an expired lease or a lost job.
     Sweep,
-    /// A refused append looks whose message stands last.
+    /// A refused append checks which attempt wrote the last message.
     TipBeforeAdopting,
-    /// A refused append knows its own bytes.
+    /// A refused append recognises its own bytes.
     OwnAppend,
-    /// Whoever finds a run ended makes sure that its log says so.
+    /// A process that finds a run ended repairs the end of its log.
     TerminalEvent,
-    /// What a step shows is stored before the step is committed.
+    /// The events of a step are stored before the step is committed.
     ShownBeforeCommitted,
-    /// That a call begins which must not be repeated is noted before.
+    /// The start of a call that must not be repeated is recorded first.
     StartNote,
-    /// A decision holds for one beginning of the call.
+    /// A decision holds for one start of the call.
     DecisionUsedUp,
-    /// A run is taken early only if its row was left alone.
+    /// A run is taken early only if its row is unchanged.
     Silence,
-    /// A worker that nobody asks for writes to its rows.
+    /// A worker that no scheduler asks for writes to its rows.
     SignOfLife,
     /// A worker that cannot confirm its lease stops.
     GiveUp,
 }
 
-/// How to simulate.
+/// The setup of a simulation.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Setup {
-    /// What is switched off.
+    /// The mechanism to leave out.
     pub without: Option<Guard>,
-    /// Whether to tell everything that happens.
+    /// Whether to record a trace.
     pub trace: bool,
 }

@@ -1,5 +1,5 @@
-//! The stream of jobs and its consumer: delivers again what is not settled in time, and settles by
-//! the message and not by the delivery, as the broker does.
+//! The stream of jobs and its consumer: it redelivers jobs that are not settled in time, and
+//! settles by message and not by delivery, as the broker does.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::executor::ProcessId;
 use crate::mailbox::Mailbox;
 use crate::time::{Millis, date, millis};
 
-/// How long a delivery may be with a worker that says nothing.
+/// The time that a delivery may go without a sign of life.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MessageState {
     Waiting,
-    /// Delivered, or given back: comes again then.
+    /// Delivered, or given back: redelivered at this time.
     Until(Millis),
 }
 
@@ -29,31 +29,31 @@ struct Message {
     deliveries: u32,
 }
 
-/// What a worker is sent.
+/// A message to a worker.
 #[derive(Debug)]
 pub(crate) enum Supply {
     Job {
         seq: u64,
         run: RunId,
     },
-    /// A pull ended with this much of it unserved.
+    /// A pull ended with `unserved` jobs left.
     Ended {
         token: String,
         unserved: usize,
     },
 }
 
-/// A worker's wish for jobs.
+/// A worker's pull.
 pub(crate) struct Pull {
     pub(crate) from: ProcessId,
     pub(crate) token: String,
-    /// How many more it takes.
+    /// The number of jobs that it still accepts.
     pub(crate) left: usize,
     pub(crate) expires: Millis,
     pub(crate) supply: Mailbox<Supply>,
 }
 
-/// Something for a worker: whom it is for, where it arrives, what it is.
+/// A message with its process and mailbox.
 pub(crate) type Parcel = (ProcessId, Mailbox<Supply>, Supply);
 
 #[derive(Default)]
@@ -65,7 +65,7 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    /// As the scheduler is told.
+    /// Returns the backlog for the scheduler.
     pub(crate) fn backlog(&self) -> Backlog {
         let mut waiting = self.messages.range(self.delivered_seq + 1..);
         let next = waiting.next();
@@ -80,7 +80,7 @@ impl Jobs {
         }
     }
 
-    /// The broker has lost its disk: it counts anew.
+    /// Loses everything and counts anew, as a broker that lost its disk.
     pub(crate) fn wipe(&mut self) {
         *self = Self::default();
     }
@@ -100,7 +100,7 @@ impl Jobs {
         self.pulls.push_back(pull);
     }
 
-    /// Ends the pulls whose time is up: what to tell those who pulled.
+    /// Ends the expired pulls, and returns the messages to their workers.
     pub(crate) fn end_pulls(&mut self, now: Millis) -> Vec<Parcel> {
         let mut ended = Vec::new();
         self.pulls.retain_mut(|pull| {
@@ -117,13 +117,13 @@ impl Jobs {
         ended
     }
 
-    /// Gives the first job that waits to whoever asked first, and says whether it was given before.
+    /// Delivers the first waiting job to the first pull, and returns whether it is a redelivery.
     pub(crate) fn deliver(
         &mut self,
         now: Millis,
         is_alive: impl Fn(ProcessId) -> bool,
     ) -> Option<(Parcel, bool)> {
-        // One whose process has died is known to the broker before long.
+        // The broker soon notices that a process has died.
         self.pulls.retain(|pull| is_alive(pull.from));
         let mut waiting = self.messages.iter_mut();
         let (&seq, message) = waiting.find(|(_, message)| match message.state {
@@ -148,7 +148,7 @@ impl Jobs {
         self.messages.remove(&seq);
     }
 
-    /// The message does not come again before `until`.
+    /// Holds the message back until `until`.
     pub(crate) fn hold(&mut self, seq: u64, until: Millis) {
         if let Some(message) = self.messages.get_mut(&seq) {
             message.state = MessageState::Until(until);

@@ -1,8 +1,8 @@
 //! The ledger: a row per run, with the guards of the statements in `baton-store`. The transitions
-//! themselves are the protocol's.
+//! are the protocol's own.
 //!
-//! Beside the rows stands what the judge needs and the guards never look at: who was given a run,
-//! and whose writes were taken.
+//! Each row also has data for the checker that no guard reads: the holders of the run, and the
+//! accepted writes.
 
 mod approvals;
 mod claim;
@@ -26,16 +26,16 @@ use crate::executor::ProcessId;
 use crate::guard::{Guard, Setup};
 use crate::time::{Millis, date};
 
-/// The one tenant.
+/// Returns the only tenant.
 pub(crate) fn tenant() -> TenantId {
     TenantId::from_uuid(Uuid::from_u128(1))
 }
 
-/// The attempt does not hold the run (any more).
+/// The attempt does not hold the run, or no longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lost;
 
-/// Where a run is.
+/// The state of a run.
 #[derive(Debug)]
 pub(crate) enum State {
     Queued(Idle),
@@ -44,14 +44,14 @@ pub(crate) enum State {
     Ended(Ended),
 }
 
-/// Who was given a run, and how that went.
+/// A granted claim, and its result.
 #[derive(Debug)]
 pub(crate) struct Grant {
     pub(crate) attempt: u32,
     token: ClaimToken,
     pub(crate) holder: ProcessId,
     pub(crate) at: Millis,
-    /// A step was recorded, or the run was given back or ended.
+    /// Whether a step was recorded, or the run was given back or ended.
     accounted: bool,
 }
 
@@ -68,9 +68,9 @@ pub(crate) struct Row {
     pub(crate) approvals: Vec<ApprovalRecord>,
     pub(crate) grants: Vec<Grant>,
     pub(crate) ends: u32,
-    /// Another with each write to the row.
+    /// A number that changes with each write to the row.
     version: u64,
-    /// When a step's result was recorded, by step.
+    /// The time at which each step's result was recorded.
     pub(crate) recorded_at: BTreeMap<u32, Millis>,
 }
 
@@ -101,7 +101,7 @@ pub(crate) struct EndEntry {
     pub(crate) turn: Option<FinalEntry>,
 }
 
-/// The turn that a run ends with.
+/// The last turn of a run.
 pub(crate) struct FinalEntry {
     pub(crate) step: u32,
     pub(crate) message: Box<RawValue>,
@@ -110,7 +110,7 @@ pub(crate) struct FinalEntry {
     pub(crate) last_event: EventId,
 }
 
-/// What came of asking for a run to be cancelled.
+/// The result of a cancel request.
 pub(crate) enum Cancel {
     Ended(EndedRun),
     Requested(Option<WorkerId>),
@@ -120,7 +120,7 @@ pub(crate) struct Ledger {
     setup: Setup,
     pub(crate) rows: BTreeMap<RunId, Row>,
     pub(crate) accusations: Vec<Accusation>,
-    /// The grants of processes that were lost or cut off need no excuse; the judge knows them.
+    /// Attempts that count as failures. The checker decides whether their processes were hampered.
     pub(crate) suspects: Vec<Suspect>,
 }
 
@@ -129,9 +129,9 @@ pub(crate) struct Suspect {
     pub(crate) run: RunId,
     pub(crate) attempt: u32,
     pub(crate) holder: ProcessId,
-    /// Since when the holder had the run.
+    /// The time at which the holder got the run.
     pub(crate) at: Millis,
-    /// Whether the run was taken before the lease had run out.
+    /// Whether the run was taken before the lease expired.
     pub(crate) early: bool,
 }
 
@@ -189,7 +189,7 @@ impl Ledger {
         }
     }
 
-    /// A row that is there already stays as it is: its key, or its id, says that it is the same.
+    /// Adds a row. An existing row stays, because its key or id identifies the same run.
     pub(crate) fn accept(&mut self, run: RunId, now: Millis) {
         self.rows.entry(run).or_insert_with(|| Row {
             state: State::Queued(Idle::default()),
@@ -209,7 +209,7 @@ impl Ledger {
         });
     }
 
-    /// The run, if the attempt holds it.
+    /// Returns the run, if the attempt holds it.
     fn held(&mut self, fence: &Fence) -> Result<(&mut Row, Held), Lost> {
         let row = self.rows.get_mut(&fence.run).ok_or(Lost)?;
         let State::Running { held, .. } = &row.state else {
@@ -223,7 +223,7 @@ impl Ledger {
         Ok((row, held))
     }
 
-    /// The run, if the attempt may write: the judge looks who was given it last.
+    /// Returns the run, if the attempt may write. Records a breach if a newer claim was granted.
     fn write(&mut self, fence: &Fence, what: &str) -> Result<(&mut Row, Held), Lost> {
         let (row, _) = self.held(fence)?;
         let newest = row.grants.last();
@@ -264,7 +264,7 @@ impl Ledger {
         row.ended(true).map(Cancel::Ended)
     }
 
-    /// Queued runs whose job was due or published long ago.
+    /// Returns queued runs with a job that was due or published long ago.
     pub(crate) fn unpublished(&self, older_than: Duration, now: Millis) -> Vec<QueuedJob> {
         self.rows
             .iter()
@@ -282,7 +282,7 @@ impl Ledger {
         }
     }
 
-    /// The last event that a recorded step stands behind.
+    /// Returns the event before which the last step was recorded.
     pub(crate) fn last_recorded_event(&self, run: RunId) -> EventId {
         let steps = self.rows.get(&run).into_iter().flat_map(|row| &row.steps);
         steps
@@ -291,7 +291,7 @@ impl Ledger {
             .unwrap_or_default()
     }
 
-    /// The end of a run that has ended.
+    /// Returns the end of an ended run.
     pub(crate) fn ended(&self, run: RunId) -> Option<EndedRun> {
         self.rows.get(&run)?.ended(false)
     }
@@ -321,7 +321,7 @@ fn job_of(run: RunId, row: &Row) -> QueuedJob {
 }
 
 impl Row {
-    /// Counts how it ended.
+    /// Counts the outcome.
     pub(crate) fn count(&self, counts: &mut crate::counts::Counts) {
         let State::Ended(ended) = &self.state else {
             return;

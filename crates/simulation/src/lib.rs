@@ -1,47 +1,47 @@
-//! Baton under every kind of fault, thousands of times over, in virtual time and from a seed.
+//! Baton under every kind of fault, thousands of times, in virtual time and from a seed.
 //!
-//! A seed decides everything: how many workers, schedulers, ingresses and clients there are, what
-//! the model says, which messages are lost, late or heard twice, and which process is killed, frozen
-//! (for longer than its lease, too), told to stop, cut off on one way or on both, or taken for gone
-//! by the broker although it is there; also just when it speaks or is spoken to. A seed plays the
-//! same every time, on one thread, and takes milliseconds for its minutes. When the faults have
-//! ended and everything has come to rest, a judge looks at the ledger, the logs, the tools' records
-//! and what each client has seen, for the promises that [`Invariant`] names.
+//! A seed decides everything: the number of workers, schedulers, ingresses and clients; the model's
+//! answers; the messages that are lost, late or delivered twice; and the processes that are killed,
+//! frozen (also for longer than their lease), stopped, cut off in one direction or both, or wrongly
+//! reported as gone by the broker. Faults may also strike just as a process sends or receives. A
+//! seed always plays the same, on one thread, and takes milliseconds for its minutes. When the
+//! faults have ended and everything is at rest, the checker examines the ledger, the logs, the
+//! tools' records and each client's events against the promises that [`Invariant`] names.
 //!
-//! # What is real and what is not
+//! # Real and simulated parts
 //!
-//! Every rule that does no I/O is the product's own code: what a claim means for its message, when a
-//! holder must stop and when it may begin, who has stopped asking, the turn machine, the transcript,
-//! the rebuilding of a run from its steps, the writer of events and its judgement of a refused
-//! append, what the log of an ended or parked run lacks, when a job is gone and when a worker is
-//! dead, the transitions of a run, the followers' cursor, the workers' demand.
+//! Every rule without I/O is the product's own code: the meaning of a claim for its message, the
+//! time when a holder must stop and when it may begin, the silence of schedulers, the turn machine,
+//! the transcript, the rebuilding of a run from its steps, the event writer and its decision about
+//! a refused append, the missing events of an ended or parked run, the proof that a job is lost and
+//! that a worker is dead, the transitions of a run, the followers' cursor, the workers' demand.
 //!
-//! What waits is played: the ledger (rows with the guards of the statements in `baton-store`), the
-//! broker (a stream of jobs that delivers again, logs with a compare-and-set, live events that may
-//! get lost), and around the rules the same order of steps as in `baton-worker`, `baton-scheduler`,
-//! `baton-ingress` and the follower of `baton-nats`. Whoever changes that order there changes it
-//! here: `worker/attempt.rs` and below, `worker/keep_lease.rs`, `worker/publisher.rs`, `scheduler.rs`,
-//! `client.rs`, `ledger.rs`. SQL, NATS and the operating system are left to the tests with real
-//! processes.
+//! Everything that waits is simulated: the ledger (rows with the guards of the statements in
+//! `baton-store`), the broker (a stream of jobs that redelivers, logs with a compare-and-set, live
+//! events that may be lost), and around the rules the same order of steps as in `baton-worker`,
+//! `baton-scheduler`, `baton-ingress` and the follower of `baton-nats`. A change of that order
+//! there must be repeated here: `worker/attempt.rs` and below, `worker/keep_lease.rs`,
+//! `worker/publisher.rs`, `scheduler.rs`, `client.rs`, `ledger.rs`. Tests with real processes cover
+//! SQL, NATS and the operating system.
 //!
-//! # To see what happened
+//! # Traces
 //!
-//! A test that fails names its seeds. One of them again, with everything that happens in it:
+//! A failing test names its seeds. To see everything that happens in one of them:
 //!
 //! ```text
 //! BATON_SIMULATION_SEED=42 cargo test -p baton-simulation --test seeds -- --nocapture one_seed
 //! ```
 //!
-//! # Without exception
+//! # Exhaustive model
 //!
-//! [`model`] is the core of it once more, small enough that every order of steps is tried: two
-//! workers, one run with one call that must not be repeated, a scheduler, a person, a cancel.
+//! [`model`] is the core again, small enough to try every order of steps: two workers, one run with
+//! one call that must not be repeated, a scheduler, a person, a cancel.
 //!
-//! # That it can fail
+//! # Proof that it can fail
 //!
 //! Each [`Guard`] can be left out, and `tests/mechanisms.rs` shows for each that some seed then
-//! breaks the promise that rests on it; `tests/model.rs` does so for the model. `tests/seeds.rs` refuses a run in which too few faults have
-//! struck.
+//! breaks the promise that depends on it; `tests/model.rs` does so for the model. `tests/seeds.rs`
+//! refuses a run with too few faults.
 
 mod accusation;
 mod broker;
@@ -73,16 +73,16 @@ pub use guard::{Guard, Setup};
 
 use crate::world::{Sim, World};
 
-/// What became of one seed.
+/// The result of one seed.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// Which.
+    /// The seed.
     pub seed: u64,
-    /// What must not have been; empty if all is well.
+    /// The breaches; empty if all invariants hold.
     pub accusations: Vec<Accusation>,
-    /// What happened, how often.
+    /// The numbers of events.
     pub counts: Counts,
-    /// Everything that happened, if asked for.
+    /// The trace, if requested.
     pub trace: Vec<String>,
 }
 

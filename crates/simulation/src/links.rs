@@ -1,17 +1,17 @@
-//! The ways between a process and the services.
+//! The connections between a process and the services.
 
 use crate::time::Millis;
 
-/// Whom a process speaks to.
+/// A service that a process talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Service {
     Broker,
     Ledger,
-    /// Tools and the model: out of reach of the faults between Baton's own parts.
+    /// Tools and the model: faults between Baton's own parts do not affect them.
     Outside,
 }
 
-/// Until when the ways between a process and the services are cut, there and back.
+/// The times until which a process is cut off from the services, for requests and for answers.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Links {
     broker: (Millis, Millis),

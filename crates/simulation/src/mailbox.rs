@@ -1,11 +1,11 @@
-//! How tasks wait for one another: things that arrive, and things that happen once.
+//! Communication of tasks: queues, and one-time signals.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// Where things arrive that one task takes.
+/// A queue with one receiving task.
 pub(crate) struct Mailbox<T>(Rc<RefCell<(VecDeque<T>, Option<Waker>)>>);
 
 impl<T> Clone for Mailbox<T> {
@@ -32,7 +32,7 @@ impl<T> Mailbox<T> {
         }
     }
 
-    /// The next thing. Cancel-safe.
+    /// Returns the next item. Cancel-safe.
     pub(crate) async fn take(&self) -> T {
         std::future::poll_fn(|context| {
             let mut inner = self.0.borrow_mut();
@@ -49,13 +49,13 @@ impl<T> Mailbox<T> {
         !self.0.borrow().0.is_empty()
     }
 
-    /// Whether somebody else can still put something in.
+    /// Returns whether another owner can still add an item.
     pub(crate) fn is_shared(&self) -> bool {
         Rc::strong_count(&self.0) > 1
     }
 }
 
-/// Something that happens once, and that any number of tasks wait for.
+/// A one-time event that any number of tasks wait for.
 #[derive(Clone, Default)]
 pub(crate) struct Signal(Rc<RefCell<(bool, Vec<Waker>)>>);
 

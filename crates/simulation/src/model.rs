@@ -1,20 +1,20 @@
-//! The core of it as a model that is checked without exception: two workers, one run with one call
-//! that must not be repeated, a scheduler, a person. Every order of their steps, with lost workers,
-//! zombies, deliveries that come again, a cancel at any moment, parking and decisions.
+//! The core as a model that is checked exhaustively: two workers, one run with one call that must
+//! not be repeated, a scheduler, a person. It tries every order of their steps, with lost workers,
+//! zombies, redeliveries, a cancel at any moment, parking and decisions.
 //!
-//! Time is nobody's: a lease may run out at any moment (as often as [`Model::losses`] says), and
-//! whoever held the run goes on as if nothing had been. So a zombie is nothing special here.
+//! There is no clock: a lease may expire at any moment (as often as [`Model::losses`] allows), and
+//! its former holder continues unaware of it. So a zombie needs no special treatment.
 
 use stateright::{Model as Checked, Property};
 
 use crate::Guard;
 
-/// What is checked.
+/// The parameters of a check.
 #[derive(Debug, Clone)]
 pub struct Model {
-    /// How often a lease may run out.
+    /// The most leases that may expire.
     pub losses: u8,
-    /// What is left out.
+    /// The mechanism to leave out.
     pub without: Option<Guard>,
 }
 
@@ -27,7 +27,7 @@ enum Row {
     Ended,
 }
 
-/// The one call.
+/// The only call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Call {
     Pending,
@@ -36,7 +36,7 @@ enum Call {
     Recorded,
 }
 
-/// What a person said of the call: to which attempt's question.
+/// A person's decision about the call, with the attempt that asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Decision {
     Retry(u8),
@@ -50,7 +50,7 @@ struct Event {
     ends: bool,
 }
 
-/// What a worker does next with the attempt that it believes it holds.
+/// The next step of a worker for the attempt that it believes to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Next {
     /// Read the log's last message.
@@ -62,7 +62,7 @@ enum Next {
     Execute,
     Record,
     End,
-    /// Tell the end, and then acknowledge.
+    /// Append the end, and then acknowledge.
     TellEnd,
 }
 
@@ -70,14 +70,14 @@ enum Next {
 struct Work {
     attempt: u8,
     next: Next,
-    /// How long the log is, as far as the worker knows.
+    /// The length of the log, as far as the worker knows.
     position: u8,
-    /// What the claim found.
+    /// The call's state at the claim.
     call: Call,
     decision: Option<Decision>,
 }
 
-/// Everything.
+/// The whole state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
     row: Row,
@@ -86,7 +86,7 @@ pub struct State {
     call: Call,
     decision: Option<Decision>,
     log: Vec<Event>,
-    /// Whether a job for it is in the stream.
+    /// Whether the stream has a job for the run.
     job: bool,
     workers: [Option<Work>; 2],
     losses: u8,
@@ -94,32 +94,32 @@ pub struct State {
     executions: u8,
     retries: u8,
     decisions: u8,
-    /// A commit of any but the newest attempt was taken.
+    /// Whether a commit of an older attempt was accepted.
     stale: bool,
-    /// The call was begun although its result was recorded.
+    /// Whether the call was begun although its result was recorded.
     repeated: bool,
 }
 
-/// One step of somebody.
+/// One step of one actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// The job is delivered, for the first time or again.
     Deliver(usize),
-    /// The worker does what comes next.
+    /// The worker does its next step.
     Step(usize),
-    /// The worker is gone.
+    /// The worker dies.
     Crash(usize),
-    /// The lease runs out, and the scheduler queues the run.
+    /// The lease expires, and the scheduler queues the run.
     Expire,
     /// The scheduler publishes the job of a queued run again.
     Publish,
-    /// Somebody asks for the run to be cancelled.
+    /// A client requests a cancel.
     Cancel,
-    /// A person decides.
+    /// A person decides to retry.
     Retry,
-    /// A person decides.
+    /// A person decides to fail.
     Fail,
-    /// A relay finds the run ended without an end.
+    /// A relay finds the run ended without its event.
     Mend,
 }
 
@@ -128,7 +128,7 @@ impl Model {
         self.without != Some(guard)
     }
 
-    /// Whether the ledger takes a write of this attempt.
+    /// Returns whether the ledger accepts a write of this attempt.
     fn holds(&self, state: &mut State, attempt: u8) -> bool {
         if state.row != Row::Running {
             return false;
@@ -142,7 +142,7 @@ impl Model {
         true
     }
 
-    /// Appends an event; says whether the worker may go on.
+    /// Appends an event; returns whether the worker may continue.
     fn append(&self, state: &mut State, work: &mut Work, ends: bool) -> bool {
         let length = u8::try_from(state.log.len()).unwrap_or(u8::MAX);
         if work.position != length && self.guarded(Guard::CompareAndSet) {
@@ -211,7 +211,7 @@ impl Model {
                 }
             }
             Next::Execute => {
-                // Nobody can take back what is on its way: it may be a zombie's by now.
+                // A request in flight cannot be withdrawn, and may be a zombie's by now.
                 state.executions += 1;
                 work.next = Next::Record;
             }
@@ -240,7 +240,8 @@ impl Model {
         Some(work)
     }
 
-    /// Whoever finds the run ended tells its end, as the attempt that ended it.
+    /// Appends the missing end as the attempt that ended the run, as any process that finds it
+    /// does.
     fn tell_end(&self, state: &mut State) {
         let told = state.log.last().is_some_and(|event| event.ends);
         if !told && self.guarded(Guard::TerminalEvent) {
@@ -252,7 +253,7 @@ impl Model {
         }
     }
 
-    /// Ends a run that nobody holds: that takes an attempt of its own.
+    /// Ends a run without a holder, which takes a new attempt.
     fn end_from_outside(state: &mut State) {
         state.row = Row::Ended;
         state.attempt += 1;
@@ -355,7 +356,7 @@ impl Checked for Model {
             Action::Expire => {
                 let held = state.workers.iter().flatten();
                 let mut holders = held.filter(|work| work.attempt == state.attempt);
-                // Else its holder is dead, and its loss was counted.
+                // Otherwise its holder is dead, and its loss was counted.
                 state.losses += u8::from(holders.next().is_some());
                 state.row = Row::Queued;
             }

@@ -1,5 +1,5 @@
-//! What lies between the processes: requests and answers that take time, and may get lost on either
-//! way; and the mischief that strikes a process just when it speaks.
+//! The network between the processes: requests and answers are delayed and may get lost in either
+//! direction; and faults that strike a process just as it sends.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::time::{Millis, millis};
 use crate::weather::Weather;
 use crate::world::Sim;
 
-/// How long anybody waits for an answer.
+/// The longest wait for an answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// There was no answer: it may have been done, it may be done yet, or never.
+/// There was no answer: the request may have been done, may be done later, or never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unanswered;
 
@@ -22,7 +22,7 @@ impl Sim {
         self.world.borrow().weather
     }
 
-    /// How long a message takes; none if it never arrives.
+    /// Returns the delay of a message; `None` if it is lost.
     fn travel(&self, lossy: bool) -> Option<Millis> {
         let weather = self.weather();
         if lossy && self.per_mille(weather.loss) {
@@ -45,11 +45,11 @@ impl Sim {
         })
     }
 
-    /// When a message leaves, counted from now, and when it arrives; none if never.
+    /// Returns the delay of a message until its arrival; `None` if it is lost.
     fn departs(&self, from: ProcessId, to: Service) -> Option<Millis> {
         let mut weather = self.weather();
         if to == Service::Outside {
-            // Where a crash costs most.
+            // A crash does the most harm here.
             weather.deadly *= 4;
         }
         let mut delay = 0;
@@ -60,7 +60,7 @@ impl Sim {
                 return None;
             }
         } else if self.per_mille(weather.freezing) {
-            // Between the decision to speak and the word.
+            // Frozen between the decision to send and the message.
             delay = self.between(1_000, 60_000);
             self.count(|counts| &mut counts.freezes);
             self.freeze(from, delay);
@@ -71,7 +71,7 @@ impl Sim {
         Some(delay + self.travels(from, to)?)
     }
 
-    /// How long a message between a process and a service takes, either way.
+    /// Returns the delay of a message between a process and a service, in either direction.
     fn travels(&self, process: ProcessId, service: Service) -> Option<Millis> {
         let travels = self.travel(service != Service::Outside);
         if service == Service::Ledger {
@@ -86,7 +86,7 @@ impl Sim {
         travels
     }
 
-    /// Whether a question would reach the process and its answer come back.
+    /// Returns whether a question would reach the process and its answer return.
     pub(crate) fn is_within_earshot(&self, process: ProcessId) -> bool {
         !self.is_frozen(process)
             && !self.is_cut(process, Service::Broker, false)
@@ -94,7 +94,7 @@ impl Sim {
             && self.travel(true).is_some_and(|delay| delay < 200)
     }
 
-    /// Perhaps the process comes to grief before it hears what it is told.
+    /// Sometimes strikes the process just before it receives a message.
     fn strike_at_word(&self, process: ProcessId) {
         let weather = self.weather();
         if self.per_mille(weather.deadly / 2) {
@@ -102,20 +102,20 @@ impl Sim {
             self.kill(process);
         } else if self.per_mille(weather.freezing) {
             self.count(|counts| &mut counts.freezes);
-            // Long enough for its runs to be taken early; or for its leases to run out.
+            // Long enough for its runs to be taken early, or for its leases to expire.
             let most = if self.per_mille(600) { 18_000 } else { 60_000 };
             self.freeze(process, self.between(6_000, most));
         }
     }
 
-    /// Says something, and hears nothing of it.
+    /// Sends a message without an answer.
     pub(crate) fn send(&self, from: ProcessId, to: Service, then: impl FnOnce(&Self) + 'static) {
         if let Some(delay) = self.departs(from, to) {
             self.after(delay, then);
         }
     }
 
-    /// Asks something: it is done at one moment, of which the asker hears later.
+    /// Sends a request: it is done at one moment, and the sender gets the answer later.
     pub(crate) async fn ask<T: 'static>(
         &self,
         from: ProcessId,
@@ -150,7 +150,7 @@ impl Sim {
         }
     }
 
-    /// Brings something to a process that it did not ask for.
+    /// Delivers an unrequested message to a process.
     pub(crate) fn bring<T: 'static>(
         &self,
         to: ProcessId,

@@ -1,5 +1,5 @@
-//! What happens under a seed: how many of everything there are, what the clients do, and which
-//! faults strike when.
+//! The scenario of a seed: the number of everything, the clients' actions, and the faults with
+//! their times.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -18,12 +18,13 @@ use crate::weather::{STORM, Weather};
 use crate::worker::Worker;
 use crate::world::Sim;
 
-/// By then, every run must have ended.
+/// The time by which every run must have ended.
 const PATIENCE: Millis = STORM + 900_000;
-/// For so long the simulation goes on after all is done: who was frozen comes back.
+/// The time that the simulation continues after all runs have ended, so that frozen processes
+/// return.
 const AFTERMATH: Millis = 65_000;
 
-/// Plays the whole of it.
+/// Plays the whole scenario.
 pub(crate) fn play(sim: &Sim) {
     let pick = |of: &[u64]| of[usize::try_from(sim.below(of.len() as u64)).unwrap_or(0)];
     let weather = Weather {
@@ -85,7 +86,7 @@ pub(crate) fn play(sim: &Sim) {
     sim.run(end, |_| false);
 }
 
-/// Whoever died is started again, after a while, as somebody else.
+/// Replaces each dead process by a new one.
 fn revive(sim: &Sim, fleet: &Rc<Fleet>) {
     for (worker, slots) in fleet.workers.borrow_mut().iter_mut() {
         if !sim.is_alive(worker.process) {
@@ -135,7 +136,7 @@ fn plan_clients(sim: &Sim, fleet: &Rc<Fleet>, clients: ProcessId, run: RunId) {
     }
 }
 
-/// An id that some client has seen, or none.
+/// Returns an id that some client has seen, or none.
 fn any_seen_event(sim: &Sim, run: RunId) -> EventId {
     let seen: Vec<EventId> = {
         let world = sim.world.borrow();
@@ -154,7 +155,7 @@ fn any_seen_event(sim: &Sim, run: RunId) -> EventId {
     seen.get(at).copied().unwrap_or(EventId::ORIGIN)
 }
 
-/// One fault.
+/// Causes one fault.
 fn strike(sim: &Sim, fleet: &Rc<Fleet>) {
     let worker = fleet.any_worker(sim);
     match sim.below(16) {
@@ -197,7 +198,7 @@ fn strike(sim: &Sim, fleet: &Rc<Fleet>) {
             sim.count(|counts| &mut counts.wiped_jobs);
             sim.world.borrow_mut().jobs.wipe();
             if let Some(run) = fleet.runs.first() {
-                // And somebody publishes one that nobody needs.
+                // A stray job that no run needs.
                 let run = *run;
                 sim.note(|| format!("a stray job for {}", name(run)));
                 sim.store_job(run);
@@ -206,7 +207,7 @@ fn strike(sim: &Sim, fleet: &Rc<Fleet>) {
     }
 }
 
-/// A partition, perhaps one-sided.
+/// Cuts a connection, sometimes in one direction only.
 fn cut(sim: &Sim, process: ProcessId) {
     let service = if sim.per_mille(500) {
         Service::Broker

@@ -1,5 +1,5 @@
-//! A scheduler: the sweep of `baton-scheduler`, with its rule for when a job is gone, and the watch
-//! over the workers, with its rule for when one is dead.
+//! A scheduler: the sweep of `baton-scheduler`, with its rule for lost jobs, and the watch over the
+//! workers, with its rule for dead ones.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -25,7 +25,7 @@ use crate::world::Sim;
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Starts one.
+/// Starts a scheduler.
 pub(crate) fn start(sim: &Sim, fleet: &Rc<Fleet>, number: u64) -> ProcessId {
     let process = sim.start_process(format!("scheduler {number}"));
     if sim.setup.without != Some(Guard::Sweep) {
@@ -33,7 +33,7 @@ pub(crate) fn start(sim: &Sim, fleet: &Rc<Fleet>, number: u64) -> ProcessId {
         sim.spawn(process, async move {
             loop {
                 handle.sleep(SWEEP_EVERY).await;
-                // The next one does what this one could not.
+                // The next sweep repeats a failed one.
                 let _ = sweep(&handle, process).await;
             }
         });
@@ -49,13 +49,13 @@ pub(crate) fn start(sim: &Sim, fleet: &Rc<Fleet>, number: u64) -> ProcessId {
     process
 }
 
-/// One worker, and the writes to its runs' rows that were seen when it was first missed.
+/// One worker, and the versions of its runs' rows when it was first missed.
 struct Known {
     watched: Watched,
     rows: Vec<(RunId, u64)>,
 }
 
-/// Watches over the workers.
+/// The watch over the workers.
 struct Watch {
     sim: Sim,
     fleet: Rc<Fleet>,
@@ -140,7 +140,7 @@ impl Watch {
             Ok(rows) if !rows.is_empty() => Known {
                 watched: Watched::Suspect {
                     answered,
-                    // Only now: the silence is counted from after the look.
+                    // Taken after the rows were read, because the silence counts from then.
                     since: self.sim.instant(),
                     rows: Vec::new(),
                 },
@@ -225,7 +225,7 @@ async fn publish(sim: &Sim, process: ProcessId, job: &QueuedJob) {
             let now = sim.now();
             sim.world.borrow_mut().ledger.mark_published(run, now);
         });
-        // Not marked, it is published once more than needed.
+        // If this fails, the job is published once more than needed.
         let _ = marked.await;
     }
 }

@@ -11,8 +11,8 @@ pub(crate) fn millis(duration: Duration) -> Millis {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What the calendar shows at a moment.
+/// Returns the date of a moment.
 pub(crate) fn date(at: Millis) -> DateTime<Utc> {
-    // Far from the end of the calendar.
+    // Never near the end of the calendar.
     DateTime::from_timestamp_millis(i64::try_from(at).unwrap_or(i64::MAX / 2)).unwrap_or_default()
 }

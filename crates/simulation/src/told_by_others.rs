@@ -1,5 +1,5 @@
-//! Whoever finds a run ended or parked makes sure that its log says so: `terminal_event` and
-//! `parked_events` of `baton-admission`.
+//! Repairs the log of an ended or parked run, as any process that finds it does: `terminal_event`
+//! and `parked_events` of `baton-admission`.
 
 use baton_admission::parked_events::missing_questions;
 use baton_admission::terminal_event::{is_ended_from_outside, missing_end};
@@ -76,6 +76,6 @@ async fn append_missing(
             sim.count(|counts| &mut counts.told_by_others);
             return Ok(());
         }
-        // Somebody else was faster: look again.
+        // Another process was faster: look again.
     }
 }

@@ -1,4 +1,4 @@
-//! What one client has seen.
+//! The events that one client has seen.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -6,15 +6,15 @@ use std::rc::Rc;
 use baton_nats::StoredEvents;
 use baton_protocol::{Event, EventId, RunId};
 
-/// What one client has seen of a run, over all its connections.
+/// The events that one client has seen of a run, over all its connections.
 pub(crate) struct View {
     pub(crate) run: RunId,
-    /// Where it began.
+    /// The cursor that it began with.
     pub(crate) start: EventId,
     pub(crate) events: RefCell<Vec<Event>>,
-    /// It has been told that there is no more to come.
+    /// Whether it was sent the end.
     pub(crate) finished: Cell<bool>,
-    /// It has been told that it cannot be served.
+    /// The reason for which it cannot be served.
     pub(crate) refused: RefCell<Option<&'static str>>,
 }
 
@@ -41,7 +41,7 @@ impl View {
     }
 }
 
-/// The events of a message.
+/// Returns the events of a message.
 pub(crate) fn events_of(message: &StoredEvents) -> Vec<Event> {
     Event::lines(&message.payload)
         .filter_map(|line| Event::decode(line).ok())

@@ -1,21 +1,21 @@
-//! How the world treats messages, and until when.
+//! The rates of faults, and the time of their end.
 
 use crate::time::Millis;
 
-/// Until then, faults strike.
+/// The time until which faults strike.
 pub(crate) const STORM: Millis = 60_000;
 
-/// How the world treats messages.
+/// The rates of faults.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Weather {
-    /// Of a thousand messages, so many are lost.
+    /// Lost messages, in a thousand.
     pub(crate) loss: u64,
-    /// Of a thousand, so many take seconds.
+    /// Messages that take seconds, in a thousand.
     pub(crate) late: u64,
-    /// Of a thousand live events, so many are heard twice.
+    /// Live events that are delivered twice, in a thousand.
     pub(crate) twice: u64,
-    /// Of a thousand requests, so many are the last thing that a process does.
+    /// Requests that are the last action of their process, in a thousand.
     pub(crate) deadly: u64,
-    /// Of a thousand requests, so many leave only after the process was frozen for a while.
+    /// Requests that leave only after a freeze of their process, in a thousand.
     pub(crate) freezing: u64,
 }

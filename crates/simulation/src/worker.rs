@@ -1,6 +1,6 @@
-//! A worker: pulls jobs as its slots allow, claims, works, settles. The order of things is that of
-//! `baton-worker`, and so is every rule that is not about waiting: what a claim means for its
-//! message, the lease, the turn machine, the resuming, the events, the demand.
+//! A worker: pulls jobs for its free slots, claims, works, settles. The order of steps is that of
+//! `baton-worker`, and so is every rule without waiting: the meaning of a claim for its message,
+//! the lease, the turn machine, the resuming, the events, the demand.
 
 mod attempt;
 mod keep_lease;
@@ -34,15 +34,15 @@ use crate::worker::attempt::{Ending, run_attempt};
 use crate::worker::keep_lease::Hold;
 use crate::world::Sim;
 
-/// As `baton-worker` and the defaults of its configuration have them.
+/// The values of `baton-worker` and of its default configuration.
 pub(crate) const LEASE: Duration = Duration::from_secs(20);
 const RENEW_EVERY: Duration = Duration::from_secs(5);
-/// Shorter than the default, so that turns are cut.
+/// Shorter than the default, so that turns are interrupted.
 const DRAIN: Duration = Duration::from_secs(3);
 pub(crate) const MAX_FAILURES: u32 = 3;
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 const LEDGER_RECHECK: Duration = Duration::from_millis(500);
-/// Longer than it is, to no effect but fewer pulls.
+/// Longer than the default, which only saves pulls.
 const PULL_EXPIRES: Duration = Duration::from_secs(4);
 
 /// A delivery of a job.
@@ -57,9 +57,9 @@ pub(crate) struct Worker {
     pub(crate) process: ProcessId,
     pub(crate) id: WorkerId,
     slots: usize,
-    /// Told to stop.
+    /// Raised when it must stop.
     soft: Signal,
-    /// The drain's deadline has come.
+    /// Raised at the drain's deadline.
     cut: Signal,
     nudges: RefCell<HashMap<RunId, Mailbox<()>>>,
     askers: RefCell<Askers>,
@@ -89,20 +89,20 @@ impl Worker {
         worker
     }
 
-    /// SIGTERM.
+    /// Stops it, as SIGTERM does.
     pub(crate) fn stop(&self) {
         self.sim.tell(self.process, || "is told to stop".into());
         self.soft.raise();
     }
 
-    /// Somebody says that a run is worth a look at the ledger.
+    /// Asks the worker to renew a run's lease now.
     pub(crate) fn nudge(&self, run: RunId) {
         if let Some(nudge) = self.nudges.borrow().get(&run) {
             nudge.put(());
         }
     }
 
-    /// A scheduler asked whether this worker is there.
+    /// Records that a scheduler asked whether this worker is alive.
     pub(crate) fn asked_for(&self, by: Uuid) {
         let now = self.sim.instant();
         self.askers.borrow_mut().asked(by, now);
@@ -189,7 +189,7 @@ impl Worker {
             let claim = self.new_claim(delivery);
             let sent = self.sim.instant();
             let Ok(outcome) = self.claim(&claim).await else {
-                // Nobody can be blamed for a claim that may or may not have been made.
+                // The process is excused, because the claim may or may not have been granted.
                 self.sim.excuse(self.process);
                 self.nak(delivery, DATABASE_RETRY);
                 self.ledger_answers.set(false);
@@ -246,14 +246,14 @@ impl Worker {
         }
     }
 
-    /// Claims, once more with the same token if the first answer was lost.
+    /// Claims, and repeats with the same token if the answer is lost.
     async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome, Unanswered> {
         let ask = |claim: Claim| {
             let (process, asked_at) = (self.process, self.sim.now());
             self.sim.ask(process, Service::Ledger, move |sim| {
                 let now = sim.now();
                 if now > asked_at + millis(PATIENCE) {
-                    // Made for somebody who may have given up waiting for it.
+                    // The claimer may have given up waiting for this one.
                     sim.excuse(process);
                 }
                 let outcome = sim.world.borrow_mut().ledger.claim(&claim, process, now);
@@ -284,13 +284,13 @@ impl Worker {
             format!("attempt {attempt} of {}: {ending:?}", name(run))
         });
         match ending {
-            // The decision publishes a job of its own.
+            // The decision publishes its own job.
             Ending::Ended | Ending::Parked => self.ack(delivery),
             Ending::HandedOver => {
                 self.sim.count(|counts| &mut counts.hand_overs);
                 self.nak_confirmed(delivery).await;
             }
-            // Whoever holds the run settles the message.
+            // The new holder settles the message.
             Ending::Lost | Ending::PerhapsEnded => {}
         }
         ending
@@ -312,7 +312,7 @@ impl Worker {
         let asked = self.sim.ask(self.process, Service::Broker, move |sim| {
             sim.give_back_job(delivery.seq, Duration::ZERO);
         });
-        // Unconfirmed, the message comes again after the ack wait.
+        // Without a confirmation, the message is redelivered after the ack_wait.
         let _ = asked.await;
     }
 }

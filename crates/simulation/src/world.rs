@@ -1,5 +1,5 @@
-//! Everything that outlives a process: the ledger, the broker's streams, the tools' side of the
-//! calls, and what the clients have seen.
+//! Everything that outlives a process: the ledger, the broker's streams, the tools' records of the
+//! calls, and the clients' events.
 
 use std::rc::Rc;
 
@@ -18,14 +18,14 @@ use crate::weather::Weather;
 /// A handle on the whole simulation.
 pub(crate) type Sim = Executor<World>;
 
-/// A tool was called.
+/// An executed tool call.
 #[derive(Debug, Clone)]
 pub(crate) struct Execution {
     pub(crate) run: RunId,
     pub(crate) step: u32,
     pub(crate) effect: Effect,
     pub(crate) attempt: u32,
-    /// When the worker decided to call.
+    /// The time at which the worker decided to call.
     pub(crate) decided_at: Millis,
 }
 

@@ -1,10 +1,10 @@
-//! Each mechanism is needed: without it, some seed breaks just the promise that rests on it. So the
-//! simulation can fail, and does when it must.
+//! Each mechanism is needed: without it, some seed breaks exactly the promise that depends on it.
+//! So the simulation can fail, and does when it must.
 
 use baton_simulation::Invariant::{I1, I4, I5, I7, I9, I11, I12, I13};
 use baton_simulation::{Guard, Invariant, Setup, simulate};
 
-/// How many seeds are tried; the first that breaks is enough.
+/// The most seeds that are tried; the first breach is enough.
 const SEEDS: u64 = 4_000;
 
 fn some_seed_breaks(without: Guard, promise: Invariant) {

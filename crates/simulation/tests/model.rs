@@ -1,4 +1,4 @@
-//! Every order of the steps of two workers, a scheduler, a person and somebody who cancels.
+//! Every order of the steps of two workers, a scheduler, a person and a canceller.
 
 use baton_simulation::Guard;
 use baton_simulation::model::Model;

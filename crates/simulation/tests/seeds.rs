@@ -1,7 +1,6 @@
-//! Many seeds, in every kind of weather: nothing that Baton promises is broken in any of them, and
-//! every kind of fault has struck.
+//! Many seeds with every rate of faults: none breaks a promise, and every kind of fault has struck.
 //!
-//! One seed, and all that happens in it:
+//! To see everything that happens in one seed:
 //!
 //! ```text
 //! BATON_SIMULATION_SEED=42 cargo test -p baton-simulation --test seeds -- --nocapture one_seed
@@ -12,7 +11,7 @@ use std::ops::Range;
 
 use baton_simulation::{Counts, Setup, simulate};
 
-/// How many seeds one test plays; the tests run side by side.
+/// The seeds of one test; the tests run in parallel.
 const EACH: u64 = 500;
 
 fn all_is_well(seeds: Range<u64>) {
@@ -31,7 +30,7 @@ fn all_is_well(seeds: Range<u64>) {
         "{broken}\nto see what happened:\n  BATON_SIMULATION_SEED=<seed> \
          cargo test -p baton-simulation --test seeds -- --nocapture one_seed"
     );
-    // Else the run proves nothing: of a hundred seeds, at least so many of each.
+    // Fewer would prove nothing: the least number of each in a hundred seeds.
     let at_least = [
         ("crashes", counts.crashes, 200),
         ("freezes", counts.freezes, 150),
@@ -67,7 +66,7 @@ fn all_is_well(seeds: Range<u64>) {
             "the run is void: {what}: {count}, not {least}"
         );
     }
-    // Rarer than once in a hundred seeds, and yet.
+    // Rarer than once in a hundred seeds, but required.
     assert!(
         counts.refused_commits > 0,
         "no replaced worker tried to commit"
@@ -98,7 +97,7 @@ fn the_fourth_five_hundred_seeds_keep_every_promise() {
     all_is_well(3 * EACH..4 * EACH);
 }
 
-/// Without a seed that is asked for, it is shown on some that a seed always plays the same.
+/// Plays the given seed, or shows on some seeds that each always plays the same.
 #[test]
 fn one_seed_is_played_again_exactly() {
     let setup = Setup {

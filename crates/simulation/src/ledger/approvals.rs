@@ -19,7 +19,7 @@ impl Ledger {
         if let Some(row) = self.rows.get(&fence.run)
             && let State::Parked(idle) = &row.state
         {
-            // Repeated after its answer was lost, it changes nothing.
+            // Repeated because its answer was lost, it changes nothing.
             let same = idle.attempt == fence.attempt
                 && row.token == Some(fence.token)
                 && idle.last_event == last_event;
@@ -61,8 +61,8 @@ impl Ledger {
         Ok(ParkOutcome::Parked)
     }
 
-    /// A person decides. Says whether the decision stands; the run's job, if it waits for nothing
-    /// more, is to be published.
+    /// Decides as a person. Returns whether the decision took effect, and whether the run is queued
+    /// and its job must be published.
     pub(crate) fn decide(
         &mut self,
         run: RunId,
@@ -88,8 +88,7 @@ impl Ledger {
         (true, queue_decided(row, now))
     }
 
-    /// What nobody has decided in time is given up. The jobs of the runs that wait for nothing more
-    /// are to be published.
+    /// Gives up expired questions. Returns the queued runs, because their jobs must be published.
     pub(crate) fn expire_approvals(&mut self, now: Millis) -> Vec<QueuedJob> {
         let mut queued = Vec::new();
         for (run, row) in &mut self.rows {
@@ -114,7 +113,7 @@ impl Ledger {
     }
 }
 
-/// A parked run without an open question is queued.
+/// Queues a parked run without an open question.
 fn queue_decided(row: &mut Row, now: Millis) -> bool {
     let open = row.approvals.iter().any(|asked| asked.decided.is_none());
     match row.state {

@@ -1,4 +1,4 @@
-//! A run is taken, and what is known of it handed to its new holder.
+//! Grants a claim, with the recorded state for the new holder.
 
 use std::time::Duration;
 
@@ -103,7 +103,7 @@ fn claimed(
             ..
         } = &mut record.data
         {
-            // A decision is about the call as it was begun when it was asked for.
+            // A decision applies to the start of the call that it was requested for.
             let decided = row.approvals.iter().filter(|approval| {
                 approval.step == step
                     && (approval.attempt >= begun_by || without == Some(Guard::DecisionUsedUp))

@@ -1,4 +1,4 @@
-//! Who holds a run, for how long, and when it is taken away.
+//! The lease of a run: its holder, its renewal and its end.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::guard::Guard;
 use crate::time::{Millis, millis};
 
 impl Ledger {
-    /// Without a length the lease stays as it is, and the row tells that somebody was there.
+    /// Renews the lease. Without a length only the row changes, as a sign of life.
     pub(crate) fn renew(
         &mut self,
         fence: &Fence,
@@ -47,7 +47,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Runs whose lease has run out are queued.
+    /// Queues runs with an expired lease.
     pub(crate) fn requeue_expired(&mut self, now: Millis) -> Vec<QueuedJob> {
         let mut queued = Vec::new();
         for (run, row) in &mut self.rows {
@@ -66,7 +66,7 @@ impl Ledger {
         queued
     }
 
-    /// The runs that a worker holds, and how often their rows were written to.
+    /// Returns the runs that a worker holds, with the versions of their rows.
     pub(crate) fn held_by(&self, worker: WorkerId) -> Vec<(RunId, u64)> {
         self.rows
             .iter()
@@ -77,7 +77,7 @@ impl Ledger {
             .collect()
     }
 
-    /// Takes from a worker those of its runs whose rows nobody has written to since.
+    /// Takes a worker's runs if their rows are unchanged.
     pub(crate) fn requeue_silent(
         &mut self,
         worker: WorkerId,
@@ -107,7 +107,7 @@ impl Ledger {
     }
 }
 
-/// A lease ran out: the judge is to ask whether its holder had an excuse.
+/// Records a lost lease, so that the checker decides whether its holder was hampered.
 pub(super) fn suspect(suspects: &mut Vec<Suspect>, run: RunId, row: &Row, early: bool) {
     if let Some(grant) = row.grants.last().filter(|grant| !grant.accounted) {
         suspects.push(Suspect {

@@ -1,4 +1,4 @@
-//! What a holder records: turns, calls, the end.
+//! The writes of a holder: turns, calls, the end.
 
 use baton_protocol::run::Held;
 use baton_protocol::{EventId, Fence, FinishReason, Outcome, Usage};
@@ -55,7 +55,7 @@ impl Ledger {
 
     pub(crate) fn start_call(&mut self, fence: &Fence, step: u32) -> Result<(), Lost> {
         let skips_note = self.setup.without == Some(Guard::StartNote);
-        // It is neither progress nor an end: the attempt may yet be lost.
+        // Neither progress nor an end, because the attempt may still be lost.
         let (row, _) = self.held(fence)?;
         let record = open_call(row, step).ok_or(Lost)?;
         if !skips_note && let StepData::Call { state, .. } = &mut record.data {
@@ -93,7 +93,7 @@ impl Ledger {
         if let Some(row) = self.rows.get(&fence.run)
             && let State::Ended(ended) = &row.state
         {
-            // Repeated after its answer was lost, it says the same again.
+            // Repeated because its answer was lost, it returns the same again.
             let same = ended.attempt == fence.attempt
                 && row.token == Some(fence.token)
                 && ended.outcome.status() == end.outcome.status()
@@ -102,7 +102,7 @@ impl Ledger {
         }
         let (row, held) = self.write(fence, "finish")?;
         let outcome = match end.outcome {
-            // The words of whoever asked for the cancel stand.
+            // The canceller's reason is kept.
             Outcome::Cancelled(reason) => Outcome::Cancelled(row.cancel.clone().unwrap_or(reason)),
             outcome => outcome,
         };

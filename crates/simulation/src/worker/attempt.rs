@@ -1,5 +1,5 @@
-//! One attempt at a run: `attempt` of `baton-worker`, in the same order, around the same turn
-//! machine, transcript, resuming, lease and event writer.
+//! One attempt at a run: `attempt` of `baton-worker`, with the same order of steps, around the same
+//! turn machine, transcript, resuming, lease and event writer.
 
 mod calls;
 mod turn;
@@ -26,13 +26,13 @@ use crate::world::Sim;
 
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
-/// Where each run must stop.
+/// The limits of each run.
 pub(crate) const LIMITS: RunLimits = RunLimits {
     max_turns: 4,
     max_total_tokens: None,
 };
 
-/// What became of an attempt.
+/// The end of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     Ended,
@@ -42,7 +42,7 @@ pub(super) enum Ending {
     PerhapsEnded,
 }
 
-/// Why an attempt stopped working.
+/// A reason for which an attempt stopped working.
 #[derive(Debug)]
 enum Halt {
     Replaced,
@@ -78,7 +78,7 @@ struct Attempt<'a> {
     ending: bool,
 }
 
-/// Works on a claimed run until it has ended, or must be given back, or is lost.
+/// Works on a claimed run until it has ended, must be given back, or is lost.
 pub(super) async fn run_attempt(worker: &Worker, claimed: ClaimedRun, hold: &Hold<'_>) -> Ending {
     let sim = &worker.sim;
     let fence = claimed.fence;
@@ -251,7 +251,7 @@ impl<'a> Attempt<'a> {
         Ok(self.publisher.settle().await?)
     }
 
-    /// A guarded write, tried until the ledger has said yes or no.
+    /// Repeats a guarded write until the ledger accepts or refuses it.
     async fn commit<T: 'static>(
         &self,
         write: impl Fn(&mut Ledger, u64) -> Result<T, Lost> + Clone + 'static,

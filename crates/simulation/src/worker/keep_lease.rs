@@ -1,5 +1,5 @@
-//! Keeps a run's lease beside the work, and says when the work must stop: `keep_lease` of
-//! `baton-worker`, a task for each run instead of one for all.
+//! Keeps a run's lease during the work, and reports when the work must stop: `keep_lease` of
+//! `baton-worker`, with a task for each run instead of one for all.
 
 use std::cell::{Cell, RefCell};
 use std::future::pending;
@@ -16,14 +16,14 @@ use crate::links::Service;
 use crate::mailbox::Mailbox;
 use crate::worker::{Delivery, LEASE, RENEW_EVERY, Worker};
 
-/// How soon after a look the next.
+/// The interval of looks.
 const TICK: Duration = Duration::from_millis(50);
-/// How long a renewal waits for the broker.
+/// The time that a renewal waits for the broker.
 const BROKER_PATIENCE: Duration = Duration::from_secs(1);
-/// How soon to go on after the ledger did not answer.
+/// The pause after the ledger did not answer.
 const LEDGER_RETRY: Duration = Duration::from_millis(250);
 
-/// Why the work must stop at once.
+/// A reason for which the work must stop at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Stop {
     Cancelled(String),
@@ -32,7 +32,7 @@ pub(super) enum Stop {
     Cut,
 }
 
-/// A run's lease, for as long as somebody works on it.
+/// A run's lease, for the time of the work.
 pub(super) struct Hold<'a> {
     pub(super) worker: &'a Worker,
     pub(super) delivery: Delivery,
@@ -64,7 +64,7 @@ impl<'a> Hold<'a> {
         *self.lease.borrow()
     }
 
-    /// The ledger took something from this attempt that was sent at `sent`.
+    /// Records that the ledger accepted a statement sent at `sent`.
     pub(super) fn confirmed(&self, sent: Instant) {
         let lease = self.lease().confirmed(sent);
         self.lease.replace(lease);
@@ -119,7 +119,7 @@ impl<'a> Hold<'a> {
         }
     }
 
-    /// When the ledger is to be written to next.
+    /// Returns the time of the next write to the ledger.
     fn due(&self) -> Instant {
         let now = self.worker.sim.instant();
         let lease = self.lease();
@@ -132,12 +132,12 @@ impl<'a> Hold<'a> {
         } else if askers.one_is_silent(now) {
             due.min(lease.last_confirmed() + SIGN_OF_LIFE_EVERY)
         } else {
-            // When that will be, it is looked at again.
+            // Checked again at that time.
             due.min(askers.silence_begins().unwrap_or(due).max(now + TICK))
         }
     }
 
-    /// One statement; none if it was not answered.
+    /// Executes one statement; `None` without an answer.
     async fn round(&self) -> Option<Result<Renewal, Lost>> {
         let Worker { sim, process, .. } = self.worker;
         let reached = tokio::select! {

@@ -1,4 +1,4 @@
-//! A model that says whatever comes to its mind: another answer each time it is asked.
+//! A model with random answers.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use baton_worker::agent::{Call, CallSide, FinishedTurn};
 
 use crate::world::Sim;
 
-/// A turn as it will be: its pieces of text, each behind a pause, and its end.
+/// A planned turn: its pieces of text, each after a pause, and its end.
 pub(super) struct Turn {
     pub(super) pieces: Vec<(Duration, String)>,
-    /// None: the upstream fails.
+    /// The end; absent if the upstream fails.
     pub(super) end: Option<FinishedTurn>,
 }
 

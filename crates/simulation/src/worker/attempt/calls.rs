@@ -1,4 +1,4 @@
-//! The calls of a turn: tools that are called, and questions that are asked.
+//! The calls of a turn: tool calls, and questions.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::network::Unanswered;
 use crate::world::Execution;
 
 const TOOL_PARALLELISM: usize = 2;
-/// After how long a question that nobody answers is given up.
+/// The time until an unanswered question expires.
 const APPROVAL_EXPIRY: Duration = Duration::from_secs(40);
 
 impl<'a> Attempt<'a> {
@@ -92,7 +92,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// The request leaves when the answer is first waited for.
+    /// Calls a tool. The request leaves at the first poll.
     fn call_tool(&self, recorded: &RecordedCall) -> impl Future<Output = (bool, String)> + use<'a> {
         let (sim, process) = (self.sim(), self.worker.process);
         let (run, attempt, step) = (self.fence.run, self.fence.attempt, recorded.step);
@@ -106,7 +106,7 @@ impl<'a> Attempt<'a> {
             if let Some(settled) = settled {
                 return settled;
             }
-            // That a call begins which must not be made twice has just been recorded.
+            // The start of a call that must not be repeated was recorded just now.
             if effect != Effect::AtMostOnce {
                 hold.may_begin().await;
             }

@@ -1,4 +1,4 @@
-//! A turn: the model is asked and shown to answer, then what it said is recorded.
+//! A turn: the model's answer is shown while it comes, then recorded.
 
 use baton_protocol::event::Text;
 use baton_protocol::{EventData, Outcome, RunError};
@@ -78,7 +78,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Asks the model and shows its answer while it comes; none if the upstream fails.
+    /// Asks the model and shows its answer while it comes; `None` if the upstream fails.
     async fn model_turn(
         &mut self,
         step: u32,
@@ -106,7 +106,7 @@ impl Attempt<'_> {
         Ok(turn.end.map(|end| (end, message)))
     }
 
-    /// What the model is shown is what is recorded.
+    /// Checks that the model is shown exactly the recorded messages.
     fn look_at_transcript(&self) {
         let empty = RawValue::from_string("[]".into()).unwrap_or_default();
         let shown = self.transcript.render(None, &empty);
