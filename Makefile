@@ -29,6 +29,10 @@ fuzz: ## Look for bytes that break a reader: ARGS='--seconds 20 sse job'
 compat: ## Official OpenAI SDKs, LiteLLM's proxy and requests made from /openapi.json against a live Baton
 	./scripts/compat
 
+.PHONY: observe
+observe: ## Dashboards, rules and alerts against a real Prometheus: ARGS='--images'
+	./scripts/observe $(ARGS)
+
 .PHONY: bench
 bench: ## Speed against the direct upstream: a table, ratios, JSON
 	./scripts/bench $(ARGS)

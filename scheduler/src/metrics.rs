@@ -75,7 +75,7 @@ pub const METRICS: &[Metric] = &[
     Metric::gauge(
         STREAM_MESSAGES,
         "Messages in a stream",
-        &[Label::of("stream_name", &[streams::JOBS, streams::DEAD])],
+        &[Label::bounded("stream_name", "`JOBS` and `DEAD`")],
     ),
     Metric::gauge(
         WORKERS,

@@ -2,6 +2,7 @@
 //! alerts ask for.
 
 mod exposition;
+mod uses;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
