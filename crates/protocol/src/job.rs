@@ -13,7 +13,7 @@ use crate::ids::RunId;
 
 pub use submit::SubmitJob;
 
-/// The queue that a run waits in. Interactive runs never wait behind background ones.
+/// Which queue a run waits in. Interactive never waits behind background.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Lane {
