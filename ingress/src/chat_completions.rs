@@ -47,6 +47,8 @@ pub(crate) struct Chat {
     /// The client's own tools, whose calls are its to execute.
     client_tools: Vec<String>,
     include_usage: bool,
+    /// Whether the client reads calls in their older form.
+    older_calls: bool,
     /// Whether the same request finds the run again.
     keyed: bool,
     begun: Instant,
@@ -103,6 +105,7 @@ pub(crate) async fn chat_completions(
         request,
         stream,
         include_usage,
+        older_calls,
     } = ChatSubmission::parse(&body)?;
     let idempotency = idempotency_key(&headers, "/v1/chat/completions", &body)?;
     let keyed = idempotency.is_some();
@@ -161,6 +164,7 @@ pub(crate) async fn chat_completions(
         model,
         client_tools,
         include_usage,
+        older_calls,
         keyed,
         begun,
     };

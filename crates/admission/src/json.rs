@@ -1,9 +1,12 @@
 //! Bodies: how deep they may nest, and how it is told what is wrong with one.
 
+mod readable;
 mod wrong;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+
+pub(crate) use readable::{is_readable, unreadable};
 
 use crate::error::Invalid;
 

@@ -1,8 +1,10 @@
 //! What a caller asks for, whichever door it came through.
 
 mod chat;
+mod legacy;
 mod messages;
 mod native;
+mod tools;
 mod travelling;
 
 use baton_protocol::{Lane, RawFields};
@@ -10,6 +12,7 @@ use serde_json::value::RawValue;
 
 pub use chat::ChatSubmission;
 pub use native::NativeRequest;
+pub use tools::MAX_TOOLS;
 pub use travelling::{MAX_UNREAD_BYTES, MAX_UNREAD_FIELDS};
 
 /// A request for a run, read and checked for form; not yet resolved against agents or grants.

@@ -3,9 +3,11 @@
 
 use baton_protocol::{AgentRef, ApiKeyId, RunLimits, RunSpec};
 use baton_store::KeyLimits;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use crate::error::{Invalid, SubmitError};
-use crate::request::SubmitRequest;
+use crate::request::{MAX_TOOLS, SubmitRequest};
 
 /// The agent of requests that name only a model.
 pub const DEFAULT_AGENT: &str = "default";
@@ -134,6 +136,7 @@ pub fn resolve(
     let mut server_tools = agent.server_tools;
     // A tool of the caller's wins over one of the server's with the same name.
     server_tools.retain(|tool| grant.allows_tool(tool) && !request.tool_names.contains(tool));
+    check_tool_count(request.tools.as_deref(), &server_tools, &agent.name)?;
     let max_turns = request.max_turns.unwrap_or(agent.max_turns);
     if max_turns > agent.max_turns {
         let message = format!("`max_turns` may be at most {} here", agent.max_turns);
@@ -156,6 +159,30 @@ pub fn resolve(
             max_total_tokens: request.max_total_tokens,
         },
     })
+}
+
+/// Refuses more tools than an upstream takes: the caller's and the agent's go up together.
+fn check_tool_count(
+    tools: Option<&RawValue>,
+    server_tools: &[String],
+    agent: &str,
+) -> Result<(), Invalid> {
+    let Some(tools) = tools.filter(|_| !server_tools.is_empty()) else {
+        return Ok(());
+    };
+    let own: Vec<IgnoredAny> = serde_json::from_str(tools.get()).unwrap_or_default();
+    let all = own.len() + server_tools.len();
+    if all <= MAX_TOOLS {
+        return Ok(());
+    }
+    let message = format!(
+        "`tools` holds {} tools, and the agent `{agent}` adds {}: an upstream takes {MAX_TOOLS}. \
+         Leave out {} of yours",
+        own.len(),
+        server_tools.join(", "),
+        all - MAX_TOOLS,
+    );
+    Err(Invalid::field("too_many_tools", "tools", message))
 }
 
 #[cfg(test)]
@@ -240,6 +267,44 @@ mod tests {
             resolved(body, &Grant::default()).unwrap().server_tools,
             ["current_time"]
         );
+    }
+
+    #[test]
+    fn no_more_tools_than_an_upstream_takes_go_up_together() {
+        let body = |count: usize, first: &str| {
+            let names = (1..count).map(|n| format!("f{n}"));
+            let tools = std::iter::once(first.to_owned()).chain(names);
+            let tools =
+                tools.map(|n| format!(r#"{{"type":"function","function":{{"name":"{n}"}}}}"#));
+            let tools = tools.collect::<Vec<_>>().join(",");
+            format!(r#"{{"model":"m","input":"x","tools":[{tools}]}}"#)
+        };
+        let any = Grant::default();
+        let refused = resolved(&body(127, "f"), &any).unwrap_err();
+        let SubmitError::Invalid(refused) = refused else {
+            panic!("{refused}");
+        };
+        assert_eq!(
+            (refused.code, refused.param.as_deref()),
+            ("too_many_tools", Some("tools"))
+        );
+        for named in [
+            "127",
+            "`default`",
+            "calculator, current_time",
+            "128",
+            "Leave out 1 ",
+        ] {
+            assert!(refused.message.contains(named), "{}", refused.message);
+        }
+        assert!(resolved(&body(126, "f"), &any).is_ok());
+        // A tool of the caller's replaces the agent's of its name.
+        assert!(resolved(&body(127, "calculator"), &any).is_ok());
+        let no_tools = Grant {
+            tools: Some(vec![]),
+            ..Grant::default()
+        };
+        assert!(resolved(&body(128, "f"), &no_tools).is_ok());
     }
 
     #[test]

@@ -92,6 +92,26 @@ impl ChunkWriter {
         });
     }
 
+    /// Writes the first fragment of a call in its older form, of which an answer has one.
+    pub fn function_call(&self, out: &mut BytesMut, name: &str, arguments: &str) {
+        self.delta(out, |out| {
+            out.put_slice(b"\"function_call\":{\"name\":");
+            json(out, name);
+            out.put_slice(b",\"arguments\":");
+            json(out, arguments);
+            out.put_slice(b"}");
+        });
+    }
+
+    /// Writes a further fragment of its arguments.
+    pub fn function_call_arguments(&self, out: &mut BytesMut, fragment: &str) {
+        self.delta(out, |out| {
+            out.put_slice(b"\"function_call\":{\"arguments\":");
+            json(out, fragment);
+            out.put_slice(b"}");
+        });
+    }
+
     /// Writes the chunk with the finish reason: `stop`, `length`, `tool_calls`, `content_filter`.
     pub fn finish(&self, out: &mut BytesMut, reason: &str) {
         out.put_slice(&self.prefix);

@@ -29,6 +29,12 @@ pub struct ChatRequest {
     /// `none`, `auto`, `required`, or an object that names a tool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_choice: Option<Value>,
+    /// The older form of `tools`; excludes it. The answer then has its call as `function_call`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub functions: Option<Vec<FunctionDefinition>>,
+    /// The older form of `tool_choice`: `none`, `auto`, or an object with a `name` of `functions`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function_call: Option<Value>,
     /// The older name of `max_completion_tokens`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u64>,

@@ -240,6 +240,30 @@ impl Answer {
     }
 }
 
+/// Returns the completion with its first call in the older form.
+pub(crate) fn with_older_call(mut completion: ChatCompletion) -> ChatCompletion {
+    for choice in &mut completion.choices {
+        let Some(calls) = choice.message.tool_calls.take() else {
+            continue;
+        };
+        let first = calls.into_iter().find_map(|call| call.function);
+        if let Some(function) = first.and_then(|call| serde_json::to_value(call).ok()) {
+            let rest = &mut choice.message.rest;
+            rest.insert("function_call".to_owned(), function);
+            choice.finish_reason = Some(told_reason(FinishReason::ToolCalls, true).to_owned());
+        }
+    }
+    completion
+}
+
+/// A finish reason in the form that the client reads.
+pub(crate) fn told_reason(reason: FinishReason, older_calls: bool) -> &'static str {
+    match reason {
+        FinishReason::ToolCalls if older_calls => "function_call",
+        reason => reason.as_chat(),
+    }
+}
+
 /// The run's id as OpenAI routes write it.
 pub(crate) fn completion_id(run: RunId) -> String {
     format!("chatcmpl-{run}")

@@ -8,7 +8,7 @@ use baton_openai::{ChunkWriter, ErrorObject};
 use baton_protocol::{Event, EventData, EventId, FinishReason, RunError, RunId, Usage};
 use bytes::BytesMut;
 
-use super::answer::{Answer, completion_id, created, to_openai};
+use super::answer::{Answer, completion_id, created, to_openai, told_reason};
 use crate::error::{code_of_error, openai_type, status_of_error};
 use crate::metrics::StreamEnd;
 
@@ -18,6 +18,8 @@ pub(crate) struct ChatFrames {
     run: RunId,
     writer: ChunkWriter,
     include_usage: bool,
+    /// Whether the client reads calls in their older form.
+    older_calls: bool,
     began: bool,
     /// The last event that put something before the client's eyes.
     last_shown: EventId,
@@ -29,9 +31,16 @@ impl ChatFrames {
             run,
             writer: ChunkWriter::new(&completion_id(run), created(run), model, include_usage),
             include_usage,
+            older_calls: false,
             began: false,
             last_shown: EventId::ORIGIN,
         }
+    }
+
+    /// Writes calls in their older form if `older` is set: the first of an answer, as `function_call`.
+    pub(crate) fn with_older_calls(mut self, older: bool) -> Self {
+        self.older_calls = older;
+        self
     }
 
     /// Whether the client has been shown anything.
@@ -56,15 +65,8 @@ impl ChatFrames {
             }
             EventData::ToolCallDelta(delta) => {
                 self.shows(out, event.id);
-                match (&delta.id, &delta.name) {
-                    (Some(id), Some(name)) => {
-                        self.writer
-                            .tool_call(out, delta.index, id, name, &delta.arguments);
-                    }
-                    _ => self
-                        .writer
-                        .tool_call_arguments(out, delta.index, &delta.arguments),
-                }
+                let first = delta.id.as_deref().zip(delta.name.as_deref());
+                self.call(out, delta.index, first, &delta.arguments);
             }
             EventData::AttemptReset(reset) => {
                 if !reset.continues && self.last_shown > reset.resume_after {
@@ -126,8 +128,8 @@ impl ChatFrames {
             self.writer.refusal(out, &answer.refusal);
         }
         for (index, call) in (0..).zip(&answer.calls) {
-            self.writer
-                .tool_call(out, index, &call.id, &call.name, &call.arguments);
+            let first = Some((&*call.id, &*call.name));
+            self.call(out, index, first, &call.arguments);
         }
         self.finish(out, finish_reason, usage);
     }
@@ -162,11 +164,31 @@ impl ChatFrames {
 
     fn finish(&mut self, out: &mut BytesMut, finish_reason: FinishReason, usage: Usage) {
         self.begin(out);
-        self.writer.finish(out, finish_reason.as_chat());
+        let reason = told_reason(finish_reason, self.older_calls);
+        self.writer.finish(out, reason);
         if self.include_usage {
             self.writer.usage(out, &to_openai(usage));
         }
         ChunkWriter::done(out);
+    }
+
+    /// Writes a fragment of a call; its first has an id and a name.
+    fn call(
+        &self,
+        out: &mut BytesMut,
+        index: u32,
+        first: Option<(&str, &str)>,
+        arguments: &str,
+    ) {
+        let writer = &self.writer;
+        match first {
+            // An answer has one call in that form. The model asks again for the others.
+            _ if self.older_calls && index > 0 => {}
+            Some((_, name)) if self.older_calls => writer.function_call(out, name, arguments),
+            None if self.older_calls => writer.function_call_arguments(out, arguments),
+            Some((id, name)) => writer.tool_call(out, index, id, name, arguments),
+            None => writer.tool_call_arguments(out, index, arguments),
+        }
     }
 
     fn shows(&mut self, out: &mut BytesMut, id: EventId) {

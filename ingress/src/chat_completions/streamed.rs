@@ -33,6 +33,11 @@ struct ChatStream {
 }
 
 impl Chat {
+    fn frames(&self) -> ChatFrames {
+        ChatFrames::new(self.run, &self.model, self.include_usage)
+            .with_older_calls(self.older_calls)
+    }
+
     /// Streams the run's events.
     pub(super) async fn stream(
         self,
@@ -40,7 +45,7 @@ impl Chat {
         attachment: Attachment,
         place: StreamPlace,
     ) -> Result<Response, ApiError> {
-        let frames = ChatFrames::new(self.run, &self.model, self.include_usage);
+        let frames = self.frames();
         let run = self.run;
         let mut stream = ChatStream {
             chat: self,
@@ -64,7 +69,7 @@ impl Chat {
     pub(super) fn stream_recorded(self, recorded: &Recorded) -> Result<Response, ApiError> {
         let (answer, finish) = self.recorded_answer(recorded)?;
         let mut out = BytesMut::new();
-        ChatFrames::new(self.run, &self.model, self.include_usage).write_whole(
+        self.frames().write_whole(
             &mut out,
             &answer,
             finish,

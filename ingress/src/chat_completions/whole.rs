@@ -6,7 +6,7 @@ use baton_nats::FollowError;
 use baton_protocol::{FinishReason, Usage};
 
 use super::Chat;
-use super::answer::{Answer, End, Gathering, created};
+use super::answer::{Answer, End, Gathering, created, with_older_call};
 use crate::attachments::Attachment;
 use crate::error::{ApiError, run_header};
 use crate::ledger::Recorded;
@@ -87,6 +87,11 @@ impl Chat {
     fn completion(&self, answer: Answer, finish: FinishReason, usage: Usage) -> Response {
         let completion =
             answer.into_completion(self.run, created(self.run), &self.model, finish, usage);
+        let completion = if self.older_calls {
+            with_older_call(completion)
+        } else {
+            completion
+        };
         (run_header(self.run), Json(completion)).into_response()
     }
 }

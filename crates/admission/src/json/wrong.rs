@@ -4,8 +4,10 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::error::Category;
 
+use super::unreadable;
 use crate::error::Invalid;
 
 const CODE: &str = "invalid_json";
@@ -18,8 +20,9 @@ pub(super) fn wrong<'de, T: Deserialize<'de>>(
     error: &serde_json::Error,
 ) -> Invalid {
     let words = error.to_string();
+    let is_json = serde_json::from_slice::<IgnoredAny>(body).is_ok();
     // In the words of the parser, which name a place and quote nothing.
-    if error.classify() != Category::Data {
+    if error.classify() != Category::Data && !is_json {
         return Invalid::body(CODE, format!("the body is not JSON: {words}"));
     }
     let mut json = serde_json::Deserializer::from_slice(body);
@@ -27,6 +30,13 @@ pub(super) fn wrong<'de, T: Deserialize<'de>>(
         .err()
         .map(|error| error.path().to_string())
         .filter(|path| path != ".");
+    // Its grammar is right, so that a text or a number is not.
+    if error.classify() != Category::Data {
+        return match place {
+            Some(place) => unreadable(CODE, place),
+            None => Invalid::body(CODE, format!("a text of the body is none: {words}")),
+        };
+    }
     let words = words
         .rsplit_once(" at line ")
         .map_or(&*words, |(words, _)| words);

@@ -5,11 +5,13 @@ use std::fmt;
 
 use baton_protocol::Lane;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::SubmitRequest;
-use super::messages::{check_messages, check_name, metadata, tool_names};
+use super::legacy;
+use super::messages::{check_name, metadata, read_messages};
+use super::tools::tool_names;
 use super::travelling::Travelling;
 use crate::error::Invalid;
 use crate::json::{check_shape, read_json};
@@ -23,6 +25,8 @@ pub struct ChatSubmission {
     pub stream: bool,
     /// Whether a stream ends with a chunk that holds the usage.
     pub include_usage: bool,
+    /// Whether the answer has its calls in the older form, `function_call`, as the request had.
+    pub older_calls: bool,
 }
 
 /// The body's fields, borrowed from it and mostly unparsed. (A flattened struct would parse them.)
@@ -39,10 +43,14 @@ struct Body<'a> {
     stream: Option<&'a RawValue>,
     stream_options: Option<&'a RawValue>,
     n: Option<&'a RawValue>,
+    functions: Option<&'a RawValue>,
+    function_call: Option<&'a RawValue>,
     rest: Travelling<'a>,
 }
 
+/// Transparent, so that a refusal names the field: the tracker of paths sees no name within a newtype.
 #[derive(Deserialize)]
+#[serde(transparent)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Body<'de> {
@@ -71,12 +79,8 @@ impl<'de> Visitor<'de> for BodyVisitor {
                 "stream" => once(&mut body.stream, "stream", &mut map)?,
                 "stream_options" => once(&mut body.stream_options, "stream_options", &mut map)?,
                 "n" => once(&mut body.n, "n", &mut map)?,
-                "functions" | "function_call" => {
-                    map.next_value::<IgnoredAny>()?;
-                    return Err(A::Error::custom(format!(
-                        "`{key}` is not supported: use `tools` and `tool_choice`"
-                    )));
-                }
+                "functions" => once(&mut body.functions, "functions", &mut map)?,
+                "function_call" => once(&mut body.function_call, "function_call", &mut map)?,
                 _ => body.rest.add((key, map.next_value()?)),
             }
         }
@@ -101,7 +105,7 @@ impl ChatSubmission {
     /// Reads a body.
     pub fn parse(body: &[u8]) -> Result<Self, Invalid> {
         check_shape(body)?;
-        let body: Body<'_> = read_json(body)?;
+        let mut body: Body<'_> = read_json(body)?;
         let model = body.model.flatten().filter(|model| !model.is_empty());
         let agent = body.agent.flatten();
         check_name("model", model.as_deref())?;
@@ -116,9 +120,28 @@ impl ChatSubmission {
         let messages = body.messages.ok_or_else(|| {
             Invalid::field("invalid_messages", "messages", "`messages` is missing")
         })?;
-        check_messages(messages)?;
-        let tools = present(body.tools);
-        let tool_names = tools.map(tool_names).transpose()?.unwrap_or_default();
+        let messages = read_messages(messages.to_owned())?;
+        let functions = present(body.functions);
+        let choice = present(body.function_call);
+        let (tools, tool_names) = match (present(body.tools), functions) {
+            (Some(_), Some(_)) => return Err(both_forms("functions", "tools")),
+            (Some(tools), None) => (Some(tools.to_owned()), tool_names(tools)?),
+            (None, Some(functions)) => {
+                let functions = legacy::functions(functions)?;
+                (Some(functions.tools), functions.names)
+            }
+            (None, None) => (None, Vec::new()),
+        };
+        let older_calls = functions.is_some() || choice.is_some();
+        let choice = choice
+            .map(|choice| legacy::choice(choice, &tool_names))
+            .transpose()?;
+        if let Some(choice) = &choice {
+            if present(body.rest.get("tool_choice")).is_some() {
+                return Err(both_forms("function_call", "tool_choice"));
+            }
+            body.rest.replace("tool_choice", choice);
+        }
 
         // The upstream is always asked for a stream of one answer: what the caller is given is
         // decided here.
@@ -149,8 +172,8 @@ impl ChatSubmission {
             request: SubmitRequest {
                 agent,
                 model,
-                messages: messages.to_owned(),
-                tools: tools.map(ToOwned::to_owned),
+                messages,
+                tools,
                 tool_names,
                 params: body.rest.finish()?,
                 metadata,
@@ -160,8 +183,15 @@ impl ChatSubmission {
             },
             stream,
             include_usage: stream && include_usage,
+            older_calls,
         })
     }
+}
+
+/// Refuses a request in both forms: nobody knows which one is meant.
+fn both_forms(older: &str, newer: &str) -> Invalid {
+    let message = format!("`{older}` is the older form of `{newer}`: write `{newer}` alone");
+    Invalid::field("conflicting_fields", older, message)
 }
 
 #[derive(Deserialize)]
@@ -233,6 +263,7 @@ mod tests {
                 r#"{"model":"m","messages":[{"role":"user"},{"role":"x"}]}"#.to_owned(),
                 Some("messages[1].role"),
             ),
+            (format!(r#"{{"model":7,{messages}}}"#), Some("model")),
             (format!(r#"{{"model":"m",{messages},"n":2}}"#), Some("n")),
             (
                 format!(r#"{{"model":"m",{messages},"stream":"yes"}}"#),
@@ -245,8 +276,8 @@ mod tests {
                 Some("tools[0].function.name"),
             ),
             (
-                format!(r#"{{"model":"m",{messages},"functions":[]}}"#),
-                None,
+                format!(r#"{{"model":"m",{messages},"functions":[7]}}"#),
+                Some("functions"),
             ),
             (format!(r#"{{"model":"m",{messages}"#), None),
             ("[]".to_owned(), None),
@@ -266,10 +297,151 @@ mod tests {
     #[test]
     fn null_is_absent() {
         let chat = parse(
-            r#"{"model":"m","messages":[{"role":"user","content":null}],"tools":null,"n":null,"stream":null,"stream_options":null,"metadata":null}"#,
+            r#"{"model":"m","messages":[{"role":"user","content":null}],"tools":null,"n":null,"stream":null,"stream_options":null,"metadata":null,
+                "functions":null,"function_call":null,"agent":null}"#,
         )
         .unwrap();
-        assert!(!chat.stream && chat.request.tools.is_none());
+        assert!(!chat.stream && !chat.older_calls && chat.request.tools.is_none());
+    }
+
+    #[test]
+    fn a_text_that_is_none_is_refused_by_its_field_wherever_it_is() {
+        let messages = r#""messages":[{"role":"user","content":"x"}]"#;
+        for (body, param) in [
+            (
+                r#"{"model":"m","messages":[{"role":"user","content":"x"},{"role":"user","content":"\ud800"}]}"#.to_owned(),
+                "messages[1]",
+            ),
+            (
+                r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"\udc00x"}]}]}"#.to_owned(),
+                "messages[0]",
+            ),
+            (format!(r#"{{"model":"\ud800",{messages}}}"#), "model"),
+            (
+                format!(
+                    r#"{{"model":"m",{messages},"tools":[{{"type":"function","function":{{"name":"f","description":"\ud800"}}}}]}}"#
+                ),
+                "tools[0]",
+            ),
+            (
+                format!(r#"{{"model":"m",{messages},"functions":[{{"name":"f","description":"\ud800"}}]}}"#),
+                "functions[0]",
+            ),
+        ] {
+            let refused = parse(&body).unwrap_err();
+            assert_eq!(
+                (refused.code, refused.param.as_deref()),
+                ("invalid_json", Some(param)),
+                "{body}: {}", refused.message
+            );
+            assert!(refused.message.contains("surrogate"), "{}", refused.message);
+        }
+        for native in [
+            r#"{"model":"m","input":"\ud800"}"#,
+            r#"{"model":"m","messages":[{"role":"user","content":"\ud800"}]}"#,
+        ] {
+            let refused = SubmitRequest::parse_native(native.as_bytes()).unwrap_err();
+            assert_eq!(refused.code, "invalid_json");
+            let param = refused.param.unwrap();
+            assert!(["input", "messages[0]"].contains(&&*param), "{param}");
+            assert!(refused.message.contains("surrogate"), "{}", refused.message);
+        }
+        assert!(
+            parse(r#"{"model":"m","messages":[{"role":"user","content":"\ud83d\ude00"}]}"#).is_ok()
+        );
+    }
+
+    #[test]
+    fn functions_are_translated_into_tools() {
+        let chat = parse(
+            r#"{"model":"m","functions":[{"name":"f","parameters":{"b":1,"a":2}}],"function_call":{"name":"f"},
+                "messages":[{"role":"user","content":"x"},
+                    {"role":"assistant","content":null,"function_call":{"name":"f","arguments":"{}"}},
+                    {"role":"function","name":"f","content":"42"}]}"#,
+        )
+        .unwrap();
+        assert!(chat.older_calls);
+        assert_eq!(chat.request.tool_names, ["f"]);
+        assert_eq!(
+            chat.request.tools.unwrap().get(),
+            r#"[{"type":"function","function":{"name":"f","parameters":{"b":1,"a":2}}}]"#
+        );
+        assert_eq!(
+            chat.request.params.as_raw().get(),
+            r#"{"tool_choice":{"function":{"name":"f"},"type":"function"}}"#
+        );
+        let messages: Vec<serde_json::Value> =
+            serde_json::from_str(chat.request.messages.get()).unwrap();
+        assert_eq!(
+            messages[0],
+            serde_json::json!({"role": "user", "content": "x"})
+        );
+        assert_eq!(
+            messages[1],
+            serde_json::json!({"role": "assistant", "content": null, "tool_calls": [
+                {"id": "call_of_message_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]})
+        );
+        assert_eq!(
+            messages[2],
+            serde_json::json!({"role": "tool", "content": "42", "tool_call_id": "call_of_message_1"})
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_translated_is_refused_by_name() {
+        let messages = r#""messages":[{"role":"user","content":"x"}]"#;
+        for (rest, code, param) in [
+            (r#""functions":7"#, "invalid_functions", "functions"),
+            (
+                r#""functions":[{"name":"a b"}]"#,
+                "invalid_functions",
+                "functions[0].name",
+            ),
+            (
+                r#""functions":[{"name":"a"},{"name":"a"}]"#,
+                "invalid_functions",
+                "functions[1].name",
+            ),
+            (
+                r#""functions":[{"name":"a"}],"tools":[]"#,
+                "conflicting_fields",
+                "functions",
+            ),
+            (
+                r#""functions":[{"name":"a"}],"function_call":"required""#,
+                "invalid_function_call",
+                "function_call",
+            ),
+            (
+                r#""functions":[{"name":"a"}],"function_call":{"name":"b"}"#,
+                "invalid_function_call",
+                "function_call",
+            ),
+            (
+                r#""functions":[{"name":"a"}],"function_call":"auto","tool_choice":"auto""#,
+                "conflicting_fields",
+                "function_call",
+            ),
+        ] {
+            let refused = parse(&format!(r#"{{"model":"m",{messages},{rest}}}"#)).unwrap_err();
+            assert_eq!(
+                (refused.code, refused.param.as_deref()),
+                (code, Some(param)),
+                "{rest}"
+            );
+        }
+        let unasked =
+            parse(r#"{"model":"m","messages":[{"role":"function","name":"f","content":"1"}]}"#);
+        assert_eq!(
+            unasked.unwrap_err().param.as_deref(),
+            Some("messages[0].name")
+        );
+        let nameless =
+            parse(r#"{"model":"m","messages":[{"role":"assistant","function_call":{}}]}"#);
+        assert_eq!(
+            nameless.unwrap_err().param.as_deref(),
+            Some("messages[0].function_call")
+        );
     }
 
     #[test]
@@ -280,5 +452,10 @@ mod tests {
         )
         .unwrap();
         assert_eq!(chat.request.tool_names, ["look_up"]);
+        let custom = parse(
+            r#"{"model":"m","messages":[{"role":"user","content":"x"}],
+                "tools":[{"type":"custom","custom":{"name":"sql"}},{"type":"builtin_function","function":{"name":"$web_search"}}]}"#,
+        );
+        assert_eq!(custom.unwrap().request.tool_names, ["sql", "$web_search"]);
     }
 }

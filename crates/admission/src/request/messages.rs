@@ -5,11 +5,11 @@ use baton_protocol::{NotFields, RawFields};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::legacy;
 use super::travelling::check_readable;
 use crate::error::Invalid;
+use crate::json::{is_readable, unreadable};
 
-/// Tools that one request may bring.
-const MAX_TOOLS: usize = 128;
 /// Bytes of metadata, written as JSON.
 const MAX_METADATA_BYTES: usize = 16 * 1024;
 /// The longest name of a model or an agent.
@@ -28,10 +28,12 @@ const ROLES: [&str; 6] = [
 struct MessageHead<'a> {
     #[serde(borrow, default)]
     role: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow, default)]
+    function_call: Option<&'a RawValue>,
 }
 
-/// A non-empty array of objects with a known `role`.
-pub(super) fn check_messages(messages: &RawValue) -> Result<(), Invalid> {
+/// Takes a non-empty array of objects with a known `role`. Calls in the older form are translated.
+pub(super) fn read_messages(messages: Box<RawValue>) -> Result<Box<RawValue>, Invalid> {
     let code = "invalid_messages";
     let heads: Vec<MessageHead<'_>> = serde_json::from_str(messages.get()).map_err(|_| {
         Invalid::field(
@@ -47,10 +49,13 @@ pub(super) fn check_messages(messages: &RawValue) -> Result<(), Invalid> {
             "`messages` must hold at least one message",
         ));
     }
+    let mut is_older = false;
     for (index, head) in heads.iter().enumerate() {
         let param = || format!("messages[{index}].role");
         match head.role.as_deref() {
-            Some(role) if ROLES.contains(&role) => {}
+            Some(role) if ROLES.contains(&role) => {
+                is_older |= role == "function" || head.function_call.is_some();
+            }
             Some(_) => {
                 let message = format!(
                     "`messages[{index}].role` must be one of {}",
@@ -64,83 +69,22 @@ pub(super) fn check_messages(messages: &RawValue) -> Result<(), Invalid> {
             }
         }
     }
-    Ok(())
-}
-
-#[derive(Deserialize)]
-struct Tool<'a> {
-    #[serde(rename = "type", borrow, default)]
-    kind: Option<std::borrow::Cow<'a, str>>,
-    #[serde(borrow, default)]
-    function: Option<Function<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Function<'a> {
-    #[serde(borrow, default)]
-    name: Option<std::borrow::Cow<'a, str>>,
-}
-
-/// An array of OpenAI tool objects; answers the functions' names.
-pub(super) fn tool_names(tools: &RawValue) -> Result<Vec<String>, Invalid> {
-    let code = "invalid_tools";
-    let tools: Vec<Tool<'_>> = serde_json::from_str(tools.get()).map_err(|_| {
-        Invalid::field(
-            code,
-            "tools",
-            "`tools` must be an array of objects such as {\"type\":\"function\",\"function\":{…}}",
-        )
-    })?;
-    if tools.len() > MAX_TOOLS {
-        let message = format!(
-            "`tools` holds {} tools; {MAX_TOOLS} are allowed",
-            tools.len()
-        );
-        return Err(Invalid::field(code, "tools", message));
+    check_texts("messages", &messages)?;
+    if is_older {
+        return legacy::messages(&messages);
     }
-    let mut names: Vec<String> = Vec::with_capacity(tools.len());
-    for (index, tool) in tools.into_iter().enumerate() {
-        if tool.kind.is_none() {
-            let message = format!("`tools[{index}].type` is missing: write \"function\"");
-            return Err(Invalid::field(
-                code,
-                format!("tools[{index}].type"),
-                message,
-            ));
-        }
-        // Tools of other types are the upstream's own; they have no name to clash with.
-        if tool.kind.as_deref() != Some("function") {
-            continue;
-        }
-        let name = tool.function.and_then(|function| function.name);
-        let Some(name) = name.filter(|name| valid_name(name)) else {
-            let message = format!(
-                "`tools[{index}].function.name` must be 1 to 64 letters, digits, `_` or `-`"
-            );
-            return Err(Invalid::field(
-                code,
-                format!("tools[{index}].function.name"),
-                message,
-            ));
-        };
-        if names.iter().any(|known| *known == name) {
-            let message = format!("two of `tools` are named `{name}`");
-            return Err(Invalid::field(
-                code,
-                format!("tools[{index}].function.name"),
-                message,
-            ));
-        }
-        names.push(name.into_owned());
-    }
-    Ok(names)
+    Ok(messages)
 }
 
-fn valid_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+/// Refuses an array that holds half of a surrogate pair, and names the element.
+pub(super) fn check_texts(param: &str, array: &RawValue) -> Result<(), Invalid> {
+    if is_readable(array) {
+        return Ok(());
+    }
+    let elements: Vec<&RawValue> = serde_json::from_str(array.get()).unwrap_or_default();
+    let place = elements.iter().position(|element| !is_readable(element));
+    let param = place.map_or_else(|| param.to_owned(), |index| format!("{param}[{index}]"));
+    Err(unreadable("invalid_json", param))
 }
 
 /// An object, and not too large.

@@ -1,12 +1,13 @@
 //! The body of `POST /v1/runs`. Fields that Baton does not know are refused; `params` travels.
 
-use baton_protocol::Lane;
+use baton_protocol::{Lane, RawFields};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::SubmitRequest;
-use super::messages::{check_messages, check_name, metadata, tool_names};
+use super::messages::{check_name, metadata, read_messages};
+use super::tools::tool_names;
 use super::travelling;
 use crate::error::Invalid;
 use crate::json::{check_shape, read_json};
@@ -129,7 +130,7 @@ impl SubmitRequest {
                 return Err(Invalid::field("invalid_messages", "messages", message));
             }
         };
-        check_messages(&messages)?;
+        let messages = read_messages(messages)?;
         let tools = body.tools.filter(|tools| tools.get() != "null");
         let tool_names = tools
             .as_deref()
@@ -137,15 +138,7 @@ impl SubmitRequest {
             .transpose()?
             .unwrap_or_default();
         let params = travelling::params(body.params, body.metadata.as_deref())?;
-        let mut names = params.fields().into_iter().map(|(name, _)| name);
-        if let Some(reserved) = names.find(|name| RESERVED.contains(&&**name)) {
-            let message = format!("`params.{reserved}` is a field of the request, not a parameter");
-            return Err(Invalid::field(
-                "invalid_params",
-                format!("params.{reserved}"),
-                message,
-            ));
-        }
+        let params = without_reserved(params)?;
         for (name, zero) in [
             ("max_turns", body.max_turns == Some(0)),
             ("max_total_tokens", body.max_total_tokens == Some(0)),
@@ -170,6 +163,37 @@ impl SubmitRequest {
     }
 }
 
+/// Refuses the request's own fields among the parameters. One that is `null` is absent.
+fn without_reserved(params: RawFields) -> Result<RawFields, Invalid> {
+    let fields = params.fields();
+    let is_reserved = |name: &str| RESERVED.contains(&name);
+    if !fields.iter().any(|(name, _)| is_reserved(name)) {
+        drop(fields);
+        return Ok(params);
+    }
+    let mut kept = Vec::with_capacity(fields.len());
+    for (name, value) in fields {
+        if !is_reserved(&name) {
+            kept.push((name, value));
+        } else if value.get() != "null" {
+            let message = match &*name {
+                "functions" => "`params.functions` is the older form of `tools`, a field of the \
+                                request: write `tools`"
+                    .to_owned(),
+                "function_call" => {
+                    "`params.function_call` is the older form of `tool_choice`: write \
+                                    `params.tool_choice`"
+                        .to_owned()
+                }
+                _ => format!("`params.{name}` is a field of the request, not a parameter"),
+            };
+            let param = format!("params.{name}");
+            return Err(Invalid::field("invalid_params", param, message));
+        }
+    }
+    Ok(RawFields::from_fields(kept))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +216,10 @@ mod tests {
     fn refusals_say_which_field() {
         for (body, code) in [
             (r#"{"model":"m","input":"x","colour":1}"#, "invalid_json"),
+            (
+                r#"{"model":"m","input":"x","params":{"functions":[]}}"#,
+                "invalid_params",
+            ),
             (r#"{"input":"x"}"#, "missing_model"),
             (r#"{"model":"m"}"#, "invalid_messages"),
             (
@@ -220,6 +248,18 @@ mod tests {
         ] {
             assert_eq!(parse(body).unwrap_err().code, code, "{body}");
         }
+    }
+
+    #[test]
+    fn null_is_absent() {
+        let request = parse(
+            r#"{"model":"m","input":"x","messages":null,"tools":null,"agent":null,"metadata":null,
+                "lane":null,"max_turns":null,"thread_id":null,
+                "params":{"stream":null,"functions":null,"function_call":null,"seed":1}}"#,
+        );
+        let request = request.unwrap();
+        assert!(request.tools.is_none());
+        assert_eq!(request.params.as_raw().get(), r#"{"seed":1}"#);
     }
 
     #[test]

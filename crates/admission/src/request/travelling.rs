@@ -7,6 +7,7 @@ use baton_protocol::{NotFields, RawFields};
 use serde_json::value::RawValue;
 
 use crate::error::Invalid;
+use crate::json::{is_readable, unreadable};
 
 /// The most bytes of all unread fields together, as they were written; messages and tools are apart.
 pub const MAX_UNREAD_BYTES: usize = 64 * 1024;
@@ -34,6 +35,12 @@ impl<'a> Travelling<'a> {
         if self.count <= MAX_UNREAD_FIELDS {
             self.fields.push((name, value));
         }
+    }
+
+    /// Puts a field in the place of those of its name.
+    pub(super) fn replace(&mut self, name: &'a str, value: &'a RawValue) {
+        self.fields.retain(|(key, _)| key != name);
+        self.add((name.into(), value));
     }
 
     /// The value of a field that was added.
@@ -89,20 +96,16 @@ pub(super) fn params(
     Ok(params)
 }
 
-/// Refuses texts and numbers that PostgreSQL and most upstreams cannot read. The value is parsed and
-/// dropped, so its size is checked first.
+/// Refuses texts and numbers that PostgreSQL and most upstreams cannot read.
 pub(super) fn check_readable(
     code: &'static str,
     param: &str,
     value: &RawValue,
 ) -> Result<(), Invalid> {
-    if serde_json::from_str::<serde_json::Value>(value.get()).is_ok() {
+    if is_readable(value) {
         return Ok(());
     }
-    let message = format!(
-        "`{param}` holds half of a surrogate pair, which is no text, or a number beyond a double"
-    );
-    Err(Invalid::field(code, param, message))
+    Err(unreadable(code, param))
 }
 
 fn too_large(largest: &str, what: &str) -> Invalid {

@@ -124,3 +124,31 @@ fn a_completion_has_the_keys_of_the_api() {
     assert_eq!(message["content"], Value::Null);
     assert_eq!(message["tool_calls"][0]["function"]["name"], "f");
 }
+
+#[test]
+fn a_call_in_its_older_form_is_the_first_and_names_its_reason() {
+    let mut gathering = Gathering::default();
+    for event in [
+        fragment(1, 0, Some("call_a"), "{\"x\":1}"),
+        fragment(2, 1, Some("call_b"), "{}"),
+    ] {
+        gathering.take(&event);
+    }
+    let usage = RunUsage::default();
+    let answer = gathering.into_answer();
+    let completion = answer.into_completion(run(), 0, "m", FinishReason::ToolCalls, usage);
+    let told = serde_json::to_value(with_older_call(completion)).unwrap();
+    let choice = &told["choices"][0];
+    assert_eq!(choice["finish_reason"], "function_call");
+    assert_eq!(
+        choice["message"],
+        json!({"role": "assistant", "content": null, "refusal": null,
+            "function_call": {"name": "f", "arguments": "{\"x\":1}"}}),
+    );
+    let plain = Answer {
+        text: "hi".into(),
+        ..Answer::default()
+    };
+    let plain = plain.into_completion(run(), 0, "m", FinishReason::Stop, usage);
+    assert_eq!(with_older_call(plain.clone()), plain);
+}

@@ -117,6 +117,48 @@ fn client_tool_calls_appear_fragment_by_fragment() {
 }
 
 #[test]
+fn a_call_in_its_older_form_is_streamed_as_function_call() {
+    let fragment = |n, index, name: Option<&str>, arguments: &str| {
+        let data = ToolCallDelta {
+            index,
+            id: name.map(|_| format!("call_{index}")),
+            name: name.map(Into::into),
+            arguments: arguments.into(),
+        };
+        event(EventId::new(1, n), EventData::ToolCallDelta(data))
+    };
+    let mut frames = ChatFrames::new(run(), "m", false).with_older_calls(true);
+    let mut out = BytesMut::new();
+    for event in [
+        fragment(1, 0, Some("f"), ""),
+        fragment(2, 0, None, "{}"),
+        fragment(3, 1, Some("g"), "{}"),
+        completed(FinishReason::ToolCalls),
+    ] {
+        frames.write(&mut out, &event);
+    }
+    let text = String::from_utf8(out.to_vec()).unwrap();
+    let frames: Vec<_> = text
+        .split_terminator("\n\n")
+        .map(|frame| frame.strip_prefix("data: ").unwrap())
+        .collect();
+    let call = |frame: &str| json(frame)["choices"][0]["delta"].clone();
+    assert_eq!(
+        call(frames[1]),
+        serde_json::json!({"function_call": {"name": "f", "arguments": ""}})
+    );
+    assert_eq!(
+        call(frames[2]),
+        serde_json::json!({"function_call": {"arguments": "{}"}})
+    );
+    assert_eq!(
+        json(frames[3])["choices"][0]["finish_reason"],
+        "function_call"
+    );
+    assert_eq!(frames[4..], ["[DONE]"]);
+}
+
+#[test]
 fn a_withdrawal_ends_the_stream_only_if_the_client_saw_what_is_withdrawn() {
     let (frames, end) = stream(false, &[text(1, "seen"), reset(EventId::ORIGIN, false)]);
     assert_eq!(end, Some(StreamEnd::Withdrawn));
