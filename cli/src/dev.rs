@@ -15,7 +15,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use baton_service::config::{AuthConfig, ConnectionUrl, LogConfig, Registration, weakness};
+use baton_service::config::{
+    AuthConfig, BuiltInTool, ConnectionUrl, LogConfig, Registration, weakness,
+};
 use baton_service::{Config, LiveConfig, Secret, Shutdown, run_until_stopped, telemetry};
 use tokio::net::TcpListener;
 
@@ -74,6 +76,10 @@ async fn serve(
             .llm
             .default_model
             .get_or_insert_with(|| demo_model::MODEL.to_owned());
+        // It knows what to do with them, and shows the agent loop at once.
+        if config.tools.built_in.is_empty() {
+            config.tools.built_in = vec![BuiltInTool::Calculator, BuiltInTool::CurrentTime];
+        }
         true
     } else {
         false

@@ -1,4 +1,5 @@
-//! The models that the upstream offers, remembered for a minute.
+//! The models that the upstream offers, remembered for a minute; those of the configuration if it keeps no
+//! list.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,8 @@ const LONGEST: usize = 4 << 20;
 #[derive(Clone)]
 pub(crate) struct ModelCatalog {
     upstream: Option<Arc<Upstream>>,
-    default_model: Option<String>,
+    /// The models that the configuration names.
+    configured: Arc<ModelList>,
     known: Cache<(), Arc<ModelList>>,
 }
 
@@ -65,49 +67,70 @@ impl ModelCatalog {
             .build();
         Ok(Self {
             upstream,
-            default_model: config.default_model.clone(),
+            configured: Arc::new(configured(config)),
             known,
         })
     }
 
-    /// All models. Where the upstream keeps no list, the default model is all that is known.
+    /// Returns the upstream's models. If it keeps no list, or cannot be asked, those that the
+    /// configuration names are all that is known.
     pub(crate) async fn list(&self) -> Result<Arc<ModelList>, ApiError> {
         if let Some(known) = self.known.get(&()).await {
             return Ok(known);
         }
-        let Some(upstream) = &self.upstream else {
-            return self.default_alone().ok_or_else(|| {
-                ApiError::new(
-                    StatusCode::BAD_GATEWAY,
-                    "no_upstream",
-                    "no model server is configured",
-                )
-            });
-        };
-        match upstream.list().await {
-            Ok(list) => {
-                let list = Arc::new(list);
-                self.known.insert((), Arc::clone(&list)).await;
-                Ok(list)
-            }
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "no list of models"
-                );
-                self.default_alone().ok_or_else(|| {
+        let error = match &self.upstream {
+            None => ApiError::new(
+                StatusCode::BAD_GATEWAY,
+                "no_upstream",
+                "no model server is configured",
+            ),
+            Some(upstream) => match upstream.list().await {
+                Ok(list) => {
+                    let list = Arc::new(list);
+                    self.known.insert((), Arc::clone(&list)).await;
+                    return Ok(list);
+                }
+                Err(ListError::Status(status)) if keeps_no_list(status) => {
+                    self.known.insert((), Arc::clone(&self.configured)).await;
+                    return Ok(Arc::clone(&self.configured));
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "no list of models"
+                    );
                     ApiError::new(StatusCode::BAD_GATEWAY, "upstream_error", error.to_string())
-                })
-            }
+                }
+            },
+        };
+        if self.configured.data.is_empty() {
+            return Err(error);
+        }
+        Ok(Arc::clone(&self.configured))
+    }
+}
+
+/// The default model, and each that has a price.
+fn configured(config: &LlmConfig) -> ModelList {
+    let priced = config.prices.iter().map(|price| &price.model);
+    let mut names: Vec<&String> = Vec::new();
+    for name in config.default_model.iter().chain(priced) {
+        if !names.contains(&name) {
+            names.push(name);
         }
     }
+    let models = names
+        .into_iter()
+        .map(|name| Model::new(name, 0, "upstream"));
+    ModelList::new(models.collect())
+}
 
-    fn default_alone(&self) -> Option<Arc<ModelList>> {
-        let model = self.default_model.as_deref()?;
-        Some(Arc::new(ModelList::new(vec![Model::new(
-            model, 0, "upstream",
-        )])))
-    }
+/// Returns whether a server says by this that it has no such route, rather than that it failed.
+fn keeps_no_list(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
+    )
 }
 
 impl Upstream {
@@ -122,6 +145,9 @@ impl Upstream {
         }
         let body = Limited::new(reqwest::Body::from(response), LONGEST);
         let body = body.collect().await.map_err(ListError::Body)?.to_bytes();
-        Ok(serde_json::from_slice(&body)?)
+        Ok(ModelList::read(&body)?)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use baton_admission::resolve::BUILT_IN_TOOLS;
-use baton_admission::{BuiltInAgent, Metering, Policy, Rules, ToolSizes};
-use baton_service::config::ToolsConfig;
+use baton_admission::{BuiltInAgent, Metering, Policy, Rules, ToolSizes, Upstream};
+use baton_service::config::{ToolsConfig, UpstreamFeature};
 use baton_service::{Config, LiveConfig};
 
 use crate::rate::RateLimits;
@@ -36,9 +35,9 @@ impl Settings {
 
 /// Returns the rules by which runs are accepted.
 pub(crate) fn rules(config: &Config) -> Rules {
-    let server_tools = BUILT_IN_TOOLS
-        .iter()
-        .map(ToString::to_string)
+    let built_in = config.tools.built_in.iter();
+    let server_tools = built_in
+        .map(|tool| tool.as_str().to_owned())
         .chain(config.tools.http.iter().map(|tool| tool.name.clone()))
         .collect();
     let at_most = |limit: u64| u32::try_from(limit).unwrap_or(u32::MAX);
@@ -59,6 +58,10 @@ pub(crate) fn rules(config: &Config) -> Rules {
         },
         tools: tool_sizes(&config.tools),
         extra_fields: config.llm.extra_fields.iter().cloned().collect(),
+        upstream: Upstream {
+            tools: config.llm.supports(UpstreamFeature::Tools),
+            parallel_tool_calls: config.llm.supports(UpstreamFeature::ParallelToolCalls),
+        },
     }
 }
 

@@ -15,6 +15,7 @@ mod quote;
 mod render_request;
 mod retry;
 mod retry_after;
+mod tool_choice;
 mod turn_stream;
 
 pub use baton_openai::Delta;

@@ -197,6 +197,12 @@ impl Role<'_> {
         if let Some(model) = &self.config.llm.default_model {
             command.env("LLM_DEFAULT_MODEL", model);
         }
+        let built_in = self.config.tools.built_in.iter();
+        let built_in: Vec<_> = built_in.map(|tool| tool.as_str()).collect();
+        command.env(
+            "BATON_TOOLS__BUILT_IN",
+            serde_json::json!(built_in).to_string(),
+        );
         command
             .spawn()
             .with_context(|| format!("baton {} cannot be started", self.kind.name()))

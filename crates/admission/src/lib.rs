@@ -29,7 +29,7 @@ pub use json::{MAX_JSON_DEPTH, MAX_JSON_VALUES, check_shape, read_json};
 pub use metering::{Metering, ToolSizes};
 pub use prices::Prices;
 pub use request::SubmitRequest;
-pub use resolve::{Agent, AgentSource, BuiltInAgent, Grant};
+pub use resolve::{Agent, AgentSource, BuiltInAgent, Grant, Upstream};
 pub use submit::{
     Acceptance, Accepted, Admission, CreatedRun, Policy, PublishOutcome, Rules, Submission,
 };

@@ -131,11 +131,6 @@ struct SaidFunction {
     arguments: String,
 }
 
-#[derive(Debug, Deserialize)]
-struct ClientTool {
-    function: Option<SaidFunction>,
-}
-
 impl Said {
     fn text(&self) -> &str {
         self.content.as_str().unwrap_or_default()
@@ -365,12 +360,7 @@ fn end_step(steps: &[StepRecord]) -> u32 {
 
 fn client_tools(run: &RunRecord) -> Result<Vec<String>, serde_json::Error> {
     let spec: RunSpec = serde_json::from_str(&run.spec_json)?;
-    let tools: Vec<ClientTool> = match &spec.tools {
-        Some(tools) => serde_json::from_str(tools.get()).unwrap_or_default(),
-        None => Vec::new(),
-    };
-    let functions = tools.into_iter().filter_map(|tool| tool.function);
-    Ok(functions.map(|function| function.name).collect())
+    Ok(spec.client_tools())
 }
 
 /// A message as deltas, as few as carry it: calls of the server's are not shown.

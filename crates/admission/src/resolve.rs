@@ -12,9 +12,6 @@ use crate::request::{MAX_TOOLS, SubmitRequest};
 /// The agent of requests that name only a model.
 pub const DEFAULT_AGENT: &str = "default";
 
-/// The server-side tools of every installation. The operator's own come on top.
-pub const BUILT_IN_TOOLS: [&str; 2] = ["calculator", "current_time"];
-
 /// What a credential may use. `None` means that there is no list: everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grant {
@@ -44,6 +41,42 @@ fn allows(list: Option<&[String]>, name: &str) -> bool {
     list.is_none_or(|list| list.iter().any(|allowed| allowed == name))
 }
 
+/// The parts of the chat API that a request is refused for if the upstream lacks them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upstream {
+    /// The field `tools`.
+    pub tools: bool,
+    /// The field `parallel_tool_calls`.
+    pub parallel_tool_calls: bool,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            tools: true,
+            parallel_tool_calls: true,
+        }
+    }
+}
+
+impl Upstream {
+    /// Refuses a request that means nothing without a part that the upstream lacks.
+    fn check(self, request: &SubmitRequest) -> Result<(), Invalid> {
+        if !self.tools && request.tools.is_some() {
+            let message = "the model server here takes no tools: leave `tools` out";
+            return Err(Invalid::field("unsupported_value", "tools", message));
+        }
+        let one_call = || request.params.read::<bool>("parallel_tool_calls") == Some(false);
+        if !self.parallel_tool_calls && request.tools.is_some() && one_call() {
+            let message = "the model server here cannot be kept to one call at a time: leave \
+                           `parallel_tool_calls` out";
+            let param = "parallel_tool_calls";
+            return Err(Invalid::field("unsupported_value", param, message));
+        }
+        Ok(())
+    }
+}
+
 /// A named configuration that runs are made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agent {
@@ -67,12 +100,12 @@ pub trait AgentSource: Send + Sync {
     fn find(&self, name: &str) -> Option<Agent>;
 }
 
-/// The only agent of a server that keeps none: `default`, version 0, with every configured tool.
+/// The only agent of a server that keeps none: `default`, version 0, with the configured tools.
 #[derive(Debug, Clone, Default)]
 pub struct BuiltInAgent {
     /// The model when a request names none.
     pub default_model: Option<String>,
-    /// Every configured server-side tool.
+    /// The configured server-side tools; many upstreams refuse a request that offers some.
     pub server_tools: Vec<String>,
     /// Model turns at most.
     pub max_turns: u32,
@@ -97,7 +130,9 @@ pub fn resolve(
     request: SubmitRequest,
     agents: &dyn AgentSource,
     grant: &Grant,
+    upstream: Upstream,
 ) -> Result<RunSpec, SubmitError> {
+    upstream.check(&request)?;
     let (agent, model) = match (&request.agent, request.model) {
         (Some(name), model) => {
             let agent = agents
@@ -202,6 +237,7 @@ mod tests {
             SubmitRequest::parse_native(body.as_bytes()).unwrap(),
             &built_in(),
             grant,
+            Upstream::default(),
         )
     }
 
@@ -305,6 +341,50 @@ mod tests {
             ..Grant::default()
         };
         assert!(resolved(&body(128, "f"), &no_tools).is_ok());
+    }
+
+    #[test]
+    fn a_request_is_refused_by_the_part_that_the_upstream_lacks() {
+        let tools = r#""tools":[{"type":"function","function":{"name":"f"}}]"#;
+        let one_call = r#""params":{"parallel_tool_calls":false}"#;
+        let lacks_tools = Upstream {
+            tools: false,
+            ..Upstream::default()
+        };
+        let lacks_choice = Upstream {
+            parallel_tool_calls: false,
+            ..Upstream::default()
+        };
+        for (upstream, rest, param) in [
+            (lacks_tools, tools.to_owned(), Some("tools")),
+            (lacks_tools, r#""tools":[]"#.to_owned(), None),
+            (lacks_tools, r#""tools":null"#.to_owned(), None),
+            (
+                lacks_choice,
+                format!("{tools},{one_call}"),
+                Some("parallel_tool_calls"),
+            ),
+            (lacks_choice, tools.to_owned(), None),
+            (
+                lacks_choice,
+                format!(r#"{tools},"params":{{"parallel_tool_calls":true}}"#),
+                None,
+            ),
+            (Upstream::default(), format!("{tools},{one_call}"), None),
+        ] {
+            let body = format!(r#"{{"model":"m","input":"x",{rest}}}"#);
+            let request = SubmitRequest::parse_native(body.as_bytes()).unwrap();
+            let agents = BuiltInAgent {
+                server_tools: Vec::new(),
+                ..built_in()
+            };
+            let refused = resolve(request, &agents, &Grant::default(), upstream).err();
+            let refused = refused.map(|error| match error {
+                SubmitError::Invalid(invalid) => invalid.param.unwrap(),
+                error => panic!("{error}"),
+            });
+            assert_eq!(refused.as_deref(), param, "{rest}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::metering::{Metering, ToolSizes};
 use crate::passed_on::{Confined, ExtraFields};
 use crate::prices::Prices;
 use crate::request::SubmitRequest;
-use crate::resolve::{AgentSource, Grant, resolve};
+use crate::resolve::{AgentSource, Grant, Upstream, resolve};
 
 /// How much may wait.
 pub type Policy = QueueLimits;
@@ -44,6 +44,8 @@ pub struct Rules {
     pub tools: ToolSizes,
     /// The fields that travel besides the published ones.
     pub extra_fields: ExtraFields,
+    /// The upstream's parts of the chat API.
+    pub upstream: Upstream,
 }
 
 /// A request with everything that the door knows about its sender.
@@ -176,7 +178,7 @@ impl Admission {
         let mut request = request;
         let metadata = request.metadata.take().map(RawFields::into_raw);
         let rules = self.rules.load_full();
-        let spec = resolve(request, &*rules.agents, grant)?;
+        let spec = resolve(request, &*rules.agents, grant, rules.upstream)?;
         let confined = Confined {
             models: grant.models.is_some(),
             budget: grant.limits.have_budget(),

@@ -194,7 +194,8 @@ impl Stack {
             .env("DATABASE_MIGRATE_URL", self.database.url(OWNER))
             .env("NATS_URL", self.nats.url())
             .env("LLM_BASE_URL", &self.options.upstream)
-            .env("LLM_DEFAULT_MODEL", "script");
+            .env("LLM_DEFAULT_MODEL", "script")
+            .env("BATON_TOOLS__BUILT_IN", r#"["calculator","current_time"]"#);
         self.logins.tell(user, &mut command);
         let settings = self.options.settings.iter();
         command.envs(settings.map(|(name, value)| (name, value)));

@@ -87,6 +87,25 @@ pub struct ModelList {
 }
 
 impl ModelList {
+    /// Reads an upstream's list: OpenAI's object, the array alone, or `models` in place of `data`. An
+    /// entry is a model's object, known by its `id` or `name`, or the name itself.
+    pub fn read(body: &[u8]) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Listed {
+            Object {
+                #[serde(alias = "models")]
+                data: Vec<Value>,
+            },
+            Array(Vec<Value>),
+        }
+
+        let (Listed::Object { data } | Listed::Array(data)) = serde_json::from_slice(body)?;
+        Ok(Self::new(
+            data.into_iter().filter_map(Model::read).collect(),
+        ))
+    }
+
     /// Makes a list of models.
     pub fn new(data: Vec<Model>) -> Self {
         Self {
@@ -121,6 +140,34 @@ pub struct Model {
 }
 
 impl Model {
+    /// Reads an entry of a list; nothing if it names no model.
+    fn read(entry: Value) -> Option<Self> {
+        let mut fields = match entry {
+            Value::String(name) => return Some(Self::new(name, 0, "")),
+            Value::Object(fields) => fields,
+            _ => return None,
+        };
+        let name = |value: Option<&Value>| match value {
+            Some(Value::String(name)) if !name.is_empty() => Some(name.clone()),
+            _ => None,
+        };
+        let id = name(fields.get("id")).or_else(|| name(fields.get("name")))?;
+        let created = fields.get("created").and_then(Value::as_f64);
+        let owned_by = name(fields.get("owned_by"));
+        for known in ["id", "object", "created", "owned_by"] {
+            fields.remove(known);
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a time is seconds; the cast saturates"
+        )]
+        let created = created.unwrap_or_default() as i64;
+        Some(Self {
+            rest: fields,
+            ..Self::new(id, created, owned_by.unwrap_or_default())
+        })
+    }
+
     /// Makes a model.
     pub fn new(id: impl Into<String>, created: i64, owned_by: impl Into<String>) -> Self {
         Self {
@@ -142,6 +189,38 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_list_of_models_is_read_in_each_of_its_shapes() {
+        let a = |created| Model::new("a", created, "");
+        for (list, models) in [
+            (
+                json!({"object": "list", "data": [{"id": "a", "object": "model", "created": 7}]}),
+                vec![a(7)],
+            ),
+            (
+                json!({"data": [{"id": "a", "created": null, "owned_by": null}]}),
+                vec![a(0)],
+            ),
+            (json!([{"id": "a", "created": 7.0}]), vec![a(7)]),
+            (json!({"models": [{"name": "a"}, {"x": 1}, 5]}), vec![]),
+            (json!({"models": ["a"]}), vec![a(0)]),
+            (json!({"data": []}), vec![]),
+        ] {
+            let read = ModelList::read(list.to_string().as_bytes()).unwrap();
+            if list["models"][0].is_object() {
+                assert_eq!((read.data.len(), &*read.data[0].id), (1, "a"));
+            } else {
+                assert_eq!(read.data, models, "{list}");
+            }
+        }
+        let extra = json!({"data": [{"id": "a", "max_model_len": 4096}]}).to_string();
+        let read = ModelList::read(extra.as_bytes()).unwrap();
+        assert_eq!(read.data[0].rest["max_model_len"], 4096);
+        for other in [r#""a""#, "{}", "<html>"] {
+            assert!(ModelList::read(other.as_bytes()).is_err(), "{other}");
+        }
+    }
 
     #[test]
     fn a_completion_has_every_key_that_the_sdks_read() {

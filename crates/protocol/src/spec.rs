@@ -40,6 +40,32 @@ pub struct RunSpec {
 impl RunSpec {
     /// The version that this build writes.
     pub const VERSION: u32 = 1;
+
+    /// Returns the names by which the model calls the client's own tools.
+    pub fn client_tools(&self) -> Vec<String> {
+        let tools = self.tools.as_deref().map(RawValue::get);
+        let tools: Vec<ClientTool> = tools
+            .and_then(|tools| serde_json::from_str(tools).ok())
+            .unwrap_or_default();
+        let named = tools
+            .into_iter()
+            .filter_map(|tool| tool.function.or(tool.custom));
+        let names = named.map(|tool| tool.name);
+        names.filter(|name| !name.is_empty()).collect()
+    }
+}
+
+/// A tool, as far as its name goes.
+#[derive(Deserialize)]
+struct ClientTool {
+    function: Option<Named>,
+    custom: Option<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    #[serde(default)]
+    name: String,
 }
 
 /// An agent and its version.

@@ -23,14 +23,14 @@ pub use auth::{
     weakness,
 };
 pub use checks::trustworthy;
-pub use llm::{AnswerLimitField, LlmConfig, ModelPrice};
+pub use llm::{AnswerLimitField, LlmConfig, ModelPrice, UpstreamFeature};
 pub use mistake::{ConfigErrors, Mistake, Origin};
 pub use sections::{
     AdminConfig, DatabaseConfig, ForwardedHeader, HttpConfig, LimitsConfig, LogConfig, LogFormat,
     NatsConfig, SchedulerConfig, WorkerConfig,
 };
 pub use sources::Sources;
-pub use tools::{HttpTool, ToolsConfig};
+pub use tools::{BuiltInTool, HttpTool, ToolsConfig};
 pub use values::{ByteSize, ConnectionUrl, NotAPrice, PerMillion, Secret};
 
 /// The whole configuration; one struct for every role, because one file serves them all.
@@ -57,7 +57,7 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Logs.
     pub log: LogConfig,
-    /// Tools that the operator adds.
+    /// The tools of the default agent.
     pub tools: ToolsConfig,
 }
 

@@ -173,13 +173,7 @@ impl ChatFrames {
     }
 
     /// Writes a fragment of a call; its first has an id and a name.
-    fn call(
-        &self,
-        out: &mut BytesMut,
-        index: u32,
-        first: Option<(&str, &str)>,
-        arguments: &str,
-    ) {
+    fn call(&self, out: &mut BytesMut, index: u32, first: Option<(&str, &str)>, arguments: &str) {
         let writer = &self.writer;
         match first {
             // An answer has one call in that form. The model asks again for the others.

@@ -69,12 +69,8 @@ impl Chat {
     pub(super) fn stream_recorded(self, recorded: &Recorded) -> Result<Response, ApiError> {
         let (answer, finish) = self.recorded_answer(recorded)?;
         let mut out = BytesMut::new();
-        self.frames().write_whole(
-            &mut out,
-            &answer,
-            finish,
-            recorded.usage,
-        );
+        self.frames()
+            .write_whole(&mut out, &answer, finish, recorded.usage);
         Ok(sse::response(Some(self.run), Body::from(out.freeze())))
     }
 }

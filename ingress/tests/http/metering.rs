@@ -1,5 +1,6 @@
 //! What a key may use up, as clients meet it.
 
+use baton_service::config::BuiltInTool;
 use baton_service::{Clock as _, Config, SystemClock};
 use serde_json::{Value, json};
 
@@ -10,6 +11,7 @@ fn with_a_price(config: &mut Config) {
     let price = json!({"model": "m", "input_per_million": "1000", "output_per_million": "2000"});
     config.llm.prices = vec![serde_json::from_value(price).unwrap()];
     config.limits.budget_answer_tokens = 100;
+    config.tools.built_in = vec![BuiltInTool::Calculator, BuiltInTool::CurrentTime];
 }
 
 #[tokio::test]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_protocol::{Effect, Fence, RunSpec};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::agent::turn_machine::{RecordedCall, Standing};
@@ -32,27 +31,10 @@ pub(super) struct Toolbox {
     settings: Arc<Settings>,
 }
 
-#[derive(Deserialize)]
-struct ClientTool {
-    function: Option<ClientFunction>,
-}
-
-#[derive(Deserialize)]
-struct ClientFunction {
-    name: String,
-}
-
 impl Toolbox {
     pub(super) fn new(spec: &RunSpec, settings: Arc<Settings>) -> Self {
         let registry = &settings.tools;
-        let client: HashSet<String> = spec
-            .tools
-            .as_deref()
-            .and_then(|tools| serde_json::from_str::<Vec<ClientTool>>(tools.get()).ok())
-            .into_iter()
-            .flatten()
-            .filter_map(|tool| tool.function.map(|function| function.name))
-            .collect();
+        let client: HashSet<String> = spec.client_tools().into_iter().collect();
         let mut offered: Vec<Box<RawValue>> = spec
             .tools
             .as_deref()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use baton_openai::{ChatAccumulator, ErrorObject, ModelList};
 use baton_protocol::RunSpec;
-use baton_service::config::LlmConfig;
+use baton_service::config::{LlmConfig, UpstreamFeature};
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -18,7 +18,7 @@ use super::answer_decoder::AnswerDecoder;
 use super::config::{ModelConfig, ModelSetupError, Timeouts};
 use super::plain_answer::{error_of, read_plain};
 use super::quote::Quote;
-use super::render_request::render_request;
+use super::render_request::{Turn, render_request};
 use super::retry_after::retry_after;
 use super::turn_stream::{Deadlines, TurnStream};
 use super::{ModelError, RetryPolicy, Wait, client_builder};
@@ -49,6 +49,7 @@ pub struct ModelClient {
     max_line: usize,
     max_answer: usize,
     answer_limit_field: &'static str,
+    unsupported: Arc<[UpstreamFeature]>,
     draining: TaskTracker,
 }
 
@@ -96,13 +97,14 @@ impl ModelClient {
             max_line: config.max_line,
             max_answer: config.max_answer,
             answer_limit_field: config.answer_limit_field,
+            unsupported: config.unsupported.into(),
             draining: TaskTracker::new(),
         })
     }
 
     /// The body of a turn's request: the client's fields, known or not, around `messages` and
-    /// `tools` (arrays of OpenAI objects). A `tool_choice` that forces a call holds for the run's
-    /// first turn. With a limit the answer has so many tokens at most, or as many as the client wants
+    /// `tools` (arrays of OpenAI objects). A `tool_choice` that forces a call holds until the client's
+    /// tools are called. The upstream lacks some fields: they are left out or renamed. With a limit the answer has so many tokens at most, or as many as the client wants
     /// if those are fewer.
     pub fn render(
         &self,
@@ -113,7 +115,13 @@ impl ModelClient {
         answer_limit: Option<u64>,
     ) -> Bytes {
         let limit = answer_limit.map(|tokens| (self.answer_limit_field, tokens));
-        render_request(spec, messages, tools, first_turn, limit)
+        let turn = Turn {
+            messages,
+            tools,
+            is_first: first_turn,
+            answer_limit: limit,
+        };
+        render_request(spec, turn, &self.unsupported)
     }
 
     /// Sends a rendered request; returns once the first token is there, or the answer has ended
@@ -155,7 +163,7 @@ impl ModelClient {
         let deadline = Instant::now() + self.timeouts.first_byte;
         let response = self.send(request, deadline).await?;
         let body = read_plain(response, deadline).await?;
-        serde_json::from_slice(&body).map_err(|source| ModelError::Invalid {
+        ModelList::read(&body).map_err(|source| ModelError::Invalid {
             what: "the list of models is not JSON of the expected shape",
             source: Some(source),
         })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use baton_service::Secret;
-use baton_service::config::{AnswerLimitField, LlmConfig};
+use baton_service::config::{AnswerLimitField, LlmConfig, UpstreamFeature};
 
 use super::RetryPolicy;
 
@@ -48,6 +48,8 @@ pub struct ModelConfig {
     pub max_answer: usize,
     /// The field that limits the tokens of an answer. Default: `max_tokens`.
     pub answer_limit_field: &'static str,
+    /// Parts of the chat API that the upstream lacks. Default: none.
+    pub unsupported: Vec<UpstreamFeature>,
 }
 
 impl ModelConfig {
@@ -61,6 +63,7 @@ impl ModelConfig {
             max_line: 16 << 20,
             max_answer: 8 << 20,
             answer_limit_field: AnswerLimitField::default().as_str(),
+            unsupported: Vec::new(),
         }
     }
 
@@ -83,6 +86,7 @@ impl ModelConfig {
             max_line: bytes(config.max_line_bytes),
             max_answer: bytes(config.max_answer_bytes),
             answer_limit_field: config.answer_limit_field.as_str(),
+            unsupported: config.unsupported.clone(),
             ..Self::new(base_url)
         })
     }

@@ -1,11 +1,17 @@
 //! The body of an upstream request.
 
+use std::borrow::Cow;
+
 use baton_admission::metering::ANSWER_LIMITS;
-use baton_protocol::RunSpec;
+use baton_protocol::{RawFields, RunSpec};
+use baton_service::config::UpstreamFeature;
 use bytes::Bytes;
+use serde::Deserialize;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::json;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::tool_choice;
 
 /// Fields of a request that Baton decides itself, whatever the client wrote.
 const DECIDED: [&str; 5] = ["model", "messages", "tools", "stream", "stream_options"];
@@ -21,26 +27,35 @@ const BATON_ONLY: [&str; 7] = [
     "params",
 ];
 
-/// Fields that an upstream refuses in a request without tools.
-const ABOUT_TOOLS: [&str; 2] = ["tool_choice", "parallel_tool_calls"];
+/// What a turn adds to its run's request.
+pub(super) struct Turn<'a> {
+    pub(super) messages: &'a RawValue,
+    /// The tools that go up, if there are any.
+    pub(super) tools: Option<&'a RawValue>,
+    pub(super) is_first: bool,
+    /// The most tokens that the answer may have, and the field to say so where the client has none.
+    pub(super) answer_limit: Option<(&'static str, u64)>,
+}
 
-/// The client's fields, known or not, around the messages and tools of this turn.
+/// Writes the client's fields, known or not, around the messages and tools of this turn.
 pub(super) fn render_request(
     spec: &RunSpec,
-    messages: &RawValue,
-    tools: Option<&RawValue>,
-    first_turn: bool,
-    answer_limit: Option<(&'static str, u64)>,
+    turn: Turn<'_>,
+    unsupported: &[UpstreamFeature],
 ) -> Bytes {
+    let messages = if unsupported.contains(&UpstreamFeature::DeveloperRole) {
+        without_developer(turn.messages)
+    } else {
+        Cow::Borrowed(turn.messages)
+    };
+    let tools = turn.tools.map_or(0, |tools| tools.get().len());
+    let mut body = Vec::with_capacity(512 + messages.get().len() + tools);
     let request = Request {
         spec,
-        messages,
-        tools,
-        first_turn,
-        answer_limit,
+        turn,
+        messages: &messages,
+        unsupported,
     };
-    let mut body =
-        Vec::with_capacity(512 + messages.get().len() + tools.map_or(0, |tools| tools.get().len()));
     serde_json::to_writer(&mut body, &request)
         .expect("texts, JSON values and valid raw JSON under text keys serialise into memory");
     body.into()
@@ -48,152 +63,139 @@ pub(super) fn render_request(
 
 struct Request<'a> {
     spec: &'a RunSpec,
+    turn: Turn<'a>,
     messages: &'a RawValue,
-    tools: Option<&'a RawValue>,
-    first_turn: bool,
-    /// The most tokens that the answer may have, and the field to say so where the client has none.
-    answer_limit: Option<(&'static str, u64)>,
+    unsupported: &'a [UpstreamFeature],
+}
+
+impl Request<'_> {
+    fn lacks(&self, feature: UpstreamFeature) -> bool {
+        self.unsupported.contains(&feature)
+    }
+
+    /// The name under which the upstream knows a limit of the answer.
+    fn known_limit(&self, name: &'static str) -> &'static str {
+        let [older, newer] = ANSWER_LIMITS;
+        if name == older && self.lacks(UpstreamFeature::MaxTokens) {
+            newer
+        } else if name == newer && self.lacks(UpstreamFeature::MaxCompletionTokens) {
+            older
+        } else {
+            name
+        }
+    }
+
+    /// The limits of the answer under their known names. Of two for one name the lower counts.
+    fn answer_limits(&self) -> Vec<(&'static str, Cow<'_, RawValue>)> {
+        let most = self.turn.answer_limit;
+        let mut limits: Vec<(&'static str, Cow<'_, RawValue>)> = Vec::new();
+        for name in ANSWER_LIMITS {
+            let Some(value) = self.spec.params.get(name) else {
+                continue;
+            };
+            let known = self.known_limit(name);
+            let wish = serde_json::from_str::<u64>(value.get()).ok();
+            let value = match (wish, most) {
+                (Some(wish), Some((_, most))) => tokens(wish.min(most)),
+                // A budget's limit takes the place of one that is no number.
+                (None, Some(_)) => continue,
+                (_, None) => Cow::Borrowed(value),
+            };
+            match limits.iter_mut().find(|(present, _)| *present == known) {
+                None => limits.push((known, value)),
+                Some((_, present)) => {
+                    let read = |value: &RawValue| serde_json::from_str::<u64>(value.get()).ok();
+                    if let Some(wish) = wish
+                        && read(present).is_none_or(|present| wish < present)
+                    {
+                        *present = value;
+                    }
+                }
+            }
+        }
+        match most {
+            Some((field, most)) if limits.is_empty() => vec![(field, tokens(most))],
+            _ => limits,
+        }
+    }
+}
+
+fn tokens(number: u64) -> Cow<'static, RawValue> {
+    Cow::Owned(to_raw_value(&number).expect("a number is JSON"))
 }
 
 impl Serialize for Request<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Turn {
+            tools, is_first, ..
+        } = self.turn;
         let mut map = serializer.serialize_map(None)?;
-        let mut limit = self.answer_limit;
         for (key, value) in self.spec.params.fields() {
             let key = &*key;
-            let dropped = DECIDED.contains(&key)
-                || BATON_ONLY.contains(&key)
-                || (self.tools.is_none() && ABOUT_TOOLS.contains(&key))
-                // "Call a tool" is meant once: with each turn it would never let the run end.
-                || (key == "tool_choice" && !self.first_turn && !is_mild(value));
-            if dropped {
+            if DECIDED.contains(&key) || BATON_ONLY.contains(&key) || ANSWER_LIMITS.contains(&key) {
                 continue;
             }
-            match self.answer_limit {
-                Some((_, most)) if ANSWER_LIMITS.contains(&key) => {
-                    let Ok(wish) = serde_json::from_str::<u64>(value.get()) else {
-                        continue;
-                    };
-                    map.serialize_entry(key, &wish.min(most))?;
-                    limit = None;
+            match key {
+                // An upstream refuses both in a request without tools.
+                "tool_choice" | "parallel_tool_calls" if tools.is_none() => {}
+                "parallel_tool_calls" if self.lacks(UpstreamFeature::ParallelToolCalls) => {}
+                "tool_choice" => {
+                    if let Some(choice) = tool_choice::of_turn(value, self.spec, is_first) {
+                        map.serialize_entry(key, &*choice)?;
+                    }
                 }
                 _ => map.serialize_entry(key, value)?,
             }
         }
-        if let Some((field, most)) = limit {
-            map.serialize_entry(field, &most)?;
+        for (name, value) in self.answer_limits() {
+            map.serialize_entry(name, &*value)?;
         }
         map.serialize_entry("model", &self.spec.model)?;
         map.serialize_entry("messages", self.messages)?;
-        if let Some(tools) = self.tools {
+        if let Some(tools) = tools {
             map.serialize_entry("tools", tools)?;
         }
         map.serialize_entry("stream", &true)?;
-        map.serialize_entry("stream_options", &json!({"include_usage": true}))?;
+        if !self.lacks(UpstreamFeature::StreamOptions) {
+            map.serialize_entry("stream_options", &json!({"include_usage": true}))?;
+        }
         map.end()
     }
 }
 
-/// A choice that leaves the model free to answer.
-fn is_mild(tool_choice: &RawValue) -> bool {
-    matches!(tool_choice.get(), r#""auto""# | r#""none""#)
+/// Gives messages of the role `developer` the role that all upstreams know.
+fn without_developer(messages: &RawValue) -> Cow<'_, RawValue> {
+    #[derive(Deserialize)]
+    struct Head<'a> {
+        #[serde(borrow, default)]
+        role: Option<Cow<'a, str>>,
+    }
+
+    let is_developer = |message: &RawValue| {
+        let head: Option<Head<'_>> = serde_json::from_str(message.get()).ok();
+        head.is_some_and(|head| head.role.as_deref() == Some("developer"))
+    };
+    let all: Vec<&RawValue> = serde_json::from_str(messages.get()).unwrap_or_default();
+    if !all.iter().any(|message| is_developer(message)) {
+        return Cow::Borrowed(messages);
+    }
+    let system = to_raw_value("system").expect("a text is JSON");
+    let renamed = all.into_iter().map(|message| {
+        let fields = Some(message).filter(|message| is_developer(message));
+        let fields = fields.and_then(|message| RawFields::from_object(message.to_owned()).ok());
+        let Some(fields) = fields else {
+            return Cow::Borrowed(message);
+        };
+        let fields = fields.fields();
+        let fields = fields.iter().map(|(name, value)| {
+            let value = if name == "role" { &*system } else { *value };
+            (name.clone(), value)
+        });
+        Cow::Owned(RawFields::from_fields(fields).into_raw())
+    });
+    let renamed: Vec<Cow<'_, RawValue>> = renamed.collect();
+    to_raw_value(&renamed).map_or(Cow::Borrowed(messages), Cow::Owned)
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::Value;
-
-    use super::*;
-
-    fn raw(value: &Value) -> Box<RawValue> {
-        serde_json::value::to_raw_value(value).unwrap()
-    }
-
-    fn spec(params: &Value) -> RunSpec {
-        serde_json::from_str(
-            &json!({
-                "v": 1, "agent": {"name": "default", "version": 0}, "model": "gpt-x",
-                "messages": [], "params": params, "limits": {"max_turns": 4},
-            })
-            .to_string(),
-        )
-        .unwrap()
-    }
-
-    #[test]
-    fn unknown_fields_travel_and_batons_own_do_not() {
-        let spec = spec(&json!({
-            "temperature": 0.2, "brand_new": {"a": [1]}, "tool_choice": "auto", "lane": "background",
-            "stream": false, "stream_options": {"x": 1}, "model": "other", "messages": "no",
-        }));
-        let messages = raw(&json!([{"role": "user", "content": "é"}]));
-        let tools = raw(&json!([{"type": "function", "function": {"name": "f"}}]));
-        let body: Value =
-            serde_json::from_slice(&render_request(&spec, &messages, Some(&tools), true, None))
-                .unwrap();
-        assert_eq!(
-            body,
-            json!({
-                "temperature": 0.2, "brand_new": {"a": [1]}, "tool_choice": "auto",
-                "model": "gpt-x", "messages": [{"role": "user", "content": "é"}],
-                "tools": [{"type": "function", "function": {"name": "f"}}],
-                "stream": true, "stream_options": {"include_usage": true},
-            }),
-        );
-    }
-
-    #[test]
-    fn without_tools_nothing_is_said_about_them() {
-        let spec = spec(&json!({"tool_choice": "none", "parallel_tool_calls": false}));
-        let body: Value =
-            serde_json::from_slice(&render_request(&spec, &raw(&json!([])), None, true, None))
-                .unwrap();
-        let keys: Vec<_> = body
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
-        assert_eq!(keys, ["messages", "model", "stream", "stream_options"]);
-    }
-
-    #[test]
-    fn a_tool_is_forced_in_the_first_turn_only() {
-        let tools = raw(&json!([{"type": "function", "function": {"name": "f"}}]));
-        for (choice, later) in [("required", false), ("auto", true), ("none", true)] {
-            let spec = spec(&json!({"tool_choice": choice}));
-            let rendered = |first_turn| -> Value {
-                let body = render_request(&spec, &spec.messages, Some(&tools), first_turn, None);
-                serde_json::from_slice(&body).unwrap()
-            };
-            assert_eq!(rendered(true)["tool_choice"], choice);
-            assert_eq!(
-                rendered(false).get("tool_choice").is_some(),
-                later,
-                "{choice}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_limited_answer_is_never_longer_whatever_the_client_wants() {
-        let rendered = |params: Value| -> Value {
-            let spec = spec(&params);
-            let limit = Some(("max_tokens", 50));
-            let body = render_request(&spec, &spec.messages, None, true, limit);
-            serde_json::from_slice(&body).unwrap()
-        };
-        let body = rendered(json!({}));
-        assert_eq!(body["max_tokens"], 50);
-        for (wish, limit) in [(json!(20), 20), (json!(50), 50), (json!(99), 50)] {
-            let body = rendered(json!({"max_completion_tokens": wish}));
-            assert_eq!(body["max_completion_tokens"], limit);
-            assert_eq!(body.get("max_tokens"), None, "an upstream takes one");
-        }
-        for wish in [json!(null), json!("99"), json!(-1)] {
-            let body = rendered(json!({"max_completion_tokens": wish}));
-            assert_eq!(body["max_tokens"], 50);
-            assert_eq!(body.get("max_completion_tokens"), None);
-        }
-    }
-}
+mod tests;

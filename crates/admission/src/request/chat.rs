@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::SubmitRequest;
 use super::legacy;
 use super::messages::{check_name, metadata, read_messages};
-use super::tools::tool_names;
+use super::tools::{some_tools, tool_names};
 use super::travelling::Travelling;
 use crate::error::Invalid;
 use crate::json::{check_shape, read_json};
@@ -121,9 +121,9 @@ impl ChatSubmission {
             Invalid::field("invalid_messages", "messages", "`messages` is missing")
         })?;
         let messages = read_messages(messages.to_owned())?;
-        let functions = present(body.functions);
+        let functions = body.functions.filter(|functions| some_tools(functions));
         let choice = present(body.function_call);
-        let (tools, tool_names) = match (present(body.tools), functions) {
+        let (tools, tool_names) = match (body.tools.filter(|tools| some_tools(tools)), functions) {
             (Some(_), Some(_)) => return Err(both_forms("functions", "tools")),
             (Some(tools), None) => (Some(tools.to_owned()), tool_names(tools)?),
             (None, Some(functions)) => {
@@ -403,7 +403,7 @@ mod tests {
                 "functions[1].name",
             ),
             (
-                r#""functions":[{"name":"a"}],"tools":[]"#,
+                r#""functions":[{"name":"a"}],"tools":[{"type":"web_search"}]"#,
                 "conflicting_fields",
                 "functions",
             ),

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::SubmitRequest;
 use super::messages::{check_name, metadata, read_messages};
-use super::tools::tool_names;
+use super::tools::{some_tools, tool_names};
 use super::travelling;
 use crate::error::Invalid;
 use crate::json::{check_shape, read_json};
@@ -131,7 +131,7 @@ impl SubmitRequest {
             }
         };
         let messages = read_messages(messages)?;
-        let tools = body.tools.filter(|tools| tools.get() != "null");
+        let tools = body.tools.filter(|tools| some_tools(tools));
         let tool_names = tools
             .as_deref()
             .map(tool_names)

@@ -74,6 +74,15 @@ pub(super) fn check_count(code: &'static str, param: &str, count: usize) -> Resu
     Err(Invalid::field(code, param, message))
 }
 
+/// Returns whether there are any tools. There are none in `null` and in an empty array.
+pub(super) fn some_tools(tools: &RawValue) -> bool {
+    let inside = tools
+        .get()
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    tools.get() != "null" && inside.is_none_or(|inside| !inside.trim().is_empty())
+}
+
 /// Reads an array of OpenAI tool objects; returns the names that the model can call.
 pub(super) fn tool_names(tools: &RawValue) -> Result<Vec<String>, Invalid> {
     let read: Vec<Tool<'_>> = serde_json::from_str(tools.get()).map_err(|_| {

@@ -37,6 +37,7 @@ pub(super) fn check(
     auth::auth(&mut checks, config);
     worker(&mut checks, config);
     rest(&mut checks, config);
+    llm::unsupported(&mut checks, config);
     llm::prices(&mut checks, config);
     tools::tools(&mut checks, config);
     if !development {

@@ -40,6 +40,10 @@ pub struct LlmConfig {
     /// request does not: `max_tokens` or `max_completion_tokens`. The upstream must support it.
     /// Default: max_tokens.
     pub answer_limit_field: AnswerLimitField,
+    /// Parts of the chat API that the upstream lacks: `tools`, `stream_options`, `parallel_tool_calls`,
+    /// `developer_role`, `max_tokens`, `max_completion_tokens`. They are left out, replaced by their
+    /// equal, or refused by name. Default: none.
+    pub unsupported: Vec<UpstreamFeature>,
     /// Fields, besides those of OpenAI's chat API, that requests of keys with a list of models or a
     /// budget may send to the upstream, such as `top_k`. Default: none.
     pub extra_fields: Vec<String>,
@@ -69,6 +73,24 @@ impl AnswerLimitField {
     }
 }
 
+/// A part of the chat API that some upstreams lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpstreamFeature {
+    /// The field `tools`: vLLM refuses it unless it was started with a parser of calls.
+    Tools,
+    /// The field `stream_options`, which asks for the token counts.
+    StreamOptions,
+    /// The field `parallel_tool_calls`.
+    ParallelToolCalls,
+    /// Messages of the role `developer`, which go up as `system`.
+    DeveloperRole,
+    /// The field `max_tokens`, which goes up as `max_completion_tokens`.
+    MaxTokens,
+    /// The field `max_completion_tokens`, which goes up as `max_tokens`.
+    MaxCompletionTokens,
+}
+
 /// `[[llm.prices]]`: the prices of a million of a model's tokens, in a currency of the operator's
 /// choice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +108,11 @@ pub struct ModelPrice {
 }
 
 impl LlmConfig {
+    /// Returns whether the upstream has this part of the chat API.
+    pub fn supports(&self, feature: UpstreamFeature) -> bool {
+        !self.unsupported.contains(&feature)
+    }
+
     /// Returns each model with its prices in millionths of a unit for a million tokens: of input,
     /// of cached input, of output.
     pub fn prices_in_micros(&self) -> impl Iterator<Item = (String, [u64; 3])> {
@@ -129,6 +156,7 @@ impl Default for LlmConfig {
             max_line_bytes: 16 << 20,
             max_answer_bytes: 8 << 20,
             answer_limit_field: AnswerLimitField::default(),
+            unsupported: Vec::new(),
             extra_fields: Vec::new(),
             prices: Vec::new(),
         }

@@ -9,12 +9,35 @@ use serde_json::{Map, Value};
 
 use super::values::Secret;
 
-/// `[tools]`: tools that agents of every tenant may use.
+/// `[tools]`: the tools that the default agent offers to the model.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ToolsConfig {
-    /// `[[tools.http]]`: tools that are one HTTP request each. Default: none.
+    /// The built-in tools that the default agent offers: `calculator`, `current_time`. Many upstreams
+    /// refuse a request that offers tools. Default: none.
+    pub built_in: Vec<BuiltInTool>,
+    /// `[[tools.http]]`: tools that are one HTTP request each, all of them offered. Default: none.
     pub http: Vec<HttpTool>,
+}
+
+/// A tool that every worker has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuiltInTool {
+    /// Exact arithmetic.
+    Calculator,
+    /// The date and time.
+    CurrentTime,
+}
+
+impl BuiltInTool {
+    /// Its name, as the model calls it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Calculator => "calculator",
+            Self::CurrentTime => "current_time",
+        }
+    }
 }
 
 /// `[[tools.http]]`: an HTTP request with the arguments as its JSON body (POST, PUT, PATCH) or as

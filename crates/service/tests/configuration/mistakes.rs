@@ -333,3 +333,34 @@ fn who_lets_programs_in_can_put_them_out() {
     let session = "[nats]\ncallout_session = \"30s\"\n";
     assert_mistakes(load(session, &[]), &[&["nats.callout_session"]]);
 }
+
+#[test]
+fn the_parts_that_an_upstream_lacks_must_leave_a_way() {
+    for (file, parts) in [
+        (
+            "[llm]\nunsupported = ['tols']",
+            ["llm.unsupported", "stream_options"],
+        ),
+        (
+            "[llm]\nunsupported = ['max_tokens', 'max_completion_tokens']",
+            ["llm.unsupported", "leave out the one"],
+        ),
+        (
+            "[llm]\nunsupported = ['max_tokens']",
+            ["llm.unsupported", "set llm.answer_limit_field"],
+        ),
+        (
+            "[llm]\nunsupported = ['tools']\n[tools]\nbuilt_in = ['calculator']",
+            ["llm.unsupported", "tools.built_in"],
+        ),
+        (
+            "[tools]\nbuilt_in = ['abacus']",
+            ["tools.built_in", "current_time"],
+        ),
+    ] {
+        assert_mistakes(load(file, &[]), &[&parts]);
+    }
+    let other = "[llm]\nunsupported = ['max_tokens']\nanswer_limit_field = 'max_completion_tokens'";
+    assert!(load(other, &[]).is_ok());
+    assert!(load("", &[("BATON_LLM__UNSUPPORTED", r#"["tools"]"#)]).is_ok());
+}

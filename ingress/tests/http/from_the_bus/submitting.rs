@@ -1,5 +1,6 @@
 //! A message becomes a run, once.
 
+use baton_admission::Upstream;
 use baton_admission::resolve::resolve;
 use baton_admission::{BuiltInAgent, Grant, SubmitRequest};
 use baton_protocol::{Lane, RunId, RunStatus};
@@ -144,7 +145,7 @@ async fn somebody_with(f: &Fixture, run: RunId) -> TenantTx {
         max_turns: 1,
         ..BuiltInAgent::default()
     };
-    let spec = resolve(request, &agents, &Grant::default()).unwrap();
+    let spec = resolve(request, &agents, &Grant::default(), Upstream::default()).unwrap();
     let key = IdempotencyKey {
         key: format!("run {run}"),
         fingerprint: [0; 32],

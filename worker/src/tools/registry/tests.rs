@@ -343,3 +343,13 @@ async fn refusals_redirects_and_absence_are_told_to_the_model() {
         );
     }
 }
+
+#[test]
+fn the_built_in_tools_of_the_configuration_are_there() {
+    use config::BuiltInTool;
+
+    let registry = built_in();
+    for tool in [BuiltInTool::Calculator, BuiltInTool::CurrentTime] {
+        assert!(registry.get(tool.as_str()).is_some(), "{tool:?}");
+    }
+}

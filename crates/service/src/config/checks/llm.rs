@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::Config;
+use super::super::{AnswerLimitField, Config, UpstreamFeature};
 use super::demand::Checks;
 use super::urls::names_a_user;
 
@@ -40,6 +40,33 @@ pub(super) fn llm(checks: &mut Checks<'_>, config: &Config) {
         "llm.max_line_bytes is below llm.max_answer_bytes, but an answer may come in one line"
             .to_owned(),
         "raise llm.max_line_bytes, or lower the other",
+    );
+}
+
+/// A limit of answers must reach the upstream under a name that it knows.
+pub(super) fn unsupported(checks: &mut Checks<'_>, config: &Config) {
+    let llm = &config.llm;
+    let both = !llm.supports(UpstreamFeature::MaxTokens)
+        && !llm.supports(UpstreamFeature::MaxCompletionTokens);
+    checks.demand(
+        !both,
+        &[("llm", "unsupported")],
+        "llm.unsupported has max_tokens and max_completion_tokens, so that nothing could limit an answer"
+            .to_owned(),
+        "leave out the one that the upstream knows",
+    );
+    let of_budget = match llm.answer_limit_field {
+        AnswerLimitField::MaxTokens => UpstreamFeature::MaxTokens,
+        AnswerLimitField::MaxCompletionTokens => UpstreamFeature::MaxCompletionTokens,
+    };
+    checks.demand(
+        both || llm.supports(of_budget),
+        &[("llm", "unsupported"), ("llm", "answer_limit_field")],
+        format!(
+            "llm.answer_limit_field is {}, which is in llm.unsupported",
+            llm.answer_limit_field.as_str()
+        ),
+        "set llm.answer_limit_field to the other name",
     );
 }
 
