@@ -28,9 +28,6 @@ const SETTINGS: &[(&str, &str)] = &[
     ("BATON_HTTP__HEARTBEAT", "3s"),
     ("BATON_DATABASE__ACQUIRE_TIMEOUT", "2s"),
     ("BATON_NATS__CONNECT_TIMEOUT", "1s"),
-    // The broker knows no users: by these an ingress hears programs, and is anybody.
-    ("BATON_NATS__PROGRAMS_USER", "programs"),
-    ("BATON_NATS__PROGRAMS_PASSWORD", "c4-Pq7x-2Lm9-vT0z"),
     ("BATON_LLM__FIRST_BYTE_TIMEOUT", "3s"),
     ("BATON_LLM__IDLE_TIMEOUT", "3s"),
     ("LLM_DEFAULT_MODEL", "chaos"),
