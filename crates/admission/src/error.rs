@@ -1,4 +1,4 @@
-//! Why a submission is refused.
+//! Refusals of submissions.
 
 use baton_protocol::RunId;
 use baton_store::{AcceptError, Budget, StoreError};
@@ -12,12 +12,12 @@ pub struct Invalid {
     pub code: &'static str,
     /// The field at fault, if it is one field.
     pub param: Option<String>,
-    /// One sentence that says what to write instead.
+    /// One sentence that says how to correct it.
     pub message: String,
 }
 
 impl Invalid {
-    /// A field is wrong.
+    /// Makes a refusal of one field.
     pub fn field(code: &'static str, param: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -26,7 +26,7 @@ impl Invalid {
         }
     }
 
-    /// The body as a whole is wrong.
+    /// Makes a refusal of the body as a whole.
     pub fn body(code: &'static str, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -36,7 +36,8 @@ impl Invalid {
     }
 }
 
-/// Why a run was not accepted. Nothing was written, except perhaps with [`SubmitError::InDoubt`].
+/// A reason for which a run was not accepted. Nothing was written, except perhaps with
+/// [`SubmitError::InDoubt`].
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
     /// The request is wrong.
@@ -45,37 +46,37 @@ pub enum SubmitError {
     /// No agent has this name.
     #[error("there is no agent `{0}`")]
     UnknownAgent(String),
-    /// The key's list of models does not hold this one.
+    /// The key's list of models does not include this one.
     #[error("this API key may not use the model `{0}`")]
     ModelNotAllowed(String),
-    /// The tenant has as many queued runs as it may.
+    /// The tenant has reached its limit of queued runs.
     #[error("this tenant already has {limit} queued runs, as many as it may: try again later")]
     TenantQueueFull {
-        /// How many.
+        /// The limit.
         limit: u32,
     },
-    /// All tenants together have as many queued runs as fit.
+    /// All tenants together have reached the limit of queued runs.
     #[error("the system is full: try again later")]
     SystemQueueFull,
-    /// The API key has as many runs queued or at work as it may.
+    /// The API key has reached its limit of runs that are queued or running.
     #[error(
         "this API key already has {limit} runs queued or at work, as many as it may: try again when one has ended"
     )]
     ConcurrencyLimit {
-        /// How many.
+        /// The limit.
         limit: u32,
     },
-    /// Too little is left of what the API key may use up in this month.
+    /// The API key's budget for this month is too small for the request.
     #[error("this API key's {} is used up, or what is left is too little for this request: there is another one from {until} on", .budget.of_what())]
     BudgetExceeded {
-        /// Which of its budgets.
+        /// The exceeded budget.
         budget: Budget,
-        /// The day on which there is another one, UTC.
+        /// The day on which the next budget begins, UTC.
         until: NaiveDate,
-        /// How long it is until then.
+        /// The time until then.
         seconds: u32,
     },
-    /// Too little is left while other runs of the API key have taken their parts.
+    /// The rest of the API key's budget is reserved for its other runs.
     #[error(
         "what is left of this API key's budget is set aside for its other runs: try again when one has ended"
     )]
@@ -88,13 +89,13 @@ pub enum SubmitError {
     /// The idempotency key was used with another request.
     #[error("this Idempotency-Key was used with a different request: use a fresh key for it")]
     KeyReused,
-    /// The run's id, which the caller has drawn, names another run: of another request, or of
-    /// somebody else.
+    /// The run's id, which the caller generated, names another run: of another request, or of
+    /// another caller.
     #[error(
         "this run id is taken: draw a fresh UUIDv7 for each run, and repeat it only with the same request"
     )]
     RunIdTaken,
-    /// The broker is known to be away.
+    /// The broker is known to be unreachable.
     #[error("the message broker cannot be reached: try again later")]
     BrokerDown,
     /// The ledger could not be reached, or refused.
@@ -105,7 +106,7 @@ pub enum SubmitError {
         "the ledger's answer was lost, and whether run {run} was accepted is unknown: the same request with the same Idempotency-Key (on the bus: the same run id) tells, as does GET /v1/runs/{run}"
     )]
     InDoubt {
-        /// The run that it is if it was accepted.
+        /// The run's id, if it was accepted.
         run: RunId,
         /// The failures since.
         #[source]

@@ -1,4 +1,4 @@
-//! Bodies: how deep they may nest, and how it is told what is wrong with one.
+//! Bodies: their allowed nesting, and error messages about them.
 
 mod readable;
 mod wrong;
@@ -10,14 +10,14 @@ pub(crate) use readable::{is_readable, unreadable};
 
 use crate::error::Invalid;
 
-/// How deep arrays and objects of a request body may nest.
+/// The deepest nesting of arrays and objects in a request body.
 pub const MAX_JSON_DEPTH: usize = 64;
 
-/// Reads a body, which is an object. The refusal names the field at fault and what belongs there, and
-/// repeats no value: that may be a password.
+/// Reads a body, which is an object. The refusal names the field at fault and the expected type,
+/// but repeats no value, because that may be a password.
 pub fn read_json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Invalid> {
     let read = serde_json::from_slice(body).map_err(|error| wrong::wrong::<T>(body, &error));
-    // An array would be taken for the values of the fields, one after the other.
+    // Serde would read an array as the values of the fields, one after the other.
     let first = body.trim_ascii_start().first();
     if first.is_some_and(|first| *first != b'{')
         && serde_json::from_slice::<IgnoredAny>(body).is_ok()
@@ -30,13 +30,14 @@ pub fn read_json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Invalid
     read
 }
 
-/// Values and names that a request body may hold.
+/// The most values and names in a request body.
 pub const MAX_JSON_VALUES: usize = 100_000;
 
-/// Refuses a body that nests deeper than [`MAX_JSON_DEPTH`] or holds more than [`MAX_JSON_VALUES`].
-/// Parts of a request are kept unparsed and are parsed later, by others: what is accepted here must
-/// neither overflow a stack there nor become a tree that is a hundred times as large. One pass, no
-/// allocation; whether it is JSON at all is for the parser to say.
+/// Refuses a body that nests deeper than [`MAX_JSON_DEPTH`] or has more than [`MAX_JSON_VALUES`].
+///
+/// Parts of a request stay unparsed and are parsed later elsewhere. An accepted part must neither
+/// overflow a stack there nor become a tree a hundred times as large. This takes one pass without
+/// allocation; the parser decides whether it is JSON.
 pub fn check_shape(body: &[u8]) -> Result<(), Invalid> {
     let mut depth = 0_usize;
     let mut values = 1_usize;

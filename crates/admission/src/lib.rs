@@ -1,16 +1,16 @@
-//! Submitting a run: the same for HTTP, for jobs from the bus and for schedules.
+//! Submits runs: the same for HTTP, for messages of programs and for schedules.
 //!
 //! ```text
 //! body ──► request (chat | native) ──► resolve ──► RunSpec ──► accept (one commit) ──► publish
 //! ```
 //!
-//! [`request`] reads a body and says what is wrong with it; [`resolve`] finds the agent and what it
-//! may use, under the caller's [`Grant`]; [`Admission`] writes the row and publishes the job. A
-//! committed row is acceptance: nothing that the broker says afterwards takes it back.
+//! [`request`] reads and checks a body; [`resolve`] finds the agent and its allowed tools, under
+//! the caller's [`Grant`]; [`Admission`] writes the row and publishes the job. A committed row is
+//! acceptance, and no answer of the broker revokes it.
 //!
-//! [`terminal_event`] is the other end of a run's way: whoever finds one ended tells its followers;
-//! [`parked_events`] does the same for one that waits for a person; [`replay`] tells those who come
-//! when its events are gone.
+//! [`terminal_event`] repairs the log of an ended run for its followers, and [`parked_events`] that
+//! of a run that waits for a person. [`replay`] rebuilds the events for later followers if the
+//! stream has lost them.
 
 mod error;
 mod json;

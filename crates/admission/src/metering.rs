@@ -1,9 +1,8 @@
-//! What a turn of the model may use up at most, before it is asked.
+//! The most that a turn of the model may consume, estimated before the model is asked.
 //!
-//! Nobody can count tokens as an upstream does without its tokenizer, but of text there are no more
-//! tokens than bytes: a token stands for one byte at least, and what an upstream writes around a
-//! message takes fewer tokens than the JSON around it has bytes. What is no text is taken to be as
-//! much as is configured.
+//! Only an upstream's tokenizer can count exactly, but a text has at most as many tokens as bytes:
+//! a token covers at least one byte, and the tokens that an upstream adds around a message are
+//! fewer than the bytes of the JSON around it. Anything other than text counts as configured.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,42 +15,42 @@ use serde_json::value::RawValue;
 /// More bytes than a request has around its texts: field names, the options of streaming, and the
 /// limit of the answer.
 const AROUND: usize = 256;
-/// More bytes than the definition of a tool of every installation has.
+/// More bytes than each built-in tool's definition has.
 pub const BUILT_IN_TOOL_SIZES: [(&str, usize); 2] = [("calculator", 768), ("current_time", 448)];
 
-/// The bytes of the definitions of the server's tools, as the model is sent them.
+/// The sizes of the server's tool definitions, in bytes as the model gets them.
 #[derive(Debug, Clone)]
 pub struct ToolSizes(HashMap<String, usize>);
 
 impl ToolSizes {
-    /// The sizes of the operator's tools; the built-in ones are known.
+    /// Makes the sizes of the operator's tools and the built-in ones.
     pub fn new(configured: impl IntoIterator<Item = (String, usize)>) -> Self {
         let built_in = BUILT_IN_TOOL_SIZES.map(|(name, size)| (name.to_owned(), size));
         Self(built_in.into_iter().chain(configured).collect())
     }
 
-    /// The bytes of all of these, with a comma each.
+    /// Returns the bytes of all of these, with a comma each.
     fn of(&self, tools: &[String]) -> usize {
         let sizes = tools.iter().filter_map(|tool| self.0.get(tool));
         sizes.map(|size| size + 1).sum()
     }
 }
 
-/// An answer that may have fewer tokens than this is not asked for.
+/// The least tokens of an answer; the model is not asked for fewer.
 const LEAST_ANSWER: u64 = 16;
 
-/// What is reckoned with where a request does not say.
+/// The assumptions for parts that a request does not specify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metering {
-    /// Tokens of an answer at most, if the request sets no limit.
+    /// The most tokens of an answer, if the request sets no limit.
     pub answer_tokens: u64,
     /// Tokens of a picture, a sound or a file in a message.
     pub attachment_tokens: u64,
 }
 
 impl Metering {
-    /// The first turn of a run: no less than its worker will ask for, so that a run that is accepted
-    /// has it.
+    /// Estimates the first turn of a run. It is no less than its worker will ask for, so that an
+    /// accepted run can have it.
     pub fn first_turn(&self, spec: &RunSpec, tools: &ToolSizes, price: Option<&Price>) -> TurnWish {
         fn written(value: &impl Serialize) -> usize {
             serde_json::to_string(value).map_or(0, |text| text.len())
@@ -66,7 +65,7 @@ impl Metering {
         self.turn(bytes, &spec.messages, &spec.params, price)
     }
 
-    /// A turn whose request has so many bytes and these messages in it.
+    /// Estimates a turn with a request of this many bytes and these messages.
     pub fn turn(
         &self,
         bytes: usize,
@@ -83,8 +82,8 @@ impl Metering {
         }
     }
 
-    /// A picture is scaled down before it is read, however many bytes it has. A sound or a file may
-    /// hold a whole book.
+    /// Estimates the prompt. A picture is scaled down before it is read, regardless of its bytes; a
+    /// sound or a file may contain a whole book.
     fn prompt_tokens(&self, bytes: usize, messages: &RawValue) -> u64 {
         let mut tokens = bytes as u64;
         for attachment in attachments(messages) {
@@ -100,16 +99,16 @@ impl Metering {
     }
 }
 
-/// The names that limits of an answer's length go by.
+/// The fields that limit an answer's length.
 pub const ANSWER_LIMITS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
 
-/// How long the request lets an answer be.
+/// Returns the request's limit of an answer.
 fn answer_limit(params: &RawFields) -> Option<u64> {
     let limits = ANSWER_LIMITS.iter();
     limits.filter_map(|name| params.read::<u64>(name)).min()
 }
 
-/// A part of a message that is no text.
+/// A part of a message other than text.
 struct Attachment {
     bytes: usize,
     is_picture: bool,
@@ -127,12 +126,12 @@ struct Part<'a> {
     kind: Option<Cow<'a, str>>,
 }
 
-/// What it does not recognise is text, of which every byte counts.
+/// Returns the attachments. Unrecognised parts count as text, byte by byte.
 fn attachments(messages: &RawValue) -> Vec<Attachment> {
     let messages: Vec<Message<'_>> = serde_json::from_str(messages.get()).unwrap_or_default();
     let contents = messages.iter().filter_map(|message| message.content);
     let parts = contents.filter_map(|content| {
-        // A string is no list.
+        // A string is not a list.
         serde_json::from_str::<Vec<&RawValue>>(content.get()).ok()
     });
     parts

@@ -1,8 +1,8 @@
-//! Whoever finds a run parked makes sure that its followers know what a person is asked.
+//! Repairs the log of a parked run, so that its followers see the questions to a person.
 //!
 //! The ledger parks a run first and the events follow; a worker may die between the two. The ids
-//! are the parking attempt's and were recorded with the commit, so it does not matter who appends
-//! them; and the log takes them only while no later attempt has written.
+//! belong to the parking attempt and were recorded with the commit, so any process may append them.
+//! The log accepts them only until a later attempt writes.
 
 use baton_nats::{Bus, StoredEvents};
 use baton_protocol::event::{ApprovalRequested, shown_arguments};
@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 
 use crate::terminal_event::{TerminalEventError, append_missing, last_event};
 
-/// The event that asks.
+/// Makes the event for a question.
 pub fn approval_requested(approval: &ApprovalRecord) -> EventData {
     EventData::ApprovalRequested(ApprovalRequested {
         approval_id: approval.id,
@@ -24,8 +24,8 @@ pub fn approval_requested(approval: &ApprovalRecord) -> EventData {
     })
 }
 
-/// What the parking attempt asked, each question with the id of its event. `asked` may have those of
-/// other attempts too, and are in order.
+/// Returns the parking attempt's questions, each with the id of its event. `asked` is in order, and
+/// may include those of other attempts.
 pub fn questions(
     parked: ParkedRun,
     asked: &[ApprovalRecord],
@@ -39,8 +39,8 @@ pub fn questions(
         .zip(asked.iter().filter(of_it))
 }
 
-/// Appends the events that ask, made at `now`, unless they are there or the run has gone on. Safe
-/// to do by several at once: the log takes the first.
+/// Appends the events of the questions, made at `now`, unless they are there or the run has
+/// resumed. Several processes may do this at once: the log accepts the first.
 pub async fn ensure_parked_events(
     bus: &Bus,
     store: &Store,
@@ -61,7 +61,7 @@ pub async fn ensure_parked_events(
     Ok(())
 }
 
-/// The lines that the log of a parked run lacks, by its last message; none if it has all of its
+/// Returns the lines that a parked run's log lacks after its last message; `None` if it has all
 /// questions, or a later attempt has written. `asked` are the run's, in order. Pure.
 pub fn missing_questions(
     run: RunId,

@@ -1,7 +1,8 @@
-//! The fields of a request that may travel to the upstream.
+//! The fields of a request that may be passed on to the upstream.
 //!
-//! An upstream may be a gateway that reads far more than a model does: another model, several answers,
-//! another server, another key. A key that is limited must not get around its limits by such a field.
+//! An upstream may be a gateway that reads far more than a model does: another model, several
+//! answers, another server, another key. Such a field must not help a limited key around its
+//! limits.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::error::Invalid;
 
-/// The fields of a chat request that OpenAI publishes, without those that Baton decides itself.
+/// The fields of a chat request that OpenAI publishes, without those that Baton sets itself.
 pub const PUBLISHED: [&str; 30] = [
     "audio",
     "frequency_penalty",
@@ -46,13 +47,13 @@ pub const PUBLISHED: [&str; 30] = [
     "web_search_options",
 ];
 
-/// Published fields that cost more than their tokens.
+/// Published fields with costs beyond their tokens.
 const UNMETERED: [&str; 4] = ["audio", "modalities", "prediction", "web_search_options"];
 
-/// Tiers that cost no more than the price.
+/// Tiers with costs of at most the price.
 const TIERS: [&str; 4] = [r#""auto""#, r#""default""#, r#""flex""#, "null"];
 
-/// Fields that hold schemas or grammars: the names in them are data.
+/// Fields with schemas or grammars, in which names are data.
 const SCHEMAS: [&str; 6] = [
     "response_format",
     "guided_json",
@@ -62,7 +63,7 @@ const SCHEMAS: [&str; 6] = [
     "logit_bias",
 ];
 
-/// Names that move a request to another server or have it sent with another key.
+/// Names that send a request to another server or with another key.
 const MOVING: [&str; 33] = [
     "api_base",
     "api_type",
@@ -119,7 +120,7 @@ const MOVING_PARTS: [&str; 16] = [
     "session_token",
 ];
 
-/// Limits of a credential that a field could get around.
+/// The limits of a credential that a field could get around.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Confined {
     /// The key has a list of models.
@@ -138,7 +139,7 @@ impl Confined {
     }
 }
 
-/// Names that operators let travel for limited keys too. Cheap to share.
+/// Names that operators allow for limited keys too. Cheap to share.
 #[derive(Debug, Clone, Default)]
 pub struct ExtraFields(BTreeSet<String>);
 
@@ -149,7 +150,7 @@ impl FromIterator<String> for ExtraFields {
 }
 
 impl ExtraFields {
-    /// Refuses a run with a field that must not travel for this credential.
+    /// Refuses a run with a field that must not be passed on for this credential.
     pub fn check(&self, spec: &RunSpec, confined: Confined) -> Result<(), Invalid> {
         let unreadable =
             |_| Invalid::body("invalid_json", "the fields of this request are no JSON");
@@ -191,7 +192,7 @@ impl ExtraFields {
     }
 }
 
-/// Refuses tools that the upstream would run itself, at a cost of their own.
+/// Refuses tools that the upstream would run itself, at an extra cost.
 fn check_tools(spec: &RunSpec) -> Result<(), Invalid> {
     #[derive(serde::Deserialize)]
     struct Kind {
@@ -222,7 +223,7 @@ fn refused(path: &str, why: &str) -> Invalid {
     Invalid::field("field_not_allowed", path, message)
 }
 
-/// The path of the first name in a field, itself included, that moves the request.
+/// Returns the path of the first name in a field, including its own, that moves the request.
 fn moving(name: &str, value: &RawValue) -> Option<String> {
     if moves(name) {
         return Some(name.to_owned());
@@ -233,7 +234,7 @@ fn moving(name: &str, value: &RawValue) -> Option<String> {
     let mut found = None;
     let walk = Walk {
         path: name,
-        // People put ids of their own tenants and hosts there.
+        // Clients put the ids of their own tenants and hosts there.
         is_moving: if name == "metadata" {
             has_moving_part
         } else {
@@ -242,7 +243,7 @@ fn moving(name: &str, value: &RawValue) -> Option<String> {
         found: &mut found,
     };
     let mut reader = serde_json::Deserializer::from_str(value.get());
-    // It is valid JSON: it was read from the request.
+    // Reading the request has shown that it is valid JSON.
     let _ = walk.deserialize(&mut reader);
     found
 }
@@ -252,7 +253,7 @@ fn moves(name: &str) -> bool {
     MOVING.contains(&spelled.as_str()) || has_moving_part(name)
 }
 
-/// Ignores how the words are joined, because clients also write `apiKey` and `base-url`.
+/// Ignores the separators of words, because clients also write `apiKey` and `base-url`.
 fn has_moving_part(name: &str) -> bool {
     let joined = name.to_ascii_lowercase().replace(['-', '_'], "");
     MOVING_PARTS
@@ -260,7 +261,7 @@ fn has_moving_part(name: &str) -> bool {
         .any(|part| joined.contains(&part.replace('_', "")))
 }
 
-/// The fields of an object in their order, two of a name included.
+/// The fields of an object in order, including repeated ones.
 struct Fields<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> serde::Deserialize<'de> for Fields<'a> {
@@ -287,7 +288,7 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Fields<'a> {
     }
 }
 
-/// Looks at every name in a value and builds nothing of it.
+/// A walk over every name in a value that builds nothing.
 struct Walk<'a> {
     path: &'a str,
     is_moving: fn(&str) -> bool,
@@ -450,7 +451,7 @@ mod tests {
         ] {
             for confined in [FREE, MODELS, BUDGET] {
                 let found = refused(params, confined);
-                // A limited key may be refused for the field around it first, never let through.
+                // A limited key may be refused for the enclosing field first, but must be refused.
                 let found = found.unwrap_or_else(|| panic!("{params} travels"));
                 assert!(path.starts_with(&found), "{params}: {found}");
             }

@@ -1,4 +1,4 @@
-//! What models cost, as configured.
+//! The configured prices of models.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use baton_protocol::Price;
 pub struct Prices(Arc<HashMap<String, Price>>);
 
 impl Prices {
-    /// The model's price, by the upstream's name of it.
+    /// Returns the model's price, by the upstream's name of it.
     pub fn of(&self, model: &str) -> Option<&Price> {
         self.0.get(model)
     }
 }
 
-/// From each model's prices in millionths of a unit for a million tokens: of input, of cached input, of
-/// output.
+/// Converts each model's prices in millionths of a unit for a million tokens: of input, of cached
+/// input, of output.
 impl FromIterator<(String, [u64; 3])> for Prices {
     fn from_iter<I: IntoIterator<Item = (String, [u64; 3])>>(prices: I) -> Self {
         let prices = prices

@@ -1,17 +1,17 @@
-//! The events of a run that has ended, or waits for a person, rebuilt from the ledger: for followers that come after the
+//! Rebuilds the events of an ended or parked run from the ledger, for followers that come after the
 //! stream's retention, or after its loss.
 //!
-//! The ledger does not hold events; it holds what they add up to, and the ids at which each step
-//! ends. So a replay shows the same text, calls and end, in fewer pieces:
+//! The ledger has no events, but their sums, and the ids at which each step ends. So a replay shows
+//! the same text, calls and end, in fewer pieces:
 //!
-//! - Each event that stands alone (a call's beginning and end, a turn's tokens, the run's end) has
-//!   the id that it had. Deltas are put together, and the last of a turn's has the id that the last
-//!   one had. Ids strictly increase, and each event names its predecessor in the replay.
-//! - What was withdrawn is not shown at all, nor is a request for an approval that was decided and
-//!   whose run went on. What a run waits for now is shown, with the ids that its questions had.
+//! - Each single event (a call's start and end, a turn's tokens, the run's end) has its original id.
+//!   Deltas are joined, and the last of a turn has the id of the original last one. Ids strictly
+//!   increase, and each event names its predecessor in the replay.
+//! - Withdrawn events are not shown at all, nor are decided approval requests of a run that has
+//!   resumed. Open questions are shown with their original ids.
 //!
-//! A cursor is honoured if it is one of those ids: then what follows it is exactly what its holder
-//! has not seen. In the middle of a turn's deltas nobody can tell any more how much that was.
+//! A cursor is accepted if it is one of those ids, because the events after it are then exactly
+//! those that its holder has not seen. In the middle of a turn's deltas that is no longer known.
 
 use baton_protocol::event::{
     AttemptReset, MAX_TEXT, RunStarted, Text, ToolCallDelta, ToolFinished, ToolStarted,
@@ -26,24 +26,24 @@ use serde_json::Value;
 use crate::parked_events::{approval_requested, questions};
 use crate::terminal_event::terminal_event;
 
-/// Why there is no replay.
+/// A reason for which there is no replay.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// The run goes on: its events are still to come.
+    /// The run has neither ended nor parked: its events are still to come.
     #[error("the run has not ended, and waits for nobody")]
     NotEnded,
-    /// The cursor is not a place that the ledger knows: it lies within a step, or never was an event.
+    /// The ledger does not know the cursor: it is within a step, or never was an event.
     #[error("the ledger does not know the event {0}")]
     CursorUnknown(EventId),
     /// A recorded message or request cannot be read.
     #[error("the ledger holds something that cannot be read")]
     Unreadable(#[from] serde_json::Error),
-    /// The recorded ids leave no room for what is recorded between them.
+    /// The recorded ids leave too few for the recorded content between them.
     #[error("the recorded event {0} leaves no room for those before it")]
     NoRoom(EventId),
 }
 
-/// The events of a run that has ended, from behind `after` to the terminal one.
+/// Returns the events of an ended run, from after `after` to the terminal one.
 pub fn replay(
     run: &RunRecord,
     steps: &[StepRecord],
@@ -52,8 +52,8 @@ pub fn replay(
     behind(Replay::new(run, steps, None)?, after)
 }
 
-/// The events of a run that waits for a person, from behind `after` to the last of what it waits
-/// for; `asked` are all questions of the run, in order. What follows is the stream's to tell.
+/// Returns the events of a parked run, from after `after` to its last question; `asked` are all
+/// questions of the run, in order. Later events come from the stream.
 pub fn replay_parked(
     run: &RunRecord,
     steps: &[StepRecord],
@@ -76,7 +76,8 @@ fn behind(mut replay: Replay<'_>, after: EventId) -> Result<Vec<Event>, ReplayEr
     Ok(replay.events.split_off(at + 1))
 }
 
-/// The event that follows the commit of a finished step; none of a turn that ended its run.
+/// Returns the event that follows the commit of a finished step; `None` for a turn that ended its
+/// run.
 pub fn commit_event(step: &StepRecord) -> Option<EventData> {
     match &step.data {
         StepData::Turn { usage, .. } => Some(EventData::Usage(*usage)),
@@ -103,7 +104,7 @@ pub fn commit_event(step: &StepRecord) -> Option<EventData> {
     }
 }
 
-/// What is shown of a recorded message.
+/// The visible parts of a recorded message.
 #[derive(Debug, Default, Deserialize)]
 struct Said {
     #[serde(default)]
@@ -137,7 +138,7 @@ impl Said {
     }
 }
 
-/// Something whose id the ledger knows.
+/// An event or a group of deltas with an id that the ledger knows.
 struct Known {
     id: EventId,
     step: u32,
@@ -148,17 +149,17 @@ struct Known {
 enum What {
     /// The event itself.
     Event(EventData),
-    /// The end of a turn whose deltas end with this very id.
+    /// The end of a turn; the last delta has this id.
     LastDelta(Vec<EventData>),
-    /// The commit event of a turn, and the deltas that end just before it.
+    /// The commit event of a turn; its deltas end just before it.
     BehindDeltas(Vec<EventData>, EventData),
 }
 
-/// A replay in the making.
+/// A replay under construction.
 struct Replay<'a> {
     run: &'a RunRecord,
     events: Vec<Event>,
-    /// Of each event, whether its id says how much was seen.
+    /// Whether each event's id identifies exactly the events that were seen.
     exact: Vec<bool>,
 }
 
@@ -197,7 +198,7 @@ impl<'a> Replay<'a> {
 
     fn take(&mut self, known: Known) -> Result<(), ReplayError> {
         let Known { id, step, at, what } = known;
-        // The first event of a later attempt is its reset. Nothing shown here is withdrawn by it.
+        // The first event of a later attempt is its reset. It withdraws nothing that is shown here.
         if id.attempt() > self.last().attempt().max(1) && id.n() > 1 {
             let reset = AttemptReset {
                 resume_after: self.last(),
@@ -219,7 +220,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Deltas, the last of them with this id, the others just before it.
+    /// Pushes deltas: the last one gets this id, the others the ids just before it.
     fn deltas(
         &mut self,
         last: EventId,
@@ -261,7 +262,7 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// Everything whose id the ledger knows, in no order.
+/// Returns everything with an id that the ledger knows, in no order.
 fn known(run: &RunRecord, steps: &[StepRecord]) -> Result<Vec<Known>, ReplayError> {
     let client_tools = client_tools(run)?;
     let mut known = Vec::with_capacity(steps.len() * 2 + 1);
@@ -280,7 +281,7 @@ fn known(run: &RunRecord, steps: &[StepRecord]) -> Result<Vec<Known>, ReplayErro
             });
         };
         match &step.data {
-            // Only a turn that asks for calls is recorded without ending its run.
+            // Only a turn with calls is recorded without ending its run.
             StepData::Turn { usage, .. } if step.step != last_step => {
                 let deltas = deltas(step.message.as_deref(), &client_tools)?;
                 push(id, What::BehindDeltas(deltas, EventData::Usage(*usage)));
@@ -315,7 +316,7 @@ fn known(run: &RunRecord, steps: &[StepRecord]) -> Result<Vec<Known>, ReplayErro
     Ok(known)
 }
 
-/// What stands behind all steps: the run's end, or what it waits for.
+/// Returns the events after all steps: the run's end, or its open questions.
 fn last_known(
     run: &RunRecord,
     steps: &[StepRecord],
@@ -346,7 +347,8 @@ fn last_known(
     Ok(questions(parked, asked).map(question).collect())
 }
 
-/// The step of a run's end: its last turn if nothing follows that, else the one that never was.
+/// Returns the step of a run's end: its last turn if nothing follows that, else the step after the
+/// last.
 fn end_step(steps: &[StepRecord]) -> u32 {
     match steps.last() {
         Some(last)
@@ -363,7 +365,7 @@ fn client_tools(run: &RunRecord) -> Result<Vec<String>, serde_json::Error> {
     Ok(spec.client_tools())
 }
 
-/// A message as deltas, as few as carry it: calls of the server's are not shown.
+/// Returns a message as few deltas, without calls of the server's tools.
 fn deltas(
     message: Option<&serde_json::value::RawValue>,
     client_tools: &[String],
@@ -403,7 +405,7 @@ fn deltas(
     Ok(deltas)
 }
 
-/// A text in pieces that an event holds; none of an empty one.
+/// Splits a text into pieces that fit an event; an empty text has no piece.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {

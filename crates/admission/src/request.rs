@@ -1,4 +1,4 @@
-//! What a caller asks for, whichever door it came through.
+//! A caller's request, the same for every door.
 
 mod chat;
 mod legacy;
@@ -15,12 +15,12 @@ pub use native::NativeRequest;
 pub use tools::MAX_TOOLS;
 pub use travelling::{MAX_UNREAD_BYTES, MAX_UNREAD_FIELDS};
 
-/// A request for a run, read and checked for form; not yet resolved against agents or grants.
+/// A request for a run, read and checked for form, but not yet resolved against agents or grants.
 #[derive(Debug, Clone)]
 pub struct SubmitRequest {
-    /// The agent named outright.
+    /// The agent, if it is named as such.
     pub agent: Option<String>,
-    /// The model, or an agent's name in its place.
+    /// The model, or an agent's name in its field.
     pub model: Option<String>,
     /// A non-empty array of OpenAI chat messages, as the caller wrote it.
     pub messages: Box<RawValue>,
@@ -28,14 +28,14 @@ pub struct SubmitRequest {
     pub tools: Option<Box<RawValue>>,
     /// The names of those tools.
     pub tool_names: Vec<String>,
-    /// All that travels to the upstream unread.
+    /// All fields that are passed on to the upstream unread.
     pub params: RawFields,
-    /// What the caller keeps with the run; a JSON object of at most 16 KiB.
+    /// The caller's data that is kept with the run; a JSON object of at most 16 KiB.
     pub metadata: Option<RawFields>,
     /// The queue.
     pub lane: Lane,
-    /// Model turns at most, if fewer than the configured limit.
+    /// The most model turns, if fewer than the configured limit.
     pub max_turns: Option<u32>,
-    /// Tokens over all turns at most.
+    /// The most tokens over all turns.
     pub max_total_tokens: Option<u64>,
 }

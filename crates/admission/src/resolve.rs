@@ -1,5 +1,5 @@
-//! From what was asked to what will be done: the agent, its model and tools, under the caller's
-//! grant. The result is a snapshot; later changes of an agent do not reach it.
+//! Resolves a request: the agent, its model and tools, under the caller's grant. The result is a
+//! snapshot that later changes of an agent do not affect.
 
 use baton_protocol::{AgentRef, ApiKeyId, RunLimits, RunSpec};
 use baton_store::KeyLimits;
@@ -15,23 +15,23 @@ pub const DEFAULT_AGENT: &str = "default";
 /// What a credential may use. `None` means that there is no list: everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// The key that asks, if it is a key.
+    /// The requesting key, if it is a key.
     pub api_key: Option<ApiKeyId>,
-    /// Upstream models.
+    /// The allowed upstream models.
     pub models: Option<Vec<String>>,
-    /// Server-side tools.
+    /// The allowed server-side tools.
     pub tools: Option<Vec<String>>,
-    /// How much the key may use up.
+    /// The limits of the key's consumption.
     pub limits: KeyLimits,
 }
 
 impl Grant {
-    /// Whether the model is on the list, or there is none.
+    /// Returns whether the model is on the list, or there is no list.
     pub fn allows_model(&self, model: &str) -> bool {
         allows(self.models.as_deref(), model)
     }
 
-    /// Whether the tool is on the list, or there is none.
+    /// Returns whether the tool is on the list, or there is no list.
     pub fn allows_tool(&self, tool: &str) -> bool {
         allows(self.tools.as_deref(), tool)
     }
@@ -82,32 +82,32 @@ impl Upstream {
 pub struct Agent {
     /// Its name.
     pub name: String,
-    /// Which version of it this is.
+    /// Its version.
     pub version: u32,
-    /// Put before the messages.
+    /// Instructions before the messages.
     pub instructions: Option<String>,
-    /// Its model; none: the request names one.
+    /// Its model; if absent, the request names one.
     pub model: Option<String>,
-    /// The server-side tools that it offers to the model.
+    /// The server-side tools that the model may call.
     pub server_tools: Vec<String>,
-    /// Model turns at most.
+    /// The most model turns.
     pub max_turns: u32,
 }
 
-/// Where agents are looked up.
+/// A source of agents.
 pub trait AgentSource: Send + Sync {
-    /// The agent of this name, if there is one.
+    /// Returns the agent of this name, if it exists.
     fn find(&self, name: &str) -> Option<Agent>;
 }
 
 /// The only agent of a server that keeps none: `default`, version 0, with the configured tools.
 #[derive(Debug, Clone, Default)]
 pub struct BuiltInAgent {
-    /// The model when a request names none.
+    /// The model if a request names none.
     pub default_model: Option<String>,
     /// The configured server-side tools; many upstreams refuse a request that offers some.
     pub server_tools: Vec<String>,
-    /// Model turns at most.
+    /// The most model turns.
     pub max_turns: u32,
 }
 
@@ -124,7 +124,7 @@ impl AgentSource for BuiltInAgent {
     }
 }
 
-/// Resolves a request: the agent named outright, else the agent whose name stands in `model`, else
+/// Resolves a request. It prefers the agent named as such, then the agent named in `model`, then
 /// the upstream model of that name with the default agent.
 pub fn resolve(
     request: SubmitRequest,
@@ -138,7 +138,8 @@ pub fn resolve(
             let agent = agents
                 .find(name)
                 .ok_or_else(|| SubmitError::UnknownAgent(name.clone()))?;
-            // Clients fill in `model` because their SDK wants one; naming the agent twice is fine.
+            // Clients fill in `model` because their SDK requires it, so naming the agent twice is
+            // fine.
             let model = model.filter(|model| model != name);
             (agent, model)
         }
@@ -169,7 +170,7 @@ pub fn resolve(
         return Err(SubmitError::ModelNotAllowed(model));
     }
     let mut server_tools = agent.server_tools;
-    // A tool of the caller's wins over one of the server's with the same name.
+    // A tool of the caller wins over a server's tool with the same name.
     server_tools.retain(|tool| grant.allows_tool(tool) && !request.tool_names.contains(tool));
     check_tool_count(request.tools.as_deref(), &server_tools, &agent.name)?;
     let max_turns = request.max_turns.unwrap_or(agent.max_turns);

@@ -18,10 +18,10 @@ use crate::prices::Prices;
 use crate::request::SubmitRequest;
 use crate::resolve::{AgentSource, Grant, Upstream, resolve};
 
-/// How much may wait.
+/// The limits of the queues.
 pub type Policy = QueueLimits;
 
-/// The way in for runs, whichever door they come through. Cheap to clone.
+/// The admission of runs, the same for every door. Cheap to clone.
 #[derive(Clone)]
 pub struct Admission {
     store: Store,
@@ -29,48 +29,48 @@ pub struct Admission {
     rules: Arc<ArcSwap<Rules>>,
 }
 
-/// The configured rules by which runs are accepted.
+/// The configured rules for accepting runs.
 #[derive(Clone)]
 pub struct Rules {
-    /// The agents, and the tools that they may be given.
+    /// The agents, and their allowed tools.
     pub agents: Arc<dyn AgentSource>,
-    /// How much may wait.
+    /// The limits of the queues.
     pub policy: Policy,
     /// Prices by model.
     pub prices: Prices,
-    /// The sizes that a first turn is reserved by.
+    /// The assumptions for a first turn's reservation.
     pub metering: Metering,
     /// The sizes of the server's tools.
     pub tools: ToolSizes,
-    /// The fields that travel besides the published ones.
+    /// The fields that are passed on besides the published ones.
     pub extra_fields: ExtraFields,
     /// The upstream's parts of the chat API.
     pub upstream: Upstream,
 }
 
-/// A request with everything that the door knows about its sender.
+/// A request with the door's knowledge of its sender.
 pub struct Submission<'a> {
-    /// Whose run it becomes.
+    /// The tenant of the run.
     pub tenant: TenantId,
-    /// The id that the run gets if it is new. The door draws it, so that it can follow the run's
-    /// events before the job is out.
+    /// The id of the run if it is new. The door generates it, so that it can follow the run's
+    /// events before the job is published.
     pub run: RunId,
-    /// What the credential may use.
+    /// The rights of the credential.
     pub grant: &'a Grant,
-    /// What is asked for.
+    /// The request.
     pub request: SubmitRequest,
-    /// The caller's key against doubles, with the fingerprint of the request.
+    /// The caller's idempotency key, with the fingerprint of the request.
     pub idempotency: Option<IdempotencyKey>,
-    /// Whether the run ends when its client goes away.
+    /// Whether the run ends when its client disconnects.
     pub cancel_on_disconnect: bool,
 }
 
-/// A run that is in the ledger, with all that an answer says of it.
+/// A run in the ledger, with everything that an answer needs.
 #[derive(Debug, Clone)]
 pub struct Accepted {
-    /// Whose it is.
+    /// The tenant.
     pub tenant: TenantId,
-    /// The run: the one proposed, or the one that the idempotency key stands for.
+    /// The run: the proposed one, or the earlier one of the idempotency key.
     pub run: RunId,
     /// Whether it is new.
     pub acceptance: Acceptance,
@@ -81,39 +81,40 @@ pub struct Accepted {
 pub enum Acceptance {
     /// Its row has just been committed; its job is still to be published.
     Created(Box<CreatedRun>),
-    /// The idempotency key had made it before: the run as the accepting transaction saw it.
+    /// An earlier request with the idempotency key created it: the run as the accepting transaction
+    /// saw it.
     Replay(Box<RunRecord>),
 }
 
-/// A run as its row was committed.
+/// A run as it was committed.
 #[derive(Debug, Clone)]
 pub struct CreatedRun {
     /// The queue.
     pub lane: Lane,
-    /// The work.
+    /// The specification.
     pub spec: RunSpec,
-    /// The client's own words about it.
+    /// The client's metadata.
     pub metadata: Option<Box<RawValue>>,
-    /// When, by the ledger's clock.
+    /// The time of the commit, by the ledger's clock.
     pub created_at: DateTime<Utc>,
 }
 
-/// What became of the job's publication. The run is accepted in each case; what is lost here is
-/// published again by the scheduler.
+/// The outcome of publishing the job. The run is accepted in each case, and the scheduler publishes
+/// a lost job again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishOutcome {
     /// The broker stored it.
     Stored,
-    /// Nobody knows whether it did.
+    /// It is unknown whether the broker stored it.
     Unknown,
-    /// It did not.
+    /// The broker did not store it.
     Failed,
-    /// Nothing was to be published.
+    /// There was no job to publish.
     NotNeeded,
 }
 
 impl PublishOutcome {
-    /// All of them.
+    /// Every outcome.
     pub const ALL: [Self; 4] = [Self::Stored, Self::Unknown, Self::Failed, Self::NotNeeded];
 
     /// The name in metrics.
@@ -128,7 +129,7 @@ impl PublishOutcome {
 }
 
 impl Admission {
-    /// A way in.
+    /// Makes an admission.
     pub fn new(store: Store, bus: Bus, rules: Rules) -> Self {
         Self {
             store,
@@ -142,7 +143,7 @@ impl Admission {
         self.rules.store(Arc::new(rules));
     }
 
-    /// What the run's first turn is to use up at most, if its key is limited in what it may use up.
+    /// Returns the most that the run's first turn may consume, if its key has such limits.
     fn metered(
         rules: &Rules,
         grant: &Grant,
@@ -163,8 +164,8 @@ impl Admission {
         Ok(Some(wish))
     }
 
-    /// Resolves the request and commits the run. The caller publishes afterwards, whatever else it
-    /// does: [`Admission::publish`].
+    /// Resolves the request and commits the run. The caller must publish afterwards in any case:
+    /// [`Admission::publish`].
     pub async fn accept(&self, submission: Submission<'_>) -> Result<Accepted, SubmitError> {
         let Submission {
             tenant,
@@ -185,7 +186,7 @@ impl Admission {
         };
         rules.extra_fields.check(&spec, confined)?;
         let metered = Self::metered(&rules, grant, &spec)?;
-        // Before anything is written: a run that nobody could be told of is better refused.
+        // Checked before anything is written, because a run without a broker has no followers.
         if !self.bus.is_connected() {
             return Err(SubmitError::BrokerDown);
         }
@@ -242,8 +243,8 @@ impl Admission {
         }
     }
 
-    /// Publishes the job of a run that [`Admission::accept`] has committed. The outcome is worth a
-    /// metric, and nothing else.
+    /// Publishes the job of a run that [`Admission::accept`] has committed. The outcome is only for
+    /// metrics.
     pub async fn publish(&self, accepted: &Accepted, headers: &JobHeaders) -> PublishOutcome {
         let Acceptance::Created(created) = &accepted.acceptance else {
             return PublishOutcome::NotNeeded;

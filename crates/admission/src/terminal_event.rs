@@ -1,9 +1,8 @@
-//! Whoever finds a run ended makes sure that its followers are told.
+//! Repairs the log of an ended run, so that its followers see its end.
 //!
 //! The ledger ends a run first and the event follows; a worker may die between the two, and a run
 //! ended from outside (cancelled while queued, given up after too many failures) has no worker at
-//! all. The event is rebuilt from the row, by the ingress that cancels or the worker that is given
-//! the job.
+//! all. The ingress that cancels, or the worker that gets the job, rebuilds the event from the row.
 
 use std::time::Duration;
 
@@ -14,21 +13,21 @@ use baton_store::{EndedRun, Store, StoreError};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-/// Why the event is not known to be stored.
+/// A reason for which the event is not known to be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum TerminalEventError {
     /// The log's tip could not be read.
     #[error("the log's tip cannot be read")]
     Tip(#[source] ReadError),
-    /// The ledger could not be asked for the last recorded step.
+    /// The last recorded step could not be read from the ledger.
     #[error("the last recorded step cannot be read")]
     Ledger(#[source] StoreError),
-    /// The event was not stored, or it is not known whether it was.
+    /// The event was not stored, or it is unknown whether it was.
     #[error("the event cannot be stored")]
     Append(#[source] AppendError),
 }
 
-/// The event that ends a run's log. `cancel_latency` is that of a cancelled run.
+/// Makes the event that ends a run's log. `cancel_latency` is that of a cancelled run.
 pub fn terminal_event(
     outcome: &Outcome,
     usage: Usage,
@@ -52,8 +51,8 @@ pub fn terminal_event(
     }
 }
 
-/// Appends the run's terminal event, made at `now`, unless it is there. Safe to do by several at
-/// once: the log takes the first. Says whether it was this call that appended it.
+/// Appends the run's terminal event, made at `now`, unless it is there. Several processes may do
+/// this at once: the log accepts the first. Returns whether this call appended it.
 pub async fn ensure_terminal_event(
     bus: &Bus,
     store: &Store,
@@ -74,8 +73,8 @@ pub async fn ensure_terminal_event(
     .await
 }
 
-/// Appends what `missing` finds to be missing behind the log's last message; says whether there was
-/// anything to append.
+/// Appends the lines that `missing` returns for the log's last message; returns whether there were
+/// any.
 pub(crate) async fn append_missing(
     bus: &Bus,
     tenant: TenantId,
@@ -93,28 +92,28 @@ pub(crate) async fn append_missing(
         let position = tip.map_or(StreamSeq::NONE, |tip| tip.seq);
         match bus.append_events(tenant, run, position, payload).await {
             Ok(_) => return Ok(true),
-            // Somebody else was faster: look again.
+            // Another process was faster: look again.
             Err(AppendError::WrongLast) => {}
             Err(error) => return Err(TerminalEventError::Append(error)),
         }
     }
 }
 
-/// The last event of a message.
+/// Returns the last event of a message.
 pub(crate) fn last_event(message: &StoredEvents) -> Option<Event> {
     let last = Event::lines(&message.payload).next_back()?;
     Event::decode(last).ok()
 }
 
-/// Whether somebody ended the run who did not hold it, behind earlier attempts: what no step
-/// recorded is to be withdrawn first.
+/// Returns whether another process than its holder ended the run, after earlier attempts. Events
+/// that no step recorded must then be withdrawn first.
 pub const fn is_ended_from_outside(ended: &EndedRun) -> bool {
     ended.attempt > 1 && ended.last_event_id.n() == 2
 }
 
-/// The lines that the log of a run that has ended lacks, by its last message; none if it has its
-/// terminal event. `reset_to` is the last recorded event of a run that was
-/// [ended from outside](is_ended_from_outside). Pure.
+/// Returns the lines that an ended run's log lacks after its last message; `None` if it has its
+/// terminal event. `reset_to` is the last recorded event of a run that was [ended from
+/// outside](is_ended_from_outside). Pure.
 pub fn missing_end(
     run: RunId,
     ended: &EndedRun,
@@ -131,9 +130,9 @@ pub fn missing_end(
     let step = tip.map_or(0, |tip| tip.step);
     let tip_id = tip.map_or(EventId::ORIGIN, |tip| tip.id);
     let resets = reset_to.filter(|_| tip_id.attempt() < last.attempt());
-    // What was stored before, if not the tip itself: where the broker lost some of it, the hole must
-    // show, or readers take what is left for the whole. A commit names the event that follows it,
-    // which may never have been stored; the one before it was.
+    // The last event stored before, if it is not the tip itself. If the broker lost some events,
+    // the gap must show, because readers would take the rest for the whole. A commit names the
+    // event that follows it, which may never have been stored; the one before it was stored.
     let follows = resets.unwrap_or(last);
     let stored_before = match follows.n() {
         0 | 1 => EventId::ORIGIN,
@@ -197,7 +196,8 @@ mod tests {
         line.into()
     }
 
-    /// The ids and predecessors of what is appended behind `tip` to a run that ended with `last`.
+    /// Returns the ids and predecessors of the events appended after `tip` to a run that ended with
+    /// `last`.
     fn appended(
         last: EventId,
         tip: Option<EventId>,
@@ -228,11 +228,11 @@ mod tests {
         let id = EventId::new;
         let end = id(2, 5);
         assert_eq!(appended(end, Some(id(2, 4)), None), [(id(2, 4), end)]);
-        // A straggler of an older attempt, or a log that was lost from there on.
+        // A late event of an older attempt, or a log that was lost from there on.
         assert_eq!(appended(end, Some(id(1, 9)), None), [(id(2, 4), end)]);
         assert_eq!(appended(end, Some(id(2, 2)), None), [(id(2, 4), end)]);
         assert_eq!(appended(end, None, None), [(id(2, 4), end)]);
-        // Ended before anybody took it: nothing was stored.
+        // Ended before any claim: nothing was stored.
         assert_eq!(
             appended(id(1, 1), None, None),
             [(EventId::ORIGIN, id(1, 1))]
@@ -246,7 +246,7 @@ mod tests {
         let recorded = Some(id(1, 6));
         let behind = |prev| [(prev, reset), (reset, end)];
         assert_eq!(appended(end, Some(id(2, 3)), recorded), behind(id(2, 3)));
-        // The event that the commit named was not stored any more; or it was lost with others.
+        // The event that the commit named was never stored, or was lost with others.
         assert_eq!(appended(end, Some(id(1, 5)), recorded), behind(id(1, 5)));
         assert_eq!(appended(end, Some(id(1, 4)), recorded), behind(id(1, 5)));
         assert_eq!(appended(end, None, recorded), behind(id(1, 5)));

@@ -1,5 +1,5 @@
-//! The schemas of what programs publish about runs (`nats/*.schema.json`): made of the types that read
-//! the messages, and of the same opinion.
+//! The schemas of programs' messages about runs (`nats/*.schema.json`): generated from the types
+//! that read the messages, and in agreement with them.
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -45,7 +45,7 @@ fn decide() -> Kind {
     let title = "A decision, as programs publish it to control.<tenant>.<key>.decide";
     let mut schema = finished(DecideMessage::schema(), title, &example);
     schema["properties"]["approval_id"]["pattern"] = json!(UUID);
-    // Each decision goes with a text of its own or none; null is as if it were not there.
+    // Each decision takes its own text or none; null counts as absent.
     let null = json!({"type": "null"});
     let case = |decision: &str, required: &[&str], absent: &[&str]| {
         let mut properties = Map::from_iter([("decision".to_owned(), json!({"const": decision}))]);
@@ -103,7 +103,7 @@ fn the_published_schemas_are_those_of_the_types() {
     }
 }
 
-/// Guards the purpose of the schemas: what passes one is read, what fails it is refused.
+/// Guards the purpose of the schemas: a valid message is read, an invalid one is refused.
 #[test]
 fn each_schema_and_its_reader_agree() {
     let bad_of_all = [

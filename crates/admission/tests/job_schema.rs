@@ -1,5 +1,5 @@
-//! `nats/job.schema.json`, by which programs can check what they publish: made of the types that
-//! read it, and of the same opinion.
+//! `nats/job.schema.json`, with which programs can check their messages: generated from the types
+//! that read them, and in agreement with them.
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -13,7 +13,7 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../nats/job.schema.j
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
-/// The types' own description, and what they check beyond it.
+/// Returns the types' own description, with their further checks.
 fn schema() -> Value {
     let mut schema = serde_json::to_value(SubmitJob::schema()).unwrap();
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
@@ -24,7 +24,7 @@ fn schema() -> Value {
     schema["examples"] = json!(examples());
 
     let mut request = serde_json::to_value(NativeRequest::schema()).unwrap();
-    // Not both of them, and one of them; null is as if it were not there.
+    // Exactly one of them; null counts as absent.
     let given =
         |name: &str| json!({"required": [name], "properties": {name: {"not": {"type": "null"}}}});
     request["allOf"] = json!([
@@ -107,7 +107,7 @@ fn the_published_schema_is_the_one_of_the_types() {
     );
 }
 
-/// Guards what the schema is for: what passes it is read, what fails it is refused.
+/// Guards the purpose of the schema: a valid message is read, an invalid one is refused.
 #[test]
 fn the_schema_and_the_reader_agree() {
     let schema = schema();

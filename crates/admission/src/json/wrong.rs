@@ -1,5 +1,5 @@
-//! What is wrong with a body, for whoever sent it: by the field's name, and never by its value, which
-//! may be a password.
+//! Error messages about a body for its sender. They name the field and never its value, which may
+//! be a password.
 
 use std::borrow::Cow;
 
@@ -11,10 +11,11 @@ use super::unreadable;
 use crate::error::Invalid;
 
 const CODE: &str = "invalid_json";
-/// More of what was sent, such as a field's name, is not repeated.
+/// The longest text of the input, such as a field's name, that is repeated.
 const LONGEST: usize = 400;
 
-/// Why `body` is no `T`. It is read once more, slowly: nobody waits for a refusal.
+/// Returns the reason why `body` is no `T`. It reads the body again, slowly, because a refusal need
+/// not be fast.
 pub(super) fn wrong<'de, T: Deserialize<'de>>(
     body: &'de [u8],
     error: &serde_json::Error,
@@ -43,7 +44,7 @@ pub(super) fn wrong<'de, T: Deserialize<'de>>(
     say(place, words)
 }
 
-/// Serde's words in ours.
+/// Translates serde's text.
 fn say(place: Option<String>, words: &str) -> Invalid {
     let quoted = |prefix: &str| Some(words.strip_prefix(prefix)?.split_once('`')?.0);
     let within = |name: &str| match &place {
@@ -78,7 +79,7 @@ fn say(place: Option<String>, words: &str) -> Invalid {
     }
 }
 
-/// A type, for people who do not write Rust.
+/// Names a type for people who do not write Rust.
 fn kind(expected: &str) -> Cow<'_, str> {
     let unsigned = |most: u64| Cow::Owned(format!("a whole number from 0 to {most}"));
     match expected {

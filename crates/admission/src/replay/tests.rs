@@ -106,7 +106,7 @@ fn call(n: u32, started: EventId, finished: EventId) -> StepRecord {
     }
 }
 
-/// A turn that calls twice at once, the second call ending first, and an answer by a later attempt.
+/// Makes a turn with two parallel calls, the second ending first, and an answer by a later attempt.
 fn two_calls_and_an_answer() -> (RunRecord, Vec<StepRecord>) {
     let asks = json!({"role": "assistant", "content": "Let me see. ", "reasoning_content": "hm",
         "tool_calls": [{"id": "call_2", "type": "function",
@@ -170,8 +170,8 @@ fn from_a_recorded_id_exactly_the_rest_follows() {
     let all = replay(&run, &steps, EventId::ORIGIN).unwrap();
     for (at, event) in all.iter().enumerate() {
         let rest = replay(&run, &steps, event.id);
-        // How much of a turn's text an id in its middle stands for, and what the live reset took
-        // back, is not recorded.
+        // The ledger does not record the text up to an id within a turn, or the events that the
+        // live reset withdrew.
         if matches!(
             event.data,
             EventData::ReasoningDelta(_) | EventData::AttemptReset(_)
@@ -249,13 +249,13 @@ fn runs_that_never_began_or_said_nothing_have_an_end() {
     let cancelled = |last| ended(Outcome::Cancelled("x".into()), last);
     let events = replay(&cancelled(id(1, 1)), &[], EventId::ORIGIN).unwrap();
     assert_eq!(shown(&events), [(1, 1, "run.cancelled")]);
-    // Ended from outside behind an attempt that recorded nothing.
+    // Ended from outside after an attempt that recorded nothing.
     let events = replay(&cancelled(id(2, 2)), &[], EventId::ORIGIN).unwrap();
     assert_eq!(
         shown(&events),
         [(2, 1, "attempt.reset"), (2, 2, "run.cancelled")]
     );
-    // A turn without text stands behind nothing of its own.
+    // A turn without text has no event of its own.
     let empty = turn(1, id(1, 1), json!({"role": "assistant", "content": ""}));
     let events = replay(&completed(id(1, 2)), &[empty], EventId::ORIGIN).unwrap();
     assert_eq!(
@@ -310,7 +310,7 @@ fn what_a_run_waits_for_is_shown_behind_its_steps_with_the_ids_that_its_question
         expires_at: AT,
         decided: None,
     };
-    // One of an earlier parking does not count.
+    // A question of an earlier parking does not count.
     let asked = [asked(2, 1), asked(2, 2), asked(3, 2)];
     let events = replay_parked(&run, &steps, &asked, EventId::ORIGIN).unwrap();
     assert_eq!(
@@ -335,7 +335,7 @@ fn what_a_run_waits_for_is_shown_behind_its_steps_with_the_ids_that_its_question
             .unwrap()
             .is_empty()
     );
-    // Decided, it is the stream's again; and nobody who does not ask is told.
+    // After the decision the stream has the events again, and a call without questions gets none.
     let whole = replay(&run, &steps, EventId::ORIGIN);
     assert!(matches!(whole, Err(ReplayError::NotEnded)));
     run.status = RunStatus::Queued;

@@ -1,4 +1,4 @@
-//! The body of `POST /v1/chat/completions`. Fields that Baton does not know travel to the upstream.
+//! The body of `POST /v1/chat/completions`. Unknown fields are passed on to the upstream.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,14 +16,14 @@ use super::travelling::Travelling;
 use crate::error::Invalid;
 use crate::json::{check_shape, read_json};
 
-/// A chat request: the run it asks for, and how the answer is to be told.
+/// A chat request: the run, and the form of its answer.
 #[derive(Debug, Clone)]
 pub struct ChatSubmission {
     /// The run.
     pub request: SubmitRequest,
     /// Whether the answer is streamed.
     pub stream: bool,
-    /// Whether a stream ends with a chunk that holds the usage.
+    /// Whether a stream ends with a chunk with the usage.
     pub include_usage: bool,
     /// Whether the answer has its calls in the older form, `function_call`, as the request had.
     pub older_calls: bool,
@@ -88,7 +88,7 @@ impl<'de> Visitor<'de> for BodyVisitor {
     }
 }
 
-/// Reads a field that may be there once: of two, nobody knows which one is meant.
+/// Reads a field that may occur once, because for a repeated one the intended value is unknown.
 fn once<'de, T, A>(field: &mut Option<T>, name: &'static str, map: &mut A) -> Result<(), A::Error>
 where
     T: Deserialize<'de>,
@@ -143,8 +143,8 @@ impl ChatSubmission {
             body.rest.replace("tool_choice", choice);
         }
 
-        // The upstream is always asked for a stream of one answer: what the caller is given is
-        // decided here.
+        // The upstream is always asked for a stream of one answer; this decides the form of the
+        // client's.
         let stream = read_bool(body.stream, "stream")?;
         let include_usage = match present(body.stream_options) {
             None => false,
@@ -163,7 +163,7 @@ impl ChatSubmission {
             let message = "`n` must be 1: a run has one answer";
             return Err(Invalid::field("unsupported_value", "n", message));
         }
-        // Kept with the run and passed on too; the upstream says whether it is a proper one.
+        // Kept with the run and passed on too; the upstream checks its form.
         let metadata = match body.rest.get("metadata") {
             Some(object) if object.get().starts_with('{') => metadata(Some(object))?,
             _ => None,
@@ -200,7 +200,7 @@ struct StreamOptions<'a> {
     include_usage: Option<&'a RawValue>,
 }
 
-/// A value, unless it is `null`.
+/// Returns a value, unless it is `null`.
 fn present(value: Option<&RawValue>) -> Option<&RawValue> {
     value.filter(|value| value.get() != "null")
 }

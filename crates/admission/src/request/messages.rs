@@ -1,5 +1,5 @@
-//! Checks of the parts that both doors share. They look at form alone: what a model can read is
-//! for the upstream to say.
+//! Checks of the parts that both doors share. They check only the form; the upstream decides
+//! whether a model can read it.
 
 use baton_protocol::{NotFields, RawFields};
 use serde::Deserialize;
@@ -87,7 +87,7 @@ pub(super) fn check_texts(param: &str, array: &RawValue) -> Result<(), Invalid> 
     Err(unreadable("invalid_json", param))
 }
 
-/// An object, and not too large.
+/// Checks for an object of limited size.
 pub(super) fn metadata(value: Option<&RawValue>) -> Result<Option<RawFields>, Invalid> {
     let invalid = |message| Invalid::field("invalid_metadata", "metadata", message);
     let Some(object) = value.filter(|value| value.get() != "null") else {
@@ -103,7 +103,7 @@ pub(super) fn metadata(value: Option<&RawValue>) -> Result<Option<RawFields>, In
     Ok(Some(fields))
 }
 
-/// A model's or an agent's name: what a column of text can hold and a log line can show.
+/// Checks a model's or an agent's name: a text column must accept it and a log line must show it.
 pub(super) fn check_name(param: &'static str, name: Option<&str>) -> Result<(), Invalid> {
     let fits =
         name.is_none_or(|name| name.len() <= MAX_NAME_BYTES && !name.chars().any(char::is_control));

@@ -1,4 +1,4 @@
-//! The body of `POST /v1/runs`. Fields that Baton does not know are refused; `params` travels.
+//! The body of `POST /v1/runs`. Unknown fields are refused; `params` is passed on.
 
 use baton_protocol::{Lane, RawFields};
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,7 @@ struct UserMessage<'a> {
     content: &'a str,
 }
 
-/// Fields of the request itself, which `params` may not set behind its back.
+/// Fields of the request itself, which `params` may not set.
 const RESERVED: [&str; 8] = [
     "model",
     "messages",
@@ -84,8 +84,8 @@ impl SubmitRequest {
         Self::from_native(read_json(body)?)
     }
 
-    /// Reads the same where it is submitted to a lane over the bus. One that names a lane of its own
-    /// must name that one.
+    /// Reads the same body from a program that submitted it to a lane. If the body names a lane, it
+    /// must be that one.
     pub fn parse_submitted(body: &[u8], lane: Lane) -> Result<Self, Invalid> {
         check_shape(body)?;
         let mut body: NativeRequest = read_json(body)?;

@@ -1,4 +1,4 @@
-//! The fields that Baton does not read: how many and how large they may be.
+//! The fields that Baton does not read: their limits in number and size.
 
 use std::collections::HashSet;
 
@@ -9,14 +9,15 @@ use serde_json::value::RawValue;
 use crate::error::Invalid;
 use crate::json::{is_readable, unreadable};
 
-/// The most bytes of all unread fields together, as they were written; messages and tools are apart.
+/// The most bytes of all unread fields together, as written; messages and tools are limited
+/// separately.
 pub const MAX_UNREAD_BYTES: usize = 64 * 1024;
-/// Fields that may travel to the upstream.
+/// The most fields that may be passed on to the upstream.
 pub const MAX_UNREAD_FIELDS: usize = 256;
-/// More of a name is not repeated.
+/// The longest part of a name that is repeated.
 const LONGEST_NAME: usize = 64;
 
-/// Gathers the fields of a body that travel, and copies none before all are known to fit.
+/// The fields of a body that are passed on. It copies none before all are known to fit.
 #[derive(Debug, Default)]
 pub(super) struct Travelling<'a> {
     fields: Vec<RawField<'a>>,
@@ -25,7 +26,7 @@ pub(super) struct Travelling<'a> {
 }
 
 impl<'a> Travelling<'a> {
-    /// Adds a field. One that does not fit is only counted.
+    /// Adds a field, or only counts one that does not fit.
     pub(super) fn add(&mut self, (name, value): RawField<'a>) {
         self.count += 1;
         self.bytes = self
@@ -49,7 +50,7 @@ impl<'a> Travelling<'a> {
         self.fields.iter().find_map(of_name)
     }
 
-    /// The fields as one object, if they fit and none is there twice.
+    /// Returns the fields as one object, if they fit and none is repeated.
     pub(super) fn finish(self) -> Result<RawFields, Invalid> {
         check_count(self.count)?;
         if self.bytes > MAX_UNREAD_BYTES {
@@ -71,7 +72,7 @@ impl<'a> Travelling<'a> {
     }
 }
 
-/// Takes `params` of a native request. `metadata` counts among what is kept unread.
+/// Reads `params` of a native request. `metadata` counts towards the unread bytes.
 pub(super) fn params(
     params: Option<Box<RawValue>>,
     metadata: Option<&RawValue>,
@@ -126,7 +127,8 @@ fn check_count(count: usize) -> Result<(), Invalid> {
     Err(Invalid::body("too_many_fields", message))
 }
 
-/// One reader takes the first of two, another the last: what was checked here must be what counts.
+/// Refuses repeated names, because readers differ in which value they use, and the checked one must
+/// be the used one.
 fn check_names(prefix: &str, fields: &[RawField<'_>]) -> Result<(), Invalid> {
     let mut seen = HashSet::with_capacity(fields.len());
     match fields.iter().find(|(name, _)| !seen.insert(&**name)) {
@@ -150,7 +152,7 @@ mod tests {
 
     const MESSAGES: &str = r#""messages":[{"role":"user","content":"x"}]"#;
 
-    /// The same fields at both doors.
+    /// Reads the same fields at both doors.
     fn both(fields: &str) -> [Result<RawFields, Invalid>; 2] {
         let chat = format!(r#"{{"model":"m",{MESSAGES},{fields}}}"#);
         let native = format!(r#"{{"model":"m",{MESSAGES},"params":{{{fields}}}}}"#);
