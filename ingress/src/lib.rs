@@ -22,6 +22,7 @@ mod decide_approval;
 mod error;
 mod fetch;
 mod headers;
+mod health;
 mod invites;
 mod ledger;
 mod ledger_clock;
@@ -131,9 +132,12 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
     deps.clock = clock.clone();
     let state = state(deps, shutdown.clone())?;
     let stopping = state.stopping.clone();
-    shutdown
-        .tracker
-        .spawn(stop_streams(shutdown.clone(), stopping, readiness, limits));
+    shutdown.tracker.spawn(stop_streams(
+        shutdown.clone(),
+        stopping,
+        readiness.clone(),
+        limits,
+    ));
     let room = programs::room();
     programs::take_resubmissions(&state, Arc::clone(&room)).await?;
     if let Some(intake) = intake {
@@ -171,7 +175,7 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
             }
         }
     });
-    let router = router(state, &http);
+    let router = router(state, &http, readiness);
     serving.ready();
     tracing::info!(address = %listener.local_addr()?, "serving");
     let report = baton_service::serve(listener, router, limits, &shutdown).await;
@@ -357,7 +361,7 @@ fn api() -> OpenApiRouter<AppState> {
         .merge(usage::router())
 }
 
-fn router(state: AppState, http: &HttpConfig) -> Router {
+fn router(state: AppState, http: &HttpConfig, readiness: Readiness) -> Router {
     let (api, description) = described();
     let routes = Arc::new(error::Routes::described(&description));
     let docs = SwaggerUi::new("/docs").url("/openapi.json", description);
@@ -366,7 +370,11 @@ fn router(state: AppState, http: &HttpConfig) -> Router {
         .merge(Router::from(docs))
         .layer(CatchPanicLayer::new())
         .layer(middleware::from_fn_with_state(routes, error::shape_errors))
-        .layer(middleware::from_fn_with_state(state, rate::limit_requests));
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            rate::limit_requests,
+        ))
+        .merge(health::router(state, readiness));
     // Around the errors, which a page must be able to read as well.
     let router = match headers::cors(http) {
         Some(cors) => router.layer(cors),

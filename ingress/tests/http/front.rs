@@ -147,6 +147,25 @@ async fn every_answer_says_what_a_browser_must_not_do_with_it() {
     assert!(scripts >= 2, "{page}");
 }
 
+#[tokio::test]
+async fn load_balancers_ask_on_the_public_port_without_a_credential_or_a_limit() {
+    let f = Fixture::start_with(|config| config.limits.per_ip_per_minute = 1).await;
+    let ask = async |path: &str| {
+        let answer = f.plain("GET", path, &Value::Null).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    for _ in 0..3 {
+        assert_eq!(ask("/health").await, (200, r#"{"status":"alive"}"#.into()));
+        assert_eq!(ask("/ready").await, (200, r#"{"status":"ready"}"#.into()));
+    }
+    f.store.close().await;
+    let unready = async { while ask("/ready").await.0 == 200 {} };
+    soon(unready).await;
+    let not_ready = (503, r#"{"status":"not_ready"}"#.into());
+    assert_eq!(ask("/ready").await, not_ready);
+    assert_eq!(ask("/health").await.0, 200);
+}
+
 /// Guards the order: a refusal after the acceptance would leave a run that nobody follows.
 #[tokio::test]
 async fn a_key_with_all_its_streams_open_is_refused_and_leaves_no_run_behind() {

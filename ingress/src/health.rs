@@ -1,0 +1,75 @@
+//! `GET /health` and `GET /ready` on the public port, where load balancers look. The admin port says more.
+//!
+//! Neither asks for a credential or counts as a request of its address.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use baton_service::Readiness;
+use http::StatusCode;
+use http::header::CACHE_CONTROL;
+use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::state::AppState;
+
+/// How long PostgreSQL and NATS may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an answer of theirs is good for, so that strangers cannot make more of these questions.
+const GOOD_FOR: Duration = Duration::from_secs(1);
+
+struct Probe {
+    readiness: Readiness,
+    state: AppState,
+    /// When both were asked last, and whether they answered. Held while they are asked.
+    answered: Mutex<Option<(Instant, bool)>>,
+}
+
+impl Probe {
+    async fn is_ready(&self) -> bool {
+        if !self.readiness.is_ready() {
+            return false;
+        }
+        let mut answered = self.answered.lock().await;
+        let now = self.state.clock.monotonic();
+        if let Some((at, answer)) = *answered
+            && now.saturating_duration_since(at) < GOOD_FOR
+        {
+            return answer;
+        }
+        let both = async { tokio::join!(self.state.store.ping(), self.state.bus.ping()) };
+        let answer = matches!(timeout(PATIENCE, both).await, Ok((Ok(_), Ok(_))));
+        *answered = Some((self.state.clock.monotonic(), answer));
+        answer
+    }
+}
+
+pub(crate) fn router(state: AppState, readiness: Readiness) -> Router {
+    let probe = Probe {
+        readiness,
+        state,
+        answered: Mutex::default(),
+    };
+    Router::new()
+        .route("/health", get(|| async { answer(StatusCode::OK, "alive") }))
+        .route("/ready", get(ready))
+        .with_state(Arc::new(probe))
+}
+
+async fn ready(State(probe): State<Arc<Probe>>) -> Response {
+    if probe.is_ready().await {
+        answer(StatusCode::OK, "ready")
+    } else {
+        answer(StatusCode::SERVICE_UNAVAILABLE, "not_ready")
+    }
+}
+
+fn answer(code: StatusCode, status: &'static str) -> Response {
+    let body = Json(json!({ "status": status }));
+    (code, [(CACHE_CONTROL, "no-store")], body).into_response()
+}
