@@ -1,5 +1,6 @@
 //! `calculator`: arithmetic with precedence, functions, percentages and units.
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use fend_core::{Context, Interrupt, evaluate_with_interrupt};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{Tool, ToolContext, ToolError, ToolSpec};
 
@@ -19,17 +20,54 @@ const MAX_EXPRESSION: usize = 500;
 /// needs. The end of a stack is the end of the process, and no panic that could be contained. Only
 /// the part that is touched takes memory.
 const STACK: usize = 64 << 20;
-/// How long one evaluation may compute.
-const MAX_COMPUTATION: Duration = Duration::from_secs(2);
-/// Characters of the library's language that define functions, bind variables or begin text. None
-/// is arithmetic, and a function may call itself until the stack ends.
-const REFUSED: [char; 12] = ['=', ':', ';', '\\', '"', '\'', '@', '#', '{', '}', '[', ']'];
+/// The time that every evaluation gets first. Ordinary arithmetic needs less than a hundredth of it.
+const QUICK: Duration = Duration::from_millis(25);
+/// The time that an evaluation gets which was not done by then.
+const MAX_COMPUTATION: Duration = Duration::from_millis(500);
+/// Characters of the library's language that define functions, bind variables, begin text or shift
+/// bits. None is arithmetic; a function may call itself until the stack ends, and the library never
+/// asks whether to stop while it shifts.
+const REFUSED: [char; 14] = [
+    '=', ':', ';', '\\', '"', '\'', '@', '#', '{', '}', '[', ']', '<', '>',
+];
 
-/// The tool.
-#[derive(Debug, Clone, Copy)]
-pub struct Calculator;
+/// The tool. Its computations share a few threads, because one that takes long would otherwise take
+/// the processors from all other runs of the worker.
+#[derive(Debug, Clone)]
+pub struct Calculator {
+    /// Permits to compute for [`QUICK`].
+    quick: Arc<Semaphore>,
+    /// Permits to compute for [`MAX_COMPUTATION`]; apart, so that what is quick never waits for it.
+    slow: Arc<Semaphore>,
+}
+
+impl Default for Calculator {
+    /// Half of the processors for quick computations, and one thread for slow ones.
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self::new((cores / 2).max(1), 1)
+    }
+}
 
 impl Calculator {
+    /// Makes a calculator with so many threads at most for quick and for slow computations.
+    fn new(quick: usize, slow: usize) -> Self {
+        Self {
+            quick: Arc::new(Semaphore::new(quick)),
+            slow: Arc::new(Semaphore::new(slow)),
+        }
+    }
+
+    /// Evaluates an expression quickly, or else as one of the slow ones.
+    async fn compute(&self, expression: &str) -> Result<String, ToolError> {
+        match in_turn(&self.quick, QUICK, expression).await? {
+            Err(Mistake::TooLong) => {}
+            done => return done.map_err(ToolError::from),
+        }
+        let done = in_turn(&self.slow, MAX_COMPUTATION, expression).await?;
+        done.map_err(ToolError::from)
+    }
+
     /// What the model is told.
     pub fn spec(timeout: Duration) -> ToolSpec {
         ToolSpec {
@@ -65,32 +103,52 @@ impl Tool for Calculator {
         _context: &'a ToolContext,
     ) -> BoxFuture<'a, Result<String, ToolError>> {
         async move {
-            let expression = arguments["expression"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned();
-            let stop = StopOnDrop(Arc::new(Deadline {
-                until: Instant::now() + MAX_COMPUTATION,
-                dropped: AtomicBool::new(false),
-            }));
-            let deadline = stop.0.clone();
-            let (done, value) = oneshot::channel();
-            std::thread::Builder::new()
-                .name("calculator".to_owned())
-                .stack_size(STACK)
-                .spawn(move || {
-                    // Nobody waits any more: then nobody misses it.
-                    let _ = done.send(evaluate(&expression, &*deadline));
-                })
-                .map_err(|_| ToolError::Failed("the calculator is overloaded".to_owned()))?;
-            // A panic drops the sender.
-            value
-                .await
-                .map_err(|_| ToolError::Panicked)?
-                .map_err(ToolError::Arguments)
+            let expression = arguments["expression"].as_str().unwrap_or_default();
+            self.compute(expression).await
         }
         .boxed()
     }
+}
+
+/// Evaluates an expression on a thread of its own, as soon as there is a permit for one.
+async fn in_turn(
+    permits: &Arc<Semaphore>,
+    time: Duration,
+    expression: &str,
+) -> Result<Result<String, Mistake>, ToolError> {
+    let overloaded = || ToolError::Failed("the calculator is overloaded".to_owned());
+    let permit = Arc::clone(permits).acquire_owned().await;
+    let permit = permit.map_err(|_| overloaded())?;
+    let stop = StopOnDrop(Arc::new(Deadline {
+        until: Instant::now() + time,
+        dropped: AtomicBool::new(false),
+    }));
+    let computation = Computation {
+        expression: expression.to_owned(),
+        deadline: Arc::clone(&stop.0),
+        _permit: permit,
+    };
+    let (done, value) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("calculator".to_owned())
+        .stack_size(STACK)
+        .spawn(move || {
+            let evaluated = evaluate(&computation.expression, &*computation.deadline);
+            drop(computation);
+            // The receiver is gone if the run was stopped meanwhile.
+            let _ = done.send(evaluated);
+        })
+        .map_err(|_| overloaded())?;
+    // A panic drops the sender.
+    value.await.map_err(|_| ToolError::Panicked)
+}
+
+/// An evaluation on its way. The permit goes with it, because a caller that leaves does not end it at
+/// once.
+struct Computation {
+    expression: String,
+    deadline: Arc<Deadline>,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Ends a computation when its time is up, or when nobody waits for it any more.
@@ -113,57 +171,68 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// The value of an expression, or what is wrong with it, in words for the model.
-fn evaluate(expression: &str, interrupt: &impl Interrupt) -> Result<String, String> {
+/// A reason why an expression has no value, in words for the model.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Mistake {
+    #[error("{0}")]
+    Expression(String),
+    #[error(
+        "The computation takes longer than {} milliseconds; ask for less.",
+        MAX_COMPUTATION.as_millis()
+    )]
+    TooLong,
+}
+
+impl From<Mistake> for ToolError {
+    fn from(mistake: Mistake) -> Self {
+        Self::Arguments(mistake.to_string())
+    }
+}
+
+/// Returns the value of an expression.
+fn evaluate(expression: &str, interrupt: &impl Interrupt) -> Result<String, Mistake> {
     let expression = expression.trim();
     if expression.is_empty() {
-        return Err("The expression is empty.".to_owned());
+        return Err(Mistake::Expression("The expression is empty.".to_owned()));
     }
     if expression.len() > MAX_EXPRESSION {
-        return Err(format!(
+        return Err(Mistake::Expression(format!(
             "The expression is longer than {MAX_EXPRESSION} bytes."
-        ));
+        )));
     }
     if let Some(refused) = expression
         .chars()
         .find(|c| REFUSED.contains(c) || c.is_control())
     {
-        return Err(format!(
+        return Err(Mistake::Expression(format!(
             "`{refused}` is not part of an arithmetic expression."
-        ));
+        )));
     }
-    check_brackets(expression)?;
+    check_brackets(expression).map_err(Mistake::Expression)?;
     let mut context = Context::new();
     context.disable_rng();
     // As a plain number: the library prints `847*15%` as 12705%.
     let number = format!("({expression}) to 1");
     let value = match evaluate_with_interrupt(&number, &mut context, interrupt) {
         Ok(value) => value,
-        Err(_) if interrupt.should_interrupt() => {
-            return Err(too_long());
-        }
+        Err(_) if interrupt.should_interrupt() => return Err(Mistake::TooLong),
         // A quantity with a unit is no plain number.
         Err(_) => match evaluate_with_interrupt(expression, &mut context, interrupt) {
             Ok(value) => value,
-            Err(_) if interrupt.should_interrupt() => return Err(too_long()),
+            Err(_) if interrupt.should_interrupt() => return Err(Mistake::TooLong),
             Err(reason) => {
-                return Err(format!("`{expression}` cannot be evaluated: {reason}."));
+                return Err(Mistake::Expression(format!(
+                    "`{expression}` cannot be evaluated: {reason}."
+                )));
             }
         },
     };
     let text = value.get_main_result();
     let text = text.strip_prefix("approx. ").unwrap_or(text).trim();
     if text.is_empty() {
-        return Err(format!("`{expression}` has no value."));
+        return Err(Mistake::Expression(format!("`{expression}` has no value.")));
     }
     Ok(text.to_owned())
-}
-
-fn too_long() -> String {
-    format!(
-        "The computation takes longer than {} seconds; ask for less.",
-        MAX_COMPUTATION.as_secs()
-    )
 }
 
 /// The library takes what is not closed as closed at the end, which is not what was meant.
@@ -189,6 +258,10 @@ fn check_brackets(expression: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures_util::future::join_all;
+
     use super::*;
 
     struct Never;
@@ -204,7 +277,8 @@ mod tests {
     }
 
     fn mistake(expression: &str) -> String {
-        evaluate(expression, &Never).expect_err(expression)
+        let mistake = evaluate(expression, &Never).expect_err(expression);
+        mistake.to_string()
     }
 
     #[test]
@@ -274,6 +348,8 @@ mod tests {
             "a = 5; a",
             "\"text\"",
             "@debug 1",
+            "1<<1000000000",
+            "1 >> 1",
         ] {
             assert!(
                 mistake(expression).contains("not part of an arithmetic"),
@@ -299,6 +375,64 @@ mod tests {
         }
     }
 
+    fn call(
+        calculator: &Calculator,
+        expression: &str,
+    ) -> impl Future<Output = Result<String, String>> + use<> {
+        let (calculator, expression) = (calculator.clone(), expression.to_owned());
+        async move {
+            let done = calculator.compute(&expression).await;
+            done.map_err(|error| error.to_string())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_computation_waits_for_a_permit_and_gives_it_back() {
+        let calculator = Calculator::new(1, 1);
+        let all = Arc::clone(&calculator.quick).acquire_owned().await.unwrap();
+        let mut waiting = pin!(call(&calculator, "1+1"));
+        assert_eq!(waiting.as_mut().now_or_never(), None);
+        drop(all);
+        assert_eq!(waiting.await.as_deref(), Ok("2"));
+        assert_eq!(calculator.quick.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn quick_computations_do_not_wait_for_slow_ones() {
+        let calculator = Calculator::new(1, 1);
+        let slow = Arc::clone(&calculator.slow).acquire_owned().await.unwrap();
+        let mut hostile = pin!(join_all((0..8).map(|_| call(&calculator, "9^9^9"))));
+        let quick = async {
+            // All of them are in the queue before.
+            tokio::task::yield_now().await;
+            call(&calculator, "6*7").await
+        };
+        tokio::select! {
+            biased;
+            ended = &mut hostile => panic!("{ended:?}"),
+            answer = quick => assert_eq!(answer.as_deref(), Ok("42")),
+        }
+        drop(slow);
+        for ended in hostile.await {
+            let error = ended.unwrap_err();
+            assert!(
+                error.contains("takes longer than 500 milliseconds"),
+                "{error}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_leaves_ends_its_computation_and_its_permit_comes_back() {
+        let calculator = Calculator::new(1, 1);
+        let mut left = Box::pin(call(&calculator, "9^9^9"));
+        assert_eq!(left.as_mut().now_or_never(), None);
+        assert_eq!(calculator.quick.available_permits(), 0);
+        drop(left);
+        let permit = calculator.quick.acquire().await;
+        assert!(permit.is_ok());
+    }
+
     /// On a quarter of the stack.
     #[test]
     fn the_deepest_nesting_that_fits_leaves_the_stack_whole() {
@@ -321,12 +455,11 @@ mod tests {
                     .stack_size(STACK / 4)
                     .spawn(move || {
                         let deadline = Deadline {
-                            until: Instant::now() + MAX_COMPUTATION,
+                            // Long enough for a build without optimisation.
+                            until: Instant::now() + Duration::from_secs(10),
                             dropped: AtomicBool::new(false),
                         };
-                        evaluate(&expression, &deadline)
-                            .map_err(|error| (expression, error))
-                            .ok()
+                        evaluate(&expression, &deadline).ok()
                     })
                     .unwrap()
             })

@@ -62,7 +62,7 @@ impl ToolRegistry {
     pub fn new(config: &Config) -> Result<Self, ToolSetupError> {
         let mut registry = Self::default();
         let timeout = config.worker.tool_timeout;
-        registry.register(Calculator::spec(timeout), Calculator)?;
+        registry.register(Calculator::spec(timeout), Calculator::default())?;
         registry.register(CurrentTime::spec(timeout), CurrentTime)?;
         if !config.tools.http.is_empty() {
             let client = http_tool::client()?;
