@@ -82,9 +82,10 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::BeginFailed => true,
             sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| {
                 // Connection exceptions, deadlock and serialisation, too little of something,
-                // cancelled or shutting down, a server that has become a standby, I/O errors.
+                // cancelled or shutting down, a server that has become a standby, a lock that was not
+                // to be had in time, I/O errors.
                 ["08", "40", "53", "57", "58"].contains(&&code[..2.min(code.len())])
-                    || code == "25006"
+                    || ["25006", "55P03"].contains(&code.as_ref())
             }),
             _ => false,
         };

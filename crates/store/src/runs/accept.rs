@@ -298,10 +298,7 @@ async fn insert_unkeyed(
         SELECT acting.tenant_id, $2, $3::text, $4::text::json, $5, $6, $7, $8, $9,
                $10::text::json, $11, $13
         FROM acting
-        WHERE (SELECT count(*) FROM (
-                   SELECT FROM runs
-                   WHERE runs.tenant_id = acting.tenant_id AND status = 'queued' LIMIT $12
-               ) AS waiting) < $12
+        WHERE has_queue_place(acting.tenant_id, $12)
         RETURNING created_at
         ",
         tenant.as_uuid(),
@@ -340,10 +337,7 @@ async fn insert_keyed(
             INSERT INTO idempotency_keys (tenant_id, key, fingerprint, run_id)
             SELECT acting.tenant_id, $13, $14, $2
             FROM acting
-            WHERE (SELECT count(*) FROM (
-                       SELECT FROM runs
-                       WHERE runs.tenant_id = acting.tenant_id AND status = 'queued' LIMIT $12
-                   ) AS waiting) < $12
+            WHERE has_queue_place(acting.tenant_id, $12)
             -- Waits for another transaction with this key, and yields no row if that commits.
             ON CONFLICT (tenant_id, key) DO NOTHING
             RETURNING tenant_id, run_id

@@ -1,10 +1,14 @@
 //! Several at once: one wins, the others learn it.
 
+use std::pin::pin;
+
 use baton_protocol::{EventId, Outcome, RunStatus};
-use baton_store::{Accept, CancelRequest, ClaimOutcome, FenceError};
+use baton_store::{Accept, CancelRequest, ClaimOutcome, FenceError, QueueLimits};
 use futures_util::future::{join, join_all};
 
-use crate::fixture::{DONE, LONG, Ledger, MAX_FAILURES, OVER, answer, run_id};
+use crate::fixture::{
+    DONE, LONG, Ledger, MAX_FAILURES, OVER, ROOMY, answer, new_run, run_id, spec,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_fifty_claims_at_once_one_holds_the_run_and_the_others_see_its_lease() {
@@ -112,4 +116,83 @@ async fn of_twenty_submissions_at_once_with_one_key_one_is_made_and_all_name_it(
             .count(),
         19
     );
+}
+
+/// Submits so many runs at once from two servers; the number of those that were accepted.
+async fn accepted_at_once(ledger: &Ledger, many: usize, limit: u32) -> usize {
+    let limits = QueueLimits {
+        tenant: limit,
+        ..ROOMY
+    };
+    let (other, spec) = (ledger.database.store().await, spec());
+    let submissions = (0..many).map(|n| {
+        let store = if n % 2 == 0 { &ledger.store } else { &other };
+        let (spec, limits) = (&spec, &limits);
+        async move {
+            let run = new_run(run_id(), spec);
+            store.accept_run(ledger.tenant, &run, limits).await.unwrap()
+        }
+    });
+    let answers = join_all(submissions).await;
+    assert!(answers.iter().all(|answer| matches!(
+        answer,
+        Accept::Created { .. } | Accept::TenantQueueFull { .. }
+    )));
+    let created = answers
+        .iter()
+        .filter(|answer| matches!(answer, Accept::Created { .. }));
+    created.count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_submissions_at_once_as_many_are_accepted_as_the_limit_has_places() {
+    let ledger = Ledger::new().await;
+    assert_eq!(accepted_at_once(&ledger, 100, 20).await, 20);
+
+    // A limit far enough from what waits that submissions need not take turns, until they come near.
+    let mut superuser = ledger.superuser().await;
+    let connections = "SELECT current_setting('max_connections')::integer";
+    let connections: i32 = sqlx::query_scalar(connections)
+        .fetch_one(&mut superuser)
+        .await
+        .unwrap();
+    let limit = 20 + u32::try_from(connections).unwrap() + 20;
+    let many = usize::try_from(connections).unwrap() + 60;
+    let free = usize::try_from(limit).unwrap() - 20;
+    assert_eq!(accepted_at_once(&ledger, many, limit).await, free);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_waits_to_see_whether_another_takes_the_last_place() {
+    let ledger = Ledger::new().await;
+    let limits = QueueLimits { tenant: 1, ..ROOMY };
+    let (spec, store) = (spec(), ledger.database.store().await);
+    for commits in [false, true] {
+        let mut first = ledger.store.tenant(ledger.tenant).await.unwrap();
+        let run = new_run(run_id(), &spec);
+        let accepted = first.accept_run(&run, &limits).await.unwrap();
+        assert!(matches!(accepted, Accept::Created { .. }));
+        let run = new_run(run_id(), &spec);
+        let mut second = pin!(store.accept_run(ledger.tenant, &run, &limits));
+        tokio::select! {
+            answer = &mut second => panic!("it did not wait: {answer:?}"),
+            () = ledger.database.until_blocked("runs.accept") => {}
+        }
+        if commits {
+            first.commit().await.unwrap();
+        } else {
+            first.rollback().await.unwrap();
+        }
+        match (commits, second.await.unwrap()) {
+            (false, Accept::Created { .. }) => {
+                let mut superuser = ledger.superuser().await;
+                let done = sqlx::query("DELETE FROM runs")
+                    .execute(&mut superuser)
+                    .await;
+                done.unwrap();
+            }
+            (true, Accept::TenantQueueFull { limit: 1 }) => {}
+            (_, answer) => panic!("{answer:?}"),
+        }
+    }
 }
