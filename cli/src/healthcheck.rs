@@ -17,23 +17,35 @@ pub(crate) async fn run(args: &HealthcheckArgs) -> anyhow::Result<()> {
 
 /// Whether the role with this admin address is ready; if not, why.
 pub(crate) async fn ask_ready(admin: SocketAddr) -> anyhow::Result<()> {
-    let answer = tokio::time::timeout(TIMEOUT, ask(admin))
+    let refusal = ask(admin, "/readyz").await?;
+    refusal.map_or(Ok(()), |body| bail!("not ready: {body}"))
+}
+
+/// Whether the role with this admin address can still do its work; if not, why.
+pub(crate) async fn ask_alive(admin: SocketAddr) -> anyhow::Result<()> {
+    let refusal = ask(admin, "/livez").await?;
+    refusal.map_or(Ok(()), |body| bail!("not alive: {body}"))
+}
+
+/// The body of an answer that is no 200.
+async fn ask(admin: SocketAddr, path: &str) -> anyhow::Result<Option<String>> {
+    let answer = tokio::time::timeout(TIMEOUT, exchange(admin, path))
         .await
         .context("no answer in time")??;
     // `HTTP/1.1 200 OK`
     if answer.split_whitespace().nth(1) == Some("200") {
-        return Ok(());
+        return Ok(None);
     }
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    bail!("not ready: {}", body.trim());
+    Ok(Some(body.trim().to_owned()))
 }
 
-async fn ask(admin: SocketAddr) -> anyhow::Result<String> {
+async fn exchange(admin: SocketAddr, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(admin)
         .await
         .with_context(|| format!("nothing answers at {admin}"))?;
     stream
-        .write_all(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        .write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())
         .await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;

@@ -14,6 +14,7 @@ mod migrate;
 mod nats_issuer;
 mod private_file;
 mod role;
+mod service_manager;
 mod usage;
 mod users;
 mod visible;

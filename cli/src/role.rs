@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::args::ConfigArgs;
-use crate::config_command;
+use crate::{config_command, service_manager};
 
 /// How long a connection to a server may take to close.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -82,9 +82,11 @@ pub(crate) async fn run(kind: Kind, args: &ConfigArgs) -> anyhow::Result<ExitCod
             Kind::Ingress => Some(bind(config.http.listen, "HTTP").await?),
             Kind::Worker | Kind::Scheduler => None,
         };
+        let reports = service_manager::report(admin.local_addr()?, shutdown.clone());
         tokio::select! {
             served = Box::pin(serve(kind, live, admin, http, &shutdown)) => served,
             never = reloader.run(telemetry) => match never {},
+            never = reports => match never {},
         }
     })
     .await;

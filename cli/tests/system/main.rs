@@ -32,5 +32,6 @@ mod lost_bus;
 mod metrics;
 mod reload;
 mod secrets;
+mod service_manager;
 mod takeover;
 mod unanswered;
