@@ -6,6 +6,7 @@
 
 mod answer;
 mod frames;
+pub(crate) mod passed_on;
 #[cfg(test)]
 mod samples;
 mod streamed;
@@ -42,7 +43,7 @@ const EVENTS_EXPIRED: &str = "events_expired";
 /// One chat: what its answer needs to know of the request.
 pub(crate) struct Chat {
     run: RunId,
-    /// The upstream model that answers.
+    /// The upstream model that is asked.
     model: String,
     /// The client's own tools, whose calls are its to execute.
     client_tools: Vec<String>,
@@ -59,7 +60,7 @@ enum Source {
     /// The run's events, from the first.
     Live(Box<EventFollower>),
     /// The ledger: the run had ended when it was asked for again.
-    Recorded(Recorded),
+    Recorded(Box<Recorded>),
 }
 
 /// Answers a chat, whole or as server-sent events.
@@ -201,7 +202,7 @@ async fn replayed(
         .await?
         .ok_or_else(ApiError::no_such_run)?;
     if let Some(recorded) = Recorded::find(state, tenant, run).await? {
-        return Ok((record.model, Source::Recorded(recorded)));
+        return Ok((record.model, Source::Recorded(Box::new(recorded))));
     }
     match subscribed.resume(EventId::ORIGIN).await {
         Ok(follower) => Ok((record.model, Source::Live(Box::new(follower)))),
@@ -220,8 +221,9 @@ impl Chat {
     fn recorded_answer(&self, recorded: &Recorded) -> Result<(Answer, FinishReason), ApiError> {
         match &recorded.outcome {
             Outcome::Completed(finish_reason) => {
-                let answer =
+                let mut answer =
                     Answer::from_messages(&recorded.messages, *finish_reason, &self.client_tools);
+                answer.fields.extend(recorded.fields.clone());
                 Ok((answer, *finish_reason))
             }
             Outcome::Failed(error) => Err(ApiError::run_failed(self.run, error, recorded.worked)),

@@ -1,6 +1,6 @@
 //! What the ledger says about a run, for clients that come late and for events that are lost.
 
-use baton_openai::Message;
+use baton_openai::{AnswerFields, Message};
 use baton_protocol::{Outcome, RunId, TenantId, Usage};
 use baton_store::{RunRecord, StoreError};
 
@@ -22,6 +22,8 @@ pub(crate) struct Recorded {
     pub(crate) usage: Usage,
     /// What it said, in order; read only if it completed.
     pub(crate) messages: Vec<Message>,
+    /// What the upstream said besides, in all turns; read only if it completed.
+    pub(crate) fields: AnswerFields,
     /// Whether a step of it is recorded.
     pub(crate) worked: bool,
 }
@@ -42,8 +44,10 @@ impl Recorded {
         else {
             return Ok(None);
         };
-        let worked = !tx.run_steps(run).await?.is_empty();
+        let steps = tx.run_steps(run).await?;
+        let worked = !steps.is_empty();
         let mut messages = Vec::new();
+        let mut fields = AnswerFields::default();
         if matches!(outcome, Outcome::Completed(_)) {
             for message in tx.run_messages(run).await? {
                 match serde_json::from_str(message.get()) {
@@ -53,11 +57,20 @@ impl Recorded {
                     }
                 }
             }
+            for recorded in steps.iter().filter_map(|step| step.answer_fields.as_ref()) {
+                match serde_json::from_str(recorded.get()) {
+                    Ok(recorded) => fields.extend(recorded),
+                    Err(error) => {
+                        tracing::error!(%error, run.id = %run, "recorded fields are unreadable");
+                    }
+                }
+            }
         }
         Ok(Some(Self {
             outcome,
             usage,
             messages,
+            fields,
             worked,
         }))
     }

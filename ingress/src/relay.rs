@@ -184,6 +184,7 @@ fn is_work(data: &EventData) -> bool {
         | EventData::ReasoningDelta(_)
         | EventData::RefusalDelta(_)
         | EventData::ToolCallDelta(_)
+        | EventData::AnswerField(_)
         | EventData::ToolStarted(_)
         | EventData::ToolFinished(_)
         | EventData::ApprovalRequested(_)

@@ -6,16 +6,17 @@
 
 use std::sync::Arc;
 
+use baton_admission::passed_on::Confined;
 use baton_admission::terminal_event::terminal_event;
 use baton_nats::JobHeaders;
 use baton_protocol::event::RunStarted;
-use baton_protocol::{
-    Charge, EventData, EventId, Fence, FinishReason, Job, Outcome, RunError, RunSpec, Usage,
-};
+use baton_protocol::{EventData, EventId, Fence, FinishReason, Job, Outcome, RunError, RunSpec};
 use baton_store::{ClaimedRun, CutTurn, FinalTurn, FinishCommit, QueuedJob, TurnWish};
+use serde_json::value::RawValue;
 
 use crate::agent::turn_machine::Next;
 use crate::agent::{Transcript, TurnMachine};
+use crate::attempt::broken_turn::BrokenTries;
 use crate::attempt::budget::{BudgetedRun, wake_waiting};
 use crate::attempt::commit::CommitError;
 use crate::attempt::cut_turn::{CutOff, OpenTurn};
@@ -26,6 +27,8 @@ use crate::publish_events::{EventPublisher, PublishEventsError};
 use crate::runner::JobRunner;
 use crate::settings::Settings;
 
+mod answered_by;
+mod broken_turn;
 mod budget;
 mod calls;
 mod client_calls;
@@ -102,6 +105,10 @@ pub(crate) struct Attempt<'a> {
     open: Option<OpenTurn>,
     /// The turn whose answer is whole and shown, and not known to be recorded.
     unrecorded: Option<CutOff>,
+    /// The tries of the turn at work that broke off.
+    broken: Option<BrokenTries>,
+    /// Whether the audit log is to say that another model answered than was asked.
+    audits_model: bool,
     /// The event that the ledger's last commit names.
     committed: EventId,
     /// Whether the commit that ends or parks the run has been begun.
@@ -196,10 +203,10 @@ impl<'a> Attempt<'a> {
         hold: &'a Hold<'a>,
         headers: &'a JobHeaders,
     ) -> Result<Self, Halt> {
-        let refused = claimed
-            .key
-            .as_ref()
-            .and_then(|key| credential::confine(&mut spec, key));
+        let settings = runner.settings.load_full();
+        let key = claimed.key.as_ref();
+        let refused = credential::confine(&mut spec, key, &settings.extra_fields);
+        let audits_model = key.is_some_and(|key| credential::limits(key) != Confined::default());
         let budget = BudgetedRun::of(claimed.key.as_ref());
         let mut publisher = EventPublisher::begin(
             runner.bus.clone(),
@@ -216,7 +223,6 @@ impl<'a> Attempt<'a> {
         } else {
             publisher.kick();
         }
-        let settings = runner.settings.load_full();
         let toolbox = Toolbox::new(&spec, Arc::clone(&settings));
         let (machine, transcript) = resume::rebuild(spec.limits, claimed.recorded);
         Ok(Self {
@@ -235,6 +241,8 @@ impl<'a> Attempt<'a> {
             budget,
             open: None,
             unrecorded: None,
+            broken: None,
+            audits_model,
             ending: false,
         })
     }
@@ -295,8 +303,10 @@ impl<'a> Attempt<'a> {
             CutTurn {
                 step: cut.step,
                 message: cut.message.get(),
+                answer_fields: cut.answer_fields.as_deref().map(RawValue::get),
+                charged_model: self.charged_model(cut.model.as_deref()),
                 usage: cut.usage,
-                charge: self.charge(cut.usage, cut.cached_tokens),
+                charge: self.charge(cut.usage, cut.cached_tokens, cut.model.as_deref()),
                 last_event_id: self.publisher.last_id(),
             }
         });
@@ -330,15 +340,6 @@ impl<'a> Attempt<'a> {
             wake_waiting(self.runner, &self.fence).await;
         }
         Ok(())
-    }
-
-    /// What a turn is charged, at the price of this moment.
-    fn charge(&self, usage: Usage, cached_tokens: u64) -> Charge {
-        Charge::of(
-            usage,
-            cached_tokens,
-            self.settings.prices.of(&self.spec.model),
-        )
     }
 
     async fn cancel(&mut self, reason: String) -> Result<Ending, Halt> {

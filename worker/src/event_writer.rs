@@ -5,7 +5,7 @@
 //! refused may be the repetition of one that was stored, and only the same bytes tell.
 
 use baton_nats::{StoredEvents, StreamSeq};
-use baton_protocol::event::{AttemptReset, Text, ToolCallDelta};
+use baton_protocol::event::{AnswerField, AttemptReset, Text, ToolCallDelta};
 use baton_protocol::{Event, EventData, EventId, Fence, RunId};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -137,6 +137,15 @@ impl EventWriter {
         }
         self.pending.push((step, data));
         self.last_pending()
+    }
+
+    /// The last event pushed, waiting or not; the one before the attempt's first if none was.
+    pub fn last_pushed(&self) -> EventId {
+        if self.pending.is_empty() {
+            self.written
+        } else {
+            self.last_pending()
+        }
     }
 
     /// The id that the last event of those that wait will have: ids are dense, and nothing gets in
@@ -282,6 +291,7 @@ const fn weight(data: &EventData) -> usize {
         | EventData::ReasoningDelta(text)
         | EventData::RefusalDelta(text) => text.text.len(),
         EventData::ToolCallDelta(delta) => delta.arguments.len(),
+        EventData::AnswerField(field) => field.json.len() + 128,
         EventData::ToolStarted(tool) => tool.arguments.len(),
         EventData::ToolFinished(tool) => tool.result.len(),
         EventData::ApprovalRequested(approval) => approval.arguments.len(),
@@ -329,6 +339,16 @@ fn split_off(data: &mut EventData, most: usize) -> Option<EventData> {
                 arguments,
             })
         }),
+        EventData::AnswerField(field) => tail(&mut field.json).map(|json| {
+            let more = std::mem::replace(&mut field.more, true);
+            let (of, name) = (field.of, field.name.clone());
+            EventData::AnswerField(AnswerField {
+                of,
+                name,
+                json,
+                more,
+            })
+        }),
         _ => None,
     }
 }
@@ -342,6 +362,7 @@ fn last_event(message: &[u8]) -> EventId {
 
 #[cfg(test)]
 mod tests {
+    use baton_protocol::event::AnswerPart;
     use baton_protocol::{ClaimToken, TenantId};
     use uuid::Uuid;
 
@@ -372,6 +393,34 @@ mod tests {
             .collect();
         assert!(pieces.len() > 1);
         assert_eq!(joined, whole);
+    }
+
+    #[test]
+    fn a_long_field_becomes_events_that_fit_and_stays_the_same_json() {
+        let json = serde_json::json!(["x".repeat(3 * PIECE)]).to_string();
+        let mut data = EventData::AnswerField(AnswerField {
+            of: AnswerPart::Message,
+            name: "images".into(),
+            json: json.clone(),
+            more: false,
+        });
+        let mut pieces = Vec::new();
+        while let Some(rest) = split_off(&mut data, PIECE) {
+            pieces.push(std::mem::replace(&mut data, rest));
+        }
+        pieces.push(data);
+        let fields: Vec<_> = pieces
+            .iter()
+            .map(|piece| match piece {
+                EventData::AnswerField(field) => field,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let joined: String = fields.iter().map(|field| &*field.json).collect();
+        assert_eq!(joined, json);
+        let (last, others) = fields.split_last().unwrap();
+        assert!(others.len() > 2 && others.iter().all(|field| field.more));
+        assert!(!last.more);
     }
 
     /// Guards what an ingress holds for a client that does not read: so many messages, and no more

@@ -55,8 +55,17 @@ impl Ground {
 
     /// A run of this key, which has limits, is accepted.
     pub(crate) async fn accept_of(&self, key: Option<ApiKeyId>) -> RunId {
+        self.accept_with(key, |_| {}).await
+    }
+
+    /// The same with another request.
+    pub(crate) async fn accept_with(
+        &self,
+        key: Option<ApiKeyId>,
+        change: impl FnOnce(&mut RunSpec),
+    ) -> RunId {
         let messages = r#"[{"role":"user","content":"Please."}]"#;
-        let spec = RunSpec {
+        let mut spec = RunSpec {
             v: RunSpec::VERSION,
             agent: AgentRef {
                 name: "default".into(),
@@ -68,11 +77,13 @@ impl Ground {
             tools: None,
             server_tools: vec![],
             params: baton_protocol::RawFields::default(),
+            shown_for_good: false,
             limits: RunLimits {
                 max_turns: 8,
                 max_total_tokens: None,
             },
         };
+        change(&mut spec);
         let run = NewRun {
             id: RunId::new(SystemClock.now()),
             lane: Lane::Interactive,

@@ -26,6 +26,8 @@ const REQUESTS: &str = "baton_model_requests_total";
 const TURNS: &str = "baton_model_turns_total";
 const TURN_FAILURES: &str = "baton_model_turn_failures_total";
 const TURN_DURATION: &str = "baton_model_turn_duration_seconds";
+const TURNS_WITHDRAWN: &str = "baton_model_turns_withdrawn_total";
+const OTHER_MODELS: &str = "baton_model_other_answers_total";
 const FIRST_TOKEN: &str = "baton_model_first_token_seconds";
 const TOKENS: &str = "baton_model_tokens_total";
 const COST: &str = "baton_model_cost_nanos_total";
@@ -94,6 +96,16 @@ pub const METRICS: &[Metric] = &[
         "Model turns that failed for good, by error code",
         &[Label::of("code", &ModelError::CODES)],
     ),
+    Metric::counter(
+        TURNS_WITHDRAWN,
+        "Model turns that broke off in the middle, were withdrawn, and were asked for again",
+        &[],
+    ),
+    Metric::counter(
+        OTHER_MODELS,
+        "Model turns that another model answered than was asked, by whether that has a price",
+        &[Label::of("priced", OK)],
+    ),
     Metric::histogram(TURN_DURATION, "Length of a model turn", &[MODEL]),
     Metric::histogram(
         FIRST_TOKEN,
@@ -102,7 +114,7 @@ pub const METRICS: &[Metric] = &[
     ),
     Metric::counter(
         TOKENS,
-        "Tokens as the upstream counted them; cached ones are part of the input",
+        "Tokens as the upstream counted them, or as estimated if it did not; cached ones are part of the input",
         &[MODEL, Label::of("direction", DIRECTIONS)],
     ),
     Metric::counter(
@@ -308,6 +320,17 @@ pub(crate) fn budget_wait() {
 
 pub(crate) fn model_turn_failed(code: &'static str) {
     counter!(TURN_FAILURES, "code" => code).increment(1);
+}
+
+/// A turn broke off and was withdrawn.
+pub(crate) fn turn_withdrawn() {
+    counter!(TURNS_WITHDRAWN).increment(1);
+}
+
+/// Another model answered than was asked.
+pub(crate) fn other_model(priced: bool) {
+    let priced = if priced { "true" } else { "false" };
+    counter!(OTHER_MODELS, "priced" => priced).increment(1);
 }
 
 pub(crate) fn tool_finished(names: &KnownNames, tool: &str, ok: bool, duration: Duration) {

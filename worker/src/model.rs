@@ -1,8 +1,8 @@
 //! The upstream: any server that speaks the OpenAI chat API, always asked to stream.
 //!
 //! [`ModelClient::start_turn`] sends a rendered request and returns once the first token is there;
-//! until then it tries again by its [`RetryPolicy`]. What fails later fails the turn: text that has
-//! been shown cannot be asked for twice. Dropping a [`TurnStream`], or the future that makes one,
+//! until then it tries again by its [`RetryPolicy`]. What fails later fails this try of the turn: the
+//! attempt decides whether what was shown can be withdrawn and asked for again. Dropping a [`TurnStream`], or the future that makes one,
 //! closes the connection, which is what tells the upstream to stop.
 
 mod answer_decoder;
@@ -18,7 +18,7 @@ mod retry_after;
 mod tool_choice;
 mod turn_stream;
 
-pub use baton_openai::Delta;
+pub use baton_openai::{Delta, FieldOf};
 pub use client::{ModelClient, TurnContext};
 pub use config::{ModelConfig, ModelSetupError, Timeouts};
 pub use error::{ModelError, Wait};

@@ -115,6 +115,11 @@ impl EventPublisher {
         self.writer.last_id()
     }
 
+    /// The last event pushed: see [`EventWriter::last_pushed`].
+    pub(crate) fn last_pushed(&self) -> EventId {
+        self.writer.last_pushed()
+    }
+
     /// Adds an event behind those that wait: see [`EventWriter::push`].
     pub(crate) fn push(&mut self, step: u32, data: EventData) -> EventId {
         self.writer.push(step, data)

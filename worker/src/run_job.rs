@@ -230,6 +230,8 @@ fn settled<E: std::fmt::Display>(result: Result<(), E>) -> JobEnd {
 }
 
 #[cfg(test)]
+mod broken_turn_tests;
+#[cfg(test)]
 mod budget_tests;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use baton_admission::passed_on::ExtraFields;
 use baton_admission::{Metering, Prices};
 use baton_service::{Config, LiveConfig};
 
@@ -13,6 +14,8 @@ use crate::tools::{ToolRegistry, ToolSetupError};
 pub(crate) struct Settings {
     /// What models cost.
     pub(crate) prices: Prices,
+    /// Names of fields that limited keys may send too.
+    pub(crate) extra_fields: ExtraFields,
     /// What a turn of a budgeted run is reckoned with before it is made.
     pub(crate) metering: Metering,
     /// The server-side tools.
@@ -31,6 +34,7 @@ impl Settings {
         );
         Ok(Self {
             prices: config.llm.prices_in_micros().collect(),
+            extra_fields: config.llm.extra_fields.iter().cloned().collect(),
             metering: Metering {
                 answer_tokens: config.limits.budget_answer_tokens,
                 attachment_tokens: config.limits.budget_attachment_tokens,

@@ -79,6 +79,7 @@ impl Metering {
             answer_tokens,
             least_answer: answer_tokens.min(LEAST_ANSWER),
             price: price.copied(),
+            ..TurnWish::default()
         }
     }
 

@@ -13,15 +13,17 @@
 //! A cursor is accepted if it is one of those ids, because the events after it are then exactly
 //! those that its holder has not seen. In the middle of a turn's deltas that is no longer known.
 
+use baton_openai::AnswerFields;
 use baton_protocol::event::{
-    AttemptReset, MAX_TEXT, RunStarted, Text, ToolCallDelta, ToolFinished, ToolStarted,
-    shown_arguments, shown_result,
+    AnswerField, AnswerPart, AttemptReset, MAX_TEXT, RunStarted, Text, ToolCallDelta, ToolFinished,
+    ToolStarted, shown_arguments, shown_result,
 };
 use baton_protocol::{Event, EventData, EventId, RunSpec, RunStatus};
 use baton_store::{ApprovalRecord, CallState, ParkedRun, RunRecord, StepData, StepRecord};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use crate::parked_events::{approval_requested, questions};
 use crate::terminal_event::terminal_event;
@@ -115,6 +117,9 @@ struct Said {
     refusal: Option<String>,
     #[serde(default)]
     tool_calls: Option<Vec<SaidCall>>,
+    /// What is passed on unread, and the role.
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -283,12 +288,12 @@ fn known(run: &RunRecord, steps: &[StepRecord]) -> Result<Vec<Known>, ReplayErro
         match &step.data {
             // Only a turn with calls is recorded without ending its run.
             StepData::Turn { usage, .. } if step.step != last_step => {
-                let deltas = deltas(step.message.as_deref(), &client_tools)?;
+                let deltas = deltas(step, step.message.as_deref(), &client_tools)?;
                 push(id, What::BehindDeltas(deltas, EventData::Usage(*usage)));
             }
             StepData::Turn { .. } | StepData::CutTurn { .. } => {
                 let message = step.message.as_deref().or(step.cut_message.as_deref());
-                let deltas = deltas(message, &client_tools)?;
+                let deltas = deltas(step, message, &client_tools)?;
                 if !deltas.is_empty() {
                     push(id, What::LastDelta(deltas));
                 }
@@ -365,16 +370,22 @@ fn client_tools(run: &RunRecord) -> Result<Vec<String>, serde_json::Error> {
     Ok(spec.client_tools())
 }
 
-/// Returns a message as few deltas, without calls of the server's tools.
+/// Returns a turn with this message as few deltas, without calls of the server's tools.
 fn deltas(
-    message: Option<&serde_json::value::RawValue>,
+    step: &StepRecord,
+    message: Option<&RawValue>,
     client_tools: &[String],
 ) -> Result<Vec<EventData>, serde_json::Error> {
     let Some(message) = message else {
         return Ok(Vec::new());
     };
     let said: Said = serde_json::from_str(message.get())?;
+    let around: AnswerFields = match step.answer_fields.as_deref() {
+        Some(fields) => serde_json::from_str(fields.get())?,
+        None => AnswerFields::default(),
+    };
     let mut deltas = Vec::new();
+    fields(&mut deltas, AnswerPart::Completion, around.completion);
     let mut texts = |text: &str, delta: fn(Text) -> EventData| {
         deltas.extend(pieces(text).map(|text| delta(Text { text: text.into() })));
     };
@@ -402,7 +413,28 @@ fn deltas(
             fragment(None, None, more);
         }
     }
+    let mut passed_on = said.rest;
+    passed_on.remove("role");
+    fields(&mut deltas, AnswerPart::Message, passed_on);
+    fields(&mut deltas, AnswerPart::Choice, around.choice);
+    fields(&mut deltas, AnswerPart::Usage, around.usage);
     Ok(deltas)
+}
+
+/// Fields that are passed on, each in as many events as hold it.
+fn fields(deltas: &mut Vec<EventData>, of: AnswerPart, fields: Map<String, Value>) {
+    for (name, value) in fields {
+        let json = value.to_string();
+        let mut pieces = pieces(&json).peekable();
+        while let Some(piece) = pieces.next() {
+            deltas.push(EventData::AnswerField(AnswerField {
+                of,
+                name: name.clone(),
+                json: piece.to_owned(),
+                more: pieces.peek().is_some(),
+            }));
+        }
+    }
 }
 
 /// Splits a text into pieces that fit an event; an empty text has no piece.

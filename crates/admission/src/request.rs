@@ -32,6 +32,8 @@ pub struct SubmitRequest {
     pub params: RawFields,
     /// The caller's data that is kept with the run; a JSON object of at most 16 KiB.
     pub metadata: Option<RawFields>,
+    /// Whether the caller is shown the answer while it is made and cannot take any of it back.
+    pub shown_for_good: bool,
     /// The queue.
     pub lane: Lane,
     /// The most model turns, if fewer than the configured limit.

@@ -190,6 +190,7 @@ pub fn resolve(
         tools: request.tools,
         server_tools,
         params: request.params,
+        shown_for_good: request.shown_for_good,
         limits: RunLimits {
             max_turns,
             max_total_tokens: request.max_total_tokens,

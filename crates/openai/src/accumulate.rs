@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use self::calls::Calls;
 pub use self::finish_reason::FinishReason;
+use crate::answer_fields::join_piece;
 use crate::lenient::RawField;
 use crate::{ChatChunk, ChunkChoice, Content, ErrorObject, Message, Unknown, Usage};
 
@@ -382,8 +383,7 @@ impl ChatAccumulator {
         Ok(())
     }
 
-    /// Adds to a field of the message: lists grow, pieces of audio are joined, and any other value
-    /// is replaced.
+    /// Adds to a field of the message, see [`join_piece`].
     fn add(
         &mut self,
         name: &str,
@@ -395,26 +395,7 @@ impl ChatAccumulator {
             return Ok(());
         };
         self.show(FieldOf::Message, name, json, deltas)?;
-        match (self.rest.get_mut(name), value) {
-            (Some(Value::Array(present)), Value::Array(more)) => present.extend(more),
-            (Some(Value::Object(present)), Value::Object(more)) if name == "audio" => {
-                for (key, value) in more {
-                    match (present.get_mut(&key), value) {
-                        (Some(Value::String(text)), Value::String(piece))
-                            if matches!(&*key, "data" | "transcript") =>
-                        {
-                            text.push_str(&piece);
-                        }
-                        (_, value) => {
-                            present.insert(key, value);
-                        }
-                    }
-                }
-            }
-            (_, value) => {
-                self.rest.insert(name.to_owned(), value);
-            }
-        }
+        join_piece(&mut self.rest, name, value);
         Ok(())
     }
 

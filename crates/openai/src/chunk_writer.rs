@@ -9,38 +9,90 @@ use crate::{ErrorBody, ErrorObject, Usage};
 /// parts of all chunks once, so a frame is two copies around its text.
 #[derive(Debug, Clone)]
 pub struct ChunkWriter {
-    /// `data: {"id":…,"object":…,"created":…,"model":…,"choices":[`
+    /// `data: {"id":…,"object":…,"created":…`
+    head: Box<[u8]>,
+    /// That, `,"model":…` and `,"choices":[`.
     prefix: Box<[u8]>,
-    /// The bytes after the choices.
-    suffix: &'static [u8],
+    /// Fields of the completion that every chunk repeats: `,"name":…`.
+    fields: Vec<u8>,
+    include_usage: bool,
+    /// What follows the choices: `fields` in the middle.
+    suffix: Box<[u8]>,
 }
 
 const OPEN_DELTA: &[u8] = br#"{"index":0,"delta":{"#;
 const CLOSE_DELTA: &[u8] = br#"},"finish_reason":null}"#;
-const SUFFIX: &[u8] = b"]}\n\n";
-const SUFFIX_WITH_USAGE: &[u8] = b"],\"usage\":null}\n\n";
 
 impl ChunkWriter {
     /// Makes a writer for the answer `id`, begun at `created` (seconds since 1970). With
     /// `include_usage`, each chunk has a `usage` key, null in all but the one that
     /// [`usage`](Self::usage) writes.
     pub fn new(id: &str, created: i64, model: &str, include_usage: bool) -> Self {
-        let mut prefix = BytesMut::with_capacity(128 + id.len() + model.len());
-        prefix.put_slice(b"data: {\"id\":");
-        json(&mut prefix, id);
-        prefix.put_slice(b",\"object\":\"chat.completion.chunk\",\"created\":");
-        json(&mut prefix, &created);
+        let mut head = BytesMut::with_capacity(128 + id.len());
+        head.put_slice(b"data: {\"id\":");
+        json(&mut head, id);
+        head.put_slice(b",\"object\":\"chat.completion.chunk\",\"created\":");
+        json(&mut head, &created);
+        let mut writer = Self {
+            head: head[..].into(),
+            prefix: Box::default(),
+            fields: Vec::new(),
+            include_usage,
+            suffix: Box::default(),
+        };
+        writer.set_completion(model, []);
+        writer
+    }
+
+    /// Names the model that answers and the fields of the completion (name and JSON) that every chunk
+    /// repeats from here on.
+    pub fn set_completion<'a>(
+        &mut self,
+        model: &str,
+        fields: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) {
+        let mut prefix = BytesMut::from(&self.head[..]);
         prefix.put_slice(b",\"model\":");
         json(&mut prefix, model);
         prefix.put_slice(b",\"choices\":[");
-        Self {
-            prefix: prefix[..].into(),
-            suffix: if include_usage {
-                SUFFIX_WITH_USAGE
-            } else {
-                SUFFIX
-            },
+        self.prefix = prefix[..].into();
+        let mut rendered = BytesMut::new();
+        for (name, value) in fields {
+            put_field(&mut rendered, name, value);
         }
+        self.fields = rendered.to_vec();
+        let mut suffix = self.fields.clone();
+        suffix.insert(0, b']');
+        if self.include_usage {
+            suffix.extend_from_slice(b",\"usage\":null");
+        }
+        suffix.extend_from_slice(b"}\n\n");
+        self.suffix = suffix.into();
+    }
+
+    /// A chunk without an answer that carries a field of the completion once.
+    pub fn completion_field(&self, out: &mut BytesMut, name: &str, value: &str) {
+        out.put_slice(&self.prefix);
+        out.put_slice(br#"{"index":0,"delta":{},"finish_reason":null}"#);
+        out.put_slice(b"]");
+        put_field(out, name, value);
+        out.put_slice(&self.suffix[1..]);
+    }
+
+    /// A field of the message, as JSON.
+    pub fn message_field(&self, out: &mut BytesMut, name: &str, value: &str) {
+        self.delta(out, |out| {
+            put_entry(out, name, value);
+        });
+    }
+
+    /// A field of the choice, as JSON.
+    pub fn choice_field(&self, out: &mut BytesMut, name: &str, value: &str) {
+        out.put_slice(&self.prefix);
+        out.put_slice(br#"{"index":0,"delta":{},"finish_reason":null"#);
+        put_field(out, name, value);
+        out.put_u8(b'}');
+        out.put_slice(&self.suffix);
     }
 
     /// Writes the first chunk: the role, and no text yet.
@@ -118,13 +170,15 @@ impl ChunkWriter {
         out.put_slice(br#"{"index":0,"delta":{},"finish_reason":"#);
         json(out, reason);
         out.put_u8(b'}');
-        out.put_slice(self.suffix);
+        out.put_slice(&self.suffix);
     }
 
     /// Writes the chunk without choices that has the token counts.
     pub fn usage(&self, out: &mut BytesMut, usage: &Usage) {
         out.put_slice(&self.prefix);
-        out.put_slice(b"],\"usage\":");
+        out.put_u8(b']');
+        out.put_slice(&self.fields);
+        out.put_slice(b",\"usage\":");
         json(out, usage);
         out.put_slice(b"}\n\n");
     }
@@ -160,7 +214,26 @@ impl ChunkWriter {
         out.put_slice(OPEN_DELTA);
         fields(out);
         out.put_slice(CLOSE_DELTA);
-        out.put_slice(self.suffix);
+        out.put_slice(&self.suffix);
+    }
+}
+
+/// Appends `,"name":value`.
+fn put_field(out: &mut BytesMut, name: &str, value: &str) {
+    out.put_u8(b',');
+    put_entry(out, name, value);
+}
+
+/// Appends `"name":value`. A line end would end the frame; in JSON it is only white space.
+fn put_entry(out: &mut BytesMut, name: &str, value: &str) {
+    json(out, name);
+    out.put_u8(b':');
+    for part in value.split_inclusive(['\n', '\r']) {
+        let line = part.trim_end_matches(['\n', '\r']);
+        out.put_slice(line.as_bytes());
+        if line.len() < part.len() {
+            out.put_u8(b' ');
+        }
     }
 }
 
@@ -230,6 +303,32 @@ mod tests {
         for frame in frames(&out) {
             assert_eq!(frame.get("usage"), Some(&Value::Null), "{frame}");
         }
+    }
+
+    #[test]
+    fn passed_on_fields_are_where_the_upstream_had_them() {
+        let mut writer = ChunkWriter::new("c", 0, "asked", true);
+        writer.set_completion("answered", [("system_fingerprint", "\"fp\"")]);
+        let mut out = BytesMut::new();
+        writer.message_field(&mut out, "annotations", "[{\n\"type\":\r\n\"x\"}]");
+        writer.choice_field(&mut out, "logprobs", r#"{"content":[]}"#);
+        writer.completion_field(&mut out, "citations", "[1.50]");
+        writer.usage(&mut out, &Usage::new(3, 4));
+        assert!(
+            out.windows(6).any(|bytes| bytes == b"[1.50]"),
+            "digit by digit"
+        );
+        let frames = frames(&out);
+        for frame in &frames {
+            assert_eq!(frame["model"], "answered");
+            assert_eq!(frame["system_fingerprint"], "fp");
+        }
+        let choice = &frames[0]["choices"][0];
+        assert_eq!(choice["delta"], json!({"annotations": [{"type": "x"}]}));
+        assert_eq!(frames[1]["choices"][0]["logprobs"], json!({"content": []}));
+        assert_eq!(frames[2]["citations"], json!([1.5]));
+        assert_eq!(frames[3]["usage"]["total_tokens"], 7);
+        assert_eq!(frames[3]["choices"], json!([]));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! [`ChatAccumulator`] folds them into a message.
 
 mod accumulate;
+mod answer_fields;
 mod chunk;
 mod chunk_writer;
 mod error;
@@ -19,6 +20,7 @@ mod usage;
 pub use accumulate::{
     AccumulateError, ChatAccumulator, Delta, FieldOf, FinishReason, FinishedMessage, RESULT_CHOICE,
 };
+pub use answer_fields::AnswerFields;
 pub use chunk::{ChatChunk, ChunkChoice, ChunkDelta, ChunkFunction, ChunkToolCall};
 pub use chunk_writer::ChunkWriter;
 pub use error::{ErrorBody, ErrorObject};

@@ -19,8 +19,8 @@ pub struct ChatCompletion {
     pub model: String,
     /// The answers, which is always one.
     pub choices: Vec<CompletionChoice>,
-    /// Tokens used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Tokens used; null if nobody counted them.
+    #[serde(default)]
     pub usage: Option<Usage>,
     /// Every other field.
     #[serde(flatten)]

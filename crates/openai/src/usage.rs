@@ -106,7 +106,7 @@ impl AddAssign<&Usage> for Usage {
     }
 }
 
-fn add_details(into: &mut Map<String, Value>, from: &Map<String, Value>) {
+pub(crate) fn add_details(into: &mut Map<String, Value>, from: &Map<String, Value>) {
     for (key, value) in from {
         let Some(present) = into.get_mut(key) else {
             into.insert(key.clone(), value.clone());

@@ -4,7 +4,8 @@
 //! An event's id is `attempt * 2^32 + n`: the attempt comes from the ledger, `n` is dense within it
 //! and begins at 1. Each event names its predecessor in the log, so that a reader notices a missed
 //! one. The first event of every attempt after the first is [`EventData::AttemptReset`]: it names
-//! the id that the attempt resumes after, and withdraws every later event.
+//! the id that the attempt resumes after, and withdraws every later event. Within an attempt it
+//! withdraws a turn that broke off, before the worker asks the model again.
 //!
 //! One message carries one or more events of one run, a line of JSON each. Events that were made
 //! while the previous message was being stored share the next one.
@@ -48,7 +49,7 @@ pub const MAX_TEXT: usize = 96 << 10;
 pub enum EventData {
     /// A worker has begun.
     RunStarted(RunStarted),
-    /// A new attempt has begun.
+    /// A new attempt has begun, or asks the model again for a turn that broke off.
     AttemptReset(AttemptReset),
     /// The model wrote text.
     TextDelta(Text),
@@ -58,6 +59,8 @@ pub enum EventData {
     RefusalDelta(Text),
     /// The model calls a tool of the client's.
     ToolCallDelta(ToolCallDelta),
+    /// The upstream sent a field that Baton passes on.
+    AnswerField(AnswerField),
     /// A tool of the server's begins.
     ToolStarted(ToolStarted),
     /// A tool of the server's has ended, and its result is recorded.
@@ -115,6 +118,42 @@ pub struct ToolCallDelta {
     pub name: Option<String>,
     /// The text to append to the arguments.
     pub arguments: String,
+}
+
+/// `answer.field`: a field of the answer that Baton does not read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AnswerField {
+    /// The object of OpenAI's chat completion that it belongs to.
+    pub of: AnswerPart,
+    /// Its name.
+    pub name: String,
+    /// Its value as JSON, or a piece of that. A field that comes again adds to itself if it is a list.
+    pub json: String,
+    /// Whether the next event holds the next piece of this value.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub more: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes fields by reference"
+)]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// An object of OpenAI's chat completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerPart {
+    /// The message: `annotations`, `audio`, `images`.
+    Message,
+    /// The choice around it: `logprobs`.
+    Choice,
+    /// The completion around that: `model`, if it is another than was asked, `system_fingerprint`.
+    Completion,
+    /// The token counts: `prompt_tokens_details`.
+    Usage,
 }
 
 /// `tool.started`.
@@ -227,6 +266,7 @@ impl EventData {
             Self::ReasoningDelta(_) => "reasoning.delta",
             Self::RefusalDelta(_) => "refusal.delta",
             Self::ToolCallDelta(_) => "tool_call.delta",
+            Self::AnswerField(_) => "answer.field",
             Self::ToolStarted(_) => "tool.started",
             Self::ToolFinished(_) => "tool.finished",
             Self::ApprovalRequested(_) => "approval.requested",
@@ -254,6 +294,7 @@ impl EventData {
                 serde_json::to_writer(out, data)
             }
             Self::ToolCallDelta(data) => serde_json::to_writer(out, data),
+            Self::AnswerField(data) => serde_json::to_writer(out, data),
             Self::ToolStarted(data) => serde_json::to_writer(out, data),
             Self::ToolFinished(data) => serde_json::to_writer(out, data),
             Self::ApprovalRequested(data) => serde_json::to_writer(out, data),
@@ -274,6 +315,7 @@ impl EventData {
             "reasoning.delta" => Self::ReasoningDelta(serde_json::from_str(json)?),
             "refusal.delta" => Self::RefusalDelta(serde_json::from_str(json)?),
             "tool_call.delta" => Self::ToolCallDelta(serde_json::from_str(json)?),
+            "answer.field" => Self::AnswerField(serde_json::from_str(json)?),
             "tool.started" => Self::ToolStarted(serde_json::from_str(json)?),
             "tool.finished" => Self::ToolFinished(serde_json::from_str(json)?),
             "approval.requested" => Self::ApprovalRequested(serde_json::from_str(json)?),
@@ -383,7 +425,7 @@ mod tests {
         }
         assert_eq!(
             kinds.len(),
-            14,
+            15,
             "one golden line of each type, and one unknown: {kinds:?}"
         );
     }

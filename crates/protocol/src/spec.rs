@@ -33,6 +33,10 @@ pub struct RunSpec {
     /// Every other field of the request, known to Baton or not: the upstream gets it.
     #[serde(default)]
     pub params: RawFields,
+    /// Whether a client is shown the answer while it is made and cannot take any of it back, as one of a
+    /// streamed chat.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shown_for_good: bool,
     /// The limits of the run.
     pub limits: RunLimits,
 }

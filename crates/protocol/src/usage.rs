@@ -17,8 +17,7 @@ pub struct Usage {
     /// Their sum, as the upstream reported it.
     #[serde(default)]
     pub total_tokens: u64,
-    /// Whether a part of it is an estimate, because an answer was interrupted before the upstream
-    /// reported.
+    /// Whether a part of it is an estimate, because the upstream did not report.
     #[serde(default, skip_serializing_if = "is_false")]
     pub estimated: bool,
 }

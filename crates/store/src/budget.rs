@@ -15,12 +15,22 @@ pub struct TurnWish {
     pub least_answer: u64,
     /// What they cost; without a price they are taken to cost nothing.
     pub price: Option<Price>,
+    /// Tokens that earlier tries of the same turn have used up.
+    pub spent_tokens: u64,
+    /// Their cost, in billionths.
+    pub spent_nanos: u64,
 }
 
 impl TurnWish {
-    pub(crate) fn prompt_nanos(&self) -> i64 {
+    /// Tokens that are used up before the answer begins.
+    pub(crate) fn tokens_before(&self) -> i64 {
+        int8(self.prompt_tokens.saturating_add(self.spent_tokens))
+    }
+
+    pub(crate) fn nanos_before(&self) -> i64 {
         let price = self.price.map(|price| price.of(self.prompt_tokens, 0, 0));
-        price.map_or(0, |nanos| int8(nanos.0))
+        let prompt = price.map_or(0, |nanos| nanos.0);
+        int8(prompt.saturating_add(self.spent_nanos))
     }
 
     pub(crate) fn picos_per_token(&self) -> i64 {
@@ -31,7 +41,7 @@ impl TurnWish {
     pub(crate) fn nanos(&self, answer: i64) -> i64 {
         let answer = columns::number(answer);
         let price = self.price.map(|price| price.of(0, 0, answer));
-        self.prompt_nanos()
+        self.nanos_before()
             .saturating_add(price.map_or(0, |nanos| int8(nanos.0)))
     }
 }

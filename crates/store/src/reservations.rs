@@ -144,7 +144,7 @@ impl TenantTx {
             limits.monthly_tokens,
             limits.monthly_nanos,
             int8(first_turn.prompt_tokens),
-            first_turn.prompt_nanos(),
+            first_turn.nanos_before(),
             int8(first_turn.answer_tokens),
             first_turn.picos_per_token(),
         )

@@ -29,6 +29,8 @@ pub struct StepRecord {
     pub message: Option<Box<RawValue>>,
     /// What had arrived of the message of a [`StepData::CutTurn`].
     pub cut_message: Option<Box<RawValue>>,
+    /// Of a turn: the fields of the answer around its message that are passed on unread.
+    pub answer_fields: Option<Box<RawValue>>,
     /// The event that showed the beginning of a finished call.
     pub started_event_id: Option<EventId>,
     /// The last event that its record stands behind; `None` before it is finished.
@@ -171,6 +173,7 @@ struct Row {
     finished_at: Option<DateTime<Utc>>,
     message: Option<String>,
     cut_message: Option<String>,
+    answer_fields: Option<String>,
     usage_estimated: bool,
     started_event_id: Option<i64>,
     decision: Option<String>,
@@ -231,6 +234,10 @@ impl Row {
                 .cut_message
                 .map(|message| columns::json("steps.cut_message", message))
                 .transpose()?,
+            answer_fields: self
+                .answer_fields
+                .map(|fields| columns::json("steps.answer_fields", fields))
+                .transpose()?,
             started_event_id: self.started_event_id.map(columns::event_id),
             last_event_id: self.last_event_id.map(columns::event_id),
             created_at: self.created_at,
@@ -252,7 +259,7 @@ async fn steps_of(
                s.prompt_tokens, s.completion_tokens, s.total_tokens, s.call_id, s.name,
                s.arguments, s.effect, s.ok, s.duration_ms, s.last_event_id, s.created_at,
                s.finished_at, m.message::text AS message, s.cut_message::text AS cut_message,
-               s.usage_estimated, s.started_event_id,
+               s.answer_fields::text AS answer_fields, s.usage_estimated, s.started_event_id,
                asked.decision AS "decision?", asked.answer AS "answer?"
         FROM steps AS s
         -- A decision is about the call as it was begun when it was asked for.

@@ -1,9 +1,13 @@
 //! A run's answer as a whole: gathered from its events, or read from the ledger.
 
-use baton_openai::{ChatCompletion, Content, Message, ToolCall, Usage};
+use baton_openai::{
+    AnswerFields, ChatCompletion, Content, FieldOf, Message, ToolCall, Unknown, Usage,
+};
 use baton_protocol::event::ToolCallDelta;
 use baton_protocol::{Event, EventData, EventId, FinishReason, RunError, RunId, Usage as RunUsage};
 use serde_json::Value;
+
+use super::passed_on::{FieldPieces, FieldsOfSteps};
 
 /// How a followed run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +27,8 @@ pub(crate) struct Answer {
     pub(crate) reasoning: String,
     pub(crate) refusal: String,
     pub(crate) calls: Vec<Call>,
+    /// What the upstream said besides.
+    pub(crate) fields: AnswerFields,
 }
 
 /// One call of a client's tool.
@@ -40,6 +46,8 @@ pub(crate) struct Gathering {
     /// For each step that added something: its last event, and how long everything was then. What
     /// is withdrawn is always whole steps.
     marks: Vec<Mark>,
+    pieces: FieldPieces,
+    fields: FieldsOfSteps,
 }
 
 #[derive(Debug)]
@@ -66,6 +74,11 @@ impl Gathering {
             EventData::ReasoningDelta(delta) => self.answer.reasoning.push_str(&delta.text),
             EventData::RefusalDelta(delta) => self.answer.refusal.push_str(&delta.text),
             EventData::ToolCallDelta(delta) => self.answer.add_call_fragment(delta),
+            EventData::AnswerField(piece) => {
+                if let Some(field) = self.pieces.take(piece) {
+                    self.fields.add(event, &field);
+                }
+            }
             EventData::AttemptReset(reset) => {
                 if !reset.continues {
                     self.withdraw_beyond(reset.resume_after);
@@ -107,10 +120,15 @@ impl Gathering {
             .map(|mark| mark.lengths.clone())
             .unwrap_or_default();
         self.answer.cut(&lengths);
+        self.pieces.clear();
+        self.fields.withdraw_beyond(id);
     }
 
     pub(crate) fn into_answer(self) -> Answer {
-        self.answer
+        Answer {
+            fields: self.fields.together(),
+            ..self.answer
+        }
     }
 }
 
@@ -130,12 +148,11 @@ impl Answer {
         };
         for message in assistants() {
             answer.text.push_str(&message.plain_text());
-            for (key, into) in [
-                ("reasoning_content", &mut answer.reasoning),
-                ("refusal", &mut answer.refusal),
-            ] {
-                if let Some(Value::String(text)) = message.rest.get(key) {
-                    into.push_str(text);
+            for (key, value) in &message.rest {
+                match (&**key, value) {
+                    ("reasoning_content", Value::String(text)) => answer.reasoning.push_str(text),
+                    ("refusal", Value::String(text)) => answer.refusal.push_str(text),
+                    _ => answer.fields.add(FieldOf::Message, key, &value.to_string()),
                 }
             }
         }
@@ -195,12 +212,12 @@ impl Answer {
         }
     }
 
-    /// The whole as OpenAI's completion object.
+    /// The whole as OpenAI's completion object. `asked` is the model that was asked.
     pub(crate) fn into_completion(
-        self,
+        mut self,
         run: RunId,
         created: i64,
-        model: &str,
+        asked: &str,
         finish_reason: FinishReason,
         usage: RunUsage,
     ) -> ChatCompletion {
@@ -229,14 +246,26 @@ impl Answer {
                 .rest
                 .insert("reasoning_content".to_owned(), self.reasoning.into());
         }
-        ChatCompletion::new(
+        message.rest.extend(self.fields.message);
+        let usage = to_openai(usage, self.fields.usage);
+        let model = match self.fields.completion.remove("model") {
+            Some(Value::String(answered)) => answered,
+            _ => asked.to_owned(),
+        };
+        let mut completion = ChatCompletion::new(
             completion_id(run),
             created,
             model,
             message,
             finish_reason.as_chat(),
-            Some(to_openai(usage)),
-        )
+            usage,
+        );
+        completion.rest = self.fields.completion;
+        for choice in &mut completion.choices {
+            choice.logprobs = self.fields.choice.remove("logprobs");
+            choice.rest = std::mem::take(&mut self.fields.choice);
+        }
+        completion
     }
 }
 
@@ -277,19 +306,28 @@ pub(crate) fn created(run: RunId) -> i64 {
         .unwrap_or_default()
 }
 
-pub(crate) fn to_openai(usage: RunUsage) -> Usage {
+/// Returns a run's token counts with what the upstream counted besides; `None` if nobody counted. Counts
+/// that are estimated in part say so in a field of their own.
+pub(crate) fn to_openai(usage: RunUsage, details: Unknown) -> Option<Usage> {
     let RunUsage {
         prompt_tokens,
         completion_tokens,
         total_tokens,
-        estimated: _,
+        estimated,
     } = usage;
-    Usage {
+    if (prompt_tokens, completion_tokens, total_tokens) == (0, 0, 0) {
+        return None;
+    }
+    let mut rest = details;
+    if estimated {
+        rest.insert("estimated".to_owned(), true.into());
+    }
+    Some(Usage {
         prompt_tokens,
         completion_tokens,
         total_tokens,
-        ..Usage::default()
-    }
+        rest,
+    })
 }
 
 #[cfg(test)]

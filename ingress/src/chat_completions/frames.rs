@@ -4,11 +4,15 @@
 //! stream ends with an error object that names the run; when nothing of it was shown, the client
 //! notices nothing. Calls of server-side tools never appear.
 
-use baton_openai::{ChunkWriter, ErrorObject};
+use baton_openai::{AnswerFields, ChunkWriter, ErrorObject, FieldOf};
+use baton_protocol::event::AnswerPart;
 use baton_protocol::{Event, EventData, EventId, FinishReason, RunError, RunId, Usage};
 use bytes::BytesMut;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::answer::{Answer, completion_id, created, to_openai, told_reason};
+use super::passed_on::{Field, FieldPieces, FieldsOfSteps};
 use crate::error::{code_of_error, openai_type, status_of_error};
 use crate::metrics::StreamEnd;
 
@@ -17,10 +21,15 @@ use crate::metrics::StreamEnd;
 pub(crate) struct ChatFrames {
     run: RunId,
     writer: ChunkWriter,
+    /// The model that was asked.
+    asked: String,
     include_usage: bool,
     /// Whether the client reads calls in their older form.
     older_calls: bool,
     began: bool,
+    pieces: FieldPieces,
+    /// The fields of the completion and of the token counts.
+    fields: FieldsOfSteps,
     /// The last event that put something before the client's eyes.
     last_shown: EventId,
 }
@@ -30,9 +39,12 @@ impl ChatFrames {
         Self {
             run,
             writer: ChunkWriter::new(&completion_id(run), created(run), model, include_usage),
+            asked: model.to_owned(),
             include_usage,
             older_calls: false,
             began: false,
+            pieces: FieldPieces::default(),
+            fields: FieldsOfSteps::default(),
             last_shown: EventId::ORIGIN,
         }
     }
@@ -68,6 +80,11 @@ impl ChatFrames {
                 let first = delta.id.as_deref().zip(delta.name.as_deref());
                 self.call(out, delta.index, first, &delta.arguments);
             }
+            EventData::AnswerField(piece) => {
+                if let Some(field) = self.pieces.take(piece) {
+                    self.field(out, event, &field);
+                }
+            }
             EventData::AttemptReset(reset) => {
                 if !reset.continues && self.last_shown > reset.resume_after {
                     let error = ErrorObject::new(
@@ -75,12 +92,17 @@ impl ChatFrames {
                         "answer_withdrawn",
                         format!(
                             "the answer shown so far was withdrawn, because the server that wrote it \
-                             was lost; run {run} goes on: GET /v1/runs/{run}",
+                             was lost or its model broke off; run {run} goes on: GET /v1/runs/{run}",
                             run = self.run
                         ),
                     );
                     ChunkWriter::error(out, &error);
                     return Some(StreamEnd::Withdrawn);
+                }
+                if !reset.continues {
+                    self.pieces.clear();
+                    self.fields.withdraw_beyond(reset.resume_after);
+                    self.name_completion(&self.fields.together());
                 }
             }
             EventData::RunCompleted(end) => {
@@ -117,6 +139,7 @@ impl ChatFrames {
         finish_reason: FinishReason,
         usage: Usage,
     ) {
+        self.name_completion(&answer.fields);
         self.begin(out);
         if !answer.reasoning.is_empty() {
             self.writer.reasoning(out, &answer.reasoning);
@@ -131,7 +154,18 @@ impl ChatFrames {
             let first = Some((&*call.id, &*call.name));
             self.call(out, index, first, &call.arguments);
         }
-        self.finish(out, finish_reason, usage);
+        for (name, value) in &answer.fields.message {
+            self.writer.message_field(out, name, &value.to_string());
+        }
+        for (name, value) in &answer.fields.choice {
+            self.writer.choice_field(out, name, &value.to_string());
+        }
+        for (name, value) in &answer.fields.completion {
+            if !is_repeated(name, value) {
+                self.writer.completion_field(out, name, &value.to_string());
+            }
+        }
+        self.end(out, finish_reason, usage, &answer.fields);
     }
 
     pub(crate) fn fail(&self, out: &mut BytesMut, error: &RunError) {
@@ -163,11 +197,24 @@ impl ChatFrames {
     }
 
     fn finish(&mut self, out: &mut BytesMut, finish_reason: FinishReason, usage: Usage) {
+        let fields = self.fields.together();
+        self.end(out, finish_reason, usage, &fields);
+    }
+
+    fn end(
+        &mut self,
+        out: &mut BytesMut,
+        finish_reason: FinishReason,
+        usage: Usage,
+        fields: &AnswerFields,
+    ) {
         self.begin(out);
         let reason = told_reason(finish_reason, self.older_calls);
         self.writer.finish(out, reason);
-        if self.include_usage {
-            self.writer.usage(out, &to_openai(usage));
+        if self.include_usage
+            && let Some(usage) = to_openai(usage, fields.usage.clone())
+        {
+            self.writer.usage(out, &usage);
         }
         ChunkWriter::done(out);
     }
@@ -185,6 +232,46 @@ impl ChatFrames {
         }
     }
 
+    /// Passes a field on. One of the message or the choice is a part of what is shown; one of the
+    /// completion is sent with what is shown next.
+    fn field(&mut self, out: &mut BytesMut, event: &Event, field: &Field) {
+        if serde_json::from_str::<&RawValue>(&field.json).is_err() {
+            return;
+        }
+        match field.of {
+            FieldOf::Message => {
+                self.shows(out, event.id);
+                self.writer.message_field(out, &field.name, &field.json);
+            }
+            FieldOf::Choice => {
+                self.shows(out, event.id);
+                self.writer.choice_field(out, &field.name, &field.json);
+            }
+            FieldOf::Usage => self.fields.add(event, field),
+            FieldOf::Completion => {
+                let value = serde_json::from_str(&field.json).unwrap_or_default();
+                if is_repeated(&field.name, &value) {
+                    self.fields.add(event, field);
+                    self.name_completion(&self.fields.together());
+                } else {
+                    self.shows(out, event.id);
+                    self.writer.completion_field(out, &field.name, &field.json);
+                }
+            }
+        }
+    }
+
+    fn name_completion(&mut self, fields: &AnswerFields) {
+        let repeated = fields.completion.iter();
+        let repeated: Vec<_> = repeated
+            .filter(|(name, value)| *name != "model" && is_repeated(name, value))
+            .map(|(name, value)| (&**name, value.to_string()))
+            .collect();
+        let repeated = repeated.iter().map(|(name, json)| (*name, &**json));
+        let model = fields.model().unwrap_or(&self.asked);
+        self.writer.set_completion(model, repeated);
+    }
+
     fn shows(&mut self, out: &mut BytesMut, id: EventId) {
         self.begin(out);
         self.last_shown = id;
@@ -197,6 +284,19 @@ impl ChatFrames {
     }
 }
 
+/// Whether every chunk repeats a field of the completion, as OpenAI's do with short ones. A long one is
+/// sent once.
+fn is_repeated(name: &str, value: &Value) -> bool {
+    const SHORT: usize = 128;
+
+    name == "model"
+        || match value {
+            Value::String(text) => text.len() <= SHORT,
+            Value::Array(_) | Value::Object(_) => false,
+            Value::Null | Value::Bool(_) | Value::Number(_) => true,
+        }
+}
+
 /// Whether an event puts something before the client's eyes.
 pub(crate) fn shows(data: &EventData) -> bool {
     match data {
@@ -204,6 +304,9 @@ pub(crate) fn shows(data: &EventData) -> bool {
         | EventData::ReasoningDelta(delta)
         | EventData::RefusalDelta(delta) => !delta.text.is_empty(),
         EventData::ToolCallDelta(_) => true,
+        EventData::AnswerField(field) => {
+            matches!(field.of, AnswerPart::Message | AnswerPart::Choice)
+        }
         _ => false,
     }
 }

@@ -247,6 +247,8 @@ pub(crate) async fn park(f: &Fixture, tenant: TenantId, run: RunId) -> ApprovalI
         effect: Effect::AtMostOnce,
     };
     let turn = TurnCommit {
+        answer_fields: None,
+        charged_model: None,
         step: 1,
         message: "{}",
         usage: USAGE,

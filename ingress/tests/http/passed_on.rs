@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::fixture::Fixture;
+use crate::from_the_bus::{Program, fresh, refusal};
 
 /// The answer to a body with this field, through one of the doors.
 async fn ask(fixture: &Fixture, key: &str, path: &str, field: &str, value: &Value) -> (u16, Value) {
@@ -55,5 +56,32 @@ async fn a_field_that_gets_around_a_keys_limits_is_refused_by_name_at_every_door
     ] {
         let (status, run) = ask(&fixture, key, "/v1/runs", field, &json!(1)).await;
         assert_eq!(status, 202, "{field}: {run}");
+    }
+}
+
+/// Guards the door of programs, which has an admission of its own in front.
+#[tokio::test]
+async fn a_field_that_gets_around_a_keys_limits_is_refused_at_the_door_of_programs() {
+    let fixture = Fixture::start().await;
+    let free = Program::new(&fixture, json!({})).await;
+    let models = Program::new(&fixture, json!({"models": ["cheap"]})).await;
+    let limits = json!({"limits": {"monthly_tokens": 10_000_000}});
+    let budget = Program::new(&fixture, limits).await;
+    let request = |field: &str, value: Value| json!({"model": "cheap", "input": "x", "params": {field: value}});
+    let dear = json!({"model": "dear", "n": 7});
+    for field in ["extra_body", "models", "fallbacks", "best_of"] {
+        for program in [&models, &budget] {
+            let refused = program.submit(fresh(), request(field, dear.clone())).await;
+            assert_eq!(refusal(&refused), "field_not_allowed", "{field}");
+            let message = refused["error"]["message"].as_str().unwrap();
+            assert!(message.contains(field), "{refused}");
+        }
+    }
+    for program in [&free, &models, &budget] {
+        let moved = request("api_base", json!("http://elsewhere"));
+        let refused = program.submit(fresh(), moved).await;
+        assert_eq!(refusal(&refused), "field_not_allowed");
+        let fine = program.submit(fresh(), request("seed", json!(1))).await;
+        assert_eq!(fine["ok"], true, "{fine}");
     }
 }

@@ -2,7 +2,7 @@
 //! model may answer no longer than that. What it took is settled with the run: see
 //! `baton_store`'s reservations.
 
-use baton_protocol::{Fence, FinishReason, Outcome, RunError, Usage};
+use baton_protocol::{Charge, Fence, FinishReason, Outcome, RunError, Usage};
 use baton_store::{KeyStanding, TurnGrant, TurnWish};
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -26,6 +26,8 @@ pub(super) struct BudgetedRun {
 struct TakenTurn {
     step: u32,
     prompt_tokens: u64,
+    /// How many its answer may have.
+    answer_tokens: u64,
     /// Whether its answer may be shorter than the request lets it be.
     shortened: bool,
 }
@@ -75,10 +77,16 @@ impl Attempt<'_> {
         // And room for the field that limits the answer.
         let bytes = request.len() + LIMIT_FIELD;
         let metering = &self.settings.metering;
-        let wish = metering.turn(bytes, messages, &self.spec.params, price);
+        let mut wish = metering.turn(bytes, messages, &self.spec.params, price);
+        if let Some(broken) = &self.broken {
+            let spent = Charge::of(broken.usage, broken.cached_tokens, price);
+            wish.spent_tokens = spent.input_tokens.saturating_add(spent.output_tokens);
+            wish.spent_nanos = spent.cost.map_or(0, |cost| cost.0);
+        }
         budget.open = Some(TakenTurn {
             step,
             prompt_tokens: wish.prompt_tokens,
+            answer_tokens: wish.answer_tokens,
             shortened: false,
         });
         let grant = commit::begin_turn(self.runner, &self.fence, step, &wish)
@@ -88,6 +96,7 @@ impl Attempt<'_> {
             TurnGrant::Granted { answer_tokens } => {
                 if let Some(open) = &mut budget.open {
                     open.shortened = answer_tokens < wish.answer_tokens;
+                    open.answer_tokens = answer_tokens;
                 }
                 Ok(Some(answer_tokens))
             }
@@ -130,6 +139,18 @@ impl Attempt<'_> {
             total_tokens: open.prompt_tokens.saturating_add(written),
             estimated: true,
         })
+    }
+
+    /// All that was taken for the turn: what an upstream may have used up that was at work and fell silent.
+    pub(super) fn taken_for_turn(&self) -> Usage {
+        let open = self.budget.as_ref().and_then(|budget| budget.open);
+        let taken = open.map_or((0, 0), |open| (open.prompt_tokens, open.answer_tokens));
+        Usage {
+            prompt_tokens: taken.0,
+            completion_tokens: taken.1,
+            total_tokens: taken.0.saturating_add(taken.1),
+            estimated: true,
+        }
     }
 
     /// Gives the run back to the queue, to wait for the budget. Whatever settles then publishes a job;

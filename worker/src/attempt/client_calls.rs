@@ -1,27 +1,40 @@
 //! What the client is shown of a model's answer.
 
+use baton_openai::AnswerFields;
 use baton_protocol::EventData;
-use baton_protocol::event::{Text, ToolCallDelta};
+use baton_protocol::event::{AnswerField, AnswerPart, Text, ToolCallDelta};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::toolbox::Toolbox;
 use crate::agent::CallSide;
-use crate::model::Delta;
+use crate::model::{Delta, FieldOf};
 
-/// Which of a turn's calls the client is shown: its own alone, counted from zero.
+/// The longest name of a field that is passed on, in bytes.
+const MAX_NAME: usize = 256;
+
+/// What a turn has shown: of its calls, the client's own alone, counted from zero.
 #[derive(Default)]
 pub(super) struct ClientCalls {
     /// By the upstream's index: the client's index, or nothing for a call of the server's.
     seen: Vec<(u32, Option<u32>)>,
     shown: u32,
+    /// The fields around the message: those of the message are recorded with it.
+    fields: AnswerFields,
 }
 
 impl ClientCalls {
-    pub(super) fn show(&mut self, delta: Delta, toolbox: &Toolbox) -> Option<EventData> {
+    /// Returns the event that shows a delta. `asked` is the model that was asked.
+    pub(super) fn show(
+        &mut self,
+        delta: Delta,
+        toolbox: &Toolbox,
+        asked: &str,
+    ) -> Option<EventData> {
         match delta {
             Delta::Text(text) => Some(EventData::TextDelta(Text { text })),
             Delta::Reasoning(text) => Some(EventData::ReasoningDelta(Text { text })),
             Delta::Refusal(text) => Some(EventData::RefusalDelta(Text { text })),
-            Delta::Field { .. } => None,
+            Delta::Field { of, name, json } => self.pass_on(of, name, json, asked),
             Delta::ToolCall {
                 index,
                 id,
@@ -49,5 +62,56 @@ impl ClientCalls {
                 }))
             }
         }
+    }
+
+    fn pass_on(
+        &mut self,
+        of: FieldOf,
+        name: String,
+        json: String,
+        asked: &str,
+    ) -> Option<EventData> {
+        let is_known = of == FieldOf::Completion
+            && name == "model"
+            && serde_json::from_str::<String>(&json).is_ok_and(|model| model == asked);
+        if is_known || name.len() > MAX_NAME {
+            return None;
+        }
+        if of != FieldOf::Message {
+            self.fields.add(of, &name, &json);
+        }
+        let of = match of {
+            FieldOf::Message => AnswerPart::Message,
+            FieldOf::Choice => AnswerPart::Choice,
+            FieldOf::Completion => AnswerPart::Completion,
+            FieldOf::Usage => AnswerPart::Usage,
+        };
+        Some(EventData::AnswerField(AnswerField {
+            of,
+            name,
+            json,
+            more: false,
+        }))
+    }
+
+    /// The fields around the message that were shown, to be recorded.
+    pub(super) fn fields(&self) -> Option<Box<RawValue>> {
+        (!self.fields.is_empty())
+            .then(|| to_raw_value(&self.fields).ok())
+            .flatten()
+    }
+}
+
+/// Whether an event shows a part of the answer itself.
+pub(super) fn is_answer(data: &EventData) -> bool {
+    match data {
+        EventData::TextDelta(_)
+        | EventData::ReasoningDelta(_)
+        | EventData::RefusalDelta(_)
+        | EventData::ToolCallDelta(_) => true,
+        EventData::AnswerField(field) => {
+            matches!(field.of, AnswerPart::Message | AnswerPart::Choice)
+        }
+        _ => false,
     }
 }

@@ -1,14 +1,37 @@
 //! The key that a run was submitted with is looked at again by every worker that takes the run: what
 //! it may do may have changed since, and what an ingress let through is not believed.
 
+use baton_admission::passed_on::{Confined, ExtraFields};
 use baton_protocol::{RunError, RunSpec};
 use baton_store::KeyStanding;
 
 /// What a key needs to have runs executed.
 const SCOPE: &str = "runs:write";
 
-/// Takes from the run the tools that its key may not use. `Some` is why the run may not go on at all.
-pub(super) fn confine(spec: &mut RunSpec, key: &KeyStanding) -> Option<RunError> {
+/// The limits of a key that a field of the request could get around.
+pub(super) const fn limits(key: &KeyStanding) -> Confined {
+    Confined {
+        models: key.models.is_some(),
+        budget: key.token_budget || key.cost_budget,
+    }
+}
+
+/// Takes from the run the tools that its key may not use. `Some` is why the run may not go on at all: its
+/// fields are looked at again too, because a run may be older than the rules or the limits of its key.
+pub(super) fn confine(
+    spec: &mut RunSpec,
+    key: Option<&KeyStanding>,
+    extra: &ExtraFields,
+) -> Option<RunError> {
+    let confined = key.map(limits).unwrap_or_default();
+    let refused = key.and_then(|key| confine_to(spec, key));
+    refused.or_else(|| {
+        let invalid = extra.check(spec, confined).err()?;
+        Some(RunError::new(invalid.code, invalid.message))
+    })
+}
+
+fn confine_to(spec: &mut RunSpec, key: &KeyStanding) -> Option<RunError> {
     let refuse = |code: &str, message: String| {
         Some(RunError {
             code: code.to_owned(),
@@ -60,6 +83,7 @@ mod tests {
             tools: None,
             server_tools: vec!["calculator".into(), "current_time".into()],
             params: baton_protocol::RawFields::default(),
+            shown_for_good: false,
             limits: RunLimits {
                 max_turns: 1,
                 max_total_tokens: None,
@@ -76,7 +100,9 @@ mod tests {
 
     #[test]
     fn a_key_that_was_revoked_or_confined_since_ends_the_run() {
-        let code = |key: KeyStanding| confine(&mut spec(), &key).map(|error| error.code);
+        let code = |key: KeyStanding| {
+            confine(&mut spec(), Some(&key), &ExtraFields::default()).map(|error| error.code)
+        };
         assert_eq!(code(key()), None);
         let all = vec!["*".into()];
         assert_eq!(
@@ -103,18 +129,76 @@ mod tests {
         assert_eq!(code(others).as_deref(), Some("model_not_allowed"));
     }
 
+    /// A run that was accepted before these fields were refused, or before its key was limited.
+    #[test]
+    fn fields_that_may_not_travel_end_the_run_also_after_it_was_accepted() {
+        let fields = |params: &str| RunSpec {
+            params: serde_json::from_str(params).unwrap(),
+            ..spec()
+        };
+        let code = |params: &str, key: Option<&KeyStanding>, extra: &ExtraFields| {
+            confine(&mut fields(params), key, extra).map(|error| error.code)
+        };
+        let free = key();
+        let listed = KeyStanding {
+            models: Some(vec!["m".into()]),
+            ..key()
+        };
+        let budgeted = KeyStanding {
+            token_budget: true,
+            ..key()
+        };
+        let none = ExtraFields::default();
+        let refused = Some("field_not_allowed");
+        for (params, unlimited, limited) in [
+            (r#"{"extra_body":{"model":"dear","n":7}}"#, None, refused),
+            (r#"{"api_base":"http://elsewhere"}"#, refused, refused),
+            (r#"{"temperature":1}"#, None, None),
+        ] {
+            assert_eq!(code(params, None, &none).as_deref(), unlimited, "{params}");
+            assert_eq!(
+                code(params, Some(&free), &none).as_deref(),
+                unlimited,
+                "{params}"
+            );
+            for key in [&listed, &budgeted] {
+                assert_eq!(
+                    code(params, Some(key), &none).as_deref(),
+                    limited,
+                    "{params}"
+                );
+            }
+        }
+        let extra = ExtraFields::from_iter(["top_k".to_owned()]);
+        assert_eq!(code(r#"{"top_k":1}"#, Some(&listed), &extra), None);
+    }
+
     #[test]
     fn tools_that_the_key_may_not_use_are_not_offered() {
         let (mut all, mut one, mut none) = (spec(), spec(), spec());
         let with = |tools: Option<Vec<String>>| KeyStanding { tools, ..key() };
-        assert_eq!(confine(&mut all, &with(None)), None);
+        assert_eq!(
+            confine(&mut all, Some(&with(None)), &ExtraFields::default()),
+            None
+        );
         assert_eq!(all.server_tools.len(), 2);
         assert_eq!(
-            confine(&mut one, &with(Some(vec!["calculator".into()]))),
+            confine(
+                &mut one,
+                Some(&with(Some(vec!["calculator".into()]))),
+                &ExtraFields::default()
+            ),
             None
         );
         assert_eq!(one.server_tools, ["calculator"]);
-        assert_eq!(confine(&mut none, &with(Some(vec![]))), None);
+        assert_eq!(
+            confine(
+                &mut none,
+                Some(&with(Some(vec![]))),
+                &ExtraFields::default()
+            ),
+            None
+        );
         assert!(none.server_tools.is_empty());
     }
 }

@@ -4,7 +4,7 @@
 //! it was shown, and apart from what the run said. Tokens that the upstream did not live to report
 //! are guessed, and said to be.
 
-use baton_protocol::Usage;
+use baton_protocol::{EventId, Usage};
 use serde_json::value::RawValue;
 
 use super::Attempt;
@@ -19,14 +19,20 @@ pub(super) struct OpenTurn {
     pub(super) step: u32,
     pub(super) stream: TurnStream,
     pub(super) client_calls: ClientCalls,
+    /// The last event before it.
+    pub(super) behind: EventId,
+    /// Whether a part of its answer was shown.
+    pub(super) shown: bool,
 }
 
 impl OpenTurn {
-    pub(super) fn new(step: u32, stream: TurnStream) -> Self {
+    pub(super) fn new(step: u32, stream: TurnStream, behind: EventId) -> Self {
         Self {
             step,
             stream,
             client_calls: ClientCalls::default(),
+            behind,
+            shown: false,
         }
     }
 }
@@ -36,9 +42,13 @@ impl OpenTurn {
 pub(super) struct CutOff {
     pub(super) step: u32,
     pub(super) message: Box<RawValue>,
+    /// The passed-on fields around it.
+    pub(super) answer_fields: Option<Box<RawValue>>,
     pub(super) usage: Usage,
     /// Tokens of the prompt that the upstream had read before.
     pub(super) cached_tokens: u64,
+    /// The model that answered, if the upstream named it.
+    pub(super) model: Option<String>,
     /// Whether the turns' sum has its tokens already.
     pub(super) counted: bool,
 }
@@ -51,7 +61,8 @@ impl Attempt<'_> {
         if let Some(open) = self.open.take() {
             self.unrecorded = self.cut_off(open);
         }
-        self.unrecorded.clone()
+        let unrecorded = self.unrecorded.clone();
+        unrecorded.or_else(|| self.cut_between_tries())
     }
 
     fn cut_off(&mut self, open: OpenTurn) -> Option<CutOff> {
@@ -59,29 +70,34 @@ impl Attempt<'_> {
             step,
             stream,
             mut client_calls,
+            ..
         } = open;
         let (unseen, partial) = stream.cut();
         let partial = partial?;
         for delta in unseen {
-            if let Some(data) = client_calls.show(delta, &self.toolbox) {
+            if let Some(data) = client_calls.show(delta, &self.toolbox, &self.spec.model) {
                 self.publisher.push(step, data);
             }
         }
-        let told = partial
-            .usage
-            .or_else(|| self.usage_from_above(partial.bytes));
-        let usage = told.unwrap_or_else(|| {
-            let instructions = self.spec.instructions.as_deref();
-            let prompt = self.transcript.render(instructions, &self.spec.messages);
-            guess(text_bytes(prompt.get()), partial.bytes)
-        });
+        let told = partial.usage;
+        let usage = told.unwrap_or_else(|| self.estimate(partial.bytes));
+        let (usage, cached_tokens) = self.with_broken_tries(usage, partial.cached_tokens);
         Some(CutOff {
             step,
             message: partial.message,
+            answer_fields: client_calls.fields(),
             usage,
-            cached_tokens: partial.cached_tokens,
+            cached_tokens,
+            model: partial.model,
             counted: false,
         })
+    }
+
+    /// A guess at the tokens of a turn that wrote so many bytes.
+    pub(super) fn guess(&self, written: usize) -> Usage {
+        let instructions = self.spec.instructions.as_deref();
+        let prompt = self.transcript.render(instructions, &self.spec.messages);
+        guess(text_bytes(prompt.get()), written)
     }
 }
 

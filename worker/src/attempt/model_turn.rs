@@ -8,6 +8,7 @@ use baton_store::TurnWish;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::client_calls::is_answer;
 use super::cut_turn::{CutOff, OpenTurn};
 use super::{Attempt, Halt};
 use crate::agent::FinishedTurn;
@@ -24,8 +25,12 @@ pub(super) struct TurnEnd {
     pub(super) finished: FinishedTurn,
     /// The assistant's message, to be recorded and shown to the model again.
     pub(super) message: Box<RawValue>,
+    /// The passed-on fields around it, to be recorded.
+    pub(super) answer_fields: Option<Box<RawValue>>,
     /// Tokens of the prompt that the upstream had read before.
     pub(super) cached_tokens: u64,
+    /// The model that answered, if the upstream named it.
+    pub(super) model: Option<String>,
 }
 
 impl TurnEnd {
@@ -39,7 +44,9 @@ impl TurnEnd {
                 usage: cut.usage,
             },
             message: cut.message,
+            answer_fields: cut.answer_fields,
             cached_tokens: cut.cached_tokens,
+            model: cut.model,
         }
     }
 }
@@ -115,7 +122,8 @@ impl Attempt<'_> {
             only_free_retries: self.is_budgeted(),
         };
         let stream = self.start_turn(body, context).await?;
-        let turn = self.open.insert(OpenTurn::new(step, stream));
+        let behind = self.publisher.last_pushed();
+        let turn = self.open.insert(OpenTurn::new(step, stream, behind));
         let mut first = true;
         while !self.publisher.is_at_limit() {
             tokio::select! {
@@ -132,7 +140,9 @@ impl Attempt<'_> {
                         metrics::first_token(&self.settings.names, &self.spec.model, after);
                     }
                     for delta in deltas {
-                        if let Some(data) = turn.client_calls.show(delta, &self.toolbox) {
+                        let shown = turn.client_calls.show(delta, &self.toolbox, &self.spec.model);
+                        if let Some(data) = shown {
+                            turn.shown |= is_answer(&data);
                             self.publisher.push(step, data);
                         }
                     }
@@ -148,12 +158,20 @@ impl Attempt<'_> {
     /// The turn whose stream has ended.
     fn whole_turn(&mut self, started: Instant) -> Result<TurnEnd, TurnFailure> {
         // It is there while its stream is read.
-        let whole = self.open.take().ok_or(ModelError::Cut { source: None })?;
+        let mut whole = self.open.take().ok_or(ModelError::Cut { source: None })?;
         let written = whole.stream.bytes();
+        for details in whole.stream.usage_details() {
+            let calls = &mut whole.client_calls;
+            if let Some(data) = calls.show(details, &self.toolbox, &self.spec.model) {
+                self.publisher.push(whole.step, data);
+            }
+        }
+        let answer_fields = whole.client_calls.fields();
         let mut turn = whole.stream.finish()?;
         if !turn.usage_told {
-            turn.usage = self.usage_from_above(written).unwrap_or(turn.usage);
+            turn.usage = self.estimate(written);
         }
+        (turn.usage, turn.cached_tokens) = self.with_broken_tries(turn.usage, turn.cached_tokens);
         let finish_reason = self.end_of_turn(turn.finish_reason);
         let calls = turn
             .tool_calls
@@ -161,7 +179,7 @@ impl Attempt<'_> {
             .map(|call| self.toolbox.classify(call.id, call.name, call.arguments))
             .collect();
         let took = self.runner.clock.monotonic() - started;
-        let charge = self.charge(turn.usage, turn.cached_tokens);
+        let charge = self.charge(turn.usage, turn.cached_tokens, turn.model.as_deref());
         metrics::model_turn(&self.settings.names, &self.spec.model, &charge, took);
         let finished = FinishedTurn {
             finish_reason,
@@ -171,7 +189,9 @@ impl Attempt<'_> {
         Ok(TurnEnd {
             finished,
             message: turn.message,
+            answer_fields,
             cached_tokens: turn.cached_tokens,
+            model: turn.model,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use baton_protocol::{EventData, Outcome, RunError};
 use baton_store::{FinalTurn, NewCall, TurnCommit};
+use serde_json::value::RawValue;
 
 use super::calls::effect_of;
 use super::cut_turn::CutOff;
@@ -9,6 +10,7 @@ use super::model_turn::TurnFailure;
 use super::{Attempt, Halt, Worked, commit};
 use crate::agent::turn_machine::TurnVerdict;
 use crate::metrics;
+use crate::model::ModelError;
 
 impl Attempt<'_> {
     /// Asks the model. Says how the run goes on: `None` if it is not over for this attempt.
@@ -17,20 +19,23 @@ impl Attempt<'_> {
         let turn = match self.model_turn(step).await {
             Ok(turn) => turn,
             Err(TurnFailure::Model(error)) => {
-                metrics::model_turn_failed(error.code());
                 tracing::info!(
                     error = &error as &dyn std::error::Error,
                     "a model turn failed"
                 );
-                let outcome = Outcome::Failed(RunError {
-                    code: error.code().to_owned(),
-                    message: error.to_string(),
-                    upstream: error.upstream().map(Box::new),
-                });
+                return match self.withdraw_turn(step, error).await? {
+                    Some(error) => self.fail_turn(&error).await.map(Some),
+                    None => Ok(None),
+                };
+            }
+            // What broken tries have used up is recorded: the run does not go back to the queue with it.
+            Err(TurnFailure::Ends(_) | TurnFailure::Waits(_)) if self.broken.is_some() => {
+                let Some(broken) = self.broken.as_ref() else {
+                    return Ok(None);
+                };
+                metrics::model_turn_failed(broken.error.code());
+                let outcome = failed(&broken.error);
                 let cut = self.cut_turn();
-                if cut.is_none() {
-                    self.lower_turn(Some(&error)).await?;
-                }
                 self.finish(outcome, None, cut).await?;
                 return Ok(Some(Worked::Ended));
             }
@@ -43,12 +48,17 @@ impl Attempt<'_> {
         };
         let usage = turn.finished.usage;
         let finish_reason = turn.finished.finish_reason;
-        let charge = self.charge(usage, turn.cached_tokens);
+        let answered = turn.model.as_deref();
+        let charge = self.charge(usage, turn.cached_tokens, answered);
+        let charged_model = self.charged_model(answered);
+        self.note_model(answered).await;
         self.unrecorded = Some(CutOff {
             step,
             message: turn.message.clone(),
+            answer_fields: turn.answer_fields.clone(),
             usage,
             cached_tokens: turn.cached_tokens,
+            model: turn.model.clone(),
             counted: true,
         });
         match self.machine.turn_finished(turn.finished) {
@@ -57,6 +67,8 @@ impl Attempt<'_> {
                 let last = FinalTurn {
                     step,
                     message: turn.message.get(),
+                    answer_fields: turn.answer_fields.as_deref().map(RawValue::get),
+                    charged_model,
                     usage,
                     charge,
                     finish_reason,
@@ -81,6 +93,8 @@ impl Attempt<'_> {
                 let commit = TurnCommit {
                     step,
                     message: turn.message.get(),
+                    answer_fields: turn.answer_fields.as_deref().map(RawValue::get),
+                    charged_model,
                     usage,
                     charge,
                     usage_total: self.machine.usage(),
@@ -91,6 +105,7 @@ impl Attempt<'_> {
                 let sent = self.runner.clock.monotonic();
                 commit::turn(self.runner, &self.fence, &commit).await?;
                 self.unrecorded = None;
+                self.broken = None;
                 self.turn_recorded();
                 self.hold.confirmed(sent);
                 self.committed = last_event_id;
@@ -100,4 +115,23 @@ impl Attempt<'_> {
             }
         }
     }
+
+    /// Ends the run with the failure of its turn.
+    async fn fail_turn(&mut self, error: &ModelError) -> Result<Worked, Halt> {
+        metrics::model_turn_failed(error.code());
+        let cut = self.cut_turn();
+        if cut.is_none() {
+            self.lower_turn(Some(error)).await?;
+        }
+        self.finish(failed(error), None, cut).await?;
+        Ok(Worked::Ended)
+    }
+}
+
+fn failed(error: &ModelError) -> Outcome {
+    Outcome::Failed(RunError {
+        code: error.code().to_owned(),
+        message: error.to_string(),
+        upstream: error.upstream().map(Box::new),
+    })
 }

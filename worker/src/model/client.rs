@@ -46,6 +46,7 @@ pub struct ModelClient {
     quote: Arc<Quote>,
     timeouts: Timeouts,
     retry: RetryPolicy,
+    turn_retry: RetryPolicy,
     max_line: usize,
     max_answer: usize,
     answer_limit_field: &'static str,
@@ -94,6 +95,10 @@ impl ModelClient {
             quote: Arc::new(Quote::new(config.api_key)),
             timeouts: config.timeouts,
             retry: config.retry,
+            turn_retry: RetryPolicy {
+                max_retries: config.turn_retries,
+                ..config.retry
+            },
             max_line: config.max_line,
             max_answer: config.max_answer,
             answer_limit_field: config.answer_limit_field,
@@ -122,6 +127,12 @@ impl ModelClient {
             answer_limit: limit,
         };
         render_request(spec, turn, &self.unsupported)
+    }
+
+    /// How long to wait before a turn is asked for again whose `failed`-th try (from 1) broke off with
+    /// `error` in the middle of its answer; nothing if that was the last.
+    pub fn pause_before_next_turn(&self, failed: u32, error: &ModelError) -> Option<Duration> {
+        self.turn_retry.turn_pause(failed, error, rand::random())
     }
 
     /// Sends a rendered request; returns once the first token is there, or the answer has ended

@@ -42,6 +42,8 @@ pub struct ModelConfig {
     pub timeouts: Timeouts,
     /// When to try again.
     pub retry: RetryPolicy,
+    /// How often a turn that broke off in the middle is asked for again. Default: 2.
+    pub turn_retries: u32,
     /// The longest line of a stream, in bytes. Default: 16 MiB.
     pub max_line: usize,
     /// The longest answer, in bytes of text and arguments. Default: 8 MiB.
@@ -60,6 +62,7 @@ impl ModelConfig {
             api_key: None,
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
+            turn_retries: 2,
             max_line: 16 << 20,
             max_answer: 8 << 20,
             answer_limit_field: AnswerLimitField::default().as_str(),
@@ -83,6 +86,7 @@ impl ModelConfig {
                 max_retries: config.max_retries,
                 ..RetryPolicy::default()
             },
+            turn_retries: config.turn_retries,
             max_line: bytes(config.max_line_bytes),
             max_answer: bytes(config.max_answer_bytes),
             answer_limit_field: config.answer_limit_field.as_str(),

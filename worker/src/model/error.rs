@@ -156,6 +156,12 @@ impl ModelError {
         }
     }
 
+    /// Whether a turn that broke off with this may go better if the model is asked again: also if the
+    /// upstream lost its way in the middle.
+    pub fn may_go_better(&self) -> bool {
+        self.retryable() || matches!(self, Self::Invalid { .. })
+    }
+
     /// Whether the upstream has done nothing for the request: it was not reached, or said no.
     pub const fn costs_nothing(&self) -> bool {
         match self {

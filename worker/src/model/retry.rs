@@ -33,13 +33,23 @@ impl RetryPolicy {
         if failed > self.max_retries || !error.retryable() {
             return None;
         }
+        Some(self.pause_after(failed, error, jitter))
+    }
+
+    fn pause_after(&self, failed: u32, error: &ModelError, jitter: f64) -> Duration {
         if let Some(asked) = error.retry_after() {
             let spread = self.base.min(asked).mul_f64(jitter.clamp(0.0, 1.0));
-            return Some((asked + spread).min(self.cap));
+            return (asked + spread).min(self.cap);
         }
         let doublings = failed.saturating_sub(1).min(16);
         let longest = self.base.saturating_mul(1 << doublings).min(self.cap);
-        Some(longest.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0))
+        longest.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+    }
+
+    /// The same for a turn that broke off in the middle of its answer.
+    pub fn turn_pause(&self, failed: u32, error: &ModelError, jitter: f64) -> Option<Duration> {
+        let is_next = failed <= self.max_retries && error.may_go_better();
+        is_next.then(|| self.pause_after(failed, error, jitter))
     }
 }
 

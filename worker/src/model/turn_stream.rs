@@ -69,6 +69,8 @@ pub struct PartialTurn {
     pub usage: Option<Usage>,
     /// Tokens of the prompt that the upstream says it had read before.
     pub cached_tokens: u64,
+    /// The model that answered, if the upstream named it.
+    pub model: Option<String>,
     /// How many bytes of text and arguments it is.
     pub bytes: usize,
 }
@@ -183,6 +185,21 @@ impl TurnStream {
         })
     }
 
+    /// The token counts, if the upstream has told them.
+    pub fn usage(&self) -> Option<Usage> {
+        self.accumulator.usage().map(known_usage)
+    }
+
+    /// The details of the token counts, once the answer has ended.
+    pub fn usage_details(&self) -> Vec<Delta> {
+        self.accumulator.usage_details()
+    }
+
+    /// The model that answers, once the upstream has named it.
+    pub fn model(&self) -> Option<&str> {
+        self.accumulator.model()
+    }
+
     /// How many bytes of text and arguments have arrived.
     pub const fn bytes(&self) -> usize {
         self.accumulator.bytes()
@@ -201,11 +218,13 @@ impl TurnStream {
         let usage = self.accumulator.usage().map(known_usage);
         let cached_tokens = cached_tokens(self.accumulator.usage());
         let bytes = self.accumulator.bytes();
+        let model = self.accumulator.model().map(str::to_owned);
         let message = to_raw_value(&self.accumulator.into_partial()).ok();
         let partial = message.map(|message| PartialTurn {
             message,
             usage,
             cached_tokens,
+            model,
             bytes,
         });
         (self.deltas, partial)

@@ -1,12 +1,16 @@
 //! A run of a key with a monthly budget: what it asks the model for, and what it is charged.
 
 use baton_harness::scripted_model::{Gate, Piece, Recorded, Reply, Script, ScriptedModel};
-use baton_protocol::{ApiKeyId, Event, EventData, FinishReason, Usage};
+use baton_protocol::{ApiKeyId, Event, EventData, FinishReason};
+use baton_service::config::{LlmConfig, ModelPrice};
 use baton_service::{Clock as _, SystemClock};
-use baton_store::{KeyLimits, KeyUsage, NewApiKey, RunRecord, UsageFilter, UsageGroups, UsageSum};
+use baton_store::{
+    AuditFilter, KeyLimits, KeyUsage, NewApiKey, RunRecord, UsageFilter, UsageGroups, UsageSum,
+};
+use serde_json::json;
 use tokio::time::timeout;
 
-use super::tests::{PATIENCE, runner, text, until_logged};
+use super::tests::{PATIENCE, runner, runner_with, text, until_logged};
 use super::*;
 use crate::fixture::Ground;
 
@@ -18,6 +22,7 @@ const PROMPT: u64 = 400;
 struct Story {
     ground: Ground,
     key: ApiKeyId,
+    llm: LlmConfig,
 }
 
 impl Story {
@@ -41,6 +46,10 @@ impl Story {
         Self {
             ground,
             key: key.id,
+            llm: LlmConfig {
+                turn_retries: 0,
+                ..LlmConfig::default()
+            },
         }
     }
 
@@ -54,11 +63,22 @@ impl Story {
 
     /// Runs one run with this answer of the model's; the run as it ended, and what was asked.
     async fn run(&mut self, reply: Reply) -> (RunRecord, Vec<Recorded>) {
-        let model = ScriptedModel::start(Script::always(reply)).await.unwrap();
-        let runner = runner(&self.ground, self.ground.store.clone(), &model, LEASE);
+        self.run_script(Script::always(reply)).await
+    }
+
+    async fn run_script(&mut self, script: Script) -> (RunRecord, Vec<Recorded>) {
+        let model = ScriptedModel::start(script).await.unwrap();
+        let store = self.ground.store.clone();
+        let runner = runner_with(&self.ground, store, &model, LEASE, self.llm.clone());
         let run = self.ground.accept_of(Some(self.key)).await;
         let job = self.ground.job(run).await;
-        let end = timeout(PATIENCE, Box::pin(runner.run_job(job))).await;
+        let end = async {
+            tokio::select! {
+                end = runner.run_job(job) => end,
+                () = runner.leases.keep() => unreachable!("it keeps for ever"),
+            }
+        };
+        let end = timeout(PATIENCE, Box::pin(end)).await;
         assert_eq!(end.expect("it takes too long"), JobEnd::Settled);
         (self.record(run).await, model.requests())
     }
@@ -155,16 +175,20 @@ async fn what_nobody_counted_is_charged_by_its_bytes() {
     let month = story.month().await;
     assert_eq!(month.spent_tokens, sum.input_tokens + sum.output_tokens);
 
-    // Without a budget nothing is guessed.
+    // Without a budget it is guessed as for an answer that was cut off, and said to be.
     let mut free = Story::new(KeyLimits::default()).await;
     let (run, requests) = free
         .run(Reply::pieces([
-            text("x"),
+            text("twelve bytes"),
             Piece::Finish("stop".into()),
             Piece::Done,
         ]))
         .await;
-    assert_eq!(run.usage, Usage::default());
+    assert_eq!(run.usage.completion_tokens, 3);
+    assert!(
+        run.usage.prompt_tokens > 0 && run.usage.estimated,
+        "{run:?}"
+    );
     assert_eq!(requests[0].body.get("max_tokens"), None);
 }
 
@@ -249,4 +273,108 @@ async fn a_cancelled_turn_is_charged_its_prompt_and_what_it_had_shown() {
     let shown = Reply::pieces([text("1234567890"), Piece::Wait(gate), text("never")]);
     let shown = cancelled(&mut story, shown, true).await;
     assert_eq!(shown, hidden + 10);
+}
+
+/// Guards the budget of a turn that is asked for again: each try is charged, and none goes beyond it.
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_tries_are_charged_and_end_with_the_budget() {
+    let broken = || Reply::pieces([text("1234567890")]).cut();
+    let mut story = Story::of_tokens(5_000).await;
+    story.llm.turn_retries = 2;
+    let (run, requests) = story
+        .run_script(Script::sequence([broken(), broken(), Reply::text("done")]))
+        .await;
+    assert_eq!(completed(&run), FinishReason::Stop);
+    assert_eq!(requests.len(), 3);
+    let month = story.month().await;
+    assert_eq!(month.spent_tokens, run.usage.total_tokens);
+    assert!(
+        run.usage.estimated && run.usage.completion_tokens >= 20,
+        "{run:?}"
+    );
+    assert!(month.spent_tokens > 2 * 100, "{month:?}");
+    assert_eq!(month.reserved_tokens, 0);
+
+    // Too little is left for as many tries as are allowed.
+    let mut story = Story::of_tokens(PROMPT).await;
+    story.llm.turn_retries = 2;
+    let (run, requests) = story.run(broken()).await;
+    let Some(Outcome::Failed(error)) = &run.outcome else {
+        panic!("{run:?}")
+    };
+    assert_eq!(error.code, "upstream_cut");
+    assert!(requests.len() < 3, "{} tries", requests.len());
+    let month = story.month().await;
+    assert_eq!(month.spent_tokens, run.usage.total_tokens);
+    assert!(month.spent_tokens <= PROMPT, "{month:?}");
+    assert_eq!(month.reserved_tokens, 0);
+}
+
+/// Guards a key's budget of money behind a gateway that has fallbacks.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_price_is_that_of_the_model_that_answered_and_another_one_is_audited() {
+    let price = |model: &str, each: &str| ModelPrice {
+        model: model.to_owned(),
+        input_per_million: each.parse().unwrap(),
+        cached_input_per_million: None,
+        output_per_million: each.parse().unwrap(),
+    };
+    let answer = |model: &str| {
+        let chunk = json!({
+            "model": model,
+            "choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10},
+        });
+        Reply::pieces([Piece::Raw(format!("data: {chunk}\n\n").into()), Piece::Done])
+    };
+    // 10 tokens at a millionth each, or at a thousand times that.
+    for (answered, spent, charged, audited) in [
+        ("m", 10, "m", 0),
+        ("m-2026-01-01", 10, "m", 0),
+        ("dear", 10_000, "dear", 1),
+        ("unknown", 10, "unknown", 1),
+    ] {
+        let mut story = Story::new(KeyLimits {
+            monthly_cost_micros: Some(10_000_000),
+            ..KeyLimits::default()
+        })
+        .await;
+        story.llm.prices = vec![price("m", "1.00"), price("dear", "1000.00")];
+        let (run, _) = story.run(answer(answered)).await;
+        assert_eq!(completed(&run), FinishReason::Stop, "{answered}");
+        let month = story.month().await;
+        assert_eq!(month.spent.0, spent * 1_000, "{answered}: {month:?}");
+        let system = story.ground.store.system();
+        let filter = AuditFilter {
+            action: Some("run.other_model".into()),
+            limit: 10,
+            ..AuditFilter::default()
+        };
+        let entries = system.audit_log(&filter).await.unwrap();
+        assert_eq!(entries.len(), audited, "{answered}: {entries:?}");
+        if let Some(entry) = entries.first() {
+            let detail = entry.detail.as_deref().unwrap();
+            assert!(
+                detail.contains("`m`") && detail.contains(answered),
+                "{detail}"
+            );
+            assert_eq!(entry.target.as_deref(), Some(&*run.id.to_string()));
+        }
+        let filter = UsageFilter {
+            from: "2000-01-01".parse().unwrap(),
+            to: "2999-12-31".parse().unwrap(),
+            by: UsageGroups {
+                model: true,
+                ..UsageGroups::default()
+            },
+        };
+        let mut tx = story
+            .ground
+            .store
+            .tenant(story.ground.tenant)
+            .await
+            .unwrap();
+        let sums = tx.usage(&filter, None, 10).await.unwrap().data;
+        assert_eq!(sums[0].model.as_deref(), Some(charged), "{sums:?}");
+    }
 }

@@ -34,10 +34,20 @@ pub(super) fn runner(
     model: &ScriptedModel,
     lease: Duration,
 ) -> JobRunner {
+    runner_with(ground, store, model, lease, LlmConfig::default())
+}
+
+pub(super) fn runner_with(
+    ground: &Ground,
+    store: Store,
+    model: &ScriptedModel,
+    lease: Duration,
+    llm: LlmConfig,
+) -> JobRunner {
     let config = Config {
         llm: LlmConfig {
             base_url: Some(model.base_url()),
-            ..LlmConfig::default()
+            ..llm
         },
         worker: WorkerConfig {
             lease,
@@ -52,7 +62,8 @@ pub(super) fn runner(
         worker: WorkerId::new(clock.now()),
         model: ModelClient::new(&config.llm).unwrap(),
         settings: ArcSwap::from_pointee(Settings {
-            prices: baton_admission::Prices::default(),
+            prices: config.llm.prices_in_micros().collect(),
+            extra_fields: baton_admission::passed_on::ExtraFields::default(),
             metering: METERING,
             tools: ToolRegistry::new(&config).unwrap(),
             names: crate::metrics::KnownNames::new([], []),
@@ -78,7 +89,7 @@ pub(super) fn text(text: &str) -> Piece {
 }
 
 /// The log as it lies in the stream, in order, whatever a reader would make of it.
-async fn log(ground: &Ground, run: RunId) -> Vec<Event> {
+pub(super) async fn log(ground: &Ground, run: RunId) -> Vec<Event> {
     let stored = ground
         .bus
         .read_events(ground.tenant, run, StreamSeq::NONE, 100);

@@ -34,6 +34,7 @@ fn ended(outcome: Outcome, last: EventId) -> RunRecord {
         ),
         server_tools: vec!["ours".into()],
         params: baton_protocol::RawFields::default(),
+        shown_for_good: false,
         limits: RunLimits {
             max_turns: 8,
             max_total_tokens: None,
@@ -73,6 +74,7 @@ fn step(step: u32, last: Option<EventId>, data: StepData, message: Option<Value>
         data,
         message: message.map(|message| to_raw_value(&message).unwrap()),
         cut_message: None,
+        answer_fields: None,
         started_event_id: None,
         last_event_id: last,
         created_at: AT,
@@ -211,6 +213,59 @@ fn the_clients_own_calls_are_shown_and_the_servers_are_not() {
     assert_eq!(
         calls,
         [("b".to_owned(), String::new()), ("c".to_owned(), long)]
+    );
+}
+
+#[test]
+fn fields_that_are_passed_on_are_shown_again_where_they_were() {
+    let run = completed(id(1, 9));
+    let long = "x".repeat(MAX_TEXT);
+    let answer = StepRecord {
+        answer_fields: Some(
+            to_raw_value(&json!({
+                "completion": {"model": "other"},
+                "choice": {"logprobs": {"content": []}},
+                "usage": {"prompt_tokens_details": {"cached_tokens": 1}},
+            }))
+            .unwrap(),
+        ),
+        ..turn(
+            1,
+            id(1, 8),
+            json!({"role": "assistant", "content": "hi", "images": [long]}),
+        )
+    };
+    let events = replay(&run, &[answer], EventId::ORIGIN).unwrap();
+    let fields: Vec<_> = events
+        .iter()
+        .filter_map(|event| match &event.data {
+            EventData::AnswerField(field) => Some(field.clone()),
+            _ => None,
+        })
+        .collect();
+    let places: Vec<_> = fields
+        .iter()
+        .map(|field| (field.of, &*field.name, field.more))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            (AnswerPart::Completion, "model", false),
+            (AnswerPart::Message, "images", true),
+            (AnswerPart::Message, "images", false),
+            (AnswerPart::Choice, "logprobs", false),
+            (AnswerPart::Usage, "prompt_tokens_details", false),
+        ]
+    );
+    let images = format!("{}{}", fields[1].json, fields[2].json);
+    assert_eq!(images, json!([long]).to_string());
+    let last = events
+        .iter()
+        .rfind(|event| event.step == 1 && !event.data.is_terminal());
+    assert_eq!(
+        last.unwrap().id,
+        id(1, 8),
+        "the last of them has the turn's last id"
     );
 }
 

@@ -177,6 +177,7 @@ impl ChatSubmission {
                 tool_names,
                 params: body.rest.finish()?,
                 metadata,
+                shown_for_good: stream,
                 lane: Lane::Interactive,
                 max_turns: None,
                 max_total_tokens: None,

@@ -158,6 +158,7 @@ impl SubmitRequest {
             metadata: metadata(body.metadata.as_deref())?,
             lane: body.lane.unwrap_or_default(),
             max_turns: body.max_turns,
+            shown_for_good: false,
             max_total_tokens: body.max_total_tokens,
         })
     }

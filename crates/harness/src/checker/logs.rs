@@ -79,8 +79,14 @@ fn judge_log(run: &LedgerRun, log: &RunLog, lost: bool) -> Vec<(&'static str, St
             found.push(("I13", what));
         }
         let opens_attempt = event.id.attempt() > last.attempt().max(1);
-        let resets = matches!(event.data, EventData::AttemptReset(_));
-        if opens_attempt != resets && !hole {
+        let is_in_place = match &event.data {
+            // Within an attempt it withdraws a turn of that attempt.
+            EventData::AttemptReset(reset) => {
+                opens_attempt || reset.resume_after.attempt() == event.id.attempt()
+            }
+            _ => !opens_attempt,
+        };
+        if !is_in_place && !hole {
             let what = format!(
                 "{} {}: not where a reset belongs",
                 event.id,

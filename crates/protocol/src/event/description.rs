@@ -6,8 +6,8 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::{
-    ApprovalRequested, AttemptReset, RunCancelled, RunCompleted, RunFailed, RunStarted, Text,
-    ToolCallDelta, ToolFinished, ToolStarted,
+    AnswerField, ApprovalRequested, AttemptReset, RunCancelled, RunCompleted, RunFailed,
+    RunStarted, Text, ToolCallDelta, ToolFinished, ToolStarted,
 };
 use crate::usage::Usage;
 
@@ -41,9 +41,9 @@ pub fn kinds() -> Vec<Kind> {
         kind::<RunStarted>("run.started", "A worker has begun the run's first attempt."),
         kind::<AttemptReset>(
             "attempt.reset",
-            "A new attempt goes on after a crash, a deploy or a broken answer of the model. It withdraws \
-             every event whose id is above `resume_after`: drop their text and calls, unless `continues` \
-             is true.",
+            "A new attempt goes on after a crash or a deploy, or the same attempt asks the model again for an \
+             answer that broke off. It withdraws every event whose id is above `resume_after`: drop their \
+             text, calls and fields, unless `continues` is true.",
         ),
         kind::<Text>(
             "text.delta",
@@ -61,6 +61,12 @@ pub fn kinds() -> Vec<Kind> {
             "tool_call.delta",
             "The model calls one of the client's tools: append the arguments to the call of this index. \
              The run ends after it with the finish reason `tool_calls`.",
+        ),
+        kind::<AnswerField>(
+            "answer.field",
+            "The upstream sent a field that Baton does not read, such as `logprobs` or `annotations`; `model` \
+             comes where another model than the asked one answers. Append each `json` to the one before it \
+             while `more` is true, then read the whole.",
         ),
         kind::<ToolStarted>(
             "tool.started",

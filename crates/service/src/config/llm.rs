@@ -31,6 +31,9 @@ pub struct LlmConfig {
     pub total_timeout: Duration,
     /// Retries as long as no token has come. Default: 3.
     pub max_retries: u32,
+    /// Retries of a turn whose answer breaks off, stalls or is malformed in the middle, unless a client
+    /// that cannot take it back has seen some of it. Default: 2.
+    pub turn_retries: u32,
     /// The longest line of a stream, in bytes; at least `max_answer_bytes`, because an upstream may
     /// send an answer in one line. Default: 16777216.
     pub max_line_bytes: u64,
@@ -153,6 +156,7 @@ impl Default for LlmConfig {
             idle_timeout: Duration::from_mins(1),
             total_timeout: Duration::from_mins(10),
             max_retries: 3,
+            turn_retries: 2,
             max_line_bytes: 16 << 20,
             max_answer_bytes: 8 << 20,
             answer_limit_field: AnswerLimitField::default(),

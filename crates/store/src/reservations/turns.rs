@@ -87,7 +87,8 @@ impl SystemTx<'_> {
             int4(fence.attempt),
             fence.token.as_uuid(),
             int8(last_event_id.as_u64()),
-            int8(wish.prompt_tokens.saturating_add(wish.answer_tokens)),
+            wish.tokens_before()
+                .saturating_add(int8(wish.answer_tokens)),
             wish.nanos(int8(wish.answer_tokens)),
         )
         .execute(self.pool)
@@ -137,8 +138,8 @@ impl SystemTx<'_> {
             "#,
             fence.tenant.as_uuid(),
             fence.run.as_uuid(),
-            int8(wish.prompt_tokens),
-            wish.prompt_nanos(),
+            wish.tokens_before(),
+            wish.nanos_before(),
             int8(wish.answer_tokens),
             wish.picos_per_token(),
         )
@@ -275,8 +276,8 @@ impl SystemTx<'_> {
             int4(fence.attempt),
             fence.token.as_uuid(),
             int4(step),
-            int8(wish.prompt_tokens),
-            wish.prompt_nanos(),
+            wish.tokens_before(),
+            wish.nanos_before(),
             int8(wish.answer_tokens),
             int8(wish.least_answer),
             wish.picos_per_token(),

@@ -35,6 +35,10 @@ pub struct FinalTurn<'a> {
     pub step: u32,
     /// The JSON text of the assistant's message.
     pub message: &'a str,
+    /// The JSON text of the fields that are passed on around it.
+    pub answer_fields: Option<&'a str>,
+    /// The model that is charged; `None` for the one that was asked.
+    pub charged_model: Option<&'a str>,
     /// The turn's own tokens.
     pub usage: Usage,
     /// What the turn is charged.
@@ -53,6 +57,10 @@ pub struct CutTurn<'a> {
     pub step: u32,
     /// The JSON text of what had arrived of the assistant's message.
     pub message: &'a str,
+    /// The JSON text of the fields around it that had arrived.
+    pub answer_fields: Option<&'a str>,
+    /// The model that is charged; `None` for the one that was asked.
+    pub charged_model: Option<&'a str>,
     /// The turn's own tokens, known or guessed.
     pub usage: Usage,
     /// What the turn is charged.
@@ -65,6 +73,8 @@ pub struct CutTurn<'a> {
 struct LastTurn<'a> {
     step: u32,
     message: &'a str,
+    answer_fields: Option<&'a str>,
+    charged_model: Option<&'a str>,
     usage: Usage,
     charge: Charge,
     finish_reason: Option<&'static str>,
@@ -76,6 +86,8 @@ impl<'a> FinishCommit<'a> {
         let whole = self.turn.as_ref().map(|turn| LastTurn {
             step: turn.step,
             message: turn.message,
+            answer_fields: turn.answer_fields,
+            charged_model: turn.charged_model,
             usage: turn.usage,
             charge: turn.charge,
             finish_reason: Some(turn.finish_reason.as_str()),
@@ -85,6 +97,8 @@ impl<'a> FinishCommit<'a> {
             self.cut.as_ref().map(|cut| LastTurn {
                 step: cut.step,
                 message: cut.message,
+                answer_fields: cut.answer_fields,
+                charged_model: cut.charged_model,
                 usage: cut.usage,
                 charge: cut.charge,
                 finish_reason: None,
@@ -153,6 +167,7 @@ impl SystemTx<'_> {
         let outcome = OutcomeParameters::from(finish.outcome);
         let last = finish.last_turn();
         let turn = last.as_ref();
+        let charged_model = columns::optional_text(turn.and_then(|turn| turn.charged_model));
         let row = sqlx::query!(
             r#"
             -- runs.finish
@@ -182,10 +197,10 @@ impl SystemTx<'_> {
             ), recorded AS (
                 INSERT INTO steps (tenant_id, run_id, step, attempt, kind, state, finish_reason,
                                    prompt_tokens, completion_tokens, total_tokens, last_event_id,
-                                   finished_at, usage_estimated, cut_message)
+                                   finished_at, usage_estimated, cut_message, answer_fields)
                 SELECT $1, $2, $14, $3, 'turn', 'finished', $16::text, $17, $18, $19, $20,
                        clock_timestamp(), $22,
-                       CASE WHEN $16 IS NULL THEN $15::text::json END
+                       CASE WHEN $16 IS NULL THEN $15::text::json END, $28::text::json
                 FROM ended WHERE $14 IS NOT NULL
                 ON CONFLICT DO NOTHING
             ), entered AS (
@@ -193,7 +208,7 @@ impl SystemTx<'_> {
                                            input_tokens, cached_tokens, output_tokens, cost_nanos,
                                            estimated)
                 SELECT $1, (ended.created_at AT TIME ZONE 'UTC')::date, $2, $14, ended.api_key_id,
-                       ended.model, $23::bigint, $24::bigint, $25::bigint, $26::bigint, $22
+                       coalesce($29::text, ended.model), $23::bigint, $24::bigint, $25::bigint, $26::bigint, $22
                 FROM ended WHERE $14 IS NOT NULL
                 ON CONFLICT DO NOTHING
             ), said AS (
@@ -232,6 +247,8 @@ impl SystemTx<'_> {
             turn.and_then(|turn| turn.charge.cost)
                 .map(|cost| int8(cost.0)),
             outcome.error_upstream,
+            turn.and_then(|turn| turn.answer_fields),
+            charged_model,
         )
         .fetch_optional(self.pool)
         .await?;

@@ -13,6 +13,10 @@ pub struct TurnCommit<'a> {
     pub step: u32,
     /// The JSON text of the assistant's message.
     pub message: &'a str,
+    /// The JSON text of the fields that are passed on around it.
+    pub answer_fields: Option<&'a str>,
+    /// The model that is charged; `None` for the one that was asked.
+    pub charged_model: Option<&'a str>,
     /// The turn's own tokens.
     pub usage: Usage,
     /// What the turn is charged.
@@ -61,6 +65,7 @@ impl SystemTx<'_> {
         let names = text(|call| &call.name);
         let arguments = text(|call| &call.arguments);
         let effects = text(|call| call.effect.as_str());
+        let charged_model = columns::optional_text(turn.charged_model);
         sqlx::query!(
             r#"
             -- steps.commit_turn
@@ -72,16 +77,17 @@ impl SystemTx<'_> {
                     last_event_id = greatest(last_event_id, $5),
                     prompt_tokens = greatest(prompt_tokens, $6),
                     completion_tokens = greatest(completion_tokens, $7),
-                    total_tokens = greatest(total_tokens, $8)
+                    total_tokens = greatest(total_tokens, $8),
+                    usage_estimated = usage_estimated OR $24
                 WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
                   AND status = 'running'
                 RETURNING thread_id, api_key_id, model, created_at
             ), recorded AS (
                 INSERT INTO steps (tenant_id, run_id, step, attempt, kind, state, finish_reason,
                                    prompt_tokens, completion_tokens, total_tokens, last_event_id,
-                                   finished_at)
+                                   finished_at, usage_estimated, answer_fields)
                 SELECT $1, $2, $9::integer, $3, 'turn', 'finished', $11::text, $12::bigint,
-                       $13::bigint, $14::bigint, $5, clock_timestamp()
+                       $13::bigint, $14::bigint, $5, clock_timestamp(), $24, $25::text::json
                 FROM held
                 ON CONFLICT DO NOTHING
             ), said AS (
@@ -94,7 +100,8 @@ impl SystemTx<'_> {
                                            input_tokens, cached_tokens, output_tokens, cost_nanos,
                                            estimated)
                 SELECT $1, (held.created_at AT TIME ZONE 'UTC')::date, $2, $9, held.api_key_id,
-                       held.model, $20::bigint, $21::bigint, $22::bigint, $23::bigint, $24
+                       coalesce($26::text, held.model), $20::bigint, $21::bigint, $22::bigint,
+                       $23::bigint, $24
                 FROM held
                 ON CONFLICT DO NOTHING
             ), asked_for AS (
@@ -132,6 +139,8 @@ impl SystemTx<'_> {
             int8(turn.charge.output_tokens),
             turn.charge.cost.map(|cost| int8(cost.0)),
             turn.usage.estimated,
+            turn.answer_fields,
+            charged_model,
         )
         .fetch_optional(self.pool)
         .await?

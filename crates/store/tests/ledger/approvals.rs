@@ -29,6 +29,8 @@ async fn two_lost_calls(ledger: &Ledger) -> Fence {
         effect: Effect::AtMostOnce,
     });
     let turn = TurnCommit {
+        answer_fields: None,
+        charged_model: None,
         step: 1,
         message: "{}",
         usage: usage(1, 1),

@@ -33,6 +33,8 @@ const fn wish(prompt: u64, answer: u64) -> TurnWish {
         answer_tokens: answer,
         least_answer: 1,
         price: None,
+        spent_tokens: 0,
+        spent_nanos: 0,
     }
 }
 

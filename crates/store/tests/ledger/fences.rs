@@ -13,6 +13,8 @@ async fn guarded_writes(
 ) -> Vec<(&'static str, Result<(), FenceError>)> {
     let system = ledger.store.system();
     let turn = TurnCommit {
+        answer_fields: None,
+        charged_model: None,
         step: 3,
         message: r#"{"role":"assistant","content":"stale"}"#,
         usage: usage(1, 1),
@@ -86,6 +88,8 @@ async fn every_guarded_write_refuses_a_stale_fence_and_changes_nothing() {
         effect: Effect::AtMostOnce,
     }];
     let turn = TurnCommit {
+        answer_fields: None,
+        charged_model: None,
         step: 1,
         message: "{}",
         usage: Usage::default(),

@@ -76,6 +76,7 @@ pub(crate) fn spec() -> RunSpec {
         tools: None,
         server_tools: vec![],
         params: baton_protocol::RawFields::default(),
+        shown_for_good: false,
         limits: RunLimits {
             max_turns: 8,
             max_total_tokens: None,
@@ -110,6 +111,8 @@ pub(crate) fn finish(outcome: &Outcome) -> FinishCommit<'_> {
 pub(crate) fn answer(outcome: &Outcome) -> FinishCommit<'_> {
     FinishCommit {
         turn: Some(FinalTurn {
+            answer_fields: None,
+            charged_model: None,
             step: 1,
             message: ANSWER,
             usage: usage(3, 4),

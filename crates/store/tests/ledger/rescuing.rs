@@ -10,6 +10,8 @@ use crate::fixture::{CHARGE, LONG, Ledger, OVER};
 
 fn turn() -> TurnCommit<'static> {
     TurnCommit {
+        answer_fields: None,
+        charged_model: None,
         step: 1,
         message: "{}",
         usage: Usage::default(),

@@ -24,6 +24,8 @@ fn calls() -> [NewCall; 2] {
 
 pub(crate) fn turn(calls: &[NewCall]) -> TurnCommit<'_> {
     TurnCommit {
+        answer_fields: None,
+        charged_model: None,
         step: 1,
         message: CALLS,
         usage: usage(10, 5),
@@ -119,6 +121,8 @@ async fn the_last_turn_its_message_the_usage_and_the_state_are_one_commit_and_re
         last_event_id: EventId::new(1, 9),
         usage_total: usage(30, 7),
         turn: Some(FinalTurn {
+            answer_fields: None,
+            charged_model: None,
             step: 4,
             message: ANSWER,
             usage: usage(20, 2),
@@ -199,6 +203,7 @@ async fn usage_of_a_run_without_turns_is_nothing() {
 #[tokio::test]
 async fn a_turn_that_was_broken_off_is_kept_apart_from_what_the_run_said() {
     const HALF: &str = r#"{"role":"assistant","content":"The ans"}"#;
+    const FIELDS: &str = r#"{"completion":{"model":"other"}}"#;
 
     let ledger = Ledger::new().await;
     let run = ledger.queued().await;
@@ -219,6 +224,8 @@ async fn a_turn_that_was_broken_off_is_kept_apart_from_what_the_run_said() {
         usage_total: usage(10, 5) + guessed,
         turn: None,
         cut: Some(CutTurn {
+            answer_fields: Some(FIELDS),
+            charged_model: Some("other"),
             step: 4,
             message: HALF,
             usage: guessed,
@@ -244,5 +251,46 @@ async fn a_turn_that_was_broken_off_is_kept_apart_from_what_the_run_said() {
     assert_eq!(last.data, StepData::CutTurn { usage: guessed });
     assert!(last.message.is_none());
     assert_eq!(last.cut_message.as_ref().unwrap().get(), HALF);
+    assert_eq!(last.answer_fields.as_ref().unwrap().get(), FIELDS);
     assert_eq!(last.last_event_id, Some(EventId::new(1, 8)));
+}
+
+#[tokio::test]
+async fn a_turn_that_is_gone_on_from_keeps_its_guess_its_fields_and_the_model_that_is_charged() {
+    const FIELDS: &str = r#"{"completion":{"model":"other"}}"#;
+
+    let ledger = Ledger::new().await;
+    let run = ledger.queued().await;
+    let fence = ledger.fence(run, LONG).await;
+    let guessed = Usage {
+        estimated: true,
+        ..usage(8, 2)
+    };
+    let calls = calls();
+    let turn = TurnCommit {
+        answer_fields: Some(FIELDS),
+        charged_model: Some("other"),
+        usage: guessed,
+        usage_total: guessed,
+        ..turn(&calls)
+    };
+    let system = ledger.store.system();
+    for _ in 0..2 {
+        system.commit_turn(&fence, &turn).await.unwrap();
+    }
+    let steps = system.recorded_steps(ledger.tenant, run).await.unwrap();
+    assert_eq!(steps[0].answer_fields.as_ref().unwrap().get(), FIELDS);
+    let StepData::Turn { usage, .. } = steps[0].data else {
+        panic!("{:?}", steps[0])
+    };
+    assert_eq!(usage, guessed);
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    assert!(tx.run(run).await.unwrap().unwrap().usage.estimated);
+    let mut superuser = ledger.superuser().await;
+    let charged: String = sqlx::query_scalar("SELECT model FROM usage_entries WHERE run_id = $1")
+        .bind(run.as_uuid())
+        .fetch_one(&mut superuser)
+        .await
+        .unwrap();
+    assert_eq!(charged, "other");
 }

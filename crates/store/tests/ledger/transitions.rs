@@ -323,6 +323,8 @@ async fn attempt(ledger: &Ledger, transition: Transition, run: RunId, fence: &Fe
         Transition::Renew => ledger.renew(fence, Some(LONG)).await.map(|_| ()),
         Transition::CommitTurn => {
             let turn = TurnCommit {
+                answer_fields: None,
+                charged_model: None,
                 step: 1,
                 message: "{}",
                 usage: Usage::default(),

@@ -1,4 +1,4 @@
-use baton_protocol::event::{AttemptReset, Text};
+use baton_protocol::event::{AnswerField, AnswerPart, AttemptReset, Text};
 use serde_json::json;
 
 use super::*;
@@ -151,4 +151,70 @@ fn a_call_in_its_older_form_is_the_first_and_names_its_reason() {
     };
     let plain = plain.into_completion(run(), 0, "m", FinishReason::Stop, usage);
     assert_eq!(with_older_call(plain.clone()), plain);
+}
+
+#[test]
+fn fields_that_the_upstream_sent_are_in_the_whole_answer_where_it_had_them() {
+    let field = |n, of, name: &str, json: &str| {
+        let data = AnswerField {
+            of,
+            name: name.into(),
+            json: json.into(),
+            more: false,
+        };
+        event(EventId::new(1, n), EventData::AnswerField(data))
+    };
+    let mut gathering = Gathering::default();
+    for event in [
+        field(1, AnswerPart::Completion, "model", r#""other""#),
+        field(2, AnswerPart::Completion, "service_tier", r#""default""#),
+        field(3, AnswerPart::Choice, "logprobs", r#"{"content":[1]}"#),
+        field(4, AnswerPart::Choice, "logprobs", r#"{"content":[2]}"#),
+        field(5, AnswerPart::Choice, "matched_stop", "7"),
+        field(6, AnswerPart::Message, "images", r#"[{"url":"u"}]"#),
+        field(7, AnswerPart::Usage, "cost", "0.5"),
+    ] {
+        assert_eq!(gathering.take(&event), None);
+    }
+    let live = gathering.into_answer();
+
+    // The ledger has the message's own with the message.
+    let messages: Vec<Message> = serde_json::from_value(json!([
+        {"role": "assistant", "content": "", "images": [{"url": "u"}]},
+    ]))
+    .unwrap();
+    let mut recorded = Answer::from_messages(&messages, FinishReason::Stop, &[]);
+    let around = json!({
+        "completion": {"model": "other", "service_tier": "default"},
+        "choice": {"logprobs": {"content": [1, 2]}, "matched_stop": 7},
+        "usage": {"cost": 0.5},
+    });
+    recorded
+        .fields
+        .extend(serde_json::from_value(around).unwrap());
+    assert_eq!(live, recorded);
+
+    let usage = RunUsage {
+        total_tokens: 3,
+        estimated: true,
+        ..RunUsage::default()
+    };
+    let completion = live.into_completion(run(), 0, "asked", FinishReason::Stop, usage);
+    let completion = serde_json::to_value(completion).unwrap();
+    assert_eq!(completion["model"], "other");
+    assert_eq!(completion["service_tier"], "default");
+    let choice = &completion["choices"][0];
+    assert_eq!(choice["logprobs"], json!({"content": [1, 2]}));
+    assert_eq!(choice["matched_stop"], 7);
+    assert_eq!(choice["message"]["images"], json!([{"url": "u"}]));
+    assert_eq!(
+        completion["usage"],
+        json!({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 3,
+               "cost": 0.5, "estimated": true})
+    );
+
+    let nobody_counted =
+        Answer::default().into_completion(run(), 0, "m", FinishReason::Stop, RunUsage::default());
+    let completion = serde_json::to_value(nobody_counted).unwrap();
+    assert_eq!(completion.get("usage"), Some(&Value::Null));
 }

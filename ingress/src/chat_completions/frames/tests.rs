@@ -1,5 +1,6 @@
 use baton_protocol::event::{
-    AttemptReset, RunCompleted, RunFailed, Text, ToolCallDelta, ToolStarted,
+    AnswerField, AnswerPart, AttemptReset, RunCompleted, RunFailed, Text, ToolCallDelta,
+    ToolStarted,
 };
 use serde_json::Value;
 
@@ -236,8 +237,143 @@ fn a_recorded_answer_is_a_whole_stream() {
         text: "hello".into(),
         ..Answer::default()
     };
-    frames.write_whole(&mut out, &answer, FinishReason::Stop, Usage::default());
+    let usage = Usage {
+        total_tokens: 5,
+        ..Usage::default()
+    };
+    frames.write_whole(&mut out, &answer, FinishReason::Stop, usage);
     let text = String::from_utf8(out.to_vec()).unwrap();
     assert_eq!(text.matches("data: ").count(), 5);
     assert!(text.contains("\"content\":\"hello\"") && text.ends_with("data: [DONE]\n\n"));
+}
+
+fn field(id: EventId, of: AnswerPart, name: &str, json: &str, more: bool) -> Event {
+    let field = AnswerField {
+        of,
+        name: name.into(),
+        json: json.into(),
+        more,
+    };
+    event(id, EventData::AnswerField(field))
+}
+
+#[test]
+fn fields_that_the_upstream_sent_are_streamed_where_it_had_them() {
+    let id = |n| EventId::new(1, n);
+    let events = [
+        field(id(1), AnswerPart::Completion, "model", r#""other""#, false),
+        field(
+            id(2),
+            AnswerPart::Completion,
+            "system_fingerprint",
+            r#""fp""#,
+            false,
+        ),
+        text(3, "hi"),
+        field(
+            id(4),
+            AnswerPart::Choice,
+            "logprobs",
+            r#"{"content":[1.50]}"#,
+            false,
+        ),
+        field(id(5), AnswerPart::Message, "annotations", r#"[{"a"#, true),
+        field(id(6), AnswerPart::Message, "annotations", r#"":1}]"#, false),
+        field(
+            id(7),
+            AnswerPart::Completion,
+            "citations",
+            r#"["u"]"#,
+            false,
+        ),
+        field(
+            id(8),
+            AnswerPart::Usage,
+            "prompt_tokens_details",
+            r#"{"cached_tokens":2}"#,
+            false,
+        ),
+        completed(FinishReason::Stop),
+    ];
+    let (frames, end) = stream(true, &events);
+    assert_eq!(end, Some(StreamEnd::Finished));
+    let chunks: Vec<_> = frames[..frames.len() - 1]
+        .iter()
+        .map(|frame| json(frame))
+        .collect();
+    for chunk in &chunks {
+        assert_eq!(chunk["model"], "other", "{chunk}");
+        assert_eq!(chunk["system_fingerprint"], "fp", "{chunk}");
+    }
+    let choice = |at: usize| &chunks[at]["choices"][0];
+    assert_eq!(choice(1)["delta"]["content"], "hi");
+    assert_eq!(choice(2)["logprobs"]["content"][0], 1.5);
+    assert!(frames[2].contains("1.50"), "digit by digit");
+    assert_eq!(choice(3)["delta"]["annotations"][0]["a"], 1);
+    assert_eq!(chunks[4]["citations"][0], "u");
+    assert_eq!(choice(5)["finish_reason"], "stop");
+    assert_eq!(
+        chunks[6]["usage"]["prompt_tokens_details"]["cached_tokens"],
+        2
+    );
+}
+
+#[test]
+fn fields_of_a_withdrawn_attempt_are_not_the_next_ones() {
+    let id = |n| EventId::new(1, n);
+    let events = [
+        field(id(1), AnswerPart::Completion, "model", r#""gone""#, false),
+        field(
+            id(2),
+            AnswerPart::Completion,
+            "service_tier",
+            r#""flex"#,
+            true,
+        ),
+        reset(EventId::ORIGIN, false),
+        event(
+            EventId::new(2, 2),
+            EventData::TextDelta(Text { text: "new".into() }),
+        ),
+        completed(FinishReason::Stop),
+    ];
+    let (frames, end) = stream(false, &events);
+    assert_eq!(end, Some(StreamEnd::Finished));
+    for frame in &frames[..frames.len() - 1] {
+        let chunk = json(frame);
+        assert_eq!(chunk["model"], "m", "{chunk}");
+        assert_eq!(chunk.get("service_tier"), None, "{chunk}");
+    }
+}
+
+#[test]
+fn tokens_that_were_estimated_say_so_and_tokens_that_nobody_counted_are_none() {
+    let end = |usage| {
+        event(
+            EventId::new(1, 2),
+            EventData::RunCompleted(RunCompleted {
+                finish_reason: FinishReason::Stop,
+                usage,
+            }),
+        )
+    };
+    let estimated = Usage {
+        prompt_tokens: 3,
+        completion_tokens: 2,
+        total_tokens: 5,
+        estimated: true,
+    };
+    let (frames, _) = stream(true, &[text(1, "x"), end(estimated)]);
+    let usage = &json(&frames[frames.len() - 2])["usage"];
+    assert_eq!(
+        (&usage["total_tokens"], &usage["estimated"]),
+        (&5.into(), &true.into())
+    );
+    let (frames, _) = stream(true, &[text(1, "x"), end(Usage::default())]);
+    assert!(
+        frames[..frames.len() - 1]
+            .iter()
+            .all(|frame| json(frame)["usage"].is_null()),
+        "{frames:#?}"
+    );
 }
