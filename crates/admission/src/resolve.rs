@@ -12,7 +12,7 @@ use crate::request::{MAX_TOOLS, SubmitRequest};
 /// The agent of requests that name only a model.
 pub const DEFAULT_AGENT: &str = "default";
 
-/// What a credential may use. `None` means that there is no list: everything.
+/// The rights of a credential. `None` means no list: everything is allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grant {
     /// The requesting key, if it is a key.

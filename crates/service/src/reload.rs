@@ -26,7 +26,7 @@ pub const RELOADED: [(&str, &str); 5] = [
     ("tools", "http"),
 ];
 
-/// How often the file is looked at.
+/// The interval of looks at the file.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// A role's configuration, as it is now.
@@ -82,7 +82,7 @@ pub struct Reloader {
     hangups: Hangups,
 }
 
-/// What a reload did.
+/// The result of a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reloaded {
     /// Changed settings that are in force now.

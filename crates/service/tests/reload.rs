@@ -44,7 +44,7 @@ async fn a_changed_file_is_taken_whole_or_not_at_all() {
             (22, 900)
         );
 
-        // Mistakes change nothing, not even what is right beside them.
+        // A file with a mistake changes nothing, not even its correct settings.
         write("[limits]\nper_key_per_day = 333\nper_key_per_minute = \"many\"\n");
         hang_up();
         let refused = "baton_config_reloads_total{outcome=\"refused\"} 0";

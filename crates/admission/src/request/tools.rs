@@ -29,7 +29,7 @@ struct Named<'a> {
     name: Option<Cow<'a, str>>,
 }
 
-/// Names that are told apart.
+/// The names of tools, each once.
 #[derive(Debug, Default)]
 pub(super) struct Names(Vec<String>);
 
