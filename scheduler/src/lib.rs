@@ -5,9 +5,9 @@
 
 pub mod find_stranded;
 pub mod metrics;
+pub mod repair_ends;
 pub mod rescue_runs;
 pub mod restore_streams;
-pub mod tell_ends;
 pub mod watch_workers;
 
 use std::time::Duration;
@@ -21,8 +21,8 @@ use baton_store::Store;
 use tokio::sync::Notify;
 
 use crate::find_stranded::FindStranded;
+use crate::repair_ends::RepairEnds;
 use crate::rescue_runs::RescueRuns;
-use crate::tell_ends::TellEnds;
 use crate::watch_workers::WatchWorkers;
 
 /// The interval of checks of the broker's streams, consumers and backlog.
@@ -64,13 +64,14 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         publish_timeout: config.publish_timeout,
         ack_wait: streams.ack_wait,
     };
-    let ends = TellEnds::new(store.clone(), bus.clone(), SharedClock::clone(&clock));
+    let ends = RepairEnds::new(store.clone(), bus.clone(), SharedClock::clone(&clock));
     let watch = WatchWorkers::new(store.clone(), bus.clone(), clock);
     let restore = Background {
         name: "restore_streams",
         every: BROKER_EVERY,
     };
-    let tell = Background {
+    let repair = Background {
+        // The label of its metrics, which keeps its older name.
         name: "tell_ends",
         every: BROKER_EVERY,
     };
@@ -107,7 +108,7 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         restore.run(&never, &shutdown, || restore_streams::restore_streams(
             &bus, &streams
         )),
-        tell.run(&never, &shutdown, || Box::pin(ends.look())),
+        repair.run(&never, &shutdown, || Box::pin(ends.look())),
         sweep.run(&never, &shutdown, || Box::pin(rescue.sweep())),
         find.run(&never, &shutdown, || Box::pin(stranded.look())),
         measure.run(&never, &shutdown, || measure_queue(&store, &bus)),

@@ -32,7 +32,7 @@ const MOST: u32 = 20_000;
 const AT_ONCE: usize = 32;
 
 /// The repair of terminal events.
-pub struct TellEnds {
+pub struct RepairEnds {
     /// The ledger.
     pub store: Store,
     /// The broker.
@@ -60,7 +60,7 @@ fn may_have_lost(before: Option<Seen>, now: Seen) -> bool {
     })
 }
 
-impl TellEnds {
+impl RepairEnds {
     /// Makes a repair before its first look.
     pub const fn new(store: Store, bus: Bus, clock: SharedClock) -> Self {
         Self {
@@ -88,16 +88,16 @@ impl TellEnds {
 
     async fn sweep(&self) -> anyhow::Result<()> {
         let ended = self.store.system().recently_ended(RECENT, MOST).await?;
-        let mut telling = stream::iter(ended)
-            .map(|(tenant, run, ended)| self.tell(tenant, run, ended))
+        let mut repairs = stream::iter(ended)
+            .map(|(tenant, run, ended)| self.repair(tenant, run, ended))
             .buffer_unordered(AT_ONCE);
-        while let Some(told) = telling.next().await {
-            told?;
+        while let Some(repaired) = repairs.next().await {
+            repaired?;
         }
         Ok(())
     }
 
-    async fn tell(&self, tenant: TenantId, run: RunId, ended: EndedRun) -> anyhow::Result<()> {
+    async fn repair(&self, tenant: TenantId, run: RunId, ended: EndedRun) -> anyhow::Result<()> {
         let now = self.clock.now();
         let appended =
             ensure_terminal_event(&self.bus, &self.store, now, tenant, run, &ended).await?;
