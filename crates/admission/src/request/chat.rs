@@ -453,10 +453,34 @@ mod tests {
         )
         .unwrap();
         assert_eq!(chat.request.tool_names, ["look_up"]);
-        let custom = parse(
+        let of_upstream = parse(
             r#"{"model":"m","messages":[{"role":"user","content":"x"}],
-                "tools":[{"type":"custom","custom":{"name":"sql"}},{"type":"builtin_function","function":{"name":"$web_search"}}]}"#,
+                "tools":[{"type":"builtin_function","function":{"name":"$web_search"}}]}"#,
         );
-        assert_eq!(custom.unwrap().request.tool_names, ["sql", "$web_search"]);
+        let names = of_upstream.unwrap().request.tool_names;
+        assert_eq!(names, ["$web_search"]);
+    }
+
+    #[test]
+    fn a_custom_tool_is_refused_with_the_words_to_write_instead() {
+        let custom = r#""tools":[{"type":"web_search"},{"type":"custom","custom":{"name":"sql"}}]"#;
+        let chat =
+            format!(r#"{{"model":"m","messages":[{{"role":"user","content":"x"}}],{custom}}}"#);
+        let run = format!(r#"{{"model":"m","input":"x",{custom}}}"#);
+        for refused in [
+            parse(&chat).map(drop),
+            SubmitRequest::parse_native(run.as_bytes()).map(drop),
+        ] {
+            let refused = refused.unwrap_err();
+            assert_eq!(
+                (refused.code, refused.param.as_deref()),
+                ("unsupported_value", Some("tools[1].type"))
+            );
+            assert!(
+                refused.message.contains("\"function\""),
+                "{}",
+                refused.message
+            );
+        }
     }
 }

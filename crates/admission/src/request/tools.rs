@@ -19,8 +19,6 @@ struct Tool<'a> {
     kind: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     function: Option<Named<'a>>,
-    #[serde(borrow, default)]
-    custom: Option<Named<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -106,9 +104,14 @@ pub(super) fn tool_names(tools: &RawValue) -> Result<Vec<String>, Invalid> {
                 let param = format!("tools[{index}].function.name");
                 names.add(CODE, param, tool.function.and_then(|named| named.name))?;
             }
+            // The input of such a call is free text, and the event of a call holds JSON arguments.
             Some("custom") => {
-                let param = format!("tools[{index}].custom.name");
-                names.add(CODE, param, tool.custom.and_then(|named| named.name))?;
+                let param = format!("tools[{index}].type");
+                let message = format!(
+                    "`{param}` may not be \"custom\" here: write a \"function\" with one parameter of \
+                     type string"
+                );
+                return Err(Invalid::field("unsupported_value", param, message));
             }
             // The upstream runs these itself. One that is described as a function is called by that
             // name, in the upstream's own spelling.

@@ -90,8 +90,12 @@ impl Calls {
 
     /// Checks that every call can be made.
     pub(super) fn check(&self) -> Result<(), AccumulateError> {
-        let nameless = |call: &Call| call.made.function.is_some() && call.made.name().is_empty();
-        if self.made.iter().any(nameless) {
+        if self.made.iter().any(|call| call.made.function.is_none()) {
+            // Nobody could answer it, and the model would ask again until the run's last turn.
+            let what = "a tool call is of a kind that is not served";
+            return Err(AccumulateError::Malformed(what));
+        }
+        if self.made.iter().any(|call| call.made.name().is_empty()) {
             return Err(AccumulateError::Malformed("a tool call names no function"));
         }
         Ok(())

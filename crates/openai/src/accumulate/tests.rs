@@ -419,3 +419,17 @@ proptest! {
         prop_assert_eq!(shown, text);
     }
 }
+
+/// Guards that a run does not ask again and again for a call that nobody can make.
+#[test]
+fn a_call_of_a_kind_that_is_not_served_is_no_answer() {
+    for kind in ["custom", "mcp"] {
+        let failed = fold(&[
+            delta(&json!({"tool_calls": [{"index": 0, "id": "a", "type": kind,
+                kind: {"name": "sql", "input": "select 1"}}]})),
+            end("tool_calls"),
+        ]);
+        let error = failed.unwrap_err().to_string();
+        assert!(error.contains("not served"), "{kind}: {error}");
+    }
+}
