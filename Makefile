@@ -26,7 +26,7 @@ fuzz: ## Look for bytes that break a reader: ARGS='--seconds 20 sse job'
 	./scripts/fuzz $(ARGS)
 
 .PHONY: compat
-compat: ## Official OpenAI SDKs, LiteLLM's proxy and requests made from /openapi.json against a live Baton
+compat: ## SDKs and agent frameworks, LiteLLM's proxy and requests made from /openapi.json against a live Baton
 	./scripts/compat
 
 .PHONY: observe

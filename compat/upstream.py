@@ -28,6 +28,24 @@ def chunk(delta, finish=None):
     }
 
 
+def whole(chunks):
+    """The completion that these chunks make."""
+    choices = [choice for part in chunks for choice in part["choices"]]
+    text = "".join(choice["delta"].get("content") or "" for choice in choices)
+    calls = {}
+    for piece in (piece for choice in choices for piece in choice["delta"].get("tool_calls", [])):
+        call = calls.setdefault(piece["index"], {**piece, "function": {"name": "", "arguments": ""}})
+        for key, value in piece["function"].items():
+            call["function"][key] += value
+    message = {"role": "assistant", "content": text or None}
+    if calls:
+        message["tool_calls"] = list(calls.values())
+    usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+    finish = choices[-1]["finish_reason"]
+    choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
+    return {**chunks[0], "object": "chat.completion", "choices": [choice], "usage": usage}
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -73,6 +91,12 @@ class Handler(BaseHTTPRequestHandler):
             return self.error(status, "not now", kind, "refused", Retry_After="0")
         if behaviour == "broken":
             return self.error(400, "the prompt is not to my taste", "invalid_request_error", "bad_prompt")
+        if not body.get("stream"):
+            # Baton always asks for a stream; a client that asks without Baton may not.
+            self.whole = []
+            self.answer(model, behaviour, body["messages"][-1])
+            chunks, self.whole = self.whole, None
+            return self.json(200, whole(chunks))
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
@@ -88,10 +112,17 @@ class Handler(BaseHTTPRequestHandler):
             with LOCK:
                 SEEN["open"] -= 1
 
+    # The chunks of an answer that is not streamed.
+    whole = None
+
     def raw(self, data):
+        if self.whole is not None:
+            return
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
     def event(self, body):
+        if self.whole is not None and isinstance(body, dict):
+            self.whole.append(body)
         self.raw(b"data: " + (body if isinstance(body, bytes) else json.dumps(body).encode()) + b"\n\n")
 
     def wait_for_release(self, model):
