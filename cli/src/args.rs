@@ -258,7 +258,10 @@ pub(crate) enum UsersCommand {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct AuditArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<AuditCommand>,
     /// Only what happened in this tenant, by name or id
     #[arg(long)]
     pub(crate) tenant: Option<String>,
@@ -280,6 +283,19 @@ pub(crate) struct AuditArgs {
     /// A line of JSON for each
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Drop whole months that have ended, as the database's owner (DATABASE_MIGRATE_URL)
+    ///
+    /// Prints the parts that it dropped with their sizes; the log says that it was done. Entries from
+    /// before the log had parts are one of them. Copy what you must keep first: see `--json`.
+    Prune {
+        /// Drop the months that ended by this day, UTC, such as 2026-08-01
+        #[arg(long, value_name = "DAY")]
+        before: chrono::NaiveDate,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,14 +1,19 @@
 //! `baton audit`: who did what, from where, with what result.
 
+use anyhow::{Context as _, bail};
 use baton_service::{Clock as _, SystemClock};
-use baton_store::{AuditFilter, AuditRecord};
+use baton_store::{AuditFilter, AuditRecord, prune_audit_log};
+use chrono::NaiveDate;
 
-use crate::args::{AuditArgs, ConfigArgs};
-use crate::config_command::print;
-use crate::ledger::{find_tenant, work_at};
+use crate::args::{AuditArgs, AuditCommand, ConfigArgs};
+use crate::config_command::{self, print};
+use crate::ledger::{audit_entry, find_tenant, work_at};
 use crate::visible::{visible, visible_json};
 
 pub(crate) async fn run(options: AuditArgs, args: &ConfigArgs) -> anyhow::Result<()> {
+    if let Some(AuditCommand::Prune { before }) = options.command {
+        return prune(args, before).await;
+    }
     work_at(args, async |_, store| {
         let tenant = match &options.tenant {
             Some(name) => Some(find_tenant(store, name).await?.id),
@@ -33,6 +38,25 @@ pub(crate) async fn run(options: AuditArgs, args: &ConfigArgs) -> anyhow::Result
         Ok(())
     })
     .await
+}
+
+async fn prune(args: &ConfigArgs, before: NaiveDate) -> anyhow::Result<()> {
+    let config = config_command::load(args)?;
+    let Some(owner) = &config.database.migrate_url else {
+        bail!("only the owner of the tables can drop some: set DATABASE_MIGRATE_URL");
+    };
+    let entry = audit_entry(None, "audit.pruned", format!("before {before}"));
+    let today = SystemClock.now().date_naive();
+    let dropped = prune_audit_log(owner.expose(), before, today, &entry)
+        .await
+        .context("nothing was dropped")?;
+    if dropped.is_empty() {
+        return print("no part of the log is that old");
+    }
+    for part in dropped {
+        print(&format!("dropped  {}  {} bytes", part.name, part.bytes))?;
+    }
+    Ok(())
 }
 
 fn as_json(record: &AuditRecord) -> serde_json::Value {

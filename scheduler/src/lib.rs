@@ -28,6 +28,9 @@ use crate::watch_workers::WatchWorkers;
 /// The interval of checks of the broker's streams, consumers and backlog.
 const BROKER_EVERY: Duration = Duration::from_secs(5);
 
+/// Interval at which parts of the audit log are made; three months are made ahead.
+const PARTS_EVERY: Duration = Duration::from_hours(6);
+
 /// The dependencies of a scheduler.
 pub struct SchedulerDeps {
     /// Intervals and time limits.
@@ -65,7 +68,7 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         ack_wait: streams.ack_wait,
     };
     let ends = RepairEnds::new(store.clone(), bus.clone(), SharedClock::clone(&clock));
-    let watch = WatchWorkers::new(store.clone(), bus.clone(), clock);
+    let watch = WatchWorkers::new(store.clone(), bus.clone(), SharedClock::clone(&clock));
     let restore = Background {
         name: "restore_streams",
         every: BROKER_EVERY,
@@ -87,6 +90,10 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
     let ask = Background {
         name: "watch_workers",
         every: ASK_EVERY,
+    };
+    let extend = Background {
+        name: "extend_audit_log",
+        every: PARTS_EVERY,
     };
     let measure = Background {
         name: "measure_queue",
@@ -111,9 +118,22 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         repair.run(&never, &shutdown, || Box::pin(ends.look())),
         sweep.run(&never, &shutdown, || Box::pin(rescue.sweep())),
         find.run(&never, &shutdown, || Box::pin(stranded.look())),
+        extend.run(&never, &shutdown, || extend_audit_log(&store, &clock)),
         measure.run(&never, &shutdown, || measure_queue(&store, &bus)),
     );
     listened
+}
+
+/// Makes the parts of the audit log for the months to come.
+async fn extend_audit_log(store: &Store, clock: &SharedClock) -> anyhow::Result<()> {
+    let made = store.system().extend_audit_log(clock.now()).await?;
+    if !made.is_empty() {
+        tracing::info!(
+            parts = made.join(" "),
+            "the audit log has parts for more months"
+        );
+    }
+    Ok(())
 }
 
 async fn measure_queue(store: &Store, bus: &Bus) -> anyhow::Result<()> {

@@ -21,6 +21,7 @@
 mod api_keys;
 mod approvals;
 mod audit;
+mod audit_parts;
 mod bootstrap;
 mod budget;
 mod clock;
@@ -55,6 +56,7 @@ pub mod testing;
 pub use api_keys::{ApiKeyRecord, FreshKey, KeyLimits, KeyStanding, NewApiKey};
 pub use approvals::{ApprovalRecord, Decided};
 pub use audit::{ActorKind, AuditEntry, AuditFilter, AuditRecord, AuditResult};
+pub use audit_parts::{DroppedPart, PruneError, prune_audit_log};
 pub use bootstrap::{BootstrapError, Login, bootstrap};
 pub use budget::{Budget, TurnGrant, TurnWish};
 pub use connect::{ConnectError, Store, StoreOptions};

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use sqlx::migrate::{Migrate, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::{AssertSqlSafe, Connection, raw_sql};
 
 /// The files of `migrations/`, part of the binary.
 pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
@@ -72,7 +72,11 @@ async fn migrate_locked(
         let _ = write!(grants, "GRANT baton_app, baton_system TO \"{login}\";");
     }
     // A role name cannot be a parameter; it is quoted above.
-    sqlx::raw_sql(AssertSqlSafe(grants))
+    raw_sql(AssertSqlSafe(grants))
+        .execute(&mut *connection)
+        .await?;
+    // The scheduler makes those of later months.
+    raw_sql("SELECT make_audit_parts(clock_timestamp(), 3)")
         .execute(connection)
         .await?;
     Ok(missing)

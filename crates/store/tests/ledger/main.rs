@@ -4,6 +4,7 @@
 mod accepting;
 mod approvals;
 mod audit;
+mod audit_parts;
 mod bootstrapping;
 mod budgets;
 mod fences;

@@ -107,8 +107,10 @@ async fn every_table_and_column_carries_a_comment_and_every_table_forces_its_pol
          JOIN (SELECT attrelid, attnum, attname FROM pg_attribute
                WHERE attnum > 0 AND NOT attisdropped
                UNION ALL SELECT oid, 0, NULL FROM pg_class) a ON a.attrelid = c.oid
-         WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace
+         WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace
            AND c.relname <> '_sqlx_migrations'
+           -- Columns of a part are those of its whole.
+           AND NOT (c.relispartition AND a.attnum > 0)
            AND (CASE a.attnum WHEN 0 THEN obj_description(c.oid, 'pg_class')
                 ELSE col_description(c.oid, a.attnum) END) IS NULL",
     )
@@ -118,7 +120,7 @@ async fn every_table_and_column_carries_a_comment_and_every_table_forces_its_pol
     assert_eq!(mute, [""; 0]);
     let open: Vec<String> = sqlx::query_scalar(
         "SELECT relname::text FROM pg_class
-         WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+         WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace
            AND relname <> '_sqlx_migrations' AND NOT (relrowsecurity AND relforcerowsecurity)",
     )
     .fetch_all(&mut superuser)
