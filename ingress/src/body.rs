@@ -10,11 +10,16 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 
+use crate::body_bytes::{HeldBytes, Owner};
 use crate::error::ApiError;
 use crate::state::AppState;
 
 /// A whole body, at most `http.body_limit` long. The accept loop sees to it that it comes in time.
-pub(crate) struct WholeBody(pub(crate) Bytes);
+pub(crate) struct WholeBody {
+    pub(crate) bytes: Bytes,
+    /// To be dropped with the last copy of what the body says.
+    pub(crate) held: HeldBytes,
+}
 
 impl FromRequest<AppState> for WholeBody {
     type Rejection = ApiError;
@@ -29,7 +34,8 @@ impl FromRequest<AppState> for WholeBody {
         if announced.is_some_and(|length| length > limit) {
             return Err(too_large(limit));
         }
-        read(request, limit).await.map(Self)
+        let (bytes, held) = read(request, limit, state).await?;
+        Ok(Self { bytes, held })
     }
 }
 
@@ -43,12 +49,18 @@ impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        let body = read(request, state.body_limit.min(JSON_LIMIT)).await?;
+        let limit = state.body_limit.min(JSON_LIMIT);
+        let (body, _held) = read(request, limit, state).await?;
         Ok(Self(read_json(&body)?))
     }
 }
 
-async fn read(request: Request, limit: u64) -> Result<Bytes, ApiError> {
+async fn read(
+    request: Request,
+    limit: u64,
+    state: &AppState,
+) -> Result<(Bytes, HeldBytes), ApiError> {
+    let mut held = state.body_bytes.begin(Owner::of(request.extensions()));
     let mut body = request.into_body();
     let mut whole = BytesMut::new();
     let mut first: Option<Bytes> = None;
@@ -72,10 +84,11 @@ async fn read(request: Request, limit: u64) -> Result<Bytes, ApiError> {
         if (so_far + data.len()) as u64 > limit {
             return Err(too_large(limit));
         }
+        held.grow(data.len() as u64).await?;
         // Nearly every body is one frame: that one is not copied.
         if first.is_none() && whole.is_empty() {
             if body.is_end_stream() {
-                return Ok(data);
+                return Ok((data, held));
             }
             first = Some(data);
             continue;
@@ -85,7 +98,7 @@ async fn read(request: Request, limit: u64) -> Result<Bytes, ApiError> {
         }
         whole.extend_from_slice(&data);
     }
-    Ok(first.unwrap_or_else(|| whole.freeze()))
+    Ok((first.unwrap_or_else(|| whole.freeze()), held))
 }
 
 fn too_large(limit: u64) -> ApiError {

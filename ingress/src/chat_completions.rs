@@ -86,7 +86,7 @@ enum Source {
         (status = 409, description = "`run_cancelled` by somebody; `approval_required`: a tool call waits for a decision, and the run goes on afterwards", body = ErrorBody),
         (status = 413, description = "The body is too large", body = ErrorBody),
         (status = 422, description = "The Idempotency-Key was used with another request", body = ErrorBody),
-        (status = 429, description = "Too many queued runs, runs of this key, or open streams; see `Retry-After`", body = ErrorBody),
+        (status = 429, description = "Too many queued runs, runs of this key, open streams, or bytes of bodies; see `Retry-After`", body = ErrorBody),
         (status = 500, description = "The run failed", body = ErrorBody),
         (status = 502, description = "The upstream failed", body = ErrorBody),
         (status = 503, description = "The system is full, or a part of it away; see `Retry-After`. With `answer_unavailable`, `events_unavailable` or `server_stopping` the run is accepted and goes on: `X-Run-Id` names it, and the same request with its `Idempotency-Key` is attached to it", body = ErrorBody),
@@ -99,7 +99,7 @@ pub(crate) async fn chat_completions(
     authorized: Authorized<RunsWrite>,
     Extension(request_id): Extension<RequestId>,
     headers: HeaderMap,
-    WholeBody(body): WholeBody,
+    WholeBody { bytes: body, held }: WholeBody,
 ) -> Result<Response, ApiError> {
     let begun = state.clock.monotonic();
     let ChatSubmission {
@@ -130,6 +130,7 @@ pub(crate) async fn chat_completions(
         request,
         run: None,
         idempotency,
+        body: Some(held),
         follow: true,
         on_close,
         headers: job_headers(&request_id, &headers),
@@ -139,6 +140,7 @@ pub(crate) async fn chat_completions(
         accepted,
         follower,
         mut attachment,
+        body,
     } = submit(&state, wanted).await?;
     let run = accepted.run;
     let found = match (accepted.acceptance, follower) {
@@ -147,6 +149,8 @@ pub(crate) async fn chat_completions(
         }
         _ => replayed(&state, tenant, run).await,
     };
+    // The request was dropped with what accepting the run has yielded.
+    drop(body);
     let (model, source) = match found {
         Ok(found) => found,
         Err(error) => {

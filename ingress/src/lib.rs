@@ -16,6 +16,7 @@ mod attachments;
 mod attempts;
 mod auth;
 mod body;
+mod body_bytes;
 mod cancel_run;
 mod chat_completions;
 mod decide_approval;
@@ -68,6 +69,7 @@ pub use programs::ProgramDoor;
 use crate::attachments::Attachments;
 use crate::attempts::ledger_attempts;
 use crate::auth::{CredentialWatch, Credentials, Issuers, SignIn};
+use crate::body_bytes::BodyBytes;
 use crate::cancel_run::Canceller;
 use crate::decide_approval::Decider;
 use crate::headers::FixedHeaders;
@@ -323,6 +325,11 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         letters: LetterLimits::of(config.nats.dead_max_bytes.as_u64()),
         streams: StreamCap::new(config.limits.streams_per_key),
         key_environment: config.auth.key_environment.as_str().into(),
+        body_bytes: BodyBytes::new(
+            config.http.body_bytes.as_u64(),
+            config.http.body_bytes_per_key.as_u64(),
+            config.http.body_limit.as_u64(),
+        ),
         body_limit: config.http.body_limit.as_u64(),
         heartbeat: config.http.heartbeat,
         store,

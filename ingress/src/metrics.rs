@@ -11,7 +11,7 @@ use baton_store::Budget;
 use metrics::{counter, gauge, histogram};
 
 pub(crate) use labels::{
-    AuthRefusal, Connect, Door, Dropped, RateRefusal, StreamEnd, SubmissionEnd, Wire,
+    AuthRefusal, BodyLimit, Connect, Door, Dropped, RateRefusal, StreamEnd, SubmissionEnd, Wire,
 };
 
 const STREAMS: &str = "baton_ingress_streams";
@@ -32,6 +32,8 @@ const REVOCATION: &str = "baton_ingress_revocation_seconds";
 const RATE_REFUSALS: &str = "baton_ingress_rate_limited_total";
 const RATE_ALONE: &str = "baton_ingress_rate_limits_local";
 const RATE_ALONE_DECISIONS: &str = "baton_ingress_rate_limit_local_decisions_total";
+const BODY_BYTES: &str = "baton_ingress_body_bytes";
+const BODY_REFUSALS: &str = "baton_ingress_body_refusals_total";
 const LIMIT_REFUSALS: &str = "baton_ingress_limit_refusals_total";
 
 /// All of them.
@@ -132,6 +134,16 @@ pub const METRICS: &[Metric] = &[
         "Decisions about rate limits that were made by this ingress alone",
         &[],
     ),
+    Metric::gauge(
+        BODY_BYTES,
+        "Bytes of request bodies that are held, until their runs are committed",
+        &[],
+    ),
+    Metric::counter(
+        BODY_REFUSALS,
+        "Request bodies refused because too many bytes were held, by whose share was full",
+        &[Label::of("limit", BodyLimit::NAMES)],
+    ),
     Metric::counter(
         LIMIT_REFUSALS,
         "Runs refused because of what their key may use up, by the limit",
@@ -210,6 +222,15 @@ pub(crate) fn refresh_reused() {
 
 pub(crate) fn rate_refusal(whose: RateRefusal) {
     counter!(RATE_REFUSALS, "whose" => whose.as_str()).increment(1);
+}
+
+pub(crate) fn body_bytes(held: u64) {
+    #[expect(clippy::cast_precision_loss, reason = "no memory holds 2^53 bytes")]
+    gauge!(BODY_BYTES).set(held as f64);
+}
+
+pub(crate) fn body_refused(limit: BodyLimit) {
+    counter!(BODY_REFUSALS, "limit" => limit.as_str()).increment(1);
 }
 
 /// Counts a refusal that a limit of the run's key is the reason of.

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::attachments::Attachments;
 use crate::auth::{CredentialWatch, Credentials, SignIn};
+use crate::body_bytes::BodyBytes;
 use crate::cancel_run::Canceller;
 use crate::decide_approval::Decider;
 use crate::model_catalog::ModelCatalog;
@@ -53,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) streams: StreamCap,
     /// Of what programs may leave in DEAD.
     pub(crate) letters: LetterLimits,
+    pub(crate) body_bytes: BodyBytes,
     /// Bytes.
     pub(crate) body_limit: u64,
     /// The word in keys that are made here.

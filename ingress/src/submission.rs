@@ -13,6 +13,7 @@ use tracing::Instrument as _;
 
 use crate::attachments::{Attachment, OnClose};
 use crate::auth::Caller;
+use crate::body_bytes::HeldBytes;
 use crate::error::ApiError;
 use crate::metrics::{self, Door};
 use crate::state::AppState;
@@ -30,6 +31,8 @@ pub(crate) struct Wanted {
     pub(crate) run: Option<RunId>,
     pub(crate) request: SubmitRequest,
     pub(crate) idempotency: Option<IdempotencyKey>,
+    /// The bytes that the request holds, where they are counted.
+    pub(crate) body: Option<HeldBytes>,
     /// Whether the door wants the run's events.
     pub(crate) follow: bool,
     /// What the client's going away does.
@@ -45,6 +48,8 @@ pub(crate) struct Submitted {
     pub(crate) follower: Option<EventFollower>,
     /// The client's interest in the run.
     pub(crate) attachment: Attachment,
+    /// As in [`Wanted`]: `accepted` still has the request.
+    pub(crate) body: Option<HeldBytes>,
 }
 
 /// Submits. This goes to its end even if the client goes away meanwhile, so that no run is left
@@ -69,6 +74,7 @@ async fn submit_to_the_end(
         run: chosen,
         request,
         idempotency,
+        body,
         follow,
         on_close,
         headers,
@@ -123,6 +129,7 @@ async fn submit_to_the_end(
             accepted,
             follower: None,
             attachment,
+            body,
         });
     }
     metrics::published(outcome);
@@ -131,6 +138,7 @@ async fn submit_to_the_end(
         accepted,
         follower,
         attachment,
+        body,
     })
 }
 

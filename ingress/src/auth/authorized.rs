@@ -15,8 +15,8 @@ use crate::metrics::{self, AuthRefusal};
 use crate::rate::limit_request_of;
 use crate::state::AppState;
 
-/// Whoever sent a good credential, within their rate limits.
-async fn caller(parts: &Parts, state: &AppState) -> Result<Arc<Caller>, ApiError> {
+/// Returns the sender of a good credential, within their rate limits; also to later extractors.
+async fn caller(parts: &mut Parts, state: &AppState) -> Result<Arc<Caller>, ApiError> {
     let presented = credentials::presented(&parts.headers).map_err(|(reason, message)| {
         metrics::auth_refusal(reason);
         ApiError::unauthorized(message)
@@ -28,6 +28,7 @@ async fn caller(parts: &Parts, state: &AppState) -> Result<Arc<Caller>, ApiError
     })?;
     caller.check_alive(state.clock.now())?;
     limit_request_of(&caller, parts, state).await?;
+    parts.extensions.insert(Arc::clone(&caller));
     Ok(caller)
 }
 

@@ -110,4 +110,12 @@ labels! {
         Address = "address",
         Caller = "caller",
     }
+
+    /// The bound on bytes of bodies that refuses one.
+    BodyLimit {
+        /// Of one key, person or network.
+        Owner = "key",
+        /// Of the process.
+        Process = "process",
+    }
 }

@@ -205,6 +205,7 @@ async fn accept(
         }
     })?;
     let wanted = Wanted {
+        body: None,
         caller,
         run: Some(job.run_id),
         request,

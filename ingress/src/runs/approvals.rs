@@ -166,7 +166,10 @@ pub(crate) async fn decide_approval(
     authorized: Authorized<ApprovalsWrite>,
     origin: Origin,
     ApprovalPath(run, approval): ApprovalPath,
-    WholeBody(body): WholeBody,
+    WholeBody {
+        bytes: body,
+        held: _held,
+    }: WholeBody,
 ) -> Result<Json<ApprovalView>, ApiError> {
     let decision = read_decision(&body)?;
     let tenant = authorized.caller.tenant;

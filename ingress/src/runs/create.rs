@@ -50,7 +50,7 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
         (status = 403, description = "The key may not do this, or not use this model", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such agent", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The Idempotency-Key was used with another request", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many queued runs, runs of this key, or open streams; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too many queued runs, runs of this key, open streams, or bytes of bodies; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The system is full, or a part of it away; see `Retry-After`. `acceptance_unknown`: the ledger's answer was lost; `X-Run-Id` names the run that there is if it was accepted", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
@@ -61,7 +61,7 @@ pub(crate) async fn create_run(
     Extension(request_id): Extension<RequestId>,
     wait: Wait,
     headers: HeaderMap,
-    WholeBody(body): WholeBody,
+    WholeBody { bytes: body, held }: WholeBody,
 ) -> Result<Response, ApiError> {
     let request = SubmitRequest::parse_native(&body)?;
     let idempotency = idempotency_key(&headers, "/v1/runs", &body)?;
@@ -79,6 +79,7 @@ pub(crate) async fn create_run(
         run: None,
         request,
         idempotency,
+        body: Some(held),
         follow: place.is_some() || wait.0.is_some(),
         on_close: OnClose::LeaveRunning,
         headers: job_headers(&request_id, &headers),
@@ -88,6 +89,8 @@ pub(crate) async fn create_run(
         accepted,
         follower,
         attachment,
+        // Until the answer: it repeats the input.
+        body: _body,
     } = submit(&state, wanted).await?;
     let run = accepted.run;
     let replayed = matches!(accepted.acceptance, Acceptance::Replay(_));

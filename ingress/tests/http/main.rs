@@ -8,6 +8,7 @@ mod api_keys;
 mod audit;
 mod authority;
 mod bad_requests;
+mod body_bytes;
 mod chat;
 mod clocks;
 mod disconnect;

@@ -29,6 +29,12 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// The largest request body. Default: 10MiB.
     pub body_limit: ByteSize,
+    /// Bytes of request bodies that a process holds at a time, until their runs are committed; never
+    /// less than twice `body_bytes_per_key`. Default: 32MiB.
+    pub body_bytes: ByteSize,
+    /// The same of one key or person, or of one network without a credential; never less than
+    /// `body_limit`. Default: 16MiB.
+    pub body_bytes_per_key: ByteSize,
     /// The time limit of a request's head. Default: 10s.
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
@@ -86,6 +92,8 @@ impl Default for HttpConfig {
         Self {
             listen: any_address(8080),
             body_limit: ByteSize::mib(10),
+            body_bytes: ByteSize::mib(32),
+            body_bytes_per_key: ByteSize::mib(16),
             header_timeout: seconds(10),
             body_timeout: seconds(30),
             write_timeout: seconds(30),

@@ -8,7 +8,13 @@ use super::demand::Checks;
 pub(super) fn http(checks: &mut Checks<'_>, config: &Config) {
     let http = &config.http;
     checks.positive("http", "max_connections", &http.max_connections);
-    checks.positive("http", "body_limit", &http.body_limit.as_u64());
+    for (key, value) in [
+        ("body_limit", http.body_limit),
+        ("body_bytes", http.body_bytes),
+        ("body_bytes_per_key", http.body_bytes_per_key),
+    ] {
+        checks.positive("http", key, &value.as_u64());
+    }
     for (key, value) in [
         ("header_timeout", http.header_timeout),
         ("body_timeout", http.body_timeout),
