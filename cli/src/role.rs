@@ -14,6 +14,7 @@ use baton_nats::{
 use baton_scheduler::SchedulerDeps;
 use baton_service::admin::Admin;
 use baton_service::config::Required;
+use baton_service::open_files::raise_limit;
 use baton_service::{
     Config, LiveConfig, Liveness, Readiness, Reloader, Secret, SharedClock, Shutdown, Sources,
     StopSequence, SystemClock, run_until_stopped, telemetry,
@@ -118,6 +119,7 @@ pub(crate) async fn serve(
     http: Option<TcpListener>,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
+    raise_limit();
     let config = &live.current();
     let clock = SystemClock::shared();
     let readiness = Readiness::new();

@@ -4,8 +4,8 @@ use axum::extract::{FromRequest, Request};
 use baton_admission::read_json;
 use baton_service::accept::is_body_timeout;
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH};
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
+use http::header::CONTENT_LENGTH;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
@@ -107,7 +107,4 @@ fn too_large(limit: u64) -> ApiError {
         "body_too_large",
         format!("the request body may be at most {limit} bytes long"),
     )
-    // What is left of the body is not read: a client that is not told would send its next request
-    // into a connection that is being closed.
-    .header(CONNECTION, HeaderValue::from_static("close"))
 }

@@ -53,6 +53,7 @@ use axum::{Router, middleware};
 use baton_admission::Admission;
 use baton_nats::{AttachmentQuestions, Bus, IntakeOptions, Revocations};
 use baton_service::config::HttpConfig;
+use baton_service::open_files::{fit_connections, raise_limit};
 use baton_service::{Config, Limits, LiveConfig, Readiness, SharedClock, Shutdown, request_id};
 use baton_store::Store;
 use tokio::net::TcpListener;
@@ -122,7 +123,11 @@ pub fn check(config: &Config) -> Result<(), String> {
 /// Serves until the soft stop and through the drain.
 pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result<()> {
     let config = deps.config.clone();
-    let http = config.current().http.clone();
+    let mut http = config.current().http.clone();
+    if let Some(limit) = raise_limit() {
+        let database = config.current().database.max_connections;
+        fit_connections(&mut http, database, limit)?;
+    }
     let limits = Limits::of(&http);
     let readiness = deps.readiness.clone();
     let serving = readiness.part("http");
@@ -138,7 +143,7 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
         shutdown.clone(),
         stopping,
         readiness.clone(),
-        limits,
+        limits.clone(),
     ));
     let room = programs::room();
     programs::take_resubmissions(&state, Arc::clone(&room)).await?;

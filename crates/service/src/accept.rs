@@ -1,41 +1,38 @@
 //! The HTTP accept loop: limits with real timers, and a stop that lets answers finish.
 //!
 //! axum's own `serve` installs no timer, has no limit of connections, and waits for ever for an
-//! open stream. This loop drops a connection if a head is late, if a client stops reading, and at
-//! the end of the drain; it closes an idle one gracefully.
+//! open stream. This loop drops a connection if a head is late, if a client stops reading or leaves,
+//! and at the end of the drain; it closes an idle one gracefully.
 
-use std::convert::Infallible;
-use std::future::poll_fn;
+mod addresses;
+mod connection;
+mod request_body;
+mod socket;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::ConnectInfo;
-use http::{Request, Response};
-use hyper::body::{Body as _, Incoming};
 use hyper::rt::Executor;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::Service;
 
-use crate::activity::{Activity, AnswerBody, Expiry, Patience, WatchedIo};
+use self::addresses::{Addresses, Place, refuse};
+use crate::activity::Patience;
 use crate::config::HttpConfig;
-use crate::deadline_body::DeadlineBody;
 use crate::lifecycle::Shutdown;
 use crate::metrics as names;
 
-pub use crate::deadline_body::{BodyTimeout, is_body_timeout};
+pub use addresses::{AddressLimit, network};
+pub use request_body::{BodyTimeout, is_body_timeout};
 
 /// The largest head of a request, and the most bytes gathered for one write. An upper bound:
 /// buffers begin at 8 KiB.
@@ -45,7 +42,7 @@ const STREAMS: u32 = 256;
 /// The largest head of a request on an HTTP/2 stream, measured as in RFC 9113.
 const HEAD: u32 = 16 * 1024;
 /// The flow-control windows of an HTTP/2 stream, and of its connection.
-const WINDOWS: (u32, u32) = (256 * 1024, 1024 * 1024);
+const WINDOWS: (u32, u32) = (256 * 1024, 256 * 1024);
 /// The most streams that a client opened and reset before they were accepted ("rapid reset").
 const PENDING_RESETS: usize = 20;
 /// The most resets that a client provoked by errors.
@@ -57,7 +54,7 @@ const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The limits of a listener for its clients.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Limits {
     /// The listener's name in metrics and logs.
     pub listener: &'static str,
@@ -71,6 +68,8 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// Open connections; beyond them, no more are accepted until one closes.
     pub max_connections: usize,
+    /// Open connections of one client address; beyond them, a connection is answered with 429.
+    pub per_address: Option<AddressLimit>,
     /// Time from the soft stop until the listener closes.
     pub lame_duck: Duration,
     /// Time from then until open connections are cut.
@@ -80,14 +79,18 @@ pub struct Limits {
 impl Limits {
     /// Returns the limits of the public listener. The router limits a body's size
     /// (`DefaultBodyLimit`), because that answer has the route's shape.
-    pub const fn of(config: &HttpConfig) -> Self {
+    pub fn of(config: &HttpConfig) -> Self {
         Self {
             listener: "public",
             header_timeout: config.header_timeout,
             body_timeout: config.body_timeout,
             write_timeout: config.write_timeout,
             keep_alive: config.keep_alive,
-            max_connections: config.max_connections,
+            max_connections: config.connections(),
+            per_address: Some(AddressLimit {
+                connections: config.connections_per_address(),
+                excepted: config.trusted_proxies.clone(),
+            }),
             lame_duck: config.lame_duck,
             drain: config.drain,
         }
@@ -117,63 +120,34 @@ pub async fn serve(
     shutdown: &Shutdown,
 ) -> ServeReport {
     names::create_listener_series(limits.listener);
+    let (lame_duck, most) = (limits.lame_duck, limits.max_connections);
     let server = Arc::new(Server::new(router, limits));
-    let permits = Arc::new(Semaphore::new(
-        limits.max_connections.min(Semaphore::MAX_PERMITS),
-    ));
+    let permits = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
     let mut accepted = 0_u64;
     {
         let closing = async {
             shutdown.soft.cancelled().await;
-            sleep(limits.lame_duck).await;
+            sleep(lame_duck).await;
         };
         tokio::pin!(closing);
         loop {
-            let (stream, peer, permit) = tokio::select! {
+            let (stream, peer, place) = tokio::select! {
                 biased;
                 () = shutdown.hard.cancelled() => break,
                 () = &mut closing => break,
-                connection = accept(&listener, &permits) => connection,
+                connection = server.accept(&listener, &permits) => connection,
             };
             accepted += 1;
             let connection = Arc::clone(&server).connection(stream, peer);
             server.tasks.spawn(async move {
                 connection.await;
-                drop(permit);
+                drop(place);
             });
         }
     }
     drop(listener);
     let cut = server.stop(shutdown).await;
     ServeReport { accepted, cut }
-}
-
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
-    let permit = loop {
-        match Arc::clone(permits).acquire_owned().await {
-            Ok(permit) => break permit,
-            // The semaphore is never closed.
-            Err(_) => std::future::pending().await,
-        }
-    };
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                // Tokens are small and must not wait for each other. The option fails only on a
-                // dead socket.
-                let _ = stream.set_nodelay(true);
-                return (stream, peer, permit);
-            }
-            Err(error) if is_the_clients(&error) => {}
-            Err(error) => {
-                tracing::error!(%error, "cannot accept connections");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
 }
 
 /// Returns whether the client left before it was accepted.
@@ -216,6 +190,7 @@ struct Server {
     /// Connections are dropped.
     cut: CancellationToken,
     open: AtomicUsize,
+    addresses: Addresses,
 }
 
 impl Server {
@@ -249,6 +224,7 @@ impl Server {
             write: limits.write_timeout,
         };
         let (drain, open) = (CancellationToken::new(), AtomicUsize::new(0));
+        let addresses = Addresses::new(limits.per_address.clone());
         Self {
             router,
             limits,
@@ -258,6 +234,41 @@ impl Server {
             drain,
             cut,
             open,
+            addresses,
+        }
+    }
+
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+        permits: &Arc<Semaphore>,
+    ) -> (TcpStream, SocketAddr, (OwnedSemaphorePermit, Place)) {
+        let permit = loop {
+            match Arc::clone(permits).acquire_owned().await {
+                Ok(permit) => break permit,
+                // The semaphore is never closed.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    let Some(place) = self.addresses.take(peer.ip()) else {
+                        refuse(&stream);
+                        self.count_cut("address_limit", 1);
+                        continue;
+                    };
+                    // Tokens are small and must not wait for each other. The option fails only on a
+                    // dead socket.
+                    let _ = stream.set_nodelay(true);
+                    return (stream, peer, (permit, place));
+                }
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept connections");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
         }
     }
 
@@ -289,93 +300,6 @@ impl Server {
         let labels = [("listener", self.limits.listener), ("reason", reason)];
         metrics::counter!(names::HTTP_CONNECTIONS_CUT, &labels).increment(connections as u64);
     }
-
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let _open = OpenConnection::new(&self);
-        let activity = Activity::new();
-        let io = TokioIo::new(WatchedIo::new(stream, Arc::clone(&activity)));
-        let service = {
-            let (router, activity) = (self.router.clone(), Arc::clone(&activity));
-            let body_timeout = self.limits.body_timeout;
-            service_fn(move |request| {
-                answer(
-                    router.clone(),
-                    request,
-                    peer,
-                    body_timeout,
-                    Arc::clone(&activity),
-                )
-            })
-        };
-        let connection = self.protocol.serve_connection(io, service);
-        let draining = self.drain.cancelled();
-        let timer = sleep(self.patience.header);
-        let (mut closing, mut drained) = (false, false);
-        tokio::pin!(connection, draining, timer);
-
-        let served = poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(result) = connection.as_mut().poll(cx) {
-                    return Poll::Ready(Ok(result));
-                }
-                if !drained && draining.as_mut().poll(cx).is_ready() {
-                    drained = true;
-                    connection.as_mut().graceful_shutdown();
-                    continue;
-                }
-                // Read again after each poll, because polling changes the deadline.
-                let Some((at, expiry)) = activity.deadline(&self.patience) else {
-                    return Poll::Pending;
-                };
-                if timer.deadline() != at {
-                    timer.as_mut().reset(at);
-                }
-                if timer.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                if expiry != Expiry::Idle || closing {
-                    return Poll::Ready(Err(expiry));
-                }
-                closing = true;
-                activity.closing();
-                connection.as_mut().graceful_shutdown();
-            }
-        });
-        match self.cut.run_until_cancelled(served).await {
-            // Only a debug line, because clients end connections at will and their requests are
-            // logged.
-            Some(Ok(Err(error))) => tracing::debug!(%peer, %error, "connection failed"),
-            Some(Err(expiry)) => {
-                let reason = match expiry {
-                    Expiry::Header | Expiry::Idle => "header_timeout",
-                    Expiry::Write => "write_timeout",
-                };
-                tracing::debug!(%peer, reason, "connection cut");
-                self.count_cut(reason, 1);
-            }
-            Some(Ok(Ok(()))) | None => {}
-        }
-    }
-}
-
-async fn answer(
-    mut router: Router,
-    request: Request<Incoming>,
-    peer: SocketAddr,
-    body_timeout: Duration,
-    activity: Arc<Activity>,
-) -> Result<Response<AnswerBody>, Infallible> {
-    let open = activity.request(request.version());
-    let mut request = request.map(|body| {
-        if body.is_end_stream() {
-            Body::empty()
-        } else {
-            Body::new(DeadlineBody::new(body, body_timeout))
-        }
-    });
-    request.extensions_mut().insert(ConnectInfo(peer));
-    let response = Service::<Request<Body>>::call(&mut router, request).await?;
-    Ok(response.map(|body| AnswerBody::new(body, open)))
 }
 
 /// A guard that counts a connection while it lives.

@@ -52,6 +52,10 @@ struct State {
     open_requests: usize,
     multiplexed: bool,
     blocked_since: Option<Instant>,
+    /// Reads that brought bytes.
+    reads: u64,
+    /// More is to come of a request that was answered.
+    unread: bool,
 }
 
 /// The state of one connection.
@@ -66,6 +70,8 @@ impl Activity {
             open_requests: 0,
             multiplexed: false,
             blocked_since: None,
+            reads: 0,
+            unread: false,
         })))
     }
 
@@ -92,11 +98,28 @@ impl Activity {
 
     fn bytes_arrived(&self) {
         let mut state = self.lock();
+        state.reads += 1;
         // On a multiplexed connection the bytes may be anything, such as an answer to a ping.
         if state.phase == Phase::Idle && !state.multiplexed {
             state.phase = Phase::Head;
             state.since = Instant::now();
         }
+    }
+
+    /// Counts reads while a request is answered.
+    pub(crate) fn reads_of_request(&self) -> Option<u64> {
+        let state = self.lock();
+        (state.phase == Phase::Busy).then_some(state.reads)
+    }
+
+    /// Remembers that more is to come of a request that is answered.
+    pub(crate) fn leave_unread(&self) {
+        self.lock().unread = true;
+    }
+
+    /// Says whether more is to come of a request that was answered.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.lock().unread
     }
 
     fn write_blocked(&self, blocked: bool) {

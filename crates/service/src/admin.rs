@@ -25,6 +25,7 @@ use crate::clock::SharedClock;
 use crate::lifecycle::Shutdown;
 use crate::liveness::Liveness;
 use crate::metrics as names;
+use crate::open_files;
 use crate::problem::Problem;
 use crate::readiness::Readiness;
 use crate::telemetry::Telemetry;
@@ -40,7 +41,8 @@ const LIMITS: Limits = Limits {
     body_timeout: Duration::from_secs(5),
     write_timeout: Duration::from_secs(5),
     keep_alive: Duration::from_mins(2),
-    max_connections: 256,
+    max_connections: open_files::ADMIN,
+    per_address: None,
     lame_duck: Duration::ZERO,
     drain: Duration::from_secs(2),
 };

@@ -18,6 +18,7 @@ pub mod config;
 pub mod lifecycle;
 pub mod liveness;
 pub mod metrics;
+pub mod open_files;
 pub mod problem;
 pub mod readiness;
 pub mod reload;
@@ -25,7 +26,6 @@ pub mod request_id;
 pub mod telemetry;
 
 mod activity;
-mod deadline_body;
 mod process_metrics;
 
 pub use accept::{Limits, ServeReport, serve};

@@ -29,6 +29,7 @@ pub const CONFIG_RELOADS: &str = "baton_config_reloads_total";
 const METHODS: &[&str] = &[
     "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "other",
 ];
+const CUTS: &[&str] = &["header_timeout", "write_timeout", "drain", "address_limit"];
 const LISTENER: Label = Label::bounded("listener", "`public` (ingress alone) and `admin`");
 const TASK: Label = Label::bounded("task", "the role's background tasks");
 const DEPENDENCY: Label = Label::bounded("dependency", "`postgres` and `nats`");
@@ -69,10 +70,7 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(
         HTTP_CONNECTIONS_CUT,
         "HTTP connections ended by a limit",
-        &[
-            LISTENER,
-            Label::of("reason", &["header_timeout", "write_timeout", "drain"]),
-        ],
+        &[LISTENER, Label::of("reason", CUTS)],
     ),
     Metric::counter(
         BACKGROUND_ACTIVATIONS,
@@ -153,7 +151,7 @@ pub(crate) fn config_reloaded(outcome: &'static str) {
 /// Creates a listener's series with 0.
 pub(crate) fn create_listener_series(listener: &'static str) {
     metrics::gauge!(HTTP_ACTIVE_CONNECTIONS, "listener" => listener).increment(0.0);
-    for reason in ["header_timeout", "write_timeout", "drain"] {
+    for &reason in CUTS {
         let labels = [("listener", listener), ("reason", reason)];
         metrics::counter!(HTTP_CONNECTIONS_CUT, &labels).increment(0);
     }

@@ -1,9 +1,10 @@
 //! Whose request it is before anybody has said so: the address that it comes from, past the proxies
 //! that the operator trusts.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::ConnectInfo;
+use baton_service::accept::network;
 use baton_service::config::{ForwardedHeader, HttpConfig};
 use http::header::{FORWARDED, HeaderName};
 use http::{Extensions, HeaderMap};
@@ -19,10 +20,7 @@ impl ClientAddress {
     /// Whatever is counted by address is counted by this: of IPv6 addresses the first 64 bits, since
     /// whoever has one has all of these.
     pub(crate) fn network(self) -> IpAddr {
-        match self.0.to_canonical() {
-            IpAddr::V6(six) => Ipv6Addr::from_bits(six.to_bits() >> 64 << 64).into(),
-            four @ IpAddr::V4(_) => four,
-        }
+        network(self.0)
     }
 }
 

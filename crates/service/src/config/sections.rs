@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::values::{ByteSize, ConnectionUrl, Secret};
+use super::values::{ByteSize, ConnectionUrl, Secret, optional_count};
 
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -50,8 +50,14 @@ pub struct HttpConfig {
     /// Default: 75s.
     #[serde(with = "humantime_serde")]
     pub keep_alive: Duration,
-    /// Open connections; beyond them, new ones wait in the kernel's queue. Default: 20000.
-    pub max_connections: usize,
+    /// Open connections; beyond them, new ones wait in the kernel's queue. An ingress does not start if
+    /// its limit of open files is too low for them. Default: 20000, or what that limit allows.
+    #[serde(deserialize_with = "optional_count")]
+    pub max_connections: Option<usize>,
+    /// Open connections of one client address (of IPv6: of 64 bits); beyond them, 429. Addresses of
+    /// `trusted_proxies` have no such limit. Default: half of `max_connections`.
+    #[serde(deserialize_with = "optional_count")]
+    pub max_connections_per_address: Option<usize>,
     /// After SIGTERM: the time during which new connections are still accepted, so that load
     /// balancers notice. Default: 3s.
     #[serde(with = "humantime_serde")]
@@ -98,7 +104,8 @@ impl Default for HttpConfig {
             body_timeout: seconds(30),
             write_timeout: seconds(30),
             keep_alive: seconds(75),
-            max_connections: 20_000,
+            max_connections: None,
+            max_connections_per_address: None,
             lame_duck: seconds(3),
             drain: seconds(25),
             heartbeat: seconds(15),
@@ -108,6 +115,21 @@ impl Default for HttpConfig {
             hsts: Duration::ZERO,
         }
     }
+}
+
+impl HttpConfig {
+    /// Returns the number of connections that may be open.
+    pub fn connections(&self) -> usize {
+        self.max_connections.unwrap_or(Self::CONNECTIONS)
+    }
+
+    /// Returns the number of connections that one address may have open.
+    pub fn connections_per_address(&self) -> usize {
+        self.max_connections_per_address
+            .unwrap_or_else(|| self.connections().div_ceil(2))
+    }
+
+    const CONNECTIONS: usize = 20_000;
 }
 
 /// `[admin]`: the addresses on which each role answers probes and Prometheus. They need no

@@ -291,6 +291,28 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
+/// Reads a number that has no default. From the environment it comes as text, because only a default
+/// says there that a key is a number.
+pub(super) fn optional_count<'de, D>(deserializer: D) -> Result<Option<usize>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a number such as 1000")]
+    enum Count {
+        Number(usize),
+        Text(String),
+    }
+    match Option::<Count>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Count::Number(count)) => Ok(Some(count)),
+        Some(Count::Text(text)) => text
+            .parse()
+            .map(Some)
+            .map_err(|_| de::Error::custom(format!("`{text}` is not a number such as 1000"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@
 mod http2;
 mod slow_clients;
 mod stopping;
+mod unread;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -12,11 +13,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::routing::get;
+use baton_service::accept::AddressLimit;
 use baton_service::config::HttpConfig;
 use baton_service::{Limits, ServeReport, Shutdown, serve};
 use futures_util::stream;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -69,6 +71,15 @@ impl Server {
     async fn ask(&self) -> TcpStream {
         let mut client = self.connect().await;
         send(&mut client, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        client
+    }
+
+    /// A client that has asked for one answer and no more.
+    async fn ask_to_close(&self) -> TcpStream {
+        let mut client = self.connect().await;
+        // A server that refuses the connection may close it before.
+        let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let _ = client.write_all(request).await;
         client
     }
 
@@ -172,6 +183,48 @@ async fn beyond_the_limit_a_connection_waits_until_another_closes() {
     drop(parts);
     read_to_close(&mut first).await;
     read_until(&mut second, "hello").await;
+}
+
+#[tokio::test]
+async fn an_address_has_its_connections_and_others_have_theirs() {
+    let server = start(
+        hello(),
+        Limits {
+            per_address: Some(AddressLimit {
+                connections: 2,
+                excepted: Vec::new(),
+            }),
+            ..limits()
+        },
+    )
+    .await;
+    let mut first = server.ask().await;
+    read_until(&mut first, "hello").await;
+    let mut second = server.ask().await;
+    read_until(&mut second, "hello").await;
+    let refused = read_to_close(&mut server.connect().await).await;
+    assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
+    assert!(refused.contains("retry-after: "), "{refused}");
+    let elsewhere = TcpSocket::new_v4().unwrap();
+    elsewhere.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut elsewhere = elsewhere.connect(server.address).await.unwrap();
+    send(&mut elsewhere, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    read_until(&mut elsewhere, "hello").await;
+
+    send(
+        &mut first,
+        "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    )
+    .await;
+    read_to_close(&mut first).await;
+    // The place is free when the connection's task has ended, a moment after the close.
+    let served = async {
+        while !read_to_close(&mut server.ask_to_close().await)
+            .await
+            .ends_with("hello")
+        {}
+    };
+    timeout(PATIENCE, served).await.unwrap();
 }
 
 #[tokio::test]

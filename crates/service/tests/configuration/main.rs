@@ -50,11 +50,13 @@ fn the_environment_beats_the_file_and_the_file_beats_the_defaults() {
         ("BATON_WORKER__SLOTS", "20"),
         ("NATS_URL", "nats://variable:4222"),
         ("BATON_HTTP__BODY_LIMIT", "2097152"),
+        ("BATON_HTTP__MAX_CONNECTIONS", "300"),
         ("BATON_LOG__FORMAT", "json"),
         ("RUST_LOG", "debug"),
         ("BATON_HTTP__DRAIN", ""),
     ];
     let config = load(file, &environment).unwrap();
+    assert_eq!(config.http.max_connections, Some(300));
     assert_eq!(
         (config.worker.slots, config.worker.interactive_slots),
         (20, 5)

@@ -7,7 +7,17 @@ use super::demand::Checks;
 
 pub(super) fn http(checks: &mut Checks<'_>, config: &Config) {
     let http = &config.http;
-    checks.positive("http", "max_connections", &http.max_connections);
+    for (key, value) in [
+        ("max_connections", http.max_connections),
+        (
+            "max_connections_per_address",
+            http.max_connections_per_address,
+        ),
+    ] {
+        if let Some(value) = value {
+            checks.positive("http", key, &value);
+        }
+    }
     for (key, value) in [
         ("body_limit", http.body_limit),
         ("body_bytes", http.body_bytes),
