@@ -4,8 +4,8 @@ use axum::extract::{FromRequest, Request};
 use baton_admission::read_json;
 use baton_service::accept::is_body_timeout;
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
-use http::header::CONTENT_LENGTH;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
@@ -60,6 +60,7 @@ async fn read(
     limit: u64,
     state: &AppState,
 ) -> Result<(Bytes, HeldBytes), ApiError> {
+    check_encoding(request.headers())?;
     let mut held = state.body_bytes.begin(Owner::of(request.extensions()));
     let mut body = request.into_body();
     let mut whole = BytesMut::new();
@@ -99,6 +100,25 @@ async fn read(
         whole.extend_from_slice(&data);
     }
     Ok((first.unwrap_or_else(|| whole.freeze()), held))
+}
+
+/// Refuses a compressed body, and says what is taken.
+fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let plain = |value: &HeaderValue| {
+        value
+            .to_str()
+            .is_ok_and(|value| value.trim().eq_ignore_ascii_case("identity"))
+    };
+    if headers.get_all(CONTENT_ENCODING).iter().all(plain) {
+        return Ok(());
+    }
+    let message = "a request body is taken uncompressed only: send it without `Content-Encoding`";
+    Err(ApiError::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_content_encoding",
+        message,
+    )
+    .header(ACCEPT_ENCODING, HeaderValue::from_static("identity")))
 }
 
 fn too_large(limit: u64) -> ApiError {

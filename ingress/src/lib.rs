@@ -36,6 +36,7 @@ mod programs;
 mod query;
 mod rate;
 mod relay;
+mod request_head;
 mod runs;
 mod settings;
 mod sse;
@@ -381,6 +382,7 @@ fn router(state: AppState, http: &HttpConfig, readiness: Readiness) -> Router {
         .with_state(state.clone())
         .merge(Router::from(docs))
         .layer(CatchPanicLayer::new())
+        .layer(middleware::from_fn(request_head::check_head))
         .layer(middleware::from_fn_with_state(routes, error::shape_errors))
         .layer(middleware::from_fn_with_state(
             state.clone(),

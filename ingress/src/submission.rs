@@ -189,8 +189,11 @@ fn fingerprint(route: &str, body: &[u8]) -> [u8; 32] {
 
 /// What travels beside the job.
 pub(crate) fn job_headers(request_id: &RequestId, headers: &HeaderMap) -> JobHeaders {
-    let traceparent = headers
-        .get(TRACEPARENT)
+    // One of two might be anybody's (W3C Trace Context, 3.2.1).
+    let mut traceparents = headers.get_all(TRACEPARENT).iter();
+    let traceparent = traceparents
+        .next()
+        .filter(|_| traceparents.next().is_none())
         .and_then(|value| value.to_str().ok());
     JobHeaders {
         request_id: Some(request_id.as_str().to_owned()),

@@ -25,10 +25,12 @@ const MAX_LENGTH: usize = 128;
 pub struct RequestId(Arc<str>);
 
 impl RequestId {
-    /// Returns the client's id if it is 1 to 128 visible ASCII characters, else a new UUIDv7.
+    /// Returns the client's only id if it is 1 to 128 visible ASCII characters, else a new UUIDv7.
     pub fn of(headers: &HeaderMap) -> Self {
-        let given = headers
-            .get(X_REQUEST_ID)
+        let mut ids = headers.get_all(X_REQUEST_ID).iter();
+        let given = ids
+            .next()
+            .filter(|_| ids.next().is_none())
             .map(HeaderValue::as_bytes)
             .filter(|id| {
                 (1..=MAX_LENGTH).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)

@@ -15,6 +15,7 @@ mod disconnect;
 mod fixture;
 mod from_the_bus;
 mod front;
+mod heads_and_bodies;
 mod hostile_programs;
 mod idempotency;
 mod isolation;
