@@ -135,9 +135,10 @@ impl JobRunner {
         }
     }
 
-    async fn work(&self, delivery: &Delivery, claimed: ClaimedRun, lease: Lease) -> JobEnd {
+    async fn work(&self, delivery: &Delivery, mut claimed: ClaimedRun, lease: Lease) -> JobEnd {
         let fence = claimed.fence;
-        let spec: RunSpec = match serde_json::from_str(&claimed.spec_json) {
+        // The run holds its request once: this copy ends with the statement.
+        let spec: RunSpec = match serde_json::from_str(&std::mem::take(&mut claimed.spec_json)) {
             Ok(spec) => spec,
             // Written by a newer version: a newer worker can read it.
             Err(error) => {

@@ -113,9 +113,13 @@ impl Attempt<'_> {
         };
         let mut body = render(self, None);
         if let Some(limit) = self.take_for_turn(step, &body, &messages).await? {
+            // Before the second is made: a request may be as large as a body may.
+            drop(std::mem::take(&mut body));
             body = render(self, Some(limit));
             self.hold.may_begin().await;
         }
+        // The answer may take minutes, in which the run needs its input once.
+        drop(messages);
         let context = TurnContext {
             request_id: self.headers.request_id.clone(),
             traceparent: self.headers.traceparent.clone(),
