@@ -117,7 +117,8 @@ fn load(sources: &ConfigArgs) -> anyhow::Result<Config> {
     let mut config = config_command::load_for_development(sources)?;
     config_command::try_out(&config)?;
     // What people want to see of `dev` is its announcement; RUST_LOG or the file shows more.
-    if config.log.filter == LogConfig::default().filter {
+    let asked = ["RUST_LOG", "BATON_LOG__FILTER"].map(std::env::var_os);
+    if asked.iter().all(Option::is_none) && config.log.filter == LogConfig::default().filter {
         "warn".clone_into(&mut config.log.filter);
     }
     Ok(config)

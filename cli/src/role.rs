@@ -121,6 +121,7 @@ pub(crate) async fn serve(
 ) -> anyhow::Result<()> {
     raise_limit();
     let config = &live.current();
+    log_start(kind, &admin, http.as_ref());
     let clock = SystemClock::shared();
     let readiness = Readiness::new();
     let liveness = Liveness::new();
@@ -210,6 +211,20 @@ pub(crate) async fn serve(
     };
     let (_, result) = tokio::join!(admin_server, work);
     result
+}
+
+/// Writes a role's first line: its build and its addresses.
+fn log_start(kind: Kind, admin: &TcpListener, http: Option<&TcpListener>) {
+    let built = baton_service::build::info();
+    let address = |listener: &TcpListener| listener.local_addr().ok().map(tracing::field::display);
+    tracing::info!(
+        role = kind.name(),
+        version = built.version,
+        commit = built.commit,
+        admin = address(admin),
+        http = http.and_then(address),
+        "starting"
+    );
 }
 
 #[expect(

@@ -9,6 +9,7 @@ use baton_metrics::{Label, Metric};
 use baton_protocol::Decision;
 use baton_store::Budget;
 use metrics::{counter, gauge, histogram};
+use tracing::Span;
 
 pub(crate) use labels::{
     AuthRefusal, BodyLimit, Connect, Door, Dropped, RateRefusal, StreamEnd, SubmissionEnd, Wire,
@@ -270,6 +271,8 @@ pub(crate) fn auth_refusal(reason: AuthRefusal) {
 pub(crate) struct StreamGauge {
     wire: Wire,
     end: StreamEnd,
+    /// Of the request.
+    span: Span,
 }
 
 impl StreamGauge {
@@ -278,6 +281,7 @@ impl StreamGauge {
         Self {
             wire,
             end: StreamEnd::ClientClosed,
+            span: Span::current(),
         }
     }
 
@@ -289,6 +293,7 @@ impl StreamGauge {
 impl Drop for StreamGauge {
     fn drop(&mut self) {
         let wire = self.wire.as_str();
+        self.span.record("stream.end", self.end.as_str());
         gauge!(STREAMS, "wire" => wire).decrement(1.0);
         counter!(STREAM_ENDS, "wire" => wire, "end" => self.end.as_str()).increment(1);
     }

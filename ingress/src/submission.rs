@@ -120,7 +120,11 @@ async fn submit_to_the_end(
         }
     };
     let outcome = state.admission.publish(&accepted, &headers).await;
-    tracing::Span::current().record("run_id", tracing::field::display(accepted.run));
+    let span = tracing::Span::current();
+    span.record("run.id", tracing::field::display(accepted.run));
+    if let Some(trace) = headers.trace_id() {
+        span.record("trace.id", trace);
+    }
     let new = matches!(accepted.acceptance, Acceptance::Created(_));
     metrics::accepted(door, !new);
     if !new {

@@ -27,6 +27,13 @@ pub struct JobHeaders {
 }
 
 impl JobHeaders {
+    /// The trace's id: the second part of a `traceparent`.
+    pub fn trace_id(&self) -> Option<&str> {
+        self.traceparent.as_deref()?.split('-').nth(1)
+    }
+}
+
+impl JobHeaders {
     const REQUEST_ID: HeaderName = HeaderName::from_static("X-Request-Id");
 
     fn write(&self, headers: &mut HeaderMap) {

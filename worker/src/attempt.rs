@@ -20,6 +20,7 @@ use crate::attempt::broken_turn::BrokenTries;
 use crate::attempt::budget::{BudgetedRun, wake_waiting};
 use crate::attempt::commit::CommitError;
 use crate::attempt::cut_turn::{CutOff, OpenTurn};
+use crate::attempt::tally::Tally;
 use crate::attempt::toolbox::Toolbox;
 use crate::keep_lease::{Hold, Stop};
 use crate::metrics;
@@ -37,6 +38,7 @@ mod credential;
 mod cut_turn;
 mod model_turn;
 pub mod resume;
+mod tally;
 mod toolbox;
 mod turn;
 
@@ -113,6 +115,8 @@ pub(crate) struct Attempt<'a> {
     committed: EventId,
     /// Whether the commit that ends or parks the run has been begun.
     ending: bool,
+    /// For the run's log line.
+    tally: Tally,
 }
 
 impl<'a> Attempt<'a> {
@@ -208,6 +212,7 @@ impl<'a> Attempt<'a> {
         let refused = credential::confine(&mut spec, key, &settings.extra_fields);
         let audits_model = key.is_some_and(|key| credential::limits(key) != Confined::default());
         let budget = BudgetedRun::of(claimed.key.as_ref());
+        let tally = Tally::of(&claimed);
         let mut publisher = EventPublisher::begin(
             runner.bus.clone(),
             Arc::clone(&runner.clock),
@@ -244,6 +249,7 @@ impl<'a> Attempt<'a> {
             broken: None,
             audits_model,
             ending: false,
+            tally,
         })
     }
 
@@ -297,8 +303,10 @@ impl<'a> Attempt<'a> {
             .map_or(self.machine.next_step(), |turn| turn.step);
         let mut usage = self.machine.usage();
         let cut = cut.as_ref().map(|cut| {
+            let charge = self.charge(cut.usage, cut.cached_tokens, cut.model.as_deref());
             if !cut.counted {
                 usage += cut.usage;
+                self.tally.turn(&charge);
             }
             CutTurn {
                 step: cut.step,
@@ -306,7 +314,7 @@ impl<'a> Attempt<'a> {
                 answer_fields: cut.answer_fields.as_deref().map(RawValue::get),
                 charged_model: self.charged_model(cut.model.as_deref()),
                 usage: cut.usage,
-                charge: self.charge(cut.usage, cut.cached_tokens, cut.model.as_deref()),
+                charge,
                 last_event_id: self.publisher.last_id(),
             }
         });
@@ -320,6 +328,7 @@ impl<'a> Attempt<'a> {
         self.ending = true;
         let finished = commit::finish(self.runner, &self.fence, &commit).await?;
         metrics::run_ended(&outcome);
+        self.tally.log(&outcome, usage, &*self.runner.clock);
         let latency = finished.cancel_latency;
         if let Some(latency) = latency {
             metrics::run_cancelled(latency);

@@ -52,7 +52,9 @@ impl JobRunner {
             "run",
             tenant.id = %delivery.tenant,
             run.id = %run,
-            request.id = delivery.headers.request_id.as_deref().unwrap_or_default(),
+            attempt = tracing::field::Empty,
+            request.id = delivery.headers.request_id.as_deref(),
+            trace.id = delivery.headers.trace_id(),
         );
         self.claim_and_work(&delivery, run).instrument(span).await
     }
@@ -83,6 +85,8 @@ impl JobRunner {
             }
             Duty::TellEnd(ended) => {
                 if ended.newly {
+                    let status = ended.outcome.status().as_str();
+                    tracing::info!(status, "run ended by the claim");
                     metrics::run_ended(&ended.outcome);
                     if let Some(latency) = ended.cancel_latency {
                         metrics::run_cancelled(latency);
@@ -154,6 +158,7 @@ impl JobRunner {
             .to_std()
             .unwrap_or_default();
         metrics::run_claimed(fence.attempt, waited);
+        tracing::Span::current().record("attempt", fence.attempt);
         let _active = metrics::ActiveRun::begin();
         let hold = self
             .leases

@@ -28,6 +28,7 @@ mod fixture;
 mod hand_over;
 mod identity;
 mod ingress;
+mod logs;
 mod lost_bus;
 mod metrics;
 mod reload;

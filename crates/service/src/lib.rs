@@ -27,6 +27,7 @@ pub mod telemetry;
 
 mod activity;
 mod process_metrics;
+mod request_line;
 
 pub use accept::{Limits, ServeReport, serve};
 pub use background::Background;

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use tracing::Instrument;
+use tracing::{Instrument as _, field};
 use uuid::Uuid;
 
 use crate::metrics as names;
+use crate::request_line::{ObservedBody, RequestLine};
 
 /// The header with the id, in requests and answers.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -53,10 +55,11 @@ impl std::fmt::Display for RequestId {
     }
 }
 
-/// Gives every request of `router` an id, a span (in which a handler may record `run_id`), a log
-/// line and metrics. The log line comes with the response head, before a stream ends.
+/// Gives every request of `router` an id, a span, a log line and metrics. The line is written once
+/// the last byte of the answer is sent, or nobody is there any longer to take it.
 ///
-/// Apply it last, so that it sees the answers of other layers too.
+/// Handlers record in the span the fields that they learn: see `docs/logs.md`. Apply it last, so that
+/// it sees the answers of other layers too.
 pub fn instrument(router: Router) -> Router {
     router.layer(middleware::from_fn(observe))
 }
@@ -71,20 +74,29 @@ async fn observe(mut request: Request, next: Next) -> Response {
         .map_or("unmatched", MatchedPath::as_str)
         .into();
     let span = tracing::info_span!(
-        "http", request_id = %id, method, route = %label, run_id = tracing::field::Empty
+        "http",
+        request.id = %id,
+        method,
+        route = %label,
+        client.address = field::Empty,
+        caller = field::Empty,
+        tenant.id = field::Empty,
+        run.id = field::Empty,
+        trace.id = field::Empty,
+        stream.end = field::Empty,
     );
     request.extensions_mut().insert(id.clone());
 
     let start = Instant::now();
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut line = RequestLine::begin(span.clone(), start);
+    let mut response = next.run(request).instrument(span).await;
     let took = start.elapsed();
 
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
     let status = response.status().as_u16();
-    let duration_ms = took.as_secs_f64() * 1e3;
-    span.in_scope(|| tracing::info!(status, duration_ms, "answered"));
+    line.answered(status, took);
     metrics::counter!(
         names::HTTP_REQUESTS,
         "method" => method, "route" => Arc::clone(&label), "status" => status.to_string()
@@ -92,7 +104,7 @@ async fn observe(mut request: Request, next: Next) -> Response {
     .increment(1);
     metrics::histogram!(names::HTTP_REQUEST_DURATION, "method" => method, "route" => label)
         .record(took.as_secs_f64());
-    response
+    response.map(|body| Body::new(ObservedBody::new(body, line)))
 }
 
 /// Returns a known method's name, because clients can invent methods.
@@ -112,7 +124,6 @@ fn method_label(method: &Method) -> &'static str {
 #[cfg(test)]
 mod tests {
     use axum::Extension;
-    use axum::body::Body;
     use axum::routing::get;
     use http_body_util::BodyExt;
     use tower::ServiceExt;

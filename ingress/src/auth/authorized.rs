@@ -26,6 +26,9 @@ async fn caller(parts: &mut Parts, state: &AppState) -> Result<Arc<Caller>, ApiE
         metrics::auth_refusal(AuthRefusal::Unknown);
         presented.unknown()
     })?;
+    let span = tracing::Span::current();
+    span.record("caller", tracing::field::display(caller.actor()));
+    span.record("tenant.id", tracing::field::display(caller.tenant));
     caller.check_alive(state.clock.now())?;
     limit_request_of(&caller, parts, state).await?;
     parts.extensions.insert(Arc::clone(&caller));

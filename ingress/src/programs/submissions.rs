@@ -90,8 +90,9 @@ async fn take(state: &AppState, room: &Arc<Semaphore>, submission: Submission) {
     };
     let span = tracing::info_span!(
         "submission",
-        run_id = tracing::field::Empty,
+        run.id = tracing::field::Empty,
         request.id = tracing::field::Empty,
+        trace.id = tracing::field::Empty,
     );
     let work = {
         let state = state.clone();

@@ -53,6 +53,7 @@ pub(crate) async fn limit_requests(
         .client(request.headers(), request.extensions());
     if let Some(address) = client {
         request.extensions_mut().insert(ClientAddress(address));
+        tracing::Span::current().record("client.address", tracing::field::display(address));
         let limits = state.settings.load().address;
         let asked = state.rates.ask(Limited::Address(address), limits);
         if let Some(decision) = asked.await {

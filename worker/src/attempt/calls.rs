@@ -66,6 +66,7 @@ impl Attempt<'_> {
             let Some((recorded, result, started_event_id)) = finished else {
                 return Ok(());
             };
+            self.tally.tool_call();
             let name = &recorded.call.name;
             metrics::tool_finished(&self.settings.names, name, result.ok, result.duration);
             self.publisher.settle().await?;

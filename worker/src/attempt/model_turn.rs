@@ -141,6 +141,7 @@ impl Attempt<'_> {
                     if first {
                         first = false;
                         let after = self.runner.clock.monotonic() - started;
+                        self.tally.first_token(after);
                         metrics::first_token(&self.settings.names, &self.spec.model, after);
                     }
                     for delta in deltas {

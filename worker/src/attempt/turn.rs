@@ -52,6 +52,7 @@ impl Attempt<'_> {
         let charge = self.charge(usage, turn.cached_tokens, answered);
         let charged_model = self.charged_model(answered);
         self.note_model(answered).await;
+        self.tally.turn(&charge);
         self.unrecorded = Some(CutOff {
             step,
             message: turn.message.clone(),
