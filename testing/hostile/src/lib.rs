@@ -1,11 +1,11 @@
 //! Tests only: what must hold for any bytes that somebody sends, one function for each reader of
 //! such bytes. A function panics where it does not hold.
 //!
-//! `fuzz/` looks for such bytes, guided by coverage, and keeps those that reach new code in
-//! `fuzz/corpus`; the test of this crate gives them, and mutations of them, to the same functions
+//! `testing/fuzz` looks for such bytes, guided by coverage, and keeps those that reach new code in
+//! its `corpus`; the test of this crate gives them, and mutations of them, to the same functions
 //! in every `make test`.
 //!
-//! To add a reader: a function here, its line in [`TARGETS`], a target in `fuzz/` that calls it, and
+//! To add a reader: a function here, its line in [`TARGETS`], a target in `testing/fuzz` that calls it, and
 //! a few seeds in its corpus.
 
 #![expect(

@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BATON = ROOT / "target" / "debug" / "baton"
 HERE = pathlib.Path(__file__).resolve().parent
 

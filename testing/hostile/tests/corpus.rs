@@ -11,7 +11,7 @@ use proptest::test_runner::{Config, TestRunner};
 const CASES: u32 = 2_000;
 
 fn folder() -> PathBuf {
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus").into()
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus").into()
 }
 
 fn corpus(target: &str) -> Vec<Vec<u8>> {
@@ -31,7 +31,7 @@ fn each_target_has_a_corpus_and_each_corpus_a_target() {
         .collect();
     folders.sort();
     assert_eq!(folders, TARGETS.map(|(name, _)| name));
-    let manifest = include_str!("../../../fuzz/Cargo.toml");
+    let manifest = include_str!("../../fuzz/Cargo.toml");
     for (name, _) in TARGETS {
         assert!(manifest.contains(&format!("name = \"{name}\"")), "{name}");
     }
