@@ -7,8 +7,8 @@ use baton_devstack::test_support::test_nats;
 use baton_nats::{Bus, BusOptions, Delivery, JobHeaders, JobSource, StreamOptions, provision};
 use baton_protocol::{AgentRef, ApiKeyId, Job, Lane, RunId, RunLimits, RunSpec, TenantId};
 use baton_service::{Clock as _, SystemClock};
-use baton_store::testing::TestDatabase;
 use baton_store::{NewRun, QueueLimits, Store, TurnWish};
+use baton_test_ledger::TestDatabase;
 use serde_json::value::RawValue;
 
 const ROOMY: QueueLimits = QueueLimits {

@@ -50,9 +50,6 @@ mod threads;
 mod usage_entries;
 mod users;
 
-#[cfg(feature = "testing")]
-pub mod testing;
-
 pub use api_keys::{ApiKeyRecord, FreshKey, KeyLimits, KeyStanding, NewApiKey};
 pub use approvals::{ApprovalRecord, Decided};
 pub use audit::{ActorKind, AuditEntry, AuditFilter, AuditRecord, AuditResult};

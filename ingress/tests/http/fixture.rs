@@ -25,8 +25,8 @@ use baton_service::config::{Registration, Secret};
 use baton_service::{
     Clock as _, Config, LiveConfig, Readiness, SharedClock, Shutdown, SystemClock,
 };
-use baton_store::testing::TestDatabase;
 use baton_store::{Claim, ClaimOutcome, NewApiKey, RunRecord, Store};
+use baton_test_ledger::TestDatabase;
 use futures_util::StreamExt as _;
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};

@@ -15,8 +15,8 @@ use baton_devstack::{Data, NatsServer, Postgres, PostgresOptions};
 use baton_identity::ApiKey;
 use baton_nats::{Bus, BusOptions};
 use baton_protocol::{ApiKeyId, TenantId};
-use baton_store::testing::{TestDatabase, close_log_segment};
 use baton_store::{Login, Store, StoreOptions, bootstrap};
+use baton_test_ledger::{TestDatabase, close_log_segment};
 use tempfile::TempDir;
 use tokio::process::Command;
 

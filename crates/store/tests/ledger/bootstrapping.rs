@@ -1,7 +1,7 @@
 //! Users and a database made by an administrator.
 
-use baton_store::testing::TestDatabase;
 use baton_store::{Login, bootstrap};
+use baton_test_ledger::TestDatabase;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _};
 use uuid::Uuid;

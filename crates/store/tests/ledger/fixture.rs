@@ -6,11 +6,11 @@ use baton_protocol::{
     AgentRef, Charge, ClaimToken, EventId, Fence, FinishReason, Lane, Nanos, Outcome, RunId,
     RunLimits, RunSpec, TenantId, ThreadId, Usage, WorkerId,
 };
-use baton_store::testing::TestDatabase;
 use baton_store::{
     Accept, Claim, ClaimOutcome, ClaimedRun, FenceError, FinalTurn, FinishCommit, IdempotencyKey,
     NewRun, QueueLimits, Renewal, Store,
 };
+use baton_test_ledger::TestDatabase;
 use serde_json::value::RawValue;
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;

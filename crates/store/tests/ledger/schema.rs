@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use baton_protocol::{ApprovalReason, Decision, Effect, FinishReason, Lane, Role, RunStatus};
-use baton_store::testing::{APP, TestDatabase};
 use baton_store::{
     ActorKind, AuditResult, ConnectError, StepKind, StepState, Store, StoreOptions, migrate,
 };
+use baton_test_ledger::{APP, TestDatabase};
 use futures_util::future::join_all;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
-use baton_store::testing::Places;
+use baton_test_ledger::Places;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;

@@ -6,13 +6,14 @@
 use std::time::Duration;
 
 use baton_devstack::test_support::test_postgres;
+use baton_store::{Store, StoreError, StoreOptions, migrate};
 use sha2::{Digest as _, Sha256};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, raw_sql};
 use uuid::Uuid;
 
-use crate::connect::{Store, StoreOptions};
-use crate::migrate::{MIGRATOR, migrate};
+/// Embedded for its checksums alone: they name the template.
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
 
 /// The user that tests log in as: as in production, a plain member of the two group roles.
 pub const APP: &str = "baton_test_app";
@@ -215,7 +216,7 @@ impl Drop for TestDatabase {
 /// one makes a new template.
 async fn ensure_template(connection: &mut PgConnection, server: &PgConnectOptions) -> String {
     let mut hash = Sha256::new();
-    for migration in MIGRATOR.iter() {
+    for migration in MIGRATIONS.iter() {
         hash.update(&migration.checksum);
     }
     let digest = hex::encode(hash.finalize());
@@ -308,7 +309,7 @@ pub struct Places(#[expect(dead_code, reason = "held, not used")] Vec<PgConnecti
 
 impl Places {
     /// Occupies what is free, then about half of what other members of the application hold.
-    pub async fn take(superuser_url: &str, app_url: &str) -> Result<Self, crate::StoreError> {
+    pub async fn take(superuser_url: &str, app_url: &str) -> Result<Self, StoreError> {
         const NAME: &str = "places";
 
         let app: PgConnectOptions = app_url.parse()?;
@@ -338,7 +339,7 @@ impl Places {
 
 /// Goes on in the next segment of the server's log, for which the next write must find room. `url` is a
 /// superuser's.
-pub async fn close_log_segment(url: &str) -> Result<(), crate::StoreError> {
+pub async fn close_log_segment(url: &str) -> Result<(), StoreError> {
     let mut connection = PgConnection::connect(url).await?;
     raw_sql("SELECT pg_switch_wal()")
         .execute(&mut connection)
