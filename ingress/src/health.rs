@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -49,19 +48,20 @@ impl Probe {
     }
 }
 
-pub(crate) fn router(state: AppState, readiness: Readiness) -> Router {
-    let probe = Probe {
+/// Adds both routes. They come after the layers of the others, and are not part of the limits.
+pub(crate) fn add(router: Router, state: AppState, readiness: Readiness) -> Router {
+    let probe = Arc::new(Probe {
         readiness,
         state,
         answered: Mutex::default(),
-    };
-    Router::new()
+    });
+    // Not merged: a second router would bring a second fallback.
+    router
         .route("/health", get(|| async { answer(StatusCode::OK, "alive") }))
-        .route("/ready", get(ready))
-        .with_state(Arc::new(probe))
+        .route("/ready", get(move || ready(Arc::clone(&probe))))
 }
 
-async fn ready(State(probe): State<Arc<Probe>>) -> Response {
+async fn ready(probe: Arc<Probe>) -> Response {
     if probe.is_ready().await {
         answer(StatusCode::OK, "ready")
     } else {

@@ -387,8 +387,8 @@ fn router(state: AppState, http: &HttpConfig, readiness: Readiness) -> Router {
         .layer(middleware::from_fn_with_state(
             state.clone(),
             rate::limit_requests,
-        ))
-        .merge(health::router(state, readiness));
+        ));
+    let router = health::add(router, state, readiness);
     // Around the errors, which a page must be able to read as well.
     let router = match headers::cors(http) {
         Some(cors) => router.layer(cors),
