@@ -304,6 +304,8 @@ MODELS = build(
                 graph("First token", "From asking the model to its first output.", "s", *quantiles("baton_model_first_token_seconds", 'model=~"$model"', ("model",), (0.5, 0.95))),
                 graph("Turn length", "From asking the model to the end of its answer.", "s", *quantiles("baton_model_turn_duration_seconds", 'model=~"$model"', ("model",), (0.5, 0.95))),
                 graph("Retries for each turn", "Requests to the model server beyond the first, for each turn that ended well or failed.", "none", ("sum(rate(baton_model_requests_total[$__rate_interval])) / (sum(rate(baton_model_turns_total[$__rate_interval])) + sum(rate(baton_model_turn_failures_total[$__rate_interval]))) - 1", "retries")),
+                graph("Turns withdrawn", "Answers that broke off, were withdrawn and asked for again.", "reqps", (rate("baton_model_turns_withdrawn_total"), "withdrawn")),
+                graph("Other models", "Turns that another model answered than the one asked for, by whether it has a price.", "reqps", (rate("baton_model_other_answers_total", by="priced"), "priced: {{priced}}")),
             ],
         ),
         (
@@ -342,6 +344,8 @@ PARTS = build(
                 graph("Uptime and builds", "Time since each process began; the legend says what it was built from.", "s", (f"(time() - process_start_time_seconds{{{ROLES}}}) * on (job, instance) group_left (version, commit, built_at) baton_build_info", "{{job}} {{instance}} {{version}} {{commit}} {{built_at}}")),
                 graph("Draining", "1 while a role drains.", "none", (f"baton_draining{{{ROLES}}}", "{{job}} {{instance}}")),
                 graph("Configuration reloads", "Configurations that a role read anew: taken, or refused for their mistakes.", "none", (f"sum by (job, outcome) (increase(baton_config_reloads_total{{{ROLES}}}[$__rate_interval]))", "{{job}} {{outcome}}")),
+                graph("Request bodies", "Bytes of request bodies that the ingresses hold at this moment.", "bytes", ("sum by (instance) (baton_ingress_body_bytes)", "{{instance}}")),
+                graph("Bodies refused", "Request bodies for which there was no room, by limit.", "reqps", (rate("baton_ingress_body_refusals_total", by="limit"), "{{limit}}")),
                 graph("HTTP connections", "Open connections, and those that a limit ended.", "none", (f"sum by (job, listener) (baton_http_active_connections{{{ROLES}}})", "{{job}} {{listener}}"), (rate("baton_http_connections_cut_total", by="listener, reason", roles=True), "{{listener}} cut: {{reason}}")),
                 graph("Background tasks", "Activations that failed or panicked, and the 95th percentile of their length.", "none", (rate("baton_background_activations_total", 'outcome!="ok"', "task, outcome"), "{{task}} {{outcome}}"), *quantiles("baton_background_activation_duration_seconds", by=("task",), qs=(0.95,))),
             ],
