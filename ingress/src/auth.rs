@@ -13,6 +13,7 @@
 
 mod authorized;
 mod caller;
+mod counted_entries;
 mod credentials;
 mod issuers;
 mod origin;
@@ -36,6 +37,7 @@ mod switch;
 
 pub(crate) use authorized::{Authenticated, Authorized, SignedIn};
 pub(crate) use caller::{Actor, Caller, Credential};
+pub(crate) use counted_entries::record_unchanged;
 pub(crate) use credentials::{Credentials, Presented};
 pub(crate) use issuers::Issuers;
 pub(crate) use origin::Origin;
@@ -47,5 +49,4 @@ pub(crate) use scopes::{
     RunsWrite, Scope, Scopes, UsageRead,
 };
 pub(crate) use sign_in::SignIn;
-pub(crate) use tries::is_worth_recording;
 pub(crate) use watch::{CredentialWatch, Guard};

@@ -44,7 +44,7 @@ impl Canceller {
         let mut tx = self.store.tenant(tenant).await?;
         let request = tx.request_cancel(run, reason).await?;
         if let Some(entry) = audit
-            && request != CancelRequest::NotFound
+            && request.is_new()
         {
             tx.record_audit(entry).await?;
         }
@@ -52,6 +52,7 @@ impl Canceller {
         match &request {
             CancelRequest::Requested {
                 worker: Some(worker),
+                ..
             } => {
                 // Lost, it costs the time until the worker's next renewal.
                 if let Err(error) = self.bus.nudge_worker(*worker, tenant, run).await {
@@ -64,7 +65,7 @@ impl Canceller {
                 }
                 self.tell(tenant, run, ended).await;
             }
-            CancelRequest::Requested { worker: None }
+            CancelRequest::Requested { worker: None, .. }
             | CancelRequest::Ended(_)
             | CancelRequest::NotFound => {}
         }

@@ -18,6 +18,7 @@ use self::legacy::MemberLegacy;
 use crate::api_keys::check_may_have_made;
 use crate::auth::{
     Authorized, Caller, KeysWrite, MembersRead, MembersWrite, Origin, Scope, Scopes,
+    record_unchanged,
 };
 use crate::body::JsonBody;
 use crate::error::{ApiError, Problem};
@@ -153,7 +154,7 @@ pub(crate) async fn change_member(
     JsonBody(request): JsonBody<ChangeMember>,
 ) -> Result<Json<MemberLegacy>, ApiError> {
     let change = Change::Role(request.role);
-    apply(&state, &authorized.caller, origin, &id, change).await
+    apply(&state, &authorized.caller, &origin, &id, change).await
 }
 
 /// Removes a member from the tenant. Their sign-ins here end within seconds, and so do the invites,
@@ -180,7 +181,7 @@ pub(crate) async fn remove_member(
     QueryParams(query): QueryParams<RemoveMember>,
 ) -> Result<Json<MemberLegacy>, ApiError> {
     let change = Change::Removal(query.api_keys);
-    apply(&state, &authorized.caller, origin, &id, change).await
+    apply(&state, &authorized.caller, &origin, &id, change).await
 }
 
 /// A change of a membership.
@@ -193,7 +194,7 @@ enum Change {
 async fn apply(
     state: &AppState,
     caller: &Caller,
-    origin: Origin,
+    origin: &Origin,
     id: &str,
     change: Change,
 ) -> Result<Json<MemberLegacy>, ApiError> {
@@ -237,9 +238,9 @@ async fn apply(
             ApiError::new(StatusCode::CONFLICT, "last_owner", message)
         }
     };
+    tx.rollback().await?;
     let entry = refused(entry, &refusal.code);
-    tx.record_audit(&entry).await?;
-    tx.commit().await?;
+    record_unchanged(state, origin.network, entry).await?;
     Err(refusal)
 }
 
@@ -322,7 +323,7 @@ pub(crate) async fn reset_member_password(
     // Whoever sets a password can act wherever its owner can.
     if memberships.len() > 1 || Some(here.role) > caller.role_to_give() {
         let entry = refused(entry, "not_here_alone");
-        system.record_audit(&entry).await?;
+        record_unchanged(&state, origin.network, entry).await?;
         let message = "they belong to another tenant too, or their role is above yours: this takes \
                        the operator, `baton users reset-password`";
         return Err(ApiError::forbidden("not_here_alone", message));

@@ -98,5 +98,10 @@ async fn the_first_person_comes_by_a_bootstrap_token_and_what_happened_is_in_the
     );
     let refused = stack.run(&["audit", "--result", "refused"]).await.unwrap();
     assert_eq!(refused.lines().count(), 1, "{refused}");
+    let prune = async |before| stack.run(&["audit", "prune", "--before", before]).await;
+    let none = prune("2020-01-01").await.unwrap();
+    assert!(none.contains("no part of the log is that old"), "{none}");
+    let future = format!("{:#}", prune("2999-01-01").await.unwrap_err());
+    assert!(future.contains("2999-01-01 is in the future"), "{future}");
     assert!(!log.contains(PASSWORD) && !log.contains("bb_") && !log.contains("bp_"));
 }

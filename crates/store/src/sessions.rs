@@ -140,31 +140,52 @@ impl SystemTx<'_> {
             .collect())
     }
 
-    /// Ends one session of a person; whether they have it. Repeating it changes nothing.
+    /// The addresses that somebody signed in from as this person, ended sessions included. Nobody is
+    /// signed in without having known the password, or being the one who registered.
+    pub async fn addresses_of(&self, email: &str) -> Result<Vec<String>, StoreError> {
+        let rows = sqlx::query_scalar!(
+            r#"
+            -- sessions.addresses
+            SELECT DISTINCT s.ip AS "ip!"
+            FROM sessions s JOIN users u ON u.id = s.user_id
+            WHERE u.email = $1 AND s.ip IS NOT NULL
+            "#,
+            &*columns::text(email),
+        )
+        .fetch_all(self.pool)
+        .await?;
+        Ok(rows)
+    }
+
+    /// Ends one session of a person: whether this did it; `None` if they have no such session.
+    /// Repeating it changes nothing.
     pub async fn end_session(
         &self,
         user: UserId,
         session: SessionId,
         end: SessionEnd,
-    ) -> Result<bool, StoreError> {
-        let done = sqlx::query!(
-            "
+    ) -> Result<Option<bool>, StoreError> {
+        Ok(sqlx::query_scalar!(
+            r#"
             -- sessions.end
-            UPDATE sessions SET revoked_at = coalesce(revoked_at, clock_timestamp()),
-                                end_reason = coalesce(end_reason, $3)
-            WHERE id = $2 AND user_id = $1
-            ",
+            WITH ended AS (
+                UPDATE sessions SET revoked_at = clock_timestamp(), end_reason = $3
+                WHERE id = $2 AND user_id = $1 AND revoked_at IS NULL
+                RETURNING id
+            )
+            SELECT EXISTS (SELECT FROM ended) AS "now!"
+            FROM sessions WHERE id = $2 AND user_id = $1
+            "#,
             user.as_uuid(),
             session.as_uuid(),
             end.as_str() as _,
         )
-        .execute(self.pool)
-        .await?;
-        Ok(done.rows_affected() == 1)
+        .fetch_optional(self.pool)
+        .await?)
     }
 
-    /// Ends the session that a refresh token belongs to, whichever of its tokens that is: whose
-    /// session, and which.
+    /// Ends the session that a refresh token belongs to, whichever of its tokens that is: its person,
+    /// tenant and id. `None` if it is over already.
     pub async fn end_session_of_token(
         &self,
         token_hash: &[u8; 32],
@@ -172,9 +193,9 @@ impl SystemTx<'_> {
         let row = sqlx::query!(
             "
             -- sessions.end_by_token
-            UPDATE sessions s SET revoked_at = coalesce(s.revoked_at, clock_timestamp()),
-                                  end_reason = coalesce(s.end_reason, 'logout')
-            FROM refresh_tokens t WHERE t.hash = $1 AND s.id = t.session_id
+            UPDATE sessions s SET revoked_at = clock_timestamp(), end_reason = 'logout'
+            FROM refresh_tokens t
+            WHERE t.hash = $1 AND s.id = t.session_id AND s.revoked_at IS NULL
             RETURNING s.user_id, s.tenant_id, s.id
             ",
             token_hash.as_slice(),
@@ -212,21 +233,25 @@ impl SystemTx<'_> {
     }
 
     /// Makes a session act for another tenant from its next access token on; the person's role
-    /// there, or `None` if they do not belong to it or the session is over.
+    /// there and whether the session acted for another tenant before, or `None` if they do not belong
+    /// to it or the session is over.
     pub async fn switch_session(
         &self,
         user: UserId,
         session: SessionId,
         tenant: TenantId,
-    ) -> Result<Option<Role>, StoreError> {
-        let role = sqlx::query_scalar!(
+    ) -> Result<Option<(Role, bool)>, StoreError> {
+        let row = sqlx::query!(
             r#"
             -- sessions.switch
+            WITH before AS (
+                SELECT id, tenant_id FROM sessions
+                WHERE id = $2 AND user_id = $1 AND revoked_at IS NULL FOR UPDATE
+            )
             UPDATE sessions s SET tenant_id = $3
-            FROM memberships m
-            WHERE s.id = $2 AND s.user_id = $1 AND s.revoked_at IS NULL
-              AND m.tenant_id = $3 AND m.user_id = $1
-            RETURNING m.role AS "role!"
+            FROM before, memberships m
+            WHERE s.id = before.id AND m.tenant_id = $3 AND m.user_id = $1
+            RETURNING m.role AS "role!", before.tenant_id <> $3 AS "newly!"
             "#,
             user.as_uuid(),
             session.as_uuid(),
@@ -234,6 +259,7 @@ impl SystemTx<'_> {
         )
         .fetch_optional(self.pool)
         .await?;
-        role.map(|role| columns::role(&role)).transpose()
+        row.map(|row| Ok((columns::role(&row.role)?, row.newly)))
+            .transpose()
     }
 }

@@ -1,4 +1,5 @@
-//! The table `sign_in_throttle`: how often passwords were tried.
+//! The table `sign_in_throttle`: how often passwords were tried, and entries of the audit log that were
+//! left out.
 
 use std::time::Duration;
 
@@ -52,12 +53,47 @@ impl SystemTx<'_> {
         }))
     }
 
-    /// Forgets the tries of somebody who got in, and everybody's that no longer matter.
+    /// Counts something that is not worth an entry of the audit log each time. `Some` if an entry is to
+    /// be written now: how many were left out since the last one.
+    pub async fn count_entry(
+        &self,
+        key: &[u8; 32],
+        rate: TryRate,
+    ) -> Result<Option<u64>, StoreError> {
+        let room = rate.every * rate.burst.saturating_sub(1);
+        let row = sqlx::query!(
+            "
+            -- sign_in_throttle.count_entry
+            INSERT INTO sign_in_throttle AS t (key, ready_at)
+            VALUES ($1, clock_timestamp() + $2::interval)
+            ON CONFLICT (key) DO UPDATE
+                SET (ready_at, left_out, reported) = (
+                    SELECT CASE WHEN fits THEN greatest(t.ready_at, clock_timestamp()) + $2::interval
+                                ELSE t.ready_at END,
+                           CASE WHEN fits THEN 0 ELSE t.left_out + 1 END,
+                           CASE WHEN fits THEN t.left_out ELSE 0 END
+                    FROM (SELECT t.ready_at <= clock_timestamp() + $3::interval AS fits) bucket)
+            RETURNING left_out, reported
+            ",
+            key.as_slice(),
+            rate.every as _,
+            room as _,
+        )
+        .fetch_one(self.pool)
+        .await?;
+        Ok((row.left_out == 0).then(|| u64::try_from(row.reported).unwrap_or_default()))
+    }
+
+    /// Forgets the tries of somebody who got in, and everybody's that no longer matter. A count of
+    /// entries that were left out is kept for a month, for the next entry to tell of.
     pub async fn forget_tries(&self, key: &[u8; 32]) -> Result<(), StoreError> {
         sqlx::query!(
             "
             -- sign_in_throttle.forget
-            DELETE FROM sign_in_throttle WHERE key = $1 OR ready_at < clock_timestamp()
+            DELETE FROM sign_in_throttle
+            WHERE key = $1
+               OR ready_at < clock_timestamp() AND left_out = 0
+               OR ready_at < clock_timestamp() - interval '30 days'
             ",
             key.as_slice(),
         )

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use super::register::email;
 use super::tokens::Tokens;
 use super::tries::Try;
-use super::{Actor, Origin};
+use super::{Actor, Origin, record_unchanged};
 use crate::body::JsonBody;
 use crate::error::{ApiError, Problem};
 use crate::state::AppState;
@@ -56,7 +56,13 @@ pub(crate) async fn login(
     let sign_in = &state.sign_in;
     sign_in.tokens()?;
     let email = email(&request.email)?;
-    let user = check_password(&state, &origin, &email, request.password, "session.opened").await?;
+    let counted = Try::count_sign_in(&state, &email, &origin).await?;
+    let tried = Tried {
+        counted,
+        email: &email,
+        action: "session.opened",
+    };
+    let user = check_password(&state, &origin, tried, request.password).await?;
     let tenant = if request.tenant.is_some() {
         request.tenant
     } else {
@@ -78,8 +84,8 @@ pub(crate) async fn login(
             detail: Some("not_a_member".to_owned()),
             ..origin.entry(actor, tenant, "session.opened")
         };
-        one.system().record_audit(&entry).await?;
-        one.commit().await?;
+        one.rollback().await?;
+        record_unchanged(&state, origin.network, entry).await?;
         let message = "you do not belong to this tenant, or to none";
         return Err(ApiError::forbidden("not_a_member", message));
     };
@@ -92,15 +98,26 @@ pub(crate) async fn login(
     Ok(Json(tokens).into_response())
 }
 
-/// The person whose password this is. Every refusal is the same, and is recorded as `action`.
+/// A try of a password that has been counted.
+pub(super) struct Tried<'a> {
+    pub(super) counted: Try,
+    pub(super) email: &'a str,
+    /// The word by which a refusal is recorded.
+    pub(super) action: &'static str,
+}
+
+/// Returns the person that the password belongs to. Every refusal is the same.
 pub(super) async fn check_password(
     state: &AppState,
     origin: &Origin,
-    email: &str,
+    tried: Tried<'_>,
     password: String,
-    action: &'static str,
 ) -> Result<UserRecord, ApiError> {
-    let counted = Try::count(state, email, origin).await?;
+    let Tried {
+        counted,
+        email,
+        action,
+    } = tried;
     let system = state.store.system();
     let user = system.user_by_email(email).await?;
     let hash = user.as_ref().map(|user| user.password_hash.clone());
@@ -121,7 +138,7 @@ pub(super) async fn check_password(
                 detail: Some("invalid_credentials".to_owned()),
                 ..origin.entry(actor, None, action)
             };
-            system.record_audit(&entry).await?;
+            record_unchanged(state, origin.network, entry).await?;
             let message = "the e-mail address or the password is wrong";
             Err(
                 ApiError::new(StatusCode::UNAUTHORIZED, "invalid_credentials", message).header(

@@ -8,10 +8,10 @@ use http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::login::check_password;
+use super::login::{Tried, check_password};
 use super::register::TOKEN_REFUSED;
 use super::tries::Try;
-use super::{Actor, Origin, SignedIn};
+use super::{Actor, Origin, SignedIn, record_unchanged};
 use crate::body::JsonBody;
 use crate::error::{ApiError, Problem};
 use crate::state::AppState;
@@ -68,7 +68,12 @@ pub(crate) async fn change_password(
     };
     acceptable(&request.new_password, &user.email)?;
     let current = request.current_password;
-    check_password(&state, &origin, &user.email, current, "password.changed").await?;
+    let tried = Tried {
+        counted: Try::count_signed_in(&state, signed_in.session).await?,
+        email: &user.email,
+        action: "password.changed",
+    };
+    check_password(&state, &origin, tried, current).await?;
     let hash = state.sign_in.hash(request.new_password).await?;
     let one = state.store.one_commit().await?;
     let ended = one
@@ -126,8 +131,8 @@ pub(crate) async fn reset_password(
             detail: Some("token_refused".to_owned()),
             ..origin.entry(Actor::nobody(None), None, "password.reset")
         };
-        one.system().record_audit(&entry).await?;
-        one.commit().await?;
+        one.rollback().await?;
+        record_unchanged(&state, origin.network, entry).await?;
         return Err(refused());
     };
     let entry = AuditEntry {

@@ -116,12 +116,13 @@ pub(crate) async fn refresh(
     };
     let (tenant, role) = match request.tenant.filter(|wanted| *wanted != tenant) {
         Some(wanted) => {
-            let role = system.switch_session(user, session, wanted).await?;
+            let switched = system.switch_session(user, session, wanted).await?;
+            let role = switched.map(|(role, _)| role);
             let entry = AuditEntry {
                 target: Some(format!("session:{session}")),
                 ..origin.entry(Actor::user(user), Some(wanted), "session.switched")
             };
-            if role.is_some() {
+            if switched.is_some_and(|(_, newly)| newly) {
                 system.record_audit(&entry).await?;
             }
             (wanted, role)

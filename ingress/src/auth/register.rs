@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::tokens::Tokens;
 use super::tries::Try;
-use super::{Actor, Origin};
+use super::{Actor, Origin, record_unchanged};
 use crate::body::JsonBody;
 use crate::error::{ApiError, Problem};
 use crate::state::AppState;
@@ -136,7 +136,9 @@ pub(crate) async fn register(
                     ("email_taken", message, StatusCode::CONFLICT)
                 }
             };
-            return refuse(&state, refused(code, message, status)).await;
+            let (entry, error) = refused(code, message, status);
+            record_unchanged(&state, origin.network, entry).await?;
+            return Err(error);
         }
     };
     let entry = AuditEntry {
@@ -193,14 +195,6 @@ async fn name_of_new_tenant(
 async fn is_known(state: &AppState, email: &str) -> Result<bool, ApiError> {
     let user = state.store.system().user_by_email(email).await?;
     Ok(user.is_some())
-}
-
-async fn refuse(
-    state: &AppState,
-    (entry, error): (AuditEntry, ApiError),
-) -> Result<Response, ApiError> {
-    state.store.system().record_audit(&entry).await?;
-    Err(error)
 }
 
 fn kind_of(token: &OpaqueToken) -> &'static str {

@@ -103,13 +103,17 @@ pub(crate) async fn revoke_session(
     };
     let session: SessionId = id.parse().map_err(|_| unknown())?;
     let one = state.store.one_commit().await?;
-    let found = one
+    let ended = one
         .system()
         .end_session(signed_in.user, session, SessionEnd::Revoked)
         .await?;
-    if !found {
+    let Some(newly) = ended else {
         one.rollback().await?;
         return Err(unknown());
+    };
+    if !newly {
+        one.rollback().await?;
+        return Ok(StatusCode::NO_CONTENT);
     }
     let caller = &signed_in.caller;
     let entry = AuditEntry {
@@ -149,7 +153,9 @@ pub(crate) async fn revoke_other_sessions(
         detail: Some(format!("{} others revoked", ended.len())),
         ..origin.entry(caller.actor(), Some(caller.tenant), "session.ended")
     };
-    one.system().record_audit(&entry).await?;
+    if !ended.is_empty() {
+        one.system().record_audit(&entry).await?;
+    }
     one.commit().await?;
     for session in &ended {
         state.revoked(session.as_uuid()).await;

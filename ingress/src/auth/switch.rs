@@ -53,16 +53,18 @@ pub(crate) async fn switch(
     let tenant = request.tenant;
     let one = state.store.one_commit().await?;
     let switched = one.system().switch_session(user, session, tenant).await?;
-    if switched.is_none() {
+    let Some((_, newly)) = switched else {
         one.rollback().await?;
         let message = "you do not belong to this tenant";
         return Err(ApiError::forbidden("not_a_member", message));
-    }
+    };
     let entry = AuditEntry {
         target: Some(format!("session:{session}")),
         ..origin.entry(signed_in.caller.actor(), Some(tenant), "session.switched")
     };
-    one.system().record_audit(&entry).await?;
+    if newly {
+        one.system().record_audit(&entry).await?;
+    }
     one.commit().await?;
     let access = NewAccess {
         user,

@@ -1,14 +1,18 @@
-//! Tries are counted: of passwords, and of strangers who are refused.
+//! Tries of passwords are counted, per network and per account.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use baton_store::TryRate;
+use baton_protocol::SessionId;
+use baton_store::{AuditEntry, AuditResult, TryRate};
 use http::StatusCode;
 use sha2::{Digest as _, Sha256};
 
+use super::Actor;
+use super::counted_entries::{SLOWED, record_counted};
 use super::origin::Origin;
 use crate::error::ApiError;
+use crate::rate::ClientAddress;
 use crate::state::AppState;
 
 /// Tries of a password for one account from one address.
@@ -21,11 +25,10 @@ const ADDRESS_TRIES: TryRate = TryRate {
     burst: 100,
     every: Duration::from_secs(1),
 };
-
-/// Refusals from one network of somebody whom nobody knows that are recorded.
-const STRANGERS: TryRate = TryRate {
-    burst: 20,
-    every: Duration::from_secs(30),
+/// Tries for one account from all networks together that nobody has signed in from as that person.
+const STRANGE_TRIES: TryRate = TryRate {
+    burst: 30,
+    every: Duration::from_mins(1),
 };
 
 /// Counts a try of a password before it is made, so that many at the same moment count too. The
@@ -44,22 +47,36 @@ impl Try {
         let network = origin.network.map(|network| network.to_string());
         let network = network.as_deref().unwrap_or_default();
         let account = throttle_key(&["account", network, email]);
-        let system = state.store.system();
-        for (key, rate) in [
-            (throttle_key(&["address", network]), ADDRESS_TRIES),
-            (account, ACCOUNT_TRIES),
-        ] {
-            if let Some(wait) = system.count_try(&key, rate).await? {
-                let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX) + 1;
-                return Err(ApiError::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "too_many_tries",
-                    "too many tries: wait before the next",
-                )
-                .retry_after(seconds)
-                .do_not_retry());
-            }
+        within(state, &throttle_key(&["address", network]), ADDRESS_TRIES).await?;
+        within(state, &account, ACCOUNT_TRIES).await?;
+        Ok(Self { account })
+    }
+
+    /// Counts it as one of a sign-in. Strangers who try from ever more networks slow one another, and
+    /// not the person: the networks that they have signed in from are counted for themselves.
+    pub(super) async fn count_sign_in(
+        state: &AppState,
+        email: &str,
+        origin: &Origin,
+    ) -> Result<Self, ApiError> {
+        let counted = Self::count(state, email, origin).await?;
+        if is_known(state, email, origin).await? {
+            return Ok(counted);
         }
+        let strange = within(state, &throttle_key(&["strange", email]), STRANGE_TRIES).await;
+        if strange.is_err() {
+            record_slowed(state, email, origin).await?;
+        }
+        strange.map(|()| counted)
+    }
+
+    /// Counts it as one of a session. Strangers' tries have no effect on these.
+    pub(super) async fn count_signed_in(
+        state: &AppState,
+        session: SessionId,
+    ) -> Result<Self, ApiError> {
+        let account = throttle_key(&["session", &session.to_string()]);
+        within(state, &account, ACCOUNT_TRIES).await?;
         Ok(Self { account })
     }
 
@@ -69,19 +86,49 @@ impl Try {
     }
 }
 
-/// Whether one more refusal of somebody whom nobody knows belongs into the audit log: it grows by
-/// what strangers do, and must not grow as fast as they can.
-pub(crate) async fn is_worth_recording(
-    state: &AppState,
-    network: Option<IpAddr>,
-) -> Result<bool, ApiError> {
-    let network = network.map(|network| network.to_string());
-    let key = throttle_key(&["stranger", network.as_deref().unwrap_or_default()]);
-    let wait = state.store.system().count_try(&key, STRANGERS).await?;
-    Ok(wait.is_none())
+async fn within(state: &AppState, key: &[u8; 32], rate: TryRate) -> Result<(), ApiError> {
+    let Some(wait) = state.store.system().count_try(key, rate).await? else {
+        return Ok(());
+    };
+    let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX) + 1;
+    Err(ApiError::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too_many_tries",
+        "too many tries: wait before the next",
+    )
+    .retry_after(seconds)
+    .do_not_retry())
 }
 
-fn throttle_key(parts: &[&str]) -> [u8; 32] {
+/// Whether somebody has signed in as this person from this network.
+async fn is_known(state: &AppState, email: &str, origin: &Origin) -> Result<bool, ApiError> {
+    let Some(network) = origin.network else {
+        return Ok(false);
+    };
+    let addresses = state.store.system().addresses_of(email).await?;
+    Ok(addresses
+        .iter()
+        .filter_map(|address| address.parse::<IpAddr>().ok())
+        .any(|address| ClientAddress(address).network() == network))
+}
+
+/// Notes that an account is being tried from many networks; not for each try.
+async fn record_slowed(state: &AppState, email: &str, origin: &Origin) -> Result<(), ApiError> {
+    let user = state.store.system().user_by_email(email).await?;
+    let entry = AuditEntry {
+        target: user.map(|user| format!("user:{}", user.id)),
+        result: AuditResult::Refused,
+        detail: Some("tried from many networks: unknown ones are slowed".to_owned()),
+        ..origin.entry(
+            Actor::nobody(Some(email.to_owned())),
+            None,
+            "sign_in.slowed",
+        )
+    };
+    record_counted(state, SLOWED, &["slowed", email], entry).await
+}
+
+pub(super) fn throttle_key(parts: &[&str]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(part.as_bytes());

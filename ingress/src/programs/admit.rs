@@ -16,7 +16,7 @@ use super::ProgramDoor;
 use super::connections::ConnectionCounts;
 use crate::auth::{
     Actor, ApprovalsWrite, Caller, Credential, Presented, RunsRead, RunsWrite, Scope as _,
-    is_worth_recording,
+    record_unchanged,
 };
 use crate::error::ApiError;
 use crate::metrics::{self, AuthRefusal, Connect};
@@ -192,7 +192,7 @@ async fn decide(
     Ok((caller, Program { reach, until }))
 }
 
-/// As a sign-in is recorded. Whoever is nobody can write a few lines and no more.
+/// Records it as a sign-in is. A program that connects all the time is counted, as strangers are.
 async fn record(
     state: &AppState,
     request: &ConnectRequest,
@@ -203,12 +203,7 @@ async fn record(
         Ok((caller, _)) => (Some(caller), None),
         Err(refusal) => (refusal.caller.as_ref(), Some(refusal.outcome.as_str())),
     };
-    if caller.is_none() {
-        let network = address.map(|address| ClientAddress(address).network());
-        if !is_worth_recording(state, network).await? {
-            return Ok(());
-        }
-    }
+    let network = address.map(|address| ClientAddress(address).network());
     let actor = caller.map_or_else(|| Actor::nobody(None), |caller| caller.actor());
     let entry = AuditEntry {
         id: AuditId::new(state.clock.now()),
@@ -227,5 +222,5 @@ async fn record(
         user_agent: Some(request.client.chars().take(CLIENT_CHARS).collect()),
         request_id: None,
     };
-    Ok(state.store.system().record_audit(&entry).await?)
+    record_unchanged(state, network, entry).await
 }

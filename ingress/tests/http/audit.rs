@@ -197,3 +197,67 @@ async fn a_decision_and_its_entry_are_one_commit_through_either_door() {
     assert_eq!(done["ok"], true, "{done}");
     assert_eq!(entries(&f, "approval.decided").await, 2);
 }
+
+#[tokio::test]
+async fn what_changes_nothing_is_no_entry() {
+    let f = Fixture::start().await;
+    let cancel = async |who: &str, run: RunId| {
+        let path = format!("/v1/runs/{run}/cancel");
+        f.ask(who, "POST", &path, Value::Null).await.0
+    };
+    let (running, _followed) = f.followed_run().await;
+    assert_eq!(f.take_job().await.run(), running);
+    for _ in 0..3 {
+        assert_eq!(cancel(&f.key, running).await, 202);
+    }
+    assert_eq!(entries(&f, "run.cancelled").await, 1);
+    let queued = f.queued_run().await;
+    for _ in 0..3 {
+        assert_eq!(cancel(&f.key, queued).await, 200);
+    }
+    assert_eq!(entries(&f, "run.cancelled").await, 2);
+    let other = f.key_of_another_tenant(9).await;
+    assert_eq!(cancel(&other, queued).await, 404);
+    assert_eq!(entries(&f, "run.cancelled").await, 2);
+
+    let key = f.new_key(json!({"name": "short"})).await;
+    let key = format!("/v1/api-keys/{}", text(&key["id"]));
+    for _ in 0..3 {
+        let (status, _) = f.ask(&f.key, "DELETE", &key, Value::Null).await;
+        assert_eq!(status, 204);
+    }
+    assert_eq!(entries(&f, "key.revoked").await, 1);
+
+    let anna = f.register("anna@example.org").await;
+    let access = text(&anna["access_token"]);
+    let login = json!({"email": "anna@example.org", "password": PASSWORD});
+    let (_, second) = f.ask("", "POST", "/v1/auth/login", login).await;
+    let logout = json!({"refresh_token": second["refresh_token"]});
+    for _ in 0..3 {
+        let (status, _) = f.ask("", "POST", "/v1/auth/logout", logout.clone()).await;
+        assert_eq!(status, 204);
+    }
+    assert_eq!(entries(&f, "session.ended").await, 1);
+    let others = "/v1/auth/sessions/revoke-others";
+    let (status, ended) = f.ask(access, "POST", others, Value::Null).await;
+    assert_eq!((status, &ended["revoked"]), (200, &json!(0)));
+    assert_eq!(entries(&f, "session.ended").await, 1);
+    let (_, list) = f.ask(access, "GET", "/v1/auth/sessions", Value::Null).await;
+    let here = json!({"tenant": list["data"][0]["tenant"]});
+    let (status, _) = f.ask(access, "POST", "/v1/auth/switch", here).await;
+    assert_eq!(status, 200);
+    assert_eq!(entries(&f, "session.switched").await, 0);
+}
+
+#[tokio::test]
+async fn refusals_beyond_the_first_are_counted() {
+    let f = Fixture::start().await;
+    for n in 0..60 {
+        let login = json!({"email": format!("nobody{n}@example.org"), "password": PASSWORD});
+        let (status, _) = f.ask("", "POST", "/v1/auth/login", login).await;
+        assert_eq!(status, 401);
+    }
+    // One more in each half minute that this takes.
+    let refused = entries(&f, "session.opened").await;
+    assert!((20..40).contains(&refused), "{refused}");
+}

@@ -3,6 +3,7 @@
 
 use baton_protocol::TenantId;
 use baton_service::{Clock as _, SystemClock};
+use baton_store::AuditFilter;
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, PASSWORD, answer};
@@ -373,4 +374,66 @@ async fn a_stranger_registers_no_tenant_that_an_operator_could_mean() {
     assert_eq!(status, 201, "{error}");
     let (status, error) = register("third@example.org", "globex inc").await;
     assert_eq!((status, &error["code"]), (409, &json!("tenant_taken")));
+}
+
+#[tokio::test]
+async fn tries_from_many_networks_at_one_account_are_slowed_and_its_owner_is_not() {
+    let fixture = Fixture::start_with(|config| {
+        config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    let login = async |from: String, password: &str| {
+        let body = json!({"email": "anna@example.org", "password": password});
+        let request = fixture.plain("POST", "/v1/auth/login", &body);
+        answer(
+            request
+                .header("x-forwarded-for", from)
+                .send()
+                .await
+                .unwrap(),
+        )
+        .await
+    };
+    let body = json!({"email": "anna@example.org", "password": PASSWORD});
+    let request = fixture.plain("POST", "/v1/auth/register", &body);
+    let at_home = request.header("x-forwarded-for", "192.0.2.1");
+    let (status, tokens) = answer(at_home.send().await.unwrap()).await;
+    assert_eq!(status, 201, "{tokens}");
+
+    let mut tried = 0;
+    for network in 0..100 {
+        let (status, error) = login(format!("198.51.100.{network}"), "wrong").await;
+        match status {
+            401 => tried += 1,
+            429 => assert_eq!(error["code"], "too_many_tries"),
+            other => panic!("{other}: {error}"),
+        }
+    }
+    assert!(
+        tried <= 40,
+        "{tried} passwords were tried from 100 networks"
+    );
+    let (status, _) = login("203.0.113.9".into(), PASSWORD).await;
+    assert_eq!(status, 429, "slowed for networks that nobody knows");
+
+    // From a network where the person signed in before, and by a session, nothing is slowed.
+    let (status, _) = login("192.0.2.1".into(), PASSWORD).await;
+    assert_eq!(status, 200);
+    let access = tokens["access_token"].as_str().unwrap();
+    let change = json!({"current_password": PASSWORD, "new_password": NEW_PASSWORD});
+    let request = fixture.plain("POST", "/v1/auth/password", &change);
+    let request = request.header("x-forwarded-for", "203.0.113.9");
+    let (status, error) = answer(request.bearer_auth(access).send().await.unwrap()).await;
+    assert_eq!(status, 204, "{error}");
+
+    let filter = AuditFilter {
+        action: Some("sign_in.slowed".into()),
+        limit: 10,
+        ..AuditFilter::default()
+    };
+    let entries = fixture.store.system().audit_log(&filter).await.unwrap();
+    assert_eq!(entries.len(), 1, "{entries:?}");
+    let (_, me) = fixture.ask(access, "GET", "/v1/auth/me", Value::Null).await;
+    let target = format!("user:{}", me["id"].as_str().unwrap());
+    assert_eq!(entries[0].target.as_deref(), Some(&*target));
 }

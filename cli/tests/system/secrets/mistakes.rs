@@ -137,6 +137,7 @@ async fn a_command_names_no_secret_whatever_is_wrong_with_it() {
                 &["scheduler"],
                 &["keys", "list"],
                 &["migrate"],
+                &["audit", "prune", "--before", "2020-01-01"],
             ][..],
         ),
         (

@@ -20,7 +20,20 @@ pub enum CancelRequest {
     Requested {
         /// The holder.
         worker: Option<WorkerId>,
+        /// Whether nobody had asked before.
+        newly: bool,
     },
+}
+
+impl CancelRequest {
+    /// Whether it changed anything.
+    pub const fn is_new(&self) -> bool {
+        match self {
+            Self::NotFound => false,
+            Self::Ended(ended) => ended.newly,
+            Self::Requested { newly, .. } => *newly,
+        }
+    }
 }
 
 impl TenantTx {
@@ -42,10 +55,12 @@ impl TenantTx {
                 last_event_id = CASE status WHEN 'running' THEN last_event_id
                     ELSE ((attempt + 1)::bigint << 32) | CASE attempt WHEN 0 THEN 1 ELSE 2 END END,
                 finished_at = CASE status WHEN 'running' THEN NULL ELSE clock_timestamp() END
+            FROM (SELECT cancel_requested_at AS asked_before FROM runs
+                  WHERE tenant_id = $1 AND id = $2 FOR UPDATE) before
             WHERE tenant_id = $1 AND id = $2
               AND status IN ('queued', 'running', 'awaiting_approval')
-            RETURNING status AS "status!", worker_id, attempt, last_event_id, prompt_tokens,
-                      completion_tokens, total_tokens, cancel_reason, usage_estimated,
+            RETURNING asked_before IS NULL AS "newly!", status AS "status!", worker_id, attempt,
+                      last_event_id, prompt_tokens, completion_tokens, total_tokens, cancel_reason, usage_estimated,
                       extract(epoch FROM finished_at - cancel_requested_at)::float8
                           AS cancel_seconds
             "#,
@@ -59,6 +74,7 @@ impl TenantTx {
             if columns::status(&row.status)? == RunStatus::Running {
                 return Ok(CancelRequest::Requested {
                     worker: row.worker_id.map(WorkerId::from_uuid),
+                    newly: row.newly,
                 });
             }
             let ended = EndedColumns {

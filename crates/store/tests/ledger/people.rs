@@ -302,7 +302,7 @@ async fn who_is_kept_out_has_no_session_and_opens_none() {
     // Somebody else's session is not theirs to end.
     let bob = joined(&ledger, "bob@example.org", Role::Viewer).await;
     let done = system.end_session(bob, another.id, SessionEnd::Revoked);
-    assert!(!done.await.unwrap());
+    assert_eq!(done.await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -325,4 +325,27 @@ async fn tries_are_counted_across_servers_and_at_the_same_moment() {
     assert_eq!(system.count_try(&[2; 32], rate).await.unwrap(), None);
     system.forget_tries(&[1; 32]).await.unwrap();
     assert_eq!(system.count_try(&[1; 32], rate).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_next_entry_has_the_count_of_those_that_were_left_out() {
+    let ledger = Ledger::new().await;
+    let system = ledger.store.system();
+    let rate = TryRate {
+        burst: 2,
+        every: Duration::from_millis(300),
+    };
+    let mut left_out = 0;
+    let mut written = Vec::new();
+    while written.iter().all(|before| *before == 0) {
+        match system.count_entry(&[1; 32], rate).await.unwrap() {
+            Some(before) => {
+                assert_eq!(before, left_out);
+                left_out = 0;
+                written.push(before);
+            }
+            None => left_out += 1,
+        }
+    }
+    assert!(written.len() >= 2, "{written:?}");
 }
