@@ -161,9 +161,10 @@ async fn somebody_with(f: &Fixture, run: RunId) -> TenantTx {
         cancel_on_disconnect: false,
         idempotency: Some(&key),
     };
+    // Far from the limit, as the ingress is: near it, submissions of a tenant wait for one another.
     let limits = QueueLimits {
-        tenant: 100,
-        system: 100,
+        tenant: 10_000,
+        system: 100_000,
     };
     let mut tx = f.store.tenant(f.tenant).await.unwrap();
     tx.accept_run(&wanted, &limits).await.unwrap();
@@ -212,7 +213,8 @@ async fn a_submission_that_is_under_way_when_the_ingress_stops_is_answered() {
     assert_eq!(program.submit(fresh(), question()).await["ok"], true);
     f.shutdown.stop_soft();
     drop(somebody);
-    assert_eq!(replies.next().await["ok"], true);
+    let answer = replies.next().await;
+    assert_eq!(answer["ok"], true, "{answer}");
     f.stopped().await;
     assert_eq!(f.record(run).await.status, RunStatus::Queued);
 }
