@@ -31,6 +31,7 @@ mod ingress;
 mod logs;
 mod lost_bus;
 mod metrics;
+mod process_limits;
 mod reload;
 mod secrets;
 mod service_manager;

@@ -110,8 +110,16 @@ impl Role {
     ///
     /// If the role is no ingress.
     pub fn client(&self, credential: &str) -> Client {
-        let address = self.http.expect("only an ingress has clients");
-        Client::new(address, credential)
+        Client::new(self.address(), credential)
+    }
+
+    /// Returns the address that an ingress serves.
+    ///
+    /// # Panics
+    ///
+    /// If the role is no ingress.
+    pub fn address(&self) -> SocketAddr {
+        self.http.expect("only an ingress has clients")
     }
 
     /// How much memory it holds, in bytes.
