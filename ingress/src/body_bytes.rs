@@ -102,8 +102,8 @@ impl Shared {
 
     /// Says whether `bytes` more fit, and if they do not, the limit that they exceed.
     ///
-    /// An owner gets no more than it leaves to others, so that however many fill their shares,
-    /// one that holds little still finds room.
+    /// An owner gets no more than it leaves to others: each that takes all it may leaves half of the
+    /// rest.
     fn fits(&self, held: &Held, owner: &Owner, bytes: u64) -> Result<(), BodyLimit> {
         let own = held.owners.get(owner).copied().unwrap_or(0) + bytes;
         if own > self.per_owner {
