@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 HERE = pathlib.Path(__file__).resolve().parent
-INSTALLED = HERE.parent / "target" / "compat" / "node"
+INSTALLED = HERE.parent.parent / "target" / "compat" / "node"
 
 
 def test_the_node_sdk(demo, scripted, upstream):

@@ -221,7 +221,7 @@ def test_the_sdk_repeats_what_failed_for_good(scripted, upstream):
 @pytest.mark.parametrize(
     ("behaviour", "error", "status", "code"),
     [
-        ("broken", openai.BadRequestError, 400, "upstream_rejected"),
+        ("broken", openai.BadRequestError, 400, "bad_prompt"),
         ("limited-99", openai.RateLimitError, 429, "upstream_rate_limited"),
         ("down-99", openai.InternalServerError, 502, "upstream_error"),
     ],
