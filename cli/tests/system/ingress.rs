@@ -132,7 +132,7 @@ async fn a_client_that_repeats_its_key_after_its_ingress_died_gets_the_same_run(
 #[tokio::test]
 async fn clients_that_never_read_cost_little_memory_and_hold_up_nobody() {
     const TURNS: usize = 5;
-    /// Of the ingress, for each client: 10 to 18 MiB were seen, allocator and all; unbounded it would be all.
+    /// Of the ingress, for each client: 10 to 18 MiB were seen, the allocator's share included.
     const HELD: usize = 24 << 20;
 
     let shown = TURNS * PIECES * PIECE.len();
