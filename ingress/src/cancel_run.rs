@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use baton_admission::terminal_event::ensure_terminal_event;
 use baton_nats::Bus;
 use baton_protocol::{RunId, TenantId};
+use baton_run_log::terminal_event::ensure_terminal_event;
 use baton_service::SharedClock;
 use baton_store::{AuditEntry, CancelRequest, EndedRun, Store, StoreError};
 

@@ -6,9 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use baton_admission::terminal_event::ensure_terminal_event;
 use baton_nats::{EventFollower, FollowError, Followed};
 use baton_protocol::{EventData, EventId, RunId, RunStatus, TenantId};
+use baton_run_log::terminal_event::ensure_terminal_event;
 use baton_store::EndedRun;
 use tokio_util::sync::CancellationToken;
 

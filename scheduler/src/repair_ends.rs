@@ -12,9 +12,9 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use baton_admission::terminal_event::ensure_terminal_event;
 use baton_nats::{Bus, EventsState};
 use baton_protocol::{RunId, TenantId};
+use baton_run_log::terminal_event::ensure_terminal_event;
 use baton_service::SharedClock;
 use baton_store::{EndedRun, Store};
 use futures_util::StreamExt as _;

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use baton_admission::passed_on::Confined;
-use baton_admission::terminal_event::terminal_event;
 use baton_nats::JobHeaders;
 use baton_protocol::event::RunStarted;
 use baton_protocol::{EventData, EventId, Fence, FinishReason, Job, Outcome, RunError, RunSpec};
+use baton_run_log::terminal_event::terminal_event;
 use baton_store::{ClaimedRun, CutTurn, FinalTurn, FinishCommit, QueuedJob, TurnWish};
 use serde_json::value::RawValue;
 
@@ -24,9 +24,9 @@ use crate::attempt::tally::Tally;
 use crate::attempt::toolbox::Toolbox;
 use crate::keep_lease::{Hold, Stop};
 use crate::metrics;
-use crate::publish_events::{EventPublisher, PublishEventsError};
 use crate::runner::JobRunner;
 use crate::settings::Settings;
+use baton_run_log::{EventPublisher, PublishEventsError};
 
 mod answered_by;
 mod broken_turn;

@@ -4,7 +4,7 @@
 //! consume_jobs ──► run_job ──► attempt ──┬─► agent    what comes next (pure)
 //!                    │                   ├─► model    the upstream
 //!                    │                   ├─► tools    the server's tools
-//!                    └─► keep_lease      └─► publish_events ──► the run's log
+//!                    └─► keep_lease      └─► EventPublisher ──► the run's log
 //! ```
 //!
 //! A run is claimed by one worker at a time, under a lease by the ledger's clock. Whatever the
@@ -14,14 +14,12 @@ pub mod agent;
 pub mod askers;
 mod attempt;
 mod consume_jobs;
-pub mod event_writer;
 #[cfg(test)]
 mod fixture;
 mod keep_lease;
 pub mod lease;
 pub mod metrics;
 pub mod model;
-mod publish_events;
 mod run_job;
 mod runner;
 mod settings;

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use baton_admission::parked_events::ensure_parked_events;
-use baton_admission::terminal_event::ensure_terminal_event;
 use baton_nats::Delivery;
 use baton_protocol::{ClaimToken, Job, Outcome, RunError, RunId, RunSpec};
+use baton_run_log::parked_events::ensure_parked_events;
+use baton_run_log::terminal_event::ensure_terminal_event;
 use baton_store::{Claim, ClaimOutcome, ClaimedRun, StoreError};
 use tracing::Instrument as _;
 

@@ -7,22 +7,15 @@
 //! [`request`] reads and checks a body; [`resolve`] finds the agent and its allowed tools, under
 //! the caller's [`Grant`]; [`Admission`] writes the row and publishes the job. A committed row is
 //! acceptance, and no answer of the broker revokes it.
-//!
-//! [`terminal_event`] repairs the log of an ended run for its followers, and [`parked_events`] that
-//! of a run that waits for a person. [`replay`] rebuilds the events for later followers if the
-//! stream has lost them.
 
 mod error;
 mod json;
 pub mod metering;
-pub mod parked_events;
 pub mod passed_on;
 mod prices;
-pub mod replay;
 pub mod request;
 pub mod resolve;
 mod submit;
-pub mod terminal_event;
 
 pub use error::{Invalid, SubmitError};
 pub use json::{MAX_JSON_DEPTH, MAX_JSON_VALUES, check_shape, read_json};

@@ -1,8 +1,8 @@
 //! The events of a run that has ended or waits for a person, from the ledger, when the stream no longer has them.
 
-use baton_admission::replay::{ReplayError, replay, replay_parked};
 use baton_nats::Followed;
 use baton_protocol::{EventId, RunId, RunStatus, TenantId};
+use baton_run_log::replay::{ReplayError, replay, replay_parked};
 use bytes::Bytes;
 use http::StatusCode;
 

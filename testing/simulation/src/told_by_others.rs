@@ -1,10 +1,10 @@
 //! Repairs the log of an ended or parked run, as any process that finds it does: `terminal_event`
 //! and `parked_events` of `baton-admission`.
 
-use baton_admission::parked_events::missing_questions;
-use baton_admission::terminal_event::{is_ended_from_outside, missing_end};
 use baton_nats::{StoredEvents, StreamSeq};
 use baton_protocol::RunId;
+use baton_run_log::parked_events::missing_questions;
+use baton_run_log::terminal_event::{is_ended_from_outside, missing_end};
 use baton_store::{EndedRun, ParkedRun};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};

@@ -14,7 +14,7 @@ use super::{Attempt, Halt};
 use crate::agent::FinishedTurn;
 use crate::metrics;
 use crate::model::{ModelError, TurnContext, TurnStream};
-use crate::publish_events::PublishEventsError;
+use baton_run_log::PublishEventsError;
 
 /// How long events wait for the model's first text, to travel with it.
 const FIRST_TEXT: Duration = Duration::from_millis(50);

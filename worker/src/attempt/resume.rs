@@ -1,8 +1,8 @@
 //! Where an earlier attempt had come to, rebuilt from the ledger.
 
-use baton_admission::parked_events::approval_requested;
-use baton_admission::replay::commit_event;
 use baton_protocol::{EventData, EventId, RunLimits};
+use baton_run_log::parked_events::approval_requested;
+use baton_run_log::replay::commit_event;
 use baton_store::{ApprovalRecord, CallState, StepData, StepRecord};
 
 use crate::agent::turn_machine::Recorded;

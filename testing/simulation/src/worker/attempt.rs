@@ -6,13 +6,13 @@ mod turn;
 
 use std::time::Duration;
 
-use baton_admission::terminal_event::terminal_event;
 use baton_protocol::event::RunStarted;
 use baton_protocol::{EventData, EventId, Fence, Outcome, RunLimits};
+use baton_run_log::event_writer::Replaced;
+use baton_run_log::terminal_event::terminal_event;
 use baton_store::ClaimedRun;
 use baton_worker::agent::turn_machine::Next;
 use baton_worker::agent::{Transcript, TurnMachine};
-use baton_worker::event_writer::Replaced;
 use baton_worker::resume;
 
 use crate::guard::Guard;

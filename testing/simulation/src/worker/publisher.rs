@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use baton_nats::StreamSeq;
 use baton_protocol::{EventData, EventId, Fence};
-use baton_worker::event_writer::{Append, EventWriter, Fate, Replaced};
+use baton_run_log::event_writer::{Append, EventWriter, Fate, Replaced};
 
 use crate::accusation::name;
 use crate::event_log::WrongLast;

@@ -25,7 +25,7 @@ const SPARE_MOST: u64 = 1_000;
 
 /// Why events can no longer be appended.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PublishEventsError {
+pub enum PublishEventsError {
     /// A newer attempt has written to the log: this one is over.
     #[error(transparent)]
     Replaced(#[from] Replaced),
@@ -37,7 +37,7 @@ pub(crate) enum PublishEventsError {
 type Appending = Pin<Box<dyn Future<Output = Result<StreamSeq, PublishEventsError>> + Send>>;
 
 /// The writing end of one attempt's events.
-pub(crate) struct EventPublisher {
+pub struct EventPublisher {
     bus: Bus,
     clock: Arc<dyn Clock>,
     fence: Fence,
@@ -50,7 +50,7 @@ pub(crate) struct EventPublisher {
 impl EventPublisher {
     /// Begins an attempt. The first finds an empty log without looking; a later one reads the
     /// log's last message from the leader: see [`EventWriter::take_over`].
-    pub(crate) async fn begin(
+    pub async fn begin(
         bus: Bus,
         clock: Arc<dyn Clock>,
         fence: Fence,
@@ -93,7 +93,8 @@ impl EventPublisher {
     }
 
     /// Of a stream that lets a run's oldest events give way beyond `most` messages.
-    pub(crate) fn holding(self, most: u32) -> Self {
+    #[must_use]
+    pub fn holding(self, most: u32) -> Self {
         let most = u64::from(most);
         let limit = most - (most / SPARE_PART).clamp(SPARE_LEAST, SPARE_MOST).min(most);
         Self { limit, ..self }
@@ -101,42 +102,42 @@ impl EventPublisher {
 
     /// Whether the log holds so much that the run must come to its end: what ends it, and a few
     /// more attempts at it, still find room.
-    pub(crate) const fn is_at_limit(&self) -> bool {
+    pub const fn is_at_limit(&self) -> bool {
         self.writer.messages() >= self.limit
     }
 
     /// The id that the next pushed event will carry, once nothing waits: see [`Self::settle`].
-    pub(crate) const fn next_id(&self) -> EventId {
+    pub const fn next_id(&self) -> EventId {
         self.writer.next_id()
     }
 
     /// The last event written; all up to it are stored if nothing waits: see [`Self::settle`].
-    pub(crate) const fn last_id(&self) -> EventId {
+    pub const fn last_id(&self) -> EventId {
         self.writer.last_id()
     }
 
     /// The last event pushed: see [`EventWriter::last_pushed`].
-    pub(crate) fn last_pushed(&self) -> EventId {
+    pub fn last_pushed(&self) -> EventId {
         self.writer.last_pushed()
     }
 
     /// Adds an event behind those that wait: see [`EventWriter::push`].
-    pub(crate) fn push(&mut self, step: u32, data: EventData) -> EventId {
+    pub fn push(&mut self, step: u32, data: EventData) -> EventId {
         self.writer.push(step, data)
     }
 
     /// Whether so much waits that the source should be read no further.
-    pub(crate) const fn is_full(&self) -> bool {
+    pub const fn is_full(&self) -> bool {
         self.writer.is_full()
     }
 
     /// Whether an append is on its way: [`Self::advance`] has something to wait for.
-    pub(crate) const fn is_sending(&self) -> bool {
+    pub const fn is_sending(&self) -> bool {
         self.in_flight.is_some()
     }
 
     /// Sends what waits, unless an append is on its way; then it will follow by itself.
-    pub(crate) fn kick(&mut self) {
+    pub fn kick(&mut self) {
         if self.in_flight.is_some() {
             return;
         }
@@ -147,7 +148,7 @@ impl EventPublisher {
 
     /// Waits for the append on its way, then sends what has gathered. Returns at once if there is
     /// none. Dropping the future loses nothing.
-    pub(crate) async fn advance(&mut self) -> Result<(), PublishEventsError> {
+    pub async fn advance(&mut self) -> Result<(), PublishEventsError> {
         let Some(append) = self.in_flight.as_mut() else {
             return Ok(());
         };
@@ -159,7 +160,7 @@ impl EventPublisher {
     }
 
     /// Waits until every event pushed so far is stored.
-    pub(crate) async fn settle(&mut self) -> Result<(), PublishEventsError> {
+    pub async fn settle(&mut self) -> Result<(), PublishEventsError> {
         self.kick();
         while self.is_sending() {
             self.advance().await?;

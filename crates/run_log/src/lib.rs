@@ -1,0 +1,21 @@
+//! A run's event log: its writer, its repair and its replay.
+//!
+//! ```text
+//! holder's events ──► event_writer ──► publisher ──┐
+//! an ended run's row ──► terminal_event ───────────┼──► the run's log
+//! a parked run's row ──► parked_events ────────────┘
+//! the ledger's rows ──► replay ──► a follower, if the log no longer has the events
+//! ```
+//!
+//! Only the newest attempt's holder writes a run's events, and each append names the log's last
+//! message, so the broker refuses a holder that was replaced. If no holder is left, any process
+//! may append the events whose ids the ledger recorded: the end of a run, or the questions of a
+//! parked one.
+
+pub mod event_writer;
+pub mod parked_events;
+mod publisher;
+pub mod replay;
+pub mod terminal_event;
+
+pub use publisher::{EventPublisher, PublishEventsError};
