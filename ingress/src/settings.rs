@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use baton_admission::{BuiltInAgent, Metering, Policy, Rules, ToolSizes, Upstream};
+use baton_admission::{BuiltInAgent, Policy, Rules, Upstream};
+use baton_metering::{Metering, ToolSizes};
 use baton_service::config::{ToolsConfig, UpstreamFeature};
 use baton_service::{Config, LiveConfig};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use baton_admission::passed_on::ExtraFields;
-use baton_admission::{Metering, Prices};
+use baton_metering::{Metering, Prices};
 use baton_service::{Config, LiveConfig};
 
 use crate::metrics::{self, KnownNames};

@@ -10,17 +10,13 @@
 
 mod error;
 mod json;
-pub mod metering;
 pub mod passed_on;
-mod prices;
 pub mod request;
 pub mod resolve;
 mod submit;
 
 pub use error::{Invalid, SubmitError};
 pub use json::{MAX_JSON_DEPTH, MAX_JSON_VALUES, check_shape, read_json};
-pub use metering::{Metering, ToolSizes};
-pub use prices::Prices;
 pub use request::SubmitRequest;
 pub use resolve::{Agent, AgentSource, BuiltInAgent, Grant, Upstream};
 pub use submit::{

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use baton_metering::{Metering, Prices, ToolSizes};
 use baton_nats::{Bus, JobHeaders, PublishError};
 use baton_protocol::{Job, Lane, RawFields, RunId, RunSpec, TenantId};
 use baton_store::{
@@ -12,9 +13,7 @@ use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
 use crate::error::SubmitError;
-use crate::metering::{Metering, ToolSizes};
 use crate::passed_on::{Confined, ExtraFields};
-use crate::prices::Prices;
 use crate::request::SubmitRequest;
 use crate::resolve::{AgentSource, Grant, Upstream, resolve};
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use baton_admission::metering::ANSWER_LIMITS;
+use baton_metering::ANSWER_LIMITS;
 use baton_protocol::{RawFields, RunSpec};
 use baton_service::config::UpstreamFeature;
 use bytes::Bytes;

@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use baton_admission::Metering;
 use baton_harness::chaos::proxy::{Mode, Proxy};
 use baton_harness::scripted_model::{Gate, Piece, Reply, Script, ScriptedModel};
+use baton_metering::Metering;
 use baton_nats::StreamSeq;
 use baton_protocol::{Event, EventData, RunStatus, WorkerId};
 use baton_service::config::{LlmConfig, WorkerConfig};

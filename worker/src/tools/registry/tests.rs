@@ -304,7 +304,7 @@ async fn secrets_in_a_tools_url_do_not_come_back() {
 #[test]
 fn no_built_in_tool_is_larger_than_admission_reserves_for_it() {
     let registry = ToolRegistry::new(&Config::default()).unwrap();
-    let sizes = baton_admission::metering::BUILT_IN_TOOL_SIZES;
+    let sizes = baton_metering::BUILT_IN_TOOL_SIZES;
     assert_eq!(registry.iter().count(), sizes.len());
     for (name, size) in sizes {
         let written = registry.get(name).unwrap().definition().get().len();
