@@ -1,55 +1,39 @@
 //! The ingress: HTTP in, a job out; events in, server-sent events out.
 //!
 //! ```text
-//! auth ──► body ──► submission (admission: one commit, one publish) ──► relay ──► frames ──► client
+//! access ──► submission (admission: one commit, one publish) ──► relay ──► frames ──► client
 //! ```
+//!
+//! The crate has three storeys, and its `use` lines point down only:
+//!
+//! | storey | job |
+//! |--|--|
+//! | [`routes`], [`programs`] | the doors: what a client sends and reads, over HTTP and over NATS |
+//! | [`run`] | what the doors share about a run: acceptance, events, cancels, decisions |
+//! | [`access`] | whether a request comes in, and as who |
 //!
 //! An ingress holds nothing that another could not take over: runs are rows, events are stored, and
 //! any ingress can follow any run from any event. Which is why it cancels nothing when it stops.
 //!
 //! To add an endpoint: a file with its handler, its errors and its tests; its scope in the
-//! signature ([`auth`]); its line in [`router`]. The description in `/openapi.json` follows from
+//! signature ([`access`]); its line in [`routes`]. The description in `/openapi.json` follows from
 //! the handler.
 
-mod api_keys;
-mod attachments;
-mod attempts;
-mod auth;
-mod body;
-mod body_bytes;
-mod cancel_run;
-mod chat_completions;
-mod decide_approval;
+mod access;
 mod error;
 mod fetch;
-mod headers;
-mod health;
-mod invites;
-mod ledger;
 mod ledger_clock;
-mod members;
 pub mod metrics;
-mod model_catalog;
-mod models;
-mod openapi;
 mod programs;
-mod query;
-mod rate;
-mod relay;
-mod request_head;
-mod runs;
+mod routes;
+mod run;
 mod settings;
-mod sse;
 mod state;
-mod stream_cap;
-mod submission;
-mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::routing::get;
 use axum::{Router, middleware};
 use baton_admission::Admission;
 use baton_nats::{AttachmentQuestions, Bus, IntakeOptions, Revocations};
@@ -60,29 +44,25 @@ use baton_store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tower_http::catch_panic::CatchPanicLayer;
-use utoipa::OpenApi as _;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
-pub use auth::SCOPES;
+pub use access::SCOPES;
 pub use programs::ProgramDoor;
 
-use crate::attachments::Attachments;
-use crate::attempts::ledger_attempts;
-use crate::auth::{CredentialWatch, Credentials, Issuers, SignIn};
-use crate::body_bytes::BodyBytes;
-use crate::cancel_run::Canceller;
-use crate::decide_approval::Decider;
-use crate::headers::FixedHeaders;
+use crate::access::body_bytes::BodyBytes;
+use crate::access::headers::FixedHeaders;
+use crate::access::rate::{Proxies, RateLimiter};
+use crate::access::stream_cap::StreamCap;
+use crate::access::{CredentialWatch, Credentials, Issuers, SignIn};
 use crate::ledger_clock::LedgerClock;
-use crate::model_catalog::ModelCatalog;
-use crate::openapi::ApiDescription;
 use crate::programs::LetterLimits;
-use crate::rate::{Proxies, RateLimiter};
+use crate::routes::models::ModelCatalog;
+use crate::run::attachments::Attachments;
+use crate::run::attempts::ledger_attempts;
+use crate::run::cancel::Canceller;
+use crate::run::decide::Decider;
 use crate::settings::Settings;
 use crate::state::{AppState, Inner, Stopping};
-use crate::stream_cap::StreamCap;
 
 /// How long before the accept loop cuts connections the last streams are told that it will.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -320,7 +300,7 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         watch: CredentialWatch::default(),
         put_out: Notify::new(),
         models: ModelCatalog::new(&config.llm)?,
-        rates: RateLimiter::new(bus.clone(), Arc::clone(&clock), rate::PATIENCE),
+        rates: RateLimiter::new(bus.clone(), Arc::clone(&clock), access::rate::PATIENCE),
         proxies: Proxies::new(&config.http),
         settings: ArcSwap::from_pointee(Settings::of(&config)),
         attachments,
@@ -347,56 +327,32 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
 
 /// The API's description, as served at `/openapi.json`.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    described().1
-}
-
-/// The routes and what is said of them.
-fn described() -> (Router<AppState>, utoipa::openapi::OpenApi) {
-    let (routes, mut description) = api().split_for_parts();
-    openapi::add_common_refusals(&mut description);
-    (routes, description)
-}
-
-fn api() -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(ApiDescription::openapi())
-        .routes(routes!(chat_completions::chat_completions))
-        .routes(routes!(models::list_models))
-        .routes(routes!(models::read_model))
-        .route(
-            "/v1/models/{owner}/{*name}",
-            get(models::read_model_of_owner),
-        )
-        .merge(runs::router())
-        .merge(auth::router())
-        .merge(members::router())
-        .merge(invites::router())
-        .merge(api_keys::router())
-        .merge(usage::router())
+    routes::described().1
 }
 
 fn router(state: AppState, http: &HttpConfig, readiness: Readiness) -> Router {
-    let (api, description) = described();
+    let (api, description) = routes::described();
     let routes = Arc::new(error::Routes::described(&description));
     let docs = SwaggerUi::new("/docs").url("/openapi.json", description);
     let router = api
         .with_state(state.clone())
         .merge(Router::from(docs))
         .layer(CatchPanicLayer::new())
-        .layer(middleware::from_fn(request_head::check_head))
+        .layer(middleware::from_fn(access::request_head::check_head))
         .layer(middleware::from_fn_with_state(routes, error::shape_errors))
         .layer(middleware::from_fn_with_state(
             state.clone(),
-            rate::limit_requests,
+            access::rate::limit_requests,
         ));
-    let router = health::add(router, state, readiness);
+    let router = routes::health::add(router, state, readiness);
     // Around the errors, which a page must be able to read as well.
-    let router = match headers::cors(http) {
+    let router = match access::headers::cors(http) {
         Some(cors) => router.layer(cors),
         None => router,
     };
     let router = router.layer(middleware::from_fn_with_state(
         FixedHeaders::of(http),
-        headers::fix_headers,
+        access::headers::fix_headers,
     ));
     request_id::instrument(router)
 }

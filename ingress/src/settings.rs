@@ -7,7 +7,7 @@ use baton_metering::{Metering, ToolSizes};
 use baton_service::config::{ToolsConfig, UpstreamFeature};
 use baton_service::{Config, LiveConfig};
 
-use crate::rate::RateLimits;
+use crate::access::rate::RateLimits;
 use crate::state::AppState;
 
 /// Limits that a request is held to before anything else of it is known.

@@ -14,16 +14,16 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::attachments::Attachments;
-use crate::auth::{CredentialWatch, Credentials, SignIn};
-use crate::body_bytes::BodyBytes;
-use crate::cancel_run::Canceller;
-use crate::decide_approval::Decider;
-use crate::model_catalog::ModelCatalog;
+use crate::access::body_bytes::BodyBytes;
+use crate::access::rate::{Proxies, RateLimiter};
+use crate::access::stream_cap::StreamCap;
+use crate::access::{CredentialWatch, Credentials, SignIn};
 use crate::programs::LetterLimits;
-use crate::rate::{Proxies, RateLimiter};
+use crate::routes::models::ModelCatalog;
+use crate::run::attachments::Attachments;
+use crate::run::cancel::Canceller;
+use crate::run::decide::Decider;
 use crate::settings::Settings;
-use crate::stream_cap::StreamCap;
 
 /// The ingress's state; a clone is one reference.
 #[derive(Clone)]

@@ -14,13 +14,13 @@ use futures_util::{StreamExt as _, stream};
 
 use super::ProgramDoor;
 use super::connections::ConnectionCounts;
-use crate::auth::{
+use crate::access::rate::ClientAddress;
+use crate::access::{
     Actor, ApprovalsWrite, Caller, Credential, Presented, RunsRead, RunsWrite, Scope as _,
     record_unchanged,
 };
 use crate::error::ApiError;
 use crate::metrics::{self, AuthRefusal, Connect};
-use crate::rate::ClientAddress;
 use crate::state::AppState;
 
 /// Questions in work at a time; the rest wait in the subscription.

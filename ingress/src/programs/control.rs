@@ -6,7 +6,7 @@ use baton_store::{AuditEntry, CancelRequest};
 use futures_util::{StreamExt as _, stream};
 
 use super::requests::{audit_entry, authorize};
-use crate::auth::{ApprovalsWrite, RunsWrite};
+use crate::access::{ApprovalsWrite, RunsWrite};
 use crate::error::ApiError;
 use crate::state::AppState;
 
@@ -77,7 +77,7 @@ async fn perform(state: &AppState, request: &ControlRequest) -> Result<RunStatus
                 .decider
                 .decide(tenant, run, approval, decision, by, &entry)
                 .await?;
-            let record = crate::ledger::find_run(state, tenant, run).await?;
+            let record = crate::run::ledger::find_run(state, tenant, run).await?;
             record
                 .map(|record| record.status)
                 .ok_or_else(ApiError::no_such_run)

@@ -9,9 +9,9 @@ use baton_protocol::{EventId, RunId};
 use futures_util::{StreamExt as _, stream};
 
 use super::requests::authorize;
-use crate::auth::RunsRead;
+use crate::access::RunsRead;
 use crate::error::ApiError;
-use crate::runs::{Source, Told, tell_from};
+use crate::run::event_source::{Source, Told, tell_from};
 use crate::state::AppState;
 
 /// Questions in work at a time; the rest wait in the subscription.

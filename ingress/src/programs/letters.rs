@@ -5,8 +5,8 @@ use baton_nats::{KEPT_OF_A_LETTER, Limited};
 use baton_protocol::TenantId;
 use uuid::Uuid;
 
-use crate::auth::Caller;
-use crate::rate::{RateLimiter, RateLimits};
+use crate::access::Caller;
+use crate::access::rate::{RateLimiter, RateLimits};
 
 /// Letters are counted in units of so many bytes, each as one at least.
 const UNIT: usize = 1 << 10;

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use baton_protocol::{ApiKeyId, AuditId, TenantId};
 use baton_store::{AuditEntry, AuditResult};
 
-use crate::auth::{Caller, Scope};
+use crate::access::rate::limit_caller;
+use crate::access::{Caller, Scope};
 use crate::error::ApiError;
 use crate::metrics::{self, AuthRefusal};
-use crate::rate::limit_caller;
 use crate::state::AppState;
 
 /// Why a publisher is nobody who may speak for the tenant.

@@ -15,13 +15,13 @@ use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
 use super::requests::{Unknown, identify};
-use crate::attachments::OnClose;
-use crate::auth::{Caller, RunsWrite, Scope as _};
+use crate::access::rate::limit_caller;
+use crate::access::{Caller, RunsWrite, Scope as _};
 use crate::error::ApiError;
 use crate::metrics::{self, Door, SubmissionEnd};
-use crate::rate::limit_caller;
+use crate::run::attachments::OnClose;
+use crate::run::submission::{Submitted, Wanted, key_of_run, submit};
 use crate::state::AppState;
-use crate::submission::{Submitted, Wanted, key_of_run, submit};
 
 /// What an ingress holds of submissions at a time, in units of 64 KiB: so many bytes, or so many
 /// messages if they are smaller. Beyond that they are refused until there is room again.

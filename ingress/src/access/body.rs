@@ -1,0 +1,130 @@
+//! Reading a request's body under its limits.
+
+use axum::extract::{FromRequest, Request};
+use baton_admission::read_json;
+use baton_service::accept::is_body_timeout;
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use serde::de::DeserializeOwned;
+
+use crate::access::body_bytes::{HeldBytes, Owner};
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// A whole body, at most `http.body_limit` long. The accept loop sees to it that it comes in time.
+pub(crate) struct WholeBody {
+    pub(crate) bytes: Bytes,
+    /// To be dropped with the last copy of what the body says.
+    pub(crate) held: HeldBytes,
+}
+
+impl FromRequest<AppState> for WholeBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let limit = state.body_limit;
+        let announced = request
+            .headers()
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok())
+            .and_then(|length| length.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > limit) {
+            return Err(too_large(limit));
+        }
+        let (bytes, held) = read(request, limit, state).await?;
+        Ok(Self { bytes, held })
+    }
+}
+
+/// A small JSON body of a native route: fields that are not listed are refused.
+pub(crate) struct JsonBody<T>(pub(crate) T);
+
+/// Nothing that these routes take is longer.
+const JSON_LIMIT: u64 = 64 << 10;
+
+impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let limit = state.body_limit.min(JSON_LIMIT);
+        let (body, _held) = read(request, limit, state).await?;
+        Ok(Self(read_json(&body)?))
+    }
+}
+
+async fn read(
+    request: Request,
+    limit: u64,
+    state: &AppState,
+) -> Result<(Bytes, HeldBytes), ApiError> {
+    check_encoding(request.headers())?;
+    let mut held = state.body_bytes.begin(Owner::of(request.extensions()));
+    let mut body = request.into_body();
+    let mut whole = BytesMut::new();
+    let mut first: Option<Bytes> = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            if is_body_timeout(&error) {
+                let message = "the request body took too long to arrive";
+                return ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message);
+            }
+            tracing::debug!(%error, "a request body broke off");
+            ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "body_broken",
+                "the request body broke off",
+            )
+        })?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        let so_far = whole.len() + first.as_ref().map_or(0, Bytes::len);
+        if (so_far + data.len()) as u64 > limit {
+            return Err(too_large(limit));
+        }
+        held.grow(data.len() as u64).await?;
+        // Nearly every body is one frame: that one is not copied.
+        if first.is_none() && whole.is_empty() {
+            if body.is_end_stream() {
+                return Ok((data, held));
+            }
+            first = Some(data);
+            continue;
+        }
+        if let Some(first) = first.take() {
+            whole.extend_from_slice(&first);
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok((first.unwrap_or_else(|| whole.freeze()), held))
+}
+
+/// Refuses a compressed body, and says what is taken.
+fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let plain = |value: &HeaderValue| {
+        value
+            .to_str()
+            .is_ok_and(|value| value.trim().eq_ignore_ascii_case("identity"))
+    };
+    if headers.get_all(CONTENT_ENCODING).iter().all(plain) {
+        return Ok(());
+    }
+    let message = "a request body is taken uncompressed only: send it without `Content-Encoding`";
+    Err(ApiError::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_content_encoding",
+        message,
+    )
+    .header(ACCEPT_ENCODING, HeaderValue::from_static("identity")))
+}
+
+fn too_large(limit: u64) -> ApiError {
+    ApiError::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "body_too_large",
+        format!("the request body may be at most {limit} bytes long"),
+    )
+}

@@ -1,0 +1,71 @@
+//! Counts entries of the audit log about requests that changed nothing. A few are written, and the next
+//! one says how many were not, because the log must not grow as fast as somebody can ask.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use baton_store::{ActorKind, AuditEntry, TryRate};
+use sha2::{Digest as _, Sha256};
+
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// Entries about one action of one actor, or of nobody in particular from one network.
+const USUAL: TryRate = TryRate {
+    burst: 20,
+    every: Duration::from_secs(30),
+};
+/// Entries about one account that is slowed.
+pub(crate) const SLOWED: TryRate = TryRate {
+    burst: 1,
+    every: Duration::from_hours(1),
+};
+
+/// Records something that changed nothing in the ledger, or counts it.
+pub(crate) async fn record_unchanged(
+    state: &AppState,
+    network: Option<IpAddr>,
+    entry: AuditEntry,
+) -> Result<(), ApiError> {
+    let network = network.map(|network| network.to_string());
+    let who = match entry.actor_kind {
+        // The word of somebody unproved is theirs to choose.
+        ActorKind::Nobody => network,
+        ActorKind::User | ActorKind::ApiKey | ActorKind::Issuer | ActorKind::Operator => {
+            entry.actor.clone()
+        }
+    };
+    let (kind, action) = (entry.actor_kind.as_str(), entry.action);
+    let key = ["entry", action, kind, who.as_deref().unwrap_or_default()];
+    record_counted(state, USUAL, &key, entry).await
+}
+
+/// Records an entry within the rate, and else counts it.
+pub(crate) async fn record_counted(
+    state: &AppState,
+    rate: TryRate,
+    key: &[&str],
+    entry: AuditEntry,
+) -> Result<(), ApiError> {
+    let system = state.store.system();
+    let Some(left_out) = system.count_entry(&throttle_key(key), rate).await? else {
+        return Ok(());
+    };
+    let entry = if left_out == 0 {
+        entry
+    } else {
+        let said = entry.detail.as_deref().unwrap_or("like it");
+        let detail = Some(format!("{said}; {left_out} before it were only counted"));
+        AuditEntry { detail, ..entry }
+    };
+    Ok(system.record_audit(&entry).await?)
+}
+
+pub(crate) fn throttle_key(parts: &[&str]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hash.finalize().into()
+}

@@ -1,0 +1,78 @@
+//! Where a request comes from, for the audit log and for counting tries.
+
+use std::net::IpAddr;
+
+use axum::extract::FromRequestParts;
+use baton_protocol::{AuditId, TenantId};
+use baton_service::RequestId;
+use baton_store::{AuditEntry, AuditResult};
+use chrono::{DateTime, Utc};
+use http::header::USER_AGENT;
+use http::request::Parts;
+
+use super::caller::Actor;
+use crate::access::rate::ClientAddress;
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// Longer words of a client about itself are cut.
+const USER_AGENT_CHARS: usize = 200;
+
+/// Where a request comes from.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    /// The client's address, as far as trusted proxies tell it.
+    pub(crate) ip: Option<String>,
+    /// What tries are counted by.
+    pub(crate) network: Option<IpAddr>,
+    pub(crate) user_agent: Option<String>,
+    request_id: Option<String>,
+    now: DateTime<Utc>,
+}
+
+impl Origin {
+    /// An entry of the audit log, about something that was done; what else is to be said is added
+    /// by the caller.
+    pub(crate) fn entry(
+        &self,
+        actor: Actor,
+        tenant: Option<TenantId>,
+        action: &'static str,
+    ) -> AuditEntry {
+        AuditEntry {
+            id: AuditId::new(self.now),
+            tenant,
+            actor_kind: actor.kind,
+            actor: actor.id,
+            action,
+            target: None,
+            result: AuditResult::Done,
+            detail: None,
+            ip: self.ip.clone(),
+            user_agent: self.user_agent.clone(),
+            request_id: self.request_id.clone(),
+        }
+    }
+}
+
+impl FromRequestParts<AppState> for Origin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let address = parts.extensions.get::<ClientAddress>();
+        let user_agent = parts
+            .headers
+            .get(USER_AGENT)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()));
+        Ok(Self {
+            ip: address.map(|address| address.0.to_string()),
+            network: address.map(|address| address.network()),
+            user_agent: user_agent.map(|text| text.chars().take(USER_AGENT_CHARS).collect()),
+            request_id: parts
+                .extensions
+                .get::<RequestId>()
+                .map(|id| id.as_str().to_owned()),
+            now: state.clock.now(),
+        })
+    }
+}

@@ -1,0 +1,184 @@
+//! `POST /v1/api-keys`.
+
+use axum::Json;
+use axum::extract::State;
+use baton_identity::ApiKey;
+use baton_protocol::ApiKeyId;
+use baton_store::{AuditEntry, NewApiKey};
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::path::no_such_key;
+use super::view::{CreatedKey, Limits, Wish, check_within};
+use crate::access::body::JsonBody;
+use crate::access::{ALL, Authorized, KeysWrite, Origin, SCOPES};
+use crate::error::{ApiError, Problem};
+use crate::routes::sign_in::name;
+use crate::state::AppState;
+
+/// The most tokens or millionths of a unit; billionths of it still fit into the ledger's numbers.
+const MOST: u64 = 9_000_000_000_000_000;
+/// Names in one list.
+const LONGEST_LIST: usize = 200;
+
+/// What the key is to be.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateKey {
+    /// What it is for.
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    /// What it may do; `*` is everything.
+    #[serde(default = "usual_scopes")]
+    #[schema(default = usual_scopes)]
+    scopes: Vec<String>,
+    /// The models it may ask for; all unless said.
+    models: Option<Vec<String>>,
+    /// The server-side tools it may use; all unless said.
+    tools: Option<Vec<String>>,
+    /// From when on it is refused; never unless said.
+    expires_at: Option<DateTime<Utc>>,
+    /// How much may be done with it.
+    #[serde(default)]
+    limits: Limits,
+}
+
+fn usual_scopes() -> Vec<String> {
+    ["runs:write", "runs:read", "models:read"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+/// Makes a key for the tenant. It is in the answer and nowhere else.
+#[utoipa::path(
+    post,
+    path = "/v1/api-keys",
+    tag = "Keys",
+    request_body = CreateKey,
+    responses(
+        (status = 201, description = "The key", body = CreatedKey),
+        (status = 403, description = "Lacks the scope, or would hand on more than it has", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn create_key(
+    State(state): State<AppState>,
+    authorized: Authorized<KeysWrite>,
+    origin: Origin,
+    JsonBody(request): JsonBody<CreateKey>,
+) -> Result<(StatusCode, Json<CreatedKey>), ApiError> {
+    let caller = authorized.caller;
+    let Some(name) = name("name", Some(request.name))? else {
+        return Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_name",
+            "a key has a name",
+        ));
+    };
+    check(
+        &request.scopes,
+        request.models.as_deref(),
+        request.tools.as_deref(),
+    )?;
+    let now = state.clock.now();
+    if request.expires_at.is_some_and(|at| at <= now) {
+        let message = "`expires_at` is in the past";
+        let error = ApiError::new(StatusCode::BAD_REQUEST, "invalid_expiry", message);
+        return Err(error.param("expires_at"));
+    }
+    check_limits(&request.limits)?;
+    let wish = Wish {
+        scopes: &request.scopes,
+        models: request.models.as_deref(),
+        tools: request.tools.as_deref(),
+        expires_at: request.expires_at,
+    };
+    check_within(&caller, &wish)?;
+    let key = ApiKey::from_random(&state.key_environment, rand::random())
+        .map_err(|error| ApiError::internal(&error))?;
+    let new = NewApiKey {
+        id: ApiKeyId::new(now),
+        hash: key.hash(),
+        name,
+        prefix: key.hint().to_owned(),
+        scopes: request.scopes,
+        allowed_models: request.models,
+        allowed_tools: request.tools,
+        expires_at: request.expires_at,
+        limits: request.limits.into(),
+        created_by: Some(caller.actor().to_string()),
+    };
+    let entry = AuditEntry {
+        target: Some(format!("key:{}", new.id)),
+        detail: Some(new.scopes.join(" ")),
+        ..origin.entry(caller.actor(), Some(caller.tenant), "key.created")
+    };
+    let mut tx = state.store.tenant(caller.tenant).await?;
+    caller.hold(&mut tx).await?;
+    tx.create_api_key(&new).await?;
+    let record = tx.api_key(new.id).await?.ok_or_else(no_such_key)?;
+    tx.record_audit(&entry).await?;
+    tx.commit().await?;
+    let created = CreatedKey {
+        key: key.expose().to_owned(),
+        view: record.into(),
+    };
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+fn check(
+    scopes: &[String],
+    models: Option<&[String]>,
+    tools: Option<&[String]>,
+) -> Result<(), ApiError> {
+    if let Some(unknown) = scopes
+        .iter()
+        .find(|scope| *scope != ALL && !SCOPES.contains(&scope.as_str()))
+    {
+        let message = format!(
+            "`{unknown}` is no scope: they are {}, and * for all",
+            SCOPES.join(", ")
+        );
+        let error = ApiError::new(StatusCode::BAD_REQUEST, "unknown_scope", message);
+        return Err(error.param("scopes"));
+    }
+    for (param, list) in [
+        ("scopes", Some(scopes)),
+        ("models", models),
+        ("tools", tools),
+    ] {
+        let Some(list) = list else { continue };
+        let fits = list.len() <= LONGEST_LIST
+            && list.iter().all(|name| {
+                !name.is_empty() && name.len() <= 200 && !name.chars().any(char::is_control)
+            });
+        if !fits {
+            let message = format!("`{param}` holds at most {LONGEST_LIST} names of 1 to 200 bytes");
+            let error = ApiError::new(StatusCode::BAD_REQUEST, "invalid_list", message);
+            return Err(error.param(param));
+        }
+    }
+    Ok(())
+}
+
+fn check_limits(limits: &Limits) -> Result<(), ApiError> {
+    let small = [limits.per_minute, limits.per_day, limits.concurrent_runs];
+    let large = [limits.monthly_tokens, limits.monthly_cost_micros];
+    let fits = small
+        .into_iter()
+        .flatten()
+        .all(|limit| (1..=i32::MAX as u32).contains(&limit))
+        && large
+            .into_iter()
+            .flatten()
+            .all(|limit| (1..=MOST).contains(&limit));
+    if fits {
+        Ok(())
+    } else {
+        let message = "a limit is at least 1, and below 2^31; of tokens and cost at most 9e15";
+        let error = ApiError::new(StatusCode::BAD_REQUEST, "invalid_limit", message);
+        Err(error.param("limits"))
+    }
+}

@@ -1,0 +1,265 @@
+//! `POST /v1/chat/completions`.
+//!
+//! The head of a streamed answer is sent with its first token, so that a run that fails before that
+//! is answered with a proper status; only when nothing has come for a heartbeat's time is the head
+//! sent alone.
+
+mod answer;
+mod frames;
+pub(crate) mod passed_on;
+#[cfg(test)]
+mod samples;
+mod streamed;
+mod whole;
+
+use std::time::Instant;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Response;
+use baton_admission::Acceptance;
+use baton_admission::request::ChatSubmission;
+use baton_nats::{EventFollower, ResumeError};
+use baton_openai::{ChatCompletion, ChatRequest, ErrorBody};
+use baton_protocol::{EventId, FinishReason, Outcome, RunId, TenantId};
+use baton_service::RequestId;
+use http::{HeaderMap, StatusCode};
+
+use self::answer::Answer;
+use crate::access::body::WholeBody;
+use crate::access::{Authorized, RunsWrite};
+use crate::error::ApiError;
+use crate::metrics::Door;
+use crate::routes::sse::ServerSentEvent;
+use crate::run::attachments::OnClose;
+use crate::run::ledger::{Recorded, find_run};
+use crate::run::relay::Relay;
+use crate::run::submission::{Submitted, Wanted, idempotency_key, job_headers, submit};
+use crate::state::AppState;
+
+/// The code for a run that goes on after the stream has dropped its beginning.
+const EVENTS_EXPIRED: &str = "events_expired";
+
+/// One chat: what its answer needs to know of the request.
+pub(crate) struct Chat {
+    run: RunId,
+    /// The upstream model that is asked.
+    model: String,
+    /// The client's own tools, whose calls are its to execute.
+    client_tools: Vec<String>,
+    include_usage: bool,
+    /// Whether the client reads calls in their older form.
+    older_calls: bool,
+    /// Whether the same request finds the run again.
+    keyed: bool,
+    begun: Instant,
+}
+
+/// Where the answer comes from.
+enum Source {
+    /// The run's events, from the first.
+    Live(Box<EventFollower>),
+    /// The ledger: the run had ended when it was asked for again.
+    Recorded(Box<Recorded>),
+}
+
+/// Answers a chat, whole or as server-sent events.
+///
+/// Fields that are not listed travel to the upstream. `model` names an upstream model, which the
+/// `default` agent uses, or an agent. The agent's server-side tools are executed by the server and
+/// never appear as `tool_calls`. Closing the connection cancels the run, unless the request has an
+/// `Idempotency-Key`: then half a minute later, if nobody has come back.
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions",
+    tag = "OpenAI",
+    request_body = ChatRequest,
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key and body: the same run and answer. Another body: 422."),
+    ),
+    responses(
+        (status = 200, description = "The answer; with `stream`, its chunks as `text/event-stream`. `X-Run-Id` names the run.", content((ChatCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))),
+        (status = 400, description = "The request is wrong, or the upstream refused it", body = ErrorBody),
+        (status = 401, description = "No API key, or a bad one", body = ErrorBody),
+        (status = 403, description = "The key may not do this, or not use this model", body = ErrorBody),
+        (status = 404, description = "No such agent or model", body = ErrorBody),
+        (status = 409, description = "`run_cancelled` by somebody; `approval_required`: a tool call waits for a decision, and the run goes on afterwards", body = ErrorBody),
+        (status = 413, description = "The body is too large", body = ErrorBody),
+        (status = 422, description = "The Idempotency-Key was used with another request", body = ErrorBody),
+        (status = 429, description = "Too many queued runs, runs of this key, open streams, or bytes of bodies; see `Retry-After`", body = ErrorBody),
+        (status = 500, description = "The run failed", body = ErrorBody),
+        (status = 502, description = "The upstream failed", body = ErrorBody),
+        (status = 503, description = "The system is full, or a part of it away; see `Retry-After`. With `answer_unavailable`, `events_unavailable` or `server_stopping` the run is accepted and goes on: `X-Run-Id` names it, and the same request with its `Idempotency-Key` is attached to it", body = ErrorBody),
+        (status = 504, description = "The upstream took too long", body = ErrorBody),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn chat_completions(
+    State(state): State<AppState>,
+    authorized: Authorized<RunsWrite>,
+    Extension(request_id): Extension<RequestId>,
+    headers: HeaderMap,
+    WholeBody { bytes: body, held }: WholeBody,
+) -> Result<Response, ApiError> {
+    let begun = state.clock.monotonic();
+    let ChatSubmission {
+        request,
+        stream,
+        include_usage,
+        older_calls,
+    } = ChatSubmission::parse(&body)?;
+    let idempotency = idempotency_key(&headers, "/v1/chat/completions", &body)?;
+    let keyed = idempotency.is_some();
+    drop(body);
+    let on_close = if keyed {
+        OnClose::CancelUnlessBack
+    } else {
+        OnClose::Cancel
+    };
+    // Before anything is accepted.
+    let place = if stream {
+        Some(state.streams.take(&authorized.caller)?)
+    } else {
+        None
+    };
+    let tenant = authorized.caller.tenant;
+    let credential = state.watch.guard(&authorized.caller);
+    let client_tools = request.tool_names.clone();
+    let wanted = Wanted {
+        caller: authorized.caller,
+        request,
+        run: None,
+        idempotency,
+        body: Some(held),
+        follow: true,
+        on_close,
+        headers: job_headers(&request_id, &headers),
+        door: Door::Chat,
+    };
+    let Submitted {
+        accepted,
+        follower,
+        mut attachment,
+        body,
+    } = submit(&state, wanted).await?;
+    let run = accepted.run;
+    let found = match (accepted.acceptance, follower) {
+        (Acceptance::Created(created), Some(follower)) => {
+            Ok((created.spec.model, Source::Live(Box::new(follower))))
+        }
+        _ => replayed(&state, tenant, run).await,
+    };
+    // The request was dropped with what accepting the run has yielded.
+    drop(body);
+    let (model, source) = match found {
+        Ok(found) => found,
+        Err(error) => {
+            attachment.detach();
+            tracing::warn!(run.id = %run, code = %error.code, why = error.message,
+                           "the answer of an accepted run cannot be sent now");
+            let why = "the answer cannot be read at the moment";
+            return Err(match &*error.code {
+                EVENTS_EXPIRED => error.of_run(run),
+                _ => ApiError::goes_on(run, "answer_unavailable", why, keyed),
+            });
+        }
+    };
+    let chat = Chat {
+        run,
+        model,
+        client_tools,
+        include_usage,
+        older_calls,
+        keyed,
+        begun,
+    };
+    let answered = match (source, stream) {
+        (Source::Recorded(recorded), _) => {
+            attachment.detach();
+            if stream {
+                chat.stream_recorded(&recorded)
+            } else {
+                chat.answer_recorded(&recorded)
+            }
+        }
+        (Source::Live(follower), _) => {
+            let stop = state.stopping.all.clone();
+            let relay = Relay::new(state, tenant, run, *follower, stop, credential);
+            match place {
+                Some(place) => chat.stream(relay, attachment, place).await,
+                None => chat.answer_whole(relay, attachment).await,
+            }
+        }
+    };
+    answered.map_err(|error| error.of_run(run))
+}
+
+/// The run that an idempotency key stands for: from its first event, or from the ledger.
+async fn replayed(
+    state: &AppState,
+    tenant: TenantId,
+    run: RunId,
+) -> Result<(String, Source), ApiError> {
+    // Before the row is read, so that what happens in between is heard.
+    let subscribed = state.subscribe(tenant, run).await?;
+    let record = find_run(state, tenant, run)
+        .await?
+        .ok_or_else(ApiError::no_such_run)?;
+    if let Some(recorded) = Recorded::find(state, tenant, run).await? {
+        return Ok((record.model, Source::Recorded(Box::new(recorded))));
+    }
+    match subscribed.resume(EventId::ORIGIN).await {
+        Ok(follower) => Ok((record.model, Source::Live(Box::new(follower)))),
+        Err(ResumeError::CursorUnknown | ResumeError::Expired) => Err(ApiError::new(
+            StatusCode::CONFLICT,
+            EVENTS_EXPIRED,
+            format!("the beginning of run {run} is no longer stored, and it has not ended yet: poll GET /v1/runs/{run}"),
+        )
+        .do_not_retry()),
+        Err(error) => Err(ApiError::unavailable("broker_unavailable", error.to_string())),
+    }
+}
+
+impl Chat {
+    /// The recorded answer of a completed run, or what became of it instead.
+    fn recorded_answer(&self, recorded: &Recorded) -> Result<(Answer, FinishReason), ApiError> {
+        match &recorded.outcome {
+            Outcome::Completed(finish_reason) => {
+                let mut answer =
+                    Answer::from_messages(&recorded.messages, *finish_reason, &self.client_tools);
+                answer.fields.extend(recorded.fields.clone());
+                Ok((answer, *finish_reason))
+            }
+            Outcome::Failed(error) => Err(ApiError::run_failed(self.run, error, recorded.worked)),
+            Outcome::Cancelled(reason) => Err(self.cancelled(reason)),
+        }
+    }
+
+    /// Somebody cancelled the run while its client waited. Asking again would start another.
+    fn cancelled(&self, reason: &str) -> ApiError {
+        let message = format!("run {} was cancelled: {reason}", self.run);
+        ApiError::new(StatusCode::CONFLICT, "run_cancelled", message).do_not_retry()
+    }
+
+    /// The run waits for a person, and goes on without this client.
+    fn parked(&self) -> ApiError {
+        let message = format!(
+            "a tool call waits for a decision: GET /v1/runs/{run}/approvals; run {run} goes on \
+             afterwards: GET /v1/runs/{run}",
+            run = self.run
+        );
+        ApiError::new(StatusCode::CONFLICT, "approval_required", message).do_not_retry()
+    }
+
+    /// This process stops, and the answer is not there yet.
+    fn draining(&self) -> ApiError {
+        let why = "this server is stopping";
+        ApiError::goes_on(self.run, "server_stopping", why, self.keyed)
+    }
+
+    /// The events cannot be followed any further.
+    fn unfollowable(&self) -> ApiError {
+        let why = "the run's events cannot be read";
+        ApiError::goes_on(self.run, "events_unavailable", why, self.keyed)
+    }
+}

@@ -1,0 +1,84 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`: what the upstream offers, as far as the key may use it.
+
+mod catalog;
+
+pub(crate) use catalog::ModelCatalog;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use baton_openai::{ErrorBody, Model, ModelList};
+use http::StatusCode;
+
+use crate::access::{Authorized, ModelsRead};
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// The models that this key may name.
+#[utoipa::path(
+    get,
+    path = "/v1/models",
+    tag = "OpenAI",
+    responses(
+        (status = 200, description = "The models", body = ModelList),
+        (status = 502, description = "The upstream failed", body = ErrorBody),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn list_models(
+    State(state): State<AppState>,
+    authorized: Authorized<ModelsRead>,
+) -> Result<Json<ModelList>, ApiError> {
+    let list = state.models.list().await?;
+    let grant = &authorized.caller.grant;
+    let allowed = list
+        .data
+        .iter()
+        .filter(|model| grant.allows_model(&model.id));
+    Ok(Json(ModelList::new(allowed.cloned().collect())))
+}
+
+/// One of the models that this key may name.
+#[utoipa::path(
+    get,
+    path = "/v1/models/{id}",
+    tag = "OpenAI",
+    params(("id" = String, Path, description = "The model; it may contain slashes")),
+    responses(
+        (status = 200, description = "The model", body = Model),
+        (status = 404, description = "No such model, or not for this key", body = ErrorBody),
+        (status = 502, description = "The upstream failed", body = ErrorBody),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn read_model(
+    State(state): State<AppState>,
+    authorized: Authorized<ModelsRead>,
+    Path(id): Path<String>,
+) -> Result<Json<Model>, ApiError> {
+    find(&state, &authorized, &id).await
+}
+
+/// Names with slashes, which some SDKs leave as they are.
+pub(crate) async fn read_model_of_owner(
+    State(state): State<AppState>,
+    authorized: Authorized<ModelsRead>,
+    Path((owner, name)): Path<(String, String)>,
+) -> Result<Json<Model>, ApiError> {
+    find(&state, &authorized, &format!("{owner}/{name}")).await
+}
+
+async fn find(
+    state: &AppState,
+    authorized: &Authorized<ModelsRead>,
+    id: &str,
+) -> Result<Json<Model>, ApiError> {
+    let list = state.models.list().await?;
+    let found = list
+        .data
+        .iter()
+        .find(|model| model.id == id && authorized.caller.grant.allows_model(&model.id));
+    found.cloned().map(Json).ok_or_else(|| {
+        let message = format!("there is no model `{id}` for this API key");
+        ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message).param("model")
+    })
+}

@@ -1,0 +1,28 @@
+//! `/v1/runs`: the native way to run agents.
+
+mod approvals;
+mod cancel;
+mod create;
+mod events;
+mod list;
+mod path;
+mod read;
+mod ticket;
+mod view;
+mod wait;
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::state::AppState;
+
+pub(crate) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(create::create_run, list::list_runs))
+        .routes(routes!(read::read_run))
+        .routes(routes!(events::run_events))
+        .routes(routes!(ticket::create_ticket))
+        .routes(routes!(cancel::cancel_run))
+        .routes(routes!(approvals::list_approvals))
+        .routes(routes!(approvals::decide_approval))
+}

@@ -1,0 +1,249 @@
+//! `GET /v1/runs/{id}/approvals` and `POST /v1/runs/{id}/approvals/{approval}`.
+
+use axum::Json;
+use axum::extract::{FromRequestParts, Path, State};
+use baton_protocol::{ApiKeyId, ApprovalId, ApprovalReason, Decision, RunId, RunStatus};
+use baton_store::{ApprovalRecord, AuditEntry};
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use http::request::Parts;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::path::RunPath;
+use crate::access::body::WholeBody;
+use crate::access::{ApprovalsWrite, Authorized, Origin, RunsRead};
+use crate::error::{ApiError, Problem};
+use crate::state::AppState;
+
+/// A question to a person, about one call of a tool.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Approval)]
+pub(crate) struct ApprovalView {
+    id: ApprovalId,
+    /// `approval`.
+    object: &'static str,
+    run_id: RunId,
+    status: ApprovalStatus,
+    /// Why a person is asked.
+    reason: ApprovalReason,
+    call: CallView,
+    /// The decisions that can be made.
+    options: [&'static str; 3],
+    /// What was decided; null before.
+    decision: Option<Decision>,
+    /// When it was decided.
+    decided_at: Option<DateTime<Utc>>,
+    /// The API key that decided; null if it expired, or a person who signed in decided.
+    decided_by: Option<ApiKeyId>,
+    created_at: DateTime<Utc>,
+    /// When it is decided as `fail`, if nobody has decided.
+    expires_at: DateTime<Utc>,
+}
+
+/// Whether there is still something to decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ApprovalStatus {
+    /// The run waits for it.
+    Open,
+    /// Somebody decided, or its time was up.
+    Decided,
+    /// The run ended without it.
+    Void,
+}
+
+/// The call that waits.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ApprovalCall)]
+pub(crate) struct CallView {
+    /// The call's id, as the model gave it.
+    id: String,
+    /// The tool.
+    name: String,
+    /// The arguments, as the model wrote them; they never change.
+    arguments: String,
+    /// Its place in the run's steps.
+    step: u32,
+}
+
+/// The questions of a run, in the order in which they were asked.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ApprovalList {
+    data: Vec<ApprovalView>,
+    /// Always null: a run's questions are one page.
+    next_cursor: Option<String>,
+}
+
+impl ApprovalView {
+    fn new(approval: ApprovalRecord, run: RunStatus) -> Self {
+        let status = match &approval.decided {
+            Some(_) => ApprovalStatus::Decided,
+            None if run.is_terminal() => ApprovalStatus::Void,
+            None => ApprovalStatus::Open,
+        };
+        let (decision, decided_at, decided_by) = match approval.decided {
+            None => (None, None, None),
+            Some(decided) => (Some(decided.decision), Some(decided.at), decided.by),
+        };
+        Self {
+            id: approval.id,
+            object: "approval",
+            run_id: approval.run,
+            status,
+            reason: approval.reason,
+            call: CallView {
+                id: approval.call_id,
+                name: approval.name,
+                arguments: approval.arguments,
+                step: approval.step,
+            },
+            options: Decision::NAMES,
+            decision,
+            decided_at,
+            decided_by,
+            created_at: approval.created_at,
+            expires_at: approval.expires_at,
+        }
+    }
+}
+
+/// What a run waits for, and what was decided about it.
+#[utoipa::path(
+    get,
+    path = "/v1/runs/{id}/approvals",
+    tag = "Runs",
+    params(("id" = String, Path, description = "The run")),
+    responses(
+        (status = 200, description = "Its questions, in the order in which they were asked", body = ApprovalList),
+        (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn list_approvals(
+    State(state): State<AppState>,
+    authorized: Authorized<RunsRead>,
+    RunPath(run): RunPath,
+) -> Result<Json<ApprovalList>, ApiError> {
+    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let record = tx.run(run).await?.ok_or_else(ApiError::no_such_run)?;
+    let approvals = tx.run_approvals(run).await?;
+    Ok(Json(ApprovalList {
+        data: approvals
+            .into_iter()
+            .map(|approval| ApprovalView::new(approval, record.status))
+            .collect(),
+        next_cursor: None,
+    }))
+}
+
+/// Decides what is to become of a call that a run waits for.
+///
+/// `{"decision": "retry"}` makes the call again, once; `{"decision": "result", "result": "…"}` tells
+/// the model that it brought this; `{"decision": "fail", "reason": "…"}` tells it that the call
+/// failed. With the last question decided the run goes on. The first decision stands; repeating it
+/// changes nothing.
+#[utoipa::path(
+    post,
+    path = "/v1/runs/{id}/approvals/{approval}",
+    tag = "Runs",
+    request_body = Decision,
+    params(
+        ("id" = String, Path, description = "The run"),
+        ("approval" = String, Path, description = "The question"),
+    ),
+    responses(
+        (status = 200, description = "Decided so, now or before", body = ApprovalView),
+        (status = 400, description = "This is no decision", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key lacks `approvals:write`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such run, or no such question", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`already_decided` otherwise, `approval_expired`, or `run_ended`", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn decide_approval(
+    State(state): State<AppState>,
+    authorized: Authorized<ApprovalsWrite>,
+    origin: Origin,
+    ApprovalPath(run, approval): ApprovalPath,
+    WholeBody {
+        bytes: body,
+        held: _held,
+    }: WholeBody,
+) -> Result<Json<ApprovalView>, ApiError> {
+    let decision = read_decision(&body)?;
+    let tenant = authorized.caller.tenant;
+    let by = authorized.caller.grant.api_key;
+    let actor = authorized.caller.actor();
+    let entry = AuditEntry {
+        target: Some(format!("run:{run}")),
+        detail: Some(format!("{approval}: {}", decision.as_str())),
+        ..origin.entry(actor, Some(tenant), "approval.decided")
+    };
+    state
+        .decider
+        .decide(tenant, run, approval, &decision, by, &entry)
+        .await?;
+    let mut tx = state.store.tenant(tenant).await?;
+    let record = tx.run(run).await?.ok_or_else(ApiError::no_such_run)?;
+    let decided = tx
+        .run_approvals(run)
+        .await?
+        .into_iter()
+        .find(|record| record.id == approval)
+        .ok_or_else(ApiError::no_such_approval)?;
+    Ok(Json(ApprovalView::new(decided, record.status)))
+}
+
+fn read_decision(body: &[u8]) -> Result<Decision, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        let message = format!(
+            "this is no decision ({error}): send {{\"decision\": \"retry\"}}, {{\"decision\": \
+             \"result\", \"result\": \"…\"}} or {{\"decision\": \"fail\", \"reason\": \"…\"}}"
+        );
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_decision", message)
+    })
+}
+
+/// The question that the path names. What is no id names none.
+pub(crate) struct ApprovalPath(RunId, ApprovalId);
+
+impl FromRequestParts<AppState> for ApprovalPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let none = |_| ApiError::no_such_approval();
+        let Path((run, approval)) = Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(none)?;
+        let run = run.parse().map_err(|_| ApiError::no_such_run())?;
+        let approval = approval.parse().map_err(|_| ApiError::no_such_approval())?;
+        Ok(Self(run, approval))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_decision_is_refused_with_the_three_that_are() {
+        for body in [
+            "",
+            "{}",
+            r#"{"decision":"approve"}"#,
+            r#"{"decision":"result"}"#,
+        ] {
+            let error = read_decision(body.as_bytes()).unwrap_err();
+            assert_eq!(error.status, 400, "{body}");
+            assert!(error.message.contains("retry"), "{body}");
+        }
+        let decision = read_decision(br#"{"decision":"result","result":"7"}"#).unwrap();
+        assert_eq!(
+            decision,
+            Decision::Result {
+                result: "7".to_owned()
+            }
+        );
+    }
+}

@@ -1,0 +1,65 @@
+//! `GET /v1/runs`.
+
+use axum::Json;
+use axum::extract::State;
+use baton_protocol::{RunId, RunStatus};
+use baton_store::RunFilter;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::view::{RunList, RunView};
+use crate::access::{Authorized, RunsRead};
+use crate::error::{ApiError, Problem};
+use crate::routes::query::{QueryParams, bad_cursor, page_size};
+use crate::state::AppState;
+
+const DEFAULT_LIMIT: u32 = 20;
+const MAX_LIMIT: u32 = 100;
+
+/// Which runs.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListParams {
+    /// Only runs in this state.
+    status: Option<RunStatus>,
+    /// How many, 1 to 100; 20 unless said.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// The tenant's runs, the newest first, without their input, output and steps.
+#[utoipa::path(
+    get,
+    path = "/v1/runs",
+    tag = "Runs",
+    params(ListParams),
+    responses(
+        (status = 200, description = "A page of runs", body = RunList),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn list_runs(
+    State(state): State<AppState>,
+    authorized: Authorized<RunsRead>,
+    QueryParams(params): QueryParams<ListParams>,
+) -> Result<Json<RunList>, ApiError> {
+    let limit = page_size(params.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+    let cursor = params
+        .cursor
+        .map(|cursor| cursor.parse::<RunId>().map_err(|_| bad_cursor()))
+        .transpose()?;
+    let filter = RunFilter {
+        status: params.status,
+        ..RunFilter::default()
+    };
+    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let page = tx.list_runs(&filter, cursor, limit).await?;
+    Ok(Json(RunList {
+        data: page.data.into_iter().map(RunView::in_list).collect(),
+        next_cursor: page.next_cursor.map(|cursor| cursor.to_string()),
+    }))
+}

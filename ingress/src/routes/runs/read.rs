@@ -1,0 +1,60 @@
+//! `GET /v1/runs/{id}`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use baton_protocol::{RunId, TenantId};
+
+use super::path::RunPath;
+use super::view::RunView;
+use super::wait::{Wait, wait_for_end};
+use crate::access::{Authorized, RunsRead};
+use crate::error::{ApiError, Problem, run_header};
+use crate::state::AppState;
+
+/// A run with its output, usage and steps.
+#[utoipa::path(
+    get,
+    path = "/v1/runs/{id}",
+    tag = "Runs",
+    params(
+        ("id" = String, Path, description = "The run"),
+        ("wait" = Option<String>, Query, description = "Wait for its end for so long, for instance `30s`; a minute at most", example = "30s"),
+    ),
+    responses(
+        (status = 200, description = "The run as it stands", body = RunView),
+        (status = 400, description = "`wait` is no time", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn read_run(
+    State(state): State<AppState>,
+    authorized: Authorized<RunsRead>,
+    RunPath(run): RunPath,
+    wait: Wait,
+) -> Result<Response, ApiError> {
+    let tenant = authorized.caller.tenant;
+    let mut view = load(&state, tenant, run).await?;
+    if let Some(time) = wait.0
+        && !view.is_terminal()
+    {
+        wait_for_end(&state, &authorized.caller, run, None, time).await;
+        view = load(&state, tenant, run).await?;
+    }
+    Ok((run_header(run), Json(view)).into_response())
+}
+
+/// The whole run, as it stands in one transaction.
+pub(super) async fn load(
+    state: &AppState,
+    tenant: TenantId,
+    run: RunId,
+) -> Result<RunView, ApiError> {
+    let mut tx = state.store.tenant(tenant).await?;
+    let record = tx.run(run).await?.ok_or_else(ApiError::no_such_run)?;
+    let output = tx.run_messages(run).await?;
+    let steps = tx.run_steps(run).await?;
+    drop(tx);
+    RunView::whole(record, output, steps).map_err(|error| ApiError::internal(&error))
+}

@@ -1,0 +1,151 @@
+//! `POST /v1/auth/login`.
+//!
+//! Whoever is refused learns nothing: an unknown address, a wrong password and a person who is kept
+//! out are answered with the same words after the same work.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use baton_identity::MAX_PASSWORD_BYTES;
+use baton_protocol::TenantId;
+use baton_store::{AuditEntry, AuditResult, UserRecord};
+use http::StatusCode;
+use http::header::{HeaderValue, WWW_AUTHENTICATE};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::register::email;
+use super::tokens::Tokens;
+use super::tries::Try;
+use crate::access::body::JsonBody;
+use crate::access::{Actor, Origin, record_unchanged};
+use crate::error::{ApiError, Problem};
+use crate::state::AppState;
+
+/// Who wants in.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LoginRequest {
+    /// What they registered with.
+    #[schema(example = "anna@example.org")]
+    email: String,
+    password: String,
+    /// The tenant to act for; the one they joined first unless said.
+    #[schema(value_type = Option<TenantId>)]
+    tenant: Option<TenantId>,
+}
+
+/// Signs a person in.
+#[utoipa::path(
+    post,
+    path = "/v1/auth/login",
+    tag = "Sign-in",
+    request_body = LoginRequest,
+    responses(
+        (status = 200, description = "Signed in", body = Tokens),
+        (status = 401, description = "The address or the password is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "No member of this tenant", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too many tries; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn login(
+    State(state): State<AppState>,
+    origin: Origin,
+    JsonBody(request): JsonBody<LoginRequest>,
+) -> Result<Response, ApiError> {
+    let sign_in = &state.sign_in;
+    sign_in.tokens()?;
+    let email = email(&request.email)?;
+    let counted = Try::count_sign_in(&state, &email, &origin).await?;
+    let tried = Tried {
+        counted,
+        email: &email,
+        action: "session.opened",
+    };
+    let user = check_password(&state, &origin, tried, request.password).await?;
+    let tenant = if request.tenant.is_some() {
+        request.tenant
+    } else {
+        let memberships = state.store.system().memberships(user.id).await?;
+        memberships.first().map(|first| first.tenant)
+    };
+    let one = state.store.one_commit().await?;
+    let opened = match tenant {
+        Some(tenant) => sign_in
+            .open_session(&state, &one, (user.id, tenant), &origin)
+            .await?
+            .map(|opened| (tenant, opened)),
+        None => None,
+    };
+    let actor = Actor::user(user.id);
+    let Some((tenant, (session, tokens))) = opened else {
+        let entry = AuditEntry {
+            result: AuditResult::Refused,
+            detail: Some("not_a_member".to_owned()),
+            ..origin.entry(actor, tenant, "session.opened")
+        };
+        one.rollback().await?;
+        record_unchanged(&state, origin.network, entry).await?;
+        let message = "you do not belong to this tenant, or to none";
+        return Err(ApiError::forbidden("not_a_member", message));
+    };
+    let entry = AuditEntry {
+        target: Some(format!("session:{session}")),
+        ..origin.entry(actor, Some(tenant), "session.opened")
+    };
+    one.system().record_audit(&entry).await?;
+    one.commit().await?;
+    Ok(Json(tokens).into_response())
+}
+
+/// A try of a password that has been counted.
+pub(super) struct Tried<'a> {
+    pub(super) counted: Try,
+    pub(super) email: &'a str,
+    /// The word by which a refusal is recorded.
+    pub(super) action: &'static str,
+}
+
+/// Returns the person that the password belongs to. Every refusal is the same.
+pub(super) async fn check_password(
+    state: &AppState,
+    origin: &Origin,
+    tried: Tried<'_>,
+    password: String,
+) -> Result<UserRecord, ApiError> {
+    let Tried {
+        counted,
+        email,
+        action,
+    } = tried;
+    let system = state.store.system();
+    let user = system.user_by_email(email).await?;
+    let hash = user.as_ref().map(|user| user.password_hash.clone());
+    let fits = password.len() <= MAX_PASSWORD_BYTES
+        && state.sign_in.passwords.fits(password, hash).await?;
+    match user {
+        Some(user) if fits && user.disabled_at.is_none() => {
+            counted.succeeded(state).await?;
+            Ok(user)
+        }
+        user => {
+            let actor = match &user {
+                Some(user) => Actor::nobody(Some(user.id.to_string())),
+                None => Actor::nobody(Some(email.to_owned())),
+            };
+            let entry = AuditEntry {
+                result: AuditResult::Refused,
+                detail: Some("invalid_credentials".to_owned()),
+                ..origin.entry(actor, None, action)
+            };
+            record_unchanged(state, origin.network, entry).await?;
+            let message = "the e-mail address or the password is wrong";
+            Err(
+                ApiError::new(StatusCode::UNAUTHORIZED, "invalid_credentials", message).header(
+                    WWW_AUTHENTICATE,
+                    HeaderValue::from_static("Bearer realm=\"baton\""),
+                ),
+            )
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! `POST /v1/auth/logout`.
+
+use axum::extract::State;
+use baton_identity::{OpaqueToken, TokenKind};
+use baton_store::AuditEntry;
+use http::StatusCode;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::access::body::JsonBody;
+use crate::access::{Actor, Origin};
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// Any refresh token of the session.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LogoutRequest {
+    refresh_token: String,
+}
+
+/// Ends a session.
+///
+/// Its access tokens are refused, and its streams closed, within seconds. A token that is not good
+/// is answered the same way: there is nothing left to end.
+#[utoipa::path(
+    post,
+    path = "/v1/auth/logout",
+    tag = "Sign-in",
+    request_body = LogoutRequest,
+    responses(
+        (status = 204, description = "Signed out"),
+    ),
+)]
+pub(crate) async fn logout(
+    State(state): State<AppState>,
+    origin: Origin,
+    JsonBody(request): JsonBody<LogoutRequest>,
+) -> Result<StatusCode, ApiError> {
+    let token = OpaqueToken::parse_as(TokenKind::Refresh, request.refresh_token.trim());
+    if let Ok(token) = token {
+        let one = state.store.one_commit().await?;
+        let ended = one.system().end_session_of_token(&token.hash()).await?;
+        if let Some((user, tenant, session)) = ended {
+            let entry = AuditEntry {
+                target: Some(format!("session:{session}")),
+                detail: Some("logout".to_owned()),
+                ..origin.entry(Actor::user(user), Some(tenant), "session.ended")
+            };
+            one.system().record_audit(&entry).await?;
+            one.commit().await?;
+            state.revoked(session.as_uuid()).await;
+        } else {
+            one.rollback().await?;
+        }
+    }
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,148 @@
+//! `POST /v1/auth/password` and `POST /v1/auth/password/reset`: a new password, by the old one or by
+//! a one-time token.
+
+use axum::extract::State;
+use baton_identity::{OpaqueToken, TokenKind, check_new_password};
+use baton_store::{AuditEntry, AuditResult};
+use http::StatusCode;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::login::{Tried, check_password};
+use super::register::TOKEN_REFUSED;
+use super::tries::Try;
+use crate::access::body::JsonBody;
+use crate::access::{Actor, Origin, SignedIn, record_unchanged};
+use crate::error::{ApiError, Problem};
+use crate::state::AppState;
+
+/// The old password and the new one.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChangePassword {
+    current_password: String,
+    /// At least 10 characters.
+    new_password: String,
+}
+
+/// A one-time token and the new password.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResetPassword {
+    /// `bp_…`, from an administrator.
+    token: String,
+    /// At least 10 characters.
+    new_password: String,
+}
+
+fn acceptable(password: &str, email: &str) -> Result<(), ApiError> {
+    check_new_password(password, email).map_err(|error| {
+        let (status, message) = (StatusCode::BAD_REQUEST, error.to_string());
+        ApiError::new(status, "unacceptable_password", message).param("new_password")
+    })
+}
+
+/// Sets a new password. One's other sessions end.
+#[utoipa::path(
+    post,
+    path = "/v1/auth/password",
+    tag = "Sign-in",
+    request_body = ChangePassword,
+    responses(
+        (status = 204, description = "It is changed"),
+        (status = 401, description = "The current password is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not for keys", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too many tries; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("access_token" = [])),
+)]
+pub(crate) async fn change_password(
+    State(state): State<AppState>,
+    signed_in: SignedIn,
+    origin: Origin,
+    JsonBody(request): JsonBody<ChangePassword>,
+) -> Result<StatusCode, ApiError> {
+    let system = state.store.system();
+    let Some(user) = system.user(signed_in.user).await? else {
+        return Err(ApiError::invalid_token("this session is over: sign in"));
+    };
+    acceptable(&request.new_password, &user.email)?;
+    let current = request.current_password;
+    let tried = Tried {
+        counted: Try::count_signed_in(&state, signed_in.session).await?,
+        email: &user.email,
+        action: "password.changed",
+    };
+    check_password(&state, &origin, tried, current).await?;
+    let hash = state.sign_in.hash(request.new_password).await?;
+    let one = state.store.one_commit().await?;
+    let ended = one
+        .system()
+        .set_password(user.id, &hash, Some(signed_in.session))
+        .await?
+        .unwrap_or_default();
+    let caller = &signed_in.caller;
+    let entry = AuditEntry {
+        target: Some(format!("user:{}", user.id)),
+        ..origin.entry(caller.actor(), Some(caller.tenant), "password.changed")
+    };
+    one.system().record_audit(&entry).await?;
+    one.commit().await?;
+    for session in &ended {
+        state.revoked(session.as_uuid()).await;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Sets a new password by a one-time token. All sessions of its owner end.
+#[utoipa::path(
+    post,
+    path = "/v1/auth/password/reset",
+    tag = "Sign-in",
+    request_body = ResetPassword,
+    responses(
+        (status = 204, description = "It is set: sign in"),
+        (status = 400, description = "The request is wrong, or the token not good", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "People cannot sign in here", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too many tries; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn reset_password(
+    State(state): State<AppState>,
+    origin: Origin,
+    JsonBody(request): JsonBody<ResetPassword>,
+) -> Result<StatusCode, ApiError> {
+    state.sign_in.tokens()?;
+    acceptable(&request.new_password, "")?;
+    let refused = || {
+        let status = StatusCode::BAD_REQUEST;
+        ApiError::new(status, "token_refused", TOKEN_REFUSED).param("token")
+    };
+    let token = OpaqueToken::parse_as(TokenKind::PasswordReset, request.token.trim())
+        .map_err(|_| refused())?;
+    // A hash is work: not as often as anybody likes.
+    Try::count(&state, "", &origin).await?;
+    let hash = state.sign_in.hash(request.new_password).await?;
+    let one = state.store.one_commit().await?;
+    let reset = one.system().reset_password(&token.hash(), &hash).await?;
+    let Some((user, ended)) = reset else {
+        let entry = AuditEntry {
+            result: AuditResult::Refused,
+            detail: Some("token_refused".to_owned()),
+            ..origin.entry(Actor::nobody(None), None, "password.reset")
+        };
+        one.rollback().await?;
+        record_unchanged(&state, origin.network, entry).await?;
+        return Err(refused());
+    };
+    let entry = AuditEntry {
+        target: Some(format!("user:{user}")),
+        ..origin.entry(Actor::user(user), None, "password.reset")
+    };
+    one.system().record_audit(&entry).await?;
+    one.commit().await?;
+    for session in &ended {
+        state.revoked(session.as_uuid()).await;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}

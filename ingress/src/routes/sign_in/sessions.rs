@@ -1,0 +1,166 @@
+//! `GET /v1/auth/sessions`, `DELETE /v1/auth/sessions/{id}`, `POST /v1/auth/sessions/revoke-others`:
+//! where a person is signed in.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use baton_protocol::{SessionId, TenantId};
+use baton_store::{AuditEntry, SessionEnd};
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::access::{Origin, SignedIn};
+use crate::error::{ApiError, Problem};
+use crate::state::AppState;
+
+/// A sign-in.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Session {
+    id: SessionId,
+    /// Whether it is the one that asks.
+    current: bool,
+    /// The tenant that its next access token names.
+    tenant: TenantId,
+    created_at: DateTime<Utc>,
+    /// When it was last refreshed.
+    last_used_at: DateTime<Utc>,
+    /// From when on it cannot be refreshed.
+    expires_at: DateTime<Utc>,
+    /// Where it was opened from.
+    ip: Option<String>,
+    /// What the client called itself.
+    user_agent: Option<String>,
+}
+
+/// A person's sign-ins.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SessionList {
+    data: Vec<Session>,
+}
+
+/// How many sign-ins were ended.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Revoked {
+    revoked: usize,
+}
+
+/// One's own sessions, the newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/auth/sessions",
+    tag = "Sign-in",
+    responses(
+        (status = 200, description = "The sessions that are not over", body = SessionList),
+        (status = 403, description = "Not for keys", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("access_token" = [])),
+)]
+pub(crate) async fn list_sessions(
+    State(state): State<AppState>,
+    signed_in: SignedIn,
+) -> Result<Json<SessionList>, ApiError> {
+    let sessions = state.store.system().sessions(signed_in.user).await?;
+    let data = sessions
+        .into_iter()
+        .map(|one| Session {
+            id: one.id,
+            current: one.id == signed_in.session,
+            tenant: one.tenant,
+            created_at: one.created_at,
+            last_used_at: one.last_used_at,
+            expires_at: one.expires_at,
+            ip: one.ip,
+            user_agent: one.user_agent,
+        })
+        .collect();
+    Ok(Json(SessionList { data }))
+}
+
+/// Ends one of one's own sessions: its access tokens are refused and its streams closed within
+/// seconds.
+#[utoipa::path(
+    delete,
+    path = "/v1/auth/sessions/{id}",
+    tag = "Sign-in",
+    params(("id" = String, Path, description = "The session")),
+    responses(
+        (status = 204, description = "It is over"),
+        (status = 403, description = "Not for keys", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such session of yours", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("access_token" = [])),
+)]
+pub(crate) async fn revoke_session(
+    State(state): State<AppState>,
+    signed_in: SignedIn,
+    origin: Origin,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let unknown = || {
+        let message = "you have no session with this id";
+        ApiError::new(StatusCode::NOT_FOUND, "session_not_found", message)
+    };
+    let session: SessionId = id.parse().map_err(|_| unknown())?;
+    let one = state.store.one_commit().await?;
+    let ended = one
+        .system()
+        .end_session(signed_in.user, session, SessionEnd::Revoked)
+        .await?;
+    let Some(newly) = ended else {
+        one.rollback().await?;
+        return Err(unknown());
+    };
+    if !newly {
+        one.rollback().await?;
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let caller = &signed_in.caller;
+    let entry = AuditEntry {
+        target: Some(format!("session:{session}")),
+        detail: Some("revoked".to_owned()),
+        ..origin.entry(caller.actor(), Some(caller.tenant), "session.ended")
+    };
+    one.system().record_audit(&entry).await?;
+    one.commit().await?;
+    state.revoked(session.as_uuid()).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Ends all of one's own sessions but the one that asks.
+#[utoipa::path(
+    post,
+    path = "/v1/auth/sessions/revoke-others",
+    tag = "Sign-in",
+    responses(
+        (status = 200, description = "They are over", body = Revoked),
+        (status = 403, description = "Not for keys", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("access_token" = [])),
+)]
+pub(crate) async fn revoke_other_sessions(
+    State(state): State<AppState>,
+    signed_in: SignedIn,
+    origin: Origin,
+) -> Result<Json<Revoked>, ApiError> {
+    let one = state.store.one_commit().await?;
+    let ended = one
+        .system()
+        .end_other_sessions(signed_in.user, signed_in.session)
+        .await?;
+    let caller = &signed_in.caller;
+    let entry = AuditEntry {
+        detail: Some(format!("{} others revoked", ended.len())),
+        ..origin.entry(caller.actor(), Some(caller.tenant), "session.ended")
+    };
+    if !ended.is_empty() {
+        one.system().record_audit(&entry).await?;
+    }
+    one.commit().await?;
+    for session in &ended {
+        state.revoked(session.as_uuid()).await;
+    }
+    Ok(Json(Revoked {
+        revoked: ended.len(),
+    }))
+}

@@ -1,0 +1,87 @@
+//! A session's tokens: made when somebody signs in, and again at each refresh.
+
+use baton_identity::{NewAccess, OpaqueToken, TokenKind};
+use baton_protocol::{SessionId, TenantId, UserId};
+use baton_store::{NewSession, OneCommit};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::access::Origin;
+use crate::access::SignIn;
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// Tokens of a session.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Tokens {
+    /// For `Authorization: Bearer`; names one tenant.
+    access_token: String,
+    /// For `/v1/auth/refresh`, once: the answer has the next one.
+    refresh_token: String,
+    /// `Bearer`.
+    token_type: &'static str,
+    /// How long the access token is good for, in seconds.
+    expires_in: u64,
+}
+
+impl SignIn {
+    /// A new session's tokens, or `None` if the person does not belong to the tenant. There is one
+    /// once `one` is committed.
+    pub(crate) async fn open_session(
+        &self,
+        state: &AppState,
+        one: &OneCommit<'_>,
+        (user, tenant): (UserId, TenantId),
+        origin: &Origin,
+    ) -> Result<Option<(SessionId, Tokens)>, ApiError> {
+        let refresh = OpaqueToken::from_random(TokenKind::Refresh, rand::random());
+        let session = NewSession {
+            id: SessionId::new(state.clock.now()),
+            user,
+            tenant,
+            token_hash: refresh.hash(),
+            life: self.session_life,
+            ip: origin.ip.clone(),
+            user_agent: origin.user_agent.clone(),
+        };
+        if one.system().open_session(&session).await?.is_none() {
+            return Ok(None);
+        }
+        let access = NewAccess {
+            user,
+            session: session.id,
+            tenant,
+        };
+        Ok(Some((session.id, self.answer(state, access, &refresh)?)))
+    }
+
+    /// Tokens as they are sent.
+    pub(crate) fn answer(
+        &self,
+        state: &AppState,
+        access: NewAccess,
+        refresh: &OpaqueToken,
+    ) -> Result<Tokens, ApiError> {
+        let (access_token, expires_in) = self.access_token(state, access)?;
+        Ok(Tokens {
+            access_token,
+            refresh_token: refresh.expose().to_owned(),
+            token_type: "Bearer",
+            expires_in,
+        })
+    }
+
+    /// An access token, and how many seconds it is good for.
+    pub(crate) fn access_token(
+        &self,
+        state: &AppState,
+        access: NewAccess,
+    ) -> Result<(String, u64), ApiError> {
+        let tokens = self.tokens()?;
+        let token = tokens
+            .issue(access, state.clock.now(), Uuid::new_v4())
+            .map_err(|error| ApiError::internal(&error))?;
+        Ok((token, tokens.life().as_secs()))
+    }
+}

@@ -1,0 +1,14 @@
+//! The doors' common part of a run: its acceptance, its events, and requests to cancel or decide it.
+//!
+//! HTTP routes and programs' messages both end here. Nothing here knows a route, a status line or a
+//! frame.
+
+pub(crate) mod attachments;
+pub(crate) mod attempts;
+pub(crate) mod cancel;
+pub(crate) mod decide;
+pub(crate) mod event_source;
+pub(crate) mod ledger;
+pub(crate) mod relay;
+pub(crate) mod replay;
+pub(crate) mod submission;

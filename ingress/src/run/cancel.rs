@@ -1,0 +1,113 @@
+//! Asking for a run to be cancelled: the row decides, messages only save time.
+
+use std::time::Duration;
+
+use baton_nats::Bus;
+use baton_protocol::{RunId, TenantId};
+use baton_run_log::terminal_event::ensure_terminal_event;
+use baton_service::SharedClock;
+use baton_store::{AuditEntry, CancelRequest, EndedRun, Store, StoreError};
+
+use crate::metrics;
+use crate::run::attachments::CancelRun;
+
+/// The reason of a cancel that nobody spelled out.
+pub(crate) const CLIENT_CLOSED: &str = "client_closed";
+
+/// Waits between the tries of a cancel that nobody is there to repeat.
+const RETRIES: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+];
+
+/// What a cancel needs.
+#[derive(Clone)]
+pub(crate) struct Canceller {
+    pub(crate) store: Store,
+    pub(crate) bus: Bus,
+    pub(crate) clock: SharedClock,
+}
+
+impl Canceller {
+    /// Asks, and tells whoever can act on it at once. What is to stand in the audit log about it is
+    /// committed with it.
+    pub(crate) async fn cancel(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        reason: &str,
+        audit: Option<&AuditEntry>,
+    ) -> Result<CancelRequest, StoreError> {
+        let mut tx = self.store.tenant(tenant).await?;
+        let request = tx.request_cancel(run, reason).await?;
+        if let Some(entry) = audit
+            && request.is_new()
+        {
+            tx.record_audit(entry).await?;
+        }
+        tx.commit().await?;
+        match &request {
+            CancelRequest::Requested {
+                worker: Some(worker),
+                ..
+            } => {
+                // Lost, it costs the time until the worker's next renewal.
+                if let Err(error) = self.bus.nudge_worker(*worker, tenant, run).await {
+                    tracing::debug!(%error, "a worker could not be nudged");
+                }
+            }
+            CancelRequest::Ended(ended) if ended.newly => {
+                if let Some(latency) = ended.cancel_latency {
+                    metrics::run_cancelled(latency);
+                }
+                self.tell(tenant, run, ended).await;
+            }
+            CancelRequest::Requested { worker: None, .. }
+            | CancelRequest::Ended(_)
+            | CancelRequest::NotFound => {}
+        }
+        Ok(request)
+    }
+
+    /// Appends the end of a run that nobody holds. If that fails, the worker that is given the
+    /// run's job does it.
+    async fn tell(&self, tenant: TenantId, run: RunId, ended: &EndedRun) {
+        let now = self.clock.now();
+        if let Err(error) =
+            ensure_terminal_event(&self.bus, &self.store, now, tenant, run, ended).await
+        {
+            tracing::debug!(%error, run.id = %run, "a run's end is left for a worker to tell");
+        }
+    }
+
+    /// Cancels because the client has gone; tries for as long as that may help.
+    pub(crate) fn on_disconnect(self) -> Box<CancelRun> {
+        Box::new(move |tenant, run| {
+            let this = self.clone();
+            Box::pin(async move {
+                let mut waits = RETRIES.iter();
+                loop {
+                    match this.cancel(tenant, run, CLIENT_CLOSED, None).await {
+                        Ok(request) => {
+                            tracing::debug!(run.id = %run, ?request, "cancelled for a client that left");
+                            return;
+                        }
+                        Err(error) => match waits.next() {
+                            Some(wait) if error.is_transient() => tokio::time::sleep(*wait).await,
+                            _ => {
+                                tracing::warn!(
+                                    run.id = %run, error = &error as &dyn std::error::Error,
+                                    "a run whose client left could not be cancelled"
+                                );
+                                return;
+                            }
+                        },
+                    }
+                }
+            })
+        })
+    }
+}

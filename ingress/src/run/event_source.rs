@@ -1,0 +1,145 @@
+//! Where the events of a run behind a cursor are found: in the stream, in the ledger, or first in the
+//! one and then in the other.
+
+use baton_nats::{EventFollower, Followed, ResumeError};
+use baton_protocol::{EventId, RunId, RunStatus, TenantId};
+use http::StatusCode;
+
+use super::replay::{FromLedger, from_ledger, lies_within_a_step};
+use crate::error::ApiError;
+use crate::run::ledger::find_run;
+use crate::run::relay::tell_end;
+use crate::state::AppState;
+
+/// Where the events of a run that has ended come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The stream, as long as it has them all.
+    Stream,
+    /// The ledger, whatever the stream has: in fewer pieces.
+    Ledger,
+}
+
+/// What there is to tell behind a cursor, and by whom.
+pub(crate) enum Told {
+    /// The cursor is the run's last event.
+    Nothing,
+    /// Of a run that has ended: all of it.
+    Ledger(Vec<Followed>),
+    /// Of a run that waits for a person: what it has shown, and what comes.
+    Parked(Vec<Followed>, Box<EventFollower>),
+    /// What is stored, and what comes.
+    Log(Box<EventFollower>),
+}
+
+/// Finds a run's events behind a cursor.
+pub(crate) async fn tell_from(
+    state: &AppState,
+    tenant: TenantId,
+    run: RunId,
+    after: EventId,
+    source: Source,
+) -> Result<Told, ApiError> {
+    // Before the row is read: what ends the run in between is heard.
+    let subscribed = state.subscribe(tenant, run).await?;
+    let record = find_run(state, tenant, run)
+        .await?
+        .ok_or_else(ApiError::no_such_run)?;
+    let ended = record.ended();
+    let parked = record.status == RunStatus::AwaitingApproval;
+    // Without any event in the stream the ledger alone has them: they aged out, or were lost, or
+    // there was only the end of a run that never began. An unknown tip is read again below.
+    let from_ledger = source == Source::Ledger
+        || (ended.is_some() || parked) && {
+            let tip = state.bus.event_tip_direct(tenant, run).await;
+            tip.is_ok_and(|tip| tip.is_none())
+        };
+    if parked && from_ledger {
+        return told_parked(state, tenant, run, after).await;
+    }
+    if let Some(ended) = &ended {
+        if after == ended.last_event_id {
+            return Ok(Told::Nothing);
+        }
+        if after > ended.last_event_id {
+            return Err(cursor_unknown(run));
+        }
+        if from_ledger {
+            return replayed(state, tenant, run, after, lies_within_a_step).await;
+        }
+        // It may have lost its end all the same, and then nobody else will come to append it.
+        tell_end(state, tenant, run, ended).await;
+    }
+    match subscribed.resume(after).await {
+        Ok(follower) => Ok(Told::Log(Box::new(follower))),
+        // What the log lost, the ledger has. A log that begins with the run's first event may have
+        // lost others behind it.
+        Err(ResumeError::Expired) if ended.is_some() => {
+            replayed(state, tenant, run, after, lies_within_a_step).await
+        }
+        Err(ResumeError::Expired) if parked => told_parked(state, tenant, run, after).await,
+        Err(ResumeError::CursorUnknown) if ended.is_some() => {
+            replayed(state, tenant, run, after, cursor_unknown).await
+        }
+        Err(ResumeError::CursorUnknown) => Err(cursor_unknown(run)),
+        Err(ResumeError::Expired) => Err(events_expired(run)),
+        Err(ResumeError::Unreadable(error)) => Err(ApiError::internal(&error)),
+        Err(ResumeError::Bus(error)) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the event log cannot be read"
+            );
+            let message = "the events cannot be read: try again";
+            Err(ApiError::unavailable("broker_unavailable", message))
+        }
+    }
+}
+
+/// The events of a run that has ended, which are the ledger's to tell.
+async fn replayed(
+    state: &AppState,
+    tenant: TenantId,
+    run: RunId,
+    after: EventId,
+    unknown: fn(RunId) -> ApiError,
+) -> Result<Told, ApiError> {
+    match from_ledger(state, tenant, run, after).await? {
+        FromLedger::Events(events) => Ok(Told::Ledger(events)),
+        FromLedger::CursorUnknown => Err(unknown(run)),
+        FromLedger::NotEnded | FromLedger::Parked(..) => Err(events_expired(run)),
+    }
+}
+
+/// The events of a run that waits for a person: what it has shown from the ledger, what comes from
+/// the stream.
+async fn told_parked(
+    state: &AppState,
+    tenant: TenantId,
+    run: RunId,
+    after: EventId,
+) -> Result<Told, ApiError> {
+    // Before the ledger is read: what follows a decision in between is heard.
+    let subscribed = state.subscribe(tenant, run).await?;
+    match from_ledger(state, tenant, run, after).await? {
+        FromLedger::Parked(events, last) => {
+            Ok(Told::Parked(events, Box::new(subscribed.behind(last))))
+        }
+        FromLedger::Events(events) => Ok(Told::Ledger(events)),
+        FromLedger::CursorUnknown => Err(lies_within_a_step(run)),
+        FromLedger::NotEnded => Err(events_expired(run)),
+    }
+}
+
+fn cursor_unknown(run: RunId) -> ApiError {
+    let message = "the cursor is not an event of this run: begin without one";
+    ApiError::new(StatusCode::GONE, "cursor_unknown", message).of_run(run)
+}
+
+/// Of a run that goes on: once it has ended, the ledger has them.
+pub(crate) fn events_expired(run: RunId) -> ApiError {
+    let message = format!(
+        "events behind the cursor are no longer stored, and the run goes on: when it has ended, \
+         GET /v1/runs/{run} and its events from the beginning have the whole"
+    );
+    ApiError::new(StatusCode::GONE, "events_expired", message).of_run(run)
+}

@@ -1,0 +1,241 @@
+//! A request becomes a run: accepted, published, and followed from its first event.
+
+use std::sync::Arc;
+
+use baton_admission::{Acceptance, Accepted, Submission, SubmitError, SubmitRequest};
+use baton_nats::{EventFollower, JobHeaders};
+use baton_protocol::RunId;
+use baton_service::RequestId;
+use baton_store::IdempotencyKey;
+use http::{HeaderMap, HeaderName, StatusCode};
+use sha2::{Digest as _, Sha256};
+use tracing::Instrument as _;
+
+use crate::access::Caller;
+use crate::access::body_bytes::HeldBytes;
+use crate::error::ApiError;
+use crate::metrics::{self, Door};
+use crate::run::attachments::{Attachment, OnClose};
+use crate::state::AppState;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Longer keys would only be hashed, and make worse log lines.
+const MAX_KEY: usize = 255;
+
+/// What a door knows about one submission.
+pub(crate) struct Wanted {
+    pub(crate) caller: Arc<Caller>,
+    /// The id that the caller has drawn for the run, if it has; then `idempotency` says which
+    /// request it stands for.
+    pub(crate) run: Option<RunId>,
+    pub(crate) request: SubmitRequest,
+    pub(crate) idempotency: Option<IdempotencyKey>,
+    /// The bytes that the request holds, where they are counted.
+    pub(crate) body: Option<HeldBytes>,
+    /// Whether the door wants the run's events.
+    pub(crate) follow: bool,
+    /// What the client's going away does.
+    pub(crate) on_close: OnClose,
+    pub(crate) headers: JobHeaders,
+    pub(crate) door: Door,
+}
+
+/// An accepted run. From here on no answer may look as if it were not.
+pub(crate) struct Submitted {
+    pub(crate) accepted: Accepted,
+    /// The new run's events from the first, if they were wanted; none of a replayed run.
+    pub(crate) follower: Option<EventFollower>,
+    /// The client's interest in the run.
+    pub(crate) attachment: Attachment,
+    /// As in [`Wanted`]: `accepted` still has the request.
+    pub(crate) body: Option<HeldBytes>,
+}
+
+/// Submits. This goes to its end even if the client goes away meanwhile, so that no run is left
+/// accepted and unpublished; the attachment, which nobody takes then, says that the client is gone.
+pub(crate) async fn submit(state: &AppState, wanted: Wanted) -> Result<Submitted, ApiError> {
+    let proposed = wanted.run.unwrap_or_else(|| RunId::new(state.clock.now()));
+    let task = submit_to_the_end(state.clone(), wanted, proposed).in_current_span();
+    match state.shutdown.tracker.spawn(task).await {
+        Ok(submitted) => submitted,
+        // It panicked, before the commit or after.
+        Err(error) => Err(ApiError::internal(&error).of_run(proposed)),
+    }
+}
+
+async fn submit_to_the_end(
+    state: AppState,
+    wanted: Wanted,
+    run: RunId,
+) -> Result<Submitted, ApiError> {
+    let Wanted {
+        caller,
+        run: chosen,
+        request,
+        idempotency,
+        body,
+        follow,
+        on_close,
+        headers,
+        door,
+    } = wanted;
+    let tenant = caller.tenant;
+    // Before the run exists: what cannot be followed is refused while nothing is written.
+    let subscribed = if follow {
+        let subscribed = state.subscribe(tenant, run).await;
+        Some(subscribed.inspect_err(|_| metrics::submission_refused(&SubmitError::BrokerDown))?)
+    } else {
+        None
+    };
+    let mut attachment = state.attachments.attach(tenant, run, on_close);
+    let once = idempotency.is_none();
+    let accepting = state.admission.accept(Submission {
+        tenant,
+        run,
+        grant: &caller.grant,
+        request,
+        idempotency,
+        cancel_on_disconnect: on_close != OnClose::LeaveRunning,
+    });
+    let accepted = match accepting.await {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            metrics::submission_refused(&error);
+            // If a chat may be accepted and its client gets an error, the run is cancelled.
+            if !matches!(error, SubmitError::InDoubt { .. }) {
+                attachment.detach();
+            }
+            return Err(match error {
+                // Its key stands for its id.
+                SubmitError::KeyReused if chosen.is_some() => SubmitError::RunIdTaken.into(),
+                // Asking again by itself would make another run.
+                error @ SubmitError::InDoubt { .. }
+                    if once && on_close == OnClose::LeaveRunning =>
+                {
+                    ApiError::from(error).do_not_retry()
+                }
+                error => error.into(),
+            });
+        }
+    };
+    let outcome = state.admission.publish(&accepted, &headers).await;
+    let span = tracing::Span::current();
+    span.record("run.id", tracing::field::display(accepted.run));
+    if let Some(trace) = headers.trace_id() {
+        span.record("trace.id", trace);
+    }
+    let new = matches!(accepted.acceptance, Acceptance::Created(_));
+    metrics::accepted(door, !new);
+    if !new {
+        let attachment = attachment.moved_to(accepted.run, on_close);
+        return Ok(Submitted {
+            accepted,
+            follower: None,
+            attachment,
+            body,
+        });
+    }
+    metrics::published(outcome);
+    let follower = subscribed.map(baton_nats::Subscribed::from_start_of_new_run);
+    Ok(Submitted {
+        accepted,
+        follower,
+        attachment,
+        body,
+    })
+}
+
+/// The request's key against doubles. Its fingerprint covers the route and the exact bytes.
+pub(crate) fn idempotency_key(
+    headers: &HeaderMap,
+    route: &str,
+    body: &[u8],
+) -> Result<Option<IdempotencyKey>, ApiError> {
+    let Some(key) = headers.get(IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
+    let key = key
+        .to_str()
+        .ok()
+        .filter(|key| {
+            (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic())
+        })
+        .ok_or_else(|| {
+            ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_idempotency_key",
+                "an Idempotency-Key is 1 to 255 visible ASCII characters",
+            )
+        })?;
+    Ok(Some(IdempotencyKey {
+        key: key.to_owned(),
+        fingerprint: fingerprint(route, body),
+    }))
+}
+
+/// What makes a run's id, drawn by its caller, stand for one request. No client can send this key: it
+/// holds a space.
+pub(crate) fn key_of_run(run: RunId, route: &str, body: &[u8]) -> IdempotencyKey {
+    IdempotencyKey {
+        key: format!("run {run}"),
+        fingerprint: fingerprint(route, body),
+    }
+}
+
+fn fingerprint(route: &str, body: &[u8]) -> [u8; 32] {
+    let mut fingerprint = Sha256::new();
+    fingerprint.update(route.as_bytes());
+    fingerprint.update([0]);
+    fingerprint.update(body);
+    fingerprint.finalize().into()
+}
+
+/// What travels beside the job.
+pub(crate) fn job_headers(request_id: &RequestId, headers: &HeaderMap) -> JobHeaders {
+    // One of two might be anybody's (W3C Trace Context, 3.2.1).
+    let mut traceparents = headers.get_all(TRACEPARENT).iter();
+    let traceparent = traceparents
+        .next()
+        .filter(|_| traceparents.next().is_none())
+        .and_then(|value| value.to_str().ok());
+    JobHeaders {
+        request_id: Some(request_id.as_str().to_owned()),
+        traceparent: traceparent.map(str::to_owned),
+    }
+    .kept()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn key(value: &str, route: &str, body: &[u8]) -> Result<Option<IdempotencyKey>, ApiError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(value).unwrap());
+        idempotency_key(&headers, route, body)
+    }
+
+    #[test]
+    fn the_fingerprint_tells_bodies_and_routes_apart() {
+        let print = |route, body| key("k", route, body).unwrap().unwrap().fingerprint;
+        assert_eq!(print("/v1/runs", b"x"), print("/v1/runs", b"x"));
+        assert_ne!(print("/v1/runs", b"x"), print("/v1/runs", b"y"));
+        assert_ne!(print("/v1/runs", b"x"), print("/v1/chat/completions", b"x"));
+        assert!(
+            idempotency_key(&HeaderMap::new(), "/v1/runs", b"x")
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_key_is_short_and_visible() {
+        assert!(key(&"k".repeat(255), "r", b"").is_ok());
+        for bad in ["", "two words", &"k".repeat(256)] {
+            assert_eq!(key(bad, "r", b"").unwrap_err().status, 400, "{bad}");
+        }
+    }
+}
