@@ -29,6 +29,8 @@ mod routes;
 mod run;
 mod settings;
 mod state;
+#[cfg(test)]
+mod storeys;
 
 use std::sync::Arc;
 use std::time::Duration;
