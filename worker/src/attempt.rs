@@ -303,7 +303,9 @@ impl<'a> Attempt<'a> {
             .map_or(self.machine.next_step(), |turn| turn.step);
         let mut usage = self.machine.usage();
         let cut = cut.as_ref().map(|cut| {
-            let charge = self.charge(cut.usage, cut.cached_tokens, cut.model.as_deref());
+            let (asked, answered) = (&self.spec.model, cut.model.as_deref());
+            let prices = &self.settings.prices;
+            let charge = prices.charge(asked, answered, cut.usage, cut.cached_tokens);
             if !cut.counted {
                 usage += cut.usage;
                 self.tally.turn(&charge);
@@ -312,7 +314,7 @@ impl<'a> Attempt<'a> {
                 step: cut.step,
                 message: cut.message.get(),
                 answer_fields: cut.answer_fields.as_deref().map(RawValue::get),
-                charged_model: self.charged_model(cut.model.as_deref()),
+                charged_model: prices.charged_model(asked, answered),
                 usage: cut.usage,
                 charge,
                 last_event_id: self.publisher.last_id(),

@@ -8,4 +8,4 @@ mod estimate;
 mod prices;
 
 pub use estimate::{ANSWER_LIMITS, BUILT_IN_TOOL_SIZES, Metering, ToolSizes};
-pub use prices::Prices;
+pub use prices::{Prices, is_other_model, recorded_name};

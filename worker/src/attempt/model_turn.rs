@@ -184,8 +184,10 @@ impl Attempt<'_> {
             .map(|call| self.toolbox.classify(call.id, call.name, call.arguments))
             .collect();
         let took = self.runner.clock.monotonic() - started;
-        let charge = self.charge(turn.usage, turn.cached_tokens, turn.model.as_deref());
-        metrics::model_turn(&self.settings.names, &self.spec.model, &charge, took);
+        let (asked, answered) = (&self.spec.model, turn.model.as_deref());
+        let prices = &self.settings.prices;
+        let charge = prices.charge(asked, answered, turn.usage, turn.cached_tokens);
+        metrics::model_turn(&self.settings.names, asked, &charge, took);
         let finished = FinishedTurn {
             finish_reason,
             calls,

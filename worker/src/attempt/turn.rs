@@ -49,8 +49,9 @@ impl Attempt<'_> {
         let usage = turn.finished.usage;
         let finish_reason = turn.finished.finish_reason;
         let answered = turn.model.as_deref();
-        let charge = self.charge(usage, turn.cached_tokens, answered);
-        let charged_model = self.charged_model(answered);
+        let (prices, asked) = (&self.settings.prices, &self.spec.model);
+        let charge = prices.charge(asked, answered, usage, turn.cached_tokens);
+        let charged_model = prices.charged_model(asked, answered);
         self.note_model(answered).await;
         self.tally.turn(&charge);
         self.unrecorded = Some(CutOff {
