@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use baton_nats::{Bus, EventsState};
 use baton_protocol::{RunId, TenantId};
-use baton_run_log::terminal_event::ensure_terminal_event;
+use baton_run_log::repair_end;
 use baton_service::SharedClock;
 use baton_store::{EndedRun, Store};
 use futures_util::StreamExt as _;
@@ -99,8 +99,7 @@ impl RepairEnds {
 
     async fn repair(&self, tenant: TenantId, run: RunId, ended: EndedRun) -> anyhow::Result<()> {
         let now = self.clock.now();
-        let appended =
-            ensure_terminal_event(&self.bus, &self.store, now, tenant, run, &ended).await?;
+        let appended = repair_end(&self.bus, &self.store, now, tenant, run, &ended).await?;
         if appended {
             tracing::info!(tenant.id = %tenant, run.id = %run, "appended a lost terminal event again");
             metrics::end_told();

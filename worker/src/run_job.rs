@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use baton_nats::Delivery;
 use baton_protocol::{ClaimToken, Job, Outcome, RunError, RunId, RunSpec};
-use baton_run_log::parked_events::ensure_parked_events;
-use baton_run_log::terminal_event::ensure_terminal_event;
+use baton_run_log::{repair_end, repair_questions};
 use baton_store::{Claim, ClaimOutcome, ClaimedRun, StoreError};
 use tracing::Instrument as _;
 
@@ -92,7 +91,7 @@ impl JobRunner {
                         metrics::run_cancelled(latency);
                     }
                 }
-                match ensure_terminal_event(
+                match repair_end(
                     &self.bus,
                     &self.store,
                     self.clock.now(),
@@ -117,8 +116,8 @@ impl JobRunner {
             // Its worker may have died between parking it and asking.
             Duty::TellParked(parked) => {
                 let (bus, store, now) = (&self.bus, &self.store, self.clock.now());
-                match ensure_parked_events(bus, store, now, delivery.tenant, run, parked).await {
-                    Ok(()) => settled(delivery.ack().await),
+                match repair_questions(bus, store, now, delivery.tenant, run, parked).await {
+                    Ok(_) => settled(delivery.ack().await),
                     Err(error) => {
                         tracing::warn!(%error, "what a person is asked is not stored yet");
                         settled(delivery.nak(Some(DATABASE_RETRY)).await)

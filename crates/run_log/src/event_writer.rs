@@ -69,7 +69,7 @@ impl EventWriter {
         last_commit: Vec<(u32, EventData)>,
     ) -> Result<(), Replaced> {
         // Without a tip, the log aged out or the stream was lost: the ledger knows where it ended.
-        let last = tip.map_or(EventId::ORIGIN, |tip| last_event(&tip.payload));
+        let last = tip.map_or(EventId::ORIGIN, last_id);
         if last.attempt() >= self.attempt {
             return Err(Replaced);
         }
@@ -254,7 +254,7 @@ impl Append {
         if tip.payload == self.payload {
             return Fate::Stored(tip.seq);
         }
-        let last = last_event(&tip.payload);
+        let last = last_id(tip);
         if last.attempt() > self.attempt || last >= self.first {
             return Fate::Replaced;
         }
@@ -353,11 +353,14 @@ fn split_off(data: &mut EventData, most: usize) -> Option<EventData> {
     }
 }
 
-fn last_event(message: &[u8]) -> EventId {
-    Event::lines(message)
-        .next_back()
-        .and_then(|line| Event::decode(line).ok())
-        .map_or(EventId::ORIGIN, |event| event.id)
+/// Returns the last event of a message.
+pub(crate) fn last_event(message: &StoredEvents) -> Option<Event> {
+    let last = Event::lines(&message.payload).next_back()?;
+    Event::decode(last).ok()
+}
+
+fn last_id(message: &StoredEvents) -> EventId {
+    last_event(message).map_or(EventId::ORIGIN, |event| event.id)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! A run's event log: its writer, its repair and its replay.
 //!
 //! ```text
-//! holder's events ──► event_writer ──► publisher ──┐
-//! an ended run's row ──► terminal_event ───────────┼──► the run's log
-//! a parked run's row ──► parked_events ────────────┘
+//! holder's events ──► event_writer ──► publisher ─┐
+//! an ended run's row ──► terminal_event ──► repair ┼─► append ──► the run's log
+//! a parked run's row ──► parked_events ──► repair ─┘
 //! the ledger's rows ──► replay ──► a follower, if the log no longer has the events
 //! ```
 //!
@@ -12,10 +12,13 @@
 //! may append the events whose ids the ledger recorded: the end of a run, or the questions of a
 //! parked one.
 
+mod append;
 pub mod event_writer;
 pub mod parked_events;
 mod publisher;
+mod repair;
 pub mod replay;
 pub mod terminal_event;
 
 pub use publisher::{EventPublisher, PublishEventsError};
+pub use repair::{RepairError, repair_end, repair_questions};

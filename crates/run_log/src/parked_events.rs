@@ -1,17 +1,16 @@
-//! Repairs the log of a parked run, so that its followers see the questions to a person.
+//! The events of a parked run's questions, and the lines that its log lacks.
 //!
-//! The ledger parks a run first and the events follow; a worker may die between the two. The ids
-//! belong to the parking attempt and were recorded with the commit, so any process may append them.
-//! The log accepts them only until a later attempt writes.
+//! Their ids belong to the parking attempt and were recorded with the commit, so any process may
+//! append them. The log accepts them only until a later attempt writes.
 
-use baton_nats::{Bus, StoredEvents};
+use baton_nats::StoredEvents;
 use baton_protocol::event::{ApprovalRequested, shown_arguments};
-use baton_protocol::{Event, EventData, EventId, RunId, TenantId};
-use baton_store::{ApprovalRecord, ParkedRun, Store};
+use baton_protocol::{Event, EventData, EventId, RunId};
+use baton_store::{ApprovalRecord, ParkedRun};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use crate::terminal_event::{TerminalEventError, append_missing, last_event};
+use crate::event_writer::last_event;
 
 /// Makes the event for a question.
 pub fn approval_requested(approval: &ApprovalRecord) -> EventData {
@@ -37,28 +36,6 @@ pub fn questions(
     (first..)
         .map(move |n| EventId::new(last.attempt(), n))
         .zip(asked.iter().filter(of_it))
-}
-
-/// Appends the events of the questions, made at `now`, unless they are there or the run has
-/// resumed. Several processes may do this at once: the log accepts the first.
-pub async fn ensure_parked_events(
-    bus: &Bus,
-    store: &Store,
-    now: DateTime<Utc>,
-    tenant: TenantId,
-    run: RunId,
-    parked: ParkedRun,
-) -> Result<(), TerminalEventError> {
-    let asked = store
-        .system()
-        .run_approvals(tenant, run)
-        .await
-        .map_err(TerminalEventError::Ledger)?;
-    append_missing(bus, tenant, run, |tip| {
-        missing_questions(run, parked, &asked, tip, now)
-    })
-    .await?;
-    Ok(())
 }
 
 /// Returns the lines that a parked run's log lacks after its last message; `None` if it has all

@@ -5,17 +5,20 @@
 //! append names the log's last position, so the broker itself refuses a worker that was replaced.
 
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use baton_nats::{AppendError, Bus, StreamSeq};
+use baton_nats::{AppendError, Bus, StoredEvents, StreamSeq};
 use baton_protocol::{EventData, EventId, Fence};
 use baton_service::Clock;
 
+use crate::append::{Failure, Message, Writer, append};
 use crate::event_writer::{Append, EventWriter, Fate, Replaced};
 
 /// How often an append is tried again while nothing says that it cannot succeed.
-const RETRY_AFTER: std::time::Duration = std::time::Duration::from_millis(200);
+const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// What is kept for the end of a run whose log is nearly full: a part of what it may hold, within
 /// bounds. Each tool call at work needs a message, the end one, and each further attempt one.
@@ -169,49 +172,65 @@ impl EventPublisher {
     }
 }
 
-/// Tries an append until it is known to be stored or known to be refused.
-async fn store(
-    bus: Bus,
-    fence: Fence,
-    mut append: Append,
-) -> Result<StreamSeq, PublishEventsError> {
-    let Fence { tenant, run, .. } = fence;
-    let mut full = false;
-    loop {
-        let payload = append.payload().clone();
-        let refusal = match bus
-            .append_events(tenant, run, append.position(), payload)
-            .await
-        {
-            Ok(position) => return Ok(position),
-            Err(refusal) => refusal,
-        };
-        match refusal {
-            // Either the answer to an earlier try was lost, or somebody else has written: the
-            // leader's last message tells.
-            AppendError::WrongLast => match bus.event_tip(tenant, run).await {
-                Ok(tip) => match append.after_refusal(tip.as_ref()) {
-                    Fate::Stored(position) => return Ok(position),
-                    Fate::Again => {}
-                    Fate::Replaced => return Err(Replaced.into()),
-                },
-                Err(_) => tokio::time::sleep(RETRY_AFTER).await,
-            },
-            // The scheduler makes a missing stream again.
-            AppendError::Unknown | AppendError::Disconnected | AppendError::NoStream => {
-                tokio::time::sleep(RETRY_AFTER).await;
-            }
-            // An operator makes room. Given back meanwhile, the run would only be paid for again,
-            // here or elsewhere, up to the same append.
-            AppendError::Full(reason) => {
-                if !std::mem::replace(&mut full, true) {
-                    tracing::error!(reason, "the broker has no room for events; the run waits");
-                }
-                tokio::time::sleep(RETRY_AFTER).await;
-            }
-            error @ AppendError::Refused(_) => return Err(PublishEventsError::Refused(error)),
+/// The holder's writer. It tries one append until it is known to be stored or refused.
+struct HoldersAppend {
+    append: Append,
+    /// Whether the log has the broker's lack of room already.
+    says_full: bool,
+}
+
+impl Writer for HoldersAppend {
+    type Done = StreamSeq;
+    type Error = PublishEventsError;
+
+    fn message(&self) -> Option<Message> {
+        Some(Message {
+            after: self.append.position(),
+            lines: self.append.payload().clone(),
+        })
+    }
+
+    /// The answer to an earlier try was lost, or another attempt has written.
+    fn decide(
+        &mut self,
+        tip: Option<&StoredEvents>,
+    ) -> ControlFlow<Result<StreamSeq, Self::Error>> {
+        match self.append.after_refusal(tip) {
+            Fate::Stored(at) => ControlFlow::Break(Ok(at)),
+            Fate::Again => ControlFlow::Continue(()),
+            Fate::Replaced => ControlFlow::Break(Err(Replaced.into())),
         }
     }
+
+    fn stored(&self, at: StreamSeq) -> StreamSeq {
+        at
+    }
+
+    fn after_failure(&mut self, failure: Failure) -> Result<Duration, Self::Error> {
+        match failure {
+            Failure::Append(error @ AppendError::Refused(_)) => {
+                return Err(PublishEventsError::Refused(error));
+            }
+            // An operator makes room. A run that was given back meanwhile would only be paid for
+            // again, up to the same append.
+            Failure::Append(AppendError::Full(reason)) => {
+                if !std::mem::replace(&mut self.says_full, true) {
+                    tracing::error!(reason, "the broker has no room for events; the run waits");
+                }
+            }
+            // The scheduler makes a missing stream again.
+            Failure::Append(_) | Failure::Tip(_) => {}
+        }
+        Ok(RETRY_AFTER)
+    }
+}
+
+async fn store(bus: Bus, fence: Fence, frozen: Append) -> Result<StreamSeq, PublishEventsError> {
+    let writer = HoldersAppend {
+        append: frozen,
+        says_full: false,
+    };
+    append(&bus, fence.tenant, fence.run, writer).await
 }
 
 #[cfg(test)]

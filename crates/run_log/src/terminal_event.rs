@@ -1,31 +1,15 @@
-//! Repairs the log of an ended run, so that its followers see its end.
-//!
-//! The ledger ends a run first and the event follows; a worker may die between the two, and a run
-//! ended from outside (cancelled while queued, given up after too many failures) has no worker at
-//! all. The ingress that cancels, or the worker that gets the job, rebuilds the event from the row.
+//! The event that ends a run, and the lines that the log of an ended run lacks.
 
 use std::time::Duration;
 
-use baton_nats::{AppendError, Bus, ReadError, StoredEvents, StreamSeq};
+use baton_nats::StoredEvents;
 use baton_protocol::event::{AttemptReset, RunCancelled, RunCompleted, RunFailed};
-use baton_protocol::{Event, EventData, EventId, Outcome, RunId, TenantId, Usage};
-use baton_store::{EndedRun, Store, StoreError};
+use baton_protocol::{Event, EventData, EventId, Outcome, RunId, Usage};
+use baton_store::EndedRun;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-/// A reason for which the event is not known to be stored.
-#[derive(Debug, thiserror::Error)]
-pub enum TerminalEventError {
-    /// The log's tip could not be read.
-    #[error("the log's tip cannot be read")]
-    Tip(#[source] ReadError),
-    /// The last recorded step could not be read from the ledger.
-    #[error("the last recorded step cannot be read")]
-    Ledger(#[source] StoreError),
-    /// The event was not stored, or it is unknown whether it was.
-    #[error("the event cannot be stored")]
-    Append(#[source] AppendError),
-}
+use crate::event_writer::last_event;
 
 /// Makes the event that ends a run's log. `cancel_latency` is that of a cancelled run.
 pub fn terminal_event(
@@ -49,60 +33,6 @@ pub fn terminal_event(
                 .map(|latency| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)),
         }),
     }
-}
-
-/// Appends the run's terminal event, made at `now`, unless it is there. Several processes may do
-/// this at once: the log accepts the first. Returns whether this call appended it.
-pub async fn ensure_terminal_event(
-    bus: &Bus,
-    store: &Store,
-    now: DateTime<Utc>,
-    tenant: TenantId,
-    run: RunId,
-    ended: &EndedRun,
-) -> Result<bool, TerminalEventError> {
-    let reset_to = if is_ended_from_outside(ended) {
-        let last = store.system().last_recorded_event(tenant, run).await;
-        Some(last.map_err(TerminalEventError::Ledger)?)
-    } else {
-        None
-    };
-    append_missing(bus, tenant, run, |tip| {
-        missing_end(run, ended, tip, reset_to, now)
-    })
-    .await
-}
-
-/// Appends the lines that `missing` returns for the log's last message; returns whether there were
-/// any.
-pub(crate) async fn append_missing(
-    bus: &Bus,
-    tenant: TenantId,
-    run: RunId,
-    missing: impl Fn(Option<&StoredEvents>) -> Option<Bytes>,
-) -> Result<bool, TerminalEventError> {
-    loop {
-        let tip = bus
-            .event_tip(tenant, run)
-            .await
-            .map_err(TerminalEventError::Tip)?;
-        let Some(payload) = missing(tip.as_ref()) else {
-            return Ok(false);
-        };
-        let position = tip.map_or(StreamSeq::NONE, |tip| tip.seq);
-        match bus.append_events(tenant, run, position, payload).await {
-            Ok(_) => return Ok(true),
-            // Another process was faster: look again.
-            Err(AppendError::WrongLast) => {}
-            Err(error) => return Err(TerminalEventError::Append(error)),
-        }
-    }
-}
-
-/// Returns the last event of a message.
-pub(crate) fn last_event(message: &StoredEvents) -> Option<Event> {
-    let last = Event::lines(&message.payload).next_back()?;
-    Event::decode(last).ok()
 }
 
 /// Returns whether another process than its holder ended the run, after earlier attempts. Events
@@ -171,6 +101,7 @@ pub fn missing_end(
 
 #[cfg(test)]
 mod tests {
+    use baton_nats::StreamSeq;
     use baton_protocol::FinishReason;
     use baton_protocol::event::Text;
 

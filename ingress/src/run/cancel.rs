@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use baton_nats::Bus;
 use baton_protocol::{RunId, TenantId};
-use baton_run_log::terminal_event::ensure_terminal_event;
+use baton_run_log::repair_end;
 use baton_service::SharedClock;
 use baton_store::{AuditEntry, CancelRequest, EndedRun, Store, StoreError};
 
@@ -76,9 +76,7 @@ impl Canceller {
     /// run's job does it.
     async fn tell(&self, tenant: TenantId, run: RunId, ended: &EndedRun) {
         let now = self.clock.now();
-        if let Err(error) =
-            ensure_terminal_event(&self.bus, &self.store, now, tenant, run, ended).await
-        {
+        if let Err(error) = repair_end(&self.bus, &self.store, now, tenant, run, ended).await {
             tracing::debug!(%error, run.id = %run, "a run's end is left for a worker to tell");
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use baton_nats::{EventFollower, FollowError, Followed};
 use baton_protocol::{EventData, EventId, RunId, RunStatus, TenantId};
-use baton_run_log::terminal_event::ensure_terminal_event;
+use baton_run_log::repair_end;
 use baton_store::EndedRun;
 use tokio_util::sync::CancellationToken;
 
@@ -169,7 +169,7 @@ pub(crate) async fn tell_end(
     ended: &EndedRun,
 ) -> bool {
     let now = state.clock.now();
-    match ensure_terminal_event(&state.bus, &state.store, now, tenant, run, ended).await {
+    match repair_end(&state.bus, &state.store, now, tenant, run, ended).await {
         Ok(_) => true,
         Err(error) => {
             tracing::debug!(%error, run.id = %run, "a run's end could not be told yet");

@@ -1,0 +1,81 @@
+//! The append loop of every writer of a run's log.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use baton_nats::{AppendError, Bus, ReadError, StoredEvents, StreamSeq};
+use baton_protocol::{RunId, TenantId};
+use bytes::Bytes;
+
+/// A message for a run's log, and the log's message that it must follow.
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    pub(crate) after: StreamSeq,
+    pub(crate) lines: Bytes,
+}
+
+/// A request that failed without a decision of the log.
+pub(crate) enum Failure {
+    Append(AppendError),
+    Tip(ReadError),
+}
+
+/// A writer of a run's log: its message, and its reaction to answers.
+pub(crate) trait Writer {
+    type Done;
+    type Error;
+
+    /// Returns the message to append; `None` if the writer must see the log's last message first.
+    fn message(&self) -> Option<Message>;
+
+    /// Decides by the log's last message whether to append a message, or is done.
+    fn decide(
+        &mut self,
+        tip: Option<&StoredEvents>,
+    ) -> ControlFlow<Result<Self::Done, Self::Error>>;
+
+    /// Returns the result of a message that the log stored.
+    fn stored(&self, at: StreamSeq) -> Self::Done;
+
+    /// Returns the time until the next try, or gives up.
+    fn after_failure(&mut self, failure: Failure) -> Result<Duration, Self::Error>;
+}
+
+/// Tries the writer's message until it is known to be stored, or the writer gives up.
+pub(crate) async fn append<W: Writer>(
+    bus: &Bus,
+    tenant: TenantId,
+    run: RunId,
+    mut writer: W,
+) -> Result<W::Done, W::Error> {
+    loop {
+        let refused = match writer.message() {
+            None => true,
+            Some(Message { after, lines }) => {
+                match bus.append_events(tenant, run, after, lines).await {
+                    Ok(at) => return Ok(writer.stored(at)),
+                    Err(AppendError::WrongLast) => true,
+                    Err(error) => {
+                        let wait = writer.after_failure(Failure::Append(error))?;
+                        tokio::time::sleep(wait).await;
+                        false
+                    }
+                }
+            }
+        };
+        if !refused {
+            continue;
+        }
+        match bus.event_tip(tenant, run).await {
+            Ok(tip) => {
+                if let ControlFlow::Break(result) = writer.decide(tip.as_ref()) {
+                    return result;
+                }
+            }
+            Err(error) => {
+                let wait = writer.after_failure(Failure::Tip(error))?;
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
