@@ -114,6 +114,10 @@ id! {
     ApiKeyId, "API key"
 }
 id! {
+    /// A stored agent, in all its versions.
+    AgentId, "agent"
+}
+id! {
     /// A call that waits, or waited, for a person.
     ApprovalId, "approval"
 }

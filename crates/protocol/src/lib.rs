@@ -7,6 +7,7 @@
 //! To add an event, add a variant to [`event::EventData`], a golden file, and the frames that
 //! `ingress` makes of it.
 
+pub mod agent;
 pub mod approval;
 pub mod event;
 pub mod event_id;
@@ -24,13 +25,14 @@ pub mod tool;
 pub mod trace_context;
 pub mod usage;
 
+pub use agent::AgentDefinition;
 pub use approval::{ApprovalReason, Decision};
 pub use event::{Event, EventData};
 pub use event_id::{EventId, InvalidEventId};
 pub use fence::{ClaimToken, Fence};
 pub use ids::{
-    ApiKeyId, ApprovalId, AuditId, InviteId, MessageId, RunId, SessionId, TenantId, ThreadId,
-    UserId, WorkerId,
+    AgentId, ApiKeyId, ApprovalId, AuditId, InviteId, MessageId, RunId, SessionId, TenantId,
+    ThreadId, UserId, WorkerId,
 };
 pub use job::{Job, JobError, Lane, SubmitJob};
 pub use price::{Charge, Nanos, Price};

@@ -18,6 +18,7 @@
 //! the affected rows of a guarded write; then run `crates/store/prepare-queries.sh`. To change the
 //! schema, see `migrations/README.md`.
 
+mod agents;
 mod api_keys;
 mod approvals;
 mod audit;
@@ -50,6 +51,7 @@ mod threads;
 mod usage_entries;
 mod users;
 
+pub use agents::{AgentCreation, AgentKey, AgentPage, AgentRecord, AgentVersion, AgentVersionPage};
 pub use api_keys::{ApiKeyRecord, FreshKey, KeyLimits, KeyStanding, NewApiKey};
 pub use approvals::{ApprovalRecord, Decided};
 pub use audit::{ActorKind, AuditEntry, AuditFilter, AuditRecord, AuditResult};

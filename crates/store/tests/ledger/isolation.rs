@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use crate::fixture::{DONE, LONG, Ledger, ROOMY, answer, new_run, run_id, spec, tenant_id};
 
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 15] = [
+    "agents",
+    "agent_versions",
     "runs",
     "key_months",
     "usage_entries",
@@ -54,6 +56,10 @@ async fn fill(ledger: &Ledger) -> Filled {
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
     tx.create_api_key(&key).await.unwrap();
     tx.create_thread(thread, None).await.unwrap();
+    let agent = crate::agents::definition("support", "Be brief.");
+    tx.create_agent(crate::agents::agent_id(), &agent, "user:1", 1)
+        .await
+        .unwrap();
     tx.create_invite(&crate::people::invite(
         [9; 32],
         baton_protocol::Role::Member,

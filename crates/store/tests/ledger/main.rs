@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod accepting;
+mod agents;
 mod approvals;
 mod audit;
 mod audit_parts;
