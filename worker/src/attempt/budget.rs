@@ -128,11 +128,11 @@ impl Attempt<'_> {
         }
     }
 
-    /// The tokens of a turn whose upstream did not tell them: of a budget no fewer than there were,
-    /// as far as they can be seen.
+    /// Estimates the tokens of a turn that the upstream did not count, for a run with a budget: no fewer than
+    /// there were, a token for each byte, and no more than the answer was allowed to have.
     pub(super) fn usage_from_above(&self, written: usize) -> Option<Usage> {
         let open = self.budget.as_ref()?.open?;
-        let written = written as u64;
+        let written = (written as u64).min(open.answer_tokens);
         Some(Usage {
             prompt_tokens: open.prompt_tokens,
             completion_tokens: written,

@@ -310,6 +310,26 @@ async fn broken_tries_are_charged_and_end_with_the_budget() {
     assert_eq!(month.reserved_tokens, 0);
 }
 
+/// Guards the budget against the estimate: an answer has more bytes than tokens, and was held to its tokens.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_uncounted_answer_is_charged_for_no_more_than_it_was_allowed() {
+    for reply in [
+        Reply::pieces([text(&"x".repeat(2_000))]).cut(),
+        Reply::pieces([
+            text(&"x".repeat(2_000)),
+            Piece::Finish("stop".into()),
+            Piece::Done,
+        ]),
+    ] {
+        let mut story = Story::of_tokens(PROMPT + 100).await;
+        let (run, _) = story.run(reply).await;
+        let month = story.month().await;
+        assert_eq!(month.spent_tokens, run.usage.total_tokens);
+        assert_eq!(month.spent_tokens, PROMPT + 100, "all that was taken");
+        assert_eq!(month.reserved_tokens, 0);
+    }
+}
+
 /// Guards a key's budget of money behind a gateway that has fallbacks.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_price_is_that_of_the_model_that_answered_and_another_one_is_audited() {
