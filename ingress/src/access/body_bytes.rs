@@ -193,6 +193,8 @@ impl HeldBytes {
             if self.shared.fits(&held, &self.owner, bytes).is_ok() {
                 return Ok(self.shared.take(&mut held, &self.owner, bytes));
             }
+            // Clients that gave up, and bodies that waited long enough.
+            held.waiting.retain(|waiter| !waiter.grant.is_closed());
             held.waiting.push_back(Waiter {
                 owner: self.owner.clone(),
                 bytes,

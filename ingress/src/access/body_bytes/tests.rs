@@ -86,3 +86,13 @@ async fn a_body_that_was_given_up_while_it_waited_holds_nothing() {
     drop(whole);
     assert_eq!(bodies.0.lock().all, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn those_who_stopped_waiting_are_forgotten_before_anything_is_given_back() {
+    let bodies = BodyBytes::new(100, 50, 10);
+    let _held = taken(&bodies, "a", 50).await;
+    for _ in 0..3 {
+        assert_eq!(status(&bodies, "a", 10).await, 429);
+    }
+    assert!(bodies.0.lock().waiting.len() <= 1);
+}
