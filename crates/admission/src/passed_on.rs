@@ -13,8 +13,9 @@ use serde_json::value::RawValue;
 
 use crate::error::Invalid;
 
-/// The fields of a chat request that OpenAI publishes, without those that Baton sets itself.
-pub const PUBLISHED: [&str; 30] = [
+/// The fields of a chat request that OpenAI publishes, without those that Baton sets itself, and without
+/// `moderation`, because it names a model of its own.
+pub const PUBLISHED: [&str; 31] = [
     "audio",
     "frequency_penalty",
     "logit_bias",
@@ -28,6 +29,7 @@ pub const PUBLISHED: [&str; 30] = [
     "prediction",
     "presence_penalty",
     "prompt_cache_key",
+    "prompt_cache_options",
     "prompt_cache_retention",
     "reasoning_effort",
     "response_format",
