@@ -26,6 +26,11 @@ use clap::Parser as _;
 
 use crate::args::{Args, Command};
 
+/// Returns memory that is no longer used to the system within seconds, which glibc's allocator does only where
+/// the freed block is the last of its arena; a large body would otherwise be paid for until the process ends.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     // Before the first TLS connection: rustls has no default of its own.
