@@ -18,6 +18,7 @@
 mod approvals;
 mod broker;
 mod budgets;
+mod calculator;
 mod cancel;
 mod chat;
 mod database;

@@ -87,6 +87,16 @@ pub fn resident(pid: u32) -> Option<u64> {
     Some(statm.split(' ').nth(1)?.parse::<u64>().ok()? * PAGE)
 }
 
+/// Counts a process' threads of this name.
+pub fn threads(pid: u32, name: &str) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok())
+        .filter(|found| found.trim_end() == name)
+        .count()
+}
+
 struct Stat {
     name: String,
     parent: u32,

@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::client::{Client, PATIENCE};
-use crate::process_usage::by_name;
+use crate::process_usage::{self, by_name};
 
 /// How often a role is asked whether it is ready.
 const POLL: Duration = Duration::from_millis(20);
@@ -126,6 +126,13 @@ impl Role {
     pub fn memory(&self) -> u64 {
         let usage = self.child.id().map(|pid| by_name(pid, "role"));
         usage.map_or(0, |usage| usage.values().map(|usage| usage.memory).sum())
+    }
+
+    /// Counts its threads of this name.
+    pub fn threads(&self, name: &str) -> usize {
+        self.child
+            .id()
+            .map_or(0, |pid| process_usage::threads(pid, name))
     }
 
     /// Asks it to stop: SIGTERM.
