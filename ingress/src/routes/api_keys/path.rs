@@ -6,7 +6,6 @@ use http::StatusCode;
 use http::request::Parts;
 
 use crate::error::ApiError;
-use crate::state::AppState;
 
 pub(super) fn no_such_key() -> ApiError {
     let message = "there is no API key with this id";
@@ -16,10 +15,10 @@ pub(super) fn no_such_key() -> ApiError {
 /// The key that the path names. What is no id names no key.
 pub(super) struct KeyPath(pub(super) ApiKeyId);
 
-impl FromRequestParts<AppState> for KeyPath {
+impl<S: Send + Sync> FromRequestParts<S> for KeyPath {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Path(id) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|_| no_such_key())?;

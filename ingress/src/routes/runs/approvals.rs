@@ -208,10 +208,10 @@ fn read_decision(body: &[u8]) -> Result<Decision, ApiError> {
 /// The question that the path names. What is no id names none.
 pub(crate) struct ApprovalPath(RunId, ApprovalId);
 
-impl FromRequestParts<AppState> for ApprovalPath {
+impl<S: Send + Sync> FromRequestParts<S> for ApprovalPath {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let none = |_| ApiError::no_such_approval();
         let Path((run, approval)) = Path::<(String, String)>::from_request_parts(parts, state)
             .await

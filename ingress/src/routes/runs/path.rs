@@ -5,15 +5,14 @@ use baton_protocol::RunId;
 use http::request::Parts;
 
 use crate::error::ApiError;
-use crate::state::AppState;
 
 /// The run that the path names. What is no id names no run.
 pub(super) struct RunPath(pub(super) RunId);
 
-impl FromRequestParts<AppState> for RunPath {
+impl<S: Send + Sync> FromRequestParts<S> for RunPath {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Path(id) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|_| ApiError::no_such_run())?;

@@ -22,10 +22,10 @@ const LONGEST: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wait(pub(super) Option<Duration>);
 
-impl FromRequestParts<AppState> for Wait {
+impl<S: Send + Sync> FromRequestParts<S> for Wait {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         #[derive(Deserialize)]
         struct Params {
             wait: Option<String>,
