@@ -205,7 +205,7 @@ async fn replayed(
     let record = find_run(state, tenant, run)
         .await?
         .ok_or_else(ApiError::no_such_run)?;
-    if let Some(recorded) = Recorded::find(state, tenant, run).await? {
+    if let Some(recorded) = Recorded::of(state, tenant, &record).await? {
         return Ok((record.model, Source::Recorded(Box::new(recorded))));
     }
     match subscribed.resume(EventId::ORIGIN).await {

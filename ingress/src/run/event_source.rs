@@ -1,11 +1,12 @@
 //! Where the events of a run behind a cursor are found: in the stream, in the ledger, or first in the
 //! one and then in the other.
 
-use baton_nats::{EventFollower, Followed, ResumeError};
+use baton_nats::{EventFollower, Followed, ResumeError, Subscribed};
 use baton_protocol::{EventId, RunId, RunStatus, TenantId};
+use baton_store::RunRecord;
 use http::StatusCode;
 
-use super::replay::{FromLedger, from_ledger, lies_within_a_step};
+use super::replay::{FromLedger, from_ledger, lies_within_a_step, rest_of_ended};
 use crate::error::ApiError;
 use crate::run::ledger::find_run;
 use crate::run::relay::tell_end;
@@ -55,7 +56,7 @@ pub(crate) async fn tell_from(
             tip.is_ok_and(|tip| tip.is_none())
         };
     if parked && from_ledger {
-        return told_parked(state, tenant, run, after).await;
+        return told_parked(state, tenant, subscribed, run, after).await;
     }
     if let Some(ended) = &ended {
         if after == ended.last_event_id {
@@ -65,7 +66,7 @@ pub(crate) async fn tell_from(
             return Err(cursor_unknown(run));
         }
         if from_ledger {
-            return replayed(state, tenant, run, after, lies_within_a_step).await;
+            return replayed(state, tenant, &record, after, lies_within_a_step).await;
         }
         // It may have lost its end all the same, and then nobody else will come to append it.
         tell_end(state, tenant, run, ended).await;
@@ -75,11 +76,15 @@ pub(crate) async fn tell_from(
         // What the log lost, the ledger has. A log that begins with the run's first event may have
         // lost others behind it.
         Err(ResumeError::Expired) if ended.is_some() => {
-            replayed(state, tenant, run, after, lies_within_a_step).await
+            replayed(state, tenant, &record, after, lies_within_a_step).await
         }
-        Err(ResumeError::Expired) if parked => told_parked(state, tenant, run, after).await,
+        Err(ResumeError::Expired) if parked => {
+            // The failed resumption has used up the first.
+            let subscribed = state.subscribe(tenant, run).await?;
+            told_parked(state, tenant, subscribed, run, after).await
+        }
         Err(ResumeError::CursorUnknown) if ended.is_some() => {
-            replayed(state, tenant, run, after, cursor_unknown).await
+            replayed(state, tenant, &record, after, cursor_unknown).await
         }
         Err(ResumeError::CursorUnknown) => Err(cursor_unknown(run)),
         Err(ResumeError::Expired) => Err(events_expired(run)),
@@ -95,31 +100,31 @@ pub(crate) async fn tell_from(
     }
 }
 
-/// The events of a run that has ended, which are the ledger's to tell.
+/// Returns the events of a run that has ended, from the ledger.
 async fn replayed(
     state: &AppState,
     tenant: TenantId,
-    run: RunId,
+    ended: &RunRecord,
     after: EventId,
     unknown: fn(RunId) -> ApiError,
 ) -> Result<Told, ApiError> {
-    match from_ledger(state, tenant, run, after).await? {
+    let run = ended.id;
+    match rest_of_ended(state, tenant, ended, after).await? {
         FromLedger::Events(events) => Ok(Told::Ledger(events)),
         FromLedger::CursorUnknown => Err(unknown(run)),
         FromLedger::NotEnded | FromLedger::Parked(..) => Err(events_expired(run)),
     }
 }
 
-/// The events of a run that waits for a person: what it has shown from the ledger, what comes from
-/// the stream.
+/// Returns the events of a run that waits for a person: those shown from the ledger, then the stream.
+/// The row is read again together with its steps, because a decision may have come since.
 async fn told_parked(
     state: &AppState,
     tenant: TenantId,
+    subscribed: Subscribed,
     run: RunId,
     after: EventId,
 ) -> Result<Told, ApiError> {
-    // Before the ledger is read: what follows a decision in between is heard.
-    let subscribed = state.subscribe(tenant, run).await?;
     match from_ledger(state, tenant, run, after).await? {
         FromLedger::Parked(events, last) => {
             Ok(Told::Parked(events, Box::new(subscribed.behind(last))))

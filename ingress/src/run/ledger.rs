@@ -35,15 +35,24 @@ impl Recorded {
         tenant: TenantId,
         run: RunId,
     ) -> Result<Option<Self>, StoreError> {
-        let mut tx = state.store.tenant(tenant).await?;
-        let Some(RunRecord {
-            outcome: Some(outcome),
-            usage,
-            ..
-        }) = tx.run(run).await?
-        else {
+        match find_run(state, tenant, run).await? {
+            Some(record) => Self::of(state, tenant, &record).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Returns the ending of a run whose record was read; `None` while it goes on. A terminal record
+    /// never changes, and so it is not read again.
+    pub(crate) async fn of(
+        state: &AppState,
+        tenant: TenantId,
+        record: &RunRecord,
+    ) -> Result<Option<Self>, StoreError> {
+        let Some(outcome) = record.outcome.clone() else {
             return Ok(None);
         };
+        let run = record.id;
+        let mut tx = state.store.tenant(tenant).await?;
         let steps = tx.run_steps(run).await?;
         let worked = !steps.is_empty();
         let mut messages = Vec::new();
@@ -68,7 +77,7 @@ impl Recorded {
         }
         Ok(Some(Self {
             outcome,
-            usage,
+            usage: record.usage,
             messages,
             fields,
             worked,

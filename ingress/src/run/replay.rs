@@ -1,8 +1,10 @@
-//! The events of a run that has ended or waits for a person, from the ledger, when the stream no longer has them.
+//! The events of a run that has ended or waits for a person, rebuilt from the ledger because the stream
+//! lacks them.
 
 use baton_nats::Followed;
-use baton_protocol::{EventId, RunId, RunStatus, TenantId};
+use baton_protocol::{Event, EventId, RunId, RunStatus, TenantId};
 use baton_run_log::replay::{ReplayError, replay, replay_parked};
+use baton_store::RunRecord;
 use bytes::Bytes;
 use http::StatusCode;
 
@@ -22,7 +24,7 @@ pub(crate) enum FromLedger {
     NotEnded,
 }
 
-/// The rest of a run that has ended, or what was told of one that waits for a person.
+/// Returns the rest of a run that has ended, or what a run that waits for a person has shown.
 pub(crate) async fn from_ledger(
     state: &AppState,
     tenant: TenantId,
@@ -32,15 +34,32 @@ pub(crate) async fn from_ledger(
     let mut tx = state.store.tenant(tenant).await?;
     let record = tx.run(run).await?.ok_or_else(ApiError::no_such_run)?;
     let steps = tx.run_steps(run).await?;
-    let parked = record.status == RunStatus::AwaitingApproval;
-    let events = if parked {
-        let asked = tx.run_approvals(run).await?;
-        replay_parked(&record, &steps, &asked, after)
-    } else {
-        replay(&record, &steps, after)
-    };
-    drop(tx);
-    match events {
+    if record.status != RunStatus::AwaitingApproval {
+        return rest_of(replay(&record, &steps, after), FromLedger::Events);
+    }
+    let asked = tx.run_approvals(run).await?;
+    let last = record.last_event_id;
+    let shown = replay_parked(&record, &steps, &asked, after);
+    rest_of(shown, |events| FromLedger::Parked(events, last))
+}
+
+/// Returns the rest of a run from its terminal record, which never changes and so is not read again.
+pub(super) async fn rest_of_ended(
+    state: &AppState,
+    tenant: TenantId,
+    record: &RunRecord,
+    after: EventId,
+) -> Result<FromLedger, ApiError> {
+    let mut tx = state.store.tenant(tenant).await?;
+    let steps = tx.run_steps(record.id).await?;
+    rest_of(replay(record, &steps, after), FromLedger::Events)
+}
+
+fn rest_of(
+    replayed: Result<Vec<Event>, ReplayError>,
+    found: impl FnOnce(Vec<Followed>) -> FromLedger,
+) -> Result<FromLedger, ApiError> {
+    match replayed {
         Ok(events) => {
             let followed = events.into_iter().map(|event| {
                 let mut line = Vec::new();
@@ -49,12 +68,7 @@ pub(crate) async fn from_ledger(
                 let line = Bytes::from(line);
                 Followed { event, line }
             });
-            let followed = followed.collect();
-            Ok(if parked {
-                FromLedger::Parked(followed, record.last_event_id)
-            } else {
-                FromLedger::Events(followed)
-            })
+            Ok(found(followed.collect()))
         }
         Err(ReplayError::NotEnded) => Ok(FromLedger::NotEnded),
         Err(ReplayError::CursorUnknown(_)) => Ok(FromLedger::CursorUnknown),
