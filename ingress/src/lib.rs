@@ -139,7 +139,7 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
         shutdown.tracker.spawn(admitting);
         shutdown
             .tracker
-            .spawn(programs::put_out(state.clone(), door));
+            .spawn(programs::close_revoked(state.clone(), door));
     }
     shutdown
         .tracker
@@ -300,7 +300,7 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         credentials,
         sign_in,
         watch: CredentialWatch::default(),
-        put_out: Notify::new(),
+        credential_ended: Notify::new(),
         models: ModelCatalog::new(&config.llm)?,
         rates: RateLimiter::new(bus.clone(), Arc::clone(&clock), access::rate::PATIENCE),
         proxies: Proxies::new(&config.http),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! nats-server ── who is this? ──► admit: address's limit ► credentials ► scopes ──► its subjects
-//! revoked or expired ──► put_out: the ledger, every two seconds and at once ──► connections closed
+//! revoked or expired ──► close_revoked: the ledger, every two seconds and at once ──► connections closed
 //! ```
 //!
 //! Their messages come on a connection of its own (`baton_nats::programs::intake`), and is taken by
@@ -10,11 +10,11 @@
 //! Everything is decided as for HTTP, by the same look-up of the same keys.
 
 mod admit;
+mod close_revoked;
 mod connections;
 mod control;
 mod history;
 mod letters;
-mod put_out;
 mod requests;
 mod submissions;
 
@@ -26,8 +26,8 @@ use baton_nats::{
 };
 
 pub(crate) use admit::admit_programs;
+pub(crate) use close_revoked::close_revoked;
 pub(crate) use letters::LetterLimits;
-pub(crate) use put_out::put_out;
 pub(crate) use submissions::room;
 
 use crate::metrics::{self, Dropped};

@@ -40,7 +40,7 @@ pub(crate) struct Inner {
     pub(crate) sign_in: Arc<SignIn>,
     pub(crate) watch: CredentialWatch,
     /// A credential has ended: connections of its programs are to be closed.
-    pub(crate) put_out: Notify,
+    pub(crate) credential_ended: Notify,
     pub(crate) models: ModelCatalog,
     pub(crate) rates: RateLimiter,
     pub(crate) proxies: Proxies,
@@ -98,7 +98,7 @@ impl AppState {
     pub(crate) fn forget(&self, credential: Uuid) {
         self.credentials.forget(credential);
         self.watch.wake();
-        self.put_out.notify_one();
+        self.credential_ended.notify_one();
     }
 }
 

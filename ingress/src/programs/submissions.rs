@@ -20,7 +20,7 @@ use crate::access::{Caller, RunsWrite, Scope as _};
 use crate::error::ApiError;
 use crate::metrics::{self, Door, SubmissionEnd};
 use crate::run::attachments::OnClose;
-use crate::run::submission::{Submitted, Wanted, key_of_run, submit};
+use crate::run::submission::{RunRequest, Submitted, key_of_run, submit};
 use crate::state::AppState;
 
 /// What an ingress holds of submissions at a time, in units of 64 KiB: so many bytes, or so many
@@ -205,7 +205,7 @@ async fn accept(
             by: Some(Arc::clone(&caller)),
         }
     })?;
-    let wanted = Wanted {
+    let wanted = RunRequest {
         body: None,
         caller,
         run: Some(job.run_id),

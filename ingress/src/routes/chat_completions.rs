@@ -34,7 +34,7 @@ use crate::routes::sse::ServerSentEvent;
 use crate::run::attachments::OnClose;
 use crate::run::ledger::{Recorded, find_run};
 use crate::run::relay::Relay;
-use crate::run::submission::{Submitted, Wanted, idempotency_key, job_headers, submit};
+use crate::run::submission::{RunRequest, Submitted, idempotency_key, job_headers, submit};
 use crate::state::AppState;
 
 /// The code for a run that goes on after the stream has dropped its beginning.
@@ -125,7 +125,7 @@ pub(crate) async fn chat_completions(
     let tenant = authorized.caller.tenant;
     let credential = state.watch.guard(&authorized.caller);
     let client_tools = request.tool_names.clone();
-    let wanted = Wanted {
+    let wanted = RunRequest {
         caller: authorized.caller,
         request,
         run: None,

@@ -23,8 +23,8 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Longer keys would only be hashed, and make worse log lines.
 const MAX_KEY: usize = 255;
 
-/// What a door knows about one submission.
-pub(crate) struct Wanted {
+/// A run that a door asks for, with all that the door knows about it.
+pub(crate) struct RunRequest {
     pub(crate) caller: Arc<Caller>,
     /// The id that the caller has drawn for the run, if it has; then `idempotency` says which
     /// request it stands for.
@@ -48,15 +48,15 @@ pub(crate) struct Submitted {
     pub(crate) follower: Option<EventFollower>,
     /// The client's interest in the run.
     pub(crate) attachment: Attachment,
-    /// As in [`Wanted`]: `accepted` still has the request.
+    /// As in [`RunRequest`]: `accepted` still has the request.
     pub(crate) body: Option<HeldBytes>,
 }
 
 /// Submits. This goes to its end even if the client goes away meanwhile, so that no run is left
 /// accepted and unpublished; the attachment, which nobody takes then, says that the client is gone.
-pub(crate) async fn submit(state: &AppState, wanted: Wanted) -> Result<Submitted, ApiError> {
-    let proposed = wanted.run.unwrap_or_else(|| RunId::new(state.clock.now()));
-    let task = submit_to_the_end(state.clone(), wanted, proposed).in_current_span();
+pub(crate) async fn submit(state: &AppState, request: RunRequest) -> Result<Submitted, ApiError> {
+    let proposed = request.run.unwrap_or_else(|| RunId::new(state.clock.now()));
+    let task = submit_to_the_end(state.clone(), request, proposed).in_current_span();
     match state.shutdown.tracker.spawn(task).await {
         Ok(submitted) => submitted,
         // It panicked, before the commit or after.
@@ -66,10 +66,10 @@ pub(crate) async fn submit(state: &AppState, wanted: Wanted) -> Result<Submitted
 
 async fn submit_to_the_end(
     state: AppState,
-    wanted: Wanted,
+    request: RunRequest,
     run: RunId,
 ) -> Result<Submitted, ApiError> {
-    let Wanted {
+    let RunRequest {
         caller,
         run: chosen,
         request,
@@ -79,7 +79,7 @@ async fn submit_to_the_end(
         on_close,
         headers,
         door,
-    } = wanted;
+    } = request;
     let tenant = caller.tenant;
     // Before the run exists: what cannot be followed is refused while nothing is written.
     let subscribed = if follow {

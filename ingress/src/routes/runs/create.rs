@@ -23,7 +23,7 @@ use crate::metrics::Door;
 use crate::routes::sse::ServerSentEvent;
 use crate::run::attachments::OnClose;
 use crate::run::event_source::Source;
-use crate::run::submission::{Submitted, Wanted, idempotency_key, job_headers, submit};
+use crate::run::submission::{RunRequest, Submitted, idempotency_key, job_headers, submit};
 use crate::state::AppState;
 
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -74,7 +74,7 @@ pub(crate) async fn create_run(
     } else {
         None
     };
-    let wanted = Wanted {
+    let wanted = RunRequest {
         caller: Arc::clone(&caller),
         run: None,
         request,

@@ -1,4 +1,4 @@
-//! What was connected with a key is closed when the key ends.
+//! Closes the connections of programs whose key was revoked or has expired.
 //!
 //! The truth is the ledger, which is looked at every two seconds, and at once when a key is announced
 //! as revoked. Nothing is remembered but which keys need no second look, so that an ingress which
@@ -40,11 +40,13 @@ enum Failure {
 }
 
 /// Closes connections until this process cuts its own.
-pub(crate) async fn put_out(state: AppState, door: Arc<ProgramDoor>) {
+pub(crate) async fn close_revoked(state: AppState, door: Arc<ProgramDoor>) {
     // The end of a revoked key must not wait for the end of a drain.
     let never = Shutdown::new();
     let settled = Mutex::new(HashSet::new());
-    let looking = LOOK.run(&state.put_out, &never, || look(&state, &door, &settled));
+    let looking = LOOK.run(&state.credential_ended, &never, || {
+        look(&state, &door, &settled)
+    });
     tokio::select! {
         () = looking => {}
         () = state.stopping.all.cancelled() => {}
