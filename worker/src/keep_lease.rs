@@ -17,7 +17,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::askers::Askers;
+use crate::health_probes::HealthProbes;
 use crate::lease::Lease;
 
 /// How long a renewal waits for the broker. What takes longer counts as no round trip.
@@ -46,7 +46,7 @@ pub(crate) struct LeaseKeeper {
     lease: Duration,
     renew_every: Duration,
     held: Mutex<HashMap<ClaimToken, Arc<Held>>>,
-    askers: Mutex<Askers>,
+    probes: Mutex<HealthProbes>,
     /// Something is due earlier than was known.
     wake: Notify,
 }
@@ -81,7 +81,7 @@ impl LeaseKeeper {
             lease: config.lease,
             renew_every: config.renew_every,
             held: Mutex::default(),
-            askers: Mutex::default(),
+            probes: Mutex::default(),
             wake: Notify::new(),
         }
     }
@@ -117,7 +117,7 @@ impl LeaseKeeper {
     /// A scheduler asked whether this worker is there.
     pub(crate) fn asked_for(&self, by: Uuid) {
         let now = self.clock.monotonic();
-        self.lock_askers().asked(by, now);
+        self.lock_probes().asked(by, now);
     }
 
     /// Renews until dropped.
@@ -190,8 +190,8 @@ impl LeaseKeeper {
     /// What is to be renewed now; or when, if nobody asks before.
     fn due(&self, now: Instant, not_before: Option<Instant>) -> Due {
         let (unseen, silence_begins) = {
-            let mut askers = self.lock_askers();
-            (askers.one_is_silent(now), askers.silence_begins())
+            let mut probes = self.lock_probes();
+            (probes.one_is_silent(now), probes.silence_begins())
         };
         let held = self.lock_held();
         let mut due = Due::default();
@@ -236,8 +236,8 @@ impl LeaseKeeper {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_askers(&self) -> std::sync::MutexGuard<'_, Askers> {
-        self.askers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_probes(&self) -> std::sync::MutexGuard<'_, HealthProbes> {
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

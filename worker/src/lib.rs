@@ -11,11 +11,12 @@
 //! worker writes is guarded by the attempt: the ledger checks each commit, the log each append.
 
 pub mod agent;
-pub mod askers;
 mod attempt;
 mod consume_jobs;
 #[cfg(test)]
 mod fixture;
+pub mod health_probes;
+pub mod job_action;
 mod keep_lease;
 pub mod lease;
 pub mod metrics;
@@ -23,7 +24,6 @@ pub mod model;
 mod run_job;
 mod runner;
 mod settings;
-pub mod settle;
 pub mod tools;
 
 pub use attempt::resume;

@@ -13,10 +13,10 @@ use baton_store::{Claim, ClaimOutcome, ClaimedRun, StoreError};
 use tracing::Instrument as _;
 
 use crate::attempt::{Attempt, Ending};
+use crate::job_action::JobAction;
 use crate::lease::Lease;
 use crate::metrics;
 use crate::runner::JobRunner;
-use crate::settle::Duty;
 
 /// How long a delivery waits when the database could not be asked about it.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
@@ -69,20 +69,20 @@ impl JobRunner {
             max_failures: self.config.max_failures,
         };
         let sent = self.clock.monotonic();
-        let duty = match self.claim(&claim).await {
-            Ok(outcome) => Duty::from(outcome),
+        let action = match self.claim(&claim).await {
+            Ok(outcome) => JobAction::from(outcome),
             Err(error) => {
                 tracing::warn!(%error, "the claim could not be made; the job will come again");
                 let _ = delivery.nak(Some(DATABASE_RETRY)).await;
                 return JobEnd::DatabaseDown;
             }
         };
-        match duty {
-            Duty::Work(claimed) => {
+        match action {
+            JobAction::Work(claimed) => {
                 let lease = Lease::granted(sent, self.config.lease);
                 self.work(delivery, *claimed, lease).await
             }
-            Duty::TellEnd(ended) => {
+            JobAction::RepairEnd(ended) => {
                 if ended.newly {
                     let status = ended.outcome.status().as_str();
                     tracing::info!(status, "run ended by the claim");
@@ -114,7 +114,7 @@ impl JobRunner {
                 }
             }
             // Its worker may have died between parking it and asking.
-            Duty::TellParked(parked) => {
+            JobAction::RepairQuestions(parked) => {
                 let (bus, store, now) = (&self.bus, &self.store, self.clock.now());
                 match repair_questions(bus, store, now, delivery.tenant, run, parked).await {
                     Ok(_) => settled(delivery.ack().await),
@@ -124,8 +124,8 @@ impl JobRunner {
                     }
                 }
             }
-            Duty::ComeAgain(wait) => settled(delivery.nak(Some(wait)).await),
-            Duty::Acknowledge => settled(delivery.ack().await),
+            JobAction::ComeAgain(wait) => settled(delivery.nak(Some(wait)).await),
+            JobAction::Acknowledge => settled(delivery.ack().await),
         }
     }
 

@@ -15,9 +15,9 @@ use std::time::Duration;
 use baton_nats::jobs::demand::{Demand, Pull};
 use baton_protocol::{ClaimToken, RunId, WorkerId};
 use baton_store::{Claim, ClaimOutcome, ClaimedRun};
-use baton_worker::askers::Askers;
+use baton_worker::health_probes::HealthProbes;
+use baton_worker::job_action::JobAction;
 use baton_worker::lease::Lease;
-use baton_worker::settle::Duty;
 use uuid::Uuid;
 
 use crate::accusation::name;
@@ -62,7 +62,7 @@ pub(crate) struct Worker {
     /// Raised at the drain's deadline.
     cut: Signal,
     nudges: RefCell<HashMap<RunId, Mailbox<()>>>,
-    askers: RefCell<Askers>,
+    probes: RefCell<HealthProbes>,
     busy: Cell<usize>,
     ledger_answers: Cell<bool>,
     ended: Mailbox<()>,
@@ -79,7 +79,7 @@ impl Worker {
             soft: Signal::default(),
             cut: Signal::default(),
             nudges: RefCell::default(),
-            askers: RefCell::default(),
+            probes: RefCell::default(),
             busy: Cell::new(0),
             ledger_answers: Cell::new(true),
             ended: Mailbox::default(),
@@ -105,7 +105,7 @@ impl Worker {
     /// Records that a scheduler asked whether this worker is alive.
     pub(crate) fn asked_for(&self, by: Uuid) {
         let now = self.sim.instant();
-        self.askers.borrow_mut().asked(by, now);
+        self.probes.borrow_mut().asked(by, now);
     }
 
     async fn consume_jobs(self: Rc<Self>) {
@@ -195,8 +195,8 @@ impl Worker {
                 self.ledger_answers.set(false);
                 return;
             };
-            match Duty::from(outcome) {
-                Duty::Work(claimed) => {
+            match JobAction::from(outcome) {
+                JobAction::Work(claimed) => {
                     self.sim.tell(self.process, || {
                         let attempt = claimed.fence.attempt;
                         format!("holds {} as attempt {attempt}", name(delivery.run))
@@ -206,7 +206,7 @@ impl Worker {
                         continue;
                     }
                 }
-                Duty::TellEnd(ended) => {
+                JobAction::RepairEnd(ended) => {
                     let told = self.sim.setup.without == Some(Guard::TerminalEvent)
                         || ensure_terminal_event(&self.sim, self.process, delivery.run, &ended)
                             .await
@@ -217,7 +217,7 @@ impl Worker {
                         self.nak(delivery, DATABASE_RETRY);
                     }
                 }
-                Duty::TellParked(parked) => {
+                JobAction::RepairQuestions(parked) => {
                     if ensure_parked_events(&self.sim, self.process, delivery.run, parked)
                         .await
                         .is_ok()
@@ -227,8 +227,8 @@ impl Worker {
                         self.nak(delivery, DATABASE_RETRY);
                     }
                 }
-                Duty::ComeAgain(wait) => self.nak(delivery, wait),
-                Duty::Acknowledge => self.ack(delivery),
+                JobAction::ComeAgain(wait) => self.nak(delivery, wait),
+                JobAction::Acknowledge => self.ack(delivery),
             }
             return;
         }

@@ -126,14 +126,14 @@ impl<'a> Hold<'a> {
         let renewal = lease.sent() + RENEW_EVERY;
         let not_before = self.not_before.get();
         let due = not_before.map_or(renewal, |earliest| renewal.max(earliest));
-        let mut askers = self.worker.askers.borrow_mut();
+        let mut probes = self.worker.probes.borrow_mut();
         if self.worker.sim.setup.without == Some(Guard::SignOfLife) {
             due
-        } else if askers.one_is_silent(now) {
+        } else if probes.one_is_silent(now) {
             due.min(lease.last_confirmed() + SIGN_OF_LIFE_EVERY)
         } else {
             // Checked again at that time.
-            due.min(askers.silence_begins().unwrap_or(due).max(now + TICK))
+            due.min(probes.silence_begins().unwrap_or(due).max(now + TICK))
         }
     }
 

@@ -1,4 +1,4 @@
-//! Which schedulers ask whether this worker is there, and whether one has stopped. Pure.
+//! The schedulers' probes of this worker's health, and their absence. Pure.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -6,26 +6,26 @@ use std::time::Instant;
 use baton_protocol::liveness::{REMEMBERED_FOR, UNASKED_AFTER};
 use uuid::Uuid;
 
-/// Who has asked, and when last. A scheduler that has stopped asking may have been stopped itself,
-/// or may see this worker no longer; then the worker shows in the ledger that it lives.
+/// The last probe of each scheduler. A scheduler that has stopped probing may have been stopped
+/// itself, or may not see this worker; then the worker shows in the ledger that it lives.
 #[derive(Debug, Default)]
-pub struct Askers {
+pub struct HealthProbes {
     last: HashMap<Uuid, Instant>,
 }
 
-impl Askers {
-    /// A scheduler asked.
+impl HealthProbes {
+    /// Records a probe.
     pub fn asked(&mut self, by: Uuid, now: Instant) {
         self.last.insert(by, now);
     }
 
-    /// Whether a scheduler that used to ask has fallen silent.
+    /// Returns whether a scheduler that probed this worker has fallen silent.
     pub fn one_is_silent(&mut self, now: Instant) -> bool {
         self.last.retain(|_, last| now < *last + REMEMBERED_FOR);
         self.last.values().any(|last| *last + UNASKED_AFTER <= now)
     }
 
-    /// When that will be, if nobody asks until then.
+    /// Returns the time of that, if no probe comes until then.
     pub fn silence_begins(&self) -> Option<Instant> {
         self.last.values().min().map(|last| *last + UNASKED_AFTER)
     }
@@ -41,19 +41,19 @@ mod tests {
     fn one_scheduler_that_stops_asking_is_noticed_beside_another_and_forgotten_in_the_end() {
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let start = Instant::now();
-        let mut askers = Askers::default();
-        assert_eq!(askers.silence_begins(), None);
-        assert!(!askers.one_is_silent(start), "nobody has ever asked");
-        askers.asked(one, start);
+        let mut probes = HealthProbes::default();
+        assert_eq!(probes.silence_begins(), None);
+        assert!(!probes.one_is_silent(start), "nobody has ever asked");
+        probes.asked(one, start);
         let end = start + REMEMBERED_FOR;
         let mut now = start;
         while now < end {
-            askers.asked(other, now);
-            assert_eq!(askers.silence_begins(), Some(start + UNASKED_AFTER));
-            assert_eq!(askers.one_is_silent(now), now >= start + UNASKED_AFTER);
+            probes.asked(other, now);
+            assert_eq!(probes.silence_begins(), Some(start + UNASKED_AFTER));
+            assert_eq!(probes.one_is_silent(now), now >= start + UNASKED_AFTER);
             now += Duration::from_millis(250);
         }
-        askers.asked(other, end);
-        assert!(!askers.one_is_silent(end));
+        probes.asked(other, end);
+        assert!(!probes.one_is_silent(end));
     }
 }
