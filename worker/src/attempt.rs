@@ -9,35 +9,31 @@ use std::sync::Arc;
 use baton_admission::passed_on::Confined;
 use baton_nats::JobHeaders;
 use baton_protocol::event::RunStarted;
-use baton_protocol::{EventData, EventId, Fence, FinishReason, Job, Outcome, RunError, RunSpec};
+use baton_protocol::{EventData, EventId, FinishReason, Job, Outcome, RunError, RunSpec};
 use baton_run_log::terminal_event::terminal_event;
 use baton_store::{ClaimedRun, CutTurn, FinalTurn, FinishCommit, QueuedJob, TurnWish};
 use serde_json::value::RawValue;
 
 use crate::agent::turn_machine::Next;
-use crate::agent::{Transcript, TurnMachine};
-use crate::attempt::broken_turn::BrokenTries;
-use crate::attempt::budget::{BudgetedRun, wake_waiting};
-use crate::attempt::commit::CommitError;
-use crate::attempt::cut_turn::{CutOff, OpenTurn};
+use crate::attempt::budget::{Budget, wake_waiting};
+use crate::attempt::commit::{CommitError, GuardedLedger};
+use crate::attempt::conversation::Conversation;
+use crate::attempt::interrupted_turn::{InterruptedTurn, UnrecordedTurn};
 use crate::attempt::tally::Tally;
 use crate::attempt::toolbox::Toolbox;
 use crate::keep_lease::{Hold, Stop};
 use crate::metrics;
 use crate::runner::JobRunner;
 use crate::settings::Settings;
-use baton_run_log::{EventPublisher, PublishEventsError};
+use baton_run_log::{EventPublisher, PublishEventsError, shown_by_commit};
 
-mod answered_by;
-mod broken_turn;
 mod budget;
 mod calls;
 mod client_calls;
 mod commit;
+pub mod conversation;
 mod credential;
-mod cut_turn;
-mod model_turn;
-pub mod resume;
+mod interrupted_turn;
 mod tally;
 mod toolbox;
 mod turn;
@@ -93,26 +89,17 @@ pub(crate) struct Attempt<'a> {
     settings: Arc<Settings>,
     headers: &'a JobHeaders,
     hold: &'a Hold<'a>,
-    fence: Fence,
+    ledger: GuardedLedger<'a>,
     spec: RunSpec,
-    machine: TurnMachine,
-    transcript: Transcript,
+    conversation: Conversation,
     toolbox: Toolbox,
     publisher: EventPublisher,
-    /// Why the run's key does not allow it any more.
+    /// The refusal of a run that its key does not allow now.
     refused: Option<RunError>,
-    /// What the run takes from its key's budgets, if that has any.
-    budget: Option<BudgetedRun>,
-    /// The turn whose answer is being read.
-    open: Option<OpenTurn>,
-    /// The turn whose answer is whole and shown, and not known to be recorded.
-    unrecorded: Option<CutOff>,
-    /// The tries of the turn at work that broke off.
-    broken: Option<BrokenTries>,
+    budget: Budget,
+    turn: UnrecordedTurn,
     /// Whether the audit log is to say that another model answered than was asked.
     audits_model: bool,
-    /// The event that the ledger's last commit names.
-    committed: EventId,
     /// Whether the commit that ends or parks the run has been begun.
     ending: bool,
     /// For the run's log line.
@@ -128,9 +115,9 @@ impl<'a> Attempt<'a> {
         hold: &'a Hold<'a>,
         headers: &'a JobHeaders,
     ) -> Ending {
-        let fence = claimed.fence;
+        let ledger = GuardedLedger::new(runner, claimed.fence);
         let committed = claimed.last_event_id;
-        let mut begun = None;
+        let mut begun: Option<Self> = None;
         let worked = tokio::select! {
             biased;
             stop = hold.until_stopped(&runner.cut) => Err(stop),
@@ -154,16 +141,17 @@ impl<'a> Attempt<'a> {
                 Ok(Ok(Worked::Parked)) => Ok(Ending::Parked),
                 Ok(Ok(Worked::AwaitsBudget(wish))) => match begun {
                     Some(attempt) => attempt.await_budget(&wish).await,
-                    None => give_back(runner, &fence, committed).await,
+                    None => give_back(&ledger, committed).await,
                 },
                 Ok(Ok(Worked::Draining)) => match begun {
                     Some(attempt) => attempt.hand_over().await,
-                    None => give_back(runner, &fence, committed).await,
+                    None => give_back(&ledger, committed).await,
                 },
                 Ok(Err(Halt::Events(PublishEventsError::Refused(error)))) => {
                     tracing::error!(%error, "the event log refuses; the run is given back");
-                    let committed = begun.map_or(committed, |attempt| attempt.committed);
-                    give_back(runner, &fence, committed)
+                    let committed =
+                        begun.map_or(committed, |attempt| attempt.publisher.last_recorded());
+                    give_back(&ledger, committed)
                         .await
                         .map(|_| Ending::GivenBack)
                 }
@@ -171,13 +159,14 @@ impl<'a> Attempt<'a> {
                 Err(Stop::Cancelled(reason)) => match begun {
                     Some(mut attempt) => attempt.cancel(reason).await,
                     // Not begun yet: the next claim finds the flag and ends the run.
-                    None => give_back(runner, &fence, committed).await,
+                    None => give_back(&ledger, committed).await,
                 },
                 // The step is cut: its text is withdrawn by the next attempt's reset. An outage is no
                 // failure of the run's either.
                 Err(Stop::Cut | Stop::LeaseUnconfirmed) => {
-                    let committed = begun.map_or(committed, |attempt| attempt.committed);
-                    give_back(runner, &fence, committed).await
+                    let committed =
+                        begun.map_or(committed, |attempt| attempt.publisher.last_recorded());
+                    give_back(&ledger, committed).await
                 }
                 Err(Stop::LeaseLost) => Ok(Ending::Lost),
             }
@@ -211,14 +200,14 @@ impl<'a> Attempt<'a> {
         let key = claimed.key.as_ref();
         let refused = credential::confine(&mut spec, key, &settings.extra_fields);
         let audits_model = key.is_some_and(|key| credential::limits(key) != Confined::default());
-        let budget = BudgetedRun::of(claimed.key.as_ref());
+        let budget = Budget::of(claimed.key.as_ref());
         let tally = Tally::of(&claimed);
         let mut publisher = EventPublisher::begin(
             runner.bus.clone(),
             Arc::clone(&runner.clock),
             claimed.fence,
             claimed.last_event_id,
-            resume::shown_by_commit(&claimed.recorded, &claimed.asked, claimed.last_event_id),
+            shown_by_commit(&claimed.recorded, &claimed.asked, claimed.last_event_id),
         )
         .await?
         .holding(runner.events_per_run);
@@ -229,24 +218,20 @@ impl<'a> Attempt<'a> {
             publisher.kick();
         }
         let toolbox = Toolbox::new(&spec, Arc::clone(&settings));
-        let (machine, transcript) = resume::rebuild(spec.limits, claimed.recorded);
+        let conversation = Conversation::rebuild(spec.limits, claimed.recorded);
         Ok(Self {
             runner,
             settings,
             headers,
             hold,
-            fence: claimed.fence,
-            committed: claimed.last_event_id,
+            ledger: GuardedLedger::new(runner, claimed.fence),
             spec,
-            machine,
-            transcript,
+            conversation,
             toolbox,
             publisher,
             refused,
             budget,
-            open: None,
-            unrecorded: None,
-            broken: None,
+            turn: UnrecordedTurn::default(),
             audits_model,
             ending: false,
             tally,
@@ -272,7 +257,7 @@ impl<'a> Attempt<'a> {
                 self.finish(outcome, None, None).await?;
                 return Ok(Worked::Ended);
             }
-            match self.machine.next() {
+            match self.conversation.next() {
                 Next::CallModel { step } => {
                     if let Some(worked) = self.take_turn(step).await? {
                         return Ok(worked);
@@ -295,13 +280,13 @@ impl<'a> Attempt<'a> {
         &mut self,
         outcome: Outcome,
         turn: Option<FinalTurn<'_>>,
-        cut: Option<CutOff>,
+        cut: Option<InterruptedTurn>,
     ) -> Result<(), Halt> {
         self.publisher.settle().await?;
         let step = turn
             .as_ref()
-            .map_or(self.machine.next_step(), |turn| turn.step);
-        let mut usage = self.machine.usage();
+            .map_or(self.conversation.next_step(), |turn| turn.step);
+        let mut usage = self.conversation.usage();
         let cut = cut.as_ref().map(|cut| {
             let (asked, answered) = (&self.spec.model, cut.model.as_deref());
             let prices = &self.settings.prices;
@@ -328,7 +313,7 @@ impl<'a> Attempt<'a> {
             cut,
         };
         self.ending = true;
-        let finished = commit::finish(self.runner, &self.fence, &commit).await?;
+        let finished = self.ledger.finish(&commit).await?;
         metrics::run_ended(&outcome);
         self.tally.log(&outcome, usage, &*self.runner.clock);
         let latency = finished.cancel_latency;
@@ -347,15 +332,15 @@ impl<'a> Attempt<'a> {
         // Committed is ended: if the event cannot be stored now, whoever is given the job next
         // finds the run ended and stores it.
         self.publisher.settle().await?;
-        if self.is_budgeted() {
-            wake_waiting(self.runner, &self.fence).await;
+        if self.budget.is_limited() {
+            wake_waiting(self.runner, &self.ledger.fence).await;
         }
         Ok(())
     }
 
     async fn cancel(&mut self, reason: String) -> Result<Ending, Halt> {
         // The work's future is gone, and with it the calls of tools that were at work.
-        let cut = self.cut_turn();
+        let cut = self.interrupt_turn();
         if cut.is_none() {
             self.lower_turn(None).await?;
         }
@@ -366,8 +351,7 @@ impl<'a> Attempt<'a> {
     /// Gives the run back between two steps.
     async fn hand_over(mut self) -> Result<Ending, Halt> {
         self.publisher.settle().await?;
-        let last_event = self.publisher.last_id().max(self.committed);
-        give_back(self.runner, &self.fence, last_event).await
+        give_back(&self.ledger, self.publisher.resume_point()).await
     }
 }
 
@@ -384,7 +368,7 @@ async fn publish_queued(runner: &JobRunner, next: QueuedJob) {
     }
 }
 
-async fn give_back(runner: &JobRunner, fence: &Fence, last_event: EventId) -> Result<Ending, Halt> {
-    commit::hand_over(runner, fence, last_event).await?;
+async fn give_back(ledger: &GuardedLedger<'_>, last_event: EventId) -> Result<Ending, Halt> {
+    ledger.hand_over(last_event).await?;
     Ok(Ending::HandedOver)
 }

@@ -26,7 +26,7 @@ mod runner;
 mod settings;
 pub mod tools;
 
-pub use attempt::resume;
+pub use attempt::conversation;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -20,5 +20,5 @@ mod repair;
 pub mod replay;
 pub mod terminal_event;
 
-pub use publisher::{EventPublisher, PublishEventsError};
+pub use publisher::{EventPublisher, PublishEventsError, shown_by_commit};
 pub use repair::{RepairError, repair_end, repair_questions};

@@ -13,9 +13,12 @@ use std::time::Duration;
 use baton_nats::{AppendError, Bus, StoredEvents, StreamSeq};
 use baton_protocol::{EventData, EventId, Fence};
 use baton_service::Clock;
+use baton_store::{ApprovalRecord, StepRecord};
 
 use crate::append::{Failure, Message, Writer, append};
 use crate::event_writer::{Append, EventWriter, Fate, Replaced};
+use crate::parked_events::approval_requested;
+use crate::replay::commit_event;
 
 /// How often an append is tried again while nothing says that it cannot succeed.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -45,6 +48,8 @@ pub struct EventPublisher {
     clock: Arc<dyn Clock>,
     fence: Fence,
     writer: EventWriter,
+    /// The event that the last commit names.
+    recorded: EventId,
     /// From how many messages on the run must come to its end.
     limit: u64,
     in_flight: Option<Appending>,
@@ -90,6 +95,7 @@ impl EventPublisher {
             clock,
             fence,
             writer,
+            recorded: resume_after,
             limit: u64::MAX,
             in_flight: None,
         })
@@ -122,6 +128,21 @@ impl EventPublisher {
     /// The last event pushed: see [`EventWriter::last_pushed`].
     pub fn last_pushed(&self) -> EventId {
         self.writer.last_pushed()
+    }
+
+    /// Remembers the event that a commit names.
+    pub const fn recorded(&mut self, event: EventId) {
+        self.recorded = event;
+    }
+
+    /// Returns the event that the last commit names.
+    pub const fn last_recorded(&self) -> EventId {
+        self.recorded
+    }
+
+    /// Returns the event after which another attempt may go on, if all events are stored.
+    pub fn resume_point(&self) -> EventId {
+        self.last_id().max(self.recorded)
     }
 
     /// Adds an event behind those that wait: see [`EventWriter::push`].
@@ -231,6 +252,27 @@ async fn store(bus: Bus, fence: Fence, frozen: Append) -> Result<StreamSeq, Publ
         says_full: false,
     };
     append(&bus, fence.tenant, fence.run, writer).await
+}
+
+/// Returns the events that follow the commit which names `last`, the run's last event. A worker may
+/// have died before it showed them. `asked` are the questions of all attempts.
+pub fn shown_by_commit(
+    steps: &[StepRecord],
+    asked: &[ApprovalRecord],
+    last: EventId,
+) -> Vec<(u32, EventData)> {
+    let Some(step) = steps.iter().find(|step| step.last_event_id == Some(last)) else {
+        // Parking is the last that an attempt does.
+        return asked
+            .iter()
+            .filter(|approval| approval.attempt == last.attempt())
+            .map(|approval| (approval.step, approval_requested(approval)))
+            .collect();
+    };
+    commit_event(step)
+        .map(|event| (step.step, event))
+        .into_iter()
+        .collect()
 }
 
 #[cfg(test)]

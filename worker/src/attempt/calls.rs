@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
 use super::budget::wake_waiting;
-use super::{Attempt, Halt, Worked, commit};
+use super::{Attempt, Halt, Worked};
 use crate::agent::CallSide;
 use crate::agent::transcript::tool_message;
 use crate::agent::turn_machine::{RecordedCall, Standing};
@@ -31,7 +31,7 @@ impl Attempt<'_> {
                 let once = effect_of(&recorded) == Effect::AtMostOnce;
                 if begins && once {
                     let sent = self.runner.clock.monotonic();
-                    commit::start_call(self.runner, &self.fence, recorded.step).await?;
+                    self.ledger.start_call(recorded.step).await?;
                     self.hold.confirmed(sent);
                 }
                 let call = &recorded.call;
@@ -43,7 +43,7 @@ impl Attempt<'_> {
                         arguments: shown_arguments(&call.arguments).to_owned(),
                     }),
                 );
-                let (runner, fence, toolbox) = (self.runner, self.fence, &self.toolbox);
+                let (runner, fence, toolbox) = (self.runner, self.ledger.fence, &self.toolbox);
                 let hold = self.hold;
                 running.push(async move {
                     // What was recorded a while ago says nothing of now: this worker may have been
@@ -82,11 +82,10 @@ impl Attempt<'_> {
                 started_event_id,
             };
             let sent = self.runner.clock.monotonic();
-            commit::call(self.runner, &self.fence, &commit).await?;
+            self.ledger.call(&commit).await?;
             self.hold.confirmed(sent);
-            self.committed = last_event_id;
-            self.transcript.put(recorded.step, message);
-            self.machine.call_finished(recorded.step);
+            self.publisher.recorded(last_event_id);
+            self.conversation.put_result(recorded.step, message);
             self.publisher.push(
                 recorded.step,
                 EventData::ToolFinished(ToolFinished {
@@ -121,7 +120,7 @@ impl Attempt<'_> {
             last_event_id: EventId::new(first.attempt(), first.n() + more),
         };
         self.ending = true;
-        match commit::park(self.runner, &self.fence, &commit).await? {
+        match self.ledger.park(&commit).await? {
             ParkOutcome::CancelRequested(reason) => {
                 self.finish(Outcome::Cancelled(reason), None, None).await?;
                 return Ok(Worked::Ended);
@@ -142,8 +141,8 @@ impl Attempt<'_> {
                 .push(recorded.step, EventData::ApprovalRequested(asked));
         }
         self.publisher.settle().await?;
-        if self.is_budgeted() {
-            wake_waiting(self.runner, &self.fence).await;
+        if self.budget.is_limited() {
+            wake_waiting(self.runner, &self.ledger.fence).await;
         }
         Ok(Worked::Parked)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use baton_protocol::{EventId, Fence};
 use baton_store::{
-    CallCommit, FenceError, FinishCommit, Finished, ParkCommit, ParkOutcome, StoreError,
+    CallCommit, FenceError, FinishCommit, Finished, ParkCommit, ParkOutcome, Store, StoreError,
     TurnCommit, TurnGrant, TurnWish,
 };
 
@@ -17,7 +17,7 @@ use crate::runner::JobRunner;
 
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
-/// The ledger's no.
+/// The ledger's refusal.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CommitError {
     /// The attempt no longer holds the run.
@@ -28,7 +28,7 @@ pub(super) enum CommitError {
     Refused(#[source] StoreError),
 }
 
-/// What to do with an answer: go on, try again in a while (`None`), or give up.
+/// Returns the result of a write; `None`, after a pause, if it is to be repeated.
 async fn judge<T>(answer: Result<T, FenceError>) -> Result<Option<T>, CommitError> {
     match answer {
         Ok(done) => Ok(Some(done)),
@@ -57,87 +57,74 @@ macro_rules! until_answered {
     };
 }
 
-pub(super) async fn turn(
-    runner: &JobRunner,
-    fence: &Fence,
-    commit: &TurnCommit<'_>,
-) -> Result<(), CommitError> {
-    let system = runner.store.system();
-    until_answered!(system.commit_turn(fence, commit))
+/// The ledger, as the holder of one attempt writes to it.
+pub(super) struct GuardedLedger<'a> {
+    pub(super) store: &'a Store,
+    /// The attempt that guards each write.
+    pub(super) fence: Fence,
 }
 
-pub(super) async fn begin_turn(
-    runner: &JobRunner,
-    fence: &Fence,
-    step: u32,
-    wish: &TurnWish,
-) -> Result<TurnGrant, CommitError> {
-    let system = runner.store.system();
-    until_answered!(system.begin_turn(fence, step, wish))
-}
+impl<'a> GuardedLedger<'a> {
+    pub(super) const fn new(runner: &'a JobRunner, fence: Fence) -> Self {
+        let store = &runner.store;
+        Self { store, fence }
+    }
 
-pub(super) async fn await_budget(
-    runner: &JobRunner,
-    fence: &Fence,
-    wish: &TurnWish,
-    last_event: EventId,
-) -> Result<bool, CommitError> {
-    let system = runner.store.system();
-    until_answered!(system.await_budget(fence, wish, last_event))
-}
+    pub(super) async fn turn(&self, commit: &TurnCommit<'_>) -> Result<(), CommitError> {
+        let (system, fence) = (self.store.system(), &self.fence);
+        until_answered!(system.commit_turn(fence, commit))
+    }
 
-pub(super) async fn lower_turn(
-    runner: &JobRunner,
-    fence: &Fence,
-    step: u32,
-    tokens: u64,
-    nanos: u64,
-) -> Result<(), CommitError> {
-    let system = runner.store.system();
-    until_answered!(system.lower_turn(fence, step, tokens, nanos))
-}
+    pub(super) async fn begin_turn(
+        &self,
+        step: u32,
+        wish: &TurnWish,
+    ) -> Result<TurnGrant, CommitError> {
+        let (system, fence) = (self.store.system(), &self.fence);
+        until_answered!(system.begin_turn(fence, step, wish))
+    }
 
-pub(super) async fn start_call(
-    runner: &JobRunner,
-    fence: &Fence,
-    step: u32,
-) -> Result<(), CommitError> {
-    let system = runner.store.system();
-    until_answered!(system.start_call(fence, step))
-}
+    pub(super) async fn await_budget(
+        &self,
+        wish: &TurnWish,
+        last_event: EventId,
+    ) -> Result<bool, CommitError> {
+        let (system, fence) = (self.store.system(), &self.fence);
+        until_answered!(system.await_budget(fence, wish, last_event))
+    }
 
-pub(super) async fn call(
-    runner: &JobRunner,
-    fence: &Fence,
-    commit: &CallCommit<'_>,
-) -> Result<(), CommitError> {
-    let system = runner.store.system();
-    until_answered!(system.commit_call(fence, commit))
-}
+    pub(super) async fn lower_turn(
+        &self,
+        step: u32,
+        tokens: u64,
+        nanos: u64,
+    ) -> Result<(), CommitError> {
+        let (system, fence) = (self.store.system(), &self.fence);
+        until_answered!(system.lower_turn(fence, step, tokens, nanos))
+    }
 
-pub(super) async fn finish(
-    runner: &JobRunner,
-    fence: &Fence,
-    commit: &FinishCommit<'_>,
-) -> Result<Finished, CommitError> {
-    let system = runner.store.system();
-    until_answered!(system.finish_run(fence, commit))
-}
+    pub(super) async fn start_call(&self, step: u32) -> Result<(), CommitError> {
+        let (system, fence) = (self.store.system(), &self.fence);
+        until_answered!(system.start_call(fence, step))
+    }
 
-pub(super) async fn park(
-    runner: &JobRunner,
-    fence: &Fence,
-    commit: &ParkCommit<'_>,
-) -> Result<ParkOutcome, CommitError> {
-    let system = runner.store.system();
-    until_answered!(system.park_run(fence, commit))
-}
+    pub(super) async fn call(&self, commit: &CallCommit<'_>) -> Result<(), CommitError> {
+        let (system, fence) = (self.store.system(), &self.fence);
+        until_answered!(system.commit_call(fence, commit))
+    }
 
-pub(super) async fn hand_over(
-    runner: &JobRunner,
-    fence: &Fence,
-    last_event: EventId,
-) -> Result<(), CommitError> {
-    let system = runner.store.system();
-    until_answered!(system.hand_over(fence, last_event))
+    pub(super) async fn finish(&self, commit: &FinishCommit<'_>) -> Result<Finished, CommitError> {
+        let (system, fence) = (self.store.system(), &self.fence);
+        until_answered!(system.finish_run(fence, commit))
+    }
+
+    pub(super) async fn park(&self, commit: &ParkCommit<'_>) -> Result<ParkOutcome, CommitError> {
+        let (system, fence) = (self.store.system(), &self.fence);
+        until_answered!(system.park_run(fence, commit))
+    }
+
+    pub(super) async fn hand_over(&self, last_event: EventId) -> Result<(), CommitError> {
+        let (system, fence) = (self.store.system(), &self.fence);
+        until_answered!(system.hand_over(fence, last_event))
+    }
 }

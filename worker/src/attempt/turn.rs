@@ -1,16 +1,83 @@
-//! A turn of the model's: asked for, shown, and recorded; then the run goes on, or ends with it.
+//! A turn of the model: requested, shown while it comes, and recorded; then the run goes on, or ends
+//! with it.
 
-use baton_protocol::{EventData, Outcome, RunError};
-use baton_store::{FinalTurn, NewCall, TurnCommit};
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use baton_metering::{is_other_model, recorded_name};
+use baton_protocol::{AuditId, EventData, FinishReason, Outcome, RunError};
+use baton_run_log::PublishEventsError;
+use baton_store::{ActorKind, AuditEntry, AuditResult, FinalTurn, NewCall, TurnCommit, TurnWish};
+use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::calls::effect_of;
-use super::cut_turn::CutOff;
-use super::model_turn::TurnFailure;
-use super::{Attempt, Halt, Worked, commit};
+use super::client_calls::is_answer;
+use super::interrupted_turn::{InterruptedTurn, OpenTurn, UnrecordedTurn};
+use super::{Attempt, Halt, Worked};
+use crate::agent::FinishedTurn;
 use crate::agent::turn_machine::TurnVerdict;
 use crate::metrics;
-use crate::model::ModelError;
+use crate::model::{ModelError, TurnContext, TurnStream};
+
+/// The time that events wait for the model's first text, to travel with it.
+const FIRST_TEXT: Duration = Duration::from_millis(50);
+
+/// A turn that has ended well.
+pub(super) struct TurnEnd {
+    /// The input of the machine.
+    pub(super) finished: FinishedTurn,
+    /// The assistant's message, to be recorded and shown to the model again.
+    pub(super) message: Box<RawValue>,
+    /// The passed-on fields around it, to be recorded.
+    pub(super) answer_fields: Option<Box<RawValue>>,
+    /// Tokens of the prompt that the upstream had read before.
+    pub(super) cached_tokens: u64,
+    /// The model that answered, if the upstream named it.
+    pub(super) model: Option<String>,
+}
+
+impl TurnEnd {
+    /// Of a turn that is as long as its run may get: an answer at its limit, as if the upstream had
+    /// said so. Calls in it may be cut short, and are not made.
+    fn at_length(cut: InterruptedTurn) -> Self {
+        Self {
+            finished: FinishedTurn {
+                finish_reason: FinishReason::Length,
+                calls: Vec::new(),
+                usage: cut.usage,
+            },
+            message: cut.message,
+            answer_fields: cut.answer_fields,
+            cached_tokens: cut.cached_tokens,
+            model: cut.model,
+        }
+    }
+}
+
+/// A turn that has not.
+pub(super) enum TurnFailure {
+    /// The upstream failed: so does the run.
+    Model(ModelError),
+    /// The model was not asked: the run ends like this.
+    Ends(Outcome),
+    /// The model was not asked: the run waits until other runs have given back what they do not use.
+    Waits(TurnWish),
+    /// The attempt is over.
+    Halt(Halt),
+}
+
+impl From<ModelError> for TurnFailure {
+    fn from(error: ModelError) -> Self {
+        Self::Model(error)
+    }
+}
+
+impl From<PublishEventsError> for TurnFailure {
+    fn from(error: PublishEventsError) -> Self {
+        Self::Halt(error.into())
+    }
+}
 
 impl Attempt<'_> {
     /// Asks the model. Says how the run goes on: `None` if it is not over for this attempt.
@@ -29,13 +96,13 @@ impl Attempt<'_> {
                 };
             }
             // What broken tries have used up is recorded: the run does not go back to the queue with it.
-            Err(TurnFailure::Ends(_) | TurnFailure::Waits(_)) if self.broken.is_some() => {
-                let Some(broken) = self.broken.as_ref() else {
+            Err(TurnFailure::Ends(_) | TurnFailure::Waits(_)) if self.turn.broken.is_some() => {
+                let Some(broken) = self.turn.broken.as_ref() else {
                     return Ok(None);
                 };
                 metrics::model_turn_failed(broken.error.code());
                 let outcome = failed(&broken.error);
-                let cut = self.cut_turn();
+                let cut = self.interrupt_turn();
                 self.finish(outcome, None, cut).await?;
                 return Ok(Some(Worked::Ended));
             }
@@ -54,7 +121,7 @@ impl Attempt<'_> {
         let charged_model = prices.charged_model(asked, answered);
         self.note_model(answered).await;
         self.tally.turn(&charge);
-        self.unrecorded = Some(CutOff {
+        self.turn.record = Some(InterruptedTurn {
             step,
             message: turn.message.clone(),
             answer_fields: turn.answer_fields.clone(),
@@ -63,7 +130,7 @@ impl Attempt<'_> {
             model: turn.model.clone(),
             counted: true,
         });
-        match self.machine.turn_finished(turn.finished) {
+        match self.conversation.machine.turn_finished(turn.finished) {
             TurnVerdict::Finish(outcome) => {
                 self.publisher.settle().await?;
                 let last = FinalTurn {
@@ -99,19 +166,18 @@ impl Attempt<'_> {
                     charged_model,
                     usage,
                     charge,
-                    usage_total: self.machine.usage(),
+                    usage_total: self.conversation.usage(),
                     finish_reason,
                     last_event_id,
                     calls: &new_calls,
                 };
                 let sent = self.runner.clock.monotonic();
-                commit::turn(self.runner, &self.fence, &commit).await?;
-                self.unrecorded = None;
-                self.broken = None;
-                self.turn_recorded();
+                self.ledger.turn(&commit).await?;
+                self.turn = UnrecordedTurn::default();
+                self.budget.turn_recorded();
                 self.hold.confirmed(sent);
-                self.committed = last_event_id;
-                self.transcript.put(step, turn.message);
+                self.publisher.recorded(last_event_id);
+                self.conversation.put_turn(step, turn.message);
                 self.publisher.push(step, EventData::Usage(usage));
                 Ok(None)
             }
@@ -121,12 +187,174 @@ impl Attempt<'_> {
     /// Ends the run with the failure of its turn.
     async fn fail_turn(&mut self, error: &ModelError) -> Result<Worked, Halt> {
         metrics::model_turn_failed(error.code());
-        let cut = self.cut_turn();
+        let cut = self.interrupt_turn();
         if cut.is_none() {
             self.lower_turn(Some(error)).await?;
         }
         self.finish(failed(error), None, cut).await?;
         Ok(Worked::Ended)
+    }
+
+    /// Sends the request, and shows meanwhile what has happened so far.
+    async fn start_turn(
+        &mut self,
+        body: Bytes,
+        context: TurnContext,
+    ) -> Result<TurnStream, TurnFailure> {
+        let mut started = pin!(self.runner.model.start_turn(body, context));
+        let mut patience = pin!(tokio::time::sleep(FIRST_TEXT));
+        let mut patient = true;
+        loop {
+            tokio::select! {
+                biased;
+                stored = self.publisher.advance(), if self.publisher.is_sending() => stored?,
+                stream = &mut started => return Ok(stream?),
+                () = &mut patience, if patient => {
+                    patient = false;
+                    self.publisher.kick();
+                }
+            }
+        }
+    }
+
+    /// Asks the model and shows its answer. Events are stored while the answer is read; if the log
+    /// is slow, the upstream is read no further than memory allows.
+    pub(super) async fn model_turn(&mut self, step: u32) -> Result<TurnEnd, TurnFailure> {
+        let started = self.runner.clock.monotonic();
+        let messages = self.conversation.render(&self.spec);
+        let first_turn = self.conversation.is_empty();
+        let render = |attempt: &Self, answer_limit| {
+            let tools = attempt.toolbox.offered();
+            let model = &attempt.runner.model;
+            model.render(&attempt.spec, &messages, tools, first_turn, answer_limit)
+        };
+        let mut body = render(self, None);
+        if let Some(limit) = self.take_for_turn(step, &body, &messages).await? {
+            // Before the second is made: a request may be as large as a body may.
+            drop(std::mem::take(&mut body));
+            body = render(self, Some(limit));
+            self.hold.may_begin().await;
+        }
+        // The answer may take minutes, in which the run needs its input once.
+        drop(messages);
+        let context = TurnContext {
+            request_id: self.headers.request_id.clone(),
+            traceparent: self.headers.traceparent.clone(),
+            only_free_retries: self.budget.is_limited(),
+        };
+        let stream = self.start_turn(body, context).await?;
+        let behind = self.publisher.last_pushed();
+        let turn = self.turn.open.insert(OpenTurn::new(step, stream, behind));
+        let mut first = true;
+        while !self.publisher.is_at_limit() {
+            tokio::select! {
+                biased;
+                stored = self.publisher.advance(), if self.publisher.is_sending() => stored?,
+                deltas = turn.stream.next_batch(), if !self.publisher.is_full() => {
+                    let Some(deltas) = deltas? else {
+                        turn.stream.check()?;
+                        return self.whole_turn(started);
+                    };
+                    if first {
+                        first = false;
+                        let after = self.runner.clock.monotonic() - started;
+                        self.tally.first_token(after);
+                        metrics::first_token(&self.settings.names, &self.spec.model, after);
+                    }
+                    for delta in deltas {
+                        let shown = turn.client_calls.show(delta, &self.toolbox, &self.spec.model);
+                        if let Some(data) = shown {
+                            turn.shown |= is_answer(&data);
+                            self.publisher.push(step, data);
+                        }
+                    }
+                    self.publisher.kick();
+                }
+            }
+        }
+        tracing::warn!("the run has as many events as one may have: its turn ends here");
+        let cut = self
+            .interrupt_turn()
+            .ok_or(ModelError::Cut { source: None })?;
+        Ok(TurnEnd::at_length(cut))
+    }
+
+    /// Returns the turn after the end of its stream.
+    fn whole_turn(&mut self, started: Instant) -> Result<TurnEnd, TurnFailure> {
+        // It is there while its stream is read.
+        let mut whole = self
+            .turn
+            .open
+            .take()
+            .ok_or(ModelError::Cut { source: None })?;
+        let written = whole.stream.bytes();
+        for details in whole.stream.usage_details() {
+            let calls = &mut whole.client_calls;
+            if let Some(data) = calls.show(details, &self.toolbox, &self.spec.model) {
+                self.publisher.push(whole.step, data);
+            }
+        }
+        let answer_fields = whole.client_calls.fields();
+        let mut turn = whole.stream.finish()?;
+        if !turn.usage_told {
+            turn.usage = self.estimate(written);
+        }
+        (turn.usage, turn.cached_tokens) =
+            self.turn.with_broken_tries(turn.usage, turn.cached_tokens);
+        let finish_reason = self.budget.end_of_turn(turn.finish_reason);
+        let calls = turn
+            .tool_calls
+            .into_iter()
+            .map(|call| self.toolbox.classify(call.id, call.name, call.arguments))
+            .collect();
+        let took = self.runner.clock.monotonic() - started;
+        let (asked, answered) = (&self.spec.model, turn.model.as_deref());
+        let prices = &self.settings.prices;
+        let charge = prices.charge(asked, answered, turn.usage, turn.cached_tokens);
+        metrics::model_turn(&self.settings.names, asked, &charge, took);
+        let finished = FinishedTurn {
+            finish_reason,
+            calls,
+            usage: turn.usage,
+        };
+        Ok(TurnEnd {
+            finished,
+            message: turn.message,
+            answer_fields,
+            cached_tokens: turn.cached_tokens,
+            model: turn.model,
+        })
+    }
+
+    /// Counts an answer of another model than the requested one. If the run's key has a list of
+    /// models or a budget, also records it in the audit log, once in an attempt.
+    pub(super) async fn note_model(&mut self, answered: Option<&str>) {
+        let asked = &self.spec.model;
+        let Some(answered) = answered.filter(|answered| is_other_model(asked, answered)) else {
+            return;
+        };
+        metrics::other_model(self.settings.prices.of(answered).is_some());
+        if !std::mem::take(&mut self.audits_model) {
+            return;
+        }
+        let answered = recorded_name(answered);
+        tracing::warn!(asked, answered, "another model answered than was asked");
+        let entry = AuditEntry {
+            id: AuditId::new(self.runner.clock.now()),
+            tenant: Some(self.ledger.fence.tenant),
+            actor_kind: ActorKind::ApiKey,
+            actor: None,
+            action: "run.other_model",
+            target: Some(self.ledger.fence.run.to_string()),
+            result: AuditResult::Done,
+            detail: Some(format!("asked `{asked}`, answered by `{answered}`")),
+            ip: None,
+            user_agent: None,
+            request_id: self.headers.request_id.clone(),
+        };
+        if let Err(error) = self.runner.store.system().record_audit(&entry).await {
+            tracing::error!(%error, asked, answered, "another model's answer is not in the audit log");
+        }
     }
 }
 

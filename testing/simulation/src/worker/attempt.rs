@@ -9,11 +9,12 @@ use std::time::Duration;
 use baton_protocol::event::RunStarted;
 use baton_protocol::{EventData, EventId, Fence, Outcome, RunLimits};
 use baton_run_log::event_writer::Replaced;
+use baton_run_log::shown_by_commit;
 use baton_run_log::terminal_event::terminal_event;
 use baton_store::ClaimedRun;
 use baton_worker::agent::turn_machine::Next;
 use baton_worker::agent::{Transcript, TurnMachine};
-use baton_worker::resume;
+use baton_worker::conversation::Conversation;
 
 use crate::guard::Guard;
 use crate::ledger::{EndEntry, FinalEntry, Ledger, Lost};
@@ -143,7 +144,7 @@ impl<'a> Attempt<'a> {
             worker.process,
             claimed.fence,
             claimed.last_event_id,
-            resume::shown_by_commit(&claimed.recorded, &claimed.asked, claimed.last_event_id),
+            shown_by_commit(&claimed.recorded, &claimed.asked, claimed.last_event_id),
         )
         .await?;
         if claimed.fence.attempt == 1 {
@@ -152,7 +153,10 @@ impl<'a> Attempt<'a> {
         } else {
             publisher.kick();
         }
-        let (machine, transcript) = resume::rebuild(LIMITS, claimed.recorded);
+        let Conversation {
+            machine,
+            transcript,
+        } = Conversation::rebuild(LIMITS, claimed.recorded);
         Ok(Self {
             worker,
             hold,

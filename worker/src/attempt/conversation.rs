@@ -1,0 +1,183 @@
+//! A run's conversation, rebuilt from the ledger: the recorded messages, and the machine that they
+//! have brought to its state.
+
+use baton_protocol::{RunLimits, RunSpec, Usage};
+use baton_store::{CallState, StepData, StepRecord};
+use serde_json::value::RawValue;
+
+use crate::agent::turn_machine::{Next, Recorded};
+use crate::agent::{Call, CallSide, FinishedTurn, Transcript, TurnMachine};
+
+/// Bytes of text in about one token, over common languages and models.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// A run's messages, and the machine that decides by them.
+pub struct Conversation {
+    /// The state of the run.
+    pub machine: TurnMachine,
+    /// The messages.
+    pub transcript: Transcript,
+}
+
+impl Conversation {
+    /// Rebuilds the conversation of the recorded steps.
+    pub fn rebuild(limits: RunLimits, steps: Vec<StepRecord>) -> Self {
+        let mut entries = Vec::with_capacity(steps.len());
+        for (at, step) in steps.iter().enumerate() {
+            match &step.data {
+            StepData::Turn {
+                finish_reason,
+                usage,
+            } => {
+                let calls = steps[at + 1..].iter().map_while(server_call).collect();
+                entries.push(Recorded::Turn(FinishedTurn {
+                    finish_reason: *finish_reason,
+                    calls,
+                    usage: *usage,
+                }));
+            }
+            StepData::Call {
+                state: CallState::Finished { .. },
+                ..
+            } => {
+                entries.push(Recorded::CallFinished(step.step));
+            }
+            StepData::Call {
+                state: CallState::Started { decision },
+                ..
+            } => {
+                entries.push(Recorded::CallStarted(step.step, decision.clone()));
+            }
+            StepData::Call {
+                state: CallState::Pending,
+                ..
+            }
+            // Recorded with the end of its run: nobody goes on with that.
+            | StepData::CutTurn { .. } => {}
+        }
+        }
+        let mut transcript = Transcript::default();
+        for step in steps {
+            if let Some(message) = step.message {
+                transcript.put(step.step, message);
+            }
+        }
+        let machine = TurnMachine::resume(limits, entries);
+        Self {
+            machine,
+            transcript,
+        }
+    }
+
+    /// Returns the next action.
+    pub fn next(&self) -> Next {
+        self.machine.next()
+    }
+
+    /// Returns the step of the next turn.
+    pub const fn next_step(&self) -> u32 {
+        self.machine.next_step()
+    }
+
+    /// Returns the tokens of all finished turns.
+    pub const fn usage(&self) -> Usage {
+        self.machine.usage()
+    }
+
+    /// Returns whether the run has added nothing to its input.
+    pub fn is_empty(&self) -> bool {
+        self.transcript.is_empty()
+    }
+
+    /// Adds a recorded turn's message.
+    pub fn put_turn(&mut self, step: u32, message: Box<RawValue>) {
+        self.transcript.put(step, message);
+    }
+
+    /// Adds a recorded call's result.
+    pub fn put_result(&mut self, step: u32, message: Box<RawValue>) {
+        self.transcript.put(step, message);
+        self.machine.call_finished(step);
+    }
+
+    /// Returns the messages for the model.
+    pub fn render(&self, spec: &RunSpec) -> Box<RawValue> {
+        let instructions = spec.instructions.as_deref();
+        self.transcript.render(instructions, &spec.messages)
+    }
+
+    /// Guesses the tokens of a turn that wrote so many bytes.
+    pub fn guess(&self, spec: &RunSpec, written: usize) -> Usage {
+        guess(text_bytes(self.render(spec).get()), written)
+    }
+}
+
+/// The calls of a turn are the steps behind it, up to the next turn.
+fn server_call(step: &StepRecord) -> Option<Call> {
+    match &step.data {
+        StepData::Call {
+            call_id,
+            name,
+            arguments,
+            effect,
+            ..
+        } => Some(Call {
+            id: call_id.clone(),
+            name: name.clone(),
+            arguments: arguments.clone(),
+            side: CallSide::Server(*effect),
+        }),
+        StepData::Turn { .. } | StepData::CutTurn { .. } => None,
+    }
+}
+
+/// Tokens of so many bytes read and written.
+fn guess(read: usize, written: usize) -> Usage {
+    let tokens = |bytes: usize| bytes.div_ceil(BYTES_PER_TOKEN) as u64;
+    let (prompt_tokens, completion_tokens) = (tokens(read), tokens(written));
+    Usage {
+        prompt_tokens,
+        completion_tokens,
+        total_tokens: prompt_tokens + completion_tokens,
+        estimated: true,
+    }
+}
+
+/// The length of messages without what is inlined in them: a model reads no picture by its base64.
+fn text_bytes(messages: &str) -> usize {
+    const INLINED: &str = "\"data:";
+
+    let mut bytes = messages.len();
+    let mut rest = messages;
+    while let Some(at) = rest.find(INLINED) {
+        rest = &rest[at + 1..];
+        let end = rest.find('"').unwrap_or(rest.len());
+        bytes -= end;
+        rest = &rest[end..];
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guess_counts_text_and_says_that_it_is_one() {
+        let usage = guess(text_bytes("12345678"), 5);
+        assert_eq!((usage.prompt_tokens, usage.completion_tokens), (2, 2));
+        assert_eq!(usage.total_tokens, 4);
+        assert!(usage.estimated);
+    }
+
+    #[test]
+    fn a_picture_is_no_text() {
+        let picture = format!(
+            r#"[{{"url":"data:image/png;base64,{}"}},"x"]"#,
+            "A".repeat(999)
+        );
+        assert_eq!(text_bytes(&picture), r#"[{"url":""},"x"]"#.len());
+        assert_eq!(text_bytes(r#""data:"#), 1);
+        assert_eq!(text_bytes("database"), 8);
+    }
+}

@@ -1,0 +1,236 @@
+//! A model turn that is not recorded: a cancel or a failing upstream breaks it off, or its commit is
+//! interrupted.
+//!
+//! An answer that broke off, stalled or made no sense is withdrawn if the model may be asked again.
+//! Otherwise it is recorded with the run's end exactly as far as it was shown, and apart from the
+//! run's output. Tokens that the upstream did not report are estimated, and marked as such.
+
+use baton_protocol::event::AttemptReset;
+use baton_protocol::{EventData, EventId, Usage};
+use serde_json::value::RawValue;
+
+use super::client_calls::ClientCalls;
+use super::{Attempt, Halt};
+use crate::metrics;
+use crate::model::{ModelError, TurnStream};
+
+/// A turn with an answer that is being read.
+pub(super) struct OpenTurn {
+    pub(super) step: u32,
+    pub(super) stream: TurnStream,
+    pub(super) client_calls: ClientCalls,
+    /// The last event before it.
+    pub(super) behind: EventId,
+    /// Whether a part of its answer was shown.
+    pub(super) shown: bool,
+}
+
+impl OpenTurn {
+    pub(super) fn new(step: u32, stream: TurnStream, behind: EventId) -> Self {
+        Self {
+            step,
+            stream,
+            client_calls: ClientCalls::default(),
+            behind,
+            shown: false,
+        }
+    }
+}
+
+/// The record of a turn that was interrupted.
+#[derive(Clone)]
+pub(super) struct InterruptedTurn {
+    pub(super) step: u32,
+    pub(super) message: Box<RawValue>,
+    /// The passed-on fields around it.
+    pub(super) answer_fields: Option<Box<RawValue>>,
+    pub(super) usage: Usage,
+    /// Tokens of the prompt that the upstream had read before.
+    pub(super) cached_tokens: u64,
+    /// The model that answered, if the upstream named it.
+    pub(super) model: Option<String>,
+    /// Whether the turns' sum has its tokens already.
+    pub(super) counted: bool,
+}
+
+/// The tries of the turn at work that broke off.
+pub(super) struct BrokenTries {
+    step: u32,
+    /// Their number.
+    count: u32,
+    /// Their usage, added up.
+    pub(super) usage: Usage,
+    /// Tokens of their prompts that the upstream had read before.
+    pub(super) cached_tokens: u64,
+    /// The model that answered last.
+    model: Option<String>,
+    /// The error of the last of them.
+    pub(super) error: ModelError,
+}
+
+impl BrokenTries {
+    /// Returns the record of a turn that has a usage and no text.
+    fn silent(&self) -> Option<InterruptedTurn> {
+        let message = RawValue::from_string(NOTHING_SAID.to_owned()).ok()?;
+        Some(InterruptedTurn {
+            step: self.step,
+            message,
+            answer_fields: None,
+            usage: self.usage,
+            cached_tokens: self.cached_tokens,
+            model: self.model.clone(),
+            counted: false,
+        })
+    }
+}
+
+const NOTHING_SAID: &str = r#"{"role":"assistant","content":""}"#;
+
+/// The turn at work, until it is recorded.
+#[derive(Default)]
+pub(super) struct UnrecordedTurn {
+    /// The try with an answer that is being read.
+    pub(super) open: Option<OpenTurn>,
+    /// The record of a complete or cut answer, kept until it is committed.
+    pub(super) record: Option<InterruptedTurn>,
+    /// The tries that broke off.
+    pub(super) broken: Option<BrokenTries>,
+}
+
+impl UnrecordedTurn {
+    /// Adds the usage of broken tries.
+    pub(super) fn with_broken_tries(&self, usage: Usage, cached_tokens: u64) -> (Usage, u64) {
+        match &self.broken {
+            Some(broken) => (
+                usage + broken.usage,
+                cached_tokens.saturating_add(broken.cached_tokens),
+            ),
+            None => (usage, cached_tokens),
+        }
+    }
+
+    /// Returns the record of a turn without an open try.
+    fn record(&self) -> Option<InterruptedTurn> {
+        let silent = || self.broken.as_ref().and_then(BrokenTries::silent);
+        self.record.clone().or_else(silent)
+    }
+}
+
+impl Attempt<'_> {
+    /// Withdraws the shown part of a turn that failed and waits a moment, if the model may be asked
+    /// again; otherwise returns the error. It may not be asked again if a client that cannot take
+    /// text back was shown some of the turn, or if the tries or the tokens of the run are used up.
+    pub(super) async fn withdraw_turn(
+        &mut self,
+        step: u32,
+        error: ModelError,
+    ) -> Result<Option<ModelError>, Halt> {
+        let tries = self.turn.broken.as_ref().map_or(0, |broken| broken.count);
+        let model = &self.runner.model;
+        let Some(pause) = model.pause_before_next_turn(tries + 1, &error) else {
+            return Ok(Some(error));
+        };
+        // One that had not begun was asked again already, unless that might have cost more than was
+        // taken for it from the budget, or its first words came together with nonsense.
+        let may_begin_again = self.budget.is_limited() && !error.costs_nothing()
+            || matches!(error, ModelError::Invalid { .. });
+        if self.turn.open.is_none() && !may_begin_again || self.publisher.is_at_limit() {
+            return Ok(Some(error));
+        }
+        let shown = self.turn.open.as_ref().is_some_and(|open| open.shown);
+        if shown && self.spec.shown_for_good {
+            return Ok(Some(error));
+        }
+        let used = self.used_by_try();
+        let total = self.conversation.usage() + used;
+        let limit = self.spec.limits.max_total_tokens;
+        if limit.is_some_and(|most| total.total_tokens >= most) {
+            return Ok(Some(error));
+        }
+        let (mut cached_tokens, mut answered) = (0, None);
+        if let Some(open) = self.turn.open.take() {
+            let behind = open.behind;
+            if let (_, Some(partial)) = open.stream.cut() {
+                (cached_tokens, answered) = (partial.cached_tokens, partial.model);
+            }
+            if self.publisher.last_pushed() != behind {
+                let reset = AttemptReset {
+                    resume_after: behind,
+                    continues: false,
+                };
+                self.publisher.push(step, EventData::AttemptReset(reset));
+            }
+        }
+        let earlier = self.turn.broken.take();
+        self.turn.broken = Some(BrokenTries {
+            step,
+            count: tries + 1,
+            usage: used,
+            cached_tokens: earlier.map_or(0, |broken| broken.cached_tokens) + cached_tokens,
+            model: answered,
+            error,
+        });
+        metrics::turn_withdrawn();
+        tracing::info!(step, ?pause, "a turn that broke off is asked for again");
+        self.publisher.settle().await?;
+        tokio::time::sleep(pause).await;
+        Ok(None)
+    }
+
+    /// Returns the usage of the try at work and of those before it.
+    fn used_by_try(&self) -> Usage {
+        let before = self.turn.broken.as_ref().map(|broken| broken.usage);
+        let used = match &self.turn.open {
+            Some(open) => {
+                let told = open.stream.usage();
+                told.unwrap_or_else(|| self.estimate(open.stream.bytes()))
+            }
+            None => self.budget.taken_for_turn(),
+        };
+        before.unwrap_or_default() + used
+    }
+
+    /// Estimates the tokens of a turn whose upstream did not report them and wrote so many bytes.
+    pub(super) fn estimate(&self, written: usize) -> Usage {
+        let guess = || self.conversation.guess(&self.spec, written);
+        self.budget.usage_from_above(written).unwrap_or_else(guess)
+    }
+
+    /// Interrupts the turn at work, if there is one, and closes the upstream's connection at once.
+    /// Its record is kept until it is committed, because a cancel may interrupt that commit too. A
+    /// turn that was read to its end is returned as well if it is not committed.
+    pub(super) fn interrupt_turn(&mut self) -> Option<InterruptedTurn> {
+        if let Some(open) = self.turn.open.take() {
+            self.turn.record = self.cut_off(open);
+        }
+        self.turn.record()
+    }
+
+    fn cut_off(&mut self, open: OpenTurn) -> Option<InterruptedTurn> {
+        let OpenTurn {
+            step,
+            stream,
+            mut client_calls,
+            ..
+        } = open;
+        let (unseen, partial) = stream.cut();
+        let partial = partial?;
+        for delta in unseen {
+            if let Some(data) = client_calls.show(delta, &self.toolbox, &self.spec.model) {
+                self.publisher.push(step, data);
+            }
+        }
+        let told = partial.usage;
+        let usage = told.unwrap_or_else(|| self.estimate(partial.bytes));
+        let (usage, cached_tokens) = self.turn.with_broken_tries(usage, partial.cached_tokens);
+        Some(InterruptedTurn {
+            step,
+            message: partial.message,
+            answer_fields: client_calls.fields(),
+            usage,
+            cached_tokens,
+            model: partial.model,
+            counted: false,
+        })
+    }
+}
