@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use baton_admission::{BuiltInAgent, Policy, Rules, Upstream};
-use baton_metering::{Metering, ToolSizes};
+use baton_metering::{BUILT_IN_TOOL_SIZES, Metering, ToolSizes};
 use baton_service::config::{ToolsConfig, UpstreamFeature};
 use baton_service::{Config, LiveConfig};
 
@@ -37,17 +37,20 @@ impl Settings {
 /// Returns the rules by which runs are accepted.
 pub(crate) fn rules(config: &Config) -> Rules {
     let built_in = config.tools.built_in.iter();
+    let http = || config.tools.http.iter().map(|tool| tool.name.clone());
     let server_tools = built_in
         .map(|tool| tool.as_str().to_owned())
-        .chain(config.tools.http.iter().map(|tool| tool.name.clone()))
+        .chain(http())
         .collect();
+    let all_built_in = BUILT_IN_TOOL_SIZES.map(|(name, _)| name.to_owned());
     let at_most = |limit: u64| u32::try_from(limit).unwrap_or(u32::MAX);
     Rules {
-        agents: Arc::new(BuiltInAgent {
+        built_in: BuiltInAgent {
             default_model: config.llm.default_model.clone(),
             server_tools,
             max_turns: config.worker.max_turns,
-        }),
+        },
+        tool_names: all_built_in.into_iter().chain(http()).collect(),
         policy: Policy {
             tenant: at_most(config.limits.queued_per_tenant),
             system: at_most(config.limits.queued_total),

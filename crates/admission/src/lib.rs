@@ -8,6 +8,8 @@
 //! the caller's [`Grant`]; [`Admission`] writes the row and publishes the job. A committed row is
 //! acceptance, and no answer of the broker revokes it.
 
+mod agent;
+mod agents;
 mod error;
 mod json;
 pub mod passed_on;
@@ -15,10 +17,11 @@ pub mod request;
 pub mod resolve;
 mod submit;
 
+pub use agent::{Agent, AgentSource, BuiltInAgent};
 pub use error::{Invalid, SubmitError};
 pub use json::{MAX_JSON_DEPTH, MAX_JSON_VALUES, check_shape, read_json};
 pub use request::SubmitRequest;
-pub use resolve::{Agent, AgentSource, BuiltInAgent, Grant, Upstream};
+pub use resolve::{Grant, Upstream};
 pub use submit::{
     Acceptance, Accepted, Admission, CreatedRun, Policy, PublishOutcome, Rules, Submission,
 };

@@ -6,11 +6,9 @@ use baton_store::KeyLimits;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use crate::agent::{AgentSource, DEFAULT_AGENT, with_defaults};
 use crate::error::{Invalid, SubmitError};
 use crate::request::{MAX_TOOLS, SubmitRequest};
-
-/// The agent of requests that name only a model.
-pub const DEFAULT_AGENT: &str = "default";
 
 /// The rights of a credential. `None` means no list: everything is allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,53 +75,6 @@ impl Upstream {
     }
 }
 
-/// A named configuration that runs are made from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Agent {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: u32,
-    /// Instructions before the messages.
-    pub instructions: Option<String>,
-    /// Its model; if absent, the request names one.
-    pub model: Option<String>,
-    /// The server-side tools that the model may call.
-    pub server_tools: Vec<String>,
-    /// The most model turns.
-    pub max_turns: u32,
-}
-
-/// A source of agents.
-pub trait AgentSource: Send + Sync {
-    /// Returns the agent of this name, if it exists.
-    fn find(&self, name: &str) -> Option<Agent>;
-}
-
-/// The only agent of a server that keeps none: `default`, version 0, with the configured tools.
-#[derive(Debug, Clone, Default)]
-pub struct BuiltInAgent {
-    /// The model if a request names none.
-    pub default_model: Option<String>,
-    /// The configured server-side tools; many upstreams refuse a request that offers some.
-    pub server_tools: Vec<String>,
-    /// The most model turns.
-    pub max_turns: u32,
-}
-
-impl AgentSource for BuiltInAgent {
-    fn find(&self, name: &str) -> Option<Agent> {
-        (name == DEFAULT_AGENT).then(|| Agent {
-            name: DEFAULT_AGENT.to_owned(),
-            version: 0,
-            instructions: None,
-            model: self.default_model.clone(),
-            server_tools: self.server_tools.clone(),
-            max_turns: self.max_turns,
-        })
-    }
-}
-
 /// Resolves a request. It prefers the agent named as such, then the agent named in `model`, then
 /// the upstream model of that name with the default agent.
 pub fn resolve(
@@ -178,6 +129,7 @@ pub fn resolve(
         let message = format!("`max_turns` may be at most {} here", agent.max_turns);
         return Err(Invalid::field("invalid_limit", "max_turns", message).into());
     }
+    let totals = [request.max_total_tokens, agent.max_total_tokens];
     Ok(RunSpec {
         v: RunSpec::VERSION,
         agent: AgentRef {
@@ -189,11 +141,11 @@ pub fn resolve(
         messages: request.messages,
         tools: request.tools,
         server_tools,
-        params: request.params,
+        params: with_defaults(request.params, &agent.params),
         shown_for_good: request.shown_for_good,
         limits: RunLimits {
             max_turns,
-            max_total_tokens: request.max_total_tokens,
+            max_total_tokens: totals.into_iter().flatten().min(),
         },
     })
 }
@@ -225,6 +177,7 @@ fn check_tool_count(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::{Agent, BuiltInAgent};
 
     fn built_in() -> BuiltInAgent {
         BuiltInAgent {
@@ -387,6 +340,66 @@ mod tests {
             });
             assert_eq!(refused.as_deref(), param, "{rest}");
         }
+    }
+
+    /// One agent besides the built-in one.
+    struct One(Agent);
+
+    impl AgentSource for One {
+        fn find(&self, name: &str) -> Option<Agent> {
+            (name == self.0.name).then(|| self.0.clone())
+        }
+    }
+
+    #[test]
+    fn an_agent_gives_what_the_request_leaves_out() {
+        let definition = serde_json::from_str(
+            r#"{"name":"support","instructions":"Be brief.","model":"dear",
+                "tools":[{"type":"server","name":"calculator"}],"temperature":0.5,"top_p":0.9,
+                "max_output_tokens":70,"reasoning":{"effort":"low"},
+                "text":{"format":{"type":"json_schema","name":"s","schema":{"b":1,"a":2}}},
+                "limits":{"max_turns":3,"max_total_tokens":500}}"#,
+        );
+        let agent = Agent::of(&definition.unwrap(), 4, &built_in());
+        let resolved = |body: &str, grant: &Grant| {
+            let request = SubmitRequest::parse_native(body.as_bytes()).unwrap();
+            resolve(request, &One(agent.clone()), grant, Upstream::default())
+        };
+        let any = Grant::default();
+        let spec = resolved(r#"{"agent":"support","input":"x"}"#, &any).unwrap();
+        assert_eq!(
+            (spec.agent.name.as_str(), spec.agent.version),
+            ("support", 4)
+        );
+        assert_eq!(spec.model, "dear");
+        assert_eq!(spec.instructions.as_deref(), Some("Be brief."));
+        assert_eq!(spec.server_tools, ["calculator"]);
+        assert_eq!(
+            (spec.limits.max_turns, spec.limits.max_total_tokens),
+            (3, Some(500))
+        );
+        assert_eq!(
+            spec.params.as_raw().get(),
+            r#"{"temperature":0.5,"top_p":0.9,"max_tokens":70,"reasoning_effort":"low","response_format":{"type":"json_schema","json_schema":{"name":"s","schema":{"b":1,"a":2}}}}"#
+        );
+        let own = r#"{"model":"support","input":"x","max_total_tokens":900,"max_turns":2,
+            "params":{"temperature":1,"max_completion_tokens":5,"top_p":1,"reasoning_effort":"high",
+                      "response_format":{"type":"text"}}}"#;
+        let spec = resolved(own, &any).unwrap();
+        assert_eq!(spec.params.read("temperature"), Some(1));
+        assert_eq!(spec.params.fields().len(), 5, "{:?}", spec.params);
+        assert_eq!(
+            (spec.limits.max_turns, spec.limits.max_total_tokens),
+            (2, Some(500))
+        );
+        let cheap = Grant {
+            models: Some(vec!["cheap".into()]),
+            ..Grant::default()
+        };
+        let refused = resolved(r#"{"model":"support","input":"x"}"#, &cheap).unwrap_err();
+        assert!(matches!(refused, SubmitError::ModelNotAllowed(model) if model == "dear"));
+        let many = r#"{"agent":"support","input":"x","max_turns":4}"#;
+        assert!(resolved(many, &any).is_err(), "the agent's limit holds");
     }
 
     #[test]

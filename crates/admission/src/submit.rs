@@ -5,17 +5,20 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use baton_metering::{Metering, Prices, ToolSizes};
 use baton_nats::{Bus, JobHeaders, PublishError};
-use baton_protocol::{Job, Lane, RawFields, RunId, RunSpec, TenantId};
+use baton_protocol::agent::{InstructionValues, Variable, render, variables};
+use baton_protocol::{Job, Lane, RawFields, RunId, RunSpec, TenantId, UserId};
 use baton_store::{
     Accept, AcceptError, IdempotencyKey, NewRun, QueueLimits, RunRecord, Store, TurnWish,
 };
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
-use crate::error::SubmitError;
+use crate::agent::BuiltInAgent;
+use crate::agents::Agents;
+use crate::error::{Invalid, SubmitError};
 use crate::passed_on::{Confined, ExtraFields};
 use crate::request::SubmitRequest;
-use crate::resolve::{AgentSource, Grant, Upstream, resolve};
+use crate::resolve::{Grant, Upstream, resolve};
 
 /// The limits of the queues.
 pub type Policy = QueueLimits;
@@ -25,14 +28,17 @@ pub type Policy = QueueLimits;
 pub struct Admission {
     store: Store,
     bus: Bus,
+    agents: Agents,
     rules: Arc<ArcSwap<Rules>>,
 }
 
 /// The configured rules for accepting runs.
 #[derive(Clone)]
 pub struct Rules {
-    /// The agents, and their allowed tools.
-    pub agents: Arc<dyn AgentSource>,
+    /// The agent of tenants without a default agent of their own.
+    pub built_in: BuiltInAgent,
+    /// The names of all server-side tools.
+    pub tool_names: Vec<String>,
     /// The limits of the queues.
     pub policy: Policy,
     /// Prices by model.
@@ -56,6 +62,10 @@ pub struct Submission<'a> {
     pub run: RunId,
     /// The rights of the credential.
     pub grant: &'a Grant,
+    /// The person who asks, if it is one who signed in.
+    pub user: Option<UserId>,
+    /// The time of the request.
+    pub now: DateTime<Utc>,
     /// The request.
     pub request: SubmitRequest,
     /// The caller's idempotency key, with the fingerprint of the request.
@@ -131,10 +141,47 @@ impl Admission {
     /// Makes an admission.
     pub fn new(store: Store, bus: Bus, rules: Rules) -> Self {
         Self {
+            agents: Agents::new(store.clone()),
             store,
             bus,
             rules: Arc::new(ArcSwap::from_pointee(rules)),
         }
+    }
+
+    /// Returns the names of all server-side tools.
+    pub fn tool_names(&self) -> Vec<String> {
+        self.rules.load().tool_names.clone()
+    }
+
+    /// Reads an agent anew for the next request, because it has changed.
+    pub async fn forget_agent(&self, tenant: TenantId, name: &str) {
+        self.agents.forget(tenant, name).await;
+    }
+
+    /// Replaces the variables of instructions. The result is kept with the run, so that every turn
+    /// of every attempt begins with the same bytes.
+    async fn instructions(
+        &self,
+        instructions: &str,
+        metadata: Option<&RawFields>,
+        user: Option<UserId>,
+        now: DateTime<Utc>,
+    ) -> Result<String, SubmitError> {
+        let invalid = |error: &dyn std::error::Error| {
+            Invalid::field("invalid_agent", "agent", error.to_string())
+        };
+        let used = variables(instructions).map_err(|error| invalid(&error))?;
+        let user = match user.filter(|_| used.contains(&Variable::UserName)) {
+            Some(user) => self.store.system().user(user).await?,
+            None => None,
+        };
+        let user_name = user.and_then(|user| user.name);
+        let values = InstructionValues {
+            date: &now.format("%Y-%m-%d").to_string(),
+            user_name: user_name.as_deref().unwrap_or_default(),
+            metadata,
+        };
+        render(instructions, values).map_err(|error| invalid(&error).into())
     }
 
     /// Accepts later runs by these rules.
@@ -170,15 +217,25 @@ impl Admission {
             tenant,
             run,
             grant,
+            user,
+            now,
             request,
             idempotency,
             cancel_on_disconnect,
         } = submission;
         let lane = request.lane;
         let mut request = request;
-        let metadata = request.metadata.take().map(RawFields::into_raw);
+        let metadata = request.metadata.take();
         let rules = self.rules.load_full();
-        let spec = resolve(request, &*rules.agents, grant, rules.upstream)?;
+        let agents = self.agents.of_request(tenant, &request, &rules.built_in);
+        let agents = agents.await?;
+        let mut spec = resolve(request, &agents, grant, rules.upstream)?;
+        if let Some(template) = &spec.instructions {
+            let instructions = self.instructions(template, metadata.as_ref(), user, now);
+            let instructions = instructions.await?;
+            spec.instructions = Some(instructions);
+        }
+        let metadata = metadata.map(RawFields::into_raw);
         let confined = Confined {
             models: grant.models.is_some(),
             budget: grant.limits.have_budget(),

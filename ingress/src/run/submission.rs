@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
 
-use crate::access::Caller;
 use crate::access::body_bytes::HeldBytes;
+use crate::access::{Caller, Credential};
 use crate::error::ApiError;
 use crate::metrics::{self, Door};
 use crate::run::attachments::{Attachment, OnClose};
@@ -94,6 +94,11 @@ async fn submit_to_the_end(
         tenant,
         run,
         grant: &caller.grant,
+        user: match caller.credential {
+            Credential::Session { user, .. } => Some(user),
+            Credential::ApiKey(_) | Credential::Issuer { .. } => None,
+        },
+        now: state.clock.now(),
         request,
         idempotency,
         cancel_on_disconnect: on_close != OnClose::LeaveRunning,
