@@ -36,8 +36,8 @@ pub(crate) use issuers::Issuers;
 pub(crate) use origin::Origin;
 pub use scopes::SCOPES;
 pub(crate) use scopes::{
-    ALL, ApprovalsWrite, KeysRead, KeysWrite, MembersRead, MembersWrite, ModelsRead, RunsRead,
-    RunsWrite, Scope, Scopes, UsageRead,
+    ALL, AgentsRead, AgentsWrite, ApprovalsWrite, KeysRead, KeysWrite, MembersRead, MembersWrite,
+    ModelsRead, RunsRead, RunsWrite, Scope, Scopes, UsageRead,
 };
 pub(crate) use sign_in::SignIn;
 pub(crate) use watch::{CredentialWatch, Guard};

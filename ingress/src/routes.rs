@@ -1,5 +1,6 @@
 //! The routes of the HTTP API, a file or folder for each family, and their description.
 
+mod agents;
 mod api_keys;
 pub(crate) mod chat_completions;
 pub(crate) mod health;
@@ -43,5 +44,6 @@ fn api() -> OpenApiRouter<AppState> {
         .merge(members::router())
         .merge(invites::router())
         .merge(api_keys::router())
+        .merge(agents::router())
         .merge(usage::router())
 }

@@ -1,7 +1,7 @@
 //! Reading a request's body under its limits.
 
 use axum::extract::{FromRequest, Request};
-use baton_admission::read_json;
+use baton_admission::{check_shape, read_json};
 use baton_service::accept::is_body_timeout;
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
@@ -51,6 +51,7 @@ impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let limit = state.body_limit.min(JSON_LIMIT);
         let (body, _held) = read(request, limit, state).await?;
+        check_shape(&body)?;
         Ok(Self(read_json(&body)?))
     }
 }

@@ -243,7 +243,7 @@ mod tests {
             Some(Role::Owner)
         );
         assert_eq!(caller(&["members:write"], None, false).role_to_give(), None);
-        let viewer = ["members:write", "runs:read", "models:read"];
+        let viewer = ["members:write", "runs:read", "models:read", "agents:read"];
         assert_eq!(
             caller(&viewer, None, false).role_to_give(),
             Some(Role::Viewer)

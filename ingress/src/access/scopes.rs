@@ -29,6 +29,10 @@ scopes! {
     ApprovalsWrite = "approvals:write" from Member,
     /// Listing models.
     ModelsRead = "models:read" from Viewer,
+    /// Reading agents and their versions.
+    AgentsRead = "agents:read" from Viewer,
+    /// Making, changing and deleting agents.
+    AgentsWrite = "agents:write" from Admin,
     /// Listing API keys.
     KeysRead = "keys:read" from Admin,
     /// Making, rotating and revoking API keys.
@@ -99,7 +103,10 @@ mod tests {
     #[test]
     fn roles_have_what_is_documented_and_nothing_else() {
         let viewer = Scopes::of_role(Role::Viewer);
-        assert_eq!(viewer.to_strings(), ["runs:read", "models:read"]);
+        assert_eq!(
+            viewer.to_strings(),
+            ["runs:read", "models:read", "agents:read"]
+        );
         let member = Scopes::of_role(Role::Member);
         assert!(member.has("runs:write") && member.has("approvals:write"));
         assert!(!member.has("keys:read") && !member.has("later:on"));

@@ -1,4 +1,4 @@
-//! `GET /v1/models` and `GET /v1/models/{id}`: what the upstream offers, as far as the key may use it.
+//! `GET /v1/models` and `GET /v1/models/{id}`: what the upstream offers, as far as the key may use it, and the tenant's agents.
 
 mod catalog;
 
@@ -11,6 +11,7 @@ use http::StatusCode;
 
 use crate::access::{Authorized, ModelsRead};
 use crate::error::ApiError;
+use crate::routes::agents::MOST_AGENTS;
 use crate::state::AppState;
 
 /// The models that this key may name.
@@ -34,7 +35,31 @@ pub(crate) async fn list_models(
         .data
         .iter()
         .filter(|model| grant.allows_model(&model.id));
-    Ok(Json(ModelList::new(allowed.cloned().collect())))
+    let agents = agents(&state, &authorized).await?;
+    Ok(Json(ModelList::new(
+        agents.into_iter().chain(allowed.cloned()).collect(),
+    )))
+}
+
+/// Returns the tenant's agents whose own model this key may use, as models: their names select them.
+async fn agents(
+    state: &AppState,
+    authorized: &Authorized<ModelsRead>,
+) -> Result<Vec<Model>, ApiError> {
+    let caller = &authorized.caller;
+    let mut tx = state.store.tenant(caller.tenant).await?;
+    let page = tx.list_agents(None, MOST_AGENTS).await?;
+    let definitions = page.data.into_iter().map(|agent| {
+        let created = agent.created_at.timestamp();
+        (created, agent.version.definition)
+    });
+    let allowed = definitions.filter(|(_, definition)| {
+        let model = definition.model.as_deref();
+        model.is_none_or(|model| caller.grant.allows_model(model))
+    });
+    Ok(allowed
+        .map(|(created, definition)| Model::new(definition.name, created, "agent"))
+        .collect())
 }
 
 /// One of the models that this key may name.
@@ -72,6 +97,10 @@ async fn find(
     authorized: &Authorized<ModelsRead>,
     id: &str,
 ) -> Result<Json<Model>, ApiError> {
+    let agents = agents(state, authorized).await?;
+    if let Some(agent) = agents.into_iter().find(|agent| agent.id == id) {
+        return Ok(Json(agent));
+    }
     let list = state.models.list().await?;
     let found = list
         .data

@@ -26,6 +26,7 @@ struct Tenant {
     invite: String,
     user: String,
     session: String,
+    agent: String,
 }
 
 #[derive(Clone)]
@@ -49,7 +50,15 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
     let nothing = Value::Null;
     let message = json!([{"role": "user", "content": "x"}]);
     Some(match (method, path) {
-        ("GET", "/v1/runs/{id}" | "/v1/runs/{id}/events" | "/v1/runs/{id}/approvals")
+        (
+            "GET",
+            "/v1/runs/{id}"
+            | "/v1/runs/{id}/events"
+            | "/v1/runs/{id}/approvals"
+            | "/v1/agents/{id}"
+            | "/v1/agents/{id}/versions"
+            | "/v1/agents/{id}/diff",
+        )
         | (
             "POST",
             "/v1/runs/{id}/cancel"
@@ -61,8 +70,11 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             "/v1/api-keys/{id}"
             | "/v1/invites/{id}"
             | "/v1/members/{id}"
+            | "/v1/agents/{id}"
             | "/v1/auth/sessions/{id}",
         ) => How::Owned(nothing),
+        ("PUT", "/v1/agents/{id}") => How::Owned(json!({"name": "support", "model": "mine"})),
+        ("POST", "/v1/agents/{id}/rollback") => How::Owned(json!({"version": 1})),
         ("POST", "/v1/runs/{id}/approvals/{approval}") => {
             How::Owned(json!({"decision": "fail", "reason": "by a stranger"}))
         }
@@ -75,6 +87,7 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             | "/v1/api-keys"
             | "/v1/invites"
             | "/v1/members"
+            | "/v1/agents"
             | "/v1/usage"
             | "/v1/models"
             | "/v1/models/{id}"
@@ -88,6 +101,10 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             How::Own(json!({"model": "m", "messages": message, "stream": true}))
         }
         ("POST", "/v1/api-keys") => How::Own(json!({"name": "another", "scopes": ["runs:read"]})),
+        ("POST", "/v1/agents") => {
+            // Names are taken once.
+            How::Own(json!({"name": format!("a-{}", RunId::new(SystemClock.now()))}))
+        }
         ("POST", "/v1/invites") => How::Own(json!({"role": "viewer"})),
 
         ("POST", "/v1/auth/login") => {
@@ -120,6 +137,7 @@ fn fill(path: &str, of: &Tenant) -> String {
         Some("api-keys") => &of.api_key,
         Some("invites") => &of.invite,
         Some("members") => &of.user,
+        Some("agents") => &of.agent,
         Some("auth") => &of.session,
         _ => "house",
     };
@@ -142,6 +160,7 @@ impl Tenant {
         let key = json!({"name": "all", "scopes": ["*"]});
         let key = ask("POST", "/v1/api-keys", key).await;
         let invite = ask("POST", "/v1/invites", json!({"role": "viewer"})).await;
+        let agent = ask("POST", "/v1/agents", json!({"name": "support"})).await;
         let run = json!({"model": "m", "input": "of one tenant"});
         let run = text(&ask("POST", "/v1/runs", run).await, "id");
         let tenant = text(&me, "tenant");
@@ -154,6 +173,7 @@ impl Tenant {
             api_key: text(&key, "id"),
             invite: text(&invite, "id"),
             user: text(&me, "id"),
+            agent: text(&agent, "id"),
             session: text(&sessions["data"][0], "id"),
             credentials: [
                 Credential {
@@ -169,7 +189,7 @@ impl Tenant {
     }
 
     /// What no stranger may ever be told.
-    fn ids(&self) -> [&str; 7] {
+    fn ids(&self) -> [&str; 8] {
         [
             &self.id,
             &self.run,
@@ -178,6 +198,7 @@ impl Tenant {
             &self.invite,
             &self.user,
             &self.session,
+            &self.agent,
         ]
     }
 
@@ -192,6 +213,8 @@ impl Tenant {
             "/v1/api-keys",
             "/v1/invites",
             "/v1/members",
+            "/v1/agents",
+            "/v1/agents/{id}/versions",
             "/v1/auth/sessions",
             "/v1/auth/me",
         ] {
@@ -334,10 +357,10 @@ async fn intrude(f: &Fixture, own: &Tenant, other: &Tenant) {
             is_secured,
             takes_keys,
         } = &operation;
-        let how = how(method, path, own, other)
-            .unwrap_or_else(|| panic!("say in `how` what {method} {path} is to other tenants"));
         let target = fill(path, other);
         for credential in &own.credentials {
+            let how = how(method, path, own, other)
+                .unwrap_or_else(|| panic!("say in `how` what {method} {path} is to other tenants"));
             let (How::Owned(body) | How::Own(body) | How::Refused(body)) = &how;
             let (status, answer) = call(f, Some(credential), method, &target, body).await;
             let what = format!("{method} {target}: {status} {answer}");
@@ -374,7 +397,10 @@ async fn what_is_another_tenants_does_not_exist_on_any_route() {
     }
 
     // The ids are good ones: their owner is answered. Backwards, as what is deleted is used before.
-    for operation in operations().iter().rev() {
+    // Agents come first, because the credentials of all end further on.
+    let mut operations = operations();
+    operations.sort_by_key(|operation| operation.path.starts_with("/v1/agents"));
+    for operation in operations.iter().rev() {
         let Operation {
             method,
             path,

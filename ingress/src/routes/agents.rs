@@ -1,0 +1,78 @@
+//! `/v1/agents`: named configurations that runs are made from, and their versions.
+
+mod create;
+mod read;
+mod replace;
+mod versions;
+mod view;
+
+use axum::extract::{FromRequestParts, Path};
+use baton_protocol::AgentDefinition;
+use baton_protocol::agent::InvalidDefinition;
+use baton_store::{AgentKey, AgentRecord};
+use http::StatusCode;
+use http::request::Parts;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// The most agents of a tenant.
+pub(crate) const MOST_AGENTS: u32 = 1_000;
+
+pub(crate) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(create::create_agent, read::list_agents))
+        .routes(routes!(
+            read::read_agent,
+            replace::replace_agent,
+            replace::delete_agent
+        ))
+        .routes(routes!(versions::list_agent_versions))
+        .routes(routes!(versions::compare_agent_versions))
+        .routes(routes!(versions::roll_back_agent))
+}
+
+/// The agent that a path names, by its id or its name.
+struct AgentPath(AgentKey);
+
+impl FromRequestParts<AppState> for AgentPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let Path(given) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| no_such_agent())?;
+        Ok(Self(AgentKey::parse(&given)))
+    }
+}
+
+fn no_such_agent() -> ApiError {
+    let message = "there is no agent with this id or name";
+    ApiError::new(StatusCode::NOT_FOUND, "agent_not_found", message)
+}
+
+fn no_such_version(version: u32) -> ApiError {
+    let message = format!("the agent has no version {version}");
+    ApiError::new(StatusCode::NOT_FOUND, "agent_version_not_found", message)
+}
+
+fn check(state: &AppState, definition: &AgentDefinition) -> Result<(), ApiError> {
+    definition.check(&state.admission.tool_names()).map_err(
+        |InvalidDefinition { param, message }| {
+            ApiError::new(StatusCode::BAD_REQUEST, "invalid_agent", message).param(param)
+        },
+    )
+}
+
+/// The agent in the audit log.
+fn target(agent: &AgentRecord) -> String {
+    format!("agent:{}", agent.id)
+}
+
+/// Its name and version in the audit log.
+fn detail(agent: &AgentRecord) -> String {
+    let version = &agent.version;
+    format!("{}@{}", version.definition.name, version.number)
+}

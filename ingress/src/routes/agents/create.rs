@@ -1,0 +1,66 @@
+//! `POST /v1/agents`.
+
+use axum::Json;
+use axum::extract::State;
+use baton_protocol::{AgentDefinition, AgentId};
+use baton_store::{AgentCreation, AuditEntry};
+use http::StatusCode;
+
+use super::view::AgentView;
+use super::{MOST_AGENTS, check, detail, target};
+use crate::access::body::JsonBody;
+use crate::access::{AgentsWrite, Authorized, Origin};
+use crate::error::{ApiError, Problem};
+use crate::state::AppState;
+
+/// Makes an agent. Requests select it by its name, in `agent` or in `model`. The agent `default` is
+/// that of requests that name only a model.
+#[utoipa::path(
+    post,
+    path = "/v1/agents",
+    tag = "Agents",
+    request_body = AgentDefinition,
+    responses(
+        (status = 201, description = "The agent", body = AgentView),
+        (status = 409, description = "There is an agent of this name, or there are too many", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn create_agent(
+    State(state): State<AppState>,
+    authorized: Authorized<AgentsWrite>,
+    origin: Origin,
+    JsonBody(definition): JsonBody<AgentDefinition>,
+) -> Result<(StatusCode, Json<AgentView>), ApiError> {
+    let caller = authorized.caller;
+    check(&state, &definition)?;
+    let by = caller.actor().to_string();
+    let mut tx = state.store.tenant(caller.tenant).await?;
+    caller.hold(&mut tx).await?;
+    let id = AgentId::new(state.clock.now());
+    let agent = match tx.create_agent(id, &definition, &by, MOST_AGENTS).await? {
+        AgentCreation::Created(agent) => *agent,
+        AgentCreation::NameTaken => {
+            let message = format!("there is an agent `{}` already", definition.name);
+            let error = ApiError::new(StatusCode::CONFLICT, "agent_exists", message);
+            return Err(error.param("name"));
+        }
+        AgentCreation::TooMany => {
+            let message = format!("the tenant has {MOST_AGENTS} agents, as many as it may");
+            let error = ApiError::new(StatusCode::CONFLICT, "too_many_agents", message);
+            return Err(error);
+        }
+    };
+    let entry = AuditEntry {
+        target: Some(target(&agent)),
+        detail: Some(detail(&agent)),
+        ..origin.entry(caller.actor(), Some(caller.tenant), "agent.created")
+    };
+    tx.record_audit(&entry).await?;
+    tx.commit().await?;
+    state
+        .admission
+        .forget_agent(caller.tenant, &definition.name)
+        .await;
+    Ok((StatusCode::CREATED, Json(agent.into())))
+}

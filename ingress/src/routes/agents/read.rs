@@ -1,0 +1,103 @@
+//! `GET /v1/agents` and `GET /v1/agents/{id}`.
+
+use axum::Json;
+use axum::extract::State;
+use baton_protocol::AgentId;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::view::{AgentList, AgentView};
+use super::{AgentPath, no_such_agent, no_such_version};
+use crate::access::{AgentsRead, Authorized};
+use crate::error::{ApiError, Problem};
+use crate::routes::query::{QueryParams, bad_cursor, page_size};
+use crate::state::AppState;
+
+/// The part of a list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct AgentListParams {
+    /// The size of the page, 1 to 100; 20 unless said.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    pub(super) limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    pub(super) cursor: Option<String>,
+}
+
+impl AgentListParams {
+    pub(super) fn limit(&self) -> Result<u32, ApiError> {
+        page_size(self.limit, 20, 100)
+    }
+}
+
+/// The tenant's agents in their newest versions, the newest agent first.
+#[utoipa::path(
+    get,
+    path = "/v1/agents",
+    tag = "Agents",
+    params(AgentListParams),
+    responses(
+        (status = 200, description = "A page of agents", body = AgentList),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn list_agents(
+    State(state): State<AppState>,
+    authorized: Authorized<AgentsRead>,
+    QueryParams(params): QueryParams<AgentListParams>,
+) -> Result<Json<AgentList>, ApiError> {
+    let limit = params.limit()?;
+    let cursor = params
+        .cursor
+        .map(|cursor| cursor.parse::<AgentId>().map_err(|_| bad_cursor()))
+        .transpose()?;
+    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let page = tx.list_agents(cursor, limit).await?;
+    Ok(Json(AgentList {
+        data: page.data.into_iter().map(AgentView::from).collect(),
+        next_cursor: page.next_cursor.map(|cursor| cursor.to_string()),
+    }))
+}
+
+/// The version to read.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct VersionParams {
+    /// The version; the newest unless said.
+    #[param(minimum = 1)]
+    version: Option<u32>,
+}
+
+/// An agent, in its newest version unless another one is asked for.
+#[utoipa::path(
+    get,
+    path = "/v1/agents/{id}",
+    tag = "Agents",
+    params(("id" = String, Path, description = "The agent's id or name"), VersionParams),
+    responses(
+        (status = 200, description = "The agent", body = AgentView),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such agent or version", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn read_agent(
+    State(state): State<AppState>,
+    authorized: Authorized<AgentsRead>,
+    AgentPath(key): AgentPath,
+    QueryParams(params): QueryParams<VersionParams>,
+) -> Result<Json<AgentView>, ApiError> {
+    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let newest = tx.agent(&key).await?.ok_or_else(no_such_agent)?;
+    let agent = match params.version {
+        None => newest,
+        Some(version) => tx
+            .agent_version(&key, version)
+            .await?
+            .ok_or_else(|| no_such_version(version))?,
+    };
+    Ok(Json(agent.into()))
+}
