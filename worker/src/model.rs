@@ -9,7 +9,6 @@ mod answer_decoder;
 mod client;
 mod config;
 mod error;
-mod outbound;
 mod plain_answer;
 mod quote;
 mod render_request;
@@ -24,8 +23,6 @@ pub use config::{ModelConfig, ModelSetupError, Timeouts};
 pub use error::{ModelError, Wait};
 pub use retry::RetryPolicy;
 pub use turn_stream::{CalledTool, FinishedTurn, PartialTurn, TurnStream};
-
-pub(crate) use outbound::client_builder;
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ mod checks;
 mod llm;
 mod load;
 mod mistake;
+mod outbound;
 mod sections;
 pub mod sources;
 mod tools;
@@ -25,6 +26,7 @@ pub use auth::{
 pub use checks::trustworthy;
 pub use llm::{AnswerLimitField, LlmConfig, ModelPrice, UpstreamFeature};
 pub use mistake::{ConfigErrors, Mistake, Origin};
+pub use outbound::OutboundConfig;
 pub use sections::{
     AdminConfig, DatabaseConfig, ForwardedHeader, HttpConfig, LimitsConfig, LogConfig, LogFormat,
     NatsConfig, SchedulerConfig, WorkerConfig,
@@ -59,6 +61,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The tools of the default agent.
     pub tools: ToolsConfig,
+    /// Connections that a tenant or a model can influence.
+    pub outbound: OutboundConfig,
 }
 
 /// A setting without a default that some roles require.

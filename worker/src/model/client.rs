@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_openai::{ChatAccumulator, ErrorObject, ModelList};
+use baton_outbound::client_builder;
 use baton_protocol::RunSpec;
 use baton_service::config::{LlmConfig, UpstreamFeature};
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use super::quote::Quote;
 use super::render_request::{Turn, render_request};
 use super::retry_after::retry_after;
 use super::turn_stream::{Deadlines, TurnStream};
-use super::{ModelError, RetryPolicy, Wait, client_builder};
+use super::{ModelError, RetryPolicy, Wait};
 use crate::metrics;
 
 /// Which request a turn belongs to, told to the upstream for its own logs.

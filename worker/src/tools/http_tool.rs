@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use baton_outbound::{Client, Guard};
 use baton_protocol::Effect;
 use baton_service::{Secret, config};
 use bytes::BytesMut;
@@ -9,11 +10,13 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use reqwest::{Client, Response, Url};
+use reqwest::{Response, Url};
 use serde_json::Value;
 
 use super::{Tool, ToolContext, ToolError, ToolSetupError, ToolSpec};
 
+/// The time limit of a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most that is read of an answer.
 const MAX_BODY: usize = 256 * 1024;
 /// The most of a refusal that the model is told, in characters.
@@ -39,8 +42,8 @@ pub struct HttpTool {
 }
 
 impl HttpTool {
-    /// A tool as configured, with `client`, which must not follow redirects.
-    pub fn new(tool: &config::HttpTool, client: Client) -> Result<Self, ToolSetupError> {
+    /// Makes a tool as configured. Its client reaches the origin of the tool's URL alone.
+    pub fn new(tool: &config::HttpTool, guard: &Guard) -> Result<Self, ToolSetupError> {
         let mistake = |what: String| ToolSetupError::Http {
             name: tool.name.clone(),
             what,
@@ -61,7 +64,7 @@ impl HttpTool {
             headers.insert(header, value);
         }
         Ok(Self {
-            client,
+            client: Client::to_origin(guard, &url, CONNECT_TIMEOUT)?,
             method,
             headers,
             secrets: secrets(tool, &url),
@@ -110,27 +113,27 @@ impl HttpTool {
                 }
             }
         }
-        let mut request = self.client.request(self.method.clone(), url);
+        let mut request = self
+            .client
+            .request(self.method.clone(), url)
+            .map_err(|refused| ToolError::Failed(refused.to_string()))?;
         if in_body {
             request = request
                 .header(CONTENT_TYPE, "application/json")
                 .body(arguments.to_string());
         }
-        let response = request
+        let request = request
             .header("Idempotency-Key", context.idempotency_key())
             .header("X-Run-Id", context.run.to_string())
-            .headers(self.headers.clone())
-            .send()
-            .await
-            .map_err(|error| {
-                let reached = !error.is_connect();
-                tracing::warn!(error = %error.without_url(), "a tool's server did not answer");
-                failed(if reached {
-                    "the tool's server broke off; the call may have taken effect"
-                } else {
-                    "the tool's server cannot be reached; the call has had no effect"
-                })
-            })?;
+            .headers(self.headers.clone());
+        let response = self.client.send(request).await.map_err(|error| {
+            tracing::warn!(%error, "a tool's server did not answer");
+            failed(if error.may_have_arrived() {
+                "the tool's server broke off; the call may have taken effect"
+            } else {
+                "the tool's server cannot be reached; the call has had no effect"
+            })
+        })?;
         let status = response.status();
         let mut body = read(response).await?;
         for secret in &self.secrets {
@@ -195,13 +198,6 @@ fn secrets(tool: &config::HttpTool, url: &Url) -> Vec<Secret<String>> {
     secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
     secrets.dedup();
     secrets.into_iter().map(Secret::new).collect()
-}
-
-/// The client for all of the operator's tools.
-pub(super) fn client() -> Result<Client, ToolSetupError> {
-    Ok(crate::model::client_builder()?
-        .connect_timeout(Duration::from_secs(5))
-        .build()?)
 }
 
 async fn read(mut response: Response) -> Result<String, ToolError> {

@@ -5,8 +5,10 @@ use std::fmt::{self, Write as _};
 use std::panic::AssertUnwindSafe;
 
 use baton_openai::Tool as OpenAiTool;
+use baton_outbound::{Guard, Policy};
 use baton_protocol::Effect;
 use baton_service::Config;
+use baton_service::config::OutboundConfig;
 use futures_util::FutureExt as _;
 use jsonschema::Validator;
 use serde_json::value::{RawValue, to_raw_value};
@@ -14,7 +16,7 @@ use tokio::time::timeout;
 
 use super::{
     Calculator, CallEnd, CurrentTime, HttpTool, Tool, ToolContext, ToolError, ToolOutcome,
-    ToolSetupError, ToolSpec, arguments, http_tool,
+    ToolSetupError, ToolSpec, arguments,
 };
 
 /// The longest result, in bytes.
@@ -64,11 +66,9 @@ impl ToolRegistry {
         let timeout = config.worker.tool_timeout;
         registry.register(Calculator::spec(timeout), Calculator::default())?;
         registry.register(CurrentTime::spec(timeout), CurrentTime)?;
-        if !config.tools.http.is_empty() {
-            let client = http_tool::client()?;
-            for tool in &config.tools.http {
-                registry.register(HttpTool::spec(tool), HttpTool::new(tool, client.clone())?)?;
-            }
+        let guard = guard(&config.outbound);
+        for tool in &config.tools.http {
+            registry.register(HttpTool::spec(tool), HttpTool::new(tool, &guard)?)?;
         }
         Ok(registry)
     }
@@ -155,6 +155,14 @@ impl ToolRegistry {
             }
         }
     }
+}
+
+/// Returns the guard of outbound connections that the operator configured.
+fn guard(config: &OutboundConfig) -> Guard {
+    Guard::new(Policy {
+        allow_networks: config.allow_networks.clone(),
+        ..Policy::default()
+    })
 }
 
 fn outcome(end: CallEnd, mut content: String) -> ToolOutcome {

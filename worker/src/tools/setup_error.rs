@@ -25,10 +25,7 @@ pub enum ToolSetupError {
         /// What is wrong.
         what: String,
     },
-    /// TLS could not be set up.
-    #[error("TLS cannot be set up")]
-    Tls(#[from] rustls::Error),
     /// The HTTP client could not be set up.
-    #[error("the HTTP client cannot be set up")]
-    Client(#[from] reqwest::Error),
+    #[error(transparent)]
+    Client(#[from] baton_outbound::SetupError),
 }

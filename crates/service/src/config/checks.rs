@@ -5,6 +5,7 @@ mod demand;
 mod guessable;
 mod http;
 mod llm;
+mod outbound;
 mod servers;
 mod tools;
 mod urls;
@@ -40,6 +41,7 @@ pub(super) fn check(
     llm::unsupported(&mut checks, config);
     llm::prices(&mut checks, config);
     tools::tools(&mut checks, config);
+    outbound::outbound(&mut checks, config);
     if !development {
         guessable::guessable(&mut checks, config);
     }

@@ -50,6 +50,7 @@ fn all_sections() -> Vec<Section> {
         section::<s::LimitsConfig>("limits"),
         section::<s::LogConfig>("log"),
         section::<tools::ToolsConfig>("tools"),
+        section::<super::OutboundConfig>("outbound"),
     ]
 }
 

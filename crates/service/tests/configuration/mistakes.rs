@@ -354,6 +354,14 @@ fn the_parts_that_an_upstream_lacks_must_leave_a_way() {
             ["llm.unsupported", "tools.built_in"],
         ),
         (
+            "[outbound]\nallow_networks = ['169.254.0.0/16']",
+            ["outbound.allow_networks", "169.254.169.254/32"],
+        ),
+        (
+            "[outbound]\nallow_networks = ['10.0.0.300/8']",
+            ["outbound.allow_networks", "invalid IP"],
+        ),
+        (
             "[tools]\nbuilt_in = ['abacus']",
             ["tools.built_in", "current_time"],
         ),
