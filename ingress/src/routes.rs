@@ -27,6 +27,7 @@ use openapi::ApiDescription;
 pub(crate) fn described() -> (Router<AppState>, utoipa::openapi::OpenApi) {
     let (routes, mut description) = api().split_for_parts();
     openapi::add_common_refusals(&mut description);
+    openapi::join_closed_objects(&mut description);
     (routes, description)
 }
 

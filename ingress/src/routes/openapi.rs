@@ -2,8 +2,9 @@
 
 use baton_protocol::event::description;
 use utoipa::openapi::path::Operation;
+use utoipa::openapi::schema::{AdditionalProperties, Object};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Content, PathItem, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::{Content, PathItem, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa::{Modify, OpenApi};
 
 use crate::error::Shape;
@@ -90,6 +91,52 @@ pub(crate) fn add_common_refusals(description: &mut utoipa::openapi::OpenApi) {
     }
 }
 
+/// Describes an object with the fields of a closed one as one closed object. `allOf` would have every answer
+/// violate the closed half, which allows no other fields.
+pub(crate) fn join_closed_objects(description: &mut utoipa::openapi::OpenApi) {
+    let Some(components) = &mut description.components else {
+        return;
+    };
+    let schemas = &components.schemas;
+    let joined: Vec<_> = schemas
+        .iter()
+        .filter_map(|(name, schema)| {
+            let RefOr::T(Schema::AllOf(all)) = schema else {
+                return None;
+            };
+            let parts = all.items.iter().map(|part| match part {
+                RefOr::T(Schema::Object(object)) => Some(object),
+                RefOr::T(_) => None,
+                RefOr::Ref(target) => {
+                    let (_, target) = target.ref_location.rsplit_once('/')?;
+                    match schemas.get(target)? {
+                        RefOr::T(Schema::Object(object)) => Some(object),
+                        _ => None,
+                    }
+                }
+            });
+            let parts: Vec<_> = parts.collect::<Option<_>>()?;
+            let is_closed = |part: &&Object| {
+                matches!(
+                    part.additional_properties.as_deref(),
+                    Some(AdditionalProperties::FreeForm(false))
+                )
+            };
+            parts.iter().any(is_closed).then(|| {
+                let mut whole = Object::new();
+                whole.description.clone_from(&all.description);
+                for part in parts {
+                    whole.properties.extend(part.properties.clone());
+                    whole.required.extend(part.required.iter().cloned());
+                }
+                whole.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+                (name.clone(), RefOr::T(Schema::Object(whole)))
+            })
+        })
+        .collect();
+    components.schemas.extend(joined);
+}
+
 #[derive(Clone, Copy)]
 enum When {
     Always,
@@ -163,6 +210,11 @@ mod tests {
         for target in found {
             let pointer = target.strip_prefix('#').unwrap();
             assert!(description.pointer(pointer).is_some(), "{target}");
+        }
+        let agent = &description["components"]["schemas"]["AgentView"];
+        assert_eq!(agent["additionalProperties"], false, "{agent:#}");
+        for field in ["id", "version", "name", "instructions"] {
+            assert!(agent["properties"][field].is_object(), "{field}: {agent:#}");
         }
         let event = &description["components"]["schemas"]["RunEvent"];
         assert!(event["oneOf"].as_array().unwrap().len() >= 13);
