@@ -178,8 +178,26 @@ impl TenantTx {
         })
     }
 
-    /// The agent in its newest version.
+    /// Returns the agent in its newest version.
     pub async fn agent(&mut self, key: &AgentKey) -> Result<Option<AgentRecord>, StoreError> {
+        self.find_agent(key, None).await
+    }
+
+    /// Returns the agent in this version.
+    pub async fn agent_version(
+        &mut self,
+        key: &AgentKey,
+        version: u32,
+    ) -> Result<Option<AgentRecord>, StoreError> {
+        self.find_agent(key, Some(version)).await
+    }
+
+    /// Finds the agent in a version, the newest unless given.
+    async fn find_agent(
+        &mut self,
+        key: &AgentKey,
+        version: Option<u32>,
+    ) -> Result<Option<AgentRecord>, StoreError> {
         let tenant = self.tenant;
         let (id, name) = key.columns();
         let row = sqlx::query_as!(
@@ -191,12 +209,14 @@ impl TenantTx {
                    v.created_at
             FROM agents a
             JOIN agent_versions v
-              ON v.tenant_id = a.tenant_id AND v.agent_id = a.id AND v.version = a.version
+              ON v.tenant_id = a.tenant_id AND v.agent_id = a.id
+             AND v.version = coalesce($4, a.version)
             WHERE a.tenant_id = $1 AND (a.id = $2 OR a.name = $3)
             "#,
             tenant.as_uuid(),
             id,
             name,
+            version.map(columns::int4),
         )
         .fetch_optional(self.connection())
         .await?;
@@ -319,35 +339,6 @@ impl TenantTx {
         .execute(self.connection())
         .await?;
         Ok(done.rows_affected() == 1)
-    }
-
-    /// The agent in a version of one's choice.
-    pub async fn agent_version(
-        &mut self,
-        key: &AgentKey,
-        version: u32,
-    ) -> Result<Option<AgentRecord>, StoreError> {
-        let tenant = self.tenant;
-        let (id, name) = key.columns();
-        let row = sqlx::query_as!(
-            Row,
-            r#"
-            -- agents.find_version
-            SELECT a.id, a.created_at AS agent_created_at, v.version,
-                   v.definition::text AS "definition!", v.restored_from, v.created_by,
-                   v.created_at
-            FROM agents a
-            JOIN agent_versions v ON v.tenant_id = a.tenant_id AND v.agent_id = a.id
-            WHERE a.tenant_id = $1 AND (a.id = $2 OR a.name = $3) AND v.version = $4
-            "#,
-            tenant.as_uuid(),
-            id,
-            name,
-            columns::int4(version),
-        )
-        .fetch_optional(self.connection())
-        .await?;
-        row.map(Row::read).transpose()
     }
 
     /// An agent's versions, the newest first: at most `limit` of those before `cursor`.
