@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use baton_protocol::TenantId;
 use baton_protocol::agent::is_agent_name;
-use baton_store::{AgentKey, AgentRecord, Store, StoreError};
+use baton_store::{AgentKey, AgentRecord, Store, StoreError, TenantTx};
 use moka::future::Cache;
 
 use crate::agent::{Agent, AgentSource, BuiltInAgent, DEFAULT_AGENT};
 use crate::request::SubmitRequest;
 
-/// How long another process may not have noticed a change of an agent.
+/// The time for which another process may use an agent as it was before a change.
 const REMEMBERED_FOR: Duration = Duration::from_secs(2);
 /// Names, of agents and of models that are none.
 const REMEMBERED: u64 = 10_000;
@@ -71,6 +71,7 @@ impl Agents {
         built_in: &BuiltInAgent,
     ) -> Result<RequestAgents, StoreError> {
         let mut found = BTreeMap::new();
+        let mut tx = None;
         let given = request.agent.as_deref().or(request.model.as_deref());
         // A request that names no agent is the default one's.
         let names = [
@@ -79,7 +80,7 @@ impl Agents {
         ];
         for name in names.into_iter().flatten() {
             if let Some(selected) = Selected::parse(name)
-                && let Some(record) = self.find(tenant, selected).await?
+                && let Some(record) = self.find(tenant, selected, &mut tx).await?
             {
                 let version = &record.version;
                 let agent = Agent::of(&version.definition, version.number, built_in);
@@ -92,17 +93,22 @@ impl Agents {
         })
     }
 
+    /// Finds an agent; one that is not remembered is read in `tx`, which is begun for the first.
     async fn find(
         &self,
         tenant: TenantId,
         selected: Selected,
+        tx: &mut Option<TenantTx>,
     ) -> Result<Option<Arc<AgentRecord>>, StoreError> {
         let place = (tenant, selected);
         if let Some(known) = self.remembered.get(&place).await {
             return Ok(known);
         }
         let key = AgentKey::Name(place.1.name.clone());
-        let mut tx = self.store.tenant(tenant).await?;
+        let tx = match tx {
+            Some(tx) => tx,
+            None => tx.insert(self.store.tenant(tenant).await?),
+        };
         let found = match place.1.version {
             None => tx.agent(&key).await?,
             Some(version) => tx.agent_version(&key, version).await?,
