@@ -1,4 +1,5 @@
-//! `GET /v1/models` and `GET /v1/models/{id}`: what the upstream offers, as far as the key may use it, and the tenant's agents.
+//! `GET /v1/models` and `GET /v1/models/{id}`: the upstream's models that the key may use, and the
+//! tenant's agents.
 
 mod catalog;
 
@@ -6,7 +7,9 @@ pub(crate) use catalog::ModelCatalog;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use baton_admission::Grant;
 use baton_openai::{ErrorBody, Model, ModelList};
+use baton_store::{AgentKey, AgentRecord};
 use http::StatusCode;
 
 use crate::access::{Authorized, ModelsRead};
@@ -41,25 +44,25 @@ pub(crate) async fn list_models(
     )))
 }
 
-/// Returns the tenant's agents whose own model this key may use, as models: their names select them.
+/// Returns the tenant's agents as models: their names select them.
 async fn agents(
     state: &AppState,
     authorized: &Authorized<ModelsRead>,
 ) -> Result<Vec<Model>, ApiError> {
-    let caller = &authorized.caller;
-    let mut tx = state.store.tenant(caller.tenant).await?;
+    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
     let page = tx.list_agents(None, MOST_AGENTS).await?;
-    let definitions = page.data.into_iter().map(|agent| {
-        let created = agent.created_at.timestamp();
-        (created, agent.version.definition)
-    });
-    let allowed = definitions.filter(|(_, definition)| {
-        let model = definition.model.as_deref();
-        model.is_none_or(|model| caller.grant.allows_model(model))
-    });
-    Ok(allowed
-        .map(|(created, definition)| Model::new(definition.name, created, "agent"))
-        .collect())
+    let grant = &authorized.caller.grant;
+    let models = page.data.into_iter();
+    Ok(models.filter_map(|agent| as_model(agent, grant)).collect())
+}
+
+/// Returns the agent as a model, unless this key may not use the agent's own one.
+fn as_model(agent: AgentRecord, grant: &Grant) -> Option<Model> {
+    let created = agent.created_at.timestamp();
+    let definition = agent.version.definition;
+    let model = definition.model.as_deref();
+    let allowed = model.is_none_or(|model| grant.allows_model(model));
+    allowed.then(|| Model::new(definition.name, created, "agent"))
 }
 
 /// One of the models that this key may name.
@@ -97,15 +100,18 @@ async fn find(
     authorized: &Authorized<ModelsRead>,
     id: &str,
 ) -> Result<Json<Model>, ApiError> {
-    let agents = agents(state, authorized).await?;
-    if let Some(agent) = agents.into_iter().find(|agent| agent.id == id) {
+    let grant = &authorized.caller.grant;
+    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let agent = tx.agent(&AgentKey::Name(id.to_owned())).await?;
+    drop(tx);
+    if let Some(agent) = agent.and_then(|agent| as_model(agent, grant)) {
         return Ok(Json(agent));
     }
     let list = state.models.list().await?;
     let found = list
         .data
         .iter()
-        .find(|model| model.id == id && authorized.caller.grant.allows_model(&model.id));
+        .find(|model| model.id == id && grant.allows_model(&model.id));
     found.cloned().map(Json).ok_or_else(|| {
         let message = format!("there is no model `{id}` for this API key");
         ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message).param("model")
