@@ -1,26 +1,15 @@
-//! Asking servers that the operator named: bounded in time and size, and never led elsewhere.
+//! Reads documents of servers that the operator named, bounded in time and size.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use baton_outbound::{SetupError, client_builder};
 use http::StatusCode;
 use http_body_util::{BodyExt as _, Limited};
-use reqwest::redirect::Policy;
-use rustls::{ClientConfig, RootCertStore};
 
-/// How long a document may take.
+/// The time limit of a document.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// There is no client.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ClientError {
-    #[error("the TLS settings do not work")]
-    Tls(#[from] rustls::Error),
-    #[error("the HTTP client cannot be made")]
-    Client(#[from] reqwest::Error),
-}
-
-/// A document cannot be had.
+/// A document could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
     #[error("the server cannot be asked")]
@@ -31,27 +20,13 @@ pub(crate) enum FetchError {
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A client that trusts the public certificate roots, and follows nobody elsewhere.
-pub(crate) fn client(connect_timeout: Duration) -> Result<reqwest::Client, ClientError> {
-    let roots = webpki_roots::TLS_SERVER_ROOTS
-        .iter()
-        .cloned()
-        .collect::<RootCertStore>();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .user_agent(concat!("baton/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(connect_timeout)
-        .redirect(Policy::none())
-        .no_proxy()
-        .build()?)
+/// Makes a client for the servers that the operator named.
+pub(crate) fn client(connect_timeout: Duration) -> Result<reqwest::Client, SetupError> {
+    let client = client_builder()?.connect_timeout(connect_timeout);
+    Ok(client.build()?)
 }
 
-/// The document at a URL, of at most so many bytes.
+/// Returns the document at a URL, of at most `longest` bytes.
 pub(crate) async fn get(
     client: &reqwest::Client,
     url: &str,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_openai::{Model, ModelList};
+use baton_outbound::SetupError;
 use baton_service::config::LlmConfig;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
@@ -49,7 +50,7 @@ enum ListError {
 }
 
 impl ModelCatalog {
-    pub(crate) fn new(config: &LlmConfig) -> Result<Self, fetch::ClientError> {
+    pub(crate) fn new(config: &LlmConfig) -> Result<Self, SetupError> {
         let upstream = match &config.base_url {
             None => None,
             Some(base) => Some(Arc::new(Upstream {
