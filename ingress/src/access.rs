@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A route names the scope that it needs in its signature, as `Authorized<RunsWrite>`. [`SignedIn`]
-//! asks for no scope: it is for people and their own accounts. Beside credentials: limits on rates,
-//! bodies and open streams, and the headers of every request and answer.
+//! asks for no scope: it is for people and their own accounts. Limits on rates, bodies and open
+//! streams, and the headers of every request and answer, belong to this storey, too.
 
 pub(crate) mod body;
 pub(crate) mod body_bytes;

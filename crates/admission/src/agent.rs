@@ -115,8 +115,8 @@ fn json_text<T: Serialize>(value: &T) -> Box<RawValue> {
     to_raw_value(value).expect("texts, finite numbers and raw JSON serialise into memory")
 }
 
-/// Adds an agent's parameters to those of a request, which win. A limit of the answer under one name
-/// stands for both.
+/// Adds an agent's parameters to those of a request, which win. The two names of the answer's limit
+/// count as one.
 pub(crate) fn with_defaults(
     params: RawFields,
     defaults: &[(&'static str, Box<RawValue>)],

@@ -9,7 +9,7 @@
 //!
 //! Only the newest attempt's holder writes a run's events, and each append names the log's last
 //! message, so the broker refuses a holder that was replaced. If no holder is left, any process
-//! may append the events whose ids the ledger recorded: the end of a run, or the questions of a
+//! may append the events that the ledger recorded by id: the end of a run, or the questions of a
 //! parked one.
 
 mod append;

@@ -1,4 +1,4 @@
-//! Closes the connections of programs whose key was revoked or has expired.
+//! Closes a program's connection after its key was revoked or has expired.
 //!
 //! The truth is the ledger, which is looked at every two seconds, and at once when a key is announced
 //! as revoked. Nothing is remembered but which keys need no second look, so that an ingress which

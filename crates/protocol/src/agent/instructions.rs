@@ -40,7 +40,7 @@ pub enum InvalidVariable {
 pub struct InstructionValues<'a> {
     /// The day, such as `2026-11-29`.
     pub date: &'a str,
-    /// The person's name; empty if there is none.
+    /// The person's name, or an empty text.
     pub user_name: &'a str,
     /// The run's metadata.
     pub metadata: Option<&'a RawFields>,
