@@ -168,7 +168,8 @@ async fn a_connection_ends_with_its_key() {
     let key = make_expiring(&fixture, 9, 3).await;
     let mut program = Program::connect(&fixture, &key).await.unwrap();
     program.until_lost().await;
-    assert!(is_refused(&fixture, &key).await);
+    // The broker counts in whole seconds: it may close the connection less than a second before the key ends.
+    Box::pin(soon(async { while !is_refused(&fixture, &key).await {} })).await;
 }
 
 async fn short_key(fixture: &Fixture) -> (String, String) {
