@@ -7,7 +7,7 @@ use baton_store::{ClaimOutcome, ClaimedRun, EndedRun, ParkedRun};
 /// The time from the end of another worker's lease to the job's next delivery.
 const AFTER_LEASE: Duration = Duration::from_secs(1);
 
-/// The next action for a job whose claim the ledger has answered.
+/// The next action for a job after the ledger has answered its claim.
 #[derive(Debug)]
 pub enum JobAction {
     /// Work on the run, and settle the message by its ending.

@@ -41,7 +41,7 @@ impl Recorded {
         }
     }
 
-    /// Returns the ending of a run whose record was read; `None` while it goes on. A terminal record
+    /// Returns how a run ended, by its record; `None` while it goes on. A terminal record
     /// never changes, and so it is not read again.
     pub(crate) async fn of(
         state: &AppState,

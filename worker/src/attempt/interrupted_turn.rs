@@ -190,7 +190,7 @@ impl Attempt<'_> {
         before.unwrap_or_default() + used
     }
 
-    /// Estimates the tokens of a turn whose upstream did not report them and wrote so many bytes.
+    /// Estimates a turn's tokens by its bytes, for an upstream that reported none.
     pub(super) fn estimate(&self, written: usize) -> Usage {
         let guess = || self.conversation.guess(&self.spec, written);
         self.budget.usage_from_above(written).unwrap_or_else(guess)
