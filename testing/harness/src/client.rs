@@ -28,7 +28,7 @@ pub use events::{EventStream, RunEvent, check_log, shown_text};
 
 /// How long anything is waited for before it counts as missing. Far above what is expected: it
 /// bounds a test that fails, and no other.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(30);
 
 /// Asks one ingress.
