@@ -1,4 +1,4 @@
-//! Decides whether a request comes in, and as who.
+//! Authenticates and authorizes requests.
 //!
 //! ```text
 //! headers ──► presented ──► credentials (a key's row | a session's standing | an issuer's keys)
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A route names the scope that it needs in its signature, as `Authorized<RunsWrite>`. [`SignedIn`]
-//! asks for no scope: it is for people and their own accounts. Limits on rates, bodies and open
-//! streams, and the headers of every request and answer, belong to this storey, too.
+//! needs no scope: it is for people and their own accounts. Limits on rates, bodies and open
+//! streams, and the headers of every request and answer, belong to this module, too.
 
 pub(crate) mod body;
 pub(crate) mod body_bytes;

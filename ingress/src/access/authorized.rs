@@ -1,4 +1,4 @@
-//! Whoever asks, as a handler names them in its signature.
+//! Extractors with which a handler's signature demands a caller.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use crate::error::ApiError;
 use crate::metrics::{self, AuthRefusal};
 use crate::state::AppState;
 
-/// Returns the sender of a good credential, within their rate limits; also to later extractors.
+/// Returns the sender of a good credential if their rate limits allow the request. Makes the caller
+/// available to later extractors.
 async fn caller(parts: &mut Parts, state: &AppState) -> Result<Arc<Caller>, ApiError> {
     let presented = credentials::presented(&parts.headers).map_err(|(reason, message)| {
         metrics::auth_refusal(reason);
@@ -35,7 +36,7 @@ async fn caller(parts: &mut Parts, state: &AppState) -> Result<Arc<Caller>, ApiE
     Ok(caller)
 }
 
-/// A caller whose credential is good and holds the scope.
+/// A caller with a good credential that holds the scope.
 pub(crate) struct Authorized<S> {
     pub(crate) caller: Arc<Caller>,
     scope: PhantomData<S>,
@@ -54,7 +55,7 @@ impl<S: Scope> FromRequestParts<AppState> for Authorized<S> {
     }
 }
 
-/// Anybody with a good credential, whatever it may do: for asking who one is.
+/// A caller with a good credential, whatever its scopes: for routes that describe the caller.
 pub(crate) struct Authenticated {
     pub(crate) caller: Arc<Caller>,
 }
@@ -68,7 +69,7 @@ impl FromRequestParts<AppState> for Authenticated {
     }
 }
 
-/// A person who signed in here, for what they do with their own account.
+/// A person who signed in here, for routes about their own account.
 pub(crate) struct SignedIn {
     pub(crate) caller: Arc<Caller>,
     pub(crate) user: UserId,

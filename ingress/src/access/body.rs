@@ -1,4 +1,4 @@
-//! Reading a request's body under its limits.
+//! Reads request bodies under their limits.
 
 use axum::extract::{FromRequest, Request};
 use baton_admission::{check_shape, read_json};
@@ -14,10 +14,10 @@ use crate::access::body_bytes::{HeldBytes, Owner};
 use crate::error::ApiError;
 use crate::state::AppState;
 
-/// A whole body, at most `http.body_limit` long. The accept loop sees to it that it comes in time.
+/// A whole body of at most `http.body_limit` bytes. The accept loop enforces the time limit.
 pub(crate) struct WholeBody {
     pub(crate) bytes: Bytes,
-    /// To be dropped with the last copy of what the body says.
+    /// Must be dropped with the last copy of the body's content.
     pub(crate) held: HeldBytes,
 }
 
@@ -39,10 +39,10 @@ impl FromRequest<AppState> for WholeBody {
     }
 }
 
-/// A small JSON body of a native route: fields that are not listed are refused.
+/// A small JSON body of a native route. Unknown fields are refused.
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
-/// Nothing that these routes take is longer.
+/// The limit of a [`JsonBody`] in bytes: no such route needs a longer one.
 const JSON_LIMIT: u64 = 64 << 10;
 
 impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
@@ -87,7 +87,7 @@ async fn read(
             return Err(too_large(limit));
         }
         held.grow(data.len() as u64).await?;
-        // Nearly every body is one frame: that one is not copied.
+        // Nearly every body is one frame, which needs no copy.
         if first.is_none() && whole.is_empty() {
             if body.is_end_stream() {
                 return Ok((data, held));
@@ -103,7 +103,7 @@ async fn read(
     Ok((first.unwrap_or_else(|| whole.freeze()), held))
 }
 
-/// Refuses a compressed body, and says what is taken.
+/// Refuses a compressed body, and names the accepted encoding.
 fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     let plain = |value: &HeaderValue| {
         value

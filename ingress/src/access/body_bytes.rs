@@ -1,7 +1,7 @@
 //! A bound on the bytes of request bodies that this process holds at a time, shared fairly.
 //!
-//! Bytes are taken as they arrive, because a length that a client only announces costs nothing yet.
-//! They are given back when the memory is: after the run is committed, not after the upload.
+//! Bytes are counted as they arrive, because a length that a client only announces costs nothing
+//! yet. They are released with the memory: after the run is committed, not after the upload.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -19,9 +19,9 @@ use crate::access::rate::ClientAddress;
 use crate::error::ApiError;
 use crate::metrics::{self, BodyLimit};
 
-/// The time for which a body waits until others give bytes back.
+/// The longest time that a body waits for others to release bytes.
 const WAIT: Duration = Duration::from_secs(2);
-/// Seconds after which a refused body may be sent again.
+/// The `Retry-After` of a refused body, in seconds.
 const RETRY_AFTER: u32 = 2;
 
 /// The party that a body's bytes are counted for.
@@ -36,7 +36,7 @@ pub(crate) enum Owner {
 }
 
 impl Owner {
-    /// Returns the owner of a request, by its extensions.
+    /// Returns the owner of a request according to its extensions.
     pub(crate) fn of(extensions: &Extensions) -> Self {
         if let Some(caller) = extensions.get::<Arc<Caller>>() {
             return Self::Caller(caller.tenant, caller.actor().to_string());
@@ -53,9 +53,9 @@ impl Owner {
 pub(crate) struct BodyBytes(Arc<Shared>);
 
 struct Shared {
-    /// Bytes of all owners together.
+    /// The bound for all owners together, in bytes.
     total: u64,
-    /// Bytes of one owner.
+    /// The bound for one owner, in bytes.
     per_owner: u64,
     held: Mutex<Held>,
 }
@@ -64,7 +64,8 @@ struct Shared {
 struct Held {
     all: u64,
     owners: HashMap<Owner, u64>,
-    /// In the order in which they came. A later one that fits is not kept waiting by an earlier one.
+    /// In order of arrival. A later waiter that fits does not wait for an earlier one that does
+    /// not.
     waiting: VecDeque<Waiter>,
 }
 
@@ -85,7 +86,7 @@ impl BodyBytes {
         }))
     }
 
-    /// Begins to count a body.
+    /// Starts counting a body, with no bytes yet.
     pub(crate) fn begin(&self, owner: Owner) -> HeldBytes {
         HeldBytes {
             shared: Arc::clone(&self.0),
@@ -100,10 +101,10 @@ impl Shared {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says whether `bytes` more fit, and if they do not, the limit that they exceed.
+    /// Checks that `bytes` more fit; otherwise returns the limit that they exceed.
     ///
-    /// An owner gets no more than it leaves to others: each that takes all it may leaves half of the
-    /// rest.
+    /// An owner never holds more than stays free for the others: an owner that takes its
+    /// maximum still leaves half of what it found.
     fn fits(&self, held: &Held, owner: &Owner, bytes: u64) -> Result<(), BodyLimit> {
         let own = held.owners.get(owner).copied().unwrap_or(0) + bytes;
         if own > self.per_owner {
@@ -116,7 +117,7 @@ impl Shared {
         }
     }
 
-    /// Takes bytes that fit.
+    /// Takes bytes that fit, without checking.
     fn take(self: &Arc<Self>, held: &mut Held, owner: &Owner, bytes: u64) -> Granted {
         held.all += bytes;
         *held.owners.entry(owner.clone()).or_default() += bytes;
@@ -138,7 +139,7 @@ impl Shared {
             }
         }
         metrics::body_bytes(held.all);
-        // If a receiver has just gone, dropping its grant takes the lock again.
+        // Unlocked below: if a receiver has just gone, dropping its grant takes the lock again.
         let mut gone = Vec::new();
         for waiter in std::mem::take(&mut held.waiting) {
             if waiter.grant.is_closed() {
@@ -156,7 +157,7 @@ impl Shared {
     }
 }
 
-/// Bytes that were taken; dropped, they are given back.
+/// Bytes that were taken, and are given back on drop.
 struct Granted {
     shared: Arc<Shared>,
     owner: Owner,
@@ -171,7 +172,7 @@ impl Drop for Granted {
     }
 }
 
-/// The bytes of one body. To be dropped with the last copy of the body.
+/// The bytes of one body. Must be dropped with the last copy of the body.
 pub(crate) struct HeldBytes {
     shared: Arc<Shared>,
     owner: Owner,
@@ -179,7 +180,7 @@ pub(crate) struct HeldBytes {
 }
 
 impl HeldBytes {
-    /// Takes `bytes` more, or waits for them for a while.
+    /// Takes `bytes` more, and waits up to [`WAIT`] if they do not fit.
     pub(crate) async fn grow(&mut self, bytes: u64) -> Result<(), ApiError> {
         let granted = self.granted(bytes).await?;
         self.keep(granted);
@@ -193,7 +194,7 @@ impl HeldBytes {
             if self.shared.fits(&held, &self.owner, bytes).is_ok() {
                 return Ok(self.shared.take(&mut held, &self.owner, bytes));
             }
-            // Clients that gave up, and bodies that waited long enough.
+            // Removes waiters that gave up or timed out.
             held.waiting.retain(|waiter| !waiter.grant.is_closed());
             held.waiting.push_back(Waiter {
                 owner: self.owner.clone(),
@@ -211,7 +212,7 @@ impl HeldBytes {
         Err(refuse(exceeded.unwrap_or(BodyLimit::Process)))
     }
 
-    /// Adds a grant to the one that is there: a body has one, however many pieces it came in.
+    /// Merges a grant into the existing one: a body has one grant, however many pieces it came in.
     fn keep(&mut self, mut granted: Granted) {
         match &mut self.granted {
             Some(whole) => whole.bytes += std::mem::take(&mut granted.bytes),

@@ -1,4 +1,4 @@
-//! Who is asking.
+//! The authenticated sender of a request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,22 +13,22 @@ use super::scopes::Scopes;
 use crate::error::ApiError;
 use crate::metrics::{self, AuthRefusal};
 
-/// What somebody proved who they are with.
+/// The kind of credential that a caller presented, with its subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Credential {
-    /// A machine's key.
+    /// An API key.
     ApiKey(ApiKeyId),
-    /// A person's sign-in.
+    /// A session of a person who signed in here.
     Session {
         user: UserId,
         session: SessionId,
         role: Role,
     },
-    /// Another issuer's token.
+    /// A token of another issuer.
     Issuer { subject: Arc<str>, role: Role },
 }
 
-/// Somebody, as the audit log names them.
+/// An actor in the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Actor {
     pub(crate) kind: ActorKind,
@@ -36,7 +36,7 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
-    /// No credential, or a bad one; `claimed` is whom they claimed to be.
+    /// Returns the actor without a good credential; `claimed` is the identity that they claimed.
     pub(crate) fn nobody(claimed: Option<String>) -> Self {
         Self {
             kind: ActorKind::Nobody,
@@ -44,7 +44,7 @@ impl Actor {
         }
     }
 
-    /// A person.
+    /// Returns the actor of a person.
     pub(crate) fn user(user: UserId) -> Self {
         Self {
             kind: ActorKind::User,
@@ -64,16 +64,16 @@ impl fmt::Display for Actor {
     }
 }
 
-/// Who is asking, for which tenant, and what they may do there.
+/// The sender of a request: their tenant, credential and permissions.
 #[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) tenant: TenantId,
     pub(crate) grant: Grant,
     pub(crate) credential: Credential,
     pub(crate) scopes: Scopes,
-    /// How much may be done with the credential.
+    /// The rate and spending limits of the credential.
     pub(crate) limits: KeyLimits,
-    /// From when on the credential is refused. Of a session this is the access token's end.
+    /// The credential is refused from then on. For a session this is the end of the access token.
     pub(crate) expires_at: Option<DateTime<Utc>>,
     pub(crate) revoked: bool,
 }
@@ -98,7 +98,7 @@ impl From<ApiKeyRecord> for Caller {
 }
 
 impl Caller {
-    /// As the audit log names them.
+    /// Returns the caller as the audit log names them.
     pub(crate) fn actor(&self) -> Actor {
         match &self.credential {
             Credential::ApiKey(key) => Actor {
@@ -113,8 +113,9 @@ impl Caller {
         }
     }
 
-    /// The highest role that this caller may give to somebody. A key may give one whose every scope
-    /// it has itself, and none if it is confined in any other way: a person is not.
+    /// Returns the highest role that this caller may give to somebody. A key may give a role only
+    /// if it has all of the role's scopes; a key with any other restriction may give none, because
+    /// a person has no such restrictions.
     pub(crate) fn role_to_give(&self) -> Option<Role> {
         match &self.credential {
             Credential::Session { role, .. } | Credential::Issuer { role, .. } => Some(*role),
@@ -131,7 +132,7 @@ impl Caller {
         }
     }
 
-    /// The authority that this caller makes things by.
+    /// Returns the authority under which this caller creates things.
     pub(crate) fn maker(&self) -> Maker {
         match &self.credential {
             Credential::ApiKey(key) => Maker::Key(*key),
@@ -140,8 +141,8 @@ impl Caller {
         }
     }
 
-    /// Locks this caller's authority until the end of the transaction, and refuses one who has lost it
-    /// since the credential was looked up.
+    /// Locks this caller's authority until the end of the transaction, and refuses a caller who has
+    /// lost it since the credential was looked up.
     pub(crate) async fn hold(&self, tx: &mut TenantTx) -> Result<(), ApiError> {
         if tx.hold_maker(self.maker()).await? {
             Ok(())
@@ -150,8 +151,9 @@ impl Caller {
         }
     }
 
-    /// Returns the life of something that this caller makes and that is to be good for `usual`. The
-    /// role of another issuer's person is known for as long as their token is good.
+    /// Returns the lifetime of something that this caller creates and that usually lives for
+    /// `usual`. For a caller with another issuer's token it ends with the token, because their role
+    /// is known only until then.
     pub(crate) fn life_of_made(&self, usual: Duration, now: DateTime<Utc>) -> Duration {
         match (&self.credential, self.expires_at) {
             (Credential::Issuer { .. }, Some(end)) => {
@@ -161,7 +163,7 @@ impl Caller {
         }
     }
 
-    /// Whether the credential is still good.
+    /// Refuses a credential that has expired or was revoked.
     pub(crate) fn check_alive(&self, now: DateTime<Utc>) -> Result<(), ApiError> {
         let refuse = |reason, key, token| {
             metrics::auth_refusal(reason);
@@ -186,7 +188,7 @@ impl Caller {
         Ok(())
     }
 
-    /// Whether the credential is still good, and holds the scope.
+    /// Refuses a credential that has expired, was revoked, or lacks the scope.
     pub(crate) fn check(&self, scope: &'static str, now: DateTime<Utc>) -> Result<(), ApiError> {
         self.check_alive(now)?;
         if self.scopes.has(scope) {

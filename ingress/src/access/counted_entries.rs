@@ -1,5 +1,6 @@
-//! Counts entries of the audit log about requests that changed nothing. A few are written, and the next
-//! one says how many were not, because the log must not grow as fast as somebody can ask.
+//! Writes audit entries about requests that changed nothing, within a rate. Entries above the rate
+//! are only counted, and the next written one says how many, because the log must not grow as fast
+//! as a client can send requests.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,18 +11,18 @@ use sha2::{Digest as _, Sha256};
 use crate::error::ApiError;
 use crate::state::AppState;
 
-/// Entries about one action of one actor, or of nobody in particular from one network.
+/// The rate for entries about one action of one actor, or of unknown actors in one network.
 const USUAL: TryRate = TryRate {
     burst: 20,
     every: Duration::from_secs(30),
 };
-/// Entries about one account that is slowed.
+/// The rate for entries about one account that is slowed down.
 pub(crate) const SLOWED: TryRate = TryRate {
     burst: 1,
     every: Duration::from_hours(1),
 };
 
-/// Records something that changed nothing in the ledger, or counts it.
+/// Records an action that changed nothing in the ledger, or counts it.
 pub(crate) async fn record_unchanged(
     state: &AppState,
     network: Option<IpAddr>,
@@ -29,7 +30,7 @@ pub(crate) async fn record_unchanged(
 ) -> Result<(), ApiError> {
     let network = network.map(|network| network.to_string());
     let who = match entry.actor_kind {
-        // The word of somebody unproved is theirs to choose.
+        // An unproved name is the client's choice, so entries are counted by network.
         ActorKind::Nobody => network,
         ActorKind::User | ActorKind::ApiKey | ActorKind::Issuer | ActorKind::Operator => {
             entry.actor.clone()
@@ -40,7 +41,7 @@ pub(crate) async fn record_unchanged(
     record_counted(state, USUAL, &key, entry).await
 }
 
-/// Records an entry within the rate, and else counts it.
+/// Records an entry if its rate allows it; otherwise counts it.
 pub(crate) async fn record_counted(
     state: &AppState,
     rate: TryRate,

@@ -1,5 +1,5 @@
-//! From what was sent to whose it is: one way for every carrier and every kind of credential, with
-//! a short memory.
+//! Resolves credentials to callers: the same way for every carrier and kind of credential, with a
+//! short-lived cache.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,24 +23,24 @@ use crate::error::ApiError;
 use crate::metrics::AuthRefusal;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-/// How long a look-up is believed: what is revoked meanwhile is refused after that, if the news of
-/// it was lost on its way.
+/// The lifetime of a cached look-up. If the news of a revocation is lost, the credential is refused
+/// after this time at the latest.
 const BELIEVED_FOR: Duration = Duration::from_secs(4);
 const CACHED: u64 = 50_000;
-/// No access token is longer.
+/// The longest access token, in bytes.
 const LONGEST_TOKEN: usize = 8 * 1024;
 
-/// What was sent, before anybody was asked about it.
+/// A credential as it was sent, not yet looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Presented {
-    /// A key that has passed its own checksum.
+    /// A key with a correct checksum.
     ApiKey(ApiKey),
-    /// What has the form of a JWT.
+    /// A string in the form of a JWT.
     Token(String),
 }
 
 impl Presented {
-    /// The whole credential's, so that two never share a place in the memory.
+    /// Returns a hash of the whole credential, so that two credentials never share a cache entry.
     fn hash(&self) -> [u8; 32] {
         match self {
             Self::ApiKey(key) => key.hash(),
@@ -48,7 +48,7 @@ impl Presented {
         }
     }
 
-    /// What is said when nobody is known by it.
+    /// Returns the error for a credential that belongs to nobody.
     pub(crate) fn unknown(&self) -> ApiError {
         match self {
             Self::ApiKey(_) => ApiError::unauthorized("this API key does not exist"),
@@ -59,16 +59,16 @@ impl Presented {
     }
 }
 
-/// Where the answer about a credential is remembered.
+/// The cache key of a look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Place {
-    /// Of what was presented, by the hash of the whole of it.
+    /// A presented credential, by the hash of all of it.
     Hash([u8; 32]),
-    /// Of a key that the broker has asked about when its bearer connected.
+    /// A key that the broker has asked about when its bearer connected.
     Key(TenantId, ApiKeyId),
 }
 
-/// Looks credentials up, and remembers the answer for a moment.
+/// Looks credentials up and caches the answer for a moment.
 #[derive(Clone)]
 pub(crate) struct Credentials {
     store: Store,
@@ -99,7 +99,7 @@ impl Credentials {
         }
     }
 
-    /// Whose credential this is; `None` if nobody's.
+    /// Returns the bearer of a credential; `None` if it belongs to nobody.
     pub(crate) async fn find(
         &self,
         presented: &Presented,
@@ -114,8 +114,8 @@ impl Credentials {
             .await
     }
 
-    /// The bearer of a key of this tenant, which the broker has authenticated; `None` if the tenant
-    /// has no such key.
+    /// Returns the bearer of a key of this tenant that the broker has authenticated; `None` if the
+    /// tenant has no such key.
     pub(crate) async fn find_key(
         &self,
         tenant: TenantId,
@@ -136,7 +136,7 @@ impl Credentials {
         if let Some(known) = self.known.get(&place).await {
             return Ok(known);
         }
-        // Many requests with one credential that has just been forgotten ask once.
+        // Concurrent requests with one credential that was just evicted share one look-up.
         self.known
             .try_get_with(place, async { Ok(look_up.await?.map(Arc::new)) })
             .await
@@ -152,7 +152,7 @@ impl Credentials {
             })
     }
 
-    /// Forgets what is known about a key or a session.
+    /// Removes the answers about a key or a session from the cache.
     pub(crate) fn forget(&self, credential: Uuid) {
         let about = move |caller: &Option<Arc<Caller>>| {
             caller
@@ -176,7 +176,7 @@ impl Credentials {
         Ok(record.map(Caller::from))
     }
 
-    /// The token's own words decide whose keys it is verified with, and nothing else.
+    /// The token's unverified `iss` decides only which issuer's keys verify it.
     async fn bearer_of_token(&self, token: &str) -> Result<Option<Caller>, StoreError> {
         let Some(issuer) = issuer_of(token) else {
             return Ok(None);
@@ -207,8 +207,8 @@ impl Credentials {
             }))
     }
 
-    /// The person of a session, with the role that they have now; `None` if there is no such
-    /// session, or they are no member.
+    /// Returns the person of a session, with their present role; `None` if there is no such
+    /// session, or they are not a member.
     async fn bearer_of_session(
         &self,
         tenant: TenantId,
@@ -240,8 +240,8 @@ impl Credentials {
         Ok(Some((standing.user, caller)))
     }
 
-    /// Finds the maker of a stream ticket, as they are now, and the run that it opens; `None` if the
-    /// ticket is not good.
+    /// Returns the run that a stream ticket opens, and the ticket's creator with their present
+    /// permissions; `None` if the ticket is not good.
     pub(crate) async fn find_ticket(
         &self,
         ticket: &OpaqueToken,
@@ -282,8 +282,8 @@ impl Credentials {
     }
 }
 
-/// The credential from whichever carrier holds it. Two carriers must agree, so that a proxy that
-/// checks one of them cannot be led past the other.
+/// Reads the credential from whichever carrier holds it. Two carriers must agree, so that a proxy
+/// that checks one of them cannot be bypassed through the other.
 pub(crate) fn presented(headers: &HeaderMap) -> Result<Presented, (AuthRefusal, &'static str)> {
     let malformed = (
         AuthRefusal::Malformed,
@@ -329,7 +329,7 @@ pub(crate) fn presented(headers: &HeaderMap) -> Result<Presented, (AuthRefusal, 
         .map_err(|_| malformed)
 }
 
-/// Three parts of base64url, the first of which is an object.
+/// Checks for three parts of base64url, the first of them a JSON object.
 fn looks_like_jwt(given: &str) -> bool {
     given.starts_with("eyJ")
         && given.len() <= LONGEST_TOKEN
@@ -406,7 +406,7 @@ mod tests {
         }
     }
 
-    /// What stands, or nearly stands, where a credential belongs.
+    /// Generates credentials, and strings that resemble one.
     fn given() -> impl Strategy<Value = Vec<u8>> {
         let key = |random| ApiKey::from_random("test", [random; 32]).unwrap();
         let text = prop_oneof![
@@ -421,8 +421,8 @@ mod tests {
     }
 
     proptest! {
-        /// No second carrier, second value or other scheme gets something past whoever looks at the
-        /// one that is right.
+        /// A second carrier, a second value or another scheme never passes unnoticed next to a
+        /// correct one.
         #[test]
         fn what_is_read_stands_in_every_carrier_that_is_there_and_nowhere_twice(
             bearers in proptest::collection::vec(given(), 0..3),

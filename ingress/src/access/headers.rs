@@ -1,4 +1,4 @@
-//! What browsers are told on every answer, and which pages may call the API from one.
+//! Headers for browsers on every answer, and the CORS rules.
 
 use std::time::Duration;
 
@@ -16,13 +16,15 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::error::{X_RUN_ID, X_SHOULD_RETRY};
 
-/// Answers are data: a browser that shows one loads nothing, runs nothing, and frames it nowhere.
+/// Answers are data: a browser that displays one loads nothing, runs nothing, and frames it
+/// nowhere.
 const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
-/// `/docs` runs its own scripts and asks this server only. Its widgets write style attributes.
+/// `/docs` runs its own scripts and sends requests to this server only. Its widgets write style
+/// attributes.
 const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'";
-/// How long a browser remembers a preflight's answer.
+/// The time for which a browser caches the answer to a preflight.
 const PREFLIGHT: Duration = Duration::from_hours(1);
 
 /// The headers that do not depend on the answer.
@@ -41,7 +43,7 @@ impl FixedHeaders {
     }
 }
 
-/// Sets them. What a handler has said about caching stands.
+/// Sets the headers. A `Cache-Control` that the handler has set is kept.
 pub(crate) async fn fix_headers(
     State(fixed): State<FixedHeaders>,
     request: Request,
@@ -72,9 +74,9 @@ pub(crate) async fn fix_headers(
     response
 }
 
-/// Cross-origin calls from the configured origins, each compared byte for byte; without any there is
-/// no layer, and no page of another origin can read an answer. Credentials are headers that a page
-/// sets itself, so that cookies need never be allowed.
+/// Allows cross-origin calls from the configured origins, each compared byte for byte. Without any
+/// there is no layer, and no page of another origin can read an answer. Pages send credentials in
+/// headers that they set themselves, so cookies never need to be allowed.
 pub(crate) fn cors(config: &HttpConfig) -> Option<CorsLayer> {
     let origins: Vec<HeaderValue> = config
         .cors_origins
@@ -93,14 +95,14 @@ pub(crate) fn cors(config: &HttpConfig) -> Option<CorsLayer> {
             Method::PATCH,
             Method::DELETE,
         ])
-        // SDKs send headers of their own, and no list of them would stay whole.
+        // SDKs send headers of their own, so a list would never be complete.
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(exposed())
         .max_age(PREFLIGHT);
     Some(layer)
 }
 
-/// What a page may read of an answer besides its body.
+/// Returns the headers that a page may read from an answer.
 fn exposed() -> Vec<HeaderName> {
     let mut names = vec![
         X_RUN_ID,
@@ -110,7 +112,7 @@ fn exposed() -> Vec<HeaderName> {
         LOCATION,
         HeaderName::from_static("idempotent-replayed"),
     ];
-    // Browsers know no prefix: each is named.
+    // Browsers accept no prefix here, so each header is listed.
     names.extend(
         [
             "x-ratelimit-limit",

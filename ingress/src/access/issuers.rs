@@ -1,5 +1,5 @@
-//! Other issuers: their keys are fetched where the configuration says, remembered, and fetched
-//! again when a token names one that is not among them.
+//! Verifies tokens of other issuers. Their keys are fetched from the configured place, cached, and
+//! fetched again if a token names an unknown key.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -18,15 +18,15 @@ use super::caller::{Caller, Credential};
 use super::scopes::Scopes;
 use crate::fetch::{self, FetchError};
 
-/// Keys are fetched again after this, so that one that an issuer has withdrawn goes.
+/// The age at which keys are fetched again, so that keys that an issuer has withdrawn are dropped.
 const FRESH_FOR: Duration = Duration::from_mins(15);
-/// Without word from the issuer, its keys are believed for this long.
+/// The age up to which keys are used if the issuer does not answer.
 const BELIEVED_FOR: Duration = Duration::from_hours(24);
-/// Whoever sends tokens with made-up key names causes no more than one fetch in this time.
+/// The shortest time between two fetches, however many tokens with invented key names arrive.
 const BETWEEN_FETCHES: Duration = Duration::from_secs(10);
-/// How long a connection may take.
+/// The longest time that connecting may take.
 const CONNECT: Duration = Duration::from_secs(3);
-/// Bytes of a JWK set, or of a discovery document.
+/// The longest JWK set or discovery document, in bytes.
 const LONGEST: usize = 256 << 10;
 
 /// The issuers of the configuration.
@@ -44,7 +44,7 @@ struct Issuer {
     role_claim: Option<String>,
     default_role: Role,
     keys: RwLock<Known>,
-    /// Held by whoever fetches.
+    /// Locked while one task fetches.
     fetching: tokio::sync::Mutex<()>,
 }
 
@@ -59,7 +59,7 @@ enum TenantSource {
     Claim(String),
 }
 
-/// Keys could not be had.
+/// The reason why an issuer's keys could not be fetched.
 #[derive(Debug, thiserror::Error)]
 enum NoKeys {
     #[error(transparent)]
@@ -91,7 +91,7 @@ impl Issuers {
         })
     }
 
-    /// Whose token this is, if the issuer that it names is one of these and vouches for it.
+    /// Returns the bearer of a token if it names one of these issuers and is signed by it.
     pub(crate) async fn bearer(
         &self,
         issuer: &str,
@@ -150,7 +150,7 @@ impl Issuers {
         }))
     }
 
-    /// The tenant with this id, or with this name, which an operator gave.
+    /// Returns the tenant with this id, or with this name, which an operator gave it.
     async fn tenant(&self, named: &str) -> Result<Option<TenantRecord>, StoreError> {
         let system = self.store.system();
         if let Ok(id) = named.parse::<TenantId>() {
@@ -159,13 +159,13 @@ impl Issuers {
         system.tenant_by_name(named).await
     }
 
-    /// The issuer's keys, fetched anew if they do not have this one, or are old.
+    /// Returns the issuer's keys; fetches them first if they lack this one or are old.
     async fn keys(&self, issuer: &Issuer, kid: &str) -> Option<Arc<ForeignKeys>> {
         let begun = self.clock.monotonic();
         if let Some(keys) = issuer.good_keys(kid, begun) {
             return Some(keys);
         }
-        // One fetches; the others wait for that and look again.
+        // One task fetches; the others wait for it and look again.
         let _fetching = issuer.fetching.lock().await;
         if let Some(keys) = issuer.good_keys(kid, begun) {
             return Some(keys);
@@ -235,7 +235,7 @@ impl Issuer {
         })
     }
 
-    /// The highest role that the claim names. Nobody becomes an owner by another issuer's word.
+    /// Returns the highest role that the claim names. No other issuer can make somebody an owner.
     fn role(&self, claims: &ForeignClaims) -> Role {
         let claim = self
             .role_claim
@@ -253,7 +253,7 @@ impl Issuer {
             .map_or(self.default_role, |role: Role| role.min(Role::Admin))
     }
 
-    /// Keys that are fresh and have this one.
+    /// Returns the keys if they are fresh and contain this one.
     fn good_keys(&self, kid: &str, now: Instant) -> Option<Arc<ForeignKeys>> {
         let known = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let (keys, at) = known.keys.as_ref()?;
@@ -261,14 +261,14 @@ impl Issuer {
             .then(|| Arc::clone(keys))
     }
 
-    /// What there is, if it is not too old to be believed.
+    /// Returns the keys if they are not too old to be used.
     fn keys_at_hand(&self, now: Instant) -> Option<Arc<ForeignKeys>> {
         let known = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let (keys, at) = known.keys.as_ref()?;
         (now.saturating_duration_since(*at) < BELIEVED_FOR).then(|| Arc::clone(keys))
     }
 
-    /// Whether the last try was long enough ago; notes this one.
+    /// Returns whether the last fetch was long enough ago, and if so, notes this one.
     fn may_try(&self, now: Instant) -> bool {
         let mut known = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         let may = known

@@ -1,4 +1,4 @@
-//! Where a request comes from, for the audit log and for counting tries.
+//! The origin of a request, for the audit log and for counting tries.
 
 use std::net::IpAddr;
 
@@ -15,15 +15,15 @@ use crate::access::rate::ClientAddress;
 use crate::error::ApiError;
 use crate::state::AppState;
 
-/// Longer words of a client about itself are cut.
+/// The longest `User-Agent` that is recorded; the rest is cut off.
 const USER_AGENT_CHARS: usize = 200;
 
-/// Where a request comes from.
+/// The origin of a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
-    /// The client's address, as far as trusted proxies tell it.
+    /// The client's address, as far as trusted proxies report it.
     pub(crate) ip: Option<String>,
-    /// What tries are counted by.
+    /// The network by which tries are counted.
     pub(crate) network: Option<IpAddr>,
     pub(crate) user_agent: Option<String>,
     request_id: Option<String>,
@@ -31,8 +31,7 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// An entry of the audit log, about something that was done; what else is to be said is added
-    /// by the caller.
+    /// Returns an audit entry about an action that was done. The caller adds the details.
     pub(crate) fn entry(
         &self,
         actor: Actor,

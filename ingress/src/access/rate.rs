@@ -1,34 +1,34 @@
-//! How often somebody may ask: a limit that all ingresses keep together.
+//! Rate limits that all ingresses keep together.
 //!
 //! ```text
 //! request ──► guard: its address's limit ──► auth: who is it? their limit ──► handler
 //!                        └──────── limiter: one log each, shared over NATS ────────┘
 //! ```
 //!
-//! What is promised: in any 60 seconds (or 24 hours) at most L are admitted, by however many
+//! The promise: in any 60 seconds (or 24 hours) at most L requests are admitted, by however many
 //! ingresses; and none is refused while fewer than 0.98 L were admitted in the time before it. The
-//! [`log`] keeps that for one writer, and a compare-and-set on the broker makes all ingresses one
-//! writer. Why not what is more usual:
+//! [`log`] keeps that promise for one writer, and a compare-and-set on the broker makes all
+//! ingresses one writer. The usual methods do not keep it:
 //!
 //! - Windows that begin with the minute let 2 L through around their edge, and sliding averages of
 //!   two such windows are right only on average.
 //! - A token bucket (GCRA) that may be emptied at once and is refilled at L a minute admits nearly
-//!   2 L in the minute that begins with emptying it; one that stays below L then has to refuse
-//!   somebody who has asked for nothing yet.
-//! - A shared counter adds without asking; see `baton_nats::Limited`'s module.
-//! - Permits that ingresses take in advance are missing wherever they are not.
+//!   2 L in the minute that begins with emptying it. A bucket that stays below L has to refuse a
+//!   client that has sent nothing yet.
+//! - A shared counter adds without checking; see `baton_nats::Limited`'s module.
+//! - Permits that one ingress takes in advance are missing at all others.
 //!
-//! The cost is a round trip for an admission, and none for a refusal: an older log of the same
-//! writer has fewer admissions, so what it refuses the newest would refuse as well. Requests of one
-//! caller that come while a round trip is under way share the next.
+//! An admission costs a round trip, a refusal none: an older log of the same writer has fewer
+//! admissions, so the newest log would refuse whatever the older one refuses. Requests of one
+//! caller that arrive during a round trip share the next one.
 //!
-//! Times are the ingresses' wall clocks, and nobody's goes back behind what another has written; the
-//! windows are as exact as these clocks agree.
+//! Times come from the ingresses' wall clocks. No ingress uses a time before the latest that
+//! another has written, so the windows are as exact as these clocks agree.
 //!
-//! When the broker does not answer, or refuses, every ingress goes on by itself, with the same limit
-//! and from what it knows: N of them may then admit up to N·L. That is counted, and shown by a gauge
-//! for as long as it lasts. What was admitted meanwhile is written down with the first decision that
-//! reaches the broker again.
+//! If the broker does not answer, or refuses, every ingress decides alone, with the same limit and
+//! from what it knows: N of them may then admit up to N·L. These decisions are counted, and a gauge
+//! shows the state while it lasts. The first decision that reaches the broker again also writes
+//! down the admissions made meanwhile.
 
 mod address;
 mod guard;

@@ -8,8 +8,8 @@ use http::{HeaderName, StatusCode, Version};
 
 use crate::error::ApiError;
 
-/// Headers that have one value. If there were two, a proxy and this server might each take another.
-/// (Of credentials, `presented` says so.)
+/// Headers that must have at most one value: a proxy and this server might otherwise pick different
+/// ones. (`presented` checks the credential's headers.)
 const SINGLE: [HeaderName; 4] = [
     HOST,
     CONTENT_TYPE,
@@ -17,7 +17,7 @@ const SINGLE: [HeaderName; 4] = [
     HeaderName::from_static("last-event-id"),
 ];
 
-/// Answers such a request with 400.
+/// Answers a request with an ambiguous head with 400.
 pub(crate) async fn check_head(request: Request, next: Next) -> Response {
     match mistake(&request) {
         Some(error) => error.into_response(),

@@ -1,10 +1,10 @@
-//! What a credential may do, in words, and from which role on a person may do it.
+//! The scopes of credentials, and the least role that has each.
 
 use std::borrow::Cow;
 
 use baton_protocol::Role;
 
-/// What a route demands.
+/// A scope that a route demands.
 pub(crate) trait Scope: Send + Sync + 'static {
     const NAME: &'static str;
 }
@@ -13,7 +13,7 @@ macro_rules! scopes {
     ($($(#[$doc:meta])* $name:ident = $text:literal from $role:ident),+ $(,)?) => {
         $($(#[$doc])* pub(crate) enum $name {}
         impl Scope for $name { const NAME: &'static str = $text; })+
-        /// Every scope that a key can have; `*` stands for all.
+        /// Every scope that a key can have; `*` means all.
         pub const SCOPES: &[&str] = &[$($text),+];
         /// Every scope with the least role that has it.
         const LEAST: &[(&str, Role)] = &[$(($text, Role::$role)),+];
@@ -21,31 +21,31 @@ macro_rules! scopes {
 }
 
 scopes! {
-    /// Starting and cancelling runs.
+    /// Start and cancel runs.
     RunsWrite = "runs:write" from Member,
-    /// Reading runs and their events.
+    /// Read runs and their events.
     RunsRead = "runs:read" from Viewer,
-    /// Deciding what parked runs wait for.
+    /// Decide the approvals and tool calls that parked runs wait for.
     ApprovalsWrite = "approvals:write" from Member,
-    /// Listing models.
+    /// List models.
     ModelsRead = "models:read" from Viewer,
-    /// Reading agents and their versions.
+    /// Read agents and their versions.
     AgentsRead = "agents:read" from Viewer,
-    /// Making, changing and deleting agents.
+    /// Create, change and delete agents.
     AgentsWrite = "agents:write" from Admin,
-    /// Listing API keys.
+    /// List API keys.
     KeysRead = "keys:read" from Admin,
-    /// Making, rotating and revoking API keys.
+    /// Create, rotate and revoke API keys.
     KeysWrite = "keys:write" from Admin,
-    /// Reading what was used up.
+    /// Read usage.
     UsageRead = "usage:read" from Admin,
-    /// Listing members and invites.
+    /// List members and invites.
     MembersRead = "members:read" from Admin,
-    /// Inviting people, changing their roles, removing them.
+    /// Invite people, change their roles, and remove them.
     MembersWrite = "members:write" from Admin,
 }
 
-/// The scope that stands for all.
+/// The scope that means all scopes.
 pub(crate) const ALL: &str = "*";
 
 /// The scopes of a credential.
@@ -53,7 +53,7 @@ pub(crate) const ALL: &str = "*";
 pub(crate) struct Scopes(Vec<Cow<'static, str>>);
 
 impl Scopes {
-    /// A role's; an owner has all, those of later versions too.
+    /// Returns the scopes of a role. An owner has all, including those of later versions.
     pub(crate) fn of_role(role: Role) -> Self {
         if role == Role::Owner {
             return Self(vec![Cow::Borrowed(ALL)]);
@@ -65,22 +65,21 @@ impl Scopes {
         Self(scopes.collect())
     }
 
-    /// A key's, as stored.
+    /// Returns the scopes of a key as stored.
     pub(crate) fn stored(scopes: Vec<String>) -> Self {
         Self(scopes.into_iter().map(Cow::Owned).collect())
     }
 
-    /// Whether it is among them.
+    /// Returns whether the scope is among them.
     pub(crate) fn has(&self, scope: &str) -> bool {
         self.0.iter().any(|own| own == scope || own == ALL)
     }
 
-    /// Whether all of these are among them.
+    /// Returns whether all of these are among them.
     pub(crate) fn cover(&self, others: &Self) -> bool {
         others.0.iter().all(|other| self.has(other))
     }
 
-    /// As words.
     pub(crate) fn to_strings(&self) -> Vec<String> {
         self.0.iter().map(ToString::to_string).collect()
     }

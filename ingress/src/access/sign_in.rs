@@ -1,4 +1,4 @@
-//! What signing in needs: keys for tokens, passwords, and rules.
+//! The keys, passwords and rules for signing in.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use baton_service::config::{AuthConfig, Registration, SigningAlgorithm, weakness
 
 use crate::error::ApiError;
 
-/// See the module.
+/// The state that all sign-in routes share.
 pub(crate) struct SignIn {
-    /// `None` where no key is configured: then people cannot sign in here.
+    /// `None` if no key is configured: then people cannot sign in here.
     pub(crate) tokens: Option<AccessTokens>,
-    /// By the key that signs, then by those before it.
+    /// The public keys in succession: first the one that signs, then its predecessors.
     pub(crate) succession: Vec<SuccessionKey>,
     pub(crate) passwords: Passwords,
     pub(crate) registration: Registration,
@@ -81,7 +81,7 @@ impl SignIn {
         })
     }
 
-    /// The keys for tokens, where people can sign in.
+    /// Returns the keys for tokens; refuses if people cannot sign in here.
     pub(crate) fn tokens(&self) -> Result<&AccessTokens, ApiError> {
         self.tokens.as_ref().ok_or_else(|| {
             ApiError::forbidden(
@@ -91,7 +91,7 @@ impl SignIn {
         })
     }
 
-    /// The hash of a new password.
+    /// Returns the hash of a new password.
     pub(crate) async fn hash(&self, password: String) -> Result<String, ApiError> {
         Ok(self.passwords.hash(password, rand::random()).await?)
     }

@@ -1,4 +1,4 @@
-//! How many event streams one caller may have open at this ingress.
+//! A limit on the event streams that one caller may have open at this ingress.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,11 +11,10 @@ use http::StatusCode;
 use crate::access::Caller;
 use crate::error::ApiError;
 
-/// Seconds after which a place may be free; how long streams last is the runs' matter.
+/// The `Retry-After` of a refusal, in seconds: a guess, since runs decide how long streams last.
 const RETRY_AFTER: u32 = 5;
 
-/// Whose streams are counted together: those of a key, or of a person in a tenant, as the audit log
-/// names them.
+/// The unit of counting: a key, or a person in a tenant, as the audit log names them.
 type Owner = (TenantId, String);
 
 /// The open streams of this process, by owner. Clones share them.
@@ -25,7 +24,7 @@ pub(crate) struct StreamCap {
     open: Arc<Mutex<HashMap<Owner, u32>>>,
 }
 
-/// The right to one open stream; given back when dropped.
+/// The right to one open stream, given back on drop.
 pub(crate) struct StreamPlace {
     owner: Owner,
     open: Arc<Mutex<HashMap<Owner, u32>>>,
@@ -39,13 +38,13 @@ impl StreamCap {
         }
     }
 
-    /// Holds callers to this limit from now on; streams that are open stay.
+    /// Sets the limit for new streams; open streams stay.
     pub(crate) fn set_limit(&self, limit: u32) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// A place for one more stream of this caller. To be taken before a run is accepted, so that a
-    /// refusal leaves none behind.
+    /// Takes a place for one more stream of this caller. Callers do this before a run is accepted,
+    /// so that a refusal leaves no run without a stream.
     pub(crate) fn take(&self, caller: &Caller) -> Result<StreamPlace, ApiError> {
         self.place((caller.tenant, caller.actor().to_string()))
             .ok_or_else(|| {

@@ -1,8 +1,8 @@
-//! What was opened with a credential ends with it: streams that are open are watched.
+//! Ends open streams when their credential expires or is revoked.
 //!
-//! The credentials of open streams are looked up together every two seconds, and at once when one
-//! is announced as revoked. A stream holds a token that is cancelled when its credential is not
-//! good any more.
+//! The credentials of open streams are looked up together every two seconds, and at once if one is
+//! announced as revoked. A stream holds a token that is cancelled when its credential is no longer
+//! good.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 use super::caller::{Caller, Credential};
 use crate::metrics;
 
-/// How often credentials are looked up without any news.
+/// The interval of look-ups without news.
 const LOOK: Background = Background {
     name: "watch_credentials",
     every: Duration::from_secs(2),
 };
-/// Credentials in one statement.
+/// The most credentials in one statement.
 const AT_ONCE: usize = 5_000;
 
 /// The credentials of open streams.
@@ -37,9 +37,9 @@ struct Shared {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum What {
-    /// The ledger knows it.
+    /// A credential in the ledger.
     Recorded(Watched),
-    /// Another issuer's token, which is good until then and cannot be called back.
+    /// Another issuer's token, which is good until then and cannot be revoked.
     Until(DateTime<Utc>),
 }
 
@@ -48,7 +48,7 @@ struct Entry {
     holders: usize,
 }
 
-/// Held by a stream: tells when the credential that opened it is not good any more.
+/// A stream's watch on its credential.
 pub(crate) struct Guard {
     watch: CredentialWatch,
     what: What,
@@ -56,7 +56,7 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Waits until the credential is not good any more. Cancel-safe.
+    /// Waits until the credential is no longer good. Cancel-safe.
     pub(crate) async fn ended(&self) {
         self.ended.cancelled().await;
     }
@@ -99,12 +99,12 @@ impl CredentialWatch {
         }
     }
 
-    /// There is news: look now.
+    /// Looks at once, because there is news.
     pub(crate) fn wake(&self) {
         self.0.wake.notify_one();
     }
 
-    /// Looks again and again until the soft stop.
+    /// Looks periodically until the soft stop.
     pub(crate) async fn run(self, store: Store, clock: SharedClock, shutdown: Shutdown) {
         LOOK.run(&self.0.wake, &shutdown, || self.look(&store, &clock))
             .await;
@@ -142,7 +142,7 @@ impl CredentialWatch {
     }
 
     fn watched(&self) -> MutexGuard<'_, HashMap<What, Entry>> {
-        // Nothing is done under the lock that could leave the map half changed.
+        // No code under the lock can leave the map half changed.
         self.0
             .watched
             .lock()

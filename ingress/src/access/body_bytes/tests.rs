@@ -1,4 +1,4 @@
-//! Shares of bodies, without a network.
+//! Tests how bodies share the bound, without a network.
 
 use tokio::time::advance;
 
@@ -75,7 +75,7 @@ async fn a_body_that_was_given_up_while_it_waited_holds_nothing() {
         tokio::pin!(grow);
         let waiting = futures_util::poll!(grow.as_mut());
         assert!(waiting.is_pending());
-        // The grant is made before the one who waits for it is looked at again.
+        // The grant is made before the waiting future is polled again.
         drop(held);
         assert_eq!(bodies.0.lock().all, 10);
     }

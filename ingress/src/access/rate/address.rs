@@ -1,5 +1,5 @@
-//! Whose request it is before anybody has said so: the address that it comes from, past the proxies
-//! that the operator trusts.
+//! The client's address, past the proxies that the operator trusts. Limits apply to it before a
+//! request is authenticated.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,14 +17,14 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) struct ClientAddress(pub(crate) IpAddr);
 
 impl ClientAddress {
-    /// Whatever is counted by address is counted by this: of IPv6 addresses the first 64 bits, since
-    /// whoever has one has all of these.
+    /// Returns the network by which this address is counted: for IPv6 the first 64 bits, since a
+    /// client with one of these addresses usually has them all.
     pub(crate) fn network(self) -> IpAddr {
         network(self.0)
     }
 }
 
-/// Whose word about a client's address is taken, and in which header it stands.
+/// The trusted proxies, and the header in which they report the client's address.
 #[derive(Debug, Clone)]
 pub(crate) struct Proxies {
     trusted: Vec<IpNet>,
@@ -39,9 +39,9 @@ impl Proxies {
         }
     }
 
-    /// The client's address: the peer's; or if that is a trusted proxy, what it says; and so on from
-    /// proxy to proxy, from the nearest to the farthest. What stands beyond the first untrusted
-    /// address, anybody may have written.
+    /// Returns the client's address: the peer's; if that is a trusted proxy, the address that it
+    /// reports; and so on from the nearest proxy to the farthest. Anybody may have written the
+    /// entries beyond the first untrusted address.
     pub(crate) fn client(&self, headers: &HeaderMap, extensions: &Extensions) -> Option<IpAddr> {
         let peer = extensions.get::<ConnectInfo<SocketAddr>>()?;
         let mut client = peer.0.ip().to_canonical();
@@ -57,7 +57,7 @@ impl Proxies {
                 ForwardedHeader::XForwardedFor => read(element),
                 ForwardedHeader::Forwarded => for_of(element).and_then(read),
             };
-            // Nobody can say who stands behind an address that is none.
+            // An entry that is not an address ends the chain: nobody knows the client before it.
             let Some(address) = address else { break };
             client = address;
             if !self.trusts(client) {
@@ -72,7 +72,8 @@ impl Proxies {
     }
 }
 
-/// The elements of a list in one header or several; one that is no text counts as empty.
+/// Returns the elements of a list in one header or several. A value that is not text counts as
+/// empty.
 fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a str> {
     headers
         .get_all(name)
@@ -82,7 +83,7 @@ fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a str> {
         .collect()
 }
 
-/// `for=` of one element of `Forwarded` (RFC 7239).
+/// Returns `for=` of one element of `Forwarded` (RFC 7239).
 fn for_of(element: &str) -> Option<&str> {
     element.split(';').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
@@ -92,7 +93,7 @@ fn for_of(element: &str) -> Option<&str> {
     })
 }
 
-/// An address with or without a port and brackets.
+/// Parses an address with or without a port and brackets.
 fn read(text: &str) -> Option<IpAddr> {
     let address = text.parse::<IpAddr>().ok();
     let address = address.or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()));
@@ -169,7 +170,7 @@ mod tests {
         }
     }
 
-    /// Parts of what proxies and liars write.
+    /// Generates header values that proxies and lying clients write.
     fn said() -> impl Strategy<Value = Vec<u8>> {
         let part = prop_oneof![
             Just("198.51.100.7".to_owned()),

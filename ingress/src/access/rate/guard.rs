@@ -1,4 +1,4 @@
-//! Where requests meet the limits, and what answers say about them.
+//! Applies the rate limits to requests, and reports them in the headers of answers.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,7 +21,7 @@ const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// What the answer will say: how it stands with the caller, or with the address of somebody unknown.
+/// The limit that the answer will report: the caller's, or the address's if the caller is unknown.
 #[derive(Debug, Clone, Default)]
 struct Shown(Arc<Mutex<Option<Standing>>>);
 
@@ -40,8 +40,8 @@ impl Shown {
     }
 }
 
-/// Limits what comes from one address, before anybody is asked who it is; and tells every client
-/// whose requests are counted how it stands with them.
+/// Limits requests from one address before they are authenticated, and adds the rate-limit headers
+/// to every answer to a counted request.
 pub(crate) async fn limit_requests(
     State(state): State<AppState>,
     mut request: Request,
@@ -72,7 +72,7 @@ pub(crate) async fn limit_requests(
     response
 }
 
-/// Counts a request of somebody who is known; what is known of it is shown in its answer.
+/// Counts a request of a known caller, and has its answer report the caller's limit.
 pub(crate) async fn limit_request_of(
     caller: &Caller,
     parts: &Parts,
@@ -81,7 +81,7 @@ pub(crate) async fn limit_request_of(
     limit(caller, state, parts.extensions.get::<Shown>()).await
 }
 
-/// Counts what somebody who is known asks for in another way than by a request.
+/// Counts something that a known caller asks for by other means than a request.
 pub(crate) async fn limit_caller(caller: &Caller, state: &AppState) -> Result<(), ApiError> {
     limit(caller, state, None).await
 }
@@ -109,7 +109,7 @@ async fn limit(caller: &Caller, state: &AppState, shown: Option<&Shown>) -> Resu
 fn limited(caller: &Caller) -> Limited {
     let id = match &caller.credential {
         Credential::ApiKey(key) => key.as_uuid(),
-        // All of a person's sessions are one person.
+        // All sessions of a person share one limit.
         Credential::Session { user, .. } => user.as_uuid(),
         Credential::Issuer { subject, .. } => {
             let hash = Sha256::digest(subject.as_bytes());

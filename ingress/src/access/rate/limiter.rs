@@ -1,4 +1,4 @@
-//! Decides, together with all other ingresses.
+//! Decides about requests together with all other ingresses.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,28 +12,28 @@ use tokio::time::{sleep, timeout};
 use super::log::{RateLimits, RateLog, Standing};
 use crate::metrics;
 
-/// How long the broker may take for one answer before this ingress decides by itself.
+/// The longest time to wait for one answer of the broker before this ingress decides alone.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
-/// How long it then goes on by itself before it asks again.
+/// The time for which it then decides alone before it asks the broker again.
 const ALONE_FOR: Duration = Duration::from_secs(1);
-/// How often others may have been faster, one after the other. Each time one of them got on.
+/// The most lost races in a row. In each of them another ingress made progress.
 const ROUNDS: u64 = 100;
-/// Lost races after which some time is left to the others.
+/// The number of lost races after which this ingress pauses, to let the others finish.
 const POLITE_AFTER: u64 = 3;
-/// Who is remembered, the latest to ask. The truth is on the broker.
+/// The number of entries in the cache, the latest to ask. The authoritative logs are on the broker.
 const REMEMBERED: u64 = 100_000;
-/// How much longer than it matters a log is kept, for clocks that differ.
+/// The time for which a log is kept beyond its longest window, for clocks that differ.
 const MARGIN: Duration = Duration::from_mins(1);
 
-/// What became of a request.
+/// The decision about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Decision {
     pub(crate) admitted: bool,
-    /// After the decision.
+    /// The state of the limit after the decision.
     pub(crate) standing: Standing,
 }
 
-/// Keeps the limits of all callers and addresses.
+/// Keeps the rate limits of all callers and addresses.
 pub(crate) struct RateLimiter {
     bus: Bus,
     clock: SharedClock,
@@ -42,17 +42,17 @@ pub(crate) struct RateLimiter {
     alone_until: Mutex<Option<Instant>>,
 }
 
-/// What is known of one caller.
+/// The known state of one caller.
 #[derive(Default)]
 struct Entry {
     seen: Mutex<Seen>,
     /// Requests that wait for a decision.
     waiting: Mutex<Vec<Waiting>>,
-    /// Whoever has it decides for all that wait.
+    /// Its holder decides for all waiting requests.
     turn: tokio::sync::Mutex<()>,
 }
 
-/// A request, and how many it counts as.
+/// A waiting request, and the number of units that it counts as.
 struct Waiting {
     decide: oneshot::Sender<Decision>,
     units: u32,
@@ -60,15 +60,15 @@ struct Waiting {
 
 #[derive(Clone, Default)]
 struct Seen {
-    /// As it was last read or written, and where.
+    /// As last read from or written to the broker, at `seq`.
     log: RateLog,
     seq: StreamSeq,
-    /// What was admitted without the broker.
+    /// Admissions decided without the broker.
     alone: RateLog,
 }
 
 impl Seen {
-    /// All that is known to have been admitted.
+    /// Returns all admissions known here.
     fn whole(&self, limits: RateLimits) -> RateLog {
         let mut log = self.log.clone();
         log.merge(limits, &self.alone);
@@ -108,7 +108,7 @@ impl RateLimiter {
         self.ask_for(who, limits, 1).await
     }
 
-    /// As [`RateLimiter::ask`], of a request that counts as so many.
+    /// Like [`RateLimiter::ask`], for a request that counts as `units`.
     pub(crate) async fn ask_for(
         &self,
         who: Limited,
@@ -130,7 +130,8 @@ impl RateLimiter {
                 return Some(decision);
             }
             self.decide_for_all(&entry, who, limits).await;
-            // Nothing only if somebody else took it with them who then went away.
+            // No decision: another task took this request with its own, and was cancelled. Try
+            // again.
             if let Ok(decision) = decided.try_recv() {
                 return Some(decision);
             }
@@ -141,7 +142,7 @@ impl RateLimiter {
         self.clock.now().timestamp_millis()
     }
 
-    /// A refusal, if what is known is enough for one.
+    /// Refuses if the known state suffices for that.
     fn refusal(&self, entry: &Entry, limits: RateLimits, units: u32) -> Option<Decision> {
         let now = self.now();
         let standing = locked(&entry.seen).whole(limits).standing(limits, now);
@@ -164,12 +165,12 @@ impl RateLimiter {
                 left -= one.units;
             }
             let decision = Decision { admitted, standing };
-            // A request that was given up has no use for it.
+            // A cancelled request has no use for its decision.
             let _gone = one.decide.send(decision);
         }
     }
 
-    /// How many of `wanted` are admitted.
+    /// Returns how many of `wanted` units are admitted, and the resulting state.
     async fn admit(
         &self,
         entry: &Entry,
@@ -248,8 +249,8 @@ impl RateLimiter {
                     seen.log = RateLog::decode(&stored.payload).ok_or(Failure::Unreadable)?;
                     seen.seq = stored.seq;
                 }
-                // Nothing in it mattered any more; or the broker has lost its disk, and this is
-                // what is left.
+                // No entry in it mattered still; or the broker has lost its disk, and the log known
+                // here is all that remains.
                 None => seen.seq = StreamSeq::NONE,
             }
             *locked(&entry.seen) = seen.clone();

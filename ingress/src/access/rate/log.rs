@@ -1,29 +1,29 @@
-//! What was admitted lately, in so few words that it travels with every decision.
+//! A log of recent admissions, small enough to travel with every decision.
 //!
-//! A limit of L in a window is kept by remembering admissions for as long as the window is. To
-//! remember L times would be exact and long; to count by slices of time is short and wrong at their
-//! edges. Here neighbouring admissions share a *cell*, which holds their number and the time of the
-//! last of them, and is forgotten when that one has left the window. A cell takes up to L/50
+//! To keep a limit of L in a window, admissions are remembered for as long as the window.
+//! Remembering L times would be exact but long; counting by slices of time is short but wrong at
+//! their edges. Here adjacent admissions share a *cell*, which holds their number and the time of
+//! the last of them, and is forgotten when that one has left the window. A cell takes up to L/50
 //! admissions, so that
 //!
-//! - never more than L are admitted in any window: none is forgotten too early;
-//! - never is one refused while fewer than 0.98 L were admitted in the window before it: of all
-//!   cells only the oldest can hold some that have left the window, and those are fewer than L/50;
+//! - never more than L are admitted in any window, because none is forgotten too early;
+//! - none is refused while fewer than 0.98 L were admitted in the window before it: only the oldest
+//!   cell can hold admissions that have left the window, and those are fewer than L/50;
 //! - a log has about a hundred cells at most, whatever L is.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-/// Cells are filled up to this part of the limit.
+/// The number of full cells that a limit is divided into.
 const CELLS_PER_LIMIT: u32 = 50;
-/// The form of the encoded log.
+/// The version of the encoding.
 const VERSION: u8 = 1;
 
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
 
-/// How many requests may be made; 0 is no limit.
+/// The most requests that are admitted; 0 means no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct RateLimits {
     /// In any 60 seconds.
@@ -37,22 +37,22 @@ impl RateLimits {
         self.per_minute == 0 && self.per_day == 0
     }
 
-    /// Milliseconds after which nothing of a log matters any more.
+    /// Returns the longest limited window in milliseconds, after which all of a log is obsolete.
     pub(crate) const fn longest_window(self) -> i64 {
         if self.per_day == 0 { MINUTE_MS } else { DAY_MS }
     }
 }
 
-/// How it stands with one limit: that of which least is left.
+/// The state of the limit with the least remaining.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) limit: u32,
     pub(crate) remaining: u32,
-    /// Seconds, rounded up, until more remains than now; 0 if nothing was admitted lately.
+    /// Seconds, rounded up, until more remains than now; 0 if there are no recent admissions.
     pub(crate) reset: u32,
 }
 
-/// What was admitted in the last minute and the last day.
+/// The admissions in the last minute and the last day.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RateLog {
     minute: Cells,
@@ -68,8 +68,8 @@ struct Encoded<Cells> {
 }
 
 impl RateLog {
-    /// Admits up to `wanted` requests at `now`, in milliseconds since 1970: how many. Writers whose
-    /// clocks differ agree on the latest time that any of them has written.
+    /// Admits up to `wanted` requests at `now`, in milliseconds since 1970, and returns their
+    /// number. Writers with different clocks agree on the latest time that any of them has written.
     pub(crate) fn admit(&mut self, limits: RateLimits, now: i64, wanted: u32) -> u32 {
         let now = self.not_before_the_last(now);
         let mut admitted = wanted;
@@ -81,7 +81,7 @@ impl RateLog {
         admitted
     }
 
-    /// What would be left at `now`.
+    /// Returns the state of the tightest limit at `now`.
     pub(crate) fn standing(&self, limits: RateLimits, now: i64) -> Standing {
         let now = self.not_before_the_last(now);
         let mut log = self.clone();
@@ -110,7 +110,7 @@ impl RateLog {
         })
     }
 
-    /// Takes over what was admitted elsewhere without its being known here.
+    /// Adds admissions that were decided elsewhere and are not yet known here.
     pub(crate) fn merge(&mut self, limits: RateLimits, other: &Self) {
         for (cells, more, limit) in [
             (&mut self.minute, &other.minute, limits.per_minute),
@@ -122,7 +122,7 @@ impl RateLog {
         }
     }
 
-    /// Writes down admissions that were decided elsewhere.
+    /// Records admissions that were decided elsewhere.
     fn record(&mut self, limits: RateLimits, now: i64, admitted: u32) {
         if admitted == 0 {
             return;
@@ -140,7 +140,7 @@ impl RateLog {
         })
     }
 
-    /// `None` if it is of another version, or no log at all.
+    /// Decodes a log; `None` if it has another version, or is malformed.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let encoded: Encoded<Cells> = serde_json::from_slice(bytes).ok()?;
         (encoded.v == VERSION).then_some(Self {
@@ -155,7 +155,7 @@ impl RateLog {
             .max(last(&self.day).unwrap_or(now))
     }
 
-    /// The windows that are limited.
+    /// Returns the limited windows.
     fn windows(&mut self, limits: RateLimits) -> impl Iterator<Item = (&mut Cells, u32, i64)> {
         [
             (&mut self.minute, limits.per_minute, MINUTE_MS),
@@ -174,7 +174,7 @@ fn seconds_up(milliseconds: i64) -> u32 {
     u32::try_from((milliseconds.max(1) + 999) / 1_000).unwrap_or(u32::MAX)
 }
 
-/// Time of the last admission, and number of admissions; oldest first.
+/// The time of the last admission, and the number of admissions. Cells are in order, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Cell(i64, u32);
 
@@ -183,7 +183,7 @@ struct Cell(i64, u32);
 struct Cells(VecDeque<Cell>);
 
 impl Cells {
-    /// Drops what was admitted at `end` or before.
+    /// Drops the cells with a last admission at `end` or before.
     fn forget(&mut self, end: i64) {
         while self.0.front().is_some_and(|cell| cell.0 <= end) {
             self.0.pop_front();
@@ -196,8 +196,7 @@ impl Cells {
             .fold(0, |total: u32, cell| total.saturating_add(cell.1))
     }
 
-    /// The last admission that must be forgotten before another is possible, or before one more
-    /// than now is.
+    /// Returns the time of the last admission that has to leave before fewer than `limit` remain.
     fn time_below(&self, limit: u32) -> Option<i64> {
         let mut total = self.total();
         let mut at = None;
@@ -213,7 +212,7 @@ impl Cells {
 
     fn push(&mut self, at: i64, count: u32, size: u32) {
         match self.0.back_mut() {
-            // What was admitted at one moment leaves the window at one moment.
+            // Admissions of one moment leave the window together, so they need no second cell.
             Some(last) if last.0 == at => last.1 = last.1.saturating_add(count),
             Some(last) if last.1.saturating_add(count) <= size => {
                 last.0 = at;

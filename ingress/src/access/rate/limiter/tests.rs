@@ -1,5 +1,5 @@
-//! Several limiters, as of several ingresses, with a real broker between them and a clock that stands
-//! still until it is moved.
+//! Tests several limiters, as of several ingresses, against a real broker, with a clock that only
+//! moves by hand.
 
 use baton_devstack::NatsServer;
 use baton_devstack::test_support::test_nats;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::*;
 
 const REPLICAS: usize = 4;
-/// Far longer than anything here takes, however busy the machine is.
+/// A time-out far longer than any step takes, however busy the machine is.
 const LONG: Duration = Duration::from_secs(20);
 
 struct Fleet {
@@ -48,7 +48,7 @@ impl Fleet {
         }
     }
 
-    /// Each of the limiters is asked `each` times, all at once: how many were admitted.
+    /// Asks each limiter `each` times, all at once, and returns the number of admissions.
     async fn hammer(&self, who: Limited, limits: RateLimits, each: usize) -> u32 {
         let asked = self.limiters.iter().flat_map(|limiter| {
             (0..each).map(move |_| async move { limiter.ask(who, limits).await.unwrap() })
@@ -88,7 +88,8 @@ async fn four_ingresses_together_admit_the_limit_in_any_minute_and_no_less() {
     let fleet = Fleet::start().await;
     let (who, limit) = (somebody(), 300);
     let mut admitted: Vec<(i64, u32)> = Vec::new();
-    // Ten seconds of asking at each step, for three minutes: bursts, pauses and a steady stream.
+    // Each step asks for ten seconds, for three minutes in total: bursts, pauses and a steady
+    // stream.
     let steps = [
         20, 0, 50, 1, 200, 3, 0, 0, 7, 90, 40, 40, 2, 2, 2, 80, 0, 120,
     ];
@@ -161,7 +162,7 @@ async fn without_the_broker_each_ingress_keeps_the_limit_by_itself_and_tells_it_
         };
         tokio::time::timeout(LONG, reached).await.unwrap();
     }
-    // What was admitted together is forgotten. What each admitted alone is not.
+    // The shared admissions have left the window; those that each ingress made alone have not.
     fleet.clock.advance(Duration::from_secs(31));
     let admitted = fleet.hammer(who, limits, 100).await;
     assert!((37..=40).contains(&admitted), "{admitted}");

@@ -10,7 +10,7 @@ fn per_minute(limit: u32) -> RateLimits {
     }
 }
 
-/// How many of `admitted` (time, number) lie in the window that ends at `now`.
+/// Counts the `admitted` (time, number) in the window that ends at `now`.
 fn within(admitted: &[(i64, u32)], now: i64, window: i64) -> u64 {
     admitted
         .iter()
@@ -84,8 +84,8 @@ fn a_log_of_another_version_is_not_read_as_an_empty_one() {
 }
 
 proptest! {
-    /// Replicas decide from what they last saw of the log; an admission counts only if that was the
-    /// newest, else they look and decide again. Refusals need no newest log.
+    /// Replicas decide from the log as they last saw it. An admission counts only if that was the
+    /// newest version; otherwise they read it and decide again. Refusals need no newest version.
     #[test]
     fn in_any_rolling_minute_at_most_the_limit_and_no_refusal_below_98_percent_of_it(
         limit in 1_u32..400,
