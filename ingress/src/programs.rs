@@ -1,13 +1,13 @@
-//! The door for programs: whoever has an API key may connect to the broker itself.
+//! The door for programs: a program with an API key may connect to the broker itself.
 //!
 //! ```text
 //! nats-server ── who is this? ──► admit: address's limit ► credentials ► scopes ──► its subjects
 //! revoked or expired ──► close_revoked: the ledger, every two seconds and at once ──► connections closed
 //! ```
 //!
-//! Their messages come on a connection of its own (`baton_nats::programs::intake`), and is taken by
-//! `submissions`, `control` and `history`, each on behalf of the key that the subject names.
-//! Everything is decided as for HTTP, by the same look-up of the same keys.
+//! Programs' messages come on a connection of its own (`baton_nats::programs::intake`).
+//! `submissions`, `control` and `history` take them, each on behalf of the key that the subject
+//! names. Decisions are the same as for HTTP, by the same look-up of the same keys.
 
 mod admit;
 mod close_revoked;
@@ -36,7 +36,7 @@ use crate::state::AppState;
 /// The parts that let programs in and close their connections.
 #[derive(Debug)]
 pub struct ProgramDoor {
-    /// Signs what they may do.
+    /// Signs programs' permissions.
     pub issuer: Issuer,
     /// The key that servers seal their questions for, if they do.
     pub curve: Option<CurveKey>,
@@ -46,11 +46,11 @@ pub struct ProgramDoor {
     pub connections: u32,
     /// Counts connections and closes them.
     pub system: SystemBus,
-    /// Hears who wants to connect.
+    /// Receives servers' questions about new connections.
     pub callout: CalloutBus,
 }
 
-/// Takes what operators submit again, until this process stops.
+/// Takes runs that operators submit again, until this process stops.
 pub(crate) async fn take_resubmissions(
     state: &AppState,
     room: Arc<tokio::sync::Semaphore>,
@@ -61,7 +61,7 @@ pub(crate) async fn take_resubmissions(
     Ok(())
 }
 
-/// Takes what programs say, until this process stops. The connection is made in the background:
+/// Takes programs' messages until this process stops. The connection is made in the background:
 /// nothing else waits for it.
 pub(crate) fn hear_programs(
     state: &AppState,

@@ -1,6 +1,7 @@
-//! The doors' common part of a run: its acceptance, its events, and requests to cancel or decide it.
+//! The part of a run that HTTP and the bus share: its acceptance, its events, cancelling and
+//! deciding.
 //!
-//! HTTP routes and programs' messages both end here. Nothing here knows a route, a status line or a
+//! HTTP routes and programs' messages both end here. No code here knows a route, a status line or a
 //! frame.
 
 pub(crate) mod attachments;

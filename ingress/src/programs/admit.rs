@@ -1,7 +1,7 @@
-//! Who may connect to the broker.
+//! Decides which programs may connect to the broker.
 //!
-//! A client is told only that it was refused: the reason is in the audit log, in a metric, and in the
-//! broker's log.
+//! A client learns only that it was refused. The reason is in the audit log, in a metric, and in
+//! the broker's log.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,14 +23,14 @@ use crate::error::ApiError;
 use crate::metrics::{self, AuthRefusal, Connect};
 use crate::state::AppState;
 
-/// Questions in work at a time; the rest wait in the subscription.
+/// The most questions in work at a time; the rest wait in the subscription.
 const AT_ONCE: usize = 64;
-/// What the audit log calls it.
+/// The action in the audit log.
 const ACTION: &str = "bus.connected";
-/// Longer words of a client about itself are cut.
+/// The longest client name that is recorded; the rest is cut off.
 const CLIENT_CHARS: usize = 200;
 
-/// Answers servers until this process stops taking work; questions begun are answered.
+/// Answers servers until this process stops taking work. Questions already begun are answered.
 pub(crate) async fn admit_programs(
     state: AppState,
     requests: ConnectRequests,
@@ -56,11 +56,11 @@ pub(crate) async fn admit_programs(
     .await;
 }
 
-/// Why somebody is not let in.
+/// The reason why a client is refused.
 struct Refusal {
     outcome: Connect,
     reason: Cow<'static, str>,
-    /// Whose key it is, if it is one.
+    /// The key's bearer, if the token is a known key.
     caller: Option<Arc<Caller>>,
 }
 
@@ -91,7 +91,7 @@ async fn answer(
     request: &ConnectRequest,
 ) {
     let mut decided = decide(state, door, counts, request).await;
-    // Nobody is let in of whom that could not be recorded.
+    // Refuse the connection if its audit entry cannot be written.
     if let Err(error) = record(state, request, &decided).await
         && decided.is_ok()
     {
@@ -114,12 +114,12 @@ async fn answer(
         }
     };
     if let Err(error) = sent {
-        // The server refuses by itself when nobody answers.
+        // A server that gets no answer refuses by itself.
         tracing::warn!(%error, "a server was not told who somebody is");
     }
 }
 
-/// Whose key it is, and what it opens.
+/// Returns the key's bearer, and the subjects that the key opens.
 async fn decide(
     state: &AppState,
     door: &ProgramDoor,
@@ -192,7 +192,8 @@ async fn decide(
     Ok((caller, Program { reach, until }))
 }
 
-/// Records it as a sign-in is. A program that connects all the time is counted, as strangers are.
+/// Records the connection like a sign-in. Frequent connections of one program are only counted, as
+/// those of unknown clients are.
 async fn record(
     state: &AppState,
     request: &ConnectRequest,

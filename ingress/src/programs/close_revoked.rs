@@ -1,8 +1,8 @@
-//! Closes a program's connection after its key was revoked or has expired.
+//! Closes programs' connections after their key was revoked or has expired.
 //!
-//! The truth is the ledger, which is looked at every two seconds, and at once when a key is announced
-//! as revoked. Nothing is remembered but which keys need no second look, so that an ingress which
-//! died with an announcement in its hands costs two seconds and not the rest of a session.
+//! The ledger is authoritative. It is read every two seconds, and at once if a key is announced as
+//! revoked. Memory holds only the keys that need no second look, so an ingress that dies during an
+//! announcement delays the close by two seconds, not until the session ends.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,17 +18,18 @@ use super::ProgramDoor;
 use crate::metrics;
 use crate::state::AppState;
 
-/// How often the ledger is looked at without any news.
+/// The interval of reading the ledger without news.
 const LOOK: Background = Background {
     name: "put_out_programs",
     every: Duration::from_secs(2),
 };
-/// For so long after a key's end somebody may still be let in with it, by an ingress that had just
-/// looked it up: the time for which such an answer is believed, and some for letting in.
+/// Seconds after a key's end in which an ingress may still admit its bearer: the lifetime of a
+/// cached look-up, and some time for admitting.
 const LATE: f64 = 10.0;
-/// How much longer than a connection lasts its key is looked for, for clocks that differ.
+/// The time for which an ended key is looked for beyond the longest session, for clocks that
+/// differ.
 const MARGIN: Duration = Duration::from_mins(1);
-/// Keys in work at a time.
+/// The most keys in work at a time.
 const AT_ONCE: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +42,7 @@ enum Failure {
 
 /// Closes connections until this process cuts its own.
 pub(crate) async fn close_revoked(state: AppState, door: Arc<ProgramDoor>) {
-    // The end of a revoked key must not wait for the end of a drain.
+    // A drain must not delay the end of a revoked key's connections.
     let never = Shutdown::new();
     let settled = Mutex::new(HashSet::new());
     let looking = LOOK.run(&state.credential_ended, &never, || {
@@ -59,7 +60,7 @@ async fn look(
     settled: &Mutex<HashSet<ApiKeyId>>,
 ) -> Result<(), Failure> {
     let began = state.clock.monotonic();
-    // No connection is older.
+    // No connection is older than this.
     let ended = state
         .store
         .system()

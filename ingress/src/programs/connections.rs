@@ -1,8 +1,8 @@
-//! The number of connections that one key has at the broker.
+//! Limits the connections that one key has at the broker.
 //!
-//! Servers are asked when this ingress has not asked for a while, and before anybody is refused; in
-//! between, each admission here is added. Other ingresses' admissions are seen with the next
-//! question, so that a key may have more than its number for some seconds, never without end.
+//! The servers are asked if the last answer is old, and before a client is refused; in between,
+//! each admission here is added. Other ingresses' admissions show in the next answer. A key may
+//! therefore exceed its limit for some seconds, but not for long.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,11 +13,11 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// An answer of the servers is believed for so long.
+/// The age up to which the servers' answer is used.
 const BELIEVED: Duration = Duration::from_secs(10);
-/// Servers are asked about one key at most so often.
+/// The shortest time between two questions about one key.
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
-/// With so many keys in memory, those that nobody asked about lately are forgotten.
+/// The number of keys in memory from which idle ones are dropped.
 const MANY: usize = 1_024;
 
 /// Counts connections by key.
@@ -39,17 +39,17 @@ impl Counted {
 }
 
 impl ConnectionCounts {
-    /// Counts one more connection of this key, unless it has as many as it may.
+    /// Counts one more connection of this key, unless the key is at its limit.
     pub(super) async fn take(&self, system: &SystemBus, key: Uuid, most: u32) -> bool {
         let counted = self.of(key);
-        // One at a time: what is let in meanwhile is counted before the next is looked at.
+        // One at a time, so that each admission is counted before the next decision.
         let mut counted = counted.lock().await;
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let full = counted.connections >= most && counted.is_older_than(AT_MOST_EVERY);
         if full || counted.is_older_than(BELIEVED) {
             match system.count_connections(key).await {
                 Ok(connections) => counted.connections = connections,
-                // The admissions of this ingress are still counted.
+                // This ingress's own admissions are counted all the same.
                 Err(error) => tracing::warn!(%error, "connections of a key were not counted"),
             }
             counted.asked = Some(Instant::now());

@@ -1,4 +1,4 @@
-//! What programs ask over the bus: to cancel a run, to decide what a parked one waits for.
+//! Performs programs' requests to cancel a run, or to decide what a parked run waits for.
 
 use baton_nats::{Answer, ControlRequest, ControlRequests, Verb};
 use baton_protocol::{ControlMessage, RunStatus};
@@ -10,13 +10,13 @@ use crate::access::{ApprovalsWrite, RunsWrite};
 use crate::error::ApiError;
 use crate::state::AppState;
 
-/// Requests in work at a time; the rest wait in the subscription.
+/// The most requests in work at a time; the rest wait in the subscription.
 const AT_ONCE: usize = 32;
 
-/// The reason of a cancel that came without one.
+/// The reason of a cancel request without one.
 const BUS_REQUEST: &str = "bus_request";
 
-/// Takes requests until this process stops; those begun are finished.
+/// Takes requests until this process stops; finishes those that it began.
 pub(super) async fn take_requests(state: AppState, requests: ControlRequests) {
     let stop = state.stopping.native.clone();
     stream::unfold(requests, |mut requests| async move {
@@ -38,10 +38,10 @@ async fn answer(state: &AppState, request: ControlRequest) {
     }
 }
 
-/// Does what is asked; answers the run's state afterwards.
+/// Performs the request, and returns the run's state afterwards.
 async fn perform(state: &AppState, request: &ControlRequest) -> Result<RunStatus, ApiError> {
     let (tenant, key) = (request.tenant, request.key);
-    // A key that may not do this learns no more than that.
+    // Before the message is read, so that a key without the scope learns nothing else.
     let caller = match request.verb {
         Verb::Cancel => authorize::<RunsWrite>(state, tenant, key).await?,
         Verb::Decide => authorize::<ApprovalsWrite>(state, tenant, key).await?,

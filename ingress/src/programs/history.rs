@@ -1,4 +1,4 @@
-//! What a run has shown so far, for programs on the bus: the events that `GET /v1/runs/{id}/events`
+//! Serves a run's past events to programs on the bus: the events that `GET /v1/runs/{id}/events`
 //! would begin with, a page at a time.
 
 use std::time::Duration;
@@ -14,12 +14,12 @@ use crate::error::ApiError;
 use crate::run::event_source::{Source, Told, tell_from};
 use crate::state::AppState;
 
-/// Questions in work at a time; the rest wait in the subscription.
+/// The most questions in work at a time; the rest wait in the subscription.
 const AT_ONCE: usize = 32;
-/// How long the log may take to show what is known to be stored in it.
+/// The longest time that the log may take to return events that it is known to hold.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Answers questions until this process stops; those begun are finished.
+/// Answers questions until this process stops; finishes those that it began.
 pub(super) async fn answer_questions(state: AppState, questions: HistoryQuestions) {
     let stop = state.stopping.native.clone();
     stream::unfold(questions, |mut questions| async move {
@@ -49,7 +49,7 @@ async fn page(state: &AppState, question: &HistoryQuestion) -> Result<HistoryPag
     if fill(run, told, &mut page).await {
         return Ok(page.finished());
     }
-    // The log has lost what follows at once. If the run has ended, the ledger has it.
+    // The log has lost the next event. If the run has ended, the ledger has it.
     page = Filling::new(wanted.limit);
     let told = tell_from(state, tenant, run, wanted.after, Source::Ledger).await?;
     if fill(run, told, &mut page).await {
@@ -59,15 +59,15 @@ async fn page(state: &AppState, question: &HistoryQuestion) -> Result<HistoryPag
     Err(ApiError::unavailable("broker_unavailable", message))
 }
 
-/// Until the page is full, or holds all that is stored now; what comes later is heard live. Whether
-/// that is something to be told.
+/// Takes events until the page is full, or holds all that are stored now; the program hears later
+/// ones live. Returns false if the page is empty because events were lost.
 async fn fill(run: RunId, told: Told, page: &mut Filling) -> bool {
     let mut follower = match told {
         Told::Nothing => {
             page.page.done = true;
             return true;
         }
-        // Of one that waits for a person, what comes is heard live.
+        // The program hears the later events of a parked run live.
         Told::Ledger(events) | Told::Parked(events, _) => {
             page.take(&events);
             return true;
@@ -78,7 +78,7 @@ async fn fill(run: RunId, told: Told, page: &mut Filling) -> bool {
         match tokio::time::timeout(PATIENCE, follower.stored()).await {
             Ok(Ok(Some(batch))) => page.take(&batch),
             Ok(Ok(None)) => return true,
-            // What was told stands, and the next page begins behind it.
+            // The events taken so far are good, and the next page begins after them.
             Ok(Err(error)) => {
                 tracing::debug!(%error, run.id = %run, "a page of history ends before its time");
                 page.full = true;
@@ -89,13 +89,13 @@ async fn fill(run: RunId, told: Told, page: &mut Filling) -> bool {
     !page.page.events.is_empty()
 }
 
-/// A page that is being filled.
+/// A page under construction.
 struct Filling {
     page: HistoryPage,
     limit: usize,
     bytes: usize,
     last: Option<EventId>,
-    /// There may be more than what it holds.
+    /// There may be more events than the page holds.
     full: bool,
 }
 
@@ -114,7 +114,7 @@ impl Filling {
         !self.full && !self.page.done
     }
 
-    /// Takes as many as there is room for; always one, however large.
+    /// Takes as many events as fit; always at least one, however large.
     fn take(&mut self, events: &[Followed]) {
         for followed in events {
             let bytes = self.bytes + followed.line.len() + 1;

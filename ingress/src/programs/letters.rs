@@ -1,5 +1,5 @@
-//! The share of DEAD that a publisher and its tenant may fill, in bytes: one that sends nothing but
-//! garbage must not push out the letters of others.
+//! Limits the bytes that a publisher and its tenant may fill in DEAD: a publisher of nothing but
+//! garbage must not displace the letters of others.
 
 use baton_nats::{KEPT_OF_A_LETTER, Limited};
 use baton_protocol::TenantId;
@@ -8,14 +8,15 @@ use uuid::Uuid;
 use crate::access::Caller;
 use crate::access::rate::{RateLimiter, RateLimits};
 
-/// Letters are counted in units of so many bytes, each as one at least.
+/// The unit in which letters are counted, in bytes; each counts as at least one.
 const UNIT: usize = 1 << 10;
-/// The part of DEAD that the letters of one tenant may fill in the days for which they are kept.
+/// Half of DEAD is what one tenant's letters may fill in the days for which they are kept.
 const TENANTS_PART: u64 = 2;
 const DAYS_KEPT: u64 = 30;
-/// The longest letters that fit into a minute of one publisher, however small DEAD is.
+/// The number of letters of full length that a publisher may leave in a minute, however small DEAD
+/// is.
 const LONGEST_A_MINUTE: u32 = 2;
-/// The part of a day's share that may come in one minute.
+/// An eighth of a day's share may come in one minute.
 const MINUTES_PART: u32 = 8;
 
 /// The limits of one tenant and of each of its publishers, in units.
@@ -26,7 +27,7 @@ pub(crate) struct LetterLimits {
 }
 
 impl LetterLimits {
-    /// Shares out a DEAD of so many bytes.
+    /// Divides a DEAD of `dead_max_bytes`.
     pub(crate) fn of(dead_max_bytes: u64) -> Self {
         let share = dead_max_bytes / TENANTS_PART / DAYS_KEPT / UNIT as u64;
         let share = u32::try_from(share).unwrap_or(u32::MAX);
@@ -37,13 +38,13 @@ impl LetterLimits {
         };
         Self {
             tenant: limits(share),
-            // A tenant's other keys keep room.
+            // Half of the share, so that the tenant's other keys have room.
             publisher: limits(share / 2),
         }
     }
 
-    /// Counts a letter of so many bytes, and says whether it may be left. All publishers that are not
-    /// known are one.
+    /// Counts a letter of `bytes`, and returns whether it may be left. All unknown publishers count
+    /// as one.
     pub(super) async fn admit(
         self,
         rates: &RateLimiter,
@@ -70,7 +71,7 @@ impl LetterLimits {
     }
 }
 
-/// The number of units that a letter counts as; no more than what is kept of it, and its headers.
+/// Returns the units that a letter counts as: at most the part of it that is kept, and its headers.
 fn units(bytes: usize) -> u32 {
     let kept = bytes.min(KEPT_OF_A_LETTER);
     u32::try_from(1 + kept / UNIT).unwrap_or(u32::MAX)
@@ -87,7 +88,7 @@ mod tests {
         let month = u64::from(tenant.per_day) * DAYS_KEPT * UNIT as u64;
         assert!(month <= size / 2, "{month}");
         assert!(publisher.per_day <= tenant.per_day / 2);
-        // A letter of a few bytes counts as one, and the longest fits.
+        // A letter of a few bytes counts as one unit, and the longest letter fits.
         assert_eq!((units(0), units(10 << 20)), (1, 65));
         assert!(publisher.per_minute >= units(usize::MAX));
         let tiny = LetterLimits::of(1);

@@ -1,12 +1,13 @@
-//! Who says what comes over the bus, and whether they may.
+//! Identifies and authorizes the publishers of messages on the bus.
 //!
 //! ```text
 //! message ──► its subject names the key (the broker says so) ──► alive? limits? scope? ──► as HTTP
 //! ```
 //!
-//! The broker lets a key publish to its own subjects and to no others, and so the subject is the
-//! proof. Everything else is checked here, by the same code as on HTTP. Answers go to subjects of the
-//! run's own, never to one that the asker chose: this server may publish where the asker may not.
+//! The broker lets a key publish only to its own subjects, so the subject proves the key.
+//! Everything else is checked here, by the same code as for HTTP. Answers go to subjects that
+//! belong to the run, never to one that the publisher chose: this server may publish where the
+//! publisher may not.
 
 use std::sync::Arc;
 
@@ -19,12 +20,12 @@ use crate::error::ApiError;
 use crate::metrics::{self, AuthRefusal};
 use crate::state::AppState;
 
-/// Why a publisher is nobody who may speak for the tenant.
+/// The reason why a publisher may not act for the tenant.
 #[derive(Debug)]
 pub(super) enum Unknown {
-    /// Nobody is known to have published it, or nobody of this tenant.
+    /// No key of this tenant is known to have published the message.
     Nobody(ApiError),
-    /// It could not be looked at.
+    /// The key could not be looked up.
     Unavailable(ApiError),
 }
 
@@ -36,7 +37,7 @@ impl From<Unknown> for ApiError {
     }
 }
 
-/// The key that a message was published with.
+/// Returns the bearer of the key that a message was published with.
 pub(super) async fn identify(
     state: &AppState,
     tenant: TenantId,
@@ -51,7 +52,7 @@ pub(super) async fn identify(
     Err(Unknown::Nobody(ApiError::unauthorized(message)))
 }
 
-/// A publisher whose key is good, holds the scope and is within its limits.
+/// Returns the publisher if its key is good, holds the scope and is within its limits.
 pub(super) async fn authorize<S: Scope>(
     state: &AppState,
     tenant: TenantId,
@@ -64,8 +65,8 @@ pub(super) async fn authorize<S: Scope>(
     Ok(caller)
 }
 
-/// An entry of the audit log about something that a publisher did. The address is not known here: the
-/// entry of the key's connection has it.
+/// Returns an audit entry about an action of a publisher. The address is not known here: the entry
+/// about the key's connection has it.
 pub(super) fn audit_entry(
     state: &AppState,
     caller: &Caller,

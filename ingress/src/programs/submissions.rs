@@ -1,8 +1,8 @@
-//! Programs submit runs: what HTTP does behind `POST /v1/runs`, and an answer in the end.
+//! Submits programs' runs, as `POST /v1/runs` does, and answers each message.
 //!
-//! The run's row decides; a message whose answer was lost is published again under the same run id,
-//! and finds its run. What is no submission at all is kept in DEAD for an operator, as much of it as
-//! one publisher may leave there.
+//! The run's row decides. A program whose answer was lost publishes the message again under the
+//! same run id, and gets the same run. A message that is no submission is kept in DEAD for an
+//! operator, within the publisher's limits.
 
 use std::sync::Arc;
 
@@ -23,13 +23,12 @@ use crate::run::attachments::OnClose;
 use crate::run::submission::{RunRequest, Submitted, key_of_run, submit};
 use crate::state::AppState;
 
-/// What an ingress holds of submissions at a time, in units of 64 KiB: so many bytes, or so many
-/// messages if they are smaller. Beyond that they are refused until there is room again.
+/// The submissions that an ingress holds at a time, in units of 64 KiB; a smaller message counts as
+/// one unit. Further submissions are refused until there is room again.
 const ROOM: usize = 512;
 const UNIT: usize = 64 << 10;
 
-/// Takes submissions until the connection on which they come has said its last; those that it had
-/// handed over by then are answered.
+/// Takes submissions until their connection is drained, and answers all that arrived by then.
 pub(super) async fn take_submissions(
     state: AppState,
     room: Arc<Semaphore>,
@@ -46,7 +45,7 @@ pub(super) async fn take_submissions(
     }
 }
 
-/// Takes what operators submit again until this process stops; what was handed to it is answered.
+/// Takes runs that operators submit again until this process stops; answers all that arrived.
 pub(super) async fn take_resubmissions(
     state: AppState,
     room: Arc<Semaphore>,
@@ -74,12 +73,12 @@ pub(super) async fn take_resubmissions(
     }
 }
 
-/// The room of one ingress for submissions, whichever way they come.
+/// Returns the room of one ingress for submissions from all sources.
 pub(crate) fn room() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(ROOM))
 }
 
-/// Begins with one, or says that there is no room for it.
+/// Starts with one submission, or refuses it if there is no room.
 async fn take(state: &AppState, room: &Arc<Semaphore>, submission: Submission) {
     let units = u32::try_from(1 + submission.payload.len() / UNIT).unwrap_or(u32::MAX);
     let Ok(place) = Arc::clone(room).try_acquire_many_owned(units) else {
@@ -104,7 +103,7 @@ async fn take(state: &AppState, room: &Arc<Semaphore>, submission: Submission) {
     state.shutdown.tracker.spawn(work.instrument(span));
 }
 
-/// The parts of a submission that its answer repeats, as far as they can be read.
+/// The parts of a submission that its answer repeats, as far as they are readable.
 struct About {
     run: Option<RunId>,
     request_id: Option<String>,
@@ -125,14 +124,14 @@ impl About {
     }
 }
 
-/// Why a submission is not accepted.
+/// The reason why a submission is not accepted.
 enum NotAccepted {
-    /// As HTTP would say; the program may do better.
+    /// A refusal as for HTTP; the program may correct the request.
     Refused(ApiError),
-    /// Nobody here can make anything of it: to be looked at by an operator.
+    /// No submission at all: an operator has to look at it.
     Unusable {
         error: ApiError,
-        /// Who sent it, if that is known.
+        /// The publisher, if known.
         by: Option<Arc<Caller>>,
     },
 }
@@ -164,7 +163,7 @@ async fn judge(state: &AppState, submission: &Submission) {
     answer(state, submission, &about, &verdict).await;
 }
 
-/// Of a shape that its reader can bear, and a submission.
+/// Decodes a submission, after checking that its shape is safe to decode.
 fn read(submission: &Submission) -> Result<SubmitJob, BadMessage> {
     check_shape(&submission.payload).map_err(|invalid| BadMessage {
         code: invalid.code,
@@ -189,7 +188,7 @@ async fn accept(
                 Unknown::Unavailable(error) => NotAccepted::Refused(error),
             })?;
     caller.check_alive(state.clock.now())?;
-    // What an operator submits again was counted when it came.
+    // An operator's resubmission was already counted when it first came.
     if !submission.again {
         limit_caller(&caller, state).await?;
     }

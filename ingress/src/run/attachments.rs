@@ -1,8 +1,9 @@
-//! Who is attached to which run, and what a client's going away does to it.
+//! The clients attached to each run, and the effect of their leaving.
 //!
-//! A chat's run is cancelled when its client closes the connection. With an `Idempotency-Key` the
-//! client may be about to come back: then only if nobody is attached for half a minute. A native
-//! run goes on. What this process does by stopping is never taken for a client's wish.
+//! A chat's run is cancelled if its client closes the connection. With an `Idempotency-Key` the
+//! client may be about to return: then the run is cancelled only if nobody is attached for half a
+//! minute. A native run continues. A stream that ends because this process stops never counts as
+//! closed by the client.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,13 +17,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::metrics;
 
-/// How long a keyed run waits for somebody to come back.
+/// The time that a keyed run waits for its client to return.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// What a client's going away does.
+/// The effect of a client's leaving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnClose {
-    /// Nothing: the run goes on.
+    /// None: the run continues.
     LeaveRunning,
     /// Cancels the run.
     Cancel,
@@ -30,10 +31,10 @@ pub(crate) enum OnClose {
     CancelUnlessBack,
 }
 
-/// Whether a client is with a run at another ingress; given the run.
+/// Returns whether a client is attached to the run at another ingress.
 pub(crate) type AskElsewhere = dyn Fn(RunId) -> BoxFuture<'static, bool> + Send + Sync;
 
-/// Cancels a run; given the tenant and the run. It retries by itself.
+/// Cancels a run of a tenant. It retries by itself.
 pub(crate) type CancelRun = dyn Fn(TenantId, RunId) -> BoxFuture<'static, ()> + Send + Sync;
 
 /// The attachments of this process. Clones share them.
@@ -44,7 +45,7 @@ struct Inner {
     runs: Mutex<HashMap<RunId, Attached>>,
     tracker: TaskTracker,
     runtime: Handle,
-    /// From here on, streams end because of this process.
+    /// Once cancelled, streams end because of this process.
     stopping: CancellationToken,
     cancel: Box<CancelRun>,
     attached_elsewhere: Box<AskElsewhere>,
@@ -53,11 +54,12 @@ struct Inner {
 #[derive(Default)]
 struct Attached {
     count: u32,
-    /// Changes with each attachment, so that an older grace knows that it is void.
+    /// Changes with each attachment, so that an earlier grace period knows that it is void.
     generation: u64,
 }
 
-/// One client's interest in one run. Dropped without [`Attachment::detach`], the client has gone.
+/// One client's attachment to one run. A drop without [`Attachment::detach`] means that the client
+/// has gone.
 pub(crate) struct Attachment {
     attachments: Attachments,
     tenant: TenantId,
@@ -67,8 +69,8 @@ pub(crate) struct Attachment {
 }
 
 impl Attachments {
-    /// Must be called within the runtime. `stopping` is cancelled before streams are ended for the
-    /// process's own reasons.
+    /// Must be called within the runtime. `stopping` is cancelled before this process ends streams
+    /// for its own reasons.
     pub(crate) fn new(
         tracker: TaskTracker,
         stopping: CancellationToken,
@@ -100,12 +102,12 @@ impl Attachments {
         }
     }
 
-    /// Whether a client is with the run here, or may be back within its grace.
+    /// Returns whether a client is attached to the run here, or may return within its grace period.
     pub(crate) fn has(&self, run: RunId) -> bool {
         self.change(|runs| runs.contains_key(&run))
     }
 
-    /// Ends one attachment; says which generation is left behind without any.
+    /// Ends one attachment. Returns the generation if the run now has none and is kept.
     fn leave(&self, run: RunId, keep: bool) -> Option<u64> {
         self.change(|runs| {
             let attached = runs.get_mut(&run)?;
@@ -121,7 +123,7 @@ impl Attachments {
         })
     }
 
-    /// Ends a grace; says whether nobody came back.
+    /// Ends a grace period, and returns whether nobody came back.
     fn grace_is_over(&self, run: RunId, generation: u64) -> bool {
         self.change(|runs| {
             let alone = runs
@@ -156,7 +158,7 @@ impl Attachments {
                     async move {
                         tokio::select! {
                             () = tokio::time::sleep(GRACE) => {}
-                            // The client may come back to another server: leave the run be.
+                            // The client may return to another server, so the run is left alone.
                             () = this.0.stopping.cancelled() => return,
                         }
                         if this.grace_is_over(run, generation)
@@ -178,14 +180,15 @@ impl Attachments {
 }
 
 impl Attachment {
-    /// The client has all that it came for, or is being sent away by this process.
+    /// Ends the attachment without an effect: the client has its answer, or this process sends it
+    /// away.
     pub(crate) fn detach(&mut self) {
         if std::mem::take(&mut self.attached) {
             self.attachments.leave(self.run, false);
         }
     }
 
-    /// The same interest in another run: the one that an idempotency key turned out to stand for.
+    /// Moves the attachment to another run: the one that already has the idempotency key.
     pub(crate) fn moved_to(mut self, run: RunId, on_close: OnClose) -> Self {
         let moved = self.attachments.attach(self.tenant, run, on_close);
         self.detach();
@@ -251,7 +254,7 @@ mod tests {
     }
 
     impl Fixture {
-        /// Waits for whatever was started, and says what was cancelled.
+        /// Waits for all started tasks, and returns the cancelled runs.
         async fn settled(&mut self) -> Vec<RunId> {
             self.tracker.close();
             self.tracker.wait().await;

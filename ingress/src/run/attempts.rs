@@ -1,5 +1,6 @@
-//! Tells followers the newest attempts of their runs: one statement at a time, for all that ask
-//! meanwhile. Thousands of chats begin their first attempt at the same moment.
+//! Looks up the newest attempts of runs for their followers: one statement at a time, for all
+//! questions that have arrived meanwhile. Thousands of chats begin their first attempt at the same
+//! moment.
 
 use std::collections::HashMap;
 
@@ -9,19 +10,19 @@ use baton_store::{NewestAttempt, Store};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// Questions of one statement.
+/// The most questions in one statement.
 const AT_ONCE: usize = 512;
-/// Questions that may wait; who comes beyond them waits to be let in.
+/// The most queued questions; a follower beyond them waits for room.
 const WAITING: usize = 4_096;
 
-/// One follower's question.
+/// A follower's question about one run.
 struct Question {
     tenant: TenantId,
     run: RunId,
     answer: oneshot::Sender<Option<u32>>,
 }
 
-/// Makes the way to ask, and the task that answers until `stop`.
+/// Returns the handle for questions, and the task that answers them until `stop`.
 pub(crate) fn ledger_attempts(
     store: Store,
     stop: CancellationToken,

@@ -1,4 +1,4 @@
-//! Asking for a run to be cancelled: the row decides, messages only save time.
+//! Requests that runs be cancelled. The row decides; messages only save time.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use baton_store::{AuditEntry, CancelRequest, EndedRun, Store, StoreError};
 use crate::metrics;
 use crate::run::attachments::CancelRun;
 
-/// The reason of a cancel that nobody spelled out.
+/// The reason of a cancel request without one.
 pub(crate) const CLIENT_CLOSED: &str = "client_closed";
 
-/// Waits between the tries of a cancel that nobody is there to repeat.
+/// The pauses between tries of a cancel request that no client will repeat.
 const RETRIES: [Duration; 5] = [
     Duration::from_millis(100),
     Duration::from_millis(500),
@@ -23,7 +23,7 @@ const RETRIES: [Duration; 5] = [
     Duration::from_secs(10),
 ];
 
-/// What a cancel needs.
+/// The dependencies of a cancel request.
 #[derive(Clone)]
 pub(crate) struct Canceller {
     pub(crate) store: Store,
@@ -32,7 +32,7 @@ pub(crate) struct Canceller {
 }
 
 impl Canceller {
-    /// Asks, and tells whoever can act on it at once. What is to stand in the audit log about it is
+    /// Requests the cancel, and notifies the process that can act on it at once. The audit entry is
     /// committed with it.
     pub(crate) async fn cancel(
         &self,
@@ -54,7 +54,7 @@ impl Canceller {
                 worker: Some(worker),
                 ..
             } => {
-                // Lost, it costs the time until the worker's next renewal.
+                // A lost nudge costs the time until the worker's next renewal.
                 if let Err(error) = self.bus.nudge_worker(*worker, tenant, run).await {
                     tracing::debug!(%error, "a worker could not be nudged");
                 }
@@ -72,8 +72,8 @@ impl Canceller {
         Ok(request)
     }
 
-    /// Appends the end of a run that nobody holds. If that fails, the worker that is given the
-    /// run's job does it.
+    /// Appends the end of a run that no worker holds. If that fails, the worker that receives the
+    /// run's job appends it.
     async fn tell(&self, tenant: TenantId, run: RunId, ended: &EndedRun) {
         let now = self.clock.now();
         if let Err(error) = repair_end(&self.bus, &self.store, now, tenant, run, ended).await {
@@ -81,7 +81,8 @@ impl Canceller {
         }
     }
 
-    /// Cancels because the client has gone; tries for as long as that may help.
+    /// Returns a function that cancels a run whose client has gone. It retries for as long as that
+    /// may help.
     pub(crate) fn on_disconnect(self) -> Box<CancelRun> {
         Box::new(move |tenant, run| {
             let this = self.clone();

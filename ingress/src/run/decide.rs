@@ -1,4 +1,5 @@
-//! Deciding what a parked run waits for: the row decides, and the job that follows only saves time.
+//! Decides the approvals and tool calls that a parked run waits for. The row decides; the job that
+//! follows only saves time.
 
 use baton_nats::{Bus, JobHeaders};
 use baton_protocol::{ApiKeyId, ApprovalId, Decision, Job, RunId, TenantId};
@@ -8,7 +9,7 @@ use http::StatusCode;
 use crate::error::ApiError;
 use crate::metrics;
 
-/// What a decision needs.
+/// The dependencies of a decision.
 #[derive(Clone)]
 pub(crate) struct Decider {
     pub(crate) store: Store,
@@ -16,8 +17,8 @@ pub(crate) struct Decider {
 }
 
 impl Decider {
-    /// Decides a question once; `audit` is committed with it. The same decision again is no error,
-    /// and no entry.
+    /// Decides a question once; `audit` is committed with it. Repeating the same decision is
+    /// neither an error nor another entry.
     pub(crate) async fn decide(
         &self,
         tenant: TenantId,
@@ -53,7 +54,7 @@ impl Decider {
                                    decision = decision.as_str(), "a parked call was decided");
                 }
                 if let Some(job) = queued {
-                    // Lost, it is published again by the scheduler.
+                    // If it is lost, the scheduler publishes it again.
                     let (message, headers) = (Job::Run { run_id: run }, JobHeaders::default());
                     if let Err(error) = self
                         .bus

@@ -1,5 +1,5 @@
-//! Where the events of a run behind a cursor are found: in the stream, in the ledger, or first in the
-//! one and then in the other.
+//! Finds the events of a run after a cursor: in the stream, in the ledger, or first in the ledger
+//! and then in the stream.
 
 use baton_nats::{EventFollower, Followed, ResumeError, Subscribed};
 use baton_protocol::{EventId, RunId, RunStatus, TenantId};
@@ -12,28 +12,28 @@ use crate::run::ledger::find_run;
 use crate::run::relay::tell_end;
 use crate::state::AppState;
 
-/// Where the events of a run that has ended come from.
+/// The preferred source of the events of a run that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     /// The stream, as long as it has them all.
     Stream,
-    /// The ledger, whatever the stream has: in fewer pieces.
+    /// The ledger, even if the stream has them: fewer, larger events.
     Ledger,
 }
 
-/// What there is to tell behind a cursor, and by whom.
+/// The events after a cursor, and the source that serves them.
 pub(crate) enum Told {
-    /// The cursor is the run's last event.
+    /// None: the cursor is the run's last event.
     Nothing,
-    /// Of a run that has ended: all of it.
+    /// All events of a run that has ended.
     Ledger(Vec<Followed>),
-    /// Of a run that waits for a person: what it has shown, and what comes.
+    /// A parked run: the events so far, then a follower.
     Parked(Vec<Followed>, Box<EventFollower>),
-    /// What is stored, and what comes.
+    /// A follower: the stored events, then the live ones.
     Log(Box<EventFollower>),
 }
 
-/// Finds a run's events behind a cursor.
+/// Finds a run's events after a cursor.
 pub(crate) async fn tell_from(
     state: &AppState,
     tenant: TenantId,
@@ -41,15 +41,15 @@ pub(crate) async fn tell_from(
     after: EventId,
     source: Source,
 ) -> Result<Told, ApiError> {
-    // Before the row is read: what ends the run in between is heard.
+    // Subscribe before the row is read, so that an end in between is heard.
     let subscribed = state.subscribe(tenant, run).await?;
     let record = find_run(state, tenant, run)
         .await?
         .ok_or_else(ApiError::no_such_run)?;
     let ended = record.ended();
     let parked = record.status == RunStatus::AwaitingApproval;
-    // Without any event in the stream the ledger alone has them: they aged out, or were lost, or
-    // there was only the end of a run that never began. An unknown tip is read again below.
+    // If the stream has no event, only the ledger has them: they aged out, were lost, or there was
+    // only the end of a run that never began. An unknown tip is read again below.
     let from_ledger = source == Source::Ledger
         || (ended.is_some() || parked) && {
             let tip = state.bus.event_tip_direct(tenant, run).await;
@@ -68,18 +68,18 @@ pub(crate) async fn tell_from(
         if from_ledger {
             return replayed(state, tenant, &record, after, lies_within_a_step).await;
         }
-        // It may have lost its end all the same, and then nobody else will come to append it.
+        // The stream may have lost the run's end, and then nobody else will append it.
         tell_end(state, tenant, run, ended).await;
     }
     match subscribed.resume(after).await {
         Ok(follower) => Ok(Told::Log(Box::new(follower))),
-        // What the log lost, the ledger has. A log that begins with the run's first event may have
-        // lost others behind it.
+        // The ledger has the events that the log lost. A log that begins with the run's first event
+        // may have lost later ones.
         Err(ResumeError::Expired) if ended.is_some() => {
             replayed(state, tenant, &record, after, lies_within_a_step).await
         }
         Err(ResumeError::Expired) if parked => {
-            // The failed resumption has used up the first.
+            // The failed resumption has used up the first subscription.
             let subscribed = state.subscribe(tenant, run).await?;
             told_parked(state, tenant, subscribed, run, after).await
         }
@@ -116,8 +116,8 @@ async fn replayed(
     }
 }
 
-/// Returns the events of a run that waits for a person: those shown from the ledger, then the stream.
-/// The row is read again together with its steps, because a decision may have come since.
+/// Returns the events of a parked run: the past ones from the ledger, then the stream. The row is
+/// read again together with its steps, because a decision may have come since.
 async fn told_parked(
     state: &AppState,
     tenant: TenantId,
@@ -140,7 +140,7 @@ fn cursor_unknown(run: RunId) -> ApiError {
     ApiError::new(StatusCode::GONE, "cursor_unknown", message).of_run(run)
 }
 
-/// Of a run that goes on: once it has ended, the ledger has them.
+/// Returns the error for an active run: the ledger has the events only once it has ended.
 pub(crate) fn events_expired(run: RunId) -> ApiError {
     let message = format!(
         "events behind the cursor are no longer stored, and the run goes on: when it has ended, \

@@ -1,4 +1,4 @@
-//! What the ledger says about a run, for clients that come late and for events that are lost.
+//! Reads a run from the ledger, for clients that come late and for events that are lost.
 
 use baton_openai::{AnswerFields, Message};
 use baton_protocol::{Outcome, RunId, TenantId, Usage};
@@ -6,7 +6,7 @@ use baton_store::{RunRecord, StoreError};
 
 use crate::state::AppState;
 
-/// A run of the tenant's, if there is one.
+/// Returns a run of the tenant, if it exists.
 pub(crate) async fn find_run(
     state: &AppState,
     tenant: TenantId,
@@ -15,21 +15,21 @@ pub(crate) async fn find_run(
     state.store.tenant(tenant).await?.run(run).await
 }
 
-/// A run's ending as recorded.
+/// A run's recorded end.
 #[derive(Debug)]
 pub(crate) struct Recorded {
     pub(crate) outcome: Outcome,
     pub(crate) usage: Usage,
-    /// What it said, in order; read only if it completed.
+    /// The run's messages, in order; read only if it completed.
     pub(crate) messages: Vec<Message>,
-    /// What the upstream said besides, in all turns; read only if it completed.
+    /// The upstream's other fields, of all turns; read only if the run completed.
     pub(crate) fields: AnswerFields,
-    /// Whether a step of it is recorded.
+    /// Whether at least one step of the run is recorded.
     pub(crate) worked: bool,
 }
 
 impl Recorded {
-    /// The ending of a run; `None` while it goes on, or if there is no such run.
+    /// Returns the end of a run; `None` while it is active, or if it does not exist.
     pub(crate) async fn find(
         state: &AppState,
         tenant: TenantId,
@@ -41,8 +41,8 @@ impl Recorded {
         }
     }
 
-    /// Returns how a run ended, by its record; `None` while it goes on. A terminal record
-    /// never changes, and so it is not read again.
+    /// Returns the end of a run according to its record; `None` while it is active. A terminal
+    /// record never changes, so it is not read again.
     pub(crate) async fn of(
         state: &AppState,
         tenant: TenantId,

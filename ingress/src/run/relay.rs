@@ -1,8 +1,8 @@
-//! From a run's events to whoever waits for them.
+//! Relays a run's events to one client.
 //!
 //! A relay is pulled: hyper asks the body for its next frame only while the client takes bytes, the
-//! body asks the relay, the relay asks the follower. A slow client therefore holds up nobody; what
-//! it misses meanwhile is fetched from the stream when it reads on. There is no task per stream.
+//! body asks the relay, the relay asks the follower. A slow client therefore delays nobody; the
+//! events that it misses meanwhile are read from the stream later. There is no task per stream.
 
 use std::time::{Duration, Instant};
 
@@ -16,27 +16,27 @@ use crate::access::Guard;
 use crate::run::ledger::find_run;
 use crate::state::AppState;
 
-/// A follower that hears nothing looks at the log's last message every five seconds: twice that is
-/// long enough to have found it, whatever the heartbeat.
+/// The time after which an event that is known to be stored counts as lost. A quiet follower reads
+/// the log's last message every five seconds, whatever the heartbeat; this is twice that.
 const FOUND_WITHIN: Duration = Duration::from_secs(10);
 
-/// What a relay hears next.
+/// The next item from a relay.
 pub(crate) enum Heard {
     /// Events, in order, each exactly once over the relay's life.
     Events(Vec<Followed>),
-    /// The run waits for a person, who was asked by the last of the events heard. Told once.
+    /// The run waits for a person: the last event asked a question. Returned once per question.
     Parked,
-    /// Nothing for as long as the heartbeat allows.
+    /// No event for one heartbeat interval.
     Quiet,
-    /// The run has ended, and its last events are nowhere to be had: the ledger knows the rest.
+    /// The run has ended, and its last events are lost: the ledger has the result.
     LogLost,
     /// This process is stopping.
     Stopping,
-    /// The credential that it was opened with is not good any more.
+    /// The client's credential is no longer good.
     Revoked,
 }
 
-/// One run, followed on behalf of one client.
+/// A follower of one run, on behalf of one client.
 pub(crate) struct Relay {
     state: AppState,
     tenant: TenantId,
@@ -44,15 +44,15 @@ pub(crate) struct Relay {
     follower: EventFollower,
     stop: CancellationToken,
     credential: Guard,
-    /// When the run's terminal event was last known to be stored, and yet had not come.
+    /// The time at which the run's terminal event was known to be stored without having arrived.
     told_at: Option<Instant>,
     worked: bool,
-    /// The last event heard asked a person for a decision, which may have come since.
+    /// The last event asked a person for a decision, which may have come since.
     asked: bool,
 }
 
 impl Relay {
-    /// Relays until `stop`, or until the credential is not good any more.
+    /// Creates a relay that ends with `stop`, or when the credential is no longer good.
     pub(crate) fn new(
         state: AppState,
         tenant: TenantId,
@@ -86,17 +86,18 @@ impl Relay {
         self.run
     }
 
-    /// The last event that was passed on, or the cursor that was resumed from.
+    /// Returns the id of the last event passed on, or else the cursor.
     pub(crate) fn last_id(&self) -> EventId {
         self.follower.last_id()
     }
 
-    /// Whether the run has done or shown anything so far, withdrawn or not: it has cost something.
+    /// Returns whether the run has done or shown anything so far, withdrawn or not, and so has cost
+    /// something.
     pub(crate) fn has_worked(&self) -> bool {
         self.worked
     }
 
-    /// The next that there is to tell. Cancel-safe.
+    /// Returns the next item. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Heard, FollowError> {
         if self.asked {
             let parked = self.is_parked().await;
@@ -127,10 +128,10 @@ impl Relay {
         })
     }
 
-    /// Whether the run has ended with an event that the follower cannot find. Normally its worker
-    /// is about to append it; one that died before is stood in for here, so that no follower has
-    /// to wait for a sweep or for the broker's patience. What the follower does not find then,
-    /// although it looks at the log every few seconds, is lost.
+    /// Returns whether the run has ended with an event that the follower cannot find. Normally its
+    /// worker is about to append it. If the worker died, this method appends it instead, so that no
+    /// follower waits for a sweep or for the broker. The follower reads the log every few seconds,
+    /// so an event that it does not find after that is lost.
     async fn log_is_lost(&mut self) -> bool {
         let ended = match find_run(&self.state, self.tenant, self.run).await {
             Ok(record) => record.and_then(|record| record.ended()),
@@ -154,14 +155,15 @@ impl Relay {
         false
     }
 
-    /// Whether the run waits at this moment. If that cannot be told, the stream goes on.
+    /// Returns whether the run is parked at this moment. If the ledger cannot be read, it counts as
+    /// not parked, and the stream continues.
     async fn is_parked(&self) -> bool {
         let found = find_run(&self.state, self.tenant, self.run).await;
         matches!(found, Ok(Some(run)) if run.status == RunStatus::AwaitingApproval)
     }
 }
 
-/// Sees to it that the last event of a run that has ended is stored; says whether it is.
+/// Ensures that the last event of a run that has ended is stored, and returns whether it is.
 pub(crate) async fn tell_end(
     state: &AppState,
     tenant: TenantId,

@@ -1,5 +1,4 @@
-//! The events of a run that has ended or waits for a person, rebuilt from the ledger because the stream
-//! lacks them.
+//! Rebuilds the events of an ended or parked run from the ledger if the stream lacks them.
 
 use baton_nats::Followed;
 use baton_protocol::{Event, EventId, RunId, RunStatus, TenantId};
@@ -11,20 +10,20 @@ use http::StatusCode;
 use crate::error::ApiError;
 use crate::state::AppState;
 
-/// What the ledger has to say to a follower behind a cursor.
+/// The ledger's events after a cursor.
 pub(crate) enum FromLedger {
-    /// Exactly what it has not seen, up to the run's end.
+    /// Exactly the events after the cursor, up to the run's end.
     Events(Vec<Followed>),
-    /// The same of a run that waits for a person, up to its questions: what follows the last of them,
-    /// which has this id, is the stream's to tell.
+    /// The same for a parked run, up to its last question, which has this id. The stream has the
+    /// events after it.
     Parked(Vec<Followed>, EventId),
     /// The cursor lies within a step, or never was an event.
     CursorUnknown,
-    /// The run goes on: its events are the stream's to tell.
+    /// The run is active: the stream has its events.
     NotEnded,
 }
 
-/// Returns the rest of a run that has ended, or what a run that waits for a person has shown.
+/// Returns the rest of a run that has ended, or the events so far of a parked run.
 pub(crate) async fn from_ledger(
     state: &AppState,
     tenant: TenantId,
@@ -43,7 +42,8 @@ pub(crate) async fn from_ledger(
     rest_of(shown, |events| FromLedger::Parked(events, last))
 }
 
-/// Returns the rest of a run from its terminal record, which never changes and so is not read again.
+/// Returns the rest of a run from its terminal record, which never changes and so is not read
+/// again.
 pub(super) async fn rest_of_ended(
     state: &AppState,
     tenant: TenantId,
@@ -78,7 +78,8 @@ fn rest_of(
     }
 }
 
-/// The stream has lost what follows, and the ledger knows only where steps end.
+/// Returns the error for a cursor that the ledger cannot resolve: the stream has lost the events
+/// after it, and the ledger knows only the ends of steps.
 pub(crate) fn lies_within_a_step(run: RunId) -> ApiError {
     let message = format!(
         "the events behind the cursor are no longer stored, and it lies within a step: begin again \

@@ -1,4 +1,4 @@
-//! A request becomes a run: accepted, published, and followed from its first event.
+//! Submits a run: accepts it, publishes its job, and follows it from its first event.
 
 use std::sync::Arc;
 
@@ -20,46 +20,46 @@ use crate::state::AppState;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// Longer keys would only be hashed, and make worse log lines.
+/// The longest idempotency key. Longer keys would only be hashed, and make log lines worse.
 const MAX_KEY: usize = 255;
 
-/// A run that a door asks for, with all that the door knows about it.
+/// A run that a door requests, with all that the door knows about it.
 pub(crate) struct RunRequest {
     pub(crate) caller: Arc<Caller>,
-    /// The id that the caller has drawn for the run, if it has; then `idempotency` says which
-    /// request it stands for.
+    /// The run's id if the caller chose it; `idempotency` then identifies the request that it
+    /// belongs to.
     pub(crate) run: Option<RunId>,
     pub(crate) request: SubmitRequest,
     pub(crate) idempotency: Option<IdempotencyKey>,
-    /// The bytes that the request holds, where they are counted.
+    /// The bytes that the request holds, if they are counted.
     pub(crate) body: Option<HeldBytes>,
-    /// Whether the door wants the run's events.
+    /// Whether the door follows the run's events.
     pub(crate) follow: bool,
-    /// What the client's going away does.
+    /// The effect of the client's leaving.
     pub(crate) on_close: OnClose,
     pub(crate) headers: JobHeaders,
     pub(crate) door: Door,
 }
 
-/// An accepted run. From here on no answer may look as if it were not.
+/// An accepted run. From here on no answer may suggest that it was not accepted.
 pub(crate) struct Submitted {
     pub(crate) accepted: Accepted,
-    /// The new run's events from the first, if they were wanted; none of a replayed run.
+    /// The new run's events from the first, if requested; `None` for an idempotent replay.
     pub(crate) follower: Option<EventFollower>,
-    /// The client's interest in the run.
+    /// The client's attachment to the run.
     pub(crate) attachment: Attachment,
     /// As in [`RunRequest`]: `accepted` still has the request.
     pub(crate) body: Option<HeldBytes>,
 }
 
-/// Submits. This goes to its end even if the client goes away meanwhile, so that no run is left
-/// accepted and unpublished; the attachment, which nobody takes then, says that the client is gone.
+/// Submits a run in a task that completes even if the client leaves, so that no run stays accepted
+/// but unpublished. The attachment, which nobody takes then, records that the client is gone.
 pub(crate) async fn submit(state: &AppState, request: RunRequest) -> Result<Submitted, ApiError> {
     let proposed = request.run.unwrap_or_else(|| RunId::new(state.clock.now()));
     let task = submit_to_the_end(state.clone(), request, proposed).in_current_span();
     match state.shutdown.tracker.spawn(task).await {
         Ok(submitted) => submitted,
-        // It panicked, before the commit or after.
+        // The task panicked, before or after the commit.
         Err(error) => Err(ApiError::internal(&error).of_run(proposed)),
     }
 }
@@ -81,7 +81,7 @@ async fn submit_to_the_end(
         door,
     } = request;
     let tenant = caller.tenant;
-    // Before the run exists: what cannot be followed is refused while nothing is written.
+    // Before the run exists, so that a run that cannot be followed is refused with nothing written.
     let subscribed = if follow {
         let subscribed = state.subscribe(tenant, run).await;
         Some(subscribed.inspect_err(|_| metrics::submission_refused(&SubmitError::BrokerDown))?)
@@ -107,14 +107,14 @@ async fn submit_to_the_end(
         Ok(accepted) => accepted,
         Err(error) => {
             metrics::submission_refused(&error);
-            // If a chat may be accepted and its client gets an error, the run is cancelled.
+            // If the run may be accepted and a chat's client gets an error, the run is cancelled.
             if !matches!(error, SubmitError::InDoubt { .. }) {
                 attachment.detach();
             }
             return Err(match error {
-                // Its key stands for its id.
+                // The key was derived from the run's id.
                 SubmitError::KeyReused if chosen.is_some() => SubmitError::RunIdTaken.into(),
-                // Asking again by itself would make another run.
+                // An automatic retry would create another run.
                 error @ SubmitError::InDoubt { .. }
                     if once && on_close == OnClose::LeaveRunning =>
                 {
@@ -151,7 +151,7 @@ async fn submit_to_the_end(
     })
 }
 
-/// The request's key against doubles. Its fingerprint covers the route and the exact bytes.
+/// Returns the request's idempotency key. Its fingerprint covers the route and the exact bytes.
 pub(crate) fn idempotency_key(
     headers: &HeaderMap,
     route: &str,
@@ -179,8 +179,8 @@ pub(crate) fn idempotency_key(
     }))
 }
 
-/// What makes a run's id, drawn by its caller, stand for one request. No client can send this key: it
-/// holds a space.
+/// Returns the idempotency key of a run id that its caller chose. No client can send this key,
+/// because it contains a space.
 pub(crate) fn key_of_run(run: RunId, route: &str, body: &[u8]) -> IdempotencyKey {
     IdempotencyKey {
         key: format!("run {run}"),
@@ -196,9 +196,9 @@ fn fingerprint(route: &str, body: &[u8]) -> [u8; 32] {
     fingerprint.finalize().into()
 }
 
-/// What travels beside the job.
+/// Returns the headers that are published with the job.
 pub(crate) fn job_headers(request_id: &RequestId, headers: &HeaderMap) -> JobHeaders {
-    // One of two might be anybody's (W3C Trace Context, 3.2.1).
+    // If there are two, either may come from anybody (W3C Trace Context, 3.2.1).
     let mut traceparents = headers.get_all(TRACEPARENT).iter();
     let traceparent = traceparents
         .next()
