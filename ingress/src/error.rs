@@ -1,7 +1,7 @@
-//! Errors of the public API. A handler says what is wrong once; the shape that the client sees
-//! follows the path of its request: the OpenAI error object on OpenAI routes, problem+json on all
-//! others. What middleware and the router answer by themselves (404, 405, a panic) is given a shape
-//! in the same place.
+//! Errors of the public API. A handler reports an error once; its shape follows the path of the
+//! request: the OpenAI error object on OpenAI routes, problem+json on all others. Answers that
+//! middleware and the router produce themselves (404, 405, a panic) get their shape in the same
+//! place.
 
 mod causes;
 mod problem;
@@ -22,18 +22,18 @@ pub(crate) use shape::{Shape, openai_type, shape_errors};
 
 /// Names the run that an answer is about.
 pub(crate) const X_RUN_ID: HeaderName = HeaderName::from_static("x-run-id");
-/// Tells the official SDKs whether to repeat a request by themselves.
+/// Tells the official SDKs whether to repeat a request automatically.
 pub(crate) const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// What went wrong, without a shape.
+/// An error, without a shape.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     /// A stable word for programs.
     pub(crate) code: Cow<'static, str>,
-    /// For people.
+    /// A sentence for people.
     pub(crate) message: String,
-    /// The request's field at fault.
+    /// The field of the request at fault.
     pub(crate) param: Option<String>,
     headers: Box<HeaderMap>,
 }
@@ -60,7 +60,7 @@ impl ApiError {
         )
     }
 
-    /// A token that is not good, or not any more.
+    /// An access token that is not good, or no longer good.
     pub(crate) fn invalid_token(message: &'static str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_token", message).header(
             http::header::WWW_AUTHENTICATE,
@@ -68,7 +68,7 @@ impl ApiError {
         )
     }
 
-    /// What a stream says whose credential is not good any more.
+    /// The last error of a stream after its credential has ended.
     pub(crate) fn credential_ended() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
@@ -77,7 +77,7 @@ impl ApiError {
         )
     }
 
-    /// A role is given, changed or taken by somebody whose own is below it.
+    /// The caller tried to give, change or take a role above their own.
     pub(crate) fn role_too_low() -> Self {
         let message = "this takes a role that is not below the one in question";
         Self::forbidden("role_too_low", message)
@@ -115,12 +115,12 @@ impl ApiError {
         )
     }
 
-    /// A part that Baton needs is away: not the client's fault, and worth another try.
+    /// A part that Baton needs is unavailable: not the client's fault, and worth a retry.
     pub(crate) fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).retry_after(1)
     }
 
-    /// A fault of the server's own. The cause is logged here, once, and not told.
+    /// A fault of the server. The cause is logged here, once, and not sent to the client.
     pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error, "a request failed");
         Self::new(
@@ -144,7 +144,7 @@ impl ApiError {
         self.header(RETRY_AFTER, HeaderValue::from(seconds))
     }
 
-    /// For statuses that the SDKs would repeat although that cannot help.
+    /// For statuses that the SDKs would retry although that cannot help.
     pub(crate) fn do_not_retry(self) -> Self {
         self.header(X_SHOULD_RETRY, HeaderValue::from_static("false"))
     }
@@ -158,7 +158,7 @@ impl ApiError {
 }
 
 impl IntoResponse for ApiError {
-    /// A placeholder that [`shape_errors`] gives its body; it alone knows the path.
+    /// Returns a placeholder. [`shape_errors`] replaces its body, because only it knows the path.
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
         response.extensions_mut().insert(self);
@@ -166,7 +166,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The header of an answer about a run.
+/// Returns the header of an answer about a run.
 pub(crate) fn run_header(run: RunId) -> [(HeaderName, String); 1] {
     [(X_RUN_ID, run.to_string())]
 }

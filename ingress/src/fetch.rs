@@ -1,4 +1,4 @@
-//! Reads documents of servers that the operator named, bounded in time and size.
+//! Fetches documents from servers that the operator configured, bounded in time and size.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use baton_outbound::{SetupError, client_builder};
 use http::StatusCode;
 use http_body_util::{BodyExt as _, Limited};
 
-/// The time limit of a document.
+/// The time limit for fetching a document.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A document could not be read.
+/// The reason why a document could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
     #[error("the server cannot be asked")]
@@ -20,7 +20,7 @@ pub(crate) enum FetchError {
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Makes a client for the servers that the operator named.
+/// Returns a client for the servers that the operator configured.
 pub(crate) fn client(connect_timeout: Duration) -> Result<reqwest::Client, SetupError> {
     let client = client_builder()?.connect_timeout(connect_timeout);
     Ok(client.build()?)

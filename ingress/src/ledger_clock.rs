@@ -1,8 +1,8 @@
-//! The ledger's time, counted on by this process.
+//! A clock that follows the ledger's time.
 //!
-//! All that ingresses decide by the time of day (whether a credential has expired, what was admitted
-//! in the last minute) they decide alike, however wrong the clocks of their machines are: each asks
-//! the ledger what time it is, and counts on from there by a clock that nobody sets.
+//! All ingresses decide alike by the time of day (whether a credential has expired, how many
+//! requests the last minute had), however wrong their machines' clocks are: each asks the ledger
+//! for the time, and advances it by the monotonic clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -13,16 +13,16 @@ use baton_store::{Store, StoreError};
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
-/// How often the ledger is asked. Clocks that nobody sets differ by less than a millisecond in that
-/// time; and the ledger may have moved to another machine.
+/// The interval of questions. Monotonic clocks differ by less than a millisecond in that time, and
+/// the ledger may move to another machine.
 const ASK: Background = Background {
     name: "ask_the_time",
     every: Duration::from_secs(5),
 };
-/// An answer that took longer says too little about when it was given.
+/// The longest round trip of a usable answer: a slower one says too little about its moment.
 const PROMPT: Duration = Duration::from_secs(1);
 
-/// Tells the ledger's time once that is known, and until then the machine's.
+/// Returns the ledger's time once it is known, and the machine's until then.
 pub(crate) struct LedgerClock {
     own: SharedClock,
     started: Instant,
@@ -31,7 +31,7 @@ pub(crate) struct LedgerClock {
 }
 
 impl LedgerClock {
-    /// Asks the ledger. If that cannot be reached, the machine's clock counts until it can.
+    /// Asks the ledger. If it cannot be reached, the machine's clock counts until it can.
     pub(crate) async fn start(own: SharedClock, store: &Store) -> Arc<Self> {
         let clock = Self {
             started: own.monotonic(),
@@ -44,7 +44,7 @@ impl LedgerClock {
         Arc::new(clock)
     }
 
-    /// Asks again and again until the soft stop.
+    /// Asks periodically until the soft stop.
     pub(crate) async fn run(&self, store: &Store, shutdown: &Shutdown) {
         ASK.run(&Notify::new(), shutdown, || self.ask(store)).await;
     }
@@ -65,7 +65,7 @@ impl LedgerClock {
 impl Clock for LedgerClock {
     fn now(&self) -> DateTime<Utc> {
         let at_start = DateTime::from_timestamp_micros(self.at_start.load(Ordering::Relaxed));
-        // A time that was one before is one.
+        // The default is never used: any stored value came from a valid time.
         at_start.unwrap_or_default() + (self.own.monotonic() - self.started)
     }
 

@@ -12,12 +12,12 @@
 //! | [`run`] | what the doors share about a run: acceptance, events, cancels, decisions |
 //! | [`access`] | whether a request comes in, and as who |
 //!
-//! An ingress holds nothing that another could not take over: runs are rows, events are stored, and
-//! any ingress can follow any run from any event. Which is why it cancels nothing when it stops.
+//! An ingress holds no state that another could not take over: runs are rows, events are stored,
+//! and any ingress can follow any run from any event. Therefore it cancels nothing when it stops.
 //!
-//! To add an endpoint: a file with its handler, its errors and its tests; its scope in the
-//! signature ([`access`]); its line in [`routes`]. The description in `/openapi.json` follows from
-//! the handler.
+//! To add an endpoint, write a file with its handler, its errors and its tests; put its scope in
+//! the signature ([`access`]) and its line in [`routes`]. The description in `/openapi.json`
+//! follows from the handler.
 
 mod access;
 mod error;
@@ -66,14 +66,14 @@ use crate::run::decide::Decider;
 use crate::settings::Settings;
 use crate::state::{AppState, Inner, Stopping};
 
-/// How long before the accept loop cuts connections the last streams are told that it will.
+/// The time before the accept loop cuts connections at which the last streams send their end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long other ingresses have to say that a client is with them.
+/// The time for which other ingresses may report that they have the client.
 const ELSEWHERE: Duration = Duration::from_secs(2);
-/// How long work for clients that have gone may take after the last connection.
+/// The longest time that work for clients that have gone may take after the last connection.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// What an ingress is made of.
+/// The parts that an ingress is built from.
 pub struct IngressDeps {
     /// The configuration.
     pub config: LiveConfig,
@@ -81,19 +81,19 @@ pub struct IngressDeps {
     pub store: Store,
     /// The broker.
     pub bus: Bus,
-    /// The machine's time. What is decided by the time of day is decided by the ledger's.
+    /// The machine's clock. Decisions by the time of day use the ledger's.
     pub clock: SharedClock,
-    /// When to stop.
+    /// The signal to stop.
     pub shutdown: Shutdown,
-    /// Whether traffic is wanted.
+    /// Whether this process wants traffic.
     pub readiness: Readiness,
-    /// The door by which programs connect to the broker; `None` and they cannot.
+    /// The door through which programs connect to the broker; without it they cannot connect.
     pub programs: Option<ProgramDoor>,
-    /// The connection on which programs are heard; `None` and they are not.
+    /// The connection that receives programs' messages; without it they are not received.
     pub intake: Option<IntakeOptions>,
 }
 
-/// Makes the keys of the sign-in, as an ingress does at its start.
+/// Creates the keys for signing in, as an ingress does at its start.
 ///
 /// # Errors
 /// The first setting that cannot be used.
@@ -114,7 +114,7 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
     let limits = Limits::of(&http);
     let readiness = deps.readiness.clone();
     let serving = readiness.part("http");
-    // Its own tracker: in a process with other roles, each waits for its own tasks.
+    // Its own tracker, because in a process with several roles each role waits for its own tasks.
     let shutdown = deps.shutdown.child();
     let door = deps.programs.take().map(Arc::new);
     let intake = deps.intake.take();
@@ -152,7 +152,7 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
     shutdown
         .tracker
         .spawn(hear_revocations(state.clone(), revocations));
-    // Streams go on through the drain: it ends with the last of them.
+    // Streams continue through the drain, which ends with the last of them.
     let watching = Shutdown::new();
     let watch = state.watch.clone();
     shutdown.tracker.spawn({
@@ -174,7 +174,7 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
         cut = report.cut,
         "no more connections"
     );
-    // The accept loop may have returned before the last moment of its drain: every stream has gone.
+    // The accept loop may have returned before the drain's time was over: all streams have ended.
     shutdown.stop_hard();
     shutdown.tracker.close();
     if tokio::time::timeout(FAREWELL, shutdown.tracker.wait())
@@ -186,7 +186,7 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
     Ok(())
 }
 
-/// Forgets the keys and sessions that were revoked at other ingresses.
+/// Evicts keys and sessions from the caches when another ingress announces their end.
 async fn hear_revocations(state: AppState, mut revocations: Revocations) {
     let hearing = async {
         while let Some(credential) = revocations.next().await {
@@ -199,7 +199,7 @@ async fn hear_revocations(state: AppState, mut revocations: Revocations) {
     }
 }
 
-/// Tells other ingresses which runs have a client here.
+/// Answers other ingresses' questions about runs with a client here.
 async fn answer_others(state: AppState, mut questions: AttachmentQuestions) {
     let answering = async {
         while let Some(question) = questions.next().await {
@@ -216,7 +216,7 @@ async fn answer_others(state: AppState, mut questions: AttachmentQuestions) {
     }
 }
 
-/// Ends streams at their moments of a soft stop, all at once at a hard one.
+/// Ends streams at their moments of a soft stop; ends all at once at a hard stop.
 async fn stop_streams(
     shutdown: Shutdown,
     stopping: Stopping,
@@ -227,7 +227,7 @@ async fn stop_streams(
     let soft = async {
         shutdown.soft.cancelled().await;
         readiness.drain();
-        // A client that resumed sooner might come back to this very server.
+        // A client that resumed sooner might return to this very server.
         tokio::time::sleep(limits.lame_duck).await;
         stopping.native.cancel();
         tokio::time::sleep(
@@ -245,7 +245,7 @@ async fn stop_streams(
     stopping.all.cancel();
 }
 
-/// The state of an ingress; must be made within the runtime.
+/// Builds the state of an ingress. Must be called within the runtime.
 fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
     baton_metrics::register(metrics::METRICS);
     let IngressDeps {
@@ -268,7 +268,7 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         store: store.clone(),
         bus: bus.clone(),
     };
-    // A hard stop drops connections at that very moment: it must have been one of these before.
+    // A hard stop drops connections at that very moment, so these tokens must be its children.
     let stopping = Stopping {
         native: shutdown.hard.child_token(),
         all: shutdown.hard.child_token(),
@@ -327,7 +327,7 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
     }))
 }
 
-/// The API's description, as served at `/openapi.json`.
+/// Returns the API's description, as served at `/openapi.json`.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     routes::described().1
 }
@@ -347,7 +347,7 @@ fn router(state: AppState, http: &HttpConfig, readiness: Readiness) -> Router {
             access::rate::limit_requests,
         ));
     let router = routes::health::add(router, state, readiness);
-    // Around the errors, which a page must be able to read as well.
+    // Outside the errors' layer, because a page must be able to read errors, too.
     let router = match access::headers::cors(http) {
         Some(cors) => router.layer(cors),
         None => router,

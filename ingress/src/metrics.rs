@@ -1,4 +1,5 @@
-//! Every metric of the ingress: name, kind, help, labels. HTTP's own are in `baton_service::metrics`.
+//! Every metric of the ingress: name, kind, help, labels. The HTTP metrics are in
+//! `baton_service::metrics`.
 
 mod labels;
 
@@ -37,7 +38,7 @@ const BODY_BYTES: &str = "baton_ingress_body_bytes";
 const BODY_REFUSALS: &str = "baton_ingress_body_refusals_total";
 const LIMIT_REFUSALS: &str = "baton_ingress_limit_refusals_total";
 
-/// All of them.
+/// All metrics of the ingress.
 pub const METRICS: &[Metric] = &[
     Metric::gauge(
         STREAMS,
@@ -179,7 +180,7 @@ pub(crate) fn first_event(wire: Wire, seconds: f64) {
     histogram!(FIRST_EVENT, "route" => wire.as_str()).record(seconds);
 }
 
-/// Of a run that nobody held, ended by the request itself.
+/// Records the cancel latency of a run that no worker held, so that the request itself ended it.
 pub(crate) fn run_cancelled(latency: Duration) {
     histogram!(CANCEL_LATENCY).record(latency);
 }
@@ -234,7 +235,7 @@ pub(crate) fn body_refused(limit: BodyLimit) {
     counter!(BODY_REFUSALS, "limit" => limit.as_str()).increment(1);
 }
 
-/// Counts a refusal that a limit of the run's key is the reason of.
+/// Counts a refusal that was caused by a limit of the run's key.
 pub(crate) fn submission_refused(error: &SubmitError) {
     let limit = match error {
         SubmitError::ConcurrencyLimit { .. } => "runs",
@@ -253,7 +254,7 @@ pub(crate) fn submission_refused(error: &SubmitError) {
     counter!(LIMIT_REFUSALS, "limit" => limit).increment(1);
 }
 
-/// Whether rate limits are kept by this ingress alone from now on.
+/// Records whether this ingress keeps the rate limits alone from now on.
 pub(crate) fn rate_limits_alone(alone: bool) {
     gauge!(RATE_ALONE).set(if alone { 1.0 } else { 0.0 });
 }
@@ -266,12 +267,12 @@ pub(crate) fn auth_refusal(reason: AuthRefusal) {
     counter!(AUTH_REFUSALS, "reason" => reason.as_str()).increment(1);
 }
 
-/// Counts a stream for as long as it lives; what is not said before it is dropped is the client's
-/// doing.
+/// Counts a stream from its opening to its drop. If no end was set before the drop, the client has
+/// closed it.
 pub(crate) struct StreamGauge {
     wire: Wire,
     end: StreamEnd,
-    /// Of the request.
+    /// The span of the request.
     span: Span,
 }
 

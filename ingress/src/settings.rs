@@ -1,4 +1,4 @@
-//! The settings that a running ingress takes anew.
+//! The settings that a running ingress reloads.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use baton_service::{Config, LiveConfig};
 use crate::access::rate::RateLimits;
 use crate::state::AppState;
 
-/// Limits that a request is held to before anything else of it is known.
+/// The rate limits that apply before anything else of a request is known.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
-    /// Of every address.
+    /// The limits of every address.
     pub(crate) address: RateLimits,
-    /// Of a caller without limits of its own.
+    /// The limits of a caller without limits of its own.
     pub(crate) caller: RateLimits,
 }
 
@@ -34,7 +34,7 @@ impl Settings {
     }
 }
 
-/// Returns the rules by which runs are accepted.
+/// Returns the rules for accepting runs.
 pub(crate) fn rules(config: &Config) -> Rules {
     let built_in = config.tools.built_in.iter();
     let http = || config.tools.http.iter().map(|tool| tool.name.clone());
@@ -69,7 +69,7 @@ pub(crate) fn rules(config: &Config) -> Rules {
     }
 }
 
-/// The sizes of the tools' definitions, as a worker with this configuration sends them.
+/// Returns the sizes of the tools' definitions as a worker with this configuration sends them.
 fn tool_sizes(config: &ToolsConfig) -> ToolSizes {
     ToolSizes::new(config.http.iter().map(|tool| {
         let (description, parameters) = (&tool.description, tool.parameters.clone());
@@ -79,7 +79,7 @@ fn tool_sizes(config: &ToolsConfig) -> ToolSizes {
     }))
 }
 
-/// Takes changed settings until the last stream has ended.
+/// Applies changed settings until the last stream has ended.
 pub(crate) async fn take_changes(state: AppState, mut config: LiveConfig) {
     let taking = async {
         loop {

@@ -1,4 +1,4 @@
-//! What every handler shares.
+//! The state that all handlers share.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::settings::Settings;
 #[derive(Clone)]
 pub(crate) struct AppState(Arc<Inner>);
 
-/// See [`AppState`].
+/// The content of [`AppState`].
 pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) bus: Bus,
@@ -39,25 +39,25 @@ pub(crate) struct Inner {
     pub(crate) credentials: Credentials,
     pub(crate) sign_in: Arc<SignIn>,
     pub(crate) watch: CredentialWatch,
-    /// A credential has ended: connections of its programs are to be closed.
+    /// Notified when a credential has ended, so that its programs' connections are closed.
     pub(crate) credential_ended: Notify,
     pub(crate) models: ModelCatalog,
     pub(crate) rates: RateLimiter,
     pub(crate) proxies: Proxies,
     pub(crate) settings: ArcSwap<Settings>,
     pub(crate) attachments: Attachments,
-    /// Tells followers the newest attempts of their runs.
+    /// Looks up the newest attempts of runs for their followers.
     pub(crate) attempts: LedgerAttempts,
     pub(crate) canceller: Canceller,
     pub(crate) decider: Decider,
     pub(crate) stopping: Stopping,
     pub(crate) streams: StreamCap,
-    /// Of what programs may leave in DEAD.
+    /// The limits on letters that programs leave in DEAD.
     pub(crate) letters: LetterLimits,
     pub(crate) body_bytes: BodyBytes,
-    /// Bytes.
+    /// In bytes.
     pub(crate) body_limit: u64,
-    /// The word in keys that are made here.
+    /// The environment in the prefix of keys that are created here.
     pub(crate) key_environment: Arc<str>,
     pub(crate) heartbeat: Duration,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Inner {
 pub(crate) struct Stopping {
     /// Native streams are closed between two events: their clients resume elsewhere.
     pub(crate) native: CancellationToken,
-    /// Chat streams and waiting requests have had their time.
+    /// The time of chat streams and waiting requests is over.
     pub(crate) all: CancellationToken,
 }
 
@@ -85,16 +85,17 @@ impl AppState {
         EventFollower::subscribe(&self.bus, tenant, run, self.attempts.clone()).await
     }
 
-    /// A key or a session is not good any more: whoever remembers it forgets it.
+    /// Handles the end of a key or a session: evicts it from the caches here and at the other
+    /// ingresses.
     pub(crate) async fn revoked(&self, credential: Uuid) {
         self.forget(credential);
-        // Lost, it costs the others the seconds until they look by themselves.
+        // If the message is lost, the other ingresses notice at their next look, seconds later.
         if let Err(error) = self.bus.announce_revoked(credential).await {
             tracing::debug!(%error, "a revocation was not announced");
         }
     }
 
-    /// As [`AppState::revoked`], when another ingress has said so.
+    /// Like [`AppState::revoked`], on the announcement of another ingress.
     pub(crate) fn forget(&self, credential: Uuid) {
         self.credentials.forget(credential);
         self.watch.wake();

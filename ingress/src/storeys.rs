@@ -1,4 +1,4 @@
-//! Holds the crate's modules to one direction: a storey names only those below it.
+//! Checks that the crate's modules depend in one direction: a storey names only those below it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,18 +11,18 @@ const STOREYS: [&[&str]; 4] = [
     &["routes", "programs"],
 ];
 
-/// The modules that build the others into one server, which any module of the crate root may name.
+/// The modules that assemble the server. They may name all others.
 const ROOT: [&str; 4] = ["ledger_clock", "lib", "settings", "storeys"];
 
-/// The state of all handlers is named everywhere until each storey has its own part.
+/// The state of all handlers, which all modules may name until each storey has its own part.
 const SHARED: &str = "state";
 
-/// Returns `None` for a module that belongs to no storey.
+/// Returns a module's storey; `None` if it belongs to none.
 fn storey(module: &str) -> Option<usize> {
     STOREYS.iter().position(|modules| modules.contains(&module))
 }
 
-/// Returns why `from` must not name `to`, if it must not.
+/// Returns the reason why `from` must not name `to`, if there is one.
 fn objection(from: &str, to: &str) -> Option<String> {
     let from_storey = storey(from)?;
     if from == to || to == SHARED {
@@ -35,7 +35,7 @@ fn objection(from: &str, to: &str) -> Option<String> {
     }
 }
 
-/// Returns the modules after each `crate::` of a source, its tests left out.
+/// Returns the modules after each `crate::` of a source without its tests.
 fn named(source: &str) -> Vec<&str> {
     let product = source.split("#[cfg(test)]\nmod tests {").next();
     let lines = product.unwrap_or_default().lines().map(str::trim_start);

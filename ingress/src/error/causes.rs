@@ -1,4 +1,5 @@
-//! What went wrong elsewhere, as an error of the API: a submission, the ledger, the broker, a run.
+//! Errors of other parts, converted to errors of the API: a submission's, the ledger's, the
+//! broker's, a run's.
 
 use baton_admission::{Invalid, SubmitError};
 use baton_protocol::{RunError, RunId};
@@ -7,13 +8,13 @@ use http::StatusCode;
 
 use super::ApiError;
 
-/// The code of a budget that is used up: OpenAI's word for that is the class of the error.
+/// The code for a used-up budget. OpenAI uses its word for that as the error's class.
 pub(super) const BUDGET_EXCEEDED: &str = "budget_exceeded";
 
 impl ApiError {
-    /// The run is accepted and goes on, and its answer cannot be given here: no refusal. With an
-    /// `Idempotency-Key` (`keyed`) the same request finds the run again; without one it would make
-    /// another.
+    /// Reports that an accepted run is active, but cannot be answered here: not a refusal. With an
+    /// `Idempotency-Key` (`keyed`) the same request finds the run again; without one it would
+    /// create another.
     pub(crate) fn goes_on(run: RunId, code: &'static str, why: &str, keyed: bool) -> Self {
         let again = if keyed {
             ", or send this request again with its Idempotency-Key"
@@ -30,10 +31,10 @@ impl ApiError {
         }
     }
 
-    /// A run's failure, as the answer to a request that waited for it. The official client
-    /// libraries ask again by themselves after a 429 or a 5xx, which makes another run: harmless if
-    /// the upstream took no request of this one, and otherwise the same work paid for twice.
-    /// `worked` says whether the run had done or shown anything before it failed.
+    /// Converts a run's failure into the answer to a request that waited for it. The official
+    /// client libraries retry automatically after a 429 or a 5xx, which creates another run. That
+    /// is harmless if the upstream accepted no request of this run; otherwise the same work is paid
+    /// for twice. `worked` says whether the run had done or shown anything before it failed.
     pub(crate) fn run_failed(run: RunId, error: &RunError, worked: bool) -> Self {
         let mut failed = Self::new(
             status_of_error(error),
@@ -55,7 +56,8 @@ impl ApiError {
     }
 }
 
-/// The code that a client acts on: the model server's own, if it refused the request by one.
+/// Returns the code that a client acts on: the model server's own, if it refused the request with
+/// one.
 pub(crate) fn code_of_error(error: &RunError) -> &str {
     let upstream = error.upstream.as_deref();
     upstream
@@ -63,8 +65,8 @@ pub(crate) fn code_of_error(error: &RunError) -> &str {
         .unwrap_or(&error.code)
 }
 
-/// The status of a run's failure. A prompt that is too long is the client's to mend, also where the
-/// model server noticed only after it had begun to answer.
+/// Returns the status of a run's failure. A prompt that is too long is the client's error, even if
+/// the model server noticed only after its answer had begun.
 pub(crate) fn status_of_error(error: &RunError) -> StatusCode {
     if code_of_error(error) == "context_length_exceeded" {
         StatusCode::BAD_REQUEST
@@ -73,7 +75,7 @@ pub(crate) fn status_of_error(error: &RunError) -> StatusCode {
     }
 }
 
-/// What a run's failure means to somebody who waited for the answer.
+/// Returns the status of a failed run for a client that waited for the answer.
 pub(crate) fn status_of_failed_run(code: &str) -> StatusCode {
     match code {
         "upstream_timeout" | "upstream_first_byte_timeout" | "upstream_idle_timeout" => {
@@ -93,8 +95,8 @@ pub(crate) fn status_of_failed_run(code: &str) -> StatusCode {
     }
 }
 
-/// Whether a turn that fails like this has used nothing: the upstream was not reached, or refused.
-/// One that fell silent or broke off may have been at work.
+/// Returns whether a turn that failed like this has used nothing: the upstream was not reached, or
+/// refused. An upstream that fell silent or broke off may have done work.
 fn costs_nothing(code: &str) -> bool {
     matches!(
         code,

@@ -1,18 +1,18 @@
-//! The schema of an error, for the documentation: `baton_service::Problem` writes it.
+//! The documented schema of an error; `baton_service::Problem` writes it.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// A problem, as RFC 9457 has it.
+/// A problem as defined in RFC 9457.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Problem {
     #[serde(rename = "type")]
     kind: String,
     title: String,
     status: u16,
-    /// What happened this time, for a person.
+    /// This occurrence of the error, for a person.
     detail: Option<String>,
-    /// What happened, for a program.
+    /// The kind of error, for a program.
     code: String,
     /// The field at fault.
     param: Option<String>,

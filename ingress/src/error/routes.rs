@@ -1,12 +1,12 @@
-//! The routes of the API by name, for the answer to a request that none of them takes.
+//! The API's routes, for hints in the answer to a request that matches none.
 
 use http::Method;
 use utoipa::openapi::{OpenApi, PathItem};
 
-/// The least likeness of an address and a route for a hint, from 0 to 1.
+/// The least similarity of an address and a route for a hint, from 0 to 1.
 const LIKENESS: f64 = 0.75;
 
-/// The parts of OpenAI's API that clients try and that have no route here, with the words that lead on.
+/// The parts of OpenAI's API that clients try and that have no route here, each with its hint.
 const NOT_SERVED: &[(&[&str], &str)] = &[
     (
         &["responses"],
@@ -37,7 +37,7 @@ const NOT_SERVED: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// The routes that the API has.
+/// The API's routes.
 #[derive(Debug)]
 pub(crate) struct Routes(Vec<Route>);
 
@@ -49,7 +49,7 @@ struct Route {
 }
 
 impl Routes {
-    /// Takes them from the API's description.
+    /// Reads the routes from the API's description.
     pub(crate) fn described(description: &OpenApi) -> Self {
         let paths = description.paths.paths.iter();
         Self(
@@ -62,7 +62,8 @@ impl Routes {
         )
     }
 
-    /// Returns the sentence for an address that has no route: the nearest one, if any is near.
+    /// Returns the message for an address without a route; it names the nearest route, if one is
+    /// near.
     pub(crate) fn not_found(&self, method: &Method, path: &str) -> String {
         let asked = without_version(path);
         let first = asked.trim_start_matches('/').split('/').next();
@@ -103,7 +104,7 @@ impl Routes {
     }
 }
 
-/// Returns the rest after the last `/v1`: base URLs lack it, or have it twice.
+/// Returns the rest after the last `/v1`: base URLs may lack it, or have it twice.
 fn without_version(path: &str) -> &str {
     let path = path.trim_end_matches('/');
     match path.rfind("/v1/") {
@@ -112,7 +113,7 @@ fn without_version(path: &str) -> &str {
     }
 }
 
-/// Puts the address's own words in place of a template's parameters.
+/// Replaces a template's parameters by the segments of the address.
 fn filled(template: &str, asked: &str) -> String {
     let mut asked = asked.split('/');
     let segments = template.split('/').map(|segment| {

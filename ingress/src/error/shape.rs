@@ -1,5 +1,5 @@
-//! The shape of an error: OpenAI's error object or problem+json, by the path of its request; and a
-//! refusal, for programs on the bus.
+//! The shape of an error: OpenAI's error object or problem+json, according to the path of its
+//! request; or a refusal for programs on the bus.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use super::ApiError;
 use super::causes::BUDGET_EXCEEDED;
 use super::routes::Routes;
 
-/// How the errors of a route are written.
+/// The format of a route's errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// OpenAI's error object.
     OpenAi,
-    /// RFC 9457.
+    /// Problem details (RFC 9457).
     Problem,
 }
 
@@ -36,7 +36,7 @@ impl Shape {
             "embeddings",
             "conversations",
         ];
-        // An SDK reads OpenAI's error object also if its base URL lacks the version.
+        // An SDK expects OpenAI's error object even if its base URL lacks the version.
         let rest = path.strip_prefix("/v1/").or(path.strip_prefix('/'));
         let first = rest.and_then(|rest| rest.split('/').next());
         if first.is_some_and(|first| OPENAI.contains(&first)) {
@@ -48,7 +48,7 @@ impl Shape {
 }
 
 impl ApiError {
-    /// The error as programs on the bus are told of it.
+    /// Returns the error as a refusal for programs on the bus.
     pub(crate) fn to_refusal(&self) -> Refusal {
         let after = self.headers.get(RETRY_AFTER);
         Refusal {
@@ -60,7 +60,7 @@ impl ApiError {
         }
     }
 
-    /// The error as OpenAI's error object.
+    /// Returns the error as OpenAI's error object.
     pub(crate) fn to_openai(&self) -> ErrorObject {
         ErrorObject {
             message: self.message.clone(),
@@ -74,7 +74,7 @@ impl ApiError {
         }
     }
 
-    /// As an answer, where [`shape_errors`] does not come by.
+    /// Returns the error as an answer, where [`shape_errors`] does not apply.
     pub(crate) fn into_answer(self, path: &str) -> Response {
         self.into_shape(Shape::of(path))
     }
@@ -90,7 +90,7 @@ impl ApiError {
                 (self.status, [(CONTENT_TYPE, "application/json")], body).into_response()
             }
             Shape::Problem => {
-                // A problem's code is one of a fixed set; a run's failure brings its own.
+                // A problem's code is one of a fixed set; a run's failure has a code of its own.
                 let code = match self.code {
                     Cow::Borrowed(code) => code,
                     Cow::Owned(_) => "run_failed",
@@ -110,7 +110,7 @@ impl ApiError {
     }
 }
 
-/// The class that OpenAI's API gives errors of a status.
+/// Returns the error class that OpenAI's API uses for a status.
 pub(crate) fn openai_type(status: StatusCode) -> &'static str {
     match status.as_u16() {
         401 => "authentication_error",
@@ -121,7 +121,7 @@ pub(crate) fn openai_type(status: StatusCode) -> &'static str {
     }
 }
 
-/// Gives every error the shape of its path.
+/// Gives every error the shape that its path requires.
 pub(crate) async fn shape_errors(
     State(routes): State<Arc<Routes>>,
     request: Request,
@@ -137,7 +137,7 @@ pub(crate) async fn shape_errors(
     if !(status.is_client_error() || status.is_server_error()) {
         return response;
     }
-    // The router's own answers, and a caught panic's.
+    // The router's own answers, and the answer to a caught panic.
     let allow = response.headers_mut().remove(http::header::ALLOW);
     let mut error = generic(status);
     if status == StatusCode::NOT_FOUND {

@@ -1,4 +1,4 @@
-//! The values of labels: each a closed set, so that every series exists from the start.
+//! The values of labels. Each set is closed, so that every series exists from the start.
 
 macro_rules! labels {
     ($($(#[$doc:meta])* $name:ident { $($(#[$what:meta])* $value:ident = $word:literal,)* })*) => {$(
@@ -9,7 +9,7 @@ macro_rules! labels {
         }
 
         impl $name {
-            /// The names of all of them.
+            /// The names of all values.
             pub(super) const NAMES: &[&str] = &[$($word,)*];
 
             pub(crate) const fn as_str(self) -> &'static str {
@@ -22,62 +22,62 @@ macro_rules! labels {
 }
 
 labels! {
-    /// The route that a stream speaks for.
+    /// The kind of route that a stream serves.
     Wire {
         Chat = "chat",
         Native = "native",
     }
 
-    /// Which way a run came in.
+    /// The door through which a run was submitted.
     Door {
         Chat = "chat",
         Runs = "runs",
         Bus = "bus",
     }
 
-    /// What became of a message that a program submitted.
+    /// The result of a message that a program submitted.
     SubmissionEnd {
-        /// It is a run, now or before.
+        /// It is a run, new or existing.
         Accepted = "accepted",
-        /// It was refused, and told so.
+        /// It was refused, and the program was informed.
         Refused = "refused",
-        /// As refused, and a copy is kept for an operator.
+        /// Refused, and a copy is kept for an operator.
         Quarantined = "quarantined",
-        /// As quarantined, but its publisher has had enough copies kept, or it could not be kept.
+        /// Refused without a copy: its publisher has enough copies, or the copy could not be kept.
         Dropped = "dropped",
         /// There was no room for it at this moment.
         Busy = "busy",
     }
 
-    /// Why a program's message was dropped before anybody read it.
+    /// The reason for dropping a program's message unread.
     Dropped {
-        /// There was no room for it: too many wait, of all keys or of its own.
+        /// There was no room for it: too many messages wait, in total or of its key.
         Full = "full",
-        /// It is larger than what is taken over the bus.
+        /// It is larger than the limit for messages on the bus.
         TooLarge = "too_large",
-        /// Its subject is of no form that an ingress subscribes to.
+        /// Its subject has no form that an ingress subscribes to.
         Stray = "stray",
     }
 
-    /// How a stream ended.
+    /// The end of a stream.
     StreamEnd {
-        /// With the run's last event.
+        /// The run's last event was sent.
         Finished = "finished",
-        /// With an error object in its place.
+        /// An error object was sent instead of the last event.
         Error = "error",
-        /// The client went away.
+        /// The client closed the connection.
         ClientClosed = "client_closed",
         /// This process is stopping; the client resumes elsewhere.
         Drained = "drained",
-        /// Text that the client had seen was withdrawn, and its wire cannot say so.
+        /// Text that the client had received was withdrawn, and its protocol cannot express that.
         Withdrawn = "withdrawn",
-        /// The run waits for a person, and the wire cannot say so.
+        /// The run waits for a person, and the protocol cannot express that.
         Parked = "parked",
-        /// The credential that opened it is not good any more.
+        /// The credential that opened it is no longer good.
         Revoked = "revoked",
     }
 
-    /// Why a credential was refused.
+    /// The reason for refusing a credential.
     AuthRefusal {
         Missing = "missing",
         Malformed = "malformed",
@@ -87,35 +87,35 @@ labels! {
         Scope = "scope",
     }
 
-    /// What came of somebody's wish to connect to the broker.
+    /// The result of a program's attempt to connect to the broker.
     Connect {
         Admitted = "admitted",
         Missing = "missing",
         Malformed = "malformed",
         Unknown = "unknown",
-        /// Revoked or expired.
+        /// The key was revoked or has expired.
         Ended = "ended",
         Scope = "scope",
         RateLimited = "rate_limited",
-        /// The key has as many connections as it may.
+        /// The key is at its limit of connections.
         TooMany = "too_many",
-        /// The ledger is away.
+        /// The ledger is unavailable.
         Unavailable = "unavailable",
-        /// What was asked was no question of a server's.
+        /// The message was not a server's question.
         BadQuestion = "bad_question",
     }
 
-    /// Whose limit refused a request.
+    /// The limit that refused a request.
     RateRefusal {
         Address = "address",
         Caller = "caller",
     }
 
-    /// The bound on bytes of bodies that refuses one.
+    /// The bound that refused a body's bytes.
     BodyLimit {
-        /// Of one key, person or network.
+        /// The bound of one key, person or network.
         Owner = "key",
-        /// Of the process.
+        /// The bound of the process.
         Process = "process",
     }
 }

@@ -1,6 +1,6 @@
 //! Submits programs' runs, as `POST /v1/runs` does, and answers each message.
 //!
-//! The run's row decides. A program whose answer was lost publishes the message again under the
+//! The run's row decides. A program that missed its answer publishes the message again under the
 //! same run id, and gets the same run. A message that is no submission is kept in DEAD for an
 //! operator, within the publisher's limits.
 

@@ -34,7 +34,7 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(versions::roll_back_agent))
 }
 
-/// The agent that a path names, by its id or its name.
+/// The agent that a path names by id or by name.
 struct AgentPath(AgentKey);
 
 impl FromRequestParts<AppState> for AgentPath {
@@ -66,12 +66,12 @@ fn check(state: &AppState, definition: &AgentDefinition) -> Result<(), ApiError>
     )
 }
 
-/// The agent in the audit log.
+/// Returns the agent as the target of an audit entry.
 fn target(agent: &AgentRecord) -> String {
     format!("agent:{}", agent.id)
 }
 
-/// Its name and version in the audit log.
+/// Returns the agent's name and version for an audit entry.
 fn detail(agent: &AgentRecord) -> String {
     let version = &agent.version;
     format!("{}@{}", version.definition.name, version.number)

@@ -1,5 +1,5 @@
-//! `/v1/api-keys`: machines' credentials. A key is shown once, when it is made or rotated; nobody
-//! makes one that may do more than they may themselves.
+//! `/v1/api-keys`: credentials for machines. A key is shown once, when it is created or rotated.
+//! Nobody can create a key with more permissions than their own.
 
 mod create;
 mod list;

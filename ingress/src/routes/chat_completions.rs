@@ -1,8 +1,7 @@
 //! `POST /v1/chat/completions`.
 //!
-//! The head of a streamed answer is sent with its first token, so that a run that fails before that
-//! is answered with a proper status; only when nothing has come for a heartbeat's time is the head
-//! sent alone.
+//! The head of a streamed answer is sent with its first token, so that a run that fails earlier
+//! gets a proper status. If no event arrives within one heartbeat, the head is sent alone.
 
 mod answer;
 mod frames;
@@ -37,38 +36,38 @@ use crate::run::relay::Relay;
 use crate::run::submission::{RunRequest, Submitted, idempotency_key, job_headers, submit};
 use crate::state::AppState;
 
-/// The code for a run that goes on after the stream has dropped its beginning.
+/// The code for an active run after the stream has dropped its first events.
 const EVENTS_EXPIRED: &str = "events_expired";
 
-/// One chat: what its answer needs to know of the request.
+/// A chat request, as far as its answer needs it.
 pub(crate) struct Chat {
     run: RunId,
-    /// The upstream model that is asked.
+    /// The upstream model.
     model: String,
-    /// The client's own tools, whose calls are its to execute.
+    /// The client's own tools: the client executes their calls.
     client_tools: Vec<String>,
     include_usage: bool,
-    /// Whether the client reads calls in their older form.
+    /// Whether the client expects calls in their older form.
     older_calls: bool,
     /// Whether the same request finds the run again.
     keyed: bool,
     begun: Instant,
 }
 
-/// Where the answer comes from.
+/// The source of the answer.
 enum Source {
     /// The run's events, from the first.
     Live(Box<EventFollower>),
-    /// The ledger: the run had ended when it was asked for again.
+    /// The ledger: the run had already ended when the request was repeated.
     Recorded(Box<Recorded>),
 }
 
 /// Answers a chat, whole or as server-sent events.
 ///
-/// Fields that are not listed travel to the upstream. `model` names an upstream model, which the
-/// `default` agent uses, or an agent. The agent's server-side tools are executed by the server and
-/// never appear as `tool_calls`. Closing the connection cancels the run, unless the request has an
-/// `Idempotency-Key`: then half a minute later, if nobody has come back.
+/// Unknown fields are passed on to the upstream. `model` names an upstream model, which the
+/// `default` agent uses, or an agent. The server executes the agent's server-side tools, and they
+/// never appear as `tool_calls`. Closing the connection cancels the run. If the request has an
+/// `Idempotency-Key`, the run is cancelled half a minute later, unless a client has returned.
 #[utoipa::path(
     post,
     path = "/v1/chat/completions",
@@ -116,7 +115,7 @@ pub(crate) async fn chat_completions(
     } else {
         OnClose::Cancel
     };
-    // Before anything is accepted.
+    // Before the run is accepted, so that a refusal leaves none behind.
     let place = if stream {
         Some(state.streams.take(&authorized.caller)?)
     } else {
@@ -149,7 +148,7 @@ pub(crate) async fn chat_completions(
         }
         _ => replayed(&state, tenant, run).await,
     };
-    // The request was dropped with what accepting the run has yielded.
+    // Accepting the run has consumed and dropped the request.
     drop(body);
     let (model, source) = match found {
         Ok(found) => found,
@@ -194,13 +193,14 @@ pub(crate) async fn chat_completions(
     answered.map_err(|error| error.of_run(run))
 }
 
-/// The run that an idempotency key stands for: from its first event, or from the ledger.
+/// Returns the source of the run that has the idempotency key: its events from the first, or the
+/// ledger.
 async fn replayed(
     state: &AppState,
     tenant: TenantId,
     run: RunId,
 ) -> Result<(String, Source), ApiError> {
-    // Before the row is read, so that what happens in between is heard.
+    // Before the row is read, so that events in between are heard.
     let subscribed = state.subscribe(tenant, run).await?;
     let record = find_run(state, tenant, run)
         .await?
@@ -221,7 +221,7 @@ async fn replayed(
 }
 
 impl Chat {
-    /// The recorded answer of a completed run, or what became of it instead.
+    /// Returns the recorded answer of a completed run, or the error for any other end.
     fn recorded_answer(&self, recorded: &Recorded) -> Result<(Answer, FinishReason), ApiError> {
         match &recorded.outcome {
             Outcome::Completed(finish_reason) => {
@@ -235,13 +235,13 @@ impl Chat {
         }
     }
 
-    /// Somebody cancelled the run while its client waited. Asking again would start another.
+    /// The run was cancelled while its client waited. A retry would start another run.
     fn cancelled(&self, reason: &str) -> ApiError {
         let message = format!("run {} was cancelled: {reason}", self.run);
         ApiError::new(StatusCode::CONFLICT, "run_cancelled", message).do_not_retry()
     }
 
-    /// The run waits for a person, and goes on without this client.
+    /// The run waits for a person, and continues without this client.
     fn parked(&self) -> ApiError {
         let message = format!(
             "a tool call waits for a decision: GET /v1/runs/{run}/approvals; run {run} goes on \
@@ -251,13 +251,13 @@ impl Chat {
         ApiError::new(StatusCode::CONFLICT, "approval_required", message).do_not_retry()
     }
 
-    /// This process stops, and the answer is not there yet.
+    /// This process stops before the answer is complete.
     fn draining(&self) -> ApiError {
         let why = "this server is stopping";
         ApiError::goes_on(self.run, "server_stopping", why, self.keyed)
     }
 
-    /// The events cannot be followed any further.
+    /// The run's events can no longer be followed.
     fn unfollowable(&self) -> ApiError {
         let why = "the run's events cannot be read";
         ApiError::goes_on(self.run, "events_unavailable", why, self.keyed)

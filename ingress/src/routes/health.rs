@@ -1,6 +1,6 @@
-//! `GET /health` and `GET /ready` on the public port, where load balancers look. The admin port says more.
+//! `GET /health` and `GET /ready` on the public port, for load balancers. The admin port says more.
 //!
-//! Neither asks for a credential or counts as a request of its address.
+//! Neither needs a credential or counts as a request of its address.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,15 +17,15 @@ use tokio::time::timeout;
 
 use crate::state::AppState;
 
-/// How long PostgreSQL and NATS may take to answer.
+/// The longest time that PostgreSQL and NATS may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long an answer of theirs is good for, so that strangers cannot make more of these questions.
+/// The time for which their answers are cached, so that strangers cannot cause more questions.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
 struct Probe {
     readiness: Readiness,
     state: AppState,
-    /// When both were asked last, and whether they answered. Held while they are asked.
+    /// The time and result of the last check of both. Locked during a check.
     answered: Mutex<Option<(Instant, bool)>>,
 }
 
@@ -48,14 +48,14 @@ impl Probe {
     }
 }
 
-/// Adds both routes. They come after the layers of the others, and are not part of the limits.
+/// Adds both routes. They bypass the layers of the other routes, rate limits included.
 pub(crate) fn add(router: Router, state: AppState, readiness: Readiness) -> Router {
     let probe = Arc::new(Probe {
         readiness,
         state,
         answered: Mutex::default(),
     });
-    // Not merged: a second router would bring a second fallback.
+    // Not merged: a second router would add a second fallback.
     router
         .route("/health", get(|| async { answer(StatusCode::OK, "alive") }))
         .route("/ready", get(move || ready(Arc::clone(&probe))))

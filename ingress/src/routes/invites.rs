@@ -1,5 +1,5 @@
-//! `/v1/invites`: letting people join a tenant. Baton sends no mail: whoever makes an invite hands
-//! its token over.
+//! `/v1/invites`: invites to join a tenant. Baton sends no mail: the creator of an invite hands its
+//! token over.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -25,17 +25,17 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(revoke_invite))
 }
 
-/// Whom to invite.
+/// The person to invite.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateInvite {
-    /// What they will be; not above one's own role.
+    /// The role that they will have; not above the caller's own.
     role: Role,
-    /// The only address that the invite is good for; any unless said.
+    /// The only address that may use the invite. Default: any address.
     email: Option<String>,
 }
 
-/// An invite, with its token.
+/// A new invite, with its token.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CreatedInvite {
     id: InviteId,
@@ -52,7 +52,7 @@ pub(crate) struct Invite {
     id: InviteId,
     role: Role,
     email: Option<String>,
-    /// Who made it.
+    /// The creator.
     created_by: String,
     created_at: DateTime<Utc>,
     expires_at: DateTime<Utc>,
@@ -64,7 +64,7 @@ pub(crate) struct InviteList {
     data: Vec<Invite>,
 }
 
-/// Makes an invite to the tenant. Its token is in the answer and nowhere else.
+/// Creates an invite to the tenant. Its token is in this answer and nowhere else.
 #[utoipa::path(
     post,
     path = "/v1/invites",
@@ -121,7 +121,7 @@ pub(crate) async fn create_invite(
     Ok((StatusCode::CREATED, Json(created)))
 }
 
-/// The tenant's invites that can still be used, the oldest first.
+/// Lists the tenant's usable invites, the oldest first.
 #[utoipa::path(
     get,
     path = "/v1/invites",
@@ -152,7 +152,7 @@ pub(crate) async fn list_invites(
     Ok(Json(InviteList { data }))
 }
 
-/// Revokes an invite that was not used. It takes what making it would take.
+/// Revokes an unused invite. The caller must be allowed to create it.
 #[utoipa::path(
     delete,
     path = "/v1/invites/{id}",

@@ -1,4 +1,4 @@
-//! `/v1/members`: who may act in a tenant, and as what.
+//! `/v1/members`: the people of a tenant, and their roles.
 
 mod legacy;
 
@@ -25,7 +25,7 @@ use crate::routes::api_keys::check_may_have_made;
 use crate::routes::query::QueryParams;
 use crate::state::AppState;
 
-/// How long a password reset can be used.
+/// The time for which a password reset can be used.
 const RESET_LIFE: std::time::Duration = std::time::Duration::from_hours(24);
 
 pub(crate) fn router() -> OpenApiRouter<AppState> {
@@ -43,7 +43,7 @@ pub(crate) struct Member {
     name: Option<String>,
     role: Role,
     joined_at: DateTime<Utc>,
-    /// Since when an operator keeps them out.
+    /// The time at which an operator disabled the account.
     disabled_at: Option<DateTime<Utc>>,
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct MemberList {
     data: Vec<Member>,
 }
 
-/// Another role.
+/// A new role.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChangeMember {
@@ -73,7 +73,7 @@ fn unknown() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "member_not_found", message)
 }
 
-/// The tenant's members, in the order of their registration.
+/// Lists the tenant's members, in the order of their registration.
 #[utoipa::path(
     get,
     path = "/v1/members",
@@ -106,14 +106,14 @@ pub(crate) async fn list_members(
     Ok(Json(MemberList { data }))
 }
 
-/// The member's API keys, after the member was removed.
+/// The fate of the API keys that a removed member created.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum KeysAfter {
-    /// They are revoked: the member has seen them.
+    /// They are revoked, because the member has seen them.
     #[default]
     End,
-    /// They go on, and the one who asks answers for them: the keys end with that person.
+    /// They stay valid under the caller's responsibility: they end with the caller's membership.
     Keep,
 }
 
@@ -122,16 +122,16 @@ enum KeysAfter {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct RemoveMember {
-    /// `end` unless said: the API keys that the member made are revoked. `keep`: they go on, and the
-    /// one who asks answers for them; only for somebody who could make each of them.
+    /// `end` (the default): the API keys that the member created are revoked. `keep`: they stay
+    /// valid under the caller's responsibility; only for a caller who could create each of them.
     #[serde(default)]
     #[param(inline, required = false)]
     api_keys: KeysAfter,
 }
 
-/// Changes a member's role. Nobody gives a role above their own, nor changes one; somebody stays
-/// owner. Invites, password resets and API keys that the member made end where they go beyond the new
-/// role.
+/// Changes a member's role. A caller can neither give nor change a role above their own, and one
+/// owner must remain. Invites, password resets and API keys that the member created end if they
+/// exceed the new role.
 #[utoipa::path(
     patch,
     path = "/v1/members/{id}",
@@ -157,8 +157,8 @@ pub(crate) async fn change_member(
     apply(&state, &authorized.caller, &origin, &id, change).await
 }
 
-/// Removes a member from the tenant. Their sign-ins here end within seconds, and so do the invites,
-/// password resets and API keys that they made; the answer lists them.
+/// Removes a member from the tenant. Their sessions here end within seconds, as do the invites,
+/// password resets and API keys that they created; the answer lists them.
 #[utoipa::path(
     delete,
     path = "/v1/members/{id}",
@@ -244,7 +244,7 @@ async fn apply(
     Err(refusal)
 }
 
-/// Settles what the member made, now that they have another role or none.
+/// Revokes or hands over what the member created, now that they have another role or none.
 async fn settle(
     tx: &mut TenantTx,
     caller: &Caller,
@@ -281,11 +281,11 @@ fn refused(entry: AuditEntry, why: &str) -> AuditEntry {
     }
 }
 
-/// Makes a token by which a member sets a new password.
+/// Creates a token with which a member sets a new password.
 ///
-/// Only for members who belong to no other tenant and whose role is not above one's own: for
-/// others it takes the operator, `baton users reset-password`. The same is asked again when the token
-/// is used, and a change of the member's role ends it.
+/// Only for members who belong to no other tenant and have a role that is not above the caller's.
+/// For others an operator must run `baton users reset-password`. The conditions are checked again
+/// when the token is used, and a change of the member's role revokes it.
 #[utoipa::path(
     post,
     path = "/v1/members/{id}/password-reset",
@@ -320,7 +320,7 @@ pub(crate) async fn reset_member_password(
             "password_reset.created",
         )
     };
-    // Whoever sets a password can act wherever its owner can.
+    // A person who sets a password can act in all of its owner's tenants.
     if memberships.len() > 1 || Some(here.role) > caller.role_to_give() {
         let entry = refused(entry, "not_here_alone");
         record_unchanged(&state, origin.network, entry).await?;

@@ -17,7 +17,7 @@ use crate::error::ApiError;
 use crate::routes::agents::MOST_AGENTS;
 use crate::state::AppState;
 
-/// The models that this key may name.
+/// Lists the models that this key may name.
 #[utoipa::path(
     get,
     path = "/v1/models",
@@ -44,7 +44,7 @@ pub(crate) async fn list_models(
     )))
 }
 
-/// Returns the tenant's agents as models: their names select them.
+/// Returns the tenant's agents as models: a client selects an agent by its name.
 async fn agents(
     state: &AppState,
     authorized: &Authorized<ModelsRead>,
@@ -56,7 +56,7 @@ async fn agents(
     Ok(models.filter_map(|agent| as_model(agent, grant)).collect())
 }
 
-/// Returns the agent as a model, unless this key may not use the agent's own one.
+/// Returns the agent as a model, unless this key may not use the agent's own model.
 fn as_model(agent: AgentRecord, grant: &Grant) -> Option<Model> {
     let created = agent.created_at.timestamp();
     let definition = agent.version.definition;
@@ -65,7 +65,7 @@ fn as_model(agent: AgentRecord, grant: &Grant) -> Option<Model> {
     allowed.then(|| Model::new(definition.name, created, "agent"))
 }
 
-/// One of the models that this key may name.
+/// Returns one of the models that this key may name.
 #[utoipa::path(
     get,
     path = "/v1/models/{id}",
@@ -86,7 +86,7 @@ pub(crate) async fn read_model(
     find(&state, &authorized, &id).await
 }
 
-/// Names with slashes, which some SDKs leave as they are.
+/// Handles names with slashes, which some SDKs do not encode.
 pub(crate) async fn read_model_of_owner(
     State(state): State<AppState>,
     authorized: Authorized<ModelsRead>,

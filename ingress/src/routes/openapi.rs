@@ -1,4 +1,4 @@
-//! The description of the API, made from its handlers.
+//! The description of the API, generated from its handlers.
 
 use baton_protocol::event::description;
 use utoipa::openapi::path::Operation;
@@ -9,7 +9,7 @@ use utoipa::{Modify, OpenApi};
 
 use crate::error::Shape;
 
-/// What no handler knows of the whole.
+/// The parts of the description that belong to no handler.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -64,9 +64,9 @@ impl Modify for Events {
     }
 }
 
-/// Adds to every operation the refusals that it has for being what it is, where its handler does not
-/// say more about them: who is asked for a credential may be refused for it, and who reads a body
-/// may be sent a bad one.
+/// Adds to every operation the refusals that all operations of its kind share, unless its handler
+/// describes them in more detail: a route that needs a credential may refuse it, and a route that
+/// reads a body may refuse the body.
 pub(crate) fn add_common_refusals(description: &mut utoipa::openapi::OpenApi) {
     for (path, item) in &mut description.paths.paths {
         let shape = Shape::of(path);
@@ -91,8 +91,8 @@ pub(crate) fn add_common_refusals(description: &mut utoipa::openapi::OpenApi) {
     }
 }
 
-/// Describes an object with the fields of a closed one as one closed object. `allOf` would have every answer
-/// violate the closed half, which allows no other fields.
+/// Describes an object that contains the fields of a closed one as one closed object. With `allOf`
+/// every answer would violate the closed half, which allows no other fields.
 pub(crate) fn join_closed_objects(description: &mut utoipa::openapi::OpenApi) {
     let Some(components) = &mut description.components else {
         return;

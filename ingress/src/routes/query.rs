@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
 
-/// The parameters of a request; the refusal names the one that cannot be read.
+/// The query parameters of a request. A refusal names the parameter that cannot be read.
 pub(crate) struct QueryParams<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParams<T> {
@@ -24,14 +24,14 @@ fn read<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(pairs).map_err(|error| {
         let param = error.path().to_string();
         match &*param {
-            // There is no one parameter at fault.
+            // No single parameter is at fault.
             "." | "?" => refusal(error.inner().to_string()),
             _ => bad_parameter(&param, format!("`{param}`: {}", error.inner())),
         }
     })
 }
 
-/// What a parameter says cannot be.
+/// Refuses the value of a parameter.
 pub(crate) fn bad_parameter(param: &str, message: impl Into<String>) -> ApiError {
     refusal(message.into()).param(param)
 }
@@ -40,7 +40,7 @@ fn refusal(message: String) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, "invalid_parameter", message)
 }
 
-/// How many things a page has.
+/// Returns the number of items on a page.
 pub(crate) fn page_size(given: Option<u32>, usual: u32, most: u32) -> Result<u32, ApiError> {
     match given.unwrap_or(usual) {
         size if (1..=most).contains(&size) => Ok(size),
@@ -48,7 +48,7 @@ pub(crate) fn page_size(given: Option<u32>, usual: u32, most: u32) -> Result<u32
     }
 }
 
-/// What is no `next_cursor` of ours.
+/// Refuses a cursor that this server did not issue.
 pub(crate) fn bad_cursor() -> ApiError {
     bad_parameter("cursor", "`cursor` is the `next_cursor` of a page before")
 }

@@ -1,4 +1,4 @@
-//! `/v1/runs`: the native way to run agents.
+//! `/v1/runs`: the native API for running agents.
 
 mod approvals;
 mod cancel;

@@ -1,4 +1,4 @@
-//! The routes of sign-in, one file each.
+//! The routes for signing in, one file each.
 
 mod accept_invite;
 mod jwks;

@@ -7,28 +7,29 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 
 use crate::error::X_RUN_ID;
 
-/// A heartbeat for OpenAI routes, whose frames have no ids: a comment and an empty line.
+/// The heartbeat for OpenAI routes, whose frames have no ids: a comment and an empty line.
 pub(crate) const PING: &[u8] = b": ping\n\n";
-/// A heartbeat for streams with ids. A comment alone: the empty line would make some decoders emit
-/// an event of the last id and no data.
+/// The heartbeat for streams with ids: only a comment, because after an empty line some decoders
+/// emit an event with the last id and no data.
 pub(crate) const PING_BETWEEN_IDS: &[u8] = b": ping\n";
 
-/// Tells proxies of nginx's kind to pass each frame on as it comes.
+/// Makes proxies such as nginx pass each frame on without buffering.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// One event of a stream, for the description; comments are heartbeats.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "frames are written by hand")]
 pub(crate) struct ServerSentEvent {
-    /// Its type; on OpenAI routes there is none.
+    /// The event's type; absent on OpenAI routes.
     event: Option<String>,
-    /// What `Last-Event-ID` goes on behind; on OpenAI routes there is none.
+    /// The id for `Last-Event-ID`; absent on OpenAI routes.
     id: Option<String>,
-    /// A JSON object: of a run's events, `RunEvent`; of a chat, a chunk, or `[DONE]` at its end.
+    /// A JSON object: a `RunEvent` on run streams; a chunk, or `[DONE]` at the end, on chat
+    /// streams.
     data: String,
 }
 
-/// The answer that carries a stream.
+/// Returns the answer that carries a stream.
 pub(crate) fn response(run: Option<RunId>, body: Body) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();

@@ -16,50 +16,50 @@ use crate::error::{ApiError, Problem};
 use crate::routes::query::{QueryParams, bad_cursor, bad_parameter, page_size};
 use crate::state::AppState;
 
-/// Days in one answer: a year that has one more, both ends included.
+/// The most days in one answer: a leap year, both ends included.
 const MOST_DAYS: i64 = 366;
-/// Days before the last one, if nobody says from when on.
+/// The number of days before the last one, if the request names no first day.
 const USUAL_DAYS: Days = Days::new(29);
 const DEFAULT_LIMIT: u32 = 100;
 const MAX_LIMIT: u32 = 1_000;
 
-/// The route.
+/// Returns the route.
 pub(crate) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(read_usage))
 }
 
-/// Which usage, and how it is added up.
+/// The days and the grouping of the usage.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct UsageParams {
-    /// The first day, UTC, as `YYYY-MM-DD`; 29 days before the last unless said.
+    /// The first day, UTC, as `YYYY-MM-DD`. Default: 29 days before the last.
     #[param(value_type = Option<NaiveDate>)]
     from: Option<String>,
-    /// The last day, UTC; today unless said. At most 366 days in all.
+    /// The last day, UTC. Default: today. At most 366 days in all.
     #[param(value_type = Option<NaiveDate>)]
     to: Option<String>,
-    /// What to tell apart: `day`, `key`, `model`, with commas between; `day` unless said. Empty for
-    /// one sum of all.
+    /// The grouping: any of `day`, `key` and `model`, separated by commas. Default: `day`. If
+    /// empty, the answer is one sum of everything.
     #[param(pattern = "^((day|key|model)(,(day|key|model))*)?$")]
     group_by: Option<String>,
-    /// How many sums, 1 to 1000; 100 unless said.
+    /// The most sums in the answer, 1 to 1000. Default: 100.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
-    /// `next_cursor` of the page before, with the same days and `group_by`.
+    /// The `next_cursor` of the page before, with the same days and `group_by`.
     cursor: Option<String>,
 }
 
-/// What was used up.
+/// The tenant's usage.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UsageList {
     /// The first day.
     from: NaiveDate,
     /// The last day.
     to: NaiveDate,
-    /// The sums, in the order of day, key and model; what nothing was used of is left out.
+    /// The sums, ordered by day, key and model. Groups without usage are omitted.
     data: Vec<UsageView>,
-    /// Where the next page begins.
+    /// The cursor of the next page.
     next_cursor: Option<String>,
 }
 
@@ -71,38 +71,37 @@ enum BearerView {
     People(()),
 }
 
-/// What was used up by the runs of a day, a key, a model.
+/// The usage of the runs of one group.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Usage)]
 struct UsageView {
-    /// The day on which the runs were accepted, UTC; only if sums are told apart by it.
+    /// The day on which the runs were accepted, UTC; only if grouped by day.
     #[serde(skip_serializing_if = "Option::is_none")]
     day: Option<NaiveDate>,
-    /// The key that the runs were submitted with, null for those of people; only if sums are told
-    /// apart by it.
+    /// The key that submitted the runs, null for runs of people; only if grouped by key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ApiKeyId>)]
     api_key_id: Option<BearerView>,
-    /// The upstream's model; only if sums are told apart by it.
+    /// The upstream model; only if grouped by model.
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
-    /// Runs that asked a model.
+    /// Runs that called a model.
     runs: u64,
     /// Model turns.
     turns: u64,
-    /// Turns whose tokens are a guess, because the upstream did not tell them.
+    /// Turns with estimated tokens, because the upstream did not report them.
     estimated_turns: u64,
     /// Tokens that models read.
     input_tokens: u64,
-    /// Those of them that upstreams said they had read before.
+    /// The part of `input_tokens` that upstreams reported as cached.
     cached_tokens: u64,
     /// Tokens that models wrote.
     output_tokens: u64,
-    /// What it cost at the prices of the moment: an exact decimal number, in the currency of the
+    /// The cost at the prices of the moment: an exact decimal number, in the currency of the
     /// prices.
     #[schema(example = "1.2345")]
     cost: String,
-    /// Turns of models that had no price: they are not in the cost.
+    /// Turns of models without a price; the cost does not include them.
     unpriced_turns: u64,
 }
 
@@ -127,7 +126,7 @@ impl From<UsageSum> for UsageView {
     }
 }
 
-/// What the tenant has used up, by day, key and model.
+/// Returns the tenant's usage by day, key and model.
 #[utoipa::path(
     get,
     path = "/v1/usage",
@@ -207,7 +206,7 @@ fn groups(given: &str) -> Result<UsageGroups, ApiError> {
     Ok(by)
 }
 
-/// Day, key and model; the first two are of one length.
+/// Writes day, key and model. The first two have a fixed length.
 fn write_cursor(last: &UsageGroup) -> String {
     format!("{}.{}.{}", last.day, last.key.simple(), last.model)
 }

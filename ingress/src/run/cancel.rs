@@ -81,8 +81,8 @@ impl Canceller {
         }
     }
 
-    /// Returns a function that cancels a run whose client has gone. It retries for as long as that
-    /// may help.
+    /// Returns a function that cancels a run after its client has gone. It retries for as long as
+    /// that may help.
     pub(crate) fn on_disconnect(self) -> Box<CancelRun> {
         Box::new(move |tenant, run| {
             let this = self.clone();
