@@ -44,28 +44,28 @@ pub enum AgentKey {
 }
 
 impl AgentKey {
-    /// Reads an id or a name: no name is an id.
+    /// Reads an id or a name. They cannot be confused, because no name has the form of an id.
     pub fn parse(given: &str) -> Self {
         given
             .parse()
             .map_or_else(|_| Self::Name(given.to_owned()), Self::Id)
     }
 
-    /// The two columns to find it by, one of them NULL.
+    /// The values of the two columns that identify the agent; one of them is NULL.
     fn columns(&self) -> (Option<Uuid>, Option<&str>) {
         match self {
             Self::Id(id) => (Some(id.as_uuid()), None),
-            // No name holds a NUL, and no column takes one.
+            // No name holds a NUL, and PostgreSQL refuses one in a text.
             Self::Name(name) if name.contains('\0') => (None, None),
             Self::Name(name) => (None, Some(name)),
         }
     }
 }
 
-/// The outcome of making an agent.
+/// The outcome of [`TenantTx::create_agent`].
 #[derive(Debug, Clone)]
 pub enum AgentCreation {
-    /// It is stored.
+    /// The agent is stored.
     Created(Box<AgentRecord>),
     /// The tenant has an agent of this name.
     NameTaken,
@@ -73,21 +73,21 @@ pub enum AgentCreation {
     TooMany,
 }
 
-/// A part of the list of agents.
+/// A page of the list of agents.
 #[derive(Debug, Clone)]
 pub struct AgentPage {
-    /// Agents in their newest version, the newest agent first.
+    /// The newest version of each agent, the newest agent first.
     pub data: Vec<AgentRecord>,
-    /// The cursor of the next page; `None` if this was the last.
+    /// The cursor of the next page; `None` on the last page.
     pub next_cursor: Option<AgentId>,
 }
 
-/// A part of the list of an agent's versions.
+/// A page of the list of an agent's versions.
 #[derive(Debug, Clone)]
 pub struct AgentVersionPage {
     /// The versions, the newest first.
     pub data: Vec<AgentVersion>,
-    /// The cursor of the next page; `None` if this was the last.
+    /// The cursor of the next page; `None` on the last page.
     pub next_cursor: Option<u32>,
 }
 
@@ -124,7 +124,8 @@ fn encode(definition: &AgentDefinition) -> Result<String, StoreError> {
     serde_json::to_string(definition).map_err(StoreError::Encode)
 }
 
-/// Cuts a list to its page; of one more than asked for only the existence counts.
+/// Cuts the rows to the page and says whether more follow. The query asks for one row more than the
+/// page holds.
 fn page<T>(mut rows: Vec<T>, limit: u32) -> (Vec<T>, bool) {
     let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = rows.len() > asked_for;
@@ -133,7 +134,8 @@ fn page<T>(mut rows: Vec<T>, limit: u32) -> (Vec<T>, bool) {
 }
 
 impl TenantTx {
-    /// Stores an agent with its first version, unless the tenant has its name or `most` agents.
+    /// Stores an agent with its first version, unless the tenant already has an agent of this name
+    /// or `most` agents.
     pub async fn create_agent(
         &mut self,
         id: AgentId,
@@ -192,7 +194,7 @@ impl TenantTx {
         self.find_agent(key, Some(version)).await
     }
 
-    /// Finds the agent in a version, the newest unless given.
+    /// Finds the agent in `version`; without a version, in its newest.
     async fn find_agent(
         &mut self,
         key: &AgentKey,
@@ -223,7 +225,8 @@ impl TenantTx {
         row.map(Row::read).transpose()
     }
 
-    /// The agent in its newest version, which stays the newest until the end of the transaction.
+    /// Returns the agent in its newest version and locks it: no version is added before the end of
+    /// the transaction.
     pub async fn lock_agent(&mut self, key: &AgentKey) -> Result<Option<AgentRecord>, StoreError> {
         let tenant = self.tenant;
         let (id, name) = key.columns();
@@ -241,13 +244,14 @@ impl TenantTx {
         .fetch_optional(self.connection())
         .await?;
         match locked {
-            // Read by a statement of its own, which sees the version that the lock waited for.
+            // This is a separate statement, because only a new snapshot shows a version that was
+            // committed while the lock was waited for.
             Some(id) => self.agent(&AgentKey::Id(AgentId::from_uuid(id))).await,
             None => Ok(None),
         }
     }
 
-    /// The tenant's agents, the newest first: at most `limit` of those before `cursor`.
+    /// Returns the tenant's agents, the newest first: at most `limit` of those before `cursor`.
     pub async fn list_agents(
         &mut self,
         cursor: Option<AgentId>,
@@ -285,8 +289,8 @@ impl TenantTx {
         })
     }
 
-    /// Adds the next version to an agent. The caller holds [`TenantTx::lock_agent`]; `None` if the
-    /// agent is gone.
+    /// Adds the next version to an agent. The caller must hold [`TenantTx::lock_agent`]. Returns
+    /// `None` if the agent has been deleted.
     pub async fn add_agent_version(
         &mut self,
         id: AgentId,
@@ -325,7 +329,8 @@ impl TenantTx {
         row.map(Row::read).transpose()
     }
 
-    /// Removes an agent with all its versions; whether it was there. Its runs keep their copies.
+    /// Removes an agent with all its versions and returns whether it existed. Its runs keep their
+    /// copies of the definition.
     pub async fn delete_agent(&mut self, id: AgentId) -> Result<bool, StoreError> {
         let tenant = self.tenant;
         let done = sqlx::query!(
@@ -341,7 +346,7 @@ impl TenantTx {
         Ok(done.rows_affected() == 1)
     }
 
-    /// An agent's versions, the newest first: at most `limit` of those before `cursor`.
+    /// Returns an agent's versions, the newest first: at most `limit` of those before `cursor`.
     pub async fn agent_versions(
         &mut self,
         id: AgentId,

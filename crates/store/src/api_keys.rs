@@ -11,7 +11,7 @@ use crate::errors::StoreError;
 use crate::system::SystemTx;
 use crate::tenant_tx::TenantTx;
 
-/// How much may be done with a key; `None` is no limit.
+/// The limits of a key; `None` is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KeyLimits {
     /// Requests in any 60 seconds.
@@ -27,50 +27,51 @@ pub struct KeyLimits {
 }
 
 impl KeyLimits {
-    /// Whether its runs are counted: they are not for limits of requests alone.
+    /// Returns whether runs with this key are counted. Limits of requests alone need no count of
+    /// runs.
     pub const fn meter(&self) -> bool {
         self.concurrent_runs.is_some()
             || self.monthly_tokens.is_some()
             || self.monthly_cost_micros.is_some()
     }
 
-    /// Whether it may use up so much in a month.
+    /// Returns whether the key has a monthly budget of tokens or of money.
     pub const fn have_budget(&self) -> bool {
         self.monthly_tokens.is_some() || self.monthly_cost_micros.is_some()
     }
 }
 
-/// A key to be stored. The secret itself never comes here.
+/// A key to be stored. The store never sees the secret itself.
 #[derive(Debug, Clone)]
 pub struct NewApiKey {
     /// Its id.
     pub id: ApiKeyId,
-    /// SHA-256 of the whole key as it is sent.
+    /// The SHA-256 of the whole key as clients send it.
     pub hash: [u8; 32],
-    /// What its owner calls it, 1 to 200 characters.
+    /// The name that its owner gave it, 1 to 200 characters.
     pub name: String,
     /// The key's first characters, to recognise it by.
     pub prefix: String,
-    /// What it may do.
+    /// Its scopes.
     pub scopes: Vec<String>,
     /// The models it may ask for; `None` for all.
     pub allowed_models: Option<Vec<String>>,
     /// The server-side tools it may use; `None` for all.
     pub allowed_tools: Option<Vec<String>>,
-    /// From when on it is refused.
+    /// The time of its expiry.
     pub expires_at: Option<DateTime<Utc>>,
-    /// How much may be done with it.
+    /// Its limits.
     pub limits: KeyLimits,
-    /// Who made it, as the audit log names actors.
+    /// The actor that made it, named as in the audit log.
     pub created_by: Option<String>,
 }
 
-/// What the key that a run was submitted with may do, as it is now.
+/// The current rights of the key that a run was submitted with.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct KeyStanding {
-    /// Whether it was revoked. That it has expired since is no matter: the run was accepted before.
+    /// Whether it was revoked. Expiry does not matter, because the run was accepted before it.
     pub revoked: bool,
-    /// What it may do.
+    /// Its scopes.
     pub scopes: Vec<String>,
     /// The models it may ask for; `None` for all.
     pub models: Option<Vec<String>>,
@@ -82,18 +83,18 @@ pub struct KeyStanding {
     pub cost_budget: bool,
 }
 
-/// What is new about a key that takes another's place.
+/// The new parts of a key that replaces another.
 #[derive(Debug, Clone)]
 pub struct FreshKey {
     /// Its id.
     pub id: ApiKeyId,
-    /// SHA-256 of the whole key as it is sent.
+    /// The SHA-256 of the whole key as clients send it.
     pub hash: [u8; 32],
     /// The key's first characters.
     pub prefix: String,
-    /// From when on it is refused.
+    /// The time of its expiry.
     pub expires_at: Option<DateTime<Utc>>,
-    /// Who made it, as the audit log names actors.
+    /// The actor that made it, named as in the audit log.
     pub created_by: Option<String>,
 }
 
@@ -104,35 +105,35 @@ pub struct ApiKeyRecord {
     pub tenant: TenantId,
     /// Its id.
     pub id: ApiKeyId,
-    /// What its owner calls it.
+    /// The name that its owner gave it.
     pub name: String,
     /// The key's first characters.
     pub prefix: String,
-    /// What it may do.
+    /// Its scopes.
     pub scopes: Vec<String>,
     /// The models it may ask for; `None` for all.
     pub allowed_models: Option<Vec<String>>,
     /// The server-side tools it may use; `None` for all.
     pub allowed_tools: Option<Vec<String>>,
-    /// When it was made.
+    /// The time at which it was made.
     pub created_at: DateTime<Utc>,
-    /// From when on it is refused.
+    /// The time of its expiry.
     pub expires_at: Option<DateTime<Utc>>,
-    /// Since when it is refused.
+    /// The time at which it was revoked.
     pub revoked_at: Option<DateTime<Utc>>,
-    /// When it was last used, to the minute.
+    /// The time of its last use, to the minute.
     pub last_used_at: Option<DateTime<Utc>>,
-    /// How much may be done with it.
+    /// Its limits.
     pub limits: KeyLimits,
-    /// Who made it.
+    /// The actor that made it.
     pub created_by: Option<String>,
-    /// The actor that kept it when its maker left.
+    /// The actor that answers for it since its maker left.
     pub vouched_by: Option<String>,
-    /// The key that it takes the place of.
+    /// The key that it replaces.
     pub rotated_from: Option<ApiKeyId>,
 }
 
-/// A row as it lies there.
+/// A row of the table.
 pub(crate) struct Row {
     pub(crate) tenant_id: uuid::Uuid,
     pub(crate) id: uuid::Uuid,
@@ -216,7 +217,7 @@ impl TenantTx {
         Ok(())
     }
 
-    /// This tenant's keys, revoked and expired ones too, the oldest first.
+    /// Returns this tenant's keys, the oldest first, with those that are revoked or expired.
     pub async fn list_api_keys(&mut self) -> Result<Vec<ApiKeyRecord>, StoreError> {
         let tenant = self.tenant;
         let rows = sqlx::query_as!(
@@ -235,7 +236,7 @@ impl TenantTx {
         Ok(rows.into_iter().map(ApiKeyRecord::from).collect())
     }
 
-    /// A key of this tenant, revoked or expired or neither.
+    /// Returns a key of this tenant, even if it is revoked or expired.
     pub async fn api_key(&mut self, id: ApiKeyId) -> Result<Option<ApiKeyRecord>, StoreError> {
         let tenant = self.tenant;
         let row = sqlx::query_as!(
@@ -255,9 +256,9 @@ impl TenantTx {
         Ok(row.map(ApiKeyRecord::from))
     }
 
-    /// Makes a key that may do what `old` may, which itself goes on for `overlap` at most. Both share
-    /// what the limits of runs and budgets leave. Whether
-    /// it was made: an `old` that is revoked, expired or not there has no successor.
+    /// Makes a key with the rights of `old`, and lets `old` work for `overlap` at most. The two
+    /// keys share the limits of runs and the budgets. Returns whether the key was made: an `old`
+    /// that is revoked, expired or missing has no successor.
     pub async fn rotate_api_key(
         &mut self,
         old: ApiKeyId,
@@ -299,7 +300,8 @@ impl TenantTx {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Revokes a key of this tenant; whether this did it. Repeating it changes nothing.
+    /// Revokes a key of this tenant and returns whether this call did it. Repeating it changes
+    /// nothing.
     pub async fn revoke_api_key(&mut self, id: ApiKeyId) -> Result<bool, StoreError> {
         let tenant = self.tenant;
         let done = sqlx::query!(
@@ -318,9 +320,9 @@ impl TenantTx {
 }
 
 impl SystemTx<'_> {
-    /// The key with this SHA-256, of whatever tenant, revoked or expired or neither: that is for
-    /// the caller to judge. Notes that it was used, once a minute. Asked for a second time on a new
-    /// connection if the first one turns out to be one that a restarted server has forgotten.
+    /// Finds the key with this SHA-256 in any tenant, even if it is revoked or expired; the caller
+    /// judges that. Records the use of the key, to the minute. Asks a second time on a new
+    /// connection if the first connection did not survive a restart of the server.
     pub async fn find_api_key(&self, hash: &[u8; 32]) -> Result<Option<ApiKeyRecord>, StoreError> {
         match self.try_find_api_key(hash).await {
             Err(error) if error.is_transient() => self.try_find_api_key(hash).await,
@@ -328,7 +330,8 @@ impl SystemTx<'_> {
         }
     }
 
-    /// As [`SystemTx::find_api_key`], of a key that somebody else has authenticated, by its id.
+    /// Finds a key by its id, as [`SystemTx::find_api_key`] does by its hash. The caller must have
+    /// authenticated it already.
     pub async fn find_api_key_by_id(
         &self,
         tenant: TenantId,
@@ -368,8 +371,8 @@ impl SystemTx<'_> {
         Ok(row.map(ApiKeyRecord::from))
     }
 
-    /// Keys of all tenants that were revoked or have expired within this time, with the seconds since
-    /// then by the database's clock.
+    /// Returns the keys of all tenants that were revoked or expired within this time, each with the
+    /// seconds since then by the database's clock.
     pub async fn keys_ended_within(
         &self,
         time: Duration,

@@ -1,4 +1,4 @@
-//! The table `approvals`: questions to a person, asked by the commit that parks a run.
+//! The table `approvals`: questions to a person. The commit that parks a run asks them.
 
 use baton_protocol::{ApiKeyId, ApprovalId, ApprovalReason, Decision, RunId, TenantId};
 use chrono::{DateTime, Utc};
@@ -10,45 +10,45 @@ use crate::errors::StoreError;
 use crate::system::SystemTx;
 use crate::tenant_tx::TenantTx;
 
-/// A question, with the call that it is about.
+/// A question to a person, with the call that it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApprovalRecord {
     /// Its id.
     pub id: ApprovalId,
-    /// The run that waits, or waited.
+    /// The run that waits for the answer.
     pub run: RunId,
     /// The call's place in the run's ledger.
     pub step: u32,
-    /// The attempt that asked.
+    /// The attempt that asked it.
     pub attempt: u32,
-    /// Why.
+    /// The reason for the question.
     pub reason: ApprovalReason,
     /// The call's id, as the model gave it.
     pub call_id: String,
-    /// The tool.
+    /// The name of the tool.
     pub name: String,
     /// The arguments, as the model wrote them.
     pub arguments: String,
-    /// When the run was parked.
+    /// The time at which the run was parked.
     pub created_at: DateTime<Utc>,
-    /// When it is decided as `fail`, if nobody has decided.
+    /// The time at which it is decided as `fail`, if nobody has decided it before.
     pub expires_at: DateTime<Utc>,
-    /// What was decided; `None` before.
+    /// The decision; `None` while the question is open.
     pub decided: Option<Decided>,
 }
 
-/// A decision that was made.
+/// A decision with its time and its maker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decided {
-    /// What.
+    /// The decision.
     pub decision: Decision,
-    /// When.
+    /// Its time.
     pub at: DateTime<Utc>,
-    /// With which key; `None` if it expired, or was decided over the bus.
+    /// The key that it was made with; `None` if the question expired or was decided over the bus.
     pub by: Option<ApiKeyId>,
 }
 
-/// A row as it lies there, with its step.
+/// A row of the table, with its step.
 struct Row {
     id: Uuid,
     run_id: Uuid,
@@ -120,7 +120,7 @@ async fn approvals_of(
 }
 
 impl TenantTx {
-    /// All questions of a run, in the order in which they were asked.
+    /// Returns all questions of a run in the order in which they were asked.
     pub async fn run_approvals(&mut self, run: RunId) -> Result<Vec<ApprovalRecord>, StoreError> {
         let tenant = self.tenant;
         approvals_of(self.connection(), tenant, run).await
@@ -128,7 +128,7 @@ impl TenantTx {
 }
 
 impl SystemTx<'_> {
-    /// All questions of a run, in the order in which they were asked.
+    /// Returns all questions of a run in the order in which they were asked.
     pub async fn run_approvals(
         &self,
         tenant: TenantId,

@@ -1,4 +1,5 @@
-//! The table `audit_log`: who did what, from where, with what result. Rows are only ever added.
+//! The table `audit_log`: the actor, action, target, origin and result of each entry. Rows are only
+//! ever added.
 
 use baton_protocol::{AuditId, TenantId};
 use chrono::{DateTime, Utc};
@@ -8,18 +9,18 @@ use crate::errors::StoreError;
 use crate::system::SystemTx;
 use crate::tenant_tx::TenantTx;
 
-/// What kind of somebody acts.
+/// The kind of an actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActorKind {
     /// A person.
     User,
-    /// A machine.
+    /// A program with an API key.
     ApiKey,
-    /// Somebody whom another issuer vouches for.
+    /// A person or program with another issuer's token.
     Issuer,
-    /// Whoever has the command line.
+    /// A user of the command line.
     Operator,
-    /// No credential, or a bad one.
+    /// A client without a credential, or with a bad one.
     Nobody,
 }
 
@@ -33,7 +34,7 @@ impl ActorKind {
         Self::Nobody,
     ];
 
-    /// The kind's word.
+    /// Returns the word in the column.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -45,12 +46,12 @@ impl ActorKind {
     }
 }
 
-/// Whether it happened.
+/// The result of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditResult {
-    /// It happened.
+    /// The action was done.
     Done,
-    /// It was asked for and did not happen.
+    /// The action was refused.
     Refused,
 }
 
@@ -58,7 +59,7 @@ impl AuditResult {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Done, Self::Refused];
 
-    /// The result's word.
+    /// Returns the word in the column.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -70,37 +71,37 @@ impl AuditResult {
 /// An entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEntry {
-    /// Its id: the log is sorted by it.
+    /// Its id, which also gives the order of the log.
     pub id: AuditId,
-    /// Where it happened, if in a tenant.
+    /// The tenant in which it happened; `None` for an action outside of all tenants.
     pub tenant: Option<TenantId>,
-    /// What kind of somebody acted.
+    /// The kind of the actor.
     pub actor_kind: ActorKind,
-    /// Who.
+    /// The actor.
     pub actor: Option<String>,
-    /// What, as a stable word such as `key.created`.
+    /// The action, a stable word such as `key.created`.
     pub action: &'static str,
-    /// To what.
+    /// The target of the action.
     pub target: Option<String>,
-    /// Whether it happened.
+    /// The result.
     pub result: AuditResult,
-    /// More of it; never a secret.
+    /// More about it; never a secret.
     pub detail: Option<String>,
-    /// From where.
+    /// The address of the client.
     pub ip: Option<String>,
-    /// What the client called itself.
+    /// The `User-Agent` that the client sent.
     pub user_agent: Option<String>,
     /// The request's id.
     pub request_id: Option<String>,
 }
 
-/// A stored entry, in words.
+/// A stored entry, its columns as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "as in AuditEntry")]
 pub struct AuditRecord {
     pub id: AuditId,
     pub tenant: Option<TenantId>,
-    /// When.
+    /// The time of the entry.
     pub at: DateTime<Utc>,
     pub actor_kind: String,
     pub actor: Option<String>,
@@ -113,24 +114,24 @@ pub struct AuditRecord {
     pub request_id: Option<String>,
 }
 
-/// Which entries.
+/// A filter of entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditFilter {
-    /// In this tenant.
+    /// Only entries in this tenant.
     pub tenant: Option<TenantId>,
-    /// By this actor.
+    /// Only entries of this actor.
     pub actor: Option<String>,
-    /// This action, or all that begin so, for instance `key.`.
+    /// Only this action, or all with this prefix, for instance `key.`.
     pub action: Option<String>,
-    /// With this result.
+    /// Only entries with this result.
     pub result: Option<String>,
-    /// Not before.
+    /// Only entries from this time on.
     pub since: Option<DateTime<Utc>>,
-    /// So many, the newest.
+    /// The number of entries; the newest are returned.
     pub limit: u32,
 }
 
-/// Both roles may add, each through its own policy.
+/// A macro, because both roles add entries, each under its own policy.
 macro_rules! insert {
     ($entry:expr, $executor:expr) => {
         sqlx::query!(
@@ -158,7 +159,8 @@ macro_rules! insert {
 }
 
 impl TenantTx {
-    /// Adds an entry together with what it tells of. Its tenant must be this one.
+    /// Adds an entry in the transaction of the action that it records. The entry's tenant must be
+    /// this one.
     pub async fn record_audit(&mut self, entry: &AuditEntry) -> Result<(), StoreError> {
         insert!(entry, self.connection())?;
         Ok(())
@@ -172,7 +174,7 @@ impl SystemTx<'_> {
         Ok(())
     }
 
-    /// The newest entries that fit, the oldest of them first.
+    /// Returns the newest entries that match the filter, in the order of time.
     pub async fn audit_log(&self, filter: &AuditFilter) -> Result<Vec<AuditRecord>, StoreError> {
         let rows = sqlx::query!(
             r#"

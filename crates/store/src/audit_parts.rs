@@ -1,4 +1,5 @@
-//! The parts of the audit log, one for each month: made ahead of need, and dropped by the owner.
+//! The monthly partitions of the audit log. The scheduler makes them ahead of need; the owner drops
+//! them.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -8,10 +9,10 @@ use crate::audit::AuditEntry;
 use crate::errors::StoreError;
 use crate::system::SystemTx;
 
-/// Months that have a part before they begin.
+/// The number of future months that have a partition.
 const AHEAD: i32 = 3;
 
-/// A part that was dropped.
+/// A partition that was dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DroppedPart {
     /// The table's name.
@@ -20,13 +21,13 @@ pub struct DroppedPart {
     pub bytes: u64,
 }
 
-/// A reason why nothing was dropped.
+/// A reason why no partition was dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
     /// The owner's address cannot be parsed.
     #[error("the database's address cannot be read")]
     Address(#[source] sqlx::Error),
-    /// The day has not come yet, so that the current month would go too.
+    /// The day is in the future, so that the current month would be dropped too.
     #[error("{0} is in the future: only months that have ended can be dropped")]
     Future(NaiveDate),
     /// The database cannot be reached, or refused.
@@ -35,8 +36,8 @@ pub enum PruneError {
 }
 
 impl SystemTx<'_> {
-    /// Makes the parts of the audit log for the month of `at` and for those after it; the names of
-    /// those that were missing.
+    /// Makes the partitions of the audit log for the month of `at` and for the months after it.
+    /// Returns the names of those that were missing.
     pub async fn extend_audit_log(&self, at: DateTime<Utc>) -> Result<Vec<String>, StoreError> {
         Ok(sqlx::query_scalar!(
             r#"
@@ -51,8 +52,9 @@ impl SystemTx<'_> {
     }
 }
 
-/// Drops the parts of the audit log for months that ended by `before`, as the owner. The entry about
-/// it is part of the same commit, with the names in its detail; if nothing is dropped, none is written.
+/// Drops the partitions of the audit log for months that ended by `before`, as the owner. The audit
+/// entry about it is part of the same commit and has the names in its detail. If nothing is
+/// dropped, no entry is written.
 pub async fn prune_audit_log(
     owner_url: &str,
     before: NaiveDate,
@@ -65,7 +67,7 @@ pub async fn prune_audit_log(
     let options: PgConnectOptions = owner_url.parse().map_err(PruneError::Address)?;
     let mut connection = PgConnection::connect_with(&options).await?;
     let dropped = prune(&mut connection, before, entry).await;
-    // Closing it takes back what was not committed.
+    // Closing the connection rolls back a transaction that is still open.
     let _ = connection.close().await;
     dropped
 }
@@ -93,7 +95,7 @@ async fn prune(
     .fetch_all(&mut *connection)
     .await?;
     for (name, _) in &parts {
-        // A name of the catalogue, quoted by it.
+        // The name comes from the catalogue, which has quoted it.
         raw_sql(AssertSqlSafe(format!("DROP TABLE {name}")))
             .execute(&mut *connection)
             .await?;
@@ -107,12 +109,13 @@ async fn prune(
     Ok(dropped)
 }
 
-/// Drops the default part if all its entries are old enough, and makes another.
+/// Drops the default partition if all its entries are old enough, and makes a new one.
 async fn prune_default(
     connection: &mut PgConnection,
     before: NaiveDate,
 ) -> Result<Option<DroppedPart>, sqlx::Error> {
-    // The owner sees no rows otherwise; nobody else looks before the commit.
+    // Forced row-level security would hide the rows from the owner. Nobody else sees the change
+    // before the commit.
     raw_sql("ALTER TABLE audit_log_default NO FORCE ROW LEVEL SECURITY")
         .execute(&mut *connection)
         .await?;
@@ -144,7 +147,7 @@ async fn record(
     entry: &AuditEntry,
 ) -> Result<(), sqlx::Error> {
     let names: Vec<_> = dropped.iter().map(|part| part.name.as_str()).collect();
-    // The owner adds no rows otherwise.
+    // Forced row-level security would keep the owner from adding a row.
     raw_sql("ALTER TABLE audit_log NO FORCE ROW LEVEL SECURITY")
         .execute(&mut *connection)
         .await?;

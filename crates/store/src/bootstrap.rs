@@ -1,13 +1,14 @@
-//! A database and its two users, made by an administrator: for development, and for a first installation
-//! (`baton migrate --bootstrap`).
+//! Makes a database and its two users on behalf of an administrator, for development and for a
+//! first installation (`baton migrate --bootstrap`).
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection};
 
-/// Held while users are made, because two processes that made the same one would both fail.
+/// The advisory lock for making users: two processes that made the same user at once would both
+/// fail.
 const BOOTSTRAP_LOCK: i64 = 0x6261_746f_6e00_0002;
 
-/// Why the users or the database were not made.
+/// A reason why the users or the database were not made.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// The database cannot be reached, or refused.
@@ -19,7 +20,7 @@ pub enum BootstrapError {
          another user for the servers"
     )]
     SeesEverything {
-        /// Its name.
+        /// The user's name.
         user: String,
     },
 }
@@ -27,14 +28,14 @@ pub enum BootstrapError {
 /// A user to be made, with its password.
 #[derive(Debug, Clone, Copy)]
 pub struct Login<'a> {
-    /// Its name.
+    /// The name.
     pub user: &'a str,
-    /// Its password; set again if the user is there already.
+    /// The password. It is set again if the user exists already.
     pub password: &'a str,
 }
 
-/// Makes `owner`, `app` and a database that `owner` owns, where they are missing. `admin_url` leads to
-/// any other database of the server, as a superuser or as a user with CREATEROLE and CREATEDB.
+/// Makes `owner`, `app` and a database that `owner` owns, if they do not exist. `admin_url` leads
+/// to any other database of the server, as a superuser or as a user with CREATEROLE and CREATEDB.
 ///
 /// The owner may create roles, because the first migration makes the group roles.
 pub async fn bootstrap(
@@ -45,12 +46,12 @@ pub async fn bootstrap(
 ) -> Result<(), BootstrapError> {
     let options: PgConnectOptions = admin_url.parse()?;
     let mut connection = PgConnection::connect_with(&options).await?;
-    // Closing the connection gives it back.
+    // Closing the connection releases the lock.
     sqlx::query("SELECT pg_advisory_lock($1)")
         .bind(BOOTSTRAP_LOCK)
         .execute(&mut connection)
         .await?;
-    // It is not made an ordinary user, because it may be the only superuser there is.
+    // A superuser is refused and not demoted, because it may be the only superuser of the server.
     let sees_everything: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND (rolsuper OR rolbypassrls))",
     )
@@ -75,7 +76,7 @@ pub async fn bootstrap(
                 .await?;
         let owner = quoted(owner.user, '"');
         if !superuser {
-            // Only a member of a role may make a database that the role owns.
+            // PostgreSQL lets only a member of a role make a database that the role owns.
             run(&mut connection, format!("GRANT {owner} TO CURRENT_USER")).await?;
         }
         let database = quoted(database, '"');
@@ -89,7 +90,7 @@ pub async fn bootstrap(
     Ok(())
 }
 
-/// Makes a user, or sets the password of one that is there.
+/// Makes a user, or sets the password of an existing one.
 async fn make_user(
     connection: &mut PgConnection,
     login: Login<'_>,
@@ -115,7 +116,7 @@ async fn run(connection: &mut PgConnection, statement: String) -> Result<(), sql
     Ok(())
 }
 
-/// Names and passwords cannot be parameters of these statements.
+/// Quotes a name or a password, because these statements take no parameters.
 fn quoted(text: &str, quote: char) -> String {
     let doubled = text.replace(quote, &format!("{quote}{quote}"));
     format!("{quote}{doubled}{quote}")

@@ -1,28 +1,28 @@
-//! Budgets of keys, and what a turn of the model would take of them.
+//! The monthly budgets of keys, and the share of them that a model turn takes.
 
 use baton_protocol::Price;
 
 use crate::columns::{self, int8};
 
-/// What a turn of the model is to use up at most.
+/// The most that a model turn may use up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TurnWish {
-    /// Tokens that the model reads, from above.
+    /// An upper bound of the tokens that the model reads.
     pub prompt_tokens: u64,
-    /// Tokens that it may write, if there are as many.
+    /// The tokens that it may write, if the budget allows that many.
     pub answer_tokens: u64,
-    /// Fewer are not worth the question.
+    /// The shortest answer, in tokens, that is worth asking the model for.
     pub least_answer: u64,
-    /// What they cost; without a price they are taken to cost nothing.
+    /// The price of these tokens; without a price they cost nothing.
     pub price: Option<Price>,
     /// Tokens that earlier tries of the same turn have used up.
     pub spent_tokens: u64,
-    /// Their cost, in billionths.
+    /// The cost of those tokens, in billionths.
     pub spent_nanos: u64,
 }
 
 impl TurnWish {
-    /// Tokens that are used up before the answer begins.
+    /// Returns the tokens that are used up before the answer begins.
     pub(crate) fn tokens_before(&self) -> i64 {
         int8(self.prompt_tokens.saturating_add(self.spent_tokens))
     }
@@ -37,7 +37,7 @@ impl TurnWish {
         self.price.map_or(0, |price| int8(price.output))
     }
 
-    /// All that it costs with so long an answer.
+    /// Returns the cost of the whole turn if its answer has this many tokens.
     pub(crate) fn nanos(&self, answer: i64) -> i64 {
         let answer = columns::number(answer);
         let price = self.price.map(|price| price.of(0, 0, answer));
@@ -49,14 +49,14 @@ impl TurnWish {
 /// A monthly budget of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Budget {
-    /// Of tokens.
+    /// The budget of tokens.
     Tokens,
-    /// Of money.
+    /// The budget of money.
     Cost,
 }
 
 impl Budget {
-    /// Its name, for people.
+    /// Returns its name in a message for people.
     pub const fn of_what(self) -> &'static str {
         match self {
             Self::Tokens => "monthly budget of tokens",
@@ -65,33 +65,34 @@ impl Budget {
     }
 }
 
-/// What a turn may use up.
+/// The decision about the tokens of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TurnGrant {
-    /// So many tokens may be written, at most as many as were wished for.
+    /// The turn may begin.
     Granted {
-        /// How many.
+        /// The tokens that the model may write: at most the wish, and fewer if little is left.
         answer_tokens: u64,
     },
-    /// The runs that have used something up leave too little.
+    /// The runs that have settled leave too little for the turn.
     Refused(Budget),
-    /// Other runs have set aside what is missing, and may give it back: the run is to wait, by
-    /// [`crate::SystemTx::await_budget`].
+    /// Other runs have reserved the missing part and may give it back, so that this run should wait
+    /// with [`crate::SystemTx::await_budget`].
     Reserved,
 }
 
-/// A month as one run sees it: the answer that its turn may have.
+/// The answer, in tokens, that one run's turn can afford in a month.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Room {
-    /// At this moment.
+    /// With the reservations of the other runs as they are.
     pub(crate) now: i64,
-    /// If the other runs used nothing more.
+    /// If the other runs gave back all that they have not used.
     pub(crate) if_settled: i64,
 }
 
 impl Room {
-    /// Whether other runs' reservations alone keep the turn from its whole answer, or from as much as
-    /// will ever be left; not if that is too little anyway.
+    /// Returns whether only the reservations of other runs shorten the answer: the turn lacks some
+    /// of its whole answer, or of as much as can ever be left. Returns false if even that is too
+    /// little.
     pub(crate) fn is_reserved(self, wish: &TurnWish) -> bool {
         self.if_settled >= int8(wish.least_answer)
             && self.now < int8(wish.answer_tokens).min(self.if_settled)

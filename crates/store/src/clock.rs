@@ -1,11 +1,11 @@
-//! The clock that all servers share.
+//! The database's clock, which all servers share.
 
 use chrono::{DateTime, Utc};
 
 use crate::{StoreError, SystemTx};
 
 impl SystemTx<'_> {
-    /// What time it is at the database.
+    /// Returns the time by the database's clock.
     pub async fn now(&self) -> Result<DateTime<Utc>, StoreError> {
         let now = sqlx::query_scalar!(
             "

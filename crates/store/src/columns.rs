@@ -1,4 +1,4 @@
-//! How the protocol's types lie in columns.
+//! Conversions between the protocol's types and columns.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -10,32 +10,32 @@ use serde_json::value::RawValue;
 
 use crate::errors::StoreError;
 
-/// Counts and step numbers stay far below 2^31; one that does not is stored as the greatest.
+/// Converts a count or a step number. These stay far below 2^31; a greater one becomes the maximum.
 pub(crate) fn int4(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-/// As [`int4`].
+/// Converts a number; see [`int4`].
 pub(crate) fn int8(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A stored count.
+/// Reads a stored count.
 pub(crate) fn count(stored: i32) -> u32 {
     u32::try_from(stored).unwrap_or(0)
 }
 
-/// A stored number.
+/// Reads a stored number.
 pub(crate) fn number(stored: i64) -> u64 {
     u64::try_from(stored).unwrap_or(0)
 }
 
-/// A stored event id.
+/// Reads a stored event id.
 pub(crate) fn event_id(stored: i64) -> EventId {
     EventId::from_u64(number(stored))
 }
 
-/// Text as PostgreSQL takes it: it knows no NUL, which a model or an upstream may well write.
+/// Removes NUL characters, because PostgreSQL takes none and a model or an upstream may write one.
 pub(crate) fn text(given: &str) -> Cow<'_, str> {
     if given.contains('\0') {
         Cow::Owned(given.replace('\0', "\u{fffd}"))
@@ -44,12 +44,12 @@ pub(crate) fn text(given: &str) -> Cow<'_, str> {
     }
 }
 
-/// As [`text`], where there may be none.
+/// As [`text`], for an optional text.
 pub(crate) fn optional_text(given: Option<&str>) -> Option<String> {
     given.map(|given| text(given).into_owned())
 }
 
-/// A stored JSON text.
+/// Reads a stored JSON text.
 pub(crate) fn json(column: &'static str, stored: String) -> Result<Box<RawValue>, StoreError> {
     RawValue::from_string(stored)
         .map_err(|error| StoreError::unreadable(column, &error.to_string()))
@@ -84,7 +84,7 @@ pub(crate) fn effect(stored: &str) -> Result<Effect, StoreError> {
         .ok_or_else(|| StoreError::unreadable("steps.effect", stored))
 }
 
-/// A decision from its two columns of `approvals`; `None` while there is none.
+/// Reads a decision from its two columns of `approvals`; `None` if they are NULL.
 pub(crate) fn decision(
     name: Option<String>,
     answer: Option<String>,
@@ -111,7 +111,7 @@ pub(crate) fn usage(prompt: i64, completion: i64, total: i64) -> Usage {
     }
 }
 
-/// [`usage`] of a row that says whether it was guessed.
+/// As [`usage`], for a row that also says whether the numbers are estimated.
 pub(crate) fn usage_or_guess(prompt: i64, completion: i64, total: i64, estimated: bool) -> Usage {
     Usage {
         estimated,
@@ -119,13 +119,14 @@ pub(crate) fn usage_or_guess(prompt: i64, completion: i64, total: i64, estimated
     }
 }
 
-/// How long a run took to stop, as PostgreSQL computes it in seconds.
+/// Converts the seconds that a cancelled run took to stop, as PostgreSQL computes them.
 pub(crate) fn latency(seconds: Option<f64>) -> Option<Duration> {
-    // Two readings of one clock, which may have been set back between them.
+    // The difference can be negative, because the clock may have been set back between the
+    // readings.
     seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
-/// How a run ended, as it lies in the five columns of `runs`.
+/// A run's outcome in its five columns of `runs`.
 pub(crate) struct OutcomeColumns {
     pub(crate) finish_reason: Option<String>,
     pub(crate) error_code: Option<String>,
@@ -135,7 +136,7 @@ pub(crate) struct OutcomeColumns {
 }
 
 impl OutcomeColumns {
-    /// The outcome of a run in `status`; `None` while it has not ended.
+    /// Reads the outcome of a run in `status`; `None` while the run has not ended.
     pub(crate) fn read(self, status: RunStatus) -> Result<Option<Outcome>, StoreError> {
         Ok(match status {
             RunStatus::Queued | RunStatus::Running | RunStatus::AwaitingApproval => None,

@@ -1,4 +1,4 @@
-//! The connections: one acts for a tenant, another for the system, and none for both.
+//! The database connections. Each acts either for a tenant or for the system, never for both.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -16,28 +16,29 @@ use crate::statement_pool::{RESTED, StatementPool};
 use crate::system::{OneCommit, SystemTx};
 use crate::tenant_tx::TenantTx;
 
-/// How to reach the database.
+/// The address of the database and the settings of its connections.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// `postgres://user:password@host:port/database`; the user is a member of `baton_app` and
+    /// `postgres://user:password@host:port/database`. The user is a member of `baton_app` and
     /// `baton_system`, and owns nothing.
     pub url: String,
-    /// The most connections of each kind: for tenants' transactions, for accepting runs, for the
-    /// system. They are opened when needed.
+    /// The most connections of each of the three kinds: for tenants' transactions, for accepting
+    /// runs, and for the system. They are opened when needed.
     pub max_connections: u32,
-    /// How long a caller waits for a free connection before the database counts as unavailable.
+    /// The time that a caller waits for a free connection before the database counts as
+    /// unavailable.
     pub acquire_timeout: Duration,
-    /// What `pg_stat_activity` shows, for instance `baton-worker`.
+    /// The name in `pg_stat_activity`, for instance `baton-worker`.
     pub application_name: String,
 }
 
-/// Why there is no store.
+/// A reason why the store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The address cannot be read.
     #[error("the database's address cannot be read")]
     Address(#[source] sqlx::Error),
-    /// The database cannot be reached. It may be starting: trying again may help.
+    /// The database cannot be reached. Trying again may help, because it may be starting.
     #[error("the database cannot be reached")]
     Unavailable(#[source] sqlx::Error),
     /// The schema is older than this build.
@@ -50,7 +51,7 @@ pub enum ConnectError {
     Role {
         /// The role.
         role: &'static str,
-        /// What the database said.
+        /// The error from the database.
         source: sqlx::Error,
     },
 }
@@ -70,16 +71,16 @@ const BECOME_SYSTEM: &str = "SET ROLE baton_system";
 /// The ledger. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// For transactions of several statements.
+    /// Transactions of several statements that act for a tenant.
     tenant_transactions: PgPool,
-    /// For statements that set their tenant themselves.
+    /// Single statements that set their tenant themselves.
     pub(crate) tenant_statements: StatementPool,
     system_statements: StatementPool,
     pub(crate) depth: Arc<QueueDepth>,
 }
 
 impl Store {
-    /// Connects, and checks that the schema is as new as this build and that the user may take on
+    /// Connects, and checks that the schema is as new as this build and that the user may act as
     /// both roles.
     pub async fn connect(options: StoreOptions) -> Result<Self, ConnectError> {
         let connect = options
@@ -87,12 +88,13 @@ impl Store {
             .parse::<PgConnectOptions>()
             .map_err(ConnectError::Address)?
             .application_name(&options.application_name)
-            // Every statement here is prepared once and has one good plan: to plan it again with
-            // the parameters of the day costs more than to execute it.
+            // Every statement here is prepared once and has one good plan. Planning it again for
+            // the actual parameters would cost more than executing it.
             .options([
                 ("plan_cache_mode", "force_generic_plan"),
                 ("jit", "off"),
-                // What a client that vanished leaves open ends by itself, locks and all.
+                // If a client vanishes with a transaction open, the server ends it and frees its
+                // locks.
                 ("idle_in_transaction_session_timeout", "60s"),
             ])
             .statement_cache_capacity(256);
@@ -120,8 +122,8 @@ impl Store {
             tenant_transactions: PgPoolOptions::new()
                 .max_connections(options.max_connections)
                 .acquire_timeout(options.acquire_timeout)
-                // To ask each time would double the round trips. One that has rested may have been
-                // left over by a crash of the server, and after a crash all of them have.
+                // A test on every acquire would double the round trips. Only a connection that has
+                // been idle is tested: a crash of the server leaves all of them dead.
                 .test_before_acquire(false)
                 .before_acquire(|connection, about| {
                     Box::pin(async move {
@@ -137,8 +139,8 @@ impl Store {
         })
     }
 
-    /// Begins a transaction that acts for `tenant`. To begin is harmless to repeat, and is repeated
-    /// once: a connection may have been left over by a crash of the server.
+    /// Begins a transaction that acts for `tenant`. A failed BEGIN is harmless, so it is repeated
+    /// once: the connection may not have survived a crash of the server.
     pub async fn tenant(&self, tenant: TenantId) -> Result<TenantTx, StoreError> {
         let begin = || TenantTx::begin(&self.tenant_transactions, tenant, Arc::clone(&self.depth));
         match begin().await {
@@ -152,13 +154,13 @@ impl Store {
         })
     }
 
-    /// The duties across tenants, each a transaction of its own.
+    /// Returns the operations across tenants; each is a transaction of its own.
     pub fn system(&self) -> SystemTx<'_> {
         SystemTx::new(&self.system_statements)
     }
 
-    /// Begins a transaction of several duties across tenants; repeated once, as
-    /// [`Store::tenant`] is.
+    /// Begins a transaction of several operations across tenants. Repeats a failed BEGIN once, as
+    /// [`Store::tenant`] does.
     pub async fn one_commit(&self) -> Result<OneCommit<'_>, StoreError> {
         match OneCommit::begin(&self.system_statements).await {
             Err(error) if error.is_transient() => OneCommit::begin(&self.system_statements).await,
@@ -166,7 +168,7 @@ impl Store {
         }
     }
 
-    /// A round trip to the database, and how long it took.
+    /// Makes a round trip to the database and returns its duration.
     pub async fn ping(&self) -> Result<Duration, StoreError> {
         let begun = Instant::now();
         self.system_statements.ping().await?;
@@ -181,7 +183,8 @@ impl Store {
     }
 }
 
-/// Whether both roles may be taken on, and no migration is missing. Leaves the role changed.
+/// Checks that the user may act as both roles and that no migration is missing. Leaves the
+/// connection in another role.
 async fn check(probe: &mut PgConnection) -> Result<(), ConnectError> {
     let ever: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut *probe)

@@ -1,4 +1,4 @@
-//! What can go wrong, told apart by what the caller can do about it.
+//! The errors of this crate, by what the caller can do about them.
 
 use std::io;
 
@@ -6,19 +6,19 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database cannot be reached, is starting, stopping or overloaded. Trying again later may
-    /// help. A write whose answer was lost may have been committed: every write of this crate can
-    /// be repeated with the same arguments.
+    /// help. If the answer to a write was lost, the write may have been committed; every write of
+    /// this crate can be repeated with the same arguments.
     #[error("the database is not available")]
     Unavailable(#[source] sqlx::Error),
     /// The database refused the statement. Trying again does not help.
     #[error("the database refused a statement")]
     Refused(#[source] sqlx::Error),
-    /// The row holds something that this build cannot read.
+    /// The row holds a value that this build cannot read.
     #[error("the column {column} holds `{value}`, which this version of Baton cannot read")]
     Unreadable {
-        /// Table and column.
+        /// The table and the column.
         column: &'static str,
-        /// What it holds, cut to 64 characters.
+        /// The value, cut to 64 characters.
         value: String,
     },
     /// A value cannot be written as JSON.
@@ -27,12 +27,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether trying again later may help.
+    /// Returns whether trying again later may help.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
 
-    /// Whether a statement that commits may have done so although it failed: its answer was lost.
+    /// Returns whether a failed statement may have committed, because its answer was lost.
     pub(crate) fn may_have_committed(&self) -> bool {
         match self {
             Self::Unavailable(error) => match error {
@@ -43,7 +43,8 @@ impl StoreError {
                     let marked = error.get_ref().and_then(|error| error.downcast_ref());
                     marked.is_none_or(|NotConnected(_)| false)
                 }
-                // The server refused. One that ends a connection may have committed before.
+                // An error from the server means that nothing was committed, unless it ended the
+                // connection: then the commit may have come first.
                 sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| {
                     code.starts_with("08") || (code.starts_with("57P") && code != "57P03")
                 }),
@@ -53,12 +54,12 @@ impl StoreError {
         }
     }
 
-    /// Whether a value was refused that no column takes, such as text with a NUL character.
+    /// Returns whether the database refused a value that no column takes, such as text with a NUL.
     pub fn is_bad_value(&self) -> bool {
         let Self::Refused(sqlx::Error::Database(refusal)) = self else {
             return false;
         };
-        // Data exceptions: 22021 is a character that the encoding does not have.
+        // Class 22 is data exceptions; 22021 is a character that the encoding does not have.
         refusal.code().is_some_and(|code| code.starts_with("22"))
     }
 
@@ -81,9 +82,9 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::WorkerCrashed
             | sqlx::Error::BeginFailed => true,
             sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| {
-                // Connection exceptions, deadlock and serialisation, too little of something,
-                // cancelled or shutting down, a server that has become a standby, a lock that was not
-                // to be had in time, I/O errors.
+                // Connection exceptions, deadlocks and serialisation failures, insufficient
+                // resources, cancelled statements and shutdowns, a server that has become a
+                // standby, a lock timeout, I/O errors.
                 ["08", "40", "53", "57", "58"].contains(&&code[..2.min(code.len())])
                     || ["25006", "55P03"].contains(&code.as_ref())
             }),
@@ -97,7 +98,7 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// No connection could be made, so that nothing was sent on it.
+/// The error of a failed attempt to connect: nothing was sent to the database.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot connect: {0}")]
 pub(crate) struct NotConnected(#[source] pub(crate) io::Error);
@@ -112,26 +113,26 @@ impl NotConnected {
     }
 }
 
-/// A run could not be accepted, or nobody knows whether it was.
+/// A run could not be accepted, or it is unknown whether it was.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
     /// Nothing was written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The answer to a commit was lost, and the database could not be asked for it since. The run may
-    /// be in the ledger. The same submission repeated tells.
+    /// The answer to a commit was lost, and the database could not be asked since. The run may be
+    /// in the ledger; repeating the same submission resolves the doubt.
     #[error("whether the run was committed is unknown")]
     InDoubt {
-        /// The newest failure, if there was one after that.
+        /// The newest failure since then, if there was one.
         source: Option<StoreError>,
     },
 }
 
-/// A guarded write failed.
+/// The failure of a guarded write.
 #[derive(Debug, thiserror::Error)]
 pub enum FenceError {
-    /// The run is no longer held by this attempt: it was taken over, or it has ended. Nothing was
-    /// written. Stop.
+    /// This attempt no longer holds the run: another attempt took it over, or the run has ended.
+    /// Nothing was written. The caller must stop.
     #[error("the run is no longer held by this attempt")]
     Lost,
     /// The statement failed.

@@ -1,21 +1,21 @@
-//! The table `idempotency_keys`. Its rows are written where runs are accepted, in one statement
-//! with the run: see `runs/accept.rs`.
+//! The table `idempotency_keys`. Its rows are written in the same statement as the accepted run:
+//! see `runs/accept.rs`.
 
 use baton_protocol::RunId;
 
 use crate::errors::StoreError;
 use crate::tenant_tx::TenantTx;
 
-/// What makes a submission repeatable.
+/// A client's key for a submission, which makes repeating it safe.
 #[derive(Debug, Clone)]
 pub struct IdempotencyKey {
-    /// What the caller sent, 1 to 255 characters.
+    /// The key as the client sent it, 1 to 255 characters.
     pub key: String,
-    /// SHA-256 of the route and body.
+    /// The SHA-256 of the route and the body.
     pub fingerprint: [u8; 32],
 }
 
-/// The run that a key made, and of what.
+/// The run that was accepted with a key, and the fingerprint of its submission.
 pub(crate) struct UsedKey {
     pub(crate) run: RunId,
     pub(crate) fingerprint: Vec<u8>,

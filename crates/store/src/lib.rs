@@ -1,22 +1,22 @@
-//! The ledger: every SQL statement of Baton, and nothing else. It knows no broker.
+//! The ledger: every SQL statement of Baton, and nothing else. It does not know the broker.
 //!
 //! A [`Store`] hands out two things and no bare connection:
 //!
 //! - [`TenantTx`]: a transaction that acts for one tenant. Its connection runs as the role
-//!   `baton_app`, to which row-level security shows that tenant's rows alone, whatever a statement
-//!   asks for. Here runs are accepted, read and cancelled.
-//! - [`SystemTx`]: the duties of workers and schedulers across tenants, as the role `baton_system`.
-//!   Each method is a transaction of its own.
+//!   `baton_app`, to which row-level security shows only that tenant's rows, whatever a statement
+//!   asks for. It accepts, reads and cancels runs.
+//! - [`SystemTx`]: the operations of workers and schedulers across tenants, as the role
+//!   `baton_system`. Each method is a transaction of its own.
 //!
 //! An ordinary chat is three commits of one round trip each: [`Store::accept_run`],
-//! [`SystemTx::claim_run`], [`SystemTx::finish_run`]. What a run's holder writes is guarded by its
-//! [`Fence`](baton_protocol::Fence): a write that touches no row is [`FenceError::Lost`]. All
-//! times are the database's.
+//! [`SystemTx::claim_run`], [`SystemTx::finish_run`]. A [`Fence`](baton_protocol::Fence) guards
+//! every write of a run's holder: a write that touches no row is [`FenceError::Lost`]. All times
+//! come from the database's clock.
 //!
-//! To add a statement: a file per table, below it a file per transition; begin the SQL with a
-//! comment that names it (`-- runs.claim`), so that it can be found in `pg_stat_statements`; check
-//! the affected rows of a guarded write; then run `crates/store/prepare-queries.sh`. To change the
-//! schema, see `migrations/README.md`.
+//! To add a statement: there is a file per table, and below it a file per transition. Begin the SQL
+//! with a comment that names the statement (`-- runs.claim`), so that it can be found in
+//! `pg_stat_statements`. Check the affected rows of a guarded write. Then run
+//! `crates/store/prepare-queries.sh`. To change the schema, see `migrations/README.md`.
 
 mod agents;
 mod api_keys;

@@ -1,5 +1,5 @@
-//! Makers of keys and one-time tokens: a maker's authority is locked while something is made, and the
-//! things that somebody made end with it.
+//! Makers of keys and one-time tokens. A maker's authority is locked while something is made, and
+//! ends together with the things that were made by it.
 
 use baton_protocol::{ApiKeyId, InviteId, Role, UserId};
 
@@ -8,10 +8,10 @@ use crate::columns;
 use crate::errors::StoreError;
 use crate::tenant_tx::TenantTx;
 
-/// Somebody who makes, changes or ends something in a tenant.
+/// A person or a key that makes, changes or ends something in a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Maker {
-    /// A member, as they were when they were let in.
+    /// A member, in the role that they were authenticated with.
     Member(UserId, Role),
     /// A key of the tenant.
     Key(ApiKeyId),
@@ -24,23 +24,23 @@ pub enum Maker {
 pub struct EndedToken {
     /// Its id.
     pub id: InviteId,
-    /// The role that an invite was for; `None` of a password reset.
+    /// The role that an invite gives; `None` for a password reset.
     pub role: Option<Role>,
 }
 
-/// The things that somebody made who lost authority in a tenant.
+/// The things made by a person who has lost authority in a tenant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Legacy {
-    /// Invites and password resets that are refused from now on.
+    /// Invites and password resets that are now refused.
     pub ended_tokens: Vec<EndedToken>,
-    /// Keys that are refused from now on.
+    /// Keys that are now refused.
     pub ended_keys: Vec<ApiKeyRecord>,
-    /// Keys that go on.
+    /// Keys that stay valid.
     pub kept_keys: Vec<ApiKeyRecord>,
 }
 
 impl Legacy {
-    /// Its counts in words, for the audit log.
+    /// Returns the counts in words, for the audit log.
     pub fn summary(&self) -> String {
         format!(
             "{} invites and resets ended, {} keys ended, {} keys kept",
@@ -51,21 +51,22 @@ impl Legacy {
     }
 }
 
-/// A rule for the things that somebody made who lost authority in a tenant. Invites and password
-/// resets always end, as far as the person could not make them now.
+/// A rule for the things made by a person who has lost authority in a tenant. Invites and password
+/// resets always end, unless the person could still make them now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LegacyRule<'a> {
-    /// The person left: their keys end too.
+    /// The person left, and their keys end.
     EndKeys,
-    /// The person left: their keys go on, and this actor answers for them.
+    /// The person left; their keys stay valid, and this actor answers for them.
     KeepKeys(&'a str),
-    /// The person has another role, which has these scopes: keys that go beyond them end.
+    /// The person has another role with these scopes. Keys with further scopes end.
     Within(Role, &'a [String]),
 }
 
 impl TenantTx {
-    /// Locks the maker's authority until the end of this transaction; returns whether they still have
-    /// it. A transaction that takes it away meanwhile waits, and then finds the things made by it.
+    /// Locks the maker's authority until the end of this transaction and returns whether they still
+    /// have it. A concurrent transaction that takes it away waits, and then finds the things that
+    /// were made by it.
     pub async fn hold_maker(&mut self, maker: Maker) -> Result<bool, StoreError> {
         let tenant = self.tenant;
         match maker {
@@ -85,7 +86,8 @@ impl TenantTx {
                 Ok(present.is_some_and(|present| present >= role))
             }
             Maker::Key(key) => {
-                // Not FOR SHARE: two that rotate their own key would wait for one another.
+                // This lock is not FOR SHARE: two clients that rotate their own key would then
+                // deadlock.
                 let good = sqlx::query_scalar!(
                     r#"
                     -- api_keys.hold
@@ -105,8 +107,9 @@ impl TenantTx {
         }
     }
 
-    /// The good keys that a person answers for: made by the person, or with a key of theirs. They are
-    /// locked, so that none is made with one of them until the end of this transaction.
+    /// Returns the valid keys that a person answers for: keys made by the person, or with a key of
+    /// theirs. Locks them, so that no further key is made with one of them before the end of this
+    /// transaction.
     pub async fn lock_keys_made_by(
         &mut self,
         user: UserId,
@@ -138,7 +141,8 @@ impl TenantTx {
             )
             .fetch_all(self.connection())
             .await?;
-            // A key that was made while this waited for its maker's lock is seen the next time.
+            // Another key may have been made while this waited for the lock of its maker. The next
+            // round sees it.
             if known.replace(rows.len()) == Some(rows.len()) {
                 return Ok(rows.into_iter().map(ApiKeyRecord::from).collect());
             }
@@ -163,8 +167,8 @@ impl TenantTx {
         Ok(())
     }
 
-    /// Has somebody else answer for the keys that a person made, and with them for those that were
-    /// made with these; `by` is named as the audit log names actors.
+    /// Makes `by` answer for the keys that a person made, and for the keys made with those. `by` is
+    /// named as in the audit log.
     async fn keep_keys_of(&mut self, user: UserId, by: &str) -> Result<(), StoreError> {
         let tenant = self.tenant;
         sqlx::query!(
@@ -183,7 +187,7 @@ impl TenantTx {
     }
 
     /// Ends the invites and password resets that a person made, or that were made with these keys:
-    /// those to roles above `above`, or all.
+    /// those for roles above `above`, or all.
     async fn end_tokens_made_by(
         &mut self,
         user: UserId,
@@ -219,8 +223,8 @@ impl TenantTx {
             .collect()
     }
 
-    /// Settles what somebody made who has lost authority here. Their membership must be locked or
-    /// gone, so that nothing more is made by it.
+    /// Applies a rule to the things made by a person who has lost authority here. Their membership
+    /// must be locked or gone, so that nothing more is made by it.
     pub async fn settle_legacy(
         &mut self,
         user: UserId,
@@ -241,7 +245,7 @@ impl TenantTx {
                     !key.scopes.iter().all(has)
                 }
             });
-        // Those of a key that stays within a lower role end as well, unless the role may make them.
+        // Tokens made with a key that stays valid end as well, unless the lower role may make them.
         let ended_tokens = self.end_tokens_made_by(user, &all, above).await?;
         let ended: Vec<_> = ended_keys.iter().map(|key| key.id).collect();
         self.revoke_api_keys(&ended).await?;

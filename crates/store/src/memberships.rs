@@ -1,4 +1,4 @@
-//! The table `memberships`: who may act in a tenant, and as what.
+//! The table `memberships`: the people of a tenant and their roles.
 
 use baton_protocol::{Role, SessionId, TenantId, UserId};
 use chrono::{DateTime, Utc};
@@ -14,19 +14,19 @@ use crate::tenant_tx::TenantTx;
 pub struct MemberRecord {
     /// The person.
     pub user: UserId,
-    /// What they sign in with.
+    /// The address that they sign in with.
     pub email: String,
-    /// What they are called.
+    /// Their name.
     pub name: Option<String>,
-    /// What they may do.
+    /// Their role.
     pub role: Role,
-    /// When they joined.
+    /// The time at which they joined.
     pub joined_at: DateTime<Utc>,
-    /// Since when an operator keeps them out.
+    /// The time since which an operator has disabled them.
     pub disabled_at: Option<DateTime<Utc>>,
 }
 
-/// A tenant, as a person who belongs to it sees it.
+/// A tenant from the view of one of its members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MembershipRecord {
     /// The tenant.
@@ -37,27 +37,28 @@ pub struct MembershipRecord {
     pub role: Role,
 }
 
-/// What came of changing a membership.
+/// The outcome of changing a membership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MembershipChange {
-    /// It is as was asked for.
+    /// The membership is now as requested.
     Done {
-        /// The role before.
+        /// The role before the change.
         before: Role,
     },
     /// The tenant has no such member.
     NotFound,
-    /// The member's role is above the one who asks.
+    /// The member's role is above that of the maker of the change.
     Above,
-    /// The one who asks has lost the authority that they were let in with.
+    /// The maker of the change has lost the authority that they were authenticated with.
     MakerChanged,
-    /// The tenant would be without an owner.
+    /// The change would leave the tenant without an owner.
     LastOwner,
 }
 
 impl TenantTx {
-    /// Changes a member's role, or with `None` removes the member, on behalf of `by`, who may give
-    /// `highest`: nobody touches a role above their own, and somebody stays owner.
+    /// Changes a member's role on behalf of `by`, or removes the member if `role` is `None`. `by`
+    /// may give roles up to `highest` and may not change a member above it. The tenant keeps an
+    /// owner.
     pub async fn change_membership(
         &mut self,
         user: UserId,
@@ -70,8 +71,8 @@ impl TenantTx {
             Maker::Member(maker, _) => Some(maker.as_uuid()),
             Maker::Key(_) | Maker::Elsewhere => None,
         };
-        // All owners are locked, so that two who leave at once see one another; and in one order with
-        // the maker, so that two who remove one another do not wait for each other.
+        // All owners are locked, so that two owners who leave at once see one another. Owners and
+        // maker are locked in one order, so that two people who remove one another do not deadlock.
         let locked = sqlx::query!(
             r#"
             -- memberships.lock
@@ -143,7 +144,7 @@ impl TenantTx {
 }
 
 impl SystemTx<'_> {
-    /// A tenant's members, in the order of their registration.
+    /// Returns a tenant's members in the order of their registration.
     pub async fn members(&self, tenant: TenantId) -> Result<Vec<MemberRecord>, StoreError> {
         let rows = sqlx::query!(
             r#"
@@ -170,7 +171,7 @@ impl SystemTx<'_> {
             .collect()
     }
 
-    /// A person's tenants, the one they joined first at the beginning.
+    /// Returns a person's tenants in the order of joining.
     pub async fn memberships(&self, user: UserId) -> Result<Vec<MembershipRecord>, StoreError> {
         let rows = sqlx::query!(
             r#"
@@ -194,10 +195,10 @@ impl SystemTx<'_> {
             .collect()
     }
 
-    /// Lets a person who has registered before join by an invite, which is used up by it. `None` if
-    /// the token is not good, its maker could not make it now, or the person belongs to the tenant
-    /// already or has signed out. A password reset at this moment ends the session first, or is
-    /// ended itself.
+    /// Lets a person who is already registered join by an invite and uses the invite up. Returns
+    /// `None` if the token is not valid, its maker could not make it now, the person already
+    /// belongs to the tenant, or the session is over. If the password is reset at this moment, the
+    /// reset ends the session first, or is itself ended.
     pub async fn accept_invite(
         &self,
         user: UserId,

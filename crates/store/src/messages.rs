@@ -1,5 +1,5 @@
-//! The table `messages`. Its rows are written with the step that they are the result of: see
-//! `steps/` and `runs/finish.rs`.
+//! The table `messages`. Its rows are written with the step that produced them: see `steps/` and
+//! `runs/finish.rs`.
 
 use baton_protocol::RunId;
 use serde_json::value::RawValue;
@@ -9,7 +9,7 @@ use crate::errors::StoreError;
 use crate::tenant_tx::TenantTx;
 
 impl TenantTx {
-    /// What the run said, an OpenAI chat message per finished step, in the order of the transcript.
+    /// Returns the run's transcript: an OpenAI chat message per finished step, in order.
     pub async fn run_messages(&mut self, run: RunId) -> Result<Vec<Box<RawValue>>, StoreError> {
         let tenant = self.tenant;
         sqlx::query_scalar!(

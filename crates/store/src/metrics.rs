@@ -1,4 +1,4 @@
-//! Every metric of the connections to the database, which all roles have: name, kind, help, labels.
+//! All metrics of the database connections: name, kind, help, labels. Every role has them.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const POOLS: &[&str] = &[
     Pool::Transactions.as_str(),
 ];
 
-/// All of them.
+/// All metrics of this crate.
 pub const METRICS: &[Metric] = &[
     Metric::histogram(
         POOL_WAIT,
@@ -45,9 +45,9 @@ const STATEMENT_POOLS: &[&str] = &[Pool::Tenant.as_str(), Pool::System.as_str()]
 /// A pool of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pool {
-    /// Statements that act for a tenant.
+    /// Single statements that act for a tenant.
     Tenant,
-    /// Statements that act for the system.
+    /// Single statements that act for the system.
     System,
     /// Transactions of several statements that act for a tenant.
     Transactions,
@@ -62,7 +62,7 @@ impl Pool {
         }
     }
 
-    /// Adds the connections that this pool may have: a process may have several stores.
+    /// Adds to the most connections of this pool; a process may have several stores.
     pub(crate) fn may_have(self, connections: u32) {
         gauge!(POOL_MAX, "pool" => self.as_str()).increment(f64::from(connections));
     }
@@ -75,7 +75,7 @@ impl Pool {
         counter!(POOL_TIMEOUTS, "pool" => self.as_str()).increment(1);
     }
 
-    /// Counts a connection as in use for as long as this lives.
+    /// Counts a connection as in use until the returned value is dropped.
     pub(crate) fn lend(self) -> InUse {
         gauge!(POOL_IN_USE, "pool" => self.as_str()).increment(1.0);
         InUse(self)

@@ -1,4 +1,4 @@
-//! Bringing the schema up to date, and knowing whether it is.
+//! Applies migrations, and finds those that are missing.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection, raw_sql};
 /// The files of `migrations/`, part of the binary.
 pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
 
-/// A migration, as its file is called: `4 threads`.
+/// A migration, named as its file: `4 threads`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationName {
     /// The number that the file's name begins with.
@@ -24,23 +24,24 @@ impl std::fmt::Display for MigrationName {
     }
 }
 
-/// Why the schema is not up to date after [`migrate`].
+/// A reason why [`migrate`] failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// The owner's URL is none.
+    /// The owner's address cannot be parsed.
     #[error("the database's address cannot be read")]
     Address(#[source] sqlx::Error),
     /// The database cannot be reached, or refused.
     #[error("the database is not available, or refused")]
     Database(#[from] sqlx::Error),
-    /// A migration failed, or one that ran here has been changed since.
+    /// A migration failed, or a file was changed after its migration was applied.
     #[error("a migration failed")]
     Migration(#[from] sqlx::migrate::MigrateError),
 }
 
-/// Applies what is missing, as the owner; `app_login`, if given, is the user that servers log in
-/// as, and becomes a member of both group roles. Returns what was applied. Any number of processes
-/// may do this at once: one works, the others wait and then find nothing to do.
+/// Applies the missing migrations as the owner, and returns them. `app_login`, if given, is the
+/// user that servers log in as; it becomes a member of both group roles. Any number of processes
+/// may call this at once: one applies the migrations, and the others wait and then find none
+/// missing.
 pub async fn migrate(
     owner_url: &str,
     app_login: Option<&str>,
@@ -49,7 +50,7 @@ pub async fn migrate(
     let mut connection = PgConnection::connect_with(&options).await?;
     connection.lock().await?;
     let applied = migrate_locked(&mut connection, app_login).await;
-    // Closing the connection gives the lock back, whatever happened.
+    // Closing the connection releases the lock in every case.
     connection.close().await?;
     applied
 }
@@ -71,19 +72,19 @@ async fn migrate_locked(
         let login = login.replace('"', "\"\"");
         let _ = write!(grants, "GRANT baton_app, baton_system TO \"{login}\";");
     }
-    // A role name cannot be a parameter; it is quoted above.
+    // A role name cannot be a parameter; it was quoted above.
     raw_sql(AssertSqlSafe(grants))
         .execute(&mut *connection)
         .await?;
-    // The scheduler makes those of later months.
+    // The scheduler makes the partitions of later months.
     raw_sql("SELECT make_audit_parts(clock_timestamp(), 3)")
         .execute(connection)
         .await?;
     Ok(missing)
 }
 
-/// The migrations of this build that have not been applied to the database at `connection`. A
-/// database on which none ever ran lacks them all.
+/// Returns the migrations of this build that the database lacks. A database on which none was ever
+/// applied lacks them all.
 pub async fn pending(connection: &mut PgConnection) -> Result<Vec<MigrationName>, sqlx::Error> {
     let ever: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut *connection)

@@ -1,5 +1,5 @@
-//! The table `one_time_tokens`: invites, password resets, and the way in for a server's first user.
-//! They are used up where they take effect: see `users` and `memberships`.
+//! The table `one_time_tokens`: invites, password resets, and the bootstrap token of a tenant's
+//! first owner. The operations that they permit use them up: see `users` and `memberships`.
 
 use std::time::Duration;
 
@@ -16,15 +16,15 @@ use crate::tenant_tx::TenantTx;
 pub struct NewInvite {
     /// Its id.
     pub id: InviteId,
-    /// SHA-256 of the token.
+    /// The SHA-256 of the token.
     pub hash: [u8; 32],
-    /// The only address that it is good for, in lower case; `None` for any.
+    /// The only address that may use it, in lower case; `None` for any.
     pub email: Option<String>,
-    /// The role to join with.
+    /// The role that it gives.
     pub role: Role,
-    /// Who made it, as the audit log names actors.
+    /// The actor that made it, named as in the audit log.
     pub created_by: String,
-    /// How long it is good.
+    /// Its lifetime.
     pub life: Duration,
 }
 
@@ -33,20 +33,20 @@ pub struct NewInvite {
 pub struct InviteRecord {
     /// Its id.
     pub id: InviteId,
-    /// The only address that it is good for.
+    /// The only address that may use it; `None` for any.
     pub email: Option<String>,
-    /// The role to join with.
+    /// The role that it gives.
     pub role: Role,
-    /// Who made it.
+    /// The actor that made it.
     pub created_by: String,
-    /// When.
+    /// The time at which it was made.
     pub created_at: DateTime<Utc>,
-    /// From when on it is refused.
+    /// The time of its expiry.
     pub expires_at: DateTime<Utc>,
 }
 
 impl TenantTx {
-    /// Stores an invite to this tenant; from when on it is refused.
+    /// Stores an invite to this tenant and returns the time of its expiry.
     pub async fn create_invite(&mut self, invite: &NewInvite) -> Result<DateTime<Utc>, StoreError> {
         let tenant = self.tenant;
         Ok(sqlx::query_scalar!(
@@ -69,7 +69,7 @@ impl TenantTx {
         .await?)
     }
 
-    /// This tenant's invites that can still be used, the oldest first.
+    /// Returns this tenant's invites that are still valid, the oldest first.
     pub async fn invites(&mut self) -> Result<Vec<InviteRecord>, StoreError> {
         let tenant = self.tenant;
         let rows = sqlx::query!(
@@ -103,8 +103,8 @@ impl TenantTx {
             .collect()
     }
 
-    /// Revokes an invite of this tenant that was not used; whether this did it. Repeating it changes
-    /// nothing.
+    /// Revokes an unused invite of this tenant and returns whether this call did it. Repeating it
+    /// changes nothing.
     pub async fn revoke_invite(&mut self, id: InviteId) -> Result<bool, StoreError> {
         let tenant = self.tenant;
         let done = sqlx::query!(
@@ -124,7 +124,7 @@ impl TenantTx {
 }
 
 impl TenantTx {
-    /// The role that an invite of this tenant is for, if it was not used; locks it.
+    /// Locks an unused invite of this tenant and returns the role that it gives.
     pub async fn lock_invite(&mut self, id: InviteId) -> Result<Option<Role>, StoreError> {
         let tenant = self.tenant;
         let role = sqlx::query_scalar!(
@@ -142,8 +142,9 @@ impl TenantTx {
         role.as_deref().map(columns::role).transpose()
     }
 
-    /// Stores a token that sets a new password of a member, good for as long as the member belongs to
-    /// this tenant alone; older ones that it made are refused from now on.
+    /// Stores a token that sets a new password of a member. It is valid only while the member
+    /// belongs to this tenant alone. Older tokens that this tenant made for the member become
+    /// invalid.
     pub async fn create_member_reset(
         &mut self,
         id: InviteId,
@@ -178,8 +179,8 @@ impl TenantTx {
 }
 
 impl SystemTx<'_> {
-    /// Stores a token of an operator that sets a new password; older ones of the same person are
-    /// refused from now on.
+    /// Stores an operator's token that sets a new password of a person. Older resets of the same
+    /// person become invalid.
     pub async fn create_password_reset(
         &self,
         id: InviteId,
@@ -210,8 +211,8 @@ impl SystemTx<'_> {
         .await?)
     }
 
-    /// Stores the token by which the first owner of a tenant registers; older ones are refused from
-    /// now on. `None` if the tenant has an owner.
+    /// Stores the token with which the first owner of a tenant registers. Older tokens of this kind
+    /// become invalid. Returns `None` if the tenant has an owner.
     pub async fn create_bootstrap(
         &self,
         id: InviteId,

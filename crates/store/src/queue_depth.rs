@@ -1,9 +1,9 @@
-//! How many runs wait in the whole system: an estimate, for the limit on them.
+//! An estimate of the number of waiting runs in the whole system, for the limit on them.
 //!
-//! A tenant's transaction sees its own rows only, and an exact count over all of them would be the
-//! same work for every run that is accepted. So it is counted at most once per [`FRESH`] by
-//! whichever transaction comes first; the others take the last figure. The limit is there to keep a
-//! backlog bounded, and a few hundred milliseconds of arrivals are no matter.
+//! A tenant's transaction sees only its own rows, and an exact count over all tenants would repeat
+//! the same work for every accepted run. So at most one transaction per [`FRESH`] counts, and the
+//! others use its figure. The limit exists to bound the backlog; the arrivals of a few hundred
+//! milliseconds do not matter.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ const FRESH: Duration = Duration::from_millis(500);
 pub(crate) struct QueueDepth {
     pool: StatementPool,
     born: Instant,
-    /// Milliseconds after `born` from which on the figure is to be counted anew.
+    /// The milliseconds after `born` from which on the runs are counted again.
     stale_at: AtomicU64,
     counted: AtomicU32,
     counting: AtomicBool,
@@ -35,7 +35,7 @@ impl QueueDepth {
         }
     }
 
-    /// Whether about `limit` runs or more are waiting.
+    /// Returns whether about `limit` runs or more are waiting.
     pub(crate) async fn reaches(&self, limit: u32) -> Result<bool, StoreError> {
         let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         if now >= self.stale_at.load(Ordering::Acquire)
@@ -51,7 +51,7 @@ impl QueueDepth {
         Ok(self.counted.load(Ordering::Acquire) >= limit)
     }
 
-    /// The number of waiting runs; not counted beyond `limit`.
+    /// Counts the waiting runs, up to `limit`.
     async fn count(&self, limit: u32) -> Result<u32, StoreError> {
         let counted = sqlx::query_scalar!(
             r#"
@@ -67,7 +67,7 @@ impl QueueDepth {
     }
 }
 
-/// Gives the turn to count back, also when the counting future is dropped in the middle.
+/// Clears the flag of the counting caller on drop, even if its future is dropped in the middle.
 struct CountingTurn<'a>(&'a AtomicBool);
 
 impl Drop for CountingTurn<'_> {

@@ -1,12 +1,11 @@
-//! The tables `reservations` and `key_months`: what runs take of the limits of the key that they were
-//! submitted with.
+//! The tables `reservations` and `key_months`: the use that runs make of the limits of their keys.
 //!
-//! Only keys that have such a limit come here. The row of the key is locked while one of its runs is
-//! accepted, so that what is counted stays true until the run is among what is counted; the row of
-//! its month is locked by whatever takes from the budget or gives back. They are locked in this order:
-//! key or run, reservation, month.
+//! Only keys with limits of runs or budgets have rows here. The row of the key is locked while one
+//! of its runs is accepted, so that the counts stay true until they include that run. The row of a
+//! month is locked by every statement that takes from the budget or gives back. The order of locks
+//! is: key or run, reservation, month.
 //!
-//! What a run holds of a budget is settled by a trigger when the run ends, whoever ends it: see
+//! A trigger settles a run's reservation when the run ends, no matter which statement ends it: see
 //! `migrations/0032_budgets.sql`.
 
 mod turns;
@@ -21,33 +20,33 @@ use crate::errors::StoreError;
 use crate::runs::new_run::{Accept, NewRun};
 use crate::tenant_tx::TenantTx;
 
-/// What is taken of a key's limits at this moment.
+/// The current use of a key's limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyUsage {
-    /// The key. Those that were rotated into one another have the same figures.
+    /// The key. Keys that were rotated into one another have the same figures.
     pub key: ApiKeyId,
-    /// Its runs that are queued or at work.
+    /// Its runs that are queued or running.
     pub running: u64,
     /// The first day of this month, UTC.
     pub month: NaiveDate,
-    /// Tokens that runs of this month which have ended used up.
+    /// Tokens that the ended runs of this month used up.
     pub spent_tokens: u64,
     /// Tokens that its other runs have used up or may use up.
     pub reserved_tokens: u64,
-    /// The cost of the former.
+    /// The cost of the spent tokens.
     pub spent: Nanos,
-    /// The cost of the latter.
+    /// The cost of the reserved tokens.
     pub reserved: Nanos,
 }
 
-/// A key's limits, locked, with what the run takes of them.
+/// The locked limits of a key, with the run's share of them.
 pub(crate) struct Standing {
-    /// The key whose row is locked.
+    /// The id of the locked row: the first of the keys that were rotated into one another.
     limits_of: Uuid,
     taken: Option<Taken>,
 }
 
-/// What a run takes of a month.
+/// A run's share of a month's budgets.
 struct Taken {
     month: NaiveDate,
     tokens: i64,
@@ -55,8 +54,8 @@ struct Taken {
 }
 
 impl TenantTx {
-    /// Locks the limits of the run's key and looks whether the run stays within them; the refusal if
-    /// it does not.
+    /// Locks the limits of the run's key and checks the run against them. Returns the refusal if
+    /// the run exceeds them.
     pub(crate) async fn stand(
         &mut self,
         key: ApiKeyId,
@@ -82,7 +81,8 @@ impl TenantTx {
         )
         .fetch_one(self.connection())
         .await?;
-        // Statements of their own: they see what was committed while the lock was waited for.
+        // These are separate statements, because only a new snapshot shows the commits that came
+        // while the lock was waited for.
         if let Some(limit) = limits.concurrent_runs {
             let running = sqlx::query_scalar!(
                 r#"
@@ -155,7 +155,7 @@ impl TenantTx {
             now: month.answer,
             if_settled: month.answer_if_settled,
         };
-        // Others' reservations shorten no answer.
+        // Reservations of other runs never shorten an answer.
         if room.is_reserved(first_turn) {
             return Ok(Err(Accept::BudgetReserved));
         }
@@ -184,7 +184,7 @@ impl TenantTx {
         Ok(Ok(standing))
     }
 
-    /// What is taken of the limits of this tenant's keys, of those that have limits of runs or budgets.
+    /// Returns the current use of those keys of this tenant that have limits of runs or budgets.
     pub async fn key_usage(&mut self) -> Result<Vec<KeyUsage>, StoreError> {
         let tenant = self.tenant;
         let rows = sqlx::query!(
@@ -222,7 +222,7 @@ impl TenantTx {
         Ok(usage.collect())
     }
 
-    /// The run, which has just been inserted, takes its part.
+    /// Stores the reservation of the run, which has just been inserted.
     pub(crate) async fn reserve(
         &mut self,
         run: &NewRun<'_>,

@@ -1,5 +1,5 @@
-//! The table `runs`: a file per transition. `baton_protocol::run` says what each must do; the
-//! statements are its mirror, and `tests/transitions.rs` compares the two.
+//! The table `runs`: a file per transition. `baton_protocol::run` specifies each transition; the
+//! statements mirror it, and `tests/transitions.rs` compares the two.
 
 pub(crate) mod accept;
 pub(crate) mod attempts;
@@ -24,21 +24,21 @@ use crate::errors::StoreError;
 /// A run that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndedRun {
-    /// The attempt that ended it: its holder's, or a new one when it was ended from outside.
+    /// The attempt that ended it: the holder's, or a new one if it was ended from outside.
     pub attempt: u32,
-    /// How.
+    /// The outcome.
     pub outcome: Outcome,
     /// The id of its terminal event.
     pub last_event_id: EventId,
-    /// Tokens over all recorded turns.
+    /// The tokens of all recorded turns.
     pub usage: Usage,
-    /// How long a cancelled run took to stop, from being asked to; `None` unless cancelled.
+    /// The time from the cancel request to the end of a cancelled run; `None` unless cancelled.
     pub cancel_latency: Option<Duration>,
-    /// Whether this very call ended it, and not an earlier one.
+    /// Whether this call ended it, and not an earlier one.
     pub newly: bool,
 }
 
-/// What every ending is read from.
+/// The columns that every ending is read from.
 struct EndedColumns {
     status: String,
     attempt: i32,
@@ -52,11 +52,11 @@ struct EndedColumns {
     error_upstream: Option<String>,
     cancel_reason: Option<String>,
     usage_estimated: bool,
-    /// From asking for the cancel to the end.
+    /// From the cancel request to the end.
     cancel_seconds: Option<f64>,
 }
 
-/// The columns of [`EndedColumns`] out of a row that has others beside them.
+/// Takes the columns of [`EndedColumns`] out of a row with more columns.
 macro_rules! ended_columns {
     ($row:expr) => {
         EndedColumns {
@@ -79,7 +79,7 @@ macro_rules! ended_columns {
 use ended_columns;
 
 impl EndedColumns {
-    /// The ending; an error if the run has not ended.
+    /// Reads the ending; an error if the run has not ended.
     fn read(self, newly: bool) -> Result<EndedRun, StoreError> {
         let status: RunStatus = columns::status(&self.status)?;
         let outcome = OutcomeColumns {

@@ -15,7 +15,7 @@ use crate::columns;
 use crate::errors::StoreError;
 use crate::system::SystemTx;
 
-/// Sessions that have been over for so long are forgotten.
+/// The age after its end at which a session is deleted.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(7 * 24);
 
 /// A sign-in to be stored.
@@ -25,15 +25,15 @@ pub struct NewSession {
     pub id: SessionId,
     /// The person.
     pub user: UserId,
-    /// Where they act.
+    /// The tenant that they act in.
     pub tenant: TenantId,
-    /// SHA-256 of the first refresh token.
+    /// The SHA-256 of the first refresh token.
     pub token_hash: [u8; 32],
-    /// How long it can be refreshed.
+    /// The time for which it can be refreshed.
     pub life: Duration,
-    /// Where they signed in from.
+    /// The address that they signed in from.
     pub ip: Option<String>,
-    /// What the client called itself.
+    /// The `User-Agent` that the client sent.
     pub user_agent: Option<String>,
 }
 
@@ -44,19 +44,19 @@ pub struct SessionRecord {
     pub id: SessionId,
     /// The tenant that its next access token names.
     pub tenant: TenantId,
-    /// When they signed in.
+    /// The time of the sign-in.
     pub created_at: DateTime<Utc>,
-    /// When it was last refreshed.
+    /// The time of the last refresh.
     pub last_used_at: DateTime<Utc>,
-    /// From when on it cannot be refreshed.
+    /// The time from which on it cannot be refreshed.
     pub expires_at: DateTime<Utc>,
-    /// Where they signed in from.
+    /// The address that they signed in from.
     pub ip: Option<String>,
-    /// What the client called itself.
+    /// The `User-Agent` that the client sent.
     pub user_agent: Option<String>,
 }
 
-/// Why a session is over, as far as people decide it.
+/// A person's reason to end a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionEnd {
     /// The person signed out.
@@ -75,8 +75,8 @@ impl SessionEnd {
 }
 
 impl SystemTx<'_> {
-    /// Stores a sign-in of a member; the member's role, or `None` if they do not belong to the
-    /// tenant or are kept out. Forgets the person's sessions that have long been over.
+    /// Stores a sign-in of a member and returns the member's role; `None` if they do not belong to
+    /// the tenant or are disabled. Deletes the person's sessions that ended long ago.
     pub async fn open_session(&self, session: &NewSession) -> Result<Option<Role>, StoreError> {
         let role = sqlx::query_scalar!(
             r#"
@@ -112,7 +112,7 @@ impl SystemTx<'_> {
         role.map(|role| columns::role(&role)).transpose()
     }
 
-    /// A person's sessions that can still be refreshed, the newest first.
+    /// Returns a person's sessions that can still be refreshed, the newest first.
     pub async fn sessions(&self, user: UserId) -> Result<Vec<SessionRecord>, StoreError> {
         let rows = sqlx::query!(
             "
@@ -140,8 +140,8 @@ impl SystemTx<'_> {
             .collect())
     }
 
-    /// The addresses that somebody signed in from as this person, ended sessions included. Nobody is
-    /// signed in without having known the password, or being the one who registered.
+    /// Returns the addresses of this person's sign-ins, ended sessions included. Every sign-in
+    /// proved the password or was the registration itself.
     pub async fn addresses_of(&self, email: &str) -> Result<Vec<String>, StoreError> {
         let rows = sqlx::query_scalar!(
             r#"
@@ -157,8 +157,8 @@ impl SystemTx<'_> {
         Ok(rows)
     }
 
-    /// Ends one session of a person: whether this did it; `None` if they have no such session.
-    /// Repeating it changes nothing.
+    /// Ends one session of a person and returns whether this call did it; `None` if they have no
+    /// such session. Repeating it changes nothing.
     pub async fn end_session(
         &self,
         user: UserId,
@@ -184,8 +184,8 @@ impl SystemTx<'_> {
         .await?)
     }
 
-    /// Ends the session that a refresh token belongs to, whichever of its tokens that is: its person,
-    /// tenant and id. `None` if it is over already.
+    /// Ends the session of a refresh token, be the token the newest or an older one, and returns
+    /// its person, tenant and id. `None` if the session is over already.
     pub async fn end_session_of_token(
         &self,
         token_hash: &[u8; 32],
@@ -211,7 +211,7 @@ impl SystemTx<'_> {
         }))
     }
 
-    /// Ends all sessions of a person but one: those that it ended.
+    /// Ends all sessions of a person but one, and returns the ended ones.
     pub async fn end_other_sessions(
         &self,
         user: UserId,
@@ -232,9 +232,9 @@ impl SystemTx<'_> {
         Ok(ended.into_iter().map(SessionId::from_uuid).collect())
     }
 
-    /// Makes a session act for another tenant from its next access token on; the person's role
-    /// there and whether the session acted for another tenant before, or `None` if they do not belong
-    /// to it or the session is over.
+    /// Makes a session act for another tenant from its next access token on. Returns the person's
+    /// role there and whether the session acted for another tenant before; `None` if the person
+    /// does not belong to the tenant or the session is over.
     pub async fn switch_session(
         &self,
         user: UserId,

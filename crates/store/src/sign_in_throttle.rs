@@ -1,23 +1,23 @@
-//! The table `sign_in_throttle`: how often passwords were tried, and entries of the audit log that were
-//! left out.
+//! The table `sign_in_throttle`: counts of password attempts, and of audit entries that were left
+//! out.
 
 use std::time::Duration;
 
 use crate::errors::StoreError;
 use crate::system::SystemTx;
 
-/// How often something may be tried.
+/// A rate of attempts, as a token bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TryRate {
-    /// So many times at once,
+    /// The attempts that are allowed at once.
     pub burst: u32,
-    /// and then once in this time.
+    /// The time after which one more is allowed.
     pub every: Duration,
 }
 
 impl SystemTx<'_> {
-    /// Counts a try, before it is made, so that tries at the same moment count too. `Some` is how
-    /// long to wait instead.
+    /// Counts an attempt before it is made, so that simultaneous attempts count too. `Some` is the
+    /// time to wait: the attempt is refused.
     pub async fn count_try(
         &self,
         key: &[u8; 32],
@@ -53,8 +53,8 @@ impl SystemTx<'_> {
         }))
     }
 
-    /// Counts something that is not worth an entry of the audit log each time. `Some` if an entry is to
-    /// be written now: how many were left out since the last one.
+    /// Counts an event that is too frequent for an audit entry each time. `Some` if an entry must
+    /// be written now: the number of events without an entry since the last one.
     pub async fn count_entry(
         &self,
         key: &[u8; 32],
@@ -84,8 +84,8 @@ impl SystemTx<'_> {
         Ok((row.left_out == 0).then(|| u64::try_from(row.reported).unwrap_or_default()))
     }
 
-    /// Forgets the tries of somebody who got in, and everybody's that no longer matter. A count of
-    /// entries that were left out is kept for a month, for the next entry to tell of.
+    /// Deletes the attempts of a client that signed in, and everybody's old attempts. A count of
+    /// entries that were left out is kept for a month, because the next entry reports it.
     pub async fn forget_tries(&self, key: &[u8; 32]) -> Result<(), StoreError> {
         sqlx::query!(
             "

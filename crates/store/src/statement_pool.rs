@@ -1,9 +1,10 @@
-//! A pool for statements that are transactions of their own, which is what workers do all day.
+//! A pool for statements that are transactions of their own, which are nearly all that workers
+//! send.
 //!
-//! sqlx's pool asks each connection for a sign of life when it is given back, in a task of its own:
-//! one more round trip for every statement, and the connection is away for as long. Here a
-//! connection goes back when its statement was answered to the end, and is closed when it was not:
-//! when it failed, took too long, or when whoever waited for it gave up.
+//! sqlx's pool pings each connection when it is returned, in a separate task. That is one more
+//! round trip for every statement, and the connection is unavailable for as long. This pool takes a
+//! connection back once its statement was answered completely. Otherwise it closes the connection:
+//! after a failure or a timeout, or if the caller gave up waiting.
 
 use std::fmt;
 use std::io;
@@ -22,15 +23,16 @@ use tokio::time::timeout;
 use crate::errors::NotConnected;
 use crate::metrics::{InUse, Pool};
 
-/// A connection that was used more recently than this is taken to be alive.
+/// A connection that was used more recently than this counts as alive.
 pub(crate) const RESTED: Duration = Duration::from_secs(1);
-/// A connection that nobody needed for this long is closed.
+/// A connection that has been idle for this long is closed.
 const IDLE: Duration = Duration::from_mins(10);
-/// A connection is not used for longer than this: its server process grows with what it has seen.
+/// The longest life of a connection, because its server process grows with the statements it has
+/// seen.
 const LIFETIME: Duration = Duration::from_hours(1);
-/// How long the server may take over a statement before the network counts as lost.
+/// The time for an answer to a statement, after which the network counts as lost.
 const ANSWER: Duration = Duration::from_secs(15);
-/// How long a rested connection may take to show that it is alive.
+/// The time for an idle connection to answer a ping.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
@@ -44,7 +46,7 @@ struct Shared {
     max_connections: u32,
     acquire_timeout: Duration,
     permits: Semaphore,
-    /// The most recently used last.
+    /// The idle connections, the most recently used last.
     resting: std::sync::Mutex<Vec<Resting>>,
 }
 
@@ -54,7 +56,8 @@ struct Resting {
     used: Instant,
 }
 
-/// A connection for one statement, or one transaction. Dropped before [`Lent::settle`], it is closed.
+/// A connection for one statement or one transaction. It is closed if dropped before
+/// [`Lent::settle`].
 pub(crate) struct Lent<'p> {
     pool: &'p StatementPool,
     connection: Mutex<PgConnection>,
@@ -83,7 +86,7 @@ impl StatementPool {
         }))
     }
 
-    /// A round trip.
+    /// Makes a round trip.
     pub(crate) async fn ping(&self) -> Result<(), Error> {
         let mut lent = self.lend().await?;
         let answer = in_time(lent.connection().ping()).await;
@@ -138,7 +141,7 @@ impl StatementPool {
                     _permit: permit,
                 });
             }
-            // The server has gone, and has taken the others with it.
+            // The server has gone, and the other idle connections with it.
             drop(self.all_resting());
         }
         let connected = async {
@@ -157,7 +160,7 @@ impl StatementPool {
     }
 
     fn resting(&self) -> std::sync::MutexGuard<'_, Vec<Resting>> {
-        // Nothing is done under the lock that could leave the list half changed.
+        // A poisoned lock is harmless: nothing under it can leave the list half changed.
         self.0
             .resting
             .lock()
@@ -178,16 +181,16 @@ impl Lent<'_> {
         self.connection.get_mut()
     }
 
-    /// For several statements of one transaction, one after the other.
+    /// Returns the connection for several statements of one transaction, one after the other.
     pub(crate) const fn shared(&self) -> &Mutex<PgConnection> {
         &self.connection
     }
 
-    /// Gives the connection back if the statement was answered.
+    /// Returns the connection to the pool if the statement was answered.
     pub(crate) fn settle<T>(self, answer: Result<T, Error>) -> Result<T, Error> {
         let answered = match &answer {
             Ok(_) => true,
-            // A statement that the server refused; not a connection that it ends.
+            // The server refused the statement, unless it also ended the connection.
             Err(Error::Database(refusal)) => refusal
                 .code()
                 .is_some_and(|code| !code.starts_with("08") && !code.starts_with("57P")),
@@ -205,7 +208,7 @@ impl Lent<'_> {
                 resting.remove(0);
             }
         } else {
-            // Whatever became of this one, the others have seen it too.
+            // The event that broke this connection has broken the idle ones too.
             drop(self.pool.all_resting());
         }
         answer
@@ -239,8 +242,8 @@ impl fmt::Debug for StatementPool {
 impl<'p> Executor<'p> for &'p StatementPool {
     type Database = Postgres;
 
-    /// Collects first: the statements of this crate yield few rows, and a connection is given back
-    /// before anything is done with them.
+    /// Collects all rows first: the statements of this crate return few, and the connection is
+    /// returned before the caller uses them.
     fn fetch_many<'e, 'q: 'e, E>(
         self,
         query: E,

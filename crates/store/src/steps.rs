@@ -1,4 +1,4 @@
-//! The table `steps`, a run's ledger: what was recorded is never made again.
+//! The table `steps`, a run's ledger: a recorded step is never executed again.
 
 mod calls;
 mod turns;
@@ -16,34 +16,33 @@ use crate::tenant_tx::TenantTx;
 pub use calls::CallCommit;
 pub use turns::{NewCall, TurnCommit};
 
-/// A step as it stands.
+/// A step as stored.
 #[derive(Debug, Clone)]
 pub struct StepRecord {
     /// Its place in the transcript, from 1, dense.
     pub step: u32,
     /// The attempt that wrote it last.
     pub attempt: u32,
-    /// What it is.
+    /// Its kind and state.
     pub data: StepData,
-    /// The OpenAI chat message that it resulted in; `None` before it is finished.
+    /// The OpenAI chat message of the step; `None` before it is finished.
     pub message: Option<Box<RawValue>>,
-    /// What had arrived of the message of a [`StepData::CutTurn`].
+    /// The received part of the message of a [`StepData::CutTurn`].
     pub cut_message: Option<Box<RawValue>>,
-    /// Of a turn: the fields of the answer around its message that are passed on unread.
+    /// The other fields of a turn's answer, which are passed on unread.
     pub answer_fields: Option<Box<RawValue>>,
     /// The event that showed the beginning of a finished call.
     pub started_event_id: Option<EventId>,
-    /// The last event that its record stands behind; `None` before it is finished.
+    /// The last event that its record covers; `None` before it is finished.
     pub last_event_id: Option<EventId>,
-    /// When it was recorded first.
+    /// The time at which it was first recorded.
     pub created_at: DateTime<Utc>,
-    /// When its result was recorded.
+    /// The time at which its result was recorded.
     pub finished_at: Option<DateTime<Utc>>,
 }
 
 impl StepRecord {
-    /// Whether it is a call that was begun, of a tool that must not be called twice, and has no
-    /// result.
+    /// Returns whether the step is a call without a result that was begun and must not be repeated.
     pub fn is_started(&self) -> bool {
         matches!(
             self.data,
@@ -55,57 +54,57 @@ impl StepRecord {
     }
 }
 
-/// What a step is.
+/// The kind of a step, with the data of that kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepData {
     /// One answer of the model.
     Turn {
-        /// Why the turn ended.
+        /// The reason why the turn ended.
         finish_reason: FinishReason,
         /// The turn's own tokens.
         usage: Usage,
     },
-    /// An answer of the model that was broken off when the run was cancelled or failed: the run's
-    /// last step. It is no part of the transcript.
+    /// An answer of the model that was broken off by a cancel or a failure: the run's last step. It
+    /// is not part of the transcript.
     CutTurn {
-        /// The turn's own tokens, known or guessed.
+        /// The turn's own tokens, known or estimated.
         usage: Usage,
     },
     /// One call of a server-side tool.
     Call {
         /// The call's id, as the model gave it.
         call_id: String,
-        /// The tool.
+        /// The name of the tool.
         name: String,
-        /// What the model wrote as arguments, which need not be JSON.
+        /// The arguments as the model wrote them; they need not be JSON.
         arguments: String,
-        /// What calling twice would mean.
+        /// The effect of a repetition.
         effect: Effect,
-        /// How far it came.
+        /// Its progress.
         state: CallState,
     },
 }
 
-/// How far a call came.
+/// The progress of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallState {
-    /// Not begun, or begun by a worker that was lost; harmless to begin again.
+    /// Not begun, or begun by a worker that was lost and harmless to begin again.
     Pending,
-    /// Begun, of a tool that must not be called twice; there is no result.
+    /// Begun, with a tool that must not be called twice; there is no result.
     Started {
-        /// What a person said is to become of it; `None` if nobody did since it was begun.
+        /// A person's decision about it; `None` if nobody decided since it began.
         decision: Option<Decision>,
     },
     /// Its result is recorded.
     Finished {
-        /// Whether the tool did what it was asked.
+        /// Whether the tool succeeded.
         ok: bool,
-        /// How long it took, in milliseconds.
+        /// Its duration in milliseconds.
         duration_ms: u64,
     },
 }
 
-/// The name of a step's kind, in SQL.
+/// The name of a step's kind in SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepKind {
     /// One answer of the model.
@@ -127,7 +126,7 @@ impl StepKind {
     }
 }
 
-/// The name of a step's state, in SQL.
+/// The name of a step's state in SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepState {
     /// See [`CallState::Pending`].
@@ -152,7 +151,7 @@ impl StepState {
     }
 }
 
-/// A row as it lies there, with its message.
+/// A row of the table, with its message.
 struct Row {
     step: i32,
     attempt: i32,
@@ -283,7 +282,7 @@ async fn steps_of(
 }
 
 impl TenantTx {
-    /// The run's steps, in order.
+    /// Returns the run's steps in order.
     pub async fn run_steps(&mut self, run: RunId) -> Result<Vec<StepRecord>, StoreError> {
         let tenant = self.tenant;
         steps_of(self.connection(), tenant, run).await
@@ -291,7 +290,8 @@ impl TenantTx {
 }
 
 impl SystemTx<'_> {
-    /// The last event that a recorded step stands behind; [`EventId::ORIGIN`] if none is recorded.
+    /// Returns the last event that a recorded step covers; [`EventId::ORIGIN`] without a recorded
+    /// step.
     pub async fn last_recorded_event(
         &self,
         tenant: TenantId,
@@ -310,7 +310,7 @@ impl SystemTx<'_> {
         Ok(last.map_or(EventId::ORIGIN, columns::event_id))
     }
 
-    /// The run's steps, in order.
+    /// Returns the run's steps in order.
     pub async fn recorded_steps(
         &self,
         tenant: TenantId,

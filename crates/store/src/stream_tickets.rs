@@ -17,21 +17,21 @@ pub enum TicketMaker {
     ApiKey(ApiKeyId),
     /// A person's sign-in.
     Session(SessionId),
-    /// Another issuer's token.
+    /// A token of another issuer.
     Issuer {
         /// Its subject.
         subject: String,
         /// The subject's role.
         role: Role,
-        /// The token's end.
+        /// The time of the token's expiry.
         until: DateTime<Utc>,
     },
 }
 
-/// A ticket that is still good.
+/// A ticket that is still valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamTicket {
-    /// The owner of the run.
+    /// The tenant of the run.
     pub tenant: TenantId,
     /// The only run that it opens.
     pub run: RunId,

@@ -1,4 +1,4 @@
-//! The duties of workers and schedulers, across tenants.
+//! The operations of workers and schedulers across tenants.
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use crate::errors::StoreError;
 use crate::statement_pool::{Lent, StatementPool, in_time};
 
-/// What goes across tenants, as the role `baton_system`. Each method is one statement, which
+/// The operations across tenants, as the role `baton_system`. Each method is one statement, which
 /// commits by itself unless this is part of [`OneCommit`].
 #[derive(Debug, Clone, Copy)]
 pub struct SystemTx<'s> {
@@ -24,8 +24,8 @@ impl<'s> SystemTx<'s> {
     }
 }
 
-/// Several duties that are one commit: what is done, and the entry of the audit log that says so.
-/// Dropped without [`OneCommit::commit`], it leaves nothing behind.
+/// Several operations in one commit, for instance an action and its audit entry. Dropped without
+/// [`OneCommit::commit`], it is rolled back.
 #[derive(Debug)]
 pub struct OneCommit<'s> {
     lent: Lent<'s>,
@@ -38,20 +38,20 @@ impl<'s> OneCommit<'s> {
         Ok(Self { lent })
     }
 
-    /// The duties; nothing of it stands before [`OneCommit::commit`]. Once a statement is refused,
-    /// all that follow are.
+    /// Returns the operations; none of them is durable before [`OneCommit::commit`]. Once a
+    /// statement is refused, all later ones are.
     pub const fn system(&self) -> SystemTx<'_> {
         SystemTx {
             pool: Statements::Together(self.lent.shared()),
         }
     }
 
-    /// Makes all of it durable.
+    /// Commits everything.
     pub async fn commit(self) -> Result<(), StoreError> {
         self.end("COMMIT").await
     }
 
-    /// Leaves nothing behind. Dropping does the same, and closes the connection.
+    /// Rolls everything back. Dropping does the same, and closes the connection.
     pub async fn rollback(self) -> Result<(), StoreError> {
         self.end("ROLLBACK").await
     }
@@ -63,7 +63,7 @@ impl<'s> OneCommit<'s> {
     }
 }
 
-/// Where statements go: each to a connection for itself, or all to that of one transaction.
+/// The destination of statements: a connection for each, or that of one transaction for all.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Statements<'s> {
     Each(&'s StatementPool),

@@ -9,8 +9,8 @@ use sqlx::{AssertSqlSafe, Postgres, Transaction};
 use crate::errors::StoreError;
 use crate::queue_depth::QueueDepth;
 
-/// A transaction as `baton_app`, to which row-level security shows the rows of one tenant alone.
-/// Dropped without [`TenantTx::commit`], it leaves nothing behind.
+/// A transaction as `baton_app`, to which row-level security shows the rows of one tenant only.
+/// Dropped without [`TenantTx::commit`], it is rolled back.
 #[derive(Debug)]
 pub struct TenantTx {
     tx: Transaction<'static, Postgres>,
@@ -19,7 +19,8 @@ pub struct TenantTx {
 }
 
 impl TenantTx {
-    /// BEGIN and the setting in one round trip. The id is a typed UUID, so that the text is safe.
+    /// Sends BEGIN and the setting in one round trip. The id is a UUID by its type, so that its
+    /// text is safe in the statement.
     pub(crate) async fn begin(
         pool: &PgPool,
         tenant: TenantId,
@@ -30,17 +31,17 @@ impl TenantTx {
         Ok(Self { tx, tenant, depth })
     }
 
-    /// The tenant that it acts for.
+    /// Returns the tenant that it acts for.
     pub const fn tenant_id(&self) -> TenantId {
         self.tenant
     }
 
-    /// Makes everything written durable.
+    /// Commits everything.
     pub async fn commit(self) -> Result<(), StoreError> {
         Ok(self.tx.commit().await?)
     }
 
-    /// Leaves nothing behind, and says so: dropping does the same without waiting.
+    /// Rolls everything back and waits for it; dropping rolls back without waiting.
     pub async fn rollback(self) -> Result<(), StoreError> {
         Ok(self.tx.rollback().await?)
     }

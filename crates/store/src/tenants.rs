@@ -1,5 +1,5 @@
-//! The table `tenants`. Names that begin with `~` are those of tenants that people made by registering;
-//! operators give no such name.
+//! The table `tenants`. A name that begins with `~` is that of a tenant which a person made by
+//! registering; operators cannot give such a name.
 
 use baton_protocol::TenantId;
 use chrono::{DateTime, Utc};
@@ -13,14 +13,15 @@ use crate::system::SystemTx;
 pub struct TenantRecord {
     /// Its id.
     pub id: TenantId,
-    /// Its name, unique: one that operators gave, or behind a `~` one that was made by registering.
+    /// Its name, unique. It begins with `~` if the tenant was made by registering, and was given by
+    /// an operator otherwise.
     pub name: String,
-    /// When it was made.
+    /// The time at which it was made.
     pub created_at: DateTime<Utc>,
 }
 
 impl SystemTx<'_> {
-    /// Returns the tenant that operators call `name`, and makes it under the id `fresh` if it does not exist.
+    /// Returns the tenant with this name from an operator, or makes it under the id `fresh`.
     pub async fn ensure_tenant(
         &self,
         fresh: TenantId,
@@ -53,7 +54,7 @@ impl SystemTx<'_> {
         })
     }
 
-    /// The tenant that operators call so; never one that was made by registering.
+    /// Returns the tenant with this name from an operator, never one that was made by registering.
     pub async fn tenant_by_name(&self, name: &str) -> Result<Option<TenantRecord>, StoreError> {
         let row = sqlx::query!(
             "
@@ -72,7 +73,7 @@ impl SystemTx<'_> {
         }))
     }
 
-    /// The names that operators gave, in order; at most so many.
+    /// Returns the names that operators gave, in order, at most `limit`.
     pub async fn tenant_names(&self, limit: u32) -> Result<Vec<String>, StoreError> {
         let names = sqlx::query_scalar!(
             "
@@ -86,7 +87,7 @@ impl SystemTx<'_> {
         Ok(names)
     }
 
-    /// The tenant with this id.
+    /// Returns the tenant with this id.
     pub async fn tenant(&self, id: TenantId) -> Result<Option<TenantRecord>, StoreError> {
         let row = sqlx::query!(
             "

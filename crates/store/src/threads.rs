@@ -12,9 +12,9 @@ use crate::tenant_tx::TenantTx;
 pub struct ThreadRecord {
     /// Its id.
     pub id: ThreadId,
-    /// For people.
+    /// Its title, for people.
     pub title: Option<String>,
-    /// When it was made.
+    /// The time at which it was made.
     pub created_at: DateTime<Utc>,
 }
 
@@ -41,7 +41,7 @@ impl TenantTx {
         Ok(())
     }
 
-    /// The thread with this id.
+    /// Returns the thread with this id.
     pub async fn thread(&mut self, id: ThreadId) -> Result<Option<ThreadRecord>, StoreError> {
         let tenant = self.tenant;
         let row = sqlx::query!(

@@ -1,4 +1,5 @@
-//! The table `usage_entries`: what was used up. Rows are written where turns are recorded.
+//! The table `usage_entries`: the tokens and costs of turns. Its rows are written where turns are
+//! recorded.
 
 use baton_protocol::{ApiKeyId, Nanos};
 use chrono::NaiveDate;
@@ -8,18 +9,18 @@ use crate::columns::{self, int8};
 use crate::errors::StoreError;
 use crate::tenant_tx::TenantTx;
 
-/// What to add up.
+/// The entries to add up, and the grouping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UsageFilter {
     /// The first day, UTC.
     pub from: NaiveDate,
     /// The last day, UTC.
     pub to: NaiveDate,
-    /// A sum for each of them: without any there is one sum.
+    /// The grouping; without any there is one sum.
     pub by: UsageGroups,
 }
 
-/// What sums are told apart by.
+/// The attributes that sums are grouped by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UsageGroups {
     /// The day on which a run was accepted, UTC.
@@ -30,7 +31,7 @@ pub struct UsageGroups {
     pub model: bool,
 }
 
-/// Which of the sums, in their order. What sums are not told apart by is the same in all of them.
+/// The values of one group. Attributes without grouping have the same value in all groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageGroup {
     /// The day.
@@ -41,54 +42,54 @@ pub struct UsageGroup {
     pub model: String,
 }
 
-/// Whose runs used something up.
+/// The owner of the runs in a sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UsageBearer {
-    /// Those of this key.
+    /// The runs with this key.
     Key(ApiKeyId),
-    /// Those without a key.
+    /// The runs without a key.
     People,
 }
 
 /// A sum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageSum {
-    /// The day, if sums are told apart by it.
+    /// The day, if grouped by it.
     pub day: Option<NaiveDate>,
-    /// Whose runs, if sums are told apart by it.
+    /// The key or the people, if grouped by it.
     pub key: Option<UsageBearer>,
-    /// The model, if sums are told apart by it.
+    /// The model, if grouped by it.
     pub model: Option<String>,
     /// Runs that asked a model.
     pub runs: u64,
     /// Model turns.
     pub turns: u64,
-    /// Turns whose tokens are a guess.
+    /// Turns with an estimated number of tokens.
     pub estimated_turns: u64,
     /// Tokens that models read.
     pub input_tokens: u64,
-    /// Those of them that upstreams had read before.
+    /// Those of them that the upstream had in its cache.
     pub cached_tokens: u64,
     /// Tokens that models wrote.
     pub output_tokens: u64,
-    /// What it cost, as far as there were prices.
+    /// The cost, as far as there were prices.
     pub cost: Nanos,
-    /// Turns of models that had no price.
+    /// Turns with models without a price.
     pub unpriced_turns: u64,
 }
 
-/// A part of the sums.
+/// A page of sums.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsagePage {
     /// The sums.
     pub data: Vec<UsageSum>,
-    /// The last of them; `None` if no other follows.
+    /// The group of the last sum; `None` on the last page.
     pub next_cursor: Option<UsageGroup>,
 }
 
 impl TenantTx {
-    /// What this tenant has used up, in the order of day, key and model; at most `limit` sums behind
-    /// the one named by `after`.
+    /// Returns the usage of this tenant, in the order of day, key and model: at most `limit` sums
+    /// after the group `after`.
     pub async fn usage(
         &mut self,
         filter: &UsageFilter,

@@ -12,11 +12,11 @@ use crate::system::SystemTx;
 pub struct NewUser {
     /// Their id.
     pub id: UserId,
-    /// What they sign in with, in lower case.
+    /// The address that they sign in with, in lower case.
     pub email: String,
-    /// What they are called.
+    /// Their name.
     pub name: Option<String>,
-    /// argon2id in PHC form.
+    /// The password's argon2id hash in PHC form.
     pub password_hash: String,
 }
 
@@ -25,15 +25,15 @@ pub struct NewUser {
 pub struct UserRecord {
     /// Their id.
     pub id: UserId,
-    /// What they sign in with.
+    /// The address that they sign in with.
     pub email: String,
-    /// What they are called.
+    /// Their name.
     pub name: Option<String>,
-    /// argon2id in PHC form.
+    /// The password's argon2id hash in PHC form.
     pub password_hash: String,
-    /// When they registered.
+    /// The time at which they registered.
     pub created_at: DateTime<Utc>,
-    /// Since when they are kept out.
+    /// The time since which they are disabled.
     pub disabled_at: Option<DateTime<Utc>>,
 }
 
@@ -59,21 +59,21 @@ impl From<Row> for UserRecord {
     }
 }
 
-/// What came of a registration.
+/// The outcome of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registered {
     /// The person is stored and a member.
     Joined(TenantId, Role),
-    /// Somebody has registered with this address.
+    /// The address is registered already.
     EmailTaken,
-    /// There is a tenant of this name.
+    /// The name of the tenant is taken.
     TenantTaken,
-    /// The token is used, expired, revoked, meant for somebody else, or none.
+    /// The token is unknown, used, expired, revoked, or meant for another address.
     TokenRefused,
 }
 
 impl SystemTx<'_> {
-    /// The person with this address, in lower case.
+    /// Returns the person with this address, which must be in lower case.
     pub async fn user_by_email(&self, email: &str) -> Result<Option<UserRecord>, StoreError> {
         let row = sqlx::query_as!(
             Row,
@@ -89,7 +89,7 @@ impl SystemTx<'_> {
         Ok(row.map(UserRecord::from))
     }
 
-    /// The person with this id.
+    /// Returns the person with this id.
     pub async fn user(&self, id: UserId) -> Result<Option<UserRecord>, StoreError> {
         let row = sqlx::query_as!(
             Row,
@@ -105,7 +105,7 @@ impl SystemTx<'_> {
         Ok(row.map(UserRecord::from))
     }
 
-    /// Everybody, in the order of their registration.
+    /// Returns all people in the order of their registration.
     pub async fn users(&self) -> Result<Vec<UserRecord>, StoreError> {
         let rows = sqlx::query_as!(
             Row,
@@ -119,7 +119,7 @@ impl SystemTx<'_> {
         Ok(rows.into_iter().map(UserRecord::from).collect())
     }
 
-    /// Stores a person together with a tenant of which they are the owner.
+    /// Stores a person together with a tenant that they own.
     pub async fn register_with_tenant(
         &self,
         user: &NewUser,
@@ -154,8 +154,8 @@ impl SystemTx<'_> {
         }
     }
 
-    /// Stores a person who joins a tenant by a one-time token, an invite or a bootstrap, which is
-    /// used up by it.
+    /// Stores a person who joins a tenant by a one-time token, an invite or a bootstrap, and uses
+    /// the token up.
     pub async fn register_by_token(
         &self,
         user: &NewUser,
@@ -198,13 +198,13 @@ impl SystemTx<'_> {
                 columns::role(&row.role)?,
             )),
             Ok(None) => Ok(Registered::TokenRefused),
-            // The statement left nothing behind: the token is still good.
+            // The failed statement was rolled back, so that the token is still valid.
             Err(error) => taken(error),
         }
     }
 
-    /// Sets a password and ends the person's sessions but `keep`; those that it ended. `None` if
-    /// there is no such person.
+    /// Sets a password, ends the person's sessions except `keep`, and returns the ended ones.
+    /// `None` if there is no such person.
     pub async fn set_password(
         &self,
         user: UserId,
@@ -240,9 +240,9 @@ impl SystemTx<'_> {
         }))
     }
 
-    /// Sets a password by a one-time token, which is used up by it, and ends all sessions of its
-    /// owner: who that is, and the sessions. `None` if the token is not good: one that a tenant made
-    /// is good while its owner belongs to that tenant alone, with a role that its maker could reset
+    /// Sets a password by a one-time token, uses the token up, and ends all sessions of its owner.
+    /// Returns the owner and the sessions; `None` if the token is not valid. A tenant's token is
+    /// valid while its owner belongs to that tenant alone, with a role that its maker could reset
     /// now.
     pub async fn reset_password(
         &self,
@@ -291,8 +291,8 @@ impl SystemTx<'_> {
         Ok(Some((user, sessions)))
     }
 
-    /// Keeps a person out, or lets them in again; keeping out ends their sessions. Whether there is
-    /// such a person.
+    /// Disables a person, which ends their sessions, or enables them again. Returns whether the
+    /// person exists.
     pub async fn set_disabled(&self, user: UserId, disabled: bool) -> Result<bool, StoreError> {
         let rows = sqlx::query!(
             r#"
@@ -319,8 +319,8 @@ impl SystemTx<'_> {
     }
 }
 
-/// Whether an address or a name is taken is for the constraints to say: they alone cannot be
-/// overtaken.
+/// Reads from the error that an address or a name is taken. The constraints decide this, because a
+/// check before the insert could be overtaken.
 fn taken(error: StoreError) -> Result<Registered, StoreError> {
     let constraint = match &error {
         StoreError::Refused(refused) => refused

@@ -1,4 +1,4 @@
-//! What a turn takes, before the model is asked, of the budgets of its run's key.
+//! Reservations of model turns: a turn reserves its share of the budget before the model is asked.
 
 use baton_protocol::{EventId, Fence, RunId, TenantId};
 
@@ -8,17 +8,19 @@ use crate::errors::{FenceError, StoreError};
 use crate::runs::rescue::{QueuedJob, Row};
 use crate::system::SystemTx;
 
-/// The tries of a refused turn while the month changes under it.
+/// The tries of a refused turn while other runs change the month.
 const LOOKS: u32 = 4;
 
 impl SystemTx<'_> {
-    /// Takes from the month of the run's key what a turn may use up, before the model is asked.
-    /// What an earlier attempt had taken for a turn that it did not live to record is charged; what
-    /// was taken beyond that is given back. Repeated after its answer was lost, it takes nothing more.
+    /// Reserves the most that a turn may use up, before the model is asked. Repeated after its
+    /// answer was lost, it reserves nothing more.
     ///
-    /// An answer is shortened only by what is used up. While other runs hold reservations, a turn that
-    /// lacks some of its answer is to wait for them; only the first turn, which was reserved by the
-    /// commit that accepted the run, takes what there is.
+    /// If an earlier attempt reserved for a turn that it did not live to record, that turn is
+    /// charged; the rest of the earlier reservation is given back.
+    ///
+    /// Only spent budget shortens an answer. While other runs hold reservations, a turn that lacks
+    /// part of its answer must wait for them. The exception is the first turn: the commit that
+    /// accepted the run reserved it, and it takes what is left.
     pub async fn begin_turn(
         &self,
         fence: &Fence,
@@ -33,7 +35,8 @@ impl SystemTx<'_> {
         let mut grant = self
             .try_begin_turn(fence, step, if first { wish } else { &whole })
             .await?;
-        // Others move meanwhile; a run that then waits is looked at again before it does.
+        // Other runs may settle between two looks. A run that then has to wait is checked again
+        // before it does.
         for _ in 0..LOOKS {
             if !matches!(grant, TurnGrant::Refused(_)) {
                 return Ok(grant);
@@ -55,9 +58,10 @@ impl SystemTx<'_> {
         })
     }
 
-    /// Gives the run back to the queue until other runs have settled, unless they just have: whether
-    /// it waits. No failure. It holds no more than it has used, because [`SystemTx::begin_turn`] has
-    /// left it so. A run that does not wait is to be delivered again at once.
+    /// Requeues the run until other runs have settled; this is no failure of the run. Returns
+    /// whether the run waits: false if others have just settled, and then the run must be delivered
+    /// again at once. The run holds no more than it has used, because [`SystemTx::begin_turn`] gave
+    /// back the rest.
     pub async fn await_budget(
         &self,
         fence: &Fence,
@@ -96,12 +100,13 @@ impl SystemTx<'_> {
         if queued.rows_affected() != 1 {
             return Err(FenceError::Lost);
         }
-        // Runs that settled before the commit have woken nobody.
+        // Runs that settled before this commit could not wake this run.
         let room = self.room(fence, wish).await?;
         Ok(room.is_some_and(|room| room.is_reserved(wish)))
     }
 
-    /// The month of the run's key, as one snapshot shows it; nothing for a run without a budget.
+    /// Returns the room in the month of the run's key, from one snapshot; `None` for a run without
+    /// a budget.
     async fn room(&self, fence: &Fence, wish: &TurnWish) -> Result<Option<Room>, StoreError> {
         let row = sqlx::query!(
             r#"
@@ -151,7 +156,8 @@ impl SystemTx<'_> {
         }))
     }
 
-    /// The runs that wait for what this run has given back, the longest first, at most `limit`.
+    /// Returns the runs that wait for the budget which this run has given back, the longest wait
+    /// first, at most `limit`.
     pub async fn waiting_for(
         &self,
         tenant: TenantId,
@@ -294,9 +300,8 @@ impl SystemTx<'_> {
         })
     }
 
-    /// Says that the turn that was begun, and of which nothing will be recorded, used up so much at
-    /// most: less than all that was taken for it. Changes nothing if this attempt has begun no such
-    /// turn.
+    /// Lowers the reservation of a turn that was begun and will not be recorded to the most that it
+    /// can have used. Changes nothing if this attempt has not begun this turn.
     pub async fn lower_turn(
         &self,
         fence: &Fence,

@@ -1,5 +1,5 @@
 //! → `queued`: a run is accepted. Its row, its idempotency key and the check of the queue limits
-//! are one commit; once that stands, the run is never lost.
+//! are one commit. After this commit the run is never lost.
 
 use std::time::{Duration, Instant};
 
@@ -15,15 +15,16 @@ use crate::idempotency_keys::IdempotencyKey;
 use crate::runs::new_run::{Accept, NewRun, QueueLimits};
 use crate::tenant_tx::TenantTx;
 
-/// The time within which a lost answer to a commit is looked for.
+/// The time spent on looking for a commit after its answer was lost.
 const IN_DOUBT: Duration = Duration::from_secs(5);
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 impl Store {
-    /// Accepts a run within the limits, in a transaction of its own and one round trip, or several if
-    /// the run is metered. When it returns [`Accept::Created`], the run is committed. If the
-    /// answer to a try is lost, for instance on a connection that a restarted server has forgotten, it is
-    /// repeated: the run's id tells whether it was committed.
+    /// Accepts a run within the limits, in a transaction of its own and one round trip, or several
+    /// if the run is metered. When it returns [`Accept::Created`], the run is committed.
+    ///
+    /// If the answer to a try is lost, for instance on a connection that did not survive a restart
+    /// of the server, the try is repeated: the run's id shows whether the first one was committed.
     ///
     /// Of several calls with one key the first wins; the others wait for its commit and then see
     /// [`Accept::Replay`].
@@ -34,19 +35,20 @@ impl Store {
         limits: &QueueLimits,
     ) -> Result<Accept, AcceptError> {
         let mut tries = 0;
-        // Since an answer was lost that may have been that of a commit.
+        // The time since which a commit may have succeeded without an answer.
         let mut doubted_since = None;
         loop {
             tries += 1;
             let failed = match self.try_accept_run(tenant, run, limits).await {
                 Err(Failed::Before(error)) if is_known_run(&error) => {
                     return Ok(match (doubted_since, run.idempotency) {
-                        // A keyed run is found by its key before its id is tried.
+                        // A run with a key is looked up by the key before its id is tried.
                         (Some(_), None) => self.created(tenant, run.id).await,
                         _ => Accept::IdTaken,
                     });
                 }
-                // The limits may count the run itself.
+                // While in doubt, a refusal by the limits proves nothing: the limits may count the
+                // run itself.
                 Ok(answer) if doubted_since.is_none() || answer.is_of_accepted() => {
                     return Ok(match answer {
                         Accept::Replay(known) if doubted_since.is_some() && known.id == run.id => {
@@ -81,7 +83,8 @@ impl Store {
         }
     }
 
-    /// The answer for a run that an earlier try may have committed; `None` if it has not, so far.
+    /// Returns the answer for a run that an earlier try may have committed; `None` if no commit is
+    /// visible so far.
     async fn committed(
         &self,
         tenant: TenantId,
@@ -100,8 +103,8 @@ impl Store {
         }))
     }
 
-    /// The answer for a run that is in the ledger. While its row cannot be read, the time is that of
-    /// its id: the run is accepted all the same.
+    /// Returns the answer for a run that is in the ledger. If its row cannot be read, the time is
+    /// taken from its id, because the run is accepted all the same.
     async fn created(&self, tenant: TenantId, run: RunId) -> Accept {
         let read = async { self.tenant(tenant).await?.run(run).await };
         let created_at = match read.await {
@@ -123,7 +126,7 @@ impl Store {
         if run.metered.is_some() {
             let mut tx = self.tenant(tenant).await?;
             let answer = tx.accept_run(run, limits).await?;
-            // A failure before this is rolled back.
+            // A failure before this line is rolled back.
             tx.commit().await.map_err(Failed::of_commit)?;
             return Ok(answer);
         }
@@ -152,7 +155,7 @@ impl Store {
     }
 }
 
-/// A try that failed.
+/// The failure of a try.
 enum Failed {
     /// Nothing was written, and nothing will be.
     Before(StoreError),
@@ -161,7 +164,7 @@ enum Failed {
 }
 
 impl Failed {
-    /// The statement that failed was to commit.
+    /// Sorts the error of a statement that was to commit.
     fn of_commit(error: StoreError) -> Self {
         if error.may_have_committed() {
             Self::Perhaps(error)
@@ -178,7 +181,7 @@ impl From<StoreError> for Failed {
 }
 
 impl Accept {
-    /// Whether it is about a run in the ledger, and not about the limits.
+    /// Returns whether the answer is about a run in the ledger, and not about the limits.
     const fn is_of_accepted(&self) -> bool {
         matches!(
             self,
@@ -187,7 +190,7 @@ impl Accept {
     }
 }
 
-/// Whether an insert failed because the run is there already.
+/// Returns whether an insert failed because the run exists already.
 fn is_known_run(error: &StoreError) -> bool {
     match error {
         StoreError::Refused(refused) => refused
@@ -198,7 +201,7 @@ fn is_known_run(error: &StoreError) -> bool {
 }
 
 impl TenantTx {
-    /// [`Store::accept_run`] as a part of a transaction that does more: it is accepted when
+    /// As [`Store::accept_run`], in a larger transaction: the run is accepted when
     /// [`TenantTx::commit`] has returned.
     pub async fn accept_run(
         &mut self,
@@ -221,8 +224,7 @@ impl TenantTx {
         }
     }
 
-    /// Inserts the run if its key and the queue have room for it. What refuses it has written
-    /// nothing.
+    /// Inserts the run if its key and the queue have room for it. A refusal writes nothing.
     async fn insert_within_limits(
         &mut self,
         run: &NewRun<'_>,
@@ -247,9 +249,9 @@ impl TenantTx {
         Ok(Accept::Created { created_at })
     }
 
-    /// What became of the key before. A repetition of what was accepted is answered however full
-    /// the queue is; and this statement, begun later, sees what the transaction that won the key
-    /// has committed meanwhile.
+    /// Returns the answer for a key that was used before. This statement runs even if the queue is
+    /// full, because a repetition must get its answer. It begins after the insert, so that it sees
+    /// the commit of the transaction that won the key.
     async fn repetition(&mut self, key: &IdempotencyKey) -> Result<Option<Accept>, StoreError> {
         let Some(used) = self.used_key(&key.key).await? else {
             return Ok(None);
@@ -257,16 +259,16 @@ impl TenantTx {
         if used.fingerprint != key.fingerprint {
             return Ok(Some(Accept::KeyReused));
         }
-        // Key and run are one commit.
+        // The key and its run are one commit.
         let run = self.run(used.run).await?;
         Ok(run.map(|run| Accept::Replay(Box::new(run))))
     }
 }
 
-/// Inserts the run, and its key if it has one: the time in its row, if it did. Both statements set the tenant that
-/// they act for themselves, for as long as their transaction lasts, so that they can be a
-/// transaction of their own. What needs it (the policy on the counted rows, the one on the new row)
-/// depends on the row that setting it yields, and so comes after it.
+/// Inserts the run, and its key if it has one; returns the time in the inserted row. Both
+/// statements set the acting tenant themselves, for the length of their transaction, so that each
+/// can be a transaction of its own. The policies on the counted rows and on the new row need this
+/// setting. Both depend on the row that the setting returns, and so are evaluated after it.
 async fn insert_run(
     executor: impl PgExecutor<'_>,
     tenant: TenantId,

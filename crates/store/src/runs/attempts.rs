@@ -1,4 +1,4 @@
-//! The newest attempts of runs, for followers that see an attempt for the first time.
+//! The newest attempts of runs, for followers that meet an attempt for the first time.
 
 use baton_protocol::{RunId, TenantId};
 use uuid::Uuid;
@@ -19,7 +19,7 @@ pub struct NewestAttempt {
 }
 
 impl SystemTx<'_> {
-    /// Returns the newest attempts of these runs, in no order; those that do not exist are missing.
+    /// Returns the newest attempts of these runs, in no order. Runs that do not exist are left out.
     pub async fn newest_attempts(
         &self,
         runs: &[(TenantId, RunId)],

@@ -1,6 +1,6 @@
-//! `queued`, `awaiting_approval` → `cancelled`: somebody asks for it, and nobody holds the run.
-//! One that is held is only flagged; its holder hears of it at the next renewal, and whoever claims
-//! it instead ends it.
+//! `queued`, `awaiting_approval` → `cancelled`: a client asks for the cancel of a run that nobody
+//! holds. A run with a holder is only flagged. Its holder sees the flag at the next renewal; if
+//! another worker claims the run first, that claim ends it.
 
 use baton_protocol::{RunId, RunStatus, WorkerId};
 
@@ -9,24 +9,24 @@ use crate::errors::StoreError;
 use crate::runs::{EndedColumns, EndedRun};
 use crate::tenant_tx::TenantTx;
 
-/// What came of asking.
+/// The outcome of a cancel request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CancelRequest {
     /// The tenant has no such run.
     NotFound,
-    /// The run has ended: by this request, once it is committed, or before.
+    /// The run has ended: by this request once it is committed, or earlier.
     Ended(EndedRun),
-    /// A worker holds the run and will be told.
+    /// A worker holds the run and will see the request.
     Requested {
         /// The holder.
         worker: Option<WorkerId>,
-        /// Whether nobody had asked before.
+        /// Whether this is the first request.
         newly: bool,
     },
 }
 
 impl CancelRequest {
-    /// Whether it changed anything.
+    /// Returns whether the request changed anything.
     pub const fn is_new(&self) -> bool {
         match self {
             Self::NotFound => false,
@@ -37,7 +37,7 @@ impl CancelRequest {
 }
 
 impl TenantTx {
-    /// Asks for a run to be cancelled. Asked for twice, the first reason stands.
+    /// Asks for the cancel of a run. A second request keeps the reason of the first.
     pub async fn request_cancel(
         &mut self,
         run: RunId,
@@ -94,7 +94,7 @@ impl TenantTx {
             };
             return Ok(CancelRequest::Ended(ended.read(true)?));
         }
-        // A run that no cancel can move has ended, and stays so.
+        // If no cancel can move the run, it has ended; an end is final.
         let ended = sqlx::query_as!(
             EndedColumns,
             r#"

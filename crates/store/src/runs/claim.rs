@@ -1,10 +1,10 @@
-//! `queued` → `running`: a worker takes a run. Also `running` → `running` when the lease has run
-//! out, and the endings that a claim finds due: a run that is to be cancelled, and one that was
-//! lost too often.
+//! `queued` → `running`: a worker claims a run. Also `running` → `running` after the lease has
+//! expired, and the endings that are due at a claim: of a run that is to be cancelled, and of one
+//! that was lost too often.
 //!
-//! The claim is one guarded UPDATE. Of several at once, one changes the row; the others wait for
-//! its row lock, look at the row as it then is, and change nothing. Only a claim that changed
-//! nothing asks why, with a look at the row that is taken afterwards.
+//! The claim is one guarded UPDATE. Of several at once, one changes the row. The others wait for
+//! its row lock, see the row as it then is, and change nothing. Only a claim that changed nothing
+//! looks for the reason, by reading the row afterwards.
 
 use std::time::Duration;
 
@@ -23,85 +23,87 @@ use crate::runs::{EndedColumns, EndedRun, ended_columns};
 use crate::steps::StepRecord;
 use crate::system::SystemTx;
 
-/// A worker's wish to take a run.
+/// A worker's request to claim a run.
 #[derive(Debug, Clone)]
 pub struct Claim {
     /// The run's tenant.
     pub tenant: TenantId,
     /// The run.
     pub run: RunId,
-    /// Who wants it.
+    /// The worker.
     pub worker: WorkerId,
-    /// Drawn for this claim. A claim whose answer was lost is repeated with the same token.
+    /// A random token of this claim. A claim whose answer was lost is repeated with the same token.
     pub token: ClaimToken,
-    /// How long the worker is trusted without renewing.
+    /// The length of the lease: the time for which the worker holds the run without renewing.
     pub lease: Duration,
-    /// The stream sequence of the job that is worked on.
+    /// The stream sequence of the job that the worker received.
     pub job_seq: u64,
-    /// After how many claims without progress the run fails.
+    /// The number of claims without progress after which the run fails.
     pub max_failures: u32,
 }
 
-/// What came of a claim.
+/// The outcome of a claim.
 #[derive(Debug)]
 pub enum ClaimOutcome {
-    /// The run is held.
+    /// The worker now holds the run.
     Claimed(Box<ClaimedRun>),
-    /// There is no such run (any more).
+    /// The run does not exist, or exists no longer.
     Gone,
-    /// The run has ended, just now by this claim or before.
+    /// The run has ended, by this claim or earlier.
     Ended(EndedRun),
     /// Another worker holds it.
     Leased {
-        /// How long its lease still lasts.
+        /// The rest of its lease.
         remaining: Duration,
-        /// Whether the other worker took it with the very same job; else this job is a stray copy.
+        /// Whether the other worker claimed it with the same job; if not, this job is a stray copy.
         same_job: bool,
     },
-    /// The run may not be taken now: its thread is busy. Whoever ends that wait publishes a job.
+    /// The run must wait, because its thread is busy. The transaction that ends the wait publishes
+    /// a job.
     Waiting,
-    /// A person is to decide first; the decision publishes a job.
+    /// A person must decide first; the decision publishes a job.
     Parked(ParkedRun),
 }
 
-/// A run that was claimed, with all that is needed to go on with it.
+/// A claimed run, with all that is needed to resume it.
 #[derive(Debug)]
 pub struct ClaimedRun {
-    /// What every write of this attempt must present.
+    /// The fence that every write of this attempt must present.
     pub fence: Fence,
     /// The JSON text of its `RunSpec`.
     pub spec_json: String,
-    /// The key that it was submitted with, as it is now; `None` if it was none.
+    /// The current rights of the key that it was submitted with; `None` if there was no key.
     pub key: Option<KeyStanding>,
     /// The lane it came through.
     pub lane: Lane,
     /// The thread it continues.
     pub thread_id: Option<ThreadId>,
-    /// The event that the last commit stands behind: what an attempt after the first resumes after.
+    /// The last event covered by a commit. An attempt after the first resumes after it.
     pub last_event_id: EventId,
     /// Claims since the last progress, this one included.
     pub failures: u32,
-    /// Tokens over all recorded turns.
+    /// The tokens of all recorded turns.
     pub usage: Usage,
-    /// When the run was accepted.
+    /// The time at which the run was accepted.
     pub created_at: DateTime<Utc>,
-    /// Since when it was waiting for this claim.
+    /// The time at which it began to wait for this claim.
     pub queued_at: DateTime<Utc>,
-    /// When it was first claimed, by the database's clock: on a first attempt, just now.
+    /// The time of the first claim, by the database's clock; on a first attempt, the time of this
+    /// one.
     pub started_at: DateTime<Utc>,
     /// The steps that earlier attempts recorded, in order.
     pub recorded: Vec<StepRecord>,
-    /// What people were asked, if a recorded call stands without its result.
+    /// The questions to people, if a recorded call has no result yet.
     pub asked: Vec<ApprovalRecord>,
 }
 
-/// A row changes between a claim and the look at it only if others move it; that many times in a
-/// row they hardly do.
+/// The row changes between a claim and the look at it only if others move it. That hardly ever
+/// happens so many times in a row.
 const LOOKS: usize = 8;
 
 impl SystemTx<'_> {
     /// Claims a run. Repeated with the same token while the claim holds, it renews the lease and
-    /// yields the same attempt again.
+    /// returns the same attempt again.
     pub async fn claim_run(&self, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
         for _ in 0..LOOKS {
             match self.try_claim(claim).await {
@@ -117,7 +119,7 @@ impl SystemTx<'_> {
                 return Ok(ClaimOutcome::Ended(ended));
             }
         }
-        // Others are busy with it: come again soon.
+        // Others keep moving the run; the worker should retry soon.
         Ok(ClaimOutcome::Leased {
             remaining: Duration::ZERO,
             same_job: true,
@@ -176,7 +178,7 @@ impl SystemTx<'_> {
                     .map_err(|error| StoreError::unreadable("api_keys", &error.to_string()))
             })
             .transpose()?;
-        // Nobody but the holder writes steps, and that is this attempt now.
+        // Only the holder writes steps, and the holder is now this attempt.
         let recorded = if attempt > 1 {
             self.recorded_steps(claim.tenant, claim.run).await?
         } else {
@@ -209,7 +211,7 @@ impl SystemTx<'_> {
         }))
     }
 
-    /// Why a claim changed nothing; `None` if, by now, it might.
+    /// Returns the reason why a claim changed nothing; `None` if a claim may succeed by now.
     async fn why_not_claimed(&self, claim: &Claim) -> Result<Option<ClaimOutcome>, StoreError> {
         let row = sqlx::query!(
             r#"
@@ -254,7 +256,7 @@ impl SystemTx<'_> {
         })
     }
 
-    /// Ends a run that nobody holds and that is to be cancelled, or was lost too often.
+    /// Ends a run without a holder that is to be cancelled or was lost too often.
     async fn end_instead_of_claiming(&self, claim: &Claim) -> Result<Option<EndedRun>, StoreError> {
         let poisoned = RunError::poisoned(claim.max_failures);
         let columns = sqlx::query_as!(
@@ -292,7 +294,7 @@ impl SystemTx<'_> {
     }
 }
 
-/// Whether a claim failed because another run of the thread is active.
+/// Returns whether a claim failed because another run of the thread is active.
 fn is_thread_busy(error: &StoreError) -> bool {
     match error {
         StoreError::Refused(refused) => refused

@@ -1,4 +1,5 @@
-//! `awaiting_approval` → `queued`: a person decides the last open question, or its time is up.
+//! `awaiting_approval` → `queued`: a person decides the last open question, or the question
+//! expires.
 
 use baton_protocol::{ApiKeyId, ApprovalId, Decision, RunId, RunStatus};
 
@@ -8,34 +9,33 @@ use crate::runs::rescue::{QueuedJob, Row};
 use crate::system::SystemTx;
 use crate::tenant_tx::TenantTx;
 
-/// What came of deciding.
+/// The outcome of a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DecideOutcome {
     /// The tenant has no such run, or the run no such question.
     NotFound,
-    /// It is decided so: by this call, once it is committed, or by an earlier one that said the
-    /// same.
+    /// The question is decided so: by this call once it is committed, or by an earlier equal one.
     Decided {
-        /// Whether this very call decided it.
+        /// Whether this call decided it.
         newly: bool,
-        /// The run, if this call left no question open: its job is to be published.
+        /// The run, if this call left no question open; its job must be published.
         queued: Option<QueuedJob>,
     },
-    /// It was decided otherwise before.
+    /// It was decided differently before.
     AlreadyDecided(Decision),
-    /// Its time is up; it will be, or is being, decided as `fail`.
+    /// The question has expired; it will be, or is being, decided as `fail`.
     Expired,
-    /// The run has ended: there is nothing to decide any more.
+    /// The run has ended, so that nothing is left to decide.
     Ended(RunStatus),
 }
 
-/// What the model is told when nobody decided in time.
+/// The text for the model if nobody decided in time.
 const EXPIRED: &str = "whether this call took effect is not known, and nobody decided in time what \
                        is to become of it";
 
 impl TenantTx {
-    /// Decides a question, once. Of several at the same time, the row lock of the run lets one
-    /// through at a time, and the first stands.
+    /// Decides a question, once. Of several calls at the same time, the row lock of the run lets
+    /// one through at a time, and the first decides.
     pub async fn decide(
         &mut self,
         run: RunId,
@@ -130,9 +130,9 @@ impl TenantTx {
 }
 
 impl SystemTx<'_> {
-    /// Decides as `fail` what nobody has decided in time, the questions of at most `limit` runs.
-    /// The jobs of the runs that thereby wait for nothing more are to be published, then reported
-    /// to [`SystemTx::mark_published`].
+    /// Decides expired questions as `fail`, those of at most `limit` runs. Returns the runs that
+    /// wait for no other question. Their jobs must be published, then reported to
+    /// [`SystemTx::mark_published`].
     pub async fn expire_approvals(&self, limit: u32) -> Result<Vec<QueuedJob>, StoreError> {
         sqlx::query_as!(
             Row,

@@ -1,4 +1,4 @@
-//! Runs that ended lately: for whoever must see to it that their ends are told.
+//! Recently ended runs, for the sweep that checks their terminal events.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::runs::{EndedColumns, EndedRun, ended_columns};
 use crate::system::SystemTx;
 
 impl SystemTx<'_> {
-    /// Runs that ended within the last `within`, the newest first, at most `limit`.
+    /// Returns the runs that ended within the last `within`, the newest first, at most `limit`.
     pub async fn recently_ended(
         &self,
         within: Duration,

@@ -13,18 +13,18 @@ use crate::errors::{FenceError, StoreError};
 use crate::runs::rescue::QueuedJob;
 use crate::system::SystemTx;
 
-/// How a run ends.
+/// The end of a run.
 #[derive(Debug, Clone)]
 pub struct FinishCommit<'a> {
-    /// How.
+    /// The outcome.
     pub outcome: &'a Outcome,
-    /// The id of the terminal event, which is appended once this is committed.
+    /// The id of the terminal event, which is appended after this commit.
     pub last_event_id: EventId,
-    /// Tokens over all turns, the last one included.
+    /// The tokens of all turns, the last one included.
     pub usage_total: Usage,
     /// The model's last turn, if the run ends with one that is not recorded yet.
     pub turn: Option<FinalTurn<'a>>,
-    /// Instead, the turn that was broken off when the run was cancelled or failed.
+    /// Instead of a last turn, the turn that was broken off by a cancel or a failure.
     pub cut: Option<CutTurn<'a>>,
 }
 
@@ -35,41 +35,41 @@ pub struct FinalTurn<'a> {
     pub step: u32,
     /// The JSON text of the assistant's message.
     pub message: &'a str,
-    /// The JSON text of the fields that are passed on around it.
+    /// The JSON text of the other fields of the answer, which are passed on.
     pub answer_fields: Option<&'a str>,
-    /// The model that is charged; `None` for the one that was asked.
+    /// The model that is charged; `None` for the requested one.
     pub charged_model: Option<&'a str>,
     /// The turn's own tokens.
     pub usage: Usage,
-    /// What the turn is charged.
+    /// The charge for the turn.
     pub charge: Charge,
-    /// Why the turn ended.
+    /// The reason why the turn ended.
     pub finish_reason: FinishReason,
     /// The last event of the turn, before the terminal one.
     pub last_event_id: EventId,
 }
 
-/// A turn that was broken off: it stays in the ledger as far as it was shown, and nothing takes it
-/// for an answer.
+/// A turn that was broken off. The ledger keeps the part that was shown; it never counts as an
+/// answer.
 #[derive(Debug, Clone)]
 pub struct CutTurn<'a> {
     /// The place in the transcript that it would have had, from 1.
     pub step: u32,
-    /// The JSON text of what had arrived of the assistant's message.
+    /// The JSON text of the received part of the assistant's message.
     pub message: &'a str,
-    /// The JSON text of the fields around it that had arrived.
+    /// The JSON text of the other fields of the answer that were received.
     pub answer_fields: Option<&'a str>,
-    /// The model that is charged; `None` for the one that was asked.
+    /// The model that is charged; `None` for the requested one.
     pub charged_model: Option<&'a str>,
-    /// The turn's own tokens, known or guessed.
+    /// The turn's own tokens, known or estimated.
     pub usage: Usage,
-    /// What the turn is charged.
+    /// The charge for the turn.
     pub charge: Charge,
     /// The last event of the turn, before the terminal one.
     pub last_event_id: EventId,
 }
 
-/// What the statement writes of either kind of last turn.
+/// The values that the statement writes for either kind of last turn.
 struct LastTurn<'a> {
     step: u32,
     message: &'a str,
@@ -108,16 +108,16 @@ impl<'a> FinishCommit<'a> {
     }
 }
 
-/// A run has been ended.
+/// The result of ending a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
-    /// The run of its thread that may go next and needs a job.
+    /// The next run of its thread, which now needs a job.
     pub promoted: Option<QueuedJob>,
-    /// How long a cancelled run took to stop, from being asked to; `None` unless cancelled.
+    /// The time from the cancel request to the end of a cancelled run; `None` unless cancelled.
     pub cancel_latency: Option<Duration>,
 }
 
-/// The columns that tell one outcome from another.
+/// The columns that distinguish the outcomes.
 struct OutcomeParameters<'a> {
     finish_reason: Option<&'static str>,
     error_code: Option<Cow<'a, str>>,
@@ -144,7 +144,7 @@ impl<'a> From<&'a Outcome> for OutcomeParameters<'a> {
                 error_code: Some(columns::text(&error.code)),
                 error_message: Some(columns::text(&error.message)),
                 error_upstream: error.upstream.as_ref().and_then(|upstream| {
-                    // Two texts and a number always have a JSON text, in which a NUL is escaped.
+                    // Two texts and a number can always be written as JSON, which escapes a NUL.
                     serde_json::to_string(upstream).ok()
                 }),
                 ..none
@@ -158,7 +158,7 @@ impl<'a> From<&'a Outcome> for OutcomeParameters<'a> {
 }
 
 impl SystemTx<'_> {
-    /// Ends the run. Repeated after its answer was lost, it says the same again.
+    /// Ends the run. Repeated after its answer was lost, it returns the same result.
     pub async fn finish_run(
         &self,
         fence: &Fence,
@@ -268,8 +268,8 @@ impl SystemTx<'_> {
         })
     }
 
-    /// The thread of a run that this very attempt has ended in this way already, and for how long
-    /// it had been asked to stop.
+    /// Returns the thread of a run that this attempt has already ended in the same way, and the
+    /// time since the cancel request.
     async fn ended_by(
         &self,
         fence: &Fence,
@@ -299,7 +299,7 @@ impl SystemTx<'_> {
         Ok((row.thread_id, row.cancel_seconds))
     }
 
-    /// The oldest run that waits in a thread where none is active.
+    /// Returns the oldest waiting run of a thread without an active run.
     pub async fn next_in_thread(
         &self,
         tenant: TenantId,

@@ -1,5 +1,5 @@
-//! `running` → `running`: the holder shows that it lives. `running` → `queued`: it gives the run
-//! back.
+//! `running` → `running`: the holder renews its lease. `running` → `queued`: the holder gives the
+//! run back.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,20 +11,21 @@ use crate::columns::{int4, int8};
 use crate::errors::{FenceError, StoreError};
 use crate::system::SystemTx;
 
-/// A lease that goes on.
+/// A renewed lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renewal {
-    /// The reason, if somebody asked for the run to be cancelled: the holder is to stop.
+    /// The reason of a cancel request, if there is one: the holder must stop.
     pub cancel_requested: Option<String>,
 }
 
 impl SystemTx<'_> {
-    /// Shows that a worker lives and still holds these runs, all in one statement, and makes their
-    /// leases last `lease` from now on. A lease may have run out, as long as nobody else took the
-    /// run. Without a length the leases stay as they are, and the rows alone tell that somebody was
-    /// there: see [`SystemTx::requeue_silent`].
+    /// Confirms that a worker is alive and still holds these runs, all in one statement, and
+    /// extends their leases to `lease` from now. A lease may have expired, as long as no other
+    /// attempt claimed the run. Without a length the leases stay as they are, and the write to the
+    /// rows alone shows that the worker is alive: see [`SystemTx::requeue_silent`].
     ///
-    /// The answers are in the order of `fences`; `None` means that the run is no longer held.
+    /// The answers are in the order of `fences`; `None` means that this attempt no longer holds the
+    /// run.
     pub async fn renew_leases(
         &self,
         fences: &[Fence],
@@ -56,8 +57,8 @@ impl SystemTx<'_> {
         )
         .fetch_all(self.pool)
         .await?;
-        // By token: a worker may still be closing an attempt whose successor it holds too, and two
-        // tenants may use one id.
+        // The key is the token and not the run: a worker may still be closing an attempt while it
+        // holds the next one too, and two tenants may use one id.
         let renewed: HashMap<Uuid, Renewal> = rows
             .into_iter()
             .map(|row| {
@@ -73,9 +74,9 @@ impl SystemTx<'_> {
             .collect())
     }
 
-    /// Gives the run back to the queue, so that the next worker need not wait for the lease: no
-    /// failure. `last_event_id` is what the next attempt resumes after: the last step's commit, or
-    /// a finished-event behind it.
+    /// Requeues the run, so that the next worker need not wait for the lease to expire; this is no
+    /// failure of the run. `last_event_id` is the event that the next attempt resumes after: that
+    /// of the last step's commit, or a finished-event after it.
     pub async fn hand_over(&self, fence: &Fence, last_event_id: EventId) -> Result<(), FenceError> {
         let done = sqlx::query!(
             "

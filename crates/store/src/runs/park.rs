@@ -10,15 +10,15 @@ use crate::columns::{self, int4, int8};
 use crate::errors::FenceError;
 use crate::system::SystemTx;
 
-/// What a run is parked with.
+/// The data of parking a run.
 #[derive(Debug, Clone)]
 pub struct ParkCommit<'a> {
     /// The questions, at least one, in the order of their steps.
     pub approvals: &'a [NewApproval],
-    /// After how long each is decided as `fail`, if nobody decides.
+    /// The time after which each is decided as `fail`, if nobody decides it.
     pub expire_after: Duration,
-    /// The id of the last of the events that ask, one for each question; they are appended once
-    /// this is committed.
+    /// The id of the last question event; each question has one. They are appended after this
+    /// commit.
     pub last_event_id: EventId,
 }
 
@@ -29,16 +29,17 @@ pub struct NewApproval {
     pub id: ApprovalId,
     /// The call that waits.
     pub step: u32,
-    /// Why.
+    /// The reason for the question.
     pub reason: ApprovalReason,
 }
 
-/// What came of parking.
+/// The outcome of parking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ParkOutcome {
     /// The run waits, and nobody holds it.
     Parked,
-    /// Somebody asked for the run to be cancelled, with this reason: it is still held, to be ended.
+    /// A client asked for the cancel of the run, for this reason. The attempt still holds the run
+    /// and must end it.
     CancelRequested(String),
 }
 
@@ -47,12 +48,13 @@ pub enum ParkOutcome {
 pub struct ParkedRun {
     /// The attempt that parked it.
     pub attempt: u32,
-    /// The id of the last of the events that ask.
+    /// The id of the last question event.
     pub last_event_id: EventId,
 }
 
 impl SystemTx<'_> {
-    /// Parks the run: no failure. Repeated after its answer was lost, it changes nothing.
+    /// Parks the run; this is no failure of the run. Repeated after its answer was lost, it changes
+    /// nothing.
     pub async fn park_run(
         &self,
         fence: &Fence,

@@ -1,4 +1,4 @@
-//! Reading runs, for their tenant.
+//! Reads runs on behalf of their tenant.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use crate::errors::StoreError;
 use crate::runs::EndedRun;
 use crate::tenant_tx::TenantTx;
 
-/// A run as it stands.
+/// A run as stored.
 #[derive(Debug, Clone)]
 pub struct RunRecord {
     /// Its id.
     pub id: RunId,
     /// Its state.
     pub status: RunStatus,
-    /// How it ended; `None` while it has not.
+    /// Its outcome; `None` while it has not ended.
     pub outcome: Option<Outcome>,
-    /// Which queue it waits in.
+    /// Its lane.
     pub lane: Lane,
-    /// The agent whose configuration was resolved.
+    /// The agent, with the version of its configuration.
     pub agent: AgentRef,
     /// The upstream's name of the model.
     pub model: String,
@@ -35,30 +35,30 @@ pub struct RunRecord {
     pub api_key_id: Option<ApiKeyId>,
     /// The JSON text of its `RunSpec`; the input is part of it.
     pub spec_json: String,
-    /// The client's own words about it, a JSON object.
+    /// The client's metadata, a JSON object.
     pub metadata: Option<Box<RawValue>>,
     /// The newest attempt; 0 before the first.
     pub attempt: u32,
-    /// The event that the last commit stands behind; the terminal event once it has ended.
+    /// The last event covered by a commit; the terminal event once the run has ended.
     pub last_event_id: EventId,
-    /// Tokens over all recorded turns.
+    /// The tokens of all recorded turns.
     pub usage: Usage,
-    /// How long it took to stop, from being asked to; `None` unless cancelled.
+    /// The time from the cancel request to the end; `None` unless cancelled.
     pub cancel_latency: Option<Duration>,
     /// Whether its holder has been asked to stop.
     pub cancel_requested: bool,
-    /// Whether the caller's going away cancels it.
+    /// Whether the run is cancelled if the client disconnects.
     pub cancel_on_disconnect: bool,
-    /// When it was accepted.
+    /// The time at which it was accepted.
     pub created_at: DateTime<Utc>,
-    /// When it was first claimed.
+    /// The time of its first claim.
     pub started_at: Option<DateTime<Utc>>,
-    /// When it ended.
+    /// The time at which it ended.
     pub finished_at: Option<DateTime<Utc>>,
 }
 
 impl RunRecord {
-    /// The ending of a run that has ended.
+    /// Returns the ending of a run that has ended.
     pub fn ended(&self) -> Option<EndedRun> {
         Some(EndedRun {
             attempt: self.attempt,
@@ -71,25 +71,25 @@ impl RunRecord {
     }
 }
 
-/// Which runs to list.
+/// A filter of runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunFilter {
-    /// Only those in this state.
+    /// Only runs in this state.
     pub status: Option<RunStatus>,
-    /// Only those of this thread.
+    /// Only runs of this thread.
     pub thread_id: Option<ThreadId>,
 }
 
-/// A part of a list.
+/// A page of a list of runs.
 #[derive(Debug, Clone)]
 pub struct Page {
     /// The runs, the newest first.
     pub data: Vec<RunRecord>,
-    /// Where the next page begins; `None` if this was the last.
+    /// The cursor of the next page; `None` on the last page.
     pub next_cursor: Option<RunId>,
 }
 
-/// A row as it lies there.
+/// A row of the table.
 struct Row {
     id: Uuid,
     status: String,
@@ -167,7 +167,7 @@ impl Row {
 }
 
 impl TenantTx {
-    /// The run with this id.
+    /// Returns the run with this id.
     pub async fn run(&mut self, run: RunId) -> Result<Option<RunRecord>, StoreError> {
         let tenant = self.tenant;
         let row = sqlx::query_as!(
@@ -193,7 +193,7 @@ impl TenantTx {
         row.map(Row::read).transpose()
     }
 
-    /// The runs of this tenant, the newest first: at most `limit` of those before `cursor`.
+    /// Returns the runs of this tenant, the newest first: at most `limit` of those before `cursor`.
     pub async fn list_runs(
         &mut self,
         filter: &RunFilter,
@@ -226,7 +226,7 @@ impl TenantTx {
             cursor.map_or(Uuid::max(), |cursor| cursor.as_uuid()),
             filter.status.map(RunStatus::as_str),
             filter.thread_id.map(|thread| thread.as_uuid()),
-            // One more than asked for tells whether there is a next page.
+            // One row more than the page holds, which shows whether there is a next page.
             columns::int8(u64::from(limit) + 1),
         )
         .fetch_all(self.connection())

@@ -1,5 +1,5 @@
-//! What crashes leave behind, put right: `running` with a lease that ran out → `queued`, and queued
-//! runs whose job got lost are published again.
+//! Repairs after crashes: a `running` run with an expired lease goes back to `queued`, and a queued
+//! run without a job gets a new one.
 
 use std::time::Duration;
 
@@ -11,54 +11,56 @@ use crate::columns::{self, int8};
 use crate::errors::StoreError;
 use crate::system::SystemTx;
 
-/// A queued run, as its job names it.
+/// A queued run, with the data of its job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueuedJob {
     /// The run's tenant.
     pub tenant: TenantId,
     /// The run.
     pub run: RunId,
-    /// The lane its job belongs in.
+    /// The lane of its job.
     pub lane: Lane,
-    /// Since when a job is due, by the database's clock.
+    /// The time at which a job became due, by the database's clock.
     pub queued_at: DateTime<Utc>,
-    /// When the scheduler last published one, by the database's clock.
+    /// The time at which the scheduler last published one, by the database's clock.
     pub published_at: Option<DateTime<Utc>>,
 }
 
 impl QueuedJob {
-    /// When a job for it was last due or published: one that was stored before this may be gone.
+    /// Returns the time at which a job was last due or published. A job that was stored before it
+    /// may be gone.
     pub fn last_due_at(&self) -> DateTime<Utc> {
         self.published_at
             .map_or(self.queued_at, |published| published.max(self.queued_at))
     }
 }
 
-/// A run's row as it was when somebody looked: whether it was written to since can be told.
+/// The version of a run's row when it was read, which shows later whether the row was written to
+/// since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowState {
     /// The run's tenant.
     pub tenant: TenantId,
     /// The run.
     pub run: RunId,
-    /// The transaction that wrote the row.
+    /// The id of the transaction that wrote the row.
     version: i64,
 }
 
-/// How many runs are in one state of one lane.
+/// The number of runs in one state of one lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueStat {
     /// The lane.
     pub lane: Lane,
     /// `queued`, `running` or `awaiting_approval`.
     pub status: RunStatus,
-    /// How many.
+    /// The number.
     pub count: u64,
-    /// For how long the oldest has been waiting for a worker, or since when it was first worked on.
+    /// The time for which the oldest has waited for a worker, or the time since its first claim.
     pub oldest: Duration,
 }
 
-/// A queued run's row as it lies there.
+/// A row of a queued run.
 pub(crate) struct Row {
     pub(crate) tenant_id: Uuid,
     pub(crate) id: Uuid,
@@ -80,9 +82,8 @@ impl Row {
 }
 
 impl SystemTx<'_> {
-    /// Takes runs from workers whose lease has run out, at most `limit`: back to `queued`, the
-    /// failure stands. Their jobs are to be published, then reported to
-    /// [`SystemTx::mark_published`].
+    /// Requeues at most `limit` runs with an expired lease; each keeps its failure. Their jobs must
+    /// be published, then reported to [`SystemTx::mark_published`].
     pub async fn requeue_expired(&self, limit: u32) -> Result<Vec<QueuedJob>, StoreError> {
         sqlx::query_as!(
             Row,
@@ -114,7 +115,7 @@ impl SystemTx<'_> {
         .collect()
     }
 
-    /// The workers that hold runs.
+    /// Returns the workers that hold runs.
     pub async fn holders(&self) -> Result<Vec<WorkerId>, StoreError> {
         let holders = sqlx::query_scalar!(
             r#"
@@ -128,7 +129,7 @@ impl SystemTx<'_> {
         Ok(holders.into_iter().map(WorkerId::from_uuid).collect())
     }
 
-    /// The runs that a worker holds, at most `limit`, each with the state that its row is in now.
+    /// Returns the runs that a worker holds, at most `limit`, each with the version of its row.
     pub async fn held_by(&self, worker: WorkerId, limit: u32) -> Result<Vec<RowState>, StoreError> {
         let rows = sqlx::query!(
             r#"
@@ -152,12 +153,12 @@ impl SystemTx<'_> {
             .collect())
     }
 
-    /// Takes from a worker those of its runs whose rows nobody has written to since they were in
-    /// these states, before their leases have run out: back to `queued`, the failure stands. Their
-    /// jobs are to be published, then reported to [`SystemTx::mark_published`].
+    /// Requeues those of a worker's runs that were not written to since these versions were read,
+    /// before their leases expire; each keeps its failure. Their jobs must be published, then
+    /// reported to [`SystemTx::mark_published`].
     ///
-    /// Every confirmation of a holder, be it a renewal or a commit, writes to its run's row. So a
-    /// run that is taken here has not been confirmed to its holder since the states were read.
+    /// Every confirmation to a holder, be it a renewal or a commit, writes to the run's row. So a
+    /// run that is requeued here was not confirmed to its holder since the versions were read.
     pub async fn requeue_silent(
         &self,
         worker: WorkerId,
@@ -202,9 +203,9 @@ impl SystemTx<'_> {
         .collect()
     }
 
-    /// Queued runs for which no job has been due or published for `older_than`, the oldest first,
-    /// at most `limit`. Whether their job is gone, the broker must tell. Runs that wait for their
-    /// thread are left out.
+    /// Returns queued runs for which no job was due or published for `older_than`, the oldest
+    /// first, at most `limit`. Only the broker knows whether their job is gone. Runs that wait for
+    /// their thread are left out.
     pub async fn unpublished(
         &self,
         older_than: Duration,
@@ -235,8 +236,8 @@ impl SystemTx<'_> {
         .collect()
     }
 
-    /// Notes that jobs for these runs were published just now. Returns how many of them were still
-    /// queued.
+    /// Records that jobs for these runs were published just now. Returns the number of those runs
+    /// that were still queued.
     pub async fn mark_published(&self, runs: &[(TenantId, RunId)]) -> Result<u64, StoreError> {
         let tenants: Vec<Uuid> = runs.iter().map(|(tenant, _)| tenant.as_uuid()).collect();
         let ids: Vec<Uuid> = runs.iter().map(|(_, run)| run.as_uuid()).collect();
@@ -256,7 +257,7 @@ impl SystemTx<'_> {
         Ok(done.rows_affected())
     }
 
-    /// How many runs have not ended, by lane and state: what there are none of is left out.
+    /// Counts the runs that have not ended, by lane and state; groups without a run are left out.
     pub async fn queue_stats(&self) -> Result<Vec<QueueStat>, StoreError> {
         sqlx::query!(
             r#"

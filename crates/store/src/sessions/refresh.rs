@@ -1,9 +1,9 @@
-//! A refresh token is presented: it is used up and followed by another, answered once more, or it
-//! ends the session.
+//! The use of a refresh token: a successor replaces it, or it is answered once more, or it ends the
+//! session.
 //!
-//! The three are told apart on the session's row, in the one UPDATE that locks it: of several at
-//! once, one moves the session on; the others wait for the lock, look at the row as it then is, and
-//! find that theirs is the token before the newest.
+//! One UPDATE locks the session's row and decides between the three. Of several at once, one moves
+//! the session on. The others wait for the lock, see the row as it then is, and find that theirs is
+//! the token before the newest.
 
 use std::time::Duration;
 
@@ -14,49 +14,50 @@ use crate::columns;
 use crate::errors::StoreError;
 use crate::system::SystemTx;
 
-/// A refresh token, and what would follow it.
+/// A refresh token, with the token that would replace it.
 #[derive(Debug, Clone)]
 pub struct Refresh {
-    /// SHA-256 of the token that was presented.
+    /// The SHA-256 of the presented token.
     pub presented: [u8; 32],
-    /// SHA-256 of its successor.
+    /// The SHA-256 of its successor.
     pub successor: [u8; 32],
-    /// For how long a token is answered once more after it was used.
+    /// The time after its use in which a token is answered once more.
     pub grace: Duration,
 }
 
-/// What came of it.
+/// The outcome of a refresh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refreshed {
-    /// The session goes on, with the token of this hash as its newest.
+    /// The session continues, with the token of this hash as its newest.
     Goes {
         /// The session.
         session: SessionId,
         /// The person.
         user: UserId,
-        /// Where they act.
+        /// The tenant that they act in.
         tenant: TenantId,
-        /// Their role there, as it is now; `None` if they do not belong to it any more.
+        /// Their current role there; `None` if they no longer belong to it.
         role: Option<Role>,
-        /// SHA-256 of the newest token: the successor's, unless it was made by another key.
+        /// The SHA-256 of the newest token: the successor's, unless another signing key made the
+        /// newest.
         newest: [u8; 32],
-        /// From when on it cannot be refreshed.
+        /// The time from which on it cannot be refreshed.
         expires_at: DateTime<Utc>,
     },
-    /// An old token of the session: the session is over, by this if `newly`.
+    /// An old token of the session was used again: the session is over, by this call if `newly`.
     Reused {
         /// The session.
         session: SessionId,
         /// The person.
         user: UserId,
-        /// Where they acted.
+        /// The tenant that they acted in.
         tenant: TenantId,
-        /// Whether this is what ended it.
+        /// Whether this call ended it.
         newly: bool,
     },
-    /// The session is over, or its person kept out.
+    /// The session is over, or its person is disabled.
     Over,
-    /// No token that was ever given out.
+    /// Baton never issued this token.
     Unknown,
 }
 
@@ -123,7 +124,7 @@ impl SystemTx<'_> {
             TenantId::from_uuid(row.tenant_id),
         );
         if row.revoked {
-            // The newest token of a session that was ended otherwise is no reuse.
+            // If the session was ended in another way, its newest token does not count as reused.
             return Ok(if row.newly || row.presented < row.generation {
                 Refreshed::Reused {
                     session,

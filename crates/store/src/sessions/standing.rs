@@ -1,5 +1,5 @@
-//! Whether credentials are still good: looked at when one is presented, and again and again while a
-//! stream is open that one opened.
+//! The validity of credentials: checked when one is presented, and repeatedly while a stream is
+//! open that one opened.
 
 use baton_protocol::{ApiKeyId, Role, SessionId, TenantId, UserId};
 use chrono::{DateTime, Utc};
@@ -8,20 +8,20 @@ use crate::columns;
 use crate::errors::StoreError;
 use crate::system::SystemTx;
 
-/// How a session stands in a tenant.
+/// The state of a session in a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionStanding {
     /// The person.
     pub user: UserId,
-    /// Their role in the tenant, as it is now; `None` if they do not belong to it.
+    /// Their current role in the tenant; `None` if they do not belong to it.
     pub role: Option<Role>,
-    /// Whether the session is over, or its person kept out.
+    /// Whether the session is over, or its person is disabled.
     pub over: bool,
-    /// From when on it is over.
+    /// The time at which it ends.
     pub expires_at: DateTime<Utc>,
 }
 
-/// A credential that something was opened with.
+/// A credential that opened a stream or a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Watched {
     /// A key, of a tenant.
@@ -30,17 +30,17 @@ pub enum Watched {
     Session(TenantId, SessionId),
 }
 
-/// A credential that is not good any more.
+/// A credential that is no longer valid.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EndedCredential {
-    /// Which.
+    /// The credential.
     pub credential: Watched,
-    /// How long ago it ended, in seconds, by the database's clock; `None` if that is not recorded.
+    /// The seconds since it ended, by the database's clock; `None` if that is not recorded.
     pub seconds_ago: Option<f64>,
 }
 
 impl SystemTx<'_> {
-    /// How a session stands in a tenant; `None` if there is no such session.
+    /// Returns the state of a session in a tenant; `None` if there is no such session.
     pub async fn session_standing(
         &self,
         session: SessionId,
@@ -73,8 +73,8 @@ impl SystemTx<'_> {
         .transpose()
     }
 
-    /// Which of these are not good any more: revoked, expired, removed, or their person kept out or
-    /// no member.
+    /// Returns those of these credentials that are no longer valid: they are revoked, expired or
+    /// removed, or their person is disabled or no member.
     pub async fn ended_credentials(
         &self,
         watched: &[Watched],

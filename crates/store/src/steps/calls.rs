@@ -1,4 +1,4 @@
-//! A tool call begins, and its result is recorded.
+//! Records the beginning and the result of a tool call.
 
 use baton_protocol::{EventId, Fence};
 
@@ -11,22 +11,22 @@ use crate::system::SystemTx;
 pub struct CallCommit<'a> {
     /// The call's place in the transcript.
     pub step: u32,
-    /// Whether the tool did what it was asked.
+    /// Whether the tool succeeded.
     pub ok: bool,
     /// The JSON text of the tool's message to the model.
     pub message: &'a str,
-    /// How long it took, in milliseconds.
+    /// Its duration in milliseconds.
     pub duration_ms: u64,
-    /// The last event that is confirmed by the stream; the call's own finished-event follows.
+    /// The last event that the stream has confirmed; the call's own finished-event follows.
     pub last_event_id: EventId,
     /// The event that showed the call's beginning.
     pub started_event_id: EventId,
 }
 
 impl SystemTx<'_> {
-    /// Notes that a call begins, of a tool that must not be called twice. Only when this has
-    /// returned may the tool be called. The run's row is locked for it, so that an attempt which
-    /// takes over sees the note or prevents it.
+    /// Records that a call begins, of a tool that must not be called twice. The tool may be called
+    /// only after this has returned. This locks the run's row, so that an attempt which takes over
+    /// either sees the record or prevents it.
     pub async fn start_call(&self, fence: &Fence, step: u32) -> Result<(), FenceError> {
         sqlx::query!(
             r#"
@@ -57,8 +57,8 @@ impl SystemTx<'_> {
         .ok_or(FenceError::Lost)
     }
 
-    /// Records a call's result and its message, in one commit: progress. Repeated after its answer
-    /// was lost, it changes nothing.
+    /// Records a call's result and its message in one commit; this is progress of the run. Repeated
+    /// after its answer was lost, it changes nothing.
     pub async fn commit_call(
         &self,
         fence: &Fence,

@@ -1,4 +1,4 @@
-//! A model turn is recorded, and with it the calls that it asks for.
+//! Records a model turn together with the calls that it requests.
 
 use baton_protocol::{Charge, Effect, EventId, Fence, FinishReason, Usage};
 
@@ -13,42 +13,43 @@ pub struct TurnCommit<'a> {
     pub step: u32,
     /// The JSON text of the assistant's message.
     pub message: &'a str,
-    /// The JSON text of the fields that are passed on around it.
+    /// The JSON text of the other fields of the answer, which are passed on.
     pub answer_fields: Option<&'a str>,
-    /// The model that is charged; `None` for the one that was asked.
+    /// The model that is charged; `None` for the requested one.
     pub charged_model: Option<&'a str>,
     /// The turn's own tokens.
     pub usage: Usage,
-    /// What the turn is charged.
+    /// The charge for the turn.
     pub charge: Charge,
-    /// Tokens over all turns, this one included.
+    /// The tokens of all turns, this one included.
     pub usage_total: Usage,
-    /// Why the turn ended.
+    /// The reason why the turn ended.
     pub finish_reason: FinishReason,
     /// The turn's last event, confirmed by the stream.
     pub last_event_id: EventId,
-    /// The server-side calls that it asks for, in order.
+    /// The server-side calls that it requests, in order.
     pub calls: &'a [NewCall],
 }
 
-/// A call that a turn asks for.
+/// A call that a turn requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewCall {
-    /// Its place in the transcript, behind the turn's.
+    /// Its place in the transcript, after the turn's.
     pub step: u32,
     /// The call's id, as the model gave it.
     pub call_id: String,
-    /// The tool.
+    /// The name of the tool.
     pub name: String,
-    /// What the model wrote as arguments.
+    /// The arguments as the model wrote them.
     pub arguments: String,
-    /// What calling twice would mean.
+    /// The effect of a repetition.
     pub effect: Effect,
 }
 
 impl SystemTx<'_> {
-    /// Records a turn, its message and its calls, in one commit: progress, so that failures start
-    /// anew. Repeated after its answer was lost, it changes nothing.
+    /// Records a turn, its message and its calls in one commit. This is progress of the run, so
+    /// that its count of failures starts again. Repeated after its answer was lost, it changes
+    /// nothing.
     pub async fn commit_turn(
         &self,
         fence: &Fence,

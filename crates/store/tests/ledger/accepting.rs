@@ -1,4 +1,4 @@
-//! What is accepted, and what is not.
+//! Submissions that are accepted, and those that are refused.
 
 use std::time::Duration;
 
@@ -81,8 +81,8 @@ async fn a_key_makes_one_run_and_refuses_another_body() {
     ));
 }
 
-/// Guards the index `runs_id` and the order in which key and id are looked at: an id that a program
-/// has drawn names one run, and only the same submission finds it again.
+/// Guards the index `runs_id`, and the lookup of the key before the id: an id that a program drew
+/// names one run, and only the same submission finds it again.
 #[tokio::test]
 async fn an_id_that_names_a_run_already_is_taken_in_every_tenant() {
     let ledger = Ledger::new().await;
@@ -171,7 +171,7 @@ async fn a_full_system_is_refused_once_the_estimate_has_seen_it() {
     let other = ledger.database.store().await;
     ledger.queued().await;
     ledger.queued().await;
-    // Another server's estimate is fresh: it counts when it is first asked.
+    // The estimate of another store is fresh, because it counts when it is first asked.
     let limits = QueueLimits {
         tenant: 10,
         system: 2,
@@ -211,7 +211,7 @@ async fn a_server_that_ends_all_connections_costs_at_most_one_statement_of_each_
     .await
     .unwrap();
     assert!(ended >= 1, "{ended}");
-    // After a rest the store notices by itself.
+    // After idling, the store notices the lost connections by itself.
     if let Err(lost) = ledger.store.ping().await {
         assert!(lost.is_transient(), "{lost:?}");
     }

@@ -1,4 +1,5 @@
-//! Calls that wait for a person: asked once, decided once, and used up by the next beginning.
+//! Calls that wait for a person: asked once, decided once. The next start of the call uses the
+//! decision up.
 
 use std::time::Duration;
 
@@ -99,7 +100,7 @@ async fn the_last_decision_queues_the_run_and_the_next_attempt_finds_them_all() 
     let fence = two_lost_calls(&ledger).await;
     let (run, asked) = (fence.run, questions());
     let system = ledger.store.system();
-    // Twice, as when an answer is lost.
+    // Twice, as if the first answer was lost.
     for _ in 0..2 {
         let parked = system.park_run(&fence, &park(&asked, LONG)).await.unwrap();
         assert_eq!(parked, ParkOutcome::Parked);
@@ -147,14 +148,15 @@ async fn the_last_decision_queues_the_run_and_the_next_attempt_finds_them_all() 
         decisions(&next.recorded),
         [Some(result()), Some(Decision::Retry {})]
     );
-    // An attempt that ends before it begins the call has used nothing up.
+    // An attempt that ends before it begins the call leaves the decision unused.
     system.hand_over(&next.fence, LAST).await.unwrap();
     let next = ledger.claimed(run, OVER).await;
     assert_eq!(
         decisions(&next.recorded),
         [Some(result()), Some(Decision::Retry {})]
     );
-    // One that has begun it has: whether that took effect is a new question.
+    // An attempt that has begun the call used the decision. Whether the call took effect is a new
+    // question.
     system.start_call(&next.fence, 3).await.unwrap();
     let next = ledger.claimed(run, LONG).await;
     assert_eq!(decisions(&next.recorded), [Some(result()), None]);

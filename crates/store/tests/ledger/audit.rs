@@ -1,4 +1,4 @@
-//! The audit log is added to, and nothing else.
+//! Entries can be added to the audit log; nothing else can be done with it.
 
 use baton_protocol::{AuditId, TenantId};
 use baton_store::{ActorKind, AuditEntry, AuditFilter, AuditResult};
@@ -144,7 +144,7 @@ async fn what_is_done_in_one_commit_stands_as_a_whole_or_not_at_all() {
             .unwrap()
             .len()
     };
-    // More often than there are connections: each is given back, or closed.
+    // More rounds than there are connections, so that each must be returned or closed.
     for round in 0..30 {
         let one = ledger.store.one_commit().await.unwrap();
         let system = one.system();
@@ -168,9 +168,9 @@ async fn what_is_done_in_one_commit_stands_as_a_whole_or_not_at_all() {
     assert_eq!(count().await, 1);
 }
 
-/// Guards against a NUL that a stranger wrote, which no text column takes: the entry is made all the
-/// same, because what it tells of would otherwise be refused as a failure of the ledger for ever.
-/// Before: `request_id` and `ip` went to the database as they came.
+/// Guards against a client's NUL, which no text column takes. Without the entry, the action that it
+/// records would fail for ever as if the ledger were unavailable. Before: `request_id` and `ip`
+/// went to the database unchanged.
 #[tokio::test]
 async fn an_entry_with_a_nul_in_any_of_its_texts_is_recorded() {
     let ledger = Ledger::new().await;

@@ -1,4 +1,4 @@
-//! The audit log has a part for each month, before it begins, and the owner drops old ones.
+//! The audit log has a partition for each month before it begins, and the owner drops old ones.
 
 use baton_store::{AuditFilter, PruneError, prune_audit_log};
 use chrono::{DateTime, NaiveDate, Utc};
@@ -15,7 +15,7 @@ fn day(text: &str) -> NaiveDate {
     text.parse().unwrap()
 }
 
-/// The part that takes an entry of this time.
+/// Returns the partition that takes an entry of this time.
 async fn part_of(ledger: &Ledger, time: &str) -> String {
     let mut superuser = ledger.superuser().await;
     sqlx::query_scalar(
@@ -33,7 +33,7 @@ async fn part_of(ledger: &Ledger, time: &str) -> String {
 async fn a_month_has_its_part_before_it_begins_and_what_has_none_is_not_refused() {
     let ledger = Ledger::new().await;
     let system = ledger.store.system();
-    // The last moment of a month, in whichever zone the server is.
+    // The last moment of a month, for a server in any time zone.
     let made = system
         .extend_audit_log(at("2091-01-31T23:59:59.999Z"))
         .await
@@ -62,7 +62,8 @@ async fn a_month_has_its_part_before_it_begins_and_what_has_none_is_not_refused(
     ] {
         assert_eq!(part_of(&ledger, time).await, part, "{time}");
     }
-    // A month that nobody made a part for in time stays where it is; the next ones have theirs.
+    // Entries of a month without a partition stay in the default one; the next months get their
+    // own.
     let made = system
         .extend_audit_log(at("2091-06-10T00:00:00Z"))
         .await
@@ -138,8 +139,9 @@ async fn the_owner_drops_whole_months_and_the_log_says_so() {
     left.sort();
     assert_eq!(left, ["audit.pruned", "test", "test", "test"]);
 
-    // The default part goes once all of it is old, and another takes its place. The entry about the
-    // first pruning is of today, and lies in it if that was in a part that was dropped.
+    // The default partition is dropped once all its entries are old, and another takes its place.
+    // The entry about the first pruning is of today; it lies in the default partition if today's
+    // month had its partition dropped.
     let again = baton_store::AuditEntry {
         id: crate::audit::entry(ledger.tenant, "x").id,
         ..entry.clone()

@@ -6,7 +6,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _};
 use uuid::Uuid;
 
-/// Managed servers give nobody a superuser, so CREATEROLE and CREATEDB must be enough.
+/// Managed servers offer no superuser, so CREATEROLE and CREATEDB must be enough.
 #[tokio::test]
 async fn an_administrator_who_is_no_superuser_makes_users_and_database() {
     let server = TestDatabase::create_unmigrated().await;
@@ -25,7 +25,7 @@ async fn an_administrator_who_is_no_superuser_makes_users_and_database() {
     let host = server.superuser_url.split_once('@').unwrap().1;
     let admin_url = format!("postgres://{admin}:{password}@{host}");
     let login = |user| Login { user, password };
-    // Twice: the second time everything is there.
+    // Twice: the second time everything exists already.
     for _ in 0..2 {
         bootstrap(&admin_url, &database, login(&owner), login(&app))
             .await

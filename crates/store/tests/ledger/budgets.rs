@@ -1,4 +1,4 @@
-//! Monthly budgets: taken before they are used, settled once, never exceeded.
+//! Monthly budgets: reserved before use, settled once, never exceeded.
 
 mod at_once;
 mod waiting;
@@ -81,8 +81,8 @@ impl Ledger {
         self.store.system().finish_run(fence, &end).await.unwrap();
     }
 
-    /// The key's month, after it was held against the reservations, the runs and the entries that it
-    /// is the sum of.
+    /// Returns the key's month, after comparing it with the reservations, the runs and the entries
+    /// that it sums up.
     async fn month(&self, key: ApiKeyId) -> Month {
         let mut superuser = self.superuser().await;
         let contradictions: Vec<String> = sqlx::query_scalar(
@@ -163,7 +163,8 @@ async fn a_budget_is_taken_before_it_is_used_and_settled_with_what_was_used() {
     let standing = claimed.key.unwrap();
     assert!(standing.token_budget && !standing.cost_budget);
     let fence = claimed.fence;
-    // The worker knows better what the turn takes; asking again takes nothing more.
+    // The worker's figures for the turn replace the estimate; repeating the call reserves nothing
+    // more.
     for _ in 0..2 {
         assert_eq!(ledger.begin(&fence, 1, wish(150, 300)).await, granted(300));
         assert_eq!(ledger.month(key).await, of_tokens(0, 450));
@@ -176,10 +177,10 @@ async fn a_budget_is_taken_before_it_is_used_and_settled_with_what_was_used() {
         .commit_turn(&fence, &turn)
         .await
         .unwrap();
-    // What the first turn did not use is there for the second.
+    // The second turn gets the unused part of the first.
     assert_eq!(ledger.begin(&fence, 2, wish(200, 900)).await, granted(650));
     assert_eq!(ledger.month(key).await, of_tokens(0, 1_000));
-    // The last of it is taken: others are told to wait, and not that it is gone.
+    // All that was left is now reserved: other runs must wait, and are not refused for good.
     let (_, refused) = ledger.submit_wishing(key, wish(1, 1)).await;
     assert!(matches!(refused, Accept::BudgetReserved));
     ledger.end(&fence, 2, charge(180, 70)).await;
@@ -200,7 +201,7 @@ async fn a_budget_is_taken_before_it_is_used_and_settled_with_what_was_used() {
     let last = ledger.accepted_wishing(key, wish(599, 1_000)).await;
     assert_eq!(ledger.month(key).await, of_tokens(400, 600));
     let fence = ledger.fence(last, LONG).await;
-    // It was accepted with too low a guess: the run ends, and has used nothing.
+    // The estimate at its acceptance was too low: the run ends, and has used nothing.
     let refused = TurnGrant::Refused(Budget::Tokens);
     assert_eq!(ledger.begin(&fence, 1, wish(600, 1_000)).await, refused);
     assert_eq!(ledger.month(key).await, of_tokens(400, 0));
@@ -229,7 +230,7 @@ async fn a_turn_that_nobody_lived_to_record_is_charged_all_that_was_taken_for_it
     ledger.end(&fence, 1, charge(10, 20)).await;
     assert_eq!(ledger.month(key).await, of_tokens(430, 0));
 
-    // The same if nobody takes the run again.
+    // The same if nobody claims the run again.
     let run = ledger.accepted_wishing(key, wish(100, 300)).await;
     for _ in 0..MAX_FAILURES {
         let fence = ledger.fence(run, OVER).await;
@@ -239,7 +240,7 @@ async fn a_turn_that_nobody_lived_to_record_is_charged_all_that_was_taken_for_it
     assert!(matches!(ended, ClaimOutcome::Ended(_)), "{ended:?}");
     assert_eq!(ledger.month(key).await, of_tokens(430 + 2 * 400, 0));
 
-    // A worker that lives knows better what a turn used of which nothing is recorded.
+    // A worker that is alive can lower the charge for a turn that is not recorded.
     let run = ledger.accepted_wishing(key, wish(100, 300)).await;
     let fence = ledger.fence(run, LONG).await;
     ledger.begin(&fence, 1, wish(100, 300)).await;
@@ -335,7 +336,7 @@ async fn a_budget_of_money_is_held_to_in_billionths() {
         ),
         "{refused:?}"
     );
-    // What costs nothing is still allowed.
+    // A turn that costs nothing is still allowed.
     let free = Price { output: 0, ..price };
     let free = TurnWish {
         price: Some(free),
@@ -344,8 +345,8 @@ async fn a_budget_of_money_is_held_to_in_billionths() {
     ledger.accepted_wishing(key, free).await;
 }
 
-/// What the database allows never costs more than is left, by the arithmetic that charges for it, and
-/// one token more would.
+/// The arithmetic that grants an answer agrees with the one that charges for it: the longest
+/// granted answer costs no more than is left, and one token more would.
 #[tokio::test]
 async fn an_answer_that_is_allowed_is_as_long_as_the_money_goes() {
     let ledger = Ledger::new().await;

@@ -1,4 +1,4 @@
-//! A worker that no longer holds a run writes nothing.
+//! A worker that no longer holds a run cannot write to it.
 
 use baton_protocol::{Effect, EventId, Fence, FinishReason, Usage};
 use baton_store::{CallCommit, FenceError, NewCall, Renewal, TurnCommit};
@@ -6,7 +6,7 @@ use sqlx::Connection as _;
 
 use crate::fixture::{CHARGE, DONE, LONG, Ledger, OVER, answer, token, usage};
 
-/// Everything that is guarded, tried with one fence.
+/// Tries every guarded write with one fence.
 async fn guarded_writes(
     ledger: &Ledger,
     fence: &Fence,
@@ -55,7 +55,7 @@ async fn guarded_writes(
     ]
 }
 
-/// All that the run has in the ledger, as one text.
+/// Returns everything that the ledger has of the run, as one text.
 async fn ledger_of(ledger: &Ledger, fence: &Fence) -> String {
     let mut superuser = ledger.superuser().await;
     let text = sqlx::query_scalar(
@@ -129,7 +129,7 @@ async fn every_guarded_write_refuses_a_stale_fence_and_changes_nothing() {
     }
     assert_eq!(ledger_of(&ledger, &holder).await, before);
 
-    // The holder itself is refused nothing, up to the end ...
+    // The holder itself is refused nothing until the end ...
     for (write, result) in guarded_writes(&ledger, &holder).await {
         match write {
             "finish_run" => assert!(
@@ -139,7 +139,7 @@ async fn every_guarded_write_refuses_a_stale_fence_and_changes_nothing() {
             _ => result.unwrap(),
         }
     }
-    // ... nor is the next one; but what has ended is ended for its own holder too.
+    // ... nor is the next holder; but once the run has ended, its own holder is refused too.
     let last = ledger.fence(run, LONG).await;
     system.finish_run(&last, &answer(&DONE)).await.unwrap();
     let before = ledger_of(&ledger, &last).await;
@@ -194,7 +194,7 @@ async fn a_renewal_tells_that_somebody_wants_the_run_cancelled() {
         token: token(),
         ..other
     };
-    // An attempt that is over beside its successor, in either order, and beside others.
+    // An attempt that is over together with its successor, in either order, and with others.
     let system = ledger.store.system();
     let fences = [lost, other, wanted, lost];
     let all = system.renew_leases(&fences, Some(LONG)).await.unwrap();

@@ -20,7 +20,7 @@ pub(crate) const ROOMY: QueueLimits = QueueLimits {
     system: 10_000,
 };
 pub(crate) const LONG: Duration = Duration::from_mins(1);
-/// A lease that has run out as soon as it is given.
+/// The length of a lease that has expired as soon as it is granted.
 pub(crate) const OVER: Duration = Duration::ZERO;
 pub(crate) const MAX_FAILURES: u32 = 2;
 
@@ -37,7 +37,7 @@ pub(crate) const ANSWER: &str = r#"{"role":"assistant","content":"42"}"#;
 pub(crate) struct Ledger {
     pub(crate) store: Store,
     pub(crate) tenant: TenantId,
-    // Dropped last: fields are dropped in order.
+    // Declared last, because fields are dropped in order.
     pub(crate) database: TestDatabase,
 }
 
@@ -141,7 +141,7 @@ impl Ledger {
         }
     }
 
-    /// A connection that no policy applies to.
+    /// Opens a connection that no policy applies to.
     pub(crate) async fn superuser(&self) -> PgConnection {
         PgConnection::connect(&self.database.superuser_url)
             .await
@@ -214,7 +214,7 @@ impl Ledger {
         self.claimed(run, lease).await.fence
     }
 
-    /// What renewing says about one run.
+    /// Renews one run and returns the answer about it.
     pub(crate) async fn renew(
         &self,
         fence: &Fence,

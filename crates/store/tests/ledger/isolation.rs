@@ -1,4 +1,4 @@
-//! A tenant sees and changes nothing of another's, even by its ids.
+//! A tenant neither sees nor changes anything of another, even by its ids.
 
 use baton_protocol::{ApiKeyId, ApprovalId, ApprovalReason, Decision, EventId, RunId, ThreadId};
 use baton_store::{
@@ -42,7 +42,7 @@ pub(crate) fn key(hash: u8) -> NewApiKey {
     }
 }
 
-/// A row of the ledger's tenant in every table.
+/// Stores a row of the ledger's tenant in every table.
 async fn fill(ledger: &Ledger) -> Filled {
     let run = run_id();
     assert!(matches!(
@@ -106,7 +106,7 @@ struct Filled {
     parked: RunId,
 }
 
-/// Each question has its run's id here.
+/// Returns the id of a run's question, which in these tests is the run's own.
 fn approval_of(run: RunId) -> ApprovalId {
     ApprovalId::from_uuid(run.as_uuid())
 }
@@ -148,7 +148,8 @@ async fn nothing_of_another_tenant_is_seen_or_changed_by_its_id() {
     assert!(!tx.revoke_api_key(key_id).await.unwrap());
     assert!(tx.thread(thread).await.unwrap().is_none());
     assert!(tx.invites().await.unwrap().is_empty());
-    // The same idempotency key is another one, and another's queue is not counted.
+    // The same idempotency key of another tenant is a different key, and another tenant's queue is
+    // not counted.
     let spec = spec();
     let idempotency = baton_store::IdempotencyKey {
         key: "k".into(),
@@ -170,7 +171,7 @@ async fn nothing_of_another_tenant_is_seen_or_changed_by_its_id() {
     assert_eq!(tx.list_api_keys().await.unwrap()[0].revoked_at, None);
 }
 
-/// What the statements of this crate never ask for, asked for by hand, as their role.
+/// Sends statements that this crate never sends, as its role, to test the policies themselves.
 #[tokio::test]
 async fn row_level_security_holds_against_statements_that_forget_the_tenant() {
     let ledger = Ledger::new().await;

@@ -108,7 +108,7 @@ async fn a_rotated_key_goes_on_for_the_overlap_and_its_successor_may_do_the_same
             &before.allowed_tools
         )
     );
-    // Used now, and not written again within the minute.
+    // The use was recorded just now, and is not written again within the minute.
     let used = system.find_api_key(&[8; 32]).await.unwrap().unwrap();
     assert!(used.last_used_at.is_some());
     let again = system.find_api_key(&[8; 32]).await.unwrap().unwrap();
@@ -176,7 +176,7 @@ async fn a_tenant_is_made_once_by_its_name() {
     assert_eq!(system.tenant(nobody).await.unwrap(), None);
 }
 
-/// Without the second try, the first request after a restart of the server is refused.
+/// Guards the second try. Without it, the first request after a restart of the server is refused.
 #[tokio::test]
 async fn a_server_that_ends_all_connections_costs_a_key_nothing() {
     let ledger = Ledger::new().await;

@@ -1,4 +1,4 @@
-//! Things that somebody makes at the very moment at which their authority ends.
+//! Things that are made at the very moment at which their maker's authority ends.
 
 use baton_protocol::Role;
 use baton_store::{LegacyRule, Maker, MembershipChange, NewApiKey};

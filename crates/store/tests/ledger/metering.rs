@@ -1,4 +1,4 @@
-//! What was used up, and what a key may use up.
+//! The recorded usage, and the limits of a key.
 
 use std::time::Duration;
 
@@ -44,7 +44,8 @@ impl Ledger {
         run
     }
 
-    /// How many runs of the key count, as rows and as runs say it.
+    /// Counts the queued and running runs of the key, by the reservations and by the runs, which must
+    /// agree.
     async fn running(&self, key: ApiKeyId) -> i64 {
         let (counted, true_count): (i64, i64) = sqlx::query_as(
             "SELECT (SELECT count(*) FROM reservations WHERE limits_of = $1 AND running),
@@ -88,7 +89,7 @@ async fn of_many_runs_submitted_at_once_exactly_as_many_are_accepted_as_the_key_
         Accept::Created { .. } | Accept::TooManyRuns { limit: 3 }
     )));
     assert_eq!(ledger.running(key).await, 3);
-    // Another key of the tenant has a limit of its own, and one without a limit leaves no trace.
+    // Another key of the tenant has a limit of its own; a key without a limit has no rows here.
     let other = ledger.limited_key(2, at_a_time(1)).await;
     ledger.submitted(other).await;
     ledger.queued().await;
@@ -109,7 +110,7 @@ async fn every_end_of_a_run_makes_room_and_so_does_waiting_for_a_person() {
         ledger.submitted(key).await,
         ledger.submitted(key).await,
     );
-    // To be taken, lost and taken again changes nothing.
+    // A claim, a loss and another claim change nothing.
     let fence = ledger.fence(first, LONG).await;
     system.hand_over(&fence, EventId::new(1, 1)).await.unwrap();
     assert!(is_full(&ledger.submit(key).await.1));
@@ -152,7 +153,7 @@ async fn every_end_of_a_run_makes_room_and_so_does_waiting_for_a_person() {
     system.park_run(&fence, &park).await.unwrap();
     ledger.submitted(key).await;
     assert_eq!(ledger.running(key).await, 3);
-    // A decision is no submission: the run goes on, and counts again.
+    // A decision is no submission: the run resumes, and counts again.
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
     let retry = Decision::Retry {};
     tx.decide(fourth, approval, &retry, None).await.unwrap();
@@ -223,7 +224,7 @@ async fn a_repetition_is_answered_however_many_runs_there_are_and_a_refusal_leav
 }
 
 fn usage_filter(day: bool, key: bool, model: bool) -> UsageFilter {
-    // Whatever today is.
+    // The range covers today, no matter when the test runs.
     let date = |text: &str| text.parse().unwrap();
     UsageFilter {
         from: date("2000-01-01"),
@@ -282,7 +283,7 @@ async fn a_turn_s_usage_is_entered_once_and_outlives_its_run() {
     assert_eq!((sum.cost, sum.unpriced_turns), (Nanos(22), 2));
     assert_eq!((sum.day, sum.key, sum.model.clone()), (None, None, None));
 
-    // Page by page it is the same as at once, whatever is told apart.
+    // The pages together equal one large page, with any grouping.
     for (day, by, model) in [(false, true, false), (true, true, true)] {
         let filter = usage_filter(day, by, model);
         let whole = tx.usage(&filter, None, 10).await.unwrap();

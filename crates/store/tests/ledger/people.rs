@@ -39,7 +39,7 @@ pub(crate) fn invite(hash: [u8; 32], role: Role) -> NewInvite {
     }
 }
 
-/// A person who joined the ledger's tenant by an invite.
+/// Makes a person who joined the ledger's tenant by an invite.
 pub(crate) async fn joined(ledger: &Ledger, email: &str, role: Role) -> UserId {
     let hash: [u8; 32] = rand::random();
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
@@ -99,7 +99,7 @@ async fn who_registers_openly_owns_a_tenant_of_their_own_and_an_address_register
         .register_with_tenant(&bob, tenant_id(), "annas")
         .await;
     assert_eq!(done.unwrap(), Registered::TenantTaken);
-    // Nothing of the refused ones was left behind.
+    // The refused registrations were rolled back completely.
     assert!(system.user(again.id).await.unwrap().is_none());
     assert!(system.user(bob.id).await.unwrap().is_none());
 }
@@ -152,7 +152,7 @@ async fn an_invite_is_refused_when_it_is_over_revoked_or_meant_for_somebody_else
         let done = system.register_by_token(&bob, &hash).await.unwrap();
         assert_eq!(done, Registered::TokenRefused, "{hash:?}");
     }
-    // Somebody who is taken does not use it up.
+    // A registration that is refused because the address is taken does not use the token up.
     let anna = new_user("anna@example.org");
     system
         .register_with_tenant(&anna, tenant_id(), "annas")
@@ -190,7 +190,7 @@ async fn a_bootstrap_makes_the_first_owner_and_no_second() {
     assert!(make([1; 32]).await.is_some());
     assert!(make([2; 32]).await.is_some());
     let anna = new_user("anna@example.org");
-    // The newer one put the older out of force.
+    // The newer token made the older one invalid.
     let done = system.register_by_token(&anna, &[1; 32]).await.unwrap();
     assert_eq!(done, Registered::TokenRefused);
     let done = system.register_by_token(&anna, &[2; 32]).await.unwrap();
@@ -266,7 +266,7 @@ async fn a_new_password_ends_the_other_sessions_and_a_reset_all_of_them_once() {
             .await
             .unwrap();
     }
-    // Only the newest is in force.
+    // Only the newest token is valid.
     assert_eq!(system.reset_password(&[7; 32], "x").await.unwrap(), None);
     let done = system.reset_password(&[8; 32], "newer").await.unwrap();
     assert_eq!(done, Some((anna, vec![here])));
@@ -299,7 +299,7 @@ async fn who_is_kept_out_has_no_session_and_opens_none() {
         Some(Role::Owner)
     );
     assert!(!system.set_disabled(user_id(), true).await.unwrap());
-    // Somebody else's session is not theirs to end.
+    // Nobody can end another person's session.
     let bob = joined(&ledger, "bob@example.org", Role::Viewer).await;
     let done = system.end_session(bob, another.id, SessionEnd::Revoked);
     assert_eq!(done.await.unwrap(), None);

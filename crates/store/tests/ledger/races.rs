@@ -1,4 +1,4 @@
-//! Several at once: one wins, the others learn it.
+//! Concurrent calls: one wins, and the others see its result.
 
 use std::pin::pin;
 
@@ -74,7 +74,7 @@ async fn a_cancel_and_a_finish_at_once_leave_one_ending_that_both_agree_on() {
             let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
             let cancel = tx.request_cancel(run, "enough").await.unwrap();
             tx.commit().await.unwrap();
-            // The worker is late, so that another one's claim turns the flag into an ending.
+            // The worker is late, so that another worker's claim turns the flag into an ending.
             (cancel, ledger.try_claim(run).await)
         };
         let system = ledger.store.system();
@@ -118,7 +118,7 @@ async fn of_twenty_submissions_at_once_with_one_key_one_is_made_and_all_name_it(
     );
 }
 
-/// Submits so many runs at once from two servers; the number of those that were accepted.
+/// Submits `many` runs at once from two servers and returns the number of accepted ones.
 async fn accepted_at_once(ledger: &Ledger, many: usize, limit: u32) -> usize {
     let limits = QueueLimits {
         tenant: limit,
@@ -149,7 +149,8 @@ async fn of_many_submissions_at_once_as_many_are_accepted_as_the_limit_has_place
     let ledger = Ledger::new().await;
     assert_eq!(accepted_at_once(&ledger, 100, 20).await, 20);
 
-    // A limit far enough from what waits that submissions need not take turns, until they come near.
+    // The limit is far above the backlog, so that submissions do not take turns until they come
+    // near it.
     let mut superuser = ledger.superuser().await;
     let connections = "SELECT current_setting('max_connections')::integer";
     let connections: i32 = sqlx::query_scalar(connections)

@@ -1,4 +1,4 @@
-//! What crashes leave behind is found and put right.
+//! The scheduler finds and repairs the remains of crashes.
 
 use std::time::Duration;
 
@@ -63,8 +63,8 @@ async fn held_by(ledger: &Ledger, worker: WorkerId) -> Fence {
     }
 }
 
-/// Guards the compare with the row's state: whatever a holder is answered, and whatever it writes,
-/// keeps its run from being taken early.
+/// Guards the comparison with the row's version: every answer to a holder, and every write of it,
+/// keeps its run from being requeued early.
 #[tokio::test]
 async fn runs_are_taken_early_only_if_nobody_wrote_to_them_since_the_look() {
     let ledger = Ledger::new().await;
@@ -113,7 +113,7 @@ async fn runs_are_taken_early_only_if_nobody_wrote_to_them_since_the_look() {
     assert_eq!((next.fence.attempt, next.failures), (2, 2));
 }
 
-/// Guards the same under the race itself: a row is either renewed or taken, never both.
+/// Guards the same under the race itself: a row is either renewed or requeued, never both.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_and_an_early_taking_at_once_have_one_winner() {
     let ledger = Ledger::new().await;
@@ -135,7 +135,7 @@ async fn a_hand_over_costs_no_failure_and_the_next_worker_goes_on_behind_its_eve
     let ledger = Ledger::new().await;
     let run = ledger.queued().await;
     let system = ledger.store.system();
-    // More often than failures are allowed.
+    // More claims than failures are allowed.
     for attempt in 1..=5 {
         let claimed = ledger.claimed(run, LONG).await;
         assert_eq!((claimed.fence.attempt, claimed.failures), (attempt, 1));
@@ -143,7 +143,7 @@ async fn a_hand_over_costs_no_failure_and_the_next_worker_goes_on_behind_its_eve
         let at = EventId::new(attempt, 4);
         system.hand_over(&claimed.fence, at).await.unwrap();
     }
-    // A turn that was cut leaves the last checkpoint where it is.
+    // A turn that was cut leaves the last checkpoint unchanged.
     let cut = ledger.fence(run, LONG).await;
     system.hand_over(&cut, EventId::ORIGIN).await.unwrap();
     let next = ledger.claimed(run, LONG).await;

@@ -1,4 +1,4 @@
-//! The schema says what the Rust types say, explains itself, and is refused when it is too old.
+//! The schema agrees with the Rust types, documents itself, and is refused when it is too old.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use crate::fixture::Ledger;
 
-/// The words that a domain's CHECK admits, in the order they are written in.
+/// Returns the words that a domain's CHECK admits, in the order of the CHECK.
 async fn words(superuser: &mut PgConnection, domain: &str) -> Vec<String> {
     let check: String = sqlx::query_scalar(
         "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE contypid = $1::regtype",
@@ -62,7 +62,7 @@ async fn every_name_list_is_the_rust_enum() {
             "audit_result",
             AuditResult::ALL.map(AuditResult::as_str).to_vec(),
         ),
-        // Spelled in statements alone.
+        // These words occur in statements only.
         (
             "session_end",
             vec!["logout", "revoked", "reuse", "password", "operator"],
@@ -187,7 +187,7 @@ async fn a_schema_that_is_too_old_is_refused_and_migrating_it_is_done_once() {
         .await
         .unwrap();
 
-    // A newer version's migration does not disturb this one.
+    // A migration of a newer version does not disturb this build.
     let mut owner = PgConnection::connect(&database.superuser_url)
         .await
         .unwrap();
@@ -202,7 +202,7 @@ async fn a_schema_that_is_too_old_is_refused_and_migrating_it_is_done_once() {
         .await
         .unwrap();
     assert_eq!(migrate(&database.migrate_url, None).await.unwrap(), []);
-    // A missing one does.
+    // A missing migration does.
     owner
         .execute("DELETE FROM _sqlx_migrations WHERE version = 5")
         .await

@@ -1,4 +1,4 @@
-//! A session goes on by the newest refresh token alone, give or take a moment.
+//! Only the newest refresh token continues a session; the one before is accepted for a short grace.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn refresh(presented: u8, successor: u8) -> Refresh {
     }
 }
 
-/// What is the newest token after this one was presented.
+/// Returns the number of the newest token after a refresh.
 #[track_caller]
 fn newest(refreshed: &Refreshed) -> u8 {
     match refreshed {
@@ -30,7 +30,7 @@ fn newest(refreshed: &Refreshed) -> u8 {
     }
 }
 
-/// As if the grace of the last rotation had passed.
+/// Moves the last rotation back, as if its grace had passed.
 async fn let_time_pass(ledger: &Ledger) {
     ledger
         .superuser()
@@ -89,7 +89,7 @@ async fn the_token_before_the_newest_is_answered_for_a_moment_and_then_ends_the_
             newly: true
         }
     );
-    // The newest has gone with the session, and another replay ends nothing new.
+    // The newest token ended with the session, and another replay ends nothing more.
     let newest = system.refresh_session(&refresh(2, 3)).await.unwrap();
     assert_eq!(newest, Refreshed::Over);
     let replay = system.refresh_session(&refresh(1, 2)).await.unwrap();
@@ -109,7 +109,7 @@ async fn the_token_before_that_ends_the_session_at_once() {
     assert!(matches!(replay, Refreshed::Reused { newly: true, .. }));
     let newest = system.refresh_session(&refresh(3, 4)).await.unwrap();
     assert_eq!(newest, Refreshed::Over);
-    // The family and no more.
+    // Only this family of tokens ended.
     let sessions = system.sessions(anna).await.unwrap();
     assert_eq!(sessions.len(), 1);
     assert_eq!(sessions[0].id, other);
@@ -124,7 +124,7 @@ async fn a_session_that_is_over_is_not_refreshed_however_it_ended() {
     assert_eq!(unknown, Refreshed::Unknown);
 
     let ended = session(&ledger, anna, [1; 32], ledger.tenant).await;
-    // Only the first time is an act.
+    // Only the first call ends it.
     for first in [true, false] {
         let done = system.end_session(anna, ended, SessionEnd::Logout).await;
         assert_eq!(done.unwrap(), Some(first));

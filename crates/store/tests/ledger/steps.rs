@@ -1,4 +1,4 @@
-//! The ledger of a run: what was recorded is there for the next attempt, and recorded once.
+//! A run's ledger: the next attempt sees the recorded steps, and each was recorded once.
 
 use baton_protocol::{Effect, EventId, FinishReason, Outcome, Usage};
 use baton_store::{
@@ -55,13 +55,13 @@ async fn the_next_attempt_finds_what_was_recorded_and_failures_start_anew() {
     let first = ledger.claimed(run, OVER).await;
     assert!(first.recorded.is_empty());
     let (system, fence) = (ledger.store.system(), first.fence);
-    // Each twice, as when an answer is lost.
+    // Each twice, as if the first answer was lost.
     for _ in 0..2 {
         system.commit_turn(&fence, &turn(&calls())).await.unwrap();
         system.start_call(&fence, 3).await.unwrap();
         system.commit_call(&fence, &call()).await.unwrap();
     }
-    // One that was under way for long comes through behind later ones, and moves nothing back.
+    // A commit that was delayed for long arrives after later ones, and moves nothing back.
     system.commit_turn(&fence, &turn(&calls())).await.unwrap();
     let next = ledger.claimed(run, LONG).await;
     assert_eq!((next.fence.attempt, next.failures), (2, 1));
@@ -104,7 +104,7 @@ async fn the_next_attempt_finds_what_was_recorded_and_failures_start_anew() {
     );
     assert!(started.message.is_none());
 
-    // A recorded result is never begun again.
+    // A call with a recorded result cannot begin again.
     let again = system.start_call(&next.fence, 2).await;
     assert!(matches!(again, Err(FenceError::Lost)));
 }
@@ -159,7 +159,7 @@ async fn the_last_turn_its_message_the_usage_and_the_state_are_one_commit_and_re
 #[tokio::test]
 async fn an_ordinary_chat_is_three_commits() {
     let ledger = Ledger::new().await;
-    // Every statement that writes leaves its transaction's number.
+    // Every statement that writes leaves the number of its transaction in the row.
     let mut superuser = ledger.superuser().await;
     sqlx::raw_sql(
         "CREATE TABLE written (tx xid8);
@@ -199,7 +199,7 @@ async fn usage_of_a_run_without_turns_is_nothing() {
     assert_eq!(tx.run(run).await.unwrap().unwrap().usage, Usage::default());
 }
 
-/// Nothing that reads messages may take half an answer for a whole one.
+/// No reader of messages may take half an answer for a whole one.
 #[tokio::test]
 async fn a_turn_that_was_broken_off_is_kept_apart_from_what_the_run_said() {
     const HALF: &str = r#"{"role":"assistant","content":"The ans"}"#;

@@ -1,4 +1,4 @@
-//! Tenants that people made, and those that operators named.
+//! Tenants that people made, and those from operators.
 
 use sqlx::{Connection as _, Executor as _, PgConnection};
 

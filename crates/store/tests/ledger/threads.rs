@@ -1,4 +1,4 @@
-//! A thread has one active run at a time; the next goes when it ends.
+//! A thread has one active run at a time; the next is promoted when it ends.
 
 use baton_protocol::ThreadId;
 use baton_store::{ClaimOutcome, RunFilter};

@@ -1,4 +1,5 @@
-//! Every state meets every transition, and the row afterwards is what `baton_protocol::run` says.
+//! Every state meets every transition, and the row afterwards must be as `baton_protocol::run`
+//! says.
 
 use baton_protocol::run::{Ended, Held, Idle, RunState};
 use baton_protocol::{
@@ -10,7 +11,7 @@ use sqlx::Row as _;
 
 use crate::fixture::{CHARGE, DONE, LONG, Ledger, MAX_FAILURES, OVER, answer, finish, token};
 
-/// How a run gets to where the transition meets it.
+/// The state of a run before the transition, and the way to bring it there.
 #[derive(Debug, Clone, Copy)]
 enum Start {
     Accepted,
@@ -91,7 +92,7 @@ const TRANSITIONS: [Transition; 16] = [
     Transition::RequeueExpired,
 ];
 
-/// Other tests of the same ledger leave runs behind that are due as well.
+/// High enough for the due runs that other tests leave in the same ledger.
 const ALL: u32 = 1_000;
 
 const AT: EventId = EventId::new(1, 9);
@@ -112,12 +113,12 @@ fn called_off() -> Outcome {
     Outcome::Cancelled("called off".into())
 }
 
-/// What a row says.
+/// The state of a run's row.
 #[derive(Debug, Clone, PartialEq)]
 struct Seen {
     state: RunState,
     lease_over: bool,
-    /// Whether a question of its is open whose time is up.
+    /// Whether one of its open questions has expired.
     expired: bool,
     cancel_reason: Option<String>,
 }
@@ -204,7 +205,7 @@ async fn park(ledger: &Ledger, fence: &Fence, expire_after: std::time::Duration)
     drop(ledger.store.system().park_run(fence, &park).await);
 }
 
-/// Brings a fresh run to its start; the fence is that of its newest claim.
+/// Brings a new run to its start and returns the fence of its newest claim.
 async fn bring(ledger: &Ledger, start: Start) -> (RunId, Fence) {
     let system = ledger.store.system();
     let run = ledger.queued().await;
@@ -290,7 +291,7 @@ async fn bring(ledger: &Ledger, start: Start) -> (RunId, Fence) {
     (run, fence)
 }
 
-/// Attempts the transition; that it may be refused is part of what is compared.
+/// Attempts the transition. It may be refused; the comparison covers that.
 async fn attempt(ledger: &Ledger, transition: Transition, run: RunId, fence: &Fence) {
     let system = ledger.store.system();
     let refused = match transition {
@@ -308,7 +309,7 @@ async fn attempt(ledger: &Ledger, transition: Transition, run: RunId, fence: &Fe
         Transition::RequeueExpired => return requeue(ledger).await,
         Transition::Park => return park(ledger, fence, LONG).await,
         Transition::Decide => {
-            // Each question has its run's id here.
+            // Each question has the id of its run here.
             let approval = ApprovalId::from_uuid(run.as_uuid());
             let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
             tx.decide(run, approval, &Decision::Retry {}, None)
@@ -336,7 +337,7 @@ async fn attempt(ledger: &Ledger, transition: Transition, run: RunId, fence: &Fe
             };
             system.commit_turn(fence, &turn).await
         }
-        // There is no such step: the run itself must not notice the attempt.
+        // There is no such step. The run itself must not be changed by the attempt.
         Transition::StartCall => system.start_call(fence, 5).await,
         Transition::CommitCall => {
             let call = CallCommit {
@@ -373,7 +374,7 @@ fn claimed(idle: Idle, flagged: Option<&str>) -> RunState {
     }
 }
 
-/// What the protocol says.
+/// Returns the state that the protocol expects.
 fn expected(seen: &Seen, transition: Transition) -> RunState {
     let flagged = seen.cancel_reason.as_deref();
     match (&seen.state, transition) {
@@ -410,8 +411,9 @@ fn expected(seen: &Seen, transition: Transition) -> RunState {
             let reason = flagged.unwrap_or("called off");
             RunState::Ended(held.end(Outcome::Cancelled(reason.into()), AT))
         }
-        // Renewing moves the lease alone, a cancel of a held run only flags it, a claim under
-        // another's live lease waits; and what nobody holds, or has ended, no holder moves.
+        // A renewal moves only the lease, a cancel of a held run only sets a flag, and a claim
+        // under another worker's live lease waits. No holder can move a run that it does not hold
+        // or that has ended.
         (unmoved, _) => unmoved.clone(),
     }
 }

@@ -1,12 +1,12 @@
-//! Many that take of one budget at the same moment.
+//! Many runs that use one budget at the same moment.
 
 use futures_util::future::join_all;
 use rand::seq::IndexedRandom as _;
 
 use super::*;
 
-/// A turn that is about to take the last of the month is waited for: without that, a submission would
-/// believe what was left before it.
+/// Guards the wait for a turn that is about to reserve the last of the month. Without it, a
+/// submission would see the room from before that turn.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_being_taken_at_this_moment_is_not_given_to_a_new_run() {
     let ledger = Ledger::new().await;
@@ -26,8 +26,9 @@ async fn what_is_being_taken_at_this_moment_is_not_given_to_a_new_run() {
     assert!(matches!(accept, Accept::BudgetReserved));
 }
 
-/// Submitters that come at once, workers that finish, fail, vanish, are cancelled: at no moment is
-/// more taken than there is, and in the end what is spent is what was used, and all that was lost.
+/// Submitters come at once, and workers finish, fail, vanish and are cancelled. At no moment is
+/// more reserved than there is. In the end the spent amount is the use, plus everything that was
+/// lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn however_runs_come_and_end_at_once_the_budget_is_never_exceeded() {
     const LIMIT: u64 = 20_000;
@@ -48,7 +49,7 @@ async fn however_runs_come_and_end_at_once_the_budget_is_never_exceeded() {
     assert!(accepted.into_iter().sum::<usize>() > 10);
 }
 
-/// How many of its runs were accepted.
+/// Submits runs one after the other and returns the number of those that were accepted.
 async fn one_after_the_other(ledger: &Ledger, key: ApiKeyId, seed: u64) -> usize {
     let mut random = rand::rngs::StdRng::seed_from_u64(seed);
     let system = ledger.store.system();
@@ -75,7 +76,7 @@ async fn one_after_the_other(ledger: &Ledger, key: ApiKeyId, seed: u64) -> usize
             tx.commit().await.unwrap();
             continue;
         }
-        // Some are lost in the middle of a turn before.
+        // Some attempts are lost in the middle of a turn.
         while random.random_bool(0.2) {
             match ledger
                 .store

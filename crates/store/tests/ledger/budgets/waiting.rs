@@ -1,4 +1,4 @@
-//! A turn that meets other runs' reservations, and not what they have used, waits for them.
+//! A turn waits if other runs' reservations are in its way, and not what they have used.
 
 use super::*;
 
@@ -36,7 +36,7 @@ async fn a_later_turn_waits_for_reservations_and_ends_for_what_is_used() {
     let mine = ledger
         .after_one_turn(key, wish(100, 300), charge(60, 40))
         .await;
-    // Another run has 800 set aside, of which it uses little.
+    // Another run reserves 800 and uses little of it.
     let other = ledger.accepted_wishing(key, wish(100, 500)).await;
     let other = ledger.fence(other, LONG).await;
     assert_eq!(ledger.begin(&other, 1, wish(100, 700)).await, granted(500));
@@ -45,7 +45,7 @@ async fn a_later_turn_waits_for_reservations_and_ends_for_what_is_used() {
     assert_eq!(ledger.begin(&mine, 2, next).await, TurnGrant::Reserved);
     assert_eq!(ledger.month(key).await, of_tokens(0, 100 + 600));
     assert!(ledger.waits(&mine, next).await);
-    // The queue counts no failure, and new runs leave it what it waits for.
+    // The wait counts as no failure, and new runs leave the budget that this run waits for.
     let claimed = ledger.claimed(mine.run, LONG).await;
     assert_eq!(claimed.failures, 1);
     let mine = claimed.fence;
@@ -67,13 +67,13 @@ async fn a_later_turn_waits_for_reservations_and_ends_for_what_is_used() {
         .commit_turn(&mine, &turn)
         .await
         .unwrap();
-    // 300 are left, and nobody has any of them set aside.
+    // 300 are left, and no other run has reserved any of it.
     assert_eq!(ledger.begin(&mine, 3, wish(250, 300)).await, granted(50));
     let refused = TurnGrant::Refused(Budget::Tokens);
     assert_eq!(ledger.begin(&mine, 3, wish(300, 300)).await, refused);
 }
 
-/// A run that other runs' settling has overtaken on its way to the queue does not sleep there.
+/// A run does not wait in the queue if other runs settled while it was on its way there.
 #[tokio::test]
 async fn who_would_wait_for_nothing_is_sent_back_at_once() {
     let ledger = Ledger::new().await;
@@ -93,8 +93,8 @@ async fn who_would_wait_for_nothing_is_sent_back_at_once() {
     assert!(matches!(late, Err(FenceError::Lost)), "{late:?}");
 }
 
-/// Every one of many runs has all of its turns, whichever order they come in: what they use fits, and
-/// what they set aside does not.
+/// Many runs all get all of their turns, in any order: their use fits the budget, though their
+/// reservations do not.
 #[tokio::test]
 async fn of_many_runs_that_fit_one_after_the_other_none_ends_for_the_budget() {
     const RUNS: usize = 12;
