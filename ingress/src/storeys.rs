@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules of each storey, from the lowest up. Two modules of one storey do not name each other.
+/// The modules of each storey, from the lowest up. Modules of one storey do not name each other.
 const STOREYS: [&[&str]; 4] = [
     &["error", "fetch", "metrics"],
     &["access"],

@@ -13,8 +13,8 @@ use crate::access::{AgentsWrite, Authorized, Origin};
 use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
-/// Makes an agent. Requests select it by its name, in `agent` or in `model`. The agent `default` is
-/// that of requests that name only a model.
+/// Creates an agent. Requests select it by its name, in `agent` or in `model`. Requests that name
+/// only a model use the agent `default`.
 #[utoipa::path(
     post,
     path = "/v1/agents",

@@ -13,15 +13,15 @@ use crate::error::{ApiError, Problem};
 use crate::routes::query::{QueryParams, bad_cursor, page_size};
 use crate::state::AppState;
 
-/// The part of a list.
+/// The page of the list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AgentListParams {
-    /// The size of the page, 1 to 100; 20 unless said.
+    /// The size of the page, 1 to 100. Default: 20.
     #[param(minimum = 1, maximum = 100, default = 20)]
     pub(super) limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the page before.
     pub(super) cursor: Option<String>,
 }
 
@@ -31,7 +31,7 @@ impl AgentListParams {
     }
 }
 
-/// The tenant's agents in their newest versions, the newest agent first.
+/// Lists the tenant's agents in their newest versions, the newest agent first.
 #[utoipa::path(
     get,
     path = "/v1/agents",
@@ -66,12 +66,12 @@ pub(crate) async fn list_agents(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct VersionParams {
-    /// The version; the newest unless said.
+    /// The version. Default: the newest.
     #[param(minimum = 1)]
     version: Option<u32>,
 }
 
-/// An agent, in its newest version unless another one is asked for.
+/// Returns an agent, in its newest version unless the request names another.
 #[utoipa::path(
     get,
     path = "/v1/agents/{id}",

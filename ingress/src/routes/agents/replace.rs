@@ -26,8 +26,8 @@ pub(crate) struct ReplaceParams {
     if_version: Option<u32>,
 }
 
-/// Replaces an agent's definition by the given one, as a new version. Runs that were accepted go on
-/// with the version that they began with. A definition that is the newest version already makes none.
+/// Replaces an agent's definition by the given one, as a new version. Accepted runs keep the
+/// version that they began with. A definition equal to the newest version creates no new one.
 #[utoipa::path(
     put,
     path = "/v1/agents/{id}",
@@ -77,7 +77,7 @@ pub(crate) async fn replace_agent(
     Ok(Json(agent.into()))
 }
 
-/// A version to be added to an agent.
+/// A new version of an agent.
 pub(super) struct NextVersion<'a> {
     pub(super) definition: &'a AgentDefinition,
     pub(super) restored_from: Option<u32>,
@@ -86,7 +86,7 @@ pub(super) struct NextVersion<'a> {
 }
 
 impl NextVersion<'_> {
-    /// Adds the version after `newest`, which `tx` has locked, unless it says the same.
+    /// Adds the version after `newest`, which `tx` has locked, unless the definition is the same.
     pub(super) async fn add(
         &self,
         state: &AppState,
@@ -121,7 +121,7 @@ fn text(definition: &AgentDefinition) -> Option<String> {
     serde_json::to_string(definition).ok()
 }
 
-/// Deletes an agent with all its versions. Runs that were accepted go on with their copies.
+/// Deletes an agent with all its versions. Accepted runs keep their copies.
 #[utoipa::path(
     delete,
     path = "/v1/agents/{id}",

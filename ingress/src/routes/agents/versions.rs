@@ -19,7 +19,7 @@ use crate::error::{ApiError, Problem};
 use crate::routes::query::{QueryParams, bad_cursor};
 use crate::state::AppState;
 
-/// An agent's versions, the newest first.
+/// Lists an agent's versions, the newest first.
 #[utoipa::path(
     get,
     path = "/v1/agents/{id}/versions",
@@ -57,26 +57,26 @@ pub(crate) async fn list_agent_versions(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct CompareParams {
-    /// The version to start from; the one before `to` unless said.
+    /// The version to start from. Default: the one before `to`.
     #[param(minimum = 1)]
     from: Option<u32>,
-    /// The version to end at; the newest unless said.
+    /// The version to end at. Default: the newest.
     #[param(minimum = 1)]
     to: Option<u32>,
 }
 
-/// A field that two versions have differently.
+/// A field that differs between two versions.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct FieldChange {
-    /// Its name.
+    /// The name of the field.
     field: String,
-    /// Its value in the one version; `null` if it is absent.
+    /// Its value in `from`; `null` if it is absent.
     from: Value,
-    /// Its value in the other version; `null` if it is absent.
+    /// Its value in `to`; `null` if it is absent.
     to: Value,
 }
 
-/// The differences of two versions.
+/// The differences between two versions.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct VersionDiff {
     from: u32,
@@ -85,7 +85,7 @@ pub(crate) struct VersionDiff {
     changes: Vec<FieldChange>,
 }
 
-/// The fields that two versions of an agent have differently.
+/// Returns the fields that differ between two versions of an agent.
 #[utoipa::path(
     get,
     path = "/v1/agents/{id}/diff",
@@ -148,7 +148,7 @@ fn changes(
         .collect()
 }
 
-/// The version to go back to.
+/// The version to return to.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RollBack {
@@ -157,7 +157,7 @@ pub(crate) struct RollBack {
     version: u32,
 }
 
-/// Goes back to an earlier version: makes a new one that repeats it.
+/// Returns to an earlier version: creates a new one that repeats it.
 #[utoipa::path(
     post,
     path = "/v1/agents/{id}/rollback",
@@ -183,7 +183,7 @@ pub(crate) async fn roll_back_agent(
     let newest = tx.lock_agent(&key).await?.ok_or_else(no_such_agent)?;
     let earlier = tx.agent_version(&key, version).await?;
     let earlier = earlier.ok_or_else(|| no_such_version(version))?;
-    // Its tools may have gone since.
+    // Its tools may have been removed since.
     check(&state, &earlier.version.definition)?;
     let next = NextVersion {
         definition: &earlier.version.definition,

@@ -44,9 +44,9 @@ pub(crate) struct AgentList {
 pub(crate) struct AgentVersionView {
     version: u32,
     created_at: DateTime<Utc>,
-    /// The actor that made it.
+    /// The actor that created it.
     created_by: String,
-    /// The older version that it repeats, if a roll back made it.
+    /// The older version that it repeats, if a rollback created it.
     restored_from: Option<u32>,
     definition: AgentDefinition,
 }

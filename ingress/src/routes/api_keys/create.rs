@@ -18,29 +18,30 @@ use crate::error::{ApiError, Problem};
 use crate::routes::sign_in::name;
 use crate::state::AppState;
 
-/// The most tokens or millionths of a unit; billionths of it still fit into the ledger's numbers.
+/// The highest budget, in tokens or in millionths of the currency; a thousand times as much still
+/// fits into the ledger's numbers.
 const MOST: u64 = 9_000_000_000_000_000;
-/// Names in one list.
+/// The most names in one list.
 const LONGEST_LIST: usize = 200;
 
-/// What the key is to be.
+/// The properties of the new key.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateKey {
-    /// What it is for.
+    /// The purpose of the key.
     #[schema(min_length = 1, max_length = 200)]
     name: String,
-    /// What it may do; `*` is everything.
+    /// The permissions of the key; `*` means all.
     #[serde(default = "usual_scopes")]
     #[schema(default = usual_scopes)]
     scopes: Vec<String>,
-    /// The models it may ask for; all unless said.
+    /// The models that the key may name. Default: all.
     models: Option<Vec<String>>,
-    /// The server-side tools it may use; all unless said.
+    /// The server-side tools that the key may use. Default: all.
     tools: Option<Vec<String>>,
-    /// From when on it is refused; never unless said.
+    /// The time at which the key expires. Default: never.
     expires_at: Option<DateTime<Utc>>,
-    /// How much may be done with it.
+    /// The limits of the key.
     #[serde(default)]
     limits: Limits,
 }
@@ -51,7 +52,7 @@ fn usual_scopes() -> Vec<String> {
         .to_vec()
 }
 
-/// Makes a key for the tenant. It is in the answer and nowhere else.
+/// Creates a key for the tenant. The key is in this answer and nowhere else.
 #[utoipa::path(
     post,
     path = "/v1/api-keys",

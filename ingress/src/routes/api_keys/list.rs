@@ -18,7 +18,7 @@ pub(crate) struct KeyList {
     data: Vec<KeyView>,
 }
 
-/// The tenant's keys, revoked and expired ones too, without their secrets.
+/// Lists the tenant's keys without their secrets; includes revoked and expired ones.
 #[utoipa::path(
     get,
     path = "/v1/api-keys",

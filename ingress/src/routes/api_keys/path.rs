@@ -12,7 +12,7 @@ pub(super) fn no_such_key() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "api_key_not_found", message)
 }
 
-/// The key that the path names. What is no id names no key.
+/// The key that the path names. A malformed id names no key.
 pub(super) struct KeyPath(pub(super) ApiKeyId);
 
 impl<S: Send + Sync> FromRequestParts<S> for KeyPath {

@@ -10,9 +10,9 @@ use crate::access::{Authorized, Credential, KeysWrite, Origin};
 use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
-/// Revokes a key. Within seconds it is refused everywhere, and the streams that it opened are closed.
-/// It takes what making such a key would take; a key may always revoke itself. Repeating it changes
-/// nothing.
+/// Revokes a key. Within seconds it is refused everywhere, and the streams that it opened are
+/// closed. The caller must be allowed to create such a key; a key may always revoke itself.
+/// Revoking a key again changes nothing.
 #[utoipa::path(
     delete,
     path = "/v1/api-keys/{id}",

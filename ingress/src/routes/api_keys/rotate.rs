@@ -18,16 +18,17 @@ use crate::access::{Authorized, KeysWrite, Origin};
 use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
-/// Seconds that the old key goes on unless said otherwise: a day.
+/// The default time for which the old key stays valid, in seconds: a day.
 const USUAL_OVERLAP: u32 = 24 * 60 * 60;
-/// Thirty days.
+/// The longest time for which the old key may stay valid, in seconds: thirty days.
 const LONGEST_OVERLAP: u32 = 30 * USUAL_OVERLAP;
 
-/// How the old key goes.
+/// The end of the old key.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RotateKey {
-    /// How long the old key goes on beside the new one, in seconds; at most thirty days.
+    /// The time for which the old key stays valid alongside the new one, in seconds; at most thirty
+    /// days.
     #[serde(default = "usual_overlap")]
     #[schema(default = usual_overlap, maximum = 2_592_000)]
     overlap_seconds: u32,
@@ -37,7 +38,7 @@ const fn usual_overlap() -> u32 {
     USUAL_OVERLAP
 }
 
-/// Makes a key that may do the same, and lets the old one run out.
+/// Creates a key with the same permissions, and lets the old one expire.
 #[utoipa::path(
     post,
     path = "/v1/api-keys/{id}/rotate",
@@ -66,7 +67,7 @@ pub(crate) async fn rotate_key(
     let caller = authorized.caller;
     let mut tx = state.store.tenant(caller.tenant).await?;
     let record = tx.api_key(old).await?.ok_or_else(no_such_key)?;
-    // The new secret is shown to whoever asks: as good as a key that they make.
+    // The caller sees the new secret, which is as good as creating such a key.
     check_may_have_made(&caller, &record)?;
     caller.hold(&mut tx).await?;
     let environment = record

@@ -1,4 +1,4 @@
-//! A key as clients see it, and what of it may be handed on.
+//! The representation of a key for clients, and the rules for creating keys.
 
 use baton_protocol::{ApiKeyId, Nanos};
 use baton_store::{ApiKeyRecord, KeyLimits, KeyUsage};
@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::access::{Caller, Credential, Scopes};
 use crate::error::ApiError;
 
-/// How much may be done with a key; what is left out or null is not limited.
+/// The limits of a key; a limit that is absent or null does not apply.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Limits {
@@ -60,30 +60,31 @@ impl From<Limits> for KeyLimits {
 pub(crate) struct KeyView {
     id: ApiKeyId,
     name: String,
-    /// Its first characters, to recognise it by.
+    /// The key's first characters, to recognise it by.
     prefix: String,
-    /// What it may do; `*` is everything.
+    /// The permissions of the key; `*` means all.
     scopes: Vec<String>,
-    /// The models it may ask for; null for all.
+    /// The models that the key may name; null for all.
     models: Option<Vec<String>>,
-    /// The server-side tools it may use; null for all.
+    /// The server-side tools that the key may use; null for all.
     tools: Option<Vec<String>>,
     limits: Limits,
-    /// What is taken of its limits of runs and budgets, if it has any; only in the list.
+    /// The usage that counts against the key's limits of runs and budgets, if it has any; only in
+    /// the list.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<KeyUsageView>,
     created_at: DateTime<Utc>,
-    /// Who made it.
+    /// The creator.
     created_by: Option<String>,
-    /// The actor that kept it when its maker left, and answers for it since.
+    /// The actor that kept the key when its creator left, and is responsible for it since.
     vouched_by: Option<String>,
-    /// From when on it is refused.
+    /// The time at which the key expires.
     expires_at: Option<DateTime<Utc>>,
-    /// When it was last used, to the minute.
+    /// The time of the last use, to the minute.
     last_used_at: Option<DateTime<Utc>>,
-    /// Since when it is refused.
+    /// The time at which the key was revoked.
     revoked_at: Option<DateTime<Utc>>,
-    /// The key that it takes the place of.
+    /// The key that this one replaces.
     rotated_from: Option<ApiKeyId>,
 }
 
@@ -110,7 +111,7 @@ impl From<ApiKeyRecord> for KeyView {
 }
 
 impl KeyView {
-    /// With what is taken of its limits.
+    /// Returns the representation with the usage that counts against the key's limits.
     pub(super) fn with_usage(record: ApiKeyRecord, usage: Option<&KeyUsage>) -> Self {
         let limits = record.limits;
         Self {
@@ -120,25 +121,27 @@ impl KeyView {
     }
 }
 
-/// What is taken of a key's limits. Keys that were rotated into one another share it.
+/// The usage that counts against a key's limits. A key shares it with the keys that it was rotated
+/// from or into.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ApiKeyUsage)]
 struct KeyUsageView {
-    /// Runs that are queued or at work.
+    /// Queued and active runs.
     running: u64,
     /// The first day of this month, UTC.
     month: NaiveDate,
-    /// Tokens that runs of this month which have ended used up.
+    /// Tokens of this month's runs that have ended.
     tokens: u64,
-    /// Tokens that those which have not ended have used up, or may use up.
+    /// Tokens that active runs have used or may still use.
     tokens_reserved: u64,
-    /// What is left of the month's tokens; null without such a budget.
+    /// The remaining tokens of the month; null without such a budget.
     tokens_left: Option<u64>,
-    /// The cost of the runs that have ended: an exact decimal number, in the currency of the prices.
+    /// The cost of the runs that have ended: an exact decimal number, in the currency of the
+    /// prices.
     cost: String,
-    /// The cost of the others, as at most.
+    /// The highest cost that active runs may reach.
     cost_reserved: String,
-    /// What is left of the month's cost; null without such a budget.
+    /// The remaining cost of the month; null without such a budget.
     cost_left: Option<String>,
 }
 
@@ -173,7 +176,7 @@ pub(crate) struct CreatedKey {
     pub(super) view: KeyView,
 }
 
-/// What a key is to be able to do.
+/// The requested permissions of a key.
 pub(super) struct Wish<'a> {
     pub(super) scopes: &'a [String],
     pub(super) models: Option<&'a [String]>,
@@ -181,9 +184,9 @@ pub(super) struct Wish<'a> {
     pub(super) expires_at: Option<DateTime<Utc>>,
 }
 
-/// Nobody hands on more than they have. A limit that a key handed on would hold for each of its
-/// bearers: a key that has one hands on nothing. Lists, scopes and an expiry are no more when two keys
-/// have them.
+/// Refuses a key with more permissions than the caller has. A key that has limits may create none,
+/// because each new key would have those limits again, for itself. Lists, scopes and an expiry do
+/// not multiply in that way.
 pub(super) fn check_within(caller: &Caller, wish: &Wish<'_>) -> Result<(), ApiError> {
     let is_key = matches!(caller.credential, Credential::ApiKey(_));
     if is_key && caller.limits != KeyLimits::default() {
@@ -204,7 +207,7 @@ pub(super) fn check_within(caller: &Caller, wish: &Wish<'_>) -> Result<(), ApiEr
     if !within_list(caller.grant.tools.as_deref(), wish.tools) {
         return beyond("tools");
     }
-    // An access token ends in minutes and its person does not.
+    // An access token ends in minutes, but its person does not.
     let own_end = match caller.credential {
         Credential::ApiKey(_) => caller.expires_at,
         Credential::Session { .. } | Credential::Issuer { .. } => None,
@@ -215,8 +218,8 @@ pub(super) fn check_within(caller: &Caller, wish: &Wish<'_>) -> Result<(), ApiEr
     Ok(())
 }
 
-/// Whether somebody could make a key that may do what this one may: else they neither see a new secret
-/// of it, nor end it, nor answer for it.
+/// Refuses a caller who could not create a key with this one's permissions: they may not see a new
+/// secret for it, revoke it, or take responsibility for it.
 pub(crate) fn check_may_have_made(caller: &Caller, key: &ApiKeyRecord) -> Result<(), ApiError> {
     let wish = Wish {
         scopes: &key.scopes,
@@ -227,7 +230,7 @@ pub(crate) fn check_may_have_made(caller: &Caller, key: &ApiKeyRecord) -> Result
     check_within(caller, &wish)
 }
 
-/// Whether a wish stays under one's own bound, if there is one.
+/// Returns whether a requested bound is within the caller's own, if there is one.
 fn within<T: PartialOrd>(own: Option<T>, wish: Option<T>) -> bool {
     match (own, wish) {
         (None, _) => true,

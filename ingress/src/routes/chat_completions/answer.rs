@@ -1,4 +1,4 @@
-//! A run's answer as a whole: gathered from its events, or read from the ledger.
+//! A run's whole answer, gathered from its events or read from the ledger.
 
 use baton_openai::{
     AnswerFields, ChatCompletion, Content, FieldOf, Message, ToolCall, Unknown, Usage,
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::passed_on::{FieldPieces, FieldsOfSteps};
 
-/// How a followed run ended.
+/// The end of a followed run.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum End {
     Completed {
@@ -20,18 +20,18 @@ pub(crate) enum End {
     Cancelled(String),
 }
 
-/// What the client is told: the text of all turns, and the calls that it is to execute.
+/// The answer for the client: the text of all turns, and the calls for the client to execute.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) text: String,
     pub(crate) reasoning: String,
     pub(crate) refusal: String,
     pub(crate) calls: Vec<Call>,
-    /// What the upstream said besides.
+    /// The upstream's other fields.
     pub(crate) fields: AnswerFields,
 }
 
-/// One call of a client's tool.
+/// A call of a client's tool.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Call {
     pub(crate) id: String,
@@ -39,12 +39,12 @@ pub(crate) struct Call {
     pub(crate) arguments: String,
 }
 
-/// A gathering, with what it takes to withdraw from it.
+/// An answer under construction that supports withdrawals.
 #[derive(Debug, Default)]
 pub(crate) struct Gathering {
     answer: Answer,
-    /// For each step that added something: its last event, and how long everything was then. What
-    /// is withdrawn is always whole steps.
+    /// For each step that added something: its last event, and the lengths of the answer after it.
+    /// A withdrawal always removes whole steps.
     marks: Vec<Mark>,
     pieces: FieldPieces,
     fields: FieldsOfSteps,
@@ -67,7 +67,7 @@ struct Lengths {
 }
 
 impl Gathering {
-    /// Takes one event; answers the end if this is it.
+    /// Takes one event; returns the end if the event is the last.
     pub(crate) fn take(&mut self, event: &Event) -> Option<End> {
         match &event.data {
             EventData::TextDelta(delta) => self.answer.text.push_str(&delta.text),
@@ -133,8 +133,8 @@ impl Gathering {
 }
 
 impl Answer {
-    /// The answer as the ledger recorded it: the run's messages, in order. Calls are the client's
-    /// only in a run that ended with them, and then they are the last message's.
+    /// Returns the answer from the run's recorded messages, in order. The client has calls to
+    /// execute only if the run ended with them, and then they are in the last message.
     pub(crate) fn from_messages(
         messages: &[Message],
         finish: FinishReason,
@@ -176,7 +176,7 @@ impl Answer {
 
     fn add_call_fragment(&mut self, delta: &ToolCallDelta) {
         let index = delta.index as usize;
-        // Indexes are dense; a gap would be the worker's fault and must not cost memory here.
+        // Indexes are dense. A gap would be the worker's error, and must not cost memory here.
         if index > self.calls.len() {
             return;
         }
@@ -212,7 +212,8 @@ impl Answer {
         }
     }
 
-    /// The whole as OpenAI's completion object. `asked` is the model that was asked.
+    /// Returns the answer as OpenAI's completion object. `asked` is the model that the request
+    /// named.
     pub(crate) fn into_completion(
         mut self,
         run: RunId,
@@ -221,7 +222,7 @@ impl Answer {
         finish_reason: FinishReason,
         usage: RunUsage,
     ) -> ChatCompletion {
-        // As the API does: no content beside calls, unless there was text.
+        // As in OpenAI's API: no content along with calls, unless there was text.
         let content = (!self.text.is_empty() || self.calls.is_empty() && self.refusal.is_empty())
             .then_some(Content::Text(self.text));
         let calls: Vec<_> = self
@@ -285,7 +286,7 @@ pub(crate) fn with_older_call(mut completion: ChatCompletion) -> ChatCompletion 
     completion
 }
 
-/// A finish reason in the form that the client reads.
+/// Returns a finish reason in the form that the client expects.
 pub(crate) fn told_reason(reason: FinishReason, older_calls: bool) -> &'static str {
     match reason {
         FinishReason::ToolCalls if older_calls => "function_call",
@@ -293,21 +294,21 @@ pub(crate) fn told_reason(reason: FinishReason, older_calls: bool) -> &'static s
     }
 }
 
-/// The run's id as OpenAI routes write it.
+/// Returns the run's id in the form of OpenAI routes.
 pub(crate) fn completion_id(run: RunId) -> String {
     format!("chatcmpl-{run}")
 }
 
-/// Seconds since 1970 at which the run was made; part of its id, so that every server and every
-/// replay says the same.
+/// Returns the time at which the run was created, in seconds since 1970. It is a part of the run's
+/// id, so every server and every replay returns the same.
 pub(crate) fn created(run: RunId) -> i64 {
     run.unix_millis()
         .and_then(|millis| i64::try_from(millis / 1_000).ok())
         .unwrap_or_default()
 }
 
-/// Returns a run's token counts with what the upstream counted besides; `None` if nobody counted. Counts
-/// that are estimated in part say so in a field of their own.
+/// Returns a run's token counts with the upstream's other counts; `None` if there are none. Partly
+/// estimated counts are marked by a separate field.
 pub(crate) fn to_openai(usage: RunUsage, details: Unknown) -> Option<Usage> {
     let RunUsage {
         prompt_tokens,

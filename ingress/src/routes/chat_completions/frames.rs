@@ -1,8 +1,8 @@
-//! A run's events as OpenAI chunks.
+//! Writes a run's events as OpenAI chunks.
 //!
-//! A chat client cannot un-see tokens. When a new attempt withdraws something that was shown, the
-//! stream ends with an error object that names the run; when nothing of it was shown, the client
-//! notices nothing. Calls of server-side tools never appear.
+//! A chat client cannot take back tokens. If a new attempt withdraws something that was shown, the
+//! stream ends with an error object that names the run; if none of it was shown, the client notices
+//! nothing. Calls of server-side tools never appear.
 
 use baton_openai::{AnswerFields, ChunkWriter, ErrorObject, FieldOf};
 use baton_protocol::event::AnswerPart;
@@ -16,21 +16,21 @@ use super::passed_on::{Field, FieldPieces, FieldsOfSteps};
 use crate::error::{code_of_error, openai_type, status_of_error};
 use crate::metrics::StreamEnd;
 
-/// One chat stream's state.
+/// The state of one chat stream.
 #[derive(Debug)]
 pub(crate) struct ChatFrames {
     run: RunId,
     writer: ChunkWriter,
-    /// The model that was asked.
+    /// The model that the request named.
     asked: String,
     include_usage: bool,
-    /// Whether the client reads calls in their older form.
+    /// Whether the client expects calls in their older form.
     older_calls: bool,
     began: bool,
     pieces: FieldPieces,
     /// The fields of the completion and of the token counts.
     fields: FieldsOfSteps,
-    /// The last event that put something before the client's eyes.
+    /// The last event that showed something to the client.
     last_shown: EventId,
 }
 
@@ -49,18 +49,18 @@ impl ChatFrames {
         }
     }
 
-    /// Writes calls in their older form if `older` is set: the first of an answer, as `function_call`.
+    /// If `older` is set, writes the first call of an answer as `function_call`, and no others.
     pub(crate) fn with_older_calls(mut self, older: bool) -> Self {
         self.older_calls = older;
         self
     }
 
-    /// Whether the client has been shown anything.
+    /// Returns whether the client has been shown anything.
     pub(crate) fn began(&self) -> bool {
         self.began
     }
 
-    /// Writes what one event shows; says whether and how it ends the stream.
+    /// Writes one event's chunks; returns the kind of end if the event ends the stream.
     pub(crate) fn write(&mut self, out: &mut BytesMut, event: &Event) -> Option<StreamEnd> {
         match &event.data {
             EventData::TextDelta(delta) if !delta.text.is_empty() => {
@@ -130,8 +130,8 @@ impl ChatFrames {
         None
     }
 
-    /// Writes a whole recorded answer as a stream: for a run whose events are no longer to be had,
-    /// or that had ended when its client came back.
+    /// Writes a whole recorded answer as a stream: for a run with lost events, or a run that had
+    /// already ended when its client returned.
     pub(crate) fn write_whole(
         &mut self,
         out: &mut BytesMut,
@@ -187,7 +187,7 @@ impl ChatFrames {
         );
     }
 
-    /// The stream ends although the run goes on.
+    /// Ends the stream of a run that is still active.
     pub(crate) fn interrupted(&self, out: &mut BytesMut, code: &str, why: &str) {
         let message = format!(
             "{why}; run {run} goes on: GET /v1/runs/{run}",
@@ -219,11 +219,11 @@ impl ChatFrames {
         ChunkWriter::done(out);
     }
 
-    /// Writes a fragment of a call; its first has an id and a name.
+    /// Writes a fragment of a call; the first fragment has an id and a name.
     fn call(&self, out: &mut BytesMut, index: u32, first: Option<(&str, &str)>, arguments: &str) {
         let writer = &self.writer;
         match first {
-            // An answer has one call in that form. The model asks again for the others.
+            // An answer has one call in that form. The model repeats the others.
             _ if self.older_calls && index > 0 => {}
             Some((_, name)) if self.older_calls => writer.function_call(out, name, arguments),
             None if self.older_calls => writer.function_call_arguments(out, arguments),
@@ -232,8 +232,8 @@ impl ChatFrames {
         }
     }
 
-    /// Passes a field on. One of the message or the choice is a part of what is shown; one of the
-    /// completion is sent with what is shown next.
+    /// Passes a field on. A field of the message or the choice is part of what is shown. A field of
+    /// the completion is sent with the next chunk that shows something.
     fn field(&mut self, out: &mut BytesMut, event: &Event, field: &Field) {
         if serde_json::from_str::<&RawValue>(&field.json).is_err() {
             return;
@@ -284,8 +284,8 @@ impl ChatFrames {
     }
 }
 
-/// Whether every chunk repeats a field of the completion, as OpenAI's do with short ones. A long one is
-/// sent once.
+/// Returns whether every chunk repeats a field of the completion, as OpenAI's do with short ones. A
+/// long field is sent once.
 fn is_repeated(name: &str, value: &Value) -> bool {
     const SHORT: usize = 128;
 
@@ -297,7 +297,7 @@ fn is_repeated(name: &str, value: &Value) -> bool {
         }
 }
 
-/// Whether an event puts something before the client's eyes.
+/// Returns whether an event shows something to the client.
 pub(crate) fn shows(data: &EventData) -> bool {
     match data {
         EventData::TextDelta(delta)
@@ -311,14 +311,14 @@ pub(crate) fn shows(data: &EventData) -> bool {
     }
 }
 
-/// Which events of a batch stand: a batch that was read from the log may hold the reset that
-/// withdraws others of its events, and those need not be shown first.
+/// Returns the events of a batch that it does not withdraw itself. A batch read from the log may
+/// hold a reset that withdraws others of its events, and those need not be shown first.
 pub(crate) fn standing<'a>(batch: &'a [&'a Event]) -> impl Iterator<Item = &'a Event> {
     let resets = |event: &Event| match &event.data {
         EventData::AttemptReset(reset) if !reset.continues => Some(reset.resume_after),
         _ => None,
     };
-    // The earliest place that any later reset goes back to, for each event from the back.
+    // The earliest event that any later reset returns to, from the back.
     let mut back_to: Option<EventId> = None;
     let mut stands = vec![true; batch.len()];
     for (event, stands) in batch.iter().zip(&mut stands).rev() {

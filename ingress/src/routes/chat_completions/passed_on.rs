@@ -1,4 +1,4 @@
-//! The fields of an upstream's answer that are passed on unread, gathered from a run's events.
+//! Gathers the fields of an upstream's answer that are passed on uninterpreted from a run's events.
 
 use baton_openai::{AnswerFields, FieldOf};
 use baton_protocol::event::{AnswerField, AnswerPart};
@@ -9,16 +9,16 @@ use baton_protocol::{Event, EventId};
 pub(crate) struct Field {
     pub(crate) of: FieldOf,
     pub(crate) name: String,
-    /// Its value, JSON as the upstream wrote it.
+    /// Its value, in the JSON that the upstream wrote.
     pub(crate) json: String,
 }
 
-/// A field that may come in several events.
+/// A field that may arrive in several events.
 #[derive(Debug, Default)]
 pub(crate) struct FieldPieces(String);
 
 impl FieldPieces {
-    /// Takes a piece; yields the field if it was the last.
+    /// Takes a piece; returns the field if it was the last.
     pub(crate) fn take(&mut self, piece: &AnswerField) -> Option<Field> {
         self.0.push_str(&piece.json);
         if piece.more {
@@ -36,13 +36,13 @@ impl FieldPieces {
         })
     }
 
-    /// Forgets a field that is withdrawn before its last piece.
+    /// Discards a field that is withdrawn before its last piece.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 }
 
-/// The fields of each step with the last event of it that brought one, so that a step can be withdrawn.
+/// The fields of each step, with the last event that carried one, so that a step can be withdrawn.
 #[derive(Debug, Default)]
 pub(crate) struct FieldsOfSteps(Vec<(u32, EventId, AnswerFields)>);
 
@@ -66,7 +66,7 @@ impl FieldsOfSteps {
         self.0.retain(|(_, last, _)| *last <= id);
     }
 
-    /// The fields of all steps together.
+    /// Returns the fields of all steps together.
     pub(crate) fn together(&self) -> AnswerFields {
         let mut together = AnswerFields::default();
         for (_, _, fields) in &self.0 {

@@ -1,4 +1,4 @@
-//! A chat's answer as it is made.
+//! Streams a chat's answer while the run is active.
 
 use std::convert::Infallible;
 
@@ -26,7 +26,7 @@ struct ChatStream {
     frames: ChatFrames,
     out: BytesMut,
     attachment: Attachment,
-    /// Held for as long as the stream is.
+    /// Held for the life of the stream.
     _place: StreamPlace,
     gauge: StreamGauge,
     ended: bool,
@@ -65,7 +65,7 @@ impl Chat {
         Ok(sse::response(Some(run), Body::from_stream(body)))
     }
 
-    /// Streams the answer of a run that had ended when it was asked for again.
+    /// Streams the answer of a run that had already ended when the request was repeated.
     pub(super) fn stream_recorded(self, recorded: &Recorded) -> Result<Response, ApiError> {
         let (answer, finish) = self.recorded_answer(recorded)?;
         let mut out = BytesMut::new();
@@ -76,7 +76,8 @@ impl Chat {
 }
 
 impl ChatStream {
-    /// Waits for something to show. What ends the run before that is an answer with a status.
+    /// Waits for something to show. If the run ends before that, the answer is an error with a
+    /// status.
     async fn begin(&mut self) -> Result<(), ApiError> {
         while !self.frames.began() {
             let error = match self.relay.next().await {
@@ -87,7 +88,7 @@ impl ChatStream {
                     };
                     error
                 }
-                // A head alone, so that nothing on the way takes the silence for the end.
+                // Send the head alone, so that no proxy takes the silence for the end.
                 Ok(Heard::Quiet) => {
                     self.out.extend_from_slice(PING);
                     break;
@@ -98,7 +99,7 @@ impl ChatStream {
                 }
                 Ok(Heard::Parked) => self.chat.parked(),
                 Ok(Heard::Stopping) => self.chat.draining(),
-                // The client counts as gone, and with it the run that nobody may read.
+                // The client counts as gone, so its run is cancelled: nobody may read it now.
                 Ok(Heard::Revoked) => {
                     self.ended = true;
                     self.gauge.ends(StreamEnd::Revoked);
@@ -120,7 +121,7 @@ impl ChatStream {
         Ok(())
     }
 
-    /// The failure of a run that has shown nothing, and in this batch shows nothing either.
+    /// Returns the failure of a run that has shown nothing, not in this batch either.
     fn early_failure(&self, batch: &[Followed]) -> Option<ApiError> {
         let events: Vec<_> = batch.iter().map(|followed| &followed.event).collect();
         for event in standing(&events) {
@@ -137,7 +138,7 @@ impl ChatStream {
         None
     }
 
-    /// The next bytes; `None` behind the end.
+    /// Returns the next bytes; `None` after the end.
     async fn next(&mut self) -> Option<Bytes> {
         while self.out.is_empty() && !self.ended {
             match self.relay.next().await {
@@ -155,7 +156,7 @@ impl ChatStream {
                     let error = ApiError::credential_ended();
                     self.frames
                         .interrupted(&mut self.out, "credential_ended", &error.message);
-                    // Not `end`: the client counts as gone, and with it the run.
+                    // Not `end`: the client counts as gone, so its run is cancelled.
                     self.ended = true;
                     self.gauge.ends(StreamEnd::Revoked);
                 }
@@ -194,7 +195,7 @@ impl ChatStream {
         }
     }
 
-    /// Events are lost. If the run has ended, the ledger has its answer.
+    /// Continues from the ledger after events were lost: it has the answer if the run has ended.
     async fn tell_from_ledger(&mut self) {
         let found = Recorded::find(self.relay.state(), self.relay.tenant(), self.chat.run).await;
         let Ok(Some(recorded)) = found else {
@@ -225,7 +226,7 @@ impl ChatStream {
         }
     }
 
-    /// Nothing more is to come; the client's leaving means nothing from here on.
+    /// Ends the stream. From here on the client's leaving has no effect.
     fn end(&mut self, end: StreamEnd) {
         self.ended = true;
         self.attachment.detach();

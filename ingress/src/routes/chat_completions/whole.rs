@@ -1,4 +1,4 @@
-//! A chat's answer in one piece.
+//! Sends a chat's answer in one piece.
 
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
@@ -14,8 +14,8 @@ use crate::run::ledger::Recorded;
 use crate::run::relay::{Heard, Relay};
 
 impl Chat {
-    /// Follows the run to its end. While this is awaited the client is there: hyper drops it when
-    /// the connection closes, and the attachment with it.
+    /// Follows the run to its end. While this future exists, the client is connected: hyper drops
+    /// it when the connection closes, and with it the attachment.
     pub(super) async fn answer_whole(
         self,
         mut relay: Relay,
@@ -54,7 +54,7 @@ impl Chat {
                                 .recorded_answer(&recorded)
                                 .map(|(answer, finish)| (answer, finish, recorded.usage));
                         }
-                        // It goes on, and the rest of its events is lost with those before it.
+                        // The run is active, and its other events are lost as well.
                         Ok(None) => break Err(self.unfollowable()),
                         Err(error) => {
                             tracing::warn!(%error, "an ended run could not be read");
@@ -63,7 +63,7 @@ impl Chat {
                     }
                 }
                 Ok(Heard::Stopping) => break Err(self.draining()),
-                // Without `detach`: the client counts as gone, and with it the run.
+                // Without `detach`: the client counts as gone, so its run is cancelled.
                 Ok(Heard::Revoked) => return Err(ApiError::credential_ended()),
                 Err(error) => {
                     tracing::warn!(
@@ -78,7 +78,7 @@ impl Chat {
         result.map(|(answer, finish, usage)| self.completion(answer, finish, usage))
     }
 
-    /// The answer of a run that had ended when it was asked for again.
+    /// Returns the answer of a run that had already ended when the request was repeated.
     pub(super) fn answer_recorded(self, recorded: &Recorded) -> Result<Response, ApiError> {
         let (answer, finish) = self.recorded_answer(recorded)?;
         Ok(self.completion(answer, finish, recorded.usage))

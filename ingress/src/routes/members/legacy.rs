@@ -1,11 +1,11 @@
-//! The things that a member made, after the member left or has another role.
+//! The things that a member created, after the member left or got another role.
 
 use baton_protocol::{ApiKeyId, InviteId, Role};
 use baton_store::{ApiKeyRecord, EndedToken, Legacy};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// The invites, password resets and API keys that a member made, and what became of them.
+/// The invites, password resets and API keys that a member created: revoked ones and kept ones.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct MemberLegacy {
     ended: EndedThings,
@@ -20,20 +20,20 @@ struct EndedThings {
     api_keys: Vec<LegacyKey>,
 }
 
-/// Good as before.
+/// Valid as before.
 #[derive(Serialize, ToSchema)]
 struct KeptThings {
     api_keys: Vec<LegacyKey>,
 }
 
-/// An invite that a member made.
+/// An invite that a member created.
 #[derive(Serialize, ToSchema)]
 struct LegacyInvite {
     id: InviteId,
     role: Role,
 }
 
-/// A key that a member made, or that was made with such a key.
+/// A key that a member created, or that was created with such a key.
 #[derive(Serialize, ToSchema)]
 struct LegacyKey {
     id: ApiKeyId,

@@ -1,5 +1,4 @@
-//! The models that the upstream offers, remembered for a minute; those of the configuration if it keeps no
-//! list.
+//! The upstream's models, cached for a minute; the configured models if the upstream has no list.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +14,10 @@ use moka::future::Cache;
 use crate::error::ApiError;
 use crate::fetch;
 
-/// How long a list is believed.
+/// The lifetime of a cached list.
 const BELIEVED_FOR: Duration = Duration::from_mins(1);
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes; the longest list known has a tenth of it.
+/// The longest list, in bytes; the longest known one has a tenth of it.
 const LONGEST: usize = 4 << 20;
 
 /// The upstream's models.
@@ -36,7 +35,7 @@ struct Upstream {
     authorization: Option<String>,
 }
 
-/// The list cannot be had.
+/// The reason why the list could not be read.
 #[derive(Debug, thiserror::Error)]
 enum ListError {
     #[error("the model server cannot be asked for its models")]
@@ -73,8 +72,8 @@ impl ModelCatalog {
         })
     }
 
-    /// Returns the upstream's models. If it keeps no list, or cannot be asked, those that the
-    /// configuration names are all that is known.
+    /// Returns the upstream's models. If it has no list, or is unreachable, returns the configured
+    /// ones.
     pub(crate) async fn list(&self) -> Result<Arc<ModelList>, ApiError> {
         if let Some(known) = self.known.get(&()).await {
             return Ok(known);
@@ -111,7 +110,7 @@ impl ModelCatalog {
     }
 }
 
-/// The default model, and each that has a price.
+/// Returns the default model, and each model with a price.
 fn configured(config: &LlmConfig) -> ModelList {
     let priced = config.prices.iter().map(|price| &price.model);
     let mut names: Vec<&String> = Vec::new();
@@ -126,7 +125,7 @@ fn configured(config: &LlmConfig) -> ModelList {
     ModelList::new(models.collect())
 }
 
-/// Returns whether a server says by this that it has no such route, rather than that it failed.
+/// Returns whether a status means that the server has no such route, not that it failed.
 fn keeps_no_list(status: StatusCode) -> bool {
     matches!(
         status,

@@ -25,35 +25,35 @@ pub(crate) struct ApprovalView {
     object: &'static str,
     run_id: RunId,
     status: ApprovalStatus,
-    /// Why a person is asked.
+    /// The reason for asking a person.
     reason: ApprovalReason,
     call: CallView,
-    /// The decisions that can be made.
+    /// The possible decisions.
     options: [&'static str; 3],
-    /// What was decided; null before.
+    /// The decision; null before.
     decision: Option<Decision>,
-    /// When it was decided.
+    /// The time of the decision.
     decided_at: Option<DateTime<Utc>>,
-    /// The API key that decided; null if it expired, or a person who signed in decided.
+    /// The API key that decided; null if the question expired, or a signed-in person decided.
     decided_by: Option<ApiKeyId>,
     created_at: DateTime<Utc>,
-    /// When it is decided as `fail`, if nobody has decided.
+    /// The time at which the question is decided as `fail` if nobody has decided.
     expires_at: DateTime<Utc>,
 }
 
-/// Whether there is still something to decide.
+/// The state of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ApprovalStatus {
-    /// The run waits for it.
+    /// The run waits for a decision.
     Open,
-    /// Somebody decided, or its time was up.
+    /// Somebody decided, or the time was over.
     Decided,
-    /// The run ended without it.
+    /// The run ended without a decision.
     Void,
 }
 
-/// The call that waits.
+/// The call that waits for the decision.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ApprovalCall)]
 pub(crate) struct CallView {
@@ -63,7 +63,7 @@ pub(crate) struct CallView {
     name: String,
     /// The arguments, as the model wrote them; they never change.
     arguments: String,
-    /// Its place in the run's steps.
+    /// The number of the step within the run.
     step: u32,
 }
 
@@ -108,7 +108,7 @@ impl ApprovalView {
     }
 }
 
-/// What a run waits for, and what was decided about it.
+/// Lists the questions that a run waits for or waited for, with their decisions.
 #[utoipa::path(
     get,
     path = "/v1/runs/{id}/approvals",
@@ -137,12 +137,12 @@ pub(crate) async fn list_approvals(
     }))
 }
 
-/// Decides what is to become of a call that a run waits for.
+/// Decides a call that a run waits for.
 ///
-/// `{"decision": "retry"}` makes the call again, once; `{"decision": "result", "result": "…"}` tells
-/// the model that it brought this; `{"decision": "fail", "reason": "…"}` tells it that the call
-/// failed. With the last question decided the run goes on. The first decision stands; repeating it
-/// changes nothing.
+/// `{"decision": "retry"}` makes the call again, once; `{"decision": "result", "result": "…"}`
+/// gives the model this result; `{"decision": "fail", "reason": "…"}` reports to the model that the
+/// call failed. The run continues after the last question is decided. The first decision is final;
+/// repeating it changes nothing.
 #[utoipa::path(
     post,
     path = "/v1/runs/{id}/approvals/{approval}",
@@ -205,7 +205,7 @@ fn read_decision(body: &[u8]) -> Result<Decision, ApiError> {
     })
 }
 
-/// The question that the path names. What is no id names none.
+/// The question that the path names. A malformed id names none.
 pub(crate) struct ApprovalPath(RunId, ApprovalId);
 
 impl<S: Send + Sync> FromRequestParts<S> for ApprovalPath {

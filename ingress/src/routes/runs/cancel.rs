@@ -13,7 +13,7 @@ use crate::access::{Authorized, Origin, RunsWrite};
 use crate::error::{ApiError, Problem, run_header};
 use crate::state::AppState;
 
-/// Cancels a run. Cancelling one that has ended changes nothing and is no error.
+/// Cancels a run. Cancelling a run that has ended changes nothing and is no error.
 #[utoipa::path(
     post,
     path = "/v1/runs/{id}/cancel",

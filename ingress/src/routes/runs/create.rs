@@ -31,10 +31,10 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 /// Submits a run.
 ///
 /// Answers at once with 202, or with `Accept: text/event-stream` with the run's events; with
-/// `?wait=30s`, with 200 if it ends within that time. The run goes on whatever the client does.
-/// A run that is accepted is never answered with an error: if its events or its end cannot be had at
-/// the moment, the answer is 202. `acceptance_unknown` alone leaves open whether there is a run.
-/// Fields that are not listed are refused; `params` travels to the upstream.
+/// `?wait=30s`, with 200 if the run ends within that time. The run continues whatever the client
+/// does. An accepted run is never answered with an error: if its events or its end are unavailable
+/// at the moment, the answer is 202. Only `acceptance_unknown` leaves open whether there is a run.
+/// Unknown fields are refused; `params` is passed on to the upstream.
 #[utoipa::path(
     post,
     path = "/v1/runs",
@@ -68,7 +68,7 @@ pub(crate) async fn create_run(
     drop(body);
     let caller = authorized.caller;
     let tenant = caller.tenant;
-    // Before anything is accepted.
+    // Before the run is accepted, so that a refusal leaves none behind.
     let place = if wants_events(&headers) {
         Some(state.streams.take(&caller)?)
     } else {
@@ -89,7 +89,7 @@ pub(crate) async fn create_run(
         accepted,
         follower,
         attachment,
-        // Until the answer: it repeats the input.
+        // Until the answer is written, because it repeats the input.
         body: _body,
     } = submit(&state, wanted).await?;
     let run = accepted.run;
@@ -137,7 +137,7 @@ pub(crate) async fn create_run(
     Ok(answer)
 }
 
-/// The answer that needs nothing but what accepting the run has yielded.
+/// Returns the answer that needs only the result of accepting the run.
 fn answer_accepted(accepted: Accepted) -> Response {
     answer_view(accepted.run, RunView::accepted(accepted), Wait(None))
 }
@@ -153,7 +153,7 @@ fn answer_view(run: RunId, view: RunView, wait: Wait) -> Response {
     (status, run_header(run), location, Json(view)).into_response()
 }
 
-/// Whether the client asks for events before anything else.
+/// Returns whether the client prefers events.
 fn wants_events(headers: &HeaderMap) -> bool {
     headers
         .get_all(ACCEPT)

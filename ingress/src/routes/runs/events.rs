@@ -1,4 +1,5 @@
-//! `GET /v1/runs/{id}/events`: a run's events as server-sent events, from any cursor, on any server.
+//! `GET /v1/runs/{id}/events`: a run's events as server-sent events, from any cursor, on any
+//! server.
 
 use std::convert::Infallible;
 
@@ -35,16 +36,17 @@ pub(crate) struct Params {
     _ticket: Option<String>,
 }
 
-/// A run's events: those stored, then those to come, each exactly once and in order.
+/// Streams a run's events: the stored ones, then the live ones, each exactly once and in order.
 ///
-/// `id` is the event's id, `event` its type, `data` the event as JSON. The stream ends behind the
-/// run's last event. `attempt.reset` withdraws what lies beyond its `resume_after`. When a stream
-/// ends without a last event, ask again with `Last-Event-ID`, on whatever server.
+/// `id` is the event's id, `event` its type, `data` the event as JSON. The stream ends after the
+/// run's last event. `attempt.reset` withdraws the events after its `resume_after`. If a stream
+/// ends without a last event, reconnect with `Last-Event-ID`, to any server.
 ///
-/// The events of a run that has ended are rebuilt from its record when they are no longer stored:
-/// the same text, calls and end, with the same ids, in fewer pieces; so are those of a run that waits
-/// for a person, up to what is asked, and then the stream goes on live. A cursor in the middle of a
-/// step, for which nobody can tell any more how much of it was seen, is refused.
+/// The events of a run that has ended are rebuilt from its record if they are no longer stored: the
+/// same text, calls and end, with the same ids, in fewer pieces. So are the events of a run that
+/// waits for a person, up to the question; then the stream continues live. A cursor in the middle
+/// of a step is refused in that case, because nobody knows how much of the step the client has
+/// seen.
 #[utoipa::path(
     get,
     path = "/v1/runs/{id}/events",
@@ -81,7 +83,7 @@ pub(crate) async fn run_events(
     open_from(&state, &caller, run, after, source, place).await
 }
 
-/// A reconnecting client repeats its first URL; what it has seen since is in the header.
+/// Reads the cursor. A reconnecting client repeats its first URL, so the header is the newer one.
 fn cursor(headers: &HeaderMap, query: Option<String>) -> Result<EventId, ApiError> {
     let header = headers
         .get(LAST_EVENT_ID)
@@ -96,8 +98,8 @@ fn cursor(headers: &HeaderMap, query: Option<String>) -> Result<EventId, ApiErro
     }
 }
 
-/// A stream's client: its interest in the run, and its place among the streams of its key. Both end
-/// with the stream.
+/// A stream's client: its attachment to the run, and its place among the streams of its key. Both
+/// end with the stream.
 pub(super) struct Client {
     #[expect(dead_code, reason = "held until it is dropped")]
     pub(super) attachment: Attachment,
@@ -105,7 +107,7 @@ pub(super) struct Client {
     pub(super) place: StreamPlace,
 }
 
-/// The run's events behind a cursor.
+/// Returns the run's events after a cursor.
 pub(super) async fn open_from(
     state: &AppState,
     caller: &Caller,
@@ -116,7 +118,7 @@ pub(super) async fn open_from(
 ) -> Result<Response, ApiError> {
     let tenant = caller.tenant;
     match tell_from(state, tenant, run, after, source).await? {
-        // Browsers' event sources ask again for ever, except after this.
+        // Browsers' event sources reconnect forever, except after this status.
         Told::Nothing => Ok((StatusCode::NO_CONTENT, run_header(run)).into_response()),
         Told::Ledger(events) => {
             let mut out = BytesMut::new();
@@ -139,7 +141,7 @@ pub(super) async fn open_from(
     }
 }
 
-/// The answer that a follower's events become, behind those that were told from elsewhere.
+/// Returns the stream of `told`, events from another source, followed by the follower's.
 pub(super) fn response(
     state: &AppState,
     caller: &Caller,
@@ -195,7 +197,7 @@ impl NativeStream {
                         }
                     }
                 }
-                // Whoever follows was asked by the event itself.
+                // The event itself has asked the question.
                 Ok(Heard::Parked) => {}
                 Ok(Heard::Quiet) => self.out.extend_from_slice(PING_BETWEEN_IDS),
                 // Between two events: the client resumes elsewhere.
@@ -220,7 +222,8 @@ impl NativeStream {
         (!self.out.is_empty()).then(|| self.out.split().freeze())
     }
 
-    /// The stream has lost what follows. If the run has ended, the ledger has it.
+    /// Continues from the ledger after the stream has lost events: it has them if the run has
+    /// ended.
     async fn go_on_from_ledger(&mut self) {
         let (tenant, run) = (self.relay.tenant(), self.relay.run());
         match from_ledger(self.relay.state(), tenant, run, self.relay.last_id()).await {
@@ -231,7 +234,7 @@ impl NativeStream {
                 self.end(StreamEnd::Finished);
             }
             Ok(FromLedger::CursorUnknown) => self.write_error(&lies_within_a_step(run)),
-            // A client that comes again is told what a person is asked.
+            // A client that reconnects gets the questions of a parked run.
             Ok(FromLedger::NotEnded | FromLedger::Parked(..)) => {
                 self.write_error(&events_expired(run));
             }
@@ -239,7 +242,7 @@ impl NativeStream {
         }
     }
 
-    /// What cannot be honoured is said. Without an id, so that the client's cursor stays.
+    /// Reports an error without an event id, so that the client's cursor stays.
     fn write_error(&mut self, error: &ApiError) {
         let problem = serde_json::json!({
             "type": "about:blank", "title": "Stream ended", "status": error.status.as_u16(),

@@ -16,21 +16,21 @@ use crate::state::AppState;
 const DEFAULT_LIMIT: u32 = 20;
 const MAX_LIMIT: u32 = 100;
 
-/// Which runs.
+/// The filter and the page of the list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListParams {
     /// Only runs in this state.
     status: Option<RunStatus>,
-    /// How many, 1 to 100; 20 unless said.
+    /// The size of the page, 1 to 100. Default: 20.
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
 }
 
-/// The tenant's runs, the newest first, without their input, output and steps.
+/// Lists the tenant's runs, the newest first, without their input, output and steps.
 #[utoipa::path(
     get,
     path = "/v1/runs",

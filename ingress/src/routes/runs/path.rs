@@ -6,7 +6,7 @@ use http::request::Parts;
 
 use crate::error::ApiError;
 
-/// The run that the path names. What is no id names no run.
+/// The run that the path names. A malformed id names no run.
 pub(super) struct RunPath(pub(super) RunId);
 
 impl<S: Send + Sync> FromRequestParts<S> for RunPath {
@@ -16,7 +16,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RunPath {
         let Path(id) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|_| ApiError::no_such_run())?;
-        // OpenAI routes write the id with a prefix; people paste it here.
+        // OpenAI routes write the id with a prefix, and people paste it here.
         let id = id.strip_prefix("chatcmpl-").unwrap_or(&id);
         id.parse().map(Self).map_err(|_| ApiError::no_such_run())
     }

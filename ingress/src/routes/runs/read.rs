@@ -12,7 +12,7 @@ use crate::access::{Authorized, RunsRead};
 use crate::error::{ApiError, Problem, run_header};
 use crate::state::AppState;
 
-/// A run with its output, usage and steps.
+/// Returns a run with its output, usage and steps.
 #[utoipa::path(
     get,
     path = "/v1/runs/{id}",
@@ -45,7 +45,7 @@ pub(crate) async fn read_run(
     Ok((run_header(run), Json(view)).into_response())
 }
 
-/// The whole run, as it stands in one transaction.
+/// Reads the whole run in one transaction.
 pub(super) async fn load(
     state: &AppState,
     tenant: TenantId,

@@ -25,7 +25,7 @@ use crate::metrics::{self, AuthRefusal};
 use crate::routes::query::QueryParams;
 use crate::state::AppState;
 
-/// The time that a client has to connect.
+/// The time within which a client must connect.
 const LIFE: Duration = Duration::from_mins(1);
 
 /// A ticket for the event stream of one run.
@@ -33,13 +33,13 @@ const LIFE: Duration = Duration::from_mins(1);
 pub(crate) struct Ticket {
     /// For `GET /v1/runs/{id}/events?ticket=`.
     ticket: String,
-    /// Until when a connection may be made with it: a minute from now. A stream that is open by then
-    /// goes on.
+    /// The time until which a connection may be opened with it: a minute from now. A stream that is
+    /// open by then continues.
     expires_at: DateTime<Utc>,
 }
 
-/// Makes a ticket for the events of this run. It opens this run's stream and nothing else, for a
-/// minute, as often as the client connects; the stream ends with the credential that made it.
+/// Creates a ticket for the events of this run. It opens only this run's stream, for a minute, as
+/// often as the client connects. The stream ends with the credential that created the ticket.
 #[utoipa::path(
     post,
     path = "/v1/runs/{id}/events/ticket",
@@ -85,8 +85,8 @@ pub(crate) async fn create_ticket(
         .into_response())
 }
 
-/// A caller who may read the events of the run that the path names: by a credential with the scope,
-/// or by a ticket.
+/// A caller who may read the events of the run that the path names: with a credential that has the
+/// scope, or with a ticket.
 pub(super) struct EventReader {
     pub(super) run: RunId,
     pub(super) caller: Arc<Caller>,

@@ -1,4 +1,4 @@
-//! A run as clients see it.
+//! The representation of a run for clients.
 
 use baton_admission::{Acceptance, Accepted, CreatedRun};
 use baton_protocol::{
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-/// A run. `input`, `output` and `steps` are left out in lists.
+/// A run. Lists omit `input`, `output` and `steps`.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Run)]
 pub(crate) struct RunView {
@@ -20,41 +20,42 @@ pub(crate) struct RunView {
     /// `run`.
     object: &'static str,
     status: RunStatus,
-    /// Why it completed; null before, and if it did not.
+    /// The reason why it completed; null before, and if it did not.
     finish_reason: Option<FinishReason>,
     agent: AgentRef,
     /// The upstream's name of the model.
     model: String,
     thread_id: Option<ThreadId>,
     lane: Lane,
-    /// How often some worker took it.
+    /// The number of times that a worker took it.
     attempt: u32,
-    /// The messages that it was given.
+    /// The messages that it was submitted with.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
     input: Option<Box<RawValue>>,
-    /// The messages that it made: OpenAI chat messages, in order. The last has `"status":
+    /// The messages that it produced: OpenAI chat messages, in order. The last has `"status":
     /// "incomplete"` if it was broken off, by a cancel or a failure of the upstream.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
     output: Option<Vec<Box<RawValue>>>,
-    /// Tokens over all recorded turns; `estimated` if a turn was broken off before the upstream
-    /// had told its own.
+    /// The tokens of all recorded turns; `estimated` if a turn was broken off before the upstream
+    /// had reported its own.
     usage: Usage,
-    /// Why it failed, or by whose wish it was cancelled.
+    /// The reason why it failed, or the reason given when it was cancelled.
     error: Option<RunError>,
     #[schema(value_type = Option<Object>)]
     metadata: Option<Box<RawValue>>,
     created_at: DateTime<Utc>,
     started_at: Option<DateTime<Utc>>,
     finished_at: Option<DateTime<Utc>>,
-    /// Of a cancelled run: from being asked to stop to the end of all work on it, in milliseconds.
+    /// For a cancelled run: the time from the cancel request to the end of all work on it, in
+    /// milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     cancel_latency_ms: Option<u64>,
-    /// The id of its newest recorded event: a place to resume its events from.
+    /// The id of its newest recorded event, from which its events can be resumed.
     #[schema(value_type = u64)]
     last_event_id: EventId,
-    /// Its ledger: a step for each model turn and each call of a server-side tool.
+    /// Its steps: one for each model turn and each call of a server-side tool.
     #[serde(skip_serializing_if = "Option::is_none")]
     steps: Option<Vec<StepView>>,
 }
@@ -63,7 +64,7 @@ pub(crate) struct RunView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Step)]
 pub(crate) struct StepView {
-    /// Its place, from 1.
+    /// Its number, from 1.
     step: u32,
     /// The attempt that recorded it.
     attempt: u32,
@@ -73,14 +74,14 @@ pub(crate) struct StepView {
     finished_at: Option<DateTime<Utc>>,
 }
 
-/// What a step is.
+/// The content of a step.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[schema(as = StepData)]
 pub(crate) enum StepDataView {
     /// One answer of the model.
     Turn {
-        /// Why the turn ended; null if it was broken off.
+        /// The reason why the turn ended; null if it was broken off.
         finish_reason: Option<FinishReason>,
         /// The turn's own tokens.
         usage: Usage,
@@ -93,25 +94,25 @@ pub(crate) enum StepDataView {
         call_id: String,
         /// The tool.
         name: String,
-        /// What the model wrote as arguments.
+        /// The arguments, as the model wrote them.
         arguments: String,
         /// `pending`, `started` or `finished`.
         state: &'static str,
-        /// Whether the tool did what it was asked; null before it is finished.
+        /// Whether the tool succeeded; null before it is finished.
         ok: Option<bool>,
-        /// How long it took, in milliseconds.
+        /// The duration of the call, in milliseconds.
         duration_ms: Option<u64>,
     },
 }
 
 impl RunView {
-    /// A run in a list.
+    /// Returns a run for a list.
     pub(crate) fn in_list(run: RunRecord) -> Self {
         Self::new(run, None, None, None)
     }
 
-    /// A run as the transaction saw it that accepted it, or found it accepted. One that is not new is
-    /// shown as in a list.
+    /// Returns a run as seen by the transaction that accepted it or found it accepted. An
+    /// idempotent replay is shown as in a list.
     pub(crate) fn accepted(accepted: Accepted) -> Self {
         let created = match accepted.acceptance {
             Acceptance::Replay(run) => return Self::in_list(*run),
@@ -147,7 +148,7 @@ impl RunView {
         }
     }
 
-    /// A run with all that belongs to it.
+    /// Returns a run with all its parts.
     pub(crate) fn whole(
         run: RunRecord,
         output: Vec<Box<RawValue>>,
@@ -212,13 +213,13 @@ impl RunView {
         }
     }
 
-    /// Whether it has ended.
+    /// Returns whether the run has ended.
     pub(crate) fn is_terminal(&self) -> bool {
         self.status.is_terminal()
     }
 }
 
-/// What had arrived of a message, marked as what it is.
+/// Returns the received part of a message, marked as incomplete.
 fn incomplete(message: &RawValue) -> Result<Box<RawValue>, serde_json::Error> {
     let mut message: Map<String, Value> = serde_json::from_str(message.get())?;
     message.insert("status".to_owned(), "incomplete".into());

@@ -15,10 +15,10 @@ use crate::run::ledger::find_run;
 use crate::run::relay::{Heard, Relay};
 use crate::state::AppState;
 
-/// The longest that one request waits: proxies are less patient.
+/// The longest time that one request waits: proxies are less patient.
 const LONGEST: Duration = Duration::from_mins(1);
 
-/// How long the caller wants to wait; longer than a minute is a minute.
+/// The time that the caller wants to wait; more than a minute counts as a minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wait(pub(super) Option<Duration>);
 
@@ -59,8 +59,8 @@ fn read(given: &str) -> Result<Duration, ApiError> {
         })
 }
 
-/// Waits until the run has ended or waits for a person, `time` has passed or this process stops, whichever is first. What
-/// goes wrong only cuts the wait: the caller looks at the row in any case.
+/// Waits until the run has ended or is parked, `time` has passed, or this process stops, whichever
+/// is first. An error only shortens the wait, because the caller reads the row in any case.
 pub(super) async fn wait_for_end(
     state: &AppState,
     caller: &Caller,
@@ -74,7 +74,7 @@ pub(super) async fn wait_for_end(
             follower
         } else {
             let subscribed = state.subscribe(tenant, run).await.ok()?;
-            // It may have ended before the subscription was there.
+            // The run may have ended before the subscription existed.
             let record = find_run(state, tenant, run).await.ok()??;
             if record.status.is_terminal() {
                 return None;
@@ -101,13 +101,13 @@ pub(super) async fn wait_for_end(
                     }
                 }
                 Heard::Quiet => {}
-                // It will not end before somebody looks at it.
+                // A parked run does not end before somebody decides.
                 Heard::Parked => return Some(()),
                 Heard::LogLost | Heard::Stopping | Heard::Revoked => return None,
             }
         }
     };
-    // Late is not wrong.
+    // A time-out is not an error.
     let _ = tokio::time::timeout(time, waiting).await;
 }
 

@@ -1,4 +1,4 @@
-//! `POST /v1/auth/accept-invite`: somebody who has an account joins another tenant.
+//! `POST /v1/auth/accept-invite`: a person with an account joins another tenant.
 
 use axum::Json;
 use axum::extract::State;
@@ -23,14 +23,14 @@ pub(crate) struct AcceptInvite {
     token: String,
 }
 
-/// What was joined.
+/// The tenant that was joined, and the person's role there.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Joined {
     tenant: TenantId,
     role: Role,
 }
 
-/// Joins a tenant by an invite. To act there: `/v1/auth/switch`.
+/// Joins a tenant with an invite. To act there: `/v1/auth/switch`.
 #[utoipa::path(
     post,
     path = "/v1/auth/accept-invite",

@@ -16,8 +16,8 @@ pub(crate) struct JwkSet {
     keys: Vec<serde_json::Value>,
 }
 
-/// The public keys of this server's access tokens, the newest and those before it. Empty where tokens
-/// are signed by a secret.
+/// Returns the public keys of this server's access tokens, the newest and its predecessors. Empty
+/// if tokens are signed with a secret.
 #[utoipa::path(
     get,
     path = "/.well-known/jwks.json",

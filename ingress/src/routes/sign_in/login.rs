@@ -1,7 +1,7 @@
 //! `POST /v1/auth/login`.
 //!
-//! Whoever is refused learns nothing: an unknown address, a wrong password and a person who is kept
-//! out are answered with the same words after the same work.
+//! A refusal gives nothing away: an unknown address, a wrong password and a disabled person get the
+//! same answer after the same work.
 
 use axum::Json;
 use axum::extract::State;
@@ -22,15 +22,15 @@ use crate::access::{Actor, Origin, record_unchanged};
 use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
-/// Who wants in.
+/// The person who signs in.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LoginRequest {
-    /// What they registered with.
+    /// The address that they registered with.
     #[schema(example = "anna@example.org")]
     email: String,
     password: String,
-    /// The tenant to act for; the one they joined first unless said.
+    /// The tenant to act for. Default: the one that they joined first.
     #[schema(value_type = Option<TenantId>)]
     tenant: Option<TenantId>,
 }
@@ -102,7 +102,7 @@ pub(crate) async fn login(
 pub(super) struct Tried<'a> {
     pub(super) counted: Try,
     pub(super) email: &'a str,
-    /// The word by which a refusal is recorded.
+    /// The action under which a refusal is recorded.
     pub(super) action: &'static str,
 }
 

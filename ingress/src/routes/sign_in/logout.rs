@@ -21,8 +21,8 @@ pub(crate) struct LogoutRequest {
 
 /// Ends a session.
 ///
-/// Its access tokens are refused, and its streams closed, within seconds. A token that is not good
-/// is answered the same way: there is nothing left to end.
+/// Its access tokens are refused, and its streams closed, within seconds. A bad token gets the same
+/// answer, because there is no session to end.
 #[utoipa::path(
     post,
     path = "/v1/auth/logout",

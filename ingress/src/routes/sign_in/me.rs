@@ -11,7 +11,7 @@ use crate::access::{Authenticated, Credential};
 use crate::error::ApiError;
 use crate::state::AppState;
 
-/// Who is asking.
+/// The caller.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Me {
     /// `user`, `api_key` or `issuer`.
@@ -22,17 +22,17 @@ pub(crate) struct Me {
     tenant: TenantId,
     /// The person's role there; null for keys.
     role: Option<Role>,
-    /// What the credential may do; `*` is everything.
+    /// The permissions of the credential; `*` means all.
     scopes: Vec<String>,
-    /// From when on it is refused.
+    /// The time at which the credential expires.
     expires_at: Option<DateTime<Utc>>,
-    /// What the person signs in with.
+    /// The address that the person signs in with.
     #[serde(skip_serializing_if = "Option::is_none")]
     email: Option<String>,
-    /// What they are called.
+    /// The person's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
-    /// This sign-in.
+    /// This session.
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<SessionId>,
     /// All tenants that the person belongs to.
@@ -48,7 +48,7 @@ pub(crate) struct Membership {
     role: Role,
 }
 
-/// Who one is, and what one may do, by whatever credential.
+/// Returns the caller and their permissions, for any kind of credential.
 #[utoipa::path(
     get,
     path = "/v1/auth/me",

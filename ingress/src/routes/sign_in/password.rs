@@ -1,5 +1,5 @@
-//! `POST /v1/auth/password` and `POST /v1/auth/password/reset`: a new password, by the old one or by
-//! a one-time token.
+//! `POST /v1/auth/password` and `POST /v1/auth/password/reset`: set a new password with the old
+//! one, or with a one-time token.
 
 use axum::extract::State;
 use baton_identity::{OpaqueToken, TokenKind, check_new_password};
@@ -42,7 +42,7 @@ fn acceptable(password: &str, email: &str) -> Result<(), ApiError> {
     })
 }
 
-/// Sets a new password. One's other sessions end.
+/// Sets a new password. The caller's other sessions end.
 #[utoipa::path(
     post,
     path = "/v1/auth/password",
@@ -94,7 +94,7 @@ pub(crate) async fn change_password(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Sets a new password by a one-time token. All sessions of its owner end.
+/// Sets a new password with a one-time token. All sessions of its owner end.
 #[utoipa::path(
     post,
     path = "/v1/auth/password/reset",
@@ -120,7 +120,7 @@ pub(crate) async fn reset_password(
     };
     let token = OpaqueToken::parse_as(TokenKind::PasswordReset, request.token.trim())
         .map_err(|_| refused())?;
-    // A hash is work: not as often as anybody likes.
+    // Computing a hash is work, so tries are limited.
     Try::count(&state, "", &origin).await?;
     let hash = state.sign_in.hash(request.new_password).await?;
     let one = state.store.one_commit().await?;

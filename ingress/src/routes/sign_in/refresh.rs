@@ -18,8 +18,8 @@ use crate::error::{ApiError, Problem};
 use crate::metrics;
 use crate::state::AppState;
 
-/// For how long a token is answered once more: a client whose answer was lost asks again, and one
-/// with several tabs asks several times.
+/// The time for which a used token gets the same answer again: a client may have lost the answer,
+/// and a client with several tabs asks several times.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// A session's newest refresh token.
@@ -27,15 +27,15 @@ const GRACE: Duration = Duration::from_secs(10);
 #[serde(deny_unknown_fields)]
 pub(crate) struct RefreshRequest {
     refresh_token: String,
-    /// The tenant to act for from now on; the session's unless said.
+    /// The tenant to act for from now on. Default: the session's.
     #[schema(value_type = Option<TenantId>)]
     tenant: Option<TenantId>,
 }
 
-/// The next tokens of a session.
+/// Returns the next tokens of a session.
 ///
-/// A refresh token is good once; within ten seconds the same answer is given once more. A token that
-/// was used before that ends the session: somebody has a copy.
+/// A refresh token can be used once; within ten seconds it gets the same answer again. A token that
+/// was used earlier ends the session, because somebody has a copy.
 #[utoipa::path(
     post,
     path = "/v1/auth/refresh",
@@ -57,7 +57,7 @@ pub(crate) async fn refresh(
     let over = || ApiError::invalid_token("this refresh token is not good: sign in");
     let presented = OpaqueToken::parse_as(TokenKind::Refresh, request.refresh_token.trim())
         .map_err(|_| over())?;
-    // With several keys configured, a session may have gone on by the key before.
+    // With several keys configured, an earlier key may have signed the session's present token.
     let successors: Vec<_> = sign_in
         .succession
         .iter()

@@ -23,22 +23,22 @@ use crate::state::AppState;
 /// The longest name of a person or a key, in characters.
 const LONGEST_NAME: usize = 200;
 
-/// Who wants to join.
+/// The person who registers.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RegisterRequest {
-    /// What they will sign in with.
+    /// The address that they will sign in with.
     #[schema(example = "anna@example.org")]
     email: String,
     /// At least 10 characters.
     password: String,
-    /// What they are called.
+    /// Their name.
     name: Option<String>,
     /// An invite (`bi_…`), or the token of a server's first user (`bb_…`). Without one a tenant is
-    /// made, where registration is open.
+    /// created, if registration is open.
     token: Option<String>,
-    /// The name of the new tenant; the e-mail address unless said. It is stored in lower
-    /// case behind a `~`, and looks like no name that an operator gave.
+    /// The name of the new tenant. Default: the e-mail address. It is stored in lower case after a
+    /// `~`, and resembles no name that an operator gave.
     tenant: Option<String>,
 }
 
@@ -75,7 +75,7 @@ pub(crate) async fn register(
         .param("password")
     })?;
     let token = request.token.as_deref().map(token_of).transpose()?;
-    // A bootstrap is the operator's own doing and works whatever is configured.
+    // The operator has created the bootstrap token, so it works whatever is configured.
     let permitted = match (&token, sign_in.registration) {
         (None, registration) => registration == Registration::Open,
         (Some(token), Registration::Closed) => token.kind() == TokenKind::Bootstrap,
@@ -126,7 +126,8 @@ pub(crate) async fn register(
                 Registered::TokenRefused => {
                     ("token_refused", TOKEN_REFUSED, StatusCode::BAD_REQUEST)
                 }
-                // Both are taken when somebody registers twice, and which is noticed first is luck.
+                // If a person registers twice, both are taken, and chance decides which one is
+                // reported.
                 Registered::TenantTaken if !is_known(&state, &user.email).await? => {
                     let message = "there is a tenant of this name: name another in `tenant`";
                     ("tenant_taken", message, StatusCode::CONFLICT)
@@ -171,8 +172,9 @@ fn tenant_name(given: &str) -> Result<TenantName, ApiError> {
     })
 }
 
-/// The name of a tenant that somebody makes by registering: as wished for, else the address, else its
-/// id. `None` if the wish looks like a name that an operator gave: people would take one for the other.
+/// Returns the name of a tenant created by registering: the requested name, else the address, else
+/// the tenant's id. `None` if the requested name resembles one that an operator gave, because
+/// people would confuse the two.
 async fn name_of_new_tenant(
     state: &AppState,
     wish: Option<TenantName>,
@@ -204,7 +206,7 @@ fn kind_of(token: &OpaqueToken) -> &'static str {
     }
 }
 
-/// A token that lets somebody register.
+/// Parses a token that allows somebody to register.
 fn token_of(given: &str) -> Result<OpaqueToken, ApiError> {
     OpaqueToken::parse(given.trim())
         .ok()
@@ -214,7 +216,8 @@ fn token_of(given: &str) -> Result<OpaqueToken, ApiError> {
         })
 }
 
-/// An address as it is stored and compared. Whether mail arrives there is not asked: none is sent.
+/// Returns an address as it is stored and compared. Whether mail arrives there is not checked,
+/// because none is sent.
 pub(crate) fn email(given: &str) -> Result<String, ApiError> {
     let email = given.trim().to_lowercase();
     let plausible = email.len() <= 254
@@ -230,7 +233,7 @@ pub(crate) fn email(given: &str) -> Result<String, ApiError> {
     }
 }
 
-/// A name that people see: neither empty nor too long.
+/// Checks a display name: neither empty nor too long.
 pub(crate) fn name(param: &'static str, given: Option<String>) -> Result<Option<String>, ApiError> {
     let Some(given) = given else { return Ok(None) };
     let name = given.trim();

@@ -1,5 +1,5 @@
-//! `GET /v1/auth/sessions`, `DELETE /v1/auth/sessions/{id}`, `POST /v1/auth/sessions/revoke-others`:
-//! where a person is signed in.
+//! `GET /v1/auth/sessions`, `DELETE /v1/auth/sessions/{id}`, `POST
+//! /v1/auth/sessions/revoke-others`: a person's sessions.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -14,38 +14,38 @@ use crate::access::{Origin, SignedIn};
 use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
-/// A sign-in.
+/// A session.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Session {
     id: SessionId,
-    /// Whether it is the one that asks.
+    /// Whether it is the session of this request.
     current: bool,
-    /// The tenant that its next access token names.
+    /// The tenant of its next access token.
     tenant: TenantId,
     created_at: DateTime<Utc>,
-    /// When it was last refreshed.
+    /// The time of the last refresh.
     last_used_at: DateTime<Utc>,
-    /// From when on it cannot be refreshed.
+    /// The time from which it cannot be refreshed.
     expires_at: DateTime<Utc>,
-    /// Where it was opened from.
+    /// The address from which it was opened.
     ip: Option<String>,
-    /// What the client called itself.
+    /// The client's `User-Agent`.
     user_agent: Option<String>,
 }
 
-/// A person's sign-ins.
+/// A person's sessions.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SessionList {
     data: Vec<Session>,
 }
 
-/// How many sign-ins were ended.
+/// The number of sessions that were ended.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Revoked {
     revoked: usize,
 }
 
-/// One's own sessions, the newest first.
+/// Lists the caller's own sessions, the newest first.
 #[utoipa::path(
     get,
     path = "/v1/auth/sessions",
@@ -77,8 +77,8 @@ pub(crate) async fn list_sessions(
     Ok(Json(SessionList { data }))
 }
 
-/// Ends one of one's own sessions: its access tokens are refused and its streams closed within
-/// seconds.
+/// Ends one of the caller's own sessions: its access tokens are refused and its streams closed
+/// within seconds.
 #[utoipa::path(
     delete,
     path = "/v1/auth/sessions/{id}",
@@ -127,7 +127,7 @@ pub(crate) async fn revoke_session(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Ends all of one's own sessions but the one that asks.
+/// Ends all of the caller's own sessions but the present one.
 #[utoipa::path(
     post,
     path = "/v1/auth/sessions/revoke-others",

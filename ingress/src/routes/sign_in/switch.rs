@@ -13,7 +13,7 @@ use crate::access::{Origin, SignedIn};
 use crate::error::{ApiError, Problem};
 use crate::state::AppState;
 
-/// Where to act.
+/// The tenant to act for.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SwitchRequest {
@@ -27,11 +27,11 @@ pub(crate) struct SwitchedToken {
     access_token: String,
     /// `Bearer`.
     token_type: &'static str,
-    /// How long it is good for, in seconds.
+    /// The lifetime of the token, in seconds.
     expires_in: u64,
 }
 
-/// Makes this session act for another tenant that one belongs to. Its refresh token stays as it is.
+/// Makes this session act for another tenant of the person. Its refresh token stays the same.
 #[utoipa::path(
     post,
     path = "/v1/auth/switch",

@@ -1,4 +1,4 @@
-//! A session's tokens: made when somebody signs in, and again at each refresh.
+//! A session's tokens: issued at sign-in, and again at each refresh.
 
 use baton_identity::{NewAccess, OpaqueToken, TokenKind};
 use baton_protocol::{SessionId, TenantId, UserId};
@@ -12,7 +12,7 @@ use crate::access::SignIn;
 use crate::error::ApiError;
 use crate::state::AppState;
 
-/// Tokens of a session.
+/// The tokens of a session.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Tokens {
     /// For `Authorization: Bearer`; names one tenant.
@@ -21,13 +21,13 @@ pub(crate) struct Tokens {
     refresh_token: String,
     /// `Bearer`.
     token_type: &'static str,
-    /// How long the access token is good for, in seconds.
+    /// The lifetime of the access token, in seconds.
     expires_in: u64,
 }
 
 impl SignIn {
-    /// A new session's tokens, or `None` if the person does not belong to the tenant. There is one
-    /// once `one` is committed.
+    /// Opens a session and returns its tokens; `None` if the person does not belong to the tenant.
+    /// The session exists once `one` is committed.
     pub(crate) async fn open_session(
         &self,
         state: &AppState,
@@ -56,7 +56,7 @@ impl SignIn {
         Ok(Some((session.id, self.answer(state, access, &refresh)?)))
     }
 
-    /// Tokens as they are sent.
+    /// Returns tokens as they are sent.
     pub(crate) fn answer(
         &self,
         state: &AppState,
@@ -72,7 +72,7 @@ impl SignIn {
         })
     }
 
-    /// An access token, and how many seconds it is good for.
+    /// Issues an access token; returns it with its lifetime in seconds.
     pub(crate) fn access_token(
         &self,
         state: &AppState,

@@ -1,4 +1,4 @@
-//! Tries of passwords are counted, per network and per account.
+//! Counts tries of passwords, per network and per account.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,30 +14,31 @@ use crate::access::{SLOWED, record_counted, throttle_key};
 use crate::error::ApiError;
 use crate::state::AppState;
 
-/// Tries of a password for one account from one address.
+/// The rate for tries of one account from one network.
 const ACCOUNT_TRIES: TryRate = TryRate {
     burst: 10,
     every: Duration::from_secs(30),
 };
-/// Tries from one address for whatever account.
+/// The rate for tries of all accounts from one network.
 const ADDRESS_TRIES: TryRate = TryRate {
     burst: 100,
     every: Duration::from_secs(1),
 };
-/// Tries for one account from all networks together that nobody has signed in from as that person.
+/// The rate for tries of one account from all networks that its person has never signed in from,
+/// together.
 const STRANGE_TRIES: TryRate = TryRate {
     burst: 30,
     every: Duration::from_mins(1),
 };
 
-/// Counts a try of a password before it is made, so that many at the same moment count too. The
-/// counts are in the ledger: every server sees them.
+/// A try of a password, counted before the password is checked, so that concurrent tries count,
+/// too. The counts are in the ledger: every server sees them.
 pub(crate) struct Try {
     account: [u8; 32],
 }
 
 impl Try {
-    /// Counts it. Whether there is such an account makes no difference.
+    /// Counts a try. It makes no difference whether the account exists.
     pub(crate) async fn count(
         state: &AppState,
         email: &str,
@@ -51,8 +52,8 @@ impl Try {
         Ok(Self { account })
     }
 
-    /// Counts it as one of a sign-in. Strangers who try from ever more networks slow one another, and
-    /// not the person: the networks that they have signed in from are counted for themselves.
+    /// Counts a try to sign in. Strangers who try from many networks slow each other down, but not
+    /// the person: each network that the person has signed in from has its own count.
     pub(super) async fn count_sign_in(
         state: &AppState,
         email: &str,
@@ -69,7 +70,7 @@ impl Try {
         strange.map(|()| counted)
     }
 
-    /// Counts it as one of a session. Strangers' tries have no effect on these.
+    /// Counts a try within a session. Strangers' tries have no effect on these.
     pub(super) async fn count_signed_in(
         state: &AppState,
         session: SessionId,
@@ -79,7 +80,7 @@ impl Try {
         Ok(Self { account })
     }
 
-    /// It was the right password: this account's tries are forgotten.
+    /// Resets the account's count after the right password.
     pub(crate) async fn succeeded(self, state: &AppState) -> Result<(), ApiError> {
         Ok(state.store.system().forget_tries(&self.account).await?)
     }
@@ -99,7 +100,7 @@ async fn within(state: &AppState, key: &[u8; 32], rate: TryRate) -> Result<(), A
     .do_not_retry())
 }
 
-/// Whether somebody has signed in as this person from this network.
+/// Returns whether the person has signed in from this network before.
 async fn is_known(state: &AppState, email: &str, origin: &Origin) -> Result<bool, ApiError> {
     let Some(network) = origin.network else {
         return Ok(false);
@@ -111,7 +112,7 @@ async fn is_known(state: &AppState, email: &str, origin: &Origin) -> Result<bool
         .any(|address| ClientAddress(address).network() == network))
 }
 
-/// Notes that an account is being tried from many networks; not for each try.
+/// Records that an account is tried from many networks, though not for each try.
 async fn record_slowed(state: &AppState, email: &str, origin: &Origin) -> Result<(), ApiError> {
     let user = state.store.system().user_by_email(email).await?;
     let entry = AuditEntry {

@@ -178,7 +178,7 @@ fn fields_that_the_upstream_sent_are_in_the_whole_answer_where_it_had_them() {
     }
     let live = gathering.into_answer();
 
-    // The ledger has the message's own with the message.
+    // In the ledger, the message has its own fields.
     let messages: Vec<Message> = serde_json::from_value(json!([
         {"role": "assistant", "content": "", "images": [{"url": "u"}]},
     ]))

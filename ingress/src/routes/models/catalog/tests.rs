@@ -10,7 +10,7 @@ use super::*;
     clippy::disallowed_methods,
     reason = "the server lives as long as the runtime of its test"
 )]
-/// An upstream that answers a question for its models like this.
+/// Starts an upstream that answers requests for its models with this.
 async fn upstream(status: StatusCode, body: &'static str) -> String {
     let routes = Router::new().route("/v1/models", get(move || async move { (status, body) }));
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
