@@ -1,4 +1,5 @@
-//! A committed run is answered as accepted, and a refusal leaves no run, whatever breaks in between.
+//! Every committed run is answered as accepted, and every refusal leaves no run, whatever breaks in
+//! between.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -12,14 +13,14 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, answer, run_of, soon};
 
-/// As many transactions as the fixture's ledger has places for.
+/// The size of the fixture's connection pool to the ledger.
 const PLACES: usize = 16;
 
 fn run(text: &str) -> Value {
     json!({"model": "m", "input": text, "metadata": {"text": text}})
 }
 
-/// The ids of all runs, the newest first.
+/// Returns the ids of all runs, the newest first.
 async fn runs(f: &Fixture) -> Vec<String> {
     let (status, page) = f
         .ask(&f.key, "GET", "/v1/runs?limit=100", Value::Null)
@@ -37,7 +38,7 @@ async fn send(request: RequestBuilder) -> Response {
 #[tokio::test]
 async fn a_run_is_answered_from_the_commit_that_accepts_it_when_no_other_place_is_free() {
     let f = Fixture::start().await;
-    // The key is remembered from here on.
+    // The key is cached from here on.
     send(f.post("/v1/runs", &run("first"))).await;
     let mut held = Vec::new();
     for _ in 0..PLACES {
@@ -81,7 +82,7 @@ async fn without_a_bus_no_door_commits_a_run_that_it_refuses() {
     assert_eq!(runs(&f).await.len(), 1);
 }
 
-/// Guards every answer against a broker that is connected and silent.
+/// Guards every answer against a broker that is connected but silent.
 #[tokio::test]
 async fn a_run_whose_events_cannot_be_had_is_answered_as_accepted() {
     let f = Fixture::start().await;
@@ -103,7 +104,7 @@ async fn a_run_whose_events_cannot_be_had_is_answered_as_accepted() {
     assert_eq!(again.headers()["idempotent-replayed"], "true");
     assert_eq!(answer(again).await.1["status"], "queued");
 
-    // A chat's answer is its events: the error names the run, and asks to be asked again.
+    // A chat's answer consists of its events, so the error names the run and asks for a retry.
     let again = send(chat()).await;
     assert_eq!(again.status(), 503);
     assert_eq!(run_of(&again), second);
@@ -120,7 +121,7 @@ async fn a_run_whose_events_cannot_be_had_is_answered_as_accepted() {
     assert_eq!(runs(&f).await.len(), 2);
 }
 
-/// An ingress that reaches the ledger through a proxy.
+/// Starts an ingress that reaches the ledger through a proxy.
 async fn behind_a_proxy(f: &Fixture) -> (Proxy, String, Shutdown) {
     let server = (Ipv4Addr::LOCALHOST, f.database.port()).into();
     let proxy = Proxy::start(server).await.unwrap();
@@ -133,14 +134,14 @@ fn plain(f: &Fixture, base: &str) -> RequestBuilder {
     f.post_to(base, "/v1/runs", &run("x"))
 }
 
-/// Sends a request, lets its commit be made and loses the answer; afterwards the proxy is in `then`.
+/// Sends a request, lets its commit happen and loses the answer; afterwards the proxy is in `then`.
 async fn answer_lost(
     f: &Fixture,
     (proxy, base): (&Proxy, &str),
     request: RequestBuilder,
     then: Mode,
 ) -> Response {
-    // Prepares both statements, so that what waits for the lock is to commit.
+    // Prepares both statements, so that the transaction that waits for the lock can commit.
     for request in [
         plain(f, base),
         plain(f, base).header("idempotency-key", "warm"),
@@ -156,7 +157,7 @@ async fn answer_lost(
         while runs(f).await.len() == before {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        // The connections that lost something end.
+        // The connections with lost answers end.
         proxy.set(then);
     };
     let (answered, ()) = tokio::join!(send(request), breaking);
@@ -197,7 +198,7 @@ async fn a_commit_that_nobody_can_be_asked_about_is_no_refusal_and_names_its_run
     let (_, problem) = answer(unknown).await;
     assert_eq!(problem["code"], "acceptance_unknown");
 
-    // The same request with a key: asked again, it is the same run.
+    // With a key, the same request finds the same run.
     proxy.set(Mode::Pass);
     let keyed = || plain(&f, &base).header("idempotency-key", "k");
     let unknown = answer_lost(&f, (&proxy, &base), keyed(), Mode::Cut).await;
@@ -213,7 +214,7 @@ async fn what_never_reached_the_ledger_is_refused_and_has_no_row() {
     let f = Fixture::start().await;
     let (proxy, base, _shutdown) = behind_a_proxy(&f).await;
     let before = runs(&f).await;
-    // The key is known, and no connection that accepts runs was made yet.
+    // The key is cached, and no connection that accepts runs is open yet.
     let read = f.get_from(&base, "/v1/runs");
     assert_eq!(send(read).await.status(), 200);
     proxy.set(Mode::Cut);

@@ -1,4 +1,4 @@
-//! Agents over HTTP: their versions, and the runs that are made from them.
+//! Agents over HTTP: their versions, and the runs that are created from them.
 
 use baton_protocol::RunSpec;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ async fn ask(f: &Fixture, method: &str, path: &str, body: Value) -> (u16, Value)
     f.ask(&f.key, method, path, body).await
 }
 
-/// Submits, and returns the specification that the ledger keeps.
+/// Submits a run, and returns its specification from the ledger.
 async fn spec(f: &Fixture, path: &str, body: Value) -> RunSpec {
     let response = f.post(path, &body).send().await.unwrap();
     assert!(response.status().is_success(), "{}", response.status());

@@ -1,5 +1,5 @@
-//! Keys over HTTP: shown once, listed without their secret, rotated, revoked, and never more than
-//! their maker.
+//! Keys over HTTP: shown once, listed without their secret, rotated, revoked, and never with more
+//! permissions than their creator.
 
 use serde_json::{Value, json};
 
@@ -46,7 +46,7 @@ async fn a_key_is_shown_once_and_listed_with_all_but_its_secret() {
         .unwrap();
     assert_eq!(listed["limits"], wish["limits"]);
     assert!(listed["last_used_at"].is_string());
-    // Its lists hold.
+    // The key's lists are enforced.
     let run = json!({"model": "other", "input": "x"});
     let (status, error) = fixture.ask(key, "POST", "/v1/runs", run).await;
     assert_eq!((status, &error["code"]), (403, &json!("model_not_allowed")));
@@ -89,7 +89,7 @@ async fn nobody_hands_on_more_than_they_have() {
         let (status, error) = make(&fixture, by, wish.clone()).await;
         assert_eq!((status, &error["param"]), (403, &json!(param)), "{wish}");
     }
-    // Nor by another way: a rotation shows a secret, an invite makes a person.
+    // Neither by other means: a rotation shows a secret, and an invite creates a person.
     let (_, list) = fixture
         .ask(&fixture.key, "GET", "/v1/api-keys", Value::Null)
         .await;
@@ -101,7 +101,7 @@ async fn nobody_hands_on_more_than_they_have() {
     let (status, error) = fixture.ask(by, "POST", "/v1/invites", invite).await;
     assert_eq!((status, &error["code"]), (403, &json!("role_too_low")));
 
-    // A key with limits would multiply them, however little each of its keys may do.
+    // A key with limits would multiply them, however little each new key may do.
     for limit in [
         "per_minute",
         "per_day",
@@ -179,7 +179,7 @@ async fn a_rotated_key_goes_on_beside_its_successor_and_a_revoked_one_does_not()
     let (status, _) = fixture.ask(&fixture.key, "POST", &rotate, now).await;
     assert_eq!(status, 201);
 
-    // Another tenant's keys are nowhere.
+    // Another tenant's keys do not exist.
     let stranger = fixture.key_of_another_tenant(9).await;
     let id = old["id"].as_str().unwrap();
     for (method, path) in [

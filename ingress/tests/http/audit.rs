@@ -1,4 +1,4 @@
-//! Nothing is done that is not written down: the log refuses its entry, and the deed is undone.
+//! No action without its audit entry: if the log refuses the entry, the action is rolled back.
 
 use baton_protocol::RunId;
 use baton_store::AuditFilter;
@@ -13,7 +13,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap()
 }
 
-/// Asks while the log takes nothing, which fails, and once more when it does.
+/// Sends a request while the log refuses entries, which fails, and again when it accepts them.
 async fn only_with_its_entry(
     f: &Fixture,
     who: &str,
@@ -53,7 +53,7 @@ async fn what_people_do_to_their_sign_in_is_done_together_with_its_entry() {
     let email = "anna@example.org";
     let register = json!({"email": email, "password": PASSWORD});
     let request = ("POST", "/v1/auth/register", register);
-    // Were she stored, the address would be taken.
+    // If her account had been stored, the address would be taken.
     let anna = only_with_its_entry(&f, "", request, nothing).await;
     let access = text(&anna["access_token"]);
 
@@ -89,12 +89,12 @@ async fn what_people_do_to_their_sign_in_is_done_together_with_its_entry() {
     let other_access = text(&other["access_token"]);
     let goes_on = async || assert_eq!(status(other_access).await, 200);
     let change = json!({"current_password": PASSWORD, "new_password": NEW});
-    // Its second time gives the old password again.
+    // The second request sends the old password again.
     let request = ("POST", "/v1/auth/password", change);
     only_with_its_entry(&f, access, request, &goes_on).await;
     assert_eq!(status(other_access).await, 401);
 
-    // A session that a used token ends is ended with its entry, or not at all.
+    // A used token ends its session together with the audit entry, or not at all.
     let second = json!({"refresh_token": anna["refresh_token"]});
     let refresh = async |body: &Value| f.ask("", "POST", "/v1/auth/refresh", body.clone()).await;
     let (_, next) = refresh(&second).await;
@@ -131,7 +131,7 @@ async fn who_joins_where_and_who_may_set_a_password_is_written_down_with_it() {
     let request = ("POST", "/v1/auth/switch", switch);
     only_with_its_entry(&f, access, request, at_home).await;
     assert_eq!(tenants().await, json!(f.tenant));
-    // A refresh may switch too.
+    // A refresh may switch the tenant, too.
     let back = json!({"refresh_token": anna["refresh_token"], "tenant": home});
     let there = async || assert_eq!(tenants().await, json!(f.tenant));
     only_with_its_entry(&f, "", ("POST", "/v1/auth/refresh", back), there).await;
@@ -145,7 +145,7 @@ async fn who_joins_where_and_who_may_set_a_password_is_written_down_with_it() {
     let (_, me) = f.ask(bob, "GET", "/v1/auth/me", Value::Null).await;
     let path = format!("/v1/members/{}/password-reset", text(&me["id"]));
     let (_, first) = f.ask(&f.key, "POST", &path, Value::Null).await;
-    // A later token would have taken its place.
+    // A later token would have replaced it.
     f.database.refuse_entries(true).await;
     let (status, _) = f.ask(&f.key, "POST", &path, Value::Null).await;
     assert_eq!(status, 503);
@@ -181,7 +181,7 @@ async fn a_decision_and_its_entry_are_one_commit_through_either_door() {
     let decided = only_with_its_entry(&f, &f.key, retry.clone(), async || open(run).await).await;
     assert_eq!(decided["status"], "decided");
     assert_eq!(entries(&f, "approval.decided").await, 1);
-    // Saying so again does nothing, and is written down as nothing.
+    // A repeated decision changes nothing, and adds no entry.
     let (method, path, body) = retry;
     assert_eq!(f.ask(&f.key, method, path, body).await.0, 200);
     assert_eq!(entries(&f, "approval.decided").await, 1);

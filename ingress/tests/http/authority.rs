@@ -1,5 +1,5 @@
-//! Authority is looked at when it is used: what somebody made while they were allowed to is worth no
-//! more than they are now.
+//! Authority is checked at the time of use: a token or key is worth no more than its creator's
+//! present role.
 
 use baton_protocol::TenantId;
 use baton_service::{Clock as _, SystemClock};
@@ -14,7 +14,7 @@ async fn post(fixture: &Fixture, path: &str, body: Value) -> (u16, Value) {
     answer(fixture.plain("POST", path, &body).send().await.unwrap()).await
 }
 
-/// Somebody who joined the fixture's tenant.
+/// A person who joined the fixture's tenant.
 struct Person {
     email: String,
     access: String,
@@ -37,7 +37,7 @@ async fn join(fixture: &Fixture, email: &str, role: &str) -> Person {
     }
 }
 
-/// A token that resets a person's password, made by `by`.
+/// Creates a token, by `by`, that resets a person's password.
 async fn reset_by(fixture: &Fixture, by: &str, whom: &Person) -> Value {
     let path = format!("/v1/members/{}/password-reset", whom.id);
     let (status, reset) = fixture.ask(by, "POST", &path, Value::Null).await;
@@ -66,7 +66,7 @@ async fn signs_in(fixture: &Fixture, who: &Person, password: &str) -> bool {
     post(fixture, "/v1/auth/login", body).await.0 == 200
 }
 
-/// Makes something that may be made.
+/// Creates something, and expects success.
 async fn make(fixture: &Fixture, by: &str, path: &str, body: Value) -> Value {
     let (status, made) = fixture.ask(by, "POST", path, body).await;
     assert_eq!(status, 201, "{path}: {made}");
@@ -113,7 +113,7 @@ async fn a_reset_ends_with_a_change_of_its_persons_role() {
     let token = reset_by(&fixture, &admin.access, &risen).await;
     change_role(&fixture, &fixture.key, &risen, "owner").await;
     assert_eq!(use_reset(&fixture, &token).await, 400);
-    // Back at the old role it stays ended.
+    // The old role does not revive it.
     change_role(&fixture, &fixture.key, &risen, "member").await;
     assert_eq!(use_reset(&fixture, &token).await, 400);
     let again = reset_by(&fixture, &admin.access, &risen).await;
@@ -164,7 +164,7 @@ async fn a_removed_administrator_does_not_come_back_by_what_they_made() {
     .await;
     let wish = json!({"name": "first", "scopes": ["keys:write", "runs:read", "models:read"]});
     let first = make(&fixture, &admin.access, "/v1/api-keys", wish).await;
-    // By the hand of their own key, and of the key that takes its place.
+    // Created with their own key, and with the key that replaces it.
     let by_first = first["key"].as_str().unwrap();
     let wish = json!({"name": "second", "scopes": ["keys:write", "runs:read"]});
     let second = make(&fixture, by_first, "/v1/api-keys", wish).await;
@@ -221,7 +221,7 @@ async fn keys_of_a_removed_member_are_kept_by_somebody_who_could_make_them() {
     join(&fixture, "third@example.org", "owner").await;
     let all = json!({"name": "all", "scopes": ["*"]});
     let kept = make(&fixture, &owner.access, "/v1/api-keys", all).await;
-    // May remove an owner, and may not make such a key.
+    // This key may remove an owner, but not create such a key.
     let (status, error) = {
         let wish = json!({"name": "members", "scopes": ["members:write", "runs:read"]});
         let weak = make(&fixture, &fixture.key, "/v1/api-keys", wish).await;
@@ -236,7 +236,7 @@ async fn keys_of_a_removed_member_are_kept_by_somebody_who_could_make_them() {
     assert_eq!(left["kept"]["api_keys"][0]["id"], kept["id"]);
     assert_eq!(left["ended"]["api_keys"], json!([]));
     assert!(lives(&fixture, &kept).await);
-    // It is now the keeper's: it ends with them.
+    // The key now belongs to the keeper: it ends with them.
     let (status, left) = remove(&fixture, &fixture.key, &other, "").await;
     assert_eq!(status, 200, "{left}");
     assert_eq!(left["ended"]["api_keys"][0]["id"], kept["id"]);
@@ -294,7 +294,7 @@ async fn nobody_revokes_what_they_could_not_make() {
     assert!(lives(&fixture, &all).await);
     assert_eq!(revoke(by, &equal["id"]).await.0, 204);
     assert!(!lives(&fixture, &equal).await);
-    // A key that has limits makes none, so it revokes none either; itself it always may.
+    // A key that has limits can create none, so it can revoke none, except itself.
     let limits = json!({"scopes": ["keys:write"], "limits": {"per_day": 1_000}});
     let limited = key("limited", limits).await;
     let by_limited = limited["key"].as_str().unwrap();
@@ -369,7 +369,7 @@ async fn a_stranger_registers_no_tenant_that_an_operator_could_mean() {
             "{name:?}: {error}"
         );
     }
-    // Its own spelling is one name among those that strangers chose.
+    // The same spelling with a different case is one of the names that strangers chose.
     let (status, error) = register("second@example.org", " GLOBEX INC ").await;
     assert_eq!(status, 201, "{error}");
     let (status, error) = register("third@example.org", "globex inc").await;
@@ -416,7 +416,7 @@ async fn tries_from_many_networks_at_one_account_are_slowed_and_its_owner_is_not
     let (status, _) = login("203.0.113.9".into(), PASSWORD).await;
     assert_eq!(status, 429, "slowed for networks that nobody knows");
 
-    // From a network where the person signed in before, and by a session, nothing is slowed.
+    // Sessions, and networks from which the person has signed in before, are not slowed down.
     let (status, _) = login("192.0.2.1".into(), PASSWORD).await;
     assert_eq!(status, 200);
     let access = tokens["access_token"].as_str().unwrap();

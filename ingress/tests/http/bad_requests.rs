@@ -1,7 +1,7 @@
-//! Ten thousand bad requests, made from a seed: each is refused as documented, in the shape of its
-//! route, and none leaves anything behind.
+//! Ten thousand bad requests, generated from a seed: each is refused as documented, in the shape of
+//! its route, and none leaves anything behind.
 //!
-//! What is bad about each is known by its making, so that an accepted one is a fault as well.
+//! The generator knows the fault of each request, so an accepted one is a failure as well.
 
 mod maker;
 
@@ -18,10 +18,10 @@ use crate::fixture::{Fixture, soon};
 
 const REQUESTS: usize = 10_000;
 const AT_A_TIME: usize = 16;
-/// Printed when a test fails; changes with nothing.
+/// Printed when a test fails; constant.
 const SEED: u64 = 0xBA70_4BAD;
 
-/// The statuses that the description names, by route and method.
+/// The statuses in the description, by route and method.
 type Documented = BTreeMap<(String, String), BTreeSet<u16>>;
 
 fn documented() -> Documented {
@@ -75,7 +75,7 @@ fn check(
     Ok(())
 }
 
-/// Sends one and looks at its answer.
+/// Sends one request and checks its answer.
 async fn judge(f: &Fixture, bad: &Bad, documented: &Documented) -> Result<(), String> {
     let answer = send(f, bad)
         .await
@@ -105,8 +105,8 @@ async fn judge(f: &Fixture, bad: &Bad, documented: &Documented) -> Result<(), St
     })
 }
 
-/// A server that refuses a body unread may close before its client has read why: those alone are
-/// sent again, and on connections of their own, so that no other request is on one that closes.
+/// Sends a request. A server that refuses a body unread may close the connection before the client
+/// has read the answer, so only such requests are retried, each on a connection of its own.
 async fn send(f: &Fixture, bad: &Bad) -> reqwest::Result<reqwest::Response> {
     let mut request = f.request(bad.method.clone(), &format!("{}{}", f.base, bad.path));
     for (name, value) in &bad.headers {

@@ -1,4 +1,4 @@
-//! Bodies that are begun and not finished: at the real accept loop, as raw bytes.
+//! Tests unfinished bodies against the real accept loop, with raw bytes.
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -10,11 +10,11 @@ use crate::fixture::{Fixture, soon};
 
 const LIMIT: usize = 256 << 10;
 const SHARE: usize = 1 << 20;
-/// Of each body, sent before it stops.
+/// The part of each body that is sent.
 const BEGUN: usize = 128 << 10;
 const BODIES: usize = 80;
 
-/// Begins a chat of `LIMIT` bytes, and goes no further.
+/// Begins a chat of `LIMIT` bytes without finishing it.
 async fn begin(f: &Fixture, key: &str) -> (TcpStream, String) {
     let text = "x".repeat(LIMIT - 100);
     let body = json!({"model": "m", "messages": [{"role": "user", "content": text}]}).to_string();
@@ -30,7 +30,7 @@ async fn begin(f: &Fixture, key: &str) -> (TcpStream, String) {
     (stream, rest.to_owned())
 }
 
-/// The status and the body of the first answer.
+/// Returns the status and the body of the first answer.
 async fn answer(stream: &mut TcpStream) -> (u16, Value) {
     let mut said = Vec::new();
     soon(async {
@@ -64,7 +64,7 @@ async fn unfinished_bodies_hold_a_share_of_their_key_and_nothing_of_others() {
         .iter_mut()
         .map(|(stream, _)| answer(stream))
         .collect();
-    // As many as have no room, and no more: the others wait for their clients.
+    // Only those without room are refused; the others wait for their clients.
     for _ in 0..BODIES - SHARE / BEGUN {
         let (status, body) = answers.next().await.unwrap();
         assert_eq!(

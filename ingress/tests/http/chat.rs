@@ -33,7 +33,7 @@ async fn a_streamed_answer_arrives_as_it_is_made() {
     assert_eq!(role["usage"], Value::Null);
     assert_eq!(sse.json().await["choices"][0]["delta"]["content"], "Hel");
 
-    // What comes later is shown before the run has ended.
+    // Later text is shown before the run has ended.
     worker.say("lo").await;
     assert_eq!(sse.json().await["choices"][0]["delta"]["content"], "lo");
     sse.comment().await;
@@ -141,10 +141,10 @@ async fn server_side_calls_are_not_shown_and_client_calls_are() {
 
 #[tokio::test]
 async fn a_run_that_fails_before_its_first_token_is_answered_with_a_status() {
-    // No heartbeat makes the head go out first.
+    // A long heartbeat, so that the head is not sent before the first event.
     let f = Fixture::start_with(|config| config.http.heartbeat = Duration::from_secs(30)).await;
-    // Client libraries ask again by themselves, unless they are told not to; then the same work
-    // would be paid for twice.
+    // Client libraries retry automatically unless an answer forbids it; then the same work would be
+    // paid for twice.
     for (stream, worked, code, status, again) in [
         (true, false, "upstream_timeout", 504, false),
         (true, false, "upstream_rejected", 400, false),
@@ -231,7 +231,7 @@ async fn a_withdrawn_answer_ends_the_stream_and_a_continued_one_goes_on() {
                     .contains(&worker.run().to_string())
             );
             assert_eq!(sse.next().await, None);
-            // The run itself goes on: its client was sent away.
+            // The run is still active: the server ended the stream.
             let record = f.record(worker.run()).await;
             assert!(!record.cancel_requested);
         }

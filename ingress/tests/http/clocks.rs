@@ -1,4 +1,4 @@
-//! Ingresses on machines whose clocks are wrong decide as all others do: by the ledger's.
+//! Ingresses with wrong clocks decide like all others: by the ledger's clock.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, PASSWORD, Sse, answer};
 
-/// More than an access token's life.
+/// Longer than an access token's lifetime.
 const WRONG_BY: TimeDelta = TimeDelta::minutes(11);
 
-/// An ingress that is ahead, and one that is behind.
+/// Starts an ingress that is ahead, and one that is behind.
 async fn wrong_ones(fixture: &Fixture) -> [String; 2] {
     let [(ahead, _), (behind, _)] = [
         fixture

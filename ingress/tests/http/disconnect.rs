@@ -1,4 +1,4 @@
-//! What a client's going away does.
+//! The effects of a client's leaving.
 
 use std::time::Duration;
 

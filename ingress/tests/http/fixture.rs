@@ -1,4 +1,4 @@
-//! A running ingress, a client, and a worker's part to play.
+//! A running ingress with a client; the test plays the worker.
 
 mod door;
 mod made;
@@ -37,11 +37,11 @@ use self::door::{Door, TEST, intake};
 pub(crate) use self::sse::{Sse, SseEvent};
 pub(crate) use self::worker::Worker;
 
-/// Far longer than anything here takes.
+/// A time-out far longer than any step takes.
 const LONG: Duration = Duration::from_secs(20);
 
 const JWT_SECRET: &str = "7f-Kq2xw9ZbTn4Rv8yLmA1cE6uGdHs3J";
-/// A password that nobody has.
+/// A password that no account has by default.
 pub(crate) const PASSWORD: &str = "correct horse battery";
 
 pub(crate) const CHARGE: Charge = Charge {
@@ -65,7 +65,7 @@ pub(crate) struct Fixture {
     pub(crate) tenant: TenantId,
     pub(crate) store: Store,
     pub(crate) bus: Bus,
-    /// The ingress's own.
+    /// The ingress's own connection.
     at_broker: Bus,
     pub(crate) shutdown: Shutdown,
     pub(crate) nats: NatsServer,
@@ -85,7 +85,7 @@ impl Fixture {
         Self::start_on(database, nats.unwrap(), None, configure).await
     }
 
-    /// With the delivered accounts at the broker, and a door for programs.
+    /// Starts a broker with the delivered accounts, and an ingress with a door for programs.
     pub(crate) async fn start_with_door(configure: impl FnOnce(&mut Config)) -> Self {
         let door = Door::new();
         let options = NatsOptions {
@@ -160,7 +160,8 @@ impl Fixture {
         fixture
     }
 
-    /// Waits until the ingress hears programs: its connection for that is made in the background.
+    /// Waits until the ingress receives programs' messages: it opens that connection in the
+    /// background.
     async fn until_programs_are_heard(&self) {
         let client = connect_plain(&self.nats, self.door.as_ref()).await;
         let (tenant, nobody) = (
@@ -181,12 +182,12 @@ impl Fixture {
         .await;
     }
 
-    /// Another ingress on the same servers; its base.
+    /// Starts another ingress on the same servers; returns its base URL.
     pub(crate) async fn another_ingress(&self) -> (String, Shutdown) {
         self.another_ingress_by(SystemClock::shared()).await
     }
 
-    /// The same on a machine with this clock.
+    /// Like [`Fixture::another_ingress`], on a machine with this clock.
     pub(crate) async fn another_ingress_by(&self, clock: SharedClock) -> (String, Shutdown) {
         let bus = connect(&self.nats, self.door.as_ref(), "ingress").await;
         let shutdown = Shutdown::new();
@@ -202,7 +203,7 @@ impl Fixture {
         (base, shutdown)
     }
 
-    /// The same that reaches the ledger in another way.
+    /// Like [`Fixture::another_ingress`], with this connection to the ledger.
     pub(crate) async fn another_ingress_on(&self, store: &Store) -> (String, Shutdown) {
         let bus = connect(&self.nats, self.door.as_ref(), "ingress").await;
         let shutdown = Shutdown::new();
@@ -258,7 +259,7 @@ impl Fixture {
         key.expose().to_owned()
     }
 
-    /// The id of a key, by what it is presented with.
+    /// Returns the id of the key with this secret.
     pub(crate) async fn id_of_key(&self, tenant: TenantId, secret: &str) -> String {
         let hash = ApiKey::parse(secret).unwrap().hash();
         let found = self.store.system().find_api_key(&hash).await.unwrap();
@@ -276,7 +277,7 @@ impl Fixture {
         self.client.request(method, url)
     }
 
-    /// A request without any credential of the fixture's.
+    /// Returns a request without the fixture's credential.
     pub(crate) fn plain(&self, method: &str, path: &str, body: &Value) -> RequestBuilder {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let request = self.client.request(method, format!("{}{path}", self.base));
@@ -287,7 +288,8 @@ impl Fixture {
         }
     }
 
-    /// As [`Fixture::plain`], by somebody; the status and the answer, null if it is empty.
+    /// Sends [`Fixture::plain`] with a credential; returns the status and the answer, null if it is
+    /// empty.
     pub(crate) async fn ask(
         &self,
         credential: &str,
@@ -299,7 +301,7 @@ impl Fixture {
         answer(request.send().await.unwrap()).await
     }
 
-    /// Registers somebody in a tenant of their own: their tokens.
+    /// Registers a person in a tenant of their own, and returns their tokens.
     pub(crate) async fn register(&self, email: &str) -> Value {
         let body = json!({"email": email, "password": PASSWORD});
         let request = self.plain("POST", "/v1/auth/register", &body);
@@ -408,7 +410,7 @@ impl Fixture {
             .expect("a run")
     }
 
-    /// Waits until the row says so.
+    /// Waits until the run's row has this status.
     pub(crate) async fn until_status(&self, run: RunId, status: RunStatus) {
         soon(async {
             while self.record(run).await.status != status {
@@ -418,7 +420,7 @@ impl Fixture {
         .await;
     }
 
-    /// All events of a run up to its terminal one, straight from the broker.
+    /// Returns all events of a run up to its terminal one, straight from the broker.
     pub(crate) async fn all_events(&self, run: RunId) -> Vec<Event> {
         let attempts = LedgerAttempts::new(|_, _| std::future::ready(Some(u32::MAX)));
         let subscribed = EventFollower::subscribe(&self.bus, self.tenant, run, attempts)
@@ -433,7 +435,7 @@ impl Fixture {
         events
     }
 
-    /// The broker loses its disk, and comes back empty.
+    /// Makes the broker lose its disk and restart empty.
     pub(crate) async fn lose_all_events(&mut self) {
         self.nats.kill().await;
         std::fs::remove_dir_all(self.nats.store_dir()).unwrap();
@@ -464,14 +466,14 @@ fn stream_options() -> StreamOptions {
     }
 }
 
-/// The status and the body.
+/// Returns the status and the body.
 pub(crate) async fn answer(response: Response) -> (u16, Value) {
     let status = response.status().as_u16();
     let body = response.bytes().await.unwrap();
     (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
-/// At a server with the delivered accounts the user of that name, else nobody in particular.
+/// Connects as the user of that name on a server with the delivered accounts, else without a user.
 async fn connect(nats: &NatsServer, door: Option<&Door>, user: &str) -> Bus {
     let options = match door {
         Some(door) => door.options(nats, user),
@@ -480,7 +482,7 @@ async fn connect(nats: &NatsServer, door: Option<&Door>, user: &str) -> Bus {
     Bus::connect(options).await.unwrap()
 }
 
-/// A plain client that may do everything in the account of the roles.
+/// Connects a plain client that may do everything in the account of the roles.
 async fn connect_plain(nats: &NatsServer, door: Option<&Door>) -> async_nats::Client {
     let options = match door {
         Some(door) => async_nats::ConnectOptions::with_user_and_password(
@@ -519,7 +521,7 @@ async fn serve(
     (base, tokio::spawn(baton_ingress::run(deps, listener)))
 }
 
-/// A client that trusts nobody: everything here is plain HTTP.
+/// Returns a client that trusts no certificates: all requests here are plain HTTP.
 fn client() -> Client {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
@@ -534,7 +536,7 @@ fn client() -> Client {
         .unwrap()
 }
 
-/// Waits for it, but not for ever.
+/// Waits for a future, up to [`LONG`].
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(LONG, what)
         .await

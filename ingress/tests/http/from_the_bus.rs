@@ -1,5 +1,5 @@
-//! Messages of programs on the bus. Programs are played by a plain connection, which publishes under the
-//! subject that the server lets a program publish to where programs have an account of their own.
+//! Programs' messages on the bus. A plain connection plays the programs: it publishes to the
+//! subject to which the server would let a program publish if programs had an account of their own.
 
 mod asking;
 mod quarantine;
@@ -22,7 +22,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// With a key that may do everything, but for what is said of it.
+    /// Creates a program with a key that has all scopes, except for the fields in `key`.
     pub(crate) async fn new(f: &Fixture, key: Value) -> Self {
         let mut wish = json!({"name": "program", "scopes": ["*"]});
         for (name, value) in key.as_object().unwrap() {
@@ -59,13 +59,13 @@ impl Program {
         }
     }
 
-    /// Publishes a submission to a lane, with a request id of its own; the answer.
+    /// Publishes a submission to a lane with a new request id; returns the answer.
     pub(crate) async fn publish(&self, lane: &str, submission: Value) -> Value {
         let subject = self.subject("submit", &format!(".{lane}"));
         self.ask("replies", Ask::new(subject, submission)).await
     }
 
-    /// Publishes anything to a lane; the next answer, whichever run it is about.
+    /// Publishes any payload to a lane; returns the next answer, whatever run it is about.
     pub(crate) async fn publish_bytes(&self, lane: &str, payload: &str) -> Value {
         let mut answers = self.hear(format!("replies.{}.*", self.tenant)).await;
         self.send(lane, payload).await;
@@ -76,14 +76,14 @@ impl Program {
         format!("{first}.{}.{}{rest}", self.tenant, self.key)
     }
 
-    /// Publishes a message to a lane, and waits for nothing.
+    /// Publishes a message to a lane without waiting.
     pub(crate) async fn send(&self, lane: &str, payload: impl ToString) {
         let subject = self.subject("submit", &format!(".{lane}"));
         let payload = payload.to_string().into();
         self.nats.publish(subject, payload).await.unwrap();
     }
 
-    /// As an ingress sets a message aside that was published to a lane.
+    /// Sets aside a message to a lane, as an ingress does.
     pub(crate) async fn bury(&self, lane: &str, payload: impl ToString) {
         let dead = format!("dead.{}", self.subject("submit", &format!(".{lane}")));
         self.bury_at(dead, payload).await;
@@ -113,15 +113,15 @@ impl Program {
         self.ask("past", Ask::about(run, subject, payload)).await
     }
 
-    /// What is said on a subject from now on.
+    /// Subscribes to a subject from now on.
     async fn hear(&self, subject: String) -> Replies {
         let replies = Replies(self.nats.subscribe(subject).await.unwrap());
-        // The subscription is there once this has been round.
+        // A round trip later, the subscription is active.
         let _nobody = self.nats.request("nobody.there", "".into()).await;
         replies
     }
 
-    /// What is said about the run from now on.
+    /// Subscribes to the replies about the run from now on.
     pub(crate) async fn replies(&self, run: RunId) -> Replies {
         self.hear(format!("replies.{}.{run}", self.tenant)).await
     }
@@ -177,7 +177,7 @@ pub(crate) fn fresh() -> RunId {
     RunId::new(SystemClock.now())
 }
 
-/// The word for why it was refused.
+/// Returns the code of a refusal.
 pub(crate) fn refusal(answer: &Value) -> &str {
     assert_eq!(answer["ok"], false, "{answer}");
     answer["error"]["code"].as_str().unwrap()

@@ -1,4 +1,4 @@
-//! What browsers are told, and how many streams one key may have.
+//! Headers for browsers, and the limit on the streams of one key.
 
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -65,7 +65,7 @@ async fn only_pages_of_the_named_origins_may_call() {
         );
     }
 
-    // A page reads errors and their headers too, whoever answers them.
+    // A page can read errors and their headers, too, whichever layer answers.
     for (request, status) in [
         (f.get("/v1/runs"), 200),
         (f.get("/v1/runs/none"), 404),
@@ -128,7 +128,7 @@ async fn every_answer_says_what_a_browser_must_not_do_with_it() {
         let policy = header(&answer, "content-security-policy").unwrap();
         assert_eq!(policy, "default-src 'none'; frame-ancestors 'none'");
     }
-    // The page of /docs has no inline script: its policy lets every file that it names load.
+    // The page of /docs has no inline script: its policy allows every file that it names.
     let docs = f.get("/docs/").send().await.unwrap();
     let policy = header(&docs, "content-security-policy").unwrap().to_owned();
     assert!(policy.contains("script-src 'self';"), "{policy}");
@@ -166,7 +166,7 @@ async fn load_balancers_ask_on_the_public_port_without_a_credential_or_a_limit()
     assert_eq!(ask("/health").await.0, 200);
 }
 
-/// Guards the order: a refusal after the acceptance would leave a run that nobody follows.
+/// Guards the order: a refusal after the acceptance would leave a run without a follower.
 #[tokio::test]
 async fn a_key_with_all_its_streams_open_is_refused_and_leaves_no_run_behind() {
     let f = Fixture::start_with(|config| config.limits.streams_per_key = 2).await;
@@ -206,7 +206,7 @@ async fn a_key_with_all_its_streams_open_is_refused_and_leaves_no_run_behind() {
         .unwrap();
     assert_eq!(others.status(), 200, "each key has its own");
 
-    // Without a stream nothing is counted, and a closed one gives its place back.
+    // Requests without a stream are not counted, and a closed stream gives its place back.
     let plain = f.post("/v1/runs", &run).send().await.unwrap();
     assert_eq!(plain.status(), 202);
     drop(second);

@@ -1,5 +1,5 @@
-//! Heads that leave open what is meant, bodies that nobody reads, and clients that leave: at the real
-//! accept loop, as raw bytes.
+//! Tests ambiguous heads, unread bodies and leaving clients against the real accept loop, with raw
+//! bytes.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn head(path: &str, key: &str, length: usize, more: &str) -> String {
     )
 }
 
-/// The next answer on a connection: its head, and its body as JSON.
+/// Returns the next answer on a connection: its head, and its body as JSON.
 async fn answer(stream: &mut TcpStream) -> (String, Value) {
     let mut said = Vec::new();
     soon(async {
@@ -102,7 +102,7 @@ async fn a_compressed_body_is_refused_with_what_is_taken() {
     assert_eq!(plain.unwrap().status(), 201);
 }
 
-/// As clients do that read nothing before they have sent everything.
+/// Some clients read nothing before they have sent everything.
 #[tokio::test]
 async fn the_answer_to_a_body_that_nobody_reads_arrives() {
     let f = Fixture::start().await;

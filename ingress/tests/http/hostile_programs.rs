@@ -1,5 +1,5 @@
-//! Programs that send bytes which no client library would, at a broker with the delivered accounts:
-//! other tenants' streams, the ingress and the audit log notice nothing.
+//! Programs that send bytes which no client library would, to a broker with the delivered accounts.
+//! Other tenants' streams, the ingress and the audit log are unaffected.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ struct Hostile {
 }
 
 impl Hostile {
-    /// With a key of a tenant of its own.
+    /// Connects with a key of a tenant of its own.
     async fn of_another_tenant(f: &Fixture, random: u8, scopes: &[&str]) -> Self {
         let fresh = TenantId::new(SystemClock.now());
         let tenant = f.store.system().ensure_tenant(fresh, "hostile").await;
@@ -50,7 +50,7 @@ impl Hostile {
     }
 
     async fn say(&mut self, bytes: &[u8]) {
-        // The server may have closed the connection: that is one of the right answers.
+        // The server may have closed the connection, which is one of the correct answers.
         let _closed = self.stream.write_all(bytes).await;
     }
 
@@ -70,8 +70,8 @@ impl Hostile {
         self.say(b"\r\n").await;
     }
 
-    /// Waits until the server has taken everything, or has closed the connection: what it said
-    /// against it.
+    /// Waits until the server has processed everything, or has closed the connection. Returns its
+    /// errors.
     async fn settle(&mut self) -> Vec<String> {
         self.say(b"PING\r\n").await;
         let _closed = self.stream.flush().await;
@@ -91,7 +91,8 @@ impl Hostile {
         }
     }
 
-    /// Every subject on which an ingress listens to programs, as far as a program may choose it.
+    /// Returns every subject on which an ingress listens to programs, as far as a program may
+    /// choose it.
     fn doors(&self) -> Vec<String> {
         let (tenant, key) = (self.tenant, &self.key);
         vec![
@@ -105,7 +106,7 @@ impl Hostile {
     }
 }
 
-/// Event lines that withdraw all text, say other text, and end the run.
+/// Returns event lines that withdraw all text, add other text, and end the run.
 fn forged() -> Vec<u8> {
     let run_id = RunId::new(SystemClock.now());
     let data = [
@@ -139,7 +140,7 @@ fn forged() -> Vec<u8> {
     lines
 }
 
-/// The text of a streamed chat, to its end.
+/// Reads a streamed chat to its end, and returns its text.
 async fn text_of(sse: &mut Sse) -> String {
     let mut text = String::new();
     for event in sse.rest().await {
@@ -157,7 +158,7 @@ async fn text_of(sse: &mut Sse) -> String {
     panic!("the stream broke off after {text:?}")
 }
 
-/// A chat is streamed to its end while this is done in its middle.
+/// Runs `meanwhile` in the middle of a streamed chat, which must end well.
 async fn chat_through(f: &Fixture, meanwhile: impl AsyncFnOnce()) {
     let (response, mut worker) = tokio::join!(f.chat(true).send(), async {
         let mut worker = f.take_job().await;
@@ -171,14 +172,14 @@ async fn chat_through(f: &Fixture, meanwhile: impl AsyncFnOnce()) {
     assert_eq!(text_of(&mut sse).await, "one two");
 }
 
-/// Guards every subscription of an ingress: a client library that splits protocol lines at more than
-/// the server does reads the number of a subscription out of a subject.
+/// Guards every subscription of an ingress: a client library that splits protocol lines at more
+/// characters than the server would read a subscription's number from a subject.
 #[tokio::test]
 async fn a_wide_space_in_a_subject_reaches_nobodys_stream() {
     let f = Fixture::start_with_door(|_| {}).await;
     let mut hostile = Hostile::of_another_tenant(&f, 9, &["*"]).await;
     let forged = forged();
-    // As a stream republishes what it has stored.
+    // The headers that a stream adds to a republished message.
     let stored = b"NATS/1.0\r\nNats-Stream: EVENTS\r\nNats-Sequence: 1000000\r\n\r\n";
     chat_through(&f, async || {
         for space in ['\u{3000}', '\u{a0}', '\u{2028}', '\u{b}'] {
@@ -201,7 +202,7 @@ async fn a_wide_space_in_a_subject_reaches_nobodys_stream() {
     .await;
 }
 
-/// Guards the connection to the broker: no block of headers ends it, or what reads from it.
+/// Guards the connection to the broker: no block of headers ends it, or the readers on it.
 #[tokio::test]
 async fn no_header_block_takes_the_broker_from_an_ingress() {
     let f = Fixture::start_with_door(|_| {}).await;
@@ -224,8 +225,8 @@ async fn no_header_block_takes_the_broker_from_an_ingress() {
     assert_eq!(f.lost_connections(), 0);
 }
 
-/// Guards who did something: a publisher writes the headers of a message, and so they say nothing
-/// about who that is.
+/// Guards the recorded actor: a publisher writes the headers of a message, so they prove nothing
+/// about the publisher.
 #[tokio::test]
 async fn nobody_acts_as_another_key_by_what_a_message_says() {
     let f = Fixture::start_with_door(|_| {}).await;
@@ -263,7 +264,7 @@ async fn nobody_acts_as_another_key_by_what_a_message_says() {
         }
     }
     hostile.settle().await;
-    // Said plainly, and heard after everything else: it is the key's own.
+    // The last request is valid, and is processed after all others: its actor is its own key.
     let filter = AuditFilter {
         action: Some("run.cancelled".into()),
         limit: 10,
@@ -298,7 +299,7 @@ async fn nobody_acts_as_another_key_by_what_a_message_says() {
     }
 }
 
-/// Guards the connection against volume: the broker cuts off a client that does not read fast enough.
+/// Guards the connection against volume: the broker disconnects a client that reads too slowly.
 #[tokio::test]
 async fn a_flood_of_large_messages_cuts_off_no_ingress() {
     let f = Fixture::start_with_door(|_| {}).await;

@@ -1,4 +1,4 @@
-//! One key, one run, one answer.
+//! One idempotency key, one run, one answer.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ async fn the_same_chat_again_is_attached_to_the_same_run_from_its_first_event() 
         worker.say("Hel").await;
         worker
     });
-    // The first connection dies; the second hears everything all the same.
+    // The first connection dies; the second receives everything nevertheless.
     drop(first.unwrap());
     let second = soon(keyed().send()).await.unwrap();
     assert_eq!(run_of(&second), worker.run());
@@ -26,7 +26,7 @@ async fn the_same_chat_again_is_attached_to_the_same_run_from_its_first_event() 
     assert_eq!(sse.rest().await.last().unwrap().data, "[DONE]");
     assert!(!f.record(worker.run()).await.cancel_requested);
 
-    // And after the end, from the ledger, on another server too.
+    // After the end as well: from the ledger, also on another server.
     let (other, _shutdown) = f.another_ingress().await;
     for base in [&f.base, &other] {
         let third = f

@@ -1,6 +1,6 @@
-//! Two tenants side by side. Every operation of the description is called with one tenant's
-//! credentials and the other's ids: what belongs to another does not exist, and nothing of it
-//! changes. An operation that is added must be added here, or the test fails.
+//! Two tenants. Every operation in the description is called with one tenant's credentials and the
+//! other's ids: another tenant's objects do not exist, and none of them changes. A new operation
+//! must be added here, or the test fails.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 
 use crate::fixture::{CHARGE, Fixture, PASSWORD, USAGE, soon};
 
-/// What one tenant has, and who acts for it.
+/// A tenant's objects, and the credentials that act for it.
 struct Tenant {
     email: &'static str,
-    /// An owner's access token, and a key that may do everything.
+    /// An owner's access token, and a key with all scopes.
     credentials: [Credential; 2],
     id: String,
     run: String,
@@ -35,17 +35,17 @@ struct Credential {
     text: String,
 }
 
-/// What an operation is to tenants, and the body to call it with.
+/// An operation's relation to tenants, and the body to call it with.
 enum How {
-    /// Its path names something of one tenant's.
+    /// Its path names an object of one tenant.
     Owned(Value),
-    /// It reads or makes what is the caller's.
+    /// It reads or creates objects of the caller.
     Own(Value),
     /// It names another tenant, or a secret, in its body, and is refused.
     Refused(Value),
 }
 
-/// How to call an operation of `other`'s. None: not known yet.
+/// Returns the way to call an operation with `other`'s ids; `None` if this test does not know it.
 fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
     let nothing = Value::Null;
     let message = json!([{"role": "user", "content": "x"}]);
@@ -102,7 +102,7 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
         }
         ("POST", "/v1/api-keys") => How::Own(json!({"name": "another", "scopes": ["runs:read"]})),
         ("POST", "/v1/agents") => {
-            // Names are taken once.
+            // Names are unique.
             How::Own(json!({"name": format!("a-{}", RunId::new(SystemClock.now()))}))
         }
         ("POST", "/v1/invites") => How::Own(json!({"role": "viewer"})),
@@ -124,13 +124,13 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
         ("POST", "/v1/auth/password/reset") => {
             How::Refused(json!({"token": other.user, "new_password": PASSWORD}))
         }
-        // Whoever has no token learns nothing, not even that it is none.
+        // A caller without a token learns nothing, not even that it is bad.
         ("POST", "/v1/auth/logout") => How::Own(json!({"refresh_token": "none"})),
         _ => return None,
     })
 }
 
-/// The path with this tenant's ids.
+/// Returns the path with this tenant's ids.
 fn fill(path: &str, of: &Tenant) -> String {
     let id = match path.split('/').nth(2) {
         Some("runs") => &of.run,
@@ -188,7 +188,7 @@ impl Tenant {
         }
     }
 
-    /// What no stranger may ever be told.
+    /// Returns the values that no stranger may ever see.
     fn ids(&self) -> [&str; 8] {
         [
             &self.id,
@@ -202,7 +202,7 @@ impl Tenant {
         ]
     }
 
-    /// All that it has, as its owner sees it.
+    /// Returns all objects of the tenant, as its owner sees them.
     async fn snapshot(&self, f: &Fixture) -> Vec<Value> {
         let mut seen = Vec::new();
         for path in [
@@ -246,7 +246,7 @@ fn without_times_of_use(value: &mut Value) {
     }
 }
 
-/// Leaves the run waiting for a person, as a worker would that lost a call.
+/// Parks the run, as a worker does that has lost a call.
 pub(crate) async fn park(f: &Fixture, tenant: TenantId, run: RunId) -> ApprovalId {
     let system = f.store.system();
     let claim = Claim {
@@ -297,7 +297,7 @@ pub(crate) async fn park(f: &Fixture, tenant: TenantId, run: RunId) -> ApprovalI
     id
 }
 
-/// One operation of the description.
+/// An operation in the description.
 struct Operation {
     method: String,
     path: String,
@@ -324,7 +324,7 @@ fn operations() -> Vec<Operation> {
     operations
 }
 
-/// The status, and what was said; nothing of a stream, which is closed.
+/// Returns the status and the body. A stream is closed unread.
 async fn call(
     f: &Fixture,
     credential: Option<&Credential>,
@@ -348,7 +348,7 @@ async fn call(
     (status, answer.text().await.unwrap())
 }
 
-/// Calls everything as `own` with what is `other`'s.
+/// Calls every operation as `own` with `other`'s ids.
 async fn intrude(f: &Fixture, own: &Tenant, other: &Tenant) {
     for operation in operations() {
         let Operation {
@@ -378,8 +378,8 @@ async fn intrude(f: &Fixture, own: &Tenant, other: &Tenant) {
     }
 }
 
-/// Guards the tenant in every statement, and row-level security behind it: over all routes there
-/// are, whoever adds them.
+/// Guards the tenant in every statement, and row-level security behind it, on all routes, including
+/// future ones.
 #[tokio::test]
 async fn what_is_another_tenants_does_not_exist_on_any_route() {
     let f = Fixture::start().await;
@@ -396,8 +396,8 @@ async fn what_is_another_tenants_does_not_exist_on_any_route() {
         assert_eq!(other.snapshot(&f).await, before, "something has changed");
     }
 
-    // The ids are good ones: their owner is answered. Backwards, as what is deleted is used before.
-    // Agents come first, because the credentials of all end further on.
+    // The ids are good: their owner gets answers. The order is reversed, so that objects are used
+    // before they are deleted. Agents come first, because all credentials end later on.
     let mut operations = operations();
     operations.sort_by_key(|operation| operation.path.starts_with("/v1/agents"));
     for operation in operations.iter().rev() {

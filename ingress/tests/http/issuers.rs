@@ -1,4 +1,4 @@
-//! Tokens of another issuer, whose keys are fetched from it.
+//! Tokens of another issuer, verified with keys fetched from it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ MC4CAQAwBQYDK2VwBCIEIKOYANxv89yyMEC1PfLwtV8Q2lDAUBPojxz9NTEVUcCZ
 -----END PRIVATE KEY-----
 ";
 
-/// Another issuer: a discovery document, a key set, and a count of how often that was asked for.
+/// Another issuer: a discovery document, a key set, and the number of requests for the key set.
 struct Issuer {
     url: String,
     keys: watch::Sender<Value>,
@@ -57,7 +57,7 @@ impl Issuer {
         Self { url, keys, fetched }
     }
 
-    /// Signs by this key and publishes it, alone.
+    /// Signs with this key, and publishes it as the only one.
     fn sign_by(&self, kid: &str, pem: &str, audience: &str) -> AccessTokens {
         let key = SigningKey {
             kid: Some(kid),
@@ -110,7 +110,7 @@ async fn an_issuers_token_acts_for_the_configured_tenant_with_the_configured_rol
         .ask(&bearer, "GET", "/v1/auth/me", Value::Null)
         .await;
     assert_eq!(status, 200, "{me}");
-    // Not the tenant that the token speaks of: nobody asked for that claim.
+    // Not the tenant in the token: the configuration names no such claim.
     assert_eq!(me["tenant"], json!(fixture.tenant));
     assert_eq!(
         (&me["kind"], &me["role"]),
@@ -167,7 +167,7 @@ async fn keys_are_fetched_once_and_again_for_a_new_name_and_not_for_every_made_u
         assert_eq!(status, 200);
     }
     assert_eq!(issuer.fetched.load(Ordering::SeqCst), 1);
-    // Made-up names, right after the fetch: refused without another.
+    // Invented names, right after the fetch: refused without another fetch.
     let keys = issuer.keys.borrow().clone();
     for kid in ["a", "b", "c"] {
         let made_up = issuer.sign_by(kid, SECOND, "baton");
@@ -178,7 +178,7 @@ async fn keys_are_fetched_once_and_again_for_a_new_name_and_not_for_every_made_u
         assert_eq!(status, 401);
     }
     assert_eq!(issuer.fetched.load(Ordering::SeqCst), 1);
-    // An ingress that has not asked yet learns the new key at once.
+    // An ingress that has not fetched yet gets the new key at once.
     let config = issuer.config();
     let rotated = issuer.sign_by("two", SECOND, "baton");
     let fresh = Fixture::start_with(|c| c.auth.issuers = vec![config]).await;
@@ -188,7 +188,7 @@ async fn keys_are_fetched_once_and_again_for_a_new_name_and_not_for_every_made_u
     assert_eq!(status, 200);
 }
 
-/// What a token of the issuer says, beside what every one must.
+/// Returns a token of the issuer with these claims and the mandatory ones.
 fn claiming(issuer: &Issuer, claims: &Value) -> String {
     let now = SystemClock.now().timestamp();
     let mut all = json!({
@@ -205,7 +205,7 @@ fn claiming(issuer: &Issuer, claims: &Value) -> String {
     jsonwebtoken::encode(&header, all, &key).unwrap()
 }
 
-/// An ingress that takes tenant and role from these claims, and a second tenant.
+/// Starts an ingress that reads tenant and role from these claims, and creates a second tenant.
 async fn reading_claims(issuer: &Issuer) -> (Fixture, TenantId) {
     issuer.sign_by("one", FIRST, "baton");
     let config = IssuerConfig {
@@ -236,7 +236,7 @@ async fn a_claim_names_the_tenant_by_name_or_id_or_the_token_is_refused() {
         (json!({"org": "ACME"}), None),
         (json!({"org": "acme "}), None),
         (json!({"org": TenantId::new(SystemClock.now())}), None),
-        // One tenant, as a word: nothing is guessed from anything else.
+        // One tenant, as a string: no other form is interpreted.
         (json!({"org": ["acme"]}), None),
         (json!({"org": {"name": "acme"}}), None),
         (json!({"org": 7}), None),
@@ -264,7 +264,7 @@ async fn a_claim_names_the_tenant_by_name_or_id_or_the_token_is_refused() {
 async fn a_claim_gives_the_highest_role_it_names_and_never_that_of_an_owner() {
     let issuer = Issuer::start().await;
     let (fixture, _) = Box::pin(reading_claims(&issuer)).await;
-    // Without a role that is known: the configured one, a member's.
+    // Without a known role: the configured one, a member's.
     for (roles, role) in [
         (json!("viewer"), "viewer"),
         (json!("member"), "member"),

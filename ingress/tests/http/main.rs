@@ -1,5 +1,5 @@
-//! The ingress over real HTTP, with a real database and a real broker. The worker is played by the
-//! test, event by event, so that each moment of a run can be held.
+//! Tests the ingress over real HTTP, with a real database and a real broker. The test plays the
+//! worker, event by event, so that it can stop a run at each moment.
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 

@@ -1,4 +1,4 @@
-//! What a key may use up, as clients meet it.
+//! The limits on a key's usage, as clients see them.
 
 use baton_service::config::BuiltInTool;
 use baton_service::{Clock as _, Config, SystemClock};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, answer};
 
-/// Dear enough that a short answer costs something.
+/// Sets a price so high that a short answer costs something.
 fn with_a_price(config: &mut Config) {
     let price = json!({"model": "m", "input_per_million": "1000", "output_per_million": "2000"});
     config.llm.prices = vec![serde_json::from_value(price).unwrap()];
@@ -35,7 +35,7 @@ async fn a_key_with_as_many_runs_as_it_may_have_is_refused_until_one_has_ended()
         let error = body.get("error").unwrap_or(&body);
         assert_eq!(error["code"], "concurrency_limit", "{body}");
     }
-    // Others of the tenant go on.
+    // Other keys of the tenant are unaffected.
     let (status, _) = fixture
         .ask(&fixture.key, "POST", "/v1/runs", run.clone())
         .await;
@@ -109,7 +109,7 @@ async fn what_was_used_up_is_told_by_day_key_and_model() {
 #[tokio::test]
 async fn a_key_s_budget_is_taken_by_its_runs_and_refuses_when_it_is_used_up() {
     let fixture = Fixture::start_with(with_a_price).await;
-    // Room for one first turn: the server's tools alone are more than a thousand bytes of it.
+    // Room for one first turn: the server's tools alone take more than a thousand bytes of it.
     let limits = json!({"monthly_tokens": 1_700, "monthly_cost_micros": 10_000_000});
     let key = fixture.limited_key(limits).await;
     let run = json!({"model": "m", "input": "x"});
@@ -136,7 +136,7 @@ async fn a_key_s_budget_is_taken_by_its_runs_and_refuses_when_it_is_used_up() {
     assert_ne!(usage["cost_reserved"], "0");
     assert_ne!(usage["cost_left"], "10");
 
-    // What the other run has set aside comes back, perhaps: that is worth another try.
+    // The other run may give back some of its reservation, so a retry makes sense.
     let long = json!({"model": "m", "input": "x".repeat(100)});
     let chat =
         |content: String| json!({"model": "m", "messages": [{"role": "user", "content": content}]});
@@ -172,7 +172,7 @@ async fn a_key_s_budget_is_taken_by_its_runs_and_refuses_when_it_is_used_up() {
         (&json!(1_685), &json!("8.5"))
     );
 
-    // What is used up is so until the month ends, and no library is to try again by itself.
+    // A used-up budget stays so until the month ends, so no library may retry automatically.
     let (error, wait, again) = refused("/v1/chat/completions", &chat("x".repeat(300))).await;
     let error = &error["error"];
     assert_eq!(error["code"], "budget_exceeded");
@@ -188,7 +188,7 @@ async fn a_key_s_budget_is_taken_by_its_runs_and_refuses_when_it_is_used_up() {
     let (problem, ..) = refused("/v1/runs", &json!({"model": "m", "input": "x".repeat(300)})).await;
     assert_eq!(problem["code"], "budget_exceeded");
 
-    // Without a price nobody knows what it would cost.
+    // Without a price the cost is unknown.
     let unpriced = json!({"model": "other", "input": "x"});
     let (status, error) = fixture
         .ask(&key, "POST", "/v1/runs", unpriced.clone())

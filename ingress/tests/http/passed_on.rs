@@ -1,11 +1,11 @@
-//! Fields that must not reach the upstream, at the doors for runs.
+//! Fields that must not reach the upstream, at all doors for runs.
 
 use serde_json::{Value, json};
 
 use crate::fixture::Fixture;
 use crate::from_the_bus::{Program, fresh, refusal};
 
-/// The answer to a body with this field, through one of the doors.
+/// Returns the answer to a body with this field, through one of the doors.
 async fn ask(fixture: &Fixture, key: &str, path: &str, field: &str, value: &Value) -> (u16, Value) {
     let body = if path == "/v1/runs" {
         json!({"model": "cheap", "input": "x", "params": {field: value}})
@@ -48,7 +48,7 @@ async fn a_field_that_gets_around_a_keys_limits_is_refused_by_name_at_every_door
             assert_eq!((status, &error["code"]), (400, &json!("field_not_allowed")));
         }
     }
-    // A native run answers at once, so that what does travel is seen there.
+    // A native run answers at once, so it shows the fields that are passed on.
     for (key, field) in [
         (&models, "seed"),
         (&budget, "top_k"),
@@ -59,7 +59,7 @@ async fn a_field_that_gets_around_a_keys_limits_is_refused_by_name_at_every_door
     }
 }
 
-/// Guards the door of programs, which has an admission of its own in front.
+/// Guards the door for programs, which runs its own admission.
 #[tokio::test]
 async fn a_field_that_gets_around_a_keys_limits_is_refused_at_the_door_of_programs() {
     let fixture = Fixture::start().await;

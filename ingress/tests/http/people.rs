@@ -1,4 +1,4 @@
-//! Members, invites, passwords, and the log of it all.
+//! Members, invites, passwords, and their audit log.
 
 use baton_identity::{OpaqueToken, TokenKind};
 use baton_protocol::InviteId;
@@ -13,7 +13,7 @@ async fn post(fixture: &Fixture, path: &str, body: Value) -> (u16, Value) {
     answer(fixture.plain("POST", path, &body).send().await.unwrap()).await
 }
 
-/// Invites somebody to the fixture's tenant, who registers: their access token and id.
+/// Invites a person to the fixture's tenant, and registers them; returns their access token and id.
 async fn member(fixture: &Fixture, email: &str, role: &str) -> (String, String) {
     let invite = fixture.invite(role).await;
     let body = json!({"email": email, "password": PASSWORD, "token": invite["token"]});
@@ -76,7 +76,8 @@ async fn each_role_may_do_what_it_may_and_a_change_of_it_counts_at_once() {
     assert_eq!(status, 200);
     let (status, _) = change(&admin, "nonsense", "member").await;
     assert_eq!(status, 404);
-    // The token is the old one; the role is what it is now. Other ingresses ask again in seconds.
+    // The token is old, but the role is the present one. Other ingresses look it up again within
+    // seconds.
     let (base, _) = fixture.another_ingress().await;
     let request = fixture.request(reqwest::Method::POST, &format!("{base}/v1/runs"));
     let request = request.bearer_auth(&viewer).body(run.to_string());
@@ -224,7 +225,7 @@ async fn a_password_is_changed_by_the_old_one_and_reset_by_a_token_and_ends_othe
     assert_eq!(me(&access).await, 401);
     assert_eq!(login("the third long one").await.0, 200);
 
-    // Whoever belongs to another tenant too is not this one's to take over.
+    // A tenant cannot take over a person who belongs to another tenant, too.
     let bob = fixture.register("bob@example.org").await;
     let bob = bob["access_token"].as_str().unwrap();
     let invite = fixture.invite("viewer").await;

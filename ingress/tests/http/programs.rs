@@ -1,4 +1,4 @@
-//! Programs that connect to the broker with their API keys: let in, refused, put out.
+//! Programs that connect to the broker with their API keys: admitted, refused, disconnected.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl Program {
         Ok(Self { key, client, lost })
     }
 
-    /// Waits until the server has taken all subscriptions: an ingress answers what is asked after them.
+    /// Waits until the server has processed all subscriptions: an ingress answers a later question.
     async fn round_trip(&self, tenant: TenantId) {
         let past = format!("past.{tenant}.*");
         let mut answers = self.client.subscribe(past).await.unwrap();
@@ -58,7 +58,7 @@ async fn is_refused(fixture: &Fixture, key: &str) -> bool {
     soon(Program::connect(fixture, key)).await.is_err()
 }
 
-/// What the audit log says of connections, once it says as much.
+/// Returns the audit entries about connections, once there are at least `least`.
 async fn connections(fixture: &Fixture, least: usize) -> Vec<AuditRecord> {
     let filter = AuditFilter {
         action: Some("bus.".into()),
@@ -140,7 +140,7 @@ async fn strangers_cannot_fill_the_audit_log() {
     assert!(log.len() < 30, "{}", log.len());
 }
 
-/// A key with this many seconds left.
+/// Creates a key with this many seconds left.
 async fn make_expiring(fixture: &Fixture, random: u8, seconds: i64) -> String {
     let key = ApiKey::from_random("test", [random; 32]).unwrap();
     let mut tx = fixture.store.tenant(fixture.tenant).await.unwrap();
@@ -168,7 +168,8 @@ async fn a_connection_ends_with_its_key() {
     let key = make_expiring(&fixture, 9, 3).await;
     let mut program = Program::connect(&fixture, &key).await.unwrap();
     program.until_lost().await;
-    // The broker counts in whole seconds: it may close the connection less than a second before the key ends.
+    // The broker counts in whole seconds: it may close the connection up to a second before the key
+    // ends.
     Box::pin(soon(async { while !is_refused(&fixture, &key).await {} })).await;
 }
 
@@ -204,12 +205,13 @@ async fn a_key_whose_end_nobody_announced_is_put_out_all_the_same() {
     let fixture = Fixture::start_with_door(|_| {}).await;
     let (id, key) = short_key(&fixture).await;
     let mut program = Program::connect(&fixture, &key).await.unwrap();
-    // As an ingress does that dies before it can say so.
+    // As if the ingress died before the announcement.
     let mut tx = fixture.store.tenant(fixture.tenant).await.unwrap();
     assert!(tx.revoke_api_key(id.parse().unwrap()).await.unwrap());
     tx.commit().await.unwrap();
     program.until_lost().await;
-    // For a moment its look-up is still believed; whoever gets in then is put out again.
+    // For a moment the look-up is still cached. A program that is admitted then is disconnected
+    // again.
     Box::pin(soon(async { while !is_refused(&fixture, &key).await {} })).await;
 }
 
@@ -268,7 +270,7 @@ async fn a_key_has_no_more_connections_than_it_may() {
     let refused = log.iter().filter(|entry| entry.result == "refused");
     let whys: Vec<_> = refused.map(|entry| entry.detail.as_deref()).collect();
     assert_eq!(whys, [Some("too_many")]);
-    // Another key is not concerned.
+    // Another key is not affected.
     Program::connect(&fixture, &fixture.key).await.unwrap();
     drop(programs.pop());
     let again = Box::pin(soon(async {

@@ -1,11 +1,11 @@
-//! Rate limits, as clients meet them.
+//! Rate limits, as clients see them.
 
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, answer};
 
-/// Limit, remaining, reset.
+/// Returns the limit, the remaining requests and the reset of an answer.
 fn standing(response: &Response) -> [u32; 3] {
     ["limit", "remaining", "reset"].map(|what| {
         let value = &response.headers()[format!("x-ratelimit-{what}")];
@@ -88,8 +88,8 @@ async fn an_address_is_limited_before_anybody_is_asked_who_it_is() {
         let request = request.header("x-forwarded-for", from);
         request.header("forwarded", format!("for={from}"))
     };
-    // With no credential, a bad one, a good one, and at a door that needs none: all count, and
-    // nobody believes what they say about where they come from.
+    // Without a credential, with a bad one, with a good one, and on a route that needs none: all
+    // are counted, and the address that a client claims is ignored.
     let credentials = ["", "bt_test_nonsense", &fixture.key];
     for (place, credential) in (0..).zip(credentials) {
         let request = forwarded(
@@ -131,7 +131,7 @@ async fn behind_a_trusted_proxy_every_client_has_its_own_limit() {
         ("198.51.100.1", 200),
         ("198.51.100.2", 200),
         ("198.51.100.1", 429),
-        // The client wrote the first, the proxy the second.
+        // The client wrote the first address, the proxy the second.
         ("192.0.2.77, 198.51.100.2", 429),
     ] {
         let request = fixture.get("/v1/runs").header("x-forwarded-for", from);

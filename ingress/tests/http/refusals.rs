@@ -1,4 +1,4 @@
-//! What is refused, and in which shape.
+//! Refusals, and their shapes.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -159,7 +159,7 @@ async fn a_full_queue_of_one_tenant_refuses_with_429_and_leaves_nothing_behind()
 async fn a_full_system_refuses_with_503_and_leaves_nothing_behind() {
     let f = Fixture::start_with(|config| config.limits.queued_total = 1).await;
     let run = json!({"model": "m", "input": "x"});
-    // How many wait in all is counted now and then, and not for each request.
+    // The total of queued runs is counted periodically, not for each request.
     let mut accepted = 0;
     let refused = crate::fixture::soon(async {
         loop {
@@ -189,7 +189,7 @@ async fn assert_refused(response: reqwest::Response, status: u16, says: fn(&Valu
     assert!(says(&body), "{body}");
 }
 
-/// How many runs the tenant has, up to a hundred.
+/// Returns the number of the tenant's runs, up to a hundred.
 async fn runs(f: &Fixture) -> usize {
     let page = read(f.get("/v1/runs?limit=100").send().await.unwrap()).await;
     page["data"].as_array().unwrap().len()

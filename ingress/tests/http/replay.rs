@@ -1,4 +1,4 @@
-//! Events of runs whose log is gone, or has lost its end.
+//! Events of runs with a lost log, or with a log that lost its end.
 
 use std::time::Duration;
 
@@ -83,14 +83,14 @@ async fn a_run_whose_events_are_lost_is_replayed_from_the_ledger() {
         let cursor = event.id.as_deref().unwrap();
         let answer = events(&f, run, &format!("?after={cursor}")).await;
         match at {
-            // What follows is exactly what was not seen.
+            // The answer has exactly the events that were not seen.
             0 | 3 => {
                 let seen = rest(answer, cursor.parse().unwrap()).await;
                 assert_eq!(seen.last(), replay.last());
                 assert_eq!(text(&live[..=at]) + &text(&seen), "one two three");
             }
             4 => assert_eq!(answer.status(), 204),
-            // In the middle of the text, nobody knows how much of it that was.
+            // In the middle of the text, nobody knows how much of it the client has seen.
             _ => {
                 assert_eq!(answer.status(), 410);
                 let told = read(answer).await;
@@ -105,21 +105,21 @@ async fn a_run_whose_events_are_lost_is_replayed_from_the_ledger() {
     assert_eq!(read(answer).await["code"], "cursor_unknown");
 }
 
-/// A worker may die between the commit that ends a run and the event that says so.
+/// A worker may die between the commit that ends a run and its last event.
 #[tokio::test]
 async fn a_follower_of_a_run_whose_end_nobody_told_tells_it() {
     let f = Fixture::start().await;
     let run = submit(&f).await;
     let mut worker = f.take_job().await;
     worker.say("all of it").await;
-    // One that was there before.
+    // A follower that was there before.
     let mut waiting = Sse::of(events(&f, run, "").await);
     assert_eq!(waiting.next().await.unwrap().event.unwrap(), "run.started");
     assert_eq!(waiting.next().await.unwrap().event.unwrap(), "text.delta");
     worker.complete_and_die().await;
     assert_eq!(kinds(&waiting.rest().await), ["run.completed"]);
 
-    // And one that comes afterwards.
+    // A follower that comes afterwards.
     let run = submit(&f).await;
     let mut worker = f.take_job().await;
     worker.say("all of it").await;
@@ -140,10 +140,10 @@ async fn a_follower_whose_run_ends_behind_a_hole_in_its_log_goes_on_from_the_led
     let first = worker.last;
 
     f.lose_all_events().await;
-    // Two pieces of which the follower hears nothing, and the broker keeps nothing.
+    // Two pieces that the follower does not receive and the broker does not keep.
     worker.goes_unheard("lost ");
     worker.goes_unheard("and found");
-    // While the run goes on, somebody who comes from the lost part is told so.
+    // While the run is active, a follower with a cursor in the lost part gets an error.
     let answer = events(&f, run, &format!("?after={first}")).await;
     assert_eq!(answer.status(), 410);
     assert_eq!(read(answer).await["code"], "events_expired");
@@ -178,7 +178,7 @@ async fn who_follows_a_parked_run_whose_events_are_gone_is_told_what_is_asked_an
 {
     let f = Fixture::start().await;
     let run = submit(&f).await;
-    // Nothing of it is in the stream.
+    // The stream has none of its events.
     let asked = crate::isolation::park(&f, f.tenant, run).await;
 
     let mut follower = Sse::of(events(&f, run, "").await);
@@ -195,7 +195,7 @@ async fn who_follows_a_parked_run_whose_events_are_gone_is_told_what_is_asked_an
     let question: Value = serde_json::from_str(&seen[2].data).unwrap();
     assert_eq!(question["prev"], EventId::new(1, 2).as_u64());
     assert_eq!(question["data"]["approval_id"], json!(asked));
-    // Behind each of them the rest, and behind the last what comes.
+    // After each event come the others, and after the last one the live events.
     let after = EventId::new(1, 2);
     let mut later = Sse::of(events(&f, run, &format!("?after={after}")).await);
     assert_eq!(crate::fixture::soon(later.next()).await.unwrap(), seen[2]);
@@ -206,7 +206,7 @@ async fn who_follows_a_parked_run_whose_events_are_gone_is_told_what_is_asked_an
     assert_eq!(page["events"].as_array().unwrap().len(), 3, "{page}");
     assert_eq!(page["done"], false, "{page}");
 
-    // It is decided, and another attempt goes on as a worker does whose log is empty.
+    // The question is decided, and another attempt continues like a worker with an empty log.
     let path = format!("/v1/runs/{run}/approvals/{asked}");
     let decided = f.post(&path, &json!({"decision": "retry"})).send().await;
     assert_eq!(decided.unwrap().status(), 200);

@@ -1,10 +1,10 @@
-//! What is revoked ends everywhere, open streams included.
+//! A revoked credential ends everywhere, on open streams, too.
 
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, Sse, answer, soon};
 
-/// Reads a stream to its end; the last event's data.
+/// Reads a stream to its end, and returns the last event's data.
 async fn end_of(mut stream: Sse) -> Value {
     let events = stream.rest().await;
     serde_json::from_str(&events.last().expect("a last word").data).unwrap()
@@ -102,7 +102,7 @@ async fn a_revocation_that_nobody_announced_is_found_by_looking() {
         .plain("GET", &path, &Value::Null)
         .bearer_auth(secret);
     let stream = Sse::of(request.send().await.unwrap());
-    // As the command line does it: in the ledger alone.
+    // Revoked in the ledger only, as the command line does it.
     let mut tx = fixture.store.tenant(fixture.tenant).await.unwrap();
     tx.revoke_api_key(key["id"].as_str().unwrap().parse().unwrap())
         .await

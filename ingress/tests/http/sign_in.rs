@@ -145,7 +145,7 @@ async fn passwords_are_tried_a_few_times_and_no_more_whether_there_is_such_a_use
         assert_eq!((refused, throttled.len()), (10, 2), "{email}");
         assert_eq!(throttled[0].1["code"], "too_many_tries");
     }
-    // Even the right one has to wait.
+    // Even the right password has to wait.
     let (status, _) = login(&fixture, "anna@example.org", PASSWORD).await;
     assert_eq!(status, 429);
     let (base, _) = fixture.another_ingress().await;
@@ -179,13 +179,13 @@ async fn twenty_refreshes_at_once_get_one_successor_and_a_replay_ends_the_sessio
         status
     };
     assert_eq!(me(&third).await, 200);
-    // Two generations ago: somebody has a copy.
+    // A token of two generations ago: somebody has a copy.
     let (status, error) = refresh(&fixture, &first["refresh_token"]).await;
     assert_eq!((status, &error["code"]), (401, &json!("invalid_token")));
     let (status, _) = refresh(&fixture, &third["refresh_token"]).await;
     assert_eq!(status, 401);
     assert_eq!(me(&third).await, 401, "its access tokens went with it");
-    // Another session of hers goes on.
+    // Another session of hers is unaffected.
     let (status, _) = login(&fixture, "anna@example.org", PASSWORD).await;
     assert_eq!(status, 200);
 }

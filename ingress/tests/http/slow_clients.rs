@@ -1,5 +1,5 @@
-//! Clients that begin and do not go on, at the real accept loop and with the limits of the
-//! configuration.
+//! Tests clients that begin and then stall, against the real accept loop with the configured
+//! limits.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::fixture::{Fixture, soon};
 
 const SHORT: Duration = Duration::from_millis(200);
 
-/// All that the server says until it closes the connection.
+/// Returns all that the server sends until it closes the connection.
 async fn said_to(f: &Fixture, beginning: &str) -> String {
     let address = f.base.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();

@@ -1,4 +1,4 @@
-//! Stopping: streams end cleanly, and no run is cancelled for it.
+//! Stopping: streams end cleanly, and no run is cancelled by it.
 
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ async fn a_chat_beyond_the_grace_is_told_so_and_its_run_goes_on() {
 #[tokio::test]
 async fn a_hard_stop_cancels_nothing_not_even_for_a_client_that_does_not_read() {
     let mut f = Fixture::start().await;
-    // A client whose window is small, and who reads nothing.
+    // A client with a small window that reads nothing.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 * 1024).unwrap();
     let address = f.base.strip_prefix("http://").unwrap().parse().unwrap();
@@ -101,7 +101,7 @@ async fn a_hard_stop_cancels_nothing_not_even_for_a_client_that_does_not_read() 
     );
     client.write_all(request.as_bytes()).await.unwrap();
     let mut worker = f.take_job().await;
-    // More than the sockets hold: the stream waits for its client, and is dropped where it stands.
+    // More than the sockets hold: the stream waits for its client, and is dropped there.
     let much = "x".repeat(500_000);
     for _ in 0..32 {
         worker.say(&much).await;

@@ -82,7 +82,7 @@ async fn a_ticket_that_is_over_or_was_never_made_is_refused() {
     for bad in ["", "x", "bt_test_x", "%00"] {
         assert_eq!(refusal(&f, &run, bad).await.0, 401, "{bad:?}");
     }
-    // The next one that the tenant makes removes it.
+    // The next ticket that the tenant creates removes it.
     make_ticket(&f, &f.key, &run).await;
     let found = f.store.system().find_stream_ticket(token.hash()).await;
     assert_eq!(found.unwrap(), None);

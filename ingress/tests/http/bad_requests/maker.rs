@@ -1,36 +1,36 @@
-//! Makes bad requests.
+//! Generates bad requests.
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// What the server is told to take of a body.
+/// The body limit in the server's configuration.
 pub(super) const BODY_LIMIT: usize = 64 << 10;
 
-/// One request, and what is wrong with it.
+/// A request, and its fault.
 pub(super) struct Bad {
     pub(super) why: &'static str,
     pub(super) method: Method,
     pub(super) path: String,
-    /// The path as the description names it; none of an address that it does not know.
+    /// The path in the description; `None` for an address that it does not contain.
     pub(super) route: Option<&'static str>,
     pub(super) headers: Vec<(&'static str, Vec<u8>)>,
     pub(super) body: Vec<u8>,
 }
 
-/// Routes that take a JSON body, with one that is good.
+/// The routes that take a JSON body.
 const CHAT: &str = "/v1/chat/completions";
 const RUNS: &str = "/v1/runs";
 
-/// Makes them, the same from the same seed.
+/// Generates requests, the same from the same seed.
 pub(super) struct Maker {
     random: StdRng,
     key: String,
 }
 
 impl Maker {
-    /// Where a good key is wanted, it is this.
+    /// Uses `key` for each request that needs a good one.
     pub(super) fn new(seed: u64, key: String) -> Self {
         Self {
             random: StdRng::seed_from_u64(seed),
@@ -49,7 +49,7 @@ impl Maker {
             .collect()
     }
 
-    /// A route with a body, and its body.
+    /// Returns a route with a good body.
     fn good(&mut self) -> (&'static str, Value) {
         let text = self.text(40);
         let message = json!([{"role": "user", "content": text}]);
@@ -101,7 +101,7 @@ impl Maker {
         }
     }
 
-    /// The route with ids that are nobody's.
+    /// Fills the route with ids that do not exist.
     fn fill(&mut self, route: &str) -> String {
         let mut path = route.to_owned();
         for name in ["{id}", "{approval}"] {
@@ -144,7 +144,7 @@ impl Maker {
         let (route, _) = self.good();
         let mut body = vec![0; self.random.random_range(1..200)];
         self.random.fill_bytes(&mut body);
-        // No JSON text begins so.
+        // No JSON text begins with these.
         body[0] = self.pick(b"\0\xff}],:<=&%");
         self.post("garbage", route, body)
     }
@@ -195,7 +195,7 @@ impl Maker {
     fn not_utf8(&mut self) -> Bad {
         let (route, body) = self.good();
         let mut body = body.to_string().into_bytes();
-        // Within the first key, where every reader looks.
+        // Inside the first key, which every reader reads.
         body.insert(2, self.pick(&[0xc0, 0xff, 0xfe, 0x80, 0xed]));
         self.post("invalid UTF-8", route, body)
     }
@@ -220,7 +220,7 @@ impl Maker {
         self.post("a number out of range", RUNS, body.into_bytes())
     }
 
-    /// What PostgreSQL cannot store, or no text is.
+    /// Returns text that PostgreSQL cannot store, or that is not valid in JSON.
     fn not_text(&mut self) -> Bad {
         let lone = self.pick(&[
             r"\ud800", r"\udfff", r"\ud800x", r"\uZZZZ", r"\x41", "\n", "\0",
@@ -249,7 +249,7 @@ impl Maker {
         )
     }
 
-    /// A character that JSON can say and PostgreSQL's text cannot.
+    /// Returns a character that is valid in JSON but not in PostgreSQL's text.
     fn nul(&mut self) -> Bad {
         let (route, body) = self.pick(&[
             (
@@ -321,7 +321,7 @@ impl Maker {
                 format!("/v1/runs/{id}/events?after=x{value}{text}"),
             ),
         };
-        // A plus is a space in a query, which no number is.
+        // A plus is a space in a query, and a space is no number.
         self.get("a bad query", route, path)
     }
 
@@ -357,7 +357,7 @@ impl Maker {
     fn bad_credential(&mut self) -> Bad {
         let mut noise = vec![0; self.random.random_range(1..300)];
         self.random.fill_bytes(&mut noise);
-        // What HTTP lets through: all but controls.
+        // Keeps the bytes that HTTP allows: all but control characters.
         for byte in &mut noise {
             if *byte < 0x20 || *byte == 0x7f {
                 *byte = b'~';

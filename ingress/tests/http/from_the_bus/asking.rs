@@ -1,4 +1,4 @@
-//! What programs ask about runs: to cancel them, and for what they have shown.
+//! Programs' requests about runs: to cancel them, and to read their past events.
 
 use baton_protocol::RunStatus;
 use baton_store::AuditFilter;
@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::{Program, fresh, question};
 use crate::fixture::Fixture;
 
-/// Guards control requests: the key behind the connection needs the scope, and is who did it.
+/// Guards control requests: the key behind the connection needs the scope, and is the recorded
+/// actor.
 #[tokio::test]
 async fn a_cancel_needs_the_scope_and_is_audited_with_its_key() {
     let f = Fixture::start().await;
@@ -60,8 +61,8 @@ fn ids(page: &Value) -> Vec<u64> {
         .collect()
 }
 
-/// Guards history: in pages, from any cursor, it is what HTTP tells; afterwards too, when only the
-/// ledger knows.
+/// Guards history: its pages, from any cursor, equal HTTP's events, also when only the ledger has
+/// them.
 #[tokio::test]
 async fn history_is_told_in_pages_from_any_cursor_and_after_the_stream_is_lost() {
     let mut f = Fixture::start().await;
@@ -138,7 +139,7 @@ async fn history_is_told_in_pages_from_any_cursor_and_after_the_stream_is_lost()
     assert_eq!(text, "abc");
 }
 
-/// Guards the tenant in every look-up: another tenant's run is no run.
+/// Guards the tenant in every look-up: another tenant's run does not exist.
 #[tokio::test]
 async fn another_tenants_run_is_no_run() {
     let f = Fixture::start().await;

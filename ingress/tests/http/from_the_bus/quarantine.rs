@@ -1,4 +1,4 @@
-//! What is no submission is set aside, told so, and holds up nobody.
+//! A message that is no submission is set aside and refused, and delays no other message.
 
 use baton_nats::{DeadLetter, KEPT_OF_A_LETTER, NotReplayed, Replayed};
 use baton_protocol::TenantId;
@@ -18,8 +18,8 @@ async fn letters(f: &Fixture) -> Vec<DeadLetter> {
     found
 }
 
-/// Guards the quarantine: every way of being no submission has its reason, in the answer and with
-/// the copy; and a good one behind all of them becomes a run.
+/// Guards the quarantine: every kind of bad message has its reason in the answer and in the copy,
+/// and a good message after all of them becomes a run.
 #[tokio::test]
 async fn what_is_no_submission_is_kept_with_its_reason_and_blocks_nobody() {
     let f = Fixture::start().await;
@@ -92,7 +92,7 @@ async fn what_is_no_submission_is_kept_with_its_reason_and_blocks_nobody() {
     assert_eq!(program.submit(run, question()).await["ok"], true);
 }
 
-/// Guards the publisher: a subject opens nothing unless its key is one of its tenant, and is good.
+/// Guards the publisher: a subject opens nothing unless its key belongs to its tenant and is good.
 #[tokio::test]
 async fn a_subject_with_a_key_that_is_none_of_its_tenants_opens_nothing() {
     let f = Fixture::start().await;
@@ -118,7 +118,7 @@ async fn a_subject_with_a_key_that_is_none_of_its_tenants_opens_nothing() {
     assert_eq!(kept.len(), 2, "{kept:?}");
 }
 
-/// Guards the bound on what one publisher leaves in DEAD, where others' messages lie as well.
+/// Guards the limit on one publisher's letters in DEAD, which holds others' messages as well.
 #[tokio::test]
 async fn one_publisher_leaves_no_more_than_so_much_garbage() {
     let f = Fixture::start().await;
@@ -128,27 +128,27 @@ async fn one_publisher_leaves_no_more_than_so_much_garbage() {
         let answer = program.publish_bytes("interactive", &long).await;
         assert_eq!(refusal(&answer), "invalid_json");
     }
-    // By bytes: at most a minute's share of DEAD, of each letter its beginning.
+    // By bytes: at most a minute's share of DEAD, and only the beginning of each letter.
     let left = letters(&f).await;
     let kept: usize = left.iter().map(|letter| letter.payload.len()).sum();
     assert!((2..10).contains(&left.len()), "{}", left.len());
     assert!(kept <= left.len() * KEPT_OF_A_LETTER, "{kept}");
     assert_eq!(left[0].length, long.len() as u64);
-    // Others' letters are kept as before, of its own tenant too.
+    // Others' letters are kept as before, those of its own tenant, too.
     let other = Program::new(&f, json!({})).await;
     other.publish_bytes("interactive", "garbage").await;
     assert_eq!(letters(&f).await.len(), left.len() + 1);
 }
 
-/// Guards the way back out of DEAD: once what was wrong is mended, an operator submits the message
-/// again on behalf of whoever published it, and it makes the run that it would have made.
+/// Guards the way back out of DEAD: after the cause is fixed, an operator submits the message again
+/// on behalf of its publisher, and the same run results.
 #[tokio::test]
 async fn what_was_set_aside_is_submitted_again_on_behalf_of_its_publisher() {
     let f = Fixture::start().await;
     let program = Program::new(&f, json!({})).await;
     let run = fresh();
     let message = submission(run, question());
-    // As an older server, which knew less, would have set it aside.
+    // Set aside as by an older server, which knew less.
     program.bury("background", &message).await;
 
     let letter = letters(&f).await.remove(0);
@@ -168,7 +168,7 @@ async fn what_was_set_aside_is_submitted_again_on_behalf_of_its_publisher() {
     assert_eq!(record.api_key_id.unwrap().to_string(), program.key);
     assert_eq!(f.bus.dead_letters().await.unwrap(), 1, "its copy stays");
 
-    // What is wrong still is told so, and is not kept twice.
+    // A message that is still bad is refused again, and not kept twice.
     program.bury("background", "garbage").await;
     let letter = letters(&f).await.remove(1);
     let Replayed::Answered(answer) = soon(f.bus.replay(&letter)).await.unwrap() else {
@@ -179,8 +179,8 @@ async fn what_was_set_aside_is_submitted_again_on_behalf_of_its_publisher() {
     assert_eq!(f.bus.dead_letters().await.unwrap(), 2);
 }
 
-/// Guards the replay against what older versions set aside: they took a publisher's word for who it
-/// was.
+/// Guards the replay against letters of older versions: they trusted the publisher's name in a
+/// header.
 #[tokio::test]
 async fn what_an_older_version_set_aside_is_not_submitted_again_for_a_key_that_a_header_names() {
     let f = Fixture::start().await;

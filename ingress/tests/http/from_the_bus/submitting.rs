@@ -1,4 +1,4 @@
-//! A message becomes a run, once.
+//! A message becomes exactly one run.
 
 use baton_admission::Upstream;
 use baton_admission::resolve::resolve;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Program, fresh, question, refusal, submission};
 use crate::fixture::{Fixture, run_of};
 
-/// Guards the order of commit and answer, and both places of the answer.
+/// Guards the order of commit and answer, and both subjects of the answer.
 #[tokio::test]
 async fn a_submission_is_answered_once_its_run_is_committed_and_then_works_like_any_other() {
     let f = Fixture::start().await;
@@ -48,8 +48,8 @@ async fn a_submission_is_answered_once_its_run_is_committed_and_then_works_like_
     assert_eq!(runs["data"].as_array().unwrap().len(), 1);
 }
 
-/// Guards the key that stands for a run's id: however often and to however many ingresses it is
-/// published, there is one run.
+/// Guards the idempotency key that is derived from a run's id: however often and to however many
+/// ingresses it is published, there is one run.
 #[tokio::test]
 async fn many_at_once_under_one_id_make_one_run() {
     let f = Fixture::start().await;
@@ -67,7 +67,7 @@ async fn many_at_once_under_one_id_make_one_run() {
     assert_eq!(f.take_job().await.run(), run);
 }
 
-/// Guards I3 against ids that a program chose badly: they never lead to somebody else's run.
+/// Guards I3 against badly chosen ids: they never lead to somebody else's run.
 #[tokio::test]
 async fn an_id_that_stands_for_another_run_is_taken_whoever_has_it() {
     let f = Fixture::start().await;
@@ -98,7 +98,7 @@ async fn an_id_that_stands_for_another_run_is_taken_whoever_has_it() {
     );
 }
 
-/// Guards that both doors lead through the same checks. None of this is garbage: nothing is kept.
+/// Guards that both doors lead through the same checks. None of these is garbage: no copy is kept.
 #[tokio::test]
 async fn what_http_refuses_is_refused_with_the_same_words() {
     let f = Fixture::start_with(|config| config.limits.queued_per_tenant = 3).await;
@@ -137,7 +137,7 @@ async fn what_http_refuses_is_refused_with_the_same_words() {
     assert_eq!(f.bus.dead_letters().await.unwrap(), 0);
 }
 
-/// Somebody is about to take the id, so that everybody else who wants it has to wait.
+/// Begins to accept a run with this id, so that all other submissions of the id have to wait.
 async fn somebody_with(f: &Fixture, run: RunId) -> TenantTx {
     let body = question().to_string();
     let request = SubmitRequest::parse_native(body.as_bytes()).unwrap();
@@ -161,7 +161,7 @@ async fn somebody_with(f: &Fixture, run: RunId) -> TenantTx {
         cancel_on_disconnect: false,
         idempotency: Some(&key),
     };
-    // Far from the limit, as the ingress is: near it, submissions of a tenant wait for one another.
+    // Far from the limit, as in the ingress: near it, submissions of a tenant wait for each other.
     let limits = QueueLimits {
         tenant: 10_000,
         system: 100_000,
@@ -171,8 +171,8 @@ async fn somebody_with(f: &Fixture, run: RunId) -> TenantTx {
     tx
 }
 
-/// Guards the room that an ingress has for submissions: what it has none for is told to come again,
-/// and neither held in memory without end nor dropped in silence.
+/// Guards the ingress's room for submissions: one without room is refused with a request to retry,
+/// and neither held in memory without limit nor dropped silently.
 #[tokio::test]
 async fn what_there_is_no_room_for_is_told_to_come_again() {
     let f = Fixture::start().await;
@@ -198,7 +198,7 @@ async fn what_there_is_no_room_for_is_told_to_come_again() {
     }
 }
 
-/// Guards the end of an ingress: what it has begun with is answered before it is gone.
+/// Guards the end of an ingress: it answers the submissions that it has begun.
 #[tokio::test]
 async fn a_submission_that_is_under_way_when_the_ingress_stops_is_answered() {
     let mut f = Fixture::start().await;
@@ -209,7 +209,7 @@ async fn a_submission_that_is_under_way_when_the_ingress_stops_is_answered() {
     program
         .send("interactive", submission(run, question()))
         .await;
-    // Published later and taken later: the first one has been taken as well.
+    // This one was published and taken later, so the first one has been taken as well.
     assert_eq!(program.submit(fresh(), question()).await["ok"], true);
     f.shutdown.stop_soft();
     drop(somebody);
