@@ -1,4 +1,4 @@
-//! A program that asks for things over the bus, with nothing but a NATS client.
+//! A program that sends requests over the bus, with nothing but a NATS client.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use crate::client::PATIENCE;
 
-/// How long an answer may take before the question is asked again: it may have been lost.
+/// The time after which a request is sent again, because it or its answer may have been lost.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// A program that asks about one run.
+/// A program that sends requests about one run.
 #[derive(Debug)]
 pub struct Asker {
     client: Client,
@@ -42,7 +42,7 @@ impl Asker {
         })
     }
 
-    /// Asks until there is an answer.
+    /// Repeats the request until there is an answer.
     pub async fn ask(&self, verb: &str, payload: &Value) -> anyhow::Result<Value> {
         let subject = format!("control.{}.{}.{verb}", self.tenant, self.key);
         let mut payload = payload.clone();
@@ -51,7 +51,7 @@ impl Asker {
         self.until_answered(subject, verb, &payload).await
     }
 
-    /// Publishes a submission of the run, and waits for nothing but its arrival at the broker.
+    /// Publishes a submission of the run, and waits only for its arrival at the broker.
     pub async fn submit_unheard(&self, request: &Value) -> anyhow::Result<()> {
         let (subject, message) = self.submission(request);
         let payload = serde_json::to_vec(&message)?;
@@ -59,7 +59,7 @@ impl Asker {
         Ok(self.client.flush().await?)
     }
 
-    /// Publishes a submission of the run until there is an answer.
+    /// Publishes a submission of the run repeatedly until there is an answer.
     pub async fn submit(&self, request: &Value) -> anyhow::Result<Value> {
         let (subject, message) = self.submission(request);
         self.until_answered(subject, "submit", &message).await

@@ -1,6 +1,7 @@
-//! An OpenAI-compatible upstream that costs next to nothing, for measuring what stands before it.
+//! An OpenAI-compatible upstream with hardly any cost of its own, so that a measurement shows the
+//! cost of Baton.
 //!
-//! The model's name says what to answer: `bench-20-0` is 20 tokens without a pause, `bench-100-10`
+//! The model's name selects the answer: `bench-20-0` is 20 tokens without a pause, `bench-100-10`
 //! is 100 tokens, 10 ms apart. Each token is the time at which it was written and goes out in a
 //! write of its own, as a real model's would.
 
@@ -27,7 +28,7 @@ pub async fn serve(listener: TcpListener) -> anyhow::Result<()> {
         let (stream, _): (TcpStream, SocketAddr) = listener.accept().await?;
         stream.set_nodelay(true)?;
         connections.spawn(async move {
-            // A client that goes away is none of the upstream's business.
+            // The upstream does not care if a client disconnects.
             let _gone = converse(stream).await;
         });
     }
@@ -45,7 +46,7 @@ async fn converse(mut stream: TcpStream) -> anyhow::Result<()> {
     }
 }
 
-/// The body of the next request on the connection; nothing once it is closed.
+/// Returns the body of the next request on the connection; `None` once it is closed.
 async fn read_request(
     stream: &mut TcpStream,
     request: &mut Vec<u8>,
@@ -117,7 +118,7 @@ async fn answer(
     Ok(())
 }
 
-/// One event as one HTTP chunk.
+/// Writes one event as one HTTP chunk.
 fn frame(out: &mut Vec<u8>, data: &str) {
     out.extend_from_slice(format!("{:x}\r\ndata: {data}\n\n\r\n", data.len() + 8).as_bytes());
 }

@@ -1,7 +1,8 @@
-//! `make chaos`: real processes under a steady load, with something breaking all the time.
+//! `make chaos`: real processes under a steady load, with faults all the time.
 //!
-//! A seed decides what breaks when. Clients note what they are told; when all is mended and quiet,
-//! the ledger and the event log are written beside it, and [`crate::checker`] judges the whole.
+//! A seed decides the schedule of faults. Clients record the answers that they get. When everything
+//! is mended and quiet, the ledger and the event log are written next to these records, and
+//! [`crate::checker`] judges the whole.
 
 pub mod broker_disk;
 pub mod cast;
@@ -50,39 +51,39 @@ use proxy::Proxy;
 use record::Recorder;
 use shortage::Shortage;
 
-/// Whose runs these are.
+/// The tenant of the load.
 const TENANT: &str = "chaos";
-/// The name of the key that nearly all of them are submitted with.
+/// The name of the key that submits nearly all runs.
 const FIRST: &str = "first";
 const DATABASE: &str = "baton";
 
-/// What to do.
+/// The settings of a chaos run.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The program.
     pub baton: PathBuf,
-    /// Decides what breaks when.
+    /// The seed of the schedule of faults.
     pub seed: u64,
-    /// For how long things break.
+    /// The time during which things break.
     pub time: Duration,
-    /// How long it takes from one fault to the next, on average.
+    /// The average time from one fault to the next.
     pub pause: Duration,
-    /// What is broken most.
+    /// The emphasis of the faults.
     pub emphasis: Emphasis,
-    /// How many clients there are.
+    /// The number of clients.
     pub clients: usize,
-    /// Whether there are others than these clients, hostile ones among them.
+    /// Whether there are other participants than these clients, hostile ones among them.
     pub strangers: bool,
-    /// How many conversations begin in a second, at most.
+    /// The most conversations that begin in a second.
     pub per_second: Option<f64>,
-    /// Limit for accepted runs to end once nothing is broken. Far above their time: waiting
-    /// ends when they have.
+    /// The time for accepted runs to end once nothing is broken. It is far above what they need;
+    /// the wait ends when they have ended.
     pub calm: Duration,
-    /// Where the history and the logs go.
+    /// The folder for the history and the logs.
     pub folder: PathBuf,
 }
 
-/// Breaks things for a while, and judges what came of it.
+/// Breaks things for a while, and judges the outcome.
 pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     let folder = &options.folder;
     if folder.exists() {
@@ -128,7 +129,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     others.wait().await;
     let stuck = faults.fleet.until_ready_or_replaced().await?;
 
-    // What is not over by the end of it is for the checker to name.
+    // The checker names the runs that are not over by then.
     let calm = options.calm;
     let served = tokio::time::timeout(calm, guests.wait()).await.is_ok();
     load.give_up.cancel();
@@ -145,7 +146,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     let strays = harvest.misattributed(cast.first.key, &submitted).await?;
     dump::write(faults.harvest, client, folder).await?;
     let amiss = faults.fleet.stop().await;
-    // The roles' last words.
+    // The roles have written their last records.
     recorder.flush()?;
     let (broker, database) = tokio::join!(faults.broker.stop(), faults.database.stop());
     broker?;
@@ -177,7 +178,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     Ok(judgement)
 }
 
-/// What the roles' logs say of panics: whatever is broken around it, no role may.
+/// Finds panics in the roles' logs. No role may panic, whatever is broken around it.
 fn panics(folder: &Path) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
@@ -239,7 +240,8 @@ async fn set_up(options: &Options, recorder: Arc<Recorder>) -> anyhow::Result<(F
             TENANT,
             "--name",
             FIRST,
-            // More than there is time for: what is counted must be true in the end.
+            // Higher than any number of runs here, because only the counting is tested: the count
+            // must be right in the end.
             "--concurrent-runs",
             "1000000",
             "--monthly-tokens",

@@ -1,7 +1,7 @@
-//! `make bench`: what Baton adds to the upstream that stands behind it, measured in one run.
+//! `make bench`: measures the cost that Baton adds to an upstream, all in one run.
 //!
-//! The upstream, the load and Baton share the machine, so each figure stands beside the direct one
-//! taken just before it; ratios hold where absolute times drift.
+//! The upstream, the load and Baton share the machine. So each figure is next to a direct one that
+//! was measured just before it: ratios hold even if absolute times drift.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,19 +23,19 @@ struct Args {
     /// The baton to measure
     #[arg(long, default_value = "target/release/baton")]
     baton: PathBuf,
-    /// Where to write the figures as JSON
+    /// The JSON file for the figures
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
     /// Seconds of each closed-loop throughput measurement
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// How many slow streams to hold open
+    /// The number of slow streams to hold open
     #[arg(long, default_value_t = 1_000)]
     streams: usize,
-    /// How often each recovery is measured
+    /// The number of measurements of each recovery
     #[arg(long, default_value_t = 5)]
     recoveries: usize,
-    /// How many pairs of requests each guard is measured with
+    /// The number of pairs of requests for each guard
     #[arg(long, default_value_t = 4_000)]
     pairs: usize,
     /// Only these parts, with commas between: latency, pace, throughput, guards, streams,
@@ -68,7 +68,7 @@ async fn upstream() -> anyhow::Result<()> {
     baton_harness::bench_upstream::serve(listener).await
 }
 
-/// Baton and its upstream, each in processes of their own.
+/// Baton and its upstream, each in its own processes.
 struct Stage {
     direct: String,
     baton: String,
@@ -135,14 +135,15 @@ impl Stage {
         }
     }
 
-    /// The same load direct and through Baton.
+    /// Runs the same load directly and through Baton.
     async fn both(
         &self,
         model: &str,
         clients: usize,
         until: Until,
     ) -> anyhow::Result<(LoadReport, LoadReport)> {
-        // Connections, statements and pools are set up once in a server's life.
+        // Connections, statements and pools are set up once in a server's life, so they are not
+        // measured.
         self.load(true, model, clients, Until::Answers(2))
             .run()
             .await?;
@@ -191,7 +192,7 @@ fn check(report: &LoadReport) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A table as it is read and as it is pasted into Markdown.
+/// A table, formatted both for the terminal and for Markdown.
 struct Table {
     rows: Vec<String>,
     json: serde_json::Map<String, Value>,
@@ -255,7 +256,7 @@ async fn bench(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// First token of short answers, by how many clients ask at once.
+/// Measures the time to the first token of short answers, by the number of concurrent clients.
 async fn latency(stage: &Stage, table: &mut Table) -> anyhow::Result<()> {
     for (clients, answers) in [(1, 400), (32, 60), (256, 12)] {
         let (direct, baton) = stage
@@ -273,7 +274,7 @@ async fn latency(stage: &Stage, table: &mut Table) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// From writing a token to reading it, in a paced answer.
+/// Measures the time from writing a token to reading it, in a paced answer.
 async fn pace(stage: &Stage, table: &mut Table) -> anyhow::Result<()> {
     for (clients, answers) in [(1, 3), (32, 3), (256, 2)] {
         let (direct, baton) = stage
@@ -291,7 +292,7 @@ async fn pace(stage: &Stage, table: &mut Table) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Short answers in a closed loop, and what they cost each process.
+/// Measures short answers in a closed loop, and their cost in each process.
 #[expect(clippy::print_stdout, reason = "the table is the answer")]
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 async fn throughput(args: &Args, stage: &Stage, table: &mut Table) -> anyhow::Result<()> {
@@ -332,7 +333,8 @@ async fn throughput(args: &Args, stage: &Stage, table: &mut Table) -> anyhow::Re
     Ok(())
 }
 
-/// What authentication and a rate limit add to a request; the columns are without and with it.
+/// Measures the time that authentication and a rate limit add to a request; the columns are without
+/// and with it.
 async fn guards(args: &Args, stage: &Stage, table: &mut Table) -> anyhow::Result<()> {
     let guards = baton_harness::guards::measure(&stage.baton, &stage.api_key, args.pairs).await?;
     for (what, pair) in [
@@ -354,7 +356,7 @@ async fn guards(args: &Args, stage: &Stage, table: &mut Table) -> anyhow::Result
     Ok(())
 }
 
-/// Many streams of a token a second: what each costs while it is open.
+/// Measures many streams of a token a second, and the cost of each while it is open.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 async fn streams(args: &Args, stage: &Stage, table: &mut Table) -> anyhow::Result<()> {
     let load = stage.load(true, "bench-25-1000", args.streams, Until::Answers(1));
@@ -393,8 +395,8 @@ async fn streams(args: &Args, stage: &Stage, table: &mut Table) -> anyhow::Resul
     Ok(())
 }
 
-/// What clients notice of a killed worker, of a deploy under load and of a killed ingress, with the
-/// default times.
+/// Measures the pauses that clients see after a killed worker, a deploy under load and a killed
+/// ingress, with the default settings.
 async fn recovery(args: &Args, table: &mut Table) -> anyhow::Result<()> {
     let recovery = baton_harness::recovery::measure(&args.baton, args.recoveries).await?;
     let rows = [

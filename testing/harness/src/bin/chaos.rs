@@ -1,4 +1,4 @@
-//! `make chaos`: breaks real processes under load, and judges what became of the promises.
+//! `make chaos`: breaks real processes under load, and judges whether the promises were kept.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,10 +15,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
 struct Args {
-    /// For how many minutes things break
+    /// The minutes during which things break
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
-    /// Decides what breaks when
+    /// The seed of the schedule of faults
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Faults in a minute, on average
@@ -27,48 +27,48 @@ struct Args {
     /// The emphasis of the faults
     #[arg(long, value_enum, default_value_t)]
     emphasis: Emphasis,
-    /// Invariants, such as I4,I9: good is a run that breaks one of them, as a baton without one of its
-    /// mechanisms must
+    /// Expected violations, such as I4,I9: the run succeeds if it breaks one of them, as a baton
+    /// without one of its mechanisms must
     #[arg(long, value_delimiter = ',')]
     expect: Vec<String>,
-    /// Leave out hostile clients and programs, keys that end, and people who sign in
+    /// Leave out hostile clients and programs, expiring keys, and people who sign in
     #[arg(long)]
     without_strangers: bool,
-    /// How many clients ask at once
+    /// The number of concurrent clients
     #[arg(long, default_value_t = 20)]
     clients: usize,
-    /// Conversations that begin in a second, at most; without it, as many as come
+    /// The most conversations that begin in a second; without it, no limit
     #[arg(long)]
     runs_per_second: Option<f64>,
-    /// The history proves nothing with fewer faults [default: 15 a minute]
+    /// The fewest faults for a valid history [default: 15 a minute]
     #[arg(long)]
     min_faults: Option<usize>,
-    /// The history proves nothing with fewer completed runs [default: 30 a minute]
+    /// The fewest completed runs for a valid history [default: 30 a minute]
     #[arg(long)]
     min_runs: Option<usize>,
     /// The baton to break
     #[arg(long, default_value = "target/release/baton")]
     baton: PathBuf,
-    /// Where histories go, a folder for each seed
+    /// The folder for histories, with a subfolder for each seed
     #[arg(long, default_value = "target/chaos")]
     folder: PathBuf,
-    /// Keep the history of a run that is found good, too
+    /// Keep the history of a good run too
     #[arg(long)]
     keep: bool,
-    /// Break nothing: judge the seed's last history again
+    /// Break nothing, and judge the seed's last history again
     #[arg(long)]
     judge: bool,
 }
 
-/// A run of so many minutes is void if any kind of fault or attack has not occurred.
+/// A run of this many minutes is void if any kind of fault or attack has not occurred.
 const LONG: f64 = 20.0;
-/// How many of the runs must have been answered.
+/// The share of the runs that must have been answered.
 const COMPLETED: f64 = 0.5;
-/// Limit for accepted runs to end once nothing is broken.
+/// The time for accepted runs to end once nothing is broken.
 const CALM: Duration = Duration::from_secs(90);
-/// The same where a violation is expected: the runs that do end are not what is looked for.
+/// The same if a violation is expected: then the runs that do end are of no interest.
 const CALM_IF_BROKEN: Duration = Duration::from_secs(20);
-/// How many violations are shown one by one.
+/// The number of violations that are listed one by one.
 const SHOWN: usize = 40;
 
 #[tokio::main]
@@ -77,7 +77,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let mut ended = signal(SignalKind::terminate())?;
     tokio::select! {
         result = judge(&args) => result,
-        // Returning stops all that was started; being ended by the signal would not.
+        // Returning stops everything that was started; dying of the signal would not.
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         _ = ended.recv() => bail!("told to stop"),
     }
@@ -117,7 +117,7 @@ async fn judge(args: &Args) -> anyhow::Result<ExitCode> {
     };
     if good && !args.keep && !args.judge {
         std::fs::remove_dir_all(&folder)?;
-        // Not if there is another seed's history in it.
+        // This fails if the folder holds another seed's history, and then it must stay.
         let _kept = std::fs::remove_dir(&args.folder);
     }
     Ok(if good {
@@ -127,7 +127,7 @@ async fn judge(args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Why the history proves nothing, if it does not.
+/// Returns the reasons why the history proves nothing.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 fn void(judgement: &Judgement, args: &Args) -> Vec<String> {
     let least = |given: Option<usize>, a_minute: f64| {

@@ -1,4 +1,4 @@
-//! The broker's disk: lost, or as it once was.
+//! The broker's disk: lost, or restored to an earlier copy.
 
 use std::path::{Path, PathBuf};
 
@@ -8,14 +8,14 @@ use baton_devstack::NatsServer;
 use super::plan::Disk;
 use crate::checker::What;
 
-/// What the broker keeps its streams in, within its folder.
+/// The folder of the broker's streams, within its own folder.
 const STREAMS: &str = "jetstream";
 
-/// Does things to a broker's disk while the broker is down.
+/// Changes a broker's disk while the broker is down.
 #[derive(Debug)]
 pub struct BrokerDisk {
     copy: PathBuf,
-    /// What the copy holds was stored until then, in milliseconds since 1970.
+    /// The time of the copy, in milliseconds since 1970.
     copied_at: Option<u64>,
 }
 
@@ -26,7 +26,7 @@ impl BrokerDisk {
         Self { copy, copied_at }
     }
 
-    /// What can be done: without a copy, one is made instead of restored.
+    /// Returns the possible change: without a copy, the disk is copied instead of restored.
     pub fn possible(&self, wanted: Disk) -> Disk {
         match wanted {
             Disk::Restored if self.copied_at.is_none() => Disk::Copied,
@@ -34,7 +34,7 @@ impl BrokerDisk {
         }
     }
 
-    /// Does it. Returns since when what was stored is lost, if anything is.
+    /// Makes the change. Returns the time from which on stored messages are lost, if any are.
     pub fn change(&mut self, broker: &NatsServer, disk: Disk) -> anyhow::Result<Option<u64>> {
         let store = broker.store_dir();
         match disk {
@@ -73,7 +73,8 @@ fn remove(folder: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Copies what is in `from` into `to`, with its owners: the server may run as another user.
+/// Copies the content of `from` into `to` and keeps its owners, because the server may run as
+/// another user.
 pub(crate) fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(to)?;
     let copied = std::process::Command::new("cp")

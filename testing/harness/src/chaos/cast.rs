@@ -1,4 +1,4 @@
-//! Everybody who is not of the steady load: those who mean harm, holders of keys that end, people.
+//! The participants outside of the steady load: attackers, holders of keys that end, people.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const PEOPLE: &str = "people";
 /// The number of hostile programs, and of hostile clients.
 const HOSTILE: u64 = 2;
 
-/// The keys and tokens of everybody.
+/// The keys and tokens of all participants.
 #[derive(Debug)]
 pub struct Cast {
     /// The key of the load.
@@ -45,7 +45,7 @@ impl Cast {
             setting.run(&[&words[..], more].concat()).await
         };
         let impostor = make(tenant, "impostor", &["--scopes", "runs:read,runs:write"]).await?;
-        // Of one model: no field of its requests may choose another.
+        // The key is for one model: no field of its requests may choose another.
         let stranger = make(STRANGERS, "stranger", &["--models", "chaos"]).await?;
         let parent = make(HOLDERS, "parent", &[]).await?;
         let bootstrap = setting
@@ -61,7 +61,7 @@ impl Cast {
         })
     }
 
-    /// Lets all of them begin; they end with the load.
+    /// Starts all of them; they end with the load.
     pub fn enter(
         &self,
         load: &Arc<Load>,

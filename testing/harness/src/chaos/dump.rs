@@ -1,4 +1,4 @@
-//! What the ledger and the stream hold when all is quiet.
+//! Writes the content of the ledger and the stream when all is quiet.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -15,7 +15,7 @@ use super::outside::Prompt;
 use crate::checker::{History, LedgerRun, RunLog};
 use crate::client::Client;
 
-/// Waits until no run is queued or running; says whether that came about in time.
+/// Waits until no run is queued or running; returns whether that happened in time.
 pub async fn until_quiet(client: &Client, limit: Duration) -> bool {
     let quiet = async {
         loop {
@@ -68,7 +68,7 @@ pub async fn write(mut logs: Harvest, client: &Client, folder: &Path) -> anyhow:
     logs.close().await
 }
 
-/// The messages that a run was given.
+/// The input messages of a run.
 #[derive(Deserialize)]
 struct Given {
     input: Vec<Value>,
@@ -88,7 +88,7 @@ async fn one(logs: &Harvest, client: &Client, id: String) -> anyhow::Result<(Led
     }
     let mut run: LedgerRun = serde_json::from_slice(&answer.body)
         .with_context(|| format!("run {id} is not as expected"))?;
-    // The number alone: some requests are megabytes.
+    // Only the number is kept, because some requests are megabytes.
     let given: Given = serde_json::from_slice(&answer.body)
         .with_context(|| format!("the input of run {id} is not as expected"))?;
     run.prompt = given.prompt();

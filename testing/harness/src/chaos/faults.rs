@@ -19,7 +19,7 @@ use super::shortage::Shortage;
 use crate::checker::What;
 use crate::process_usage;
 
-/// Time for which NATS stays in reach of a worker to which the ledger has become mute.
+/// The time for which a worker still reaches NATS after its ledger has gone silent.
 const STORED_BY: Duration = Duration::from_millis(400);
 
 /// Everything that can be broken.
@@ -27,34 +27,34 @@ const STORED_BY: Duration = Duration::from_millis(400);
 pub struct Faults {
     /// NATS.
     pub broker: NatsServer,
-    /// Takes what is about to be lost.
+    /// Reads the events that are about to be lost.
     pub harvest: Harvest,
     /// NATS's disk.
     pub disk: BrokerDisk,
     /// PostgreSQL.
     pub database: Postgres,
-    /// Before the upstream.
+    /// The proxy in front of the upstream.
     pub upstream: Proxy,
     /// The upstream.
     pub outside: Outside,
-    /// Takes files, places and patience from roles and servers.
+    /// Takes files, connections and slow reads away from roles and servers.
     pub shortage: Shortage,
     /// The roles.
     pub fleet: Fleet,
-    /// Where faults are noted.
+    /// The recorder of faults.
     pub recorder: Arc<Recorder>,
-    /// What is to be mended when.
+    /// The mends with their times.
     pub(super) due: Vec<(Instant, Mend)>,
 }
 
-/// How something is mended.
+/// The way of mending something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mend {
     Thaw(Target, u32),
-    /// Not a mending, but the second signal to a process.
+    /// Not a mend, but the second signal to a process.
     TerminateAgain(Target, u32),
     Link(Target, Server),
-    /// Not a mending: what a worker without a ledger loses next.
+    /// Not a mend, but the next fault of a worker without a ledger.
     CutOff(Target),
     Upstream,
     Model,
@@ -133,7 +133,7 @@ impl Faults {
         }
     }
 
-    /// Mends it later; what was to be mended earlier stays broken as long.
+    /// Schedules a mend. An earlier mend of the same thing is put off until then.
     fn later(&mut self, after: Duration, mend: Mend) {
         self.due.retain(|(_, other)| *other != mend);
         self.due.push((Instant::now() + after, mend));
@@ -211,7 +211,7 @@ impl Faults {
             Fault::Unseen(target, time) => {
                 self.fleet
                     .link(target, Server::Database, Mode::StallToClient);
-                // Late enough for what is shown of a step to be stored.
+                // Late enough for the shown events of a step to be stored.
                 self.later(STORED_BY, Mend::CutOff(target));
                 self.later(time, Mend::Link(target, Server::Broker));
                 self.later(time, Mend::Link(target, Server::Database));
@@ -219,7 +219,7 @@ impl Faults {
             }
             Fault::BrokerCrash(..) | Fault::DatabaseCrash(_) => true,
         };
-        // A role that is just being started again cannot be hit.
+        // A role that is being restarted at the moment cannot be hit.
         if fired {
             self.recorder.note(What::Fault {
                 kind: fault.kind(),

@@ -1,4 +1,4 @@
-//! The roles as processes, each behind proxies of its own and started again when it ends.
+//! The roles as processes. Each is behind proxies of its own and restarted when it ends.
 
 mod role;
 mod setting;
@@ -21,7 +21,7 @@ pub use setting::{LEASE, Setting};
 
 use role::{Role, Start};
 
-/// How long a role may take from SIGTERM to its end when nothing is broken.
+/// The time from SIGTERM to the end of a role when nothing is broken.
 const STOP_WITHIN: Duration = Duration::from_secs(40);
 /// All roles.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Waits until every role says that it is ready.
+    /// Waits until every role reports that it is ready.
     pub async fn until_ready(&self) -> anyhow::Result<()> {
         for role in self.roles() {
             role.until_ready()
@@ -72,8 +72,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// As [`Fleet::until_ready`], but kills a role that does not become ready, so that another process
-    /// takes its place. Returns the names of those.
+    /// As [`Fleet::until_ready`], but kills a role that does not become ready, so that another
+    /// process replaces it. Returns the names of the killed roles.
     pub async fn until_ready_or_replaced(&self) -> anyhow::Result<Vec<String>> {
         let mut stuck = Vec::new();
         for role in self.roles() {
@@ -91,7 +91,7 @@ impl Fleet {
         self.workers.iter().chain(&self.ingresses).chain(scheduler)
     }
 
-    /// Where each ingress serves.
+    /// Returns the addresses of the ingresses.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.ingresses.iter().filter_map(|role| role.http).collect()
     }
@@ -104,17 +104,17 @@ impl Fleet {
         }
     }
 
-    /// Sends a signal to the role's process; returns its id, or nothing if there is none just now.
+    /// Sends a signal to the role's process and returns its id; `None` if there is no process now.
     pub fn signal(&self, target: Target, signal: Signal) -> Option<u32> {
         self.role(target).signal(None, signal)
     }
 
-    /// The role's process, if there is one just now.
+    /// Returns the role's process, if there is one now.
     pub fn process_of(&self, target: Target) -> Option<u32> {
         self.role(target).process()
     }
 
-    /// Whether this still is the role's process.
+    /// Returns whether this still is the role's process.
     pub fn is_process_of(&self, target: Target, pid: u32) -> bool {
         self.process_of(target) == Some(pid)
     }
@@ -124,7 +124,7 @@ impl Fleet {
         self.role(target).signal(Some(pid), signal);
     }
 
-    /// Disturbs the way from a role to a server.
+    /// Disturbs the connections from a role to a server.
     pub fn link(&self, target: Target, server: Server, mode: Mode) {
         let role = self.role(target);
         match server {
@@ -133,7 +133,7 @@ impl Fleet {
         }
     }
 
-    /// Mends all ways.
+    /// Mends all connections.
     pub fn heal(&self) {
         for role in self.roles() {
             role.broker.set(Mode::Pass);
@@ -141,7 +141,7 @@ impl Fleet {
         }
     }
 
-    /// Stops every role by SIGTERM. Returns what did not end in order.
+    /// Stops every role by SIGTERM. Returns the roles that did not end in order.
     pub async fn stop(self) -> Vec<String> {
         self.stop.cancel();
         let mut amiss = Vec::new();

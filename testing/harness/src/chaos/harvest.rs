@@ -1,4 +1,4 @@
-//! The event log as it is read: at the end, and before the broker loses its disk.
+//! Reads the event log: at the end, and before the broker loses its disk.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -19,19 +19,19 @@ use super::holders::{BUDGET, SPENDER};
 use super::program::Bearer;
 use crate::checker::{History, RunLog, What};
 
-/// How many messages of one run's log are read; far more than a run has here.
+/// The most messages that are read of one run's log; far more than a run has here.
 const MOST: usize = 20_000;
-/// How many runs are read at once.
+/// The number of runs that are read at once.
 pub(super) const AT_ONCE: usize = 8;
-/// Days that no run is accepted before or after.
+/// The first of the days between which all runs are accepted.
 const DAWN: NaiveDate = NaiveDate::from_ymd_opt(2000, 1, 1).unwrap();
 const DUSK: NaiveDate = NaiveDate::from_ymd_opt(2999, 12, 31).unwrap();
-/// How many runs are in a page of them.
+/// The number of runs in a page.
 const PAGE: u32 = 200;
-/// How long the logs may take that are read while the load goes on; the rest is not.
+/// The time for reading logs while the load goes on; the remaining logs are not read.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Reads logs, and writes them to the history. Its ways to the servers lead past all proxies.
+/// Reads logs and writes them to the history. Its connections to the servers go around all proxies.
 #[derive(Debug)]
 pub struct Harvest {
     bus: Bus,
@@ -42,7 +42,7 @@ pub struct Harvest {
 }
 
 impl Harvest {
-    /// Of the runs of one tenant.
+    /// Opens a reader for the runs of one tenant.
     pub async fn open(setting: &Setting, tenant: &str, folder: &Path) -> anyhow::Result<Self> {
         let broker = format!("nats://{}", setting.broker);
         let bus = Bus::connect(BusOptions {
@@ -58,7 +58,7 @@ impl Harvest {
         })
         .await?;
         let fresh = TenantId::new(SystemClock.now());
-        // There by now: the key was made for it.
+        // The tenant exists by now, because a key was made for it.
         let tenant = store.system().ensure_tenant(fresh, tenant).await?.id;
         let path = folder.join(History::LOGS);
         let file =
@@ -72,7 +72,7 @@ impl Harvest {
         })
     }
 
-    /// The bearer of a key that was made under this name in a tenant.
+    /// Returns the bearer of a key that was made under this name in a tenant.
     pub async fn bearer(&self, tenant: &str, name: &str, secret: &str) -> anyhow::Result<Bearer> {
         let tenant = self.tenant_of(tenant).await?;
         let mut tx = self.store.tenant(tenant).await?;
@@ -109,8 +109,8 @@ impl Harvest {
         Ok(found.map(|key| format!("the budget is {BUDGET} tokens, and the books say {key:?}")))
     }
 
-    /// Returns runs of another key than the one that submitted them: `submitted` has those that are
-    /// not the tenant's first key's.
+    /// Returns runs that are recorded for another key than the one that submitted them. `submitted`
+    /// has the runs of all keys but the tenant's first.
     pub async fn misattributed(
         &self,
         first: ApiKeyId,
@@ -139,8 +139,8 @@ impl Harvest {
         }
     }
 
-    /// Takes the logs of runs that have ended since the last time, as many as there is time for:
-    /// soon they will be lost.
+    /// Reads the logs of runs that have ended since the last time, as many as there is time for,
+    /// because they will soon be lost.
     pub async fn take(&mut self) {
         let taking = tokio::time::timeout(LIMIT, self.take_ended());
         match taking.await {
@@ -169,7 +169,7 @@ impl Harvest {
                 .await;
             for (log, (run, last)) in logs.into_iter().zip(&new) {
                 let log = log?;
-                // One that is still to be told of its end is not to be judged yet.
+                // A log that still lacks its terminal event is not judged yet.
                 let told = log.events().ok().and_then(|events| Some(events.last()?.id));
                 if told == Some(*last) {
                     self.put(&log)?;
@@ -183,12 +183,12 @@ impl Harvest {
         }
     }
 
-    /// What is wrong with the books, once all runs have ended: nothing is held of their key's limits
-    /// any more, and what was used is charged, and what was lost as well.
+    /// Returns an error of the books after all runs have ended. Nothing may be reserved of their
+    /// key's limits, and everything that was used or lost must be charged.
     pub async fn unsettled(&self) -> anyhow::Result<Option<String>> {
         let mut tx = self.store.tenant(self.tenant).await?;
         let keys = tx.key_usage().await?;
-        // From the first day on that has entries to the last.
+        // The range covers every day with entries.
         let all = UsageFilter {
             from: DAWN,
             to: DUSK,
@@ -229,7 +229,7 @@ impl Harvest {
         Ok(self.file.write_all(b"\n")?)
     }
 
-    /// Writes what is not written yet, and lets go of the servers.
+    /// Writes the rest, and closes the connections to the servers.
     pub async fn close(mut self) -> anyhow::Result<()> {
         self.file.flush()?;
         self.bus.close().await;

@@ -1,6 +1,7 @@
-//! Holders of keys that end: revoked, expired, or with a budget that is used up.
+//! Holders of keys that end: by revocation, by expiry, or because the budget is used up.
 //!
-//! Their tenant is their own: its books are small enough to be compared with what was allowed.
+//! They have a tenant of their own, so that its books are small enough to be compared with the
+//! budgets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +25,9 @@ pub const SPENDER: &str = "spender";
 pub const BUDGET: u64 = 1_000;
 /// The lifetime of a key that expires.
 const EXPIRES_IN: Duration = Duration::from_secs(4);
-/// The time within which an ended key is refused everywhere: the promise and a second for the way.
+/// The time within which an ended key is refused everywhere: the promise, and a second for the way.
 const REFUSED_WITHIN: Duration = Duration::from_secs(6);
-/// The kinds of what holders do; each is counted by its name.
+/// The kinds of actions of holders; each is counted by its name.
 pub const DOINGS: [&str; 3] = ["key revoked", "key expired", "budget used up"];
 
 /// The way in which a key ends.
@@ -37,7 +38,7 @@ enum End {
     UsedUp,
 }
 
-/// The key of a tenant's, by which others are made.
+/// The holder of a tenant's key that makes other keys.
 #[derive(Debug)]
 pub struct Holders {
     /// The state that all clients share.
@@ -70,7 +71,7 @@ impl Holders {
         stop.run_until_cancelled(living).await;
     }
 
-    /// Any ingress, with this key.
+    /// Returns a client of any ingress, with this key.
     fn server(&self, random: &mut StdRng, secret: &str) -> Client {
         self.load.server(random.random()).with_key(secret)
     }
@@ -130,7 +131,7 @@ impl Holders {
         })
     }
 
-    /// Submits a small run; the status of the answer, if there was one.
+    /// Submits a small run; returns the status of the answer, if there was one.
     async fn submit(&self, key: &Key, random: &mut StdRng) -> Option<StatusCode> {
         let prompt = Prompt {
             id: self.load.fresh(),
@@ -148,7 +149,7 @@ impl Holders {
         status
     }
 
-    /// Nothing is answered with this key from a while after its end on.
+    /// Checks that this key is refused from a while after its end on.
     async fn expect_refusal(&self, key: &Key, ended: Instant, random: &mut StdRng, did: &str) {
         sleep_until(ended + REFUSED_WITHIN).await;
         let mut refused = false;
@@ -164,7 +165,7 @@ impl Holders {
                 Err(_) => self.load.unanswered(),
             }
         }
-        // Looked at once more on another way to the same answer.
+        // Checked once more through another route to the same answer.
         refused |= self.submit(key, random).await == Some(StatusCode::UNAUTHORIZED);
         if refused {
             self.did(did);
@@ -176,7 +177,7 @@ impl Holders {
         self.load.recorder.note(What::Did { kind });
     }
 
-    /// The answer, if it is what was asked for; else it is noted as a refusal.
+    /// Returns the answer if it is as expected; otherwise records a refusal.
     fn heard(&self, asked: anyhow::Result<(StatusCode, Value)>) -> Option<Value> {
         match asked {
             Ok((status, answer)) if status.is_success() => return Some(answer),

@@ -1,4 +1,4 @@
-//! A client that means harm: it speaks HTTP by hand, and keeps to none of its rules.
+//! A hostile client: it speaks HTTP by hand, and breaks its rules.
 //!
 //! As with [`super::hostile_program`], nothing is expected of the answers.
 
@@ -36,14 +36,14 @@ pub const ATTACKS: [&str; 9] = [
     "client: no protocol",
 ];
 
-/// A client that means harm.
+/// A hostile client.
 #[derive(Debug)]
 pub struct HostileClient {
     /// Addresses of the ingresses.
     pub ingresses: Vec<SocketAddr>,
-    /// A key of a tenant that nobody else is of.
+    /// A key of a tenant without other clients.
     pub secret: String,
-    /// Takes the notes of attacks.
+    /// The recorder of attacks.
     pub recorder: Arc<Recorder>,
 }
 
@@ -102,7 +102,7 @@ impl HostileClient {
             let mut stream = TcpStream::connect(ingress).await?;
             let head = self.head("POST", "/v1/runs", "content-length: 8000000\r\n");
             stream.write_all(head.as_bytes()).await?;
-            // The ingress may have answered already, and be gone.
+            // The ingress may have answered already, and closed the connection.
             let _refused = stream.write_all(&vec![b' '; 200_000]).await;
             held.push(stream);
         }
@@ -110,7 +110,7 @@ impl HostileClient {
         Ok(())
     }
 
-    /// Ten mebibytes that are small as text, and large as a tree of values.
+    /// Sends ten mebibytes that are small as text, and large as a tree of values.
     async fn send_many_keys(&self, ingress: SocketAddr, random: &mut StdRng) -> io::Result<()> {
         const LENGTH: usize = 10 << 20;
 
@@ -125,7 +125,7 @@ impl HostileClient {
         self.post(ingress, "/v1/runs", &body).await
     }
 
-    /// Fields that would choose another model, endpoint or credential if they travelled.
+    /// Sends fields that would choose another model, endpoint or credential if they were passed on.
     async fn smuggle(&self, ingress: SocketAddr, random: &mut StdRng) -> io::Result<()> {
         let prompt = Prompt {
             id: random.random_range(1 << 40..1 << 50),

@@ -1,8 +1,8 @@
-//! A program that means harm: it speaks the broker's protocol by hand, with a key of its own, and
-//! sends what no client library would.
+//! A hostile program: it speaks the broker's protocol by hand, with a key of its own, and sends
+//! bytes that no client library would send.
 //!
-//! Nothing is expected of the answers. The judgement is about the others: what they are shown, and
-//! whether the roles live.
+//! Nothing is expected of the answers. The judgement is about the other participants: the events
+//! that they are shown, and whether the roles survive.
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,9 +30,9 @@ use crate::checker::{FORGED, What};
 const LIMIT: Duration = Duration::from_secs(5);
 /// Spaces that end a subject for a client library, but not for the server.
 const WIDE_SPACES: [&str; 5] = ["\u{3000}", "\u{a0}", "\u{2028}", "\u{b}", "\u{85}"];
-/// Subscriptions that one attack tries; their numbers begin at 1.
+/// The number of subscriptions that one attack tries; their numbers begin at 1.
 const SUBSCRIPTIONS: u32 = 120;
-/// The server takes messages of up to so many bytes.
+/// The longest message, in bytes, that the server accepts.
 const LARGE: usize = 1_000_000;
 
 /// The kinds of attack; each is counted by its name.
@@ -48,18 +48,18 @@ pub const ATTACKS: [&str; 9] = [
     "program: many subscriptions",
 ];
 
-/// A program that means harm.
+/// A hostile program.
 #[derive(Debug)]
 pub struct HostileProgram {
     /// The address of the broker.
     pub broker: SocketAddr,
     /// A key of a tenant without other clients.
     pub stranger: Bearer,
-    /// A second key of the load's tenant, which claims to be the first.
+    /// A second key of the load's tenant, which pretends to be the first.
     pub impostor: Bearer,
-    /// The key that it claims to be.
+    /// The key that it pretends to be.
     pub victim: Bearer,
-    /// Takes the notes of attacks.
+    /// The recorder of attacks.
     pub recorder: Arc<Recorder>,
 }
 
@@ -70,7 +70,8 @@ impl HostileProgram {
         let raging = async {
             loop {
                 let attack = random.random_range(0..ATTACKS.len());
-                // A refused connection is no attack: the broker is away, or no ingress answers for it.
+                // A refused connection is no attack: the broker is away, or no ingress answers for
+                // it.
                 if let Ok(Ok(())) = timeout(LIMIT, self.attack(attack, &mut random)).await {
                     let kind = ATTACKS[attack].to_owned();
                     self.recorder.note(What::Attack { kind });
@@ -96,12 +97,13 @@ impl HostileProgram {
         }
     }
 
-    /// Event lines in a message that a client library might deliver to any of its subscriptions.
+    /// Sends event lines in a message that a client library might deliver to any of its
+    /// subscriptions.
     async fn forge_messages(&self, random: &mut StdRng) -> io::Result<()> {
         let mut wire = Wire::connect(self.broker, &self.stranger).await?;
         let lines = forged_events();
         let space = WIDE_SPACES[random.random_range(0..WIDE_SPACES.len())];
-        // The older an ingress, the more subscriptions have been before those that it has.
+        // The older an ingress, the higher the numbers of its subscriptions.
         let first = SUBSCRIPTIONS * random.random_range(0..12) + 1;
         for door in self.stranger.doors() {
             for sid in first..first + SUBSCRIPTIONS {
@@ -136,7 +138,8 @@ impl HostileProgram {
         wire.settle().await
     }
 
-    /// A submission that claims to come from another key. The ledger shows which key it was accepted for.
+    /// Publishes a submission that pretends to come from another key. The ledger shows the key that
+    /// it was accepted for.
     async fn forge_stamp(&self, random: &mut StdRng) -> io::Result<()> {
         let mut wire = Wire::connect(self.broker, &self.impostor).await?;
         let run = run();
@@ -146,7 +149,7 @@ impl HostileProgram {
             "NATS/1.0\r\nX: y\nNats-Request-Info: {victim}\r\nNats-Request-Info: {victim}\r\n\
              Z: zzAB\r\n\r\n"
         );
-        // Noted before it may be accepted.
+        // Recorded before it may be accepted.
         self.recorder.note(What::Submitted {
             run,
             key: self.impostor.key,
@@ -155,7 +158,7 @@ impl HostileProgram {
         wire.settle().await
     }
 
-    /// A submission where another key of the tenant may publish, and nobody else.
+    /// Publishes a submission on a subject that only another key of the tenant may use.
     async fn borrow_subject(&self, random: &mut StdRng) -> io::Result<()> {
         let mut wire = Wire::connect(self.broker, &self.impostor).await?;
         let run = run();
@@ -168,7 +171,7 @@ impl HostileProgram {
         wire.settle().await
     }
 
-    /// As much as four connections can say at once, within a bound.
+    /// Sends as much as four connections can send at once, within a bound.
     async fn flood(&self) -> io::Result<()> {
         const CONNECTIONS: usize = 4;
         const MESSAGES: usize = 8;
@@ -188,7 +191,7 @@ impl HostileProgram {
             });
         }
         let over = floods.join_all().await;
-        // The server closes a connection that says more than it may.
+        // The server closes a connection that sends more than it may.
         over.into_iter().find(Result::is_ok).unwrap_or(Ok(()))
     }
 
@@ -199,7 +202,7 @@ impl HostileProgram {
         for _ in 0..CONNECTIONS {
             match Wire::connect(self.broker, &self.stranger).await {
                 Ok(wire) => held.push(wire),
-                // More are not let in: this is how it should end.
+                // The server refuses more connections, as it should.
                 Err(_) if !held.is_empty() => break,
                 Err(error) => return Err(error),
             }
@@ -259,7 +262,7 @@ fn prompt(random: &mut StdRng) -> serde_json::Value {
     json!({"model": "chaos", "input": prompt.text()})
 }
 
-/// Event lines that withdraw all text, show another, and end the run.
+/// Returns event lines that withdraw all text, show another text, and end the run.
 fn forged_events() -> Vec<u8> {
     let run_id = run();
     let data = [
@@ -326,7 +329,8 @@ impl Wire {
         self.say(b"\r\n").await
     }
 
-    /// Waits until the server has taken all that was said. An error: it has closed the connection.
+    /// Waits until the server has taken all bytes. An error means that it has closed the
+    /// connection.
     async fn settle(&mut self) -> io::Result<()> {
         self.say(b"PING\r\n").await?;
         self.0.flush().await?;

@@ -1,4 +1,4 @@
-//! Clients that ask all the time, take what comes, and note it.
+//! Clients that send requests all the time and record every answer.
 
 mod chat;
 mod follow;
@@ -23,13 +23,13 @@ use super::record::Recorder;
 use crate::checker::What;
 use crate::client::{Client, Streamed};
 
-/// How long the head of an answer is waited for.
+/// The time for the head of an answer.
 const HEAD: Duration = Duration::from_secs(8);
-/// How long a stream may be silent; an ingress says something every three seconds.
+/// The longest silence of a stream; an ingress sends something every three seconds.
 const SILENCE: Duration = Duration::from_secs(6);
 /// The code of an answer that leaves open whether there is a run.
 const IN_DOUBT: &str = "acceptance_unknown";
-/// Between two tries.
+/// The pause between two tries.
 const AGAIN: Duration = Duration::from_millis(150);
 
 /// The state that all clients share.
@@ -37,44 +37,45 @@ const AGAIN: Duration = Duration::from_millis(150);
 pub struct Load {
     /// Every ingress.
     pub clients: Vec<Client>,
-    /// Where all is noted.
+    /// The recorder of everything.
     pub recorder: Arc<Recorder>,
-    /// The connection of those who submit over the bus.
+    /// The connection of the clients that submit over the bus.
     pub program: Option<Program>,
-    /// No new conversations.
+    /// Cancelled when no new conversations may begin.
     pub stop: CancellationToken,
-    /// No more of the old ones.
+    /// Cancelled when the old conversations must end.
     pub give_up: CancellationToken,
-    /// Nothing waits for anybody any more.
+    /// Cancelled when nothing waits for a participant any longer.
     pub done: CancellationToken,
-    /// Answers take some seconds each: what comes late from another attempt meets them under way.
+    /// Answers take some seconds each, so that late messages of another attempt arrive in their
+    /// middle.
     pub long_answers: bool,
     next: AtomicU64,
     pace: Pace,
 }
 
-/// What a client does all day.
+/// The behaviour of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Habit {
-    /// Streams chats, half of them with a key that it repeats after an error.
+    /// Streams chats, half of them with a key that is repeated after an error.
     Chat,
-    /// Submits a run and follows it, on whatever ingress answers.
+    /// Submits a run and follows it on any ingress that answers.
     Follow,
     /// As [`Habit::Follow`], with calls of tools.
     Tools,
     /// As [`Habit::Follow`], reading a long answer slowly.
     Slow,
-    /// As [`Habit::Follow`], and cancels the run on the way, sometimes twice at once.
+    /// As [`Habit::Follow`], and cancels the run meanwhile, sometimes twice at once.
     Cancel,
-    /// As [`Habit::Follow`], but submits over the bus, under an id that it draws.
+    /// As [`Habit::Follow`], but submits over the bus, under an id that the client draws.
     Program,
-    /// As [`Habit::Follow`], and its request is large.
+    /// As [`Habit::Follow`], with a large request.
     Large,
-    /// Asks for long answers and never reads them; then goes away, and comes back as a follower.
+    /// Requests long answers and never reads them; then disconnects, and returns as a follower.
     Mute,
 }
 
-/// Of every twelve clients, what each does.
+/// The habits of every twelve clients.
 const HABITS: [Habit; 12] = [
     Habit::Chat,
     Habit::Follow,
@@ -91,13 +92,13 @@ const HABITS: [Habit; 12] = [
 ];
 
 impl Habit {
-    /// What the n-th client does.
+    /// Returns the habit of the n-th client.
     pub const fn of(client: usize) -> Self {
         HABITS[client % HABITS.len()]
     }
 }
 
-/// Lets conversations begin at a steady rate, however many clients wait for one.
+/// Lets conversations begin at a steady rate, regardless of the number of waiting clients.
 #[derive(Debug)]
 struct Pace {
     gap: Duration,
@@ -116,7 +117,7 @@ impl Pace {
     async fn wait(&self) {
         let at = {
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-            // What nobody was free to begin is not made up for.
+            // A start that no client was free to use is not made up for.
             let at = (*next).max(Instant::now());
             *next = at + self.gap;
             at
@@ -126,7 +127,7 @@ impl Pace {
 }
 
 impl Load {
-    /// A load on these ingresses, at most so many conversations a second.
+    /// Makes a load on these ingresses, of at most so many conversations a second.
     pub fn new(
         addresses: &[SocketAddr],
         api_key: &str,
@@ -149,12 +150,12 @@ impl Load {
         }
     }
 
-    /// A number that nobody has had.
+    /// Returns a number that was not used before.
     pub(super) fn fresh(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Any ingress.
+    /// Returns any ingress.
     pub(super) fn server(&self, random: u64) -> &Client {
         let count = self.clients.len() as u64;
         &self.clients[usize::try_from(random % count).unwrap_or(0)]
@@ -164,7 +165,7 @@ impl Load {
         self.note_refusal(status, code, None);
     }
 
-    /// Notes that a run was refused: there must be none.
+    /// Records that a run was refused: there must be no run.
     pub(super) fn refused_run(&self, prompt: u64, status: StatusCode, code: &str) {
         let prompt = (code != IN_DOUBT).then_some(prompt);
         self.note_refusal(status, code, prompt);
@@ -187,7 +188,7 @@ impl Load {
         });
     }
 
-    /// One client, until the load ends; its conversation goes on to its end.
+    /// Runs one client until the load ends; its last conversation goes on to its end.
     pub async fn live(self: Arc<Self>, habit: Habit, seed: u64) {
         let mut guest = Guest {
             random: StdRng::seed_from_u64(seed),
@@ -216,9 +217,9 @@ pub(super) async fn whole(
     Ok((answer.status, body(&mut answer).await?))
 }
 
-/// A large request that was accepted, as it is counted.
+/// The name under which accepted large requests are counted.
 pub const LARGE_BODY: &str = "large body";
-/// Sizes of a large request in bytes: those of a picture or two.
+/// The sizes of a large request in bytes: those of a picture or two.
 const LARGE: std::ops::Range<usize> = 500_000..4_000_000;
 
 async fn body(answer: &mut Streamed) -> anyhow::Result<Value> {
@@ -229,7 +230,7 @@ async fn body(answer: &mut Streamed) -> anyhow::Result<Value> {
     Ok(serde_json::from_slice(&body).unwrap_or_default())
 }
 
-/// The code of an error, in the shape of either kind of route.
+/// Returns the code of an error, in the format of either kind of route.
 pub(super) fn code_of(answer: &Value) -> &str {
     let code = answer["code"].as_str();
     code.or_else(|| answer["error"]["code"].as_str())

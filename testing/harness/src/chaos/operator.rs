@@ -1,4 +1,4 @@
-//! The person whom runs wait for: decides each call of unknown outcome, sometimes twice at once.
+//! The person who decides: settles each call of unknown outcome, sometimes twice at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use super::load::{Load, code_of, whole};
 use crate::checker::What;
 
-/// How often the operator looks for something to decide.
+/// The interval of looking for open questions.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 impl Load {
-    /// Decides whatever waits, until nobody is needed any more.
+    /// Decides all open questions, until nobody is needed any longer.
     pub async fn operate(self: Arc<Self>, seed: u64) {
         let mut random = StdRng::seed_from_u64(seed);
         let working = async {
@@ -32,13 +32,13 @@ impl Load {
         self.done.run_until_cancelled(working).await;
     }
 
-    /// Decides one call; what is not answered is found still waiting the next time.
+    /// Decides one call. Without an answer, the question is found open again the next time.
     async fn decide(&self, random: &mut StdRng, run: RunId, approval: ApprovalId) {
         let decision = any_decision(random);
         if !random.random_bool(0.3) {
             return self.ask(random.random(), run, approval, &decision).await;
         }
-        // Two at once, of whom one may be too late.
+        // Two decisions at once; one of them may be too late.
         let other = any_decision(random);
         let (one, two) = (random.random(), random.random());
         tokio::join!(
@@ -84,7 +84,7 @@ impl Load {
         .await
     }
 
-    /// What of a list is wanted; nothing if it cannot be had just now.
+    /// Returns the wanted part of a list; an empty list if it cannot be had now.
     async fn listed<T>(
         &self,
         seed: u64,

@@ -1,5 +1,5 @@
-//! The world around Baton: an upstream whose answer is known from the question, and a server of
-//! tools that notes each call.
+//! The world around Baton: an upstream with an answer that is known from the question, and a server
+//! of tools that records each call.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,21 +22,21 @@ use tokio_util::task::TaskTracker;
 use super::record::Recorder;
 use crate::checker::{Invariant, What};
 
-/// What a client asks for, written into its message.
+/// A client's request, encoded in its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prompt {
-    /// Makes its answer unlike every other.
+    /// A number that makes its answer unlike every other.
     pub id: u64,
-    /// How many words are written.
+    /// The number of words in the answer.
     pub words: u64,
-    /// How long each takes, in milliseconds.
+    /// The time for each word, in milliseconds.
     pub gap_ms: u64,
-    /// How many tool turns come first.
+    /// The number of tool turns that come first.
     pub tool_turns: u64,
 }
 
 impl Prompt {
-    /// The message.
+    /// Returns the message.
     pub fn text(&self) -> String {
         format!(
             "chaos {} {} {} {}",
@@ -56,7 +56,7 @@ impl Prompt {
         })
     }
 
-    /// What is written before the tools of a turn are called.
+    /// Returns the text before the tool calls of a turn.
     fn preamble(&self, turn: u64) -> String {
         format!("Schritt {turn} für {}. ", self.id)
     }
@@ -65,7 +65,7 @@ impl Prompt {
         format!("{}·{index} ", self.id)
     }
 
-    /// All that is written in answer, over all turns.
+    /// Returns the text of the whole answer, over all turns.
     pub fn expected(&self) -> String {
         let mut text: String = (0..self.tool_turns)
             .map(|turn| self.preamble(turn))
@@ -80,7 +80,7 @@ impl Prompt {
 /// The upstream and the tools, in this process.
 #[derive(Debug)]
 pub struct Outside {
-    /// Where both are served: the model below `/v1`, the tools below `/tools`.
+    /// The address of both: the model below `/v1`, the tools below `/tools`.
     pub address: SocketAddr,
     ailment: watch::Sender<Option<Ailment>>,
 }
@@ -88,13 +88,13 @@ pub struct Outside {
 /// A failure of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ailment {
-    /// 429, to be asked again in a second.
+    /// Status 429, with a retry after a second.
     TooMany,
-    /// 500.
+    /// Status 500.
     Internal,
-    /// 503.
+    /// Status 503.
     Unavailable,
-    /// A frame that is no JSON, in the middle of an answer.
+    /// A frame that is not JSON, in the middle of an answer.
     BadJson,
     /// An error object in the middle of an answer.
     ErrorFrame,
@@ -103,7 +103,7 @@ pub enum Ailment {
 }
 
 impl Ailment {
-    /// All of them.
+    /// All failures.
     pub const ALL: [Self; 6] = [
         Self::TooMany,
         Self::Internal,
@@ -113,7 +113,7 @@ impl Ailment {
         Self::Short,
     ];
 
-    /// Its name in the report.
+    /// Returns its name in the report.
     pub const fn name(self) -> &'static str {
         match self {
             Self::TooMany => "429",
@@ -125,7 +125,7 @@ impl Ailment {
         }
     }
 
-    /// The refusal that takes the place of an answer.
+    /// Returns the refusal that replaces an answer.
     fn refusal(self) -> Option<Response> {
         let status = match self {
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
@@ -151,8 +151,8 @@ impl Ailment {
     }
 }
 
-/// Fields of a request that would choose another model, endpoint or credential: none reaches the
-/// model of this run.
+/// Fields of a request that would choose another model, endpoint or credential. None of them may
+/// reach the model.
 pub const SMUGGLED: [&str; 8] = [
     "extra_body",
     "models",
@@ -171,11 +171,11 @@ struct Handler {
     ailment: watch::Receiver<Option<Ailment>>,
 }
 
-/// The tools: their name, and whether repeating a call does no harm.
+/// The tools: their names, and whether repeating a call is harmless.
 pub const TOOLS: [(&str, bool); 2] = [("tally", true), ("strike", false)];
 
 impl Outside {
-    /// Begins to serve, for as long as the runtime lives.
+    /// Begins to serve, as long as the runtime lives.
     pub async fn start(recorder: Arc<Recorder>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -187,19 +187,19 @@ impl Outside {
         let router = Router::new()
             .route("/v1/chat/completions", post(complete))
             .route("/tools/{tool}", post(call_tool))
-            // As large as a client's request may be.
+            // Requests may be as large as a client's.
             .layer(DefaultBodyLimit::disable())
             .with_state(handler);
         TaskTracker::new().spawn(async move { axum::serve(listener, router).await });
         Ok(Self { address, ailment })
     }
 
-    /// Answers in this way from now on, many times of all; or as it should.
+    /// Gives many answers this failure from now on; `None` ends that.
     pub fn set(&self, ailment: Option<Ailment>) {
         self.ailment.send_replace(ailment);
     }
 
-    /// The configuration file that names the tools.
+    /// Returns the configuration file with the tools.
     pub fn config(&self) -> String {
         let mut config = String::new();
         for (name, idempotent) in TOOLS {
@@ -279,7 +279,7 @@ async fn complete(State(handler): State<Handler>, Json(request): Json<Value>) ->
     (kind, Body::from_stream(body)).into_response()
 }
 
-/// One turn as the upstream's frames.
+/// Returns one turn as the upstream's frames.
 fn frames(prompt: &Prompt, turn: u64) -> Vec<String> {
     let chunk = |delta: Value, finish: Option<&str>| {
         let chunk = json!({

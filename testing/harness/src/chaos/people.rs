@@ -1,4 +1,4 @@
-//! People who sign in, go on with their sessions and sign out, and somebody who guesses passwords.
+//! People who sign in, refresh their sessions and sign out, and a client that guesses passwords.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use tokio_util::sync::CancellationToken;
 use super::load::{Load, code_of, whole};
 use crate::checker::{Invariant, What};
 
-/// The kinds of what people do; each is counted by its name.
+/// The kinds of actions of people; each is counted by its name.
 pub const DOINGS: [&str; 4] = ["signed in", "refreshed", "signed out", "guessed a password"];
 const EMAIL: &str = "anna@example.org";
 const PASSWORD: &str = "correct horse battery staple";
 
-/// A person, and somebody who is not.
+/// A person, and an attacker who pretends to be one.
 #[derive(Debug)]
 pub struct People {
     /// The state that all clients share.
     pub load: Arc<Load>,
-    /// The token by which the tenant's first owner registers.
+    /// The token with which the tenant's first owner registers.
     pub bootstrap: String,
 }
 
@@ -34,7 +34,7 @@ impl People {
             let registration = json!({
                 "email": EMAIL, "password": PASSWORD, "token": self.bootstrap,
             });
-            // A repetition finds that it is registered already.
+            // A repetition learns that the person is registered already.
             while !matches!(
                 self.ask(&mut random, "/v1/auth/register", "", &registration).await,
                 Some((status, _)) if status.is_success() || status == StatusCode::CONFLICT
@@ -66,7 +66,7 @@ impl People {
             let refresh = json!({"refresh_token": tokens["refresh_token"]});
             match self.ask(random, "/v1/auth/refresh", "", &refresh).await {
                 Some((StatusCode::OK, next)) => tokens = next,
-                // Asked once more within the grace, the same answer is given.
+                // Repeated within the grace, the refresh gets the same answer.
                 _ => continue,
             }
             self.did(DOINGS[1]);

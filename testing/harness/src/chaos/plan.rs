@@ -1,4 +1,4 @@
-//! Which fault comes when: decided by the seed alone.
+//! The schedule of faults, decided by the seed alone.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::outside::Ailment;
 use super::proxy::Mode;
 
-/// How many of each role there are.
+/// The number of workers.
 pub const WORKERS: usize = 3;
-/// See [`WORKERS`].
+/// The number of ingresses.
 pub const INGRESSES: usize = 2;
 
-/// A role, by its place among those of its kind.
+/// A role, by its number among those of its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// The n-th worker.
@@ -33,15 +33,15 @@ pub enum Server {
     Database,
 }
 
-/// What becomes of the broker's disk while it is down.
+/// A change of the broker's disk while the broker is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disk {
-    /// It stays.
+    /// It is unchanged.
     Kept,
-    /// It stays, and is copied.
+    /// It is unchanged, and a copy is made.
     Copied,
-    /// It is what the last copy was, as if what came later had never reached it; without a copy it
-    /// stays.
+    /// It is restored to the last copy, as if later writes had never reached it; unchanged without
+    /// a copy.
     Restored,
     /// It is lost.
     Wiped,
@@ -54,36 +54,37 @@ pub enum Fault {
     Kill(Target),
     /// SIGTERM.
     Terminate(Target),
-    /// SIGTERM, and so much later once more: the second ends at once.
+    /// SIGTERM, and once more after this time: the second signal ends the process at once.
     TerminateTwice(Target, Duration),
     /// SIGSTOP, and SIGCONT after this time.
     Freeze(Target, Duration),
-    /// The way between a role and a server is disturbed for this time.
+    /// The connection of a role to a server is disturbed for this time.
     Link(Target, Server, Mode, Duration),
-    /// NATS is killed, and comes back after this time.
+    /// NATS is killed, and restarted after this time.
     BrokerCrash(Disk, Duration),
-    /// PostgreSQL is stopped at once (`-m immediate`), and comes back after this time.
+    /// PostgreSQL is stopped at once (`-m immediate`), and restarted after this time.
     DatabaseCrash(Duration),
-    /// The way between all workers and the upstream is disturbed for this time.
+    /// The connections of all workers to the upstream are disturbed for this time.
     Upstream(Mode, Duration),
-    /// The model's answers are of this kind for this time, many of them.
+    /// Many of the model's answers fail in this way for this time.
     Model(Ailment, Duration),
     /// SIGSTOP to a server and its processes, and SIGCONT after this time.
     FreezeServer(Server, Duration),
-    /// All workers stand still for this time.
+    /// All workers are frozen for this time.
     FreezeWorkers(Duration),
-    /// A role may open no more files for this time.
+    /// A role can open no more files for this time.
     Files(Target, Duration),
-    /// PostgreSQL has no place for another connection for this time, and roles lose some of theirs.
+    /// PostgreSQL has no free connection for this time, and roles lose some of theirs.
     Places(Duration),
-    /// A role reads nothing from NATS for this time, while more is sent than NATS keeps for it.
+    /// A role reads nothing from NATS for this time, while more is sent than NATS buffers for it.
     SlowConsumer(Target, Duration),
-    /// The ledger hears a worker, and its answers are late by this time; soon NATS is out of reach, too.
+    /// The ledger receives a worker's statements and answers late by this time; soon NATS is out of
+    /// reach too.
     Unseen(Target, Duration),
 }
 
 impl Fault {
-    /// What kind of fault it is, for counting.
+    /// Returns the kind of fault, for counting.
     pub fn kind(&self) -> String {
         let role = |target: &Target| match target {
             Target::Worker(_) => "worker",
@@ -134,30 +135,31 @@ const fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-/// What is broken most.
+/// The emphasis of the faults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Emphasis {
-    /// Everything, as it comes.
+    /// Everything equally.
     #[default]
     Everything,
-    /// Workers are cut off, or stand still, for longer than their lease: what fences are for.
+    /// Workers are cut off or frozen for longer than their lease, which tests fences.
     Zombies,
-    /// Workers' writes to the ledger arrive when their lease is over: what the attempt guard is for.
+    /// Workers' writes to the ledger arrive after their lease, which tests the attempt guard.
     LateCommits,
-    /// The ways to the servers: what repetitions and gaps come from.
+    /// Connections to the servers are disturbed, which causes repetitions and gaps.
     Links,
-    /// Ingresses lose their connection to NATS for a moment: what followers miss.
+    /// Ingresses lose their connection to NATS for a moment, so that followers miss events.
     Followers,
-    /// Workers are killed, and brokers lose their disks: what the sweep is for.
+    /// Workers are killed and brokers lose their disks, which tests the sweep.
     Deaths,
-    /// Workers hear late from the ledger while nobody sees them: what a look at the last confirmation
-    /// is for.
+    /// The ledger answers workers late while nobody sees them, which tests the look at the last
+    /// confirmation.
     Unseen,
-    /// Statements of workers arrive again after their repetition was answered, and workers are killed.
+    /// Statements of workers arrive again after their repetition was answered, and workers are
+    /// killed.
     LateRepeats,
 }
 
-/// Kinds of fault without which a long run proves nothing.
+/// The kinds of faults without which a long run proves nothing.
 pub const REQUIRED: [&str; 15] = [
     "all workers freeze",
     "ingress a slow consumer",
@@ -181,7 +183,7 @@ pub const REQUIRED: [&str; 15] = [
 pub struct Plan {
     random: StdRng,
     lease: Duration,
-    /// On average.
+    /// The average pause.
     pause: Duration,
     emphasis: Emphasis,
     /// The next fault, if the last one has a sequel.
@@ -189,7 +191,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The schedule of a seed. Some disturbances are longer than `lease`.
+    /// Makes the schedule of a seed. Some disturbances are longer than `lease`.
     pub fn new(seed: u64, lease: Duration, pause: Duration, emphasis: Emphasis) -> Self {
         Self {
             random: StdRng::seed_from_u64(seed),
@@ -312,7 +314,7 @@ impl Plan {
         Fault::Unseen(self.worker(), self.millis(5_000, 9_000))
     }
 
-    /// Statements of a worker arrive late, and soon after that it dies.
+    /// Delays a worker's statements; soon after that the worker is killed.
     fn late_repeats(&mut self) -> Fault {
         let (worker, late, time) = (self.worker(), self.millis(400, 900), self.millis(300, 600));
         self.follows = Some((time + late + self.millis(50, 400), Fault::Kill(worker)));
@@ -330,7 +332,7 @@ impl Plan {
 }
 
 impl Iterator for Plan {
-    /// How long to wait, and what to break then.
+    /// A pause, and the fault after it.
     type Item = (Duration, Fault);
 
     fn next(&mut self) -> Option<Self::Item> {

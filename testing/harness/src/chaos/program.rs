@@ -1,5 +1,5 @@
-//! A program on the bus: it submits runs there, under ids that it draws itself, as README.md of
-//! `nats` says.
+//! A program on the bus: it submits runs under ids that it draws itself, as the README of `nats`
+//! says.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-/// How long an answer may take before the submission is published again.
+/// The time for an answer before the submission is published again.
 const ANSWER: Duration = Duration::from_secs(3);
 
 /// A bearer of an API key at the broker.
@@ -27,15 +27,15 @@ pub struct Bearer {
 }
 
 impl Bearer {
-    /// The subject and the payload of a submission.
+    /// Returns the subject and the payload of a submission.
     pub fn submission(&self, run: RunId, request: &Value) -> (String, Vec<u8>) {
         let message = json!({"v": 1, "kind": "submit", "run_id": run, "request": request});
         let subject = format!("jobs.{}.{}.interactive", self.tenant, self.key);
         (subject, message.to_string().into_bytes())
     }
 
-    /// Beginnings of subjects on which an ingress might listen to the key's bearer, up to what a
-    /// program may want to choose by itself.
+    /// Returns prefixes of subjects on which an ingress might listen to the key's bearer, without
+    /// the part that a program may choose.
     pub fn doors(&self) -> [String; 6] {
         let (tenant, key) = (self.tenant, self.key);
         [
@@ -49,7 +49,7 @@ impl Bearer {
     }
 }
 
-/// A program's connection, around all proxies; made again for ever.
+/// A program's connection around all proxies; it reconnects for ever.
 #[derive(Debug)]
 pub struct Program {
     url: String,
@@ -58,7 +58,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// A program with this key. It connects when it has something to say.
+    /// Makes a program with this key. It connects with its first message.
     pub fn new(url: &str, bearer: Bearer) -> Self {
         Self {
             url: url.to_owned(),
@@ -81,7 +81,7 @@ impl Program {
         Ok(client.insert(fresh).clone())
     }
 
-    /// Publishes a submission once; the answer, if there is one.
+    /// Publishes a submission once; returns the answer, if there is one.
     pub async fn submit(&self, run: RunId, request: &Value) -> anyhow::Result<Value> {
         let asking = async {
             let client = self.client().await?;

@@ -12,33 +12,33 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// What it does with what passes.
+/// The treatment of the bytes that pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Passes it on.
+    /// Passes them on.
     Pass,
     /// Closes every connection, and every new one at once.
     Cut,
-    /// Passes nothing on, and loses nothing: what waits goes on later.
+    /// Passes nothing on, and loses nothing: the held bytes are passed on later.
     Stall,
-    /// The same of what the client sends; answers to what came before still pass.
+    /// Holds the bytes of the client only; answers to earlier requests still pass.
     StallToServer,
-    /// The same of what the server sends: requests arrive, and are not heard of.
+    /// Holds the bytes of the server only: requests arrive, and their answers do not.
     StallToClient,
-    /// Passes each piece on so much later.
+    /// Passes each piece on after this time.
     Delay(Duration),
-    /// Loses what the client sends.
+    /// Loses the client's bytes.
     DropToServer,
-    /// Loses what the server sends.
+    /// Loses the server's bytes.
     DropToClient,
-    /// Passes so many bytes on, wherever they go, and then closes each connection that has more.
+    /// Passes on so many bytes in both directions, and then closes each connection that has more.
     CutAfter(u64),
-    /// Closes the client's side of each connection that it sends on, if it was open before, and passes
-    /// on so much later what was sent: the client repeats it, and it arrives after its repetition.
+    /// When an open connection sends, closes the client's side and passes the bytes on after this
+    /// time: the client repeats them, and they arrive after their repetition.
     Orphan(Duration),
 }
 
-/// Where a pump pumps to.
+/// The direction of a pump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     ToServer,
@@ -46,7 +46,7 @@ enum Way {
 }
 
 impl Mode {
-    /// Whether what goes this way waits.
+    /// Returns whether bytes in this direction are held.
     const fn holds(self, way: Way) -> bool {
         match self {
             Self::Stall => true,
@@ -56,7 +56,7 @@ impl Mode {
         }
     }
 
-    /// Whether what goes this way vanishes.
+    /// Returns whether bytes in this direction are lost.
     const fn swallows(self, way: Way) -> bool {
         match self {
             Self::DropToServer => matches!(way, Way::ToServer),
@@ -65,26 +65,26 @@ impl Mode {
         }
     }
 
-    /// Whether a connection that lived through it has lost something.
+    /// Returns whether a connection from the time of this mode has lost bytes.
     const fn loses(self) -> bool {
         matches!(self, Self::DropToServer | Self::DropToClient)
     }
 }
 
-/// Stands before one server.
+/// A proxy in front of one server.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
-    /// Counts up when all connections are to be closed.
+    /// Counts up when all connections must close.
     cuts: watch::Sender<u64>,
-    /// What may still pass under [`Mode::CutAfter`].
+    /// The bytes that may still pass under [`Mode::CutAfter`].
     budget: Arc<AtomicU64>,
     stop: CancellationToken,
 }
 
 impl Proxy {
-    /// Listens on a free port of the loopback before `server`.
+    /// Listens on a free port of the loopback in front of `server`.
     pub async fn start(server: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let proxy = Self {
@@ -108,18 +108,18 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// Where clients connect.
+    /// Returns the address for clients.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Fails in this way from now on, or no more.
+    /// Fails in this way from now on; [`Mode::Pass`] ends it.
     pub fn set(&self, mode: Mode) {
         if let Mode::CutAfter(bytes) = mode {
             self.budget.store(bytes, Ordering::Relaxed);
         }
         let before = self.mode.send_replace(mode);
-        // No protocol survives a hole in its bytes: the connection must go.
+        // No protocol survives a hole in its bytes, so the connection must close.
         if mode == Mode::Cut || before.loses() {
             self.cuts.send_modify(|cuts| *cuts += 1);
         }
@@ -155,7 +155,7 @@ async fn accept(
         cuts.mark_unchanged();
         tasks.spawn(async move {
             tokio::select! {
-                // Closed on both sides, whatever was under way.
+                // Both sides are closed, whatever was in flight.
                 _ = cuts.changed() => {}
                 _ = carrier.carry(client) => {}
             }
@@ -215,7 +215,7 @@ impl Carrier {
                     piece.truncate(read);
                     self.late.spawn(async move {
                         tokio::time::sleep(late).await;
-                        // A server that has gone meanwhile is not to be had.
+                        // The server may be gone meanwhile, and then nothing can be delivered.
                         if to.write_all(&piece).await.is_ok() {
                             let _closed = to.shutdown().await;
                         }
@@ -231,7 +231,7 @@ impl Carrier {
         }
     }
 
-    /// As much of these bytes as may still pass.
+    /// Takes from the budget and returns the number of bytes that may still pass.
     fn take(&self, bytes: usize) -> usize {
         let wanted = bytes as u64;
         let before = self
@@ -333,7 +333,7 @@ mod tests {
         let proxy = Proxy::start(echo().await).await.unwrap();
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         echoes(&mut stream).await.unwrap();
-        // Four bytes there, two of the four back.
+        // Four bytes to the server, and two of the four back.
         proxy.set(Mode::CutAfter(6));
         stream.write_all(b"ping").await.unwrap();
         let mut back = Vec::new();

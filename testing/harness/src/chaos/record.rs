@@ -1,4 +1,4 @@
-//! Writes what happens, a line of JSON each, as it happens.
+//! Writes the history as it happens, a line of JSON each.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::checker::{Record, What};
 
-/// The history as it is written.
+/// The writer of the history.
 #[derive(Debug)]
 pub struct Recorder(Mutex<BufWriter<File>>);
 
@@ -17,7 +17,7 @@ impl Recorder {
         Ok(Self(Mutex::new(BufWriter::new(File::create(path)?))))
     }
 
-    /// Notes that this happened now.
+    /// Records that this happened now.
     ///
     /// # Panics
     ///
@@ -30,7 +30,7 @@ impl Recorder {
         writeln!(file, "{line}").expect("the history can be written");
     }
 
-    /// Sees to it that all is in the file.
+    /// Writes all buffered records to the file.
     pub fn flush(&self) -> std::io::Result<()> {
         let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         file.flush()

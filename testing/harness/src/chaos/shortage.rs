@@ -1,4 +1,4 @@
-//! Takes things away that roles and servers need: files, places for connections, readers that keep up.
+//! Takes away what roles and servers need: files, connections, readers that keep up.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use tokio_util::task::TaskTracker;
 
 use super::fleet::Setting;
 
-/// Limit for occupying all places.
+/// The time for occupying all connections.
 const LIMIT: Duration = Duration::from_secs(3);
-/// Messages that overwhelm a reader that has stopped: more than the server's `max_pending`.
+/// The number of messages that overwhelm a stopped reader: more than the server's `max_pending`.
 const MESSAGES: usize = 80;
 /// The size of each in bytes.
 const LARGE: usize = 1_000_000;
-/// A subject that every ingress hears; a message of this length says nothing there.
+/// A subject that every ingress subscribes to; a message of this length means nothing there.
 const HEARD_BY_INGRESSES: &str = "ingress.revoked";
 
-/// The files and places that are taken, until they are given back.
+/// The files and connections that are taken, until they are given back.
 #[derive(Debug)]
 pub struct Shortage {
     files: HashMap<u32, Rlimit>,
@@ -30,12 +30,12 @@ pub struct Shortage {
     places: Option<Places>,
     broker: Client,
     tasks: TaskTracker,
-    /// Nobody is overwhelmed from then on.
+    /// Cancelled when no reader may be overwhelmed any longer.
     pub slow_down: CancellationToken,
 }
 
 impl Shortage {
-    /// Takes nothing yet.
+    /// Makes a shortage that has taken nothing yet.
     pub async fn new(setting: &Setting, superuser: &str) -> anyhow::Result<Self> {
         let (user, password) = setting.logins.unlimited();
         let broker = ConnectOptions::with_user_and_password(user, password)
@@ -52,7 +52,7 @@ impl Shortage {
         })
     }
 
-    /// Lets a process open no more files than it has; whether that could be done.
+    /// Keeps a process from opening more files than it has; returns whether that worked.
     pub fn take_files(&mut self, pid: u32) -> bool {
         let Some(process) = process(pid) else {
             return false;
@@ -78,12 +78,13 @@ impl Shortage {
     /// Lets a process open as many files as before.
     pub fn give_files_back(&mut self, pid: u32) {
         if let (Some(process), Some(before)) = (process(pid), self.files.remove(&pid)) {
-            // If it has ended meanwhile, it needs none.
+            // A process that has ended meanwhile needs no limit.
             let _gone = prlimit(Some(process), Resource::Nofile, before);
         }
     }
 
-    /// Occupies all places that PostgreSQL has, some of them those of roles; whether it did.
+    /// Occupies all connections that PostgreSQL allows, some of them taken from roles; returns
+    /// whether that worked.
     pub async fn take_places(&mut self) -> bool {
         self.places = None;
         let taking = Places::take(&self.superuser, &self.app);
@@ -94,12 +95,12 @@ impl Shortage {
         self.places.is_some()
     }
 
-    /// Leaves the places.
+    /// Frees the connections.
     pub fn give_places_back(&mut self) {
         self.places = None;
     }
 
-    /// Sends every ingress more than the server keeps for one that does not read.
+    /// Sends every ingress more than the server buffers for a client that does not read.
     pub fn overwhelm(&self) {
         let (broker, slow_down) = (self.broker.clone(), self.slow_down.clone());
         let sending = async move {
@@ -120,7 +121,7 @@ fn process(pid: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(pid).ok()?)
 }
 
-/// The limit of open files that a process has.
+/// Returns a process's limit of open files.
 fn limit_of(pid: u32) -> Option<Rlimit> {
     let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
     let line = limits

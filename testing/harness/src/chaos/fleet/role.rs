@@ -1,4 +1,4 @@
-//! One role: its process and its ways to the servers, and what its process is told.
+//! One role: its process, the settings of the process, and its proxies to the servers.
 
 use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,7 +21,7 @@ use super::setting::Setting;
 use super::supervisor::{Signals, Supervisor};
 use crate::client::Client;
 
-/// One role: its process, and its ways to the servers.
+/// One role: its process, and its proxies to the servers.
 #[derive(Debug)]
 pub(super) struct Role {
     pid: watch::Receiver<Option<u32>>,
@@ -33,7 +33,7 @@ pub(super) struct Role {
     pub(super) name: String,
 }
 
-/// What every role is started with.
+/// The settings that every role is started with.
 pub(super) struct Start {
     pub(super) setting: Arc<Setting>,
     pub(super) recorder: Arc<Recorder>,
@@ -94,7 +94,7 @@ impl Role {
         Ok(role)
     }
 
-    /// Waits until the process says that it is ready.
+    /// Waits until the process reports that it is ready.
     pub(super) async fn until_ready(&self) -> Result<(), Elapsed> {
         const LIMIT: Duration = Duration::from_mins(1);
 
@@ -112,17 +112,17 @@ impl Role {
         timeout(LIMIT, asking).await
     }
 
-    /// The process, if there is one just now.
+    /// Returns the process, if there is one now.
     pub(super) fn process(&self) -> Option<u32> {
         *self.pid.borrow()
     }
 
-    /// Sends a signal to the process, if there is one, and if it is the one that is meant.
+    /// Sends a signal to the process, if there is one. With `only`, to no other process than that.
     pub(super) fn signal(&self, only: Option<u32>, signal: Signal) -> Option<u32> {
-        // Taken first, so that a process which ends of it has been asked.
+        // The lock is taken first, so that a process which ends of the signal is recorded as asked.
         let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
         let pid = (*self.pid.borrow()).filter(|pid| only.is_none_or(|only| only == *pid))?;
-        // In its first moments nothing has been begun, and every signal is the end.
+        // In its first moments a process has no handlers, and every signal ends it.
         let is_heard = listens(pid, signal);
         let sent = send(pid, signal);
         if sent {
@@ -136,18 +136,18 @@ fn send(pid: u32, signal: Signal) -> bool {
     i32::try_from(pid).is_ok_and(|pid| kill(Pid::from_raw(pid), signal).is_ok())
 }
 
-/// Whether a process has a handler for a signal that it could have one for.
+/// Returns whether a process has a handler for a signal that can have one.
 fn listens(pid: u32, signal: Signal) -> bool {
     if signal != Signal::SIGTERM {
         return true;
     }
-    // Where the kernel does not say, it is taken for granted.
+    // If the kernel does not tell, a handler is assumed.
     std::fs::read_to_string(format!("/proc/{pid}/status")).map_or(true, |status| {
         caught(&status).is_none_or(|caught| caught & (1 << (signal as u64 - 1)) != 0)
     })
 }
 
-/// The signals that a process has handlers for, by what `/proc/<pid>/status` says.
+/// Returns the signals that a process has handlers for, from `/proc/<pid>/status`.
 fn caught(status: &str) -> Option<u64> {
     let mask = status
         .lines()

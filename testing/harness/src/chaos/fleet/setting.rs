@@ -1,4 +1,4 @@
-//! What every process of Baton is told.
+//! The settings of every process of Baton.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::logins::{Logins, user_of};
 
-/// How long a run belongs to a worker without renewal.
+/// The length of a worker's lease.
 pub const LEASE: Duration = Duration::from_secs(3);
 
 /// Short times, so that an hour holds many recoveries.
@@ -18,13 +18,13 @@ const SETTINGS: &[(&str, &str)] = &[
     ("BATON_WORKER__LEASE", "3s"),
     ("BATON_WORKER__RENEW_EVERY", "700ms"),
     ("BATON_WORKER__DRAIN", "5s"),
-    // Deaths are plentiful here, and no fault of the run's.
+    // Workers die often here, which is not the fault of a run.
     ("BATON_WORKER__MAX_FAILURES", "100"),
     ("BATON_SCHEDULER__SWEEP_EVERY", "1s"),
     ("BATON_SCHEDULER__PUBLISH_TIMEOUT", "2s"),
     ("BATON_HTTP__LAME_DUCK", "200ms"),
     ("BATON_HTTP__DRAIN", "3s"),
-    // As by default, a little less than what it takes to replace a worker.
+    // As by default, this is a little less than the time it takes to replace a worker.
     ("BATON_HTTP__HEARTBEAT", "3s"),
     ("BATON_DATABASE__ACQUIRE_TIMEOUT", "2s"),
     ("BATON_NATS__CONNECT_TIMEOUT", "1s"),
@@ -33,31 +33,32 @@ const SETTINGS: &[(&str, &str)] = &[
     ("LLM_DEFAULT_MODEL", "chaos"),
 ];
 
-/// What every process of Baton is told.
+/// The settings of every process of Baton.
 #[derive(Debug)]
 pub struct Setting {
     /// The program.
     pub baton: PathBuf,
     /// Its configuration file.
     pub config: PathBuf,
-    /// Where the roles' logs go.
+    /// The folder for the roles' logs.
     pub folder: PathBuf,
     /// The address of the broker.
     pub broker: SocketAddr,
     /// The users of the broker.
     pub logins: Logins,
-    /// Where the database listens.
+    /// The address of the database.
     pub database: SocketAddr,
     /// The database's users and their password, and its name: `(owner, app, password, database)`.
     pub login: (String, String, String, String),
     /// The secret that signs access tokens.
     pub jwt_secret: String,
-    /// Where the model is reached.
+    /// The address of the model.
     pub upstream: SocketAddr,
 }
 
 impl Setting {
-    /// The program as this user of the broker, with the servers reached at these addresses.
+    /// Returns the program's command, as this user of the broker and with these addresses of the
+    /// servers.
     pub(super) fn command(&self, user: &str, broker: SocketAddr, database: SocketAddr) -> Command {
         let (owner, app, password, name) = &self.login;
         let url = |user: &str| format!("postgres://{user}:{password}@{database}/{name}");
@@ -78,18 +79,18 @@ impl Setting {
             .stdin(Stdio::null())
             .kill_on_drop(true);
         self.logins.tell(user, &mut command);
-        // Last, so that a caller can change anything.
+        // These come last, so that a caller can change every setting.
         command.envs(std::env::vars().filter(|(name, _)| is_setting(name)));
         command
     }
 
-    /// Where the application connects to the database, past all proxies.
+    /// Returns the application's URL of the database, around all proxies.
     pub fn database_url(&self) -> String {
         let (_, app, password, name) = &self.login;
         format!("postgres://{app}:{password}@{}/{name}", self.database)
     }
 
-    /// Runs a command to its end; returns what it printed.
+    /// Runs a command to its end; returns its output.
     pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut command = self.command(user_of(arguments), self.broker, self.database);
         let output = command.args(arguments).output().await?;
@@ -101,7 +102,7 @@ impl Setting {
     }
 }
 
-/// Whether an environment variable is a key of the configuration.
+/// Returns whether an environment variable is a key of the configuration.
 fn is_setting(name: &str) -> bool {
     name.starts_with("BATON_") && name.contains("__")
 }

@@ -1,4 +1,4 @@
-//! Starts a role again whenever it ends, and notes how it ended and what it held.
+//! Restarts a role whenever it ends, and records its exit and its memory.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
@@ -14,12 +14,13 @@ use super::super::record::Recorder;
 use crate::checker::{Asked, What};
 use crate::process_usage;
 
-/// As an orchestrator would, only sooner.
+/// An orchestrator does the same, only later.
 const RESTART_AFTER: Duration = Duration::from_millis(200);
-/// How often the roles' memory is looked at.
+/// The interval of looking at the roles' memory.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What the role's present process was asked, and when it was last asked to end.
+/// The signals that the role's present process was sent, and the time of the last one that asks it
+/// to end.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
     asked: Asked,
@@ -40,7 +41,7 @@ impl Signals {
     }
 }
 
-/// Starts a role again whenever it ends.
+/// Restarts a role whenever it ends.
 pub(super) struct Supervisor {
     pub(super) role: &'static str,
     pub(super) pid: watch::Sender<Option<u32>>,
@@ -93,7 +94,7 @@ impl Supervisor {
         });
     }
 
-    /// Notes how much the process holds, whenever it is more than before. Never ends.
+    /// Records the process's memory whenever it is more than before. Never ends.
     async fn watch_memory(&self, pid: Option<u32>) -> std::io::Result<ExitStatus> {
         let mut most = 0;
         loop {

@@ -1,4 +1,4 @@
-//! Chats, with a key or without.
+//! Chats, with or without an idempotency key.
 
 use anyhow::bail;
 use baton_openai::SseDecoder;
@@ -24,7 +24,7 @@ impl Guest {
             .then(|| format!("chat-{}", prompt.id));
         loop {
             let done = self.chat_once(&prompt, key.as_deref()).await;
-            // Without a key, asking again would be another run.
+            // Without a key, a repetition would be another run.
             if key.is_none() || matches!(done, Ok(true)) {
                 return;
             }
@@ -32,7 +32,7 @@ impl Guest {
         }
     }
 
-    /// One request; says whether there is no point in repeating it.
+    /// Sends one request; returns whether repeating it is pointless.
     pub(super) async fn chat_once(
         &mut self,
         prompt: &Prompt,
@@ -71,7 +71,7 @@ impl Guest {
         if let Some(run) = run
             && code != Some(IN_DOUBT)
         {
-            // Named even in an error: then it was accepted before it went wrong.
+            // Even an error names the run, if the run was accepted before it went wrong.
             self.note(What::Accepted {
                 run,
                 key: key.map(str::to_owned),
@@ -100,8 +100,8 @@ impl Guest {
         Ok(over)
     }
 
-    /// Whether a chat that ended with this code is not to be repeated: the run behind it has
-    /// failed, or its events are gone, and its key will not make it another one.
+    /// Returns whether a chat that ended with this code must not be repeated: its run has failed,
+    /// or its events are gone, and its key will not make another run.
     pub(super) async fn is_over(&mut self, run: Option<RunId>, code: &str) -> bool {
         if let (Some(run), true) = (run, is_lost(code)) {
             self.read_to_end(run).await;
@@ -111,7 +111,7 @@ impl Guest {
     }
 }
 
-/// Reads a chat to its end, and says which.
+/// Reads a chat to its end, and returns the kind of end.
 async fn read_chat(answer: &mut Streamed, text: &mut String) -> anyhow::Result<String> {
     let mut decoder = SseDecoder::new(16 << 20);
     loop {

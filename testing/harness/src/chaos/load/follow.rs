@@ -1,4 +1,4 @@
-//! Following a run, from server to server, to its end.
+//! Follows a run to its end, from server to server.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::{AGAIN, HEAD, SILENCE, body, code_of, whole};
 use crate::checker::What;
 
 impl Guest {
-    /// Asks for a run until it has ended.
+    /// Polls a run until it has ended.
     pub(super) async fn read_to_end(&mut self, run: RunId) {
         let path = format!("/v1/runs/{run}");
         loop {
@@ -51,8 +51,8 @@ impl Guest {
         }
     }
 
-    /// There is nothing here for this follower: its run is unknown, or its events are gone. What
-    /// became of the run, the ledger says.
+    /// Handles the answer that the run is unknown or that its events are gone. The ledger then
+    /// shows the run's outcome.
     pub(super) async fn lost(&mut self, follower: u64, run: RunId, status: u16, code: &str) {
         let code = code.to_owned();
         let unknown = status == StatusCode::NOT_FOUND.as_u16();
@@ -66,7 +66,7 @@ impl Guest {
         }
     }
 
-    /// One connection; says whether the run's end was seen.
+    /// Makes one connection; returns whether it saw the run's end.
     pub(super) async fn follow_once(
         &mut self,
         follower: u64,
@@ -103,7 +103,8 @@ impl Guest {
         }
         let mut decoder = SseDecoder::new(16 << 20);
         let mut ended = false;
-        // Dropped in the middle now and then, as a client that moves to another network.
+        // Now and then the connection is dropped in the middle, as if the client moved to another
+        // network.
         let mut patience = if self.random.random_bool(0.1) {
             5
         } else {
@@ -141,7 +142,7 @@ impl Guest {
                     tokio::time::sleep(Duration::from_millis(30)).await;
                 }
             }
-            // Read on behind the last event: anything that follows it would be a breach.
+            // Read on after the last event, because anything that follows it would be a breach.
             match timeout(SILENCE, answer.next()).await {
                 Ok(Ok(Some(bytes))) => decoder.push(bytes),
                 Ok(Ok(None)) => return Ok(ended),
@@ -153,7 +154,7 @@ impl Guest {
     }
 }
 
-/// Whether the code says that the events are gone for good.
+/// Returns whether the code means that the events are gone for good.
 pub(super) fn is_lost(code: &str) -> bool {
     matches!(code, "events_expired" | "events_lost" | "cursor_unknown")
 }

@@ -1,4 +1,4 @@
-//! One client: what it asks for, again and again until it is answered.
+//! One client: it repeats each request until it is answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +55,7 @@ impl Guest {
         self.load.recorder.note(what);
     }
 
-    /// Submits a run with a key, again and again until it is accepted; then follows it to its end.
+    /// Submits a run with a key, repeatedly until it is accepted; then follows it to its end.
     pub(super) async fn run(&mut self, habit: Habit) {
         let prompt = self.prompt(habit);
         let run = if habit == Habit::Program {
@@ -73,8 +73,8 @@ impl Guest {
                 self.note(What::Did { kind });
             }
             if self.random.random_bool(0.15) {
-                // As a client that has not heard the answer would: another run for the key is a
-                // breach, which the note shows.
+                // As a client that did not get the answer would. If the key then makes another run,
+                // the record shows this breach.
                 self.submit(&prompt, &input, &key).await;
             }
             run
@@ -85,14 +85,14 @@ impl Guest {
                 let path = format!("/v1/runs/{run}/events");
                 let server = self.server();
                 let time = Duration::from_millis(self.random.random_range(500..6_000));
-                // Whatever it would have been told, it does not hear.
+                // The client does not hear any answer.
                 let _unheard = server.never_read(&path, time).await;
             }
             _ => {}
         }
         self.follow(run, habit == Habit::Slow).await;
         if self.random.random_bool(0.05) {
-            // Too late: the end stands.
+            // The cancel is too late and must not change the end.
             self.cancel(run).await;
         }
     }
@@ -111,8 +111,8 @@ impl Guest {
         }
     }
 
-    /// Publishes a submission until it is accepted, and sometimes once more: that an id names one run
-    /// is for the note to show, and for the log of that run.
+    /// Publishes a submission until it is accepted, and sometimes once more. The record and the
+    /// run's log show whether the id still names one run.
     pub(super) async fn publish(&mut self, prompt: &Prompt) -> RunId {
         let run = RunId::new(SystemClock.now());
         let request = json!({"model": "chaos", "input": prompt.text()});
@@ -192,7 +192,7 @@ impl Guest {
         }
     }
 
-    /// Notes where the answer says that the run stands; says whether it has ended.
+    /// Records the state of the run in the answer; returns whether the run has ended.
     pub(super) fn told(&self, run: RunId, answer: &Value) -> bool {
         let status: Option<RunStatus> = serde_json::from_value(answer["status"].clone()).ok();
         if let Some(status) = status {
