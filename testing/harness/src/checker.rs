@@ -1,9 +1,9 @@
-//! Judges what a faulty hour left behind, offline: what clients noted, what the ledger holds, what
-//! the event log holds and what tools were asked.
+//! Judges the result of a chaos run, offline: the clients' records, the content of the ledger and
+//! of the event log, and the requests to tools.
 //!
-//! It knows nothing of how the history came about. Each rule is one invariant, and each has a
-//! hand-made history that breaks it. Where the broker lost its disk, it judges what remains: the
-//! ledger against what clients were shown, told and promised.
+//! It does not know how the history came about. Each rule is one invariant, and each has a
+//! hand-made history that breaks it. If the broker lost its disk, the checker judges the rest: the
+//! ledger against everything that clients were shown and promised.
 
 mod history;
 mod judgement;
@@ -95,7 +95,7 @@ pub fn judge(history: &History) -> Judgement {
     judge.finish()
 }
 
-/// The runs that programs published under keys of their own.
+/// Reads the runs that programs published under keys of their own.
 pub fn submitted(folder: &Path) -> anyhow::Result<HashMap<RunId, ApiKeyId>> {
     let mut submitted = HashMap::new();
     for record in history::read_lines::<Record>(&folder.join(History::RECORDS))? {

@@ -1,7 +1,7 @@
-//! A client of an ingress that notes everything it is told.
+//! A client of an ingress.
 //!
-//! Each request has a connection of its own: dropping an answer closes it, as a client that goes
-//! away does.
+//! Each request has a connection of its own: dropping an answer closes it, as a client that
+//! disconnects does.
 
 mod chat;
 mod events;
@@ -26,12 +26,12 @@ use tokio::time::timeout;
 pub use chat::ChatStream;
 pub use events::{EventStream, RunEvent, check_log, shown_text};
 
-/// How long anything is waited for before it counts as missing. Far above what is expected: it
-/// bounds a test that fails, and no other.
+/// The time after which something counts as missing. It is far above the expected time, so that it
+/// bounds only a failing test.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(30);
 
-/// Asks one ingress.
+/// A client of one ingress.
 #[derive(Debug, Clone)]
 pub struct Client {
     address: SocketAddr,
@@ -62,7 +62,7 @@ impl Answer {
     }
 }
 
-/// An answer whose body is read as it comes.
+/// An answer with a body that is read as it arrives.
 #[derive(Debug)]
 pub(crate) struct Streamed {
     pub(crate) status: StatusCode,
@@ -73,7 +73,7 @@ pub(crate) struct Streamed {
 }
 
 impl Streamed {
-    /// The next bytes; nothing at the end.
+    /// Returns the next bytes; `None` at the end.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Bytes>> {
         loop {
             let frame = timeout(PATIENCE, self.body.frame())
@@ -92,7 +92,7 @@ impl Streamed {
 }
 
 impl Client {
-    /// A client with this credential; with an empty one, it sends none.
+    /// Makes a client with this credential; with an empty one, it sends none.
     pub fn new(address: SocketAddr, key: &str) -> Self {
         Self {
             address,
@@ -100,22 +100,22 @@ impl Client {
         }
     }
 
-    /// A client of the same ingress with another credential.
+    /// Returns a client of the same ingress with another credential.
     pub(crate) fn with_key(&self, key: &str) -> Self {
         Self::new(self.address, key)
     }
 
-    /// Asks for something.
+    /// Sends a GET request.
     pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
         self.whole(Method::GET, path, &[], None).await
     }
 
-    /// Sends something.
+    /// Sends a POST request.
     pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
         self.whole(Method::POST, path, &[], Some(body)).await
     }
 
-    /// Sends something with further headers.
+    /// Sends a POST request with further headers.
     pub async fn post_with(
         &self,
         path: &str,
@@ -125,7 +125,7 @@ impl Client {
         self.whole(Method::POST, path, headers, Some(body)).await
     }
 
-    /// Deletes something.
+    /// Sends a DELETE request.
     pub async fn delete(&self, path: &str) -> anyhow::Result<Answer> {
         self.whole(Method::DELETE, path, &[], None).await
     }
@@ -143,8 +143,8 @@ impl Client {
             .to_owned())
     }
 
-    /// Asks for something, reads nothing of the answer for this long, and goes away. Little of it
-    /// fits into what the two kernels hold for it.
+    /// Sends a GET request, reads nothing of the answer for this long, and disconnects. Only a
+    /// small part of the answer fits into the buffers of the two kernels.
     pub(crate) async fn never_read(&self, path: &str, time: Duration) -> anyhow::Result<()> {
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(4_096)?;
@@ -159,12 +159,12 @@ impl Client {
         Ok(())
     }
 
-    /// The run as the ledger has it.
+    /// Returns the run from the ledger.
     pub async fn run(&self, id: &str) -> anyhow::Result<Value> {
         self.get(&format!("/v1/runs/{id}")).await?.json()
     }
 
-    /// Waits until the run is as wanted.
+    /// Waits until the run meets the condition.
     pub async fn run_when(
         &self,
         id: &str,
@@ -205,7 +205,7 @@ impl Client {
             .await
     }
 
-    /// Follows a run's events from behind the event `after`.
+    /// Follows a run's events after the event `after`.
     pub async fn events(&self, id: &str, after: Option<u64>) -> anyhow::Result<EventStream> {
         let after = after.map(|after| after.to_string());
         let mut headers = vec![("accept", "text/event-stream")];
@@ -217,7 +217,8 @@ impl Client {
         EventStream::new(answer).await
     }
 
-    /// All events of a run, from the first to the last. Asks again while the server cannot tell.
+    /// Returns all events of a run, from the first to the last. Asks again while the server is not
+    /// able to answer.
     pub async fn all_events(&self, id: &str) -> anyhow::Result<Vec<RunEvent>> {
         let asking = async {
             loop {
@@ -303,7 +304,7 @@ impl Client {
             let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
             let mut tasks = JoinSet::new();
             tasks.spawn(async move {
-                // What breaks is noticed by whoever reads the answer.
+                // The reader of the answer notices a broken connection.
                 let _over = connection.await;
             });
             let answer = sender.send_request(request).await?;
@@ -323,7 +324,7 @@ impl Client {
     }
 }
 
-/// Reads what is left of a refusal, for people.
+/// Reads the rest of a refusal, for people.
 async fn refusal(mut answer: Streamed) -> anyhow::Error {
     let mut text = format!("{}: ", answer.status);
     while let Ok(Some(bytes)) = answer.next().await {

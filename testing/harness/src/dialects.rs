@@ -1,8 +1,8 @@
-//! A corpus of upstreams' dialects with the meaning of each, written by hand after public reports and
-//! documentation: none of them is a recording.
+//! A corpus of upstreams' dialects with the meaning of each, written by hand from public reports
+//! and documentation: none of them is a recording.
 //!
-//! The first line of a stream names its family and what is odd about it. The worker's
-//! tests replay the corpus through its reader.
+//! The first line of a stream names its family and its peculiarity. The worker's tests replay the
+//! corpus through its reader.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ pub struct Dialect {
     pub body: &'static str,
     /// Its meaning; `None` if it is a failed answer.
     pub meaning: Option<Meaning>,
-    /// The words that the error of a failed one must have.
+    /// Words that the error of a failed answer must contain.
     pub words: &'static str,
 }
 
@@ -28,14 +28,14 @@ pub struct Meaning {
     pub reasoning: &'static str,
     /// The calls, as names and arguments.
     pub calls: Vec<(&'static str, &'static str)>,
-    /// Why it stopped, in OpenAI's words.
+    /// The reason why it stopped, in OpenAI's words.
     pub finish_reason: &'static str,
     /// Fields that a client finds in its whole answer, by JSON pointer.
     pub fields: Vec<(&'static str, Value)>,
 }
 
 impl Dialect {
-    /// Whether it is an event stream.
+    /// Returns whether it is an event stream.
     pub fn is_stream(&self) -> bool {
         !self.body.starts_with('{')
     }
@@ -67,7 +67,7 @@ fn hello_with(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Meanin
     }
 }
 
-/// The corpus.
+/// Returns the corpus.
 pub fn all() -> Vec<Dialect> {
     let call = ("f", r#"{"x":1}"#);
     dialects! {

@@ -1,9 +1,9 @@
-//! What it costs a request to be asked who it is from and how often its caller asks.
+//! Measures the time that authentication and the rate limit add to a request.
 //!
-//! Each client asks in turn with and without what is measured, on one connection, so that whatever
-//! else the machine does falls on both; the difference of the medians is what is added. All these
-//! requests are for things that do not exist: a 404 is the least that an ingress can answer, and the
-//! same with and without.
+//! Each client sends requests in turn with and without the guard, on one connection, so that the
+//! load of the machine affects both alike; the difference of the medians is the added time. All
+//! these requests are for things that do not exist: a 404 is the cheapest answer of an ingress, and
+//! the same with and without.
 
 use std::time::Instant;
 
@@ -21,18 +21,18 @@ use tokio_util::task::TaskTracker;
 use crate::client::Client;
 use crate::samples::Samples;
 
-/// Nobody is asked who they are where there is nothing.
+/// A path without a route, so that no credential is checked.
 const NOWHERE: &str = "/v1/nowhere";
-/// A known caller is told that there is no such run; no such id exists, so no ledger is asked.
+/// A run id that cannot exist: an authenticated caller gets a 404 without a query to the ledger.
 const NO_RUN: &str = "/v1/runs/none";
-/// Far above what is asked here: none is refused.
+/// Far above the number of requests here, so that none is refused.
 const LIMIT: u32 = 1_000_000;
 /// Callers, or clients of one caller, at once.
 const AT_ONCE: usize = 8;
-/// Pairs before the measurement: connections, caches and pools are filled.
+/// Pairs before the measurement, which fill connections, caches and pools.
 const WARM_UP: usize = 200;
 
-/// The same requests without and with what is measured.
+/// The same requests without and with the measured guard.
 #[derive(Debug, Default)]
 pub struct Pair {
     /// Without it.
@@ -41,12 +41,12 @@ pub struct Pair {
     pub with: Samples,
 }
 
-/// What each guard costs.
+/// The cost of each guard.
 #[derive(Debug, Default)]
 pub struct Guards {
-    /// A key that is in the ingress's memory.
+    /// Authentication with a key that the ingress has cached.
     pub authentication: Pair,
-    /// A limit over the broker, one request at a time.
+    /// A rate limit over the broker, one request at a time.
     pub rate: Pair,
     /// The same, by [`AT_ONCE`] callers at once, each with a limit of its own.
     pub rate_of_many: Pair,
@@ -94,7 +94,7 @@ struct Ask {
     key: Option<String>,
 }
 
-/// A client for each pair of requests, all at once.
+/// Runs a client for each pair of requests, all at once.
 async fn together(authority: &str, asks: Vec<(Ask, Ask)>, pairs: usize) -> anyhow::Result<Pair> {
     let clients = asks
         .iter()

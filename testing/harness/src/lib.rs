@@ -1,4 +1,4 @@
-//! For tests and benches only: what drives a Baton from outside, and what stands behind it.
+//! Drivers of Baton and the servers that it needs, for tests and benches only.
 
 pub mod asker;
 pub mod bench_upstream;

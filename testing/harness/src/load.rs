@@ -1,8 +1,9 @@
-//! A closed-loop load of chat streams, cheap enough to share two cores with what it measures.
+//! A closed-loop load of chat streams, cheap enough to share two cores with the measured server.
 //!
-//! Each client keeps one connection and asks again as soon as its answer has ended. The upstream
-//! writes the time into each token (nanoseconds since 1970, nineteen digits), so a token's latency
-//! is measured from write to read and not inferred from gaps, even when several travel together.
+//! Each client keeps one connection and sends a request as soon as its answer has ended. The
+//! upstream writes the time into each token (nanoseconds since 1970, nineteen digits), so a token's
+//! latency is measured from write to read and not inferred from gaps, even if several travel
+//! together.
 
 use std::time::{Duration, Instant};
 
@@ -18,31 +19,31 @@ use tokio_util::task::TaskTracker;
 
 use crate::samples::Samples;
 
-/// When a load ends.
+/// The end of a load.
 #[derive(Debug, Clone, Copy)]
 pub enum Until {
-    /// Every client has had this many answers.
+    /// Every client has received this many answers.
     Answers(usize),
     /// This much time has passed; answers begun before are waited for.
     Elapsed(Duration),
 }
 
-/// What to ask, how often, of whom.
+/// The requests, their number and their server.
 #[derive(Debug, Clone)]
 pub struct Load {
     /// Such as `http://127.0.0.1:8080/v1`.
     pub base_url: String,
-    /// For `Authorization`, if the server wants one.
+    /// The bearer token for `Authorization`, if the server requires one.
     pub api_key: Option<String>,
-    /// The model, which is how the scripted upstream is told what to answer.
+    /// The model, which selects the answer of the scripted upstream.
     pub model: String,
-    /// Clients at once.
+    /// The number of concurrent clients.
     pub clients: usize,
-    /// When to end.
+    /// The end of the load.
     pub until: Until,
 }
 
-/// What came back.
+/// The figures of a load.
 #[derive(Debug, Default)]
 pub struct LoadReport {
     /// Answers that ended with `[DONE]`.
@@ -57,12 +58,12 @@ pub struct LoadReport {
     pub first_token: Samples,
     /// From writing a token to reading it, in microseconds.
     pub token: Samples,
-    /// How long it took in all.
+    /// The duration of the whole load.
     pub elapsed: Duration,
 }
 
 impl LoadReport {
-    /// Answers in a second.
+    /// Returns the answers in a second.
     pub fn answers_per_second(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
         let answers = self.answers as f64;
@@ -204,7 +205,7 @@ impl Load {
     }
 }
 
-/// The wall clock in nanoseconds since 1970: the one clock that two processes share.
+/// Reads the wall clock in nanoseconds since 1970, because two processes share no other clock.
 #[expect(
     clippy::disallowed_methods,
     reason = "latency across processes is what is measured"

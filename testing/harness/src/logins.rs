@@ -1,4 +1,4 @@
-//! Logins of a nats-server: with the delivered accounts, or with one user for all.
+//! The logins of a nats-server: the accounts as delivered, or one user for all.
 
 use anyhow::{bail, ensure};
 use baton_devstack::test_support::test_nats_options;
@@ -10,10 +10,10 @@ use tokio::process::Command;
 /// The user who may do everything in the account of the roles.
 const TEST: &str = "test";
 
-/// Who may connect to the broker.
+/// The users of the broker.
 #[derive(Debug)]
 pub enum Logins {
-    /// As it is delivered: a user for each role, keys for programs.
+    /// The accounts as delivered: a user for each role, keys for programs.
     Delivered {
         accounts: AccountsConf,
         seed: String,
@@ -53,7 +53,7 @@ impl Logins {
         Ok(NatsServer::start(options).await?)
     }
 
-    /// Starts a server with the delivered `nats.conf` as a whole, limits included.
+    /// Starts a server with the whole `nats.conf` as delivered, limits included.
     pub(crate) async fn start_as_delivered(&self) -> anyhow::Result<NatsServer> {
         const INCLUDE: &str = "include ./accounts.conf";
 
@@ -62,7 +62,7 @@ impl Logins {
         };
         let delivered = include_str!("../../../nats/nats.conf");
         ensure!(delivered.contains(INCLUDE), "nats.conf has no accounts");
-        // The store's folder is an argument here, and may be said once.
+        // The store's folder is given as an argument here, and must not be set twice.
         let extra = delivered
             .lines()
             .filter(|line| !line.trim().starts_with("store_dir:"))
@@ -76,7 +76,7 @@ impl Logins {
         Ok(NatsServer::start(options).await?)
     }
 
-    /// Tells a process of the program who it is.
+    /// Gives a process of the program its login.
     pub(crate) fn tell(&self, name: &str, command: &mut Command) {
         let (user, password) = self.of(name);
         command
@@ -105,7 +105,7 @@ impl Logins {
         }
     }
 
-    /// Every secret by which somebody connects to the broker or lets others in, and what it is.
+    /// Returns every secret that gives access to the broker, with its name.
     pub(crate) fn secrets(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::Delivered {
@@ -123,7 +123,7 @@ impl Logins {
         }
     }
 
-    /// The user who may do everything, with the password.
+    /// Returns the user who may do everything, with the password.
     pub(crate) fn unlimited(&self) -> (String, String) {
         self.of(TEST)
     }
@@ -142,7 +142,7 @@ impl Logins {
     }
 }
 
-/// The broker's user for a command of the program's.
+/// Returns the broker's user for a command of the program.
 pub(crate) fn user_of(arguments: &[&str]) -> &'static str {
     match arguments.first() {
         Some(&"dead") => "operator",

@@ -1,20 +1,21 @@
-//! What a set of processes uses, read from Linux's `/proc`.
+//! Measures the use of processor and memory of a set of processes, from Linux's `/proc`.
 
 use std::collections::BTreeMap;
 use std::fs;
 
-/// A process and all that descend from it, by the name it goes under.
+/// The use of a process and all its descendants, under one name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Usage {
     /// Processor time, user and system, in seconds, of living processes and reaped children.
     pub cpu_seconds: f64,
     /// Proportional set size in bytes: shared pages are divided among those that share them.
     pub memory: u64,
-    /// How many processes there are.
+    /// The number of processes.
     pub processes: usize,
 }
 
-/// Usage of `root` and its descendants, by process name. `root` itself is named `root_name`.
+/// Returns the usage of `root` and its descendants, by process name. `root` itself is named
+/// `root_name`.
 pub fn by_name(root: u32, root_name: &str) -> BTreeMap<String, Usage> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for pid in all_pids() {
@@ -42,7 +43,7 @@ pub fn by_name(root: u32, root_name: &str) -> BTreeMap<String, Usage> {
     sum
 }
 
-/// A process and its children.
+/// Returns a process and its children.
 pub fn family(root: u32) -> Vec<u32> {
     let child = |pid: &u32| Stat::read(*pid).is_some_and(|stat| stat.parent == root);
     std::iter::once(root)
@@ -50,7 +51,7 @@ pub fn family(root: u32) -> Vec<u32> {
         .collect()
 }
 
-/// `baton worker` rather than `baton`, so that roles stay apart.
+/// Returns `baton worker` rather than `baton`, so that the roles are separate.
 fn role(pid: u32, name: &str) -> String {
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let mut words = command.split(|byte| *byte == 0).skip(1);
@@ -79,7 +80,7 @@ fn memory(pid: u32) -> u64 {
     kilobytes.unwrap_or(0) * 1_024
 }
 
-/// What of a process is in memory, in bytes; cheaper to read than [`by_name`].
+/// Returns the resident memory of a process in bytes; cheaper to read than [`by_name`].
 pub fn resident(pid: u32) -> Option<u64> {
     const PAGE: u64 = 4_096;
 
@@ -87,7 +88,7 @@ pub fn resident(pid: u32) -> Option<u64> {
     Some(statm.split(' ').nth(1)?.parse::<u64>().ok()? * PAGE)
 }
 
-/// Counts a process' threads of this name.
+/// Counts a process's threads with this name.
 pub fn threads(pid: u32, name: &str) -> usize {
     fs::read_dir(format!("/proc/{pid}/task"))
         .into_iter()
@@ -106,12 +107,12 @@ struct Stat {
 impl Stat {
     fn read(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name stands in brackets and may hold anything, brackets too.
+        // The name is in parentheses and may itself contain parentheses.
         let (before, after) = stat.rsplit_once(')')?;
         let name = before.split_once('(')?.1.to_owned();
         let fields: Vec<&str> = after.split_whitespace().collect();
-        // Behind the name: state, parent, …; utime, stime, cutime and cstime are fields 14 to 17
-        // of the line, counted in ticks of a hundredth of a second.
+        // After the name: state, parent, …; utime, stime, cutime and cstime are fields 14 to 17 of
+        // the line, counted in ticks of a hundredth of a second.
         let ticks: u32 = fields
             .get(11..15)?
             .iter()

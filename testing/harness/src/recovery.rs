@@ -1,5 +1,5 @@
-//! How long it takes to recover: from a killed worker, a deploy, a lost ingress. With the times of a
-//! default configuration, on servers and processes of its own.
+//! Measures the time of a recovery: from a killed worker, a deploy, a lost ingress. The settings
+//! are the default ones; the servers and processes are started for it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,18 +13,18 @@ use crate::samples::Samples;
 use crate::scripted_model::{Piece, Recorded, Reply, Script, ScriptedModel};
 use crate::stack::{Role, Stack, StackOptions};
 
-/// The model whose answer outlasts every measurement.
+/// A model with an answer that outlasts every measurement.
 const LONG: &str = "long";
-/// The model that calls a tool in every turn but the last.
+/// A model that calls a tool in every turn but the last.
 const TURNS: &str = "turns";
-/// How many turns that makes; fewer than a run may have by default.
+/// The number of its turns; fewer than a run may have by default.
 const TURN_COUNT: usize = 8;
-/// Between two tokens.
+/// The pause between two tokens.
 const GAP: Duration = Duration::from_millis(20);
-/// Runs under way when a worker is told to stop.
+/// The number of active runs when a worker is asked to stop.
 const LOAD: usize = 16;
 
-/// What was measured.
+/// The measured times.
 #[derive(Debug, Default)]
 pub struct Recovery {
     /// From the SIGKILL of a worker to the first event of its run's next attempt.
@@ -37,7 +37,7 @@ pub struct Recovery {
     pub resume: Samples,
 }
 
-/// Measures each so often.
+/// Measures each `repetitions` times.
 pub async fn measure(baton: &Path, repetitions: usize) -> anyhow::Result<Recovery> {
     let model = ScriptedModel::start(Script::new(answer)).await?;
     let options = StackOptions {

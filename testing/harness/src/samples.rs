@@ -2,35 +2,35 @@
 
 use std::time::Duration;
 
-/// Times in microseconds, kept whole: a bench has thousands of them, not millions.
+/// Times in microseconds, all of them kept: a bench has thousands, not millions.
 #[derive(Debug, Clone, Default)]
 pub struct Samples {
     micros: Vec<u32>,
 }
 
 impl Samples {
-    /// Adds one.
+    /// Adds one time.
     pub fn push(&mut self, time: Duration) {
         self.micros
             .push(u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
     }
 
-    /// Adds another's.
+    /// Adds the times of another set.
     pub fn merge(&mut self, other: Self) {
         self.micros.extend(other.micros);
     }
 
-    /// How many there are.
+    /// Returns the number of times.
     pub fn len(&self) -> usize {
         self.micros.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.micros.is_empty()
     }
 
-    /// The time below which `percent` of them lie, in milliseconds; zero if there are none.
+    /// Returns the time in milliseconds below which `percent` of them are; zero if there are none.
     pub fn percentile(&self, percent: usize) -> f64 {
         let mut sorted = self.micros.clone();
         if sorted.is_empty() {

@@ -62,7 +62,7 @@ impl ScriptedModel {
         Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), script).await
     }
 
-    /// Begins to listen at an address: to come back where another one was stopped.
+    /// Begins to listen at an address, for instance that of an upstream that was stopped.
     pub async fn start_at(address: SocketAddr, script: Script) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let model = Self {
@@ -85,17 +85,17 @@ impl ScriptedModel {
         Ok(model)
     }
 
-    /// What to configure as the upstream's URL; it ends with `/v1`.
+    /// Returns the URL to configure for the upstream; it ends with `/v1`.
     pub fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
 
-    /// Where it listens.
+    /// Returns its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Another script, for the requests from now on.
+    /// Sets the script for the requests from now on.
     pub fn set_script(&self, script: Script) {
         self.state
             .script
@@ -104,7 +104,7 @@ impl ScriptedModel {
             .0 = script;
     }
 
-    /// The requests for completions so far, in order.
+    /// Returns the requests for completions so far, in order.
     pub fn requests(&self) -> Vec<Recorded> {
         self.state
             .requests
@@ -113,27 +113,27 @@ impl ScriptedModel {
             .clone()
     }
 
-    /// What happened so far.
+    /// Returns the counts so far.
     pub fn counts(&self) -> Counts {
         *self.state.counts.borrow()
     }
 
-    /// Connections accepted so far.
+    /// Returns the number of connections accepted so far.
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::Relaxed)
     }
 
-    /// Waits until what happened is what a test waits for.
+    /// Waits until the counts meet the condition.
     ///
     /// # Panics
     ///
-    /// If it does not happen: a test that waits for ever says less than one that fails.
+    /// If they do not meet it in time: a failing test says more than one that waits for ever.
     pub async fn wait_until(&self, condition: impl FnMut(&Counts) -> bool) -> Counts {
         let mut counts = self.state.counts.subscribe();
         let Ok(reached) = timeout(PATIENCE, counts.wait_for(condition)).await else {
             panic!("waited in vain: {:?}", self.counts());
         };
-        // The sender is in `self`: it is there while we wait.
+        // The sender is in `self`, and so exists during the wait.
         reached.map_or_else(|_| self.counts(), |counts| *counts)
     }
 
@@ -163,12 +163,13 @@ async fn accept(
             accepted = listener.accept() => accepted,
         };
         let Ok((socket, _)) = accepted else {
-            // Such as too many open files: it passes, and must not spin until then.
+            // For instance too many open files. Such an error passes, and the loop must not spin
+            // until then.
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             continue;
         };
         state.connections.fetch_add(1, Ordering::Relaxed);
-        // A socket that was closed meanwhile shows itself when it is served.
+        // If the socket was closed meanwhile, serving it fails.
         let _ = socket.set_nodelay(true);
         let state = state.clone();
         let stop = stop.clone();
@@ -179,7 +180,7 @@ async fn accept(
                 .serve_connection(TokioIo::new(socket), service);
             tokio::select! {
                 () = stop.cancelled() => {}
-                // A client that went away, or a scripted cut: both are counted elsewhere.
+                // A client that disconnected, or a scripted cut; both are counted elsewhere.
                 _ = connection => {}
             }
         });

@@ -1,8 +1,8 @@
-//! A file system of a few megabytes for one test, to be filled by it.
+//! A file system of a few megabytes for one test to fill.
 //!
-//! It is mounted where nobody else sees it: the test begins anew in a mount namespace of its own,
-//! with which the file system goes away however the test ends. Root may do that, and so may anybody
-//! where user namespaces are allowed. Where neither is so, the test says that it did not run.
+//! It is mounted in private: the test starts again in a mount namespace of its own, and the file
+//! system vanishes with this namespace, however the test ends. Root may do that, and every user may
+//! if user namespaces are allowed. Otherwise the test reports that it did not run.
 
 use std::fs::{File, Permissions};
 use std::future::Future;
@@ -14,9 +14,9 @@ use std::process::{Command, Stdio};
 use nix::unistd::{getegid, geteuid};
 use tempfile::TempDir;
 
-/// Where the file system is mounted, in the environment of a test that has begun anew.
+/// The environment variable with the mount point, for a test that has started again.
 const MOUNTED_AT: &str = "BATON_TEST_SMALL_DISK";
-/// Mounts a file system of `$1` megabytes at `$2`, and becomes the rest.
+/// Mounts a file system of `$1` megabytes at `$2`, and executes the remaining arguments.
 const MOUNT: &str =
     "mount -t tmpfs -o \"size=${1}m,mode=0755\" tmpfs \"$2\" && shift 2 && exec \"$@\"";
 
@@ -24,13 +24,13 @@ const MOUNT: &str =
 #[derive(Debug)]
 pub struct SmallDisk {
     path: PathBuf,
-    /// Where what servers say is kept, so that it can be read when nothing more can be written.
+    /// The folder of the servers' logs, which stay readable when the disk is full.
     logs: TempDir,
 }
 
 impl SmallDisk {
-    /// Runs a test on a file system of this size. `name` is that of the `#[test]` function that calls
-    /// this, with its modules.
+    /// Runs a test on a file system of this size. `name` is that of the `#[test]` function that
+    /// calls this, with its modules.
     ///
     /// # Panics
     ///
@@ -47,7 +47,7 @@ impl SmallDisk {
             }));
         }
         let folder = tempfile::tempdir().expect("a folder to mount at");
-        // The servers may run as somebody else.
+        // The servers may run as another user.
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755))
             .expect("a folder that everybody may enter");
         let refused = in_namespace(megabytes, folder.path(), Path::new("true"))
@@ -60,7 +60,7 @@ impl SmallDisk {
                 },
             );
         if let Some(why) = refused {
-            // Not by `eprintln!`, which a runner keeps to itself when a test passes.
+            // Not by `eprintln!`, because a runner hides that when a test passes.
             let _nobody_reads_it = writeln!(
                 std::io::stderr(),
                 "\n*** NOT RUN: {name}: this account may not mount a file system: {why}\n"
@@ -76,7 +76,7 @@ impl SmallDisk {
         assert!(status.success(), "{name} on a small disk: {status}");
     }
 
-    /// A folder on it for a server's data; the server's log lies elsewhere.
+    /// Makes a folder on it for a server's data; the server's log is elsewhere.
     pub fn folder_for(&self, server: &str) -> std::io::Result<PathBuf> {
         let folder = self.path.join(server);
         std::fs::create_dir(&folder)?;
@@ -85,7 +85,7 @@ impl SmallDisk {
         Ok(folder)
     }
 
-    /// Writes until not a byte more fits.
+    /// Writes until no further byte fits.
     pub fn fill(&self) -> std::io::Result<()> {
         let mut ballast = File::create(self.ballast())?;
         // The last page, too.
@@ -102,7 +102,7 @@ impl SmallDisk {
         Ok(())
     }
 
-    /// Takes away what [`SmallDisk::fill`] has written.
+    /// Removes the files of [`SmallDisk::fill`].
     pub fn make_room(&self) -> std::io::Result<()> {
         std::fs::remove_file(self.ballast())
     }
@@ -112,12 +112,12 @@ impl SmallDisk {
     }
 }
 
-/// This program on a small file system, as the account that we are.
+/// Returns the command that runs this program on a small file system, as the current user.
 fn in_namespace(megabytes: u32, mount_at: &Path, program: &Path) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private"]);
     if !geteuid().is_root() {
-        // Who may mount in a user namespace is root there.
+        // In a user namespace, only its root may mount.
         command.arg("--map-root-user");
     }
     command
@@ -125,7 +125,8 @@ fn in_namespace(megabytes: u32, mount_at: &Path, program: &Path) -> Command {
         .arg(mount_at)
         .stdin(Stdio::null());
     if !geteuid().is_root() {
-        // PostgreSQL refuses root: back to our own account, in a namespace within.
+        // PostgreSQL refuses root, so the program returns to the current user in a namespace
+        // within.
         command
             .args(["unshare", "--user"])
             .arg(format!("--map-user={}", geteuid()))

@@ -1,7 +1,7 @@
 //! A Baton of real processes on real servers, for tests that kill parts of it.
 //!
 //! Each stack has a database and a nats-server of its own; its roles are child processes of the
-//! test, each on free ports. What a role wrote is shown when the test fails.
+//! test, each on free ports. The output of the roles is shown when the test fails.
 
 mod role;
 
@@ -27,7 +27,7 @@ use crate::logins::{Logins, user_of};
 
 pub use role::{Kind, Role};
 
-/// What a stack is made of.
+/// The parts and settings of a stack.
 #[derive(Debug, Clone)]
 pub struct StackOptions {
     /// The `baton` program.
@@ -36,22 +36,23 @@ pub struct StackOptions {
     pub upstream: String,
     /// Further environment of every role, such as `BATON_WORKER__LEASE`.
     pub settings: Vec<(&'static str, String)>,
-    /// The configuration file: what the environment cannot say, such as tools.
+    /// The configuration file, for settings that the environment cannot express, such as tools.
     pub config: String,
-    /// Whether PostgreSQL is the stack's own, so that it can be crashed; else a database on the
-    /// shared one.
+    /// Whether PostgreSQL is the stack's own, so that it can be crashed; otherwise a database on
+    /// the shared one.
     pub own_postgres: bool,
-    /// Where the broker keeps its streams; else in a folder of its own that goes away with it.
+    /// The folder of the broker's streams; otherwise a temporary one.
     pub broker_folder: Option<PathBuf>,
-    /// Where the stack's own PostgreSQL keeps its databases; else as the broker.
+    /// The folder of the stack's own PostgreSQL; otherwise as for the broker.
     pub database_folder: Option<PathBuf>,
-    /// The name and the password that the broker demands of everybody, letters, digits and `-`;
-    /// without them it has the delivered accounts, and lets programs in with their keys.
+    /// The user and the password for everybody at the broker (letters, digits and `-`). Without
+    /// them the broker has the accounts as delivered, and admits programs with their keys.
     pub broker_login: Option<(String, String)>,
 }
 
 impl StackOptions {
-    /// Roles of this program, which stop at once and sweep often, and otherwise as by default.
+    /// Makes roles of this program that stop at once, sweep often, and otherwise have default
+    /// settings.
     pub fn new(program: impl Into<PathBuf>, upstream: impl Into<String>) -> Self {
         let settings = [
             ("BATON_HTTP__LAME_DUCK", "100ms"),
@@ -73,21 +74,21 @@ impl StackOptions {
         }
     }
 
-    /// With one more environment variable.
+    /// Sets one more environment variable.
     #[must_use]
     pub fn set(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.settings.push((name, value.into()));
         self
     }
 
-    /// With a lease so short that a test can wait for its end.
+    /// Sets a lease so short that a test can wait for its end.
     #[must_use]
     pub fn short_lease(self) -> Self {
         self.set("BATON_WORKER__LEASE", "3s")
             .set("BATON_WORKER__RENEW_EVERY", "500ms")
     }
 
-    /// With a lease so long that no test waits for its end.
+    /// Sets a lease so long that no test waits for its end.
     #[must_use]
     pub fn long_lease(self) -> Self {
         self.set("BATON_WORKER__LEASE", "30m")
@@ -95,11 +96,11 @@ impl StackOptions {
     }
 }
 
-/// A database, a broker, and what it takes to start roles on them.
+/// A database, a broker, and the settings for starting roles on them.
 pub struct Stack {
     options: StackOptions,
     database: Database,
-    /// To be killed, wiped and started again.
+    /// The broker, to be killed, wiped and started again.
     pub nats: NatsServer,
     logins: Logins,
     api_key: String,
@@ -107,7 +108,7 @@ pub struct Stack {
     folder: TempDir,
 }
 
-/// What was on a broker's disk.
+/// A copy of a broker's disk.
 #[derive(Debug)]
 pub struct BrokerBackup(TempDir);
 
@@ -147,8 +148,8 @@ impl Stack {
         Ok(stack)
     }
 
-    /// Runs a command of the program to its end, with further environment; whether it succeeded, and
-    /// all that it wrote.
+    /// Runs a command of the program to its end, with further environment. Returns whether it
+    /// succeeded, and its whole output.
     pub async fn output_of(
         &self,
         arguments: &[&str],
@@ -169,7 +170,7 @@ impl Stack {
         Ok((output.status.success(), text))
     }
 
-    /// Runs a command of the program to its end; returns what it printed.
+    /// Runs a command of the program to its end; returns its standard output.
     pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self
             .command(user_of(arguments))
@@ -184,7 +185,8 @@ impl Stack {
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
-    /// The program with the stack's environment and no other, as this user of the broker.
+    /// Returns the program's command with the stack's environment and no other, as this user of the
+    /// broker.
     fn command(&self, user: &str) -> Command {
         let mut command = Command::new(&self.options.program);
         command
@@ -213,18 +215,18 @@ impl Stack {
             .await
     }
 
-    /// Starts a worker, and waits until it takes jobs.
+    /// Starts a worker, and waits until it accepts jobs.
     pub async fn worker(&self) -> anyhow::Result<Role> {
         self.role(Kind::Worker).await
     }
 
-    /// Starts a worker that reaches the broker by this address, and waits until it takes jobs.
+    /// Starts a worker that reaches the broker by this address, and waits until it accepts jobs.
     pub async fn worker_behind(&self, broker: SocketAddr) -> anyhow::Result<Role> {
         self.role_with(Kind::Worker, &[("NATS_URL", format!("nats://{broker}"))])
             .await
     }
 
-    /// Starts a scheduler, and waits until it does its duties.
+    /// Starts a scheduler, and waits until it is ready.
     pub async fn scheduler(&self) -> anyhow::Result<Role> {
         self.role(Kind::Scheduler).await
     }
@@ -234,7 +236,7 @@ impl Stack {
     }
 
     async fn role_with(&self, kind: Kind, settings: &[(&str, String)]) -> anyhow::Result<Role> {
-        // A free port may be taken by somebody else before the role has it.
+        // Another process may take a free port before the role binds it.
         const TRIES: usize = 3;
 
         let mut tries = 0;
@@ -258,17 +260,16 @@ impl Stack {
         self.folder.path()
     }
 
-    /// Changes the roles' configuration file; what runs is asked to read it by
-    /// [`Role::hang_up`].
+    /// Changes the roles' configuration file. Running roles read it after [`Role::hang_up`].
     pub fn configure(&self, config: &str) -> anyhow::Result<()> {
-        // Under another name first: no role reads half of it.
+        // Written under another name first, so that no role reads half of it.
         let unfinished = self.folder.path().join("baton.toml.unfinished");
         std::fs::write(&unfinished, config)?;
         std::fs::rename(unfinished, self.folder.path().join("baton.toml"))?;
         Ok(())
     }
 
-    /// A client of this ingress, with a key that may do everything.
+    /// Returns a client of this ingress, with a key that may do everything.
     ///
     /// # Panics
     ///
@@ -277,12 +278,12 @@ impl Stack {
         ingress.client(&self.api_key)
     }
 
-    /// The key that may do everything.
+    /// Returns the key that may do everything.
     pub fn api_key(&self) -> &str {
         &self.api_key
     }
 
-    /// The password of both database users, if PostgreSQL is the stack's own.
+    /// Returns the password of both database users, if PostgreSQL is the stack's own.
     pub fn database_password(&self) -> Option<&str> {
         match &self.database {
             Database::Shared(_) => None,
@@ -290,7 +291,7 @@ impl Stack {
         }
     }
 
-    /// Where the stack's own PostgreSQL keeps its data.
+    /// Returns the data folder of the stack's own PostgreSQL.
     pub fn database_disk(&self) -> Option<PathBuf> {
         match &self.database {
             Database::Shared(_) => None,
@@ -298,7 +299,7 @@ impl Stack {
         }
     }
 
-    /// All that the roles have written so far, to their standard output and error.
+    /// Returns everything that the roles have written so far, to their standard output and error.
     pub fn logged(&self) -> anyhow::Result<String> {
         let mut all = String::new();
         for entry in std::fs::read_dir(self.logs())? {
@@ -310,24 +311,24 @@ impl Stack {
         Ok(all)
     }
 
-    /// The name and password of the user who may do everything at the broker.
+    /// Returns the name and password of the user who may do everything at the broker.
     pub fn broker_user(&self) -> (String, String) {
         self.logins.unlimited()
     }
 
-    /// Every secret by which somebody connects to the broker or lets others in, and what it is.
+    /// Returns every secret that gives access to the broker, with its name.
     pub fn broker_secrets(&self) -> Vec<(&'static str, String)> {
         self.logins.secrets()
     }
 
-    /// A connection to the broker of the test's own, which may do everything.
+    /// Opens the test's own connection to the broker, which may do everything.
     pub async fn bus(&self) -> anyhow::Result<Bus> {
         let auth = self.logins.auth();
         let options = BusOptions::new(self.nats.url(), "test");
         Ok(Bus::connect(BusOptions { auth, ..options }).await?)
     }
 
-    /// The tenant of the stack's key.
+    /// Returns the tenant of the stack's key.
     pub async fn tenant(&self) -> anyhow::Result<TenantId> {
         Ok(self.tenant_and_key().await?.0)
     }
@@ -347,20 +348,20 @@ impl Stack {
         Ok((record.tenant, record.id))
     }
 
-    /// A program that asks about a run over the bus, with the key that may do everything. An ingress
-    /// must be there to let it in.
+    /// Connects a program for requests about a run over the bus, with the key that may do
+    /// everything. It needs a running ingress, which admits it.
     pub async fn asker(&self, run: &str) -> anyhow::Result<Asker> {
         let (tenant, key) = self.tenant_and_key().await?;
         Asker::connect(self.nats.url(), (&self.api_key, key), tenant, run).await
     }
 
-    /// Ends the broker by SIGKILL and starts it again with what is on its disk.
+    /// Ends the broker by SIGKILL and starts it again with its disk.
     pub async fn crash_broker(&mut self) -> anyhow::Result<()> {
         self.nats.kill().await;
         Ok(self.nats.restart().await?)
     }
 
-    /// As [`Stack::crash_broker`], and its disk is lost.
+    /// As [`Stack::crash_broker`], but the disk is lost.
     pub async fn wipe_broker(&mut self) -> anyhow::Result<()> {
         self.nats.kill().await;
         let store = self.nats.store_dir().join("jetstream");
@@ -378,8 +379,8 @@ impl Stack {
         Ok(backup)
     }
 
-    /// Ends the broker by SIGKILL and starts it again with an older copy of its disk: what a crash
-    /// does to writes that had not reached the disk.
+    /// Ends the broker by SIGKILL and starts it again with an older copy of its disk, as after a
+    /// crash that lost unsynced writes.
     pub async fn restore_broker(&mut self, backup: &BrokerBackup) -> anyhow::Result<()> {
         self.nats.kill().await;
         let store = self.nats.store_dir();
@@ -388,7 +389,8 @@ impl Stack {
         Ok(self.nats.restart().await?)
     }
 
-    /// Goes on in a new segment of PostgreSQL's log; whether it could still be asked to.
+    /// Makes PostgreSQL begin a new segment of its log; returns whether it still accepted the
+    /// request.
     pub async fn close_log_segment(&mut self) -> anyhow::Result<bool> {
         let url = self.own_postgres()?.superuser_url().to_owned();
         Ok(close_log_segment(&url).await.is_ok())
@@ -407,7 +409,7 @@ impl Stack {
         Ok(())
     }
 
-    /// The stack's own PostgreSQL, to be watched and started again.
+    /// Returns the stack's own PostgreSQL, to be watched and started again.
     pub fn own_postgres(&mut self) -> anyhow::Result<&mut Postgres> {
         match &mut self.database {
             Database::Own(postgres) => Ok(postgres),
@@ -423,7 +425,7 @@ fn kept_in(folder: Option<&Path>) -> Data {
 }
 
 impl Drop for Stack {
-    /// Shows what the roles had to say when a test fails.
+    /// Shows the roles' output when a test fails.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             return;
@@ -455,7 +457,7 @@ impl Database {
             return Ok(Self::Shared(Box::new(TestDatabase::create().await)));
         }
         let postgres = Postgres::start(PostgresOptions {
-            // It is to survive a crash with all that it has confirmed.
+            // PostgreSQL must survive a crash with everything that it has confirmed.
             durable: true,
             data: kept_in(options.database_folder.as_deref()),
             ..PostgresOptions::ephemeral()

@@ -1,5 +1,5 @@
-//! What is judged: records of clients, faults and tools in the order of their times, and what the
-//! ledger and the event log held when all was quiet.
+//! The data that is judged: records of clients, faults and tools in the order of their times, and
+//! the content of the ledger and the event log when all was quiet.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -17,14 +17,14 @@ use crate::load::unix_nanos;
 /// Something that happened.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
-    /// When, in milliseconds since 1970.
+    /// The time, in milliseconds since 1970.
     pub at: u64,
-    /// What.
+    /// The event.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// What happened.
+/// An event of the history.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum What {
@@ -32,69 +32,70 @@ pub enum What {
     Fault {
         /// Its kind, such as `worker kill`.
         kind: String,
-        /// What was hit, and how.
+        /// The target, and the way it was hit.
         target: String,
     },
-    /// The broker came back without what it had stored from then on, or without anything.
+    /// The broker came back without the messages from this time on, or without any.
     LogLost {
-        /// Since when, in milliseconds since 1970.
+        /// The time, in milliseconds since 1970.
         since: u64,
     },
     /// A process of a role ended.
     Ended {
-        /// Which role.
+        /// The role.
         role: String,
-        /// What it was asked before.
+        /// The signals that it was sent before.
         asked: Asked,
-        /// Its exit code; 128 and the signal's number for a signal.
+        /// Its exit code; for a signal, 128 plus the signal's number.
         status: i32,
-        /// How long it took since it was last asked to end; zero if it was not.
+        /// The milliseconds since it was last asked to end; zero if it was not asked.
         took_ms: u64,
         /// Its age in milliseconds.
         #[serde(default)]
         lived_ms: u64,
     },
-    /// Somebody attacked, in one of the ways that are counted.
+    /// An attack of one of the counted kinds.
     Attack {
         /// The kind of attack.
         kind: String,
     },
-    /// Somebody did something that is counted, such as signing in.
+    /// A counted action, such as signing in.
     Did {
-        /// The kind of deed.
+        /// The kind of action.
         kind: String,
     },
-    /// Somebody saw a promise broken.
+    /// A participant saw a broken promise.
     Breach {
         /// The invariant.
         invariant: Invariant,
         /// The observation, for people.
         found: String,
     },
-    /// A program published a run under this key; whether it is accepted is not known.
+    /// A program published a run under this key; it is unknown whether the run is accepted.
     Submitted {
         /// The run.
         run: RunId,
         /// The key.
         key: ApiKeyId,
     },
-    /// A process of a role was seen to hold so much memory.
+    /// The memory of a role's process.
     Memory {
-        /// Which role.
+        /// The role.
         role: String,
-        /// How many bytes.
+        /// The number of bytes.
         resident: u64,
     },
-    /// A client was told that its run is accepted.
+    /// A client got the answer that its run is accepted.
     Accepted {
         /// The run.
         run: RunId,
         /// The `Idempotency-Key`, if the client sent one.
         key: Option<String>,
-        /// The text that the model writes in answer, over all turns.
+        /// The text of the model's answer, over all turns.
         expected: String,
     },
-    /// A client asks for a run. Its next note with this prompt is the answer; without one it has none.
+    /// A client requests a run. Its next record with this prompt is the answer; without one there
+    /// was none.
     Tried {
         /// The number of its prompt.
         prompt: u64,
@@ -105,23 +106,23 @@ pub enum What {
         status: u16,
         /// The error's code.
         code: String,
-        /// The number of its prompt, if it asked for a run and the answer says that there is none.
+        /// The number of its prompt, if it requested a run and the answer denies that there is one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         prompt: Option<u64>,
     },
-    /// A client asked for a cancel, and was told that it is on its way or done.
+    /// A client requested a cancel, and the answer was that it is under way or done.
     Cancelled {
         /// The run.
         run: RunId,
     },
-    /// A client was told where a run stands.
+    /// A client got the state of a run.
     Told {
         /// The run.
         run: RunId,
-        /// Where.
+        /// The state.
         status: RunStatus,
     },
-    /// Somebody decided a call that a run waits for, and was told that it is decided so.
+    /// A participant decided a call that a run waits for, and the answer confirmed this decision.
     Decided {
         /// The run.
         run: RunId,
@@ -130,60 +131,60 @@ pub enum What {
         /// `retry`, `result` or `fail`.
         decision: String,
     },
-    /// A follower began to follow, or went on.
+    /// A follower began to follow, or resumed.
     Opened {
-        /// Who; the same over all its connections.
+        /// The follower; the same over all its connections.
         follower: u64,
-        /// What it follows.
+        /// The run that it follows.
         run: RunId,
         /// Its cursor.
         after: EventId,
     },
     /// A follower was sent an event.
     Event {
-        /// Who.
+        /// The follower.
         follower: u64,
         /// The event, as sent.
         line: String,
     },
-    /// A follower was told that it has seen the last event.
+    /// A follower got the answer that it has seen the last event.
     NoMore {
-        /// Who.
+        /// The follower.
         follower: u64,
     },
-    /// A follower was told that its run or its cursor is unknown.
+    /// A follower got the answer that its run or its cursor is unknown.
     Lost {
-        /// Who.
+        /// The follower.
         follower: u64,
-        /// What it was told.
+        /// The HTTP status.
         status: u16,
         /// The error's code.
         code: String,
     },
     /// A chat's answer ended.
     Chat {
-        /// The run, if the client was told.
+        /// The run, if the client got its id.
         run: Option<RunId>,
-        /// What the model writes in answer.
+        /// The text of the model's answer.
         expected: String,
-        /// What the client saw.
+        /// The text that the client saw.
         text: String,
         /// `done`, `cut`, or the code of the error that ended it.
         end: String,
     },
-    /// A tool was asked to do something.
+    /// A tool was called.
     Tool {
         /// The `Idempotency-Key`.
         key: String,
         /// The tool.
         tool: String,
-        /// Whether it says that repeating it does no harm.
+        /// Whether the tool is declared as harmless to repeat.
         idempotent: bool,
     },
 }
 
 impl What {
-    /// The time that records are noted with: milliseconds since 1970.
+    /// Returns the time for a record: milliseconds since 1970.
     pub fn now() -> u64 {
         unix_nanos() / 1_000_000
     }
@@ -193,16 +194,16 @@ impl What {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Invariant {
-    /// I17.
+    /// I17: an ended credential is refused everywhere.
     Revocation,
-    /// I18.
+    /// I18: nobody sees what belongs to another.
     Isolation,
-    /// I25.
+    /// I25: no key exceeds its budget.
     Budget,
 }
 
 impl Invariant {
-    /// Its number.
+    /// Returns its number.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Revocation => "I17",
@@ -212,26 +213,26 @@ impl Invariant {
     }
 }
 
-/// Text that only hostile programs write: nobody else may ever be shown it.
+/// A text that only hostile programs write: no other participant may ever be shown it.
 pub const FORGED: &str = "gef\u{e4}lscht: of no model";
 
-/// What a process was asked before it ended.
+/// The signals that a process was sent before it ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
     /// SIGKILL.
     pub killed: bool,
-    /// How often SIGTERM.
+    /// The number of SIGTERMs.
     pub terminations: u32,
-    /// SIGSTOP: it may have slept through the rest.
+    /// SIGSTOP: the process may have missed the rest.
     pub frozen: bool,
 }
 
-/// A run as the ledger has it.
+/// A run in the ledger.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LedgerRun {
     /// Its id.
     pub id: RunId,
-    /// Where it stands.
+    /// Its state.
     pub status: RunStatus,
     /// The newest attempt.
     pub attempt: u32,
@@ -240,35 +241,35 @@ pub struct LedgerRun {
     /// The number of its prompt.
     #[serde(default)]
     pub prompt: Option<u64>,
-    /// When it was accepted.
+    /// The time of its acceptance.
     pub created_at: DateTime<Utc>,
-    /// When it ended.
+    /// The time of its end.
     #[serde(default)]
     pub finished_at: Option<DateTime<Utc>>,
     /// Its messages.
     #[serde(default)]
     pub output: Vec<Value>,
-    /// Why it failed.
+    /// The reason of its failure.
     #[serde(default)]
     pub error: Option<Value>,
     /// Its steps.
     #[serde(default)]
     pub steps: Vec<Step>,
-    /// What it waited for. Read by a request of its own.
+    /// Its questions, which are read by a request of their own.
     #[serde(default)]
     pub approvals: Vec<Approval>,
 }
 
-/// A question about a call, as the ledger has it.
+/// A question about a call, in the ledger.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Approval {
     /// Its id.
     pub id: ApprovalId,
     /// The call.
     pub call: ApprovalCall,
-    /// `retry`, `result` or `fail`; nothing if nobody decided.
+    /// `retry`, `result` or `fail`; `None` if nobody decided.
     pub decision: Option<Decision>,
-    /// When it was decided.
+    /// The time of the decision.
     pub decided_at: Option<DateTime<Utc>>,
 }
 
@@ -279,38 +280,38 @@ pub struct ApprovalCall {
     pub step: u32,
 }
 
-/// A step as the ledger has it.
+/// A step in the ledger.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Step {
     /// Its place.
     #[serde(rename = "step")]
     pub place: u32,
-    /// Who recorded it.
+    /// The attempt that recorded it.
     pub attempt: u32,
-    /// When its result was recorded.
+    /// The time at which its result was recorded.
     pub finished_at: Option<DateTime<Utc>>,
-    /// A call's own part.
+    /// The part that only calls have.
     #[serde(flatten)]
     pub call: Call,
 }
 
-/// What a step is; a turn says nothing more here.
+/// The kind of a step. A turn has no data here.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Call {
     /// A model turn.
     Turn,
-    /// A call of a tool of the server's.
+    /// A call of a server-side tool.
     Call {
         /// The tool.
         name: String,
-        /// Whether it did what it was asked.
+        /// Whether the tool succeeded.
         ok: Option<bool>,
     },
 }
 
 impl LedgerRun {
-    /// The text of all its assistant messages.
+    /// Returns the text of all its assistant messages.
     pub fn text(&self) -> String {
         let assistant = |message: &&Value| message["role"] == "assistant";
         let messages = self.output.iter().filter(assistant);
@@ -320,29 +321,30 @@ impl LedgerRun {
     }
 }
 
-/// A run's log as the stream has it.
+/// A run's log in the stream.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunLog {
     /// The run.
     pub run: RunId,
-    /// When it was read, in milliseconds since 1970: what the broker lost later is in it.
+    /// The time of reading it, in milliseconds since 1970. A later loss of the broker does not
+    /// affect it.
     pub read_at: u64,
     /// Its events, a line of JSON each, in the stream's order.
     pub lines: Vec<String>,
 }
 
 impl RunLog {
-    /// The events, read.
+    /// Decodes the events.
     pub fn events(&self) -> Result<Vec<Event>, baton_protocol::event::EventError> {
         let lines = self.lines.iter();
         lines.map(|line| Event::decode(line.as_bytes())).collect()
     }
 }
 
-/// All that is judged.
+/// All data that is judged.
 #[derive(Debug, Default)]
 pub struct History {
-    /// What happened, in order.
+    /// The records in the order of time.
     pub records: Vec<Record>,
     /// Every run of the ledger.
     pub runs: Vec<LedgerRun>,
@@ -359,7 +361,7 @@ impl History {
     pub const LOGS: &str = "events.jsonl";
 }
 
-/// Reads a file of a history, a line at a time: a long one does not fit into memory.
+/// Reads a file of a history, a line at a time, because a long one does not fit into memory.
 pub(super) fn read_lines<T: DeserializeOwned>(
     path: &Path,
 ) -> anyhow::Result<impl Iterator<Item = anyhow::Result<T>>> {

@@ -1,4 +1,4 @@
-//! What a history amounts to.
+//! The judgement of a history.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,11 +8,11 @@ use baton_protocol::RunId;
 /// A promise that was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Which invariant, such as `I4`.
+    /// The invariant, such as `I4`.
     pub invariant: &'static str,
-    /// Whose, if it is one run's.
+    /// The run, if it is about one.
     pub run: Option<RunId>,
-    /// What was found, for people.
+    /// The observation, for people.
     pub found: String,
 }
 
@@ -26,61 +26,61 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What the history amounts to.
+/// The violations and the figures of a history.
 #[derive(Debug, Default)]
 pub struct Judgement {
-    /// Broken promises.
+    /// The broken promises.
     pub violations: Vec<Violation>,
     /// Faults by kind.
     pub faults: BTreeMap<String, usize>,
     /// Attacks by kind.
     pub attacks: BTreeMap<String, usize>,
-    /// Other counted deeds by kind.
+    /// Other counted actions by kind.
     pub doings: BTreeMap<String, usize>,
-    /// Runs by how they ended; a failed one with its code.
+    /// Runs by their outcome; a failed one with its code.
     pub outcomes: BTreeMap<String, usize>,
-    /// Runs that clients were told are accepted.
+    /// Runs for which clients got the answer that they are accepted.
     pub accepted: usize,
     /// Runs that a second or later attempt ended.
     pub handed_on: usize,
     /// All attempts beyond the first of their run.
     pub takeovers: usize,
-    /// Runs whose log may have been lost, all or in part, before it was read.
+    /// Runs that may have lost their log, or part of it, before it was read.
     pub log_lost: usize,
-    /// Chat streams by how they ended.
+    /// Chat streams by their end.
     pub chats: BTreeMap<String, usize>,
-    /// Requests that were refused, by status and code.
+    /// Refused requests, by status and code.
     pub refused: BTreeMap<String, usize>,
     /// The longest silence between two events of each followed run, in milliseconds, sorted.
     pub pauses: Vec<u64>,
     /// The silence before each `attempt.reset` that a follower saw, in milliseconds, sorted.
     pub recoveries: Vec<u64>,
-    /// Questions about calls, by what was decided.
+    /// Questions about calls, by decision.
     pub decisions: BTreeMap<String, usize>,
     /// Executions of tools.
     pub tool_calls: usize,
     /// Events that followers saw.
     pub events: usize,
-    /// Followers that were told that their events are no longer stored.
+    /// Followers that got the answer that their events are no longer stored.
     pub expired: usize,
-    /// Ends of processes: the role, what it was asked and its exit code.
+    /// Ends of processes: the role, the signals that it was sent and its exit code.
     pub ends: BTreeMap<String, usize>,
-    /// The most memory that a process of a role was seen to hold, in bytes.
+    /// The most memory that was seen of a process of each role, in bytes.
     pub memory: BTreeMap<String, u64>,
 }
 
 impl Judgement {
-    /// Runs that ended as `completed`.
+    /// Counts the runs that ended as `completed`.
     pub fn completed(&self) -> usize {
         self.outcomes.get("completed").copied().unwrap_or(0)
     }
 
-    /// Runs that have ended.
+    /// Counts the runs that have ended.
     pub fn ended(&self) -> usize {
         self.outcomes.values().sum()
     }
 
-    /// All faults.
+    /// Counts all faults.
     pub fn fault_count(&self) -> usize {
         self.faults.values().sum()
     }

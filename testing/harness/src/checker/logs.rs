@@ -1,4 +1,4 @@
-//! The event log of each run: order, attempts, the one end, the text (I4, I9, I10, I11).
+//! Judges the event log of each run: order, attempts, the one end, the text (I4, I9, I10, I11).
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,16 +8,16 @@ use super::history::{Call, LedgerRun, RunLog};
 use super::judgement::Judgement;
 use super::losses::Losses;
 
-/// The logs as they are read, one by one.
+/// The logs, which are read one by one.
 #[derive(Debug, Default)]
 pub(super) struct Logs {
     seen: HashSet<RunId>,
-    /// Those that were read before the broker lost any of it.
+    /// Runs with a log that was read before the broker lost any of it.
     whole: HashSet<RunId>,
 }
 
 impl Logs {
-    /// Judges one log; `lost`: the broker may have lost some of it.
+    /// Judges one log. With `lost`, the broker may have lost some of it.
     pub(super) fn judge(
         &mut self,
         run: &LedgerRun,
@@ -63,7 +63,7 @@ fn judge_log(run: &LedgerRun, log: &RunLog, lost: bool) -> Vec<(&'static str, St
     };
     let mut found = Vec::new();
     let mut last = EventId::ORIGIN;
-    // What is missing leaves a hole that shows, or the end.
+    // A missing part shows as a hole, or as a missing end.
     let mut whole = true;
     for event in &events {
         if event.id.attempt() < last.attempt() {
@@ -80,7 +80,7 @@ fn judge_log(run: &LedgerRun, log: &RunLog, lost: bool) -> Vec<(&'static str, St
         }
         let opens_attempt = event.id.attempt() > last.attempt().max(1);
         let is_in_place = match &event.data {
-            // Within an attempt it withdraws a turn of that attempt.
+            // Within an attempt, a reset withdraws a turn of that attempt.
             EventData::AttemptReset(reset) => {
                 opens_attempt || reset.resume_after.attempt() == event.id.attempt()
             }
@@ -127,7 +127,7 @@ fn judge_log(run: &LedgerRun, log: &RunLog, lost: bool) -> Vec<(&'static str, St
     } else if ends > 0 {
         found.push(("I4", format!("{} with a terminal event", run.status)));
     }
-    // A log that does not show a hole is taken for whole, by every follower too.
+    // A log without a visible hole counts as whole; a follower cannot tell it from one either.
     let readable = whole || !lost;
     if readable && run.status.is_terminal() && text_of(&events) != run.text() {
         found.push(("I11", "the log's text is not the stored message".to_owned()));
@@ -138,7 +138,7 @@ fn judge_log(run: &LedgerRun, log: &RunLog, lost: bool) -> Vec<(&'static str, St
     found
 }
 
-/// Each recorded call is shown to have ended, and stands once.
+/// Checks that the log shows the end of each recorded call exactly once.
 fn ends_of_calls(run: &LedgerRun, events: &[Event]) -> Vec<(&'static str, String)> {
     let mut standing: Vec<(EventId, u32)> = Vec::new();
     for event in events {
@@ -167,7 +167,7 @@ fn ends_of_calls(run: &LedgerRun, events: &[Event]) -> Vec<(&'static str, String
         .collect()
 }
 
-/// How the event says that the run ended.
+/// Returns the final state that an event announces.
 pub(super) fn status_of(data: &EventData) -> Option<RunStatus> {
     match data {
         EventData::RunCompleted(_) => Some(RunStatus::Completed),
@@ -185,7 +185,7 @@ fn text_of(events: &[Event]) -> String {
     standing.text()
 }
 
-/// The text that stands after all resets.
+/// The text that remains after all resets.
 #[derive(Debug, Default)]
 pub(super) struct Standing(Vec<(EventId, Box<str>)>);
 

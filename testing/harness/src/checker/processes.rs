@@ -1,17 +1,17 @@
-//! The roles' processes: they end when they are told to, and only then; they hold what is bounded
+//! Judges the roles' processes: they end only when asked to, and in time; their memory is bounded
 //! (I14, I16).
 
 use super::history::{Asked, What};
 use super::judgement::Judgement;
 
-/// A process that was told to stop is given up on by whoever told it after about this long. Far
-/// beyond the settings' deadlines: what is looked for is a stop that does not come.
+/// The time after which a stop is given up on. It is far beyond the deadlines in the settings,
+/// because the rule looks for a stop that never comes.
 const STOPS_WITHIN_MS: u64 = 45_000;
-/// The same after a second signal, which ends at once.
+/// The same after a second signal, which ends the process at once.
 const ENDS_WITHIN_MS: u64 = 15_000;
-/// A role that cannot reach a server gives up within this, if it does so at its start.
+/// The time within which a starting role gives up on a server that it cannot reach.
 const STARTS_WITHIN_MS: u64 = 60_000;
-/// Far more than a role holds that bounds what it keeps for its clients.
+/// Far more than any role holds, as long as it bounds what it keeps for its clients.
 const MEMORY: u64 = 1 << 30;
 
 pub(super) fn see(what: &What, judgement: &mut Judgement) {
@@ -35,13 +35,13 @@ pub(super) fn see(what: &What, judgement: &mut Judgement) {
                     judgement.accuse("I16", None, what);
                 }
             }
-            // At its start a role may find that a server is away; later it waits for it.
+            // A starting role may end because a server is away; later it must wait for the server.
             let asked_nothing = !asked.killed && !asked.frozen && asked.terminations == 0;
             if asked_nothing && *lived_ms > STARTS_WITHIN_MS {
                 let what = format!("{name} after it had lived for {lived_ms} ms");
                 judgement.accuse("I16", None, what);
             }
-            // Whatever is broken around it, no role may crash.
+            // No role may crash, whatever is broken around it.
             let known = matches!(status, 0 | 1) || (asked.terminations > 1 && *status == 128 + 15);
             if !asked.killed && !known {
                 judgement.accuse("I16", None, format!("an end without a reason: {name}"));

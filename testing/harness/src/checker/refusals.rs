@@ -1,7 +1,7 @@
 //! Refusals: a client that was refused a run has none (I1).
 //!
-//! A client asks for one run at a time under each prompt. An answer that was lost, or that says that
-//! it does not know, leaves open whether there is a run; a refusal does not.
+//! A client requests one run at a time under each prompt. A lost answer, or one that says that the
+//! outcome is unknown, leaves open whether there is a run; a refusal does not.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,7 +10,7 @@ use baton_protocol::RunId;
 use super::history::{LedgerRun, Record, What};
 use super::judgement::Judgement;
 
-/// Everything that was asked for, by prompt.
+/// All requests, by prompt.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     conversations: HashMap<u64, Conversation>,
@@ -22,7 +22,7 @@ pub(super) struct Refusals {
 struct Conversation {
     /// A try without an answer so far.
     open: bool,
-    /// A try was left without an answer: there may be a run from then on.
+    /// A try had no answer, so that there may be a run from then on.
     in_doubt: bool,
     /// The time and code of the last refusal before any doubt.
     refused: Option<(u64, String)>,

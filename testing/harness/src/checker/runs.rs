@@ -1,5 +1,5 @@
-//! The ledger and the tools: every accepted run ends, one key is one run, steps are dense, what
-//! was recorded is not made again, what a client was told of an end stands (I1, I2, I4, I7, I8, I9,
+//! Judges the ledger and the tools: every accepted run ends, one key is one run, steps are dense,
+//! recorded steps are not executed again, and an announced end is final (I1, I2, I4, I7, I8, I9,
 //! I11).
 
 use std::collections::HashMap;
@@ -9,16 +9,16 @@ use baton_protocol::{ApprovalId, Decision, RunId, RunStatus};
 use super::history::{Approval, Call, LedgerRun, Record, What};
 use super::judgement::Judgement;
 
-/// What is learned from the records, to be compared with the ledger.
+/// The facts from the records, to be compared with the ledger.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     keys: HashMap<String, RunId>,
     /// The answer that the client of each accepted run expects.
     accepted: HashMap<RunId, String>,
     executions: HashMap<String, Vec<Execution>>,
-    /// What was decided, as whoever decided was told.
+    /// The decisions, as they were confirmed.
     decided: HashMap<ApprovalId, (RunId, String)>,
-    /// How each run ended, as clients were told.
+    /// Each run's final state, as clients got it.
     told: HashMap<RunId, RunStatus>,
 }
 
@@ -201,7 +201,7 @@ fn judge_tools(
             .filter_map(|approval| u64::try_from(approval.decided_at?.timestamp_millis()).ok())
             .collect();
         decided.sort_unstable();
-        // The first is made without asking; each further one takes a decision of its own.
+        // The first execution needs no decision; each further one takes a decision of its own.
         let once = made.iter().any(|made| !made.idempotent);
         let further = made.iter().skip(1).enumerate();
         for (place, made) in further.filter(|_| once) {

@@ -1,5 +1,5 @@
-//! What clients saw: each event once and in order, the whole text, no silence taken for an end
-//! (I1, I4, I11, I13).
+//! Judges the clients' view: each event once and in order, the whole text, and no silence taken for
+//! an end (I1, I4, I11, I13).
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,7 +14,7 @@ use super::losses::Losses;
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     followers: BTreeMap<u64, Follower>,
-    /// Runs whose chat ended because their events were gone.
+    /// Runs with a chat that ended because their events were gone.
     lost_chats: Vec<RunId>,
 }
 
@@ -25,15 +25,15 @@ struct Follower {
     /// Whether it began with the first event.
     from_start: bool,
     cursor: EventId,
-    /// How many events it has seen.
+    /// The number of events that it has seen.
     seen: usize,
     text: Standing,
-    /// How the run ended, as it was shown.
+    /// The run's final state, as it was shown.
     ended: Option<RunStatus>,
     last_at: Option<u64>,
     pause: u64,
     told_no_more: bool,
-    /// The status and code of the answer that there is nothing here for it.
+    /// The status and code of the answer that its run or its events are gone.
     lost: Option<(u16, String)>,
 }
 
@@ -47,7 +47,8 @@ impl Clients {
             } => {
                 let known = self.followers.entry(*follower);
                 let known = known.or_insert_with(|| Follower::new(*run, *after));
-                // A client that says that it has seen what it has not is no witness.
+                // A follower that resumes after an event it has not seen proves nothing about the
+                // events between.
                 known.cursor = *after;
             }
             What::Event { follower, line } => {
@@ -122,7 +123,7 @@ impl Clients {
     }
 }
 
-/// Nobody is shown what a hostile program made up.
+/// Checks that no client was shown the text of a hostile program.
 fn judge_words(run: Option<RunId>, shown: &str, judgement: &mut Judgement) {
     if shown.contains(FORGED) {
         judgement.accuse("I18", run, format!("a client was shown {shown:?}"));
@@ -162,7 +163,7 @@ impl Follower {
             judgement.accuse("I13", Some(self.run), what);
         }
         let resets = matches!(&event.data, EventData::AttemptReset(_));
-        // A reset withdraws what lies beyond its id: nothing there can be missed.
+        // A reset withdraws everything after its id, so that nothing there can be missed.
         let covered = matches!(&event.data, EventData::AttemptReset(reset)
             if !reset.continues && reset.resume_after <= self.cursor);
         if event.prev != self.cursor && !covered {
@@ -199,7 +200,7 @@ impl Follower {
 
     fn judge_end(&self, run: &LedgerRun, losses: &Losses, judgement: &mut Judgement) {
         if let Some((status, code)) = &self.lost {
-            // That events are gone may be said, and must be, when they are.
+            // The answer that events are gone is right exactly if they are gone.
             let gone = *status == 410 && losses.may_hit(run);
             if gone {
                 judgement.expired += 1;

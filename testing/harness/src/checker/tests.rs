@@ -1,4 +1,4 @@
-//! One good history, and for each rule a breach that turns it red.
+//! One good history, and for each rule a breach that the checker must find.
 
 mod logs;
 mod losses;
@@ -187,7 +187,7 @@ fn chat(text: &str, end: &str) -> What {
     }
 }
 
-/// The invariants that the history breaks.
+/// Returns the invariants that the history breaks.
 fn broken(history: &History) -> Vec<&'static str> {
     let mut broken: Vec<_> = judge(history)
         .violations
@@ -209,7 +209,7 @@ fn logged(events: &[Event]) -> Vec<&'static str> {
     after(|history| history.logs[0].lines = events.iter().map(line).collect())
 }
 
-/// What a second follower that was shown these would prove.
+/// Returns the findings if a second follower was shown these events.
 fn shown(events: &[Event]) -> Vec<&'static str> {
     after(|history| show(history, 2, events))
 }

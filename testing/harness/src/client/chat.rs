@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Streamed, refusal};
 
-/// A chat's answer as it comes.
+/// A chat's answer as it arrives.
 #[derive(Debug)]
 pub struct ChatStream {
     answer: Streamed,
@@ -16,7 +16,7 @@ pub struct ChatStream {
     pub run: String,
     /// The text so far.
     pub text: String,
-    /// Why the model stopped, once it has.
+    /// The reason why the model stopped, once it has.
     pub finish_reason: Option<String>,
     /// The error object that ended the stream, if one did.
     pub error: Option<Value>,
@@ -41,7 +41,7 @@ impl ChatStream {
         })
     }
 
-    /// Takes the next frame; says whether there was one.
+    /// Reads the next frame; returns whether there was one.
     pub async fn next(&mut self) -> anyhow::Result<bool> {
         loop {
             if let Some(frame) = self.decoder.next_event()? {
@@ -71,7 +71,7 @@ impl ChatStream {
         }
     }
 
-    /// Reads on until the text ends with this.
+    /// Reads until the text ends with `end`.
     pub async fn until_text(&mut self, end: &str) -> anyhow::Result<()> {
         while !self.text.ends_with(end) {
             if !self.next().await? {

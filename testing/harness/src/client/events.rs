@@ -1,4 +1,4 @@
-//! A run's native events as a client sees them, and what must be true of them.
+//! A run's native events in a client's view, and the rules that they must keep.
 
 use anyhow::{Context as _, bail, ensure};
 use baton_openai::SseDecoder;
@@ -19,12 +19,12 @@ pub struct RunEvent {
 }
 
 impl RunEvent {
-    /// The attempt that wrote it.
+    /// Returns the attempt that wrote it.
     pub const fn attempt(&self) -> u64 {
         self.id >> 32
     }
 
-    /// Whether nothing follows it.
+    /// Returns whether nothing follows it.
     pub fn is_terminal(&self) -> bool {
         matches!(
             self.kind.as_str(),
@@ -32,7 +32,7 @@ impl RunEvent {
         )
     }
 
-    /// The text that it shows.
+    /// Returns the text that it shows.
     pub fn text(&self) -> &str {
         match self.kind.as_str() {
             "text.delta" => self.event["data"]["text"].as_str().unwrap_or_default(),
@@ -41,14 +41,14 @@ impl RunEvent {
     }
 }
 
-/// A run's events as they come.
+/// A run's events as they arrive.
 #[derive(Debug)]
 pub struct EventStream {
     answer: Streamed,
     decoder: SseDecoder,
     /// Everything seen so far.
     pub seen: Vec<RunEvent>,
-    /// Whether there is nothing behind the cursor: the run has ended with it.
+    /// Whether the run ended with the event at the cursor, so that nothing follows.
     pub no_more: bool,
 }
 
@@ -66,7 +66,7 @@ impl EventStream {
         })
     }
 
-    /// The next event; nothing at the end of the stream, whether or not the run has ended.
+    /// Returns the next event; `None` at the end of the stream, whether or not the run has ended.
     pub async fn next(&mut self) -> anyhow::Result<Option<RunEvent>> {
         loop {
             while let Some(frame) = self.decoder.next_event()? {
@@ -94,14 +94,14 @@ impl EventStream {
         }
     }
 
-    /// Reads on until an event of this type; returns it.
+    /// Reads until an event of this type, and returns it.
     pub async fn until(&mut self, kind: &str) -> anyhow::Result<RunEvent> {
         self.until_event(|event| event.kind == kind)
             .await
             .with_context(|| format!("waiting for {kind}"))
     }
 
-    /// Reads on until an event that is wanted; returns it.
+    /// Reads until an event that meets the condition, and returns it.
     pub async fn until_event(
         &mut self,
         wanted: impl Fn(&RunEvent) -> bool,
@@ -121,9 +121,10 @@ impl EventStream {
     }
 }
 
-/// Checks what is true of the events of every ended run, whatever happened to it:
+/// Checks the rules for the events of every ended run, whatever happened to it:
 ///
-/// - ids strictly increase, and each event names its predecessor: nothing is missing, nothing twice;
+/// - ids strictly increase, and each event names its predecessor: nothing is missing, nothing is
+///   repeated;
 /// - there is one terminal event, and it is the last;
 /// - every attempt but the first begins with a reset that goes back, never forward.
 pub fn check_log(events: &[RunEvent]) -> anyhow::Result<()> {
@@ -162,7 +163,7 @@ pub fn check_log(events: &[RunEvent]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The text that stands after all resets.
+/// Returns the text that remains after all resets.
 pub fn shown_text(events: &[RunEvent]) -> String {
     let mut shown: Vec<&RunEvent> = Vec::new();
     for event in events {

@@ -1,4 +1,4 @@
-//! Replies chosen by the model's name, for processes that are scripted from outside.
+//! Replies chosen by the model's name, for scripting the upstream from another process.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -26,7 +26,7 @@ pub(super) const NAMES: [&str; 12] = [
 ];
 
 impl Script {
-    /// What the model's name says, see [`Reply::by_model`].
+    /// Replies by the model's name, see [`Reply::by_model`].
     pub fn by_model() -> Self {
         let refused = Mutex::new(HashMap::<String, u32>::new());
         Self::new(move |request| {
@@ -47,9 +47,9 @@ impl Reply {
     /// `tokens-N[-Pms]`, `stamps-N[-Pms]` (a pause of P ms before each), `status-S`, `hang`,
     /// `hang-after-N`, `cut-after-N`, `error-after-N`, `bad-json-after-N`, `no-end-after-N`,
     /// `long-line-BYTES`, `split-N` (its bytes N at a time), `limited-N` (N times 429 first, under
-    /// [`Script::by_model`]), `calculator` (calls it with the user's text, then tells its result),
-    /// `first-tool` (calls the first tool that is offered, then tells its result); anything else
-    /// repeats what the user said.
+    /// [`Script::by_model`]), `calculator` (calls it with the user's text, then repeats its
+    /// result), `first-tool` (calls the first tool that is offered, then repeats its result); any
+    /// other name repeats the user's text.
     pub fn by_model(request: &Recorded) -> Self {
         let said = request.last_text("user").unwrap_or_default();
         let model = request.model.as_str();

@@ -1,27 +1,27 @@
-//! A point at which a scripted answer waits until the test lets it go on.
+//! A point at which a scripted answer waits until the test lets it continue.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Closed until it is opened, then open for good. Clones share it.
+/// A gate that is closed until it is opened, and then stays open. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Gate(Arc<watch::Sender<bool>>);
 
 impl Gate {
-    /// A closed one.
+    /// Makes a closed gate.
     pub fn closed() -> Self {
         Self(Arc::new(watch::Sender::new(false)))
     }
 
-    /// Lets everybody pass, now and later.
+    /// Lets every reply pass, now and later.
     pub fn open(&self) {
         self.0.send_replace(true);
     }
 
     /// Waits until it is open.
     pub async fn passed(&self) {
-        // The sender is in `self`: it is there while we wait.
+        // The sender is in `self`, and so exists during the wait.
         let mut opened = self.0.subscribe();
         let _ = opened.wait_for(|open| *open).await;
     }

@@ -8,15 +8,15 @@ use bytes::{Bytes, BytesMut};
 use super::Gate;
 use crate::load::unix_nanos;
 
-/// When every scripted answer was created: the same each time, so that answers can be compared.
+/// The creation time of every scripted answer: the same each time, so that answers can be compared.
 pub(super) const CREATED: i64 = 1_780_000_000;
 
-/// One thing after the other.
+/// A piece of a scripted answer.
 #[derive(Debug, Clone)]
 pub enum Piece {
     /// A token of the answer.
     Text(String),
-    /// A token that tells when it was written: nanoseconds since 1970 and a space.
+    /// A token with the time at which it was written: nanoseconds since 1970 and a space.
     Stamp,
     /// A piece of reasoning.
     Reasoning(String),
@@ -33,27 +33,27 @@ pub enum Piece {
         /// The arguments.
         fragments: Vec<String>,
     },
-    /// The chunk that says why the model stopped.
+    /// The chunk with the reason why the model stopped.
     Finish(String),
-    /// The chunk with the token counts, if the request asks for it.
+    /// The chunk with the token counts, if the request wants it.
     Usage(Usage),
     /// An error object.
     Error(ErrorObject),
     /// `[DONE]`.
     Done,
-    /// Bytes as they are.
+    /// These bytes, unchanged.
     Raw(Bytes),
-    /// Nothing, for a while.
+    /// A pause.
     Pause(Duration),
-    /// Nothing, until the test opens the gate.
+    /// A wait until the test opens the gate.
     Wait(Gate),
-    /// Nothing, until the client goes away.
+    /// A wait until the client disconnects.
     Hang,
     /// The connection breaks.
     Cut,
 }
 
-/// What one piece adds to the stream; nothing if it is a pause, or an end without words.
+/// Writes the bytes of one piece; a pause, or an end without bytes, adds nothing.
 pub(super) fn write(out: &mut BytesMut, writer: &ChunkWriter, piece: Piece, include_usage: bool) {
     match piece {
         Piece::Text(text) => writer.text(out, &text),
@@ -80,7 +80,7 @@ pub(super) fn write(out: &mut BytesMut, writer: &ChunkWriter, piece: Piece, incl
     }
 }
 
-/// The whole stream of an answer as bytes, without its pauses.
+/// Returns the whole stream of an answer as bytes, without its pauses.
 pub(super) fn render(pieces: &[Piece], model: &str) -> Bytes {
     let writer = ChunkWriter::new("chatcmpl-script", CREATED, model, true);
     let mut out = BytesMut::new();

@@ -1,4 +1,4 @@
-//! What the scripted model answers, piece by piece.
+//! The scripted model's answer, piece by piece.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::piece::{Piece, render};
 
-/// A status line and headers in place of a stream.
+/// A status line and headers instead of a stream.
 #[derive(Debug, Clone)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
@@ -16,16 +16,16 @@ pub(super) struct Refusal {
     pub(super) body: Bytes,
 }
 
-/// How the answer begins.
+/// The beginning of an answer.
 #[derive(Debug, Clone)]
 pub(super) enum Start {
     Answer,
-    /// No status line, until the client goes away.
+    /// No status line, until the client disconnects.
     HangBeforeHeaders,
     Refuse(Refusal),
 }
 
-/// A scripted answer. To a request that does not stream, the pieces are put together.
+/// A scripted answer. For a request without streaming, the pieces are combined.
 #[derive(Debug, Clone)]
 pub struct Reply {
     pub(super) start: Start,
@@ -33,7 +33,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Exactly these pieces; not even a role before, nor an end behind them.
+    /// Makes an answer of exactly these pieces, without a role before them or an end after them.
     pub fn pieces(pieces: impl IntoIterator<Item = Piece>) -> Self {
         Self {
             start: Start::Answer,
@@ -41,27 +41,27 @@ impl Reply {
         }
     }
 
-    /// A whole answer of these tokens.
+    /// Makes a whole answer of these tokens.
     pub fn of_tokens<T: Into<String>>(tokens: impl IntoIterator<Item = T>) -> Self {
         Self::pieces(tokens.into_iter().map(|token| Piece::Text(token.into()))).ended("stop")
     }
 
-    /// A whole answer of one text, a token a word.
+    /// Makes a whole answer of one text, with a token for each word.
     pub fn text(text: &str) -> Self {
         Self::of_tokens(text.split_inclusive(' '))
     }
 
-    /// A whole answer of `n` tokens, `t0 t1 t2 …`.
+    /// Makes a whole answer of `n` tokens, `t0 t1 t2 …`.
     pub fn tokens(n: usize) -> Self {
         Self::of_tokens((0..n).map(|i| format!("t{i} ")))
     }
 
-    /// A whole answer of `n` tokens that tell when they were written.
+    /// Makes a whole answer of `n` tokens that contain the time of their writing.
     pub fn stamps(n: usize) -> Self {
         Self::pieces(std::iter::repeat_n(Piece::Stamp, n)).ended("stop")
     }
 
-    /// A whole answer that calls tools, arguments in fragments of a few characters.
+    /// Makes a whole answer that calls tools, with arguments in fragments of a few characters.
     pub fn tool_calls(calls: impl IntoIterator<Item = ToolCall>) -> Self {
         let calls = (0..).zip(calls).map(|(index, call)| Piece::ToolCall {
             index,
@@ -72,7 +72,7 @@ impl Reply {
         Self::pieces(calls).ended("tool_calls")
     }
 
-    /// A status in place of an answer, with an error object.
+    /// Makes an error status with an error object instead of an answer.
     pub fn status(status: u16) -> Self {
         let body = format!(
             r#"{{"error":{{"message":"scripted {status}","type":"scripted","param":null,"code":"scripted_{status}"}}}}"#
@@ -87,14 +87,14 @@ impl Reply {
         }
     }
 
-    /// A body as it is, of the given kind.
+    /// Makes a body that is sent unchanged, with this content type.
     pub fn body_of_kind(content_type: &str, body: impl Into<Bytes>) -> Self {
         Self::status(200)
             .header("content-type", content_type)
             .body(body)
     }
 
-    /// No status line, until the client goes away.
+    /// Sends no status line, until the client disconnects.
     pub fn hang_before_headers() -> Self {
         Self {
             start: Start::HangBeforeHeaders,
@@ -102,14 +102,14 @@ impl Reply {
         }
     }
 
-    /// `n` tokens, an error object, and the end of the stream: all within a 200.
+    /// Sends `n` tokens, an error object, and the end of the stream: all within a 200.
     pub fn error_after(n: usize, error: ErrorObject) -> Self {
         let mut reply = Self::tokens(n).unended();
         reply.pieces.push(Piece::Error(error));
         reply
     }
 
-    /// `n` tokens, and a chunk that is no JSON.
+    /// Sends `n` tokens, and a chunk that is not JSON.
     pub fn bad_json_after(n: usize) -> Self {
         let mut reply = Self::tokens(n).unended();
         reply.pieces.push(Piece::Raw(Bytes::from_static(
@@ -118,12 +118,12 @@ impl Reply {
         reply.ended("stop")
     }
 
-    /// One token of `bytes` bytes: a single line of the stream.
+    /// Sends one token of `bytes` bytes: a single line of the stream.
     pub fn long_line(bytes: usize) -> Self {
         Self::of_tokens(["x".repeat(bytes)])
     }
 
-    /// An answer whose bytes come `size` at a time, cutting characters and line ends anywhere.
+    /// Sends the bytes `size` at a time, cutting characters and line ends anywhere.
     #[must_use]
     pub fn in_pieces_of(self, size: usize) -> Self {
         let stream = render(&self.pieces, "split");
@@ -136,7 +136,7 @@ impl Reply {
         Self::pieces(pieces)
     }
 
-    /// The same with a header, for a reply made by [`status`](Self::status).
+    /// Adds a header to a reply made by [`status`](Self::status).
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         if let Start::Refuse(refusal) = &mut self.start {
@@ -145,7 +145,7 @@ impl Reply {
         self
     }
 
-    /// The same with another body, for a reply made by [`status`](Self::status).
+    /// Replaces the body of a reply made by [`status`](Self::status).
     #[must_use]
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         if let Start::Refuse(refusal) = &mut self.start {
@@ -154,7 +154,7 @@ impl Reply {
         self
     }
 
-    /// The same with a pause before each token.
+    /// Adds a pause before each token.
     #[must_use]
     pub fn each_after(mut self, pause: Duration) -> Self {
         self.pieces = self
@@ -172,7 +172,7 @@ impl Reply {
         self
     }
 
-    /// The same without its end: no finish reason, no usage, no `[DONE]`.
+    /// Removes the end: no finish reason, no usage, no `[DONE]`.
     #[must_use]
     pub fn unended(mut self) -> Self {
         self.pieces
@@ -180,26 +180,26 @@ impl Reply {
         self
     }
 
-    /// The same, never ending: after its last token nothing comes.
+    /// Hangs after the last token, for ever.
     #[must_use]
     pub fn hang(self) -> Self {
         self.unended().then(Piece::Hang)
     }
 
-    /// The same, breaking off after its last token.
+    /// Breaks off after the last token.
     #[must_use]
     pub fn cut(self) -> Self {
         self.unended().then(Piece::Cut)
     }
 
-    /// The same with one more piece behind it.
+    /// Adds a piece at the end.
     #[must_use]
     pub fn then(mut self, piece: Piece) -> Self {
         self.pieces.push(piece);
         self
     }
 
-    /// The same with a finish reason, token counts (one a token) and `[DONE]`.
+    /// Adds a finish reason, token counts (one a token) and `[DONE]`.
     #[must_use]
     pub fn ended(self, reason: &str) -> Self {
         let tokens = self

@@ -1,4 +1,4 @@
-//! One request, answered as the script says.
+//! Answers one request as the script demands.
 
 use std::convert::Infallible;
 use std::io;
@@ -67,7 +67,7 @@ async fn complete(state: Arc<State>, request: Request<Incoming>) -> Response<Bod
     }
 }
 
-/// An answer that was begun: whether it ends or the client leaves is counted when it is dropped.
+/// An answer that was begun. When it is dropped, it is counted as finished or as disconnected.
 struct UnderWay {
     state: Arc<State>,
     finished: bool,
@@ -138,11 +138,11 @@ struct Answer {
 }
 
 impl Answer {
-    /// The next bytes to write: those of one piece.
+    /// Returns the next bytes to write: those of one piece.
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
         loop {
             let piece = self.pieces.next()?;
-            // Marked with its last piece: what the client does after that is its own affair.
+            // Marked as finished with its last piece, because a later disconnect does not matter.
             self.under_way.finished =
                 self.pieces.as_slice().is_empty() && !matches!(piece, Piece::Hang);
             match piece {
@@ -169,7 +169,7 @@ impl Answer {
     }
 }
 
-/// What was written before a cut must be on its way, or the client sees less than scripted.
+/// Waits until the bytes before a cut are on their way, or the client would see less than scripted.
 async fn cut_after_flush() -> io::Error {
     tokio::time::sleep(Duration::from_millis(5)).await;
     io::Error::other("scripted cut")

@@ -1,4 +1,4 @@
-//! Which reply a request gets.
+//! The choice of a reply for each request.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::Reply;
 
-/// A request as it came.
+/// A request as received.
 #[derive(Debug, Clone)]
 pub struct Recorded {
-    /// Its place among the requests, from 0.
+    /// Its number among the requests, from 0.
     pub index: usize,
     /// The model that it names.
     pub model: String,
@@ -21,39 +21,39 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// Whether it asks for a stream.
+    /// Returns whether it wants a stream.
     pub fn is_stream(&self) -> bool {
         self.body["stream"] == true
     }
 
-    /// The text of its last message of the given role.
+    /// Returns the text of its last message with the given role.
     pub fn last_text(&self, role: &str) -> Option<&str> {
         let messages = self.body["messages"].as_array()?;
         messages.iter().rfind(|message| message["role"] == role)?["content"].as_str()
     }
 
-    /// The role of its last message.
+    /// Returns the role of its last message.
     pub fn last_role(&self) -> Option<&str> {
         self.body["messages"].as_array()?.last()?["role"].as_str()
     }
 }
 
-/// Which reply a request gets.
+/// The function that chooses the reply to a request.
 #[derive(Clone)]
 pub struct Script(pub(super) Arc<dyn Fn(&Recorded) -> Reply + Send + Sync>);
 
 impl Script {
-    /// What a function says.
+    /// Makes a script from a function.
     pub fn new(choose: impl Fn(&Recorded) -> Reply + Send + Sync + 'static) -> Self {
         Self(Arc::new(choose))
     }
 
-    /// The same for every request.
+    /// Gives the same reply to every request.
     pub fn always(reply: Reply) -> Self {
         Self::new(move |_| reply.clone())
     }
 
-    /// One after the other; the last for every further request.
+    /// Gives the replies in order; the last one also to every further request.
     pub fn sequence(replies: impl IntoIterator<Item = Reply>) -> Self {
         let replies: Vec<_> = replies.into_iter().collect();
         let next = Mutex::new(0);

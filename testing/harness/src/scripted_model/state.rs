@@ -1,4 +1,4 @@
-//! What the upstream was asked, and what came of it.
+//! The requests to the upstream, and their results.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -9,14 +9,14 @@ use tokio::sync::watch;
 
 use super::{Recorded, Reply, Script};
 
-/// What happened so far.
+/// Counts of what happened so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Requests for a completion.
     pub requests: usize,
-    /// Answers under way.
+    /// Unfinished answers.
     pub open: usize,
-    /// Answers that were given to their scripted end.
+    /// Answers that reached their scripted end.
     pub finished: usize,
     /// Answers that the client did not wait for.
     pub disconnected: usize,

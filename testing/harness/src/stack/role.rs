@@ -17,10 +17,10 @@ use tokio::time::timeout;
 use crate::client::{Client, PATIENCE};
 use crate::process_usage::{self, by_name};
 
-/// How often a role is asked whether it is ready.
+/// The interval of asking a role whether it is ready.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Which role.
+/// The kind of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Serves HTTP.
@@ -48,7 +48,7 @@ pub struct Role {
     kind: Kind,
     child: Child,
     admin: SocketAddr,
-    /// Where an ingress serves.
+    /// The address that an ingress serves.
     pub(super) http: Option<SocketAddr>,
 }
 
@@ -104,7 +104,7 @@ impl Role {
         }
     }
 
-    /// A client of this ingress, with this key or access token.
+    /// Returns a client of this ingress, with this key or access token.
     ///
     /// # Panics
     ///
@@ -122,7 +122,7 @@ impl Role {
         self.http.expect("only an ingress has clients")
     }
 
-    /// How much memory it holds, in bytes.
+    /// Returns its memory in bytes.
     pub fn memory(&self) -> u64 {
         let usage = self.child.id().map(|pid| by_name(pid, "role"));
         usage.map_or(0, |usage| usage.values().map(|usage| usage.memory).sum())
@@ -145,24 +145,24 @@ impl Role {
         self.signal(Signal::SIGHUP);
     }
 
-    /// Stops its clock: SIGSTOP. Connections stay, nothing is answered.
+    /// Freezes it: SIGSTOP. Its connections stay open, and it answers nothing.
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
     }
 
-    /// Lets it go on: SIGCONT.
+    /// Lets it continue: SIGCONT.
     pub fn thaw(&self) {
         self.signal(Signal::SIGCONT);
     }
 
-    /// Ends it by SIGKILL, as a crash would, and waits for that.
+    /// Ends it by SIGKILL, as a crash would, and waits for its end.
     pub async fn kill(mut self) {
         self.signal(Signal::SIGKILL);
-        // It cannot refuse.
+        // SIGKILL cannot be refused.
         let _ended = self.child.wait().await;
     }
 
-    /// Waits for its end, and says with what code; 128 and the signal's number for a signal.
+    /// Waits for its end and returns its exit code; for a signal, 128 plus the signal's number.
     pub async fn exit_code(&mut self) -> anyhow::Result<i32> {
         let status = timeout(PATIENCE, self.child.wait())
             .await
@@ -173,7 +173,7 @@ impl Role {
             .unwrap_or(-1))
     }
 
-    /// Waits until it no longer says that it is ready for work.
+    /// Waits until it reports that it is not ready.
     pub async fn until_unready(&self) -> anyhow::Result<()> {
         let admin = Client::new(self.admin, "");
         let unready = async {
@@ -190,7 +190,7 @@ impl Role {
             .with_context(|| format!("baton {} stays ready", self.kind.name()))
     }
 
-    /// Waits until it says that it can never work again; its answer.
+    /// Waits until it reports that it can never work again; returns its answer.
     pub async fn until_dead(&self) -> anyhow::Result<String> {
         let admin = Client::new(self.admin, "");
         let dead = async {
@@ -207,13 +207,13 @@ impl Role {
             .with_context(|| format!("baton {} stays alive", self.kind.name()))?
     }
 
-    /// All its metrics, as Prometheus reads them.
+    /// Returns all its metrics in the format of Prometheus.
     pub async fn metrics(&self) -> anyhow::Result<String> {
         let answer = Client::new(self.admin, "").get("/metrics").await?;
         Ok(answer.text()?.to_owned())
     }
 
-    /// A counter's or gauge's value, a whole number, all its series together.
+    /// Returns the value of a counter or gauge, a whole number, summed over its series.
     pub async fn metric(&self, name: &str) -> anyhow::Result<u64> {
         let metrics = self.metrics().await?;
         Ok(metrics
@@ -242,7 +242,7 @@ impl Role {
     fn signal(&self, signal: Signal) {
         let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
         if let Some(pid) = pid {
-            // It may be ending just now.
+            // It may be ending at this moment.
             let _ended = kill(Pid::from_raw(pid), signal);
         }
     }

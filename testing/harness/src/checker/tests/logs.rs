@@ -1,4 +1,4 @@
-//! What a log must hold.
+//! The rules for logs.
 
 use super::*;
 

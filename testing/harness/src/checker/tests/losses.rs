@@ -1,8 +1,8 @@
-//! What is judged of a broker that lost its disk.
+//! The judgement after a broker lost its disk.
 
 use super::*;
 
-/// What the checker finds when the broker has lost what it stored from then on.
+/// Returns the findings if the broker has lost everything that it stored from this time on.
 fn after_loss(since: u64, breach: impl FnOnce(&mut History)) -> Vec<&'static str> {
     after(|history| {
         note(history, What::LogLost { since });
@@ -14,15 +14,15 @@ fn after_loss(since: u64, breach: impl FnOnce(&mut History)) -> Vec<&'static str
 fn a_lost_log_is_judged_by_what_remains_of_it() {
     assert!(after_loss(0, |history| history.logs.clear()).is_empty());
     assert!(after_loss(0, |history| history.logs[0].lines.truncate(2)).is_empty());
-    // What was read before is whole.
+    // A log that was read before the loss is whole.
     let read_before = after_loss(0, |history| {
         history.logs[0].read_at = BEFORE;
         history.logs[0].lines.truncate(2);
     });
     assert_eq!(read_before, ["I11", "I4"]);
-    // The middle is gone, and it shows.
+    // The middle is gone, and the hole shows.
     assert!(after_loss(0, |history| drop(history.logs[0].lines.drain(1..4))).is_empty());
-    // A hole that was filled up cannot be seen by a follower.
+    // A follower cannot see a hole that was filled up.
     let hidden = |history: &mut History| {
         let mut events = events();
         events.remove(4);
@@ -37,7 +37,7 @@ fn a_lost_log_is_judged_by_what_remains_of_it() {
     assert!(after_loss(0, zombie).contains(&"I10"));
     let another_end = |history: &mut History| history.runs[0].status = RunStatus::Failed;
     assert_eq!(after_loss(0, another_end), ["I4"]);
-    // What clients saw, and the ledger, are judged as ever.
+    // The clients' view and the ledger are judged as without a loss.
     assert_eq!(
         after_loss(0, |history| show(history, 2, &events()[..6])),
         ["I1"]

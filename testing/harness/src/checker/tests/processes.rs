@@ -1,4 +1,4 @@
-//! How processes must end, and what they may hold.
+//! The rules for the end of processes and for their memory.
 
 use super::*;
 

@@ -18,7 +18,7 @@ fn refused(at: u64) -> Record {
     Record { at, what }
 }
 
-/// The checker's findings after these tries, of which none was accepted.
+/// Returns the findings after these tries, if none of them was accepted.
 fn unaccepted(tries: Vec<Record>) -> Vec<&'static str> {
     after(|history| {
         let accepted = |record: &Record| matches!(record.what, What::Accepted { .. });
@@ -27,7 +27,7 @@ fn unaccepted(tries: Vec<Record>) -> Vec<&'static str> {
     })
 }
 
-/// The same, for tries before the one that was accepted.
+/// Returns the findings after these tries, if a later one was accepted.
 fn before_acceptance(tries: Vec<Record>) -> Vec<&'static str> {
     after(|history| drop(history.records.splice(0..0, tries)))
 }

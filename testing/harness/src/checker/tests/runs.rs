@@ -1,4 +1,4 @@
-//! What the ledger must hold.
+//! The rules for the ledger.
 
 use super::*;
 
@@ -93,7 +93,7 @@ fn a_call_that_is_made_again_without_its_own_decision_breaks_i7_or_i12() {
         result: "by hand".to_owned(),
     };
     assert_eq!(again(vec![approval(Some(result.clone()), 1_400)]), ["I7"]);
-    // It was begun, never asked for, and decided.
+    // The call was begun, the tool was never called, and a person decided.
     let by_hand = after(|history| {
         history.runs[0].approvals = vec![approval(Some(result), 1_400)];
         history.records.drain(..2);

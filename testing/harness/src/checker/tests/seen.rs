@@ -1,4 +1,4 @@
-//! What clients must have seen.
+//! The rules for the clients' view.
 
 use super::*;
 
