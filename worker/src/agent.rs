@@ -1,4 +1,4 @@
-//! The agent's loop as pure rules: what to do next, given what is recorded. No I/O, no clock.
+//! The agent's loop as pure rules: the next action, given the recorded steps. No I/O, no clock.
 
 pub mod transcript;
 pub mod turn_machine;

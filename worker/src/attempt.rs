@@ -1,8 +1,8 @@
 //! One attempt at a run: from the claim to the commit that ends it or gives it back.
 //!
-//! Order is everything here. What a step shows is confirmed by the event log before the step is
-//! committed; what a commit makes true is shown after it. The id of the event that follows a commit
-//! is recorded with the commit, so that the next attempt knows whether it was still shown.
+//! The order of writes matters. The event log confirms a step's events before the step is
+//! committed; events about a commit are shown after it. The id of the event that follows a commit
+//! is recorded with the commit, so that the next attempt knows whether that event was still shown.
 
 use std::sync::Arc;
 
@@ -38,40 +38,39 @@ mod tally;
 mod toolbox;
 mod turn;
 
-/// What became of an attempt.
+/// The end of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// The run has ended, and its followers were told.
+    /// The run has ended, and its last event is stored.
     Ended,
     /// The run is queued again, for another worker.
     HandedOver,
-    /// The run is queued again because it could not be served here just now: it is to come again
-    /// after a while, or it would go round and round.
+    /// The run is queued again because it could not be served here now. Its job comes again after a
+    /// pause, so that it does not circulate without end.
     GivenBack,
-    /// The run waits for a person, and its followers were told.
+    /// The run waits for a person, and its questions are stored.
     Parked,
     /// The run is queued again, and waits there until other runs of its key have settled: their end
     /// publishes a job.
     AwaitsBudget,
     /// Another attempt holds the run, or may.
     Lost,
-    /// The run was being ended or parked when the attempt was stopped: only the ledger knows
-    /// whether it was.
+    /// The attempt was stopped while it ended or parked the run: only the ledger knows the result.
     PerhapsEnded,
 }
 
-/// Why an attempt stopped working.
+/// The reason why an attempt cannot continue.
 #[derive(Debug, thiserror::Error)]
 enum Halt {
-    /// The log belongs to a newer attempt, or cannot take the run's events.
+    /// The log belongs to a newer attempt, or cannot store the run's events.
     #[error(transparent)]
     Events(#[from] PublishEventsError),
-    /// The ledger refused the attempt, or what it had to record.
+    /// The ledger refused the attempt, or a record.
     #[error(transparent)]
     Ledger(#[from] CommitError),
 }
 
-/// How far the work came.
+/// The result of an attempt's work.
 enum Worked {
     /// The run has ended.
     Ended,
@@ -79,11 +78,11 @@ enum Worked {
     Parked,
     /// The run waits until other runs of its key have settled.
     AwaitsBudget(TurnWish),
-    /// The worker is draining, and the run stands between two steps.
+    /// The worker is draining, and the run is between two steps.
     Draining,
 }
 
-/// An attempt at work.
+/// An active attempt at a run.
 pub(crate) struct Attempt<'a> {
     runner: &'a JobRunner,
     settings: Arc<Settings>,
@@ -94,20 +93,20 @@ pub(crate) struct Attempt<'a> {
     conversation: Conversation,
     toolbox: Toolbox,
     publisher: EventPublisher,
-    /// The refusal of a run that its key does not allow now.
+    /// The refusal of a run that its key no longer allows.
     refused: Option<RunError>,
     budget: Budget,
     turn: UnrecordedTurn,
-    /// Whether the audit log is to say that another model answered than was asked.
+    /// Whether the audit log records that a model other than the requested one answered.
     audits_model: bool,
-    /// Whether the commit that ends or parks the run has been begun.
+    /// Whether the commit that ends or parks the run has begun.
     ending: bool,
     /// For the run's log line.
     tally: Tally,
 }
 
 impl<'a> Attempt<'a> {
-    /// Works on a claimed run until it has ended, or must be given back, or is lost.
+    /// Works on a claimed run until it has ended, is given back, or is lost.
     pub(crate) async fn run(
         runner: &'a JobRunner,
         claimed: ClaimedRun,
@@ -127,8 +126,8 @@ impl<'a> Attempt<'a> {
             } => Ok(worked),
         };
         hold.let_go();
-        // From here on the lease is not renewed. A write that gives the run back is guarded by the
-        // ledger, so it may still be tried when the lease could not be confirmed.
+        // From here on the lease is not renewed. The ledger guards the write that gives the run
+        // back, so that write may still be tried when the lease could not be confirmed.
         let until = match worked {
             Err(Stop::LeaseUnconfirmed) => hold.lease().end(),
             _ => hold.lease().give_up_at(),
@@ -161,8 +160,8 @@ impl<'a> Attempt<'a> {
                     // Not begun yet: the next claim finds the flag and ends the run.
                     None => give_back(&ledger, committed).await,
                 },
-                // The step is cut: its text is withdrawn by the next attempt's reset. An outage is no
-                // failure of the run's either.
+                // The step is cut: the next attempt's reset withdraws its text. An outage is not a
+                // failure of the run either.
                 Err(Stop::Cut | Stop::LeaseUnconfirmed) => {
                     let committed =
                         begun.map_or(committed, |attempt| attempt.publisher.last_recorded());
@@ -265,8 +264,9 @@ impl<'a> Attempt<'a> {
                 }
                 Next::RunCalls(calls) => self.run_calls(calls).await?,
                 Next::Park(calls) => return self.park(&calls).await,
-                // The ledger ends a run and its last turn together, so a run that can be claimed
-                // has no recorded end; a server with other limits may still read one out of it.
+                // The ledger records a run's end together with its last turn, so a run that can be
+                // claimed has no recorded end. But a server with other limits may conclude one from
+                // the record.
                 Next::Finish(outcome) => {
                     self.finish(outcome, None, None).await?;
                     return Ok(Worked::Ended);
@@ -275,7 +275,8 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Ends the run: everything shown is confirmed, then the end is committed, then it is shown.
+    /// Ends the run: first the log confirms everything shown, then the end is committed, then it is
+    /// shown.
     async fn finish(
         &mut self,
         outcome: Outcome,
@@ -329,8 +330,8 @@ impl<'a> Attempt<'a> {
         }
         self.publisher
             .push(step, terminal_event(&outcome, usage, latency));
-        // Committed is ended: if the event cannot be stored now, whoever is given the job next
-        // finds the run ended and stores it.
+        // A committed run has ended. If the event cannot be stored now, the worker that gets the
+        // job next finds the run ended and stores it.
         self.publisher.settle().await?;
         if self.budget.is_limited() {
             wake_waiting(self.runner, &self.ledger.fence).await;
@@ -339,7 +340,7 @@ impl<'a> Attempt<'a> {
     }
 
     async fn cancel(&mut self, reason: String) -> Result<Ending, Halt> {
-        // The work's future is gone, and with it the calls of tools that were at work.
+        // The work's future is dropped, and with it all active calls of tools.
         let cut = self.interrupt_turn();
         if cut.is_none() {
             self.lower_turn(None).await?;
@@ -355,7 +356,7 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// Publishes the job of a run that may go now. If that fails, the scheduler does so.
+/// Publishes the job of a run that may continue now. If that fails, the scheduler publishes it.
 async fn publish_queued(runner: &JobRunner, next: QueuedJob) {
     let job = Job::Run { run_id: next.run };
     let headers = JobHeaders::default();

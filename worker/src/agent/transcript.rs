@@ -1,11 +1,11 @@
-//! What the model is shown: the input, then what the run added to it.
+//! The messages for the model: the input, then those that the run added.
 
 use std::collections::BTreeMap;
 
 use serde_json::json;
 use serde_json::value::RawValue;
 
-/// The messages of a run in ledger order. Results of calls stand behind the turn that made them,
+/// The messages of a run in ledger order. Results of calls come after the turn that made the calls,
 /// in the order of the calls, whichever ended first.
 #[derive(Debug, Default)]
 pub struct Transcript {
@@ -13,17 +13,18 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// Puts a message in its place. The ledger has one message a step.
+    /// Adds a message at its step. The ledger has one message per step.
     pub fn put(&mut self, step: u32, message: Box<RawValue>) {
         self.added.insert(step, message);
     }
 
-    /// Whether the run has added nothing to its input yet.
+    /// Returns whether the run has added nothing to its input yet.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty()
     }
 
-    /// All messages as one JSON array: the agent's instructions, the input, then those added.
+    /// Returns all messages as one JSON array: the agent's instructions, the input, then those
+    /// added.
     pub fn render(&self, instructions: Option<&str>, input: &RawValue) -> Box<RawValue> {
         let input = input.get().trim();
         // The input was checked to be an array when the run was accepted.
@@ -58,13 +59,13 @@ impl Transcript {
     }
 }
 
-/// Joining valid JSON values with commas gives valid JSON, so this is not reached; if it ever were,
-/// the model would still see the input.
+/// Returns the input alone. Never needed, because valid JSON values joined with commas are valid
+/// JSON; but if it were, the model would still get the input.
 fn input_unchanged(input: &str) -> Box<RawValue> {
     RawValue::from_string(input.to_owned()).unwrap_or_default()
 }
 
-/// The message that tells the model a call's result.
+/// Returns the message that gives the model the result of a call.
 pub fn tool_message(call_id: &str, content: &str) -> Box<RawValue> {
     serde_json::value::to_raw_value(
         &json!({"role": "tool", "tool_call_id": call_id, "content": content}),

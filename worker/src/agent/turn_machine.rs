@@ -1,9 +1,9 @@
-//! Which step comes next in a run.
+//! Decides the next step of a run.
 //!
 //! A run alternates model turns and tool calls until the model answers, a limit is reached, or the
-//! model calls a tool that the client is to execute. The machine is fed with what happened, in the
-//! order in which it was recorded, and says what to do; the same feed after a crash leads to the
-//! same place, which is how a run is resumed.
+//! model calls a tool that the client must execute. The machine takes events in the order in which
+//! they were recorded, and returns the next action. The same events lead to the same state after a
+//! crash, and this is how a run is resumed.
 
 use std::collections::BTreeMap;
 
@@ -18,53 +18,53 @@ pub struct Call {
     pub name: String,
     /// The arguments, as the model wrote them.
     pub arguments: String,
-    /// Who executes it, and what executing it twice would mean.
+    /// The party that executes it, and the effect of executing it twice.
     pub side: CallSide,
 }
 
-/// Who executes a call.
+/// The party that executes a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallSide {
-    /// The client does, after the run has ended with `tool_calls`.
+    /// The client, after the run has ended with `tool_calls`.
     Client,
-    /// The worker does.
+    /// The worker.
     Server(Effect),
 }
 
 /// A model turn that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FinishedTurn {
-    /// Why the model stopped.
+    /// The reason why the model stopped.
     pub finish_reason: FinishReason,
-    /// What it calls.
+    /// The model's calls.
     pub calls: Vec<Call>,
-    /// Its tokens.
+    /// The turn's tokens.
     pub usage: Usage,
 }
 
-/// A call of the server's with its place in the ledger.
+/// A server-side call with its step in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedCall {
-    /// Its step.
+    /// The call's step.
     pub step: u32,
     /// The call.
     pub call: Call,
-    /// What may be done with it.
+    /// The permitted handling of the call.
     pub standing: Standing,
 }
 
-/// What may be done with a call that has no recorded result.
+/// The permitted handling of a call without a recorded result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// It may be executed.
     Open,
-    /// It was begun and must not be executed twice: a person is to decide.
+    /// It was started and must not be executed twice: a person has to decide.
     OutcomeUnknown,
-    /// A person has said how it ended: nothing is executed.
+    /// A person has decided its result: it is not executed.
     Settled {
-        /// Whether it did what it was asked.
+        /// Whether the call succeeded.
         ok: bool,
-        /// What the model is told.
+        /// The result for the model.
         content: String,
     },
 }
@@ -93,53 +93,52 @@ impl Standing {
     }
 }
 
-/// What the model is told of a call that was given up without a word.
+/// The default result of a call that a person decided as failed.
 const GIVEN_UP: &str = "the server that made this call was lost before it had the result, and it \
                         was decided not to make it again";
 
-/// One entry of the ledger, for resuming.
+/// A ledger entry, as input for resuming.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recorded {
-    /// A model turn, finished.
+    /// A finished model turn.
     Turn(FinishedTurn),
     /// The result of the call with this step.
     CallFinished(u32),
-    /// An execution of the call with this step had begun, and a person may have decided since what
-    /// is to become of it.
+    /// The call with this step was started; if a person has decided it since, with the decision.
     CallStarted(u32, Option<Decision>),
 }
 
-/// What to do next.
+/// The next action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// Ask the model; the turn is this step.
+    /// Call the model; the turn is this step.
     CallModel {
         /// The turn's step.
         step: u32,
     },
     /// Execute or settle these calls; each result is one step.
     RunCalls(Vec<RecordedCall>),
-    /// Ask a person about these calls; nothing else is left to do until there is an answer.
+    /// Ask a person about these calls: all other work is done.
     Park(Vec<RecordedCall>),
     /// The run has ended.
     Finish(Outcome),
 }
 
-/// What the end of a turn means for its recording.
+/// The consequence of a turn's end for its recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TurnVerdict {
-    /// The run goes on: record the turn with these calls of the server's.
+    /// The run continues: record the turn with these server-side calls.
     Continue(Vec<RecordedCall>),
     /// The run ends with this turn: record both together.
     Finish(Outcome),
 }
 
-/// Where a run stands.
+/// The state of a run between steps.
 #[derive(Debug, Clone)]
 pub struct TurnMachine {
     limits: RunLimits,
     turns: u32,
-    /// Counted from 1: 0 is what happens before the first step.
+    /// Counted from 1: 0 is the time before the first step.
     next_step: u32,
     usage: Usage,
     open: BTreeMap<u32, RecordedCall>,
@@ -147,7 +146,7 @@ pub struct TurnMachine {
 }
 
 impl TurnMachine {
-    /// A run of which nothing is recorded.
+    /// Creates the state of a run without recorded steps.
     pub const fn new(limits: RunLimits) -> Self {
         Self {
             limits,
@@ -164,7 +163,7 @@ impl TurnMachine {
         }
     }
 
-    /// A run of which `recorded` is in the ledger.
+    /// Creates the state of a run with these recorded steps.
     pub fn resume(limits: RunLimits, recorded: impl IntoIterator<Item = Recorded>) -> Self {
         let mut machine = Self::new(limits);
         for entry in recorded {
@@ -183,7 +182,7 @@ impl TurnMachine {
         machine
     }
 
-    /// What to do now.
+    /// Returns the next action.
     pub fn next(&self) -> Next {
         if let Some(outcome) = &self.ended {
             Next::Finish(outcome.clone())
@@ -205,17 +204,17 @@ impl TurnMachine {
         }
     }
 
-    /// Tokens over all recorded turns.
+    /// Returns the tokens of all recorded turns.
     pub const fn usage(&self) -> Usage {
         self.usage
     }
 
-    /// The step of the turn that comes next.
+    /// Returns the step of the next turn.
     pub const fn next_step(&self) -> u32 {
         self.next_step
     }
 
-    /// A model turn has ended.
+    /// Takes a model turn that has ended.
     pub fn turn_finished(&mut self, turn: FinishedTurn) -> TurnVerdict {
         self.turns += 1;
         self.next_step += 1;
@@ -238,31 +237,32 @@ impl TurnMachine {
         TurnVerdict::Continue(calls)
     }
 
-    /// The result of a call is recorded.
+    /// Takes a call's recorded result.
     pub fn call_finished(&mut self, step: u32) {
         self.open.remove(&step);
     }
 
     fn outcome_of(&self, turn: &FinishedTurn) -> Option<Outcome> {
-        // Cut short, a call's arguments are not what the model meant: nothing is executed.
+        // The arguments of a truncated call are not what the model meant, so nothing is executed.
         if matches!(
             turn.finish_reason,
             FinishReason::Length | FinishReason::ContentFilter | FinishReason::Budget
         ) || turn.calls.is_empty()
         {
-            // "I call tools" without a call is an answer, whatever the upstream named it.
+            // A turn that claims tool calls but has none is an answer, whatever the upstream called
+            // it.
             let reason = match turn.finish_reason {
                 FinishReason::ToolCalls => FinishReason::Stop,
                 other => other,
             };
             return Some(Outcome::Completed(reason));
         }
-        // The client cannot go on without the server's results, nor the server without the
-        // client's: one call of the client's ends the run, and no tool of the server's runs.
+        // The client needs the server's results to continue, and the server needs the client's. So
+        // one call of a client's tool ends the run, and no server-side tool is executed.
         if turn.calls.iter().any(|call| call.side == CallSide::Client) {
             return Some(Outcome::Completed(FinishReason::ToolCalls));
         }
-        // Without a turn left to read them, the results would be side effects and nothing else.
+        // Without a turn left to read them, the results would only be side effects.
         if self.turns >= self.limits.max_turns {
             return Some(Outcome::Completed(FinishReason::MaxTurns));
         }

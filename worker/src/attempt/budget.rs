@@ -1,6 +1,6 @@
-//! A run whose key has a monthly budget takes what a turn may use up before it asks the model, and the
-//! model may answer no longer than that. What it took is settled with the run: see
-//! `baton_store`'s reservations.
+//! The reservations of a run with a monthly budget on its key. Before each turn the run reserves
+//! the most that the turn may use, and the model's answer is limited to that. The reservation is
+//! settled with the run: see `baton_store`'s reservations.
 
 use baton_protocol::{Charge, Fence, FinishReason, Outcome, RunError, Usage};
 use baton_store::{KeyStanding, TurnGrant, TurnWish};
@@ -17,20 +17,20 @@ use crate::runner::JobRunner;
 pub(super) struct Budget {
     /// Whether the key has a budget.
     limited: bool,
-    /// Whether it has one of money.
+    /// Whether the key has a budget in money.
     cost: bool,
-    /// The reservation of the turn at work, until that is recorded.
+    /// The reservation of the active turn, until the turn is recorded.
     open: Option<TakenTurn>,
 }
 
-/// What was taken for a turn.
+/// The reservation for a turn.
 #[derive(Clone, Copy)]
 struct TakenTurn {
     step: u32,
     prompt_tokens: u64,
-    /// How many its answer may have.
+    /// The most tokens that its answer may have.
     answer_tokens: u64,
-    /// Whether its answer may be shorter than the request lets it be.
+    /// Whether that is less than the request allows.
     shortened: bool,
 }
 
@@ -48,7 +48,7 @@ impl Budget {
         self.limited
     }
 
-    /// Returns the reason of a turn's end, which is the budget if too little was left of it.
+    /// Returns the reason of a turn's end: the budget, if the answer was limited by it.
     pub(super) fn end_of_turn(&self, reason: FinishReason) -> FinishReason {
         match reason {
             FinishReason::Length if self.open.is_some_and(|open| open.shortened) => {
@@ -59,8 +59,8 @@ impl Budget {
         }
     }
 
-    /// Estimates the tokens of a turn that the upstream did not count, for a run with a budget: no
-    /// fewer than there were, a token for each byte, and no more than the answer was allowed to have.
+    /// Estimates the tokens of a turn that the upstream did not count, for a run with a budget:
+    /// from above, a token per byte, but no more than the answer was allowed to have.
     pub(super) fn usage_from_above(&self, written: usize) -> Option<Usage> {
         let open = self.open?;
         let written = (written as u64).min(open.answer_tokens);
@@ -92,9 +92,9 @@ impl Budget {
 }
 
 impl Attempt<'_> {
-    /// Takes what a turn with this request may use up: how many tokens its answer may have; nothing
-    /// for a key without a budget. If too little is left the run ends; if other runs have set it aside,
-    /// it waits.
+    /// Reserves the most that a turn with this request may use. Returns the limit of its answer in
+    /// tokens; `None` for a key without a budget. If too little is left, the run ends; if other
+    /// runs have reserved it, the run waits.
     pub(super) async fn take_for_turn(
         &mut self,
         step: u32,
@@ -106,7 +106,7 @@ impl Attempt<'_> {
         }
         let price = self.settings.prices.of(&self.spec.model);
         if self.budget.cost && price.is_none() {
-            // It had one when the run was accepted.
+            // The model had a price when the run was accepted.
             let message = format!(
                 "the API key of this run has a budget in money, and the model `{}` has no price here",
                 self.spec.model
@@ -117,7 +117,7 @@ impl Attempt<'_> {
                 upstream: None,
             })));
         }
-        // And room for the field that limits the answer.
+        // Includes room for the field that limits the answer.
         let bytes = request.len() + LIMIT_FIELD;
         let metering = &self.settings.metering;
         let mut wish = metering.turn(bytes, messages, &self.spec.params, price);
@@ -161,8 +161,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// Gives the run back to the queue, to wait for the budget. Whatever settles then publishes a job;
-    /// if something has meanwhile, this job is to come again.
+    /// Gives the run back to the queue, to wait for the budget. The next settled run publishes a
+    /// job for it; if one has settled meanwhile, this run's own job comes again.
     pub(super) async fn await_budget(mut self, wish: &TurnWish) -> Result<Ending, Halt> {
         self.publisher.settle().await?;
         let last_event = self.publisher.resume_point();
@@ -174,9 +174,9 @@ impl Attempt<'_> {
         })
     }
 
-    /// The run ends while a turn is at work that had shown nothing, because of an error or, without
-    /// one, a cancel: it is charged for no more than it can have used up. An upstream that was at work
-    /// and fell silent may have used all that was taken for it.
+    /// Lowers the reservation of an active turn that has shown nothing before the run ends, because
+    /// of an error or, without one, a cancel: the run is charged for no more than the turn can have
+    /// used. An upstream that worked and fell silent may have used the whole reservation.
     pub(super) async fn lower_turn(&mut self, error: Option<&ModelError>) -> Result<(), Halt> {
         let Some(open) = self.budget.open.take() else {
             return Ok(());
@@ -193,8 +193,8 @@ impl Attempt<'_> {
     }
 }
 
-/// Publishes jobs for runs that wait for what this one has given back. One that gets lost is made up
-/// for by the scheduler.
+/// Publishes jobs for runs that wait for the budget that this run has released. If one is lost, the
+/// scheduler replaces it.
 pub(super) async fn wake_waiting(runner: &JobRunner, fence: &Fence) {
     let system = runner.store.system();
     match system.waiting_for(fence.tenant, fence.run, WOKEN).await {
@@ -209,7 +209,7 @@ pub(super) async fn wake_waiting(runner: &JobRunner, fence: &Fence) {
     }
 }
 
-/// The waiting runs that the end of one wakes; their own ends wake the rest.
+/// The most waiting runs that one run's end wakes; their own ends wake the rest.
 const WOKEN: u32 = 16;
-/// Bytes of `,"max_completion_tokens":` with a number, and some.
+/// Bytes of `,"max_completion_tokens":` with a number, rounded up.
 const LIMIT_FIELD: usize = 64;

@@ -1,4 +1,4 @@
-//! The calls of server-side tools: executed, several at a time, or asked about.
+//! Executes the calls of server-side tools, several at a time, or asks a person about them.
 
 use baton_protocol::event::{
     ApprovalRequested, ToolFinished, ToolStarted, shown_arguments, shown_result,
@@ -16,7 +16,7 @@ use crate::agent::turn_machine::{RecordedCall, Standing};
 use crate::metrics;
 
 impl Attempt<'_> {
-    /// Executes calls, several at a time; records and shows each result as it comes.
+    /// Executes calls, several at a time; records and shows each result as it arrives.
     pub(super) async fn run_calls(&mut self, calls: Vec<RecordedCall>) -> Result<(), Halt> {
         let mut waiting = calls.into_iter();
         let mut running = FuturesUnordered::new();
@@ -46,8 +46,8 @@ impl Attempt<'_> {
                 let (runner, fence, toolbox) = (self.runner, self.ledger.fence, &self.toolbox);
                 let hold = self.hold;
                 running.push(async move {
-                    // What was recorded a while ago says nothing of now: this worker may have been
-                    // frozen since, and a person have decided about the call.
+                    // The recorded state may be old: this worker may have been frozen since, and a
+                    // person may have decided about the call.
                     if begins {
                         hold.may_begin().await;
                     }
@@ -99,8 +99,9 @@ impl Attempt<'_> {
         }
     }
 
-    /// Parks the run until a person has decided about these calls: everything shown is confirmed,
-    /// then the questions are committed with the release of the lease, then they are shown.
+    /// Parks the run until a person has decided about these calls: first the log confirms
+    /// everything shown, then the questions are committed with the release of the lease, then they
+    /// are shown.
     pub(super) async fn park(&mut self, calls: &[RecordedCall]) -> Result<Worked, Halt> {
         self.publisher.settle().await?;
         let now = self.runner.clock.now();
@@ -148,7 +149,7 @@ impl Attempt<'_> {
     }
 }
 
-/// What executing a call twice would mean.
+/// Returns the effect of executing a call twice.
 pub(super) fn effect_of(recorded: &RecordedCall) -> Effect {
     match recorded.call.side {
         CallSide::Server(effect) => effect,

@@ -1,4 +1,4 @@
-//! What the client is shown of a model's answer.
+//! Converts a model's answer into events for the client.
 
 use baton_openai::AnswerFields;
 use baton_protocol::EventData;
@@ -12,18 +12,18 @@ use crate::model::{Delta, FieldOf};
 /// The longest name of a field that is passed on, in bytes.
 const MAX_NAME: usize = 256;
 
-/// What a turn has shown: of its calls, the client's own alone, counted from zero.
+/// The calls and fields that a turn has shown: only calls of client tools, counted from zero.
 #[derive(Default)]
 pub(super) struct ClientCalls {
-    /// By the upstream's index: the client's index, or nothing for a call of the server's.
+    /// By the upstream's index: the client's index, or nothing for a server-side call.
     seen: Vec<(u32, Option<u32>)>,
     shown: u32,
-    /// The fields around the message: those of the message are recorded with it.
+    /// The fields around the message; fields of the message are recorded with it.
     fields: AnswerFields,
 }
 
 impl ClientCalls {
-    /// Returns the event that shows a delta. `asked` is the model that was asked.
+    /// Returns the event that shows a delta. `asked` is the requested model.
     pub(super) fn show(
         &mut self,
         delta: Delta,
@@ -94,7 +94,7 @@ impl ClientCalls {
         }))
     }
 
-    /// The fields around the message that were shown, to be recorded.
+    /// Returns the shown fields around the message, to be recorded.
     pub(super) fn fields(&self) -> Option<Box<RawValue>> {
         (!self.fields.is_empty())
             .then(|| to_raw_value(&self.fields).ok())
@@ -102,7 +102,7 @@ impl ClientCalls {
     }
 }
 
-/// Whether an event shows a part of the answer itself.
+/// Returns whether an event shows a part of the answer itself.
 pub(super) fn is_answer(data: &EventData) -> bool {
     match data {
         EventData::TextDelta(_)

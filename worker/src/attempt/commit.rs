@@ -1,8 +1,8 @@
-//! The attempt's guarded writes, each tried until the ledger has said yes or no.
+//! The attempt's guarded writes, each repeated until the ledger has accepted or refused it.
 //!
-//! A database that is away for a moment is no reason to lose a turn: the write is repeated for as
-//! long as the lease may hold (the caller drops these futures when it no longer does). Every write
-//! is repeatable, because a lost answer does not tell whether it was made.
+//! A short outage of the database must not lose a turn: the write is repeated for as long as the
+//! lease may hold (the caller drops these futures when it no longer does). Every write is
+//! repeatable, because a lost answer leaves open whether the write was made.
 
 use std::time::Duration;
 
@@ -23,12 +23,12 @@ pub(super) enum CommitError {
     /// The attempt no longer holds the run.
     #[error("the ledger holds a newer attempt")]
     Fenced,
-    /// The ledger does not take what was to be written, however often it is asked.
+    /// The ledger refuses the write, however often it is repeated.
     #[error("the ledger refuses a commit")]
     Refused(#[source] StoreError),
 }
 
-/// Returns the result of a write; `None`, after a pause, if it is to be repeated.
+/// Returns the result of a write; `None`, after a pause, if the write must be repeated.
 async fn judge<T>(answer: Result<T, FenceError>) -> Result<Option<T>, CommitError> {
     match answer {
         Ok(done) => Ok(Some(done)),
@@ -45,8 +45,8 @@ async fn judge<T>(answer: Result<T, FenceError>) -> Result<Option<T>, CommitErro
     }
 }
 
-/// A macro, because a closure that lends its captures to the future it returns makes a future that
-/// the compiler cannot show to be `Send`.
+/// A macro, because with a closure that lends its captures to the future that it returns, the
+/// compiler cannot prove the future `Send`.
 macro_rules! until_answered {
     ($write:expr) => {
         loop {
@@ -57,7 +57,7 @@ macro_rules! until_answered {
     };
 }
 
-/// The ledger, as the holder of one attempt writes to it.
+/// The ledger with the guard of one attempt.
 pub(super) struct GuardedLedger<'a> {
     pub(super) store: &'a Store,
     /// The attempt that guards each write.

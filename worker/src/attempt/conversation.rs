@@ -1,5 +1,5 @@
-//! A run's conversation, rebuilt from the ledger: the recorded messages, and the machine that they
-//! have brought to its state.
+//! A run's conversation, rebuilt from the ledger: the recorded messages, and the state that they
+//! lead to.
 
 use baton_protocol::{RunLimits, RunSpec, Usage};
 use baton_store::{CallState, StepData, StepRecord};
@@ -11,7 +11,7 @@ use crate::agent::{Call, CallSide, FinishedTurn, Transcript, TurnMachine};
 /// Bytes of text in about one token, over common languages and models.
 const BYTES_PER_TOKEN: usize = 4;
 
-/// A run's messages, and the machine that decides by them.
+/// A run's messages, and the machine that decides from them.
 pub struct Conversation {
     /// The state of the run.
     pub machine: TurnMachine,
@@ -52,7 +52,7 @@ impl Conversation {
                 state: CallState::Pending,
                 ..
             }
-            // Recorded with the end of its run: nobody goes on with that.
+            // Recorded with the end of its run, so it never matters for a resumed one.
             | StepData::CutTurn { .. } => {}
         }
         }
@@ -106,13 +106,14 @@ impl Conversation {
         self.transcript.render(instructions, &spec.messages)
     }
 
-    /// Guesses the tokens of a turn that wrote so many bytes.
+    /// Estimates the tokens of a turn that wrote `written` bytes.
     pub fn guess(&self, spec: &RunSpec, written: usize) -> Usage {
         guess(text_bytes(self.render(spec).get()), written)
     }
 }
 
-/// The calls of a turn are the steps behind it, up to the next turn.
+/// Returns the server-side call of a step. A turn's calls are the steps after it, up to the next
+/// turn.
 fn server_call(step: &StepRecord) -> Option<Call> {
     match &step.data {
         StepData::Call {
@@ -131,7 +132,7 @@ fn server_call(step: &StepRecord) -> Option<Call> {
     }
 }
 
-/// Tokens of so many bytes read and written.
+/// Estimates the tokens of `read` and `written` bytes.
 fn guess(read: usize, written: usize) -> Usage {
     let tokens = |bytes: usize| bytes.div_ceil(BYTES_PER_TOKEN) as u64;
     let (prompt_tokens, completion_tokens) = (tokens(read), tokens(written));
@@ -143,7 +144,8 @@ fn guess(read: usize, written: usize) -> Usage {
     }
 }
 
-/// The length of messages without what is inlined in them: a model reads no picture by its base64.
+/// Returns the length of messages without inlined data: a model does not read a picture as its
+/// base64.
 fn text_bytes(messages: &str) -> usize {
     const INLINED: &str = "\"data:";
 

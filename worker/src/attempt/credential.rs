@@ -1,14 +1,14 @@
-//! The key that a run was submitted with is looked at again by every worker that takes the run: what
-//! it may do may have changed since, and what an ingress let through is not believed.
+//! Checks the key of a run again. Every worker that claims a run does so, because the key's
+//! permissions may have changed since, and the worker does not rely on the ingress.
 
 use baton_admission::passed_on::{Confined, ExtraFields};
 use baton_protocol::{RunError, RunSpec};
 use baton_store::KeyStanding;
 
-/// What a key needs to have runs executed.
+/// The scope that a key needs for its runs to be executed.
 const SCOPE: &str = "runs:write";
 
-/// The limits of a key that a field of the request could get around.
+/// Returns the limits of a key that a field of the request could circumvent.
 pub(super) const fn limits(key: &KeyStanding) -> Confined {
     Confined {
         models: key.models.is_some(),
@@ -16,8 +16,9 @@ pub(super) const fn limits(key: &KeyStanding) -> Confined {
     }
 }
 
-/// Takes from the run the tools that its key may not use. `Some` is why the run may not go on at all: its
-/// fields are looked at again too, because a run may be older than the rules or the limits of its key.
+/// Removes the tools that the run's key may not use. Returns an error if the run may not continue
+/// at all. Fields are checked again, too, because a run may be older than the rules or the limits
+/// of its key.
 pub(super) fn confine(
     spec: &mut RunSpec,
     key: Option<&KeyStanding>,
@@ -129,7 +130,7 @@ mod tests {
         assert_eq!(code(others).as_deref(), Some("model_not_allowed"));
     }
 
-    /// A run that was accepted before these fields were refused, or before its key was limited.
+    /// A run may have been accepted before these fields were refused, or before its key got limits.
     #[test]
     fn fields_that_may_not_travel_end_the_run_also_after_it_was_accepted() {
         let fields = |params: &str| RunSpec {

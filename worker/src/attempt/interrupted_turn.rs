@@ -1,9 +1,10 @@
-//! A model turn that is not recorded: a cancel or a failing upstream breaks it off, or its commit is
-//! interrupted.
+//! Model turns that are not recorded: a cancel or a failing upstream interrupts them, or their
+//! commit is interrupted.
 //!
-//! An answer that broke off, stalled or made no sense is withdrawn if the model may be asked again.
-//! Otherwise it is recorded with the run's end exactly as far as it was shown, and apart from the
-//! run's output. Tokens that the upstream did not report are estimated, and marked as such.
+//! An answer that broke off, stalled or was malformed is withdrawn if the model may be called
+//! again. Otherwise it is recorded with the run's end exactly as far as it was shown, and
+//! separately from the run's output. Tokens that the upstream did not report are estimated, and
+//! marked as such.
 
 use baton_protocol::event::AttemptReset;
 use baton_protocol::{EventData, EventId, Usage};
@@ -37,30 +38,30 @@ impl OpenTurn {
     }
 }
 
-/// The record of a turn that was interrupted.
+/// The record of an interrupted turn.
 #[derive(Clone)]
 pub(super) struct InterruptedTurn {
     pub(super) step: u32,
     pub(super) message: Box<RawValue>,
-    /// The passed-on fields around it.
+    /// The passed-on fields around the message.
     pub(super) answer_fields: Option<Box<RawValue>>,
     pub(super) usage: Usage,
-    /// Tokens of the prompt that the upstream had read before.
+    /// The part of the prompt tokens that the upstream reported as cached.
     pub(super) cached_tokens: u64,
     /// The model that answered, if the upstream named it.
     pub(super) model: Option<String>,
-    /// Whether the turns' sum has its tokens already.
+    /// Whether the sum of the turns already contains its tokens.
     pub(super) counted: bool,
 }
 
-/// The tries of the turn at work that broke off.
+/// The broken-off tries of the active turn.
 pub(super) struct BrokenTries {
     step: u32,
     /// Their number.
     count: u32,
     /// Their usage, added up.
     pub(super) usage: Usage,
-    /// Tokens of their prompts that the upstream had read before.
+    /// The part of their prompt tokens that the upstream reported as cached.
     pub(super) cached_tokens: u64,
     /// The model that answered last.
     model: Option<String>,
@@ -86,19 +87,19 @@ impl BrokenTries {
 
 const NOTHING_SAID: &str = r#"{"role":"assistant","content":""}"#;
 
-/// The turn at work, until it is recorded.
+/// The active turn, until it is recorded.
 #[derive(Default)]
 pub(super) struct UnrecordedTurn {
     /// The try with an answer that is being read.
     pub(super) open: Option<OpenTurn>,
-    /// The record of a complete or cut answer, kept until it is committed.
+    /// The record of a complete or interrupted answer, kept until it is committed.
     pub(super) record: Option<InterruptedTurn>,
     /// The tries that broke off.
     pub(super) broken: Option<BrokenTries>,
 }
 
 impl UnrecordedTurn {
-    /// Adds the usage of broken tries.
+    /// Adds the usage of broken-off tries.
     pub(super) fn with_broken_tries(&self, usage: Usage, cached_tokens: u64) -> (Usage, u64) {
         match &self.broken {
             Some(broken) => (
@@ -117,9 +118,9 @@ impl UnrecordedTurn {
 }
 
 impl Attempt<'_> {
-    /// Withdraws the shown part of a turn that failed and waits a moment, if the model may be asked
-    /// again; otherwise returns the error. It may not be asked again if a client that cannot take
-    /// text back was shown some of the turn, or if the tries or the tokens of the run are used up.
+    /// Withdraws the shown part of a failed turn and pauses, if the model may be called again;
+    /// otherwise returns the error. It may not be called again if a client that cannot take text
+    /// back has received some of the turn, or if the run's tries or tokens are used up.
     pub(super) async fn withdraw_turn(
         &mut self,
         step: u32,
@@ -130,8 +131,8 @@ impl Attempt<'_> {
         let Some(pause) = model.pause_before_next_turn(tries + 1, &error) else {
             return Ok(Some(error));
         };
-        // One that had not begun was asked again already, unless that might have cost more than was
-        // taken for it from the budget, or its first words came together with nonsense.
+        // A try that had not begun was already repeated, except if it might have cost more than its
+        // reservation, or if its first words arrived together with malformed data.
         let may_begin_again = self.budget.is_limited() && !error.costs_nothing()
             || matches!(error, ModelError::Invalid { .. });
         if self.turn.open.is_none() && !may_begin_again || self.publisher.is_at_limit() {
@@ -177,7 +178,7 @@ impl Attempt<'_> {
         Ok(None)
     }
 
-    /// Returns the usage of the try at work and of those before it.
+    /// Returns the usage of the active try and of those before it.
     fn used_by_try(&self) -> Usage {
         let before = self.turn.broken.as_ref().map(|broken| broken.usage);
         let used = match &self.turn.open {
@@ -190,15 +191,15 @@ impl Attempt<'_> {
         before.unwrap_or_default() + used
     }
 
-    /// Estimates a turn's tokens by its bytes, for an upstream that reported none.
+    /// Estimates a turn's tokens from its bytes, for an upstream that reported none.
     pub(super) fn estimate(&self, written: usize) -> Usage {
         let guess = || self.conversation.guess(&self.spec, written);
         self.budget.usage_from_above(written).unwrap_or_else(guess)
     }
 
-    /// Interrupts the turn at work, if there is one, and closes the upstream's connection at once.
-    /// Its record is kept until it is committed, because a cancel may interrupt that commit too. A
-    /// turn that was read to its end is returned as well if it is not committed.
+    /// Interrupts the active turn, if there is one, and closes the upstream's connection at once.
+    /// Its record is kept until it is committed, because a cancel may interrupt that commit, too. A
+    /// turn that was read to its end is also returned if it is not committed.
     pub(super) fn interrupt_turn(&mut self) -> Option<InterruptedTurn> {
         if let Some(open) = self.turn.open.take() {
             self.turn.record = self.cut_off(open);

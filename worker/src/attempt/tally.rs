@@ -7,7 +7,7 @@ use baton_service::Clock;
 use baton_store::ClaimedRun;
 use chrono::{DateTime, Utc};
 
-/// The work of one attempt, for the line of its run.
+/// The work of one attempt, for the run's log line.
 #[derive(Debug)]
 pub(super) struct Tally {
     created_at: DateTime<Utc>,
@@ -32,7 +32,7 @@ impl Tally {
         }
     }
 
-    /// Counts a turn's cost, whether its answer is whole or not.
+    /// Counts a turn and its cost, whether its answer is complete or not.
     pub(super) fn turn(&mut self, charge: &Charge) {
         self.turns += 1;
         self.cost_nanos += charge.cost.map_or(0, |cost| cost.0);
@@ -42,12 +42,12 @@ impl Tally {
         self.tool_calls += 1;
     }
 
-    /// Keeps the first of them.
+    /// Keeps the time of the first token.
     pub(super) fn first_token(&mut self, after: Duration) {
         self.first_token.get_or_insert(after);
     }
 
-    /// Writes the run's line.
+    /// Writes the run's log line.
     pub(super) fn log(&self, outcome: &Outcome, usage: Usage, clock: &dyn Clock) {
         let lived = (clock.now() - self.created_at).to_std().unwrap_or_default();
         tracing::info!(

@@ -1,4 +1,4 @@
-//! The tools that one run offers its model: the client's own, and the server's.
+//! The tools that one run offers its model: the client's and the server's.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use crate::runner::JobRunner;
 use crate::settings::Settings;
 use crate::tools::ToolContext;
 
-/// What a call brought.
+/// The result of a call.
 pub(super) struct CallResult {
-    /// Whether the tool did what it was asked.
+    /// Whether the tool succeeded.
     pub(super) ok: bool,
-    /// What the model is told.
+    /// The result for the model.
     pub(super) content: String,
-    /// How long it took.
+    /// The duration of the call.
     pub(super) duration: Duration,
 }
 
-/// One run's tools.
+/// The tools of one run.
 pub(super) struct Toolbox {
     client: HashSet<String>,
     server: Vec<(String, Effect)>,
@@ -42,8 +42,8 @@ impl Toolbox {
             .unwrap_or_default();
         let mut server = Vec::new();
         for name in &spec.server_tools {
-            // A client's tool of the same name wins. A tool that the configuration no longer has
-            // is not offered; a call of it recorded earlier is answered with an error.
+            // A client's tool of the same name wins. A tool that the configuration no longer has is
+            // not offered; an earlier recorded call of it is answered with an error.
             let Some(tool) = registry.get(name).filter(|_| !client.contains(name)) else {
                 continue;
             };
@@ -61,12 +61,12 @@ impl Toolbox {
         }
     }
 
-    /// All of them as the upstream is to be told, if there are any.
+    /// Returns all tools in the upstream's form, if there are any.
     pub(super) fn offered(&self) -> Option<&RawValue> {
         self.offered.as_deref()
     }
 
-    /// Who executes a tool. A name that nobody offered is the server's to answer, with an error.
+    /// Returns the party that executes a tool. The server answers an unknown name with an error.
     pub(super) fn side(&self, name: &str) -> CallSide {
         if self.client.contains(name) {
             return CallSide::Client;
@@ -84,8 +84,8 @@ impl Toolbox {
         }
     }
 
-    /// Executes one call of the server's, unless a person has said how it ended. It never fails:
-    /// what went wrong is the result.
+    /// Executes one server-side call, unless a person has decided its result. Never fails: an error
+    /// becomes the result.
     pub(super) async fn execute(
         &self,
         runner: &JobRunner,

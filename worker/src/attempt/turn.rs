@@ -1,5 +1,5 @@
-//! A turn of the model: requested, shown while it comes, and recorded; then the run goes on, or ends
-//! with it.
+//! A model turn: requested, shown as it arrives, and recorded. Afterwards the run continues, or
+//! ends with it.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -20,26 +20,26 @@ use crate::agent::turn_machine::TurnVerdict;
 use crate::metrics;
 use crate::model::{ModelError, TurnContext, TurnStream};
 
-/// The time that events wait for the model's first text, to travel with it.
+/// The time that events wait for the model's first text, to be stored with it.
 const FIRST_TEXT: Duration = Duration::from_millis(50);
 
 /// A turn that has ended well.
 pub(super) struct TurnEnd {
-    /// The input of the machine.
+    /// The input for the machine.
     pub(super) finished: FinishedTurn,
-    /// The assistant's message, to be recorded and shown to the model again.
+    /// The assistant's message, to be recorded and sent to the model again.
     pub(super) message: Box<RawValue>,
-    /// The passed-on fields around it, to be recorded.
+    /// The passed-on fields around the message, to be recorded.
     pub(super) answer_fields: Option<Box<RawValue>>,
-    /// Tokens of the prompt that the upstream had read before.
+    /// The part of the prompt tokens that the upstream reported as cached.
     pub(super) cached_tokens: u64,
     /// The model that answered, if the upstream named it.
     pub(super) model: Option<String>,
 }
 
 impl TurnEnd {
-    /// Of a turn that is as long as its run may get: an answer at its limit, as if the upstream had
-    /// said so. Calls in it may be cut short, and are not made.
+    /// Returns the end of a turn that reached the limit of its run's length, as if the upstream had
+    /// reported its own limit. Calls in it may be truncated, and are not made.
     fn at_length(cut: InterruptedTurn) -> Self {
         Self {
             finished: FinishedTurn {
@@ -55,13 +55,13 @@ impl TurnEnd {
     }
 }
 
-/// A turn that has not.
+/// The failure of a turn.
 pub(super) enum TurnFailure {
-    /// The upstream failed: so does the run.
+    /// The upstream failed, and so does the run.
     Model(ModelError),
-    /// The model was not asked: the run ends like this.
+    /// The model was not called: the run ends with this outcome.
     Ends(Outcome),
-    /// The model was not asked: the run waits until other runs have given back what they do not use.
+    /// The model was not called: the run waits until other runs have released what they do not use.
     Waits(TurnWish),
     /// The attempt is over.
     Halt(Halt),
@@ -80,7 +80,8 @@ impl From<PublishEventsError> for TurnFailure {
 }
 
 impl Attempt<'_> {
-    /// Asks the model. Says how the run goes on: `None` if it is not over for this attempt.
+    /// Takes one turn of the model. Returns the result of the work, or `None` if this attempt
+    /// continues.
     pub(super) async fn take_turn(&mut self, step: u32) -> Result<Option<Worked>, Halt> {
         self.hold.may_begin().await;
         let turn = match self.model_turn(step).await {
@@ -95,7 +96,8 @@ impl Attempt<'_> {
                     None => Ok(None),
                 };
             }
-            // What broken tries have used up is recorded: the run does not go back to the queue with it.
+            // The usage of broken-off tries is recorded now, because a run in the queue cannot
+            // carry it.
             Err(TurnFailure::Ends(_) | TurnFailure::Waits(_)) if self.turn.broken.is_some() => {
                 let Some(broken) = self.turn.broken.as_ref() else {
                     return Ok(None);
@@ -195,7 +197,7 @@ impl Attempt<'_> {
         Ok(Worked::Ended)
     }
 
-    /// Sends the request, and shows meanwhile what has happened so far.
+    /// Sends the request, and stores pending events meanwhile.
     async fn start_turn(
         &mut self,
         body: Bytes,
@@ -217,7 +219,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Asks the model and shows its answer. Events are stored while the answer is read; if the log
+    /// Calls the model and shows its answer. Events are stored while the answer is read; if the log
     /// is slow, the upstream is read no further than memory allows.
     pub(super) async fn model_turn(&mut self, step: u32) -> Result<TurnEnd, TurnFailure> {
         let started = self.runner.clock.monotonic();
@@ -230,12 +232,12 @@ impl Attempt<'_> {
         };
         let mut body = render(self, None);
         if let Some(limit) = self.take_for_turn(step, &body, &messages).await? {
-            // Before the second is made: a request may be as large as a body may.
+            // Before the second body is built, because a request may be as large as the body limit.
             drop(std::mem::take(&mut body));
             body = render(self, Some(limit));
             self.hold.may_begin().await;
         }
-        // The answer may take minutes, in which the run needs its input once.
+        // The answer may take minutes, in which the run needs only one copy of its input.
         drop(messages);
         let context = TurnContext {
             request_id: self.headers.request_id.clone(),
@@ -281,7 +283,7 @@ impl Attempt<'_> {
 
     /// Returns the turn after the end of its stream.
     fn whole_turn(&mut self, started: Instant) -> Result<TurnEnd, TurnFailure> {
-        // It is there while its stream is read.
+        // Always present while its stream is read.
         let mut whole = self
             .turn
             .open
@@ -326,8 +328,8 @@ impl Attempt<'_> {
         })
     }
 
-    /// Counts an answer of another model than the requested one. If the run's key has a list of
-    /// models or a budget, also records it in the audit log, once in an attempt.
+    /// Counts an answer of a model other than the requested one. If the run's key has a list of
+    /// models or a budget, also records it in the audit log, once per attempt.
     pub(super) async fn note_model(&mut self, answered: Option<&str>) {
         let asked = &self.spec.model;
         let Some(answered) = answered.filter(|answered| is_other_model(asked, answered)) else {

@@ -207,9 +207,9 @@ fn a_started_call_that_may_be_repeated_asks_nobody() {
 }
 
 proptest! {
-    /// Whatever the model does and in whichever order calls end: steps are dense, each call
-    /// runs once, the turn limit holds, and resuming from any prefix of the ledger leads to
-    /// the place where the first worker was.
+    /// Whatever the model does and in whichever order calls end: steps are dense, each call runs
+    /// once, the turn limit holds, and resuming from any prefix of the ledger restores the state of
+    /// the first worker.
     #[test]
     fn resuming_from_any_prefix_leads_to_the_same_place(
         script in prop::collection::vec((0usize..4, any::<u64>()), 1..8),
