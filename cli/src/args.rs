@@ -1,4 +1,4 @@
-//! What `baton` understands. `--help` is made of these comments.
+//! The command line of `baton`. `--help` shows the doc comments of this file.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,11 +18,11 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// Where the configuration comes from.
+/// The sources of the configuration.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct ConfigArgs {
-    /// Configuration file; without it, baton.toml in this folder if there is one. The environment
-    /// wins over the file: DATABASE_URL, NATS_URL, LLM_BASE_URL, …, `BATON_<SECTION>__<KEY>`
+    /// Configuration file; the default is baton.toml in this folder, if it exists. The environment
+    /// overrides the file: DATABASE_URL, NATS_URL, LLM_BASE_URL, …, `BATON_<SECTION>__<KEY>`
     #[arg(
         long = "config",
         global = true,
@@ -38,37 +38,37 @@ pub(crate) enum Command {
     Ingress,
     /// Run agents: any number of workers share the work
     Worker,
-    /// Repair what crashes left behind; one is enough, several do no harm
+    /// Repair the effects of crashes; one is enough, several do no harm
     Scheduler,
-    /// Start everything on this machine, private nats-server and PostgreSQL included
+    /// Start everything on this machine, with a private nats-server and PostgreSQL
     Dev(DevArgs),
     /// Write the files of a new deployment: secrets, compose.yaml, NATS configuration, baton.toml
     ///
-    /// Replaces nothing: what is there already is kept.
+    /// Existing files are kept.
     Init(InitArgs),
-    /// Bring the database and the broker to what this version needs
+    /// Migrate the database and the broker to this version
     Migrate(MigrateArgs),
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Keys(KeysCommand),
-    /// Let people in, and keep them out
+    /// Invite, list, remove and disable people
     #[command(subcommand)]
     Users(UsersCommand),
-    /// Make the key pair by which ingresses let programs connect to NATS with their API keys
+    /// Make the key pair with which ingresses admit programs to NATS by their API keys
     ///
-    /// The public half goes into the environment of nats-server (nats/accounts.conf names it as the
-    /// issuer of its auth callout), the secret one into that of every ingress. With it an ingress
-    /// answers nats-server who somebody is: their API key is the NATS token, and they reach their
-    /// tenant's subjects as far as the key's scopes go. Whoever has the secret half lets in whom they
-    /// like. To replace it, restart nats-server and the ingresses with a new pair. A second pair, of
-    /// curve keys, has nats-server encrypt what it asks. Changes nothing by itself; see
-    /// nats/README.md.
+    /// Put the public half into the environment of nats-server (nats/accounts.conf names it as the
+    /// issuer of its auth callout), and the secret half into that of every ingress. A program sends
+    /// its API key as the NATS token. nats-server asks an ingress about it, and the ingress signs
+    /// the answer: the subjects of the key's tenant, as far as the key's scopes go. The secret half
+    /// can admit anyone, so keep it safe. To replace it, restart nats-server and the ingresses with
+    /// a new pair. A second pair, of curve keys, makes nats-server encrypt its questions. This
+    /// command changes nothing by itself; see nats/README.md.
     NatsIssuer,
-    /// Show who did what: the audit log
+    /// Show the audit log: every recorded action with its actor
     Audit(AuditArgs),
-    /// Show what a tenant's runs used up: runs, tokens read, cached and written, cost
+    /// Show the usage of a tenant's runs: runs, tokens read, cached and written, cost
     Usage(UsageArgs),
-    /// Look at messages that nobody could work on
+    /// List, show and replay messages that could not be processed
     #[command(subcommand)]
     Dead(DeadCommand),
     /// Check or print the configuration
@@ -76,7 +76,7 @@ pub(crate) enum Command {
     Config(ConfigCommand),
     /// Ask a role on this machine whether it is ready; for container health checks
     Healthcheck(HealthcheckArgs),
-    /// Serve a model for a first look: any OpenAI-compatible client, no provider, no key
+    /// Serve a demo model for a first look: any OpenAI-compatible client, no provider, no key
     DemoModel(DemoModelArgs),
     /// Print version, commit and build time
     Version,
@@ -84,26 +84,26 @@ pub(crate) enum Command {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DemoModelArgs {
-    /// The address to serve at; /v1 is below it, /readyz for probes too
+    /// The address to serve at; the API is below /v1, and /readyz is for probes
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4000")]
     pub(crate) listen: SocketAddr,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct InitArgs {
-    /// The deployment's folder; made if it is missing
+    /// The deployment's folder; it is made if missing
     #[arg(value_name = "DIR", default_value = ".")]
     pub(crate) folder: PathBuf,
-    /// The name that clients will call the server by, for the first certificate
+    /// The host name by which clients will reach the server, for the first certificate
     #[arg(long, value_name = "NAME", default_value = "localhost")]
     pub(crate) host: String,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct MigrateArgs {
-    /// First make the two logins and the database that DATABASE_MIGRATE_URL and DATABASE_URL name, as
-    /// this administrator; a URL to any other database of the server. DATABASE_ADMIN_URL does the same,
-    /// and shows the password to no list of processes
+    /// First make the two users and the database of DATABASE_MIGRATE_URL and DATABASE_URL, as this
+    /// administrator; the URL may name any other database of the server. DATABASE_ADMIN_URL does
+    /// the same and keeps the password out of process lists
     #[arg(
         long,
         value_name = "ADMIN_URL",
@@ -115,19 +115,19 @@ pub(crate) struct MigrateArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DevArgs {
-    /// Where the private servers keep their data
+    /// The folder for the data of the private servers
     #[arg(long, value_name = "DIR", default_value = ".baton")]
     pub(crate) data: PathBuf,
-    /// Where to serve HTTP; port 0 takes a free one
+    /// The address to serve HTTP at; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub(crate) http: SocketAddr,
-    /// Write addresses and a key to this file, as JSON, once everything serves
+    /// Write addresses and a key to this file, as JSON, once everything is ready
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
-    /// How many workers
+    /// The number of workers
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) workers: usize,
-    /// Start each role as a process of its own, and start it again when it dies
+    /// Start each role as a process of its own, and restart it when it dies
     #[arg(long)]
     pub(crate) separate: bool,
 }
@@ -136,25 +136,25 @@ pub(crate) struct DevArgs {
 pub(crate) enum KeysCommand {
     /// Make a key; it is printed once and stored only as a hash
     Create {
-        /// The tenant's name or id; a name that no tenant has makes one
+        /// The tenant's name or id; an unknown name makes a new tenant
         #[arg(long, default_value = "default")]
         tenant: String,
-        /// What the key is for
+        /// The purpose of the key
         #[arg(long)]
         name: String,
-        /// What it may do, with commas between: runs:read, runs:write, …; * is everything
+        /// Its scopes, separated by commas: runs:read, runs:write, …; * is everything
         #[arg(long, value_delimiter = ',', default_value = "*")]
         scopes: Vec<String>,
-        /// Upstream models it may use; all without this
+        /// Upstream models it may use; all by default
         #[arg(long, value_delimiter = ',', value_name = "MODEL")]
         models: Option<Vec<String>>,
-        /// Server-side tools it may use; all without this
+        /// Server-side tools it may use; all by default
         #[arg(long, value_delimiter = ',', value_name = "TOOL")]
         tools: Option<Vec<String>>,
-        /// When it expires, such as 90d; never without this
+        /// Time until it expires, such as 90d; never by default
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         expires_in: Option<std::time::Duration>,
-        /// How much may be done with it
+        /// Its limits
         #[command(flatten)]
         limits: KeyLimitArgs,
     },
@@ -174,7 +174,7 @@ pub(crate) enum KeysCommand {
     },
 }
 
-/// What is left out is not limited.
+/// The limits of a key; a limit that is not given does not exist.
 #[derive(Debug, Clone, Copy, ClapArgs)]
 pub(crate) struct KeyLimitArgs {
     /// Requests in any 60 seconds
@@ -194,65 +194,68 @@ pub(crate) struct KeyLimitArgs {
     pub(crate) monthly_cost_micros: Option<u64>,
 }
 
-/// What a limit's column holds.
+/// The greatest value of a limit's column.
 const MOST: i64 = i32::MAX as i64;
-/// As over HTTP.
+/// The same maximum as over HTTP.
 const MOST_A_MONTH: u64 = 9_000_000_000_000_000;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UsersCommand {
-    /// Print the token by which a tenant's first owner registers; once it has one, refuse
+    /// Print the token with which a tenant's first owner registers; fails if it has an owner
     Bootstrap {
-        /// The tenant's name or id; a name that no tenant has makes one
+        /// The tenant's name or id; an unknown name makes a new tenant
         #[arg(long, default_value = "default")]
         tenant: String,
     },
-    /// Print an invite; no mail is sent, hand it over
+    /// Print an invite; no mail is sent, so pass it on yourself
     Invite {
-        /// The tenant's name or id; a name that no tenant has makes one
+        /// The tenant's name or id; an unknown name makes a new tenant
         #[arg(long, default_value = "default")]
         tenant: String,
-        /// What they will be: viewer, member, admin or owner
+        /// Their role: viewer, member, admin or owner
         #[arg(long, default_value = "member")]
         role: baton_protocol::Role,
-        /// The only address that it is good for; any without this
+        /// The only address that may use it; any by default
         #[arg(long)]
         email: Option<String>,
-        /// When it expires, such as 3d; after auth.invite_life without this
+        /// Time until it expires, such as 3d; auth.invite_life by default
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         expires_in: Option<std::time::Duration>,
     },
-    /// Print a token by which somebody sets a new password; no mail is sent, hand it over
+    /// Print a token with which a person sets a new password; no mail is sent, so pass it on
+    /// yourself
     ResetPassword {
-        /// What they sign in with
+        /// The address that they sign in with
         email: String,
     },
-    /// List everybody, with their tenants
+    /// List all people with their tenants
     List,
-    /// Take somebody out of a tenant; print what they made there that ends with it, or goes on
+    /// Remove a person from a tenant, and print the keys and tokens they made there: those that
+    /// end, and those that stay valid
     Remove {
         /// The tenant's name or id
         #[arg(long, default_value = "default")]
         tenant: String,
         /// The address that they sign in with
         email: String,
-        /// Let the API keys that they made go on, and answer for them; without this they are
+        /// Keep the API keys that they made valid, and answer for them; by default they are
         /// revoked. Invites and password resets end in any case
         #[arg(long)]
         keep_keys: bool,
     },
-    /// Keep somebody out: their sessions end, and what they made in their tenants, which is printed
+    /// Disable a person: their sessions end, and so do the keys and tokens they made in their
+    /// tenants, which are printed
     Disable {
         /// The address that they sign in with
         email: String,
-        /// Let the API keys that they made go on, and answer for them; without this they are
+        /// Keep the API keys that they made valid, and answer for them; by default they are
         /// revoked. Invites and password resets end in any case
         #[arg(long)]
         keep_keys: bool,
     },
-    /// Let somebody in again
+    /// Enable a disabled person again
     Enable {
-        /// What they sign in with
+        /// The address that they sign in with
         email: String,
     },
 }
@@ -262,25 +265,25 @@ pub(crate) enum UsersCommand {
 pub(crate) struct AuditArgs {
     #[command(subcommand)]
     pub(crate) command: Option<AuditCommand>,
-    /// Only what happened in this tenant, by name or id
+    /// Only actions in this tenant, by name or id
     #[arg(long)]
     pub(crate) tenant: Option<String>,
-    /// Only what this actor did: a user's or key's id
+    /// Only actions of this actor: a user's or key's id
     #[arg(long)]
     pub(crate) actor: Option<String>,
-    /// Only this action, or all that begin so, such as `key.`
+    /// Only this action, or all with this prefix, such as `key.`
     #[arg(long)]
     pub(crate) action: Option<String>,
-    /// Only what was done, or only what was refused
+    /// Only actions that were done, or only those that were refused
     #[arg(long, value_parser = ["done", "refused"])]
     pub(crate) result: Option<String>,
-    /// Only the last part of it, such as 24h
+    /// Only the last part of the log, such as 24h
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) since: Option<std::time::Duration>,
-    /// How many, the newest
+    /// The number of entries; the newest are shown
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) limit: u32,
-    /// A line of JSON for each
+    /// Print each entry as a line of JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -289,8 +292,9 @@ pub(crate) struct AuditArgs {
 pub(crate) enum AuditCommand {
     /// Drop whole months that have ended, as the database's owner (DATABASE_MIGRATE_URL)
     ///
-    /// Prints the parts that it dropped with their sizes; the log says that it was done. Entries from
-    /// before the log had parts are one of them. Copy what you must keep first: see `--json`.
+    /// Prints the dropped partitions with their sizes, and adds an entry to the log. Entries from
+    /// before the log had partitions are in one partition. First copy the entries that you must
+    /// keep: see `--json`.
     Prune {
         /// Drop the months that ended by this day, UTC, such as 2026-08-01
         #[arg(long, value_name = "DAY")]
@@ -303,53 +307,53 @@ pub(crate) struct UsageArgs {
     /// The tenant's name or id
     #[arg(long, default_value = "default")]
     pub(crate) tenant: String,
-    /// The first day, UTC, such as 2026-11-01; 29 days before the last without this
+    /// The first day, UTC, such as 2026-11-01; by default 29 days before the last
     #[arg(long, value_name = "DAY")]
     pub(crate) from: Option<chrono::NaiveDate>,
-    /// The last day, UTC; today without this
+    /// The last day, UTC; today by default
     #[arg(long, value_name = "DAY")]
     pub(crate) to: Option<chrono::NaiveDate>,
-    /// What to tell apart, with commas between
+    /// The grouping, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "day", value_parser = ["day", "key", "model"])]
     pub(crate) by: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadCommand {
-    /// List them, the oldest first: sequence, time, subject, run, reason; then when they were replayed
+    /// List them, the oldest first: sequence, time, subject, run, reason; then their last replay
     ///
-    /// The last replay of each, with what came of it, stands in a line of its own below it. It is in
-    /// the audit log, for which the database is asked if one is configured.
+    /// The last replay of each message, with its result, is on a separate line below it. It comes
+    /// from the audit log, which is read if a database is configured.
     List {
         /// From this sequence on
         #[arg(long, value_name = "SEQUENCE", default_value_t = 1)]
         from: u64,
-        /// At most so many
+        /// The most messages to list
         #[arg(long, value_name = "N", default_value_t = 100)]
         limit: usize,
-        /// Only those that no replay has put on their way again
+        /// Only those that no replay has delivered
         #[arg(long)]
         open: bool,
     },
-    /// Print one of them, with escapes for what a terminal would obey; what is known about it goes to
-    /// standard error
+    /// Print one message, with escapes for control characters; details about it go to standard
+    /// error
     Show {
         /// Its sequence, as `list` shows it
         sequence: u64,
-        /// Print its bytes as they came, for a file or another program
+        /// Print its bytes unchanged, for a file or another program
         #[arg(long)]
         raw: bool,
     },
-    /// Put them on their way once more, after what was wrong with them is mended
+    /// Deliver messages once more, after the reason of the failure is repaired
     ///
-    /// A submission goes to an ingress on behalf of whoever published it, and is checked like a new
-    /// one; a job goes to the workers' queue. Doing so twice does no harm. The copies stay; `list`
-    /// tells what became of each.
+    /// A submission goes to an ingress on behalf of the program that published it, and is checked
+    /// like a new one; a job goes to the workers' queue. Repeating a replay does no harm. The
+    /// copies stay; `list` shows the result of each.
     Replay {
         /// Their sequences, as `list` shows them
         #[arg(value_name = "SEQUENCE", required_unless_present = "all_with_reason")]
         sequences: Vec<u64>,
-        /// All whose reason has this in it, but for those that a replay has put on their way before
+        /// All with this text in their reason, except those that an earlier replay has delivered
         #[arg(long, value_name = "TEXT", conflicts_with = "sequences")]
         all_with_reason: Option<String>,
     },

@@ -1,4 +1,4 @@
-//! `baton audit`: who did what, from where, with what result.
+//! `baton audit`: prints the audit log.
 
 use anyhow::{Context as _, bail};
 use baton_service::{Clock as _, SystemClock};

@@ -11,26 +11,27 @@ use baton_service::{Config, Secret, Sources};
 use crate::args::{ConfigArgs, ConfigCommand};
 use crate::visible::visible_lines;
 
-/// The configuration in force, or every mistake in it.
+/// Loads the configuration, or fails with every mistake in it.
 pub(crate) fn load(args: &ConfigArgs) -> anyhow::Result<Config> {
     let sources = Sources::from_process(args.file.as_deref())?;
     Ok(Config::load(&sources)?)
 }
 
-/// As [`load`], for servers on this machine that nobody depends on.
+/// As [`load`], for private servers on this machine.
 pub(crate) fn load_for_development(args: &ConfigArgs) -> anyhow::Result<Config> {
     let sources = Sources::from_process(args.file.as_deref())?;
     Ok(Config::load(&sources.for_development())?)
 }
 
-/// As [`load`], and tries what a role makes of it before it connects: tools, seeds, keys and files.
+/// As [`load`], and tries everything that a role builds before it connects: tools, seeds, keys and
+/// files.
 pub(crate) fn load_for_roles(args: &ConfigArgs) -> anyhow::Result<Config> {
     let config = load(args)?;
     try_out(&config)?;
     Ok(config)
 }
 
-/// Makes what the roles make of a configuration, and reports everything that cannot be made.
+/// Builds what the roles build from a configuration, and reports everything that fails.
 pub(crate) fn try_out(config: &Config) -> anyhow::Result<()> {
     let nats = &config.nats;
     let found = [
@@ -95,9 +96,9 @@ pub(crate) fn version() -> anyhow::Result<()> {
     print(&serde_json::to_string(&build)?)
 }
 
-/// Prints what a command answers, with escapes for all that a terminal would obey but line breaks:
-/// a field that a stranger wrote goes through [`visible`](crate::visible::visible) before. A closed
-/// pipe is not worth a panic.
+/// Prints the output of a command, with escapes for all control characters except line breaks. A
+/// field from a stranger must go through [`visible`](crate::visible::visible) first. A closed pipe
+/// causes no panic.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", visible_lines(text.trim_end())).context("standard output is closed")

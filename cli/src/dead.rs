@@ -1,4 +1,4 @@
-//! `baton dead`: what was set aside because nobody could work on it, and its way back.
+//! `baton dead`: messages that were set aside because nobody could process them, and their replay.
 
 mod replays;
 
@@ -46,7 +46,7 @@ async fn execute(command: DeadCommand, bus: &Bus, config: &Config) -> anyhow::Re
             sequences,
             all_with_reason,
         } => {
-            // Who did it is written down, or it is not done.
+            // A replay must have its audit entry, so it needs the database.
             config.require(&[Required::Database])?;
             let store = ledger::connect(config).await?;
             let wanted = match all_with_reason {
@@ -72,7 +72,7 @@ async fn find(bus: &Bus, sequence: u64) -> anyhow::Result<DeadLetter> {
     }
 }
 
-/// What was replayed before. Not to know it is no reason not to list.
+/// Reads the earlier replays. The messages are listed even if they cannot be read.
 async fn known_replays(config: &Config) -> Option<Replays> {
     if config.database.url.is_none() {
         eprintln!("without a database it is not known which of them were replayed");
@@ -93,7 +93,8 @@ async fn known_replays(config: &Config) -> Option<Replays> {
     }
 }
 
-/// From a sequence on, at most so many, and perhaps only those that no replay has taken.
+/// Lists messages from a sequence on, at most `limit`; with `open`, only those that no replay has
+/// delivered.
 async fn list(
     bus: &Bus,
     replays: Option<&Replays>,
@@ -150,7 +151,7 @@ fn show(letter: &DeadLetter, replays: Option<&Replays>, raw: bool) -> anyhow::Re
     Ok(out.flush()?)
 }
 
-/// Which ones.
+/// The messages to replay.
 enum Wanted {
     These(Vec<u64>),
     WithReason(String),
@@ -189,7 +190,7 @@ async fn replay(bus: &Bus, store: &Store, wanted: &Wanted) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Whether it was taken; says so, and writes it down.
+/// Replays one message, prints and records the result, and returns whether it was accepted.
 async fn replay_one(bus: &Bus, store: &Store, letter: &DeadLetter) -> anyhow::Result<bool> {
     replays::begin(store, letter).await?;
     let (taken, what) = match bus.replay(letter).await {
@@ -202,7 +203,7 @@ async fn replay_one(bus: &Bus, store: &Store, letter: &DeadLetter) -> anyhow::Re
     Ok(taken)
 }
 
-/// What an ingress has answered.
+/// Reads an ingress's answer.
 fn said(answer: &[u8]) -> (bool, String) {
     #[derive(Deserialize)]
     struct Answer {

@@ -1,9 +1,9 @@
 //! The demo model: an OpenAI-compatible server for a first look at Baton without a model.
 //!
-//! It says in each answer that it is a demo and streams as a real model does. It calls the tools that a
-//! message mentions by a word of their names, the calculator for arithmetic, and obeys `tool_choice`,
-//! `parallel_tool_calls`, `response_format`, `stop` and the limits of an answer. Asked to reason, it
-//! pretends to.
+//! Each answer says that it comes from a demo, and is streamed like that of a real model. The demo
+//! calls the tools that a message mentions by a word of their names, and the calculator for
+//! arithmetic. It obeys `tool_choice`, `parallel_tool_calls`, `response_format`, `stop` and the
+//! limits of an answer. If reasoning is requested, it pretends to reason.
 
 mod answer;
 mod instance;
@@ -24,7 +24,7 @@ pub(crate) use wire::MODEL;
 use crate::args::{ConfigArgs, DemoModelArgs};
 use crate::config_command;
 
-/// Serves the demo model as this process's only business.
+/// Serves only the demo model in this process.
 pub(crate) async fn run(options: &DemoModelArgs, args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     let config = config_command::load(args)?;
     telemetry::install(&config.log);
@@ -33,7 +33,7 @@ pub(crate) async fn run(options: &DemoModelArgs, args: &ConfigArgs) -> anyhow::R
         let model = DemoModel::start(options.listen, &shutdown).await?;
         tracing::info!(base_url = model.base_url(), "the demo model serves");
         shutdown.soft.cancelled().await;
-        // It has no streams that are worth waiting for.
+        // None of its streams is worth a soft stop.
         shutdown.stop_hard();
         anyhow::Ok(())
     })
@@ -41,7 +41,7 @@ pub(crate) async fn run(options: &DemoModelArgs, args: &ConfigArgs) -> anyhow::R
     Ok(ended.into())
 }
 
-/// A running demo model. It stops with the runtime: until then, runs that drain may need it.
+/// A running demo model. It stops with the runtime, because draining runs may need it until then.
 pub(crate) struct DemoModel {
     address: SocketAddr,
 }
@@ -71,7 +71,7 @@ impl DemoModel {
         Ok(Self { address })
     }
 
-    /// For `LLM_BASE_URL`.
+    /// Returns the value for `LLM_BASE_URL`.
     pub(crate) fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }

@@ -2,7 +2,7 @@
 //!
 //! Starts private copies of nats-server and PostgreSQL (or uses those that `NATS_URL` and
 //! `DATABASE_URL` name), prepares both, starts all roles, and the demo model if no `LLM_BASE_URL`
-//! is set. A server of its own that dies is started again. Whatever it started it stops, and nothing
+//! is set. Restarts its own servers when they die. Stops everything that it started, and nothing
 //! else.
 
 mod announce;
@@ -34,7 +34,7 @@ pub(crate) async fn run(args: DevArgs, sources: &ConfigArgs) -> anyhow::Result<E
     let mut config = load(sources)?;
     let telemetry = telemetry::install(&config.log);
     let reloader = role::reloader(sources, config.clone(), load)?;
-    // The port first: an address in use is the commonest reason for a start that fails.
+    // The port comes first, because an address in use is the commonest reason for a failed start.
     let http = TcpListener::bind(args.http).await.with_context(|| {
         format!(
             "{} cannot be served: stop what uses it, or name another with --http",
@@ -47,7 +47,7 @@ pub(crate) async fn run(args: DevArgs, sources: &ConfigArgs) -> anyhow::Result<E
     let ended = run_until_stopped(&shutdown, async {
         servers.apply_to(&mut config);
         let file = sources.file.as_deref();
-        // Until the last role has stopped: they need both for an orderly end.
+        // The servers run until the last role has stopped, because an orderly stop needs both.
         tokio::select! {
             served = Box::pin(serve(&args, &mut config, file, &base, &servers, http, &shutdown)) => served,
             never = own.keep() => match never {},
@@ -76,7 +76,7 @@ async fn serve(
             .llm
             .default_model
             .get_or_insert_with(|| demo_model::MODEL.to_owned());
-        // It knows what to do with them, and shows the agent loop at once.
+        // The demo model can use these tools, so that users see the agent loop at once.
         if config.tools.built_in.is_empty() {
             config.tools.built_in = vec![BuiltInTool::Calculator, BuiltInTool::CurrentTime];
         }
@@ -85,7 +85,7 @@ async fn serve(
         false
     };
     config.http.listen = http.local_addr()?;
-    // No load balancer stands before it that would have to notice a stop first.
+    // There is no load balancer that must notice the stop first.
     config.http.lame_duck = std::time::Duration::ZERO;
     open_doors(config, &args.data)?;
     let made = keys::ready_made(config, TENANT, &args.data).await?;
@@ -112,11 +112,11 @@ async fn serve(
     }
 }
 
-/// The configuration as `dev` begins with it.
+/// Loads the configuration with the defaults of `dev`.
 fn load(sources: &ConfigArgs) -> anyhow::Result<Config> {
     let mut config = config_command::load_for_development(sources)?;
     config_command::try_out(&config)?;
-    // What people want to see of `dev` is its announcement; RUST_LOG or the file shows more.
+    // Users of `dev` want to see its announcement; RUST_LOG or the file shows more.
     let asked = ["RUST_LOG", "BATON_LOG__FILTER"].map(std::env::var_os);
     if asked.iter().all(Option::is_none) && config.log.filter == LogConfig::default().filter {
         "warn".clone_into(&mut config.log.filter);
@@ -124,8 +124,8 @@ fn load(sources: &ConfigArgs) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// People can register and sign in, by a key that is drawn here and kept with the data; what the
-/// configuration says of either stands.
+/// Lets people register and sign in, with a signing key that is drawn here and kept with the data.
+/// Settings of the configuration are not changed.
 fn open_doors(config: &mut Config, data: &Path) -> anyhow::Result<()> {
     let auth = &mut config.auth;
     if auth.key_environment == AuthConfig::default().key_environment {

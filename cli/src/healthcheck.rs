@@ -1,4 +1,4 @@
-//! `baton healthcheck`: a container without a shell asks its own role whether it is ready.
+//! `baton healthcheck`: asks a role whether it is ready, for containers without a shell.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,19 +15,19 @@ pub(crate) async fn run(args: &HealthcheckArgs) -> anyhow::Result<()> {
     ask_ready(args.admin).await
 }
 
-/// Whether the role with this admin address is ready; if not, why.
+/// Succeeds if the role with this admin address is ready; the error has the reason if not.
 pub(crate) async fn ask_ready(admin: SocketAddr) -> anyhow::Result<()> {
     let refusal = ask(admin, "/readyz").await?;
     refusal.map_or(Ok(()), |body| bail!("not ready: {body}"))
 }
 
-/// Whether the role with this admin address can still do its work; if not, why.
+/// Succeeds if the role with this admin address can still work; the error has the reason if not.
 pub(crate) async fn ask_alive(admin: SocketAddr) -> anyhow::Result<()> {
     let refusal = ask(admin, "/livez").await?;
     refusal.map_or(Ok(()), |body| bail!("not alive: {body}"))
 }
 
-/// The body of an answer that is no 200.
+/// Returns the body of the answer if its status is not 200.
 async fn ask(admin: SocketAddr, path: &str) -> anyhow::Result<Option<String>> {
     let answer = tokio::time::timeout(TIMEOUT, exchange(admin, path))
         .await

@@ -15,7 +15,7 @@ use crate::args::InitArgs;
 use crate::config_command::print;
 use crate::private_file;
 
-/// A comment in the delivered `accounts.conf`, which is used without this key too.
+/// A comment in the delivered `accounts.conf`, which also works without this key.
 const XKEY: &str = "# xkey: $BATON_NATS_CALLOUT_XKEY";
 
 /// The files without a secret: path and text.
@@ -84,7 +84,7 @@ Next, in that folder:
 
 Without containers, each role reads its secrets from secrets/: deployments/systemd has a unit for each.";
 
-/// Writes what is missing and returns the paths of what it wrote.
+/// Writes the missing files and returns their paths.
 fn write(folder: &Path, host: &str) -> anyhow::Result<Vec<String>> {
     let mut made = Vec::new();
     let paths = Secrets::paths();
@@ -132,8 +132,8 @@ fn write(folder: &Path, host: &str) -> anyhow::Result<Vec<String>> {
     Ok(made)
 }
 
-/// Makes the folder of a secret's file. Only its owner may look into one that is new, unless it is the
-/// deployment's own.
+/// Makes the folder of a secret's file. Only its owner may read a new one, unless it is the
+/// deployment's own folder.
 fn private_folder(file: &Path) -> anyhow::Result<()> {
     let Some(folder) = file.parent() else {
         return Ok(());

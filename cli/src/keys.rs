@@ -1,5 +1,5 @@
-//! `baton keys`: API keys, made where the database is, before there is anybody who could ask for
-//! one over HTTP.
+//! `baton keys`: makes API keys directly in the database, before any client can ask for one over
+//! HTTP.
 
 use std::path::Path;
 
@@ -128,15 +128,15 @@ async fn create(
     Ok(key)
 }
 
-/// A key with what a client needs to know about it.
+/// A key, with the data that a client needs about it.
 pub(crate) struct ReadyMade {
     pub(crate) tenant: TenantId,
     pub(crate) id: ApiKeyId,
     pub(crate) key: String,
 }
 
-/// The key that `baton dev` hands out: the one in the data folder while it is good, else a new one
-/// with every scope.
+/// Returns the key for users of `baton dev`: the one in the data folder if it is still valid,
+/// otherwise a new one with every scope.
 pub(crate) async fn ready_made(
     config: &Config,
     tenant: &str,

@@ -1,5 +1,5 @@
-//! The ledger as the operator's commands reach it: tenants by their ids or by names that operators
-//! gave, and what was done is written into the audit log.
+//! Access to the ledger for the operator's commands. Finds tenants by their ids or by names from
+//! operators, and writes actions to the audit log.
 
 use anyhow::{anyhow, bail};
 use baton_identity::{InvalidTenantName, SELF_MADE, TenantName};
@@ -11,10 +11,10 @@ use baton_store::{ActorKind, AuditEntry, AuditResult, Store, StoreOptions, Tenan
 use crate::args::ConfigArgs;
 use crate::config_command;
 
-/// Tenants that are named to somebody who named none of them.
+/// The number of tenants that an error lists if the given one does not exist.
 const NAMED: u32 = 10;
 
-/// Does something at the ledger that the configuration names.
+/// Executes work on the ledger of the configuration.
 pub(crate) async fn work_at<T>(
     args: &ConfigArgs,
     work: impl AsyncFnOnce(&Config, &Store) -> anyhow::Result<T>,
@@ -60,7 +60,7 @@ pub(crate) async fn ensure_tenant(store: &Store, given: &str) -> anyhow::Result<
     Ok(store.system().ensure_tenant(fresh, name.as_str()).await?)
 }
 
-/// The tenant that an operator names.
+/// Returns the tenant that an operator names.
 pub(crate) async fn find_tenant(store: &Store, given: &str) -> anyhow::Result<TenantRecord> {
     if let Some(found) = look_up(store, given).await? {
         return Ok(found);
@@ -83,7 +83,8 @@ pub(crate) async fn find_tenant(store: &Store, given: &str) -> anyhow::Result<Te
     )
 }
 
-/// By its id, or by a name that an operator gave: as it is stored, or in its one spelling.
+/// Finds a tenant by its id, or by a name from an operator: first as given, then in its normal
+/// spelling.
 async fn look_up(store: &Store, given: &str) -> anyhow::Result<Option<TenantRecord>> {
     let system = store.system();
     if let Ok(id) = given.parse() {
@@ -108,7 +109,7 @@ fn parse(given: &str) -> anyhow::Result<TenantName> {
     })
 }
 
-/// An entry of the audit log about something that was done from the command line.
+/// Makes an audit entry about an action from the command line.
 pub(crate) fn audit_entry(
     tenant: Option<TenantId>,
     action: &'static str,

@@ -26,14 +26,15 @@ use clap::Parser as _;
 
 use crate::args::{Args, Command};
 
-/// Returns memory that is no longer used to the system within seconds, which glibc's allocator does only where
-/// the freed block is the last of its arena; a large body would otherwise be paid for until the process ends.
+/// jemalloc returns unused memory to the system within seconds. glibc's allocator returns a block
+/// only if it is the last of its arena, so that the process would keep the memory of a large body
+/// to its end.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Before the first TLS connection: rustls has no default of its own.
+    // This comes before the first TLS connection, because rustls has no default provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let args = Args::parse();
     let ended = match args.command {
@@ -57,14 +58,14 @@ async fn main() -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(error) => {
-            // The whole chain: each cause says more about what to change.
+            // The error with all its causes, because each says more about what to change.
             eprintln!("baton: {}", visible::visible_lines(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
 }
 
-/// A role's whole life in one future is tens of kilobytes: it belongs on the heap.
+/// Boxes a role's future, because it takes tens of kilobytes.
 fn boxed<'a, T>(role: impl Future<Output = T> + 'a) -> Pin<Box<dyn Future<Output = T> + 'a>> {
     Box::pin(role)
 }

@@ -1,5 +1,5 @@
-//! `baton migrate`: the database and the broker are brought to what this version needs. Repeating
-//! it changes nothing.
+//! `baton migrate`: migrates the database and the broker to this version. Repeating it changes
+//! nothing.
 
 mod logins;
 
@@ -15,7 +15,7 @@ use crate::{config_command, role};
 pub(crate) async fn run(options: &MigrateArgs, args: &ConfigArgs) -> anyhow::Result<()> {
     let config = config_command::load(args)?;
     config.require(&[Required::DatabaseOwner, Required::Nats])?;
-    // Compose passes on an empty variable for one that is not set.
+    // Compose passes an empty variable for one that is not set.
     if let Some(admin) = options.bootstrap.as_deref().filter(|url| !url.is_empty()) {
         config.require(&[Required::Database])?;
         let logins = Logins::of(&config.database)?;
@@ -34,11 +34,11 @@ pub(crate) async fn run(options: &MigrateArgs, args: &ConfigArgs) -> anyhow::Res
     Ok(())
 }
 
-/// Applies what is missing, and says what that was.
+/// Applies the missing migrations, and describes them.
 pub(crate) async fn apply(config: &Config) -> anyhow::Result<Vec<String>> {
     let mut changes = Vec::new();
-    // Without an owner's URL (`dev` on a database of the environment's) the tables are taken as
-    // they are; a role that finds them lacking says so.
+    // Without an owner's URL (`dev` on a database from the environment) the tables are used as they
+    // are; a role reports missing migrations.
     if let Some(owner) = &config.database.migrate_url {
         let login = config
             .database
@@ -64,7 +64,7 @@ pub(crate) async fn apply(config: &Config) -> anyhow::Result<Vec<String>> {
     Ok(changes)
 }
 
-/// `postgres://user:password@host/database`
+/// Returns the user of `postgres://user:password@host/database`.
 fn user_of(url: &str) -> Option<String> {
     let (credentials, _) = url.split_once("://")?.1.rsplit_once('@')?;
     let user = credentials.split(':').next()?;

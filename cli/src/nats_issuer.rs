@@ -1,5 +1,5 @@
-//! `baton nats-issuer`: the key pairs by which ingresses say who may connect to the broker, and by
-//! which nobody else reads what they are asked.
+//! `baton nats-issuer`: makes two key pairs. With one, ingresses sign who may connect to the
+//! broker; the other encrypts the broker's questions to them.
 
 use baton_nats::{CurveKey, Issuer};
 

@@ -1,10 +1,10 @@
-//! Files with a secret in them.
+//! Files that hold a secret.
 
 use std::io::Write as _;
 use std::path::Path;
 
-/// Writes a file that its owner alone may read, and its folders. It replaces a
-/// file that is there already, because others may read that one.
+/// Writes a file that only its owner may read, and its folders. Replaces an existing file, because
+/// others may be able to read that one.
 pub(crate) fn write(path: &Path, text: &str) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
@@ -16,7 +16,7 @@ pub(crate) fn write(path: &Path, text: &str) -> std::io::Result<()> {
     create(path, text)
 }
 
-/// Writes a file that its owner alone may read. Fails if there is one of this name already.
+/// Writes a file that only its owner may read. Fails if the file exists.
 pub(crate) fn create(path: &Path, text: &str) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);

@@ -27,15 +27,15 @@ use tokio::time::timeout;
 use crate::args::ConfigArgs;
 use crate::{config_command, service_manager};
 
-/// How long a connection to a server may take to close.
+/// The longest time for closing a connection to a server.
 const CLOSE: Duration = Duration::from_secs(5);
-/// The time in which a role that has lost the broker for good ends what it can.
+/// The time in which a role that has lost the broker for good finishes its work.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// The time in which the end of a connection is noticed after its subscriptions have ended.
 const NOTICED: Duration = Duration::from_secs(1);
 const UNASKED: &str = "the role ended without being asked to";
 
-/// Which role.
+/// The kind of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Ingress,
@@ -44,7 +44,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The sub-command, and the name in logs and connections.
+    /// Returns the sub-command, which is also the name in logs and connections.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Ingress => "ingress",
@@ -69,7 +69,7 @@ impl Kind {
     }
 }
 
-/// The role as this process's only business.
+/// Runs only this role in the process.
 pub(crate) async fn run(kind: Kind, args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     let config = config_command::load_for_roles(args)?;
     config.require(kind.needs())?;
@@ -94,7 +94,8 @@ pub(crate) async fn run(kind: Kind, args: &ConfigArgs) -> anyhow::Result<ExitCod
     Ok(ended.into())
 }
 
-/// Reloads the configuration of this process, which was loaded as `loaded` by `load`.
+/// Makes the function that reloads this process's configuration; `loaded` is the one that `load`
+/// returned at the start.
 pub(crate) fn reloader(
     args: &ConfigArgs,
     loaded: Config,
@@ -111,7 +112,7 @@ async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
         .with_context(|| format!("{address} cannot be bound for {what}: is it in use?"))
 }
 
-/// Runs a role until its soft stop has been worked off. `http` is for the ingress alone.
+/// Runs a role until its soft stop is complete. Only the ingress uses `http`.
 pub(crate) async fn serve(
     kind: Kind,
     live: LiveConfig,
@@ -132,7 +133,7 @@ pub(crate) async fn serve(
         Kind::Ingress => door_buses(config).await?,
         Kind::Worker | Kind::Scheduler => None,
     };
-    // The admin port outlives the drain: it is what tells that one is under way.
+    // The admin port outlives the drain, because it reports that one is under way.
     let admin_stop = Shutdown::new();
     let admin_server = {
         let (store, bus) = (store.clone(), bus.clone());
@@ -161,7 +162,7 @@ pub(crate) async fn serve(
                 std::future::pending::<()>().await;
             }
         };
-        // Another role in this process goes on until it finds the same.
+        // Another role in this process continues until it finds the same.
         let stop = Shutdown {
             soft: shutdown.soft.child_token(),
             hard: shutdown.hard.child_token(),
@@ -187,7 +188,7 @@ pub(crate) async fn serve(
         let result = match ended {
             Some(Ok(())) if shutdown.soft.is_cancelled() => Ok(()),
             Some(Err(error)) => Err(error),
-            // Its subscriptions may end a moment before the connection is seen to be gone.
+            // Its subscriptions may end a moment before the connection counts as lost.
             unasked => {
                 let lost = lost_for_good(&bus, door.as_ref());
                 let reason = timeout(NOTICED, lost).await.unwrap_or(UNASKED);
@@ -213,7 +214,7 @@ pub(crate) async fn serve(
     result
 }
 
-/// Writes a role's first line: its build and its addresses.
+/// Logs a role's first line: its build and its addresses.
 fn log_start(kind: Kind, admin: &TcpListener, http: Option<&TcpListener>) {
     let built = baton_service::build::info();
     let address = |listener: &TcpListener| listener.local_addr().ok().map(tracing::field::display);
@@ -313,8 +314,8 @@ fn bus_options(kind: Kind, config: &Config) -> BusOptions {
     broker(kind.name(), config)
 }
 
-/// Waits until a connection to the broker will never come back, and says why the role cannot go on.
-/// Outages, however long, are waited through: all connections are made again for ever.
+/// Waits until a connection to the broker can never come back, and returns the reason why the role
+/// must end. It waits through outages of any length, because all connections reconnect for ever.
 async fn lost_for_good(bus: &Bus, door: Option<&DoorBuses>) -> &'static str {
     let door_closed = async {
         match door {
@@ -331,14 +332,14 @@ async fn lost_for_good(bus: &Bus, door: Option<&DoorBuses>) -> &'static str {
     }
 }
 
-/// The connections by which an ingress lets programs in and closes their connections.
+/// The connections with which an ingress admits programs and closes their connections.
 #[derive(Clone)]
 struct DoorBuses {
     system: SystemBus,
     callout: CalloutBus,
 }
 
-/// Connects them, if an issuer is configured.
+/// Opens them, if an issuer is configured.
 async fn door_buses(config: &Config) -> anyhow::Result<Option<DoorBuses>> {
     let nats = &config.nats;
     let as_user = |name: &str, user: &Option<String>, password: &Option<Secret<String>>| {
@@ -385,7 +386,8 @@ fn program_door(config: &Config, door: DoorBuses) -> anyhow::Result<Option<Progr
     }))
 }
 
-/// The connection on which an ingress hears programs, if it is to.
+/// Returns the options of the connection on which an ingress receives programs' messages, if it
+/// should.
 fn intake_options(config: &Config) -> Option<IntakeOptions> {
     let nats = &config.nats;
     let (user, password) = nats
@@ -401,8 +403,8 @@ fn intake_options(config: &Config) -> Option<IntakeOptions> {
     })
 }
 
-/// How a role or a command reaches the broker; replies arrive where `nats/accounts.conf` lets this
-/// one and nobody else hear them.
+/// Returns the options for a connection of a role or a command to the broker. Replies arrive on
+/// subjects that `nats/accounts.conf` permits to this user only.
 pub(crate) fn broker(name: &str, config: &Config) -> BusOptions {
     let nats = &config.nats;
     let url = nats
@@ -424,7 +426,7 @@ pub(crate) fn broker(name: &str, config: &Config) -> BusOptions {
         tls: Tls {
             ca: nats.tls_ca.clone(),
             identity: nats.tls_cert.clone().zip(nats.tls_key.clone()),
-            // Whoever names certificates must not be led to send a password in the clear.
+            // A client with certificates must never send a password unencrypted.
             required: nats.tls_ca.is_some() || nats.tls_cert.is_some(),
         },
         connect_timeout: nats.connect_timeout,
@@ -433,7 +435,7 @@ pub(crate) fn broker(name: &str, config: &Config) -> BusOptions {
     }
 }
 
-/// How streams and consumers are to be.
+/// Returns the configured options of streams and consumers.
 pub(crate) fn stream_options(config: &Config) -> StreamOptions {
     let bytes =
         |size: baton_service::config::ByteSize| i64::try_from(size.as_u64()).unwrap_or(i64::MAX);

@@ -1,4 +1,5 @@
-//! Telling systemd about a role: ready, stopping, alive. Without `NOTIFY_SOCKET` nothing is sent.
+//! Reports a role's state to systemd: ready, stopping, alive. Without `NOTIFY_SOCKET` it sends
+//! nothing.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -10,11 +11,11 @@ use sd_notify::NotifyState;
 
 use crate::healthcheck::{ask_alive, ask_ready};
 
-/// Between two questions whether the role is ready.
+/// The interval of asking whether the role is ready.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
-/// Reports readiness once, then that the role is alive as often as the watchdog asks for it. Both are
-/// what the admin port answers, so that a role whose tasks hang is started anew. Never returns.
+/// Reports readiness once, then that the role is alive, as often as the watchdog requires. Both
+/// come from the admin port, so that systemd restarts a role with hanging tasks. Never returns.
 pub(crate) async fn report(admin: SocketAddr, shutdown: Shutdown) -> Infallible {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return pending().await;
@@ -37,7 +38,7 @@ pub(crate) async fn report(admin: SocketAddr, shutdown: Shutdown) -> Infallible 
     }
 }
 
-/// Reports a role from its start until it is dropped.
+/// Reports a role's state from its start until this is dropped.
 async fn serving(admin: SocketAddr) -> Infallible {
     let mut starting = tokio::time::interval(ASK_EVERY);
     loop {
@@ -59,7 +60,7 @@ async fn serving(admin: SocketAddr) -> Infallible {
     }
 }
 
-/// Half of the time after which systemd kills a silent process.
+/// Returns half of the time after which systemd kills a silent process.
 fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
 }

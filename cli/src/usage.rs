@@ -1,4 +1,4 @@
-//! `baton usage`: what a tenant's runs used up, as `GET /v1/usage` tells it.
+//! `baton usage`: prints the usage of a tenant's runs, as `GET /v1/usage` returns it.
 
 use baton_service::{Clock as _, SystemClock};
 use baton_store::{Store, UsageBearer, UsageFilter, UsageGroups, UsageSum};
@@ -9,9 +9,9 @@ use crate::config_command::print;
 use crate::ledger;
 use crate::visible::visible;
 
-/// Days before the last one, if nobody says from when on.
+/// The default number of days before the last one.
 const USUAL_DAYS: Days = Days::new(29);
-/// Sums that are asked for at a time.
+/// The number of sums in one request.
 const PAGE: u32 = 1_000;
 
 pub(crate) async fn run(options: UsageArgs, args: &ConfigArgs) -> anyhow::Result<()> {

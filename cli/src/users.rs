@@ -1,5 +1,5 @@
-//! `baton users`: people, from where the database is. Baton sends no mail: a token is printed, once,
-//! and whoever asked for it hands it over.
+//! `baton users`: manages people directly in the database. Baton sends no mail: a token is printed
+//! once, and the operator passes it on.
 
 mod departure;
 
@@ -16,9 +16,9 @@ use crate::config_command::print;
 use crate::ledger::{audit_entry, ensure_tenant, work_at};
 use crate::visible::visible;
 
-/// How long a reset or a bootstrap can be used.
+/// The lifetime of a reset and of a bootstrap token.
 const DAY: Duration = Duration::from_hours(24);
-/// As the audit log names whoever has the command line.
+/// The actor of the command line in the audit log.
 const OPERATOR: &str = "operator";
 
 pub(crate) async fn run(command: UsersCommand, args: &ConfigArgs) -> anyhow::Result<()> {
@@ -86,7 +86,7 @@ async fn execute(command: UsersCommand, config: &Config, store: &Store) -> anyho
     }
 }
 
-/// The token of the first owner; refused once there is one.
+/// Prints the token of the first owner; fails if the tenant has an owner.
 async fn bootstrap(store: &Store, tenant: &str) -> anyhow::Result<()> {
     let tenant = ensure_tenant(store, tenant).await?;
     let token = OpaqueToken::from_random(TokenKind::Bootstrap, rand::random());

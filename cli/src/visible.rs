@@ -1,20 +1,21 @@
-//! Text of strangers on an operator's terminal: shown with escapes, because a terminal obeys control
-//! characters, and bidirectional marks make a line read as another.
+//! Shows strangers' text with escapes, because a terminal obeys control characters, and
+//! bidirectional marks make a line look like another one.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Escapes all that a terminal would obey or not show, line breaks too: for one field of a line.
+/// Escapes all characters that a terminal would obey or hide, line breaks too; for one field of a
+/// line.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     escaped(text, is_hidden)
 }
 
-/// As [`visible`], with line breaks and tabs as they are: for a whole text.
+/// As [`visible`], but keeps line breaks and tabs; for a whole text.
 pub(crate) fn visible_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| is_hidden(c) && !matches!(c, '\n' | '\t'))
 }
 
-/// As [`visible_lines`], of bytes that may be no text.
+/// As [`visible_lines`], for bytes that may not be text.
 pub(crate) fn visible_bytes(bytes: &[u8]) -> String {
     let mut shown = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -27,7 +28,7 @@ pub(crate) fn visible_bytes(bytes: &[u8]) -> String {
     shown
 }
 
-/// JSON on one line that is the same JSON, with nothing in it that a terminal would obey.
+/// Writes JSON on one line, with escapes in place of all characters that a terminal would obey.
 pub(crate) fn visible_json(json: &serde_json::Value) -> String {
     let plain = json.to_string();
     let mut shown = String::with_capacity(plain.len());
@@ -59,7 +60,8 @@ fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Control characters, line and paragraph separators, marks of direction, and what has no width.
+/// Control characters, line and paragraph separators, marks of direction, and characters without
+/// width.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(

@@ -1,4 +1,4 @@
-//! What was replayed before, from the audit log: messages of a stream cannot be changed.
+//! Earlier replays, read from the audit log, because messages of a stream cannot be changed.
 
 use std::collections::HashMap;
 
@@ -9,18 +9,19 @@ use chrono::{DateTime, Utc};
 
 use crate::ledger::audit_entry;
 
-/// Somebody is about to: it stands alone if they could not write down what came of it.
+/// The action of an operator who is about to replay. It remains without a result if the result
+/// could not be recorded.
 const BEGUN: &str = "dead.replaying";
-/// It was taken, or refused.
+/// The action with the result: accepted or refused.
 const ENDED: &str = "dead.replayed";
-/// The entries that are looked at, the newest; each replay has two.
+/// The most entries to read, the newest; each replay has two.
 const AT_MOST: u32 = 20_000;
 
 /// The last replay of each message.
 pub(super) struct Replays(HashMap<String, AuditRecord>);
 
 impl Replays {
-    /// All that the audit log has.
+    /// Reads all replays from the audit log.
     pub(super) async fn read(store: &Store) -> anyhow::Result<Self> {
         let filter = AuditFilter {
             action: Some("dead.".to_owned()),
@@ -42,21 +43,21 @@ impl Replays {
         Ok(Self(last))
     }
 
-    /// The last replay of this message: what was written down since it was set aside. A stream that
-    /// was lost counts from one again.
+    /// Returns the last replay of this message: the last entry since it was set aside. Older
+    /// entries may be of another message, because a stream that was lost counts from one again.
     fn of(&self, letter: &DeadLetter) -> Option<&AuditRecord> {
         let entry = self.0.get(&target(letter))?;
         (entry.at >= letter.stored_at).then_some(entry)
     }
 
-    /// Whether it is on its way again.
+    /// Returns whether a replay has delivered it.
     pub(super) fn is_taken(&self, letter: &DeadLetter) -> bool {
         self.of(letter).is_some_and(|entry| {
             entry.action == ENDED && entry.result == AuditResult::Done.as_str()
         })
     }
 
-    /// When, by whom, and what came of it; `None` if nobody has replayed it.
+    /// Describes the last replay: time, actor and result; `None` if there was none.
     pub(super) fn told(&self, letter: &DeadLetter) -> Option<String> {
         let entry = self.of(letter)?;
         let by = entry.actor.as_deref().unwrap_or("an operator");
@@ -72,7 +73,7 @@ impl Replays {
     }
 }
 
-/// The log is sorted by the millisecond, and a replay may take less.
+/// The key that sorts entries. The log is sorted by the millisecond, and a replay may take less.
 fn order(entry: &AuditRecord) -> (DateTime<Utc>, bool) {
     (entry.at, entry.action == ENDED)
 }
@@ -81,8 +82,8 @@ fn target(letter: &DeadLetter) -> String {
     format!("dead:{}", letter.seq)
 }
 
-/// Writes down that somebody is about to replay it: what happens at the broker cannot be one commit
-/// with its entry, so it does not begin without one.
+/// Records that a replay is about to begin. The broker's action and its entry cannot be one commit,
+/// so the replay does not begin without this entry.
 pub(super) async fn begin(store: &Store, letter: &DeadLetter) -> anyhow::Result<()> {
     let entry = AuditEntry {
         detail: Some(letter.subject.clone()),
@@ -91,7 +92,7 @@ pub(super) async fn begin(store: &Store, letter: &DeadLetter) -> anyhow::Result<
     Ok(store.system().record_audit(&entry).await?)
 }
 
-/// Writes down what came of it.
+/// Records the result of a replay.
 pub(super) async fn end(
     store: &Store,
     letter: &DeadLetter,

@@ -8,7 +8,7 @@ use super::request::{Choice, Function, Request};
 /// An answer.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Answer {
-    /// Thoughts, if the request asks for reasoning.
+    /// Reasoning, if the request wants it.
     pub(crate) reasoning: Option<String>,
     pub(crate) said: Said,
     pub(crate) finish_reason: &'static str,
@@ -88,7 +88,7 @@ fn calls(request: &Request) -> Option<Vec<Call>> {
 /// Returns whether a message asks for a tool: arithmetic for the calculator, and a word of its name
 /// for any other.
 fn is_meant(function: &Function, asked: &str) -> bool {
-    /// Words of names that say nothing of what a tool is for.
+    /// Words of names that do not tell the purpose of a tool.
     const VERBS: &[&str] = &[
         "get", "set", "current", "the", "run", "call", "fetch", "tool",
     ];

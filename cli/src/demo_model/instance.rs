@@ -1,8 +1,8 @@
-//! A value that fits a JSON Schema: arguments for a tool, or an answer in a format that was asked for.
+//! A value that fits a JSON Schema: arguments for a tool, or an answer in a requested format.
 
 use serde_json::{Map, Value, json};
 
-/// Schemas nest as deep as this; what lies deeper is null.
+/// The greatest depth of a value; deeper parts are null.
 const DEPTH: usize = 16;
 
 /// Returns a value that fits the schema, with words and numbers of the text where it has room for them.
@@ -52,7 +52,7 @@ impl Maker<'_> {
             }
             "integer" => {
                 let number = self.number(schema).trunc();
-                // Numbers print in full; what is beyond an i64 was a mistake of the schema's.
+                // Numbers are printed in full; one beyond an i64 is a mistake of the schema.
                 json!(format!("{number}").parse::<i64>().unwrap_or(1))
             }
             "number" => json!(self.number(schema)),
@@ -114,7 +114,7 @@ impl Maker<'_> {
         string
     }
 
-    /// Returns the name behind "in", "for" or "of" ("San Francisco"), or the whole text.
+    /// Returns the name after "in", "for" or "of" ("San Francisco"), or the whole text.
     fn words(&self) -> &str {
         let text = self.text.trim();
         for before in [" in ", " for ", " of ", " to "] {

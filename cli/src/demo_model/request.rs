@@ -1,4 +1,4 @@
-//! A chat request, as much of it as decides the demo model's answer.
+//! The parts of a chat request that decide the demo model's answer.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -127,7 +127,7 @@ impl Request {
         )
     }
 
-    /// Returns how many pictures, sounds and files the newest message has.
+    /// Returns the number of pictures, sounds and files in the newest message.
     pub(crate) fn attachments(&self) -> usize {
         let content = self.messages.last().map(|message| &message.content);
         let parts = content.and_then(Value::as_array);

@@ -1,4 +1,4 @@
-//! The demo model's side of the OpenAI wire.
+//! The demo model's requests and answers in OpenAI's format.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::request::Request;
 
 /// The model's name.
 pub(crate) const MODEL: &str = "demo";
-/// Between two tokens.
+/// The pause between two tokens.
 const TOKEN_EVERY: Duration = Duration::from_millis(25);
 
 pub(crate) async fn models() -> Json<Value> {
@@ -56,7 +56,7 @@ fn usage(request: &Request, answer: &Answer) -> Value {
     })
 }
 
-/// A token each: a word with the space behind it.
+/// Splits a text into tokens: each is a word with the space after it.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split_inclusive(' ')
 }

@@ -1,4 +1,4 @@
-//! What `baton dev` tells people and scripts once everything serves.
+//! The announcement of `baton dev`, for people and scripts, once everything serves.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,18 +10,18 @@ use serde_json::json;
 
 use crate::private_file;
 
-/// Where each role of `dev` answers probes: loopback, and ports that are free.
+/// The address of each role's probes in `dev`: a free port on the loopback.
 pub(crate) const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// Everything that a client needs.
+/// The data that a client needs.
 pub(crate) struct Ready {
     pub(crate) base_url: String,
     pub(crate) api_key: String,
-    /// The key's id, which the subjects have that it may publish to.
+    /// The key's id, which is part of the subjects that the key may publish to.
     pub(crate) key_id: ApiKeyId,
-    /// Of the key.
+    /// The tenant of the key.
     pub(crate) tenant: TenantId,
-    /// Whether the key opens the broker too.
+    /// Whether programs can connect to the broker with the key.
     pub(crate) programs: bool,
     pub(crate) nats_url: String,
     pub(crate) database_url: String,
@@ -29,7 +29,7 @@ pub(crate) struct Ready {
     pub(crate) demo: bool,
 }
 
-/// Where each role answers probes.
+/// The address of each role's probes.
 pub(crate) struct AdminAddresses {
     pub(crate) ingress: SocketAddr,
     pub(crate) workers: Vec<SocketAddr>,
@@ -37,7 +37,8 @@ pub(crate) struct AdminAddresses {
 }
 
 impl Ready {
-    /// For people, on standard output; for scripts, into `ready_file`, whole or not at all.
+    /// Prints the announcement for people on standard output, and writes the one for scripts into
+    /// `ready_file`, whole or not at all.
     pub(crate) fn announce(
         &self,
         admin: &AdminAddresses,
@@ -62,7 +63,7 @@ impl Ready {
             },
         });
         let partial = path.with_extension("partial");
-        // It holds a key, and the password of the database's user.
+        // The file holds a key, and the password of the database's user.
         private_file::write(&partial, &format!("{ready:#}"))
             .and_then(|()| std::fs::rename(&partial, path))
             .with_context(|| format!("{} cannot be written", path.display()))
@@ -114,7 +115,7 @@ impl Ready {
 }
 
 impl AdminAddresses {
-    /// Waits until every role says that it is ready.
+    /// Waits until every role reports that it is ready.
     pub(crate) async fn until_ready(&self) -> anyhow::Result<()> {
         let all = [self.ingress, self.scheduler]
             .into_iter()

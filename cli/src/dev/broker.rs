@@ -1,4 +1,5 @@
-//! The broker of `baton dev` has accounts and users as a deployed one has, with passwords of its own.
+//! The broker of `baton dev`. It has the accounts and users of a deployed one, with its own
+//! passwords.
 
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::private_file;
 
-/// What is kept with the data.
+/// The secrets that are kept with the data.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     password: String,
@@ -18,7 +19,7 @@ struct Kept {
     xkey_seed: String,
 }
 
-/// Who may connect to a broker that `dev` has started.
+/// The users of a broker that `dev` has started.
 pub(crate) struct Broker {
     pub(crate) accounts: AccountsConf,
     seed: String,
@@ -26,7 +27,7 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// As last time, or new.
+    /// Reads the secrets of the last time, or makes new ones.
     pub(crate) fn keep(data: &Path) -> anyhow::Result<Self> {
         let path = data.join("nats-secrets.json");
         let kept: Option<Kept> = std::fs::read_to_string(&path)
@@ -59,7 +60,8 @@ impl Broker {
         })
     }
 
-    /// The configuration of one role, or of `migrate`: its own password, and no other's secrets.
+    /// Returns the configuration of one role, or of `migrate`, with its own password and no other's
+    /// secrets.
     pub(crate) fn configure(&self, user: &str, config: &Config) -> Config {
         let mut config = config.clone();
         let password = |user| Some(Secret::new(self.accounts.password_of(user)));

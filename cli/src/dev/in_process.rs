@@ -1,4 +1,4 @@
-//! All roles in this process: the quickest way to a running Baton.
+//! Runs all roles in this process: the quickest way to a running Baton.
 
 use anyhow::Context as _;
 use baton_service::{Config, LiveConfig, Shutdown};
@@ -24,8 +24,8 @@ pub(crate) async fn serve(
     let configs: Vec<_> = kinds
         .map(|kind| (kind, base.of_role(servers.config_of(kind.name(), config))))
         .collect();
-    // Workers stop before the ingress and the scheduler do, so that streams see their runs handed
-    // over; the demo model before none of them.
+    // Workers stop before the ingress and the scheduler, so that streams see the requeue of their
+    // runs. The demo model stops after all of them.
     let mut http = Some(http);
     let mut roles = Vec::new();
     let mut admin = Vec::new();

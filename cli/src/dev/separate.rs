@@ -1,7 +1,7 @@
-//! Each role a process of its own, as in production: for working on faults.
+//! Runs each role as a process of its own, as in production, for testing faults.
 //!
-//! A role that dies is started again, as an orchestrator would. A soft stop is passed on as SIGTERM,
-//! workers first; the processes die with this one, whatever ends it.
+//! Restarts a role that dies, as an orchestrator would. Passes a soft stop on as SIGTERM, workers
+//! first. The processes die with this one, whatever ends it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -25,14 +25,14 @@ use crate::args::DevArgs;
 use crate::config_command;
 use crate::role::Kind;
 
-/// A role that dies at once again and again must not burn the machine.
+/// The pause before a restart, so that a role that dies at once does not keep the machine busy.
 const RESTART_AFTER: Duration = Duration::from_millis(200);
 
-/// What every role is told.
+/// The settings of every role.
 #[derive(Clone, Copy)]
 pub(crate) struct Told<'a> {
     pub(crate) config: &'a Config,
-    /// Where that comes from, if it was named by an argument.
+    /// The configuration file, if an argument names it.
     pub(crate) file: Option<&'a Path>,
     pub(crate) servers: &'a Servers,
 }
@@ -45,7 +45,8 @@ pub(crate) async fn serve(
     ready: &Ready,
 ) -> anyhow::Result<()> {
     let address = http.local_addr()?;
-    // The ingress binds it itself; between the two nobody else is given it but by bad luck.
+    // The ingress binds the port itself. In the moment between, another process gets it only by bad
+    // luck.
     drop(http);
     let workers = std::iter::repeat_n(Kind::Worker, args.workers);
     let mut roles = Vec::new();
@@ -67,7 +68,7 @@ pub(crate) async fn serve(
         admin.until_ready().await?;
         ready.announce(&admin, args.ready_file.as_deref())
     };
-    // Runs go on to the end of their step while the ingress still streams.
+    // Workers finish the current step of their runs while the ingress still streams.
     let workers_gone = Shutdown::new();
     let supervised = async {
         let workers = try_join_all(roles[2..].iter().map(|role| role.supervise(shutdown)));
@@ -150,10 +151,12 @@ impl Role<'_> {
                 self.admin.to_string(),
             )
             .stdin(Stdio::null())
-            // A group of its own: Ctrl-C reaches `dev` alone, which stops the roles in order.
+            // A process group of its own: Ctrl-C reaches only `dev`, which stops the roles in
+            // order.
             .process_group(0)
             .kill_on_drop(true);
-        // What this process was given itself, they inherit; what follows was found or made by it.
+        // The roles inherit the environment of this process. The settings below were found or made
+        // by it.
         if let Some(file) = self.file {
             command.arg("--config").arg(file);
         }
@@ -209,7 +212,7 @@ impl Role<'_> {
     }
 }
 
-/// Has a role reload its configuration as often as this process is asked to.
+/// Makes a role reload its configuration whenever this process is asked to.
 async fn pass_on_hangups(
     hangups: &mut tokio::signal::unix::Signal,
     pid: u32,

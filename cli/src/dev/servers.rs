@@ -1,4 +1,4 @@
-//! The two servers that `baton dev` needs: given by the environment, or private copies.
+//! The two servers that `baton dev` needs: those in the environment, or private copies.
 
 mod keep;
 
@@ -19,17 +19,17 @@ const DATABASE: &str = "baton";
 const OWNER: &str = "baton_owner";
 const APP: &str = "baton";
 
-/// Addresses and passwords of what was started.
+/// The addresses and passwords of the started servers.
 pub(crate) struct Servers {
     nats_url: Option<String>,
-    /// Who may connect to it, if it was started.
+    /// The users of the broker, if it was started.
     pub(crate) broker: Option<Broker>,
     database_url: Option<String>,
     migrate_url: Option<String>,
 }
 
 impl Servers {
-    /// Starts what the configuration does not name.
+    /// Starts the servers that the configuration does not name.
     pub(crate) async fn start(data: &Path, config: &Config) -> anyhow::Result<(Self, OwnServers)> {
         let broker = match config.nats.url {
             Some(_) => None,
@@ -64,7 +64,8 @@ impl Servers {
             migrate_url: None,
         };
         if let Some(postgres) = &postgres {
-            // Passwords of their own: what roles and clients are given does not open the superuser.
+            // These users have passwords of their own, so that roles and clients do not get the
+            // superuser's.
             let (owner, app) = (password(data, OWNER)?, password(data, APP)?);
             let login = |user, password| Login { user, password };
             let (owner_login, app_login) = (login(OWNER, &owner), login(APP, &app));
@@ -77,7 +78,7 @@ impl Servers {
         Ok((servers, OwnServers { nats, postgres }))
     }
 
-    /// Tells the roles where the servers are.
+    /// Writes the servers' addresses into the roles' configuration.
     pub(crate) fn apply_to(&self, config: &mut Config) {
         if let Some(nats) = &self.nats_url {
             config.nats.url = Some(ConnectionUrl::new(nats));
@@ -88,7 +89,8 @@ impl Servers {
         }
     }
 
-    /// What one role is told, or `migrate`: with its own password for a broker that was started here.
+    /// Returns the configuration of one role, or of `migrate`, with its own password for a broker
+    /// that was started here.
     pub(crate) fn config_of(&self, user: &str, config: &Config) -> Config {
         match &self.broker {
             Some(broker) => broker.configure(user, config),
@@ -97,7 +99,7 @@ impl Servers {
     }
 }
 
-/// The password of a database user, kept with the data.
+/// Returns the password of a database user, which is kept with the data.
 fn password(data: &Path, user: &str) -> anyhow::Result<String> {
     let path = data.join(format!("{user}-password"));
     let kept = std::fs::read_to_string(&path)

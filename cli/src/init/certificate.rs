@@ -1,4 +1,4 @@
-//! The certificate that a proxy starts with until there is one that clients believe.
+//! The certificate that a proxy uses until it has one that clients trust.
 
 use anyhow::Context as _;
 
@@ -9,7 +9,7 @@ pub(super) struct Certificate {
 }
 
 impl Certificate {
-    /// Signs one for `host` with its own key.
+    /// Makes a certificate for `host`, signed with its own key.
     pub(super) fn self_signed(host: &str) -> anyhow::Result<Self> {
         let key = rcgen::KeyPair::generate().context("no key for a certificate")?;
         let certificate = rcgen::CertificateParams::new([host.to_owned()])

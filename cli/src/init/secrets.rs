@@ -7,16 +7,16 @@ use baton_nats::{CurveKey, Issuer};
 
 use super::certificate::Certificate;
 
-/// One NATS server's password at the others.
+/// The password with which the NATS servers of a cluster connect to one another.
 const ROUTE: &str = "BATON_NATS_ROUTE_PASSWORD";
-/// The user that servers log in to PostgreSQL as.
+/// The user with which servers log in to PostgreSQL.
 pub(super) const APP: &str = "baton";
 /// The user that owns the schema.
 pub(super) const OWNER: &str = "baton_owner";
-/// The database.
+/// The name of the database.
 pub(super) const DATABASE: &str = "baton";
 
-/// One value for each door of a deployment.
+/// All secrets of a deployment, each for one purpose.
 pub(super) struct Secrets {
     superuser_password: String,
     owner_password: String,
@@ -43,13 +43,13 @@ impl Secrets {
             route_password: password(),
             issuer: Issuer::generate(),
             curve: CurveKey::generate(),
-            // The form that LiteLLM asks of its master key.
+            // LiteLLM requires this form of its master key.
             upstream_key: format!("sk-{}", password()),
             certificate: Certificate::self_signed(host)?,
         })
     }
 
-    /// The paths of the files, relative to the deployment's folder.
+    /// Returns the paths of the files, relative to the deployment's folder.
     pub(super) fn paths() -> Vec<String> {
         let fixed = [
             ".env",
@@ -70,7 +70,7 @@ impl Secrets {
             .collect()
     }
 
-    /// The files' texts, in the order of [`Secrets::paths`].
+    /// Returns the files' texts, in the order of [`Secrets::paths`].
     pub(super) fn texts(&self) -> anyhow::Result<Vec<String>> {
         let fixed = [
             self.compose_environment()?,
@@ -87,7 +87,7 @@ impl Secrets {
         Ok(fixed.into_iter().chain(of_users).collect())
     }
 
-    /// The variables that the files in `nats/` name.
+    /// Returns the variables of the files in `nats/`.
     fn server_environment(&self) -> String {
         let mut text = String::new();
         for (user, password) in &self.nats {
@@ -104,7 +104,7 @@ impl Secrets {
         text
     }
 
-    /// The variables that `compose.yaml` names.
+    /// Returns the variables of `compose.yaml`.
     fn compose_environment(&self) -> anyhow::Result<String> {
         let template = include_str!("compose.env");
         let values = [
@@ -126,12 +126,12 @@ impl Secrets {
     }
 }
 
-/// The file of one NATS user's password.
+/// Returns the path of the file with one NATS user's password.
 pub(super) fn password_path(user: &str) -> String {
     format!("secrets/nats_{user}_password")
 }
 
-/// Everybody in `accounts.conf`.
+/// Returns all users of `accounts.conf`.
 pub(super) fn users() -> impl Iterator<Item = &'static str> {
     ROLES.into_iter().chain(DOOR)
 }
@@ -140,8 +140,8 @@ fn database_url(user: &str, password: &str) -> String {
     format!("postgres://{user}:{password}@localhost:5432/{DATABASE}")
 }
 
-/// 256 random bits as letters and digits, which no URL, shell or configuration file has to escape.
-/// The letter in front keeps nats-server from reading a number.
+/// Draws 256 random bits as letters and digits, which no URL, shell or configuration file has to
+/// escape. The letter in front keeps nats-server from reading a number.
 fn password() -> String {
     let bytes: [u8; 32] = rand::random();
     format!("p{}", data_encoding::HEXLOWER.encode(&bytes))

@@ -22,17 +22,18 @@ const UNITS: [(&str, &str); 3] = [
         include_str!("../../../deployments/systemd/baton-scheduler.service"),
     ),
 ];
-/// A role closes its connections to the database and the broker within this after its drain.
+/// The time within which a role closes its connections to the database and the broker after its
+/// drain.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// The longest that a role takes to stop by its defaults.
+/// Returns the longest time that a role takes to stop with its defaults.
 fn longest_stop() -> Duration {
     let config = Config::default();
     let ingress = config.http.lame_duck + config.http.drain;
     ingress.max(config.worker.drain) + CLOSING
 }
 
-/// The duration behind the first `key` in a text, such as `45s` or `1h`.
+/// Returns the duration after the first `key` in a text, such as `45s` or `1h`.
 fn duration(text: &str, key: &str) -> Duration {
     let (_, rest) = text.split_once(key).unwrap_or_else(|| panic!("no {key}"));
     let value = rest.trim_start_matches([':', '=', ' ']);
@@ -43,7 +44,7 @@ fn duration(text: &str, key: &str) -> Duration {
 #[test]
 fn a_role_is_given_the_time_that_its_drain_takes() {
     let longest = longest_stop();
-    // The first one is of Baton's own services, the second one nginx's.
+    // The first one belongs to Baton's own services, the second one to nginx.
     let mut graces = COMPOSE.match_indices("stop_grace_period");
     for _ in 0..2 {
         let (at, key) = graces.next().unwrap();
@@ -75,7 +76,7 @@ fn the_comments_give_the_drains_of_the_defaults() {
 #[test]
 fn nginx_lets_streams_and_bodies_through() {
     let http = Config::default().http;
-    // Reloading nginx does not cut a stream that an ingress would still end by itself.
+    // A reload of nginx does not cut a stream that an ingress would still end by itself.
     assert!(duration(NGINX, "worker_shutdown_timeout") > http.drain + http.lame_duck);
     assert!(duration(SITE, "proxy_read_timeout") > http.heartbeat * 4);
     assert!(duration(HOST, "keepalive_timeout") < http.keep_alive);

@@ -1,4 +1,4 @@
-//! The two database users, as the configuration names them, made by an administrator.
+//! The two database users of the configuration, made by an administrator.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use url::Url;
 /// The group roles that the first migration makes; nobody logs in as one of them.
 const GROUPS: [&str; 2] = ["baton_app", "baton_system"];
 
-/// The owner of the schema and the user of the servers. Shown without passwords.
+/// The owner of the schema and the user of the servers. Debug output hides the passwords.
 #[derive(Debug)]
 pub(super) struct Logins {
     owner: Address,
@@ -40,7 +40,7 @@ impl Logins {
         Ok(Self { owner, app })
     }
 
-    /// Makes them and the database, where they are missing, and sets the passwords.
+    /// Makes the users and the database, if they do not exist, and sets the passwords.
     pub(super) async fn make(&self, admin_url: &str) -> anyhow::Result<()> {
         let (owner, app) = (self.owner.login(), self.app.login());
         bootstrap(admin_url, &self.owner.database, owner, app)
@@ -63,7 +63,7 @@ impl fmt::Display for Logins {
     }
 }
 
-/// The user, password and database that one URL names.
+/// The user, password and database of a URL.
 struct Address {
     user: String,
     password: String,
@@ -73,7 +73,7 @@ struct Address {
 impl Address {
     fn read(variable: &str, url: Option<&ConnectionUrl>) -> anyhow::Result<Self> {
         let text = url.with_context(|| format!("{variable} is not set"))?;
-        // The error of the reader is not shown along: it may quote the password.
+        // The parser's error is left out, because it may quote the password.
         let Ok(url) = Url::parse(text.expose()) else {
             bail!(
                 "{variable} is no URL: percent-encode what has a meaning in one, such as / in a password"

@@ -1,4 +1,5 @@
-//! Taking somebody's authority away, and saying what of theirs ends with it and what goes on.
+//! Takes a person's authority away, and prints which of their keys and tokens end and which stay
+//! valid.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::config_command::print;
 use crate::ledger::{audit_entry, find_tenant};
 use crate::visible::visible;
 
-/// Until then a server may believe what it knew of a credential.
+/// The time for which a server may still use a cached credential.
 const BELIEVED_FOR: Duration = Duration::from_secs(5);
 
 /// Removes a member from a tenant.
@@ -55,8 +56,8 @@ pub(super) async fn remove(
     print("removed; what they had open here ends within five seconds")
 }
 
-/// Keeps somebody out of every tenant. Servers may let them make something for a moment longer, so
-/// that what they made is ended once more after it.
+/// Disables a person in every tenant. Servers may let them make more for a moment, so that
+/// everything they made is ended once more after that.
 pub(super) async fn disable(
     store: &Store,
     email: &str,

@@ -1,4 +1,4 @@
-//! Calls whose outcome nobody knows wait for a person.
+//! Calls of unknown outcome wait for a person.
 
 use baton_harness::client::{Client, RunEvent};
 use baton_harness::scripted_model::{Gate, Reply, ScriptedModel};
@@ -10,15 +10,15 @@ use crate::fixture::{
     run,
 };
 
-/// A run whose worker was killed while it called a tool that cannot recognise a repetition, and
-/// another worker, which has parked it.
+/// A run that is parked: one worker was killed while it called a tool that cannot recognise a
+/// repetition, and another worker has taken the run over and parked it.
 struct Parked {
     tool: CountingTool,
     gate: Gate,
     stack: Stack,
     client: Client,
     run: String,
-    /// What was asked.
+    /// The question.
     asked: RunEvent,
     _model: ScriptedModel,
     _roles: [Role; 3],
@@ -78,8 +78,8 @@ impl Parked {
     }
 }
 
-/// Guards `start_call` and the park: a call that may have taken effect is not made again behind
-/// anybody's back; the run waits, holding no worker and no job, and says what for.
+/// Guards `start_call` and the park: a call that may have taken effect is not repeated without a
+/// decision. The run waits without a worker or a job, and shows the question.
 #[tokio::test]
 async fn a_call_that_may_have_happened_waits_for_a_person_and_is_made_again_if_told_so() {
     let parked = Parked::new().await;
@@ -112,8 +112,7 @@ async fn a_call_that_may_have_happened_waits_for_a_person_and_is_made_again_if_t
     assert_eq!(count(&events, "tool.finished"), 1);
 }
 
-/// Guards the settling of decided calls: what a person says is what the model is told, and nothing
-/// is called.
+/// Guards the settling of decided calls: the model gets the person's result, and no tool is called.
 #[tokio::test]
 async fn a_decided_result_is_told_to_the_model_and_nothing_is_called() {
     let parked = Parked::new().await;
@@ -136,8 +135,8 @@ async fn a_decided_result_is_told_to_the_model_and_nothing_is_called() {
     assert_eq!(finished.event["data"]["ok"], true);
 }
 
-/// Guards the public control subjects: what a program asks over the bus is done as over HTTP, and
-/// answered on the run's own subject.
+/// Guards the public control subjects: a program's request over the bus has the same effect as one
+/// over HTTP, and is answered on the run's own subject.
 #[tokio::test]
 async fn a_program_decides_and_cancels_over_the_bus() {
     let parked = Parked::new().await;
@@ -189,8 +188,8 @@ async fn a_parked_run_is_cancelled_at_once() {
     assert_eq!((status, &refused["code"]), (409, &json!("run_ended")));
 }
 
-/// Guards the end of a chat whose run waits: its wire cannot ask, its client's leaving means
-/// nothing, and the run goes on.
+/// Guards the end of a chat with a waiting run: the chat's format cannot ask, the client's
+/// disconnect cancels nothing, and the run goes on.
 #[tokio::test]
 async fn a_chat_client_is_told_that_its_run_waits_and_its_leaving_cancels_nothing() {
     let gate = Gate::closed();

@@ -1,4 +1,4 @@
-//! A broker that crashes, forgets, or loses its disk.
+//! A broker that crashes, loses its newest writes, or loses its disk.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use baton_protocol::Lane;
 
 use crate::fixture::{assert_whole, chat, gated, model, run, stack};
 
-/// Guards the frozen append: its bytes are repeated until their fate is known, so that text is
-/// neither lost nor doubled; and the follower, which fetches what it missed.
+/// Guards the frozen append: the same bytes are repeated until their fate is known, so that text is
+/// neither lost nor doubled. Guards the follower too, which fetches the events that it missed.
 #[tokio::test]
 async fn a_broker_crash_in_the_middle_of_an_answer_costs_nothing_but_time() {
     let gate = Gate::closed();
@@ -25,7 +25,7 @@ async fn a_broker_crash_in_the_middle_of_an_answer_costs_nothing_but_time() {
     answer.until_text("the crash, ").await.unwrap();
 
     stack.nats.kill().await;
-    // Text comes while there is no broker.
+    // Text arrives while there is no broker.
     gate.open();
     model.wait_until(|counts| counts.finished == 2).await;
     stack.nats.restart().await.unwrap();
@@ -38,13 +38,13 @@ async fn a_broker_crash_in_the_middle_of_an_answer_costs_nothing_but_time() {
     let (recorded, _) = assert_whole(&client, &answer.run, text).await;
     assert_eq!(recorded["attempt"], 1, "nobody lost its lease");
     assert_eq!(worker.metric("baton_leases_lost_total").await.unwrap(), 0);
-    // And it goes on.
+    // The next run works too.
     let next = client.submit(&run()).await.unwrap();
     assert_whole(&client, &next, text).await;
 }
 
-/// Guards acceptance: the row is the run, so its job can be published again when the broker has lost
-/// its disk; the scheduler makes the streams and consumers again first.
+/// Guards acceptance: the row is the run, so its job can be published again when the broker has
+/// lost its disk. Before that, the scheduler makes the streams and consumers again.
 #[tokio::test]
 async fn accepted_runs_still_end_when_the_broker_has_lost_everything() {
     let gate = Gate::closed();
@@ -79,7 +79,7 @@ async fn accepted_runs_still_end_when_the_broker_has_lost_everything() {
     }
 }
 
-/// Guards the outbox: a queued run whose job is provably gone is published again.
+/// Guards the outbox: a queued run with a job that is provably gone gets a new one.
 #[tokio::test]
 async fn a_queued_run_whose_job_was_lost_is_published_again() {
     let model = model(|_| Reply::text("found")).await;
@@ -91,7 +91,7 @@ async fn a_queued_run_whose_job_was_lost_is_published_again() {
     let bus = stack.bus().await.unwrap();
     let mut jobs = JobSource::open(&bus, Lane::Interactive).await.unwrap();
     for delivery in jobs.pull(1, Duration::from_secs(5)).await.unwrap() {
-        // Somebody takes it and does nothing.
+        // A consumer takes the job and does nothing.
         delivery.ack_confirmed().await.unwrap();
     }
     drop(jobs);
@@ -110,7 +110,7 @@ async fn a_queued_run_whose_job_was_lost_is_published_again() {
 }
 
 /// Guards the commit before the publish: a run that was accepted while its job could not be stored
-/// runs all the same.
+/// is executed all the same.
 #[tokio::test]
 async fn a_run_that_waits_through_a_broker_crash_is_worked_on() {
     let model = model(|_| Reply::text("patient")).await;
@@ -145,7 +145,7 @@ async fn a_run_survives_outages_of_the_broker_that_outlast_its_lease() {
     for outage in 1..=2 {
         model.wait_until(|counts| counts.requests == outage).await;
         stack.nats.kill().await;
-        // The worker gives up by itself.
+        // The worker gives up its attempt by itself.
         model
             .wait_until(|counts| counts.disconnected == outage)
             .await;
@@ -156,8 +156,8 @@ async fn a_run_survives_outages_of_the_broker_that_outlast_its_lease() {
     assert_eq!(run["attempt"], 3);
 }
 
-/// Guards the same against a broker that lost its newest writes: what it holds again of the past is
-/// answered by the ledger, and what it lost is published again.
+/// Guards the same against a broker that lost its newest writes: the ledger answers the old
+/// messages that the broker delivers again, and lost jobs are published again.
 #[tokio::test]
 async fn accepted_runs_still_end_when_the_broker_comes_back_with_an_older_disk() {
     let gate = Gate::closed();
@@ -176,7 +176,7 @@ async fn accepted_runs_still_end_when_the_broker_comes_back_with_an_older_disk()
     let (ingress, _scheduler) = tokio::try_join!(stack.ingress(), stack.scheduler()).unwrap();
     let client = stack.client(&ingress);
     let old = client.submit(&run()).await.unwrap();
-    // Its job is on the older disk, not yet taken.
+    // Its job is on the older disk, not delivered yet.
     let backup = stack.back_up_broker().await.unwrap();
     let _worker = stack.worker().await.unwrap();
     client.ended(&old).await.unwrap();
@@ -195,7 +195,7 @@ async fn accepted_runs_still_end_when_the_broker_comes_back_with_an_older_disk()
     for id in later {
         assert_whole(&client, &id, "accepted later").await;
     }
-    // Its job came again and was not worked on again.
+    // Its job was delivered again and not executed again.
     let old = client.run(&old).await.unwrap();
     assert_eq!(
         (&old["status"], &old["attempt"]),
@@ -204,8 +204,8 @@ async fn accepted_runs_still_end_when_the_broker_comes_back_with_an_older_disk()
     assert_eq!(model.counts().requests, 5);
 }
 
-/// Guards the telling of ends: with its disk the broker has lost the end of a run and the job that
-/// might have brought somebody to see to it.
+/// Guards the sweep of ended runs: the broker lost its disk, and with it the run's terminal event
+/// and the job with which a worker might have repeated it.
 #[tokio::test]
 async fn the_end_of_a_run_that_the_broker_lost_is_told_again() {
     let model = model(|_| Reply::text("well said")).await;
@@ -225,6 +225,6 @@ async fn the_end_of_a_run_that_the_broker_lost_is_told_again() {
     let bus = stack.bus().await.unwrap();
     let stored = bus.events_state().await.unwrap();
     assert_eq!(stored.last_seq, 1, "its end, once");
-    // What lies before it is gone, and rebuilt.
+    // The events before it are gone, and are rebuilt from the ledger.
     assert_whole(&client, &id, "well said").await;
 }

@@ -10,8 +10,9 @@ use crate::fixture::{call, chat, has_tool_result, model, options};
 const PRICES: &str =
     r#"[{"model": "script", "input_per_million": "1000", "output_per_million": "0"}]"#;
 
-/// Guards the whole of a budget's way: taken at the ingress, raised by the worker before each turn, told
-/// to the model, settled, refused when it is used up, and told by route and command.
+/// Guards the whole life of a budget: reserved at the ingress, raised by the worker before each
+/// turn, sent to the model as a limit, settled, refused when it is used up, and reported by route
+/// and command.
 #[tokio::test]
 async fn a_budgeted_run_is_limited_charged_and_told_and_the_next_one_is_refused() {
     let model = model(|request| {
@@ -27,7 +28,7 @@ async fn a_budgeted_run_is_limited_charged_and_told_and_the_next_one_is_refused(
         .set("BATON_LIMITS__BUDGET_ANSWER_TOKENS", "500");
     let stack = Stack::start(options).await.unwrap();
     let (ingress, _worker) = tokio::try_join!(stack.ingress(), stack.worker()).unwrap();
-    // A token that is read costs a thousandth of a unit; two turns of the script read fourteen.
+    // A prompt token costs a thousandth of a unit; two turns of the script read fourteen.
     let key = stack
         .run(&[
             "keys",
@@ -88,7 +89,7 @@ async fn a_budgeted_run_is_limited_charged_and_told_and_the_next_one_is_refused(
         );
     }
 
-    // Two units are two thousand tokens of prompt, from above.
+    // A prompt of 2000 characters counts as at most 2000 tokens, which cost two units.
     body["messages"][0]["content"] = json!("x".repeat(2_000));
     let refused = client.post("/v1/chat/completions", &body).await.unwrap();
     assert_eq!(refused.status, 429);
@@ -98,8 +99,8 @@ async fn a_budgeted_run_is_limited_charged_and_told_and_the_next_one_is_refused(
     assert_eq!(model.counts().requests, 2);
 }
 
-/// Guards accepted runs against one another's reservations: what all of them use fits the month many
-/// times over, what they set aside does not.
+/// Guards accepted runs against one another's reservations: their use fits the month many times
+/// over, but their reservations do not.
 #[tokio::test]
 async fn runs_that_come_at_once_wait_for_one_another_and_none_ends_for_the_budget() {
     const RUNS: usize = 8;

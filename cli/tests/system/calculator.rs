@@ -1,4 +1,4 @@
-//! Calls of the calculator that are dear, and everybody else.
+//! Expensive calls of the calculator, and their effect on other tenants.
 
 use std::num::NonZero;
 use std::time::Duration;
@@ -21,8 +21,8 @@ fn dear_calls() -> Reply {
     Reply::pieces(calls).ended("tool_calls")
 }
 
-/// Guards the processors of a worker: a tenant's computations take a few threads, however many it asks for, and
-/// another tenant's computation is done in between.
+/// Guards the processors of a worker: one tenant's computations take a few threads, no matter how
+/// many it requests, and another tenant's computation is done meanwhile.
 #[tokio::test]
 async fn computations_of_one_tenant_leave_the_processors_to_another() {
     let model = model(|request| {
@@ -44,7 +44,7 @@ async fn computations_of_one_tenant_leave_the_processors_to_another() {
     let (hostile, other) = (stack.client(&ingress), ingress.client(other.trim()));
 
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    // A thread gives its permit back just before it ends, so that each may have a successor already.
+    // A thread returns its permit just before it ends, so that each may already have a successor.
     let most = 2 * ((cores / 2).max(1) + 1);
     let mut seen = 0;
     let watch = async {
@@ -57,7 +57,7 @@ async fn computations_of_one_tenant_leave_the_processors_to_another() {
         let dear = json!({"model": "script", "input": "dear"});
         let runs = try_join_all((0..12).map(|_| hostile.submit(&dear)));
         let runs = runs.await.unwrap();
-        // The calls of all of them are under way or wait.
+        // All calls are running or waiting now.
         model
             .wait_until(|counts| counts.finished >= runs.len())
             .await;

@@ -1,4 +1,4 @@
-//! Runs that somebody wants to end.
+//! Runs that a client cancels.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::fixture::{
     run, stack,
 };
 
-/// Guards the ending from outside: it takes an attempt of its own, and the event is appended by
-/// whoever ends the run, there being no worker to do it.
+/// Guards the ending from outside: it takes an attempt of its own. The process that ends the run
+/// appends the event, because there is no worker to do it.
 #[tokio::test]
 async fn a_queued_run_is_cancelled_although_no_worker_runs() {
     let model = model(|_| Reply::text("too late")).await;
@@ -45,8 +45,8 @@ async fn a_queued_run_is_cancelled_although_no_worker_runs() {
     );
 }
 
-/// Guards the nudge, and the renewal behind it: the turn's future is dropped, and with it the
-/// upstream's connection.
+/// Guards the nudge, and the renewal in case it is lost: the turn's future is dropped, and with it
+/// the upstream's connection.
 #[tokio::test]
 async fn cancelling_a_running_run_stops_its_upstream_call() {
     let model = model(|_| Reply::of_tokens(["on and on"]).hang()).await;
@@ -74,8 +74,7 @@ async fn cancelling_a_running_run_stops_its_upstream_call() {
     assert_eq!(client.cancel(&answer.run).await.unwrap().status, 200);
 }
 
-/// Guards the same of tools: a call that is at work is given up, and is not recorded as if it had
-/// an end.
+/// Guards the same for tools: an active call is given up, and is not recorded as if it had ended.
 #[tokio::test]
 async fn cancelling_a_run_gives_up_the_tool_call_that_is_at_work() {
     let tool = CountingTool::start_behind(Gate::closed()).await;
@@ -135,8 +134,8 @@ async fn a_run_is_cancelled_after_its_worker_died() {
     assert_eq!(model.counts().requests, 1, "nobody worked on it again");
 }
 
-/// Guards the ending from outside of a run that was held before: no worker is needed to tell its
-/// followers.
+/// Guards the ending from outside of a run that had a holder before: its followers get the event
+/// without a worker.
 #[tokio::test]
 async fn a_run_that_was_handed_over_is_cancelled_although_no_worker_runs() {
     let model = model(|_| Reply::of_tokens(["withdrawn"]).hang()).await;
@@ -185,8 +184,8 @@ async fn a_chat_client_that_leaves_cancels_its_run_and_a_native_one_does_not() {
     assert_eq!(model.counts().open, 1);
 }
 
-/// Guards the one winner: whatever the moment, the run ends once, and its followers are told at
-/// once, not when a lease or the broker's patience runs out.
+/// Guards the single winner: at any moment of a cancel, the run ends once. Its followers learn it
+/// at once, and not only when a lease expires or the broker redelivers.
 #[tokio::test]
 async fn a_cancel_that_races_the_end_has_one_winner_and_holds_up_nobody() {
     const ROUNDS: u32 = 40;
@@ -205,7 +204,7 @@ async fn a_cancel_that_races_the_end_has_one_winner_and_holds_up_nobody() {
         let id = client.submit(&run()).await.unwrap();
         let mut follower = client.events(&id, None).await.unwrap();
         follower.until("text.delta").await.unwrap();
-        // From a cancel that comes long before the turn's end to one that comes long after it.
+        // The delays range from long before the turn's end to long after it.
         let ending = async {
             tokio::time::sleep(Duration::from_millis(ROUNDS.into()) / 2).await;
             gate.open();

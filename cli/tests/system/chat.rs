@@ -1,4 +1,4 @@
-//! The way of a chat, nothing going wrong.
+//! A chat without any fault.
 
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ async fn events_from_any_cursor_are_the_rest_of_the_list_on_every_ingress() {
     assert!(gone.to_string().contains("cursor_unknown"), "{gone:#}");
 }
 
-/// Guards the commit order: nothing of a run that fails half-way is recorded as an answer.
+/// Guards the commit order: no part of a run that fails half-way is recorded as an answer.
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_a_failed_run_and_never_a_short_answer() {
     let model = model(|_| Reply::tokens(3).cut()).await;
@@ -113,8 +113,8 @@ async fn an_answer_that_breaks_off_is_a_failed_run_and_never_a_short_answer() {
     crate::fixture::assert_cut(&run, &events, "t0 t1 t2 ");
 }
 
-/// Guards the log's limit: beyond it the run's oldest events would give way, so the run ends itself
-/// below it, with what it has said.
+/// Guards the limit of a run's log: beyond it the oldest events would be dropped, so that the run
+/// ends itself below it, with its text so far.
 #[tokio::test]
 async fn a_run_with_as_many_events_as_one_may_have_ends_at_its_length() {
     // Each token is stored before the next one is written.

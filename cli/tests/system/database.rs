@@ -9,8 +9,8 @@ use crate::fixture::{
     CountingTool, assert_whole, call, chat, gated, has_tool_result, model, options, run,
 };
 
-/// Guards the repeatable commit: a turn that ends while the ledger is away is recorded once it is
-/// back, by the same attempt, and nothing is done twice.
+/// Guards the repeatable commit: if a turn ends while the ledger is away, the same attempt records
+/// it once the ledger is back, and nothing is done twice.
 #[tokio::test]
 async fn a_database_crash_in_the_middle_of_a_run_costs_nothing_but_time() {
     let tool = CountingTool::start().await;
@@ -34,7 +34,7 @@ async fn a_database_crash_in_the_middle_of_a_run_costs_nothing_but_time() {
     let mut answer = client.chat(&chat()).await.unwrap();
     answer.until_text("have ").await.unwrap();
 
-    // The turn's end finds no ledger, or one that is just coming back.
+    // At the turn's end the ledger is away, or is just coming back.
     gate.open();
     stack.crash_postgres().await.unwrap();
     answer.finish().await.unwrap();
@@ -48,7 +48,7 @@ async fn a_database_crash_in_the_middle_of_a_run_costs_nothing_but_time() {
     model.set_script(baton_harness::scripted_model::Script::always(Reply::text(
         "on we go",
     )));
-    // A request that meets a connection from before the crash is told to come again.
+    // A request on a connection from before the crash gets the answer to retry.
     let accepted = async {
         loop {
             match client.submit(&run()).await {

@@ -1,4 +1,4 @@
-//! Messages that nobody can work on.
+//! Messages that cannot be processed.
 
 use baton_harness::scripted_model::Reply;
 use baton_harness::stack::Stack;
@@ -50,8 +50,8 @@ async fn send(port: u16, login: &str, frame: &str) {
     }
 }
 
-/// Guards the search for stranded messages, and the quarantine: what no worker will ever be given,
-/// and what no worker can read, are set aside with the reason, and hold up nobody.
+/// Guards the search for stranded messages, and the quarantine: messages that no worker can receive
+/// or read are set aside with the reason, and delay nothing.
 #[tokio::test]
 async fn messages_that_nobody_can_work_on_are_set_aside_with_their_reason() {
     let model = model(|_| Reply::text("as always")).await;
@@ -81,13 +81,13 @@ async fn messages_that_nobody_can_work_on_are_set_aside_with_their_reason() {
     assert_whole(&client, &id, "as always").await;
 }
 
-/// Guards the operator's terminal: what a stranger wrote never reaches it raw. Before: ESC
-/// and the mark that turns a line round were printed.
+/// Guards the operator's terminal: a stranger's text never reaches it raw. Before: ESC and the mark
+/// that reverses a line were printed.
 #[tokio::test]
 async fn what_strangers_wrote_is_printed_with_escapes() {
     let model = model(|_| Reply::text("unused")).await;
     let stack = stack(&model).await;
-    // The streams.
+    // The ingress makes the streams.
     let _ingress = stack.ingress().await.unwrap();
     let tricks = "\u{1b}[2Jgone\u{202e}txt\u{7}";
     let subject = "dead.submit.x\u{1b}[31m\u{202e}.interactive";
@@ -114,8 +114,8 @@ async fn what_strangers_wrote_is_printed_with_escapes() {
     assert!(raw.starts_with(tricks), "{raw:?}");
 }
 
-/// Guards the way back out of DEAD: a submission is checked on behalf of whoever published it, a job
-/// is queued again, what nobody takes is told so, and the audit log has all of it.
+/// Guards the replay from DEAD: a submission is checked on behalf of the program that published it,
+/// a job is queued again, a refusal is reported, and the audit log records all of it.
 #[tokio::test]
 async fn what_was_set_aside_is_shown_and_put_on_its_way_again() {
     let model = model(|_| Reply::text("at last")).await;
@@ -159,7 +159,7 @@ async fn what_was_set_aside_is_shown_and_put_on_its_way_again() {
     let all = ["dead", "replay", "--all-with-reason", "new"];
     let left = stack.run(&all).await.unwrap_err().to_string();
     assert!(left.contains("2 of them were not taken"), "{left}");
-    // What was taken is not taken along a second time, unless it is named.
+    // A delivered message is not delivered a second time, unless it is named.
     let lines = listed(&[]).await;
     assert_eq!(lines.len(), 8, "{lines:?}");
     let actor = std::env::var("USER").ok().filter(|user| !user.is_empty());
@@ -178,7 +178,7 @@ async fn what_was_set_aside_is_shown_and_put_on_its_way_again() {
     assert_eq!(sequences, ['2', ' ', '4', ' '], "{open:?}");
     stack.run(&["dead", "replay", "1"]).await.unwrap();
     let audited = stack.run(&["audit", "--action", "dead."]).await.unwrap();
-    // Five, each of them begun and ended.
+    // Five replays, each with a begin and an end.
     assert_eq!(audited.lines().count(), 10, "{audited}");
     assert!(audited.contains("refused: invalid_json"), "{audited}");
     assert!(audited.contains("nobody takes messages on"), "{audited}");

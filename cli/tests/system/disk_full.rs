@@ -1,5 +1,5 @@
-//! Servers whose disk is full, and gets room again. What must be restarted then is restarted as a
-//! supervisor would, by what the server says of itself.
+//! Servers with a full disk, which then gets room again. A server that must be restarted then is
+//! restarted as a supervisor would do it, by the server's own health.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use uuid::Uuid;
 
 use crate::fixture::{assert_whole, gated, model, options, run};
 
-/// More than what is left of the last pages of any file, however it is packed.
+/// A text larger than the free space in the last pages of any file, and not compressible.
 static LONG: LazyLock<String> =
     LazyLock::new(|| (0..2_000).map(|_| Uuid::new_v4().to_string()).collect());
 
-/// Guards the append that is repeated while there is no room (the worker keeps what it holds, and
-/// asks no model again), and the job that is published again.
+/// Guards the append that is repeated while there is no room (the worker keeps its text, and does
+/// not ask the model again), and the job that is published again.
 #[test]
 fn a_broker_whose_disk_is_full_loses_no_accepted_run_and_pays_for_none_twice() {
     SmallDisk::run(
@@ -33,7 +33,7 @@ fn a_broker_whose_disk_is_full_loses_no_accepted_run_and_pays_for_none_twice() {
                 _ => Reply::text("waited"),
             })
             .await;
-            // A lost job is published again when a lease has passed.
+            // A lost job is published again after the length of a lease.
             let mut options = one_slot(options(&model))
                 .set("BATON_WORKER__LEASE", "6s")
                 .set("BATON_WORKER__RENEW_EVERY", "1s");
@@ -47,7 +47,7 @@ fn a_broker_whose_disk_is_full_loses_no_accepted_run_and_pays_for_none_twice() {
 
             disk.fill().unwrap();
             // More jobs than fit into the last page of the queue's file. The broker does not answer
-            // when it cannot write: each submission waits for it in vain, and is accepted.
+            // when it cannot write: each submission waits for it until a timeout, and is accepted.
             let body = run();
             let submissions = (0..60).map(|_| client.submit(&body));
             let accepted = try_join_all(submissions).await.unwrap();
@@ -82,8 +82,8 @@ fn a_broker_whose_disk_is_full_loses_no_accepted_run_and_pays_for_none_twice() {
     );
 }
 
-/// Guards the commit that is repeated while the ledger has no room (the worker keeps what it holds, and
-/// asks no model again), and the refusal of what cannot be written.
+/// Guards the commit that is repeated while the ledger has no room (the worker keeps its text, and
+/// does not ask the model again), and the refusal of runs that cannot be written.
 #[test]
 fn a_database_whose_disk_is_full_refuses_runs_and_loses_none_that_it_took() {
     SmallDisk::run(
@@ -109,11 +109,11 @@ fn a_database_whose_disk_is_full_refuses_runs_and_loses_none_that_it_took() {
             let mut accepted = vec![client.submit(&run()).await.unwrap()];
 
             disk.fill().unwrap();
-            // Into pages that have room, until a table must grow.
+            // First fill the pages that have room, until a table must grow.
             accepted.extend(submit_until_refused(&client, &long()).await);
             gate.open();
             until(async || stack.logged().unwrap().contains(COMMIT_REFUSED)).await;
-            // Then not even into those.
+            // Then fill these pages too.
             while stack.close_log_segment().await.unwrap() {
                 accepted.extend(client.submit(&run()).await.ok());
             }
@@ -121,7 +121,7 @@ fn a_database_whose_disk_is_full_refuses_runs_and_loses_none_that_it_took() {
 
             disk.make_room().unwrap();
             until(async || {
-                // It recovers by itself, or has given that up for want of room.
+                // PostgreSQL recovers by itself, or has ended for lack of room.
                 let postgres = stack.own_postgres().unwrap();
                 if !postgres.is_running() {
                     postgres.restart().await.unwrap();
@@ -144,7 +144,7 @@ fn a_database_whose_disk_is_full_refuses_runs_and_loses_none_that_it_took() {
     );
 }
 
-/// Submits until it is told to come again; what was accepted before that.
+/// Submits until the answer is to retry later; returns the runs that were accepted before.
 async fn submit_until_refused(client: &Client, body: &Value) -> Vec<String> {
     let mut accepted = Vec::new();
     loop {
@@ -161,14 +161,14 @@ async fn submit_until_refused(client: &Client, body: &Value) -> Vec<String> {
     }
 }
 
-/// A run whose row needs more room than there is.
+/// Returns a run with a row that needs more room than there is.
 fn long() -> Value {
     json!({"model": "script", "input": *LONG})
 }
 
-/// What a worker writes when the ledger has not taken a commit.
+/// A worker's log message after a commit that the ledger refused.
 const COMMIT_REFUSED: &str = "the ledger did not take a commit yet";
-/// What the broker writes when it has not stored an event.
+/// The broker's log message after an event that it did not store.
 const EVENTS_REFUSED: &str = "failed to store a msg on stream 'BATON > EVENTS'";
 
 fn log_of(stack: &Stack) -> String {
@@ -181,7 +181,7 @@ fn one_slot(options: StackOptions) -> StackOptions {
         .set("BATON_WORKER__INTERACTIVE_SLOTS", "0")
 }
 
-/// How many jobs of accepted runs the broker is not known to have.
+/// Returns the number of accepted runs with a job that the broker may not have.
 async fn unpublished(ingress: &Role) -> u64 {
     let metrics = ingress.metrics().await.unwrap();
     let published = |outcome| {
@@ -201,7 +201,7 @@ async fn until(mut condition: impl AsyncFnMut() -> bool) {
     tokio::time::timeout(PATIENCE, reached).await.unwrap();
 }
 
-/// That the roles are those that were started, and that nothing panicked in them.
+/// Checks that the roles are still the processes that were started, and that none of them panicked.
 async fn assert_lived(stack: &Stack, roles: &[&Role]) {
     for role in roles {
         role.metrics().await.unwrap();

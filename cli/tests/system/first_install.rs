@@ -1,4 +1,5 @@
-//! A first installation: `baton init`, the two servers started with what it wrote, `baton migrate`.
+//! A first installation: `baton init`, the two servers started with the written files, `baton
+//! migrate`.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,7 +12,7 @@ use baton_nats::accounts::{ROLES, inbox_prefix};
 use baton_nats::{Auth, Bus, BusOptions};
 use tokio::process::Command;
 
-/// A password that the configuration takes.
+/// A password that the configuration accepts.
 const OTHER: &str = "7d1f2b9c40e85a63d2b7";
 
 type Environment = BTreeMap<String, String>;
@@ -27,7 +28,7 @@ async fn baton(folder: &Path, arguments: &[&str], environment: &Environment) -> 
         .unwrap()
 }
 
-/// The command's standard output; panics if it fails.
+/// Returns the command's standard output; panics if it fails.
 async fn succeeds(folder: &Path, arguments: &[&str], environment: &Environment) -> String {
     let output = baton(folder, arguments, environment).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -35,14 +36,14 @@ async fn succeeds(folder: &Path, arguments: &[&str], environment: &Environment) 
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The command's standard error; panics if it succeeds.
+/// Returns the command's standard error; panics if it succeeds.
 async fn fails(folder: &Path, arguments: &[&str], environment: &Environment) -> String {
     let output = baton(folder, arguments, environment).await;
     assert!(!output.status.success(), "{arguments:?} succeeded");
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// Every file below a folder, with its text.
+/// Returns every file below a folder, with its text.
 fn files(folder: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -60,7 +61,7 @@ fn files(folder: &Path) -> BTreeMap<String, String> {
     found
 }
 
-/// The variables of a file of lines `NAME=value`.
+/// Reads the variables of a file of lines `NAME=value`.
 fn variables(text: &str) -> Environment {
     text.lines()
         .filter(|line| !line.starts_with('#'))
@@ -69,10 +70,10 @@ fn variables(text: &str) -> Environment {
         .collect()
 }
 
-/// The two servers, NATS with the configuration of the deployment in `folder`.
+/// Starts the two servers, NATS with the configuration of the deployment in `folder`.
 async fn servers(folder: &Path) -> (NatsServer, Postgres) {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
-    // As the server would from its environment. The store is chosen by its arguments here.
+    // As the server would read it from its environment. The arguments choose the store here.
     let server = read("nats/nats.conf").replace("  store_dir: /data\n", "");
     let accounts = variables(&read("secrets/nats.env"))
         .iter()
@@ -92,7 +93,7 @@ async fn servers(folder: &Path) -> (NatsServer, Postgres) {
     tokio::try_join!(nats, postgres).unwrap()
 }
 
-/// The environment of `baton migrate`, from the files that `init` wrote.
+/// Returns the environment of `baton migrate`, from the files that `init` wrote.
 fn for_migrate(folder: &Path, nats: &NatsServer, postgres: &Postgres) -> Environment {
     let secret = |name: &str| std::fs::read_to_string(folder.join("secrets").join(name)).unwrap();
     let here = format!("127.0.0.1:{}", postgres.port());
@@ -125,7 +126,7 @@ async fn what_init_writes_brings_up_a_deployment() {
     let made = succeeds(folder, &["migrate"], &environment).await;
     assert!(made.contains("the users baton_owner and baton"), "{made}");
     assert!(made.contains("up to date"), "{made}");
-    // Repeating it changes nothing, and neither does it without the administrator.
+    // A repetition changes nothing, with or without the administrator.
     succeeds(folder, &["migrate"], &environment).await;
     environment.remove("DATABASE_ADMIN_URL");
     succeeds(folder, &["migrate"], &environment).await;
@@ -150,8 +151,8 @@ async fn what_init_writes_brings_up_a_deployment() {
     }
 }
 
-/// The user of the servers must not be one that row-level security does not apply to; the check must
-/// also not take the rights away from an administrator.
+/// Row-level security must apply to the user of the servers. The check itself must not take rights
+/// away from an administrator.
 #[tokio::test]
 async fn an_administrator_is_not_made_the_user_of_servers() {
     let folder = tempfile::tempdir().unwrap();
@@ -227,7 +228,7 @@ async fn init_replaces_nothing_and_draws_no_secret_twice() {
     assert!(again.contains("nothing was changed"), "{again}");
     assert_eq!(files(folder), first);
 
-    // One deployment's secrets open nothing of another's, nor another door of their own.
+    // The secrets of one deployment open nothing of another, and each opens only its own door.
     let other = tempfile::tempdir().unwrap();
     succeeds(other.path(), &["init"], &Environment::new()).await;
     let passwords = |files: &BTreeMap<String, String>| {
@@ -245,7 +246,7 @@ async fn init_replaces_nothing_and_draws_no_secret_twice() {
     assert_eq!(ours.len(), count);
     assert!(ours.iter().all(|secret| !theirs.contains(secret)));
 
-    // Everybody but the owner is kept out of whatever holds a secret.
+    // Only the owner may read a file that holds a secret.
     let secret = |name: &&String| {
         name.as_str() == ".env" || name.starts_with("secrets/") || name.as_str() == "tls/server.key"
     };
@@ -258,7 +259,7 @@ async fn init_replaces_nothing_and_draws_no_secret_twice() {
     }
 }
 
-/// New secrets would not fit the old ones, so half a set is an error that names both halves.
+/// New secrets would not match the old ones, so half a set is an error that names both halves.
 #[tokio::test]
 async fn init_does_not_complete_a_broken_set_of_secrets() {
     let folder = tempfile::tempdir().unwrap();

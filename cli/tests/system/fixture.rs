@@ -1,4 +1,5 @@
-//! What the tests share: a stack before a script, a tool that counts, and the check of a run.
+//! The shared parts of the tests: a stack with a scripted model, a tool that counts, and the check
+//! of a run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,24 +12,24 @@ use baton_harness::stack::{Stack, StackOptions};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-/// A model that does as `choose` says.
+/// Starts a model that answers as `choose` decides.
 pub(crate) async fn model(
     choose: impl Fn(&Recorded) -> Reply + Send + Sync + 'static,
 ) -> ScriptedModel {
     ScriptedModel::start(Script::new(choose)).await.unwrap()
 }
 
-/// The program under test, before this model.
+/// Returns options for the program under test with this model.
 pub(crate) fn options(model: &ScriptedModel) -> StackOptions {
     StackOptions::new(env!("CARGO_BIN_EXE_baton"), model.base_url())
 }
 
-/// A stack with the usual times.
+/// Starts a stack with the usual settings.
 pub(crate) async fn stack(model: &ScriptedModel) -> Stack {
     Stack::start(options(model)).await.unwrap()
 }
 
-/// Waits until `baton dead list` has a line with this in it; the line.
+/// Waits until `baton dead list` has a line with this text, and returns the line.
 pub(crate) async fn until_dead(stack: &Stack, part: &str) -> String {
     let found = async {
         loop {
@@ -56,19 +57,19 @@ pub(crate) fn run() -> Value {
     json!({"model": "script", "input": "Please."})
 }
 
-/// Tokens, then nothing until the gate is opened, then the rest.
+/// Sends tokens, then nothing until the gate is opened, then the rest.
 pub(crate) fn gated(before: &[&str], gate: &Gate, after: &[&str]) -> Reply {
     let text = |token: &&str| Piece::Text((*token).to_owned());
     let pieces = before.iter().map(text).chain([Piece::Wait(gate.clone())]);
     Reply::pieces(pieces.chain(after.iter().map(text))).ended("stop")
 }
 
-/// Text, and a call of a tool behind it.
+/// Sends a text, and then a call of a tool.
 pub(crate) fn call(text: &str, name: &str, arguments: &Value) -> Reply {
     Reply::pieces(calling(text, name, arguments)).ended("tool_calls")
 }
 
-/// As [`call`], the end of the turn held back until the gate is opened.
+/// As [`call`], with the end of the turn held back until the gate is opened.
 pub(crate) fn gated_call(text: &str, name: &str, arguments: &Value, gate: &Gate) -> Reply {
     let wait = [Piece::Wait(gate.clone())];
     Reply::pieces(calling(text, name, arguments).into_iter().chain(wait)).ended("tool_calls")
@@ -87,12 +88,12 @@ pub(crate) fn calling(text: &str, name: &str, arguments: &Value) -> Vec<Piece> {
     ]
 }
 
-/// Whether the model is asked for the turn behind a tool's result.
+/// Returns whether the request is for the turn after a tool's result.
 pub(crate) fn has_tool_result(request: &Recorded) -> bool {
     request.last_role() == Some("tool")
 }
 
-/// A tool's server that counts how often it was called. A call is answered once the gate is open.
+/// A tool's server that counts its calls. A call is answered once the gate is open.
 pub(crate) struct CountingTool {
     calls: Arc<AtomicUsize>,
     abandoned: Arc<AtomicUsize>,
@@ -138,7 +139,7 @@ impl CountingTool {
         self.calls.load(Ordering::SeqCst)
     }
 
-    /// Waits until the connection of a call was closed before it was answered.
+    /// Waits until the connection of a call was closed before the answer.
     pub(crate) async fn until_abandoned(&self) {
         let abandoned = async {
             while self.abandoned.load(Ordering::SeqCst) == 0 {
@@ -158,7 +159,7 @@ impl CountingTool {
         tokio::time::timeout(PATIENCE, called).await.unwrap();
     }
 
-    /// Its configuration: a tool that must not be called twice for the same.
+    /// Returns its configuration: a tool that must not be called twice for the same purpose.
     pub(crate) fn config(&self) -> String {
         format!(
             "[[tools.http]]\nname = \"count\"\ndescription = \"Counts\"\n\
@@ -169,7 +170,8 @@ impl CountingTool {
     }
 }
 
-/// A call that has not been answered: counted when the server gives it up, its client having gone.
+/// A call without an answer so far. It counts as abandoned if the server drops it because the
+/// client disconnected.
 struct OpenCall(Option<Arc<AtomicUsize>>);
 
 impl Drop for OpenCall {
@@ -180,7 +182,7 @@ impl Drop for OpenCall {
     }
 }
 
-/// What the run's messages say, as the ledger holds them.
+/// Returns the text of the run's messages in the ledger.
 pub(crate) fn recorded_text(run: &Value) -> String {
     let messages = run["output"].as_array().unwrap();
     messages
@@ -190,8 +192,8 @@ pub(crate) fn recorded_text(run: &Value) -> String {
         .collect()
 }
 
-/// Waits for the run's end, and checks that it completed with this text, and that its events say
-/// the same. Returns the run and its events.
+/// Waits for the run's end, and checks that it completed with this text, and that its events agree.
+/// Returns the run and its events.
 pub(crate) async fn assert_whole(client: &Client, id: &str, text: &str) -> (Value, Vec<RunEvent>) {
     let (run, events) = assert_ended(client, id, "completed").await;
     assert_eq!(recorded_text(&run), text, "the ledger");
@@ -199,8 +201,8 @@ pub(crate) async fn assert_whole(client: &Client, id: &str, text: &str) -> (Valu
     (run, events)
 }
 
-/// Checks that a run's last turn was broken off behind this text: that the text is kept as it was
-/// shown, that nothing takes it for an answer, and that its tokens are counted.
+/// Checks that a run's last turn was broken off after this text: that the text is kept as it was
+/// shown, that it does not count as an answer, and that its tokens are counted.
 pub(crate) fn assert_cut(run: &Value, events: &[RunEvent], text: &str) {
     assert_eq!(shown_text(events), text, "the events");
     let output = run["output"].as_array().unwrap();
@@ -220,7 +222,7 @@ pub(crate) fn assert_cut(run: &Value, events: &[RunEvent], text: &str) {
     assert_eq!(events.last().unwrap().event["data"]["usage"], run["usage"]);
 }
 
-/// Waits for the run's end, and checks that it is this one, and that its log is in order.
+/// Waits for the run's end, and checks its final state and the order of its log.
 pub(crate) async fn assert_ended(
     client: &Client,
     id: &str,
@@ -248,7 +250,7 @@ pub(crate) async fn assert_ended(
     (run, events)
 }
 
-/// How many events of a type there are.
+/// Counts the events of a type.
 pub(crate) fn count(events: &[RunEvent], kind: &str) -> usize {
     events.iter().filter(|event| event.kind == kind).count()
 }

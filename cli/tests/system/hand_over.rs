@@ -1,4 +1,4 @@
-//! Workers that are told to stop.
+//! Workers that are asked to stop.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,7 +13,8 @@ use crate::fixture::{
 };
 
 /// Guards the hand-over: checkpoint and release in one commit, then the confirmed NAK. The worker
-/// is gone while the run's second step still waits: a stop takes as long as a step, not as a run.
+/// ends while the run's second step still waits, because a stop takes as long as a step, not as a
+/// run.
 #[tokio::test]
 async fn a_terminated_worker_hands_its_run_over_between_steps_and_its_client_sees_it_whole() {
     let tool = CountingTool::start().await;
@@ -58,8 +59,8 @@ async fn a_terminated_worker_hands_its_run_over_between_steps_and_its_client_see
     assert_eq!(model.counts().requests, 2, "no turn was asked for twice");
 }
 
-/// Guards the drain's deadline: a turn that outlasts it is cut, its text withdrawn, the run handed
-/// over all the same, and no failure counted.
+/// Guards the drain's deadline: a turn that outlasts it is cut, its text is withdrawn, the run is
+/// handed over all the same, and no failure is counted.
 #[tokio::test]
 async fn a_turn_that_outlasts_the_drain_is_cut_and_the_run_handed_over() {
     let model = model(|request| match request.index {
@@ -93,7 +94,8 @@ async fn a_turn_that_outlasts_the_drain_is_cut_and_the_run_handed_over() {
     );
 }
 
-/// Guards the drain's beginning: nothing new is taken, and what comes meanwhile goes elsewhere.
+/// Guards the beginning of the drain: the worker takes no new job, and new jobs go to other
+/// workers.
 #[tokio::test]
 async fn a_draining_worker_takes_nothing_new() {
     let gate = Gate::closed();
@@ -121,14 +123,14 @@ async fn a_draining_worker_takes_nothing_new() {
     );
     gate.open();
 
-    // With its only step the run has ended: there is nothing to hand over.
+    // The run has ended with its only step, so that there is nothing to hand over.
     let (run, _) = assert_whole(&client, &old, "old").await;
     assert_eq!(run["attempt"], 1);
     assert_eq!(first.exit_code().await.unwrap(), 0);
 }
 
-/// Guards the exit code: a process that was forced does not claim to have stopped in order, and what
-/// it held is not lost.
+/// Guards the exit code: a process that was forced does not report an orderly stop, and its runs
+/// are not lost.
 #[tokio::test]
 async fn a_second_signal_ends_a_worker_at_once_and_its_run_is_taken_over() {
     let model = model(|request| match request.index {
@@ -152,8 +154,8 @@ async fn a_second_signal_ends_a_worker_at_once_and_its_run_is_taken_over() {
     assert_whole(&client, &id, "free").await;
 }
 
-/// Guards the promise of the name: a deploy of all workers under load. Every client sees its whole
-/// answer and nothing else, each tool call is made once, and every worker says that it lost nothing.
+/// Guards the product's main promise: a deploy of all workers under load. Every client sees exactly
+/// its whole answer, each tool call is made once, and every worker reports that it lost nothing.
 #[tokio::test]
 async fn a_deploy_of_all_workers_under_load_is_a_pause_and_nothing_more() {
     const CLIENTS: usize = 6;

@@ -8,7 +8,7 @@ use crate::fixture::{model, options, run, stack};
 
 const PASSWORD: &str = "correct horse battery";
 
-/// Guards the worker's own look at the key: the ingress let the run in before.
+/// Guards the worker's own check of the key, after the ingress has accepted the run.
 #[tokio::test]
 async fn a_queued_run_of_a_key_that_was_revoked_since_never_reaches_the_model() {
     let model = model(|_| Reply::text("too late")).await;

@@ -5,7 +5,7 @@ use baton_harness::scripted_model::{Gate, Piece, Reply};
 use crate::fixture::{assert_whole, calling, chat, gated, model, run, stack};
 
 /// Guards the drain of streams: native ones close between two events and resume elsewhere, chats go
-/// on to their end, and a stopping ingress is no client that leaves.
+/// on to their end, and a stopping ingress does not count as a client's disconnect.
 #[tokio::test]
 async fn a_terminated_ingress_cancels_nothing_and_native_streams_resume_on_another() {
     let gate = Gate::closed();
@@ -44,8 +44,8 @@ async fn a_terminated_ingress_cancels_nothing_and_native_streams_resume_on_anoth
     assert_whole(&other, &answer.run, "before and after").await;
 }
 
-/// Guards the same without a warning: who follows a run by its id loses nothing with an ingress,
-/// and a run whose only client lost its server is finished and recorded.
+/// Guards the same without a warning: a follower of a run by its id loses nothing with an ingress,
+/// and a run that lost its only client with the server is finished and recorded.
 #[tokio::test]
 async fn a_killed_ingress_cancels_nothing_and_its_followers_resume_on_another() {
     let gate = Gate::closed();
@@ -79,8 +79,8 @@ async fn a_killed_ingress_cancels_nothing_and_its_followers_resume_on_another() 
     assert_eq!(run["attempt"], 1, "the worker noticed nothing");
 }
 
-/// Guards the follower's memory of what it has sent: readers that stop reading hold up nobody, and
-/// get the rest when they read on.
+/// Guards the follower's memory of sent events: readers that stop reading delay nothing, and get
+/// the rest when they read on.
 #[tokio::test]
 async fn a_client_that_reads_late_gets_everything_and_holds_up_nobody() {
     let model = model(|_| Reply::tokens(2_000)).await;
@@ -90,7 +90,7 @@ async fn a_client_that_reads_late_gets_everything_and_holds_up_nobody() {
     let id = client.submit(&run()).await.unwrap();
     let slow = client.events(&id, None).await.unwrap();
 
-    // The run ends while the slow client has not read a byte of its own accord.
+    // The run ends before the slow client has read a byte.
     client.ended(&id).await.unwrap();
 
     let seen = slow.rest().await.unwrap();
@@ -98,8 +98,8 @@ async fn a_client_that_reads_late_gets_everything_and_holds_up_nobody() {
     baton_harness::client::check_log(&seen).unwrap();
 }
 
-/// Guards the key, which is committed with its run: a client that saw its server die and asks again
-/// is attached to the run it had, from its first event.
+/// Guards the key, which is committed with its run: if a client repeats a request because its
+/// server died, it is attached to the run that it had, from its first event.
 #[tokio::test]
 async fn a_client_that_repeats_its_key_after_its_ingress_died_gets_the_same_run() {
     let gate = Gate::closed();
@@ -127,12 +127,14 @@ async fn a_client_that_repeats_its_key_after_its_ingress_died_gets_the_same_run(
     assert!(refused.to_string().starts_with("422"), "{refused:#}");
 }
 
-/// Guards what waits for a client that does not read: so many messages of so many bytes. What there is
-/// no room for is read again from the stream, so that nobody waits for the client, and it can go on.
+/// Guards the buffers for a client that does not read: they are bounded in messages and in bytes.
+/// Events beyond the bound are read again from the stream, so that nothing waits for the client,
+/// and it can resume.
 #[tokio::test]
 async fn clients_that_never_read_cost_little_memory_and_hold_up_nobody() {
     const TURNS: usize = 5;
-    /// Of the ingress, for each client: 10 to 18 MiB were seen, the allocator's share included.
+    /// The memory of the ingress for each client: 10 to 18 MiB were measured, with the allocator's
+    /// share.
     const HELD: usize = 24 << 20;
 
     let shown = TURNS * PIECES * PIECE.len();
@@ -172,7 +174,7 @@ async fn clients_that_never_read_cost_little_memory_and_hold_up_nobody() {
 const PIECE: &str = include_str!("ingress.rs");
 const PIECES: usize = (7 << 20) / PIECE.len();
 
-/// Seven mebibytes, as fast as they go.
+/// Sends seven mebibytes as fast as possible.
 fn long_text() -> Vec<Piece> {
     vec![Piece::Text(PIECE.to_owned()); PIECES]
 }

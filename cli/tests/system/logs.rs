@@ -1,4 +1,4 @@
-//! Log lines, as the roles write them: one for each request and one for each run, under the names that
+//! The roles' log lines: one for each request and one for each run, with the field names that
 //! `docs/logs.md` lists.
 
 use std::collections::BTreeSet;
@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 
 use crate::fixture::{call, chat, has_tool_result, model, options};
 
-/// A line with the fields of its spans, as a reader of logs sees it.
+/// A line with the fields of its spans, in the view of a reader of logs.
 type Line = Map<String, Value>;
 
-/// The lines with this message, once there are as many.
+/// Returns the lines with this message, once there are that many.
 async fn until_lines(stack: &Stack, message: &str, count: usize) -> Vec<Line> {
     let found = async {
         loop {
@@ -35,7 +35,7 @@ async fn until_lines(stack: &Stack, message: &str, count: usize) -> Vec<Line> {
 
 /// # Panics
 ///
-/// If a line is no JSON.
+/// If a line is not JSON.
 fn lines(logged: &str) -> Vec<Line> {
     let complete = logged.lines().filter(|line| line.ends_with('}'));
     complete
@@ -55,7 +55,7 @@ fn lines(logged: &str) -> Vec<Line> {
         .collect()
 }
 
-/// The field names of `docs/logs.md`: the first column of its tables.
+/// Returns the field names of `docs/logs.md`: the first column of its tables.
 fn documented() -> BTreeSet<String> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/logs.md");
     let page = std::fs::read_to_string(page).unwrap();
@@ -65,8 +65,8 @@ fn documented() -> BTreeSet<String> {
         .collect()
 }
 
-/// Guards what support looks for: one line per run and one per request, which meet by their ids, and
-/// no field that the page does not list.
+/// Guards the lines that support looks for: one per run and one per request, connected by their
+/// ids, and without a field that the page does not list.
 #[tokio::test]
 async fn a_run_leaves_one_line_in_the_worker_and_its_request_one_in_the_ingress() {
     let model = model(|request| {

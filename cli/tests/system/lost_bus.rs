@@ -1,4 +1,4 @@
-//! A role that has lost the broker for ever.
+//! A role that has lost the broker for good.
 
 use baton_harness::scripted_model::Reply;
 use baton_harness::stack::Stack;
@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 
 use crate::fixture::{assert_whole, model, run, stack};
 
-/// Publishes a header block on which the client library's connection task panics: a carriage return
-/// within a value.
+/// Publishes a header block that makes the client library's connection task panic: a carriage
+/// return within a value.
 async fn poison(stack: &Stack, subject: &str) {
     let (user, pass) = stack.broker_user();
     let login = json!({"user": user, "pass": pass, "verbose": false, "headers": true});
@@ -29,8 +29,8 @@ async fn poison(stack: &Stack, subject: &str) {
     }
 }
 
-/// Guards the end of a role that can never work again: code 1, so that an orchestrator starts it
-/// again. Before: the process lived on, and `/livez` called it alive.
+/// Guards the end of a role that can never work again: code 1, so that an orchestrator restarts it.
+/// Before: the process lived on, and `/livez` reported it as alive.
 #[tokio::test]
 async fn a_role_whose_connection_to_the_broker_has_died_ends_with_code_1() {
     let model = model(|_| Reply::text("goes on")).await;
@@ -55,7 +55,7 @@ async fn a_role_whose_connection_to_the_broker_has_died_ends_with_code_1() {
     let log = stack.logged().unwrap();
     assert!(log.contains("this process cannot go on and ends itself"));
 
-    // Started again, they work as ever.
+    // After a restart they work as before.
     let (ingress, _worker) = tokio::try_join!(stack.ingress(), stack.worker()).unwrap();
     let client = stack.client(&ingress);
     let next = client.submit(&run()).await.unwrap();

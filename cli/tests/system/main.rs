@@ -1,17 +1,18 @@
 //! Baton as it runs in production: every role a process of its own, on a real nats-server and a
-//! real PostgreSQL, before a scripted model. Processes and servers are killed, frozen and stopped;
-//! what clients saw and what the ledger holds must agree all the same.
+//! real PostgreSQL, with a scripted model. Processes and servers are killed, frozen and stopped;
+//! the clients' view and the ledger must agree all the same.
 //!
-//! No test waits for a time to pass: each waits for what must happen, and fails if it does not.
+//! No test waits for a time to pass: each waits for an event that must happen, and fails without
+//! it.
 //!
-//! What is checked after every run, by `assert_whole`:
+//! `assert_whole` checks after every run:
 //!
-//! - one terminal event, the last of the log (the ledger ends a run before it is shown, and whoever
-//!   finds it ended appends the event);
+//! - one terminal event, the last of the log (the ledger ends a run before the end is shown, and
+//!   any process that finds it ended appends the event);
 //! - event ids increase, each names its predecessor (the append's compare-and-set, the follower's
 //!   gap check);
-//! - the text that stands after all resets is the recorded message, byte for byte (a step's deltas
-//!   are confirmed before its commit, and a reset withdraws what no commit names).
+//! - the text that remains after all resets is the recorded message, byte for byte (a step's deltas
+//!   are confirmed before its commit, and a reset withdraws the text that no commit names).
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,5 +1,5 @@
-//! What the roles export is what they declare, what the documentation lists, and what dashboards and
-//! alerts ask for.
+//! The exported metrics agree with the declared ones, the documentation, the dashboards and the
+//! alerts.
 
 mod exposition;
 mod uses;
@@ -16,7 +16,7 @@ use crate::fixture::{call, chat, has_tool_result, model, stack};
 use baton_harness::scripted_model::Reply;
 use exposition::Exposition;
 
-/// The lists, with the part that each belongs to.
+/// The lists of metrics, each with its part of the system.
 const PARTS: [(&str, &[Metric]); 7] = [
     ("Every role", baton_service::metrics::METRICS),
     ("Every role: the process", baton_service::metrics::PROCESS),
@@ -27,12 +27,12 @@ const PARTS: [(&str, &[Metric]); 7] = [
     ("Scheduler", baton_scheduler::metrics::METRICS),
 ];
 
-/// The root of the repository.
+/// Returns the root of the repository.
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// What a role exports.
+/// Returns the metrics that a role declares.
 fn declared(role: Role) -> BTreeMap<&'static str, Metric> {
     let own = match role {
         Role::Ingress => "Ingress",
@@ -47,7 +47,8 @@ fn declared(role: Role) -> BTreeMap<&'static str, Metric> {
         .collect()
 }
 
-/// Guards labels against what clients and models invent, and the documentation against the code.
+/// Guards labels against names that clients and models invent, and the documentation against the
+/// code.
 #[tokio::test]
 async fn each_role_exports_what_it_declares_and_no_name_that_a_stranger_chose() {
     let model = model(|request| {
@@ -117,7 +118,7 @@ async fn each_role_exports_what_it_declares_and_no_name_that_a_stranger_chose() 
     }
 }
 
-/// As `promtool check metrics` has it.
+/// The same rules as `promtool check metrics`.
 #[test]
 fn names_follow_the_conventions_of_prometheus() {
     let mut seen: BTreeMap<&str, (Kind, &str)> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Roles that the operating system allows little.
+//! Roles under tight limits of the operating system.
 
 use std::fs::Permissions;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::fixture::{chat, model, options};
 
-/// The program before this model, below a limit of the shell's `ulimit`.
+/// Returns options for the program with this model, under a limit of the shell's `ulimit`.
 fn limited(model: &ScriptedModel, limit: &str) -> (TempDir, StackOptions) {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("baton");
@@ -30,7 +30,7 @@ fn limited(model: &ScriptedModel, limit: &str) -> (TempDir, StackOptions) {
     (folder, StackOptions { program, ..usual })
 }
 
-/// Connects from another address of this machine than clients usually have.
+/// Connects from an address of this machine that clients usually do not have.
 async fn stranger(ingress: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.9:0".parse().unwrap()).unwrap();
@@ -40,7 +40,7 @@ async fn stranger(ingress: SocketAddr) -> TcpStream {
         .unwrap()
 }
 
-/// Guards the files that are kept back, and the share of connections of one address.
+/// Guards the reserved files, and the share of connections of one address.
 #[tokio::test]
 async fn with_few_files_strangers_leave_enough_for_probes_and_for_others() {
     const STRANGERS: usize = 264;
@@ -73,7 +73,7 @@ async fn with_few_files_strangers_leave_enough_for_probes_and_for_others() {
     );
 }
 
-/// Bodies of ten mebibytes, by shape, with the route that they are for and the status of their answer.
+/// Returns bodies of ten mebibytes, by shape, each with its route and the status of its answer.
 fn bodies() -> Vec<(&'static str, &'static str, u16, String)> {
     const SIZE: usize = (10 << 20) - 400;
     let list = |item: &str| {
@@ -143,7 +143,7 @@ async fn sent(address: SocketAddr, key: &str, path: &str, body: &str) -> u16 {
     }
 }
 
-/// Waits until a role holds no more than this.
+/// Waits until a role's memory is at most this.
 async fn until_slim(role: &Role, what: &str, most: u64) {
     let slim = async {
         while role.memory() > most {
@@ -156,7 +156,7 @@ async fn until_slim(role: &Role, what: &str, most: u64) {
         .unwrap_or_else(|_| panic!("{what}: {} MiB are kept", held()));
 }
 
-/// Guards the memory that a request may cost: below a limit a process that wants more ends.
+/// Guards the memory of a request: under the limit, a process that allocates more ends.
 #[tokio::test]
 async fn large_bodies_of_every_shape_are_served_in_a_quarter_of_a_gibibyte() {
     let model = model(|_| Reply::text("read")).await;
@@ -168,7 +168,8 @@ async fn large_bodies_of_every_shape_are_served_in_a_quarter_of_a_gibibyte() {
         let answers = join_all((0..2).map(|_| sent(address, key, path, &body))).await;
         assert_eq!(answers, [expected; 2], "{shape}");
     }
-    // Held until an allocation happens to be the last of its heap, both would keep over 100 MiB.
+    // An allocator that returns memory only from the end of its heap would keep over 100 MiB in
+    // both.
     until_slim(&ingress, "ingress", 80 << 20).await;
     until_slim(&worker, "worker", 80 << 20).await;
 }

@@ -1,4 +1,4 @@
-//! A changed configuration, taken by roles that run.
+//! Running roles reload a changed configuration.
 
 use baton_harness::scripted_model::Reply;
 use baton_harness::stack::Stack;
@@ -8,8 +8,8 @@ use crate::fixture::{CountingTool, assert_whole, model, options, run};
 const TAKEN: &str = "baton_config_reloads_total{outcome=\"taken\"}";
 const REFUSED: &str = "baton_config_reloads_total{outcome=\"refused\"}";
 
-/// Guards SIGHUP, which ended every role before: limits and tools change under load, mistakes change
-/// nothing.
+/// Guards SIGHUP, which ended every role before: limits and tools change under load, and a
+/// configuration with mistakes changes nothing.
 #[tokio::test]
 async fn running_roles_take_changed_limits_and_tools_and_refuse_mistakes() {
     let model = model(|_| Reply::text("goes on")).await;
@@ -20,7 +20,7 @@ async fn running_roles_take_changed_limits_and_tools_and_refuse_mistakes() {
     let id = client.submit(&run()).await.unwrap();
     assert_whole(&client, &id, "goes on").await;
 
-    // A name that a built-in tool has: nothing that the file alone could tell.
+    // The name of a built-in tool: a mistake that the file alone does not show.
     let tool = CountingTool::start().await;
     let wrong = tool.config().replace("\"count\"", "\"calculator\"");
     stack.configure(&wrong).unwrap();
@@ -36,7 +36,7 @@ async fn running_roles_take_changed_limits_and_tools_and_refuse_mistakes() {
         role.hang_up();
         role.until_metric(TAKEN, 1).await.unwrap();
     }
-    // The rules are replaced a moment after they were taken.
+    // The rules are replaced a moment after the reload was counted.
     let offered = async {
         loop {
             let id = client.submit(&run()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Secrets are planted, used and abused; then everything that Baton said is searched for them.
+//! Secrets are planted, used and abused; then all output of Baton is searched for them.
 
 mod mistakes;
 mod search;
@@ -28,10 +28,10 @@ const JWT_KEY: &str = "canary-jwt/Zq8v1LxT0mWc7+RyB3nKd5HsA";
 const PASSWORD: &str = "canary horse/battery+staple";
 const MISTYPED: &str = "canary mule/battery+staple";
 const NEW: &str = "canary ox/battery+staple";
-/// Nobody's, sent where credentials are sent.
+/// A secret that belongs to nobody, sent in place of credentials.
 const STRANGE: &str = "canary-strange-0c5b7de4f2";
 
-/// A tool that repeats what it was called with, and refuses every second call.
+/// A tool that repeats its input, and refuses every second call.
 async fn indiscreet_tool(server: &mut JoinSet<()>) -> String {
     let calls = Arc::new(AtomicUsize::new(0));
     let answer = move |mut headers: HeaderMap| async move {
@@ -80,7 +80,7 @@ fn indiscreet_model(request: &Recorded) -> Reply {
     }
 }
 
-/// Runs that work and runs that fail, through both doors.
+/// Makes runs that succeed and runs that fail, through both doors.
 async fn run_and_fail(said: &mut Said, client: &Client) {
     for (model, state) in [
         ("script", "completed"),
@@ -106,8 +106,8 @@ fn part(answer: &Value, name: &str) -> String {
     answer[name].as_str().unwrap().to_owned()
 }
 
-/// People register, sign in, mistype, are invited and forget their password. Their secrets; the
-/// answers that are meant to hold one are not noted.
+/// People register, sign in, mistype, are invited and forget their password. Returns their secrets;
+/// the answers that are meant to hold one are not recorded.
 async fn let_people_in(said: &mut Said, stack: &Stack, ingress: &Role) -> Vec<Secret> {
     let anybody = ingress.client("");
     let made = async |path: &str, body: Value| {
@@ -120,7 +120,7 @@ async fn let_people_in(said: &mut Said, stack: &Stack, ingress: &Role) -> Vec<Se
     assert_eq!(said.post(&anybody, "/v1/auth/register", &short).await, 400);
     let anna = json!({"email": "anna@example.org", "password": PASSWORD, "token": bootstrap});
     let tokens = made("/v1/auth/register", anna.clone()).await;
-    // Registering once more: the address and the token are both used.
+    // A repeated registration: the address and the token are both used.
     assert_eq!(said.post(&anybody, "/v1/auth/register", &anna).await, 400);
 
     let wrong = json!({"email": "anna@example.org", "password": MISTYPED});
@@ -159,7 +159,7 @@ async fn let_people_in(said: &mut Said, stack: &Stack, ingress: &Role) -> Vec<Se
         400
     );
     for bad in [&first, &third, &format!("{third}x")] {
-        // The first was used long ago, which ends the session.
+        // The first token was used long ago, which ends the session.
         assert_eq!(
             said.post(&anybody, "/v1/auth/refresh", &refresh(bad)).await,
             401
@@ -201,7 +201,7 @@ async fn let_people_in(said: &mut Said, stack: &Stack, ingress: &Role) -> Vec<Se
     ]
 }
 
-/// Keys are made, used, rotated and revoked; things that are no keys are sent as if they were.
+/// Keys are made, used, rotated and revoked; strings that are not keys are sent as keys.
 async fn let_machines_in(said: &mut Said, stack: &Stack, ingress: &Role) -> Vec<Secret> {
     let owner = stack.client(ingress);
     let made = owner.post("/v1/api-keys", &json!({"name": "one"})).await;
@@ -270,8 +270,8 @@ async fn let_machines_in(said: &mut Said, stack: &Stack, ingress: &Role) -> Vec<
     ]
 }
 
-/// What comes over the bus and cannot be read, with a secret in it, is told of without it. The
-/// message itself is kept as it came.
+/// An unreadable message from the bus that holds a secret is reported without it. The message
+/// itself is stored unchanged.
 async fn quarantine(said: &mut Said, stack: &Stack) {
     let subject = "jobs.01890a5d-ac96-774b-bcce-b302099a8057.interactive";
     let (user, pass) = stack.broker_user();
@@ -281,7 +281,7 @@ async fn quarantine(said: &mut Said, stack: &Stack) {
     said.add("commands", until_dead(stack, subject).await);
 }
 
-/// Programs connect to the broker with their keys and with what is none, and are put out.
+/// Programs connect to the broker with valid and invalid keys, and are disconnected.
 async fn let_programs_in(said: &mut Said, stack: &Stack, ingress: &Role) -> Secret {
     let owner = stack.client(ingress);
     let made = owner
@@ -318,7 +318,7 @@ async fn is_let_in(port: u16, token: &str) -> bool {
     }
 }
 
-/// What is wrong with a secret is told without it, and so is all that is configured.
+/// Errors about a secret do not show it, and neither does the printed configuration.
 async fn print_configuration(said: &mut Said, stack: &Stack) {
     let secrets = stack.broker_secrets();
     let of = |what: &str| {
@@ -349,9 +349,9 @@ async fn print_configuration(said: &mut Said, stack: &Stack) {
     said.add("commands", text);
 }
 
-/// Guards invariant I21 over all that the roles write and keep: logs at the finest level, answers,
-/// events, metrics, the audit log and the disks of both servers; when things work, and when they
-/// fail.
+/// Guards invariant I21 over everything that the roles write and store: logs at the finest level,
+/// answers, events, metrics, the audit log and the disks of both servers, both in success and in
+/// failure.
 #[tokio::test]
 async fn planted_secrets_are_in_no_log_answer_event_or_metric() {
     let mut server = JoinSet::new();
@@ -393,7 +393,7 @@ async fn planted_secrets_are_in_no_log_answer_event_or_metric() {
     said.disk("ledger's disk", &postgres.join("pg_wal"));
     for database in std::fs::read_dir(postgres.join("base")).unwrap() {
         let database = database.unwrap();
-        // Below this are those that PostgreSQL brings along.
+        // PostgreSQL's own databases have lower numbers.
         let ours = |number: u32| number >= 16_384;
         let name = database.file_name().into_string().unwrap();
         if name.parse().is_ok_and(ours) {
@@ -401,7 +401,7 @@ async fn planted_secrets_are_in_no_log_answer_event_or_metric() {
         }
     }
 
-    // The servers go away, which is logged with all that is known of them.
+    // The servers end, which is logged with all details about them.
     stack.nats.kill().await;
     let run = json!({"model": "script", "input": "x"});
     said.post(&client, "/v1/runs", &run).await;
@@ -432,7 +432,7 @@ async fn planted_secrets_are_in_no_log_answer_event_or_metric() {
     ] {
         said.assert_heard(place, sign);
     }
-    // Clients are told nothing of what stands behind the door.
+    // Clients get no details of the internal servers.
     let server = |url: &str| url.split("://").nth(1).unwrap().replace("/v1", "");
     let internal = [
         &server(&model.base_url()),

@@ -1,4 +1,4 @@
-//! The messages to systemd, on a socket in its place.
+//! The messages to systemd, received on a socket instead of its own.
 
 use baton_harness::client::PATIENCE;
 use baton_harness::scripted_model::Reply;
@@ -7,7 +7,7 @@ use tokio::net::UnixDatagram;
 
 use crate::fixture::{model, options};
 
-/// Reads messages until one has this line in it; all lines before it.
+/// Reads messages until one has this line, and returns all lines before it.
 async fn until(socket: &UnixDatagram, line: &str) -> Vec<String> {
     let mut before = Vec::new();
     let found = async {

@@ -1,4 +1,4 @@
-//! Workers that die, or seem to.
+//! Workers that die, or seem to die.
 
 use std::net::Ipv4Addr;
 
@@ -12,8 +12,9 @@ use crate::fixture::{
     options, run, until_dead,
 };
 
-/// Guards the step ledger: a recorded result is replayed and its tool not called again; and the
-/// takeover: a lease that ran out, the redelivered job or the scheduler's.
+/// Guards the step ledger: a recorded result is replayed and its tool is not called again. Guards
+/// the takeover too: the lease expires, and the job is redelivered or published again by the
+/// scheduler.
 #[tokio::test]
 async fn a_run_whose_worker_is_killed_is_finished_by_another_and_no_recorded_call_is_repeated() {
     let tool = CountingTool::start().await;
@@ -50,8 +51,8 @@ async fn a_run_whose_worker_is_killed_is_finished_by_another_and_no_recorded_cal
     assert_eq!(count(&events, "tool.finished"), 1, "nor is it shown twice");
 }
 
-/// Guards the watch over the workers: with a lease of half an hour, nothing else would find the runs
-/// in time. Nor is a recorded call repeated.
+/// Guards the watch over the workers: with a lease of half an hour, nothing else would find the
+/// runs in time. No recorded call is repeated either.
 #[tokio::test]
 async fn runs_of_a_killed_worker_are_taken_long_before_their_leases_run_out() {
     let tool = CountingTool::start().await;
@@ -90,7 +91,7 @@ async fn runs_of_a_killed_worker_are_taken_long_before_their_leases_run_out() {
 }
 
 /// Guards the sign of life: a worker that lost its broker, and that no scheduler sees, keeps its
-/// runs as long as it reaches the ledger, and goes on when the broker is back.
+/// runs as long as it reaches the ledger, and resumes when the broker is back.
 #[tokio::test]
 async fn nothing_is_taken_early_from_a_worker_that_lives_without_its_broker() {
     let gate = Gate::closed();
@@ -114,7 +115,7 @@ async fn nothing_is_taken_early_from_a_worker_that_lives_without_its_broker() {
     answer.until_text("One run, ").await.unwrap();
 
     proxy.set(Mode::Cut);
-    // It was time to take the run, more than once.
+    // The run was due for a requeue more than once.
     scheduler
         .until_metric("baton_runs_spared_total", 2)
         .await
@@ -132,7 +133,7 @@ async fn nothing_is_taken_early_from_a_worker_that_lives_without_its_broker() {
 }
 
 /// Guards the reset: text that no commit names is withdrawn for good, and a client that cannot
-/// un-see it is told so.
+/// withdraw it gets an error.
 #[tokio::test]
 async fn a_chat_that_was_shown_text_of_a_lost_turn_ends_with_an_error_that_names_the_run() {
     let model = model(|request| match request.index {
@@ -157,17 +158,17 @@ async fn a_chat_that_was_shown_text_of_a_lost_turn_ends_with_an_error_that_names
     assert!(error["message"].as_str().unwrap().contains(&answer.run));
     assert_eq!(answer.text, "Half an");
     assert!(!answer.done);
-    // Its stream ended by the server's doing: the run goes on, and a native client sees it whole.
+    // The server ended its stream: the run goes on, and a native client sees it whole.
     let (_, events) = assert_whole(&client, &answer.run, "A whole answer.").await;
     native.until("run.completed").await.unwrap();
     assert_eq!(native.seen, events, "live and later are the same");
 }
 
-/// Guards the fence: a worker that slept through its lease appends nothing and commits nothing,
-/// although it still believes in its attempts when it wakes, and its models have answered.
+/// Guards the fence: a worker that slept through its lease appends and commits nothing, although it
+/// still believes in its attempts when it wakes, and its models have answered.
 #[tokio::test]
 async fn a_worker_frozen_past_its_lease_is_refused_and_leaves_no_trace() {
-    // Several, so that some write before their keeper has asked the ledger.
+    // Several runs, so that some write before the keeper of their lease has asked the ledger.
     const RUNS: usize = 20;
 
     let (first_gate, second_gate) = (Gate::closed(), Gate::closed());
@@ -219,8 +220,8 @@ async fn a_worker_frozen_past_its_lease_is_refused_and_leaves_no_trace() {
     assert_eq!(second.metric(lost).await.unwrap(), 0);
 }
 
-/// Guards the claim's compare: however many workers race for the expired lease and the copies of
-/// its job, one attempt follows the other, and each run completes once.
+/// Guards the compare of the claim: any number of workers may race for the expired lease and the
+/// copies of its job, but one attempt follows the other, and each run completes once.
 #[tokio::test]
 async fn many_runs_of_a_killed_worker_are_each_finished_once() {
     let model = model(|request| {
@@ -255,7 +256,7 @@ async fn many_runs_of_a_killed_worker_are_each_finished_once() {
     );
 }
 
-/// Guards the failure count: a run that takes its worker down each time ends, and with a reason.
+/// Guards the failure count: a run that crashes its worker each time ends, with a reason.
 #[tokio::test]
 async fn a_run_that_loses_every_worker_fails_after_its_allowed_failures() {
     let model = model(|_| Reply::tokens(1).hang()).await;

@@ -1,4 +1,4 @@
-//! Submissions that were accepted and never answered: their ingress died between the two.
+//! Submissions that were accepted and never answered, because their ingress died in between.
 
 use baton_harness::chaos::proxy::{Mode, Proxy};
 use baton_harness::client::Client;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::fixture::{assert_whole, model, options, run};
 
-/// A stack, and the way of its first ingress to the broker.
+/// Starts a stack, and a proxy between its first ingress and the broker.
 async fn stack_and_way(model: &ScriptedModel) -> (Stack, Proxy) {
     let stack = Stack::start(options(model).short_lease()).await.unwrap();
     let broker = ([127, 0, 0, 1], stack.nats.port()).into();
@@ -23,8 +23,8 @@ async fn runs(client: &Client) -> Vec<String> {
     runs.iter().map(id).collect()
 }
 
-/// Guards the key that stands for a run's id, which is committed with the run; and the job, which is
-/// published by somebody else.
+/// Guards the run's id, which is committed with the run and serves as its key; and the job, which
+/// another process publishes.
 #[tokio::test]
 async fn a_submission_over_the_bus_that_died_between_commit_and_answer_is_one_run() {
     let model = model(|_| Reply::text("once")).await;
@@ -32,7 +32,7 @@ async fn a_submission_over_the_bus_that_died_between_commit_and_answer_is_one_ru
     let first = stack.ingress_behind(way.address()).await.unwrap();
     let id = Uuid::now_v7().to_string();
     let program = stack.asker(&id).await.unwrap();
-    // Who publishes is heard; whatever the ingress says is lost.
+    // The broker's messages arrive; those of the ingress are lost.
     way.set(Mode::DropToServer);
     program.submit_unheard(&run()).await.unwrap();
     let client = stack.client(&first);
@@ -55,7 +55,7 @@ async fn a_submission_over_the_bus_that_died_between_commit_and_answer_is_one_ru
     assert_eq!(model.counts().requests, 1);
 }
 
-/// Guards the same of an `Idempotency-Key`.
+/// Guards the same for an `Idempotency-Key`.
 #[tokio::test]
 async fn a_request_whose_ingress_died_between_commit_and_answer_is_one_run() {
     let model = model(|_| Reply::text("once")).await;
@@ -65,7 +65,7 @@ async fn a_request_whose_ingress_died_between_commit_and_answer_is_one_run() {
     way.set(Mode::DropToServer);
     let key = [("idempotency-key", "key-1")];
     let body = run();
-    // Its job is not confirmed, and until then it is not answered.
+    // Its job is not confirmed, and until then the request is not answered.
     let asking = client.post_with("/v1/runs", &key, &body);
     let dying = async {
         while runs(&client).await.is_empty() {}

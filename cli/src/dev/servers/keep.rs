@@ -1,4 +1,4 @@
-//! Starts the servers of `baton dev` again when they die, and stops them in the end.
+//! Restarts the servers of `baton dev` when they die, and stops them in the end.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -8,10 +8,10 @@ use baton_devstack::{DevstackError, NatsServer, Postgres};
 
 use crate::config_command;
 
-/// The pause before the first restart; it doubles with each that fails, or does not hold.
+/// The pause before the first restart; it doubles after each restart that fails or does not last.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// A server that ran for so long begins again with the first pause.
+/// A server that ran for this long gets the first pause again.
 const HELD: Duration = Duration::from_secs(30);
 
 /// The servers that this process has started.
@@ -21,14 +21,14 @@ pub(crate) struct OwnServers {
 }
 
 impl OwnServers {
-    /// Starts each server again, at the same address and with the same data, whenever it has died.
-    /// Drop the future before [`OwnServers::stop`].
+    /// Restarts each server with the same address and data whenever it has died. Drop the future
+    /// before [`OwnServers::stop`].
     pub(crate) async fn keep(&mut self) -> Infallible {
         let (never, _) = tokio::join!(keep(self.nats.as_mut()), keep(self.postgres.as_mut()));
         never
     }
 
-    /// Stops what was started: the database first, as every role stops.
+    /// Stops the started servers, the database first; by now every role has stopped.
     pub(crate) async fn stop(self) {
         if let Some(postgres) = self.postgres
             && let Err(error) = postgres.stop().await
@@ -114,7 +114,7 @@ async fn keep<S: Restart>(server: Option<&mut S>) -> Infallible {
     }
 }
 
-/// For people. A closed standard output keeps no server from being started.
+/// Prints a line for people. A closed standard output does not prevent a restart.
 fn say(line: &str) {
     if config_command::print(line).is_err() {
         tracing::warn!("{line}");

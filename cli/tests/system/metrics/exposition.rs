@@ -1,8 +1,8 @@
-//! A reader of Prometheus' text format, as strict as the roles are regular.
+//! A reader of Prometheus's text format that accepts only the form which the roles write.
 
 use std::collections::BTreeMap;
 
-/// What one role exports.
+/// The metrics that one role exports.
 #[derive(Debug, Default)]
 pub(super) struct Exposition {
     pub(super) families: BTreeMap<String, Family>,
@@ -20,7 +20,7 @@ pub(super) struct Family {
 impl Exposition {
     /// # Panics
     ///
-    /// If a line is none of the format, or a sample has no type.
+    /// If a line is not of the format, or a sample has no type.
     pub(super) fn parse(text: &str) -> Self {
         let mut all = Self::default();
         for line in text.lines().filter(|line| !line.is_empty()) {
@@ -63,7 +63,7 @@ impl Exposition {
     }
 }
 
-/// From `a="b",c="d"}`.
+/// Reads labels from `a="b",c="d"}`.
 fn labels_of(text: &str) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     let mut rest = text.trim_start_matches(',');

@@ -7,9 +7,9 @@ use baton_metrics::{Kind, Metric};
 
 use super::{PARTS, root};
 
-/// Metrics that no dashboard and no rule asks for, each with the reason.
+/// Metrics that no dashboard and no rule uses, each with the reason.
 const UNUSED: [(&str, &str); 0] = [];
-/// What a metric's name begins with, here and in NATS' exporter.
+/// The prefixes of metrics' names, here and in NATS's exporter.
 const OURS: [&str; 3] = ["baton_", "jetstream_", "process_"];
 
 fn metrics() -> BTreeMap<&'static str, Metric> {
@@ -17,7 +17,7 @@ fn metrics() -> BTreeMap<&'static str, Metric> {
     all.map(|metric| (metric.name, *metric)).collect()
 }
 
-/// The files below a folder of the repository, with their texts.
+/// Returns the files below a folder of the repository, with their texts.
 fn texts(folder: &str, ends: &[&str]) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
@@ -39,14 +39,14 @@ fn texts(folder: &str, ends: &[&str]) -> Vec<(String, String)> {
     found
 }
 
-/// Words that look like a metric's name.
+/// Returns the words that look like a metric's name.
 fn names(text: &str) -> BTreeSet<&str> {
     text.split(|character: char| !(character.is_ascii_alphanumeric() || "_:*".contains(character)))
         .filter(|word| OURS.iter().any(|ours| word.starts_with(ours)) && !word.contains(':'))
         .collect()
 }
 
-/// The metric that a name in a query is about.
+/// Returns the metric for a name in a query.
 fn metric_of<'a>(known: &BTreeMap<&'a str, Metric>, name: &str) -> Option<&'a str> {
     let histogram = ["_bucket", "_sum", "_count"]
         .iter()
@@ -61,8 +61,8 @@ fn metric_of<'a>(known: &BTreeMap<&'a str, Metric>, name: &str) -> Option<&'a st
         .map(|(name, _)| *name)
 }
 
-/// Guards dashboards and alerts against metrics that are renamed or removed, and metrics against
-/// being of no use.
+/// Guards dashboards and alerts against renamed and removed metrics, and finds metrics without a
+/// use.
 #[test]
 fn dashboards_and_rules_ask_for_metrics_that_exist_and_each_metric_is_asked_for() {
     let known = metrics();
@@ -99,7 +99,7 @@ fn the_documentation_names_metrics_that_exist() {
     pages.push(("README.md".to_owned(), readme));
     for (path, text) in &pages {
         for name in names(text) {
-            // Names of roles of the database, files and the like have no metric's form.
+            // Names of database roles, files and the like do not have a metric's form.
             let role = ["baton_app", "baton_system", "baton_owner"].contains(&name);
             let code = [
                 "baton_ingress",

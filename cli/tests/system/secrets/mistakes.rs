@@ -1,4 +1,4 @@
-//! Configurations that are wrong where they hold a secret, and secrets that are wrong.
+//! Configurations with a mistake next to a secret, and secrets with a mistake.
 
 use baton_harness::scripted_model::Reply;
 use baton_harness::stack::Stack;
@@ -8,7 +8,7 @@ use crate::fixture::{model, options};
 
 const CANARY: &str = "Kq7canary-9ZbTn4Rv8yLm1cE6uGdHs3Jx";
 
-/// Guards I21 where the configuration is told of: printed, refused, and used in vain.
+/// Guards I21 for the configuration: printed, refused, and used without success.
 #[tokio::test]
 async fn a_command_names_no_secret_whatever_is_wrong_with_it() {
     let model = model(|_| Reply::text("never asked")).await;
@@ -31,7 +31,7 @@ async fn a_command_names_no_secret_whatever_is_wrong_with_it() {
     for (text, good) in [
         (everything.as_str(), true),
         (&nats, true),
-        // Not TOML, where the secret stands.
+        // Not TOML, at the place of the secret.
         (&format!("[llm]\napi_key = \"{CANARY}\n"), false),
         (&format!("[llm]\napi_key = {CANARY}\n"), false),
         (
@@ -69,7 +69,7 @@ async fn a_command_names_no_secret_whatever_is_wrong_with_it() {
             &format!("[auth]\nissuers = [{{ issuer = \"x\", client_secret = \"{CANARY}\" }}]\n"),
             false,
         ),
-        // No URL, or not of this kind.
+        // Not a URL, or not of the right kind.
         (&format!("[database]\nurl = \"{CANARY}\"\n"), false),
         (
             &format!("[database]\nurl = \"mysql://u:{CANARY}@db/x\"\n"),
@@ -104,7 +104,7 @@ async fn a_command_names_no_secret_whatever_is_wrong_with_it() {
     ] {
         std::fs::write(&file, text).unwrap();
         for command in ["check", "print"] {
-            // Nothing of the stack's own hides the file's.
+            // Settings of the stack must not override those of the file.
             let empty = [
                 "DATABASE_URL",
                 "DATABASE_MIGRATE_URL",

@@ -1,4 +1,4 @@
-//! What Baton said and kept, searched for secrets in the forms in which they get about.
+//! Searches the output and the data of Baton for secrets, in all forms in which they spread.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use baton_harness::client::{Answer, Client};
 use baton_harness::stack::Role;
 use serde_json::{Value, json};
 
-/// Something that only its owner may see.
+/// A secret that only its owner may see.
 #[derive(Debug, Clone)]
 pub(super) struct Secret {
     what: &'static str,
@@ -23,7 +23,8 @@ impl Secret {
         Self { what, value }
     }
 
-    /// As it is, in a URL, in hexadecimal, and in base64 wherever it begins within three bytes.
+    /// Returns its forms: unchanged, in a URL, in hexadecimal, and in base64 at each of the three
+    /// offsets.
     pub(super) fn forms(&self) -> Vec<String> {
         let bytes = self.value.as_bytes();
         let escaped: String = bytes
@@ -45,7 +46,7 @@ impl Secret {
         ];
         for offset in 0..3 {
             let shifted = [&b"xx"[..offset], bytes].concat();
-            // The first and the last characters depend on what stands around the secret.
+            // The first and the last characters depend on the bytes around the secret.
             let whole = |text: String| text[4..text.len() - 3].to_owned();
             forms.push(whole(STANDARD_NO_PAD.encode(&shifted)));
             forms.push(whole(URL_SAFE_NO_PAD.encode(&shifted)));
@@ -56,7 +57,7 @@ impl Secret {
     }
 }
 
-/// What was said, by where.
+/// The collected output, by place.
 #[derive(Default)]
 pub(super) struct Said(BTreeMap<&'static str, Vec<u8>>);
 
@@ -67,20 +68,20 @@ impl Said {
         all.push(b'\n');
     }
 
-    /// Notes an answer with its headers.
+    /// Records an answer with its headers.
     pub(super) fn answer(&mut self, answer: &Answer) {
         self.add("answers", format!("{:?}", answer.headers));
         self.add("answers", &answer.body);
     }
 
-    /// Asks, notes the answer, and returns its status.
+    /// Sends a GET request, records the answer, and returns its status.
     pub(super) async fn get(&mut self, client: &Client, path: &str) -> u16 {
         let answer = client.get(path).await.unwrap();
         self.answer(&answer);
         answer.status.as_u16()
     }
 
-    /// Asks, notes the answer, and returns its status.
+    /// Sends a POST request, records the answer, and returns its status.
     pub(super) async fn post(&mut self, client: &Client, path: &str, body: &Value) -> u16 {
         self.post_with(client, path, &[], body).await
     }
@@ -98,7 +99,7 @@ impl Said {
         answer.status.as_u16()
     }
 
-    /// Waits for a run's end, notes all that is told of it, and returns its state.
+    /// Waits for a run's end, records every answer about it, and returns its state.
     pub(super) async fn run(&mut self, client: &Client, model: &str) -> String {
         let body = json!({"model": model, "input": "Please.", "params": {"max_tokens": 50}});
         let id = client.submit(&body).await.unwrap();
@@ -116,14 +117,14 @@ impl Said {
         }
     }
 
-    /// Notes every file below a folder.
+    /// Records every file below a folder.
     pub(super) fn disk(&mut self, place: &'static str, folder: &Path) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let entry = entry.unwrap();
             if entry.file_type().unwrap().is_dir() {
                 self.disk(place, &entry.path());
             } else {
-                // Files are made larger than what is in them.
+                // Files may be allocated larger than their content.
                 let mut file = std::fs::read(entry.path()).unwrap();
                 let end = file.iter().rposition(|byte| *byte != 0);
                 file.truncate(end.map_or(0, |end| end + 1));
@@ -132,7 +133,7 @@ impl Said {
         }
     }
 
-    /// Fails if nothing like this was said at a place: then it is not really searched.
+    /// Fails if a place has no such text, because then the place is not really searched.
     pub(super) fn assert_heard(&self, place: &str, part: &str) {
         let said = self.0.get(place).map(Vec::as_slice).unwrap_or_default();
         assert!(
@@ -141,7 +142,7 @@ impl Said {
         );
     }
 
-    /// Fails if one of these words was said at one of these places.
+    /// Fails if one of these words is at one of these places.
     pub(super) fn assert_unmentioned(&self, places: &[&str], words: &[&str]) {
         for place in places {
             for word in words {
@@ -159,7 +160,7 @@ impl Said {
         String::from_utf8_lossy(around).into_owned()
     }
 
-    /// Fails with every place where one of the secrets was said, but for the excepted ones.
+    /// Fails with every place that has one of the secrets, except for the given ones.
     pub(super) fn assert_silent(&self, secrets: &[Secret], except: &[(&str, &str)]) {
         let mut leaks = Vec::new();
         for secret in secrets {
