@@ -1,4 +1,4 @@
-//! Takes as many jobs as there are free slots, and only while the ledger answers.
+//! Pulls as many jobs as there are free slots, and only while the ledger answers.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -13,20 +13,21 @@ use crate::metrics;
 use crate::run_job::JobEnd;
 use crate::runner::JobRunner;
 
-/// How long the broker keeps a pull open. A drain waits for the end of the last one, and until then
-/// a job that was just handed over may come back, so it is short. It is not cut shorter by ending the
-/// subscription: a job that is on its way at that moment would be lost until the ack wait is over.
+/// The time for which the broker keeps a pull open. It is short, because a drain waits for the end
+/// of the last pull, and until then a job that was just handed over may return. Ending the
+/// subscription does not shorten it: a job under way at that moment would be lost until the ack
+/// wait is over.
 const PULL_EXPIRES: Duration = Duration::from_millis(500);
-/// How soon a background job that found no slot comes again.
+/// The delay of a background job that found no free slot.
 const NO_SLOT: Duration = Duration::from_secs(1);
-/// How often a ledger that is away is looked for.
+/// The interval of checks while the ledger is unavailable.
 const LEDGER_RECHECK: Duration = Duration::from_millis(500);
 
-/// The runs at work: each ends with its lane and what became of its job.
+/// The active runs: each returns its lane and the end of its job.
 type Runs = JoinSet<(Lane, JobEnd)>;
 
-/// Which slots are taken. Some are kept for interactive runs, so that these never wait behind
-/// background ones.
+/// The taken slots. Some are reserved for interactive runs, so that these never wait for background
+/// ones.
 struct Slots {
     all: usize,
     background_most: usize,
@@ -54,8 +55,8 @@ impl Slots {
     }
 }
 
-/// Pulls and runs jobs until the soft stop; then hands over what is running, and returns when
-/// nothing is.
+/// Pulls and runs jobs until the soft stop; then hands over the active runs, and returns when none
+/// is left.
 pub(crate) async fn consume_jobs(
     runner: Arc<JobRunner>,
     mut interactive: JobSource,
@@ -79,7 +80,7 @@ pub(crate) async fn consume_jobs(
             biased;
             () = runner.shutdown.soft.cancelled() => break,
             Some(ended) = runs.join_next() => {
-                // A task that was aborted or panicked outside the runner has no end to note.
+                // A task that was aborted or panicked outside the runner returns no end.
                 if let Ok(end) = ended {
                     ledger_answers &= note_end(end, &mut slots);
                 }
@@ -95,8 +96,8 @@ pub(crate) async fn consume_jobs(
         let Ok(jobs) = pulled else { break };
         for delivery in jobs {
             let lane = delivery.lane;
-            // Both lanes are asked with the same slots in mind. An interactive job is taken all the
-            // same; a background one can wait.
+            // Both lanes are pulled for the same free slots. An interactive job is taken even so; a
+            // background one can wait.
             if lane == Lane::Background && slots.free(lane) == 0 {
                 give_back(&delivery).await;
                 continue;
@@ -104,7 +105,7 @@ pub(crate) async fn consume_jobs(
             *slots.of(lane) += 1;
             let runner = Arc::clone(&runner);
             runs.spawn(async move {
-                // A panic in the runner itself costs this run a failure and nobody else anything.
+                // A panic in the runner itself costs this run a failure, and other runs nothing.
                 let end = AssertUnwindSafe(runner.run_job(delivery))
                     .catch_unwind()
                     .await;
@@ -115,8 +116,8 @@ pub(crate) async fn consume_jobs(
     drain(&runner, interactive, background, runs).await;
 }
 
-/// Runs go on to the end of their step and are handed over by themselves; those that are still at
-/// work at the deadline are cut, and handed over all the same.
+/// Waits for the active runs to finish their step and be handed over. Those still active at the
+/// deadline are cut, and handed over as well.
 async fn drain(runner: &JobRunner, interactive: JobSource, background: JobSource, mut runs: Runs) {
     tracing::info!(runs = runs.len(), "draining");
     let patience = PULL_EXPIRES + Duration::from_secs(1);
@@ -144,7 +145,7 @@ async fn drain(runner: &JobRunner, interactive: JobSource, background: JobSource
     }
 }
 
-/// Frees the run's slot; says whether the ledger answered.
+/// Frees the run's slot, and returns whether the ledger answered.
 fn note_end((lane, end): (Lane, JobEnd), slots: &mut Slots) -> bool {
     let taken = slots.of(lane);
     *taken = taken.saturating_sub(1);

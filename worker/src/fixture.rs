@@ -1,4 +1,4 @@
-//! What tests of the worker's inside stand on: a ledger, a broker, a tenant, and jobs.
+//! The base of the worker's internal tests: a ledger, a broker, a tenant, and jobs.
 
 use std::time::Duration;
 
@@ -48,17 +48,17 @@ impl Ground {
         }
     }
 
-    /// A run is accepted.
+    /// Accepts a run.
     pub(crate) async fn accept(&self) -> RunId {
         self.accept_of(None).await
     }
 
-    /// A run of this key, which has limits, is accepted.
+    /// Accepts a run of this key, which has limits.
     pub(crate) async fn accept_of(&self, key: Option<ApiKeyId>) -> RunId {
         self.accept_with(key, |_| {}).await
     }
 
-    /// The same with another request.
+    /// Like [`Ground::accept_of`], with a changed request.
     pub(crate) async fn accept_with(
         &self,
         key: Option<ApiKeyId>,
@@ -100,7 +100,7 @@ impl Ground {
         run.id
     }
 
-    /// A job for the run is published and pulled.
+    /// Publishes a job for the run, and pulls it.
     pub(crate) async fn job(&mut self, run_id: RunId) -> Delivery {
         let (job, headers) = (Job::Run { run_id }, JobHeaders::default());
         self.bus

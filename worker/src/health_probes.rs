@@ -25,7 +25,7 @@ impl HealthProbes {
         self.last.values().any(|last| *last + UNASKED_AFTER <= now)
     }
 
-    /// Returns the time of that, if no probe comes until then.
+    /// Returns the time at which the next scheduler counts as silent, unless it probes before.
     pub fn silence_begins(&self) -> Option<Instant> {
         self.last.values().min().map(|last| *last + UNASKED_AFTER)
     }

@@ -33,9 +33,9 @@ impl From<ClaimOutcome> for JobAction {
                 remaining,
                 same_job: true,
             } => Self::ComeAgain(remaining + AFTER_LEASE),
-            // A job of Baton's own names a row: without one there is nothing left to do. Or it is a
-            // stray copy: the holder has a message of its own. Or the run waits for its thread:
-            // whoever ends that wait publishes it.
+            // Baton's own jobs name a row, so a job without one needs nothing more. Or the job is a
+            // stray copy: the holder has a message of its own. Or the run waits for its thread, and
+            // the end of that wait publishes its job.
             ClaimOutcome::Gone
             | ClaimOutcome::Leased {
                 same_job: false, ..

@@ -1,7 +1,7 @@
-//! Keeps the leases of all runs that a worker holds, and says when the work on one must stop.
+//! Keeps the leases of all runs that a worker holds, and stops the work on a run when it must stop.
 //!
-//! One task renews them all, a statement at a time. Each run waits beside its work for what the
-//! ledger says of it, and gives up by the clock if that says nothing.
+//! One task renews all leases, in one statement at a time. Each run waits for the ledger's answers
+//! concurrently with its work, and gives up by the clock if none comes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,15 +20,15 @@ use uuid::Uuid;
 use crate::health_probes::HealthProbes;
 use crate::lease::Lease;
 
-/// How long a renewal waits for the broker. What takes longer counts as no round trip.
+/// The longest time that a renewal waits for the broker; a slower answer counts as none.
 const BROKER_PATIENCE: Duration = Duration::from_secs(1);
-/// How soon to go on after the ledger did not answer.
+/// The pause before the next round after the ledger did not answer.
 const LEDGER_RETRY: Duration = Duration::from_millis(250);
 
-/// Why the work must stop at once.
+/// The reason why the work must stop at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// Somebody asked for it, with this reason.
+    /// A cancel was requested, with this reason.
     Cancelled(String),
     /// Another attempt holds the run, or the run has ended.
     LeaseLost,
@@ -47,7 +47,7 @@ pub(crate) struct LeaseKeeper {
     renew_every: Duration,
     held: Mutex<HashMap<ClaimToken, Arc<Held>>>,
     probes: Mutex<HealthProbes>,
-    /// Something is due earlier than was known.
+    /// Notified when a renewal is due earlier than known before.
     wake: Notify,
 }
 
@@ -61,12 +61,12 @@ struct Held {
 #[derive(Debug, Clone)]
 struct State {
     lease: Lease,
-    /// Somebody waits for the ledger's word.
+    /// A task waits for the ledger's answer.
     asked: bool,
     stop: Option<Stop>,
 }
 
-/// A run's lease, for as long as somebody works on it.
+/// A run's lease, for the duration of the work on the run.
 pub(crate) struct Hold<'a> {
     keeper: &'a LeaseKeeper,
     held: Arc<Held>,
@@ -86,7 +86,7 @@ impl LeaseKeeper {
         }
     }
 
-    /// Keeps the lease that a claim was granted, and the message behind it in progress.
+    /// Keeps the lease that a claim was granted, and keeps the run's message in progress.
     pub(crate) fn hold(&self, fence: Fence, lease: Lease, message: InProgress) -> Hold<'_> {
         let state = State {
             lease,
@@ -103,8 +103,8 @@ impl LeaseKeeper {
         Hold { keeper: self, held }
     }
 
-    /// Somebody says that the ledger has news of a run. A nudge carries no order: it makes the
-    /// keeper look now instead of at the next renewal, so that a lost one costs time only.
+    /// Handles a message that the ledger has news of a run. A nudge carries no order: it makes the
+    /// keeper look now instead of at the next renewal, so a lost one only costs time.
     pub(crate) fn nudge(&self, run: RunId) {
         for held in self.lock_held().values() {
             if held.fence.run == run {
@@ -114,7 +114,7 @@ impl LeaseKeeper {
         self.wake.notify_one();
     }
 
-    /// A scheduler asked whether this worker is there.
+    /// Handles a scheduler's probe of this worker.
     pub(crate) fn asked_for(&self, by: Uuid) {
         let now = self.clock.monotonic();
         self.lock_probes().asked(by, now);
@@ -123,7 +123,7 @@ impl LeaseKeeper {
     /// Renews until dropped.
     pub(crate) async fn keep(&self) {
         let mut link = self.bus.link();
-        // After a round that did not reach the broker: not to be repeated before.
+        // Set after a round that did not reach the broker: no renewal is due before.
         let mut not_before = None;
         loop {
             let now = self.clock.monotonic();
@@ -142,9 +142,9 @@ impl LeaseKeeper {
         }
     }
 
-    /// One statement for all that is due. Returns whether the broker answered: a worker that it does
-    /// not answer shows that it lives, but does not renew, for it would hold runs that it cannot
-    /// serve.
+    /// Renews all due leases in one statement. Returns whether the broker answered: a worker
+    /// without an answer shows that it lives, but does not renew, because it would hold runs that
+    /// it cannot serve.
     async fn round(&self, due: &[Arc<Held>]) -> bool {
         let reached = matches!(timeout(BROKER_PATIENCE, self.bus.ping()).await, Ok(Ok(_)));
         let fences: Vec<Fence> = due.iter().map(|held| held.fence).collect();
@@ -187,7 +187,7 @@ impl LeaseKeeper {
         reached
     }
 
-    /// What is to be renewed now; or when, if nobody asks before.
+    /// Returns the leases to renew now, and the time of the next renewal.
     fn due(&self, now: Instant, not_before: Option<Instant>) -> Due {
         let (unseen, silence_begins) = {
             let mut probes = self.lock_probes();
@@ -195,7 +195,7 @@ impl LeaseKeeper {
         };
         let held = self.lock_held();
         let mut due = Due::default();
-        // What is due soon goes along with what is due now.
+        // Leases that are due soon are renewed together with those that are due now.
         let mut soon = Vec::new();
         for held in held.values() {
             let state = held.state.borrow();
@@ -226,7 +226,7 @@ impl LeaseKeeper {
         due
     }
 
-    /// Whether any run is held.
+    /// Returns whether any run is held.
     #[cfg(test)]
     pub(crate) fn holds_any(&self) -> bool {
         !self.lock_held().is_empty()
@@ -241,17 +241,17 @@ impl LeaseKeeper {
     }
 }
 
-/// Which leases are to be renewed, and when the next is.
+/// The leases to renew, and the time of the next renewal.
 #[derive(Default)]
 struct Due {
     now: Vec<Arc<Held>>,
-    /// Whether one of them is due by itself, and not only because somebody asked.
+    /// Whether one of them is due by time, not only because a task asked.
     all: bool,
     next: Option<Instant>,
 }
 
 impl Held {
-    /// The ledger's answer to what was sent at `sent`.
+    /// Takes the ledger's answer to a statement that was sent at `sent`.
     fn answered(&self, answer: Option<Renewal>, sent: Instant, renewed: bool) {
         self.state.send_modify(|state| match answer {
             None => state.stop = Some(Stop::LeaseLost),
@@ -268,7 +268,7 @@ impl Held {
 }
 
 impl Hold<'_> {
-    /// Runs beside the work, and ends only when the work must.
+    /// Waits until the work must stop. Runs concurrently with the work.
     pub(crate) async fn until_stopped(&self, cut: &CancellationToken) -> Stop {
         let mut state = self.held.state.subscribe();
         loop {
@@ -281,28 +281,28 @@ impl Hold<'_> {
             };
             tokio::select! {
                 () = cut.cancelled() => return Stop::Cut,
-                // The sender is held here: it does not go away.
+                // The sender is held here, so it is never dropped.
                 _ = state.changed() => {}
                 () = sleep_until(give_up.into()) => return Stop::LeaseUnconfirmed,
             }
         }
     }
 
-    /// The lease as it stands.
+    /// Returns the current lease.
     pub(crate) fn lease(&self) -> Lease {
         self.held.state.borrow().lease
     }
 
-    /// The ledger took something from this attempt that was sent at `sent`.
+    /// Notes that the ledger accepted a write of this attempt that was sent at `sent`.
     pub(crate) fn confirmed(&self, sent: Instant) {
         self.held
             .state
             .send_modify(|state| state.lease = state.lease.confirmed(sent));
     }
 
-    /// Waits until the ledger has confirmed the run so lately that a side effect may begin. It
-    /// mostly has; else it is asked. Waits for ever if it does not answer: the lease's end stops the
-    /// work, and this with it.
+    /// Waits until the ledger has confirmed the run so recently that a side effect may begin.
+    /// Usually it has; otherwise the keeper asks it. Waits forever if it does not answer: the end
+    /// of the lease stops the work, and with it this wait.
     pub(crate) async fn may_begin(&self) {
         let mut state = self.held.state.subscribe();
         loop {
@@ -319,7 +319,7 @@ impl Hold<'_> {
         }
     }
 
-    /// From here on the lease is not renewed.
+    /// Stops the renewal of the lease.
     pub(crate) fn let_go(&self) {
         self.keeper.lock_held().remove(&self.held.fence.token);
     }

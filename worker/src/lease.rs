@@ -1,4 +1,4 @@
-//! How long a worker may believe that a run is its own.
+//! The time for which a worker may rely on holding a run.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use baton_protocol::liveness::CONFIRMED_WITHIN;
 pub struct Lease {
     length: Duration,
     sent: Instant,
-    /// When that was sent which the ledger last took from the holder, be it a renewal or a commit.
+    /// The time of sending the last write that the ledger accepted, a renewal or a commit.
     confirmed: Instant,
 }
 
 impl Lease {
-    /// A lease granted to a claim that was sent at `sent`.
+    /// Returns the lease granted to a claim that was sent at `sent`.
     pub const fn granted(sent: Instant, length: Duration) -> Self {
         Self {
             length,
@@ -24,7 +24,7 @@ impl Lease {
         }
     }
 
-    /// A renewal that was sent at `sent` has been confirmed.
+    /// Notes that a renewal sent at `sent` was confirmed.
     #[must_use]
     pub fn renewed(self, sent: Instant) -> Self {
         Self {
@@ -33,8 +33,8 @@ impl Lease {
         }
     }
 
-    /// Something that was sent at `sent` and does not renew the lease, but that the ledger takes
-    /// from the holder alone, has been confirmed.
+    /// Notes that another write sent at `sent` was confirmed, which does not renew the lease, but
+    /// which the ledger accepts only from the holder.
     #[must_use]
     pub fn confirmed(self, sent: Instant) -> Self {
         Self {
@@ -43,33 +43,34 @@ impl Lease {
         }
     }
 
-    /// When that was sent which the ledger last confirmed.
+    /// Returns the time of sending the last confirmed write.
     pub const fn last_confirmed(&self) -> Instant {
         self.confirmed
     }
 
-    /// When the grant or the last confirmed renewal was asked for.
+    /// Returns the time of sending the claim or the last confirmed renewal.
     pub const fn sent(&self) -> Instant {
         self.sent
     }
 
-    /// When the holder must have stopped: before its next side effect, a tenth of the lease early,
-    /// for what is already on its way.
+    /// Returns the time by which the holder must have stopped: a tenth of the lease early, so that
+    /// writes under way arrive in time.
     pub fn give_up_at(&self) -> Instant {
         self.sent + self.length.saturating_sub(self.length / 10)
     }
 
-    /// When the ledger may give the run to somebody else; it counts from a moment later.
+    /// Returns the time from which the ledger may give the run to another holder; the ledger counts
+    /// from a moment later.
     pub fn end(&self) -> Instant {
         self.sent + self.length
     }
 
-    /// Whether the holder may still act.
+    /// Returns whether the holder may still act.
     pub fn holds(&self, now: Instant) -> bool {
         now < self.give_up_at()
     }
 
-    /// Whether the holder may begin a side effect that nothing else guards: see
+    /// Returns whether the holder may begin a side effect that has no other guard: see
     /// [`baton_protocol::liveness`].
     pub fn may_begin(&self, now: Instant) -> bool {
         self.holds(now) && now < self.confirmed + CONFIRMED_WITHIN
@@ -84,9 +85,9 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// The ledger's lease begins when the claim or renewal arrives, somewhere between sending
-        /// it and hearing of it. Whatever the delays, and however often it is renewed: at the
-        /// moment at which the ledger may give the run away, the holder has long stopped.
+        /// The ledger's lease begins when the claim or renewal arrives, between its sending and its
+        /// answer. Whatever the delays, and however often it is renewed: the holder has stopped
+        /// well before the ledger may give the run away.
         #[test]
         fn a_holder_has_stopped_before_the_ledger_gives_the_run_away(
             length_ms in 1_000_u64..60_000,
@@ -107,7 +108,7 @@ mod tests {
                 now += pause;
                 let (sent, arrives) = (at(now), at(now + there));
                 if !lease.holds(sent) || arrives >= ledger_end {
-                    // Refused, or never asked for.
+                    // Refused, or never sent.
                     break;
                 }
                 ledger_end = arrives + length;
@@ -119,9 +120,9 @@ mod tests {
             prop_assert!(lease.end() <= ledger_end);
         }
 
-        /// A run is taken early from a row that nobody has written to for a while. Whatever the
-        /// ledger confirmed before, and however late the holder heard of it: from then on it begins
-        /// nothing.
+        /// A run is taken early if nobody has written to its row for a while. Whatever the ledger
+        /// confirmed before, and however late the answers arrived: the holder begins nothing after
+        /// that.
         #[test]
         fn a_holder_begins_nothing_once_its_silent_run_was_taken(
             writes in prop::collection::vec((0_u64..20_000, 0_u64..5_000, any::<bool>()), 1..20),

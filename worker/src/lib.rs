@@ -7,8 +7,8 @@
 //!                    └─► keep_lease      └─► EventPublisher ──► the run's log
 //! ```
 //!
-//! A run is claimed by one worker at a time, under a lease by the ledger's clock. Whatever the
-//! worker writes is guarded by the attempt: the ledger checks each commit, the log each append.
+//! A run is claimed by one worker at a time, under a lease by the ledger's clock. The attempt
+//! guards all of the worker's writes: the ledger checks each commit, the log each append.
 
 pub mod agent;
 mod attempt;
@@ -45,26 +45,26 @@ use crate::model::ModelClient;
 use crate::runner::JobRunner;
 use crate::settings::{Settings, take_changes};
 
-/// How often the worker says that it is there, for schedulers that have started since.
+/// The interval at which the worker announces itself, for schedulers that have started since.
 const HELLO_EVERY: Duration = Duration::from_secs(5);
 
-/// What a worker is made of.
+/// The parts that a worker is built from.
 pub struct WorkerDeps {
-    /// Everything configured.
+    /// The configuration.
     pub config: LiveConfig,
     /// The ledger.
     pub store: Store,
     /// The broker.
     pub bus: Bus,
-    /// The time.
+    /// The clock.
     pub clock: SharedClock,
-    /// When to stop.
+    /// The signal to stop.
     pub shutdown: Shutdown,
-    /// Told when jobs are taken.
+    /// Set when jobs are taken.
     pub readiness: Readiness,
 }
 
-/// Makes the tools and the upstream's client of a configuration, as a worker does at its start.
+/// Builds the tools and the upstream's client of a configuration, as a worker does at its start.
 ///
 /// # Errors
 /// The first setting that cannot be used.
@@ -77,7 +77,7 @@ pub fn check(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Works until the soft stop, then hands over what is under way, and returns when nothing is.
+/// Works until the soft stop, then hands over the active runs, and returns when none is left.
 pub async fn run(deps: WorkerDeps) -> anyhow::Result<()> {
     let WorkerDeps {
         config: live,
@@ -123,7 +123,8 @@ pub async fn run(deps: WorkerDeps) -> anyhow::Result<()> {
             match nudge {
                 Nudge::Cancel { run, .. } => runner.leases.nudge(run),
                 Nudge::AreYouThere(question) => {
-                    // Remembered before it is answered: whoever has an answer is remembered.
+                    // Recorded before the answer, so that every scheduler with an answer is
+                    // recorded.
                     runner.leases.asked_for(question.by);
                     if let Err(error) = bus.say_here(question).await {
                         tracing::debug!(%error, "a scheduler was not answered");

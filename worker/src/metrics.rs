@@ -37,7 +37,7 @@ const TOOL_CALLS: &str = "baton_tool_calls_total";
 const TOOL_DURATION: &str = "baton_tool_call_duration_seconds";
 const CANCEL_LATENCY: &str = "baton_cancel_latency_seconds";
 
-/// What clients and models invent is not a label.
+/// Names that clients and models invent are not labels.
 const OTHER: &str = "other";
 const OK: &[&str] = &["true", "false"];
 const DIRECTIONS: &[&str] = &["input", "cached", "output"];
@@ -47,7 +47,7 @@ const MODEL: Label = Label::bounded(
 );
 const TOOL: Label = Label::bounded("tool", "the server's tools, and `other`");
 
-/// All of them.
+/// All metrics of the worker.
 pub const METRICS: &[Metric] = &[
     Metric::counter(
         RUNS_ENDED,
@@ -223,7 +223,7 @@ pub(crate) fn run_claimed(attempt: u32, waited: Duration) {
     histogram!(QUEUE_WAIT).record(waited);
 }
 
-/// Counts among the active runs for as long as it lives.
+/// Counts as an active run until dropped.
 pub(crate) struct ActiveRun(());
 
 impl ActiveRun {
@@ -243,7 +243,7 @@ pub(crate) fn run_ended(outcome: &Outcome) {
     counter!(RUNS_ENDED, "status" => outcome.status().as_str()).increment(1);
 }
 
-/// Of a run that its holder, or a claim, has just ended because it was to be cancelled.
+/// Records the cancel latency of a run that its holder, or a claim, has just ended.
 pub(crate) fn run_cancelled(latency: Duration) {
     histogram!(CANCEL_LATENCY).record(latency);
 }
@@ -268,12 +268,12 @@ pub(crate) fn job_quarantined() {
     counter!(QUARANTINED).increment(1);
 }
 
-/// A write was refused by the ledger.
+/// Counts a write that the ledger refused.
 pub(crate) fn fenced_by_ledger() {
     counter!(FENCED, "by" => "ledger").increment(1);
 }
 
-/// An append was refused by the run's log, or found a newer attempt's events there.
+/// Counts an append that the run's log refused, or that found a newer attempt's events.
 pub(crate) fn fenced_by_log() {
     counter!(FENCED, "by" => "log").increment(1);
 }
@@ -308,12 +308,13 @@ pub(crate) fn model_turn(names: &KnownNames, model: &str, charge: &Charge, durat
     }
 }
 
-/// A run ended because of its key's budget: before a turn, or with one that was cut short by it.
+/// Counts a run that ended because of its key's budget: before a turn, or with a turn that the
+/// budget shortened.
 pub(crate) fn budget_stop(turn: &'static str) {
     counter!(BUDGET_STOPS, "turn" => turn).increment(1);
 }
 
-/// A run goes back to the queue because other runs have its key's budget set aside.
+/// Counts a run that goes back to the queue because other runs have reserved its key's budget.
 pub(crate) fn budget_wait() {
     counter!(BUDGET_WAITS).increment(1);
 }
@@ -322,12 +323,12 @@ pub(crate) fn model_turn_failed(code: &'static str) {
     counter!(TURN_FAILURES, "code" => code).increment(1);
 }
 
-/// A turn broke off and was withdrawn.
+/// Counts a turn that broke off and was withdrawn.
 pub(crate) fn turn_withdrawn() {
     counter!(TURNS_WITHDRAWN).increment(1);
 }
 
-/// Another model answered than was asked.
+/// Counts an answer of a model other than the requested one.
 pub(crate) fn other_model(priced: bool) {
     let priced = if priced { "true" } else { "false" };
     counter!(OTHER_MODELS, "priced" => priced).increment(1);

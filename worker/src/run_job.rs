@@ -1,8 +1,8 @@
-//! One job: claim the run, work, and settle the message by what the ledger says.
+//! Handles one job: claims the run, works, and settles the message according to the ledger.
 //!
-//! The message is only a nudge. Whether there is anything to do, who may do it and whether it is
-//! done is decided by the ledger; the message is acknowledged when the ledger says that no further
-//! delivery is needed, and by nobody who does not hold the run or know that it has ended.
+//! The message is only a nudge. The ledger decides whether there is work, who may do it and whether
+//! it is done. A worker acknowledges the message only if the ledger says that no further delivery
+//! is needed, and only if it holds the run or knows that the run has ended.
 
 use std::time::Duration;
 
@@ -18,17 +18,17 @@ use crate::lease::Lease;
 use crate::metrics;
 use crate::runner::JobRunner;
 
-/// How long a delivery waits when the database could not be asked about it.
+/// The delay of a redelivery if the database could not be asked.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
-/// How long a run that cannot be served here waits: for a worker that can read it, or for a broker
-/// that takes its events again.
+/// The delay of a run that cannot be served here: until a worker can read it, or the broker stores
+/// its events again.
 const UNSERVED_RETRY: Duration = Duration::from_secs(5);
 
-/// What the puller must know of a job that has been dealt with.
+/// The end of a job, as the puller needs to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JobEnd {
-    /// The ledger was asked, and the message was settled.
+    /// The ledger answered, and the message was settled.
     Settled,
     /// The ledger did not answer: pull nothing until it does.
     DatabaseDown,
@@ -37,8 +37,8 @@ pub(crate) enum JobEnd {
 }
 
 impl JobRunner {
-    /// Deals with one delivery. Never fails: what goes wrong is recorded with the run, or the
-    /// message is left to be delivered again.
+    /// Handles one delivery. Never fails: an error is recorded with the run, or the message is left
+    /// to be redelivered.
     pub(crate) async fn run_job(&self, delivery: Delivery) -> JobEnd {
         let run = match &delivery.job {
             Ok(Job::Run { run_id }) => *run_id,
@@ -113,7 +113,7 @@ impl JobRunner {
                     }
                 }
             }
-            // Its worker may have died between parking it and asking.
+            // Its worker may have died between parking the run and asking the questions.
             JobAction::RepairQuestions(parked) => {
                 let (bus, store, now) = (&self.bus, &self.store, self.clock.now());
                 match repair_questions(bus, store, now, delivery.tenant, run, parked).await {
@@ -129,8 +129,8 @@ impl JobRunner {
         }
     }
 
-    /// Claims, once more with the same token if the first answer was lost: the ledger then tells
-    /// what became of it.
+    /// Claims the run. If the answer is lost, repeats the claim once with the same token: the
+    /// ledger then returns the result of the first.
     async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
         match self.store.system().claim_run(claim).await {
             Err(error) if error.is_transient() => self.store.system().claim_run(claim).await,
@@ -140,7 +140,7 @@ impl JobRunner {
 
     async fn work(&self, delivery: &Delivery, mut claimed: ClaimedRun, lease: Lease) -> JobEnd {
         let fence = claimed.fence;
-        // The run holds its request once: this copy ends with the statement.
+        // The run keeps one copy of its request: this one ends with the statement.
         let spec: RunSpec = match serde_json::from_str(&std::mem::take(&mut claimed.spec_json)) {
             Ok(spec) => spec,
             // Written by a newer version: a newer worker can read it.
@@ -168,7 +168,7 @@ impl JobRunner {
                 metrics::run_duration((self.clock.now() - created_at).to_std().unwrap_or_default());
                 settled(delivery.ack().await)
             }
-            // The decision publishes a job of its own, and so does the end of another run.
+            // The decision, or the end of another run, publishes a new job.
             Ending::Parked | Ending::AwaitsBudget => settled(delivery.ack().await),
             Ending::HandedOver => {
                 metrics::run_handed_over();
@@ -178,18 +178,18 @@ impl JobRunner {
                 metrics::run_handed_over();
                 settled(delivery.nak_confirmed(Some(UNSERVED_RETRY)).await)
             }
-            // Not ours any more: whoever holds the run settles the message.
+            // This worker no longer holds the run: the holder settles the message.
             Ending::Lost => {
                 metrics::lease_lost();
                 JobEnd::Settled
             }
-            // As if the job had come again: if the run has ended, its followers are told now and
-            // not when the broker gives up waiting.
+            // As if the job had come again: if the run has ended, its followers see the end now,
+            // not only when the broker redelivers.
             Ending::PerhapsEnded => Box::pin(self.claim_and_work(delivery, fence.run)).await,
         }
     }
 
-    /// Keeps the job of a run that took its workers down for an operator to look at.
+    /// Keeps the job of a run that crashed its workers, for an operator to inspect.
     async fn give_up(
         &self,
         delivery: &Delivery,
@@ -226,7 +226,7 @@ impl JobRunner {
     }
 }
 
-/// A settlement that did not reach the broker only means that the message comes again.
+/// A settlement that does not reach the broker only means that the message is redelivered.
 fn settled<E: std::fmt::Display>(result: Result<(), E>) -> JobEnd {
     if let Err(error) = result {
         tracing::debug!(%error, "a message could not be settled and will come again");

@@ -1,4 +1,4 @@
-//! What all runs of a worker share.
+//! The state that all runs of a worker share.
 
 use std::sync::Arc;
 
@@ -14,28 +14,28 @@ use crate::keep_lease::LeaseKeeper;
 use crate::model::ModelClient;
 use crate::settings::Settings;
 
-/// Everything that a run needs, shared by all runs of a worker.
+/// The dependencies of a run, shared by all runs of a worker.
 pub(crate) struct JobRunner {
-    /// This process.
+    /// The id of this process.
     pub(crate) worker: WorkerId,
     /// The ledger.
     pub(crate) store: Store,
     /// The broker.
     pub(crate) bus: Bus,
-    /// The time.
+    /// The clock.
     pub(crate) clock: Arc<dyn Clock>,
     /// The upstream.
     pub(crate) model: ModelClient,
     /// Prices and tools, for attempts that begin now.
     pub(crate) settings: ArcSwap<Settings>,
-    /// Limits and times.
+    /// Limits and durations.
     pub(crate) config: WorkerConfig,
-    /// How many messages of events a run may have.
+    /// The most messages of events that a run may have.
     pub(crate) events_per_run: u32,
-    /// When to stop.
+    /// The signal to stop.
     pub(crate) shutdown: Shutdown,
-    /// Cancelled when the drain's deadline has come.
+    /// Cancelled at the drain's deadline.
     pub(crate) cut: CancellationToken,
-    /// Keeps the leases of the runs that are worked on.
+    /// Keeps the leases of active runs.
     pub(crate) leases: LeaseKeeper,
 }

@@ -1,4 +1,4 @@
-//! The settings that a running worker takes anew. An attempt keeps those that it began with.
+//! The settings that a running worker reloads. An attempt keeps those that it began with.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use crate::metrics::{self, KnownNames};
 use crate::runner::JobRunner;
 use crate::tools::{ToolRegistry, ToolSetupError};
 
-/// What models cost, and the tools.
+/// The prices of models, and the tools.
 pub(crate) struct Settings {
-    /// What models cost.
+    /// The prices of models.
     pub(crate) prices: Prices,
-    /// Names of fields that limited keys may send too.
+    /// Names of fields that limited keys may send as well.
     pub(crate) extra_fields: ExtraFields,
-    /// What a turn of a budgeted run is reckoned with before it is made.
+    /// Estimates a turn of a budgeted run in advance.
     pub(crate) metering: Metering,
     /// The server-side tools.
     pub(crate) tools: ToolRegistry,
-    /// The models and tools that metrics name.
+    /// The models and tools that are labels of metrics.
     pub(crate) names: KnownNames,
 }
 
@@ -45,7 +45,7 @@ impl Settings {
     }
 }
 
-/// Takes changed settings until it is dropped.
+/// Applies changed settings until dropped.
 pub(crate) async fn take_changes(runner: &JobRunner, mut config: LiveConfig) {
     loop {
         match Settings::of(&config.changed().await) {
@@ -53,7 +53,7 @@ pub(crate) async fn take_changes(runner: &JobRunner, mut config: LiveConfig) {
                 metrics::create_known_series(&settings.names);
                 runner.settings.store(Arc::new(settings));
             }
-            // The reload has checked it: only the machine can be in the way.
+            // The reload has checked the settings, so only the machine can be the cause.
             Err(error) => tracing::error!(%error, "changed settings cannot be used"),
         }
     }

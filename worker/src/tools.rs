@@ -1,11 +1,11 @@
 //! The tools that the server executes.
 //!
-//! A tool is a [`ToolSpec`] (what the model is told, and what executing it twice would mean) and a
-//! [`Tool`] (what it does). [`ToolRegistry::execute`] stands between the model and all of them: it
-//! checks the arguments against the schema, ends the call when its time is up, contains panics and
-//! cuts what is too long. It never fails: what went wrong is told to the model, which can mend it.
+//! A tool is a [`ToolSpec`] (its description for the model, and the effect of executing it twice)
+//! and a [`Tool`] (its behaviour). All calls of the model go through [`ToolRegistry::execute`]: it
+//! checks the arguments against the schema, ends the call when its time is over, contains panics
+//! and truncates long results. It never fails: the model gets the error, and can correct the call.
 //!
-//! To add a built-in tool: a file here with both, and a line in [`ToolRegistry::new`].
+//! To add a built-in tool, write a file here with both, and a line in [`ToolRegistry::new`].
 
 mod arguments;
 mod calculator;
@@ -27,25 +27,25 @@ pub use http_tool::HttpTool;
 pub use registry::{RegisteredTool, ToolRegistry};
 pub use setup_error::ToolSetupError;
 
-/// What is known of a tool without calling it.
+/// The description of a tool.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolSpec {
-    /// What the model calls it: 1 to 64 letters, digits, `_` and `-`.
+    /// The tool's name for the model: 1 to 64 letters, digits, `_` and `-`.
     pub name: String,
-    /// What the model is told about it.
+    /// The description for the model.
     pub description: String,
     /// The JSON Schema of its arguments; it may refer only to itself.
     pub parameters: Value,
-    /// What executing it twice would mean.
+    /// The effect of executing a call twice.
     pub effect: Effect,
-    /// How long a call may take.
+    /// The longest time that a call may take.
     pub timeout: Duration,
 }
 
-/// What a tool does.
+/// The behaviour of a tool.
 pub trait Tool: Send + Sync + 'static {
     /// Executes one call. The arguments match the schema. The future is dropped when the call's
-    /// time is up or its run is stopped.
+    /// time is over or its run is stopped.
     fn call<'a>(
         &'a self,
         arguments: Value,
@@ -53,12 +53,12 @@ pub trait Tool: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<String, ToolError>>;
 }
 
-/// Which call this is.
+/// The identity and the time of a call.
 #[derive(Debug, Clone)]
 pub struct ToolContext {
     /// The run.
     pub run: RunId,
-    /// The call's place in the run's ledger: the same when the call is repeated after a crash.
+    /// The call's step in the run's ledger: the same if the call is repeated after a crash.
     pub step: u32,
     /// The call's id, as the model gave it.
     pub call_id: String,
@@ -67,27 +67,27 @@ pub struct ToolContext {
 }
 
 impl ToolContext {
-    /// The same for every repetition of this call, and for no other call.
+    /// Returns a key that is the same for every repetition of this call, and for no other call.
     pub fn idempotency_key(&self) -> String {
         format!("{}-{}", self.run, self.step)
     }
 }
 
-/// A call did not bring a result.
+/// The reason why a call has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ToolError {
-    /// The arguments match the schema and make no sense all the same; says what to change.
+    /// The arguments match the schema but make no sense; the text says what to change.
     #[error("{0}")]
     Arguments(String),
-    /// The tool failed; says why, for the model.
+    /// The tool failed; the text says why, for the model.
     #[error("{0}")]
     Failed(String),
-    /// The tool panicked; the log has the rest.
+    /// The tool panicked; the log has the details.
     #[error("the tool crashed")]
     Panicked,
 }
 
-/// How a call ended.
+/// The end of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallEnd {
     /// With a result.
@@ -96,16 +96,16 @@ pub enum CallEnd {
     UnknownTool,
     /// The arguments were wrong.
     InvalidArguments,
-    /// The tool said why it could not.
+    /// The tool reported why it failed.
     Failed,
-    /// Its time was up.
+    /// Its time was over.
     TimedOut,
     /// It panicked.
     Panicked,
 }
 
 impl CallEnd {
-    /// The name in metrics.
+    /// Returns the name in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -118,15 +118,15 @@ impl CallEnd {
     }
 }
 
-/// What a call brought.
+/// The result of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolOutcome {
-    /// Whether the tool did what it was asked.
+    /// Whether the tool succeeded.
     pub ok: bool,
-    /// What the model is told: the result, or what went wrong and how to mend it.
+    /// The text for the model: the result, or the error and its remedy.
     pub content: String,
-    /// How the call ended.
+    /// The end of the call.
     pub end: CallEnd,
-    /// Whether the content was cut.
+    /// Whether the content was truncated.
     pub cut: bool,
 }

@@ -1,5 +1,5 @@
-//! The keeper on a real ledger and a real broker. The clock stands still, so that nothing is due
-//! but what a test makes due.
+//! Tests the keeper against a real ledger and a real broker. The clock only moves by hand, so that
+//! only the renewals of the test are due.
 
 use baton_protocol::WorkerId;
 use baton_protocol::liveness::{CONFIRMED_WITHIN, UNASKED_AFTER};
@@ -37,7 +37,7 @@ impl Fixture {
         }
     }
 
-    /// A run that this worker holds, and the message behind it.
+    /// Claims a run; returns its fence, its lease and its message.
     async fn claim(&mut self) -> (Fence, Lease, InProgress) {
         let run = self.ground.accept().await;
         let job = self.ground.job(run).await;
@@ -62,7 +62,7 @@ impl Fixture {
     }
 }
 
-/// While the keeper is at work.
+/// Runs `what` while the keeper works.
 async fn beside<T>(keeper: &LeaseKeeper, what: impl Future<Output = T>) -> T {
     tokio::select! {
         done = timeout(Duration::from_secs(30), what) => done.expect("it takes too long"),
@@ -70,7 +70,7 @@ async fn beside<T>(keeper: &LeaseKeeper, what: impl Future<Output = T>) -> T {
     }
 }
 
-/// Guards the first rule of an early takeover: what the ledger confirmed long ago permits nothing.
+/// Guards the first rule of an early takeover: an old confirmation permits nothing.
 #[tokio::test]
 async fn a_side_effect_waits_for_the_ledger_to_confirm_the_run_again() {
     let mut f = Fixture::start().await;
@@ -84,13 +84,13 @@ async fn a_side_effect_waits_for_the_ledger_to_confirm_the_run_again() {
     beside(&f.keeper, hold.may_begin()).await;
     assert_eq!(hold.lease().sent(), f.clock.monotonic());
 
-    // What the attempt commits confirms it too.
+    // The attempt's commits confirm the run, too.
     f.clock.advance(CONFIRMED_WITHIN);
     hold.confirmed(f.clock.monotonic());
     hold.may_begin().await;
 }
 
-/// Guards the same for a run that was taken: it begins nothing, and the work stops.
+/// Guards the same rule for a run that was taken: it begins nothing, and the work stops.
 #[tokio::test]
 async fn a_run_that_was_taken_begins_no_side_effect_and_stops() {
     let mut f = Fixture::start().await;
@@ -113,8 +113,8 @@ async fn a_run_that_was_taken_begins_no_side_effect_and_stops() {
     assert_eq!(stopped.await, Stop::LeaseLost);
 }
 
-/// Guards what spares a worker that lives: nobody asks it any more, so it writes to its rows. And
-/// the rule that it does not renew while the broker does not answer.
+/// Guards the protection of a live worker: if no scheduler probes it, it writes to its rows. Also
+/// guards the rule that it does not renew while the broker does not answer.
 #[tokio::test]
 async fn a_worker_that_is_asked_no_more_shows_that_it_lives_and_without_a_broker_renews_nothing() {
     let mut f = Fixture::start().await;
@@ -136,7 +136,7 @@ async fn a_worker_that_is_asked_no_more_shows_that_it_lives_and_without_a_broker
     assert_eq!(taken, [], "it lives");
 }
 
-/// Guards the single statement: each run hears what concerns it, and of a nudge only its own hears.
+/// Guards the single statement: each run gets its own answer, and a nudge reaches only its run.
 #[tokio::test]
 async fn all_runs_are_renewed_together_and_each_hears_its_own_answer() {
     let mut f = Fixture::start().await;

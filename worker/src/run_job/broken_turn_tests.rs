@@ -1,4 +1,4 @@
-//! A turn that breaks off in the middle: withdrawn and asked for again, as far as that is allowed.
+//! Turns that break off in the middle: withdrawn and repeated, as far as that is allowed.
 
 use baton_harness::scripted_model::{Gate, Piece, Recorded, Reply, Script, ScriptedModel};
 use baton_openai::ErrorObject;
@@ -15,7 +15,7 @@ use crate::fixture::Ground;
 
 const LEASE: Duration = Duration::from_mins(10);
 
-/// What became of a run with these answers of the model's.
+/// The end of a run for which the model gave these answers.
 struct Told {
     run: RunRecord,
     log: Vec<Event>,
@@ -24,7 +24,7 @@ struct Told {
     steps: Vec<StepRecord>,
 }
 
-/// An answer that goes on with `rest` once its text is in the log.
+/// Returns an answer that continues with `rest` once its text is in the log.
 fn half(rest: impl IntoIterator<Item = Piece>) -> (Reply, Option<Gate>) {
     let gate = Gate::closed();
     let pieces = [text("half an "), Piece::Wait(gate.clone())];
@@ -103,7 +103,7 @@ impl Told {
         }
     }
 
-    /// The text that is left after all withdrawals.
+    /// Returns the text that remains after all withdrawals.
     fn text(&self) -> String {
         let mut standing: Vec<(EventId, &str)> = Vec::new();
         for event in &self.log {
@@ -181,7 +181,7 @@ async fn a_client_that_cannot_take_back_what_it_saw_gets_the_error() {
     assert_eq!(told.code(), "upstream_cut");
     assert_eq!((told.requests.len(), told.resets()), (1, 0));
 
-    // A call of the server's tool is not shown.
+    // A call of a server-side tool is not shown.
     let call = Piece::ToolCall {
         index: 0,
         id: "call_1".into(),
@@ -194,8 +194,8 @@ async fn a_client_that_cannot_take_back_what_it_saw_gets_the_error() {
     assert_eq!((told.requests.len(), told.resets()), (2, 0));
 }
 
-/// Guards the whole way of what the upstream says besides: into the log, and into the ledger for a client
-/// that comes later.
+/// Guards the whole way of the upstream's other fields: into the log, and into the ledger for a
+/// client that comes later.
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_that_nobody_reads_are_shown_and_recorded() {
     let chunk = json!({

@@ -1,4 +1,4 @@
-//! A run of a key with a monthly budget: what it asks the model for, and what it is charged.
+//! Runs of a key with a monthly budget: the limits that they send to the model, and their charges.
 
 use baton_harness::scripted_model::{Gate, Piece, Recorded, Reply, Script, ScriptedModel};
 use baton_protocol::{ApiKeyId, Event, EventData, FinishReason};
@@ -15,10 +15,10 @@ use super::*;
 use crate::fixture::Ground;
 
 const LEASE: Duration = Duration::from_mins(10);
-/// The bytes of the request that [`Ground::accept_of`] leads to, and then some.
+/// The bytes of the request that [`Ground::accept_of`] leads to, rounded up.
 const PROMPT: u64 = 400;
 
-/// A ground, a key and what became of its run.
+/// A fixture with one key and its configuration.
 struct Story {
     ground: Ground,
     key: ApiKeyId,
@@ -61,7 +61,7 @@ impl Story {
         .await
     }
 
-    /// Runs one run with this answer of the model's; the run as it ended, and what was asked.
+    /// Runs one run with this answer of the model; returns the ended run, and the requests.
     async fn run(&mut self, reply: Reply) -> (RunRecord, Vec<Recorded>) {
         self.run_script(Script::always(reply)).await
     }
@@ -116,7 +116,7 @@ async fn a_budgeted_answer_is_limited_by_what_is_left_and_charged_by_what_was_us
     let mut story = Story::of_tokens(2_000).await;
     let (run, requests) = story.run(Reply::text("one two three")).await;
     assert_eq!(completed(&run), FinishReason::Stop);
-    // What the configuration says, as long as there is that much.
+    // The configured limit, as long as that much is left.
     assert_eq!(requests[0].body["max_tokens"], 1_000);
     let month = story.month().await;
     assert_eq!((month.reserved_tokens, month.running), (0, 0));
@@ -144,7 +144,7 @@ async fn with_too_little_left_the_model_is_not_asked() {
     assert!(requests.is_empty());
     assert_eq!(story.month().await.spent_tokens, 0);
 
-    // A price that is gone is no price of zero.
+    // A missing price is not a price of zero.
     let mut story = Story::new(KeyLimits {
         monthly_cost_micros: Some(1_000_000),
         ..KeyLimits::default()
@@ -175,7 +175,8 @@ async fn what_nobody_counted_is_charged_by_its_bytes() {
     let month = story.month().await;
     assert_eq!(month.spent_tokens, sum.input_tokens + sum.output_tokens);
 
-    // Without a budget it is guessed as for an answer that was cut off, and said to be.
+    // Without a budget the tokens are estimated as for an interrupted answer, and marked as
+    // estimated.
     let mut free = Story::new(KeyLimits::default()).await;
     let (run, requests) = free
         .run(Reply::pieces([
@@ -194,12 +195,13 @@ async fn what_nobody_counted_is_charged_by_its_bytes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_turn_that_fails_is_charged_by_what_the_upstream_may_have_done() {
-    // It said no.
+    // The upstream refused.
     let mut story = Story::of_tokens(5_000).await;
     let (run, _) = story.run(Reply::status(400)).await;
     assert!(matches!(run.outcome, Some(Outcome::Failed(_))), "{run:?}");
     assert_eq!(story.month().await.spent_tokens, 0);
-    // It was at work and broke off before it had shown anything: that is not paid for twice.
+    // The upstream worked and broke off before it had shown anything: no retry, which would cost
+    // twice.
     let (run, requests) = story.run(Reply::pieces([]).cut()).await;
     assert!(matches!(run.outcome, Some(Outcome::Failed(_))), "{run:?}");
     assert_eq!(requests.len(), 1);
@@ -208,7 +210,7 @@ async fn a_turn_that_fails_is_charged_by_what_the_upstream_may_have_done() {
         (1_100..1_000 + PROMPT).contains(&month.spent_tokens),
         "{month:?}"
     );
-    // It broke off behind some text.
+    // The upstream broke off after some text.
     let before = month.spent_tokens;
     let (run, _) = story.run(Reply::pieces([text("1234567890")]).cut()).await;
     assert!(matches!(run.outcome, Some(Outcome::Failed(_))), "{run:?}");
@@ -220,7 +222,7 @@ async fn a_turn_that_fails_is_charged_by_what_the_upstream_may_have_done() {
     assert_eq!(month.reserved_tokens, 0);
 }
 
-/// The whole of a cancel: the keeper hears of it, the work is dropped, the end is settled.
+/// Runs a whole cancel: the keeper hears of it, the work is dropped, the end is settled.
 async fn cancelled(story: &mut Story, reply: Reply, shows: bool) -> u64 {
     let model = ScriptedModel::start(Script::always(reply)).await.unwrap();
     let lease = Duration::from_secs(3);
@@ -275,7 +277,7 @@ async fn a_cancelled_turn_is_charged_its_prompt_and_what_it_had_shown() {
     assert_eq!(shown, hidden + 10);
 }
 
-/// Guards the budget of a turn that is asked for again: each try is charged, and none goes beyond it.
+/// Guards the budget of a repeated turn: each try is charged, and none exceeds the budget.
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_tries_are_charged_and_end_with_the_budget() {
     let broken = || Reply::pieces([text("1234567890")]).cut();
@@ -295,7 +297,7 @@ async fn broken_tries_are_charged_and_end_with_the_budget() {
     assert!(month.spent_tokens > 2 * 100, "{month:?}");
     assert_eq!(month.reserved_tokens, 0);
 
-    // Too little is left for as many tries as are allowed.
+    // Too little is left for all permitted tries.
     let mut story = Story::of_tokens(PROMPT).await;
     story.llm.turn_retries = 2;
     let (run, requests) = story.run(broken()).await;
@@ -310,7 +312,8 @@ async fn broken_tries_are_charged_and_end_with_the_budget() {
     assert_eq!(month.reserved_tokens, 0);
 }
 
-/// Guards the budget against the estimate: an answer has more bytes than tokens, and was held to its tokens.
+/// Guards the budget against the estimate: an answer has more bytes than tokens, and its limit was
+/// in tokens.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_uncounted_answer_is_charged_for_no_more_than_it_was_allowed() {
     for reply in [
@@ -330,7 +333,7 @@ async fn an_uncounted_answer_is_charged_for_no_more_than_it_was_allowed() {
     }
 }
 
-/// Guards a key's budget of money behind a gateway that has fallbacks.
+/// Guards a key's budget in money when a gateway falls back to other models.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_price_is_that_of_the_model_that_answered_and_another_one_is_audited() {
     let price = |model: &str, each: &str| ModelPrice {

@@ -1,4 +1,4 @@
-//! One job, from its delivery to its settlement, while something goes wrong at the worst moment.
+//! One job, from its delivery to its settlement, while something fails at the worst moment.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -88,7 +88,7 @@ pub(super) fn text(text: &str) -> Piece {
     Piece::Text(text.to_owned())
 }
 
-/// The log as it lies in the stream, in order, whatever a reader would make of it.
+/// Returns the log as stored in the stream, in order, without a reader's interpretation.
 pub(super) async fn log(ground: &Ground, run: RunId) -> Vec<Event> {
     let stored = ground
         .bus
@@ -116,8 +116,8 @@ async fn status(ground: &Ground, run: RunId) -> RunStatus {
     record.status
 }
 
-/// Guards the look behind an end whose commit was not heard of: the run has ended, its worker does
-/// not know, and its followers are told at once all the same, not when the broker gives up waiting.
+/// Guards the look at the ledger after a commit with a lost answer: the run has ended, its worker
+/// does not know, and its followers still see the end at once, not only when the broker redelivers.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_that_was_committed_and_not_heard_of_is_told_as_soon_as_the_ledger_answers() {
     let mut ground = Ground::new().await;
@@ -137,7 +137,8 @@ async fn an_end_that_was_committed_and_not_heard_of_is_told_as_soon_as_the_ledge
             matches!(event.data, EventData::TextDelta(_))
         })
         .await;
-        // Somebody holds the row, so that the commit waits; it is let go, and its answer is not.
+        // The test holds the row, so that the commit waits; then it releases the row, but not the
+        // answer.
         let mut tx = ground.store.tenant(ground.tenant).await.unwrap();
         tx.request_cancel(run, "never meant").await.unwrap();
         gate.open();
@@ -168,8 +169,8 @@ async fn an_end_that_was_committed_and_not_heard_of_is_told_as_soon_as_the_ledge
     assert!(matches!(last, Some(EventData::RunCompleted(_))), "{log:#?}");
 }
 
-/// Guards the log's compare-and-set by itself: a worker that was replaced, wakes, and writes before
-/// its keeper has asked the ledger anything leaves nothing in the log, and its successor goes on.
+/// Guards the log's compare-and-set alone: a replaced worker that wakes and writes before its
+/// keeper has asked the ledger leaves nothing in the log, and its successor continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_worker_that_does_not_ask_the_ledger_writes_nothing_to_the_log() {
     let mut ground = Ground::new().await;
@@ -191,7 +192,7 @@ async fn a_replaced_worker_that_does_not_ask_the_ledger_writes_nothing_to_the_lo
         Reply::pieces(pieces).ended("stop")
     });
     let model = ScriptedModel::start(script).await.unwrap();
-    // Nobody renews: the keepers do not run, and the leases last.
+    // No renewals: the keepers do not run, and the leases are long.
     let lease = Duration::from_mins(10);
     let zombie = runner(&ground, ground.store.clone(), &model, lease);
     let rightful = runner(&ground, ground.store.clone(), &model, lease);

@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value};
 
-/// Mistakes that are told at once.
+/// The most mistakes that are reported at once.
 const MAX_MISTAKES: usize = 5;
-/// The most that is told of one mistake, in characters: it quotes what the model wrote.
+/// The longest report of one mistake, in characters: it quotes the model's arguments.
 const MAX_MISTAKE: usize = 300;
 
-/// Compiles a schema. References to anything outside it are refused, and patterns are of the kind
-/// that takes linear time.
+/// Compiles a schema. References to anything outside it are refused, and patterns must take linear
+/// time.
 pub(super) fn compile(schema: &Value) -> Result<Validator, String> {
     jsonschema::options()
         .offline()
@@ -20,9 +20,9 @@ pub(super) fn compile(schema: &Value) -> Result<Validator, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Reads and checks the arguments of a call of `tool`. The error is for the model.
+/// Parses and checks the arguments of a call of `tool`. The error is for the model.
 pub(super) fn read(tool: &str, schema: &Validator, written: &str) -> Result<Value, String> {
-    // Models write nothing at all for a tool that needs nothing.
+    // Models write nothing at all for a tool without parameters.
     let arguments = if written.trim().is_empty() {
         Value::Object(Map::new())
     } else {

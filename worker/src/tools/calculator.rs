@@ -14,30 +14,32 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{Tool, ToolContext, ToolError, ToolSpec};
 
-/// The longest expression, in bytes. The library recurses once or more a byte.
+/// The longest expression, in bytes. The library recurses at least once per byte.
 const MAX_EXPRESSION: usize = 500;
 /// The stack of an evaluation, in bytes: several times what the deepest expression of that length
-/// needs. The end of a stack is the end of the process, and no panic that could be contained. Only
-/// the part that is touched takes memory.
+/// needs. An overflow would end the process, not cause a panic that could be contained. Only the
+/// touched part takes memory.
 const STACK: usize = 64 << 20;
-/// The time that every evaluation gets first. Ordinary arithmetic needs less than a hundredth of it.
+/// The time that every evaluation gets first. Ordinary arithmetic needs less than a hundredth of
+/// it.
 const QUICK: Duration = Duration::from_millis(25);
-/// The time that an evaluation gets which was not done by then.
+/// The time that an evaluation gets if it was not finished by then.
 const MAX_COMPUTATION: Duration = Duration::from_millis(500);
 /// Characters of the library's language that define functions, bind variables, begin text or shift
-/// bits. None is arithmetic; a function may call itself until the stack ends, and the library never
-/// asks whether to stop while it shifts.
+/// bits. None of them is arithmetic. A function may call itself until the stack overflows, and the
+/// library never checks for an interrupt while it shifts.
 const REFUSED: [char; 14] = [
     '=', ':', ';', '\\', '"', '\'', '@', '#', '{', '}', '[', ']', '<', '>',
 ];
 
-/// The tool. Its computations share a few threads, because one that takes long would otherwise take
-/// the processors from all other runs of the worker.
+/// The tool. Its computations share a few threads, because a long one would otherwise take the
+/// processors from all other runs of the worker.
 #[derive(Debug, Clone)]
 pub struct Calculator {
     /// Permits to compute for [`QUICK`].
     quick: Arc<Semaphore>,
-    /// Permits to compute for [`MAX_COMPUTATION`]; apart, so that what is quick never waits for it.
+    /// Permits to compute for [`MAX_COMPUTATION`]; separate, so that quick computations never wait
+    /// for slow ones.
     slow: Arc<Semaphore>,
 }
 
@@ -50,7 +52,7 @@ impl Default for Calculator {
 }
 
 impl Calculator {
-    /// Makes a calculator with so many threads at most for quick and for slow computations.
+    /// Creates a calculator with at most this many threads for quick and for slow computations.
     fn new(quick: usize, slow: usize) -> Self {
         Self {
             quick: Arc::new(Semaphore::new(quick)),
@@ -58,7 +60,7 @@ impl Calculator {
         }
     }
 
-    /// Evaluates an expression quickly, or else as one of the slow ones.
+    /// Evaluates an expression within the quick time, or else as one of the slow ones.
     async fn compute(&self, expression: &str) -> Result<String, ToolError> {
         match in_turn(&self.quick, QUICK, expression).await? {
             Err(Mistake::TooLong) => {}
@@ -68,7 +70,7 @@ impl Calculator {
         done.map_err(ToolError::from)
     }
 
-    /// What the model is told.
+    /// Returns the description for the model.
     pub fn spec(timeout: Duration) -> ToolSpec {
         ToolSpec {
             name: "calculator".to_owned(),
@@ -143,15 +145,14 @@ async fn in_turn(
     value.await.map_err(|_| ToolError::Panicked)
 }
 
-/// An evaluation on its way. The permit goes with it, because a caller that leaves does not end it at
-/// once.
+/// A pending evaluation. It holds the permit, because a caller that leaves does not end it at once.
 struct Computation {
     expression: String,
     deadline: Arc<Deadline>,
     _permit: OwnedSemaphorePermit,
 }
 
-/// Ends a computation when its time is up, or when nobody waits for it any more.
+/// Ends a computation when its time is over, or when its caller has gone.
 struct Deadline {
     until: Instant,
     dropped: AtomicBool,
@@ -171,7 +172,7 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// A reason why an expression has no value, in words for the model.
+/// The reason why an expression has no value, in words for the model.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum Mistake {
     #[error("{0}")]
@@ -211,12 +212,12 @@ fn evaluate(expression: &str, interrupt: &impl Interrupt) -> Result<String, Mist
     check_brackets(expression).map_err(Mistake::Expression)?;
     let mut context = Context::new();
     context.disable_rng();
-    // As a plain number: the library prints `847*15%` as 12705%.
+    // As a plain number, because the library prints `847*15%` as 12705%.
     let number = format!("({expression}) to 1");
     let value = match evaluate_with_interrupt(&number, &mut context, interrupt) {
         Ok(value) => value,
         Err(_) if interrupt.should_interrupt() => return Err(Mistake::TooLong),
-        // A quantity with a unit is no plain number.
+        // A quantity with a unit is not a plain number.
         Err(_) => match evaluate_with_interrupt(expression, &mut context, interrupt) {
             Ok(value) => value,
             Err(_) if interrupt.should_interrupt() => return Err(Mistake::TooLong),
@@ -235,7 +236,7 @@ fn evaluate(expression: &str, interrupt: &impl Interrupt) -> Result<String, Mist
     Ok(text.to_owned())
 }
 
-/// The library takes what is not closed as closed at the end, which is not what was meant.
+/// Refuses unbalanced brackets. The library closes open ones at the end, which nobody means.
 fn check_brackets(expression: &str) -> Result<(), String> {
     let mut open = 0_u32;
     for c in expression.chars() {
@@ -403,7 +404,7 @@ mod tests {
         let slow = Arc::clone(&calculator.slow).acquire_owned().await.unwrap();
         let mut hostile = pin!(join_all((0..8).map(|_| call(&calculator, "9^9^9"))));
         let quick = async {
-            // All of them are in the queue before.
+            // By then all of them are in the queue.
             tokio::task::yield_now().await;
             call(&calculator, "6*7").await
         };
@@ -433,7 +434,7 @@ mod tests {
         assert!(permit.is_ok());
     }
 
-    /// On a quarter of the stack.
+    /// Uses a quarter of the stack.
     #[test]
     fn the_deepest_nesting_that_fits_leaves_the_stack_whole() {
         let deepest = [

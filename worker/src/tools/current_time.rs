@@ -1,4 +1,4 @@
-//! `current_time`: the date and the time, anywhere.
+//! `current_time`: the date and the time, in any time zone.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::{Tool, ToolContext, ToolError, ToolSpec};
 pub struct CurrentTime;
 
 impl CurrentTime {
-    /// What the model is told.
+    /// Returns the description for the model.
     pub fn spec(timeout: Duration) -> ToolSpec {
         ToolSpec {
             name: "current_time".to_owned(),

@@ -1,4 +1,4 @@
-//! Tools that the operator adds: each call is one HTTP request.
+//! Tools that the operator configures: each call is one HTTP request.
 
 use std::time::Duration;
 
@@ -15,34 +15,36 @@ use serde_json::Value;
 
 use super::{Tool, ToolContext, ToolError, ToolSetupError, ToolSpec};
 
-/// The time limit of a connection.
+/// The longest time that connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most that is read of an answer.
+/// The longest part of an answer that is read, in bytes.
 const MAX_BODY: usize = 256 * 1024;
-/// The most of a refusal that the model is told, in characters.
+/// The longest part of a refusal that the model gets, in characters.
 const MAX_REFUSAL: usize = 2_000;
 
-/// What is shorter is no secret, and might stand in any answer.
+/// The length of the shortest secret: a shorter text might occur in any answer.
 const SHORTEST_SECRET: usize = 8;
 
-/// The shortest part of a path that counts as a secret, if a digit is in it: names are shorter.
+/// The length of the shortest part of a path that counts as a secret, if it contains a digit: names
+/// are shorter.
 const SHORTEST_SECRET_IN_PATH: usize = 16;
 
 /// One of the operator's tools. The arguments are the JSON body of a POST, PUT or PATCH, and the
-/// query of anything else; redirects are not followed. The query parameters in the tool's URL are the
-/// operator's: an argument of the same name is refused, because many servers take the last of two.
+/// query of all other methods; redirects are not followed. The query parameters in the tool's URL
+/// belong to the operator: an argument of the same name is refused, because many servers use the
+/// last of two.
 pub struct HttpTool {
     client: Client,
     method: Method,
     url: Url,
     headers: HeaderMap,
-    /// What must not come back in an answer: servers that show what they were sent are not rare, and
-    /// results are shown to the model and to clients. The longest first.
+    /// Texts that must not come back in an answer: some servers echo requests, and results are
+    /// shown to the model and to clients. The longest first.
     secrets: Vec<Secret<String>>,
 }
 
 impl HttpTool {
-    /// Makes a tool as configured. Its client reaches the origin of the tool's URL alone.
+    /// Creates a configured tool. Its client reaches only the origin of the tool's URL.
     pub fn new(tool: &config::HttpTool, guard: &Guard) -> Result<Self, ToolSetupError> {
         let mistake = |what: String| ToolSetupError::Http {
             name: tool.name.clone(),
@@ -72,7 +74,7 @@ impl HttpTool {
         })
     }
 
-    /// What the model is told of a tool as configured.
+    /// Returns the description of a configured tool for the model.
     pub fn spec(tool: &config::HttpTool) -> ToolSpec {
         let effect = if tool.idempotent {
             Effect::Idempotent
@@ -88,7 +90,7 @@ impl HttpTool {
         }
     }
 
-    /// Whether the tool's URL has a query parameter that a server may take for this one.
+    /// Returns whether the tool's URL has a query parameter that a server may take for this one.
     fn has_set(&self, name: &str) -> bool {
         let name = as_servers_read(name);
         let mut own = self.url.query_pairs();
@@ -161,8 +163,8 @@ impl Tool for HttpTool {
     }
 }
 
-/// The name of a query parameter as the most lenient servers compare it: without case, without
-/// what follows a bracket, and with every sign the same.
+/// Returns the name of a query parameter as the most lenient servers compare it: without case,
+/// without the part from a bracket on, and with all signs alike.
 fn as_servers_read(name: &str) -> String {
     let name = name.trim_start();
     let name = name.split('[').next().unwrap_or_default();
@@ -172,9 +174,9 @@ fn as_servers_read(name: &str) -> String {
         .collect()
 }
 
-/// The values of the headers, the credential after a scheme such as `Bearer` in one, and what the URL
-/// may hold of secrets: the values of its query and long parts of its path, written as they are and
-/// decoded.
+/// Returns the secrets of a tool: the values of the headers, the credential after a scheme such as
+/// `Bearer` in one, and the possible secrets in the URL: the values of its query and long parts of
+/// its path, raw and decoded.
 fn secrets(tool: &config::HttpTool, url: &Url) -> Vec<Secret<String>> {
     let headers = tool.headers.values().map(|value| value.expose().trim());
     let headers = headers.flat_map(|value| {

@@ -1,4 +1,4 @@
-//! The tools of this worker, and the way of a call through its checks.
+//! The tools of this worker, and the checks of each call.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -31,17 +31,17 @@ pub struct RegisteredTool {
 }
 
 impl RegisteredTool {
-    /// What is known of it.
+    /// Returns the description of the tool.
     pub fn spec(&self) -> &ToolSpec {
         &self.spec
     }
 
-    /// What executing it twice would mean.
+    /// Returns the effect of executing a call twice.
     pub fn effect(&self) -> Effect {
         self.spec.effect
     }
 
-    /// What the model is told of it: an OpenAI tool object.
+    /// Returns the description for the model: an OpenAI tool object.
     pub fn definition(&self) -> &RawValue {
         &self.definition
     }
@@ -60,7 +60,7 @@ pub struct ToolRegistry {
 }
 
 impl ToolRegistry {
-    /// The built-in tools, and those that the operator configured.
+    /// Creates a registry of the built-in tools, and those that the operator configured.
     pub fn new(config: &Config) -> Result<Self, ToolSetupError> {
         let mut registry = Self::default();
         let timeout = config.worker.tool_timeout;
@@ -104,18 +104,18 @@ impl ToolRegistry {
         Ok(())
     }
 
-    /// The tool of that name.
+    /// Returns the tool of that name.
     pub fn get(&self, name: &str) -> Option<&RegisteredTool> {
         self.tools.get(name)
     }
 
-    /// All tools, by name.
+    /// Returns all tools, by name.
     pub fn iter(&self) -> impl Iterator<Item = &RegisteredTool> {
         self.tools.values()
     }
 
-    /// Executes one call. It never fails: what went wrong is the result. Dropping the future stops
-    /// the call.
+    /// Executes one call. Never fails: an error becomes the result. Dropping the future stops the
+    /// call.
     pub async fn execute(&self, name: &str, arguments: &str, context: ToolContext) -> ToolOutcome {
         let Some(tool) = self.tools.get(name) else {
             let known: Vec<_> = self.tools.keys().map(|name| format!("`{name}`")).collect();
@@ -129,7 +129,8 @@ impl ToolRegistry {
             Ok(arguments) => arguments,
             Err(mistakes) => return outcome(CallEnd::InvalidArguments, mistakes),
         };
-        // The tool's own state is behind `&self`: a tool that panics answers for its own locks.
+        // The tool's own state is behind `&self`: a tool that panics is responsible for its own
+        // locks.
         let call = AssertUnwindSafe(async { tool.tool.call(arguments, &context).await });
         let result = match timeout(tool.spec.timeout, call.catch_unwind()).await {
             Ok(Ok(result)) => result,

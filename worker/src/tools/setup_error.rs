@@ -1,28 +1,28 @@
-//! Why a tool cannot be offered.
+//! The errors of setting up tools.
 
-/// A tool cannot be offered.
+/// The reason why a tool cannot be offered.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolSetupError {
-    /// Not a name that models can call.
+    /// The name is not one that models can call.
     #[error("`{0}` is not a tool's name: use 1 to 64 letters, digits, `_` and `-`")]
     Name(String),
-    /// Two of the same name.
+    /// Two tools have the same name.
     #[error("there are two tools called `{0}`")]
     Twice(String),
-    /// Not a JSON Schema, or one that refers to something outside.
+    /// The parameters are not a JSON Schema, or refer to something outside it.
     #[error("the parameters of the tool `{name}` are not a JSON Schema that stands alone: {what}")]
     Schema {
         /// The tool.
         name: String,
-        /// What is wrong.
+        /// The mistake.
         what: String,
     },
-    /// A mistake in an operator's tool.
+    /// The configuration of an operator's tool has a mistake.
     #[error("the tool `{name}` cannot be used: {what}")]
     Http {
         /// The tool.
         name: String,
-        /// What is wrong.
+        /// The mistake.
         what: String,
     },
     /// The HTTP client could not be set up.

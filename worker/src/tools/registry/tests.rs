@@ -41,7 +41,7 @@ fn spec(name: &str, timeout: Duration) -> ToolSpec {
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// A tool that does what a test says.
+/// A tool with a behaviour that the test provides.
 struct Does<F>(F);
 
 impl<F> Tool for Does<F>
@@ -188,7 +188,7 @@ fn the_definition_is_an_openai_tool() {
     );
 }
 
-/// What the tools' server was sent, and the server, which ends with the guard.
+/// Starts a server that echoes its requests; returns tools for it, and a guard that stops it.
 async fn http_tools() -> (ToolRegistry, impl Drop) {
     async fn echo(State(()): State<()>, request: Request) -> String {
         let (parts, body) = request.into_parts();
@@ -279,7 +279,8 @@ async fn an_http_tool_is_sent_its_arguments_its_secret_and_a_key() {
     assert_eq!(tools.get("get").unwrap().effect(), Effect::Idempotent);
 }
 
-/// Only what is too short to be a secret comes back: many a server shows what it was sent.
+/// Many servers echo requests, so everything that may be a secret is removed; shorter texts are
+/// not.
 #[tokio::test]
 async fn what_a_tools_server_says_is_cleared_of_its_secrets() {
     let (tools, _server) = http_tools().await;
@@ -300,7 +301,7 @@ async fn secrets_in_a_tools_url_do_not_come_back() {
     assert_eq!(sent["path"], "/hooks/[secret]");
 }
 
-/// The first turn of a budgeted run is reserved by these sizes.
+/// Admission reserves the first turn of a budgeted run by these sizes.
 #[test]
 fn no_built_in_tool_is_larger_than_admission_reserves_for_it() {
     let registry = ToolRegistry::new(&Config::default()).unwrap();
@@ -312,7 +313,7 @@ fn no_built_in_tool_is_larger_than_admission_reserves_for_it() {
     }
 }
 
-/// Many servers take the last of two parameters of one name: it would be the model's.
+/// Many servers use the last of two parameters of one name, which would be the model's.
 #[tokio::test]
 async fn what_the_operator_set_in_a_tools_url_the_model_cannot_set_again() {
     let (tools, _server) = http_tools().await;
