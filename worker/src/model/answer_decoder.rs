@@ -1,12 +1,12 @@
-//! Telling an event stream from JSON, whatever the answer's head says it is.
+//! Distinguishes event streams from JSON, whatever the answer's head claims.
 
 use baton_openai::{SseDecoder, SseError, SseEvent};
 use bytes::{Bytes, BytesMut};
 
-/// The frames of an answer: the events of a stream, or the JSON objects of a body that has none.
+/// The frames of an answer: the events of a stream, or the JSON objects of a body without events.
 ///
-/// An upstream that cannot stream, or a proxy before it, answers with one object, or with an object a
-/// line. No line of an event stream begins with a brace, so the first byte tells which it is.
+/// An upstream that cannot stream, or a proxy in front of it, answers with one object, or with one
+/// object per line. No line of an event stream begins with a brace, so the first byte decides.
 #[derive(Debug)]
 pub(super) struct AnswerDecoder {
     form: Form,
@@ -15,7 +15,7 @@ pub(super) struct AnswerDecoder {
 
 #[derive(Debug)]
 enum Form {
-    /// Nothing but white space has come.
+    /// Only white space has arrived.
     Unknown(BytesMut),
     Events(SseDecoder),
     Json(BytesMut),
@@ -24,7 +24,7 @@ enum Form {
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl AnswerDecoder {
-    /// A decoder that refuses lines, and bodies without lines, of more than `limit` bytes.
+    /// Creates a decoder that refuses lines, and bodies without lines, of more than `limit` bytes.
     pub(super) fn new(limit: usize) -> Self {
         Self {
             form: Form::Unknown(BytesMut::new()),
@@ -46,7 +46,7 @@ impl AnswerDecoder {
         if let Form::Unknown(begun) = &mut self.form {
             let said = begun.strip_prefix(BYTE_ORDER_MARK).unwrap_or(begun);
             match said.trim_ascii_start().first() {
-                // Half of a mark.
+                // An incomplete mark.
                 _ if begun.len() < 3 && BYTE_ORDER_MARK.starts_with(begun) => {}
                 Some(b'{' | b'[') => self.form = Form::Json(std::mem::take(begun)),
                 Some(_) => {
@@ -60,7 +60,7 @@ impl AnswerDecoder {
         Ok(())
     }
 
-    /// The next whole event of a stream among the bytes so far.
+    /// Returns the next complete event of a stream among the bytes so far.
     pub(super) fn next_event(&mut self) -> Result<Option<SseEvent>, SseError> {
         match &mut self.form {
             Form::Events(events) => events.next_event(),
@@ -82,9 +82,9 @@ impl AnswerDecoder {
 #[derive(Debug)]
 pub(super) enum Rest {
     Nothing,
-    /// The event that the stream was in the middle of.
+    /// The event that the stream broke off in.
     Event(SseEvent),
-    /// The whole body: one JSON value after the other.
+    /// The whole body: a sequence of JSON values.
     Json(Bytes),
 }
 

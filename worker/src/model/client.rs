@@ -25,15 +25,15 @@ use super::turn_stream::{Deadlines, TurnStream};
 use super::{ModelError, RetryPolicy, Wait};
 use crate::metrics;
 
-/// Which request a turn belongs to, told to the upstream for its own logs.
+/// The request that a turn belongs to, for the upstream's own logs.
 #[derive(Debug, Clone, Default)]
 pub struct TurnContext {
     /// Sent as `X-Request-Id`.
     pub request_id: Option<String>,
     /// Sent as `traceparent`.
     pub traceparent: Option<String>,
-    /// What may have cost something is not asked for again: the turn may use up what was taken for it
-    /// once.
+    /// Whether only tries that cost nothing are repeated: the reservation of the turn covers one
+    /// try.
     pub only_free_retries: bool,
 }
 
@@ -169,7 +169,7 @@ impl ModelClient {
         }
     }
 
-    /// The models that the upstream offers.
+    /// Returns the models that the upstream offers.
     pub async fn list_models(&self) -> Result<ModelList, ModelError> {
         let request = self.http.get(self.models.clone());
         let deadline = Instant::now() + self.timeouts.first_byte;
@@ -221,7 +221,7 @@ impl ModelClient {
         Ok(stream)
     }
 
-    /// Sends, and turns every status but a success into an error.
+    /// Sends a request, and converts every status but a success into an error.
     async fn send(
         &self,
         mut request: RequestBuilder,

@@ -1,4 +1,4 @@
-//! Where the upstream is, and how much patience it deserves.
+//! The address of the upstream, and the limits on its answers.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use baton_service::config::{AnswerLimitField, LlmConfig, UpstreamFeature};
 
 use super::RetryPolicy;
 
-/// How long to wait for what.
+/// The longest time to wait for each part of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// A connection. Default: 5 s.
@@ -34,15 +34,15 @@ impl Default for Timeouts {
 /// Where the upstream is, and how much patience it deserves.
 #[derive(Debug, Clone)]
 pub struct ModelConfig {
-    /// Its URL up to and with `/v1`.
+    /// Its URL, including `/v1`.
     pub base_url: String,
     /// Its key.
     pub api_key: Option<Secret<String>>,
-    /// How long to wait.
+    /// The time limits.
     pub timeouts: Timeouts,
-    /// When to try again.
+    /// The rules for retries.
     pub retry: RetryPolicy,
-    /// How often a turn that broke off in the middle is asked for again. Default: 2.
+    /// The number of times that a turn that broke off in the middle is repeated. Default: 2.
     pub turn_retries: u32,
     /// The longest line of a stream, in bytes. Default: 16 MiB.
     pub max_line: usize,
@@ -55,7 +55,7 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// An upstream without a key, and the defaults.
+    /// Returns the configuration of an upstream without a key, with defaults for the rest.
     pub fn new(base_url: impl Into<String>) -> Self {
         Self {
             base_url: base_url.into(),
@@ -105,7 +105,7 @@ pub enum ModelSetupError {
     /// Not a URL of a web server.
     #[error("LLM_BASE_URL is not an http or https URL: {given}")]
     InvalidUrl {
-        /// What was given.
+        /// The configured text.
         given: String,
     },
     /// The key cannot stand in a header.

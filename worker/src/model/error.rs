@@ -1,4 +1,4 @@
-//! What can go wrong with a model turn.
+//! The errors of a model turn.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use baton_openai::{AccumulateError, ErrorObject, SseError};
 use baton_protocol::UpstreamError;
 use http::StatusCode;
 
-/// What was being waited for when the time ran out.
+/// The part of an answer that did not arrive in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
     /// A connection.
@@ -30,27 +30,27 @@ impl Wait {
     }
 }
 
-/// A turn failed. The message (`Display`) may be shown to the client: it holds neither the key nor
-/// the upstream's whole body; the sources are for the log.
+/// The reason why a turn failed. The message (`Display`) may be shown to the client: it contains
+/// neither the key nor the upstream's whole body; the sources are for the log.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// No connection.
     #[error("the model server cannot be reached")]
     Unreachable {
-        /// Why.
+        /// The cause.
         source: reqwest::Error,
     },
-    /// Time ran out.
+    /// A time limit was exceeded.
     #[error("{}", .0.describe())]
     TimedOut(Wait),
     /// 429: too many requests, or no money left.
     #[error("the model server refuses more requests: {message}")]
     RateLimited {
-        /// The upstream's words, cut.
+        /// The upstream's message, truncated.
         message: String,
-        /// When it wants to be asked again.
+        /// The pause that the upstream requests.
         retry_after: Option<Duration>,
-        /// The quota is spent: asking again soon is useless.
+        /// Whether the quota is used up, so that a retry soon is useless.
         quota_spent: bool,
     },
     /// 401 or 403: the operator's key is wrong.
@@ -59,49 +59,49 @@ pub enum ModelError {
         /// The status.
         status: StatusCode,
     },
-    /// Another 4xx: the upstream does not take this request.
+    /// Another 4xx: the upstream does not accept this request.
     #[error("the model server rejects the request ({status}): {}", .error.message)]
     Rejected {
         /// The status.
         status: StatusCode,
-        /// The upstream's words, cut.
+        /// The upstream's error, truncated.
         error: ErrorObject,
     },
-    /// A 5xx or another status that is no answer.
+    /// A 5xx, or another status that is not an answer.
     #[error("the model server failed ({status})")]
     Failed {
         /// The status.
         status: StatusCode,
-        /// When it wants to be asked again.
+        /// The pause that the upstream requests.
         retry_after: Option<Duration>,
     },
-    /// An error object in place of the answer, or in the middle of it.
+    /// An error object instead of the answer, or in the middle of it.
     #[error("the model server reported an error: {}", .0.message)]
     Reported(ErrorObject),
-    /// The model stopped for a reason that is no good end.
+    /// The model stopped for a reason that is not a good end.
     #[error("the model server ended its answer with `{reason}`")]
     BadEnd {
-        /// The upstream's word for it, cut.
+        /// The upstream's word for it, truncated.
         reason: String,
     },
-    /// The connection broke, or the stream ended without saying why the model stopped.
+    /// The connection broke, or the stream ended without the reason why the model stopped.
     #[error("the model server broke off its answer")]
     Cut {
-        /// Why, if the connection broke.
+        /// The cause, if the connection broke.
         source: Option<reqwest::Error>,
     },
-    /// What came is no chat stream.
+    /// The body is not a chat stream.
     #[error("the model server sent what is not a chat stream: {what}")]
     Invalid {
-        /// What is wrong with it.
+        /// The mistake in it.
         what: &'static str,
-        /// Where, if it is bad JSON.
+        /// The position, if it is malformed JSON.
         source: Option<serde_json::Error>,
     },
     /// A line or the whole answer is longer than allowed.
     #[error("the model server sent more than {limit} bytes {of}")]
     TooLong {
-        /// In what: a line or an answer.
+        /// The part that is too long: a line or an answer.
         of: &'static str,
         /// The limit, in bytes.
         limit: usize,
@@ -109,7 +109,7 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// A stable name for programs.
+    /// Returns a stable name for programs.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Unreachable { .. } => "upstream_unreachable",
@@ -139,7 +139,7 @@ impl ModelError {
         "upstream_too_long",
     ];
 
-    /// Whether the same request may succeed if it is sent again.
+    /// Returns whether the same request may succeed if it is sent again.
     pub fn retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Cut { .. } | Self::BadEnd { .. } => true,
@@ -156,13 +156,14 @@ impl ModelError {
         }
     }
 
-    /// Whether a turn that broke off with this may go better if the model is asked again: also if the
-    /// upstream lost its way in the middle.
+    /// Returns whether a turn that broke off with this error may succeed if it is repeated: also if
+    /// the upstream sent malformed data in the middle.
     pub fn may_go_better(&self) -> bool {
         self.retryable() || matches!(self, Self::Invalid { .. })
     }
 
-    /// Whether the upstream has done nothing for the request: it was not reached, or said no.
+    /// Returns whether the upstream has done no work for the request: it was not reached, or
+    /// refused.
     pub const fn costs_nothing(&self) -> bool {
         match self {
             Self::Unreachable { .. }
@@ -180,7 +181,7 @@ impl ModelError {
         }
     }
 
-    /// When the upstream wants to be asked again, if it said so.
+    /// Returns the pause that the upstream requests, if it does.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after, .. } | Self::Failed { retry_after, .. } => {
@@ -191,10 +192,10 @@ impl ModelError {
     }
 }
 
-/// The most of an upstream's code or param that is passed on, in bytes.
+/// The longest code or param of an upstream that is passed on, in bytes.
 const MAX_NAME: usize = 100;
 
-/// Words by which servers without a code say that the prompt is too long.
+/// Phrases with which servers without a code report that the prompt is too long.
 const TOO_LONG: [&str; 7] = [
     "maximum context length",
     "context length exceeded",
@@ -205,11 +206,11 @@ const TOO_LONG: [&str; 7] = [
     "maximum number of tokens allowed",
 ];
 
-/// The code of a prompt that is too long: clients shorten their history by it.
+/// The code of a prompt that is too long: clients shorten their history when they get it.
 const CONTEXT_LENGTH: &str = "context_length_exceeded";
 
 impl ModelError {
-    /// The upstream's own words for programs, if it said any.
+    /// Returns the upstream's own error for programs, if it sent one.
     pub fn upstream(&self) -> Option<UpstreamError> {
         let retry_after_ms = self
             .retry_after()
@@ -234,7 +235,7 @@ impl ModelError {
     }
 }
 
-/// The error's code as a word: a number only repeats the status.
+/// Returns the error's code if it is a word: a number only repeats the status.
 fn code_of(error: &ErrorObject) -> Option<String> {
     let is_word = |code: &&str| {
         let is_named = code.bytes().any(|byte| byte.is_ascii_alphabetic());

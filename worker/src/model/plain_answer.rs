@@ -1,4 +1,4 @@
-//! Answers that are no stream: refusals, lists, and what an upstream says instead of streaming.
+//! Answers that are not a stream: refusals, lists, and the answers of upstreams that do not stream.
 
 use baton_openai::ErrorObject;
 use bytes::{Bytes, BytesMut};
@@ -7,10 +7,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{ModelError, Wait};
 
-/// The most that is read of an answer that is no stream.
+/// The longest part of such an answer that is read, in bytes.
 const MAX_PLAIN_BODY: usize = 1 << 20;
 
-/// The error that a body tells of: an object of whatever shape, or a few words.
+/// Returns the error in a body: an object of any shape, or a few words.
 pub(super) fn error_of(body: &[u8]) -> Option<ErrorObject> {
     ErrorObject::of_body(body).or_else(|| {
         let words = std::str::from_utf8(body).ok()?.trim();

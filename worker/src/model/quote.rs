@@ -1,16 +1,16 @@
-//! Passing on an upstream's own words.
+//! Passes on an upstream's own words.
 
 use baton_openai::ErrorObject;
 use baton_service::Secret;
 
-/// The most that is passed on, in characters.
+/// The longest text that is passed on, in characters.
 const MAX_MESSAGE: usize = 500;
 
-/// The shortest key that is looked for. Any shorter one guards nothing, and is found by chance in words
-/// that have nothing to do with it.
+/// The length of the shortest key that is removed. A shorter one protects nothing, and occurs by
+/// chance in unrelated words.
 const MIN_KEY: usize = 8;
 
-/// Cuts an upstream's words, and clears them of the key, which some upstreams repeat.
+/// Truncates an upstream's words, and removes the key from them, because some upstreams repeat it.
 #[derive(Debug)]
 pub(super) struct Quote {
     api_key: Option<Secret<String>>,

@@ -1,4 +1,4 @@
-//! The body of an upstream request.
+//! Renders the body of an upstream request.
 
 use std::borrow::Cow;
 
@@ -13,10 +13,10 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::tool_choice;
 
-/// Fields of a request that Baton decides itself, whatever the client wrote.
+/// Fields of a request that Baton sets itself, whatever the client sent.
 const DECIDED: [&str; 5] = ["model", "messages", "tools", "stream", "stream_options"];
 
-/// Fields that mean something to Baton and nothing to an upstream.
+/// Fields that only Baton understands.
 const BATON_ONLY: [&str; 7] = [
     "agent",
     "lane",
@@ -27,13 +27,14 @@ const BATON_ONLY: [&str; 7] = [
     "params",
 ];
 
-/// What a turn adds to its run's request.
+/// The part of a request that belongs to one turn.
 pub(super) struct Turn<'a> {
     pub(super) messages: &'a RawValue,
-    /// The tools that go up, if there are any.
+    /// The tools for the upstream, if there are any.
     pub(super) tools: Option<&'a RawValue>,
     pub(super) is_first: bool,
-    /// The most tokens that the answer may have, and the field to say so where the client has none.
+    /// The most tokens that the answer may have, and the field for that limit if the client sent
+    /// none.
     pub(super) answer_limit: Option<(&'static str, u64)>,
 }
 
@@ -73,7 +74,7 @@ impl Request<'_> {
         self.unsupported.contains(&feature)
     }
 
-    /// The name under which the upstream knows a limit of the answer.
+    /// Returns the upstream's name for a limit of the answer.
     fn known_limit(&self, name: &'static str) -> &'static str {
         let [older, newer] = ANSWER_LIMITS;
         if name == older && self.lacks(UpstreamFeature::MaxTokens) {
@@ -85,7 +86,8 @@ impl Request<'_> {
         }
     }
 
-    /// The limits of the answer under their known names. Of two for one name the lower counts.
+    /// Returns the limits of the answer under the upstream's names. Of two for one name the lower
+    /// applies.
     fn answer_limits(&self) -> Vec<(&'static str, Cow<'_, RawValue>)> {
         let most = self.turn.answer_limit;
         let mut limits: Vec<(&'static str, Cow<'_, RawValue>)> = Vec::new();
@@ -97,7 +99,7 @@ impl Request<'_> {
             let wish = serde_json::from_str::<u64>(value.get()).ok();
             let value = match (wish, most) {
                 (Some(wish), Some((_, most))) => tokens(wish.min(most)),
-                // A budget's limit takes the place of one that is no number.
+                // A budget's limit replaces one that is not a number.
                 (None, Some(_)) => continue,
                 (_, None) => Cow::Borrowed(value),
             };
@@ -163,7 +165,7 @@ impl Serialize for Request<'_> {
     }
 }
 
-/// Gives messages of the role `developer` the role that all upstreams know.
+/// Replaces the role `developer` of messages by the role that all upstreams know.
 fn without_developer(messages: &RawValue) -> Cow<'_, RawValue> {
     #[derive(Deserialize)]
     struct Head<'a> {

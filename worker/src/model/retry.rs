@@ -1,17 +1,17 @@
-//! Whether, and when, a turn that has shown nothing yet is asked for again.
+//! Decides whether and when a turn is repeated.
 
 use std::time::Duration;
 
 use super::ModelError;
 
-/// Exponential pauses with jitter, and the upstream's own word where it gives one.
+/// Exponential pauses with jitter; the pause that the upstream requests takes precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Tries after the first.
     pub max_retries: u32,
     /// The longest pause before the first retry; it doubles with each.
     pub base: Duration,
-    /// The longest pause of all, also where the upstream asks for more.
+    /// The longest pause of all, even if the upstream requests more.
     pub cap: Duration,
 }
 
@@ -26,9 +26,9 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// How long to wait after the `failed`-th try (from 1) ended with `error`, or nothing if that
-    /// was the last. `jitter` is a random number from 0 to 1: a pause lies between half its length
-    /// and its length, so that many workers do not come back at once.
+    /// Returns the pause after the `failed`-th try (from 1) ended with `error`; `None` if that was
+    /// the last try. `jitter` is a random number from 0 to 1: a pause lies between half its length
+    /// and its length, so that many workers do not return at once.
     pub fn pause(&self, failed: u32, error: &ModelError, jitter: f64) -> Option<Duration> {
         if failed > self.max_retries || !error.retryable() {
             return None;
@@ -46,7 +46,7 @@ impl RetryPolicy {
         longest.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// The same for a turn that broke off in the middle of its answer.
+    /// Like [`RetryPolicy::pause`], for a turn that broke off in the middle of its answer.
     pub fn turn_pause(&self, failed: u32, error: &ModelError, jitter: f64) -> Option<Duration> {
         let is_next = failed <= self.max_retries && error.may_go_better();
         is_next.then(|| self.pause_after(failed, error, jitter))

@@ -1,4 +1,4 @@
-//! When the upstream wants to be asked again.
+//! Reads the pause that an upstream requests.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use chrono::DateTime;
 use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName};
 
-/// `retry-after-ms`, or `Retry-After` in seconds or as a date; a date is read against the
-/// upstream's own `Date`, since clocks differ.
+/// Returns `retry-after-ms`, or `Retry-After` in seconds or as a date. A date is compared with the
+/// upstream's own `Date`, because clocks differ.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let number = |text: &str| {

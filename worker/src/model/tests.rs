@@ -1,4 +1,4 @@
-//! The client against an upstream that misbehaves on purpose, over real sockets.
+//! Tests the client against an upstream that misbehaves on purpose, over real sockets.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn start(config: ModelConfig) -> Result<TurnStream, ModelError> {
         .await
 }
 
-/// The text that was shown, and how the turn ended.
+/// Returns the text that was shown, and the end of the turn.
 async fn turn(config: ModelConfig) -> (String, Result<FinishedTurn, ModelError>) {
     let mut shown = String::new();
     let mut stream = match start(config).await {
@@ -416,7 +416,7 @@ async fn the_upstreams_models_are_listed() {
     assert!(models.data.iter().any(|model| model.id == "tokens-20"));
 }
 
-/// All that came in one piece with the break is shown before the break is told.
+/// Text that arrived together with the break is shown before the error.
 #[tokio::test]
 async fn text_that_arrives_with_the_break_is_not_lost() {
     let (_upstream, config) = upstream(Script::always(Reply::text("half an answer").cut())).await;

@@ -1,8 +1,8 @@
 //! A request's `tool_choice` in each turn of its run.
 //!
-//! A choice that forces a call is meant for the client: it holds until one of the client's tools is
-//! called, which ends the run. One that only the server's tools can fulfil is fulfilled by the first
-//! turn, because repeating it would never let the run end.
+//! A choice that forces a call is meant for the client's tools: it applies until one of them is
+//! called, which ends the run. A choice that only server-side tools can satisfy applies to the
+//! first turn only, because repeating it would never let the run end.
 
 use std::borrow::Cow;
 
@@ -51,7 +51,7 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// The choice of the turn, if it has one. `choice` is the request's.
+/// Returns the choice of the turn, if it has one. `choice` is the request's.
 pub(super) fn of_turn<'a>(
     choice: &'a RawValue,
     spec: &RunSpec,
@@ -78,7 +78,7 @@ pub(super) fn of_turn<'a>(
         if is_free || named.any(|name| is_client(&name)) {
             return sent;
         }
-        // The list holds on, so that no other tool becomes allowed.
+        // The list stays in force, so that no other tool becomes allowed.
         let free = json!({"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": allowed.tools}});
         return to_raw_value(&free).ok().map(Cow::Owned);
     }
@@ -98,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// The choice of later turns, made from that of the first.
+    /// The choice of later turns, derived from the first turn's.
     type Later<'a> = &'a dyn Fn(&Value) -> Value;
 
     #[test]

@@ -1,4 +1,4 @@
-//! One answer while it arrives.
+//! Reads one answer while it arrives.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use super::answer_decoder::{AnswerDecoder, Rest};
 use super::quote::Quote;
 use super::{ModelError, Wait};
 
-/// What has arrived already is handed out together, up to this many bytes of the stream.
+/// The most bytes of the stream that are returned in one batch.
 const MAX_BATCH: usize = 64 * 1024;
 
-/// Until when to wait for what.
+/// The deadlines of the parts of an answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadlines {
     pub(super) first_byte: Instant,
@@ -30,10 +30,10 @@ pub(super) struct Deadlines {
     pub(super) total: Instant,
 }
 
-/// A call that the model asks for.
+/// A call that the model requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CalledTool {
-    /// Its id, as the upstream gave it, or made up if it gave none.
+    /// Its id, as the upstream gave it, or generated if it gave none.
     pub id: String,
     /// The tool's name.
     pub name: String,
@@ -41,50 +41,50 @@ pub struct CalledTool {
     pub arguments: String,
 }
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Debug, Clone)]
 pub struct FinishedTurn {
     /// The assistant's message, an OpenAI chat object.
     pub message: Box<RawValue>,
-    /// What it calls.
+    /// The calls that it requests.
     pub tool_calls: Vec<CalledTool>,
-    /// Why the model stopped.
+    /// The reason why the model stopped.
     pub finish_reason: FinishReason,
-    /// Tokens, as the upstream counted them; zero if it did not.
+    /// The upstream's token counts; zero if it reported none.
     pub usage: Usage,
-    /// Whether it did.
+    /// Whether the upstream reported them.
     pub usage_told: bool,
-    /// Tokens of the prompt that the upstream says it had read before.
+    /// The part of the prompt tokens that the upstream reported as cached.
     pub cached_tokens: u64,
     /// The model that answered, if the upstream named it.
     pub model: Option<String>,
 }
 
-/// What had arrived of an answer that was broken off.
+/// The received part of an answer that was broken off.
 #[derive(Debug, Clone)]
 pub struct PartialTurn {
     /// The assistant's message so far, an OpenAI chat object.
     pub message: Box<RawValue>,
-    /// Tokens, if the upstream had told them already.
+    /// The token counts, if the upstream had already reported them.
     pub usage: Option<Usage>,
-    /// Tokens of the prompt that the upstream says it had read before.
+    /// The part of the prompt tokens that the upstream reported as cached.
     pub cached_tokens: u64,
     /// The model that answered, if the upstream named it.
     pub model: Option<String>,
-    /// How many bytes of text and arguments it is.
+    /// The bytes of its text and arguments.
     pub bytes: usize,
 }
 
-/// An answer that arrives. Dropping it closes the connection, and with it the upstream's work.
+/// An answer that is arriving. Dropping it closes the connection, so that the upstream stops.
 #[derive(Debug)]
 pub struct TurnStream {
-    /// Nothing once the answer has ended.
+    /// `None` once the answer has ended.
     response: Option<Response>,
     decoder: AnswerDecoder,
     accumulator: ChatAccumulator,
-    /// Read, and not yet handed out.
+    /// Read, but not yet returned.
     deltas: Vec<Delta>,
-    /// What broke behind them: told once they have been.
+    /// The error after these deltas: returned once they have been.
     failed: Option<ModelError>,
     deadlines: Deadlines,
     last_read: Option<Instant>,
@@ -114,7 +114,7 @@ impl TurnStream {
         }
     }
 
-    /// Reads until something can be shown, or until the answer has ended without.
+    /// Reads until there is something to show, or until the answer has ended without.
     pub(super) async fn read_first(&mut self) -> Result<(), ModelError> {
         let has_begun = |deltas: &[Delta]| deltas.iter().any(Delta::is_answer);
         while !has_begun(&self.deltas) && self.response.is_some() {
@@ -127,8 +127,9 @@ impl TurnStream {
         }
     }
 
-    /// What has arrived since the last batch, waiting for it if need be; nothing once the answer
-    /// has ended. An answer that breaks is handed out as far as it came, then the error. Cancel-safe: what was read is handed out by the next call, and waiting goes on
+    /// Returns the deltas since the last batch, and waits for some if necessary; `None` once the
+    /// answer has ended. If an answer breaks off, returns its received part first, then the error.
+    /// Cancel-safe: deltas that were read are returned by the next call, and the wait continues
     /// against the same deadline.
     pub async fn next_batch(&mut self) -> Result<Option<Vec<Delta>>, ModelError> {
         loop {
@@ -145,8 +146,8 @@ impl TurnStream {
         }
     }
 
-    /// The whole answer, after the last batch. A stream that ended before the model said why it
-    /// stopped is an error.
+    /// Returns the complete answer, after the last batch. Fails if the stream ended before the
+    /// reason why the model stopped.
     pub fn finish(self) -> Result<FinishedTurn, ModelError> {
         self.check()?;
         let finished = self.accumulator.finish()?;
@@ -164,7 +165,7 @@ impl TurnStream {
         let finish_reason = match finished.finish_reason {
             EndOfAnswer::Length => FinishReason::Length,
             EndOfAnswer::ContentFilter => FinishReason::ContentFilter,
-            // Some upstreams say `stop` with calls.
+            // Some upstreams send `stop` along with calls.
             _ if !tool_calls.is_empty() => FinishReason::ToolCalls,
             _ => FinishReason::Stop,
         };
@@ -185,34 +186,35 @@ impl TurnStream {
         })
     }
 
-    /// The token counts, if the upstream has told them.
+    /// Returns the token counts, if the upstream has reported them.
     pub fn usage(&self) -> Option<Usage> {
         self.accumulator.usage().map(known_usage)
     }
 
-    /// The details of the token counts, once the answer has ended.
+    /// Returns the details of the token counts, once the answer has ended.
     pub fn usage_details(&self) -> Vec<Delta> {
         self.accumulator.usage_details()
     }
 
-    /// The model that answers, once the upstream has named it.
+    /// Returns the model that answers, once the upstream has named it.
     pub fn model(&self) -> Option<&str> {
         self.accumulator.model()
     }
 
-    /// How many bytes of text and arguments have arrived.
+    /// Returns the bytes of text and arguments that have arrived.
     pub const fn bytes(&self) -> usize {
         self.accumulator.bytes()
     }
 
-    /// Whether the answer is whole: to be asked after the last batch, before [`TurnStream::finish`].
+    /// Checks that the answer is complete. Called after the last batch, before
+    /// [`TurnStream::finish`].
     pub fn check(&self) -> Result<(), ModelError> {
         self.accumulator.check().map_err(|error| self.error(error))
     }
 
-    /// Breaks the answer off: the connection is closed at once, and with it the upstream's work.
-    /// Yields what was read and not yet handed out, and the whole of what had arrived, that
-    /// included; nothing if it cannot be written as JSON.
+    /// Breaks the answer off: closes the connection at once, so that the upstream stops. Returns
+    /// the deltas that were read but not yet returned, and the whole received part, which includes
+    /// them; `None` if it cannot be written as JSON.
     pub fn cut(self) -> (Vec<Delta>, Option<PartialTurn>) {
         drop(self.response);
         let usage = self.accumulator.usage().map(known_usage);
@@ -320,7 +322,7 @@ impl TurnStream {
             .map_err(|error| self.error(error))
     }
 
-    /// A body without a stream: an answer, an error, or a chunk a line.
+    /// Takes a body without a stream: an answer, an error, or one chunk per line.
     fn take_json(&mut self, body: &[u8]) -> Result<(), ModelError> {
         for value in serde_json::Deserializer::from_slice(body).into_iter::<&RawValue>() {
             match value {
@@ -343,7 +345,7 @@ impl TurnStream {
         Ok(())
     }
 
-    /// The upstream's words in an error are cut, and cleared of the key.
+    /// Converts an error; the upstream's words are truncated, and the key is removed from them.
     fn error(&self, error: AccumulateError) -> ModelError {
         match error {
             AccumulateError::Reported(error) => ModelError::Reported(self.quote.apply(error)),
@@ -354,8 +356,8 @@ impl TurnStream {
         }
     }
 
-    /// The body has ended. Some servers leave out `[DONE]`, or the empty line behind it: what
-    /// counts is whether the model said why it stopped.
+    /// Handles the end of the body. Some servers omit `[DONE]`, or the empty line after it: the
+    /// answer is complete if the model gave the reason why it stopped.
     fn ended(&mut self) -> Result<(), ModelError> {
         self.response = None;
         let decoder = std::mem::replace(&mut self.decoder, AnswerDecoder::new(0));
@@ -371,7 +373,7 @@ impl TurnStream {
         }
     }
 
-    /// The event that the stream ended in the middle of: it may be whole, or half a chunk.
+    /// Takes the event that the stream broke off in: it may be complete, or half a chunk.
     fn take_last(&mut self, event: SseEvent) -> Result<(), ModelError> {
         for event in one_by_one(event) {
             if is_done(&event) {
@@ -386,7 +388,7 @@ impl TurnStream {
         Ok(())
     }
 
-    /// The connection broke or fell silent: no harm if the answer was whole by then.
+    /// Handles a broken or silent connection: no error if the answer was complete by then.
     fn broken(&mut self, error: ModelError) -> Result<(), ModelError> {
         self.response = None;
         if self.accumulator.is_surely_complete() {
@@ -396,8 +398,8 @@ impl TurnStream {
         }
     }
 
-    /// The answer is whole. Nearly always the end of the body has arrived with it; else it is
-    /// waited for aside, so that the connection can be used again.
+    /// Releases the connection of a complete answer. The end of the body has usually arrived with
+    /// it; otherwise a background task waits for it, so that the connection can be reused.
     fn release(&mut self) {
         let Some(mut response) = self.response.take() else {
             return;
@@ -421,7 +423,7 @@ fn cached_tokens(usage: Option<&baton_openai::Usage>) -> u64 {
     usage.map_or(0, baton_openai::Usage::cached_tokens)
 }
 
-/// The chunks of an event: some servers leave out the empty line between two.
+/// Returns the chunks of an event: some servers omit the empty line between two.
 fn one_by_one(event: SseEvent) -> Vec<SseEvent> {
     let data = &event.data;
     if !data.contains(&b'\n') || serde_json::from_slice::<&RawValue>(data).is_ok() {
@@ -452,7 +454,7 @@ fn error_event(event: &SseEvent) -> ErrorObject {
     })
 }
 
-/// Reads what is left of a finished answer, so that its connection can be used again.
+/// Reads the rest of a finished answer, so that its connection can be reused.
 async fn drain(mut response: Response) {
     const PATIENCE: Duration = Duration::from_secs(1);
     const MOST: usize = 64 * 1024;
@@ -465,6 +467,6 @@ async fn drain(mut response: Response) {
             }
         }
     };
-    // Given up on, the connection is closed: that is all there is to do.
+    // On a time-out the connection is closed, and nothing else is needed.
     let _ = timeout(PATIENCE, rest).await;
 }

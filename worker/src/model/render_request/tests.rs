@@ -88,7 +88,7 @@ fn a_limited_answer_is_never_longer_whatever_the_client_wants() {
     }
 }
 
-/// Guards that an upstream is never sent a part of the API that it lacks.
+/// Guards that an upstream never gets a part of the API that it lacks.
 #[test]
 fn what_the_upstream_lacks_is_left_out_or_has_its_other_name() {
     use UpstreamFeature as Lacks;

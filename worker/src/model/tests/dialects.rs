@@ -1,4 +1,4 @@
-//! The dialects of upstreams, row by row and family by family.
+//! Tests the dialects of upstreams, row by row and family by family.
 
 use std::io::Write as _;
 
@@ -69,7 +69,7 @@ async fn every_family_of_upstreams_is_read() {
     }
 }
 
-/// A head that says something else about the body changes nothing.
+/// A head that misstates the body's type changes nothing.
 #[tokio::test]
 async fn an_answer_is_read_as_what_it_is_whatever_its_head_says() {
     for dialect in dialects::all() {
@@ -79,7 +79,7 @@ async fn an_answer_is_read_as_what_it_is_whatever_its_head_says() {
     }
 }
 
-/// No answer that breaks off is shown as whole, unless its end had arrived.
+/// No answer that breaks off is shown as complete, unless its end had arrived.
 #[tokio::test]
 async fn an_answer_that_is_broken_off_is_never_whole() {
     for dialect in dialects::all() {
@@ -148,7 +148,7 @@ async fn a_compressed_answer_is_decoded_though_nobody_asked() {
     }
 }
 
-/// A few bytes that become many: the limit counts what comes out.
+/// A few bytes expand to many: the limit applies to the expanded answer.
 #[tokio::test]
 async fn a_limit_holds_for_what_comes_out_of_a_compressed_answer() {
     let frame = format!(
