@@ -1,7 +1,7 @@
 //! Declarations of metrics: name, kind, help and labels of each, in one list per part of Baton.
 //!
-//! A part calls [`register`] with its list when it starts. This attaches the help, and creates every
-//! series whose labels are known, because a rate cannot see a counter that begins at 1. To add a
+//! A part calls [`register`] with its list when it starts. This attaches the help, and creates
+//! every series with known labels, because a rate cannot see a counter that begins at 1. To add a
 //! metric, add it to the list of its part; `docs/metrics.md` is made from all lists.
 
 use metrics::{Unit, counter, gauge, histogram};
@@ -31,7 +31,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Its name in Prometheus' text format.
+    /// Returns its name in Prometheus's text format.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -50,27 +50,27 @@ pub struct Label {
     pub values: Values,
 }
 
-/// The values of a label. There is no kind for what a stranger may choose.
+/// The values of a label. There is no kind for values that a stranger may choose.
 #[derive(Debug, Clone, Copy)]
 pub enum Values {
-    /// These and no others.
+    /// Exactly these values.
     Of(&'static [&'static str]),
-    /// As many as the code or the configuration has; the text says of what.
+    /// As many values as the code or the configuration has; the text names their source.
     Bounded(&'static str),
 }
 
 impl Metric {
-    /// A metric that only grows.
+    /// Declares a metric that only grows.
     pub const fn counter(name: &'static str, help: &'static str, labels: &'static [Label]) -> Self {
         Self::new(name, Kind::Counter, help, labels)
     }
 
-    /// A metric that goes up and down.
+    /// Declares a metric that goes up and down.
     pub const fn gauge(name: &'static str, help: &'static str, labels: &'static [Label]) -> Self {
         Self::new(name, Kind::Gauge, help, labels)
     }
 
-    /// A metric that counts observations in buckets.
+    /// Declares a metric that counts observations in buckets.
     pub const fn histogram(
         name: &'static str,
         help: &'static str,
@@ -93,7 +93,7 @@ impl Metric {
         }
     }
 
-    /// Its unit, by the end of its name.
+    /// Returns its unit, by the end of its name.
     pub fn unit(&self) -> Unit {
         let name = self.name.trim_end_matches("_total");
         if name.ends_with("_seconds") {
@@ -114,7 +114,8 @@ impl Metric {
         }
     }
 
-    /// Creates the series with these labels, without a value: what counts already stays.
+    /// Creates the series with these labels, without a value. A series that counts already is
+    /// unchanged.
     pub fn create(&self, labels: &Vec<(&'static str, String)>) {
         match self.kind {
             Kind::Counter => counter!(self.name, labels).increment(0),
@@ -123,7 +124,7 @@ impl Metric {
         }
     }
 
-    /// All combinations of labels; none if a label's values are not listed.
+    /// Returns all combinations of labels; none if a label's values are not listed.
     fn known_series(&self) -> Vec<Vec<(&'static str, String)>> {
         let mut all = vec![Vec::new()];
         for label in self.labels {
@@ -147,7 +148,7 @@ impl Metric {
 }
 
 impl Label {
-    /// A label with these values and no others.
+    /// Declares a label with exactly these values.
     pub const fn of(name: &'static str, values: &'static [&'static str]) -> Self {
         Self {
             name,
@@ -155,7 +156,7 @@ impl Label {
         }
     }
 
-    /// A label with as many values as the code or the configuration has of this.
+    /// Declares a label with as many values as the code or the configuration has of `by`.
     pub const fn bounded(name: &'static str, by: &'static str) -> Self {
         Self {
             name,
@@ -164,7 +165,7 @@ impl Label {
     }
 }
 
-/// Attaches help and units, and creates every series whose labels are listed.
+/// Attaches help and units, and creates every series with listed labels.
 pub fn register(list: &[Metric]) {
     for metric in list {
         metric.describe();

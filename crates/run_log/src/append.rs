@@ -41,7 +41,7 @@ pub(crate) trait Writer {
     fn after_failure(&mut self, failure: Failure) -> Result<Duration, Self::Error>;
 }
 
-/// Tries the writer's message until it is known to be stored, or the writer gives up.
+/// Repeats the writer's message until it is known to be stored, or the writer gives up.
 pub(crate) async fn append<W: Writer>(
     bus: &Bus,
     tenant: TenantId,

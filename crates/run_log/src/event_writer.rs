@@ -1,8 +1,8 @@
-//! The events of one attempt: which id each has, what a message holds, what a refused append
-//! means. Pure: the log's last message, the positions and the time are given.
+//! The events of one attempt: their ids, their distribution over messages, and the meaning of a
+//! refused append. Pure: the log's last message, the positions and the time are arguments.
 //!
-//! At most one append is on its way. Its bytes are frozen until its fate is known: one that is
-//! refused may be the repetition of one that was stored, and only the same bytes tell.
+//! At most one append is in flight. Its bytes are frozen until its fate is known: a refused append
+//! may be the repetition of a stored one, and only identical bytes show that.
 
 use baton_nats::{StoredEvents, StreamSeq};
 use baton_protocol::event::{AnswerField, AttemptReset, Text, ToolCallDelta};
@@ -10,22 +10,24 @@ use baton_protocol::{Event, EventData, EventId, Fence, RunId};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-/// Text that may wait in memory while the broker is slow. Beyond it the model is not read on.
+/// The bytes of text that may wait in memory while the broker is slow. Beyond them the model's
+/// answer is read no further.
 const PENDING_LIMIT: usize = 1 << 20;
-/// Where one message ends and the next begins. Short, because an ingress holds several hundred messages
-/// for a client that does not read; long enough for many times what a model says while one is stored.
+/// The bytes at which one message ends and the next begins. Short, because an ingress holds several
+/// hundred messages for a client that does not read. Long enough for many times the text that a
+/// model writes while one message is stored.
 const MESSAGE_LIMIT: usize = 8 << 10;
-/// The most text in one event, far less than one may hold. A message is at most this much longer than
-/// its limit, and JSON may write one byte of text as six.
+/// The most bytes of text in one event, far fewer than one may hold. A message exceeds its limit by
+/// at most this much, and JSON may write one byte of text as six.
 const PIECE: usize = 4 << 10;
 const _: () = assert!(PIECE <= baton_protocol::event::MAX_TEXT);
 
-/// A newer attempt has written to the log: this one is over.
+/// The error of an attempt that is over, because a newer one has written to the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a newer attempt writes this run's events")]
 pub struct Replaced;
 
-/// What an attempt has written, and what it has yet to write.
+/// The written and the waiting events of an attempt.
 #[derive(Debug)]
 pub struct EventWriter {
     run: RunId,
@@ -39,12 +41,12 @@ pub struct EventWriter {
     /// Events not yet sent.
     pending: Vec<(u32, EventData)>,
     pending_bytes: usize,
-    /// How many messages the log holds.
+    /// The number of messages in the log.
     messages: u64,
 }
 
 impl EventWriter {
-    /// Of an attempt at a log that is empty, as the first attempt's is. A later one must
+    /// Makes the writer of an attempt at an empty log, as for the first attempt. A later one must
     /// [take the log over](Self::take_over) before it writes.
     pub const fn new(fence: &Fence) -> Self {
         Self {
@@ -59,40 +61,41 @@ impl EventWriter {
         }
     }
 
-    /// Goes on behind the log's last message, as the leader has it, if a smaller attempt wrote it.
-    /// `resume_after` is the ledger's last event, and `last_commit` the events up to it that the
-    /// last commit made true: they are shown again unless the log is known to hold them.
+    /// Continues after the log's last message, as the leader has it, if a smaller attempt wrote it.
+    /// `resume_after` is the ledger's last event. `last_commit` holds the events up to it that
+    /// follow from the last commit: they are shown again unless the log is known to hold them.
     pub fn take_over(
         &mut self,
         tip: Option<&StoredEvents>,
         resume_after: EventId,
         last_commit: Vec<(u32, EventData)>,
     ) -> Result<(), Replaced> {
-        // Without a tip, the log aged out or the stream was lost: the ledger knows where it ended.
+        // Without a tip, the log aged out or the stream was lost; the ledger knows its last event.
         let last = tip.map_or(EventId::ORIGIN, last_id);
         if last.attempt() >= self.attempt {
             return Err(Replaced);
         }
         (self.position, self.written) =
             tip.map_or((StreamSeq::NONE, resume_after), |tip| (tip.seq, last));
-        // Behind it stand only its own attempt's events: then the log holds it. What a later
-        // attempt wrote, which committed nothing, says nothing of that.
+        // After it there are only events of its own attempt, so the log holds it. Events of a later
+        // attempt without a commit prove nothing about that.
         let held = last >= resume_after && last.attempt() == resume_after.attempt();
         let again = if held { Vec::new() } else { last_commit };
         let withdrawn = u32::try_from(again.len()).unwrap_or(u32::MAX);
         let reset = AttemptReset {
-            // They may be on their way yet, or have been shown before: withdrawn, they stand once.
+            // The events may still be in flight, or have been shown before. Because they are
+            // withdrawn first, they are shown once.
             resume_after: if resume_after.n() > withdrawn {
                 EventId::new(resume_after.attempt(), resume_after.n() - withdrawn)
             } else {
                 resume_after
             },
-            // Never claimed, even if the log ends there: a straggler of the attempt before may
-            // still land between the look and the append, and then it must be withdrawn.
+            // Never true, even if the log ends there: a straggler of the attempt before may still
+            // land between the look and the append, and then it must be withdrawn.
             continues: false,
         };
-        // Up to there the log was stored before a commit: if it now ends earlier, the broker has lost
-        // the rest, and readers who have not seen it are to notice the hole.
+        // The log was stored up to there before a commit. If it now ends earlier, the broker has
+        // lost the rest, and readers who have not seen it must notice the hole.
         self.written = self.written.max(reset.resume_after);
         self.push(0, EventData::AttemptReset(reset));
         for (step, data) in again {
@@ -101,28 +104,28 @@ impl EventWriter {
         Ok(())
     }
 
-    /// Goes on behind so many messages.
+    /// Sets how many messages the log already holds.
     pub const fn count_from(&mut self, messages: u64) {
         self.messages = messages;
     }
 
-    /// How many messages the log holds: with the next append, one more.
+    /// Returns the number of messages in the log; the next append adds one.
     pub const fn messages(&self) -> u64 {
         self.messages
     }
 
-    /// The id that the next pushed event will carry, once nothing waits.
+    /// Returns the id of the next pushed event, once nothing waits.
     pub const fn next_id(&self) -> EventId {
         self.next
     }
 
-    /// The last event written: in flight or stored.
+    /// Returns the last written event: in flight or stored.
     pub const fn last_id(&self) -> EventId {
         self.written
     }
 
-    /// Adds an event behind those that wait. Adjacent pieces of the same text become one event, as
-    /// far as one holds them; a longer text becomes several. Yields the id of the last of them.
+    /// Adds an event after the waiting ones. Adjacent pieces of the same text become one event, up
+    /// to its limit; a longer text becomes several. Returns the id of the last of them.
     pub fn push(&mut self, step: u32, mut data: EventData) -> EventId {
         self.pending_bytes += weight(&data);
         if let Some((last_step, last)) = self.pending.last_mut()
@@ -139,7 +142,8 @@ impl EventWriter {
         self.last_pending()
     }
 
-    /// The last event pushed, waiting or not; the one before the attempt's first if none was.
+    /// Returns the last pushed event, waiting or not; without one, the event before the attempt's
+    /// first.
     pub fn last_pushed(&self) -> EventId {
         if self.pending.is_empty() {
             self.written
@@ -148,20 +152,21 @@ impl EventWriter {
         }
     }
 
-    /// The id that the last event of those that wait will have: ids are dense, and nothing gets in
+    /// Returns the id that the last waiting event will have. Ids are dense, and no other event gets
     /// between.
     fn last_pending(&self) -> EventId {
         let before = u32::try_from(self.pending.len().saturating_sub(1)).unwrap_or(u32::MAX);
         EventId::new(self.next.attempt(), self.next.n() + before)
     }
 
-    /// Whether so much waits that the source should be read no further.
+    /// Returns whether so much text waits that the source should be read no further.
     pub const fn is_full(&self) -> bool {
         self.pending_bytes >= PENDING_LIMIT
     }
 
-    /// The next append, made at `now`: as much of what waits as one message holds. None if nothing
-    /// waits. The next may be frozen when this one is known to be [stored](Self::stored).
+    /// Makes the next append at `now`: as many waiting events as one message holds. `None` if
+    /// nothing waits. The next append may be frozen when this one is known to be
+    /// [stored](Self::stored).
     pub fn freeze(&mut self, now: DateTime<Utc>) -> Option<Append> {
         if self.pending.is_empty() {
             return None;
@@ -176,7 +181,7 @@ impl EventWriter {
         })
     }
 
-    /// The append that was frozen last is stored here.
+    /// Records the position at which the last frozen append was stored.
     pub const fn stored(&mut self, position: StreamSeq) {
         self.position = position;
         self.messages += 1;
@@ -212,7 +217,7 @@ impl EventWriter {
     }
 }
 
-/// One append, the same bytes until its fate is known.
+/// An append: the same bytes until its fate is known.
 #[derive(Debug, Clone)]
 pub struct Append {
     attempt: u32,
@@ -222,19 +227,19 @@ pub struct Append {
     payload: Bytes,
 }
 
-/// What became of an append that was refused because another message stands last.
+/// The fate of an append that was refused because the log has another last message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It was stored before, and only the answer was lost.
     Stored(StreamSeq),
-    /// It was not, and may be tried again, behind what stands last now.
+    /// It was not stored, and may be repeated after the log's present last message.
     Again,
     /// A newer attempt has written.
     Replaced,
 }
 
 impl Append {
-    /// What must stand last on the run's subject.
+    /// Returns the position that the log's last message must have.
     pub const fn position(&self) -> StreamSeq {
         self.position
     }
@@ -247,7 +252,7 @@ impl Append {
     /// Judges a refusal by the log's last message, as the leader has it.
     pub fn after_refusal(&mut self, tip: Option<&StoredEvents>) -> Fate {
         let Some(tip) = tip else {
-            // The log aged out or was lost under the attempt: it begins anew.
+            // The log aged out or was lost under the attempt, and begins anew.
             self.position = StreamSeq::NONE;
             return Fate::Again;
         };
@@ -258,14 +263,15 @@ impl Append {
         if last.attempt() > self.attempt || last >= self.first {
             return Fate::Replaced;
         }
-        // A smaller attempt's straggler, or the log was restored from an older copy.
+        // The last message is a straggler of a smaller attempt, or the log was restored from an
+        // older copy.
         self.position = tip.seq;
         self.chain_behind(last);
         Fate::Again
     }
 
-    /// A straggler stands where nothing was seen before: it is the predecessor then. What is
-    /// *missing* is not bridged; readers are to notice the gap.
+    /// Makes a straggler the predecessor of the next event, if no event was seen there before. A
+    /// *missing* event is not bridged, because readers must notice the gap.
     fn chain_behind(&mut self, last: EventId) {
         let Some(first) = Event::lines(&self.payload).next() else {
             return;
@@ -284,7 +290,7 @@ impl Append {
     }
 }
 
-/// About how much memory an event takes while it waits.
+/// Returns about how much memory an event takes while it waits.
 const fn weight(data: &EventData) -> usize {
     match data {
         EventData::TextDelta(text)
@@ -299,7 +305,7 @@ const fn weight(data: &EventData) -> usize {
     }
 }
 
-/// Appends `next` to `last` if it merely goes on with the same text and one event holds both.
+/// Appends `next` to `last` if it continues the same text and one event can hold both.
 fn join(last: &mut EventData, next: &EventData) -> bool {
     let ((EventData::TextDelta(last), EventData::TextDelta(next))
     | (EventData::ReasoningDelta(last), EventData::ReasoningDelta(next))
@@ -314,8 +320,8 @@ fn join(last: &mut EventData, next: &EventData) -> bool {
     fits
 }
 
-/// Cuts an event's text at `most` bytes, or before a character that would not fit; the rest is an
-/// event of the same kind.
+/// Cuts an event's text at `most` bytes, or before a character that would not fit, and returns the
+/// rest as an event of the same kind.
 fn split_off(data: &mut EventData, most: usize) -> Option<EventData> {
     let tail = |text: &mut String| {
         (text.len() > most).then(|| text.split_off(text.floor_char_boundary(most)))
@@ -426,8 +432,8 @@ mod tests {
         assert!(!last.more);
     }
 
-    /// Guards what an ingress holds for a client that does not read: so many messages, and no more
-    /// bytes in each.
+    /// Guards the memory of an ingress for a client that does not read: it bounds the number of
+    /// messages, so each must have a bounded size.
     #[test]
     fn no_message_is_long_however_much_text_waits() {
         let fence = Fence {

@@ -1,8 +1,9 @@
 //! Appends an attempt's events to the run's log, in order, and notices a successor.
 //!
-//! The first event goes out at once; behind it, whatever gathers while one append is on its way
-//! travels in the next: one append in flight, and under load larger ones instead of more. Each
-//! append names the log's last position, so the broker itself refuses a worker that was replaced.
+//! The first event is sent at once. Events that are pushed while an append is in flight go out
+//! together in the next one. So there is one append in flight, and under load appends grow larger
+//! instead of more frequent. Each append names the log's last position, so the broker itself
+//! refuses a replaced worker.
 
 use std::future::Future;
 use std::ops::ControlFlow;
@@ -20,29 +21,29 @@ use crate::event_writer::{Append, EventWriter, Fate, Replaced};
 use crate::parked_events::approval_requested;
 use crate::replay::commit_event;
 
-/// How often an append is tried again while nothing says that it cannot succeed.
+/// The time between two tries of an append that may still succeed.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
-/// What is kept for the end of a run whose log is nearly full: a part of what it may hold, within
-/// bounds. Each tool call at work needs a message, the end one, and each further attempt one.
+/// The divisor of a log's limit for the reserve that ends the run, within bounds. Each active tool
+/// call needs a message, the end one, and each further attempt one.
 const SPARE_PART: u64 = 20;
 const SPARE_LEAST: u64 = 32;
 const SPARE_MOST: u64 = 1_000;
 
-/// Why events can no longer be appended.
+/// The reason why events can no longer be appended.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishEventsError {
-    /// A newer attempt has written to the log: this one is over.
+    /// A newer attempt has written to the log, so that this one is over.
     #[error(transparent)]
     Replaced(#[from] Replaced),
-    /// The log refuses for a reason of its own.
+    /// The log refuses the append for another reason.
     #[error("the run's events cannot be stored")]
     Refused(#[source] AppendError),
 }
 
 type Appending = Pin<Box<dyn Future<Output = Result<StreamSeq, PublishEventsError>> + Send>>;
 
-/// The writing end of one attempt's events.
+/// The writer of one attempt's events.
 pub struct EventPublisher {
     bus: Bus,
     clock: Arc<dyn Clock>,
@@ -50,14 +51,14 @@ pub struct EventPublisher {
     writer: EventWriter,
     /// The event that the last commit names.
     recorded: EventId,
-    /// From how many messages on the run must come to its end.
+    /// The number of messages from which on the run must end.
     limit: u64,
     in_flight: Option<Appending>,
 }
 
 impl EventPublisher {
-    /// Begins an attempt. The first finds an empty log without looking; a later one reads the
-    /// log's last message from the leader: see [`EventWriter::take_over`].
+    /// Begins an attempt. The first attempt assumes an empty log; a later one reads the log's last
+    /// message from the leader: see [`EventWriter::take_over`].
     pub async fn begin(
         bus: Bus,
         clock: Arc<dyn Clock>,
@@ -101,7 +102,7 @@ impl EventPublisher {
         })
     }
 
-    /// Of a stream that lets a run's oldest events give way beyond `most` messages.
+    /// Sets the limit for a stream that drops a run's oldest events beyond `most` messages.
     #[must_use]
     pub fn holding(self, most: u32) -> Self {
         let most = u64::from(most);
@@ -109,28 +110,29 @@ impl EventPublisher {
         Self { limit, ..self }
     }
 
-    /// Whether the log holds so much that the run must come to its end: what ends it, and a few
-    /// more attempts at it, still find room.
+    /// Returns whether the log holds so much that the run must end: there is still room for its
+    /// end, and for a few more attempts at it.
     pub const fn is_at_limit(&self) -> bool {
         self.writer.messages() >= self.limit
     }
 
-    /// The id that the next pushed event will carry, once nothing waits: see [`Self::settle`].
+    /// Returns the id of the next pushed event, once nothing waits: see [`Self::settle`].
     pub const fn next_id(&self) -> EventId {
         self.writer.next_id()
     }
 
-    /// The last event written; all up to it are stored if nothing waits: see [`Self::settle`].
+    /// Returns the last written event. All up to it are stored if nothing waits: see
+    /// [`Self::settle`].
     pub const fn last_id(&self) -> EventId {
         self.writer.last_id()
     }
 
-    /// The last event pushed: see [`EventWriter::last_pushed`].
+    /// Returns the last pushed event: see [`EventWriter::last_pushed`].
     pub fn last_pushed(&self) -> EventId {
         self.writer.last_pushed()
     }
 
-    /// Remembers the event that a commit names.
+    /// Sets the event that the last commit names.
     pub const fn recorded(&mut self, event: EventId) {
         self.recorded = event;
     }
@@ -140,27 +142,27 @@ impl EventPublisher {
         self.recorded
     }
 
-    /// Returns the event after which another attempt may go on, if all events are stored.
+    /// Returns the event after which another attempt may resume, if all events are stored.
     pub fn resume_point(&self) -> EventId {
         self.last_id().max(self.recorded)
     }
 
-    /// Adds an event behind those that wait: see [`EventWriter::push`].
+    /// Adds an event after the waiting ones: see [`EventWriter::push`].
     pub fn push(&mut self, step: u32, data: EventData) -> EventId {
         self.writer.push(step, data)
     }
 
-    /// Whether so much waits that the source should be read no further.
+    /// Returns whether so much text waits that the source should be read no further.
     pub const fn is_full(&self) -> bool {
         self.writer.is_full()
     }
 
-    /// Whether an append is on its way: [`Self::advance`] has something to wait for.
+    /// Returns whether an append is in flight, so that [`Self::advance`] has something to wait for.
     pub const fn is_sending(&self) -> bool {
         self.in_flight.is_some()
     }
 
-    /// Sends what waits, unless an append is on its way; then it will follow by itself.
+    /// Sends the waiting events, unless an append is in flight; then they will follow it.
     pub fn kick(&mut self) {
         if self.in_flight.is_some() {
             return;
@@ -170,7 +172,7 @@ impl EventPublisher {
         }
     }
 
-    /// Waits for the append on its way, then sends what has gathered. Returns at once if there is
+    /// Waits for the append in flight, then sends the waiting events. Returns at once if there is
     /// none. Dropping the future loses nothing.
     pub async fn advance(&mut self) -> Result<(), PublishEventsError> {
         let Some(append) = self.in_flight.as_mut() else {
@@ -193,10 +195,10 @@ impl EventPublisher {
     }
 }
 
-/// The holder's writer. It tries one append until it is known to be stored or refused.
+/// The holder's writer. It repeats one append until it is known to be stored or refused.
 struct HoldersAppend {
     append: Append,
-    /// Whether the log has the broker's lack of room already.
+    /// Whether the lack of room was already logged.
     says_full: bool,
 }
 
@@ -232,7 +234,7 @@ impl Writer for HoldersAppend {
             Failure::Append(error @ AppendError::Refused(_)) => {
                 return Err(PublishEventsError::Refused(error));
             }
-            // An operator makes room. A run that was given back meanwhile would only be paid for
+            // An operator makes room. If the run were requeued meanwhile, it would only be paid for
             // again, up to the same append.
             Failure::Append(AppendError::Full(reason)) => {
                 if !std::mem::replace(&mut self.says_full, true) {
@@ -262,7 +264,7 @@ pub fn shown_by_commit(
     last: EventId,
 ) -> Vec<(u32, EventData)> {
     let Some(step) = steps.iter().find(|step| step.last_event_id == Some(last)) else {
-        // Parking is the last that an attempt does.
+        // An attempt does nothing after parking.
         return asked
             .iter()
             .filter(|approval| approval.attempt == last.attempt())

@@ -117,7 +117,7 @@ struct Said {
     refusal: Option<String>,
     #[serde(default)]
     tool_calls: Option<Vec<SaidCall>>,
-    /// What is passed on unread, and the role.
+    /// The role, and the fields that are passed on unread.
     #[serde(flatten)]
     rest: Map<String, Value>,
 }

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 
 use crate::event_writer::last_event;
 
-/// Makes the event that ends a run's log. `cancel_latency` is that of a cancelled run.
+/// Makes the event that ends a run's log. `cancel_latency` is for a cancelled run.
 pub fn terminal_event(
     outcome: &Outcome,
     usage: Usage,

@@ -1,4 +1,4 @@
-//! Access tokens, as sent by anybody; and as signed by us over whatever words.
+//! Access tokens: arbitrary ones from a client, and arbitrary content signed with our own key.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const LEEWAY: i64 = 30;
 
 struct Fixed {
     tokens: AccessTokens,
-    /// The one token that the key pair has signed.
+    /// The single token that was signed with the key pair.
     by_pair: String,
 }
 
@@ -64,8 +64,9 @@ fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(NOW, 0).expect("a time")
 }
 
-/// No token is taken that a plain reading of RFC 7515 and 9068 refuses: neither as it was sent, nor
-/// when the input is a header and claims (a line each) that our own key signs.
+/// Checks that every accepted token is also valid by a plain reading of RFC 7515 and 9068. This
+/// holds for the input as a token, and for the input as a header and claims (a line each) that our
+/// own key signs.
 pub fn access_token(data: &[u8]) {
     if let Ok(token) = std::str::from_utf8(data) {
         judge(token);
@@ -84,7 +85,7 @@ pub fn access_token(data: &[u8]) {
         "{signed}.{}",
         URL_SAFE_NO_PAD.encode(mac(&signed))
     ));
-    // With the signature of another token, and with none.
+    // With the signature of another token, and without one.
     let by_pair = FIXED.by_pair.rsplit('.').next().unwrap_or_default();
     judge(&format!("{signed}.{by_pair}"));
     judge(&format!("{signed}."));

@@ -1,8 +1,8 @@
-//! Messages in a run's log, as published by anybody who may.
+//! Messages in a run's log, from any client that may publish there.
 
 use baton_protocol::Event;
 
-/// What is read as an event is written as one line, and read again as the same.
+/// Checks that a decoded event is written as one line, and decoded again as the same.
 pub fn event(data: &[u8]) {
     let lines: Vec<&[u8]> = Event::lines(data).collect();
     assert!(

@@ -4,16 +4,19 @@ use baton_nats::programs::intake::{Address, Decoder, Frame, MAX_LINE, Message, P
 
 use crate::splits::splits;
 
-/// Payloads up to so many bytes are kept.
+/// The greatest payload that is kept, in bytes.
 const MAX_PAYLOAD: usize = 512;
 /// The ids in the subject of a good message.
 const TENANT: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 const KEY: &str = "01890a5d-ac96-774b-bcce-b302099a8058";
 
-/// Any bytes are read as the same frames however they arrive, and no more of them is held than one line
-/// or one payload. Between two good messages, one with any subject, reply and payload that the server
-/// lets through is exactly that one, under its own number, and leads nowhere unless its subject has
-/// the subscribed form. A block of headers, which the server was asked to leave out, ends the connection.
+/// Checks that any bytes yield the same frames however they arrive, and that no more of them is
+/// buffered than one line or one payload.
+///
+/// A message between two good ones may have any subject, reply and payload that the server lets
+/// through. It must arrive unchanged and under its own number, and must lead nowhere unless its
+/// subject has the subscribed form. A block of headers ends the connection, because the server was
+/// asked to leave headers out.
 pub fn intake(data: &[u8]) {
     let [whole, others @ ..] = splits(data);
     let expected = read(&whole);
@@ -40,7 +43,7 @@ fn read(pieces: &[&[u8]]) -> (Vec<Frame>, Option<ProtocolError>) {
     (frames, None)
 }
 
-/// The bytes as a subject, a reply and a payload.
+/// Uses the bytes as a subject, a reply and a payload.
 fn between_good_ones(data: &[u8]) {
     let parts = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     let mut words = data.split(parts).filter(|word| !word.is_empty());
@@ -71,7 +74,7 @@ fn between_good_ones(data: &[u8]) {
         Frame::Message(last),
     ] = &frames[..]
     else {
-        // Longer than what a server writes on a line.
+        // Longer than any line of a server.
         assert_eq!(error, Some(ProtocolError::LongLine));
         return;
     };

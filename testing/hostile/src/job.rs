@@ -1,15 +1,16 @@
-//! Messages in the queue, as published by anybody who may.
+//! Messages in the queue, from any client that may publish there.
 
 use std::collections::BTreeMap;
 
 use baton_protocol::{Job, SubmitJob};
 use serde_json::value::RawValue;
 
-/// More than a sentence says, and less than what a reply holds by far.
+/// The longest reason: more than a sentence needs, and far less than a reply can hold.
 const LONGEST_REASON: usize = 512;
 
-/// What is read as a job or as a submission is an object of version 1 and of nothing unknown, never
-/// both, and is written and read again as the same. A refusal is short, whatever was sent.
+/// Checks that an accepted job or submission is an object of version 1 without unknown fields,
+/// never both kinds at once, and is written and read again as the same. A refusal is short,
+/// whatever was sent.
 pub fn job(data: &[u8]) {
     let job = Job::decode(data);
     let submission = SubmitJob::decode(data);
@@ -54,9 +55,9 @@ pub fn job(data: &[u8]) {
     }
 }
 
-/// The fields, which are these.
+/// Returns the fields, and checks that there are no others than `known`.
 fn assert_known<'a>(data: &'a [u8], kind: &str, known: &[&str]) -> BTreeMap<String, &'a RawValue> {
-    // Not as values: what nobody has looked into yet may hold half of a surrogate pair.
+    // Not as values, because an unparsed value may hold half of a surrogate pair.
     let said: BTreeMap<String, &RawValue> = serde_json::from_slice(data).expect("an object");
     assert_eq!(said["v"].get(), "1");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Key sets, as served by another issuer, or by whoever answers in its place.
+//! Key sets from another issuer, or from an attacker in its place.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ const ALGORITHMS: [ForeignAlgorithm; 9] = [
     ForeignAlgorithm::EdDsa,
 ];
 
-/// A set holds only keys of the issuer's kind, never a secret or one for encryption, and none of
-/// them verifies what nobody signed.
+/// Checks that a set holds only keys of the issuer's kind, never a secret or one for encryption,
+/// and that none of them verifies an unsigned token.
 pub fn jwks(data: &[u8]) {
     for algorithm in ALGORITHMS {
         let Ok(keys) = ForeignKeys::read(data, algorithm) else {

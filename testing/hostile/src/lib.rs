@@ -1,12 +1,12 @@
-//! Tests only: what must hold for any bytes that somebody sends, one function for each reader of
-//! such bytes. A function panics where it does not hold.
+//! For tests only: the rules for arbitrary bytes from outside, one function for each reader of such
+//! bytes. A function panics if its rule is broken.
 //!
 //! `testing/fuzz` looks for such bytes, guided by coverage, and keeps those that reach new code in
-//! its `corpus`; the test of this crate gives them, and mutations of them, to the same functions
-//! in every `make test`.
+//! its `corpus`; the test of this crate gives them, and mutations of them, to the same functions in
+//! every `make test`.
 //!
-//! To add a reader: a function here, its line in [`TARGETS`], a target in `testing/fuzz` that calls it, and
-//! a few seeds in its corpus.
+//! To add a reader: a function here, its line in [`TARGETS`], a target in `testing/fuzz` that calls
+//! it, and a few seeds in its corpus.
 
 #![expect(
     clippy::missing_panics_doc,
@@ -32,10 +32,10 @@ pub use model_stream::model_stream;
 pub use secret_text::secret_text;
 pub use sse::sse;
 
-/// What reads bytes and panics where something does not hold.
+/// A function that reads bytes and panics if a rule is broken.
 pub type Check = fn(&[u8]);
 
-/// Every function by its name, which is that of its fuzz target and of its corpus.
+/// Every function by its name, which is also that of its fuzz target and its corpus.
 pub const TARGETS: [(&str, Check); 8] = [
     ("access_token", access_token),
     ("event", event),

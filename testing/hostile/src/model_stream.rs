@@ -1,4 +1,4 @@
-//! A model's answer, as streamed by an upstream: frames, chunks, and the message that they make.
+//! A model's answer as an upstream streams it: frames, chunks, and the resulting message.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use bytes::Bytes;
 
 use crate::splits::splits;
 
-/// Far above what a test's input holds.
+/// Far above the size of a test's input.
 const LIMIT: usize = 1 << 20;
 
-/// What was shown piece by piece is what the message says, and both are the same however the stream
-/// is cut.
+/// Checks that the shown pieces agree with the message, and that both are the same however the
+/// stream is cut.
 pub fn model_stream(data: &[u8]) {
     let [whole, others @ ..] = splits(data);
     let first = read(&whole);
@@ -20,7 +20,7 @@ pub fn model_stream(data: &[u8]) {
     }
 }
 
-/// All that was shown, and the message as JSON.
+/// Returns all shown pieces, and the message as JSON.
 fn read(pieces: &[&[u8]]) -> (Vec<Delta>, String) {
     let mut decoder = SseDecoder::new(LIMIT);
     let mut answer = ChatAccumulator::new("call_", LIMIT);
@@ -28,7 +28,7 @@ fn read(pieces: &[&[u8]]) -> (Vec<Delta>, String) {
     'stream: for piece in pieces {
         decoder.push(Bytes::copy_from_slice(piece));
         while let Ok(Some(event)) = decoder.next_event() {
-            // What is no chunk ends the turn, as an error in its place does.
+            // An invalid chunk ends the turn, as an error in its place does.
             let Ok(chunk) = serde_json::from_slice::<ChatChunk<'_>>(&event.data) else {
                 break 'stream;
             };
@@ -68,7 +68,7 @@ struct Shown {
     text: String,
     reasoning: String,
     refusal: String,
-    /// Id, name and arguments of each.
+    /// The id, name and arguments of each.
     calls: BTreeMap<u32, (String, String, String)>,
 }
 

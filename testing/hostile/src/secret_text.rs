@@ -1,15 +1,15 @@
-//! API keys and one-time tokens, as sent by anybody.
+//! API keys and one-time tokens from any client.
 
 use baton_identity::{ApiKey, OpaqueToken};
 
-/// What is read as a key or a token is what the specification allows, comes back as it was, and
-/// shows no more than its hint; what is allowed is read.
+/// Checks that an accepted key or token is one of the specification, is written as it was read, and
+/// shows no more than its hint. Everything that the specification allows is accepted.
 pub fn secret_text(data: &[u8]) {
     let Ok(given) = std::str::from_utf8(data) else {
         return;
     };
     judge(given);
-    // A fuzzer finds no checksum by itself.
+    // A fuzzer does not find a checksum by itself.
     if let Some((body, _)) = given.rsplit_once('_') {
         judge(&format!("{body}_{}", checksum(body)));
     }
@@ -39,7 +39,7 @@ fn judge(given: &str) {
     }
 }
 
-/// `bt_<environment>_<random>_<checksum>`, as docs/identity.md has it.
+/// Returns whether the text is `bt_<environment>_<random>_<checksum>`, as in docs/identity.md.
 fn is_key(given: &str) -> bool {
     let parts: Vec<&str> = given.split('_').collect();
     let [prefix, environment, random, end] = parts[..] else {
@@ -53,7 +53,7 @@ fn is_key(given: &str) -> bool {
         && end == checksum(&given[..given.len() - end.len() - 1])
 }
 
-/// `<prefix>_<random>_<checksum>`.
+/// Returns whether the text is `<prefix>_<random>_<checksum>`.
 fn is_token(given: &str) -> bool {
     let parts: Vec<&str> = given.split('_').collect();
     let [prefix, random, end] = parts[..] else {

@@ -1,12 +1,12 @@
-//! Event streams, as sent by an upstream.
+//! Event streams from an upstream.
 
 use baton_openai::{SseDecoder, SseError, SseEvent};
 use bytes::Bytes;
 
 use crate::splits::splits;
 
-/// A stream is read as the specification reads it, and the same however it is cut; an event beyond
-/// the limit is refused, however it is cut.
+/// Checks that a stream is read as the specification demands, and that an event beyond the limit is
+/// refused, both however the stream is cut.
 pub fn sse(data: &[u8]) {
     let expected = reference(data);
     for pieces in splits(data) {
@@ -41,8 +41,8 @@ fn decode(pieces: &[&[u8]], limit: usize) -> (Vec<SseEvent>, Option<SseError>, O
     (events, None, decoder.finish())
 }
 
-/// The specification word by word: the events, and what the last one would be if an empty line
-/// followed.
+/// Follows the specification word by word. Returns the events, and the last one as it would be if
+/// an empty line followed.
 fn reference(data: &[u8]) -> (Vec<SseEvent>, Option<SseEvent>) {
     let data = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);
     let mut reading = Reading::default();

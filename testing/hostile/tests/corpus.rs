@@ -1,4 +1,4 @@
-//! What the fuzzer has found and kept, and mutations of it, in every run of the tests.
+//! Runs the fuzzer's corpus, and mutations of it, in every run of the tests.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
@@ -48,7 +48,7 @@ fn what_was_kept_holds() {
     }
 }
 
-/// Pieces that readers have stumbled over.
+/// Pieces that readers have failed on.
 const PIECES: &[&str] = &[
     "",
     "\0",
@@ -89,7 +89,7 @@ fn what_is_like_it_holds() {
         ];
         let changes = proptest::collection::vec((any::<Index>(), any::<Index>(), piece), 1..4);
         let mut runner = TestRunner::new(Config {
-            // What fails belongs into the corpus.
+            // A failing input belongs in the corpus.
             failure_persistence: None,
             ..Config::with_cases(CASES)
         });

@@ -12,25 +12,27 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, raw_sql};
 use uuid::Uuid;
 
-/// Embedded for its checksums alone: they name the template.
+/// Embedded only for its checksums, which name the template.
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
 
-/// The user that tests log in as: as in production, a plain member of the two group roles.
+/// The user that tests log in as. As in production, it is only a member of the two group roles.
 pub const APP: &str = "baton_test_app";
 /// The user that owns the schema; no superuser, so that row-level security holds for it too.
 const OWNER: &str = "baton_test_owner";
 const PASSWORD: &str = "only-for-tests-of-baton";
-/// Held while the users and the template are made: one process makes them, the others wait.
+/// The advisory lock for making the users and the template: one process makes them, the others
+/// wait.
 const TEMPLATE_LOCK: i64 = 0x6261_746f_6e00_0001;
 
-/// A migrated, empty database of a test's own, which goes away with this value.
+/// A migrated, empty database for one test, dropped with this value.
 #[derive(Debug)]
 pub struct TestDatabase {
     /// Its address for servers.
     pub database_url: String,
     /// Its address for `baton migrate`: the owner's.
     pub migrate_url: String,
-    /// Its address for a superuser, to whom no policy applies: to look behind the curtain.
+    /// Its URL for a superuser. No policy applies to that user, so that tests can read and change all
+    /// rows.
     pub superuser_url: String,
     name: String,
     server: PgConnectOptions,
@@ -45,7 +47,7 @@ impl TestDatabase {
     ///
     /// # Panics
     ///
-    /// If there is no server to be had: a test without its database has failed.
+    /// If there is no server: a test without its database has failed.
     pub async fn create() -> Self {
         Self::from_template(true).await
     }
@@ -90,7 +92,7 @@ impl TestDatabase {
         }
     }
 
-    /// Waits until the statement of this name waits for a lock: somebody holds its row.
+    /// Waits until the statement of this name waits for a lock that another transaction holds.
     ///
     /// # Panics
     ///
@@ -117,7 +119,7 @@ impl TestDatabase {
         }
     }
 
-    /// Lets no run be written until the value is dropped: statements that accept one wait.
+    /// Blocks all writes of runs until the value is dropped; statements that accept a run wait.
     ///
     /// # Panics
     ///
@@ -130,8 +132,8 @@ impl TestDatabase {
         HeldRuns(connection)
     }
 
-    /// Has the audit log take no entry, until it is told otherwise: what must not happen without one
-    /// does not.
+    /// Makes the audit log refuse every entry, or accept entries again. Actions that need an entry
+    /// then fail.
     ///
     /// # Panics
     ///
@@ -147,7 +149,7 @@ impl TestDatabase {
         execute(&mut connection, change.to_owned()).await;
     }
 
-    /// A store on it, reached through something that listens on this port of the loopback.
+    /// Opens a store on it through a proxy on this port of the loopback.
     ///
     /// # Panics
     ///
@@ -158,12 +160,12 @@ impl TestDatabase {
         self.connect(url.to_url_lossy().to_string()).await
     }
 
-    /// Where its server listens: an address of the loopback.
+    /// Returns its server's port on the loopback.
     pub fn port(&self) -> u16 {
         self.server.get_port()
     }
 
-    /// A store on it.
+    /// Opens a store on it.
     ///
     /// # Panics
     ///
@@ -187,11 +189,12 @@ impl TestDatabase {
 }
 
 impl Drop for TestDatabase {
-    /// Drops the database, connections and all. A failure is no matter: the server goes too.
+    /// Drops the database with its connections. A failure does not matter, because the server ends
+    /// too.
     fn drop(&mut self) {
         let server = self.server.clone();
         let drop_database = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        // In a thread of its own: the test's runtime is busy with this very drop.
+        // In a separate thread, because the test's runtime is busy with this drop.
         let _ = std::thread::spawn(move || {
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -212,8 +215,8 @@ impl Drop for TestDatabase {
     }
 }
 
-/// The template's name, once it is there. It is named by what the migrations say, so that a changed
-/// one makes a new template.
+/// Returns the template's name, after making it if it does not exist. The name comes from the
+/// content of the migrations, so that a changed one makes a new template.
 async fn ensure_template(connection: &mut PgConnection, server: &PgConnectOptions) -> String {
     let mut hash = Sha256::new();
     for migration in MIGRATIONS.iter() {
@@ -243,7 +246,8 @@ async fn ensure_template(connection: &mut PgConnection, server: &PgConnectOption
             )
             .await;
         }
-        // Under another name until it is whole: a process may die in the middle.
+        // The template has another name until it is complete, because a process may die in the
+        // middle.
         let unfinished = format!("{template}_unfinished");
         execute(
             connection,
@@ -287,7 +291,7 @@ async fn exists(connection: &mut PgConnection, database: &str) -> bool {
     required(exists, "looks for a database")
 }
 
-/// Executes a statement made of this module's own constants and of fresh names.
+/// Executes a statement that is made only of this module's constants and of fresh names.
 async fn execute(connection: &mut PgConnection, statement: String) {
     let done = raw_sql(AssertSqlSafe(statement.clone()))
         .execute(connection)
@@ -295,7 +299,7 @@ async fn execute(connection: &mut PgConnection, statement: String) {
     required(done, &statement);
 }
 
-/// A test cannot go on without; the panic is its failure.
+/// Panics on an error, because the test cannot continue without the value.
 fn required<T, E: std::error::Error>(result: Result<T, E>, what: &str) -> T {
     result.unwrap_or_else(|error| {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -303,12 +307,12 @@ fn required<T, E: std::error::Error>(result: Result<T, E>, what: &str) -> T {
     })
 }
 
-/// All places that a server has for connections, occupied until this is dropped.
+/// All connections that a server allows, occupied until this is dropped.
 #[derive(Debug)]
 pub struct Places(#[expect(dead_code, reason = "held, not used")] Vec<PgConnection>);
 
 impl Places {
-    /// Occupies what is free, then about half of what other members of the application hold.
+    /// Occupies the free connections, then about half of those of the application's other members.
     pub async fn take(superuser_url: &str, app_url: &str) -> Result<Self, StoreError> {
         const NAME: &str = "places";
 
@@ -317,7 +321,7 @@ impl Places {
         let mut taken = Vec::new();
         let mut superuser = PgConnection::connect(superuser_url).await?;
         for round in 0..2 {
-            // A refusal means that no place is left.
+            // A refusal means that no connection is free.
             while let Ok(connection) = app.connect().await {
                 taken.push(connection);
             }
@@ -337,7 +341,7 @@ impl Places {
     }
 }
 
-/// Goes on in the next segment of the server's log, for which the next write must find room. `url` is a
+/// Begins the next segment of the server's log, for which the next write must find room. `url` is a
 /// superuser's.
 pub async fn close_log_segment(url: &str) -> Result<(), StoreError> {
     let mut connection = PgConnection::connect(url).await?;

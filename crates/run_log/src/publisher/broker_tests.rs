@@ -87,7 +87,7 @@ fn kinds(events: &[Event]) -> Vec<(u64, &str)> {
 }
 
 /// Guards the append's compare-and-set: a worker that believes in its attempt, although another has
-/// begun to write, is refused, and nothing of it is stored.
+/// begun to write, is refused, and none of its events is stored.
 #[tokio::test]
 async fn a_replaced_attempt_is_refused_by_the_log_and_leaves_nothing() {
     let log = Log::new().await;
@@ -113,7 +113,7 @@ async fn a_replaced_attempt_is_refused_by_the_log_and_leaves_nothing() {
 }
 
 /// Guards the adoption of the tip: an attempt that was replaced before it wrote anything does not
-/// take over the log of the one that replaced it.
+/// take over the log of its successor.
 #[tokio::test]
 async fn an_attempt_that_was_overtaken_before_its_first_event_is_refused() {
     let log = Log::new().await;
@@ -136,8 +136,8 @@ async fn an_attempt_that_was_overtaken_before_its_first_event_is_refused() {
     );
 }
 
-/// Guards the hole: a log that the broker has lost or has only an older copy of is not joined up, or
-/// a reader would take what is left of it for the whole.
+/// Guards the hole: if the broker has lost a log, or has only an older copy, the gap stays visible.
+/// Otherwise a reader would take the rest for the whole.
 #[tokio::test]
 async fn what_the_broker_lost_before_an_attempt_leaves_a_hole_in_its_log() {
     let log = Log::new().await;
@@ -154,7 +154,8 @@ async fn what_the_broker_lost_before_an_attempt_leaves_a_hole_in_its_log() {
     wiped.attempt(2, committed).await.settle().await.unwrap();
     assert_eq!(wiped.events().await[0].prev, committed);
 
-    // What follows a commit may never have been shown: it is shown now, behind what was.
+    // Events that follow a commit may never have been shown: they are shown now, after the stored
+    // ones.
     let log = Log::new().await;
     let mut first = log.attempt(1, EventId::ORIGIN).await;
     first.push(1, text("kept"));
@@ -169,8 +170,8 @@ async fn what_the_broker_lost_before_an_attempt_leaves_a_hole_in_its_log() {
     );
 }
 
-/// Guards the look behind a refusal: what the attempt before wrote at the last moment is withdrawn
-/// by the reset that follows it, and the chain has no gap.
+/// Guards the look after a refusal: events that the earlier attempt wrote at the last moment are
+/// withdrawn by the reset that follows them, and the chain has no gap.
 #[tokio::test]
 async fn a_straggler_lands_before_the_reset_and_is_withdrawn() {
     let log = Log::new().await;
@@ -201,8 +202,8 @@ async fn a_straggler_lands_before_the_reset_and_is_withdrawn() {
     assert_eq!((reset.resume_after, reset.continues), (committed, false));
 }
 
-/// Guards the place that a reset goes back to: a commit's own event, which the attempt before sent
-/// off and the new one shows again, stands once, whichever of the two comes first.
+/// Guards the target of a reset: a commit's own event, sent by the earlier attempt and shown again
+/// by the new one, counts once, whichever of the two is stored first.
 #[tokio::test]
 async fn the_event_of_the_last_commit_stands_once_even_if_it_was_only_late() {
     let log = Log::new().await;
@@ -227,8 +228,9 @@ async fn the_event_of_the_last_commit_stands_once_even_if_it_was_only_late() {
     assert_eq!(kinds(&events).len(), 4);
 }
 
-/// Guards what the tip proves: an attempt that showed the commit's event again and died without a
-/// commit of its own has its events withdrawn, that one too; the next shows it once more.
+/// Guards the evidence of the tip: an attempt showed the commit's event again and died without a
+/// commit of its own. Its events are withdrawn, that one too, and the next attempt shows it once
+/// more.
 #[tokio::test]
 async fn the_event_of_the_last_commit_stands_after_two_crashes() {
     let log = Log::new().await;
@@ -254,7 +256,7 @@ async fn the_event_of_the_last_commit_stands_after_two_crashes() {
     assert_eq!(reset.resume_after, before);
 }
 
-/// Guards the frozen bytes: an append whose answer was lost is repeated and stored once.
+/// Guards the frozen bytes: an append without an answer is repeated, and stored once.
 #[tokio::test]
 async fn an_append_that_was_stored_without_an_answer_is_not_stored_again() {
     let log = Log::new().await;
@@ -271,7 +273,7 @@ async fn an_append_that_was_stored_without_an_answer_is_not_stored_again() {
     assert_eq!(kinds(&log.events().await), [(1, "text.delta")]);
 }
 
-/// Guards the append that is repeated: a run whose events find no room waits, and is not given back.
+/// Guards the repeated append: a run with events that find no room waits, and is not requeued.
 #[tokio::test]
 async fn an_append_that_finds_no_room_is_repeated_until_there_is_some() {
     let log = Log::new().await;
@@ -291,7 +293,8 @@ async fn an_append_that_finds_no_room_is_repeated_until_there_is_some() {
 
     attempt.push(1, text("does not"));
     attempt.kick();
-    // On its way, and with it, on the same connection, what is answered after it.
+    // The append is sent, and the answer to the later request on the same connection shows that it
+    // has arrived.
     assert!(attempt.advance().now_or_never().is_none());
     log.bus.count_events(log.tenant, log.run).await.unwrap();
     jetstream.update_stream(roomy).await.unwrap();
