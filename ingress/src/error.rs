@@ -1,7 +1,6 @@
 //! Errors of the public API. A handler reports an error once; its shape follows the path of the
 //! request: the OpenAI error object on OpenAI routes, problem+json on all others. Answers that
-//! middleware and the router produce themselves (404, 405, a panic) get their shape in the same
-//! place.
+//! middleware and the router produce themselves (404, 405, a panic) get their shape there, too.
 
 mod causes;
 mod problem;

@@ -1,8 +1,7 @@
-//! The part of a run that HTTP and the bus share: its acceptance, its events, cancelling and
-//! deciding.
+//! The part of a run that HTTP and the bus share: accepting, following, cancelling, deciding.
 //!
-//! HTTP routes and programs' messages both end here. No code here knows a route, a status line or a
-//! frame.
+//! HTTP routes and programs' messages both end here. No code here knows routes, status lines or
+//! frames.
 
 pub(crate) mod attachments;
 pub(crate) mod attempts;

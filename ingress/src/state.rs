@@ -85,8 +85,7 @@ impl AppState {
         EventFollower::subscribe(&self.bus, tenant, run, self.attempts.clone()).await
     }
 
-    /// Handles the end of a key or a session: evicts it from the caches here and at the other
-    /// ingresses.
+    /// Evicts an ended key or session from the caches, here and at the other ingresses.
     pub(crate) async fn revoked(&self, credential: Uuid) {
         self.forget(credential);
         // If the message is lost, the other ingresses notice at their next look, seconds later.

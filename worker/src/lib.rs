@@ -123,8 +123,7 @@ pub async fn run(deps: WorkerDeps) -> anyhow::Result<()> {
             match nudge {
                 Nudge::Cancel { run, .. } => runner.leases.nudge(run),
                 Nudge::AreYouThere(question) => {
-                    // Recorded before the answer, so that every scheduler with an answer is
-                    // recorded.
+                    // First recorded, then answered: every scheduler with an answer is known.
                     runner.leases.asked_for(question.by);
                     if let Err(error) = bus.say_here(question).await {
                         tracing::debug!(%error, "a scheduler was not answered");

@@ -64,8 +64,8 @@ struct Shared {
 struct Held {
     all: u64,
     owners: HashMap<Owner, u64>,
-    /// In order of arrival. A later waiter that fits does not wait for an earlier one that does
-    /// not.
+    /// In order of arrival. A waiter that fits does not wait for an earlier one that does not fit
+    /// yet, so it may overtake.
     waiting: VecDeque<Waiter>,
 }
 

@@ -421,8 +421,8 @@ mod tests {
     }
 
     proptest! {
-        /// A second carrier, a second value or another scheme never passes unnoticed next to a
-        /// correct one.
+        /// A second carrier, a second value or another scheme next to a correct one never passes
+        /// unnoticed.
         #[test]
         fn what_is_read_stands_in_every_carrier_that_is_there_and_nowhere_twice(
             bearers in proptest::collection::vec(given(), 0..3),

@@ -16,11 +16,9 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::error::{X_RUN_ID, X_SHOULD_RETRY};
 
-/// Answers are data: a browser that displays one loads nothing, runs nothing, and frames it
-/// nowhere.
+/// Answers are data: a browser that displays one loads and runs nothing, and frames it nowhere.
 const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
-/// `/docs` runs its own scripts and sends requests to this server only. Its widgets write style
-/// attributes.
+/// `/docs` runs its own scripts, sends requests to this server only, and writes style attributes.
 const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'";

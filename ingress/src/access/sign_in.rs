@@ -14,7 +14,8 @@ use crate::error::ApiError;
 pub(crate) struct SignIn {
     /// `None` if no key is configured: then people cannot sign in here.
     pub(crate) tokens: Option<AccessTokens>,
-    /// The public keys in succession: first the one that signs, then its predecessors.
+    /// The keys that derive each refresh token from the one before: first that of the key that
+    /// signs, then those of its predecessors.
     pub(crate) succession: Vec<SuccessionKey>,
     pub(crate) passwords: Passwords,
     pub(crate) registration: Registration,

@@ -56,8 +56,7 @@ impl ApiError {
     }
 }
 
-/// Returns the code that a client acts on: the model server's own, if it refused the request with
-/// one.
+/// Returns the code that a client acts on: the model server's own, if its refusal has one.
 pub(crate) fn code_of_error(error: &RunError) -> &str {
     let upstream = error.upstream.as_deref();
     upstream

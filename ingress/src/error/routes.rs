@@ -62,8 +62,7 @@ impl Routes {
         )
     }
 
-    /// Returns the message for an address without a route; it names the nearest route, if one is
-    /// near.
+    /// Returns the message for an address without a route; it names the nearest one, if any.
     pub(crate) fn not_found(&self, method: &Method, path: &str) -> String {
         let asked = without_version(path);
         let first = asked.trim_start_matches('/').split('/').next();

@@ -49,7 +49,7 @@ impl ConnectionCounts {
         if full || counted.is_older_than(BELIEVED) {
             match system.count_connections(key).await {
                 Ok(connections) => counted.connections = connections,
-                // This ingress's own admissions are counted all the same.
+                // This ingress's own admissions are still counted.
                 Err(error) => tracing::warn!(%error, "connections of a key were not counted"),
             }
             counted.asked = Some(Instant::now());

@@ -13,8 +13,7 @@ const UNIT: usize = 1 << 10;
 /// Half of DEAD is what one tenant's letters may fill in the days for which they are kept.
 const TENANTS_PART: u64 = 2;
 const DAYS_KEPT: u64 = 30;
-/// The number of letters of full length that a publisher may leave in a minute, however small DEAD
-/// is.
+/// The letters of full length that a publisher may leave in a minute, even if DEAD is small.
 const LONGEST_A_MINUTE: u32 = 2;
 /// An eighth of a day's share may come in one minute.
 const MINUTES_PART: u32 = 8;
@@ -43,8 +42,8 @@ impl LetterLimits {
         }
     }
 
-    /// Counts a letter of `bytes`, and returns whether it may be left. All unknown publishers count
-    /// as one.
+    /// Counts a letter of `bytes`, and returns whether it may be left. All unknown publishers share
+    /// one count.
     pub(super) async fn admit(
         self,
         rates: &RateLimiter,

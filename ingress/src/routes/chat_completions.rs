@@ -193,8 +193,7 @@ pub(crate) async fn chat_completions(
     answered.map_err(|error| error.of_run(run))
 }
 
-/// Returns the source of the run that has the idempotency key: its events from the first, or the
-/// ledger.
+/// Returns the source of an idempotent replay: the run's events from the first, or the ledger.
 async fn replayed(
     state: &AppState,
     tenant: TenantId,

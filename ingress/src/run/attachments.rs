@@ -27,7 +27,7 @@ pub(crate) enum OnClose {
     LeaveRunning,
     /// Cancels the run.
     Cancel,
-    /// Cancels the run unless somebody attaches to it within the grace.
+    /// Cancels the run unless somebody attaches to it within the grace period.
     CancelUnlessBack,
 }
 
@@ -107,7 +107,7 @@ impl Attachments {
         self.change(|runs| runs.contains_key(&run))
     }
 
-    /// Ends one attachment. Returns the generation if the run now has none and is kept.
+    /// Ends one attachment. Returns the run's generation if it was the last.
     fn leave(&self, run: RunId, keep: bool) -> Option<u64> {
         self.change(|runs| {
             let attached = runs.get_mut(&run)?;

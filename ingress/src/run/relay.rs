@@ -91,8 +91,8 @@ impl Relay {
         self.follower.last_id()
     }
 
-    /// Returns whether the run has done or shown anything so far, withdrawn or not, and so has cost
-    /// something.
+    /// Returns whether the run has done or shown anything so far, withdrawn or not, and so has a
+    /// cost.
     pub(crate) fn has_worked(&self) -> bool {
         self.worked
     }

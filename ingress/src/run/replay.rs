@@ -42,8 +42,7 @@ pub(crate) async fn from_ledger(
     rest_of(shown, |events| FromLedger::Parked(events, last))
 }
 
-/// Returns the rest of a run from its terminal record, which never changes and so is not read
-/// again.
+/// Returns the rest of a run from its terminal record. It never changes, so it is not read again.
 pub(super) async fn rest_of_ended(
     state: &AppState,
     tenant: TenantId,

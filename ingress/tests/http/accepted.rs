@@ -1,5 +1,4 @@
-//! Every committed run is answered as accepted, and every refusal leaves no run, whatever breaks in
-//! between.
+//! Every committed run is answered as accepted, and no refusal leaves a run, whatever breaks.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -141,7 +140,7 @@ async fn answer_lost(
     request: RequestBuilder,
     then: Mode,
 ) -> Response {
-    // Prepares both statements, so that the transaction that waits for the lock can commit.
+    // Prepares both statements now, so that the one that waits for the lock only has to commit.
     for request in [
         plain(f, base),
         plain(f, base).header("idempotency-key", "warm"),

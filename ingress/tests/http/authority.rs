@@ -369,7 +369,7 @@ async fn a_stranger_registers_no_tenant_that_an_operator_could_mean() {
             "{name:?}: {error}"
         );
     }
-    // The same spelling with a different case is one of the names that strangers chose.
+    // Among the names that strangers chose, spellings that differ only in case are one name.
     let (status, error) = register("second@example.org", " GLOBEX INC ").await;
     assert_eq!(status, 201, "{error}");
     let (status, error) = register("third@example.org", "globex inc").await;

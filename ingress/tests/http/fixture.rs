@@ -41,7 +41,7 @@ pub(crate) use self::worker::Worker;
 const LONG: Duration = Duration::from_secs(20);
 
 const JWT_SECRET: &str = "7f-Kq2xw9ZbTn4Rv8yLmA1cE6uGdHs3J";
-/// A password that no account has by default.
+/// The password of registered people.
 pub(crate) const PASSWORD: &str = "correct horse battery";
 
 pub(crate) const CHARGE: Charge = Charge {
@@ -160,8 +160,7 @@ impl Fixture {
         fixture
     }
 
-    /// Waits until the ingress receives programs' messages: it opens that connection in the
-    /// background.
+    /// Waits until the ingress receives programs' messages, because it connects in the background.
     async fn until_programs_are_heard(&self) {
         let client = connect_plain(&self.nats, self.door.as_ref()).await;
         let (tenant, nobody) = (
@@ -288,8 +287,7 @@ impl Fixture {
         }
     }
 
-    /// Sends [`Fixture::plain`] with a credential; returns the status and the answer, null if it is
-    /// empty.
+    /// Sends [`Fixture::plain`] with a credential; returns the status and the answer or null.
     pub(crate) async fn ask(
         &self,
         credential: &str,

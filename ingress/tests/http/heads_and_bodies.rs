@@ -1,5 +1,5 @@
-//! Tests ambiguous heads, unread bodies and leaving clients against the real accept loop, with raw
-//! bytes.
+//! Tests ambiguous heads, unread bodies and leaving clients, with raw bytes to the real accept
+//! loop.
 
 use std::time::Duration;
 

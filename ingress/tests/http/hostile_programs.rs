@@ -70,7 +70,7 @@ impl Hostile {
         self.say(b"\r\n").await;
     }
 
-    /// Waits until the server has processed everything, or has closed the connection. Returns its
+    /// Waits until the server has processed everything or closed the connection. Returns its
     /// errors.
     async fn settle(&mut self) -> Vec<String> {
         self.say(b"PING\r\n").await;

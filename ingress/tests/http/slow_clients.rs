@@ -1,5 +1,4 @@
-//! Tests clients that begin and then stall, against the real accept loop with the configured
-//! limits.
+//! Tests clients that begin and stall, against the real accept loop with configured limits.
 
 use std::time::Duration;
 

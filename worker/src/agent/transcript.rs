@@ -23,8 +23,7 @@ impl Transcript {
         self.added.is_empty()
     }
 
-    /// Returns all messages as one JSON array: the agent's instructions, the input, then those
-    /// added.
+    /// Returns all messages as one JSON array: the instructions, the input, then those added.
     pub fn render(&self, instructions: Option<&str>, input: &RawValue) -> Box<RawValue> {
         let input = input.get().trim();
         // The input was checked to be an array when the run was accepted.

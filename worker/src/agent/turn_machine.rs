@@ -249,8 +249,7 @@ impl TurnMachine {
             FinishReason::Length | FinishReason::ContentFilter | FinishReason::Budget
         ) || turn.calls.is_empty()
         {
-            // A turn that claims tool calls but has none is an answer, whatever the upstream called
-            // it.
+            // A turn that claims tool calls but has none is an answer.
             let reason = match turn.finish_reason {
                 FinishReason::ToolCalls => FinishReason::Stop,
                 other => other,

@@ -1,5 +1,4 @@
-//! A run's conversation, rebuilt from the ledger: the recorded messages, and the state that they
-//! lead to.
+//! A run's conversation, rebuilt from the ledger: the recorded messages and the state after them.
 
 use baton_protocol::{RunLimits, RunSpec, Usage};
 use baton_store::{CallState, StepData, StepRecord};

@@ -80,8 +80,7 @@ impl From<PublishEventsError> for TurnFailure {
 }
 
 impl Attempt<'_> {
-    /// Takes one turn of the model. Returns the result of the work, or `None` if this attempt
-    /// continues.
+    /// Takes one turn of the model. Returns `None` if this attempt continues afterwards.
     pub(super) async fn take_turn(&mut self, step: u32) -> Result<Option<Worked>, Halt> {
         self.hold.may_begin().await;
         let turn = match self.model_turn(step).await {
@@ -96,8 +95,7 @@ impl Attempt<'_> {
                     None => Ok(None),
                 };
             }
-            // The usage of broken-off tries is recorded now, because a run in the queue cannot
-            // carry it.
+            // Ends the run, because a queued run cannot carry the usage of broken-off tries.
             Err(TurnFailure::Ends(_) | TurnFailure::Waits(_)) if self.turn.broken.is_some() => {
                 let Some(broken) = self.turn.broken.as_ref() else {
                     return Ok(None);

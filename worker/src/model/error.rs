@@ -162,8 +162,7 @@ impl ModelError {
         self.retryable() || matches!(self, Self::Invalid { .. })
     }
 
-    /// Returns whether the upstream has done no work for the request: it was not reached, or
-    /// refused.
+    /// Returns whether the upstream has done no work for the request: unreachable, or refused.
     pub const fn costs_nothing(&self) -> bool {
         match self {
             Self::Unreachable { .. }

@@ -33,8 +33,7 @@ pub(super) struct Turn<'a> {
     /// The tools for the upstream, if there are any.
     pub(super) tools: Option<&'a RawValue>,
     pub(super) is_first: bool,
-    /// The most tokens that the answer may have, and the field for that limit if the client sent
-    /// none.
+    /// The most tokens of the answer, and the field for that limit if the client sent none.
     pub(super) answer_limit: Option<(&'static str, u64)>,
 }
 
@@ -86,7 +85,7 @@ impl Request<'_> {
         }
     }
 
-    /// Returns the limits of the answer under the upstream's names. Of two for one name the lower
+    /// Returns the limits of the answer under the upstream's names. Of two with one name the lower
     /// applies.
     fn answer_limits(&self) -> Vec<(&'static str, Cow<'_, RawValue>)> {
         let most = self.turn.answer_limit;

@@ -175,8 +175,7 @@ async fn what_nobody_counted_is_charged_by_its_bytes() {
     let month = story.month().await;
     assert_eq!(month.spent_tokens, sum.input_tokens + sum.output_tokens);
 
-    // Without a budget the tokens are estimated as for an interrupted answer, and marked as
-    // estimated.
+    // Without a budget they are estimated as for an interrupted answer, and marked.
     let mut free = Story::new(KeyLimits::default()).await;
     let (run, requests) = free
         .run(Reply::pieces([
@@ -200,8 +199,7 @@ async fn a_turn_that_fails_is_charged_by_what_the_upstream_may_have_done() {
     let (run, _) = story.run(Reply::status(400)).await;
     assert!(matches!(run.outcome, Some(Outcome::Failed(_))), "{run:?}");
     assert_eq!(story.month().await.spent_tokens, 0);
-    // The upstream worked and broke off before it had shown anything: no retry, which would cost
-    // twice.
+    // The upstream worked and broke off before it had shown anything: a retry would cost twice.
     let (run, requests) = story.run(Reply::pieces([]).cut()).await;
     assert!(matches!(run.outcome, Some(Outcome::Failed(_))), "{run:?}");
     assert_eq!(requests.len(), 1);

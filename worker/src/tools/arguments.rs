@@ -10,8 +10,7 @@ const MAX_MISTAKES: usize = 5;
 /// The longest report of one mistake, in characters: it quotes the model's arguments.
 const MAX_MISTAKE: usize = 300;
 
-/// Compiles a schema. References to anything outside it are refused, and patterns must take linear
-/// time.
+/// Compiles a schema. References out of it are refused, and patterns must take linear time.
 pub(super) fn compile(schema: &Value) -> Result<Validator, String> {
     jsonschema::options()
         .offline()

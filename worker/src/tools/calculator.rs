@@ -20,10 +20,9 @@ const MAX_EXPRESSION: usize = 500;
 /// needs. An overflow would end the process, not cause a panic that could be contained. Only the
 /// touched part takes memory.
 const STACK: usize = 64 << 20;
-/// The time that every evaluation gets first. Ordinary arithmetic needs less than a hundredth of
-/// it.
+/// The first time limit of an evaluation. Ordinary arithmetic needs less than a hundredth of it.
 const QUICK: Duration = Duration::from_millis(25);
-/// The time that an evaluation gets if it was not finished by then.
+/// The second time limit, for evaluations that exceeded the first.
 const MAX_COMPUTATION: Duration = Duration::from_millis(500);
 /// Characters of the library's language that define functions, bind variables, begin text or shift
 /// bits. None of them is arithmetic. A function may call itself until the stack overflows, and the

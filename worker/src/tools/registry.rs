@@ -129,8 +129,7 @@ impl ToolRegistry {
             Ok(arguments) => arguments,
             Err(mistakes) => return outcome(CallEnd::InvalidArguments, mistakes),
         };
-        // The tool's own state is behind `&self`: a tool that panics is responsible for its own
-        // locks.
+        // A tool's state is behind `&self`: after a panic, its locks are its own responsibility.
         let call = AssertUnwindSafe(async { tool.tool.call(arguments, &context).await });
         let result = match timeout(tool.spec.timeout, call.catch_unwind()).await {
             Ok(Ok(result)) => result,

@@ -72,8 +72,7 @@ impl Proxies {
     }
 }
 
-/// Returns the elements of a list in one header or several. A value that is not text counts as
-/// empty.
+/// Returns the elements of a list in one header or several. Values that are no text are empty.
 fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a str> {
     headers
         .get_all(name)

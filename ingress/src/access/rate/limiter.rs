@@ -130,8 +130,7 @@ impl RateLimiter {
                 return Some(decision);
             }
             self.decide_for_all(&entry, who, limits).await;
-            // No decision: another task took this request with its own, and was cancelled. Try
-            // again.
+            // No decision: another task took this request with its own and was cancelled.
             if let Ok(decision) = decided.try_recv() {
                 return Some(decision);
             }

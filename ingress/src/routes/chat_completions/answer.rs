@@ -212,8 +212,7 @@ impl Answer {
         }
     }
 
-    /// Returns the answer as OpenAI's completion object. `asked` is the model that the request
-    /// named.
+    /// Returns the answer as OpenAI's completion object. `asked` is the requested model.
     pub(crate) fn into_completion(
         mut self,
         run: RunId,

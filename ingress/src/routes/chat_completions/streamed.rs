@@ -76,8 +76,7 @@ impl Chat {
 }
 
 impl ChatStream {
-    /// Waits for something to show. If the run ends before that, the answer is an error with a
-    /// status.
+    /// Waits for something to show. A run that ends before that is answered with a status.
     async fn begin(&mut self) -> Result<(), ApiError> {
         while !self.frames.began() {
             let error = match self.relay.next().await {

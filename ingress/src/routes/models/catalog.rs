@@ -72,8 +72,7 @@ impl ModelCatalog {
         })
     }
 
-    /// Returns the upstream's models. If it has no list, or is unreachable, returns the configured
-    /// ones.
+    /// Returns the upstream's models; the configured ones if it has no list or is unreachable.
     pub(crate) async fn list(&self) -> Result<Arc<ModelList>, ApiError> {
         if let Some(known) = self.known.get(&()).await {
             return Ok(known);

@@ -222,8 +222,7 @@ impl NativeStream {
         (!self.out.is_empty()).then(|| self.out.split().freeze())
     }
 
-    /// Continues from the ledger after the stream has lost events: it has them if the run has
-    /// ended.
+    /// Continues from the ledger, which has the lost events if the run has ended.
     async fn go_on_from_ledger(&mut self) {
         let (tenant, run) = (self.relay.tenant(), self.relay.run());
         match from_ledger(self.relay.state(), tenant, run, self.relay.last_id()).await {

@@ -34,8 +34,8 @@ pub(crate) struct RefreshRequest {
 
 /// Returns the next tokens of a session.
 ///
-/// A refresh token can be used once; within ten seconds it gets the same answer again. A token that
-/// was used earlier ends the session, because somebody has a copy.
+/// A refresh token can be used once; within ten seconds it gets the same answer again. If it is
+/// used again later, the session ends, because somebody has a copy.
 #[utoipa::path(
     post,
     path = "/v1/auth/refresh",
@@ -57,7 +57,7 @@ pub(crate) async fn refresh(
     let over = || ApiError::invalid_token("this refresh token is not good: sign in");
     let presented = OpaqueToken::parse_as(TokenKind::Refresh, request.refresh_token.trim())
         .map_err(|_| over())?;
-    // With several keys configured, an earlier key may have signed the session's present token.
+    // With several keys configured, an earlier one may have derived the session's newest token.
     let successors: Vec<_> = sign_in
         .succession
         .iter()

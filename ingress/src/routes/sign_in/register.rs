@@ -126,8 +126,7 @@ pub(crate) async fn register(
                 Registered::TokenRefused => {
                     ("token_refused", TOKEN_REFUSED, StatusCode::BAD_REQUEST)
                 }
-                // If a person registers twice, both are taken, and chance decides which one is
-                // reported.
+                // If a person registers twice, both are taken, and either may be found first.
                 Registered::TenantTaken if !is_known(&state, &user.email).await? => {
                     let message = "there is a tenant of this name: name another in `tenant`";
                     ("tenant_taken", message, StatusCode::CONFLICT)

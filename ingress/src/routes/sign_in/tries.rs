@@ -24,8 +24,8 @@ const ADDRESS_TRIES: TryRate = TryRate {
     burst: 100,
     every: Duration::from_secs(1),
 };
-/// The rate for tries of one account from all networks that its person has never signed in from,
-/// together.
+/// The rate for tries of one account from all networks together from which nobody has signed in to
+/// it before.
 const STRANGE_TRIES: TryRate = TryRate {
     burst: 30,
     every: Duration::from_mins(1),

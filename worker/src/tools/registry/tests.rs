@@ -279,8 +279,7 @@ async fn an_http_tool_is_sent_its_arguments_its_secret_and_a_key() {
     assert_eq!(tools.get("get").unwrap().effect(), Effect::Idempotent);
 }
 
-/// Many servers echo requests, so everything that may be a secret is removed; shorter texts are
-/// not.
+/// Many servers echo requests, so everything that is long enough for a secret is removed.
 #[tokio::test]
 async fn what_a_tools_server_says_is_cleared_of_its_secrets() {
     let (tools, _server) = http_tools().await;

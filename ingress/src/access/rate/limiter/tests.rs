@@ -88,8 +88,7 @@ async fn four_ingresses_together_admit_the_limit_in_any_minute_and_no_less() {
     let fleet = Fleet::start().await;
     let (who, limit) = (somebody(), 300);
     let mut admitted: Vec<(i64, u32)> = Vec::new();
-    // Each step asks for ten seconds, for three minutes in total: bursts, pauses and a steady
-    // stream.
+    // Each step takes ten seconds, three minutes in total: bursts, pauses and a steady stream.
     let steps = [
         20, 0, 50, 1, 200, 3, 0, 0, 7, 90, 40, 40, 2, 2, 2, 80, 0, 120,
     ];
