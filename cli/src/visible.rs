@@ -60,8 +60,8 @@ fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Control characters, line and paragraph separators, marks of direction, and characters without
-/// width.
+/// Returns whether it is a control character, a line or paragraph separator, a mark of direction,
+/// or a character without width.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(

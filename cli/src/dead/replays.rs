@@ -73,7 +73,8 @@ impl Replays {
     }
 }
 
-/// The key that sorts entries. The log is sorted by the millisecond, and a replay may take less.
+/// Returns the key that sorts entries. The log is sorted by the millisecond, and a replay may take
+/// less.
 fn order(entry: &AuditRecord) -> (DateTime<Utc>, bool) {
     (entry.at, entry.action == ENDED)
 }

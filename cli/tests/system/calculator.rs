@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::fixture::{calling, chat, has_tool_result, model, run, stack};
 
-/// Eight calls at once, each of them longer than any tool may take.
+/// Makes eight calls at once, each of them longer than any tool may take.
 fn dear_calls() -> Reply {
     let arguments = json!({"expression": "9^9^9"}).to_string();
     let calls = (0..8).map(|index| Piece::ToolCall {

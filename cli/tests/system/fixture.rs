@@ -44,7 +44,7 @@ pub(crate) async fn until_dead(stack: &Stack, part: &str) -> String {
         .unwrap_or_else(|_| panic!("`baton dead list` never shows {part}"))
 }
 
-/// A streamed chat.
+/// Returns the body of a streamed chat.
 pub(crate) fn chat() -> Value {
     json!({
         "model": "script", "stream": true,
@@ -52,7 +52,7 @@ pub(crate) fn chat() -> Value {
     })
 }
 
-/// A native run.
+/// Returns the body of a native run.
 pub(crate) fn run() -> Value {
     json!({"model": "script", "input": "Please."})
 }
@@ -75,7 +75,7 @@ pub(crate) fn gated_call(text: &str, name: &str, arguments: &Value, gate: &Gate)
     Reply::pieces(calling(text, name, arguments).into_iter().chain(wait)).ended("tool_calls")
 }
 
-/// The pieces of [`call`].
+/// Returns the pieces of [`call`].
 pub(crate) fn calling(text: &str, name: &str, arguments: &Value) -> Vec<Piece> {
     vec![
         Piece::Text(text.to_owned()),

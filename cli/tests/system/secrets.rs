@@ -31,7 +31,7 @@ const NEW: &str = "canary ox/battery+staple";
 /// A secret that belongs to nobody, sent in place of credentials.
 const STRANGE: &str = "canary-strange-0c5b7de4f2";
 
-/// A tool that repeats its input, and refuses every second call.
+/// Starts a tool that repeats its input, and refuses every second call.
 async fn indiscreet_tool(server: &mut JoinSet<()>) -> String {
     let calls = Arc::new(AtomicUsize::new(0));
     let answer = move |mut headers: HeaderMap| async move {
@@ -56,7 +56,7 @@ async fn indiscreet_tool(server: &mut JoinSet<()>) -> String {
     )
 }
 
-/// An upstream that quotes its key wherever it can.
+/// Replies as an upstream that quotes its key wherever it can.
 fn indiscreet_model(request: &Recorded) -> Reply {
     let error = || ErrorObject {
         param: Some(UPSTREAM_KEY.to_owned()),

@@ -244,7 +244,7 @@ impl Append {
         self.position
     }
 
-    /// The lines.
+    /// Returns the events as lines of JSON.
     pub const fn payload(&self) -> &Bytes {
         &self.payload
     }

@@ -421,7 +421,7 @@ fn deltas(
     Ok(deltas)
 }
 
-/// Fields that are passed on, each in as many events as hold it.
+/// Pushes fields that are passed on, each in as many events as it needs.
 fn fields(deltas: &mut Vec<EventData>, of: AnswerPart, fields: Map<String, Value>) {
     for (name, value) in fields {
         let json = value.to_string();

@@ -51,7 +51,7 @@ impl AgentKey {
             .map_or_else(|_| Self::Name(given.to_owned()), Self::Id)
     }
 
-    /// The values of the two columns that identify the agent; one of them is NULL.
+    /// Returns the values of the two columns that identify the agent; one of them is NULL.
     fn columns(&self) -> (Option<Uuid>, Option<&str>) {
         match self {
             Self::Id(id) => (Some(id.as_uuid()), None),

@@ -117,7 +117,7 @@ impl StepKind {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Turn, Self::Call];
 
-    /// The name in SQL.
+    /// Returns the name in SQL.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Turn => "turn",
@@ -141,7 +141,7 @@ impl StepState {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Pending, Self::Started, Self::Finished];
 
-    /// The name in SQL.
+    /// Returns the name in SQL.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",

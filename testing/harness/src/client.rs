@@ -50,12 +50,12 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> anyhow::Result<&str> {
         Ok(std::str::from_utf8(&self.body)?)
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     pub fn json(&self) -> anyhow::Result<Value> {
         let text = self.text()?;
         serde_json::from_str(text).with_context(|| format!("{}: {text}", self.status))

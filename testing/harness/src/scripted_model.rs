@@ -1,4 +1,4 @@
-//! An upstream that does what a test says, down to the bytes, and tells what was done to it.
+//! An upstream that replies exactly as a test demands, down to the bytes, and records its requests.
 //!
 //! ```no_run
 //! # async fn example() -> std::io::Result<()> {

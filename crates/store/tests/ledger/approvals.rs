@@ -17,7 +17,7 @@ use crate::fixture::{CHARGE, LONG, Ledger, OVER, usage};
 
 const LAST: EventId = EventId::new(2, 3);
 
-/// A run with two calls that were begun and then lost, held by its second attempt.
+/// Makes a run with two calls that were begun and then lost, held by its second attempt.
 async fn two_lost_calls(ledger: &Ledger) -> Fence {
     let run = ledger.queued().await;
     let fence = ledger.fence(run, OVER).await;

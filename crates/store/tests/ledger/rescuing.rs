@@ -50,7 +50,7 @@ async fn runs_of_lost_workers_go_back_to_the_queue_and_live_ones_stay() {
     ));
 }
 
-/// A run that `worker` holds.
+/// Makes a run that `worker` holds.
 async fn held_by(ledger: &Ledger, worker: WorkerId) -> Fence {
     let run = ledger.queued().await;
     let claim = Claim {

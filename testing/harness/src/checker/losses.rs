@@ -18,7 +18,7 @@ impl Losses {
     /// The most milliseconds by which the clocks of the ledger and of the history may differ.
     const APART: u64 = 1_000;
 
-    /// Adds that the broker was back at `until` without the messages stored since `since`.
+    /// Records that the broker was back at `until` without the messages stored since `since`.
     pub(super) fn add(&mut self, since: u64, until: u64) {
         self.0.push(Loss { since, until });
     }

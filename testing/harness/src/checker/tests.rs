@@ -63,7 +63,7 @@ fn reset(resume_after: EventId) -> EventData {
     })
 }
 
-/// Two attempts: the first shows `lo` and dies, the second shows `hello`.
+/// Returns the events of two attempts: the first shows `lo` and dies, the second shows `hello`.
 fn events() -> Vec<Event> {
     let id = EventId::new;
     let started = EventData::RunStarted(RunStarted {

@@ -12,7 +12,7 @@ use super::{Streamed, refusal};
 pub struct ChatStream {
     answer: Streamed,
     decoder: SseDecoder,
-    /// The run behind it.
+    /// The run of the chat.
     pub run: String,
     /// The text so far.
     pub text: String,

@@ -44,6 +44,7 @@ impl Script {
 }
 
 impl Reply {
+    /// Replies as the model's name demands:
     /// `tokens-N[-Pms]`, `stamps-N[-Pms]` (a pause of P ms before each), `status-S`, `hang`,
     /// `hang-after-N`, `cut-after-N`, `error-after-N`, `bad-json-after-N`, `no-end-after-N`,
     /// `long-line-BYTES`, `split-N` (its bytes N at a time), `limited-N` (N times 429 first, under

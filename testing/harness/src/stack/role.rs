@@ -32,7 +32,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The sub-command.
+    /// Returns the sub-command.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ingress => "ingress",

@@ -3,7 +3,7 @@
 use super::*;
 
 impl Ledger {
-    /// A run whose first turn is recorded with this charge.
+    /// Makes a run and records its first turn with this charge.
     async fn after_one_turn(&self, key: ApiKeyId, first: TurnWish, used: Charge) -> Fence {
         let run = self.accepted_wishing(key, first).await;
         let fence = self.fence(run, LONG).await;
