@@ -28,7 +28,8 @@ impl OwnServers {
         never
     }
 
-    /// Stops the started servers, the database first; by now every role has stopped.
+    /// Stops the started servers, the database first, in the order in which a role closes its
+    /// connections.
     pub(crate) async fn stop(self) {
         if let Some(postgres) = self.postgres
             && let Err(error) = postgres.stop().await

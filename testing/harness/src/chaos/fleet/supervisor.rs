@@ -14,7 +14,7 @@ use super::super::record::Recorder;
 use crate::checker::{Asked, What};
 use crate::process_usage;
 
-/// An orchestrator does the same, only later.
+/// The pause before a restart. An orchestrator would wait longer.
 const RESTART_AFTER: Duration = Duration::from_millis(200);
 /// The interval of looking at the roles' memory.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
