@@ -38,8 +38,8 @@ pub enum Refreshed {
         tenant: TenantId,
         /// Their current role there; `None` if they no longer belong to it.
         role: Option<Role>,
-        /// The SHA-256 of the newest token: the successor's, unless another signing key made the
-        /// newest.
+        /// The SHA-256 of the newest token: the successor's, unless another succession key
+        /// made the newest.
         newest: [u8; 32],
         /// The time from which on it cannot be refreshed.
         expires_at: DateTime<Utc>,
