@@ -1,0 +1,370 @@
+//! The fields of a request, and the use that is made of each.
+//!
+//! The tests of `request` send each row's examples: a field is honoured, passed on, or refused by its
+//! name, and none is ignored.
+
+/// The use of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Baton acts on it.
+    Honoured,
+    /// The upstream gets it, under this name of the chat API.
+    PassedOn(&'static str),
+    /// A request that sets it is refused, unless it has one of the accepted values.
+    Refused,
+}
+
+/// A field of `POST /v1/responses`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    /// The path of the field.
+    pub name: &'static str,
+    /// Its use.
+    pub used: Use,
+    /// A sentence about it for people; a refusal ends with it.
+    pub note: &'static str,
+    /// Accepted values, as JSON.
+    pub accepted: &'static [&'static str],
+    /// Refused values, as JSON.
+    pub refused: &'static [&'static str],
+}
+
+const fn field(
+    name: &'static str,
+    used: Use,
+    note: &'static str,
+    accepted: &'static [&'static str],
+    refused: &'static [&'static str],
+) -> Field {
+    Field {
+        name,
+        used,
+        note,
+        accepted,
+        refused,
+    }
+}
+
+use Use::{Honoured, PassedOn, Refused};
+
+/// Every field that the wire names. Other fields travel to the upstream, as on the chat route.
+pub const FIELDS: &[Field] = &[
+    field(
+        "model",
+        Honoured,
+        "A model, or an agent's name.",
+        &["\"m\""],
+        &["7", "{}"],
+    ),
+    field(
+        "agent",
+        Honoured,
+        "An agent's name; not part of OpenAI's wire.",
+        &["\"default\""],
+        &["7"],
+    ),
+    field(
+        "input",
+        Honoured,
+        "A text, or items: `message`, `function_call`, `function_call_output`, `reasoning`. Parts \
+         may be text, images and inline files.",
+        &["\"hi\"", r#"[{"role":"user","content":"hi"}]"#],
+        &["7", "[]", r#"[{"type":"item_reference","id":"x"}]"#],
+    ),
+    field(
+        "instructions",
+        Honoured,
+        "A system message before the input. The next response does not inherit it.",
+        &["\"Be brief.\"", "null"],
+        &["[]"],
+    ),
+    field(
+        "previous_response_id",
+        Honoured,
+        "The response to go on from. All its items are replayed: messages, calls, results, \
+         reasoning.",
+        &["\"resp_01890a5d-ac96-774b-bcce-b302099a8057\"", "null"],
+        &["\"x\"", "7"],
+    ),
+    field(
+        "stream",
+        Honoured,
+        "Whether the answer is a stream of events.",
+        &["true", "null"],
+        &["\"yes\""],
+    ),
+    field(
+        "stream_options",
+        Honoured,
+        "`include_obfuscation` may be false: events are not padded.",
+        &[r#"{"include_obfuscation":false}"#, "null"],
+        &[r#"{"include_obfuscation":true}"#, "7"],
+    ),
+    field(
+        "background",
+        Honoured,
+        "Whether the answer is given at once and the run goes on without its client.",
+        &["true", "false"],
+        &["\"yes\""],
+    ),
+    field(
+        "store",
+        Refused,
+        "Only `true`: every run is kept in the ledger.",
+        &["true", "null"],
+        &["false", "7"],
+    ),
+    field(
+        "service_tier",
+        Honoured,
+        "`flex` is the background lane; `auto`, `default` and `priority` are the interactive one.",
+        &["\"flex\"", "\"auto\"", "\"default\"", "\"priority\""],
+        &["\"scale\"", "7"],
+    ),
+    field(
+        "metadata",
+        Honoured,
+        "Kept with the run and shown with it: at most 16 texts of 512 characters.",
+        &[r#"{"k":"v"}"#, "null"],
+        &["[]", r#"{"k":1}"#],
+    ),
+    field(
+        "tools",
+        Honoured,
+        "Functions of the client. `mcp` and hosted tools are refused by name.",
+        &[
+            "[]",
+            r#"[{"type":"function","name":"f","parameters":{"type":"object"},"strict":true}]"#,
+        ],
+        &[
+            r#"[{"type":"mcp","server_label":"s"}]"#,
+            r#"[{"type":"web_search"}]"#,
+            r#"[{"type":"function","name":"a b"}]"#,
+        ],
+    ),
+    field(
+        "tool_choice",
+        PassedOn("tool_choice"),
+        "`none`, `auto`, `required`, a function, or `allowed_tools`.",
+        &[
+            "\"auto\"",
+            "\"none\"",
+            r#"{"type":"allowed_tools","mode":"auto","tools":[]}"#,
+        ],
+        &["\"maybe\"", r#"{"type":"function","name":"absent"}"#],
+    ),
+    field(
+        "parallel_tool_calls",
+        PassedOn("parallel_tool_calls"),
+        "Whether the model may ask for several calls in one turn.",
+        &["false"],
+        &["1"],
+    ),
+    field(
+        "max_output_tokens",
+        PassedOn("max_completion_tokens"),
+        "The most tokens of one model turn.",
+        &["16"],
+        &["0", "\"16\""],
+    ),
+    field(
+        "temperature",
+        PassedOn("temperature"),
+        "From 0 to 2.",
+        &["0.5"],
+        &["3", "\"1\""],
+    ),
+    field(
+        "top_p",
+        PassedOn("top_p"),
+        "From 0 to 1.",
+        &["0.5"],
+        &["1.5"],
+    ),
+    field(
+        "presence_penalty",
+        PassedOn("presence_penalty"),
+        "From -2 to 2.",
+        &["0.5"],
+        &["3"],
+    ),
+    field(
+        "frequency_penalty",
+        PassedOn("frequency_penalty"),
+        "From -2 to 2.",
+        &["0.5"],
+        &["3"],
+    ),
+    field(
+        "text.format",
+        PassedOn("response_format"),
+        "`text`, `json_object` or `json_schema`.",
+        &[
+            r#"{"type":"text"}"#,
+            r#"{"type":"json_object"}"#,
+            r#"{"type":"json_schema","name":"n","schema":{"type":"object"}}"#,
+        ],
+        &[r#"{"type":"xml"}"#, r#"{"type":"json_schema","name":"n"}"#],
+    ),
+    field(
+        "text.verbosity",
+        PassedOn("verbosity"),
+        "`low`, `medium` or `high`.",
+        &["\"low\""],
+        &["\"loud\""],
+    ),
+    field(
+        "reasoning.effort",
+        PassedOn("reasoning_effort"),
+        "The upstream decides which words it knows.",
+        &["\"low\""],
+        &["7"],
+    ),
+    field(
+        "reasoning.summary",
+        Refused,
+        "Models here show their reasoning itself.",
+        &["null"],
+        &["\"auto\""],
+    ),
+    field(
+        "safety_identifier",
+        PassedOn("safety_identifier"),
+        "The client's name for its user.",
+        &["\"u\""],
+        &["7"],
+    ),
+    field(
+        "prompt_cache_key",
+        PassedOn("prompt_cache_key"),
+        "The upstream's cache may use it.",
+        &["\"k\""],
+        &["7"],
+    ),
+    field(
+        "include",
+        Refused,
+        "Only an empty list: everything that there is to include is shown anyway.",
+        &["[]", "null"],
+        &[r#"["reasoning.encrypted_content"]"#, "7"],
+    ),
+    field(
+        "truncation",
+        Refused,
+        "Only `disabled`: an input that is too long fails.",
+        &["\"disabled\"", "null"],
+        &["\"auto\""],
+    ),
+    field(
+        "top_logprobs",
+        Refused,
+        "Only 0: token probabilities are not kept.",
+        &["0"],
+        &["3"],
+    ),
+    field(
+        "max_tool_calls",
+        Refused,
+        "The agent's limit of model turns bounds a run.",
+        &["null"],
+        &["3"],
+    ),
+    field(
+        "conversation",
+        Refused,
+        "There are no stored conversations yet: use `previous_response_id`.",
+        &["null"],
+        &["\"conv_1\"", "{}"],
+    ),
+    field(
+        "context_management",
+        Refused,
+        "The context is never compacted.",
+        &["null"],
+        &[r#"[{"type":"compaction"}]"#],
+    ),
+    field(
+        "prompt",
+        Refused,
+        "There are no stored prompts.",
+        &["null"],
+        &[r#"{"id":"p"}"#],
+    ),
+    field(
+        "messages",
+        Refused,
+        "A field of the chat API: write `input`.",
+        &["null"],
+        &["[]"],
+    ),
+    field(
+        "response_format",
+        Refused,
+        "A field of the chat API: write `text.format`.",
+        &["null"],
+        &[r#"{"type":"text"}"#],
+    ),
+    field(
+        "reasoning_effort",
+        Refused,
+        "A field of the chat API: write `reasoning.effort`.",
+        &["null"],
+        &["\"low\""],
+    ),
+    field(
+        "verbosity",
+        Refused,
+        "A field of the chat API: write `text.verbosity`.",
+        &["null"],
+        &["\"low\""],
+    ),
+    field(
+        "max_tokens",
+        Refused,
+        "A field of the chat API: write `max_output_tokens`.",
+        &["null"],
+        &["16"],
+    ),
+    field(
+        "max_completion_tokens",
+        Refused,
+        "A field of the chat API: write `max_output_tokens`.",
+        &["null"],
+        &["16"],
+    ),
+    field(
+        "functions",
+        Refused,
+        "A field of the chat API: write `tools`.",
+        &["null"],
+        &["[]"],
+    ),
+    field(
+        "function_call",
+        Refused,
+        "A field of the chat API: write `tool_choice`.",
+        &["null"],
+        &["\"auto\""],
+    ),
+    field(
+        "n",
+        Refused,
+        "A field of the chat API: a response is one answer.",
+        &["null"],
+        &["1"],
+    ),
+    field(
+        "logprobs",
+        Refused,
+        "A field of the chat API: token probabilities are not kept.",
+        &["null"],
+        &["true"],
+    ),
+];
+
+/// Returns the row of a field that is refused whatever its value, unless that is `null`.
+pub(crate) fn always_refused(name: &str) -> Option<&'static Field> {
+    FIELDS
+        .iter()
+        .find(|field| field.name == name && field.used == Refused && field.accepted == ["null"])
+}

@@ -1,0 +1,192 @@
+//! Items: the parts of an input or an output, and their forms as chat messages.
+//!
+//! A run takes and records chat messages. [`to_messages`] and [`to_items`] are inverse to each
+//! other, except that items have ids, and that neighbouring parts of one assistant's turn
+//! (reasoning, text, calls) are one message.
+
+mod from_messages;
+mod parse;
+mod to_messages;
+
+use serde::Serialize;
+use serde_json::Value;
+
+pub use from_messages::to_items;
+pub(crate) use parse::read_input;
+pub use to_messages::to_messages;
+
+/// An item as the wire shows it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Item {
+    /// A message of any role.
+    Message {
+        /// The item's id.
+        id: String,
+        /// How far it is.
+        status: ItemStatus,
+        /// `user`, `system`, `developer` or `assistant`.
+        role: String,
+        /// Its parts.
+        content: Vec<Part>,
+        /// The part of an answer that an assistant's message is: `commentary` or `final_answer`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        phase: Option<String>,
+    },
+    /// A call of a function.
+    FunctionCall {
+        /// The item's id.
+        id: String,
+        /// How far it is.
+        status: ItemStatus,
+        /// The call's id, as the model gave it.
+        call_id: String,
+        /// The function.
+        name: String,
+        /// JSON as the model wrote it, which may not be valid.
+        arguments: String,
+    },
+    /// The result of a call.
+    FunctionCallOutput {
+        /// The item's id.
+        id: String,
+        /// How far it is.
+        status: ItemStatus,
+        /// The call's id, as the model gave it.
+        call_id: String,
+        /// The result.
+        output: Output,
+    },
+    /// The model's reasoning.
+    Reasoning {
+        /// The item's id.
+        id: String,
+        /// How far it is.
+        status: ItemStatus,
+        /// Always empty: models here show their reasoning itself.
+        summary: Vec<Part>,
+        /// The reasoning.
+        content: Vec<Part>,
+    },
+}
+
+/// How far an item is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemStatus {
+    /// It is being written.
+    InProgress,
+    /// It is whole.
+    Completed,
+    /// It broke off.
+    Incomplete,
+}
+
+/// A part of a message or of a result.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Part {
+    /// Text of a user, a system or a tool.
+    InputText {
+        /// The text.
+        text: String,
+    },
+    /// An image.
+    InputImage {
+        /// A URL or a `data:` URL.
+        image_url: String,
+        /// `low`, `high`, `auto` or `original`.
+        detail: String,
+    },
+    /// A file in the request itself.
+    InputFile {
+        /// Its name.
+        filename: Option<String>,
+        /// Its content, a `data:` URL or Base64.
+        file_data: String,
+    },
+    /// Text of the model.
+    OutputText {
+        /// The text.
+        text: String,
+        /// What the upstream annotated, in OpenAI's form.
+        annotations: Vec<Value>,
+        /// Always empty: token probabilities are not kept.
+        logprobs: Vec<Value>,
+    },
+    /// A refusal of the model.
+    Refusal {
+        /// The text.
+        refusal: String,
+    },
+    /// Reasoning of the model.
+    ReasoningText {
+        /// The text.
+        text: String,
+    },
+    /// A summary of reasoning.
+    SummaryText {
+        /// The text.
+        text: String,
+    },
+}
+
+impl Part {
+    /// Makes the model's text.
+    pub fn output_text(text: impl Into<String>) -> Self {
+        Self::OutputText {
+            text: text.into(),
+            annotations: Vec::new(),
+            logprobs: Vec::new(),
+        }
+    }
+}
+
+/// The result of a call.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Output {
+    /// Plain text.
+    Text(String),
+    /// Parts: text, images, files.
+    Parts(Vec<Part>),
+}
+
+impl Item {
+    /// Returns the item's id.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Message { id, .. }
+            | Self::FunctionCall { id, .. }
+            | Self::FunctionCallOutput { id, .. }
+            | Self::Reasoning { id, .. } => id,
+        }
+    }
+
+    fn set_id(&mut self, new: String) {
+        match self {
+            Self::Message { id, .. }
+            | Self::FunctionCall { id, .. }
+            | Self::FunctionCallOutput { id, .. }
+            | Self::Reasoning { id, .. } => *id = new,
+        }
+    }
+
+    fn kind(&self) -> crate::ids::ItemKind {
+        use crate::ids::ItemKind;
+        match self {
+            Self::Message { .. } => ItemKind::Message,
+            Self::FunctionCall { .. } => ItemKind::ServerCall,
+            Self::FunctionCallOutput { .. } => ItemKind::CallOutput,
+            Self::Reasoning { .. } => ItemKind::Reasoning,
+        }
+    }
+}
+
+/// Gives input items the ids of their places.
+pub fn with_input_ids(run: baton_protocol::RunId, items: &mut [Item]) {
+    for (index, item) in items.iter_mut().enumerate() {
+        let kind = item.kind();
+        item.set_id(crate::ids::input_item_id(run, index, kind));
+    }
+}

@@ -1,0 +1,155 @@
+//! Items as chat messages.
+
+use baton_openai::{Content, Message, ToolCall};
+use serde_json::{Value, json};
+
+use super::{Item, Output, Part};
+
+/// Returns the chat messages that say the same as the items.
+///
+/// Reasoning, text and calls of one assistant's turn are one message. A message begins with
+/// reasoning, with text after text or calls, and with calls only if no assistant's message precedes
+/// them.
+pub fn to_messages(items: &[Item]) -> Vec<Message> {
+    let mut messages: Vec<Message> = Vec::new();
+    // Whether the last message is an assistant's that has nothing but reasoning.
+    let mut only_reasoned = false;
+    for item in items {
+        match item {
+            Item::Message {
+                role,
+                content,
+                phase,
+                ..
+            } if role == "assistant" => {
+                if !only_reasoned {
+                    messages.push(assistant());
+                }
+                if let Some(message) = messages.last_mut() {
+                    say(message, content, phase.as_deref());
+                }
+                only_reasoned = false;
+            }
+            Item::Message { role, content, .. } => {
+                messages.push(Message {
+                    role: role.clone(),
+                    content: Some(parts_of(content)),
+                    ..Message::default()
+                });
+                only_reasoned = false;
+            }
+            Item::Reasoning { content, .. } => {
+                let mut message = assistant();
+                let text: String = content.iter().map(text_of).collect();
+                message.rest.insert("reasoning_content".into(), text.into());
+                messages.push(message);
+                only_reasoned = true;
+            }
+            Item::FunctionCall {
+                call_id,
+                name,
+                arguments,
+                ..
+            } => {
+                if messages.last().is_none_or(|last| last.role != "assistant") {
+                    messages.push(assistant());
+                }
+                if let Some(message) = messages.last_mut() {
+                    let call = ToolCall::function(call_id, name, arguments);
+                    message.tool_calls.get_or_insert_default().push(call);
+                }
+                only_reasoned = false;
+            }
+            Item::FunctionCallOutput {
+                call_id, output, ..
+            } => {
+                let content = match output {
+                    Output::Text(text) => Content::Text(text.clone()),
+                    Output::Parts(parts) => parts_of(parts),
+                };
+                messages.push(Message {
+                    role: "tool".to_owned(),
+                    content: Some(content),
+                    tool_call_id: Some(call_id.clone()),
+                    ..Message::default()
+                });
+                only_reasoned = false;
+            }
+        }
+    }
+    for message in &mut messages {
+        // Upstreams want a content beside reasoning alone.
+        let is_bare = message.role == "assistant"
+            && message.content.is_none()
+            && message.tool_calls.is_none()
+            && !message.rest.contains_key("refusal");
+        if is_bare {
+            message.content = Some(Content::Text(String::new()));
+        }
+    }
+    messages
+}
+
+fn assistant() -> Message {
+    Message {
+        role: "assistant".to_owned(),
+        ..Message::default()
+    }
+}
+
+fn say(message: &mut Message, content: &[Part], phase: Option<&str>) {
+    let mut text = String::new();
+    let mut refusal = String::new();
+    for part in content {
+        match part {
+            Part::Refusal { refusal: words } => refusal.push_str(words),
+            other => text.push_str(text_of(other)),
+        }
+    }
+    if !text.is_empty() || refusal.is_empty() {
+        message.content = Some(Content::Text(text));
+    }
+    if !refusal.is_empty() {
+        message.rest.insert("refusal".into(), refusal.into());
+    }
+    if let Some(phase) = phase {
+        message.rest.insert("phase".into(), phase.into());
+    }
+}
+
+fn text_of(part: &Part) -> &str {
+    match part {
+        Part::InputText { text }
+        | Part::OutputText { text, .. }
+        | Part::ReasoningText { text }
+        | Part::SummaryText { text } => text,
+        Part::Refusal { refusal } => refusal,
+        Part::InputImage { .. } | Part::InputFile { .. } => "",
+    }
+}
+
+/// Returns plain text for a single part of text, because older upstreams read nothing else.
+fn parts_of(parts: &[Part]) -> Content {
+    match parts {
+        [Part::InputText { text }] => Content::Text(text.clone()),
+        parts => Content::Parts(parts.iter().map(chat_part).collect()),
+    }
+}
+
+fn chat_part(part: &Part) -> Value {
+    match part {
+        Part::InputImage { image_url, detail } => {
+            json!({"type": "image_url", "image_url": {"url": image_url, "detail": detail}})
+        }
+        Part::InputFile {
+            filename,
+            file_data,
+        } => match filename {
+            Some(filename) => {
+                json!({"type": "file", "file": {"filename": filename, "file_data": file_data}})
+            }
+            None => json!({"type": "file", "file": {"file_data": file_data}}),
+        },
+        other => json!({"type": "text", "text": text_of(other)}),
+    }
+}

@@ -1,0 +1,37 @@
+//! The OpenAI Responses wire, in both directions: requests become what a run is made from, and a
+//! run's events and records become response objects, items and stream events.
+//!
+//! Nothing here does I/O or reads a clock. [`CreateResponse`] reads the body of
+//! `POST /v1/responses`; [`fields`] lists its fields and the use of each. [`ResponseHead`] writes
+//! the response object. [`ResponseStream`] turns a run's events into stream events, whose numbers
+//! ([`SequenceNumber`]) depend on nothing but the log. [`items`] turns chat messages into items and
+//! back.
+//!
+//! To serve another request field, change its row in [`fields`], read it in `request`, and show its
+//! effective value in `response`.
+
+pub mod checker;
+pub mod fields;
+mod ids;
+mod invalid;
+pub mod items;
+mod list;
+mod read;
+mod record;
+mod request;
+mod response;
+mod sequence;
+mod settings;
+mod stream;
+mod tools;
+
+pub use ids::{InvalidResponseId, ItemKind, item_id, response_id, run_of_response};
+pub use invalid::Invalid;
+pub use items::{Item, ItemStatus};
+pub use list::{InputTokens, ItemList, Order, page};
+pub use record::{RecordedStep, StepSource, output_items};
+pub use request::CreateResponse;
+pub use response::{ResponseHead, ResponseObject, Snapshot, Status, UsageObject, usage_object};
+pub use sequence::{InvalidSequenceNumber, SequenceNumber};
+pub use settings::{ServiceTier, Settings};
+pub use stream::{ResponseStream, StreamEnd};

@@ -1,0 +1,285 @@
+//! The body of `POST /v1/responses`.
+
+mod params;
+
+use baton_openai::Message;
+use baton_protocol::{RawFields, RunId};
+use serde_json::value::RawValue;
+
+use self::params::{Params, read_reasoning, read_text};
+use crate::fields::always_refused;
+use crate::ids::run_of_response;
+use crate::invalid::Invalid;
+use crate::items::{Item, read_input, to_messages};
+use crate::read::{At, Object, cut};
+use crate::settings::{ServiceTier, Settings};
+use crate::tools::{Choice, Tools};
+
+const MAX_METADATA_PAIRS: usize = 16;
+const MAX_METADATA_KEY: usize = 64;
+const MAX_METADATA_VALUE: usize = 512;
+const MAX_NAME_BYTES: usize = 512;
+const TIERS: [&str; 4] = ["auto", "default", "flex", "priority"];
+
+/// A request for a response, read and checked for form.
+#[derive(Debug)]
+pub struct CreateResponse {
+    /// The agent, if it is named as such.
+    pub agent: Option<String>,
+    /// The model, or an agent's name in its field.
+    pub model: Option<String>,
+    /// The input, without ids.
+    pub input: Vec<Item>,
+    /// Whether the answer is a stream.
+    pub stream: bool,
+    /// The run of the response to go on from.
+    pub previous: Option<RunId>,
+    /// The client's tools, in the form of the chat API.
+    pub tools: Option<Box<RawValue>>,
+    /// The names of those tools.
+    pub tool_names: Vec<String>,
+    /// The fields for the upstream, in the words of the chat API.
+    pub params: RawFields,
+    /// The client's data, an object of texts.
+    pub metadata: Option<RawFields>,
+    /// The settings that the response shows.
+    pub settings: Settings,
+}
+
+impl CreateResponse {
+    /// Reads a body, whose depth and number of values the caller has checked.
+    pub fn parse(body: &[u8]) -> Result<Self, Invalid> {
+        let body: &RawValue = serde_json::from_slice(body).map_err(|error| {
+            Invalid::body("invalid_json", format!("the body is not JSON: {error}"))
+        })?;
+        if !body.get().starts_with('{') {
+            let message = "the body must be a JSON object, {…}";
+            return Err(Invalid::body("invalid_json", message));
+        }
+        let at = At::new(String::new(), body);
+        let mut object = at.object()?;
+        let mut params = Params::default();
+
+        let agent = read_name(&mut object, "agent")?;
+        let model = read_name(&mut object, "model")?.filter(|model| !model.is_empty());
+        if model.is_none() && agent.is_none() {
+            let message = "`model` is missing: name a model, or an agent";
+            return Err(Invalid::field("missing_model", "model", message));
+        }
+        let input = read_input(&object.need("input")?)?;
+        let instructions = object.take_string("instructions")?;
+        let previous_at = object.take("previous_response_id");
+        let previous_response_id = previous_at.as_ref().map(At::string).transpose()?;
+        let previous = previous_response_id.as_deref().map(run_of_response);
+        let previous = previous.transpose().map_err(|error| {
+            let message = format!("`previous_response_id`: {error}");
+            Invalid::field("invalid_value", "previous_response_id", message)
+        })?;
+        let stream = object.take_bool("stream")?.unwrap_or(false);
+        read_stream_options(&mut object)?;
+        let background = object.take_bool("background")?.unwrap_or(false);
+        if let Some(store) = object.take("store")
+            && !store.bool()?
+        {
+            return Err(
+                store.unsupported("must be true here: this server keeps every run. Leave it out")
+            );
+        }
+        let service_tier = read_tier(&mut object)?;
+        let metadata = object.take("metadata").map(|at| read_metadata(&at));
+        let metadata = metadata.transpose()?;
+
+        let tools = match object.take("tools") {
+            Some(at) => Tools::read(&at)?,
+            None => Tools::none(),
+        };
+        let choice = match object.take("tool_choice") {
+            Some(at) => Choice::read(&at, &tools.names)?,
+            None => Choice::automatic(),
+        };
+        if let Some(choice) = choice.chat.filter(|_| tools.chat.is_some()) {
+            params.add("tool_choice", choice);
+        }
+        let parallel = object.take("parallel_tool_calls");
+        let parallel_tool_calls = parallel.as_ref().map(At::bool).transpose()?;
+        if let Some(parallel) = parallel.filter(|_| tools.chat.is_some()) {
+            params.add("parallel_tool_calls", parallel.json.to_owned());
+        }
+        let limit = object.take("max_output_tokens");
+        let max_output_tokens = limit.as_ref().map(|at| at.count(1, u64::MAX)).transpose()?;
+        if let Some(limit) = limit {
+            params.add("max_completion_tokens", limit.json.to_owned());
+        }
+        let mut number = |name: &str, least: f64, most: f64, usual: f64| match object.take(name) {
+            None => Ok(usual),
+            Some(at) => {
+                let number = at.number(least, most)?;
+                params.add(name, at.json.to_owned());
+                Ok(number)
+            }
+        };
+        let temperature = number("temperature", 0.0, 2.0, 1.0)?;
+        let top_p = number("top_p", 0.0, 1.0, 1.0)?;
+        let presence_penalty = number("presence_penalty", -2.0, 2.0, 0.0)?;
+        let frequency_penalty = number("frequency_penalty", -2.0, 2.0, 0.0)?;
+        let text = read_text(&mut object, &mut params)?;
+        let reasoning_effort = read_reasoning(&mut object, &mut params)?;
+        let mut word = |name: &str| -> Result<Option<String>, Invalid> {
+            let Some(at) = object.take(name) else {
+                return Ok(None);
+            };
+            let word = at.string()?;
+            params.add(name, at.json.to_owned());
+            Ok(Some(word))
+        };
+        let safety_identifier = word("safety_identifier")?;
+        let prompt_cache_key = word("prompt_cache_key")?;
+        refuse_others(&mut object)?;
+        for (name, json) in object.rest() {
+            if let Some(field) = always_refused(&name) {
+                if json.get() == "null" {
+                    continue;
+                }
+                let message = format!("`{name}` is refused. {}", field.note);
+                return Err(Invalid::unsupported(name, message));
+            }
+            At::new(name.to_string(), json).readable()?;
+            params.add(&name, json.to_owned());
+        }
+        Ok(Self {
+            agent,
+            model,
+            input,
+            stream,
+            previous,
+            tools: tools.chat,
+            tool_names: tools.names,
+            params: params.finish()?,
+            metadata,
+            settings: Settings {
+                instructions,
+                previous_response_id,
+                tools: tools.shown,
+                tool_choice: choice.shown,
+                text,
+                reasoning_effort,
+                temperature,
+                top_p,
+                presence_penalty,
+                frequency_penalty,
+                parallel_tool_calls: parallel_tool_calls.unwrap_or(true),
+                max_output_tokens,
+                service_tier,
+                background,
+                safety_identifier,
+                prompt_cache_key,
+            },
+        })
+    }
+
+    /// Returns the messages of the run: the instructions, those of the response that this one goes
+    /// on from, and the input.
+    pub fn messages(&self, earlier: Vec<Message>) -> Vec<Message> {
+        let instructions = self.settings.instructions.as_deref();
+        let mut messages: Vec<_> = instructions
+            .map(|text| Message::text("system", text))
+            .into_iter()
+            .collect();
+        messages.extend(earlier);
+        messages.extend(to_messages(&self.input));
+        messages
+    }
+}
+
+/// Reads the name of a model or an agent, which a text column must accept and a log line must show.
+fn read_name(object: &mut Object<'_>, name: &str) -> Result<Option<String>, Invalid> {
+    let Some(at) = object.take(name) else {
+        return Ok(None);
+    };
+    let given = at.string()?;
+    if given.len() > MAX_NAME_BYTES || given.chars().any(char::is_control) {
+        let message =
+            format!("`{name}` has at most {MAX_NAME_BYTES} bytes and no control characters");
+        return Err(Invalid::field("invalid_name", name, message));
+    }
+    Ok(Some(given))
+}
+
+fn read_stream_options(object: &mut Object<'_>) -> Result<(), Invalid> {
+    let Some(options) = object.take("stream_options") else {
+        return Ok(());
+    };
+    let mut options = options.object()?;
+    if let Some(padding) = options.take("include_obfuscation")
+        && padding.bool()?
+    {
+        return Err(padding.unsupported("must be false: events are not padded"));
+    }
+    options.finish()
+}
+
+fn read_tier(object: &mut Object<'_>) -> Result<ServiceTier, Invalid> {
+    let Some(at) = object.take("service_tier") else {
+        return Ok(ServiceTier::Default);
+    };
+    match &*at.string()? {
+        "auto" | "default" => Ok(ServiceTier::Default),
+        "flex" => Ok(ServiceTier::Flex),
+        "priority" => Ok(ServiceTier::Priority),
+        _ => Err(at.one_of(&TIERS)),
+    }
+}
+
+fn read_metadata(at: &At<'_>) -> Result<RawFields, Invalid> {
+    let wrong = |path: String, message: String| Invalid::field("invalid_metadata", path, message);
+    let pairs = at.object()?.rest();
+    if pairs.len() > MAX_METADATA_PAIRS {
+        let message = format!("`metadata` may hold at most {MAX_METADATA_PAIRS} pairs");
+        return Err(wrong("metadata".to_owned(), message));
+    }
+    for (key, json) in &pairs {
+        let path = format!("metadata.{}", cut(key));
+        if key.chars().count() > MAX_METADATA_KEY {
+            let message = format!("the key `{path}…` has more than {MAX_METADATA_KEY} characters");
+            return Err(wrong(path, message));
+        }
+        let value = At::new(path.clone(), json).string()?;
+        if value.chars().count() > MAX_METADATA_VALUE {
+            let message = format!("`{path}` has more than {MAX_METADATA_VALUE} characters");
+            return Err(wrong(path, message));
+        }
+    }
+    Ok(RawFields::from_fields(pairs))
+}
+
+/// Refuses what is served with one value alone.
+fn refuse_others(object: &mut Object<'_>) -> Result<(), Invalid> {
+    if let Some(include) = object.take("include")
+        && let Some(first) = include.array()?.first()
+    {
+        return Err(
+            first.unsupported("is refused: this server has nothing to include. Send an empty list")
+        );
+    }
+    if let Some(at) = object.take("truncation") {
+        match &*at.string()? {
+            "disabled" => {}
+            "auto" => {
+                return Err(at.unsupported(
+                    "may not be \"auto\": this server cuts no input. Write \"disabled\"",
+                ));
+            }
+            _ => return Err(at.one_of(&["disabled"])),
+        }
+    }
+    if let Some(at) = object.take("top_logprobs")
+        && at.count(0, 20)? > 0
+    {
+        let message = "`top_logprobs` must be 0: token probabilities are not kept";
+        return Err(Invalid::unsupported("top_logprobs", message));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

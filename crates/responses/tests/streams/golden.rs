@@ -1,0 +1,156 @@
+//! Golden files: the stream of each kind of run, byte by byte. `UPDATE_GOLDEN=1` writes them.
+//! testing/compat reads the same files with the official SDK's types.
+
+use std::path::Path;
+
+use baton_protocol::{EventId, FinishReason};
+use baton_responses::checker::StreamChecker;
+
+use super::log::{Log, head, stream};
+
+fn check(name: &str, fields: &str, log: &Log) -> StreamChecker {
+    let frames = stream(head(fields), &log.events, None, false);
+    let checker = StreamChecker::read(&frames).unwrap_or_else(|breach| panic!("{name}: {breach}"));
+    checker
+        .finish()
+        .unwrap_or_else(|breach| panic!("{name}: {breach}"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("golden/{name}.sse"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &frames).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        golden == frames,
+        "{name} is not its golden file: look at the difference, then UPDATE_GOLDEN=1\n{frames}"
+    );
+    checker
+}
+
+fn output(checker: &StreamChecker) -> Vec<String> {
+    let response = checker.response.as_ref().unwrap();
+    let items = response["output"].as_array().unwrap();
+    items
+        .iter()
+        .map(|item| {
+            format!(
+                "{} {}",
+                item["type"].as_str().unwrap(),
+                item["status"].as_str().unwrap()
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn text() {
+    let mut log = Log::begun();
+    log.text("Hello").text(", world").text("");
+    log.counts("prompt_tokens_details", r#"{"cached_tokens":4}"#);
+    log.completed(FinishReason::Stop);
+    let checker = check("text", "", &log);
+    assert_eq!(output(&checker), ["message completed"]);
+    let usage = &checker.response.unwrap()["usage"];
+    assert_eq!(usage["input_tokens_details"]["cached_tokens"], 4);
+    assert_eq!(usage["total_tokens"], 19);
+}
+
+#[test]
+fn text_with_reset() {
+    let mut log = Log::begun();
+    log.text("Hel").lost(EventId::new(1, 1));
+    log.text("Hello").completed(FinishReason::Stop);
+    let checker = check("text_with_reset", "", &log);
+    assert_eq!(checker.items[0].done.as_deref(), Some("incomplete"));
+    assert_eq!(checker.items[1].texts, ["Hello"]);
+    assert_eq!(output(&checker), ["message completed"]);
+}
+
+#[test]
+fn client_calls() {
+    let mut log = Log::begun();
+    log.text("Let me look.");
+    log.call(0, true, "{\"city\":").call(1, true, "{}");
+    log.call(0, false, "\"Oslo\"}");
+    log.completed(FinishReason::ToolCalls);
+    let tools = r#","tools":[{"type":"function","name":"weather","parameters":{"type":"object"}}]"#;
+    let checker = check("client_calls", tools, &log);
+    assert_eq!(checker.items[1].texts, [r#"{"city":"Oslo"}"#]);
+    assert_eq!(
+        output(&checker),
+        [
+            "message completed",
+            "function_call completed",
+            "function_call completed"
+        ]
+    );
+}
+
+#[test]
+fn server_tool() {
+    let mut log = Log::begun();
+    log.turn_recorded().server_call("42").next_step();
+    log.text("It is 42.").completed(FinishReason::Stop);
+    let checker = check("server_tool", "", &log);
+    assert_eq!(
+        output(&checker),
+        [
+            "function_call completed",
+            "function_call_output completed",
+            "message completed"
+        ]
+    );
+}
+
+#[test]
+fn reasoning() {
+    let mut log = Log::begun();
+    log.reasoning("Hm").reasoning(", yes.").text("Yes.");
+    log.counts("completion_tokens_details", r#"{"reasoning_tokens":3}"#);
+    log.completed(FinishReason::Stop);
+    let checker = check("reasoning", r#","reasoning":{"effort":"low"}"#, &log);
+    assert_eq!(
+        output(&checker),
+        ["reasoning completed", "message completed"]
+    );
+}
+
+#[test]
+fn refusal() {
+    let mut log = Log::begun();
+    log.refusal("I can")
+        .refusal("not.")
+        .completed(FinishReason::Stop);
+    check("refusal", "", &log);
+}
+
+#[test]
+fn failure() {
+    let mut log = Log::begun();
+    log.text("Hel").failed("upstream_idle_timeout");
+    let checker = check("failure", "", &log);
+    assert_eq!(output(&checker), ["message incomplete"]);
+}
+
+#[test]
+fn cancel() {
+    let mut log = Log::begun();
+    log.text("Hel").cancelled();
+    let checker = check("cancel", "", &log);
+    assert_eq!(checker.response.unwrap()["status"], "cancelled");
+}
+
+#[test]
+fn length_limit() {
+    let mut log = Log::begun();
+    log.text("Hello, wor").completed(FinishReason::Length);
+    let checker = check("length_limit", r#","max_output_tokens":3"#, &log);
+    assert_eq!(output(&checker), ["message incomplete"]);
+}
+
+#[test]
+fn background() {
+    let mut log = Log::begun();
+    log.text("Done.").completed(FinishReason::Stop);
+    let fields = r#","background":true,"service_tier":"flex","metadata":{"k":"v"},"instructions":"Be brief.""#;
+    check("background", fields, &log);
+}

@@ -1,0 +1,234 @@
+//! A stream is the same wherever it is cut, and whoever goes on with it.
+
+use baton_protocol::{Event, EventData, EventId, FinishReason};
+use baton_responses::checker::{StreamChecker, split_frames};
+use baton_responses::{ResponseStream, SequenceNumber};
+use proptest::prelude::*;
+
+use super::log::{Log, head, stream};
+
+/// One turn: its reasoning, text and calls, each in fragments; whether it breaks off once before; and
+/// whether a server's tool is called after it.
+#[derive(Debug, Clone)]
+struct Turn {
+    reasoning: Vec<String>,
+    text: Vec<String>,
+    broken: Vec<String>,
+    worker_lost: bool,
+}
+
+fn fragments() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec("[a-z ]{1,6}", 0..4)
+}
+
+fn turns() -> impl Strategy<Value = Vec<Turn>> {
+    let turn = (fragments(), fragments(), fragments(), any::<bool>()).prop_map(
+        |(reasoning, text, broken, worker_lost)| Turn {
+            reasoning,
+            text,
+            broken,
+            worker_lost,
+        },
+    );
+    prop::collection::vec(turn, 1..4)
+}
+
+/// The log as the stream has it, with the final turn's calls of the client.
+fn live(turns: &[Turn], calls: &[String]) -> Log {
+    let mut log = Log::begun();
+    for (index, turn) in turns.iter().enumerate() {
+        let before = log.last();
+        if !turn.broken.is_empty() {
+            for text in &turn.broken {
+                log.text(text);
+            }
+            if turn.worker_lost {
+                log.lost(before);
+            } else {
+                log.reset(before);
+            }
+        }
+        for text in &turn.reasoning {
+            log.reasoning(text);
+        }
+        for text in &turn.text {
+            log.text(text);
+        }
+        if index + 1 < turns.len() {
+            log.turn_recorded().server_call("42").next_step();
+        } else {
+            for (index, arguments) in (0..).zip(calls) {
+                log.call(index, true, "");
+                for character in arguments.chars() {
+                    log.call(index, false, &character.to_string());
+                }
+            }
+        }
+    }
+    log.completed(FinishReason::Stop);
+    log
+}
+
+/// The log as the record has it: nothing withdrawn, and each run of deltas of a kind joined into one
+/// with the id of the last.
+fn rebuilt(log: &Log) -> Vec<Event> {
+    let mut kept: Vec<Event> = Vec::new();
+    for event in &log.events {
+        if let EventData::AttemptReset(reset) = &event.data {
+            kept.retain(|known| known.id <= reset.resume_after);
+            continue;
+        }
+        let joined = match (kept.last_mut().map(|last| &mut last.data), &event.data) {
+            (Some(EventData::TextDelta(known)), EventData::TextDelta(more))
+            | (Some(EventData::ReasoningDelta(known)), EventData::ReasoningDelta(more)) => {
+                known.text.push_str(&more.text);
+                true
+            }
+            (Some(EventData::ToolCallDelta(known)), EventData::ToolCallDelta(more))
+                if known.index == more.index =>
+            {
+                known.arguments.push_str(&more.arguments);
+                true
+            }
+            _ => false,
+        };
+        match kept.last_mut() {
+            Some(last) if joined => last.id = event.id,
+            _ => kept.push(event.clone()),
+        }
+    }
+    kept
+}
+
+fn numbers(frames: &str) -> Vec<u64> {
+    let frames = split_frames(frames).unwrap();
+    let numbers = frames.iter();
+    numbers
+        .map(|(_, data)| data["sequence_number"].as_u64().unwrap())
+        .collect()
+}
+
+/// The frames up to the one with this number.
+fn cut(frames: &str, number: u64) -> String {
+    let kept = frames.split_inclusive("\n\n").take_while(|frame| {
+        let own = numbers(frame);
+        own[0] <= number
+    });
+    kept.collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_stream_that_is_resumed_anywhere_is_one_uncut_stream(turns in turns(), calls in fragments()) {
+        let log = live(&turns, &calls);
+        for fields in ["", r#","background":true"#] {
+            let whole = stream(head(fields), &log.events, None, false);
+            StreamChecker::read(&whole).unwrap().finish().unwrap();
+            for number in numbers(&whole) {
+                let after = Some(SequenceNumber::from_u64(number));
+                let rest = stream(head(fields), &log.events, after, false);
+                prop_assert_eq!(cut(&whole, number) + &rest, &*whole);
+            }
+        }
+    }
+
+    #[test]
+    fn a_rebuilt_stream_goes_on_where_the_live_one_was_cut(turns in turns(), calls in fragments()) {
+        let log = live(&turns, &calls);
+        let events = rebuilt(&log);
+        let whole = stream(head(""), &log.events, None, false);
+        let told = StreamChecker::read(&whole).unwrap();
+        // The record knows the ids of the commits, and of the last delta of each turn.
+        let exact: Vec<EventId> = events.iter().map(|event| event.id).collect();
+        for number in numbers(&whole) {
+            let after = SequenceNumber::from_u64(number);
+            let event = events.iter().find(|event| event.id == after.event);
+            if after.event != EventId::ORIGIN && !exact.contains(&after.event)
+                || !ResponseStream::resumes_rebuilt(after, event.map(|event| &event.data))
+            {
+                continue;
+            }
+            let rest = stream(head(""), &events, Some(after), true);
+            let joined = StreamChecker::read(&(cut(&whole, number) + &rest)).unwrap();
+            joined.finish().unwrap();
+            let kept = |checker: &StreamChecker| -> Vec<_> {
+                let items = checker.items.iter();
+                let done = items.filter(|item| item.done.as_deref() == Some("completed"));
+                done.map(|item| item.texts.clone()).collect()
+            };
+            prop_assert_eq!(kept(&joined), kept(&told));
+            prop_assert_eq!(&joined.response, &told.response);
+        }
+    }
+
+    #[test]
+    fn rebuilt_frames_have_the_numbers_of_live_ones(turns in turns(), calls in fragments()) {
+        let log = live(&turns, &calls);
+        let live: Vec<_> = numbers(&stream(head(""), &log.events, None, false))
+            .into_iter()
+            .map(|number| (SequenceNumber::from_u64(number).event, number))
+            .collect();
+        let rebuilt = stream(head(""), &rebuilt(&log), None, true);
+        for number in numbers(&rebuilt) {
+            let event = SequenceNumber::from_u64(number).event;
+            prop_assert!(live.iter().any(|(known, _)| *known == event), "{}", number);
+        }
+    }
+}
+
+#[test]
+fn text_after_a_call_and_reasoning_after_text_open_further_items() {
+    let mut log = Log::begun();
+    log.text("A").reasoning("r").text("B");
+    log.call(0, true, "{}")
+        .text("C")
+        .completed(FinishReason::Stop);
+    let frames = stream(head(""), &log.events, None, false);
+    let checker = StreamChecker::read(&frames).unwrap();
+    checker.finish().unwrap();
+    let texts: Vec<_> = checker
+        .items
+        .iter()
+        .map(|item| item.texts.join(""))
+        .collect();
+    assert_eq!(texts, ["AB", "r", "{}", "C"]);
+    let output = &checker.response.unwrap()["output"];
+    let kinds: Vec<_> = output
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| &item["type"])
+        .collect();
+    assert_eq!(kinds, ["reasoning", "message", "function_call"]);
+    assert_eq!(output[1]["content"][0]["text"], "ABC");
+    let last = *numbers(&frames).last().unwrap();
+    assert_eq!(
+        SequenceNumber::from_u64(last).extra,
+        1,
+        "the second message"
+    );
+}
+
+#[test]
+fn hundreds_of_calls_at_once_keep_the_numbers_rising() {
+    let mut log = Log::begun();
+    for index in 0..300 {
+        log.call(index, true, "{");
+    }
+    for index in 0..300 {
+        log.call(index, false, "}");
+    }
+    log.completed(FinishReason::ToolCalls);
+    let checker = StreamChecker::read(&stream(head(""), &log.events, None, false)).unwrap();
+    checker.finish().unwrap();
+    let output = &checker.response.unwrap()["output"];
+    assert!(
+        output
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|call| call["arguments"] == "{}")
+    );
+}
