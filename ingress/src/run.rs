@@ -5,6 +5,7 @@
 
 pub(crate) mod attachments;
 pub(crate) mod attempts;
+pub(crate) mod await_end;
 pub(crate) mod cancel;
 pub(crate) mod decide;
 pub(crate) mod event_source;

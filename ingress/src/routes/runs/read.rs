@@ -7,9 +7,10 @@ use baton_protocol::{RunId, TenantId};
 
 use super::path::RunPath;
 use super::view::RunView;
-use super::wait::{Wait, wait_for_end};
+use super::wait::Wait;
 use crate::access::{Authorized, RunsRead};
 use crate::error::{ApiError, Problem, run_header};
+use crate::run::await_end::wait_for_end;
 use crate::state::AppState;
 
 /// Returns a run with its output, usage and steps.

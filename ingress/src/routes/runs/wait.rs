@@ -3,17 +3,11 @@
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Query};
-use baton_nats::EventFollower;
-use baton_protocol::{EventId, RunId};
 use http::StatusCode;
 use http::request::Parts;
 use serde::Deserialize;
 
-use crate::access::Caller;
 use crate::error::ApiError;
-use crate::run::ledger::find_run;
-use crate::run::relay::{Heard, Relay};
-use crate::state::AppState;
 
 /// The longest time that one request waits: proxies are less patient.
 const LONGEST: Duration = Duration::from_mins(1);
@@ -57,58 +51,6 @@ fn read(given: &str) -> Result<Duration, ApiError> {
             let message = "`wait` is a time such as 30s or 500ms";
             ApiError::new(StatusCode::BAD_REQUEST, "invalid_wait", message).param("wait")
         })
-}
-
-/// Waits until the run has ended or is parked, `time` has passed, or this process stops, whichever
-/// is first. An error only shortens the wait, because the caller reads the row in any case.
-pub(super) async fn wait_for_end(
-    state: &AppState,
-    caller: &Caller,
-    run: RunId,
-    follower: Option<EventFollower>,
-    time: Duration,
-) {
-    let tenant = caller.tenant;
-    let waiting = async {
-        let follower = if let Some(follower) = follower {
-            follower
-        } else {
-            let subscribed = state.subscribe(tenant, run).await.ok()?;
-            // The run may have ended before the subscription existed.
-            let record = find_run(state, tenant, run).await.ok()??;
-            if record.status.is_terminal() {
-                return None;
-            }
-            subscribed.resume(EventId::ORIGIN).await.ok()?
-        };
-        let stop = state.stopping.native.clone();
-        let mut relay = Relay::new(
-            state.clone(),
-            tenant,
-            run,
-            follower,
-            stop,
-            state.watch.guard(caller),
-        );
-        loop {
-            match relay.next().await.ok()? {
-                Heard::Events(batch) => {
-                    if batch
-                        .iter()
-                        .any(|followed| followed.event.data.is_terminal())
-                    {
-                        return Some(());
-                    }
-                }
-                Heard::Quiet => {}
-                // A parked run does not end before somebody decides.
-                Heard::Parked => return Some(()),
-                Heard::LogLost | Heard::Stopping | Heard::Revoked => return None,
-            }
-        }
-    };
-    // A time-out is not an error.
-    let _ = tokio::time::timeout(time, waiting).await;
 }
 
 #[cfg(test)]
