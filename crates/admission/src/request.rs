@@ -34,6 +34,8 @@ pub struct SubmitRequest {
     pub metadata: Option<RawFields>,
     /// Whether the caller is shown the answer while it is made and cannot take any of it back.
     pub shown_for_good: bool,
+    /// The settings of a request of the Responses route, which are kept with the run.
+    pub response: Option<Box<RawValue>>,
     /// The queue.
     pub lane: Lane,
     /// The most model turns, if fewer than the configured limit.

@@ -143,6 +143,7 @@ pub fn resolve(
         server_tools,
         params: with_defaults(request.params, &agent.params),
         shown_for_good: request.shown_for_good,
+        response: request.response,
         limits: RunLimits {
             max_turns,
             max_total_tokens: totals.into_iter().flatten().min(),

@@ -37,6 +37,10 @@ pub struct RunSpec {
     /// streamed chat.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shown_for_good: bool,
+    /// The settings of a request of the Responses route, which its response object shows. No worker
+    /// reads them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<Box<RawValue>>,
     /// The limits of the run.
     pub limits: RunLimits,
 }

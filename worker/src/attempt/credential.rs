@@ -85,6 +85,7 @@ mod tests {
             server_tools: vec!["calculator".into(), "current_time".into()],
             params: baton_protocol::RawFields::default(),
             shown_for_good: false,
+            response: None,
             limits: RunLimits {
                 max_turns: 1,
                 max_total_tokens: None,

@@ -178,6 +178,7 @@ impl ChatSubmission {
                 params: body.rest.finish()?,
                 metadata,
                 shown_for_good: stream,
+                response: None,
                 lane: Lane::Interactive,
                 max_turns: None,
                 max_total_tokens: None,

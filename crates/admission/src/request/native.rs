@@ -159,6 +159,7 @@ impl SubmitRequest {
             lane: body.lane.unwrap_or_default(),
             max_turns: body.max_turns,
             shown_for_good: false,
+            response: None,
             max_total_tokens: body.max_total_tokens,
         })
     }

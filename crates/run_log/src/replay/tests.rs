@@ -35,6 +35,7 @@ fn ended(outcome: Outcome, last: EventId) -> RunRecord {
         server_tools: vec!["ours".into()],
         params: baton_protocol::RawFields::default(),
         shown_for_good: false,
+        response: None,
         limits: RunLimits {
             max_turns: 8,
             max_total_tokens: None,

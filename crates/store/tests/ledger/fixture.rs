@@ -77,6 +77,7 @@ pub(crate) fn spec() -> RunSpec {
         server_tools: vec![],
         params: baton_protocol::RawFields::default(),
         shown_for_good: false,
+        response: None,
         limits: RunLimits {
             max_turns: 8,
             max_total_tokens: None,
