@@ -23,7 +23,7 @@ pub enum Item {
     Message {
         /// The item's id.
         id: String,
-        /// How far it is.
+        /// Its progress.
         status: ItemStatus,
         /// `user`, `system`, `developer` or `assistant`.
         role: String,
@@ -37,7 +37,7 @@ pub enum Item {
     FunctionCall {
         /// The item's id.
         id: String,
-        /// How far it is.
+        /// Its progress.
         status: ItemStatus,
         /// The call's id, as the model gave it.
         call_id: String,
@@ -50,7 +50,7 @@ pub enum Item {
     FunctionCallOutput {
         /// The item's id.
         id: String,
-        /// How far it is.
+        /// Its progress.
         status: ItemStatus,
         /// The call's id, as the model gave it.
         call_id: String,
@@ -61,7 +61,7 @@ pub enum Item {
     Reasoning {
         /// The item's id.
         id: String,
-        /// How far it is.
+        /// Its progress.
         status: ItemStatus,
         /// Always empty: models here show their reasoning itself.
         summary: Vec<Part>,
@@ -70,7 +70,7 @@ pub enum Item {
     },
 }
 
-/// How far an item is.
+/// The progress of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ItemStatus {
@@ -109,7 +109,7 @@ pub enum Part {
     OutputText {
         /// The text.
         text: String,
-        /// What the upstream annotated, in OpenAI's form.
+        /// The upstream's annotations, in OpenAI's form.
         annotations: Vec<Value>,
         /// Always empty: token probabilities are not kept.
         logprobs: Vec<Value>,

@@ -47,7 +47,7 @@ pub struct CreateResponse {
 }
 
 impl CreateResponse {
-    /// Reads a body, whose depth and number of values the caller has checked.
+    /// Reads a body. The caller has checked its depth and its number of values.
     pub fn parse(body: &[u8]) -> Result<Self, Invalid> {
         let body: &RawValue = serde_json::from_slice(body).map_err(|error| {
             Invalid::body("invalid_json", format!("the body is not JSON: {error}"))

@@ -124,7 +124,7 @@ struct OutputDetails {
     reasoning_tokens: u64,
 }
 
-/// Returns the token counts on this wire. `details` are the upstream's own counts beside the sums, by
+/// Returns the token counts on this wire. `details` are the upstream's own counts besides the sums, by
 /// their names of the chat API; a count that it does not report is zero.
 pub fn usage_object(usage: Usage, details: &Map<String, Value>) -> UsageObject {
     let count = |of: &str, name: &str| {

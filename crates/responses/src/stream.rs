@@ -17,7 +17,7 @@ mod shown;
 
 use baton_openai::{AnswerFields, ErrorObject, FieldOf};
 use baton_protocol::event::{AnswerField, AnswerPart, AttemptReset};
-use baton_protocol::{Event, EventData, EventId, Usage};
+use baton_protocol::{Event, EventData, EventId, RunId, Usage};
 use bytes::BytesMut;
 use serde_json::Map;
 
@@ -97,6 +97,11 @@ impl ResponseStream {
             )
         );
         after.extra < SequenceNumber::MANY && (!is_delta || after.frame >= place::DELTA)
+    }
+
+    /// Returns the run.
+    pub fn run(&self) -> RunId {
+        self.head.run
     }
 
     /// Writes what precedes the first event.

@@ -173,7 +173,7 @@ fn read_part(at: &At<'_>, is_model: bool) -> Result<Part, Invalid> {
         ("input_file", false) => read_file(&mut object)?,
         ("output_text", true) => {
             let text = object.need_string("text")?;
-            // What was shown with the text; the model reads the text alone.
+            // Shown with the text; the model reads the text alone.
             for shown in ["annotations", "logprobs"] {
                 if let Some(list) = object.take(shown) {
                     list.array()?;

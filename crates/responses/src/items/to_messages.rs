@@ -78,7 +78,7 @@ pub fn to_messages(items: &[Item]) -> Vec<Message> {
         }
     }
     for message in &mut messages {
-        // Upstreams want a content beside reasoning alone.
+        // Upstreams refuse a message that has reasoning and no content.
         let is_bare = message.role == "assistant"
             && message.content.is_none()
             && message.tool_calls.is_none()

@@ -132,7 +132,7 @@ impl Log {
         self.reset(resume_after)
     }
 
-    /// What came after `id` is withdrawn.
+    /// Everything after `id` is withdrawn.
     pub(crate) fn reset(&mut self, resume_after: EventId) -> &mut Self {
         self.push(EventData::AttemptReset(AttemptReset {
             resume_after,

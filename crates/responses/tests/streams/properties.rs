@@ -1,4 +1,4 @@
-//! A stream is the same wherever it is cut, and whoever goes on with it.
+//! A stream is the same wherever it is cut, on every server that goes on with it.
 
 use baton_protocol::{Event, EventData, EventId, FinishReason};
 use baton_responses::checker::{StreamChecker, split_frames};
