@@ -148,6 +148,11 @@ impl ApiError {
         self.header(X_SHOULD_RETRY, HeaderValue::from_static("false"))
     }
 
+    /// Whether it names its run.
+    pub(crate) fn is_of_run(&self) -> bool {
+        self.headers.contains_key(X_RUN_ID)
+    }
+
     pub(crate) fn of_run(self, run: RunId) -> Self {
         match HeaderValue::try_from(run.to_string()) {
             Ok(value) => self.header(X_RUN_ID, value),

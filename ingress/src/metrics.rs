@@ -73,8 +73,8 @@ pub const METRICS: &[Metric] = &[
     ),
     Metric::histogram(
         FIRST_EVENT,
-        "Time from acceptance to the first event that the client of a chat is shown",
-        &[Label::of("route", &["chat"])],
+        "Time from acceptance to the first event that the client of a chat or a response is shown",
+        &[Label::of("route", &["chat", "responses"])],
     ),
     Metric::counter(
         DISCONNECT_CANCELS,

@@ -9,6 +9,7 @@ mod members;
 pub(crate) mod models;
 pub(crate) mod openapi;
 mod query;
+mod responses;
 mod runs;
 mod sign_in;
 mod sse;
@@ -40,6 +41,7 @@ fn api() -> OpenApiRouter<AppState> {
             "/v1/models/{owner}/{*name}",
             get(models::read_model_of_owner),
         )
+        .merge(responses::router())
         .merge(runs::router())
         .merge(sign_in::router())
         .merge(members::router())

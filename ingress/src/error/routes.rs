@@ -9,10 +9,9 @@ const LIKENESS: f64 = 0.75;
 /// The parts of OpenAI's API that clients try and that have no route here, each with its hint.
 const NOT_SERVED: &[(&[&str], &str)] = &[
     (
-        &["responses"],
-        "the Responses API has no route here: use `POST /v1/chat/completions` (in the Vercel AI SDK \
-         `openai.chat(\"…\")`, in the OpenAI Agents SDK `OpenAIChatCompletionsModel`), or \
-         `POST /v1/runs` for a run that goes on without its client",
+        &["conversations"],
+        "stored conversations have no route here: go on from a response with \
+         `previous_response_id` of `POST /v1/responses`",
     ),
     (
         &["completions"],
@@ -168,6 +167,7 @@ mod tests {
                 "/v1/chat/completion",
                 "POST /v1/chat/completions",
             ),
+            (Method::POST, "/responses", "POST /v1/responses"),
             (Method::GET, "/v1/run", "GET /v1/runs"),
             (Method::GET, "/models", "GET /v1/models"),
             (
@@ -188,9 +188,9 @@ mod tests {
 
     #[test]
     fn parts_of_openais_api_without_a_route_lead_on() {
-        for path in ["/v1/responses", "/v1/responses/resp_1", "/responses"] {
+        for path in ["/v1/conversations", "/conversations/conv_1/items"] {
             let hint = hint(&Method::POST, path);
-            assert!(hint.contains("POST /v1/chat/completions"), "{path}: {hint}");
+            assert!(hint.contains("`POST /v1/responses`"), "{path}: {hint}");
         }
         assert!(hint(&Method::POST, "/v1/embeddings").contains("the model's own server"));
     }

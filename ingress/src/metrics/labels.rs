@@ -26,12 +26,14 @@ labels! {
     Wire {
         Chat = "chat",
         Native = "native",
+        Responses = "responses",
     }
 
     /// The door through which a run was submitted.
     Door {
         Chat = "chat",
         Runs = "runs",
+        Responses = "responses",
         Bus = "bus",
     }
 

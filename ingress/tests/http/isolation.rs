@@ -21,6 +21,7 @@ struct Tenant {
     credentials: [Credential; 2],
     id: String,
     run: String,
+    response: String,
     approval: String,
     api_key: String,
     invite: String,
@@ -54,6 +55,8 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             "GET",
             "/v1/runs/{id}"
             | "/v1/runs/{id}/events"
+            | "/v1/responses/{id}"
+            | "/v1/responses/{id}/input_items"
             | "/v1/runs/{id}/approvals"
             | "/v1/agents/{id}"
             | "/v1/agents/{id}/versions"
@@ -62,6 +65,7 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
         | (
             "POST",
             "/v1/runs/{id}/cancel"
+            | "/v1/responses/{id}/cancel"
             | "/v1/runs/{id}/events/ticket"
             | "/v1/members/{id}/password-reset",
         )
@@ -97,6 +101,9 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
         )
         | ("POST", "/v1/auth/sessions/revoke-others") => How::Own(nothing),
         ("POST", "/v1/runs") => How::Own(json!({"model": "m", "input": "x"})),
+        ("POST", "/v1/responses") => {
+            How::Own(json!({"model": "m", "input": "x", "background": true}))
+        }
         ("POST", "/v1/chat/completions") => {
             How::Own(json!({"model": "m", "messages": message, "stream": true}))
         }
@@ -134,6 +141,7 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
 fn fill(path: &str, of: &Tenant) -> String {
     let id = match path.split('/').nth(2) {
         Some("runs") => &of.run,
+        Some("responses") => &of.response,
         Some("api-keys") => &of.api_key,
         Some("invites") => &of.invite,
         Some("members") => &of.user,
@@ -163,12 +171,15 @@ impl Tenant {
         let agent = ask("POST", "/v1/agents", json!({"name": "support"})).await;
         let run = json!({"model": "m", "input": "of one tenant"});
         let run = text(&ask("POST", "/v1/runs", run).await, "id");
+        let response = json!({"model": "m", "input": "of one tenant", "background": true});
+        let response = text(&ask("POST", "/v1/responses", response).await, "id");
         let tenant = text(&me, "tenant");
         let approval = park(f, tenant.parse().unwrap(), run.parse().unwrap()).await;
         Self {
             email,
             id: tenant,
             run,
+            response,
             approval: approval.to_string(),
             api_key: text(&key, "id"),
             invite: text(&invite, "id"),
@@ -189,10 +200,11 @@ impl Tenant {
     }
 
     /// Returns the values that no stranger may ever see.
-    fn ids(&self) -> [&str; 8] {
+    fn ids(&self) -> [&str; 9] {
         [
             &self.id,
             &self.run,
+            &self.response,
             &self.approval,
             &self.api_key,
             &self.invite,
@@ -209,6 +221,7 @@ impl Tenant {
             "/v1/runs",
             "/v1/runs/{id}",
             "/v1/runs/{id}/approvals",
+            "/v1/responses/{id}",
             "/v1/usage?group_by=key,model",
             "/v1/api-keys",
             "/v1/invites",

@@ -28,6 +28,7 @@ mod programs;
 mod rates;
 mod refusals;
 mod replay;
+mod responses;
 mod revocation;
 mod runs;
 mod sign_in;

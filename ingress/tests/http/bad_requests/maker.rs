@@ -22,6 +22,7 @@ pub(super) struct Bad {
 /// The routes that take a JSON body.
 const CHAT: &str = "/v1/chat/completions";
 const RUNS: &str = "/v1/runs";
+const RESPONSES: &str = "/v1/responses";
 
 /// Generates requests, the same from the same seed.
 pub(super) struct Maker {
@@ -57,12 +58,16 @@ impl Maker {
             {"type": "function", "function": {"name": "f", "parameters": {}}}
         ]});
         let run = json!({"model": "m", "input": text, "metadata": {"a": "b"}, "max_turns": 3});
+        let response = json!({"model": "m", "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": text}]}
+        ], "stream": true, "metadata": {"a": "b"}});
         let decision = json!({"decision": "result", "result": text});
         let login = json!({"email": "who@example.org", "password": text});
         let key = json!({"name": "a key", "scopes": ["runs:read"]});
         self.pick(&[
             (CHAT, chat),
             (RUNS, run),
+            (RESPONSES, response),
             ("/v1/runs/{id}/approvals/{approval}", decision),
             ("/v1/auth/login", login),
             ("/v1/api-keys", key),
@@ -183,6 +188,10 @@ impl Maker {
             RUNS => {
                 let field = self.pick(&["model", "input", "agent", "lane", "thread_id"]);
                 (field, self.pick(&wrong))
+            }
+            RESPONSES => {
+                let fields = ["model", "input", "agent", "instructions", "metadata"];
+                (self.pick(&fields), self.pick(&wrong))
             }
             "/v1/auth/login" => (self.pick(&["email", "password"]), self.pick(&wrong)),
             "/v1/api-keys" => (self.pick(&["name"]), self.pick(&wrong)),

@@ -1,0 +1,75 @@
+//! `/v1/responses`: OpenAI's Responses API. A response is a run; the crate `baton-responses` has the
+//! wire, and these routes add the ledger and the run's events.
+
+mod cancel;
+mod create;
+mod description;
+mod earlier;
+mod input_items;
+mod path;
+mod read;
+mod record;
+mod streamed;
+mod whole;
+
+use axum::routing::post;
+use baton_protocol::RunId;
+use http::StatusCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::error::ApiError;
+use crate::state::AppState;
+
+pub(super) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(create::create_response))
+        .routes(routes!(read::read_response))
+        .routes(routes!(cancel::cancel_response))
+        .routes(routes!(input_items::list_input_items))
+        // Without these, the words would be read as ids.
+        .route("/v1/responses/input_tokens", post(count_tokens))
+        .route("/v1/responses/compact", post(compact))
+}
+
+async fn count_tokens() -> ApiError {
+    not_served(
+        "POST /v1/responses/input_tokens is not served: this server has no tokenizer of the model. \
+         `usage` of a response has the counts",
+    )
+}
+
+async fn compact() -> ApiError {
+    not_served("POST /v1/responses/compact is not served: the context is never compacted here")
+}
+
+fn not_served(message: &str) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
+}
+
+/// The run waits for a person, and goes on without this client.
+fn parked(run: RunId) -> ApiError {
+    let message = format!(
+        "a tool call waits for a decision: GET /v1/runs/{run}/approvals; the response goes on \
+         afterwards: GET /v1/responses/resp_{run}"
+    );
+    ApiError::new(StatusCode::CONFLICT, "approval_required", message).do_not_retry()
+}
+
+/// This process stops, and the answer is not there yet.
+fn stopping(run: RunId) -> ApiError {
+    goes_on(run, "server_stopping", "this server is stopping")
+}
+
+/// The events cannot be followed further.
+fn events_unavailable(run: RunId) -> ApiError {
+    goes_on(run, "events_unavailable", "the run's events cannot be read")
+}
+
+/// A new request would make a second response, so the SDKs must not repeat it.
+fn goes_on(run: RunId, code: &'static str, why: &str) -> ApiError {
+    let message = format!("{why}; the response goes on: GET /v1/responses/resp_{run}");
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+        .of_run(run)
+        .do_not_retry()
+}

@@ -1,0 +1,228 @@
+//! `POST /v1/responses`.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Response;
+use baton_admission::{Acceptance, SubmitRequest, check_shape};
+use baton_openai::{ErrorBody, Message};
+use baton_protocol::RunId;
+use baton_responses::{CreateResponse, ResponseHead, ResponseStream, Snapshot, Status};
+use baton_service::RequestId;
+use http::{HeaderMap, StatusCode};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::description::{ResponseBody, ResponseRequest};
+use super::earlier::conversation;
+use super::record::{ResponseRecord, answer, head};
+use super::streamed::{Client, follow, open};
+use super::whole::answer_whole;
+use crate::access::body::WholeBody;
+use crate::access::{Authorized, RunsWrite};
+use crate::error::ApiError;
+use crate::metrics::Door;
+use crate::routes::sse::ServerSentEvent;
+use crate::run::attachments::OnClose;
+use crate::run::submission::{RunRequest, Submitted, idempotency_key, job_headers, submit};
+use crate::state::AppState;
+
+/// Makes a response: whole, as server-sent events, or in the background.
+///
+/// The response's id is that of its run, with `resp_` before it. A background response goes on without
+/// its client, and is answered at once, `queued`. Closing the connection of another one cancels it,
+/// unless the request has an `Idempotency-Key`: then half a minute later, if nobody has come back.
+/// `docs/responses.md` lists the fields that are honoured, passed on to the upstream or refused.
+#[utoipa::path(
+    post,
+    path = "/v1/responses",
+    tag = "OpenAI",
+    request_body = ResponseRequest,
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key and body: the same run and answer. Another body: 422."),
+    ),
+    responses(
+        (status = 200, description = "The response; with `stream`, its events as `text/event-stream`. `X-Run-Id` names the run.", content((ResponseBody = "application/json"), (ServerSentEvent = "text/event-stream"))),
+        (status = 400, description = "The request is wrong, or the upstream refused it", body = ErrorBody),
+        (status = 401, description = "No API key, or a bad one", body = ErrorBody),
+        (status = 403, description = "The key may not do this, or not use this model", body = ErrorBody),
+        (status = 404, description = "No such agent, model or earlier response", body = ErrorBody),
+        (status = 409, description = "`response_in_progress`: the earlier response has not ended; `approval_required`: a tool call waits for a decision, and the run goes on afterwards", body = ErrorBody),
+        (status = 413, description = "The body is too large", body = ErrorBody),
+        (status = 422, description = "The Idempotency-Key was used with another request", body = ErrorBody),
+        (status = 429, description = "Too many queued runs, runs of this key, open streams, or bytes of bodies; see `Retry-After`", body = ErrorBody),
+        (status = 500, description = "The run failed", body = ErrorBody),
+        (status = 502, description = "The upstream failed", body = ErrorBody),
+        (status = 503, description = "The system is full, or a part of it away; see `Retry-After`. With `answer_unavailable`, `events_unavailable` or `server_stopping` the run is accepted and goes on: `X-Run-Id` names it", body = ErrorBody),
+        (status = 504, description = "The upstream took too long", body = ErrorBody),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn create_response(
+    State(state): State<AppState>,
+    authorized: Authorized<RunsWrite>,
+    Extension(request_id): Extension<RequestId>,
+    headers: HeaderMap,
+    WholeBody { bytes: body, held }: WholeBody,
+) -> Result<Response, ApiError> {
+    let begun = state.clock.monotonic();
+    check_shape(&body)?;
+    let request = CreateResponse::parse(&body)?;
+    let idempotency = idempotency_key(&headers, "/v1/responses", &body)?;
+    drop(body);
+    let (stream, background) = (request.stream, request.settings.background);
+    let on_close = match (background, idempotency.is_some()) {
+        (true, _) => OnClose::LeaveRunning,
+        (false, true) => OnClose::CancelUnlessBack,
+        (false, false) => OnClose::Cancel,
+    };
+    let caller = authorized.caller;
+    let tenant = caller.tenant;
+    // Before anything is accepted.
+    let place = if stream {
+        Some(state.streams.take(&caller)?)
+    } else {
+        None
+    };
+    let earlier = match request.previous {
+        Some(previous) => conversation(&state, tenant, previous).await?,
+        None => Vec::new(),
+    };
+    let keyed = idempotency.is_some();
+    let wanted = RunRequest {
+        caller: Arc::clone(&caller),
+        run: None,
+        request: into_submission(request, earlier, state.body_limit)?,
+        idempotency,
+        body: Some(held),
+        follow: stream || !background,
+        on_close,
+        headers: job_headers(&request_id, &headers),
+        door: Door::Responses,
+    };
+    let Submitted {
+        accepted,
+        follower,
+        mut attachment,
+        body,
+    } = submit(&state, wanted).await?;
+    let run = accepted.run;
+    let made = made(&state, &caller, run, accepted.acceptance).await;
+    // The request was dropped with what accepting the run has yielded.
+    drop(body);
+    let answered = match (made, place) {
+        (Err(error), _) => {
+            attachment.detach();
+            Err(error)
+        }
+        (Ok(made), None) if background => {
+            attachment.detach();
+            match made {
+                Made::New(head) => Ok(answer(&head, &Snapshot::empty(Status::Queued))),
+                Made::Before(record) => record.answer(),
+            }
+        }
+        (Ok(_), None) => answer_whole(&state, &caller, run, follower, attachment, begun).await,
+        (Ok(made), Some(place)) => {
+            let client = Client {
+                attachment,
+                place,
+                waits_for_people: background,
+            };
+            match (made, follower) {
+                (Made::New(head), Some(follower)) => {
+                    let writer = ResponseStream::new(*head, None);
+                    Ok(follow(
+                        &state,
+                        &caller,
+                        writer,
+                        follower,
+                        client,
+                        Some(begun),
+                    ))
+                }
+                (Made::New(head), None) => open(&state, &caller, *head, None, client).await,
+                (Made::Before(record), _) => open(&state, &caller, record.head, None, client).await,
+            }
+        }
+    };
+    answered.map_err(|error| match error.status {
+        StatusCode::SERVICE_UNAVAILABLE if !error.is_of_run() => {
+            tracing::warn!(run.id = %run, code = %error.code, why = error.message,
+                           "the answer of an accepted run cannot be sent now");
+            let why = "the answer cannot be read at the moment";
+            ApiError::goes_on(run, "answer_unavailable", why, keyed)
+        }
+        _ => error.of_run(run),
+    })
+}
+
+/// A response that the request made, or had made before.
+enum Made {
+    New(Box<ResponseHead>),
+    Before(Box<ResponseRecord>),
+}
+
+async fn made(
+    state: &AppState,
+    caller: &crate::access::Caller,
+    run: RunId,
+    acceptance: Acceptance,
+) -> Result<Made, ApiError> {
+    Ok(match acceptance {
+        Acceptance::Created(created) => {
+            let head = head(run, created.created_at, &created.spec, created.metadata)?;
+            Made::New(Box::new(head))
+        }
+        Acceptance::Replay(_) => {
+            let record = ResponseRecord::load(state, caller.tenant, run).await?;
+            Made::Before(Box::new(record))
+        }
+    })
+}
+
+/// Makes the run's request of the response's; `limit` is the most bytes of a conversation.
+fn into_submission(
+    request: CreateResponse,
+    earlier: Vec<Message>,
+    limit: u64,
+) -> Result<SubmitRequest, ApiError> {
+    let goes_on = !earlier.is_empty();
+    let messages = raw(&request.messages(earlier))?;
+    if goes_on {
+        check_conversation(&messages, limit)?;
+    }
+    Ok(SubmitRequest {
+        agent: request.agent,
+        model: request.model,
+        messages,
+        tools: request.tools,
+        tool_names: request.tool_names,
+        params: request.params,
+        metadata: request.metadata,
+        // A reset closes the item under way, so a text can be withdrawn.
+        shown_for_good: false,
+        lane: request.settings.service_tier.lane(),
+        max_turns: None,
+        max_total_tokens: None,
+        response: Some(raw(&request.settings)?),
+    })
+}
+
+/// Holds a conversation to the limits of a body: it is stored and sent as one.
+fn check_conversation(messages: &RawValue, limit: u64) -> Result<(), ApiError> {
+    let bytes = u64::try_from(messages.get().len()).unwrap_or(u64::MAX);
+    if bytes <= limit && check_shape(messages.get().as_bytes()).is_ok() {
+        return Ok(());
+    }
+    let message = format!(
+        "`previous_response_id`: the conversation is longer than a request may be ({limit} bytes): \
+         begin a new one with a shorter `input`"
+    );
+    let error = ApiError::new(StatusCode::BAD_REQUEST, "conversation_too_large", message);
+    Err(error.param("previous_response_id"))
+}
+
+fn raw<T: serde::Serialize + ?Sized>(value: &T) -> Result<Box<RawValue>, ApiError> {
+    to_raw_value(value).map_err(|error| ApiError::internal(&error))
+}

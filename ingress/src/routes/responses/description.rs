@@ -1,0 +1,149 @@
+//! The bodies of these routes, for the description alone: `baton_responses` reads and writes them.
+
+#![expect(dead_code, reason = "described and never made")]
+
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+/// A request for a response. Fields that are not listed travel to the upstream.
+#[derive(ToSchema)]
+pub(crate) struct ResponseRequest {
+    /// A model's or an agent's name.
+    model: Option<String>,
+    /// An agent's name; not part of OpenAI's API.
+    agent: Option<String>,
+    /// A text, or an array of items.
+    input: Value,
+    /// A system message before the input; the next response does not inherit it.
+    instructions: Option<String>,
+    /// The response to go on from.
+    previous_response_id: Option<String>,
+    /// Whether the answer comes as server-sent events.
+    stream: Option<bool>,
+    /// Whether the run goes on without its client.
+    background: Option<bool>,
+    /// Only `true`.
+    store: Option<bool>,
+    /// `flex` is the background lane.
+    service_tier: Option<String>,
+    /// The client's data, at most 16 texts.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Map<String, Value>>,
+    /// The client's own functions.
+    #[schema(value_type = Option<Vec<Object>>)]
+    tools: Option<Vec<Value>>,
+    /// `none`, `auto`, `required`, or an object that names functions.
+    tool_choice: Option<Value>,
+    /// Whether the model may ask for several calls in one turn.
+    parallel_tool_calls: Option<bool>,
+    /// The most tokens of one model turn.
+    #[schema(minimum = 1)]
+    max_output_tokens: Option<u64>,
+    /// The form of the text.
+    #[schema(value_type = Option<Object>)]
+    text: Option<Map<String, Value>>,
+    /// `effort` alone.
+    #[schema(value_type = Option<Object>)]
+    reasoning: Option<Map<String, Value>>,
+}
+
+/// A response. All keys are always there.
+#[derive(ToSchema)]
+pub(crate) struct ResponseBody {
+    /// `resp_`, then the run's id.
+    id: String,
+    /// `response`.
+    object: String,
+    /// Seconds since 1970.
+    created_at: i64,
+    /// Seconds since 1970; of a completed response.
+    #[schema(required)]
+    completed_at: Option<i64>,
+    /// The state.
+    #[schema(pattern = "^(queued|in_progress|completed|incomplete|failed|cancelled)$")]
+    status: String,
+    /// The reason for which it is incomplete.
+    #[schema(required, value_type = Option<Object>)]
+    incomplete_details: Option<Map<String, Value>>,
+    /// The model that was asked.
+    model: String,
+    /// The response that it goes on from.
+    #[schema(required)]
+    previous_response_id: Option<String>,
+    /// The system message.
+    #[schema(required)]
+    instructions: Option<String>,
+    /// The items: messages, reasoning, calls and their results.
+    #[schema(value_type = Vec<Object>)]
+    output: Vec<Value>,
+    /// A failure.
+    #[schema(required, value_type = Option<Object>)]
+    error: Option<Map<String, Value>>,
+    /// The client's functions.
+    #[schema(value_type = Vec<Object>)]
+    tools: Vec<Value>,
+    /// The choice among them.
+    tool_choice: Value,
+    /// `disabled`.
+    truncation: String,
+    /// Whether the model may ask for several calls in one turn.
+    parallel_tool_calls: bool,
+    /// The form of the text.
+    #[schema(value_type = Object)]
+    text: Map<String, Value>,
+    /// The effective value.
+    top_p: f64,
+    /// The effective value.
+    presence_penalty: f64,
+    /// The effective value.
+    frequency_penalty: f64,
+    /// 0.
+    top_logprobs: u32,
+    /// The effective value.
+    temperature: f64,
+    /// The effort of reasoning.
+    #[schema(required, value_type = Option<Object>)]
+    reasoning: Option<Map<String, Value>>,
+    /// The tokens of a response that has ended.
+    #[schema(required, value_type = Option<Object>)]
+    usage: Option<Map<String, Value>>,
+    /// The most tokens of one model turn.
+    #[schema(required)]
+    max_output_tokens: Option<u64>,
+    /// Always `null`.
+    #[schema(required)]
+    max_tool_calls: Option<u64>,
+    /// `true`.
+    store: bool,
+    /// Whether the run goes on without its client.
+    background: bool,
+    /// `default`, `flex` or `priority`.
+    service_tier: String,
+    /// The client's data.
+    #[schema(value_type = Object)]
+    metadata: Map<String, Value>,
+    /// The client's name for its user.
+    #[schema(required)]
+    safety_identifier: Option<String>,
+    /// The key of the upstream's cache.
+    #[schema(required)]
+    prompt_cache_key: Option<String>,
+}
+
+/// A page of items.
+#[derive(ToSchema)]
+pub(crate) struct ItemPage {
+    /// `list`.
+    object: String,
+    /// The items.
+    #[schema(value_type = Vec<Object>)]
+    data: Vec<Value>,
+    /// The id of the first.
+    #[schema(required)]
+    first_id: Option<String>,
+    /// The id of the last: `after` of the next page.
+    #[schema(required)]
+    last_id: Option<String>,
+    /// Whether there are more.
+    has_more: bool,
+}

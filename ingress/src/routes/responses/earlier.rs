@@ -1,0 +1,116 @@
+//! The conversation that a response goes on from.
+
+use std::collections::HashSet;
+
+use baton_openai::Message;
+use baton_protocol::{RunId, RunSpec, TenantId};
+use http::StatusCode;
+
+use super::path::not_found;
+use super::record::head;
+use crate::error::ApiError;
+use crate::state::AppState;
+
+const FIELD: &str = "previous_response_id";
+
+/// Returns the messages up to the end of a response, without its `instructions`, which the next one
+/// does not inherit.
+pub(super) async fn conversation(
+    state: &AppState,
+    tenant: TenantId,
+    run: RunId,
+) -> Result<Vec<Message>, ApiError> {
+    let mut tx = state.store.tenant(tenant).await?;
+    let record = tx.run(run).await?;
+    let record =
+        record.ok_or_else(|| not_found("there is no response with this id").param(FIELD))?;
+    let spec: RunSpec =
+        serde_json::from_str(&record.spec_json).map_err(|error| ApiError::internal(&error))?;
+    let head = head(run, record.created_at, &spec, None).map_err(|error| error.param(FIELD))?;
+    if record.outcome.is_none() {
+        let message = "the response before this one has not ended: wait for it, or cancel it";
+        let error = ApiError::new(StatusCode::CONFLICT, "response_in_progress", message);
+        return Err(error.param(FIELD).do_not_retry());
+    }
+    let said = tx.run_messages(run).await?;
+    drop(tx);
+    let mut messages = input(&spec, head.settings.instructions.is_some())?;
+    for message in said {
+        let message =
+            serde_json::from_str(message.get()).map_err(|error| ApiError::internal(&error))?;
+        messages.push(message);
+    }
+    drop_open_calls(&mut messages, &spec.client_tools());
+    Ok(messages)
+}
+
+/// Returns the messages that a response began with, without its `instructions`.
+pub(super) fn input(spec: &RunSpec, instructed: bool) -> Result<Vec<Message>, ApiError> {
+    let mut messages: Vec<Message> =
+        serde_json::from_str(spec.messages.get()).map_err(|error| ApiError::internal(&error))?;
+    if instructed && !messages.is_empty() {
+        messages.remove(0);
+    }
+    Ok(messages)
+}
+
+/// Leaves out the calls of server-side tools that have no result, as those of a cancelled run: no
+/// upstream takes a call without one. The client's own calls get their results from the client.
+fn drop_open_calls(messages: &mut Vec<Message>, client_tools: &[String]) {
+    let answered: HashSet<String> = messages
+        .iter()
+        .filter_map(|message| message.tool_call_id.clone())
+        .collect();
+    for message in messages.iter_mut() {
+        let Some(calls) = &mut message.tool_calls else {
+            continue;
+        };
+        calls.retain(|call| {
+            answered.contains(&call.id) || client_tools.iter().any(|name| name == call.name())
+        });
+        if calls.is_empty() {
+            message.tool_calls = None;
+        }
+    }
+    messages.retain(|message| {
+        message.role != "assistant"
+            || message.tool_calls.is_some()
+            || message.content.is_some()
+            || message.rest.contains_key("refusal")
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn messages(json: &serde_json::Value) -> Vec<Message> {
+        serde_json::from_str(&json.to_string()).unwrap()
+    }
+
+    fn call(id: &str, name: &str) -> serde_json::Value {
+        json!({"id": id, "type": "function", "function": {"name": name, "arguments": "{}"}})
+    }
+
+    #[test]
+    fn a_call_without_a_result_is_left_out_unless_it_is_the_clients() {
+        let mut all = messages(&json!([
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": null,
+             "tool_calls": [call("a", "server"), call("b", "server"), call("c", "own")]},
+            {"role": "tool", "tool_call_id": "a", "content": "1"},
+            {"role": "assistant", "content": null, "tool_calls": [call("d", "server")]},
+        ]));
+        drop_open_calls(&mut all, &["own".to_owned()]);
+        assert_eq!(
+            all.len(),
+            3,
+            "a message of open calls alone has nothing left"
+        );
+        let calls = all[1].tool_calls.as_ref().unwrap();
+        let ids: Vec<_> = calls.iter().map(|call| &*call.id).collect();
+        assert_eq!(ids, ["a", "c"]);
+    }
+}

@@ -1,0 +1,71 @@
+//! `GET /v1/responses/{id}/input_items`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use baton_openai::ErrorBody;
+use baton_responses::items::{to_items, with_input_ids};
+use baton_responses::{Order, page};
+use serde::Deserialize;
+
+use super::description::ItemPage;
+use super::earlier::input;
+use super::path::ResponsePath;
+use super::read::refuse_include;
+use super::record::ResponseRecord;
+use crate::access::{Authorized, RunsRead};
+use crate::error::{ApiError, run_header};
+use crate::routes::query::{QueryParams, bad_parameter, page_size};
+use crate::state::AppState;
+
+const USUAL_PAGE: u32 = 20;
+const LARGEST_PAGE: u32 = 100;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Params {
+    order: Option<Order>,
+    after: Option<String>,
+    limit: Option<u32>,
+    include: Option<String>,
+    #[serde(rename = "include[]")]
+    include_list: Option<String>,
+}
+
+/// The items that a response began with: those of the responses that it goes on from, then its own
+/// input. `instructions` are not among them.
+#[utoipa::path(
+    get,
+    path = "/v1/responses/{id}/input_items",
+    tag = "OpenAI",
+    params(
+        ("id" = String, Path, description = "The response"),
+        ("order" = Option<String>, Query, description = "`desc`, the newest first, or `asc`"),
+        ("after" = Option<String>, Query, description = "The id of the last item of the page before"),
+        ("limit" = Option<u32>, Query, description = "Items of a page, 1 to 100; 20 unless it is given"),
+    ),
+    responses(
+        (status = 200, description = "A page of items", body = ItemPage),
+        (status = 400, description = "A parameter cannot be read", body = ErrorBody),
+        (status = 404, description = "No such response", body = ErrorBody),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn list_input_items(
+    State(state): State<AppState>,
+    authorized: Authorized<RunsRead>,
+    ResponsePath(run): ResponsePath,
+    QueryParams(params): QueryParams<Params>,
+) -> Result<Response, ApiError> {
+    refuse_include(params.include.or(params.include_list).as_deref())?;
+    let limit = page_size(params.limit, USUAL_PAGE, LARGEST_PAGE)?;
+    let record = ResponseRecord::load(&state, authorized.caller.tenant, run).await?;
+    let instructed = record.head.settings.instructions.is_some();
+    let mut items = to_items(&input(&record.spec, instructed)?);
+    with_input_ids(run, &mut items);
+    let order = params.order.unwrap_or_default();
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let page = page(items, order, params.after.as_deref(), limit)
+        .ok_or_else(|| bad_parameter("after", "`after` is the id of an item of this list"))?;
+    Ok((run_header(run), Json(page)).into_response())
+}

@@ -1,0 +1,146 @@
+//! A response as the ledger has it.
+
+use axum::Json;
+use axum::response::{IntoResponse as _, Response};
+use baton_openai::AnswerFields;
+use baton_protocol::{RunId, RunSpec, TenantId};
+use baton_responses::{
+    Item, RecordedStep, ResponseHead, Settings, Snapshot, Status, StepSource, output_items,
+    usage_object,
+};
+use baton_store::{RunRecord, StepData, StepRecord};
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+
+use super::path::{not_a_response, not_found};
+use crate::error::{ApiError, run_header};
+use crate::state::AppState;
+
+/// A run of `/v1/responses`, with its steps.
+pub(super) struct ResponseRecord {
+    pub(super) run: RunRecord,
+    pub(super) spec: RunSpec,
+    pub(super) head: ResponseHead,
+    steps: Vec<StepRecord>,
+}
+
+/// Returns the part of a response that does not change.
+pub(super) fn head(
+    run: RunId,
+    created_at: DateTime<Utc>,
+    spec: &RunSpec,
+    metadata: Option<Box<RawValue>>,
+) -> Result<ResponseHead, ApiError> {
+    let settings = spec.response.as_deref();
+    let settings = settings.ok_or_else(|| not_a_response(run))?;
+    let settings: Settings =
+        serde_json::from_str(settings.get()).map_err(|error| ApiError::internal(&error))?;
+    Ok(ResponseHead {
+        run,
+        created_at: created_at.timestamp(),
+        model: spec.model.clone(),
+        settings,
+        metadata,
+    })
+}
+
+impl ResponseRecord {
+    /// Reads a response in one transaction.
+    pub(super) async fn load(
+        state: &AppState,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<Self, ApiError> {
+        let mut tx = state.store.tenant(tenant).await?;
+        let record = tx.run(run).await?;
+        let record = record.ok_or_else(|| not_found("there is no response with this id"))?;
+        let steps = tx.run_steps(run).await?;
+        drop(tx);
+        Self::of(record, steps)
+    }
+
+    fn of(run: RunRecord, steps: Vec<StepRecord>) -> Result<Self, ApiError> {
+        let spec: RunSpec =
+            serde_json::from_str(&run.spec_json).map_err(|error| ApiError::internal(&error))?;
+        let head = head(run.id, run.created_at, &spec, run.metadata.clone())?;
+        Ok(Self {
+            run,
+            spec,
+            head,
+            steps,
+        })
+    }
+
+    /// Whether a step of it is recorded: it has cost something.
+    pub(super) fn has_worked(&self) -> bool {
+        !self.steps.is_empty()
+    }
+
+    /// Returns the items that are recorded so far.
+    pub(super) fn output(&self) -> Result<Vec<Item>, ApiError> {
+        let steps: Vec<_> = self.steps.iter().map(recorded_step).collect();
+        output_items(self.run.id, &steps, &self.spec.client_tools())
+            .map_err(|error| ApiError::internal(&error))
+    }
+
+    /// Returns the response object as the answer of a request.
+    pub(super) fn answer(&self) -> Result<Response, ApiError> {
+        let output = self.output()?;
+        let mut counts = AnswerFields::default();
+        for fields in self
+            .steps
+            .iter()
+            .filter_map(|step| step.answer_fields.as_ref())
+        {
+            let fields: AnswerFields =
+                serde_json::from_str(fields.get()).map_err(|error| ApiError::internal(&error))?;
+            counts.extend(fields);
+        }
+        let record = &self.run;
+        let usage = record.usage;
+        let snapshot = Snapshot {
+            status: Status::of_run(
+                record.status,
+                record.outcome.as_ref(),
+                self.head.settings.background,
+            ),
+            ended_at: record.finished_at.map(|at| at.timestamp()),
+            output: &output,
+            usage: (record.outcome.is_some() && !usage.is_zero())
+                .then(|| usage_object(usage, &counts.usage)),
+        };
+        Ok(answer(&self.head, &snapshot))
+    }
+}
+
+/// Writes a response object as the answer of a request.
+pub(super) fn answer(head: &ResponseHead, snapshot: &Snapshot<'_>) -> Response {
+    (run_header(head.run), Json(head.object(snapshot))).into_response()
+}
+
+fn recorded_step(step: &StepRecord) -> RecordedStep<'_> {
+    let (source, message) = match &step.data {
+        StepData::Turn { finish_reason, .. } => {
+            (StepSource::Turn(*finish_reason), step.message.as_deref())
+        }
+        StepData::CutTurn { .. } => (StepSource::CutTurn, step.cut_message.as_deref()),
+        StepData::Call {
+            call_id,
+            name,
+            arguments,
+            ..
+        } => {
+            let call = StepSource::Call {
+                call_id,
+                name,
+                arguments,
+            };
+            (call, step.message.as_deref())
+        }
+    };
+    RecordedStep {
+        step: step.step,
+        source,
+        message,
+    }
+}

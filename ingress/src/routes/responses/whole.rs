@@ -1,0 +1,91 @@
+//! A foreground response in one piece.
+
+use std::time::Instant;
+
+use axum::response::Response;
+use baton_nats::{EventFollower, FollowError};
+use baton_protocol::{EventId, Outcome, RunId};
+
+use super::record::ResponseRecord;
+use super::{events_unavailable, parked, stopping};
+use crate::access::Caller;
+use crate::error::ApiError;
+use crate::metrics::{self, Wire};
+use crate::run::attachments::Attachment;
+use crate::run::event_source::{Source, Told, tell_from};
+use crate::run::relay::{Heard, Relay};
+use crate::state::AppState;
+
+/// Waits for the end of the run and returns the response. While this is awaited the client is there:
+/// hyper drops it when the connection closes, and the attachment with it.
+pub(super) async fn answer_whole(
+    state: &AppState,
+    caller: &Caller,
+    run: RunId,
+    follower: Option<EventFollower>,
+    mut attachment: Attachment,
+    begun: Instant,
+) -> Result<Response, ApiError> {
+    let tenant = caller.tenant;
+    let follower = match follower {
+        Some(follower) => Some(follower),
+        None => match tell_from(state, tenant, run, EventId::ORIGIN, Source::Stream).await {
+            Ok(Told::Log(follower) | Told::Parked(_, follower)) => Some(*follower),
+            Ok(Told::Nothing | Told::Ledger(_)) => None,
+            Err(error) => {
+                attachment.detach();
+                return Err(error);
+            }
+        },
+    };
+    if let Some(follower) = follower {
+        let stop = state.stopping.all.clone();
+        let credential = state.watch.guard(caller);
+        let relay = Relay::new(state.clone(), tenant, run, follower, stop, credential);
+        match until_end(relay).await {
+            // Without `detach`: the client counts as gone, and the run with it.
+            Err(error) if error.code == "credential_ended" => return Err(error),
+            waited => {
+                attachment.detach();
+                waited?;
+            }
+        }
+    } else {
+        attachment.detach();
+    }
+    let record = ResponseRecord::load(state, tenant, run).await?;
+    let waited = state.clock.monotonic() - begun;
+    metrics::first_event(Wire::Responses, waited.as_secs_f64());
+    match &record.run.outcome {
+        Some(Outcome::Failed(error)) => Err(ApiError::run_failed(run, error, record.has_worked())),
+        Some(Outcome::Completed(_) | Outcome::Cancelled(_)) => record.answer(),
+        // Its events are lost, and the ledger has no end.
+        None => Err(events_unavailable(run)),
+    }
+}
+
+async fn until_end(mut relay: Relay) -> Result<(), ApiError> {
+    let run = relay.run();
+    loop {
+        match relay.next().await {
+            Ok(Heard::Events(batch)) => {
+                let mut events = batch.iter().map(|followed| &followed.event);
+                if events.any(|event| event.data.is_terminal()) {
+                    return Ok(());
+                }
+            }
+            Ok(Heard::Quiet) => {}
+            Ok(Heard::LogLost) | Err(FollowError::Expired { .. }) => return Ok(()),
+            Ok(Heard::Parked) => return Err(parked(run)),
+            Ok(Heard::Stopping) => return Err(stopping(run)),
+            Ok(Heard::Revoked) => return Err(ApiError::credential_ended()),
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a run was lost sight of"
+                );
+                return Err(events_unavailable(run));
+            }
+        }
+    }
+}
