@@ -1,21 +1,52 @@
 """Clients of other makers against a live Baton, each next to a control run straight at the upstream."""
 
 import os
+import shutil
 import subprocess
 
 import pytest
 
 from conftest import HERE, ROOT
 
-BIN = ROOT / "target" / "compat" / "clients" / "bin"
-CLIENTS = ["agents", "langchain", "langgraph", "pydantic_ai", "instructor", "smolagents", "llm"]
+INSTALLED = ROOT / "target" / "compat"
+BIN = INSTALLED / "clients" / "bin"
+
+
+def python(environment):
+    return lambda: [INSTALLED / environment / "bin" / "python", HERE / "clients.py"]
+
+
+def node():
+    # Node looks for modules in the folder of the program.
+    shutil.copy(HERE / "node" / "clients.mjs", INSTALLED / "node" / "clients.mjs")
+    return ["node", INSTALLED / "node" / "clients.mjs"]
+
+
+CLIENTS = {
+    "agents": python("clients"),
+    "langchain": python("clients"),
+    "langgraph": python("clients"),
+    "pydantic_ai": python("clients"),
+    "instructor": python("clients"),
+    "smolagents": python("clients"),
+    "llm": python("clients"),
+    "ai_sdk_openai": node,
+    "ai_sdk_openai_compatible": node,
+    "agents_js": node,
+}
 
 
 def run(tmp, *command):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "LLM_"))}
     return subprocess.run(
         command,
-        env={**environment, "HOME": str(tmp), "LLM_USER_PATH": str(tmp)},
+        cwd=tmp,
+        env={
+            **environment,
+            "HOME": str(tmp),
+            "LLM_USER_PATH": str(tmp),
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -31,7 +62,7 @@ def test_a_client_calls_its_tool_and_has_the_answer(client, way, scripted, upstr
         where = (f"{scripted['base_url']}/v1", scripted["api_key"])
     else:
         where = (f"{upstream.url}/v1", "sk-none")
-    ended = run(tmp_path, BIN / "python", HERE / "clients.py", client, *where, model)
+    ended = run(tmp_path, *CLIENTS[client](), client, *where, model)
     assert ended.returncode == 0, ended.stderr
     assert "It says: paid 7" in ended.stdout
 
