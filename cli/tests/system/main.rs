@@ -35,6 +35,7 @@ mod lost_bus;
 mod metrics;
 mod process_limits;
 mod reload;
+mod responses;
 mod secrets;
 mod service_manager;
 mod takeover;

@@ -5,6 +5,7 @@
 
 mod chat;
 mod events;
+mod responses;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use tokio::time::timeout;
 
 pub use chat::ChatStream;
 pub use events::{EventStream, RunEvent, check_log, shown_text};
+pub use responses::{ResponseEvent, ResponseEvents};
 
 /// The time after which something counts as missing. It is far above the expected time, so that it
 /// bounds only a failing test.
