@@ -135,6 +135,38 @@ def llm(url, key, model):
     return chat.chain("Pay seven", tools=[pay], key=key).text()
 
 
+def inspect_ai(url, key, model):
+    from inspect_ai import Task, eval
+    from inspect_ai.dataset import Sample
+    from inspect_ai.model import get_model
+    from inspect_ai.scorer import includes
+    from inspect_ai.solver import generate, use_tools
+    from inspect_ai.tool import tool
+
+    @tool
+    def pay():
+        async def execute(amount: int) -> str:
+            """Pays an amount.
+
+            Args:
+                amount: the amount
+            """
+            return f"paid {amount}"
+
+        return execute
+
+    task = Task(
+        dataset=[Sample(input="Pay seven", target="paid 7")],
+        solver=[use_tools(pay()), generate()],
+        scorer=includes(),
+    )
+    asked = get_model(f"openai-api/other/{model}", base_url=url, api_key=key)
+    (log,) = eval(task, model=asked, display="none", log_dir="logs")
+    assert log.status == "success", log.error
+    assert log.results.scores[0].metrics["accuracy"].value == 1
+    return log.samples[0].output.completion
+
+
 if __name__ == "__main__":
     client, *where = sys.argv[1:]
     print(globals()[client](*where))
