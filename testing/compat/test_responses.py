@@ -1,6 +1,7 @@
 """The Responses routes with the official Python SDK, unchanged, against a live Baton."""
 
 import os
+import shutil
 import subprocess
 import time
 
@@ -8,7 +9,7 @@ import openai
 import pydantic
 import pytest
 
-from conftest import ROOT
+from conftest import HERE, ROOT
 
 QUESTION = "What is 15% of 847?"
 WEATHER = {
@@ -127,6 +128,21 @@ def test_a_field_that_is_not_served_is_refused_by_its_name(demo, field, value):
     with pytest.raises(openai.BadRequestError) as refused:
         client(demo).responses.create(model="demo", input="x", **{field: value})
     assert refused.value.param.startswith(field)
+
+
+def test_the_node_sdk_and_the_vercel_ai_sdk_read_responses(demo):
+    """The steps are in node/responses.mjs."""
+    installed = ROOT / "target" / "compat" / "node"
+    shutil.copy(HERE / "node" / "responses.mjs", installed / "responses.mjs")
+    ended = subprocess.run(
+        ["node", "responses.mjs", f"{demo['base_url']}/v1", demo["api_key"]],
+        cwd=installed,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_the_responses_of_the_demo_model_comply_with_the_open_responses_schema(demo, tmp_path):
