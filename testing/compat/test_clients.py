@@ -72,3 +72,4 @@ def test_the_answers_of_the_demo_model_comply_with_openai_s_schema(demo, tmp_pat
     options = ("-u", f"{demo['base_url']}/v1", "-k", demo["api_key"], "-m", "gpt-5")
     ended = run(tmp_path, BIN / "llm-comply", "run", *options, "--format", "openai-chat")
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "All 9 tests passed" in ended.stdout

@@ -156,3 +156,19 @@ def test_a_run_outlives_an_answer_that_llmock_breaks(mock, fault):
     assert run["status"] == "completed", run
     events = mock.request(f"{runs}/{run['id']}/events")
     assert "attempt.reset" in events, events
+
+
+def test_baton_s_answers_comply_with_openai_s_schema_where_llmock_s_do_not(mock):
+    if mock.name != "llmock":
+        pytest.skip("only llmock calls any tool that it is offered")
+    program = [INSTALLED / "clients" / "bin" / "llm-comply", "run", "--format", "openai-chat", "-m", "gpt-5"]
+
+    def ends(url, key):
+        asked = [*program, "-u", f"{url}/v1", "-k", key]
+        return subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+
+    straight = ends(mock.url, "sk-none")
+    assert "3/9 passed" in straight.stdout, straight.stdout + straight.stderr
+    through = ends(mock.ready["base_url"], mock.ready["api_key"])
+    assert through.returncode == 0, through.stdout + through.stderr
+    assert "All 9 tests passed" in through.stdout
