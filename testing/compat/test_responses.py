@@ -145,6 +145,19 @@ def test_the_node_sdk_and_the_vercel_ai_sdk_read_responses(demo):
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+def test_agents_in_responses_mode_call_their_tools(demo):
+    """OpenAI Agents SDK, LangChain and Pydantic AI: the steps are in responses_clients.py."""
+    python = ROOT / "target" / "compat" / "clients" / "bin" / "python"
+    ended = subprocess.run(
+        [python, HERE / "responses_clients.py", f"{demo['base_url']}/v1", demo["api_key"]],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 def test_the_responses_of_the_demo_model_comply_with_the_open_responses_schema(demo, tmp_path):
     llm_comply = ROOT / "target" / "compat" / "clients" / "bin" / "llm-comply"
     options = ("-u", f"{demo['base_url']}/v1", "-k", demo["api_key"], "-m", "gpt-5")
