@@ -1,13 +1,16 @@
 //! The HTTP client that connects through a guard.
 
 use std::error::Error;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderValue, Method};
 use reqwest::redirect::Policy as Redirects;
-use reqwest::{Request, RequestBuilder, Response, Url};
+use reqwest::{Proxy, Request, RequestBuilder, Response, Url};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::guard::{Guard, Reach, Refused, web_host};
@@ -24,6 +27,14 @@ pub enum SetupError {
     /// The HTTP client could not be set up.
     #[error("the HTTP client cannot be set up")]
     Client(#[from] reqwest::Error),
+    /// The file of certificate authorities cannot be used.
+    #[error("{path} holds no certificates in PEM form that can be trusted: {reason}")]
+    Authorities {
+        /// The file.
+        path: String,
+        /// The reason.
+        reason: String,
+    },
     /// A URL that no client can be for.
     #[error("the URL cannot be used: {0}")]
     Url(#[from] Refused),
@@ -161,7 +172,43 @@ fn connecting(
 /// authorities compiled in, follows no redirect (it would carry the request to where nobody sent it),
 /// repeats nothing by itself and ignores proxy variables.
 pub fn client_builder() -> Result<reqwest::ClientBuilder, rustls::Error> {
-    let roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    trusting(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect())
+}
+
+/// As [`client_builder`], for a server that the operator wrote: trusts also the certificate authorities
+/// of a file, and connects through a proxy.
+pub fn client_builder_of_operator(
+    authorities: Option<&Path>,
+    proxy: Option<&str>,
+) -> Result<reqwest::ClientBuilder, SetupError> {
+    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    if let Some(path) = authorities {
+        add_authorities(&mut roots, path).map_err(|reason| SetupError::Authorities {
+            path: path.display().to_string(),
+            reason,
+        })?;
+    }
+    let builder = trusting(roots)?;
+    Ok(match proxy {
+        Some(proxy) => builder.proxy(Proxy::all(proxy)?),
+        None => builder,
+    })
+}
+
+fn add_authorities(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
+    let read = CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())?;
+    let before = roots.len();
+    for certificate in read {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if roots.len() == before {
+        return Err("it is empty".to_owned());
+    }
+    Ok(())
+}
+
+fn trusting(roots: RootCertStore) -> Result<reqwest::ClientBuilder, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

@@ -17,5 +17,5 @@ mod client;
 mod guard;
 
 pub use address::is_public;
-pub use client::{Client, SendError, SetupError, client_builder};
+pub use client::{Client, SendError, SetupError, client_builder, client_builder_of_operator};
 pub use guard::{Guard, Policy, Refused};
