@@ -15,6 +15,7 @@ mod outbound;
 mod sections;
 pub mod sources;
 mod tools;
+mod upstreams;
 mod values;
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,7 @@ pub use sections::{
 };
 pub use sources::Sources;
 pub use tools::{BuiltInTool, HttpTool, ToolsConfig};
+pub use upstreams::{HopConfig, ONLY_UPSTREAM, RouteConfig, UpstreamConfig};
 pub use values::{ByteSize, ConnectionUrl, NotAPrice, PerMillion, Secret};
 
 /// The whole configuration; one struct for every role, because one file serves them all.
@@ -74,7 +76,7 @@ pub enum Required {
     DatabaseOwner,
     /// `NATS_URL`.
     Nats,
-    /// `LLM_BASE_URL`.
+    /// `LLM_BASE_URL`, or `llm.upstreams`.
     Llm,
 }
 
@@ -105,9 +107,9 @@ impl Config {
                     "NATS_URL=nats://localhost:4222",
                 ),
                 Required::Llm => (
-                    self.llm.base_url.is_none(),
+                    !self.llm.has_upstream(),
                     "LLM_BASE_URL",
-                    "llm.base_url",
+                    "llm.base_url or llm.upstreams",
                     "LLM_BASE_URL=https://api.openai.com/v1",
                 ),
             };

@@ -18,10 +18,12 @@ use crate::metrics;
 use crate::telemetry::Telemetry;
 
 /// Sections and keys that a running role takes; `*` is every key of the section.
-pub const RELOADED: [(&str, &str); 5] = [
+pub const RELOADED: [(&str, &str); 7] = [
     ("limits", "*"),
     ("llm", "extra_fields"),
     ("llm", "prices"),
+    ("llm", "routes"),
+    ("llm", "upstreams"),
     ("log", "filter"),
     ("tools", "http"),
 ];
@@ -181,6 +183,8 @@ fn take(running: &mut Config, fresh: &Config) {
     running.limits = limits;
     running.llm.extra_fields = llm.extra_fields;
     running.llm.prices = llm.prices;
+    running.llm.routes = llm.routes;
+    running.llm.upstreams = llm.upstreams;
     running.log.filter = log.filter;
     running.tools.http = tools.http;
 }
@@ -210,13 +214,16 @@ fn compare(before: &Config, after: &Config) -> Reloaded {
         }
     }
     if done.taken.is_empty() && done.left.is_empty() && before != after {
-        // A header of a tool may be a secret, and it is taken.
-        let (list, what) = if before.tools == after.tools {
-            (&mut done.left, "a secret")
-        } else {
-            (&mut done.taken, "tools.http")
-        };
-        list.push(what.to_owned());
+        // A key of an upstream and a header of a tool are secrets, and they are taken.
+        if before.llm.upstreams != after.llm.upstreams {
+            done.taken.push("llm.upstreams".to_owned());
+        }
+        if before.tools != after.tools {
+            done.taken.push("tools.http".to_owned());
+        }
+        if done.taken.is_empty() {
+            done.left.push("a secret".to_owned());
+        }
     }
     done
 }

@@ -8,6 +8,7 @@ mod llm;
 mod outbound;
 mod servers;
 mod tools;
+mod upstreams;
 mod urls;
 
 use std::collections::BTreeSet;
@@ -40,6 +41,8 @@ pub(super) fn check(
     rest(&mut checks, config);
     llm::unsupported(&mut checks, config);
     llm::prices(&mut checks, config);
+    upstreams::upstreams(&mut checks, config);
+    upstreams::routes(&mut checks, config);
     tools::tools(&mut checks, config);
     outbound::outbound(&mut checks, config);
     if !development {

@@ -1,10 +1,11 @@
-//! `[llm]` and `[[llm.prices]]`: the upstream model and its prices.
+//! `[llm]` and `[[llm.prices]]`: the upstreams and the prices of models.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::upstreams::{RouteConfig, UpstreamConfig};
 use super::values::{PerMillion, Secret};
 
 /// `[llm]`: the upstream, any server that speaks the OpenAI chat API.
@@ -44,7 +45,7 @@ pub struct LlmConfig {
     /// Default: max_tokens.
     pub answer_limit_field: AnswerLimitField,
     /// Parts of the chat API that the upstream lacks: `tools`, `stream_options`, `parallel_tool_calls`,
-    /// `developer_role`, `max_tokens`, `max_completion_tokens`. They are left out, replaced by their
+    /// `response_format`, `developer_role`, `max_tokens`, `max_completion_tokens`. They are left out, replaced by their
     /// equal, or refused by name. Default: none.
     pub unsupported: Vec<UpstreamFeature>,
     /// Fields, besides those of OpenAI's chat API, that requests of keys with a list of models or a
@@ -52,6 +53,10 @@ pub struct LlmConfig {
     pub extra_fields: Vec<String>,
     /// `[[llm.prices]]`: prices of models. Default: none.
     pub prices: Vec<ModelPrice>,
+    /// `[[llm.upstreams]]`: several upstreams, in place of `base_url`. Default: none.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// `[[llm.routes]]`: the upstreams of each model. One upstream needs no route. Default: none.
+    pub routes: Vec<RouteConfig>,
 }
 
 /// A field of a chat request.
@@ -86,6 +91,8 @@ pub enum UpstreamFeature {
     StreamOptions,
     /// The field `parallel_tool_calls`.
     ParallelToolCalls,
+    /// The field `response_format`.
+    ResponseFormat,
     /// Messages of the role `developer`, which go up as `system`.
     DeveloperRole,
     /// The field `max_tokens`, which goes up as `max_completion_tokens`.
@@ -163,6 +170,8 @@ impl Default for LlmConfig {
             unsupported: Vec::new(),
             extra_fields: Vec::new(),
             prices: Vec::new(),
+            upstreams: Vec::new(),
+            routes: Vec::new(),
         }
     }
 }

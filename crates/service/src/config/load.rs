@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::mistake::{ConfigErrors, Mistake, Origin, Origins, nearest};
 use super::sources::{SECRET_KEYS, Sources, USUAL_NAMES};
-use super::{Config, checks, llm, tools};
+use super::{Config, checks, llm, tools, upstreams};
 
 /// A section: its name, its keys with their defaults (null for none), and a function that tries a
 /// value.
@@ -65,7 +65,7 @@ struct Tables {
     attempt: fn(Value) -> Result<(), String>,
 }
 
-const TABLES: [Tables; 2] = [
+const TABLES: [Tables; 4] = [
     Tables {
         at: ("tools", "http"),
         what: "tool",
@@ -79,6 +79,20 @@ const TABLES: [Tables; 2] = [
         required: &llm::REQUIRED,
         specimen: llm::specimen,
         attempt: attempt::<llm::ModelPrice>,
+    },
+    Tables {
+        at: ("llm", "upstreams"),
+        what: "upstream",
+        required: &upstreams::UPSTREAM_REQUIRED,
+        specimen: upstreams::upstream_specimen,
+        attempt: attempt::<upstreams::UpstreamConfig>,
+    },
+    Tables {
+        at: ("llm", "routes"),
+        what: "route",
+        required: &upstreams::ROUTE_REQUIRED,
+        specimen: upstreams::route_specimen,
+        attempt: attempt::<upstreams::RouteConfig>,
     },
 ];
 
@@ -122,7 +136,15 @@ impl Config {
 impl Loader {
     fn finish(mut self) -> Result<Config, ConfigErrors> {
         match serde_json::from_value::<Config>(Value::Object(self.merged)) {
-            Ok(config) => {
+            Ok(mut config) => {
+                let at = ("llm".to_owned(), "upstreams".to_owned());
+                for (message, instead) in config.llm.read_key_files() {
+                    self.mistakes.push(Mistake {
+                        origin: self.origins.get(&at).cloned().unwrap_or(Origin::Default),
+                        message,
+                        instead: Some(instead.to_owned()),
+                    });
+                }
                 let found = checks::check(&config, &self.origins, &self.refused, self.development);
                 self.mistakes.extend(found);
                 ConfigErrors::unless_empty(self.mistakes, config)
@@ -380,6 +402,8 @@ impl Loader {
                 if let Err(error) = (list.attempt)(Value::Object(table)) {
                     let reason = if key == "headers" {
                         "headers are a table of strings".to_owned()
+                    } else if ["api_key", "proxy"].contains(&key.as_str()) {
+                        "the value is not a string".to_owned()
                     } else {
                         error
                     };

@@ -41,9 +41,9 @@ fn what_the_example_has_in_comments_is_valid_too_but_for_the_secrets() {
             Some(rest) if rest.contains(" = ") || rest.starts_with("[[") => rest,
             _ => line,
         })
-        // Only one way to sign in is allowed, and the secret is a placeholder.
+        // Only one way to sign in is allowed, and one form of upstreams; the secret is a placeholder.
         .filter(|line| {
-            !["token", "creds_file", "jwt_secret"]
+            !["token", "creds_file", "jwt_secret", "upstreams", "routes"]
                 .iter()
                 .any(|k| line.starts_with(k))
         })
@@ -69,4 +69,18 @@ fn what_the_example_has_in_comments_is_valid_too_but_for_the_secrets() {
         config.tools.http[0].parameters["required"],
         serde_json::json!(["city"])
     );
+}
+
+#[test]
+fn the_upstreams_and_routes_in_comments_of_the_example_are_valid() {
+    let lines: Vec<_> = EXAMPLE
+        .lines()
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(|line| line.starts_with("upstreams = ") || line.starts_with("routes = "))
+        .collect();
+    assert_eq!(lines.len(), 2);
+    let config = load(&format!("[llm]\n{}", lines.join("\n")), &[]).unwrap();
+    let asked = config.llm.all_routes().targets("fast");
+    let asked: Vec<_> = asked.iter().map(|it| (&*it.upstream, &*it.model)).collect();
+    assert_eq!(asked, [("openai", "gpt-4o"), ("house", "llama")]);
 }

@@ -4,6 +4,7 @@ mod example;
 mod guessable;
 mod mistakes;
 mod secrets;
+mod upstreams;
 
 use std::time::Duration;
 

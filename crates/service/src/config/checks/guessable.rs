@@ -103,6 +103,18 @@ pub(super) fn guessable(checks: &mut Checks<'_>, config: &Config) {
         "llm.api_key is a placeholder that nobody filled in".to_owned(),
         "write the upstream's key, or leave it out if the upstream wants none",
     );
+    for upstream in &config.llm.upstreams {
+        let keys = upstream.api_key.iter().chain(upstream.headers.values());
+        checks.demand(
+            !keys.into_iter().any(|key| is_unfilled(key.expose())),
+            &[("llm", "upstreams")],
+            format!(
+                "the key or a header of upstream `{}` is a placeholder that nobody filled in",
+                upstream.name
+            ),
+            "write its value, or leave it out",
+        );
+    }
     for tool in &config.tools.http {
         for (header, value) in &tool.headers {
             checks.demand(

@@ -2,22 +2,24 @@
 
 use std::collections::BTreeSet;
 
-use super::super::{Config, UpstreamFeature};
+use super::super::Config;
 use super::demand::Checks;
 use super::urls::names_a_user;
 
 pub(super) fn tools(checks: &mut Checks<'_>, config: &Config) {
     let key = [("tools", "http")];
     checks.demand(
-        config.llm.supports(UpstreamFeature::Tools)
+        config.llm.one_takes_tools()
             || (config.tools.built_in.is_empty() && config.tools.http.is_empty()),
         &[
             ("llm", "unsupported"),
+            ("llm", "upstreams"),
             ("tools", "built_in"),
             ("tools", "http"),
         ],
-        "llm.unsupported has tools, so that no tool of [tools] could be offered".to_owned(),
-        "leave out tools.built_in and [[tools.http]], or \"tools\" in llm.unsupported",
+        "`unsupported` of every upstream has tools, so that no tool of [tools] could be offered"
+            .to_owned(),
+        "leave out tools.built_in and [[tools.http]], or \"tools\" in unsupported",
     );
     let mut names = BTreeSet::new();
     for tool in &config.tools.http {
