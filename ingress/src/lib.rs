@@ -301,7 +301,7 @@ fn state(deps: IngressDeps, shutdown: Shutdown) -> anyhow::Result<AppState> {
         sign_in,
         watch: CredentialWatch::default(),
         credential_ended: Notify::new(),
-        models: ModelCatalog::new(&config.llm)?,
+        models: ArcSwap::from_pointee(ModelCatalog::new(&config.llm)?),
         rates: RateLimiter::new(bus.clone(), Arc::clone(&clock), access::rate::PATIENCE),
         proxies: Proxies::new(&config.http),
         settings: ArcSwap::from_pointee(Settings::of(&config)),

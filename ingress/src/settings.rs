@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use baton_admission::{BuiltInAgent, Policy, Rules, Upstream};
+use baton_admission::{BuiltInAgent, Policy, Rules};
 use baton_metering::{BUILT_IN_TOOL_SIZES, Metering, ToolSizes};
-use baton_service::config::{ToolsConfig, UpstreamFeature};
+use baton_service::config::ToolsConfig;
 use baton_service::{Config, LiveConfig};
 
 use crate::access::rate::RateLimits;
+use crate::routes::models::ModelCatalog;
 use crate::state::AppState;
 
 /// The rate limits that apply before anything else of a request is known.
@@ -62,10 +63,7 @@ pub(crate) fn rules(config: &Config) -> Rules {
         },
         tools: tool_sizes(&config.tools),
         extra_fields: config.llm.extra_fields.iter().cloned().collect(),
-        upstream: Upstream {
-            tools: config.llm.supports(UpstreamFeature::Tools),
-            parallel_tool_calls: config.llm.supports(UpstreamFeature::ParallelToolCalls),
-        },
+        routes: config.llm.all_routes(),
     }
 }
 
@@ -87,6 +85,13 @@ pub(crate) async fn take_changes(state: AppState, mut config: LiveConfig) {
             state.streams.set_limit(config.limits.streams_per_key);
             state.settings.store(Arc::new(Settings::of(&config)));
             state.admission.replace_rules(rules(&config));
+            match ModelCatalog::new(&config.llm) {
+                Ok(models) => state.models.store(Arc::new(models)),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, "changed upstreams cannot be asked for their models");
+                }
+            }
         }
     };
     tokio::select! {

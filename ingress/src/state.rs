@@ -41,7 +41,7 @@ pub(crate) struct Inner {
     pub(crate) watch: CredentialWatch,
     /// Notified when a credential has ended, so that its programs' connections are closed.
     pub(crate) credential_ended: Notify,
-    pub(crate) models: ModelCatalog,
+    pub(crate) models: ArcSwap<ModelCatalog>,
     pub(crate) rates: RateLimiter,
     pub(crate) proxies: Proxies,
     pub(crate) settings: ArcSwap<Settings>,

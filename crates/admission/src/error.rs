@@ -49,6 +49,9 @@ pub enum SubmitError {
     /// The key's list of models does not include this one.
     #[error("this API key may not use the model `{0}`")]
     ModelNotAllowed(String),
+    /// The model has no route to an upstream.
+    #[error("there is no model `{0}` here: GET /v1/models lists those that there are")]
+    NoRoute(String),
     /// The tenant has reached its limit of queued runs.
     #[error("this tenant already has {limit} queued runs, as many as it may: try again later")]
     TenantQueueFull {

@@ -21,7 +21,7 @@ pub use agent::{Agent, AgentSource, BuiltInAgent};
 pub use error::{Invalid, SubmitError};
 pub use json::{MAX_JSON_DEPTH, MAX_JSON_VALUES, check_shape, read_json};
 pub use request::SubmitRequest;
-pub use resolve::{Grant, Upstream};
+pub use resolve::{Grant, needs};
 pub use submit::{
     Acceptance, Accepted, Admission, CreatedRun, Policy, PublishOutcome, Rules, Submission,
 };

@@ -1,8 +1,10 @@
 //! Resolves a request: the agent, its model and tools, under the caller's grant. The result is a
 //! snapshot that later changes of an agent do not affect.
 
-use baton_protocol::{AgentRef, ApiKeyId, RunLimits, RunSpec};
+use baton_protocol::{AgentRef, ApiKeyId, RawFields, RunLimits, RunSpec};
+use baton_routing::{Needs, Routes, Unroutable};
 use baton_store::KeyLimits;
+use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
@@ -39,40 +41,66 @@ fn allows(list: Option<&[String]>, name: &str) -> bool {
     list.is_none_or(|list| list.iter().any(|allowed| allowed == name))
 }
 
-/// The parts of the chat API that a request is refused for if the upstream lacks them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Upstream {
-    /// The field `tools`.
-    pub tools: bool,
-    /// The field `parallel_tool_calls`.
-    pub parallel_tool_calls: bool,
-}
-
-impl Default for Upstream {
-    fn default() -> Self {
-        Self {
-            tools: true,
-            parallel_tool_calls: true,
-        }
+/// Returns the parts of the chat API that a request with these fields needs of its upstream.
+pub fn needs(params: &RawFields, offers_tools: bool) -> Needs {
+    let one_call = params.read::<bool>("parallel_tool_calls") == Some(false);
+    let format = params.read::<Format>("response_format");
+    Needs {
+        tools: offers_tools,
+        one_call: offers_tools && one_call,
+        // Text is the form of an answer that nobody chose.
+        response_format: params
+            .get("response_format")
+            .is_some_and(|it| it.get() != "null")
+            && format.is_none_or(|format| format.kind != "text"),
     }
 }
 
-impl Upstream {
-    /// Refuses a request that means nothing without a part that the upstream lacks.
-    fn check(self, request: &SubmitRequest) -> Result<(), Invalid> {
-        if !self.tools && request.tools.is_some() {
-            let message = "the model server here takes no tools: leave `tools` out";
-            return Err(Invalid::field("unsupported_value", "tools", message));
+/// A format of an answer, as far as its kind goes.
+#[derive(Deserialize)]
+struct Format {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+/// Refuses a run that no upstream of its model can serve.
+fn check_route(spec: &RunSpec, routes: &Routes) -> Result<(), SubmitError> {
+    let offers_tools = spec.tools.is_some() || !spec.server_tools.is_empty();
+    let model = &spec.model;
+    let field = match routes.able(model, needs(&spec.params, offers_tools)) {
+        Ok(_) => return Ok(()),
+        Err(Unroutable::NoRoute) => return Err(SubmitError::NoRoute(model.clone())),
+        Err(Unroutable::Lacks(field)) => field,
+    };
+    let (param, message) = match field {
+        "tools" if spec.tools.is_none() => {
+            let tools = spec.server_tools.join(", ");
+            let message = format!(
+                "no model server for `{model}` here takes tools, and the agent `{}` has {tools}: name \
+                 another model, or an agent without tools",
+                spec.agent.name
+            );
+            ("model", message)
         }
-        let one_call = || request.params.read::<bool>("parallel_tool_calls") == Some(false);
-        if !self.parallel_tool_calls && request.tools.is_some() && one_call() {
-            let message = "the model server here cannot be kept to one call at a time: leave \
-                           `parallel_tool_calls` out";
-            let param = "parallel_tool_calls";
-            return Err(Invalid::field("unsupported_value", param, message));
+        "tools" => {
+            let message =
+                format!("no model server for `{model}` here takes tools: leave `tools` out");
+            ("tools", message)
         }
-        Ok(())
-    }
+        "parallel_tool_calls" => {
+            let message = format!(
+                "no model server for `{model}` here can be kept to one call at a time: leave \
+                 `parallel_tool_calls` out"
+            );
+            ("parallel_tool_calls", message)
+        }
+        field => {
+            let message =
+                format!("no model server for `{model}` here takes `{field}`: leave it out");
+            (field, message)
+        }
+    };
+    Err(Invalid::field("unsupported_value", param, message).into())
 }
 
 /// Resolves a request. It prefers the agent named as such, then the agent named in `model`, then
@@ -81,9 +109,8 @@ pub fn resolve(
     request: SubmitRequest,
     agents: &dyn AgentSource,
     grant: &Grant,
-    upstream: Upstream,
+    routes: &Routes,
 ) -> Result<RunSpec, SubmitError> {
-    upstream.check(&request)?;
     let (agent, model) = match (&request.agent, request.model) {
         (Some(name), model) => {
             let agent = agents
@@ -130,7 +157,7 @@ pub fn resolve(
         return Err(Invalid::field("invalid_limit", "max_turns", message).into());
     }
     let totals = [request.max_total_tokens, agent.max_total_tokens];
-    Ok(RunSpec {
+    let spec = RunSpec {
         v: RunSpec::VERSION,
         agent: AgentRef {
             name: agent.name,
@@ -148,7 +175,9 @@ pub fn resolve(
             max_turns,
             max_total_tokens: totals.into_iter().flatten().min(),
         },
-    })
+    };
+    check_route(&spec, routes)?;
+    Ok(spec)
 }
 
 /// Refuses more tools than an upstream takes: the caller's and the agent's go up together.
@@ -177,8 +206,14 @@ fn check_tool_count(
 
 #[cfg(test)]
 mod tests {
+    use baton_routing::Knows;
+
     use super::*;
     use crate::agent::{Agent, BuiltInAgent};
+
+    fn any_model(knows: Knows) -> Routes {
+        Routes::to_one("only", knows)
+    }
 
     fn built_in() -> BuiltInAgent {
         BuiltInAgent {
@@ -193,7 +228,7 @@ mod tests {
             SubmitRequest::parse_native(body.as_bytes()).unwrap(),
             &built_in(),
             grant,
-            Upstream::default(),
+            &any_model(Knows::default()),
         )
     }
 
@@ -303,15 +338,27 @@ mod tests {
     fn a_request_is_refused_by_the_part_that_the_upstream_lacks() {
         let tools = r#""tools":[{"type":"function","function":{"name":"f"}}]"#;
         let one_call = r#""params":{"parallel_tool_calls":false}"#;
-        let lacks_tools = Upstream {
+        let lacks_tools = Knows {
             tools: false,
-            ..Upstream::default()
+            ..Knows::default()
         };
-        let lacks_choice = Upstream {
+        let lacks_choice = Knows {
             parallel_tool_calls: false,
-            ..Upstream::default()
+            ..Knows::default()
         };
-        for (upstream, rest, param) in [
+        let lacks_format = Knows {
+            response_format: false,
+            ..Knows::default()
+        };
+        let format = |kind: &str| format!(r#""params":{{"response_format":{kind}}}"#);
+        for (knows, rest, param) in [
+            (
+                lacks_format,
+                format(r#"{"type":"json_object"}"#),
+                Some("response_format"),
+            ),
+            (lacks_format, format(r#"{"type":"text"}"#), None),
+            (lacks_format, format("null"), None),
             (lacks_tools, tools.to_owned(), Some("tools")),
             (lacks_tools, r#""tools":[]"#.to_owned(), None),
             (lacks_tools, r#""tools":null"#.to_owned(), None),
@@ -326,7 +373,7 @@ mod tests {
                 format!(r#"{tools},"params":{{"parallel_tool_calls":true}}"#),
                 None,
             ),
-            (Upstream::default(), format!("{tools},{one_call}"), None),
+            (Knows::default(), format!("{tools},{one_call}"), None),
         ] {
             let body = format!(r#"{{"model":"m","input":"x",{rest}}}"#);
             let request = SubmitRequest::parse_native(body.as_bytes()).unwrap();
@@ -334,7 +381,7 @@ mod tests {
                 server_tools: Vec::new(),
                 ..built_in()
             };
-            let refused = resolve(request, &agents, &Grant::default(), upstream).err();
+            let refused = resolve(request, &agents, &Grant::default(), &any_model(knows)).err();
             let refused = refused.map(|error| match error {
                 SubmitError::Invalid(invalid) => invalid.param.unwrap(),
                 error => panic!("{error}"),
@@ -364,7 +411,8 @@ mod tests {
         let agent = Agent::of(&definition.unwrap(), 4, &built_in());
         let resolved = |body: &str, grant: &Grant| {
             let request = SubmitRequest::parse_native(body.as_bytes()).unwrap();
-            resolve(request, &One(agent.clone()), grant, Upstream::default())
+            let routes = any_model(Knows::default());
+            resolve(request, &One(agent.clone()), grant, &routes)
         };
         let any = Grant::default();
         let spec = resolved(r#"{"agent":"support","input":"x"}"#, &any).unwrap();
@@ -401,6 +449,25 @@ mod tests {
         assert!(matches!(refused, SubmitError::ModelNotAllowed(model) if model == "dear"));
         let many = r#"{"agent":"support","input":"x","max_turns":4}"#;
         assert!(resolved(many, &any).is_err(), "the agent's limit holds");
+    }
+
+    #[test]
+    fn a_model_without_a_route_and_an_agent_with_tools_for_one_without_are_refused() {
+        let request = || SubmitRequest::parse_native(br#"{"model":"m","input":"x"}"#).unwrap();
+        let refused = |routes: &Routes| {
+            resolve(request(), &built_in(), &Grant::default(), routes).unwrap_err()
+        };
+        let none = refused(&Routes::default());
+        assert!(matches!(none, SubmitError::NoRoute(model) if model == "m"));
+        let lacks_tools = Knows {
+            tools: false,
+            ..Knows::default()
+        };
+        let SubmitError::Invalid(refused) = refused(&any_model(lacks_tools)) else {
+            panic!("it is another refusal")
+        };
+        assert_eq!(refused.param.as_deref(), Some("model"));
+        assert!(refused.message.contains("calculator"), "{refused}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use baton_metering::{Metering, Prices, ToolSizes};
 use baton_nats::{Bus, JobHeaders, PublishError};
 use baton_protocol::agent::{InstructionValues, Variable, render, variables};
 use baton_protocol::{Job, Lane, RawFields, RunId, RunSpec, TenantId, UserId};
+use baton_routing::Routes;
 use baton_store::{
     Accept, AcceptError, IdempotencyKey, NewRun, QueueLimits, RunRecord, Store, TurnWish,
 };
@@ -18,7 +19,7 @@ use crate::agents::Agents;
 use crate::error::{Invalid, SubmitError};
 use crate::passed_on::{Confined, ExtraFields};
 use crate::request::SubmitRequest;
-use crate::resolve::{Grant, Upstream, resolve};
+use crate::resolve::{Grant, resolve};
 
 /// The limits of the queues.
 pub type Policy = QueueLimits;
@@ -49,8 +50,8 @@ pub struct Rules {
     pub tools: ToolSizes,
     /// The fields that are passed on besides the published ones.
     pub extra_fields: ExtraFields,
-    /// The upstream's parts of the chat API.
-    pub upstream: Upstream,
+    /// The routes of models to upstreams.
+    pub routes: Routes,
 }
 
 /// A request with the door's knowledge of its sender.
@@ -202,7 +203,10 @@ impl Admission {
         if !limits.have_budget() {
             return Ok(Some(TurnWish::default()));
         }
-        let price = rules.prices.of(&spec.model);
+        let targets = rules.routes.targets(&spec.model);
+        let models = targets.iter().map(|target| &*target.model);
+        let price = rules.prices.dearest(&spec.model, models);
+        let price = price.as_ref();
         if price.is_none() && limits.monthly_cost_micros.is_some() {
             return Err(SubmitError::PriceUnknown(spec.model.clone()));
         }
@@ -229,7 +233,7 @@ impl Admission {
         let rules = self.rules.load_full();
         let agents = self.agents.of_request(tenant, &request, &rules.built_in);
         let agents = agents.await?;
-        let mut spec = resolve(request, &agents, grant, rules.upstream)?;
+        let mut spec = resolve(request, &agents, grant, &rules.routes)?;
         if let Some(template) = &spec.instructions {
             let instructions = self.instructions(template, metadata.as_ref(), user, now);
             let instructions = instructions.await?;

@@ -19,6 +19,25 @@ impl Prices {
         self.0.get(model)
     }
 
+    /// Returns the highest price that a turn may have which one of several models will answer; `None` if
+    /// one of them has no price. The price of the requested name counts for a model without its own.
+    pub fn dearest<'m>(
+        &self,
+        requested: &str,
+        models: impl IntoIterator<Item = &'m str>,
+    ) -> Option<Price> {
+        let own = self.of(requested);
+        let prices = models
+            .into_iter()
+            .map(|model| self.of(model).or(own).copied());
+        let prices: Option<Vec<Price>> = prices.collect();
+        prices?.into_iter().reduce(|one, other| Price {
+            input: one.input.max(other.input),
+            cached_input: one.cached_input.max(other.cached_input),
+            output: one.output.max(other.output),
+        })
+    }
+
     /// Returns the charge of a turn that asked for `asked`. The price is that of the model that
     /// answered, or that of `asked` if only that has one.
     pub fn charge(
@@ -91,6 +110,21 @@ impl FromIterator<(String, [u64; 3])> for Prices {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_dearest_price_is_the_highest_of_each_kind() {
+        let prices = [("a", [1, 1, 9]), ("b", [5, 2, 3]), ("alias", [7, 7, 7])];
+        let prices = prices.map(|(model, price)| (model.to_owned(), price));
+        let prices: Prices = prices.into_iter().collect();
+        let dearest = |requested: &str, models: &[&str]| {
+            let dearest = prices.dearest(requested, models.iter().copied());
+            dearest.map(|price| [price.input, price.cached_input, price.output])
+        };
+        assert_eq!(dearest("x", &["a", "b"]), Some([5, 2, 9]));
+        assert_eq!(dearest("x", &["a", "unpriced"]), None);
+        assert_eq!(dearest("alias", &["a", "unpriced"]), Some([7, 7, 9]));
+        assert_eq!(dearest("a", &[]), None);
+    }
 
     #[test]
     fn a_version_of_a_model_is_no_other_model() {

@@ -131,6 +131,9 @@ impl From<SubmitError> for ApiError {
             SubmitError::UnknownAgent(_) => {
                 Self::new(StatusCode::NOT_FOUND, "agent_not_found", message).param("agent")
             }
+            SubmitError::NoRoute(_) => {
+                Self::new(StatusCode::NOT_FOUND, "model_not_found", message).param("model")
+            }
             SubmitError::ModelNotAllowed(_) => {
                 Self::forbidden("model_not_allowed", message).param("model")
             }

@@ -32,7 +32,7 @@ pub(crate) async fn list_models(
     State(state): State<AppState>,
     authorized: Authorized<ModelsRead>,
 ) -> Result<Json<ModelList>, ApiError> {
-    let list = state.models.list().await?;
+    let list = state.models.load_full().list().await?;
     let grant = &authorized.caller.grant;
     let allowed = list
         .data
@@ -107,7 +107,7 @@ async fn find(
     if let Some(agent) = agent.and_then(|agent| as_model(agent, grant)) {
         return Ok(Json(agent));
     }
-    let list = state.models.list().await?;
+    let list = state.models.load_full().list().await?;
     let found = list
         .data
         .iter()

@@ -1,9 +1,9 @@
 //! A message becomes exactly one run.
 
-use baton_admission::Upstream;
 use baton_admission::resolve::resolve;
 use baton_admission::{BuiltInAgent, Grant, SubmitRequest};
 use baton_protocol::{Lane, RunId, RunStatus};
+use baton_routing::{Knows, Routes};
 use baton_store::{IdempotencyKey, NewRun, QueueLimits, TenantTx};
 use serde_json::{Value, json};
 
@@ -145,7 +145,8 @@ async fn somebody_with(f: &Fixture, run: RunId) -> TenantTx {
         max_turns: 1,
         ..BuiltInAgent::default()
     };
-    let spec = resolve(request, &agents, &Grant::default(), Upstream::default()).unwrap();
+    let routes = Routes::to_one("only", Knows::default());
+    let spec = resolve(request, &agents, &Grant::default(), &routes).unwrap();
     let key = IdempotencyKey {
         key: format!("run {run}"),
         fingerprint: [0; 32],

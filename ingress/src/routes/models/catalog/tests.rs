@@ -75,3 +75,25 @@ async fn models_are_the_upstream_s_or_those_that_the_configuration_names() {
         assert_eq!(ids, expected, "{status} {body}");
     }
 }
+
+#[tokio::test]
+async fn names_and_aliases_are_listed_and_the_models_that_match_a_pattern() {
+    let list = r#"{"data":[{"id":"gpt-4o"},{"id":"gpt-5"},{"id":"dall-e"}]}"#;
+    let (up, down) = tokio::join!(
+        upstream(StatusCode::OK, list),
+        upstream(StatusCode::INTERNAL_SERVER_ERROR, "")
+    );
+    let config = json!({
+        "default_model": "house/llama",
+        "upstreams": [{"name": "up", "base_url": up}, {"name": "down", "base_url": down}],
+        "routes": [
+            {"model": "gpt-4o", "aliases": ["fast"], "to": [{"upstream": "down"}]},
+            {"model": "gpt-*", "to": [{"upstream": "up"}]},
+            {"model": "house/*", "to": [{"upstream": "down"}]},
+        ],
+    });
+    let config: LlmConfig = serde_json::from_value(config).unwrap();
+    let listed = ModelCatalog::new(&config).unwrap().list().await.unwrap();
+    let ids: Vec<_> = listed.data.iter().map(|model| &*model.id).collect();
+    assert_eq!(ids, ["gpt-4o", "fast", "gpt-5", "house/llama"]);
+}
