@@ -69,7 +69,9 @@ async fn serve(
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     migrate::apply(&servers.config_of("migrate", config)).await?;
-    let demo = if config.llm.base_url.is_none() {
+    let demo = if config.llm.has_upstream() {
+        false
+    } else {
         let demo = demo_model::DemoModel::start(ANY_PORT, shutdown).await?;
         config.llm.base_url = Some(demo.base_url());
         config
@@ -81,8 +83,6 @@ async fn serve(
             config.tools.built_in = vec![BuiltInTool::Calculator, BuiltInTool::CurrentTime];
         }
         true
-    } else {
-        false
     };
     config.http.listen = http.local_addr()?;
     // There is no load balancer that must notice the stop first.

@@ -10,6 +10,7 @@ use baton_admission::passed_on::Confined;
 use baton_nats::JobHeaders;
 use baton_protocol::event::RunStarted;
 use baton_protocol::{EventData, EventId, FinishReason, Job, Outcome, RunError, RunSpec};
+use baton_routing::Target;
 use baton_run_log::terminal_event::terminal_event;
 use baton_store::{ClaimedRun, CutTurn, FinalTurn, FinishCommit, QueuedJob, TurnWish};
 use serde_json::value::RawValue;
@@ -29,6 +30,7 @@ use baton_run_log::{EventPublisher, PublishEventsError, shown_by_commit};
 
 mod budget;
 mod calls;
+mod charge;
 mod client_calls;
 mod commit;
 pub mod conversation;
@@ -97,6 +99,8 @@ pub(crate) struct Attempt<'a> {
     refused: Option<RunError>,
     budget: Budget,
     turn: UnrecordedTurn,
+    /// The upstream that was asked last, and the model's name there.
+    target: Option<Target>,
     /// Whether the audit log records that a model other than the requested one answered.
     audits_model: bool,
     /// Whether the commit that ends or parks the run has begun.
@@ -231,6 +235,7 @@ impl<'a> Attempt<'a> {
             refused,
             budget,
             turn: UnrecordedTurn::default(),
+            target: None,
             audits_model,
             ending: false,
             tally,
@@ -288,10 +293,11 @@ impl<'a> Attempt<'a> {
             .as_ref()
             .map_or(self.conversation.next_step(), |turn| turn.step);
         let mut usage = self.conversation.usage();
+        let charged_model = cut
+            .as_ref()
+            .and_then(|cut| self.charged_model(cut.model.as_deref()));
         let cut = cut.as_ref().map(|cut| {
-            let (asked, answered) = (&self.spec.model, cut.model.as_deref());
-            let prices = &self.settings.prices;
-            let charge = prices.charge(asked, answered, cut.usage, cut.cached_tokens);
+            let charge = self.charge(cut.model.as_deref(), cut.usage, cut.cached_tokens);
             if !cut.counted {
                 usage += cut.usage;
                 self.tally.turn(&charge);
@@ -300,7 +306,7 @@ impl<'a> Attempt<'a> {
                 step: cut.step,
                 message: cut.message.get(),
                 answer_fields: cut.answer_fields.as_deref().map(RawValue::get),
-                charged_model: prices.charged_model(asked, answered),
+                charged_model: charged_model.as_deref(),
                 usage: cut.usage,
                 charge,
                 last_event_id: self.publisher.last_id(),

@@ -41,7 +41,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consume_jobs::consume_jobs;
 use crate::keep_lease::LeaseKeeper;
-use crate::model::ModelClient;
 use crate::runner::JobRunner;
 use crate::settings::{Settings, take_changes};
 
@@ -70,11 +69,14 @@ pub struct WorkerDeps {
 /// The first setting that cannot be used.
 pub fn check(config: &Config) -> Result<(), String> {
     let shown = |error: anyhow::Error| format!("{error:#}");
-    Settings::of(config).map_err(|error| shown(error.into()))?;
-    if config.llm.base_url.is_some() {
-        ModelClient::new(&config.llm).map_err(|error| shown(error.into()))?;
+    if config.llm.has_upstream() {
+        return match Settings::of(config, None) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(shown(error.into())),
+        };
     }
-    Ok(())
+    let tools = tools::ToolRegistry::new(config);
+    tools.map(drop).map_err(|error| shown(error.into()))
 }
 
 /// Works until the soft stop, then hands over the active runs, and returns when none is left.
@@ -91,11 +93,11 @@ pub async fn run(deps: WorkerDeps) -> anyhow::Result<()> {
     let started = readiness.part("jobs");
     let worker = WorkerId::new(clock.now());
     let leases = LeaseKeeper::new(store.clone(), bus.clone(), clock.clone(), &config.worker);
-    let settings = Settings::of(&config).context("the tools cannot be used")?;
+    let settings = Settings::of(&config, None)?;
     metrics::register(config.worker.slots, &settings.names);
+    settings.create_series();
     let runner = Arc::new(JobRunner {
         worker,
-        model: ModelClient::new(&config.llm).context("the upstream cannot be used")?,
         settings: ArcSwap::from_pointee(settings),
         store,
         bus: bus.clone(),

@@ -27,6 +27,8 @@ const TURNS: &str = "baton_model_turns_total";
 const TURN_FAILURES: &str = "baton_model_turn_failures_total";
 const TURN_DURATION: &str = "baton_model_turn_duration_seconds";
 const TURNS_WITHDRAWN: &str = "baton_model_turns_withdrawn_total";
+const FALLBACKS: &str = "baton_model_fallbacks_total";
+const UPSTREAM_UP: &str = "baton_model_upstream_up";
 const OTHER_MODELS: &str = "baton_model_other_answers_total";
 const FIRST_TOKEN: &str = "baton_model_first_token_seconds";
 const TOKENS: &str = "baton_model_tokens_total";
@@ -43,8 +45,9 @@ const OK: &[&str] = &["true", "false"];
 const DIRECTIONS: &[&str] = &["input", "cached", "output"];
 const MODEL: Label = Label::bounded(
     "model",
-    "the models that the configuration names (the default one, and those with a price), and `other`",
+    "the models that the configuration names (the default one, those with a price, and those with a route), and `other`",
 );
+const UPSTREAM: Label = Label::bounded("upstream", "the upstreams of the configuration");
 const TOOL: Label = Label::bounded("tool", "the server's tools, and `other`");
 
 /// All metrics of the worker.
@@ -102,6 +105,16 @@ pub const METRICS: &[Metric] = &[
         &[],
     ),
     Metric::counter(
+        FALLBACKS,
+        "Upstreams that a turn did not get an answer of, so that another one was asked: by the error's code, or `down` or `busy` if it was passed over",
+        &[UPSTREAM, Label::of("reason", FALLBACK_REASONS)],
+    ),
+    Metric::gauge(
+        UPSTREAM_UP,
+        "Whether an upstream is asked in its turn (1), or passed over because it failed several times (0)",
+        &[UPSTREAM],
+    ),
+    Metric::counter(
         OTHER_MODELS,
         "Model turns that another model answered than was asked, by whether that has a price",
         &[Label::of("priced", OK)],
@@ -154,6 +167,18 @@ const REQUEST_OUTCOMES: &[&str] = &{
     }
     all
 };
+
+/// The codes of errors after which another upstream is asked, and the reasons for which one is passed
+/// over.
+const FALLBACK_REASONS: &[&str] = &[
+    "upstream_unreachable",
+    "upstream_timeout",
+    "upstream_rate_limited",
+    "upstream_error",
+    "upstream_cut",
+    "down",
+    "busy",
+];
 
 /// The names of models and tools that are labels; all others share one.
 #[derive(Debug)]
@@ -321,6 +346,24 @@ pub(crate) fn budget_wait() {
 
 pub(crate) fn model_turn_failed(code: &'static str) {
     counter!(TURN_FAILURES, "code" => code).increment(1);
+}
+
+/// Counts an upstream that is left for another one.
+pub(crate) fn fallback(upstream: &Arc<str>, reason: &'static str) {
+    counter!(FALLBACKS, "upstream" => Arc::clone(upstream), "reason" => reason).increment(1);
+}
+
+/// Shows whether an upstream is asked in its turn, or passed over.
+pub(crate) fn upstream_up(upstream: &Arc<str>, up: bool) {
+    gauge!(UPSTREAM_UP, "upstream" => Arc::clone(upstream)).set(if up { 1.0 } else { 0.0 });
+}
+
+/// Creates the series of an upstream.
+pub(crate) fn create_upstream_series(upstream: &Arc<str>, up: bool) {
+    upstream_up(upstream, up);
+    for reason in FALLBACK_REASONS {
+        counter!(FALLBACKS, "upstream" => Arc::clone(upstream), "reason" => *reason).increment(0);
+    }
 }
 
 /// Counts a turn that broke off and was withdrawn.

@@ -11,7 +11,6 @@ use baton_store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::keep_lease::LeaseKeeper;
-use crate::model::ModelClient;
 use crate::settings::Settings;
 
 /// The dependencies of a run, shared by all runs of a worker.
@@ -24,9 +23,7 @@ pub(crate) struct JobRunner {
     pub(crate) bus: Bus,
     /// The clock.
     pub(crate) clock: Arc<dyn Clock>,
-    /// The upstream.
-    pub(crate) model: ModelClient,
-    /// Prices and tools, for attempts that begin now.
+    /// Upstreams, prices and tools, for attempts that begin now.
     pub(crate) settings: ArcSwap<Settings>,
     /// Limits and durations.
     pub(crate) config: WorkerConfig,

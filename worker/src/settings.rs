@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use baton_admission::passed_on::ExtraFields;
 use baton_metering::{Metering, Prices};
+use baton_routing::Route;
 use baton_service::{Config, LiveConfig};
 
 use crate::metrics::{self, KnownNames};
+use crate::model::{ModelSetupError, Upstreams};
 use crate::runner::JobRunner;
 use crate::tools::{ToolRegistry, ToolSetupError};
 
-/// The prices of models, and the tools.
+/// The upstreams, the prices of models, and the tools.
 pub(crate) struct Settings {
+    /// The upstreams and the routes to them.
+    pub(crate) models: Upstreams,
     /// The prices of models.
     pub(crate) prices: Prices,
     /// Names of fields that limited keys may send as well.
@@ -25,14 +29,20 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn of(config: &Config) -> Result<Self, ToolSetupError> {
+    /// Makes the settings; those before them keep what has not changed.
+    pub(crate) fn of(config: &Config, earlier: Option<&Self>) -> Result<Self, SettingsError> {
+        let models = Upstreams::new(&config.llm, earlier.map(|earlier| &earlier.models))?;
         let tools = ToolRegistry::new(config)?;
         let priced = config.llm.prices.iter().map(|price| &*price.model);
+        let routes = config.llm.all_routes();
         let names = KnownNames::new(
-            priced.chain(config.llm.default_model.as_deref()),
+            priced
+                .chain(config.llm.default_model.as_deref())
+                .chain(routes.all().iter().flat_map(Route::names)),
             tools.iter().map(|tool| &*tool.spec().name),
         );
         Ok(Self {
+            models,
             prices: config.llm.prices_in_micros().collect(),
             extra_fields: config.llm.extra_fields.iter().cloned().collect(),
             metering: Metering {
@@ -43,18 +53,42 @@ impl Settings {
             names,
         })
     }
+
+    /// Creates the series of the known models, tools and upstreams.
+    pub(crate) fn create_series(&self) {
+        metrics::create_known_series(&self.names);
+        for (upstream, up) in self.models.health() {
+            metrics::create_upstream_series(upstream, up);
+        }
+    }
+}
+
+/// The settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    /// The upstreams cannot be used.
+    #[error("the upstreams cannot be used")]
+    Models(#[from] ModelSetupError),
+    /// The tools cannot be used.
+    #[error("the tools cannot be used")]
+    Tools(#[from] ToolSetupError),
 }
 
 /// Applies changed settings until dropped.
 pub(crate) async fn take_changes(runner: &JobRunner, mut config: LiveConfig) {
     loop {
-        match Settings::of(&config.changed().await) {
+        let config = config.changed().await;
+        let earlier = runner.settings.load_full();
+        match Settings::of(&config, Some(&earlier)) {
             Ok(settings) => {
-                metrics::create_known_series(&settings.names);
+                settings.create_series();
                 runner.settings.store(Arc::new(settings));
             }
             // The reload has checked the settings, so only the machine can be the cause.
-            Err(error) => tracing::error!(%error, "changed settings cannot be used"),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "changed settings cannot be used");
+            }
         }
     }
 }

@@ -40,3 +40,4 @@ mod secrets;
 mod service_manager;
 mod takeover;
 mod unanswered;
+mod upstreams;

@@ -2,9 +2,9 @@
 //! the most that the turn may use, and the model's answer is limited to that. The reservation is
 //! settled with the run: see `baton_store`'s reservations.
 
-use baton_protocol::{Charge, Fence, FinishReason, Outcome, RunError, Usage};
+use baton_protocol::{Charge, Fence, FinishReason, Outcome, Price, RunError, Usage};
+use baton_routing::Target;
 use baton_store::{KeyStanding, TurnGrant, TurnWish};
-use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::turn::TurnFailure;
@@ -32,6 +32,8 @@ struct TakenTurn {
     answer_tokens: u64,
     /// Whether that is less than the request allows.
     shortened: bool,
+    /// The price at which it was taken.
+    price: Option<Price>,
 }
 
 impl Budget {
@@ -92,19 +94,22 @@ impl Budget {
 }
 
 impl Attempt<'_> {
-    /// Reserves the most that a turn with this request may use. Returns the limit of its answer in
-    /// tokens; `None` for a key without a budget. If too little is left, the run ends; if other
-    /// runs have reserved it, the run waits.
+    /// Reserves the most that a turn with a request of so many bytes may use, whichever target answers
+    /// it. Returns the limit of its answer in tokens; `None` for a key without a budget. If too little
+    /// is left, the run ends; if other runs have reserved it, the run waits.
     pub(super) async fn take_for_turn(
         &mut self,
         step: u32,
-        request: &Bytes,
+        bytes: usize,
         messages: &RawValue,
+        targets: &[Target],
     ) -> Result<Option<u64>, TurnFailure> {
         if !self.budget.limited {
             return Ok(None);
         }
-        let price = self.settings.prices.of(&self.spec.model);
+        let models = targets.iter().map(|target| &*target.model);
+        let price = self.settings.prices.dearest(&self.spec.model, models);
+        let price = price.as_ref();
         if self.budget.cost && price.is_none() {
             // The model had a price when the run was accepted.
             let message = format!(
@@ -118,7 +123,7 @@ impl Attempt<'_> {
             })));
         }
         // Includes room for the field that limits the answer.
-        let bytes = request.len() + LIMIT_FIELD;
+        let bytes = bytes + LIMIT_FIELD;
         let metering = &self.settings.metering;
         let mut wish = metering.turn(bytes, messages, &self.spec.params, price);
         if let Some(broken) = &self.turn.broken {
@@ -131,6 +136,7 @@ impl Attempt<'_> {
             prompt_tokens: wish.prompt_tokens,
             answer_tokens: wish.answer_tokens,
             shortened: false,
+            price: price.copied(),
         });
         let grant = self
             .ledger
@@ -186,8 +192,7 @@ impl Attempt<'_> {
             Some(_) => return Ok(()),
             None => open.prompt_tokens,
         };
-        let price = self.settings.prices.of(&self.spec.model);
-        let nanos = price.map_or(0, |price| price.of(tokens, 0, 0).0);
+        let nanos = open.price.map_or(0, |price| price.of(tokens, 0, 0).0);
         self.ledger.lower_turn(open.step, tokens, nanos).await?;
         Ok(())
     }

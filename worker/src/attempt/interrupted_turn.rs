@@ -127,8 +127,8 @@ impl Attempt<'_> {
         error: ModelError,
     ) -> Result<Option<ModelError>, Halt> {
         let tries = self.turn.broken.as_ref().map_or(0, |broken| broken.count);
-        let model = &self.runner.model;
-        let Some(pause) = model.pause_before_next_turn(tries + 1, &error) else {
+        let models = &self.settings.models;
+        let Some(pause) = models.pause_before_next_turn(tries + 1, &error) else {
             return Ok(Some(error));
         };
         // A try that had not begun was already repeated, except if it might have cost more than its

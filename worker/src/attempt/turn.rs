@@ -2,13 +2,15 @@
 //! ends with it.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use baton_admission::needs;
 use baton_metering::{is_other_model, recorded_name};
 use baton_protocol::{AuditId, EventData, FinishReason, Outcome, RunError};
-use baton_run_log::PublishEventsError;
+use baton_routing::Target;
+use baton_run_log::{EventPublisher, PublishEventsError};
 use baton_store::{ActorKind, AuditEntry, AuditResult, FinalTurn, NewCall, TurnCommit, TurnWish};
-use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::calls::effect_of;
@@ -18,7 +20,7 @@ use super::{Attempt, Halt, Worked};
 use crate::agent::FinishedTurn;
 use crate::agent::turn_machine::TurnVerdict;
 use crate::metrics;
-use crate::model::{ModelError, TurnContext, TurnStream};
+use crate::model::{ModelError, StartedTurn, TurnContext, TurnParts};
 
 /// The time that events wait for the model's first text, to be stored with it.
 const FIRST_TEXT: Duration = Duration::from_millis(50);
@@ -116,9 +118,8 @@ impl Attempt<'_> {
         let usage = turn.finished.usage;
         let finish_reason = turn.finished.finish_reason;
         let answered = turn.model.as_deref();
-        let (prices, asked) = (&self.settings.prices, &self.spec.model);
-        let charge = prices.charge(asked, answered, usage, turn.cached_tokens);
-        let charged_model = prices.charged_model(asked, answered);
+        let charge = self.charge(answered, usage, turn.cached_tokens);
+        let charged_model = self.charged_model(answered);
         self.note_model(answered).await;
         self.tally.turn(&charge);
         self.turn.record = Some(InterruptedTurn {
@@ -137,7 +138,7 @@ impl Attempt<'_> {
                     step,
                     message: turn.message.get(),
                     answer_fields: turn.answer_fields.as_deref().map(RawValue::get),
-                    charged_model,
+                    charged_model: charged_model.as_deref(),
                     usage,
                     charge,
                     finish_reason,
@@ -163,7 +164,7 @@ impl Attempt<'_> {
                     step,
                     message: turn.message.get(),
                     answer_fields: turn.answer_fields.as_deref().map(RawValue::get),
-                    charged_model,
+                    charged_model: charged_model.as_deref(),
                     usage,
                     charge,
                     usage_total: self.conversation.usage(),
@@ -195,25 +196,18 @@ impl Attempt<'_> {
         Ok(Worked::Ended)
     }
 
-    /// Sends the request, and stores pending events meanwhile.
-    async fn start_turn(
-        &mut self,
-        body: Bytes,
-        context: TurnContext,
-    ) -> Result<TurnStream, TurnFailure> {
-        let mut started = pin!(self.runner.model.start_turn(body, context));
-        let mut patience = pin!(tokio::time::sleep(FIRST_TEXT));
-        let mut patient = true;
-        loop {
-            tokio::select! {
-                biased;
-                stored = self.publisher.advance(), if self.publisher.is_sending() => stored?,
-                stream = &mut started => return Ok(stream?),
-                () = &mut patience, if patient => {
-                    patient = false;
-                    self.publisher.kick();
-                }
-            }
+    fn parts<'p>(
+        &'p self,
+        messages: &'p RawValue,
+        first_turn: bool,
+        answer_limit: Option<u64>,
+    ) -> TurnParts<'p> {
+        TurnParts {
+            spec: &self.spec,
+            messages,
+            tools: self.toolbox.offered(),
+            first_turn,
+            answer_limit,
         }
     }
 
@@ -221,28 +215,50 @@ impl Attempt<'_> {
     /// is slow, the upstream is read no further than memory allows.
     pub(super) async fn model_turn(&mut self, step: u32) -> Result<TurnEnd, TurnFailure> {
         let started = self.runner.clock.monotonic();
+        let settings = Arc::clone(&self.settings);
+        let needs = needs(&self.spec.params, self.toolbox.offered().is_some());
+        let targets = settings.models.targets(&self.spec.model, needs)?;
         let messages = self.conversation.render(&self.spec);
         let first_turn = self.conversation.is_empty();
         let render = |attempt: &Self, answer_limit| {
-            let tools = attempt.toolbox.offered();
-            let model = &attempt.runner.model;
-            model.render(&attempt.spec, &messages, tools, first_turn, answer_limit)
+            let parts = attempt.parts(&messages, first_turn, answer_limit);
+            settings.models.render(&targets[0], &parts)
         };
         let mut body = render(self, None);
-        if let Some(limit) = self.take_for_turn(step, &body, &messages).await? {
+        let bytes = body.len() + room_for_others(&targets);
+        let limit = self.take_for_turn(step, bytes, &messages, &targets);
+        let limit = limit.await?;
+        if limit.is_some() {
             // Before the second body is built, because a request may be as large as the body limit.
             drop(std::mem::take(&mut body));
-            body = render(self, Some(limit));
+            body = render(self, limit);
             self.hold.may_begin().await;
         }
-        // The answer may take minutes, in which the run needs only one copy of its input.
-        drop(messages);
         let context = TurnContext {
             request_id: self.headers.request_id.clone(),
             traceparent: self.headers.traceparent.clone(),
             only_free_retries: self.budget.is_limited(),
         };
-        let stream = self.start_turn(body, context).await?;
+        let (models, publisher) = (&settings.models, &mut self.publisher);
+        let answer = if targets.len() == 1 {
+            // The answer may take minutes, in which the run needs only one copy of its input.
+            drop(messages);
+            let started = models.start_turn(&targets, move |_| body.clone(), context);
+            until_started(publisher, started).await?
+        } else {
+            drop(body);
+            let parts = TurnParts {
+                spec: &self.spec,
+                messages: &messages,
+                tools: self.toolbox.offered(),
+                first_turn,
+                answer_limit: limit,
+            };
+            let started = models.start_turn(&targets, |it| models.render(it, &parts), context);
+            until_started(publisher, started).await?
+        };
+        self.target = Some(answer.target);
+        let stream = answer.stream;
         let behind = self.publisher.last_pushed();
         let turn = self.turn.open.insert(OpenTurn::new(step, stream, behind));
         let mut first = true;
@@ -308,10 +324,8 @@ impl Attempt<'_> {
             .map(|call| self.toolbox.classify(call.id, call.name, call.arguments))
             .collect();
         let took = self.runner.clock.monotonic() - started;
-        let (asked, answered) = (&self.spec.model, turn.model.as_deref());
-        let prices = &self.settings.prices;
-        let charge = prices.charge(asked, answered, turn.usage, turn.cached_tokens);
-        metrics::model_turn(&self.settings.names, asked, &charge, took);
+        let charge = self.charge(turn.model.as_deref(), turn.usage, turn.cached_tokens);
+        metrics::model_turn(&self.settings.names, &self.spec.model, &charge, took);
         let finished = FinishedTurn {
             finish_reason,
             calls,
@@ -329,8 +343,8 @@ impl Attempt<'_> {
     /// Counts an answer of a model other than the requested one. If the run's key has a list of
     /// models or a budget, also records it in the audit log, once per attempt.
     pub(super) async fn note_model(&mut self, answered: Option<&str>) {
-        let asked = &self.spec.model;
-        let Some(answered) = answered.filter(|answered| is_other_model(asked, answered)) else {
+        let asked = self.asked_model().to_owned();
+        let Some(answered) = answered.filter(|answered| is_other_model(&asked, answered)) else {
             return;
         };
         metrics::other_model(self.settings.prices.of(answered).is_some());
@@ -357,6 +371,37 @@ impl Attempt<'_> {
         }
     }
 }
+
+/// Waits for the beginning of the answer, and stores pending events meanwhile.
+async fn until_started(
+    publisher: &mut EventPublisher,
+    started: impl Future<Output = Result<StartedTurn, ModelError>>,
+) -> Result<StartedTurn, TurnFailure> {
+    let mut started = pin!(started);
+    let mut patience = pin!(tokio::time::sleep(FIRST_TEXT));
+    let mut patient = true;
+    loop {
+        tokio::select! {
+            biased;
+            stored = publisher.advance(), if publisher.is_sending() => stored?,
+            started = &mut started => return Ok(started?),
+            () = &mut patience, if patient => {
+                patient = false;
+                publisher.kick();
+            }
+        }
+    }
+}
+
+/// Returns the bytes by which the request of another target may be longer than that of the first:
+/// another name of the model, and fields that the first one lacks.
+fn room_for_others(targets: &[Target]) -> usize {
+    let names = targets.iter().skip(1).map(|target| target.model.len());
+    names.max().map_or(0, |longest| longest + FIELDS_OF_OTHERS)
+}
+
+/// Bytes of `stream_options`, `parallel_tool_calls` and the longer name of the answer's limit.
+const FIELDS_OF_OTHERS: usize = 128;
 
 fn failed(error: &ModelError) -> Outcome {
     Outcome::Failed(RunError {

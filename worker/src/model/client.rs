@@ -1,15 +1,15 @@
-//! Sending a turn's request, and trying again until the first token.
+//! Sends a turn's request to one upstream, and waits for the first token.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use baton_openai::{ChatAccumulator, ErrorObject, ModelList};
-use baton_outbound::client_builder;
+use baton_outbound::client_builder_of_operator;
 use baton_protocol::RunSpec;
-use baton_service::config::{LlmConfig, UpstreamFeature};
+use baton_service::config::{ConnectionUrl, UpstreamFeature};
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use reqwest::{RequestBuilder, Response, Url};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
@@ -22,8 +22,7 @@ use super::quote::Quote;
 use super::render_request::{Turn, render_request};
 use super::retry_after::retry_after;
 use super::turn_stream::{Deadlines, TurnStream};
-use super::{ModelError, RetryPolicy, Wait};
-use crate::metrics;
+use super::{ModelError, Wait};
 
 /// The request that a turn belongs to, for the upstream's own logs.
 #[derive(Debug, Clone, Default)]
@@ -37,17 +36,30 @@ pub struct TurnContext {
     pub only_free_retries: bool,
 }
 
-/// The upstream. Clones share connections.
+/// The parts of a turn's request, for any upstream.
+#[derive(Debug, Clone, Copy)]
+pub struct TurnParts<'a> {
+    /// The run's request.
+    pub spec: &'a RunSpec,
+    /// The messages: an array of OpenAI objects.
+    pub messages: &'a RawValue,
+    /// The tools: an array of OpenAI objects.
+    pub tools: Option<&'a RawValue>,
+    /// Whether it is the run's first turn.
+    pub first_turn: bool,
+    /// The most tokens of the answer, or fewer if the client wants so.
+    pub answer_limit: Option<u64>,
+}
+
+/// An upstream. Clones share connections.
 #[derive(Debug, Clone)]
 pub struct ModelClient {
     http: reqwest::Client,
     chat: Url,
     models: Url,
-    authorization: Option<HeaderValue>,
+    headers: HeaderMap,
     quote: Arc<Quote>,
     timeouts: Timeouts,
-    retry: RetryPolicy,
-    turn_retry: RetryPolicy,
     max_line: usize,
     max_answer: usize,
     answer_limit_field: &'static str,
@@ -56,12 +68,7 @@ pub struct ModelClient {
 }
 
 impl ModelClient {
-    /// A client for the operator's upstream; it connects when it is first used.
-    pub fn new(config: &LlmConfig) -> Result<Self, ModelSetupError> {
-        Self::with_config(ModelConfig::from_config(config)?)
-    }
-
-    /// As [`new`](Self::new), with every limit chosen.
+    /// A client for an upstream; it connects when it is first used.
     pub fn with_config(config: ModelConfig) -> Result<Self, ModelSetupError> {
         let base = config.base_url.trim_end_matches('/');
         let url = |path| {
@@ -74,32 +81,38 @@ impl ModelClient {
         };
         let chat = url("chat/completions")?;
         let models = url("models")?;
-        let mut builder = client_builder()?.connect_timeout(config.timeouts.connect);
+        let mut builder = client_builder_of_operator(
+            config.ca_file.as_deref(),
+            config.proxy.as_ref().map(ConnectionUrl::expose),
+        )?
+        .connect_timeout(config.timeouts.connect);
         if chat.scheme() == "http" {
             builder = builder.http1_only();
         }
-        let authorization = config
+        let bearer = config.api_key.as_ref();
+        let bearer = bearer.map(|key| ("authorization", format!("Bearer {}", key.expose())));
+        let own = config.headers.iter();
+        let own = own.map(|(name, value)| (name.as_str(), value.expose().clone()));
+        let mut headers = HeaderMap::new();
+        // A header that the operator wrote replaces the one made of the key.
+        for (name, value) in bearer.into_iter().chain(own) {
+            let invalid = |_| ModelSetupError::InvalidKey;
+            let name = HeaderName::try_from(name).map_err(|_| ModelSetupError::InvalidKey)?;
+            let mut value = HeaderValue::try_from(value).map_err(invalid)?;
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+        let secrets = config
             .api_key
-            .as_ref()
-            .map(|key| {
-                let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose()))
-                    .map_err(|_| ModelSetupError::InvalidKey)?;
-                value.set_sensitive(true);
-                Ok::<_, ModelSetupError>(value)
-            })
-            .transpose()?;
+            .into_iter()
+            .chain(config.headers.into_values());
         Ok(Self {
             http: builder.build()?,
             chat,
             models,
-            authorization,
-            quote: Arc::new(Quote::new(config.api_key)),
+            headers,
+            quote: Arc::new(Quote::new(secrets)),
             timeouts: config.timeouts,
-            retry: config.retry,
-            turn_retry: RetryPolicy {
-                max_retries: config.turn_retries,
-                ..config.retry
-            },
             max_line: config.max_line,
             max_answer: config.max_answer,
             answer_limit_field: config.answer_limit_field,
@@ -108,65 +121,19 @@ impl ModelClient {
         })
     }
 
-    /// The body of a turn's request: the client's fields, known or not, around `messages` and
-    /// `tools` (arrays of OpenAI objects). A `tool_choice` that forces a call holds until the client's
-    /// tools are called. The upstream lacks some fields: they are left out or renamed. With a limit the answer has so many tokens at most, or as many as the client wants
-    /// if those are fewer.
-    pub fn render(
-        &self,
-        spec: &RunSpec,
-        messages: &RawValue,
-        tools: Option<&RawValue>,
-        first_turn: bool,
-        answer_limit: Option<u64>,
-    ) -> Bytes {
-        let limit = answer_limit.map(|tokens| (self.answer_limit_field, tokens));
+    /// The body of a turn's request for the upstream's model: the client's fields, known or not, around
+    /// the messages and tools. A `tool_choice` that forces a call holds until the client's tools are
+    /// called. The upstream lacks some fields: they are left out or renamed.
+    pub fn render(&self, model: &str, parts: &TurnParts<'_>) -> Bytes {
+        let limit = parts.answer_limit;
         let turn = Turn {
-            messages,
-            tools,
-            is_first: first_turn,
-            answer_limit: limit,
+            model,
+            messages: parts.messages,
+            tools: parts.tools,
+            is_first: parts.first_turn,
+            answer_limit: limit.map(|tokens| (self.answer_limit_field, tokens)),
         };
-        render_request(spec, turn, &self.unsupported)
-    }
-
-    /// How long to wait before a turn is asked for again whose `failed`-th try (from 1) broke off with
-    /// `error` in the middle of its answer; nothing if that was the last.
-    pub fn pause_before_next_turn(&self, failed: u32, error: &ModelError) -> Option<Duration> {
-        self.turn_retry.turn_pause(failed, error, rand::random())
-    }
-
-    /// Sends a rendered request; returns once the first token is there, or the answer has ended
-    /// without one. Until then what fails is tried again, by the policy.
-    pub async fn start_turn(
-        &self,
-        body: Bytes,
-        context: TurnContext,
-    ) -> Result<TurnStream, ModelError> {
-        let mut failed = 0;
-        loop {
-            let tried = self.try_turn(body.clone(), &context).await;
-            metrics::model_request(tried.as_ref().map(drop));
-            let error = match tried {
-                Ok(stream) => return Ok(stream),
-                Err(error) => error,
-            };
-            failed += 1;
-            if context.only_free_retries && !error.costs_nothing() {
-                return Err(error);
-            }
-            let Some(pause) = self.retry.pause(failed, &error, rand::random()) else {
-                return Err(error);
-            };
-            tracing::info!(
-                error = %error,
-                code = error.code(),
-                failed,
-                pause = ?pause,
-                "the model server is asked again",
-            );
-            tokio::time::sleep(pause).await;
-        }
+        render_request(parts.spec, turn, &self.unsupported)
     }
 
     /// Returns the models that the upstream offers.
@@ -181,7 +148,13 @@ impl ModelClient {
         })
     }
 
-    async fn try_turn(&self, body: Bytes, context: &TurnContext) -> Result<TurnStream, ModelError> {
+    /// Sends a rendered request once; returns once the first token is there, or the answer has ended
+    /// without one.
+    pub(super) async fn try_turn(
+        &self,
+        body: Bytes,
+        context: &TurnContext,
+    ) -> Result<TurnStream, ModelError> {
         let started = Instant::now();
         let mut request = self
             .http
@@ -227,9 +200,7 @@ impl ModelClient {
         mut request: RequestBuilder,
         deadline: Instant,
     ) -> Result<Response, ModelError> {
-        if let Some(authorization) = &self.authorization {
-            request = request.header(AUTHORIZATION, authorization.clone());
-        }
+        request = request.headers(self.headers.clone());
         let response = match timeout_at(deadline, request.send()).await {
             Err(_) => return Err(ModelError::TimedOut(Wait::FirstByte)),
             Ok(Err(error)) => return Err(send_error(error)),

@@ -1,9 +1,13 @@
 //! The address of the upstream, and the limits on its answers.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use baton_service::Secret;
-use baton_service::config::{AnswerLimitField, LlmConfig, UpstreamFeature};
+use baton_service::config::{
+    AnswerLimitField, ConnectionUrl, LlmConfig, UpstreamConfig, UpstreamFeature,
+};
 
 use super::RetryPolicy;
 
@@ -32,7 +36,7 @@ impl Default for Timeouts {
 }
 
 /// Where the upstream is, and how much patience it deserves.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     /// Its URL, including `/v1`.
     pub base_url: String,
@@ -52,6 +56,14 @@ pub struct ModelConfig {
     pub answer_limit_field: &'static str,
     /// Parts of the chat API that the upstream lacks. Default: none.
     pub unsupported: Vec<UpstreamFeature>,
+    /// Headers of each request. Default: none.
+    pub headers: BTreeMap<String, Secret<String>>,
+    /// The most requests at once. Default: no limit.
+    pub max_concurrent: Option<u32>,
+    /// A file of certificate authorities that are trusted besides the public ones. Default: none.
+    pub ca_file: Option<PathBuf>,
+    /// An HTTP proxy. Default: none.
+    pub proxy: Option<ConnectionUrl>,
 }
 
 impl ModelConfig {
@@ -67,20 +79,27 @@ impl ModelConfig {
             max_answer: 8 << 20,
             answer_limit_field: AnswerLimitField::default().as_str(),
             unsupported: Vec::new(),
+            headers: BTreeMap::new(),
+            max_concurrent: None,
+            ca_file: None,
+            proxy: None,
         }
     }
 
-    /// The operator's configuration; it must name the upstream.
-    pub fn from_config(config: &LlmConfig) -> Result<Self, ModelSetupError> {
-        let base_url = config.base_url.clone().ok_or(ModelSetupError::NoBaseUrl)?;
+    /// The operator's configuration of an upstream.
+    pub fn of(config: &LlmConfig, upstream: UpstreamConfig) -> Self {
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        Ok(Self {
-            api_key: config.api_key.clone(),
+        Self {
+            base_url: upstream.base_url,
+            api_key: upstream.api_key,
+            headers: upstream.headers,
             timeouts: Timeouts {
-                connect: config.connect_timeout,
-                first_byte: config.first_byte_timeout,
-                idle: config.idle_timeout,
-                total: config.total_timeout,
+                connect: upstream.connect_timeout.unwrap_or(config.connect_timeout),
+                first_byte: upstream
+                    .first_byte_timeout
+                    .unwrap_or(config.first_byte_timeout),
+                idle: upstream.idle_timeout.unwrap_or(config.idle_timeout),
+                total: upstream.total_timeout.unwrap_or(config.total_timeout),
             },
             retry: RetryPolicy {
                 max_retries: config.max_retries,
@@ -89,10 +108,12 @@ impl ModelConfig {
             turn_retries: config.turn_retries,
             max_line: bytes(config.max_line_bytes),
             max_answer: bytes(config.max_answer_bytes),
-            answer_limit_field: config.answer_limit_field.as_str(),
-            unsupported: config.unsupported.clone(),
-            ..Self::new(base_url)
-        })
+            answer_limit_field: upstream.answer_limit_field.as_str(),
+            unsupported: upstream.unsupported,
+            max_concurrent: upstream.max_concurrent,
+            ca_file: upstream.ca_file,
+            proxy: upstream.proxy,
+        }
     }
 }
 
@@ -100,20 +121,24 @@ impl ModelConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ModelSetupError {
     /// No URL.
-    #[error("no model server is configured: set LLM_BASE_URL, for instance https://host/v1")]
+    #[error(
+        "no model server is configured: set LLM_BASE_URL, for instance https://host/v1, or [[llm.upstreams]]"
+    )]
     NoBaseUrl,
     /// Not a URL of a web server.
-    #[error("LLM_BASE_URL is not an http or https URL: {given}")]
+    #[error("the URL of a model server is not an http or https URL: {given}")]
     InvalidUrl {
         /// The configured text.
         given: String,
     },
     /// The key cannot stand in a header.
-    #[error("LLM_API_KEY holds characters that cannot be sent in a header")]
+    #[error(
+        "the key or a header of a model server holds characters that cannot be sent in a header"
+    )]
     InvalidKey,
-    /// TLS could not be set up.
-    #[error("TLS cannot be set up")]
-    Tls(#[from] rustls::Error),
+    /// TLS or the proxy could not be set up.
+    #[error(transparent)]
+    Connection(#[from] baton_outbound::SetupError),
     /// The HTTP client could not be set up.
     #[error("the HTTP client cannot be set up")]
     Client(#[from] reqwest::Error),

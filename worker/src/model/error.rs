@@ -9,6 +9,8 @@ use http::StatusCode;
 /// The part of an answer that did not arrive in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
+    /// A place among the requests that the upstream may have at once.
+    Place,
     /// A connection.
     Connection,
     /// The first byte of the answer.
@@ -22,6 +24,7 @@ pub enum Wait {
 impl Wait {
     const fn describe(self) -> &'static str {
         match self {
+            Self::Place => "the model server had as many requests as it may have for too long",
             Self::Connection => "the model server did not accept a connection in time",
             Self::FirstByte => "the model server did not begin to answer in time",
             Self::NextByte => "the model server fell silent in the middle of its answer",
@@ -34,6 +37,20 @@ impl Wait {
 /// neither the key nor the upstream's whole body; the sources are for the log.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
+    /// The model has no route here.
+    #[error("there is no route for the model `{model}` here")]
+    NoRoute {
+        /// The requested name.
+        model: String,
+    },
+    /// The upstreams of the model's route lack a part of the chat API.
+    #[error("no model server for `{model}` here takes the field `{field}`")]
+    NotServed {
+        /// The requested name.
+        model: String,
+        /// The field of the request.
+        field: &'static str,
+    },
     /// No connection.
     #[error("the model server cannot be reached")]
     Unreachable {
@@ -54,7 +71,9 @@ pub enum ModelError {
         quota_spent: bool,
     },
     /// 401 or 403: the operator's key is wrong.
-    #[error("the model server does not accept the configured key ({status}); check LLM_API_KEY")]
+    #[error(
+        "the model server does not accept the configured key ({status}); check LLM_API_KEY, or the key of the upstream"
+    )]
     Unauthorized {
         /// The status.
         status: StatusCode,
@@ -112,12 +131,13 @@ impl ModelError {
     /// Returns a stable name for programs.
     pub const fn code(&self) -> &'static str {
         match self {
+            Self::NoRoute { .. } => "model_not_found",
             Self::Unreachable { .. } => "upstream_unreachable",
             Self::TimedOut(_) => "upstream_timeout",
             Self::RateLimited { .. } => "upstream_rate_limited",
             Self::Unauthorized { .. } => "upstream_unauthorized",
             Self::Rejected { status, .. } if status.as_u16() == 404 => "model_not_found",
-            Self::Rejected { .. } => "upstream_rejected",
+            Self::NotServed { .. } | Self::Rejected { .. } => "upstream_rejected",
             Self::Failed { .. } | Self::Reported(_) | Self::BadEnd { .. } => "upstream_error",
             Self::Cut { .. } => "upstream_cut",
             Self::Invalid { .. } => "upstream_invalid",
@@ -149,10 +169,28 @@ impl ModelError {
                 status.is_server_error() || matches!(status.as_u16(), 408 | 409 | 425)
             }
             Self::Reported(error) => reported_is_retryable(error),
-            Self::Unauthorized { .. }
+            Self::NoRoute { .. }
+            | Self::NotServed { .. }
+            | Self::Unauthorized { .. }
             | Self::Rejected { .. }
             | Self::Invalid { .. }
             | Self::TooLong { .. } => false,
+        }
+    }
+
+    /// Returns whether another upstream may answer the request: 429, a failure of the server or of the
+    /// connection, or a time-out.
+    pub fn another_may_do_better(&self) -> bool {
+        self.retryable() || matches!(self, Self::RateLimited { .. })
+    }
+
+    /// Returns whether the upstream is not there or does not work, whatever is asked of it.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Cut { .. } => true,
+            Self::TimedOut(wait) => matches!(wait, Wait::Connection | Wait::FirstByte),
+            Self::Failed { status, .. } => status.is_server_error(),
+            _ => false,
         }
     }
 
@@ -165,8 +203,10 @@ impl ModelError {
     /// Returns whether the upstream has done no work for the request: unreachable, or refused.
     pub const fn costs_nothing(&self) -> bool {
         match self {
-            Self::Unreachable { .. }
-            | Self::TimedOut(Wait::Connection)
+            Self::NoRoute { .. }
+            | Self::NotServed { .. }
+            | Self::Unreachable { .. }
+            | Self::TimedOut(Wait::Place | Wait::Connection)
             | Self::RateLimited { .. }
             | Self::Unauthorized { .. }
             | Self::Rejected { .. }

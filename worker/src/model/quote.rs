@@ -13,18 +13,21 @@ const MIN_KEY: usize = 8;
 /// Truncates an upstream's words, and removes the key from them, because some upstreams repeat it.
 #[derive(Debug)]
 pub(super) struct Quote {
-    api_key: Option<Secret<String>>,
+    secrets: Vec<Secret<String>>,
 }
 
 impl Quote {
-    pub(super) fn new(api_key: Option<Secret<String>>) -> Self {
+    pub(super) fn new(secrets: impl IntoIterator<Item = Secret<String>>) -> Self {
+        let secrets = secrets.into_iter();
         Self {
-            api_key: api_key.filter(|key| key.expose().len() >= MIN_KEY),
+            secrets: secrets
+                .filter(|secret| secret.expose().len() >= MIN_KEY)
+                .collect(),
         }
     }
 
     pub(super) fn apply(&self, mut error: ErrorObject) -> ErrorObject {
-        if let Some(key) = &self.api_key {
+        for key in &self.secrets {
             let clear = |text: &mut String| *text = text.replace(key.expose(), "[key]");
             clear(&mut error.message);
             clear(&mut error.kind);

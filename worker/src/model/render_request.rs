@@ -29,6 +29,8 @@ const BATON_ONLY: [&str; 7] = [
 
 /// The part of a request that belongs to one turn.
 pub(super) struct Turn<'a> {
+    /// The model's name at the upstream.
+    pub(super) model: &'a str,
     pub(super) messages: &'a RawValue,
     /// The tools for the upstream, if there are any.
     pub(super) tools: Option<&'a RawValue>,
@@ -151,7 +153,7 @@ impl Serialize for Request<'_> {
         for (name, value) in self.answer_limits() {
             map.serialize_entry(name, &*value)?;
         }
-        map.serialize_entry("model", &self.spec.model)?;
+        map.serialize_entry("model", self.turn.model)?;
         map.serialize_entry("messages", self.messages)?;
         if let Some(tools) = tools {
             map.serialize_entry("tools", tools)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use baton_harness::scripted_model::{Piece, Reply, Script, ScriptedModel};
 use baton_openai::{ErrorObject, ToolCall};
 use baton_protocol::{FinishReason, Usage};
+use baton_routing::Needs;
 use baton_service::Secret;
 use bytes::Bytes;
 use serde_json::json;
@@ -36,10 +37,13 @@ fn request() -> Bytes {
 }
 
 async fn start(config: ModelConfig) -> Result<TurnStream, ModelError> {
-    ModelClient::with_config(config)
-        .unwrap()
-        .start_turn(request(), TurnContext::default())
-        .await
+    ask(&Upstreams::one(config).unwrap(), TurnContext::default()).await
+}
+
+async fn ask(models: &Upstreams, context: TurnContext) -> Result<TurnStream, ModelError> {
+    let targets = models.targets("m", Needs::default())?;
+    let started = models.start_turn(&targets, |_| request(), context).await;
+    started.map(|started| started.stream)
 }
 
 /// Returns the text that was shown, and the end of the turn.
@@ -356,8 +360,8 @@ async fn the_key_and_the_ids_are_sent_and_the_key_is_never_quoted() {
         traceparent: Some("00-trace".to_owned()),
         only_free_retries: false,
     };
-    let client = ModelClient::with_config(config).unwrap();
-    let error = client.start_turn(request(), context).await.unwrap_err();
+    let models = Upstreams::one(config).unwrap();
+    let error = ask(&models, context).await.unwrap_err();
     assert!(
         error.to_string().ends_with("you sent Bearer [key]"),
         "{error}"
@@ -389,12 +393,9 @@ async fn an_upstream_that_cannot_stream_is_told_apart_from_an_error() {
 #[tokio::test]
 async fn connections_are_used_again() {
     let (upstream, config) = upstream(Script::always(Reply::tokens(3))).await;
-    let client = ModelClient::with_config(config).unwrap();
+    let models = Upstreams::one(config).unwrap();
     for _ in 0..20 {
-        let mut stream = client
-            .start_turn(request(), TurnContext::default())
-            .await
-            .unwrap();
+        let mut stream = ask(&models, TurnContext::default()).await.unwrap();
         while stream.next_batch().await.unwrap().is_some() {}
         stream.finish().unwrap();
     }

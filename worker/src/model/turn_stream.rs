@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use reqwest::Response;
 use serde_json::value::{RawValue, to_raw_value};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
@@ -90,6 +91,8 @@ pub struct TurnStream {
     last_read: Option<Instant>,
     quote: Arc<Quote>,
     draining: TaskTracker,
+    /// The answer's place among the requests that the upstream may have at once.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl TurnStream {
@@ -111,6 +114,15 @@ impl TurnStream {
             last_read: None,
             quote,
             draining,
+            _place: None,
+        }
+    }
+
+    /// Keeps a place at the upstream until the answer has ended.
+    pub(super) fn holding(self, place: Option<OwnedSemaphorePermit>) -> Self {
+        Self {
+            _place: place,
+            ..self
         }
     }
 

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::fixture::Ground;
 use crate::keep_lease::LeaseKeeper;
-use crate::model::ModelClient;
+use crate::model::Upstreams;
 use crate::settings::Settings;
 use crate::tools::ToolRegistry;
 
@@ -60,8 +60,8 @@ pub(super) fn runner_with(
     let bus = ground.bus.clone();
     JobRunner {
         worker: WorkerId::new(clock.now()),
-        model: ModelClient::new(&config.llm).unwrap(),
         settings: ArcSwap::from_pointee(Settings {
+            models: Upstreams::new(&config.llm, None).unwrap(),
             prices: config.llm.prices_in_micros().collect(),
             extra_fields: baton_admission::passed_on::ExtraFields::default(),
             metering: METERING,

@@ -26,6 +26,7 @@ fn rendered(
     unsupported: &[UpstreamFeature],
 ) -> Value {
     let turn = Turn {
+        model: &spec.model,
         messages,
         tools,
         is_first: first_turn,
