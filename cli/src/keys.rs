@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use baton_identity::ApiKey;
+use baton_identity::{ApiKey, KeyRights};
 use baton_protocol::{ApiKeyId, TenantId};
 use baton_service::{Clock as _, Config, SystemClock};
 use baton_store::{KeyLimits, NewApiKey, Store};
@@ -33,6 +33,14 @@ async fn execute(command: KeysCommand, config: &Config, store: &Store) -> anyhow
             expires_in,
             limits,
         } => {
+            let rights = KeyRights {
+                scopes: &scopes,
+                models: models.as_deref(),
+                tools: tools.as_deref(),
+                counts: [limits.per_minute, limits.per_day, limits.concurrent_runs],
+                monthly: [limits.monthly_tokens, limits.monthly_cost_micros],
+            };
+            rights.check()?;
             let tenant = ensure_tenant(store, &tenant).await?;
             let expires_at = expires_in.map(|after| SystemClock.now() + after);
             let rights = Rights {

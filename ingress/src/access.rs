@@ -24,9 +24,13 @@ mod counted_entries;
 mod credentials;
 mod issuers;
 mod origin;
-mod scopes;
 mod sign_in;
 mod watch;
+
+pub(crate) use baton_identity::scopes::{
+    AgentsRead, AgentsWrite, ApprovalsWrite, KeysRead, KeysWrite, MembersRead, MembersWrite,
+    ModelsRead, RunsRead, RunsWrite, Scope, Scopes, UsageRead,
+};
 
 pub(crate) use authorized::{Authenticated, Authorized, SignedIn};
 pub(crate) use caller::{Actor, Caller, Credential};
@@ -34,10 +38,5 @@ pub(crate) use counted_entries::{SLOWED, record_counted, record_unchanged, throt
 pub(crate) use credentials::{Credentials, Presented};
 pub(crate) use issuers::Issuers;
 pub(crate) use origin::Origin;
-pub use scopes::SCOPES;
-pub(crate) use scopes::{
-    ALL, AgentsRead, AgentsWrite, ApprovalsWrite, KeysRead, KeysWrite, MembersRead, MembersWrite,
-    ModelsRead, RunsRead, RunsWrite, Scope, Scopes, UsageRead,
-};
 pub(crate) use sign_in::SignIn;
 pub(crate) use watch::{CredentialWatch, Guard};

@@ -48,7 +48,6 @@ use tokio::sync::Notify;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_swagger_ui::SwaggerUi;
 
-pub use access::SCOPES;
 pub use programs::ProgramDoor;
 
 use crate::access::body_bytes::BodyBytes;

@@ -32,6 +32,28 @@ async fn a_queued_run_of_a_key_that_was_revoked_since_never_reaches_the_model() 
     assert_eq!(model.counts().requests, 0);
 }
 
+/// Guards rights that mean nothing: by the command line they are refused as over HTTP, before a
+/// tenant is made for them.
+#[tokio::test]
+async fn keys_with_unknown_scopes_or_limits_out_of_range_are_refused() {
+    let model = model(|_| Reply::text("42")).await;
+    let stack = stack(&model).await;
+    for (wrong, words) in [
+        (
+            &["--scopes", "runs:red"][..],
+            "`runs:red` is no scope: they are runs:write,",
+        ),
+        (&["--tools", ""], "`tools` holds at most 200 names"),
+        (&["--per-minute", "0"], "a limit is at least 1"),
+    ] {
+        let create = ["keys", "create", "--tenant", "nobody", "--name", "k"];
+        let refused = stack.run(&[&create, wrong].concat()).await.unwrap_err();
+        assert!(refused.to_string().contains(words), "{refused:#}");
+    }
+    let none = stack.run(&["keys", "list", "--tenant", "nobody"]).await;
+    assert!(none.is_err(), "{none:?}");
+}
+
 #[tokio::test]
 async fn the_first_person_comes_by_a_bootstrap_token_and_what_happened_is_in_the_log() {
     let model = model(|_| Reply::text("42")).await;
@@ -55,7 +77,11 @@ async fn the_first_person_comes_by_a_bootstrap_token_and_what_happened_is_in_the
     let tokens = registered.json().unwrap();
     let anna = ingress.client(tokens["access_token"].as_str().unwrap());
     let id = anna.submit(&run()).await.unwrap();
-    assert_eq!(anna.ended(&id).await.unwrap()["status"], "completed");
+    let ended = anna.ended(&id).await.unwrap();
+    assert_eq!(ended["status"], "completed");
+    let me = anna.get("/v1/auth/me").await.unwrap().json().unwrap();
+    let me = me["id"].as_str().unwrap();
+    assert_eq!(ended["created_by"], format!("user:{me}"));
     assert!(
         stack.run(&["users", "bootstrap"]).await.is_err(),
         "it has an owner"

@@ -12,8 +12,10 @@
 mod access_token;
 mod api_key;
 mod foreign_token;
+mod key_rights;
 mod opaque_token;
 mod password;
+pub mod scopes;
 mod secret_text;
 mod tenant_name;
 
@@ -25,6 +27,7 @@ pub use api_key::{ApiKey, InvalidApiKey};
 pub use foreign_token::{
     ForeignAlgorithm, ForeignClaims, ForeignKeys, ForeignRules, InvalidJwks, key_id_of,
 };
+pub use key_rights::{InvalidKeyRights, KeyRights};
 pub use opaque_token::{InvalidToken, OpaqueToken, SuccessionKey, TokenKind};
 pub use password::{
     MAX_BYTES as MAX_PASSWORD_BYTES, MIN_CHARS as MIN_PASSWORD_CHARS, PasswordError, Passwords,

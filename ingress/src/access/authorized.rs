@@ -9,11 +9,11 @@ use http::request::Parts;
 
 use super::caller::{Caller, Credential};
 use super::credentials;
-use super::scopes::Scope;
 use crate::access::rate::limit_request_of;
 use crate::error::ApiError;
 use crate::metrics::{self, AuthRefusal};
 use crate::state::AppState;
+use baton_identity::scopes::Scope;
 
 /// Returns the sender of a good credential if their rate limits allow the request. Makes the caller
 /// available to later extractors.

@@ -9,9 +9,9 @@ use baton_protocol::{ApiKeyId, Role, SessionId, TenantId, UserId};
 use baton_store::{ActorKind, ApiKeyRecord, KeyLimits, Maker, TenantTx};
 use chrono::{DateTime, Utc};
 
-use super::scopes::Scopes;
 use crate::error::ApiError;
 use crate::metrics::{self, AuthRefusal};
+use baton_identity::scopes::Scopes;
 
 /// The kind of credential that a caller presented, with its subject.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,10 +17,10 @@ use uuid::Uuid;
 
 use super::caller::{Caller, Credential};
 use super::issuers::Issuers;
-use super::scopes::Scopes;
 use super::sign_in::SignIn;
 use crate::error::ApiError;
 use crate::metrics::AuthRefusal;
+use baton_identity::scopes::Scopes;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// The lifetime of a cached look-up. If the news of a revocation is lost, the credential is refused

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::caller::{Caller, Credential};
-use super::scopes::Scopes;
 use crate::fetch::{self, FetchError};
+use baton_identity::scopes::Scopes;
 
 /// The age at which keys are fetched again, so that keys that an issuer has withdrawn are dropped.
 const FRESH_FOR: Duration = Duration::from_mins(15);

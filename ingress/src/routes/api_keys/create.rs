@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use baton_identity::ApiKey;
+use baton_identity::{ApiKey, InvalidKeyRights, KeyRights};
 use baton_protocol::ApiKeyId;
 use baton_store::{AuditEntry, NewApiKey};
 use chrono::{DateTime, Utc};
@@ -13,16 +13,10 @@ use utoipa::ToSchema;
 use super::path::no_such_key;
 use super::view::{CreatedKey, Limits, Wish, check_within};
 use crate::access::body::JsonBody;
-use crate::access::{ALL, Authorized, KeysWrite, Origin, SCOPES};
+use crate::access::{Authorized, KeysWrite, Origin};
 use crate::error::{ApiError, Problem};
 use crate::routes::sign_in::name;
 use crate::state::AppState;
-
-/// The highest budget, in tokens or in millionths of the currency; a thousand times as much still
-/// fits into the ledger's numbers.
-const MOST: u64 = 9_000_000_000_000_000;
-/// The most names in one list.
-const LONGEST_LIST: usize = 200;
 
 /// The properties of the new key.
 #[derive(Deserialize, ToSchema)]
@@ -78,18 +72,21 @@ pub(crate) async fn create_key(
             "a key has a name",
         ));
     };
-    check(
-        &request.scopes,
-        request.models.as_deref(),
-        request.tools.as_deref(),
-    )?;
+    let limits = &request.limits;
+    let rights = KeyRights {
+        scopes: &request.scopes,
+        models: request.models.as_deref(),
+        tools: request.tools.as_deref(),
+        counts: [limits.per_minute, limits.per_day, limits.concurrent_runs],
+        monthly: [limits.monthly_tokens, limits.monthly_cost_micros],
+    };
+    rights.check().map_err(|error| refused(&error))?;
     let now = state.clock.now();
     if request.expires_at.is_some_and(|at| at <= now) {
         let message = "`expires_at` is in the past";
         let error = ApiError::new(StatusCode::BAD_REQUEST, "invalid_expiry", message);
         return Err(error.param("expires_at"));
     }
-    check_limits(&request.limits)?;
     let wish = Wish {
         scopes: &request.scopes,
         models: request.models.as_deref(),
@@ -129,57 +126,11 @@ pub(crate) async fn create_key(
     Ok((StatusCode::CREATED, Json(created)))
 }
 
-fn check(
-    scopes: &[String],
-    models: Option<&[String]>,
-    tools: Option<&[String]>,
-) -> Result<(), ApiError> {
-    if let Some(unknown) = scopes
-        .iter()
-        .find(|scope| *scope != ALL && !SCOPES.contains(&scope.as_str()))
-    {
-        let message = format!(
-            "`{unknown}` is no scope: they are {}, and * for all",
-            SCOPES.join(", ")
-        );
-        let error = ApiError::new(StatusCode::BAD_REQUEST, "unknown_scope", message);
-        return Err(error.param("scopes"));
-    }
-    for (param, list) in [
-        ("scopes", Some(scopes)),
-        ("models", models),
-        ("tools", tools),
-    ] {
-        let Some(list) = list else { continue };
-        let fits = list.len() <= LONGEST_LIST
-            && list.iter().all(|name| {
-                !name.is_empty() && name.len() <= 200 && !name.chars().any(char::is_control)
-            });
-        if !fits {
-            let message = format!("`{param}` holds at most {LONGEST_LIST} names of 1 to 200 bytes");
-            let error = ApiError::new(StatusCode::BAD_REQUEST, "invalid_list", message);
-            return Err(error.param(param));
-        }
-    }
-    Ok(())
-}
-
-fn check_limits(limits: &Limits) -> Result<(), ApiError> {
-    let small = [limits.per_minute, limits.per_day, limits.concurrent_runs];
-    let large = [limits.monthly_tokens, limits.monthly_cost_micros];
-    let fits = small
-        .into_iter()
-        .flatten()
-        .all(|limit| (1..=i32::MAX as u32).contains(&limit))
-        && large
-            .into_iter()
-            .flatten()
-            .all(|limit| (1..=MOST).contains(&limit));
-    if fits {
-        Ok(())
-    } else {
-        let message = "a limit is at least 1, and below 2^31; of tokens and cost at most 9e15";
-        let error = ApiError::new(StatusCode::BAD_REQUEST, "invalid_limit", message);
-        Err(error.param("limits"))
-    }
+fn refused(error: &InvalidKeyRights) -> ApiError {
+    let (code, param) = match error {
+        InvalidKeyRights::UnknownScope(_) => ("unknown_scope", "scopes"),
+        InvalidKeyRights::List(list) => ("invalid_list", *list),
+        InvalidKeyRights::Limit => ("invalid_limit", "limits"),
+    };
+    ApiError::new(StatusCode::BAD_REQUEST, code, error.to_string()).param(param)
 }

@@ -1,17 +1,18 @@
-//! The scopes of credentials, and the least role that has each.
+//! The scopes of API keys, and the role that a person needs for each.
 
 use std::borrow::Cow;
 
 use baton_protocol::Role;
 
 /// A scope that a route demands.
-pub(crate) trait Scope: Send + Sync + 'static {
+pub trait Scope: Send + Sync + 'static {
+    /// The scope's name, such as `runs:read`.
     const NAME: &'static str;
 }
 
 macro_rules! scopes {
     ($($(#[$doc:meta])* $name:ident = $text:literal from $role:ident),+ $(,)?) => {
-        $($(#[$doc])* pub(crate) enum $name {}
+        $($(#[$doc])* pub enum $name {}
         impl Scope for $name { const NAME: &'static str = $text; })+
         /// Every scope that a key can have; `*` means all.
         pub const SCOPES: &[&str] = &[$($text),+];
@@ -46,17 +47,17 @@ scopes! {
 }
 
 /// The scope that means all scopes.
-pub(crate) const ALL: &str = "*";
+pub const ALL_SCOPES: &str = "*";
 
 /// The scopes of a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Scopes(Vec<Cow<'static, str>>);
+pub struct Scopes(Vec<Cow<'static, str>>);
 
 impl Scopes {
-    /// Returns the scopes of a role. An owner has all, including those of later versions.
-    pub(crate) fn of_role(role: Role) -> Self {
+    /// Returns a role's scopes; an owner has all, including those of later versions.
+    pub fn of_role(role: Role) -> Self {
         if role == Role::Owner {
-            return Self(vec![Cow::Borrowed(ALL)]);
+            return Self(vec![Cow::Borrowed(ALL_SCOPES)]);
         }
         let scopes = LEAST
             .iter()
@@ -65,22 +66,23 @@ impl Scopes {
         Self(scopes.collect())
     }
 
-    /// Returns the scopes of a key as stored.
-    pub(crate) fn stored(scopes: Vec<String>) -> Self {
+    /// The scopes of a key, as stored.
+    pub fn stored(scopes: Vec<String>) -> Self {
         Self(scopes.into_iter().map(Cow::Owned).collect())
     }
 
-    /// Returns whether the scope is among them.
-    pub(crate) fn has(&self, scope: &str) -> bool {
-        self.0.iter().any(|own| own == scope || own == ALL)
+    /// Returns whether `scope` is among them.
+    pub fn has(&self, scope: &str) -> bool {
+        self.0.iter().any(|own| own == scope || own == ALL_SCOPES)
     }
 
-    /// Returns whether all of these are among them.
-    pub(crate) fn cover(&self, others: &Self) -> bool {
+    /// Returns whether all of `others` are among them.
+    pub fn cover(&self, others: &Self) -> bool {
         others.0.iter().all(|other| self.has(other))
     }
 
-    pub(crate) fn to_strings(&self) -> Vec<String> {
+    /// Returns their names.
+    pub fn to_strings(&self) -> Vec<String> {
         self.0.iter().map(ToString::to_string).collect()
     }
 }
