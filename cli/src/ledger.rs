@@ -36,7 +36,7 @@ pub(crate) async fn connect(config: &Config) -> anyhow::Result<Store> {
         .unwrap_or_default();
     let options = StoreOptions {
         url,
-        max_connections: 2,
+        max_connections: 3,
         acquire_timeout: config.database.acquire_timeout,
         application_name: "baton".to_owned(),
     };

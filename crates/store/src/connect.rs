@@ -22,14 +22,36 @@ pub struct StoreOptions {
     /// `postgres://user:password@host:port/database`. The user is a member of `baton_app` and
     /// `baton_system`, and owns nothing.
     pub url: String,
-    /// The most connections of each of the three kinds: for tenants' transactions, for accepting
-    /// runs, and for the system. They are opened when needed.
+    /// The most connections of this store, at least 3, divided between its three pools. They are opened when needed.
     pub max_connections: u32,
     /// The time that a caller waits for a free connection before the database counts as
     /// unavailable.
     pub acquire_timeout: Duration,
     /// The name in `pg_stat_activity`, for instance `baton-worker`.
     pub application_name: String,
+}
+
+/// The connections of a store, by pool. A role's frequent statements are single ones: of the system
+/// while runs are executed, of a tenant while they are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shares {
+    system: u32,
+    accepts: u32,
+    transactions: u32,
+}
+
+impl Shares {
+    /// Divides `connections`; each pool has at least one.
+    fn of(connections: u32) -> Self {
+        let system = (connections / 2).max(1);
+        let accepts = (connections / 4).max(1);
+        let transactions = connections.saturating_sub(system + accepts).max(1);
+        Self {
+            system,
+            accepts,
+            transactions,
+        }
+    }
 }
 
 /// A reason why the store could not be opened.
@@ -104,23 +126,24 @@ impl Store {
         check(&mut probe).await?;
         let _ = probe.close().await;
         baton_metrics::register(metrics::METRICS);
-        Pool::Transactions.may_have(options.max_connections);
-        let statements = |name, set_role| {
+        let shares = Shares::of(options.max_connections);
+        Pool::Transactions.may_have(shares.transactions);
+        let statements = |name, set_role, connections| {
             StatementPool::new(
                 name,
                 connect.clone(),
                 set_role,
-                options.max_connections,
+                connections,
                 options.acquire_timeout,
             )
         };
-        let system_statements = statements(Pool::System, BECOME_SYSTEM);
+        let system_statements = statements(Pool::System, BECOME_SYSTEM, shares.system);
         Ok(Self {
-            tenant_statements: statements(Pool::Tenant, BECOME_APP),
+            tenant_statements: statements(Pool::Tenant, BECOME_APP, shares.accepts),
             depth: Arc::new(QueueDepth::new(system_statements.clone())),
             system_statements,
             tenant_transactions: PgPoolOptions::new()
-                .max_connections(options.max_connections)
+                .max_connections(shares.transactions)
                 .acquire_timeout(options.acquire_timeout)
                 // A test on every acquire would double the round trips. Only a connection that has
                 // been idle is tested: a crash of the server leaves all of them dead.
@@ -206,5 +229,20 @@ async fn check(probe: &mut PgConnection) -> Result<(), ConnectError> {
         Ok(())
     } else {
         Err(ConnectError::Pending(missing))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Shares;
+
+    #[test]
+    fn the_pools_together_have_the_connections_of_a_role() {
+        for connections in 3..=100 {
+            let shares = Shares::of(connections);
+            let each = [shares.system, shares.accepts, shares.transactions];
+            assert_eq!(each.iter().sum::<u32>(), connections);
+            assert!(!each.contains(&0), "{shares:?}");
+        }
     }
 }

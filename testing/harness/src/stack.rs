@@ -336,7 +336,7 @@ impl Stack {
     async fn tenant_and_key(&self) -> anyhow::Result<(TenantId, ApiKeyId)> {
         let store = Store::connect(StoreOptions {
             url: self.database.url(APP),
-            max_connections: 2,
+            max_connections: 3,
             acquire_timeout: PATIENCE,
             application_name: "test".to_owned(),
         })

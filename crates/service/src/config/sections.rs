@@ -163,7 +163,7 @@ pub struct DatabaseConfig {
     pub url: Option<ConnectionUrl>,
     /// The owner's URL, for `baton migrate` only; `DATABASE_MIGRATE_URL`. Default: none.
     pub migrate_url: Option<ConnectionUrl>,
-    /// Connections of one process. Default: 20.
+    /// Connections of one role, at least 3. Default: 20.
     pub max_connections: u32,
     /// The longest wait for a free connection. Default: 5s.
     #[serde(with = "humantime_serde")]

@@ -52,7 +52,7 @@ impl Harvest {
         .await?;
         let store = Store::connect(StoreOptions {
             url: setting.database_url(),
-            max_connections: 1,
+            max_connections: 3,
             acquire_timeout: Duration::from_secs(10),
             application_name: "chaos".to_owned(),
         })

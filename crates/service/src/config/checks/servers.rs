@@ -17,12 +17,20 @@ pub(super) fn servers(checks: &mut Checks<'_>, config: &Config) {
     );
     let owner = database.migrate_url.as_ref().map(ConnectionUrl::expose);
     checks.url("database", "migrate_url", owner, &postgres);
-    checks.positive("database", "max_connections", &database.max_connections);
+    checks.demand(
+        database.max_connections >= 3,
+        &[("database", "max_connections")],
+        format!(
+            "database.max_connections is {}, and a role divides it between three pools",
+            database.max_connections
+        ),
+        "write at least 3",
+    );
     checks.positive("database", "acquire_timeout", &database.acquire_timeout);
 
     let nats = &config.nats;
     let url = nats.url.as_ref().map(ConnectionUrl::expose);
-    checks.url("nats", "url", url, &["nats", "tls", "ws", "wss"]);
+    checks.url("nats", "url", url, &["nats", "tls"]);
     checks.positive("nats", "connect_timeout", &nats.connect_timeout);
     checks.positive("nats", "event_retention", &nats.event_retention);
     checks.positive("nats", "jobs_max_bytes", &nats.jobs_max_bytes.as_u64());
