@@ -103,10 +103,15 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
     let never = Notify::new();
     let newcomer = Notify::new();
     let listen = async {
-        tokio::select! {
+        let heard = tokio::select! {
             heard = watch.listen(&newcomer) => heard,
             () = shutdown.soft.cancelled() => Ok(()),
+        };
+        if heard.is_err() {
+            // Without greetings no new worker is watched: the role ends, and is started again.
+            shutdown.soft.cancel();
         }
+        heard
     };
     readiness.part("duties").ready();
     let (listened, ..) = tokio::join!(

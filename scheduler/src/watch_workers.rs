@@ -132,7 +132,8 @@ impl WatchWorkers {
         Ok(())
     }
 
-    /// Asks every worker once, and acts on the answers.
+    /// Asks every worker once, and acts on the answers. If that fails for one worker, goes on with
+    /// the others, and returns the first error.
     pub async fn look(&self) -> anyhow::Result<()> {
         let workers: Vec<WorkerId> = self.lock().keys().copied().collect();
         let mut answers = stream::iter(workers)
@@ -141,12 +142,13 @@ impl WatchWorkers {
                 (worker, presence)
             })
             .buffer_unordered(AT_ONCE);
+        let mut acted = Ok(());
         while let Some((worker, presence)) = answers.next().await {
-            self.act(worker, presence).await?;
+            acted = acted.and(self.act(worker, presence).await);
         }
         let seen = |watched: &&Watched| matches!(watched, Watched::Answered(_));
         metrics::workers_seen(self.lock().values().filter(seen).count());
-        Ok(())
+        acted
     }
 
     async fn act(&self, worker: WorkerId, presence: Presence) -> anyhow::Result<()> {

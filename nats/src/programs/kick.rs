@@ -207,11 +207,11 @@ impl Answers {
                 // A status means that nothing listens there: it is not the system account.
                 return Err(KickError::NoAnswer);
             }
-            self.patience = SILENCE;
             let Ok(answer) = serde_json::from_slice::<Connections>(&answer.payload) else {
                 tracing::warn!("a server's list of connections cannot be read");
                 continue;
             };
+            self.patience = SILENCE;
             let connections = answer.data.map(|data| data.connections);
             let theirs = connections
                 .into_iter()
