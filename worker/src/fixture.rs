@@ -91,6 +91,7 @@ impl Ground {
             spec: &spec,
             thread_id: None,
             api_key_id: key,
+            created_by: None,
             metered: key.map(|_| TurnWish::default()),
             metadata: None,
             cancel_on_disconnect: false,

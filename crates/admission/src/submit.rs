@@ -63,6 +63,8 @@ pub struct Submission<'a> {
     pub run: RunId,
     /// The rights of the credential.
     pub grant: &'a Grant,
+    /// The actor that submits the run, as the audit log names actors.
+    pub actor: String,
     /// The person who asks, if it is one who signed in.
     pub user: Option<UserId>,
     /// The time of the request.
@@ -105,6 +107,8 @@ pub struct CreatedRun {
     pub spec: RunSpec,
     /// The client's metadata.
     pub metadata: Option<Box<RawValue>>,
+    /// The actor that submitted it.
+    pub created_by: String,
     /// The time of the commit, by the ledger's clock.
     pub created_at: DateTime<Utc>,
 }
@@ -221,6 +225,7 @@ impl Admission {
             tenant,
             run,
             grant,
+            actor,
             user,
             now,
             request,
@@ -256,6 +261,7 @@ impl Admission {
             spec: &spec,
             thread_id: None,
             api_key_id: grant.api_key,
+            created_by: Some(&actor),
             metered,
             metadata: metadata.as_deref(),
             cancel_on_disconnect,
@@ -280,6 +286,7 @@ impl Admission {
                     lane,
                     spec,
                     metadata,
+                    created_by: actor,
                     created_at,
                 };
                 Ok(accepted(run, Acceptance::Created(Box::new(created))))

@@ -94,6 +94,7 @@ async fn submit_to_the_end(
         tenant,
         run,
         grant: &caller.grant,
+        actor: caller.actor().to_string(),
         user: match caller.credential {
             Credential::Session { user, .. } => Some(user),
             Credential::ApiKey(_) | Credential::Issuer { .. } => None,

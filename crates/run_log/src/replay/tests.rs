@@ -50,6 +50,7 @@ fn ended(outcome: Outcome, last: EventId) -> RunRecord {
         model: spec.model.clone(),
         thread_id: None,
         api_key_id: None,
+        created_by: None,
         spec_json: serde_json::to_string(&spec).unwrap(),
         metadata: None,
         attempt: last.attempt(),

@@ -296,9 +296,10 @@ async fn insert_unkeyed(
             SELECT set_config('baton.tenant', $1::uuid::text, true)::uuid AS tenant_id
         )
         INSERT INTO runs (tenant_id, id, lane, spec, model, agent_name, agent_version,
-                          thread_id, api_key_id, metadata, cancel_on_disconnect, metered)
+                          thread_id, api_key_id, metadata, cancel_on_disconnect, metered,
+                          created_by)
         SELECT acting.tenant_id, $2, $3::text, $4::text::json, $5, $6, $7, $8, $9,
-               $10::text::json, $11, $13
+               $10::text::json, $11, $13, $14
         FROM acting
         WHERE has_queue_place(acting.tenant_id, $12)
         RETURNING created_at
@@ -316,6 +317,7 @@ async fn insert_unkeyed(
         run.cancel_on_disconnect,
         int8(u64::from(tenant_limit)),
         run.api_key_id.is_some() && run.metered.is_some(),
+        run.created_by,
     )
     .fetch_optional(executor)
     .await?;
@@ -345,9 +347,10 @@ async fn insert_keyed(
             RETURNING tenant_id, run_id
         )
         INSERT INTO runs (tenant_id, id, lane, spec, model, agent_name, agent_version,
-                          thread_id, api_key_id, metadata, cancel_on_disconnect, metered)
+                          thread_id, api_key_id, metadata, cancel_on_disconnect, metered,
+                          created_by)
         SELECT won.tenant_id, won.run_id, $3::text, $4::text::json, $5, $6, $7, $8, $9,
-               $10::text::json, $11, $15
+               $10::text::json, $11, $15, $16
         FROM won
         RETURNING created_at
         ",
@@ -366,6 +369,7 @@ async fn insert_keyed(
         key.key,
         key.fingerprint.as_slice(),
         run.api_key_id.is_some() && run.metered.is_some(),
+        run.created_by,
     )
     .fetch_optional(executor)
     .await?;

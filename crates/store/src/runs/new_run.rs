@@ -21,6 +21,8 @@ pub struct NewRun<'a> {
     pub thread_id: Option<ThreadId>,
     /// The key it was submitted with.
     pub api_key_id: Option<ApiKeyId>,
+    /// The actor that submits it, as the audit log names actors.
+    pub created_by: Option<&'a str>,
     /// The most that the first turn may use up, if the key limits it.
     pub metered: Option<TurnWish>,
     /// The client's metadata, a JSON object.

@@ -33,6 +33,8 @@ pub struct RunRecord {
     pub thread_id: Option<ThreadId>,
     /// The key it was submitted with.
     pub api_key_id: Option<ApiKeyId>,
+    /// The actor that submitted it, as the audit log names actors.
+    pub created_by: Option<String>,
     /// The JSON text of its `RunSpec`; the input is part of it.
     pub spec_json: String,
     /// The client's metadata, a JSON object.
@@ -104,6 +106,7 @@ struct Row {
     model: String,
     thread_id: Option<Uuid>,
     api_key_id: Option<Uuid>,
+    created_by: Option<String>,
     spec: String,
     metadata: Option<String>,
     attempt: i32,
@@ -142,6 +145,7 @@ impl Row {
             model: self.model,
             thread_id: self.thread_id.map(ThreadId::from_uuid),
             api_key_id: self.api_key_id.map(ApiKeyId::from_uuid),
+            created_by: self.created_by,
             spec_json: self.spec,
             metadata: self
                 .metadata
@@ -176,7 +180,7 @@ impl TenantTx {
             -- runs.by_id
             SELECT id, status AS "status!", lane AS "lane!", finish_reason, error_code,
                    error_message, error_upstream::text AS error_upstream, cancel_reason,
-                   agent_name, agent_version, model, thread_id, api_key_id,
+                   agent_name, agent_version, model, thread_id, api_key_id, created_by,
                    spec::text AS "spec!", metadata::text AS metadata, attempt, last_event_id,
                    prompt_tokens, completion_tokens, total_tokens, usage_estimated,
                    extract(epoch FROM finished_at - cancel_requested_at)::float8
@@ -207,7 +211,7 @@ impl TenantTx {
             -- runs.list
             SELECT id, status AS "status!", lane AS "lane!", finish_reason, error_code,
                    error_message, error_upstream::text AS error_upstream, cancel_reason,
-                   agent_name, agent_version, model, thread_id, api_key_id,
+                   agent_name, agent_version, model, thread_id, api_key_id, created_by,
                    spec::text AS "spec!", metadata::text AS metadata, attempt, last_event_id,
                    prompt_tokens, completion_tokens, total_tokens, usage_estimated,
                    extract(epoch FROM finished_at - cancel_requested_at)::float8

@@ -21,6 +21,7 @@ async fn a_run_reads_back_as_it_was_accepted() {
         lane: Lane::Background,
         metadata: Some(&metadata),
         cancel_on_disconnect: true,
+        created_by: Some("user:anna"),
         ..new_run(id, &spec)
     };
     assert!(matches!(
@@ -42,6 +43,7 @@ async fn a_run_reads_back_as_it_was_accepted() {
         (0, None, None)
     );
     assert!(read.cancel_on_disconnect);
+    assert_eq!(read.created_by.as_deref(), Some("user:anna"));
 
     let claimed = ledger.claimed(id, LONG).await;
     assert_eq!(claimed.spec_json, read.spec_json);

@@ -56,6 +56,7 @@ impl Ledger {
         let spec = spec();
         let run = NewRun {
             api_key_id: Some(key),
+            created_by: None,
             metered: Some(wish),
             ..new_run(run_id(), &spec)
         };

@@ -92,6 +92,7 @@ pub(crate) fn new_run(id: RunId, spec: &RunSpec) -> NewRun<'_> {
         spec,
         thread_id: None,
         api_key_id: None,
+        created_by: None,
         metered: None,
         metadata: None,
         cancel_on_disconnect: false,

@@ -135,6 +135,7 @@ async fn whoever_claims_a_run_learns_what_its_key_may_do_by_now() {
     let submit = async |api_key_id| {
         let run = NewRun {
             api_key_id,
+            created_by: None,
             ..new_run(run_id(), &spec)
         };
         ledger.accept_with(&run, &ROOMY).await.unwrap();

@@ -32,6 +32,7 @@ impl Ledger {
         let spec = spec();
         let run = NewRun {
             api_key_id: Some(key),
+            created_by: None,
             metered: Some(TurnWish::default()),
             ..new_run(run_id(), &spec)
         };
@@ -202,6 +203,7 @@ async fn a_repetition_is_answered_however_many_runs_there_are_and_a_refusal_leav
         };
         let run = NewRun {
             api_key_id: Some(key),
+            created_by: None,
             metered: Some(TurnWish::default()),
             idempotency: Some(&idempotency),
             ..new_run(run_id(), &spec)
@@ -242,6 +244,7 @@ async fn a_turn_s_usage_is_entered_once_and_outlives_its_run() {
     let (by_key, by_person) = (run_id(), ledger.queued().await);
     let run = NewRun {
         api_key_id: Some(key),
+        created_by: None,
         ..new_run(by_key, &spec)
     };
     ledger.accept_with(&run, &ROOMY).await.unwrap();

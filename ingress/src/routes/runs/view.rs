@@ -46,6 +46,9 @@ pub(crate) struct RunView {
     #[schema(value_type = Option<Object>)]
     metadata: Option<Box<RawValue>>,
     created_at: DateTime<Utc>,
+    /// The actor that submitted it: `api_key:<id>`, `user:<id>` or `issuer:<subject>`; null for runs
+    /// of versions that did not record it.
+    created_by: Option<String>,
     started_at: Option<DateTime<Utc>>,
     finished_at: Option<DateTime<Utc>>,
     /// For a cancelled run: the time from the cancel request to the end of all work on it, in
@@ -122,6 +125,7 @@ impl RunView {
             lane,
             spec,
             metadata,
+            created_by,
             created_at,
         } = created;
         Self {
@@ -140,6 +144,7 @@ impl RunView {
             error: None,
             metadata,
             created_at,
+            created_by: Some(created_by),
             started_at: None,
             finished_at: None,
             cancel_latency_ms: None,
@@ -203,6 +208,7 @@ impl RunView {
             error,
             metadata: run.metadata,
             created_at: run.created_at,
+            created_by: run.created_by,
             started_at: run.started_at,
             finished_at: run.finished_at,
             cancel_latency_ms: run

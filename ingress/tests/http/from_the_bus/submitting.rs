@@ -157,6 +157,7 @@ async fn somebody_with(f: &Fixture, run: RunId) -> TenantTx {
         spec: &spec,
         thread_id: None,
         api_key_id: None,
+        created_by: None,
         metered: None,
         metadata: None,
         cancel_on_disconnect: false,
