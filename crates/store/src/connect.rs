@@ -22,7 +22,8 @@ pub struct StoreOptions {
     /// `postgres://user:password@host:port/database`. The user is a member of `baton_app` and
     /// `baton_system`, and owns nothing.
     pub url: String,
-    /// The most connections of this store, at least 3, divided between its three pools. They are opened when needed.
+    /// The most connections of this store, at least 3, divided between its three pools. They are
+    /// opened when needed.
     pub max_connections: u32,
     /// The time that a caller waits for a free connection before the database counts as
     /// unavailable.
