@@ -13,9 +13,10 @@ use crate::{Unknown, lenient};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ChatRequest {
     /// A model's or an agent's name.
+    #[schema(max_length = 512)]
     pub model: String,
     /// The conversation so far.
-    #[schema(min_items = 1)]
+    #[schema(min_items = 1, max_items = 100_000)]
     pub messages: Vec<Message>,
     /// Whether the answer comes as server-sent events.
     #[serde(default, deserialize_with = "lenient::null_as_default")]
@@ -25,12 +26,14 @@ pub struct ChatRequest {
     pub stream_options: Option<StreamOptions>,
     /// The client's own tools.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 128)]
     pub tools: Option<Vec<Tool>>,
     /// `none`, `auto`, `required`, or an object that names a tool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_choice: Option<Value>,
     /// The older form of `tools`; excludes it. The answer then has its call as `function_call`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 128)]
     pub functions: Option<Vec<FunctionDefinition>>,
     /// The older form of `tool_choice`: `none`, `auto`, or an object with a `name` of `functions`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

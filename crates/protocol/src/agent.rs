@@ -52,9 +52,11 @@ pub struct AgentDefinition {
     pub instructions: Option<String>,
     /// The model, if a request names none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 512)]
     pub model: Option<String>,
     /// The tools that the model may call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 128)]
     pub tools: Vec<AgentTool>,
     /// The sampling temperature, 0 to 2, if a request sets none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,6 +93,7 @@ pub struct AgentTool {
     #[serde(rename = "type")]
     pub kind: AgentToolKind,
     /// Its name.
+    #[schema(pattern = "^[a-zA-Z0-9_-]{1,64}$")]
     pub name: String,
 }
 
@@ -107,6 +110,7 @@ pub enum AgentToolKind {
 #[serde(deny_unknown_fields)]
 pub struct Reasoning {
     /// The effort in the upstream's words, such as `low`, `medium` or `high`.
+    #[schema(pattern = "^[a-z]{1,20}$")]
     pub effort: String,
 }
 
@@ -127,6 +131,7 @@ pub struct TextFormat {
     pub kind: TextFormatKind,
     /// The schema's name: 1 to 64 letters, digits, `_` and `-`. Only for `json_schema`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[a-zA-Z0-9_-]{1,64}$")]
     pub name: Option<String>,
     /// The purpose of the format, for the model. Only for `json_schema`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -74,7 +74,7 @@ enum Source {
     tag = "OpenAI",
     request_body = ChatRequest,
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "The same key and body: the same run and answer. Another body: 422."),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key and body: the same run and answer. Another body: 422.", min_length = 1, max_length = 255),
     ),
     responses(
         (status = 200, description = "The answer; with `stream`, its chunks as `text/event-stream`. `X-Run-Id` names the run.", content((ChatCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))),

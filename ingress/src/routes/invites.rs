@@ -32,6 +32,7 @@ pub(crate) struct CreateInvite {
     /// The role that they will have; not above the caller's own.
     role: Role,
     /// The only address that may use the invite. Default: any address.
+    #[schema(format = "email", max_length = 254)]
     email: Option<String>,
 }
 
@@ -157,7 +158,7 @@ pub(crate) async fn list_invites(
     delete,
     path = "/v1/invites/{id}",
     tag = "People",
-    params(("id" = String, Path, description = "The invite")),
+    params(("id" = String, Path, description = "The invite", format = Uuid)),
     responses(
         (status = 204, description = "It is refused from now on"),
         (status = 403, description = "Lacks the scope, or the invite's role is above one's own", body = Problem, content_type = "application/problem+json"),

@@ -136,7 +136,7 @@ pub(crate) struct RemoveMember {
     patch,
     path = "/v1/members/{id}",
     tag = "People",
-    params(("id" = String, Path, description = "The person")),
+    params(("id" = String, Path, description = "The person", format = Uuid)),
     request_body = ChangeMember,
     responses(
         (status = 200, description = "It is changed; the things that the member made", body = MemberLegacy),
@@ -163,7 +163,7 @@ pub(crate) async fn change_member(
     delete,
     path = "/v1/members/{id}",
     tag = "People",
-    params(("id" = String, Path, description = "The person"), RemoveMember),
+    params(("id" = String, Path, description = "The person", format = Uuid), RemoveMember),
     responses(
         (status = 200, description = "Removed; the things that the member made", body = MemberLegacy),
         (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
@@ -290,7 +290,7 @@ fn refused(entry: AuditEntry, why: &str) -> AuditEntry {
     post,
     path = "/v1/members/{id}/password-reset",
     tag = "People",
-    params(("id" = String, Path, description = "The person")),
+    params(("id" = String, Path, description = "The person", format = Uuid)),
     responses(
         (status = 201, description = "The token, shown once", body = PasswordReset),
         (status = 403, description = "Lacks the scope, or is not for this tenant alone to do", body = Problem, content_type = "application/problem+json"),

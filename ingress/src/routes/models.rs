@@ -70,7 +70,7 @@ fn as_model(agent: AgentRecord, grant: &Grant) -> Option<Model> {
     get,
     path = "/v1/models/{id}",
     tag = "OpenAI",
-    params(("id" = String, Path, description = "The model; it may contain slashes")),
+    params(("id" = String, Path, description = "The model; it may contain slashes", min_length = 1, max_length = 512)),
     responses(
         (status = 200, description = "The model", body = Model),
         (status = 404, description = "No such model, or not for this key", body = ErrorBody),

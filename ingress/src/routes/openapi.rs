@@ -183,6 +183,8 @@ fn refusal(shape: Shape, text: &str) -> Response {
 }
 
 #[cfg(test)]
+mod bounds;
+#[cfg(test)]
 mod tests {
     use serde_json::Value;
 

@@ -47,6 +47,7 @@ pub(crate) struct UsageParams {
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
     /// The `next_cursor` of the page before, with the same days and `group_by`.
+    #[param(pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}[.][0-9a-f]{32}[.]")]
     cursor: Option<String>,
 }
 

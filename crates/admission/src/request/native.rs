@@ -19,13 +19,15 @@ use crate::json::{check_shape, read_json};
 pub struct NativeRequest {
     /// The agent to run.
     #[serde(default)]
+    #[schema(max_length = 512)]
     pub agent: Option<String>,
     /// The model to ask, or an agent's name.
     #[serde(default)]
+    #[schema(max_length = 512)]
     pub model: Option<String>,
     /// The conversation so far: OpenAI chat messages.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<Object>>)]
+    #[schema(value_type = Option<Vec<Object>>, max_items = 100_000)]
     pub messages: Option<Box<RawValue>>,
     /// In place of `messages`: the text of one user message.
     #[serde(default)]
@@ -33,7 +35,7 @@ pub struct NativeRequest {
     /// The caller's own tools, as OpenAI tool objects. A call of one ends the run with the finish
     /// reason `tool_calls`.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<Object>>)]
+    #[schema(value_type = Option<Vec<Object>>, max_items = 128)]
     pub tools: Option<Box<RawValue>>,
     /// Anything else for the upstream, such as `temperature`; with `metadata` at most 64 KiB.
     #[serde(default)]

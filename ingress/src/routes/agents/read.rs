@@ -22,6 +22,7 @@ pub(crate) struct AgentListParams {
     #[param(minimum = 1, maximum = 100, default = 20)]
     pub(super) limit: Option<u32>,
     /// The `next_cursor` of the page before.
+    #[param(min_length = 1, max_length = 36)]
     pub(super) cursor: Option<String>,
 }
 
@@ -76,7 +77,7 @@ pub(crate) struct VersionParams {
     get,
     path = "/v1/agents/{id}",
     tag = "Agents",
-    params(("id" = String, Path, description = "The agent's id or name"), VersionParams),
+    params(("id" = String, Path, description = "The agent's id or name", pattern = "^([a-z][a-z0-9-]{0,62}|[0-9a-fA-F-]{32,36})$"), VersionParams),
     responses(
         (status = 200, description = "The agent", body = AgentView),
         (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),

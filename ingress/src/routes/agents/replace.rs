@@ -32,7 +32,7 @@ pub(crate) struct ReplaceParams {
     put,
     path = "/v1/agents/{id}",
     tag = "Agents",
-    params(("id" = String, Path, description = "The agent's id or name"), ReplaceParams),
+    params(("id" = String, Path, description = "The agent's id or name", pattern = "^([a-z][a-z0-9-]{0,62}|[0-9a-fA-F-]{32,36})$"), ReplaceParams),
     request_body = AgentDefinition,
     responses(
         (status = 200, description = "The agent in its newest version", body = AgentView),
@@ -126,7 +126,7 @@ fn text(definition: &AgentDefinition) -> Option<String> {
     delete,
     path = "/v1/agents/{id}",
     tag = "Agents",
-    params(("id" = String, Path, description = "The agent's id or name")),
+    params(("id" = String, Path, description = "The agent's id or name", pattern = "^([a-z][a-z0-9-]{0,62}|[0-9a-fA-F-]{32,36})$")),
     responses(
         (status = 204, description = "It is deleted"),
         (status = 404, description = "No such agent", body = Problem, content_type = "application/problem+json"),

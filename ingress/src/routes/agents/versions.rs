@@ -24,7 +24,7 @@ use crate::state::AppState;
     get,
     path = "/v1/agents/{id}/versions",
     tag = "Agents",
-    params(("id" = String, Path, description = "The agent's id or name"), AgentListParams),
+    params(("id" = String, Path, description = "The agent's id or name", pattern = "^([a-z][a-z0-9-]{0,62}|[0-9a-fA-F-]{32,36})$"), AgentListParams),
     responses(
         (status = 200, description = "A page of versions", body = AgentVersionList),
         (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
@@ -90,7 +90,7 @@ pub(crate) struct VersionDiff {
     get,
     path = "/v1/agents/{id}/diff",
     tag = "Agents",
-    params(("id" = String, Path, description = "The agent's id or name"), CompareParams),
+    params(("id" = String, Path, description = "The agent's id or name", pattern = "^([a-z][a-z0-9-]{0,62}|[0-9a-fA-F-]{32,36})$"), CompareParams),
     responses(
         (status = 200, description = "The differences", body = VersionDiff),
         (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
@@ -162,7 +162,7 @@ pub(crate) struct RollBack {
     post,
     path = "/v1/agents/{id}/rollback",
     tag = "Agents",
-    params(("id" = String, Path, description = "The agent's id or name")),
+    params(("id" = String, Path, description = "The agent's id or name", pattern = "^([a-z][a-z0-9-]{0,62}|[0-9a-fA-F-]{32,36})$")),
     request_body = RollBack,
     responses(
         (status = 200, description = "The agent in its newest version", body = AgentView),

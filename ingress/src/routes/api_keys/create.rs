@@ -9,6 +9,8 @@ use chrono::{DateTime, Utc};
 use http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Array, SchemaType, Type};
+use utoipa::openapi::{ArrayBuilder, ObjectBuilder};
 
 use super::path::no_such_key;
 use super::view::{CreatedKey, Limits, Wish, check_within};
@@ -27,11 +29,13 @@ pub(crate) struct CreateKey {
     name: String,
     /// The permissions of the key; `*` means all.
     #[serde(default = "usual_scopes")]
-    #[schema(default = usual_scopes)]
+    #[schema(schema_with = scopes_schema, required = false)]
     scopes: Vec<String>,
     /// The models that the key may name. Default: all.
+    #[schema(schema_with = names_schema, required = false)]
     models: Option<Vec<String>>,
     /// The server-side tools that the key may use. Default: all.
+    #[schema(schema_with = names_schema, required = false)]
     tools: Option<Vec<String>>,
     /// The time at which the key expires. Default: never.
     expires_at: Option<DateTime<Utc>>,
@@ -44,6 +48,33 @@ fn usual_scopes() -> Vec<String> {
     ["runs:write", "runs:read", "models:read"]
         .map(str::to_owned)
         .to_vec()
+}
+
+/// Describes a list of scopes.
+fn scopes_schema() -> Array {
+    let scope = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(SCOPES.iter().copied().chain([ALL])));
+    ArrayBuilder::new()
+        .items(scope)
+        .max_items(Some(LONGEST_LIST))
+        .default(Some(usual_scopes().into()))
+        .description(Some("The permissions of the key; `*` means all."))
+        .build()
+}
+
+/// Describes a list of the models or tools of a key.
+fn names_schema() -> Array {
+    let name = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(200));
+    ArrayBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
+        .items(name)
+        .max_items(Some(LONGEST_LIST))
+        .description(Some("The names that the key may use. Default: all."))
+        .build()
 }
 
 /// Creates a key for the tenant. The key is in this answer and nowhere else.

@@ -17,7 +17,7 @@ use crate::state::AppState;
     delete,
     path = "/v1/api-keys/{id}",
     tag = "Keys",
-    params(("id" = String, Path, description = "The key")),
+    params(("id" = String, Path, description = "The key", format = Uuid)),
     responses(
         (status = 204, description = "It is revoked"),
         (status = 403, description = "Lacks the scope, or the key may do more than the one who asks", body = Problem, content_type = "application/problem+json"),

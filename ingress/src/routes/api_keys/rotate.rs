@@ -43,7 +43,7 @@ const fn usual_overlap() -> u32 {
     post,
     path = "/v1/api-keys/{id}/rotate",
     tag = "Keys",
-    params(("id" = String, Path, description = "The old key")),
+    params(("id" = String, Path, description = "The old key", format = Uuid)),
     request_body = RotateKey,
     responses(
         (status = 201, description = "The new key", body = CreatedKey),

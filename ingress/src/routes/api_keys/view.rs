@@ -14,19 +14,19 @@ use crate::error::ApiError;
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Limits {
     /// Requests in any 60 seconds.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 2_147_483_647)]
     pub(crate) per_minute: Option<u32>,
     /// Requests in any 24 hours.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 2_147_483_647)]
     pub(crate) per_day: Option<u32>,
     /// Runs at a time.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 2_147_483_647)]
     pub(crate) concurrent_runs: Option<u32>,
     /// Tokens in a calendar month, UTC.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 9_000_000_000_000_000_u64)]
     pub(crate) monthly_tokens: Option<u64>,
     /// Cost in a calendar month, UTC, in millionths of the currency of the prices.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 9_000_000_000_000_000_u64)]
     pub(crate) monthly_cost_micros: Option<u64>,
 }
 

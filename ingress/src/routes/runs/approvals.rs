@@ -113,7 +113,7 @@ impl ApprovalView {
     get,
     path = "/v1/runs/{id}/approvals",
     tag = "Runs",
-    params(("id" = String, Path, description = "The run")),
+    params(("id" = String, Path, description = "The run", format = Uuid)),
     responses(
         (status = 200, description = "Its questions, in the order in which they were asked", body = ApprovalList),
         (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
@@ -149,8 +149,8 @@ pub(crate) async fn list_approvals(
     tag = "Runs",
     request_body = Decision,
     params(
-        ("id" = String, Path, description = "The run"),
-        ("approval" = String, Path, description = "The question"),
+        ("id" = String, Path, description = "The run", format = Uuid),
+        ("approval" = String, Path, description = "The question", format = Uuid),
     ),
     responses(
         (status = 200, description = "Decided so, now or before", body = ApprovalView),

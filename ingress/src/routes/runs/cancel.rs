@@ -18,7 +18,7 @@ use crate::state::AppState;
     post,
     path = "/v1/runs/{id}/cancel",
     tag = "Runs",
-    params(("id" = String, Path, description = "The run")),
+    params(("id" = String, Path, description = "The run", format = Uuid)),
     responses(
         (status = 200, description = "It has ended, now or before", body = RunView),
         (status = 202, description = "Its worker has been told to stop", body = RunView),

@@ -42,8 +42,8 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
     tag = "Runs",
     request_body = NativeRequest,
     params(
-        ("wait" = Option<String>, Query, description = "Wait for the run's end for so long, for instance `30s`; a minute at most", example = "30s"),
-        ("Idempotency-Key" = Option<String>, Header, description = "The same key and body: the same run. Another body: 422."),
+        ("wait" = Option<String>, Query, description = "Wait for the run's end for so long, for instance `30s`; a minute at most", example = "30s", pattern = "^[0-9]{1,9}(ms|s|m)?$"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key and body: the same run. Another body: 422.", min_length = 1, max_length = 255),
     ),
     responses(
         (status = 202, description = "Accepted; `Location` names the run", body = RunView),

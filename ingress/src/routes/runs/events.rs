@@ -52,10 +52,10 @@ pub(crate) struct Params {
     path = "/v1/runs/{id}/events",
     tag = "Runs",
     params(
-        ("id" = String, Path, description = "The run"),
+        ("id" = String, Path, description = "The run", format = Uuid),
         ("Last-Event-ID" = Option<u64>, Header, description = "Go on behind this event"),
         ("after" = Option<u64>, Query, description = "The same, for clients that cannot set headers; the header wins"),
-        ("ticket" = Option<String>, Query, description = "A ticket for this run, in place of a credential"),
+        ("ticket" = Option<String>, Query, description = "A ticket for this run, in place of a credential", pattern = "^bs_[0-9A-Za-z]+_[0-9A-Za-z]+$"),
         ("rebuilt" = Option<bool>, Query, description = "Of a run that has ended: take its record's word, whatever is stored"),
     ),
     responses(

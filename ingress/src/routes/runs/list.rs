@@ -27,6 +27,7 @@ pub(crate) struct ListParams {
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<u32>,
     /// The `next_cursor` of the page before.
+    #[param(format = Uuid)]
     cursor: Option<String>,
 }
 

@@ -19,8 +19,8 @@ use crate::state::AppState;
     path = "/v1/runs/{id}",
     tag = "Runs",
     params(
-        ("id" = String, Path, description = "The run"),
-        ("wait" = Option<String>, Query, description = "Wait for its end for so long, for instance `30s`; a minute at most", example = "30s"),
+        ("id" = String, Path, description = "The run", format = Uuid),
+        ("wait" = Option<String>, Query, description = "Wait for its end for so long, for instance `30s`; a minute at most", example = "30s", pattern = "^[0-9]{1,9}(ms|s|m)?$"),
     ),
     responses(
         (status = 200, description = "The run as it stands", body = RunView),

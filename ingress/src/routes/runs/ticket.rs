@@ -44,7 +44,7 @@ pub(crate) struct Ticket {
     post,
     path = "/v1/runs/{id}/events/ticket",
     tag = "Runs",
-    params(("id" = String, Path, description = "The run")),
+    params(("id" = String, Path, description = "The run", format = Uuid)),
     responses(
         (status = 201, description = "The ticket", body = Ticket),
         (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),

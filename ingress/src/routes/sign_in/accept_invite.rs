@@ -20,6 +20,7 @@ use crate::state::AppState;
 #[serde(deny_unknown_fields)]
 pub(crate) struct AcceptInvite {
     /// `bi_…`
+    #[schema(pattern = "^(bi)_[0-9A-Za-z]+_[0-9A-Za-z]+$")]
     token: String,
 }
 

@@ -27,8 +27,9 @@ use crate::state::AppState;
 #[serde(deny_unknown_fields)]
 pub(crate) struct LoginRequest {
     /// The address that they registered with.
-    #[schema(example = "anna@example.org")]
+    #[schema(example = "anna@example.org", format = "email", max_length = 254)]
     email: String,
+    #[schema(min_length = 1, max_length = 1024, format = Password)]
     password: String,
     /// The tenant to act for. Default: the one that they joined first.
     #[schema(value_type = Option<TenantId>)]

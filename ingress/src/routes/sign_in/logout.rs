@@ -16,6 +16,7 @@ use crate::state::AppState;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LogoutRequest {
+    #[schema(pattern = "^(br)_[0-9A-Za-z]+_[0-9A-Za-z]+$")]
     refresh_token: String,
 }
 

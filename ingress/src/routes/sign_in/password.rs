@@ -20,8 +20,10 @@ use crate::state::AppState;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChangePassword {
+    #[schema(min_length = 1, max_length = 1024, format = Password)]
     current_password: String,
     /// At least 10 characters.
+    #[schema(min_length = 10, max_length = 1024, format = Password)]
     new_password: String,
 }
 
@@ -30,8 +32,10 @@ pub(crate) struct ChangePassword {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ResetPassword {
     /// `bp_…`, from an administrator.
+    #[schema(pattern = "^(bp)_[0-9A-Za-z]+_[0-9A-Za-z]+$")]
     token: String,
     /// At least 10 characters.
+    #[schema(min_length = 10, max_length = 1024, format = Password)]
     new_password: String,
 }
 

@@ -26,6 +26,7 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RefreshRequest {
+    #[schema(pattern = "^(br)_[0-9A-Za-z]+_[0-9A-Za-z]+$")]
     refresh_token: String,
     /// The tenant to act for from now on. Default: the session's.
     #[schema(value_type = Option<TenantId>)]

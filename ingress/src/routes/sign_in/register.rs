@@ -28,17 +28,21 @@ const LONGEST_NAME: usize = 200;
 #[serde(deny_unknown_fields)]
 pub(crate) struct RegisterRequest {
     /// The address that they will sign in with.
-    #[schema(example = "anna@example.org")]
+    #[schema(example = "anna@example.org", format = "email", max_length = 254)]
     email: String,
     /// At least 10 characters.
+    #[schema(min_length = 10, max_length = 1024, format = Password)]
     password: String,
     /// Their name.
+    #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
     /// An invite (`bi_…`), or the token of a server's first user (`bb_…`). Without one a tenant is
     /// created, if registration is open.
+    #[schema(pattern = "^(bi|bb)_[0-9A-Za-z]+_[0-9A-Za-z]+$")]
     token: Option<String>,
     /// The name of the new tenant. Default: the e-mail address. It is stored in lower case after a
     /// `~`, and resembles no name that an operator gave.
+    #[schema(min_length = 1, max_length = 190)]
     tenant: Option<String>,
 }
 

@@ -83,7 +83,7 @@ pub(crate) async fn list_sessions(
     delete,
     path = "/v1/auth/sessions/{id}",
     tag = "Sign-in",
-    params(("id" = String, Path, description = "The session")),
+    params(("id" = String, Path, description = "The session", format = Uuid)),
     responses(
         (status = 204, description = "It is over"),
         (status = 403, description = "Not for keys", body = Problem, content_type = "application/problem+json"),
