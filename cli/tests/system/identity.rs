@@ -44,7 +44,7 @@ async fn keys_with_unknown_scopes_or_limits_out_of_range_are_refused() {
             "`runs:red` is no scope: they are runs:write,",
         ),
         (&["--tools", ""], "`tools` holds at most 200 names"),
-        (&["--per-minute", "0"], "a limit is at least 1"),
+        (&["--per-minute", "0"], "0 is not in 1..=2147483647"),
     ] {
         let create = ["keys", "create", "--tenant", "nobody", "--name", "k"];
         let refused = stack.run(&[&create, wrong].concat()).await.unwrap_err();

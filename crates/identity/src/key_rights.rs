@@ -5,8 +5,8 @@ use crate::scopes::{ALL_SCOPES, SCOPES};
 /// The highest limit of tokens, or of millionths of a currency unit; a billionth of one still fits
 /// into the ledger's numbers.
 const MOST: u64 = 9_000_000_000_000_000;
-/// Names in one list.
-const LONGEST_LIST: usize = 200;
+/// The most names in one list of a key.
+pub const LONGEST_LIST: usize = 200;
 
 /// The rights that a new key is to have.
 #[derive(Debug, Clone, Copy, Default)]

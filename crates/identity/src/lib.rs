@@ -27,7 +27,7 @@ pub use api_key::{ApiKey, InvalidApiKey};
 pub use foreign_token::{
     ForeignAlgorithm, ForeignClaims, ForeignKeys, ForeignRules, InvalidJwks, key_id_of,
 };
-pub use key_rights::{InvalidKeyRights, KeyRights};
+pub use key_rights::{InvalidKeyRights, KeyRights, LONGEST_LIST};
 pub use opaque_token::{InvalidToken, OpaqueToken, SuccessionKey, TokenKind};
 pub use password::{
     MAX_BYTES as MAX_PASSWORD_BYTES, MIN_CHARS as MIN_PASSWORD_CHARS, PasswordError, Passwords,

@@ -177,7 +177,7 @@ impl TestDatabase {
     async fn connect(&self, url: String) -> Store {
         let options = StoreOptions {
             url,
-            max_connections: 48,
+            max_connections: 64,
             acquire_timeout: Duration::from_secs(10),
             application_name: "baton-test".into(),
         };

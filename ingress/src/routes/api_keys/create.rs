@@ -2,7 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use baton_identity::{ApiKey, InvalidKeyRights, KeyRights};
+use baton_identity::scopes::{ALL_SCOPES, SCOPES};
+use baton_identity::{ApiKey, InvalidKeyRights, KeyRights, LONGEST_LIST};
 use baton_protocol::ApiKeyId;
 use baton_store::{AuditEntry, NewApiKey};
 use chrono::{DateTime, Utc};
@@ -54,7 +55,7 @@ fn usual_scopes() -> Vec<String> {
 fn scopes_schema() -> Array {
     let scope = ObjectBuilder::new()
         .schema_type(Type::String)
-        .enum_values(Some(SCOPES.iter().copied().chain([ALL])));
+        .enum_values(Some(SCOPES.iter().copied().chain([ALL_SCOPES])));
     ArrayBuilder::new()
         .items(scope)
         .max_items(Some(LONGEST_LIST))

@@ -26,7 +26,7 @@ const WAIT: Duration = Duration::from_secs(10);
     post,
     path = "/v1/responses/{id}/cancel",
     tag = "OpenAI",
-    params(("id" = String, Path, description = "The response")),
+    params(("id" = String, Path, description = "The response", pattern = "^resp_[0-9a-f-]{36}$")),
     responses(
         (status = 200, description = "The response", body = ResponseBody),
         (status = 404, description = "No such response", body = ErrorBody),

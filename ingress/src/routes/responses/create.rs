@@ -39,7 +39,7 @@ use crate::state::AppState;
     tag = "OpenAI",
     request_body = ResponseRequest,
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "The same key and body: the same run and answer. Another body: 422."),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key and body: the same run and answer. Another body: 422.", min_length = 1, max_length = 255),
     ),
     responses(
         (status = 200, description = "The response; with `stream`, its events as `text/event-stream`. `X-Run-Id` names the run.", content((ResponseBody = "application/json"), (ServerSentEvent = "text/event-stream"))),

@@ -9,14 +9,17 @@ use utoipa::ToSchema;
 #[derive(ToSchema)]
 pub(crate) struct ResponseRequest {
     /// A model's or an agent's name.
+    #[schema(max_length = 512)]
     model: Option<String>,
     /// An agent's name; not part of OpenAI's API.
+    #[schema(max_length = 512)]
     agent: Option<String>,
     /// A text, or an array of items.
     input: Value,
     /// A system message before the input; the next response does not inherit it.
     instructions: Option<String>,
     /// The response to go on from.
+    #[schema(pattern = "^resp_[0-9a-f-]{36}$")]
     previous_response_id: Option<String>,
     /// Whether the answer comes as server-sent events.
     stream: Option<bool>,
@@ -25,12 +28,13 @@ pub(crate) struct ResponseRequest {
     /// Only `true`.
     store: Option<bool>,
     /// `flex` is the background lane.
+    #[schema(pattern = "^(auto|default|flex|priority)$")]
     service_tier: Option<String>,
     /// The client's data, at most 16 texts.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
     /// The client's own functions.
-    #[schema(value_type = Option<Vec<Object>>)]
+    #[schema(value_type = Option<Vec<Object>>, max_items = 128)]
     tools: Option<Vec<Value>>,
     /// `none`, `auto`, `required`, or an object that names functions.
     tool_choice: Option<Value>,

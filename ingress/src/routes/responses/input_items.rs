@@ -39,9 +39,9 @@ pub(crate) struct Params {
     path = "/v1/responses/{id}/input_items",
     tag = "OpenAI",
     params(
-        ("id" = String, Path, description = "The response"),
-        ("order" = Option<String>, Query, description = "`desc`, the newest first, or `asc`"),
-        ("after" = Option<String>, Query, description = "The id of the last item of the page before"),
+        ("id" = String, Path, description = "The response", pattern = "^resp_[0-9a-f-]{36}$"),
+        ("order" = Option<String>, Query, description = "`desc`, the newest first, or `asc`", pattern = "^(asc|desc)$"),
+        ("after" = Option<String>, Query, description = "The id of the last item of the page before", max_length = 512),
         ("limit" = Option<u32>, Query, description = "Items of a page, 1 to 100; 20 unless it is given"),
     ),
     responses(

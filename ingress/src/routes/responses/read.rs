@@ -39,7 +39,7 @@ pub(crate) struct Params {
     path = "/v1/responses/{id}",
     tag = "OpenAI",
     params(
-        ("id" = String, Path, description = "The response"),
+        ("id" = String, Path, description = "The response", pattern = "^resp_[0-9a-f-]{36}$"),
         ("stream" = Option<bool>, Query, description = "Whether the answer is the response's events"),
         ("starting_after" = Option<u64>, Query, description = "The `sequence_number` to go on after"),
         ("include_obfuscation" = Option<bool>, Query, description = "Only `false`: events are not padded"),
