@@ -126,7 +126,8 @@ impl EventStream {
 /// - ids strictly increase, and each event names its predecessor: nothing is missing, nothing is
 ///   repeated;
 /// - there is one terminal event, and it is the last;
-/// - every attempt but the first begins with a reset that goes back, never forward.
+/// - every attempt but the first begins with a reset to an event of an earlier attempt; a reset within
+///   an attempt withdraws a turn, and goes back, too.
 pub fn check_log(events: &[RunEvent]) -> anyhow::Result<()> {
     let mut last = 0;
     for event in events {
@@ -147,7 +148,13 @@ pub fn check_log(events: &[RunEvent]) -> anyhow::Result<()> {
         if event.kind == "attempt.reset" {
             let back_to = event.event["data"]["resume_after"].as_u64();
             ensure!(
-                back_to.is_some_and(|back_to| back_to >> 32 < event.attempt()),
+                back_to.is_some_and(|back_to| {
+                    if new_attempt {
+                        back_to >> 32 < event.attempt()
+                    } else {
+                        back_to < event.id
+                    }
+                }),
                 "a reset to {back_to:?} by {}",
                 event.id
             );
