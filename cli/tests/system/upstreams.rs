@@ -79,9 +79,8 @@ async fn runs_go_on_at_the_next_upstream_when_one_dies() {
     }
     let up = "baton_model_upstream_up{upstream=\"one\"}";
     assert_eq!(worker.metric(up).await.unwrap(), 0);
-    let unreachable =
-        "baton_model_fallbacks_total{reason=\"upstream_unreachable\",upstream=\"one\"}";
-    worker.until_metric(unreachable, 1).await.unwrap();
+    let passed_over = "baton_model_fallbacks_total{upstream=\"one\",reason=\"down\"}";
+    worker.until_metric(passed_over, 1).await.unwrap();
 
     let unknown = json!({"model": "nobody", "input": "x"});
     let refused = client.post("/v1/runs", &unknown).await.unwrap();
