@@ -35,8 +35,9 @@ pub fn terminal_event(
     }
 }
 
-/// Returns whether another process than its holder ended the run, after earlier attempts. Events
-/// that no step recorded must then be withdrawn first.
+/// Returns whether another process than its holder may have ended the run, after earlier attempts.
+/// Events that no step recorded must then be withdrawn first. A holder whose attempt stored only its
+/// reset ends with the same id, so the last recorded event decides.
 pub const fn is_ended_from_outside(ended: &EndedRun) -> bool {
     ended.attempt > 1 && ended.last_event_id.n() == 2
 }
@@ -59,7 +60,10 @@ pub fn missing_end(
     }
     let step = tip.map_or(0, |tip| tip.step);
     let tip_id = tip.map_or(EventId::ORIGIN, |tip| tip.id);
-    let resets = reset_to.filter(|_| tip_id.attempt() < last.attempt());
+    // A step that the last attempt recorded shows that its holder ended the run, and withdrew what was
+    // to be withdrawn.
+    let resets =
+        reset_to.filter(|to| to.attempt() < last.attempt() && tip_id.attempt() < last.attempt());
     // The last event stored before, if it is not the tip itself. If the broker lost some events,
     // the gap must show, because readers would take the rest for the whole. A commit names the
     // event that follows it, which may never have been stored; the one before it was stored.
@@ -182,5 +186,7 @@ mod tests {
         assert_eq!(appended(end, Some(id(1, 4)), recorded), behind(id(1, 5)));
         assert_eq!(appended(end, None, recorded), behind(id(1, 5)));
         assert_eq!(appended(end, Some(reset), recorded), [(reset, end)]);
+        // The holder recorded a turn without any event after its reset, and the log was lost.
+        assert_eq!(appended(end, None, Some(reset)), [(reset, end)]);
     }
 }
