@@ -32,8 +32,18 @@ use crate::args::{Args, Command};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(command()),
+        Err(error) => {
+            eprintln!("baton: the runtime cannot start: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Executes the command of the arguments.
+async fn command() -> ExitCode {
     // This comes before the first TLS connection, because rustls has no default provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let args = Args::parse();
