@@ -3,7 +3,7 @@
 //!
 //! Nothing here does I/O or reads a clock. [`CreateResponse`] reads the body of
 //! `POST /v1/responses`; [`fields`] lists its fields and the use of each. [`ResponseHead`] writes
-//! the response object. [`ResponseStream`] turns a run's events into stream events, whose numbers
+//! the response object. [`ResponseStream`] turns a run's events into stream events. Their numbers
 //! ([`SequenceNumber`]) depend on nothing but the log. [`items`] turns chat messages into items and
 //! back.
 //!

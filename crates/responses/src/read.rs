@@ -115,7 +115,7 @@ impl<'a> At<'a> {
         Invalid::field(WRONG_TYPE, &*self.path, message)
     }
 
-    /// Refuses a word that is none of those that there are.
+    /// Refuses a word that is not one of `words`.
     pub(crate) fn one_of(&self, words: &[&str]) -> Invalid {
         let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
         let message = match &*words {

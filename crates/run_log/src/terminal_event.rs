@@ -36,8 +36,8 @@ pub fn terminal_event(
 }
 
 /// Returns whether another process than its holder may have ended the run, after earlier attempts.
-/// Events that no step recorded must then be withdrawn first. A holder whose attempt stored only its
-/// reset ends with the same id, so the last recorded event decides.
+/// Events that no step recorded must then be withdrawn first. A holder that stored only its reset in
+/// this attempt ends with the same id, so the last recorded event decides.
 pub const fn is_ended_from_outside(ended: &EndedRun) -> bool {
     ended.attempt > 1 && ended.last_event_id.n() == 2
 }

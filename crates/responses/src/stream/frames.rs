@@ -173,7 +173,7 @@ impl FrameWriter {
         self.write(out, place, kind, body);
     }
 
-    /// Writes an error, the last frame of a stream whose response goes on. Its number is that of the
+    /// Writes an error, the last frame of a stream. The response goes on, and the frame's number is that of the
     /// last event, so that a client that resumes after it misses nothing.
     pub(super) fn error(&mut self, out: &mut BytesMut, error: &ErrorObject) {
         let body = OfError {
