@@ -1,40 +1,9 @@
 //! Refusals of submissions.
 
+pub use baton_protocol::Invalid;
 use baton_protocol::RunId;
 use baton_store::{AcceptError, Budget, StoreError};
 use chrono::NaiveDate;
-
-/// A request that cannot be executed as it is written: repeating it changes nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Invalid {
-    /// A stable word, such as `invalid_messages`.
-    pub code: &'static str,
-    /// The field at fault, if it is one field.
-    pub param: Option<String>,
-    /// One sentence that says how to correct it.
-    pub message: String,
-}
-
-impl Invalid {
-    /// Makes a refusal of one field.
-    pub fn field(code: &'static str, param: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            param: Some(param.into()),
-            message: message.into(),
-        }
-    }
-
-    /// Makes a refusal of the body as a whole.
-    pub fn body(code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            param: None,
-            message: message.into(),
-        }
-    }
-}
 
 /// A reason for which a run was not accepted. Nothing was written, except perhaps with
 /// [`SubmitError::InDoubt`].

@@ -13,6 +13,7 @@ pub mod event;
 pub mod event_id;
 pub mod fence;
 pub mod ids;
+mod invalid;
 pub mod job;
 pub mod liveness;
 pub mod price;
@@ -34,6 +35,7 @@ pub use ids::{
     AgentId, ApiKeyId, ApprovalId, AuditId, InviteId, MessageId, RunId, SessionId, TenantId,
     ThreadId, UserId, WorkerId,
 };
+pub use invalid::Invalid;
 pub use job::{Job, JobError, Lane, SubmitJob};
 pub use price::{Charge, Nanos, Price};
 pub use program::{BadMessage, CancelMessage, ControlMessage, DecideMessage, HistoryMessage};

@@ -13,7 +13,6 @@
 pub mod checker;
 pub mod fields;
 mod ids;
-mod invalid;
 pub mod items;
 mod list;
 mod read;
@@ -25,8 +24,8 @@ mod settings;
 mod stream;
 mod tools;
 
+pub use baton_protocol::Invalid;
 pub use ids::{InvalidResponseId, ItemKind, item_id, response_id, run_of_response};
-pub use invalid::Invalid;
 pub use items::{Item, ItemStatus};
 pub use list::{InputTokens, ItemList, Order, page};
 pub use record::{RecordedStep, StepSource, output_items};

@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::invalid::Invalid;
+use crate::Invalid;
 
 pub(crate) const WRONG_TYPE: &str = "invalid_type";
 pub(crate) const WRONG_VALUE: &str = "invalid_value";

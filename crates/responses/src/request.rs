@@ -7,9 +7,9 @@ use baton_protocol::{RawFields, RunId};
 use serde_json::value::RawValue;
 
 use self::params::{Params, read_reasoning, read_text};
+use crate::Invalid;
 use crate::fields::always_refused;
 use crate::ids::run_of_response;
-use crate::invalid::Invalid;
 use crate::items::{Item, read_input, to_messages};
 use crate::read::{At, Object, cut};
 use crate::settings::{ServiceTier, Settings};

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::invalid::Invalid;
+use crate::Invalid;
 use crate::read::{At, cut};
 
 /// Tools of one request.

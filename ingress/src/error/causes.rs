@@ -113,16 +113,6 @@ impl From<Invalid> for ApiError {
     }
 }
 
-impl From<baton_responses::Invalid> for ApiError {
-    fn from(invalid: baton_responses::Invalid) -> Self {
-        let error = Self::new(StatusCode::BAD_REQUEST, invalid.code, invalid.message);
-        match invalid.param {
-            Some(param) => error.param(param),
-            None => error,
-        }
-    }
-}
-
 impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         let message = error.to_string();

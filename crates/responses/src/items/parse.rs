@@ -1,7 +1,7 @@
 //! `input` of a request: a text, or an array of items.
 
 use super::{Item, ItemStatus, Output, Part};
-use crate::invalid::Invalid;
+use crate::Invalid;
 use crate::read::{At, Object};
 
 const ROLES: [&str; 4] = ["user", "system", "developer", "assistant"];

@@ -4,7 +4,7 @@ use baton_protocol::RawFields;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::invalid::Invalid;
+use crate::Invalid;
 use crate::read::{At, Object, cut};
 use crate::tools::raw;
 

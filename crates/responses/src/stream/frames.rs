@@ -173,8 +173,8 @@ impl FrameWriter {
         self.write(out, place, kind, body);
     }
 
-    /// Writes an error, the last frame of a stream. The response goes on, and the frame's number is that of the
-    /// last event, so that a client that resumes after it misses nothing.
+    /// Writes an error, the last frame of a stream. The response goes on, and the frame's number is
+    /// that of the last event, so that a client that resumes after it misses nothing.
     pub(super) fn error(&mut self, out: &mut BytesMut, error: &ErrorObject) {
         let body = OfError {
             code: error.code.as_deref(),
