@@ -74,6 +74,12 @@ pub(crate) enum Command {
     /// Check or print the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Check everything that a role needs: configuration, PostgreSQL, NATS, the model servers
+    ///
+    /// Run it with the configuration and the environment of a role, from the machine or container of
+    /// the role. It changes nothing; each model server is asked for one short answer. Prints a line
+    /// for each check, and below a failed one the way to mend it. Exits with 1 if a check fails.
+    Doctor(DoctorArgs),
     /// Ask a role on this machine whether it is ready; for container health checks
     Healthcheck(HealthcheckArgs),
     /// Serve a demo model for a first look: any OpenAI-compatible client, no provider, no key
@@ -365,6 +371,16 @@ pub(crate) enum ConfigCommand {
     Check,
     /// Print the configuration in force, secrets hidden
     Print,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DoctorArgs {
+    /// Print the checks as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Ask no model server for an answer, only for its list of models
+    #[arg(long)]
+    pub(crate) no_turn: bool,
 }
 
 #[derive(Debug, ClapArgs)]

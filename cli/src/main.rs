@@ -6,6 +6,7 @@ mod config_command;
 mod dead;
 mod demo_model;
 mod dev;
+mod doctor;
 mod healthcheck;
 mod init;
 mod keys;
@@ -61,6 +62,7 @@ async fn command() -> ExitCode {
         Command::Usage(options) => finished(usage::run(options, &args.config).await),
         Command::Dead(command) => finished(dead::run(command, &args.config).await),
         Command::Config(command) => finished(config_command::run(&command, &args.config)),
+        Command::Doctor(options) => doctor::run(&options, &args.config).await,
         Command::Healthcheck(options) => finished(healthcheck::run(&options).await),
         Command::DemoModel(options) => boxed(demo_model::run(&options, &args.config)).await,
         Command::Version => finished(config_command::version()),

@@ -334,13 +334,13 @@ async fn lost_for_good(bus: &Bus, door: Option<&DoorBuses>) -> &'static str {
 
 /// The connections with which an ingress admits programs and closes their connections.
 #[derive(Clone)]
-struct DoorBuses {
+pub(crate) struct DoorBuses {
     system: SystemBus,
     callout: CalloutBus,
 }
 
 /// Opens them, if an issuer is configured.
-async fn door_buses(config: &Config) -> anyhow::Result<Option<DoorBuses>> {
+pub(crate) async fn door_buses(config: &Config) -> anyhow::Result<Option<DoorBuses>> {
     let nats = &config.nats;
     let as_user = |name: &str, user: &Option<String>, password: &Option<Secret<String>>| {
         let (user, password) = user.clone().zip(password.clone())?;

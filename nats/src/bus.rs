@@ -218,6 +218,11 @@ impl Bus {
         }
     }
 
+    /// Returns the version of the server that the connection is to, such as `2.15.1`.
+    pub fn server_version(&self) -> String {
+        self.inner.client.server_info().version
+    }
+
     /// Returns whether there is a connection at this moment. The client's state alone is not
     /// enough, because a connection that has ended for good keeps its last state.
     pub fn is_connected(&self) -> bool {

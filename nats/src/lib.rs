@@ -63,7 +63,9 @@ pub use programs::kick::{Closed, KickError, SystemBus};
 pub use programs::reach::Reach;
 pub use programs::requests::{Answer, Refusal};
 pub use programs::submissions::{Resubmissions, Submission, SubmissionAnswer};
-pub use provision::{Change, Difference, ProvisionError, provision, restore_missing};
+pub use provision::{
+    Change, Difference, Inspection, ProvisionError, inspect, provision, restore_missing,
+};
 pub use rate_logs::StoredRateLog;
 pub use revocations::Revocations;
 pub use streams::StreamOptions;

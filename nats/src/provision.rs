@@ -61,6 +61,15 @@ impl fmt::Display for Difference {
     }
 }
 
+/// The result of comparing a server with the definitions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// The missing streams and consumers, named as in [`Difference::asset`].
+    pub missing: Vec<String>,
+    /// The settings with another value.
+    pub differences: Vec<Difference>,
+}
+
 /// A reason for which the definitions do not hold on the server.
 #[derive(Debug, thiserror::Error)]
 pub enum ProvisionError {
@@ -118,6 +127,38 @@ pub async fn restore_missing(
     Ok(ensure(bus, options).await?.0)
 }
 
+/// Looks for what [`provision`] would create, and for what it would fail at. Changes nothing.
+pub async fn inspect(bus: &Bus, options: &StreamOptions) -> Result<Inspection, ProvisionError> {
+    let mut found = Inspection::default();
+    for want in streams::streams(options) {
+        let name = want.name.clone();
+        match find_stream(bus, &name).await {
+            Ok(have) => found.add(format!("stream {name}"), &want, have.as_ref()),
+            Err(source) => return Err(ProvisionError::Stream { name, source }),
+        }
+    }
+    for want in streams::consumers(options) {
+        let name = want.durable_name.clone().unwrap_or_default();
+        match find_consumer(bus, &name).await {
+            Ok(have) => {
+                let want = want.into_consumer_config();
+                found.add(format!("consumer {name}"), &want, have.as_ref());
+            }
+            Err(source) => return Err(ProvisionError::Consumer { name, source }),
+        }
+    }
+    Ok(found)
+}
+
+impl Inspection {
+    fn add<C: Serialize>(&mut self, asset: String, want: &C, have: Option<&C>) {
+        match have {
+            Some(have) => self.differences.extend(compare(&asset, want, have)),
+            None => self.missing.push(asset),
+        }
+    }
+}
+
 async fn ensure(
     bus: &Bus,
     options: &StreamOptions,
@@ -156,17 +197,39 @@ async fn ensure(
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Returns the stream's settings, or `None` if it was created.
-async fn ensure_stream(bus: &Bus, want: stream::Config) -> Result<Option<stream::Config>, Failure> {
-    let jetstream = bus.jetstream();
-    match jetstream.get_stream(&want.name).await {
-        Ok(stream) => return Ok(Some(stream.cached_info().config.clone())),
+/// Returns the stream's settings; `None` if it does not exist.
+async fn find_stream(bus: &Bus, name: &str) -> Result<Option<stream::Config>, Failure> {
+    match bus.jetstream().get_stream(name).await {
+        Ok(stream) => Ok(Some(stream.cached_info().config.clone())),
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(refusal)
-                if refusal.error_code() == ErrorCode::STREAM_NOT_FOUND => {}
-            _ => return Err(error.into()),
+                if refusal.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+            {
+                Ok(None)
+            }
+            _ => Err(error.into()),
         },
     }
+}
+
+/// Returns the settings of a consumer of JOBS; `None` if it does not exist.
+async fn find_consumer(bus: &Bus, name: &str) -> Result<Option<consumer::Config>, Failure> {
+    let jobs = bus.jetstream().get_stream_no_info(streams::JOBS).await?;
+    match jobs.consumer_info(name).await {
+        Ok(info) => Ok(Some(info.config)),
+        Err(error) => match error.kind() {
+            ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound => Ok(None),
+            _ => Err(error.into()),
+        },
+    }
+}
+
+/// Returns the stream's settings, or `None` if it was created.
+async fn ensure_stream(bus: &Bus, want: stream::Config) -> Result<Option<stream::Config>, Failure> {
+    if let Some(have) = find_stream(bus, &want.name).await? {
+        return Ok(Some(have));
+    }
+    let jetstream = bus.jetstream();
     let name = want.name.clone();
     match jetstream.create_stream(want).await {
         Ok(_) => Ok(None),
@@ -195,14 +258,10 @@ async fn ensure_consumer(
     want: consumer::pull::Config,
     name: &str,
 ) -> Result<Option<consumer::Config>, Failure> {
-    let jobs = bus.jetstream().get_stream_no_info(streams::JOBS).await?;
-    match jobs.consumer_info(name).await {
-        Ok(info) => return Ok(Some(info.config)),
-        Err(error) => match error.kind() {
-            ConsumerInfoErrorKind::NotFound => {}
-            _ => return Err(error.into()),
-        },
+    if let Some(have) = find_consumer(bus, name).await? {
+        return Ok(Some(have));
     }
+    let jobs = bus.jetstream().get_stream_no_info(streams::JOBS).await?;
     match jobs.create_consumer_strict(want).await {
         Ok(_) => Ok(None),
         Err(error) => match error.kind() {

@@ -15,9 +15,9 @@ use tokio::process::Command;
 /// A password that the configuration accepts.
 const OTHER: &str = "7d1f2b9c40e85a63d2b7";
 
-type Environment = BTreeMap<String, String>;
+pub(crate) type Environment = BTreeMap<String, String>;
 
-async fn baton(folder: &Path, arguments: &[&str], environment: &Environment) -> Output {
+pub(crate) async fn baton(folder: &Path, arguments: &[&str], environment: &Environment) -> Output {
     Command::new(env!("CARGO_BIN_EXE_baton"))
         .args(arguments)
         .current_dir(folder)
@@ -29,7 +29,11 @@ async fn baton(folder: &Path, arguments: &[&str], environment: &Environment) -> 
 }
 
 /// Returns the command's standard output; panics if it fails.
-async fn succeeds(folder: &Path, arguments: &[&str], environment: &Environment) -> String {
+pub(crate) async fn succeeds(
+    folder: &Path,
+    arguments: &[&str],
+    environment: &Environment,
+) -> String {
     let output = baton(folder, arguments, environment).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{arguments:?}: {error}");
@@ -71,7 +75,7 @@ fn variables(text: &str) -> Environment {
 }
 
 /// Starts the two servers, NATS with the configuration of the deployment in `folder`.
-async fn servers(folder: &Path) -> (NatsServer, Postgres) {
+pub(crate) async fn servers(folder: &Path) -> (NatsServer, Postgres) {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     // As the server would read it from its environment. The arguments choose the store here.
     let server = read("nats/nats.conf").replace("  store_dir: /data\n", "");
@@ -89,12 +93,15 @@ async fn servers(folder: &Path) -> (NatsServer, Postgres) {
         config: NatsConfig::File(path),
         ..test_nats_options().await.unwrap()
     });
-    let postgres = Postgres::start(PostgresOptions::ephemeral());
+    let postgres = Postgres::start(PostgresOptions {
+        durable: true,
+        ..PostgresOptions::ephemeral()
+    });
     tokio::try_join!(nats, postgres).unwrap()
 }
 
 /// Returns the environment of `baton migrate`, from the files that `init` wrote.
-fn for_migrate(folder: &Path, nats: &NatsServer, postgres: &Postgres) -> Environment {
+pub(crate) fn for_migrate(folder: &Path, nats: &NatsServer, postgres: &Postgres) -> Environment {
     let secret = |name: &str| std::fs::read_to_string(folder.join("secrets").join(name)).unwrap();
     let here = format!("127.0.0.1:{}", postgres.port());
     let url = |name: &str| secret(name).trim().replace("localhost:5432", &here);

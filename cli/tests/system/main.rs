@@ -25,6 +25,7 @@ mod chat;
 mod database;
 mod dead;
 mod disk_full;
+mod doctor;
 mod first_install;
 mod fixture;
 mod hand_over;
