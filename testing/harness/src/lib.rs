@@ -9,6 +9,7 @@ pub mod dialects;
 pub mod guards;
 pub mod load;
 mod logins;
+pub mod mcp_server;
 pub mod process_usage;
 pub mod recovery;
 pub mod samples;

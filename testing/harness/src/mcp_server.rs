@@ -1,0 +1,169 @@
+//! An MCP server for tests: of both eras of the protocol, and of bad manners.
+//!
+//! It has the tools `echo` (its arguments as text), `wait` (answers when the gate is open), `fail` (an
+//! error of the tool), and whatever a [`Manner`] adds.
+
+mod answer;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::routing::any;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::client::PATIENCE;
+use crate::scripted_model::Gate;
+
+/// The era of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Era {
+    /// 2026-07-28: no handshake, no session.
+    Modern,
+    /// 2025-11-25: a handshake and a session.
+    Legacy,
+}
+
+/// The behaviour of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Manner {
+    /// As the protocol says.
+    Honest,
+    /// Lists this many more tools.
+    ManyTools(usize),
+    /// Never ends its list: each page names a further one.
+    EndlessPages,
+    /// Answers `tools/list` with a body without an end.
+    EndlessBody,
+    /// Answers `tools/list` with a response to another request.
+    WrongIds,
+    /// Answers `tools/list` one byte a second.
+    SlowDrip,
+    /// Redirects every request.
+    Redirects(String),
+    /// Lists a tool with control characters in its name and its description.
+    ControlCharacters,
+    /// Repeats the `Authorization` header wherever it can.
+    TellsSecrets,
+    /// Refuses every request without this bearer token.
+    Guarded(String),
+}
+
+/// The requests so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Seen {
+    /// The methods, in order.
+    pub methods: Vec<String>,
+    /// The parameters of the calls that began, in order.
+    pub calls: Vec<Value>,
+    /// Calls that the client cancelled by a notification.
+    pub cancelled: usize,
+    /// Calls with a connection that the client closed before the answer.
+    pub abandoned: usize,
+}
+
+/// A server at a free port of the loopback. It ends when dropped.
+#[derive(Debug)]
+pub struct McpServer {
+    address: SocketAddr,
+    state: Arc<State>,
+    _stop: DropGuard,
+}
+
+#[derive(Debug)]
+struct State {
+    era: Era,
+    manner: Mutex<Manner>,
+    gate: Gate,
+    seen: watch::Sender<Seen>,
+}
+
+impl State {
+    fn manner(&self) -> Manner {
+        let manner = self.manner.lock().unwrap_or_else(PoisonError::into_inner);
+        manner.clone()
+    }
+}
+
+impl McpServer {
+    /// Begins to serve.
+    pub async fn start(era: Era, manner: Manner) -> std::io::Result<Self> {
+        Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), era, manner).await
+    }
+
+    /// Begins to serve at an address, for instance that of a server that was dropped.
+    pub async fn start_at(address: SocketAddr, era: Era, manner: Manner) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let state = Arc::new(State {
+            era,
+            manner: Mutex::new(manner),
+            gate: Gate::closed(),
+            seen: watch::Sender::default(),
+        });
+        let router = Router::new()
+            .route("/mcp", any(answer::answer))
+            .with_state(Arc::clone(&state));
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        TaskTracker::new().spawn(async move {
+            tokio::select! {
+                _ = axum::serve(listener, router) => {}
+                () = stopped.cancelled() => {}
+            }
+        });
+        Ok(Self {
+            address,
+            state,
+            _stop: stop.drop_guard(),
+        })
+    }
+
+    /// Returns the address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns the URL.
+    pub fn url(&self) -> String {
+        format!("http://{}/mcp", self.address)
+    }
+
+    /// Sets the behaviour for the requests from now on.
+    pub fn set_manner(&self, manner: Manner) {
+        let mut now = self
+            .state
+            .manner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *now = manner;
+    }
+
+    /// Lets `wait` answer, now and later.
+    pub fn open_gate(&self) {
+        self.state.gate.open();
+    }
+
+    /// Returns the requests so far.
+    pub fn seen(&self) -> Seen {
+        self.state.seen.borrow().clone()
+    }
+
+    /// Waits until the requests meet the condition.
+    ///
+    /// # Panics
+    ///
+    /// If they do not meet it in time.
+    pub async fn wait_until(&self, condition: impl FnMut(&Seen) -> bool) -> Seen {
+        let mut seen = self.state.seen.subscribe();
+        let Ok(reached) = timeout(PATIENCE, seen.wait_for(condition)).await else {
+            panic!("waited in vain: {:?}", self.seen());
+        };
+        reached.map_or_else(|_| self.seen(), |seen| seen.clone())
+    }
+}
