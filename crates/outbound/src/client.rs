@@ -127,6 +127,13 @@ impl Client {
         })
     }
 
+    /// Returns the inner HTTP client, for a library that sends requests itself. Names are checked when it
+    /// connects, and redirects are not followed; the caller must give it no other URL than the
+    /// operator's.
+    pub fn into_http(self) -> reqwest::Client {
+        self.http
+    }
+
     /// Begins a request if the guard allows its URL.
     pub fn request(&self, method: Method, url: Url) -> Result<RequestBuilder, Refused> {
         // The builder turns a user name in a URL into a header, so that it is looked for now.

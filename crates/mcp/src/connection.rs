@@ -1,0 +1,209 @@
+//! One connection to a server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use baton_outbound::{Client, Guard};
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, ClientCapabilities, ClientConfig, Implementation,
+    PaginatedRequestParams, ProtocolVersion, RequestMetaObject,
+};
+use rmcp::service::{
+    ClientCacheConfig, ClientLifecycleMode, ClientServiceExt as _, NotificationContext,
+    RunningService,
+};
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::{ClientHandler, RoleClient};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio::time::timeout;
+
+use crate::endpoint::Endpoint;
+use crate::error::McpError;
+use crate::listing::{Listing, ToolInfo};
+use crate::outcome::CallOutcome;
+
+/// The most pages of a list.
+const MAX_PAGES: usize = 64;
+/// The most tools of a list.
+const MAX_TOOLS: usize = 1_024;
+/// The longest name of a tool, in bytes.
+const MAX_NAME: usize = 256;
+
+/// A server's description of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServerInfo {
+    /// Its name, if it gives one.
+    pub name: Option<String>,
+    /// Its version, if it gives one.
+    pub version: Option<String>,
+    /// The version of the protocol that both speak.
+    pub protocol: String,
+}
+
+/// An open connection to a server. Dropping it ends the session.
+pub struct Connection {
+    running: RunningService<RoleClient, Handler>,
+    endpoint: Arc<Endpoint>,
+    list_changed: Arc<AtomicBool>,
+}
+
+impl Connection {
+    /// Opens a connection.
+    pub async fn open(endpoint: Arc<Endpoint>, guard: &Guard) -> Result<Self, McpError> {
+        let limit = endpoint.open_timeout;
+        let http = Client::to_origin(guard, endpoint.url(), limit)
+            .map_err(|error| McpError::Setup(error.to_string()))?
+            .into_http();
+        let list_changed = Arc::new(AtomicBool::new(false));
+        let handler = Handler {
+            list_changed: Arc::clone(&list_changed),
+        };
+        let lifecycle = ClientLifecycleMode::Auto {
+            preferred_versions: vec![ProtocolVersion::V_2026_07_28],
+            legacy_version: Some(ProtocolVersion::LATEST_WITH_INITIALIZE),
+        };
+        let opening = async {
+            let transport = StreamableHttpClientTransport::with_client(http, endpoint.transport());
+            handler.serve_with_lifecycle(transport, lifecycle).await
+        };
+        let running = timeout(limit, opening)
+            .await
+            .map_err(|_| McpError::TimedOut(limit))?
+            .map_err(|error| McpError::opening(&error, &endpoint))?;
+        // The list is cached here, within limits of its own.
+        let cache = ClientCacheConfig::disabled();
+        running.set_response_cache_config(cache).await;
+        Ok(Self {
+            running,
+            endpoint,
+            list_changed,
+        })
+    }
+
+    /// Returns the server's description of itself.
+    pub fn info(&self) -> ServerInfo {
+        let info = self.running.peer_info();
+        let server = info.as_ref().and_then(|info| info.server_info.as_ref());
+        let short = |text: &str| self.endpoint.clear(text.chars().take(200).collect());
+        ServerInfo {
+            name: server.map(|server| short(&server.name)),
+            version: server.map(|server| short(&server.version)),
+            protocol: info
+                .as_ref()
+                .map(|info| short(info.protocol_version.as_str()))
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Returns whether the connection is lost.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.running.is_closed() || self.running.is_transport_closed()
+    }
+
+    /// Returns whether the server has said since the last question that its list has changed.
+    pub(crate) fn take_list_changed(&self) -> bool {
+        self.list_changed.swap(false, Ordering::AcqRel)
+    }
+
+    /// Lists the server's tools, all pages.
+    pub async fn list_tools(&self) -> Result<Listing, McpError> {
+        let limit = self.endpoint.open_timeout;
+        timeout(limit, self.list_pages())
+            .await
+            .map_err(|_| McpError::TimedOut(limit))?
+    }
+
+    async fn list_pages(&self) -> Result<Listing, McpError> {
+        let mut tools = Vec::new();
+        let mut ttl: Option<u64> = None;
+        let mut cursor = None;
+        for _ in 0..MAX_PAGES {
+            let page = PaginatedRequestParams::default().with_cursor(cursor);
+            let page = self
+                .running
+                .list_tools(Some(page))
+                .await
+                .map_err(|error| McpError::using(&error, &self.endpoint))?;
+            // The page that expires first decides.
+            ttl = [ttl, page.ttl_ms].into_iter().flatten().min();
+            if tools.len() + page.tools.len() > MAX_TOOLS {
+                return Err(McpError::TooMuch(format!("more than {MAX_TOOLS} tools")));
+            }
+            let named = page.tools.iter().filter(|it| it.name.len() <= MAX_NAME);
+            tools.extend(named.map(|tool| self.cleared(ToolInfo::of(tool))));
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                let ttl = ttl.map(Duration::from_millis);
+                return Ok(Listing { tools, ttl });
+            }
+        }
+        Err(McpError::TooMuch(format!(
+            "more than {MAX_PAGES} pages of tools"
+        )))
+    }
+
+    /// Returns a tool without the secrets that its server may have put into it.
+    fn cleared(&self, mut tool: ToolInfo) -> ToolInfo {
+        tool.description = self.endpoint.clear(tool.description);
+        let written = tool.parameters.to_string();
+        let cleared = self.endpoint.clear(written.clone());
+        if cleared != written
+            && let Ok(parameters) = serde_json::from_str(&cleared)
+        {
+            tool.parameters = parameters;
+        }
+        tool
+    }
+
+    /// Calls a tool. `meta` is sent as the request's `_meta`. Dropping the future cancels the call at
+    /// the server.
+    pub async fn call(
+        &self,
+        tool: String,
+        arguments: Map<String, Value>,
+        meta: Map<String, Value>,
+    ) -> Result<CallOutcome, McpError> {
+        let mut params = CallToolRequestParams::new(tool).with_arguments(arguments);
+        if !meta.is_empty() {
+            params.meta = Some(RequestMetaObject(meta.into()));
+        }
+        let response = self
+            .running
+            .call_tool_once(params)
+            .await
+            .map_err(|error| McpError::using(&error, &self.endpoint))?;
+        match response {
+            CallToolResponse::Complete(result) => {
+                let outcome = CallOutcome::of(&result);
+                Ok(CallOutcome {
+                    text: self.endpoint.clear(outcome.text),
+                    ..outcome
+                })
+            }
+            CallToolResponse::InputRequired(_) => Err(McpError::Unsupported("input of a person")),
+            // A task goes on at the server; nobody would fetch its result.
+            CallToolResponse::Task(_) => Err(McpError::Unsupported("a task in the background")),
+            _ => Err(McpError::Protocol("its answer has another form".to_owned())),
+        }
+    }
+}
+
+/// The client's side of a connection. It offers the server neither sampling nor elicitation nor roots.
+struct Handler {
+    list_changed: Arc<AtomicBool>,
+}
+
+impl ClientHandler for Handler {
+    async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {
+        self.list_changed.store(true, Ordering::Release);
+    }
+
+    fn get_info(&self) -> ClientConfig {
+        ClientConfig::new(
+            ClientCapabilities::default(),
+            Implementation::new("baton", env!("CARGO_PKG_VERSION")),
+        )
+    }
+}

@@ -1,0 +1,139 @@
+//! A server as the operator configured it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use url::Url;
+
+/// The largest message of a server, in bytes.
+const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+/// The longest part of an answer that is not MCP that is read for an error, in bytes.
+const MAX_REFUSAL: usize = 2 * 1024;
+/// The length of the shortest secret: a shorter text might occur in any answer.
+const SHORTEST_SECRET: usize = 8;
+
+/// The address of a server, its credential, and the limits of its use.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    url: Url,
+    bearer: Option<String>,
+    headers: HashMap<HeaderName, HeaderValue>,
+    /// The time limit of opening a connection, and of listing the tools.
+    pub(crate) open_timeout: Duration,
+    /// The time for which a list of tools holds if the server gives none.
+    pub(crate) list_for: Duration,
+}
+
+impl Endpoint {
+    /// Makes an endpoint without a credential.
+    pub fn new(url: Url, open_timeout: Duration, list_for: Duration) -> Self {
+        Self {
+            url,
+            bearer: None,
+            headers: HashMap::new(),
+            open_timeout,
+            list_for,
+        }
+    }
+
+    /// Sets the bearer token of each request.
+    #[must_use]
+    pub fn with_bearer(mut self, token: String) -> Self {
+        self.bearer = Some(token);
+        self
+    }
+
+    /// Adds a header to each request. Its value counts as a secret.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
+        value.set_sensitive(true);
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// Returns the address.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    pub(crate) fn transport(&self) -> StreamableHttpClientTransportConfig {
+        let config = StreamableHttpClientTransportConfig::with_uri(self.url.as_str())
+            .custom_headers(self.headers.clone())
+            .max_sse_event_size(MAX_MESSAGE)
+            .max_json_response_size(MAX_MESSAGE)
+            .max_error_response_size(MAX_REFUSAL);
+        match &self.bearer {
+            Some(token) => config.auth_header(token),
+            None => config,
+        }
+    }
+
+    /// Returns a text without the secrets that requests carry, because some servers repeat them.
+    pub(crate) fn clear(&self, mut text: String) -> String {
+        for secret in self.secrets() {
+            if text.contains(&secret) {
+                text = text.replace(&secret, "[secret]");
+            }
+        }
+        text
+    }
+
+    /// Returns the secrets: the token, the values of headers and of the URL's query, and the
+    /// credential after a scheme such as `Basic`. The longest first.
+    fn secrets(&self) -> Vec<String> {
+        let headers = self.headers.values().filter_map(|it| it.to_str().ok());
+        let headers = headers.flat_map(|value| {
+            let credential = value.split_once(' ').map(|(_, rest)| rest.trim());
+            [Some(value.trim()), credential]
+        });
+        let raw = self.url.query().unwrap_or_default().split('&');
+        let raw = raw.filter_map(|pair| Some(pair.split_once('=')?.1));
+        let decoded = self.url.query_pairs().map(|(_, value)| value.into_owned());
+        let mut secrets: Vec<String> = headers
+            .flatten()
+            .chain(raw)
+            .chain(self.bearer.as_deref())
+            .map(str::to_owned)
+            .chain(decoded)
+            .filter(|secret| secret.len() >= SHORTEST_SECRET)
+            .collect();
+        secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        secrets.dedup();
+        secrets
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("host", &self.url.host_str())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_cleared_of_every_credential() {
+        let url = Url::parse("https://mcp.example/mcp?api_key=query%2Fsecret").unwrap();
+        let endpoint = Endpoint::new(url, Duration::from_secs(1), Duration::from_secs(1))
+            .with_bearer("bearer-secret".to_owned())
+            .with_header(
+                HeaderName::from_static("x-key"),
+                HeaderValue::from_static("Basic header-secret"),
+            );
+        let cleared = endpoint.clear(
+            "a bearer-secret b header-secret c query%2Fsecret d query/secret e Basic".to_owned(),
+        );
+        assert_eq!(
+            cleared,
+            "a [secret] b [secret] c [secret] d [secret] e Basic"
+        );
+        assert!(!format!("{endpoint:?}").contains("secret"), "{endpoint:?}");
+    }
+}

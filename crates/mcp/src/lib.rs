@@ -1,0 +1,26 @@
+//! The client of MCP servers (Model Context Protocol), over streamable HTTP.
+//!
+//! An [`Endpoint`] is a server as the operator configured it. A [`Server`] keeps a connection to one,
+//! and its list of tools; it opens the connection when it is first needed, and again after a loss.
+//! [`Server::call`] calls a tool. Dropping that future cancels the call at the server.
+//!
+//! The protocol is the SDK's ([`rmcp`]): 2026-07-28 if the server answers `server/discover`, else the
+//! newest of 2025-11-25 and its predecessors. Connections go through the guard of
+//! [`baton_outbound`], to the origin of the endpoint's URL alone.
+//!
+//! A server is not trusted: every message has a largest size, a list has a largest length, and texts
+//! are cleared of the credentials that were sent to the server.
+
+mod connection;
+mod endpoint;
+mod error;
+mod listing;
+mod outcome;
+mod server;
+
+pub use connection::{Connection, ServerInfo};
+pub use endpoint::Endpoint;
+pub use error::McpError;
+pub use listing::{Listing, ToolInfo};
+pub use outcome::CallOutcome;
+pub use server::{Health, Server};
