@@ -1,5 +1,6 @@
 //! Configuration, from its sources to its messages.
 
+mod documentation;
 mod example;
 mod guessable;
 mod mistakes;
