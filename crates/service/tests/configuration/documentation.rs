@@ -175,7 +175,7 @@ fn assert_default(key: &str, described: &str, actual: &Value) {
             let seconds = |text: &str| humantime::parse_duration(text).ok();
             word == actual || (seconds(word).is_some() && seconds(word) == seconds(actual))
         }
-        Value::Number(_) | Value::Bool(_) => word == actual.to_string(),
+        Value::Number(_) | Value::Bool(_) => word.parse().is_ok_and(|word: Value| word == *actual),
         Value::Array(list) => list.is_empty() && word == "none",
         // A default that depends on other settings is described by words.
         Value::Null => word.parse::<u64>().is_err() || described.contains(" or "),
@@ -194,13 +194,15 @@ fn is_live(section: &str, key: &str) -> bool {
 fn page() -> String {
     let all: Vec<Table> = SOURCES.iter().flat_map(|source| tables(source)).collect();
     let mut page = HEAD.to_owned();
-    let sections = serde_json::to_value(Config::default()).unwrap();
-    for (section, keys) in sections.as_object().unwrap() {
+    let Ok(Value::Object(sections)) = serde_json::to_value(Config::default()) else {
+        panic!("a configuration is an object");
+    };
+    for (section, keys) in &sections {
         let own = format!("[{section}]");
         let below = format!("[[{section}.");
         let main = all.iter().find(|table| table.name == own);
         let main = main.unwrap_or_else(|| panic!("no struct is documented as `{own}`"));
-        for (key, default) in keys.as_object().unwrap() {
+        for (key, default) in keys.as_object().into_iter().flatten() {
             let described = main.keys.iter().find(|described| described.name == *key);
             let described = described.unwrap_or_else(|| panic!("{own} {key} is not described"));
             assert_default(&format!("{own} {key}"), &described.default, default);
