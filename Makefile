@@ -41,6 +41,10 @@ bench: ## Speed against the direct upstream: a table, ratios, JSON
 chaos: ## Break real processes under load, judge the promises: ARGS='--minutes 5 --seed 1'
 	./scripts/chaos $(ARGS)
 
+.PHONY: upgrade-test
+upgrade-test: ## The same with processes of an older revision beside those of this one: ARGS='REVISION --minutes 5'
+	./scripts/upgrade-test $(ARGS)
+
 # A deployment is run from this folder; `make secrets` fills it.
 DEPLOYMENT ?= deployments
 BATON_IMAGE ?= baton:latest

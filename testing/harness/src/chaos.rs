@@ -62,6 +62,8 @@ const DATABASE: &str = "baton";
 pub struct Options {
     /// The program.
     pub baton: PathBuf,
+    /// An earlier version of the program; processes of both take turns.
+    pub older: Option<PathBuf>,
     /// The seed of the schedule of faults.
     pub seed: u64,
     /// The time during which things break.
@@ -222,6 +224,11 @@ async fn set_up(options: &Options, recorder: Arc<Recorder>) -> anyhow::Result<(F
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let setting = Arc::new(Setting {
         baton: std::path::absolute(&options.baton)?,
+        older: options
+            .older
+            .as_ref()
+            .map(std::path::absolute)
+            .transpose()?,
         config: std::path::absolute(config)?,
         folder: options.folder.clone(),
         broker: local(broker.port()),
@@ -231,7 +238,7 @@ async fn set_up(options: &Options, recorder: Arc<Recorder>) -> anyhow::Result<(F
         login: (owner.into(), app.into(), password, DATABASE.into()),
         upstream: upstream.address(),
     });
-    setting.run(&["migrate"]).await?;
+    setting.migrate().await?;
     let api_key = setting
         .run(&[
             "keys",

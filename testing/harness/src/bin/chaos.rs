@@ -49,6 +49,10 @@ struct Args {
     /// The baton to break
     #[arg(long, default_value = "target/release/baton")]
     baton: PathBuf,
+    /// An earlier version of it: the database begins as its own and is then migrated, and each role
+    /// changes between the two versions whenever it is started
+    #[arg(long)]
+    older: Option<PathBuf>,
     /// The folder for histories, with a subfolder for each seed
     #[arg(long, default_value = "target/chaos")]
     folder: PathBuf,
@@ -90,6 +94,7 @@ async fn judge(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         let options = Options {
             baton: args.baton.clone(),
+            older: args.older.clone(),
             seed: args.seed,
             time: Duration::from_secs_f64(args.minutes * 60.0),
             pause: Duration::from_secs_f64(60.0 / args.faults_per_minute),

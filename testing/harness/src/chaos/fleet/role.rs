@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -66,8 +67,10 @@ impl Role {
             let setting = Arc::clone(setting);
             let (broker, database) = (role.broker.address(), role.database.address());
             let (admin, http) = (role.admin, role.http);
+            let starts = AtomicUsize::new(0);
             move || {
-                let mut command = setting.command(kind, broker, database);
+                let program = setting.program(index, starts.fetch_add(1, Ordering::Relaxed));
+                let mut command = setting.command(program, kind, broker, database);
                 let log = open_log(&log)?;
                 command
                     .arg(kind)

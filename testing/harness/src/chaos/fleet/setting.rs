@@ -1,7 +1,7 @@
 //! The settings of every process of Baton.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ const SETTINGS: &[(&str, &str)] = &[
 pub struct Setting {
     /// The program.
     pub baton: PathBuf,
+    /// An earlier version of the program, if roles of both versions are to work side by side.
+    pub older: Option<PathBuf>,
     /// Its configuration file.
     pub config: PathBuf,
     /// The folder for the roles' logs.
@@ -57,12 +59,27 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// Returns the program's command, as this user of the broker and with these addresses of the
+    /// Returns the program of a role's `start`-th process. With an earlier version, each role changes
+    /// between the two, and its neighbour has the other one.
+    pub(super) fn program(&self, role: usize, start: usize) -> &Path {
+        let older = self.older.as_deref();
+        older
+            .filter(|_| (role + start) % 2 == 1)
+            .unwrap_or(&self.baton)
+    }
+
+    /// Returns the command of a program, as this user of the broker and with these addresses of the
     /// servers.
-    pub(super) fn command(&self, user: &str, broker: SocketAddr, database: SocketAddr) -> Command {
+    pub(super) fn command(
+        &self,
+        program: &Path,
+        user: &str,
+        broker: SocketAddr,
+        database: SocketAddr,
+    ) -> Command {
         let (owner, app, password, name) = &self.login;
         let url = |user: &str| format!("postgres://{user}:{password}@{database}/{name}");
-        let mut command = Command::new(&self.baton);
+        let mut command = Command::new(program);
         command
             .env_clear()
             .env("BATON_CONFIG", &self.config)
@@ -90,9 +107,22 @@ impl Setting {
         format!("postgres://{app}:{password}@{}/{name}", self.database)
     }
 
+    /// Prepares database and broker; those of an earlier version are upgraded.
+    pub async fn migrate(&self) -> anyhow::Result<()> {
+        if let Some(older) = &self.older {
+            self.run_as(older, &["migrate"]).await?;
+        }
+        self.run(&["migrate"]).await.map(drop)
+    }
+
     /// Runs a command to its end; returns its output.
     pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut command = self.command(user_of(arguments), self.broker, self.database);
+        self.run_as(&self.baton, arguments).await
+    }
+
+    async fn run_as(&self, program: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+        let user = user_of(arguments);
+        let mut command = self.command(program, user, self.broker, self.database);
         let output = command.args(arguments).output().await?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
