@@ -68,6 +68,9 @@ pub(crate) enum Command {
     Audit(AuditArgs),
     /// Show the usage of a tenant's runs: runs, tokens read, cached and written, cost
     Usage(UsageArgs),
+    /// Show the timeline of a run
+    #[command(subcommand)]
+    Runs(RunsCommand),
     /// List, show and replay messages that could not be processed
     #[command(subcommand)]
     Dead(DeadCommand),
@@ -322,6 +325,17 @@ pub(crate) struct UsageArgs {
     /// The grouping, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "day", value_parser = ["day", "key", "model"])]
     pub(crate) by: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunsCommand {
+    /// Print a run's waits, attempts, turns, calls and questions with their times, tokens and cost
+    ///
+    /// Each line begins with the time and the duration. Nothing of messages, arguments or results is shown.
+    Timeline {
+        /// The run's id, of any tenant
+        id: baton_protocol::RunId,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -15,6 +15,7 @@ mod migrate;
 mod nats_issuer;
 mod private_file;
 mod role;
+mod runs;
 mod service_manager;
 mod usage;
 mod users;
@@ -60,6 +61,7 @@ async fn command() -> ExitCode {
         Command::NatsIssuer => finished(nats_issuer::run()),
         Command::Audit(options) => finished(audit::run(options, &args.config).await),
         Command::Usage(options) => finished(usage::run(options, &args.config).await),
+        Command::Runs(command) => finished(runs::run(command, &args.config).await),
         Command::Dead(command) => finished(dead::run(command, &args.config).await),
         Command::Config(command) => finished(config_command::run(&command, &args.config)),
         Command::Doctor(options) => doctor::run(&options, &args.config).await,

@@ -309,6 +309,7 @@ impl<'a> Attempt<'a> {
                 charged_model: charged_model.as_deref(),
                 usage: cut.usage,
                 charge,
+                times: cut.times,
                 last_event_id: self.publisher.last_id(),
             }
         });

@@ -95,6 +95,7 @@ impl Ground {
             metered: key.map(|_| TurnWish::default()),
             metadata: None,
             cancel_on_disconnect: false,
+            traceparent: None,
             idempotency: None,
         };
         let accepted = self.store.accept_run(self.tenant, &run, &ROOMY).await;

@@ -75,6 +75,8 @@ pub struct Submission<'a> {
     pub idempotency: Option<IdempotencyKey>,
     /// Whether the run ends when its client disconnects.
     pub cancel_on_disconnect: bool,
+    /// The W3C trace context that the run's spans belong to.
+    pub traceparent: Option<String>,
 }
 
 /// A run in the ledger, with everything that an answer needs.
@@ -231,6 +233,7 @@ impl Admission {
             request,
             idempotency,
             cancel_on_disconnect,
+            traceparent,
         } = submission;
         let lane = request.lane;
         let mut request = request;
@@ -265,6 +268,7 @@ impl Admission {
             metered,
             metadata: metadata.as_deref(),
             cancel_on_disconnect,
+            traceparent: traceparent.as_deref(),
             idempotency: idempotency.as_ref(),
         };
         let accept = self

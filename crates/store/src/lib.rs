@@ -49,6 +49,7 @@ mod system;
 mod tenant_tx;
 mod tenants;
 mod threads;
+mod timeline;
 mod usage_entries;
 mod users;
 
@@ -86,11 +87,13 @@ pub use sessions::{
 pub use sign_in_throttle::TryRate;
 pub use steps::{
     CallCommit, CallState, NewCall, StepData, StepKind, StepRecord, StepState, TurnCommit,
+    TurnTimes,
 };
 pub use stream_tickets::{StreamTicket, TicketMaker};
 pub use system::{OneCommit, SystemTx};
 pub use tenant_tx::TenantTx;
 pub use tenants::TenantRecord;
 pub use threads::ThreadRecord;
+pub use timeline::{AttemptEnding, Timeline, TimelineData, TimelineEntry};
 pub use usage_entries::{UsageBearer, UsageFilter, UsageGroup, UsageGroups, UsagePage, UsageSum};
 pub use users::{NewUser, Registered, UserRecord};

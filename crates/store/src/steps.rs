@@ -1,6 +1,7 @@
 //! The table `steps`, a run's ledger: a recorded step is never executed again.
 
 mod calls;
+mod times;
 mod turns;
 
 use baton_protocol::{Decision, Effect, EventId, FinishReason, RunId, TenantId, Usage};
@@ -14,6 +15,7 @@ use crate::system::SystemTx;
 use crate::tenant_tx::TenantTx;
 
 pub use calls::CallCommit;
+pub use times::TurnTimes;
 pub use turns::{NewCall, TurnCommit};
 
 /// A step as stored.

@@ -8,6 +8,7 @@ mod list;
 mod path;
 mod read;
 mod ticket;
+mod timeline;
 mod view;
 mod wait;
 
@@ -20,6 +21,7 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(create::create_run, list::list_runs))
         .routes(routes!(read::read_run))
+        .routes(routes!(timeline::read_timeline))
         .routes(routes!(events::run_events))
         .routes(routes!(ticket::create_ticket))
         .routes(routes!(cancel::cancel_run))

@@ -103,6 +103,7 @@ async fn submit_to_the_end(
         request,
         idempotency,
         cancel_on_disconnect: on_close != OnClose::LeaveRunning,
+        traceparent: headers.traceparent.clone(),
     });
     let accepted = match accepting.await {
         Ok(accepted) => accepted,

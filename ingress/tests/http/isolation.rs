@@ -58,6 +58,7 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             | "/v1/responses/{id}"
             | "/v1/responses/{id}/input_items"
             | "/v1/runs/{id}/approvals"
+            | "/v1/runs/{id}/timeline"
             | "/v1/agents/{id}"
             | "/v1/agents/{id}/versions"
             | "/v1/agents/{id}/diff",
@@ -222,6 +223,7 @@ impl Tenant {
             "/v1/runs/{id}",
             "/v1/runs/{id}/approvals",
             "/v1/responses/{id}",
+            "/v1/runs/{id}/timeline",
             "/v1/usage?group_by=key,model",
             "/v1/api-keys",
             "/v1/invites",
@@ -285,6 +287,7 @@ pub(crate) async fn park(f: &Fixture, tenant: TenantId, run: RunId) -> ApprovalI
     let turn = TurnCommit {
         answer_fields: None,
         charged_model: None,
+        times: baton_store::TurnTimes::default(),
         step: 1,
         message: "{}",
         usage: USAGE,

@@ -57,6 +57,23 @@ async fn a_run_is_accepted_followed_and_read_back() {
     assert_eq!(done["steps"][0]["kind"], "turn");
     assert!(done["finished_at"].is_string());
 
+    let timeline = f.get(&format!("/v1/runs/{run}/timeline"));
+    let timeline = read(timeline.send().await.unwrap()).await;
+    let entries = timeline["data"].as_array().unwrap().iter();
+    let kinds: Vec<_> = entries.map(|entry| entry["kind"].as_str()).collect();
+    assert_eq!(
+        kinds,
+        [Some("queued"), Some("attempt"), Some("turn")],
+        "{timeline}"
+    );
+    assert_eq!(timeline["data"][1]["ending"], "completed");
+    assert_eq!(timeline["data"][2]["usage"]["total_tokens"], 15);
+    assert_eq!(timeline["object"], "run.timeline");
+    for bad in ["none", "0", "018f0000-0000-7000-8000-000000000000"] {
+        let answer = f.get(&format!("/v1/runs/{bad}/timeline")).send().await;
+        assert_eq!(answer.unwrap().status(), 404, "{bad}");
+    }
+
     let page = read(f.get("/v1/runs?status=completed").send().await.unwrap()).await;
     assert_eq!(page["data"][0]["id"], run.to_string());
     assert!(page["data"][0].get("steps").is_none());

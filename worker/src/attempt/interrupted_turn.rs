@@ -6,8 +6,11 @@
 //! separately from the run's output. Tokens that the upstream did not report are estimated, and
 //! marked as such.
 
+use std::time::{Duration, Instant};
+
 use baton_protocol::event::AttemptReset;
 use baton_protocol::{EventData, EventId, Usage};
+use baton_store::TurnTimes;
 use serde_json::value::RawValue;
 
 use super::client_calls::ClientCalls;
@@ -22,18 +25,32 @@ pub(super) struct OpenTurn {
     pub(super) client_calls: ClientCalls,
     /// The last event before it.
     pub(super) behind: EventId,
+    /// When the model was asked.
+    pub(super) asked_at: Instant,
+    /// From then to its first output.
+    pub(super) first_token: Option<Duration>,
     /// Whether a part of its answer was shown.
     pub(super) shown: bool,
 }
 
 impl OpenTurn {
-    pub(super) fn new(step: u32, stream: TurnStream, behind: EventId) -> Self {
+    pub(super) fn new(step: u32, stream: TurnStream, behind: EventId, asked_at: Instant) -> Self {
         Self {
             step,
             stream,
             client_calls: ClientCalls::default(),
             behind,
+            asked_at,
+            first_token: None,
             shown: false,
+        }
+    }
+
+    /// Returns how long it took, up to now.
+    pub(super) fn times(&self, now: Instant) -> TurnTimes {
+        TurnTimes {
+            took: Some(now.saturating_duration_since(self.asked_at)),
+            first_token: self.first_token,
         }
     }
 }
@@ -50,6 +67,8 @@ pub(super) struct InterruptedTurn {
     pub(super) cached_tokens: u64,
     /// The model that answered, if the upstream named it.
     pub(super) model: Option<String>,
+    /// Its times.
+    pub(super) times: TurnTimes,
     /// Whether the sum of the turns already contains its tokens.
     pub(super) counted: bool,
 }
@@ -80,6 +99,7 @@ impl BrokenTries {
             usage: self.usage,
             cached_tokens: self.cached_tokens,
             model: self.model.clone(),
+            times: TurnTimes::default(),
             counted: false,
         })
     }
@@ -208,6 +228,7 @@ impl Attempt<'_> {
     }
 
     fn cut_off(&mut self, open: OpenTurn) -> Option<InterruptedTurn> {
+        let times = open.times(self.runner.clock.monotonic());
         let OpenTurn {
             step,
             stream,
@@ -231,6 +252,7 @@ impl Attempt<'_> {
             usage,
             cached_tokens,
             model: partial.model,
+            times,
             counted: false,
         })
     }

@@ -3,14 +3,16 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use baton_admission::needs;
 use baton_metering::{is_other_model, recorded_name};
 use baton_protocol::{AuditId, EventData, FinishReason, Outcome, RunError};
 use baton_routing::Target;
 use baton_run_log::{EventPublisher, PublishEventsError};
-use baton_store::{ActorKind, AuditEntry, AuditResult, FinalTurn, NewCall, TurnCommit, TurnWish};
+use baton_store::{
+    ActorKind, AuditEntry, AuditResult, FinalTurn, NewCall, TurnCommit, TurnTimes, TurnWish,
+};
 use serde_json::value::RawValue;
 
 use super::calls::effect_of;
@@ -37,6 +39,8 @@ pub(super) struct TurnEnd {
     pub(super) cached_tokens: u64,
     /// The model that answered, if the upstream named it.
     pub(super) model: Option<String>,
+    /// Its times.
+    pub(super) times: TurnTimes,
 }
 
 impl TurnEnd {
@@ -53,6 +57,7 @@ impl TurnEnd {
             answer_fields: cut.answer_fields,
             cached_tokens: cut.cached_tokens,
             model: cut.model,
+            times: cut.times,
         }
     }
 }
@@ -129,6 +134,7 @@ impl Attempt<'_> {
             usage,
             cached_tokens: turn.cached_tokens,
             model: turn.model.clone(),
+            times: turn.times,
             counted: true,
         });
         match self.conversation.machine.turn_finished(turn.finished) {
@@ -141,6 +147,7 @@ impl Attempt<'_> {
                     charged_model: charged_model.as_deref(),
                     usage,
                     charge,
+                    times: turn.times,
                     finish_reason,
                     last_event_id: self.publisher.last_id(),
                 };
@@ -167,6 +174,7 @@ impl Attempt<'_> {
                     charged_model: charged_model.as_deref(),
                     usage,
                     charge,
+                    times: turn.times,
                     usage_total: self.conversation.usage(),
                     finish_reason,
                     last_event_id,
@@ -260,7 +268,8 @@ impl Attempt<'_> {
         self.target = Some(answer.target);
         let stream = answer.stream;
         let behind = self.publisher.last_pushed();
-        let turn = self.turn.open.insert(OpenTurn::new(step, stream, behind));
+        let turn = OpenTurn::new(step, stream, behind, started);
+        let turn = self.turn.open.insert(turn);
         let mut first = true;
         while !self.publisher.is_at_limit() {
             tokio::select! {
@@ -269,11 +278,12 @@ impl Attempt<'_> {
                 deltas = turn.stream.next_batch(), if !self.publisher.is_full() => {
                     let Some(deltas) = deltas? else {
                         turn.stream.check()?;
-                        return self.whole_turn(started);
+                        return self.whole_turn();
                     };
                     if first {
                         first = false;
                         let after = self.runner.clock.monotonic() - started;
+                        turn.first_token = Some(after);
                         self.tally.first_token(after);
                         metrics::first_token(&self.settings.names, &self.spec.model, after);
                     }
@@ -296,13 +306,14 @@ impl Attempt<'_> {
     }
 
     /// Returns the turn after the end of its stream.
-    fn whole_turn(&mut self, started: Instant) -> Result<TurnEnd, TurnFailure> {
+    fn whole_turn(&mut self) -> Result<TurnEnd, TurnFailure> {
         // Always present while its stream is read.
         let mut whole = self
             .turn
             .open
             .take()
             .ok_or(ModelError::Cut { source: None })?;
+        let times = whole.times(self.runner.clock.monotonic());
         let written = whole.stream.bytes();
         for details in whole.stream.usage_details() {
             let calls = &mut whole.client_calls;
@@ -323,8 +334,8 @@ impl Attempt<'_> {
             .into_iter()
             .map(|call| self.toolbox.classify(call.id, call.name, call.arguments))
             .collect();
-        let took = self.runner.clock.monotonic() - started;
         let charge = self.charge(turn.model.as_deref(), turn.usage, turn.cached_tokens);
+        let took = times.took.unwrap_or_default();
         metrics::model_turn(&self.settings.names, &self.spec.model, &charge, took);
         let finished = FinishedTurn {
             finish_reason,
@@ -337,6 +348,7 @@ impl Attempt<'_> {
             answer_fields,
             cached_tokens: turn.cached_tokens,
             model: turn.model,
+            times,
         })
     }
 

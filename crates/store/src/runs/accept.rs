@@ -297,9 +297,9 @@ async fn insert_unkeyed(
         )
         INSERT INTO runs (tenant_id, id, lane, spec, model, agent_name, agent_version,
                           thread_id, api_key_id, metadata, cancel_on_disconnect, metered,
-                          created_by)
+                          created_by, traceparent)
         SELECT acting.tenant_id, $2, $3::text, $4::text::json, $5, $6, $7, $8, $9,
-               $10::text::json, $11, $13, $14
+               $10::text::json, $11, $13, $14, $15
         FROM acting
         WHERE has_queue_place(acting.tenant_id, $12)
         RETURNING created_at
@@ -318,6 +318,7 @@ async fn insert_unkeyed(
         int8(u64::from(tenant_limit)),
         run.api_key_id.is_some() && run.metered.is_some(),
         run.created_by,
+        run.traceparent,
     )
     .fetch_optional(executor)
     .await?;
@@ -348,9 +349,9 @@ async fn insert_keyed(
         )
         INSERT INTO runs (tenant_id, id, lane, spec, model, agent_name, agent_version,
                           thread_id, api_key_id, metadata, cancel_on_disconnect, metered,
-                          created_by)
+                          created_by, traceparent)
         SELECT won.tenant_id, won.run_id, $3::text, $4::text::json, $5, $6, $7, $8, $9,
-               $10::text::json, $11, $15, $16
+               $10::text::json, $11, $15, $16, $17
         FROM won
         RETURNING created_at
         ",
@@ -370,6 +371,7 @@ async fn insert_keyed(
         key.fingerprint.as_slice(),
         run.api_key_id.is_some() && run.metered.is_some(),
         run.created_by,
+        run.traceparent,
     )
     .fetch_optional(executor)
     .await?;

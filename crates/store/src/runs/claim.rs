@@ -74,6 +74,8 @@ pub struct ClaimedRun {
     pub spec_json: String,
     /// The current rights of the key that it was submitted with; `None` if there was no key.
     pub key: Option<KeyStanding>,
+    /// The W3C trace context that its spans belong to.
+    pub traceparent: Option<String>,
     /// The lane it came through.
     pub lane: Lane,
     /// The thread it continues.
@@ -140,7 +142,8 @@ impl SystemTx<'_> {
                 worker_id = $3,
                 job_seq = $6,
                 lease_expires_at = clock_timestamp() + $5::interval,
-                started_at = coalesce(started_at, clock_timestamp())
+                started_at = coalesce(started_at, clock_timestamp()),
+                released_by = NULL
             WHERE tenant_id = $1 AND id = $2 AND (
                 (status = 'running' AND claim_token = $4)
                 OR ((status = 'queued'
@@ -148,7 +151,7 @@ impl SystemTx<'_> {
                     AND cancel_requested_at IS NULL
                     AND failures < $7)
             )
-            RETURNING attempt, failures, last_event_id, lane, thread_id, spec::text AS "spec!",
+            RETURNING attempt, failures, last_event_id, lane, thread_id, spec::text AS "spec!", traceparent,
                       prompt_tokens, completion_tokens, total_tokens, created_at, queued_at,
                       started_at AS "started_at!",
                       (SELECT json_build_object(
@@ -198,6 +201,7 @@ impl SystemTx<'_> {
             },
             spec_json: row.spec,
             key,
+            traceparent: row.traceparent,
             lane: columns::lane(&row.lane)?,
             thread_id: row.thread_id.map(ThreadId::from_uuid),
             last_event_id: columns::event_id(row.last_event_id),

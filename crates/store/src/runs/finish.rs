@@ -11,6 +11,7 @@ use baton_protocol::{
 use crate::columns::{self, int4, int8};
 use crate::errors::{FenceError, StoreError};
 use crate::runs::rescue::QueuedJob;
+use crate::steps::TurnTimes;
 use crate::system::SystemTx;
 
 /// The end of a run.
@@ -43,6 +44,8 @@ pub struct FinalTurn<'a> {
     pub usage: Usage,
     /// The charge for the turn.
     pub charge: Charge,
+    /// Its times.
+    pub times: TurnTimes,
     /// The reason why the turn ended.
     pub finish_reason: FinishReason,
     /// The last event of the turn, before the terminal one.
@@ -65,6 +68,8 @@ pub struct CutTurn<'a> {
     pub usage: Usage,
     /// The charge for the turn.
     pub charge: Charge,
+    /// Its times.
+    pub times: TurnTimes,
     /// The last event of the turn, before the terminal one.
     pub last_event_id: EventId,
 }
@@ -77,6 +82,7 @@ struct LastTurn<'a> {
     charged_model: Option<&'a str>,
     usage: Usage,
     charge: Charge,
+    times: TurnTimes,
     finish_reason: Option<&'static str>,
     last_event_id: EventId,
 }
@@ -90,6 +96,7 @@ impl<'a> FinishCommit<'a> {
             charged_model: turn.charged_model,
             usage: turn.usage,
             charge: turn.charge,
+            times: turn.times,
             finish_reason: Some(turn.finish_reason.as_str()),
             last_event_id: turn.last_event_id,
         });
@@ -101,6 +108,7 @@ impl<'a> FinishCommit<'a> {
                 charged_model: cut.charged_model,
                 usage: cut.usage,
                 charge: cut.charge,
+                times: cut.times,
                 finish_reason: None,
                 last_event_id: cut.last_event_id,
             })
@@ -197,10 +205,12 @@ impl SystemTx<'_> {
             ), recorded AS (
                 INSERT INTO steps (tenant_id, run_id, step, attempt, kind, state, finish_reason,
                                    prompt_tokens, completion_tokens, total_tokens, last_event_id,
-                                   finished_at, usage_estimated, cut_message, answer_fields)
+                                   finished_at, usage_estimated, cut_message, answer_fields,
+                                   started_at, duration_ms, first_token_ms)
                 SELECT $1, $2, $14, $3, 'turn', 'finished', $16::text, $17, $18, $19, $20,
                        clock_timestamp(), $22,
-                       CASE WHEN $16 IS NULL THEN $15::text::json END, $28::text::json
+                       CASE WHEN $16 IS NULL THEN $15::text::json END, $28::text::json,
+                       clock_timestamp() - $30::bigint * interval '1 ms', $30::bigint, $31::bigint
                 FROM ended WHERE $14 IS NOT NULL
                 ON CONFLICT DO NOTHING
             ), entered AS (
@@ -249,6 +259,8 @@ impl SystemTx<'_> {
             outcome.error_upstream,
             turn.and_then(|turn| turn.answer_fields),
             charged_model,
+            turn.and_then(|turn| turn.times.duration_ms()),
+            turn.and_then(|turn| turn.times.first_token_ms()),
         )
         .fetch_optional(self.pool)
         .await?;

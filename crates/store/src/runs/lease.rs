@@ -86,6 +86,7 @@ impl SystemTx<'_> {
                 failures = greatest(failures - 1, 0),
                 last_event_id = greatest(last_event_id, $5),
                 lease_expires_at = NULL,
+                released_by = 'handed_over',
                 queued_at = clock_timestamp()
             WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
               AND status = 'running'

@@ -29,6 +29,8 @@ pub struct NewRun<'a> {
     pub metadata: Option<&'a RawValue>,
     /// Whether the run is cancelled if the client disconnects.
     pub cancel_on_disconnect: bool,
+    /// The W3C trace context that its spans belong to.
+    pub traceparent: Option<&'a str>,
     /// The idempotency key, which makes the submission repeatable.
     pub idempotency: Option<&'a IdempotencyKey>,
 }

@@ -80,7 +80,8 @@ impl SystemTx<'_> {
                     status = 'awaiting_approval',
                     failures = 0,
                     last_event_id = $5,
-                    lease_expires_at = NULL
+                    lease_expires_at = NULL,
+                    released_by = 'parked'
                 WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
                   AND status = 'running' AND cancel_requested_at IS NULL
                 RETURNING id

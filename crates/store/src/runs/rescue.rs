@@ -99,6 +99,7 @@ impl SystemTx<'_> {
             UPDATE runs SET
                 status = 'queued',
                 lease_expires_at = NULL,
+                released_by = 'lease_expired',
                 queued_at = clock_timestamp()
             FROM lost
             WHERE runs.tenant_id = lost.tenant_id AND runs.id = lost.id
@@ -184,6 +185,7 @@ impl SystemTx<'_> {
             UPDATE runs SET
                 status = 'queued',
                 lease_expires_at = NULL,
+                released_by = 'worker_lost',
                 queued_at = clock_timestamp()
             FROM lost
             WHERE runs.tenant_id = lost.tenant_id AND runs.id = lost.id

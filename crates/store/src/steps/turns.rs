@@ -4,6 +4,7 @@ use baton_protocol::{Charge, Effect, EventId, Fence, FinishReason, Usage};
 
 use crate::columns::{self, int4, int8};
 use crate::errors::FenceError;
+use crate::steps::TurnTimes;
 use crate::system::SystemTx;
 
 /// A turn that does not end its run.
@@ -21,6 +22,8 @@ pub struct TurnCommit<'a> {
     pub usage: Usage,
     /// The charge for the turn.
     pub charge: Charge,
+    /// Its times.
+    pub times: TurnTimes,
     /// The tokens of all turns, this one included.
     pub usage_total: Usage,
     /// The reason why the turn ended.
@@ -86,9 +89,11 @@ impl SystemTx<'_> {
             ), recorded AS (
                 INSERT INTO steps (tenant_id, run_id, step, attempt, kind, state, finish_reason,
                                    prompt_tokens, completion_tokens, total_tokens, last_event_id,
-                                   finished_at, usage_estimated, answer_fields)
+                                   finished_at, usage_estimated, answer_fields,
+                                   started_at, duration_ms, first_token_ms)
                 SELECT $1, $2, $9::integer, $3, 'turn', 'finished', $11::text, $12::bigint,
-                       $13::bigint, $14::bigint, $5, clock_timestamp(), $24, $25::text::json
+                       $13::bigint, $14::bigint, $5, clock_timestamp(), $24, $25::text::json,
+                       clock_timestamp() - $27::bigint * interval '1 ms', $27::bigint, $28::bigint
                 FROM held
                 ON CONFLICT DO NOTHING
             ), said AS (
@@ -142,6 +147,8 @@ impl SystemTx<'_> {
             turn.usage.estimated,
             turn.answer_fields,
             charged_model,
+            turn.times.duration_ms(),
+            turn.times.first_token_ms(),
         )
         .fetch_optional(self.pool)
         .await?

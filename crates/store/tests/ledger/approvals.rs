@@ -32,6 +32,7 @@ async fn two_lost_calls(ledger: &Ledger) -> Fence {
     let turn = TurnCommit {
         answer_fields: None,
         charged_model: None,
+        times: baton_store::TurnTimes::default(),
         step: 1,
         message: "{}",
         usage: usage(1, 1),

@@ -15,6 +15,7 @@ async fn guarded_writes(
     let turn = TurnCommit {
         answer_fields: None,
         charged_model: None,
+        times: baton_store::TurnTimes::default(),
         step: 3,
         message: r#"{"role":"assistant","content":"stale"}"#,
         usage: usage(1, 1),
@@ -90,6 +91,7 @@ async fn every_guarded_write_refuses_a_stale_fence_and_changes_nothing() {
     let turn = TurnCommit {
         answer_fields: None,
         charged_model: None,
+        times: baton_store::TurnTimes::default(),
         step: 1,
         message: "{}",
         usage: Usage::default(),

@@ -96,6 +96,7 @@ pub(crate) fn new_run(id: RunId, spec: &RunSpec) -> NewRun<'_> {
         metered: None,
         metadata: None,
         cancel_on_disconnect: false,
+        traceparent: None,
         idempotency: None,
     }
 }
@@ -115,6 +116,7 @@ pub(crate) fn answer(outcome: &Outcome) -> FinishCommit<'_> {
         turn: Some(FinalTurn {
             answer_fields: None,
             charged_model: None,
+            times: baton_store::TurnTimes::default(),
             step: 1,
             message: ANSWER,
             usage: usage(3, 4),

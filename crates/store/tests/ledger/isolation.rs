@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use crate::fixture::{DONE, LONG, Ledger, ROOMY, answer, new_run, run_id, spec, tenant_id};
 
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 16] = [
+    "attempts",
     "agents",
     "agent_versions",
     "runs",
@@ -136,6 +137,7 @@ async fn nothing_of_another_tenant_is_seen_or_changed_by_its_id() {
         assert!(tx.run(run).await.unwrap().is_none());
         assert!(tx.run_steps(run).await.unwrap().is_empty());
         assert!(tx.run_messages(run).await.unwrap().is_empty());
+        assert!(tx.timeline(run).await.unwrap().is_none());
         assert!(tx.run_approvals(run).await.unwrap().is_empty());
         let decided = tx.decide(run, approval_of(run), &Decision::Retry {}, None);
         assert_eq!(decided.await.unwrap(), DecideOutcome::NotFound);

@@ -23,4 +23,5 @@ mod sessions;
 mod steps;
 mod tenants;
 mod threads;
+mod timeline;
 mod transitions;

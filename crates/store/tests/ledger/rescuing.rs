@@ -12,6 +12,7 @@ fn turn() -> TurnCommit<'static> {
     TurnCommit {
         answer_fields: None,
         charged_model: None,
+        times: baton_store::TurnTimes::default(),
         step: 1,
         message: "{}",
         usage: Usage::default(),

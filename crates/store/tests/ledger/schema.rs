@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use baton_protocol::{ApprovalReason, Decision, Effect, FinishReason, Lane, Role, RunStatus};
 use baton_store::{
-    ActorKind, AuditResult, ConnectError, StepKind, StepState, Store, StoreOptions, migrate,
+    ActorKind, AttemptEnding, AuditResult, ConnectError, StepKind, StepState, Store, StoreOptions,
+    migrate,
 };
 use baton_test_ledger::{APP, TestDatabase};
 use futures_util::future::join_all;
@@ -45,6 +46,10 @@ async fn every_name_list_is_the_rust_enum() {
             ApprovalReason::ALL.map(ApprovalReason::as_str).to_vec(),
         ),
         ("approval_decision", Decision::NAMES.to_vec()),
+        (
+            "attempt_ending",
+            AttemptEnding::RELEASES.map(AttemptEnding::as_str).to_vec(),
+        ),
         ("step_kind", StepKind::ALL.map(StepKind::as_str).to_vec()),
         ("step_state", StepState::ALL.map(StepState::as_str).to_vec()),
         (

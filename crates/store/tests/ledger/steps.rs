@@ -26,6 +26,7 @@ pub(crate) fn turn(calls: &[NewCall]) -> TurnCommit<'_> {
     TurnCommit {
         answer_fields: None,
         charged_model: None,
+        times: baton_store::TurnTimes::default(),
         step: 1,
         message: CALLS,
         usage: usage(10, 5),
@@ -123,6 +124,7 @@ async fn the_last_turn_its_message_the_usage_and_the_state_are_one_commit_and_re
         turn: Some(FinalTurn {
             answer_fields: None,
             charged_model: None,
+            times: baton_store::TurnTimes::default(),
             step: 4,
             message: ANSWER,
             usage: usage(20, 2),
@@ -226,6 +228,7 @@ async fn a_turn_that_was_broken_off_is_kept_apart_from_what_the_run_said() {
         cut: Some(CutTurn {
             answer_fields: Some(FIELDS),
             charged_model: Some("other"),
+            times: baton_store::TurnTimes::default(),
             step: 4,
             message: HALF,
             usage: guessed,
@@ -270,6 +273,7 @@ async fn a_turn_that_is_gone_on_from_keeps_its_guess_its_fields_and_the_model_th
     let turn = TurnCommit {
         answer_fields: Some(FIELDS),
         charged_model: Some("other"),
+        times: baton_store::TurnTimes::default(),
         usage: guessed,
         usage_total: guessed,
         ..turn(&calls)

@@ -326,6 +326,7 @@ async fn attempt(ledger: &Ledger, transition: Transition, run: RunId, fence: &Fe
             let turn = TurnCommit {
                 answer_fields: None,
                 charged_model: None,
+                times: baton_store::TurnTimes::default(),
                 step: 1,
                 message: "{}",
                 usage: Usage::default(),

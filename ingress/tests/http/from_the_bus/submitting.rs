@@ -161,6 +161,7 @@ async fn somebody_with(f: &Fixture, run: RunId) -> TenantTx {
         metered: None,
         metadata: None,
         cancel_on_disconnect: false,
+        traceparent: None,
         idempotency: Some(&key),
     };
     // Far from the limit, as in the ingress: near it, submissions of a tenant wait for each other.

@@ -121,6 +121,7 @@ fn claimed(
     };
     ClaimOutcome::Claimed(Box::new(ClaimedRun {
         key: None,
+        traceparent: None,
         fence: Fence {
             tenant: claim.tenant,
             run: claim.run,
