@@ -4,6 +4,7 @@ mod chat;
 mod legacy;
 mod messages;
 mod native;
+mod stream_options;
 mod tools;
 mod travelling;
 

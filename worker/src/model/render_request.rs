@@ -8,7 +8,6 @@ use baton_service::config::UpstreamFeature;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::tool_choice;
@@ -160,8 +159,26 @@ impl Serialize for Request<'_> {
         }
         map.serialize_entry("stream", &true)?;
         if !self.lacks(UpstreamFeature::StreamOptions) {
-            map.serialize_entry("stream_options", &json!({"include_usage": true}))?;
+            map.serialize_entry("stream_options", &StreamOptions(&self.spec.params))?;
         }
+        map.end()
+    }
+}
+
+/// The client's options of a streamed answer, with the one that Baton needs.
+struct StreamOptions<'a>(&'a RawFields);
+
+impl Serialize for StreamOptions<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let given = self.0.get("stream_options").map(RawValue::to_owned);
+        let given = given.and_then(|given| RawFields::from_object(given).ok());
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in given.iter().flat_map(RawFields::fields) {
+            if name != "include_usage" {
+                map.serialize_entry(&*name, value)?;
+            }
+        }
+        map.serialize_entry("include_usage", &true)?;
         map.end()
     }
 }

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use super::SubmitRequest;
 use super::legacy;
 use super::messages::{check_name, metadata, read_messages};
+use super::stream_options::StreamOptions;
 use super::tools::{some_tools, tool_names};
 use super::travelling::Travelling;
 use crate::error::Invalid;
@@ -148,15 +149,12 @@ impl ChatSubmission {
         let stream = read_bool(body.stream, "stream")?;
         let include_usage = match present(body.stream_options) {
             None => false,
-            Some(options) if options.get().starts_with('{') => {
-                let name = "stream_options.include_usage";
-                let options: StreamOptions<'_> =
-                    serde_json::from_str(options.get()).map_err(|_| not_a_bool(name))?;
-                read_bool(options.include_usage, name)?
-            }
-            Some(_) => {
-                let message = "`stream_options` must be an object";
-                return Err(Invalid::field("invalid_type", "stream_options", message));
+            Some(given) => {
+                let options = StreamOptions::read(given)?;
+                if options.has_others {
+                    body.rest.replace("stream_options", given);
+                }
+                options.include_usage
             }
         };
         if present(body.n).is_some_and(|n| n.get() != "1") {
@@ -196,18 +194,12 @@ fn both_forms(older: &str, newer: &str) -> Invalid {
     Invalid::field("conflicting_fields", older, message)
 }
 
-#[derive(Deserialize)]
-struct StreamOptions<'a> {
-    #[serde(borrow, default)]
-    include_usage: Option<&'a RawValue>,
-}
-
 /// Returns a value, unless it is `null`.
 fn present(value: Option<&RawValue>) -> Option<&RawValue> {
     value.filter(|value| value.get() != "null")
 }
 
-fn read_bool(value: Option<&RawValue>, name: &str) -> Result<bool, Invalid> {
+pub(super) fn read_bool(value: Option<&RawValue>, name: &str) -> Result<bool, Invalid> {
     match present(value).map(RawValue::get) {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),

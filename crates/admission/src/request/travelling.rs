@@ -129,7 +129,7 @@ fn check_count(count: usize) -> Result<(), Invalid> {
 
 /// Refuses repeated names, because readers differ in which value they use, and the checked one must
 /// be the used one.
-fn check_names(prefix: &str, fields: &[RawField<'_>]) -> Result<(), Invalid> {
+pub(super) fn check_names(prefix: &str, fields: &[RawField<'_>]) -> Result<(), Invalid> {
     let mut seen = HashSet::with_capacity(fields.len());
     match fields.iter().find(|(name, _)| !seen.insert(&**name)) {
         None => Ok(()),

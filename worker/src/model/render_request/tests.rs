@@ -1,4 +1,4 @@
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -39,7 +39,7 @@ fn rendered(
 fn unknown_fields_travel_and_batons_own_do_not() {
     let spec = spec(&json!({
         "temperature": 0.2, "brand_new": {"a": [1]}, "tool_choice": "auto", "lane": "background",
-        "stream": false, "stream_options": {"x": 1}, "model": "other", "messages": "no",
+        "stream": false, "stream_options": {"x": 1, "include_usage": false}, "model": "other", "messages": "no",
     }));
     let messages = raw(&json!([{"role": "user", "content": "é"}]));
     let tools = raw(&json!([{"type": "function", "function": {"name": "f"}}]));
@@ -50,7 +50,7 @@ fn unknown_fields_travel_and_batons_own_do_not() {
             "temperature": 0.2, "brand_new": {"a": [1]}, "tool_choice": "auto",
             "model": "gpt-x", "messages": [{"role": "user", "content": "é"}],
             "tools": [{"type": "function", "function": {"name": "f"}}],
-            "stream": true, "stream_options": {"include_usage": true},
+            "stream": true, "stream_options": {"x": 1, "include_usage": true},
         }),
     );
 }
