@@ -135,6 +135,38 @@ def llm(url, key, model):
     return chat.chain("Pay seven", tools=[pay], key=key).text()
 
 
+PAY = {
+    "type": "function",
+    "function": {
+        "name": "pay",
+        "description": "Pays an amount.",
+        "parameters": {
+            "type": "object",
+            "properties": {"amount": {"type": "integer"}},
+            "required": ["amount"],
+        },
+    },
+}
+
+
+def litellm(url, key, model):
+    import litellm
+
+    litellm.telemetry = False
+    where = {"model": f"openai/{model}", "api_base": url, "api_key": key, "tools": [PAY]}
+    history = [{"role": "user", "content": "Pay seven"}]
+    asked = litellm.completion(messages=history, tool_choice="required", **where).choices[0].message
+    (call,) = asked.tool_calls
+    result = f"paid {json.loads(call.function.arguments)['amount']}"
+    history += [asked, {"role": "tool", "tool_call_id": call.id, "content": result}]
+    whole = litellm.completion(messages=history, **where)
+    pieces = list(litellm.completion(messages=history, stream=True, **where))
+    made = litellm.stream_chunk_builder(pieces, messages=history)
+    assert made.choices[0].message.content == whole.choices[0].message.content
+    assert made.choices[0].finish_reason == whole.choices[0].finish_reason == "stop"
+    return whole.choices[0].message.content
+
+
 def inspect_ai(url, key, model):
     from inspect_ai import Task, eval
     from inspect_ai.dataset import Sample

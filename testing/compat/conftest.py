@@ -162,7 +162,7 @@ def litellm(tmp_path_factory):
     process, ready_baton = start_baton(
         tmp, LLM_BASE_URL=f"http://127.0.0.1:{port}/v1", LLM_API_KEY=key, BATON_LLM__MAX_RETRIES="1"
     )
-    yield ready_baton
+    yield {**ready_baton, "upstream_url": f"http://127.0.0.1:{port}/v1", "upstream_key": key}
     stop(process)
     proxy.kill()
     proxy.wait()

@@ -30,6 +30,7 @@ CLIENTS = {
     "instructor": python("clients"),
     "smolagents": python("clients"),
     "llm": python("clients"),
+    "litellm": python("litellm"),
     "inspect_ai": python("inspect"),
     "ai_sdk_openai": node,
     "ai_sdk_openai_compatible": node,

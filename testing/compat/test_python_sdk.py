@@ -439,3 +439,15 @@ def test_litellm_is_an_upstream_like_any_other(litellm):
         ask(model="refusing", messages=HELLO)
     with pytest.raises(openai.BadRequestError):
         ask(model="unheard-of", messages=HELLO)
+
+
+def test_litellm_answers_by_its_fallback(litellm):
+    ask = client(litellm, max_retries=0).chat.completions.create
+    straight = openai.OpenAI(base_url=litellm["upstream_url"], api_key=litellm["upstream_key"], max_retries=0)
+    control = list(straight.chat.completions.create(model="failing", messages=HELLO, stream=True))
+    assert text_of(control) == "LiteLLM says hello through Baton."
+    whole = ask(model="failing", messages=HELLO)
+    assert whole.choices[0].message.content == text_of(control)
+    streamed = list(ask(model="failing", messages=HELLO, stream=True))
+    assert text_of(streamed) == text_of(control)
+    assert {whole.model, streamed[-1].model} == {control[-1].model}
