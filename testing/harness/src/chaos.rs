@@ -22,6 +22,7 @@ pub mod program;
 pub mod proxy;
 pub mod record;
 pub mod shortage;
+pub mod speech;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};

@@ -1,0 +1,192 @@
+//! One turn of the model as an event stream, in the dialects of several families of servers. All of
+//! them have the same meaning.
+
+use serde_json::{Value, json};
+
+use super::outside::{Prompt, TOOLS};
+
+/// A way to write an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// As OpenAI does.
+    Reference,
+    /// Several calls in one frame, all with index 0, arguments as an object, and the finish reason
+    /// `stop`: Ollama, Gemini.
+    CallsAtOnce,
+    /// The text as a list of parts, and finish reasons in capitals: Mistral, Gemini.
+    Parts,
+    /// `message` in place of `delta`, without indices: llama.cpp's older servers.
+    MessageFrames,
+    /// Other line ends, comments, no space behind the colon, and no `[DONE]`: proxies.
+    LooseLines,
+    /// The usage in the last frame, as floats, and `null` in many places: vLLM's relatives.
+    LooseValues,
+}
+
+impl Dialect {
+    /// All dialects.
+    pub const ALL: [Self; 6] = [
+        Self::Reference,
+        Self::CallsAtOnce,
+        Self::Parts,
+        Self::MessageFrames,
+        Self::LooseLines,
+        Self::LooseValues,
+    ];
+
+    /// Returns one of them by chance.
+    pub fn any() -> Self {
+        Self::ALL[rand::random_range(0..Self::ALL.len())]
+    }
+
+    /// Returns the frames of a turn.
+    pub fn frames(self, prompt: &Prompt, turn: u64) -> Vec<String> {
+        let mut frames = vec![self.frame(json!({"role": "assistant", "content": ""}), None)];
+        let calls_tools = turn < prompt.tool_turns;
+        if calls_tools {
+            frames.push(self.text(&prompt.preamble(turn)));
+            frames.extend(self.calls(turn));
+        } else {
+            frames.extend((0..prompt.words).map(|index| self.text(&prompt.word(index))));
+        }
+        let finish = match self {
+            Self::CallsAtOnce => "stop",
+            Self::Parts if !calls_tools => "STOP",
+            _ if calls_tools => "tool_calls",
+            _ => "stop",
+        };
+        frames.push(self.frame(json!({}), Some(finish)));
+        let usage = match self {
+            Self::LooseValues => json!({
+                "prompt_tokens": 5.0, "completion_tokens": prompt.words.to_string(),
+                "total_tokens": null,
+            }),
+            _ => json!({
+                "prompt_tokens": 5, "completion_tokens": prompt.words,
+                "total_tokens": prompt.words + 5,
+            }),
+        };
+        let mut last = envelope();
+        last["choices"] = json!([]);
+        last["usage"] = usage;
+        frames.push(self.line(&last));
+        if self != Self::LooseLines {
+            frames.push("data: [DONE]\n\n".to_owned());
+        }
+        frames
+    }
+
+    fn text(self, text: &str) -> String {
+        let content = match self {
+            Self::Parts => json!([{"type": "text", "text": text}]),
+            _ => json!(text),
+        };
+        self.frame(json!({"content": content}), None)
+    }
+
+    /// Returns the frames with the calls of all tools.
+    fn calls(self, turn: u64) -> Vec<String> {
+        let calls = TOOLS.iter().enumerate().map(|(index, (name, _))| {
+            let arguments = match self {
+                Self::CallsAtOnce => json!({}),
+                _ => json!("{}"),
+            };
+            let index = if self == Self::CallsAtOnce { 0 } else { index };
+            json!({
+                "index": index, "id": format!("call_{turn}_{name}"), "type": "function",
+                "function": {"name": name, "arguments": arguments},
+            })
+        });
+        if self == Self::CallsAtOnce {
+            let calls: Vec<Value> = calls.collect();
+            return vec![self.frame(json!({"tool_calls": calls}), None)];
+        }
+        calls
+            .map(|call| self.frame(json!({"tool_calls": [call]}), None))
+            .collect()
+    }
+
+    fn frame(self, delta: Value, finish: Option<&str>) -> String {
+        let mut choice = json!({"index": 0, "finish_reason": finish});
+        match self {
+            Self::MessageFrames => {
+                choice = json!({"finish_reason": finish, "message": delta});
+            }
+            Self::LooseValues => {
+                choice["index"] = Value::Null;
+                choice["delta"] = delta;
+                choice["delta"]["function_call"] = Value::Null;
+                choice["logprobs"] = Value::Null;
+            }
+            _ => choice["delta"] = delta,
+        }
+        let mut frame = envelope();
+        frame["choices"] = json!([choice]);
+        self.line(&frame)
+    }
+
+    fn line(self, frame: &Value) -> String {
+        match self {
+            Self::LooseLines => format!(": working\r\ndata:{frame}\r\n\r\n"),
+            _ => format!("data: {frame}\n\n"),
+        }
+    }
+}
+
+fn envelope() -> Value {
+    json!({"id": "chatcmpl-chaos", "object": "chat.completion.chunk", "created": 1, "model": "chaos"})
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_openai::{ChatAccumulator, ChatChunk, SseDecoder};
+
+    use super::*;
+
+    /// Returns the text of a turn and the names of its calls.
+    fn meaning(frames: &[String]) -> (String, Vec<String>) {
+        let mut decoder = SseDecoder::new(usize::MAX);
+        decoder.push(frames.concat().into());
+        let mut accumulator = ChatAccumulator::new("call_", usize::MAX);
+        let mut deltas = Vec::new();
+        while let Some(event) = decoder.next_event().unwrap() {
+            if &event.data[..] != b"[DONE]" {
+                let chunk: ChatChunk<'_> = serde_json::from_slice(&event.data).unwrap();
+                accumulator.fold(chunk, &mut deltas).unwrap();
+            }
+        }
+        let message = accumulator.finish().unwrap().message;
+        let message: Value = serde_json::to_value(&message).unwrap();
+        let calls = message["tool_calls"].as_array().into_iter().flatten();
+        let named = calls.map(|call| {
+            assert_eq!(call["function"]["arguments"], "{}", "{message}");
+            call["function"]["name"].as_str().unwrap().to_owned()
+        });
+        let text = message["content"].as_str().unwrap_or_default();
+        (text.to_owned(), named.collect())
+    }
+
+    #[test]
+    fn every_dialect_has_the_same_meaning() {
+        let prompt = Prompt {
+            id: 7,
+            words: 3,
+            gap_ms: 1,
+            tool_turns: 2,
+        };
+        for dialect in Dialect::ALL {
+            let mut written = String::new();
+            for turn in 0..3 {
+                let (text, calls) = meaning(&dialect.frames(&prompt, turn));
+                written.push_str(&text);
+                let expected = if turn < 2 {
+                    vec!["tally", "strike"]
+                } else {
+                    vec![]
+                };
+                assert_eq!(calls, expected, "{dialect:?}");
+            }
+            assert_eq!(written, prompt.expected(), "{dialect:?}");
+        }
+    }
+}
