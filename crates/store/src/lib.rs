@@ -42,6 +42,7 @@ mod reservations;
 mod runs;
 mod sessions;
 mod sign_in_throttle;
+mod statement;
 mod statement_pool;
 mod steps;
 mod stream_tickets;

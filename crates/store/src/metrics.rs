@@ -9,6 +9,7 @@ const POOL_WAIT: &str = "baton_database_pool_wait_seconds";
 const POOL_TIMEOUTS: &str = "baton_database_pool_timeouts_total";
 const POOL_MAX: &str = "baton_database_pool_max_connections";
 const POOL_IN_USE: &str = "baton_database_pool_connections_in_use";
+const STATEMENT: &str = "baton_database_statement_seconds";
 
 const POOLS: &[&str] = &[
     Pool::Tenant.as_str(),
@@ -37,6 +38,14 @@ pub const METRICS: &[Metric] = &[
         POOL_IN_USE,
         "Connections to the database that are in use",
         &[Label::of("pool", STATEMENT_POOLS)],
+    ),
+    Metric::histogram(
+        STATEMENT,
+        "Time from sending a statement to the end of its answer, or until its caller gave up",
+        &[Label::bounded(
+            "statement",
+            "the names of the statements, which `pg_stat_statements` shows too, `commit`, and `unnamed`",
+        )],
     ),
 ];
 
@@ -89,4 +98,9 @@ impl Drop for InUse {
     fn drop(&mut self) {
         gauge!(POOL_IN_USE, "pool" => self.0.as_str()).decrement(1.0);
     }
+}
+
+/// Records the time of a statement.
+pub(crate) fn statement(name: String, took: Duration) {
+    histogram!(STATEMENT, "statement" => name).record(took);
 }

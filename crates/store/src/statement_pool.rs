@@ -22,6 +22,7 @@ use tokio::time::timeout;
 
 use crate::errors::NotConnected;
 use crate::metrics::{InUse, Pool};
+use crate::statement::Statement;
 
 /// A connection that was used more recently than this counts as alive.
 pub(crate) const RESTED: Duration = Duration::from_secs(1);
@@ -253,8 +254,9 @@ impl<'p> Executor<'p> for &'p StatementPool {
         E: 'q + Execute<'q, Postgres>,
     {
         stream::once(async move {
+            let statement = Statement::new(query)?;
             let mut lent = self.lend().await?;
-            let answer = in_time(lent.connection().fetch_many(query).try_collect::<Vec<_>>()).await;
+            let answer = in_time(statement.fetch_all(lent.connection())).await;
             lent.settle(answer)
         })
         .map_ok(|items| stream::iter(items).map(Ok))
@@ -268,8 +270,9 @@ impl<'p> Executor<'p> for &'p StatementPool {
         E: 'q + Execute<'q, Postgres>,
     {
         Box::pin(async move {
+            let statement = Statement::new(query)?;
             let mut lent = self.lend().await?;
-            let answer = in_time(lent.connection().fetch_optional(query)).await;
+            let answer = in_time(statement.fetch_optional(lent.connection())).await;
             lent.settle(answer)
         })
     }

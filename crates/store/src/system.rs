@@ -7,6 +7,7 @@ use sqlx::{Describe, Either, Error, Execute, Executor, SqlStr};
 use tokio::sync::Mutex;
 
 use crate::errors::StoreError;
+use crate::statement::{Statement, Timer};
 use crate::statement_pool::{Lent, StatementPool, in_time};
 
 /// The operations across tenants, as the role `baton_system`. Each method is one statement, which
@@ -48,6 +49,7 @@ impl<'s> OneCommit<'s> {
 
     /// Commits everything.
     pub async fn commit(self) -> Result<(), StoreError> {
+        let _timer = Timer::start("commit");
         self.end("COMMIT").await
     }
 
@@ -84,8 +86,9 @@ impl<'p> Executor<'p> for Statements<'p> {
         match self {
             Self::Each(pool) => pool.fetch_many(query),
             Self::Together(connection) => stream::once(async move {
+                let statement = Statement::new(query)?;
                 let mut connection = connection.lock().await;
-                in_time(connection.fetch_many(query).try_collect::<Vec<_>>()).await
+                in_time(statement.fetch_all(&mut connection)).await
             })
             .map_ok(|items| stream::iter(items).map(Ok))
             .try_flatten()
@@ -101,8 +104,9 @@ impl<'p> Executor<'p> for Statements<'p> {
         match self {
             Self::Each(pool) => pool.fetch_optional(query),
             Self::Together(connection) => Box::pin(async move {
+                let statement = Statement::new(query)?;
                 let mut connection = connection.lock().await;
-                in_time(connection.fetch_optional(query)).await
+                in_time(statement.fetch_optional(&mut connection)).await
             }),
         }
     }
