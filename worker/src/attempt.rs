@@ -14,6 +14,7 @@ use baton_routing::Target;
 use baton_run_log::terminal_event::terminal_event;
 use baton_store::{ClaimedRun, CutTurn, FinalTurn, FinishCommit, QueuedJob, TurnWish};
 use serde_json::value::RawValue;
+use tracing::Instrument as _;
 
 use crate::agent::turn_machine::Next;
 use crate::attempt::budget::{Budget, wake_waiting};
@@ -263,7 +264,8 @@ impl<'a> Attempt<'a> {
             }
             match self.conversation.next() {
                 Next::CallModel { step } => {
-                    if let Some(worked) = self.take_turn(step).await? {
+                    let span = tracing::info_span!("turn", step);
+                    if let Some(worked) = self.take_turn(step).instrument(span).await? {
                         return Ok(worked);
                     }
                 }

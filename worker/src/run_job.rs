@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use baton_nats::Delivery;
+use baton_nats::{Delivery, JobHeaders};
 use baton_protocol::{ClaimToken, Job, Outcome, RunError, RunId, RunSpec};
 use baton_run_log::{repair_end, repair_questions};
 use baton_store::{Claim, ClaimOutcome, ClaimedRun, StoreError};
@@ -53,7 +53,7 @@ impl JobRunner {
             run.id = %run,
             attempt = tracing::field::Empty,
             request.id = delivery.headers.request_id.as_deref(),
-            trace.id = delivery.headers.trace_id(),
+            trace.id = tracing::field::Empty,
         );
         self.claim_and_work(&delivery, run).instrument(span).await
     }
@@ -158,12 +158,13 @@ impl JobRunner {
             .unwrap_or_default();
         metrics::run_claimed(fence.attempt, waited);
         tracing::Span::current().record("attempt", fence.attempt);
+        let headers = headers_of(delivery, &mut claimed);
         let _active = metrics::ActiveRun::begin();
         let hold = self
             .leases
             .hold(fence, lease, delivery.in_progress_handle());
         let created_at = claimed.created_at;
-        match Attempt::run(self, claimed, spec, &hold, &delivery.headers).await {
+        match Attempt::run(self, claimed, spec, &hold, &headers).await {
             Ending::Ended => {
                 metrics::run_duration((self.clock.now() - created_at).to_std().unwrap_or_default());
                 settled(delivery.ack().await)
@@ -227,6 +228,26 @@ impl JobRunner {
 }
 
 /// A settlement that does not reach the broker only means that the message is redelivered.
+/// Returns the job's headers with the trace that the run was accepted with: a job that is published again has
+/// no headers.
+fn headers_of(delivery: &Delivery, claimed: &mut ClaimedRun) -> JobHeaders {
+    let accepted = JobHeaders {
+        request_id: delivery.headers.request_id.clone(),
+        traceparent: claimed.traceparent.take(),
+    };
+    let headers = JobHeaders {
+        traceparent: accepted
+            .kept()
+            .traceparent
+            .or_else(|| delivery.headers.traceparent.clone()),
+        ..delivery.headers.clone()
+    };
+    if let Some(trace) = headers.trace_id() {
+        tracing::Span::current().record("trace.id", trace);
+    }
+    headers
+}
+
 fn settled<E: std::fmt::Display>(result: Result<(), E>) -> JobEnd {
     if let Err(error) = result {
         tracing::debug!(%error, "a message could not be settled and will come again");

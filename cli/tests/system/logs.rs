@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use baton_harness::client::PATIENCE;
 use baton_harness::scripted_model::Reply;
@@ -10,6 +11,8 @@ use baton_harness::stack::Stack;
 use serde_json::{Map, Value, json};
 
 use crate::fixture::{call, chat, has_tool_result, model, options};
+
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// A line with the fields of its spans, in the view of a reader of logs.
 type Line = Map<String, Value>;
@@ -69,9 +72,14 @@ fn documented() -> BTreeSet<String> {
 /// ids, and without a field that the page does not list.
 #[tokio::test]
 async fn a_run_leaves_one_line_in_the_worker_and_its_request_one_in_the_ingress() {
-    let model = model(|request| {
+    let asked = AtomicBool::new(false);
+    let model = model(move |request| {
         if has_tool_result(request) {
-            Reply::text("It is 127.05.")
+            if asked.swap(true, Ordering::Relaxed) {
+                Reply::text("It is 127.05.")
+            } else {
+                Reply::status(503)
+            }
         } else {
             call(
                 "Let me see. ",
@@ -89,7 +97,8 @@ async fn a_run_leaves_one_line_in_the_worker_and_its_request_one_in_the_ingress(
         stack.worker().await.unwrap(),
     );
     let client = stack.client(&ingress);
-    let mut answer = client.chat(&chat()).await.unwrap();
+    let trace = [("traceparent", TRACE)];
+    let mut answer = client.chat_with(&chat(), &trace).await.unwrap();
     answer.finish().await.unwrap();
     assert!(answer.done, "{:?}", answer.error);
     drop(answer);
@@ -118,10 +127,17 @@ async fn a_run_leaves_one_line_in_the_worker_and_its_request_one_in_the_ingress(
     ] {
         assert!(ended[name].is_number(), "{name}: {ended:#?}");
     }
-    for name in ["run.id", "tenant.id", "request.id"] {
+    for name in ["run.id", "tenant.id", "request.id", "trace.id"] {
         assert!(ended[name].is_string(), "{name}: {ended:#?}");
         assert_eq!(ended[name], answered[name], "{name}");
     }
+    assert_eq!(ended["trace.id"], TRACE.split('-').nth(1).unwrap());
+    let again = until_lines(&stack, "the model server is asked again", 1).await;
+    for name in ["run.id", "tenant.id", "request.id", "trace.id", "attempt"] {
+        assert_eq!(again[0][name], ended[name], "{name}");
+    }
+    // The first turn is step 1, its call is step 2.
+    assert_eq!(again[0]["step"], 3);
     assert_eq!(
         (&answered["status"], &answered["method"]),
         (&json!(200), &json!("POST"))

@@ -79,8 +79,14 @@ mod tests {
     #[test]
     fn the_name_of_a_statement_is_in_its_first_line() {
         let cases = [
-            ("\n            -- runs.claim\n            UPDATE runs", "runs.claim"),
-            ("-- diagnosis.now\nSELECT clock_timestamp()", "diagnosis.now"),
+            (
+                "\n            -- runs.claim\n            UPDATE runs",
+                "runs.claim",
+            ),
+            (
+                "-- diagnosis.now\nSELECT clock_timestamp()",
+                "diagnosis.now",
+            ),
             ("SELECT 1 -- runs.claim", "unnamed"),
         ];
         for (sql, expected) in cases {

@@ -245,7 +245,8 @@ impl Client {
         self.chat_with(body, &[("idempotency-key", key)]).await
     }
 
-    async fn chat_with(
+    /// Begins a streamed chat with these headers.
+    pub async fn chat_with(
         &self,
         body: &Value,
         headers: &[(&str, &str)],

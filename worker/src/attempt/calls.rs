@@ -7,6 +7,7 @@ use baton_protocol::{ApprovalId, ApprovalReason, Effect, EventData, EventId, Out
 use baton_store::{CallCommit, NewApproval, ParkCommit, ParkOutcome};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tracing::Instrument as _;
 
 use super::budget::wake_waiting;
 use super::{Attempt, Halt, Worked};
@@ -45,7 +46,8 @@ impl Attempt<'_> {
                 );
                 let (runner, fence, toolbox) = (self.runner, self.ledger.fence, &self.toolbox);
                 let hold = self.hold;
-                running.push(async move {
+                let span = tracing::info_span!("call", step = recorded.step);
+                let work = async move {
                     // The recorded state may be old: this worker may have been frozen since, and a
                     // person may have decided about the call.
                     if begins {
@@ -53,7 +55,8 @@ impl Attempt<'_> {
                     }
                     let (recorded, result) = toolbox.execute(runner, fence, recorded).await;
                     (recorded, result, shown)
-                });
+                };
+                running.push(work.instrument(span));
             }
             self.publisher.kick();
             let finished = loop {

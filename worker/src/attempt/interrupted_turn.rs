@@ -192,7 +192,7 @@ impl Attempt<'_> {
             error,
         });
         metrics::turn_withdrawn();
-        tracing::info!(step, ?pause, "a turn that broke off is asked for again");
+        tracing::info!(?pause, "a turn that broke off is asked for again");
         self.publisher.settle().await?;
         tokio::time::sleep(pause).await;
         Ok(None)
