@@ -80,6 +80,10 @@ async fn each_role_exports_what_it_declares_and_no_name_that_a_stranger_chose() 
         .until_metric("baton_runs_ended_total", 1)
         .await
         .unwrap();
+    for statement in ["runs.claim", "runs.finish"] {
+        let times = format!("baton_database_statement_seconds_count{{statement=\"{statement}\"}}");
+        roles[1].1.until_metric(&times, 1).await.unwrap();
+    }
 
     for (kind, role) in &roles {
         let text = role.metrics().await.unwrap();
