@@ -19,7 +19,7 @@ use crate::private_file;
 const XKEY: &str = "# xkey: $BATON_NATS_CALLOUT_XKEY";
 
 /// The files without a secret: path and text.
-const PLAIN: [(&str, &str); 12] = [
+const PLAIN: [(&str, &str); 21] = [
     ("baton.toml", include_str!("init/baton.toml")),
     (
         "compose.yaml",
@@ -58,6 +58,42 @@ const PLAIN: [(&str, &str); 12] = [
     (
         "nats/accounts.conf",
         include_str!("../../nats/accounts.conf"),
+    ),
+    (
+        "prometheus/alerts.yml",
+        include_str!("../../deployments/prometheus/alerts.yml"),
+    ),
+    (
+        "prometheus/prometheus.compose.yml",
+        include_str!("../../deployments/prometheus/prometheus.compose.yml"),
+    ),
+    (
+        "prometheus/rules.yml",
+        include_str!("../../deployments/prometheus/rules.yml"),
+    ),
+    (
+        "grafana/dashboards/models.json",
+        include_str!("../../deployments/grafana/dashboards/models.json"),
+    ),
+    (
+        "grafana/dashboards/parts.json",
+        include_str!("../../deployments/grafana/dashboards/parts.json"),
+    ),
+    (
+        "grafana/dashboards/runs.json",
+        include_str!("../../deployments/grafana/dashboards/runs.json"),
+    ),
+    (
+        "grafana/dashboards/service.json",
+        include_str!("../../deployments/grafana/dashboards/service.json"),
+    ),
+    (
+        "grafana/provisioning/dashboards/baton.yml",
+        include_str!("../../deployments/grafana/provisioning/dashboards/baton.yml"),
+    ),
+    (
+        "grafana/provisioning/datasources/prometheus.yml",
+        include_str!("../../deployments/grafana/provisioning/datasources/prometheus.yml"),
     ),
 ];
 

@@ -28,6 +28,7 @@ pub(super) struct Secrets {
     issuer: Issuer,
     curve: CurveKey,
     upstream_key: String,
+    grafana_password: String,
     certificate: Certificate,
 }
 
@@ -45,6 +46,7 @@ impl Secrets {
             curve: CurveKey::generate(),
             // LiteLLM requires this form of its master key.
             upstream_key: format!("sk-{}", password()),
+            grafana_password: password(),
             certificate: Certificate::self_signed(host)?,
         })
     }
@@ -116,6 +118,7 @@ impl Secrets {
             ("CALLOUT_SEED", self.issuer.seed()?),
             ("CALLOUT_XKEY_SEED", self.curve.seed()?),
             ("UPSTREAM_KEY", self.upstream_key.clone()),
+            ("GRAFANA_PASSWORD", self.grafana_password.clone()),
         ];
         let filled = values
             .iter()
