@@ -22,8 +22,8 @@
 //! admissions, so the newest log would refuse whatever the older one refuses. Requests of one
 //! caller that arrive during a round trip share the next one.
 //!
-//! Times come from the ingresses' wall clocks. No ingress uses a time before the latest that
-//! another has written, so the windows are as exact as these clocks agree.
+//! Times come from the ledger's clock, as each ingress knows it. No ingress uses a time before the
+//! latest that another has written.
 //!
 //! If the broker does not answer, or refuses, every ingress decides alone, with the same limit and
 //! from what it knows: N of them may then admit up to N·L. These decisions are counted, and a gauge
