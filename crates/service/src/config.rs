@@ -10,6 +10,7 @@ mod auth;
 mod checks;
 mod llm;
 mod load;
+mod mcp;
 mod mistake;
 mod outbound;
 mod sections;
@@ -26,6 +27,7 @@ pub use auth::{
 };
 pub use checks::trustworthy;
 pub use llm::{AnswerLimitField, LlmConfig, ModelPrice, UpstreamFeature};
+pub use mcp::{McpConfig, McpServerConfig, McpTrust};
 pub use mistake::{ConfigErrors, Mistake, Origin};
 pub use outbound::OutboundConfig;
 pub use sections::{
@@ -63,6 +65,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The tools of the default agent.
     pub tools: ToolsConfig,
+    /// MCP servers.
+    pub mcp: McpConfig,
     /// Connections that a tenant or a model can influence.
     pub outbound: OutboundConfig,
 }

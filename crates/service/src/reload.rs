@@ -18,13 +18,14 @@ use crate::metrics;
 use crate::telemetry::Telemetry;
 
 /// Sections and keys that a running role takes; `*` is every key of the section.
-pub const RELOADED: [(&str, &str); 7] = [
+pub const RELOADED: [(&str, &str); 8] = [
     ("limits", "*"),
     ("llm", "extra_fields"),
     ("llm", "prices"),
     ("llm", "routes"),
     ("llm", "upstreams"),
     ("log", "filter"),
+    ("mcp", "servers"),
     ("tools", "http"),
 ];
 
@@ -177,6 +178,7 @@ fn take(running: &mut Config, fresh: &Config) {
         limits,
         llm,
         log,
+        mcp,
         tools,
         ..
     } = fresh.clone();
@@ -186,6 +188,7 @@ fn take(running: &mut Config, fresh: &Config) {
     running.llm.routes = llm.routes;
     running.llm.upstreams = llm.upstreams;
     running.log.filter = log.filter;
+    running.mcp = mcp;
     running.tools.http = tools.http;
 }
 
@@ -214,12 +217,15 @@ fn compare(before: &Config, after: &Config) -> Reloaded {
         }
     }
     if done.taken.is_empty() && done.left.is_empty() && before != after {
-        // A key of an upstream and a header of a tool are secrets, and they are taken.
+        // A key of an upstream, a header of a tool and a token of an MCP server are secrets, and they are taken.
         if before.llm.upstreams != after.llm.upstreams {
             done.taken.push("llm.upstreams".to_owned());
         }
         if before.tools != after.tools {
             done.taken.push("tools.http".to_owned());
+        }
+        if before.mcp != after.mcp {
+            done.taken.push("mcp.servers".to_owned());
         }
         if done.taken.is_empty() {
             done.left.push("a secret".to_owned());

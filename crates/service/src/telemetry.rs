@@ -23,6 +23,9 @@ const SECONDS: [f64; 18] = [
 /// Libraries that log passwords and whole messages at finer levels, which no filter enables.
 const TALKATIVE: [&str; 1] = ["async_nats"];
 
+/// Libraries whose lines repeat a server's texts at every level; Baton logs such failures in its own words.
+const SILENT: [&str; 1] = ["rmcp"];
+
 /// The result of [`install`]; the same for every caller in a process.
 #[derive(Debug)]
 pub struct Telemetry {
@@ -107,7 +110,7 @@ where
 
 fn is_discreet(target: &str, level: tracing::Level) -> bool {
     let library = target.split("::").next().unwrap_or_default();
-    level <= tracing::Level::INFO || !TALKATIVE.contains(&library)
+    !SILENT.contains(&library) && (level <= tracing::Level::INFO || !TALKATIVE.contains(&library))
 }
 
 fn recorder() -> metrics_exporter_prometheus::PrometheusRecorder {

@@ -5,6 +5,7 @@ mod demand;
 mod guessable;
 mod http;
 mod llm;
+mod mcp;
 mod outbound;
 mod servers;
 mod tools;
@@ -44,6 +45,7 @@ pub(super) fn check(
     upstreams::upstreams(&mut checks, config);
     upstreams::routes(&mut checks, config);
     tools::tools(&mut checks, config);
+    mcp::mcp(&mut checks, config);
     outbound::outbound(&mut checks, config);
     if !development {
         guessable::guessable(&mut checks, config);

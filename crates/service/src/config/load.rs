@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::mistake::{ConfigErrors, Mistake, Origin, Origins, nearest};
 use super::sources::{SECRET_KEYS, Sources, USUAL_NAMES};
-use super::{Config, checks, llm, tools, upstreams};
+use super::{Config, checks, llm, mcp, tools, upstreams};
 
 /// A section: its name, its keys with their defaults (null for none), and a function that tries a
 /// value.
@@ -50,6 +50,7 @@ fn all_sections() -> Vec<Section> {
         section::<s::LimitsConfig>("limits"),
         section::<s::LogConfig>("log"),
         section::<tools::ToolsConfig>("tools"),
+        section::<super::McpConfig>("mcp"),
         section::<super::OutboundConfig>("outbound"),
     ]
 }
@@ -65,13 +66,20 @@ struct Tables {
     attempt: fn(Value) -> Result<(), String>,
 }
 
-const TABLES: [Tables; 4] = [
+const TABLES: [Tables; 5] = [
     Tables {
         at: ("tools", "http"),
         what: "tool",
         required: &tools::REQUIRED,
         specimen: tools::specimen,
         attempt: attempt::<tools::HttpTool>,
+    },
+    Tables {
+        at: ("mcp", "servers"),
+        what: "MCP server",
+        required: &mcp::REQUIRED,
+        specimen: mcp::specimen,
+        attempt: attempt::<mcp::McpServerConfig>,
     },
     Tables {
         at: ("llm", "prices"),
@@ -135,16 +143,11 @@ impl Config {
 
 impl Loader {
     fn finish(mut self) -> Result<Config, ConfigErrors> {
-        match serde_json::from_value::<Config>(Value::Object(self.merged)) {
+        let merged = Value::Object(std::mem::take(&mut self.merged));
+        match serde_json::from_value::<Config>(merged) {
             Ok(mut config) => {
-                let at = ("llm".to_owned(), "upstreams".to_owned());
-                for (message, instead) in config.llm.read_key_files() {
-                    self.mistakes.push(Mistake {
-                        origin: self.origins.get(&at).cloned().unwrap_or(Origin::Default),
-                        message,
-                        instead: Some(instead.to_owned()),
-                    });
-                }
+                self.blame_files(("llm", "upstreams"), config.llm.read_key_files());
+                self.blame_files(("mcp", "servers"), config.mcp.read_token_files());
                 let found = checks::check(&config, &self.origins, &self.refused, self.development);
                 self.mistakes.extend(found);
                 ConfigErrors::unless_empty(self.mistakes, config)
@@ -157,6 +160,15 @@ impl Loader {
                 });
                 ConfigErrors::unless_empty(self.mistakes, Config::default())
             }
+        }
+    }
+
+    /// Records the files of secrets that could not be read.
+    fn blame_files(&mut self, (section, key): (&str, &str), found: Vec<(String, &'static str)>) {
+        let at = (section.to_owned(), key.to_owned());
+        let origin = self.origins.get(&at).cloned().unwrap_or(Origin::Default);
+        for (message, instead) in found {
+            self.blame(origin.clone(), message, Some(instead.to_owned()));
         }
     }
 
@@ -402,7 +414,7 @@ impl Loader {
                 if let Err(error) = (list.attempt)(Value::Object(table)) {
                     let reason = if key == "headers" {
                         "headers are a table of strings".to_owned()
-                    } else if ["api_key", "proxy"].contains(&key.as_str()) {
+                    } else if ["api_key", "token", "proxy"].contains(&key.as_str()) {
                         "the value is not a string".to_owned()
                     } else {
                         error

@@ -83,7 +83,7 @@ fn post() -> String {
     "POST".to_owned()
 }
 
-const fn thirty_seconds() -> Duration {
+pub(super) const fn thirty_seconds() -> Duration {
     Duration::from_secs(30)
 }
 
@@ -102,7 +102,7 @@ fn url_without_values<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, 
 }
 
 /// Hides the values in the query, because many services accept their keys there.
-fn without_values(url: &str) -> String {
+pub(super) fn without_values(url: &str) -> String {
     let Some((place, query)) = url.split_once('?') else {
         return url.to_owned();
     };

@@ -9,12 +9,13 @@ use serde_json::Value;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
 /// The files with the sections.
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     include_str!("../../src/config/sections.rs"),
     include_str!("../../src/config/auth.rs"),
     include_str!("../../src/config/llm.rs"),
     include_str!("../../src/config/upstreams.rs"),
     include_str!("../../src/config/tools.rs"),
+    include_str!("../../src/config/mcp.rs"),
     include_str!("../../src/config/outbound.rs"),
 ];
 

@@ -15,7 +15,7 @@ fn the_documented_example_parses_and_states_the_defaults() {
 fn the_documented_example_names_every_key() {
     let defaults = serde_json::to_value(Config::default()).unwrap();
     for (section, keys) in defaults.as_object().unwrap() {
-        if section == "tools" {
+        if ["mcp", "tools"].contains(&section.as_str()) {
             continue;
         }
         let (_, rest) = EXAMPLE
@@ -59,6 +59,7 @@ fn what_the_example_has_in_comments_is_valid_too_but_for_the_secrets() {
             &["nats.programs_password", "placeholder"],
             &["nats.system_password", "placeholder"],
             &["llm.api_key", "placeholder"],
+            &["MCP server `docs`", "placeholder"],
             &["`authorization` of tool `weather`", "placeholder"],
         ],
     );

@@ -3,6 +3,7 @@
 mod documentation;
 mod example;
 mod guessable;
+mod mcp;
 mod mistakes;
 mod secrets;
 mod upstreams;

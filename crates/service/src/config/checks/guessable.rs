@@ -115,6 +115,7 @@ pub(super) fn guessable(checks: &mut Checks<'_>, config: &Config) {
             "write its value, or leave it out",
         );
     }
+    mcp_servers(checks, config);
     for tool in &config.tools.http {
         for (header, value) in &tool.headers {
             checks.demand(
@@ -127,6 +128,24 @@ pub(super) fn guessable(checks: &mut Checks<'_>, config: &Config) {
                 "write its value, or leave it out",
             );
         }
+    }
+}
+
+/// Refuses placeholders in the credentials of MCP servers.
+fn mcp_servers(checks: &mut Checks<'_>, config: &Config) {
+    for server in &config.mcp.servers {
+        let secrets = server.token.iter().chain(server.headers.values());
+        checks.demand(
+            !secrets
+                .into_iter()
+                .any(|secret| is_unfilled(secret.expose())),
+            &[("mcp", "servers")],
+            format!(
+                "the token or a header of MCP server `{}` is a placeholder that nobody filled in",
+                server.name
+            ),
+            "write its value, or leave it out",
+        );
     }
 }
 

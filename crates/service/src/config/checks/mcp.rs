@@ -1,0 +1,158 @@
+//! MCP servers that the operator adds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use http::{HeaderName, HeaderValue};
+
+use super::super::{BuiltInTool, Config, McpServerConfig};
+use super::demand::Checks;
+use super::urls::names_a_user;
+
+const KEY: [(&str, &str); 1] = [("mcp", "servers")];
+/// The longest name of a server: the rest of 64 bytes is for its tools' names.
+const LONGEST_NAME: usize = 20;
+/// The headers that the protocol sets itself.
+const RESERVED: [&str; 5] = [
+    "accept",
+    "content-type",
+    "host",
+    "last-event-id",
+    "mcp-session-id",
+];
+
+pub(super) fn mcp(checks: &mut Checks<'_>, config: &Config) {
+    let servers = &config.mcp.servers;
+    checks.demand(
+        config.llm.one_takes_tools() || servers.is_empty(),
+        &[
+            ("llm", "unsupported"),
+            ("llm", "upstreams"),
+            ("mcp", "servers"),
+        ],
+        "`unsupported` of every upstream has tools, so that no tool of [[mcp.servers]] could be offered"
+            .to_owned(),
+        "leave out [[mcp.servers]], or \"tools\" in unsupported",
+    );
+    let mut names = BTreeSet::new();
+    for server in servers {
+        let name = &server.name;
+        checks.demand(
+            is_name(name),
+            &KEY,
+            format!("the name `{name}` of an MCP server cannot be in front of its tools' names"),
+            "use 1 to 20 lower-case letters, digits and `-`, and begin with a letter",
+        );
+        checks.demand(
+            names.insert(name),
+            &KEY,
+            format!("two MCP servers are named `{name}`"),
+            "give each its own name",
+        );
+        one(checks, server);
+    }
+    collisions(checks, config);
+}
+
+fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    name.len() <= LONGEST_NAME
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(plain)
+}
+
+fn one(checks: &mut Checks<'_>, server: &McpServerConfig) {
+    let name = &server.name;
+    let web = server.url.starts_with("https://") || server.url.starts_with("http://");
+    checks.demand(
+        web,
+        &KEY,
+        format!("the url of MCP server `{name}` is not an HTTP URL"),
+        "write for example https://mcp.example/mcp",
+    );
+    checks.demand(
+        !names_a_user(&server.url),
+        &KEY,
+        format!("the url of MCP server `{name}` holds a user name or a password"),
+        "put it into headers, whose values are never shown: authorization = \"Basic …\"",
+    );
+    checks.demand(
+        !server.tools.is_empty(),
+        &KEY,
+        format!("MCP server `{name}` offers no tool"),
+        "list names in `tools`; `baton mcp probe URL` prints those that the server has",
+    );
+    let mut tools = BTreeSet::new();
+    for tool in &server.tools {
+        checks.demand(
+            !tool.is_empty() && tool.len() <= 256 && !tool.chars().any(char::is_control),
+            &KEY,
+            format!("MCP server `{name}` cannot have a tool named {tool:?}"),
+            "list names as the server has them; there is no pattern for all of them",
+        );
+        checks.demand(
+            tools.insert(tool),
+            &KEY,
+            format!("MCP server `{name}` lists the tool {tool:?} twice"),
+            "list it once",
+        );
+    }
+    for (header, value) in &server.headers {
+        let named = HeaderName::try_from(header);
+        let reserved = named
+            .as_ref()
+            .is_ok_and(|it| RESERVED.contains(&it.as_str()));
+        checks.demand(
+            named.is_ok() && HeaderValue::try_from(value.expose()).is_ok() && !reserved,
+            &KEY,
+            format!("the header `{header}` of MCP server `{name}` cannot be sent"),
+            "name a header that the protocol does not set, with a value of one line",
+        );
+        let both = header.eq_ignore_ascii_case("authorization") && server.token.is_some();
+        checks.demand(
+            !both,
+            &KEY,
+            format!("MCP server `{name}` has a token and a header `{header}`"),
+            "set one of the two",
+        );
+    }
+    for (key, value) in [
+        ("timeout", server.timeout),
+        ("connect_timeout", server.connect_timeout),
+        ("list_for", server.list_for),
+    ] {
+        checks.demand(
+            !value.is_zero(),
+            &KEY,
+            format!("the {key} of MCP server `{name}` must be more than 0"),
+            "write for example 30s",
+        );
+    }
+}
+
+/// Refuses two tools that models would see under one name.
+fn collisions(checks: &mut Checks<'_>, config: &Config) {
+    let built_in = [BuiltInTool::Calculator, BuiltInTool::CurrentTime].map(BuiltInTool::as_str);
+    let http = config.tools.http.iter().map(|tool| tool.name.as_str());
+    let mut taken: BTreeMap<String, String> = built_in
+        .into_iter()
+        .chain(http)
+        .map(|name| (name.to_owned(), format!("the tool `{name}`")))
+        .collect();
+    for server in &config.mcp.servers {
+        let of_one: BTreeSet<_> = server.tools.iter().collect();
+        for tool in of_one {
+            let offered = server.offered_name(tool);
+            let this = format!("{tool:?} of MCP server `{}`", server.name);
+            if let Some(other) = taken.get(&offered).filter(|other| **other != this) {
+                let message = format!("{this} and {other} would both be offered as `{offered}`");
+                checks.demand(
+                    false,
+                    &KEY,
+                    message,
+                    "rename the server, or leave one of the two out",
+                );
+            }
+            taken.insert(offered, this);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! `[[mcp.servers]]`: MCP servers that the operator adds, and the names of their tools.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use super::tools::{thirty_seconds, without_values};
+use super::values::Secret;
+
+/// The longest name of a tool that upstreams take, in bytes.
+const LONGEST_NAME: usize = 64;
+/// The digits of a name's hash in a name that cannot be offered as it is.
+const HASH_DIGITS: usize = 8;
+
+/// `[mcp]`: servers of the Model Context Protocol.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct McpConfig {
+    /// `[[mcp.servers]]`: the servers; the default agent offers all of their listed tools. Default:
+    /// none.
+    pub servers: Vec<McpServerConfig>,
+}
+
+/// `[[mcp.servers]]`: a server that speaks MCP over streamable HTTP.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct McpServerConfig {
+    /// The name in front of its tools' names: lower-case letters, digits and `-`, at most 20. No
+    /// default.
+    pub name: String,
+    /// Its address. The values in its query are secret. No default.
+    #[serde(serialize_with = "url_without_values")]
+    pub url: String,
+    /// The tools that are offered, by the server's names. No default.
+    pub tools: Vec<String>,
+    /// The bearer token of each request. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret<String>>,
+    /// A file with the bearer token, read at each load of the configuration. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// Headers of each request; their values are secret. Default: none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, Secret<String>>,
+    /// Whether the server's hints about its tools are believed: `none` or `hints`. Default: none.
+    #[serde(default)]
+    pub trust: McpTrust,
+    /// The time limit of a call. Default: 30s.
+    #[serde(default = "thirty_seconds", with = "humantime_serde")]
+    pub timeout: Duration,
+    /// The time limit of opening a connection, and of listing the tools. Default: 10s.
+    #[serde(default = "ten_seconds", with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// The time for which a list of tools holds, unless the server says another. Default: 5m.
+    #[serde(default = "five_minutes", with = "humantime_serde")]
+    pub list_for: Duration,
+}
+
+/// The operator's trust in a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum McpTrust {
+    /// Every tool counts as one that must not be called twice.
+    #[default]
+    None,
+    /// A tool with `readOnlyHint` or `idempotentHint` can be called again after a lost call.
+    Hints,
+}
+
+const fn ten_seconds() -> Duration {
+    Duration::from_secs(10)
+}
+
+const fn five_minutes() -> Duration {
+    Duration::from_mins(5)
+}
+
+fn url_without_values<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&without_values(url))
+}
+
+impl fmt::Debug for McpServerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("McpServerConfig")
+            .field("name", &self.name)
+            .field("url", &without_values(&self.url))
+            .field("tools", &self.tools)
+            .finish_non_exhaustive()
+    }
+}
+
+impl McpServerConfig {
+    /// Returns the name of one of its tools for models, agents and keys: `server__tool`. A name that
+    /// upstreams do not take, because it is too long or has other characters, gets a short form that
+    /// ends in its hash. The configuration refuses two tools with the same name.
+    pub fn offered_name(&self, tool: &str) -> String {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        let whole = format!("{}__{tool}", self.name);
+        if whole.len() <= LONGEST_NAME && whole.chars().all(plain) {
+            return whole;
+        }
+        let hash: [u8; 32] = Sha256::digest(tool.as_bytes()).into();
+        let [a, b, c, d, ..] = hash;
+        let hash = format!("{:0HASH_DIGITS$x}", u32::from_be_bytes([a, b, c, d]));
+        let readable = whole.chars().map(|c| if plain(c) { c } else { '_' });
+        let readable: String = readable.take(LONGEST_NAME - HASH_DIGITS - 1).collect();
+        format!("{readable}_{hash}")
+    }
+
+    /// Returns the names of its tools for models.
+    pub fn offered_names(&self) -> impl Iterator<Item = String> {
+        self.tools.iter().map(|tool| self.offered_name(tool))
+    }
+}
+
+impl McpConfig {
+    /// Returns the names of all tools for models.
+    pub fn offered_names(&self) -> impl Iterator<Item = String> {
+        self.servers.iter().flat_map(McpServerConfig::offered_names)
+    }
+
+    /// Reads the token files. Returns the problem and the correction for each file that gives no token.
+    pub(super) fn read_token_files(&mut self) -> Vec<(String, &'static str)> {
+        let mut problems = Vec::new();
+        for server in &mut self.servers {
+            let Some(path) = &server.token_file else {
+                continue;
+            };
+            let place = format!("MCP server `{}`, `token_file`", server.name);
+            if server.token.is_some() {
+                let problem = format!("{place}: `token` is set as well");
+                problems.push((problem, "set one of the two"));
+                continue;
+            }
+            match std::fs::read_to_string(path) {
+                Ok(text) => server.token = Some(Secret::new(text.trim_end().to_owned())),
+                Err(error) => {
+                    let problem = format!("{place}: {} cannot be read: {error}", path.display());
+                    problems.push((problem, "name a file that this process can read"));
+                }
+            }
+        }
+        problems
+    }
+}
+
+/// The keys of a server without a default.
+pub(super) const REQUIRED: [&str; 3] = ["name", "url", "tools"];
+
+/// A valid server: see `tools::specimen`.
+pub(super) fn specimen() -> Map<String, Value> {
+    let server = serde_json::json!({
+        "name": "docs",
+        "url": "https://mcp.example/mcp",
+        "tools": ["search"],
+        "token": "…",
+        "token_file": "/run/secrets/docs-token",
+        "headers": {},
+        "trust": "none",
+        "timeout": "30s",
+        "connect_timeout": "10s",
+        "list_for": "5m",
+    });
+    match server {
+        Value::Object(keys) => keys,
+        _ => Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(name: &str) -> McpServerConfig {
+        let mut keys = specimen();
+        keys.insert("name".to_owned(), name.into());
+        serde_json::from_value(Value::Object(keys)).unwrap()
+    }
+
+    #[test]
+    fn a_name_that_upstreams_take_is_offered_with_the_servers_in_front() {
+        assert_eq!(
+            server("docs").offered_name("get-page_2"),
+            "docs__get-page_2"
+        );
+    }
+
+    #[test]
+    fn any_other_name_gets_a_short_form_of_its_own() {
+        let docs = server("docs");
+        assert_eq!(docs.offered_name("page.get"), "docs__page_get_6c9238c2");
+        let long = "x".repeat(200);
+        let names = [
+            "page.get",
+            "page/get",
+            "page get",
+            "страница",
+            &*long,
+            &long[1..],
+        ];
+        let mut offered: Vec<_> = names.iter().map(|name| docs.offered_name(name)).collect();
+        for name in &offered {
+            assert!(
+                name.starts_with("docs__") && name.len() <= LONGEST_NAME,
+                "{name}"
+            );
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            assert!(name.chars().all(plain), "{name}");
+        }
+        offered.sort();
+        offered.dedup();
+        assert_eq!(offered.len(), names.len(), "{offered:?}");
+    }
+}
