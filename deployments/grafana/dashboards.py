@@ -311,6 +311,13 @@ MODELS = build(
             ],
         ),
         (
+            "MCP servers",
+            [
+                graph("Failures", "Times that an MCP server could not be asked for its tools or did not answer a call, by kind.", "reqps", (rate("baton_mcp_failures_total", by="server, kind"), "{{server}} {{kind}}")),
+                graph("Servers away", "Workers that could not use the server when they last asked for its tools.", "none", ("sum by (server) (1 - baton_mcp_server_up)", "{{server}}")),
+            ],
+        ),
+        (
             "Tokens and cost",
             [
                 graph("Tokens", "Tokens a second as the upstream counted them; cached ones are part of the input.", "none", (rate("baton_model_tokens_total", 'model=~"$model"', "model, direction"), "{{model}} {{direction}}")),

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use baton_admission::{BuiltInAgent, Policy, Rules};
-use baton_metering::{BUILT_IN_TOOL_SIZES, Metering, ToolSizes};
-use baton_service::config::ToolsConfig;
+use baton_metering::{BUILT_IN_TOOL_SIZES, MCP_TOOL_SIZE, Metering, ToolSizes};
 use baton_service::{Config, LiveConfig};
 
 use crate::access::rate::RateLimits;
@@ -38,10 +37,11 @@ impl Settings {
 /// Returns the rules for accepting runs.
 pub(crate) fn rules(config: &Config) -> Rules {
     let built_in = config.tools.built_in.iter();
-    let http = || config.tools.http.iter().map(|tool| tool.name.clone());
+    let http = config.tools.http.iter().map(|tool| tool.name.clone());
+    let configured: Vec<_> = http.chain(config.mcp.offered_names()).collect();
     let server_tools = built_in
         .map(|tool| tool.as_str().to_owned())
-        .chain(http())
+        .chain(configured.iter().cloned())
         .collect();
     let all_built_in = BUILT_IN_TOOL_SIZES.map(|(name, _)| name.to_owned());
     let at_most = |limit: u64| u32::try_from(limit).unwrap_or(u32::MAX);
@@ -51,7 +51,7 @@ pub(crate) fn rules(config: &Config) -> Rules {
             server_tools,
             max_turns: config.worker.max_turns,
         },
-        tool_names: all_built_in.into_iter().chain(http()).collect(),
+        tool_names: all_built_in.into_iter().chain(configured).collect(),
         policy: Policy {
             tenant: at_most(config.limits.queued_per_tenant),
             system: at_most(config.limits.queued_total),
@@ -61,20 +61,22 @@ pub(crate) fn rules(config: &Config) -> Rules {
             answer_tokens: config.limits.budget_answer_tokens,
             attachment_tokens: config.limits.budget_attachment_tokens,
         },
-        tools: tool_sizes(&config.tools),
+        tools: tool_sizes(config),
         extra_fields: config.llm.extra_fields.iter().cloned().collect(),
         routes: config.llm.all_routes(),
     }
 }
 
 /// Returns the sizes of the tools' definitions as a worker with this configuration sends them.
-fn tool_sizes(config: &ToolsConfig) -> ToolSizes {
-    ToolSizes::new(config.http.iter().map(|tool| {
+fn tool_sizes(config: &Config) -> ToolSizes {
+    let mcp = config.mcp.offered_names().map(|name| (name, MCP_TOOL_SIZE));
+    let http = config.tools.http.iter().map(|tool| {
         let (description, parameters) = (&tool.description, tool.parameters.clone());
         let definition = baton_openai::Tool::function(&tool.name, description, parameters);
         let size = serde_json::to_string(&definition).map_or(0, |text| text.len());
         (tool.name.clone(), size)
-    }))
+    });
+    ToolSizes::new(http.chain(mcp))
 }
 
 /// Applies changed settings until the last stream has ended.

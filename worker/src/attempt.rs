@@ -221,7 +221,7 @@ impl<'a> Attempt<'a> {
         } else {
             publisher.kick();
         }
-        let toolbox = Toolbox::new(&spec, Arc::clone(&settings));
+        let toolbox = Toolbox::new(&spec, &settings).await;
         let conversation = Conversation::rebuild(spec.limits, claimed.recorded);
         Ok(Self {
             runner,

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use baton_mcp::McpError;
 use baton_metrics::{Label, Metric};
 use baton_protocol::{Charge, Outcome};
 use metrics::{counter, gauge, histogram};
@@ -37,6 +38,8 @@ const BUDGET_STOPS: &str = "baton_worker_budget_stops_total";
 const BUDGET_WAITS: &str = "baton_worker_budget_waits_total";
 const TOOL_CALLS: &str = "baton_tool_calls_total";
 const TOOL_DURATION: &str = "baton_tool_call_duration_seconds";
+const MCP_UP: &str = "baton_mcp_server_up";
+const MCP_FAILURES: &str = "baton_mcp_failures_total";
 const CANCEL_LATENCY: &str = "baton_cancel_latency_seconds";
 
 /// Names that clients and models invent are not labels.
@@ -49,6 +52,8 @@ const MODEL: Label = Label::bounded(
 );
 const UPSTREAM: Label = Label::bounded("upstream", "the upstreams of the configuration");
 const TOOL: Label = Label::bounded("tool", "the server's tools, and `other`");
+
+const MCP_SERVER: Label = Label::bounded("server", "the MCP servers of the configuration");
 
 /// All metrics of the worker.
 pub const METRICS: &[Metric] = &[
@@ -151,6 +156,16 @@ pub const METRICS: &[Metric] = &[
         &[TOOL, Label::of("ok", OK)],
     ),
     Metric::histogram(TOOL_DURATION, "Length of a tool call", &[TOOL]),
+    Metric::gauge(
+        MCP_UP,
+        "Whether an MCP server could be used when it was last asked for its tools (1) or not (0)",
+        &[MCP_SERVER],
+    ),
+    Metric::counter(
+        MCP_FAILURES,
+        "Times that an MCP server could not be asked for its tools or did not answer a call, by kind",
+        &[MCP_SERVER, Label::of("kind", McpError::KINDS)],
+    ),
     Metric::histogram(
         CANCEL_LATENCY,
         "From a run's cancel being asked for to the end of all work on it",
@@ -363,6 +378,23 @@ pub(crate) fn create_upstream_series(upstream: &Arc<str>, up: bool) {
     upstream_up(upstream, up);
     for reason in FALLBACK_REASONS {
         counter!(FALLBACKS, "upstream" => Arc::clone(upstream), "reason" => *reason).increment(0);
+    }
+}
+
+/// Shows whether an MCP server can be used.
+pub(crate) fn mcp_up(server: &Arc<str>, up: bool) {
+    gauge!(MCP_UP, "server" => Arc::clone(server)).set(if up { 1.0 } else { 0.0 });
+}
+
+/// Counts a failure of an MCP server.
+pub(crate) fn mcp_failed(server: &Arc<str>, error: &McpError) {
+    counter!(MCP_FAILURES, "server" => Arc::clone(server), "kind" => error.kind()).increment(1);
+}
+
+/// Creates the series of an MCP server's failures.
+pub(crate) fn create_mcp_series(server: &Arc<str>) {
+    for kind in McpError::KINDS {
+        counter!(MCP_FAILURES, "server" => Arc::clone(server), "kind" => *kind).increment(0);
     }
 }
 

@@ -32,14 +32,17 @@ impl Settings {
     /// Makes the settings; those before them keep what has not changed.
     pub(crate) fn of(config: &Config, earlier: Option<&Self>) -> Result<Self, SettingsError> {
         let models = Upstreams::new(&config.llm, earlier.map(|earlier| &earlier.models))?;
-        let tools = ToolRegistry::new(config)?;
+        let tools = ToolRegistry::after(config, earlier.map(|earlier| &earlier.tools))?;
         let priced = config.llm.prices.iter().map(|price| &*price.model);
         let routes = config.llm.all_routes();
         let names = KnownNames::new(
             priced
                 .chain(config.llm.default_model.as_deref())
                 .chain(routes.all().iter().flat_map(Route::names)),
-            tools.iter().map(|tool| &*tool.spec().name),
+            tools
+                .iter()
+                .map(|tool| &*tool.spec().name)
+                .chain(tools.mcp().names()),
         );
         Ok(Self {
             models,
@@ -60,6 +63,9 @@ impl Settings {
         for (upstream, up) in self.models.health() {
             metrics::create_upstream_series(upstream, up);
         }
+        for server in self.tools.mcp().servers() {
+            metrics::create_mcp_series(server);
+        }
     }
 }
 
@@ -75,10 +81,15 @@ pub(crate) enum SettingsError {
 }
 
 /// Applies changed settings until dropped.
-pub(crate) async fn take_changes(runner: &JobRunner, mut config: LiveConfig) {
+pub(crate) async fn take_changes(runner: &JobRunner, mut live: LiveConfig) {
     loop {
-        let config = config.changed().await;
         let earlier = runner.settings.load_full();
+        let config = tokio::select! {
+            biased;
+            config = live.changed() => config,
+            // So that the log and the metrics show a broken server before a run needs it.
+            () = earlier.tools.mcp().connect() => live.changed().await,
+        };
         match Settings::of(&config, Some(&earlier)) {
             Ok(settings) => {
                 settings.create_series();

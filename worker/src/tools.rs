@@ -11,6 +11,7 @@ mod arguments;
 mod calculator;
 mod current_time;
 mod http_tool;
+mod mcp;
 mod registry;
 mod setup_error;
 
@@ -24,6 +25,7 @@ use serde_json::Value;
 pub use calculator::Calculator;
 pub use current_time::CurrentTime;
 pub use http_tool::HttpTool;
+pub(crate) use mcp::McpTools;
 pub use registry::{RegisteredTool, ToolRegistry};
 pub use setup_error::ToolSetupError;
 

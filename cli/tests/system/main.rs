@@ -34,6 +34,7 @@ mod identity;
 mod ingress;
 mod logs;
 mod lost_bus;
+mod mcp;
 mod metrics;
 mod process_limits;
 mod reload;

@@ -18,6 +18,10 @@ const AROUND: usize = 256;
 /// More bytes than each built-in tool's definition has.
 pub const BUILT_IN_TOOL_SIZES: [(&str, usize); 2] = [("calculator", 768), ("current_time", 448)];
 
+/// The largest definition of an MCP server's tool, in bytes as the model gets it. Admission does not know
+/// these definitions, so that it reserves this much for each; a worker offers no larger one.
+pub const MCP_TOOL_SIZE: usize = 8 * 1024;
+
 /// The sizes of the server's tool definitions, in bytes as the model gets them.
 #[derive(Debug, Clone)]
 pub struct ToolSizes(HashMap<String, usize>);

@@ -7,5 +7,5 @@
 mod estimate;
 mod prices;
 
-pub use estimate::{ANSWER_LIMITS, BUILT_IN_TOOL_SIZES, Metering, ToolSizes};
+pub use estimate::{ANSWER_LIMITS, BUILT_IN_TOOL_SIZES, MCP_TOOL_SIZE, Metering, ToolSizes};
 pub use prices::{Prices, is_other_model, recorded_name};

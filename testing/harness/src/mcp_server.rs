@@ -48,6 +48,8 @@ pub enum Manner {
     Redirects(String),
     /// Lists a tool with control characters in its name and its description.
     ControlCharacters,
+    /// Lists a tool with a description of 10 KiB, and one with arguments that are no schema.
+    BadDefinitions,
     /// Repeats the `Authorization` header wherever it can.
     TellsSecrets,
     /// Refuses every request without this bearer token.
@@ -80,6 +82,8 @@ struct State {
     era: Era,
     manner: Mutex<Manner>,
     gate: Gate,
+    /// Open once unanswered calls break off.
+    broken: Gate,
     seen: watch::Sender<Seen>,
 }
 
@@ -104,6 +108,7 @@ impl McpServer {
             era,
             manner: Mutex::new(manner),
             gate: Gate::closed(),
+            broken: Gate::closed(),
             seen: watch::Sender::default(),
         });
         let router = Router::new()
@@ -147,6 +152,11 @@ impl McpServer {
     /// Lets `wait` answer, now and later.
     pub fn open_gate(&self) {
         self.state.gate.open();
+    }
+
+    /// Closes the connections of the calls that have no answer.
+    pub fn break_off(&self) {
+        self.state.broken.open();
     }
 
     /// Returns the requests so far.

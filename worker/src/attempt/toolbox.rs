@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_protocol::{Effect, Fence, RunSpec};
+use futures_util::future::join_all;
 use serde_json::value::RawValue;
 
 use crate::agent::turn_machine::{RecordedCall, Standing};
 use crate::agent::{Call, CallSide};
 use crate::runner::JobRunner;
 use crate::settings::Settings;
-use crate::tools::ToolContext;
+use crate::tools::{RegisteredTool, ToolContext};
 
 /// The result of a call.
 pub(super) struct CallResult {
@@ -26,13 +27,12 @@ pub(super) struct CallResult {
 /// The tools of one run.
 pub(super) struct Toolbox {
     client: HashSet<String>,
-    server: Vec<(String, Effect)>,
+    server: Vec<Arc<RegisteredTool>>,
     offered: Option<Box<RawValue>>,
-    settings: Arc<Settings>,
 }
 
 impl Toolbox {
-    pub(super) fn new(spec: &RunSpec, settings: Arc<Settings>) -> Self {
+    pub(super) async fn new(spec: &RunSpec, settings: &Settings) -> Self {
         let registry = &settings.tools;
         let client: HashSet<String> = spec.client_tools().into_iter().collect();
         let mut offered: Vec<Box<RawValue>> = spec
@@ -40,16 +40,13 @@ impl Toolbox {
             .as_deref()
             .and_then(|tools| serde_json::from_str(tools.get()).ok())
             .unwrap_or_default();
-        let mut server = Vec::new();
-        for name in &spec.server_tools {
-            // A client's tool of the same name wins. A tool that the configuration no longer has is
-            // not offered; an earlier recorded call of it is answered with an error.
-            let Some(tool) = registry.get(name).filter(|_| !client.contains(name)) else {
-                continue;
-            };
-            server.push((name.clone(), tool.effect()));
-            offered.push(tool.definition().to_owned());
-        }
+        // A client's tool of the same name wins. A tool that the configuration no longer has is not
+        // offered; an earlier recorded call of it is answered with an error.
+        let names = spec.server_tools.iter();
+        let names = names.filter(|name| !client.contains(*name));
+        let found = join_all(names.map(|name| registry.find(name))).await;
+        let server: Vec<_> = found.into_iter().flatten().collect();
+        offered.extend(server.iter().map(|tool| tool.definition().to_owned()));
         let offered = (!offered.is_empty())
             .then(|| serde_json::value::to_raw_value(&offered).ok())
             .flatten();
@@ -57,7 +54,6 @@ impl Toolbox {
             client,
             server,
             offered,
-            settings,
         }
     }
 
@@ -71,8 +67,11 @@ impl Toolbox {
         if self.client.contains(name) {
             return CallSide::Client;
         }
-        let known = self.server.iter().find(|(known, _)| known == name);
-        CallSide::Server(known.map_or(Effect::Pure, |(_, effect)| *effect))
+        CallSide::Server(self.find(name).map_or(Effect::Pure, |tool| tool.effect()))
+    }
+
+    fn find(&self, name: &str) -> Option<&Arc<RegisteredTool>> {
+        self.server.iter().find(|tool| tool.spec().name == name)
     }
 
     pub(super) fn classify(&self, id: String, name: String, arguments: String) -> Call {
@@ -102,21 +101,17 @@ impl Toolbox {
         }
         let started = runner.clock.monotonic();
         let call = &recorded.call;
-        let (ok, content) = if self.server.iter().any(|(name, _)| *name == call.name) {
+        let (ok, content) = if let Some(tool) = self.find(&call.name) {
             let context = ToolContext {
                 run: fence.run,
                 step: recorded.step,
                 call_id: call.id.clone(),
                 now: runner.clock.now(),
             };
-            let outcome = self
-                .settings
-                .tools
-                .execute(&call.name, &call.arguments, context)
-                .await;
+            let outcome = tool.execute(&call.arguments, context).await;
             (outcome.ok, outcome.content)
         } else {
-            let names: Vec<_> = self.server.iter().map(|(name, _)| name.as_str()).collect();
+            let names: Vec<_> = self.server.iter().map(|tool| &*tool.spec().name).collect();
             (
                 false,
                 format!(

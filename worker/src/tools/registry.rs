@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use baton_openai::Tool as OpenAiTool;
 use baton_outbound::{Guard, Policy};
@@ -15,8 +16,8 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::timeout;
 
 use super::{
-    Calculator, CallEnd, CurrentTime, HttpTool, Tool, ToolContext, ToolError, ToolOutcome,
-    ToolSetupError, ToolSpec, arguments,
+    Calculator, CallEnd, CurrentTime, HttpTool, McpTools, Tool, ToolContext, ToolError,
+    ToolOutcome, ToolSetupError, ToolSpec, arguments,
 };
 
 /// The longest result, in bytes.
@@ -31,6 +32,32 @@ pub struct RegisteredTool {
 }
 
 impl RegisteredTool {
+    /// Checks a tool's name and schema, and writes its definition.
+    pub(super) fn new(spec: ToolSpec, tool: Box<dyn Tool>) -> Result<Self, ToolSetupError> {
+        let name = spec.name.clone();
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
+            return Err(ToolSetupError::Name(name));
+        }
+        let unusable = |what: String| ToolSetupError::Schema {
+            name: name.clone(),
+            what,
+        };
+        let schema = arguments::compile(&spec.parameters).map_err(unusable)?;
+        let definition = to_raw_value(&OpenAiTool::function(
+            &spec.name,
+            &spec.description,
+            spec.parameters.clone(),
+        ))
+        .map_err(|error| unusable(error.to_string()))?;
+        Ok(Self {
+            spec,
+            definition,
+            schema,
+            tool,
+        })
+    }
+
     /// Returns the description of the tool.
     pub fn spec(&self) -> &ToolSpec {
         &self.spec
@@ -45,97 +72,22 @@ impl RegisteredTool {
     pub fn definition(&self) -> &RawValue {
         &self.definition
     }
-}
-
-impl fmt::Debug for RegisteredTool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.spec.fmt(f)
-    }
-}
-
-/// The server's tools, by name.
-#[derive(Debug, Default)]
-pub struct ToolRegistry {
-    tools: BTreeMap<String, RegisteredTool>,
-}
-
-impl ToolRegistry {
-    /// Creates a registry of the built-in tools, and those that the operator configured.
-    pub fn new(config: &Config) -> Result<Self, ToolSetupError> {
-        let mut registry = Self::default();
-        let timeout = config.worker.tool_timeout;
-        registry.register(Calculator::spec(timeout), Calculator::default())?;
-        registry.register(CurrentTime::spec(timeout), CurrentTime)?;
-        let guard = guard(&config.outbound);
-        for tool in &config.tools.http {
-            registry.register(HttpTool::spec(tool), HttpTool::new(tool, &guard)?)?;
-        }
-        Ok(registry)
-    }
-
-    /// Adds a tool.
-    pub fn register(&mut self, spec: ToolSpec, tool: impl Tool) -> Result<(), ToolSetupError> {
-        let name = spec.name.clone();
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
-            return Err(ToolSetupError::Name(name));
-        }
-        if self.tools.contains_key(&name) {
-            return Err(ToolSetupError::Twice(name));
-        }
-        let unusable = |what: String| ToolSetupError::Schema {
-            name: name.clone(),
-            what,
-        };
-        let schema = arguments::compile(&spec.parameters).map_err(unusable)?;
-        let definition = to_raw_value(&OpenAiTool::function(
-            &spec.name,
-            &spec.description,
-            spec.parameters.clone(),
-        ))
-        .map_err(|error| unusable(error.to_string()))?;
-        let tool = RegisteredTool {
-            spec,
-            definition,
-            schema,
-            tool: Box::new(tool),
-        };
-        self.tools.insert(name, tool);
-        Ok(())
-    }
-
-    /// Returns the tool of that name.
-    pub fn get(&self, name: &str) -> Option<&RegisteredTool> {
-        self.tools.get(name)
-    }
-
-    /// Returns all tools, by name.
-    pub fn iter(&self) -> impl Iterator<Item = &RegisteredTool> {
-        self.tools.values()
-    }
 
     /// Executes one call. Never fails: an error becomes the result. Dropping the future stops the
     /// call.
-    pub async fn execute(&self, name: &str, arguments: &str, context: ToolContext) -> ToolOutcome {
-        let Some(tool) = self.tools.get(name) else {
-            let known: Vec<_> = self.tools.keys().map(|name| format!("`{name}`")).collect();
-            let content = format!(
-                "There is no tool `{name}`. There are: {}.",
-                known.join(", ")
-            );
-            return outcome(CallEnd::UnknownTool, content);
-        };
-        let arguments = match arguments::read(name, &tool.schema, arguments) {
+    pub(crate) async fn execute(&self, arguments: &str, context: ToolContext) -> ToolOutcome {
+        let name = &*self.spec.name;
+        let arguments = match arguments::read(name, &self.schema, arguments) {
             Ok(arguments) => arguments,
             Err(mistakes) => return outcome(CallEnd::InvalidArguments, mistakes),
         };
         // A tool's state is behind `&self`: after a panic, its locks are its own responsibility.
-        let call = AssertUnwindSafe(async { tool.tool.call(arguments, &context).await });
-        let result = match timeout(tool.spec.timeout, call.catch_unwind()).await {
+        let call = AssertUnwindSafe(async { self.tool.call(arguments, &context).await });
+        let result = match timeout(self.spec.timeout, call.catch_unwind()).await {
             Ok(Ok(result)) => result,
             Ok(Err(_panic)) => Err(ToolError::Panicked),
             Err(_) => {
-                let limit = tool.spec.timeout;
+                let limit = self.spec.timeout;
                 let content = format!("`{name}` did not end within {limit:?} and was stopped.");
                 return outcome(CallEnd::TimedOut, content);
             }
@@ -154,6 +106,89 @@ impl ToolRegistry {
                 )
             }
         }
+    }
+}
+
+impl fmt::Debug for RegisteredTool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.spec.fmt(f)
+    }
+}
+
+/// The server's tools, by name.
+#[derive(Debug, Default)]
+pub struct ToolRegistry {
+    tools: BTreeMap<String, Arc<RegisteredTool>>,
+    mcp: McpTools,
+}
+
+impl ToolRegistry {
+    /// Creates a registry of the built-in tools, and those that the operator configured.
+    pub fn new(config: &Config) -> Result<Self, ToolSetupError> {
+        Self::after(config, None)
+    }
+
+    /// As [`ToolRegistry::new`]; MCP servers that have not changed keep their connections.
+    pub(crate) fn after(config: &Config, earlier: Option<&Self>) -> Result<Self, ToolSetupError> {
+        let mut registry = Self::default();
+        let timeout = config.worker.tool_timeout;
+        registry.register(Calculator::spec(timeout), Calculator::default())?;
+        registry.register(CurrentTime::spec(timeout), CurrentTime)?;
+        let guard = guard(&config.outbound);
+        for tool in &config.tools.http {
+            registry.register(HttpTool::spec(tool), HttpTool::new(tool, &guard)?)?;
+        }
+        registry.mcp = McpTools::new(config, &guard, earlier.map(|earlier| &earlier.mcp))?;
+        Ok(registry)
+    }
+
+    /// Adds a tool.
+    pub fn register(&mut self, spec: ToolSpec, tool: impl Tool) -> Result<(), ToolSetupError> {
+        let tool = RegisteredTool::new(spec, Box::new(tool))?;
+        let name = &tool.spec.name;
+        if self.tools.contains_key(name) {
+            return Err(ToolSetupError::Twice(name.clone()));
+        }
+        self.tools.insert(name.clone(), Arc::new(tool));
+        Ok(())
+    }
+
+    /// Returns the tool of that name, unless it is an MCP server's.
+    pub fn get(&self, name: &str) -> Option<&RegisteredTool> {
+        self.tools.get(name).map(AsRef::as_ref)
+    }
+
+    /// Returns the tool of that name. A tool of an MCP server is as the server lists it now; one that
+    /// cannot be used now says so.
+    pub(crate) async fn find(&self, name: &str) -> Option<Arc<RegisteredTool>> {
+        match self.tools.get(name) {
+            Some(tool) => Some(Arc::clone(tool)),
+            None => self.mcp.find(name).await,
+        }
+    }
+
+    /// Returns all tools but those of MCP servers, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &RegisteredTool> {
+        self.tools.values().map(AsRef::as_ref)
+    }
+
+    /// Returns the MCP servers' tools.
+    pub(crate) fn mcp(&self) -> &McpTools {
+        &self.mcp
+    }
+
+    /// Executes one call. Never fails: an error becomes the result. Dropping the future stops the
+    /// call.
+    pub async fn execute(&self, name: &str, arguments: &str, context: ToolContext) -> ToolOutcome {
+        if let Some(tool) = self.find(name).await {
+            return tool.execute(arguments, context).await;
+        }
+        let known: Vec<_> = self.tools.keys().map(|name| format!("`{name}`")).collect();
+        let content = format!(
+            "There is no tool `{name}`. There are: {}.",
+            known.join(", ")
+        );
+        outcome(CallEnd::UnknownTool, content)
     }
 }
 

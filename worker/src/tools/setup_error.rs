@@ -25,6 +25,14 @@ pub enum ToolSetupError {
         /// The mistake.
         what: String,
     },
+    /// The configuration of an MCP server has a mistake.
+    #[error("the MCP server `{name}` cannot be used: {what}")]
+    Mcp {
+        /// The server.
+        name: String,
+        /// The mistake.
+        what: String,
+    },
     /// The HTTP client could not be set up.
     #[error(transparent)]
     Client(#[from] baton_outbound::SetupError),

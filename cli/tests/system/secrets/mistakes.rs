@@ -24,7 +24,9 @@ async fn a_command_names_no_secret_whatever_is_wrong_with_it() {
          [auth]\njwt_secret = \"{CANARY}\"\n\
          keys = [{{ kid = \"a\", algorithm = \"HS256\", secret = \"{CANARY}\" }}]\n\
          [[tools.http]]\nname = \"t\"\ndescription = \"d\"\nurl = \"https://tool.example/t\"\n\
-         headers = {{ authorization = \"Bearer {CANARY}\" }}\n"
+         headers = {{ authorization = \"Bearer {CANARY}\" }}\n\
+         [[mcp.servers]]\nname = \"m\"\nurl = \"https://mcp.example/mcp?key={CANARY}\"\n\
+         tools = [\"t\"]\ntoken = \"{CANARY}\"\nheaders = {{ x-key = \"{CANARY}\" }}\n"
     );
     let nats = format!("[nats]\nurl = \"nats://n\"\ntoken = \"{CANARY}\"\n");
     let file = folder.path().join("baton.toml");
@@ -86,6 +88,12 @@ async fn a_command_names_no_secret_whatever_is_wrong_with_it() {
         ),
         // Tools.
         (&format!("[[tools.http]]\nheaders = \"{CANARY}\"\n"), false),
+        (&format!("[[mcp.servers]]\ntoken = [\"{CANARY}\"]\n"), false),
+        (&format!("[[mcp.servers]]\ntokn = \"{CANARY}\"\n"), false),
+        (
+            &format!("[[mcp.servers]]\nname = \"m\"\nurl = \"ftp://u:{CANARY}@m/\"\ntools = []\n"),
+            false,
+        ),
         (
             &format!("[[tools.http]]\nheaders = {{ a = [\"{CANARY}\"] }}\n"),
             false,

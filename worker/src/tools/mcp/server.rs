@@ -1,0 +1,275 @@
+//! One MCP server and its tools.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use baton_mcp::{Endpoint, Health, Listing, McpError, Server, ToolInfo};
+use baton_metering::MCP_TOOL_SIZE;
+use baton_outbound::Guard;
+use baton_protocol::Effect;
+use baton_service::config::{McpServerConfig, McpTrust, OutboundConfig};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::{HeaderName, HeaderValue};
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use crate::metrics;
+use crate::tools::{RegisteredTool, Tool, ToolContext, ToolError, ToolSetupError, ToolSpec};
+
+/// The tools of a server, by their names for models.
+type Tools = HashMap<String, Arc<RegisteredTool>>;
+
+/// A configured server.
+pub(super) struct McpServer {
+    config: McpServerConfig,
+    outbound: OutboundConfig,
+    link: Arc<Link>,
+    /// The tools as they were made from the last list.
+    made: Mutex<Option<(Arc<Listing>, Arc<Tools>)>>,
+}
+
+/// A server's name and the client of it.
+struct Link {
+    name: Arc<str>,
+    client: Server,
+}
+
+impl fmt::Debug for McpServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.config.fmt(f)
+    }
+}
+
+impl McpServer {
+    pub(super) fn new(
+        config: &McpServerConfig,
+        outbound: &OutboundConfig,
+        guard: &Guard,
+    ) -> Result<Self, ToolSetupError> {
+        let name: Arc<str> = config.name.as_str().into();
+        let shown = Arc::clone(&name);
+        let client = Server::new(endpoint(config)?, guard.clone(), move |health| {
+            show(&shown, health);
+        });
+        Ok(Self {
+            config: config.clone(),
+            outbound: outbound.clone(),
+            link: Arc::new(Link { name, client }),
+            made: Mutex::default(),
+        })
+    }
+
+    pub(super) fn is_as(&self, config: &McpServerConfig, outbound: &OutboundConfig) -> bool {
+        self.config == *config && self.outbound == *outbound
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.link.name
+    }
+
+    /// Returns the configured tools, as the server lists them now.
+    pub(super) async fn tools(&self) -> Arc<Tools> {
+        let listing = match self.link.client.tools().await {
+            Ok(listing) => listing,
+            Err(error) => {
+                metrics::mcp_failed(&self.link.name, &error);
+                let why = format!(
+                    "the MCP server `{}` cannot be used: {error}",
+                    self.config.name
+                );
+                let tools = self.config.offered_names();
+                let tools =
+                    tools.filter_map(|offered| Some((offered.clone(), away(offered, &why)?)));
+                return Arc::new(tools.collect());
+            }
+        };
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, tools)) = &*made
+            && Arc::ptr_eq(of, &listing)
+        {
+            return Arc::clone(tools);
+        }
+        let tools = self.config.tools.iter();
+        let tools = tools.filter_map(|tool| {
+            let offered = self.config.offered_name(tool);
+            Some((offered.clone(), self.make(tool, offered, &listing)?))
+        });
+        let tools = Arc::new(tools.collect());
+        *made = Some((listing, Arc::clone(&tools)));
+        tools
+    }
+
+    /// Makes a tool out of the server's description of it.
+    fn make(&self, tool: &str, offered: String, listing: &Listing) -> Option<Arc<RegisteredTool>> {
+        let made = match listing.get(tool) {
+            None => Err("the server does not list it".to_owned()),
+            Some(info) => self.usable(info, offered.clone()),
+        };
+        match made {
+            Ok(tool) => Some(Arc::new(tool)),
+            Err(why) => {
+                let server = &*self.config.name;
+                tracing::warn!(
+                    mcp.server = server,
+                    tool.name = offered,
+                    error = why,
+                    "a tool of an MCP server cannot be offered"
+                );
+                let why = format!("the MCP server `{server}` has no usable tool of this name");
+                away(offered, &why)
+            }
+        }
+    }
+
+    fn usable(&self, info: &ToolInfo, offered: String) -> Result<RegisteredTool, String> {
+        let trusted = self.config.trust == McpTrust::Hints;
+        let effect = if trusted && (info.read_only || info.idempotent) {
+            Effect::Idempotent
+        } else {
+            Effect::AtMostOnce
+        };
+        let spec = ToolSpec {
+            name: offered,
+            description: info.description.clone(),
+            parameters: info.parameters.clone(),
+            effect,
+            timeout: self.config.timeout,
+        };
+        let call = Call {
+            link: Arc::clone(&self.link),
+            tool: info.name.clone(),
+        };
+        let tool = RegisteredTool::new(spec, Box::new(call)).map_err(|error| error.to_string())?;
+        let size = tool.definition().get().len();
+        if size > MCP_TOOL_SIZE {
+            return Err(format!(
+                "its definition has {size} bytes, of at most {MCP_TOOL_SIZE}"
+            ));
+        }
+        Ok(tool)
+    }
+}
+
+/// Makes the endpoint of a server. The configuration's checks have refused what fails here.
+fn endpoint(config: &McpServerConfig) -> Result<Endpoint, ToolSetupError> {
+    let mistake = |what: &str| ToolSetupError::Mcp {
+        name: config.name.clone(),
+        what: what.to_owned(),
+    };
+    let url = Url::parse(&config.url)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        .ok_or_else(|| mistake("its url is not an http or https URL"))?;
+    let mut endpoint = Endpoint::new(url, config.connect_timeout, config.list_for);
+    if let Some(token) = &config.token {
+        endpoint = endpoint.with_bearer(token.expose().clone());
+    }
+    for (name, value) in &config.headers {
+        let header = HeaderName::try_from(name).map_err(|_| mistake("a header has no name"))?;
+        let value = HeaderValue::try_from(value.expose())
+            .map_err(|_| mistake("the value of a header cannot be sent"))?;
+        endpoint = endpoint.with_header(header, value);
+    }
+    Ok(endpoint)
+}
+
+fn show(server: &Arc<str>, health: &Health) {
+    match health {
+        Health::Up => {
+            metrics::mcp_up(server, true);
+            tracing::info!(mcp.server = &**server, "an MCP server lists its tools");
+        }
+        Health::Down(error) => {
+            metrics::mcp_up(server, false);
+            let text = error.to_string();
+            tracing::warn!(
+                mcp.server = &**server,
+                error = text,
+                "an MCP server cannot be used; runs go on without its tools"
+            );
+        }
+    }
+}
+
+/// One tool of a server.
+struct Call {
+    link: Arc<Link>,
+    /// The server's name for it.
+    tool: String,
+}
+
+impl Call {
+    async fn request(&self, arguments: Value, context: &ToolContext) -> Result<String, ToolError> {
+        let Value::Object(arguments) = arguments else {
+            let what = "the arguments of this tool are a JSON object; the call was not made";
+            return Err(ToolError::Arguments(what.to_owned()));
+        };
+        let mut meta = Map::new();
+        meta.insert(
+            "idempotencyKey".to_owned(),
+            json!(context.idempotency_key()),
+        );
+        let client = &self.link.client;
+        match client.call(&self.tool, arguments, meta).await {
+            Ok(outcome) if outcome.ok => Ok(outcome.text),
+            Ok(outcome) => Err(ToolError::Failed(outcome.text)),
+            Err(error) => {
+                metrics::mcp_failed(&self.link.name, &error);
+                let name = &self.link.name;
+                Err(ToolError::Failed(match error {
+                    McpError::Answered { .. } => format!("the MCP server `{name}`: {error}"),
+                    error if error.may_have_arrived() => {
+                        format!("the MCP server `{name}`: {error}; the call may have taken effect")
+                    }
+                    error => {
+                        format!("the MCP server `{name}`: {error}; the call has had no effect")
+                    }
+                }))
+            }
+        }
+    }
+}
+
+impl Tool for Call {
+    fn call<'a>(
+        &'a self,
+        arguments: Value,
+        context: &'a ToolContext,
+    ) -> BoxFuture<'a, Result<String, ToolError>> {
+        self.request(arguments, context).boxed()
+    }
+}
+
+/// Makes a tool that only says that it cannot be used.
+fn away(offered: String, why: &str) -> Option<Arc<RegisteredTool>> {
+    let spec = ToolSpec {
+        name: offered,
+        description: format!(
+            "This tool cannot be used now: {why}. Do not call it. If the task needs it, say that it is \
+             missing."
+        ),
+        parameters: json!({ "type": "object" }),
+        // An earlier attempt may have begun a call that is not known to have ended.
+        effect: Effect::AtMostOnce,
+        timeout: std::time::Duration::from_secs(1),
+    };
+    let tool = RegisteredTool::new(spec, Box::new(Away(why.to_owned())));
+    // The configuration's checks leave only names that can be offered.
+    tool.ok().map(Arc::new)
+}
+
+/// A tool that cannot be used.
+struct Away(String);
+
+impl Tool for Away {
+    fn call<'a>(
+        &'a self,
+        _arguments: Value,
+        _context: &'a ToolContext,
+    ) -> BoxFuture<'a, Result<String, ToolError>> {
+        let why = format!("{}; the call was not made", self.0);
+        std::future::ready(Err(ToolError::Failed(why))).boxed()
+    }
+}
