@@ -74,6 +74,9 @@ pub(crate) enum Command {
     /// List, show and replay messages that could not be processed
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// Look at MCP servers
+    #[command(subcommand)]
+    Mcp(McpCommand),
     /// Check or print the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -89,6 +92,36 @@ pub(crate) enum Command {
     DemoModel(DemoModelArgs),
     /// Print version, commit and build time
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum McpCommand {
+    /// Connect to an MCP server as a worker would, and print what it offers
+    ///
+    /// Prints the server, its tools with the hints that it gives about them, and a section for the
+    /// configuration. It calls no tool.
+    Probe(ProbeArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ProbeArgs {
+    /// The server's address, such as https://mcp.example/mcp
+    pub(crate) url: url::Url,
+    /// Print JSON, with the whole descriptions and schemas
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The bearer token of each request; the variable keeps it out of process lists
+    #[arg(long, value_name = "TOKEN", env = "MCP_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// A file with the bearer token
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// A header of each request, as NAME: VALUE; may be given several times
+    #[arg(long = "header", value_name = "HEADER")]
+    pub(crate) headers: Vec<String>,
+    /// The time limit of connecting, and of listing the tools
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub(crate) timeout: humantime::Duration,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -11,6 +11,7 @@ mod healthcheck;
 mod init;
 mod keys;
 mod ledger;
+mod mcp;
 mod migrate;
 mod nats_issuer;
 mod private_file;
@@ -63,6 +64,7 @@ async fn command() -> ExitCode {
         Command::Usage(options) => finished(usage::run(options, &args.config).await),
         Command::Runs(command) => finished(runs::run(command, &args.config).await),
         Command::Dead(command) => finished(dead::run(command, &args.config).await),
+        Command::Mcp(command) => finished(mcp::run(command, &args.config).await),
         Command::Config(command) => finished(config_command::run(&command, &args.config)),
         Command::Doctor(options) => doctor::run(&options, &args.config).await,
         Command::Healthcheck(options) => finished(healthcheck::run(&options).await),

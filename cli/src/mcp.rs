@@ -1,0 +1,111 @@
+//! `baton mcp probe`: prints what the worker's client finds at an MCP server.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use baton_mcp::{Connection, Endpoint, Listing, ServerInfo};
+use baton_outbound::{Guard, Policy};
+use http::{HeaderName, HeaderValue};
+use serde_json::json;
+use url::Url;
+
+use crate::args::{ConfigArgs, McpCommand, ProbeArgs};
+use crate::config_command::{load, print};
+use crate::visible::{visible, visible_json};
+
+pub(crate) async fn run(command: McpCommand, args: &ConfigArgs) -> anyhow::Result<()> {
+    match command {
+        McpCommand::Probe(options) => probe(options, args).await,
+    }
+}
+
+async fn probe(options: ProbeArgs, args: &ConfigArgs) -> anyhow::Result<()> {
+    let config = load(args)?;
+    let guard = Guard::new(Policy {
+        allow_networks: config.outbound.allow_networks,
+        ..Policy::default()
+    });
+    let timeout = options.timeout.into();
+    let mut endpoint = Endpoint::new(options.url.clone(), timeout, timeout);
+    if let Some(path) = &options.token_file {
+        let token = std::fs::read_to_string(path)
+            .with_context(|| format!("{} cannot be read", path.display()))?;
+        endpoint = endpoint.with_bearer(token.trim_end().to_owned());
+    } else if let Some(token) = options.token {
+        endpoint = endpoint.with_bearer(token);
+    }
+    for header in &options.headers {
+        let (name, value) = header
+            .split_once(':')
+            .context("a header is written NAME: VALUE")?;
+        let name = HeaderName::try_from(name.trim()).context("this is not a header's name")?;
+        let value = HeaderValue::try_from(value.trim()).context("a header's value is one line")?;
+        endpoint = endpoint.with_header(name, value);
+    }
+    let connection = Connection::open(Arc::new(endpoint), &guard)
+        .await
+        .context("the server cannot be used")?;
+    let server = connection.info();
+    let listing = connection
+        .list_tools()
+        .await
+        .context("the server's tools cannot be listed")?;
+    if options.json {
+        let found = json!({
+            "server": server,
+            "list_holds_ms": listing.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+            "tools": listing.tools,
+        });
+        return print(&visible_json(&found));
+    }
+    print(text(&options.url, &server, &listing).trim_end())
+}
+
+/// Writes the server, its tools, and a section for the configuration.
+fn text(url: &Url, server: &ServerInfo, listing: &Listing) -> String {
+    let mut text = String::new();
+    let name = server.name.as_deref().unwrap_or("a server without a name");
+    let version = server.version.as_deref().unwrap_or_default();
+    let count = listing.tools.len();
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "{} {}, MCP {}, {count} tools",
+        visible(name),
+        visible(version),
+        visible(&server.protocol)
+    );
+    let width = listing.tools.iter().map(|tool| visible(&tool.name).len());
+    let width = width.max().unwrap_or_default();
+    for tool in &listing.tools {
+        let hint = match (tool.read_only, tool.idempotent) {
+            (true, _) => "read-only",
+            (false, true) => "idempotent",
+            (false, false) => "",
+        };
+        let first = tool.description.lines().next().unwrap_or_default();
+        let first: String = first.chars().take(80).collect();
+        let name = visible(&tool.name);
+        let line = format!("  {name:width$}  {hint:10}  {}", visible(&first));
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    let names = listing.tools.iter();
+    let names: Vec<_> = names
+        .filter(|tool| !tool.name.chars().any(char::is_control))
+        .collect();
+    let names: Vec<_> = names
+        .iter()
+        .map(|tool| json!(tool.name).to_string())
+        .collect();
+    let mut place = url.clone();
+    // The query may hold a key.
+    place.set_query(None);
+    let _ = write!(
+        text,
+        "\n[[mcp.servers]]\nname = \"server\"\nurl = {}\ntools = [{}]\n",
+        json!(place.as_str()),
+        names.join(", ")
+    );
+    text
+}
