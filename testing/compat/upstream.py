@@ -160,14 +160,16 @@ class Handler(BaseHTTPRequestHandler):
                     self.event(chunk({"tool_calls": [piece]}))
             self.event(chunk({}, "tool_calls"))
             self.event(b"[DONE]")
-        elif behaviour == "pay" and last["role"] != "tool":
-            function = {"name": "pay", "arguments": '{"amount":7}'}
+        elif behaviour in ("pay", "invoke") and last["role"] != "tool":
+            # `invoke` calls the tool that the user's message names, as JSON.
+            pay = {"name": "pay", "arguments": '{"amount":7}'}
+            function = pay if behaviour == "pay" else json.loads(last["content"])
             call = {"index": 0, "id": "call_pay", "type": "function", "function": function}
             self.event(chunk({"tool_calls": [call]}))
             self.event(chunk({}, "tool_calls"))
             self.event(b"[DONE]")
             return self.raw(b"")
-        elif behaviour == "pay":
+        elif behaviour in ("pay", "invoke"):
             self.event(chunk({"content": f"It says: {last['content']}. "}))
         if behaviour not in ("slow", "tools"):
             for word in ["All ", "is ", "well: ", "naïve ", "🦀"]:

@@ -1,0 +1,97 @@
+"""MCP servers of other makers, unmodified: their tools through Baton."""
+
+import json
+import os
+import socket
+import subprocess
+
+import openai
+import pytest
+
+from conftest import BATON, HERE, ROOT, start_baton, stop, wait_for
+
+INSTALLED = ROOT / "target" / "compat"
+
+
+def everything(port):
+    program = INSTALLED / "node" / "node_modules" / ".bin" / "mcp-server-everything"
+    return ["node", program, "streamableHttp"]
+
+
+def python(port):
+    return [INSTALLED / "mocks" / "bin" / "python", HERE / "mocks" / "mcp_server.py", port]
+
+
+# The server, the protocol that it speaks with Baton, some of its tools, and calls with a part of each result.
+SERVERS = {
+    "everything": (
+        everything,
+        "2025-11-25",
+        ["echo", "get-sum", "get-tiny-image", "get-structured-content"],
+        [
+            ("echo", {"message": "sheep"}, "sheep"),
+            ("get-sum", {"a": 20, "b": 22}, "42"),
+            ("get-tiny-image", {}, '[image, "image/png", '),
+            ("get-structured-content", {"location": "Chicago"}, "temperature"),
+            ("echo", {}, "do not match its schema"),
+        ],
+    ),
+    "python": (
+        python,
+        "2026-07-28",
+        ["add", "fail"],
+        [("add", {"a": 20, "b": 22}, "42"), ("fail", {}, "Error executing tool fail")],
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request, tmp_path_factory):
+    command, protocol, tools, calls = SERVERS[request.param]
+    tmp = tmp_path_factory.mktemp("mcp")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    with open(tmp / "server.log", "wb") as log:
+        process = subprocess.Popen(
+            [str(part) for part in command(port)],
+            cwd=tmp,
+            env={**os.environ, "PORT": port},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    url = f"http://127.0.0.1:{port}/mcp"
+
+    def probed():
+        found = subprocess.run([BATON, "mcp", "probe", "--json", url], capture_output=True, check=False)
+        return json.loads(found.stdout) if found.returncode == 0 else None
+
+    yield url, protocol, tools, calls, wait_for("the MCP server", probed, process)
+    process.kill()
+    process.wait()
+
+
+def test_a_probe_finds_the_server_and_its_tools(server):
+    _, protocol, tools, _, found = server
+    assert found["server"]["protocol"] == protocol
+    assert set(tools) <= {tool["name"] for tool in found["tools"]}
+
+
+def test_a_run_calls_its_tools(server, upstream, tmp_path):
+    url, _, tools, calls, _ = server
+    servers = [{"name": "other", "url": url, "tools": tools}]
+    process, ready = start_baton(
+        tmp_path, LLM_BASE_URL=f"{upstream.url}/v1", BATON_MCP__SERVERS=json.dumps(servers)
+    )
+    try:
+        client = openai.OpenAI(base_url=f"{ready['base_url']}/v1", api_key=ready["api_key"])
+        for name, arguments, part in calls:
+            call = {"name": f"other__{name}", "arguments": json.dumps(arguments)}
+            messages = [{"role": "user", "content": json.dumps(call)}]
+            answer = client.chat.completions.create(model="invoke", messages=messages)
+            assert part in answer.choices[0].message.content, (name, answer)
+        offered = {tool["function"]["name"] for tool in upstream.asked("invoke")[-1]["tools"]}
+        assert {f"other__{name}" for name in tools} <= offered
+    finally:
+        stop(process)
