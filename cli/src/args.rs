@@ -2,8 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use baton_service::telemetry::parse_filter_time;
 use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use crate::role::Kind;
 
 /// Runs AI agents as a service: a run is handed from worker to worker and never dropped.
 ///
@@ -71,6 +75,11 @@ pub(crate) enum Command {
     /// Show the timeline of a run
     #[command(subcommand)]
     Runs(RunsCommand),
+    /// Change the log filter of running roles, over NATS
+    ///
+    /// Prints a line for each process that answers: role, admin address, filter. Exits with 1 if none
+    /// does, or if one could not change its filter.
+    LogLevel(LogLevelArgs),
     /// List, show and replay messages that could not be processed
     #[command(subcommand)]
     Dead(DeadCommand),
@@ -358,6 +367,20 @@ pub(crate) struct UsageArgs {
     /// The grouping, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "day", value_parser = ["day", "key", "model"])]
     pub(crate) by: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LogLevelArgs {
+    /// A level such as debug, or directives such as info,baton_worker=debug
+    #[arg(value_name = "LEVEL")]
+    pub(crate) filter: String,
+    /// The time after which the filter before returns, from 1s to 24h; without it, the change stays until the
+    /// process ends or its configuration is reloaded
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_filter_time)]
+    pub(crate) time: Option<Duration>,
+    /// Only this role
+    #[arg(long, value_enum)]
+    pub(crate) role: Option<Kind>,
 }
 
 #[derive(Debug, Subcommand)]

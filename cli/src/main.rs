@@ -11,6 +11,7 @@ mod healthcheck;
 mod init;
 mod keys;
 mod ledger;
+mod log_level;
 mod mcp;
 mod migrate;
 mod nats_issuer;
@@ -63,6 +64,7 @@ async fn command() -> ExitCode {
         Command::Audit(options) => finished(audit::run(options, &args.config).await),
         Command::Usage(options) => finished(usage::run(options, &args.config).await),
         Command::Runs(command) => finished(runs::run(command, &args.config).await),
+        Command::LogLevel(options) => finished(log_level::run(options, &args.config).await),
         Command::Dead(command) => finished(dead::run(command, &args.config).await),
         Command::Mcp(command) => finished(mcp::run(command, &args.config).await),
         Command::Config(command) => finished(config_command::run(&command, &args.config)),

@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::args::ConfigArgs;
-use crate::{config_command, service_manager};
+use crate::{config_command, log_level, service_manager};
 
 /// The longest time for closing a connection to a server.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ const NOTICED: Duration = Duration::from_secs(1);
 const UNASKED: &str = "the role ended without being asked to";
 
 /// The kind of a role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
     Ingress,
     Worker,
@@ -44,6 +44,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Ingress, Self::Worker, Self::Scheduler];
+
     /// Returns the sub-command, which is also the name in logs and connections.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -135,23 +137,32 @@ pub(crate) async fn serve(
     };
     // The admin port outlives the drain, because it reports that one is under way.
     let admin_stop = Shutdown::new();
+    let telemetry = telemetry::install(&config.log);
+    let log_levels = log_level::follow(
+        bus.clone(),
+        kind,
+        admin.local_addr()?.to_string(),
+        telemetry,
+    );
     let admin_server = {
         let (store, bus) = (store.clone(), bus.clone());
-        Admin::new(
-            readiness.clone(),
-            telemetry::install(&config.log),
-            SharedClock::clone(&clock),
-        )
-        .liveness(liveness.clone())
-        .check("postgres", move || {
-            let store = store.clone();
-            async move { store.ping().await.map(drop) }
-        })
-        .check("nats", move || {
-            let bus = bus.clone();
-            async move { bus.ping().await.map(drop) }
-        })
-        .serve(admin, &admin_stop)
+        Admin::new(readiness.clone(), telemetry, SharedClock::clone(&clock))
+            .liveness(liveness.clone())
+            .check("postgres", move || {
+                let store = store.clone();
+                async move { store.ping().await.map(drop) }
+            })
+            .check("nats", move || {
+                let bus = bus.clone();
+                async move { bus.ping().await.map(drop) }
+            })
+            .serve(admin, &admin_stop)
+    };
+    let admin_server = async {
+        tokio::select! {
+            report = admin_server => report,
+            never = log_levels => match never {},
+        }
     };
     let work = async {
         let draining = {

@@ -33,6 +33,8 @@ pub(crate) enum Consumer {
     Connects,
     /// Submissions that operators take out of DEAD.
     Resubmissions,
+    /// Changes of the log filter, and the answers to them.
+    LogLevels,
 }
 
 impl Consumer {
@@ -48,6 +50,7 @@ impl Consumer {
         Self::System.as_str(),
         Self::Connects.as_str(),
         Self::Resubmissions.as_str(),
+        Self::LogLevels.as_str(),
     ];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -62,6 +65,7 @@ impl Consumer {
             Self::System => "system",
             Self::Connects => "connects",
             Self::Resubmissions => "resubmissions",
+            Self::LogLevels => "log_levels",
         }
     }
 }

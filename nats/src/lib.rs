@@ -22,6 +22,7 @@ pub mod events;
 mod foreign;
 pub mod jobs;
 mod limited;
+mod log_levels;
 pub mod metrics;
 mod names;
 pub mod presence;
@@ -48,6 +49,7 @@ pub use jobs::source::{JobSource, JobsError, Supply};
 pub use jobs::stranded::{Stranded, StrandedJob, Stranding};
 pub use jobs::{JobHeaders, PublishError};
 pub use limited::Limited;
+pub use log_levels::{LogLevelChanges, LogLevelRequest};
 pub use presence::{Hellos, Presence, PresenceQuestion};
 pub use programs::callout::{
     AnswerError, BadQuestion, CalloutBus, ConnectRequest, ConnectRequests, Program,

@@ -101,6 +101,11 @@ pub fn worker_nudges(worker: WorkerId) -> Subject {
 /// `ingress.attached`: one ingress asks the others whether a client of theirs follows a run.
 pub const ATTACHED: &str = "ingress.attached";
 
+/// Returns `log-level.<role>`, a change of the log filter of all processes of a role.
+pub fn log_level(role: &'static str) -> Subject {
+    build(24, format_args!("log-level.{role}"))
+}
+
 /// `control.*.*.*`: programs' requests, as `control.<tenant>.<key>.<verb>`.
 pub const ALL_CONTROL: &str = "control.*.*.*";
 

@@ -32,6 +32,7 @@ mod fixture;
 mod hand_over;
 mod identity;
 mod ingress;
+mod log_level;
 mod logs;
 mod lost_bus;
 mod mcp;

@@ -16,6 +16,7 @@ pub mod ids;
 mod invalid;
 pub mod job;
 pub mod liveness;
+pub mod log_level;
 pub mod price;
 pub mod program;
 pub mod raw_fields;
@@ -37,6 +38,7 @@ pub use ids::{
 };
 pub use invalid::Invalid;
 pub use job::{Job, JobError, Lane, SubmitJob};
+pub use log_level::{LogLevelAnswer, LogLevelChange};
 pub use price::{Charge, Nanos, Price};
 pub use program::{BadMessage, CancelMessage, ControlMessage, DecideMessage, HistoryMessage};
 pub use raw_fields::{NotFields, RawField, RawFields};

@@ -1,5 +1,7 @@
 //! The admin port of each role: probes, metrics, version and log level. Not for the public.
 
+mod log_level;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use futures_util::future::{BoxFuture, join_all};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use metrics::{gauge, histogram};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -127,7 +129,7 @@ impl Admin {
         .collect()
     }
 
-    /// Serves the routes until `shutdown.soft`. Stop it last, because probes and the last scrape
+    /// Serves the routes, and ends temporary log filters, until `shutdown.soft`. Stop it last, because probes and the last scrape
     /// come during the drain.
     pub async fn serve(self, listener: TcpListener, shutdown: &Shutdown) -> ServeReport {
         let telemetry = self.telemetry;
@@ -145,6 +147,7 @@ impl Admin {
         tokio::select! {
             report = accept::serve(listener, router(admin), LIMITS, shutdown) => report,
             () = upkeep => ServeReport { accepted: 0, cut: 0 },
+            never = telemetry.keep_filter_time() => match never {},
         }
     }
 }
@@ -155,7 +158,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/version", get(version))
-        .route("/log-level", get(log_level).put(set_log_level))
+        .route("/log-level", get(log_level::read).put(log_level::set))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found") })
         .with_state(admin)
 }
@@ -229,37 +232,4 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 
 async fn version() -> Json<build::BuildInfo> {
     Json(build::info())
-}
-
-#[derive(Serialize, Deserialize)]
-struct LogLevel {
-    filter: String,
-}
-
-async fn log_level(State(admin): State<Arc<Admin>>) -> Json<LogLevel> {
-    Json(LogLevel {
-        filter: admin.telemetry.filter(),
-    })
-}
-
-/// Accepts `{"filter": "…"}`, or the filter alone.
-async fn set_log_level(State(admin): State<Arc<Admin>>, body: String) -> Response {
-    let filter = match serde_json::from_str::<LogLevel>(&body) {
-        Ok(level) => level.filter,
-        Err(_) => body.trim().to_owned(),
-    };
-    match admin.telemetry.set_filter(&filter) {
-        Ok(()) => {
-            tracing::warn!(filter, "log filter changed");
-            Json(LogLevel {
-                filter: admin.telemetry.filter(),
-            })
-            .into_response()
-        }
-        Err(error) => Problem::new(StatusCode::BAD_REQUEST, "bad_filter")
-            .detail(format!(
-                "{error}; write for example info, or info,baton_worker=debug"
-            ))
-            .into_response(),
-    }
 }

@@ -161,7 +161,7 @@ impl Reloader {
         let done = compare(&before, &fresh);
         if fresh.log.filter != before.log.filter {
             telemetry
-                .set_filter(&fresh.log.filter)
+                .set_filter(&fresh.log.filter, None)
                 .map_err(|error| error.to_string())?;
         }
         self.loaded.send_if_modified(|loaded| {

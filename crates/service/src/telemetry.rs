@@ -1,15 +1,21 @@
 //! Logs and metrics of the process, installed once for any number of roles.
 
+mod log_filter;
+
+use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+use tracing_subscriber::{EnvFilter, Layer, fmt, reload};
 
+use self::log_filter::LogFilter;
+pub use self::log_filter::{InvalidTime, SetFilterError, check_filter, parse_filter_time};
 use crate::config::{LogConfig, LogFormat};
 use crate::{build, metrics as names, process_metrics};
 
@@ -29,18 +35,8 @@ const SILENT: [&str; 1] = ["rmcp"];
 /// The result of [`install`]; the same for every caller in a process.
 #[derive(Debug)]
 pub struct Telemetry {
-    filter: Mutex<String>,
-    log: reload::Handle<EnvFilter, Registry>,
+    filter: LogFilter,
     metrics: PrometheusHandle,
-}
-
-/// A text that is not a log filter.
-#[derive(Debug, thiserror::Error)]
-#[error("`{filter}` is not a log filter")]
-pub struct BadFilter {
-    filter: String,
-    #[source]
-    source: tracing_subscriber::filter::ParseError,
 }
 
 static INSTALLED: OnceLock<Telemetry> = OnceLock::new();
@@ -77,8 +73,7 @@ pub fn install(config: &LogConfig) -> &'static Telemetry {
         .set(1.0);
 
         Telemetry {
-            filter: Mutex::new(text.to_owned()),
-            log,
+            filter: LogFilter::new(log, text),
             metrics,
         }
     })
@@ -143,28 +138,22 @@ impl Telemetry {
         self.metrics.run_upkeep();
     }
 
-    /// Returns the current log filter.
-    pub fn filter(&self) -> String {
-        self.filter
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// Returns the current log filter, and the time until it ends.
+    pub fn filter(&self) -> (String, Option<Duration>) {
+        self.filter.current()
     }
 
-    /// Changes the log filter of the running process.
+    /// Changes the log filter of the running process: for a time, after which the one before returns, or
+    /// until the next change.
     ///
     /// # Errors
-    /// If the text is no filter; the old one stays.
-    pub fn set_filter(&self, text: &str) -> Result<(), BadFilter> {
-        let filter = EnvFilter::try_new(text).map_err(|source| BadFilter {
-            filter: text.to_owned(),
-            source,
-        })?;
-        let mut current = self.filter.lock().unwrap_or_else(PoisonError::into_inner);
-        // Fails only if another subscriber is installed, which has no filter of ours.
-        if self.log.reload(filter).is_ok() {
-            text.clone_into(&mut current);
-        }
-        Ok(())
+    /// If the text is no filter, or the process has another subscriber; the old one stays.
+    pub fn set_filter(&self, text: &str, time: Option<Duration>) -> Result<(), SetFilterError> {
+        self.filter.set(text, time)
+    }
+
+    /// Ends each temporary log filter in its time.
+    pub async fn keep_filter_time(&self) -> Infallible {
+        self.filter.keep_time().await
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use baton_service::admin::Admin;
 use baton_service::config::LogConfig;
@@ -175,6 +176,24 @@ async fn the_log_filter_is_changed_in_the_running_process_and_a_bad_one_is_refus
     );
     let (_, _, body) = role.ask("GET", "/log-level", "").await;
     assert_eq!(body, r#"{"filter":"debug"}"#, "the old one stays");
+    for bad in [
+        "/log-level?for=soon",
+        "/log-level?for=25h",
+        "/log-level?fro=1m",
+    ] {
+        let (status, _, body) = role.ask("PUT", bad, "trace").await;
+        assert_eq!(status, 400, "{bad}");
+        assert!(body.contains("`for`"), "{body}");
+    }
+    let (status, _, body) = role.ask("PUT", "/log-level?for=1s", "trace").await;
+    assert_eq!(status, 200);
+    assert!(body.starts_with(r#"{"filter":"trace","for":"#), "{body}");
+    assert!(tracing::enabled!(tracing::Level::TRACE));
+    while tracing::enabled!(tracing::Level::TRACE) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (_, _, body) = role.ask("GET", "/log-level", "").await;
+    assert_eq!(body, r#"{"filter":"debug"}"#, "the lasting one is back");
     role.shutdown.stop_hard();
 }
 

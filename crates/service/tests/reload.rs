@@ -55,7 +55,7 @@ async fn a_changed_file_is_taken_whole_or_not_at_all() {
         // Without a signal: the file is looked at.
         write("[limits]\nper_key_per_day = 4444\n[log]\nfilter = \"warn\"\n");
         assert_eq!(live.changed().await.limits.per_key_per_day, 4444);
-        assert_eq!(telemetry.filter(), "warn");
+        assert_eq!(telemetry.filter().0, "warn");
     };
     tokio::select! {
         never = reloader.run(telemetry) => match never {},

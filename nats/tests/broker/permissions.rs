@@ -11,7 +11,7 @@ use baton_nats::{
     AccountsConf, Auth, Bus, BusOptions, CurveKey, EventFollower, Issuer, JobHeaders, JobSource,
     Limited, Nudge, Presence, StreamSeq, provision, restore_missing,
 };
-use baton_protocol::{EventId, Job, Lane, WorkerId};
+use baton_protocol::{EventId, Job, Lane, LogLevelAnswer, LogLevelChange, WorkerId};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -301,6 +301,32 @@ async fn each_role_can_do_its_work_with_the_permissions_of_the_delivered_configu
     });
     assert_eq!(presence, Presence::Here);
 
+    for (name, role) in [
+        ("ingress", &ingress),
+        ("worker", &worker),
+        ("scheduler", &scheduler),
+    ] {
+        let mut changes = role.log_level_changes(name).await.unwrap();
+        role.ping().await.unwrap();
+        let change = LogLevelChange {
+            filter: "debug".to_owned(),
+            for_seconds: Some(600),
+        };
+        let answer = LogLevelAnswer {
+            role: name.to_owned(),
+            admin: "127.0.0.1:9465".to_owned(),
+            filter: "debug".to_owned(),
+            error: None,
+        };
+        let asked = operator.change_log_level(name, &change, Duration::from_secs(2));
+        let (answers, ()) = tokio::join!(asked, async {
+            let request = soon(changes.next()).await.unwrap();
+            assert_eq!(request.change, change);
+            role.answer_log_level(request, &answer).await.unwrap();
+        });
+        assert_eq!(answers.unwrap(), [answer]);
+    }
+
     let other = delivered.connect_as("ingress").await;
     let mut questions = other.attachment_questions().await.unwrap();
     other.ping().await.unwrap();
@@ -338,6 +364,7 @@ async fn no_role_can_do_what_is_not_its_work() {
         (
             "ingress",
             &[
+                "log-level.worker",
                 "workers.hello",
                 "worker.a.ask",
                 "dead.jobs.a.b",
@@ -363,6 +390,7 @@ async fn no_role_can_do_what_is_not_its_work() {
         (
             "worker",
             &[
+                "log-level.ingress",
                 "limits.a.b",
                 "replies.a.b",
                 "ingress.revoked",
@@ -392,6 +420,7 @@ async fn no_role_can_do_what_is_not_its_work() {
         (
             "scheduler",
             &[
+                "log-level.worker",
                 "limits.a.b",
                 "replies.a.b",
                 "ingress.revoked",
@@ -451,6 +480,7 @@ async fn no_role_can_do_what_is_not_its_work() {
                 "$JS.API.STREAM.MSG.GET.LIMITS",
             ],
             &[
+                "log-level.worker",
                 "_INBOX_ingress.>",
                 "submit.*.*.*",
                 "resubmit.*.*.*",

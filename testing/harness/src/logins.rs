@@ -145,7 +145,7 @@ impl Logins {
 /// Returns the broker's user for a command of the program.
 pub(crate) fn user_of(arguments: &[&str]) -> &'static str {
     match arguments.first() {
-        Some(&"dead") => "operator",
+        Some(&("dead" | "log-level")) => "operator",
         _ => "migrate",
     }
 }

@@ -113,6 +113,11 @@ impl Role {
         Client::new(self.address(), credential)
     }
 
+    /// Returns a client of its admin port.
+    pub fn admin(&self) -> Client {
+        Client::new(self.admin, "")
+    }
+
     /// Returns the address that an ingress serves.
     ///
     /// # Panics
