@@ -9,6 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection as _, Executor as _};
 
 use crate::errors::StoreError;
+use crate::groups::Groups;
 use crate::metrics::{self, Pool};
 use crate::migrate::{MigrationName, pending};
 use crate::queue_depth::QueueDepth;
@@ -99,6 +100,7 @@ pub struct Store {
     /// Single statements that set their tenant themselves.
     pub(crate) tenant_statements: StatementPool,
     system_statements: StatementPool,
+    groups: Arc<Groups>,
     pub(crate) depth: Arc<QueueDepth>,
 }
 
@@ -142,6 +144,7 @@ impl Store {
         Ok(Self {
             tenant_statements: statements(Pool::Tenant, BECOME_APP, shares.accepts),
             depth: Arc::new(QueueDepth::new(system_statements.clone())),
+            groups: Arc::new(Groups::new(&system_statements)),
             system_statements,
             tenant_transactions: PgPoolOptions::new()
                 .max_connections(shares.transactions)
@@ -180,7 +183,7 @@ impl Store {
 
     /// Returns the operations across tenants; each is a transaction of its own.
     pub fn system(&self) -> SystemTx<'_> {
-        SystemTx::new(&self.system_statements)
+        SystemTx::new(&self.system_statements, &self.groups)
     }
 
     /// Begins a transaction of several operations across tenants. Repeats a failed BEGIN once, as
@@ -201,6 +204,7 @@ impl Store {
 
     /// Waits for statements in flight, then closes all connections. Later calls fail.
     pub async fn close(&self) {
+        self.groups.drain().await;
         self.tenant_transactions.close().await;
         self.tenant_statements.close().await;
         self.system_statements.close().await;

@@ -13,6 +13,9 @@
 //! every write of a run's holder: a write that touches no row is [`FenceError::Lost`]. All times
 //! come from the database's clock.
 //!
+//! Rows that wait for the same statement share one commit: while a group of them is under way, those
+//! that arrive meanwhile form the next. A group only answers the rows that it wrote.
+//!
 //! To add a statement: there is a file per table, and below it a file per transition. Begin the SQL
 //! with a comment that names the statement (`-- runs.claim`), so that it can be found in
 //! `pg_stat_statements`. Check the affected rows of a guarded write. Then run
@@ -30,6 +33,8 @@ mod columns;
 mod connect;
 mod diagnosis;
 mod errors;
+mod grouper;
+mod groups;
 mod idempotency_keys;
 mod makers;
 mod memberships;

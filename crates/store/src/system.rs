@@ -7,20 +7,32 @@ use sqlx::{Describe, Either, Error, Execute, Executor, SqlStr};
 use tokio::sync::Mutex;
 
 use crate::errors::StoreError;
+use crate::groups::Groups;
 use crate::statement::{Statement, Timer};
 use crate::statement_pool::{Lent, StatementPool, in_time};
 
 /// The operations across tenants, as the role `baton_system`. Each method is one statement, which
-/// commits by itself unless this is part of [`OneCommit`].
+/// commits by itself or with others of its kind, unless this is part of [`OneCommit`].
 #[derive(Debug, Clone, Copy)]
 pub struct SystemTx<'s> {
     pub(crate) pool: Statements<'s>,
+    /// The groups that a statement may join; `None` within a larger commit.
+    pub(crate) groups: Option<&'s Groups>,
 }
 
 impl<'s> SystemTx<'s> {
-    pub(crate) const fn new(pool: &'s StatementPool) -> Self {
+    pub(crate) const fn new(pool: &'s StatementPool, groups: &'s Groups) -> Self {
         Self {
             pool: Statements::Each(pool),
+            groups: Some(groups),
+        }
+    }
+
+    /// Returns the operations without groups.
+    pub(crate) const fn alone(pool: &'s StatementPool) -> Self {
+        Self {
+            pool: Statements::Each(pool),
+            groups: None,
         }
     }
 }
@@ -44,6 +56,7 @@ impl<'s> OneCommit<'s> {
     pub const fn system(&self) -> SystemTx<'_> {
         SystemTx {
             pool: Statements::Together(self.lent.shared()),
+            groups: None,
         }
     }
 

@@ -10,6 +10,7 @@ mod bootstrapping;
 mod budgets;
 mod fences;
 mod fixture;
+mod groups;
 mod isolation;
 mod keys;
 mod makers;
