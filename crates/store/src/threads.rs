@@ -1,21 +1,89 @@
 //! The table `threads`.
 
-use baton_protocol::ThreadId;
+use baton_protocol::{TenantId, ThreadId};
 use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use crate::columns;
 use crate::errors::StoreError;
+use crate::system::SystemTx;
 use crate::tenant_tx::TenantTx;
 
 /// A stored conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ThreadRecord {
     /// Its id.
     pub id: ThreadId,
     /// Its title, for people.
     pub title: Option<String>,
+    /// The client's metadata, a JSON object.
+    pub metadata: Option<Box<RawValue>>,
     /// The time at which it was made.
     pub created_at: DateTime<Utc>,
+}
+
+/// A change of a thread. A field that is `None` stays; `Some(None)` clears it.
+#[derive(Debug, Clone, Copy, Default)]
+#[expect(
+    clippy::option_option,
+    reason = "a field may be absent, cleared or set"
+)]
+pub struct ThreadChange<'a> {
+    /// The title.
+    pub title: Option<Option<&'a str>>,
+    /// The metadata, a JSON object.
+    pub metadata: Option<Option<&'a RawValue>>,
+}
+
+/// A filter of threads.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ThreadFilter<'a> {
+    /// Only threads with this text in their title, in upper or lower case.
+    pub title: Option<&'a str>,
+    /// Only threads that have all fields of this JSON object in their metadata.
+    pub metadata: Option<&'a RawValue>,
+}
+
+/// A page of the list of threads.
+#[derive(Debug, Clone)]
+pub struct ThreadPage {
+    /// The threads, the newest first.
+    pub data: Vec<ThreadRecord>,
+    /// The cursor of the next page; `None` on the last page.
+    pub next_cursor: Option<ThreadId>,
+}
+
+/// The outcome of [`TenantTx::delete_thread`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThreadDeletion {
+    /// It is deleted, once the transaction is committed.
+    Deleted,
+    /// A run of it has not ended.
+    Busy,
+    /// The tenant has no such thread.
+    NotFound,
+}
+
+struct Row {
+    id: Uuid,
+    title: Option<String>,
+    metadata: Option<String>,
+    created_at: DateTime<Utc>,
+}
+
+impl Row {
+    fn read(self) -> Result<ThreadRecord, StoreError> {
+        Ok(ThreadRecord {
+            id: ThreadId::from_uuid(self.id),
+            title: self.title,
+            metadata: self
+                .metadata
+                .map(|metadata| columns::json("threads.metadata", metadata))
+                .transpose()?,
+            created_at: self.created_at,
+        })
+    }
 }
 
 impl TenantTx {
@@ -24,40 +92,278 @@ impl TenantTx {
         &mut self,
         id: ThreadId,
         title: Option<&str>,
-    ) -> Result<(), StoreError> {
+        metadata: Option<&RawValue>,
+    ) -> Result<ThreadRecord, StoreError> {
         let tenant = self.tenant;
         let title = title.map(columns::text);
-        sqlx::query!(
+        let row = sqlx::query_as!(
+            Row,
             "
             -- threads.create
-            INSERT INTO threads (tenant_id, id, title) VALUES ($1, $2, $3)
+            INSERT INTO threads (tenant_id, id, title, metadata)
+            VALUES ($1, $2, $3, $4::text::json)
+            RETURNING id, title, metadata::text AS metadata, created_at
             ",
             tenant.as_uuid(),
             id.as_uuid(),
             title.as_deref(),
+            metadata.map(RawValue::get),
         )
-        .execute(self.connection())
+        .fetch_one(self.connection())
         .await?;
-        Ok(())
+        row.read()
     }
 
-    /// Returns the thread with this id.
+    /// Returns the thread with this id, unless it is deleted.
     pub async fn thread(&mut self, id: ThreadId) -> Result<Option<ThreadRecord>, StoreError> {
         let tenant = self.tenant;
-        let row = sqlx::query!(
+        let row = sqlx::query_as!(
+            Row,
             "
             -- threads.by_id
-            SELECT id, title, created_at FROM threads WHERE tenant_id = $1 AND id = $2
+            SELECT id, title, metadata::text AS metadata, created_at
+            FROM threads WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL
             ",
             tenant.as_uuid(),
             id.as_uuid(),
         )
         .fetch_optional(self.connection())
         .await?;
-        Ok(row.map(|row| ThreadRecord {
-            id: ThreadId::from_uuid(row.id),
-            title: row.title,
-            created_at: row.created_at,
-        }))
+        row.map(Row::read).transpose()
+    }
+
+    /// Returns the tenant's threads, the newest first: at most `limit` of those before `cursor`.
+    pub async fn list_threads(
+        &mut self,
+        filter: &ThreadFilter<'_>,
+        cursor: Option<ThreadId>,
+        limit: u32,
+    ) -> Result<ThreadPage, StoreError> {
+        let tenant = self.tenant;
+        let title = filter.title.map(columns::text);
+        let rows = sqlx::query_as!(
+            Row,
+            "
+            -- threads.list
+            SELECT id, title, metadata::text AS metadata, created_at
+            FROM threads
+            WHERE tenant_id = $1 AND id < $2 AND deleted_at IS NULL
+              AND ($3::text IS NULL OR strpos(lower(title), lower($3)) > 0)
+              AND ($4::text IS NULL OR metadata::jsonb @> $4::text::jsonb)
+            ORDER BY id DESC
+            LIMIT $5
+            ",
+            tenant.as_uuid(),
+            cursor.map_or(Uuid::max(), |cursor| cursor.as_uuid()),
+            title.as_deref(),
+            filter.metadata.map(RawValue::get),
+            i64::from(limit) + 1,
+        )
+        .fetch_all(self.connection())
+        .await?;
+        let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = rows.len() > asked_for;
+        let rows = rows.into_iter().take(asked_for);
+        let data = rows.map(Row::read).collect::<Result<Vec<_>, _>>()?;
+        Ok(ThreadPage {
+            next_cursor: data.last().filter(|_| more).map(|thread| thread.id),
+            data,
+        })
+    }
+
+    /// Changes a thread and returns it; `None` if the tenant has no such thread.
+    pub async fn change_thread(
+        &mut self,
+        id: ThreadId,
+        change: &ThreadChange<'_>,
+    ) -> Result<Option<ThreadRecord>, StoreError> {
+        let tenant = self.tenant;
+        let title = change.title.flatten().map(columns::text);
+        let row = sqlx::query_as!(
+            Row,
+            "
+            -- threads.change
+            UPDATE threads SET
+                title = CASE WHEN $3 THEN $4 ELSE title END,
+                metadata = CASE WHEN $5 THEN $6::text::json ELSE metadata END
+            WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL
+            RETURNING id, title, metadata::text AS metadata, created_at
+            ",
+            tenant.as_uuid(),
+            id.as_uuid(),
+            change.title.is_some(),
+            title.as_deref(),
+            change.metadata.is_some(),
+            change.metadata.flatten().map(RawValue::get),
+        )
+        .fetch_optional(self.connection())
+        .await?;
+        row.map(Row::read).transpose()
+    }
+
+    /// Locks a thread until the end of the transaction: no run joins it and no client appends to it
+    /// meanwhile. Returns whether a run of it has not ended; `None` if there is no such thread.
+    pub(crate) async fn lock_thread(&mut self, id: ThreadId) -> Result<Option<bool>, StoreError> {
+        let tenant = self.tenant;
+        let locked = sqlx::query_scalar!(
+            "
+            -- threads.lock
+            SELECT id FROM threads
+            WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL
+            FOR NO KEY UPDATE
+            ",
+            tenant.as_uuid(),
+            id.as_uuid(),
+        )
+        .fetch_optional(self.connection())
+        .await?;
+        if locked.is_none() {
+            return Ok(None);
+        }
+        // This is a separate statement, because only a new snapshot shows a run that was committed
+        // while the lock was waited for.
+        let busy = sqlx::query_scalar!(
+            r#"
+            -- threads.is_busy
+            SELECT EXISTS (
+                SELECT FROM runs
+                WHERE tenant_id = $1 AND thread_id = $2 AND finished_at IS NULL
+            ) AS "busy!"
+            "#,
+            tenant.as_uuid(),
+            id.as_uuid(),
+        )
+        .fetch_one(self.connection())
+        .await?;
+        Ok(Some(busy))
+    }
+
+    /// Deletes a thread, unless one of its runs has not ended. From the commit on no request finds
+    /// it; [`SystemTx::purge_thread`] removes its rows.
+    pub async fn delete_thread(&mut self, id: ThreadId) -> Result<ThreadDeletion, StoreError> {
+        match self.lock_thread(id).await? {
+            None => return Ok(ThreadDeletion::NotFound),
+            Some(true) => return Ok(ThreadDeletion::Busy),
+            Some(false) => {}
+        }
+        let tenant = self.tenant;
+        sqlx::query!(
+            "
+            -- threads.delete
+            UPDATE threads SET deleted_at = clock_timestamp() WHERE tenant_id = $1 AND id = $2
+            ",
+            tenant.as_uuid(),
+            id.as_uuid(),
+        )
+        .execute(self.connection())
+        .await?;
+        Ok(ThreadDeletion::Deleted)
+    }
+}
+
+/// The number of rows that a purge removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Runs, each with its steps, messages and approvals.
+    pub runs: u64,
+    /// Messages of threads.
+    pub messages: u64,
+    /// Threads.
+    pub threads: u64,
+}
+
+impl SystemTx<'_> {
+    /// Returns at most `limit` deleted threads that still have rows.
+    pub async fn deleted_threads(
+        &self,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, ThreadId)>, StoreError> {
+        let rows = sqlx::query!(
+            "
+            -- threads.deleted
+            SELECT tenant_id, id FROM threads WHERE deleted_at IS NOT NULL LIMIT $1
+            ",
+            i64::from(limit),
+        )
+        .fetch_all(self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| {
+                (
+                    TenantId::from_uuid(row.tenant_id),
+                    ThreadId::from_uuid(row.id),
+                )
+            })
+            .collect())
+    }
+
+    /// Removes at most `limit` runs and `limit` messages of a deleted thread, and the thread itself
+    /// once it has neither. Usage entries stay.
+    pub async fn purge_thread(
+        &self,
+        tenant: TenantId,
+        thread: ThreadId,
+        limit: u32,
+    ) -> Result<Purged, StoreError> {
+        let row = sqlx::query!(
+            r#"
+            -- threads.purge_content
+            WITH doomed AS MATERIALIZED (
+                SELECT id FROM runs
+                WHERE tenant_id = $1 AND thread_id = $2
+                  AND EXISTS (SELECT FROM threads
+                              WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NOT NULL)
+                ORDER BY id LIMIT $3
+            ), gone_steps AS (
+                DELETE FROM steps WHERE tenant_id = $1 AND run_id IN (SELECT id FROM doomed)
+            ), gone_attempts AS (
+                DELETE FROM attempts WHERE tenant_id = $1 AND run_id IN (SELECT id FROM doomed)
+            ), gone_messages AS (
+                DELETE FROM messages WHERE tenant_id = $1 AND run_id IN (SELECT id FROM doomed)
+            ), gone_approvals AS (
+                DELETE FROM approvals WHERE tenant_id = $1 AND run_id IN (SELECT id FROM doomed)
+            ), gone_runs AS (
+                DELETE FROM runs WHERE tenant_id = $1 AND id IN (SELECT id FROM doomed)
+                RETURNING id
+            ), gone AS (
+                DELETE FROM thread_messages
+                WHERE tenant_id = $1 AND thread_id = $2
+                  AND position IN (
+                      SELECT position FROM thread_messages
+                      WHERE tenant_id = $1 AND thread_id = $2
+                        AND EXISTS (SELECT FROM threads
+                                    WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NOT NULL)
+                      ORDER BY position LIMIT $3)
+                RETURNING position
+            )
+            SELECT (SELECT count(*) FROM gone_runs) AS "runs!",
+                   (SELECT count(*) FROM gone) AS "messages!"
+            "#,
+            tenant.as_uuid(),
+            thread.as_uuid(),
+            i64::from(limit),
+        )
+        .fetch_one(self.pool)
+        .await?;
+        let mut purged = Purged {
+            runs: columns::number(row.runs),
+            messages: columns::number(row.messages),
+            threads: 0,
+        };
+        if purged == Purged::default() {
+            let done = sqlx::query!(
+                "
+                -- threads.purge
+                DELETE FROM threads WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NOT NULL
+                ",
+                tenant.as_uuid(),
+                thread.as_uuid(),
+            )
+            .execute(self.pool)
+            .await?;
+            purged.threads = done.rows_affected();
+        }
+        Ok(purged)
     }
 }

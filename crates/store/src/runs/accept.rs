@@ -259,9 +259,11 @@ impl TenantTx {
         if used.fingerprint != key.fingerprint {
             return Ok(Some(Accept::KeyReused));
         }
-        // The key and its run are one commit.
+        // The key and its run are one commit. A run that is gone was deleted with its thread.
         let run = self.run(used.run).await?;
-        Ok(run.map(|run| Accept::Replay(Box::new(run))))
+        Ok(Some(run.map_or(Accept::KeyReused, |run| {
+            Accept::Replay(Box::new(run))
+        })))
     }
 }
 

@@ -2,14 +2,15 @@
 
 use baton_protocol::{ApiKeyId, ApprovalId, ApprovalReason, Decision, EventId, RunId, ThreadId};
 use baton_store::{
-    Accept, CancelRequest, DecideOutcome, NewApiKey, NewApproval, ParkCommit, RunFilter, Store,
+    Accept, CancelRequest, DecideOutcome, MessageOrder, NewApiKey, NewApproval, ParkCommit,
+    RunFilter, Store,
 };
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use uuid::Uuid;
 
 use crate::fixture::{DONE, LONG, Ledger, ROOMY, answer, new_run, run_id, spec, tenant_id};
 
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 17] = [
     "attempts",
     "agents",
     "agent_versions",
@@ -22,6 +23,7 @@ const TABLES: [&str; 16] = [
     "idempotency_keys",
     "api_keys",
     "threads",
+    "thread_messages",
     "approvals",
     "memberships",
     "one_time_tokens",
@@ -56,7 +58,8 @@ async fn fill(ledger: &Ledger) -> Filled {
     let (key, thread) = (key(1), ThreadId::from_uuid(Uuid::now_v7()));
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
     tx.create_api_key(&key).await.unwrap();
-    tx.create_thread(thread, None).await.unwrap();
+    tx.create_thread(thread, None, None).await.unwrap();
+    crate::threads::append(&mut tx, thread, "x").await;
     let agent = crate::agents::definition("support", "Be brief.");
     tx.create_agent(crate::agents::agent_id(), &agent, "user:1", 1)
         .await
@@ -149,6 +152,8 @@ async fn nothing_of_another_tenant_is_seen_or_changed_by_its_id() {
     assert!(tx.list_api_keys().await.unwrap().is_empty());
     assert!(!tx.revoke_api_key(key_id).await.unwrap());
     assert!(tx.thread(thread).await.unwrap().is_none());
+    let page = tx.thread_messages(thread, MessageOrder::Ascending, None, 10);
+    assert!(page.await.unwrap().data.is_empty());
     assert!(tx.invites().await.unwrap().is_empty());
     // The same idempotency key of another tenant is a different key, and another tenant's queue is
     // not counted.
@@ -250,6 +255,8 @@ async fn a_tenants_role_writes_no_ledger_and_neither_role_owns_or_escapes_anythi
             "INSERT INTO steps (tenant_id) VALUES (NULL)",
             "INSERT INTO messages (tenant_id) VALUES (NULL)",
             "DELETE FROM runs",
+            "DELETE FROM threads",
+            "UPDATE thread_messages SET message = NULL",
             "UPDATE runs SET claim_token = NULL",
             "UPDATE api_keys SET scopes = '{}'",
             "SELECT password_hash FROM users",

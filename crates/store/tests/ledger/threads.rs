@@ -1,18 +1,41 @@
 //! A thread has one active run at a time; the next is promoted when it ends.
 
-use baton_protocol::ThreadId;
-use baton_store::{ClaimOutcome, RunFilter};
 use std::time::Duration;
+
+use baton_protocol::{MessageId, ThreadId};
+use baton_store::{
+    Accept, Append, ClaimOutcome, MessageOrder, Purged, RunFilter, TenantTx, ThreadDeletion,
+};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::fixture::{DONE, LONG, Ledger, finish};
+use crate::fixture::{DONE, LONG, Ledger, answer, finish};
+
+/// Makes a thread and commits it.
+async fn new_thread(ledger: &Ledger) -> ThreadId {
+    let thread = ThreadId::from_uuid(Uuid::now_v7());
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    tx.create_thread(thread, None, None).await.unwrap();
+    tx.commit().await.unwrap();
+    thread
+}
+
+/// Appends a user's message.
+pub(crate) async fn append(tx: &mut TenantTx, thread: ThreadId, text: &str) -> Append {
+    let message = format!(r#"{{"role":"user","content":"{text}"}}"#);
+    let message = RawValue::from_string(message).unwrap();
+    let id = MessageId::from_uuid(Uuid::now_v7());
+    tx.append_messages(thread, &[(id, &message)]).await.unwrap()
+}
 
 #[tokio::test]
 async fn a_run_waits_while_its_thread_is_busy_and_is_named_when_it_may_go() {
     let ledger = Ledger::new().await;
     let thread = ThreadId::from_uuid(Uuid::now_v7());
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
-    tx.create_thread(thread, Some("a talk")).await.unwrap();
+    tx.create_thread(thread, Some("a talk"), None)
+        .await
+        .unwrap();
     let read = tx.thread(thread).await.unwrap().unwrap();
     assert_eq!(read.title.as_deref(), Some("a talk"));
     tx.commit().await.unwrap();
@@ -56,4 +79,131 @@ async fn a_run_waits_while_its_thread_is_busy_and_is_named_when_it_may_go() {
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
     let page = tx.list_runs(&filter, None, 10).await.unwrap();
     assert_eq!(page.data.len(), 3);
+}
+
+#[tokio::test]
+async fn a_busy_thread_takes_no_messages_and_is_not_deleted() {
+    let ledger = Ledger::new().await;
+    let thread = new_thread(&ledger).await;
+    let run = ledger.queued_in(Some(thread)).await;
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    assert!(matches!(append(&mut tx, thread, "x").await, Append::Busy));
+    let deletion = tx.delete_thread(thread).await.unwrap();
+    assert_eq!(deletion, ThreadDeletion::Busy);
+    tx.commit().await.unwrap();
+
+    let fence = ledger.fence(run, LONG).await;
+    let system = ledger.store.system();
+    system.finish_run(&fence, &finish(&DONE)).await.unwrap();
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    let appended = append(&mut tx, thread, "x").await;
+    assert!(matches!(appended, Append::Appended(_)), "{appended:?}");
+    let other = ThreadId::from_uuid(Uuid::now_v7());
+    assert!(matches!(
+        append(&mut tx, other, "x").await,
+        Append::NotFound
+    ));
+}
+
+#[tokio::test]
+async fn messages_that_are_appended_at_once_all_get_a_place() {
+    let ledger = Ledger::new().await;
+    let thread = new_thread(&ledger).await;
+    let appends = (0..20).map(|number| {
+        let store = ledger.store.clone();
+        async move {
+            let mut tx = store.tenant(ledger.tenant).await.unwrap();
+            let appended = append(&mut tx, thread, &number.to_string()).await;
+            assert!(matches!(appended, Append::Appended(_)), "{appended:?}");
+            tx.commit().await.unwrap();
+        }
+    });
+    futures_util::future::join_all(appends).await;
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    let page = tx.thread_messages(thread, MessageOrder::Descending, None, 100);
+    let places: Vec<_> = page
+        .await
+        .unwrap()
+        .data
+        .iter()
+        .map(|it| it.position)
+        .collect();
+    assert_eq!(places, (1..=20).rev().collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn the_rows_of_a_deleted_thread_go_in_batches_and_nothing_else_does() {
+    let ledger = Ledger::new().await;
+    let (thread, kept) = (new_thread(&ledger).await, new_thread(&ledger).await);
+    let system = ledger.store.system();
+    let mut ended = Vec::new();
+    for in_thread in [thread, thread, thread, kept] {
+        let run = ledger.queued_in(Some(in_thread)).await;
+        let fence = ledger.fence(run, LONG).await;
+        system.finish_run(&fence, &answer(&DONE)).await.unwrap();
+        ended.push(run);
+        let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+        append(&mut tx, in_thread, "x").await;
+        tx.commit().await.unwrap();
+    }
+    let purge = system.purge_thread(ledger.tenant, thread, 100).await;
+    assert_eq!(purge.unwrap(), Purged::default(), "it is not deleted yet");
+
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    let deletion = tx.delete_thread(thread).await.unwrap();
+    assert_eq!(deletion, ThreadDeletion::Deleted);
+    tx.commit().await.unwrap();
+    assert_eq!(
+        system.deleted_threads(10).await.unwrap(),
+        [(ledger.tenant, thread)]
+    );
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    assert!(tx.thread(thread).await.unwrap().is_none());
+    let again = tx.delete_thread(thread).await.unwrap();
+    assert_eq!(again, ThreadDeletion::NotFound);
+    drop(tx);
+
+    let mut sums = Purged::default();
+    loop {
+        let purged = system.purge_thread(ledger.tenant, thread, 2).await.unwrap();
+        assert!(purged.runs <= 2 && purged.messages <= 2, "{purged:?}");
+        sums.runs += purged.runs;
+        sums.messages += purged.messages;
+        sums.threads += purged.threads;
+        if purged.threads == 1 {
+            break;
+        }
+        assert_ne!(purged, Purged::default());
+    }
+    assert_eq!(sums.runs, 3);
+    assert!(sums.messages >= 3, "{sums:?}");
+    assert_eq!(system.deleted_threads(10).await.unwrap(), []);
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    for run in &ended[..3] {
+        assert!(tx.run(*run).await.unwrap().is_none());
+        assert!(tx.run_steps(*run).await.unwrap().is_empty());
+        assert!(tx.run_messages(*run).await.unwrap().is_empty());
+    }
+    assert!(tx.run(ended[3]).await.unwrap().is_some());
+    assert!(tx.thread(kept).await.unwrap().is_some());
+    let page = tx.thread_messages(kept, MessageOrder::Ascending, None, 10);
+    assert!(!page.await.unwrap().data.is_empty());
+}
+
+#[tokio::test]
+async fn a_key_whose_run_was_deleted_makes_no_other() {
+    let ledger = Ledger::new().await;
+    let run = crate::fixture::run_id();
+    ledger.accept_keyed(run, "k", 1).await;
+    let fence = ledger.fence(run, LONG).await;
+    let system = ledger.store.system();
+    system.finish_run(&fence, &finish(&DONE)).await.unwrap();
+    let mut superuser = ledger.superuser().await;
+    sqlx::query("DELETE FROM runs WHERE id = $1")
+        .bind(run.as_uuid())
+        .execute(&mut superuser)
+        .await
+        .unwrap();
+    let again = ledger.accept_keyed(crate::fixture::run_id(), "k", 1).await;
+    assert!(matches!(again, Accept::KeyReused), "{again:?}");
 }
