@@ -5,6 +5,7 @@
 
 pub mod find_stranded;
 pub mod metrics;
+pub mod purge_threads;
 pub mod repair_ends;
 pub mod rescue_runs;
 pub mod restore_streams;
@@ -21,6 +22,7 @@ use baton_store::Store;
 use tokio::sync::Notify;
 
 use crate::find_stranded::FindStranded;
+use crate::purge_threads::purge_threads;
 use crate::repair_ends::RepairEnds;
 use crate::rescue_runs::RescueRuns;
 use crate::watch_workers::WatchWorkers;
@@ -95,6 +97,10 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         name: "extend_audit_log",
         every: PARTS_EVERY,
     };
+    let purge = Background {
+        name: "purge_threads",
+        every: BROKER_EVERY,
+    };
     let measure = Background {
         name: "measure_queue",
         every: BROKER_EVERY,
@@ -124,6 +130,7 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         sweep.run(&never, &shutdown, || Box::pin(rescue.sweep())),
         find.run(&never, &shutdown, || Box::pin(stranded.look())),
         extend.run(&never, &shutdown, || extend_audit_log(&store, &clock)),
+        purge.run(&never, &shutdown, || purge_threads(&store)),
         measure.run(&never, &shutdown, || measure_queue(&store, &bus)),
     );
     listened
