@@ -13,6 +13,7 @@ mod responses;
 mod runs;
 mod sign_in;
 mod sse;
+mod threads;
 mod usage;
 
 use axum::Router;
@@ -48,5 +49,6 @@ fn api() -> OpenApiRouter<AppState> {
         .merge(invites::router())
         .merge(api_keys::router())
         .merge(agents::router())
+        .merge(threads::router())
         .merge(usage::router())
 }

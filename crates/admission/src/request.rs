@@ -12,6 +12,7 @@ use baton_protocol::{Lane, RawFields};
 use serde_json::value::RawValue;
 
 pub use chat::ChatSubmission;
+pub use messages::read_messages;
 pub use native::NativeRequest;
 pub use tools::MAX_TOOLS;
 pub use travelling::{MAX_UNREAD_BYTES, MAX_UNREAD_FIELDS};

@@ -28,6 +28,7 @@ struct Tenant {
     user: String,
     session: String,
     agent: String,
+    thread: String,
 }
 
 #[derive(Clone)]
@@ -61,7 +62,9 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             | "/v1/runs/{id}/timeline"
             | "/v1/agents/{id}"
             | "/v1/agents/{id}/versions"
-            | "/v1/agents/{id}/diff",
+            | "/v1/agents/{id}/diff"
+            | "/v1/threads/{id}"
+            | "/v1/threads/{id}/messages",
         )
         | (
             "POST",
@@ -76,8 +79,12 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             | "/v1/invites/{id}"
             | "/v1/members/{id}"
             | "/v1/agents/{id}"
+            | "/v1/threads/{id}"
             | "/v1/auth/sessions/{id}",
         ) => How::Owned(nothing),
+        ("PATCH", "/v1/threads/{id}") => How::Owned(json!({"title": "taken"})),
+        ("POST", "/v1/threads/{id}/messages") => How::Owned(json!({"messages": message})),
+        ("POST", "/v1/threads") => How::Own(json!({"title": "another"})),
         ("PUT", "/v1/agents/{id}") => How::Owned(json!({"name": "support", "model": "mine"})),
         ("POST", "/v1/agents/{id}/rollback") => How::Owned(json!({"version": 1})),
         ("POST", "/v1/runs/{id}/approvals/{approval}") => {
@@ -93,6 +100,7 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             | "/v1/invites"
             | "/v1/members"
             | "/v1/agents"
+            | "/v1/threads"
             | "/v1/usage"
             | "/v1/models"
             | "/v1/models/{id}"
@@ -147,6 +155,7 @@ fn fill(path: &str, of: &Tenant) -> String {
         Some("invites") => &of.invite,
         Some("members") => &of.user,
         Some("agents") => &of.agent,
+        Some("threads") => &of.thread,
         Some("auth") => &of.session,
         _ => "house",
     };
@@ -170,6 +179,7 @@ impl Tenant {
         let key = ask("POST", "/v1/api-keys", key).await;
         let invite = ask("POST", "/v1/invites", json!({"role": "viewer"})).await;
         let agent = ask("POST", "/v1/agents", json!({"name": "support"})).await;
+        let thread = ask("POST", "/v1/threads", json!({"title": "of one tenant"})).await;
         let run = json!({"model": "m", "input": "of one tenant"});
         let run = text(&ask("POST", "/v1/runs", run).await, "id");
         let response = json!({"model": "m", "input": "of one tenant", "background": true});
@@ -186,6 +196,7 @@ impl Tenant {
             invite: text(&invite, "id"),
             user: text(&me, "id"),
             agent: text(&agent, "id"),
+            thread: text(&thread, "id"),
             session: text(&sessions["data"][0], "id"),
             credentials: [
                 Credential {
@@ -201,7 +212,7 @@ impl Tenant {
     }
 
     /// Returns the values that no stranger may ever see.
-    fn ids(&self) -> [&str; 9] {
+    fn ids(&self) -> [&str; 10] {
         [
             &self.id,
             &self.run,
@@ -212,6 +223,7 @@ impl Tenant {
             &self.user,
             &self.session,
             &self.agent,
+            &self.thread,
         ]
     }
 
@@ -230,6 +242,8 @@ impl Tenant {
             "/v1/members",
             "/v1/agents",
             "/v1/agents/{id}/versions",
+            "/v1/threads",
+            "/v1/threads/{id}/messages",
             "/v1/auth/sessions",
             "/v1/auth/me",
         ] {

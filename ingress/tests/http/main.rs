@@ -34,4 +34,5 @@ mod runs;
 mod sign_in;
 mod slow_clients;
 mod stopping;
+mod threads;
 mod tickets;

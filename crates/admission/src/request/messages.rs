@@ -33,7 +33,7 @@ struct MessageHead<'a> {
 }
 
 /// Takes a non-empty array of objects with a known `role`. Calls in the older form are translated.
-pub(super) fn read_messages(messages: Box<RawValue>) -> Result<Box<RawValue>, Invalid> {
+pub fn read_messages(messages: Box<RawValue>) -> Result<Box<RawValue>, Invalid> {
     let code = "invalid_messages";
     let heads: Vec<MessageHead<'_>> = serde_json::from_str(messages.get()).map_err(|_| {
         Invalid::field(

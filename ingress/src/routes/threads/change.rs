@@ -1,0 +1,107 @@
+//! `PATCH` and `DELETE /v1/threads/{id}`.
+
+use axum::Json;
+use axum::extract::State;
+use baton_store::{AuditEntry, ThreadChange, ThreadDeletion};
+use http::StatusCode;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::fields::{Metadata, check_title, encode_metadata, some};
+use super::view::ThreadView;
+use super::{ThreadPath, no_such_thread, thread_busy};
+use crate::access::body::JsonBody;
+use crate::access::{Authorized, Origin, RunsWrite};
+use crate::error::{ApiError, Problem};
+use crate::state::AppState;
+
+/// A change of a thread. A field that is absent stays; `null` clears it.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"title": "Trip to Rome in May"}))]
+#[expect(
+    clippy::option_option,
+    reason = "a field may be absent, cleared or set"
+)]
+pub(crate) struct ChangeThread {
+    /// Its title, for people.
+    #[serde(default, deserialize_with = "some")]
+    #[schema(value_type = Option<String>, max_length = 512)]
+    title: Option<Option<String>>,
+    /// All its metadata: texts by name, at most 16, of 512 characters, with names of at most 64.
+    #[serde(default, deserialize_with = "some")]
+    #[schema(value_type = Option<Metadata>)]
+    metadata: Option<Option<Metadata>>,
+}
+
+/// Changes a thread's title and metadata.
+#[utoipa::path(
+    patch,
+    path = "/v1/threads/{id}",
+    tag = "Threads",
+    params(("id" = String, Path, description = "The thread", format = Uuid)),
+    request_body = ChangeThread,
+    responses(
+        (status = 200, description = "The thread as it is now", body = ThreadView),
+        (status = 404, description = "No such thread", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn change_thread(
+    State(state): State<AppState>,
+    authorized: Authorized<RunsWrite>,
+    ThreadPath(id): ThreadPath,
+    JsonBody(body): JsonBody<ChangeThread>,
+) -> Result<Json<ThreadView>, ApiError> {
+    check_title(body.title.as_ref().and_then(Option::as_deref))?;
+    let metadata = match &body.metadata {
+        Some(Some(metadata)) => Some(Some(encode_metadata(metadata)?)),
+        Some(None) => Some(None),
+        None => None,
+    };
+    let change = ThreadChange {
+        title: body.title.as_ref().map(Option::as_deref),
+        metadata: metadata.as_ref().map(Option::as_deref),
+    };
+    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let thread = tx.change_thread(id, &change).await?;
+    let thread = thread.ok_or_else(no_such_thread)?;
+    tx.commit().await?;
+    Ok(Json(thread.into()))
+}
+
+/// Deletes a thread with its messages and runs. From the answer on no request finds the thread; its
+/// rows are removed soon afterwards. Usage entries stay.
+#[utoipa::path(
+    delete,
+    path = "/v1/threads/{id}",
+    tag = "Threads",
+    params(("id" = String, Path, description = "The thread", format = Uuid)),
+    responses(
+        (status = 204, description = "It is deleted"),
+        (status = 404, description = "No such thread", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "A run of it has not ended", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn delete_thread(
+    State(state): State<AppState>,
+    authorized: Authorized<RunsWrite>,
+    origin: Origin,
+    ThreadPath(id): ThreadPath,
+) -> Result<StatusCode, ApiError> {
+    let caller = authorized.caller;
+    let mut tx = state.store.tenant(caller.tenant).await?;
+    match tx.delete_thread(id).await? {
+        ThreadDeletion::Deleted => {}
+        ThreadDeletion::Busy => return Err(thread_busy()),
+        ThreadDeletion::NotFound => return Err(no_such_thread()),
+    }
+    let entry = AuditEntry {
+        target: Some(format!("thread:{id}")),
+        ..origin.entry(caller.actor(), Some(caller.tenant), "thread.deleted")
+    };
+    tx.record_audit(&entry).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}

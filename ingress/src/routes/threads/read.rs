@@ -1,0 +1,102 @@
+//! `GET /v1/threads` and `GET /v1/threads/{id}`.
+
+use axum::Json;
+use axum::extract::State;
+use baton_protocol::ThreadId;
+use baton_store::ThreadFilter;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::fields::{Metadata, check_title, encode_metadata};
+use super::view::{ThreadList, ThreadView};
+use super::{ThreadPath, no_such_thread};
+use crate::access::{Authorized, RunsRead};
+use crate::error::{ApiError, Problem};
+use crate::routes::query::{QueryParams, bad_cursor, bad_parameter, page_size};
+use crate::state::AppState;
+
+/// The filter and the page of the list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ThreadListParams {
+    /// Only threads with this text in their title, in upper or lower case.
+    #[param(max_length = 512)]
+    title: Option<String>,
+    /// Only threads that have these fields in their metadata: a JSON object such as `{"user":"ada"}`.
+    #[param(max_length = 16_384)]
+    metadata: Option<String>,
+    /// The size of the page, 1 to 100. Default: 20.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    #[param(format = Uuid)]
+    cursor: Option<String>,
+}
+
+/// Lists the tenant's threads, the newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/threads",
+    tag = "Threads",
+    params(ThreadListParams),
+    responses(
+        (status = 200, description = "A page of threads", body = ThreadList),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn list_threads(
+    State(state): State<AppState>,
+    authorized: Authorized<RunsRead>,
+    QueryParams(params): QueryParams<ThreadListParams>,
+) -> Result<Json<ThreadList>, ApiError> {
+    let limit = page_size(params.limit, 20, 100)?;
+    let cursor = params
+        .cursor
+        .map(|cursor| cursor.parse::<ThreadId>().map_err(|_| bad_cursor()))
+        .transpose()?;
+    check_title(params.title.as_deref())?;
+    let metadata = params
+        .metadata
+        .map(|text| {
+            let fields: Metadata = serde_json::from_str(&text).map_err(|_| {
+                let message = "`metadata` is a JSON object of texts, such as {\"user\":\"ada\"}";
+                bad_parameter("metadata", message)
+            })?;
+            encode_metadata(&fields)
+        })
+        .transpose()?;
+    let filter = ThreadFilter {
+        title: params.title.as_deref(),
+        metadata: metadata.as_deref(),
+    };
+    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let page = tx.list_threads(&filter, cursor, limit).await?;
+    Ok(Json(ThreadList {
+        data: page.data.into_iter().map(ThreadView::from).collect(),
+        next_cursor: page.next_cursor.map(|cursor| cursor.to_string()),
+    }))
+}
+
+/// Returns a thread without its messages.
+#[utoipa::path(
+    get,
+    path = "/v1/threads/{id}",
+    tag = "Threads",
+    params(("id" = String, Path, description = "The thread", format = Uuid)),
+    responses(
+        (status = 200, description = "The thread", body = ThreadView),
+        (status = 404, description = "No such thread", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn read_thread(
+    State(state): State<AppState>,
+    authorized: Authorized<RunsRead>,
+    ThreadPath(id): ThreadPath,
+) -> Result<Json<ThreadView>, ApiError> {
+    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let thread = tx.thread(id).await?.ok_or_else(no_such_thread)?;
+    Ok(Json(thread.into()))
+}
