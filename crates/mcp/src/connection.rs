@@ -10,8 +10,8 @@ use rmcp::model::{
     PaginatedRequestParams, ProtocolVersion, RequestMetaObject,
 };
 use rmcp::service::{
-    ClientCacheConfig, ClientLifecycleMode, ClientServiceExt as _, NotificationContext,
-    RunningService,
+    ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, ClientServiceExt as _,
+    NotificationContext, RunningService,
 };
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::{ClientHandler, RoleClient};
@@ -57,16 +57,22 @@ impl Connection {
             .map_err(|error| McpError::Setup(error.to_string()))?
             .into_http();
         let list_changed = Arc::new(AtomicBool::new(false));
-        let handler = Handler {
-            list_changed: Arc::clone(&list_changed),
-        };
-        let lifecycle = ClientLifecycleMode::Auto {
-            preferred_versions: vec![ProtocolVersion::V_2026_07_28],
-            legacy_version: Some(ProtocolVersion::LATEST_WITH_INITIALIZE),
-        };
         let opening = async {
-            let transport = StreamableHttpClientTransport::with_client(http, endpoint.transport());
-            handler.serve_with_lifecycle(transport, lifecycle).await
+            let either = ClientLifecycleMode::Auto {
+                preferred_versions: vec![ProtocolVersion::V_2026_07_28],
+                legacy_version: Some(ProtocolVersion::LATEST_WITH_INITIALIZE),
+            };
+            match serve(&http, &endpoint, &list_changed, either).await {
+                // Some servers of the earlier era answer a method that they do not know with a result.
+                Err(
+                    ClientInitializeError::ExpectedInitResult(_)
+                    | ClientInitializeError::ExpectedInitResponse(_),
+                ) => {
+                    let earlier = ClientLifecycleMode::Initialize;
+                    serve(&http, &endpoint, &list_changed, earlier).await
+                }
+                opened => opened,
+            }
         };
         let running = timeout(limit, opening)
             .await
@@ -190,6 +196,20 @@ impl Connection {
     }
 }
 
+/// Begins the protocol over a new transport.
+async fn serve(
+    http: &reqwest::Client,
+    endpoint: &Endpoint,
+    list_changed: &Arc<AtomicBool>,
+    lifecycle: ClientLifecycleMode,
+) -> Result<RunningService<RoleClient, Handler>, ClientInitializeError> {
+    let handler = Handler {
+        list_changed: Arc::clone(list_changed),
+    };
+    let transport = StreamableHttpClientTransport::with_client(http.clone(), endpoint.transport());
+    handler.serve_with_lifecycle(transport, lifecycle).await
+}
+
 /// The client's side of a connection. It offers the server neither sampling nor elicitation nor roots.
 struct Handler {
     list_changed: Arc<AtomicBool>,
@@ -205,5 +225,6 @@ impl ClientHandler for Handler {
             ClientCapabilities::default(),
             Implementation::new("baton", env!("CARGO_PKG_VERSION")),
         )
+        .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
     }
 }

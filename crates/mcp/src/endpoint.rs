@@ -10,6 +10,8 @@ use url::Url;
 
 /// The largest message of a server, in bytes.
 const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+/// The most requests at a time that wait for the head of their response; further ones wait for a place.
+const MAX_CALLS: usize = 256;
 /// The longest part of an answer that is not MCP that is read for an error, in bytes.
 const MAX_REFUSAL: usize = 2 * 1024;
 /// The length of the shortest secret: a shorter text might occur in any answer.
@@ -62,6 +64,7 @@ impl Endpoint {
     pub(crate) fn transport(&self) -> StreamableHttpClientTransportConfig {
         let config = StreamableHttpClientTransportConfig::with_uri(self.url.as_str())
             .custom_headers(self.headers.clone())
+            .max_concurrent_requests(MAX_CALLS)
             .max_sse_event_size(MAX_MESSAGE)
             .max_json_response_size(MAX_MESSAGE)
             .max_error_response_size(MAX_REFUSAL);

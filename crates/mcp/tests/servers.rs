@@ -68,6 +68,15 @@ async fn both_eras_are_spoken() {
     }
 }
 
+#[tokio::test]
+async fn a_server_that_answers_any_method_is_of_the_earlier_era() {
+    let manner = Manner::AnswersAnything;
+    let server = McpServer::start(Era::Legacy, manner).await.unwrap();
+    let connection = open(&server).await.unwrap();
+    assert_eq!(connection.info().protocol, "2025-11-25");
+    assert_eq!(connection.list_tools().await.unwrap().tools.len(), 3);
+}
+
 /// A server without the handshake cancels a call when its response is closed.
 #[tokio::test]
 async fn a_dropped_call_is_cancelled_at_the_server() {
@@ -154,8 +163,9 @@ async fn what_a_hostile_server_sends_has_an_end() {
         let limit = if kind == "timed_out" { SHORT } else { LONG };
         let server = McpServer::start(Era::Modern, manner.clone()).await.unwrap();
         let endpoint = Arc::new(endpoint(&server, limit));
-        let connection = Connection::open(endpoint, &guard()).await.unwrap();
-        let error = connection.list_tools().await.unwrap_err();
+        let guard = guard();
+        let listed = async { Connection::open(endpoint, &guard).await?.list_tools().await };
+        let error = listed.await.unwrap_err();
         assert_eq!(error.kind(), kind, "{manner:?}: {error}");
     }
 }

@@ -34,6 +34,8 @@ pub enum Era {
 pub enum Manner {
     /// As the protocol says.
     Honest,
+    /// Answers methods that it does not know with an empty result.
+    AnswersAnything,
     /// Lists this many more tools.
     ManyTools(usize),
     /// Never ends its list: each page names a further one.

@@ -58,6 +58,7 @@ pub(super) async fn answer(
         ("tools/list", _) => list(&state, &id, &request["params"], credential),
         ("tools/call", _) => call(&state, id, &request["params"], credential),
         _ if id.is_null() => StatusCode::ACCEPTED.into_response(),
+        _ if state.manner() == Manner::AnswersAnything => result(&id, &json!({})),
         _ => {
             let error = json!({"code": METHOD_NOT_FOUND, "message": "there is no such method"});
             Json(json!({"jsonrpc": "2.0", "id": id, "error": error})).into_response()
@@ -137,7 +138,7 @@ fn list(state: &State, id: &Value, params: &Value, credential: &str) -> Response
             tools.push(broken);
         }
         Manner::TellsSecrets => tools.push(tool("leak", &format!("You sent {credential}"))),
-        Manner::Honest | Manner::Redirects(_) | Manner::Guarded(_) => {}
+        Manner::Honest | Manner::AnswersAnything | Manner::Redirects(_) | Manner::Guarded(_) => {}
     }
     // A page for each tool, so that paging is always in use.
     let of_one_page = tools.len() <= 4 && next.is_none();
