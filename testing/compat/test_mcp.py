@@ -95,3 +95,34 @@ def test_a_run_calls_its_tools(server, upstream, tmp_path):
         assert {f"other__{name}" for name in tools} <= offered
     finally:
         stop(process)
+
+
+# The client scenarios of the official conformance suite that need neither OAuth nor a person's input.
+SCENARIOS = [
+    ("2025-11-25", "initialize"),
+    ("2025-11-25", "tools_call"),
+    ("2025-11-25", "sse-retry"),
+    ("2025-11-25", "json-schema-2020-12-preservation"),
+    ("2026-07-28", "tools_call"),
+    ("2026-07-28", "request-metadata"),
+    ("2026-07-28", "http-standard-headers"),
+    ("2026-07-28", "http-custom-headers"),
+    ("2026-07-28", "http-invalid-tool-headers"),
+    ("2026-07-28", "json-schema-ref-no-deref"),
+    ("2026-07-28", "json-schema-2020-12-preservation"),
+]
+
+
+@pytest.mark.parametrize(("version", "scenario"), SCENARIOS)
+def test_the_client_conforms(version, scenario):
+    node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
+    if int(node.strip("v\n").split(".")[0]) < 22:
+        pytest.skip("the conformance suite needs Node 22")
+    suite = INSTALLED / "node" / "node_modules" / ".bin" / "conformance"
+    client = ROOT / "target" / "debug" / "examples" / "conformance"
+    arguments = ["--command", client, "--scenario", scenario, "--spec-version", version]
+    ran = subprocess.run(
+        ["node", suite, "client", *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    said = ran.stdout + ran.stderr
+    assert ran.returncode == 0 and "OVERALL: PASSED" in said, said
