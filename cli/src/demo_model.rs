@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use baton_service::{Shutdown, run_until_stopped, telemetry};
 use tokio::net::TcpListener;
@@ -23,6 +24,9 @@ pub(crate) use wire::MODEL;
 
 use crate::args::{ConfigArgs, DemoModelArgs};
 use crate::config_command;
+
+/// The largest request, in bytes.
+const LARGEST_BODY: usize = 64 << 20;
 
 /// Serves only the demo model in this process.
 pub(crate) async fn run(options: &DemoModelArgs, args: &ConfigArgs) -> anyhow::Result<ExitCode> {
@@ -56,7 +60,9 @@ impl DemoModel {
         let router = Router::new()
             .route("/v1/chat/completions", post(wire::chat_completions))
             .route("/v1/models", get(wire::models))
-            .route("/readyz", get(async || "ready\n"));
+            .route("/readyz", get(async || "ready\n"))
+            // A transcript may be longer than a client's request.
+            .layer(DefaultBodyLimit::max(LARGEST_BODY));
         let hard = shutdown.hard.clone();
         shutdown.tracker.spawn(async move {
             tokio::select! {

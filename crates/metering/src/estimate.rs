@@ -110,7 +110,24 @@ pub const ANSWER_LIMITS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
 /// Returns the request's limit of an answer.
 fn answer_limit(params: &RawFields) -> Option<u64> {
     let limits = ANSWER_LIMITS.iter();
-    limits.filter_map(|name| params.read::<u64>(name)).min()
+    limits.filter_map(|name| whole_number(params, name)).min()
+}
+
+/// Reads a whole number in any of JSON's forms: `100000`, `1e5`, `100000.0`.
+fn whole_number(params: &RawFields, name: &str) -> Option<u64> {
+    /// Every whole number below this has an exact floating-point form.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+
+    params.read(name).or_else(|| {
+        let number: f64 = params.read(name)?;
+        let is_whole = (0.0..EXACT).contains(&number) && number.fract() == 0.0;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is whole, not negative and small enough"
+        )]
+        is_whole.then_some(number as u64)
+    })
 }
 
 /// A part of a message other than text.
@@ -221,7 +238,8 @@ mod tests {
             wish(json!({"max_tokens": 70, "max_completion_tokens": 60})),
             (60, 16)
         );
-        for none in [json!(null), json!("7"), json!(-1), json!(1.5)] {
+        assert_eq!(wish(json!({"max_tokens": 70.0})), (70, 16));
+        for none in [json!(null), json!("7"), json!(-1), json!(1.5), json!(1e300)] {
             assert_eq!(wish(json!({"max_tokens": none})), (1_000, 16));
         }
     }

@@ -142,7 +142,10 @@ impl Sources {
         listed
             || [FILE_VARIABLE, DEVELOPMENT_VARIABLE].contains(&name)
             || name == "BATON_COMMIT"
-            || is_service_link(name)
+            || self
+                .environment
+                .get(name)
+                .is_some_and(|value| is_service_link(name, value))
     }
 }
 
@@ -155,8 +158,8 @@ fn named_file(config: Option<&Path>) -> Option<PathBuf> {
 }
 
 /// Kubernetes adds such variables to every pod for a Service named `baton…`; they must not stop a start.
-fn is_service_link(name: &str) -> bool {
-    name.ends_with("_PORT")
+fn is_service_link(name: &str, value: &str) -> bool {
+    (name.ends_with("_PORT") && value.contains("://"))
         || name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")
         || name

@@ -96,6 +96,11 @@ fn variables_that_kubernetes_adds_for_a_service_named_baton_are_no_mistakes() {
         ("BATON_INGRESS_PORT_8080_TCP_ADDR", "10.0.0.1"),
     ];
     assert_eq!(load("", &environment).unwrap(), Config::default());
+    let mistyped = load("", &[("BATON_HTTP_PORT", "8080")]).unwrap_err();
+    assert!(
+        mistyped.to_string().contains("BATON_HTTP_PORT"),
+        "{mistyped}"
+    );
     let allowed = Sources::from_environment([("BATON_TEST_SEED", "7")]).also_allow("BATON_TEST_*");
     assert!(Config::load(&allowed).is_ok());
 }
