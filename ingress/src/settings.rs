@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use baton_admission::{BuiltInAgent, Policy, Rules};
 use baton_metering::{BUILT_IN_TOOL_SIZES, MCP_TOOL_SIZE, Metering, ToolSizes};
+use baton_service::config::BuiltInTool;
 use baton_service::{Config, LiveConfig};
 
 use crate::access::rate::RateLimits;
@@ -43,7 +44,8 @@ pub(crate) fn rules(config: &Config) -> Rules {
         .map(|tool| tool.as_str().to_owned())
         .chain(configured.iter().cloned())
         .collect();
-    let all_built_in = BUILT_IN_TOOL_SIZES.map(|(name, _)| name.to_owned());
+    let all_built_in = config.built_in_tools().into_iter();
+    let all_built_in = all_built_in.map(|tool| tool.as_str().to_owned());
     let at_most = |limit: u64| u32::try_from(limit).unwrap_or(u32::MAX);
     Rules {
         built_in: BuiltInAgent {
@@ -51,7 +53,7 @@ pub(crate) fn rules(config: &Config) -> Rules {
             server_tools,
             max_turns: config.worker.max_turns,
         },
-        tool_names: all_built_in.into_iter().chain(configured).collect(),
+        tool_names: all_built_in.chain(configured).collect(),
         policy: Policy {
             tenant: at_most(config.limits.queued_per_tenant),
             system: at_most(config.limits.queued_total),
@@ -67,6 +69,9 @@ pub(crate) fn rules(config: &Config) -> Rules {
     }
 }
 
+/// Bytes between two hosts in the description of `http_request`.
+const HOST_SEPARATOR: usize = 2;
+
 /// Returns the sizes of the tools' definitions as a worker with this configuration sends them.
 fn tool_sizes(config: &Config) -> ToolSizes {
     let mcp = config.mcp.offered_names().map(|name| (name, MCP_TOOL_SIZE));
@@ -76,7 +81,12 @@ fn tool_sizes(config: &Config) -> ToolSizes {
         let size = serde_json::to_string(&definition).map_or(0, |text| text.len());
         (tool.name.clone(), size)
     });
-    ToolSizes::new(http.chain(mcp))
+    let described = BUILT_IN_TOOL_SIZES.into_iter();
+    let described = described.filter(|(name, _)| *name == BuiltInTool::HttpRequest.as_str());
+    let hosts = config.http_request.hosts.iter();
+    let hosts: usize = hosts.map(|host| host.len() + HOST_SEPARATOR).sum();
+    let described = described.map(|(name, size)| (name.to_owned(), size + hosts));
+    ToolSizes::new(http.chain(mcp).chain(described))
 }
 
 /// Applies changed settings until the last stream has ended.

@@ -10,6 +10,7 @@ use baton_protocol::{Charge, Outcome};
 use metrics::{counter, gauge, histogram};
 
 use crate::model::ModelError;
+use crate::tools::CallEnd;
 
 const RUNS_ENDED: &str = "baton_runs_ended_total";
 const CLAIMS: &str = "baton_runs_claimed_total";
@@ -37,6 +38,7 @@ const COST: &str = "baton_model_cost_nanos_total";
 const BUDGET_STOPS: &str = "baton_worker_budget_stops_total";
 const BUDGET_WAITS: &str = "baton_worker_budget_waits_total";
 const TOOL_CALLS: &str = "baton_tool_calls_total";
+const TOOL_FAILURES: &str = "baton_tool_call_failures_total";
 const TOOL_DURATION: &str = "baton_tool_call_duration_seconds";
 const MCP_UP: &str = "baton_mcp_server_up";
 const MCP_FAILURES: &str = "baton_mcp_failures_total";
@@ -155,6 +157,11 @@ pub const METRICS: &[Metric] = &[
         "Tool calls executed, by tool and success",
         &[TOOL, Label::of("ok", OK)],
     ),
+    Metric::counter(
+        TOOL_FAILURES,
+        "Tool calls without a result, by the reason that the model is given",
+        &[TOOL, Label::of("reason", CallEnd::FAILURES)],
+    ),
     Metric::histogram(TOOL_DURATION, "Length of a tool call", &[TOOL]),
     Metric::gauge(
         MCP_UP,
@@ -252,6 +259,9 @@ pub(crate) fn create_known_series(names: &KnownNames) {
     for tool in &names.tools {
         for ok in OK {
             counter!(TOOL_CALLS, "tool" => Arc::clone(tool), "ok" => *ok).increment(0);
+        }
+        for reason in CallEnd::FAILURES {
+            counter!(TOOL_FAILURES, "tool" => Arc::clone(tool), "reason" => *reason).increment(0);
         }
         drop(histogram!(TOOL_DURATION, "tool" => Arc::clone(tool)));
     }
@@ -409,8 +419,19 @@ pub(crate) fn other_model(priced: bool) {
     counter!(OTHER_MODELS, "priced" => priced).increment(1);
 }
 
-pub(crate) fn tool_finished(names: &KnownNames, tool: &str, ok: bool, duration: Duration) {
+/// Counts a call, and why it failed; one that a person decided has no end.
+pub(crate) fn tool_finished(
+    names: &KnownNames,
+    tool: &str,
+    ok: bool,
+    end: Option<CallEnd>,
+    duration: Duration,
+) {
     let tool = names.tool(tool);
+    if let Some(end) = end.filter(|end| *end != CallEnd::Ok) {
+        let reason = end.as_str();
+        counter!(TOOL_FAILURES, "tool" => Arc::clone(&tool), "reason" => reason).increment(1);
+    }
     let ok = if ok { "true" } else { "false" };
     counter!(TOOL_CALLS, "tool" => Arc::clone(&tool), "ok" => ok).increment(1);
     histogram!(TOOL_DURATION, "tool" => tool).record(duration);

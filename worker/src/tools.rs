@@ -10,10 +10,13 @@
 mod arguments;
 mod calculator;
 mod current_time;
+mod http_request;
 mod http_tool;
 mod mcp;
 mod registry;
+mod response_body;
 mod setup_error;
+mod web_search;
 
 use std::time::Duration;
 
@@ -24,10 +27,12 @@ use serde_json::Value;
 
 pub use calculator::Calculator;
 pub use current_time::CurrentTime;
+pub use http_request::HttpRequest;
 pub use http_tool::HttpTool;
 pub(crate) use mcp::McpTools;
-pub use registry::{RegisteredTool, ToolRegistry};
+pub use registry::{CallSlot, RegisteredTool, ToolRegistry};
 pub use setup_error::ToolSetupError;
+pub use web_search::WebSearch;
 
 /// The description of a tool.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,6 +112,15 @@ pub enum CallEnd {
 }
 
 impl CallEnd {
+    /// The names of the ends that are failures.
+    pub const FAILURES: &[&str] = &[
+        Self::UnknownTool.as_str(),
+        Self::InvalidArguments.as_str(),
+        Self::Failed.as_str(),
+        Self::TimedOut.as_str(),
+        Self::Panicked.as_str(),
+    ];
+
     /// Returns the name in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -16,7 +16,13 @@ use serde_json::value::RawValue;
 /// limit of the answer.
 const AROUND: usize = 256;
 /// More bytes than each built-in tool's definition has.
-pub const BUILT_IN_TOOL_SIZES: [(&str, usize); 2] = [("calculator", 768), ("current_time", 448)];
+/// That of `http_request` is without the hosts that its description lists.
+pub const BUILT_IN_TOOL_SIZES: [(&str, usize); 4] = [
+    ("calculator", 768),
+    ("current_time", 448),
+    ("web_search", 640),
+    ("http_request", 1_280),
+];
 
 /// The largest definition of an MCP server's tool, in bytes as the model gets it. Admission does not know
 /// these definitions, so that it reserves this much for each; a worker offers no larger one.

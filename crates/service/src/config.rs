@@ -18,6 +18,7 @@ pub mod sources;
 mod tools;
 mod upstreams;
 mod values;
+mod web_tools;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,7 @@ pub use sources::Sources;
 pub use tools::{BuiltInTool, HttpTool, ToolsConfig};
 pub use upstreams::{HopConfig, ONLY_UPSTREAM, RouteConfig, UpstreamConfig};
 pub use values::{ByteSize, ConnectionUrl, NotAPrice, PerMillion, Secret};
+pub use web_tools::{HttpRequestConfig, WebSearchConfig};
 
 /// The whole configuration; one struct for every role, because one file serves them all.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -67,6 +69,10 @@ pub struct Config {
     pub tools: ToolsConfig,
     /// MCP servers.
     pub mcp: McpConfig,
+    /// The tool `web_search`.
+    pub web_search: WebSearchConfig,
+    /// The tool `http_request`.
+    pub http_request: HttpRequestConfig,
     /// Connections that a tenant or a model can influence.
     pub outbound: OutboundConfig,
 }
@@ -85,6 +91,18 @@ pub enum Required {
 }
 
 impl Config {
+    /// Returns the built-in tools that workers with this configuration have.
+    pub fn built_in_tools(&self) -> Vec<BuiltInTool> {
+        let mut tools = vec![BuiltInTool::Calculator, BuiltInTool::CurrentTime];
+        if self.web_search.api_key.is_some() {
+            tools.push(BuiltInTool::WebSearch);
+        }
+        if !self.http_request.hosts.is_empty() {
+            tools.push(BuiltInTool::HttpRequest);
+        }
+        tools
+    }
+
     /// Checks that the settings which a role requires are present.
     ///
     /// # Errors

@@ -45,15 +45,18 @@ impl Attempt<'_> {
                     }),
                 );
                 let (runner, fence, toolbox) = (self.runner, self.ledger.fence, &self.toolbox);
-                let hold = self.hold;
+                let (hold, registry) = (self.hold, &self.settings.tools);
                 let span = tracing::info_span!("call", step = recorded.step);
                 let work = async move {
+                    // The wait comes before the check of the lease, which holds for two seconds.
+                    let slot = toolbox.slot(registry, &recorded).await;
                     // The recorded state may be old: this worker may have been frozen since, and a
                     // person may have decided about the call.
                     if begins {
                         hold.may_begin().await;
                     }
                     let (recorded, result) = toolbox.execute(runner, fence, recorded).await;
+                    drop(slot);
                     (recorded, result, shown)
                 };
                 running.push(work.instrument(span));
@@ -71,7 +74,8 @@ impl Attempt<'_> {
             };
             self.tally.tool_call();
             let name = &recorded.call.name;
-            metrics::tool_finished(&self.settings.names, name, result.ok, result.duration);
+            let (ok, end, duration) = (result.ok, result.end, result.duration);
+            metrics::tool_finished(&self.settings.names, name, ok, end, duration);
             self.publisher.settle().await?;
             let last_event_id = self.publisher.next_id();
             let message = tool_message(&recorded.call.id, &result.content);

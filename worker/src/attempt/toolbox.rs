@@ -12,7 +12,7 @@ use crate::agent::turn_machine::{RecordedCall, Standing};
 use crate::agent::{Call, CallSide};
 use crate::runner::JobRunner;
 use crate::settings::Settings;
-use crate::tools::{RegisteredTool, ToolContext};
+use crate::tools::{CallEnd, CallSlot, RegisteredTool, ToolContext, ToolRegistry};
 
 /// The result of a call.
 pub(super) struct CallResult {
@@ -20,6 +20,8 @@ pub(super) struct CallResult {
     pub(super) ok: bool,
     /// The result for the model.
     pub(super) content: String,
+    /// The end of the call; none if a person has decided its result.
+    pub(super) end: Option<CallEnd>,
     /// The duration of the call.
     pub(super) duration: Duration,
 }
@@ -83,6 +85,20 @@ impl Toolbox {
         }
     }
 
+    /// Waits until this process makes fewer calls of the tool than it may. A call without a tool,
+    /// or with a result, waits for nothing.
+    pub(super) async fn slot(
+        &self,
+        registry: &ToolRegistry,
+        recorded: &RecordedCall,
+    ) -> Option<CallSlot> {
+        if matches!(recorded.standing, Standing::Settled { .. }) {
+            return None;
+        }
+        let tool = self.find(&recorded.call.name)?;
+        Some(registry.slot(&tool.spec().name).await)
+    }
+
     /// Executes one server-side call, unless a person has decided its result. Never fails: an error
     /// becomes the result.
     pub(super) async fn execute(
@@ -95,13 +111,14 @@ impl Toolbox {
             let result = CallResult {
                 ok: *ok,
                 content: content.clone(),
+                end: None,
                 duration: Duration::ZERO,
             };
             return (recorded, result);
         }
         let started = runner.clock.monotonic();
         let call = &recorded.call;
-        let (ok, content) = if let Some(tool) = self.find(&call.name) {
+        let (end, content) = if let Some(tool) = self.find(&call.name) {
             let context = ToolContext {
                 run: fence.run,
                 step: recorded.step,
@@ -109,11 +126,11 @@ impl Toolbox {
                 now: runner.clock.now(),
             };
             let outcome = tool.execute(&call.arguments, context).await;
-            (outcome.ok, outcome.content)
+            (outcome.end, outcome.content)
         } else {
             let names: Vec<_> = self.server.iter().map(|tool| &*tool.spec().name).collect();
             (
-                false,
+                CallEnd::UnknownTool,
                 format!(
                     "there is no tool `{}`; there are: {}",
                     call.name,
@@ -125,8 +142,9 @@ impl Toolbox {
         (
             recorded,
             CallResult {
-                ok,
+                ok: end == CallEnd::Ok,
                 content,
+                end: Some(end),
                 duration,
             },
         )

@@ -5,14 +5,14 @@ use std::time::Duration;
 use baton_outbound::{Client, Guard};
 use baton_protocol::Effect;
 use baton_service::{Secret, config};
-use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use reqwest::{Response, Url};
+use reqwest::Url;
 use serde_json::Value;
 
+use super::response_body::read_text;
 use super::{Tool, ToolContext, ToolError, ToolSetupError, ToolSpec};
 
 /// The longest time that connecting may take.
@@ -137,7 +137,7 @@ impl HttpTool {
             })
         })?;
         let status = response.status();
-        let mut body = read(response).await?;
+        let mut body = read_text(response, MAX_BODY).await?;
         for secret in &self.secrets {
             if body.contains(secret.expose()) {
                 body = body.replace(secret.expose(), "[secret]");
@@ -200,29 +200,6 @@ fn secrets(tool: &config::HttpTool, url: &Url) -> Vec<Secret<String>> {
     secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
     secrets.dedup();
     secrets.into_iter().map(Secret::new).collect()
-}
-
-async fn read(mut response: Response) -> Result<String, ToolError> {
-    let mut body = BytesMut::new();
-    loop {
-        match response.chunk().await {
-            Ok(None) => break,
-            Ok(Some(chunk)) => {
-                let room = MAX_BODY - body.len();
-                body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-                if body.len() == MAX_BODY {
-                    break;
-                }
-            }
-            Err(error) => {
-                tracing::warn!(error = %error.without_url(), "a tool's answer broke off");
-                return Err(failed(
-                    "the tool's server broke off its answer; the call may have taken effect",
-                ));
-            }
-        }
-    }
-    Ok(String::from_utf8_lossy(&body).into_owned())
 }
 
 fn failed(why: &str) -> ToolError {

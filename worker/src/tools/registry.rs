@@ -1,9 +1,9 @@
 //! The tools of this worker, and the checks of each call.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Write as _};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use baton_openai::Tool as OpenAiTool;
 use baton_outbound::{Guard, Policy};
@@ -13,11 +13,12 @@ use baton_service::config::OutboundConfig;
 use futures_util::FutureExt as _;
 use jsonschema::Validator;
 use serde_json::value::{RawValue, to_raw_value};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::{
-    Calculator, CallEnd, CurrentTime, HttpTool, McpTools, Tool, ToolContext, ToolError,
-    ToolOutcome, ToolSetupError, ToolSpec, arguments,
+    Calculator, CallEnd, CurrentTime, HttpRequest, HttpTool, McpTools, Tool, ToolContext,
+    ToolError, ToolOutcome, ToolSetupError, ToolSpec, WebSearch, arguments,
 };
 
 /// The longest result, in bytes.
@@ -115,11 +116,34 @@ impl fmt::Debug for RegisteredTool {
     }
 }
 
+/// The right to make one call, until dropped.
+#[derive(Debug)]
+pub struct CallSlot(
+    #[expect(dead_code, reason = "it counts while it lives")] Option<OwnedSemaphorePermit>,
+);
+
+/// The calls that a process makes at a time, by tool. A reload keeps them.
+#[derive(Debug)]
+struct CallSlots {
+    /// The most calls of one tool.
+    of_one: usize,
+    by_tool: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+impl CallSlots {
+    fn of_tool(&self, name: &str) -> Arc<Semaphore> {
+        let mut slots = self.by_tool.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = slots.entry(name.to_owned());
+        Arc::clone(slots.or_insert_with(|| Arc::new(Semaphore::new(self.of_one))))
+    }
+}
+
 /// The server's tools, by name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ToolRegistry {
     tools: BTreeMap<String, Arc<RegisteredTool>>,
     mcp: McpTools,
+    slots: Arc<CallSlots>,
 }
 
 impl ToolRegistry {
@@ -128,13 +152,30 @@ impl ToolRegistry {
         Self::after(config, None)
     }
 
-    /// As [`ToolRegistry::new`]; MCP servers that have not changed keep their connections.
+    /// As [`ToolRegistry::new`]; MCP servers that have not changed keep their connections, and calls
+    /// under way their slots.
     pub(crate) fn after(config: &Config, earlier: Option<&Self>) -> Result<Self, ToolSetupError> {
-        let mut registry = Self::default();
+        let slots = earlier.map(|earlier| Arc::clone(&earlier.slots));
+        let mut registry = Self {
+            tools: BTreeMap::new(),
+            mcp: McpTools::default(),
+            slots: slots.unwrap_or_else(|| {
+                Arc::new(CallSlots {
+                    of_one: config.worker.tool_concurrency,
+                    by_tool: Mutex::default(),
+                })
+            }),
+        };
         let timeout = config.worker.tool_timeout;
         registry.register(Calculator::spec(timeout), Calculator::default())?;
         registry.register(CurrentTime::spec(timeout), CurrentTime)?;
         let guard = guard(&config.outbound);
+        if let Some(tool) = WebSearch::new(&config.web_search, &guard)? {
+            registry.register(WebSearch::spec(timeout), tool)?;
+        }
+        if let Some(tool) = HttpRequest::new(&config.http_request, &config.outbound)? {
+            registry.register(HttpRequest::spec(&config.http_request, timeout), tool)?;
+        }
         for tool in &config.tools.http {
             registry.register(HttpTool::spec(tool), HttpTool::new(tool, &guard)?)?;
         }
@@ -165,6 +206,13 @@ impl ToolRegistry {
             Some(tool) => Some(Arc::clone(tool)),
             None => self.mcp.find(name).await,
         }
+    }
+
+    /// Waits until this process makes fewer calls of the tool than it may.
+    pub async fn slot(&self, name: &str) -> CallSlot {
+        let permit = self.slots.of_tool(name).acquire_owned().await;
+        // The semaphore is never closed.
+        CallSlot(permit.ok())
     }
 
     /// Returns all tools but those of MCP servers, by name.

@@ -11,6 +11,7 @@ mod servers;
 mod tools;
 mod upstreams;
 mod urls;
+mod web_tools;
 
 use std::collections::BTreeSet;
 
@@ -46,6 +47,7 @@ pub(super) fn check(
     upstreams::routes(&mut checks, config);
     tools::tools(&mut checks, config);
     mcp::mcp(&mut checks, config);
+    web_tools::web_tools(&mut checks, config);
     outbound::outbound(&mut checks, config);
     if !development {
         guessable::guessable(&mut checks, config);
@@ -62,6 +64,7 @@ fn worker(checks: &mut Checks<'_>, config: &Config) {
     checks.positive("worker", "max_failures", &worker.max_failures);
     checks.positive("worker", "tool_parallelism", &worker.tool_parallelism);
     checks.positive("worker", "tool_timeout", &worker.tool_timeout);
+    checks.positive("worker", "tool_concurrency", &worker.tool_concurrency);
     checks.demand(
         worker.interactive_slots <= worker.slots,
         &[("worker", "interactive_slots"), ("worker", "slots")],

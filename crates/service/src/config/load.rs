@@ -51,6 +51,8 @@ fn all_sections() -> Vec<Section> {
         section::<s::LogConfig>("log"),
         section::<tools::ToolsConfig>("tools"),
         section::<super::McpConfig>("mcp"),
+        section::<super::WebSearchConfig>("web_search"),
+        section::<super::HttpRequestConfig>("http_request"),
         section::<super::OutboundConfig>("outbound"),
     ]
 }

@@ -311,6 +311,8 @@ pub struct WorkerConfig {
     /// The time limit of a tool call. Default: 30s.
     #[serde(with = "humantime_serde")]
     pub tool_timeout: Duration,
+    /// Calls of one tool at a time in a worker; further calls wait. Default: 64.
+    pub tool_concurrency: usize,
     /// The time that a parked call waits for a decision before it is given up. Default: 7days.
     #[serde(with = "humantime_serde")]
     pub approval_expiry: Duration,
@@ -328,6 +330,7 @@ impl Default for WorkerConfig {
             max_failures: 3,
             tool_parallelism: 8,
             tool_timeout: seconds(30),
+            tool_concurrency: 64,
             approval_expiry: seconds(7 * 24 * 60 * 60),
         }
     }

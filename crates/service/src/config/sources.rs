@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::mistake::{ConfigErrors, Mistake, Origin};
 
 /// Names that other software uses too, and the key each of them sets.
-pub const USUAL_NAMES: [(&str, &str, &str); 8] = [
+pub const USUAL_NAMES: [(&str, &str, &str); 9] = [
     ("DATABASE_URL", "database", "url"),
     ("DATABASE_MIGRATE_URL", "database", "migrate_url"),
     ("NATS_URL", "nats", "url"),
@@ -15,11 +15,12 @@ pub const USUAL_NAMES: [(&str, &str, &str); 8] = [
     ("LLM_BASE_URL", "llm", "base_url"),
     ("LLM_API_KEY", "llm", "api_key"),
     ("LLM_DEFAULT_MODEL", "llm", "default_model"),
+    ("WEB_SEARCH_API_KEY", "web_search", "api_key"),
     ("RUST_LOG", "log", "filter"),
 ];
 
 /// Keys of secret values; each can also be read from the file that `<NAME>_FILE` names.
-pub const SECRET_KEYS: [(&str, &str); 12] = [
+pub const SECRET_KEYS: [(&str, &str); 13] = [
     ("database", "url"),
     ("database", "migrate_url"),
     ("nats", "url"),
@@ -32,6 +33,7 @@ pub const SECRET_KEYS: [(&str, &str); 12] = [
     ("nats", "system_password"),
     ("auth", "jwt_secret"),
     ("llm", "api_key"),
+    ("web_search", "api_key"),
 ];
 
 /// The file that is read if none is named and it exists.

@@ -13,14 +13,14 @@ use super::values::Secret;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ToolsConfig {
-    /// The built-in tools that the default agent offers: `calculator`, `current_time`. Many upstreams
-    /// refuse a request that offers tools. Default: none.
+    /// The built-in tools that the default agent offers: `calculator`, `current_time`, and if they are
+    /// set up, `web_search` and `http_request`. Many upstreams refuse a request that offers tools. Default: none.
     pub built_in: Vec<BuiltInTool>,
     /// `[[tools.http]]`: tools that are one HTTP request each, all of them offered. Default: none.
     pub http: Vec<HttpTool>,
 }
 
-/// A tool that every worker has.
+/// A tool of Baton itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BuiltInTool {
@@ -28,6 +28,10 @@ pub enum BuiltInTool {
     Calculator,
     /// The date and time.
     CurrentTime,
+    /// A search of the web.
+    WebSearch,
+    /// An HTTP request that the model writes.
+    HttpRequest,
 }
 
 impl BuiltInTool {
@@ -36,6 +40,8 @@ impl BuiltInTool {
         match self {
             Self::Calculator => "calculator",
             Self::CurrentTime => "current_time",
+            Self::WebSearch => "web_search",
+            Self::HttpRequest => "http_request",
         }
     }
 }

@@ -9,13 +9,14 @@ use serde_json::Value;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
 /// The files with the sections.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     include_str!("../../src/config/sections.rs"),
     include_str!("../../src/config/auth.rs"),
     include_str!("../../src/config/llm.rs"),
     include_str!("../../src/config/upstreams.rs"),
     include_str!("../../src/config/tools.rs"),
     include_str!("../../src/config/mcp.rs"),
+    include_str!("../../src/config/web_tools.rs"),
     include_str!("../../src/config/outbound.rs"),
 ];
 
@@ -171,13 +172,17 @@ fn variable(section: &str, key: &str) -> String {
 /// Compares the described default with the one of the code.
 fn assert_default(key: &str, described: &str, actual: &Value) {
     let word = described.split([' ', ',']).next().unwrap_or_default();
+    let word = word.trim_matches('`');
     let is_same = match actual {
         Value::String(actual) => {
             let seconds = |text: &str| humantime::parse_duration(text).ok();
             word == actual || (seconds(word).is_some() && seconds(word) == seconds(actual))
         }
         Value::Number(_) | Value::Bool(_) => word.parse().is_ok_and(|word: Value| word == *actual),
-        Value::Array(list) => list.is_empty() && word == "none",
+        Value::Array(list) => {
+            let listed = word.parse().is_ok_and(|word: Value| word == *actual);
+            listed || (list.is_empty() && word == "none")
+        }
         // A default that depends on other settings is described by words.
         Value::Null => word.parse::<u64>().is_err() || described.contains(" or "),
         Value::Object(_) => false,

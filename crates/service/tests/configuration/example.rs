@@ -60,6 +60,7 @@ fn what_the_example_has_in_comments_is_valid_too_but_for_the_secrets() {
             &["nats.system_password", "placeholder"],
             &["llm.api_key", "placeholder"],
             &["MCP server `docs`", "placeholder"],
+            &["web_search.api_key", "placeholder"],
             &["`authorization` of tool `weather`", "placeholder"],
         ],
     );

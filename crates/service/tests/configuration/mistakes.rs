@@ -365,6 +365,22 @@ fn the_parts_that_an_upstream_lacks_must_leave_a_way() {
             "[tools]\nbuilt_in = ['abacus']",
             ["tools.built_in", "current_time"],
         ),
+        (
+            "[tools]\nbuilt_in = ['web_search']",
+            ["tools.built_in", "WEB_SEARCH_API_KEY"],
+        ),
+        (
+            "[tools]\nbuilt_in = ['http_request']",
+            ["tools.built_in", "http_request.hosts"],
+        ),
+        (
+            "[http_request]\nhosts = ['https://api.example.com/']",
+            ["http_request.hosts", "*.example.com"],
+        ),
+        (
+            "[http_request]\nhosts = ['a.example']\nmethods = ['TRACE']",
+            ["http_request.methods", "DELETE"],
+        ),
     ] {
         assert_mistakes(load(file, &[]), &[&parts]);
     }

@@ -13,6 +13,7 @@ fn no_secret_shows_in_debug_output_printed_configuration_or_messages() {
         ("JWT_SECRET", "hush-4-0123456789-abcdefghij-ABCDEF"),
         ("LLM_API_KEY", "hush-5"),
         ("BATON_NATS__TOKEN", "hush-hush-6-abc"),
+        ("WEB_SEARCH_API_KEY", "hush-9"),
     ];
     let errors = load("", &environment).unwrap_err().to_string();
     assert!(

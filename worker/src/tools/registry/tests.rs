@@ -29,6 +29,13 @@ fn built_in() -> ToolRegistry {
     ToolRegistry::new(&Config::default()).unwrap()
 }
 
+/// A registry without the tools that a test does not need.
+fn empty() -> ToolRegistry {
+    let mut tools = built_in();
+    tools.tools.clear();
+    tools
+}
+
 fn spec(name: &str, timeout: Duration) -> ToolSpec {
     ToolSpec {
         name: name.to_owned(),
@@ -103,7 +110,7 @@ async fn an_unknown_tool_is_answered_with_those_that_exist() {
 
 #[tokio::test]
 async fn a_panic_is_contained_before_and_within_the_future() {
-    let mut tools = ToolRegistry::default();
+    let mut tools = empty();
     tools
         .register(spec("early", LONG), Does(|| panic!("early")))
         .unwrap();
@@ -127,7 +134,7 @@ async fn a_panic_is_contained_before_and_within_the_future() {
 async fn a_call_that_does_not_end_is_dropped_when_its_time_is_up() {
     let (held, dropped) = oneshot::channel::<()>();
     let held = Arc::new(std::sync::Mutex::new(Some(held)));
-    let mut tools = ToolRegistry::default();
+    let mut tools = empty();
     let hang = Does(move || {
         let held = held.lock().unwrap().take();
         async move {
@@ -148,7 +155,7 @@ async fn a_call_that_does_not_end_is_dropped_when_its_time_is_up() {
 
 #[tokio::test]
 async fn a_result_that_is_too_long_is_cut_at_a_character_and_says_so() {
-    let mut tools = ToolRegistry::default();
+    let mut tools = empty();
     let long = Does(|| async { Ok("é".repeat(MAX_CONTENT)) }.boxed());
     tools.register(spec("long", LONG), long).unwrap();
     let outcome = tools.execute("long", "{}", context()).await;
@@ -303,12 +310,16 @@ async fn secrets_in_a_tools_url_do_not_come_back() {
 /// Admission reserves the first turn of a budgeted run by these sizes.
 #[test]
 fn no_built_in_tool_is_larger_than_admission_reserves_for_it() {
-    let registry = ToolRegistry::new(&Config::default()).unwrap();
+    let config = with_all_tools();
+    let registry = ToolRegistry::new(&config).unwrap();
     let sizes = baton_metering::BUILT_IN_TOOL_SIZES;
     assert_eq!(registry.iter().count(), sizes.len());
     for (name, size) in sizes {
         let written = registry.get(name).unwrap().definition().get().len();
-        assert!(written <= size, "{name}: {written}");
+        // Admission adds the hosts.
+        let hosts = config.http_request.hosts.iter().map(|host| host.len() + 2);
+        let hosts: usize = hosts.filter(|_| name == "http_request").sum();
+        assert!(written <= size + hosts, "{name}: {written}");
     }
 }
 
@@ -346,10 +357,43 @@ async fn refusals_redirects_and_absence_are_told_to_the_model() {
 
 #[test]
 fn the_built_in_tools_of_the_configuration_are_there() {
-    use config::BuiltInTool;
-
-    let registry = built_in();
-    for tool in [BuiltInTool::Calculator, BuiltInTool::CurrentTime] {
-        assert!(registry.get(tool.as_str()).is_some(), "{tool:?}");
+    for config in [Config::default(), with_all_tools()] {
+        let registry = ToolRegistry::new(&config).unwrap();
+        let mut expected: Vec<_> = config.built_in_tools();
+        expected.sort_unstable_by_key(|tool| tool.as_str());
+        let expected: Vec<_> = expected.iter().map(|tool| tool.as_str()).collect();
+        let names: Vec<_> = registry.iter().map(|tool| &*tool.spec().name).collect();
+        assert_eq!(names, expected);
     }
+}
+
+/// A configuration with every built-in tool, `http_request` with every method and many hosts.
+fn with_all_tools() -> Config {
+    let mut config = Config::default();
+    config.web_search.api_key = Some(Secret::new("key-of-the-search".to_owned()));
+    config.http_request.hosts = (0..50)
+        .map(|n| format!("{n}.{}", "h".repeat(200)))
+        .collect();
+    let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+    config.http_request.methods = methods.map(str::to_owned).to_vec();
+    config
+}
+
+/// Calls beyond the limit wait for a slot, also across a reload, and none fails.
+#[tokio::test]
+async fn calls_beyond_a_tools_limit_wait_for_their_turn() {
+    let mut config = Config::default();
+    config.worker.tool_concurrency = 1;
+    let before = ToolRegistry::new(&config).unwrap();
+    let held = before.slot("calculator").await;
+    let reloaded = ToolRegistry::after(&config, Some(&before)).unwrap();
+    let mut second = std::pin::pin!(reloaded.slot("calculator"));
+    assert!(futures_util::poll!(&mut second).is_pending());
+    let other = std::pin::pin!(reloaded.slot("current_time"));
+    assert!(
+        futures_util::poll!(other).is_ready(),
+        "each tool has its own"
+    );
+    drop(held);
+    second.await;
 }

@@ -103,6 +103,16 @@ pub(super) fn guessable(checks: &mut Checks<'_>, config: &Config) {
         "llm.api_key is a placeholder that nobody filled in".to_owned(),
         "write the upstream's key, or leave it out if the upstream wants none",
     );
+    checks.demand(
+        !config
+            .web_search
+            .api_key
+            .as_ref()
+            .is_some_and(|key| is_unfilled(key.expose())),
+        &[("web_search", "api_key")],
+        "web_search.api_key is a placeholder that nobody filled in".to_owned(),
+        "write the key of the search API, or leave it out",
+    );
     for upstream in &config.llm.upstreams {
         let keys = upstream.api_key.iter().chain(upstream.headers.values());
         checks.demand(
