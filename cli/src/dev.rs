@@ -33,6 +33,7 @@ const TENANT: &str = "dev";
 pub(crate) async fn run(args: DevArgs, sources: &ConfigArgs) -> anyhow::Result<ExitCode> {
     let mut config = load(sources)?;
     let telemetry = telemetry::install(&config.log);
+    baton_traces::install("baton")?;
     let reloader = role::reloader(sources, config.clone(), load)?;
     // The port comes first, because an address in use is the commonest reason for a failed start.
     let http = TcpListener::bind(args.http).await.with_context(|| {
@@ -56,6 +57,7 @@ pub(crate) async fn run(args: DevArgs, sources: &ConfigArgs) -> anyhow::Result<E
     })
     .await;
     own.stop().await;
+    let _flushed = tokio::task::spawn_blocking(baton_traces::flush).await;
     Ok(ended.into())
 }
 

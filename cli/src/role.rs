@@ -76,6 +76,12 @@ pub(crate) async fn run(kind: Kind, args: &ConfigArgs) -> anyhow::Result<ExitCod
     let config = config_command::load_for_roles(args)?;
     config.require(kind.needs())?;
     let telemetry = telemetry::install(&config.log);
+    let service = match kind {
+        Kind::Ingress => "baton-ingress",
+        Kind::Worker => "baton-worker",
+        Kind::Scheduler => "baton-scheduler",
+    };
+    baton_traces::install(service)?;
     let reloader = reloader(args, config.clone(), config_command::load_for_roles)?;
     let live = reloader.live();
     let shutdown = Shutdown::new();
@@ -93,6 +99,8 @@ pub(crate) async fn run(kind: Kind, args: &ConfigArgs) -> anyhow::Result<ExitCod
         }
     })
     .await;
+    // It blocks, and the runtime still sends what it waits for.
+    let _flushed = tokio::task::spawn_blocking(baton_traces::flush).await;
     Ok(ended.into())
 }
 

@@ -23,6 +23,7 @@ use crate::attempt::conversation::Conversation;
 use crate::attempt::interrupted_turn::{InterruptedTurn, UnrecordedTurn};
 use crate::attempt::tally::Tally;
 use crate::attempt::toolbox::Toolbox;
+use crate::attempt::trace::AttemptTrace;
 use crate::keep_lease::{Hold, Stop};
 use crate::metrics;
 use crate::runner::JobRunner;
@@ -39,6 +40,7 @@ mod credential;
 mod interrupted_turn;
 mod tally;
 mod toolbox;
+mod trace;
 mod turn;
 
 /// The end of an attempt.
@@ -108,6 +110,7 @@ pub(crate) struct Attempt<'a> {
     ending: bool,
     /// For the run's log line.
     tally: Tally,
+    trace: AttemptTrace,
 }
 
 impl<'a> Attempt<'a> {
@@ -206,6 +209,8 @@ impl<'a> Attempt<'a> {
         let audits_model = key.is_some_and(|key| credential::limits(key) != Confined::default());
         let budget = Budget::of(claimed.key.as_ref());
         let tally = Tally::of(&claimed);
+        let now = runner.clock.now();
+        let trace = AttemptTrace::begin(&claimed, &spec, headers, runner.worker, now);
         let mut publisher = EventPublisher::begin(
             runner.bus.clone(),
             Arc::clone(&runner.clock),
@@ -240,6 +245,7 @@ impl<'a> Attempt<'a> {
             audits_model,
             ending: false,
             tally,
+            trace,
         })
     }
 
@@ -323,7 +329,10 @@ impl<'a> Attempt<'a> {
             cut,
         };
         self.ending = true;
+        let span = self.trace.commit(step);
         let finished = self.ledger.finish(&commit).await?;
+        drop(span);
+        self.trace.ended(&outcome);
         metrics::run_ended(&outcome);
         self.tally.log(&outcome, usage, &*self.runner.clock);
         let latency = finished.cancel_latency;
@@ -360,6 +369,7 @@ impl<'a> Attempt<'a> {
 
     /// Gives the run back between two steps.
     async fn hand_over(mut self) -> Result<Ending, Halt> {
+        self.trace.released("handed_over");
         self.publisher.settle().await?;
         give_back(&self.ledger, self.publisher.resume_point()).await
     }

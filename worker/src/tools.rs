@@ -69,6 +69,8 @@ pub struct ToolContext {
     pub step: u32,
     /// The call's id, as the model gave it.
     pub call_id: String,
+    /// The W3C trace context of the call: HTTP tools are sent it.
+    pub traceparent: Option<String>,
     /// The time.
     pub now: DateTime<Utc>,
 }

@@ -43,5 +43,6 @@ mod responses;
 mod secrets;
 mod service_manager;
 mod takeover;
+mod traces;
 mod unanswered;
 mod upstreams;

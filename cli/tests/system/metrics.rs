@@ -17,11 +17,12 @@ use baton_harness::scripted_model::Reply;
 use exposition::Exposition;
 
 /// The lists of metrics, each with its part of the system.
-const PARTS: [(&str, &[Metric]); 7] = [
+const PARTS: [(&str, &[Metric]); 8] = [
     ("Every role", baton_service::metrics::METRICS),
     ("Every role: the process", baton_service::metrics::PROCESS),
     ("Every role: the broker", baton_nats::metrics::METRICS),
     ("Every role: the database", baton_store::metrics::METRICS),
+    ("Every role: spans", baton_traces::metrics::METRICS),
     ("Ingress", baton_ingress::metrics::METRICS),
     ("Worker", baton_worker::metrics::METRICS),
     ("Scheduler", baton_scheduler::metrics::METRICS),

@@ -12,11 +12,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tracing::{Instrument as _, field};
 use uuid::Uuid;
 
+use baton_traces::{Span, SpanKind};
+
 use crate::metrics as names;
 use crate::request_line::{ObservedBody, RequestLine};
 
 /// The header with the id, in requests and answers.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The header with the W3C trace context.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The longest id of a client, because longer ids would bloat every log line.
 const MAX_LENGTH: usize = 128;
@@ -86,9 +91,23 @@ async fn observe(mut request: Request, next: Next) -> Response {
         stream.end = field::Empty,
     );
     request.extensions_mut().insert(id.clone());
+    let mut trace = Span::begin(
+        || format!("{method} {label}"),
+        SpanKind::Server,
+        traceparent(request.headers()).as_deref(),
+    );
+    trace.set("http.request.method", || method);
+    trace.set("http.route", || label.to_string());
+    trace.set("baton.request.id", || id.to_string());
+    // The handlers read it as if the client had sent it.
+    if let Some(own) = trace.traceparent()
+        && let Ok(own) = HeaderValue::try_from(own)
+    {
+        request.headers_mut().insert(TRACEPARENT, own);
+    }
 
     let start = Instant::now();
-    let mut line = RequestLine::begin(span.clone(), start);
+    let mut line = RequestLine::begin(span.clone(), trace, start);
     let mut response = next.run(request).instrument(span).await;
     let took = start.elapsed();
 
@@ -105,6 +124,14 @@ async fn observe(mut request: Request, next: Next) -> Response {
     metrics::histogram!(names::HTTP_REQUEST_DURATION, "method" => method, "route" => label)
         .record(took.as_secs_f64());
     response.map(|body| Body::new(ObservedBody::new(body, line)))
+}
+
+/// Returns the only `traceparent` of a request.
+pub fn traceparent(headers: &HeaderMap) -> Option<String> {
+    // One of two might be anybody's (W3C Trace Context, 3.2.1).
+    let mut given = headers.get_all(TRACEPARENT).iter();
+    let only = given.next().filter(|_| given.next().is_none())?;
+    only.to_str().ok().map(str::to_owned)
 }
 
 /// Returns a known method's name, because clients can invent methods.

@@ -12,6 +12,7 @@ use tracing::Span;
 #[derive(Debug)]
 pub(crate) struct RequestLine {
     span: Span,
+    trace: baton_traces::Span,
     start: Instant,
     /// The status and the time until the head, once there is one.
     head: Option<(u16, Duration)>,
@@ -19,16 +20,22 @@ pub(crate) struct RequestLine {
 }
 
 impl RequestLine {
-    pub(crate) const fn begin(span: Span, start: Instant) -> Self {
+    pub(crate) const fn begin(span: Span, trace: baton_traces::Span, start: Instant) -> Self {
         Self {
             span,
+            trace,
             start,
             head: None,
             bytes: 0,
         }
     }
 
-    pub(crate) const fn answered(&mut self, status: u16, after: Duration) {
+    pub(crate) fn answered(&mut self, status: u16, after: Duration) {
+        self.trace
+            .set("http.response.status_code", || i64::from(status));
+        if status >= 500 {
+            self.trace.fail(&status.to_string());
+        }
         self.head = Some((status, after));
     }
 }

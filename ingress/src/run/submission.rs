@@ -6,7 +6,9 @@ use baton_admission::{Acceptance, Accepted, Submission, SubmitError, SubmitReque
 use baton_nats::{EventFollower, JobHeaders};
 use baton_protocol::RunId;
 use baton_service::RequestId;
+use baton_service::request_id::traceparent;
 use baton_store::IdempotencyKey;
+use baton_traces::{Span, SpanKind};
 use http::{HeaderMap, HeaderName, StatusCode};
 use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
@@ -19,7 +21,6 @@ use crate::run::attachments::{Attachment, OnClose};
 use crate::state::AppState;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The longest idempotency key. Longer keys would only be hashed, and make log lines worse.
 const MAX_KEY: usize = 255;
 
@@ -77,7 +78,7 @@ async fn submit_to_the_end(
         body,
         follow,
         on_close,
-        headers,
+        mut headers,
         door,
     } = request;
     let tenant = caller.tenant;
@@ -90,6 +91,16 @@ async fn submit_to_the_end(
     };
     let mut attachment = state.attachments.attach(tenant, run, on_close);
     let once = idempotency.is_none();
+    let mut trace = Span::begin(
+        || "accept",
+        SpanKind::Producer,
+        headers.traceparent.as_deref(),
+    );
+    trace.set("baton.tenant.id", || tenant.to_string());
+    trace.set("baton.run.id", || run.to_string());
+    if let Some(own) = trace.traceparent() {
+        headers.traceparent = Some(own);
+    }
     let accepting = state.admission.accept(Submission {
         tenant,
         run,
@@ -108,6 +119,7 @@ async fn submit_to_the_end(
     let accepted = match accepting.await {
         Ok(accepted) => accepted,
         Err(error) => {
+            trace.fail("refused");
             metrics::submission_refused(&error);
             // If the run may be accepted and a chat's client gets an error, the run is cancelled.
             if !matches!(error, SubmitError::InDoubt { .. }) {
@@ -127,6 +139,7 @@ async fn submit_to_the_end(
         }
     };
     let outcome = state.admission.publish(&accepted, &headers).await;
+    drop(trace);
     let span = tracing::Span::current();
     span.record("run.id", tracing::field::display(accepted.run));
     if let Some(trace) = headers.trace_id() {
@@ -200,15 +213,9 @@ fn fingerprint(route: &str, body: &[u8]) -> [u8; 32] {
 
 /// Returns the headers that are published with the job.
 pub(crate) fn job_headers(request_id: &RequestId, headers: &HeaderMap) -> JobHeaders {
-    // If there are two, either may come from anybody (W3C Trace Context, 3.2.1).
-    let mut traceparents = headers.get_all(TRACEPARENT).iter();
-    let traceparent = traceparents
-        .next()
-        .filter(|_| traceparents.next().is_none())
-        .and_then(|value| value.to_str().ok());
     JobHeaders {
         request_id: Some(request_id.as_str().to_owned()),
-        traceparent: traceparent.map(str::to_owned),
+        traceparent: traceparent(headers),
     }
     .kept()
 }

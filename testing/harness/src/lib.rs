@@ -15,4 +15,5 @@ pub mod recovery;
 pub mod samples;
 pub mod scripted_model;
 pub mod small_disk;
+pub mod span_receiver;
 pub mod stack;

@@ -170,6 +170,7 @@ impl Attempt<'_> {
     /// Gives the run back to the queue, to wait for the budget. The next settled run publishes a
     /// job for it; if one has settled meanwhile, this run's own job comes again.
     pub(super) async fn await_budget(mut self, wish: &TurnWish) -> Result<Ending, Halt> {
+        self.trace.released("awaits_budget");
         self.publisher.settle().await?;
         let last_event = self.publisher.resume_point();
         let waits = self.ledger.await_budget(wish, last_event).await?;

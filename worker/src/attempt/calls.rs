@@ -47,6 +47,8 @@ impl Attempt<'_> {
                 let (runner, fence, toolbox) = (self.runner, self.ledger.fence, &self.toolbox);
                 let (hold, registry) = (self.hold, &self.settings.tools);
                 let span = tracing::info_span!("call", step = recorded.step);
+                let mut trace = self.trace.tool(&call.name, &call.id, recorded.step);
+                let traceparent = self.trace.tool_context(&trace);
                 let work = async move {
                     // The wait comes before the check of the lease, which holds for two seconds.
                     let slot = toolbox.slot(registry, &recorded).await;
@@ -55,8 +57,13 @@ impl Attempt<'_> {
                     if begins {
                         hold.may_begin().await;
                     }
-                    let (recorded, result) = toolbox.execute(runner, fence, recorded).await;
+                    let (recorded, result) =
+                        toolbox.execute(runner, fence, recorded, traceparent).await;
                     drop(slot);
+                    if !result.ok {
+                        trace.fail("tool_failed");
+                    }
+                    drop(trace);
                     (recorded, result, shown)
                 };
                 running.push(work.instrument(span));
@@ -89,7 +96,9 @@ impl Attempt<'_> {
                 started_event_id,
             };
             let sent = self.runner.clock.monotonic();
+            let span = self.trace.commit(recorded.step);
             self.ledger.call(&commit).await?;
+            drop(span);
             self.hold.confirmed(sent);
             self.publisher.recorded(last_event_id);
             self.conversation.put_result(recorded.step, message);
@@ -136,6 +145,7 @@ impl Attempt<'_> {
             ParkOutcome::Parked => {}
         }
         metrics::run_parked();
+        self.trace.released("parked");
         for (recorded, approval) in calls.iter().zip(&approvals) {
             let call = &recorded.call;
             let asked = ApprovalRequested {

@@ -106,6 +106,7 @@ impl Toolbox {
         runner: &JobRunner,
         fence: Fence,
         recorded: RecordedCall,
+        traceparent: Option<String>,
     ) -> (RecordedCall, CallResult) {
         if let Standing::Settled { ok, content } = &recorded.standing {
             let result = CallResult {
@@ -123,6 +124,7 @@ impl Toolbox {
                 run: fence.run,
                 step: recorded.step,
                 call_id: call.id.clone(),
+                traceparent,
                 now: runner.clock.now(),
             };
             let outcome = tool.execute(&call.arguments, context).await;

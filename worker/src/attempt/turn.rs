@@ -90,7 +90,10 @@ impl Attempt<'_> {
     /// Takes one turn of the model. Returns `None` if this attempt continues afterwards.
     pub(super) async fn take_turn(&mut self, step: u32) -> Result<Option<Worked>, Halt> {
         self.hold.may_begin().await;
-        let turn = match self.model_turn(step).await {
+        self.trace.begin_turn(&self.spec.model, step);
+        let turn = self.model_turn(step).await;
+        self.trace.end_turn(turn.as_ref());
+        let turn = match turn {
             Ok(turn) => turn,
             Err(TurnFailure::Model(error)) => {
                 tracing::info!(
@@ -181,7 +184,9 @@ impl Attempt<'_> {
                     calls: &new_calls,
                 };
                 let sent = self.runner.clock.monotonic();
+                let span = self.trace.commit(step);
                 self.ledger.turn(&commit).await?;
+                drop(span);
                 self.turn = UnrecordedTurn::default();
                 self.budget.turn_recorded();
                 self.hold.confirmed(sent);
@@ -244,7 +249,7 @@ impl Attempt<'_> {
         }
         let context = TurnContext {
             request_id: self.headers.request_id.clone(),
-            traceparent: self.headers.traceparent.clone(),
+            traceparent: self.trace.turn_context(),
             only_free_retries: self.budget.is_limited(),
         };
         let (models, publisher) = (&settings.models, &mut self.publisher);

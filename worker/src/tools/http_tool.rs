@@ -124,6 +124,9 @@ impl HttpTool {
                 .header(CONTENT_TYPE, "application/json")
                 .body(arguments.to_string());
         }
+        if let Some(traceparent) = &context.traceparent {
+            request = request.header("traceparent", traceparent);
+        }
         let request = request
             .header("Idempotency-Key", context.idempotency_key())
             .header("X-Run-Id", context.run.to_string())

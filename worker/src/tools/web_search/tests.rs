@@ -72,6 +72,7 @@ async fn ask(tool: &WebSearch, arguments: Value) -> Result<String, ToolError> {
         run: RunId::new(DateTime::UNIX_EPOCH),
         step: 1,
         call_id: "call_1".to_owned(),
+        traceparent: None,
         now: DateTime::UNIX_EPOCH,
     };
     tool.call(arguments, &context).await

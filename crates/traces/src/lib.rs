@@ -1,0 +1,90 @@
+//! Spans of requests and runs in OpenTelemetry's form, sent over OTLP.
+//!
+//! Without [`install`], or if the environment names no receiver, every span is empty and costs nothing. A receiver
+//! that is away costs a run nothing either: spans are sent by a task of their own, and dropped if it cannot keep up.
+//!
+//! A span is known by its W3C `traceparent`. That text is what crosses process boundaries: it goes into the run's
+//! row, into headers, and to the next span as its parent.
+
+mod counted;
+mod environment;
+mod exporter;
+pub mod metrics;
+mod span;
+
+use std::sync::OnceLock;
+
+use baton_outbound::{SetupError, client_builder_of_operator};
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracer, SdkTracerProvider};
+
+pub use environment::BadEnvironment;
+pub use opentelemetry::Value;
+pub use span::{Span, SpanKind, strings};
+
+use counted::Counted;
+use environment::Environment;
+use exporter::OtlpExporter;
+
+/// A reason for which spans cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// A variable has a value that cannot be used.
+    #[error(transparent)]
+    Environment(#[from] BadEnvironment),
+    /// The client cannot be made.
+    #[error("OTEL_EXPORTER_OTLP_CERTIFICATE: {0}")]
+    Client(#[from] SetupError),
+}
+
+struct Traces {
+    provider: SdkTracerProvider,
+    tracer: SdkTracer,
+}
+
+static TRACES: OnceLock<Traces> = OnceLock::new();
+
+/// Begins to send spans, if the environment says where to (`OTEL_EXPORTER_OTLP_ENDPOINT`). The first call in a
+/// process decides. `service` is the name of a process without `OTEL_SERVICE_NAME`.
+///
+/// # Errors
+/// If a variable has a value that cannot be used.
+///
+/// # Panics
+/// Outside of a Tokio runtime.
+pub fn install(service: &'static str) -> Result<(), InstallError> {
+    let variable = |name: &str| std::env::var(name).ok();
+    baton_metrics::register(metrics::METRICS);
+    let Some(environment) = Environment::read(variable)? else {
+        return Ok(());
+    };
+    let authorities = environment.authorities.as_deref();
+    let client = client_builder_of_operator(authorities, None)?
+        .build()
+        .map_err(SetupError::from)?;
+    TRACES.get_or_init(|| {
+        // The SDK reads OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER and OTEL_BSP_* itself.
+        let mut resource = Resource::builder();
+        if !environment.has_service_name {
+            resource = resource.with_service_name(service);
+        }
+        tracing::info!(endpoint = environment.endpoint.host_str(), "spans are sent");
+        let exporter = OtlpExporter::new(client, environment);
+        let provider = SdkTracerProvider::builder()
+            .with_resource(resource.build())
+            .with_span_processor(Counted(BatchSpanProcessor::builder(exporter).build()))
+            .build();
+        let tracer = provider.tracer("baton");
+        Traces { provider, tracer }
+    });
+    Ok(())
+}
+
+/// Sends the spans that wait, for five seconds at most. It blocks: call it where that does no harm.
+pub fn flush() {
+    if let Some(traces) = TRACES.get() {
+        // The exporter counts spans that could not be sent.
+        let _sent = traces.provider.shutdown();
+    }
+}
