@@ -121,6 +121,23 @@ async fn a_run_over_a_killed_worker_is_one_trace_without_content() {
             .count(),
         1
     );
+    let run = second.attribute("baton.run.id");
+    let timeline = stack.run(&["runs", "timeline", run]).await.unwrap();
+    let head = format!("{run}  completed  trace {}", root.trace);
+    assert_eq!(timeline.lines().next(), Some(&*head), "{timeline}");
+    let kinds = timeline
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().nth(3));
+    let kinds: Vec<_> = kinds.collect();
+    assert_eq!(
+        kinds,
+        [
+            "queued", "attempt", "turn", "call", "queued", "attempt", "turn"
+        ],
+        "{timeline}"
+    );
+    assert!(timeline.contains("attempt   2  completed"), "{timeline}");
     for span in &of_run {
         assert!(span.is_in_order, "{span:#?}");
         for (name, value) in &span.attributes {
