@@ -90,6 +90,7 @@ impl Ground {
             lane: Lane::Interactive,
             spec: &spec,
             thread_id: None,
+            on_busy: baton_store::OnBusy::Reject,
             api_key_id: key,
             created_by: None,
             metered: key.map(|_| TurnWish::default()),

@@ -21,6 +21,14 @@ pub enum SubmitError {
     /// The model has no route to an upstream.
     #[error("there is no model `{0}` here: GET /v1/models lists those that there are")]
     NoRoute(String),
+    /// The tenant has no such thread.
+    #[error("there is no thread with this id")]
+    ThreadNotFound,
+    /// A run of the thread has not ended.
+    #[error(
+        "a run of this thread has not ended: wait for its end, cancel it, or send `\"on_busy\": \"queue\"`"
+    )]
+    ThreadBusy,
     /// The tenant has reached its limit of queued runs.
     #[error("this tenant already has {limit} queued runs, as many as it may: try again later")]
     TenantQueueFull {

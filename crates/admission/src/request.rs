@@ -5,10 +5,12 @@ mod legacy;
 mod messages;
 mod native;
 mod stream_options;
+mod thread;
 mod tools;
 mod travelling;
 
-use baton_protocol::{Lane, RawFields};
+use baton_protocol::{Lane, RawFields, ThreadId};
+use baton_store::OnBusy;
 use serde_json::value::RawValue;
 
 pub use chat::ChatSubmission;
@@ -38,6 +40,8 @@ pub struct SubmitRequest {
     pub shown_for_good: bool,
     /// The settings of a request of the Responses route, which are kept with the run.
     pub response: Option<Box<RawValue>>,
+    /// The thread that the run continues, and the rule for a busy one.
+    pub thread: Option<(ThreadId, OnBusy)>,
     /// The queue.
     pub lane: Lane,
     /// The most model turns, if fewer than the configured limit.

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use baton_metering::{Metering, Prices, ToolSizes};
 use baton_nats::{Bus, JobHeaders, PublishError};
 use baton_protocol::agent::{InstructionValues, Variable, render, variables};
-use baton_protocol::{Job, Lane, RawFields, RunId, RunSpec, TenantId, UserId};
+use baton_protocol::{Job, Lane, RawFields, RunId, RunSpec, TenantId, ThreadId, UserId};
 use baton_routing::Routes;
 use baton_store::{
     Accept, AcceptError, IdempotencyKey, NewRun, QueueLimits, RunRecord, Store, TurnWish,
@@ -103,6 +103,8 @@ pub enum Acceptance {
 /// A run as it was committed.
 #[derive(Debug, Clone)]
 pub struct CreatedRun {
+    /// The thread.
+    pub thread_id: Option<ThreadId>,
     /// The queue.
     pub lane: Lane,
     /// The specification.
@@ -236,6 +238,7 @@ impl Admission {
             traceparent,
         } = submission;
         let lane = request.lane;
+        let (thread_id, on_busy) = request.thread.unzip();
         let mut request = request;
         let metadata = request.metadata.take();
         let rules = self.rules.load_full();
@@ -262,7 +265,8 @@ impl Admission {
             id: run,
             lane,
             spec: &spec,
-            thread_id: None,
+            thread_id,
+            on_busy: on_busy.unwrap_or_default(),
             api_key_id: grant.api_key,
             created_by: Some(&actor),
             metered,
@@ -287,6 +291,7 @@ impl Admission {
         match accept {
             Accept::Created { created_at } => {
                 let created = CreatedRun {
+                    thread_id,
                     lane,
                     spec,
                     metadata,
@@ -296,6 +301,8 @@ impl Admission {
                 Ok(accepted(run, Acceptance::Created(Box::new(created))))
             }
             Accept::Replay(known) => Ok(accepted(known.id, Acceptance::Replay(known))),
+            Accept::ThreadNotFound => Err(SubmitError::ThreadNotFound),
+            Accept::ThreadBusy => Err(SubmitError::ThreadBusy),
             Accept::KeyReused => Err(SubmitError::KeyReused),
             Accept::IdTaken => Err(SubmitError::RunIdTaken),
             Accept::TenantQueueFull { limit } => Err(SubmitError::TenantQueueFull { limit }),

@@ -45,7 +45,6 @@ fn schema() -> Value {
         "type": "object", "required": ["role"], "properties": {"role": {"enum": roles}},
     });
     request["properties"]["tools"]["maxItems"] = json!(128);
-    request["properties"]["thread_id"]["type"] = json!("null");
     let reserved = [
         "model",
         "messages",

@@ -121,6 +121,12 @@ impl From<SubmitError> for ApiError {
             SubmitError::UnknownAgent(_) => {
                 Self::new(StatusCode::NOT_FOUND, "agent_not_found", message).param("agent")
             }
+            SubmitError::ThreadNotFound => {
+                Self::new(StatusCode::NOT_FOUND, "thread_not_found", message).param("thread_id")
+            }
+            SubmitError::ThreadBusy => Self::new(StatusCode::CONFLICT, "thread_busy", message)
+                .param("thread_id")
+                .do_not_retry(),
             SubmitError::NoRoute(_) => {
                 Self::new(StatusCode::NOT_FOUND, "model_not_found", message).param("model")
             }

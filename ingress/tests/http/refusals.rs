@@ -32,7 +32,7 @@ async fn errors_have_the_shape_of_their_path() {
             "/v1/runs",
             &json!({"model": "m", "input": "x", "thread_id": "t"}),
             400,
-            "threads_unavailable",
+            "invalid_thread_id",
         ),
         (
             "/v1/runs",

@@ -194,3 +194,81 @@ async fn a_bad_request_about_a_thread_is_refused_by_its_field() {
     let (status, error) = ask(&f, "GET", "/v1/threads/x", Value::Null).await;
     assert_eq!((status, &error["code"]), (404, &json!("thread_not_found")));
 }
+
+/// Returns the texts of a thread's messages, in order.
+async fn contents(f: &Fixture, thread: &str) -> Vec<String> {
+    let path = format!("/v1/threads/{thread}/messages");
+    let (_, list) = ask(f, "GET", &path, Value::Null).await;
+    let data = list["data"].as_array().unwrap().iter();
+    data.map(|it| it["message"]["content"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn runs_of_every_door_go_one_after_the_other_on_a_thread() {
+    let f = Fixture::start().await;
+    let thread = thread(&f, json!({})).await;
+    let run = json!({"model": "m", "input": "one", "thread_id": thread});
+    let (status, first) = ask(&f, "POST", "/v1/runs", run.clone()).await;
+    assert_eq!((status, &first["thread_id"]), (202, &json!(thread)));
+
+    let (status, error) = ask(&f, "POST", "/v1/runs", run).await;
+    assert_eq!((status, &error["code"]), (409, &json!("thread_busy")));
+    let chat = json!({
+        "model": "m", "messages": [{"role": "user", "content": "two"}], "thread_id": thread,
+    });
+    let refused = f.post("/v1/chat/completions", &chat).send().await.unwrap();
+    assert_eq!(refused.headers()["x-should-retry"], "false");
+    let (status, error) = crate::fixture::answer(refused).await;
+    let code = &error["error"]["code"];
+    assert_eq!((status, code), (409, &json!("thread_busy")), "{error}");
+    let path = format!("/v1/threads/{thread}");
+    let (status, error) = ask(&f, "DELETE", &path, Value::Null).await;
+    assert_eq!((status, &error["code"]), (409, &json!("thread_busy")));
+
+    let queued = json!({
+        "model": "m", "input": "two", "thread_id": thread, "on_busy": "queue",
+    });
+    let (status, second) = ask(&f, "POST", "/v1/runs", queued).await;
+    assert_eq!(status, 202, "{second}");
+    let mut worker = f.take_job().await;
+    assert_eq!(worker.run().to_string(), first["id"].as_str().unwrap());
+    worker.say("first").await;
+    worker.complete().await;
+    let mut worker = f.take_job().await;
+    assert_eq!(worker.run().to_string(), second["id"].as_str().unwrap());
+    worker.say("second").await;
+    worker.complete().await;
+    let all = ["one", "first", "two", "second"];
+    assert_eq!(contents(&f, &thread).await, all);
+
+    let path = format!("/v1/runs/{}", second["id"].as_str().unwrap());
+    let (_, run) = ask(&f, "GET", &path, Value::Null).await;
+    let input = run["input"].as_array().unwrap();
+    let begun_with: Vec<_> = input.iter().map(|it| it["content"].clone()).collect();
+    assert_eq!(begun_with, ["one", "first", "two"]);
+
+    let nowhere = "01890a5d-ac96-774b-bcce-b302099a8057";
+    for (body, status, code) in [
+        (json!({"thread_id": nowhere}), 404, "thread_not_found"),
+        (json!({"thread_id": "t"}), 400, "invalid_thread_id"),
+        (json!({"on_busy": "queue"}), 400, "invalid_on_busy"),
+        (
+            json!({"thread_id": thread, "on_busy": "wait"}),
+            400,
+            "invalid_on_busy",
+        ),
+    ] {
+        let mut run = json!({"model": "m", "input": "x"});
+        let mut chat = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]});
+        for (field, value) in body.as_object().unwrap() {
+            run[field] = value.clone();
+            chat[field] = value.clone();
+        }
+        let (got, error) = ask(&f, "POST", "/v1/runs", run).await;
+        assert_eq!((got, &error["code"]), (status, &json!(code)), "{body}");
+        let (got, error) = ask(&f, "POST", "/v1/chat/completions", chat).await;
+        let got_code = &error["error"]["code"];
+        assert_eq!((got, got_code), (status, &json!(code)), "{body}");
+    }
+}

@@ -12,6 +12,7 @@ use super::SubmitRequest;
 use super::legacy;
 use super::messages::{check_name, metadata, read_messages};
 use super::stream_options::StreamOptions;
+use super::thread::thread;
 use super::tools::{some_tools, tool_names};
 use super::travelling::Travelling;
 use crate::error::Invalid;
@@ -39,6 +40,8 @@ pub struct ChatSubmission {
 struct Body<'a> {
     model: Option<Option<String>>,
     agent: Option<Option<String>>,
+    thread_id: Option<Option<String>>,
+    on_busy: Option<Option<String>>,
     messages: Option<&'a RawValue>,
     tools: Option<&'a RawValue>,
     stream: Option<&'a RawValue>,
@@ -75,6 +78,8 @@ impl<'de> Visitor<'de> for BodyVisitor {
             match &*key {
                 "model" => once(&mut body.model, "model", &mut map)?,
                 "agent" => once(&mut body.agent, "agent", &mut map)?,
+                "thread_id" => once(&mut body.thread_id, "thread_id", &mut map)?,
+                "on_busy" => once(&mut body.on_busy, "on_busy", &mut map)?,
                 "messages" => once(&mut body.messages, "messages", &mut map)?,
                 "tools" => once(&mut body.tools, "tools", &mut map)?,
                 "stream" => once(&mut body.stream, "stream", &mut map)?,
@@ -111,6 +116,9 @@ impl ChatSubmission {
         let agent = body.agent.flatten();
         check_name("model", model.as_deref())?;
         check_name("agent", agent.as_deref())?;
+        let thread_id = body.thread_id.flatten();
+        let on_busy = body.on_busy.flatten();
+        let thread = thread(thread_id.as_deref(), on_busy.as_deref())?;
         if model.is_none() && agent.is_none() {
             return Err(Invalid::field(
                 "missing_model",
@@ -177,6 +185,7 @@ impl ChatSubmission {
                 metadata,
                 shown_for_good: stream,
                 response: None,
+                thread,
                 lane: Lane::Interactive,
                 max_turns: None,
                 max_total_tokens: None,

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::SubmitRequest;
 use super::messages::{check_name, metadata, read_messages};
+use super::thread::thread;
 use super::tools::{some_tools, tool_names};
 use super::travelling;
 use crate::error::Invalid;
@@ -48,9 +49,16 @@ pub struct NativeRequest {
     /// `interactive` unless said.
     #[serde(default)]
     pub lane: Option<Lane>,
-    /// A stored conversation; this server has none yet.
+    /// The thread that the run continues: it begins with the messages of the thread, and its own are
+    /// appended when it ends.
     #[serde(default)]
+    #[schema(pattern = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
     pub thread_id: Option<String>,
+    /// The rule for a thread with a run that has not ended: `reject` refuses this one with 409
+    /// `thread_busy`, `queue` lets it wait. Default: `reject`.
+    #[serde(default)]
+    #[schema(pattern = "^(reject|queue)$")]
+    pub on_busy: Option<String>,
     /// Model turns at most.
     #[serde(default)]
     #[schema(minimum = 1)]
@@ -99,14 +107,7 @@ impl SubmitRequest {
     }
 
     fn from_native(body: NativeRequest) -> Result<Self, Invalid> {
-        if body.thread_id.is_some() {
-            return Err(Invalid::field(
-                "threads_unavailable",
-                "thread_id",
-                "this server keeps no threads yet: leave `thread_id` out and send the whole \
-                 conversation in `messages`",
-            ));
-        }
+        let thread = thread(body.thread_id.as_deref(), body.on_busy.as_deref())?;
         if body.model.as_deref().is_none_or(str::is_empty) && body.agent.is_none() {
             let message = "`model` or `agent` is missing: one of them must be named";
             return Err(Invalid::field("missing_model", "model", message));
@@ -158,6 +159,7 @@ impl SubmitRequest {
             tool_names,
             params,
             metadata: metadata(body.metadata.as_deref())?,
+            thread,
             lane: body.lane.unwrap_or_default(),
             max_turns: body.max_turns,
             shown_for_good: false,
@@ -232,7 +234,16 @@ mod tests {
             ),
             (
                 r#"{"model":"m","input":"x","thread_id":"t"}"#,
-                "threads_unavailable",
+                "invalid_thread_id",
+            ),
+            (
+                r#"{"model":"m","input":"x","on_busy":"queue"}"#,
+                "invalid_on_busy",
+            ),
+            (
+                r#"{"model":"m","input":"x","on_busy":"wait",
+                    "thread_id":"01890a5d-ac96-774b-bcce-b302099a8057"}"#,
+                "invalid_on_busy",
             ),
             (
                 r#"{"model":"m","input":"x","params":{"stream":false}}"#,
@@ -258,7 +269,7 @@ mod tests {
     fn null_is_absent() {
         let request = parse(
             r#"{"model":"m","input":"x","messages":null,"tools":null,"agent":null,"metadata":null,
-                "lane":null,"max_turns":null,"thread_id":null,
+                "lane":null,"max_turns":null,"thread_id":null,"on_busy":null,
                 "params":{"stream":null,"functions":null,"function_call":null,"seed":1}}"#,
         );
         let request = request.unwrap();

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use baton_protocol::{RunId, TenantId};
+use baton_protocol::{RunId, TenantId, ThreadId};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use sqlx::PgExecutor;
@@ -12,7 +12,7 @@ use crate::columns::{self, int4, int8};
 use crate::connect::Store;
 use crate::errors::{AcceptError, StoreError};
 use crate::idempotency_keys::IdempotencyKey;
-use crate::runs::new_run::{Accept, NewRun, QueueLimits};
+use crate::runs::new_run::{Accept, NewRun, OnBusy, QueueLimits};
 use crate::tenant_tx::TenantTx;
 
 /// The time spent on looking for a commit after its answer was lost.
@@ -123,7 +123,7 @@ impl Store {
         run: &NewRun<'_>,
         limits: &QueueLimits,
     ) -> Result<Accept, Failed> {
-        if run.metered.is_some() {
+        if run.metered.is_some() || run.thread_id.is_some() {
             let mut tx = self.tenant(tenant).await?;
             let answer = tx.accept_run(run, limits).await?;
             // A failure before this line is rolled back.
@@ -208,6 +208,11 @@ impl TenantTx {
         run: &NewRun<'_>,
         limits: &QueueLimits,
     ) -> Result<Accept, StoreError> {
+        if let Some(thread) = run.thread_id
+            && let Some(answer) = self.join_thread(run, thread).await?
+        {
+            return Ok(answer);
+        }
         let refusal = if self.depth.reaches(limits.system).await? {
             Accept::SystemQueueFull {
                 limit: limits.system,
@@ -222,6 +227,26 @@ impl TenantTx {
             None => Ok(refusal),
             Some(key) => Ok(self.repetition(key).await?.unwrap_or(refusal)),
         }
+    }
+
+    /// Locks the run's thread, so that its runs are accepted one after the other. Returns the answer
+    /// if the run cannot join, or if its key was used before.
+    async fn join_thread(
+        &mut self,
+        run: &NewRun<'_>,
+        thread: ThreadId,
+    ) -> Result<Option<Accept>, StoreError> {
+        let busy = self.lock_thread(thread).await?;
+        if let Some(key) = run.idempotency
+            && let Some(known) = self.repetition(key).await?
+        {
+            return Ok(Some(known));
+        }
+        Ok(match busy {
+            None => Some(Accept::ThreadNotFound),
+            Some(true) if run.on_busy == OnBusy::Reject => Some(Accept::ThreadBusy),
+            Some(_) => None,
+        })
     }
 
     /// Inserts the run if its key and the queue have room for it. A refusal writes nothing.

@@ -19,6 +19,8 @@ pub struct NewRun<'a> {
     pub spec: &'a RunSpec,
     /// The thread it continues.
     pub thread_id: Option<ThreadId>,
+    /// The rule for a thread with a run that has not ended.
+    pub on_busy: OnBusy,
     /// The key it was submitted with.
     pub api_key_id: Option<ApiKeyId>,
     /// The actor that submits it, as the audit log names actors.
@@ -33,6 +35,16 @@ pub struct NewRun<'a> {
     pub traceparent: Option<&'a str>,
     /// The idempotency key, which makes the submission repeatable.
     pub idempotency: Option<&'a IdempotencyKey>,
+}
+
+/// The rule for a run on a thread with a run that has not ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnBusy {
+    /// The new run is refused.
+    #[default]
+    Reject,
+    /// The new run waits for the others.
+    Queue,
 }
 
 /// The limits on the number of waiting runs.
@@ -60,6 +72,10 @@ pub enum Accept {
     KeyReused,
     /// Another submission has used this run id, in this tenant or another. Nothing was written.
     IdTaken,
+    /// The tenant has no such thread. Nothing was written.
+    ThreadNotFound,
+    /// A run of the thread has not ended. Nothing was written.
+    ThreadBusy,
     /// Too many runs of this tenant are waiting. Nothing was written.
     TenantQueueFull {
         /// The limit that was reached.

@@ -91,6 +91,7 @@ pub(crate) fn new_run(id: RunId, spec: &RunSpec) -> NewRun<'_> {
         lane: Lane::Interactive,
         spec,
         thread_id: None,
+        on_busy: baton_store::OnBusy::Queue,
         api_key_id: None,
         created_by: None,
         metered: None,

@@ -19,6 +19,7 @@ mod people;
 mod races;
 mod reading;
 mod rescuing;
+mod runs_on_threads;
 mod schema;
 mod sessions;
 mod steps;

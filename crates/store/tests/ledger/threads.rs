@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::fixture::{DONE, LONG, Ledger, answer, finish};
 
 /// Makes a thread and commits it.
-async fn new_thread(ledger: &Ledger) -> ThreadId {
+pub(crate) async fn new_thread(ledger: &Ledger) -> ThreadId {
     let thread = ThreadId::from_uuid(Uuid::now_v7());
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
     tx.create_thread(thread, None, None).await.unwrap();

@@ -36,7 +36,6 @@ const LOOSE: &[(&str, &str)] = &[
     ("NativeRequest.messages[]", EXTENSIBLE),
     ("NativeRequest.metadata", BYTES),
     ("NativeRequest.params", UPSTREAM),
-    ("NativeRequest.thread_id", "refused, whatever it is"),
     ("NativeRequest.tools[]", EXTENSIBLE),
     ("ResponseRequest.input", MAX_BODY),
     ("ResponseRequest.instructions", MAX_BODY),

@@ -202,6 +202,7 @@ fn into_submission(
         metadata: request.metadata,
         // A reset closes the item under way, so a text can be withdrawn.
         shown_for_good: false,
+        thread: None,
         lane: request.settings.service_tier.lane(),
         max_turns: None,
         max_total_tokens: None,

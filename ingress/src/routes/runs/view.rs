@@ -29,7 +29,8 @@ pub(crate) struct RunView {
     lane: Lane,
     /// The number of times that a worker took it.
     attempt: u32,
-    /// The messages that it was submitted with.
+    /// The messages that it was submitted with; once it has begun on a thread, after those of the
+    /// thread.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
     input: Option<Box<RawValue>>,
@@ -122,6 +123,7 @@ impl RunView {
             Acceptance::Created(created) => *created,
         };
         let CreatedRun {
+            thread_id,
             lane,
             spec,
             metadata,
@@ -135,7 +137,7 @@ impl RunView {
             finish_reason: None,
             agent: spec.agent,
             model: spec.model,
-            thread_id: None,
+            thread_id,
             lane,
             attempt: 0,
             input: Some(spec.messages),

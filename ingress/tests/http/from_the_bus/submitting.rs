@@ -156,6 +156,7 @@ async fn somebody_with(f: &Fixture, run: RunId) -> TenantTx {
         lane: Lane::Interactive,
         spec: &spec,
         thread_id: None,
+        on_busy: baton_store::OnBusy::Reject,
         api_key_id: None,
         created_by: None,
         metered: None,
