@@ -4,18 +4,25 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use baton_protocol::TenantId;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 /// The most rows of one group.
 const ROWS: usize = 64;
 /// The most bytes of one group. A larger row goes by itself, so that it delays no others.
 const BYTES: usize = 256 * 1024;
+
+/// The time after which rows no longer wait for the group under way. One lock or one dead connection
+/// must not delay all others.
+const SLOW: Duration = Duration::from_millis(100);
 
 /// Executes the statement for a group. Returns an answer for each row in order; `None` if the
 /// caller is to execute its row by itself.
@@ -84,8 +91,7 @@ impl<R: Send + 'static, A: Send + 'static> Grouper<R, A> {
             }
         };
         if idle {
-            let shared = Arc::clone(&self.0);
-            self.0.tasks.spawn(async move { shared.work(lane).await });
+            self.0.tasks.spawn(Arc::clone(&self.0).work(lane));
         }
         // The sender is dropped if the group panicked.
         answered.await.ok().flatten()
@@ -98,26 +104,40 @@ impl<R: Send + 'static, A: Send + 'static> Grouper<R, A> {
     }
 }
 
-impl<R, A> Shared<R, A> {
+impl<R: Send + 'static, A: Send + 'static> Shared<R, A> {
     fn lanes(&self) -> MutexGuard<'_, HashMap<Lane, Queue<R, A>>> {
         // A poisoned lock is harmless: nothing under it can leave a queue half changed.
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Executes one group after the other until none waits.
-    async fn work(&self, lane: Lane) {
-        while let Some(group) = self.next_group(lane) {
-            let (rows, callers): (Vec<_>, Vec<_>) =
-                group.into_iter().map(|one| (one.row, one.answer)).unzip();
-            // A panic must not leave the lane busy for ever.
-            let executed = AssertUnwindSafe(async { (self.execute)(rows).await });
-            if let Ok(answers) = executed.catch_unwind().await {
-                for (caller, answer) in callers.into_iter().zip(answers) {
+    /// Executes one group after the other until none waits, or one is slow: another task then goes
+    /// on with the lane.
+    fn work(self: Arc<Self>, lane: Lane) -> BoxFuture<'static, ()> {
+        async move {
+            while let Some(group) = self.next_group(lane) {
+                let (rows, callers): (Vec<_>, Vec<_>) =
+                    group.into_iter().map(|one| (one.row, one.answer)).unzip();
+                // A panic must not leave the lane busy for ever.
+                let executed = AssertUnwindSafe(async { (self.execute)(rows).await });
+                let mut executed = pin!(executed.catch_unwind());
+                let in_time = timeout(SLOW, &mut executed).await.ok();
+                let slow = in_time.is_none();
+                let answers = if let Some(answers) = in_time {
+                    answers
+                } else {
+                    self.tasks.spawn(Arc::clone(&self).work(lane));
+                    executed.await
+                };
+                for (caller, answer) in callers.into_iter().zip(answers.unwrap_or_default()) {
                     // A caller that gave up needs no answer.
                     let _ = caller.send(answer);
                 }
+                if slow {
+                    return;
+                }
             }
         }
+        .boxed()
     }
 
     /// Takes the next group of the lane; if nothing waits, the lane is idle afterwards.
@@ -199,7 +219,7 @@ mod tests {
     use tokio::sync::Semaphore;
     use uuid::Uuid;
 
-    use super::{BYTES, Grouper, ROWS};
+    use super::{BYTES, Grouper, ROWS, SLOW};
 
     /// A grouper that answers each row with its double, and whose groups wait for a permit each.
     struct Gated {
@@ -324,6 +344,24 @@ mod tests {
         gated.gate.add_permits(2);
         assert_eq!(third.await, Some(6));
         assert_eq!(gated.groups(), [vec![1], vec![3]]);
+    }
+
+    #[tokio::test]
+    async fn a_slow_group_delays_the_rows_after_it_no_longer_than_a_moment() {
+        let gated = gated();
+        let mut slow = pin!(gated.grouper.submit(None, tenant(1), 1, 1));
+        assert!(poll!(&mut slow).is_pending());
+        while gated.groups().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let mut next = pin!(gated.grouper.submit(None, tenant(1), 1, 2));
+        assert!(poll!(&mut next).is_pending());
+        while gated.groups().len() < 2 {
+            tokio::time::sleep(SLOW).await;
+        }
+        assert!(poll!(&mut slow).is_pending());
+        gated.gate.add_permits(2);
+        assert_eq!((slow.await, next.await), (Some(2), Some(4)));
     }
 
     #[tokio::test]
