@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::errors::{FenceError, StoreError};
 use crate::grouper::Grouper;
+use crate::runs::claim::{Claim, ClaimRow, claim_group};
 use crate::runs::finish::{EndedRow, FinishRow, finish_group};
 use crate::statement_pool::StatementPool;
 use crate::system::SystemTx;
@@ -16,13 +17,28 @@ use crate::system::SystemTx;
 /// The groups of a store.
 #[derive(Debug)]
 pub(crate) struct Groups {
+    claims: Grouper<Claim, Result<Option<ClaimRow>, StoreError>>,
     finishes: Grouper<Arc<FinishRow>, Result<EndedRow, FenceError>>,
 }
 
 impl Groups {
     pub(crate) fn new(system: &StatementPool) -> Self {
-        let pool = system.clone();
+        let (pool, claims) = (system.clone(), system.clone());
         Self {
+            claims: Grouper::new(move |claims_of_group: Vec<Claim>| {
+                let pool = claims.clone();
+                async move {
+                    match claims_of_group.as_slice() {
+                        [claim] => vec![Some(SystemTx::alone(&pool).claim_alone(claim).await)],
+                        claims => {
+                            let claimed = claim_group(&pool, claims).await;
+                            let claimed =
+                                claimed.map(|rows| rows.into_iter().map(|row| row.map(Some)));
+                            answers(claims.len(), claimed.map(Iterator::collect))
+                        }
+                    }
+                }
+            }),
             finishes: Grouper::new(move |rows: Vec<Arc<FinishRow>>| {
                 let pool = pool.clone();
                 async move {
@@ -33,6 +49,17 @@ impl Groups {
                 }
             }),
         }
+    }
+
+    /// Claims a run together with others; `None` if the caller is to claim it by itself.
+    pub(crate) async fn claim(
+        &self,
+        claim: &Claim,
+    ) -> Option<Result<Option<ClaimRow>, StoreError>> {
+        let bytes = size_of::<Claim>();
+        self.claims
+            .submit(None, claim.tenant, bytes, claim.clone())
+            .await
     }
 
     /// Ends a run together with others; `None` if the caller is to end it by itself.
@@ -47,6 +74,7 @@ impl Groups {
 
     /// Waits for the groups under way; later rows go by themselves.
     pub(crate) async fn drain(&self) {
+        self.claims.drain().await;
         self.finishes.drain().await;
     }
 }

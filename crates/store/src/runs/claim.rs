@@ -6,6 +6,9 @@
 //! its row lock, see the row as it then is, and change nothing. Only a claim that changed nothing
 //! looks for the reason, by reading the row afterwards.
 
+mod alone;
+mod group;
+
 use std::time::Duration;
 
 use baton_protocol::{
@@ -13,7 +16,9 @@ use baton_protocol::{
     WorkerId,
 };
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
+pub(crate) use self::group::claim_group;
 use crate::api_keys::KeyStanding;
 use crate::approvals::ApprovalRecord;
 use crate::columns::{self, int4, int8};
@@ -99,6 +104,25 @@ pub struct ClaimedRun {
     pub asked: Vec<ApprovalRecord>,
 }
 
+/// The columns of a claimed run.
+#[derive(Debug)]
+pub(crate) struct ClaimRow {
+    attempt: i32,
+    failures: i32,
+    last_event_id: i64,
+    lane: String,
+    thread_id: Option<Uuid>,
+    spec: String,
+    traceparent: Option<String>,
+    prompt_tokens: i64,
+    completion_tokens: i64,
+    total_tokens: i64,
+    created_at: DateTime<Utc>,
+    queued_at: DateTime<Utc>,
+    started_at: DateTime<Utc>,
+    key: Option<String>,
+}
+
 /// The row changes between a claim and the look at it only if others move it. That hardly ever
 /// happens so many times in a row.
 const LOOKS: usize = 8;
@@ -129,50 +153,22 @@ impl SystemTx<'_> {
     }
 
     async fn try_claim(&self, claim: &Claim) -> Result<Option<ClaimedRun>, StoreError> {
-        let row = sqlx::query!(
-            r#"
-            -- runs.claim
-            UPDATE runs SET
-                status = 'running',
-                attempt = CASE WHEN status = 'running' AND claim_token = $4
-                               THEN attempt ELSE attempt + 1 END,
-                failures = CASE WHEN status = 'running' AND claim_token = $4
-                                THEN failures ELSE failures + 1 END,
-                claim_token = $4,
-                worker_id = $3,
-                job_seq = $6,
-                lease_expires_at = clock_timestamp() + $5::interval,
-                started_at = coalesce(started_at, clock_timestamp()),
-                released_by = NULL
-            WHERE tenant_id = $1 AND id = $2 AND (
-                (status = 'running' AND claim_token = $4)
-                OR ((status = 'queued'
-                     OR (status = 'running' AND lease_expires_at <= clock_timestamp()))
-                    AND cancel_requested_at IS NULL
-                    AND failures < $7)
-            )
-            RETURNING attempt, failures, last_event_id, lane, thread_id, spec::text AS "spec!", traceparent,
-                      prompt_tokens, completion_tokens, total_tokens, created_at, queued_at,
-                      started_at AS "started_at!",
-                      (SELECT json_build_object(
-                           'revoked', k.revoked_at IS NOT NULL, 'scopes', k.scopes,
-                           'models', k.allowed_models, 'tools', k.allowed_tools,
-                           'token_budget', metered AND k.monthly_tokens IS NOT NULL,
-                           'cost_budget', metered AND k.monthly_cost_micros IS NOT NULL)::text
-                       FROM api_keys k
-                       WHERE k.tenant_id = runs.tenant_id AND k.id = runs.api_key_id) AS key
-            "#,
-            claim.tenant.as_uuid(),
-            claim.run.as_uuid(),
-            claim.worker.as_uuid(),
-            claim.token.as_uuid(),
-            claim.lease as _,
-            int8(claim.job_seq),
-            int4(claim.max_failures),
-        )
-        .fetch_optional(self.pool)
-        .await?;
-        let Some(row) = row else { return Ok(None) };
+        let grouped = match self.groups {
+            Some(groups) => groups.claim(claim).await,
+            None => None,
+        };
+        let row = match grouped {
+            Some(answer) => answer?,
+            None => self.claim_alone(claim).await?,
+        };
+        match row {
+            Some(row) => self.claimed(claim, row).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Adds what earlier attempts recorded to a claimed run.
+    async fn claimed(&self, claim: &Claim, row: ClaimRow) -> Result<ClaimedRun, StoreError> {
         let attempt = columns::count(row.attempt);
         let key = row
             .key
@@ -192,7 +188,7 @@ impl SystemTx<'_> {
         } else {
             Vec::new()
         };
-        Ok(Some(ClaimedRun {
+        Ok(ClaimedRun {
             fence: Fence {
                 tenant: claim.tenant,
                 run: claim.run,
@@ -212,7 +208,7 @@ impl SystemTx<'_> {
             started_at: row.started_at,
             recorded,
             asked,
-        }))
+        })
     }
 
     /// Returns the reason why a claim changed nothing; `None` if a claim may succeed by now.

@@ -1,5 +1,7 @@
 //! Statements that wait for each other are executed together, and each row gets its own answer.
 
+mod claims;
+
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
