@@ -89,7 +89,7 @@ pub(crate) enum Command {
     /// Check or print the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Check everything that a role needs: configuration, PostgreSQL, NATS, the model servers
+    /// Check everything that a role needs: configuration, PostgreSQL, NATS, model and MCP servers
     ///
     /// Run it with the configuration and the environment of a role, from the machine or container of
     /// the role. It changes nothing; each model server is asked for one short answer. Prints a line

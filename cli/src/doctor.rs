@@ -3,6 +3,7 @@
 mod broker;
 mod database;
 mod machine;
+mod mcp;
 mod models;
 mod report;
 
@@ -24,6 +25,7 @@ pub(crate) async fn run(options: &DoctorArgs, args: &ConfigArgs) -> anyhow::Resu
             database::check(&config, &mut report).await;
             broker::check(&config, &mut report).await;
             models::check(&config, !options.no_turn, &mut report).await;
+            mcp::check(&config, &mut report).await;
         }
         Err(error) => report.failed(
             CONFIGURATION,

@@ -30,6 +30,7 @@ pub use current_time::CurrentTime;
 pub use http_request::HttpRequest;
 pub use http_tool::HttpTool;
 pub(crate) use mcp::McpTools;
+pub use mcp::{McpProbe, probe_mcp_servers};
 pub use registry::{CallSlot, RegisteredTool, ToolRegistry};
 pub use setup_error::ToolSetupError;
 pub use web_search::WebSearch;

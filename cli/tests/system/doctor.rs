@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use baton_harness::mcp_server::{Era, Manner, McpServer};
 use baton_harness::scripted_model::{Reply, Script, ScriptedModel};
 use serde_json::Value;
 
@@ -103,6 +104,29 @@ async fn a_deployment_in_order_passes_and_each_fault_is_named() {
     for (fault, expected) in faults {
         assert_eq!(deployment.failing(fault).await, expected, "{fault:?}");
     }
+
+    let server = McpServer::start(Era::Legacy, Manner::Honest).await.unwrap();
+    let configured = |tools: &str| {
+        format!(
+            r#"[{{"name":"tests","url":"{}","tools":[{tools}]}}]"#,
+            server.url()
+        )
+    };
+    for (tools, word) in [(r#""echo""#, "ok"), (r#""echo","sing""#, "warning")] {
+        let configured = configured(tools);
+        let (success, said) = deployment
+            .doctor(&[], &[("BATON_MCP__SERVERS", &configured)])
+            .await;
+        assert!(
+            success && said.contains(&format!("{word:<8} mcp.tools")),
+            "{said}"
+        );
+    }
+    let away = r#"[{"name":"away","url":"http://127.0.0.1:1/mcp","tools":["echo"]}]"#;
+    assert_eq!(
+        deployment.failing(&[("BATON_MCP__SERVERS", away)]).await,
+        ["mcp.tools"]
+    );
 
     let asked = model.requests().len();
     let (success, said) = deployment.doctor(&["--no-turn"], &[]).await;

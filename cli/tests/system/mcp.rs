@@ -153,5 +153,10 @@ async fn a_probe_prints_tools_without_obeying_them() {
     }
     let found: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(found["server"]["name"], "for tests");
+    let mut lines = printed.lines();
+    assert!(
+        lines.any(|line| line.contains("evil") && line.contains("name")),
+        "{printed}"
+    );
     assert_eq!(found["tools"][3]["name"], "evil\u{1b}[2J\n\u{202e}name");
 }

@@ -4,6 +4,7 @@
 //! servers describe them. A tool that cannot be used now is offered with a description that says so:
 //! the run goes on, and its model knows why the tool is missing.
 
+mod probe;
 mod server;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use futures_util::future::join_all;
 
 use super::{RegisteredTool, ToolSetupError};
 
+pub use probe::{McpProbe, probe_mcp_servers};
 use server::McpServer;
 
 /// The tools of all configured MCP servers.

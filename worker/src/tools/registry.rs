@@ -241,7 +241,7 @@ impl ToolRegistry {
 }
 
 /// Returns the guard of outbound connections that the operator configured.
-fn guard(config: &OutboundConfig) -> Guard {
+pub(super) fn guard(config: &OutboundConfig) -> Guard {
     Guard::new(Policy {
         allow_networks: config.allow_networks.clone(),
         ..Policy::default()

@@ -153,7 +153,7 @@ impl McpServer {
 }
 
 /// Makes the endpoint of a server. The configuration's checks have refused what fails here.
-fn endpoint(config: &McpServerConfig) -> Result<Endpoint, ToolSetupError> {
+pub(super) fn endpoint(config: &McpServerConfig) -> Result<Endpoint, ToolSetupError> {
     let mistake = |what: &str| ToolSetupError::Mcp {
         name: config.name.clone(),
         what: what.to_owned(),
