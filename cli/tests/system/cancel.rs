@@ -189,6 +189,7 @@ async fn a_chat_client_that_leaves_cancels_its_run_and_a_native_one_does_not() {
 #[tokio::test]
 async fn a_cancel_that_races_the_end_has_one_winner_and_holds_up_nobody() {
     const ROUNDS: u32 = 40;
+    const LAST: u64 = ROUNDS as u64 - 1;
 
     let gates: Vec<_> = (0..ROUNDS).map(|_| Gate::closed()).collect();
     let held = gates.clone();
@@ -204,13 +205,20 @@ async fn a_cancel_that_races_the_end_has_one_winner_and_holds_up_nobody() {
         let id = client.submit(&run()).await.unwrap();
         let mut follower = client.events(&id, None).await.unwrap();
         follower.until("text.delta").await.unwrap();
-        // The delays range from long before the turn's end to long after it.
+        // The first turn ends after its cancel, and the last cancel comes after the turn's end. The
+        // delays between them range from long before the end to long after it.
         let ending = async {
-            tokio::time::sleep(Duration::from_millis(ROUNDS.into()) / 2).await;
+            match round {
+                0 => drop(client.ended(&id).await.unwrap()),
+                _ => tokio::time::sleep(Duration::from_millis(ROUNDS.into()) / 2).await,
+            }
             gate.open();
         };
         let cancelling = async {
-            tokio::time::sleep(Duration::from_millis(round)).await;
+            match round {
+                LAST => drop(client.ended(&id).await.unwrap()),
+                _ => tokio::time::sleep(Duration::from_millis(round)).await,
+            }
             client.cancel(&id).await.unwrap()
         };
         let (_, (), seen) = tokio::join!(cancelling, ending, follower.rest());

@@ -129,14 +129,10 @@ async fn a_run_over_a_killed_worker_is_one_trace_without_content() {
         .lines()
         .skip(1)
         .filter_map(|line| line.split_whitespace().nth(3));
-    let kinds: Vec<_> = kinds.collect();
-    assert_eq!(
-        kinds,
-        [
-            "queued", "attempt", "turn", "call", "queued", "attempt", "turn"
-        ],
-        "{timeline}"
-    );
+    // A run may be claimed again within a millisecond of its release.
+    let kinds: Vec<_> = kinds.filter(|kind| *kind != "queued").collect();
+    let expected = ["attempt", "turn", "call", "attempt", "turn"];
+    assert_eq!(kinds, expected, "{timeline}");
     assert!(timeline.contains("attempt   2  completed"), "{timeline}");
     for span in &of_run {
         assert!(span.is_in_order, "{span:#?}");

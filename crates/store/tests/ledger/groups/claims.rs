@@ -2,13 +2,13 @@
 
 use std::pin::pin;
 
-use baton_protocol::{RunId, RunStatus, ThreadId};
+use baton_protocol::{RunId, RunStatus};
 use baton_store::{Claim, ClaimOutcome};
 use futures_util::future::join_all;
-use uuid::Uuid;
 
 use super::begin;
 use crate::fixture::{LONG, Ledger, MAX_FAILURES, OVER, run_id};
+use crate::threads::new_thread;
 
 impl Ledger {
     async fn claim(&self, claim: &Claim) -> ClaimOutcome {
@@ -49,7 +49,7 @@ async fn a_group_of_claims_answers_each_exactly() {
     }
     let cancelled = ledger.queued().await;
     ledger.flag_cancelled(cancelled).await;
-    let thread = ThreadId::from_uuid(Uuid::now_v7());
+    let thread = new_thread(&ledger).await;
     let threaded = ledger.queued_in(Some(thread)).await;
     let behind = ledger.queued_in(Some(thread)).await;
 
