@@ -1,4 +1,4 @@
-//! A copy of the database, restored beside an empty broker, as `docs/deploy.md` describes it.
+//! A copy of the database is restored next to an empty broker, as `docs/deploy.md` describes it.
 
 use std::path::Path;
 

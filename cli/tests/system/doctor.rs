@@ -1,4 +1,4 @@
-//! `baton doctor` beside servers that are in order, and beside one fault after the other.
+//! `baton doctor` with servers that are in order, and with one fault after the other.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::first_install::{Environment, baton, for_migrate, servers, succeeds};
 
 type Variables<'a> = &'a [(&'a str, &'a str)];
 
-/// A deployment whose servers run, with the environment of an operator.
+/// A deployment with running servers, and the environment of an operator.
 struct Deployment {
     folder: tempfile::TempDir,
     environment: Environment,

@@ -29,7 +29,7 @@ const SECONDS: [f64; 18] = [
 /// Libraries that log passwords and whole messages at finer levels, which no filter enables.
 const TALKATIVE: [&str; 1] = ["async_nats"];
 
-/// Libraries whose lines repeat a server's texts at every level; Baton logs such failures in its own words.
+/// Libraries that repeat a server's texts in their lines at every level; Baton logs such failures itself.
 const SILENT: [&str; 1] = ["rmcp"];
 
 /// The result of [`install`]; the same for every caller in a process.

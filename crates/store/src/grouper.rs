@@ -221,7 +221,7 @@ mod tests {
 
     use super::{BYTES, Grouper, ROWS, SLOW};
 
-    /// A grouper that answers each row with its double, and whose groups wait for a permit each.
+    /// A grouper that answers each row with its double. Each of its groups waits for a permit.
     struct Gated {
         grouper: Grouper<u32, u32>,
         gate: Arc<Semaphore>,

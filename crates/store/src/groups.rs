@@ -98,7 +98,7 @@ pub(crate) fn column<'r, R, T>(rows: &'r [R], of: impl Fn(&'r R) -> T) -> Vec<T>
     rows.iter().map(of).collect()
 }
 
-/// Brings the answers of a statement into the order of its rows, whose places count from 1.
+/// Brings the answers of a statement into the order of its rows. Their places count from 1.
 pub(crate) fn in_places<A>(rows: usize, answers: impl Iterator<Item = (i64, A)>) -> Vec<Option<A>> {
     let mut places: Vec<Option<A>> = (0..rows).map(|_| None).collect();
     for (place, answer) in answers {

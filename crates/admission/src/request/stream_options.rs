@@ -29,7 +29,7 @@ impl StreamOptions {
             let path = format!("stream_options.{name}");
             read_bool(options.get(name), &path)
         };
-        // The padding of the upstream's chunks ends at Baton, whose own chunks have none.
+        // The padding of the upstream's chunks ends at Baton; its own chunks have none.
         if read("include_obfuscation")? {
             let name = "stream_options.include_obfuscation";
             let message = format!("`{name}` may not be true here: leave it out");

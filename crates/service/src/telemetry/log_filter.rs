@@ -36,7 +36,7 @@ pub struct InvalidTime(String);
 /// Checks that a text is a log filter.
 ///
 /// # Errors
-/// If it is none.
+/// If it cannot be parsed.
 pub fn check_filter(text: &str) -> Result<(), SetFilterError> {
     parsed(text).map(drop)
 }

@@ -10,7 +10,7 @@ use crate::groups::{column, in_places};
 use crate::runs::finish::row::{EndedRow, FinishRow, TurnRow};
 
 /// Ends the runs that their fences still hold, and returns an answer for each row that it wrote. It
-/// passes over a row whose run is not held, is locked, or is metered and so needs another lock: the
+/// passes over runs that are not held, are locked, or are metered and so need another lock: the
 /// statement for one run gives these their exact answer.
 pub(crate) async fn finish_group(
     executor: impl PgExecutor<'_>,
