@@ -1,5 +1,6 @@
 //! NATS: the connection, its version, the streams and consumers, and the door for programs.
 
+use baton_devstack::{NATS_MINIMUM, Version};
 use baton_nats::accounts::ROLES;
 use baton_nats::{Bus, inspect};
 use baton_service::Config;
@@ -7,8 +8,6 @@ use baton_service::Config;
 use super::report::Report;
 use crate::role;
 
-/// The oldest version that the streams' settings need: major and minor.
-const OLDEST: (u32, u32) = (2, 14);
 /// The user of operators' commands.
 const OPERATOR: &str = "operator";
 
@@ -53,19 +52,12 @@ async fn check_server(bus: &Bus, report: &mut Report) {
         ),
     }
     let version = bus.server_version();
-    if major_and_minor(&version).is_some_and(|version| version >= OLDEST) {
+    if Version::find(&version).is_some_and(|version| version >= NATS_MINIMUM) {
         report.ok(VERSION, version);
     } else {
-        let (major, minor) = OLDEST;
-        let remedy = format!("install nats-server {major}.{minor} or newer");
+        let remedy = format!("install nats-server {NATS_MINIMUM} or newer");
         report.failed(VERSION, version, remedy);
     }
-}
-
-fn major_and_minor(version: &str) -> Option<(u32, u32)> {
-    let mut parts = version.split('.');
-    let mut next = || parts.next()?.parse().ok();
-    Some((next()?, next()?))
 }
 
 async fn check_streams(bus: &Bus, config: &Config, user: &str, report: &mut Report) {
@@ -117,24 +109,5 @@ async fn check_door(config: &Config, report: &mut Report) {
             format!("{error:#}"),
             "set the users and passwords of `system` and `callout` as in nats/accounts.conf",
         ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_compare_by_number() {
-        for (version, is_new) in [
-            ("2.9.1", false),
-            ("2.14.0", true),
-            ("2.15.1", true),
-            ("3.0.0-dev", true),
-            ("", false),
-        ] {
-            let at_least = major_and_minor(version).is_some_and(|version| version >= OLDEST);
-            assert_eq!(at_least, is_new, "{version}");
-        }
     }
 }

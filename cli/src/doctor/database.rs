@@ -2,14 +2,13 @@
 
 use std::error::Error as _;
 
+use baton_devstack::POSTGRES_MINIMUM;
 use baton_service::{Clock as _, Config, SystemClock};
 use baton_store::{ConnectError, Diagnosis, diagnose};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::report::Report;
 
-/// The oldest major version with everything that the migrations use.
-const OLDEST: u32 = 15;
 /// The difference of clocks from which sessions and tokens end noticeably early or late.
 const NOTICEABLE: TimeDelta = TimeDelta::seconds(2);
 /// The difference of clocks from which new tokens are refused.
@@ -50,11 +49,11 @@ fn check_server(found: &Diagnosis, config: &Config, report: &mut Report) {
     const VERSION: &str = "postgres.version";
     const DURABILITY: &str = "postgres.durability";
     const CONNECTIONS: &str = "postgres.connections";
-    if found.major < OLDEST {
+    if found.major < POSTGRES_MINIMUM.major {
         report.failed(
             VERSION,
             found.version.clone(),
-            format!("install PostgreSQL {OLDEST} or newer"),
+            format!("install PostgreSQL {} or newer", POSTGRES_MINIMUM.major),
         );
     } else {
         report.ok(VERSION, found.version.clone());

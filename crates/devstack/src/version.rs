@@ -13,7 +13,7 @@ pub struct Version {
 
 impl Version {
     /// Reads the first word of `text` that begins with a number, or with `v` and a number.
-    pub(crate) fn find(text: &str) -> Option<Self> {
+    pub fn find(text: &str) -> Option<Self> {
         text.split_whitespace().find_map(|word| {
             let mut numbers = word
                 .trim_start_matches('v')
