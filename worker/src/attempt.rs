@@ -28,6 +28,7 @@ use crate::keep_lease::{Hold, Stop};
 use crate::metrics;
 use crate::runner::JobRunner;
 use crate::settings::Settings;
+use crate::world::{Broker as _, Servers, World};
 use baton_run_log::{EventPublisher, PublishEventsError, shown_by_commit};
 
 mod budget;
@@ -88,16 +89,16 @@ enum Worked {
 }
 
 /// An active attempt at a run.
-pub(crate) struct Attempt<'a> {
-    runner: &'a JobRunner,
+pub(crate) struct Attempt<'a, W: World = Servers> {
+    runner: &'a JobRunner<W>,
     settings: Arc<Settings>,
     headers: &'a JobHeaders,
-    hold: &'a Hold<'a>,
-    ledger: GuardedLedger<'a>,
+    hold: &'a Hold<'a, W>,
+    ledger: GuardedLedger<'a, W>,
     spec: RunSpec,
     conversation: Conversation,
     toolbox: Toolbox,
-    publisher: EventPublisher,
+    publisher: EventPublisher<W::Broker>,
     /// The refusal of a run that its key no longer allows.
     refused: Option<RunError>,
     budget: Budget,
@@ -113,13 +114,13 @@ pub(crate) struct Attempt<'a> {
     trace: AttemptTrace,
 }
 
-impl<'a> Attempt<'a> {
+impl<'a, W: World> Attempt<'a, W> {
     /// Works on a claimed run until it has ended, is given back, or is lost.
     pub(crate) async fn run(
-        runner: &'a JobRunner,
+        runner: &'a JobRunner<W>,
         claimed: ClaimedRun,
         spec: RunSpec,
-        hold: &'a Hold<'a>,
+        hold: &'a Hold<'a, W>,
         headers: &'a JobHeaders,
     ) -> Ending {
         let ledger = GuardedLedger::new(runner, claimed.fence);
@@ -179,6 +180,7 @@ impl<'a> Attempt<'a> {
             }
         };
         let ended = tokio::select! {
+            biased;
             ended = closing => ended,
             () = tokio::time::sleep_until(until.into()) => Ok(Ending::Lost),
         };
@@ -197,10 +199,10 @@ impl<'a> Attempt<'a> {
     }
 
     async fn begin(
-        runner: &'a JobRunner,
+        runner: &'a JobRunner<W>,
         claimed: ClaimedRun,
         mut spec: RunSpec,
-        hold: &'a Hold<'a>,
+        hold: &'a Hold<'a, W>,
         headers: &'a JobHeaders,
     ) -> Result<Self, Halt> {
         let settings = runner.settings.load_full();
@@ -376,7 +378,7 @@ impl<'a> Attempt<'a> {
 }
 
 /// Publishes the job of a run that may continue now. If that fails, the scheduler publishes it.
-async fn publish_queued(runner: &JobRunner, next: QueuedJob) {
+async fn publish_queued<W: World>(runner: &JobRunner<W>, next: QueuedJob) {
     let job = Job::Run { run_id: next.run };
     let headers = JobHeaders::default();
     if let Err(error) = runner
@@ -388,7 +390,10 @@ async fn publish_queued(runner: &JobRunner, next: QueuedJob) {
     }
 }
 
-async fn give_back(ledger: &GuardedLedger<'_>, last_event: EventId) -> Result<Ending, Halt> {
+async fn give_back<W: World>(
+    ledger: &GuardedLedger<'_, W>,
+    last_event: EventId,
+) -> Result<Ending, Halt> {
     ledger.hand_over(last_event).await?;
     Ok(Ending::HandedOver)
 }

@@ -3,15 +3,14 @@
 //! One task renews all leases, in one statement at a time. Each run waits for the ledger's answers
 //! concurrently with its work, and gives up by the clock if none comes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use baton_nats::{Bus, InProgress};
 use baton_protocol::liveness::SIGN_OF_LIFE_EVERY;
 use baton_protocol::{ClaimToken, Fence, RunId};
 use baton_service::{SharedClock, config::WorkerConfig};
-use baton_store::{Renewal, Store};
+use baton_store::Renewal;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +18,7 @@ use uuid::Uuid;
 
 use crate::health_probes::HealthProbes;
 use crate::lease::Lease;
+use crate::world::{Broker, Delivery, InProgress as _, Ledger as _, Servers, World};
 
 /// The longest time that a renewal waits for the broker; a slower answer counts as none.
 const BROKER_PATIENCE: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ const LEDGER_RETRY: Duration = Duration::from_millis(250);
 
 /// The reason why the work must stop at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Stop {
+pub enum Stop {
     /// A cancel was requested, with this reason.
     Cancelled(String),
     /// Another attempt holds the run, or the run has ended.
@@ -38,23 +38,28 @@ pub(crate) enum Stop {
     Cut,
 }
 
+/// The handle that keeps a job's message in progress.
+type InProgressOf<W> = <DeliveryOf<W> as Delivery>::InProgress;
+/// The job that a worker pulled.
+pub(crate) type DeliveryOf<W> = <<W as World>::Broker as Broker>::Delivery;
+
 /// Keeps the leases of a worker's runs.
-pub(crate) struct LeaseKeeper {
-    store: Store,
-    bus: Bus,
+pub struct LeaseKeeper<W: World = Servers> {
+    store: W::Ledger,
+    bus: W::Broker,
     clock: SharedClock,
     lease: Duration,
     renew_every: Duration,
-    held: Mutex<HashMap<ClaimToken, Arc<Held>>>,
+    held: Mutex<BTreeMap<ClaimToken, Arc<Held<W>>>>,
     probes: Mutex<HealthProbes>,
     /// Notified when a renewal is due earlier than known before.
     wake: Notify,
 }
 
 /// A run that this worker holds.
-struct Held {
+struct Held<W: World> {
     fence: Fence,
-    message: InProgress,
+    message: InProgressOf<W>,
     state: watch::Sender<State>,
 }
 
@@ -67,13 +72,19 @@ struct State {
 }
 
 /// A run's lease, for the duration of the work on the run.
-pub(crate) struct Hold<'a> {
-    keeper: &'a LeaseKeeper,
-    held: Arc<Held>,
+pub struct Hold<'a, W: World = Servers> {
+    keeper: &'a LeaseKeeper<W>,
+    held: Arc<Held<W>>,
 }
 
-impl LeaseKeeper {
-    pub(crate) fn new(store: Store, bus: Bus, clock: SharedClock, config: &WorkerConfig) -> Self {
+impl<W: World> LeaseKeeper<W> {
+    /// Makes the keeper of a worker that holds nothing yet.
+    pub fn new(
+        store: W::Ledger,
+        bus: W::Broker,
+        clock: SharedClock,
+        config: &WorkerConfig,
+    ) -> Self {
         Self {
             store,
             bus,
@@ -87,7 +98,7 @@ impl LeaseKeeper {
     }
 
     /// Keeps the lease that a claim was granted, and keeps the run's message in progress.
-    pub(crate) fn hold(&self, fence: Fence, lease: Lease, message: InProgress) -> Hold<'_> {
+    pub fn hold(&self, fence: Fence, lease: Lease, message: InProgressOf<W>) -> Hold<'_, W> {
         let state = State {
             lease,
             asked: false,
@@ -105,7 +116,7 @@ impl LeaseKeeper {
 
     /// Handles a message that the ledger has news of a run. A nudge carries no order: it makes the
     /// keeper look now instead of at the next renewal, so a lost one only costs time.
-    pub(crate) fn nudge(&self, run: RunId) {
+    pub fn nudge(&self, run: RunId) {
         for held in self.lock_held().values() {
             if held.fence.run == run {
                 held.state.send_modify(|state| state.asked = true);
@@ -115,13 +126,13 @@ impl LeaseKeeper {
     }
 
     /// Handles a scheduler's probe of this worker.
-    pub(crate) fn asked_for(&self, by: Uuid) {
+    pub fn asked_for(&self, by: Uuid) {
         let now = self.clock.monotonic();
         self.lock_probes().asked(by, now);
     }
 
     /// Renews until dropped.
-    pub(crate) async fn keep(&self) {
+    pub async fn keep(&self) {
         let mut link = self.bus.link();
         // Set after a round that did not reach the broker: no renewal is due before.
         let mut not_before = None;
@@ -134,6 +145,7 @@ impl LeaseKeeper {
                 continue;
             }
             tokio::select! {
+                biased;
                 () = self.wake.notified() => {}
                 // The broker may be back.
                 Ok(()) = link.changed() => not_before = None,
@@ -145,8 +157,9 @@ impl LeaseKeeper {
     /// Renews all due leases in one statement. Returns whether the broker answered: a worker
     /// without an answer shows that it lives, but does not renew, because it would hold runs that
     /// it cannot serve.
-    async fn round(&self, due: &[Arc<Held>]) -> bool {
-        let reached = matches!(timeout(BROKER_PATIENCE, self.bus.ping()).await, Ok(Ok(_)));
+    async fn round(&self, due: &[Arc<Held<W>>]) -> bool {
+        let answers = timeout(BROKER_PATIENCE, self.bus.answers()).await;
+        let reached = answers.unwrap_or(false);
         let fences: Vec<Fence> = due.iter().map(|held| held.fence).collect();
         for held in due {
             held.state.send_if_modified(|state| {
@@ -156,7 +169,7 @@ impl LeaseKeeper {
         }
         let sent = self.clock.monotonic();
         let length = reached.then_some(self.lease);
-        match self.store.system().renew_leases(&fences, length).await {
+        match self.store.renew_leases(&fences, length).await {
             Ok(answers) => {
                 for (held, answer) in due.iter().zip(answers) {
                     held.answered(answer, sent, reached);
@@ -188,13 +201,17 @@ impl LeaseKeeper {
     }
 
     /// Returns the leases to renew now, and the time of the next renewal.
-    fn due(&self, now: Instant, not_before: Option<Instant>) -> Due {
+    fn due(&self, now: Instant, not_before: Option<Instant>) -> Due<W> {
         let (unseen, silence_begins) = {
             let mut probes = self.lock_probes();
             (probes.one_is_silent(now), probes.silence_begins())
         };
         let held = self.lock_held();
-        let mut due = Due::default();
+        let mut due = Due {
+            now: Vec::new(),
+            all: false,
+            next: None,
+        };
         // Leases that are due soon are renewed together with those that are due now.
         let mut soon = Vec::new();
         for held in held.values() {
@@ -232,7 +249,7 @@ impl LeaseKeeper {
         !self.lock_held().is_empty()
     }
 
-    fn lock_held(&self) -> std::sync::MutexGuard<'_, HashMap<ClaimToken, Arc<Held>>> {
+    fn lock_held(&self) -> std::sync::MutexGuard<'_, BTreeMap<ClaimToken, Arc<Held<W>>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -242,15 +259,14 @@ impl LeaseKeeper {
 }
 
 /// The leases to renew, and the time of the next renewal.
-#[derive(Default)]
-struct Due {
-    now: Vec<Arc<Held>>,
+struct Due<W: World> {
+    now: Vec<Arc<Held<W>>>,
     /// Whether one of them is due by time, not only because a task asked.
     all: bool,
     next: Option<Instant>,
 }
 
-impl Held {
+impl<W: World> Held<W> {
     /// Takes the ledger's answer to a statement that was sent at `sent`.
     fn answered(&self, answer: Option<Renewal>, sent: Instant, renewed: bool) {
         self.state.send_modify(|state| match answer {
@@ -267,9 +283,9 @@ impl Held {
     }
 }
 
-impl Hold<'_> {
+impl<W: World> Hold<'_, W> {
     /// Waits until the work must stop. Runs concurrently with the work.
-    pub(crate) async fn until_stopped(&self, cut: &CancellationToken) -> Stop {
+    pub async fn until_stopped(&self, cut: &CancellationToken) -> Stop {
         let mut state = self.held.state.subscribe();
         loop {
             let give_up = {
@@ -280,6 +296,7 @@ impl Hold<'_> {
                 state.lease.give_up_at()
             };
             tokio::select! {
+                biased;
                 () = cut.cancelled() => return Stop::Cut,
                 // The sender is held here, so it is never dropped.
                 _ = state.changed() => {}
@@ -289,12 +306,12 @@ impl Hold<'_> {
     }
 
     /// Returns the current lease.
-    pub(crate) fn lease(&self) -> Lease {
+    pub fn lease(&self) -> Lease {
         self.held.state.borrow().lease
     }
 
     /// Notes that the ledger accepted a write of this attempt that was sent at `sent`.
-    pub(crate) fn confirmed(&self, sent: Instant) {
+    pub fn confirmed(&self, sent: Instant) {
         self.held
             .state
             .send_modify(|state| state.lease = state.lease.confirmed(sent));
@@ -303,7 +320,7 @@ impl Hold<'_> {
     /// Waits until the ledger has confirmed the run so recently that a side effect may begin.
     /// Usually it has; otherwise the keeper asks it. Waits forever if it does not answer: the end
     /// of the lease stops the work, and with it this wait.
-    pub(crate) async fn may_begin(&self) {
+    pub async fn may_begin(&self) {
         let mut state = self.held.state.subscribe();
         loop {
             let now = self.keeper.clock.monotonic();
@@ -320,12 +337,12 @@ impl Hold<'_> {
     }
 
     /// Stops the renewal of the lease.
-    pub(crate) fn let_go(&self) {
+    pub fn let_go(&self) {
         self.keeper.lock_held().remove(&self.held.fence.token);
     }
 }
 
-impl Drop for Hold<'_> {
+impl<W: World> Drop for Hold<'_, W> {
     fn drop(&mut self) {
         self.let_go();
     }

@@ -17,14 +17,15 @@ mod consume_jobs;
 mod fixture;
 pub mod health_probes;
 pub mod job_action;
-mod keep_lease;
+pub mod keep_lease;
 pub mod lease;
 pub mod metrics;
 pub mod model;
-mod run_job;
-mod runner;
-mod settings;
+pub mod run_job;
+pub mod runner;
+pub mod settings;
 pub mod tools;
+pub mod world;
 
 pub use attempt::conversation;
 

@@ -6,17 +6,19 @@
 
 use std::time::Duration;
 
-use baton_nats::{Delivery, JobHeaders};
-use baton_protocol::{ClaimToken, Job, Outcome, RunError, RunId, RunSpec};
+use baton_nats::JobHeaders;
+use baton_protocol::{Job, Outcome, RunError, RunId, RunSpec};
 use baton_run_log::{repair_end, repair_questions};
 use baton_store::{Claim, ClaimOutcome, ClaimedRun, StoreError};
 use tracing::Instrument as _;
 
 use crate::attempt::{Attempt, Ending};
 use crate::job_action::JobAction;
+use crate::keep_lease::DeliveryOf;
 use crate::lease::Lease;
 use crate::metrics;
 use crate::runner::JobRunner;
+use crate::world::{Broker as _, Delivery, Ledger as _, World};
 
 /// The delay of a redelivery if the database could not be asked.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
@@ -27,7 +29,7 @@ const UNSERVED_RETRY: Duration = Duration::from_secs(5);
 
 /// The end of a job, as the puller needs to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum JobEnd {
+pub enum JobEnd {
     /// The ledger answered, and the message was settled.
     Settled,
     /// The ledger did not answer: pull nothing until it does.
@@ -36,11 +38,11 @@ pub(crate) enum JobEnd {
     Panicked,
 }
 
-impl JobRunner {
+impl<W: World> JobRunner<W> {
     /// Handles one delivery. Never fails: an error is recorded with the run, or the message is left
     /// to be redelivered.
-    pub(crate) async fn run_job(&self, delivery: Delivery) -> JobEnd {
-        let run = match &delivery.job {
+    pub async fn run_job(&self, delivery: DeliveryOf<W>) -> JobEnd {
+        let run = match delivery.job() {
             Ok(Job::Run { run_id }) => *run_id,
             Err(bad) => {
                 let reason = bad.reason.clone();
@@ -49,23 +51,23 @@ impl JobRunner {
         };
         let span = tracing::info_span!(
             "run",
-            tenant.id = %delivery.tenant,
+            tenant.id = %delivery.tenant(),
             run.id = %run,
             attempt = tracing::field::Empty,
-            request.id = delivery.headers.request_id.as_deref(),
+            request.id = delivery.headers().request_id.as_deref(),
             trace.id = tracing::field::Empty,
         );
         self.claim_and_work(&delivery, run).instrument(span).await
     }
 
-    async fn claim_and_work(&self, delivery: &Delivery, run: RunId) -> JobEnd {
+    async fn claim_and_work(&self, delivery: &DeliveryOf<W>, run: RunId) -> JobEnd {
         let claim = Claim {
-            tenant: delivery.tenant,
+            tenant: delivery.tenant(),
             run,
             worker: self.worker,
-            token: ClaimToken::from_random(rand::random()),
+            token: self.store.new_token(),
             lease: self.config.lease,
-            job_seq: delivery.stream_seq,
+            job_seq: delivery.stream_seq(),
             max_failures: self.config.max_failures,
         };
         let sent = self.clock.monotonic();
@@ -95,7 +97,7 @@ impl JobRunner {
                     &self.bus,
                     &self.store,
                     self.clock.now(),
-                    delivery.tenant,
+                    delivery.tenant(),
                     run,
                     &ended,
                 )
@@ -116,7 +118,7 @@ impl JobRunner {
             // Its worker may have died between parking the run and asking the questions.
             JobAction::RepairQuestions(parked) => {
                 let (bus, store, now) = (&self.bus, &self.store, self.clock.now());
-                match repair_questions(bus, store, now, delivery.tenant, run, parked).await {
+                match repair_questions(bus, store, now, delivery.tenant(), run, parked).await {
                     Ok(_) => settled(delivery.ack().await),
                     Err(error) => {
                         tracing::warn!(%error, "what a person is asked is not stored yet");
@@ -132,13 +134,18 @@ impl JobRunner {
     /// Claims the run. If the answer is lost, repeats the claim once with the same token: the
     /// ledger then returns the result of the first.
     async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
-        match self.store.system().claim_run(claim).await {
-            Err(error) if error.is_transient() => self.store.system().claim_run(claim).await,
+        match self.store.claim_run(claim).await {
+            Err(error) if error.is_transient() => self.store.claim_run(claim).await,
             outcome => outcome,
         }
     }
 
-    async fn work(&self, delivery: &Delivery, mut claimed: ClaimedRun, lease: Lease) -> JobEnd {
+    async fn work(
+        &self,
+        delivery: &DeliveryOf<W>,
+        mut claimed: ClaimedRun,
+        lease: Lease,
+    ) -> JobEnd {
         let fence = claimed.fence;
         // The run keeps one copy of its request: this one ends with the statement.
         let spec: RunSpec = match serde_json::from_str(&std::mem::take(&mut claimed.spec_json)) {
@@ -147,7 +154,7 @@ impl JobRunner {
             Err(error) => {
                 tracing::error!(%error, "the run's stored form is not readable by this version");
                 let last = claimed.last_event_id;
-                return match self.store.system().hand_over(&fence, last).await {
+                return match self.store.hand_over(&fence, last).await {
                     Ok(()) => settled(delivery.nak(Some(UNSERVED_RETRY)).await),
                     Err(_) => JobEnd::Settled,
                 };
@@ -193,7 +200,7 @@ impl JobRunner {
     /// Keeps the job of a run that crashed its workers, for an operator to inspect.
     async fn give_up(
         &self,
-        delivery: &Delivery,
+        delivery: &DeliveryOf<W>,
         run: RunId,
         error: &RunError,
         newly: bool,
@@ -214,8 +221,8 @@ impl JobRunner {
         }
     }
 
-    async fn quarantine(&self, delivery: &Delivery, reason: &str) -> JobEnd {
-        tracing::warn!(tenant.id = %delivery.tenant, reason, "a job was quarantined");
+    async fn quarantine(&self, delivery: &DeliveryOf<W>, reason: &str) -> JobEnd {
+        tracing::warn!(tenant.id = %delivery.tenant(), reason, "a job was quarantined");
         metrics::job_quarantined();
         match self.bus.quarantine(delivery, reason).await {
             Ok(_) => settled(delivery.term(reason).await),
@@ -230,17 +237,17 @@ impl JobRunner {
 /// A settlement that does not reach the broker only means that the message is redelivered.
 /// Returns the job's headers with the trace that the run was accepted with: a job that is published again has
 /// no headers.
-fn headers_of(delivery: &Delivery, claimed: &mut ClaimedRun) -> JobHeaders {
+fn headers_of(delivery: &impl Delivery, claimed: &mut ClaimedRun) -> JobHeaders {
     let accepted = JobHeaders {
-        request_id: delivery.headers.request_id.clone(),
+        request_id: delivery.headers().request_id.clone(),
         traceparent: claimed.traceparent.take(),
     };
     let headers = JobHeaders {
         traceparent: accepted
             .kept()
             .traceparent
-            .or_else(|| delivery.headers.traceparent.clone()),
-        ..delivery.headers.clone()
+            .or_else(|| delivery.headers().traceparent.clone()),
+        ..delivery.headers().clone()
     };
     if let Some(trace) = headers.trace_id() {
         tracing::Span::current().record("trace.id", trace);

@@ -3,36 +3,35 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use baton_nats::Bus;
 use baton_protocol::WorkerId;
 use baton_service::config::WorkerConfig;
 use baton_service::{Clock, Shutdown};
-use baton_store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::keep_lease::LeaseKeeper;
 use crate::settings::Settings;
+use crate::world::{Servers, World};
 
 /// The dependencies of a run, shared by all runs of a worker.
-pub(crate) struct JobRunner {
+pub struct JobRunner<W: World = Servers> {
     /// The id of this process.
-    pub(crate) worker: WorkerId,
+    pub worker: WorkerId,
     /// The ledger.
-    pub(crate) store: Store,
+    pub store: W::Ledger,
     /// The broker.
-    pub(crate) bus: Bus,
+    pub bus: W::Broker,
     /// The clock.
-    pub(crate) clock: Arc<dyn Clock>,
+    pub clock: Arc<dyn Clock>,
     /// Upstreams, prices and tools, for attempts that begin now.
-    pub(crate) settings: ArcSwap<Settings>,
+    pub settings: ArcSwap<Settings>,
     /// Limits and durations.
-    pub(crate) config: WorkerConfig,
+    pub config: WorkerConfig,
     /// The most messages of events that a run may have.
-    pub(crate) events_per_run: u32,
+    pub events_per_run: u32,
     /// The signal to stop.
-    pub(crate) shutdown: Shutdown,
+    pub shutdown: Shutdown,
     /// Cancelled at the drain's deadline.
-    pub(crate) cut: CancellationToken,
+    pub cut: CancellationToken,
     /// Keeps the leases of active runs.
-    pub(crate) leases: LeaseKeeper,
+    pub leases: LeaseKeeper<W>,
 }

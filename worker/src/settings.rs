@@ -13,7 +13,7 @@ use crate::runner::JobRunner;
 use crate::tools::{ToolRegistry, ToolSetupError};
 
 /// The upstreams, the prices of models, and the tools.
-pub(crate) struct Settings {
+pub struct Settings {
     /// The upstreams and the routes to them.
     pub(crate) models: Upstreams,
     /// The prices of models.
@@ -33,6 +33,11 @@ impl Settings {
     pub(crate) fn of(config: &Config, earlier: Option<&Self>) -> Result<Self, SettingsError> {
         let models = Upstreams::new(&config.llm, earlier.map(|earlier| &earlier.models))?;
         let tools = ToolRegistry::after(config, earlier.map(|earlier| &earlier.tools))?;
+        Ok(Self::with(config, models, tools))
+    }
+
+    /// Makes the settings of a configuration around these upstreams and tools.
+    pub fn with(config: &Config, models: Upstreams, tools: ToolRegistry) -> Self {
         let priced = config.llm.prices.iter().map(|price| &*price.model);
         let routes = config.llm.all_routes();
         let names = KnownNames::new(
@@ -44,7 +49,7 @@ impl Settings {
                 .map(|tool| &*tool.spec().name)
                 .chain(tools.mcp().names()),
         );
-        Ok(Self {
+        Self {
             models,
             prices: config.llm.prices_in_micros().collect(),
             extra_fields: config.llm.extra_fields.iter().cloned().collect(),
@@ -54,7 +59,7 @@ impl Settings {
             },
             tools,
             names,
-        })
+        }
     }
 
     /// Creates the series of the known models, tools and upstreams.

@@ -10,7 +10,7 @@ use crate::ids::{RunId, TenantId};
 /// A random token of one claim. Commits must present it together with the attempt number. So two
 /// attempts with one number (from a database that lost its tail in a failover) cannot both commit,
 /// and a claim can be repeated if its answer was lost.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ClaimToken(Uuid);
 

@@ -1,4 +1,4 @@
-//! The append loop of every writer of a run's log.
+//! The logs of runs, and the append loop of every writer of one.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -6,6 +6,57 @@ use std::time::Duration;
 use baton_nats::{AppendError, Bus, ReadError, StoredEvents, StreamSeq};
 use baton_protocol::{RunId, TenantId};
 use bytes::Bytes;
+
+/// The logs of all runs: each append names the log's last message, and is refused if another one is
+/// last.
+pub trait EventLogs: Clone + Send + Sync + 'static {
+    /// Appends a message after the expected last one.
+    fn append_events(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        expected: StreamSeq,
+        payload: Bytes,
+    ) -> impl Future<Output = Result<StreamSeq, AppendError>> + Send;
+
+    /// Returns the last message of a run's log, as the leader has it.
+    fn event_tip(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+    ) -> impl Future<Output = Result<Option<StoredEvents>, ReadError>> + Send;
+
+    /// Returns the number of messages in a run's log.
+    fn count_events(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+    ) -> impl Future<Output = Result<u64, ReadError>> + Send;
+}
+
+impl EventLogs for Bus {
+    async fn append_events(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        expected: StreamSeq,
+        payload: Bytes,
+    ) -> Result<StreamSeq, AppendError> {
+        Self::append_events(self, tenant, run, expected, payload).await
+    }
+
+    async fn event_tip(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<Option<StoredEvents>, ReadError> {
+        Self::event_tip(self, tenant, run).await
+    }
+
+    async fn count_events(&self, tenant: TenantId, run: RunId) -> Result<u64, ReadError> {
+        Self::count_events(self, tenant, run).await
+    }
+}
 
 /// A message for a run's log, and the log's message that it must follow.
 #[derive(Debug, Clone)]
@@ -42,8 +93,8 @@ pub(crate) trait Writer {
 }
 
 /// Repeats the writer's message until it is known to be stored, or the writer gives up.
-pub(crate) async fn append<W: Writer>(
-    bus: &Bus,
+pub(crate) async fn append<L: EventLogs, W: Writer>(
+    logs: &L,
     tenant: TenantId,
     run: RunId,
     mut writer: W,
@@ -52,7 +103,7 @@ pub(crate) async fn append<W: Writer>(
         let refused = match writer.message() {
             None => true,
             Some(Message { after, lines }) => {
-                match bus.append_events(tenant, run, after, lines).await {
+                match logs.append_events(tenant, run, after, lines).await {
                     Ok(at) => return Ok(writer.stored(at)),
                     Err(AppendError::WrongLast) => true,
                     Err(error) => {
@@ -66,7 +117,7 @@ pub(crate) async fn append<W: Writer>(
         if !refused {
             continue;
         }
-        match bus.event_tip(tenant, run).await {
+        match logs.event_tip(tenant, run).await {
             Ok(tip) => {
                 if let ControlFlow::Break(result) = writer.decide(tip.as_ref()) {
                     return result;

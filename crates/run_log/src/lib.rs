@@ -20,5 +20,6 @@ mod repair;
 pub mod replay;
 pub mod terminal_event;
 
+pub use append::EventLogs;
 pub use publisher::{EventPublisher, PublishEventsError, shown_by_commit};
-pub use repair::{RepairError, repair_end, repair_questions};
+pub use repair::{RecordedRuns, RepairError, repair_end, repair_questions};

@@ -16,7 +16,7 @@ use baton_protocol::{EventData, EventId, Fence};
 use baton_service::Clock;
 use baton_store::{ApprovalRecord, StepRecord};
 
-use crate::append::{Failure, Message, Writer, append};
+use crate::append::{EventLogs, Failure, Message, Writer, append};
 use crate::event_writer::{Append, EventWriter, Fate, Replaced};
 use crate::parked_events::approval_requested;
 use crate::replay::commit_event;
@@ -44,8 +44,8 @@ pub enum PublishEventsError {
 type Appending = Pin<Box<dyn Future<Output = Result<StreamSeq, PublishEventsError>> + Send>>;
 
 /// The writer of one attempt's events.
-pub struct EventPublisher {
-    bus: Bus,
+pub struct EventPublisher<L = Bus> {
+    logs: L,
     clock: Arc<dyn Clock>,
     fence: Fence,
     writer: EventWriter,
@@ -56,11 +56,11 @@ pub struct EventPublisher {
     in_flight: Option<Appending>,
 }
 
-impl EventPublisher {
+impl<L: EventLogs> EventPublisher<L> {
     /// Begins an attempt. The first attempt assumes an empty log; a later one reads the log's last
     /// message from the leader: see [`EventWriter::take_over`].
     pub async fn begin(
-        bus: Bus,
+        logs: L,
         clock: Arc<dyn Clock>,
         fence: Fence,
         resume_after: EventId,
@@ -69,7 +69,7 @@ impl EventPublisher {
         let mut writer = EventWriter::new(&fence);
         if fence.attempt > 1 {
             let tip = loop {
-                match bus.event_tip(fence.tenant, fence.run).await {
+                match logs.event_tip(fence.tenant, fence.run).await {
                     Ok(tip) => break tip,
                     Err(error) => {
                         tracing::debug!(%error, "the log's tip is not readable yet");
@@ -80,7 +80,7 @@ impl EventPublisher {
             writer.take_over(tip.as_ref(), resume_after, last_commit)?;
             if tip.is_some() {
                 let stored = loop {
-                    match bus.count_events(fence.tenant, fence.run).await {
+                    match logs.count_events(fence.tenant, fence.run).await {
                         Ok(stored) => break stored,
                         Err(error) => {
                             tracing::debug!(%error, "the log is not readable yet");
@@ -92,7 +92,7 @@ impl EventPublisher {
             }
         }
         Ok(Self {
-            bus,
+            logs,
             clock,
             fence,
             writer,
@@ -168,7 +168,7 @@ impl EventPublisher {
             return;
         }
         if let Some(append) = self.writer.freeze(self.clock.now()) {
-            self.in_flight = Some(Box::pin(store(self.bus.clone(), self.fence, append)));
+            self.in_flight = Some(Box::pin(store(self.logs.clone(), self.fence, append)));
         }
     }
 
@@ -248,12 +248,16 @@ impl Writer for HoldersAppend {
     }
 }
 
-async fn store(bus: Bus, fence: Fence, frozen: Append) -> Result<StreamSeq, PublishEventsError> {
+async fn store<L: EventLogs>(
+    logs: L,
+    fence: Fence,
+    frozen: Append,
+) -> Result<StreamSeq, PublishEventsError> {
     let writer = HoldersAppend {
         append: frozen,
         says_full: false,
     };
-    append(&bus, fence.tenant, fence.run, writer).await
+    append(&logs, fence.tenant, fence.run, writer).await
 }
 
 /// Returns the events that follow the commit which names `last`, the run's last event. A worker may

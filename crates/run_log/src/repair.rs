@@ -8,15 +8,50 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use baton_nats::{AppendError, Bus, ReadError, StoredEvents, StreamSeq};
-use baton_protocol::{RunId, TenantId};
-use baton_store::{EndedRun, ParkedRun, Store, StoreError};
+use baton_nats::{AppendError, ReadError, StoredEvents, StreamSeq};
+use baton_protocol::{EventId, RunId, TenantId};
+use baton_store::{ApprovalRecord, EndedRun, ParkedRun, Store, StoreError};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use crate::append::{Failure, Message, Writer, append};
+use crate::append::{EventLogs, Failure, Message, Writer, append};
 use crate::parked_events::missing_questions;
 use crate::terminal_event::{is_ended_from_outside, missing_end};
+
+/// The rows that missing events are rebuilt from.
+pub trait RecordedRuns: Send + Sync {
+    /// Returns the event that the run's last recorded step names.
+    fn last_recorded_event(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+    ) -> impl Future<Output = Result<EventId, StoreError>> + Send;
+
+    /// Returns the run's questions to people.
+    fn run_approvals(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+    ) -> impl Future<Output = Result<Vec<ApprovalRecord>, StoreError>> + Send;
+}
+
+impl RecordedRuns for Store {
+    async fn last_recorded_event(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<EventId, StoreError> {
+        self.system().last_recorded_event(tenant, run).await
+    }
+
+    async fn run_approvals(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<Vec<ApprovalRecord>, StoreError> {
+        self.system().run_approvals(tenant, run).await
+    }
+}
 
 /// A reason for which the events are not known to be stored.
 #[derive(Debug, thiserror::Error)]
@@ -34,38 +69,38 @@ pub enum RepairError {
 
 /// Appends the run's terminal event, made at `now`, unless it is there. Returns whether this call
 /// appended it.
-pub async fn repair_end(
-    bus: &Bus,
-    store: &Store,
+pub async fn repair_end<L: EventLogs, R: RecordedRuns>(
+    logs: &L,
+    rows: &R,
     now: DateTime<Utc>,
     tenant: TenantId,
     run: RunId,
     ended: &EndedRun,
 ) -> Result<bool, RepairError> {
     let reset_to = if is_ended_from_outside(ended) {
-        let last = store.system().last_recorded_event(tenant, run).await;
+        let last = rows.last_recorded_event(tenant, run).await;
         Some(last.map_err(RepairError::Ledger)?)
     } else {
         None
     };
     let missing = |tip: Option<&StoredEvents>| missing_end(run, ended, tip, reset_to, now);
-    append(bus, tenant, run, Repair::new(missing)).await
+    append(logs, tenant, run, Repair::new(missing)).await
 }
 
 /// Appends the events of a parked run's questions, made at `now`, unless they are there or the run
 /// has resumed. Returns whether this call appended any.
-pub async fn repair_questions(
-    bus: &Bus,
-    store: &Store,
+pub async fn repair_questions<L: EventLogs, R: RecordedRuns>(
+    logs: &L,
+    rows: &R,
     now: DateTime<Utc>,
     tenant: TenantId,
     run: RunId,
     parked: ParkedRun,
 ) -> Result<bool, RepairError> {
-    let asked = store.system().run_approvals(tenant, run).await;
+    let asked = rows.run_approvals(tenant, run).await;
     let asked = asked.map_err(RepairError::Ledger)?;
     let missing = |tip: Option<&StoredEvents>| missing_questions(run, parked, &asked, tip, now);
-    append(bus, tenant, run, Repair::new(missing)).await
+    append(logs, tenant, run, Repair::new(missing)).await
 }
 
 /// A writer of the lines that `missing` returns for the log's last message. It tries once: its

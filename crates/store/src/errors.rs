@@ -98,6 +98,13 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
+impl From<io::Error> for StoreError {
+    /// The connection failed.
+    fn from(error: io::Error) -> Self {
+        sqlx::Error::Io(error).into()
+    }
+}
+
 /// The error of a failed attempt to connect: nothing was sent to the database.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot connect: {0}")]

@@ -142,7 +142,8 @@ impl Judge<'_> {
                 found.push((Invariant::I13, what));
             }
             let opens = event.id.attempt() > last.attempt().max(1);
-            if opens != matches!(event.data, EventData::AttemptReset(_)) {
+            // Within an attempt, a reset withdraws a turn that broke off.
+            if opens && !matches!(event.data, EventData::AttemptReset(_)) {
                 let what = format!("{} is not where a reset belongs", show(event.id));
                 found.push((Invariant::I9, what));
             }
@@ -204,10 +205,7 @@ impl Judge<'_> {
         for execution in executions.filter(|execution| execution.run == run) {
             let recorded = self.row.recorded_at.get(&execution.step);
             if recorded.is_some_and(|recorded| *recorded <= execution.decided_at) {
-                let what = format!(
-                    "attempt {} made call {} again",
-                    execution.attempt, execution.step
-                );
+                let what = format!("{:?} made call {} again", execution.holder, execution.step);
                 self.accuse(Invariant::I7, what);
             }
             if execution.effect == Effect::AtMostOnce {

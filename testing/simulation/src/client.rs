@@ -16,7 +16,6 @@ use crate::links::Service;
 use crate::mailbox::{Mailbox, Signal};
 use crate::network::Unanswered;
 use crate::time::{Millis, millis};
-use crate::told_by_others::ensure_terminal_event;
 use crate::view::{View, events_of};
 use crate::weather::STORM;
 use crate::world::Sim;
@@ -87,7 +86,7 @@ impl Sim {
                             sim.count(|counts| &mut counts.cancelled_while_idle);
                         }
                         told.raise();
-                        let _ = ensure_terminal_event(&sim, ingress, run, &ended).await;
+                        let _ = sim.repair_end(ingress, run, &ended).await;
                     }
                     Ok(None) => told.raise(),
                     Err(Unanswered) => {}
@@ -160,14 +159,15 @@ impl Sim {
             };
             let hung_up = closed.clone();
             let over = Signal::default();
-            let ended = over.clone();
+            // Also raised if its ingress dies.
+            let ended = over.clone().raised_when_dropped();
             self.spawn(ingress, async move {
+                let _ended = ended;
                 tokio::select! {
                     biased;
                     () = hung_up.raised() => {}
                     () = follower.follow() => {}
                 }
-                ended.raise();
             });
             // Some clients do not disconnect, because a follower must find missed events by itself.
             let until = if self.now() < STORM && self.per_mille(700) {
@@ -175,8 +175,10 @@ impl Sim {
             } else {
                 Millis::MAX
             };
-            while self.now() < until && !over.is_raised() && self.is_alive(ingress) {
-                self.sleep(Duration::from_millis(250)).await;
+            tokio::select! {
+                biased;
+                () = over.raised() => {}
+                () = self.sleep_until(until), if until < Millis::MAX => {}
             }
             closed.raise();
             if !view.is_done() {
@@ -319,7 +321,7 @@ impl Follower {
         let tells = self.sim.setup.without != Some(Guard::TerminalEvent);
         if ended.last_event_id > self.cursor.last() && tells {
             self.sim.count(|counts| &mut counts.mended);
-            let _ = ensure_terminal_event(&self.sim, self.ingress, run, &ended).await;
+            let _ = self.sim.repair_end(self.ingress, run, &ended).await;
         }
     }
 

@@ -71,6 +71,14 @@ counts! {
     told_by_others,
     /// Ends that a relay found without having heard of them.
     mended,
+    /// Answers of the model that broke off.
+    broken_turns,
+    /// Broken-off answers that were withdrawn.
+    withdrawn_turns,
+    /// Jobs of runs that were given up.
+    quarantined,
+    /// Entries in the audit log.
+    audited,
     /// Parked runs.
     parked,
     /// Decisions that took effect.

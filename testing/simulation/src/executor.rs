@@ -1,4 +1,8 @@
-//! Virtual time, and the processes that run in it: single-threaded and deterministic.
+//! The processes, which run in tokio's paused time: single-threaded and deterministic.
+//!
+//! Time passes only while no task can go on, and then it jumps to the next timer of any of them, so the
+//! product's own timers count as well. Tasks are polled in the order in which they were woken, and a
+//! `select!` of theirs must be `biased`.
 //!
 //! A task is a future of one process. A process can be frozen (its tasks are not polled; its timers
 //! and answers accumulate) and killed (its tasks are dropped between two polls). Messages that it
@@ -8,17 +12,21 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BinaryHeap, VecDeque};
-use std::future::Future;
+use std::fmt;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use futures_util::task::AtomicWaker;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use tokio::task::unconstrained;
+use tokio::time;
 
 use crate::counts::Counts;
 use crate::guard::Setup;
@@ -56,13 +64,45 @@ struct Task {
 struct TaskWaker {
     id: usize,
     queued: AtomicBool,
-    ready: Arc<Mutex<VecDeque<usize>>>,
+    ready: Arc<Ready>,
+}
+
+/// The woken tasks, in order.
+#[derive(Default)]
+struct Ready {
+    tasks: Mutex<VecDeque<usize>>,
+    /// Woken when one is added.
+    executor: AtomicWaker,
+}
+
+impl Ready {
+    fn extend(&self, tasks: impl IntoIterator<Item = usize>) {
+        lock(&self.tasks).extend(tasks);
+        self.executor.wake();
+    }
+
+    fn next(&self) -> Option<usize> {
+        lock(&self.tasks).pop_front()
+    }
+
+    /// Waits until a task is woken.
+    async fn filled(&self) {
+        poll_fn(|context| {
+            self.executor.register(context.waker());
+            if lock(&self.tasks).is_empty() {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
+        })
+        .await;
+    }
 }
 
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
         if !self.queued.swap(true, Ordering::Relaxed) {
-            lock(&self.ready).push_back(self.id);
+            self.ready.extend([self.id]);
         }
     }
 }
@@ -73,9 +113,35 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 type Action<W> = Box<dyn FnOnce(&Executor<W>)>;
 
+/// Something that is due.
 enum Then<W> {
-    Wake(Waker),
     Do(Action<W>),
+    /// Wakes the task that sleeps, unless the sleep was dropped.
+    Wake(Weak<Waker>),
+}
+
+type SentAction<W> = Box<dyn FnOnce(&Executor<W>) + Send>;
+
+/// Actions of code that another thread might run, so that it cannot hold the simulation itself.
+pub(crate) struct Inbox<W>(Arc<Mutex<VecDeque<SentAction<W>>>>);
+
+impl<W> fmt::Debug for Inbox<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
+    }
+}
+
+impl<W> Clone for Inbox<W> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<W> Inbox<W> {
+    /// Has an action run once the task at work waits.
+    pub(crate) fn put(&self, action: impl FnOnce(&Executor<W>) + Send + 'static) {
+        lock(&self.0).push_back(Box::new(action));
+    }
 }
 
 struct Due<W> {
@@ -115,12 +181,12 @@ impl<W> Clone for Executor<W> {
 }
 
 pub(crate) struct Inner<W> {
-    began: Instant,
-    now: Cell<Millis>,
+    began: time::Instant,
     serial: Cell<u64>,
     due: RefCell<BinaryHeap<Due<W>>>,
     tasks: RefCell<Vec<Task>>,
-    ready: Arc<Mutex<VecDeque<usize>>>,
+    ready: Arc<Ready>,
+    pub(crate) inbox: Inbox<W>,
     random: RefCell<StdRng>,
     trace: RefCell<Vec<String>>,
     pub(crate) processes: RefCell<Vec<Process>>,
@@ -140,12 +206,12 @@ impl<W> std::ops::Deref for Executor<W> {
 impl<W: 'static> Executor<W> {
     pub(crate) fn new(seed: u64, setup: Setup, world: W) -> Self {
         Self(Rc::new(Inner {
-            began: Instant::now(),
-            now: Cell::new(0),
+            began: time::Instant::now(),
             serial: Cell::new(0),
             due: RefCell::default(),
             tasks: RefCell::default(),
             ready: Arc::default(),
+            inbox: Inbox(Arc::default()),
             random: RefCell::new(StdRng::seed_from_u64(seed)),
             trace: RefCell::default(),
             processes: RefCell::default(),
@@ -158,17 +224,22 @@ impl<W: 'static> Executor<W> {
     // Time
 
     pub(crate) fn now(&self) -> Millis {
-        self.now.get()
+        millis(self.began.elapsed())
+    }
+
+    /// Returns the start on the clock of [`Executor::instant`].
+    pub(crate) fn began(&self) -> Instant {
+        self.began.into_std()
     }
 
     /// Returns the time on a process's own clock.
     pub(crate) fn instant(&self) -> Instant {
-        self.began + Duration::from_millis(self.now())
+        (self.began + self.began.elapsed()).into_std()
     }
 
     /// Converts an instant of [`Executor::instant`].
     pub(crate) fn millis_of(&self, instant: Instant) -> Millis {
-        millis(instant.saturating_duration_since(self.began))
+        millis(instant.saturating_duration_since(self.began()))
     }
 
     /// Returns the time as a date.
@@ -184,7 +255,7 @@ impl<W: 'static> Executor<W> {
         Sleep {
             sim: self.clone(),
             at,
-            registered: false,
+            sleeps: None,
         }
     }
 
@@ -213,10 +284,6 @@ impl<W: 'static> Executor<W> {
     /// Returns true with a probability of `chance` in a thousand.
     pub(crate) fn per_mille(&self, chance: u64) -> bool {
         chance > 0 && self.below(1000) < chance
-    }
-
-    pub(crate) fn bits(&self) -> u128 {
-        self.random.borrow_mut().random()
     }
 
     // Trace
@@ -315,7 +382,7 @@ impl<W: 'static> Executor<W> {
             std::mem::take(&mut process.woken)
         });
         self.tell(id, || "goes on".into());
-        lock(&self.ready).extend(woken);
+        self.ready.extend(woken);
     }
 
     pub(crate) fn spawn(&self, process: ProcessId, work: impl Future<Output = ()> + 'static) {
@@ -323,37 +390,61 @@ impl<W: 'static> Executor<W> {
         let id = tasks.len();
         tasks.push(Task {
             process,
-            work: Some(Box::pin(work)),
+            // Tokio's budget for a task is renewed only where tokio itself polls.
+            work: Some(Box::pin(unconstrained(work))),
             waker: Arc::new(TaskWaker {
                 id,
                 queued: AtomicBool::new(true),
                 ready: Arc::clone(&self.ready),
             }),
         });
-        lock(&self.ready).push_back(id);
+        self.ready.extend([id]);
     }
 
-    /// Runs until no task is left, `done` returns true, or the time is over.
-    pub(crate) fn run(&self, until: Millis, done: impl Fn(&Self) -> bool) {
+    /// Runs until `done` returns true or the time is over.
+    pub(crate) async fn run(&self, until: Millis, done: impl Fn(&Self) -> bool) {
         loop {
-            while let Some(id) = { lock(&self.ready).pop_front() } {
+            while let Some(id) = self.ready.next() {
                 self.poll(id);
             }
-            if done(self) {
+            let now = self.now();
+            if done(self) || now >= until {
                 return;
             }
-            let Some(due) = self.due.borrow_mut().pop() else {
-                return;
-            };
-            if due.at > until {
-                return;
+            let next = self.next_due().unwrap_or(until);
+            if next <= now {
+                let due = self.due.borrow_mut().pop();
+                match due.map(|due| due.then) {
+                    Some(Then::Do(action)) => action(self),
+                    Some(Then::Wake(sleeps)) => {
+                        if let Some(waker) = sleeps.upgrade() {
+                            waker.wake_by_ref();
+                        }
+                    }
+                    None => {}
+                }
+                continue;
             }
-            self.now.set(self.now().max(due.at));
-            match due.then {
-                Then::Wake(waker) => waker.wake(),
-                Then::Do(then) => then(self),
+            tokio::select! {
+                biased;
+                () = self.ready.filled() => {}
+                () = time::sleep_until(self.began + Duration::from_millis(next.min(until))) => {}
             }
         }
+    }
+
+    /// Returns when the next action or sleep is due, and forgets dropped sleeps before it.
+    fn next_due(&self) -> Option<Millis> {
+        let mut all = self.due.borrow_mut();
+        while let Some(Due {
+            then: Then::Wake(sleeps),
+            ..
+        }) = all.peek()
+            && sleeps.strong_count() == 0
+        {
+            all.pop();
+        }
+        all.peek().map(|due| due.at)
     }
 
     fn poll(&self, id: usize) {
@@ -377,6 +468,9 @@ impl<W: 'static> Executor<W> {
         {
             self.tasks.borrow_mut()[id].work = Some(work);
         }
+        while let Some(action) = { lock(&self.inbox.0).pop_front() } {
+            action(self);
+        }
     }
 
     /// Drops the tasks, because their handles form a cycle.
@@ -391,7 +485,7 @@ impl<W: 'static> Executor<W> {
 pub(crate) struct Sleep<W> {
     sim: Executor<W>,
     at: Millis,
-    registered: bool,
+    sleeps: Option<Rc<Waker>>,
 }
 
 impl<W: 'static> Future for Sleep<W> {
@@ -401,9 +495,10 @@ impl<W: 'static> Future for Sleep<W> {
         if self.sim.now() >= self.at {
             return Poll::Ready(());
         }
-        if !std::mem::replace(&mut self.registered, true) {
-            let waker = context.waker().clone();
-            self.sim.push(self.at, Then::Wake(waker));
+        if self.sleeps.is_none() {
+            let sleeps = Rc::new(context.waker().clone());
+            self.sim.push(self.at, Then::Wake(Rc::downgrade(&sleeps)));
+            self.sleeps = Some(sleeps);
         }
         Poll::Pending
     }

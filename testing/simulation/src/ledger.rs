@@ -5,6 +5,7 @@
 //! accepted writes.
 
 mod approvals;
+mod budget;
 mod claim;
 mod lease;
 mod steps;
@@ -21,6 +22,7 @@ use baton_store::{ApprovalRecord, CallState, EndedRun, NewCall, QueuedJob, StepD
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+pub(crate) use self::budget::Share;
 use crate::accusation::{Accusation, Invariant};
 use crate::executor::ProcessId;
 use crate::guard::{Guard, Setup};
@@ -29,6 +31,11 @@ use crate::time::{Millis, date};
 /// Returns the only tenant.
 pub(crate) fn tenant() -> TenantId {
     TenantId::from_uuid(Uuid::from_u128(1))
+}
+
+/// Returns whether a run is submitted with the key that has a budget.
+fn is_metered(run: RunId) -> bool {
+    run.as_uuid().as_u128().is_multiple_of(2)
 }
 
 /// The attempt does not hold the run, or no longer.
@@ -68,6 +75,9 @@ pub(crate) struct Row {
     pub(crate) approvals: Vec<ApprovalRecord>,
     pub(crate) grants: Vec<Grant>,
     pub(crate) ends: u32,
+    /// Whether it was submitted with the key that has a budget.
+    pub(crate) is_metered: bool,
+    pub(crate) share: Share,
     /// A number that changes with each write to the row.
     version: u64,
     /// The time at which each step's result was recorded.
@@ -89,8 +99,10 @@ pub(crate) struct TurnEntry {
 pub(crate) struct CallEntry {
     pub(crate) step: u32,
     pub(crate) ok: bool,
+    pub(crate) duration_ms: u64,
     pub(crate) message: Box<RawValue>,
     pub(crate) last_event: EventId,
+    pub(crate) started_event: EventId,
 }
 
 /// The end of a run.
@@ -99,6 +111,15 @@ pub(crate) struct EndEntry {
     pub(crate) last_event: EventId,
     pub(crate) usage_total: Usage,
     pub(crate) turn: Option<FinalEntry>,
+    pub(crate) cut: Option<CutEntry>,
+}
+
+/// The turn that was broken off by the end of its run.
+pub(crate) struct CutEntry {
+    pub(crate) step: u32,
+    pub(crate) message: Box<RawValue>,
+    pub(crate) usage: Usage,
+    pub(crate) last_event: EventId,
 }
 
 /// The last turn of a run.
@@ -118,6 +139,10 @@ pub(crate) enum Cancel {
 
 pub(crate) struct Ledger {
     setup: Setup,
+    /// The tokens that the key may use up.
+    pub(crate) budget: u64,
+    /// Whether the key was revoked.
+    pub(crate) is_revoked: bool,
     pub(crate) rows: BTreeMap<RunId, Row>,
     pub(crate) accusations: Vec<Accusation>,
     /// Attempts that count as failures. The checker decides whether their processes were hampered.
@@ -142,14 +167,6 @@ impl Row {
             State::Running { .. } => RunStatus::Running,
             State::Parked(_) => RunStatus::AwaitingApproval,
             State::Ended(ended) => ended.outcome.status(),
-        }
-    }
-
-    pub(crate) fn attempt(&self) -> u32 {
-        match &self.state {
-            State::Queued(idle) | State::Parked(idle) => idle.attempt,
-            State::Running { held, .. } => held.attempt,
-            State::Ended(ended) => ended.attempt,
         }
     }
 
@@ -183,6 +200,8 @@ impl Ledger {
     pub(crate) fn new(setup: Setup) -> Self {
         Self {
             setup,
+            budget: u64::MAX,
+            is_revoked: false,
             rows: BTreeMap::new(),
             accusations: Vec::new(),
             suspects: Vec::new(),
@@ -204,6 +223,8 @@ impl Ledger {
             approvals: Vec::new(),
             grants: Vec::new(),
             ends: 0,
+            is_metered: is_metered(run),
+            share: Share::default(),
             version: 0,
             recorded_at: BTreeMap::new(),
         });
@@ -260,6 +281,7 @@ impl Ledger {
             State::Ended(_) => return None,
         };
         row.state = State::Ended(idle.end(Outcome::Cancelled(reason)));
+        row.share.charge_open();
         row.ends += 1;
         row.ended(true).map(Cancel::Ended)
     }

@@ -10,19 +10,21 @@
 //!
 //! # Real and simulated parts
 //!
-//! Every rule without I/O is the product's own code: the meaning of a claim for its message, the
-//! time when a holder must stop and when it may begin, the silence of schedulers, the turn machine,
-//! the transcript, the rebuilding of a run from its steps, the event writer and its decision about
-//! a refused append, the missing events of an ended or parked run, the proof that a job is lost and
-//! that a worker is dead, the transitions of a run, the followers' cursor, the workers' demand.
+//! The worker is the product's own code, from the claim of a run to the settling of its job: `run_job`,
+//! `attempt`, `keep_lease`, the model's client, the checks of tools' calls, the writers of a run's log.
+//! `outside.rs` is the ledger and the broker that it reaches through `baton_worker::world`; `upstream.rs`
+//! answers the HTTP requests of its model's client, and `tools.rs` its tools' calls. Rules without I/O of
+//! the other roles are the product's own code, too: the proof that a job is lost and that a worker is
+//! dead, the transitions of a run, the followers' cursor, the workers' demand.
 //!
-//! Everything that waits is simulated: the ledger (rows with the guards of the statements in
-//! `baton-store`), the broker (a stream of jobs that redelivers, logs with a compare-and-set, live
-//! events that may be lost), and around the rules the same order of steps as in `baton-worker`,
-//! `baton-scheduler`, `baton-ingress` and the follower of `baton-nats`. A change of that order
-//! there must be repeated here: `worker/attempt.rs` and below, `worker/keep_lease.rs`,
-//! `worker/publisher.rs`, `scheduler.rs`, `client.rs`, `ledger.rs`. Tests with real processes cover
-//! SQL, NATS and the operating system.
+//! The rest is simulated: the ledger (rows with the guards of the statements in `baton-store`), the
+//! broker (a stream of jobs that redelivers, logs with a compare-and-set, live events that may be lost),
+//! the pulls of jobs, and the order of steps in `baton-scheduler`, `baton-ingress` and the follower of
+//! `baton-nats`. A change of that order must be repeated in `worker.rs`, `scheduler.rs`, `client.rs` or
+//! `ledger.rs`. Tests with real processes cover SQL, NATS and the operating system.
+//!
+//! All of it runs in tokio's paused time. A `select!` that the simulation runs must be `biased`, because
+//! tokio otherwise polls its branches in an order that no seed decides.
 //!
 //! # Traces
 //!
@@ -47,6 +49,7 @@ mod accusation;
 mod broker;
 mod checker;
 mod client;
+mod clock;
 mod counts;
 mod event_log;
 mod executor;
@@ -58,10 +61,13 @@ mod links;
 mod mailbox;
 pub mod model;
 mod network;
+mod outside;
+mod repair;
 mod scenario;
 mod scheduler;
 mod time;
-mod told_by_others;
+mod tools;
+mod upstream;
 mod view;
 mod weather;
 mod worker;
@@ -70,6 +76,9 @@ mod world;
 pub use accusation::{Accusation, Invariant};
 pub use counts::Counts;
 pub use guard::{Guard, Setup};
+
+use tokio::runtime::Builder;
+use tokio::task::unconstrained;
 
 use crate::world::{Sim, World};
 
@@ -87,9 +96,21 @@ pub struct Report {
 }
 
 /// Simulates one seed.
+///
+/// # Panics
+/// If there is no memory for a runtime.
 pub fn simulate(seed: u64, setup: Setup) -> Report {
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without I/O");
+    runtime.block_on(unconstrained(play(seed, setup)))
+}
+
+async fn play(seed: u64, setup: Setup) -> Report {
     let sim = Sim::new(seed, setup, World::new(setup));
-    scenario::play(&sim);
+    scenario::play(&sim).await;
     sim.judge();
     let accusations = std::mem::take(&mut sim.world.borrow_mut().ledger.accusations);
     for row in sim.world.borrow().ledger.rows.values() {

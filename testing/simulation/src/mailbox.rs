@@ -45,10 +45,6 @@ impl<T> Mailbox<T> {
         .await
     }
 
-    pub(crate) fn is_filled(&self) -> bool {
-        !self.0.borrow().0.is_empty()
-    }
-
     /// Returns whether another owner can still add an item.
     pub(crate) fn is_shared(&self) -> bool {
         Rc::strong_count(&self.0) > 1
@@ -69,8 +65,9 @@ impl Signal {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    pub(crate) fn is_raised(&self) -> bool {
-        self.0.borrow().0
+    /// Returns an owner that raises it when dropped.
+    pub(crate) fn raised_when_dropped(self) -> RaisedWhenDropped {
+        RaisedWhenDropped(self)
     }
 
     pub(crate) async fn raised(&self) {
@@ -83,5 +80,14 @@ impl Signal {
             Poll::Pending
         })
         .await;
+    }
+}
+
+/// Raises a signal when dropped.
+pub(crate) struct RaisedWhenDropped(Signal);
+
+impl Drop for RaisedWhenDropped {
+    fn drop(&mut self) {
+        self.0.raise();
     }
 }

@@ -1,7 +1,10 @@
 //! The network between the processes: requests and answers are delayed and may get lost in either
 //! direction; and faults that strike a process just as it sends.
 
+use std::future::pending;
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use crate::executor::ProcessId;
 use crate::links::Service;
@@ -12,6 +15,23 @@ use crate::world::Sim;
 
 /// The longest wait for an answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Returns the longest wait for a service's answer.
+pub(crate) fn patience(with: Service) -> Duration {
+    if with == Service::Outside {
+        Duration::from_mins(5)
+    } else {
+        PATIENCE
+    }
+}
+
+/// Waits for an answer; for ever if it is lost, which the process does not learn.
+pub(crate) async fn arrival<T>(answer: oneshot::Receiver<T>) -> T {
+    match answer.await {
+        Ok(answer) => answer,
+        Err(_) => pending().await,
+    }
+}
 
 /// There was no answer: the request may have been done, may be done later, or never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,8 +142,26 @@ impl Sim {
         to: Service,
         done: impl FnOnce(&Self) -> T + 'static,
     ) -> Result<T, Unanswered> {
-        let answer = Mailbox::default();
-        let slot = answer.clone();
+        let (slot, answer) = oneshot::channel();
+        self.request(from, to, done, slot);
+        tokio::select! {
+            biased;
+            answer = arrival(answer) => Ok(answer),
+            () = self.sleep(patience(to)) => {
+                self.count(|counts| &mut counts.unanswered);
+                Err(Unanswered)
+            }
+        }
+    }
+
+    /// Sends a request; the answer goes to `slot`, unless it or the request is lost.
+    pub(crate) fn request<T: 'static>(
+        &self,
+        from: ProcessId,
+        to: Service,
+        done: impl FnOnce(&Self) -> T + 'static,
+        slot: oneshot::Sender<T>,
+    ) {
         self.send(from, to, move |sim| {
             let result = done(sim);
             if !sim.is_cut(from, to, true)
@@ -131,23 +169,11 @@ impl Sim {
             {
                 sim.after(delay, move |sim| {
                     sim.strike_at_word(from);
-                    slot.put(result);
+                    // The sender may have given up.
+                    let _ = slot.send(result);
                 });
             }
         });
-        let patience = if to == Service::Outside {
-            Duration::from_mins(5)
-        } else {
-            PATIENCE
-        };
-        tokio::select! {
-            biased;
-            answer = answer.take() => Ok(answer),
-            () = self.sleep(patience) => {
-                self.count(|counts| &mut counts.unanswered);
-                Err(Unanswered)
-            }
-        }
     }
 
     /// Delivers an unrequested message to a process.

@@ -25,7 +25,7 @@ const PATIENCE: Millis = STORM + 900_000;
 const AFTERMATH: Millis = 65_000;
 
 /// Plays the whole scenario.
-pub(crate) fn play(sim: &Sim) {
+pub(crate) async fn play(sim: &Sim) {
     let pick = |of: &[u64]| of[usize::try_from(sim.below(of.len() as u64)).unwrap_or(0)];
     let weather = Weather {
         loss: pick(&[0, 10, 40, 80]),
@@ -35,6 +35,13 @@ pub(crate) fn play(sim: &Sim) {
         freezing: pick(&[0, 1, 5, 15]),
     };
     sim.world.borrow_mut().weather = weather;
+    sim.world.borrow_mut().ledger.budget = pick(&[u64::MAX, 4_000, 8_000]);
+    if sim.per_mille(100) {
+        sim.after(sim.below(STORM), |sim| {
+            sim.note(|| "the key is revoked".into());
+            sim.world.borrow_mut().ledger.is_revoked = true;
+        });
+    }
     let fleet = Rc::new(Fleet {
         workers: RefCell::default(),
         ingresses: RefCell::default(),
@@ -81,9 +88,10 @@ pub(crate) fn play(sim: &Sim) {
     let runs = fleet.runs.clone();
     sim.run(PATIENCE, move |sim| {
         sim.now() > STORM && all_done(sim, &runs)
-    });
+    })
+    .await;
     let end = sim.now() + AFTERMATH;
-    sim.run(end, |_| false);
+    sim.run(end, |_| false).await;
 }
 
 /// Replaces each dead process by a new one.

@@ -1,68 +1,51 @@
-//! A worker: pulls jobs for its free slots, claims, works, settles. The order of steps is that of
-//! `baton-worker`, and so is every rule without waiting: the meaning of a claim for its message,
-//! the lease, the turn machine, the resuming, the events, the demand.
+//! A worker: `baton-worker`'s own code, but for the pulls of jobs for its free slots.
 
-mod attempt;
-mod keep_lease;
-mod model;
-mod publisher;
-
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use baton_nats::jobs::demand::{Demand, Pull};
-use baton_protocol::{ClaimToken, RunId, WorkerId};
-use baton_store::{Claim, ClaimOutcome, ClaimedRun};
-use baton_worker::health_probes::HealthProbes;
-use baton_worker::job_action::JobAction;
-use baton_worker::lease::Lease;
+use baton_protocol::{RunId, WorkerId};
+use baton_service::config::WorkerConfig;
+use baton_service::{Config, Shutdown};
+use baton_worker::keep_lease::LeaseKeeper;
+use baton_worker::model::{ModelConfig, RetryPolicy, Upstreams};
+use baton_worker::run_job::JobEnd;
+use baton_worker::runner::JobRunner;
+use baton_worker::settings::Settings;
+use baton_worker::tools::ToolRegistry;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::accusation::name;
 use crate::executor::ProcessId;
 use crate::guard::Guard;
 use crate::jobs::Supply;
-use crate::ledger::tenant;
 use crate::links::Service;
-use crate::mailbox::{Mailbox, Signal};
-use crate::network::{PATIENCE, Unanswered};
-use crate::time::{Millis, millis};
-use crate::told_by_others::{ensure_parked_events, ensure_terminal_event};
-use crate::worker::attempt::{Ending, run_attempt};
-use crate::worker::keep_lease::Hold;
+use crate::mailbox::Mailbox;
+use crate::outside::{Outside, Simulated};
+use crate::time::Millis;
+use crate::tools;
+use crate::upstream::Upstream;
 use crate::world::Sim;
 
 /// The values of `baton-worker` and of its default configuration.
 pub(crate) const LEASE: Duration = Duration::from_secs(20);
-const RENEW_EVERY: Duration = Duration::from_secs(5);
 /// Shorter than the default, so that turns are interrupted.
 const DRAIN: Duration = Duration::from_secs(3);
-pub(crate) const MAX_FAILURES: u32 = 3;
-const DATABASE_RETRY: Duration = Duration::from_secs(1);
+/// Shorter than the default, so that questions expire.
+const APPROVAL_EXPIRY: Duration = Duration::from_secs(40);
 const LEDGER_RECHECK: Duration = Duration::from_millis(500);
 /// Longer than the default, which only saves pulls.
 const PULL_EXPIRES: Duration = Duration::from_secs(4);
-
-/// A delivery of a job.
-#[derive(Debug, Clone, Copy)]
-struct Delivery {
-    seq: u64,
-    run: RunId,
-}
 
 pub(crate) struct Worker {
     sim: Sim,
     pub(crate) process: ProcessId,
     pub(crate) id: WorkerId,
     slots: usize,
-    /// Raised when it must stop.
-    soft: Signal,
-    /// Raised at the drain's deadline.
-    cut: Signal,
-    nudges: RefCell<HashMap<RunId, Mailbox<()>>>,
-    probes: RefCell<HealthProbes>,
+    runner: JobRunner<Simulated>,
     busy: Cell<usize>,
     ledger_answers: Cell<bool>,
     ended: Mailbox<()>,
@@ -71,41 +54,40 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn start(sim: &Sim, number: u64, slots: usize) -> Rc<Self> {
         let process = sim.start_process(format!("worker {number}"));
+        let id = WorkerId::from_uuid(Uuid::from_u128(number.into()));
         let worker = Rc::new(Self {
             sim: sim.clone(),
             process,
-            id: WorkerId::from_uuid(Uuid::from_u128(number.into())),
+            id,
             slots,
-            soft: Signal::default(),
-            cut: Signal::default(),
-            nudges: RefCell::default(),
-            probes: RefCell::default(),
+            runner: runner(sim, &sim.outside(process), id),
             busy: Cell::new(0),
             ledger_answers: Cell::new(true),
             ended: Mailbox::default(),
         });
         sim.tell(process, || "starts".into());
         sim.spawn(process, Rc::clone(&worker).consume_jobs());
+        let keeper = Rc::clone(&worker);
+        sim.spawn(process, async move { keeper.runner.leases.keep().await });
         worker
     }
 
     /// Stops it, as SIGTERM does.
     pub(crate) fn stop(&self) {
         self.sim.tell(self.process, || "is told to stop".into());
-        self.soft.raise();
+        self.runner.shutdown.stop_soft();
     }
 
     /// Asks the worker to renew a run's lease now.
     pub(crate) fn nudge(&self, run: RunId) {
-        if let Some(nudge) = self.nudges.borrow().get(&run) {
-            nudge.put(());
-        }
+        self.runner.leases.nudge(run);
     }
 
     /// Records that a scheduler asked whether this worker is alive.
     pub(crate) fn asked_for(&self, by: Uuid) {
-        let now = self.sim.instant();
-        self.probes.borrow_mut().asked(by, now);
+        if self.sim.setup.without != Some(Guard::SignOfLife) {
+            self.runner.leases.asked_for(by);
+        }
     }
 
     async fn consume_jobs(self: Rc<Self>) {
@@ -129,12 +111,12 @@ impl Worker {
                 .map_or(Millis::MAX, |at| sim.millis_of(at.into_std()));
             tokio::select! {
                 biased;
-                () = self.soft.raised() => break,
+                () = self.runner.shutdown.soft.cancelled() => break,
                 () = self.ended.take() => {}
                 supplied = supply.take() => match supplied {
                     Supply::Job { seq, run } => {
                         demand.delivered();
-                        self.take_job(Delivery { seq, run });
+                        self.take_job(seq, run);
                     }
                     Supply::Ended { token, unserved } => {
                         if let Some(pull) = Pull::from_token(&token) {
@@ -159,11 +141,14 @@ impl Worker {
         });
     }
 
-    fn take_job(self: &Rc<Self>, delivery: Delivery) {
+    fn take_job(self: &Rc<Self>, seq: u64, run: RunId) {
         self.busy.set(self.busy.get() + 1);
         let worker = Rc::clone(self);
         self.sim.spawn(self.process, async move {
-            worker.claim_and_work(delivery).await;
+            let delivery = worker.runner.bus.delivery(seq, run);
+            if worker.runner.run_job(delivery).await == JobEnd::DatabaseDown {
+                worker.ledger_answers.set(false);
+            }
             worker.busy.set(worker.busy.get() - 1);
             worker.ended.put(());
         });
@@ -172,147 +157,66 @@ impl Worker {
     async fn drain(&self) {
         let deadline = self.sim.sleep(DRAIN);
         tokio::pin!(deadline);
+        let cut = &self.runner.cut;
         while self.busy.get() > 0 {
             tokio::select! {
                 biased;
                 () = self.ended.take() => {}
-                () = &mut deadline, if !self.cut.is_raised() => self.cut.raise(),
+                () = &mut deadline, if !cut.is_cancelled() => cut.cancel(),
             }
         }
         self.sim.tell(self.process, || "has stopped".into());
         let process = self.process;
         self.sim.after(0, move |sim| sim.kill(process));
     }
+}
 
-    async fn claim_and_work(&self, delivery: Delivery) {
-        loop {
-            let claim = self.new_claim(delivery);
-            let sent = self.sim.instant();
-            let Ok(outcome) = self.claim(&claim).await else {
-                // The process is excused, because the claim may or may not have been granted.
-                self.sim.excuse(self.process);
-                self.nak(delivery, DATABASE_RETRY);
-                self.ledger_answers.set(false);
-                return;
-            };
-            match JobAction::from(outcome) {
-                JobAction::Work(claimed) => {
-                    self.sim.tell(self.process, || {
-                        let attempt = claimed.fence.attempt;
-                        format!("holds {} as attempt {attempt}", name(delivery.run))
-                    });
-                    let lease = Lease::granted(sent, LEASE);
-                    if self.work(delivery, *claimed, lease).await == Ending::PerhapsEnded {
-                        continue;
-                    }
-                }
-                JobAction::RepairEnd(ended) => {
-                    let told = self.sim.setup.without == Some(Guard::TerminalEvent)
-                        || ensure_terminal_event(&self.sim, self.process, delivery.run, &ended)
-                            .await
-                            .is_ok();
-                    if told {
-                        self.ack(delivery);
-                    } else {
-                        self.nak(delivery, DATABASE_RETRY);
-                    }
-                }
-                JobAction::RepairQuestions(parked) => {
-                    if ensure_parked_events(&self.sim, self.process, delivery.run, parked)
-                        .await
-                        .is_ok()
-                    {
-                        self.ack(delivery);
-                    } else {
-                        self.nak(delivery, DATABASE_RETRY);
-                    }
-                }
-                JobAction::ComeAgain(wait) => self.nak(delivery, wait),
-                JobAction::Acknowledge => self.ack(delivery),
-            }
-            return;
-        }
+fn runner(sim: &Sim, outside: &Outside, worker: WorkerId) -> JobRunner<Simulated> {
+    let mut config = Config {
+        worker: WorkerConfig {
+            // Without the guard, a worker believes to hold its runs for longer than the ledger does.
+            lease: if sim.setup.without == Some(Guard::GiveUp) {
+                Duration::from_hours(24)
+            } else {
+                LEASE
+            },
+            tool_parallelism: 2,
+            approval_expiry: APPROVAL_EXPIRY,
+            ..WorkerConfig::default()
+        },
+        ..Config::default()
+    };
+    config.limits.budget_answer_tokens = ANSWER_TOKENS;
+    let (store, bus) = (outside.clone(), outside.clone());
+    JobRunner {
+        worker,
+        leases: LeaseKeeper::new(store.clone(), bus.clone(), sim.clock(), &config.worker),
+        store,
+        bus,
+        clock: sim.clock(),
+        settings: ArcSwap::from_pointee(settings(&config, outside)),
+        events_per_run: config.nats.events_per_run,
+        config: config.worker,
+        shutdown: Shutdown::new(),
+        cut: CancellationToken::new(),
     }
+}
 
-    fn new_claim(&self, delivery: Delivery) -> Claim {
-        Claim {
-            tenant: tenant(),
-            run: delivery.run,
-            worker: self.id,
-            token: ClaimToken::from_random(self.sim.bits()),
-            lease: LEASE,
-            job_seq: delivery.seq,
-            max_failures: MAX_FAILURES,
-        }
-    }
+/// The most tokens of an answer for a run with a budget.
+const ANSWER_TOKENS: u64 = 300;
 
-    /// Claims, and repeats with the same token if the answer is lost.
-    async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome, Unanswered> {
-        let ask = |claim: Claim| {
-            let (process, asked_at) = (self.process, self.sim.now());
-            self.sim.ask(process, Service::Ledger, move |sim| {
-                let now = sim.now();
-                if now > asked_at + millis(PATIENCE) {
-                    // The claimer may have given up waiting for this one.
-                    sim.excuse(process);
-                }
-                let outcome = sim.world.borrow_mut().ledger.claim(&claim, process, now);
-                sim.judge_suspects();
-                outcome
-            })
-        };
-        match ask(claim.clone()).await {
-            Err(Unanswered) => {
-                let mut again = claim.clone();
-                if self.sim.setup.without == Some(Guard::RepeatableClaim) {
-                    again.token = ClaimToken::from_random(self.sim.bits());
-                }
-                ask(again).await
-            }
-            outcome => outcome,
-        }
-    }
-
-    async fn work(&self, delivery: Delivery, claimed: ClaimedRun, lease: Lease) -> Ending {
-        let run = delivery.run;
-        let nudge = Mailbox::default();
-        self.nudges.borrow_mut().insert(run, nudge.clone());
-        let hold = Hold::new(self, delivery, claimed.fence, lease, nudge);
-        let attempt = claimed.fence.attempt;
-        let ending = run_attempt(self, claimed, &hold).await;
-        self.sim.tell(self.process, || {
-            format!("attempt {attempt} of {}: {ending:?}", name(run))
-        });
-        match ending {
-            // The decision publishes its own job.
-            Ending::Ended | Ending::Parked => self.ack(delivery),
-            Ending::HandedOver => {
-                self.sim.count(|counts| &mut counts.hand_overs);
-                self.nak_confirmed(delivery).await;
-            }
-            // The new holder settles the message.
-            Ending::Lost | Ending::PerhapsEnded => {}
-        }
-        ending
-    }
-
-    fn ack(&self, delivery: Delivery) {
-        self.sim.send(self.process, Service::Broker, move |sim| {
-            sim.acknowledge(delivery.seq);
-        });
-    }
-
-    fn nak(&self, delivery: Delivery, delay: Duration) {
-        self.sim.send(self.process, Service::Broker, move |sim| {
-            sim.give_back_job(delivery.seq, delay);
-        });
-    }
-
-    async fn nak_confirmed(&self, delivery: Delivery) {
-        let asked = self.sim.ask(self.process, Service::Broker, move |sim| {
-            sim.give_back_job(delivery.seq, Duration::ZERO);
-        });
-        // Without a confirmation, the message is redelivered after the ack_wait.
-        let _ = asked.await;
-    }
+fn settings(config: &Config, outside: &Outside) -> Settings {
+    let upstream = ModelConfig {
+        // Pauses are random in the product, and a seed must always play the same.
+        retry: RetryPolicy {
+            base: Duration::ZERO,
+            ..RetryPolicy::default()
+        },
+        ..ModelConfig::new("http://upstream/v1")
+    };
+    let http = Arc::new(Upstream(outside.clone()));
+    let models = Upstreams::one_over(http, upstream).expect("the address of the upstream is a URL");
+    let mut tools = ToolRegistry::new(config).expect("the default tools can be used");
+    tools::register(&mut tools, outside).expect("the simulated tools can be used");
+    Settings::with(config, models, tools)
 }

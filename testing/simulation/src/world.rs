@@ -7,7 +7,7 @@ use baton_protocol::{Effect, RunId};
 
 use crate::accusation::{Accusation, Invariant, name};
 use crate::event_log::EventLog;
-use crate::executor::Executor;
+use crate::executor::{Executor, ProcessId};
 use crate::guard::Setup;
 use crate::jobs::Jobs;
 use crate::ledger::Ledger;
@@ -24,7 +24,8 @@ pub(crate) struct Execution {
     pub(crate) run: RunId,
     pub(crate) step: u32,
     pub(crate) effect: Effect,
-    pub(crate) attempt: u32,
+    /// The process that made it.
+    pub(crate) holder: ProcessId,
     /// The time at which the worker decided to call.
     pub(crate) decided_at: Millis,
 }

@@ -55,6 +55,8 @@ fn all_is_well(seeds: Range<u64>) {
         ("cancels of runs at work", counts.cancelled_at_work, 3),
         ("ends told by others", counts.told_by_others, 10),
         ("parked runs", counts.parked, 5),
+        ("answers that broke off", counts.broken_turns, 10),
+        ("withdrawn answers", counts.withdrawn_turns, 2),
         ("decisions", counts.decided, 5),
         ("decisions that came too late", counts.decided_too_late, 2),
         ("completed runs", counts.completed, 120),

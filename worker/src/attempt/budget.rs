@@ -12,6 +12,7 @@ use super::{Attempt, Ending, Halt, publish_queued};
 use crate::metrics;
 use crate::model::ModelError;
 use crate::runner::JobRunner;
+use crate::world::{Ledger as _, World};
 
 /// The budgets of a run's key, and the run's reservation.
 pub(super) struct Budget {
@@ -93,7 +94,7 @@ impl Budget {
     }
 }
 
-impl Attempt<'_> {
+impl<W: World> Attempt<'_, W> {
     /// Reserves the most that a turn with a request of so many bytes may use, whichever target answers
     /// it. Returns the limit of its answer in tokens; `None` for a key without a budget. If too little
     /// is left, the run ends; if other runs have reserved it, the run waits.
@@ -201,9 +202,12 @@ impl Attempt<'_> {
 
 /// Publishes jobs for runs that wait for the budget that this run has released. If one is lost, the
 /// scheduler replaces it.
-pub(super) async fn wake_waiting(runner: &JobRunner, fence: &Fence) {
-    let system = runner.store.system();
-    match system.waiting_for(fence.tenant, fence.run, WOKEN).await {
+pub(super) async fn wake_waiting<W: World>(runner: &JobRunner<W>, fence: &Fence) {
+    match runner
+        .store
+        .waiting_for(fence.tenant, fence.run, WOKEN)
+        .await
+    {
         Ok(waiting) => {
             for next in waiting {
                 publish_queued(runner, next).await;

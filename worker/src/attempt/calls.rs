@@ -15,8 +15,9 @@ use crate::agent::CallSide;
 use crate::agent::transcript::tool_message;
 use crate::agent::turn_machine::{RecordedCall, Standing};
 use crate::metrics;
+use crate::world::World;
 
-impl Attempt<'_> {
+impl<W: World> Attempt<'_, W> {
     /// Executes calls, several at a time; records and shows each result as it arrives.
     pub(super) async fn run_calls(&mut self, calls: Vec<RecordedCall>) -> Result<(), Halt> {
         let mut waiting = calls.into_iter();

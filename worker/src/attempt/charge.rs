@@ -4,8 +4,9 @@
 use baton_protocol::{Charge, Usage};
 
 use super::Attempt;
+use crate::world::World;
 
-impl Attempt<'_> {
+impl<W: World> Attempt<'_, W> {
     /// Returns the name by which the upstream was asked for the model, or the requested one before that.
     pub(super) fn asked_model(&self) -> &str {
         let target = self.target.as_ref();

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use baton_protocol::{EventId, Fence};
 use baton_store::{
-    CallCommit, FenceError, FinishCommit, Finished, ParkCommit, ParkOutcome, Store, StoreError,
+    CallCommit, FenceError, FinishCommit, Finished, ParkCommit, ParkOutcome, StoreError,
     TurnCommit, TurnGrant, TurnWish,
 };
 
 use crate::metrics;
 use crate::runner::JobRunner;
+use crate::world::{Ledger as _, World};
 
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
@@ -58,21 +59,21 @@ macro_rules! until_answered {
 }
 
 /// The ledger with the guard of one attempt.
-pub(super) struct GuardedLedger<'a> {
-    pub(super) store: &'a Store,
+pub(super) struct GuardedLedger<'a, W: World> {
+    ledger: &'a W::Ledger,
     /// The attempt that guards each write.
     pub(super) fence: Fence,
 }
 
-impl<'a> GuardedLedger<'a> {
-    pub(super) const fn new(runner: &'a JobRunner, fence: Fence) -> Self {
-        let store = &runner.store;
-        Self { store, fence }
+impl<'a, W: World> GuardedLedger<'a, W> {
+    pub(super) const fn new(runner: &'a JobRunner<W>, fence: Fence) -> Self {
+        let ledger = &runner.store;
+        Self { ledger, fence }
     }
 
     pub(super) async fn turn(&self, commit: &TurnCommit<'_>) -> Result<(), CommitError> {
-        let (system, fence) = (self.store.system(), &self.fence);
-        until_answered!(system.commit_turn(fence, commit))
+        let (ledger, fence) = (self.ledger, &self.fence);
+        until_answered!(ledger.commit_turn(fence, commit))
     }
 
     pub(super) async fn begin_turn(
@@ -80,8 +81,8 @@ impl<'a> GuardedLedger<'a> {
         step: u32,
         wish: &TurnWish,
     ) -> Result<TurnGrant, CommitError> {
-        let (system, fence) = (self.store.system(), &self.fence);
-        until_answered!(system.begin_turn(fence, step, wish))
+        let (ledger, fence) = (self.ledger, &self.fence);
+        until_answered!(ledger.begin_turn(fence, step, wish))
     }
 
     pub(super) async fn await_budget(
@@ -89,8 +90,8 @@ impl<'a> GuardedLedger<'a> {
         wish: &TurnWish,
         last_event: EventId,
     ) -> Result<bool, CommitError> {
-        let (system, fence) = (self.store.system(), &self.fence);
-        until_answered!(system.await_budget(fence, wish, last_event))
+        let (ledger, fence) = (self.ledger, &self.fence);
+        until_answered!(ledger.await_budget(fence, wish, last_event))
     }
 
     pub(super) async fn lower_turn(
@@ -99,32 +100,32 @@ impl<'a> GuardedLedger<'a> {
         tokens: u64,
         nanos: u64,
     ) -> Result<(), CommitError> {
-        let (system, fence) = (self.store.system(), &self.fence);
-        until_answered!(system.lower_turn(fence, step, tokens, nanos))
+        let (ledger, fence) = (self.ledger, &self.fence);
+        until_answered!(ledger.lower_turn(fence, step, tokens, nanos))
     }
 
     pub(super) async fn start_call(&self, step: u32) -> Result<(), CommitError> {
-        let (system, fence) = (self.store.system(), &self.fence);
-        until_answered!(system.start_call(fence, step))
+        let (ledger, fence) = (self.ledger, &self.fence);
+        until_answered!(ledger.start_call(fence, step))
     }
 
     pub(super) async fn call(&self, commit: &CallCommit<'_>) -> Result<(), CommitError> {
-        let (system, fence) = (self.store.system(), &self.fence);
-        until_answered!(system.commit_call(fence, commit))
+        let (ledger, fence) = (self.ledger, &self.fence);
+        until_answered!(ledger.commit_call(fence, commit))
     }
 
     pub(super) async fn finish(&self, commit: &FinishCommit<'_>) -> Result<Finished, CommitError> {
-        let (system, fence) = (self.store.system(), &self.fence);
-        until_answered!(system.finish_run(fence, commit))
+        let (ledger, fence) = (self.ledger, &self.fence);
+        until_answered!(ledger.finish_run(fence, commit))
     }
 
     pub(super) async fn park(&self, commit: &ParkCommit<'_>) -> Result<ParkOutcome, CommitError> {
-        let (system, fence) = (self.store.system(), &self.fence);
-        until_answered!(system.park_run(fence, commit))
+        let (ledger, fence) = (self.ledger, &self.fence);
+        until_answered!(ledger.park_run(fence, commit))
     }
 
     pub(super) async fn hand_over(&self, last_event: EventId) -> Result<(), CommitError> {
-        let (system, fence) = (self.store.system(), &self.fence);
-        until_answered!(system.hand_over(fence, last_event))
+        let (ledger, fence) = (self.ledger, &self.fence);
+        until_answered!(ledger.hand_over(fence, last_event))
     }
 }

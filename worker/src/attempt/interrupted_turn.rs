@@ -17,6 +17,7 @@ use super::client_calls::ClientCalls;
 use super::{Attempt, Halt};
 use crate::metrics;
 use crate::model::{ModelError, TurnStream};
+use crate::world::World;
 
 /// A turn with an answer that is being read.
 pub(super) struct OpenTurn {
@@ -137,7 +138,7 @@ impl UnrecordedTurn {
     }
 }
 
-impl Attempt<'_> {
+impl<W: World> Attempt<'_, W> {
     /// Withdraws the shown part of a failed turn and pauses, if the model may be called again;
     /// otherwise returns the error. It may not be called again if a client that cannot take text
     /// back has received some of the turn, or if the run's tries or tokens are used up.

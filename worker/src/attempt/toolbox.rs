@@ -13,6 +13,7 @@ use crate::agent::{Call, CallSide};
 use crate::runner::JobRunner;
 use crate::settings::Settings;
 use crate::tools::{CallEnd, CallSlot, RegisteredTool, ToolContext, ToolRegistry};
+use crate::world::World;
 
 /// The result of a call.
 pub(super) struct CallResult {
@@ -101,9 +102,9 @@ impl Toolbox {
 
     /// Executes one server-side call, unless a person has decided its result. Never fails: an error
     /// becomes the result.
-    pub(super) async fn execute(
+    pub(super) async fn execute<W: World>(
         &self,
-        runner: &JobRunner,
+        runner: &JobRunner<W>,
         fence: Fence,
         recorded: RecordedCall,
         traceparent: Option<String>,

@@ -9,7 +9,7 @@ use baton_admission::needs;
 use baton_metering::{is_other_model, recorded_name};
 use baton_protocol::{AuditId, EventData, FinishReason, Outcome, RunError};
 use baton_routing::Target;
-use baton_run_log::{EventPublisher, PublishEventsError};
+use baton_run_log::{EventLogs, EventPublisher, PublishEventsError};
 use baton_store::{
     ActorKind, AuditEntry, AuditResult, FinalTurn, NewCall, TurnCommit, TurnTimes, TurnWish,
 };
@@ -23,6 +23,7 @@ use crate::agent::FinishedTurn;
 use crate::agent::turn_machine::TurnVerdict;
 use crate::metrics;
 use crate::model::{ModelError, StartedTurn, TurnContext, TurnParts};
+use crate::world::{Ledger as _, World};
 
 /// The time that events wait for the model's first text, to be stored with it.
 const FIRST_TEXT: Duration = Duration::from_millis(50);
@@ -86,7 +87,7 @@ impl From<PublishEventsError> for TurnFailure {
     }
 }
 
-impl Attempt<'_> {
+impl<W: World> Attempt<'_, W> {
     /// Takes one turn of the model. Returns `None` if this attempt continues afterwards.
     pub(super) async fn take_turn(&mut self, step: u32) -> Result<Option<Worked>, Halt> {
         self.hold.may_begin().await;
@@ -383,15 +384,15 @@ impl Attempt<'_> {
             user_agent: None,
             request_id: self.headers.request_id.clone(),
         };
-        if let Err(error) = self.runner.store.system().record_audit(&entry).await {
+        if let Err(error) = self.runner.store.record_audit(&entry).await {
             tracing::error!(%error, asked, answered, "another model's answer is not in the audit log");
         }
     }
 }
 
 /// Waits for the beginning of the answer, and stores pending events meanwhile.
-async fn until_started(
-    publisher: &mut EventPublisher,
+async fn until_started<L: EventLogs>(
+    publisher: &mut EventPublisher<L>,
     started: impl Future<Output = Result<StartedTurn, ModelError>>,
 ) -> Result<StartedTurn, TurnFailure> {
     let mut started = pin!(started);

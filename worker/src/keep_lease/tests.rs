@@ -1,6 +1,7 @@
 //! Tests the keeper against a real ledger and a real broker. The clock only moves by hand, so that
 //! only the renewals of the test are due.
 
+use baton_nats::InProgress;
 use baton_protocol::WorkerId;
 use baton_protocol::liveness::{CONFIRMED_WITHIN, UNASKED_AFTER};
 use baton_service::{Clock as _, FixedClock, SystemClock};

@@ -10,13 +10,14 @@ use baton_service::config::{ConnectionUrl, UpstreamFeature};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use reqwest::{RequestBuilder, Response, Url};
+use reqwest::{Method, Request, Response, Url};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::answer_decoder::AnswerDecoder;
 use super::config::{ModelConfig, ModelSetupError, Timeouts};
+use super::exchange::Exchange;
 use super::plain_answer::{error_of, read_plain};
 use super::quote::Quote;
 use super::render_request::{Turn, render_request};
@@ -54,7 +55,7 @@ pub struct TurnParts<'a> {
 /// An upstream. Clones share connections.
 #[derive(Debug, Clone)]
 pub struct ModelClient {
-    http: reqwest::Client,
+    http: Arc<dyn Exchange>,
     chat: Url,
     models: Url,
     headers: HeaderMap,
@@ -70,6 +71,20 @@ pub struct ModelClient {
 impl ModelClient {
     /// A client for an upstream; it connects when it is first used.
     pub fn with_config(config: ModelConfig) -> Result<Self, ModelSetupError> {
+        let mut builder = client_builder_of_operator(
+            config.ca_file.as_deref(),
+            config.proxy.as_ref().map(ConnectionUrl::expose),
+        )?
+        .connect_timeout(config.timeouts.connect);
+        if Url::parse(&config.base_url).is_ok_and(|url| url.scheme() == "http") {
+            builder = builder.http1_only();
+        }
+        let http = builder.build()?;
+        Self::over(Arc::new(http), config)
+    }
+
+    /// A client that sends its requests this way.
+    pub fn over(http: Arc<dyn Exchange>, config: ModelConfig) -> Result<Self, ModelSetupError> {
         let base = config.base_url.trim_end_matches('/');
         let url = |path| {
             Url::parse(&format!("{base}/{path}"))
@@ -81,14 +96,6 @@ impl ModelClient {
         };
         let chat = url("chat/completions")?;
         let models = url("models")?;
-        let mut builder = client_builder_of_operator(
-            config.ca_file.as_deref(),
-            config.proxy.as_ref().map(ConnectionUrl::expose),
-        )?
-        .connect_timeout(config.timeouts.connect);
-        if chat.scheme() == "http" {
-            builder = builder.http1_only();
-        }
         let bearer = config.api_key.as_ref();
         let bearer = bearer.map(|key| ("authorization", format!("Bearer {}", key.expose())));
         let own = config.headers.iter();
@@ -107,7 +114,7 @@ impl ModelClient {
             .into_iter()
             .chain(config.headers.into_values());
         Ok(Self {
-            http: builder.build()?,
+            http,
             chat,
             models,
             headers,
@@ -138,7 +145,7 @@ impl ModelClient {
 
     /// Returns the models that the upstream offers.
     pub async fn list_models(&self) -> Result<ModelList, ModelError> {
-        let request = self.http.get(self.models.clone());
+        let request = Request::new(Method::GET, self.models.clone());
         let deadline = Instant::now() + self.timeouts.first_byte;
         let response = self.send(request, deadline).await?;
         let body = read_plain(response, deadline).await?;
@@ -156,12 +163,11 @@ impl ModelClient {
         context: &TurnContext,
     ) -> Result<TurnStream, ModelError> {
         let started = Instant::now();
-        let mut request = self
-            .http
-            .post(self.chat.clone())
-            .header(CONTENT_TYPE, "application/json")
-            .header(ACCEPT, "text/event-stream")
-            .body(body);
+        let mut request = Request::new(Method::POST, self.chat.clone());
+        *request.body_mut() = Some(body.into());
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         let told = [
             ("x-request-id", &context.request_id),
             ("traceparent", &context.traceparent),
@@ -171,7 +177,7 @@ impl ModelClient {
                 .as_deref()
                 .and_then(|value| HeaderValue::try_from(value).ok())
             {
-                request = request.header(HeaderName::from_static(name), value);
+                headers.insert(HeaderName::from_static(name), value);
             }
         }
         let first_byte = started + self.timeouts.first_byte;
@@ -195,13 +201,12 @@ impl ModelClient {
     }
 
     /// Sends a request, and converts every status but a success into an error.
-    async fn send(
-        &self,
-        mut request: RequestBuilder,
-        deadline: Instant,
-    ) -> Result<Response, ModelError> {
-        request = request.headers(self.headers.clone());
-        let response = match timeout_at(deadline, request.send()).await {
+    async fn send(&self, mut request: Request, deadline: Instant) -> Result<Response, ModelError> {
+        let headers = request.headers_mut();
+        for (name, value) in &self.headers {
+            headers.insert(name, value.clone());
+        }
+        let response = match timeout_at(deadline, self.http.send(request)).await {
             Err(_) => return Err(ModelError::TimedOut(Wait::FirstByte)),
             Ok(Err(error)) => return Err(send_error(error)),
             Ok(Ok(response)) => response,

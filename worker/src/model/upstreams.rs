@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::client::{ModelClient, TurnContext, TurnParts};
 use super::config::{ModelConfig, ModelSetupError};
+use super::exchange::Exchange;
 use super::health::Health;
 use super::{ModelError, RetryPolicy, TurnStream, Wait};
 use crate::metrics;
@@ -78,20 +79,32 @@ impl Upstreams {
             let name = Arc::<str>::from(&*upstream.name);
             let config = ModelConfig::of(config, upstream);
             let known = earlier.and_then(|earlier| earlier.by_name.get(&name));
-            match known.filter(|known| known.config == config) {
-                Some(known) => Ok(Arc::clone(known)),
-                None => Upstream::new(name, config).map(Arc::new),
+            if let Some(known) = known.filter(|known| known.config == config) {
+                return Ok(Arc::clone(known));
             }
+            let client = ModelClient::with_config(config.clone())?;
+            Ok(Arc::new(Upstream::new(name, config, client)))
         });
         Self::of(upstreams, config.all_routes())
     }
 
     /// Makes one upstream that serves every model.
     pub fn one(config: ModelConfig) -> Result<Self, ModelSetupError> {
+        let client = ModelClient::with_config(config.clone())?;
+        Self::one_client(config, client)
+    }
+
+    /// As [`Upstreams::one`], over another way to send its requests.
+    pub fn one_over(http: Arc<dyn Exchange>, config: ModelConfig) -> Result<Self, ModelSetupError> {
+        let client = ModelClient::over(http, config.clone())?;
+        Self::one_client(config, client)
+    }
+
+    fn one_client(config: ModelConfig, client: ModelClient) -> Result<Self, ModelSetupError> {
         let name = baton_service::config::ONLY_UPSTREAM;
         let routes = Routes::to_one(name, baton_routing::Knows::default());
-        let upstream = Upstream::new(name.into(), config).map(Arc::new);
-        Self::of([upstream], routes)
+        let upstream = Upstream::new(name.into(), config, client);
+        Self::of([Ok(Arc::new(upstream))], routes)
     }
 
     fn of(
@@ -269,15 +282,15 @@ enum Round {
 }
 
 impl Upstream {
-    fn new(name: Arc<str>, config: ModelConfig) -> Result<Self, ModelSetupError> {
+    fn new(name: Arc<str>, config: ModelConfig, client: ModelClient) -> Self {
         let places = config.max_concurrent;
-        Ok(Self {
+        Self {
             name,
-            client: ModelClient::with_config(config.clone())?,
+            client,
             config,
             health: Mutex::default(),
             room: places.map(|places| Arc::new(Semaphore::new(places as usize))),
-        })
+        }
     }
 
     fn health(&self) -> std::sync::MutexGuard<'_, Health> {

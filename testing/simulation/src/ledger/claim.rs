@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use baton_protocol::run::Held;
-use baton_protocol::{Fence, Lane, Outcome};
-use baton_store::{CallState, Claim, ClaimOutcome, ClaimedRun, ParkedRun, StepData, StepRecord};
+use baton_protocol::{Fence, Lane, Outcome, RunId, RunSpec};
+use baton_store::{
+    CallState, Claim, ClaimOutcome, ClaimedRun, KeyStanding, ParkedRun, StepData, StepRecord,
+};
+use serde_json::json;
 
 use super::lease::suspect;
 use super::{Grant, Ledger, Row, State};
@@ -12,6 +15,7 @@ use crate::accusation::{Accusation, Invariant};
 use crate::executor::ProcessId;
 use crate::guard::Guard;
 use crate::time::{Millis, date, millis};
+use crate::tools::SERVER_TOOLS;
 
 impl Ledger {
     pub(crate) fn claim(&mut self, claim: &Claim, holder: ProcessId, now: Millis) -> ClaimOutcome {
@@ -28,7 +32,7 @@ impl Ledger {
                 *expires = now + millis(claim.lease);
                 row.version += 1;
                 let held = *held;
-                return claimed(row, (claim, self.setup.without), held, now);
+                return claimed(row, (claim, self.setup.without, self.is_revoked), held, now);
             }
             State::Running { held, expires } if *expires <= now => (held.lose_lease(), true),
             State::Running { expires, .. } => {
@@ -77,10 +81,11 @@ impl Ledger {
                     at: now,
                     accounted: false,
                 });
-                claimed(row, (claim, self.setup.without), held, now)
+                claimed(row, (claim, self.setup.without, self.is_revoked), held, now)
             }
             Err(ended) => {
                 row.state = State::Ended(ended);
+                row.share.charge_open();
                 row.ends += 1;
                 row.ended(true)
                     .map_or(ClaimOutcome::Gone, ClaimOutcome::Ended)
@@ -89,9 +94,24 @@ impl Ledger {
     }
 }
 
+/// Returns a run's specification. Every third run is shown to a client that cannot take text back.
+fn spec(run: RunId) -> String {
+    json!({
+        "v": RunSpec::VERSION,
+        "agent": {"name": "a", "version": 0},
+        "model": "m",
+        "messages": [],
+        "tools": [{"type": "function", "function": {"name": "ask"}}],
+        "server_tools": SERVER_TOOLS.map(|(name, _)| name),
+        "shown_for_good": run.as_uuid().as_u128().is_multiple_of(3),
+        "limits": {"max_turns": 4},
+    })
+    .to_string()
+}
+
 fn claimed(
     row: &Row,
-    (claim, without): (&Claim, Option<Guard>),
+    (claim, without, is_revoked): (&Claim, Option<Guard>, bool),
     held: Held,
     now: Millis,
 ) -> ClaimOutcome {
@@ -120,7 +140,12 @@ fn claimed(
         Vec::new()
     };
     ClaimOutcome::Claimed(Box::new(ClaimedRun {
-        key: None,
+        key: row.is_metered.then(|| KeyStanding {
+            revoked: is_revoked,
+            scopes: vec!["runs:write".to_owned()],
+            token_budget: true,
+            ..KeyStanding::default()
+        }),
         traceparent: None,
         fence: Fence {
             tenant: claim.tenant,
@@ -128,7 +153,7 @@ fn claimed(
             attempt: held.attempt,
             token: claim.token,
         },
-        spec_json: String::new(),
+        spec_json: spec(claim.run),
         lane: Lane::Interactive,
         thread_id: None,
         last_event_id: held.last_event,

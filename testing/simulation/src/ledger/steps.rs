@@ -17,6 +17,8 @@ impl Ledger {
         now: Millis,
     ) -> Result<(), Lost> {
         let (row, held) = self.write(fence, "turn")?;
+        let used = turn.usage.total_tokens;
+        row.share.settle(fence.attempt, turn.step, used);
         progress(row, held, turn.last_event.max(held.last_event));
         if turn.usage_total.total_tokens > row.usage.total_tokens {
             row.usage = turn.usage_total;
@@ -78,11 +80,12 @@ impl Ledger {
             if let StepData::Call { state, .. } = &mut record.data {
                 *state = CallState::Finished {
                     ok: call.ok,
-                    duration_ms: 1,
+                    duration_ms: call.duration_ms,
                 };
             }
             record.attempt = fence.attempt;
             record.message = Some(call.message);
+            record.started_event_id = Some(call.started_event);
             record.last_event_id = Some(call.last_event);
             record.finished_at = Some(date(now));
             row.recorded_at.insert(call.step, now);
@@ -110,6 +113,27 @@ impl Ledger {
         row.state = State::Ended(held.end(outcome, end.last_event));
         row.ends += 1;
         row.usage = end.usage_total;
+        let used = end.turn.as_ref().map(|turn| (turn.step, turn.usage));
+        let used = used.or(end.cut.as_ref().map(|cut| (cut.step, cut.usage)));
+        if let Some((step, usage)) = used {
+            row.share.settle(fence.attempt, step, usage.total_tokens);
+        }
+        row.share.charge_open();
+        if let Some(cut) = end.cut {
+            let record = StepRecord {
+                step: cut.step,
+                attempt: fence.attempt,
+                data: StepData::CutTurn { usage: cut.usage },
+                message: None,
+                cut_message: Some(cut.message),
+                answer_fields: None,
+                started_event_id: None,
+                last_event_id: Some(cut.last_event),
+                created_at: date(now),
+                finished_at: Some(date(now)),
+            };
+            row.insert(record, now);
+        }
         if let Some(turn) = end.turn {
             let record = finished_turn(
                 fence.attempt,

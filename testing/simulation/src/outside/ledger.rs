@@ -1,0 +1,283 @@
+//! The worker's statements.
+
+use std::time::Duration;
+
+use baton_protocol::{ClaimToken, EventId, Fence, Outcome, RunId, TenantId};
+use baton_store::{
+    AuditEntry, CallCommit, Claim, ClaimOutcome, FenceError, FinishCommit, Finished, ParkCommit,
+    ParkOutcome, QueuedJob, Renewal, StoreError, TurnCommit, TurnGrant, TurnWish,
+};
+use baton_worker::world::Ledger;
+use rand::RngExt as _;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::Outside;
+use crate::accusation::name;
+use crate::guard::Guard;
+use crate::ledger::{CallEntry, CutEntry, EndEntry, FinalEntry, Lost, TurnEntry};
+use crate::links::Service;
+use crate::network::PATIENCE;
+use crate::time::Millis;
+use crate::worker::LEASE;
+use crate::{counts::Counts, ledger};
+
+impl Outside {
+    /// Makes a guarded write.
+    async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&mut ledger::Ledger, Millis) -> Result<T, Lost> + Send + 'static,
+    ) -> Result<T, FenceError> {
+        let answer = self.ask(Service::Ledger, move |sim| {
+            let now = sim.now();
+            let answer = write(&mut sim.world.borrow_mut().ledger, now);
+            if answer.is_err() {
+                sim.count(|counts| &mut counts.refused_commits);
+            }
+            answer
+        });
+        match answer.await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(Lost)) => Err(FenceError::Lost),
+            Err(unanswered) => {
+                // It may have to give the run up.
+                self.excuse();
+                Err(FenceError::Store(unanswered.into()))
+            }
+        }
+    }
+
+    fn excuse(&self) {
+        let process = self.process;
+        self.inbox.put(move |sim| sim.excuse(process));
+    }
+
+    fn count(&self, what: fn(&mut Counts) -> &mut u64) {
+        self.inbox.put(move |sim| sim.count(what));
+    }
+}
+
+impl Ledger for Outside {
+    fn new_token(&self) -> ClaimToken {
+        ClaimToken::from_random(self.claims().random.random())
+    }
+
+    async fn claim_run(&self, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
+        let mut claim = claim.clone();
+        claim.lease = LEASE;
+        let is_repeated = self.claims().sent.contains(&claim.token);
+        self.claims().sent.push(claim.token);
+        if is_repeated && self.without == Some(Guard::RepeatableClaim) {
+            claim.token = self.new_token();
+        }
+        let (process, run, sent) = (self.process, claim.run, Instant::now());
+        let claimed = self.ask(Service::Ledger, move |sim| {
+            let now = sim.now();
+            if sent.elapsed() > PATIENCE {
+                // The claimer may have given up waiting for this one.
+                sim.excuse(process);
+            }
+            let outcome = sim.world.borrow_mut().ledger.claim(&claim, process, now);
+            sim.judge_suspects();
+            outcome
+        });
+        match claimed.await {
+            Ok(ClaimOutcome::Claimed(claimed)) => {
+                let attempt = claimed.fence.attempt;
+                self.inbox.put(move |sim| {
+                    sim.tell(process, || {
+                        format!("holds {} as attempt {attempt}", name(run))
+                    });
+                });
+                Ok(ClaimOutcome::Claimed(claimed))
+            }
+            Ok(ClaimOutcome::Ended(_)) if self.without == Some(Guard::TerminalEvent) => {
+                Ok(ClaimOutcome::Gone)
+            }
+            Ok(outcome) => Ok(outcome),
+            Err(unanswered) => {
+                if is_repeated {
+                    // Whether it was granted is unknown.
+                    self.excuse();
+                }
+                Err(unanswered.into())
+            }
+        }
+    }
+
+    async fn renew_leases(
+        &self,
+        fences: &[Fence],
+        lease: Option<Duration>,
+    ) -> Result<Vec<Option<Renewal>>, StoreError> {
+        let fences = fences.to_vec();
+        let lease = lease.map(|_| LEASE);
+        let gives_up = self.without != Some(Guard::GiveUp);
+        let renewed = self.ask(Service::Ledger, move |sim| {
+            let now = sim.now();
+            let ledger = &mut sim.world.borrow_mut().ledger;
+            let answers = fences
+                .iter()
+                .map(|fence| match ledger.renew(fence, lease, now) {
+                    Ok(renewal) => Some(renewal),
+                    Err(Lost) if gives_up => None,
+                    Err(Lost) => Some(Renewal {
+                        cancel_requested: None,
+                    }),
+                });
+            answers.collect()
+        });
+        Ok(renewed.await?)
+    }
+
+    async fn hand_over(&self, fence: &Fence, last_event: EventId) -> Result<(), FenceError> {
+        let fence = *fence;
+        self.write(move |ledger, now| ledger.hand_over(&fence, last_event, now))
+            .await?;
+        self.count(|counts| &mut counts.hand_overs);
+        Ok(())
+    }
+
+    async fn begin_turn(
+        &self,
+        fence: &Fence,
+        step: u32,
+        wish: &TurnWish,
+    ) -> Result<TurnGrant, FenceError> {
+        let (fence, wish) = (*fence, *wish);
+        self.write(move |ledger, _| ledger.begin_turn(&fence, step, &wish))
+            .await
+    }
+
+    async fn lower_turn(
+        &self,
+        fence: &Fence,
+        step: u32,
+        tokens: u64,
+        _: u64,
+    ) -> Result<(), FenceError> {
+        let fence = *fence;
+        self.write(move |ledger, _| ledger.lower_turn(&fence, step, tokens))
+            .await
+    }
+
+    async fn await_budget(
+        &self,
+        fence: &Fence,
+        wish: &TurnWish,
+        last_event: EventId,
+    ) -> Result<bool, FenceError> {
+        let (fence, wish) = (*fence, *wish);
+        self.write(move |ledger, now| ledger.await_budget(&fence, &wish, last_event, now))
+            .await
+    }
+
+    async fn waiting_for(
+        &self,
+        _: TenantId,
+        run: RunId,
+        _: u32,
+    ) -> Result<Vec<QueuedJob>, StoreError> {
+        let waiting = self.ask(Service::Ledger, move |sim| {
+            sim.world.borrow().ledger.waiting_for(run)
+        });
+        Ok(waiting.await?)
+    }
+
+    async fn commit_turn(&self, fence: &Fence, turn: &TurnCommit<'_>) -> Result<(), FenceError> {
+        let fence = *fence;
+        let entry = TurnEntry {
+            step: turn.step,
+            message: json(turn.message),
+            usage: turn.usage,
+            usage_total: turn.usage_total,
+            finish_reason: turn.finish_reason,
+            last_event: turn.last_event_id,
+            calls: turn.calls.to_vec(),
+        };
+        self.write(move |ledger, now| ledger.commit_turn(&fence, entry, now))
+            .await
+    }
+
+    async fn start_call(&self, fence: &Fence, step: u32) -> Result<(), FenceError> {
+        let fence = *fence;
+        self.write(move |ledger, _| ledger.start_call(&fence, step))
+            .await
+    }
+
+    async fn commit_call(&self, fence: &Fence, call: &CallCommit<'_>) -> Result<(), FenceError> {
+        let fence = *fence;
+        let entry = CallEntry {
+            step: call.step,
+            ok: call.ok,
+            duration_ms: call.duration_ms,
+            message: json(call.message),
+            last_event: call.last_event_id,
+            started_event: call.started_event_id,
+        };
+        self.write(move |ledger, now| ledger.commit_call(&fence, entry, now))
+            .await
+    }
+
+    async fn finish_run(
+        &self,
+        fence: &Fence,
+        end: &FinishCommit<'_>,
+    ) -> Result<Finished, FenceError> {
+        let fence = *fence;
+        let entry = EndEntry {
+            outcome: end.outcome.clone(),
+            last_event: end.last_event_id,
+            usage_total: end.usage_total,
+            turn: end.turn.as_ref().map(|turn| FinalEntry {
+                step: turn.step,
+                message: json(turn.message),
+                usage: turn.usage,
+                finish_reason: turn.finish_reason,
+                last_event: turn.last_event_id,
+            }),
+            cut: end.cut.as_ref().map(|cut| CutEntry {
+                step: cut.step,
+                message: json(cut.message),
+                usage: cut.usage,
+                last_event: cut.last_event_id,
+            }),
+        };
+        self.write(move |ledger, now| ledger.finish(&fence, entry, now))
+            .await?;
+        if matches!(end.outcome, Outcome::Cancelled(_)) {
+            self.count(|counts| &mut counts.cancelled_at_work);
+        }
+        Ok(Finished {
+            promoted: None,
+            cancel_latency: None,
+        })
+    }
+
+    async fn park_run(
+        &self,
+        fence: &Fence,
+        questions: &ParkCommit<'_>,
+    ) -> Result<ParkOutcome, FenceError> {
+        let (fence, asked) = (*fence, questions.approvals.to_vec());
+        let when = (questions.last_event_id, questions.expire_after);
+        let outcome = self
+            .write(move |ledger, now| ledger.park(&fence, &asked, when, now))
+            .await?;
+        if outcome == ParkOutcome::Parked {
+            self.count(|counts| &mut counts.parked);
+        }
+        Ok(outcome)
+    }
+
+    async fn record_audit(&self, _: &AuditEntry) -> Result<(), StoreError> {
+        let recorded = self.ask(Service::Ledger, |sim| {
+            sim.count(|counts| &mut counts.audited);
+        });
+        Ok(recorded.await?)
+    }
+}
+
+fn json(text: &str) -> Box<RawValue> {
+    RawValue::from_string(text.to_owned()).unwrap_or_default()
+}

@@ -1,0 +1,167 @@
+//! The upstream: an HTTP server that answers with random turns, and sometimes fails.
+
+use std::io;
+
+use baton_protocol::RunId;
+use baton_worker::model::Exchange;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::unfold;
+use reqwest::{Body, Request, Response};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use crate::accusation::Invariant;
+use crate::executor::ProcessId;
+use crate::links::Service;
+use crate::outside::Outside;
+use crate::time::Millis;
+use crate::world::Sim;
+
+/// A process's way to the upstream.
+#[derive(Debug)]
+pub(crate) struct Upstream(pub(crate) Outside);
+
+/// The body of an answer, from the upstream's end.
+type Pieces = UnboundedSender<Result<Bytes, io::Error>>;
+
+impl Exchange for Upstream {
+    fn send(&self, request: Request) -> BoxFuture<'_, reqwest::Result<Response>> {
+        let (pieces, answer) = unbounded_channel();
+        let outside = self.0.clone();
+        async move {
+            let process = outside.process();
+            let status = outside.ask(Service::Outside, move |sim| {
+                sim.look_at_transcript(process, &request);
+                sim.answer(pieces)
+            });
+            let status = status.await.unwrap_or(503);
+            let body = unfold(answer, |mut answer| async move {
+                let piece = answer.recv().await?;
+                Some((piece, answer))
+            });
+            let mut response = http::Response::new(Body::wrap_stream(body));
+            *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
+            Ok(response.into())
+        }
+        .boxed()
+    }
+}
+
+impl Sim {
+    /// Plans a random answer; returns its status.
+    fn answer(&self, pieces: Pieces) -> u16 {
+        match self.below(100) {
+            0 => return 500,
+            1 => return 400,
+            _ => {}
+        }
+        let mut at = 0;
+        for _ in 0..self.between(1, 5) {
+            at += if self.per_mille(100) {
+                self.between(2_000, 15_000)
+            } else {
+                self.between(10, 2_000)
+            };
+            let word = format!("{:x} ", self.below(0xffff));
+            self.say(at, &pieces, &json!({"content": word}), None);
+            if self.per_mille(10) {
+                self.count(|counts| &mut counts.broken_turns);
+                self.after(at, move |_| {
+                    // The worker may have hung up.
+                    let _ = pieces.send(Err(io::ErrorKind::ConnectionReset.into()));
+                });
+                return 200;
+            }
+        }
+        let calls = match self.below(10) {
+            0..=3 => 0,
+            4..=6 => 1,
+            7 | 8 => 2,
+            _ => 3,
+        };
+        for index in 0..calls {
+            let call = self.make_up_call(index);
+            self.say(at, &pieces, &json!({"tool_calls": [call]}), None);
+        }
+        let end = match (calls, self.below(20)) {
+            (_, 0) => "length",
+            (0, _) => "stop",
+            _ => "tool_calls",
+        };
+        self.say(at, &pieces, &json!({}), Some(end));
+        let written = self.between(1, 50);
+        let usage = json!({"choices": [], "usage": {
+            "prompt_tokens": 10, "completion_tokens": written, "total_tokens": 10 + written,
+        }});
+        self.after(at, move |_| {
+            for piece in [line(&usage), "data: [DONE]\n\n".into()] {
+                let _ = pieces.send(Ok(piece));
+            }
+        });
+        200
+    }
+
+    fn say(&self, at: Millis, pieces: &Pieces, delta: &Value, end: Option<&str>) {
+        let chunk = json!({"choices": [{"index": 0, "delta": delta, "finish_reason": end}]});
+        let pieces = pieces.clone();
+        self.after(at, move |_| {
+            let _ = pieces.send(Ok(line(&chunk)));
+        });
+    }
+
+    fn make_up_call(&self, index: u64) -> Value {
+        let name = match self.below(20) {
+            0 => "ask",
+            1..=5 => "compute",
+            6..=9 => "put",
+            _ => "pay",
+        };
+        json!({
+            "index": index,
+            "id": format!("call_{:x}", self.below(u64::from(u32::MAX))),
+            "type": "function",
+            "function": {"name": name, "arguments": "{}"},
+        })
+    }
+
+    /// Checks that the model is shown the recorded messages: all of them, unless the process may
+    /// have lost the run.
+    fn look_at_transcript(&self, process: ProcessId, request: &Request) {
+        let Some((run, shown)) = shown(request) else {
+            return;
+        };
+        let (recorded, must_be_all) = {
+            let world = self.world.borrow();
+            let Some(row) = world.ledger.rows.get(&run) else {
+                return;
+            };
+            let recorded = row.steps.iter().filter_map(|step| step.message.as_deref());
+            let recorded: Vec<Value> = recorded
+                .filter_map(|message| serde_json::from_str(message.get()).ok())
+                .collect();
+            let held_here = row.grants.iter().filter(|grant| grant.holder == process);
+            let is_newest = row
+                .grants
+                .last()
+                .is_some_and(|grant| grant.holder == process);
+            (recorded, is_newest && held_here.count() == 1)
+        };
+        if !recorded.starts_with(&shown) || must_be_all && recorded != shown {
+            let what = format!("the model is shown {shown:?}, and {recorded:?} is recorded");
+            self.accuse(Invariant::I8, run, what);
+        }
+    }
+}
+
+/// Returns the run of a request, and the messages in it.
+fn shown(request: &Request) -> Option<(RunId, Vec<Value>)> {
+    let run = request.headers().get("x-request-id")?.to_str().ok()?;
+    let body: Value = serde_json::from_slice(request.body()?.as_bytes()?).ok()?;
+    Some((run.parse().ok()?, body["messages"].as_array()?.clone()))
+}
+
+fn line(chunk: &Value) -> Bytes {
+    format!("data: {chunk}\n\n").into()
+}
