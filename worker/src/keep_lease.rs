@@ -128,7 +128,16 @@ impl<W: World> LeaseKeeper<W> {
     /// Handles a scheduler's probe of this worker.
     pub fn asked_for(&self, by: Uuid) {
         let now = self.clock.monotonic();
-        self.lock_probes().asked(by, now);
+        let is_first = {
+            let mut probes = self.lock_probes();
+            let is_first = probes.silence_begins().is_none();
+            probes.asked(by, now);
+            is_first
+        };
+        if is_first {
+            // The keeper may sleep until a renewal, and the silence begins before.
+            self.wake.notify_one();
+        }
     }
 
     /// Renews until dropped.

@@ -137,6 +137,27 @@ async fn a_worker_that_is_asked_no_more_shows_that_it_lives_and_without_a_broker
     assert_eq!(taken, [], "it lives");
 }
 
+/// Guards the same protection if the first probe comes after the run was claimed: the keeper already
+/// sleeps until its renewal.
+#[tokio::test]
+async fn a_worker_that_was_asked_only_once_shows_that_it_lives() {
+    let mut f = Fixture::start().await;
+    let (fence, lease, message) = f.claim().await;
+    let hold = f.keeper.hold(fence, lease, message);
+    let mut state = hold.held.state.subscribe();
+    beside(&f.keeper, async {
+        // The keeper sleeps from its first poll on.
+        tokio::task::yield_now().await;
+        f.keeper.asked_for(Uuid::from_u128(1));
+        tokio::task::yield_now().await;
+        f.clock.advance(UNASKED_AFTER);
+        let now = f.clock.monotonic();
+        let confirmed = state.wait_for(|state| state.lease.last_confirmed() == now);
+        confirmed.await.unwrap();
+    })
+    .await;
+}
+
 /// Guards the single statement: each run gets its own answer, and a nudge reaches only its run.
 #[tokio::test]
 async fn all_runs_are_renewed_together_and_each_hears_its_own_answer() {
