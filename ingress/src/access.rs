@@ -24,6 +24,7 @@ mod counted_entries;
 mod credentials;
 mod issuers;
 mod origin;
+mod revoker;
 mod sign_in;
 mod watch;
 
@@ -32,11 +33,12 @@ pub(crate) use baton_identity::scopes::{
     ModelsRead, RunsRead, RunsWrite, Scope, Scopes, UsageRead,
 };
 
-pub(crate) use authorized::{Authenticated, Authorized, SignedIn};
+pub(crate) use authorized::{Authenticated, Authenticator, Authorized, SignedIn};
 pub(crate) use caller::{Actor, Caller, Credential};
 pub(crate) use counted_entries::{SLOWED, record_counted, record_unchanged, throttle_key};
 pub(crate) use credentials::{Credentials, Presented};
 pub(crate) use issuers::Issuers;
 pub(crate) use origin::Origin;
+pub(crate) use revoker::Revoker;
 pub(crate) use sign_in::SignIn;
 pub(crate) use watch::{CredentialWatch, Guard};

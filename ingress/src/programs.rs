@@ -24,14 +24,21 @@ use std::time::Duration;
 use baton_nats::{
     CalloutBus, CurveKey, Heard, Intake, IntakeEvent, IntakeOptions, Issuer, SystemBus,
 };
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
 
 pub(crate) use admit::admit_programs;
 pub(crate) use close_revoked::close_revoked;
 pub(crate) use letters::LetterLimits;
 pub(crate) use submissions::room;
 
+use crate::access::Authenticator;
 use crate::metrics::{self, Dropped};
-use crate::state::AppState;
+use crate::run::cancel::Canceller;
+use crate::run::decide::Decider;
+use crate::run::followers::Stopping;
+use crate::run::reader::RunReader;
+use crate::run::submission::Submitter;
 
 /// The parts that let programs in and close their connections.
 #[derive(Debug)]
@@ -50,21 +57,37 @@ pub struct ProgramDoor {
     pub callout: CalloutBus,
 }
 
+/// The parts that programs' messages are taken with.
+pub(crate) struct Programs {
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) runs: Arc<RunReader>,
+    pub(crate) submitter: Arc<Submitter>,
+    pub(crate) canceller: Canceller,
+    pub(crate) decider: Decider,
+    /// The limits on letters that programs leave in DEAD.
+    pub(crate) letters: LetterLimits,
+    /// Notified when a credential has ended.
+    pub(crate) credential_ended: Arc<Notify>,
+    pub(crate) stopping: Stopping,
+    /// Holds the messages in work.
+    pub(crate) tracker: TaskTracker,
+}
+
 /// Takes runs that operators submit again, until this process stops.
 pub(crate) async fn take_resubmissions(
-    state: &AppState,
+    programs: &Arc<Programs>,
     room: Arc<tokio::sync::Semaphore>,
 ) -> Result<(), baton_nats::BusError> {
-    let resubmissions = state.bus.resubmissions().await?;
-    let taking = submissions::take_resubmissions(state.clone(), room, resubmissions);
-    state.shutdown.tracker.spawn(taking);
+    let resubmissions = programs.runs.bus.resubmissions().await?;
+    let taking = submissions::take_resubmissions(Arc::clone(programs), room, resubmissions);
+    programs.tracker.spawn(taking);
     Ok(())
 }
 
 /// Takes programs' messages until this process stops. The connection is made in the background:
 /// nothing else waits for it.
 pub(crate) fn hear_programs(
-    state: &AppState,
+    programs: &Arc<Programs>,
     options: IntakeOptions,
     room: Arc<tokio::sync::Semaphore>,
 ) -> anyhow::Result<()> {
@@ -74,13 +97,13 @@ pub(crate) fn hear_programs(
         controls,
         questions,
     } = heard;
-    let tracker = &state.shutdown.tracker;
+    let tracker = &programs.tracker;
     tracker.spawn(task.run());
-    tracker.spawn(control::take_requests(state.clone(), controls));
-    tracker.spawn(history::answer_questions(state.clone(), questions));
-    let taking = submissions::take_submissions(state.clone(), room, submissions);
+    tracker.spawn(control::take_requests(Arc::clone(programs), controls));
+    tracker.spawn(history::answer_questions(Arc::clone(programs), questions));
+    let taking = submissions::take_submissions(Arc::clone(programs), room, submissions);
     tracker.spawn(taking);
-    let stop = state.stopping.native.clone();
+    let stop = programs.stopping.native.clone();
     tracker.spawn(async move {
         stop.cancelled().await;
         intake.stop();

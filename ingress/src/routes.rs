@@ -1,7 +1,7 @@
 //! The routes of the HTTP API, a file or folder for each family, and their description.
 
 mod agents;
-mod api_keys;
+pub(crate) mod api_keys;
 pub(crate) mod chat_completions;
 pub(crate) mod health;
 mod invites;
@@ -13,6 +13,7 @@ mod responses;
 mod runs;
 mod sign_in;
 mod sse;
+mod state;
 mod threads;
 mod usage;
 
@@ -22,7 +23,8 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::state::AppState;
+pub(crate) use state::{AppState, Parts};
+
 use openapi::ApiDescription;
 
 /// Returns the routes and their description.

@@ -1,37 +1,33 @@
 //! The settings that a running ingress reloads.
 
-use std::sync::Arc;
-
-use baton_admission::{BuiltInAgent, Policy, Rules};
+use baton_admission::{Admission, BuiltInAgent, Policy, Rules};
 use baton_metering::{BUILT_IN_TOOL_SIZES, MCP_TOOL_SIZE, Metering, ToolSizes};
 use baton_service::config::BuiltInTool;
 use baton_service::{Config, LiveConfig};
 
-use crate::access::rate::RateLimits;
-use crate::routes::models::ModelCatalog;
-use crate::state::AppState;
+use crate::access::rate::{DefaultLimits, RateGate, RateLimits};
+use crate::access::stream_cap::StreamCap;
+use crate::routes::models::{ModelCatalog, Models};
 
-/// The rate limits that apply before anything else of a request is known.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
-    /// The limits of every address.
-    pub(crate) address: RateLimits,
-    /// The limits of a caller without limits of its own.
-    pub(crate) caller: RateLimits,
+/// The parts of a running ingress that a changed configuration replaces.
+pub(crate) struct Reloaded {
+    pub(crate) streams: StreamCap,
+    pub(crate) rates: RateGate,
+    pub(crate) admission: Admission,
+    pub(crate) models: Models,
 }
 
-impl Settings {
-    pub(crate) const fn of(config: &Config) -> Self {
-        Self {
-            address: RateLimits {
-                per_minute: config.limits.per_ip_per_minute,
-                per_day: 0,
-            },
-            caller: RateLimits {
-                per_minute: config.limits.per_key_per_minute,
-                per_day: config.limits.per_key_per_day,
-            },
-        }
+/// Returns the rate limits of addresses, and of callers without limits of their own.
+pub(crate) const fn default_limits(config: &Config) -> DefaultLimits {
+    DefaultLimits {
+        address: RateLimits {
+            per_minute: config.limits.per_ip_per_minute,
+            per_day: 0,
+        },
+        caller: RateLimits {
+            per_minute: config.limits.per_key_per_minute,
+            per_day: config.limits.per_key_per_day,
+        },
     }
 }
 
@@ -89,25 +85,21 @@ fn tool_sizes(config: &Config) -> ToolSizes {
     ToolSizes::new(http.chain(mcp).chain(described))
 }
 
-/// Applies changed settings until the last stream has ended.
-pub(crate) async fn take_changes(state: AppState, mut config: LiveConfig) {
-    let taking = async {
+impl Reloaded {
+    /// Applies each changed configuration.
+    pub(crate) async fn take_changes(self, mut config: LiveConfig) {
         loop {
             let config = config.changed().await;
-            state.streams.set_limit(config.limits.streams_per_key);
-            state.settings.store(Arc::new(Settings::of(&config)));
-            state.admission.replace_rules(rules(&config));
+            self.streams.set_limit(config.limits.streams_per_key);
+            self.rates.set_defaults(default_limits(&config));
+            self.admission.replace_rules(rules(&config));
             match ModelCatalog::new(&config.llm) {
-                Ok(models) => state.models.store(Arc::new(models)),
+                Ok(models) => self.models.replace(models),
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::error!(error, "changed upstreams cannot be asked for their models");
                 }
             }
         }
-    };
-    tokio::select! {
-        () = taking => {}
-        () = state.stopping.all.cancelled() => {}
     }
 }

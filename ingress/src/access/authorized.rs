@@ -3,37 +3,46 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRef, FromRequestParts};
+use baton_identity::scopes::Scope;
 use baton_protocol::{SessionId, UserId};
+use baton_service::SharedClock;
 use http::request::Parts;
 
 use super::caller::{Caller, Credential};
-use super::credentials;
-use crate::access::rate::limit_request_of;
+use super::credentials::{self, Credentials};
+use crate::access::rate::RateGate;
 use crate::error::ApiError;
 use crate::metrics::{self, AuthRefusal};
-use crate::state::AppState;
-use baton_identity::scopes::Scope;
 
-/// Returns the sender of a good credential if their rate limits allow the request. Makes the caller
-/// available to later extractors.
-async fn caller(parts: &mut Parts, state: &AppState) -> Result<Arc<Caller>, ApiError> {
-    let presented = credentials::presented(&parts.headers).map_err(|(reason, message)| {
-        metrics::auth_refusal(reason);
-        ApiError::unauthorized(message)
-    })?;
-    let found = state.credentials.find(&presented).await?;
-    let caller = found.ok_or_else(|| {
-        metrics::auth_refusal(AuthRefusal::Unknown);
-        presented.unknown()
-    })?;
-    let span = tracing::Span::current();
-    span.record("caller", tracing::field::display(caller.actor()));
-    span.record("tenant.id", tracing::field::display(caller.tenant));
-    caller.check_alive(state.clock.now())?;
-    limit_request_of(&caller, parts, state).await?;
-    parts.extensions.insert(Arc::clone(&caller));
-    Ok(caller)
+/// Finds the senders of requests, and counts their requests.
+pub(crate) struct Authenticator {
+    pub(crate) credentials: Credentials,
+    pub(crate) rates: RateGate,
+    pub(crate) clock: SharedClock,
+}
+
+impl Authenticator {
+    /// Returns the sender of a good credential if their rate limits allow the request. Makes the
+    /// caller available to later extractors.
+    async fn caller(&self, parts: &mut Parts) -> Result<Arc<Caller>, ApiError> {
+        let presented = credentials::presented(&parts.headers).map_err(|(reason, message)| {
+            metrics::auth_refusal(reason);
+            ApiError::unauthorized(message)
+        })?;
+        let found = self.credentials.find(&presented).await?;
+        let caller = found.ok_or_else(|| {
+            metrics::auth_refusal(AuthRefusal::Unknown);
+            presented.unknown()
+        })?;
+        let span = tracing::Span::current();
+        span.record("caller", tracing::field::display(caller.actor()));
+        span.record("tenant.id", tracing::field::display(caller.tenant));
+        caller.check_alive(self.clock.now())?;
+        self.rates.limit_request(&caller, parts).await?;
+        parts.extensions.insert(Arc::clone(&caller));
+        Ok(caller)
+    }
 }
 
 /// A caller with a good credential that holds the scope.
@@ -42,12 +51,17 @@ pub(crate) struct Authorized<S> {
     scope: PhantomData<S>,
 }
 
-impl<S: Scope> FromRequestParts<AppState> for Authorized<S> {
+impl<S: Scope, T> FromRequestParts<T> for Authorized<S>
+where
+    T: Send + Sync,
+    Arc<Authenticator>: FromRef<T>,
+{
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let caller = caller(parts, state).await?;
-        caller.check(S::NAME, state.clock.now())?;
+    async fn from_request_parts(parts: &mut Parts, state: &T) -> Result<Self, ApiError> {
+        let authenticator = Arc::<Authenticator>::from_ref(state);
+        let caller = authenticator.caller(parts).await?;
+        caller.check(S::NAME, authenticator.clock.now())?;
         Ok(Self {
             caller,
             scope: PhantomData,
@@ -60,11 +74,16 @@ pub(crate) struct Authenticated {
     pub(crate) caller: Arc<Caller>,
 }
 
-impl FromRequestParts<AppState> for Authenticated {
+impl<T> FromRequestParts<T> for Authenticated
+where
+    T: Send + Sync,
+    Arc<Authenticator>: FromRef<T>,
+{
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let caller = caller(parts, state).await?;
+    async fn from_request_parts(parts: &mut Parts, state: &T) -> Result<Self, ApiError> {
+        let authenticator = Arc::<Authenticator>::from_ref(state);
+        let caller = authenticator.caller(parts).await?;
         Ok(Self { caller })
     }
 }
@@ -76,10 +95,14 @@ pub(crate) struct SignedIn {
     pub(crate) session: SessionId,
 }
 
-impl FromRequestParts<AppState> for SignedIn {
+impl<T> FromRequestParts<T> for SignedIn
+where
+    T: Send + Sync,
+    Arc<Authenticator>: FromRef<T>,
+{
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &T) -> Result<Self, ApiError> {
         let Authenticated { caller } = Authenticated::from_request_parts(parts, state).await?;
         match caller.credential {
             Credential::Session { user, session, .. } => Ok(Self {

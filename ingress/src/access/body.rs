@@ -1,6 +1,6 @@
 //! Reads request bodies under their limits.
 
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRef, FromRequest, Request};
 use baton_admission::{check_shape, read_json};
 use baton_service::accept::is_body_timeout;
 use bytes::{Bytes, BytesMut};
@@ -10,9 +10,17 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 
-use crate::access::body_bytes::{HeldBytes, Owner};
+use crate::access::body_bytes::{BodyBytes, HeldBytes, Owner};
 use crate::error::ApiError;
-use crate::state::AppState;
+
+/// The limits of bodies.
+#[derive(Clone)]
+pub(crate) struct Bodies {
+    /// The bytes of all bodies together.
+    pub(crate) bytes: BodyBytes,
+    /// The most bytes of one body.
+    pub(crate) limit: u64,
+}
 
 /// A whole body of at most `http.body_limit` bytes. The accept loop enforces the time limit.
 pub(crate) struct WholeBody {
@@ -21,11 +29,16 @@ pub(crate) struct WholeBody {
     pub(crate) held: HeldBytes,
 }
 
-impl FromRequest<AppState> for WholeBody {
+impl<S> FromRequest<S> for WholeBody
+where
+    S: Send + Sync,
+    Bodies: FromRef<S>,
+{
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        let limit = state.body_limit;
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let bodies = Bodies::from_ref(state);
+        let limit = bodies.limit;
         let announced = request
             .headers()
             .get(CONTENT_LENGTH)
@@ -34,7 +47,7 @@ impl FromRequest<AppState> for WholeBody {
         if announced.is_some_and(|length| length > limit) {
             return Err(too_large(limit));
         }
-        let (bytes, held) = read(request, limit, state).await?;
+        let (bytes, held) = read(request, limit, &bodies.bytes).await?;
         Ok(Self { bytes, held })
     }
 }
@@ -45,12 +58,17 @@ pub(crate) struct JsonBody<T>(pub(crate) T);
 /// The limit of a [`JsonBody`] in bytes: no such route needs a longer one.
 const JSON_LIMIT: u64 = 64 << 10;
 
-impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
+impl<S, T: DeserializeOwned> FromRequest<S> for JsonBody<T>
+where
+    S: Send + Sync,
+    Bodies: FromRef<S>,
+{
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        let limit = state.body_limit.min(JSON_LIMIT);
-        let (body, _held) = read(request, limit, state).await?;
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let bodies = Bodies::from_ref(state);
+        let limit = bodies.limit.min(JSON_LIMIT);
+        let (body, _held) = read(request, limit, &bodies.bytes).await?;
         check_shape(&body)?;
         Ok(Self(read_json(&body)?))
     }
@@ -59,10 +77,10 @@ impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
 async fn read(
     request: Request,
     limit: u64,
-    state: &AppState,
+    bytes: &BodyBytes,
 ) -> Result<(Bytes, HeldBytes), ApiError> {
     check_encoding(request.headers())?;
-    let mut held = state.body_bytes.begin(Owner::of(request.extensions()));
+    let mut held = bytes.begin(Owner::of(request.extensions()));
     let mut body = request.into_body();
     let mut whole = BytesMut::new();
     let mut first: Option<Bytes> = None;

@@ -5,11 +5,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use baton_store::{ActorKind, AuditEntry, TryRate};
+use baton_store::{ActorKind, AuditEntry, Store, TryRate};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::ApiError;
-use crate::state::AppState;
 
 /// The rate for entries about one action of one actor, or of unknown actors in one network.
 const USUAL: TryRate = TryRate {
@@ -24,7 +23,7 @@ pub(crate) const SLOWED: TryRate = TryRate {
 
 /// Records an action that changed nothing in the ledger, or counts it.
 pub(crate) async fn record_unchanged(
-    state: &AppState,
+    store: &Store,
     network: Option<IpAddr>,
     entry: AuditEntry,
 ) -> Result<(), ApiError> {
@@ -38,17 +37,17 @@ pub(crate) async fn record_unchanged(
     };
     let (kind, action) = (entry.actor_kind.as_str(), entry.action);
     let key = ["entry", action, kind, who.as_deref().unwrap_or_default()];
-    record_counted(state, USUAL, &key, entry).await
+    record_counted(store, USUAL, &key, entry).await
 }
 
 /// Records an entry if its rate allows it; otherwise counts it.
 pub(crate) async fn record_counted(
-    state: &AppState,
+    store: &Store,
     rate: TryRate,
     key: &[&str],
     entry: AuditEntry,
 ) -> Result<(), ApiError> {
-    let system = state.store.system();
+    let system = store.system();
     let Some(left_out) = system.count_entry(&throttle_key(key), rate).await? else {
         return Ok(());
     };

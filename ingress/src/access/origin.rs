@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRef, FromRequestParts};
 use baton_protocol::{AuditId, TenantId};
-use baton_service::RequestId;
+use baton_service::{RequestId, SharedClock};
 use baton_store::{AuditEntry, AuditResult};
 use chrono::{DateTime, Utc};
 use http::header::USER_AGENT;
@@ -13,7 +13,6 @@ use http::request::Parts;
 use super::caller::Actor;
 use crate::access::rate::ClientAddress;
 use crate::error::ApiError;
-use crate::state::AppState;
 
 /// The longest `User-Agent` that is recorded; the rest is cut off.
 const USER_AGENT_CHARS: usize = 200;
@@ -54,10 +53,14 @@ impl Origin {
     }
 }
 
-impl FromRequestParts<AppState> for Origin {
+impl<S> FromRequestParts<S> for Origin
+where
+    S: Send + Sync,
+    SharedClock: FromRef<S>,
+{
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let address = parts.extensions.get::<ClientAddress>();
         let user_agent = parts
             .headers
@@ -71,7 +74,7 @@ impl FromRequestParts<AppState> for Origin {
                 .extensions
                 .get::<RequestId>()
                 .map(|id| id.as_str().to_owned()),
-            now: state.clock.now(),
+            now: SharedClock::from_ref(state).now(),
         })
     }
 }

@@ -36,6 +36,6 @@ mod limiter;
 mod log;
 
 pub(crate) use address::{ClientAddress, Proxies};
-pub(crate) use guard::{limit_caller, limit_request_of, limit_requests};
+pub(crate) use guard::{DefaultLimits, RateGate, limit_requests};
 pub(crate) use limiter::{Decision, PATIENCE, RateLimiter};
 pub(crate) use log::{RateLimits, Standing};

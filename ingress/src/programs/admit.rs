@@ -7,13 +7,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use baton_identity::ApiKey;
-use baton_nats::{AnswerError, ConnectRequest, ConnectRequests, Limited, Program, Reach};
+use baton_nats::{AnswerError, ConnectRequest, ConnectRequests, Program, Reach};
 use baton_protocol::AuditId;
 use baton_store::{AuditEntry, AuditResult};
 use futures_util::{StreamExt as _, stream};
 
-use super::ProgramDoor;
 use super::connections::ConnectionCounts;
+use super::{ProgramDoor, Programs};
 use crate::access::rate::ClientAddress;
 use crate::access::{
     Actor, ApprovalsWrite, Caller, Credential, Presented, RunsRead, RunsWrite, Scope as _,
@@ -21,7 +21,6 @@ use crate::access::{
 };
 use crate::error::ApiError;
 use crate::metrics::{self, AuthRefusal, Connect};
-use crate::state::AppState;
 
 /// The most questions in work at a time; the rest wait in the subscription.
 const AT_ONCE: usize = 64;
@@ -32,13 +31,13 @@ const CLIENT_CHARS: usize = 200;
 
 /// Answers servers until this process stops taking work. Questions already begun are answered.
 pub(crate) async fn admit_programs(
-    state: AppState,
+    programs: Arc<Programs>,
     requests: ConnectRequests,
     door: Arc<ProgramDoor>,
 ) {
-    let stop = state.stopping.native.clone();
+    let stop = programs.stopping.native.clone();
     let counts = ConnectionCounts::default();
-    let clock = Arc::clone(&state.clock);
+    let clock = Arc::clone(&programs.runs.clock);
     stream::unfold((requests, clock), |(mut requests, clock)| async move {
         let request = requests.next(|| clock.now()).await?;
         Some((request, (requests, clock)))
@@ -46,7 +45,7 @@ pub(crate) async fn admit_programs(
     .take_until(stop.cancelled_owned())
     .for_each_concurrent(AT_ONCE, |request| async {
         match request {
-            Ok(request) => answer(&state, &door, &counts, &request).await,
+            Ok(request) => answer(&programs, &door, &counts, &request).await,
             Err(error) => {
                 metrics::bus_connect(Connect::BadQuestion);
                 tracing::warn!(%error, "a question about a connection is not answered");
@@ -85,19 +84,19 @@ impl From<ApiError> for Refusal {
 }
 
 async fn answer(
-    state: &AppState,
+    programs: &Programs,
     door: &ProgramDoor,
     counts: &ConnectionCounts,
     request: &ConnectRequest,
 ) {
-    let mut decided = decide(state, door, counts, request).await;
+    let mut decided = decide(programs, door, counts, request).await;
     // Refuse the connection if its audit entry cannot be written.
-    if let Err(error) = record(state, request, &decided).await
+    if let Err(error) = record(programs, request, &decided).await
         && decided.is_ok()
     {
         decided = Err(error.into());
     }
-    let now = state.clock.now();
+    let now = programs.runs.clock.now();
     let sent: Result<(), AnswerError> = match &decided {
         Ok((_, program)) => {
             metrics::bus_connect(Connect::Admitted);
@@ -121,15 +120,13 @@ async fn answer(
 
 /// Returns the key's bearer, and the subjects that the key opens.
 async fn decide(
-    state: &AppState,
+    programs: &Programs,
     door: &ProgramDoor,
     counts: &ConnectionCounts,
     request: &ConnectRequest,
 ) -> Result<(Arc<Caller>, Program), Refusal> {
     if let Some(address) = request.address {
-        let limited = Limited::Address(address);
-        let limits = state.settings.load().address;
-        let asked = state.rates.ask(limited, limits).await;
+        let asked = programs.authenticator.rates.ask_for_address(address).await;
         if asked.is_some_and(|decision| !decision.admitted) {
             let reason = "too many connections and requests from this address";
             return Err(Refusal::of(Connect::RateLimited, reason));
@@ -145,7 +142,11 @@ async fn decide(
         let reason = "the token is no API key of this server";
         return Err(Refusal::of(Connect::Malformed, reason));
     };
-    let found = state.credentials.find(&Presented::ApiKey(key)).await?;
+    let found = programs
+        .authenticator
+        .credentials
+        .find(&Presented::ApiKey(key))
+        .await?;
     let Some(caller) = found else {
         metrics::auth_refusal(AuthRefusal::Unknown);
         let reason = "this API key does not exist";
@@ -156,7 +157,7 @@ async fn decide(
         reason,
         caller: Some(Arc::clone(&caller)),
     };
-    let now = state.clock.now();
+    let now = programs.runs.clock.now();
     if let Err(error) = caller.check_alive(now) {
         return Err(refuse(Connect::Ended, error.message.into()));
     }
@@ -195,7 +196,7 @@ async fn decide(
 /// Records the connection like a sign-in. Frequent connections of one program are only counted, as
 /// those of unknown clients are.
 async fn record(
-    state: &AppState,
+    programs: &Programs,
     request: &ConnectRequest,
     decided: &Result<(Arc<Caller>, Program), Refusal>,
 ) -> Result<(), ApiError> {
@@ -207,7 +208,7 @@ async fn record(
     let network = address.map(|address| ClientAddress(address).network());
     let actor = caller.map_or_else(|| Actor::nobody(None), |caller| caller.actor());
     let entry = AuditEntry {
-        id: AuditId::new(state.clock.now()),
+        id: AuditId::new(programs.runs.clock.now()),
         tenant: caller.map(|caller| caller.tenant),
         actor_kind: actor.kind,
         actor: actor.id,
@@ -223,5 +224,5 @@ async fn record(
         user_agent: Some(request.client.chars().take(CLIENT_CHARS).collect()),
         request_id: None,
     };
-    record_unchanged(state, network, entry).await
+    record_unchanged(&programs.runs.store, network, entry).await
 }

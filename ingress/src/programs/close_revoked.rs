@@ -14,9 +14,8 @@ use baton_service::{Background, Shutdown};
 use baton_store::StoreError;
 use futures_util::{StreamExt as _, stream};
 
-use super::ProgramDoor;
+use super::{ProgramDoor, Programs};
 use crate::metrics;
-use crate::state::AppState;
 
 /// The interval of reading the ledger without news.
 const LOOK: Background = Background {
@@ -41,27 +40,28 @@ enum Failure {
 }
 
 /// Closes connections until this process cuts its own.
-pub(crate) async fn close_revoked(state: AppState, door: Arc<ProgramDoor>) {
+pub(crate) async fn close_revoked(programs: Arc<Programs>, door: Arc<ProgramDoor>) {
     // A drain must not delay the end of a revoked key's connections.
     let never = Shutdown::new();
     let settled = Mutex::new(HashSet::new());
-    let looking = LOOK.run(&state.credential_ended, &never, || {
-        look(&state, &door, &settled)
+    let looking = LOOK.run(&programs.credential_ended, &never, || {
+        look(&programs, &door, &settled)
     });
     tokio::select! {
         () = looking => {}
-        () = state.stopping.all.cancelled() => {}
+        () = programs.stopping.all.cancelled() => {}
     }
 }
 
 async fn look(
-    state: &AppState,
+    programs: &Programs,
     door: &ProgramDoor,
     settled: &Mutex<HashSet<ApiKeyId>>,
 ) -> Result<(), Failure> {
-    let began = state.clock.monotonic();
+    let began = programs.runs.clock.monotonic();
     // No connection is older than this.
-    let ended = state
+    let ended = programs
+        .runs
         .store
         .system()
         .keys_ended_within(door.session + MARGIN)
@@ -75,7 +75,7 @@ async fn look(
     };
     let closed = stream::iter(open)
         .map(|(key, ago)| async move {
-            let ago = ago + (state.clock.monotonic() - began).as_secs_f64();
+            let ago = ago + (programs.runs.clock.monotonic() - began).as_secs_f64();
             let closed = door.system.close_connections(key.as_uuid()).await;
             (key, ago, closed)
         })

@@ -1,14 +1,17 @@
 //! Performs programs' requests to cancel a run, or to decide what a parked run waits for.
 
+use std::sync::Arc;
+
 use baton_nats::{Answer, ControlRequest, ControlRequests, Verb};
 use baton_protocol::{ControlMessage, RunStatus};
 use baton_store::{AuditEntry, CancelRequest};
 use futures_util::{StreamExt as _, stream};
 
+use super::Programs;
 use super::requests::{audit_entry, authorize};
 use crate::access::{ApprovalsWrite, RunsWrite};
 use crate::error::ApiError;
-use crate::state::AppState;
+use crate::run::ledger::find_run;
 
 /// The most requests in work at a time; the rest wait in the subscription.
 const AT_ONCE: usize = 32;
@@ -17,46 +20,47 @@ const AT_ONCE: usize = 32;
 const BUS_REQUEST: &str = "bus_request";
 
 /// Takes requests until this process stops; finishes those that it began.
-pub(super) async fn take_requests(state: AppState, requests: ControlRequests) {
-    let stop = state.stopping.native.clone();
+pub(super) async fn take_requests(programs: Arc<Programs>, requests: ControlRequests) {
+    let stop = programs.stopping.native.clone();
     stream::unfold(requests, |mut requests| async move {
         let request = requests.next().await?;
         Some((request, requests))
     })
     .take_until(stop.cancelled_owned())
-    .for_each_concurrent(AT_ONCE, |request| answer(&state, request))
+    .for_each_concurrent(AT_ONCE, |request| answer(&programs, request))
     .await;
 }
 
-async fn answer(state: &AppState, request: ControlRequest) {
-    let answer = match perform(state, &request).await {
+async fn answer(programs: &Programs, request: ControlRequest) {
+    let answer = match perform(programs, &request).await {
         Ok(status) => Answer::Done { status },
         Err(error) => Answer::Refused(error.to_refusal()),
     };
-    if let Err(error) = state.bus.answer_control(&request, &answer).await {
+    if let Err(error) = programs.runs.bus.answer_control(&request, &answer).await {
         tracing::debug!(%error, run.id = ?request.run(), "an answer was not sent");
     }
 }
 
 /// Performs the request, and returns the run's state afterwards.
-async fn perform(state: &AppState, request: &ControlRequest) -> Result<RunStatus, ApiError> {
+async fn perform(programs: &Programs, request: &ControlRequest) -> Result<RunStatus, ApiError> {
     let (tenant, key) = (request.tenant, request.key);
     // Before the message is read, so that a key without the scope learns nothing else.
     let caller = match request.verb {
-        Verb::Cancel => authorize::<RunsWrite>(state, tenant, key).await?,
-        Verb::Decide => authorize::<ApprovalsWrite>(state, tenant, key).await?,
+        Verb::Cancel => authorize::<RunsWrite>(&programs.authenticator, tenant, key).await?,
+        Verb::Decide => authorize::<ApprovalsWrite>(&programs.authenticator, tenant, key).await?,
     };
     let message = request.message.as_ref().map_err(ApiError::bad_message)?;
     let run = message.run_id();
+    let now = programs.runs.clock.now();
     let entry = |action| AuditEntry {
         request_id: message.request_id().map(str::to_owned),
-        ..audit_entry(state, &caller, action, format!("run:{run}"))
+        ..audit_entry(now, &caller, action, format!("run:{run}"))
     };
     match message {
         ControlMessage::Cancel(cancel) => {
             let reason = cancel.reason.as_deref().unwrap_or(BUS_REQUEST);
             let entry = entry("run.cancelled");
-            match state
+            match programs
                 .canceller
                 .cancel(tenant, run, reason, Some(&entry))
                 .await?
@@ -73,11 +77,11 @@ async fn perform(state: &AppState, request: &ControlRequest) -> Result<RunStatus
                 detail: Some(format!("{approval}: {}, over NATS", decision.as_str())),
                 ..entry("approval.decided")
             };
-            state
+            programs
                 .decider
                 .decide(tenant, run, approval, decision, by, &entry)
                 .await?;
-            let record = crate::run::ledger::find_run(state, tenant, run).await?;
+            let record = find_run(&programs.runs.store, tenant, run).await?;
             record
                 .map(|record| record.status)
                 .ok_or_else(ApiError::no_such_run)

@@ -1,6 +1,7 @@
 //! Serves a run's past events to programs on the bus: the events that `GET /v1/runs/{id}/events`
 //! would begin with, a page at a time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use baton_nats::programs::history::MAX_PAGE_BYTES;
@@ -8,11 +9,11 @@ use baton_nats::{Followed, HistoryPage, HistoryQuestion, HistoryQuestions};
 use baton_protocol::{EventId, RunId};
 use futures_util::{StreamExt as _, stream};
 
+use super::Programs;
 use super::requests::authorize;
 use crate::access::RunsRead;
 use crate::error::ApiError;
 use crate::run::event_source::{Source, Told, tell_from};
-use crate::state::AppState;
 
 /// The most questions in work at a time; the rest wait in the subscription.
 const AT_ONCE: usize = 32;
@@ -20,38 +21,38 @@ const AT_ONCE: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers questions until this process stops; finishes those that it began.
-pub(super) async fn answer_questions(state: AppState, questions: HistoryQuestions) {
-    let stop = state.stopping.native.clone();
+pub(super) async fn answer_questions(programs: Arc<Programs>, questions: HistoryQuestions) {
+    let stop = programs.stopping.native.clone();
     stream::unfold(questions, |mut questions| async move {
         let question = questions.next().await?;
         Some((question, questions))
     })
     .take_until(stop.cancelled_owned())
-    .for_each_concurrent(AT_ONCE, |question| answer(&state, question))
+    .for_each_concurrent(AT_ONCE, |question| answer(&programs, question))
     .await;
 }
 
-async fn answer(state: &AppState, question: HistoryQuestion) {
-    let page = page(state, &question).await;
+async fn answer(programs: &Programs, question: HistoryQuestion) {
+    let page = page(programs, &question).await;
     let page = page.map_err(|error| error.to_refusal());
-    if let Err(error) = state.bus.answer_history(&question, &page).await {
+    if let Err(error) = programs.runs.bus.answer_history(&question, &page).await {
         tracing::debug!(%error, run.id = ?question.run(), "a question was not answered");
     }
 }
 
-async fn page(state: &AppState, question: &HistoryQuestion) -> Result<HistoryPage, ApiError> {
+async fn page(programs: &Programs, question: &HistoryQuestion) -> Result<HistoryPage, ApiError> {
     let tenant = question.tenant;
-    authorize::<RunsRead>(state, tenant, question.key).await?;
+    authorize::<RunsRead>(&programs.authenticator, tenant, question.key).await?;
     let wanted = question.message.as_ref().map_err(ApiError::bad_message)?;
     let run = wanted.run_id;
     let mut page = Filling::new(wanted.limit);
-    let told = tell_from(state, tenant, run, wanted.after, Source::Stream).await?;
+    let told = tell_from(&programs.runs, tenant, run, wanted.after, Source::Stream).await?;
     if fill(run, told, &mut page).await {
         return Ok(page.finished());
     }
     // The log has lost the next event. If the run has ended, the ledger has it.
     page = Filling::new(wanted.limit);
-    let told = tell_from(state, tenant, run, wanted.after, Source::Ledger).await?;
+    let told = tell_from(&programs.runs, tenant, run, wanted.after, Source::Ledger).await?;
     if fill(run, told, &mut page).await {
         return Ok(page.finished());
     }

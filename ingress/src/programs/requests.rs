@@ -13,12 +13,11 @@ use std::sync::Arc;
 
 use baton_protocol::{ApiKeyId, AuditId, TenantId};
 use baton_store::{AuditEntry, AuditResult};
+use chrono::{DateTime, Utc};
 
-use crate::access::rate::limit_caller;
-use crate::access::{Caller, Scope};
+use crate::access::{Authenticator, Caller, Scope};
 use crate::error::ApiError;
 use crate::metrics::{self, AuthRefusal};
-use crate::state::AppState;
 
 /// The reason why a publisher may not act for the tenant.
 #[derive(Debug)]
@@ -39,11 +38,11 @@ impl From<Unknown> for ApiError {
 
 /// Returns the bearer of the key that a message was published with.
 pub(super) async fn identify(
-    state: &AppState,
+    authenticator: &Authenticator,
     tenant: TenantId,
     key: ApiKeyId,
 ) -> Result<Arc<Caller>, Unknown> {
-    let found = state.credentials.find_key(tenant, key).await;
+    let found = authenticator.credentials.find_key(tenant, key).await;
     if let Some(caller) = found.map_err(Unknown::Unavailable)? {
         return Ok(caller);
     }
@@ -54,28 +53,28 @@ pub(super) async fn identify(
 
 /// Returns the publisher if its key is good, holds the scope and is within its limits.
 pub(super) async fn authorize<S: Scope>(
-    state: &AppState,
+    authenticator: &Authenticator,
     tenant: TenantId,
     key: ApiKeyId,
 ) -> Result<Arc<Caller>, ApiError> {
-    let caller = identify(state, tenant, key).await?;
-    caller.check_alive(state.clock.now())?;
-    limit_caller(&caller, state).await?;
-    caller.check(S::NAME, state.clock.now())?;
+    let caller = identify(authenticator, tenant, key).await?;
+    caller.check_alive(authenticator.clock.now())?;
+    authenticator.rates.limit_caller(&caller).await?;
+    caller.check(S::NAME, authenticator.clock.now())?;
     Ok(caller)
 }
 
 /// Returns an audit entry about an action of a publisher. The address is not known here: the entry
 /// about the key's connection has it.
 pub(super) fn audit_entry(
-    state: &AppState,
+    now: DateTime<Utc>,
     caller: &Caller,
     action: &'static str,
     target: String,
 ) -> AuditEntry {
     let actor = caller.actor();
     AuditEntry {
-        id: AuditId::new(state.clock.now()),
+        id: AuditId::new(now),
         tenant: Some(caller.tenant),
         actor_kind: actor.kind,
         actor: actor.id,

@@ -14,14 +14,13 @@ use baton_protocol::{BadMessage, RunId, RunStatus, SubmitJob};
 use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
+use super::Programs;
 use super::requests::{Unknown, identify};
-use crate::access::rate::limit_caller;
 use crate::access::{Caller, RunsWrite, Scope as _};
 use crate::error::ApiError;
 use crate::metrics::{self, Door, SubmissionEnd};
 use crate::run::attachments::OnClose;
-use crate::run::submission::{RunRequest, Submitted, key_of_run, submit};
-use crate::state::AppState;
+use crate::run::submission::{RunRequest, Submitted, key_of_run};
 
 /// The submissions that an ingress holds at a time, in units of 64 KiB; a smaller message counts as
 /// one unit. Further submissions are refused until there is room again.
@@ -30,28 +29,28 @@ const UNIT: usize = 64 << 10;
 
 /// Takes submissions until their connection is drained, and answers all that arrived by then.
 pub(super) async fn take_submissions(
-    state: AppState,
+    programs: Arc<Programs>,
     room: Arc<Semaphore>,
     mut submissions: Submissions,
 ) {
     let all = async {
         while let Some(submission) = submissions.next().await {
-            take(&state, &room, submission).await;
+            take(&programs, &room, submission).await;
         }
     };
     tokio::select! {
         () = all => {}
-        () = state.stopping.all.cancelled() => {}
+        () = programs.stopping.all.cancelled() => {}
     }
 }
 
 /// Takes runs that operators submit again until this process stops; answers all that arrived.
 pub(super) async fn take_resubmissions(
-    state: AppState,
+    programs: Arc<Programs>,
     room: Arc<Semaphore>,
     mut resubmissions: Resubmissions,
 ) {
-    let stop = state.stopping.native.clone();
+    let stop = programs.stopping.native.clone();
     loop {
         let submission = tokio::select! {
             biased;
@@ -59,17 +58,17 @@ pub(super) async fn take_resubmissions(
             submission = resubmissions.next() => submission,
         };
         let Some(submission) = submission else { return };
-        take(&state, &room, submission).await;
+        take(&programs, &room, submission).await;
     }
     let rest = async {
         resubmissions.stop().await;
         while let Some(submission) = resubmissions.next().await {
-            take(&state, &room, submission).await;
+            take(&programs, &room, submission).await;
         }
     };
     tokio::select! {
         () = rest => {}
-        () = state.stopping.all.cancelled() => {}
+        () = programs.stopping.all.cancelled() => {}
     }
 }
 
@@ -79,13 +78,13 @@ pub(crate) fn room() -> Arc<Semaphore> {
 }
 
 /// Starts with one submission, or refuses it if there is no room.
-async fn take(state: &AppState, room: &Arc<Semaphore>, submission: Submission) {
+async fn take(programs: &Arc<Programs>, room: &Arc<Semaphore>, submission: Submission) {
     let units = u32::try_from(1 + submission.payload.len() / UNIT).unwrap_or(u32::MAX);
     let Ok(place) = Arc::clone(room).try_acquire_many_owned(units) else {
         let about = About::of(&read(&submission));
         let busy = ApiError::unavailable("busy", "too much is submitted at once: publish it again");
         metrics::submission(SubmissionEnd::Busy);
-        return answer(state, &submission, &about, &refused(&busy)).await;
+        return answer(programs, &submission, &about, &refused(&busy)).await;
     };
     let span = tracing::info_span!(
         "submission",
@@ -94,13 +93,13 @@ async fn take(state: &AppState, room: &Arc<Semaphore>, submission: Submission) {
         trace.id = tracing::field::Empty,
     );
     let work = {
-        let state = state.clone();
+        let programs = Arc::clone(programs);
         async move {
-            judge(&state, &submission).await;
+            judge(&programs, &submission).await;
             drop(place);
         }
     };
-    state.shutdown.tracker.spawn(work.instrument(span));
+    programs.tracker.spawn(work.instrument(span));
 }
 
 /// The parts of a submission that its answer repeats, as far as they are readable.
@@ -142,25 +141,25 @@ impl From<ApiError> for NotAccepted {
     }
 }
 
-async fn judge(state: &AppState, submission: &Submission) {
+async fn judge(programs: &Arc<Programs>, submission: &Submission) {
     let job = read(submission);
     let about = About::of(&job);
     if let Some(id) = &about.request_id {
         tracing::Span::current().record("request.id", id);
     }
-    let (verdict, end) = match accept(state, submission, job).await {
+    let (verdict, end) = match accept(programs, submission, job).await {
         Ok(accepted) => (accepted, SubmissionEnd::Accepted),
         Err(NotAccepted::Refused(error)) => (refused(&error), SubmissionEnd::Refused),
         Err(NotAccepted::Unusable { error, .. }) if submission.again => {
             (refused(&error), SubmissionEnd::Refused)
         }
         Err(NotAccepted::Unusable { error, by }) => {
-            let end = set_aside(state, submission, about.run, &error, by.as_deref()).await;
+            let end = set_aside(programs, submission, about.run, &error, by.as_deref()).await;
             (refused(&error), end)
         }
     };
     metrics::submission(end);
-    answer(state, submission, &about, &verdict).await;
+    answer(programs, submission, &about, &verdict).await;
 }
 
 /// Decodes a submission, after checking that its shape is safe to decode.
@@ -175,24 +174,23 @@ fn read(submission: &Submission) -> Result<SubmitJob, BadMessage> {
 }
 
 async fn accept(
-    state: &AppState,
+    programs: &Arc<Programs>,
     submission: &Submission,
     job: Result<SubmitJob, BadMessage>,
 ) -> Result<SubmissionAnswer, NotAccepted> {
     let (tenant, lane) = (submission.tenant, submission.lane);
-    let caller =
-        identify(state, tenant, submission.key)
-            .await
-            .map_err(|unknown| match unknown {
-                Unknown::Nobody(error) => NotAccepted::Unusable { error, by: None },
-                Unknown::Unavailable(error) => NotAccepted::Refused(error),
-            })?;
-    caller.check_alive(state.clock.now())?;
+    let caller = identify(&programs.authenticator, tenant, submission.key)
+        .await
+        .map_err(|unknown| match unknown {
+            Unknown::Nobody(error) => NotAccepted::Unusable { error, by: None },
+            Unknown::Unavailable(error) => NotAccepted::Refused(error),
+        })?;
+    caller.check_alive(programs.runs.clock.now())?;
     // An operator's resubmission was already counted when it first came.
     if !submission.again {
-        limit_caller(&caller, state).await?;
+        programs.authenticator.rates.limit_caller(&caller).await?;
     }
-    caller.check(RunsWrite::NAME, state.clock.now())?;
+    caller.check(RunsWrite::NAME, programs.runs.clock.now())?;
     let job = job.map_err(|bad| NotAccepted::Unusable {
         error: ApiError::bad_message(&bad),
         by: Some(Arc::clone(&caller)),
@@ -218,7 +216,7 @@ async fn accept(
         },
         door: Door::Bus,
     };
-    let Submitted { accepted, .. } = submit(state, wanted).await?;
+    let Submitted { accepted, .. } = programs.submitter.submit(wanted).await?;
     let (replayed, status) = match &accepted.acceptance {
         Acceptance::Created(_) => (false, RunStatus::Queued),
         Acceptance::Replay(record) => (true, record.status),
@@ -231,18 +229,20 @@ async fn accept(
 
 /// Keeps a copy for an operator, unless its publisher has left enough of them.
 async fn set_aside(
-    state: &AppState,
+    programs: &Arc<Programs>,
     submission: &Submission,
     run: Option<RunId>,
     error: &ApiError,
     by: Option<&Caller>,
 ) -> SubmissionEnd {
+    let rates = programs.authenticator.rates.limiter();
     let length = submission.payload.len();
-    if !state.letters.admit(&state.rates, by, length).await {
+    if !programs.letters.admit(rates, by, length).await {
         return SubmissionEnd::Dropped;
     }
     let reason = format!("{}: {}", error.code, error.message);
-    let kept: Result<u64, PublishError> = state
+    let kept: Result<u64, PublishError> = programs
+        .runs
         .bus
         .quarantine_submission(submission, run, &reason)
         .await;
@@ -264,13 +264,14 @@ fn refused(error: &ApiError) -> SubmissionAnswer {
 }
 
 async fn answer(
-    state: &AppState,
+    programs: &Arc<Programs>,
     submission: &Submission,
     about: &About,
     verdict: &SubmissionAnswer,
 ) {
     let request_id = about.request_id.as_deref();
-    let sent = state
+    let sent = programs
+        .runs
         .bus
         .answer_submission(submission, about.run, request_id, verdict)
         .await;

@@ -7,6 +7,7 @@ mod versions;
 mod view;
 
 use axum::extract::{FromRequestParts, Path};
+use baton_admission::Admission;
 use baton_protocol::AgentDefinition;
 use baton_protocol::agent::InvalidDefinition;
 use baton_store::{AgentKey, AgentRecord};
@@ -16,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::error::ApiError;
-use crate::state::AppState;
+use crate::routes::AppState;
 
 /// The most agents of a tenant.
 pub(crate) const MOST_AGENTS: u32 = 1_000;
@@ -37,10 +38,10 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
 /// The agent that a path names by id or by name.
 struct AgentPath(AgentKey);
 
-impl FromRequestParts<AppState> for AgentPath {
+impl<S: Send + Sync> FromRequestParts<S> for AgentPath {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Path(given) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|_| no_such_agent())?;
@@ -58,12 +59,12 @@ fn no_such_version(version: u32) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "agent_version_not_found", message)
 }
 
-fn check(state: &AppState, definition: &AgentDefinition) -> Result<(), ApiError> {
-    definition.check(&state.admission.tool_names()).map_err(
-        |InvalidDefinition { param, message }| {
+fn check(admission: &Admission, definition: &AgentDefinition) -> Result<(), ApiError> {
+    definition
+        .check(&admission.tool_names())
+        .map_err(|InvalidDefinition { param, message }| {
             ApiError::new(StatusCode::BAD_REQUEST, "invalid_agent", message).param(param)
-        },
-    )
+        })
 }
 
 /// Returns the agent as the target of an audit entry.

@@ -10,10 +10,16 @@ mod view;
 
 pub(crate) use view::check_may_have_made;
 
+use std::sync::Arc;
+
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::state::AppState;
+use crate::routes::AppState;
+
+/// The environment in the prefix of keys that are created here.
+#[derive(Clone)]
+pub(crate) struct KeyEnvironment(pub(crate) Arc<str>);
 
 pub(crate) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()

@@ -11,6 +11,7 @@ mod samples;
 mod streamed;
 mod whole;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Extension;
@@ -31,10 +32,10 @@ use crate::error::ApiError;
 use crate::metrics::Door;
 use crate::routes::sse::ServerSentEvent;
 use crate::run::attachments::OnClose;
+use crate::run::followers::{EndsWith, Followers};
 use crate::run::ledger::{Recorded, find_run};
-use crate::run::relay::Relay;
-use crate::run::submission::{RunRequest, Submitted, idempotency_key, job_headers, submit};
-use crate::state::AppState;
+use crate::run::reader::RunReader;
+use crate::run::submission::{RunRequest, Submitted, Submitter, idempotency_key, job_headers};
 
 /// The code for an active run after the stream has dropped its first events.
 const EVENTS_EXPIRED: &str = "events_expired";
@@ -94,13 +95,14 @@ enum Source {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn chat_completions(
-    State(state): State<AppState>,
+    State(submitter): State<Arc<Submitter>>,
+    State(followers): State<Arc<Followers>>,
     authorized: Authorized<RunsWrite>,
     Extension(request_id): Extension<RequestId>,
     headers: HeaderMap,
     WholeBody { bytes: body, held }: WholeBody,
 ) -> Result<Response, ApiError> {
-    let begun = state.clock.monotonic();
+    let begun = followers.runs.clock.monotonic();
     let ChatSubmission {
         request,
         stream,
@@ -115,17 +117,17 @@ pub(crate) async fn chat_completions(
     } else {
         OnClose::Cancel
     };
+    let caller = authorized.caller;
+    let tenant = caller.tenant;
     // Before the run is accepted, so that a refusal leaves none behind.
     let place = if stream {
-        Some(state.streams.take(&authorized.caller)?)
+        Some(followers.streams.take(&caller)?)
     } else {
         None
     };
-    let tenant = authorized.caller.tenant;
-    let credential = state.watch.guard(&authorized.caller);
     let client_tools = request.tool_names.clone();
     let wanted = RunRequest {
-        caller: authorized.caller,
+        caller: Arc::clone(&caller),
         request,
         run: None,
         idempotency,
@@ -140,13 +142,13 @@ pub(crate) async fn chat_completions(
         follower,
         mut attachment,
         body,
-    } = submit(&state, wanted).await?;
+    } = submitter.submit(wanted).await?;
     let run = accepted.run;
     let found = match (accepted.acceptance, follower) {
         (Acceptance::Created(created), Some(follower)) => {
             Ok((created.spec.model, Source::Live(Box::new(follower))))
         }
-        _ => replayed(&state, tenant, run).await,
+        _ => replayed(&followers.runs, tenant, run).await,
     };
     // Accepting the run has consumed and dropped the request.
     drop(body);
@@ -182,8 +184,7 @@ pub(crate) async fn chat_completions(
             }
         }
         (Source::Live(follower), _) => {
-            let stop = state.stopping.all.clone();
-            let relay = Relay::new(state, tenant, run, *follower, stop, credential);
+            let relay = followers.relay(&caller, run, *follower, EndsWith::All);
             match place {
                 Some(place) => chat.stream(relay, attachment, place).await,
                 None => chat.answer_whole(relay, attachment).await,
@@ -195,16 +196,16 @@ pub(crate) async fn chat_completions(
 
 /// Returns the source of an idempotent replay: the run's events from the first, or the ledger.
 async fn replayed(
-    state: &AppState,
+    runs: &RunReader,
     tenant: TenantId,
     run: RunId,
 ) -> Result<(String, Source), ApiError> {
     // Before the row is read, so that events in between are heard.
-    let subscribed = state.subscribe(tenant, run).await?;
-    let record = find_run(state, tenant, run)
+    let subscribed = runs.subscribe(tenant, run).await?;
+    let record = find_run(&runs.store, tenant, run)
         .await?
         .ok_or_else(ApiError::no_such_run)?;
-    if let Some(recorded) = Recorded::of(state, tenant, &record).await? {
+    if let Some(recorded) = Recorded::of(&runs.store, tenant, &record).await? {
         return Ok((record.model, Source::Recorded(Box::new(recorded))));
     }
     match subscribed.resume(EventId::ORIGIN).await {

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use baton_service::Readiness;
+use baton_nats::Bus;
+use baton_service::{Readiness, SharedClock};
+use baton_store::Store;
 use http::StatusCode;
 use http::header::CACHE_CONTROL;
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
-
-use crate::state::AppState;
 
 /// The longest time that PostgreSQL and NATS may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -24,7 +24,9 @@ const GOOD_FOR: Duration = Duration::from_secs(1);
 
 struct Probe {
     readiness: Readiness,
-    state: AppState,
+    store: Store,
+    bus: Bus,
+    clock: SharedClock,
     /// The time and result of the last check of both. Locked during a check.
     answered: Mutex<Option<(Instant, bool)>>,
 }
@@ -35,24 +37,30 @@ impl Probe {
             return false;
         }
         let mut answered = self.answered.lock().await;
-        let now = self.state.clock.monotonic();
+        let now = self.clock.monotonic();
         if let Some((at, answer)) = *answered
             && now.saturating_duration_since(at) < GOOD_FOR
         {
             return answer;
         }
-        let both = async { tokio::join!(self.state.store.ping(), self.state.bus.ping()) };
+        let both = async { tokio::join!(self.store.ping(), self.bus.ping()) };
         let answer = matches!(timeout(PATIENCE, both).await, Ok((Ok(_), Ok(_))));
-        *answered = Some((self.state.clock.monotonic(), answer));
+        *answered = Some((self.clock.monotonic(), answer));
         answer
     }
 }
 
 /// Adds both routes. They bypass the layers of the other routes, rate limits included.
-pub(crate) fn add(router: Router, state: AppState, readiness: Readiness) -> Router {
+pub(crate) fn add(
+    router: Router,
+    (store, bus, clock): (Store, Bus, SharedClock),
+    readiness: Readiness,
+) -> Router {
     let probe = Arc::new(Probe {
         readiness,
-        state,
+        store,
+        bus,
+        clock,
         answered: Mutex::default(),
     });
     // Not merged: a second router would add a second fallback.

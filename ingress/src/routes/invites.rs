@@ -1,11 +1,14 @@
 //! `/v1/invites`: invites to join a tenant. Baton sends no mail: the creator of an invite hands its
 //! token over.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use baton_identity::{OpaqueToken, TokenKind};
 use baton_protocol::{InviteId, Role};
-use baton_store::{AuditEntry, NewInvite};
+use baton_service::SharedClock;
+use baton_store::{AuditEntry, NewInvite, Store};
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -14,10 +17,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::access::body::JsonBody;
-use crate::access::{Authorized, MembersRead, MembersWrite, Origin};
+use crate::access::{Authorized, MembersRead, MembersWrite, Origin, SignIn};
 use crate::error::{ApiError, Problem};
+use crate::routes::AppState;
 use crate::routes::sign_in::email;
-use crate::state::AppState;
 
 pub(crate) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -78,7 +81,9 @@ pub(crate) struct InviteList {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn create_invite(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(clock): State<SharedClock>,
+    State(sign_in): State<Arc<SignIn>>,
     authorized: Authorized<MembersWrite>,
     origin: Origin,
     JsonBody(request): JsonBody<CreateInvite>,
@@ -89,14 +94,14 @@ pub(crate) async fn create_invite(
     }
     let address = request.email.as_deref().map(email).transpose()?;
     let token = OpaqueToken::from_random(TokenKind::Invite, rand::random());
-    let now = state.clock.now();
+    let now = clock.now();
     let invite = NewInvite {
         id: InviteId::new(now),
         hash: token.hash(),
         email: address.clone(),
         role: request.role,
         created_by: caller.actor().to_string(),
-        life: caller.life_of_made(state.sign_in.invite_life, now),
+        life: caller.life_of_made(sign_in.invite_life, now),
     };
     let entry = AuditEntry {
         target: Some(format!("invite:{}", invite.id)),
@@ -107,7 +112,7 @@ pub(crate) async fn create_invite(
         )),
         ..origin.entry(caller.actor(), Some(caller.tenant), "invite.created")
     };
-    let mut tx = state.store.tenant(caller.tenant).await?;
+    let mut tx = store.tenant(caller.tenant).await?;
     caller.hold(&mut tx).await?;
     let expires_at = tx.create_invite(&invite).await?;
     tx.record_audit(&entry).await?;
@@ -133,10 +138,10 @@ pub(crate) async fn create_invite(
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn list_invites(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     authorized: Authorized<MembersRead>,
 ) -> Result<Json<InviteList>, ApiError> {
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     let data = tx
         .invites()
         .await?
@@ -167,7 +172,7 @@ pub(crate) async fn list_invites(
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn revoke_invite(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     authorized: Authorized<MembersWrite>,
     origin: Origin,
     Path(id): Path<String>,
@@ -178,7 +183,7 @@ pub(crate) async fn revoke_invite(
     };
     let id: InviteId = id.parse().map_err(|_| unknown())?;
     let caller = authorized.caller;
-    let mut tx = state.store.tenant(caller.tenant).await?;
+    let mut tx = store.tenant(caller.tenant).await?;
     caller.hold(&mut tx).await?;
     let role = tx.lock_invite(id).await?.ok_or_else(unknown)?;
     if Some(role) > caller.role_to_give() {

@@ -6,7 +6,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use baton_identity::{OpaqueToken, TokenKind};
 use baton_protocol::{InviteId, Role, UserId};
-use baton_store::{AuditEntry, AuditResult, Legacy, LegacyRule, MembershipChange, TenantTx};
+use baton_service::SharedClock;
+use baton_store::{AuditEntry, AuditResult, Legacy, LegacyRule, MembershipChange, Store, TenantTx};
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -17,13 +18,13 @@ use utoipa_axum::routes;
 use self::legacy::MemberLegacy;
 use crate::access::body::JsonBody;
 use crate::access::{
-    Authorized, Caller, KeysWrite, MembersRead, MembersWrite, Origin, Scope, Scopes,
+    Authorized, Caller, KeysWrite, MembersRead, MembersWrite, Origin, Revoker, Scope, Scopes,
     record_unchanged,
 };
 use crate::error::{ApiError, Problem};
+use crate::routes::AppState;
 use crate::routes::api_keys::check_may_have_made;
 use crate::routes::query::QueryParams;
-use crate::state::AppState;
 
 /// The time for which a password reset can be used.
 const RESET_LIFE: std::time::Duration = std::time::Duration::from_hours(24);
@@ -84,14 +85,10 @@ fn unknown() -> ApiError {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn list_members(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     authorized: Authorized<MembersRead>,
 ) -> Result<Json<MemberList>, ApiError> {
-    let members = state
-        .store
-        .system()
-        .members(authorized.caller.tenant)
-        .await?;
+    let members = store.system().members(authorized.caller.tenant).await?;
     let data = members
         .into_iter()
         .map(|member| Member {
@@ -147,14 +144,15 @@ pub(crate) struct RemoveMember {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn change_member(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(revoker): State<Revoker>,
     authorized: Authorized<MembersWrite>,
     origin: Origin,
     Path(id): Path<String>,
     JsonBody(request): JsonBody<ChangeMember>,
 ) -> Result<Json<MemberLegacy>, ApiError> {
     let change = Change::Role(request.role);
-    apply(&state, &authorized.caller, &origin, &id, change).await
+    apply(&store, &revoker, &authorized.caller, &origin, &id, change).await
 }
 
 /// Removes a member from the tenant. Their sessions here end within seconds, as do the invites,
@@ -174,14 +172,15 @@ pub(crate) async fn change_member(
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn remove_member(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(revoker): State<Revoker>,
     authorized: Authorized<MembersWrite>,
     origin: Origin,
     Path(id): Path<String>,
     QueryParams(query): QueryParams<RemoveMember>,
 ) -> Result<Json<MemberLegacy>, ApiError> {
     let change = Change::Removal(query.api_keys);
-    apply(&state, &authorized.caller, &origin, &id, change).await
+    apply(&store, &revoker, &authorized.caller, &origin, &id, change).await
 }
 
 /// A change of a membership.
@@ -192,7 +191,8 @@ enum Change {
 }
 
 async fn apply(
-    state: &AppState,
+    store: &Store,
+    revoker: &Revoker,
     caller: &Caller,
     origin: &Origin,
     id: &str,
@@ -203,7 +203,7 @@ async fn apply(
         Change::Role(role) => (Some(role), "member.changed"),
         Change::Removal(_) => (None, "member.removed"),
     };
-    let mut tx = state.store.tenant(caller.tenant).await?;
+    let mut tx = store.tenant(caller.tenant).await?;
     let highest = caller.role_to_give().ok_or_else(ApiError::role_too_low)?;
     let changed = tx
         .change_membership(user, role, caller.maker(), highest)
@@ -226,7 +226,7 @@ async fn apply(
             }
             tx.commit().await?;
             for key in &legacy.ended_keys {
-                state.revoked(key.id.as_uuid()).await;
+                revoker.evict_everywhere(key.id.as_uuid()).await;
             }
             return Ok(Json(legacy.into()));
         }
@@ -240,7 +240,7 @@ async fn apply(
     };
     tx.rollback().await?;
     let entry = refused(entry, &refusal.code);
-    record_unchanged(state, origin.network, entry).await?;
+    record_unchanged(store, origin.network, entry).await?;
     Err(refusal)
 }
 
@@ -299,14 +299,15 @@ fn refused(entry: AuditEntry, why: &str) -> AuditEntry {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn reset_member_password(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(clock): State<SharedClock>,
     authorized: Authorized<MembersWrite>,
     origin: Origin,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<PasswordReset>), ApiError> {
     let user: UserId = id.parse().map_err(|_| unknown())?;
     let caller = authorized.caller;
-    let system = state.store.system();
+    let system = store.system();
     let memberships = system.memberships(user).await?;
     let here = memberships
         .iter()
@@ -323,17 +324,17 @@ pub(crate) async fn reset_member_password(
     // A person who sets a password can act in all of its owner's tenants.
     if memberships.len() > 1 || Some(here.role) > caller.role_to_give() {
         let entry = refused(entry, "not_here_alone");
-        record_unchanged(&state, origin.network, entry).await?;
+        record_unchanged(&store, origin.network, entry).await?;
         let message = "they belong to another tenant too, or their role is above yours: this takes \
                        the operator, `baton users reset-password`";
         return Err(ApiError::forbidden("not_here_alone", message));
     }
     let token = OpaqueToken::from_random(TokenKind::PasswordReset, rand::random());
-    let now = state.clock.now();
+    let now = clock.now();
     let id = InviteId::new(now);
     let by = caller.actor().to_string();
     let life = caller.life_of_made(RESET_LIFE, now);
-    let mut tx = state.store.tenant(caller.tenant).await?;
+    let mut tx = store.tenant(caller.tenant).await?;
     caller.hold(&mut tx).await?;
     let expires_at = tx
         .create_member_reset(id, &token.hash(), user, &by, life)

@@ -5,17 +5,38 @@ mod catalog;
 
 pub(crate) use catalog::ModelCatalog;
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use axum::Json;
 use axum::extract::{Path, State};
 use baton_admission::Grant;
 use baton_openai::{ErrorBody, Model, ModelList};
-use baton_store::{AgentKey, AgentRecord};
+use baton_store::{AgentKey, AgentRecord, Store};
 use http::StatusCode;
 
 use crate::access::{Authorized, ModelsRead};
 use crate::error::ApiError;
 use crate::routes::agents::MOST_AGENTS;
-use crate::state::AppState;
+
+/// The catalog of the present configuration. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Models(Arc<ArcSwap<ModelCatalog>>);
+
+impl Models {
+    pub(crate) fn new(catalog: ModelCatalog) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(catalog)))
+    }
+
+    /// Replaces the catalog for later requests.
+    pub(crate) fn replace(&self, catalog: ModelCatalog) {
+        self.0.store(Arc::new(catalog));
+    }
+
+    async fn list(&self) -> Result<Arc<ModelList>, ApiError> {
+        self.0.load_full().list().await
+    }
+}
 
 /// Lists the models that this key may name.
 #[utoipa::path(
@@ -29,16 +50,17 @@ use crate::state::AppState;
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn list_models(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(models): State<Models>,
     authorized: Authorized<ModelsRead>,
 ) -> Result<Json<ModelList>, ApiError> {
-    let list = state.models.load_full().list().await?;
+    let list = models.list().await?;
     let grant = &authorized.caller.grant;
     let allowed = list
         .data
         .iter()
         .filter(|model| grant.allows_model(&model.id));
-    let agents = agents(&state, &authorized).await?;
+    let agents = agents(&store, &authorized).await?;
     Ok(Json(ModelList::new(
         agents.into_iter().chain(allowed.cloned()).collect(),
     )))
@@ -46,10 +68,10 @@ pub(crate) async fn list_models(
 
 /// Returns the tenant's agents as models: a client selects an agent by its name.
 async fn agents(
-    state: &AppState,
+    store: &Store,
     authorized: &Authorized<ModelsRead>,
 ) -> Result<Vec<Model>, ApiError> {
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     let page = tx.list_agents(None, MOST_AGENTS).await?;
     let grant = &authorized.caller.grant;
     let models = page.data.into_iter();
@@ -79,35 +101,38 @@ fn as_model(agent: AgentRecord, grant: &Grant) -> Option<Model> {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn read_model(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(models): State<Models>,
     authorized: Authorized<ModelsRead>,
     Path(id): Path<String>,
 ) -> Result<Json<Model>, ApiError> {
-    find(&state, &authorized, &id).await
+    find(&store, &models, &authorized, &id).await
 }
 
 /// Handles names with slashes, which some SDKs do not encode.
 pub(crate) async fn read_model_of_owner(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(models): State<Models>,
     authorized: Authorized<ModelsRead>,
     Path((owner, name)): Path<(String, String)>,
 ) -> Result<Json<Model>, ApiError> {
-    find(&state, &authorized, &format!("{owner}/{name}")).await
+    find(&store, &models, &authorized, &format!("{owner}/{name}")).await
 }
 
 async fn find(
-    state: &AppState,
+    store: &Store,
+    models: &Models,
     authorized: &Authorized<ModelsRead>,
     id: &str,
 ) -> Result<Json<Model>, ApiError> {
     let grant = &authorized.caller.grant;
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     let agent = tx.agent(&AgentKey::Name(id.to_owned())).await?;
     drop(tx);
     if let Some(agent) = agent.and_then(|agent| as_model(agent, grant)) {
         return Ok(Json(agent));
     }
-    let list = state.models.load_full().list().await?;
+    let list = models.list().await?;
     let found = list
         .data
         .iter()

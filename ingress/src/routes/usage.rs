@@ -3,7 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use baton_protocol::ApiKeyId;
-use baton_store::{UsageBearer, UsageFilter, UsageGroup, UsageGroups, UsageSum};
+use baton_service::SharedClock;
+use baton_store::{Store, UsageBearer, UsageFilter, UsageGroup, UsageGroups, UsageSum};
 use chrono::{Days, NaiveDate};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -13,8 +14,8 @@ use uuid::Uuid;
 
 use crate::access::{Authorized, UsageRead};
 use crate::error::{ApiError, Problem};
+use crate::routes::AppState;
 use crate::routes::query::{QueryParams, bad_cursor, bad_parameter, page_size};
-use crate::state::AppState;
 
 /// The most days in one answer: a leap year, both ends included.
 const MOST_DAYS: i64 = 366;
@@ -140,12 +141,13 @@ impl From<UsageSum> for UsageView {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn read_usage(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(clock): State<SharedClock>,
     authorized: Authorized<UsageRead>,
     QueryParams(params): QueryParams<UsageParams>,
 ) -> Result<Json<UsageList>, ApiError> {
     let limit = page_size(params.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
-    let today = state.clock.now().date_naive();
+    let today = clock.now().date_naive();
     let to = day("to", params.to.as_deref())?.unwrap_or(today);
     let from = match day("from", params.from.as_deref())? {
         Some(from) => from,
@@ -165,7 +167,7 @@ pub(crate) async fn read_usage(
         .cursor
         .map(|cursor| read_cursor(&cursor).ok_or_else(bad_cursor))
         .transpose()?;
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     let page = tx.usage(&filter, after.as_ref(), limit).await?;
     Ok(Json(UsageList {
         from,

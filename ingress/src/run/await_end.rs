@@ -6,14 +6,14 @@ use baton_nats::EventFollower;
 use baton_protocol::{EventId, RunId};
 
 use crate::access::Caller;
+use crate::run::followers::{EndsWith, Followers};
 use crate::run::ledger::find_run;
-use crate::run::relay::{Heard, Relay};
-use crate::state::AppState;
+use crate::run::relay::Heard;
 
 /// Waits until the run has ended or is parked, `time` has passed, or this process stops, whichever
 /// is first. An error only shortens the wait, because the caller reads the row in any case.
 pub(crate) async fn wait_for_end(
-    state: &AppState,
+    followers: &Followers,
     caller: &Caller,
     run: RunId,
     follower: Option<EventFollower>,
@@ -24,23 +24,15 @@ pub(crate) async fn wait_for_end(
         let follower = if let Some(follower) = follower {
             follower
         } else {
-            let subscribed = state.subscribe(tenant, run).await.ok()?;
+            let subscribed = followers.runs.subscribe(tenant, run).await.ok()?;
             // The run may have ended before the subscription existed.
-            let record = find_run(state, tenant, run).await.ok()??;
+            let record = find_run(&followers.runs.store, tenant, run).await.ok()??;
             if record.status.is_terminal() {
                 return None;
             }
             subscribed.resume(EventId::ORIGIN).await.ok()?
         };
-        let stop = state.stopping.native.clone();
-        let mut relay = Relay::new(
-            state.clone(),
-            tenant,
-            run,
-            follower,
-            stop,
-            state.watch.guard(caller),
-        );
+        let mut relay = followers.relay(caller, run, follower, EndsWith::Native);
         loop {
             match relay.next().await.ok()? {
                 Heard::Events(batch) => {

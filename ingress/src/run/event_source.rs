@@ -3,14 +3,13 @@
 
 use baton_nats::{EventFollower, Followed, ResumeError, Subscribed};
 use baton_protocol::{EventId, RunId, RunStatus, TenantId};
-use baton_store::RunRecord;
+use baton_store::{RunRecord, Store};
 use http::StatusCode;
 
 use super::replay::{FromLedger, from_ledger, lies_within_a_step, rest_of_ended};
 use crate::error::ApiError;
 use crate::run::ledger::find_run;
-use crate::run::relay::tell_end;
-use crate::state::AppState;
+use crate::run::reader::RunReader;
 
 /// The preferred source of the events of a run that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,15 +34,15 @@ pub(crate) enum Told {
 
 /// Finds a run's events after a cursor.
 pub(crate) async fn tell_from(
-    state: &AppState,
+    runs: &RunReader,
     tenant: TenantId,
     run: RunId,
     after: EventId,
     source: Source,
 ) -> Result<Told, ApiError> {
     // Subscribe before the row is read, so that an end in between is heard.
-    let subscribed = state.subscribe(tenant, run).await?;
-    let record = find_run(state, tenant, run)
+    let subscribed = runs.subscribe(tenant, run).await?;
+    let record = find_run(&runs.store, tenant, run)
         .await?
         .ok_or_else(ApiError::no_such_run)?;
     let ended = record.ended();
@@ -52,11 +51,11 @@ pub(crate) async fn tell_from(
     // only the end of a run that never began. An unknown tip is read again below.
     let from_ledger = source == Source::Ledger
         || (ended.is_some() || parked) && {
-            let tip = state.bus.event_tip_direct(tenant, run).await;
+            let tip = runs.bus.event_tip_direct(tenant, run).await;
             tip.is_ok_and(|tip| tip.is_none())
         };
     if parked && from_ledger {
-        return told_parked(state, tenant, subscribed, run, after).await;
+        return told_parked(runs, tenant, subscribed, run, after).await;
     }
     if let Some(ended) = &ended {
         if after == ended.last_event_id {
@@ -66,25 +65,25 @@ pub(crate) async fn tell_from(
             return Err(cursor_unknown(run));
         }
         if from_ledger {
-            return replayed(state, tenant, &record, after, lies_within_a_step).await;
+            return replayed(&runs.store, tenant, &record, after, lies_within_a_step).await;
         }
         // The stream may have lost the run's end, and then nobody else will append it.
-        tell_end(state, tenant, run, ended).await;
+        runs.append_end(tenant, run, ended).await;
     }
     match subscribed.resume(after).await {
         Ok(follower) => Ok(Told::Log(Box::new(follower))),
         // The ledger has the events that the log lost. A log that begins with the run's first event
         // may have lost later ones.
         Err(ResumeError::Expired) if ended.is_some() => {
-            replayed(state, tenant, &record, after, lies_within_a_step).await
+            replayed(&runs.store, tenant, &record, after, lies_within_a_step).await
         }
         Err(ResumeError::Expired) if parked => {
             // The failed resumption has used up the first subscription.
-            let subscribed = state.subscribe(tenant, run).await?;
-            told_parked(state, tenant, subscribed, run, after).await
+            let subscribed = runs.subscribe(tenant, run).await?;
+            told_parked(runs, tenant, subscribed, run, after).await
         }
         Err(ResumeError::CursorUnknown) if ended.is_some() => {
-            replayed(state, tenant, &record, after, cursor_unknown).await
+            replayed(&runs.store, tenant, &record, after, cursor_unknown).await
         }
         Err(ResumeError::CursorUnknown) => Err(cursor_unknown(run)),
         Err(ResumeError::Expired) => Err(events_expired(run)),
@@ -102,14 +101,14 @@ pub(crate) async fn tell_from(
 
 /// Returns the events of a run that has ended, from the ledger.
 async fn replayed(
-    state: &AppState,
+    store: &Store,
     tenant: TenantId,
     ended: &RunRecord,
     after: EventId,
     unknown: fn(RunId) -> ApiError,
 ) -> Result<Told, ApiError> {
     let run = ended.id;
-    match rest_of_ended(state, tenant, ended, after).await? {
+    match rest_of_ended(store, tenant, ended, after).await? {
         FromLedger::Events(events) => Ok(Told::Ledger(events)),
         FromLedger::CursorUnknown => Err(unknown(run)),
         FromLedger::NotEnded | FromLedger::Parked(..) => Err(events_expired(run)),
@@ -119,13 +118,13 @@ async fn replayed(
 /// Returns the events of a parked run: the past ones from the ledger, then the stream. The row is
 /// read again together with its steps, because a decision may have come since.
 async fn told_parked(
-    state: &AppState,
+    runs: &RunReader,
     tenant: TenantId,
     subscribed: Subscribed,
     run: RunId,
     after: EventId,
 ) -> Result<Told, ApiError> {
-    match from_ledger(state, tenant, run, after).await? {
+    match from_ledger(&runs.store, tenant, run, after).await? {
         FromLedger::Parked(events, last) => {
             Ok(Told::Parked(events, Box::new(subscribed.behind(last))))
         }

@@ -2,17 +2,15 @@
 
 use baton_openai::{AnswerFields, Message};
 use baton_protocol::{Outcome, RunId, TenantId, Usage};
-use baton_store::{RunRecord, StoreError};
-
-use crate::state::AppState;
+use baton_store::{RunRecord, Store, StoreError};
 
 /// Returns a run of the tenant, if it exists.
 pub(crate) async fn find_run(
-    state: &AppState,
+    store: &Store,
     tenant: TenantId,
     run: RunId,
 ) -> Result<Option<RunRecord>, StoreError> {
-    state.store.tenant(tenant).await?.run(run).await
+    store.tenant(tenant).await?.run(run).await
 }
 
 /// A run's recorded end.
@@ -31,12 +29,12 @@ pub(crate) struct Recorded {
 impl Recorded {
     /// Returns the end of a run; `None` while it is active, or if it does not exist.
     pub(crate) async fn find(
-        state: &AppState,
+        store: &Store,
         tenant: TenantId,
         run: RunId,
     ) -> Result<Option<Self>, StoreError> {
-        match find_run(state, tenant, run).await? {
-            Some(record) => Self::of(state, tenant, &record).await,
+        match find_run(store, tenant, run).await? {
+            Some(record) => Self::of(store, tenant, &record).await,
             None => Ok(None),
         }
     }
@@ -44,7 +42,7 @@ impl Recorded {
     /// Returns the end of a run according to its record; `None` while it is active. A terminal
     /// record never changes, so it is not read again.
     pub(crate) async fn of(
-        state: &AppState,
+        store: &Store,
         tenant: TenantId,
         record: &RunRecord,
     ) -> Result<Option<Self>, StoreError> {
@@ -52,7 +50,7 @@ impl Recorded {
             return Ok(None);
         };
         let run = record.id;
-        let mut tx = state.store.tenant(tenant).await?;
+        let mut tx = store.tenant(tenant).await?;
         let steps = tx.run_steps(run).await?;
         let worked = !steps.is_empty();
         let mut messages = Vec::new();

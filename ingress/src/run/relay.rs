@@ -4,17 +4,16 @@
 //! body asks the relay, the relay asks the follower. A slow client therefore delays nobody; the
 //! events that it misses meanwhile are read from the stream later. There is no task per stream.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use baton_nats::{EventFollower, FollowError, Followed};
 use baton_protocol::{EventData, EventId, RunId, RunStatus, TenantId};
-use baton_run_log::repair_end;
-use baton_store::EndedRun;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Guard;
 use crate::run::ledger::find_run;
-use crate::state::AppState;
+use crate::run::reader::RunReader;
 
 /// The time after which an event that is known to be stored counts as lost. A quiet follower reads
 /// the log's last message every five seconds, whatever the heartbeat; this is twice that.
@@ -38,12 +37,13 @@ pub(crate) enum Heard {
 
 /// A follower of one run, on behalf of one client.
 pub(crate) struct Relay {
-    state: AppState,
+    runs: Arc<RunReader>,
     tenant: TenantId,
     run: RunId,
     follower: EventFollower,
     stop: CancellationToken,
     credential: Guard,
+    heartbeat: Duration,
     /// The time at which the run's terminal event was known to be stored without having arrived.
     told_at: Option<Instant>,
     worked: bool,
@@ -53,29 +53,30 @@ pub(crate) struct Relay {
 
 impl Relay {
     /// Creates a relay that ends with `stop`, or when the credential is no longer good.
-    pub(crate) fn new(
-        state: AppState,
-        tenant: TenantId,
-        run: RunId,
+    pub(super) fn new(
+        runs: Arc<RunReader>,
+        (tenant, run): (TenantId, RunId),
         follower: EventFollower,
         stop: CancellationToken,
         credential: Guard,
+        heartbeat: Duration,
     ) -> Self {
         Self {
-            state,
+            runs,
             tenant,
             run,
             follower,
             stop,
             credential,
+            heartbeat,
             told_at: None,
             worked: false,
             asked: false,
         }
     }
 
-    pub(crate) fn state(&self) -> &AppState {
-        &self.state
+    pub(crate) fn runs(&self) -> &RunReader {
+        &self.runs
     }
 
     pub(crate) fn tenant(&self) -> TenantId {
@@ -119,7 +120,7 @@ impl Relay {
                 });
                 return Ok(Heard::Events(batch));
             }
-            () = tokio::time::sleep(self.state.heartbeat) => {}
+            () = tokio::time::sleep(self.heartbeat) => {}
         }
         Ok(if self.log_is_lost().await {
             Heard::LogLost
@@ -133,7 +134,7 @@ impl Relay {
     /// follower waits for a sweep or for the broker. The follower reads the log every few seconds,
     /// so an event that it does not find after that is lost.
     async fn log_is_lost(&mut self) -> bool {
-        let ended = match find_run(&self.state, self.tenant, self.run).await {
+        let ended = match find_run(&self.runs.store, self.tenant, self.run).await {
             Ok(record) => record.and_then(|record| record.ended()),
             Err(error) => {
                 tracing::debug!(%error, run.id = %self.run, "a quiet run could not be looked at");
@@ -145,11 +146,12 @@ impl Relay {
             self.told_at = None;
             return false;
         };
-        let now = self.state.clock.monotonic();
+        let now = self.runs.clock.monotonic();
         if let Some(told_at) = self.told_at {
             return now.duration_since(told_at) >= FOUND_WITHIN;
         }
-        if tell_end(&self.state, self.tenant, self.run, &ended).await {
+        let (tenant, run) = (self.tenant, self.run);
+        if self.runs.append_end(tenant, run, &ended).await {
             self.told_at = Some(now);
         }
         false
@@ -158,25 +160,8 @@ impl Relay {
     /// Returns whether the run is parked at this moment. If the ledger cannot be read, it counts as
     /// not parked, and the stream continues.
     async fn is_parked(&self) -> bool {
-        let found = find_run(&self.state, self.tenant, self.run).await;
+        let found = find_run(&self.runs.store, self.tenant, self.run).await;
         matches!(found, Ok(Some(run)) if run.status == RunStatus::AwaitingApproval)
-    }
-}
-
-/// Ensures that the last event of a run that has ended is stored, and returns whether it is.
-pub(crate) async fn tell_end(
-    state: &AppState,
-    tenant: TenantId,
-    run: RunId,
-    ended: &EndedRun,
-) -> bool {
-    let now = state.clock.now();
-    match repair_end(&state.bus, &state.store, now, tenant, run, ended).await {
-        Ok(_) => true,
-        Err(error) => {
-            tracing::debug!(%error, run.id = %run, "a run's end could not be told yet");
-            false
-        }
     }
 }
 

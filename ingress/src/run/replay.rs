@@ -3,12 +3,11 @@
 use baton_nats::Followed;
 use baton_protocol::{Event, EventId, RunId, RunStatus, TenantId};
 use baton_run_log::replay::{ReplayError, replay, replay_parked};
-use baton_store::RunRecord;
+use baton_store::{RunRecord, Store};
 use bytes::Bytes;
 use http::StatusCode;
 
 use crate::error::ApiError;
-use crate::state::AppState;
 
 /// The ledger's events after a cursor.
 pub(crate) enum FromLedger {
@@ -25,12 +24,12 @@ pub(crate) enum FromLedger {
 
 /// Returns the rest of a run that has ended, or the events so far of a parked run.
 pub(crate) async fn from_ledger(
-    state: &AppState,
+    store: &Store,
     tenant: TenantId,
     run: RunId,
     after: EventId,
 ) -> Result<FromLedger, ApiError> {
-    let mut tx = state.store.tenant(tenant).await?;
+    let mut tx = store.tenant(tenant).await?;
     let record = tx.run(run).await?.ok_or_else(ApiError::no_such_run)?;
     let steps = tx.run_steps(run).await?;
     if record.status != RunStatus::AwaitingApproval {
@@ -44,12 +43,12 @@ pub(crate) async fn from_ledger(
 
 /// Returns the rest of a run from its terminal record. It never changes, so it is not read again.
 pub(super) async fn rest_of_ended(
-    state: &AppState,
+    store: &Store,
     tenant: TenantId,
     record: &RunRecord,
     after: EventId,
 ) -> Result<FromLedger, ApiError> {
-    let mut tx = state.store.tenant(tenant).await?;
+    let mut tx = store.tenant(tenant).await?;
     let steps = tx.run_steps(record.id).await?;
     rest_of(replay(record, &steps, after), FromLedger::Events)
 }

@@ -2,23 +2,24 @@
 
 use std::sync::Arc;
 
-use baton_admission::{Acceptance, Accepted, Submission, SubmitError, SubmitRequest};
+use baton_admission::{Acceptance, Accepted, Admission, Submission, SubmitError, SubmitRequest};
 use baton_nats::{EventFollower, JobHeaders};
 use baton_protocol::RunId;
-use baton_service::RequestId;
 use baton_service::request_id::traceparent;
+use baton_service::{RequestId, SharedClock};
 use baton_store::IdempotencyKey;
 use baton_traces::{Span, SpanKind};
 use http::{HeaderMap, HeaderName, StatusCode};
 use sha2::{Digest as _, Sha256};
+use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use crate::access::body_bytes::HeldBytes;
 use crate::access::{Caller, Credential};
 use crate::error::ApiError;
 use crate::metrics::{self, Door};
-use crate::run::attachments::{Attachment, OnClose};
-use crate::state::AppState;
+use crate::run::attachments::{Attachment, Attachments, OnClose};
+use crate::run::reader::RunReader;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest idempotency key. Longer keys would only be hashed, and make log lines worse.
@@ -53,20 +54,36 @@ pub(crate) struct Submitted {
     pub(crate) body: Option<HeldBytes>,
 }
 
-/// Submits a run in a task that completes even if the client leaves, so that no run stays accepted
-/// but unpublished. The attachment, which nobody takes then, records that the client is gone.
-pub(crate) async fn submit(state: &AppState, request: RunRequest) -> Result<Submitted, ApiError> {
-    let proposed = request.run.unwrap_or_else(|| RunId::new(state.clock.now()));
-    let task = submit_to_the_end(state.clone(), request, proposed).in_current_span();
-    match state.shutdown.tracker.spawn(task).await {
-        Ok(submitted) => submitted,
-        // The task panicked, before or after the commit.
-        Err(error) => Err(ApiError::internal(&error).of_run(proposed)),
+/// Submits runs, for all doors.
+pub(crate) struct Submitter {
+    pub(crate) admission: Admission,
+    pub(crate) runs: Arc<RunReader>,
+    pub(crate) attachments: Attachments,
+    /// Holds the submissions in work.
+    pub(crate) tracker: TaskTracker,
+    pub(crate) clock: SharedClock,
+}
+
+impl Submitter {
+    /// Submits a run in a task that completes even if the client leaves, so that no run stays
+    /// accepted but unpublished. The attachment, which nobody takes then, records that the client
+    /// is gone.
+    pub(crate) async fn submit(
+        self: &Arc<Self>,
+        request: RunRequest,
+    ) -> Result<Submitted, ApiError> {
+        let proposed = request.run.unwrap_or_else(|| RunId::new(self.clock.now()));
+        let task = submit_to_the_end(Arc::clone(self), request, proposed).in_current_span();
+        match self.tracker.spawn(task).await {
+            Ok(submitted) => submitted,
+            // The task panicked, before or after the commit.
+            Err(error) => Err(ApiError::internal(&error).of_run(proposed)),
+        }
     }
 }
 
 async fn submit_to_the_end(
-    state: AppState,
+    submitter: Arc<Submitter>,
     request: RunRequest,
     run: RunId,
 ) -> Result<Submitted, ApiError> {
@@ -84,12 +101,12 @@ async fn submit_to_the_end(
     let tenant = caller.tenant;
     // Before the run exists, so that a run that cannot be followed is refused with nothing written.
     let subscribed = if follow {
-        let subscribed = state.subscribe(tenant, run).await;
+        let subscribed = submitter.runs.subscribe(tenant, run).await;
         Some(subscribed.inspect_err(|_| metrics::submission_refused(&SubmitError::BrokerDown))?)
     } else {
         None
     };
-    let mut attachment = state.attachments.attach(tenant, run, on_close);
+    let mut attachment = submitter.attachments.attach(tenant, run, on_close);
     let once = idempotency.is_none();
     let mut trace = Span::begin(
         || "accept",
@@ -101,7 +118,7 @@ async fn submit_to_the_end(
     if let Some(own) = trace.traceparent() {
         headers.traceparent = Some(own);
     }
-    let accepting = state.admission.accept(Submission {
+    let accepting = submitter.admission.accept(Submission {
         tenant,
         run,
         grant: &caller.grant,
@@ -110,7 +127,7 @@ async fn submit_to_the_end(
             Credential::Session { user, .. } => Some(user),
             Credential::ApiKey(_) | Credential::Issuer { .. } => None,
         },
-        now: state.clock.now(),
+        now: submitter.clock.now(),
         request,
         idempotency,
         cancel_on_disconnect: on_close != OnClose::LeaveRunning,
@@ -138,7 +155,7 @@ async fn submit_to_the_end(
             });
         }
     };
-    let outcome = state.admission.publish(&accepted, &headers).await;
+    let outcome = submitter.admission.publish(&accepted, &headers).await;
     drop(trace);
     let span = tracing::Span::current();
     span.record("run.id", tracing::field::display(accepted.run));

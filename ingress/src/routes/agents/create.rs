@@ -2,8 +2,10 @@
 
 use axum::Json;
 use axum::extract::State;
+use baton_admission::Admission;
 use baton_protocol::{AgentDefinition, AgentId};
-use baton_store::{AgentCreation, AuditEntry};
+use baton_service::SharedClock;
+use baton_store::{AgentCreation, AuditEntry, Store};
 use http::StatusCode;
 
 use super::view::AgentView;
@@ -11,7 +13,6 @@ use super::{MOST_AGENTS, check, detail, target};
 use crate::access::body::JsonBody;
 use crate::access::{AgentsWrite, Authorized, Origin};
 use crate::error::{ApiError, Problem};
-use crate::state::AppState;
 
 /// Creates an agent. Requests select it by its name, in `agent` or in `model`. Requests that name
 /// only a model use the agent `default`.
@@ -27,17 +28,19 @@ use crate::state::AppState;
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn create_agent(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(clock): State<SharedClock>,
+    State(admission): State<Admission>,
     authorized: Authorized<AgentsWrite>,
     origin: Origin,
     JsonBody(definition): JsonBody<AgentDefinition>,
 ) -> Result<(StatusCode, Json<AgentView>), ApiError> {
     let caller = authorized.caller;
-    check(&state, &definition)?;
+    check(&admission, &definition)?;
     let by = caller.actor().to_string();
-    let mut tx = state.store.tenant(caller.tenant).await?;
+    let mut tx = store.tenant(caller.tenant).await?;
     caller.hold(&mut tx).await?;
-    let id = AgentId::new(state.clock.now());
+    let id = AgentId::new(clock.now());
     let agent = match tx.create_agent(id, &definition, &by, MOST_AGENTS).await? {
         AgentCreation::Created(agent) => *agent,
         AgentCreation::NameTaken => {
@@ -58,8 +61,7 @@ pub(crate) async fn create_agent(
     };
     tx.record_audit(&entry).await?;
     tx.commit().await?;
-    state
-        .admission
+    admission
         .forget_agent(caller.tenant, &definition.name)
         .await;
     Ok((StatusCode::CREATED, Json(agent.into())))

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use baton_protocol::AgentId;
+use baton_store::Store;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -11,7 +12,6 @@ use super::{AgentPath, no_such_agent, no_such_version};
 use crate::access::{AgentsRead, Authorized};
 use crate::error::{ApiError, Problem};
 use crate::routes::query::{QueryParams, bad_cursor, page_size};
-use crate::state::AppState;
 
 /// The page of the list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -45,7 +45,7 @@ impl AgentListParams {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn list_agents(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     authorized: Authorized<AgentsRead>,
     QueryParams(params): QueryParams<AgentListParams>,
 ) -> Result<Json<AgentList>, ApiError> {
@@ -54,7 +54,7 @@ pub(crate) async fn list_agents(
         .cursor
         .map(|cursor| cursor.parse::<AgentId>().map_err(|_| bad_cursor()))
         .transpose()?;
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     let page = tx.list_agents(cursor, limit).await?;
     Ok(Json(AgentList {
         data: page.data.into_iter().map(AgentView::from).collect(),
@@ -86,12 +86,12 @@ pub(crate) struct VersionParams {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn read_agent(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     authorized: Authorized<AgentsRead>,
     AgentPath(key): AgentPath,
     QueryParams(params): QueryParams<VersionParams>,
 ) -> Result<Json<AgentView>, ApiError> {
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     let newest = tx.agent(&key).await?.ok_or_else(no_such_agent)?;
     let agent = match params.version {
         None => newest,

@@ -2,8 +2,9 @@
 
 use axum::Json;
 use axum::extract::State;
+use baton_admission::Admission;
 use baton_protocol::AgentDefinition;
-use baton_store::{AgentRecord, AuditEntry, TenantTx};
+use baton_store::{AgentRecord, AuditEntry, Store, TenantTx};
 use http::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -14,7 +15,6 @@ use crate::access::body::JsonBody;
 use crate::access::{AgentsWrite, Authorized, Caller, Origin};
 use crate::error::{ApiError, Problem};
 use crate::routes::query::QueryParams;
-use crate::state::AppState;
 
 /// The condition of a change.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -42,7 +42,8 @@ pub(crate) struct ReplaceParams {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn replace_agent(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(admission): State<Admission>,
     authorized: Authorized<AgentsWrite>,
     origin: Origin,
     AgentPath(key): AgentPath,
@@ -50,8 +51,8 @@ pub(crate) async fn replace_agent(
     JsonBody(definition): JsonBody<AgentDefinition>,
 ) -> Result<Json<AgentView>, ApiError> {
     let caller = authorized.caller;
-    check(&state, &definition)?;
-    let mut tx = state.store.tenant(caller.tenant).await?;
+    check(&admission, &definition)?;
+    let mut tx = store.tenant(caller.tenant).await?;
     caller.hold(&mut tx).await?;
     let newest = tx.lock_agent(&key).await?.ok_or_else(no_such_agent)?;
     if definition.name != newest.version.definition.name {
@@ -73,7 +74,7 @@ pub(crate) async fn replace_agent(
         restored_from: None,
         action: "agent.changed",
     };
-    let agent = next.add(&state, tx, &caller, &origin, newest).await?;
+    let agent = next.add(&admission, tx, &caller, &origin, newest).await?;
     Ok(Json(agent.into()))
 }
 
@@ -89,7 +90,7 @@ impl NextVersion<'_> {
     /// Adds the version after `newest`, which `tx` has locked, unless the definition is the same.
     pub(super) async fn add(
         &self,
-        state: &AppState,
+        admission: &Admission,
         mut tx: TenantTx,
         caller: &Caller,
         origin: &Origin,
@@ -111,7 +112,7 @@ impl NextVersion<'_> {
         tx.record_audit(&entry).await?;
         tx.commit().await?;
         let name = &agent.version.definition.name;
-        state.admission.forget_agent(caller.tenant, name).await;
+        admission.forget_agent(caller.tenant, name).await;
         Ok(agent)
     }
 }
@@ -134,13 +135,14 @@ fn text(definition: &AgentDefinition) -> Option<String> {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn delete_agent(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(admission): State<Admission>,
     authorized: Authorized<AgentsWrite>,
     origin: Origin,
     AgentPath(key): AgentPath,
 ) -> Result<StatusCode, ApiError> {
     let caller = authorized.caller;
-    let mut tx = state.store.tenant(caller.tenant).await?;
+    let mut tx = store.tenant(caller.tenant).await?;
     caller.hold(&mut tx).await?;
     let agent = tx.lock_agent(&key).await?.ok_or_else(no_such_agent)?;
     if !tx.delete_agent(agent.id).await? {
@@ -154,6 +156,6 @@ pub(crate) async fn delete_agent(
     tx.record_audit(&entry).await?;
     tx.commit().await?;
     let name = &agent.version.definition.name;
-    state.admission.forget_agent(caller.tenant, name).await;
+    admission.forget_agent(caller.tenant, name).await;
     Ok(StatusCode::NO_CONTENT)
 }

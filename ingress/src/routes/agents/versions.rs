@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use baton_admission::Admission;
 use baton_protocol::AgentDefinition;
+use baton_store::Store;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -17,7 +19,6 @@ use crate::access::body::JsonBody;
 use crate::access::{AgentsRead, AgentsWrite, Authorized, Origin};
 use crate::error::{ApiError, Problem};
 use crate::routes::query::{QueryParams, bad_cursor};
-use crate::state::AppState;
 
 /// Lists an agent's versions, the newest first.
 #[utoipa::path(
@@ -33,7 +34,7 @@ use crate::state::AppState;
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn list_agent_versions(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     authorized: Authorized<AgentsRead>,
     AgentPath(key): AgentPath,
     QueryParams(params): QueryParams<AgentListParams>,
@@ -43,7 +44,7 @@ pub(crate) async fn list_agent_versions(
         .cursor
         .map(|cursor| cursor.parse::<u32>().map_err(|_| bad_cursor()))
         .transpose()?;
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     let agent = tx.agent(&key).await?.ok_or_else(no_such_agent)?;
     let page = tx.agent_versions(agent.id, cursor, limit).await?;
     Ok(Json(AgentVersionList {
@@ -99,12 +100,12 @@ pub(crate) struct VersionDiff {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn compare_agent_versions(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     authorized: Authorized<AgentsRead>,
     AgentPath(key): AgentPath,
     QueryParams(params): QueryParams<CompareParams>,
 ) -> Result<Json<VersionDiff>, ApiError> {
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     let newest = tx.agent(&key).await?.ok_or_else(no_such_agent)?;
     let to = params.to.unwrap_or(newest.version.number);
     let from = params.from.unwrap_or_else(|| to.saturating_sub(1).max(1));
@@ -171,25 +172,26 @@ pub(crate) struct RollBack {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn roll_back_agent(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(admission): State<Admission>,
     authorized: Authorized<AgentsWrite>,
     origin: Origin,
     AgentPath(key): AgentPath,
     JsonBody(RollBack { version }): JsonBody<RollBack>,
 ) -> Result<Json<AgentView>, ApiError> {
     let caller = authorized.caller;
-    let mut tx = state.store.tenant(caller.tenant).await?;
+    let mut tx = store.tenant(caller.tenant).await?;
     caller.hold(&mut tx).await?;
     let newest = tx.lock_agent(&key).await?.ok_or_else(no_such_agent)?;
     let earlier = tx.agent_version(&key, version).await?;
     let earlier = earlier.ok_or_else(|| no_such_version(version))?;
     // Its tools may have been removed since.
-    check(&state, &earlier.version.definition)?;
+    check(&admission, &earlier.version.definition)?;
     let next = NextVersion {
         definition: &earlier.version.definition,
         restored_from: Some(version),
         action: "agent.rolled_back",
     };
-    let agent = next.add(&state, tx, &caller, &origin, newest).await?;
+    let agent = next.add(&admission, tx, &caller, &origin, newest).await?;
     Ok(Json(agent.into()))
 }

@@ -5,7 +5,8 @@ use axum::extract::State;
 use baton_identity::scopes::{ALL_SCOPES, SCOPES};
 use baton_identity::{ApiKey, InvalidKeyRights, KeyRights, LONGEST_LIST};
 use baton_protocol::ApiKeyId;
-use baton_store::{AuditEntry, NewApiKey};
+use baton_service::SharedClock;
+use baton_store::{AuditEntry, NewApiKey, Store};
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use serde::Deserialize;
@@ -13,13 +14,13 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{Array, SchemaType, Type};
 use utoipa::openapi::{ArrayBuilder, ObjectBuilder};
 
+use super::KeyEnvironment;
 use super::path::no_such_key;
 use super::view::{CreatedKey, Limits, Wish, check_within};
 use crate::access::body::JsonBody;
 use crate::access::{Authorized, KeysWrite, Origin};
 use crate::error::{ApiError, Problem};
 use crate::routes::sign_in::name;
-use crate::state::AppState;
 
 /// The properties of the new key.
 #[derive(Deserialize, ToSchema)]
@@ -91,7 +92,9 @@ fn names_schema() -> Array {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn create_key(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(clock): State<SharedClock>,
+    State(KeyEnvironment(usual)): State<KeyEnvironment>,
     authorized: Authorized<KeysWrite>,
     origin: Origin,
     JsonBody(request): JsonBody<CreateKey>,
@@ -113,7 +116,7 @@ pub(crate) async fn create_key(
         monthly: [limits.monthly_tokens, limits.monthly_cost_micros],
     };
     rights.check().map_err(|error| refused(&error))?;
-    let now = state.clock.now();
+    let now = clock.now();
     if request.expires_at.is_some_and(|at| at <= now) {
         let message = "`expires_at` is in the past";
         let error = ApiError::new(StatusCode::BAD_REQUEST, "invalid_expiry", message);
@@ -126,8 +129,8 @@ pub(crate) async fn create_key(
         expires_at: request.expires_at,
     };
     check_within(&caller, &wish)?;
-    let key = ApiKey::from_random(&state.key_environment, rand::random())
-        .map_err(|error| ApiError::internal(&error))?;
+    let key =
+        ApiKey::from_random(&usual, rand::random()).map_err(|error| ApiError::internal(&error))?;
     let new = NewApiKey {
         id: ApiKeyId::new(now),
         hash: key.hash(),
@@ -145,7 +148,7 @@ pub(crate) async fn create_key(
         detail: Some(new.scopes.join(" ")),
         ..origin.entry(caller.actor(), Some(caller.tenant), "key.created")
     };
-    let mut tx = state.store.tenant(caller.tenant).await?;
+    let mut tx = store.tenant(caller.tenant).await?;
     caller.hold(&mut tx).await?;
     tx.create_api_key(&new).await?;
     let record = tx.api_key(new.id).await?.ok_or_else(no_such_key)?;

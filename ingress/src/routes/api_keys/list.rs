@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use axum::Json;
 use axum::extract::State;
+use baton_store::Store;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::view::KeyView;
 use crate::access::{Authorized, KeysRead};
 use crate::error::ApiError;
-use crate::state::AppState;
 
 /// Keys, the oldest first.
 #[derive(Serialize, ToSchema)]
@@ -29,10 +29,10 @@ pub(crate) struct KeyList {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn list_keys(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     authorized: Authorized<KeysRead>,
 ) -> Result<Json<KeyList>, ApiError> {
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     let keys = tx.list_api_keys().await?;
     let usage = tx.key_usage().await?;
     let usage: HashMap<_, _> = usage.iter().map(|usage| (usage.key, usage)).collect();

@@ -1,14 +1,13 @@
 //! `DELETE /v1/api-keys/{id}`.
 
 use axum::extract::State;
-use baton_store::AuditEntry;
+use baton_store::{AuditEntry, Store};
 use http::StatusCode;
 
 use super::path::{KeyPath, no_such_key};
 use super::view::check_may_have_made;
-use crate::access::{Authorized, Credential, KeysWrite, Origin};
+use crate::access::{Authorized, Credential, KeysWrite, Origin, Revoker};
 use crate::error::{ApiError, Problem};
-use crate::state::AppState;
 
 /// Revokes a key. Within seconds it is refused everywhere, and the streams that it opened are
 /// closed. The caller must be allowed to create such a key; a key may always revoke itself.
@@ -26,13 +25,14 @@ use crate::state::AppState;
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn revoke_key(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(revoker): State<Revoker>,
     authorized: Authorized<KeysWrite>,
     origin: Origin,
     KeyPath(key): KeyPath,
 ) -> Result<StatusCode, ApiError> {
     let caller = authorized.caller;
-    let mut tx = state.store.tenant(caller.tenant).await?;
+    let mut tx = store.tenant(caller.tenant).await?;
     let record = tx.api_key(key).await?.ok_or_else(no_such_key)?;
     if caller.credential != Credential::ApiKey(key) {
         check_may_have_made(&caller, &record)?;
@@ -47,6 +47,6 @@ pub(crate) async fn revoke_key(
     };
     tx.record_audit(&entry).await?;
     tx.commit().await?;
-    state.revoked(key.as_uuid()).await;
+    revoker.evict_everywhere(key.as_uuid()).await;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -6,17 +6,18 @@ use axum::Json;
 use axum::extract::State;
 use baton_identity::ApiKey;
 use baton_protocol::ApiKeyId;
-use baton_store::{AuditEntry, FreshKey};
+use baton_service::SharedClock;
+use baton_store::{AuditEntry, FreshKey, Store};
 use http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::KeyEnvironment;
 use super::path::{KeyPath, no_such_key};
 use super::view::{CreatedKey, check_may_have_made};
 use crate::access::body::JsonBody;
 use crate::access::{Authorized, KeysWrite, Origin};
 use crate::error::{ApiError, Problem};
-use crate::state::AppState;
 
 /// The default time for which the old key stays valid, in seconds: a day.
 const USUAL_OVERLAP: u32 = 24 * 60 * 60;
@@ -53,7 +54,9 @@ const fn usual_overlap() -> u32 {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn rotate_key(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(clock): State<SharedClock>,
+    State(KeyEnvironment(usual)): State<KeyEnvironment>,
     authorized: Authorized<KeysWrite>,
     origin: Origin,
     KeyPath(old): KeyPath,
@@ -65,20 +68,16 @@ pub(crate) async fn rotate_key(
         return Err(error.param("overlap_seconds"));
     }
     let caller = authorized.caller;
-    let mut tx = state.store.tenant(caller.tenant).await?;
+    let mut tx = store.tenant(caller.tenant).await?;
     let record = tx.api_key(old).await?.ok_or_else(no_such_key)?;
     // The caller sees the new secret, which is as good as creating such a key.
     check_may_have_made(&caller, &record)?;
     caller.hold(&mut tx).await?;
-    let environment = record
-        .prefix
-        .split('_')
-        .nth(1)
-        .unwrap_or(&state.key_environment);
+    let environment = record.prefix.split('_').nth(1).unwrap_or(&usual);
     let key = ApiKey::from_random(environment, rand::random())
         .map_err(|error| ApiError::internal(&error))?;
     let fresh = FreshKey {
-        id: ApiKeyId::new(state.clock.now()),
+        id: ApiKeyId::new(clock.now()),
         hash: key.hash(),
         prefix: key.hint().to_owned(),
         expires_at: record.expires_at,

@@ -115,7 +115,7 @@ impl ChatStream {
             self.end(StreamEnd::Error);
             return Err(error);
         }
-        let waited = self.relay.state().clock.monotonic() - self.chat.begun;
+        let waited = self.relay.runs().clock.monotonic() - self.chat.begun;
         metrics::first_event(Wire::Chat, waited.as_secs_f64());
         Ok(())
     }
@@ -196,7 +196,8 @@ impl ChatStream {
 
     /// Continues from the ledger after events were lost: it has the answer if the run has ended.
     async fn tell_from_ledger(&mut self) {
-        let found = Recorded::find(self.relay.state(), self.relay.tenant(), self.chat.run).await;
+        let found =
+            Recorded::find(&self.relay.runs().store, self.relay.tenant(), self.chat.run).await;
         let Ok(Some(recorded)) = found else {
             let why = "the run's events cannot be read";
             self.frames

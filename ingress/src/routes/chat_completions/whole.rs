@@ -34,7 +34,7 @@ impl Chat {
                             finish_reason,
                             usage,
                         }) => {
-                            let seconds = relay.state().clock.monotonic() - self.begun;
+                            let seconds = relay.runs().clock.monotonic() - self.begun;
                             metrics::first_event(Wire::Chat, seconds.as_secs_f64());
                             break Ok((gathering.into_answer(), finish_reason, usage));
                         }
@@ -48,7 +48,7 @@ impl Chat {
                 Ok(Heard::Quiet) => {}
                 Ok(Heard::Parked) => break Err(self.parked()),
                 Ok(Heard::LogLost) | Err(FollowError::Expired { .. }) => {
-                    match Recorded::find(relay.state(), relay.tenant(), self.run).await {
+                    match Recorded::find(&relay.runs().store, relay.tenant(), self.run).await {
                         Ok(Some(recorded)) => {
                             break self
                                 .recorded_answer(&recorded)

@@ -1,11 +1,12 @@
 //! `POST /v1/responses/{id}/cancel`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
 use baton_openai::ErrorBody;
-use baton_store::{AuditEntry, CancelRequest};
+use baton_store::{AuditEntry, CancelRequest, Store};
 
 use super::description::ResponseBody;
 use super::path::{ResponsePath, not_found};
@@ -13,7 +14,8 @@ use super::record::ResponseRecord;
 use crate::access::{Authorized, Origin, RunsWrite};
 use crate::error::ApiError;
 use crate::run::await_end::wait_for_end;
-use crate::state::AppState;
+use crate::run::cancel::Canceller;
+use crate::run::followers::Followers;
 
 /// The longest wait for the worker to stop: SDKs expect the answer to be the cancelled response.
 const WAIT: Duration = Duration::from_secs(10);
@@ -34,14 +36,16 @@ const WAIT: Duration = Duration::from_secs(10);
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn cancel_response(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(canceller): State<Canceller>,
+    State(followers): State<Arc<Followers>>,
     authorized: Authorized<RunsWrite>,
     origin: Origin,
     ResponsePath(run): ResponsePath,
 ) -> Result<Response, ApiError> {
     let caller = authorized.caller;
     let tenant = caller.tenant;
-    let response = ResponseRecord::load(&state, tenant, run).await?;
+    let response = ResponseRecord::load(&store, tenant, run).await?;
     if response.run.outcome.is_some() {
         return response.answer();
     }
@@ -49,14 +53,13 @@ pub(crate) async fn cancel_response(
         target: Some(format!("run:{run}")),
         ..origin.entry(caller.actor(), Some(tenant), "run.cancelled")
     };
-    let cancelled = state
-        .canceller
+    let cancelled = canceller
         .cancel(tenant, run, "api_request", Some(&entry))
         .await?;
     match cancelled {
         CancelRequest::NotFound => return Err(not_found("there is no response with this id")),
         CancelRequest::Ended(_) => {}
-        CancelRequest::Requested { .. } => wait_for_end(&state, &caller, run, None, WAIT).await,
+        CancelRequest::Requested { .. } => wait_for_end(&followers, &caller, run, None, WAIT).await,
     }
-    ResponseRecord::load(&state, tenant, run).await?.answer()
+    ResponseRecord::load(&store, tenant, run).await?.answer()
 }

@@ -10,6 +10,7 @@ use baton_openai::{ErrorBody, Message};
 use baton_protocol::RunId;
 use baton_responses::{CreateResponse, ResponseHead, ResponseStream, Snapshot, Status};
 use baton_service::RequestId;
+use baton_store::Store;
 use http::{HeaderMap, StatusCode};
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -18,14 +19,14 @@ use super::earlier::conversation;
 use super::record::{ResponseRecord, answer, head};
 use super::streamed::{Client, follow, open};
 use super::whole::answer_whole;
-use crate::access::body::WholeBody;
+use crate::access::body::{Bodies, WholeBody};
 use crate::access::{Authorized, RunsWrite};
 use crate::error::ApiError;
 use crate::metrics::Door;
 use crate::routes::sse::ServerSentEvent;
 use crate::run::attachments::OnClose;
-use crate::run::submission::{RunRequest, Submitted, idempotency_key, job_headers, submit};
-use crate::state::AppState;
+use crate::run::followers::Followers;
+use crate::run::submission::{RunRequest, Submitted, Submitter, idempotency_key, job_headers};
 
 /// Makes a response: whole, as server-sent events, or in the background.
 ///
@@ -59,13 +60,16 @@ use crate::state::AppState;
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn create_response(
-    State(state): State<AppState>,
+    State(followers): State<Arc<Followers>>,
+    State(submitter): State<Arc<Submitter>>,
+    State(bodies): State<Bodies>,
     authorized: Authorized<RunsWrite>,
     Extension(request_id): Extension<RequestId>,
     headers: HeaderMap,
     WholeBody { bytes: body, held }: WholeBody,
 ) -> Result<Response, ApiError> {
-    let begun = state.clock.monotonic();
+    let store = &followers.runs.store;
+    let begun = followers.runs.clock.monotonic();
     check_shape(&body)?;
     let request = CreateResponse::parse(&body)?;
     let idempotency = idempotency_key(&headers, "/v1/responses", &body)?;
@@ -80,19 +84,19 @@ pub(crate) async fn create_response(
     let tenant = caller.tenant;
     // Before anything is accepted.
     let place = if stream {
-        Some(state.streams.take(&caller)?)
+        Some(followers.streams.take(&caller)?)
     } else {
         None
     };
     let earlier = match request.previous {
-        Some(previous) => conversation(&state, tenant, previous).await?,
+        Some(previous) => conversation(store, tenant, previous).await?,
         None => Vec::new(),
     };
     let keyed = idempotency.is_some();
     let wanted = RunRequest {
         caller: Arc::clone(&caller),
         run: None,
-        request: into_submission(request, earlier, state.body_limit)?,
+        request: into_submission(request, earlier, bodies.limit)?,
         idempotency,
         body: Some(held),
         follow: stream || !background,
@@ -105,9 +109,9 @@ pub(crate) async fn create_response(
         follower,
         mut attachment,
         body,
-    } = submit(&state, wanted).await?;
+    } = submitter.submit(wanted).await?;
     let run = accepted.run;
-    let made = made(&state, &caller, run, accepted.acceptance).await;
+    let made = made(store, &caller, run, accepted.acceptance).await;
     // The request was dropped with what accepting the run has yielded.
     drop(body);
     let answered = match (made, place) {
@@ -122,7 +126,7 @@ pub(crate) async fn create_response(
                 Made::Before(record) => record.answer(),
             }
         }
-        (Ok(_), None) => answer_whole(&state, &caller, run, follower, attachment, begun).await,
+        (Ok(_), None) => answer_whole(&followers, &caller, run, follower, attachment, begun).await,
         (Ok(made), Some(place)) => {
             let client = Client {
                 attachment,
@@ -133,7 +137,7 @@ pub(crate) async fn create_response(
                 (Made::New(head), Some(follower)) => {
                     let writer = ResponseStream::new(*head, None);
                     Ok(follow(
-                        &state,
+                        &followers,
                         &caller,
                         writer,
                         follower,
@@ -141,8 +145,10 @@ pub(crate) async fn create_response(
                         Some(begun),
                     ))
                 }
-                (Made::New(head), None) => open(&state, &caller, *head, None, client).await,
-                (Made::Before(record), _) => open(&state, &caller, record.head, None, client).await,
+                (Made::New(head), None) => open(&followers, &caller, *head, None, client).await,
+                (Made::Before(record), _) => {
+                    open(&followers, &caller, record.head, None, client).await
+                }
             }
         }
     };
@@ -164,7 +170,7 @@ enum Made {
 }
 
 async fn made(
-    state: &AppState,
+    store: &Store,
     caller: &crate::access::Caller,
     run: RunId,
     acceptance: Acceptance,
@@ -175,7 +181,7 @@ async fn made(
             Made::New(Box::new(head))
         }
         Acceptance::Replay(_) => {
-            let record = ResponseRecord::load(state, caller.tenant, run).await?;
+            let record = ResponseRecord::load(store, caller.tenant, run).await?;
             Made::Before(Box::new(record))
         }
     })

@@ -4,23 +4,23 @@ use std::collections::HashSet;
 
 use baton_openai::Message;
 use baton_protocol::{RunId, RunSpec, TenantId};
+use baton_store::Store;
 use http::StatusCode;
 
 use super::path::not_found;
 use super::record::head;
 use crate::error::ApiError;
-use crate::state::AppState;
 
 const FIELD: &str = "previous_response_id";
 
 /// Returns the messages up to the end of a response, without its `instructions`, which the next one
 /// does not inherit.
 pub(super) async fn conversation(
-    state: &AppState,
+    store: &Store,
     tenant: TenantId,
     run: RunId,
 ) -> Result<Vec<Message>, ApiError> {
-    let mut tx = state.store.tenant(tenant).await?;
+    let mut tx = store.tenant(tenant).await?;
     let record = tx.run(run).await?;
     let record =
         record.ok_or_else(|| not_found("there is no response with this id").param(FIELD))?;

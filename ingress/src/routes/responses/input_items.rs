@@ -6,6 +6,7 @@ use axum::response::{IntoResponse as _, Response};
 use baton_openai::ErrorBody;
 use baton_responses::items::{to_items, with_input_ids};
 use baton_responses::{Order, page};
+use baton_store::Store;
 use serde::Deserialize;
 
 use super::description::ItemPage;
@@ -16,7 +17,6 @@ use super::record::ResponseRecord;
 use crate::access::{Authorized, RunsRead};
 use crate::error::{ApiError, run_header};
 use crate::routes::query::{QueryParams, bad_parameter, page_size};
-use crate::state::AppState;
 
 const USUAL_PAGE: u32 = 20;
 const LARGEST_PAGE: u32 = 100;
@@ -52,14 +52,14 @@ pub(crate) struct Params {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn list_input_items(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     authorized: Authorized<RunsRead>,
     ResponsePath(run): ResponsePath,
     QueryParams(params): QueryParams<Params>,
 ) -> Result<Response, ApiError> {
     refuse_include(params.include.or(params.include_list).as_deref())?;
     let limit = page_size(params.limit, USUAL_PAGE, LARGEST_PAGE)?;
-    let record = ResponseRecord::load(&state, authorized.caller.tenant, run).await?;
+    let record = ResponseRecord::load(&store, authorized.caller.tenant, run).await?;
     let instructed = record.head.settings.instructions.is_some();
     let mut items = to_items(&input(&record.spec, instructed)?);
     with_input_ids(run, &mut items);

@@ -1,9 +1,12 @@
 //! `GET /v1/responses/{id}`.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
 use baton_openai::ErrorBody;
 use baton_responses::SequenceNumber;
+use baton_store::Store;
 use serde::Deserialize;
 
 use super::description::ResponseBody;
@@ -15,7 +18,7 @@ use crate::error::ApiError;
 use crate::routes::query::{QueryParams, bad_parameter};
 use crate::routes::sse::ServerSentEvent;
 use crate::run::attachments::OnClose;
-use crate::state::AppState;
+use crate::run::followers::Followers;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,7 +57,8 @@ pub(crate) struct Params {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn read_response(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(followers): State<Arc<Followers>>,
     authorized: Authorized<RunsRead>,
     ResponsePath(run): ResponsePath,
     QueryParams(params): QueryParams<Params>,
@@ -76,8 +80,10 @@ pub(crate) async fn read_response(
         })?),
     };
     let caller = authorized.caller;
-    let place = streamed.then(|| state.streams.take(&caller)).transpose()?;
-    let record = ResponseRecord::load(&state, caller.tenant, run).await?;
+    let place = streamed
+        .then(|| followers.streams.take(&caller))
+        .transpose()?;
+    let record = ResponseRecord::load(&store, caller.tenant, run).await?;
     let Some(place) = place else {
         return record.answer();
     };
@@ -89,13 +95,13 @@ pub(crate) async fn read_response(
         return Err(bad_parameter("starting_after", message));
     }
     let client = Client {
-        attachment: state
+        attachment: followers
             .attachments
             .attach(caller.tenant, run, OnClose::LeaveRunning),
         place,
         waits_for_people: true,
     };
-    open(&state, &caller, record.head, after, client).await
+    open(&followers, &caller, record.head, after, client).await
 }
 
 /// Refuses `include` unless it is empty, because there is nothing more to include.

@@ -8,13 +8,12 @@ use baton_responses::{
     Item, RecordedStep, ResponseHead, Settings, Snapshot, Status, StepSource, output_items,
     usage_object,
 };
-use baton_store::{RunRecord, StepData, StepRecord};
+use baton_store::{RunRecord, StepData, StepRecord, Store};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
 use super::path::{not_a_response, not_found};
 use crate::error::{ApiError, run_header};
-use crate::state::AppState;
 
 /// A run of `/v1/responses`, with its steps.
 pub(super) struct ResponseRecord {
@@ -47,11 +46,11 @@ pub(super) fn head(
 impl ResponseRecord {
     /// Reads a response in one transaction.
     pub(super) async fn load(
-        state: &AppState,
+        store: &Store,
         tenant: TenantId,
         run: RunId,
     ) -> Result<Self, ApiError> {
-        let mut tx = state.store.tenant(tenant).await?;
+        let mut tx = store.tenant(tenant).await?;
         let record = tx.run(run).await?;
         let record = record.ok_or_else(|| not_found("there is no response with this id"))?;
         let steps = tx.run_steps(run).await?;

@@ -8,6 +8,7 @@ use axum::response::Response;
 use baton_nats::{EventFollower, FollowError, Followed};
 use baton_protocol::{EventId, RunId};
 use baton_responses::{ResponseHead, ResponseStream, SequenceNumber, StreamEnd as WireEnd};
+use baton_store::Store;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::StatusCode;
@@ -21,9 +22,9 @@ use crate::metrics::{self, StreamEnd, StreamGauge, Wire};
 use crate::routes::sse::{self, PING};
 use crate::run::attachments::Attachment;
 use crate::run::event_source::{Source, Told, events_expired, tell_from};
+use crate::run::followers::{EndsWith, Followers};
 use crate::run::relay::{Heard, Relay};
 use crate::run::replay::{FromLedger, from_ledger};
-use crate::state::AppState;
 
 /// The client of a stream.
 pub(super) struct Client {
@@ -36,7 +37,7 @@ pub(super) struct Client {
 
 /// Opens the events after `after` of a run that exists already.
 pub(super) async fn open(
-    state: &AppState,
+    followers: &Followers,
     caller: &Caller,
     head: ResponseHead,
     after: Option<SequenceNumber>,
@@ -44,25 +45,34 @@ pub(super) async fn open(
 ) -> Result<Response, ApiError> {
     let (tenant, run) = (caller.tenant, head.run);
     // The frames are a function of the whole log, so it is read from its first event.
-    let told = tell_from(state, tenant, run, EventId::ORIGIN, Source::Stream).await?;
+    let told = tell_from(
+        &followers.runs,
+        tenant,
+        run,
+        EventId::ORIGIN,
+        Source::Stream,
+    )
+    .await?;
     let writer = ResponseStream::new(head, after);
     match told {
         Told::Nothing => Ok(sse::response(Some(run), Body::empty())),
-        Told::Log(follower) => Ok(follow(state, caller, writer, *follower, client, None)),
+        Told::Log(follower) => Ok(follow(followers, caller, writer, *follower, client, None)),
         Told::Parked(events, follower) => {
-            let writer = rebuilt(state, caller, writer, run, after, &events).await?;
-            let mut stream = ResponseEvents::new(state, caller, writer, *follower, client);
+            let writer =
+                rebuilt(&followers.runs.store, caller, writer, run, after, &events).await?;
+            let mut stream = ResponseEvents::new(followers, caller, writer, *follower, client);
             stream.show(&events).await;
             Ok(stream.into_response())
         }
         Told::Ledger(events) => {
             client.attachment.detach();
-            let mut writer = rebuilt(state, caller, writer, run, after, &events).await?;
+            let mut writer =
+                rebuilt(&followers.runs.store, caller, writer, run, after, &events).await?;
             let mut out = BytesMut::new();
             writer.begin(&mut out);
             for followed in &events {
                 if followed.event.data.is_terminal() && writer.needs_record() {
-                    let record = ResponseRecord::load(state, tenant, run).await?;
+                    let record = ResponseRecord::load(&followers.runs.store, tenant, run).await?;
                     writer.use_record(record.output()?);
                 }
                 writer.write(&mut out, &followed.event);
@@ -75,21 +85,21 @@ pub(super) async fn open(
 /// Streams a run that is followed from its first event. `begun` is the time of its request, if the
 /// run is new.
 pub(super) fn follow(
-    state: &AppState,
+    followers: &Followers,
     caller: &Caller,
     writer: ResponseStream,
     follower: EventFollower,
     client: Client,
     begun: Option<Instant>,
 ) -> Response {
-    let mut stream = ResponseEvents::new(state, caller, writer, follower, client);
+    let mut stream = ResponseEvents::new(followers, caller, writer, follower, client);
     stream.begun = begun;
     stream.into_response()
 }
 
 /// Prepares a stream of rebuilt events; refuses a cursor after which they do not go on exactly.
 async fn rebuilt(
-    state: &AppState,
+    store: &Store,
     caller: &Caller,
     writer: ResponseStream,
     run: RunId,
@@ -103,7 +113,7 @@ async fn rebuilt(
         let known = known.map(|followed| &followed.event.data);
         let goes_on = known.is_some() && ResponseStream::resumes_rebuilt(after, known);
         let is_exact = async || {
-            let rest = from_ledger(state, caller.tenant, run, after.event).await?;
+            let rest = from_ledger(store, caller.tenant, run, after.event).await?;
             Ok::<_, ApiError>(!matches!(rest, FromLedger::CursorUnknown))
         };
         if !goes_on || !is_exact().await? {
@@ -137,7 +147,7 @@ struct ResponseEvents {
 
 impl ResponseEvents {
     fn new(
-        state: &AppState,
+        followers: &Followers,
         caller: &Caller,
         mut writer: ResponseStream,
         follower: EventFollower,
@@ -145,23 +155,15 @@ impl ResponseEvents {
     ) -> Self {
         let run = writer.run();
         // A client that may resume elsewhere is sent there early.
-        let stop = if client.waits_for_people {
-            state.stopping.native.clone()
+        let ends_with = if client.waits_for_people {
+            EndsWith::Native
         } else {
-            state.stopping.all.clone()
+            EndsWith::All
         };
-        let credential = state.watch.guard(caller);
         let mut out = BytesMut::new();
         writer.begin(&mut out);
         Self {
-            relay: Relay::new(
-                state.clone(),
-                caller.tenant,
-                run,
-                follower,
-                stop,
-                credential,
-            ),
+            relay: followers.relay(caller, run, follower, ends_with),
             writer,
             out,
             client,
@@ -187,7 +189,7 @@ impl ResponseEvents {
                 Ok(Heard::Events(batch)) => {
                     self.show(&batch).await;
                     if let Some(begun) = self.begun.take_if(|_| !self.out.is_empty()) {
-                        let waited = self.relay.state().clock.monotonic() - begun;
+                        let waited = self.relay.runs().clock.monotonic() - begun;
                         metrics::first_event(Wire::Responses, waited.as_secs_f64());
                     }
                 }
@@ -223,7 +225,7 @@ impl ResponseEvents {
         for followed in batch {
             if followed.event.data.is_terminal() && self.writer.needs_record() {
                 let (tenant, run) = (self.relay.tenant(), self.relay.run());
-                let record = ResponseRecord::load(self.relay.state(), tenant, run).await;
+                let record = ResponseRecord::load(&self.relay.runs().store, tenant, run).await;
                 match record.and_then(|record| record.output()) {
                     Ok(items) => self.writer.use_record(items),
                     Err(error) => return self.fail(&error, StreamEnd::Error),
@@ -240,7 +242,7 @@ impl ResponseEvents {
     /// Events are lost. If the run has ended, the ledger has the rest.
     async fn go_on_from_ledger(&mut self) {
         let (tenant, run) = (self.relay.tenant(), self.relay.run());
-        match from_ledger(self.relay.state(), tenant, run, self.relay.last_id()).await {
+        match from_ledger(&self.relay.runs().store, tenant, run, self.relay.last_id()).await {
             Ok(FromLedger::Events(events)) => self.show(&events).await,
             Ok(FromLedger::CursorUnknown) => {
                 self.fail(&lies_within_a_text(run), StreamEnd::Error);

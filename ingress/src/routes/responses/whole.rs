@@ -13,23 +13,23 @@ use crate::error::ApiError;
 use crate::metrics::{self, Wire};
 use crate::run::attachments::Attachment;
 use crate::run::event_source::{Source, Told, tell_from};
+use crate::run::followers::{EndsWith, Followers};
 use crate::run::relay::{Heard, Relay};
-use crate::state::AppState;
 
 /// Waits for the end of the run and returns the response. While this is awaited the client is there:
 /// hyper drops it when the connection closes, and the attachment with it.
 pub(super) async fn answer_whole(
-    state: &AppState,
+    followers: &Followers,
     caller: &Caller,
     run: RunId,
     follower: Option<EventFollower>,
     mut attachment: Attachment,
     begun: Instant,
 ) -> Result<Response, ApiError> {
-    let tenant = caller.tenant;
+    let (tenant, runs) = (caller.tenant, &*followers.runs);
     let follower = match follower {
         Some(follower) => Some(follower),
-        None => match tell_from(state, tenant, run, EventId::ORIGIN, Source::Stream).await {
+        None => match tell_from(runs, tenant, run, EventId::ORIGIN, Source::Stream).await {
             Ok(Told::Log(follower) | Told::Parked(_, follower)) => Some(*follower),
             Ok(Told::Nothing | Told::Ledger(_)) => None,
             Err(error) => {
@@ -39,9 +39,7 @@ pub(super) async fn answer_whole(
         },
     };
     if let Some(follower) = follower {
-        let stop = state.stopping.all.clone();
-        let credential = state.watch.guard(caller);
-        let relay = Relay::new(state.clone(), tenant, run, follower, stop, credential);
+        let relay = followers.relay(caller, run, follower, EndsWith::All);
         match until_end(relay).await {
             // Without `detach`: the client counts as gone, and the run with it.
             Err(error) if error.code == "credential_ended" => return Err(error),
@@ -53,8 +51,8 @@ pub(super) async fn answer_whole(
     } else {
         attachment.detach();
     }
-    let record = ResponseRecord::load(state, tenant, run).await?;
-    let waited = state.clock.monotonic() - begun;
+    let record = ResponseRecord::load(&runs.store, tenant, run).await?;
+    let waited = runs.clock.monotonic() - begun;
     metrics::first_event(Wire::Responses, waited.as_secs_f64());
     match &record.run.outcome {
         Some(Outcome::Failed(error)) => Err(ApiError::run_failed(run, error, record.has_worked())),

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
 use baton_protocol::{ApiKeyId, ApprovalId, ApprovalReason, Decision, RunId, RunStatus};
-use baton_store::{ApprovalRecord, AuditEntry};
+use baton_store::{ApprovalRecord, AuditEntry, Store};
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use http::request::Parts;
@@ -14,7 +14,7 @@ use super::path::RunPath;
 use crate::access::body::WholeBody;
 use crate::access::{ApprovalsWrite, Authorized, Origin, RunsRead};
 use crate::error::{ApiError, Problem};
-use crate::state::AppState;
+use crate::run::decide::Decider;
 
 /// A question to a person, about one call of a tool.
 #[derive(Debug, Serialize, ToSchema)]
@@ -121,11 +121,11 @@ impl ApprovalView {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn list_approvals(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     authorized: Authorized<RunsRead>,
     RunPath(run): RunPath,
 ) -> Result<Json<ApprovalList>, ApiError> {
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     let record = tx.run(run).await?.ok_or_else(ApiError::no_such_run)?;
     let approvals = tx.run_approvals(run).await?;
     Ok(Json(ApprovalList {
@@ -162,7 +162,8 @@ pub(crate) async fn list_approvals(
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn decide_approval(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(decider): State<Decider>,
     authorized: Authorized<ApprovalsWrite>,
     origin: Origin,
     ApprovalPath(run, approval): ApprovalPath,
@@ -180,11 +181,10 @@ pub(crate) async fn decide_approval(
         detail: Some(format!("{approval}: {}", decision.as_str())),
         ..origin.entry(actor, Some(tenant), "approval.decided")
     };
-    state
-        .decider
+    decider
         .decide(tenant, run, approval, &decision, by, &entry)
         .await?;
-    let mut tx = state.store.tenant(tenant).await?;
+    let mut tx = store.tenant(tenant).await?;
     let record = tx.run(run).await?.ok_or_else(ApiError::no_such_run)?;
     let decided = tx
         .run_approvals(run)

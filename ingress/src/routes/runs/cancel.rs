@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use baton_store::{AuditEntry, CancelRequest};
+use baton_store::{AuditEntry, CancelRequest, Store};
 use http::StatusCode;
 
 use super::path::RunPath;
@@ -11,7 +11,7 @@ use super::read::load;
 use super::view::RunView;
 use crate::access::{Authorized, Origin, RunsWrite};
 use crate::error::{ApiError, Problem, run_header};
-use crate::state::AppState;
+use crate::run::cancel::Canceller;
 
 /// Cancels a run. Cancelling a run that has ended changes nothing and is no error.
 #[utoipa::path(
@@ -27,7 +27,8 @@ use crate::state::AppState;
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn cancel_run(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(canceller): State<Canceller>,
     authorized: Authorized<RunsWrite>,
     origin: Origin,
     RunPath(run): RunPath,
@@ -38,8 +39,7 @@ pub(crate) async fn cancel_run(
         target: Some(format!("run:{run}")),
         ..origin.entry(caller.actor(), Some(tenant), "run.cancelled")
     };
-    let cancelled = state
-        .canceller
+    let cancelled = canceller
         .cancel(tenant, run, "api_request", Some(&entry))
         .await?;
     let status = match cancelled {
@@ -47,6 +47,6 @@ pub(crate) async fn cancel_run(
         CancelRequest::Ended(_) => StatusCode::OK,
         CancelRequest::Requested { .. } => StatusCode::ACCEPTED,
     };
-    let view = load(&state, tenant, run).await?;
+    let view = load(&store, tenant, run).await?;
     Ok((status, run_header(run), Json(view)).into_response())
 }

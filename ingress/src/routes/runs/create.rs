@@ -24,8 +24,8 @@ use crate::routes::sse::ServerSentEvent;
 use crate::run::attachments::OnClose;
 use crate::run::await_end::wait_for_end;
 use crate::run::event_source::Source;
-use crate::run::submission::{RunRequest, Submitted, idempotency_key, job_headers, submit};
-use crate::state::AppState;
+use crate::run::followers::Followers;
+use crate::run::submission::{RunRequest, Submitted, Submitter, idempotency_key, job_headers};
 
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -57,7 +57,8 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn create_run(
-    State(state): State<AppState>,
+    State(followers): State<Arc<Followers>>,
+    State(submitter): State<Arc<Submitter>>,
     authorized: Authorized<RunsWrite>,
     Extension(request_id): Extension<RequestId>,
     wait: Wait,
@@ -71,7 +72,7 @@ pub(crate) async fn create_run(
     let tenant = caller.tenant;
     // Before the run is accepted, so that a refusal leaves none behind.
     let place = if wants_events(&headers) {
-        Some(state.streams.take(&caller)?)
+        Some(followers.streams.take(&caller)?)
     } else {
         None
     };
@@ -92,16 +93,23 @@ pub(crate) async fn create_run(
         attachment,
         // Until the answer is written, because it repeats the input.
         body: _body,
-    } = submit(&state, wanted).await?;
+    } = submitter.submit(wanted).await?;
     let run = accepted.run;
     let replayed = matches!(accepted.acceptance, Acceptance::Replay(_));
     let mut answer = match (place, follower) {
         (Some(place), Some(follower)) => {
             let client = Client { attachment, place };
-            events::response(&state, &caller, run, (Vec::new(), follower), client)
+            events::response(&followers, &caller, run, (Vec::new(), follower), client)
         }
         (Some(place), None) => {
-            let opened = open_from(&state, &caller, run, EventId::ORIGIN, Source::Stream, place);
+            let opened = open_from(
+                &followers,
+                &caller,
+                run,
+                EventId::ORIGIN,
+                Source::Stream,
+                place,
+            );
             match opened.await {
                 Ok(events) => events,
                 // The run is accepted, whether its events can be sent or not.
@@ -114,10 +122,10 @@ pub(crate) async fn create_run(
         }
         (None, follower) => {
             if let Some(time) = wait.0 {
-                wait_for_end(&state, &caller, run, follower, time).await;
+                wait_for_end(&followers, &caller, run, follower, time).await;
             }
             if replayed || wait.0.is_some() {
-                match load(&state, tenant, run).await {
+                match load(&followers.runs.store, tenant, run).await {
                     Ok(view) => answer_view(run, view, wait),
                     Err(error) => {
                         tracing::warn!(run.id = %run, code = %error.code, why = error.message,

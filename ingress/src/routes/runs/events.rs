@@ -2,6 +2,7 @@
 //! server.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -22,9 +23,9 @@ use crate::routes::query::QueryParams;
 use crate::routes::sse::{self, PING_BETWEEN_IDS, ServerSentEvent};
 use crate::run::attachments::{Attachment, OnClose};
 use crate::run::event_source::{Source, Told, events_expired, tell_from};
+use crate::run::followers::{EndsWith, Followers};
 use crate::run::relay::{Heard, Relay};
 use crate::run::replay::{FromLedger, from_ledger, lies_within_a_step};
-use crate::state::AppState;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -69,18 +70,18 @@ pub(crate) struct Params {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn run_events(
-    State(state): State<AppState>,
+    State(followers): State<Arc<Followers>>,
     EventReader { run, caller }: EventReader,
     headers: HeaderMap,
     QueryParams(params): QueryParams<Params>,
 ) -> Result<Response, ApiError> {
     let after = cursor(&headers, params.after)?;
-    let place = state.streams.take(&caller)?;
+    let place = followers.streams.take(&caller)?;
     let source = match params.rebuilt {
         Some(true) => Source::Ledger,
         Some(false) | None => Source::Stream,
     };
-    open_from(&state, &caller, run, after, source, place).await
+    open_from(&followers, &caller, run, after, source, place).await
 }
 
 /// Reads the cursor. A reconnecting client repeats its first URL, so the header is the newer one.
@@ -109,7 +110,7 @@ pub(super) struct Client {
 
 /// Returns the run's events after a cursor.
 pub(super) async fn open_from(
-    state: &AppState,
+    followers: &Followers,
     caller: &Caller,
     run: RunId,
     after: EventId,
@@ -117,7 +118,7 @@ pub(super) async fn open_from(
     place: StreamPlace,
 ) -> Result<Response, ApiError> {
     let tenant = caller.tenant;
-    match tell_from(state, tenant, run, after, source).await? {
+    match tell_from(&followers.runs, tenant, run, after, source).await? {
         // Browsers' event sources reconnect forever, except after this status.
         Told::Nothing => Ok((StatusCode::NO_CONTENT, run_header(run)).into_response()),
         Told::Ledger(events) => {
@@ -128,41 +129,37 @@ pub(super) async fn open_from(
             Ok(sse::response(Some(run), Body::from(out.freeze())))
         }
         Told::Log(follower) => {
-            let attachment = state.attachments.attach(tenant, run, OnClose::LeaveRunning);
+            let attachment = followers
+                .attachments
+                .attach(tenant, run, OnClose::LeaveRunning);
             let client = Client { attachment, place };
             let told = Vec::new();
-            Ok(response(state, caller, run, (told, *follower), client))
+            Ok(response(followers, caller, run, (told, *follower), client))
         }
         Told::Parked(told, follower) => {
-            let attachment = state.attachments.attach(tenant, run, OnClose::LeaveRunning);
+            let attachment = followers
+                .attachments
+                .attach(tenant, run, OnClose::LeaveRunning);
             let client = Client { attachment, place };
-            Ok(response(state, caller, run, (told, *follower), client))
+            Ok(response(followers, caller, run, (told, *follower), client))
         }
     }
 }
 
 /// Returns the stream of `told`, events from another source, followed by the follower's.
 pub(super) fn response(
-    state: &AppState,
+    followers: &Followers,
     caller: &Caller,
     run: RunId,
     (told, follower): (Vec<Followed>, EventFollower),
     client: Client,
 ) -> Response {
-    let stop = state.stopping.native.clone();
     let mut out = BytesMut::new();
     for event in &told {
         write_event(&mut out, event);
     }
     let stream = NativeStream {
-        relay: Relay::new(
-            state.clone(),
-            caller.tenant,
-            run,
-            follower,
-            stop,
-            state.watch.guard(caller),
-        ),
+        relay: followers.relay(caller, run, follower, EndsWith::Native),
         out,
         _client: client,
         gauge: StreamGauge::open(Wire::Native),
@@ -225,7 +222,7 @@ impl NativeStream {
     /// Continues from the ledger, which has the lost events if the run has ended.
     async fn go_on_from_ledger(&mut self) {
         let (tenant, run) = (self.relay.tenant(), self.relay.run());
-        match from_ledger(self.relay.state(), tenant, run, self.relay.last_id()).await {
+        match from_ledger(&self.relay.runs().store, tenant, run, self.relay.last_id()).await {
             Ok(FromLedger::Events(events)) => {
                 for event in &events {
                     write_event(&mut self.out, event);

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use baton_protocol::{RunId, RunStatus};
-use baton_store::RunFilter;
+use baton_store::{RunFilter, Store};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -11,7 +11,6 @@ use super::view::{RunList, RunView};
 use crate::access::{Authorized, RunsRead};
 use crate::error::{ApiError, Problem};
 use crate::routes::query::{QueryParams, bad_cursor, page_size};
-use crate::state::AppState;
 
 const DEFAULT_LIMIT: u32 = 20;
 const MAX_LIMIT: u32 = 100;
@@ -44,7 +43,7 @@ pub(crate) struct ListParams {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn list_runs(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     authorized: Authorized<RunsRead>,
     QueryParams(params): QueryParams<ListParams>,
 ) -> Result<Json<RunList>, ApiError> {
@@ -57,7 +56,7 @@ pub(crate) async fn list_runs(
         status: params.status,
         ..RunFilter::default()
     };
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     let page = tx.list_runs(&filter, cursor, limit).await?;
     Ok(Json(RunList {
         data: page.data.into_iter().map(RunView::in_list).collect(),

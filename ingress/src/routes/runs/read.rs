@@ -1,9 +1,12 @@
 //! `GET /v1/runs/{id}`.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use baton_protocol::{RunId, TenantId};
+use baton_store::Store;
 
 use super::path::RunPath;
 use super::view::RunView;
@@ -11,7 +14,7 @@ use super::wait::Wait;
 use crate::access::{Authorized, RunsRead};
 use crate::error::{ApiError, Problem, run_header};
 use crate::run::await_end::wait_for_end;
-use crate::state::AppState;
+use crate::run::followers::Followers;
 
 /// Returns a run with its output, usage and steps.
 #[utoipa::path(
@@ -30,29 +33,26 @@ use crate::state::AppState;
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn read_run(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(followers): State<Arc<Followers>>,
     authorized: Authorized<RunsRead>,
     RunPath(run): RunPath,
     wait: Wait,
 ) -> Result<Response, ApiError> {
     let tenant = authorized.caller.tenant;
-    let mut view = load(&state, tenant, run).await?;
+    let mut view = load(&store, tenant, run).await?;
     if let Some(time) = wait.0
         && !view.is_terminal()
     {
-        wait_for_end(&state, &authorized.caller, run, None, time).await;
-        view = load(&state, tenant, run).await?;
+        wait_for_end(&followers, &authorized.caller, run, None, time).await;
+        view = load(&store, tenant, run).await?;
     }
     Ok((run_header(run), Json(view)).into_response())
 }
 
 /// Reads the whole run in one transaction.
-pub(super) async fn load(
-    state: &AppState,
-    tenant: TenantId,
-    run: RunId,
-) -> Result<RunView, ApiError> {
-    let mut tx = state.store.tenant(tenant).await?;
+pub(super) async fn load(store: &Store, tenant: TenantId, run: RunId) -> Result<RunView, ApiError> {
+    let mut tx = store.tenant(tenant).await?;
     let record = tx.run(run).await?.ok_or_else(ApiError::no_such_run)?;
     let output = tx.run_messages(run).await?;
     let steps = tx.run_steps(run).await?;

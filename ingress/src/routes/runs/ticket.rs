@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::{FromRef, FromRequestParts, State};
 use axum::response::{IntoResponse as _, Response};
 use baton_identity::{OpaqueToken, TokenKind};
 use baton_protocol::RunId;
-use baton_store::TicketMaker;
+use baton_service::SharedClock;
+use baton_store::{Store, TicketMaker};
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use http::header::{AUTHORIZATION, CACHE_CONTROL};
@@ -18,12 +19,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::path::RunPath;
-use crate::access::rate::limit_request_of;
-use crate::access::{Authorized, Caller, Credential, RunsRead, Scope as _};
+use crate::access::{Authenticator, Authorized, Caller, Credential, RunsRead, Scope as _};
 use crate::error::{ApiError, Problem};
 use crate::metrics::{self, AuthRefusal};
 use crate::routes::query::QueryParams;
-use crate::state::AppState;
 
 /// The time within which a client must connect.
 const LIFE: Duration = Duration::from_mins(1);
@@ -52,7 +51,8 @@ pub(crate) struct Ticket {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn create_ticket(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(clock): State<SharedClock>,
     authorized: Authorized<RunsRead>,
     RunPath(run): RunPath,
 ) -> Result<Response, ApiError> {
@@ -63,11 +63,11 @@ pub(crate) async fn create_ticket(
         Credential::Issuer { subject, role } => TicketMaker::Issuer {
             subject: subject.to_string(),
             role: *role,
-            until: caller.expires_at.unwrap_or_else(|| state.clock.now()),
+            until: caller.expires_at.unwrap_or_else(|| clock.now()),
         },
     };
     let token = OpaqueToken::from_random(TokenKind::StreamTicket, rand::random());
-    let mut tx = state.store.tenant(caller.tenant).await?;
+    let mut tx = store.tenant(caller.tenant).await?;
     let expires_at = tx
         .create_stream_ticket(token.hash(), run, &maker, LIFE)
         .await?
@@ -97,10 +97,14 @@ struct Param {
     ticket: Option<String>,
 }
 
-impl FromRequestParts<AppState> for EventReader {
+impl<S> FromRequestParts<S> for EventReader
+where
+    S: Send + Sync,
+    Arc<Authenticator>: FromRef<S>,
+{
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let QueryParams(Param { ticket }) = QueryParams::from_request_parts(parts, state).await?;
         let Some(ticket) = ticket else {
             let authorized = Authorized::<RunsRead>::from_request_parts(parts, state).await?;
@@ -126,11 +130,12 @@ impl FromRequestParts<AppState> for EventReader {
         };
         let parsed = OpaqueToken::parse_as(TokenKind::StreamTicket, &ticket);
         let parsed = parsed.map_err(|_| refused())?;
-        let found = state.credentials.find_ticket(&parsed).await?;
+        let authenticator = Arc::<Authenticator>::from_ref(state);
+        let found = authenticator.credentials.find_ticket(&parsed).await?;
         let (run, caller) = found.ok_or_else(refused)?;
-        caller.check_alive(state.clock.now())?;
-        limit_request_of(&caller, parts, state).await?;
-        caller.check(RunsRead::NAME, state.clock.now())?;
+        caller.check_alive(authenticator.clock.now())?;
+        authenticator.rates.limit_request(&caller, parts).await?;
+        caller.check(RunsRead::NAME, authenticator.clock.now())?;
         match RunPath::from_request_parts(parts, state).await? {
             RunPath(named) if named == run => Ok(Self { run, caller }),
             RunPath(_) => Err(refused()),

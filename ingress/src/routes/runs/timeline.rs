@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use baton_protocol::{ApprovalId, FinishReason, Lane, RunId, RunStatus, Usage, WorkerId};
-use baton_store::{AttemptEnding, Timeline, TimelineData, TimelineEntry};
+use baton_store::{AttemptEnding, Store, Timeline, TimelineData, TimelineEntry};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -12,7 +12,6 @@ use utoipa::ToSchema;
 use super::path::RunPath;
 use crate::access::{Authorized, RunsRead};
 use crate::error::{ApiError, Problem, run_header};
-use crate::state::AppState;
 
 /// The timeline of a run: its waits, attempts, model turns and tool calls, with their times. It has no
 /// content of messages, arguments or results.
@@ -207,11 +206,11 @@ impl From<Timeline> for TimelineView {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn read_timeline(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     authorized: Authorized<RunsRead>,
     RunPath(run): RunPath,
 ) -> Result<Response, ApiError> {
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     let timeline = tx.timeline(run).await?.ok_or_else(ApiError::no_such_run)?;
     Ok((run_header(run), Json(TimelineView::from(timeline))).into_response())
 }

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use baton_identity::{OpaqueToken, TokenKind};
 use baton_protocol::{Role, TenantId};
-use baton_store::AuditEntry;
+use baton_store::{AuditEntry, Store};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -13,7 +13,6 @@ use super::register::TOKEN_REFUSED;
 use crate::access::body::JsonBody;
 use crate::access::{Origin, SignedIn};
 use crate::error::{ApiError, Problem};
-use crate::state::AppState;
 
 /// An invite.
 #[derive(Deserialize, ToSchema)]
@@ -45,7 +44,7 @@ pub(crate) struct Joined {
     security(("access_token" = [])),
 )]
 pub(crate) async fn accept_invite(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     signed_in: SignedIn,
     origin: Origin,
     JsonBody(request): JsonBody<AcceptInvite>,
@@ -56,7 +55,7 @@ pub(crate) async fn accept_invite(
     };
     let token =
         OpaqueToken::parse_as(TokenKind::Invite, request.token.trim()).map_err(|_| refused())?;
-    let one = state.store.one_commit().await?;
+    let one = store.one_commit().await?;
     let (system, hash) = (one.system(), token.hash());
     let joined = system
         .accept_invite(signed_in.user, signed_in.session, &hash)

@@ -1,5 +1,7 @@
 //! `GET /.well-known/jwks.json`.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
@@ -7,7 +9,7 @@ use http::header::CACHE_CONTROL;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::state::AppState;
+use crate::access::SignIn;
 
 /// A JWK set (RFC 7517).
 #[derive(Serialize, ToSchema)]
@@ -24,9 +26,8 @@ pub(crate) struct JwkSet {
     tag = "Sign-in",
     responses((status = 200, description = "The keys", body = JwkSet)),
 )]
-pub(crate) async fn jwks(State(state): State<AppState>) -> Response {
-    let keys = state
-        .sign_in
+pub(crate) async fn jwks(State(sign_in): State<Arc<SignIn>>) -> Response {
+    let keys = sign_in
         .tokens
         .as_ref()
         .map_or_else(Vec::new, baton_identity::AccessTokens::public_keys);

@@ -3,12 +3,15 @@
 //! A refusal gives nothing away: an unknown address, a wrong password and a disabled person get the
 //! same answer after the same work.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use baton_identity::MAX_PASSWORD_BYTES;
 use baton_protocol::TenantId;
-use baton_store::{AuditEntry, AuditResult, UserRecord};
+use baton_service::SharedClock;
+use baton_store::{AuditEntry, AuditResult, Store, UserRecord};
 use http::StatusCode;
 use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use serde::Deserialize;
@@ -18,9 +21,8 @@ use super::register::email;
 use super::tokens::Tokens;
 use super::tries::Try;
 use crate::access::body::JsonBody;
-use crate::access::{Actor, Origin, record_unchanged};
+use crate::access::{Actor, Origin, SignIn, record_unchanged};
 use crate::error::{ApiError, Problem};
-use crate::state::AppState;
 
 /// The person who signs in.
 #[derive(Deserialize, ToSchema)]
@@ -50,30 +52,31 @@ pub(crate) struct LoginRequest {
     ),
 )]
 pub(crate) async fn login(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(clock): State<SharedClock>,
+    State(sign_in): State<Arc<SignIn>>,
     origin: Origin,
     JsonBody(request): JsonBody<LoginRequest>,
 ) -> Result<Response, ApiError> {
-    let sign_in = &state.sign_in;
     sign_in.tokens()?;
     let email = email(&request.email)?;
-    let counted = Try::count_sign_in(&state, &email, &origin).await?;
+    let counted = Try::count_sign_in(&store, &email, &origin).await?;
     let tried = Tried {
         counted,
         email: &email,
         action: "session.opened",
     };
-    let user = check_password(&state, &origin, tried, request.password).await?;
+    let user = check_password(&store, &sign_in, &origin, tried, request.password).await?;
     let tenant = if request.tenant.is_some() {
         request.tenant
     } else {
-        let memberships = state.store.system().memberships(user.id).await?;
+        let memberships = store.system().memberships(user.id).await?;
         memberships.first().map(|first| first.tenant)
     };
-    let one = state.store.one_commit().await?;
+    let one = store.one_commit().await?;
     let opened = match tenant {
         Some(tenant) => sign_in
-            .open_session(&state, &one, (user.id, tenant), &origin)
+            .open_session(&clock, &one, (user.id, tenant), &origin)
             .await?
             .map(|opened| (tenant, opened)),
         None => None,
@@ -86,7 +89,7 @@ pub(crate) async fn login(
             ..origin.entry(actor, tenant, "session.opened")
         };
         one.rollback().await?;
-        record_unchanged(&state, origin.network, entry).await?;
+        record_unchanged(&store, origin.network, entry).await?;
         let message = "you do not belong to this tenant, or to none";
         return Err(ApiError::forbidden("not_a_member", message));
     };
@@ -109,7 +112,8 @@ pub(super) struct Tried<'a> {
 
 /// Returns the person that the password belongs to. Every refusal is the same.
 pub(super) async fn check_password(
-    state: &AppState,
+    store: &Store,
+    sign_in: &SignIn,
     origin: &Origin,
     tried: Tried<'_>,
     password: String,
@@ -119,14 +123,14 @@ pub(super) async fn check_password(
         email,
         action,
     } = tried;
-    let system = state.store.system();
+    let system = store.system();
     let user = system.user_by_email(email).await?;
     let hash = user.as_ref().map(|user| user.password_hash.clone());
-    let fits = password.len() <= MAX_PASSWORD_BYTES
-        && state.sign_in.passwords.fits(password, hash).await?;
+    let fits =
+        password.len() <= MAX_PASSWORD_BYTES && sign_in.passwords.fits(password, hash).await?;
     match user {
         Some(user) if fits && user.disabled_at.is_none() => {
-            counted.succeeded(state).await?;
+            counted.succeeded(store).await?;
             Ok(user)
         }
         user => {
@@ -139,7 +143,7 @@ pub(super) async fn check_password(
                 detail: Some("invalid_credentials".to_owned()),
                 ..origin.entry(actor, None, action)
             };
-            record_unchanged(state, origin.network, entry).await?;
+            record_unchanged(store, origin.network, entry).await?;
             let message = "the e-mail address or the password is wrong";
             Err(
                 ApiError::new(StatusCode::UNAUTHORIZED, "invalid_credentials", message).header(

@@ -2,15 +2,14 @@
 
 use axum::extract::State;
 use baton_identity::{OpaqueToken, TokenKind};
-use baton_store::AuditEntry;
+use baton_store::{AuditEntry, Store};
 use http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::access::body::JsonBody;
-use crate::access::{Actor, Origin};
+use crate::access::{Actor, Origin, Revoker};
 use crate::error::ApiError;
-use crate::state::AppState;
 
 /// Any refresh token of the session.
 #[derive(Deserialize, ToSchema)]
@@ -34,13 +33,14 @@ pub(crate) struct LogoutRequest {
     ),
 )]
 pub(crate) async fn logout(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(revoker): State<Revoker>,
     origin: Origin,
     JsonBody(request): JsonBody<LogoutRequest>,
 ) -> Result<StatusCode, ApiError> {
     let token = OpaqueToken::parse_as(TokenKind::Refresh, request.refresh_token.trim());
     if let Ok(token) = token {
-        let one = state.store.one_commit().await?;
+        let one = store.one_commit().await?;
         let ended = one.system().end_session_of_token(&token.hash()).await?;
         if let Some((user, tenant, session)) = ended {
             let entry = AuditEntry {
@@ -50,7 +50,7 @@ pub(crate) async fn logout(
             };
             one.system().record_audit(&entry).await?;
             one.commit().await?;
-            state.revoked(session.as_uuid()).await;
+            revoker.evict_everywhere(session.as_uuid()).await;
         } else {
             one.rollback().await?;
         }

@@ -3,13 +3,13 @@
 use axum::Json;
 use axum::extract::State;
 use baton_protocol::{Role, SessionId, TenantId};
+use baton_store::Store;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::access::{Authenticated, Credential};
 use crate::error::ApiError;
-use crate::state::AppState;
 
 /// The caller.
 #[derive(Serialize, ToSchema)]
@@ -59,7 +59,7 @@ pub(crate) struct Membership {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn me(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     Authenticated { caller }: Authenticated,
 ) -> Result<Json<Me>, ApiError> {
     let actor = caller.actor();
@@ -85,7 +85,7 @@ pub(crate) async fn me(
         } => {
             me.role = Some(*role);
             me.session = Some(*session);
-            let system = state.store.system();
+            let system = store.system();
             if let Some(user) = system.user(*user).await? {
                 me.email = Some(user.email);
                 me.name = user.name;

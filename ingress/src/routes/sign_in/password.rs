@@ -1,9 +1,11 @@
 //! `POST /v1/auth/password` and `POST /v1/auth/password/reset`: set a new password with the old
 //! one, or with a one-time token.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use baton_identity::{OpaqueToken, TokenKind, check_new_password};
-use baton_store::{AuditEntry, AuditResult};
+use baton_store::{AuditEntry, AuditResult, Store};
 use http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -12,9 +14,8 @@ use super::login::{Tried, check_password};
 use super::register::TOKEN_REFUSED;
 use super::tries::Try;
 use crate::access::body::JsonBody;
-use crate::access::{Actor, Origin, SignedIn, record_unchanged};
+use crate::access::{Actor, Origin, Revoker, SignIn, SignedIn, record_unchanged};
 use crate::error::{ApiError, Problem};
-use crate::state::AppState;
 
 /// The old password and the new one.
 #[derive(Deserialize, ToSchema)]
@@ -61,25 +62,27 @@ fn acceptable(password: &str, email: &str) -> Result<(), ApiError> {
     security(("access_token" = [])),
 )]
 pub(crate) async fn change_password(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(sign_in): State<Arc<SignIn>>,
+    State(revoker): State<Revoker>,
     signed_in: SignedIn,
     origin: Origin,
     JsonBody(request): JsonBody<ChangePassword>,
 ) -> Result<StatusCode, ApiError> {
-    let system = state.store.system();
+    let system = store.system();
     let Some(user) = system.user(signed_in.user).await? else {
         return Err(ApiError::invalid_token("this session is over: sign in"));
     };
     acceptable(&request.new_password, &user.email)?;
     let current = request.current_password;
     let tried = Tried {
-        counted: Try::count_signed_in(&state, signed_in.session).await?,
+        counted: Try::count_signed_in(&store, signed_in.session).await?,
         email: &user.email,
         action: "password.changed",
     };
-    check_password(&state, &origin, tried, current).await?;
-    let hash = state.sign_in.hash(request.new_password).await?;
-    let one = state.store.one_commit().await?;
+    check_password(&store, &sign_in, &origin, tried, current).await?;
+    let hash = sign_in.hash(request.new_password).await?;
+    let one = store.one_commit().await?;
     let ended = one
         .system()
         .set_password(user.id, &hash, Some(signed_in.session))
@@ -93,7 +96,7 @@ pub(crate) async fn change_password(
     one.system().record_audit(&entry).await?;
     one.commit().await?;
     for session in &ended {
-        state.revoked(session.as_uuid()).await;
+        revoker.evict_everywhere(session.as_uuid()).await;
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -112,11 +115,13 @@ pub(crate) async fn change_password(
     ),
 )]
 pub(crate) async fn reset_password(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(sign_in): State<Arc<SignIn>>,
+    State(revoker): State<Revoker>,
     origin: Origin,
     JsonBody(request): JsonBody<ResetPassword>,
 ) -> Result<StatusCode, ApiError> {
-    state.sign_in.tokens()?;
+    sign_in.tokens()?;
     acceptable(&request.new_password, "")?;
     let refused = || {
         let status = StatusCode::BAD_REQUEST;
@@ -125,9 +130,9 @@ pub(crate) async fn reset_password(
     let token = OpaqueToken::parse_as(TokenKind::PasswordReset, request.token.trim())
         .map_err(|_| refused())?;
     // Computing a hash is work, so tries are limited.
-    Try::count(&state, "", &origin).await?;
-    let hash = state.sign_in.hash(request.new_password).await?;
-    let one = state.store.one_commit().await?;
+    Try::count(&store, "", &origin).await?;
+    let hash = sign_in.hash(request.new_password).await?;
+    let one = store.one_commit().await?;
     let reset = one.system().reset_password(&token.hash(), &hash).await?;
     let Some((user, ended)) = reset else {
         let entry = AuditEntry {
@@ -136,7 +141,7 @@ pub(crate) async fn reset_password(
             ..origin.entry(Actor::nobody(None), None, "password.reset")
         };
         one.rollback().await?;
-        record_unchanged(&state, origin.network, entry).await?;
+        record_unchanged(&store, origin.network, entry).await?;
         return Err(refused());
     };
     let entry = AuditEntry {
@@ -146,7 +151,7 @@ pub(crate) async fn reset_password(
     one.system().record_audit(&entry).await?;
     one.commit().await?;
     for session in &ended {
-        state.revoked(session.as_uuid()).await;
+        revoker.evict_everywhere(session.as_uuid()).await;
     }
     Ok(StatusCode::NO_CONTENT)
 }

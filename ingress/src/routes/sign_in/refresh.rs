@@ -1,5 +1,6 @@
 //! `POST /v1/auth/refresh`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -7,16 +8,16 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use baton_identity::{NewAccess, OpaqueToken, TokenKind};
 use baton_protocol::TenantId;
-use baton_store::{AuditEntry, AuditResult, Refresh, Refreshed};
+use baton_service::SharedClock;
+use baton_store::{AuditEntry, AuditResult, Refresh, Refreshed, Store};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::tokens::Tokens;
 use crate::access::body::JsonBody;
-use crate::access::{Actor, Origin};
+use crate::access::{Actor, Origin, Revoker, SignIn};
 use crate::error::{ApiError, Problem};
 use crate::metrics;
-use crate::state::AppState;
 
 /// The time for which a used token gets the same answer again: a client may have lost the answer,
 /// and a client with several tabs asks several times.
@@ -49,11 +50,13 @@ pub(crate) struct RefreshRequest {
     ),
 )]
 pub(crate) async fn refresh(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(clock): State<SharedClock>,
+    State(sign_in): State<Arc<SignIn>>,
+    State(revoker): State<Revoker>,
     origin: Origin,
     JsonBody(request): JsonBody<RefreshRequest>,
 ) -> Result<Response, ApiError> {
-    let sign_in = &state.sign_in;
     sign_in.tokens()?;
     let over = || ApiError::invalid_token("this refresh token is not good: sign in");
     let presented = OpaqueToken::parse_as(TokenKind::Refresh, request.refresh_token.trim())
@@ -72,7 +75,7 @@ pub(crate) async fn refresh(
         successor: next.hash(),
         grace: GRACE,
     };
-    let one = state.store.one_commit().await?;
+    let one = store.one_commit().await?;
     let system = one.system();
     let (session, user, tenant, role, newest) = match system.refresh_session(&refresh).await? {
         Refreshed::Goes {
@@ -100,7 +103,7 @@ pub(crate) async fn refresh(
                 };
                 system.record_audit(&entry).await?;
                 one.commit().await?;
-                state.revoked(session.as_uuid()).await;
+                revoker.evict_everywhere(session.as_uuid()).await;
             } else {
                 one.rollback().await?;
             }
@@ -140,5 +143,5 @@ pub(crate) async fn refresh(
         session,
         tenant,
     };
-    Ok(Json(sign_in.answer(&state, access, &next)?).into_response())
+    Ok(Json(sign_in.answer(&clock, access, &next)?).into_response())
 }

@@ -1,5 +1,7 @@
 //! `POST /v1/auth/register`.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
@@ -7,8 +9,9 @@ use baton_identity::{
     OpaqueToken, SELF_MADE, TenantName, TokenKind, USUAL_TENANT, check_new_password,
 };
 use baton_protocol::{TenantId, UserId};
+use baton_service::SharedClock;
 use baton_service::config::Registration;
-use baton_store::{AuditEntry, AuditResult, NewUser, Registered};
+use baton_store::{AuditEntry, AuditResult, NewUser, Registered, Store};
 use http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -16,9 +19,8 @@ use utoipa::ToSchema;
 use super::tokens::Tokens;
 use super::tries::Try;
 use crate::access::body::JsonBody;
-use crate::access::{Actor, Origin, record_unchanged};
+use crate::access::{Actor, Origin, SignIn, record_unchanged};
 use crate::error::{ApiError, Problem};
-use crate::state::AppState;
 
 /// The longest name of a person or a key, in characters.
 const LONGEST_NAME: usize = 200;
@@ -61,11 +63,12 @@ pub(crate) struct RegisterRequest {
     ),
 )]
 pub(crate) async fn register(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(clock): State<SharedClock>,
+    State(sign_in): State<Arc<SignIn>>,
     origin: Origin,
     JsonBody(request): JsonBody<RegisterRequest>,
 ) -> Result<Response, ApiError> {
-    let sign_in = &state.sign_in;
     sign_in.tokens()?;
     let email = email(&request.email)?;
     let name = name("name", request.name)?;
@@ -92,20 +95,20 @@ pub(crate) async fn register(
         };
         return Err(ApiError::forbidden("registration_closed", message));
     }
-    let counted = Try::count(&state, &email, &origin).await?;
+    let counted = Try::count(&store, &email, &origin).await?;
     let user = NewUser {
-        id: UserId::new(state.clock.now()),
+        id: UserId::new(clock.now()),
         email,
         name,
         password_hash: sign_in.hash(request.password).await?,
     };
-    let one = state.store.one_commit().await?;
+    let one = store.one_commit().await?;
     let system = one.system();
     let registered = if let Some(token) = &token {
         system.register_by_token(&user, &token.hash()).await?
     } else {
-        let tenant = TenantId::new(state.clock.now());
-        match name_of_new_tenant(&state, tenant_name, &user.email, tenant).await? {
+        let tenant = TenantId::new(clock.now());
+        match name_of_new_tenant(&store, tenant_name, &user.email, tenant).await? {
             Some(name) => system.register_with_tenant(&user, tenant, &name).await?,
             None => Registered::TenantTaken,
         }
@@ -131,7 +134,7 @@ pub(crate) async fn register(
                     ("token_refused", TOKEN_REFUSED, StatusCode::BAD_REQUEST)
                 }
                 // If a person registers twice, both are taken, and either may be found first.
-                Registered::TenantTaken if !is_known(&state, &user.email).await? => {
+                Registered::TenantTaken if !is_known(&store, &user.email).await? => {
                     let message = "there is a tenant of this name: name another in `tenant`";
                     ("tenant_taken", message, StatusCode::CONFLICT)
                 }
@@ -141,7 +144,7 @@ pub(crate) async fn register(
                 }
             };
             let (entry, error) = refused(code, message, status);
-            record_unchanged(&state, origin.network, entry).await?;
+            record_unchanged(&store, origin.network, entry).await?;
             return Err(error);
         }
     };
@@ -155,10 +158,10 @@ pub(crate) async fn register(
     };
     system.record_audit(&entry).await?;
     let opened = sign_in
-        .open_session(&state, &one, (user.id, tenant), &origin)
+        .open_session(&clock, &one, (user.id, tenant), &origin)
         .await?;
     one.commit().await?;
-    counted.succeeded(&state).await?;
+    counted.succeeded(&store).await?;
     let Some((_, tokens)) = opened else {
         return Err(ApiError::forbidden("no_tenant", "you belong to no tenant"));
     };
@@ -179,12 +182,12 @@ fn tenant_name(given: &str) -> Result<TenantName, ApiError> {
 /// the tenant's id. `None` if the requested name resembles one that an operator gave, because
 /// people would confuse the two.
 async fn name_of_new_tenant(
-    state: &AppState,
+    store: &Store,
     wish: Option<TenantName>,
     email: &str,
     tenant: TenantId,
 ) -> Result<Option<String>, ApiError> {
-    let mut names = state.store.system().tenant_names(u32::MAX).await?;
+    let mut names = store.system().tenant_names(u32::MAX).await?;
     names.push(USUAL_TENANT.to_owned());
     let is_free = |name: &TenantName| !names.iter().any(|other| name.looks_like(other));
     if let Some(wish) = wish {
@@ -197,8 +200,8 @@ async fn name_of_new_tenant(
     )))
 }
 
-async fn is_known(state: &AppState, email: &str) -> Result<bool, ApiError> {
-    let user = state.store.system().user_by_email(email).await?;
+async fn is_known(store: &Store, email: &str) -> Result<bool, ApiError> {
+    let user = store.system().user_by_email(email).await?;
     Ok(user.is_some())
 }
 

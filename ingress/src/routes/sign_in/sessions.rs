@@ -4,15 +4,14 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use baton_protocol::{SessionId, TenantId};
-use baton_store::{AuditEntry, SessionEnd};
+use baton_store::{AuditEntry, SessionEnd, Store};
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::access::{Origin, SignedIn};
+use crate::access::{Origin, Revoker, SignedIn};
 use crate::error::{ApiError, Problem};
-use crate::state::AppState;
 
 /// A session.
 #[derive(Serialize, ToSchema)]
@@ -57,10 +56,10 @@ pub(crate) struct Revoked {
     security(("access_token" = [])),
 )]
 pub(crate) async fn list_sessions(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     signed_in: SignedIn,
 ) -> Result<Json<SessionList>, ApiError> {
-    let sessions = state.store.system().sessions(signed_in.user).await?;
+    let sessions = store.system().sessions(signed_in.user).await?;
     let data = sessions
         .into_iter()
         .map(|one| Session {
@@ -92,7 +91,8 @@ pub(crate) async fn list_sessions(
     security(("access_token" = [])),
 )]
 pub(crate) async fn revoke_session(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(revoker): State<Revoker>,
     signed_in: SignedIn,
     origin: Origin,
     Path(id): Path<String>,
@@ -102,7 +102,7 @@ pub(crate) async fn revoke_session(
         ApiError::new(StatusCode::NOT_FOUND, "session_not_found", message)
     };
     let session: SessionId = id.parse().map_err(|_| unknown())?;
-    let one = state.store.one_commit().await?;
+    let one = store.one_commit().await?;
     let ended = one
         .system()
         .end_session(signed_in.user, session, SessionEnd::Revoked)
@@ -123,7 +123,7 @@ pub(crate) async fn revoke_session(
     };
     one.system().record_audit(&entry).await?;
     one.commit().await?;
-    state.revoked(session.as_uuid()).await;
+    revoker.evict_everywhere(session.as_uuid()).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -139,11 +139,12 @@ pub(crate) async fn revoke_session(
     security(("access_token" = [])),
 )]
 pub(crate) async fn revoke_other_sessions(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(revoker): State<Revoker>,
     signed_in: SignedIn,
     origin: Origin,
 ) -> Result<Json<Revoked>, ApiError> {
-    let one = state.store.one_commit().await?;
+    let one = store.one_commit().await?;
     let ended = one
         .system()
         .end_other_sessions(signed_in.user, signed_in.session)
@@ -158,7 +159,7 @@ pub(crate) async fn revoke_other_sessions(
     }
     one.commit().await?;
     for session in &ended {
-        state.revoked(session.as_uuid()).await;
+        revoker.evict_everywhere(session.as_uuid()).await;
     }
     Ok(Json(Revoked {
         revoked: ended.len(),

@@ -1,17 +1,19 @@
 //! `POST /v1/auth/switch`: act for another tenant.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use baton_identity::NewAccess;
 use baton_protocol::TenantId;
-use baton_store::AuditEntry;
+use baton_service::SharedClock;
+use baton_store::{AuditEntry, Store};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::access::body::JsonBody;
-use crate::access::{Origin, SignedIn};
+use crate::access::{Origin, SignIn, SignedIn};
 use crate::error::{ApiError, Problem};
-use crate::state::AppState;
 
 /// The tenant to act for.
 #[derive(Deserialize, ToSchema)]
@@ -44,14 +46,16 @@ pub(crate) struct SwitchedToken {
     security(("access_token" = [])),
 )]
 pub(crate) async fn switch(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(clock): State<SharedClock>,
+    State(sign_in): State<Arc<SignIn>>,
     signed_in: SignedIn,
     origin: Origin,
     JsonBody(request): JsonBody<SwitchRequest>,
 ) -> Result<Json<SwitchedToken>, ApiError> {
     let SignedIn { user, session, .. } = signed_in;
     let tenant = request.tenant;
-    let one = state.store.one_commit().await?;
+    let one = store.one_commit().await?;
     let switched = one.system().switch_session(user, session, tenant).await?;
     let Some((_, newly)) = switched else {
         one.rollback().await?;
@@ -71,7 +75,7 @@ pub(crate) async fn switch(
         session,
         tenant,
     };
-    let (access_token, expires_in) = state.sign_in.access_token(&state, access)?;
+    let (access_token, expires_in) = sign_in.access_token(&clock, access)?;
     Ok(Json(SwitchedToken {
         access_token,
         token_type: "Bearer",

@@ -2,6 +2,7 @@
 
 use baton_identity::{NewAccess, OpaqueToken, TokenKind};
 use baton_protocol::{SessionId, TenantId, UserId};
+use baton_service::SharedClock;
 use baton_store::{NewSession, OneCommit};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -10,7 +11,6 @@ use uuid::Uuid;
 use crate::access::Origin;
 use crate::access::SignIn;
 use crate::error::ApiError;
-use crate::state::AppState;
 
 /// The tokens of a session.
 #[derive(Serialize, ToSchema)]
@@ -30,14 +30,14 @@ impl SignIn {
     /// The session exists once `one` is committed.
     pub(crate) async fn open_session(
         &self,
-        state: &AppState,
+        clock: &SharedClock,
         one: &OneCommit<'_>,
         (user, tenant): (UserId, TenantId),
         origin: &Origin,
     ) -> Result<Option<(SessionId, Tokens)>, ApiError> {
         let refresh = OpaqueToken::from_random(TokenKind::Refresh, rand::random());
         let session = NewSession {
-            id: SessionId::new(state.clock.now()),
+            id: SessionId::new(clock.now()),
             user,
             tenant,
             token_hash: refresh.hash(),
@@ -53,17 +53,17 @@ impl SignIn {
             session: session.id,
             tenant,
         };
-        Ok(Some((session.id, self.answer(state, access, &refresh)?)))
+        Ok(Some((session.id, self.answer(clock, access, &refresh)?)))
     }
 
     /// Returns tokens as they are sent.
     pub(crate) fn answer(
         &self,
-        state: &AppState,
+        clock: &SharedClock,
         access: NewAccess,
         refresh: &OpaqueToken,
     ) -> Result<Tokens, ApiError> {
-        let (access_token, expires_in) = self.access_token(state, access)?;
+        let (access_token, expires_in) = self.access_token(clock, access)?;
         Ok(Tokens {
             access_token,
             refresh_token: refresh.expose().to_owned(),
@@ -75,12 +75,12 @@ impl SignIn {
     /// Issues an access token; returns it with its lifetime in seconds.
     pub(crate) fn access_token(
         &self,
-        state: &AppState,
+        clock: &SharedClock,
         access: NewAccess,
     ) -> Result<(String, u64), ApiError> {
         let tokens = self.tokens()?;
         let token = tokens
-            .issue(access, state.clock.now(), Uuid::new_v4())
+            .issue(access, clock.now(), Uuid::new_v4())
             .map_err(|error| ApiError::internal(&error))?;
         Ok((token, tokens.life().as_secs()))
     }

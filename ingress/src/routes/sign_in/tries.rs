@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use baton_protocol::SessionId;
-use baton_store::{AuditEntry, AuditResult, TryRate};
+use baton_store::{AuditEntry, AuditResult, Store, TryRate};
 use http::StatusCode;
 
 use crate::access::Actor;
@@ -12,7 +12,6 @@ use crate::access::Origin;
 use crate::access::rate::ClientAddress;
 use crate::access::{SLOWED, record_counted, throttle_key};
 use crate::error::ApiError;
-use crate::state::AppState;
 
 /// The rate for tries of one account from one network.
 const ACCOUNT_TRIES: TryRate = TryRate {
@@ -40,54 +39,54 @@ pub(crate) struct Try {
 impl Try {
     /// Counts a try. It makes no difference whether the account exists.
     pub(crate) async fn count(
-        state: &AppState,
+        store: &Store,
         email: &str,
         origin: &Origin,
     ) -> Result<Self, ApiError> {
         let network = origin.network.map(|network| network.to_string());
         let network = network.as_deref().unwrap_or_default();
         let account = throttle_key(&["account", network, email]);
-        within(state, &throttle_key(&["address", network]), ADDRESS_TRIES).await?;
-        within(state, &account, ACCOUNT_TRIES).await?;
+        within(store, &throttle_key(&["address", network]), ADDRESS_TRIES).await?;
+        within(store, &account, ACCOUNT_TRIES).await?;
         Ok(Self { account })
     }
 
     /// Counts a try to sign in. Strangers who try from many networks slow each other down, but not
     /// the person: each network that the person has signed in from has its own count.
     pub(super) async fn count_sign_in(
-        state: &AppState,
+        store: &Store,
         email: &str,
         origin: &Origin,
     ) -> Result<Self, ApiError> {
-        let counted = Self::count(state, email, origin).await?;
-        if is_known(state, email, origin).await? {
+        let counted = Self::count(store, email, origin).await?;
+        if is_known(store, email, origin).await? {
             return Ok(counted);
         }
-        let strange = within(state, &throttle_key(&["strange", email]), STRANGE_TRIES).await;
+        let strange = within(store, &throttle_key(&["strange", email]), STRANGE_TRIES).await;
         if strange.is_err() {
-            record_slowed(state, email, origin).await?;
+            record_slowed(store, email, origin).await?;
         }
         strange.map(|()| counted)
     }
 
     /// Counts a try within a session. Strangers' tries have no effect on these.
     pub(super) async fn count_signed_in(
-        state: &AppState,
+        store: &Store,
         session: SessionId,
     ) -> Result<Self, ApiError> {
         let account = throttle_key(&["session", &session.to_string()]);
-        within(state, &account, ACCOUNT_TRIES).await?;
+        within(store, &account, ACCOUNT_TRIES).await?;
         Ok(Self { account })
     }
 
     /// Resets the account's count after the right password.
-    pub(crate) async fn succeeded(self, state: &AppState) -> Result<(), ApiError> {
-        Ok(state.store.system().forget_tries(&self.account).await?)
+    pub(crate) async fn succeeded(self, store: &Store) -> Result<(), ApiError> {
+        Ok(store.system().forget_tries(&self.account).await?)
     }
 }
 
-async fn within(state: &AppState, key: &[u8; 32], rate: TryRate) -> Result<(), ApiError> {
-    let Some(wait) = state.store.system().count_try(key, rate).await? else {
+async fn within(store: &Store, key: &[u8; 32], rate: TryRate) -> Result<(), ApiError> {
+    let Some(wait) = store.system().count_try(key, rate).await? else {
         return Ok(());
     };
     let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX) + 1;
@@ -101,11 +100,11 @@ async fn within(state: &AppState, key: &[u8; 32], rate: TryRate) -> Result<(), A
 }
 
 /// Returns whether the person has signed in from this network before.
-async fn is_known(state: &AppState, email: &str, origin: &Origin) -> Result<bool, ApiError> {
+async fn is_known(store: &Store, email: &str, origin: &Origin) -> Result<bool, ApiError> {
     let Some(network) = origin.network else {
         return Ok(false);
     };
-    let addresses = state.store.system().addresses_of(email).await?;
+    let addresses = store.system().addresses_of(email).await?;
     Ok(addresses
         .iter()
         .filter_map(|address| address.parse::<IpAddr>().ok())
@@ -113,8 +112,8 @@ async fn is_known(state: &AppState, email: &str, origin: &Origin) -> Result<bool
 }
 
 /// Records that an account is tried from many networks, though not for each try.
-async fn record_slowed(state: &AppState, email: &str, origin: &Origin) -> Result<(), ApiError> {
-    let user = state.store.system().user_by_email(email).await?;
+async fn record_slowed(store: &Store, email: &str, origin: &Origin) -> Result<(), ApiError> {
+    let user = store.system().user_by_email(email).await?;
     let entry = AuditEntry {
         target: user.map(|user| format!("user:{}", user.id)),
         result: AuditResult::Refused,
@@ -125,5 +124,5 @@ async fn record_slowed(state: &AppState, email: &str, origin: &Origin) -> Result
             "sign_in.slowed",
         )
     };
-    record_counted(state, SLOWED, &["slowed", email], entry).await
+    record_counted(store, SLOWED, &["slowed", email], entry).await
 }

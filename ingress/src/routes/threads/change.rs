@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use baton_store::{AuditEntry, ThreadChange, ThreadDeletion};
+use baton_store::{AuditEntry, Store, ThreadChange, ThreadDeletion};
 use http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -13,7 +13,6 @@ use super::{ThreadPath, no_such_thread, thread_busy};
 use crate::access::body::JsonBody;
 use crate::access::{Authorized, Origin, RunsWrite};
 use crate::error::{ApiError, Problem};
-use crate::state::AppState;
 
 /// A change of a thread. A field that is absent stays; `null` clears it.
 #[derive(Deserialize, ToSchema)]
@@ -48,7 +47,7 @@ pub(crate) struct ChangeThread {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn change_thread(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     authorized: Authorized<RunsWrite>,
     ThreadPath(id): ThreadPath,
     JsonBody(body): JsonBody<ChangeThread>,
@@ -63,7 +62,7 @@ pub(crate) async fn change_thread(
         title: body.title.as_ref().map(Option::as_deref),
         metadata: metadata.as_ref().map(Option::as_deref),
     };
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     let thread = tx.change_thread(id, &change).await?;
     let thread = thread.ok_or_else(no_such_thread)?;
     tx.commit().await?;
@@ -85,13 +84,13 @@ pub(crate) async fn change_thread(
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn delete_thread(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     authorized: Authorized<RunsWrite>,
     origin: Origin,
     ThreadPath(id): ThreadPath,
 ) -> Result<StatusCode, ApiError> {
     let caller = authorized.caller;
-    let mut tx = state.store.tenant(caller.tenant).await?;
+    let mut tx = store.tenant(caller.tenant).await?;
     match tx.delete_thread(id).await? {
         ThreadDeletion::Deleted => {}
         ThreadDeletion::Busy => return Err(thread_busy()),

@@ -3,6 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use baton_protocol::ThreadId;
+use baton_service::SharedClock;
+use baton_store::Store;
 use http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -12,7 +14,6 @@ use super::view::ThreadView;
 use crate::access::body::JsonBody;
 use crate::access::{Authorized, RunsWrite};
 use crate::error::ApiError;
-use crate::state::AppState;
 
 /// A new thread.
 #[derive(Deserialize, ToSchema)]
@@ -38,14 +39,15 @@ pub(crate) struct CreateThread {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn create_thread(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(clock): State<SharedClock>,
     authorized: Authorized<RunsWrite>,
     JsonBody(body): JsonBody<CreateThread>,
 ) -> Result<(StatusCode, Json<ThreadView>), ApiError> {
     check_title(body.title.as_deref())?;
     let metadata = body.metadata.as_ref().map(encode_metadata).transpose()?;
-    let id = ThreadId::new(state.clock.now());
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let id = ThreadId::new(clock.now());
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     let thread = tx
         .create_thread(id, body.title.as_deref(), metadata.as_deref())
         .await?;

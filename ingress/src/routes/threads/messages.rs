@@ -5,7 +5,8 @@ use axum::extract::State;
 use baton_admission::request::read_messages;
 use baton_admission::{check_shape, read_json};
 use baton_protocol::MessageId;
-use baton_store::{Append, MessageOrder};
+use baton_service::SharedClock;
+use baton_store::{Append, MessageOrder, Store};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -17,7 +18,6 @@ use crate::access::body::WholeBody;
 use crate::access::{Authorized, RunsRead, RunsWrite};
 use crate::error::{ApiError, Problem};
 use crate::routes::query::{QueryParams, bad_cursor, page_size};
-use crate::state::AppState;
 
 /// The most messages of one request.
 const MOST_MESSAGES: usize = 1_000;
@@ -47,7 +47,8 @@ pub(crate) struct AppendMessages {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn append_thread_messages(
-    State(state): State<AppState>,
+    State(store): State<Store>,
+    State(clock): State<SharedClock>,
     authorized: Authorized<RunsWrite>,
     ThreadPath(thread): ThreadPath,
     body: WholeBody,
@@ -62,12 +63,12 @@ pub(crate) async fn append_thread_messages(
         let error = ApiError::new(StatusCode::BAD_REQUEST, "invalid_messages", message);
         return Err(error.param("messages"));
     }
-    let now = state.clock.now();
+    let now = clock.now();
     let messages: Vec<_> = messages
         .into_iter()
         .map(|message| (MessageId::new(now), message))
         .collect();
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     let appended = match tx.append_messages(thread, &messages).await? {
         Append::Appended(appended) => appended,
         Append::Busy => return Err(thread_busy()),
@@ -126,7 +127,7 @@ pub(crate) struct MessageListParams {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn list_thread_messages(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     authorized: Authorized<RunsRead>,
     ThreadPath(thread): ThreadPath,
     QueryParams(params): QueryParams<MessageListParams>,
@@ -140,7 +141,7 @@ pub(crate) async fn list_thread_messages(
         ListOrder::Asc => MessageOrder::Ascending,
         ListOrder::Desc => MessageOrder::Descending,
     };
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     tx.thread(thread).await?.ok_or_else(no_such_thread)?;
     let page = tx.thread_messages(thread, order, cursor, limit).await?;
     let data = page

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use baton_protocol::ThreadId;
-use baton_store::ThreadFilter;
+use baton_store::{Store, ThreadFilter};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -13,7 +13,6 @@ use super::{ThreadPath, no_such_thread};
 use crate::access::{Authorized, RunsRead};
 use crate::error::{ApiError, Problem};
 use crate::routes::query::{QueryParams, bad_cursor, bad_parameter, page_size};
-use crate::state::AppState;
 
 /// The filter and the page of the list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -47,7 +46,7 @@ pub(crate) struct ThreadListParams {
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn list_threads(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     authorized: Authorized<RunsRead>,
     QueryParams(params): QueryParams<ThreadListParams>,
 ) -> Result<Json<ThreadList>, ApiError> {
@@ -71,7 +70,7 @@ pub(crate) async fn list_threads(
         title: params.title.as_deref(),
         metadata: metadata.as_deref(),
     };
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     let page = tx.list_threads(&filter, cursor, limit).await?;
     Ok(Json(ThreadList {
         data: page.data.into_iter().map(ThreadView::from).collect(),
@@ -92,11 +91,11 @@ pub(crate) async fn list_threads(
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn read_thread(
-    State(state): State<AppState>,
+    State(store): State<Store>,
     authorized: Authorized<RunsRead>,
     ThreadPath(id): ThreadPath,
 ) -> Result<Json<ThreadView>, ApiError> {
-    let mut tx = state.store.tenant(authorized.caller.tenant).await?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
     let thread = tx.thread(id).await?.ok_or_else(no_such_thread)?;
     Ok(Json(thread.into()))
 }
