@@ -35,6 +35,8 @@ pub(crate) enum Consumer {
     Resubmissions,
     /// Changes of the log filter, and the answers to them.
     LogLevels,
+    /// Ingresses' questions for descriptions of tools.
+    Tools,
 }
 
 impl Consumer {
@@ -51,6 +53,7 @@ impl Consumer {
         Self::Connects.as_str(),
         Self::Resubmissions.as_str(),
         Self::LogLevels.as_str(),
+        Self::Tools.as_str(),
     ];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -66,6 +69,7 @@ impl Consumer {
             Self::Connects => "connects",
             Self::Resubmissions => "resubmissions",
             Self::LogLevels => "log_levels",
+            Self::Tools => "tools",
         }
     }
 }

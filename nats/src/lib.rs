@@ -33,6 +33,7 @@ mod revocations;
 pub mod streams;
 pub mod subjects;
 mod subscription;
+mod tool_questions;
 
 pub use accounts::AccountsConf;
 pub use bus::{Auth, Bus, BusError, BusOptions, Link, Tls};
@@ -71,3 +72,4 @@ pub use provision::{
 pub use rate_logs::StoredRateLog;
 pub use revocations::Revocations;
 pub use streams::StreamOptions;
+pub use tool_questions::{NoDescriptions, ToolQuestion, ToolQuestions};

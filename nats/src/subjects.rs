@@ -98,6 +98,9 @@ pub fn worker_nudges(worker: WorkerId) -> Subject {
     build(64, format_args!("worker.{worker}.*"))
 }
 
+/// `tools.describe`: an ingress asks any worker for descriptions of tools.
+pub const DESCRIBE_TOOLS: &str = "tools.describe";
+
 /// `ingress.attached`: one ingress asks the others whether a client of theirs follows a run.
 pub const ATTACHED: &str = "ingress.attached";
 

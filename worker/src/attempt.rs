@@ -38,6 +38,7 @@ mod client_calls;
 mod commit;
 pub mod conversation;
 mod credential;
+mod given_calls;
 mod interrupted_turn;
 mod tally;
 mod toolbox;
@@ -229,7 +230,11 @@ impl<'a, W: World> Attempt<'a, W> {
             publisher.kick();
         }
         let toolbox = Toolbox::new(&spec, &settings).await;
-        let conversation = Conversation::rebuild(spec.limits, claimed.recorded);
+        let conversation = if spec.calls.is_empty() {
+            Conversation::rebuild(spec.limits, claimed.recorded)
+        } else {
+            Conversation::rebuild_given(spec.limits, claimed.recorded)
+        };
         Ok(Self {
             runner,
             settings,
@@ -277,6 +282,7 @@ impl<'a, W: World> Attempt<'a, W> {
                         return Ok(worked);
                     }
                 }
+                Next::BeginGivenCalls => self.begin_given_calls().await?,
                 Next::RunCalls(calls) => self.run_calls(calls).await?,
                 Next::Park(calls) => return self.park(&calls).await,
                 // The ledger records a run's end together with its last turn, so a run that can be

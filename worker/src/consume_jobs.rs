@@ -106,7 +106,7 @@ pub(crate) async fn consume_jobs(
             let runner = Arc::clone(&runner);
             runs.spawn(async move {
                 // A panic in the runner itself costs this run a failure, and other runs nothing.
-                let end = AssertUnwindSafe(runner.run_job(delivery))
+                let end = AssertUnwindSafe(Box::pin(runner.run_job(delivery)))
                     .catch_unwind()
                     .await;
                 (lane, end.unwrap_or(JobEnd::Panicked))

@@ -77,6 +77,7 @@ impl Ground {
             tools: None,
             server_tools: vec![],
             params: baton_protocol::RawFields::default(),
+            calls: vec![],
             shown_for_good: false,
             response: None,
             limits: RunLimits {

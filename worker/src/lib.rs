@@ -13,6 +13,7 @@
 pub mod agent;
 mod attempt;
 mod consume_jobs;
+mod describe_tools;
 #[cfg(test)]
 mod fixture;
 pub mod health_probes;
@@ -41,6 +42,7 @@ use baton_store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::consume_jobs::consume_jobs;
+use crate::describe_tools::describe_tools;
 use crate::keep_lease::LeaseKeeper;
 use crate::runner::JobRunner;
 use crate::settings::{Settings, take_changes};
@@ -113,6 +115,10 @@ pub async fn run(deps: WorkerDeps) -> anyhow::Result<()> {
         .worker_nudges(worker)
         .await
         .context("no control messages")?;
+    let questions = bus
+        .tool_questions()
+        .await
+        .context("cannot hear questions for tools")?;
     let interactive = JobSource::open(&bus, Lane::Interactive)
         .await
         .context("no jobs")?;
@@ -148,6 +154,7 @@ pub async fn run(deps: WorkerDeps) -> anyhow::Result<()> {
         () = consume_jobs(Arc::clone(&runner), interactive, background) => Ok(()),
         () = listen => Ok(()),
         () = greet => Ok(()),
+        () = describe_tools(&runner, questions) => Ok(()),
         () = take_changes(&runner, live) => Ok(()),
         () = runner.leases.keep() => Ok(()),
     }

@@ -20,7 +20,7 @@ mod web_search;
 
 use std::time::Duration;
 
-use baton_protocol::{Effect, RunId};
+use baton_protocol::{CallFailure, Effect, RunId, ToolSource};
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -44,6 +44,8 @@ pub struct ToolSpec {
     pub description: String,
     /// The JSON Schema of its arguments; it may refer only to itself.
     pub parameters: Value,
+    /// Its origin.
+    pub source: ToolSource,
     /// The effect of executing a call twice.
     pub effect: Effect,
     /// The longest time that a call may take.
@@ -117,22 +119,30 @@ pub enum CallEnd {
 impl CallEnd {
     /// The names of the ends that are failures.
     pub const FAILURES: &[&str] = &[
-        Self::UnknownTool.as_str(),
-        Self::InvalidArguments.as_str(),
-        Self::Failed.as_str(),
-        Self::TimedOut.as_str(),
-        Self::Panicked.as_str(),
+        CallFailure::UnknownTool.as_str(),
+        CallFailure::InvalidArguments.as_str(),
+        CallFailure::Failed.as_str(),
+        CallFailure::TimedOut.as_str(),
+        CallFailure::Panicked.as_str(),
     ];
+
+    /// Returns the reason of a failure.
+    pub const fn failure(self) -> Option<CallFailure> {
+        match self {
+            Self::Ok => None,
+            Self::UnknownTool => Some(CallFailure::UnknownTool),
+            Self::InvalidArguments => Some(CallFailure::InvalidArguments),
+            Self::Failed => Some(CallFailure::Failed),
+            Self::TimedOut => Some(CallFailure::TimedOut),
+            Self::Panicked => Some(CallFailure::Panicked),
+        }
+    }
 
     /// Returns the name in metrics.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::UnknownTool => "unknown_tool",
-            Self::InvalidArguments => "invalid_arguments",
-            Self::Failed => "failed",
-            Self::TimedOut => "timed_out",
-            Self::Panicked => "panicked",
+        match self.failure() {
+            None => "ok",
+            Some(failure) => failure.as_str(),
         }
     }
 }

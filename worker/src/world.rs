@@ -10,8 +10,9 @@ use baton_nats::{
 use baton_protocol::{ClaimToken, EventId, Fence, Job, Lane, RunId, TenantId};
 use baton_run_log::{EventLogs, RecordedRuns};
 use baton_store::{
-    AuditEntry, CallCommit, Claim, ClaimOutcome, FenceError, FinishCommit, Finished, ParkCommit,
-    ParkOutcome, QueuedJob, Renewal, Store, StoreError, TurnCommit, TurnGrant, TurnWish,
+    AuditEntry, CallCommit, Claim, ClaimOutcome, FenceError, FinishCommit, Finished,
+    GivenCallsCommit, ParkCommit, ParkOutcome, QueuedJob, Renewal, Store, StoreError, TurnCommit,
+    TurnGrant, TurnWish,
 };
 use tokio::sync::watch;
 
@@ -79,6 +80,10 @@ ledger! {
         most: u32
     ) -> Result<Vec<QueuedJob>, StoreError>;
     fn commit_turn(fence: &Fence, turn: &TurnCommit<'_>) -> Result<(), FenceError>;
+    fn begin_given_calls(
+        fence: &Fence,
+        given: &GivenCallsCommit<'_>
+    ) -> Result<(), FenceError>;
     fn start_call(fence: &Fence, step: u32) -> Result<(), FenceError>;
     fn commit_call(fence: &Fence, call: &CallCommit<'_>) -> Result<(), FenceError>;
     fn finish_run(fence: &Fence, end: &FinishCommit<'_>) -> Result<Finished, FenceError>;

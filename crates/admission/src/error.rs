@@ -18,6 +18,12 @@ pub enum SubmitError {
     /// The key's list of models does not include this one.
     #[error("this API key may not use the model `{0}`")]
     ModelNotAllowed(String),
+    /// The key's list of tools does not include this one.
+    #[error("this API key may not use the tool `{0}`")]
+    ToolNotAllowed(String),
+    /// The server has no such tool.
+    #[error("there is no tool `{0}` here: GET /v1/tools lists those that there are")]
+    UnknownTool(String),
     /// The model has no route to an upstream.
     #[error("there is no model `{0}` here: GET /v1/models lists those that there are")]
     NoRoute(String),

@@ -1,6 +1,7 @@
 //! A caller's request, the same for every door.
 
 mod chat;
+mod given_calls;
 mod legacy;
 mod messages;
 mod native;
@@ -9,11 +10,12 @@ mod thread;
 mod tools;
 mod travelling;
 
-use baton_protocol::{Lane, RawFields, ThreadId};
+use baton_protocol::{GivenCall, Lane, RawFields, ThreadId};
 use baton_store::OnBusy;
 use serde_json::value::RawValue;
 
 pub use chat::ChatSubmission;
+pub use given_calls::{ExecuteCall, ExecuteCalls, MAX_GIVEN_CALLS, ToolCallRequest};
 pub use messages::read_messages;
 pub use native::NativeRequest;
 pub use tools::MAX_TOOLS;
@@ -26,12 +28,14 @@ pub struct SubmitRequest {
     pub agent: Option<String>,
     /// The model, or an agent's name in its field.
     pub model: Option<String>,
-    /// A non-empty array of OpenAI chat messages, as the caller wrote it.
+    /// An array of OpenAI chat messages, as the caller wrote it; empty only for given calls.
     pub messages: Box<RawValue>,
     /// The caller's own tools, as the caller wrote them.
     pub tools: Option<Box<RawValue>>,
     /// The names of those tools.
     pub tool_names: Vec<String>,
+    /// The calls that the run consists of; it then asks no model.
+    pub calls: Vec<GivenCall>,
     /// All fields that are passed on to the upstream unread.
     pub params: RawFields,
     /// The caller's data that is kept with the run; a JSON object of at most 16 KiB.

@@ -168,6 +168,7 @@ pub fn resolve(
         messages: request.messages,
         tools: request.tools,
         server_tools,
+        calls: Vec::new(),
         params: with_defaults(request.params, &agent.params),
         shown_for_good: request.shown_for_good,
         response: request.response,
@@ -178,6 +179,47 @@ pub fn resolve(
     };
     check_route(&spec, routes)?;
     Ok(spec)
+}
+
+/// Resolves a request that names calls of tools itself. Only the key's list of tools confines it: no model is
+/// asked, and no agent takes part.
+pub fn resolve_given_calls(
+    request: SubmitRequest,
+    tools: &[String],
+    grant: &Grant,
+) -> Result<RunSpec, SubmitError> {
+    let mut server_tools: Vec<String> = Vec::new();
+    for call in &request.calls {
+        if !tools.contains(&call.name) {
+            return Err(SubmitError::UnknownTool(call.name.clone()));
+        }
+        if !grant.allows_tool(&call.name) {
+            return Err(SubmitError::ToolNotAllowed(call.name.clone()));
+        }
+        if !server_tools.contains(&call.name) {
+            server_tools.push(call.name.clone());
+        }
+    }
+    Ok(RunSpec {
+        v: RunSpec::VERSION,
+        agent: AgentRef {
+            name: String::new(),
+            version: 0,
+        },
+        model: String::new(),
+        instructions: None,
+        messages: request.messages,
+        tools: None,
+        server_tools,
+        calls: request.calls,
+        params: request.params,
+        shown_for_good: false,
+        response: None,
+        limits: RunLimits {
+            max_turns: 1,
+            max_total_tokens: None,
+        },
+    })
 }
 
 /// Refuses more tools than an upstream takes: the caller's and the agent's go up together.
@@ -284,6 +326,35 @@ mod tests {
                 .server_tools
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn given_calls_are_confined_by_the_list_of_tools_alone() {
+        let there = ["calculator".to_owned(), "current_time".to_owned()];
+        let resolved = |names: [&str; 2], grant: &Grant| {
+            let calls = names
+                .map(|name| format!(r#"{{"name":"{name}"}}"#))
+                .join(",");
+            let body = format!(r#"{{"calls":[{calls}]}}"#);
+            let request = SubmitRequest::parse_calls(body.as_bytes()).unwrap();
+            resolve_given_calls(request, &there, grant)
+        };
+        let confined = Grant {
+            models: Some(vec![]),
+            tools: Some(vec!["calculator".into()]),
+            ..Grant::default()
+        };
+        let spec = resolved(["calculator", "calculator"], &confined).unwrap();
+        assert_eq!((spec.calls.len(), spec.server_tools.len()), (2, 1));
+        let written = serde_json::to_value(&spec).unwrap();
+        assert!(
+            written.get("model").is_none(),
+            "an older worker would ask a model: {written}"
+        );
+        let refused = resolved(["calculator", "current_time"], &confined).unwrap_err();
+        assert!(matches!(refused, SubmitError::ToolNotAllowed(tool) if tool == "current_time"));
+        let unknown = resolved(["calculator", "pay"], &Grant::default()).unwrap_err();
+        assert!(matches!(unknown, SubmitError::UnknownTool(tool) if tool == "pay"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::agents::Agents;
 use crate::error::{Invalid, SubmitError};
 use crate::passed_on::{Confined, ExtraFields};
 use crate::request::SubmitRequest;
-use crate::resolve::{Grant, resolve};
+use crate::resolve::{Grant, resolve, resolve_given_calls};
 
 /// The limits of the queues.
 pub type Policy = QueueLimits;
@@ -208,7 +208,8 @@ impl Admission {
         if grant.api_key.is_none() || !limits.meter() {
             return Ok(None);
         }
-        if !limits.have_budget() {
+        // Given calls use no tokens.
+        if !limits.have_budget() || !spec.calls.is_empty() {
             return Ok(Some(TurnWish::default()));
         }
         let targets = rules.routes.targets(&spec.model);
@@ -242,9 +243,13 @@ impl Admission {
         let mut request = request;
         let metadata = request.metadata.take();
         let rules = self.rules.load_full();
-        let agents = self.agents.of_request(tenant, &request, &rules.built_in);
-        let agents = agents.await?;
-        let mut spec = resolve(request, &agents, grant, &rules.routes)?;
+        let mut spec = if request.calls.is_empty() {
+            let agents = self.agents.of_request(tenant, &request, &rules.built_in);
+            let agents = agents.await?;
+            resolve(request, &agents, grant, &rules.routes)?
+        } else {
+            resolve_given_calls(request, &rules.tool_names, grant)?
+        };
         if let Some(template) = &spec.instructions {
             let instructions = self.instructions(template, metadata.as_ref(), user, now);
             let instructions = instructions.await?;

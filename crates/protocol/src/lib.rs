@@ -45,5 +45,7 @@ pub use raw_fields::{NotFields, RawField, RawFields};
 pub use role::{Role, UnknownRole};
 pub use run::{FinishReason, Outcome, RunError, RunStatus, UpstreamError};
 pub use spec::{AgentRef, RunLimits, RunSpec};
-pub use tool::Effect;
+pub use tool::{
+    CallFailure, Effect, GivenCall, ToolDescription, ToolSource, ToolsAnswer, ToolsQuestion,
+};
 pub use usage::Usage;

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::raw_fields::RawFields;
+use crate::tool::GivenCall;
 
 /// The stored form of an accepted request, version 1.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -17,7 +18,9 @@ pub struct RunSpec {
     pub v: u32,
     /// The resolved agent.
     pub agent: AgentRef,
-    /// The upstream's name of the model.
+    /// The upstream's name of the model; empty for a run of given calls. It is then left out, so that a worker
+    /// that does not know such runs cannot read this and leaves the run to others.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub model: String,
     /// The agent's instructions, put before the messages as a system message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,6 +33,9 @@ pub struct RunSpec {
     /// The server-side tools that the model is offered, by name.
     #[serde(default)]
     pub server_tools: Vec<String>,
+    /// The calls that the run consists of, if it asks no model.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<GivenCall>,
     /// Every other field of the request, known to Baton or not: the upstream gets it.
     #[serde(default)]
     pub params: RawFields,

@@ -86,7 +86,9 @@ pub fn commit_event(step: &StepRecord) -> Option<EventData> {
         StepData::Call {
             call_id,
             name,
-            state: CallState::Finished { ok, duration_ms },
+            state: CallState::Finished {
+                ok, duration_ms, ..
+            },
             ..
         } => {
             let message: Said = step

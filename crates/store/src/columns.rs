@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use baton_protocol::{
-    Decision, Effect, EventId, FinishReason, Lane, Outcome, Role, RunError, RunStatus, Usage,
+    CallFailure, Decision, Effect, EventId, FinishReason, Lane, Outcome, Role, RunError, RunStatus,
+    Usage,
 };
 use serde_json::value::RawValue;
 
@@ -82,6 +83,13 @@ pub(crate) fn effect(stored: &str) -> Result<Effect, StoreError> {
         .into_iter()
         .find(|effect| effect.as_str() == stored)
         .ok_or_else(|| StoreError::unreadable("steps.effect", stored))
+}
+
+pub(crate) fn failure(stored: &str) -> Result<CallFailure, StoreError> {
+    CallFailure::ALL
+        .into_iter()
+        .find(|failure| failure.as_str() == stored)
+        .ok_or_else(|| StoreError::unreadable("steps.failure", stored))
 }
 
 /// Reads a decision from its two columns of `approvals`; `None` if they are NULL.

@@ -1,10 +1,13 @@
 //! The table `steps`, a run's ledger: a recorded step is never executed again.
 
 mod calls;
+mod given;
 mod times;
 mod turns;
 
-use baton_protocol::{Decision, Effect, EventId, FinishReason, RunId, TenantId, Usage};
+use baton_protocol::{
+    CallFailure, Decision, Effect, EventId, FinishReason, RunId, TenantId, Usage,
+};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use sqlx::PgExecutor;
@@ -15,6 +18,7 @@ use crate::system::SystemTx;
 use crate::tenant_tx::TenantTx;
 
 pub use calls::CallCommit;
+pub use given::GivenCallsCommit;
 pub use times::TurnTimes;
 pub use turns::{NewCall, TurnCommit};
 
@@ -101,6 +105,8 @@ pub enum CallState {
     Finished {
         /// Whether the tool succeeded.
         ok: bool,
+        /// The reason why it has no result; none if a person decided that, or if it was not recorded.
+        failure: Option<CallFailure>,
         /// Its duration in milliseconds.
         duration_ms: u64,
     },
@@ -168,6 +174,7 @@ struct Row {
     arguments: Option<String>,
     effect: Option<String>,
     ok: Option<bool>,
+    failure: Option<String>,
     duration_ms: Option<i64>,
     last_event_id: Option<i64>,
     created_at: DateTime<Utc>,
@@ -218,6 +225,7 @@ impl Row {
                     },
                     StepState::Finished => CallState::Finished {
                         ok: self.ok.unwrap_or(false),
+                        failure: self.failure.as_deref().map(columns::failure).transpose()?,
                         duration_ms: columns::number(self.duration_ms.unwrap_or(0)),
                     },
                 },
@@ -258,7 +266,7 @@ async fn steps_of(
         -- steps.of_run
         SELECT s.step, s.attempt, s.kind AS "kind!", s.state AS "state!", s.finish_reason,
                s.prompt_tokens, s.completion_tokens, s.total_tokens, s.call_id, s.name,
-               s.arguments, s.effect, s.ok, s.duration_ms, s.last_event_id, s.created_at,
+               s.arguments, s.effect, s.ok, s.failure, s.duration_ms, s.last_event_id, s.created_at,
                s.finished_at, m.message::text AS message, s.cut_message::text AS cut_message,
                s.answer_fields::text AS answer_fields, s.usage_estimated, s.started_event_id,
                asked.decision AS "decision?", asked.answer AS "answer?"

@@ -84,7 +84,9 @@ pub(crate) fn status_of_failed_run(code: &str) -> StatusCode {
         "upstream_overloaded" | "upstream_unavailable" => StatusCode::SERVICE_UNAVAILABLE,
         "model_not_found" => StatusCode::NOT_FOUND,
         "api_key_revoked" => StatusCode::UNAUTHORIZED,
-        "scope_missing" | "model_not_allowed" | "price_unknown" => StatusCode::FORBIDDEN,
+        "scope_missing" | "model_not_allowed" | "tool_not_allowed" | "price_unknown" => {
+            StatusCode::FORBIDDEN
+        }
         "upstream_rejected"
         | "upstream_refused"
         | "context_length_exceeded"
@@ -130,6 +132,10 @@ impl From<SubmitError> for ApiError {
             SubmitError::NoRoute(_) => {
                 Self::new(StatusCode::NOT_FOUND, "model_not_found", message).param("model")
             }
+            SubmitError::UnknownTool(_) => {
+                Self::new(StatusCode::NOT_FOUND, "tool_not_found", message)
+            }
+            SubmitError::ToolNotAllowed(_) => Self::forbidden("tool_not_allowed", message),
             SubmitError::ModelNotAllowed(_) => {
                 Self::forbidden("model_not_allowed", message).param("model")
             }

@@ -11,7 +11,9 @@ use baton_nats::{
     AccountsConf, Auth, Bus, BusOptions, CurveKey, EventFollower, Issuer, JobHeaders, JobSource,
     Limited, Nudge, Presence, StreamSeq, provision, restore_missing,
 };
-use baton_protocol::{EventId, Job, Lane, LogLevelAnswer, LogLevelChange, WorkerId};
+use baton_protocol::{
+    EventId, Job, Lane, LogLevelAnswer, LogLevelChange, ToolsAnswer, ToolsQuestion, WorkerId,
+};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -327,6 +329,22 @@ async fn each_role_can_do_its_work_with_the_permissions_of_the_delivered_configu
         assert_eq!(answers.unwrap(), [answer]);
     }
 
+    let mut questions = worker.tool_questions().await.unwrap();
+    worker.ping().await.unwrap();
+    let question = ToolsQuestion {
+        names: vec!["calculator".to_owned()],
+    };
+    let answer = ToolsAnswer {
+        left_out: question.names.clone(),
+        ..ToolsAnswer::default()
+    };
+    let (described, ()) = tokio::join!(ingress.describe_tools(&question), async {
+        let asked = soon(questions.next()).await.unwrap();
+        assert_eq!(asked.asked, question);
+        asked.answer(&answer).await.unwrap();
+    });
+    assert_eq!(described.unwrap().left_out, question.names);
+
     let other = delivered.connect_as("ingress").await;
     let mut questions = other.attachment_questions().await.unwrap();
     other.ping().await.unwrap();
@@ -381,6 +399,7 @@ async fn no_role_can_do_what_is_not_its_work() {
                 "_INBOX_worker.>",
                 "worker.*.*",
                 "workers.hello",
+                "tools.describe",
                 "submit.*.*.*",
                 "control.*.*.*",
                 "history.*.*",
@@ -399,6 +418,7 @@ async fn no_role_can_do_what_is_not_its_work() {
                 "resubmit.a.b.c",
                 "worker.a.ask",
                 "worker.a.cancel",
+                "tools.describe",
                 "$JS.API.STREAM.CREATE.MINE",
                 "$JS.API.STREAM.MSG.GET.JOBS",
                 "$JS.API.STREAM.MSG.GET.LIMITS",

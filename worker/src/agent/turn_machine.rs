@@ -100,6 +100,8 @@ const GIVEN_UP: &str = "the server that made this call was lost before it had th
 /// A ledger entry, as input for resuming.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recorded {
+    /// The calls that the run was given.
+    GivenCalls(Vec<Call>),
     /// A finished model turn.
     Turn(FinishedTurn),
     /// The result of the call with this step.
@@ -111,6 +113,8 @@ pub enum Recorded {
 /// The next action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
+    /// Record the calls that the run was given: they are its first steps.
+    BeginGivenCalls,
     /// Call the model; the turn is this step.
     CallModel {
         /// The turn's step.
@@ -133,10 +137,22 @@ pub enum TurnVerdict {
     Finish(Outcome),
 }
 
+/// The source of a run's calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The model.
+    Model,
+    /// The request, which names them. They are not recorded yet.
+    Given,
+    /// The request. They are recorded, and the run ends with the last of their results.
+    GivenAndRecorded,
+}
+
 /// The state of a run between steps.
 #[derive(Debug, Clone)]
 pub struct TurnMachine {
     limits: RunLimits,
+    origin: Origin,
     turns: u32,
     /// Counted from 1: 0 is the time before the first step.
     next_step: u32,
@@ -150,6 +166,7 @@ impl TurnMachine {
     pub const fn new(limits: RunLimits) -> Self {
         Self {
             limits,
+            origin: Origin::Model,
             turns: 0,
             next_step: 1,
             usage: Usage {
@@ -163,11 +180,27 @@ impl TurnMachine {
         }
     }
 
+    /// Creates the state of a run that asks no model: its request names the calls.
+    pub const fn of_given_calls(limits: RunLimits) -> Self {
+        let mut machine = Self::new(limits);
+        machine.origin = Origin::Given;
+        machine
+    }
+
     /// Creates the state of a run with these recorded steps.
     pub fn resume(limits: RunLimits, recorded: impl IntoIterator<Item = Recorded>) -> Self {
-        let mut machine = Self::new(limits);
+        Self::new(limits).after(recorded)
+    }
+
+    /// Returns the state after these recorded steps.
+    #[must_use]
+    pub fn after(self, recorded: impl IntoIterator<Item = Recorded>) -> Self {
+        let mut machine = self;
         for entry in recorded {
             match entry {
+                Recorded::GivenCalls(calls) => {
+                    machine.given_calls_begun(calls);
+                }
                 Recorded::Turn(turn) => {
                     machine.turn_finished(turn);
                 }
@@ -187,8 +220,12 @@ impl TurnMachine {
         if let Some(outcome) = &self.ended {
             Next::Finish(outcome.clone())
         } else if self.open.is_empty() {
-            Next::CallModel {
-                step: self.next_step,
+            match self.origin {
+                Origin::Model => Next::CallModel {
+                    step: self.next_step,
+                },
+                Origin::Given => Next::BeginGivenCalls,
+                Origin::GivenAndRecorded => Next::Finish(Outcome::Completed(FinishReason::Stop)),
             }
         } else {
             let (unknown, ready): (Vec<_>, Vec<_>) = self
@@ -223,8 +260,13 @@ impl TurnMachine {
             self.ended = Some(outcome.clone());
             return TurnVerdict::Finish(outcome);
         }
-        let mut calls = Vec::with_capacity(turn.calls.len());
-        for call in turn.calls {
+        TurnVerdict::Continue(self.open_calls(turn.calls))
+    }
+
+    /// Gives calls the next steps.
+    fn open_calls(&mut self, calls: Vec<Call>) -> Vec<RecordedCall> {
+        let mut recorded = Vec::with_capacity(calls.len());
+        for call in calls {
             let call = RecordedCall {
                 step: self.next_step,
                 call,
@@ -232,9 +274,15 @@ impl TurnMachine {
             };
             self.next_step += 1;
             self.open.insert(call.step, call.clone());
-            calls.push(call);
+            recorded.push(call);
         }
-        TurnVerdict::Continue(calls)
+        recorded
+    }
+
+    /// Takes the calls that the run was given. Returns them with their steps, to be recorded.
+    pub fn given_calls_begun(&mut self, calls: Vec<Call>) -> Vec<RecordedCall> {
+        self.origin = Origin::GivenAndRecorded;
+        self.open_calls(calls)
     }
 
     /// Takes a call's recorded result.

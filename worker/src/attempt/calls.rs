@@ -15,6 +15,7 @@ use crate::agent::CallSide;
 use crate::agent::transcript::tool_message;
 use crate::agent::turn_machine::{RecordedCall, Standing};
 use crate::metrics;
+use crate::tools::CallEnd;
 use crate::world::World;
 
 impl<W: World> Attempt<'_, W> {
@@ -91,6 +92,7 @@ impl<W: World> Attempt<'_, W> {
             let commit = CallCommit {
                 step: recorded.step,
                 ok: result.ok,
+                failure: result.end.and_then(CallEnd::failure),
                 message: message.get(),
                 duration_ms,
                 last_event_id,

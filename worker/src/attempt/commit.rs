@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use baton_protocol::{EventId, Fence};
 use baton_store::{
-    CallCommit, FenceError, FinishCommit, Finished, ParkCommit, ParkOutcome, StoreError,
-    TurnCommit, TurnGrant, TurnWish,
+    CallCommit, FenceError, FinishCommit, Finished, GivenCallsCommit, ParkCommit, ParkOutcome,
+    StoreError, TurnCommit, TurnGrant, TurnWish,
 };
 
 use crate::metrics;
@@ -102,6 +102,14 @@ impl<'a, W: World> GuardedLedger<'a, W> {
     ) -> Result<(), CommitError> {
         let (ledger, fence) = (self.ledger, &self.fence);
         until_answered!(ledger.lower_turn(fence, step, tokens, nanos))
+    }
+
+    pub(super) async fn begin_given_calls(
+        &self,
+        commit: &GivenCallsCommit<'_>,
+    ) -> Result<(), CommitError> {
+        let (ledger, fence) = (self.ledger, &self.fence);
+        until_answered!(ledger.begin_given_calls(fence, commit))
     }
 
     pub(super) async fn start_call(&self, step: u32) -> Result<(), CommitError> {

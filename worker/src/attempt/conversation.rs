@@ -21,7 +21,21 @@ pub struct Conversation {
 impl Conversation {
     /// Rebuilds the conversation of the recorded steps.
     pub fn rebuild(limits: RunLimits, steps: Vec<StepRecord>) -> Self {
+        Self::after(TurnMachine::new(limits), steps)
+    }
+
+    /// Rebuilds the state of a run that was given its calls.
+    pub fn rebuild_given(limits: RunLimits, steps: Vec<StepRecord>) -> Self {
+        Self::after(TurnMachine::of_given_calls(limits), steps)
+    }
+
+    fn after(machine: TurnMachine, steps: Vec<StepRecord>) -> Self {
         let mut entries = Vec::with_capacity(steps.len());
+        // Calls before any turn are given ones.
+        let given: Vec<_> = steps.iter().map_while(server_call).collect();
+        if !given.is_empty() {
+            entries.push(Recorded::GivenCalls(given));
+        }
         for (at, step) in steps.iter().enumerate() {
             match &step.data {
             StepData::Turn {
@@ -61,9 +75,8 @@ impl Conversation {
                 transcript.put(step.step, message);
             }
         }
-        let machine = TurnMachine::resume(limits, entries);
         Self {
-            machine,
+            machine: machine.after(entries),
             transcript,
         }
     }

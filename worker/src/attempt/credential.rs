@@ -48,15 +48,22 @@ fn confine_to(spec: &mut RunSpec, key: &KeyStanding) -> Option<RunError> {
         let message = format!("the API key of this run lacks the scope `{SCOPE}`");
         return refuse("scope_missing", message);
     }
-    if !allows(key.models.as_deref(), &spec.model) {
+    if spec.calls.is_empty() && !allows(key.models.as_deref(), &spec.model) {
         let message = format!(
             "the API key of this run may not use the model `{}`",
             spec.model
         );
         return refuse("model_not_allowed", message);
     }
-    spec.server_tools
-        .retain(|tool| allows(key.tools.as_deref(), tool));
+    let tool_allowed = |tool: &str| allows(key.tools.as_deref(), tool);
+    if let Some(call) = spec.calls.iter().find(|call| !tool_allowed(&call.name)) {
+        let message = format!(
+            "the API key of this run may not use the tool `{}`",
+            call.name
+        );
+        return refuse("tool_not_allowed", message);
+    }
+    spec.server_tools.retain(|tool| tool_allowed(tool));
     None
 }
 
@@ -66,7 +73,7 @@ fn allows(list: Option<&[String]>, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use baton_protocol::{AgentRef, RunLimits};
+    use baton_protocol::{AgentRef, GivenCall, RunLimits};
     use serde_json::value::RawValue;
 
     use super::*;
@@ -84,6 +91,7 @@ mod tests {
             tools: None,
             server_tools: vec!["calculator".into(), "current_time".into()],
             params: baton_protocol::RawFields::default(),
+            calls: vec![],
             shown_for_good: false,
             response: None,
             limits: RunLimits {
@@ -129,6 +137,31 @@ mod tests {
             ..key()
         };
         assert_eq!(code(others).as_deref(), Some("model_not_allowed"));
+    }
+
+    #[test]
+    fn given_calls_need_their_tools_and_no_model() {
+        let given = |tools: &[&str]| {
+            let key = KeyStanding {
+                models: Some(vec!["n".into()]),
+                tools: Some(tools.iter().map(ToString::to_string).collect()),
+                ..key()
+            };
+            let mut spec = RunSpec {
+                model: String::new(),
+                calls: vec![GivenCall {
+                    name: "calculator".into(),
+                    arguments: "{}".into(),
+                }],
+                ..spec()
+            };
+            confine(&mut spec, Some(&key), &ExtraFields::default()).map(|error| error.code)
+        };
+        assert_eq!(given(&["calculator"]), None);
+        assert_eq!(
+            given(&["current_time"]).as_deref(),
+            Some("tool_not_allowed")
+        );
     }
 
     /// A run may have been accepted before these fields were refused, or before its key got limits.

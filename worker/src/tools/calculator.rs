@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use baton_protocol::Effect;
+use baton_protocol::{Effect, ToolSource};
 use fend_core::{Context, Interrupt, evaluate_with_interrupt};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -91,6 +91,7 @@ impl Calculator {
                 "required": ["expression"],
                 "additionalProperties": false,
             }),
+            source: ToolSource::BuiltIn,
             effect: Effect::Pure,
             timeout,
         }

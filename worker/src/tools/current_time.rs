@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use baton_protocol::Effect;
+use baton_protocol::{Effect, ToolSource};
 use chrono::{DateTime, FixedOffset, SecondsFormat, TimeZone, Utc};
 use chrono_tz::Tz;
 use futures_util::FutureExt as _;
@@ -33,6 +33,7 @@ impl CurrentTime {
                 },
                 "additionalProperties": false,
             }),
+            source: ToolSource::BuiltIn,
             effect: Effect::Pure,
             timeout,
         }

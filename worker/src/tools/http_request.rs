@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use baton_outbound::{Client, Guard, Policy, SendError};
-use baton_protocol::Effect;
+use baton_protocol::{Effect, ToolSource};
 use baton_service::config::{HttpRequestConfig, OutboundConfig};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -93,6 +93,7 @@ impl HttpRequest {
                 "required": ["url"],
                 "additionalProperties": false,
             }),
+            source: ToolSource::BuiltIn,
             effect: if config.methods.iter().all(repeatable) {
                 Effect::Idempotent
             } else {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use baton_outbound::{Client, Guard};
-use baton_protocol::Effect;
+use baton_protocol::{Effect, ToolSource};
 use baton_service::{Secret, config};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -85,6 +85,7 @@ impl HttpTool {
             name: tool.name.clone(),
             description: tool.description.clone(),
             parameters: tool.parameters.clone(),
+            source: ToolSource::Http,
             effect,
             timeout: tool.timeout,
         }

@@ -11,8 +11,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use baton_outbound::Guard;
+use baton_protocol::{Effect, ToolDescription, ToolSource};
 use baton_service::Config;
 use futures_util::future::join_all;
+use serde_json::json;
+use serde_json::value::to_raw_value;
 
 use super::{RegisteredTool, ToolSetupError};
 
@@ -72,6 +75,22 @@ impl McpTools {
     /// Connects all servers, and lists their tools. The log has the failures.
     pub(crate) async fn connect(&self) {
         join_all(self.servers.iter().map(|server| server.tools())).await;
+    }
+
+    /// Describes a tool that its server has not listed in time.
+    pub(crate) fn describe_unlisted(&self, name: &str) -> Option<ToolDescription> {
+        let server = self.by_name.get(name)?;
+        Some(ToolDescription {
+            name: name.to_owned(),
+            description: format!(
+                "The MCP server `{}` did not describe this tool in time: ask again.",
+                server.name()
+            ),
+            parameters: to_raw_value(&json!({ "type": "object" })).unwrap_or_default(),
+            source: ToolSource::Mcp,
+            effect: Effect::AtMostOnce,
+            timeout_ms: u64::try_from(server.timeout().as_millis()).unwrap_or(u64::MAX),
+        })
     }
 
     /// Returns a tool as its server lists it now.

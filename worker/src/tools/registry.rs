@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use baton_openai::Tool as OpenAiTool;
 use baton_outbound::{Guard, Policy};
-use baton_protocol::Effect;
+use baton_protocol::{Effect, ToolDescription};
 use baton_service::Config;
 use baton_service::config::OutboundConfig;
 use futures_util::FutureExt as _;
@@ -72,6 +72,20 @@ impl RegisteredTool {
     /// Returns the description for the model: an OpenAI tool object.
     pub fn definition(&self) -> &RawValue {
         &self.definition
+    }
+
+    /// Describes the tool to other processes.
+    pub(crate) fn describe(&self) -> ToolDescription {
+        let spec = &self.spec;
+        ToolDescription {
+            name: spec.name.clone(),
+            description: spec.description.clone(),
+            // A JSON value serialises into memory.
+            parameters: to_raw_value(&spec.parameters).unwrap_or_default(),
+            source: spec.source,
+            effect: spec.effect,
+            timeout_ms: u64::try_from(spec.timeout.as_millis()).unwrap_or(u64::MAX),
+        }
     }
 
     /// Executes one call. Never fails: an error becomes the result. Dropping the future stops the

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use baton_outbound::{Client, Guard};
-use baton_protocol::Effect;
+use baton_protocol::{Effect, ToolSource};
 use baton_service::config::WebSearchConfig;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -76,6 +76,7 @@ impl WebSearch {
                 "required": ["query"],
                 "additionalProperties": false,
             }),
+            source: ToolSource::BuiltIn,
             effect: Effect::Idempotent,
             timeout,
         }

@@ -181,6 +181,7 @@ impl ChatSubmission {
                 messages,
                 tools,
                 tool_names,
+                calls: Vec::new(),
                 params: body.rest.finish()?,
                 metadata,
                 shown_for_good: stream,

@@ -104,7 +104,7 @@ pub(super) fn metadata(value: Option<&RawValue>) -> Result<Option<RawFields>, In
 }
 
 /// Checks a model's or an agent's name: a text column must accept it and a log line must show it.
-pub(super) fn check_name(param: &'static str, name: Option<&str>) -> Result<(), Invalid> {
+pub(super) fn check_name(param: &str, name: Option<&str>) -> Result<(), Invalid> {
     let fits =
         name.is_none_or(|name| name.len() <= MAX_NAME_BYTES && !name.chars().any(char::is_control));
     if fits {

@@ -157,6 +157,7 @@ impl SubmitRequest {
             messages,
             tools,
             tool_names,
+            calls: Vec::new(),
             params,
             metadata: metadata(body.metadata.as_deref())?,
             thread,

@@ -34,6 +34,7 @@ fn ended(outcome: Outcome, last: EventId) -> RunRecord {
         ),
         server_tools: vec!["ours".into()],
         params: baton_protocol::RawFields::default(),
+        calls: vec![],
         shown_for_good: false,
         response: None,
         limits: RunLimits {
@@ -100,6 +101,7 @@ fn call(n: u32, started: EventId, finished: EventId) -> StepRecord {
         effect: Effect::Pure,
         state: CallState::Finished {
             ok: true,
+            failure: None,
             duration_ms: 5,
         },
     };

@@ -1,6 +1,6 @@
 //! Records the beginning and the result of a tool call.
 
-use baton_protocol::{EventId, Fence};
+use baton_protocol::{CallFailure, EventId, Fence};
 
 use crate::columns::{int4, int8};
 use crate::errors::FenceError;
@@ -13,6 +13,8 @@ pub struct CallCommit<'a> {
     pub step: u32,
     /// Whether the tool succeeded.
     pub ok: bool,
+    /// The reason why it has no result, unless a person decided that.
+    pub failure: Option<CallFailure>,
     /// The JSON text of the tool's message to the model.
     pub message: &'a str,
     /// Its duration in milliseconds.
@@ -75,7 +77,8 @@ impl SystemTx<'_> {
             ), recorded AS (
                 UPDATE steps SET
                     state = 'finished', attempt = $3, ok = $7, duration_ms = $8,
-                    last_event_id = $5, finished_at = clock_timestamp(), started_event_id = $10
+                    last_event_id = $5, finished_at = clock_timestamp(), started_event_id = $10,
+                    failure = $11::text
                 FROM held
                 WHERE tenant_id = $1 AND run_id = $2 AND step = $6 AND kind = 'call'
                   AND state IN ('pending', 'started')
@@ -97,6 +100,7 @@ impl SystemTx<'_> {
             int8(call.duration_ms),
             call.message,
             int8(call.started_event_id.as_u64()),
+            call.failure.map(CallFailure::as_str),
         )
         .fetch_optional(self.pool)
         .await?

@@ -28,6 +28,7 @@ async fn guarded_writes(
     let call = CallCommit {
         step: 2,
         ok: true,
+        failure: None,
         message: r#"{"role":"tool","content":"stale"}"#,
         duration_ms: 1,
         last_event_id: EventId::new(9, 9),

@@ -76,6 +76,7 @@ pub(crate) fn spec() -> RunSpec {
         tools: None,
         server_tools: vec![],
         params: baton_protocol::RawFields::default(),
+        calls: vec![],
         shown_for_good: false,
         response: None,
         limits: RunLimits {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use baton_protocol::{ApprovalReason, Decision, Effect, FinishReason, Lane, Role, RunStatus};
+use baton_protocol::{
+    ApprovalReason, CallFailure, Decision, Effect, FinishReason, Lane, Role, RunStatus,
+};
 use baton_store::{
     ActorKind, AttemptEnding, AuditResult, ConnectError, StepKind, StepState, Store, StoreOptions,
     migrate,
@@ -57,6 +59,10 @@ async fn every_name_list_is_the_rust_enum() {
             [Effect::Pure, Effect::Idempotent, Effect::AtMostOnce]
                 .map(Effect::as_str)
                 .to_vec(),
+        ),
+        (
+            "call_failure",
+            CallFailure::ALL.map(CallFailure::as_str).to_vec(),
         ),
         ("member_role", Role::ALL.map(Role::as_str).to_vec()),
         (

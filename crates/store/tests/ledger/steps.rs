@@ -42,6 +42,7 @@ fn call() -> CallCommit<'static> {
     CallCommit {
         step: 2,
         ok: true,
+        failure: None,
         message: RESULT,
         duration_ms: 12,
         last_event_id: EventId::new(1, 5),
@@ -91,6 +92,7 @@ async fn the_next_attempt_finds_what_was_recorded_and_failures_start_anew() {
     };
     let finished = CallState::Finished {
         ok: true,
+        failure: None,
         duration_ms: 12,
     };
     assert_eq!(done.data, data("a", Effect::Pure, finished));

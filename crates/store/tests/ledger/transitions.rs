@@ -344,6 +344,7 @@ async fn attempt(ledger: &Ledger, transition: Transition, run: RunId, fence: &Fe
             let call = CallCommit {
                 step: 5,
                 ok: true,
+                failure: None,
                 message: "{}",
                 duration_ms: 1,
                 last_event_id: AT,

@@ -204,6 +204,7 @@ fn into_submission(
         messages,
         tools: request.tools,
         tool_names: request.tool_names,
+        calls: Vec::new(),
         params: request.params,
         metadata: request.metadata,
         // A reset closes the item under way, so a text can be withdrawn.

@@ -2,8 +2,8 @@
 
 use baton_admission::{Acceptance, Accepted, CreatedRun};
 use baton_protocol::{
-    AgentRef, EventId, FinishReason, Lane, Outcome, RunError, RunId, RunSpec, RunStatus, ThreadId,
-    Usage,
+    AgentRef, CallFailure, EventId, FinishReason, Lane, Outcome, RunError, RunId, RunSpec,
+    RunStatus, ThreadId, Usage,
 };
 use baton_store::{CallState, RunRecord, StepData, StepRecord};
 use chrono::{DateTime, Utc};
@@ -22,9 +22,10 @@ pub(crate) struct RunView {
     status: RunStatus,
     /// The reason why it completed; null before, and if it did not.
     finish_reason: Option<FinishReason>,
-    agent: AgentRef,
-    /// The upstream's name of the model.
-    model: String,
+    /// The agent; null for calls that a request made itself.
+    agent: Option<AgentRef>,
+    /// The upstream's name of the model; null for calls that a request made itself.
+    model: Option<String>,
     thread_id: Option<ThreadId>,
     lane: Lane,
     /// The number of times that a worker took it.
@@ -104,6 +105,8 @@ pub(crate) enum StepDataView {
         state: &'static str,
         /// Whether the tool succeeded; null before it is finished.
         ok: Option<bool>,
+        /// Why it failed; null if it succeeded, and if a person decided its result.
+        failure: Option<CallFailure>,
         /// The duration of the call, in milliseconds.
         duration_ms: Option<u64>,
     },
@@ -135,8 +138,8 @@ impl RunView {
             object: "run",
             status: RunStatus::Queued,
             finish_reason: None,
-            agent: spec.agent,
-            model: spec.model,
+            agent: named(spec.agent),
+            model: Some(spec.model).filter(|model| !model.is_empty()),
             thread_id,
             lane,
             attempt: 0,
@@ -199,8 +202,8 @@ impl RunView {
             object: "run",
             status: run.status,
             finish_reason,
-            agent: run.agent,
-            model: run.model,
+            agent: named(run.agent),
+            model: Some(run.model).filter(|model| !model.is_empty()),
             thread_id: run.thread_id,
             lane: run.lane,
             attempt: run.attempt,
@@ -225,6 +228,11 @@ impl RunView {
     pub(crate) fn is_terminal(&self) -> bool {
         self.status.is_terminal()
     }
+}
+
+/// Returns the agent of a run that has one.
+fn named(agent: AgentRef) -> Option<AgentRef> {
+    Some(agent).filter(|agent| !agent.name.is_empty())
 }
 
 /// Returns the received part of a message, marked as incomplete.
@@ -257,12 +265,14 @@ impl From<StepRecord> for StepView {
                 effect: _,
                 state,
             } => {
-                let (state, ok, duration_ms) = match state {
-                    CallState::Pending => ("pending", None, None),
-                    CallState::Started { decision: _ } => ("started", None, None),
-                    CallState::Finished { ok, duration_ms } => {
-                        ("finished", Some(ok), Some(duration_ms))
-                    }
+                let (state, ok, failure, duration_ms) = match state {
+                    CallState::Pending => ("pending", None, None, None),
+                    CallState::Started { decision: _ } => ("started", None, None, None),
+                    CallState::Finished {
+                        ok,
+                        failure,
+                        duration_ms,
+                    } => ("finished", Some(ok), failure, Some(duration_ms)),
                 };
                 StepDataView::Call {
                     call_id,
@@ -270,6 +280,7 @@ impl From<StepRecord> for StepView {
                     arguments,
                     state,
                     ok,
+                    failure,
                     duration_ms,
                 }
             }

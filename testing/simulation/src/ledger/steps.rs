@@ -2,7 +2,7 @@
 
 use baton_protocol::run::Held;
 use baton_protocol::{EventId, Fence, FinishReason, Outcome, Usage};
-use baton_store::{CallState, StepData, StepRecord};
+use baton_store::{CallState, NewCall, StepData, StepRecord};
 use serde_json::value::RawValue;
 
 use super::{CallEntry, EndEntry, Ledger, Lost, Row, State, TurnEntry, open_call};
@@ -33,25 +33,22 @@ impl Ledger {
         );
         row.insert(record, now);
         for call in turn.calls {
-            let record = StepRecord {
-                step: call.step,
-                attempt: fence.attempt,
-                data: StepData::Call {
-                    call_id: call.call_id,
-                    name: call.name,
-                    arguments: call.arguments,
-                    effect: call.effect,
-                    state: CallState::Pending,
-                },
-                message: None,
-                cut_message: None,
-                answer_fields: None,
-                started_event_id: None,
-                last_event_id: None,
-                created_at: date(now),
-                finished_at: None,
-            };
-            row.insert(record, now);
+            row.insert(pending_call(fence.attempt, call, now), now);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn begin_given_calls(
+        &mut self,
+        fence: &Fence,
+        calls: Vec<NewCall>,
+        last_event: EventId,
+        now: Millis,
+    ) -> Result<(), Lost> {
+        let (row, held) = self.write(fence, "given calls")?;
+        progress(row, held, last_event.max(held.last_event));
+        for call in calls {
+            row.insert(pending_call(fence.attempt, call, now), now);
         }
         Ok(())
     }
@@ -80,6 +77,7 @@ impl Ledger {
             if let StepData::Call { state, .. } = &mut record.data {
                 *state = CallState::Finished {
                     ok: call.ok,
+                    failure: None,
                     duration_ms: call.duration_ms,
                 };
             }
@@ -146,6 +144,27 @@ impl Ledger {
             row.insert(record, now);
         }
         Ok(())
+    }
+}
+
+fn pending_call(attempt: u32, call: NewCall, now: Millis) -> StepRecord {
+    StepRecord {
+        step: call.step,
+        attempt,
+        data: StepData::Call {
+            call_id: call.call_id,
+            name: call.name,
+            arguments: call.arguments,
+            effect: call.effect,
+            state: CallState::Pending,
+        },
+        message: None,
+        cut_message: None,
+        answer_fields: None,
+        started_event_id: None,
+        last_event_id: None,
+        created_at: date(now),
+        finished_at: None,
     }
 }
 

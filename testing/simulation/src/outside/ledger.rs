@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use baton_protocol::{ClaimToken, EventId, Fence, Outcome, RunId, TenantId};
 use baton_store::{
-    AuditEntry, CallCommit, Claim, ClaimOutcome, FenceError, FinishCommit, Finished, ParkCommit,
-    ParkOutcome, QueuedJob, Renewal, StoreError, TurnCommit, TurnGrant, TurnWish,
+    AuditEntry, CallCommit, Claim, ClaimOutcome, FenceError, FinishCommit, Finished,
+    GivenCallsCommit, ParkCommit, ParkOutcome, QueuedJob, Renewal, StoreError, TurnCommit,
+    TurnGrant, TurnWish,
 };
 use baton_worker::world::Ledger;
 use rand::RngExt as _;
@@ -196,6 +197,17 @@ impl Ledger for Outside {
             calls: turn.calls.to_vec(),
         };
         self.write(move |ledger, now| ledger.commit_turn(&fence, entry, now))
+            .await
+    }
+
+    async fn begin_given_calls(
+        &self,
+        fence: &Fence,
+        given: &GivenCallsCommit<'_>,
+    ) -> Result<(), FenceError> {
+        let fence = *fence;
+        let (calls, last_event) = (given.calls.to_vec(), given.last_event_id);
+        self.write(move |ledger, now| ledger.begin_given_calls(&fence, calls, last_event, now))
             .await
     }
 

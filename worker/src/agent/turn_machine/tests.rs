@@ -249,3 +249,31 @@ proptest! {
         prop_assert_eq!(seen_steps, dense);
     }
 }
+
+/// A run of given calls asks no model: it records its calls, makes them, and ends.
+#[test]
+fn a_run_of_given_calls_ends_with_the_last_result() {
+    let once = CallSide::Server(Effect::AtMostOnce);
+    let calls = || vec![server("a"), call("b", once)];
+    let mut machine = TurnMachine::of_given_calls(LIMITS);
+    assert_eq!(machine.next(), Next::BeginGivenCalls);
+    let recorded = machine.given_calls_begun(calls());
+    let steps: Vec<_> = recorded.iter().map(|recorded| recorded.step).collect();
+    assert_eq!(steps, [1, 2], "no turn is before them");
+    assert_eq!(machine.next(), Next::RunCalls(recorded));
+    machine.call_finished(1);
+    assert!(matches!(machine.next(), Next::RunCalls(rest) if rest.len() == 1));
+    machine.call_finished(2);
+    assert_eq!(
+        machine.next(),
+        Next::Finish(Outcome::Completed(FinishReason::Stop))
+    );
+
+    let lost = [
+        Recorded::GivenCalls(calls()),
+        Recorded::CallFinished(1),
+        Recorded::CallStarted(2, None),
+    ];
+    let resumed = TurnMachine::of_given_calls(LIMITS).after(lost);
+    assert!(matches!(resumed.next(), Next::Park(asked) if asked[0].step == 2));
+}

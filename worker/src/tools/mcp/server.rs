@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use baton_mcp::{Endpoint, Health, Listing, McpError, Server, ToolInfo};
 use baton_metering::MCP_TOOL_SIZE;
 use baton_outbound::Guard;
-use baton_protocol::Effect;
+use baton_protocol::{Effect, ToolSource};
 use baton_service::config::{McpServerConfig, McpTrust, OutboundConfig};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -67,6 +68,11 @@ impl McpServer {
 
     pub(super) fn name(&self) -> &Arc<str> {
         &self.link.name
+    }
+
+    /// Returns the time limit of a call.
+    pub(super) const fn timeout(&self) -> Duration {
+        self.config.timeout
     }
 
     /// Returns the configured tools, as the server lists them now.
@@ -134,6 +140,7 @@ impl McpServer {
             name: offered,
             description: info.description.clone(),
             parameters: info.parameters.clone(),
+            source: ToolSource::Mcp,
             effect,
             timeout: self.config.timeout,
         };
@@ -251,9 +258,10 @@ fn away(offered: String, why: &str) -> Option<Arc<RegisteredTool>> {
              missing."
         ),
         parameters: json!({ "type": "object" }),
+        source: ToolSource::Mcp,
         // An earlier attempt may have begun a call that is not known to have ended.
         effect: Effect::AtMostOnce,
-        timeout: std::time::Duration::from_secs(1),
+        timeout: Duration::from_secs(1),
     };
     let tool = RegisteredTool::new(spec, Box::new(Away(why.to_owned())));
     // The configuration's checks leave only names that can be offered.

@@ -4,7 +4,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::Redirect;
 use axum::routing::{any, get, post};
-use baton_protocol::RunId;
+use baton_protocol::{RunId, ToolSource};
 use baton_service::Secret;
 use baton_service::config;
 use chrono::DateTime;
@@ -42,6 +42,7 @@ fn spec(name: &str, timeout: Duration) -> ToolSpec {
         name: name.to_owned(),
         description: String::new(),
         parameters: json!({"type": "object"}),
+        source: ToolSource::BuiltIn,
         effect: Effect::Pure,
         timeout,
     }
