@@ -15,6 +15,7 @@ mod sign_in;
 mod sse;
 mod state;
 mod threads;
+mod tools;
 mod usage;
 
 use axum::Router;
@@ -52,5 +53,6 @@ fn api() -> OpenApiRouter<AppState> {
         .merge(api_keys::router())
         .merge(agents::router())
         .merge(threads::router())
+        .merge(tools::router())
         .merge(usage::router())
 }

@@ -28,7 +28,7 @@ scopes! {
     RunsRead = "runs:read" from Viewer,
     /// Decide the approvals and tool calls that parked runs wait for.
     ApprovalsWrite = "approvals:write" from Member,
-    /// List models.
+    /// List models and tools.
     ModelsRead = "models:read" from Viewer,
     /// Read agents and their versions.
     AgentsRead = "agents:read" from Viewer,

@@ -34,6 +34,7 @@ labels! {
         Chat = "chat",
         Runs = "runs",
         Responses = "responses",
+        Tools = "tools",
         Bus = "bus",
     }
 

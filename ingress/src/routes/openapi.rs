@@ -23,6 +23,7 @@ use crate::error::Shape;
         (name = "People", description = "The members of a tenant, and invites"),
         (name = "Keys", description = "API keys: machines' credentials"),
         (name = "Agents", description = "Named configurations of runs, and their versions"),
+        (name = "Tools", description = "The tools of the server, and calls of them without a model"),
         (name = "Threads", description = "Stored conversations, and their messages"),
         (name = "Usage", description = "What was used up, and what it cost"),
         (name = "Runs", description = "The native routes; errors are application/problem+json"),

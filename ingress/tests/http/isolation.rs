@@ -45,6 +45,8 @@ enum How {
     Own(Value),
     /// It names another tenant, or a secret, in its body, and is refused.
     Refused(Value),
+    /// A worker answers it, and no worker runs here.
+    AsksWorker,
 }
 
 /// Returns the way to call an operation with `other`'s ids; `None` if this test does not know it.
@@ -122,6 +124,11 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             How::Own(json!({"name": format!("a-{}", RunId::new(SystemClock.now()))}))
         }
         ("POST", "/v1/invites") => How::Own(json!({"role": "viewer"})),
+        // Tools belong to no tenant, and none is called `house`.
+        ("GET", "/v1/tools") => How::AsksWorker,
+        ("GET", "/v1/tools/{name}") => How::Refused(nothing),
+        ("POST", "/v1/tools/{name}/execute") => How::Refused(json!({})),
+        ("POST", "/v1/tools/execute") => How::Refused(json!({"calls": [{"name": "house"}]})),
 
         ("POST", "/v1/auth/login") => {
             How::Refused(json!({"email": own.email, "password": PASSWORD, "tenant": other.id}))
@@ -160,6 +167,7 @@ fn fill(path: &str, of: &Tenant) -> String {
         _ => "house",
     };
     let filled = path.replace("{id}", id).replace("{approval}", &of.approval);
+    let filled = filled.replace("{name}", "house");
     assert!(!filled.contains('{'), "no id is known for {path}");
     filled
 }
@@ -391,7 +399,10 @@ async fn intrude(f: &Fixture, own: &Tenant, other: &Tenant) {
         for credential in &own.credentials {
             let how = how(method, path, own, other)
                 .unwrap_or_else(|| panic!("say in `how` what {method} {path} is to other tenants"));
-            let (How::Owned(body) | How::Own(body) | How::Refused(body)) = &how;
+            let body = match &how {
+                How::Owned(body) | How::Own(body) | How::Refused(body) => body,
+                How::AsksWorker => &Value::Null,
+            };
             let (status, answer) = call(f, Some(credential), method, &target, body).await;
             let what = format!("{method} {target}: {status} {answer}");
             let is_for_people = *is_secured && !takes_keys && credential.is_key;
@@ -399,6 +410,7 @@ async fn intrude(f: &Fixture, own: &Tenant, other: &Tenant) {
                 _ if is_for_people => assert_eq!(status, 403, "{what}"),
                 How::Owned(_) => assert_eq!(status, 404, "{what}"),
                 How::Own(_) => assert!(status < 300, "{what}"),
+                How::AsksWorker => assert_eq!(status, 503, "{what}"),
                 How::Refused(_) => assert!((400..500).contains(&status), "{what}"),
             }
             for id in other.ids() {

@@ -36,3 +36,4 @@ mod slow_clients;
 mod stopping;
 mod threads;
 mod tickets;
+mod tools;

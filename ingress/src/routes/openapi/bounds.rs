@@ -9,6 +9,7 @@ const UPSTREAM: &str = "the upstream reads it, and its form is the upstream's";
 const MANY: &str = "as many as fit into the values that a body may have";
 const CHOSEN: &str = "an id that a model or a client chose, of any form";
 const EXTENSIBLE: &str = "an object of the OpenAI API; fields that Baton does not know travel";
+const SCHEMA: &str = "the JSON Schema of the tool bounds it";
 const BYTES: &str = "limited in bytes of JSON, which JSON Schema cannot say";
 
 /// The loose values of requests, each with its reason.
@@ -21,6 +22,9 @@ const LOOSE: &[(&str, &str)] = &[
     ("ChatRequest.user", MAX_BODY),
     ("Content", MAX_BODY),
     ("Content[]", UPSTREAM),
+    ("ExecuteCall.arguments", SCHEMA),
+    ("ExecuteCall.metadata", BYTES),
+    ("ExecuteCalls.metadata", BYTES),
     ("FunctionCall", EXTENSIBLE),
     ("FunctionCall.arguments", MAX_BODY),
     ("FunctionCall.name", CHOSEN),
@@ -55,6 +59,7 @@ const LOOSE: &[(&str, &str)] = &[
     ("ToolCall", EXTENSIBLE),
     ("ToolCall.id", CHOSEN),
     ("ToolCall.type", UPSTREAM),
+    ("ToolCallRequest.arguments", SCHEMA),
 ];
 
 /// A walk through the schemas of the description.
