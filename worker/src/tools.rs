@@ -7,7 +7,6 @@
 //!
 //! To add a built-in tool, write a file here with both, and a line in [`ToolRegistry::new`].
 
-mod arguments;
 mod calculator;
 mod current_time;
 mod http_request;

@@ -16,6 +16,7 @@ pub mod passed_on;
 pub mod request;
 pub mod resolve;
 mod submit;
+pub mod tool_arguments;
 
 pub use agent::{Agent, AgentSource, BuiltInAgent};
 pub use error::{Invalid, SubmitError};

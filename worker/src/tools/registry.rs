@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use baton_admission::tool_arguments;
 use baton_openai::Tool as OpenAiTool;
 use baton_outbound::{Guard, Policy};
 use baton_protocol::{Effect, ToolDescription};
@@ -18,7 +19,7 @@ use tokio::time::timeout;
 
 use super::{
     Calculator, CallEnd, CurrentTime, HttpRequest, HttpTool, McpTools, Tool, ToolContext,
-    ToolError, ToolOutcome, ToolSetupError, ToolSpec, WebSearch, arguments,
+    ToolError, ToolOutcome, ToolSetupError, ToolSpec, WebSearch,
 };
 
 /// The longest result, in bytes.
@@ -44,7 +45,7 @@ impl RegisteredTool {
             name: name.clone(),
             what,
         };
-        let schema = arguments::compile(&spec.parameters).map_err(unusable)?;
+        let schema = tool_arguments::compile(&spec.parameters).map_err(unusable)?;
         let definition = to_raw_value(&OpenAiTool::function(
             &spec.name,
             &spec.description,
@@ -92,7 +93,7 @@ impl RegisteredTool {
     /// call.
     pub(crate) async fn execute(&self, arguments: &str, context: ToolContext) -> ToolOutcome {
         let name = &*self.spec.name;
-        let arguments = match arguments::read(name, &self.schema, arguments) {
+        let arguments = match tool_arguments::read(name, &self.schema, arguments) {
             Ok(arguments) => arguments,
             Err(mistakes) => return outcome(CallEnd::InvalidArguments, mistakes),
         };

@@ -1,4 +1,4 @@
-//! The arguments of a call, as the model wrote them.
+//! The arguments of a tool call, checked against the tool's JSON Schema.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,10 @@ const MAX_MISTAKES: usize = 5;
 const MAX_MISTAKE: usize = 300;
 
 /// Compiles a schema. References out of it are refused, and patterns must take linear time.
-pub(super) fn compile(schema: &Value) -> Result<Validator, String> {
+///
+/// # Errors
+/// The mistake in the schema.
+pub fn compile(schema: &Value) -> Result<Validator, String> {
     jsonschema::options()
         .offline()
         .with_pattern_options(PatternOptions::regex())
@@ -19,8 +22,11 @@ pub(super) fn compile(schema: &Value) -> Result<Validator, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Parses and checks the arguments of a call of `tool`. The error is for the model.
-pub(super) fn read(tool: &str, schema: &Validator, written: &str) -> Result<Value, String> {
+/// Parses and checks the arguments that a model wrote for a call of `tool`.
+///
+/// # Errors
+/// The mistakes, for the model.
+pub fn read(tool: &str, schema: &Validator, written: &str) -> Result<Value, String> {
     // Models write nothing at all for a tool without parameters.
     let arguments = if written.trim().is_empty() {
         Value::Object(Map::new())
@@ -32,8 +38,19 @@ pub(super) fn read(tool: &str, schema: &Validator, written: &str) -> Result<Valu
             )
         })?
     };
+    match mistakes(schema, &arguments) {
+        None => Ok(arguments),
+        Some(mistakes) => Err(format!(
+            "The arguments of `{tool}` do not match its schema:{mistakes}\n\
+             Call it again with this corrected."
+        )),
+    }
+}
+
+/// Returns the mistakes in arguments, a line for each with its place; `None` if they match the schema.
+pub fn mistakes(schema: &Validator, arguments: &Value) -> Option<String> {
     let mut mistakes = String::new();
-    let mut errors = schema.iter_errors(&arguments);
+    let mut errors = schema.iter_errors(arguments);
     for error in errors.by_ref().take(MAX_MISTAKES) {
         let place = match error.instance_path().as_str() {
             "" => "the arguments",
@@ -44,16 +61,10 @@ pub(super) fn read(tool: &str, schema: &Validator, written: &str) -> Result<Valu
     }
     let more = errors.next().is_some();
     drop(errors);
-    if mistakes.is_empty() {
-        return Ok(arguments);
-    }
     if more {
         mistakes.push_str("\n- and more");
     }
-    Err(format!(
-        "The arguments of `{tool}` do not match its schema:{mistakes}\n\
-         Call it again with this corrected."
-    ))
+    (!mistakes.is_empty()).then_some(mistakes)
 }
 
 #[cfg(test)]
