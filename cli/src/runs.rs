@@ -111,9 +111,17 @@ fn words(entry: &TimelineEntry) -> String {
             },
             visible(call_id),
         ),
-        TimelineData::Approval { id, step, decision } => {
-            format!("approval  {step}  {}  {id}", decision.unwrap_or("open"))
-        }
+        TimelineData::Approval {
+            id,
+            step,
+            reason: _,
+            decision,
+            edited,
+        } => format!(
+            "approval  {step}  {}{}  {id}",
+            decision.unwrap_or("open"),
+            if *edited { " (edited)" } else { "" },
+        ),
         TimelineData::Cancel { reason } => format!("cancel    {}", visible(reason)),
     }
 }

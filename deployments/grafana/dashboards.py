@@ -331,7 +331,7 @@ MODELS = build(
                 graph("Calls", "Tool calls, by tool and success. A name that no tool has counts as `other`.", "reqps", (rate("baton_tool_calls_total", by="tool, ok"), "{{tool}} ok={{ok}}")),
                 graph("Calls without a result", "Tool calls that failed, by the reason that the model is given.", "reqps", (rate("baton_tool_call_failures_total", by="tool, reason"), "{{tool}} {{reason}}")),
                 graph("Call length", "95th percentile, by tool.", "s", *quantiles("baton_tool_call_duration_seconds", by=("tool",), qs=(0.95,))),
-                graph("Calls that wait for a person", "Runs parked because a call's outcome is unknown.", "reqps", (rate("baton_runs_parked_total"), "parked")),
+                graph("Calls that wait for a person", "Questions by their reason: the outcome of a call is unknown, or its tool requires approval.", "reqps", (rate("baton_approvals_requested_total", by="reason"), "{{reason}}")),
             ],
         ),
     ],

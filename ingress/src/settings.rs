@@ -35,21 +35,20 @@ pub(crate) const fn default_limits(config: &Config) -> DefaultLimits {
 pub(crate) fn rules(config: &Config) -> Rules {
     let built_in = config.tools.built_in.iter();
     let http = config.tools.http.iter().map(|tool| tool.name.clone());
-    let configured: Vec<_> = http.chain(config.mcp.offered_names()).collect();
+    let configured = http.chain(config.mcp.offered_names());
     let server_tools = built_in
         .map(|tool| tool.as_str().to_owned())
-        .chain(configured.iter().cloned())
+        .chain(configured)
         .collect();
-    let all_built_in = config.built_in_tools().into_iter();
-    let all_built_in = all_built_in.map(|tool| tool.as_str().to_owned());
     let at_most = |limit: u64| u32::try_from(limit).unwrap_or(u32::MAX);
     Rules {
         built_in: BuiltInAgent {
             default_model: config.llm.default_model.clone(),
             server_tools,
+            approval_required: config.approval_required().collect(),
             max_turns: config.worker.max_turns,
         },
-        tool_names: all_built_in.chain(configured).collect(),
+        tool_names: config.tool_names().collect(),
         policy: Policy {
             tenant: at_most(config.limits.queued_per_tenant),
             system: at_most(config.limits.queued_total),

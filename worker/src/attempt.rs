@@ -230,10 +230,11 @@ impl<'a, W: World> Attempt<'a, W> {
             publisher.kick();
         }
         let toolbox = Toolbox::new(&spec, &settings).await;
+        let needs_approval = |name: &str, arguments: &str| toolbox.needs_approval(name, arguments);
         let conversation = if spec.calls.is_empty() {
-            Conversation::rebuild(spec.limits, claimed.recorded)
+            Conversation::rebuild(spec.limits, claimed.recorded, needs_approval)
         } else {
-            Conversation::rebuild_given(spec.limits, claimed.recorded)
+            Conversation::rebuild_given(spec.limits, claimed.recorded, needs_approval)
         };
         Ok(Self {
             runner,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use baton_mcp::McpError;
 use baton_metrics::{Label, Metric};
-use baton_protocol::{Charge, Outcome};
+use baton_protocol::{ApprovalReason, Charge, Outcome};
 use metrics::{counter, gauge, histogram};
 
 use crate::model::ModelError;
@@ -20,6 +20,9 @@ const ACTIVE: &str = "baton_worker_active_runs";
 const SLOTS: &str = "baton_worker_slots";
 const HANDED_OVER: &str = "baton_runs_handed_over_total";
 const PARKED: &str = "baton_runs_parked_total";
+const QUESTIONS: &str = "baton_approvals_requested_total";
+/// The labels of [`ApprovalReason::ALL`].
+const QUESTION_REASONS: [&str; 2] = ["outcome_unknown", "approval_required"];
 const LEASES_LOST: &str = "baton_leases_lost_total";
 const FENCED: &str = "baton_writes_fenced_total";
 const DRAIN_CUT: &str = "baton_worker_drain_cut_runs_total";
@@ -75,6 +78,11 @@ pub const METRICS: &[Metric] = &[
     Metric::gauge(SLOTS, "Runs that this worker may hold", &[]),
     Metric::counter(HANDED_OVER, "Runs given back for another worker", &[]),
     Metric::counter(PARKED, "Runs that were parked until a person decides", &[]),
+    Metric::counter(
+        QUESTIONS,
+        "Calls that a person was asked about, by the reason",
+        &[Label::of("reason", &QUESTION_REASONS)],
+    ),
     Metric::counter(
         LEASES_LOST,
         "Attempts stopped because the run was, or may have been, another's",
@@ -308,6 +316,19 @@ pub(crate) fn run_handed_over() {
 
 pub(crate) fn run_parked() {
     counter!(PARKED).increment(1);
+}
+
+pub(crate) fn questions_asked(reasons: impl Iterator<Item = ApprovalReason>) {
+    for reason in reasons {
+        counter!(QUESTIONS, "reason" => question_reason(reason)).increment(1);
+    }
+}
+
+const fn question_reason(reason: ApprovalReason) -> &'static str {
+    match reason {
+        ApprovalReason::OutcomeUnknown => QUESTION_REASONS[0],
+        ApprovalReason::ApprovalRequired => QUESTION_REASONS[1],
+    }
 }
 
 pub(crate) fn lease_lost() {

@@ -171,7 +171,7 @@ impl<W: World> JobRunner<W> {
             .leases
             .hold(fence, lease, delivery.in_progress_handle());
         let created_at = claimed.created_at;
-        match Attempt::run(self, claimed, spec, &hold, &headers).await {
+        match Box::pin(Attempt::run(self, claimed, spec, &hold, &headers)).await {
             Ending::Ended => {
                 metrics::run_duration((self.clock.now() - created_at).to_std().unwrap_or_default());
                 settled(delivery.ack().await)
@@ -262,6 +262,8 @@ fn settled<E: std::fmt::Display>(result: Result<(), E>) -> JobEnd {
     JobEnd::Settled
 }
 
+#[cfg(test)]
+mod approval_tests;
 #[cfg(test)]
 mod broken_turn_tests;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The settings that a running worker reloads. An attempt keeps those that it began with.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use baton_admission::passed_on::ExtraFields;
@@ -24,6 +25,8 @@ pub struct Settings {
     pub(crate) metering: Metering,
     /// The server-side tools.
     pub(crate) tools: ToolRegistry,
+    /// The tools that the operator requires approval for.
+    pub(crate) approval_required: BTreeSet<String>,
     /// The models and tools that are labels of metrics.
     pub(crate) names: KnownNames,
 }
@@ -58,6 +61,7 @@ impl Settings {
                 attachment_tokens: config.limits.budget_attachment_tokens,
             },
             tools,
+            approval_required: config.approval_required().collect(),
             names,
         }
     }

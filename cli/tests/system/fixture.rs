@@ -1,8 +1,8 @@
 //! The shared parts of the tests: a stack with a scripted model, a tool that counts, and the check
 //! of a run.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::routing::post;
@@ -97,6 +97,7 @@ pub(crate) fn has_tool_result(request: &Recorded) -> bool {
 pub(crate) struct CountingTool {
     calls: Arc<AtomicUsize>,
     abandoned: Arc<AtomicUsize>,
+    bodies: Arc<Mutex<Vec<String>>>,
     port: u16,
     _server: JoinSet<()>,
 }
@@ -113,9 +114,12 @@ impl CountingTool {
         let counted = Arc::clone(&calls);
         let abandoned = Arc::new(AtomicUsize::new(0));
         let left = Arc::clone(&abandoned);
+        let bodies = Arc::new(Mutex::new(Vec::new()));
+        let read = Arc::clone(&bodies);
         let router = Router::new().route(
             "/count",
-            post(async move || {
+            post(async move |body: String| {
+                read.lock().unwrap().push(body);
                 let n = counted.fetch_add(1, Ordering::SeqCst) + 1;
                 let mut call = OpenCall(Some(Arc::clone(&left)));
                 gate.passed().await;
@@ -130,6 +134,7 @@ impl CountingTool {
         Self {
             calls,
             abandoned,
+            bodies,
             port,
             _server: server,
         }
@@ -137,6 +142,11 @@ impl CountingTool {
 
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
+    }
+
+    /// Returns the bodies of all calls.
+    pub(crate) fn bodies(&self) -> Vec<String> {
+        self.bodies.lock().unwrap().clone()
     }
 
     /// Waits until the connection of a call was closed before the answer.

@@ -43,6 +43,7 @@ mod responses;
 mod secrets;
 mod service_manager;
 mod takeover;
+mod tool_approvals;
 mod tools;
 mod traces;
 mod unanswered;

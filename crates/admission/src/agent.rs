@@ -1,10 +1,11 @@
 //! An agent as a run is made from it, and the agent of servers that keep none.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use baton_metering::ANSWER_LIMITS;
-use baton_protocol::RawFields;
-use baton_protocol::agent::{AgentDefinition, TextFormatKind};
+use baton_protocol::agent::{AgentDefinition, TextFormatKind, ToolApproval};
+use baton_protocol::{OfferedTool, RawFields};
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
@@ -24,7 +25,7 @@ pub struct Agent {
     /// Its model; if absent, the request names one.
     pub model: Option<String>,
     /// The server-side tools that the model may call.
-    pub server_tools: Vec<String>,
+    pub server_tools: Vec<OfferedTool>,
     /// Fields of the chat API that a request gets if it does not set them.
     pub params: Vec<(&'static str, Box<RawValue>)>,
     /// The most model turns.
@@ -37,7 +38,8 @@ impl Agent {
     /// Reads a definition. The server's limits and its default model hold for every agent.
     pub fn of(definition: &AgentDefinition, version: u32, server: &BuiltInAgent) -> Self {
         let limits = definition.limits;
-        let server_tools = definition.tools.iter().map(|tool| tool.name.clone());
+        let tools = definition.tools.iter();
+        let server_tools = tools.map(|tool| server.offer(&tool.name, tool.approval));
         Self {
             name: definition.name.clone(),
             version,
@@ -152,8 +154,25 @@ pub struct BuiltInAgent {
     pub default_model: Option<String>,
     /// The configured server-side tools; many upstreams refuse a request that offers some.
     pub server_tools: Vec<String>,
+    /// The tools that the operator requires approval for, in every agent.
+    pub approval_required: BTreeSet<String>,
     /// The most model turns.
     pub max_turns: u32,
+}
+
+impl BuiltInAgent {
+    /// Returns a tool with its rule: the stricter of the agent's and the operator's.
+    pub(crate) fn offer(&self, tool: &str, approval: ToolApproval) -> OfferedTool {
+        let required = if self.approval_required.contains(tool) {
+            ToolApproval::Always
+        } else {
+            ToolApproval::Never
+        };
+        OfferedTool {
+            name: tool.to_owned(),
+            approval: required.or(approval),
+        }
+    }
 }
 
 impl AgentSource for BuiltInAgent {
@@ -163,7 +182,11 @@ impl AgentSource for BuiltInAgent {
             version: 0,
             instructions: None,
             model: self.default_model.clone(),
-            server_tools: self.server_tools.clone(),
+            server_tools: self
+                .server_tools
+                .iter()
+                .map(|tool| self.offer(tool, ToolApproval::Never))
+                .collect(),
             params: Vec::new(),
             max_turns: self.max_turns,
             max_total_tokens: None,

@@ -1,14 +1,15 @@
 //! Resolves a request: the agent, its model and tools, under the caller's grant. The result is a
 //! snapshot that later changes of an agent do not affect.
 
-use baton_protocol::{AgentRef, ApiKeyId, RawFields, RunLimits, RunSpec};
+use baton_protocol::agent::ToolApproval;
+use baton_protocol::{AgentRef, ApiKeyId, OfferedTool, RawFields, RunLimits, RunSpec};
 use baton_routing::{Needs, Routes, Unroutable};
 use baton_store::KeyLimits;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::agent::{AgentSource, DEFAULT_AGENT, with_defaults};
+use crate::agent::{AgentSource, BuiltInAgent, DEFAULT_AGENT, with_defaults};
 use crate::error::{Invalid, SubmitError};
 use crate::request::{MAX_TOOLS, SubmitRequest};
 
@@ -74,7 +75,7 @@ fn check_route(spec: &RunSpec, routes: &Routes) -> Result<(), SubmitError> {
     };
     let (param, message) = match field {
         "tools" if spec.tools.is_none() => {
-            let tools = spec.server_tools.join(", ");
+            let tools = OfferedTool::names(&spec.server_tools);
             let message = format!(
                 "no model server for `{model}` here takes tools, and the agent `{}` has {tools}: name \
                  another model, or an agent without tools",
@@ -149,7 +150,8 @@ pub fn resolve(
     }
     let mut server_tools = agent.server_tools;
     // A tool of the caller wins over a server's tool with the same name.
-    server_tools.retain(|tool| grant.allows_tool(tool) && !request.tool_names.contains(tool));
+    server_tools
+        .retain(|tool| grant.allows_tool(&tool.name) && !request.tool_names.contains(&tool.name));
     check_tool_count(request.tools.as_deref(), &server_tools, &agent.name)?;
     let max_turns = request.max_turns.unwrap_or(agent.max_turns);
     if max_turns > agent.max_turns {
@@ -186,9 +188,10 @@ pub fn resolve(
 pub fn resolve_given_calls(
     request: SubmitRequest,
     tools: &[String],
+    server: &BuiltInAgent,
     grant: &Grant,
 ) -> Result<RunSpec, SubmitError> {
-    let mut server_tools: Vec<String> = Vec::new();
+    let mut server_tools: Vec<OfferedTool> = Vec::new();
     for call in &request.calls {
         if !tools.contains(&call.name) {
             return Err(SubmitError::UnknownTool(call.name.clone()));
@@ -196,8 +199,8 @@ pub fn resolve_given_calls(
         if !grant.allows_tool(&call.name) {
             return Err(SubmitError::ToolNotAllowed(call.name.clone()));
         }
-        if !server_tools.contains(&call.name) {
-            server_tools.push(call.name.clone());
+        if server_tools.iter().all(|tool| tool.name != call.name) {
+            server_tools.push(server.offer(&call.name, ToolApproval::Never));
         }
     }
     Ok(RunSpec {
@@ -225,7 +228,7 @@ pub fn resolve_given_calls(
 /// Refuses more tools than an upstream takes: the caller's and the agent's go up together.
 fn check_tool_count(
     tools: Option<&RawValue>,
-    server_tools: &[String],
+    server_tools: &[OfferedTool],
     agent: &str,
 ) -> Result<(), Invalid> {
     let Some(tools) = tools.filter(|_| !server_tools.is_empty()) else {
@@ -240,7 +243,7 @@ fn check_tool_count(
         "`tools` holds {} tools, and the agent `{agent}` adds {}: an upstream takes {MAX_TOOLS}. \
          Leave out {} of yours",
         own.len(),
-        server_tools.join(", "),
+        OfferedTool::names(server_tools),
         all - MAX_TOOLS,
     );
     Err(Invalid::field("too_many_tools", "tools", message))
@@ -248,10 +251,12 @@ fn check_tool_count(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use baton_routing::Knows;
 
     use super::*;
-    use crate::agent::{Agent, BuiltInAgent};
+    use crate::agent::Agent;
 
     fn any_model(knows: Knows) -> Routes {
         Routes::to_one("only", knows)
@@ -261,6 +266,7 @@ mod tests {
         BuiltInAgent {
             default_model: Some("house".into()),
             server_tools: vec!["calculator".into(), "current_time".into()],
+            approval_required: BTreeSet::from(["current_time".to_owned()]),
             max_turns: 10,
         }
     }
@@ -294,7 +300,8 @@ mod tests {
                 ("default", 0),
                 "{body}"
             );
-            assert_eq!(spec.server_tools, ["calculator", "current_time"], "{body}");
+            let tools = OfferedTool::names(&spec.server_tools);
+            assert_eq!(tools, "calculator, current_time", "{body}");
         }
         let unknown = resolved(r#"{"agent":"nobody","input":"x"}"#, &any).unwrap_err();
         assert!(matches!(unknown, SubmitError::UnknownAgent(name) if name == "nobody"));
@@ -308,7 +315,7 @@ mod tests {
             ..Grant::default()
         };
         let spec = resolved(r#"{"model":"m","input":"x"}"#, &grant).unwrap();
-        assert_eq!(spec.server_tools, ["calculator"]);
+        assert_eq!(OfferedTool::names(&spec.server_tools), "calculator");
         for body in [
             r#"{"model":"other","input":"x"}"#,
             r#"{"agent":"default","input":"x"}"#,
@@ -337,7 +344,7 @@ mod tests {
                 .join(",");
             let body = format!(r#"{{"calls":[{calls}]}}"#);
             let request = SubmitRequest::parse_calls(body.as_bytes()).unwrap();
-            resolve_given_calls(request, &there, grant)
+            resolve_given_calls(request, &there, &built_in(), grant)
         };
         let confined = Grant {
             models: Some(vec![]),
@@ -361,10 +368,8 @@ mod tests {
     fn a_client_tool_replaces_the_server_tool_of_its_name() {
         let body = r#"{"model":"m","input":"x",
             "tools":[{"type":"function","function":{"name":"calculator"}}]}"#;
-        assert_eq!(
-            resolved(body, &Grant::default()).unwrap().server_tools,
-            ["current_time"]
-        );
+        let spec = resolved(body, &Grant::default()).unwrap();
+        assert_eq!(OfferedTool::names(&spec.server_tools), "current_time");
     }
 
     #[test]
@@ -471,6 +476,30 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_adds_to_what_the_operator_requires_and_lifts_nothing() {
+        let definition = |tools: &str| {
+            let definition = format!(r#"{{"name":"support","model":"m","tools":[{tools}]}}"#);
+            let agent = serde_json::from_str(&definition).unwrap();
+            let agent = One(Agent::of(&agent, 1, &built_in()));
+            let body = br#"{"agent":"support","input":"x"}"#;
+            let request = SubmitRequest::parse_native(body).unwrap();
+            let routes = any_model(Knows::default());
+            let spec = resolve(request, &agent, &Grant::default(), &routes).unwrap();
+            let rules = spec.server_tools.into_iter();
+            rules.map(|tool| tool.approval).collect::<Vec<_>>()
+        };
+        let (never, always) = (ToolApproval::Never, ToolApproval::Always);
+        let free = r#"{"type":"server","name":"calculator"}"#;
+        let own = r#"{"type":"server","name":"calculator","approval":"always"}"#;
+        let lifts = r#"{"type":"server","name":"current_time","approval":"never"}"#;
+        assert_eq!(definition(&format!("{free},{lifts}")), [never, always]);
+        assert_eq!(definition(own), [always]);
+        let default = resolved(r#"{"model":"m","input":"x"}"#, &Grant::default()).unwrap();
+        let rules: Vec<_> = default.server_tools.iter().map(|it| it.approval).collect();
+        assert_eq!(rules, [never, always]);
+    }
+
+    #[test]
     fn an_agent_gives_what_the_request_leaves_out() {
         let definition = serde_json::from_str(
             r#"{"name":"support","instructions":"Be brief.","model":"dear",
@@ -493,7 +522,7 @@ mod tests {
         );
         assert_eq!(spec.model, "dear");
         assert_eq!(spec.instructions.as_deref(), Some("Be brief."));
-        assert_eq!(spec.server_tools, ["calculator"]);
+        assert_eq!(OfferedTool::names(&spec.server_tools), "calculator");
         assert_eq!(
             (spec.limits.max_turns, spec.limits.max_total_tokens),
             (3, Some(500))

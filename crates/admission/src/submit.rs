@@ -248,7 +248,7 @@ impl Admission {
             let agents = agents.await?;
             resolve(request, &agents, grant, &rules.routes)?
         } else {
-            resolve_given_calls(request, &rules.tool_names, grant)?
+            resolve_given_calls(request, &rules.tool_names, &rules.built_in, grant)?
         };
         if let Some(template) = &spec.instructions {
             let instructions = self.instructions(template, metadata.as_ref(), user, now);

@@ -58,9 +58,11 @@ fn decide() -> Kind {
         json!({"properties": properties, "required": required})
     };
     schema["oneOf"] = json!([
-        case("retry", &[], &["result", "reason"]),
-        case("result", &["result"], &["reason"]),
-        case("fail", &[], &["result"]),
+        case("retry", &[], &["result", "reason", "arguments"]),
+        case("result", &["result"], &["reason", "arguments"]),
+        case("fail", &[], &["result", "arguments"]),
+        case("approve", &[], &["result", "reason"]),
+        case("reject", &[], &["result", "arguments"]),
     ]);
     let mut others = Vec::new();
     DecideMessage::schemas(&mut others);
@@ -136,6 +138,9 @@ fn each_schema_and_its_reader_agree() {
                 json!({"decision": "fail"}),
                 json!({"decision": "fail", "reason": "no"}),
                 json!({"decision": "retry", "reason": null}),
+                json!({"decision": "approve"}),
+                json!({"decision": "approve", "arguments": {"amount": 7}}),
+                json!({"decision": "reject", "reason": "no", "arguments": null}),
             ],
             &[
                 json!({"decision": "maybe"}),

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use baton_protocol::{Price, RawFields, RunSpec};
+use baton_protocol::{OfferedTool, Price, RawFields, RunSpec};
 use baton_store::TurnWish;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -40,8 +40,8 @@ impl ToolSizes {
     }
 
     /// Returns the bytes of all of these, with a comma each.
-    fn of(&self, tools: &[String]) -> usize {
-        let sizes = tools.iter().filter_map(|tool| self.0.get(tool));
+    fn of(&self, tools: &[OfferedTool]) -> usize {
+        let sizes = tools.iter().filter_map(|tool| self.0.get(&tool.name));
         sizes.map(|size| size + 1).sum()
     }
 }

@@ -95,6 +95,40 @@ pub struct AgentTool {
     /// Its name.
     #[schema(pattern = "^[a-zA-Z0-9_-]{1,64}$")]
     pub name: String,
+    /// Whether a person must approve each call. The operator may require that too, and an agent cannot lift it.
+    #[serde(default, skip_serializing_if = "ToolApproval::is_never")]
+    pub approval: ToolApproval,
+}
+
+/// The rule for the calls of a tool that wait for a person.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolApproval {
+    /// No call waits.
+    #[default]
+    Never,
+    /// Every call waits until a person has approved it.
+    Always,
+}
+
+impl ToolApproval {
+    /// Returns whether no call waits.
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes fields by reference"
+    )]
+    pub const fn is_never(&self) -> bool {
+        matches!(self, Self::Never)
+    }
+
+    /// Returns the stricter of two rules.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        match self {
+            Self::Never => other,
+            Self::Always => self,
+        }
+    }
 }
 
 /// The side that executes a tool.
@@ -278,7 +312,8 @@ impl AgentDefinition {
                 );
                 return Err(InvalidDefinition::new(param, message));
             }
-            if self.tools[..index].contains(tool) {
+            let before = &self.tools[..index];
+            if before.iter().any(|other| other.name == tool.name) {
                 let message = format!("`{param}` names a tool that is there already");
                 return Err(InvalidDefinition::new(param, message));
             }

@@ -1,6 +1,7 @@
 //! A tool call that waits for a person, and the person's decision.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 /// A reason for which a person must decide.
@@ -10,22 +11,35 @@ pub enum ApprovalReason {
     /// cannot recognise a repetition.
     #[serde(rename = "outcome unknown")]
     OutcomeUnknown,
+    /// The operator or the agent requires a person's yes before the tool is called. The call has not begun.
+    #[serde(rename = "approval required")]
+    ApprovalRequired,
 }
 
 impl ApprovalReason {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::OutcomeUnknown];
+    pub const ALL: [Self; 2] = [Self::OutcomeUnknown, Self::ApprovalRequired];
 
     /// The name in JSON and SQL.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::OutcomeUnknown => "outcome unknown",
+            Self::ApprovalRequired => "approval required",
+        }
+    }
+
+    /// Returns the names of the decisions that answer this question.
+    pub const fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::OutcomeUnknown => &["retry", "result", "fail"],
+            Self::ApprovalRequired => &["approve", "reject"],
         }
     }
 }
 
-/// A decision about the call. As JSON, `{"decision": "retry"}`,
-/// `{"decision": "result", "result": "…"}` or `{"decision": "fail", "reason": "…"}`.
+/// A decision about the call. As JSON, `{"decision": "retry"}`, `{"decision": "result", "result": "…"}` or
+/// `{"decision": "fail", "reason": "…"}` for a call of unknown outcome. `{"decision": "approve"}` or
+/// `{"decision": "reject", "reason": "…"}` for a call that requires approval.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "decision", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Decision {
@@ -44,14 +58,29 @@ pub enum Decision {
         #[schema(max_length = 65536)]
         reason: String,
     },
+    /// The call is made.
+    Approve {
+        /// Other arguments to call the tool with: an object that matches its schema, at most 64 KiB of JSON.
+        /// Without them, the call is made as the model wrote it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<Object>)]
+        arguments: Option<Map<String, Value>>,
+    },
+    /// The call is not made: the model reads that, with the reason.
+    Reject {
+        /// The reason for the model.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        #[schema(max_length = 65536)]
+        reason: String,
+    },
 }
 
 impl Decision {
-    /// The longest result or reason, in bytes: as for the result of a tool.
+    /// The longest result or reason, and the longest arguments as JSON, in bytes: as for the result of a tool.
     pub const MAX_TEXT: usize = 64 << 10;
 
     /// The names in JSON and SQL.
-    pub const NAMES: [&str; 3] = ["retry", "result", "fail"];
+    pub const NAMES: [&str; 5] = ["retry", "result", "fail", "approve", "reject"];
 
     /// The name in JSON and SQL.
     pub const fn as_str(&self) -> &'static str {
@@ -59,24 +88,42 @@ impl Decision {
             Self::Retry {} => "retry",
             Self::Result { .. } => "result",
             Self::Fail { .. } => "fail",
+            Self::Approve { .. } => "approve",
+            Self::Reject { .. } => "reject",
         }
     }
 
     /// Returns the result or reason that comes with it.
     pub fn text(&self) -> Option<&str> {
         match self {
-            Self::Retry {} => None,
-            Self::Result { result: text } | Self::Fail { reason: text } => Some(text),
+            Self::Retry {} | Self::Approve { .. } => None,
+            Self::Result { result: text }
+            | Self::Fail { reason: text }
+            | Self::Reject { reason: text } => Some(text),
+        }
+    }
+
+    /// Returns the arguments that replace those of the model.
+    pub const fn edited_arguments(&self) -> Option<&Map<String, Value>> {
+        match self {
+            Self::Approve { arguments } => arguments.as_ref(),
+            Self::Retry {} | Self::Result { .. } | Self::Fail { .. } | Self::Reject { .. } => None,
         }
     }
 
     /// Returns the decision of this name; `None` if no decision has it.
-    pub fn from_parts(name: &str, text: Option<String>) -> Option<Self> {
+    pub fn from_parts(
+        name: &str,
+        text: Option<String>,
+        arguments: Option<Map<String, Value>>,
+    ) -> Option<Self> {
         let text = text.unwrap_or_default();
         match name {
             "retry" => Some(Self::Retry {}),
             "result" => Some(Self::Result { result: text }),
             "fail" => Some(Self::Fail { reason: text }),
+            "approve" => Some(Self::Approve { arguments }),
+            "reject" => Some(Self::Reject { reason: text }),
             _ => None,
         }
     }
@@ -102,20 +149,53 @@ mod tests {
                     reason: "no".into(),
                 },
             ),
+            (
+                r#"{"decision":"approve"}"#,
+                Decision::Approve { arguments: None },
+            ),
+            (
+                r#"{"decision":"approve","arguments":{"amount":7}}"#,
+                Decision::Approve {
+                    arguments: Some(Map::from_iter([("amount".to_owned(), Value::from(7))])),
+                },
+            ),
+            (
+                r#"{"decision":"reject","reason":"too much"}"#,
+                Decision::Reject {
+                    reason: "too much".into(),
+                },
+            ),
         ] {
             assert_eq!(serde_json::from_str::<Decision>(json).unwrap(), decision);
             assert_eq!(serde_json::to_string(&decision).unwrap(), json);
             let text = decision.text().map(str::to_owned);
-            let again = Decision::from_parts(decision.as_str(), text);
+            let arguments = decision.edited_arguments().cloned();
+            let again = Decision::from_parts(decision.as_str(), text, arguments);
             assert_eq!(again, Some(decision));
         }
         for json in [
             "{}",
-            r#"{"decision":"approve"}"#,
+            r#"{"decision":"allow"}"#,
             r#"{"decision":"result"}"#,
             r#"{"decision":"retry","result":"x"}"#,
+            r#"{"decision":"approve","arguments":"{}"}"#,
+            r#"{"decision":"approve","reason":"x"}"#,
+            r#"{"decision":"reject","arguments":{}}"#,
         ] {
             assert!(serde_json::from_str::<Decision>(json).is_err(), "{json}");
         }
+    }
+
+    #[test]
+    fn each_decision_answers_one_kind_of_question() {
+        let mut options: Vec<_> = ApprovalReason::ALL
+            .into_iter()
+            .flat_map(ApprovalReason::options)
+            .copied()
+            .collect();
+        let mut names = Decision::NAMES.to_vec();
+        options.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(options, names);
     }
 }

@@ -163,8 +163,11 @@ pub struct ToolStarted {
     pub call_id: String,
     /// The tool.
     pub name: String,
-    /// Its arguments, as the model wrote them, cut to 64 KiB here; the run holds the whole.
+    /// Its arguments, as the model wrote them unless `edited`, cut to 64 KiB here; the run holds the whole.
     pub arguments: String,
+    /// Whether a person replaced the model's arguments when approving the call; left out if not.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub edited: bool,
 }
 
 /// `tool.finished`.
@@ -191,10 +194,14 @@ pub struct ApprovalRequested {
     pub call_id: String,
     /// The tool.
     pub name: String,
-    /// Its arguments, as the model wrote them, cut to 64 KiB here; the run holds the whole.
+    /// The arguments to decide about, cut to 64 KiB here; the run holds the whole. They are as the model wrote
+    /// them, unless a person replaced them before the call began and its outcome is unknown.
     pub arguments: String,
     /// The reason, as in the approval's `reason`.
     pub reason: String,
+    /// The time by which somebody must decide; left out by older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 /// `run.completed`.

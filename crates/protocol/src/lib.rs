@@ -44,7 +44,7 @@ pub use program::{BadMessage, CancelMessage, ControlMessage, DecideMessage, Hist
 pub use raw_fields::{NotFields, RawField, RawFields};
 pub use role::{Role, UnknownRole};
 pub use run::{FinishReason, Outcome, RunError, RunStatus, UpstreamError};
-pub use spec::{AgentRef, RunLimits, RunSpec};
+pub use spec::{AgentRef, OfferedTool, RunLimits, RunSpec};
 pub use tool::{
     CallFailure, Effect, GivenCall, ToolDescription, ToolSource, ToolsAnswer, ToolsQuestion,
 };

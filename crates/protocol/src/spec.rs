@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::agent::ToolApproval;
 use crate::raw_fields::RawFields;
 use crate::tool::GivenCall;
 
@@ -30,9 +31,9 @@ pub struct RunSpec {
     /// The client's own tools: an array of OpenAI tool objects, as the client wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<Box<RawValue>>,
-    /// The server-side tools that the model is offered, by name.
+    /// The server-side tools that the model is offered.
     #[serde(default)]
-    pub server_tools: Vec<String>,
+    pub server_tools: Vec<OfferedTool>,
     /// The calls that the run consists of, if it asks no model.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<GivenCall>,
@@ -69,6 +70,70 @@ impl RunSpec {
     }
 }
 
+/// A server-side tool that a run's model is offered.
+///
+/// As JSON, its name; with a rule, `{"name": "pay", "approval": "always"}`. A version that does not know rules
+/// cannot read that, so it gives the run back, and never calls the tool unasked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "OfferedToolForm", into = "OfferedToolForm")]
+pub struct OfferedTool {
+    /// Its name.
+    pub name: String,
+    /// Whether its calls wait for a person, by the rules when the run was accepted.
+    pub approval: ToolApproval,
+}
+
+impl From<&str> for OfferedTool {
+    fn from(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            approval: ToolApproval::Never,
+        }
+    }
+}
+
+/// The stored form of [`OfferedTool`].
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum OfferedToolForm {
+    Name(String),
+    WithRule(ToolWithRule),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ToolWithRule {
+    name: String,
+    approval: ToolApproval,
+}
+
+impl OfferedTool {
+    /// Returns the names of tools, for people.
+    pub fn names(tools: &[Self]) -> String {
+        let names: Vec<_> = tools.iter().map(|tool| &*tool.name).collect();
+        names.join(", ")
+    }
+}
+
+impl From<OfferedToolForm> for OfferedTool {
+    fn from(form: OfferedToolForm) -> Self {
+        match form {
+            OfferedToolForm::Name(name) => Self::from(&*name),
+            OfferedToolForm::WithRule(ToolWithRule { name, approval }) => Self { name, approval },
+        }
+    }
+}
+
+impl From<OfferedTool> for OfferedToolForm {
+    fn from(tool: OfferedTool) -> Self {
+        let OfferedTool { name, approval } = tool;
+        match approval {
+            ToolApproval::Never => Self::Name(name),
+            ToolApproval::Always => Self::WithRule(ToolWithRule { name, approval }),
+        }
+    }
+}
+
 /// A tool, as far as its name goes.
 #[derive(Deserialize)]
 struct ClientTool {
@@ -99,4 +164,32 @@ pub struct RunLimits {
     /// Tokens over all turns; unlimited if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_total_tokens: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_without_a_rule_is_its_name_and_one_with_a_rule_is_unreadable_as_a_name() {
+        let tools = [
+            OfferedTool::from("weather"),
+            OfferedTool {
+                name: "pay".into(),
+                approval: ToolApproval::Always,
+            },
+        ];
+        let json = serde_json::to_string(&tools).unwrap();
+        assert_eq!(json, r#"["weather",{"name":"pay","approval":"always"}]"#);
+        let read: Vec<OfferedTool> = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, tools);
+        serde_json::from_str::<Vec<String>>(&json).unwrap_err();
+        for unreadable in [
+            r#"[{"name":"pay","approval":"sometimes"}]"#,
+            r#"[{"name":"pay"}]"#,
+            r#"[{"name":"pay","approval":"always","later":1}]"#,
+        ] {
+            serde_json::from_str::<Vec<OfferedTool>>(unreadable).unwrap_err();
+        }
+    }
 }

@@ -20,6 +20,7 @@ pub fn approval_requested(approval: &ApprovalRecord) -> EventData {
         name: approval.name.clone(),
         arguments: shown_arguments(&approval.arguments).to_owned(),
         reason: approval.reason.as_str().to_owned(),
+        expires_at: Some(approval.expires_at),
     })
 }
 
@@ -93,6 +94,7 @@ mod tests {
                 call_id: format!("call_{step}"),
                 name: "pay".into(),
                 arguments: "{}".into(),
+                parameters: None,
                 created_at: now,
                 expires_at: now,
                 decided: None,

@@ -304,13 +304,16 @@ fn known(run: &RunRecord, steps: &[StepRecord]) -> Result<Vec<Known>, ReplayErro
                 call_id,
                 name,
                 arguments,
+                edited_arguments,
                 ..
             } => {
                 if let Some(started) = step.started_event_id {
+                    let made_with = edited_arguments.as_ref().unwrap_or(arguments);
                     let event = ToolStarted {
                         call_id: call_id.clone(),
                         name: name.clone(),
-                        arguments: shown_arguments(arguments).to_owned(),
+                        arguments: shown_arguments(made_with).to_owned(),
+                        edited: edited_arguments.is_some(),
                     };
                     push(started, What::Event(EventData::ToolStarted(event)));
                 }

@@ -103,6 +103,22 @@ impl Config {
         tools
     }
 
+    /// Returns the names of all server-side tools, as models call them.
+    pub fn tool_names(&self) -> impl Iterator<Item = String> {
+        let built_in = self.built_in_tools().into_iter();
+        let built_in = built_in.map(|tool| tool.as_str().to_owned());
+        let http = self.tools.http.iter().map(|tool| tool.name.clone());
+        built_in.chain(http).chain(self.mcp.offered_names())
+    }
+
+    /// Returns the names of the tools that the operator requires approval for.
+    pub fn approval_required(&self) -> impl Iterator<Item = String> {
+        self.tool_names().filter(|name| {
+            let mut patterns = self.tools.approval_required.iter();
+            patterns.any(|pattern| tools::names_tool(pattern, name))
+        })
+    }
+
     /// Checks that the settings which a role requires are present.
     ///
     /// # Errors

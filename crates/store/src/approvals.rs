@@ -27,11 +27,14 @@ pub struct ApprovalRecord {
     pub call_id: String,
     /// The name of the tool.
     pub name: String,
-    /// The arguments, as the model wrote them.
+    /// The arguments to decide about: those of the model, or those that a person approved in their place
+    /// before the call began and its outcome became unknown.
     pub arguments: String,
+    /// The JSON text of the schema that other arguments must match; `None` if none can be given.
+    pub parameters: Option<String>,
     /// The time at which the run was parked.
     pub created_at: DateTime<Utc>,
-    /// The time at which it is decided as `fail`, if nobody has decided it before.
+    /// The time at which it is decided as `fail` or `reject`, if nobody has decided it before.
     pub expires_at: DateTime<Utc>,
     /// The decision; `None` while the question is open.
     pub decided: Option<Decided>,
@@ -58,29 +61,29 @@ struct Row {
     call_id: Option<String>,
     name: Option<String>,
     arguments: Option<String>,
+    parameters: Option<String>,
     created_at: DateTime<Utc>,
     expires_at: DateTime<Utc>,
     decision: Option<String>,
     answer: Option<String>,
+    edited: Option<String>,
     decided_at: Option<DateTime<Utc>>,
     decided_by: Option<Uuid>,
 }
 
 impl Row {
     fn read(self) -> Result<ApprovalRecord, StoreError> {
-        let decision = columns::decision(self.decision, self.answer)?;
+        let decision = columns::decision(self.decision, self.answer, self.edited.as_deref())?;
         Ok(ApprovalRecord {
             id: ApprovalId::from_uuid(self.id),
             run: RunId::from_uuid(self.run_id),
             step: columns::count(self.step),
             attempt: columns::count(self.attempt),
-            reason: ApprovalReason::ALL
-                .into_iter()
-                .find(|reason| reason.as_str() == self.reason)
-                .ok_or_else(|| StoreError::unreadable("approvals.reason", &self.reason))?,
+            reason: columns::approval_reason(&self.reason)?,
             call_id: self.call_id.unwrap_or_default(),
             name: self.name.unwrap_or_default(),
             arguments: self.arguments.unwrap_or_default(),
+            parameters: self.parameters,
             created_at: self.created_at,
             expires_at: self.expires_at,
             decided: decision.zip(self.decided_at).map(|(decision, at)| Decided {
@@ -102,10 +105,17 @@ async fn approvals_of(
         r#"
         -- approvals.of_run
         SELECT a.id, a.run_id, a.step, a.attempt, a.reason AS "reason!", s.call_id, s.name,
-               s.arguments, a.created_at, a.expires_at, a.decision, a.answer, a.decided_at,
-               a.decided_by
+               -- Edited arguments are those that the call began with.
+               CASE a.reason WHEN 'outcome unknown'
+                   THEN coalesce(approved.arguments::text, s.arguments) ELSE s.arguments
+               END AS arguments,
+               a.parameters::text AS parameters, a.created_at, a.expires_at, a.decision, a.answer,
+               a.arguments::text AS edited, a.decided_at, a.decided_by
         FROM approvals AS a
         JOIN steps AS s ON s.tenant_id = a.tenant_id AND s.run_id = a.run_id AND s.step = a.step
+        LEFT JOIN approvals AS approved
+               ON approved.tenant_id = a.tenant_id AND approved.run_id = a.run_id
+                  AND approved.step = a.step AND approved.arguments IS NOT NULL
         WHERE a.tenant_id = $1 AND a.run_id = $2
         ORDER BY a.attempt, a.step
         "#,

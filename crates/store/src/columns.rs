@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use baton_protocol::{
-    CallFailure, Decision, Effect, EventId, FinishReason, Lane, Outcome, Role, RunError, RunStatus,
-    Usage,
+    ApprovalReason, CallFailure, Decision, Effect, EventId, FinishReason, Lane, Outcome, Role,
+    RunError, RunStatus, Usage,
 };
 use serde_json::value::RawValue;
 
@@ -92,16 +92,29 @@ pub(crate) fn failure(stored: &str) -> Result<CallFailure, StoreError> {
         .ok_or_else(|| StoreError::unreadable("steps.failure", stored))
 }
 
-/// Reads a decision from its two columns of `approvals`; `None` if they are NULL.
+pub(crate) fn approval_reason(stored: &str) -> Result<ApprovalReason, StoreError> {
+    ApprovalReason::ALL
+        .into_iter()
+        .find(|reason| reason.as_str() == stored)
+        .ok_or_else(|| StoreError::unreadable("approvals.reason", stored))
+}
+
+/// Reads a decision from its three columns of `approvals`; `None` if they are NULL.
 pub(crate) fn decision(
     name: Option<String>,
     answer: Option<String>,
+    arguments: Option<&str>,
 ) -> Result<Option<Decision>, StoreError> {
-    name.map(|name| {
-        Decision::from_parts(&name, answer)
-            .ok_or_else(|| StoreError::unreadable("approvals.decision", &name))
-    })
-    .transpose()
+    let Some(name) = name else {
+        return Ok(None);
+    };
+    let arguments = arguments
+        .map(serde_json::from_str)
+        .transpose()
+        .map_err(|error| StoreError::unreadable("approvals.arguments", &error.to_string()))?;
+    Decision::from_parts(&name, answer, arguments)
+        .map(Some)
+        .ok_or_else(|| StoreError::unreadable("approvals.decision", &name))
 }
 
 pub(crate) fn role(stored: &str) -> Result<Role, StoreError> {

@@ -48,12 +48,12 @@ pub struct StepRecord {
 }
 
 impl StepRecord {
-    /// Returns whether the step is a call without a result that was begun and must not be repeated.
-    pub fn is_started(&self) -> bool {
+    /// Returns whether the step is a call without a result.
+    pub fn is_open_call(&self) -> bool {
         matches!(
             self.data,
             StepData::Call {
-                state: CallState::Started { .. },
+                state: CallState::Pending { .. } | CallState::Started { .. },
                 ..
             }
         )
@@ -84,6 +84,8 @@ pub enum StepData {
         name: String,
         /// The arguments as the model wrote them; they need not be JSON.
         arguments: String,
+        /// The JSON text of the arguments that a person approved in their place.
+        edited_arguments: Option<String>,
         /// The effect of a repetition.
         effect: Effect,
         /// Its progress.
@@ -95,7 +97,10 @@ pub enum StepData {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallState {
     /// Not begun, or begun by a worker that was lost and harmless to begin again.
-    Pending,
+    Pending {
+        /// A person's decision about it; `None` if nobody decided.
+        decision: Option<Decision>,
+    },
     /// Begun, with a tool that must not be called twice; there is no result.
     Started {
         /// A person's decision about it; `None` if nobody decided since it began.
@@ -186,6 +191,8 @@ struct Row {
     started_event_id: Option<i64>,
     decision: Option<String>,
     answer: Option<String>,
+    decided_arguments: Option<String>,
+    edited_arguments: Option<String>,
 }
 
 impl Row {
@@ -204,6 +211,8 @@ impl Row {
             self.total_tokens.unwrap_or(0),
             self.usage_estimated,
         );
+        let arguments = self.decided_arguments.as_deref();
+        let decision = columns::decision(self.decision, self.answer, arguments)?;
         let data = match kind {
             StepKind::Turn if self.cut_message.is_some() => StepData::CutTurn { usage },
             StepKind::Turn => StepData::Turn {
@@ -217,12 +226,11 @@ impl Row {
                 call_id: self.call_id.unwrap_or_default(),
                 name: self.name.unwrap_or_default(),
                 arguments: self.arguments.unwrap_or_default(),
+                edited_arguments: self.edited_arguments,
                 effect: columns::effect(self.effect.as_deref().unwrap_or_default())?,
                 state: match state {
-                    StepState::Pending => CallState::Pending,
-                    StepState::Started => CallState::Started {
-                        decision: columns::decision(self.decision, self.answer)?,
-                    },
+                    StepState::Pending => CallState::Pending { decision },
+                    StepState::Started => CallState::Started { decision },
                     StepState::Finished => CallState::Finished {
                         ok: self.ok.unwrap_or(false),
                         failure: self.failure.as_deref().map(columns::failure).transpose()?,
@@ -269,13 +277,19 @@ async fn steps_of(
                s.arguments, s.effect, s.ok, s.failure, s.duration_ms, s.last_event_id, s.created_at,
                s.finished_at, m.message::text AS message, s.cut_message::text AS cut_message,
                s.answer_fields::text AS answer_fields, s.usage_estimated, s.started_event_id,
-               asked.decision AS "decision?", asked.answer AS "answer?"
+               asked.decision AS "decision?", asked.answer AS "answer?",
+               asked.arguments::text AS decided_arguments,
+               edited.arguments::text AS edited_arguments
         FROM steps AS s
-        -- A decision is about the call as it was begun when it was asked for.
+        -- A decision is about the call as it was, begun or not, when it was asked for.
         LEFT JOIN approvals AS asked
-               ON s.state = 'started' AND asked.decision IS NOT NULL
+               ON s.state IN ('pending', 'started') AND asked.decision IS NOT NULL
                   AND asked.tenant_id = s.tenant_id AND asked.run_id = s.run_id
                   AND asked.step = s.step AND asked.attempt >= s.attempt
+        -- Approved arguments stay those of the call.
+        LEFT JOIN approvals AS edited
+               ON edited.tenant_id = s.tenant_id AND edited.run_id = s.run_id
+                  AND edited.step = s.step AND edited.arguments IS NOT NULL
         LEFT JOIN messages AS m
                ON m.tenant_id = s.tenant_id AND m.run_id = s.run_id AND m.step = s.step
         WHERE s.tenant_id = $1 AND s.run_id = $2

@@ -3,7 +3,8 @@
 mod assemble;
 
 use baton_protocol::{
-    ApprovalId, FinishReason, Lane, Nanos, RunId, RunStatus, TenantId, Usage, WorkerId,
+    ApprovalId, ApprovalReason, FinishReason, Lane, Nanos, RunId, RunStatus, TenantId, Usage,
+    WorkerId,
 };
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -104,8 +105,12 @@ pub enum TimelineData {
         id: ApprovalId,
         /// The call's place in the transcript.
         step: u32,
+        /// The reason for the question.
+        reason: ApprovalReason,
         /// The name of the decision; `None` before.
         decision: Option<&'static str>,
+        /// Whether the person approved other arguments than the model's.
+        edited: bool,
     },
     /// Somebody asked for the run to be cancelled: until it ended.
     Cancel {

@@ -11,6 +11,7 @@ use super::Programs;
 use super::requests::{audit_entry, authorize};
 use crate::access::{ApprovalsWrite, RunsWrite};
 use crate::error::ApiError;
+use crate::run::decide::words;
 use crate::run::ledger::find_run;
 
 /// The most requests in work at a time; the rest wait in the subscription.
@@ -74,7 +75,7 @@ async fn perform(programs: &Programs, request: &ControlRequest) -> Result<RunSta
             let (approval, decision) = (decide.approval_id, &decide.decision);
             let by = caller.grant.api_key;
             let entry = AuditEntry {
-                detail: Some(format!("{approval}: {}, over NATS", decision.as_str())),
+                detail: Some(format!("{approval}: {}, over NATS", words(decision))),
                 ..entry("approval.decided")
             };
             programs

@@ -1,10 +1,12 @@
 //! Decides the approvals and tool calls that a parked run waits for. The row decides; the job that
 //! follows only saves time.
 
+use baton_admission::tool_arguments;
 use baton_nats::{Bus, JobHeaders};
 use baton_protocol::{ApiKeyId, ApprovalId, Decision, Job, RunId, TenantId};
-use baton_store::{AuditEntry, DecideOutcome, Store};
+use baton_store::{ApprovalRecord, AuditEntry, DecideOutcome, Store};
 use http::StatusCode;
+use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 use crate::metrics;
@@ -40,6 +42,12 @@ impl Decider {
             ));
         }
         let mut tx = self.store.tenant(tenant).await?;
+        if let Some(arguments) = decision.edited_arguments() {
+            let asked = tx.run_approvals(run).await?;
+            let asked = asked.into_iter().find(|asked| asked.id == approval);
+            let asked = asked.ok_or_else(ApiError::no_such_approval)?;
+            check_arguments(&asked, arguments)?;
+        }
         let outcome = tx.decide(run, approval, decision, by).await?;
         if matches!(outcome, DecideOutcome::Decided { newly: true, .. }) {
             tx.record_audit(audit).await?;
@@ -67,6 +75,15 @@ impl Decider {
                 Ok(())
             }
             DecideOutcome::NotFound => Err(ApiError::no_such_approval()),
+            DecideOutcome::NotAnOption(reason) => Err(ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_decision",
+                format!(
+                    "this call waits because: {}. Decide {}",
+                    reason.as_str(),
+                    reason.options().join(" or ")
+                ),
+            )),
             DecideOutcome::AlreadyDecided(earlier) => Err(conflict(
                 "already_decided",
                 format!("this was decided before: {}", earlier.as_str()),
@@ -80,5 +97,47 @@ impl Decider {
                 format!("the run has ended ({status}): there is nothing to decide any more"),
             )),
         }
+    }
+}
+
+/// Returns a decision in the words of the audit log.
+pub(crate) const fn words(decision: &Decision) -> &'static str {
+    match decision.edited_arguments() {
+        Some(_) => "approve, with other arguments",
+        None => decision.as_str(),
+    }
+}
+
+/// A stored schema of a tool cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the schema that was stored with a question cannot be used: {0}")]
+struct UnusableSchema(String);
+
+/// Checks arguments that a person gives in place of the model's: their length, and their match with the schema
+/// that the tool had when the question was asked.
+fn check_arguments(asked: &ApprovalRecord, arguments: &Map<String, Value>) -> Result<(), ApiError> {
+    let invalid = |message: String| {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Err(ApiError::new(status, "invalid_arguments", message).param("arguments"))
+    };
+    let arguments = Value::Object(arguments.clone());
+    if arguments.to_string().len() > Decision::MAX_TEXT {
+        let most = Decision::MAX_TEXT;
+        return invalid(format!("`arguments` may be at most {most} bytes of JSON"));
+    }
+    let Some(parameters) = &asked.parameters else {
+        return Ok(());
+    };
+    // The worker that asked has compiled it.
+    let schema = serde_json::from_str(parameters)
+        .map_err(|error| error.to_string())
+        .and_then(|schema| tool_arguments::compile(&schema))
+        .map_err(|error| ApiError::internal(&UnusableSchema(error)))?;
+    match tool_arguments::mistakes(&schema, &arguments) {
+        None => Ok(()),
+        Some(mistakes) => invalid(format!(
+            "`arguments` do not match the schema of `{}`:{mistakes}",
+            asked.name
+        )),
     }
 }

@@ -136,7 +136,7 @@ async fn a_run_is_made_from_the_agent_that_it_names_on_every_door() {
     assert_eq!((&*run.agent.name, run.agent.version), ("support", 1));
     assert_eq!((&*run.model, run.limits.max_turns), ("dear", 2));
     assert_eq!(run.instructions.as_deref(), Some("Plan pro."));
-    assert_eq!(run.server_tools, ["current_time"]);
+    assert_eq!(run.server_tools, ["current_time".into()]);
     assert_eq!(run.params.read("temperature"), Some(0.5));
 
     let next = json!({"name": "support", "model": "cheap"});
@@ -202,7 +202,7 @@ async fn a_keys_lists_hold_through_an_agent() {
     assert_eq!(status, 202, "{run}");
     let record = f.record(run["id"].as_str().unwrap().parse().unwrap()).await;
     let kept: RunSpec = serde_json::from_str(&record.spec_json).unwrap();
-    assert_eq!(kept.server_tools, [""; 0]);
+    assert_eq!(kept.server_tools, []);
     let (status, error) = f.ask(key, "GET", "/v1/agents", Value::Null).await;
     assert_eq!((status, &error["code"]), (403, &json!("scope_missing")));
     let (status, model) = f.ask(key, "GET", "/v1/models/poor", Value::Null).await;

@@ -86,6 +86,7 @@ async fn server_side_calls_are_not_shown_and_client_calls_are() {
             call_id: "call_s".into(),
             name: "calculator".into(),
             arguments: "{}".into(),
+            edited: false,
         };
         worker.append(EventData::ToolStarted(started)).await;
         let finished = ToolFinished {

@@ -285,6 +285,17 @@ fn without_times_of_use(value: &mut Value) {
 
 /// Parks the run, as a worker does that has lost a call.
 pub(crate) async fn park(f: &Fixture, tenant: TenantId, run: RunId) -> ApprovalId {
+    park_for(f, tenant, run, None).await
+}
+
+/// Parks the run with a call that has begun; or with one that has not and needs
+/// approval, of a tool with this schema.
+pub(crate) async fn park_for(
+    f: &Fixture,
+    tenant: TenantId,
+    run: RunId,
+    parameters: Option<&Value>,
+) -> ApprovalId {
     let system = f.store.system();
     let claim = Claim {
         tenant,
@@ -303,7 +314,7 @@ pub(crate) async fn park(f: &Fixture, tenant: TenantId, run: RunId) -> ApprovalI
         step: 2,
         call_id: "call_1".into(),
         name: "pay".into(),
-        arguments: "{}".into(),
+        arguments: r#"{"amount":7}"#.into(),
         effect: Effect::AtMostOnce,
     };
     let turn = TurnCommit {
@@ -320,13 +331,19 @@ pub(crate) async fn park(f: &Fixture, tenant: TenantId, run: RunId) -> ApprovalI
         calls: &[call],
     };
     system.commit_turn(&claimed.fence, &turn).await.unwrap();
-    system.start_call(&claimed.fence, 2).await.unwrap();
+    let reason = if parameters.is_some() {
+        ApprovalReason::ApprovalRequired
+    } else {
+        system.start_call(&claimed.fence, 2).await.unwrap();
+        ApprovalReason::OutcomeUnknown
+    };
     let id = ApprovalId::new(SystemClock.now());
     let park = ParkCommit {
         approvals: &[NewApproval {
             id,
             step: 2,
-            reason: ApprovalReason::OutcomeUnknown,
+            reason,
+            parameters: parameters.map(Value::to_string),
         }],
         expire_after: Duration::from_hours(1),
         last_event_id: EventId::new(1, 3),

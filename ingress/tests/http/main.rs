@@ -6,6 +6,7 @@
 mod accepted;
 mod agents;
 mod api_keys;
+mod approvals;
 mod audit;
 mod authority;
 mod bad_requests;

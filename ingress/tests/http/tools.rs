@@ -303,6 +303,7 @@ async fn a_call_that_waits_for_a_person_names_its_run() {
                 id,
                 step: 1,
                 reason: ApprovalReason::OutcomeUnknown,
+                parameters: None,
             }],
             expire_after: std::time::Duration::from_hours(1),
             last_event_id: EventId::new(1, 2),
@@ -316,6 +317,7 @@ async fn a_call_that_waits_for_a_person_names_its_run() {
                     name: "calculator".into(),
                     arguments: "{}".into(),
                     reason: "outcome unknown".into(),
+                    expires_at: None,
                 },
             ))
             .await;

@@ -325,7 +325,7 @@ fn open_call(row: &mut Row, step: u32) -> Option<&mut StepRecord> {
             && matches!(
                 record.data,
                 StepData::Call {
-                    state: CallState::Pending | CallState::Started { .. },
+                    state: CallState::Pending { .. } | CallState::Started { .. },
                     ..
                 }
             )

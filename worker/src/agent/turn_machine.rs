@@ -16,10 +16,14 @@ pub struct Call {
     pub id: String,
     /// The tool's name.
     pub name: String,
-    /// The arguments, as the model wrote them.
+    /// The arguments that it is made with.
     pub arguments: String,
+    /// Whether a person approved these arguments in place of the model's.
+    pub edited: bool,
     /// The party that executes it, and the effect of executing it twice.
     pub side: CallSide,
+    /// Whether a person must approve it before it is made.
+    pub needs_approval: bool,
 }
 
 /// The party that executes a call.
@@ -58,6 +62,8 @@ pub struct RecordedCall {
 pub enum Standing {
     /// It may be executed.
     Open,
+    /// It has not begun: a person has to approve it first.
+    NeedsApproval,
     /// It was started and must not be executed twice: a person has to decide.
     OutcomeUnknown,
     /// A person has decided its result: it is not executed.
@@ -70,14 +76,31 @@ pub enum Standing {
 }
 
 impl Standing {
-    fn of_started(call: &Call, decision: Option<Decision>) -> Self {
+    /// Returns the handling of a call that nobody began.
+    const fn of_new(call: &Call) -> Self {
+        if call.needs_approval {
+            Self::NeedsApproval
+        } else {
+            Self::Open
+        }
+    }
+
+    /// Returns the handling of a call that was started and has no result.
+    const fn of_started(call: &Call) -> Self {
+        match call.side {
+            CallSide::Server(effect) if !effect.may_repeat() => Self::OutcomeUnknown,
+            _ => Self::Open,
+        }
+    }
+
+    fn of_decided(decision: Decision) -> Self {
         match decision {
-            Some(Decision::Retry {}) => Self::Open,
-            Some(Decision::Result { result }) => Self::Settled {
+            Decision::Retry {} | Decision::Approve { .. } => Self::Open,
+            Decision::Result { result } => Self::Settled {
                 ok: true,
                 content: result,
             },
-            Some(Decision::Fail { reason }) => Self::Settled {
+            Decision::Fail { reason } => Self::Settled {
                 ok: false,
                 content: if reason.is_empty() {
                     GIVEN_UP.to_owned()
@@ -85,10 +108,22 @@ impl Standing {
                     reason
                 },
             },
-            None => match call.side {
-                CallSide::Server(effect) if !effect.may_repeat() => Self::OutcomeUnknown,
-                _ => Self::Open,
+            Decision::Reject { reason } => Self::Settled {
+                ok: false,
+                content: if reason.is_empty() {
+                    REJECTED.to_owned()
+                } else {
+                    format!("{REJECTED} The reason: {reason}")
+                },
             },
+        }
+    }
+
+    /// Returns whether a person has to decide before the call goes on.
+    const fn waits(&self) -> bool {
+        match self {
+            Self::NeedsApproval | Self::OutcomeUnknown => true,
+            Self::Open | Self::Settled { .. } => false,
         }
     }
 }
@@ -96,6 +131,9 @@ impl Standing {
 /// The default result of a call that a person decided as failed.
 const GIVEN_UP: &str = "the server that made this call was lost before it had the result, and it \
                         was decided not to make it again";
+
+/// The result of a call that a person rejected, before the reason.
+const REJECTED: &str = "this call was not approved, and it was not made.";
 
 /// A ledger entry, as input for resuming.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,8 +144,10 @@ pub enum Recorded {
     Turn(FinishedTurn),
     /// The result of the call with this step.
     CallFinished(u32),
-    /// The call with this step was started; if a person has decided it since, with the decision.
-    CallStarted(u32, Option<Decision>),
+    /// The call with this step was started, and nobody has decided about it since.
+    CallStarted(u32),
+    /// A person has decided about the call with this step since it was recorded or started.
+    CallDecided(u32, Decision),
 }
 
 /// The next action.
@@ -205,9 +245,14 @@ impl TurnMachine {
                     machine.turn_finished(turn);
                 }
                 Recorded::CallFinished(step) => machine.call_finished(step),
-                Recorded::CallStarted(step, decision) => {
+                Recorded::CallStarted(step) => {
                     if let Some(recorded) = machine.open.get_mut(&step) {
-                        recorded.standing = Standing::of_started(&recorded.call, decision);
+                        recorded.standing = Standing::of_started(&recorded.call);
+                    }
+                }
+                Recorded::CallDecided(step, decision) => {
+                    if let Some(recorded) = machine.open.get_mut(&step) {
+                        recorded.standing = Standing::of_decided(decision);
                     }
                 }
             }
@@ -228,13 +273,13 @@ impl TurnMachine {
                 Origin::GivenAndRecorded => Next::Finish(Outcome::Completed(FinishReason::Stop)),
             }
         } else {
-            let (unknown, ready): (Vec<_>, Vec<_>) = self
+            let (waiting, ready): (Vec<_>, Vec<_>) = self
                 .open
                 .values()
                 .cloned()
-                .partition(|call| call.standing == Standing::OutcomeUnknown);
+                .partition(|call| call.standing.waits());
             if ready.is_empty() {
-                Next::Park(unknown)
+                Next::Park(waiting)
             } else {
                 Next::RunCalls(ready)
             }
@@ -269,8 +314,8 @@ impl TurnMachine {
         for call in calls {
             let call = RecordedCall {
                 step: self.next_step,
+                standing: Standing::of_new(&call),
                 call,
-                standing: Standing::Open,
             };
             self.next_step += 1;
             self.open.insert(call.step, call.clone());

@@ -44,6 +44,7 @@ impl<W: World> Attempt<'_, W> {
                         call_id: call.id.clone(),
                         name: call.name.clone(),
                         arguments: shown_arguments(&call.arguments).to_owned(),
+                        edited: call.edited,
                     }),
                 );
                 let (runner, fence, toolbox) = (self.runner, self.ledger.fence, &self.toolbox);
@@ -126,10 +127,23 @@ impl<W: World> Attempt<'_, W> {
         let now = self.runner.clock.now();
         let approvals: Vec<_> = calls
             .iter()
-            .map(|recorded| NewApproval {
-                id: ApprovalId::new(now),
-                step: recorded.step,
-                reason: ApprovalReason::OutcomeUnknown,
+            .map(|recorded| {
+                let (reason, parameters) = match recorded.standing {
+                    Standing::NeedsApproval => (
+                        ApprovalReason::ApprovalRequired,
+                        self.toolbox.parameters(&recorded.call.name),
+                    ),
+                    // The machine parks for no other call.
+                    Standing::OutcomeUnknown | Standing::Open | Standing::Settled { .. } => {
+                        (ApprovalReason::OutcomeUnknown, None)
+                    }
+                };
+                NewApproval {
+                    id: ApprovalId::new(now),
+                    step: recorded.step,
+                    reason,
+                    parameters,
+                }
             })
             .collect();
         let more = u32::try_from(calls.len().saturating_sub(1)).unwrap_or(u32::MAX);
@@ -140,14 +154,15 @@ impl<W: World> Attempt<'_, W> {
             last_event_id: EventId::new(first.attempt(), first.n() + more),
         };
         self.ending = true;
-        match self.ledger.park(&commit).await? {
+        let expires_at = match self.ledger.park(&commit).await? {
             ParkOutcome::CancelRequested(reason) => {
                 self.finish(Outcome::Cancelled(reason), None, None).await?;
                 return Ok(Worked::Ended);
             }
-            ParkOutcome::Parked => {}
-        }
+            ParkOutcome::Parked { expires_at } => expires_at,
+        };
         metrics::run_parked();
+        metrics::questions_asked(approvals.iter().map(|approval| approval.reason));
         self.trace.released("parked");
         for (recorded, approval) in calls.iter().zip(&approvals) {
             let call = &recorded.call;
@@ -157,6 +172,7 @@ impl<W: World> Attempt<'_, W> {
                 name: call.name.clone(),
                 arguments: shown_arguments(&call.arguments).to_owned(),
                 reason: approval.reason.as_str().to_owned(),
+                expires_at: Some(expires_at),
             };
             self.publisher
                 .push(recorded.step, EventData::ApprovalRequested(asked));

@@ -19,20 +19,38 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// Rebuilds the conversation of the recorded steps.
-    pub fn rebuild(limits: RunLimits, steps: Vec<StepRecord>) -> Self {
-        Self::after(TurnMachine::new(limits), steps)
+    /// Rebuilds the conversation of the recorded steps. `needs_approval` says of a tool and the arguments of
+    /// a call whether a person must approve it.
+    pub fn rebuild(
+        limits: RunLimits,
+        steps: Vec<StepRecord>,
+        needs_approval: impl Fn(&str, &str) -> bool,
+    ) -> Self {
+        Self::after(TurnMachine::new(limits), steps, needs_approval)
     }
 
-    /// Rebuilds the state of a run that was given its calls.
-    pub fn rebuild_given(limits: RunLimits, steps: Vec<StepRecord>) -> Self {
-        Self::after(TurnMachine::of_given_calls(limits), steps)
+    /// Rebuilds the state of a run that was given its calls; see [`Conversation::rebuild`].
+    pub fn rebuild_given(
+        limits: RunLimits,
+        steps: Vec<StepRecord>,
+        needs_approval: impl Fn(&str, &str) -> bool,
+    ) -> Self {
+        Self::after(TurnMachine::of_given_calls(limits), steps, needs_approval)
     }
 
-    fn after(machine: TurnMachine, steps: Vec<StepRecord>) -> Self {
+    fn after(
+        machine: TurnMachine,
+        steps: Vec<StepRecord>,
+        needs_approval: impl Fn(&str, &str) -> bool,
+    ) -> Self {
+        let under_rule = |call: Call| Call {
+            needs_approval: needs_approval(&call.name, &call.arguments),
+            ..call
+        };
         let mut entries = Vec::with_capacity(steps.len());
         // Calls before any turn are given ones.
-        let given: Vec<_> = steps.iter().map_while(server_call).collect();
+        let given = steps.iter().map_while(server_call).map(under_rule);
+        let given: Vec<_> = given.collect();
         if !given.is_empty() {
             entries.push(Recorded::GivenCalls(given));
         }
@@ -42,7 +60,8 @@ impl Conversation {
                 finish_reason,
                 usage,
             } => {
-                let calls = steps[at + 1..].iter().map_while(server_call).collect();
+                let calls = steps[at + 1..].iter().map_while(server_call);
+                let calls = calls.map(under_rule).collect();
                 entries.push(Recorded::Turn(FinishedTurn {
                     finish_reason: *finish_reason,
                     calls,
@@ -56,13 +75,25 @@ impl Conversation {
                 entries.push(Recorded::CallFinished(step.step));
             }
             StepData::Call {
-                state: CallState::Started { decision },
+                state:
+                    CallState::Pending {
+                        decision: Some(decision),
+                    }
+                    | CallState::Started {
+                        decision: Some(decision),
+                    },
                 ..
             } => {
-                entries.push(Recorded::CallStarted(step.step, decision.clone()));
+                entries.push(Recorded::CallDecided(step.step, decision.clone()));
             }
             StepData::Call {
-                state: CallState::Pending,
+                state: CallState::Started { decision: None },
+                ..
+            } => {
+                entries.push(Recorded::CallStarted(step.step));
+            }
+            StepData::Call {
+                state: CallState::Pending { decision: None },
                 ..
             }
             // Recorded with the end of its run, so it never matters for a resumed one.
@@ -124,7 +155,7 @@ impl Conversation {
     }
 }
 
-/// Returns the server-side call of a step. A turn's calls are the steps after it, up to the next
+/// Returns the server-side call of a step, before the rule of approvals. A turn's calls are the steps after it, up to the next
 /// turn.
 fn server_call(step: &StepRecord) -> Option<Call> {
     match &step.data {
@@ -132,13 +163,16 @@ fn server_call(step: &StepRecord) -> Option<Call> {
             call_id,
             name,
             arguments,
+            edited_arguments,
             effect,
             ..
         } => Some(Call {
             id: call_id.clone(),
             name: name.clone(),
-            arguments: arguments.clone(),
+            arguments: edited_arguments.as_ref().unwrap_or(arguments).clone(),
+            edited: edited_arguments.is_some(),
             side: CallSide::Server(*effect),
+            needs_approval: false,
         }),
         StepData::Turn { .. } | StepData::CutTurn { .. } => None,
     }

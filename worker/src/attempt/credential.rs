@@ -63,7 +63,7 @@ fn confine_to(spec: &mut RunSpec, key: &KeyStanding) -> Option<RunError> {
         );
         return refuse("tool_not_allowed", message);
     }
-    spec.server_tools.retain(|tool| tool_allowed(tool));
+    spec.server_tools.retain(|tool| tool_allowed(&tool.name));
     None
 }
 
@@ -225,7 +225,7 @@ mod tests {
             ),
             None
         );
-        assert_eq!(one.server_tools, ["calculator"]);
+        assert_eq!(one.server_tools, ["calculator".into()]);
         assert_eq!(
             confine(
                 &mut none,

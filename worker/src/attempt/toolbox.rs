@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use baton_protocol::agent::ToolApproval;
 use baton_protocol::{Effect, Fence, RunSpec};
 use futures_util::future::join_all;
 use serde_json::value::RawValue;
@@ -30,8 +31,15 @@ pub(super) struct CallResult {
 /// The tools of one run.
 pub(super) struct Toolbox {
     client: HashSet<String>,
-    server: Vec<Arc<RegisteredTool>>,
+    server: Vec<ServerTool>,
     offered: Option<Box<RawValue>>,
+}
+
+/// A tool of the server's, under the rules of this run.
+struct ServerTool {
+    tool: Arc<RegisteredTool>,
+    /// Whether a person must approve its calls.
+    guarded: bool,
 }
 
 impl Toolbox {
@@ -45,11 +53,17 @@ impl Toolbox {
             .unwrap_or_default();
         // A client's tool of the same name wins. A tool that the configuration no longer has is not
         // offered; an earlier recorded call of it is answered with an error.
-        let names = spec.server_tools.iter();
-        let names = names.filter(|name| !client.contains(*name));
-        let found = join_all(names.map(|name| registry.find(name))).await;
-        let server: Vec<_> = found.into_iter().flatten().collect();
-        offered.extend(server.iter().map(|tool| tool.definition().to_owned()));
+        let tools = spec.server_tools.iter();
+        let tools = tools.filter(|tool| !client.contains(&tool.name));
+        let found = join_all(tools.map(async |tool| {
+            // The run keeps the rule that it was accepted with. One that the operator added since holds too.
+            let guarded = tool.approval == ToolApproval::Always
+                || settings.approval_required.contains(&tool.name);
+            let tool = registry.find(&tool.name).await?;
+            Some(ServerTool { tool, guarded })
+        }));
+        let server: Vec<_> = found.await.into_iter().flatten().collect();
+        offered.extend(server.iter().map(|it| it.tool.definition().to_owned()));
         let offered = (!offered.is_empty())
             .then(|| serde_json::value::to_raw_value(&offered).ok())
             .flatten();
@@ -74,15 +88,34 @@ impl Toolbox {
     }
 
     fn find(&self, name: &str) -> Option<&Arc<RegisteredTool>> {
-        self.server.iter().find(|tool| tool.spec().name == name)
+        Some(&self.server_tool(name)?.tool)
+    }
+
+    fn server_tool(&self, name: &str) -> Option<&ServerTool> {
+        self.server.iter().find(|it| it.tool.spec().name == name)
+    }
+
+    /// Returns whether a person must approve this call. Nobody is asked about a call that reaches no tool:
+    /// the model gets the mistake instead.
+    pub(super) fn needs_approval(&self, name: &str, arguments: &str) -> bool {
+        self.server_tool(name)
+            .is_some_and(|it| it.guarded && it.tool.takes(arguments))
+    }
+
+    /// Returns the JSON text of the schema of a tool's arguments.
+    pub(super) fn parameters(&self, name: &str) -> Option<String> {
+        Some(self.find(name)?.spec().parameters.to_string())
     }
 
     pub(super) fn classify(&self, id: String, name: String, arguments: String) -> Call {
+        let side = self.side(&name);
         Call {
-            side: self.side(&name),
+            needs_approval: side != CallSide::Client && self.needs_approval(&name, &arguments),
+            side,
             id,
             name,
             arguments,
+            edited: false,
         }
     }
 
@@ -112,7 +145,7 @@ impl Toolbox {
         if let Standing::Settled { ok, content } = &recorded.standing {
             let result = CallResult {
                 ok: *ok,
-                content: content.clone(),
+                content: with_edit(&recorded.call, content.clone()),
                 end: None,
                 duration: Duration::ZERO,
             };
@@ -131,7 +164,7 @@ impl Toolbox {
             let outcome = tool.execute(&call.arguments, context).await;
             (outcome.end, outcome.content)
         } else {
-            let names: Vec<_> = self.server.iter().map(|tool| &*tool.spec().name).collect();
+            let names: Vec<_> = self.server.iter().map(|it| &*it.tool.spec().name).collect();
             (
                 CallEnd::UnknownTool,
                 format!(
@@ -142,6 +175,7 @@ impl Toolbox {
             )
         };
         let duration = runner.clock.monotonic() - started;
+        let content = with_edit(call, content);
         (
             recorded,
             CallResult {
@@ -152,4 +186,16 @@ impl Toolbox {
             },
         )
     }
+}
+
+/// Adds the arguments that a person approved in place of the model's: the model's own message shows the
+/// others.
+fn with_edit(call: &Call, content: String) -> String {
+    if !call.edited {
+        return content;
+    }
+    format!(
+        "A person changed the arguments of this call to {} before it was made. The result:\n{content}",
+        call.arguments
+    )
 }

@@ -66,6 +66,7 @@ pub(super) fn runner_with(
             extra_fields: baton_admission::passed_on::ExtraFields::default(),
             metering: METERING,
             tools: ToolRegistry::new(&config).unwrap(),
+            approval_required: config.approval_required().collect(),
             names: crate::metrics::KnownNames::new([], []),
         }),
         leases: LeaseKeeper::new(

@@ -89,6 +89,11 @@ impl RegisteredTool {
         }
     }
 
+    /// Returns whether the arguments of a call are JSON that matches the schema.
+    pub(crate) fn takes(&self, arguments: &str) -> bool {
+        tool_arguments::read(&self.spec.name, &self.schema, arguments).is_ok()
+    }
+
     /// Executes one call. Never fails: an error becomes the result. Dropping the future stops the
     /// call.
     pub(crate) async fn execute(&self, arguments: &str, context: ToolContext) -> ToolOutcome {

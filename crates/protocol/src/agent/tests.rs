@@ -7,7 +7,7 @@ fn check(definition: &str) -> Result<(), InvalidDefinition> {
 
 #[test]
 fn a_definition_is_written_as_it_was_read() {
-    let text = r#"{"name":"support","description":"d","instructions":"Hi {{user_name}}","model":"m","tools":[{"type":"server","name":"calculator"}],"temperature":0.7,"top_p":0.9,"max_output_tokens":100,"reasoning":{"effort":"low"},"text":{"format":{"type":"json_schema","name":"s","schema":{"b":1,"a":2},"strict":true}},"limits":{"max_turns":3,"max_total_tokens":900},"metadata":{"z":1,"a":[2]}}"#;
+    let text = r#"{"name":"support","description":"d","instructions":"Hi {{user_name}}","model":"m","tools":[{"type":"server","name":"calculator"},{"type":"server","name":"current_time","approval":"always"}],"temperature":0.7,"top_p":0.9,"max_output_tokens":100,"reasoning":{"effort":"low"},"text":{"format":{"type":"json_schema","name":"s","schema":{"b":1,"a":2},"strict":true}},"limits":{"max_turns":3,"max_total_tokens":900},"metadata":{"z":1,"a":[2]}}"#;
     let definition: AgentDefinition = serde_json::from_str(text).unwrap();
     assert_eq!(serde_json::to_string(&definition).unwrap(), text);
     assert_eq!(check(text), Ok(()));
@@ -53,6 +53,12 @@ fn a_bad_value_is_refused_by_its_path() {
         (r#""tools":[{"type":"server","name":"shell"}]"#.to_owned(), "tools[0].name"),
         (
             r#""tools":[{"type":"server","name":"calculator"},{"type":"server","name":"calculator"}]"#
+                .to_owned(),
+            "tools[1].name",
+        ),
+        (
+            r#""tools":[{"type":"server","name":"calculator"},
+                        {"type":"server","name":"calculator","approval":"always"}]"#
                 .to_owned(),
             "tools[1].name",
         ),

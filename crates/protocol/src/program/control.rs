@@ -1,6 +1,7 @@
 //! Requests about a run: to cancel it, or to decide for a parked one.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema as _, ToSchema};
 
@@ -85,16 +86,22 @@ struct DecideWire {
     /// The question, as the event `approval.requested` names it.
     #[schema(value_type = String)]
     approval_id: ApprovalId,
-    /// `retry` makes the call again; `result` says what it brought; `fail` gives it up.
+    /// For a call of unknown outcome: `retry` makes the call again; `result` says what it brought; `fail` gives it
+    /// up. For a call that requires approval: `approve` makes it; `reject` does not.
     decision: DecisionName,
     /// The call's result, as the model reads it; with `result` alone.
     #[serde(default)]
     #[schema(max_length = 65536)]
     result: Option<String>,
-    /// The reason of the failure, as the model reads it; with `fail` alone.
+    /// The reason, as the model reads it; with `fail` and `reject` alone.
     #[serde(default)]
     #[schema(max_length = 65536)]
     reason: Option<String>,
+    /// Other arguments to call the tool with: an object that matches its schema, at most 64 KiB of JSON; with
+    /// `approve` alone.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    arguments: Option<Map<String, Value>>,
 }
 
 /// The name of a decision.
@@ -104,6 +111,8 @@ enum DecisionName {
     Retry,
     Result,
     Fail,
+    Approve,
+    Reject,
 }
 
 impl CancelMessage {
@@ -144,15 +153,19 @@ impl DecideMessage {
 
     fn decode(body: &[u8], envelope: &Envelope) -> Result<Self, BadMessage> {
         let wire: DecideWire = envelope.strictly(body, "invalid_request", "decision")?;
-        let decision = match (wire.decision, wire.result, wire.reason) {
-            (DecisionName::Retry, None, None) => Decision::Retry {},
-            (DecisionName::Result, Some(result), None) => Decision::Result { result },
-            (DecisionName::Fail, None, reason) => Decision::Fail {
+        let decision = match (wire.decision, wire.result, wire.reason, wire.arguments) {
+            (DecisionName::Retry, None, None, None) => Decision::Retry {},
+            (DecisionName::Result, Some(result), None, None) => Decision::Result { result },
+            (DecisionName::Fail, None, reason, None) => Decision::Fail {
+                reason: reason.unwrap_or_default(),
+            },
+            (DecisionName::Approve, None, None, arguments) => Decision::Approve { arguments },
+            (DecisionName::Reject, None, reason, None) => Decision::Reject {
                 reason: reason.unwrap_or_default(),
             },
             _ => {
-                let message = "`result` goes with `\"decision\": \"result\"`, which needs it, and \
-                               `reason` with `\"decision\": \"fail\"`";
+                let message = "`result` goes with `\"decision\": \"result\"`, which needs it, `reason` with \
+                               `fail` and `reject`, and `arguments` with `approve`";
                 return Err(envelope.bad("invalid_request", message.to_owned()));
             }
         };
@@ -208,7 +221,7 @@ impl ControlMessage {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -246,6 +259,22 @@ mod tests {
             (
                 json!({"decision": "fail", "reason": "no"}),
                 Decision::Fail {
+                    reason: "no".into(),
+                },
+            ),
+            (
+                json!({"decision": "approve"}),
+                Decision::Approve { arguments: None },
+            ),
+            (
+                json!({"decision": "approve", "arguments": {"amount": 7}}),
+                Decision::Approve {
+                    arguments: Some(Map::from_iter([("amount".to_owned(), json!(7))])),
+                },
+            ),
+            (
+                json!({"decision": "reject", "reason": "no"}),
+                Decision::Reject {
                     reason: "no".into(),
                 },
             ),
@@ -326,6 +355,12 @@ mod tests {
                 with("decision", json!("result")),
                 "invalid_request",
                 "`result` goes with",
+            ),
+            (
+                "decide",
+                json!({"approval_id": RUN, "request_id": "mine", "decision": "reject", "arguments": {}}),
+                "invalid_request",
+                "`arguments` with `approve`",
             ),
             ("pause", json!({}), "invalid_request", "`pause` is no verb"),
         ] {

@@ -110,6 +110,7 @@ impl Log {
             call_id: call_id.clone(),
             name: "calculator".into(),
             arguments: r#"{"expression":"6*7"}"#.into(),
+            edited: false,
         }));
         self.push(EventData::ToolFinished(ToolFinished {
             call_id,

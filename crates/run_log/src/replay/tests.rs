@@ -98,6 +98,7 @@ fn call(n: u32, started: EventId, finished: EventId) -> StepRecord {
         call_id: format!("call_{n}"),
         name: "ours".into(),
         arguments: "{}".into(),
+        edited_arguments: None,
         effect: Effect::Pure,
         state: CallState::Finished {
             ok: true,
@@ -365,6 +366,7 @@ fn what_a_run_waits_for_is_shown_behind_its_steps_with_the_ids_that_its_question
         call_id: format!("call_{step}"),
         name: "ours".into(),
         arguments: "{}".into(),
+        parameters: None,
         created_at: AT,
         expires_at: AT,
         decided: None,

@@ -16,8 +16,29 @@ pub struct ToolsConfig {
     /// The built-in tools that the default agent offers: `calculator`, `current_time`, and if they are
     /// set up, `web_search` and `http_request`. Many upstreams refuse a request that offers tools. Default: none.
     pub built_in: Vec<BuiltInTool>,
+    /// The tools that need a person's yes before each call, in every agent: names of built-in tools, of
+    /// `[[tools.http]]` and of MCP servers (`server__tool`), with `*` for any characters. Default: none.
+    pub approval_required: Vec<String>,
     /// `[[tools.http]]`: tools that are one HTTP request each, all of them offered. Default: none.
     pub http: Vec<HttpTool>,
+}
+
+/// Returns whether a pattern, in which `*` is any characters, names the tool.
+pub(super) fn names_tool(pattern: &str, tool: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| tool.strip_prefix(first)) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        let Some(at) = rest.find(part) else {
+            return false;
+        };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
 }
 
 /// A tool of Baton itself.
@@ -160,5 +181,30 @@ pub(super) fn specimen() -> Map<String, Value> {
     match tool {
         Value::Object(keys) => keys,
         _ => Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_tool;
+
+    #[test]
+    fn a_pattern_names_the_tools_that_it_matches_as_a_whole() {
+        for (pattern, tool, named) in [
+            ("pay", "pay", true),
+            ("pay", "pay_back", false),
+            ("pay", "repay", false),
+            ("*", "pay", true),
+            ("files__*", "files__write", true),
+            ("files__*", "files", false),
+            ("*__write", "files__write", true),
+            ("*__write", "files__write_all", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c", false),
+            ("ab*ba", "aba", false),
+            ("**", "", true),
+        ] {
+            assert_eq!(names_tool(pattern, tool), named, "{pattern} {tool}");
+        }
     }
 }

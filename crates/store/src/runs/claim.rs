@@ -183,7 +183,7 @@ impl SystemTx<'_> {
         } else {
             Vec::new()
         };
-        let asked = if recorded.iter().any(StepRecord::is_started) {
+        let asked = if recorded.iter().any(StepRecord::is_open_call) {
             self.run_approvals(claim.tenant, claim.run).await?
         } else {
             Vec::new()

@@ -1,7 +1,7 @@
 //! `awaiting_approval` → `queued`: a person decides the last open question, or the question
 //! expires.
 
-use baton_protocol::{ApiKeyId, ApprovalId, Decision, RunId, RunStatus};
+use baton_protocol::{ApiKeyId, ApprovalId, ApprovalReason, Decision, RunId, RunStatus};
 
 use crate::columns::{self, int8};
 use crate::errors::StoreError;
@@ -21,17 +21,22 @@ pub enum DecideOutcome {
         /// The run, if this call left no question open; its job must be published.
         queued: Option<QueuedJob>,
     },
+    /// The decision answers another kind of question. This is the reason of this one.
+    NotAnOption(ApprovalReason),
     /// It was decided differently before.
     AlreadyDecided(Decision),
-    /// The question has expired; it will be, or is being, decided as `fail`.
+    /// The question has expired; it will be, or is being, decided as `fail` or `reject`.
     Expired,
     /// The run has ended, so that nothing is left to decide.
     Ended(RunStatus),
 }
 
-/// The text for the model if nobody decided in time.
-const EXPIRED: &str = "whether this call took effect is not known, and nobody decided in time what \
-                       is to become of it";
+/// The text for the model if nobody decided in time about a call of unknown outcome.
+const OUTCOME_EXPIRED: &str = "whether this call took effect is not known, and nobody decided in \
+                               time what is to become of it";
+
+/// The reason for the model if nobody decided in time about a call that requires approval.
+const APPROVAL_EXPIRED: &str = "nobody approved it in time";
 
 impl TenantTx {
     /// Decides a question, once. Of several calls at the same time, the row lock of the run lets
@@ -61,7 +66,8 @@ impl TenantTx {
         let asked = sqlx::query!(
             r#"
             -- approvals.to_decide
-            SELECT decision, answer, expires_at <= clock_timestamp() AS "expired!"
+            SELECT reason AS "reason!", decision, answer, arguments::text AS arguments,
+                   expires_at <= clock_timestamp() AS "expired!"
             FROM approvals WHERE tenant_id = $1 AND id = $2 AND run_id = $3
             "#,
             tenant.as_uuid(),
@@ -73,7 +79,12 @@ impl TenantTx {
         let Some(asked) = asked else {
             return Ok(DecideOutcome::NotFound);
         };
-        if let Some(earlier) = columns::decision(asked.decision, asked.answer)? {
+        let reason = columns::approval_reason(&asked.reason)?;
+        if !reason.options().contains(&decision.as_str()) {
+            return Ok(DecideOutcome::NotAnOption(reason));
+        }
+        let arguments = asked.arguments.as_deref();
+        if let Some(earlier) = columns::decision(asked.decision, asked.answer, arguments)? {
             return Ok(if earlier == *decision {
                 DecideOutcome::Decided {
                     newly: false,
@@ -91,11 +102,15 @@ impl TenantTx {
             return Ok(DecideOutcome::Expired);
         }
         let answer = decision.text().map(columns::text);
+        let arguments = decision.edited_arguments().map(serde_json::to_string);
+        let arguments = arguments
+            .transpose()
+            .map_err(|error| StoreError::unreadable("approvals.arguments", &error.to_string()))?;
         sqlx::query!(
             "
             -- approvals.decide
             UPDATE approvals SET decision = $3::text, answer = $4, decided_by = $5,
-                                 decided_at = clock_timestamp()
+                                 decided_at = clock_timestamp(), arguments = $6::text::json
             WHERE tenant_id = $1 AND id = $2 AND decision IS NULL
             ",
             tenant.as_uuid(),
@@ -103,6 +118,7 @@ impl TenantTx {
             decision.as_str(),
             answer.as_deref(),
             by.map(|key| key.as_uuid()),
+            arguments,
         )
         .execute(self.connection())
         .await?;
@@ -130,7 +146,7 @@ impl TenantTx {
 }
 
 impl SystemTx<'_> {
-    /// Decides expired questions as `fail`, those of at most `limit` runs. Returns the runs that
+    /// Decides expired questions as `fail` or `reject`, those of at most `limit` runs. Returns the runs that
     /// wait for no other question. Their jobs must be published, then reported to
     /// [`SystemTx::mark_published`].
     pub async fn expire_approvals(&self, limit: u32) -> Result<Vec<QueuedJob>, StoreError> {
@@ -149,8 +165,10 @@ impl SystemTx<'_> {
                 -- What is locked is being decided or ended at this moment.
                 FOR NO KEY UPDATE OF runs SKIP LOCKED
             ), expired AS (
-                UPDATE approvals SET decision = 'fail', answer = $2,
-                                     decided_at = clock_timestamp()
+                UPDATE approvals SET
+                    decision = CASE reason WHEN 'approval required' THEN 'reject' ELSE 'fail' END,
+                    answer = CASE reason WHEN 'approval required' THEN $3 ELSE $2 END,
+                    decided_at = clock_timestamp()
                 FROM locked
                 WHERE approvals.tenant_id = locked.tenant_id AND approvals.run_id = locked.id
                   AND decision IS NULL AND expires_at <= statement_timestamp()
@@ -167,7 +185,8 @@ impl SystemTx<'_> {
                       runs.published_at
             "#,
             int8(u64::from(limit)),
-            EXPIRED,
+            OUTCOME_EXPIRED,
+            APPROVAL_EXPIRED,
         )
         .fetch_all(self.pool)
         .await?

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use baton_protocol::{ApprovalId, ApprovalReason, EventId, Fence};
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::columns::{self, int4, int8};
+use crate::columns::{int4, int8};
 use crate::errors::FenceError;
 use crate::system::SystemTx;
 
@@ -15,7 +16,7 @@ use crate::system::SystemTx;
 pub struct ParkCommit<'a> {
     /// The questions, at least one, in the order of their steps.
     pub approvals: &'a [NewApproval],
-    /// The time after which each is decided as `fail`, if nobody decides it.
+    /// The time after which each is decided as `fail` or `reject`, if nobody decides it.
     pub expire_after: Duration,
     /// The id of the last question event; each question has one. They are appended after this
     /// commit.
@@ -23,7 +24,7 @@ pub struct ParkCommit<'a> {
 }
 
 /// A question to a person.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewApproval {
     /// Its id.
     pub id: ApprovalId,
@@ -31,13 +32,18 @@ pub struct NewApproval {
     pub step: u32,
     /// The reason for the question.
     pub reason: ApprovalReason,
+    /// The JSON text of the schema that a person's own arguments must match; `None` if none can be given.
+    pub parameters: Option<String>,
 }
 
 /// The outcome of parking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ParkOutcome {
     /// The run waits, and nobody holds it.
-    Parked,
+    Parked {
+        /// The time at which its questions expire.
+        expires_at: DateTime<Utc>,
+    },
     /// A client asked for the cancel of the run, for this reason. The attempt still holds the run
     /// and must end it.
     CancelRequested(String),
@@ -72,6 +78,11 @@ impl SystemTx<'_> {
             .iter()
             .map(|approval| approval.reason.as_str().to_owned())
             .collect();
+        let parameters: Vec<Option<String>> = park
+            .approvals
+            .iter()
+            .map(|approval| approval.parameters.clone())
+            .collect();
         let parked = sqlx::query!(
             r#"
             -- runs.park
@@ -86,12 +97,14 @@ impl SystemTx<'_> {
                   AND status = 'running' AND cancel_requested_at IS NULL
                 RETURNING id
             ), asked AS (
-                INSERT INTO approvals (tenant_id, id, run_id, step, attempt, reason, expires_at)
-                SELECT $1, new.id, $2, new.step, $3, new.reason,
-                       clock_timestamp() + $9::interval
-                FROM held, unnest($6::uuid[], $7::integer[], $8::text[]) AS new (id, step, reason)
+                INSERT INTO approvals
+                    (tenant_id, id, run_id, step, attempt, reason, parameters, expires_at)
+                SELECT $1, new.id, $2, new.step, $3, new.reason, new.parameters::json,
+                       statement_timestamp() + $9::interval
+                FROM held, unnest($6::uuid[], $7::integer[], $8::text[], $10::text[])
+                               AS new (id, step, reason, parameters)
             )
-            SELECT true AS "parked!" FROM held
+            SELECT statement_timestamp() + $9::interval AS "expires_at!" FROM held
             "#,
             fence.tenant.as_uuid(),
             fence.run.as_uuid(),
@@ -102,16 +115,21 @@ impl SystemTx<'_> {
             &steps,
             &reasons,
             park.expire_after as _,
+            &parameters as &[Option<String>],
         )
         .fetch_optional(self.pool)
         .await?;
-        if parked.is_some() {
-            return Ok(ParkOutcome::Parked);
+        if let Some(parked) = parked {
+            let expires_at = parked.expires_at;
+            return Ok(ParkOutcome::Parked { expires_at });
         }
         let row = sqlx::query!(
             r#"
             -- runs.why_not_parked
-            SELECT status AS "status!", coalesce(cancel_reason, '') AS "cancel_reason!"
+            SELECT coalesce(cancel_reason, '') AS "cancel_reason!",
+                   (SELECT max(expires_at) FROM approvals
+                    WHERE runs.status = 'awaiting_approval' AND approvals.tenant_id = $1
+                      AND run_id = $2 AND approvals.attempt = $3) AS expires_at
             FROM runs
             WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
               AND (status = 'running' AND cancel_requested_at IS NOT NULL
@@ -126,9 +144,9 @@ impl SystemTx<'_> {
         .fetch_optional(self.pool)
         .await?
         .ok_or(FenceError::Lost)?;
-        Ok(match columns::status(&row.status)? {
-            baton_protocol::RunStatus::Running => ParkOutcome::CancelRequested(row.cancel_reason),
-            _ => ParkOutcome::Parked,
+        Ok(match row.expires_at {
+            Some(expires_at) => ParkOutcome::Parked { expires_at },
+            None => ParkOutcome::CancelRequested(row.cancel_reason),
         })
     }
 }

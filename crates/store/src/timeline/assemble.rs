@@ -1,6 +1,6 @@
 //! The entries of a timeline, from the rows of its tables.
 
-use baton_protocol::{Lane, Nanos, RunId, RunStatus};
+use baton_protocol::{Decision, Lane, Nanos, RunId, RunStatus};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
@@ -45,10 +45,13 @@ pub(super) fn timeline(
     }
     for approval in approvals {
         let decided_at = approval.decided.as_ref().map(|decided| decided.at);
+        let decision = approval.decided.map(|decided| decided.decision);
         let data = TimelineData::Approval {
             id: approval.id,
             step: approval.step,
-            decision: approval.decided.map(|decided| decided.decision.as_str()),
+            reason: approval.reason,
+            decision: decision.as_ref().map(Decision::as_str),
+            edited: decision.is_some_and(|decision| decision.edited_arguments().is_some()),
         };
         entries.push(entry(
             approval.created_at,

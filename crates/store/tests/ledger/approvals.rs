@@ -53,6 +53,7 @@ fn questions() -> [NewApproval; 2] {
         id: ApprovalId::from_uuid(Uuid::now_v7()),
         step,
         reason: ApprovalReason::OutcomeUnknown,
+        parameters: None,
     })
 }
 
@@ -104,7 +105,7 @@ async fn the_last_decision_queues_the_run_and_the_next_attempt_finds_them_all() 
     // Twice, as if the first answer was lost.
     for _ in 0..2 {
         let parked = system.park_run(&fence, &park(&asked, LONG)).await.unwrap();
-        assert_eq!(parked, ParkOutcome::Parked);
+        assert!(matches!(parked, ParkOutcome::Parked { .. }), "{parked:?}");
     }
     let ClaimOutcome::Parked(parked) = ledger.try_claim(run).await else {
         panic!("a parked run is not claimed");
@@ -163,7 +164,7 @@ async fn the_last_decision_queues_the_run_and_the_next_attempt_finds_them_all() 
     assert_eq!(decisions(&next.recorded), [Some(result()), None]);
     let again = [NewApproval {
         id: ApprovalId::from_uuid(Uuid::now_v7()),
-        ..asked[1]
+        ..asked[1].clone()
     }];
     system
         .park_run(&next.fence, &park(&again, LONG))

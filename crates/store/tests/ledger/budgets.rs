@@ -274,6 +274,7 @@ async fn a_run_that_waits_for_a_person_holds_no_more_than_it_has_used() {
             id: ApprovalId::from_uuid(Uuid::now_v7()),
             step: 2,
             reason: ApprovalReason::OutcomeUnknown,
+            parameters: None,
         }],
         expire_after: OVER,
         last_event_id: EventId::new(1, 4),

@@ -88,6 +88,7 @@ async fn fill(ledger: &Ledger) -> Filled {
         id: approval_of(parked),
         step: 2,
         reason: ApprovalReason::OutcomeUnknown,
+        parameters: None,
     }];
     let park = ParkCommit {
         approvals: &approvals,

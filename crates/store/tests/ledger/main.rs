@@ -26,4 +26,5 @@ mod steps;
 mod tenants;
 mod threads;
 mod timeline;
+mod tool_approvals;
 mod transitions;

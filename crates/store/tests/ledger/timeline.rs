@@ -114,9 +114,10 @@ async fn a_timeline_tells_every_attempt_and_why_it_ended() {
         id: ApprovalId::from_uuid(Uuid::now_v7()),
         step: 2,
         reason: ApprovalReason::OutcomeUnknown,
+        parameters: None,
     };
     let park = ParkCommit {
-        approvals: &[question],
+        approvals: std::slice::from_ref(&question),
         expire_after: LONG,
         last_event_id: EventId::new(4, 2),
     };

@@ -198,6 +198,7 @@ async fn park(ledger: &Ledger, fence: &Fence, expire_after: std::time::Duration)
             id: ApprovalId::from_uuid(fence.run.as_uuid()),
             step: 2,
             reason: ApprovalReason::OutcomeUnknown,
+            parameters: None,
         }],
         expire_after,
         last_event_id: AT,

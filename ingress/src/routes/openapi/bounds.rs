@@ -22,6 +22,7 @@ const LOOSE: &[(&str, &str)] = &[
     ("ChatRequest.user", MAX_BODY),
     ("Content", MAX_BODY),
     ("Content[]", UPSTREAM),
+    ("Decision.arguments", BYTES),
     ("ExecuteCall.arguments", SCHEMA),
     ("ExecuteCall.metadata", BYTES),
     ("ExecuteCalls.metadata", BYTES),

@@ -127,12 +127,13 @@ fn recorded_step(step: &StepRecord) -> RecordedStep<'_> {
             call_id,
             name,
             arguments,
+            edited_arguments,
             ..
         } => {
             let call = StepSource::Call {
                 call_id,
                 name,
-                arguments,
+                arguments: edited_arguments.as_ref().unwrap_or(arguments),
             };
             (call, step.message.as_deref())
         }

@@ -8,13 +8,14 @@ use chrono::{DateTime, Utc};
 use http::StatusCode;
 use http::request::Parts;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::path::RunPath;
 use crate::access::body::WholeBody;
 use crate::access::{ApprovalsWrite, Authorized, Origin, RunsRead};
 use crate::error::{ApiError, Problem};
-use crate::run::decide::Decider;
+use crate::run::decide::{Decider, words};
 
 /// A question to a person, about one call of a tool.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,8 +29,8 @@ pub(crate) struct ApprovalView {
     /// The reason for asking a person.
     reason: ApprovalReason,
     call: CallView,
-    /// The possible decisions.
-    options: [&'static str; 3],
+    /// The possible decisions: `retry`, `result` and `fail` if the outcome is unknown, else `approve` and `reject`.
+    options: &'static [&'static str],
     /// The decision; null before.
     decision: Option<Decision>,
     /// The time of the decision.
@@ -37,7 +38,7 @@ pub(crate) struct ApprovalView {
     /// The API key that decided; null if the question expired, or a signed-in person decided.
     decided_by: Option<ApiKeyId>,
     created_at: DateTime<Utc>,
-    /// The time at which the question is decided as `fail` if nobody has decided.
+    /// The time at which the question is decided as `fail` or `reject` if nobody has decided.
     expires_at: DateTime<Utc>,
 }
 
@@ -61,8 +62,12 @@ pub(crate) struct CallView {
     id: String,
     /// The tool.
     name: String,
-    /// The arguments, as the model wrote them; they never change.
+    /// The arguments to decide about; they never change. They are as the model wrote them, unless a person
+    /// approved others before the call began and its outcome is unknown.
     arguments: String,
+    /// The JSON Schema that other arguments must match; null if none can be given.
+    #[schema(value_type = Option<Object>)]
+    parameters: Option<Box<RawValue>>,
     /// The number of the step within the run.
     step: u32,
 }
@@ -96,9 +101,12 @@ impl ApprovalView {
                 id: approval.call_id,
                 name: approval.name,
                 arguments: approval.arguments,
+                parameters: approval
+                    .parameters
+                    .and_then(|schema| RawValue::from_string(schema).ok()),
                 step: approval.step,
             },
-            options: Decision::NAMES,
+            options: approval.reason.options(),
             decision,
             decided_at,
             decided_by,
@@ -139,7 +147,9 @@ pub(crate) async fn list_approvals(
 
 /// Decides a call that a run waits for.
 ///
-/// `{"decision": "retry"}` makes the call again, once; `{"decision": "result", "result": "…"}`
+/// A call that requires approval: `{"decision": "approve"}` makes it, with `"arguments": {…}` in place of the
+/// model's if they are given; `{"decision": "reject", "reason": "…"}` does not, and the model reads why. A call
+/// of unknown outcome: `{"decision": "retry"}` makes it again, once; `{"decision": "result", "result": "…"}`
 /// gives the model this result; `{"decision": "fail", "reason": "…"}` reports to the model that the
 /// call failed. The run continues after the last question is decided. The first decision is final;
 /// repeating it changes nothing.
@@ -154,10 +164,11 @@ pub(crate) async fn list_approvals(
     ),
     responses(
         (status = 200, description = "Decided so, now or before", body = ApprovalView),
-        (status = 400, description = "This is no decision", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "`invalid_decision`: this is no decision, or one for the other kind of question; `text_too_long`", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks `approvals:write`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such run, or no such question", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`already_decided` otherwise, `approval_expired`, or `run_ended`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_arguments`: they do not match the tool's schema", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
@@ -178,7 +189,7 @@ pub(crate) async fn decide_approval(
     let actor = authorized.caller.actor();
     let entry = AuditEntry {
         target: Some(format!("run:{run}")),
-        detail: Some(format!("{approval}: {}", decision.as_str())),
+        detail: Some(format!("{approval}: {}", words(&decision))),
         ..origin.entry(actor, Some(tenant), "approval.decided")
     };
     decider
@@ -198,8 +209,10 @@ pub(crate) async fn decide_approval(
 fn read_decision(body: &[u8]) -> Result<Decision, ApiError> {
     serde_json::from_slice(body).map_err(|error| {
         let message = format!(
-            "this is no decision ({error}): send {{\"decision\": \"retry\"}}, {{\"decision\": \
-             \"result\", \"result\": \"…\"}} or {{\"decision\": \"fail\", \"reason\": \"…\"}}"
+            "this is no decision ({error}): send {{\"decision\": \"approve\"}} or {{\"decision\": \
+             \"reject\", \"reason\": \"…\"}}; about a call of unknown outcome {{\"decision\": \"retry\"}}, \
+             {{\"decision\": \"result\", \"result\": \"…\"}} or {{\"decision\": \"fail\", \"reason\": \
+             \"…\"}}"
         );
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_decision", message)
     })
@@ -227,16 +240,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_decision_is_refused_with_the_three_that_are() {
+    fn what_is_no_decision_is_refused_with_those_that_are() {
         for body in [
             "",
             "{}",
-            r#"{"decision":"approve"}"#,
+            r#"{"decision":"allow"}"#,
+            r#"{"decision":"approve","arguments":"{}"}"#,
+            r#"{"decision":"approve","arguments":[7]}"#,
             r#"{"decision":"result"}"#,
         ] {
             let error = read_decision(body.as_bytes()).unwrap_err();
             assert_eq!(error.status, 400, "{body}");
-            assert!(error.message.contains("retry"), "{body}");
+            for name in Decision::NAMES {
+                assert!(error.message.contains(name), "{body}: {name}");
+            }
         }
         let decision = read_decision(br#"{"decision":"result","result":"7"}"#).unwrap();
         assert_eq!(

@@ -3,7 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use baton_protocol::{ApprovalId, FinishReason, Lane, RunId, RunStatus, Usage, WorkerId};
+use baton_protocol::{
+    ApprovalId, ApprovalReason, FinishReason, Lane, RunId, RunStatus, Usage, WorkerId,
+};
 use baton_store::{AttemptEnding, Store, Timeline, TimelineData, TimelineEntry};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -103,8 +105,12 @@ pub(crate) enum DataView {
         approval_id: ApprovalId,
         /// The call's place in the run's steps.
         step: u32,
-        /// `retry`, `result` or `fail`; null before the decision.
+        /// The reason for asking a person.
+        reason: ApprovalReason,
+        /// `approve`, `reject`, `retry`, `result` or `fail`; null before the decision.
         decision: Option<&'static str>,
+        /// Whether the person approved other arguments than the model's.
+        edited: bool,
     },
     /// Somebody asked for the run to be cancelled.
     Cancel {
@@ -160,10 +166,18 @@ impl From<TimelineData> for DataView {
                 state: state.as_str(),
                 ok,
             },
-            TimelineData::Approval { id, step, decision } => Self::Approval {
+            TimelineData::Approval {
+                id,
+                step,
+                reason,
+                decision,
+                edited,
+            } => Self::Approval {
                 approval_id: id,
                 step,
+                reason,
                 decision,
+                edited,
             },
             TimelineData::Cancel { reason } => Self::Cancel { reason },
         }

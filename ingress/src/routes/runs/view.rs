@@ -101,6 +101,9 @@ pub(crate) enum StepDataView {
         name: String,
         /// The arguments, as the model wrote them.
         arguments: String,
+        /// The arguments that a person approved in their place, as JSON text; left out if nobody did.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        edited_arguments: Option<String>,
         /// `pending`, `started` or `finished`.
         state: &'static str,
         /// Whether the tool succeeded; null before it is finished.
@@ -262,11 +265,12 @@ impl From<StepRecord> for StepView {
                 call_id,
                 name,
                 arguments,
+                edited_arguments,
                 effect: _,
                 state,
             } => {
                 let (state, ok, failure, duration_ms) = match state {
-                    CallState::Pending => ("pending", None, None, None),
+                    CallState::Pending { decision: _ } => ("pending", None, None, None),
                     CallState::Started { decision: _ } => ("started", None, None, None),
                     CallState::Finished {
                         ok,
@@ -278,6 +282,7 @@ impl From<StepRecord> for StepView {
                     call_id,
                     name,
                     arguments,
+                    edited_arguments,
                     state,
                     ok,
                     failure,

@@ -70,7 +70,7 @@ impl ResultView {
                 failure,
                 duration_ms,
             } => (Some(ok), failure, Some(duration_ms)),
-            CallState::Pending | CallState::Started { .. } => (None, None, None),
+            CallState::Pending { .. } | CallState::Started { .. } => (None, None, None),
         };
         Some(Self {
             name,

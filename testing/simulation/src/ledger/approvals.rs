@@ -24,7 +24,8 @@ impl Ledger {
                 && row.token == Some(fence.token)
                 && idle.last_event == last_event;
             return if same {
-                Ok(ParkOutcome::Parked)
+                let expires_at = date(now) + expire_after;
+                Ok(ParkOutcome::Parked { expires_at })
             } else {
                 Err(Lost)
             };
@@ -52,13 +53,15 @@ impl Ledger {
                 call_id,
                 name,
                 arguments,
+                parameters: question.parameters.clone(),
                 created_at: date(now),
                 expires_at: date(now) + expire_after,
                 decided: None,
             });
         }
         row.state = State::Parked(held.park(last_event));
-        Ok(ParkOutcome::Parked)
+        let expires_at = date(now) + expire_after;
+        Ok(ParkOutcome::Parked { expires_at })
     }
 
     /// Decides as a person. Returns whether the decision took effect, and whether the run is queued

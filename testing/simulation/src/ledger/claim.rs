@@ -134,7 +134,7 @@ fn claimed(
                 .next_back();
         }
     }
-    let asked = if recorded.iter().any(StepRecord::is_started) {
+    let asked = if recorded.iter().any(StepRecord::is_open_call) {
         row.approvals.clone()
     } else {
         Vec::new()

@@ -276,7 +276,7 @@ impl Ledger for Outside {
         let outcome = self
             .write(move |ledger, now| ledger.park(&fence, &asked, when, now))
             .await?;
-        if outcome == ParkOutcome::Parked {
+        if matches!(outcome, ParkOutcome::Parked { .. }) {
             self.count(|counts| &mut counts.parked);
         }
         Ok(outcome)

@@ -12,7 +12,9 @@ fn call(id: &str, side: CallSide) -> Call {
         id: id.into(),
         name: "f".into(),
         arguments: "{}".into(),
+        edited: false,
         side,
+        needs_approval: false,
     }
 }
 
@@ -127,7 +129,7 @@ fn a_started_call_without_a_result_has_an_unknown_outcome() {
         LIMITS,
         [
             Recorded::Turn(turn(FinishReason::ToolCalls, calls)),
-            Recorded::CallStarted(2, None),
+            Recorded::CallStarted(2),
             Recorded::CallFinished(3),
         ],
     );
@@ -145,7 +147,7 @@ fn a_run_is_parked_only_when_nothing_else_is_left_to_do() {
         LIMITS,
         [
             Recorded::Turn(turn(FinishReason::ToolCalls, calls)),
-            Recorded::CallStarted(2, None),
+            Recorded::CallStarted(2),
         ],
     );
     let Next::RunCalls(calls) = machine.next() else {
@@ -164,7 +166,7 @@ fn a_decision_says_what_becomes_of_a_started_call() {
             LIMITS,
             [
                 Recorded::Turn(turn(FinishReason::ToolCalls, calls)),
-                Recorded::CallStarted(2, Some(decision)),
+                Recorded::CallDecided(2, decision),
             ],
         );
         match machine.next() {
@@ -191,6 +193,88 @@ fn a_decision_says_what_becomes_of_a_started_call() {
     );
 }
 
+fn guarded(id: &str, effect: Effect) -> Call {
+    Call {
+        needs_approval: true,
+        ..call(id, CallSide::Server(effect))
+    }
+}
+
+#[test]
+fn a_call_that_needs_approval_is_asked_about_after_the_others_have_run() {
+    let calls = vec![
+        guarded("a", Effect::AtMostOnce),
+        server("b"),
+        guarded("c", Effect::Pure),
+    ];
+    let mut machine = TurnMachine::new(LIMITS);
+    machine.turn_finished(turn(FinishReason::ToolCalls, calls));
+    let Next::RunCalls(calls) = machine.next() else {
+        panic!("{:?}", machine.next())
+    };
+    assert_eq!(calls.len(), 1);
+    assert_eq!(calls[0].call.id, "b");
+    machine.call_finished(3);
+    let Next::Park(calls) = machine.next() else {
+        panic!("{:?}", machine.next())
+    };
+    let asked: Vec<_> = calls
+        .iter()
+        .map(|call| (call.step, &call.standing))
+        .collect();
+    assert_eq!(
+        asked,
+        [(2, &Standing::NeedsApproval), (4, &Standing::NeedsApproval)]
+    );
+}
+
+#[test]
+fn an_approval_holds_until_the_call_has_begun_and_then_its_outcome_is_the_question() {
+    let resumed = |entries: Vec<Recorded>| {
+        let calls = vec![guarded("a", Effect::AtMostOnce)];
+        let turn = Recorded::Turn(turn(FinishReason::ToolCalls, calls));
+        TurnMachine::resume(LIMITS, std::iter::once(turn).chain(entries)).next()
+    };
+    let standing = |next: Next| match next {
+        Next::RunCalls(calls) | Next::Park(calls) => calls[0].standing.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(standing(resumed(vec![])), Standing::NeedsApproval);
+    let approved = Decision::Approve { arguments: None };
+    let approved = vec![Recorded::CallDecided(2, approved)];
+    assert_eq!(standing(resumed(approved)), Standing::Open);
+    let begun = resumed(vec![Recorded::CallStarted(2)]);
+    assert!(matches!(begun, Next::Park(_)), "{begun:?}");
+    assert_eq!(standing(begun), Standing::OutcomeUnknown);
+}
+
+#[test]
+fn a_rejected_call_is_not_made_and_the_model_reads_why() {
+    let content = |reason: &str| {
+        let calls = vec![guarded("a", Effect::Pure)];
+        let reason = reason.to_owned();
+        let machine = TurnMachine::resume(
+            LIMITS,
+            [
+                Recorded::Turn(turn(FinishReason::ToolCalls, calls)),
+                Recorded::CallDecided(2, Decision::Reject { reason }),
+            ],
+        );
+        match machine.next() {
+            Next::RunCalls(calls) => match calls[0].standing.clone() {
+                Standing::Settled { ok: false, content } => content,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(content(""), REJECTED);
+    assert_eq!(
+        content("too much"),
+        "this call was not approved, and it was not made. The reason: too much"
+    );
+}
+
 #[test]
 fn a_started_call_that_may_be_repeated_asks_nobody() {
     for effect in [Effect::Pure, Effect::Idempotent] {
@@ -199,7 +283,7 @@ fn a_started_call_that_may_be_repeated_asks_nobody() {
             LIMITS,
             [
                 Recorded::Turn(turn(FinishReason::ToolCalls, calls)),
-                Recorded::CallStarted(2, None),
+                Recorded::CallStarted(2),
             ],
         );
         assert!(matches!(machine.next(), Next::RunCalls(_)), "{effect:?}");
@@ -208,8 +292,8 @@ fn a_started_call_that_may_be_repeated_asks_nobody() {
 
 proptest! {
     /// Whatever the model does and in whichever order calls end: steps are dense, each call runs
-    /// once, the turn limit holds, and resuming from any prefix of the ledger restores the state of
-    /// the first worker.
+    /// once and only if it needs no approval or has one, the turn limit holds, and resuming from any
+    /// prefix of the ledger restores the state of the first worker.
     #[test]
     fn resuming_from_any_prefix_leads_to_the_same_place(
         script in prop::collection::vec((0usize..4, any::<u64>()), 1..8),
@@ -223,12 +307,34 @@ proptest! {
             let Next::CallModel { step } = machine.next() else { break };
             seen_steps.push(step);
             turns += 1;
-            let calls = (0..calls).map(|n| server(&format!("{turns}-{n}"))).collect();
+            let calls = (0..calls).map(|n| Call {
+                needs_approval: order >> n & 1 == 1,
+                ..server(&format!("{turns}-{n}"))
+            });
+            let calls = calls.collect();
             let finished = turn(FinishReason::ToolCalls, calls);
             ledger.push(Recorded::Turn(finished.clone()));
             machine.turn_finished(finished);
             let mut order = order;
-            while let Next::RunCalls(open) = machine.next() {
+            loop {
+                let open = match machine.next() {
+                    Next::RunCalls(open) => open,
+                    Next::Park(waiting) => {
+                        for call in waiting {
+                            let approved = Decision::Approve { arguments: None };
+                            ledger.push(Recorded::CallDecided(call.step, approved));
+                        }
+                        machine = TurnMachine::resume(limits, ledger.clone());
+                        continue;
+                    }
+                    Next::BeginGivenCalls | Next::CallModel { .. } | Next::Finish(_) => break,
+                };
+                for call in &open {
+                    let decided = ledger.iter().any(|entry| {
+                        matches!(entry, Recorded::CallDecided(step, _) if *step == call.step)
+                    });
+                    prop_assert!(decided || !call.call.needs_approval, "a call ran unapproved");
+                }
                 let at = usize::try_from(order % open.len() as u64).unwrap();
                 order = order.rotate_left(7);
                 let step = open[at].step;
@@ -272,7 +378,7 @@ fn a_run_of_given_calls_ends_with_the_last_result() {
     let lost = [
         Recorded::GivenCalls(calls()),
         Recorded::CallFinished(1),
-        Recorded::CallStarted(2, None),
+        Recorded::CallStarted(2),
     ];
     let resumed = TurnMachine::of_given_calls(LIMITS).after(lost);
     assert!(matches!(resumed.next(), Next::Park(asked) if asked[0].step == 2));

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::super::Config;
+use super::super::mistake::nearest;
+use super::super::tools::names_tool;
 use super::demand::Checks;
 use super::urls::names_a_user;
 
@@ -21,6 +23,7 @@ pub(super) fn tools(checks: &mut Checks<'_>, config: &Config) {
             .to_owned(),
         "leave out tools.built_in and [[tools.http]], or \"tools\" in unsupported",
     );
+    approval_required(checks, config);
     let mut names = BTreeSet::new();
     for tool in &config.tools.http {
         let name = &tool.name;
@@ -60,6 +63,23 @@ pub(super) fn tools(checks: &mut Checks<'_>, config: &Config) {
             &key,
             format!("the timeout of tool `{name}` must be more than 0"),
             "write for example 30s",
+        );
+    }
+}
+
+/// Refuses a name or pattern of no tool: a typing mistake would let calls through unasked.
+fn approval_required(checks: &mut Checks<'_>, config: &Config) {
+    let names: Vec<_> = config.tool_names().collect();
+    for pattern in &config.tools.approval_required {
+        let instead = match nearest(pattern, names.iter().map(String::as_str)) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("the tools here are {}", names.join(", ")),
+        };
+        checks.demand(
+            names.iter().any(|name| names_tool(pattern, name)),
+            &[("tools", "approval_required")],
+            format!("tools.approval_required has `{pattern}`, which names no tool"),
+            &instead,
         );
     }
 }

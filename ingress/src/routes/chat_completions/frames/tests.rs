@@ -64,6 +64,7 @@ fn a_stream_is_role_text_finish_usage_done() {
         call_id: "s".into(),
         name: "t".into(),
         arguments: "{}".into(),
+        edited: false,
     };
     let (frames, end) = stream(
         true,

@@ -1,0 +1,195 @@
+//! Decisions about a call that a person must approve, over HTTP and the bus.
+
+use baton_protocol::{ApprovalId, RunId};
+use baton_store::{CallState, StepData};
+use serde_json::{Value, json};
+
+use crate::fixture::Fixture;
+use crate::from_the_bus::Program;
+use crate::isolation::park_for;
+
+/// Parks a run that asks about its call `pay {"amount": 7}`. Returns it, its question and its path.
+async fn parked(f: &Fixture) -> (RunId, ApprovalId, String) {
+    let wish = json!({"model": "m", "input": "x"});
+    let (_, run) = f.ask(&f.key, "POST", "/v1/runs", wish).await;
+    let run: RunId = run["id"].as_str().unwrap().parse().unwrap();
+    let schema = json!({
+        "type": "object",
+        "properties": {"amount": {"type": "integer", "maximum": 10}},
+        "required": ["amount"], "additionalProperties": false,
+    });
+    let asked = park_for(f, f.tenant, run, Some(&schema)).await;
+    (run, asked, format!("/v1/runs/{run}/approvals/{asked}"))
+}
+
+/// Returns the call that waits, as the next worker finds it.
+async fn call(f: &Fixture, run: RunId) -> (CallState, Option<String>) {
+    let mut tx = f.store.tenant(f.tenant).await.unwrap();
+    let steps = tx.run_steps(run).await.unwrap();
+    match &steps[1].data {
+        StepData::Call {
+            state,
+            edited_arguments,
+            ..
+        } => (state.clone(), edited_arguments.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_approved_with_arguments_that_match_the_schema_and_with_no_others() {
+    let f = Fixture::start().await;
+    let (run, _, path) = parked(&f).await;
+    let list = format!("/v1/runs/{run}/approvals");
+    let (_, open) = f.ask(&f.key, "GET", &list, Value::Null).await;
+    let open = &open["data"][0];
+    assert_eq!(open["reason"], "approval required");
+    assert_eq!(open["options"], json!(["approve", "reject"]));
+    assert_eq!(open["call"]["arguments"], r#"{"amount":7}"#);
+    assert_eq!(open["call"]["parameters"]["required"], json!(["amount"]));
+
+    let approve = |arguments: Value| json!({"decision": "approve", "arguments": arguments});
+    let long = "x".repeat(70_000);
+    for (body, status, code, says) in [
+        (
+            approve(json!({"amount": 11})),
+            422,
+            "invalid_arguments",
+            "at /amount: 11",
+        ),
+        (
+            approve(json!({})),
+            422,
+            "invalid_arguments",
+            "\"amount\" is a required property",
+        ),
+        (
+            approve(json!({"amount": 1, "to": "me"})),
+            422,
+            "invalid_arguments",
+            "'to'",
+        ),
+        (
+            approve(json!({"to": long})),
+            422,
+            "invalid_arguments",
+            "65536 bytes",
+        ),
+        (
+            approve(json!("{}")),
+            400,
+            "invalid_decision",
+            "expected a map",
+        ),
+        (
+            json!({"decision": "retry"}),
+            400,
+            "invalid_decision",
+            "approve or reject",
+        ),
+        (
+            json!({"decision": "fail"}),
+            400,
+            "invalid_decision",
+            "approve or reject",
+        ),
+    ] {
+        let (refused, error) = f.ask(&f.key, "POST", &path, body).await;
+        assert_eq!((refused, &error["code"]), (status, &json!(code)), "{error}");
+        let detail = error["detail"].as_str().unwrap();
+        assert!(detail.contains(says), "{says}: {detail}");
+    }
+    let undecided = CallState::Pending { decision: None };
+    assert_eq!(call(&f, run).await, (undecided, None));
+
+    let body = approve(json!({"amount": 5}));
+    for _ in 0..2 {
+        let (status, decided) = f.ask(&f.key, "POST", &path, body.clone()).await;
+        assert_eq!((status, &decided["status"]), (200, &json!("decided")));
+        assert_eq!(decided["decision"], body);
+        assert_eq!(
+            decided["call"]["arguments"], r#"{"amount":7}"#,
+            "the model's stay"
+        );
+    }
+    for other in [
+        approve(json!({"amount": 6})),
+        json!({"decision": "approve"}),
+    ] {
+        let (status, error) = f.ask(&f.key, "POST", &path, other).await;
+        assert_eq!((status, &error["code"]), (409, &json!("already_decided")));
+    }
+    let (_, edited) = call(&f, run).await;
+    assert_eq!(edited.as_deref(), Some(r#"{"amount":5}"#));
+    let (_, shown) = f
+        .ask(&f.key, "GET", &format!("/v1/runs/{run}"), Value::Null)
+        .await;
+    let step = &shown["steps"][1];
+    assert_eq!(step["arguments"], r#"{"amount":7}"#);
+    assert_eq!(step["edited_arguments"], r#"{"amount":5}"#);
+    let timeline = format!("/v1/runs/{run}/timeline");
+    let (_, timeline) = f.ask(&f.key, "GET", &timeline, Value::Null).await;
+    let entries = timeline["data"].as_array().unwrap();
+    let entry = entries
+        .iter()
+        .find(|entry| entry["kind"] == "approval")
+        .unwrap();
+    assert_eq!(
+        (&entry["reason"], &entry["decision"], &entry["edited"]),
+        (&json!("approval required"), &json!("approve"), &json!(true))
+    );
+}
+
+#[tokio::test]
+async fn only_the_scope_of_the_own_tenant_approves() {
+    let f = Fixture::start().await;
+    let (run, _, path) = parked(&f).await;
+    let approve = json!({"decision": "approve"});
+    let edit = json!({"decision": "approve", "arguments": {"amount": 11}});
+    let reader = f.make_key(9, &["runs:read", "runs:write"], None).await;
+    let stranger = f.key_of_another_tenant(8).await;
+    for body in [approve, edit] {
+        let (status, error) = f.ask(&reader, "POST", &path, body.clone()).await;
+        assert_eq!((status, &error["code"]), (403, &json!("scope_missing")));
+        // No mistake of the arguments shows that the question exists.
+        let (status, error) = f.ask(&stranger, "POST", &path, body).await;
+        assert_eq!(
+            (status, &error["code"]),
+            (404, &json!("approval_not_found"))
+        );
+    }
+    let undecided = CallState::Pending { decision: None };
+    assert_eq!(call(&f, run).await, (undecided, None));
+}
+
+#[tokio::test]
+async fn a_program_approves_and_rejects_under_the_same_rules() {
+    let f = Fixture::start().await;
+    let program = Program::new(&f, json!({})).await;
+    let (run, asked, path) = parked(&f).await;
+    let approve = |amount: u64| json!({"approval_id": asked, "decision": "approve", "arguments": {"amount": amount}});
+    let refused = program.control(run, "decide", approve(11)).await;
+    assert_eq!(refused["error"]["code"], "invalid_arguments", "{refused}");
+    let done = program.control(run, "decide", approve(5)).await;
+    assert_eq!(
+        (&done["ok"], &done["status"]),
+        (&json!(true), &json!("queued"))
+    );
+    let (status, error) = f
+        .ask(&f.key, "POST", &path, json!({"decision": "reject"}))
+        .await;
+    assert_eq!((status, &error["code"]), (409, &json!("already_decided")));
+
+    let (run, asked, _) = parked(&f).await;
+    let reject = json!({"approval_id": asked, "decision": "reject", "reason": "no"});
+    let done = program.control(run, "decide", reject).await;
+    assert_eq!(done["ok"], true, "{done}");
+    let (state, edited) = call(&f, run).await;
+    let CallState::Pending {
+        decision: Some(decision),
+    } = state
+    else {
+        panic!("{state:?}");
+    };
+    assert_eq!((decision.text(), edited), (Some("no"), None));
+}
