@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use baton_protocol::Effect;
+use baton_protocol::{Effect, ToolSource};
 use baton_worker::tools::{Tool, ToolContext, ToolError, ToolRegistry, ToolSetupError, ToolSpec};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -36,6 +36,7 @@ pub(crate) fn register(
             name: name.to_owned(),
             description: String::new(),
             parameters: json!({"type": "object"}),
+            source: ToolSource::BuiltIn,
             effect,
             timeout: Duration::from_mins(10),
         };
