@@ -13,6 +13,8 @@ pub enum Invariant {
     I4,
     /// Only lost workers count as failures, and no run exceeds the limit.
     I5,
+    /// The runs of a key use no more tokens than its budget.
+    I6,
     /// A call with a recorded result is not made again.
     I7,
     /// A run resumes from its recorded steps; step numbers are dense.
@@ -27,6 +29,8 @@ pub enum Invariant {
     I12,
     /// From any cursor, a client gets each event once and in order.
     I13,
+    /// A run of a revoked key is claimed without asking the model.
+    I17,
 }
 
 /// A breach of an invariant.

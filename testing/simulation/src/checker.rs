@@ -66,6 +66,23 @@ impl Sim {
                 judge.view(view);
             }
         }
+        let spent = world.ledger.spent();
+        if spent > world.ledger.budget
+            && let Some(run) = world.ledger.rows.keys().next()
+        {
+            let budget = world.ledger.budget;
+            found.push(Accusation {
+                invariant: Invariant::I6,
+                run: *run,
+                what: format!("its key's runs used {spent} tokens of {budget}"),
+            });
+        }
+        for log in world.log.messages.values() {
+            // A third is for the events of the run, and the rest to end it.
+            if log.len() >= world.log.most as usize / 3 {
+                self.count(|counts| &mut counts.full_logs);
+            }
+        }
         drop(world);
         for Accusation {
             invariant,

@@ -75,6 +75,16 @@ counts! {
     broken_turns,
     /// Broken-off answers that were withdrawn.
     withdrawn_turns,
+    /// Appends that the broker refused for a while.
+    refused_events,
+    /// Logs that reached their limit.
+    full_logs,
+    /// Turns that waited for the budget.
+    budget_waits,
+    /// Turns that were refused because too little of the budget was left.
+    spent_budgets,
+    /// Runs that failed because their key was revoked.
+    revoked,
     /// Jobs of runs that were given up.
     quarantined,
     /// Entries in the audit log.

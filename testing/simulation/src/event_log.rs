@@ -25,6 +25,8 @@ pub(crate) struct Listener {
 #[derive(Default)]
 pub(crate) struct EventLog {
     last: u64,
+    /// The most messages of a run; the stream drops the oldest beyond them.
+    pub(crate) most: u32,
     pub(crate) messages: BTreeMap<RunId, Vec<StoredEvents>>,
     listeners: Vec<Listener>,
 }
@@ -60,7 +62,11 @@ impl EventLog {
             seq: StreamSeq::from_u64(self.last),
             payload,
         };
-        self.messages.entry(run).or_default().push(stored.clone());
+        let messages = self.messages.entry(run).or_default();
+        messages.push(stored.clone());
+        if messages.len() > self.most as usize {
+            messages.remove(0);
+        }
         self.listeners.retain(|listener| listener.live.is_shared());
         let heard = self.listeners.iter().filter(|listener| listener.run == run);
         Ok((stored, heard.cloned().collect()))

@@ -10,24 +10,28 @@
 //!
 //! The world `W` outlives the processes; this module does not know its content.
 
+mod due;
+mod wake;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use futures_util::task::AtomicWaker;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::task::unconstrained;
 use tokio::time;
 
+use self::due::{Due, Sleep, Then};
+use self::wake::{Ready, TaskWaker, lock};
 use crate::counts::Counts;
 use crate::guard::Setup;
 use crate::links::Links;
@@ -61,65 +65,6 @@ struct Task {
     waker: Arc<TaskWaker>,
 }
 
-struct TaskWaker {
-    id: usize,
-    queued: AtomicBool,
-    ready: Arc<Ready>,
-}
-
-/// The woken tasks, in order.
-#[derive(Default)]
-struct Ready {
-    tasks: Mutex<VecDeque<usize>>,
-    /// Woken when one is added.
-    executor: AtomicWaker,
-}
-
-impl Ready {
-    fn extend(&self, tasks: impl IntoIterator<Item = usize>) {
-        lock(&self.tasks).extend(tasks);
-        self.executor.wake();
-    }
-
-    fn next(&self) -> Option<usize> {
-        lock(&self.tasks).pop_front()
-    }
-
-    /// Waits until a task is woken.
-    async fn filled(&self) {
-        poll_fn(|context| {
-            self.executor.register(context.waker());
-            if lock(&self.tasks).is_empty() {
-                Poll::Pending
-            } else {
-                Poll::Ready(())
-            }
-        })
-        .await;
-    }
-}
-
-impl Wake for TaskWaker {
-    fn wake(self: Arc<Self>) {
-        if !self.queued.swap(true, Ordering::Relaxed) {
-            self.ready.extend([self.id]);
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-type Action<W> = Box<dyn FnOnce(&Executor<W>)>;
-
-/// Something that is due.
-enum Then<W> {
-    Do(Action<W>),
-    /// Wakes the task that sleeps, unless the sleep was dropped.
-    Wake(Weak<Waker>),
-}
-
 type SentAction<W> = Box<dyn FnOnce(&Executor<W>) + Send>;
 
 /// Actions of code that another thread might run, so that it cannot hold the simulation itself.
@@ -141,33 +86,6 @@ impl<W> Inbox<W> {
     /// Has an action run once the task at work waits.
     pub(crate) fn put(&self, action: impl FnOnce(&Executor<W>) + Send + 'static) {
         lock(&self.0).push_back(Box::new(action));
-    }
-}
-
-struct Due<W> {
-    at: Millis,
-    serial: u64,
-    then: Then<W>,
-}
-
-impl<W> PartialEq for Due<W> {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.serial) == (other.at, other.serial)
-    }
-}
-
-impl<W> Eq for Due<W> {}
-
-impl<W> PartialOrd for Due<W> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// Reverses the order, because the heap's top is its greatest and must be due first.
-impl<W> Ord for Due<W> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (other.at, other.serial).cmp(&(self.at, self.serial))
     }
 }
 
@@ -478,28 +396,5 @@ impl<W: 'static> Executor<W> {
         let tasks = self.tasks.take();
         let due = self.due.take();
         drop((tasks, due));
-    }
-}
-
-/// A future that completes at a moment.
-pub(crate) struct Sleep<W> {
-    sim: Executor<W>,
-    at: Millis,
-    sleeps: Option<Rc<Waker>>,
-}
-
-impl<W: 'static> Future for Sleep<W> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.sim.now() >= self.at {
-            return Poll::Ready(());
-        }
-        if self.sleeps.is_none() {
-            let sleeps = Rc::new(context.waker().clone());
-            self.sim.push(self.at, Then::Wake(Rc::downgrade(&sleeps)));
-            self.sleeps = Some(sleeps);
-        }
-        Poll::Pending
     }
 }

@@ -46,6 +46,16 @@ guards! {
     SignOfLife,
     /// A worker that cannot confirm its lease stops.
     GiveUp,
+    /// An answer that broke off is withdrawn before the model is asked again.
+    WithdrawnTurn,
+    /// A turn reserves its tokens before the model is asked.
+    Budget,
+    /// A claim checks the key that the run was submitted with.
+    KeyCheck,
+    /// A run ends before its log drops its oldest events.
+    EventLimit,
+    /// A run is given back if the log refuses its events.
+    GivingBack,
 }
 
 /// The setup of a simulation.

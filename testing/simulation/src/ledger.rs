@@ -33,9 +33,9 @@ pub(crate) fn tenant() -> TenantId {
     TenantId::from_uuid(Uuid::from_u128(1))
 }
 
-/// Returns whether a run is submitted with the key that has a budget.
+/// Returns whether a run is submitted with the key, which has a budget and may be revoked.
 fn is_metered(run: RunId) -> bool {
-    run.as_uuid().as_u128().is_multiple_of(2)
+    !run.as_uuid().as_u128().is_multiple_of(2)
 }
 
 /// The attempt does not hold the run, or no longer.
@@ -141,8 +141,8 @@ pub(crate) struct Ledger {
     setup: Setup,
     /// The tokens that the key may use up.
     pub(crate) budget: u64,
-    /// Whether the key was revoked.
-    pub(crate) is_revoked: bool,
+    /// The time at which the key was revoked.
+    pub(crate) revoked_at: Option<Millis>,
     pub(crate) rows: BTreeMap<RunId, Row>,
     pub(crate) accusations: Vec<Accusation>,
     /// Attempts that count as failures. The checker decides whether their processes were hampered.
@@ -201,7 +201,7 @@ impl Ledger {
         Self {
             setup,
             budget: u64::MAX,
-            is_revoked: false,
+            revoked_at: None,
             rows: BTreeMap::new(),
             accusations: Vec::new(),
             suspects: Vec::new(),
@@ -351,6 +351,7 @@ impl Row {
         match &ended.outcome {
             Outcome::Completed(_) => counts.completed += 1,
             Outcome::Failed(error) if error.code == "max_failures" => counts.poisoned += 1,
+            Outcome::Failed(error) if error.code == "api_key_revoked" => counts.revoked += 1,
             Outcome::Failed(_) => counts.failed += 1,
             Outcome::Cancelled(_) => counts.cancelled += 1,
         }

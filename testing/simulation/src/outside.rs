@@ -10,7 +10,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use baton_nats::{AppendError, ReadError, StoredEvents, StreamSeq};
-use baton_protocol::{ClaimToken, Event, EventData, EventId, RunId, TenantId};
+use baton_protocol::{ClaimToken, Event, EventData, EventId, RunId, TenantId, Usage};
 use baton_run_log::{EventLogs, RecordedRuns};
 use baton_store::{ApprovalRecord, StoreError};
 use baton_worker::world::World;
@@ -123,15 +123,16 @@ impl EventLogs for Outside {
         if let Some(early) = &self.early {
             return Ok(early.append(run, expected, payload));
         }
+        let payload = if self.without == Some(Guard::WithdrawnTurn) {
+            withdrawing_nothing(&payload)
+        } else {
+            payload
+        };
         let (process, without) = (self.process, self.without);
         let appended = self.ask(Service::Broker, move |sim| {
             append(sim, (process, without), run, expected, &payload)
         });
-        match appended.await {
-            Ok(Ok(position)) => Ok(position),
-            Ok(Err(WrongLast)) => Err(AppendError::WrongLast),
-            Err(Unanswered) => Err(AppendError::Unknown),
-        }
+        appended.await.unwrap_or(Err(AppendError::Unknown))
     }
 
     async fn event_tip(&self, _: TenantId, run: RunId) -> Result<Option<StoredEvents>, ReadError> {
@@ -155,19 +156,20 @@ fn append(
     run: RunId,
     expected: StreamSeq,
     payload: &Bytes,
-) -> Result<StreamSeq, WrongLast> {
+) -> Result<StreamSeq, AppendError> {
+    if sim.now() < sim.world.borrow().refuses_until {
+        sim.count(|counts| &mut counts.refused_events);
+        return Err(AppendError::Refused("of a fault".to_owned()));
+    }
     let events: Vec<Event> = Event::lines(payload)
         .filter_map(|line| Event::decode(line).ok())
         .collect();
-    let refused = match sim.append(run, expected, payload.clone()) {
-        Ok(position) => {
-            for event in &events {
-                count_event(sim, process, event);
-            }
-            return Ok(position);
+    if let Ok(position) = sim.append(run, expected, payload.clone()) {
+        for event in &events {
+            count_event(sim, process, event);
         }
-        Err(refused) => refused,
-    };
+        return Ok(position);
+    }
     let tip = sim.world.borrow().log.tip(run);
     let is_own = tip.as_ref().is_some_and(|tip| tip.payload == *payload);
     let first = events.first().map_or(EventId::ORIGIN, |event| event.id);
@@ -185,13 +187,28 @@ fn append(
     };
     if is_overlooked {
         let tip = sim.world.borrow().log.tip(run);
-        return sim.append(
-            run,
-            tip.map_or(StreamSeq::NONE, |tip| tip.seq),
-            payload.clone(),
-        );
+        let last = tip.map_or(StreamSeq::NONE, |tip| tip.seq);
+        let appended = sim.append(run, last, payload.clone());
+        return appended.map_err(|WrongLast| AppendError::WrongLast);
     }
-    Err(refused)
+    Err(AppendError::WrongLast)
+}
+
+/// Replaces the events that withdraw a turn by others that change nothing.
+fn withdrawing_nothing(payload: &Bytes) -> Bytes {
+    let mut out = Vec::new();
+    for line in Event::lines(payload) {
+        match Event::decode(line) {
+            Ok(mut event) => {
+                if matches!(event.data, EventData::AttemptReset(_)) && event.id.n() > 1 {
+                    event.data = EventData::Usage(Usage::default());
+                }
+                event.encode_into(&mut out);
+            }
+            Err(_) => out.extend_from_slice(line),
+        }
+    }
+    out.into()
 }
 
 fn count_event(sim: &Sim, process: ProcessId, event: &Event) {

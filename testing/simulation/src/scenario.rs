@@ -35,11 +35,14 @@ pub(crate) async fn play(sim: &Sim) {
         freezing: pick(&[0, 1, 5, 15]),
     };
     sim.world.borrow_mut().weather = weather;
-    sim.world.borrow_mut().ledger.budget = pick(&[u64::MAX, 4_000, 8_000]);
+    // Short enough in some seeds that runs reach their limit.
+    sim.world.borrow_mut().log.most = if sim.per_mille(300) { 48 } else { 1_000 };
+    sim.world.borrow_mut().ledger.budget = pick(&[u64::MAX, 2_000, 3_000]);
     if sim.per_mille(100) {
         sim.after(sim.below(STORM), |sim| {
             sim.note(|| "the key is revoked".into());
-            sim.world.borrow_mut().ledger.is_revoked = true;
+            let now = sim.now();
+            sim.world.borrow_mut().ledger.revoked_at = Some(now);
         });
     }
     let fleet = Rc::new(Fleet {
@@ -166,7 +169,7 @@ fn any_seen_event(sim: &Sim, run: RunId) -> EventId {
 /// Causes one fault.
 fn strike(sim: &Sim, fleet: &Rc<Fleet>) {
     let worker = fleet.any_worker(sim);
-    match sim.below(16) {
+    match sim.below(17) {
         0..=2 => {
             sim.count(|counts| &mut counts.crashes);
             sim.kill(worker.process);
@@ -190,6 +193,11 @@ fn strike(sim: &Sim, fleet: &Rc<Fleet>) {
                 1 => cut(sim, worker.process),
                 _ => {}
             }
+        }
+        16 => {
+            let until = sim.now() + sim.between(1_000, 15_000);
+            sim.note(|| format!("the broker refuses events until {until}"));
+            sim.world.borrow_mut().refuses_until = until;
         }
         9 => {
             let ingress = fleet.any_ingress(sim);

@@ -33,8 +33,12 @@ impl Exchange for Upstream {
         async move {
             let process = outside.process();
             let status = outside.ask(Service::Outside, move |sim| {
-                sim.look_at_transcript(process, &request);
-                sim.answer(pieces)
+                let asked = Asked::read(&request);
+                if let Some(asked) = &asked {
+                    sim.look_at_transcript(process, asked);
+                    sim.look_at_key(process, asked.run);
+                }
+                sim.answer(asked, pieces)
             });
             let status = status.await.unwrap_or(503);
             let body = unfold(answer, |mut answer| async move {
@@ -51,15 +55,19 @@ impl Exchange for Upstream {
 
 impl Sim {
     /// Plans a random answer; returns its status.
-    fn answer(&self, pieces: Pieces) -> u16 {
+    fn answer(&self, asked: Option<Asked>, pieces: Pieces) -> u16 {
+        let Some(asked) = asked else { return 400 };
         match self.below(100) {
             0 => return 500,
             1 => return 400,
             _ => {}
         }
         let mut at = 0;
-        for _ in 0..self.between(1, 5) {
-            at += if self.per_mille(100) {
+        let is_long = self.per_mille(100);
+        for _ in 0..self.between(1, if is_long { 60 } else { 5 }) {
+            at += if is_long {
+                self.between(10, 100)
+            } else if self.per_mille(100) {
                 self.between(2_000, 15_000)
             } else {
                 self.between(10, 2_000)
@@ -91,9 +99,9 @@ impl Sim {
             _ => "tool_calls",
         };
         self.say(at, &pieces, &json!({}), Some(end));
-        let written = self.between(1, 50);
+        let (read, written) = (asked.bytes / 4, self.between(1, 300).min(asked.most));
         let usage = json!({"choices": [], "usage": {
-            "prompt_tokens": 10, "completion_tokens": written, "total_tokens": 10 + written,
+            "prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written,
         }});
         self.after(at, move |_| {
             for piece in [line(&usage), "data: [DONE]\n\n".into()] {
@@ -128,13 +136,10 @@ impl Sim {
 
     /// Checks that the model is shown the recorded messages: all of them, unless the process may
     /// have lost the run.
-    fn look_at_transcript(&self, process: ProcessId, request: &Request) {
-        let Some((run, shown)) = shown(request) else {
-            return;
-        };
+    fn look_at_transcript(&self, process: ProcessId, Asked { run, shown, .. }: &Asked) {
         let (recorded, must_be_all) = {
             let world = self.world.borrow();
-            let Some(row) = world.ledger.rows.get(&run) else {
+            let Some(row) = world.ledger.rows.get(run) else {
                 return;
             };
             let recorded = row.steps.iter().filter_map(|step| step.message.as_deref());
@@ -148,18 +153,54 @@ impl Sim {
                 .is_some_and(|grant| grant.holder == process);
             (recorded, is_newest && held_here.count() == 1)
         };
-        if !recorded.starts_with(&shown) || must_be_all && recorded != shown {
+        if !recorded.starts_with(shown) || must_be_all && recorded != *shown {
             let what = format!("the model is shown {shown:?}, and {recorded:?} is recorded");
-            self.accuse(Invariant::I8, run, what);
+            self.accuse(Invariant::I8, *run, what);
+        }
+    }
+
+    /// Checks that the run was not claimed after its key was revoked.
+    fn look_at_key(&self, process: ProcessId, run: RunId) {
+        let is_revoked = {
+            let world = self.world.borrow();
+            let row = world.ledger.rows.get(&run).filter(|row| row.is_metered);
+            let claim = row.and_then(|row| row.grants.last());
+            let claim = claim.filter(|claim| claim.holder == process);
+            let revoked_at = world.ledger.revoked_at;
+            claim.is_some_and(|claim| revoked_at.is_some_and(|revoked| revoked < claim.at))
+        };
+        if is_revoked {
+            let what = "its key was revoked before the claim, and the model is asked";
+            self.accuse(Invariant::I17, run, what.to_owned());
         }
     }
 }
 
-/// Returns the run of a request, and the messages in it.
-fn shown(request: &Request) -> Option<(RunId, Vec<Value>)> {
-    let run = request.headers().get("x-request-id")?.to_str().ok()?;
-    let body: Value = serde_json::from_slice(request.body()?.as_bytes()?).ok()?;
-    Some((run.parse().ok()?, body["messages"].as_array()?.clone()))
+/// A request for a turn.
+struct Asked {
+    run: RunId,
+    /// The messages in it.
+    shown: Vec<Value>,
+    bytes: u64,
+    /// The most tokens of the answer.
+    most: u64,
+}
+
+impl Asked {
+    fn read(request: &Request) -> Option<Self> {
+        let run = request.headers().get("x-request-id")?.to_str().ok()?;
+        let bytes = request.body()?.as_bytes()?;
+        let mut body: Value = serde_json::from_slice(bytes).ok()?;
+        let Value::Array(shown) = body["messages"].take() else {
+            return None;
+        };
+        Some(Self {
+            run: run.parse().ok()?,
+            shown,
+            bytes: bytes.len() as u64,
+            most: body["max_tokens"].as_u64().unwrap_or(u64::MAX),
+        })
+    }
 }
 
 fn line(chunk: &Value) -> Bytes {

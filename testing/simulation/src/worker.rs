@@ -195,7 +195,11 @@ fn runner(sim: &Sim, outside: &Outside, worker: WorkerId) -> JobRunner<Simulated
         bus,
         clock: sim.clock(),
         settings: ArcSwap::from_pointee(settings(&config, outside)),
-        events_per_run: config.nats.events_per_run,
+        events_per_run: if sim.setup.without == Some(Guard::EventLimit) {
+            u32::MAX
+        } else {
+            sim.world.borrow().log.most
+        },
         config: config.worker,
         shutdown: Shutdown::new(),
         cut: CancellationToken::new(),

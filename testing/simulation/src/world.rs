@@ -35,6 +35,8 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     pub(crate) jobs: Jobs,
     pub(crate) log: EventLog,
+    /// The time until which the broker refuses events.
+    pub(crate) refuses_until: Millis,
     pub(crate) executions: Vec<Execution>,
     pub(crate) views: Vec<Rc<View>>,
 }
@@ -46,6 +48,7 @@ impl World {
             ledger: Ledger::new(setup),
             jobs: Jobs::default(),
             log: EventLog::default(),
+            refuses_until: 0,
             executions: Vec::new(),
             views: Vec::new(),
         }

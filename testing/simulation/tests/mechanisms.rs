@@ -1,7 +1,7 @@
 //! Each mechanism is needed: without it, some seed breaks exactly the promise that depends on it.
 //! So the simulation can fail, and does when it must.
 
-use baton_simulation::Invariant::{I1, I4, I5, I7, I9, I11, I12, I13};
+use baton_simulation::Invariant::{I1, I4, I5, I6, I7, I9, I11, I12, I13, I17};
 use baton_simulation::{Guard, Invariant, Setup, simulate};
 
 /// The most seeds that are tried; the first breach is enough.
@@ -95,4 +95,29 @@ fn without_a_look_at_the_row_a_living_worker_loses_its_run() {
 #[test]
 fn without_a_sign_of_life_a_worker_that_the_broker_lost_sight_of_loses_its_run() {
     some_seed_breaks(Guard::SignOfLife, I5);
+}
+
+#[test]
+fn without_withdrawing_a_turn_that_broke_off_its_text_is_shown_twice() {
+    some_seed_breaks(Guard::WithdrawnTurn, I11);
+}
+
+#[test]
+fn without_reserving_its_turns_the_runs_of_a_key_exceed_its_budget() {
+    some_seed_breaks(Guard::Budget, I6);
+}
+
+#[test]
+fn without_the_check_of_its_key_a_run_goes_on_after_the_key_was_revoked() {
+    some_seed_breaks(Guard::KeyCheck, I17);
+}
+
+#[test]
+fn without_a_limit_of_its_events_a_run_loses_the_oldest() {
+    some_seed_breaks(Guard::EventLimit, I13);
+}
+
+#[test]
+fn without_giving_it_back_a_run_whose_events_are_refused_counts_as_failed() {
+    some_seed_breaks(Guard::GivingBack, I5);
 }

@@ -1,7 +1,7 @@
 //! The budget of the key that some runs were submitted with.
 
 use baton_protocol::{EventId, Fence, RunId};
-use baton_store::{Budget, QueuedJob, TurnGrant, TurnWish};
+use baton_store::{Budget, QueuedJob, StepData, TurnGrant, TurnWish};
 
 use super::{Ledger, Lost, Row, State, job_of};
 use crate::time::Millis;
@@ -9,8 +9,8 @@ use crate::time::Millis;
 /// A run's share of its key's budget.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Share {
-    /// The tokens that it has used up.
-    pub(crate) spent: u64,
+    /// The tokens of turns that no attempt lived to record.
+    charged: u64,
     /// The tokens that the turn at work may use up, and the turn's attempt and step.
     open: Option<(u64, u32, u32)>,
     /// Whether it waits until other runs have settled.
@@ -22,35 +22,41 @@ impl Share {
         self.open.map_or(0, |(tokens, ..)| tokens)
     }
 
-    /// Settles the turn at work, if it is this one.
-    pub(super) fn settle(&mut self, attempt: u32, step: u32, used: u64) {
-        if matches!(self.open, Some((_, by, of)) if (by, of) == (attempt, step)) {
-            self.open = None;
-            self.spent += used;
-        }
+    /// Settles the turn at work: its record has its tokens.
+    pub(super) fn settle(&mut self) {
+        self.open = None;
     }
 
     /// Charges the turn at work with all that it may have used.
     pub(super) fn charge_open(&mut self) {
-        self.spent += self.reserved();
+        self.charged += self.reserved();
         self.open = None;
         self.waits = false;
     }
 }
 
+impl Row {
+    /// Returns the tokens that it has used up.
+    fn spent(&self) -> u64 {
+        let turns = self.steps.iter().map(|step| match step.data {
+            StepData::Turn { usage, .. } | StepData::CutTurn { usage } => usage.total_tokens,
+            StepData::Call { .. } => 0,
+        });
+        self.share.charged + turns.sum::<u64>()
+    }
+}
+
 impl Ledger {
-    /// Returns the tokens that the key's runs have used up, and those that are reserved by others than
-    /// this one.
-    fn used(&self, run: RunId) -> (u64, u64) {
-        let shares = self.rows.iter().filter(|(_, row)| row.is_metered);
-        shares.fold((0, 0), |(spent, reserved), (other, row)| {
-            let held = if *other == run {
-                0
-            } else {
-                row.share.reserved()
-            };
-            (spent + row.share.spent, reserved + held)
-        })
+    /// Returns the tokens that the key's runs have used up.
+    pub(crate) fn spent(&self) -> u64 {
+        let rows = self.rows.values().filter(|row| row.is_metered);
+        rows.map(Row::spent).sum()
+    }
+
+    /// Returns the tokens that are reserved by other runs than this one.
+    fn reserved_by_others(&self, run: RunId) -> u64 {
+        let others = self.rows.iter().filter(|(other, _)| **other != run);
+        others.map(|(_, row)| row.share.reserved()).sum()
     }
 
     pub(crate) fn begin_turn(
@@ -66,8 +72,8 @@ impl Ledger {
         }
         row.share.open = None;
         row.share.waits = false;
-        let (spent, reserved) = self.used(fence.run);
-        let left = self.budget.saturating_sub(spent);
+        let reserved = self.reserved_by_others(fence.run);
+        let left = self.budget.saturating_sub(self.spent());
         let now = left.saturating_sub(reserved);
         let before = wish.prompt_tokens + wish.spent_tokens;
         let least = before + wish.least_answer;
@@ -106,9 +112,9 @@ impl Ledger {
         now: Millis,
     ) -> Result<bool, Lost> {
         self.hand_over(fence, last_event, now)?;
-        let (spent, reserved) = self.used(fence.run);
+        let used = self.spent() + self.reserved_by_others(fence.run);
         let whole = wish.prompt_tokens + wish.spent_tokens + wish.answer_tokens;
-        let waits = reserved > 0 && spent + reserved + whole > self.budget;
+        let waits = used.saturating_add(whole) > self.budget;
         if let Some(row) = self.rows.get_mut(&fence.run) {
             row.share.waits = waits;
         }

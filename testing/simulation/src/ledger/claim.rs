@@ -32,7 +32,12 @@ impl Ledger {
                 *expires = now + millis(claim.lease);
                 row.version += 1;
                 let held = *held;
-                return claimed(row, (claim, self.setup.without, self.is_revoked), held, now);
+                return claimed(
+                    row,
+                    (claim, self.setup.without, self.revoked_at.is_some()),
+                    held,
+                    now,
+                );
             }
             State::Running { held, expires } if *expires <= now => (held.lose_lease(), true),
             State::Running { expires, .. } => {
@@ -81,7 +86,12 @@ impl Ledger {
                     at: now,
                     accounted: false,
                 });
-                claimed(row, (claim, self.setup.without, self.is_revoked), held, now)
+                claimed(
+                    row,
+                    (claim, self.setup.without, self.revoked_at.is_some()),
+                    held,
+                    now,
+                )
             }
             Err(ended) => {
                 row.state = State::Ended(ended);

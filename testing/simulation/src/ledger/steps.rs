@@ -17,8 +17,7 @@ impl Ledger {
         now: Millis,
     ) -> Result<(), Lost> {
         let (row, held) = self.write(fence, "turn")?;
-        let used = turn.usage.total_tokens;
-        row.share.settle(fence.attempt, turn.step, used);
+        row.share.settle();
         progress(row, held, turn.last_event.max(held.last_event));
         if turn.usage_total.total_tokens > row.usage.total_tokens {
             row.usage = turn.usage_total;
@@ -111,10 +110,8 @@ impl Ledger {
         row.state = State::Ended(held.end(outcome, end.last_event));
         row.ends += 1;
         row.usage = end.usage_total;
-        let used = end.turn.as_ref().map(|turn| (turn.step, turn.usage));
-        let used = used.or(end.cut.as_ref().map(|cut| (cut.step, cut.usage)));
-        if let Some((step, usage)) = used {
-            row.share.settle(fence.attempt, step, usage.total_tokens);
+        if end.turn.is_some() || end.cut.is_some() {
+            row.share.settle();
         }
         row.share.charge_open();
         if let Some(cut) = end.cut {

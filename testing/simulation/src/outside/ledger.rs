@@ -18,7 +18,7 @@ use crate::accusation::name;
 use crate::guard::Guard;
 use crate::ledger::{CallEntry, CutEntry, EndEntry, FinalEntry, Lost, TurnEntry};
 use crate::links::Service;
-use crate::network::PATIENCE;
+use crate::network::{PATIENCE, Unanswered};
 use crate::time::Millis;
 use crate::worker::LEASE;
 use crate::{counts::Counts, ledger};
@@ -31,15 +31,19 @@ impl Outside {
     ) -> Result<T, FenceError> {
         let answer = self.ask(Service::Ledger, move |sim| {
             let now = sim.now();
-            let answer = write(&mut sim.world.borrow_mut().ledger, now);
-            if answer.is_err() {
-                sim.count(|counts| &mut counts.refused_commits);
-            }
-            answer
+            write(&mut sim.world.borrow_mut().ledger, now)
         });
-        match answer.await {
+        self.written(answer.await)
+    }
+
+    /// Returns the result of a guarded write.
+    fn written<T>(&self, answer: Result<Result<T, Lost>, Unanswered>) -> Result<T, FenceError> {
+        match answer {
             Ok(Ok(done)) => Ok(done),
-            Ok(Err(Lost)) => Err(FenceError::Lost),
+            Ok(Err(Lost)) => {
+                self.count(|counts| &mut counts.refused_commits);
+                Err(FenceError::Lost)
+            }
             Err(unanswered) => {
                 // It may have to give the run up.
                 self.excuse();
@@ -83,7 +87,12 @@ impl Ledger for Outside {
             outcome
         });
         match claimed.await {
-            Ok(ClaimOutcome::Claimed(claimed)) => {
+            Ok(ClaimOutcome::Claimed(mut claimed)) => {
+                if let Some(key) = &mut claimed.key
+                    && self.without == Some(Guard::KeyCheck)
+                {
+                    key.revoked = false;
+                }
                 let attempt = claimed.fence.attempt;
                 self.inbox.put(move |sim| {
                     sim.tell(process, || {
@@ -133,8 +142,18 @@ impl Ledger for Outside {
 
     async fn hand_over(&self, fence: &Fence, last_event: EventId) -> Result<(), FenceError> {
         let fence = *fence;
-        self.write(move |ledger, now| ledger.hand_over(&fence, last_event, now))
-            .await?;
+        let gives_back = self.without != Some(Guard::GivingBack);
+        let given_back = self.ask(Service::Ledger, move |sim| {
+            let now = sim.now();
+            let mut world = sim.world.borrow_mut();
+            // Without the guard, a run whose events are refused is left to the end of its lease.
+            if gives_back || world.refuses_until <= now {
+                world.ledger.hand_over(&fence, last_event, now)
+            } else {
+                Ok(())
+            }
+        });
+        self.written(given_back.await)?;
         self.count(|counts| &mut counts.hand_overs);
         Ok(())
     }
@@ -145,9 +164,18 @@ impl Ledger for Outside {
         step: u32,
         wish: &TurnWish,
     ) -> Result<TurnGrant, FenceError> {
+        if self.without == Some(Guard::Budget) {
+            let answer_tokens = wish.answer_tokens;
+            return Ok(TurnGrant::Granted { answer_tokens });
+        }
         let (fence, wish) = (*fence, *wish);
-        self.write(move |ledger, _| ledger.begin_turn(&fence, step, &wish))
-            .await
+        let grant = self
+            .write(move |ledger, _| ledger.begin_turn(&fence, step, &wish))
+            .await?;
+        if matches!(grant, TurnGrant::Refused(_)) {
+            self.count(|counts| &mut counts.spent_budgets);
+        }
+        Ok(grant)
     }
 
     async fn lower_turn(
@@ -169,8 +197,11 @@ impl Ledger for Outside {
         last_event: EventId,
     ) -> Result<bool, FenceError> {
         let (fence, wish) = (*fence, *wish);
-        self.write(move |ledger, now| ledger.await_budget(&fence, &wish, last_event, now))
-            .await
+        let waits = self
+            .write(move |ledger, now| ledger.await_budget(&fence, &wish, last_event, now))
+            .await?;
+        self.count(|counts| &mut counts.budget_waits);
+        Ok(waits)
     }
 
     async fn waiting_for(
