@@ -9,13 +9,15 @@ use std::sync::Arc;
 use baton_admission::passed_on::Confined;
 use baton_nats::JobHeaders;
 use baton_protocol::event::RunStarted;
-use baton_protocol::{EventData, EventId, FinishReason, Job, Outcome, RunError, RunSpec};
+use baton_protocol::{EventData, EventId, FinishReason, Job, Nanos, Outcome, RunError, RunSpec};
 use baton_routing::Target;
 use baton_run_log::terminal_event::terminal_event;
 use baton_store::{ClaimedRun, CutTurn, FinalTurn, FinishCommit, QueuedJob, TurnWish};
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use crate::agent::FinishedTurn;
 use crate::agent::turn_machine::Next;
 use crate::attempt::budget::{Budget, wake_waiting};
 use crate::attempt::commit::{CommitError, GuardedLedger};
@@ -103,6 +105,8 @@ pub(crate) struct Attempt<'a, W: World = Servers> {
     /// The refusal of a run that its key no longer allows.
     refused: Option<RunError>,
     budget: Budget,
+    /// The end of the run's time, if it is limited.
+    deadline: Option<Instant>,
     turn: UnrecordedTurn,
     /// The upstream that was asked last, and the model's name there.
     target: Option<Target>,
@@ -207,12 +211,23 @@ impl<'a, W: World> Attempt<'a, W> {
         headers: &'a JobHeaders,
     ) -> Result<Self, Halt> {
         let settings = runner.settings.load_full();
+        let ledger = GuardedLedger::new(runner, claimed.fence);
         let key = claimed.key.as_ref();
         let refused = credential::confine(&mut spec, key, &settings.extra_fields);
         let audits_model = key.is_some_and(|key| credential::limits(key) != Confined::default());
-        let budget = Budget::of(claimed.key.as_ref());
+        let limits = spec.limits;
+        let spent = if limits.most.max_cost_nanos.is_some() {
+            ledger.run_cost(claimed.created_at).await?
+        } else {
+            Nanos(0)
+        };
+        let budget = Budget::of(claimed.key.as_ref(), &limits, spent);
         let tally = Tally::of(&claimed);
         let now = runner.clock.now();
+        let deadline = limits.most.max_wall_time().map(|most| {
+            let lived = (now - claimed.started_at).to_std().unwrap_or_default();
+            Instant::from_std(runner.clock.monotonic()) + most.saturating_sub(lived)
+        });
         let trace = AttemptTrace::begin(&claimed, &spec, headers, runner.worker, now);
         let mut publisher = EventPublisher::begin(
             runner.bus.clone(),
@@ -241,13 +256,14 @@ impl<'a, W: World> Attempt<'a, W> {
             settings,
             headers,
             hold,
-            ledger: GuardedLedger::new(runner, claimed.fence),
+            ledger,
             spec,
             conversation,
             toolbox,
             publisher,
             refused,
             budget,
+            deadline,
             turn: UnrecordedTurn::default(),
             target: None,
             audits_model,
@@ -257,7 +273,59 @@ impl<'a, W: World> Attempt<'a, W> {
         })
     }
 
+    /// Works until the run has ended or is given back, but not longer than the run may take.
     async fn work(&mut self) -> Result<Worked, Halt> {
+        let Some(deadline) = self.deadline else {
+            return self.take_steps().await;
+        };
+        match tokio::time::timeout_at(deadline, self.take_steps()).await {
+            Ok(worked) => worked,
+            Err(_) => Box::pin(self.end_at_deadline()).await,
+        }
+    }
+
+    /// Ends the run at its limit of time. The future of its work is dropped, and with it all active calls
+    /// of tools. The part of an answer that has arrived is kept.
+    async fn end_at_deadline(&mut self) -> Result<Worked, Halt> {
+        let finish_reason = FinishReason::MaxWallTime;
+        tracing::info!(
+            limit = finish_reason.as_str(),
+            "a limit of the run is reached"
+        );
+        let outcome = Outcome::Completed(finish_reason);
+        let Some(cut) = self.interrupt_turn() else {
+            self.lower_turn(None).await?;
+            self.finish(outcome, None, None).await?;
+            return Ok(Worked::Ended);
+        };
+        self.publisher.settle().await?;
+        let answered = cut.model.as_deref();
+        let charge = self.charge(answered, cut.usage, cut.cached_tokens);
+        let charged_model = self.charged_model(answered);
+        if !cut.counted {
+            self.tally.turn(&charge);
+            self.conversation.machine.turn_finished(FinishedTurn {
+                finish_reason,
+                calls: Vec::new(),
+                usage: cut.usage,
+            });
+        }
+        let last = FinalTurn {
+            step: cut.step,
+            message: cut.message.get(),
+            answer_fields: cut.answer_fields.as_deref().map(RawValue::get),
+            charged_model: charged_model.as_deref(),
+            usage: cut.usage,
+            charge,
+            times: cut.times,
+            finish_reason,
+            last_event_id: self.publisher.last_id(),
+        };
+        self.finish(outcome, Some(last), None).await?;
+        Ok(Worked::Ended)
+    }
+
+    async fn take_steps(&mut self) -> Result<Worked, Halt> {
         if let Some(error) = self.refused.take() {
             tracing::info!(
                 code = error.code,
@@ -277,7 +345,7 @@ impl<'a, W: World> Attempt<'a, W> {
                 return Ok(Worked::Ended);
             }
             match self.conversation.next() {
-                Next::CallModel { step } => {
+                Next::CallModel { step } | Next::HandBack { step } => {
                     let span = tracing::info_span!("turn", step);
                     if let Some(worked) = self.take_turn(step).instrument(span).await? {
                         return Ok(worked);
@@ -343,6 +411,9 @@ impl<'a, W: World> Attempt<'a, W> {
         drop(span);
         self.trace.ended(&outcome);
         metrics::run_ended(&outcome);
+        if let Outcome::Completed(reason) = &outcome {
+            metrics::limit_reached(*reason);
+        }
         self.tally.log(&outcome, usage, &*self.runner.clock);
         let latency = finished.cancel_latency;
         if let Some(latency) = latency {

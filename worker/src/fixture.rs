@@ -80,10 +80,7 @@ impl Ground {
             calls: vec![],
             shown_for_good: false,
             response: None,
-            limits: RunLimits {
-                max_turns: 8,
-                max_total_tokens: None,
-            },
+            limits: RunLimits::of_turns(8),
         };
         change(&mut spec);
         let run = NewRun {

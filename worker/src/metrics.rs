@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use baton_mcp::McpError;
 use baton_metrics::{Label, Metric};
-use baton_protocol::{ApprovalReason, Charge, Outcome};
+use baton_protocol::{ApprovalReason, Charge, FinishReason, Outcome};
 use metrics::{counter, gauge, histogram};
 
 use crate::model::ModelError;
@@ -39,6 +39,7 @@ const FIRST_TOKEN: &str = "baton_model_first_token_seconds";
 const TOKENS: &str = "baton_model_tokens_total";
 const COST: &str = "baton_model_cost_nanos_total";
 const BUDGET_STOPS: &str = "baton_worker_budget_stops_total";
+const LIMITS_REACHED: &str = "baton_worker_limits_reached_total";
 const BUDGET_WAITS: &str = "baton_worker_budget_waits_total";
 const TOOL_CALLS: &str = "baton_tool_calls_total";
 const TOOL_FAILURES: &str = "baton_tool_call_failures_total";
@@ -154,6 +155,14 @@ pub const METRICS: &[Metric] = &[
         BUDGET_STOPS,
         "Runs that ended because too little was left of their key's budget: for a turn, or for all of one",
         &[Label::of("turn", &["refused", "shortened"])],
+    ),
+    Metric::counter(
+        LIMITS_REACHED,
+        "Runs that ended at a limit of their own",
+        &[Label::of(
+            "limit",
+            &["max_tokens", "max_cost", "max_tool_calls", "max_wall_time"],
+        )],
     ),
     Metric::counter(
         BUDGET_WAITS,
@@ -383,6 +392,23 @@ pub(crate) fn model_turn(names: &KnownNames, model: &str, charge: &Charge, durat
 /// budget shortened.
 pub(crate) fn budget_stop(turn: &'static str) {
     counter!(BUDGET_STOPS, "turn" => turn).increment(1);
+}
+
+/// Counts a run that a limit of its own ended.
+pub(crate) fn limit_reached(reason: FinishReason) {
+    let limit = match reason {
+        FinishReason::MaxTokens
+        | FinishReason::MaxCost
+        | FinishReason::MaxToolCalls
+        | FinishReason::MaxWallTime => reason.as_str(),
+        FinishReason::Stop
+        | FinishReason::Length
+        | FinishReason::ToolCalls
+        | FinishReason::ContentFilter
+        | FinishReason::MaxTurns
+        | FinishReason::Budget => return,
+    };
+    counter!(LIMITS_REACHED, "limit" => limit).increment(1);
 }
 
 /// Counts a run that goes back to the queue because other runs have reserved its key's budget.

@@ -269,4 +269,6 @@ mod broken_turn_tests;
 #[cfg(test)]
 mod budget_tests;
 #[cfg(test)]
+mod limit_tests;
+#[cfg(test)]
 mod tests;

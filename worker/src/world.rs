@@ -7,13 +7,14 @@ use baton_nats::{
     AckError, BadJob, Bus, Delivery as PulledJob, InProgress as PulledInProgress, JobHeaders, Link,
     PublishError,
 };
-use baton_protocol::{ClaimToken, EventId, Fence, Job, Lane, RunId, TenantId};
+use baton_protocol::{ClaimToken, EventId, Fence, Job, Lane, Nanos, RunId, TenantId};
 use baton_run_log::{EventLogs, RecordedRuns};
 use baton_store::{
     AuditEntry, CallCommit, Claim, ClaimOutcome, FenceError, FinishCommit, Finished,
     GivenCallsCommit, ParkCommit, ParkOutcome, QueuedJob, Renewal, Store, StoreError, TurnCommit,
     TurnGrant, TurnWish,
 };
+use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
 /// A ledger and a broker.
@@ -79,6 +80,11 @@ ledger! {
         run: RunId,
         most: u32
     ) -> Result<Vec<QueuedJob>, StoreError>;
+    fn run_cost(
+        tenant: TenantId,
+        run: RunId,
+        accepted_at: DateTime<Utc>
+    ) -> Result<Nanos, StoreError>;
     fn commit_turn(fence: &Fence, turn: &TurnCommit<'_>) -> Result<(), FenceError>;
     fn begin_given_calls(
         fence: &Fence,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use baton_metering::ANSWER_LIMITS;
 use baton_protocol::agent::{AgentDefinition, TextFormatKind, ToolApproval};
-use baton_protocol::{OfferedTool, RawFields};
+use baton_protocol::{OfferedTool, OnLimit, RawFields, UseLimits};
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
@@ -32,12 +32,16 @@ pub struct Agent {
     pub max_turns: u32,
     /// The most tokens over all turns.
     pub max_total_tokens: Option<u64>,
+    /// The most that a run may use up.
+    pub most: UseLimits,
+    /// The effect of reaching one of those limits.
+    pub on_limit: OnLimit,
 }
 
 impl Agent {
     /// Reads a definition. The server's limits and its default model hold for every agent.
     pub fn of(definition: &AgentDefinition, version: u32, server: &BuiltInAgent) -> Self {
-        let limits = definition.limits;
+        let limits = &definition.limits;
         let tools = definition.tools.iter();
         let server_tools = tools.map(|tool| server.offer(&tool.name, tool.approval));
         Self {
@@ -52,6 +56,9 @@ impl Agent {
             params: params(definition),
             max_turns: limits.max_turns.unwrap_or(u32::MAX).min(server.max_turns),
             max_total_tokens: limits.max_total_tokens,
+            // Checked when the agent was made.
+            most: limits.most().unwrap_or_default(),
+            on_limit: definition.on_limit.unwrap_or_default(),
         }
     }
 }
@@ -190,6 +197,8 @@ impl AgentSource for BuiltInAgent {
             params: Vec::new(),
             max_turns: self.max_turns,
             max_total_tokens: None,
+            most: UseLimits::default(),
+            on_limit: OnLimit::Stop,
         })
     }
 }

@@ -72,6 +72,11 @@ pub enum SubmitError {
         "this API key has a budget in money, and the model `{0}` has no price here: the operator can give it one under [[llm.prices]]"
     )]
     PriceUnknown(String),
+    /// The request has a limit in money, and the model no price.
+    #[error(
+        "`max_cost` limits this run, and the model `{0}` has no price here: the operator can give it one under [[llm.prices]]"
+    )]
+    CostUnknown(String),
     /// The idempotency key was used with another request.
     #[error("this Idempotency-Key was used with a different request: use a fresh key for it")]
     KeyReused,

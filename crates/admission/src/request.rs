@@ -10,7 +10,7 @@ mod thread;
 mod tools;
 mod travelling;
 
-use baton_protocol::{GivenCall, Lane, RawFields, ThreadId};
+use baton_protocol::{GivenCall, Lane, OnLimit, RawFields, ThreadId, UseLimits};
 use baton_store::OnBusy;
 use serde_json::value::RawValue;
 
@@ -52,4 +52,8 @@ pub struct SubmitRequest {
     pub max_turns: Option<u32>,
     /// The most tokens over all turns.
     pub max_total_tokens: Option<u64>,
+    /// The most that the run may use up.
+    pub most: UseLimits,
+    /// The effect of reaching one of those limits.
+    pub on_limit: Option<OnLimit>,
 }

@@ -177,6 +177,8 @@ pub fn resolve(
         limits: RunLimits {
             max_turns,
             max_total_tokens: totals.into_iter().flatten().min(),
+            most: request.most.and(agent.most),
+            on_limit: request.on_limit.unwrap_or(agent.on_limit),
         },
     };
     check_route(&spec, routes)?;
@@ -218,10 +220,7 @@ pub fn resolve_given_calls(
         params: request.params,
         shown_for_good: false,
         response: None,
-        limits: RunLimits {
-            max_turns: 1,
-            max_total_tokens: None,
-        },
+        limits: RunLimits::of_turns(1),
     })
 }
 
@@ -253,6 +252,7 @@ fn check_tool_count(
 mod tests {
     use std::collections::BTreeSet;
 
+    use baton_protocol::{OnLimit, UseLimits};
     use baton_routing::Knows;
 
     use super::*;
@@ -506,7 +506,8 @@ mod tests {
                 "tools":[{"type":"server","name":"calculator"}],"temperature":0.5,"top_p":0.9,
                 "max_output_tokens":70,"reasoning":{"effort":"low"},
                 "text":{"format":{"type":"json_schema","name":"s","schema":{"b":1,"a":2}}},
-                "limits":{"max_turns":3,"max_total_tokens":500}}"#,
+                "limits":{"max_turns":3,"max_total_tokens":500,"max_tokens":400,"max_cost":"0.5"},
+                "on_limit":"hand_back"}"#,
         );
         let agent = Agent::of(&definition.unwrap(), 4, &built_in());
         let resolved = |body: &str, grant: &Grant| {
@@ -531,7 +532,10 @@ mod tests {
             spec.params.as_raw().get(),
             r#"{"temperature":0.5,"top_p":0.9,"max_tokens":70,"reasoning_effort":"low","response_format":{"type":"json_schema","json_schema":{"name":"s","schema":{"b":1,"a":2}}}}"#
         );
+        assert_eq!(spec.limits.most.max_cost_nanos, Some(500_000_000));
+        assert_eq!(spec.limits.on_limit, OnLimit::HandBack);
         let own = r#"{"model":"support","input":"x","max_total_tokens":900,"max_turns":2,
+            "limits":{"max_tokens":9000,"max_cost":"0.25","max_tool_calls":2},"on_limit":"stop",
             "params":{"temperature":1,"max_completion_tokens":5,"top_p":1,"reasoning_effort":"high",
                       "response_format":{"type":"text"}}}"#;
         let spec = resolved(own, &any).unwrap();
@@ -541,6 +545,14 @@ mod tests {
             (spec.limits.max_turns, spec.limits.max_total_tokens),
             (2, Some(500))
         );
+        let smaller = UseLimits {
+            max_tokens: Some(400),
+            max_cost_nanos: Some(250_000_000),
+            max_tool_calls: Some(2),
+            max_wall_ms: None,
+        };
+        assert_eq!(spec.limits.most, smaller);
+        assert_eq!(spec.limits.on_limit, OnLimit::Stop);
         let cheap = Grant {
             models: Some(vec!["cheap".into()]),
             ..Grant::default()

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use baton_metering::{Metering, Prices, ToolSizes};
 use baton_nats::{Bus, JobHeaders, PublishError};
 use baton_protocol::agent::{InstructionValues, Variable, render, variables};
-use baton_protocol::{Job, Lane, RawFields, RunId, RunSpec, TenantId, ThreadId, UserId};
+use baton_protocol::{Job, Lane, Price, RawFields, RunId, RunSpec, TenantId, ThreadId, UserId};
 use baton_routing::Routes;
 use baton_store::{
     Accept, AcceptError, IdempotencyKey, NewRun, QueueLimits, RunRecord, Store, TurnWish,
@@ -52,6 +52,15 @@ pub struct Rules {
     pub extra_fields: ExtraFields,
     /// The routes of models to upstreams.
     pub routes: Routes,
+}
+
+impl Rules {
+    /// Returns the highest price of a turn of this model, whichever upstream answers it.
+    fn price(&self, model: &str) -> Option<Price> {
+        let targets = self.routes.targets(model);
+        let models = targets.iter().map(|target| &*target.model);
+        self.prices.dearest(model, models)
+    }
 }
 
 /// A request with the door's knowledge of its sender.
@@ -212,9 +221,7 @@ impl Admission {
         if !limits.have_budget() || !spec.calls.is_empty() {
             return Ok(Some(TurnWish::default()));
         }
-        let targets = rules.routes.targets(&spec.model);
-        let models = targets.iter().map(|target| &*target.model);
-        let price = rules.prices.dearest(&spec.model, models);
+        let price = rules.price(&spec.model);
         let price = price.as_ref();
         if price.is_none() && limits.monthly_cost_micros.is_some() {
             return Err(SubmitError::PriceUnknown(spec.model.clone()));
@@ -261,6 +268,9 @@ impl Admission {
             budget: grant.limits.have_budget(),
         };
         rules.extra_fields.check(&spec, confined)?;
+        if spec.limits.most.max_cost_nanos.is_some() && rules.price(&spec.model).is_none() {
+            return Err(SubmitError::CostUnknown(spec.model));
+        }
         let metered = Self::metered(&rules, grant, &spec)?;
         // Checked before anything is written, because a run without a broker has no followers.
         if !self.bus.is_connected() {

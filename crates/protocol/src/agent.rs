@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 pub use instructions::{InstructionValues, InvalidVariable, Variable, render, variables};
 
+use crate::limits::{InvalidLimit, OnLimit, RequestLimits, UseLimits};
 use crate::raw_fields::RawFields;
 
 /// The longest name of an agent.
@@ -79,6 +80,10 @@ pub struct AgentDefinition {
     /// The limits of each run. A request may set lower ones.
     #[serde(default, skip_serializing_if = "AgentLimits::is_empty")]
     pub limits: AgentLimits,
+    /// The effect of reaching `max_tokens`, `max_cost` or `max_tool_calls`, if a request does not set it:
+    /// `stop` or `hand_back`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_limit: Option<OnLimit>,
     /// Anything else for people and programs; an object of at most 16 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -192,7 +197,8 @@ pub enum TextFormatKind {
 }
 
 /// The limits of an agent's runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "the names are those of requests")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentLimits {
     /// Model turns; the server's own limit unless said, and at most that.
@@ -203,11 +209,38 @@ pub struct AgentLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub max_total_tokens: Option<u64>,
+    /// Tokens over all turns, read and written; never exceeded. Unlimited unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub max_tokens: Option<u64>,
+    /// A decimal number in the currency of the prices; never exceeded. Unlimited unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = r"^[0-9]{1,9}(\.[0-9]{1,9})?$")]
+    pub max_cost: Option<String>,
+    /// Calls of the server's tools; unlimited unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub max_tool_calls: Option<u32>,
+    /// The time from the first claim of a run, such as `90s`, `5m` or `1h`; unlimited unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[0-9]{1,9}(ms|s|m|h)$")]
+    pub max_wall_time: Option<String>,
 }
 
 impl AgentLimits {
-    const fn is_empty(&self) -> bool {
-        self.max_turns.is_none() && self.max_total_tokens.is_none()
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Returns the limits of what a run may use up.
+    pub fn most(&self) -> Result<UseLimits, InvalidLimit> {
+        let limits = RequestLimits {
+            max_tokens: self.max_tokens,
+            max_cost: self.max_cost.clone(),
+            max_tool_calls: self.max_tool_calls,
+            max_wall_time: self.max_wall_time.clone(),
+        };
+        limits.read()
     }
 }
 
@@ -277,6 +310,10 @@ impl AgentDefinition {
                 let message = format!("`{param}` is a whole number from 1 to {MOST}");
                 return Err(InvalidDefinition::new(param, message));
             }
+        }
+        if let Err(InvalidLimit { field, message }) = limits.most() {
+            let message = message.replacen(field, &format!("limits.{field}"), 1);
+            return Err(InvalidDefinition::new(format!("limits.{field}"), message));
         }
         let size = metadata.as_ref().map_or(0, |it| it.as_raw().get().len());
         if size > MAX_METADATA {

@@ -15,6 +15,7 @@ pub mod fence;
 pub mod ids;
 mod invalid;
 pub mod job;
+pub mod limits;
 pub mod liveness;
 pub mod log_level;
 pub mod price;
@@ -38,6 +39,7 @@ pub use ids::{
 };
 pub use invalid::Invalid;
 pub use job::{Job, JobError, Lane, SubmitJob};
+pub use limits::{InvalidLimit, OnLimit, RequestLimits, UseLimits};
 pub use log_level::{LogLevelAnswer, LogLevelChange};
 pub use price::{Charge, Nanos, Price};
 pub use program::{BadMessage, CancelMessage, ControlMessage, DecideMessage, HistoryMessage};

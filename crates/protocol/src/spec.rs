@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::agent::ToolApproval;
+use crate::limits::{OnLimit, UseLimits};
 use crate::raw_fields::RawFields;
 use crate::tool::GivenCall;
 
@@ -164,6 +165,29 @@ pub struct RunLimits {
     /// Tokens over all turns; unlimited if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_total_tokens: Option<u64>,
+    /// The most that it may use up.
+    #[serde(default, skip_serializing_if = "UseLimits::is_empty")]
+    pub most: UseLimits,
+    /// The effect of reaching one of those.
+    #[serde(default, skip_serializing_if = "OnLimit::is_stop")]
+    pub on_limit: OnLimit,
+}
+
+impl RunLimits {
+    /// Returns limits of turns alone.
+    pub const fn of_turns(max_turns: u32) -> Self {
+        Self {
+            max_turns,
+            max_total_tokens: None,
+            most: UseLimits {
+                max_tokens: None,
+                max_cost_nanos: None,
+                max_tool_calls: None,
+                max_wall_ms: None,
+            },
+            on_limit: OnLimit::Stop,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -83,9 +83,13 @@ impl Status {
     pub const fn of_finish(finish: FinishReason) -> Self {
         match finish {
             FinishReason::Stop | FinishReason::ToolCalls => Self::Completed,
-            FinishReason::Length | FinishReason::MaxTurns | FinishReason::Budget => {
-                Self::Incomplete("max_output_tokens")
-            }
+            FinishReason::Length
+            | FinishReason::MaxTurns
+            | FinishReason::Budget
+            | FinishReason::MaxTokens
+            | FinishReason::MaxCost
+            | FinishReason::MaxToolCalls
+            | FinishReason::MaxWallTime => Self::Incomplete("max_output_tokens"),
             FinishReason::ContentFilter => Self::Incomplete("content_filter"),
         }
     }

@@ -37,6 +37,31 @@ impl TurnWish {
         self.price.map_or(0, |price| int8(price.output))
     }
 
+    /// Returns the tokens that the model may write if this much is left; `None` for no limit. Returns no number
+    /// if not even the prompt fits. The ledger's `answer_within` decides the same about a month.
+    pub fn answer_within(&self, tokens: Option<u64>, nanos: Option<u64>) -> Option<u64> {
+        const PICOS_PER_NANO: u128 = 1_000;
+
+        let before = (
+            columns::number(self.tokens_before()),
+            columns::number(self.nanos_before()),
+        );
+        let by_tokens = match tokens {
+            None => u64::MAX,
+            Some(tokens) => tokens.checked_sub(before.0)?,
+        };
+        let by_nanos = match nanos {
+            None => u64::MAX,
+            Some(nanos) => {
+                let picos = u128::from(nanos.checked_sub(before.1)?) * PICOS_PER_NANO;
+                let per_token = u128::from(columns::number(self.picos_per_token()));
+                let answer = picos.checked_div(per_token).unwrap_or(u128::MAX);
+                u64::try_from(answer).unwrap_or(u64::MAX)
+            }
+        };
+        Some(self.answer_tokens.min(by_tokens).min(by_nanos))
+    }
+
     /// Returns the cost of the whole turn if its answer has this many tokens.
     pub(crate) fn nanos(&self, answer: i64) -> i64 {
         let answer = columns::number(answer);
@@ -96,5 +121,52 @@ impl Room {
     pub(crate) fn is_reserved(self, wish: &TurnWish) -> bool {
         self.if_settled >= int8(wish.least_answer)
             && self.now < int8(wish.answer_tokens).min(self.if_settled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_as_long_as_both_limits_allow() {
+        let wish = TurnWish {
+            prompt_tokens: 100,
+            answer_tokens: 50,
+            least_answer: 16,
+            price: Some(Price {
+                input: 1_000,
+                cached_input: 0,
+                output: 10_000,
+            }),
+            ..TurnWish::default()
+        };
+        // The prompt costs 100 billionths, each token of the answer ten.
+        for (tokens, nanos, answer) in [
+            (None, None, Some(50)),
+            (Some(1_000), None, Some(50)),
+            (Some(130), None, Some(30)),
+            (Some(100), None, Some(0)),
+            (Some(99), None, None),
+            (None, Some(399), Some(29)),
+            (Some(120), Some(400), Some(20)),
+            (None, Some(99), None),
+        ] {
+            assert_eq!(
+                wish.answer_within(tokens, nanos),
+                answer,
+                "{tokens:?} {nanos:?}"
+            );
+        }
+        let free = TurnWish {
+            price: None,
+            ..wish
+        };
+        assert_eq!(free.answer_within(None, Some(0)), Some(50));
+        let retried = TurnWish {
+            spent_tokens: 10,
+            ..wish
+        };
+        assert_eq!(retried.answer_within(Some(130), None), Some(20));
     }
 }

@@ -1,12 +1,13 @@
 //! The table `usage_entries`: the tokens and costs of turns. Its rows are written where turns are
 //! recorded.
 
-use baton_protocol::{ApiKeyId, Nanos};
-use chrono::NaiveDate;
+use baton_protocol::{ApiKeyId, Nanos, RunId, TenantId};
+use chrono::{DateTime, NaiveDate, Utc};
 use uuid::Uuid;
 
 use crate::columns::{self, int8};
 use crate::errors::StoreError;
+use crate::system::SystemTx;
 use crate::tenant_tx::TenantTx;
 
 /// The entries to add up, and the grouping.
@@ -85,6 +86,31 @@ pub struct UsagePage {
     pub data: Vec<UsageSum>,
     /// The group of the last sum; `None` on the last page.
     pub next_cursor: Option<UsageGroup>,
+}
+
+impl SystemTx<'_> {
+    /// Returns the cost of a run's recorded turns; turns without a price count nothing.
+    pub async fn run_cost(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        accepted_at: DateTime<Utc>,
+    ) -> Result<Nanos, StoreError> {
+        let nanos = sqlx::query_scalar!(
+            r#"
+            -- usage_entries.run_cost
+            SELECT coalesce(sum(cost_nanos), 0)::bigint AS "nanos!"
+            FROM usage_entries
+            WHERE tenant_id = $1 AND run_id = $2 AND day = ($3::timestamptz AT TIME ZONE 'UTC')::date
+            "#,
+            tenant.as_uuid(),
+            run.as_uuid(),
+            accepted_at,
+        )
+        .fetch_one(self.pool)
+        .await?;
+        Ok(Nanos(columns::number(nanos)))
+    }
 }
 
 impl TenantTx {

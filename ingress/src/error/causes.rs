@@ -157,6 +157,9 @@ impl From<SubmitError> for ApiError {
             SubmitError::PriceUnknown(_) => {
                 Self::forbidden("price_unknown", message).param("model")
             }
+            SubmitError::CostUnknown(_) => {
+                Self::forbidden("price_unknown", message).param("limits.max_cost")
+            }
             SubmitError::SystemQueueFull => {
                 Self::unavailable("system_full", message).retry_after(5)
             }

@@ -23,8 +23,14 @@ impl Transcript {
         self.added.is_empty()
     }
 
-    /// Returns all messages as one JSON array: the instructions, the input, then those added.
-    pub fn render(&self, instructions: Option<&str>, input: &RawValue) -> Box<RawValue> {
+    /// Returns all messages as one JSON array: the instructions, the input, those added, then `last` as the
+    /// user's.
+    pub fn render(
+        &self,
+        instructions: Option<&str>,
+        input: &RawValue,
+        last: Option<&str>,
+    ) -> Box<RawValue> {
         let input = input.get().trim();
         // The input was checked to be an array when the run was accepted.
         let inside = input
@@ -52,6 +58,9 @@ impl Transcript {
         }
         for message in self.added.values() {
             push(message.get());
+        }
+        if let Some(text) = last {
+            push(&json!({"role": "user", "content": text}).to_string());
         }
         out.push(']');
         RawValue::from_string(out).unwrap_or_else(|_| input_unchanged(input))
@@ -89,19 +98,23 @@ mod tests {
         let all = transcript.render(
             Some("Be kind."),
             &raw(r#" [{"role":"user","content":"hi"}] "#),
+            Some("Enough."),
         );
         let all: Vec<serde_json::Value> = serde_json::from_str(all.get()).unwrap();
         let roles: Vec<_> = all
             .iter()
             .map(|message| message["role"].as_str().unwrap())
             .collect();
-        assert_eq!(roles, ["system", "user", "assistant", "tool", "tool"]);
+        assert_eq!(
+            roles,
+            ["system", "user", "assistant", "tool", "tool", "user"]
+        );
         assert_eq!(all[3]["content"], "one");
     }
 
     #[test]
     fn an_empty_input_leaves_no_stray_comma() {
-        let all = Transcript::default().render(None, &raw("[]"));
+        let all = Transcript::default().render(None, &raw("[]"), None);
         assert_eq!(all.get(), "[]");
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use baton_protocol::{Decision, Effect, FinishReason, Outcome, RunLimits, Usage};
+use baton_protocol::{Decision, Effect, FinishReason, OnLimit, Outcome, RunLimits, Usage};
 
 /// A call that the model made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +135,10 @@ const GIVEN_UP: &str = "the server that made this call was lost before it had th
 /// The result of a call that a person rejected, before the reason.
 const REJECTED: &str = "this call was not approved, and it was not made.";
 
+/// The result of a call beyond the run's limit of calls.
+const NO_MORE_CALLS: &str =
+    "this call was not made: the run has made as many calls as it may. Answer with what you have";
+
 /// A ledger entry, as input for resuming.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recorded {
@@ -157,6 +161,11 @@ pub enum Next {
     BeginGivenCalls,
     /// Call the model; the turn is this step.
     CallModel {
+        /// The turn's step.
+        step: u32,
+    },
+    /// Call the model without tools: a limit is reached, and the run ends with this answer.
+    HandBack {
         /// The turn's step.
         step: u32,
     },
@@ -197,6 +206,10 @@ pub struct TurnMachine {
     /// Counted from 1: 0 is the time before the first step.
     next_step: u32,
     usage: Usage,
+    /// Server-side calls that were not refused.
+    calls: u32,
+    /// The limit that is reached, if the model may answer once more.
+    hand_back: Option<FinishReason>,
     open: BTreeMap<u32, RecordedCall>,
     ended: Option<Outcome>,
 }
@@ -215,6 +228,8 @@ impl TurnMachine {
                 total_tokens: 0,
                 estimated: false,
             },
+            calls: 0,
+            hand_back: None,
             open: BTreeMap::new(),
             ended: None,
         }
@@ -266,6 +281,9 @@ impl TurnMachine {
             Next::Finish(outcome.clone())
         } else if self.open.is_empty() {
             match self.origin {
+                Origin::Model if self.hand_back.is_some() => Next::HandBack {
+                    step: self.next_step,
+                },
                 Origin::Model => Next::CallModel {
                     step: self.next_step,
                 },
@@ -296,6 +314,21 @@ impl TurnMachine {
         self.next_step
     }
 
+    /// Notes that a limit is reached. Returns the outcome if the run ends at once; otherwise the model
+    /// answers once more.
+    pub fn limit_reached(&mut self, limit: FinishReason) -> Option<Outcome> {
+        if self.limits.on_limit == OnLimit::HandBack && self.hand_back.is_none() {
+            self.hand_back = Some(limit);
+            return None;
+        }
+        Some(Outcome::Completed(self.hand_back.unwrap_or(limit)))
+    }
+
+    /// Returns whether the next turn is the last one, without tools.
+    pub const fn is_handing_back(&self) -> bool {
+        self.hand_back.is_some()
+    }
+
     /// Takes a model turn that has ended.
     pub fn turn_finished(&mut self, turn: FinishedTurn) -> TurnVerdict {
         self.turns += 1;
@@ -305,7 +338,25 @@ impl TurnMachine {
             self.ended = Some(outcome.clone());
             return TurnVerdict::Finish(outcome);
         }
-        TurnVerdict::Continue(self.open_calls(turn.calls))
+        let most = self.limits.most.max_tool_calls.unwrap_or(u32::MAX);
+        let may = usize::try_from(most.saturating_sub(self.calls)).unwrap_or(usize::MAX);
+        if turn.calls.len() > may
+            && let Some(outcome) = self.limit_reached(FinishReason::MaxToolCalls)
+        {
+            self.ended = Some(outcome.clone());
+            return TurnVerdict::Finish(outcome);
+        }
+        let mut calls = self.open_calls(turn.calls);
+        for refused in calls.iter_mut().skip(may) {
+            refused.standing = Standing::Settled {
+                ok: false,
+                content: NO_MORE_CALLS.to_owned(),
+            };
+            self.open.insert(refused.step, refused.clone());
+        }
+        let made = u32::try_from(calls.len().min(may)).unwrap_or(u32::MAX);
+        self.calls = self.calls.saturating_add(made);
+        TurnVerdict::Continue(calls)
     }
 
     /// Gives calls the next steps.
@@ -336,10 +387,19 @@ impl TurnMachine {
     }
 
     fn outcome_of(&self, turn: &FinishedTurn) -> Option<Outcome> {
+        // It was asked without tools, so it has no calls.
+        if let Some(limit) = self.hand_back {
+            return Some(Outcome::Completed(limit));
+        }
         // The arguments of a truncated call are not what the model meant, so nothing is executed.
         if matches!(
             turn.finish_reason,
-            FinishReason::Length | FinishReason::ContentFilter | FinishReason::Budget
+            FinishReason::Length
+                | FinishReason::ContentFilter
+                | FinishReason::Budget
+                | FinishReason::MaxTokens
+                | FinishReason::MaxCost
+                | FinishReason::MaxWallTime
         ) || turn.calls.is_empty()
         {
             // A turn that claims tool calls but has none is an answer.

@@ -1,8 +1,13 @@
-//! The reservations of a run with a monthly budget on its key. Before each turn the run reserves
-//! the most that the turn may use, and the model's answer is limited to that. The reservation is
-//! settled with the run: see `baton_store`'s reservations.
+//! The limits on the tokens and the cost of a run: its own, and the monthly budget of its key.
+//!
+//! Before each turn the most that it may use is estimated, and the model's answer is limited to what is left.
+//! For a key with a budget that much is reserved in the ledger, and settled with the run: see `baton_store`'s
+//! reservations. A run's own limits need no reservation, because its turns come one after the other.
 
-use baton_protocol::{Charge, Fence, FinishReason, Outcome, Price, RunError, Usage};
+use baton_protocol::{
+    Charge, Fence, FinishReason, Nanos, OnLimit, Outcome, Price, RunError, RunLimits, Usage,
+    UseLimits,
+};
 use baton_routing::Target;
 use baton_store::{KeyStanding, TurnGrant, TurnWish};
 use serde_json::value::RawValue;
@@ -14,8 +19,17 @@ use crate::model::ModelError;
 use crate::runner::JobRunner;
 use crate::world::{Ledger as _, World};
 
-/// The budgets of a run's key, and the run's reservation.
+/// The part of a limit that is kept for the last turn of a run that hands back, as its divisor.
+const KEPT: u64 = 4;
+
+/// The limits of a run and of its key, and the reservation of the active turn.
 pub(super) struct Budget {
+    /// The run's own limits.
+    most: UseLimits,
+    /// Whether a part of them is kept for a last turn.
+    hands_back: bool,
+    /// The cost of the recorded turns.
+    spent: Nanos,
     /// Whether the key has a budget.
     limited: bool,
     /// Whether the key has a budget in money.
@@ -31,15 +45,19 @@ struct TakenTurn {
     prompt_tokens: u64,
     /// The most tokens that its answer may have.
     answer_tokens: u64,
-    /// Whether that is less than the request allows.
-    shortened: bool,
+    /// The limit by which that is less than the request allows.
+    shortened: Option<FinishReason>,
     /// The price at which it was taken.
     price: Option<Price>,
 }
 
 impl Budget {
-    pub(super) fn of(key: Option<&KeyStanding>) -> Self {
+    /// Makes the limits of a run with recorded turns of this cost.
+    pub(super) fn of(key: Option<&KeyStanding>, limits: &RunLimits, spent: Nanos) -> Self {
         Self {
+            most: limits.most,
+            hands_back: limits.on_limit == OnLimit::HandBack,
+            spent,
             limited: key.is_some_and(|key| key.token_budget || key.cost_budget),
             cost: key.is_some_and(|key| key.cost_budget),
             open: None,
@@ -51,14 +69,59 @@ impl Budget {
         self.limited
     }
 
-    /// Returns the reason of a turn's end: the budget, if the answer was limited by it.
+    /// Returns whether a turn may use no more than is reserved for it.
+    pub(super) const fn is_metered(&self) -> bool {
+        self.limited || self.most.max_tokens.is_some() || self.most.max_cost_nanos.is_some()
+    }
+
+    /// Returns the reason of a turn's end: the limit that shortened the answer, if one did.
     pub(super) fn end_of_turn(&self, reason: FinishReason) -> FinishReason {
-        match reason {
-            FinishReason::Length if self.open.is_some_and(|open| open.shortened) => {
-                metrics::budget_stop("shortened");
-                FinishReason::Budget
+        let shortened = self.open.and_then(|open| open.shortened);
+        match (reason, shortened) {
+            (FinishReason::Length, Some(limit)) => {
+                if limit == FinishReason::Budget {
+                    metrics::budget_stop("shortened");
+                }
+                limit
             }
-            reason => reason,
+            (reason, _) => reason,
+        }
+    }
+
+    /// Returns the answer that the run's own limits leave for a turn, and the limit that leaves less. `used` are
+    /// the tokens of the recorded turns. Returns the reached limit if too little is left.
+    fn within_run(
+        &self,
+        wish: &TurnWish,
+        used: Usage,
+        is_last: bool,
+    ) -> Result<(u64, Option<FinishReason>), FinishReason> {
+        let kept = |most: u64| {
+            if self.hands_back && !is_last {
+                most / KEPT
+            } else {
+                0
+            }
+        };
+        let used = used
+            .total_tokens
+            .max(used.prompt_tokens.saturating_add(used.completion_tokens));
+        let left = |most: Option<u64>, used: u64| {
+            most.map(|most| (most - kept(most)).saturating_sub(used))
+        };
+        let tokens = wish.answer_within(left(self.most.max_tokens, used), None);
+        let nanos = wish.answer_within(None, left(self.most.max_cost_nanos, self.spent.0));
+        let (limit, answer) = if nanos < tokens {
+            (FinishReason::MaxCost, nanos)
+        } else {
+            (FinishReason::MaxTokens, tokens)
+        };
+        match answer {
+            Some(answer) if answer >= wish.least_answer => {
+                let shortened = (answer < wish.answer_tokens).then_some(limit);
+                Ok((answer, shortened))
+            }
+            _ => Err(limit),
         }
     }
 
@@ -88,16 +151,18 @@ impl Budget {
         }
     }
 
-    /// Forgets the reservation of a recorded turn.
-    pub(super) const fn turn_recorded(&mut self) {
+    /// Replaces the reservation of a recorded turn by its charge.
+    pub(super) fn turn_recorded(&mut self, charge: &Charge) {
         self.open = None;
+        let cost = charge.cost.map_or(0, |cost| cost.0);
+        self.spent = Nanos(self.spent.0.saturating_add(cost));
     }
 }
 
 impl<W: World> Attempt<'_, W> {
     /// Reserves the most that a turn with a request of so many bytes may use, whichever target answers
-    /// it. Returns the limit of its answer in tokens; `None` for a key without a budget. If too little
-    /// is left, the run ends; if other runs have reserved it, the run waits.
+    /// it. Returns the limit of its answer in tokens; `None` without a limit of the run or its key. If too
+    /// little is left, a limit is reached; if other runs have reserved it, the run waits.
     pub(super) async fn take_for_turn(
         &mut self,
         step: u32,
@@ -105,16 +170,22 @@ impl<W: World> Attempt<'_, W> {
         messages: &RawValue,
         targets: &[Target],
     ) -> Result<Option<u64>, TurnFailure> {
-        if !self.budget.limited {
+        if !self.budget.is_metered() {
             return Ok(None);
         }
         let models = targets.iter().map(|target| &*target.model);
         let price = self.settings.prices.dearest(&self.spec.model, models);
         let price = price.as_ref();
-        if self.budget.cost && price.is_none() {
+        let of_run = self.budget.most.max_cost_nanos.is_some();
+        if (self.budget.cost || of_run) && price.is_none() {
             // The model had a price when the run was accepted.
+            let limit = if of_run {
+                "this run has a limit of cost"
+            } else {
+                "the API key of this run has a budget in money"
+            };
             let message = format!(
-                "the API key of this run has a budget in money, and the model `{}` has no price here",
+                "{limit}, and the model `{}` has no price here",
                 self.spec.model
             );
             return Err(TurnFailure::Ends(Outcome::Failed(RunError {
@@ -132,13 +203,23 @@ impl<W: World> Attempt<'_, W> {
             wish.spent_tokens = spent.input_tokens.saturating_add(spent.output_tokens);
             wish.spent_nanos = spent.cost.map_or(0, |cost| cost.0);
         }
+        let is_last = self.conversation.machine.is_handing_back();
+        let used = self.conversation.usage();
+        let (answer_tokens, shortened) = self
+            .budget
+            .within_run(&wish, used, is_last)
+            .map_err(TurnFailure::Limit)?;
+        wish.answer_tokens = answer_tokens;
         self.budget.open = Some(TakenTurn {
             step,
             prompt_tokens: wish.prompt_tokens,
-            answer_tokens: wish.answer_tokens,
-            shortened: false,
+            answer_tokens,
+            shortened,
             price: price.copied(),
         });
+        if !self.budget.limited {
+            return Ok(Some(answer_tokens));
+        }
         let grant = self
             .ledger
             .begin_turn(step, &wish)
@@ -147,7 +228,9 @@ impl<W: World> Attempt<'_, W> {
         match grant {
             TurnGrant::Granted { answer_tokens } => {
                 if let Some(open) = &mut self.budget.open {
-                    open.shortened = answer_tokens < wish.answer_tokens;
+                    if answer_tokens < wish.answer_tokens {
+                        open.shortened = Some(FinishReason::Budget);
+                    }
                     open.answer_tokens = answer_tokens;
                 }
                 Ok(Some(answer_tokens))
@@ -194,6 +277,9 @@ impl<W: World> Attempt<'_, W> {
             Some(_) => return Ok(()),
             None => open.prompt_tokens,
         };
+        if !self.budget.limited {
+            return Ok(());
+        }
         let nanos = open.price.map_or(0, |price| price.of(tokens, 0, 0).0);
         self.ledger.lower_turn(open.step, tokens, nanos).await?;
         Ok(())
@@ -223,3 +309,78 @@ pub(super) async fn wake_waiting<W: World>(runner: &JobRunner<W>, fence: &Fence)
 const WOKEN: u32 = 16;
 /// Bytes of `,"max_completion_tokens":` with a number, rounded up.
 const LIMIT_FIELD: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WISH: TurnWish = TurnWish {
+        prompt_tokens: 100,
+        answer_tokens: 200,
+        least_answer: 16,
+        price: Some(Price {
+            input: 1_000,
+            cached_input: 0,
+            output: 1_000,
+        }),
+        spent_tokens: 0,
+        spent_nanos: 0,
+    };
+
+    fn budget(tokens: Option<u64>, nanos: Option<u64>, on_limit: OnLimit) -> Budget {
+        let limits = RunLimits {
+            most: UseLimits {
+                max_tokens: tokens,
+                max_cost_nanos: nanos,
+                ..UseLimits::default()
+            },
+            on_limit,
+            ..RunLimits::of_turns(9)
+        };
+        Budget::of(None, &limits, Nanos(50))
+    }
+
+    fn used(total_tokens: u64) -> Usage {
+        Usage {
+            total_tokens,
+            ..Usage::default()
+        }
+    }
+
+    #[test]
+    fn a_turn_gets_what_the_nearer_limit_leaves() {
+        let (tokens, cost) = (FinishReason::MaxTokens, FinishReason::MaxCost);
+        for (max_tokens, max_nanos, granted) in [
+            (None, None, Ok((200, None))),
+            (Some(1_000), None, Ok((200, None))),
+            (Some(450), None, Ok((150, Some(tokens)))),
+            (Some(450), Some(1_000), Ok((150, Some(tokens)))),
+            // The prompt costs 100 billionths, each token of the answer one, and 50 are spent.
+            (Some(450), Some(190), Ok((40, Some(cost)))),
+            (Some(316), None, Ok((16, Some(tokens)))),
+            (Some(315), None, Err(tokens)),
+            (Some(100), None, Err(tokens)),
+            (None, Some(149), Err(cost)),
+        ] {
+            let budget = budget(max_tokens, max_nanos, OnLimit::Stop);
+            let found = budget.within_run(&WISH, used(200), false);
+            assert_eq!(found, granted, "{max_tokens:?} {max_nanos:?}");
+        }
+    }
+
+    #[test]
+    fn a_part_is_kept_for_the_turn_that_hands_back() {
+        let budget = budget(Some(400), None, OnLimit::HandBack);
+        let tokens = FinishReason::MaxTokens;
+        assert_eq!(
+            budget.within_run(&WISH, used(0), false),
+            Ok((200, None)),
+            "three quarters are enough"
+        );
+        assert_eq!(budget.within_run(&WISH, used(250), false), Err(tokens));
+        assert_eq!(
+            budget.within_run(&WISH, used(250), true),
+            Ok((50, Some(tokens)))
+        );
+    }
+}

@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
-use baton_protocol::{EventId, Fence};
+use baton_protocol::{EventId, Fence, Nanos};
 use baton_store::{
     CallCommit, FenceError, FinishCommit, Finished, GivenCallsCommit, ParkCommit, ParkOutcome,
     StoreError, TurnCommit, TurnGrant, TurnWish,
 };
+use chrono::{DateTime, Utc};
 
 use crate::metrics;
 use crate::runner::JobRunner;
@@ -102,6 +103,17 @@ impl<'a, W: World> GuardedLedger<'a, W> {
     ) -> Result<(), CommitError> {
         let (ledger, fence) = (self.ledger, &self.fence);
         until_answered!(ledger.lower_turn(fence, step, tokens, nanos))
+    }
+
+    /// Returns the cost of the run's recorded turns.
+    pub(super) async fn run_cost(&self, accepted_at: DateTime<Utc>) -> Result<Nanos, CommitError> {
+        let (ledger, fence) = (self.ledger, &self.fence);
+        loop {
+            let cost = ledger.run_cost(fence.tenant, fence.run, accepted_at).await;
+            if let Some(cost) = judge(cost.map_err(FenceError::Store)).await? {
+                return Ok(cost);
+            }
+        }
     }
 
     pub(super) async fn begin_given_calls(

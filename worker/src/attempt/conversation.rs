@@ -10,6 +10,10 @@ use crate::agent::{Call, CallSide, FinishedTurn, Transcript, TurnMachine};
 /// Bytes of text in about one token, over common languages and models.
 const BYTES_PER_TOKEN: usize = 4;
 
+/// The last message for a model that hands back.
+const HAND_BACK: &str = "The limit of this run is reached, and no tool can be called any longer. \
+                         Answer now with what you have.";
+
 /// A run's messages, and the machine that decides from them.
 pub struct Conversation {
     /// The state of the run.
@@ -146,7 +150,8 @@ impl Conversation {
     /// Returns the messages for the model.
     pub fn render(&self, spec: &RunSpec) -> Box<RawValue> {
         let instructions = spec.instructions.as_deref();
-        self.transcript.render(instructions, &spec.messages)
+        let last = self.machine.is_handing_back().then_some(HAND_BACK);
+        self.transcript.render(instructions, &spec.messages, last)
     }
 
     /// Estimates the tokens of a turn that wrote `written` bytes.

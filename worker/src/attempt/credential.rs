@@ -94,10 +94,7 @@ mod tests {
             calls: vec![],
             shown_for_good: false,
             response: None,
-            limits: RunLimits {
-                max_turns: 1,
-                max_total_tokens: None,
-            },
+            limits: RunLimits::of_turns(1),
         }
     }
 

@@ -154,7 +154,7 @@ impl<W: World> Attempt<'_, W> {
         };
         // A try that had not begun was already repeated, except if it might have cost more than its
         // reservation, or if its first words arrived together with malformed data.
-        let may_begin_again = self.budget.is_limited() && !error.costs_nothing()
+        let may_begin_again = self.budget.is_metered() && !error.costs_nothing()
             || matches!(error, ModelError::Invalid { .. });
         if self.turn.open.is_none() && !may_begin_again || self.publisher.is_at_limit() {
             return Ok(Some(error));

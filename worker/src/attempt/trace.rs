@@ -101,7 +101,7 @@ impl AttemptTrace {
                 }
             }
             Err(TurnFailure::Model(error)) => turn.fail(error.code()),
-            Err(TurnFailure::Ends(_)) => turn.fail("not_asked"),
+            Err(TurnFailure::Ends(_) | TurnFailure::Limit(_)) => turn.fail("not_asked"),
             Err(TurnFailure::Waits(_)) => turn.fail("awaits_budget"),
             Err(TurnFailure::Halt(_)) => turn.fail("attempt_over"),
         }

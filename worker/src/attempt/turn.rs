@@ -69,6 +69,8 @@ pub(super) enum TurnFailure {
     Model(ModelError),
     /// The model was not called: the run ends with this outcome.
     Ends(Outcome),
+    /// The model was not called: the run has reached this limit.
+    Limit(FinishReason),
     /// The model was not called: the run waits until other runs have released what they do not use.
     Waits(TurnWish),
     /// The attempt is over.
@@ -107,7 +109,9 @@ impl<W: World> Attempt<'_, W> {
                 };
             }
             // Ends the run, because a queued run cannot carry the usage of broken-off tries.
-            Err(TurnFailure::Ends(_) | TurnFailure::Waits(_)) if self.turn.broken.is_some() => {
+            Err(TurnFailure::Ends(_) | TurnFailure::Limit(_) | TurnFailure::Waits(_))
+                if self.turn.broken.is_some() =>
+            {
                 let Some(broken) = self.turn.broken.as_ref() else {
                     return Ok(None);
                 };
@@ -118,6 +122,14 @@ impl<W: World> Attempt<'_, W> {
                 return Ok(Some(Worked::Ended));
             }
             Err(TurnFailure::Ends(outcome)) => {
+                self.finish(outcome, None, None).await?;
+                return Ok(Some(Worked::Ended));
+            }
+            Err(TurnFailure::Limit(limit)) => {
+                tracing::info!(limit = limit.as_str(), "a limit of the run is reached");
+                let Some(outcome) = self.conversation.machine.limit_reached(limit) else {
+                    return Ok(None);
+                };
                 self.finish(outcome, None, None).await?;
                 return Ok(Some(Worked::Ended));
             }
@@ -189,7 +201,7 @@ impl<W: World> Attempt<'_, W> {
                 self.ledger.turn(&commit).await?;
                 drop(span);
                 self.turn = UnrecordedTurn::default();
-                self.budget.turn_recorded();
+                self.budget.turn_recorded(&charge);
                 self.hold.confirmed(sent);
                 self.publisher.recorded(last_event_id);
                 self.conversation.put_turn(step, turn.message);
@@ -219,10 +231,16 @@ impl<W: World> Attempt<'_, W> {
         TurnParts {
             spec: &self.spec,
             messages,
-            tools: self.toolbox.offered(),
+            tools: self.offered(),
             first_turn,
             answer_limit,
         }
+    }
+
+    /// Returns the tools that the next turn is offered: none if it hands back.
+    fn offered(&self) -> Option<&RawValue> {
+        let offered = self.toolbox.offered();
+        offered.filter(|_| !self.conversation.machine.is_handing_back())
     }
 
     /// Calls the model and shows its answer. Events are stored while the answer is read; if the log
@@ -230,7 +248,7 @@ impl<W: World> Attempt<'_, W> {
     pub(super) async fn model_turn(&mut self, step: u32) -> Result<TurnEnd, TurnFailure> {
         let started = self.runner.clock.monotonic();
         let settings = Arc::clone(&self.settings);
-        let needs = needs(&self.spec.params, self.toolbox.offered().is_some());
+        let needs = needs(&self.spec.params, self.offered().is_some());
         let targets = settings.models.targets(&self.spec.model, needs)?;
         let messages = self.conversation.render(&self.spec);
         let first_turn = self.conversation.is_empty();
@@ -251,8 +269,10 @@ impl<W: World> Attempt<'_, W> {
         let context = TurnContext {
             request_id: self.headers.request_id.clone(),
             traceparent: self.trace.turn_context(),
-            only_free_retries: self.budget.is_limited(),
+            only_free_retries: self.budget.is_metered(),
         };
+        let hands_back = self.conversation.machine.is_handing_back();
+        let tools = self.toolbox.offered().filter(|_| !hands_back);
         let (models, publisher) = (&settings.models, &mut self.publisher);
         let answer = if targets.len() == 1 {
             // The answer may take minutes, in which the run needs only one copy of its input.
@@ -264,7 +284,7 @@ impl<W: World> Attempt<'_, W> {
             let parts = TurnParts {
                 spec: &self.spec,
                 messages: &messages,
-                tools: self.toolbox.offered(),
+                tools,
                 first_turn,
                 answer_limit: limit,
             };

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use baton_protocol::Lane;
+use baton_protocol::{Lane, UseLimits};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -190,6 +190,8 @@ impl ChatSubmission {
                 lane: Lane::Interactive,
                 max_turns: None,
                 max_total_tokens: None,
+                most: UseLimits::default(),
+                on_limit: None,
             },
             stream,
             include_usage: stream && include_usage,

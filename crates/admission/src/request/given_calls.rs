@@ -1,7 +1,7 @@
 //! Calls of server-side tools that a caller makes itself: the bodies of `POST /v1/tools/{name}/execute` and
 //! `POST /v1/tools/execute`. Unknown fields are refused.
 
-use baton_protocol::{GivenCall, Lane, RawFields};
+use baton_protocol::{GivenCall, Lane, RawFields, UseLimits};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -106,6 +106,8 @@ impl SubmitRequest {
             lane: Lane::Interactive,
             max_turns: None,
             max_total_tokens: None,
+            most: UseLimits::default(),
+            on_limit: None,
         })
     }
 }

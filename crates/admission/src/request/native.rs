@@ -1,6 +1,6 @@
 //! The body of `POST /v1/runs`. Unknown fields are refused; `params` is passed on.
 
-use baton_protocol::{Lane, RawFields};
+use baton_protocol::{InvalidLimit, Lane, OnLimit, RawFields, RequestLimits};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -67,6 +67,12 @@ pub struct NativeRequest {
     #[serde(default)]
     #[schema(minimum = 1)]
     pub max_total_tokens: Option<u64>,
+    /// The most that the run may use up; of these and the agent's the smaller hold.
+    #[serde(default)]
+    pub limits: Option<RequestLimits>,
+    /// The effect of reaching `max_tokens`, `max_cost` or `max_tool_calls`. Default: the agent's, else `stop`.
+    #[serde(default)]
+    pub on_limit: Option<OnLimit>,
 }
 
 #[derive(Serialize)]
@@ -151,6 +157,12 @@ impl SubmitRequest {
                 return Err(Invalid::field("invalid_limit", name, message));
             }
         }
+        let most = body.limits.unwrap_or_default().read();
+        let most = most.map_err(|InvalidLimit { field, message }| {
+            let param = format!("limits.{field}");
+            let message = message.replacen(field, &param, 1);
+            Invalid::field("invalid_limit", param, message)
+        })?;
         Ok(Self {
             agent: body.agent,
             model: body.model.filter(|model| !model.is_empty()),
@@ -166,6 +178,8 @@ impl SubmitRequest {
             shown_for_good: false,
             response: None,
             max_total_tokens: body.max_total_tokens,
+            most,
+            on_limit: body.on_limit,
         })
     }
 }
@@ -255,6 +269,22 @@ mod tests {
                 "invalid_limit",
             ),
             (
+                r#"{"model":"m","input":"x","limits":{"max_cost":"0"}}"#,
+                "invalid_limit",
+            ),
+            (
+                r#"{"model":"m","input":"x","limits":{"max_tokens":-1}}"#,
+                "invalid_json",
+            ),
+            (
+                r#"{"model":"m","input":"x","limits":{"max_pages":1}}"#,
+                "invalid_json",
+            ),
+            (
+                r#"{"model":"m","input":"x","on_limit":"explode"}"#,
+                "invalid_json",
+            ),
+            (
                 r#"{"model":"m","input":"x","metadata":[1]}"#,
                 "invalid_metadata",
             ),
@@ -270,7 +300,7 @@ mod tests {
     fn null_is_absent() {
         let request = parse(
             r#"{"model":"m","input":"x","messages":null,"tools":null,"agent":null,"metadata":null,
-                "lane":null,"max_turns":null,"thread_id":null,"on_busy":null,
+                "lane":null,"max_turns":null,"limits":null,"on_limit":null,"thread_id":null,"on_busy":null,
                 "params":{"stream":null,"functions":null,"function_call":null,"seed":1}}"#,
         );
         let request = request.unwrap();

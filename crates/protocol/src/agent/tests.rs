@@ -7,7 +7,7 @@ fn check(definition: &str) -> Result<(), InvalidDefinition> {
 
 #[test]
 fn a_definition_is_written_as_it_was_read() {
-    let text = r#"{"name":"support","description":"d","instructions":"Hi {{user_name}}","model":"m","tools":[{"type":"server","name":"calculator"},{"type":"server","name":"current_time","approval":"always"}],"temperature":0.7,"top_p":0.9,"max_output_tokens":100,"reasoning":{"effort":"low"},"text":{"format":{"type":"json_schema","name":"s","schema":{"b":1,"a":2},"strict":true}},"limits":{"max_turns":3,"max_total_tokens":900},"metadata":{"z":1,"a":[2]}}"#;
+    let text = r#"{"name":"support","description":"d","instructions":"Hi {{user_name}}","model":"m","tools":[{"type":"server","name":"calculator"},{"type":"server","name":"current_time","approval":"always"}],"temperature":0.7,"top_p":0.9,"max_output_tokens":100,"reasoning":{"effort":"low"},"text":{"format":{"type":"json_schema","name":"s","schema":{"b":1,"a":2},"strict":true}},"limits":{"max_turns":3,"max_total_tokens":900,"max_tokens":800,"max_cost":"0.5","max_tool_calls":4,"max_wall_time":"5m"},"on_limit":"hand_back","metadata":{"z":1,"a":[2]}}"#;
     let definition: AgentDefinition = serde_json::from_str(text).unwrap();
     assert_eq!(serde_json::to_string(&definition).unwrap(), text);
     assert_eq!(check(text), Ok(()));
@@ -70,6 +70,10 @@ fn a_bad_value_is_refused_by_its_path() {
             r#""limits":{"max_total_tokens":99999999999}"#.to_owned(),
             "limits.max_total_tokens",
         ),
+        (r#""limits":{"max_tokens":0}"#.to_owned(), "limits.max_tokens"),
+        (r#""limits":{"max_cost":"free"}"#.to_owned(), "limits.max_cost"),
+        (r#""limits":{"max_tool_calls":0}"#.to_owned(), "limits.max_tool_calls"),
+        (r#""limits":{"max_wall_time":"0s"}"#.to_owned(), "limits.max_wall_time"),
         (r#""reasoning":{"effort":"HIGH!"}"#.to_owned(), "reasoning.effort"),
         (r#""text":{"format":{"type":"text","strict":true}}"#.to_owned(), "text.format.strict"),
         (r#""text":{"format":{"type":"json_schema","schema":{}}}"#.to_owned(), "text.format.name"),
@@ -91,7 +95,7 @@ fn a_field_that_is_not_served_is_refused_by_its_name() {
         "approval",
         "fallbacks",
         "mcp_servers",
-        "limits\":{\"max_cost",
+        "limits\":{\"max_pages",
     ] {
         let text = format!(r#"{{"name":"a","{field}":1"#);
         let text = format!("{text}{}", "}".repeat(text.matches('{').count()));

@@ -37,10 +37,7 @@ fn ended(outcome: Outcome, last: EventId) -> RunRecord {
         calls: vec![],
         shown_for_good: false,
         response: None,
-        limits: RunLimits {
-            max_turns: 8,
-            max_total_tokens: None,
-        },
+        limits: RunLimits::of_turns(8),
     };
     RunRecord {
         id: RunId::new(AT),

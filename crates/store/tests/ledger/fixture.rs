@@ -79,10 +79,7 @@ pub(crate) fn spec() -> RunSpec {
         calls: vec![],
         shown_for_good: false,
         response: None,
-        limits: RunLimits {
-            max_turns: 8,
-            max_total_tokens: None,
-        },
+        limits: RunLimits::of_turns(8),
     }
 }
 

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use baton_admission::{Acceptance, SubmitRequest, check_shape};
 use baton_openai::{ErrorBody, Message};
-use baton_protocol::RunId;
+use baton_protocol::{RunId, UseLimits};
 use baton_responses::{CreateResponse, ResponseHead, ResponseStream, Snapshot, Status};
 use baton_service::RequestId;
 use baton_store::Store;
@@ -213,6 +213,8 @@ fn into_submission(
         lane: request.settings.service_tier.lane(),
         max_turns: None,
         max_total_tokens: None,
+        most: UseLimits::default(),
+        on_limit: None,
         response: Some(raw(&request.settings)?),
     })
 }

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use baton_protocol::{ClaimToken, EventId, Fence, Outcome, RunId, TenantId};
+use baton_protocol::{ClaimToken, EventId, Fence, Nanos, Outcome, RunId, TenantId};
 use baton_store::{
     AuditEntry, CallCommit, Claim, ClaimOutcome, FenceError, FinishCommit, Finished,
     GivenCallsCommit, ParkCommit, ParkOutcome, QueuedJob, Renewal, StoreError, TurnCommit,
     TurnGrant, TurnWish,
 };
 use baton_worker::world::Ledger;
+use chrono::{DateTime, Utc};
 use rand::RngExt as _;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -214,6 +215,11 @@ impl Ledger for Outside {
             sim.world.borrow().ledger.waiting_for(run)
         });
         Ok(waiting.await?)
+    }
+
+    /// The models have no prices here.
+    async fn run_cost(&self, _: TenantId, _: RunId, _: DateTime<Utc>) -> Result<Nanos, StoreError> {
+        Ok(Nanos(0))
     }
 
     async fn commit_turn(&self, fence: &Fence, turn: &TurnCommit<'_>) -> Result<(), FenceError> {

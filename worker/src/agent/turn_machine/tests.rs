@@ -1,11 +1,9 @@
+use baton_protocol::UseLimits;
 use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: RunLimits = RunLimits {
-    max_turns: 3,
-    max_total_tokens: None,
-};
+const LIMITS: RunLimits = RunLimits::of_turns(3);
 
 fn call(id: &str, side: CallSide) -> Call {
     Call {
@@ -113,6 +111,7 @@ fn a_token_limit_stops_between_turns() {
     let limits = RunLimits {
         max_turns: 10,
         max_total_tokens: Some(10),
+        ..LIMITS
     };
     let mut machine = TurnMachine::new(limits);
     machine.turn_finished(turn(FinishReason::ToolCalls, vec![server("a")]));
@@ -298,7 +297,7 @@ proptest! {
     fn resuming_from_any_prefix_leads_to_the_same_place(
         script in prop::collection::vec((0usize..4, any::<u64>()), 1..8),
     ) {
-        let limits = RunLimits { max_turns: 5, max_total_tokens: None };
+        let limits = RunLimits::of_turns(5);
         let mut machine = TurnMachine::new(limits);
         let mut ledger = Vec::new();
         let mut seen_steps = Vec::new();
@@ -327,7 +326,10 @@ proptest! {
                         machine = TurnMachine::resume(limits, ledger.clone());
                         continue;
                     }
-                    Next::BeginGivenCalls | Next::CallModel { .. } | Next::Finish(_) => break,
+                    Next::BeginGivenCalls
+                    | Next::CallModel { .. }
+                    | Next::HandBack { .. }
+                    | Next::Finish(_) => break,
                 };
                 for call in &open {
                     let decided = ledger.iter().any(|entry| {
@@ -382,4 +384,85 @@ fn a_run_of_given_calls_ends_with_the_last_result() {
     ];
     let resumed = TurnMachine::of_given_calls(LIMITS).after(lost);
     assert!(matches!(resumed.next(), Next::Park(asked) if asked[0].step == 2));
+}
+
+fn limited(on_limit: OnLimit) -> RunLimits {
+    RunLimits {
+        most: UseLimits {
+            max_tool_calls: Some(3),
+            ..UseLimits::default()
+        },
+        on_limit,
+        ..RunLimits::of_turns(9)
+    }
+}
+
+fn two_calls() -> FinishedTurn {
+    turn(FinishReason::ToolCalls, vec![server("a"), server("b")])
+}
+
+#[test]
+fn a_turn_with_more_calls_than_are_left_ends_the_run_and_none_is_made() {
+    let mut machine = TurnMachine::new(limited(OnLimit::Stop));
+    machine.turn_finished(two_calls());
+    machine.call_finished(2);
+    machine.call_finished(3);
+    let end = Outcome::Completed(FinishReason::MaxToolCalls);
+    assert_eq!(
+        machine.turn_finished(two_calls()),
+        TurnVerdict::Finish(end.clone())
+    );
+    assert_eq!(machine.next(), Next::Finish(end));
+}
+
+/// The last turn has the results of the calls that were made, and a refusal for each other one. A takeover
+/// in its middle comes to the same.
+#[test]
+fn at_the_limit_of_calls_the_model_hands_back_without_tools() {
+    let mut machine = TurnMachine::new(limited(OnLimit::HandBack));
+    machine.turn_finished(two_calls());
+    machine.call_finished(2);
+    machine.call_finished(3);
+    let TurnVerdict::Continue(calls) = machine.turn_finished(two_calls()) else {
+        panic!("it ends at once")
+    };
+    let open: Vec<_> = calls
+        .iter()
+        .map(|call| call.standing == Standing::Open)
+        .collect();
+    assert_eq!(open, [true, false]);
+    assert_eq!(machine.next(), Next::RunCalls(calls.clone()));
+    let resumed = TurnMachine::resume(
+        limited(OnLimit::HandBack),
+        [
+            Recorded::Turn(two_calls()),
+            Recorded::CallFinished(2),
+            Recorded::CallFinished(3),
+            Recorded::Turn(two_calls()),
+        ],
+    );
+    assert_eq!(resumed.next(), Next::RunCalls(calls));
+    machine.call_finished(5);
+    machine.call_finished(6);
+    assert_eq!(machine.next(), Next::HandBack { step: 7 });
+    let end = Outcome::Completed(FinishReason::MaxToolCalls);
+    assert_eq!(machine.turn_finished(two_calls()), TurnVerdict::Finish(end));
+}
+
+#[test]
+fn a_limit_is_reached_once_and_its_name_is_the_end() {
+    let mut stops = TurnMachine::new(limited(OnLimit::Stop));
+    let by_cost = Outcome::Completed(FinishReason::MaxCost);
+    assert_eq!(
+        stops.limit_reached(FinishReason::MaxCost),
+        Some(by_cost.clone())
+    );
+    let mut hands_back = TurnMachine::new(limited(OnLimit::HandBack));
+    assert_eq!(hands_back.limit_reached(FinishReason::MaxCost), None);
+    assert_eq!(hands_back.next(), Next::HandBack { step: 1 });
+    // Not even the last turn fits.
+    assert_eq!(
+        hands_back.limit_reached(FinishReason::MaxTokens),
+        Some(by_cost)
+    );
 }
