@@ -122,6 +122,10 @@ id! {
     ApprovalId, "approval"
 }
 id! {
+    /// A judgement about a run.
+    FeedbackId, "feedback"
+}
+id! {
     /// A person.
     UserId, "user"
 }

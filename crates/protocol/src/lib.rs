@@ -34,8 +34,8 @@ pub use event::{Event, EventData};
 pub use event_id::{EventId, InvalidEventId};
 pub use fence::{ClaimToken, Fence};
 pub use ids::{
-    AgentId, ApiKeyId, ApprovalId, AuditId, InviteId, MessageId, RunId, SessionId, TenantId,
-    ThreadId, UserId, WorkerId,
+    AgentId, ApiKeyId, ApprovalId, AuditId, FeedbackId, InviteId, MessageId, RunId, SessionId,
+    TenantId, ThreadId, UserId, WorkerId,
 };
 pub use invalid::Invalid;
 pub use job::{Job, JobError, Lane, SubmitJob};

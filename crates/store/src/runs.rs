@@ -7,6 +7,7 @@ pub(crate) mod cancel;
 pub(crate) mod claim;
 pub(crate) mod decide;
 pub(crate) mod ended;
+pub(crate) mod export;
 pub(crate) mod finish;
 pub(crate) mod lease;
 pub(crate) mod new_run;

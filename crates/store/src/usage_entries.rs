@@ -3,6 +3,7 @@
 
 use baton_protocol::{ApiKeyId, Nanos, RunId, TenantId};
 use chrono::{DateTime, NaiveDate, Utc};
+use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use crate::columns::{self, int8};
@@ -88,6 +89,41 @@ pub struct UsagePage {
     pub next_cursor: Option<UsageGroup>,
 }
 
+/// The cost of a run's recorded turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunCost {
+    /// The cost of the turns with a price.
+    pub cost: Nanos,
+    /// The turns without one.
+    pub unpriced_turns: u64,
+}
+
+async fn cost_of_run(
+    executor: impl PgExecutor<'_>,
+    tenant: TenantId,
+    run: RunId,
+    accepted_at: DateTime<Utc>,
+) -> Result<RunCost, StoreError> {
+    let row = sqlx::query!(
+        r#"
+        -- usage.of_run
+        SELECT coalesce(sum(cost_nanos), 0)::bigint AS "nanos!",
+               count(*) FILTER (WHERE cost_nanos IS NULL) AS "unpriced!"
+        FROM usage_entries
+        WHERE tenant_id = $1 AND run_id = $2 AND day = ($3::timestamptz AT TIME ZONE 'UTC')::date
+        "#,
+        tenant.as_uuid(),
+        run.as_uuid(),
+        accepted_at,
+    )
+    .fetch_one(executor)
+    .await?;
+    Ok(RunCost {
+        cost: Nanos(columns::number(row.nanos)),
+        unpriced_turns: columns::number(row.unpriced),
+    })
+}
+
 impl SystemTx<'_> {
     /// Returns the cost of a run's recorded turns; turns without a price count nothing.
     pub async fn run_cost(
@@ -96,24 +132,22 @@ impl SystemTx<'_> {
         run: RunId,
         accepted_at: DateTime<Utc>,
     ) -> Result<Nanos, StoreError> {
-        let nanos = sqlx::query_scalar!(
-            r#"
-            -- usage_entries.run_cost
-            SELECT coalesce(sum(cost_nanos), 0)::bigint AS "nanos!"
-            FROM usage_entries
-            WHERE tenant_id = $1 AND run_id = $2 AND day = ($3::timestamptz AT TIME ZONE 'UTC')::date
-            "#,
-            tenant.as_uuid(),
-            run.as_uuid(),
-            accepted_at,
-        )
-        .fetch_one(self.pool)
-        .await?;
-        Ok(Nanos(columns::number(nanos)))
+        let cost = cost_of_run(self.pool, tenant, run, accepted_at).await?;
+        Ok(cost.cost)
     }
 }
 
 impl TenantTx {
+    /// Returns the cost of a run's recorded turns.
+    pub async fn run_cost(
+        &mut self,
+        run: RunId,
+        accepted_at: DateTime<Utc>,
+    ) -> Result<RunCost, StoreError> {
+        let tenant = self.tenant;
+        cost_of_run(self.connection(), tenant, run, accepted_at).await
+    }
+
     /// Returns the usage of this tenant, in the order of day, key and model: at most `limit` sums
     /// after the group `after`.
     pub async fn usage(

@@ -4,6 +4,8 @@ mod approvals;
 mod cancel;
 mod create;
 mod events;
+mod export;
+mod feedback;
 mod list;
 mod path;
 mod read;
@@ -20,7 +22,9 @@ use crate::routes::AppState;
 pub(crate) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(create::create_run, list::list_runs))
+        .routes(routes!(export::export_runs))
         .routes(routes!(read::read_run))
+        .routes(routes!(feedback::give_feedback, feedback::list_feedback))
         .routes(routes!(timeline::read_timeline))
         .routes(routes!(events::run_events))
         .routes(routes!(ticket::create_ticket))

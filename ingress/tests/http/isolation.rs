@@ -62,6 +62,7 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             | "/v1/responses/{id}/input_items"
             | "/v1/runs/{id}/approvals"
             | "/v1/runs/{id}/timeline"
+            | "/v1/runs/{id}/feedback"
             | "/v1/agents/{id}"
             | "/v1/agents/{id}/versions"
             | "/v1/agents/{id}/diff"
@@ -84,6 +85,7 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             | "/v1/threads/{id}"
             | "/v1/auth/sessions/{id}",
         ) => How::Owned(nothing),
+        ("POST", "/v1/runs/{id}/feedback") => How::Owned(json!({"key": "helpful", "score": 1})),
         ("PATCH", "/v1/threads/{id}") => How::Owned(json!({"title": "taken"})),
         ("POST", "/v1/threads/{id}/messages") => How::Owned(json!({"messages": message})),
         ("POST", "/v1/threads") => How::Own(json!({"title": "another"})),
@@ -98,6 +100,7 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
         (
             "GET",
             "/v1/runs"
+            | "/v1/runs/export"
             | "/v1/api-keys"
             | "/v1/invites"
             | "/v1/members"
@@ -242,6 +245,7 @@ impl Tenant {
             "/v1/runs",
             "/v1/runs/{id}",
             "/v1/runs/{id}/approvals",
+            "/v1/runs/{id}/feedback",
             "/v1/responses/{id}",
             "/v1/runs/{id}/timeline",
             "/v1/usage?group_by=key,model",

@@ -14,6 +14,7 @@ mod body_bytes;
 mod chat;
 mod clocks;
 mod disconnect;
+mod feedback;
 mod fixture;
 mod from_the_bus;
 mod front;

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use baton_protocol::{RunId, TenantId};
-use baton_store::Store;
+use baton_store::{Store, TenantTx};
 
 use super::path::RunPath;
 use super::view::RunView;
@@ -53,9 +53,18 @@ pub(crate) async fn read_run(
 /// Reads the whole run in one transaction.
 pub(super) async fn load(store: &Store, tenant: TenantId, run: RunId) -> Result<RunView, ApiError> {
     let mut tx = store.tenant(tenant).await?;
-    let record = tx.run(run).await?.ok_or_else(ApiError::no_such_run)?;
+    read_whole(&mut tx, run)
+        .await?
+        .ok_or_else(ApiError::no_such_run)
+}
+
+/// Reads the whole run, if it exists.
+pub(super) async fn read_whole(tx: &mut TenantTx, run: RunId) -> Result<Option<RunView>, ApiError> {
+    let Some(record) = tx.run(run).await? else {
+        return Ok(None);
+    };
     let output = tx.run_messages(run).await?;
     let steps = tx.run_steps(run).await?;
-    drop(tx);
-    RunView::whole(record, output, steps).map_err(|error| ApiError::internal(&error))
+    let view = RunView::whole(record, output, steps);
+    view.map(Some).map_err(|error| ApiError::internal(&error))
 }

@@ -47,7 +47,7 @@ pub(crate) struct RunView {
     error: Option<RunError>,
     #[schema(value_type = Option<Object>)]
     metadata: Option<Box<RawValue>>,
-    created_at: DateTime<Utc>,
+    pub(super) created_at: DateTime<Utc>,
     /// The actor that submitted it: `api_key:<id>`, `user:<id>` or `issuer:<subject>`; null for runs
     /// of versions that did not record it.
     created_by: Option<String>,
