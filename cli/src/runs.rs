@@ -1,7 +1,7 @@
 //! `baton runs timeline`: the timeline of a run, as `GET /v1/runs/{id}/timeline` shows it.
 
 use anyhow::anyhow;
-use baton_protocol::RunId;
+use baton_protocol::{RunId, TurnRoute};
 use baton_store::{AttemptEnding, Store, Timeline, TimelineData, TimelineEntry};
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -64,6 +64,18 @@ fn lasted(from: DateTime<Utc>, to: DateTime<Utc>) -> String {
     }
 }
 
+/// Returns the words about an upstream that was not the first to be asked.
+fn way(route: &TurnRoute) -> String {
+    let left = route.left.iter();
+    let left = left.map(|left| format!("{} ({})", visible(&left.upstream), left.reason));
+    let left: Vec<_> = left.collect();
+    format!(
+        "  by {} after {}",
+        visible(&route.upstream),
+        left.join(", ")
+    )
+}
+
 fn words(entry: &TimelineEntry) -> String {
     match &entry.data {
         TimelineData::Queued { lane } => format!("queued    {}", lane.as_str()),
@@ -85,14 +97,16 @@ fn words(entry: &TimelineEntry) -> String {
             usage,
             cached_tokens,
             cost,
+            route,
         } => format!(
-            "turn      {step}  {}  {}  first token {}  {} in ({cached_tokens} cached)  {} out  cost {}",
+            "turn      {step}  {}  {}  first token {}  {} in ({cached_tokens} cached)  {} out  cost {}{}",
             visible(model.as_deref().unwrap_or("-")),
             finish_reason.map_or("broken off", |reason| reason.as_str()),
             first_token_at.map_or_else(|| "-".to_owned(), |at| lasted(entry.began_at, at)),
             usage.prompt_tokens,
             usage.completion_tokens,
             cost.map_or_else(|| "-".to_owned(), |cost| cost.to_string()),
+            route.as_ref().map_or_else(String::new, way),
         ),
         TimelineData::Call {
             step,

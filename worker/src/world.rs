@@ -7,7 +7,7 @@ use baton_nats::{
     AckError, BadJob, Bus, Delivery as PulledJob, InProgress as PulledInProgress, JobHeaders, Link,
     PublishError,
 };
-use baton_protocol::{ClaimToken, EventId, Fence, Job, Lane, Nanos, RunId, TenantId};
+use baton_protocol::{ClaimToken, EventId, Fence, Job, Lane, Nanos, RunId, TenantId, TurnRoute};
 use baton_run_log::{EventLogs, RecordedRuns};
 use baton_store::{
     AuditEntry, CallCommit, Claim, ClaimOutcome, FenceError, FinishCommit, Finished,
@@ -90,6 +90,7 @@ ledger! {
         fence: &Fence,
         given: &GivenCallsCommit<'_>
     ) -> Result<(), FenceError>;
+    fn record_route(fence: &Fence, step: u32, route: &TurnRoute) -> Result<(), FenceError>;
     fn start_call(fence: &Fence, step: u32) -> Result<(), FenceError>;
     fn commit_call(fence: &Fence, call: &CallCommit<'_>) -> Result<(), FenceError>;
     fn finish_run(fence: &Fence, end: &FinishCommit<'_>) -> Result<Finished, FenceError>;

@@ -73,6 +73,21 @@ async fn runs_go_on_at_the_next_upstream_when_one_dies() {
     for id in &ids {
         assert_whole(&client, id, "whole at two").await;
     }
+    let read = client.run(&ids[8]).await.unwrap();
+    let route = &read["steps"][0]["route"];
+    assert_eq!(
+        (&route["upstream"], &route["model"]),
+        (&json!("two"), &json!("other"))
+    );
+    assert_eq!(
+        (&route["left"][0]["upstream"], &route["left"][0]["model"]),
+        (&json!("one"), &json!("script"))
+    );
+    let path = format!("/v1/runs/{}/timeline", ids[8]);
+    let timeline: Value = client.get(&path).await.unwrap().json().unwrap();
+    let entries = timeline["data"].as_array().unwrap();
+    let turn = entries.iter().find(|entry| entry["kind"] == "turn");
+    assert_eq!(&turn.unwrap()["route"], route);
     for request in other.requests() {
         assert_eq!(request.body["model"], "other");
         assert!(!request.headers.contains_key("authorization"));

@@ -22,6 +22,7 @@ pub mod price;
 pub mod program;
 pub mod raw_fields;
 pub mod role;
+pub mod route;
 pub mod run;
 pub mod spec;
 pub mod tool;
@@ -45,6 +46,7 @@ pub use price::{Charge, Nanos, Price};
 pub use program::{BadMessage, CancelMessage, ControlMessage, DecideMessage, HistoryMessage};
 pub use raw_fields::{NotFields, RawField, RawFields};
 pub use role::{Role, UnknownRole};
+pub use route::{LeftUpstream, TurnRoute};
 pub use run::{FinishReason, Outcome, RunError, RunStatus, UpstreamError};
 pub use spec::{AgentRef, OfferedTool, RunLimits, RunSpec};
 pub use tool::{

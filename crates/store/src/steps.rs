@@ -2,6 +2,7 @@
 
 mod calls;
 mod given;
+mod routes;
 mod times;
 mod turns;
 

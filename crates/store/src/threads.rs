@@ -323,6 +323,8 @@ impl SystemTx<'_> {
                 DELETE FROM messages WHERE tenant_id = $1 AND run_id IN (SELECT id FROM doomed)
             ), gone_approvals AS (
                 DELETE FROM approvals WHERE tenant_id = $1 AND run_id IN (SELECT id FROM doomed)
+            ), gone_routes AS (
+                DELETE FROM turn_routes WHERE tenant_id = $1 AND run_id IN (SELECT id FROM doomed)
             ), gone_feedback AS (
                 DELETE FROM run_feedback WHERE tenant_id = $1 AND run_id IN (SELECT id FROM doomed)
             ), gone_runs AS (

@@ -3,8 +3,8 @@
 mod assemble;
 
 use baton_protocol::{
-    ApprovalId, ApprovalReason, FinishReason, Lane, Nanos, RunId, RunStatus, TenantId, Usage,
-    WorkerId,
+    ApprovalId, ApprovalReason, FinishReason, Lane, Nanos, RunId, RunStatus, TenantId, TurnRoute,
+    Usage, WorkerId,
 };
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -83,6 +83,8 @@ pub enum TimelineData {
         cached_tokens: u64,
         /// Its cost; `None` if the model has no price.
         cost: Option<Nanos>,
+        /// Its way to its upstream, if others were left before it.
+        route: Option<TurnRoute>,
     },
     /// A server-side tool was called. It ends with the commit that records the result.
     Call {
@@ -271,7 +273,8 @@ impl TenantTx {
         .fetch_all(self.connection())
         .await?;
         let approvals = self.run_approvals(run).await?;
-        assemble::timeline(run, row, attempts, steps, approvals).map(Some)
+        let routes = self.turn_routes(run).await?;
+        assemble::timeline(run, row, attempts, steps, approvals, routes).map(Some)
     }
 }
 

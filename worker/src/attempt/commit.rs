@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use baton_protocol::{EventId, Fence, Nanos};
+use baton_protocol::{EventId, Fence, Nanos, TurnRoute};
 use baton_store::{
     CallCommit, FenceError, FinishCommit, Finished, GivenCallsCommit, ParkCommit, ParkOutcome,
     StoreError, TurnCommit, TurnGrant, TurnWish,
@@ -103,6 +103,11 @@ impl<'a, W: World> GuardedLedger<'a, W> {
     ) -> Result<(), CommitError> {
         let (ledger, fence) = (self.ledger, &self.fence);
         until_answered!(ledger.lower_turn(fence, step, tokens, nanos))
+    }
+
+    pub(super) async fn route(&self, step: u32, route: &TurnRoute) -> Result<(), CommitError> {
+        let (ledger, fence) = (self.ledger, &self.fence);
+        until_answered!(ledger.record_route(fence, step, route))
     }
 
     /// Returns the cost of the run's recorded turns.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use baton_admission::needs;
 use baton_metering::{is_other_model, recorded_name};
-use baton_protocol::{AuditId, EventData, FinishReason, Outcome, RunError};
+use baton_protocol::{
+    AuditId, EventData, FinishReason, LeftUpstream, Outcome, RunError, TurnRoute,
+};
 use baton_routing::Target;
 use baton_run_log::{EventLogs, EventPublisher, PublishEventsError};
 use baton_store::{
@@ -291,6 +293,11 @@ impl<W: World> Attempt<'_, W> {
             let started = models.start_turn(&targets, |it| models.render(it, &parts), context);
             until_started(publisher, started).await?
         };
+        if !answer.fallbacks.is_empty() {
+            let route = route_of(&answer);
+            let recorded = self.ledger.route(step, &route).await;
+            recorded.map_err(|error| TurnFailure::Halt(error.into()))?;
+        }
         self.target = Some(answer.target);
         let stream = answer.stream;
         let behind = self.publisher.last_pushed();
@@ -428,6 +435,20 @@ async fn until_started<L: EventLogs>(
                 publisher.kick();
             }
         }
+    }
+}
+
+/// Returns the way of a turn, for its record.
+fn route_of(answer: &StartedTurn) -> TurnRoute {
+    let left = answer.fallbacks.iter().map(|left| LeftUpstream {
+        upstream: left.upstream.to_string(),
+        model: left.model.clone(),
+        reason: left.reason.to_owned(),
+    });
+    TurnRoute {
+        upstream: answer.target.upstream.to_string(),
+        model: answer.target.model.clone(),
+        left: left.collect(),
     }
 }
 

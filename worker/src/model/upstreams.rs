@@ -55,6 +55,8 @@ pub struct StartedTurn {
 pub struct Fallback {
     /// The name of the upstream.
     pub upstream: Arc<str>,
+    /// The model's name there.
+    pub model: String,
     /// The code of its error, or one of [`Fallback::PASSED_OVER`].
     pub reason: &'static str,
 }
@@ -224,8 +226,11 @@ impl Upstreams {
             let may_pass = !again && !queue.is_empty();
             let fall_back = |fallbacks: &mut Vec<Fallback>, reason| {
                 upstream.note_fallback(&target.model, reason);
-                let upstream = Arc::clone(&upstream.name);
-                fallbacks.push(Fallback { upstream, reason });
+                fallbacks.push(Fallback {
+                    upstream: Arc::clone(&upstream.name),
+                    model: target.model.clone(),
+                    reason,
+                });
             };
             if may_pass && !upstream.health().admits(Instant::now()) {
                 fall_back(fallbacks, DOWN);

@@ -1,6 +1,8 @@
 //! The entries of a timeline, from the rows of its tables.
 
-use baton_protocol::{Decision, Lane, Nanos, RunId, RunStatus};
+use std::collections::BTreeMap;
+
+use baton_protocol::{Decision, Lane, Nanos, RunId, RunStatus, TurnRoute};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
@@ -18,6 +20,7 @@ pub(super) fn timeline(
     mut attempts: Vec<AttemptRow>,
     steps: Vec<StepRow>,
     approvals: Vec<ApprovalRecord>,
+    mut routes: BTreeMap<u32, TurnRoute>,
 ) -> Result<Timeline, StoreError> {
     let status = columns::status(&row.status)?;
     let lane = columns::lane(&row.lane)?;
@@ -41,7 +44,8 @@ pub(super) fn timeline(
         entries.push(entry(since, row.finished_at, queued));
     }
     for step in steps {
-        entries.push(of_step(step)?);
+        let route = routes.remove(&columns::count(step.step));
+        entries.push(of_step(step, route)?);
     }
     for approval in approvals {
         let decided_at = approval.decided.as_ref().map(|decided| decided.at);
@@ -120,7 +124,7 @@ fn of_attempt(
     Ok(queued.into_iter().chain(held).collect())
 }
 
-fn of_step(row: StepRow) -> Result<TimelineEntry, StoreError> {
+fn of_step(row: StepRow, route: Option<TurnRoute>) -> Result<TimelineEntry, StoreError> {
     let state = StepState::ALL
         .into_iter()
         .find(|state| state.as_str() == row.state)
@@ -148,6 +152,7 @@ fn of_step(row: StepRow) -> Result<TimelineEntry, StoreError> {
             cached_tokens: columns::number(row.cached_tokens.unwrap_or(0)),
             cost: row.cost_nanos.map(|cost| Nanos(columns::number(cost))),
             model: row.model,
+            route,
         }
     } else {
         TimelineData::Call {

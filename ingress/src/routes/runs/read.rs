@@ -65,6 +65,7 @@ pub(super) async fn read_whole(tx: &mut TenantTx, run: RunId) -> Result<Option<R
     };
     let output = tx.run_messages(run).await?;
     let steps = tx.run_steps(run).await?;
-    let view = RunView::whole(record, output, steps);
+    let routes = tx.turn_routes(run).await?;
+    let view = RunView::whole(record, output, steps, routes);
     view.map(Some).map_err(|error| ApiError::internal(&error))
 }

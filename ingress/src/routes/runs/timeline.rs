@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use baton_protocol::{
-    ApprovalId, ApprovalReason, FinishReason, Lane, RunId, RunStatus, Usage, WorkerId,
+    ApprovalId, ApprovalReason, FinishReason, Lane, RunId, RunStatus, TurnRoute, Usage, WorkerId,
 };
 use baton_store::{AttemptEnding, Store, Timeline, TimelineData, TimelineEntry};
 use chrono::{DateTime, Utc};
@@ -83,6 +83,8 @@ pub(crate) enum DataView {
         /// Its cost, an exact decimal number in the currency of the prices; null if the model has no price.
         #[schema(example = "0.0125")]
         cost: Option<String>,
+        /// The upstream that answered, and those that were left before it; null if the first one answered.
+        route: Option<TurnRoute>,
     },
     /// A server-side tool was called.
     Call {
@@ -141,6 +143,7 @@ impl From<TimelineData> for DataView {
                 usage,
                 cached_tokens,
                 cost,
+                route,
             } => Self::Turn {
                 step,
                 attempt,
@@ -150,6 +153,7 @@ impl From<TimelineData> for DataView {
                 usage,
                 cached_tokens,
                 cost: cost.map(|cost| cost.to_string()),
+                route,
             },
             TimelineData::Call {
                 step,

@@ -1,9 +1,11 @@
 //! The representation of a run for clients.
 
+use std::collections::BTreeMap;
+
 use baton_admission::{Acceptance, Accepted, CreatedRun};
 use baton_protocol::{
     AgentRef, CallFailure, EventId, FinishReason, Lane, Outcome, RunError, RunId, RunSpec,
-    RunStatus, ThreadId, Usage,
+    RunStatus, ThreadId, TurnRoute, Usage,
 };
 use baton_store::{CallState, RunRecord, StepData, StepRecord};
 use chrono::{DateTime, Utc};
@@ -92,6 +94,8 @@ pub(crate) enum StepDataView {
         usage: Usage,
         /// Whether it was broken off, by a cancel or a failure of the upstream.
         incomplete: bool,
+        /// The upstream that answered, and those that were left before it; null if the first one answered.
+        route: Option<TurnRoute>,
     },
     /// One call of a server-side tool.
     Call {
@@ -166,13 +170,18 @@ impl RunView {
         run: RunRecord,
         output: Vec<Box<RawValue>>,
         steps: Vec<StepRecord>,
+        mut routes: BTreeMap<u32, TurnRoute>,
     ) -> Result<Self, serde_json::Error> {
         let spec: RunSpec = serde_json::from_str(&run.spec_json)?;
         let mut output = output;
         for cut in steps.iter().filter_map(|step| step.cut_message.as_deref()) {
             output.push(incomplete(cut)?);
         }
-        let steps = steps.into_iter().map(StepView::from).collect();
+        let steps = steps.into_iter().map(|step| {
+            let route = routes.remove(&step.step);
+            StepView::new(step, route)
+        });
+        let steps = steps.collect();
         Ok(Self::new(
             run,
             Some(spec.messages),
@@ -245,8 +254,8 @@ fn incomplete(message: &RawValue) -> Result<Box<RawValue>, serde_json::Error> {
     serde_json::value::to_raw_value(&message)
 }
 
-impl From<StepRecord> for StepView {
-    fn from(step: StepRecord) -> Self {
+impl StepView {
+    fn new(step: StepRecord, route: Option<TurnRoute>) -> Self {
         let data = match step.data {
             StepData::Turn {
                 finish_reason,
@@ -255,11 +264,13 @@ impl From<StepRecord> for StepView {
                 finish_reason: Some(finish_reason),
                 usage,
                 incomplete: false,
+                route,
             },
             StepData::CutTurn { usage } => StepDataView::Turn {
                 finish_reason: None,
                 usage,
                 incomplete: true,
+                route,
             },
             StepData::Call {
                 call_id,

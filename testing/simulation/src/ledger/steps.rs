@@ -52,6 +52,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// Checks a holder's fence.
+    pub(crate) fn holds(&mut self, fence: &Fence) -> Result<(), Lost> {
+        self.held(fence).map(|_| ())
+    }
+
     pub(crate) fn start_call(&mut self, fence: &Fence, step: u32) -> Result<(), Lost> {
         let skips_note = self.setup.without == Some(Guard::StartNote);
         // Neither progress nor an end, because the attempt may still be lost.

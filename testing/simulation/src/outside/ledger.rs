@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use baton_protocol::{ClaimToken, EventId, Fence, Nanos, Outcome, RunId, TenantId};
+use baton_protocol::{ClaimToken, EventId, Fence, Nanos, Outcome, RunId, TenantId, TurnRoute};
 use baton_store::{
     AuditEntry, CallCommit, Claim, ClaimOutcome, FenceError, FinishCommit, Finished,
     GivenCallsCommit, ParkCommit, ParkOutcome, QueuedJob, Renewal, StoreError, TurnCommit,
@@ -246,6 +246,12 @@ impl Ledger for Outside {
         let (calls, last_event) = (given.calls.to_vec(), given.last_event_id);
         self.write(move |ledger, now| ledger.begin_given_calls(&fence, calls, last_event, now))
             .await
+    }
+
+    /// Keeps nothing, because nothing here reads it.
+    async fn record_route(&self, fence: &Fence, _: u32, _: &TurnRoute) -> Result<(), FenceError> {
+        let fence = *fence;
+        self.write(move |ledger, _| ledger.holds(&fence)).await
     }
 
     async fn start_call(&self, fence: &Fence, step: u32) -> Result<(), FenceError> {
