@@ -1,5 +1,6 @@
 //! Describes the tools to ingresses, which have neither the tools nor the connections to MCP servers.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use baton_nats::{ToolQuestion, ToolQuestions};
@@ -27,7 +28,8 @@ pub(crate) async fn describe_tools(runner: &JobRunner, questions: ToolQuestions)
     });
     let answer = |question: ToolQuestion| async {
         let settings = runner.settings.load_full();
-        let answer = describe(&settings.tools, &question.asked, ROOM).await;
+        let rules = (&settings.tools, &settings.approval_required);
+        let answer = describe(rules, &question.asked, ROOM).await;
         if let Err(error) = question.answer(&answer).await {
             tracing::debug!(%error, "an ingress was not told the tools");
         }
@@ -38,7 +40,11 @@ pub(crate) async fn describe_tools(runner: &JobRunner, questions: ToolQuestions)
 }
 
 /// Describes the named tools, as many as fit, and at least one.
-async fn describe(tools: &ToolRegistry, asked: &ToolsQuestion, room: usize) -> ToolsAnswer {
+async fn describe(
+    (tools, approval_required): (&ToolRegistry, &BTreeSet<String>),
+    asked: &ToolsQuestion,
+    room: usize,
+) -> ToolsAnswer {
     let found = asked
         .names
         .iter()
@@ -51,7 +57,8 @@ async fn describe(tools: &ToolRegistry, asked: &ToolsQuestion, room: usize) -> T
             Err(_) => tools.mcp().describe_unlisted(name),
         };
         match described {
-            Some(tool) if used < room => {
+            Some(mut tool) if used < room => {
+                tool.approval_required = approval_required.contains(name);
                 used += tool.description.len() + tool.parameters.get().len();
                 answer.tools.push(tool);
             }
@@ -73,12 +80,9 @@ mod tests {
         let asked = ToolsQuestion {
             names: names.iter().map(ToString::to_string).collect(),
         };
-        describe(
-            &ToolRegistry::new(&Config::default()).unwrap(),
-            &asked,
-            room,
-        )
-        .await
+        let registry = ToolRegistry::new(&Config::default()).unwrap();
+        let guarded = BTreeSet::from(["current_time".to_owned()]);
+        describe((&registry, &guarded), &asked, room).await
     }
 
     #[tokio::test]
@@ -94,6 +98,8 @@ mod tests {
         );
         assert!(tool.parameters.get().contains("expression"), "{tool:?}");
         assert!(tool.timeout_ms > 0);
+        let guarded: Vec<_> = answer.tools.iter().map(|it| it.approval_required).collect();
+        assert_eq!(guarded, [true, false]);
     }
 
     #[tokio::test]

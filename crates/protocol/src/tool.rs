@@ -115,6 +115,9 @@ pub struct ToolDescription {
     pub effect: Effect,
     /// The time limit of a call, in milliseconds.
     pub timeout_ms: u64,
+    /// Whether the operator requires a person to approve each call. An agent may require it as well.
+    #[serde(default)]
+    pub approval_required: bool,
 }
 
 /// A question to any worker for descriptions of tools.

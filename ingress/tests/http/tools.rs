@@ -29,6 +29,7 @@ fn described(name: &str) -> ToolDescription {
         source: ToolSource::BuiltIn,
         effect: Effect::Pure,
         timeout_ms: 30_000,
+        approval_required: false,
     }
 }
 
@@ -75,7 +76,7 @@ async fn a_caller_sees_the_tools_that_it_may_use() {
         assert_eq!(
             all["data"][0],
             json!({"name": "calculator", "description": "Does something", "source": "built_in",
-                   "parameters": {"type": "object"}, "effect": "pure", "timeout_ms": 30_000})
+                   "parameters": {"type": "object"}, "effect": "pure", "timeout_ms": 30_000, "approval_required": false})
         );
         let (_, few) = f.ask(&confined, "GET", "/v1/tools", Value::Null).await;
         assert_eq!(few["data"].as_array().unwrap().len(), 1, "{few}");

@@ -90,6 +90,7 @@ impl McpTools {
             source: ToolSource::Mcp,
             effect: Effect::AtMostOnce,
             timeout_ms: u64::try_from(server.timeout().as_millis()).unwrap_or(u64::MAX),
+            approval_required: false,
         })
     }
 

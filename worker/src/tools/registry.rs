@@ -86,6 +86,7 @@ impl RegisteredTool {
             source: spec.source,
             effect: spec.effect,
             timeout_ms: u64::try_from(spec.timeout.as_millis()).unwrap_or(u64::MAX),
+            approval_required: false,
         }
     }
 
