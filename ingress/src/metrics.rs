@@ -8,7 +8,7 @@ use std::time::Duration;
 use baton_admission::{PublishOutcome, SubmitError};
 use baton_metrics::{Label, Metric};
 use baton_protocol::Decision;
-use baton_store::Budget;
+use baton_store::{Budget, Refusal};
 use metrics::{counter, gauge, histogram};
 use tracing::Span;
 
@@ -238,16 +238,20 @@ pub(crate) fn body_refused(limit: BodyLimit) {
 /// Counts a refusal that was caused by a limit of the run's key.
 pub(crate) fn submission_refused(error: &SubmitError) {
     let limit = match error {
-        SubmitError::ConcurrencyLimit { .. } => "runs",
-        SubmitError::BudgetExceeded {
-            budget: Budget::Tokens,
-            ..
-        } => "tokens",
-        SubmitError::BudgetExceeded {
-            budget: Budget::Cost,
-            ..
-        } => "cost",
-        SubmitError::BudgetReserved => "reserved",
+        SubmitError::Refused(refusal) => match refusal {
+            Refusal::TooManyRuns { .. } => "runs",
+            Refusal::BudgetExceeded { budget, .. } => match budget {
+                Budget::Tokens => "tokens",
+                Budget::Cost => "cost",
+            },
+            Refusal::BudgetReserved => "reserved",
+            Refusal::KeyReused
+            | Refusal::IdTaken
+            | Refusal::ThreadNotFound
+            | Refusal::ThreadBusy
+            | Refusal::TenantQueueFull { .. }
+            | Refusal::SystemQueueFull { .. } => return,
+        },
         SubmitError::PriceUnknown(_) => "price",
         _ => return,
     };

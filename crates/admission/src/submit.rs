@@ -316,23 +316,7 @@ impl Admission {
                 Ok(accepted(run, Acceptance::Created(Box::new(created))))
             }
             Accept::Replay(known) => Ok(accepted(known.id, Acceptance::Replay(known))),
-            Accept::ThreadNotFound => Err(SubmitError::ThreadNotFound),
-            Accept::ThreadBusy => Err(SubmitError::ThreadBusy),
-            Accept::KeyReused => Err(SubmitError::KeyReused),
-            Accept::IdTaken => Err(SubmitError::RunIdTaken),
-            Accept::TenantQueueFull { limit } => Err(SubmitError::TenantQueueFull { limit }),
-            Accept::SystemQueueFull { .. } => Err(SubmitError::SystemQueueFull),
-            Accept::TooManyRuns { limit } => Err(SubmitError::ConcurrencyLimit { limit }),
-            Accept::BudgetExceeded {
-                budget,
-                until,
-                seconds,
-            } => Err(SubmitError::BudgetExceeded {
-                budget,
-                until,
-                seconds,
-            }),
-            Accept::BudgetReserved => Err(SubmitError::BudgetReserved),
+            Accept::Refused(refusal) => Err(refusal.into()),
         }
     }
 

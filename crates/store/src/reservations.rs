@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::budget::{Budget, Room, TurnWish};
 use crate::columns::{self, int8};
 use crate::errors::StoreError;
-use crate::runs::new_run::{Accept, NewRun};
+use crate::runs::new_run::{NewRun, Refusal};
 use crate::tenant_tx::TenantTx;
 
 /// The current use of a key's limits.
@@ -60,7 +60,7 @@ impl TenantTx {
         &mut self,
         key: ApiKeyId,
         first_turn: &TurnWish,
-    ) -> Result<Result<Standing, Accept>, StoreError> {
+    ) -> Result<Result<Standing, Refusal>, StoreError> {
         let tenant = self.tenant;
         let limits = sqlx::query!(
             r#"
@@ -100,7 +100,7 @@ impl TenantTx {
             .await?;
             if running >= i64::from(limit) {
                 let limit = columns::count(limit);
-                return Ok(Err(Accept::TooManyRuns { limit }));
+                return Ok(Err(Refusal::TooManyRuns { limit }));
             }
         }
         let mut standing = Standing {
@@ -157,7 +157,7 @@ impl TenantTx {
         };
         // Reservations of other runs never shorten an answer.
         if room.is_reserved(first_turn) {
-            return Ok(Err(Accept::BudgetReserved));
+            return Ok(Err(Refusal::BudgetReserved));
         }
         if month.answer < least {
             let needed = int8(
@@ -170,7 +170,7 @@ impl TenantTx {
                 _ => Budget::Cost,
             };
             let next_month = limits.month.checked_add_months(Months::new(1));
-            return Ok(Err(Accept::BudgetExceeded {
+            return Ok(Err(Refusal::BudgetExceeded {
                 budget,
                 until: next_month.unwrap_or(limits.month),
                 seconds: columns::count(limits.rest_of_month),

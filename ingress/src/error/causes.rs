@@ -3,7 +3,7 @@
 
 use baton_admission::{Invalid, SubmitError};
 use baton_protocol::{RunError, RunId};
-use baton_store::StoreError;
+use baton_store::{Refusal, StoreError};
 use http::StatusCode;
 
 use super::ApiError;
@@ -123,12 +123,6 @@ impl From<SubmitError> for ApiError {
             SubmitError::UnknownAgent(_) => {
                 Self::new(StatusCode::NOT_FOUND, "agent_not_found", message).param("agent")
             }
-            SubmitError::ThreadNotFound => {
-                Self::new(StatusCode::NOT_FOUND, "thread_not_found", message).param("thread_id")
-            }
-            SubmitError::ThreadBusy => Self::new(StatusCode::CONFLICT, "thread_busy", message)
-                .param("thread_id")
-                .do_not_retry(),
             SubmitError::NoRoute(_) => {
                 Self::new(StatusCode::NOT_FOUND, "model_not_found", message).param("model")
             }
@@ -139,37 +133,12 @@ impl From<SubmitError> for ApiError {
             SubmitError::ModelNotAllowed(_) => {
                 Self::forbidden("model_not_allowed", message).param("model")
             }
-            SubmitError::TenantQueueFull { .. } => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message).retry_after(2)
-            }
-            SubmitError::ConcurrencyLimit { .. } => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, "concurrency_limit", message)
-                    .retry_after(2)
-            }
-            SubmitError::BudgetExceeded { seconds, .. } => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, BUDGET_EXCEEDED, message)
-                    .retry_after(seconds)
-                    .do_not_retry()
-            }
-            SubmitError::BudgetReserved => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, "budget_reserved", message).retry_after(2)
-            }
+            SubmitError::Refused(refusal) => refusal.into(),
             SubmitError::PriceUnknown(_) => {
                 Self::forbidden("price_unknown", message).param("model")
             }
             SubmitError::CostUnknown(_) => {
                 Self::forbidden("price_unknown", message).param("limits.max_cost")
-            }
-            SubmitError::SystemQueueFull => {
-                Self::unavailable("system_full", message).retry_after(5)
-            }
-            SubmitError::KeyReused => Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "idempotency_key_reused",
-                message,
-            ),
-            SubmitError::RunIdTaken => {
-                Self::new(StatusCode::CONFLICT, "run_id_taken", message).param("run_id")
             }
             SubmitError::BrokerDown => Self::unavailable("broker_unavailable", message),
             SubmitError::Store(error) => error.into(),
@@ -180,6 +149,41 @@ impl From<SubmitError> for ApiError {
                     "the answer to a commit was lost"
                 );
                 Self::unavailable("acceptance_unknown", message).of_run(run)
+            }
+        }
+    }
+}
+
+/// The table of the ledger's refusals, for HTTP and the bus.
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        let of = |status, code| Self::new(status, code, &*message);
+        match refusal {
+            Refusal::KeyReused => of(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+            Refusal::IdTaken => of(StatusCode::CONFLICT, "run_id_taken").param("run_id"),
+            Refusal::ThreadNotFound => {
+                of(StatusCode::NOT_FOUND, "thread_not_found").param("thread_id")
+            }
+            Refusal::ThreadBusy => of(StatusCode::CONFLICT, "thread_busy")
+                .param("thread_id")
+                .do_not_retry(),
+            Refusal::TenantQueueFull { .. } => {
+                of(StatusCode::TOO_MANY_REQUESTS, "queue_full").retry_after(2)
+            }
+            Refusal::SystemQueueFull { .. } => {
+                of(StatusCode::SERVICE_UNAVAILABLE, "system_full").retry_after(5)
+            }
+            Refusal::TooManyRuns { .. } => {
+                of(StatusCode::TOO_MANY_REQUESTS, "concurrency_limit").retry_after(2)
+            }
+            Refusal::BudgetExceeded { seconds, .. } => {
+                of(StatusCode::TOO_MANY_REQUESTS, BUDGET_EXCEEDED)
+                    .retry_after(seconds)
+                    .do_not_retry()
+            }
+            Refusal::BudgetReserved => {
+                of(StatusCode::TOO_MANY_REQUESTS, "budget_reserved").retry_after(2)
             }
         }
     }

@@ -7,7 +7,7 @@ use baton_nats::{EventFollower, JobHeaders};
 use baton_protocol::RunId;
 use baton_service::request_id::traceparent;
 use baton_service::{RequestId, SharedClock};
-use baton_store::IdempotencyKey;
+use baton_store::{IdempotencyKey, Refusal};
 use baton_traces::{Span, SpanKind};
 use http::{HeaderMap, HeaderName, StatusCode};
 use sha2::{Digest as _, Sha256};
@@ -101,8 +101,7 @@ async fn submit_to_the_end(
     let tenant = caller.tenant;
     // Before the run exists, so that a run that cannot be followed is refused with nothing written.
     let subscribed = if follow {
-        let subscribed = submitter.runs.subscribe(tenant, run).await;
-        Some(subscribed.inspect_err(|_| metrics::submission_refused(&SubmitError::BrokerDown))?)
+        Some(submitter.runs.subscribe(tenant, run).await?)
     } else {
         None
     };
@@ -144,7 +143,9 @@ async fn submit_to_the_end(
             }
             return Err(match error {
                 // The key was derived from the run's id.
-                SubmitError::KeyReused if chosen.is_some() => SubmitError::RunIdTaken.into(),
+                SubmitError::Refused(Refusal::KeyReused) if chosen.is_some() => {
+                    Refusal::IdTaken.into()
+                }
                 // An automatic retry would create another run.
                 error @ SubmitError::InDoubt { .. }
                     if once && on_close == OnClose::LeaveRunning =>

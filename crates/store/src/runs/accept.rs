@@ -12,7 +12,7 @@ use crate::columns::{self, int4, int8};
 use crate::connect::Store;
 use crate::errors::{AcceptError, StoreError};
 use crate::idempotency_keys::IdempotencyKey;
-use crate::runs::new_run::{Accept, NewRun, OnBusy, QueueLimits};
+use crate::runs::new_run::{Accept, NewRun, OnBusy, QueueLimits, Refusal};
 use crate::tenant_tx::TenantTx;
 
 /// The time spent on looking for a commit after its answer was lost.
@@ -44,7 +44,7 @@ impl Store {
                     return Ok(match (doubted_since, run.idempotency) {
                         // A run with a key is looked up by the key before its id is tried.
                         (Some(_), None) => self.created(tenant, run.id).await,
-                        _ => Accept::IdTaken,
+                        _ => Accept::Refused(Refusal::IdTaken),
                     });
                 }
                 // While in doubt, a refusal by the limits proves nothing: the limits may count the
@@ -131,27 +131,23 @@ impl Store {
             return Ok(answer);
         }
         let refusal = if self.depth.reaches(limits.system).await? {
-            Accept::SystemQueueFull {
+            Refusal::SystemQueueFull {
                 limit: limits.system,
             }
         } else {
             let inserted = insert_run(&self.tenant_statements, tenant, run, limits).await;
             match inserted.map_err(Failed::of_commit)? {
                 Some(created_at) => return Ok(Accept::Created { created_at }),
-                None => Accept::TenantQueueFull {
+                None => Refusal::TenantQueueFull {
                     limit: limits.tenant,
                 },
             }
         };
-        match run.idempotency {
-            None => Ok(refusal),
-            Some(key) => Ok(self
-                .tenant(tenant)
-                .await?
-                .repetition(key)
-                .await?
-                .unwrap_or(refusal)),
-        }
+        let known = match run.idempotency {
+            None => None,
+            Some(key) => self.tenant(tenant).await?.repetition(key).await?,
+        };
+        Ok(known.unwrap_or(Accept::Refused(refusal)))
     }
 }
 
@@ -185,7 +181,9 @@ impl Accept {
     const fn is_of_accepted(&self) -> bool {
         matches!(
             self,
-            Self::Created { .. } | Self::Replay(_) | Self::KeyReused | Self::IdTaken
+            Self::Created { .. }
+                | Self::Replay(_)
+                | Self::Refused(Refusal::KeyReused | Refusal::IdTaken)
         )
     }
 }
@@ -214,19 +212,20 @@ impl TenantTx {
             return Ok(answer);
         }
         let refusal = if self.depth.reaches(limits.system).await? {
-            Accept::SystemQueueFull {
+            Refusal::SystemQueueFull {
                 limit: limits.system,
             }
         } else {
             match self.insert_within_limits(run, limits).await? {
-                created @ Accept::Created { .. } => return Ok(created),
-                refusal => refusal,
+                Ok(created_at) => return Ok(Accept::Created { created_at }),
+                Err(refusal) => refusal,
             }
         };
-        match run.idempotency {
-            None => Ok(refusal),
-            Some(key) => Ok(self.repetition(key).await?.unwrap_or(refusal)),
-        }
+        let known = match run.idempotency {
+            None => None,
+            Some(key) => self.repetition(key).await?,
+        };
+        Ok(known.unwrap_or(Accept::Refused(refusal)))
     }
 
     /// Locks the run's thread, so that its runs are accepted one after the other. Returns the answer
@@ -243,35 +242,37 @@ impl TenantTx {
             return Ok(Some(known));
         }
         Ok(match busy {
-            None => Some(Accept::ThreadNotFound),
-            Some(true) if run.on_busy == OnBusy::Reject => Some(Accept::ThreadBusy),
+            None => Some(Accept::Refused(Refusal::ThreadNotFound)),
+            Some(true) if run.on_busy == OnBusy::Reject => {
+                Some(Accept::Refused(Refusal::ThreadBusy))
+            }
             Some(_) => None,
         })
     }
 
-    /// Inserts the run if its key and the queue have room for it. A refusal writes nothing.
+    /// Inserts the run if its key and the queue have room for it, and returns the time in its row.
+    /// A refusal writes nothing.
     async fn insert_within_limits(
         &mut self,
         run: &NewRun<'_>,
         limits: &QueueLimits,
-    ) -> Result<Accept, StoreError> {
+    ) -> Result<Result<DateTime<Utc>, Refusal>, StoreError> {
         let tenant = self.tenant;
         let standing = match run.api_key_id.zip(run.metered) {
             None => None,
             Some((key, first_turn)) => match self.stand(key, &first_turn).await? {
                 Ok(standing) => Some(standing),
-                Err(refusal) => return Ok(refusal),
+                Err(refusal) => return Ok(Err(refusal)),
             },
         };
         let Some(created_at) = insert_run(self.connection(), tenant, run, limits).await? else {
-            return Ok(Accept::TenantQueueFull {
-                limit: limits.tenant,
-            });
+            let limit = limits.tenant;
+            return Ok(Err(Refusal::TenantQueueFull { limit }));
         };
         if let Some(standing) = standing {
             self.reserve(run, &standing).await?;
         }
-        Ok(Accept::Created { created_at })
+        Ok(Ok(created_at))
     }
 
     /// Returns the answer for a key that was used before. This statement runs even if the queue is
@@ -282,13 +283,14 @@ impl TenantTx {
             return Ok(None);
         };
         if used.fingerprint != key.fingerprint {
-            return Ok(Some(Accept::KeyReused));
+            return Ok(Some(Accept::Refused(Refusal::KeyReused)));
         }
         // The key and its run are one commit. A run that is gone was deleted with its thread.
         let run = self.run(used.run).await?;
-        Ok(Some(run.map_or(Accept::KeyReused, |run| {
-            Accept::Replay(Box::new(run))
-        })))
+        Ok(Some(match run {
+            Some(run) => Accept::Replay(Box::new(run)),
+            None => Accept::Refused(Refusal::KeyReused),
+        }))
     }
 }
 

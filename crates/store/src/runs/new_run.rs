@@ -68,30 +68,51 @@ pub enum Accept {
     /// The same key has accepted this run before, with the same body. The record was read in the
     /// transaction that found the key, so that the answer needs no further read.
     Replay(Box<RunRecord>),
+    /// The run is not accepted. Nothing was written.
+    Refused(Refusal),
+}
+
+/// A reason for which a run is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
     /// The same key was used before, with another body.
+    #[error("this Idempotency-Key was used with a different request: use a fresh key for it")]
     KeyReused,
-    /// Another submission has used this run id, in this tenant or another. Nothing was written.
+    /// Another submission has used this run id, in this tenant or another.
+    #[error(
+        "this run id is taken: draw a fresh UUIDv7 for each run, and repeat it only with the same request"
+    )]
     IdTaken,
-    /// The tenant has no such thread. Nothing was written.
+    /// The tenant has no such thread.
+    #[error("there is no thread with this id")]
     ThreadNotFound,
-    /// A run of the thread has not ended. Nothing was written.
+    /// A run of the thread has not ended.
+    #[error(
+        "a run of this thread has not ended: wait for its end, cancel it, or send `\"on_busy\": \"queue\"`"
+    )]
     ThreadBusy,
-    /// Too many runs of this tenant are waiting. Nothing was written.
+    /// Too many runs of this tenant are waiting.
+    #[error("this tenant already has {limit} queued runs, as many as it may: try again later")]
     TenantQueueFull {
         /// The limit that was reached.
         limit: u32,
     },
-    /// Too many runs are waiting. Nothing was written.
+    /// Too many runs are waiting.
+    #[error("the system is full: try again later")]
     SystemQueueFull {
         /// The limit that was reached.
         limit: u32,
     },
-    /// Too many runs of this key are queued or running. Nothing was written.
+    /// Too many runs of this key are queued or running.
+    #[error(
+        "this API key already has {limit} runs queued or at work, as many as it may: try again when one has ended"
+    )]
     TooManyRuns {
         /// The limit that was reached.
         limit: u32,
     },
-    /// Too little of the key's budget for this month is left. Nothing was written.
+    /// Too little of the key's budget for this month is left.
+    #[error("this API key's {} is used up, or what is left is too little for this request: there is another one from {until} on", .budget.of_what())]
     BudgetExceeded {
         /// The budget.
         budget: Budget,
@@ -101,7 +122,10 @@ pub enum Accept {
         seconds: u32,
     },
     /// Too little of the budget is left while other runs hold their reservations; once they end
-    /// there may be enough. Nothing was written.
+    /// there may be enough.
+    #[error(
+        "what is left of this API key's budget is set aside for its other runs: try again when one has ended"
+    )]
     BudgetReserved,
 }
 

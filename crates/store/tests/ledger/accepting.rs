@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use baton_protocol::{Lane, RunStatus, TenantId};
-use baton_store::{Accept, IdempotencyKey, NewRun, QueueLimits};
+use baton_store::{Accept, IdempotencyKey, NewRun, QueueLimits, Refusal};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -75,7 +75,7 @@ async fn a_key_makes_one_run_and_refuses_another_body() {
     );
     assert!(matches!(
         ledger.accept_keyed(run_id(), "k", 2).await,
-        Accept::KeyReused
+        Accept::Refused(Refusal::KeyReused)
     ));
     assert!(matches!(
         ledger.accept_keyed(run_id(), "other", 2).await,
@@ -99,22 +99,25 @@ async fn an_id_that_names_a_run_already_is_taken_in_every_tenant() {
     );
     assert!(matches!(
         ledger.accept_keyed(mine, "j", 1).await,
-        Accept::IdTaken
+        Accept::Refused(Refusal::IdTaken)
     ));
     assert!(matches!(
         ledger.accept_keyed(unkeyed, "u", 1).await,
-        Accept::IdTaken
+        Accept::Refused(Refusal::IdTaken)
     ));
     let spec = spec();
     let again = new_run(mine, &spec);
     let accepted = ledger.accept_with(&again, &ROOMY).await.unwrap();
-    assert!(matches!(accepted, Accept::IdTaken));
+    assert!(matches!(accepted, Accept::Refused(Refusal::IdTaken)));
 
     let fresh = TenantId::from_uuid(Uuid::now_v7());
     let other = ledger.store.system().ensure_tenant(fresh, "other").await;
     let other = other.unwrap().id;
     let elsewhere = ledger.store.accept_run(other, &again, &ROOMY).await;
-    assert!(matches!(elsewhere.unwrap(), Accept::IdTaken));
+    assert!(matches!(
+        elsewhere.unwrap(),
+        Accept::Refused(Refusal::IdTaken)
+    ));
 }
 
 #[tokio::test]
@@ -136,7 +139,12 @@ async fn a_full_tenant_is_refused_but_repetitions_are_answered_and_running_ones_
         },
     );
     let refused = new_run(run_id(), &spec);
-    let full = |accept| matches!(accept, Accept::TenantQueueFull { limit: 2 });
+    let full = |accept| {
+        matches!(
+            accept,
+            Accept::Refused(Refusal::TenantQueueFull { limit: 2 })
+        )
+    };
     assert!(full(ledger.accept_with(&refused, &limits).await.unwrap()));
     let repeated = NewRun {
         idempotency: Some(&key),
@@ -184,7 +192,10 @@ async fn a_full_system_is_refused_once_the_estimate_has_seen_it() {
         .accept_run(&new_run(run_id(), &spec), &limits)
         .await
         .unwrap();
-    assert!(matches!(refused, Accept::SystemQueueFull { limit: 2 }));
+    assert!(matches!(
+        refused,
+        Accept::Refused(Refusal::SystemQueueFull { limit: 2 })
+    ));
 }
 
 #[tokio::test]

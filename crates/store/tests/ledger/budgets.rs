@@ -7,7 +7,7 @@ use baton_protocol::{
     ApiKeyId, ApprovalId, ApprovalReason, Charge, EventId, Fence, Nanos, Price, RunId,
 };
 use baton_store::{
-    Accept, Budget, ClaimOutcome, FenceError, KeyLimits, NewApproval, NewRun, ParkCommit,
+    Accept, Budget, ClaimOutcome, FenceError, KeyLimits, NewApproval, NewRun, ParkCommit, Refusal,
     TurnGrant, TurnWish,
 };
 use rand::{RngExt as _, SeedableRng as _};
@@ -183,16 +183,16 @@ async fn a_budget_is_taken_before_it_is_used_and_settled_with_what_was_used() {
     assert_eq!(ledger.month(key).await, of_tokens(0, 1_000));
     // All that was left is now reserved: other runs must wait, and are not refused for good.
     let (_, refused) = ledger.submit_wishing(key, wish(1, 1)).await;
-    assert!(matches!(refused, Accept::BudgetReserved));
+    assert!(matches!(refused, Accept::Refused(Refusal::BudgetReserved)));
     ledger.end(&fence, 2, charge(180, 70)).await;
     assert_eq!(ledger.month(key).await, of_tokens(400, 0));
 
     let (_, refused) = ledger.submit_wishing(key, wish(600, 1)).await;
-    let Accept::BudgetExceeded {
+    let Accept::Refused(Refusal::BudgetExceeded {
         budget,
         until,
         seconds,
-    } = refused
+    }) = refused
     else {
         panic!("{refused:?}")
     };
@@ -331,10 +331,10 @@ async fn a_budget_of_money_is_held_to_in_billionths() {
     assert!(
         matches!(
             refused,
-            Accept::BudgetExceeded {
+            Accept::Refused(Refusal::BudgetExceeded {
                 budget: Budget::Cost,
                 ..
-            }
+            })
         ),
         "{refused:?}"
     );

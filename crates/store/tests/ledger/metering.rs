@@ -7,7 +7,7 @@ use baton_protocol::{
 };
 use baton_store::{
     Accept, CancelRequest, ClaimOutcome, FreshKey, IdempotencyKey, KeyLimits, NewApiKey,
-    NewApproval, NewRun, ParkCommit, TurnWish, UsageBearer, UsageFilter, UsageGroups,
+    NewApproval, NewRun, ParkCommit, Refusal, TurnWish, UsageBearer, UsageFilter, UsageGroups,
 };
 use futures_util::future::join_all;
 use uuid::Uuid;
@@ -73,7 +73,7 @@ const fn at_a_time(runs: u32) -> KeyLimits {
 }
 
 fn is_full(accept: &Accept) -> bool {
-    matches!(accept, Accept::TooManyRuns { limit: 3 })
+    matches!(accept, Accept::Refused(Refusal::TooManyRuns { limit: 3 }))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,7 +87,7 @@ async fn of_many_runs_submitted_at_once_exactly_as_many_are_accepted_as_the_key_
     assert_eq!(created.count(), 3);
     assert!(answers.iter().all(|(_, accept)| matches!(
         accept,
-        Accept::Created { .. } | Accept::TooManyRuns { limit: 3 }
+        Accept::Created { .. } | Accept::Refused(Refusal::TooManyRuns { limit: 3 })
     )));
     assert_eq!(ledger.running(key).await, 3);
     // Another key of the tenant has a limit of its own; a key without a limit has no rows here.
@@ -216,7 +216,7 @@ async fn a_repetition_is_answered_however_many_runs_there_are_and_a_refusal_leav
     assert_eq!(submit("a").await.1.replayed(), Some(first));
     assert!(matches!(
         submit("b").await.1,
-        Accept::TooManyRuns { limit: 1 }
+        Accept::Refused(Refusal::TooManyRuns { limit: 1 })
     ));
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
     tx.request_cancel(first, "enough").await.unwrap();

@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use baton_protocol::{EventId, Outcome, RunStatus};
-use baton_store::{Accept, CancelRequest, ClaimOutcome, FenceError, QueueLimits};
+use baton_store::{Accept, CancelRequest, ClaimOutcome, FenceError, QueueLimits, Refusal};
 use futures_util::future::{join, join_all};
 
 use crate::fixture::{
@@ -136,7 +136,7 @@ async fn accepted_at_once(ledger: &Ledger, many: usize, limit: u32) -> usize {
     let answers = join_all(submissions).await;
     assert!(answers.iter().all(|answer| matches!(
         answer,
-        Accept::Created { .. } | Accept::TenantQueueFull { .. }
+        Accept::Created { .. } | Accept::Refused(Refusal::TenantQueueFull { .. })
     )));
     let created = answers
         .iter()
@@ -192,7 +192,7 @@ async fn a_submission_waits_to_see_whether_another_takes_the_last_place() {
                     .await;
                 done.unwrap();
             }
-            (true, Accept::TenantQueueFull { limit: 1 }) => {}
+            (true, Accept::Refused(Refusal::TenantQueueFull { limit: 1 })) => {}
             (_, answer) => panic!("{answer:?}"),
         }
     }

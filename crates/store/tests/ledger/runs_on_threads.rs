@@ -2,7 +2,8 @@
 
 use baton_protocol::{Effect, EventId, FinishReason, RunId, ThreadId};
 use baton_store::{
-    Accept, ClaimOutcome, IdempotencyKey, MessageOrder, NewCall, NewRun, OnBusy, TurnCommit,
+    Accept, ClaimOutcome, IdempotencyKey, MessageOrder, NewCall, NewRun, OnBusy, Refusal,
+    TurnCommit,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -100,7 +101,7 @@ async fn of_fifty_runs_at_once_one_joins_the_thread_or_all_go_one_after_the_othe
                 };
                 match ledger.accept_with(&run, &ROOMY).await.unwrap() {
                     Accept::Created { .. } => Some(id),
-                    Accept::ThreadBusy => None,
+                    Accept::Refused(Refusal::ThreadBusy) => None,
                     other => panic!("{other:?}"),
                 }
             }
@@ -219,5 +220,8 @@ async fn a_repeated_submission_finds_its_run_on_a_busy_thread() {
         ..new_run(run_id(), &spec)
     };
     let refused = ledger.accept_with(&elsewhere, &ROOMY).await.unwrap();
-    assert!(matches!(refused, Accept::ThreadNotFound), "{refused:?}");
+    assert!(
+        matches!(refused, Accept::Refused(Refusal::ThreadNotFound)),
+        "{refused:?}"
+    );
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use baton_protocol::{MessageId, ThreadId};
 use baton_store::{
-    Accept, Append, ClaimOutcome, MessageOrder, Purged, RunFilter, TenantTx, ThreadDeletion,
+    Accept, Append, ClaimOutcome, MessageOrder, Purged, Refusal, RunFilter, TenantTx,
+    ThreadDeletion,
 };
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -205,5 +206,8 @@ async fn a_key_whose_run_was_deleted_makes_no_other() {
         .await
         .unwrap();
     let again = ledger.accept_keyed(crate::fixture::run_id(), "k", 1).await;
-    assert!(matches!(again, Accept::KeyReused), "{again:?}");
+    assert!(
+        matches!(again, Accept::Refused(Refusal::KeyReused)),
+        "{again:?}"
+    );
 }

@@ -23,7 +23,7 @@ async fn what_is_being_taken_at_this_moment_is_not_given_to_a_new_run() {
         taking.commit().await.unwrap();
     };
     let ((_, accept), ()) = tokio::join!(ledger.submit_wishing(key, wish(1, 1)), taken);
-    assert!(matches!(accept, Accept::BudgetReserved));
+    assert!(matches!(accept, Accept::Refused(Refusal::BudgetReserved)));
 }
 
 /// Submitters come at once, and workers finish, fail, vanish and are cancelled. At no moment is
@@ -67,7 +67,8 @@ async fn one_after_the_other(ledger: &Ledger, key: ApiKeyId, seed: u64) -> usize
         within().await;
         match accept {
             Accept::Created { .. } => accepted += 1,
-            Accept::BudgetReserved | Accept::BudgetExceeded { .. } => continue,
+            Accept::Refused(Refusal::BudgetReserved)
+            | Accept::Refused(Refusal::BudgetExceeded { .. }) => continue,
             other => panic!("{other:?}"),
         }
         if random.random_bool(0.1) {

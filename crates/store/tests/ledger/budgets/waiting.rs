@@ -52,7 +52,10 @@ async fn a_later_turn_waits_for_reservations_and_ends_for_what_is_used() {
     assert_eq!(ledger.begin(&mine, 2, next).await, TurnGrant::Reserved);
     assert!(ledger.waits(&mine, next).await);
     let (_, refused) = ledger.submit_wishing(key, wish(50, 100)).await;
-    assert!(matches!(refused, Accept::BudgetReserved), "{refused:?}");
+    assert!(
+        matches!(refused, Accept::Refused(Refusal::BudgetReserved)),
+        "{refused:?}"
+    );
 
     ledger.end(&other, 1, charge(50, 50)).await;
     assert_eq!(ledger.woken_by(&other).await, [mine.run]);
