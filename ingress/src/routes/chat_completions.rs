@@ -30,6 +30,7 @@ use crate::access::body::WholeBody;
 use crate::access::{Authorized, RunsWrite};
 use crate::error::ApiError;
 use crate::metrics::Door;
+use crate::routes::openapi::AnswerErrors;
 use crate::routes::sse::ServerSentEvent;
 use crate::run::attachments::OnClose;
 use crate::run::followers::{EndsWith, Followers};
@@ -79,18 +80,9 @@ enum Source {
     ),
     responses(
         (status = 200, description = "The answer; with `stream`, its chunks as `text/event-stream`. `X-Run-Id` names the run.", content((ChatCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))),
-        (status = 400, description = "The request is wrong, or the upstream refused it", body = ErrorBody),
-        (status = 401, description = "No API key, or a bad one", body = ErrorBody),
-        (status = 403, description = "The key may not do this, or not use this model", body = ErrorBody),
+        AnswerErrors,
         (status = 404, description = "No such agent or model", body = ErrorBody),
         (status = 409, description = "`run_cancelled` by somebody; `approval_required`: a tool call waits for a decision, and the run goes on afterwards", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 422, description = "The Idempotency-Key was used with another request", body = ErrorBody),
-        (status = 429, description = "Too many queued runs, runs of this key, open streams, or bytes of bodies; see `Retry-After`", body = ErrorBody),
-        (status = 500, description = "The run failed", body = ErrorBody),
-        (status = 502, description = "The upstream failed", body = ErrorBody),
-        (status = 503, description = "The system is full, or a part of it away; see `Retry-After`. With `answer_unavailable`, `events_unavailable` or `server_stopping` the run is accepted and goes on: `X-Run-Id` names it, and the same request with its `Idempotency-Key` is attached to it", body = ErrorBody),
-        (status = 504, description = "The upstream took too long", body = ErrorBody),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]

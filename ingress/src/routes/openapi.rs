@@ -1,5 +1,6 @@
 //! The description of the API, generated from its handlers.
 
+use baton_openai::ErrorBody;
 use baton_protocol::event::description;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{AdditionalProperties, Object};
@@ -31,6 +32,46 @@ use crate::error::Shape;
     modifiers(&Credentials, &Events),
 )]
 pub(crate) struct ApiDescription;
+
+/// The errors of the OpenAI routes that run a model, where they are the same.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "only the description reads it")]
+pub(crate) enum AnswerErrors {
+    /// The request is wrong, or the upstream refused it
+    #[response(status = 400)]
+    Wrong(ErrorBody),
+    /// No API key, or a bad one
+    #[response(status = 401)]
+    Unauthorized(ErrorBody),
+    /// The key may not do this, or not use this model
+    #[response(status = 403)]
+    Forbidden(ErrorBody),
+    /// The body is too large
+    #[response(status = 413)]
+    TooLarge(ErrorBody),
+    /// The Idempotency-Key was used with another request
+    #[response(status = 422)]
+    KeyReused(ErrorBody),
+    /// Too many queued runs, runs of this key, open streams, or bytes of bodies; see `Retry-After`
+    #[response(status = 429)]
+    TooMany(ErrorBody),
+    /// The run failed
+    #[response(status = 500)]
+    RunFailed(ErrorBody),
+    /// The upstream failed
+    #[response(status = 502)]
+    UpstreamFailed(ErrorBody),
+    #[response(
+        status = 503,
+        description = "The system is full, or a part of it away; see `Retry-After`. With \
+            `answer_unavailable`, `events_unavailable` or `server_stopping` the run is accepted and goes \
+            on: `X-Run-Id` names it, and the same request with its `Idempotency-Key` is attached to it"
+    )]
+    Unavailable(ErrorBody),
+    /// The upstream took too long
+    #[response(status = 504)]
+    UpstreamSlow(ErrorBody),
+}
 
 struct Credentials;
 

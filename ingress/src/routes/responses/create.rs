@@ -23,6 +23,7 @@ use crate::access::body::{Bodies, WholeBody};
 use crate::access::{Authorized, RunsWrite};
 use crate::error::ApiError;
 use crate::metrics::Door;
+use crate::routes::openapi::AnswerErrors;
 use crate::routes::sse::ServerSentEvent;
 use crate::run::attachments::OnClose;
 use crate::run::followers::Followers;
@@ -44,18 +45,9 @@ use crate::run::submission::{RunRequest, Submitted, Submitter, idempotency_key, 
     ),
     responses(
         (status = 200, description = "The response; with `stream`, its events as `text/event-stream`. `X-Run-Id` names the run.", content((ResponseBody = "application/json"), (ServerSentEvent = "text/event-stream"))),
-        (status = 400, description = "The request is wrong, or the upstream refused it", body = ErrorBody),
-        (status = 401, description = "No API key, or a bad one", body = ErrorBody),
-        (status = 403, description = "The key may not do this, or not use this model", body = ErrorBody),
+        AnswerErrors,
         (status = 404, description = "No such agent, model or earlier response", body = ErrorBody),
         (status = 409, description = "`response_in_progress`: the earlier response has not ended; `approval_required`: a tool call waits for a decision, and the run goes on afterwards", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 422, description = "The Idempotency-Key was used with another request", body = ErrorBody),
-        (status = 429, description = "Too many queued runs, runs of this key, open streams, or bytes of bodies; see `Retry-After`", body = ErrorBody),
-        (status = 500, description = "The run failed", body = ErrorBody),
-        (status = 502, description = "The upstream failed", body = ErrorBody),
-        (status = 503, description = "The system is full, or a part of it away; see `Retry-After`. With `answer_unavailable`, `events_unavailable` or `server_stopping` the run is accepted and goes on: `X-Run-Id` names it", body = ErrorBody),
-        (status = 504, description = "The upstream took too long", body = ErrorBody),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
