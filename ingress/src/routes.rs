@@ -10,6 +10,7 @@ pub(crate) mod models;
 pub(crate) mod openapi;
 mod query;
 mod responses;
+mod run_stream;
 mod runs;
 mod sign_in;
 mod sse;

@@ -31,11 +31,13 @@ use crate::access::{Authorized, RunsWrite};
 use crate::error::ApiError;
 use crate::metrics::Door;
 use crate::routes::openapi::AnswerErrors;
+use crate::routes::run_stream::Client;
 use crate::routes::sse::ServerSentEvent;
 use crate::run::attachments::OnClose;
 use crate::run::followers::{EndsWith, Followers};
 use crate::run::ledger::{Recorded, find_run};
 use crate::run::reader::RunReader;
+use crate::run::relay::Interruption;
 use crate::run::submission::{RunRequest, Submitted, Submitter, idempotency_key, job_headers};
 
 /// The code for an active run after the stream has dropped its first events.
@@ -178,7 +180,7 @@ pub(crate) async fn chat_completions(
         (Source::Live(follower), _) => {
             let relay = followers.relay(&caller, run, *follower, EndsWith::All);
             match place {
-                Some(place) => chat.stream(relay, attachment, place).await,
+                Some(place) => chat.stream(relay, Client { attachment, place }).await,
                 None => chat.answer_whole(relay, attachment).await,
             }
         }
@@ -233,25 +235,23 @@ impl Chat {
         ApiError::new(StatusCode::CONFLICT, "run_cancelled", message).do_not_retry()
     }
 
-    /// The run waits for a person, and continues without this client.
-    fn parked(&self) -> ApiError {
-        let message = format!(
-            "a tool call waits for a decision: GET /v1/runs/{run}/approvals; run {run} goes on \
-             afterwards: GET /v1/runs/{run}",
-            run = self.run
-        );
-        ApiError::new(StatusCode::CONFLICT, "approval_required", message).do_not_retry()
-    }
-
-    /// This process stops before the answer is complete.
-    fn draining(&self) -> ApiError {
-        let why = "this server is stopping";
-        ApiError::goes_on(self.run, "server_stopping", why, self.keyed)
-    }
-
-    /// The run's events can no longer be followed.
-    fn unfollowable(&self) -> ApiError {
-        let why = "the run's events cannot be read";
-        ApiError::goes_on(self.run, "events_unavailable", why, self.keyed)
+    /// Returns the error for a client that gets no answer although its run goes on.
+    fn interrupted(&self, reason: Interruption) -> ApiError {
+        let goes_on = |code, why| ApiError::goes_on(self.run, code, why, self.keyed);
+        match reason {
+            Interruption::Parked => {
+                let message = format!(
+                    "a tool call waits for a decision: GET /v1/runs/{run}/approvals; run {run} goes \
+                     on afterwards: GET /v1/runs/{run}",
+                    run = self.run
+                );
+                ApiError::new(StatusCode::CONFLICT, "approval_required", message).do_not_retry()
+            }
+            Interruption::Stopping => goes_on("server_stopping", "this server is stopping"),
+            Interruption::Revoked => ApiError::credential_ended(),
+            Interruption::Lost | Interruption::Unreadable => {
+                goes_on("events_unavailable", "the run's events cannot be read")
+            }
+        }
     }
 }

@@ -20,6 +20,7 @@ use utoipa_axum::routes;
 
 use crate::error::ApiError;
 use crate::routes::AppState;
+use crate::run::relay::Interruption;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -47,29 +48,27 @@ fn not_served(message: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
 }
 
-/// The run waits for a person, and goes on without this client.
-fn parked(run: RunId) -> ApiError {
-    let message = format!(
-        "a tool call waits for a decision: GET /v1/runs/{run}/approvals; the response goes on \
-         afterwards: GET /v1/responses/resp_{run}"
-    );
-    ApiError::new(StatusCode::CONFLICT, "approval_required", message).do_not_retry()
-}
-
-/// This process stops, and the answer is not there yet.
-fn stopping(run: RunId) -> ApiError {
-    goes_on(run, "server_stopping", "this server is stopping")
-}
-
-/// The events cannot be followed further.
-fn events_unavailable(run: RunId) -> ApiError {
-    goes_on(run, "events_unavailable", "the run's events cannot be read")
-}
-
-/// A new request would make a second response, so the SDKs must not repeat it.
-fn goes_on(run: RunId, code: &'static str, why: &str) -> ApiError {
-    let message = format!("{why}; the response goes on: GET /v1/responses/resp_{run}");
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
-        .of_run(run)
-        .do_not_retry()
+/// Returns the error for a client that gets no answer although its run goes on. A new request would
+/// make a second response, so the SDKs must not repeat it.
+fn interrupted(run: RunId, reason: Interruption) -> ApiError {
+    let goes_on = |code, why| {
+        let message = format!("{why}; the response goes on: GET /v1/responses/resp_{run}");
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+            .of_run(run)
+            .do_not_retry()
+    };
+    match reason {
+        Interruption::Parked => {
+            let message = format!(
+                "a tool call waits for a decision: GET /v1/runs/{run}/approvals; the response goes \
+                 on afterwards: GET /v1/responses/resp_{run}"
+            );
+            ApiError::new(StatusCode::CONFLICT, "approval_required", message).do_not_retry()
+        }
+        Interruption::Stopping => goes_on("server_stopping", "this server is stopping"),
+        Interruption::Revoked => ApiError::credential_ended(),
+        Interruption::Lost | Interruption::Unreadable => {
+            goes_on("events_unavailable", "the run's events cannot be read")
+        }
+    }
 }

@@ -8,7 +8,6 @@ use baton_protocol::{EventId, RunId};
 use crate::access::Caller;
 use crate::run::followers::{EndsWith, Followers};
 use crate::run::ledger::find_run;
-use crate::run::relay::Heard;
 
 /// Waits until the run has ended or is parked, `time` has passed, or this process stops, whichever
 /// is first. An error only shortens the wait, because the caller reads the row in any case.
@@ -33,22 +32,7 @@ pub(crate) async fn wait_for_end(
             subscribed.resume(EventId::ORIGIN).await.ok()?
         };
         let mut relay = followers.relay(caller, run, follower, EndsWith::Native);
-        loop {
-            match relay.next().await.ok()? {
-                Heard::Events(batch) => {
-                    if batch
-                        .iter()
-                        .any(|followed| followed.event.data.is_terminal())
-                    {
-                        return Some(());
-                    }
-                }
-                Heard::Quiet => {}
-                // A parked run does not end before somebody decides.
-                Heard::Parked => return Some(()),
-                Heard::LogLost | Heard::Stopping | Heard::Revoked => return None,
-            }
-        }
+        relay.wait_for_end().await.ok()
     };
     // A time-out is not an error.
     let _ = tokio::time::timeout(time, waiting).await;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use baton_nats::{EventFollower, FollowError, Followed};
-use baton_protocol::{EventData, EventId, RunId, RunStatus, TenantId};
+use baton_protocol::{Event, EventData, EventId, RunId, RunStatus, TenantId};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Guard;
@@ -23,16 +23,24 @@ const FOUND_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) enum Heard {
     /// Events, in order, each exactly once over the relay's life.
     Events(Vec<Followed>),
-    /// The run waits for a person: the last event asked a question. Returned once per question.
-    Parked,
     /// No event for one heartbeat interval.
     Quiet,
-    /// The run has ended, and its last events are lost: the ledger has the result.
-    LogLost,
+}
+
+/// A reason for which a relay has no next event, although the run may have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interruption {
+    /// The next events are lost. If the run has ended, the ledger has its result.
+    Lost,
+    /// The run waits for a person: the last event asked a question. Returned once per question; the
+    /// relay continues.
+    Parked,
     /// This process is stopping.
     Stopping,
     /// The client's credential is no longer good.
     Revoked,
+    /// The events cannot be read.
+    Unreadable,
 }
 
 /// A follower of one run, on behalf of one client.
@@ -99,21 +107,21 @@ impl Relay {
     }
 
     /// Returns the next item. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Result<Heard, FollowError> {
+    pub(crate) async fn next(&mut self) -> Result<Heard, Interruption> {
         if self.asked {
             let parked = self.is_parked().await;
             self.asked = false;
             if parked {
-                return Ok(Heard::Parked);
+                return Err(Interruption::Parked);
             }
         }
         tokio::select! {
             biased;
-            () = self.stop.cancelled() => return Ok(Heard::Stopping),
-            () = self.credential.ended() => return Ok(Heard::Revoked),
+            () = self.stop.cancelled() => return Err(Interruption::Stopping),
+            () = self.credential.ended() => return Err(Interruption::Revoked),
             batch = self.follower.next() => {
                 self.told_at = None;
-                let batch = batch?;
+                let batch = batch.map_err(|error| interruption(&error))?;
                 self.worked |= batch.iter().any(|followed| is_work(&followed.event.data));
                 self.asked = batch.last().is_some_and(|last| {
                     matches!(last.event.data, EventData::ApprovalRequested(_))
@@ -122,11 +130,31 @@ impl Relay {
             }
             () = tokio::time::sleep(self.heartbeat) => {}
         }
-        Ok(if self.log_is_lost().await {
-            Heard::LogLost
+        if self.log_is_lost().await {
+            Err(Interruption::Lost)
         } else {
-            Heard::Quiet
-        })
+            Ok(Heard::Quiet)
+        }
+    }
+
+    /// Passes events to `take` until it returns something.
+    pub(crate) async fn find<T>(
+        &mut self,
+        mut take: impl FnMut(&Event) -> Option<T>,
+    ) -> Result<T, Interruption> {
+        loop {
+            if let Heard::Events(batch) = self.next().await?
+                && let Some(found) = batch.iter().find_map(|followed| take(&followed.event))
+            {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Waits for the run's last event.
+    pub(crate) async fn wait_for_end(&mut self) -> Result<(), Interruption> {
+        self.find(|event| event.data.is_terminal().then_some(()))
+            .await
     }
 
     /// Returns whether the run has ended with an event that the follower cannot find. Normally its
@@ -162,6 +190,19 @@ impl Relay {
     async fn is_parked(&self) -> bool {
         let found = find_run(&self.runs.store, self.tenant, self.run).await;
         matches!(found, Ok(Some(run)) if run.status == RunStatus::AwaitingApproval)
+    }
+}
+
+fn interruption(error: &FollowError) -> Interruption {
+    match error {
+        FollowError::Expired { .. } => Interruption::Lost,
+        FollowError::Unreadable(_) | FollowError::Closed => {
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "a run was lost sight of"
+            );
+            Interruption::Unreadable
+        }
     }
 }
 

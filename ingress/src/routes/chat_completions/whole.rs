@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
-use baton_nats::FollowError;
 use baton_protocol::{FinishReason, Usage};
 
 use super::Chat;
@@ -11,7 +10,7 @@ use crate::error::{ApiError, run_header};
 use crate::metrics::{self, Wire};
 use crate::run::attachments::Attachment;
 use crate::run::ledger::Recorded;
-use crate::run::relay::{Heard, Relay};
+use crate::run::relay::{Interruption, Relay};
 
 impl Chat {
     /// Follows the run to its end. While this future exists, the client is connected: hyper drops
@@ -22,57 +21,37 @@ impl Chat {
         mut attachment: Attachment,
     ) -> Result<Response, ApiError> {
         let mut gathering = Gathering::default();
-        let result = loop {
-            match relay.next().await {
-                Ok(Heard::Events(batch)) => {
-                    let end = batch
-                        .iter()
-                        .find_map(|followed| gathering.take(&followed.event));
-                    match end {
-                        None => {}
-                        Some(End::Completed {
-                            finish_reason,
-                            usage,
-                        }) => {
-                            let seconds = relay.runs().clock.monotonic() - self.begun;
-                            metrics::first_event(Wire::Chat, seconds.as_secs_f64());
-                            break Ok((gathering.into_answer(), finish_reason, usage));
-                        }
-                        Some(End::Failed(error)) => {
-                            let worked = relay.has_worked();
-                            break Err(ApiError::run_failed(self.run, &error, worked));
-                        }
-                        Some(End::Cancelled(reason)) => break Err(self.cancelled(&reason)),
+        let heard = relay.find(|event| gathering.take(event)).await;
+        let result = match heard {
+            Ok(End::Completed {
+                finish_reason,
+                usage,
+            }) => {
+                let waited = relay.runs().clock.monotonic() - self.begun;
+                metrics::first_event(Wire::Chat, waited.as_secs_f64());
+                Ok((gathering.into_answer(), finish_reason, usage))
+            }
+            Ok(End::Failed(error)) => {
+                Err(ApiError::run_failed(self.run, &error, relay.has_worked()))
+            }
+            Ok(End::Cancelled(reason)) => Err(self.cancelled(&reason)),
+            Err(Interruption::Lost) => {
+                let store = &relay.runs().store;
+                match Recorded::find(store, relay.tenant(), self.run).await {
+                    Ok(Some(recorded)) => self
+                        .recorded_answer(&recorded)
+                        .map(|(answer, finish)| (answer, finish, recorded.usage)),
+                    // The run is active, and its other events are lost as well.
+                    Ok(None) => Err(self.interrupted(Interruption::Lost)),
+                    Err(error) => {
+                        tracing::warn!(%error, "an ended run could not be read");
+                        Err(self.interrupted(Interruption::Lost))
                     }
-                }
-                Ok(Heard::Quiet) => {}
-                Ok(Heard::Parked) => break Err(self.parked()),
-                Ok(Heard::LogLost) | Err(FollowError::Expired { .. }) => {
-                    match Recorded::find(&relay.runs().store, relay.tenant(), self.run).await {
-                        Ok(Some(recorded)) => {
-                            break self
-                                .recorded_answer(&recorded)
-                                .map(|(answer, finish)| (answer, finish, recorded.usage));
-                        }
-                        // The run is active, and its other events are lost as well.
-                        Ok(None) => break Err(self.unfollowable()),
-                        Err(error) => {
-                            tracing::warn!(%error, "an ended run could not be read");
-                            break Err(self.unfollowable());
-                        }
-                    }
-                }
-                Ok(Heard::Stopping) => break Err(self.draining()),
-                // Without `detach`: the client counts as gone, so its run is cancelled.
-                Ok(Heard::Revoked) => return Err(ApiError::credential_ended()),
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "a run was lost sight of"
-                    );
-                    break Err(self.unfollowable());
                 }
             }
+            // Without `detach`: the client counts as gone, so its run is cancelled.
+            Err(Interruption::Revoked) => return Err(ApiError::credential_ended()),
+            Err(reason) => Err(self.interrupted(reason)),
         };
         attachment.detach();
         result.map(|(answer, finish, usage)| self.completion(answer, finish, usage))

@@ -8,7 +8,7 @@ use axum::response::Response;
 use baton_admission::{Acceptance, SubmitRequest, check_shape};
 use baton_openai::{ErrorBody, Message};
 use baton_protocol::{RunId, UseLimits};
-use baton_responses::{CreateResponse, ResponseHead, ResponseStream, Snapshot, Status};
+use baton_responses::{CreateResponse, ResponseHead, Snapshot, Status};
 use baton_service::RequestId;
 use baton_store::Store;
 use http::{HeaderMap, StatusCode};
@@ -17,13 +17,14 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::description::{ResponseBody, ResponseRequest};
 use super::earlier::conversation;
 use super::record::{ResponseRecord, answer, head};
-use super::streamed::{Client, follow, open};
+use super::streamed::ResponseFrames;
 use super::whole::answer_whole;
 use crate::access::body::{Bodies, WholeBody};
 use crate::access::{Authorized, RunsWrite};
 use crate::error::ApiError;
 use crate::metrics::Door;
 use crate::routes::openapi::AnswerErrors;
+use crate::routes::run_stream::Client;
 use crate::routes::sse::ServerSentEvent;
 use crate::run::attachments::OnClose;
 use crate::run::followers::Followers;
@@ -120,26 +121,16 @@ pub(crate) async fn create_response(
         }
         (Ok(_), None) => answer_whole(&followers, &caller, run, follower, attachment, begun).await,
         (Ok(made), Some(place)) => {
-            let client = Client {
-                attachment,
-                place,
-                waits_for_people: background,
-            };
+            let client = Client { attachment, place };
+            let frames = |head| ResponseFrames::new(head, None, background);
             match (made, follower) {
                 (Made::New(head), Some(follower)) => {
-                    let writer = ResponseStream::new(*head, None);
-                    Ok(follow(
-                        &followers,
-                        &caller,
-                        writer,
-                        follower,
-                        client,
-                        Some(begun),
-                    ))
+                    let begun = Some(begun);
+                    Ok(frames(*head).follow(&followers, &caller, follower, client, begun))
                 }
-                (Made::New(head), None) => open(&followers, &caller, *head, None, client).await,
+                (Made::New(head), None) => frames(*head).open(&followers, &caller, client).await,
                 (Made::Before(record), _) => {
-                    open(&followers, &caller, record.head, None, client).await
+                    frames(record.head).open(&followers, &caller, client).await
                 }
             }
         }

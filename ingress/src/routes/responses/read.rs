@@ -12,10 +12,11 @@ use serde::Deserialize;
 use super::description::ResponseBody;
 use super::path::ResponsePath;
 use super::record::ResponseRecord;
-use super::streamed::{Client, open};
+use super::streamed::ResponseFrames;
 use crate::access::{Authorized, RunsRead};
 use crate::error::ApiError;
 use crate::routes::query::{QueryParams, bad_parameter};
+use crate::routes::run_stream::Client;
 use crate::routes::sse::ServerSentEvent;
 use crate::run::attachments::OnClose;
 use crate::run::followers::Followers;
@@ -99,9 +100,10 @@ pub(crate) async fn read_response(
             .attachments
             .attach(caller.tenant, run, OnClose::LeaveRunning),
         place,
-        waits_for_people: true,
     };
-    open(&followers, &caller, record.head, after, client).await
+    ResponseFrames::new(record.head, after, true)
+        .open(&followers, &caller, client)
+        .await
 }
 
 /// Refuses `include` unless it is empty, because there is nothing more to include.

@@ -1,126 +1,163 @@
 //! A response's events as they are made, from any of them on.
 
-use std::convert::Infallible;
 use std::time::Instant;
 
 use axum::body::Body;
 use axum::response::Response;
-use baton_nats::{EventFollower, FollowError, Followed};
-use baton_protocol::{EventId, RunId};
+use baton_nats::{EventFollower, Followed};
+use baton_protocol::{EventId, RunId, TenantId};
 use baton_responses::{ResponseHead, ResponseStream, SequenceNumber, StreamEnd as WireEnd};
 use baton_store::Store;
-use bytes::{Bytes, BytesMut};
-use futures_util::stream;
+use bytes::BytesMut;
 use http::StatusCode;
 
+use super::interrupted;
 use super::record::ResponseRecord;
-use super::{events_unavailable, parked, stopping};
 use crate::access::Caller;
-use crate::access::stream_cap::StreamPlace;
 use crate::error::ApiError;
-use crate::metrics::{self, StreamEnd, StreamGauge, Wire};
+use crate::metrics::{StreamEnd, Wire};
+use crate::routes::run_stream::{Client, Frames, RunStream};
 use crate::routes::sse::{self, PING};
-use crate::run::attachments::Attachment;
 use crate::run::event_source::{Source, Told, events_expired, tell_from};
 use crate::run::followers::{EndsWith, Followers};
-use crate::run::relay::{Heard, Relay};
+use crate::run::relay::{Interruption, Relay};
 use crate::run::replay::{FromLedger, from_ledger};
 
-/// The client of a stream.
-pub(super) struct Client {
-    pub(super) attachment: Attachment,
-    #[expect(dead_code, reason = "held until it is dropped")]
-    pub(super) place: StreamPlace,
+/// The events of a response, as frames.
+pub(super) struct ResponseFrames {
+    writer: ResponseStream,
+    /// The client has everything up to this.
+    after: Option<SequenceNumber>,
     /// Whether the stream stays open while the run waits for a person.
-    pub(super) waits_for_people: bool,
+    waits_for_people: bool,
 }
 
-/// Opens the events after `after` of a run that exists already.
-pub(super) async fn open(
-    followers: &Followers,
-    caller: &Caller,
-    head: ResponseHead,
-    after: Option<SequenceNumber>,
-    mut client: Client,
-) -> Result<Response, ApiError> {
-    let (tenant, run) = (caller.tenant, head.run);
-    // The frames are a function of the whole log, so it is read from its first event.
-    let told = tell_from(
-        &followers.runs,
-        tenant,
-        run,
-        EventId::ORIGIN,
-        Source::Stream,
-    )
-    .await?;
-    let writer = ResponseStream::new(head, after);
-    match told {
-        Told::Nothing => Ok(sse::response(Some(run), Body::empty())),
-        Told::Log(follower) => Ok(follow(followers, caller, writer, *follower, client, None)),
-        Told::Parked(events, follower) => {
-            let writer =
-                rebuilt(&followers.runs.store, caller, writer, run, after, &events).await?;
-            let mut stream = ResponseEvents::new(followers, caller, writer, *follower, client);
-            stream.show(&events).await;
-            Ok(stream.into_response())
+impl ResponseFrames {
+    pub(super) fn new(
+        head: ResponseHead,
+        after: Option<SequenceNumber>,
+        waits_for_people: bool,
+    ) -> Self {
+        Self {
+            writer: ResponseStream::new(head, after),
+            after,
+            waits_for_people,
         }
-        Told::Ledger(events) => {
-            client.attachment.detach();
-            let mut writer =
-                rebuilt(&followers.runs.store, caller, writer, run, after, &events).await?;
-            let mut out = BytesMut::new();
-            writer.begin(&mut out);
-            for followed in &events {
-                if followed.event.data.is_terminal() && writer.needs_record() {
-                    let record = ResponseRecord::load(&followers.runs.store, tenant, run).await?;
-                    writer.use_record(record.output()?);
-                }
-                writer.write(&mut out, &followed.event);
+    }
+
+    /// Opens the events of a run that exists already.
+    pub(super) async fn open(
+        self,
+        followers: &Followers,
+        caller: &Caller,
+        mut client: Client,
+    ) -> Result<Response, ApiError> {
+        let (store, run) = (&followers.runs.store, self.writer.run());
+        // The frames are a function of the whole log, so it is read from its first event.
+        let (from, source) = (EventId::ORIGIN, Source::Stream);
+        match tell_from(&followers.runs, caller.tenant, run, from, source).await? {
+            Told::Nothing => Ok(sse::response(Some(run), Body::empty())),
+            Told::Log(follower) => Ok(self.follow(followers, caller, *follower, client, None)),
+            Told::Parked(events, follower) => {
+                let this = self.rebuilt(store, caller.tenant, &events).await?;
+                let mut stream = this.stream(followers, caller, *follower, client);
+                stream.show(&events).await;
+                Ok(stream.into_response())
             }
-            Ok(sse::response(Some(run), Body::from(out.freeze())))
+            Told::Ledger(events) => {
+                client.attachment.detach();
+                let mut this = self.rebuilt(store, caller.tenant, &events).await?;
+                let mut out = BytesMut::new();
+                this.writer.begin(&mut out);
+                this.write(&mut out, store, caller.tenant, &events).await?;
+                Ok(sse::response(Some(run), Body::from(out.freeze())))
+            }
         }
     }
-}
 
-/// Streams a run that is followed from its first event. `begun` is the time of its request, if the
-/// run is new.
-pub(super) fn follow(
-    followers: &Followers,
-    caller: &Caller,
-    writer: ResponseStream,
-    follower: EventFollower,
-    client: Client,
-    begun: Option<Instant>,
-) -> Response {
-    let mut stream = ResponseEvents::new(followers, caller, writer, follower, client);
-    stream.begun = begun;
-    stream.into_response()
-}
+    /// Streams a run that is followed from its first event. `begun` is the time of its request, if
+    /// the run is new.
+    pub(super) fn follow(
+        self,
+        followers: &Followers,
+        caller: &Caller,
+        follower: EventFollower,
+        client: Client,
+        begun: Option<Instant>,
+    ) -> Response {
+        let mut stream = self.stream(followers, caller, follower, client);
+        stream.begun = begun;
+        stream.into_response()
+    }
 
-/// Prepares a stream of rebuilt events; refuses a cursor after which they do not go on exactly.
-async fn rebuilt(
-    store: &Store,
-    caller: &Caller,
-    writer: ResponseStream,
-    run: RunId,
-    after: Option<SequenceNumber>,
-    events: &[Followed],
-) -> Result<ResponseStream, ApiError> {
-    if let Some(after) = after.filter(|after| after.event != EventId::ORIGIN) {
-        let known = events
-            .iter()
-            .find(|followed| followed.event.id == after.event);
-        let known = known.map(|followed| &followed.event.data);
-        let goes_on = known.is_some() && ResponseStream::resumes_rebuilt(after, known);
-        let is_exact = async || {
-            let rest = from_ledger(store, caller.tenant, run, after.event).await?;
-            Ok::<_, ApiError>(!matches!(rest, FromLedger::CursorUnknown))
+    fn stream(
+        mut self,
+        followers: &Followers,
+        caller: &Caller,
+        follower: EventFollower,
+        client: Client,
+    ) -> RunStream<Self> {
+        // A client that may resume elsewhere is sent there early.
+        let ends_with = if self.waits_for_people {
+            EndsWith::Native
+        } else {
+            EndsWith::All
         };
-        if !goes_on || !is_exact().await? {
-            return Err(lies_within_a_text(run));
-        }
+        let relay = followers.relay(caller, self.writer.run(), follower, ends_with);
+        let mut out = BytesMut::new();
+        self.writer.begin(&mut out);
+        let mut stream = RunStream::new(relay, self, client);
+        stream.out = out;
+        stream
     }
-    Ok(writer.rebuilt())
+
+    /// Prepares for rebuilt events; refuses a cursor after which they do not go on exactly.
+    async fn rebuilt(
+        mut self,
+        store: &Store,
+        tenant: TenantId,
+        events: &[Followed],
+    ) -> Result<Self, ApiError> {
+        let run = self.writer.run();
+        if let Some(after) = self.after.filter(|after| after.event != EventId::ORIGIN) {
+            let known = events
+                .iter()
+                .find(|followed| followed.event.id == after.event);
+            let known = known.map(|followed| &followed.event.data);
+            let goes_on = known.is_some() && ResponseStream::resumes_rebuilt(after, known);
+            let is_exact = async || {
+                let rest = from_ledger(store, tenant, run, after.event).await?;
+                Ok::<_, ApiError>(!matches!(rest, FromLedger::CursorUnknown))
+            };
+            if !goes_on || !is_exact().await? {
+                return Err(lies_within_a_text(run));
+            }
+        }
+        self.writer = self.writer.rebuilt();
+        Ok(self)
+    }
+
+    /// Writes events, with the run's record at its end if the frames need it.
+    async fn write(
+        &mut self,
+        out: &mut BytesMut,
+        store: &Store,
+        tenant: TenantId,
+        events: &[Followed],
+    ) -> Result<Option<StreamEnd>, ApiError> {
+        for followed in events {
+            if followed.event.data.is_terminal() && self.writer.needs_record() {
+                let record = ResponseRecord::load(store, tenant, self.writer.run()).await?;
+                self.writer.use_record(record.output()?);
+            }
+            match self.writer.write(out, &followed.event) {
+                None => {}
+                Some(WireEnd::Finished) => return Ok(Some(StreamEnd::Finished)),
+                Some(WireEnd::Error) => return Ok(Some(StreamEnd::Error)),
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// The stream has lost what follows, and the ledger knows only where texts end.
@@ -134,137 +171,57 @@ fn lies_within_a_text(run: RunId) -> ApiError {
         .of_run(run)
 }
 
-/// One stream, pulled by the connection.
-struct ResponseEvents {
-    relay: Relay,
-    writer: ResponseStream,
-    out: BytesMut,
-    client: Client,
-    gauge: StreamGauge,
-    begun: Option<Instant>,
-    ended: bool,
-}
+impl Frames for ResponseFrames {
+    const WIRE: Wire = Wire::Responses;
+    const PING: &'static [u8] = PING;
 
-impl ResponseEvents {
-    fn new(
-        followers: &Followers,
-        caller: &Caller,
-        mut writer: ResponseStream,
-        follower: EventFollower,
-        client: Client,
-    ) -> Self {
-        let run = writer.run();
-        // A client that may resume elsewhere is sent there early.
-        let ends_with = if client.waits_for_people {
-            EndsWith::Native
-        } else {
-            EndsWith::All
-        };
-        let mut out = BytesMut::new();
-        writer.begin(&mut out);
-        Self {
-            relay: followers.relay(caller, run, follower, ends_with),
-            writer,
-            out,
-            client,
-            gauge: StreamGauge::open(Wire::Responses),
-            begun: None,
-            ended: false,
-        }
-    }
-
-    fn into_response(self) -> Response {
-        let run = self.relay.run();
-        let body = stream::unfold(self, |mut stream| async move {
-            let frame = stream.next().await?;
-            Some((Ok::<_, Infallible>(frame), stream))
-        });
-        sse::response(Some(run), Body::from_stream(body))
-    }
-
-    /// The next bytes; `None` after the end.
-    async fn next(&mut self) -> Option<Bytes> {
-        while self.out.is_empty() && !self.ended {
-            match self.relay.next().await {
-                Ok(Heard::Events(batch)) => {
-                    self.show(&batch).await;
-                    if let Some(begun) = self.begun.take_if(|_| !self.out.is_empty()) {
-                        let waited = self.relay.runs().clock.monotonic() - begun;
-                        metrics::first_event(Wire::Responses, waited.as_secs_f64());
-                    }
-                }
-                Ok(Heard::Quiet) => self.out.extend_from_slice(PING),
-                Ok(Heard::Parked) if self.client.waits_for_people => {}
-                Ok(Heard::Parked) => self.fail(&parked(self.relay.run()), StreamEnd::Parked),
-                Ok(Heard::LogLost) | Err(FollowError::Expired { .. }) => {
-                    self.go_on_from_ledger().await;
-                }
-                Ok(Heard::Stopping) => {
-                    self.fail(&stopping(self.relay.run()), StreamEnd::Drained);
-                }
-                Ok(Heard::Revoked) => {
-                    self.writer
-                        .error(&mut self.out, &ApiError::credential_ended().to_openai());
-                    // Without `detach`: the client counts as gone, and a foreground run with it.
-                    self.ended = true;
-                    self.gauge.ends(StreamEnd::Revoked);
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "a run was lost sight of"
-                    );
-                    self.fail(&events_unavailable(self.relay.run()), StreamEnd::Error);
-                }
-            }
-        }
-        (!self.out.is_empty()).then(|| self.out.split().freeze())
-    }
-
-    async fn show(&mut self, batch: &[Followed]) {
-        for followed in batch {
-            if followed.event.data.is_terminal() && self.writer.needs_record() {
-                let (tenant, run) = (self.relay.tenant(), self.relay.run());
-                let record = ResponseRecord::load(&self.relay.runs().store, tenant, run).await;
-                match record.and_then(|record| record.output()) {
-                    Ok(items) => self.writer.use_record(items),
-                    Err(error) => return self.fail(&error, StreamEnd::Error),
-                }
-            }
-            match self.writer.write(&mut self.out, &followed.event) {
-                None => {}
-                Some(WireEnd::Finished) => return self.end(StreamEnd::Finished),
-                Some(WireEnd::Error) => return self.end(StreamEnd::Error),
+    async fn show(
+        &mut self,
+        out: &mut BytesMut,
+        relay: &Relay,
+        events: &[Followed],
+    ) -> Option<StreamEnd> {
+        let store = &relay.runs().store;
+        match self.write(out, store, relay.tenant(), events).await {
+            Ok(end) => end,
+            Err(error) => {
+                self.writer.error(out, &error.to_openai());
+                Some(StreamEnd::Error)
             }
         }
     }
 
-    /// Events are lost. If the run has ended, the ledger has the rest.
-    async fn go_on_from_ledger(&mut self) {
-        let (tenant, run) = (self.relay.tenant(), self.relay.run());
-        match from_ledger(&self.relay.runs().store, tenant, run, self.relay.last_id()).await {
-            Ok(FromLedger::Events(events)) => self.show(&events).await,
-            Ok(FromLedger::CursorUnknown) => {
-                self.fail(&lies_within_a_text(run), StreamEnd::Error);
+    async fn show_rest(&mut self, out: &mut BytesMut, relay: &Relay) -> StreamEnd {
+        let (tenant, run) = (relay.tenant(), relay.run());
+        let error = match from_ledger(&relay.runs().store, tenant, run, relay.last_id()).await {
+            Ok(FromLedger::Events(events)) => {
+                let end = self.show(out, relay, &events).await;
+                return end.unwrap_or(StreamEnd::Finished);
             }
+            Ok(FromLedger::CursorUnknown) => lies_within_a_text(run),
             // A client that comes again is shown what a person is asked.
-            Ok(FromLedger::NotEnded | FromLedger::Parked(..)) => {
-                self.fail(&events_expired(run), StreamEnd::Error);
-            }
-            Err(error) => self.fail(&error, StreamEnd::Error),
-        }
+            Ok(FromLedger::NotEnded | FromLedger::Parked(..)) => events_expired(run),
+            Err(error) => error,
+        };
+        self.writer.error(out, &error.to_openai());
+        StreamEnd::Error
     }
 
-    /// Ends the stream although the response goes on.
-    fn fail(&mut self, error: &ApiError, end: StreamEnd) {
-        self.writer.error(&mut self.out, &error.to_openai());
-        self.end(end);
-    }
-
-    /// Nothing more is to come, and the client's leaving means nothing from here on.
-    fn end(&mut self, end: StreamEnd) {
-        self.ended = true;
-        self.client.attachment.detach();
-        self.gauge.ends(end);
+    fn interrupt(
+        &mut self,
+        out: &mut BytesMut,
+        run: RunId,
+        reason: Interruption,
+    ) -> Option<StreamEnd> {
+        let end = match reason {
+            Interruption::Parked if self.waits_for_people => return None,
+            Interruption::Parked => StreamEnd::Parked,
+            Interruption::Stopping => StreamEnd::Drained,
+            Interruption::Revoked => StreamEnd::Revoked,
+            Interruption::Lost | Interruption::Unreadable => StreamEnd::Error,
+        };
+        let error = interrupted(run, reason);
+        self.writer.error(out, &error.to_openai());
+        Some(end)
     }
 }

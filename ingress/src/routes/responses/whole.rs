@@ -3,18 +3,18 @@
 use std::time::Instant;
 
 use axum::response::Response;
-use baton_nats::{EventFollower, FollowError};
+use baton_nats::EventFollower;
 use baton_protocol::{EventId, Outcome, RunId};
 
+use super::interrupted;
 use super::record::ResponseRecord;
-use super::{events_unavailable, parked, stopping};
 use crate::access::Caller;
 use crate::error::ApiError;
 use crate::metrics::{self, Wire};
 use crate::run::attachments::Attachment;
 use crate::run::event_source::{Source, Told, tell_from};
 use crate::run::followers::{EndsWith, Followers};
-use crate::run::relay::{Heard, Relay};
+use crate::run::relay::Interruption;
 
 /// Waits for the end of the run and returns the response. While this is awaited the client is there:
 /// hyper drops it when the connection closes, and the attachment with it.
@@ -39,13 +39,14 @@ pub(super) async fn answer_whole(
         },
     };
     if let Some(follower) = follower {
-        let relay = followers.relay(caller, run, follower, EndsWith::All);
-        match until_end(relay).await {
+        let mut relay = followers.relay(caller, run, follower, EndsWith::All);
+        match relay.wait_for_end().await {
             // Without `detach`: the client counts as gone, and the run with it.
-            Err(error) if error.code == "credential_ended" => return Err(error),
-            waited => {
+            Err(Interruption::Revoked) => return Err(ApiError::credential_ended()),
+            Ok(()) | Err(Interruption::Lost) => attachment.detach(),
+            Err(reason) => {
                 attachment.detach();
-                waited?;
+                return Err(interrupted(run, reason));
             }
         }
     } else {
@@ -58,32 +59,6 @@ pub(super) async fn answer_whole(
         Some(Outcome::Failed(error)) => Err(ApiError::run_failed(run, error, record.has_worked())),
         Some(Outcome::Completed(_) | Outcome::Cancelled(_)) => record.answer(),
         // Its events are lost, and the ledger has no end.
-        None => Err(events_unavailable(run)),
-    }
-}
-
-async fn until_end(mut relay: Relay) -> Result<(), ApiError> {
-    let run = relay.run();
-    loop {
-        match relay.next().await {
-            Ok(Heard::Events(batch)) => {
-                let mut events = batch.iter().map(|followed| &followed.event);
-                if events.any(|event| event.data.is_terminal()) {
-                    return Ok(());
-                }
-            }
-            Ok(Heard::Quiet) => {}
-            Ok(Heard::LogLost) | Err(FollowError::Expired { .. }) => return Ok(()),
-            Ok(Heard::Parked) => return Err(parked(run)),
-            Ok(Heard::Stopping) => return Err(stopping(run)),
-            Ok(Heard::Revoked) => return Err(ApiError::credential_ended()),
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a run was lost sight of"
-                );
-                return Err(events_unavailable(run));
-            }
-        }
+        None => Err(interrupted(run, Interruption::Lost)),
     }
 }

@@ -12,7 +12,7 @@ use baton_service::RequestId;
 use http::header::{ACCEPT, LOCATION};
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::events::{self, Client, open_from};
+use super::events::{self, open_from};
 use super::read::load;
 use super::view::RunView;
 use super::wait::Wait;
@@ -20,6 +20,7 @@ use crate::access::body::WholeBody;
 use crate::access::{Authorized, RunsWrite};
 use crate::error::{ApiError, Problem, run_header};
 use crate::metrics::Door;
+use crate::routes::run_stream::Client;
 use crate::routes::sse::ServerSentEvent;
 use crate::run::attachments::OnClose;
 use crate::run::await_end::wait_for_end;

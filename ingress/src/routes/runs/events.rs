@@ -1,16 +1,14 @@
 //! `GET /v1/runs/{id}/events`: a run's events as server-sent events, from any cursor, on any
 //! server.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use baton_nats::{EventFollower, FollowError, Followed};
+use baton_nats::{EventFollower, Followed};
 use baton_protocol::{EventId, RunId};
-use bytes::{Bytes, BytesMut};
-use futures_util::stream;
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, StatusCode};
 use serde::Deserialize;
 
@@ -18,13 +16,14 @@ use super::ticket::EventReader;
 use crate::access::Caller;
 use crate::access::stream_cap::StreamPlace;
 use crate::error::{ApiError, Problem, run_header};
-use crate::metrics::{StreamEnd, StreamGauge, Wire};
+use crate::metrics::{StreamEnd, Wire};
 use crate::routes::query::QueryParams;
+use crate::routes::run_stream::{Client, Frames, RunStream};
 use crate::routes::sse::{self, PING_BETWEEN_IDS, ServerSentEvent};
-use crate::run::attachments::{Attachment, OnClose};
+use crate::run::attachments::OnClose;
 use crate::run::event_source::{Source, Told, events_expired, tell_from};
 use crate::run::followers::{EndsWith, Followers};
-use crate::run::relay::{Heard, Relay};
+use crate::run::relay::{Interruption, Relay};
 use crate::run::replay::{FromLedger, from_ledger, lies_within_a_step};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -99,15 +98,6 @@ fn cursor(headers: &HeaderMap, query: Option<String>) -> Result<EventId, ApiErro
     }
 }
 
-/// A stream's client: its attachment to the run, and its place among the streams of its key. Both
-/// end with the stream.
-pub(super) struct Client {
-    #[expect(dead_code, reason = "held until it is dropped")]
-    pub(super) attachment: Attachment,
-    #[expect(dead_code, reason = "held until it is dropped")]
-    pub(super) place: StreamPlace,
-}
-
 /// Returns the run's events after a cursor.
 pub(super) async fn open_from(
     followers: &Followers,
@@ -154,106 +144,87 @@ pub(super) fn response(
     (told, follower): (Vec<Followed>, EventFollower),
     client: Client,
 ) -> Response {
-    let mut out = BytesMut::new();
+    let relay = followers.relay(caller, run, follower, EndsWith::Native);
+    let mut stream = RunStream::new(relay, NativeFrames, client);
     for event in &told {
-        write_event(&mut out, event);
+        write_event(&mut stream.out, event);
     }
-    let stream = NativeStream {
-        relay: followers.relay(caller, run, follower, EndsWith::Native),
-        out,
-        _client: client,
-        gauge: StreamGauge::open(Wire::Native),
-        ended: false,
-    };
-    let body = stream::unfold(stream, |mut stream| async move {
-        let frame = stream.next().await?;
-        Some((Ok::<_, Infallible>(frame), stream))
-    });
-    sse::response(Some(run), Body::from_stream(body))
+    stream.into_response()
 }
 
-/// One native stream, pulled by the connection.
-struct NativeStream {
-    relay: Relay,
-    out: BytesMut,
-    _client: Client,
-    gauge: StreamGauge,
-    ended: bool,
-}
+/// The frames of the native protocol: each event with its id, its type and its JSON.
+struct NativeFrames;
 
-impl NativeStream {
-    async fn next(&mut self) -> Option<Bytes> {
-        while self.out.is_empty() && !self.ended {
-            match self.relay.next().await {
-                Ok(Heard::Events(batch)) => {
-                    for followed in &batch {
-                        write_event(&mut self.out, followed);
-                        if followed.event.data.is_terminal() {
-                            self.end(StreamEnd::Finished);
-                            break;
-                        }
-                    }
-                }
-                // The event itself has asked the question.
-                Ok(Heard::Parked) => {}
-                Ok(Heard::Quiet) => self.out.extend_from_slice(PING_BETWEEN_IDS),
-                // Between two events: the client resumes elsewhere.
-                Ok(Heard::Stopping) => self.end(StreamEnd::Drained),
-                Ok(Heard::Revoked) => {
-                    self.write_error(&ApiError::credential_ended());
-                    self.end(StreamEnd::Revoked);
-                }
-                Ok(Heard::LogLost) | Err(FollowError::Expired { .. }) => {
-                    self.go_on_from_ledger().await;
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "a run was lost sight of"
-                    );
-                    let message = "the events cannot be read: resume";
-                    self.write_error(&ApiError::unavailable("broker_unavailable", message));
-                }
+impl Frames for NativeFrames {
+    const WIRE: Wire = Wire::Native;
+    const PING: &'static [u8] = PING_BETWEEN_IDS;
+
+    async fn show(
+        &mut self,
+        out: &mut BytesMut,
+        _: &Relay,
+        events: &[Followed],
+    ) -> Option<StreamEnd> {
+        for followed in events {
+            write_event(out, followed);
+            if followed.event.data.is_terminal() {
+                return Some(StreamEnd::Finished);
             }
         }
-        (!self.out.is_empty()).then(|| self.out.split().freeze())
+        None
     }
 
-    /// Continues from the ledger, which has the lost events if the run has ended.
-    async fn go_on_from_ledger(&mut self) {
-        let (tenant, run) = (self.relay.tenant(), self.relay.run());
-        match from_ledger(&self.relay.runs().store, tenant, run, self.relay.last_id()).await {
+    async fn show_rest(&mut self, out: &mut BytesMut, relay: &Relay) -> StreamEnd {
+        let (tenant, run) = (relay.tenant(), relay.run());
+        let error = match from_ledger(&relay.runs().store, tenant, run, relay.last_id()).await {
             Ok(FromLedger::Events(events)) => {
                 for event in &events {
-                    write_event(&mut self.out, event);
+                    write_event(out, event);
                 }
-                self.end(StreamEnd::Finished);
+                return StreamEnd::Finished;
             }
-            Ok(FromLedger::CursorUnknown) => self.write_error(&lies_within_a_step(run)),
+            Ok(FromLedger::CursorUnknown) => lies_within_a_step(run),
             // A client that reconnects gets the questions of a parked run.
-            Ok(FromLedger::NotEnded | FromLedger::Parked(..)) => {
-                self.write_error(&events_expired(run));
+            Ok(FromLedger::NotEnded | FromLedger::Parked(..)) => events_expired(run),
+            Err(error) => error,
+        };
+        write_error(out, &error);
+        StreamEnd::Error
+    }
+
+    fn interrupt(
+        &mut self,
+        out: &mut BytesMut,
+        _: RunId,
+        reason: Interruption,
+    ) -> Option<StreamEnd> {
+        match reason {
+            // The event itself has asked the question.
+            Interruption::Parked => None,
+            // Between two events: the client resumes elsewhere.
+            Interruption::Stopping => Some(StreamEnd::Drained),
+            Interruption::Revoked => {
+                write_error(out, &ApiError::credential_ended());
+                Some(StreamEnd::Revoked)
             }
-            Err(error) => self.write_error(&error),
+            Interruption::Lost | Interruption::Unreadable => {
+                let message = "the events cannot be read: resume";
+                write_error(out, &ApiError::unavailable("broker_unavailable", message));
+                Some(StreamEnd::Error)
+            }
         }
     }
+}
 
-    /// Reports an error without an event id, so that the client's cursor stays.
-    fn write_error(&mut self, error: &ApiError) {
-        let problem = serde_json::json!({
-            "type": "about:blank", "title": "Stream ended", "status": error.status.as_u16(),
-            "code": error.code, "detail": error.message,
-        });
-        self.out.extend_from_slice(b"event: error\ndata: ");
-        self.out.extend_from_slice(problem.to_string().as_bytes());
-        self.out.extend_from_slice(b"\n\n");
-        self.end(StreamEnd::Error);
-    }
-
-    fn end(&mut self, end: StreamEnd) {
-        self.ended = true;
-        self.gauge.ends(end);
-    }
+/// Writes an error without an event id, so that the client's cursor stays.
+fn write_error(out: &mut BytesMut, error: &ApiError) {
+    let problem = serde_json::json!({
+        "type": "about:blank", "title": "Stream ended", "status": error.status.as_u16(),
+        "code": error.code, "detail": error.message,
+    });
+    out.extend_from_slice(b"event: error\ndata: ");
+    out.extend_from_slice(problem.to_string().as_bytes());
+    out.extend_from_slice(b"\n\n");
 }
 
 fn write_event(out: &mut BytesMut, followed: &Followed) {
@@ -270,6 +241,7 @@ fn write_event(out: &mut BytesMut, followed: &Followed) {
 #[cfg(test)]
 mod tests {
     use baton_protocol::Event;
+    use bytes::Bytes;
     use http::HeaderValue;
 
     use super::*;
