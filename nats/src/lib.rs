@@ -40,7 +40,9 @@ pub use bus::{Auth, Bus, BusError, BusOptions, Link, Tls};
 pub use control::{AttachmentQuestion, AttachmentQuestions, Nudge, Nudges};
 pub use events::attempts::LedgerAttempts;
 pub use events::cursor::{Cursor, Verdict};
-pub use events::follower::{EventFollower, FollowError, Followed, ResumeError, Subscribed};
+pub use events::follower::{
+    EventFollower, FollowError, Followed, ResumeError, Subscribed, Unresumed,
+};
 pub use events::{AppendError, EventsState, ReadError, StoredEvents, StreamSeq};
 pub use jobs::backlog::Backlog;
 pub use jobs::delivery::{AckError, BadJob, Delivery, InProgress};

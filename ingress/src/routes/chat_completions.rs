@@ -23,6 +23,7 @@ use baton_nats::{EventFollower, ResumeError};
 use baton_openai::{ChatCompletion, ChatRequest, ErrorBody};
 use baton_protocol::{EventId, FinishReason, Outcome, RunId, TenantId};
 use baton_service::RequestId;
+use baton_store::RunRecord;
 use http::{HeaderMap, StatusCode};
 
 use self::answer::Answer;
@@ -142,7 +143,8 @@ pub(crate) async fn chat_completions(
         (Acceptance::Created(created), Some(follower)) => {
             Ok((created.spec.model, Source::Live(Box::new(follower))))
         }
-        _ => replayed(&followers.runs, tenant, run).await,
+        (Acceptance::Created(_), None) => attach(&followers.runs, tenant, run).await,
+        (Acceptance::Replay(known), _) => replayed(&followers.runs, tenant, &known).await,
     };
     // Accepting the run has consumed and dropped the request.
     drop(body);
@@ -192,6 +194,19 @@ pub(crate) async fn chat_completions(
 async fn replayed(
     runs: &RunReader,
     tenant: TenantId,
+    known: &RunRecord,
+) -> Result<(String, Source), ApiError> {
+    // The record of a run that has ended never changes.
+    match Recorded::of(&runs.store, tenant, known).await? {
+        Some(recorded) => Ok((known.model.clone(), Source::Recorded(Box::new(recorded)))),
+        None => attach(runs, tenant, known.id).await,
+    }
+}
+
+/// Follows a run from its first event, unless it has ended.
+async fn attach(
+    runs: &RunReader,
+    tenant: TenantId,
     run: RunId,
 ) -> Result<(String, Source), ApiError> {
     // Before the row is read, so that events in between are heard.
@@ -202,7 +217,8 @@ async fn replayed(
     if let Some(recorded) = Recorded::of(&runs.store, tenant, &record).await? {
         return Ok((record.model, Source::Recorded(Box::new(recorded))));
     }
-    match subscribed.resume(EventId::ORIGIN).await {
+    let resumed = subscribed.resume(EventId::ORIGIN).await;
+    match resumed.map_err(|unresumed| unresumed.reason) {
         Ok(follower) => Ok((record.model, Source::Live(Box::new(follower)))),
         Err(ResumeError::CursorUnknown | ResumeError::Expired) => Err(ApiError::new(
             StatusCode::CONFLICT,

@@ -1,14 +1,13 @@
 //! Finds the events of a run after a cursor: in the stream, in the ledger, or first in the ledger
 //! and then in the stream.
 
-use baton_nats::{EventFollower, Followed, ResumeError, Subscribed};
+use baton_nats::{EventFollower, Followed, ResumeError, Subscribed, Unresumed};
 use baton_protocol::{EventId, RunId, RunStatus, TenantId};
-use baton_store::{RunRecord, Store};
+use baton_store::{ApprovalRecord, RunRecord, StepRecord, Store};
 use http::StatusCode;
 
-use super::replay::{FromLedger, from_ledger, lies_within_a_step, rest_of_ended};
+use super::replay::{FromLedger, lies_within_a_step, rest_of_ended, rest_of_parked};
 use crate::error::ApiError;
-use crate::run::ledger::find_run;
 use crate::run::reader::RunReader;
 
 /// The preferred source of the events of a run that has ended.
@@ -42,20 +41,26 @@ pub(crate) async fn tell_from(
 ) -> Result<Told, ApiError> {
     // Subscribe before the row is read, so that an end in between is heard.
     let subscribed = runs.subscribe(tenant, run).await?;
-    let record = find_run(&runs.store, tenant, run)
-        .await?
-        .ok_or_else(ApiError::no_such_run)?;
+    let mut tx = runs.store.tenant(tenant).await?;
+    let record = tx.run(run).await?.ok_or_else(ApiError::no_such_run)?;
+    let parked = match record.status {
+        RunStatus::AwaitingApproval => Some(Parked {
+            steps: tx.run_steps(run).await?,
+            asked: tx.run_approvals(run).await?,
+        }),
+        _ => None,
+    };
+    drop(tx);
     let ended = record.ended();
-    let parked = record.status == RunStatus::AwaitingApproval;
     // If the stream has no event, only the ledger has them: they aged out, were lost, or there was
     // only the end of a run that never began. An unknown tip is read again below.
     let from_ledger = source == Source::Ledger
-        || (ended.is_some() || parked) && {
+        || (ended.is_some() || parked.is_some()) && {
             let tip = runs.bus.event_tip_direct(tenant, run).await;
             tip.is_ok_and(|tip| tip.is_none())
         };
-    if parked && from_ledger {
-        return told_parked(runs, tenant, subscribed, run, after).await;
+    if from_ledger && let Some(parked) = &parked {
+        return parked.told(&record, subscribed, after);
     }
     if let Some(ended) = &ended {
         if after == ended.last_event_id {
@@ -70,31 +75,55 @@ pub(crate) async fn tell_from(
         // The stream may have lost the run's end, and then nobody else will append it.
         runs.append_end(tenant, run, ended).await;
     }
-    match subscribed.resume(after).await {
-        Ok(follower) => Ok(Told::Log(Box::new(follower))),
+    let Unresumed { reason, subscribed } = match subscribed.resume(after).await {
+        Ok(follower) => return Ok(Told::Log(Box::new(follower))),
+        Err(unresumed) => *unresumed,
+    };
+    match (reason, parked) {
         // The ledger has the events that the log lost. A log that begins with the run's first event
         // may have lost later ones.
-        Err(ResumeError::Expired) if ended.is_some() => {
+        (ResumeError::Expired, _) if ended.is_some() => {
             replayed(&runs.store, tenant, &record, after, lies_within_a_step).await
         }
-        Err(ResumeError::Expired) if parked => {
-            // The failed resumption has used up the first subscription.
-            let subscribed = runs.subscribe(tenant, run).await?;
-            told_parked(runs, tenant, subscribed, run, after).await
-        }
-        Err(ResumeError::CursorUnknown) if ended.is_some() => {
+        (ResumeError::Expired, Some(parked)) => parked.told(&record, subscribed, after),
+        (ResumeError::Expired, None) => Err(events_expired(run)),
+        (ResumeError::CursorUnknown, _) if ended.is_some() => {
             replayed(&runs.store, tenant, &record, after, cursor_unknown).await
         }
-        Err(ResumeError::CursorUnknown) => Err(cursor_unknown(run)),
-        Err(ResumeError::Expired) => Err(events_expired(run)),
-        Err(ResumeError::Unreadable(error)) => Err(ApiError::internal(&error)),
-        Err(ResumeError::Bus(error)) => {
+        (ResumeError::CursorUnknown, _) => Err(cursor_unknown(run)),
+        (ResumeError::Unreadable(error), _) => Err(ApiError::internal(&error)),
+        (ResumeError::Bus(error), _) => {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "the event log cannot be read"
             );
             let message = "the events cannot be read: try again";
             Err(ApiError::unavailable("broker_unavailable", message))
+        }
+    }
+}
+
+/// The rows from which the events of a parked run are rebuilt, read with its record.
+struct Parked {
+    steps: Vec<StepRecord>,
+    asked: Vec<ApprovalRecord>,
+}
+
+impl Parked {
+    /// Returns the run's events: the past ones from the ledger, then the stream.
+    fn told(
+        &self,
+        record: &RunRecord,
+        subscribed: Subscribed,
+        after: EventId,
+    ) -> Result<Told, ApiError> {
+        match rest_of_parked(record, &self.steps, &self.asked, after)? {
+            FromLedger::Parked(events, last) => {
+                Ok(Told::Parked(events, Box::new(subscribed.behind(last))))
+            }
+            FromLedger::Events(events) => Ok(Told::Ledger(events)),
+            FromLedger::CursorUnknown => Err(lies_within_a_step(record.id)),
+            FromLedger::NotEnded => Err(events_expired(record.id)),
         }
     }
 }
@@ -112,25 +141,6 @@ async fn replayed(
         FromLedger::Events(events) => Ok(Told::Ledger(events)),
         FromLedger::CursorUnknown => Err(unknown(run)),
         FromLedger::NotEnded | FromLedger::Parked(..) => Err(events_expired(run)),
-    }
-}
-
-/// Returns the events of a parked run: the past ones from the ledger, then the stream. The row is
-/// read again together with its steps, because a decision may have come since.
-async fn told_parked(
-    runs: &RunReader,
-    tenant: TenantId,
-    subscribed: Subscribed,
-    run: RunId,
-    after: EventId,
-) -> Result<Told, ApiError> {
-    match from_ledger(&runs.store, tenant, run, after).await? {
-        FromLedger::Parked(events, last) => {
-            Ok(Told::Parked(events, Box::new(subscribed.behind(last))))
-        }
-        FromLedger::Events(events) => Ok(Told::Ledger(events)),
-        FromLedger::CursorUnknown => Err(lies_within_a_step(run)),
-        FromLedger::NotEnded => Err(events_expired(run)),
     }
 }
 

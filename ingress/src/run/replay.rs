@@ -3,7 +3,7 @@
 use baton_nats::Followed;
 use baton_protocol::{Event, EventId, RunId, RunStatus, TenantId};
 use baton_run_log::replay::{ReplayError, replay, replay_parked};
-use baton_store::{RunRecord, Store};
+use baton_store::{ApprovalRecord, RunRecord, StepRecord, Store};
 use bytes::Bytes;
 use http::StatusCode;
 
@@ -36,8 +36,18 @@ pub(crate) async fn from_ledger(
         return rest_of(replay(&record, &steps, after), FromLedger::Events);
     }
     let asked = tx.run_approvals(run).await?;
+    rest_of_parked(&record, &steps, &asked, after)
+}
+
+/// Returns the events so far of a parked run from its rows.
+pub(super) fn rest_of_parked(
+    record: &RunRecord,
+    steps: &[StepRecord],
+    asked: &[ApprovalRecord],
+    after: EventId,
+) -> Result<FromLedger, ApiError> {
     let last = record.last_event_id;
-    let shown = replay_parked(&record, &steps, &asked, after);
+    let shown = replay_parked(record, steps, asked, after);
     rest_of(shown, |events| FromLedger::Parked(events, last))
 }
 

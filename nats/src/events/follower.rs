@@ -86,6 +86,15 @@ pub enum ResumeError {
     Bus(#[from] ReadError),
 }
 
+/// A failed resumption. The subscription has heard everything meanwhile, and serves another try.
+#[derive(Debug)]
+pub struct Unresumed {
+    /// The reason.
+    pub reason: ResumeError,
+    /// The subscription.
+    pub subscribed: Subscribed,
+}
+
 /// A subscription to a run's live events, before anything is read.
 #[derive(Debug)]
 pub struct Subscribed {
@@ -101,7 +110,7 @@ pub struct Subscribed {
 /// Follows one run. Unsubscribes when dropped.
 #[derive(Debug)]
 pub struct EventFollower {
-    from: Subscribed,
+    pub(super) from: Subscribed,
     /// The number of lost connections when the log was last compared.
     lost: u64,
     cursor: Cursor,

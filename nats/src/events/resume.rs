@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio::time::sleep;
 
 use super::cursor::Cursor;
-use super::follower::{EventFollower, FollowError, ResumeError, Subscribed, Taken};
+use super::follower::{EventFollower, FollowError, ResumeError, Subscribed, Taken, Unresumed};
 use super::read::Page;
 use super::{StoredEvents, StreamSeq};
 
@@ -38,22 +38,52 @@ struct Scan {
 /// The page that holds the event, and the index of its message.
 type Found = (Page, usize);
 
+/// The beginning of a follower: the cursor's page, and the newest attempt in the ledger.
+struct Start {
+    found: Found,
+    known: u32,
+}
+
 impl Subscribed {
     /// Follows the run from after the event `after`; from its first event for [`EventId::ORIGIN`],
     /// whether or not there is one yet.
     ///
     /// The event `after` itself must be found in the log, because only then is it certain that
     /// nothing between it and the next one is gone.
-    pub async fn resume(self, after: EventId) -> Result<EventFollower, ResumeError> {
+    pub async fn resume(self, after: EventId) -> Result<EventFollower, Box<Unresumed>> {
+        let unresumed = |reason, subscribed| Box::new(Unresumed { reason, subscribed });
+        let Start { found, known } = match self.start(after).await {
+            Ok(start) => start,
+            Err(reason) => return Err(unresumed(reason, self)),
+        };
+        let (page, at) = &found;
+        let mut follower = self.follow(Cursor::after(after), known);
+        match follower.take_first_page(&page.messages[*at..], page.next()) {
+            Ok(true) if follower.last_id() == EventId::ORIGIN => {
+                Err(unresumed(ResumeError::Expired, follower.from))
+            }
+            Ok(_) => Ok(follower),
+            Err(reason) => Err(unresumed(reason, follower.from)),
+        }
+    }
+
+    async fn start(&self, after: EventId) -> Result<Start, ResumeError> {
+        let found = self.locate(after).await?;
+        // Asked after the page was read, so that the ledger has every attempt that is in it.
+        let known = self.newest_attempt().await.unwrap_or_default();
+        Ok(Start { found, known })
+    }
+
+    async fn locate(&self, after: EventId) -> Result<Found, ResumeError> {
         if after == EventId::ORIGIN {
-            return self.follow_from_first_event().await;
+            return Ok((self.read(StreamSeq::NONE).await?, 0));
         }
         if let Ok(found) = self.find(after, Search::Narrowed).await? {
-            return self.follow_from(after, &found).await;
+            return Ok(found);
         }
         for _ in 0..TRIES {
             let scan = match self.find(after, Search::InOrder).await? {
-                Ok(found) => return self.follow_from(after, &found).await,
+                Ok(found) => return Ok(found),
                 Err(scan) => scan,
             };
             let tip = self.bus.event_tip(self.tenant, self.run).await?;
@@ -69,30 +99,6 @@ impl Subscribed {
             sleep(RETRY).await;
         }
         Err(ResumeError::Expired)
-    }
-
-    async fn follow_from_first_event(self) -> Result<EventFollower, ResumeError> {
-        let page = self.read(StreamSeq::NONE).await?;
-        // Asked after the page was read, so that the ledger has every attempt that is in it.
-        let known = self.newest_attempt().await.unwrap_or_default();
-        let mut follower = self.follow(Cursor::after(EventId::ORIGIN), known);
-        let hole = follower.take_first_page(&page.messages, page.next())?;
-        if hole && follower.last_id() == EventId::ORIGIN {
-            return Err(ResumeError::Expired);
-        }
-        Ok(follower)
-    }
-
-    async fn follow_from(
-        self,
-        after: EventId,
-        found: &Found,
-    ) -> Result<EventFollower, ResumeError> {
-        let (page, at) = found;
-        let known = self.newest_attempt().await.unwrap_or_default();
-        let mut follower = self.follow(Cursor::after(after), known);
-        follower.take_first_page(&page.messages[*at..], page.next())?;
-        Ok(follower)
     }
 
     /// Reads the log until the event is found.

@@ -15,7 +15,8 @@ async fn resume(
         EventFollower::subscribe(&broker.bus, writer.tenant, writer.run, crate::any_attempt())
             .await
             .unwrap();
-    soon(subscribed.look_every(Duration::from_hours(1)).resume(after)).await
+    let resumed = soon(subscribed.look_every(Duration::from_hours(1)).resume(after)).await;
+    resumed.map_err(|unresumed| unresumed.reason)
 }
 
 #[tokio::test]

@@ -7,16 +7,15 @@ use axum::extract::State;
 use axum::response::Response;
 use baton_admission::{Acceptance, SubmitRequest, check_shape};
 use baton_openai::{ErrorBody, Message};
-use baton_protocol::{RunId, UseLimits};
-use baton_responses::{CreateResponse, ResponseHead, Snapshot, Status};
+use baton_protocol::UseLimits;
+use baton_responses::{CreateResponse, Snapshot, Status};
 use baton_service::RequestId;
-use baton_store::Store;
 use http::{HeaderMap, StatusCode};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::description::{ResponseBody, ResponseRequest};
 use super::earlier::conversation;
-use super::record::{ResponseRecord, answer, head};
+use super::record::{ResponseRecord, answer, head, recorded_head};
 use super::streamed::ResponseFrames;
 use super::whole::answer_whole;
 use crate::access::body::{Bodies, WholeBody};
@@ -104,34 +103,38 @@ pub(crate) async fn create_response(
         body,
     } = submitter.submit(wanted).await?;
     let run = accepted.run;
-    let made = made(store, &caller, run, accepted.acceptance).await;
+    let (is_new, head) = match accepted.acceptance {
+        Acceptance::Created(created) => {
+            let head = head(run, created.created_at, &created.spec, created.metadata);
+            (true, head)
+        }
+        Acceptance::Replay(known) => (false, recorded_head(&known)),
+    };
     // The request was dropped with what accepting the run has yielded.
     drop(body);
-    let answered = match (made, place) {
+    let answered = match (head, place) {
         (Err(error), _) => {
             attachment.detach();
             Err(error)
         }
-        (Ok(made), None) if background => {
+        (Ok(head), None) if background => {
             attachment.detach();
-            match made {
-                Made::New(head) => Ok(answer(&head, &Snapshot::empty(Status::Queued))),
-                Made::Before(record) => record.answer(),
+            if is_new {
+                Ok(answer(&head, &Snapshot::empty(Status::Queued)))
+            } else {
+                let record = ResponseRecord::load(store, tenant, run).await;
+                record.and_then(|record| record.answer())
             }
         }
         (Ok(_), None) => answer_whole(&followers, &caller, run, follower, attachment, begun).await,
-        (Ok(made), Some(place)) => {
+        (Ok(head), Some(place)) => {
             let client = Client { attachment, place };
-            let frames = |head| ResponseFrames::new(head, None, background);
-            match (made, follower) {
-                (Made::New(head), Some(follower)) => {
-                    let begun = Some(begun);
-                    Ok(frames(*head).follow(&followers, &caller, follower, client, begun))
+            let frames = ResponseFrames::new(head, None, background);
+            match follower {
+                Some(follower) => {
+                    Ok(frames.follow(&followers, &caller, follower, client, Some(begun)))
                 }
-                (Made::New(head), None) => frames(*head).open(&followers, &caller, client).await,
-                (Made::Before(record), _) => {
-                    frames(record.head).open(&followers, &caller, client).await
-                }
+                None => frames.open(&followers, &caller, client).await,
             }
         }
     };
@@ -143,30 +146,6 @@ pub(crate) async fn create_response(
             ApiError::goes_on(run, "answer_unavailable", why, keyed)
         }
         _ => error.of_run(run),
-    })
-}
-
-/// A response that the request made, or had made before.
-enum Made {
-    New(Box<ResponseHead>),
-    Before(Box<ResponseRecord>),
-}
-
-async fn made(
-    store: &Store,
-    caller: &crate::access::Caller,
-    run: RunId,
-    acceptance: Acceptance,
-) -> Result<Made, ApiError> {
-    Ok(match acceptance {
-        Acceptance::Created(created) => {
-            let head = head(run, created.created_at, &created.spec, created.metadata)?;
-            Made::New(Box::new(head))
-        }
-        Acceptance::Replay(_) => {
-            let record = ResponseRecord::load(store, caller.tenant, run).await?;
-            Made::Before(Box::new(record))
-        }
     })
 }
 

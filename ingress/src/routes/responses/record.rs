@@ -43,6 +43,13 @@ pub(super) fn head(
     })
 }
 
+/// As [`head`], from the run's record.
+pub(super) fn recorded_head(run: &RunRecord) -> Result<ResponseHead, ApiError> {
+    let spec: RunSpec =
+        serde_json::from_str(&run.spec_json).map_err(|error| ApiError::internal(&error))?;
+    head(run.id, run.created_at, &spec, run.metadata.clone())
+}
+
 impl ResponseRecord {
     /// Reads a response in one transaction.
     pub(super) async fn load(
