@@ -80,6 +80,7 @@ impl Ground {
             calls: vec![],
             shown_for_good: false,
             response: None,
+            request_id: None,
             limits: RunLimits::of_turns(8),
         };
         change(&mut spec);

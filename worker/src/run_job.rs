@@ -148,7 +148,8 @@ impl<W: World> JobRunner<W> {
     ) -> JobEnd {
         let fence = claimed.fence;
         // The run keeps one copy of its request: this one ends with the statement.
-        let spec: RunSpec = match serde_json::from_str(&std::mem::take(&mut claimed.spec_json)) {
+        let mut spec: RunSpec = match serde_json::from_str(&std::mem::take(&mut claimed.spec_json))
+        {
             Ok(spec) => spec,
             // Written by a newer version: a newer worker can read it.
             Err(error) => {
@@ -165,7 +166,7 @@ impl<W: World> JobRunner<W> {
             .unwrap_or_default();
         metrics::run_claimed(fence.attempt, waited);
         tracing::Span::current().record("attempt", fence.attempt);
-        let headers = headers_of(delivery, &mut claimed);
+        let headers = headers_of(delivery, &mut claimed, &mut spec);
         let _active = metrics::ActiveRun::begin();
         let hold = self
             .leases
@@ -234,27 +235,38 @@ impl<W: World> JobRunner<W> {
     }
 }
 
-/// A settlement that does not reach the broker only means that the message is redelivered.
-/// Returns the job's headers with the trace that the run was accepted with: a job that is published again has
-/// no headers.
-fn headers_of(delivery: &impl Delivery, claimed: &mut ClaimedRun) -> JobHeaders {
+/// Returns the request id and the trace that the run was accepted with, else those of the job. A job
+/// that is published again has neither.
+fn headers_of(
+    delivery: &impl Delivery,
+    claimed: &mut ClaimedRun,
+    spec: &mut RunSpec,
+) -> JobHeaders {
     let accepted = JobHeaders {
-        request_id: delivery.headers().request_id.clone(),
+        request_id: spec.request_id.take(),
         traceparent: claimed.traceparent.take(),
-    };
+    }
+    .kept();
+    let published = delivery.headers();
     let headers = JobHeaders {
+        request_id: accepted.request_id.or_else(|| published.request_id.clone()),
         traceparent: accepted
-            .kept()
             .traceparent
-            .or_else(|| delivery.headers().traceparent.clone()),
-        ..delivery.headers().clone()
+            .or_else(|| published.traceparent.clone()),
     };
+    let span = tracing::Span::current();
+    if published.request_id.is_none()
+        && let Some(id) = headers.request_id.as_deref()
+    {
+        span.record("request.id", id);
+    }
     if let Some(trace) = headers.trace_id() {
-        tracing::Span::current().record("trace.id", trace);
+        span.record("trace.id", trace);
     }
     headers
 }
 
+/// Returns the end of a job. If the broker does not get the settlement, it delivers the message again.
 fn settled<E: std::fmt::Display>(result: Result<(), E>) -> JobEnd {
     if let Err(error) = result {
         tracing::debug!(%error, "a message could not be settled and will come again");

@@ -71,6 +71,8 @@ pub struct ToolContext {
     pub step: u32,
     /// The call's id, as the model gave it.
     pub call_id: String,
+    /// The id of the run's request: HTTP tools are sent it.
+    pub request_id: Option<String>,
     /// The W3C trace context of the call: HTTP tools are sent it.
     pub traceparent: Option<String>,
     /// The time.

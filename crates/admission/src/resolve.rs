@@ -174,6 +174,7 @@ pub fn resolve(
         params: with_defaults(request.params, &agent.params),
         shown_for_good: request.shown_for_good,
         response: request.response,
+        request_id: None,
         limits: RunLimits {
             max_turns,
             max_total_tokens: totals.into_iter().flatten().min(),
@@ -220,6 +221,7 @@ pub fn resolve_given_calls(
         params: request.params,
         shown_for_good: false,
         response: None,
+        request_id: None,
         limits: RunLimits::of_turns(1),
     })
 }

@@ -84,6 +84,8 @@ pub struct Submission<'a> {
     pub idempotency: Option<IdempotencyKey>,
     /// Whether the run ends when its client disconnects.
     pub cancel_on_disconnect: bool,
+    /// The id of the request, which the run keeps.
+    pub request_id: Option<String>,
     /// The W3C trace context that the run's spans belong to.
     pub traceparent: Option<String>,
 }
@@ -243,6 +245,7 @@ impl Admission {
             request,
             idempotency,
             cancel_on_disconnect,
+            request_id,
             traceparent,
         } = submission;
         let lane = request.lane;
@@ -257,6 +260,7 @@ impl Admission {
         } else {
             resolve_given_calls(request, &rules.tool_names, &rules.built_in, grant)?
         };
+        spec.request_id = request_id;
         if let Some(template) = &spec.instructions {
             let instructions = self.instructions(template, metadata.as_ref(), user, now);
             let instructions = instructions.await?;

@@ -49,6 +49,9 @@ pub struct RunSpec {
     /// reads them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<Box<RawValue>>,
+    /// The id of the request that the run was accepted with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
     /// The limits of the run.
     pub limits: RunLimits,
 }

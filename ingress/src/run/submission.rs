@@ -130,6 +130,7 @@ async fn submit_to_the_end(
         request,
         idempotency,
         cancel_on_disconnect: on_close != OnClose::LeaveRunning,
+        request_id: headers.request_id.clone(),
         traceparent: headers.traceparent.clone(),
     });
     let accepted = match accepting.await {

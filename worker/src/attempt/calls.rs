@@ -1,5 +1,6 @@
 //! Executes the calls of server-side tools, several at a time, or asks a person about them.
 
+use baton_nats::JobHeaders;
 use baton_protocol::event::{
     ApprovalRequested, ToolFinished, ToolStarted, shown_arguments, shown_result,
 };
@@ -51,7 +52,10 @@ impl<W: World> Attempt<'_, W> {
                 let (hold, registry) = (self.hold, &self.settings.tools);
                 let span = tracing::info_span!("call", step = recorded.step);
                 let mut trace = self.trace.tool(&call.name, &call.id, recorded.step);
-                let traceparent = self.trace.tool_context(&trace);
+                let headers = JobHeaders {
+                    request_id: self.headers.request_id.clone(),
+                    traceparent: self.trace.tool_context(&trace),
+                };
                 let work = async move {
                     // The wait comes before the check of the lease, which holds for two seconds.
                     let slot = toolbox.slot(registry, &recorded).await;
@@ -61,7 +65,7 @@ impl<W: World> Attempt<'_, W> {
                         hold.may_begin().await;
                     }
                     let (recorded, result) =
-                        toolbox.execute(runner, fence, recorded, traceparent).await;
+                        toolbox.execute(runner, fence, recorded, headers).await;
                     drop(slot);
                     if !result.ok {
                         trace.fail("tool_failed");

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use baton_nats::JobHeaders;
 use baton_protocol::agent::ToolApproval;
 use baton_protocol::{Effect, Fence, RunSpec};
 use futures_util::future::join_all;
@@ -140,7 +141,7 @@ impl Toolbox {
         runner: &JobRunner<W>,
         fence: Fence,
         recorded: RecordedCall,
-        traceparent: Option<String>,
+        headers: JobHeaders,
     ) -> (RecordedCall, CallResult) {
         if let Standing::Settled { ok, content } = &recorded.standing {
             let result = CallResult {
@@ -158,7 +159,8 @@ impl Toolbox {
                 run: fence.run,
                 step: recorded.step,
                 call_id: call.id.clone(),
-                traceparent,
+                request_id: headers.request_id,
+                traceparent: headers.traceparent,
                 now: runner.clock.now(),
             };
             let outcome = tool.execute(&call.arguments, context).await;

@@ -170,6 +170,25 @@ async fn an_end_that_was_committed_and_not_heard_of_is_told_as_soon_as_the_ledge
     assert!(matches!(last, Some(EventData::RunCompleted(_))), "{log:#?}");
 }
 
+/// Guards the request's id in the run: a job that is published again does not have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_request_id_reaches_the_model_although_the_job_has_none() {
+    let mut ground = Ground::new().await;
+    let script = Script::always(Reply::text("Fine."));
+    let model = ScriptedModel::start(script).await.unwrap();
+    let runner = runner(&ground, ground.store.clone(), &model, PATIENCE);
+    let change = |spec: &mut RunSpec| spec.request_id = Some("order-17".to_owned());
+    let run = ground.accept_with(None, change).await;
+    let job = ground.job(run).await;
+    assert_eq!(job.headers.request_id, None);
+
+    let ran = timeout(PATIENCE, Box::pin(runner.run_job(job))).await;
+
+    assert_eq!(ran.unwrap(), JobEnd::Settled);
+    let asked = model.requests();
+    assert_eq!(asked[0].headers["x-request-id"], "order-17");
+}
+
 /// Guards the log's compare-and-set alone: a replaced worker that wakes and writes before its
 /// keeper has asked the ledger leaves nothing in the log, and its successor continues.
 #[tokio::test(flavor = "multi_thread")]

@@ -125,8 +125,13 @@ impl HttpTool {
                 .header(CONTENT_TYPE, "application/json")
                 .body(arguments.to_string());
         }
-        if let Some(traceparent) = &context.traceparent {
-            request = request.header("traceparent", traceparent);
+        for (name, value) in [
+            ("X-Request-Id", &context.request_id),
+            ("traceparent", &context.traceparent),
+        ] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
         }
         let request = request
             .header("Idempotency-Key", context.idempotency_key())

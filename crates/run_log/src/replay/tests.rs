@@ -37,6 +37,7 @@ fn ended(outcome: Outcome, last: EventId) -> RunRecord {
         calls: vec![],
         shown_for_good: false,
         response: None,
+        request_id: None,
         limits: RunLimits::of_turns(8),
     };
     RunRecord {

@@ -79,6 +79,7 @@ pub(crate) fn spec() -> RunSpec {
         calls: vec![],
         shown_for_good: false,
         response: None,
+        request_id: None,
         limits: RunLimits::of_turns(8),
     }
 }

@@ -64,6 +64,7 @@ async fn ask(tool: &HttpRequest, arguments: Value) -> Result<String, ToolError> 
         run: RunId::new(DateTime::UNIX_EPOCH),
         step: 1,
         call_id: "call_1".to_owned(),
+        request_id: Some("order-17".to_owned()),
         traceparent: None,
         now: DateTime::UNIX_EPOCH,
     };

@@ -13,6 +13,7 @@ fn context() -> ToolContext {
         run: RunId::new(DateTime::UNIX_EPOCH),
         step: 3,
         call_id: "call_1".to_owned(),
+        request_id: Some("order-17".to_owned()),
         traceparent: None,
         now: DateTime::UNIX_EPOCH,
     }

@@ -21,6 +21,7 @@ fn context() -> ToolContext {
         run: RunId::new(DateTime::UNIX_EPOCH),
         step: 3,
         call_id: "call_1".to_owned(),
+        request_id: Some("order-17".to_owned()),
         traceparent: None,
         now: DateTime::UNIX_EPOCH,
     }
@@ -210,7 +211,7 @@ async fn http_tools() -> (ToolRegistry, impl Drop) {
         };
         json!({
             "method": parts.method.as_str(), "query": parts.uri.query(),
-            "key": header("idempotency-key"), "secret": header("x-secret"),
+            "key": header("idempotency-key"), "request": header("x-request-id"), "secret": header("x-secret"),
             "authorization": header("authorization"), "path": parts.uri.path(),
             "body": String::from_utf8_lossy(&body),
         })
@@ -275,7 +276,7 @@ async fn an_http_tool_is_sent_its_arguments_its_secret_and_a_key() {
         sent,
         json!({
             "method": "POST", "query": null, "path": "/echo", "key": key, "secret": "s3",
-            "authorization": "[secret]", "body": "{\"a\":1}",
+            "request": "order-17", "authorization": "[secret]", "body": "{\"a\":1}",
         }),
     );
     let outcome = tools

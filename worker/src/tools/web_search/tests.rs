@@ -72,6 +72,7 @@ async fn ask(tool: &WebSearch, arguments: Value) -> Result<String, ToolError> {
         run: RunId::new(DateTime::UNIX_EPOCH),
         step: 1,
         call_id: "call_1".to_owned(),
+        request_id: Some("order-17".to_owned()),
         traceparent: None,
         now: DateTime::UNIX_EPOCH,
     };
