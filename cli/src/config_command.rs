@@ -79,8 +79,21 @@ fn try_file(path: Option<&Path>) -> Result<(), String> {
         .map_err(|error| format!("{} cannot be read: {error}", path.display()))
 }
 
+/// Warns about environment variables that look like settings and are not read.
+pub(crate) fn warn_of_unread_variables(args: &ConfigArgs) -> anyhow::Result<()> {
+    for unread in Sources::from_process(args.file.as_deref())?.unread_variables() {
+        tracing::warn!("{unread}");
+    }
+    Ok(())
+}
+
 pub(crate) fn run(command: &ConfigCommand, args: &ConfigArgs) -> anyhow::Result<()> {
     let config = load_for_roles(args)?;
+    for unread in Sources::from_process(args.file.as_deref())?.unread_variables() {
+        let line = format!("warning: {unread}");
+        writeln!(std::io::stderr(), "{}", visible_lines(&line))
+            .context("standard error is closed")?;
+    }
     match command {
         ConfigCommand::Check => print("the configuration is in order"),
         ConfigCommand::Print => print(

@@ -76,6 +76,7 @@ pub(crate) async fn run(kind: Kind, args: &ConfigArgs) -> anyhow::Result<ExitCod
     let config = config_command::load_for_roles(args)?;
     config.require(kind.needs())?;
     let telemetry = telemetry::install(&config.log);
+    config_command::warn_of_unread_variables(args)?;
     let service = match kind {
         Kind::Ingress => "baton-ingress",
         Kind::Worker => "baton-worker",

@@ -16,6 +16,7 @@ mod outbound;
 mod sections;
 pub mod sources;
 mod tools;
+mod unread;
 mod upstreams;
 mod values;
 mod web_tools;
