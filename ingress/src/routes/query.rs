@@ -1,5 +1,7 @@
 //! Query parameters of native routes.
 
+use std::str::FromStr;
+
 use axum::extract::FromRequestParts;
 use http::StatusCode;
 use http::request::Parts;
@@ -46,6 +48,13 @@ pub(crate) fn page_size(given: Option<u32>, usual: u32, most: u32) -> Result<u32
         size if (1..=most).contains(&size) => Ok(size),
         _ => Err(bad_parameter("limit", format!("`limit` is 1 to {most}"))),
     }
+}
+
+/// Reads the cursor of a page.
+pub(crate) fn cursor<T: FromStr>(given: Option<&str>) -> Result<Option<T>, ApiError> {
+    given
+        .map(|cursor| cursor.parse().map_err(|_| bad_cursor()))
+        .transpose()
 }
 
 /// Refuses a cursor that this server did not issue.

@@ -13,6 +13,9 @@ use crate::items::ItemStatus;
 /// The most calls of the client that are open at a time; the oldest closes before the next opens.
 const MAX_OPEN_CALLS: usize = 32;
 
+/// The event after the last piece of a call's arguments.
+const ARGUMENTS_DONE: &str = "response.function_call_arguments.done";
+
 impl ResponseStream {
     fn index_on_wire(&self, index: usize) -> u32 {
         self.first_index + u32::try_from(index).unwrap_or(u32::MAX)
@@ -184,16 +187,8 @@ impl ResponseStream {
             self.shown[index].state = State::Closed(ItemStatus::Completed);
             self.opened(out, index);
         } else {
-            let shown = &self.shown[index];
-            let body = OfText {
-                item_id: &shown.id,
-                output_index,
-                name: Some(&shown.name),
-                arguments: Some(&shown.text),
-                ..OfText::default()
-            };
-            let kind = "response.function_call_arguments.done";
-            self.frames.write(out, place::WHOLE, kind, body);
+            let body = whole_arguments(&self.shown[index], output_index);
+            self.frames.write(out, place::WHOLE, ARGUMENTS_DONE, body);
             self.shown[index].state = State::Closed(ItemStatus::Completed);
         }
         let body = OfItem {
@@ -253,20 +248,24 @@ impl ResponseStream {
             self.frames.close(out, "response.content_part.done", body);
         }
         if matches!(shown.kind, ItemKind::ClientCall(_)) {
-            let body = OfText {
-                item_id: &shown.id,
-                output_index,
-                name: Some(&shown.name),
-                arguments: Some(&shown.text),
-                ..OfText::default()
-            };
-            let kind = "response.function_call_arguments.done";
-            self.frames.close(out, kind, body);
+            let body = whole_arguments(shown, output_index);
+            self.frames.close(out, ARGUMENTS_DONE, body);
         }
         let body = OfItem {
             output_index,
             item: &shown.item(),
         };
         self.frames.close(out, "response.output_item.done", body);
+    }
+}
+
+/// Returns the body of [`ARGUMENTS_DONE`].
+fn whole_arguments(shown: &Shown, output_index: u32) -> OfText<'_> {
+    OfText {
+        item_id: &shown.id,
+        output_index,
+        name: Some(&shown.name),
+        arguments: Some(&shown.text),
+        ..OfText::default()
     }
 }

@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::State;
-use baton_protocol::AgentId;
 use baton_store::Store;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -11,7 +10,7 @@ use super::view::{AgentList, AgentView};
 use super::{AgentPath, no_such_agent, no_such_version};
 use crate::access::{AgentsRead, Authorized};
 use crate::error::{ApiError, Problem};
-use crate::routes::query::{QueryParams, bad_cursor, page_size};
+use crate::routes::query::{QueryParams, cursor, page_size};
 
 /// The page of the list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -50,10 +49,7 @@ pub(crate) async fn list_agents(
     QueryParams(params): QueryParams<AgentListParams>,
 ) -> Result<Json<AgentList>, ApiError> {
     let limit = params.limit()?;
-    let cursor = params
-        .cursor
-        .map(|cursor| cursor.parse::<AgentId>().map_err(|_| bad_cursor()))
-        .transpose()?;
+    let cursor = cursor(params.cursor.as_deref())?;
     let mut tx = store.tenant(authorized.caller.tenant).await?;
     let page = tx.list_agents(cursor, limit).await?;
     Ok(Json(AgentList {

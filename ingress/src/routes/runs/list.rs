@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use baton_protocol::{RunId, RunStatus};
+use baton_protocol::RunStatus;
 use baton_store::{RunFilter, Store};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 use super::view::{RunList, RunView};
 use crate::access::{Authorized, RunsRead};
 use crate::error::{ApiError, Problem};
-use crate::routes::query::{QueryParams, bad_cursor, page_size};
+use crate::routes::query::{QueryParams, cursor, page_size};
 
 const DEFAULT_LIMIT: u32 = 20;
 const MAX_LIMIT: u32 = 100;
@@ -48,10 +48,7 @@ pub(crate) async fn list_runs(
     QueryParams(params): QueryParams<ListParams>,
 ) -> Result<Json<RunList>, ApiError> {
     let limit = page_size(params.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
-    let cursor = params
-        .cursor
-        .map(|cursor| cursor.parse::<RunId>().map_err(|_| bad_cursor()))
-        .transpose()?;
+    let cursor = cursor(params.cursor.as_deref())?;
     let filter = RunFilter {
         status: params.status,
         ..RunFilter::default()

@@ -17,7 +17,7 @@ use super::{ThreadPath, no_such_thread, thread_busy};
 use crate::access::body::WholeBody;
 use crate::access::{Authorized, RunsRead, RunsWrite};
 use crate::error::{ApiError, Problem};
-use crate::routes::query::{QueryParams, bad_cursor, page_size};
+use crate::routes::query::{QueryParams, cursor, page_size};
 
 /// The most messages of one request.
 const MOST_MESSAGES: usize = 1_000;
@@ -133,10 +133,7 @@ pub(crate) async fn list_thread_messages(
     QueryParams(params): QueryParams<MessageListParams>,
 ) -> Result<Json<ThreadMessageList>, ApiError> {
     let limit = page_size(params.limit, 20, 100)?;
-    let cursor = params
-        .cursor
-        .map(|cursor| cursor.parse::<u64>().map_err(|_| bad_cursor()))
-        .transpose()?;
+    let cursor = cursor(params.cursor.as_deref())?;
     let order = match params.order.unwrap_or_default() {
         ListOrder::Asc => MessageOrder::Ascending,
         ListOrder::Desc => MessageOrder::Descending,

@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::State;
-use baton_protocol::ThreadId;
 use baton_store::{Store, ThreadFilter};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -12,7 +11,7 @@ use super::view::{ThreadList, ThreadView};
 use super::{ThreadPath, no_such_thread};
 use crate::access::{Authorized, RunsRead};
 use crate::error::{ApiError, Problem};
-use crate::routes::query::{QueryParams, bad_cursor, bad_parameter, page_size};
+use crate::routes::query::{QueryParams, bad_parameter, cursor, page_size};
 
 /// The filter and the page of the list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -51,10 +50,7 @@ pub(crate) async fn list_threads(
     QueryParams(params): QueryParams<ThreadListParams>,
 ) -> Result<Json<ThreadList>, ApiError> {
     let limit = page_size(params.limit, 20, 100)?;
-    let cursor = params
-        .cursor
-        .map(|cursor| cursor.parse::<ThreadId>().map_err(|_| bad_cursor()))
-        .transpose()?;
+    let cursor = cursor(params.cursor.as_deref())?;
     check_title(params.title.as_deref())?;
     let metadata = params
         .metadata
