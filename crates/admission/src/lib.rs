@@ -23,6 +23,4 @@ pub use error::{Invalid, SubmitError};
 pub use json::{MAX_JSON_DEPTH, MAX_JSON_VALUES, check_shape, read_json};
 pub use request::SubmitRequest;
 pub use resolve::{Grant, needs};
-pub use submit::{
-    Acceptance, Accepted, Admission, CreatedRun, Policy, PublishOutcome, Rules, Submission,
-};
+pub use submit::{Accepted, Admission, CreatedRun, Policy, PublishOutcome, Rules, Submission};

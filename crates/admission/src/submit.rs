@@ -90,20 +90,9 @@ pub struct Submission<'a> {
     pub traceparent: Option<String>,
 }
 
-/// A run in the ledger, with everything that an answer needs.
+/// An accepted run, with everything that an answer needs.
 #[derive(Debug, Clone)]
-pub struct Accepted {
-    /// The tenant.
-    pub tenant: TenantId,
-    /// The run: the proposed one, or the earlier one of the idempotency key.
-    pub run: RunId,
-    /// Whether it is new.
-    pub acceptance: Acceptance,
-}
-
-/// Whether an accepted run is new.
-#[derive(Debug, Clone)]
-pub enum Acceptance {
+pub enum Accepted {
     /// Its row has just been committed; its job is still to be published.
     Created(Box<CreatedRun>),
     /// An earlier request with the idempotency key created it: the run as the accepting transaction
@@ -111,9 +100,21 @@ pub enum Acceptance {
     Replay(Box<RunRecord>),
 }
 
+impl Accepted {
+    /// Returns the run: the proposed one, or the earlier one of the idempotency key.
+    pub fn run(&self) -> RunId {
+        match self {
+            Self::Created(created) => created.id,
+            Self::Replay(known) => known.id,
+        }
+    }
+}
+
 /// A run as it was committed.
 #[derive(Debug, Clone)]
 pub struct CreatedRun {
+    /// The run.
+    pub id: RunId,
     /// The thread.
     pub thread_id: Option<ThreadId>,
     /// The queue.
@@ -302,14 +303,10 @@ impl Admission {
                 AcceptError::Store(error) => SubmitError::Store(error),
                 cause @ AcceptError::InDoubt { .. } => SubmitError::InDoubt { run, cause },
             })?;
-        let accepted = |run, acceptance| Accepted {
-            tenant,
-            run,
-            acceptance,
-        };
         match accept {
             Accept::Created { created_at } => {
                 let created = CreatedRun {
+                    id: run,
                     thread_id,
                     lane,
                     spec,
@@ -317,32 +314,35 @@ impl Admission {
                     created_by: actor,
                     created_at,
                 };
-                Ok(accepted(run, Acceptance::Created(Box::new(created))))
+                Ok(Accepted::Created(Box::new(created)))
             }
-            Accept::Replay(known) => Ok(accepted(known.id, Acceptance::Replay(known))),
+            Accept::Replay(known) => Ok(Accepted::Replay(known)),
             Accept::Refused(refusal) => Err(refusal.into()),
         }
     }
 
     /// Publishes the job of a run that [`Admission::accept`] has committed. The outcome is only for
     /// metrics.
-    pub async fn publish(&self, accepted: &Accepted, headers: &JobHeaders) -> PublishOutcome {
-        let Acceptance::Created(created) = &accepted.acceptance else {
+    pub async fn publish(
+        &self,
+        tenant: TenantId,
+        accepted: &Accepted,
+        headers: &JobHeaders,
+    ) -> PublishOutcome {
+        let Accepted::Created(created) = accepted else {
             return PublishOutcome::NotNeeded;
         };
-        let job = Job::Run {
-            run_id: accepted.run,
-        };
+        let job = Job::Run { run_id: created.id };
         match self
             .bus
-            .publish_job(accepted.tenant, created.lane, &job, headers)
+            .publish_job(tenant, created.lane, &job, headers)
             .await
         {
             Ok(_) => PublishOutcome::Stored,
             Err(error) => {
                 tracing::warn!(
-                    run.id = %accepted.run,
-                    tenant.id = %accepted.tenant,
+                    run.id = %created.id,
+                    tenant.id = %tenant,
                     error = &error as &dyn std::error::Error,
                     "a job was not confirmed by the broker; the scheduler will see to it"
                 );

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use baton_admission::{Acceptance, Invalid, SubmitRequest, check_shape};
+use baton_admission::{Accepted, Invalid, SubmitRequest, check_shape};
 use baton_nats::{
     Answer, JobHeaders, PublishError, Resubmissions, Submission, SubmissionAnswer, Submissions,
 };
@@ -217,9 +217,9 @@ async fn accept(
         door: Door::Bus,
     };
     let Submitted { accepted, .. } = programs.submitter.submit(wanted).await?;
-    let (replayed, status) = match &accepted.acceptance {
-        Acceptance::Created(_) => (false, RunStatus::Queued),
-        Acceptance::Replay(record) => (true, record.status),
+    let (replayed, status) = match &accepted {
+        Accepted::Created(_) => (false, RunStatus::Queued),
+        Accepted::Replay(record) => (true, record.status),
     };
     Ok(SubmissionAnswer {
         answer: Answer::Done { status },

@@ -17,7 +17,7 @@ use std::time::Instant;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use baton_admission::Acceptance;
+use baton_admission::Accepted;
 use baton_admission::request::ChatSubmission;
 use baton_nats::{EventFollower, ResumeError};
 use baton_openai::{ChatCompletion, ChatRequest, ErrorBody};
@@ -138,13 +138,13 @@ pub(crate) async fn chat_completions(
         mut attachment,
         body,
     } = submitter.submit(wanted).await?;
-    let run = accepted.run;
-    let found = match (accepted.acceptance, follower) {
-        (Acceptance::Created(created), Some(follower)) => {
+    let run = accepted.run();
+    let found = match (accepted, follower) {
+        (Accepted::Created(created), Some(follower)) => {
             Ok((created.spec.model, Source::Live(Box::new(follower))))
         }
-        (Acceptance::Created(_), None) => attach(&followers.runs, tenant, run).await,
-        (Acceptance::Replay(known), _) => replayed(&followers.runs, tenant, &known).await,
+        (Accepted::Created(_), None) => attach(&followers.runs, tenant, run).await,
+        (Accepted::Replay(known), _) => replayed(&followers.runs, tenant, &known).await,
     };
     // Accepting the run has consumed and dropped the request.
     drop(body);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use baton_admission::{Acceptance, Accepted, Admission, Submission, SubmitError, SubmitRequest};
+use baton_admission::{Accepted, Admission, Submission, SubmitError, SubmitRequest};
 use baton_nats::{EventFollower, JobHeaders};
 use baton_protocol::RunId;
 use baton_service::request_id::traceparent;
@@ -157,17 +157,20 @@ async fn submit_to_the_end(
             });
         }
     };
-    let outcome = submitter.admission.publish(&accepted, &headers).await;
+    let outcome = submitter
+        .admission
+        .publish(tenant, &accepted, &headers)
+        .await;
     drop(trace);
     let span = tracing::Span::current();
-    span.record("run.id", tracing::field::display(accepted.run));
+    span.record("run.id", tracing::field::display(accepted.run()));
     if let Some(trace) = headers.trace_id() {
         span.record("trace.id", trace);
     }
-    let new = matches!(accepted.acceptance, Acceptance::Created(_));
+    let new = matches!(accepted, Accepted::Created(_));
     metrics::accepted(door, !new);
     if !new {
-        let attachment = attachment.moved_to(accepted.run, on_close);
+        let attachment = attachment.moved_to(accepted.run(), on_close);
         return Ok(Submitted {
             accepted,
             follower: None,

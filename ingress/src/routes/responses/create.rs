@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use baton_admission::{Acceptance, SubmitRequest, check_shape};
+use baton_admission::{Accepted, SubmitRequest, check_shape};
 use baton_openai::{ErrorBody, Message};
 use baton_protocol::UseLimits;
 use baton_responses::{CreateResponse, Snapshot, Status};
@@ -102,13 +102,13 @@ pub(crate) async fn create_response(
         mut attachment,
         body,
     } = submitter.submit(wanted).await?;
-    let run = accepted.run;
-    let (is_new, head) = match accepted.acceptance {
-        Acceptance::Created(created) => {
+    let run = accepted.run();
+    let (is_new, head) = match accepted {
+        Accepted::Created(created) => {
             let head = head(run, created.created_at, &created.spec, created.metadata);
             (true, head)
         }
-        Acceptance::Replay(known) => (false, recorded_head(&known)),
+        Accepted::Replay(known) => (false, recorded_head(&known)),
     };
     // The request was dropped with what accepting the run has yielded.
     drop(body);

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use baton_admission::request::NativeRequest;
-use baton_admission::{Acceptance, Accepted, SubmitRequest};
+use baton_admission::{Accepted, SubmitRequest};
 use baton_protocol::{EventId, RunId};
 use baton_service::RequestId;
 use http::header::{ACCEPT, LOCATION};
@@ -95,8 +95,8 @@ pub(crate) async fn create_run(
         // Until the answer is written, because it repeats the input.
         body: _body,
     } = submitter.submit(wanted).await?;
-    let run = accepted.run;
-    let replayed = matches!(accepted.acceptance, Acceptance::Replay(_));
+    let run = accepted.run();
+    let replayed = matches!(accepted, Accepted::Replay(_));
     let mut answer = match (place, follower) {
         (Some(place), Some(follower)) => {
             let client = Client { attachment, place };
@@ -149,7 +149,7 @@ pub(crate) async fn create_run(
 
 /// Returns the answer that needs only the result of accepting the run.
 fn answer_accepted(accepted: Accepted) -> Response {
-    answer_view(accepted.run, RunView::accepted(accepted), Wait(None))
+    answer_view(accepted.run(), RunView::accepted(accepted), Wait(None))
 }
 
 fn answer_view(run: RunId, view: RunView, wait: Wait) -> Response {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use baton_admission::{Acceptance, Accepted, CreatedRun};
+use baton_admission::{Accepted, CreatedRun};
 use baton_protocol::{
     AgentRef, CallFailure, EventId, FinishReason, Lane, Outcome, RunError, RunId, RunSpec,
     RunStatus, ThreadId, TurnRoute, Usage,
@@ -128,11 +128,12 @@ impl RunView {
     /// Returns a run as seen by the transaction that accepted it or found it accepted. An
     /// idempotent replay is shown as in a list.
     pub(crate) fn accepted(accepted: Accepted) -> Self {
-        let created = match accepted.acceptance {
-            Acceptance::Replay(run) => return Self::in_list(*run),
-            Acceptance::Created(created) => *created,
+        let created = match accepted {
+            Accepted::Replay(run) => return Self::in_list(*run),
+            Accepted::Created(created) => *created,
         };
         let CreatedRun {
+            id,
             thread_id,
             lane,
             spec,
@@ -141,7 +142,7 @@ impl RunView {
             created_at,
         } = created;
         Self {
-            id: accepted.run,
+            id,
             object: "run",
             status: RunStatus::Queued,
             finish_reason: None,

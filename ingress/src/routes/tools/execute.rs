@@ -194,7 +194,7 @@ impl Calls {
             attachment: _attachment,
             body: _,
         } = submitter.submit(wanted).await?;
-        let run = accepted.run;
+        let run = accepted.run();
         drop(accepted);
         wait_for_end(followers, &caller, run, follower, WAIT).await;
         match read(&followers.runs.store, &caller, run).await {
