@@ -10,7 +10,7 @@ pub mod stranded;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue, header};
 use baton_protocol::trace_context::{is_request_id, is_traceparent};
-use baton_protocol::{Job, Lane, TenantId};
+use baton_protocol::{Job, Lane, RunId, TenantId};
 
 use crate::bus::{Bus, Rejected, Unanswered};
 use crate::subjects;
@@ -126,6 +126,28 @@ impl Bus {
         Ok(self
             .store(subjects::jobs(tenant, lane), map, job.encode().into())
             .await?)
+    }
+
+    /// Publishes the job of a run whose row is queued. A failure is logged here: the scheduler
+    /// publishes the job later, so callers go on.
+    pub async fn publish_or_leave(
+        &self,
+        tenant: TenantId,
+        lane: Lane,
+        run: RunId,
+        headers: &JobHeaders,
+    ) -> Result<(), PublishError> {
+        let job = Job::Run { run_id: run };
+        let published = self.publish_job(tenant, lane, &job, headers).await;
+        if let Err(error) = &published {
+            tracing::warn!(
+                run.id = %run,
+                tenant.id = %tenant,
+                error = error as &dyn std::error::Error,
+                "a job was not confirmed by the broker; the scheduler publishes it later"
+            );
+        }
+        published.map(drop)
     }
 }
 

@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use baton_nats::{Backlog, Bus, JobHeaders};
-use baton_protocol::{Job, Lane};
+use baton_protocol::Lane;
 use baton_store::{QueuedJob, Store};
 use chrono::{DateTime, Utc};
 
@@ -73,13 +73,9 @@ impl RescueRuns {
 
 /// Publishes the job of a run that was found without one.
 pub(crate) async fn publish_rescued(store: &Store, bus: &Bus, job: &QueuedJob) {
-    let message = Job::Run { run_id: job.run };
     let headers = JobHeaders::default();
-    if let Err(error) = bus
-        .publish_job(job.tenant, job.lane, &message, &headers)
-        .await
-    {
-        tracing::warn!(%error, "a job is not published yet; a later sweep tries again");
+    let published = bus.publish_or_leave(job.tenant, job.lane, job.run, &headers);
+    if published.await.is_err() {
         return;
     }
     // If this fails, the job is published once more than needed.

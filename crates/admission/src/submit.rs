@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use baton_metering::{Metering, Prices, ToolSizes};
 use baton_nats::{Bus, JobHeaders, PublishError};
 use baton_protocol::agent::{InstructionValues, Variable, render, variables};
-use baton_protocol::{Job, Lane, Price, RawFields, RunId, RunSpec, TenantId, ThreadId, UserId};
+use baton_protocol::{Lane, Price, RawFields, RunId, RunSpec, TenantId, ThreadId, UserId};
 use baton_routing::Routes;
 use baton_store::{
     Accept, AcceptError, IdempotencyKey, NewRun, QueueLimits, RunRecord, Store, TurnWish,
@@ -332,25 +332,11 @@ impl Admission {
         let Accepted::Created(created) = accepted else {
             return PublishOutcome::NotNeeded;
         };
-        let job = Job::Run { run_id: created.id };
-        match self
-            .bus
-            .publish_job(tenant, created.lane, &job, headers)
-            .await
-        {
-            Ok(_) => PublishOutcome::Stored,
-            Err(error) => {
-                tracing::warn!(
-                    run.id = %created.id,
-                    tenant.id = %tenant,
-                    error = &error as &dyn std::error::Error,
-                    "a job was not confirmed by the broker; the scheduler will see to it"
-                );
-                match error {
-                    PublishError::Unknown => PublishOutcome::Unknown,
-                    _ => PublishOutcome::Failed,
-                }
-            }
+        let (lane, run) = (created.lane, created.id);
+        match self.bus.publish_or_leave(tenant, lane, run, headers).await {
+            Ok(()) => PublishOutcome::Stored,
+            Err(PublishError::Unknown) => PublishOutcome::Unknown,
+            Err(_) => PublishOutcome::Failed,
         }
     }
 }

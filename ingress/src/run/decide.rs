@@ -3,7 +3,7 @@
 
 use baton_admission::tool_arguments;
 use baton_nats::{Bus, JobHeaders};
-use baton_protocol::{ApiKeyId, ApprovalId, Decision, Job, RunId, TenantId};
+use baton_protocol::{ApiKeyId, ApprovalId, Decision, RunId, TenantId};
 use baton_store::{ApprovalRecord, AuditEntry, DecideOutcome, Store};
 use http::StatusCode;
 use serde_json::{Map, Value};
@@ -62,15 +62,9 @@ impl Decider {
                                    decision = decision.as_str(), "a parked call was decided");
                 }
                 if let Some(job) = queued {
-                    // If it is lost, the scheduler publishes it again.
-                    let (message, headers) = (Job::Run { run_id: run }, JobHeaders::default());
-                    if let Err(error) = self
-                        .bus
-                        .publish_job(tenant, job.lane, &message, &headers)
-                        .await
-                    {
-                        tracing::warn!(%error, run.id = %run, "a decided run's job is not published yet");
-                    }
+                    let headers = JobHeaders::default();
+                    let published = self.bus.publish_or_leave(tenant, job.lane, run, &headers);
+                    let _left = published.await;
                 }
                 Ok(())
             }
