@@ -13,7 +13,7 @@ use super::Programs;
 use super::requests::authorize;
 use crate::access::RunsRead;
 use crate::error::ApiError;
-use crate::run::event_source::{Source, Told, tell_from};
+use crate::run::event_source::{EventsAfter, Source, find_events};
 
 /// The most questions in work at a time; the rest wait in the subscription.
 const AT_ONCE: usize = 32;
@@ -46,14 +46,14 @@ async fn page(programs: &Programs, question: &HistoryQuestion) -> Result<History
     let wanted = question.message.as_ref().map_err(ApiError::bad_message)?;
     let run = wanted.run_id;
     let mut page = Filling::new(wanted.limit);
-    let told = tell_from(&programs.runs, tenant, run, wanted.after, Source::Stream).await?;
-    if fill(run, told, &mut page).await {
+    let found = find_events(&programs.runs, tenant, run, wanted.after, Source::Stream).await?;
+    if fill(run, found, &mut page).await {
         return Ok(page.finished());
     }
     // The log has lost the next event. If the run has ended, the ledger has it.
     page = Filling::new(wanted.limit);
-    let told = tell_from(&programs.runs, tenant, run, wanted.after, Source::Ledger).await?;
-    if fill(run, told, &mut page).await {
+    let found = find_events(&programs.runs, tenant, run, wanted.after, Source::Ledger).await?;
+    if fill(run, found, &mut page).await {
         return Ok(page.finished());
     }
     let message = "the events cannot be read: try again";
@@ -62,18 +62,18 @@ async fn page(programs: &Programs, question: &HistoryQuestion) -> Result<History
 
 /// Takes events until the page is full, or holds all that are stored now; the program hears later
 /// ones live. Returns false if the page is empty because events were lost.
-async fn fill(run: RunId, told: Told, page: &mut Filling) -> bool {
-    let mut follower = match told {
-        Told::Nothing => {
+async fn fill(run: RunId, found: EventsAfter, page: &mut Filling) -> bool {
+    let mut follower = match found {
+        EventsAfter::Nothing => {
             page.page.done = true;
             return true;
         }
         // The program hears the later events of a parked run live.
-        Told::Ledger(events) | Told::Parked(events, _) => {
+        EventsAfter::Ledger(events) | EventsAfter::Parked(events, _) => {
             page.take(&events);
             return true;
         }
-        Told::Log(follower) => follower,
+        EventsAfter::Log(follower) => follower,
     };
     while page.has_room() {
         match tokio::time::timeout(PATIENCE, follower.stored()).await {

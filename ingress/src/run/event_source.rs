@@ -20,7 +20,7 @@ pub(crate) enum Source {
 }
 
 /// The events after a cursor, and the source that serves them.
-pub(crate) enum Told {
+pub(crate) enum EventsAfter {
     /// None: the cursor is the run's last event.
     Nothing,
     /// All events of a run that has ended.
@@ -32,13 +32,13 @@ pub(crate) enum Told {
 }
 
 /// Finds a run's events after a cursor.
-pub(crate) async fn tell_from(
+pub(crate) async fn find_events(
     runs: &RunReader,
     tenant: TenantId,
     run: RunId,
     after: EventId,
     source: Source,
-) -> Result<Told, ApiError> {
+) -> Result<EventsAfter, ApiError> {
     // Subscribe before the row is read, so that an end in between is heard.
     let subscribed = runs.subscribe(tenant, run).await?;
     let mut tx = runs.store.tenant(tenant).await?;
@@ -60,11 +60,11 @@ pub(crate) async fn tell_from(
             tip.is_ok_and(|tip| tip.is_none())
         };
     if from_ledger && let Some(parked) = &parked {
-        return parked.told(&record, subscribed, after);
+        return parked.events_after(&record, subscribed, after);
     }
     if let Some(ended) = &ended {
         if after == ended.last_event_id {
-            return Ok(Told::Nothing);
+            return Ok(EventsAfter::Nothing);
         }
         if after > ended.last_event_id {
             return Err(cursor_unknown(run));
@@ -76,7 +76,7 @@ pub(crate) async fn tell_from(
         runs.append_end(tenant, run, ended).await;
     }
     let Unresumed { reason, subscribed } = match subscribed.resume(after).await {
-        Ok(follower) => return Ok(Told::Log(Box::new(follower))),
+        Ok(follower) => return Ok(EventsAfter::Log(Box::new(follower))),
         Err(unresumed) => *unresumed,
     };
     match (reason, parked) {
@@ -85,7 +85,7 @@ pub(crate) async fn tell_from(
         (ResumeError::Expired, _) if ended.is_some() => {
             replayed(&runs.store, tenant, &record, after, lies_within_a_step).await
         }
-        (ResumeError::Expired, Some(parked)) => parked.told(&record, subscribed, after),
+        (ResumeError::Expired, Some(parked)) => parked.events_after(&record, subscribed, after),
         (ResumeError::Expired, None) => Err(events_expired(run)),
         (ResumeError::CursorUnknown, _) if ended.is_some() => {
             replayed(&runs.store, tenant, &record, after, cursor_unknown).await
@@ -111,17 +111,18 @@ struct Parked {
 
 impl Parked {
     /// Returns the run's events: the past ones from the ledger, then the stream.
-    fn told(
+    fn events_after(
         &self,
         record: &RunRecord,
         subscribed: Subscribed,
         after: EventId,
-    ) -> Result<Told, ApiError> {
+    ) -> Result<EventsAfter, ApiError> {
         match rest_of_parked(record, &self.steps, &self.asked, after)? {
-            FromLedger::Parked(events, last) => {
-                Ok(Told::Parked(events, Box::new(subscribed.behind(last))))
-            }
-            FromLedger::Events(events) => Ok(Told::Ledger(events)),
+            FromLedger::Parked(events, last) => Ok(EventsAfter::Parked(
+                events,
+                Box::new(subscribed.behind(last)),
+            )),
+            FromLedger::Events(events) => Ok(EventsAfter::Ledger(events)),
             FromLedger::CursorUnknown => Err(lies_within_a_step(record.id)),
             FromLedger::NotEnded => Err(events_expired(record.id)),
         }
@@ -135,10 +136,10 @@ async fn replayed(
     ended: &RunRecord,
     after: EventId,
     unknown: fn(RunId) -> ApiError,
-) -> Result<Told, ApiError> {
+) -> Result<EventsAfter, ApiError> {
     let run = ended.id;
     match rest_of_ended(store, tenant, ended, after).await? {
-        FromLedger::Events(events) => Ok(Told::Ledger(events)),
+        FromLedger::Events(events) => Ok(EventsAfter::Ledger(events)),
         FromLedger::CursorUnknown => Err(unknown(run)),
         FromLedger::NotEnded | FromLedger::Parked(..) => Err(events_expired(run)),
     }

@@ -31,7 +31,7 @@ impl RunReader {
         match repair_end(&self.bus, &self.store, now, tenant, run, ended).await {
             Ok(_) => true,
             Err(error) => {
-                tracing::debug!(%error, run.id = %run, "a run's end could not be told yet");
+                tracing::debug!(%error, run.id = %run, "a run's end could not be appended yet");
                 false
             }
         }

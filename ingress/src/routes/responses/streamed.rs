@@ -18,7 +18,7 @@ use crate::error::ApiError;
 use crate::metrics::{StreamEnd, Wire};
 use crate::routes::run_stream::{Client, Frames, RunStream};
 use crate::routes::sse::{self, PING};
-use crate::run::event_source::{Source, Told, events_expired, tell_from};
+use crate::run::event_source::{EventsAfter, Source, events_expired, find_events};
 use crate::run::followers::{EndsWith, Followers};
 use crate::run::relay::{Interruption, Relay};
 use crate::run::replay::{FromLedger, from_ledger};
@@ -55,16 +55,18 @@ impl ResponseFrames {
         let (store, run) = (&followers.runs.store, self.writer.run());
         // The frames are a function of the whole log, so it is read from its first event.
         let (from, source) = (EventId::ORIGIN, Source::Stream);
-        match tell_from(&followers.runs, caller.tenant, run, from, source).await? {
-            Told::Nothing => Ok(sse::response(Some(run), Body::empty())),
-            Told::Log(follower) => Ok(self.follow(followers, caller, *follower, client, None)),
-            Told::Parked(events, follower) => {
+        match find_events(&followers.runs, caller.tenant, run, from, source).await? {
+            EventsAfter::Nothing => Ok(sse::response(Some(run), Body::empty())),
+            EventsAfter::Log(follower) => {
+                Ok(self.follow(followers, caller, *follower, client, None))
+            }
+            EventsAfter::Parked(events, follower) => {
                 let this = self.rebuilt(store, caller.tenant, &events).await?;
                 let mut stream = this.stream(followers, caller, *follower, client);
                 stream.show(&events).await;
                 Ok(stream.into_response())
             }
-            Told::Ledger(events) => {
+            EventsAfter::Ledger(events) => {
                 client.attachment.detach();
                 let mut this = self.rebuilt(store, caller.tenant, &events).await?;
                 let mut out = BytesMut::new();

@@ -12,7 +12,7 @@ use crate::access::Caller;
 use crate::error::ApiError;
 use crate::metrics::{self, Wire};
 use crate::run::attachments::Attachment;
-use crate::run::event_source::{Source, Told, tell_from};
+use crate::run::event_source::{EventsAfter, Source, find_events};
 use crate::run::followers::{EndsWith, Followers};
 use crate::run::relay::Interruption;
 
@@ -29,9 +29,9 @@ pub(super) async fn answer_whole(
     let (tenant, runs) = (caller.tenant, &*followers.runs);
     let follower = match follower {
         Some(follower) => Some(follower),
-        None => match tell_from(runs, tenant, run, EventId::ORIGIN, Source::Stream).await {
-            Ok(Told::Log(follower) | Told::Parked(_, follower)) => Some(*follower),
-            Ok(Told::Nothing | Told::Ledger(_)) => None,
+        None => match find_events(runs, tenant, run, EventId::ORIGIN, Source::Stream).await {
+            Ok(EventsAfter::Log(follower) | EventsAfter::Parked(_, follower)) => Some(*follower),
+            Ok(EventsAfter::Nothing | EventsAfter::Ledger(_)) => None,
             Err(error) => {
                 attachment.detach();
                 return Err(error);

@@ -21,7 +21,7 @@ use crate::routes::query::QueryParams;
 use crate::routes::run_stream::{Client, Frames, RunStream};
 use crate::routes::sse::{self, PING_BETWEEN_IDS, ServerSentEvent};
 use crate::run::attachments::OnClose;
-use crate::run::event_source::{Source, Told, events_expired, tell_from};
+use crate::run::event_source::{EventsAfter, Source, events_expired, find_events};
 use crate::run::followers::{EndsWith, Followers};
 use crate::run::relay::{Interruption, Relay};
 use crate::run::replay::{FromLedger, from_ledger, lies_within_a_step};
@@ -108,45 +108,39 @@ pub(super) async fn open_from(
     place: StreamPlace,
 ) -> Result<Response, ApiError> {
     let tenant = caller.tenant;
-    match tell_from(&followers.runs, tenant, run, after, source).await? {
+    let stream = |past, follower| {
+        let attachment = followers
+            .attachments
+            .attach(tenant, run, OnClose::LeaveRunning);
+        let client = Client { attachment, place };
+        response(followers, caller, run, (past, follower), client)
+    };
+    match find_events(&followers.runs, tenant, run, after, source).await? {
         // Browsers' event sources reconnect forever, except after this status.
-        Told::Nothing => Ok((StatusCode::NO_CONTENT, run_header(run)).into_response()),
-        Told::Ledger(events) => {
+        EventsAfter::Nothing => Ok((StatusCode::NO_CONTENT, run_header(run)).into_response()),
+        EventsAfter::Ledger(events) => {
             let mut out = BytesMut::new();
             for event in &events {
                 write_event(&mut out, event);
             }
             Ok(sse::response(Some(run), Body::from(out.freeze())))
         }
-        Told::Log(follower) => {
-            let attachment = followers
-                .attachments
-                .attach(tenant, run, OnClose::LeaveRunning);
-            let client = Client { attachment, place };
-            let told = Vec::new();
-            Ok(response(followers, caller, run, (told, *follower), client))
-        }
-        Told::Parked(told, follower) => {
-            let attachment = followers
-                .attachments
-                .attach(tenant, run, OnClose::LeaveRunning);
-            let client = Client { attachment, place };
-            Ok(response(followers, caller, run, (told, *follower), client))
-        }
+        EventsAfter::Log(follower) => Ok(stream(Vec::new(), *follower)),
+        EventsAfter::Parked(past, follower) => Ok(stream(past, *follower)),
     }
 }
 
-/// Returns the stream of `told`, events from another source, followed by the follower's.
+/// Returns the stream of `past`, events from another source, followed by the follower's.
 pub(super) fn response(
     followers: &Followers,
     caller: &Caller,
     run: RunId,
-    (told, follower): (Vec<Followed>, EventFollower),
+    (past, follower): (Vec<Followed>, EventFollower),
     client: Client,
 ) -> Response {
     let relay = followers.relay(caller, run, follower, EndsWith::Native);
     let mut stream = RunStream::new(relay, NativeFrames, client);
-    for event in &told {
+    for event in &past {
         write_event(&mut stream.out, event);
     }
     stream.into_response()
