@@ -23,8 +23,8 @@ pub(crate) fn load_for_development(args: &ConfigArgs) -> anyhow::Result<Config> 
     Ok(Config::load(&sources.for_development())?)
 }
 
-/// As [`load`], and tries everything that a role builds before it connects: tools, seeds, keys and
-/// files.
+/// As [`load`], and tries everything that a role builds before it connects: tools, seeds, keys,
+/// files and the receiver of spans.
 pub(crate) fn load_for_roles(args: &ConfigArgs) -> anyhow::Result<Config> {
     let config = load(args)?;
     try_out(&config)?;
@@ -36,7 +36,11 @@ pub(crate) fn try_out(config: &Config) -> anyhow::Result<()> {
     let nats = &config.nats;
     let found = [
         ("the tools", baton_worker::check(config)),
-        ("the sign-in", baton_ingress::check(config)),
+        ("the ingress", baton_ingress::check(config)),
+        (
+            "the traces",
+            baton_traces::check().map_err(|error| error.to_string()),
+        ),
         (
             "nats.callout_seed",
             try_seed(nats.callout_seed.as_ref(), Issuer::from_seed),

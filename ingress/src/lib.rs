@@ -48,10 +48,11 @@ use utoipa_swagger_ui::SwaggerUi;
 
 pub use programs::ProgramDoor;
 
-use crate::access::SignIn;
 use crate::access::headers::FixedHeaders;
+use crate::access::{Issuers, SignIn};
 use crate::assemble::{Assembled, assemble};
 use crate::ledger_clock::LedgerClock;
+use crate::routes::models::ModelCatalog;
 use crate::routes::{AppState, Parts};
 use crate::run::attachments::Attachments;
 use crate::run::followers::Stopping;
@@ -82,14 +83,19 @@ pub struct IngressDeps {
     pub intake: Option<IntakeOptions>,
 }
 
-/// Creates the keys for signing in, as an ingress does at its start.
+/// Builds the keys for signing in, the issuers and the clients of models' lists, as an ingress does at
+/// its start.
 ///
 /// # Errors
 /// The first setting that cannot be used.
 pub fn check(config: &Config) -> Result<(), String> {
-    SignIn::new(&config.auth)
-        .map(drop)
-        .map_err(|error| format!("{error:#}"))
+    let built = || -> anyhow::Result<()> {
+        SignIn::new(&config.auth)?;
+        Issuers::check(&config.auth)?;
+        ModelCatalog::new(&config.llm)?;
+        Ok(())
+    };
+    built().map_err(|error| format!("{error:#}"))
 }
 
 /// Serves until the soft stop and through the drain.

@@ -222,6 +222,26 @@ async fn the_written_configuration_passes_its_check() {
     fails(folder, &["config", "check"], &environment).await;
 }
 
+/// Guards the check as the answer to "does a role take this?".
+#[tokio::test]
+async fn the_check_refuses_what_a_role_refuses_and_warns_of_names_that_are_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let only = |name: &str, value: &str| Environment::from([(name.to_owned(), value.to_owned())]);
+    let receiver = only("OTEL_EXPORTER_OTLP_ENDPOINT", "nowhere");
+    let refused = fails(folder, &["config", "check"], &receiver).await;
+    assert!(refused.contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "{refused}");
+    let foreign = only("DB_HOST", "db.internal");
+    let checked = baton(folder, &["config", "check"], &foreign).await;
+    let warned = String::from_utf8(checked.stderr).unwrap();
+    assert!(checked.status.success(), "{warned}");
+    assert!(
+        warned.contains("DB_HOST") && warned.contains("DATABASE_URL"),
+        "{warned}"
+    );
+    assert!(!warned.contains("db.internal"), "{warned}");
+}
+
 #[tokio::test]
 async fn init_replaces_nothing_and_draws_no_secret_twice() {
     let folder = tempfile::tempdir().unwrap();

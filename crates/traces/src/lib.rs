@@ -54,15 +54,10 @@ static TRACES: OnceLock<Traces> = OnceLock::new();
 /// # Panics
 /// Outside of a Tokio runtime.
 pub fn install(service: &'static str) -> Result<(), InstallError> {
-    let variable = |name: &str| std::env::var(name).ok();
     baton_metrics::register(metrics::METRICS);
-    let Some(environment) = Environment::read(variable)? else {
+    let Some((environment, client)) = receiver()? else {
         return Ok(());
     };
-    let authorities = environment.authorities.as_deref();
-    let client = client_builder_of_operator(authorities, None)?
-        .build()
-        .map_err(SetupError::from)?;
     TRACES.get_or_init(|| {
         // The SDK reads OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER and OTEL_BSP_* itself.
         let mut resource = Resource::builder();
@@ -79,6 +74,26 @@ pub fn install(service: &'static str) -> Result<(), InstallError> {
         Traces { provider, tracer }
     });
     Ok(())
+}
+
+/// Checks the environment as [`install`] does.
+///
+/// # Errors
+/// If a variable has a value that cannot be used.
+pub fn check() -> Result<(), InstallError> {
+    receiver().map(drop)
+}
+
+/// Returns the receiver of spans that the environment names, and the client for it.
+fn receiver() -> Result<Option<(Environment, reqwest::Client)>, InstallError> {
+    let Some(environment) = Environment::read(|name| std::env::var(name).ok())? else {
+        return Ok(None);
+    };
+    let authorities = environment.authorities.as_deref();
+    let client = client_builder_of_operator(authorities, None)?
+        .build()
+        .map_err(SetupError::from)?;
+    Ok(Some((environment, client)))
 }
 
 /// Sends the spans that wait, for five seconds at most. It blocks: call it where that does no harm.

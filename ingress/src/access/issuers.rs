@@ -78,17 +78,24 @@ impl Issuers {
         store: Store,
         clock: SharedClock,
     ) -> anyhow::Result<Self> {
-        let all = config
-            .issuers
-            .iter()
-            .map(|issuer| Issuer::new(issuer, config.leeway))
-            .collect::<Result<_, _>>()?;
         Ok(Self {
-            all,
+            all: Self::all(config)?,
             store,
             clock,
             client: fetch::client(CONNECT)?,
         })
+    }
+
+    /// Checks the issuers of a configuration.
+    pub(crate) fn check(config: &AuthConfig) -> anyhow::Result<()> {
+        Self::all(config).map(drop)
+    }
+
+    fn all(config: &AuthConfig) -> anyhow::Result<Vec<Issuer>> {
+        let issuers = config.issuers.iter();
+        issuers
+            .map(|issuer| Issuer::new(issuer, config.leeway))
+            .collect()
     }
 
     /// Returns the bearer of a token if it names one of these issuers and is signed by it.
