@@ -128,7 +128,7 @@ impl Bus {
             .await?)
     }
 
-    /// Publishes the job of a run whose row is queued. A failure is logged here: the scheduler
+    /// Publishes the job of a queued run. A failure is logged here: the scheduler
     /// publishes the job later, so callers go on.
     pub async fn publish_or_leave(
         &self,

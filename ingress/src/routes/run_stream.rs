@@ -38,7 +38,7 @@ pub(crate) trait Frames: Send + 'static {
         events: &[Followed],
     ) -> impl Future<Output = Option<StreamEnd>> + Send;
 
-    /// Writes the rest of a run whose events are lost: from the ledger, which has it if the run has
+    /// Writes the rest of a run after its events were lost: from the ledger, which has it if the run has
     /// ended.
     fn show_rest(
         &mut self,
@@ -120,7 +120,7 @@ impl<F: Frames> RunStream<F> {
         }
     }
 
-    /// Writes the rest of a run whose events are lost.
+    /// Writes the rest of a run after its events were lost.
     pub(crate) async fn show_rest(&mut self) {
         let end = self.frames.show_rest(&mut self.out, &self.relay).await;
         self.end(end);

@@ -34,7 +34,7 @@ shows the values in force, `baton doctor` tries them out.
 - Durations are written `250ms`, `30s`, `10m`, `24h`, `7days`; sizes `64KiB`, `10MiB`, `1GiB`.
 - *Live*: a running role takes a changed value at SIGHUP, or within seconds after the file changes. All others need a
   restart; the role logs their names.
-- A variable that looks like a setting and is none, such as `DB_HOST` or `DATABASE_URI`, is not read: `config check` and
+- A variable that only looks like a setting, such as `DB_HOST` or `DATABASE_URI`, is not read: `config check` and
   each role at its start warn, with the name to write.
 - In a variable, lists and tables are JSON: `BATON_HTTP__TRUSTED_PROXIES='[\"10.0.0.0/8\"]'`. A `[[table]]` is set as a
   whole, by the variable of its list.
