@@ -129,7 +129,63 @@ async fn approvals_of(
     .collect()
 }
 
+/// A page of open questions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApprovalPage {
+    /// The questions, the newest first.
+    pub data: Vec<ApprovalRecord>,
+    /// The cursor of the next page; `None` on the last page.
+    pub next_cursor: Option<ApprovalId>,
+}
+
 impl TenantTx {
+    /// Returns a page of the questions that runs of the tenant wait for.
+    pub async fn open_approvals(
+        &mut self,
+        cursor: Option<ApprovalId>,
+        limit: u32,
+    ) -> Result<ApprovalPage, StoreError> {
+        let tenant = self.tenant;
+        let rows = sqlx::query_as!(
+            Row,
+            r#"
+            -- approvals.open
+            SELECT a.id, a.run_id, a.step, a.attempt, a.reason AS "reason!", s.call_id, s.name,
+                   CASE a.reason WHEN 'outcome unknown'
+                       THEN coalesce(approved.arguments::text, s.arguments) ELSE s.arguments
+                   END AS arguments,
+                   a.parameters::text AS parameters, a.created_at, a.expires_at, a.decision,
+                   a.answer, a.arguments::text AS edited, a.decided_at, a.decided_by
+            FROM approvals AS a
+            -- A run that was cancelled leaves its questions undecided.
+            JOIN runs AS r ON r.tenant_id = a.tenant_id AND r.id = a.run_id
+                              AND r.status = 'awaiting_approval'
+            JOIN steps AS s
+              ON s.tenant_id = a.tenant_id AND s.run_id = a.run_id AND s.step = a.step
+            LEFT JOIN approvals AS approved
+                   ON approved.tenant_id = a.tenant_id AND approved.run_id = a.run_id
+                      AND approved.step = a.step AND approved.arguments IS NOT NULL
+            WHERE a.tenant_id = $1 AND a.decision IS NULL AND a.id < $2
+            ORDER BY a.id DESC
+            LIMIT $3
+            "#,
+            tenant.as_uuid(),
+            cursor.map_or(Uuid::max(), |cursor| cursor.as_uuid()),
+            // One row more than the page holds, which shows whether there is a next page.
+            columns::int8(u64::from(limit) + 1),
+        )
+        .fetch_all(self.connection())
+        .await?;
+        let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = rows.len() > asked_for;
+        let rows = rows.into_iter().take(asked_for).map(Row::read);
+        let data = rows.collect::<Result<Vec<_>, _>>()?;
+        Ok(ApprovalPage {
+            next_cursor: more.then(|| data.last().map(|it| it.id)).flatten(),
+            data,
+        })
+    }
+
     /// Returns all questions of a run in the order in which they were asked.
     pub async fn run_approvals(&mut self, run: RunId) -> Result<Vec<ApprovalRecord>, StoreError> {
         let tenant = self.tenant;

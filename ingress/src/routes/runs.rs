@@ -29,6 +29,7 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(events::run_events))
         .routes(routes!(ticket::create_ticket))
         .routes(routes!(cancel::cancel_run))
+        .routes(routes!(approvals::list_open))
         .routes(routes!(approvals::list_approvals))
         .routes(routes!(approvals::decide_approval))
 }

@@ -193,3 +193,41 @@ async fn a_program_approves_and_rejects_under_the_same_rules() {
     };
     assert_eq!((decision.text(), edited), (Some("no"), None));
 }
+
+#[tokio::test]
+async fn the_open_questions_of_a_tenant_are_listed_in_pages() {
+    let f = Fixture::start().await;
+    let (first, _, path) = parked(&f).await;
+    let (second, asked, _) = parked(&f).await;
+    let (cancelled, _, _) = parked(&f).await;
+    let cancel = format!("/v1/runs/{cancelled}/cancel");
+    assert_eq!(f.ask(&f.key, "POST", &cancel, Value::Null).await.0, 200);
+    let list = async |query: &str| {
+        let path = format!("/v1/approvals{query}");
+        let (status, page) = f.ask(&f.key, "GET", &path, Value::Null).await;
+        assert_eq!(status, 200, "{page}");
+        let runs = page["data"].as_array().unwrap().iter();
+        let runs: Vec<_> = runs
+            .map(|it| it["run_id"].as_str().unwrap().to_owned())
+            .collect();
+        (runs, page["next_cursor"].clone())
+    };
+    let (runs, next) = list("?limit=1").await;
+    assert_eq!((runs, &next), (vec![second.to_string()], &json!(asked)));
+    let (runs, next) = list(&format!("?limit=1&cursor={asked}")).await;
+    assert_eq!((runs, next), (vec![first.to_string()], Value::Null));
+    let approve = json!({"decision": "approve"});
+    assert_eq!(f.ask(&f.key, "POST", &path, approve).await.0, 200);
+    assert_eq!(list("").await.0, [second.to_string()]);
+    let stranger = f.key_of_another_tenant(8).await;
+    let (_, none) = f.ask(&stranger, "GET", "/v1/approvals", Value::Null).await;
+    assert_eq!(none["data"], json!([]));
+    for query in ["?cursor=x", "?limit=0", "?limit=101", "?status=open"] {
+        let path = format!("/v1/approvals{query}");
+        assert_eq!(
+            f.ask(&f.key, "GET", &path, Value::Null).await.0,
+            400,
+            "{query}"
+        );
+    }
+}

@@ -105,6 +105,7 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             | "/v1/invites"
             | "/v1/members"
             | "/v1/agents"
+            | "/v1/approvals"
             | "/v1/threads"
             | "/v1/usage"
             | "/v1/models"
@@ -246,6 +247,7 @@ impl Tenant {
             "/v1/runs/{id}",
             "/v1/runs/{id}/approvals",
             "/v1/runs/{id}/feedback",
+            "/v1/approvals",
             "/v1/responses/{id}",
             "/v1/runs/{id}/timeline",
             "/v1/usage?group_by=key,model",

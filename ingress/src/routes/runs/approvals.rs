@@ -7,15 +7,19 @@ use baton_store::{ApprovalRecord, AuditEntry, Store};
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use http::request::Parts;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::path::RunPath;
 use crate::access::body::WholeBody;
 use crate::access::{ApprovalsWrite, Authorized, Origin, RunsRead};
 use crate::error::{ApiError, Problem};
+use crate::routes::query::{QueryParams, bad_cursor, page_size};
 use crate::run::decide::{Decider, words};
+
+const DEFAULT_LIMIT: u32 = 20;
+const MAX_LIMIT: u32 = 100;
 
 /// A question to a person, about one call of a tool.
 #[derive(Debug, Serialize, ToSchema)]
@@ -72,11 +76,11 @@ pub(crate) struct CallView {
     step: u32,
 }
 
-/// The questions of a run, in the order in which they were asked.
+/// Questions.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ApprovalList {
     data: Vec<ApprovalView>,
-    /// Always null: a run's questions are one page.
+    /// `?cursor=` of the next page; null on the last, and for the questions of one run, which are one page.
     next_cursor: Option<String>,
 }
 
@@ -142,6 +146,50 @@ pub(crate) async fn list_approvals(
             .map(|approval| ApprovalView::new(approval, record.status))
             .collect(),
         next_cursor: None,
+    }))
+}
+
+/// The page of a list of open questions.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct OpenParams {
+    /// The size of the page, 1 to 100. Default: 20.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    #[param(format = Uuid)]
+    cursor: Option<String>,
+}
+
+/// Lists the questions that runs of the tenant wait for now, the newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/approvals",
+    tag = "Runs",
+    params(OpenParams),
+    responses(
+        (status = 200, description = "A page of open questions", body = ApprovalList),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = []), ("access_token" = [])),
+)]
+pub(crate) async fn list_open(
+    State(store): State<Store>,
+    authorized: Authorized<RunsRead>,
+    QueryParams(params): QueryParams<OpenParams>,
+) -> Result<Json<ApprovalList>, ApiError> {
+    let limit = page_size(params.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+    let cursor = params.cursor.map(|cursor| cursor.parse::<ApprovalId>());
+    let cursor = cursor.transpose().map_err(|_| bad_cursor())?;
+    let mut tx = store.tenant(authorized.caller.tenant).await?;
+    let page = tx.open_approvals(cursor, limit).await?;
+    let open = page.data.into_iter();
+    Ok(Json(ApprovalList {
+        data: open
+            .map(|approval| ApprovalView::new(approval, RunStatus::AwaitingApproval))
+            .collect(),
+        next_cursor: page.next_cursor.map(|cursor| cursor.to_string()),
     }))
 }
 
