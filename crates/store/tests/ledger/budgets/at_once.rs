@@ -67,8 +67,7 @@ async fn one_after_the_other(ledger: &Ledger, key: ApiKeyId, seed: u64) -> usize
         within().await;
         match accept {
             Accept::Created { .. } => accepted += 1,
-            Accept::Refused(Refusal::BudgetReserved)
-            | Accept::Refused(Refusal::BudgetExceeded { .. }) => continue,
+            Accept::Refused(Refusal::BudgetReserved | Refusal::BudgetExceeded { .. }) => continue,
             other => panic!("{other:?}"),
         }
         if random.random_bool(0.1) {
