@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use baton_protocol::{BadMessage, RunId};
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
+use serde_json::value::RawValue;
 
 pub(crate) use causes::{code_of_error, status_of_error};
 pub(crate) use problem::Problem;
@@ -34,6 +35,8 @@ pub(crate) struct ApiError {
     pub(crate) message: String,
     /// The field of the request at fault.
     pub(crate) param: Option<String>,
+    /// A further field of a problem.
+    field: Option<(&'static str, Box<RawValue>)>,
     headers: Box<HeaderMap>,
 }
 
@@ -48,6 +51,7 @@ impl ApiError {
             code: code.into(),
             message: message.into(),
             param: None,
+            field: None,
             headers: Box::default(),
         }
     }
@@ -131,6 +135,12 @@ impl ApiError {
 
     pub(crate) fn param(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
+        self
+    }
+
+    /// Adds a field to the problem; OpenAI's error object has no room for it.
+    pub(crate) fn with(mut self, name: &'static str, value: Box<RawValue>) -> Self {
+        self.field = Some((name, value));
         self
     }
 

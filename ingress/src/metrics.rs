@@ -13,7 +13,8 @@ use metrics::{counter, gauge, histogram};
 use tracing::Span;
 
 pub(crate) use labels::{
-    AuthRefusal, BodyLimit, Connect, Door, Dropped, RateRefusal, StreamEnd, SubmissionEnd, Wire,
+    AuthRefusal, BodyLimit, Connect, Door, Dropped, InputEnd, RateRefusal, StreamEnd,
+    SubmissionEnd, Wire,
 };
 
 const STREAMS: &str = "baton_ingress_streams";
@@ -24,6 +25,7 @@ const PUBLISHED: &str = "baton_ingress_jobs_published_total";
 const FIRST_EVENT: &str = "baton_ingress_first_event_seconds";
 const DISCONNECT_CANCELS: &str = "baton_ingress_disconnect_cancels_total";
 const CANCEL_LATENCY: &str = "baton_cancel_latency_seconds";
+const INPUTS: &str = "baton_ingress_run_inputs_total";
 const DECISIONS: &str = "baton_ingress_approvals_decided_total";
 const AUTH_REFUSALS: &str = "baton_ingress_auth_refusals_total";
 const REFRESH_REUSED: &str = "baton_ingress_refresh_tokens_reused_total";
@@ -90,6 +92,11 @@ pub const METRICS: &[Metric] = &[
         DECISIONS,
         "Parked calls that somebody decided, by decision",
         &[Label::of("decision", &Decision::NAMES)],
+    ),
+    Metric::counter(
+        INPUTS,
+        "Messages to working runs, by what became of them",
+        &[Label::of("end", InputEnd::NAMES)],
     ),
     Metric::counter(
         AUTH_REFUSALS,
@@ -196,6 +203,10 @@ pub(crate) fn disconnect_cancel(after_grace: bool) {
 
 pub(crate) fn approval_decided(decision: &Decision) {
     counter!(DECISIONS, "decision" => decision.as_str()).increment(1);
+}
+
+pub(crate) fn input(end: InputEnd) {
+    counter!(INPUTS, "end" => end.as_str()).increment(1);
 }
 
 pub(crate) fn streams_revoked(seconds: f64) {

@@ -10,6 +10,7 @@ pub(crate) mod cancel;
 pub(crate) mod decide;
 pub(crate) mod event_source;
 pub(crate) mod followers;
+pub(crate) mod inputs;
 pub(crate) mod ledger;
 pub(crate) mod reader;
 pub(crate) mod relay;

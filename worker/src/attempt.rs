@@ -41,6 +41,7 @@ mod commit;
 pub mod conversation;
 mod credential;
 mod given_calls;
+mod inputs;
 mod interrupted_turn;
 mod tally;
 mod toolbox;
@@ -373,6 +374,18 @@ impl<'a, W: World> Attempt<'a, W> {
         turn: Option<FinalTurn<'_>>,
         cut: Option<InterruptedTurn>,
     ) -> Result<(), Halt> {
+        self.end(outcome, turn, cut, false).await.map(drop)
+    }
+
+    /// As [`Attempt::finish`]; returns `false`, with nothing written, if the run goes on because a
+    /// message waits for it.
+    async fn end(
+        &mut self,
+        outcome: Outcome,
+        turn: Option<FinalTurn<'_>>,
+        cut: Option<InterruptedTurn>,
+        unless_inputs_wait: bool,
+    ) -> Result<bool, Halt> {
         self.publisher.settle().await?;
         let step = turn
             .as_ref()
@@ -404,10 +417,17 @@ impl<'a, W: World> Attempt<'a, W> {
             usage_total: usage,
             turn,
             cut,
+            unless_inputs_wait,
         };
         self.ending = true;
         let span = self.trace.commit(step);
-        let finished = self.ledger.finish(&commit).await?;
+        let finished = match self.ledger.finish(&commit).await {
+            Err(CommitError::InputsWait) => {
+                self.ending = false;
+                return Ok(false);
+            }
+            finished => finished?,
+        };
         drop(span);
         self.trace.ended(&outcome);
         metrics::run_ended(&outcome);
@@ -434,7 +454,7 @@ impl<'a, W: World> Attempt<'a, W> {
         if self.budget.is_limited() {
             wake_waiting(self.runner, &self.ledger.fence).await;
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn cancel(&mut self, reason: String) -> Result<Ending, Halt> {

@@ -23,6 +23,7 @@ const PARKED: &str = "baton_runs_parked_total";
 const QUESTIONS: &str = "baton_approvals_requested_total";
 /// The labels of [`ApprovalReason::ALL`].
 const QUESTION_REASONS: [&str; 2] = ["outcome_unknown", "approval_required"];
+const INPUTS_APPLIED: &str = "baton_run_inputs_applied_total";
 const LEASES_LOST: &str = "baton_leases_lost_total";
 const FENCED: &str = "baton_writes_fenced_total";
 const DRAIN_CUT: &str = "baton_worker_drain_cut_runs_total";
@@ -83,6 +84,11 @@ pub const METRICS: &[Metric] = &[
         QUESTIONS,
         "Calls that a person was asked about, by the reason",
         &[Label::of("reason", &QUESTION_REASONS)],
+    ),
+    Metric::counter(
+        INPUTS_APPLIED,
+        "Messages to working runs that became part of them",
+        &[],
     ),
     Metric::counter(
         LEASES_LOST,
@@ -338,6 +344,10 @@ const fn question_reason(reason: ApprovalReason) -> &'static str {
         ApprovalReason::OutcomeUnknown => QUESTION_REASONS[0],
         ApprovalReason::ApprovalRequired => QUESTION_REASONS[1],
     }
+}
+
+pub(crate) fn input_applied() {
+    counter!(INPUTS_APPLIED).increment(1);
 }
 
 pub(crate) fn lease_lost() {

@@ -11,8 +11,8 @@ use baton_protocol::{ClaimToken, EventId, Fence, Job, Lane, Nanos, RunId, Tenant
 use baton_run_log::{EventLogs, RecordedRuns};
 use baton_store::{
     AuditEntry, CallCommit, Claim, ClaimOutcome, FenceError, FinishCommit, Finished,
-    GivenCallsCommit, ParkCommit, ParkOutcome, QueuedJob, Renewal, Store, StoreError, TurnCommit,
-    TurnGrant, TurnWish,
+    GivenCallsCommit, ParkCommit, ParkOutcome, QueuedJob, Renewal, StepRecord, Store, StoreError,
+    TurnCommit, TurnGrant, TurnWish,
 };
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
@@ -85,14 +85,14 @@ ledger! {
         run: RunId,
         accepted_at: DateTime<Utc>
     ) -> Result<Nanos, StoreError>;
-    fn commit_turn(fence: &Fence, turn: &TurnCommit<'_>) -> Result<(), FenceError>;
+    fn commit_turn(fence: &Fence, turn: &TurnCommit<'_>) -> Result<Vec<StepRecord>, FenceError>;
     fn begin_given_calls(
         fence: &Fence,
         given: &GivenCallsCommit<'_>
     ) -> Result<(), FenceError>;
     fn record_route(fence: &Fence, step: u32, route: &TurnRoute) -> Result<(), FenceError>;
     fn start_call(fence: &Fence, step: u32) -> Result<(), FenceError>;
-    fn commit_call(fence: &Fence, call: &CallCommit<'_>) -> Result<(), FenceError>;
+    fn commit_call(fence: &Fence, call: &CallCommit<'_>) -> Result<Vec<StepRecord>, FenceError>;
     fn finish_run(fence: &Fence, end: &FinishCommit<'_>) -> Result<Finished, FenceError>;
     fn park_run(fence: &Fence, questions: &ParkCommit<'_>) -> Result<ParkOutcome, FenceError>;
     fn record_audit(entry: &AuditEntry) -> Result<(), StoreError>;

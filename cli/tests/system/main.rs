@@ -42,6 +42,7 @@ mod reload;
 mod responses;
 mod secrets;
 mod service_manager;
+mod steering;
 mod takeover;
 mod tool_approvals;
 mod tools;

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
-use baton_protocol::{CancelMessage, ControlMessage, DecideMessage, HistoryMessage};
+use baton_protocol::{CancelMessage, ControlMessage, DecideMessage, HistoryMessage, SteerMessage};
 use serde_json::{Map, Value, json};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../nats");
@@ -78,6 +78,19 @@ fn decide() -> Kind {
     }
 }
 
+fn steer() -> Kind {
+    let example = json!({"v": 1, "run_id": RUN, "content": "And in euros?", "request_id": "r-1"});
+    let title = "A message to a run, as programs publish it to control.<tenant>.<key>.steer";
+    let mut schema = finished(SteerMessage::schema(), title, &example);
+    schema["properties"]["message_id"]["pattern"] = json!(UUID);
+    Kind {
+        file: "steer.schema.json",
+        schema,
+        reads: |body| ControlMessage::decode("steer", body).is_ok(),
+        example,
+    }
+}
+
 fn history() -> Kind {
     let example = json!({"v": 1, "run_id": RUN, "after": 0, "limit": 100, "request_id": "r-1"});
     let title = "A question for events, as programs publish it to history.<tenant>.<key>";
@@ -91,7 +104,7 @@ fn history() -> Kind {
 
 #[test]
 fn the_published_schemas_are_those_of_the_types() {
-    for kind in [cancel(), decide(), history()] {
+    for kind in [cancel(), decide(), history(), steer()] {
         let path = format!("{FOLDER}/{}", kind.file);
         let written = format!("{:#}\n", kind.schema);
         if std::env::var_os("BATON_BLESS").is_some() {
@@ -124,7 +137,7 @@ fn each_schema_and_its_reader_agree() {
         json!({"request_id": null}),
         json!({"request_id": "x"}),
     ];
-    let cases: [(Kind, &[Value], &[Value]); 3] = [
+    let cases: [(Kind, &[Value], &[Value]); 4] = [
         (
             cancel(),
             &[json!({"reason": null}), json!({"reason": "x".repeat(1024)})],
@@ -152,6 +165,15 @@ fn each_schema_and_its_reader_agree() {
                 json!({"decision": "retry", "reason": "x"}),
                 json!({"approval_id": "x"}),
             ],
+        ),
+        (
+            steer(),
+            &[
+                json!({"content": [{"type": "text", "text": "x"}]}),
+                json!({"message_id": APPROVAL}),
+                json!({"message_id": null}),
+            ],
+            &[json!({"message_id": "x"})],
         ),
         (
             history(),

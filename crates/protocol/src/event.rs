@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::event_id::EventId;
-use crate::ids::{ApprovalId, RunId};
+use crate::ids::{ApprovalId, MessageId, RunId};
 use crate::run::{FinishReason, RunError};
 use crate::usage::Usage;
 
@@ -67,6 +67,8 @@ pub enum EventData {
     ToolFinished(ToolFinished),
     /// A call waits for a person.
     ApprovalRequested(ApprovalRequested),
+    /// A message that a client sent to the run is part of its transcript.
+    InputApplied(InputApplied),
     /// A model turn is recorded; these are its tokens.
     Usage(Usage),
     /// The run has ended with an answer, or at a limit. Last.
@@ -204,6 +206,15 @@ pub struct ApprovalRequested {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
+/// `input.applied`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InputApplied {
+    /// The message: `GET /v1/runs/{run}/messages` lists it with its content.
+    pub id: MessageId,
+    /// The step that it became. The model reads it with its next turn.
+    pub step: u32,
+}
+
 /// `run.completed`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunCompleted {
@@ -277,6 +288,7 @@ impl EventData {
             Self::ToolStarted(_) => "tool.started",
             Self::ToolFinished(_) => "tool.finished",
             Self::ApprovalRequested(_) => "approval.requested",
+            Self::InputApplied(_) => "input.applied",
             Self::Usage(_) => "usage",
             Self::RunCompleted(_) => "run.completed",
             Self::RunFailed(_) => "run.failed",
@@ -305,6 +317,7 @@ impl EventData {
             Self::ToolStarted(data) => serde_json::to_writer(out, data),
             Self::ToolFinished(data) => serde_json::to_writer(out, data),
             Self::ApprovalRequested(data) => serde_json::to_writer(out, data),
+            Self::InputApplied(data) => serde_json::to_writer(out, data),
             Self::Usage(data) => serde_json::to_writer(out, data),
             Self::RunCompleted(data) => serde_json::to_writer(out, data),
             Self::RunFailed(data) => serde_json::to_writer(out, data),
@@ -326,6 +339,7 @@ impl EventData {
             "tool.started" => Self::ToolStarted(serde_json::from_str(json)?),
             "tool.finished" => Self::ToolFinished(serde_json::from_str(json)?),
             "approval.requested" => Self::ApprovalRequested(serde_json::from_str(json)?),
+            "input.applied" => Self::InputApplied(serde_json::from_str(json)?),
             "usage" => Self::Usage(serde_json::from_str(json)?),
             "run.completed" => Self::RunCompleted(serde_json::from_str(json)?),
             "run.failed" => Self::RunFailed(serde_json::from_str(json)?),
@@ -432,7 +446,7 @@ mod tests {
         }
         assert_eq!(
             kinds.len(),
-            15,
+            16,
             "one golden line of each type, and one unknown: {kinds:?}"
         );
     }

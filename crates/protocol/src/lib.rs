@@ -43,7 +43,9 @@ pub use job::{Job, JobError, Lane, SubmitJob};
 pub use limits::{InvalidLimit, OnLimit, RequestLimits, UseLimits};
 pub use log_level::{LogLevelAnswer, LogLevelChange};
 pub use price::{Charge, Nanos, Price};
-pub use program::{BadMessage, CancelMessage, ControlMessage, DecideMessage, HistoryMessage};
+pub use program::{
+    BadMessage, CancelMessage, ControlMessage, DecideMessage, HistoryMessage, SteerMessage,
+};
 pub use raw_fields::{NotFields, RawField, RawFields};
 pub use role::{Role, UnknownRole};
 pub use route::{LeftUpstream, TurnRoute};

@@ -159,7 +159,10 @@ impl ResponseStream {
                 self.end(out, event, status, ItemStatus::Incomplete, end.usage);
                 return Some(StreamEnd::Error);
             }
-            EventData::RunStarted(_) | EventData::ApprovalRequested(_) | EventData::Unknown(_) => {}
+            EventData::RunStarted(_)
+            | EventData::ApprovalRequested(_)
+            | EventData::InputApplied(_)
+            | EventData::Unknown(_) => {}
         }
         None
     }

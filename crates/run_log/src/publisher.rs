@@ -14,7 +14,7 @@ use std::time::Duration;
 use baton_nats::{AppendError, Bus, StoredEvents, StreamSeq};
 use baton_protocol::{EventData, EventId, Fence};
 use baton_service::Clock;
-use baton_store::{ApprovalRecord, StepRecord};
+use baton_store::{ApprovalRecord, StepData, StepRecord};
 
 use crate::append::{EventLogs, Failure, Message, Writer, append};
 use crate::event_writer::{Append, EventWriter, Fate, Replaced};
@@ -267,7 +267,8 @@ pub fn shown_by_commit(
     asked: &[ApprovalRecord],
     last: EventId,
 ) -> Vec<(u32, EventData)> {
-    let Some(step) = steps.iter().find(|step| step.last_event_id == Some(last)) else {
+    let at = |id: EventId| steps.iter().find(|step| step.last_event_id == Some(id));
+    let Some(newest) = at(last) else {
         // An attempt does nothing after parking.
         return asked
             .iter()
@@ -275,10 +276,17 @@ pub fn shown_by_commit(
             .map(|approval| (approval.step, approval_requested(approval)))
             .collect();
     };
-    commit_event(step)
-        .map(|event| (step.step, event))
-        .into_iter()
-        .collect()
+    let mut shown = Vec::new();
+    let mut next = Some((newest, last));
+    while let Some((step, id)) = next {
+        shown.extend(commit_event(step).map(|event| (step.step, event)));
+        // A commit's own event comes first, then those of the messages that it took.
+        let before = EventId::from_u64(id.as_u64().saturating_sub(1));
+        let taken = matches!(step.data, StepData::Input { .. });
+        next = at(before).filter(|_| taken).map(|step| (step, before));
+    }
+    shown.reverse();
+    shown
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@
 
 use baton_openai::AnswerFields;
 use baton_protocol::event::{
-    AnswerField, AnswerPart, AttemptReset, MAX_TEXT, RunStarted, Text, ToolCallDelta, ToolFinished,
-    ToolStarted, shown_arguments, shown_result,
+    AnswerField, AnswerPart, AttemptReset, InputApplied, MAX_TEXT, RunStarted, Text, ToolCallDelta,
+    ToolFinished, ToolStarted, shown_arguments, shown_result,
 };
 use baton_protocol::{Event, EventData, EventId, RunSpec, RunStatus};
 use baton_store::{ApprovalRecord, CallState, ParkedRun, RunRecord, StepData, StepRecord};
@@ -104,6 +104,10 @@ pub fn commit_event(step: &StepRecord) -> Option<EventData> {
                 duration_ms: *duration_ms,
             }))
         }
+        StepData::Input { id } => Some(EventData::InputApplied(InputApplied {
+            id: *id,
+            step: step.step,
+        })),
         StepData::Call { .. } | StepData::CutTurn { .. } => None,
     }
 }
@@ -288,7 +292,7 @@ fn known(run: &RunRecord, steps: &[StepRecord]) -> Result<Vec<Known>, ReplayErro
             });
         };
         match &step.data {
-            // Only a turn with calls is recorded without ending its run.
+            // Only a turn with calls, or one that a message follows, does not end its run.
             StepData::Turn { usage, .. } if step.step != last_step => {
                 let deltas = deltas(step, step.message.as_deref(), &client_tools)?;
                 push(id, What::BehindDeltas(deltas, EventData::Usage(*usage)));
@@ -298,6 +302,11 @@ fn known(run: &RunRecord, steps: &[StepRecord]) -> Result<Vec<Known>, ReplayErro
                 let deltas = deltas(step, message, &client_tools)?;
                 if !deltas.is_empty() {
                     push(id, What::LastDelta(deltas));
+                }
+            }
+            StepData::Input { .. } => {
+                if let Some(event) = commit_event(step) {
+                    push(id, What::Event(event));
                 }
             }
             StepData::Call {
@@ -362,7 +371,8 @@ fn last_known(
 fn end_step(steps: &[StepRecord]) -> u32 {
     match steps.last() {
         Some(last)
-            if last.last_event_id.is_some() && !matches!(last.data, StepData::Call { .. }) =>
+            if last.last_event_id.is_some()
+                && !matches!(last.data, StepData::Call { .. } | StepData::Input { .. }) =>
         {
             last.step
         }

@@ -142,6 +142,9 @@ pub enum FenceError {
     /// Nothing was written. The caller must stop.
     #[error("the run is no longer held by this attempt")]
     Lost,
+    /// A message waits for the run that it must take before it ends. Nothing was written.
+    #[error("a message waits for the run")]
+    InputsWait,
     /// The statement failed.
     #[error(transparent)]
     Store(#[from] StoreError),

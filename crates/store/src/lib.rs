@@ -45,6 +45,7 @@ mod migrate;
 mod one_time_tokens;
 mod queue_depth;
 mod reservations;
+mod run_inputs;
 mod runs;
 mod sessions;
 mod sign_in_throttle;
@@ -78,6 +79,9 @@ pub use memberships::{MemberRecord, MembershipChange, MembershipRecord};
 pub use migrate::{MigrateError, MigrationName, migrate, pending};
 pub use one_time_tokens::{InviteRecord, NewInvite};
 pub use reservations::KeyUsage;
+pub use run_inputs::{
+    InputState, MOST_WAITING_INPUTS, NewInput, RunInput, RunInputPage, SendInput, WithdrawInput,
+};
 pub use runs::EndedRun;
 pub use runs::attempts::NewestAttempt;
 pub use runs::cancel::CancelRequest;

@@ -7,7 +7,7 @@ mod times;
 mod turns;
 
 use baton_protocol::{
-    CallFailure, Decision, Effect, EventId, FinishReason, RunId, TenantId, Usage,
+    CallFailure, Decision, Effect, EventId, FinishReason, MessageId, RunId, TenantId, Usage,
 };
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
@@ -92,6 +92,11 @@ pub enum StepData {
         /// Its progress.
         state: CallState,
     },
+    /// A message that a client sent to the run while it worked.
+    Input {
+        /// The message.
+        id: MessageId,
+    },
 }
 
 /// The progress of a call.
@@ -125,17 +130,20 @@ pub enum StepKind {
     Turn,
     /// One call of a server-side tool.
     Call,
+    /// A message that a client sent to the run while it worked.
+    Input,
 }
 
 impl StepKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Turn, Self::Call];
+    pub const ALL: [Self; 3] = [Self::Turn, Self::Call, Self::Input];
 
     /// Returns the name in SQL.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Turn => "turn",
             Self::Call => "call",
+            Self::Input => "input",
         }
     }
 }
@@ -223,6 +231,13 @@ impl Row {
                 )?,
                 usage,
             },
+            StepKind::Input => {
+                let id = self.call_id.unwrap_or_default();
+                let read = id.parse();
+                StepData::Input {
+                    id: read.map_err(|_| StoreError::unreadable("steps.call_id", &id))?,
+                }
+            }
             StepKind::Call => StepData::Call {
                 call_id: self.call_id.unwrap_or_default(),
                 name: self.name.unwrap_or_default(),
@@ -333,6 +348,18 @@ impl SystemTx<'_> {
         .fetch_one(self.pool)
         .await?;
         Ok(last.map_or(EventId::ORIGIN, columns::event_id))
+    }
+
+    /// Returns the messages that a commit of the run took, which it recorded from `step` on.
+    async fn taken_inputs(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        step: u32,
+    ) -> Result<Vec<StepRecord>, StoreError> {
+        let mut steps = self.recorded_steps(tenant, run).await?;
+        steps.retain(|taken| taken.step >= step && matches!(taken.data, StepData::Input { .. }));
+        Ok(steps)
     }
 
     /// Returns the run's steps in order.

@@ -321,6 +321,8 @@ impl SystemTx<'_> {
                 DELETE FROM attempts WHERE tenant_id = $1 AND run_id IN (SELECT id FROM doomed)
             ), gone_messages AS (
                 DELETE FROM messages WHERE tenant_id = $1 AND run_id IN (SELECT id FROM doomed)
+            ), gone_inputs AS (
+                DELETE FROM run_inputs WHERE tenant_id = $1 AND run_id IN (SELECT id FROM doomed)
             ), gone_approvals AS (
                 DELETE FROM approvals WHERE tenant_id = $1 AND run_id IN (SELECT id FROM doomed)
             ), gone_routes AS (

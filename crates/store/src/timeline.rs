@@ -263,7 +263,8 @@ impl TenantTx {
             LEFT JOIN usage_entries AS used
                    ON s.kind = 'turn' AND used.tenant_id = s.tenant_id AND used.run_id = s.run_id
                       AND used.step = s.step AND used.day = ($3::timestamptz AT TIME ZONE 'UTC')::date
-            WHERE s.tenant_id = $1 AND s.run_id = $2
+            -- A message of a client takes no time.
+            WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.kind <> 'input'
             ORDER BY s.step
             "#,
             tenant.as_uuid(),

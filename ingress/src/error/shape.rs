@@ -99,6 +99,11 @@ impl ApiError {
                 if let Some(param) = self.param {
                     problem = problem.with("param", param);
                 }
+                if let Some((name, value)) = self.field
+                    && let Ok(value) = serde_json::from_str::<serde_json::Value>(value.get())
+                {
+                    problem = problem.with(name, value);
+                }
                 problem.into_response()
             }
         };

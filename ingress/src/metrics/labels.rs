@@ -52,6 +52,20 @@ labels! {
         Busy = "busy",
     }
 
+    /// The result of a message to a run that works.
+    InputEnd {
+        /// It waits for the run's next step.
+        Accepted = "accepted",
+        /// It was sent before, with the same id.
+        Known = "known",
+        /// Too many messages wait for the run.
+        Full = "full",
+        /// The run has ended.
+        Ended = "ended",
+        /// There is no such run, or another run has a message with the same id.
+        Refused = "refused",
+    }
+
     /// The reason for dropping a program's message unread.
     Dropped {
         /// There was no room for it: too many messages wait, in total or of its key.

@@ -1,10 +1,11 @@
-//! Performs programs' requests to cancel a run, or to decide what a parked run waits for.
+//! Performs programs' requests to cancel a run, to decide what a parked run waits for, or to send a
+//! run a message.
 
 use std::sync::Arc;
 
 use baton_nats::{Answer, ControlRequest, ControlRequests, Verb};
-use baton_protocol::{ControlMessage, RunStatus};
-use baton_store::{AuditEntry, CancelRequest};
+use baton_protocol::{ControlMessage, MessageId, RunId, RunStatus, TenantId};
+use baton_store::{AuditEntry, CancelRequest, Store};
 use futures_util::{StreamExt as _, stream};
 
 use super::Programs;
@@ -12,6 +13,7 @@ use super::requests::{audit_entry, authorize};
 use crate::access::{ApprovalsWrite, RunsWrite};
 use crate::error::ApiError;
 use crate::run::decide::words;
+use crate::run::inputs;
 use crate::run::ledger::find_run;
 
 /// The most requests in work at a time; the rest wait in the subscription.
@@ -47,7 +49,7 @@ async fn perform(programs: &Programs, request: &ControlRequest) -> Result<RunSta
     let (tenant, key) = (request.tenant, request.key);
     // Before the message is read, so that a key without the scope learns nothing else.
     let caller = match request.verb {
-        Verb::Cancel => authorize::<RunsWrite>(&programs.authenticator, tenant, key).await?,
+        Verb::Cancel | Verb::Steer => authorize::<RunsWrite>(&programs.authenticator, tenant, key).await?,
         Verb::Decide => authorize::<ApprovalsWrite>(&programs.authenticator, tenant, key).await?,
     };
     let message = request.message.as_ref().map_err(ApiError::bad_message)?;
@@ -82,10 +84,22 @@ async fn perform(programs: &Programs, request: &ControlRequest) -> Result<RunSta
                 .decider
                 .decide(tenant, run, approval, decision, by, &entry)
                 .await?;
-            let record = find_run(&programs.runs.store, tenant, run).await?;
-            record
-                .map(|record| record.status)
-                .ok_or_else(ApiError::no_such_run)
+            status(&programs.runs.store, tenant, run).await
+        }
+        ControlMessage::Steer(steer) => {
+            let store = &programs.runs.store;
+            let now = programs.runs.clock.now();
+            let id = steer.message_id.unwrap_or_else(|| MessageId::new(now));
+            let actor = caller.actor().to_string();
+            inputs::send(store, tenant, run, id, &steer.content, &actor).await?;
+            status(store, tenant, run).await
         }
     }
+}
+
+async fn status(store: &Store, tenant: TenantId, run: RunId) -> Result<RunStatus, ApiError> {
+    let record = find_run(store, tenant, run).await?;
+    record
+        .map(|record| record.status)
+        .ok_or_else(ApiError::no_such_run)
 }

@@ -7,6 +7,7 @@ mod events;
 mod export;
 mod feedback;
 mod list;
+mod messages;
 mod path;
 mod read;
 mod ticket;
@@ -29,6 +30,8 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(events::run_events))
         .routes(routes!(ticket::create_ticket))
         .routes(routes!(cancel::cancel_run))
+        .routes(routes!(messages::send_message, messages::list_messages))
+        .routes(routes!(messages::withdraw_message))
         .routes(routes!(approvals::list_open))
         .routes(routes!(approvals::list_approvals))
         .routes(routes!(approvals::decide_approval))

@@ -216,6 +216,7 @@ fn is_work(data: &EventData) -> bool {
         | EventData::ToolStarted(_)
         | EventData::ToolFinished(_)
         | EventData::ApprovalRequested(_)
+        | EventData::InputApplied(_)
         | EventData::Usage(_) => true,
         EventData::RunStarted(_)
         | EventData::AttemptReset(_)

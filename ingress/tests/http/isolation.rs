@@ -23,6 +23,7 @@ struct Tenant {
     run: String,
     response: String,
     approval: String,
+    message: String,
     api_key: String,
     invite: String,
     user: String,
@@ -61,6 +62,7 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             | "/v1/responses/{id}"
             | "/v1/responses/{id}/input_items"
             | "/v1/runs/{id}/approvals"
+            | "/v1/runs/{id}/messages"
             | "/v1/runs/{id}/timeline"
             | "/v1/runs/{id}/feedback"
             | "/v1/agents/{id}"
@@ -82,12 +84,14 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             | "/v1/invites/{id}"
             | "/v1/members/{id}"
             | "/v1/agents/{id}"
+            | "/v1/runs/{id}/messages/{message}"
             | "/v1/threads/{id}"
             | "/v1/auth/sessions/{id}",
         ) => How::Owned(nothing),
         ("POST", "/v1/runs/{id}/feedback") => How::Owned(json!({"key": "helpful", "score": 1})),
         ("PATCH", "/v1/threads/{id}") => How::Owned(json!({"title": "taken"})),
         ("POST", "/v1/threads/{id}/messages") => How::Owned(json!({"messages": message})),
+        ("POST", "/v1/runs/{id}/messages") => How::Owned(json!({"content": "x"})),
         ("POST", "/v1/threads") => How::Own(json!({"title": "another"})),
         ("PUT", "/v1/agents/{id}") => How::Owned(json!({"name": "support", "model": "mine"})),
         ("POST", "/v1/agents/{id}/rollback") => How::Owned(json!({"version": 1})),
@@ -170,7 +174,10 @@ fn fill(path: &str, of: &Tenant) -> String {
         Some("auth") => &of.session,
         _ => "house",
     };
-    let filled = path.replace("{id}", id).replace("{approval}", &of.approval);
+    let filled = path
+        .replace("{id}", id)
+        .replace("{approval}", &of.approval)
+        .replace("{message}", &of.message);
     let filled = filled.replace("{name}", "house");
     assert!(!filled.contains('{'), "no id is known for {path}");
     filled
@@ -198,12 +205,15 @@ impl Tenant {
         let response = text(&ask("POST", "/v1/responses", response).await, "id");
         let tenant = text(&me, "tenant");
         let approval = park(f, tenant.parse().unwrap(), run.parse().unwrap()).await;
+        let messages = format!("/v1/runs/{run}/messages");
+        let message = ask("POST", &messages, json!({"content": "x"})).await;
         Self {
             email,
             id: tenant,
             run,
             response,
             approval: approval.to_string(),
+            message: text(&message, "id"),
             api_key: text(&key, "id"),
             invite: text(&invite, "id"),
             user: text(&me, "id"),
@@ -224,12 +234,13 @@ impl Tenant {
     }
 
     /// Returns the values that no stranger may ever see.
-    fn ids(&self) -> [&str; 10] {
+    fn ids(&self) -> [&str; 11] {
         [
             &self.id,
             &self.run,
             &self.response,
             &self.approval,
+            &self.message,
             &self.api_key,
             &self.invite,
             &self.user,
@@ -248,6 +259,7 @@ impl Tenant {
             "/v1/runs/{id}/approvals",
             "/v1/runs/{id}/feedback",
             "/v1/approvals",
+            "/v1/runs/{id}/messages",
             "/v1/responses/{id}",
             "/v1/runs/{id}/timeline",
             "/v1/usage?group_by=key,model",
@@ -324,6 +336,7 @@ pub(crate) async fn park_for(
         effect: Effect::AtMostOnce,
     };
     let turn = TurnCommit {
+        inputs_step: None,
         answer_fields: None,
         charged_model: None,
         times: baton_store::TurnTimes::default(),

@@ -35,6 +35,7 @@ mod revocation;
 mod runs;
 mod sign_in;
 mod slow_clients;
+mod steering;
 mod stopping;
 mod threads;
 mod tickets;

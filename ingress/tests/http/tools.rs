@@ -168,6 +168,7 @@ async fn begin(f: &Fixture, worker: &Worker) -> RunSpec {
 async fn record(f: &Fixture, worker: &Worker, step: u32, failure: Option<CallFailure>, text: &str) {
     let message = json!({"role": "tool", "tool_call_id": "c", "content": text}).to_string();
     let commit = CallCommit {
+        inputs_step: None,
         step,
         ok: failure.is_none(),
         failure,
@@ -182,6 +183,7 @@ async fn record(f: &Fixture, worker: &Worker, step: u32, failure: Option<CallFai
 
 async fn end(f: &Fixture, worker: &mut Worker) {
     let finish = FinishCommit {
+        unless_inputs_wait: false,
         outcome: &Outcome::Completed(FinishReason::Stop),
         last_event_id: worker.last.next(),
         usage_total: Usage::default(),

@@ -19,17 +19,20 @@ pub enum Verb {
     Cancel,
     /// `decide`: answer the question of a parked run.
     Decide,
+    /// `steer`: send a message to a run.
+    Steer,
 }
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Self; 2] = [Self::Cancel, Self::Decide];
+    pub const ALL: [Self; 3] = [Self::Cancel, Self::Decide, Self::Steer];
 
     /// The verb's name in subjects and answers.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Cancel => "cancel",
             Self::Decide => "decide",
+            Self::Steer => "steer",
         }
     }
 

@@ -20,7 +20,7 @@ pub struct Reach {
     pub tenant: TenantId,
     /// The key, which is part of every subject that it may publish to.
     pub key: ApiKeyId,
-    /// Submit runs and cancel them.
+    /// Submit runs, send messages to them and cancel them.
     pub write: bool,
     /// Follow runs and ask for their history.
     pub read: bool,
@@ -80,6 +80,7 @@ impl Reach {
         if self.write {
             publish.extend(Lane::ALL.map(|lane| program::jobs(tenant, key, lane)));
             publish.push(program::control(tenant, key, Verb::Cancel));
+            publish.push(program::control(tenant, key, Verb::Steer));
         }
         if self.read {
             publish.push(program::history(tenant, key));
@@ -129,6 +130,7 @@ mod tests {
             format!("jobs.{own_subjects}.interactive"),
             format!("jobs.{own_subjects}.background"),
             format!("control.{own_subjects}.cancel"),
+            format!("control.{own_subjects}.steer"),
         ]});
         assert_eq!(of(true, false, false), (publish, json!({"allow": own})));
         let publish = json!({"allow": [format!("history.{own_subjects}")]});

@@ -152,6 +152,8 @@ pub enum Recorded {
     CallStarted(u32),
     /// A person has decided about the call with this step since it was recorded or started.
     CallDecided(u32, Decision),
+    /// A message that a client sent to the run while it worked.
+    Input,
 }
 
 /// The next action.
@@ -260,6 +262,7 @@ impl TurnMachine {
                     machine.turn_finished(turn);
                 }
                 Recorded::CallFinished(step) => machine.call_finished(step),
+                Recorded::Input => machine.input_applied(),
                 Recorded::CallStarted(step) => {
                     if let Some(recorded) = machine.open.get_mut(&step) {
                         recorded.standing = Standing::of_started(&recorded.call);
@@ -386,6 +389,24 @@ impl TurnMachine {
         self.open.remove(&step);
     }
 
+    /// Takes a recorded message of a client, which the next turn answers.
+    pub fn input_applied(&mut self) {
+        self.next_step += 1;
+        self.ended = None;
+    }
+
+    /// Returns whether a model turn follows the result of the call with this step.
+    pub fn is_last_call(&self, step: u32) -> bool {
+        matches!(self.origin, Origin::Model)
+            && self.open.len() == 1
+            && self.open.contains_key(&step)
+    }
+
+    /// Returns whether the run has ended with an answer, and may take another turn if a message waits.
+    pub fn may_go_on(&self) -> bool {
+        self.ended == Some(Outcome::Completed(FinishReason::Stop)) && self.limit_reached().is_none()
+    }
+
     fn outcome_of(&self, turn: &FinishedTurn) -> Option<Outcome> {
         // It was asked without tools, so it has no calls.
         if let Some(limit) = self.hand_back {
@@ -415,17 +436,18 @@ impl TurnMachine {
             return Some(Outcome::Completed(FinishReason::ToolCalls));
         }
         // Without a turn left to read them, the results would only be side effects.
+        self.limit_reached().map(Outcome::Completed)
+    }
+
+    /// Returns the limit that leaves the run no other turn.
+    fn limit_reached(&self) -> Option<FinishReason> {
         if self.turns >= self.limits.max_turns {
-            return Some(Outcome::Completed(FinishReason::MaxTurns));
+            return Some(FinishReason::MaxTurns);
         }
-        if self
-            .limits
+        self.limits
             .max_total_tokens
             .is_some_and(|most| self.usage.total_tokens >= most)
-        {
-            return Some(Outcome::Completed(FinishReason::Length));
-        }
-        None
+            .then_some(FinishReason::Length)
     }
 }
 

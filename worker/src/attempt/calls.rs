@@ -11,6 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use tracing::Instrument as _;
 
 use super::budget::wake_waiting;
+use super::inputs::take_inputs;
 use super::{Attempt, Halt, Worked};
 use crate::agent::CallSide;
 use crate::agent::transcript::tool_message;
@@ -102,10 +103,11 @@ impl<W: World> Attempt<'_, W> {
                 duration_ms,
                 last_event_id,
                 started_event_id,
+                inputs_step: self.conversation.step_after_call(recorded.step),
             };
             let sent = self.runner.clock.monotonic();
             let span = self.trace.commit(recorded.step);
-            self.ledger.call(&commit).await?;
+            let inputs = self.ledger.call(&commit).await?;
             drop(span);
             self.hold.confirmed(sent);
             self.publisher.recorded(last_event_id);
@@ -120,6 +122,7 @@ impl<W: World> Attempt<'_, W> {
                     duration_ms,
                 }),
             );
+            take_inputs(inputs, &mut self.conversation, &mut self.publisher);
         }
     }
 

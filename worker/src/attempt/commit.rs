@@ -9,7 +9,7 @@ use std::time::Duration;
 use baton_protocol::{EventId, Fence, Nanos, TurnRoute};
 use baton_store::{
     CallCommit, FenceError, FinishCommit, Finished, GivenCallsCommit, ParkCommit, ParkOutcome,
-    StoreError, TurnCommit, TurnGrant, TurnWish,
+    StepRecord, StoreError, TurnCommit, TurnGrant, TurnWish,
 };
 use chrono::{DateTime, Utc};
 
@@ -25,6 +25,9 @@ pub(super) enum CommitError {
     /// The attempt no longer holds the run.
     #[error("the ledger holds a newer attempt")]
     Fenced,
+    /// A message waits that the run must take before it ends.
+    #[error("a message waits for the run")]
+    InputsWait,
     /// The ledger refuses the write, however often it is repeated.
     #[error("the ledger refuses a commit")]
     Refused(#[source] StoreError),
@@ -38,6 +41,7 @@ async fn judge<T>(answer: Result<T, FenceError>) -> Result<Option<T>, CommitErro
             metrics::fenced_by_ledger();
             Err(CommitError::Fenced)
         }
+        Err(FenceError::InputsWait) => Err(CommitError::InputsWait),
         Err(FenceError::Store(error)) if error.is_transient() => {
             tracing::warn!(%error, "the ledger did not take a commit yet");
             tokio::time::sleep(RETRY_AFTER).await;
@@ -72,7 +76,10 @@ impl<'a, W: World> GuardedLedger<'a, W> {
         Self { ledger, fence }
     }
 
-    pub(super) async fn turn(&self, commit: &TurnCommit<'_>) -> Result<(), CommitError> {
+    pub(super) async fn turn(
+        &self,
+        commit: &TurnCommit<'_>,
+    ) -> Result<Vec<StepRecord>, CommitError> {
         let (ledger, fence) = (self.ledger, &self.fence);
         until_answered!(ledger.commit_turn(fence, commit))
     }
@@ -134,7 +141,10 @@ impl<'a, W: World> GuardedLedger<'a, W> {
         until_answered!(ledger.start_call(fence, step))
     }
 
-    pub(super) async fn call(&self, commit: &CallCommit<'_>) -> Result<(), CommitError> {
+    pub(super) async fn call(
+        &self,
+        commit: &CallCommit<'_>,
+    ) -> Result<Vec<StepRecord>, CommitError> {
         let (ledger, fence) = (self.ledger, &self.fence);
         until_answered!(ledger.commit_call(fence, commit))
     }

@@ -102,6 +102,7 @@ impl Conversation {
             }
             // Recorded with the end of its run, so it never matters for a resumed one.
             | StepData::CutTurn { .. } => {}
+            StepData::Input { .. } => entries.push(Recorded::Input),
         }
         }
         let mut transcript = Transcript::default();
@@ -147,6 +148,18 @@ impl Conversation {
         self.machine.call_finished(step);
     }
 
+    /// Returns the step after the turn whose last open call is this one; `None` while others are open.
+    pub fn step_after_call(&self, step: u32) -> Option<u32> {
+        let machine = &self.machine;
+        machine.is_last_call(step).then(|| machine.next_step())
+    }
+
+    /// Adds a recorded message of a client.
+    pub fn put_input(&mut self, step: u32, message: Box<RawValue>) {
+        self.transcript.put(step, message);
+        self.machine.input_applied();
+    }
+
     /// Returns the messages for the model.
     pub fn render(&self, spec: &RunSpec) -> Box<RawValue> {
         let instructions = spec.instructions.as_deref();
@@ -179,7 +192,7 @@ fn server_call(step: &StepRecord) -> Option<Call> {
             side: CallSide::Server(*effect),
             needs_approval: false,
         }),
-        StepData::Turn { .. } | StepData::CutTurn { .. } => None,
+        StepData::Turn { .. } | StepData::CutTurn { .. } | StepData::Input { .. } => None,
     }
 }
 

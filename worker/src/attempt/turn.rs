@@ -19,6 +19,7 @@ use serde_json::value::RawValue;
 
 use super::calls::effect_of;
 use super::client_calls::is_answer;
+use super::inputs::take_inputs;
 use super::interrupted_turn::{InterruptedTurn, OpenTurn, UnrecordedTurn};
 use super::{Attempt, Halt, Worked};
 use crate::agent::FinishedTurn;
@@ -155,7 +156,7 @@ impl<W: World> Attempt<'_, W> {
             times: turn.times,
             counted: true,
         });
-        match self.conversation.machine.turn_finished(turn.finished) {
+        let new_calls: Vec<_> = match self.conversation.machine.turn_finished(turn.finished) {
             TurnVerdict::Finish(outcome) => {
                 self.publisher.settle().await?;
                 let last = FinalTurn {
@@ -169,48 +170,53 @@ impl<W: World> Attempt<'_, W> {
                     finish_reason,
                     last_event_id: self.publisher.last_id(),
                 };
-                self.finish(outcome, Some(last), None).await?;
-                Ok(Some(Worked::Ended))
+                let may_go_on = self.conversation.machine.may_go_on();
+                let gives_way = may_go_on && !self.publisher.is_at_limit();
+                if self.end(outcome, Some(last), None, gives_way).await? {
+                    return Ok(Some(Worked::Ended));
+                }
+                // A message waits: the run takes it with this turn, and another turn answers it.
+                Vec::new()
             }
             TurnVerdict::Continue(calls) => {
                 self.publisher.settle().await?;
-                let last_event_id = self.publisher.next_id();
-                let new_calls: Vec<_> = calls
-                    .into_iter()
-                    .map(|recorded| NewCall {
-                        step: recorded.step,
-                        effect: effect_of(&recorded),
-                        call_id: recorded.call.id,
-                        name: recorded.call.name,
-                        arguments: recorded.call.arguments,
-                    })
-                    .collect();
-                let commit = TurnCommit {
-                    step,
-                    message: turn.message.get(),
-                    answer_fields: turn.answer_fields.as_deref().map(RawValue::get),
-                    charged_model: charged_model.as_deref(),
-                    usage,
-                    charge,
-                    times: turn.times,
-                    usage_total: self.conversation.usage(),
-                    finish_reason,
-                    last_event_id,
-                    calls: &new_calls,
-                };
-                let sent = self.runner.clock.monotonic();
-                let span = self.trace.commit(step);
-                self.ledger.turn(&commit).await?;
-                drop(span);
-                self.turn = UnrecordedTurn::default();
-                self.budget.turn_recorded(&charge);
-                self.hold.confirmed(sent);
-                self.publisher.recorded(last_event_id);
-                self.conversation.put_turn(step, turn.message);
-                self.publisher.push(step, EventData::Usage(usage));
-                Ok(None)
+                let new_calls = calls.into_iter().map(|recorded| NewCall {
+                    step: recorded.step,
+                    effect: effect_of(&recorded),
+                    call_id: recorded.call.id,
+                    name: recorded.call.name,
+                    arguments: recorded.call.arguments,
+                });
+                new_calls.collect()
             }
-        }
+        };
+        let last_event_id = self.publisher.next_id();
+        let commit = TurnCommit {
+            step,
+            message: turn.message.get(),
+            answer_fields: turn.answer_fields.as_deref().map(RawValue::get),
+            charged_model: charged_model.as_deref(),
+            usage,
+            charge,
+            times: turn.times,
+            usage_total: self.conversation.usage(),
+            finish_reason,
+            last_event_id,
+            calls: &new_calls,
+            inputs_step: new_calls.is_empty().then(|| self.conversation.next_step()),
+        };
+        let sent = self.runner.clock.monotonic();
+        let span = self.trace.commit(step);
+        let inputs = self.ledger.turn(&commit).await?;
+        drop(span);
+        self.turn = UnrecordedTurn::default();
+        self.budget.turn_recorded(&charge);
+        self.hold.confirmed(sent);
+        self.publisher.recorded(last_event_id);
+        self.conversation.put_turn(step, turn.message);
+        self.publisher.push(step, EventData::Usage(usage));
+        take_inputs(inputs, &mut self.conversation, &mut self.publisher);
+        Ok(None)
     }
 
     /// Ends the run with the failure of its turn.

@@ -4,6 +4,7 @@
 use baton_protocol::{NotFields, RawFields};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::legacy;
 use super::travelling::check_readable;
@@ -23,6 +24,29 @@ const ROLES: [&str; 6] = [
     "tool",
     "function",
 ];
+
+/// Makes a user message of its content: a text, or a list of content parts.
+pub fn user_message(content: &RawValue) -> Result<Box<RawValue>, Invalid> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Content {
+        Text(String),
+        Parts(Vec<Map<String, Value>>),
+    }
+    let empty = match serde_json::from_str(content.get()) {
+        Ok(Content::Text(text)) => text.is_empty(),
+        Ok(Content::Parts(parts)) => parts.is_empty(),
+        Err(_) if !is_readable(content) => return Err(unreadable("invalid_json", "content")),
+        Err(_) => true,
+    };
+    if empty {
+        let message = "`content` must be a text, or an array of content parts such as \
+                       {\"type\":\"text\",\"text\":\"…\"}, and not empty";
+        return Err(Invalid::field("invalid_messages", "content", message));
+    }
+    let message = format!(r#"{{"role":"user","content":{}}}"#, content.get());
+    RawValue::from_string(message).map_err(|_| unreadable("invalid_json", "content"))
+}
 
 #[derive(Deserialize)]
 struct MessageHead<'a> {

@@ -6,8 +6,8 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::{
-    AnswerField, ApprovalRequested, AttemptReset, RunCancelled, RunCompleted, RunFailed,
-    RunStarted, Text, ToolCallDelta, ToolFinished, ToolStarted,
+    AnswerField, ApprovalRequested, AttemptReset, InputApplied, RunCancelled, RunCompleted,
+    RunFailed, RunStarted, Text, ToolCallDelta, ToolFinished, ToolStarted,
 };
 use crate::usage::Usage;
 
@@ -79,6 +79,10 @@ pub fn kinds() -> Vec<Kind> {
         kind::<ApprovalRequested>(
             "approval.requested",
             "The run waits for a person's decision; no worker holds it meanwhile.",
+        ),
+        kind::<InputApplied>(
+            "input.applied",
+            "A message that a client sent to the run is part of it: the model reads it with its next turn.",
         ),
         kind::<Usage>(
             "usage",

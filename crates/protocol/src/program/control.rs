@@ -1,24 +1,27 @@
-//! Requests about a run: to cancel it, or to decide for a parked one.
+//! Requests about a run: to cancel it, to decide for a parked one, or to send it a message.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema as _, ToSchema};
 
 use super::{BadMessage, Envelope};
 use crate::approval::Decision;
-use crate::ids::{ApprovalId, RunId};
+use crate::ids::{ApprovalId, MessageId, RunId};
 
 /// The longest reason of a cancel, in bytes.
 const MAX_REASON: usize = 1024;
 
 /// A request about a run; the subject's last token gives its kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum ControlMessage {
     /// `cancel`.
     Cancel(CancelMessage),
     /// `decide`.
     Decide(DecideMessage),
+    /// `steer`.
+    Steer(SteerMessage),
 }
 
 /// A request to cancel a run.
@@ -43,6 +46,19 @@ pub struct DecideMessage {
     pub approval_id: ApprovalId,
     /// The decision.
     pub decision: Decision,
+}
+
+/// A message to a run that works.
+#[derive(Debug, Clone)]
+pub struct SteerMessage {
+    /// The run.
+    pub run_id: RunId,
+    /// The sender's own id of the request, repeated in the answer.
+    pub request_id: Option<String>,
+    /// The id of the message; `None` if the server draws one.
+    pub message_id: Option<MessageId>,
+    /// The content of the user message, not yet checked.
+    pub content: Box<RawValue>,
 }
 
 /// A request to cancel a run, as programs write it.
@@ -102,6 +118,31 @@ struct DecideWire {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     arguments: Option<Map<String, Value>>,
+}
+
+/// A message to a run that works, as programs write it.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Steer)]
+struct SteerWire {
+    /// The version of this shape: 1.
+    #[serde(rename = "v")]
+    #[schema(minimum = 1, maximum = 1)]
+    _v: u64,
+    /// The run that works.
+    #[schema(value_type = String)]
+    run_id: RunId,
+    /// The sender's own id of the request: the answer repeats it.
+    #[serde(default)]
+    #[schema(pattern = "^[!-~]{1,128}$")]
+    request_id: Option<String>,
+    /// A UUID of version 7 that names the message: sent again with it, the message is not taken twice.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    message_id: Option<MessageId>,
+    /// The content of a user message: a text, or a list of content parts.
+    #[schema(value_type = Value)]
+    content: Box<RawValue>,
 }
 
 /// The name of a decision.
@@ -179,9 +220,27 @@ impl DecideMessage {
     }
 }
 
+impl SteerMessage {
+    /// Describes the message as a JSON Schema, except for the content.
+    pub fn schema() -> RefOr<Schema> {
+        SteerWire::schema()
+    }
+
+    fn decode(body: &[u8], envelope: &Envelope) -> Result<Self, BadMessage> {
+        let wire: SteerWire = envelope.strictly(body, "invalid_request", "message to a run")?;
+        envelope.check_texts(wire.request_id.as_ref(), None)?;
+        Ok(Self {
+            run_id: wire.run_id,
+            request_id: wire.request_id,
+            message_id: wire.message_id,
+            content: wire.content,
+        })
+    }
+}
+
 impl ControlMessage {
     /// The verbs, as subjects end with them.
-    pub const VERBS: [&str; 2] = ["cancel", "decide"];
+    pub const VERBS: [&str; 3] = ["cancel", "decide", "steer"];
 
     /// Reads a message body that came under this verb.
     pub fn decode(verb: &str, body: &[u8]) -> Result<Self, BadMessage> {
@@ -191,6 +250,7 @@ impl ControlMessage {
         match verb {
             "cancel" => CancelMessage::decode(body, &envelope).map(Self::Cancel),
             "decide" => DecideMessage::decode(body, &envelope).map(Self::Decide),
+            "steer" => SteerMessage::decode(body, &envelope).map(Self::Steer),
             other => {
                 let message = format!(
                     "`{}` is no verb: publish to one of {}",
@@ -207,6 +267,7 @@ impl ControlMessage {
         match self {
             Self::Cancel(cancel) => cancel.run_id,
             Self::Decide(decide) => decide.run_id,
+            Self::Steer(steer) => steer.run_id,
         }
     }
 
@@ -215,6 +276,7 @@ impl ControlMessage {
         match self {
             Self::Cancel(cancel) => cancel.request_id.as_deref(),
             Self::Decide(decide) => decide.request_id.as_deref(),
+            Self::Steer(steer) => steer.request_id.as_deref(),
         }
     }
 }
@@ -243,7 +305,7 @@ mod tests {
             request_id: Some("r".into()),
             reason: Some("enough".into()),
         };
-        assert_eq!(read, ControlMessage::Cancel(expected));
+        assert!(matches!(read, ControlMessage::Cancel(cancel) if cancel == expected));
         for (fields, decision) in [
             (json!({"decision": "retry"}), Decision::Retry {}),
             (
@@ -297,6 +359,8 @@ mod tests {
         ControlMessage::decode("cancel", cancel).unwrap();
         let decide = include_bytes!("../golden/control.v1.decide.json");
         ControlMessage::decode("decide", decide).unwrap();
+        let steer = include_bytes!("../golden/control.v1.steer.json");
+        ControlMessage::decode("steer", steer).unwrap();
     }
 
     #[test]

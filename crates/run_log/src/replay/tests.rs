@@ -401,3 +401,49 @@ fn what_a_run_waits_for_is_shown_behind_its_steps_with_the_ids_that_its_question
     let queued = replay_parked(&run, &steps, &asked, EventId::ORIGIN);
     assert!(matches!(queued, Err(ReplayError::NotEnded)));
 }
+
+fn input(n: u32, last: EventId) -> StepRecord {
+    let id = "01890a5d-ac96-774b-bcce-b302099a8058".parse().unwrap();
+    let message = json!({"role": "user", "content": "In euros."});
+    step(n, Some(last), StepData::Input { id }, Some(message))
+}
+
+#[test]
+fn messages_to_the_run_are_shown_after_the_commit_that_took_them() {
+    let asks = json!({"role": "assistant", "content": "Hm."});
+    let steps = vec![
+        turn(1, id(1, 4), asks),
+        call(2, id(1, 5), id(1, 6)),
+        input(3, id(1, 7)),
+        input(4, id(1, 8)),
+        turn(
+            5,
+            id(1, 9),
+            json!({"role": "assistant", "content": "Done."}),
+        ),
+    ];
+    let run = completed(id(1, 10));
+    let events = replay(&run, &steps, id(1, 5)).unwrap();
+    let expected = [
+        (1, 6, "tool.finished"),
+        (1, 7, "input.applied"),
+        (1, 8, "input.applied"),
+        (1, 9, "text.delta"),
+        (1, 10, "run.completed"),
+    ];
+    assert_eq!(shown(&events), expected);
+    // A worker that died right after the commit may have shown none of its events.
+    let again = |last| {
+        let shown = crate::shown_by_commit(&steps[..4], &[], last);
+        let kinds: Vec<_> = shown
+            .iter()
+            .map(|(step, data)| (*step, data.kind().to_owned()))
+            .collect();
+        kinds
+    };
+    let applied = |step| (step, "input.applied".to_owned());
+    let finished = (2, "tool.finished".to_owned());
+    assert_eq!(again(id(1, 8)), [finished.clone(), applied(3), applied(4)]);
+    assert_eq!(again(id(1, 6)), [finished]);
+    assert_eq!(again(id(1, 4)), [(1, "usage".to_owned())]);
+}

@@ -33,6 +33,9 @@ pub struct FinishCommit<'a> {
     pub turn: Option<FinalTurn<'a>>,
     /// Instead of a last turn, the turn that was broken off by a cancel or a failure.
     pub cut: Option<CutTurn<'a>>,
+    /// Whether the run goes on if a message waits for it: then nothing is written, and the answer is
+    /// [`FenceError::InputsWait`].
+    pub unless_inputs_wait: bool,
 }
 
 /// The turn that a run ends with.

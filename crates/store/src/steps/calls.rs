@@ -4,6 +4,7 @@ use baton_protocol::{CallFailure, EventId, Fence};
 
 use crate::columns::{int4, int8};
 use crate::errors::FenceError;
+use crate::steps::StepRecord;
 use crate::system::SystemTx;
 
 /// The result of a call.
@@ -23,6 +24,9 @@ pub struct CallCommit<'a> {
     pub last_event_id: EventId,
     /// The event that showed the call's beginning.
     pub started_event_id: EventId,
+    /// The step from which on the commit records the messages that wait for the run; `None` while
+    /// other calls of the turn have no result.
+    pub inputs_step: Option<u32>,
 }
 
 impl SystemTx<'_> {
@@ -60,20 +64,25 @@ impl SystemTx<'_> {
     }
 
     /// Records a call's result and its message in one commit; this is progress of the run. Repeated
-    /// after its answer was lost, it changes nothing.
+    /// after its answer was lost, it changes nothing. Returns the messages that it took.
     pub async fn commit_call(
         &self,
         fence: &Fence,
         call: &CallCommit<'_>,
-    ) -> Result<(), FenceError> {
-        sqlx::query!(
+    ) -> Result<Vec<StepRecord>, FenceError> {
+        let took = sqlx::query_scalar!(
             r#"
             -- steps.commit_call
             WITH held AS (
-                UPDATE runs SET failures = 0, last_event_id = greatest(last_event_id, $5)
+                UPDATE runs SET
+                    failures = 0,
+                    last_event_id = greatest(last_event_id, $5),
+                    -- Another value makes the trigger take what waits.
+                    inputs_step = CASE WHEN waiting_inputs > 0
+                                       THEN coalesce($12, inputs_step) ELSE inputs_step END
                 WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
                   AND status = 'running'
-                RETURNING thread_id
+                RETURNING thread_id, coalesce(inputs_step = $12::integer, false) AS took
             ), recorded AS (
                 UPDATE steps SET
                     state = 'finished', attempt = $3, ok = $7, duration_ms = $8,
@@ -88,7 +97,7 @@ impl SystemTx<'_> {
                 FROM held
                 ON CONFLICT DO NOTHING
             )
-            SELECT true AS "held!" FROM held
+            SELECT took AS "took!" FROM held
             "#,
             fence.tenant.as_uuid(),
             fence.run.as_uuid(),
@@ -101,10 +110,14 @@ impl SystemTx<'_> {
             call.message,
             int8(call.started_event_id.as_u64()),
             call.failure.map(CallFailure::as_str),
+            call.inputs_step.map(int4),
         )
         .fetch_optional(self.pool)
         .await?
-        .map(|_| ())
-        .ok_or(FenceError::Lost)
+        .ok_or(FenceError::Lost)?;
+        match call.inputs_step {
+            Some(step) if took => Ok(self.taken_inputs(fence.tenant, fence.run, step).await?),
+            _ => Ok(Vec::new()),
+        }
     }
 }

@@ -4,7 +4,7 @@ use baton_protocol::{Charge, Effect, EventId, Fence, FinishReason, Usage};
 
 use crate::columns::{self, int4, int8};
 use crate::errors::FenceError;
-use crate::steps::TurnTimes;
+use crate::steps::{StepRecord, TurnTimes};
 use crate::system::SystemTx;
 
 /// A turn that does not end its run.
@@ -32,6 +32,9 @@ pub struct TurnCommit<'a> {
     pub last_event_id: EventId,
     /// The server-side calls that it requests, in order.
     pub calls: &'a [NewCall],
+    /// The step from which on the commit records the messages that wait for the run; `None` if it
+    /// takes none, because calls of the turn have no result yet.
+    pub inputs_step: Option<u32>,
 }
 
 /// A call that a turn requests.
@@ -52,12 +55,12 @@ pub struct NewCall {
 impl SystemTx<'_> {
     /// Records a turn, its message and its calls in one commit. This is progress of the run, so
     /// that its count of failures starts again. Repeated after its answer was lost, it changes
-    /// nothing.
+    /// nothing. Returns the messages that it took.
     pub async fn commit_turn(
         &self,
         fence: &Fence,
         turn: &TurnCommit<'_>,
-    ) -> Result<(), FenceError> {
+    ) -> Result<Vec<StepRecord>, FenceError> {
         let steps: Vec<i32> = turn.calls.iter().map(|call| int4(call.step)).collect();
         let text = |of: fn(&NewCall) -> &str| -> Vec<String> {
             turn.calls
@@ -70,7 +73,7 @@ impl SystemTx<'_> {
         let arguments = text(|call| &call.arguments);
         let effects = text(|call| call.effect.as_str());
         let charged_model = columns::optional_text(turn.charged_model);
-        sqlx::query!(
+        let took = sqlx::query_scalar!(
             r#"
             -- steps.commit_turn
             WITH held AS (
@@ -82,10 +85,14 @@ impl SystemTx<'_> {
                     prompt_tokens = greatest(prompt_tokens, $6),
                     completion_tokens = greatest(completion_tokens, $7),
                     total_tokens = greatest(total_tokens, $8),
-                    usage_estimated = usage_estimated OR $24
+                    usage_estimated = usage_estimated OR $24,
+                    -- Another value makes the trigger take what waits.
+                    inputs_step = CASE WHEN waiting_inputs > 0
+                                       THEN coalesce($29, inputs_step) ELSE inputs_step END
                 WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
                   AND status = 'running'
-                RETURNING thread_id, api_key_id, model, created_at
+                RETURNING thread_id, api_key_id, model, created_at,
+                          coalesce(inputs_step = $29::integer, false) AS took
             ), recorded AS (
                 INSERT INTO steps (tenant_id, run_id, step, attempt, kind, state, finish_reason,
                                    prompt_tokens, completion_tokens, total_tokens, last_event_id,
@@ -119,7 +126,7 @@ impl SystemTx<'_> {
                      AS call (step, call_id, name, arguments, effect)
                 ON CONFLICT DO NOTHING
             )
-            SELECT true AS "held!" FROM held
+            SELECT took AS "took!" FROM held
             "#,
             fence.tenant.as_uuid(),
             fence.run.as_uuid(),
@@ -149,10 +156,14 @@ impl SystemTx<'_> {
             charged_model,
             turn.times.duration_ms(),
             turn.times.first_token_ms(),
+            turn.inputs_step.map(int4),
         )
         .fetch_optional(self.pool)
         .await?
-        .map(|_| ())
-        .ok_or(FenceError::Lost)
+        .ok_or(FenceError::Lost)?;
+        match turn.inputs_step {
+            Some(step) if took => Ok(self.taken_inputs(fence.tenant, fence.run, step).await?),
+            _ => Ok(Vec::new()),
+        }
     }
 }

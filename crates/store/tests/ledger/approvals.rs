@@ -30,6 +30,7 @@ async fn two_lost_calls(ledger: &Ledger) -> Fence {
         effect: Effect::AtMostOnce,
     });
     let turn = TurnCommit {
+        inputs_step: None,
         answer_fields: None,
         charged_model: None,
         times: baton_store::TurnTimes::default(),

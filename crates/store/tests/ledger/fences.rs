@@ -13,6 +13,7 @@ async fn guarded_writes(
 ) -> Vec<(&'static str, Result<(), FenceError>)> {
     let system = ledger.store.system();
     let turn = TurnCommit {
+        inputs_step: None,
         answer_fields: None,
         charged_model: None,
         times: baton_store::TurnTimes::default(),
@@ -26,6 +27,7 @@ async fn guarded_writes(
         calls: &[],
     };
     let call = CallCommit {
+        inputs_step: None,
         step: 2,
         ok: true,
         failure: None,
@@ -43,9 +45,15 @@ async fn guarded_writes(
             "a sign of life",
             ledger.renew(fence, None).await.map(|_| ()),
         ),
-        ("commit_turn", system.commit_turn(fence, &turn).await),
+        (
+            "commit_turn",
+            system.commit_turn(fence, &turn).await.map(drop),
+        ),
         ("start_call", system.start_call(fence, 2).await),
-        ("commit_call", system.commit_call(fence, &call).await),
+        (
+            "commit_call",
+            system.commit_call(fence, &call).await.map(drop),
+        ),
         (
             "hand_over",
             system.hand_over(fence, EventId::new(9, 9)).await,
@@ -90,6 +98,7 @@ async fn every_guarded_write_refuses_a_stale_fence_and_changes_nothing() {
         effect: Effect::AtMostOnce,
     }];
     let turn = TurnCommit {
+        inputs_step: None,
         answer_fields: None,
         charged_model: None,
         times: baton_store::TurnTimes::default(),

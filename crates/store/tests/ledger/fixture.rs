@@ -103,6 +103,7 @@ pub(crate) fn new_run(id: RunId, spec: &RunSpec) -> NewRun<'_> {
 
 pub(crate) fn finish(outcome: &Outcome) -> FinishCommit<'_> {
     FinishCommit {
+        unless_inputs_wait: false,
         outcome,
         last_event_id: EventId::new(1, 9),
         usage_total: usage(3, 4),
@@ -113,6 +114,7 @@ pub(crate) fn finish(outcome: &Outcome) -> FinishCommit<'_> {
 
 pub(crate) fn answer(outcome: &Outcome) -> FinishCommit<'_> {
     FinishCommit {
+        unless_inputs_wait: false,
         turn: Some(FinalTurn {
             answer_fields: None,
             charged_model: None,

@@ -318,6 +318,7 @@ async fn a_group_writes_what_the_statement_for_one_run_writes() {
     (turn.answer_fields, turn.charged_model) = (Some(r#"{"a":1}"#), Some("other"));
     turn.times = times;
     let cut = FinishCommit {
+        unless_inputs_wait: false,
         cut: Some(CutTurn {
             step: 1,
             message: ANSWER,

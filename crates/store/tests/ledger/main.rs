@@ -19,6 +19,7 @@ mod people;
 mod races;
 mod reading;
 mod rescuing;
+mod run_inputs;
 mod runs_on_threads;
 mod schema;
 mod sessions;

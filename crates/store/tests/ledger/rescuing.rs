@@ -10,6 +10,7 @@ use crate::fixture::{CHARGE, LONG, Ledger, OVER};
 
 fn turn() -> TurnCommit<'static> {
     TurnCommit {
+        inputs_step: None,
         answer_fields: None,
         charged_model: None,
         times: baton_store::TurnTimes::default(),

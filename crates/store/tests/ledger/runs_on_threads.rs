@@ -169,6 +169,7 @@ async fn a_cancelled_run_leaves_no_call_without_a_result() {
     };
     let message = json!({"role": "assistant", "content": "calling", "tool_calls": []});
     let turn = TurnCommit {
+        inputs_step: None,
         answer_fields: None,
         charged_model: None,
         times: baton_store::TurnTimes::default(),

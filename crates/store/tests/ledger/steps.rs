@@ -24,6 +24,7 @@ fn calls() -> [NewCall; 2] {
 
 pub(crate) fn turn(calls: &[NewCall]) -> TurnCommit<'_> {
     TurnCommit {
+        inputs_step: None,
         answer_fields: None,
         charged_model: None,
         times: baton_store::TurnTimes::default(),
@@ -40,6 +41,7 @@ pub(crate) fn turn(calls: &[NewCall]) -> TurnCommit<'_> {
 
 fn call() -> CallCommit<'static> {
     CallCommit {
+        inputs_step: None,
         step: 2,
         ok: true,
         failure: None,
@@ -121,6 +123,7 @@ async fn the_last_turn_its_message_the_usage_and_the_state_are_one_commit_and_re
     let system = ledger.store.system();
     system.commit_turn(&fence, &turn(&calls())).await.unwrap();
     let commit = FinishCommit {
+        unless_inputs_wait: false,
         outcome: &DONE,
         last_event_id: EventId::new(1, 9),
         usage_total: usage(30, 7),
@@ -141,6 +144,7 @@ async fn the_last_turn_its_message_the_usage_and_the_state_are_one_commit_and_re
         system.finish_run(&fence, &commit).await.unwrap();
     }
     let otherwise = FinishCommit {
+        unless_inputs_wait: false,
         outcome: &Outcome::Cancelled("late".into()),
         ..commit
     };
@@ -224,6 +228,7 @@ async fn a_turn_that_was_broken_off_is_kept_apart_from_what_the_run_said() {
         ..usage(8, 2)
     };
     let commit = FinishCommit {
+        unless_inputs_wait: false,
         outcome: &Outcome::Cancelled("enough".into()),
         last_event_id: EventId::new(1, 9),
         usage_total: usage(10, 5) + guessed,
@@ -274,6 +279,7 @@ async fn a_turn_that_is_gone_on_from_keeps_its_guess_its_fields_and_the_model_th
     };
     let calls = calls();
     let turn = TurnCommit {
+        inputs_step: None,
         answer_fields: Some(FIELDS),
         charged_model: Some("other"),
         times: baton_store::TurnTimes::default(),

@@ -65,6 +65,7 @@ async fn commit_turn(ledger: &Ledger, fence: &Fence) {
         effect: Effect::AtMostOnce,
     }];
     let turn = TurnCommit {
+        inputs_step: None,
         step: 1,
         message: ANSWER,
         answer_fields: None,

@@ -31,6 +31,7 @@ async fn two_calls(ledger: &Ledger) -> Fence {
         effect,
     });
     let turn = TurnCommit {
+        inputs_step: None,
         answer_fields: None,
         charged_model: None,
         times: baton_store::TurnTimes::default(),

@@ -325,6 +325,7 @@ async fn attempt(ledger: &Ledger, transition: Transition, run: RunId, fence: &Fe
         Transition::Renew => ledger.renew(fence, Some(LONG)).await.map(|_| ()),
         Transition::CommitTurn => {
             let turn = TurnCommit {
+                inputs_step: None,
                 answer_fields: None,
                 charged_model: None,
                 times: baton_store::TurnTimes::default(),
@@ -337,12 +338,13 @@ async fn attempt(ledger: &Ledger, transition: Transition, run: RunId, fence: &Fe
                 last_event_id: AT,
                 calls: &[],
             };
-            system.commit_turn(fence, &turn).await
+            system.commit_turn(fence, &turn).await.map(|_| ())
         }
         // There is no such step. The run itself must not be changed by the attempt.
         Transition::StartCall => system.start_call(fence, 5).await,
         Transition::CommitCall => {
             let call = CallCommit {
+                inputs_step: None,
                 step: 5,
                 ok: true,
                 failure: None,
@@ -351,7 +353,7 @@ async fn attempt(ledger: &Ledger, transition: Transition, run: RunId, fence: &Fe
                 last_event_id: AT,
                 started_event_id: AT,
             };
-            system.commit_call(fence, &call).await
+            system.commit_call(fence, &call).await.map(|_| ())
         }
         Transition::HandOver => system.hand_over(fence, EventId::ORIGIN).await,
         Transition::Complete => system.finish_run(fence, &finish(&DONE)).await.map(|_| ()),

@@ -97,6 +97,7 @@ impl Gathering {
             | EventData::ToolStarted(_)
             | EventData::ToolFinished(_)
             | EventData::ApprovalRequested(_)
+            | EventData::InputApplied(_)
             | EventData::Usage(_)
             | EventData::Unknown(_) => return None,
         }

@@ -124,6 +124,7 @@ impl ChatFrames {
             | EventData::ToolStarted(_)
             | EventData::ToolFinished(_)
             | EventData::ApprovalRequested(_)
+            | EventData::InputApplied(_)
             | EventData::Usage(_)
             | EventData::Unknown(_) => {}
         }

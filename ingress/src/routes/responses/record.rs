@@ -84,7 +84,7 @@ impl ResponseRecord {
 
     /// Returns the items that are recorded so far.
     pub(super) fn output(&self) -> Result<Vec<Item>, ApiError> {
-        let steps: Vec<_> = self.steps.iter().map(recorded_step).collect();
+        let steps: Vec<_> = self.steps.iter().filter_map(recorded_step).collect();
         output_items(self.run.id, &steps, &self.spec.client_tools())
             .map_err(|error| ApiError::internal(&error))
     }
@@ -124,7 +124,8 @@ pub(super) fn answer(head: &ResponseHead, snapshot: &Snapshot<'_>) -> Response {
     (run_header(head.run), Json(head.object(snapshot))).into_response()
 }
 
-fn recorded_step(step: &StepRecord) -> RecordedStep<'_> {
+/// Returns a step that has items; `None` for a message that a client sent to the run.
+fn recorded_step(step: &StepRecord) -> Option<RecordedStep<'_>> {
     let (source, message) = match &step.data {
         StepData::Turn { finish_reason, .. } => {
             (StepSource::Turn(*finish_reason), step.message.as_deref())
@@ -144,10 +145,11 @@ fn recorded_step(step: &StepRecord) -> RecordedStep<'_> {
             };
             (call, step.message.as_deref())
         }
+        StepData::Input { .. } => return None,
     };
-    RecordedStep {
+    Some(RecordedStep {
         step: step.step,
         source,
         message,
-    }
+    })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use baton_admission::{Accepted, CreatedRun};
 use baton_protocol::{
-    AgentRef, CallFailure, EventId, FinishReason, Lane, Outcome, RunError, RunId, RunSpec,
+    AgentRef, CallFailure, EventId, FinishReason, Lane, MessageId, Outcome, RunError, RunId, RunSpec,
     RunStatus, ThreadId, TurnRoute, Usage,
 };
 use baton_store::{CallState, RunRecord, StepData, StepRecord};
@@ -37,7 +37,8 @@ pub(crate) struct RunView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
     input: Option<Box<RawValue>>,
-    /// The messages that it produced: OpenAI chat messages, in order. The last has `"status":
+    /// The messages that it produced, and those that it was sent while it worked: OpenAI chat
+    /// messages, in order. The last has `"status":
     /// "incomplete"` if it was broken off, by a cancel or a failure of the upstream.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
@@ -116,6 +117,11 @@ pub(crate) enum StepDataView {
         failure: Option<CallFailure>,
         /// The duration of the call, in milliseconds.
         duration_ms: Option<u64>,
+    },
+    /// A message that a client sent to the run while it worked.
+    Input {
+        /// The message.
+        message_id: MessageId,
     },
 }
 
@@ -273,6 +279,7 @@ impl StepView {
                 incomplete: true,
                 route,
             },
+            StepData::Input { id } => StepDataView::Input { message_id: id },
             StepData::Call {
                 call_id,
                 name,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use baton_protocol::{ClaimToken, EventId, Fence, Nanos, Outcome, RunId, TenantId, TurnRoute};
 use baton_store::{
     AuditEntry, CallCommit, Claim, ClaimOutcome, FenceError, FinishCommit, Finished,
-    GivenCallsCommit, ParkCommit, ParkOutcome, QueuedJob, Renewal, StoreError, TurnCommit,
-    TurnGrant, TurnWish,
+    GivenCallsCommit, ParkCommit, ParkOutcome, QueuedJob, Renewal, StepRecord, StoreError,
+    TurnCommit, TurnGrant, TurnWish,
 };
 use baton_worker::world::Ledger;
 use chrono::{DateTime, Utc};
@@ -222,7 +222,11 @@ impl Ledger for Outside {
         Ok(Nanos(0))
     }
 
-    async fn commit_turn(&self, fence: &Fence, turn: &TurnCommit<'_>) -> Result<(), FenceError> {
+    async fn commit_turn(
+        &self,
+        fence: &Fence,
+        turn: &TurnCommit<'_>,
+    ) -> Result<Vec<StepRecord>, FenceError> {
         let fence = *fence;
         let entry = TurnEntry {
             step: turn.step,
@@ -234,7 +238,9 @@ impl Ledger for Outside {
             calls: turn.calls.to_vec(),
         };
         self.write(move |ledger, now| ledger.commit_turn(&fence, entry, now))
-            .await
+            .await?;
+        // Nobody sends messages here.
+        Ok(Vec::new())
     }
 
     async fn begin_given_calls(
@@ -260,7 +266,11 @@ impl Ledger for Outside {
             .await
     }
 
-    async fn commit_call(&self, fence: &Fence, call: &CallCommit<'_>) -> Result<(), FenceError> {
+    async fn commit_call(
+        &self,
+        fence: &Fence,
+        call: &CallCommit<'_>,
+    ) -> Result<Vec<StepRecord>, FenceError> {
         let fence = *fence;
         let entry = CallEntry {
             step: call.step,
@@ -271,7 +281,8 @@ impl Ledger for Outside {
             started_event: call.started_event_id,
         };
         self.write(move |ledger, now| ledger.commit_call(&fence, entry, now))
-            .await
+            .await?;
+        Ok(Vec::new())
     }
 
     async fn finish_run(

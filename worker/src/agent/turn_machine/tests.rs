@@ -46,6 +46,56 @@ fn an_answer_ends_the_run() {
 }
 
 #[test]
+fn a_message_gives_a_run_with_an_answer_another_turn_while_a_limit_allows_one() {
+    let answered = |limits| {
+        let mut machine = TurnMachine::new(limits);
+        machine.turn_finished(turn(FinishReason::Stop, vec![]));
+        machine
+    };
+    let mut machine = answered(LIMITS);
+    assert!(machine.may_go_on());
+    machine.input_applied();
+    assert_eq!(machine.next(), Next::CallModel { step: 3 });
+    assert!(!machine.may_go_on(), "it has not ended");
+
+    let one_turn = RunLimits {
+        max_turns: 1,
+        ..LIMITS
+    };
+    assert!(!answered(one_turn).may_go_on());
+    let ten_tokens = RunLimits {
+        max_total_tokens: Some(10),
+        ..LIMITS
+    };
+    assert!(!answered(ten_tokens).may_go_on());
+    for (reason, calls) in [
+        (FinishReason::Length, vec![]),
+        (FinishReason::ToolCalls, vec![call("c", CallSide::Client)]),
+    ] {
+        let mut machine = TurnMachine::new(LIMITS);
+        machine.turn_finished(turn(reason, calls));
+        assert!(!machine.may_go_on(), "{reason:?}");
+    }
+}
+
+#[test]
+fn a_resumed_run_goes_on_after_its_recorded_messages() {
+    let recorded = [
+        Recorded::Turn(turn(FinishReason::ToolCalls, vec![server("a")])),
+        Recorded::CallFinished(2),
+        Recorded::Input,
+        Recorded::Turn(turn(FinishReason::Stop, vec![])),
+        Recorded::Input,
+    ];
+    let machine = TurnMachine::resume(LIMITS, recorded.clone());
+    assert_eq!(machine.next(), Next::CallModel { step: 6 });
+    // A message that was withdrawn in time leaves an answer that is still to be ended.
+    let machine = TurnMachine::resume(LIMITS, recorded[..4].to_vec());
+    let end = Outcome::Completed(FinishReason::Stop);
+    assert_eq!(machine.next(), Next::Finish(end));
+}
+
+#[test]
 fn results_of_all_calls_come_before_the_next_turn() {
     let mut machine = TurnMachine::new(LIMITS);
     machine.turn_finished(turn(

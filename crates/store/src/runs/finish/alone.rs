@@ -30,7 +30,7 @@ impl SystemTx<'_> {
                     lease_expires_at = NULL,
                     finished_at = clock_timestamp()
                 WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
-                  AND status = 'running'
+                  AND status = 'running' AND NOT ($32::boolean AND waiting_inputs > 0)
                 RETURNING thread_id, api_key_id, model, created_at,
                           CASE status WHEN 'cancelled' THEN
                               extract(epoch FROM finished_at - cancel_requested_at)::float8
@@ -94,39 +94,49 @@ impl SystemTx<'_> {
             turn.and_then(|turn| turn.charged_model.as_deref()),
             turn.and_then(|turn| turn.times.duration_ms()),
             turn.and_then(|turn| turn.times.first_token_ms()),
+            row.unless_inputs_wait,
         )
         .fetch_optional(self.pool)
         .await?;
         match ended {
             Some(ended) => Ok(ended),
-            None => self.ended_by(row).await,
+            None => self.why_not_finished(row).await,
         }
     }
 
-    /// Returns the row of a run that this attempt has already ended in the same way.
-    async fn ended_by(&self, row: &FinishRow) -> Result<EndedRow, FenceError> {
+    /// Returns the row of a run that this attempt has already ended in the same way; otherwise the
+    /// reason why nothing was written.
+    async fn why_not_finished(&self, row: &FinishRow) -> Result<EndedRow, FenceError> {
         let fence = &row.fence;
-        sqlx::query_as!(
-            EndedRow,
-            "
-            -- runs.ended_by
-            SELECT thread_id,
+        let found = sqlx::query!(
+            r#"
+            -- runs.why_not_finished
+            SELECT thread_id, status = 'running' AS "held!",
                    CASE status WHEN 'cancelled' THEN
                        extract(epoch FROM finished_at - cancel_requested_at)::float8
                    END AS cancel_seconds
             FROM runs
             WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
-              AND status = $5 AND last_event_id = $6
-            ",
+              AND (status = $5 AND last_event_id = $6 OR status = 'running' AND $7)
+            "#,
             fence.tenant.as_uuid(),
             fence.run.as_uuid(),
             int4(fence.attempt),
             fence.token.as_uuid(),
             row.status,
             int8(row.last_event_id),
+            row.unless_inputs_wait,
         )
         .fetch_optional(self.pool)
         .await?
-        .ok_or(FenceError::Lost)
+        .ok_or(FenceError::Lost)?;
+        // The message may have been withdrawn since.
+        if found.held {
+            return Err(FenceError::InputsWait);
+        }
+        Ok(EndedRow {
+            thread_id: found.thread_id,
+            cancel_seconds: found.cancel_seconds,
+        })
     }
 }

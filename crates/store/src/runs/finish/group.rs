@@ -10,8 +10,8 @@ use crate::groups::{column, in_places};
 use crate::runs::finish::row::{EndedRow, FinishRow, TurnRow};
 
 /// Ends the runs that their fences still hold, and returns an answer for each row that it wrote. It
-/// passes over runs that are not held, are locked, or are metered and so need another lock: the
-/// statement for one run gives these their exact answer.
+/// passes over runs that are not held, are locked, must first take a message, or are metered and so
+/// need another lock: the statement for one run gives these their exact answer.
 pub(crate) async fn finish_group(
     executor: impl PgExecutor<'_>,
     rows: &[Arc<FinishRow>],
@@ -26,7 +26,8 @@ pub(crate) async fn finish_group(
                         $12::bigint[], $13::bigint[], $14::integer[], $15::text[], $16::text[],
                         $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[], $21::boolean[],
                         $22::boolean[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[],
-                        $27::text[], $28::text[], $29::text[], $30::bigint[], $31::bigint[])
+                        $27::text[], $28::text[], $29::text[], $30::bigint[], $31::bigint[],
+                        $32::boolean[])
                  WITH ORDINALITY AS asked (
                      tenant_id, run_id, attempt, token, status, finish_reason,
                      error_code, error_message, cancel_reason, last_event_id, prompt_tokens,
@@ -34,12 +35,13 @@ pub(crate) async fn finish_group(
                      turn_prompt, turn_completion, turn_total, turn_event, estimated,
                      turn_estimated, input_tokens, cached_tokens, output_tokens, cost_nanos,
                      error_upstream, answer_fields, charged_model, duration_ms, first_token_ms,
-                     place)
+                     unless_inputs_wait, place)
             CROSS JOIN LATERAL (
                 SELECT runs.ctid AS at FROM runs
                 WHERE runs.tenant_id = asked.tenant_id AND runs.id = asked.run_id
                   AND runs.attempt = asked.attempt AND runs.claim_token = asked.token
                   AND runs.status = 'running' AND NOT runs.metered
+                  AND NOT (asked.unless_inputs_wait AND runs.waiting_inputs > 0)
                 -- A locked row delays no other.
                 FOR UPDATE SKIP LOCKED
             ) AS found
@@ -139,6 +141,7 @@ pub(crate) async fn finish_group(
         &turn_column(rows, |turn| turn.charged_model.as_deref()) as &[Option<&str>],
         &turn_column(rows, |turn| turn.times.duration_ms()) as &[Option<i64>],
         &turn_column(rows, |turn| turn.times.first_token_ms()) as &[Option<i64>],
+        &column(rows, |row| row.unless_inputs_wait),
     )
     .fetch_all(executor)
     .await?;

@@ -20,6 +20,7 @@ pub(crate) struct FinishRow {
     pub(super) last_event_id: u64,
     pub(super) usage_total: Usage,
     pub(super) turn: Option<TurnRow>,
+    pub(super) unless_inputs_wait: bool,
 }
 
 /// The last turn, whole or broken off.
@@ -59,6 +60,7 @@ impl FinishRow {
             last_event_id: finish.last_event_id.as_u64(),
             usage_total: finish.usage_total,
             turn: TurnRow::new(finish),
+            unless_inputs_wait: finish.unless_inputs_wait,
         };
         match finish.outcome {
             Outcome::Completed(reason) => row.finish_reason = Some(reason.as_str()),
