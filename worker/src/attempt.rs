@@ -149,6 +149,9 @@ impl<'a, W: World> Attempt<'a, W> {
         };
         let ending = begun.as_ref().is_some_and(|attempt| attempt.ending)
             || matches!(worked, Err(Stop::Cancelled(_)));
+        let recorded = begun
+            .as_ref()
+            .map_or(committed, |attempt| attempt.publisher.last_recorded());
         let closing = async {
             match worked {
                 Ok(Ok(Worked::Ended)) => Ok(Ending::Ended),
@@ -161,14 +164,6 @@ impl<'a, W: World> Attempt<'a, W> {
                     Some(attempt) => attempt.hand_over().await,
                     None => give_back(&ledger, committed).await,
                 },
-                Ok(Err(Halt::Events(PublishEventsError::Refused(error)))) => {
-                    tracing::error!(%error, "the event log refuses; the run is given back");
-                    let committed =
-                        begun.map_or(committed, |attempt| attempt.publisher.last_recorded());
-                    give_back(&ledger, committed)
-                        .await
-                        .map(|_| Ending::GivenBack)
-                }
                 Ok(Err(halt)) => Err(halt),
                 Err(Stop::Cancelled(reason)) => match begun {
                     Some(mut attempt) => attempt.cancel(reason).await,
@@ -177,12 +172,20 @@ impl<'a, W: World> Attempt<'a, W> {
                 },
                 // The step is cut: the next attempt's reset withdraws its text. An outage is not a
                 // failure of the run either.
-                Err(Stop::Cut | Stop::LeaseUnconfirmed) => {
-                    let committed =
-                        begun.map_or(committed, |attempt| attempt.publisher.last_recorded());
-                    give_back(&ledger, committed).await
-                }
+                Err(Stop::Cut | Stop::LeaseUnconfirmed) => give_back(&ledger, recorded).await,
                 Err(Stop::LeaseLost) => Ok(Ending::Lost),
+            }
+        };
+        // The log may refuse during the work or during the closing.
+        let closing = async {
+            match closing.await {
+                Err(Halt::Events(PublishEventsError::Refused(error))) => {
+                    tracing::error!(%error, "the event log refuses; the run is given back");
+                    give_back(&ledger, recorded)
+                        .await
+                        .map(|_| Ending::GivenBack)
+                }
+                closed => closed,
             }
         };
         let ended = tokio::select! {
