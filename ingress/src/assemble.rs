@@ -110,6 +110,7 @@ pub(crate) fn assemble(deps: IngressDeps, shutdown: &Shutdown) -> anyhow::Result
         admission: admission.clone(),
         runs: Arc::clone(&runs),
         attachments: attachments.clone(),
+        canceller: canceller.clone(),
         tracker: shutdown.tracker.clone(),
         clock: Arc::clone(&clock),
     });

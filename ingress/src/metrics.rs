@@ -260,6 +260,7 @@ pub(crate) fn submission_refused(error: &SubmitError) {
             | Refusal::IdTaken
             | Refusal::ThreadNotFound
             | Refusal::ThreadBusy
+            | Refusal::InputsFull
             | Refusal::TenantQueueFull { .. }
             | Refusal::SystemQueueFull { .. } => return,
         },

@@ -479,7 +479,7 @@ impl<'a, W: World> Attempt<'a, W> {
 }
 
 /// Publishes the job of a run that may continue now. If that fails, the scheduler publishes it.
-async fn publish_queued<W: World>(runner: &JobRunner<W>, next: QueuedJob) {
+pub(crate) async fn publish_queued<W: World>(runner: &JobRunner<W>, next: QueuedJob) {
     let job = Job::Run { run_id: next.run };
     let headers = JobHeaders::default();
     if let Err(error) = runner

@@ -7,12 +7,12 @@
 use std::time::Duration;
 
 use baton_nats::JobHeaders;
-use baton_protocol::{Job, Outcome, RunError, RunId, RunSpec};
+use baton_protocol::{Job, Outcome, RunError, RunId, RunSpec, TenantId};
 use baton_run_log::{repair_end, repair_questions};
 use baton_store::{Claim, ClaimOutcome, ClaimedRun, StoreError};
 use tracing::Instrument as _;
 
-use crate::attempt::{Attempt, Ending};
+use crate::attempt::{Attempt, Ending, publish_queued};
 use crate::job_action::JobAction;
 use crate::keep_lease::DeliveryOf;
 use crate::lease::Lease;
@@ -92,6 +92,7 @@ impl<W: World> JobRunner<W> {
                     if let Some(latency) = ended.cancel_latency {
                         metrics::run_cancelled(latency);
                     }
+                    self.promote(delivery.tenant(), run).await;
                 }
                 match repair_end(
                     &self.bus,
@@ -128,6 +129,15 @@ impl<W: World> JobRunner<W> {
             }
             JobAction::ComeAgain(wait) => settled(delivery.nak(Some(wait)).await),
             JobAction::Acknowledge => settled(delivery.ack().await),
+        }
+    }
+
+    /// Publishes the job of the next run of the thread.
+    async fn promote(&self, tenant: TenantId, ended: RunId) {
+        match self.store.next_after(tenant, ended).await {
+            Ok(Some(next)) => publish_queued(self, next).await,
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the next run of the thread is not known yet"),
         }
     }
 

@@ -9,7 +9,8 @@ use baton_protocol::agent::{InstructionValues, Variable, render, variables};
 use baton_protocol::{Lane, Price, RawFields, RunId, RunSpec, TenantId, ThreadId, UserId};
 use baton_routing::Routes;
 use baton_store::{
-    Accept, AcceptError, IdempotencyKey, NewRun, QueueLimits, RunRecord, Store, TurnWish,
+    Accept, AcceptError, CancelRequest, IdempotencyKey, NewRun, QueueLimits, RunRecord, Store,
+    TurnWish,
 };
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
@@ -98,6 +99,8 @@ pub enum Accepted {
     /// An earlier request with the idempotency key created it: the run as the accepting transaction
     /// saw it.
     Replay(Box<RunRecord>),
+    /// The request joined this run of its thread as a message.
+    Steered(Box<RunRecord>),
 }
 
 impl Accepted {
@@ -105,7 +108,7 @@ impl Accepted {
     pub fn run(&self) -> RunId {
         match self {
             Self::Created(created) => created.id,
-            Self::Replay(known) => known.id,
+            Self::Replay(run) | Self::Steered(run) => run.id,
         }
     }
 }
@@ -127,6 +130,8 @@ pub struct CreatedRun {
     pub created_by: String,
     /// The time of the commit, by the ledger's clock.
     pub created_at: DateTime<Utc>,
+    /// The runs of its thread that were cancelled with it; their holders are still to be asked.
+    pub cancelled: Vec<(RunId, CancelRequest)>,
 }
 
 /// The outcome of publishing the job. The run is accepted in each case, and the scheduler publishes
@@ -304,7 +309,10 @@ impl Admission {
                 cause @ AcceptError::InDoubt { .. } => SubmitError::InDoubt { run, cause },
             })?;
         match accept {
-            Accept::Created { created_at } => {
+            Accept::Created {
+                created_at,
+                cancelled,
+            } => {
                 let created = CreatedRun {
                     id: run,
                     thread_id,
@@ -313,10 +321,12 @@ impl Admission {
                     metadata,
                     created_by: actor,
                     created_at,
+                    cancelled,
                 };
                 Ok(Accepted::Created(Box::new(created)))
             }
             Accept::Replay(known) => Ok(Accepted::Replay(known)),
+            Accept::Steered(run) => Ok(Accepted::Steered(run)),
             Accept::Refused(refusal) => Err(refusal.into()),
         }
     }

@@ -1,5 +1,5 @@
 //! The table `idempotency_keys`. Its rows are written in the same statement as the accepted run:
-//! see `runs/accept.rs`.
+//! see `runs/accept.rs`. A message that joined a run is the other use: see `runs/on_busy.rs`.
 
 use baton_protocol::RunId;
 
@@ -22,6 +22,31 @@ pub(crate) struct UsedKey {
 }
 
 impl TenantTx {
+    /// Records that a submission with this key joined a run; returns `false` if the key was used.
+    pub(crate) async fn use_key(
+        &mut self,
+        key: &IdempotencyKey,
+        run: RunId,
+    ) -> Result<bool, StoreError> {
+        let tenant = self.tenant;
+        let done = sqlx::query!(
+            "
+            -- idempotency_keys.use
+            INSERT INTO idempotency_keys (tenant_id, key, fingerprint, run_id)
+            VALUES ($1, $2, $3, $4)
+            -- Waits for another transaction with this key, and yields no row if that commits.
+            ON CONFLICT (tenant_id, key) DO NOTHING
+            ",
+            tenant.as_uuid(),
+            key.key,
+            &key.fingerprint[..],
+            run.as_uuid(),
+        )
+        .execute(self.connection())
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
     pub(crate) async fn used_key(&mut self, key: &str) -> Result<Option<UsedKey>, StoreError> {
         let tenant = self.tenant;
         let row = sqlx::query!(

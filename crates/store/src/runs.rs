@@ -11,6 +11,7 @@ pub(crate) mod export;
 pub(crate) mod finish;
 pub(crate) mod lease;
 pub(crate) mod new_run;
+pub(crate) mod on_busy;
 pub(crate) mod park;
 pub(crate) mod read;
 pub(crate) mod rescue;

@@ -168,6 +168,9 @@ impl From<Refusal> for ApiError {
             Refusal::ThreadBusy => of(StatusCode::CONFLICT, "thread_busy")
                 .param("thread_id")
                 .do_not_retry(),
+            Refusal::InputsFull => {
+                of(StatusCode::TOO_MANY_REQUESTS, "too_many_messages").retry_after(1)
+            }
             Refusal::TenantQueueFull { .. } => {
                 of(StatusCode::TOO_MANY_REQUESTS, "queue_full").retry_after(2)
             }

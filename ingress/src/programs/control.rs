@@ -49,7 +49,9 @@ async fn perform(programs: &Programs, request: &ControlRequest) -> Result<RunSta
     let (tenant, key) = (request.tenant, request.key);
     // Before the message is read, so that a key without the scope learns nothing else.
     let caller = match request.verb {
-        Verb::Cancel | Verb::Steer => authorize::<RunsWrite>(&programs.authenticator, tenant, key).await?,
+        Verb::Cancel | Verb::Steer => {
+            authorize::<RunsWrite>(&programs.authenticator, tenant, key).await?
+        }
         Verb::Decide => authorize::<ApprovalsWrite>(&programs.authenticator, tenant, key).await?,
     };
     let message = request.message.as_ref().map_err(ApiError::bad_message)?;

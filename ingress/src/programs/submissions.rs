@@ -219,7 +219,7 @@ async fn accept(
     let Submitted { accepted, .. } = programs.submitter.submit(wanted).await?;
     let (replayed, status) = match &accepted {
         Accepted::Created(_) => (false, RunStatus::Queued),
-        Accepted::Replay(record) => (true, record.status),
+        Accepted::Replay(record) | Accepted::Steered(record) => (true, record.status),
     };
     Ok(SubmissionAnswer {
         answer: Answer::Done { status },

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use baton_nats::Bus;
-use baton_protocol::{RunId, TenantId};
+use baton_nats::{Bus, JobHeaders};
+use baton_protocol::{Job, RunId, TenantId};
 use baton_run_log::repair_end;
 use baton_service::SharedClock;
 use baton_store::{AuditEntry, CancelRequest, EndedRun, Store, StoreError};
@@ -49,7 +49,14 @@ impl Canceller {
             tx.record_audit(entry).await?;
         }
         tx.commit().await?;
-        match &request {
+        self.carry_out(tenant, run, &request).await;
+        Ok(request)
+    }
+
+    /// Notifies the process that can act on a committed request at once: the holder of the run, or
+    /// the workers that may take the next run of its thread.
+    pub(crate) async fn carry_out(&self, tenant: TenantId, run: RunId, request: &CancelRequest) {
+        match request {
             CancelRequest::Requested {
                 worker: Some(worker),
                 ..
@@ -64,12 +71,29 @@ impl Canceller {
                     metrics::run_cancelled(latency);
                 }
                 self.tell(tenant, run, ended).await;
+                self.promote(tenant, run).await;
             }
             CancelRequest::Requested { worker: None, .. }
             | CancelRequest::Ended(_)
             | CancelRequest::NotFound => {}
         }
-        Ok(request)
+    }
+
+    /// Publishes the job of the next run of the thread. If that fails, the scheduler publishes it.
+    async fn promote(&self, tenant: TenantId, ended: RunId) {
+        let next = match self.store.system().next_after(tenant, ended).await {
+            Ok(Some(next)) => next,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, run.id = %ended, "the next run of a thread is not known yet");
+                return;
+            }
+        };
+        let (job, headers) = (Job::Run { run_id: next.run }, JobHeaders::default());
+        let published = self.bus.publish_job(tenant, next.lane, &job, &headers);
+        if let Err(error) = published.await {
+            tracing::warn!(%error, run.id = %next.run, "the job of the next run is not published yet");
+        }
     }
 
     /// Appends the end of a run that no worker holds. If that fails, the worker that receives the

@@ -19,6 +19,7 @@ use crate::access::{Caller, Credential};
 use crate::error::ApiError;
 use crate::metrics::{self, Door};
 use crate::run::attachments::{Attachment, Attachments, OnClose};
+use crate::run::cancel::Canceller;
 use crate::run::reader::RunReader;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -59,6 +60,8 @@ pub(crate) struct Submitter {
     pub(crate) admission: Admission,
     pub(crate) runs: Arc<RunReader>,
     pub(crate) attachments: Attachments,
+    /// Asks the holders of runs that a new one cancels.
+    pub(crate) canceller: Canceller,
     /// Holds the submissions in work.
     pub(crate) tracker: TaskTracker,
     pub(crate) clock: SharedClock,
@@ -167,6 +170,17 @@ async fn submit_to_the_end(
     if let Some(trace) = headers.trace_id() {
         span.record("trace.id", trace);
     }
+    let on_close = match &accepted {
+        Accepted::Created(created) => {
+            for (run, request) in &created.cancelled {
+                submitter.canceller.carry_out(tenant, *run, request).await;
+            }
+            on_close
+        }
+        Accepted::Replay(_) => on_close,
+        // The run belongs to others too.
+        Accepted::Steered(_) => OnClose::LeaveRunning,
+    };
     let new = matches!(accepted, Accepted::Created(_));
     metrics::accepted(door, !new);
     if !new {

@@ -357,6 +357,20 @@ impl Fixture {
         self.post_to(base, "/v1/chat/completions", &body)
     }
 
+    /// Takes this many jobs and acknowledges them without any work; returns their number.
+    pub(crate) async fn settle_jobs(&self, most: usize) -> usize {
+        let mut jobs = JobSource::open(&self.bus, Lane::Interactive).await.unwrap();
+        let mut settled = 0;
+        while settled < most {
+            let supply = soon(jobs.pull(most - settled, Duration::from_secs(10))).await;
+            for delivery in supply.unwrap() {
+                delivery.ack_confirmed().await.unwrap();
+                settled += 1;
+            }
+        }
+        settled
+    }
+
     /// Takes the next job and claims its run, as a worker would.
     pub(crate) async fn take_job(&self) -> Worker {
         let mut jobs = JobSource::open(&self.bus, Lane::Interactive).await.unwrap();

@@ -272,3 +272,70 @@ async fn runs_of_every_door_go_one_after_the_other_on_a_thread() {
         assert_eq!((got, got_code), (status, &json!(code)), "{body}");
     }
 }
+
+#[tokio::test]
+async fn a_new_run_interrupts_rolls_back_or_steers_the_one_that_works() {
+    let f = Fixture::start().await;
+    let thread = thread(&f, json!({})).await;
+    let run = |input: &str, on_busy: &str| json!({"model": "m", "input": input, "thread_id": thread, "on_busy": on_busy});
+    let (_, first) = ask(&f, "POST", "/v1/runs", run("one", "reject")).await;
+    let mut worker = f.take_job().await;
+    worker.say("un").await;
+    let (status, second) = ask(&f, "POST", "/v1/runs", run("two", "interrupt")).await;
+    assert_eq!(status, 202, "{second}");
+    worker.cancelled("interrupted").await;
+    let mut worker = f.take_job().await;
+    assert_eq!(worker.run().to_string(), second["id"].as_str().unwrap());
+    assert_eq!(contents(&f, &thread).await, ["one"]);
+
+    let (status, steered) = ask(&f, "POST", "/v1/runs", run("and three", "steer")).await;
+    assert_eq!((status, &steered["id"]), (202, &second["id"]), "{steered}");
+    let chat = json!({
+        "model": "m", "thread_id": thread, "on_busy": "steer",
+        "messages": [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}],
+    });
+    let refused = f.post("/v1/chat/completions", &chat).send().await.unwrap();
+    let (status, error) = crate::fixture::answer(refused).await;
+    assert_eq!(
+        (status, &error["error"]["param"]),
+        (400, &json!("messages")),
+        "{error}"
+    );
+
+    worker.say("deux").await;
+    let (_, third) = ask(&f, "POST", "/v1/runs", run("four", "rollback")).await;
+    worker.cancelled("rolled_back").await;
+    let worker = f.take_job().await;
+    assert_eq!(worker.run().to_string(), third["id"].as_str().unwrap());
+    assert_eq!(
+        contents(&f, &thread).await,
+        ["one"],
+        "the second left nothing"
+    );
+    let messages = format!("/v1/runs/{}/messages", second["id"].as_str().unwrap());
+    let (_, sent) = ask(&f, "GET", &messages, Value::Null).await;
+    assert_eq!(sent["data"][0]["status"], "returned");
+    let first = format!("/v1/runs/{}", first["id"].as_str().unwrap());
+    let (_, first) = ask(&f, "GET", &first, Value::Null).await;
+    assert_eq!(
+        (&first["status"], &first["error"]["message"]),
+        (&json!("cancelled"), &json!("interrupted"))
+    );
+}
+
+#[tokio::test]
+async fn a_cancelled_run_starts_the_next_one_of_its_thread() {
+    let f = Fixture::start().await;
+    let thread = thread(&f, json!({})).await;
+    let run = json!({"model": "m", "input": "x", "thread_id": thread, "on_busy": "queue"});
+    let (_, first) = ask(&f, "POST", "/v1/runs", run.clone()).await;
+    let (_, second) = ask(&f, "POST", "/v1/runs", run).await;
+    // Both jobs are taken; the second one's run waits for its thread, and its job is gone.
+    let jobs = f.settle_jobs(2).await;
+    assert_eq!(jobs, 2);
+    let cancel = format!("/v1/runs/{}/cancel", first["id"].as_str().unwrap());
+    let (status, _) = ask(&f, "POST", &cancel, json!({})).await;
+    assert_eq!(status, 200);
+    let worker = f.take_job().await;
+    assert_eq!(worker.run().to_string(), second["id"].as_str().unwrap());
+}

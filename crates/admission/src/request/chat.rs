@@ -12,7 +12,7 @@ use super::SubmitRequest;
 use super::legacy;
 use super::messages::{check_name, metadata, read_messages};
 use super::stream_options::StreamOptions;
-use super::thread::thread;
+use super::thread::{check_steering, thread};
 use super::tools::{some_tools, tool_names};
 use super::travelling::Travelling;
 use crate::error::Invalid;
@@ -130,6 +130,7 @@ impl ChatSubmission {
             Invalid::field("invalid_messages", "messages", "`messages` is missing")
         })?;
         let messages = read_messages(messages.to_owned())?;
+        check_steering(thread, &messages)?;
         let functions = body.functions.filter(|functions| some_tools(functions));
         let choice = present(body.function_call);
         let (tools, tool_names) = match (body.tools.filter(|tools| some_tools(tools)), functions) {

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::SubmitRequest;
 use super::messages::{check_name, metadata, read_messages};
-use super::thread::thread;
+use super::thread::{check_steering, thread};
 use super::tools::{some_tools, tool_names};
 use super::travelling;
 use crate::error::Invalid;
@@ -55,9 +55,10 @@ pub struct NativeRequest {
     #[schema(pattern = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
     pub thread_id: Option<String>,
     /// The rule for a thread with a run that has not ended: `reject` refuses this one with 409
-    /// `thread_busy`, `queue` lets it wait. Default: `reject`.
+    /// `thread_busy`, `queue` lets it wait, `interrupt` cancels the others, `rollback` does too and
+    /// removes what they said, `steer` sends the message to the run that works. Default: `reject`.
     #[serde(default)]
-    #[schema(pattern = "^(reject|queue)$")]
+    #[schema(pattern = "^(reject|queue|interrupt|rollback|steer)$")]
     pub on_busy: Option<String>,
     /// Model turns at most.
     #[serde(default)]
@@ -109,6 +110,11 @@ impl SubmitRequest {
             let message = format!("`lane` is not {lane}, the lane that this was published to");
             return Err(Invalid::field("invalid_lane", "lane", message));
         }
+        // The run's id would name no run.
+        if body.on_busy.as_deref() == Some("steer") {
+            let message = "a program sends a message to a run with control.<tenant>.<key>.steer";
+            return Err(Invalid::field("invalid_on_busy", "on_busy", message));
+        }
         Self::from_native(body)
     }
 
@@ -140,6 +146,7 @@ impl SubmitRequest {
             }
         };
         let messages = read_messages(messages)?;
+        check_steering(thread, &messages)?;
         let tools = body.tools.filter(|tools| some_tools(tools));
         let tool_names = tools
             .as_deref()

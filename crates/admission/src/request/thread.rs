@@ -2,6 +2,8 @@
 
 use baton_protocol::ThreadId;
 use baton_store::OnBusy;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::error::Invalid;
 
@@ -24,10 +26,35 @@ pub(super) fn thread(
     let on_busy = match on_busy {
         None | Some("reject") => OnBusy::Reject,
         Some("queue") => OnBusy::Queue,
+        Some("interrupt") => OnBusy::Interrupt,
+        Some("rollback") => OnBusy::Rollback,
+        Some("steer") => OnBusy::Steer,
         Some(_) => {
-            let message = "`on_busy` is `reject` or `queue`";
+            let message = "`on_busy` is `reject`, `queue`, `interrupt`, `rollback` or `steer`";
             return Err(Invalid::field("invalid_on_busy", "on_busy", message));
         }
     };
     Ok(Some((thread, on_busy)))
+}
+
+/// Refuses a request that cannot join a run as one message.
+pub(super) fn check_steering(
+    thread: Option<(ThreadId, OnBusy)>,
+    messages: &RawValue,
+) -> Result<(), Invalid> {
+    #[derive(Deserialize)]
+    struct Head {
+        role: String,
+    }
+    if !matches!(thread, Some((_, OnBusy::Steer))) {
+        return Ok(());
+    }
+    match serde_json::from_str::<Vec<Head>>(messages.get()).as_deref() {
+        Ok([head]) if head.role == "user" => Ok(()),
+        _ => {
+            let message =
+                "with `\"on_busy\": \"steer\"` a request has one message, of the role `user`";
+            Err(Invalid::field("invalid_messages", "messages", message))
+        }
+    }
 }

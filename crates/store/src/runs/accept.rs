@@ -52,8 +52,7 @@ impl Store {
                 Ok(answer) if doubted_since.is_none() || answer.is_of_accepted() => {
                     return Ok(match answer {
                         Accept::Replay(known) if doubted_since.is_some() && known.id == run.id => {
-                            let created_at = known.created_at;
-                            Accept::Created { created_at }
+                            Accept::created(known.created_at)
                         }
                         answer => answer,
                     });
@@ -98,9 +97,7 @@ impl Store {
                 answer => return Ok(answer),
             },
         };
-        Ok(found.map(|record| Accept::Created {
-            created_at: record.created_at,
-        }))
+        Ok(found.map(|record| Accept::created(record.created_at)))
     }
 
     /// Returns the answer for a run that is in the ledger. If its row cannot be read, the time is
@@ -114,7 +111,7 @@ impl Store {
                 .and_then(|millis| DateTime::from_timestamp_millis(i64::try_from(millis).ok()?))
                 .unwrap_or_default(),
         };
-        Accept::Created { created_at }
+        Accept::created(created_at)
     }
 
     async fn try_accept_run(
@@ -137,7 +134,7 @@ impl Store {
         } else {
             let inserted = insert_run(&self.tenant_statements, tenant, run, limits).await;
             match inserted.map_err(Failed::of_commit)? {
-                Some(created_at) => return Ok(Accept::Created { created_at }),
+                Some(created_at) => return Ok(Accept::created(created_at)),
                 None => Refusal::TenantQueueFull {
                     limit: limits.tenant,
                 },
@@ -177,11 +174,19 @@ impl From<StoreError> for Failed {
 }
 
 impl Accept {
+    const fn created(created_at: DateTime<Utc>) -> Self {
+        Self::Created {
+            created_at,
+            cancelled: Vec::new(),
+        }
+    }
+
     /// Returns whether the answer is about a run in the ledger, and not about the limits.
     const fn is_of_accepted(&self) -> bool {
         matches!(
             self,
             Self::Created { .. }
+                | Self::Steered(_)
                 | Self::Replay(_)
                 | Self::Refused(Refusal::KeyReused | Refusal::IdTaken)
         )
@@ -217,7 +222,16 @@ impl TenantTx {
             }
         } else {
             match self.insert_within_limits(run, limits).await? {
-                Ok(created_at) => return Ok(Accept::Created { created_at }),
+                Ok(created_at) => {
+                    let cancelled = match run.thread_id {
+                        Some(thread) => self.cancel_others(thread, run).await?,
+                        None => Vec::new(),
+                    };
+                    return Ok(Accept::Created {
+                        created_at,
+                        cancelled,
+                    });
+                }
                 Err(refusal) => refusal,
             }
         };
@@ -241,13 +255,12 @@ impl TenantTx {
         {
             return Ok(Some(known));
         }
-        Ok(match busy {
-            None => Some(Accept::Refused(Refusal::ThreadNotFound)),
-            Some(true) if run.on_busy == OnBusy::Reject => {
-                Some(Accept::Refused(Refusal::ThreadBusy))
-            }
-            Some(_) => None,
-        })
+        match (busy, run.on_busy) {
+            (None, _) => Ok(Some(Accept::Refused(Refusal::ThreadNotFound))),
+            (Some(true), OnBusy::Reject) => Ok(Some(Accept::Refused(Refusal::ThreadBusy))),
+            (Some(true), OnBusy::Steer) => self.steer_thread(run, thread).await,
+            (Some(_), _) => Ok(None),
+        }
     }
 
     /// Inserts the run if its key and the queue have room for it, and returns the time in its row.
@@ -278,7 +291,10 @@ impl TenantTx {
     /// Returns the answer for a key that was used before. This statement runs even if the queue is
     /// full, because a repetition must get its answer. It begins after the insert, so that it sees
     /// the commit of the transaction that won the key.
-    async fn repetition(&mut self, key: &IdempotencyKey) -> Result<Option<Accept>, StoreError> {
+    pub(super) async fn repetition(
+        &mut self,
+        key: &IdempotencyKey,
+    ) -> Result<Option<Accept>, StoreError> {
         let Some(used) = self.used_key(&key.key).await? else {
             return Ok(None);
         };

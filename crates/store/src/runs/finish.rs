@@ -120,6 +120,31 @@ impl SystemTx<'_> {
         })
     }
 
+    /// Returns the run that goes next after one that has ended, if both are of one thread.
+    pub async fn next_after(
+        &self,
+        tenant: TenantId,
+        ended: RunId,
+    ) -> Result<Option<QueuedJob>, StoreError> {
+        let thread = sqlx::query_scalar!(
+            "
+            -- runs.thread_of
+            SELECT thread_id FROM runs WHERE tenant_id = $1 AND id = $2
+            ",
+            tenant.as_uuid(),
+            ended.as_uuid(),
+        )
+        .fetch_optional(self.pool)
+        .await?;
+        match thread.flatten() {
+            Some(thread) => {
+                self.next_in_thread(tenant, ThreadId::from_uuid(thread))
+                    .await
+            }
+            None => Ok(None),
+        }
+    }
+
     /// Returns the oldest waiting run of a thread without an active run.
     pub async fn next_in_thread(
         &self,

@@ -6,6 +6,8 @@ use serde_json::value::RawValue;
 
 use crate::budget::{Budget, TurnWish};
 use crate::idempotency_keys::IdempotencyKey;
+use crate::run_inputs::MOST_WAITING_INPUTS;
+use crate::runs::cancel::CancelRequest;
 use crate::runs::read::RunRecord;
 
 /// A run to be accepted.
@@ -45,6 +47,12 @@ pub enum OnBusy {
     Reject,
     /// The new run waits for the others.
     Queue,
+    /// The others are cancelled, and what they said stays in the thread; the new run goes next.
+    Interrupt,
+    /// The others are cancelled, and leave nothing in the thread; the new run goes next.
+    Rollback,
+    /// The new message joins the run that works, and there is no new run.
+    Steer,
 }
 
 /// The limits on the number of waiting runs.
@@ -64,7 +72,11 @@ pub enum Accept {
     Created {
         /// The time in its row.
         created_at: DateTime<Utc>,
+        /// The runs of its thread that it cancelled.
+        cancelled: Vec<(RunId, CancelRequest)>,
     },
+    /// The message joined this run of the thread, once the transaction is committed.
+    Steered(Box<RunRecord>),
     /// The same key has accepted this run before, with the same body. The record was read in the
     /// transaction that found the key, so that the answer needs no further read.
     Replay(Box<RunRecord>),
@@ -91,6 +103,11 @@ pub enum Refusal {
         "a run of this thread has not ended: wait for its end, cancel it, or send `\"on_busy\": \"queue\"`"
     )]
     ThreadBusy,
+    /// As many messages as may wait for the run of the thread do.
+    #[error(
+        "{MOST_WAITING_INPUTS} messages wait for the run of this thread already: try again later"
+    )]
+    InputsFull,
     /// Too many runs of this tenant are waiting.
     #[error("this tenant already has {limit} queued runs, as many as it may: try again later")]
     TenantQueueFull {

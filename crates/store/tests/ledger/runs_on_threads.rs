@@ -1,9 +1,9 @@
 //! Runs on threads: what they begin with, what they leave, and which of them goes first.
 
-use baton_protocol::{Effect, EventId, FinishReason, RunId, ThreadId};
+use baton_protocol::{Effect, EventId, FinishReason, Outcome, RunId, ThreadId};
 use baton_store::{
-    Accept, ClaimOutcome, IdempotencyKey, MessageOrder, NewCall, NewRun, OnBusy, Refusal,
-    TurnCommit,
+    Accept, CancelRequest, ClaimOutcome, IdempotencyKey, MOST_WAITING_INPUTS, MessageOrder,
+    NewCall, NewRun, OnBusy, Refusal, TurnCommit,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -225,4 +225,157 @@ async fn a_repeated_submission_finds_its_run_on_a_busy_thread() {
         matches!(refused, Accept::Refused(Refusal::ThreadNotFound)),
         "{refused:?}"
     );
+}
+
+/// Accepts a run on a thread under this rule.
+async fn accept(ledger: &Ledger, thread: ThreadId, on_busy: OnBusy) -> (RunId, Accept) {
+    let (id, spec) = (run_id(), spec());
+    let run = NewRun {
+        thread_id: Some(thread),
+        on_busy,
+        ..new_run(id, &spec)
+    };
+    (id, ledger.accept_with(&run, &ROOMY).await.unwrap())
+}
+
+fn cancelled(accept: &Accept) -> Vec<(RunId, bool)> {
+    let Accept::Created { cancelled, .. } = accept else {
+        panic!("{accept:?}")
+    };
+    let ended = |request: &CancelRequest| matches!(request, CancelRequest::Ended(_));
+    cancelled
+        .iter()
+        .map(|(run, request)| (*run, ended(request)))
+        .collect()
+}
+
+#[tokio::test]
+async fn an_interrupted_run_leaves_its_part_and_a_rolled_back_one_nothing() {
+    let ledger = Ledger::new().await;
+    let system = ledger.store.system();
+    for (on_busy, left) in [
+        (OnBusy::Interrupt, vec!["6 times 7?"]),
+        (OnBusy::Rollback, vec![]),
+    ] {
+        let thread = new_thread(&ledger).await;
+        let working = ledger.queued_in(Some(thread)).await;
+        let fence = ledger.fence(working, LONG).await;
+        let waiting = ledger.queued_in(Some(thread)).await;
+        let (new, accepted) = accept(&ledger, thread, on_busy).await;
+        let mut both = cancelled(&accepted);
+        both.sort_by_key(|(run, _)| run.as_uuid());
+        assert_eq!(both, [(working, false), (waiting, true)]);
+        // Its holder goes on until it sees the cancel, and the new run waits meanwhile.
+        let outcome = ledger.try_claim(new).await;
+        assert!(matches!(outcome, ClaimOutcome::Waiting), "{outcome:?}");
+        let renewal = ledger.renew(&fence, Some(LONG)).await.unwrap();
+        assert!(renewal.cancel_requested.is_some());
+        let cancelled = Outcome::Cancelled("interrupted".into());
+        let ended = system
+            .finish_run(&fence, &finish(&cancelled))
+            .await
+            .unwrap();
+        assert_eq!(ended.promoted.map(|job| job.run), Some(new));
+        assert_eq!(contents(&ledger, thread).await, left, "{on_busy:?}");
+        ledger.claimed(new, LONG).await;
+    }
+}
+
+#[tokio::test]
+async fn a_steering_message_joins_the_run_that_works_and_is_repeatable() {
+    let ledger = Ledger::new().await;
+    let thread = new_thread(&ledger).await;
+    let (first, accepted) = accept(&ledger, thread, OnBusy::Steer).await;
+    assert!(
+        matches!(accepted, Accept::Created { .. }),
+        "a free thread gets a run"
+    );
+    ledger.fence(first, LONG).await;
+    let spec = spec();
+    let key = IdempotencyKey {
+        key: "once".into(),
+        fingerprint: [7; 32],
+    };
+    for repetition in [false, true] {
+        let run = NewRun {
+            thread_id: Some(thread),
+            on_busy: OnBusy::Steer,
+            idempotency: Some(&key),
+            ..new_run(run_id(), &spec)
+        };
+        match ledger.accept_with(&run, &ROOMY).await.unwrap() {
+            Accept::Steered(run) => assert!(run.id == first && !repetition),
+            Accept::Replay(run) => assert!(run.id == first && repetition),
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    assert_eq!(tx.run_inputs(first, None, 100).await.unwrap().data.len(), 1);
+    drop(tx);
+    for _ in 1..MOST_WAITING_INPUTS {
+        let (_, accepted) = accept(&ledger, thread, OnBusy::Steer).await;
+        assert!(matches!(accepted, Accept::Steered(_)), "{accepted:?}");
+    }
+    let (_, accepted) = accept(&ledger, thread, OnBusy::Steer).await;
+    assert!(matches!(accepted, Accept::Refused(Refusal::InputsFull)), "{accepted:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_fifty_runs_of_all_kinds_at_once_one_works_and_each_is_accounted_for() {
+    let ledger = Ledger::new().await;
+    let thread = new_thread(&ledger).await;
+    let kinds = [
+        OnBusy::Reject,
+        OnBusy::Queue,
+        OnBusy::Interrupt,
+        OnBusy::Rollback,
+        OnBusy::Steer,
+    ];
+    let ledger = &ledger;
+    let submissions = (0..50).map(|n| accept(ledger, thread, kinds[n % kinds.len()]));
+    let answers = futures_util::future::join_all(submissions).await;
+    let (mut made, mut steered) = (Vec::new(), 0_usize);
+    for (run, answer) in answers {
+        match answer {
+            Accept::Created { .. } => made.push(run),
+            Accept::Steered(_) => steered += 1,
+            Accept::Refused(Refusal::ThreadBusy | Refusal::InputsFull) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let outcomes =
+        futures_util::future::join_all(made.iter().map(|run| ledger.try_claim(*run))).await;
+    let works = outcomes
+        .iter()
+        .filter(|outcome| matches!(outcome, ClaimOutcome::Claimed(_)));
+    assert_eq!(works.count(), 1);
+    for outcome in &outcomes {
+        let known = matches!(
+            outcome,
+            ClaimOutcome::Claimed(_) | ClaimOutcome::Waiting | ClaimOutcome::Ended(_)
+        );
+        assert!(known, "{outcome:?}");
+    }
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    let mut inputs = 0;
+    for run in made {
+        inputs += tx.run_inputs(run, None, 100).await.unwrap().data.len();
+    }
+    assert_eq!(inputs, steered);
+}
+
+#[tokio::test]
+async fn the_cancel_of_a_waiting_run_names_the_next() {
+    let ledger = Ledger::new().await;
+    let thread = new_thread(&ledger).await;
+    let first = ledger.queued_in(Some(thread)).await;
+    let second = ledger.queued_in(Some(thread)).await;
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    tx.request_cancel(first, "enough").await.unwrap();
+    tx.commit().await.unwrap();
+    let next = ledger.store.system().next_after(ledger.tenant, first).await;
+    assert_eq!(next.unwrap().map(|job| job.run), Some(second));
+    let alone = ledger.queued().await;
+    let next = ledger.store.system().next_after(ledger.tenant, alone).await;
+    assert_eq!(next.unwrap(), None);
 }

@@ -108,7 +108,7 @@ pub(crate) async fn create_response(
             let head = head(run, created.created_at, &created.spec, created.metadata);
             (true, head)
         }
-        Accepted::Replay(known) => (false, recorded_head(&known)),
+        Accepted::Replay(known) | Accepted::Steered(known) => (false, recorded_head(&known)),
     };
     // The request was dropped with what accepting the run has yielded.
     drop(body);

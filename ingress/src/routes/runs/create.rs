@@ -96,7 +96,7 @@ pub(crate) async fn create_run(
         body: _body,
     } = submitter.submit(wanted).await?;
     let run = accepted.run();
-    let replayed = matches!(accepted, Accepted::Replay(_));
+    let replayed = !matches!(accepted, Accepted::Created(_));
     let mut answer = match (place, follower) {
         (Some(place), Some(follower)) => {
             let client = Client { attachment, place };

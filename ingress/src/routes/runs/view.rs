@@ -135,7 +135,7 @@ impl RunView {
     /// idempotent replay is shown as in a list.
     pub(crate) fn accepted(accepted: Accepted) -> Self {
         let created = match accepted {
-            Accepted::Replay(run) => return Self::in_list(*run),
+            Accepted::Replay(run) | Accepted::Steered(run) => return Self::in_list(*run),
             Accepted::Created(created) => *created,
         };
         let CreatedRun {
@@ -146,6 +146,7 @@ impl RunView {
             metadata,
             created_by,
             created_at,
+            cancelled: _,
         } = created;
         Self {
             id,

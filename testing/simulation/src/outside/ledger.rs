@@ -222,6 +222,11 @@ impl Ledger for Outside {
         Ok(Nanos(0))
     }
 
+    async fn next_after(&self, _: TenantId, _: RunId) -> Result<Option<QueuedJob>, StoreError> {
+        // Its runs have no threads.
+        Ok(None)
+    }
+
     async fn commit_turn(
         &self,
         fence: &Fence,
