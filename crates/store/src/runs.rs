@@ -6,6 +6,7 @@ pub(crate) mod attempts;
 pub(crate) mod cancel;
 pub(crate) mod claim;
 pub(crate) mod decide;
+pub(crate) mod delete;
 pub(crate) mod ended;
 pub(crate) mod export;
 pub(crate) mod finish;

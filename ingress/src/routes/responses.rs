@@ -3,6 +3,7 @@
 
 mod cancel;
 mod create;
+mod delete;
 mod description;
 mod earlier;
 mod input_items;
@@ -25,7 +26,7 @@ use crate::run::relay::Interruption;
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(create::create_response))
-        .routes(routes!(read::read_response))
+        .routes(routes!(read::read_response, delete::delete_response))
         .routes(routes!(cancel::cancel_response))
         .routes(routes!(input_items::list_input_items))
         // Without these, the words would be read as ids.

@@ -85,6 +85,7 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             | "/v1/members/{id}"
             | "/v1/agents/{id}"
             | "/v1/runs/{id}/messages/{message}"
+            | "/v1/responses/{id}"
             | "/v1/threads/{id}"
             | "/v1/auth/sessions/{id}",
         ) => How::Owned(nothing),

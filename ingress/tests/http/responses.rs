@@ -560,3 +560,44 @@ async fn a_cursor_beyond_the_end_is_refused() {
         (400, &json!("starting_after"))
     );
 }
+
+#[tokio::test]
+async fn a_deleted_response_is_gone_with_its_run() {
+    let f = Fixture::start().await;
+    let (made, mut worker) = in_background(&f).await;
+    let id = made["id"].as_str().unwrap();
+    let path = format!("/v1/responses/{id}");
+    let (status, error) = f.ask(&f.key, "DELETE", &path, Value::Null).await;
+    let code = &error["error"]["code"];
+    assert_eq!(
+        (status, code),
+        (409, &json!("response_in_progress")),
+        "{error}"
+    );
+    worker.say("Forget it.").await;
+    worker.complete().await;
+    let (status, deleted) = f.ask(&f.key, "DELETE", &path, Value::Null).await;
+    let expected = json!({"id": id, "object": "response", "deleted": true});
+    assert_eq!((status, deleted), (200, expected));
+    let run = format!("/v1/runs/{}", worker.run());
+    for (method, path) in [("GET", &path), ("DELETE", &path), ("GET", &run)] {
+        let (status, error) = f.ask(&f.key, method, path, Value::Null).await;
+        assert_eq!(status, 404, "{method} {path}: {error}");
+    }
+    let next = post(&f, json!({"previous_response_id": id})).await;
+    assert_eq!(json_of(next).await.0, 404);
+    let system = f.store.system();
+    assert!(
+        system
+            .recorded_steps(f.tenant, worker.run())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let filter = baton_store::AuditFilter {
+        action: Some("response.deleted".into()),
+        limit: 10,
+        ..baton_store::AuditFilter::default()
+    };
+    assert_eq!(system.audit_log(&filter).await.unwrap().len(), 1);
+}

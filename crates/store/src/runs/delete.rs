@@ -1,0 +1,40 @@
+//! The removal of one run that has ended. Usage entries and reservations stay, because they are
+//! accounts, and so does its idempotency key, so that a repeated submission makes no second run.
+
+use baton_protocol::{RunId, TenantId};
+
+use crate::errors::StoreError;
+use crate::system::SystemTx;
+
+impl SystemTx<'_> {
+    /// Deletes a run that has ended, with its steps, output and messages. Returns `false` if the tenant
+    /// has no such run.
+    pub async fn delete_run(&self, tenant: TenantId, run: RunId) -> Result<bool, StoreError> {
+        let gone = sqlx::query_scalar!(
+            r#"
+            -- runs.delete
+            WITH gone AS (
+                DELETE FROM runs
+                WHERE tenant_id = $1 AND id = $2 AND finished_at IS NOT NULL
+                RETURNING id
+            ), gone_steps AS (
+                DELETE FROM steps WHERE tenant_id = $1 AND run_id IN (SELECT id FROM gone)
+            ), gone_attempts AS (
+                DELETE FROM attempts WHERE tenant_id = $1 AND run_id IN (SELECT id FROM gone)
+            ), gone_messages AS (
+                DELETE FROM messages WHERE tenant_id = $1 AND run_id IN (SELECT id FROM gone)
+            ), gone_inputs AS (
+                DELETE FROM run_inputs WHERE tenant_id = $1 AND run_id IN (SELECT id FROM gone)
+            ), gone_approvals AS (
+                DELETE FROM approvals WHERE tenant_id = $1 AND run_id IN (SELECT id FROM gone)
+            )
+            SELECT count(*) AS "gone!" FROM gone
+            "#,
+            tenant.as_uuid(),
+            run.as_uuid(),
+        )
+        .fetch_one(self.pool)
+        .await?;
+        Ok(gone == 1)
+    }
+}
