@@ -144,7 +144,9 @@ pub(crate) async fn chat_completions(
             Ok((created.spec.model, Source::Live(Box::new(follower))))
         }
         (Accepted::Created(_), None) => attach(&followers.runs, tenant, run).await,
-        (Accepted::Replay(known) | Accepted::Steered(known), _) => replayed(&followers.runs, tenant, &known).await,
+        (Accepted::Replay(known) | Accepted::Steered(known), _) => {
+            replayed(&followers.runs, tenant, &known).await
+        }
     };
     // Accepting the run has consumed and dropped the request.
     drop(body);

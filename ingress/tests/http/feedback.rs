@@ -109,7 +109,10 @@ async fn an_export_has_a_line_for_each_run_with_all_its_parts() {
     };
 
     let all = export(&f, &f.key, "").await;
-    assert_eq!(ids(&all), [&runs[..], std::slice::from_ref(&waiting)].concat());
+    assert_eq!(
+        ids(&all),
+        [&runs[..], std::slice::from_ref(&waiting)].concat()
+    );
     let line = &all[1];
     let (_, whole) = ask(&f, "GET", &format!("/v1/runs/{}", runs[1]), Value::Null).await;
     for (field, value) in whole.as_object().unwrap() {

@@ -317,7 +317,10 @@ async fn a_steering_message_joins_the_run_that_works_and_is_repeatable() {
         assert!(matches!(accepted, Accept::Steered(_)), "{accepted:?}");
     }
     let (_, accepted) = accept(&ledger, thread, OnBusy::Steer).await;
-    assert!(matches!(accepted, Accept::Refused(Refusal::InputsFull)), "{accepted:?}");
+    assert!(
+        matches!(accepted, Accept::Refused(Refusal::InputsFull)),
+        "{accepted:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use baton_admission::{Accepted, CreatedRun};
 use baton_protocol::{
-    AgentRef, CallFailure, EventId, FinishReason, Lane, MessageId, Outcome, RunError, RunId, RunSpec,
-    RunStatus, ThreadId, TurnRoute, Usage,
+    AgentRef, CallFailure, EventId, FinishReason, Lane, MessageId, Outcome, RunError, RunId,
+    RunSpec, RunStatus, ThreadId, TurnRoute, Usage,
 };
 use baton_store::{CallState, RunRecord, StepData, StepRecord};
 use chrono::{DateTime, Utc};
