@@ -404,7 +404,7 @@ impl TurnMachine {
 
     /// Returns whether the run has ended with an answer, and may take another turn if a message waits.
     pub fn may_go_on(&self) -> bool {
-        self.ended == Some(Outcome::Completed(FinishReason::Stop)) && self.limit_reached().is_none()
+        self.ended == Some(Outcome::Completed(FinishReason::Stop)) && self.turn_limit().is_none()
     }
 
     fn outcome_of(&self, turn: &FinishedTurn) -> Option<Outcome> {
@@ -436,11 +436,11 @@ impl TurnMachine {
             return Some(Outcome::Completed(FinishReason::ToolCalls));
         }
         // Without a turn left to read them, the results would only be side effects.
-        self.limit_reached().map(Outcome::Completed)
+        self.turn_limit().map(Outcome::Completed)
     }
 
     /// Returns the limit that leaves the run no other turn.
-    fn limit_reached(&self) -> Option<FinishReason> {
+    fn turn_limit(&self) -> Option<FinishReason> {
         if self.turns >= self.limits.max_turns {
             return Some(FinishReason::MaxTurns);
         }

@@ -40,7 +40,7 @@ impl Row {
     fn spent(&self) -> u64 {
         let turns = self.steps.iter().map(|step| match step.data {
             StepData::Turn { usage, .. } | StepData::CutTurn { usage } => usage.total_tokens,
-            StepData::Call { .. } => 0,
+            StepData::Call { .. } | StepData::Input { .. } => 0,
         });
         self.share.charged + turns.sum::<u64>()
     }
