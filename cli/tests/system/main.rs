@@ -25,6 +25,7 @@ mod cancel;
 mod chat;
 mod database;
 mod dead;
+mod dialects;
 mod disk_full;
 mod doctor;
 mod first_install;
