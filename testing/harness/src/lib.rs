@@ -1,12 +1,14 @@
 //! Drivers of Baton and the servers that it needs, for tests and benches only.
 
 pub mod asker;
+pub mod bare_pipe;
 pub mod bench_upstream;
 pub mod chaos;
 pub mod checker;
 pub mod client;
 pub mod dialects;
 pub mod guards;
+pub mod ledger_floor;
 pub mod load;
 mod logins;
 pub mod mcp_server;
