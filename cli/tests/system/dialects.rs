@@ -23,7 +23,7 @@ fn chat(dialect: &str, stream: bool) -> Value {
     body
 }
 
-/// Compares a choice, whose message is under `message`, with its meaning.
+/// Compares a choice with its meaning.
 fn compare(choice: &Value, meaning: &Meaning, what: &str) {
     let message = &choice["message"];
     let text = |key: &str| message[key].as_str().unwrap_or_default();
