@@ -100,6 +100,8 @@ pub async fn worker(nats: &str, upstream: &str) -> anyhow::Result<()> {
     };
     let consumer = stream.get_or_create_consumer("worker", consumer).await?;
     let mut jobs = consumer.messages().await?;
+    // The client wants a provider although it speaks plain HTTP; a second one in a process is refused.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::builder().tcp_nodelay(true).build()?;
     let running = TaskTracker::new();
     while let Some(job) = jobs.next().await {
