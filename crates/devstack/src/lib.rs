@@ -48,6 +48,7 @@ pub use error::DevstackError;
 pub use locate::{NatsBinary, PostgresBinaries, locate_nats, locate_postgres};
 pub use nats::{NatsConfig, NatsOptions, NatsServer};
 pub use package::{NATS_MINIMUM, POSTGRES_MINIMUM};
+pub use ports::free_port;
 pub use postgres::{Postgres, PostgresOptions};
 pub use progress::Progress;
 pub use search::Search;

@@ -12,7 +12,7 @@ const TO: u16 = 32_767;
 
 /// Returns a port that was free a moment ago. Nothing reserves it: the caller must be ready to lose
 /// the race for it and to ask again.
-pub(crate) fn free_port() -> Result<u16, DevstackError> {
+pub fn free_port() -> Result<u16, DevstackError> {
     const TRIES: usize = 200;
 
     (0..TRIES)

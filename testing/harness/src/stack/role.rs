@@ -1,16 +1,16 @@
 //! One role as a child process: started, signalled, waited for.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use baton_devstack::{DevstackError, free_port};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -58,9 +58,9 @@ impl Role {
         mut command: Command,
         log: PathBuf,
     ) -> anyhow::Result<Self> {
-        let admin = free_address().await?;
+        let admin = free_address()?;
         let http = match kind {
-            Kind::Ingress => Some(free_address().await?),
+            Kind::Ingress => Some(free_address()?),
             Kind::Worker | Kind::Scheduler => None,
         };
         if let Some(http) = http {
@@ -253,7 +253,7 @@ impl Role {
     }
 }
 
-async fn free_address() -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    Ok(listener.local_addr()?)
+/// Returns an address that no outgoing connection takes while the role is down.
+fn free_address() -> Result<SocketAddr, DevstackError> {
+    Ok((Ipv4Addr::LOCALHOST, free_port()?).into())
 }

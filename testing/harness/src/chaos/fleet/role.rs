@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use baton_devstack::{DevstackError, free_port};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
@@ -53,9 +53,9 @@ impl Role {
         let role = Self {
             pid,
             signals: Arc::default(),
-            admin: free_address().await?,
+            admin: free_address()?,
             http: match kind {
-                "ingress" => Some(free_address().await?),
+                "ingress" => Some(free_address()?),
                 _ => None,
             },
             broker: Proxy::start(setting.broker).await?,
@@ -162,10 +162,9 @@ fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-async fn free_address() -> std::io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .await?
-        .local_addr()
+/// Returns an address that no outgoing connection takes while the role is down.
+fn free_address() -> Result<SocketAddr, DevstackError> {
+    Ok((Ipv4Addr::LOCALHOST, free_port()?).into())
 }
 
 #[cfg(test)]
