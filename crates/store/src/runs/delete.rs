@@ -7,7 +7,7 @@ use crate::errors::StoreError;
 use crate::system::SystemTx;
 
 impl SystemTx<'_> {
-    /// Deletes a run that has ended, with its steps, output and messages. Returns `false` if the tenant
+    /// Deletes a run that has ended, with its steps, output, messages and feedback. Returns `false` if the tenant
     /// has no such run.
     pub async fn delete_run(&self, tenant: TenantId, run: RunId) -> Result<bool, StoreError> {
         let gone = sqlx::query_scalar!(
@@ -27,6 +27,10 @@ impl SystemTx<'_> {
                 DELETE FROM run_inputs WHERE tenant_id = $1 AND run_id IN (SELECT id FROM gone)
             ), gone_approvals AS (
                 DELETE FROM approvals WHERE tenant_id = $1 AND run_id IN (SELECT id FROM gone)
+            ), gone_routes AS (
+                DELETE FROM turn_routes WHERE tenant_id = $1 AND run_id IN (SELECT id FROM gone)
+            ), gone_feedback AS (
+                DELETE FROM run_feedback WHERE tenant_id = $1 AND run_id IN (SELECT id FROM gone)
             )
             SELECT count(*) AS "gone!" FROM gone
             "#,

@@ -140,6 +140,41 @@ async fn every_table_and_column_carries_a_comment_and_every_table_forces_its_pol
     assert_eq!(open, [""; 0]);
 }
 
+/// Guards both ways to delete a run: a new table with rows of a run is emptied by both, or is listed here.
+#[tokio::test]
+async fn the_rows_of_a_run_are_deleted_with_it() {
+    // Accounts, the guard against a second run, the thread's own messages, and tickets of a minute.
+    const KEPT: [&str; 5] = [
+        "idempotency_keys",
+        "reservations",
+        "stream_tickets",
+        "thread_messages",
+        "usage_entries",
+    ];
+    let ledger = Ledger::new().await;
+    let mut superuser = ledger.superuser().await;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT c.table_name::text FROM information_schema.columns c
+         JOIN information_schema.tables t USING (table_schema, table_name)
+         WHERE c.column_name = 'run_id' AND c.table_schema = 'public' AND t.table_type = 'BASE TABLE'
+         ORDER BY 1",
+    )
+    .fetch_all(&mut superuser)
+    .await
+    .unwrap();
+    assert!(tables.len() > KEPT.len(), "{tables:?}");
+    for (source, text) in [
+        ("runs/delete.rs", include_str!("../../src/runs/delete.rs")),
+        ("threads.rs", include_str!("../../src/threads.rs")),
+    ] {
+        for table in &tables {
+            let deletes = text.contains(&format!("DELETE FROM {table} "));
+            let is_kept = KEPT.contains(&table.as_str());
+            assert!(deletes || is_kept, "{source} leaves rows of {table}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_row_whose_columns_contradict_its_state_is_refused() {
     let ledger = Ledger::new().await;
