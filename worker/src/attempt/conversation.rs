@@ -148,7 +148,7 @@ impl Conversation {
         self.machine.call_finished(step);
     }
 
-    /// Returns the step after the turn whose last open call is this one; `None` while others are open.
+    /// Returns the step of the next turn if this call is the last open one; `None` while others are open.
     pub fn step_after_call(&self, step: u32) -> Option<u32> {
         let machine = &self.machine;
         machine.is_last_call(step).then(|| machine.next_step())

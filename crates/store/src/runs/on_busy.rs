@@ -46,7 +46,7 @@ impl TenantTx {
     }
 
     /// Sends the message of a new run to the run of the thread that works, or is the next to. Returns
-    /// `None` if there is none: then the new run is accepted.
+    /// `None` if there is no such run, and the new one is accepted.
     pub(super) async fn steer_thread(
         &mut self,
         run: &NewRun<'_>,

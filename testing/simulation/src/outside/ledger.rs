@@ -147,7 +147,7 @@ impl Ledger for Outside {
         let given_back = self.ask(Service::Ledger, move |sim| {
             let now = sim.now();
             let mut world = sim.world.borrow_mut();
-            // Without the guard, a run whose events are refused is left to the end of its lease.
+            // Without the guard, a run is left to the end of its lease if its events are refused.
             if gives_back || world.refuses_until <= now {
                 world.ledger.hand_over(&fence, last_event, now)
             } else {
