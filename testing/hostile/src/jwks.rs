@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use baton_identity::{ForeignAlgorithm, ForeignKeys, ForeignRules};
 use chrono::DateTime;
+use serde::Deserialize;
 use serde_json::Value;
 
 const ALGORITHMS: [ForeignAlgorithm; 9] = [
@@ -18,6 +19,13 @@ const ALGORITHMS: [ForeignAlgorithm; 9] = [
     ForeignAlgorithm::EdDsa,
 ];
 
+/// The member of a set that matters. The others may hold values that no [`Value`] can, such as
+/// `1e999` or half of a surrogate pair.
+#[derive(Deserialize)]
+struct Set {
+    keys: Vec<Value>,
+}
+
 /// Checks that a set holds only keys of the issuer's kind, never a secret or one for encryption,
 /// and that none of them verifies an unsigned token.
 pub fn jwks(data: &[u8]) {
@@ -25,13 +33,13 @@ pub fn jwks(data: &[u8]) {
         let Ok(keys) = ForeignKeys::read(data, algorithm) else {
             continue;
         };
-        let set: Value = serde_json::from_slice(data).expect("a set is JSON");
+        let set: Set = serde_json::from_slice(data).expect("a set has keys");
         let wanted = match algorithm {
             ForeignAlgorithm::Es256 | ForeignAlgorithm::Es384 => "EC",
             ForeignAlgorithm::EdDsa => "OKP",
             _ => "RSA",
         };
-        let given = set["keys"].as_array().expect("a set has keys");
+        let given = &set.keys;
         let fits =
             |key: &&Value| key["kty"] == wanted && (key["use"].is_null() || key["use"] == "sig");
         let mut some = false;
