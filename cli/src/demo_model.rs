@@ -3,7 +3,8 @@
 //! Each answer says that it comes from a demo, and is streamed like that of a real model. The demo
 //! calls the tools that a message mentions by a word of their names, and the calculator for
 //! arithmetic. It obeys `tool_choice`, `parallel_tool_calls`, `response_format`, `stop` and the
-//! limits of an answer. If reasoning is requested, it pretends to reason.
+//! limits of an answer. If reasoning is requested, it pretends to reason. The model `demo-slow` pauses
+//! for three seconds before each word.
 
 mod answer;
 mod instance;

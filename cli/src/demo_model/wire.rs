@@ -15,14 +15,22 @@ use super::request::Request;
 
 /// The model's name.
 pub(crate) const MODEL: &str = "demo";
-/// The pause between two tokens.
-const TOKEN_EVERY: Duration = Duration::from_millis(25);
+/// The name of the model whose answers take minutes, for a look at restarts under open streams.
+const SLOW_MODEL: &str = "demo-slow";
 
 pub(crate) async fn models() -> Json<Value> {
-    Json(json!({
-        "object": "list",
-        "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "baton"}],
-    }))
+    let data = [MODEL, SLOW_MODEL]
+        .map(|id| json!({"id": id, "object": "model", "created": 0, "owned_by": "baton"}));
+    Json(json!({"object": "list", "data": data}))
+}
+
+/// Returns the pause before each piece of a streamed answer.
+fn pause(model: &str) -> Duration {
+    if model == SLOW_MODEL {
+        Duration::from_secs(3)
+    } else {
+        Duration::from_millis(25)
+    }
 }
 
 pub(crate) async fn chat_completions(Json(request): Json<Request>) -> Response {
@@ -148,10 +156,11 @@ fn streamed(model: &str, answer: &Answer, usage: Option<Value>) -> Response {
     let frames = events.into_iter().map(|event| format!("data: {event}\n\n"));
     let mut frames: Vec<String> = frames.collect();
     frames.push("data: [DONE]\n\n".to_owned());
-    let paced = stream::unfold(frames.into_iter(), async |mut frames| {
+    let frames = (frames.into_iter(), pause(model));
+    let paced = stream::unfold(frames, async |(mut frames, pause)| {
         let frame = frames.next()?;
-        tokio::time::sleep(TOKEN_EVERY).await;
-        Some((Ok::<_, Infallible>(Bytes::from(frame)), frames))
+        tokio::time::sleep(pause).await;
+        Some((Ok::<_, Infallible>(Bytes::from(frame)), (frames, pause)))
     });
     (
         [(header::CONTENT_TYPE, "text/event-stream")],
