@@ -15,6 +15,7 @@ mod log_level;
 mod mcp;
 mod migrate;
 mod nats_issuer;
+mod passed_socket;
 mod private_file;
 mod role;
 mod runs;
@@ -29,6 +30,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::args::{Args, Command};
+use crate::passed_socket::PassedSockets;
+use crate::role::Kind;
 
 /// jemalloc returns unused memory to the system within seconds. glibc's allocator returns a block
 /// only if it is the last of its arena, so that the process would keep the memory of a large body
@@ -37,8 +40,9 @@ use crate::args::{Args, Command};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    let sockets = PassedSockets::from_env();
     match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime.block_on(command()),
+        Ok(runtime) => runtime.block_on(command(sockets)),
         Err(error) => {
             eprintln!("baton: the runtime cannot start: {error}");
             ExitCode::FAILURE
@@ -47,14 +51,14 @@ fn main() -> ExitCode {
 }
 
 /// Executes the command of the arguments.
-async fn command() -> ExitCode {
+async fn command(sockets: PassedSockets) -> ExitCode {
     // This comes before the first TLS connection, because rustls has no default provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let args = Args::parse();
     let ended = match args.command {
-        Command::Ingress => boxed(role::run(role::Kind::Ingress, &args.config)).await,
-        Command::Worker => boxed(role::run(role::Kind::Worker, &args.config)).await,
-        Command::Scheduler => boxed(role::run(role::Kind::Scheduler, &args.config)).await,
+        Command::Ingress => boxed(role::run(Kind::Ingress, sockets, &args.config)).await,
+        Command::Worker => boxed(role::run(Kind::Worker, sockets, &args.config)).await,
+        Command::Scheduler => boxed(role::run(Kind::Scheduler, sockets, &args.config)).await,
         Command::Dev(options) => boxed(dev::run(options, &args.config)).await,
         Command::Init(options) => finished(init::run(&options)),
         Command::Migrate(options) => finished(migrate::run(&options, &args.config).await),

@@ -25,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::args::ConfigArgs;
+use crate::passed_socket::PassedSockets;
 use crate::{config_command, log_level, service_manager};
 
 /// The longest time for closing a connection to a server.
@@ -72,7 +73,11 @@ impl Kind {
 }
 
 /// Runs only this role in the process.
-pub(crate) async fn run(kind: Kind, args: &ConfigArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(
+    kind: Kind,
+    sockets: PassedSockets,
+    args: &ConfigArgs,
+) -> anyhow::Result<ExitCode> {
     let config = config_command::load_for_roles(args)?;
     config.require(kind.needs())?;
     let telemetry = telemetry::install(&config.log);
@@ -89,8 +94,14 @@ pub(crate) async fn run(kind: Kind, args: &ConfigArgs) -> anyhow::Result<ExitCod
     let ended = run_until_stopped(&shutdown, async {
         let admin = bind(kind.admin(&config), "the admin port").await?;
         let http = match kind {
-            Kind::Ingress => Some(bind(config.http.listen, "HTTP").await?),
-            Kind::Worker | Kind::Scheduler => None,
+            Kind::Ingress => Some(match sockets.http(config.http.listen)? {
+                Some(passed) => passed,
+                None => bind(config.http.listen, "HTTP").await?,
+            }),
+            Kind::Worker | Kind::Scheduler => {
+                sockets.none()?;
+                None
+            }
         };
         let reports = service_manager::report(admin.local_addr()?, shutdown.clone());
         tokio::select! {

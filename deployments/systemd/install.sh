@@ -34,12 +34,13 @@ END
 fi
 units=${BATON_ROOT:-}/etc/systemd/system
 mkdir -p "$units"
-for unit in "$here"/baton-*.service; do
+for unit in "$here"/baton-*.service "$here"/baton-*.socket; do
     install -m 644 "$unit" "$units/"
 done
 systemctl daemon-reload
 for role; do
     systemctl enable --quiet "baton-$role"
+    [ "$role" != ingress ] || systemctl enable --quiet baton-ingress.socket
 done
 cat <<END
 installed $(basename "$release"). Next:

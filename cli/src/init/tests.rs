@@ -56,6 +56,14 @@ fn a_role_is_given_the_time_that_its_drain_takes() {
     }
 }
 
+/// Otherwise an installation that changed neither would serve another address than it was told.
+#[test]
+fn the_socket_unit_listens_where_an_ingress_would() {
+    let socket = include_str!("../../../deployments/systemd/baton-ingress.socket");
+    let listen = Config::default().http.listen;
+    assert!(socket.contains(&format!("\nListenStream={listen}\n")));
+}
+
 #[test]
 fn the_comments_give_the_drains_of_the_defaults() {
     let config = Config::default();

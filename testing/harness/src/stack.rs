@@ -6,6 +6,7 @@
 mod role;
 
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -213,6 +214,17 @@ impl Stack {
     pub async fn ingress_behind(&self, broker: SocketAddr) -> anyhow::Result<Role> {
         self.role_with(Kind::Ingress, &[("NATS_URL", format!("nats://{broker}"))])
             .await
+    }
+
+    /// Starts an ingress that is passed this socket as systemd passes one, and waits until it is
+    /// ready. Every process that this one starts afterwards inherits the socket.
+    pub async fn ingress_on(&self, socket: &std::net::TcpListener) -> anyhow::Result<Role> {
+        rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty())?;
+        let passed = [
+            ("LISTEN_FDS", "1".to_owned()),
+            ("LISTEN_FDS_FIRST_FD", socket.as_raw_fd().to_string()),
+        ];
+        self.role_with(Kind::Ingress, &passed).await
     }
 
     /// Starts a worker, and waits until it accepts jobs.
