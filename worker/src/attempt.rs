@@ -6,26 +6,24 @@
 
 use std::sync::Arc;
 
-use baton_admission::passed_on::Confined;
 use baton_nats::JobHeaders;
 use baton_protocol::event::RunStarted;
 use baton_protocol::{EventData, EventId, FinishReason, Job, Nanos, Outcome, RunError, RunSpec};
-use baton_routing::Target;
 use baton_run_log::terminal_event::terminal_event;
-use baton_store::{ClaimedRun, CutTurn, FinalTurn, FinishCommit, QueuedJob, TurnWish};
-use serde_json::value::RawValue;
+use baton_store::{ClaimedRun, FinalTurn, FinishCommit, QueuedJob, TurnWish};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::agent::FinishedTurn;
 use crate::agent::turn_machine::Next;
+use crate::attempt::answering_model::AnsweringModel;
 use crate::attempt::budget::{Budget, wake_waiting};
 use crate::attempt::commit::{CommitError, GuardedLedger};
 use crate::attempt::conversation::Conversation;
-use crate::attempt::interrupted_turn::{InterruptedTurn, UnrecordedTurn};
 use crate::attempt::tally::Tally;
 use crate::attempt::toolbox::Toolbox;
 use crate::attempt::trace::AttemptTrace;
+use crate::attempt::unrecorded_turn::{TurnRecord, UnrecordedTurn};
 use crate::keep_lease::{Hold, Stop};
 use crate::metrics;
 use crate::runner::JobRunner;
@@ -33,20 +31,19 @@ use crate::settings::Settings;
 use crate::world::{Broker as _, Servers, World};
 use baton_run_log::{EventPublisher, PublishEventsError, shown_by_commit};
 
+mod answering_model;
 mod budget;
 mod calls;
-mod charge;
 mod client_calls;
 mod commit;
-pub mod conversation;
+mod conversation;
 mod credential;
-mod given_calls;
 mod inputs;
-mod interrupted_turn;
 mod tally;
 mod toolbox;
 mod trace;
 mod turn;
+mod unrecorded_turn;
 
 /// The end of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,29 +89,22 @@ enum Worked {
     Draining,
 }
 
-/// An active attempt at a run.
+/// An active attempt at a run: its parts, and the order of its steps.
 pub(crate) struct Attempt<'a, W: World = Servers> {
     runner: &'a JobRunner<W>,
+    /// The settings that the attempt began with.
     settings: Arc<Settings>,
-    headers: &'a JobHeaders,
+    spec: Arc<RunSpec>,
     hold: &'a Hold<'a, W>,
     ledger: GuardedLedger<'a, W>,
-    spec: RunSpec,
     conversation: Conversation,
     toolbox: Toolbox,
     publisher: EventPublisher<W::Broker>,
-    /// The refusal of a run that its key no longer allows.
-    refused: Option<RunError>,
+    model: AnsweringModel,
     budget: Budget,
     /// The end of the run's time, if it is limited.
     deadline: Option<Instant>,
     turn: UnrecordedTurn,
-    /// The upstream that was asked last, and the model's name there.
-    target: Option<Target>,
-    /// Whether the audit log records that a model other than the requested one answered.
-    audits_model: bool,
-    /// Whether the commit that ends or parks the run has begun.
-    ending: bool,
     /// For the run's log line.
     tally: Tally,
     trace: AttemptTrace,
@@ -127,7 +117,7 @@ impl<'a, W: World> Attempt<'a, W> {
         claimed: ClaimedRun,
         spec: RunSpec,
         hold: &'a Hold<'a, W>,
-        headers: &'a JobHeaders,
+        headers: &JobHeaders,
     ) -> Ending {
         let ledger = GuardedLedger::new(runner, claimed.fence);
         let committed = claimed.last_event_id;
@@ -136,8 +126,8 @@ impl<'a, W: World> Attempt<'a, W> {
             biased;
             stop = hold.until_stopped(&runner.cut) => Err(stop),
             worked = async {
-                let attempt = begun.insert(Self::begin(runner, claimed, spec, hold, headers).await?);
-                attempt.work().await
+                let (attempt, refused) = Self::begin(runner, claimed, spec, hold, headers).await?;
+                begun.insert(attempt).work(refused).await
             } => Ok(worked),
         };
         hold.let_go();
@@ -147,7 +137,9 @@ impl<'a, W: World> Attempt<'a, W> {
             Err(Stop::LeaseUnconfirmed) => hold.lease().end(),
             _ => hold.lease().give_up_at(),
         };
-        let ending = begun.as_ref().is_some_and(|attempt| attempt.ending)
+        let ending = begun
+            .as_ref()
+            .is_some_and(|attempt| attempt.ledger.is_ending)
             || matches!(worked, Err(Stop::Cancelled(_)));
         let recorded = begun
             .as_ref()
@@ -207,25 +199,27 @@ impl<'a, W: World> Attempt<'a, W> {
         }
     }
 
+    /// Prepares the work on a run. Returns also the refusal of a run that its key no longer allows.
     async fn begin(
         runner: &'a JobRunner<W>,
         claimed: ClaimedRun,
         mut spec: RunSpec,
         hold: &'a Hold<'a, W>,
-        headers: &'a JobHeaders,
-    ) -> Result<Self, Halt> {
+        headers: &JobHeaders,
+    ) -> Result<(Self, Option<RunError>), Halt> {
         let settings = runner.settings.load_full();
         let ledger = GuardedLedger::new(runner, claimed.fence);
         let key = claimed.key.as_ref();
         let refused = credential::confine(&mut spec, key, &settings.extra_fields);
-        let audits_model = key.is_some_and(|key| credential::limits(key) != Confined::default());
+        let spec = Arc::new(spec);
+        let model = AnsweringModel::new(Arc::clone(&spec), Arc::clone(&settings), key);
         let limits = spec.limits;
         let spent = if limits.most.max_cost_nanos.is_some() {
             ledger.run_cost(claimed.created_at).await?
         } else {
             Nanos(0)
         };
-        let budget = Budget::of(claimed.key.as_ref(), &limits, spent);
+        let budget = Budget::of(key, &limits, spent);
         let tally = Tally::of(&claimed);
         let now = runner.clock.now();
         let deadline = limits.most.max_wall_time().map(|most| {
@@ -250,39 +244,33 @@ impl<'a, W: World> Attempt<'a, W> {
         }
         let toolbox = Toolbox::new(&spec, &settings).await;
         let needs_approval = |name: &str, arguments: &str| toolbox.needs_approval(name, arguments);
-        let conversation = if spec.calls.is_empty() {
-            Conversation::rebuild(spec.limits, claimed.recorded, needs_approval)
-        } else {
-            Conversation::rebuild_given(spec.limits, claimed.recorded, needs_approval)
-        };
-        Ok(Self {
+        let conversation =
+            Conversation::rebuild(Arc::clone(&spec), claimed.recorded, needs_approval);
+        let attempt = Self {
             runner,
             settings,
-            headers,
+            spec,
             hold,
             ledger,
-            spec,
             conversation,
             toolbox,
             publisher,
-            refused,
+            model,
             budget,
             deadline,
             turn: UnrecordedTurn::default(),
-            target: None,
-            audits_model,
-            ending: false,
             tally,
             trace,
-        })
+        };
+        Ok((attempt, refused))
     }
 
     /// Works until the run has ended or is given back, but not longer than the run may take.
-    async fn work(&mut self) -> Result<Worked, Halt> {
+    async fn work(&mut self, refused: Option<RunError>) -> Result<Worked, Halt> {
         let Some(deadline) = self.deadline else {
-            return self.take_steps().await;
+            return self.take_steps(refused).await;
         };
-        match tokio::time::timeout_at(deadline, self.take_steps()).await {
+        match tokio::time::timeout_at(deadline, self.take_steps(refused)).await {
             Ok(worked) => worked,
             Err(_) => Box::pin(self.end_at_deadline()).await,
         }
@@ -298,39 +286,27 @@ impl<'a, W: World> Attempt<'a, W> {
         );
         let outcome = Outcome::Completed(finish_reason);
         let Some(cut) = self.interrupt_turn() else {
-            self.lower_turn(None).await?;
+            self.budget.lower(None, &self.ledger).await?;
             self.finish(outcome, None, None).await?;
             return Ok(Worked::Ended);
         };
         self.publisher.settle().await?;
-        let answered = cut.model.as_deref();
-        let charge = self.charge(answered, cut.usage, cut.cached_tokens);
-        let charged_model = self.charged_model(answered);
+        let charged = self.model.charge(&cut);
         if !cut.counted {
-            self.tally.turn(&charge);
+            self.tally.turn(&charged.charge);
             self.conversation.machine.turn_finished(FinishedTurn {
                 finish_reason,
                 calls: Vec::new(),
                 usage: cut.usage,
             });
         }
-        let last = FinalTurn {
-            step: cut.step,
-            message: cut.message.get(),
-            answer_fields: cut.answer_fields.as_deref().map(RawValue::get),
-            charged_model: charged_model.as_deref(),
-            usage: cut.usage,
-            charge,
-            times: cut.times,
-            finish_reason,
-            last_event_id: self.publisher.last_id(),
-        };
+        let last = cut.as_last(&charged, finish_reason, self.publisher.last_id());
         self.finish(outcome, Some(last), None).await?;
         Ok(Worked::Ended)
     }
 
-    async fn take_steps(&mut self) -> Result<Worked, Halt> {
-        if let Some(error) = self.refused.take() {
+    async fn take_steps(&mut self, refused: Option<RunError>) -> Result<Worked, Halt> {
+        if let Some(error) = refused {
             tracing::info!(
                 code = error.code,
                 "the run's key does not allow it any more"
@@ -375,7 +351,7 @@ impl<'a, W: World> Attempt<'a, W> {
         &mut self,
         outcome: Outcome,
         turn: Option<FinalTurn<'_>>,
-        cut: Option<InterruptedTurn>,
+        cut: Option<TurnRecord>,
     ) -> Result<(), Halt> {
         self.end(outcome, turn, cut, false).await.map(drop)
     }
@@ -386,7 +362,7 @@ impl<'a, W: World> Attempt<'a, W> {
         &mut self,
         outcome: Outcome,
         turn: Option<FinalTurn<'_>>,
-        cut: Option<InterruptedTurn>,
+        cut: Option<TurnRecord>,
         unless_inputs_wait: bool,
     ) -> Result<bool, Halt> {
         self.publisher.settle().await?;
@@ -394,26 +370,13 @@ impl<'a, W: World> Attempt<'a, W> {
             .as_ref()
             .map_or(self.conversation.next_step(), |turn| turn.step);
         let mut usage = self.conversation.usage();
-        let charged_model = cut
-            .as_ref()
-            .and_then(|cut| self.charged_model(cut.model.as_deref()));
-        let cut = cut.as_ref().map(|cut| {
-            let charge = self.charge(cut.model.as_deref(), cut.usage, cut.cached_tokens);
-            if !cut.counted {
-                usage += cut.usage;
-                self.tally.turn(&charge);
-            }
-            CutTurn {
-                step: cut.step,
-                message: cut.message.get(),
-                answer_fields: cut.answer_fields.as_deref().map(RawValue::get),
-                charged_model: charged_model.as_deref(),
-                usage: cut.usage,
-                charge,
-                times: cut.times,
-                last_event_id: self.publisher.last_id(),
-            }
-        });
+        let charged = cut.as_ref().map(|cut| self.model.charge(cut));
+        let cut = cut.as_ref().zip(charged.as_ref());
+        if let Some((cut, charged)) = cut.filter(|(cut, _)| !cut.counted) {
+            usage += cut.usage;
+            self.tally.turn(&charged.charge);
+        }
+        let cut = cut.map(|(cut, charged)| cut.as_cut(charged, self.publisher.last_id()));
         let commit = FinishCommit {
             outcome: &outcome,
             last_event_id: self.publisher.next_id(),
@@ -422,14 +385,9 @@ impl<'a, W: World> Attempt<'a, W> {
             cut,
             unless_inputs_wait,
         };
-        self.ending = true;
         let span = self.trace.commit(step);
-        let finished = match self.ledger.finish(&commit).await {
-            Err(CommitError::InputsWait) => {
-                self.ending = false;
-                return Ok(false);
-            }
-            finished => finished?,
+        let Some(finished) = self.ledger.finish(&commit).await? else {
+            return Ok(false);
         };
         drop(span);
         self.trace.ended(&outcome);
@@ -464,7 +422,7 @@ impl<'a, W: World> Attempt<'a, W> {
         // The work's future is dropped, and with it all active calls of tools.
         let cut = self.interrupt_turn();
         if cut.is_none() {
-            self.lower_turn(None).await?;
+            self.budget.lower(None, &self.ledger).await?;
         }
         self.finish(Outcome::Cancelled(reason), None, cut).await?;
         Ok(Ending::Ended)
@@ -475,6 +433,20 @@ impl<'a, W: World> Attempt<'a, W> {
         self.trace.released("handed_over");
         self.publisher.settle().await?;
         give_back(&self.ledger, self.publisher.resume_point()).await
+    }
+
+    /// Gives the run back to the queue, to wait for the budget. The next settled run publishes a
+    /// job for it; if one has settled meanwhile, this run's own job comes again.
+    async fn await_budget(mut self, wish: &TurnWish) -> Result<Ending, Halt> {
+        self.trace.released("awaits_budget");
+        self.publisher.settle().await?;
+        let last_event = self.publisher.resume_point();
+        let waits = self.ledger.await_budget(wish, last_event).await?;
+        Ok(if waits {
+            Ending::AwaitsBudget
+        } else {
+            Ending::HandedOver
+        })
     }
 }
 

@@ -28,8 +28,6 @@ pub mod settings;
 pub mod tools;
 pub mod world;
 
-pub use attempt::conversation;
-
 use std::sync::Arc;
 use std::time::Duration;
 

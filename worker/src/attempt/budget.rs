@@ -5,18 +5,22 @@
 //! reservations. A run's own limits need no reservation, because its turns come one after the other.
 
 use baton_protocol::{
-    Charge, Fence, FinishReason, Nanos, OnLimit, Outcome, Price, RunError, RunLimits, Usage,
-    UseLimits,
+    Charge, Fence, FinishReason, Nanos, OnLimit, Outcome, Price, RunError, RunLimits, RunSpec,
+    Usage, UseLimits,
 };
 use baton_routing::Target;
 use baton_store::{KeyStanding, TurnGrant, TurnWish};
 use serde_json::value::RawValue;
 
+use super::commit::GuardedLedger;
+use super::conversation::Conversation;
 use super::turn::TurnFailure;
-use super::{Attempt, Ending, Halt, publish_queued};
+use super::unrecorded_turn::BrokenTries;
+use super::{Halt, publish_queued};
 use crate::metrics;
 use crate::model::ModelError;
 use crate::runner::JobRunner;
+use crate::settings::Settings;
 use crate::world::{Ledger as _, World};
 
 /// The part of a limit that is kept for the last turn of a run that hands back, as its divisor.
@@ -49,6 +53,22 @@ struct TakenTurn {
     shortened: Option<FinishReason>,
     /// The price at which it was taken.
     price: Option<Price>,
+}
+
+/// A turn that the model is about to be asked for.
+pub(super) struct PlannedTurn<'a> {
+    pub(super) step: u32,
+    /// The length of its request.
+    pub(super) bytes: usize,
+    pub(super) messages: &'a RawValue,
+    /// The upstreams that may answer it.
+    pub(super) targets: &'a [Target],
+    /// The tokens of the turns before it.
+    pub(super) used: Usage,
+    /// Its tries that broke off.
+    pub(super) broken: Option<&'a BrokenTries>,
+    /// Whether the run ends with it.
+    pub(super) is_last: bool,
 }
 
 impl Budget {
@@ -127,7 +147,7 @@ impl Budget {
 
     /// Estimates the tokens of a turn that the upstream did not count, for a run with a budget:
     /// from above, a token per byte, but no more than the answer was allowed to have.
-    pub(super) fn usage_from_above(&self, written: usize) -> Option<Usage> {
+    fn usage_from_above(&self, written: usize) -> Option<Usage> {
         let open = self.open?;
         let written = (written as u64).min(open.answer_tokens);
         Some(Usage {
@@ -136,6 +156,12 @@ impl Budget {
             total_tokens: open.prompt_tokens.saturating_add(written),
             estimated: true,
         })
+    }
+
+    /// Estimates a turn's tokens from its bytes, for an upstream that reported none.
+    pub(super) fn estimate(&self, conversation: &Conversation, written: usize) -> Usage {
+        let guess = || conversation.guess(written);
+        self.usage_from_above(written).unwrap_or_else(guess)
     }
 
     /// Returns the whole reservation: an upstream that fell silent may have used it up.
@@ -157,37 +183,32 @@ impl Budget {
         let cost = charge.cost.map_or(0, |cost| cost.0);
         self.spent = Nanos(self.spent.0.saturating_add(cost));
     }
-}
 
-impl<W: World> Attempt<'_, W> {
-    /// Reserves the most that a turn with a request of so many bytes may use, whichever target answers
-    /// it. Returns the limit of its answer in tokens; `None` without a limit of the run or its key. If too
-    /// little is left, a limit is reached; if other runs have reserved it, the run waits.
-    pub(super) async fn take_for_turn(
+    /// Reserves the most that a turn may use, whichever target answers it. Returns the limit of its answer in
+    /// tokens; `None` without a limit of the run or its key. If too little is left, a limit is reached; if
+    /// other runs have reserved it, the run waits.
+    pub(super) async fn reserve<W: World>(
         &mut self,
-        step: u32,
-        bytes: usize,
-        messages: &RawValue,
-        targets: &[Target],
+        turn: PlannedTurn<'_>,
+        spec: &RunSpec,
+        settings: &Settings,
+        ledger: &GuardedLedger<'_, W>,
     ) -> Result<Option<u64>, TurnFailure> {
-        if !self.budget.is_metered() {
+        if !self.is_metered() {
             return Ok(None);
         }
-        let models = targets.iter().map(|target| &*target.model);
-        let price = self.settings.prices.dearest(&self.spec.model, models);
+        let models = turn.targets.iter().map(|target| &*target.model);
+        let price = settings.prices.dearest(&spec.model, models);
         let price = price.as_ref();
-        let of_run = self.budget.most.max_cost_nanos.is_some();
-        if (self.budget.cost || of_run) && price.is_none() {
+        let of_run = self.most.max_cost_nanos.is_some();
+        if (self.cost || of_run) && price.is_none() {
             // The model had a price when the run was accepted.
             let limit = if of_run {
                 "this run has a limit of cost"
             } else {
                 "the API key of this run has a budget in money"
             };
-            let message = format!(
-                "{limit}, and the model `{}` has no price here",
-                self.spec.model
-            );
+            let message = format!("{limit}, and the model `{}` has no price here", spec.model);
             return Err(TurnFailure::Ends(Outcome::Failed(RunError {
                 code: "price_unknown".to_owned(),
                 message,
@@ -195,39 +216,36 @@ impl<W: World> Attempt<'_, W> {
             })));
         }
         // Includes room for the field that limits the answer.
-        let bytes = bytes + LIMIT_FIELD;
-        let metering = &self.settings.metering;
-        let mut wish = metering.turn(bytes, messages, &self.spec.params, price);
-        if let Some(broken) = &self.turn.broken {
+        let bytes = turn.bytes + LIMIT_FIELD;
+        let mut wish = settings
+            .metering
+            .turn(bytes, turn.messages, &spec.params, price);
+        if let Some(broken) = turn.broken {
             let spent = Charge::of(broken.usage, broken.cached_tokens, price);
             wish.spent_tokens = spent.input_tokens.saturating_add(spent.output_tokens);
             wish.spent_nanos = spent.cost.map_or(0, |cost| cost.0);
         }
-        let is_last = self.conversation.machine.is_handing_back();
-        let used = self.conversation.usage();
         let (answer_tokens, shortened) = self
-            .budget
-            .within_run(&wish, used, is_last)
+            .within_run(&wish, turn.used, turn.is_last)
             .map_err(TurnFailure::Limit)?;
         wish.answer_tokens = answer_tokens;
-        self.budget.open = Some(TakenTurn {
-            step,
+        self.open = Some(TakenTurn {
+            step: turn.step,
             prompt_tokens: wish.prompt_tokens,
             answer_tokens,
             shortened,
             price: price.copied(),
         });
-        if !self.budget.limited {
+        if !self.limited {
             return Ok(Some(answer_tokens));
         }
-        let grant = self
-            .ledger
-            .begin_turn(step, &wish)
+        let grant = ledger
+            .begin_turn(turn.step, &wish)
             .await
             .map_err(|error| TurnFailure::Halt(Halt::from(error)))?;
         match grant {
             TurnGrant::Granted { answer_tokens } => {
-                if let Some(open) = &mut self.budget.open {
+                if let Some(open) = &mut self.open {
                     if answer_tokens < wish.answer_tokens {
                         open.shortened = Some(FinishReason::Budget);
                     }
@@ -236,13 +254,13 @@ impl<W: World> Attempt<'_, W> {
                 Ok(Some(answer_tokens))
             }
             TurnGrant::Reserved => {
-                self.budget.open = None;
+                self.open = None;
                 metrics::budget_wait();
                 tracing::info!("the rest of the budget is set aside for other runs");
                 Err(TurnFailure::Waits(wish))
             }
             TurnGrant::Refused(of) => {
-                self.budget.open = None;
+                self.open = None;
                 metrics::budget_stop("refused");
                 tracing::info!(budget = of.of_what(), "too little is left for another turn");
                 let outcome = Outcome::Completed(FinishReason::Budget);
@@ -251,25 +269,15 @@ impl<W: World> Attempt<'_, W> {
         }
     }
 
-    /// Gives the run back to the queue, to wait for the budget. The next settled run publishes a
-    /// job for it; if one has settled meanwhile, this run's own job comes again.
-    pub(super) async fn await_budget(mut self, wish: &TurnWish) -> Result<Ending, Halt> {
-        self.trace.released("awaits_budget");
-        self.publisher.settle().await?;
-        let last_event = self.publisher.resume_point();
-        let waits = self.ledger.await_budget(wish, last_event).await?;
-        Ok(if waits {
-            Ending::AwaitsBudget
-        } else {
-            Ending::HandedOver
-        })
-    }
-
     /// Lowers the reservation of an active turn that has shown nothing before the run ends, because
     /// of an error or, without one, a cancel: the run is charged for no more than the turn can have
     /// used. An upstream that worked and fell silent may have used the whole reservation.
-    pub(super) async fn lower_turn(&mut self, error: Option<&ModelError>) -> Result<(), Halt> {
-        let Some(open) = self.budget.open.take() else {
+    pub(super) async fn lower<W: World>(
+        &mut self,
+        error: Option<&ModelError>,
+        ledger: &GuardedLedger<'_, W>,
+    ) -> Result<(), Halt> {
+        let Some(open) = self.open.take() else {
             return Ok(());
         };
         let tokens = match error {
@@ -277,11 +285,11 @@ impl<W: World> Attempt<'_, W> {
             Some(_) => return Ok(()),
             None => open.prompt_tokens,
         };
-        if !self.budget.limited {
+        if !self.limited {
             return Ok(());
         }
         let nanos = open.price.map_or(0, |price| price.of(tokens, 0, 0).0);
-        self.ledger.lower_turn(open.step, tokens, nanos).await?;
+        ledger.lower_turn(open.step, tokens, nanos).await?;
         Ok(())
     }
 }

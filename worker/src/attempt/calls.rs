@@ -1,11 +1,11 @@
-//! Executes the calls of server-side tools, several at a time, or asks a person about them.
+//! Executes the calls of server-side tools, several at a time, or asks a person about them. A request may
+//! name its calls itself: they are the first steps of a run that asks no model.
 
-use baton_nats::JobHeaders;
 use baton_protocol::event::{
     ApprovalRequested, ToolFinished, ToolStarted, shown_arguments, shown_result,
 };
 use baton_protocol::{ApprovalId, ApprovalReason, Effect, EventData, EventId, Outcome};
-use baton_store::{CallCommit, NewApproval, ParkCommit, ParkOutcome};
+use baton_store::{CallCommit, GivenCallsCommit, NewApproval, NewCall, ParkCommit, ParkOutcome};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tracing::Instrument as _;
@@ -21,6 +21,32 @@ use crate::tools::CallEnd;
 use crate::world::World;
 
 impl<W: World> Attempt<'_, W> {
+    /// Records the given calls before any of them begins, so that a later attempt knows their effects.
+    pub(super) async fn begin_given_calls(&mut self) -> Result<(), Halt> {
+        self.publisher.settle().await?;
+        let given = (1..).zip(&self.spec.calls);
+        let calls = given.map(|(number, call)| {
+            let (name, arguments) = (call.name.clone(), call.arguments.clone());
+            self.toolbox
+                .classify(format!("call_{number}"), name, arguments)
+        });
+        let calls: Vec<_> = calls.collect();
+        let recorded = self.conversation.machine.given_calls_begun(calls);
+        let calls: Vec<_> = recorded.into_iter().map(new_call).collect();
+        let last_event_id = self.publisher.last_id();
+        let commit = GivenCallsCommit {
+            calls: &calls,
+            last_event_id,
+        };
+        let sent = self.runner.clock.monotonic();
+        let span = self.trace.commit(1);
+        self.ledger.begin_given_calls(&commit).await?;
+        drop(span);
+        self.hold.confirmed(sent);
+        self.publisher.recorded(last_event_id);
+        Ok(())
+    }
+
     /// Executes calls, several at a time; records and shows each result as it arrives.
     pub(super) async fn run_calls(&mut self, calls: Vec<RecordedCall>) -> Result<(), Halt> {
         let mut waiting = calls.into_iter();
@@ -53,10 +79,7 @@ impl<W: World> Attempt<'_, W> {
                 let (hold, registry) = (self.hold, &self.settings.tools);
                 let span = tracing::info_span!("call", step = recorded.step);
                 let mut trace = self.trace.tool(&call.name, &call.id, recorded.step);
-                let headers = JobHeaders {
-                    request_id: self.headers.request_id.clone(),
-                    traceparent: self.trace.tool_context(&trace),
-                };
+                let headers = self.trace.tool_headers(&trace);
                 let work = async move {
                     // The wait comes before the check of the lease, which holds for two seconds.
                     let slot = toolbox.slot(registry, &recorded).await;
@@ -160,7 +183,6 @@ impl<W: World> Attempt<'_, W> {
             expire_after: self.runner.config.approval_expiry,
             last_event_id: EventId::new(first.attempt(), first.n() + more),
         };
-        self.ending = true;
         let expires_at = match self.ledger.park(&commit).await? {
             ParkOutcome::CancelRequested(reason) => {
                 self.finish(Outcome::Cancelled(reason), None, None).await?;
@@ -192,8 +214,19 @@ impl<W: World> Attempt<'_, W> {
     }
 }
 
+/// Returns the row of a call that is to be recorded.
+pub(super) fn new_call(recorded: RecordedCall) -> NewCall {
+    NewCall {
+        step: recorded.step,
+        effect: effect_of(&recorded),
+        call_id: recorded.call.id,
+        name: recorded.call.name,
+        arguments: recorded.call.arguments,
+    }
+}
+
 /// Returns the effect of executing a call twice.
-pub(super) fn effect_of(recorded: &RecordedCall) -> Effect {
+fn effect_of(recorded: &RecordedCall) -> Effect {
     match recorded.call.side {
         CallSide::Server(effect) => effect,
         // The machine ends a run at a client's call, so none is ever executed here.

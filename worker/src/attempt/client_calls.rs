@@ -13,8 +13,9 @@ use crate::model::{Delta, FieldOf};
 const MAX_NAME: usize = 256;
 
 /// The calls and fields that a turn has shown: only calls of client tools, counted from zero.
-#[derive(Default)]
 pub(super) struct ClientCalls {
+    /// The requested model.
+    asked: String,
     /// By the upstream's index: the client's index, or nothing for a server-side call.
     seen: Vec<(u32, Option<u32>)>,
     shown: u32,
@@ -23,18 +24,23 @@ pub(super) struct ClientCalls {
 }
 
 impl ClientCalls {
-    /// Returns the event that shows a delta. `asked` is the requested model.
-    pub(super) fn show(
-        &mut self,
-        delta: Delta,
-        toolbox: &Toolbox,
-        asked: &str,
-    ) -> Option<EventData> {
+    /// Makes the record of a turn that has shown nothing yet. `asked` is the requested model.
+    pub(super) fn new(asked: &str) -> Self {
+        Self {
+            asked: asked.to_owned(),
+            seen: Vec::new(),
+            shown: 0,
+            fields: AnswerFields::default(),
+        }
+    }
+
+    /// Returns the event that shows a delta.
+    pub(super) fn show(&mut self, delta: Delta, toolbox: &Toolbox) -> Option<EventData> {
         match delta {
             Delta::Text(text) => Some(EventData::TextDelta(Text { text })),
             Delta::Reasoning(text) => Some(EventData::ReasoningDelta(Text { text })),
             Delta::Refusal(text) => Some(EventData::RefusalDelta(Text { text })),
-            Delta::Field { of, name, json } => self.pass_on(of, name, json, asked),
+            Delta::Field { of, name, json } => self.pass_on(of, name, json),
             Delta::ToolCall {
                 index,
                 id,
@@ -64,16 +70,10 @@ impl ClientCalls {
         }
     }
 
-    fn pass_on(
-        &mut self,
-        of: FieldOf,
-        name: String,
-        json: String,
-        asked: &str,
-    ) -> Option<EventData> {
+    fn pass_on(&mut self, of: FieldOf, name: String, json: String) -> Option<EventData> {
         let is_known = of == FieldOf::Completion
             && name == "model"
-            && serde_json::from_str::<String>(&json).is_ok_and(|model| model == asked);
+            && serde_json::from_str::<String>(&json).is_ok_and(|model| model == self.asked);
         if is_known || name.len() > MAX_NAME {
             return None;
         }

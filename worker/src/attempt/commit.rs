@@ -68,12 +68,17 @@ pub(super) struct GuardedLedger<'a, W: World> {
     ledger: &'a W::Ledger,
     /// The attempt that guards each write.
     pub(super) fence: Fence,
+    /// Whether the commit that ends or parks the run has begun.
+    pub(super) is_ending: bool,
 }
 
 impl<'a, W: World> GuardedLedger<'a, W> {
     pub(super) const fn new(runner: &'a JobRunner<W>, fence: Fence) -> Self {
-        let ledger = &runner.store;
-        Self { ledger, fence }
+        Self {
+            ledger: &runner.store,
+            fence,
+            is_ending: false,
+        }
     }
 
     pub(super) async fn turn(
@@ -149,12 +154,31 @@ impl<'a, W: World> GuardedLedger<'a, W> {
         until_answered!(ledger.commit_call(fence, commit))
     }
 
-    pub(super) async fn finish(&self, commit: &FinishCommit<'_>) -> Result<Finished, CommitError> {
+    /// Ends the run; returns nothing, with nothing written, if a message waits that it must take before.
+    pub(super) async fn finish(
+        &mut self,
+        commit: &FinishCommit<'_>,
+    ) -> Result<Option<Finished>, CommitError> {
+        self.is_ending = true;
         let (ledger, fence) = (self.ledger, &self.fence);
-        until_answered!(ledger.finish_run(fence, commit))
+        loop {
+            match judge(ledger.finish_run(fence, commit).await).await {
+                Ok(Some(finished)) => return Ok(Some(finished)),
+                Ok(None) => {}
+                Err(CommitError::InputsWait) => {
+                    self.is_ending = false;
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
-    pub(super) async fn park(&self, commit: &ParkCommit<'_>) -> Result<ParkOutcome, CommitError> {
+    pub(super) async fn park(
+        &mut self,
+        commit: &ParkCommit<'_>,
+    ) -> Result<ParkOutcome, CommitError> {
+        self.is_ending = true;
         let (ledger, fence) = (self.ledger, &self.fence);
         until_answered!(ledger.park_run(fence, commit))
     }

@@ -1,6 +1,8 @@
 //! A run's conversation, rebuilt from the ledger: the recorded messages and the state after them.
 
-use baton_protocol::{RunLimits, RunSpec, Usage};
+use std::sync::Arc;
+
+use baton_protocol::{RunSpec, Usage};
 use baton_store::{CallState, StepData, StepRecord};
 use serde_json::value::RawValue;
 
@@ -15,38 +17,28 @@ const HAND_BACK: &str = "The limit of this run is reached, and no tool can be ca
                          Answer now with what you have.";
 
 /// A run's messages, and the machine that decides from them.
-pub struct Conversation {
+pub(super) struct Conversation {
+    /// The request, with the messages before the run.
+    spec: Arc<RunSpec>,
     /// The state of the run.
-    pub machine: TurnMachine,
-    /// The messages.
-    pub transcript: Transcript,
+    pub(super) machine: TurnMachine,
+    /// The messages that the run added.
+    transcript: Transcript,
 }
 
 impl Conversation {
     /// Rebuilds the conversation of the recorded steps. `needs_approval` says of a tool and the arguments of
     /// a call whether a person must approve it.
-    pub fn rebuild(
-        limits: RunLimits,
+    pub(super) fn rebuild(
+        spec: Arc<RunSpec>,
         steps: Vec<StepRecord>,
         needs_approval: impl Fn(&str, &str) -> bool,
     ) -> Self {
-        Self::after(TurnMachine::new(limits), steps, needs_approval)
-    }
-
-    /// Rebuilds the state of a run that was given its calls; see [`Conversation::rebuild`].
-    pub fn rebuild_given(
-        limits: RunLimits,
-        steps: Vec<StepRecord>,
-        needs_approval: impl Fn(&str, &str) -> bool,
-    ) -> Self {
-        Self::after(TurnMachine::of_given_calls(limits), steps, needs_approval)
-    }
-
-    fn after(
-        machine: TurnMachine,
-        steps: Vec<StepRecord>,
-        needs_approval: impl Fn(&str, &str) -> bool,
-    ) -> Self {
+        let machine = if spec.calls.is_empty() {
+            TurnMachine::new(spec.limits)
+        } else {
+            TurnMachine::of_given_calls(spec.limits)
+        };
         let under_rule = |call: Call| Call {
             needs_approval: needs_approval(&call.name, &call.arguments),
             ..call
@@ -112,64 +104,66 @@ impl Conversation {
             }
         }
         Self {
+            spec,
             machine: machine.after(entries),
             transcript,
         }
     }
 
     /// Returns the next action.
-    pub fn next(&self) -> Next {
+    pub(super) fn next(&self) -> Next {
         self.machine.next()
     }
 
     /// Returns the step of the next turn.
-    pub const fn next_step(&self) -> u32 {
+    pub(super) const fn next_step(&self) -> u32 {
         self.machine.next_step()
     }
 
     /// Returns the tokens of all finished turns.
-    pub const fn usage(&self) -> Usage {
+    pub(super) const fn usage(&self) -> Usage {
         self.machine.usage()
     }
 
     /// Returns whether the run has added nothing to its input.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.transcript.is_empty()
     }
 
     /// Adds a recorded turn's message.
-    pub fn put_turn(&mut self, step: u32, message: Box<RawValue>) {
+    pub(super) fn put_turn(&mut self, step: u32, message: Box<RawValue>) {
         self.transcript.put(step, message);
     }
 
     /// Adds a recorded call's result.
-    pub fn put_result(&mut self, step: u32, message: Box<RawValue>) {
+    pub(super) fn put_result(&mut self, step: u32, message: Box<RawValue>) {
         self.transcript.put(step, message);
         self.machine.call_finished(step);
     }
 
     /// Returns the step of the next turn if this call is the last open one; `None` while others are open.
-    pub fn step_after_call(&self, step: u32) -> Option<u32> {
+    pub(super) fn step_after_call(&self, step: u32) -> Option<u32> {
         let machine = &self.machine;
         machine.is_last_call(step).then(|| machine.next_step())
     }
 
     /// Adds a recorded message of a client.
-    pub fn put_input(&mut self, step: u32, message: Box<RawValue>) {
+    pub(super) fn put_input(&mut self, step: u32, message: Box<RawValue>) {
         self.transcript.put(step, message);
         self.machine.input_applied();
     }
 
     /// Returns the messages for the model.
-    pub fn render(&self, spec: &RunSpec) -> Box<RawValue> {
-        let instructions = spec.instructions.as_deref();
+    pub(super) fn render(&self) -> Box<RawValue> {
+        let instructions = self.spec.instructions.as_deref();
         let last = self.machine.is_handing_back().then_some(HAND_BACK);
-        self.transcript.render(instructions, &spec.messages, last)
+        self.transcript
+            .render(instructions, &self.spec.messages, last)
     }
 
     /// Estimates the tokens of a turn that wrote `written` bytes.
-    pub fn guess(&self, spec: &RunSpec, written: usize) -> Usage {
-        guess(text_bytes(self.render(spec).get()), written)
+    pub(super) fn guess(&self, written: usize) -> Usage {
+        guess(text_bytes(self.render().get()), written)
     }
 }
 

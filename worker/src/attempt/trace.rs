@@ -12,6 +12,8 @@ use super::turn::{TurnEnd, TurnFailure};
 
 /// The open spans of an attempt.
 pub(super) struct AttemptTrace {
+    /// The HTTP request that the run came with.
+    request_id: Option<String>,
     /// The context of the run, for what goes out while spans are not sent.
     run: Option<String>,
     attempt: Span,
@@ -55,6 +57,7 @@ impl AttemptTrace {
         attempt.set("baton.attempt", || i64::from(fence.attempt));
         attempt.set("baton.worker.id", || worker.to_string());
         Self {
+            request_id: headers.request_id.clone(),
             run: run.cloned(),
             attempt,
             turn: Span::default(),
@@ -70,6 +73,11 @@ impl AttemptTrace {
         self.turn.set("baton.step", || i64::from(step));
     }
 
+    /// Returns the id of the HTTP request that the run came with.
+    pub(super) fn request_id(&self) -> Option<String> {
+        self.request_id.clone()
+    }
+
     /// Returns the context that goes out with the turn's request.
     pub(super) fn turn_context(&self) -> Option<String> {
         self.turn.traceparent().or_else(|| self.run.clone())
@@ -80,21 +88,22 @@ impl AttemptTrace {
         let mut turn = std::mem::take(&mut self.turn);
         match ended {
             Ok(end) => {
-                let usage = end.finished.usage;
+                let record = &end.record;
+                let usage = record.usage;
                 turn.set("gen_ai.usage.input_tokens", || count(usage.prompt_tokens));
                 turn.set("gen_ai.usage.output_tokens", || {
                     count(usage.completion_tokens)
                 });
                 turn.set("gen_ai.usage.cache_read.input_tokens", || {
-                    count(end.cached_tokens)
+                    count(record.cached_tokens)
                 });
                 turn.set("gen_ai.response.finish_reasons", || {
-                    finish_reasons(end.finished.finish_reason)
+                    finish_reasons(end.finish_reason)
                 });
-                if let Some(model) = &end.model {
+                if let Some(model) = &record.model {
                     turn.set("gen_ai.response.model", || model.clone());
                 }
-                if let Some(after) = end.times.first_token {
+                if let Some(after) = record.times.first_token {
                     turn.set("gen_ai.response.time_to_first_chunk", || {
                         after.as_secs_f64()
                     });
@@ -118,9 +127,12 @@ impl AttemptTrace {
         tool
     }
 
-    /// Returns the context that goes out with a tool's request.
-    pub(super) fn tool_context(&self, tool: &Span) -> Option<String> {
-        tool.traceparent().or_else(|| self.run.clone())
+    /// Returns the headers that go out with a tool's request.
+    pub(super) fn tool_headers(&self, tool: &Span) -> JobHeaders {
+        JobHeaders {
+            request_id: self.request_id(),
+            traceparent: tool.traceparent().or_else(|| self.run.clone()),
+        }
     }
 
     /// Begins the span of a commit, which ends when it is dropped.

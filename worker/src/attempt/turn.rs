@@ -6,62 +6,44 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_admission::needs;
-use baton_metering::{is_other_model, recorded_name};
-use baton_protocol::{
-    AuditId, EventData, FinishReason, LeftUpstream, Outcome, RunError, TurnRoute,
-};
+use baton_protocol::event::AttemptReset;
+use baton_protocol::{EventData, FinishReason, LeftUpstream, Outcome, RunError, TurnRoute};
 use baton_routing::Target;
 use baton_run_log::{EventLogs, EventPublisher, PublishEventsError};
-use baton_store::{
-    ActorKind, AuditEntry, AuditResult, FinalTurn, NewCall, TurnCommit, TurnTimes, TurnWish,
-};
-use serde_json::value::RawValue;
+use baton_store::{TurnCommit, TurnWish};
 
-use super::calls::effect_of;
-use super::client_calls::is_answer;
+use super::budget::PlannedTurn;
+use super::calls::new_call;
+use super::client_calls::ClientCalls;
 use super::inputs::take_inputs;
-use super::interrupted_turn::{InterruptedTurn, OpenTurn, UnrecordedTurn};
+use super::unrecorded_turn::{OpenTurn, TurnRecord, UnrecordedTurn};
 use super::{Attempt, Halt, Worked};
-use crate::agent::FinishedTurn;
 use crate::agent::turn_machine::TurnVerdict;
+use crate::agent::{Call, FinishedTurn};
 use crate::metrics;
 use crate::model::{ModelError, StartedTurn, TurnContext, TurnParts};
-use crate::world::{Ledger as _, World};
+use crate::world::World;
 
 /// The time that events wait for the model's first text, to be stored with it.
 const FIRST_TEXT: Duration = Duration::from_millis(50);
 
 /// A turn that has ended well.
 pub(super) struct TurnEnd {
-    /// The input for the machine.
-    pub(super) finished: FinishedTurn,
-    /// The assistant's message, to be recorded and sent to the model again.
-    pub(super) message: Box<RawValue>,
-    /// The passed-on fields around the message, to be recorded.
-    pub(super) answer_fields: Option<Box<RawValue>>,
-    /// The part of the prompt tokens that the upstream reported as cached.
-    pub(super) cached_tokens: u64,
-    /// The model that answered, if the upstream named it.
-    pub(super) model: Option<String>,
-    /// Its times.
-    pub(super) times: TurnTimes,
+    pub(super) record: TurnRecord,
+    /// The reason why it ended.
+    pub(super) finish_reason: FinishReason,
+    /// The calls that it requests.
+    calls: Vec<Call>,
 }
 
 impl TurnEnd {
     /// Returns the end of a turn that reached the limit of its run's length, as if the upstream had
     /// reported its own limit. Calls in it may be truncated, and are not made.
-    fn at_length(cut: InterruptedTurn) -> Self {
+    const fn at_length(record: TurnRecord) -> Self {
         Self {
-            finished: FinishedTurn {
-                finish_reason: FinishReason::Length,
-                calls: Vec::new(),
-                usage: cut.usage,
-            },
-            message: cut.message,
-            answer_fields: cut.answer_fields,
-            cached_tokens: cut.cached_tokens,
-            model: cut.model,
-            times: cut.times,
+            record,
+            finish_reason: FinishReason::Length,
+            calls: Vec::new(),
         }
     }
 }
@@ -139,37 +121,36 @@ impl<W: World> Attempt<'_, W> {
             Err(TurnFailure::Waits(wish)) => return Ok(Some(Worked::AwaitsBudget(wish))),
             Err(TurnFailure::Halt(halt)) => return Err(halt),
         };
-        let usage = turn.finished.usage;
-        let finish_reason = turn.finished.finish_reason;
-        let answered = turn.model.as_deref();
-        let charge = self.charge(answered, usage, turn.cached_tokens);
-        let charged_model = self.charged_model(answered);
-        self.note_model(answered).await;
-        self.tally.turn(&charge);
-        self.turn.record = Some(InterruptedTurn {
-            step,
-            message: turn.message.clone(),
-            answer_fields: turn.answer_fields.clone(),
-            usage,
-            cached_tokens: turn.cached_tokens,
-            model: turn.model.clone(),
-            times: turn.times,
+        self.record_turn(turn).await
+    }
+
+    /// Records a turn: the run continues after it, or ends with it.
+    async fn record_turn(&mut self, turn: TurnEnd) -> Result<Option<Worked>, Halt> {
+        let TurnEnd {
+            record,
+            finish_reason,
+            calls,
+        } = turn;
+        let charged = self.model.charge(&record);
+        let answered = record.model.as_deref();
+        let request_id = self.trace.request_id();
+        self.model
+            .note_answer(answered, self.runner, &self.ledger, request_id)
+            .await;
+        self.tally.turn(&charged.charge);
+        self.turn.record = Some(TurnRecord {
             counted: true,
+            ..record.clone()
         });
-        let new_calls: Vec<_> = match self.conversation.machine.turn_finished(turn.finished) {
+        let verdict = self.conversation.machine.turn_finished(FinishedTurn {
+            finish_reason,
+            calls,
+            usage: record.usage,
+        });
+        self.publisher.settle().await?;
+        let new_calls: Vec<_> = match verdict {
             TurnVerdict::Finish(outcome) => {
-                self.publisher.settle().await?;
-                let last = FinalTurn {
-                    step,
-                    message: turn.message.get(),
-                    answer_fields: turn.answer_fields.as_deref().map(RawValue::get),
-                    charged_model: charged_model.as_deref(),
-                    usage,
-                    charge,
-                    times: turn.times,
-                    finish_reason,
-                    last_event_id: self.publisher.last_id(),
-                };
+                let last = record.as_last(&charged, finish_reason, self.publisher.last_id());
                 let may_go_on = self.conversation.machine.may_go_on();
                 let gives_way = may_go_on && !self.publisher.is_at_limit();
                 if self.end(outcome, Some(last), None, gives_way).await? {
@@ -178,27 +159,18 @@ impl<W: World> Attempt<'_, W> {
                 // A message waits: the run takes it with this turn, and another turn answers it.
                 Vec::new()
             }
-            TurnVerdict::Continue(calls) => {
-                self.publisher.settle().await?;
-                let new_calls = calls.into_iter().map(|recorded| NewCall {
-                    step: recorded.step,
-                    effect: effect_of(&recorded),
-                    call_id: recorded.call.id,
-                    name: recorded.call.name,
-                    arguments: recorded.call.arguments,
-                });
-                new_calls.collect()
-            }
+            TurnVerdict::Continue(calls) => calls.into_iter().map(new_call).collect(),
         };
+        let step = record.step;
         let last_event_id = self.publisher.next_id();
         let commit = TurnCommit {
             step,
-            message: turn.message.get(),
-            answer_fields: turn.answer_fields.as_deref().map(RawValue::get),
-            charged_model: charged_model.as_deref(),
-            usage,
-            charge,
-            times: turn.times,
+            message: record.message.get(),
+            answer_fields: record.fields(),
+            charged_model: charged.model.as_deref(),
+            usage: record.usage,
+            charge: charged.charge,
+            times: record.times,
             usage_total: self.conversation.usage(),
             finish_reason,
             last_event_id,
@@ -210,11 +182,11 @@ impl<W: World> Attempt<'_, W> {
         let inputs = self.ledger.turn(&commit).await?;
         drop(span);
         self.turn = UnrecordedTurn::default();
-        self.budget.turn_recorded(&charge);
+        self.budget.turn_recorded(&charged.charge);
         self.hold.confirmed(sent);
         self.publisher.recorded(last_event_id);
-        self.conversation.put_turn(step, turn.message);
-        self.publisher.push(step, EventData::Usage(usage));
+        self.conversation.put_turn(step, record.message);
+        self.publisher.push(step, EventData::Usage(record.usage));
         take_inputs(inputs, &mut self.conversation, &mut self.publisher);
         Ok(None)
     }
@@ -224,64 +196,108 @@ impl<W: World> Attempt<'_, W> {
         metrics::model_turn_failed(error.code());
         let cut = self.interrupt_turn();
         if cut.is_none() {
-            self.lower_turn(Some(error)).await?;
+            self.budget.lower(Some(error), &self.ledger).await?;
         }
         self.finish(failed(error), None, cut).await?;
         Ok(Worked::Ended)
     }
 
-    fn parts<'p>(
-        &'p self,
-        messages: &'p RawValue,
-        first_turn: bool,
-        answer_limit: Option<u64>,
-    ) -> TurnParts<'p> {
-        TurnParts {
-            spec: &self.spec,
-            messages,
-            tools: self.offered(),
-            first_turn,
-            answer_limit,
+    /// Withdraws the shown part of a failed turn and pauses, if the model may be called again;
+    /// otherwise returns the error. It may not be called again if a client that cannot take text
+    /// back has received some of the turn, or if the run's tries or tokens are used up.
+    async fn withdraw_turn(
+        &mut self,
+        step: u32,
+        error: ModelError,
+    ) -> Result<Option<ModelError>, Halt> {
+        let tries = self.turn.tries();
+        let models = &self.settings.models;
+        let Some(pause) = models.pause_before_next_turn(tries + 1, &error) else {
+            return Ok(Some(error));
+        };
+        // A try that had not begun was already repeated, except if it might have cost more than its
+        // reservation, or if its first words arrived together with malformed data.
+        let may_begin_again = self.budget.is_metered() && !error.costs_nothing()
+            || matches!(error, ModelError::Invalid { .. });
+        if self.turn.open.is_none() && !may_begin_again || self.publisher.is_at_limit() {
+            return Ok(Some(error));
         }
+        let shown = self.turn.open.as_ref().is_some_and(|open| open.shown);
+        if shown && self.spec.shown_for_good {
+            return Ok(Some(error));
+        }
+        let used = self.turn.used(&self.budget, &self.conversation);
+        let total = self.conversation.usage() + used;
+        let limit = self.spec.limits.max_total_tokens;
+        if limit.is_some_and(|most| total.total_tokens >= most) {
+            return Ok(Some(error));
+        }
+        let before = self.turn.break_off(step, error, used);
+        if let Some(resume_after) = before.filter(|it| self.publisher.last_pushed() != *it) {
+            let reset = AttemptReset {
+                resume_after,
+                continues: false,
+            };
+            self.publisher.push(step, EventData::AttemptReset(reset));
+        }
+        metrics::turn_withdrawn();
+        tracing::info!(?pause, "a turn that broke off is asked for again");
+        self.publisher.settle().await?;
+        tokio::time::sleep(pause).await;
+        Ok(None)
     }
 
-    /// Returns the tools that the next turn is offered: none if it hands back.
-    fn offered(&self) -> Option<&RawValue> {
-        let offered = self.toolbox.offered();
-        offered.filter(|_| !self.conversation.machine.is_handing_back())
+    /// Interrupts the active turn, if there is one: see [`UnrecordedTurn::interrupt`].
+    pub(super) fn interrupt_turn(&mut self) -> Option<TurnRecord> {
+        let now = self.runner.clock.monotonic();
+        let estimate = |bytes| self.budget.estimate(&self.conversation, bytes);
+        self.turn
+            .interrupt(now, &self.toolbox, &mut self.publisher, estimate)
     }
 
     /// Calls the model and shows its answer. Events are stored while the answer is read; if the log
     /// is slow, the upstream is read no further than memory allows.
-    pub(super) async fn model_turn(&mut self, step: u32) -> Result<TurnEnd, TurnFailure> {
+    async fn model_turn(&mut self, step: u32) -> Result<TurnEnd, TurnFailure> {
         let started = self.runner.clock.monotonic();
-        let settings = Arc::clone(&self.settings);
-        let needs = needs(&self.spec.params, self.offered().is_some());
-        let targets = settings.models.targets(&self.spec.model, needs)?;
-        let messages = self.conversation.render(&self.spec);
-        let first_turn = self.conversation.is_empty();
-        let render = |attempt: &Self, answer_limit| {
-            let parts = attempt.parts(&messages, first_turn, answer_limit);
-            settings.models.render(&targets[0], &parts)
+        let (settings, spec) = (Arc::clone(&self.settings), Arc::clone(&self.spec));
+        let models = &settings.models;
+        let is_last = self.conversation.machine.is_handing_back();
+        // A turn that hands back is offered no tools.
+        let tools = self.toolbox.offered().filter(|_| !is_last);
+        let needs = needs(&spec.params, tools.is_some());
+        let targets = models.targets(&spec.model, needs)?;
+        let messages = self.conversation.render();
+        let parts = |answer_limit| TurnParts {
+            spec: &spec,
+            messages: &messages,
+            tools,
+            first_turn: self.conversation.is_empty(),
+            answer_limit,
         };
-        let mut body = render(self, None);
-        let bytes = body.len() + room_for_others(&targets);
-        let limit = self.take_for_turn(step, bytes, &messages, &targets);
+        let mut body = models.render(&targets[0], &parts(None));
+        let planned = PlannedTurn {
+            step,
+            bytes: body.len() + room_for_others(&targets),
+            messages: &messages,
+            targets: &targets,
+            used: self.conversation.usage(),
+            broken: self.turn.broken.as_ref(),
+            is_last,
+        };
+        let limit = self.budget.reserve(planned, &spec, &settings, &self.ledger);
         let limit = limit.await?;
         if limit.is_some() {
             // Before the second body is built, because a request may be as large as the body limit.
             drop(std::mem::take(&mut body));
-            body = render(self, limit);
+            body = models.render(&targets[0], &parts(limit));
             self.hold.may_begin().await;
         }
         let context = TurnContext {
-            request_id: self.headers.request_id.clone(),
+            request_id: self.trace.request_id(),
             traceparent: self.trace.turn_context(),
             only_free_retries: self.budget.is_metered(),
         };
-        let hands_back = self.conversation.machine.is_handing_back();
-        let tools = self.toolbox.offered().filter(|_| !hands_back);
-        let (models, publisher) = (&settings.models, &mut self.publisher);
+        let publisher = &mut self.publisher;
         let answer = if targets.len() == 1 {
             // The answer may take minutes, in which the run needs only one copy of its input.
             drop(messages);
@@ -289,13 +305,7 @@ impl<W: World> Attempt<'_, W> {
             until_started(publisher, started).await?
         } else {
             drop(body);
-            let parts = TurnParts {
-                spec: &self.spec,
-                messages: &messages,
-                tools,
-                first_turn,
-                answer_limit: limit,
-            };
+            let parts = parts(limit);
             let started = models.start_turn(&targets, |it| models.render(it, &parts), context);
             until_started(publisher, started).await?
         };
@@ -304,12 +314,16 @@ impl<W: World> Attempt<'_, W> {
             let recorded = self.ledger.route(step, &route).await;
             recorded.map_err(|error| TurnFailure::Halt(error.into()))?;
         }
-        self.target = Some(answer.target);
-        let stream = answer.stream;
-        let behind = self.publisher.last_pushed();
-        let turn = OpenTurn::new(step, stream, behind, started);
-        let turn = self.turn.open.insert(turn);
-        let mut first = true;
+        self.model.answers_at(answer.target);
+        let turn = self.turn.open.insert(OpenTurn {
+            step,
+            stream: answer.stream,
+            client_calls: ClientCalls::new(&spec.model),
+            behind: self.publisher.last_pushed(),
+            asked_at: started,
+            first_token: None,
+            shown: false,
+        });
         while !self.publisher.is_at_limit() {
             tokio::select! {
                 biased;
@@ -319,19 +333,14 @@ impl<W: World> Attempt<'_, W> {
                         turn.stream.check()?;
                         return self.whole_turn();
                     };
-                    if first {
-                        first = false;
+                    if turn.first_token.is_none() {
                         let after = self.runner.clock.monotonic() - started;
                         turn.first_token = Some(after);
                         self.tally.first_token(after);
-                        metrics::first_token(&self.settings.names, &self.spec.model, after);
+                        metrics::first_token(&settings.names, &spec.model, after);
                     }
                     for delta in deltas {
-                        let shown = turn.client_calls.show(delta, &self.toolbox, &self.spec.model);
-                        if let Some(data) = shown {
-                            turn.shown |= is_answer(&data);
-                            self.publisher.push(step, data);
-                        }
+                        turn.show(delta, &self.toolbox, &mut self.publisher);
                     }
                     self.publisher.kick();
                 }
@@ -353,73 +362,40 @@ impl<W: World> Attempt<'_, W> {
             .take()
             .ok_or(ModelError::Cut { source: None })?;
         let times = whole.times(self.runner.clock.monotonic());
-        let written = whole.stream.bytes();
         for details in whole.stream.usage_details() {
-            let calls = &mut whole.client_calls;
-            if let Some(data) = calls.show(details, &self.toolbox, &self.spec.model) {
-                self.publisher.push(whole.step, data);
-            }
+            whole.show(details, &self.toolbox, &mut self.publisher);
         }
+        let written = whole.stream.bytes();
         let answer_fields = whole.client_calls.fields();
-        let mut turn = whole.stream.finish()?;
-        if !turn.usage_told {
-            turn.usage = self.estimate(written);
-        }
-        (turn.usage, turn.cached_tokens) =
-            self.turn.with_broken_tries(turn.usage, turn.cached_tokens);
-        let finish_reason = self.budget.end_of_turn(turn.finish_reason);
+        let turn = whole.stream.finish()?;
+        let usage = if turn.usage_told {
+            turn.usage
+        } else {
+            self.budget.estimate(&self.conversation, written)
+        };
+        let (usage, cached_tokens) = self.turn.with_broken_tries(usage, turn.cached_tokens);
+        let record = TurnRecord {
+            step: whole.step,
+            message: turn.message,
+            answer_fields,
+            usage,
+            cached_tokens,
+            model: turn.model,
+            times,
+            counted: false,
+        };
+        let charge = self.model.charge(&record).charge;
+        let took = times.took.unwrap_or_default();
+        metrics::model_turn(&self.settings.names, &self.spec.model, &charge, took);
         let calls = turn
             .tool_calls
             .into_iter()
-            .map(|call| self.toolbox.classify(call.id, call.name, call.arguments))
-            .collect();
-        let charge = self.charge(turn.model.as_deref(), turn.usage, turn.cached_tokens);
-        let took = times.took.unwrap_or_default();
-        metrics::model_turn(&self.settings.names, &self.spec.model, &charge, took);
-        let finished = FinishedTurn {
-            finish_reason,
-            calls,
-            usage: turn.usage,
-        };
+            .map(|call| self.toolbox.classify(call.id, call.name, call.arguments));
         Ok(TurnEnd {
-            finished,
-            message: turn.message,
-            answer_fields,
-            cached_tokens: turn.cached_tokens,
-            model: turn.model,
-            times,
+            record,
+            finish_reason: self.budget.end_of_turn(turn.finish_reason),
+            calls: calls.collect(),
         })
-    }
-
-    /// Counts an answer of a model other than the requested one. If the run's key has a list of
-    /// models or a budget, also records it in the audit log, once per attempt.
-    pub(super) async fn note_model(&mut self, answered: Option<&str>) {
-        let asked = self.asked_model().to_owned();
-        let Some(answered) = answered.filter(|answered| is_other_model(&asked, answered)) else {
-            return;
-        };
-        metrics::other_model(self.settings.prices.of(answered).is_some());
-        if !std::mem::take(&mut self.audits_model) {
-            return;
-        }
-        let answered = recorded_name(answered);
-        tracing::warn!(asked, answered, "another model answered than was asked");
-        let entry = AuditEntry {
-            id: AuditId::new(self.runner.clock.now()),
-            tenant: Some(self.ledger.fence.tenant),
-            actor_kind: ActorKind::ApiKey,
-            actor: None,
-            action: "run.other_model",
-            target: Some(self.ledger.fence.run.to_string()),
-            result: AuditResult::Done,
-            detail: Some(format!("asked `{asked}`, answered by `{answered}`")),
-            ip: None,
-            user_agent: None,
-            request_id: self.headers.request_id.clone(),
-        };
-        if let Err(error) = self.runner.store.record_audit(&entry).await {
-            tracing::error!(%error, asked, answered, "another model's answer is not in the audit log");
-        }
     }
 }
 
