@@ -100,7 +100,7 @@ pub struct Store {
     /// Single statements that set their tenant themselves.
     pub(crate) tenant_statements: StatementPool,
     system_statements: StatementPool,
-    groups: Arc<Groups>,
+    pub(crate) groups: Arc<Groups>,
     pub(crate) depth: Arc<QueueDepth>,
 }
 
@@ -140,11 +140,12 @@ impl Store {
                 options.acquire_timeout,
             )
         };
+        let tenant_statements = statements(Pool::Tenant, BECOME_APP, shares.accepts);
         let system_statements = statements(Pool::System, BECOME_SYSTEM, shares.system);
         Ok(Self {
-            tenant_statements: statements(Pool::Tenant, BECOME_APP, shares.accepts),
             depth: Arc::new(QueueDepth::new(system_statements.clone())),
-            groups: Arc::new(Groups::new(&system_statements)),
+            groups: Arc::new(Groups::new(&tenant_statements, &system_statements)),
+            tenant_statements,
             system_statements,
             tenant_transactions: PgPoolOptions::new()
                 .max_connections(shares.transactions)

@@ -24,9 +24,18 @@ const BYTES: usize = 256 * 1024;
 /// must not delay all others.
 const SLOW: Duration = Duration::from_millis(100);
 
-/// Executes the statement for a group. Returns an answer for each row in order; `None` if the
-/// caller is to execute its row by itself.
-type Execute<R, A> = dyn Fn(Vec<R>) -> BoxFuture<'static, Vec<Option<A>>> + Send + Sync;
+/// Executes the statement for a group, and returns an answer for each row in order.
+type Execute<R, A> = dyn Fn(Vec<R>) -> BoxFuture<'static, Vec<Submitted<A>>> + Send + Sync;
+
+/// The answer to a submitted row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Submitted<A> {
+    Answered(A),
+    /// Nothing was written for the row: the caller is to execute it by itself.
+    Left,
+    /// The group failed, and may have written the row.
+    Lost,
+}
 
 /// The rows of type `R` that wait for one statement, which answers each with an `A`.
 pub(crate) struct Grouper<R, A>(Arc<Shared<R, A>>);
@@ -50,13 +59,13 @@ struct Queue<R, A> {
 struct Waiting<R, A> {
     row: R,
     bytes: usize,
-    answer: oneshot::Sender<Option<A>>,
+    answer: oneshot::Sender<Submitted<A>>,
 }
 
 impl<R: Send + 'static, A: Send + 'static> Grouper<R, A> {
     pub(crate) fn new<F>(execute: impl Fn(Vec<R>) -> F + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = Vec<Option<A>>> + Send + 'static,
+        F: Future<Output = Vec<Submitted<A>>> + Send + 'static,
     {
         Self(Arc::new(Shared {
             execute: Box::new(move |rows| execute(rows).boxed()),
@@ -65,18 +74,17 @@ impl<R: Send + 'static, A: Send + 'static> Grouper<R, A> {
         }))
     }
 
-    /// Returns the answer to the row; `None` if the caller is to execute it by itself. The group
-    /// goes on without a caller that gives up: its row is written or it is not, as if the answer to
-    /// a statement of its own had been lost.
+    /// Returns the answer to the row. The group goes on without a caller that gives up: its row is
+    /// written or it is not, as if the answer to a statement of its own had been lost.
     pub(crate) async fn submit(
         &self,
         lane: Lane,
         tenant: TenantId,
         bytes: usize,
         row: R,
-    ) -> Option<A> {
+    ) -> Submitted<A> {
         if bytes > BYTES || self.0.tasks.is_closed() {
-            return None;
+            return Submitted::Left;
         }
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting { row, bytes, answer };
@@ -94,7 +102,7 @@ impl<R: Send + 'static, A: Send + 'static> Grouper<R, A> {
             self.0.tasks.spawn(Arc::clone(&self.0).work(lane));
         }
         // The sender is dropped if the group panicked.
-        answered.await.ok().flatten()
+        answered.await.unwrap_or(Submitted::Lost)
     }
 
     /// Refuses further rows, and waits for those that were taken.
@@ -219,7 +227,8 @@ mod tests {
     use tokio::sync::Semaphore;
     use uuid::Uuid;
 
-    use super::{BYTES, Grouper, ROWS, SLOW};
+    use super::Submitted::{Answered, Left, Lost};
+    use super::{BYTES, Grouper, ROWS, SLOW, Submitted};
 
     /// A grouper that answers each row with its double. Each of its groups waits for a permit.
     struct Gated {
@@ -238,7 +247,10 @@ mod tests {
                 entry.acquire().await.unwrap().forget();
                 assert!(!rows.contains(&13), "thirteen");
                 rows.into_iter()
-                    .map(|row| (row != 7).then_some(2 * row))
+                    .map(|row| match row {
+                        7 => Submitted::Left,
+                        row => Submitted::Answered(2 * row),
+                    })
                     .collect()
             }
         });
@@ -251,7 +263,7 @@ mod tests {
 
     impl Gated {
         /// Submits each row for its tenant, all at once, with enough permits for them.
-        async fn submit_all(&self, rows: &[(TenantId, u32)]) -> Vec<Option<u32>> {
+        async fn submit_all(&self, rows: &[(TenantId, u32)]) -> Vec<Submitted<u32>> {
             self.gate.add_permits(rows.len());
             let rows = rows.iter();
             join_all(rows.map(|(tenant, row)| self.grouper.submit(None, *tenant, 1, *row))).await
@@ -282,8 +294,11 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let rows = [(tenant(1), 2), (tenant(1), 7), (tenant(1), 3)];
-        assert_eq!(gated.submit_all(&rows).await, [Some(4), None, Some(6)]);
-        assert_eq!(lone.await, Some(2));
+        assert_eq!(
+            gated.submit_all(&rows).await,
+            [Answered(4), Left, Answered(6)]
+        );
+        assert_eq!(lone.await, Answered(2));
         assert_eq!(gated.groups(), [vec![1], vec![2, 7, 3]]);
     }
 
@@ -295,7 +310,7 @@ mod tests {
         assert_eq!(sizes, [ROWS, ROWS, 1]);
 
         let submit = |bytes| gated.grouper.submit(None, tenant(1), bytes, 1);
-        assert_eq!(submit(BYTES + 1).await, None);
+        assert_eq!(submit(BYTES + 1).await, Left);
         gated.gate.add_permits(3);
         join_all([BYTES, BYTES / 2, BYTES / 2].map(submit)).await;
         let sizes: Vec<_> = gated.groups().iter().skip(3).map(Vec::len).collect();
@@ -324,7 +339,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         gated.gate.add_permits(2);
-        assert_eq!((one.await, two.await), (Some(10), Some(10)));
+        assert_eq!((one.await, two.await), (Answered(10), Answered(10)));
     }
 
     #[tokio::test]
@@ -342,7 +357,7 @@ mod tests {
         assert!(poll!(&mut second).is_pending() && poll!(&mut third).is_pending());
         drop(second);
         gated.gate.add_permits(2);
-        assert_eq!(third.await, Some(6));
+        assert_eq!(third.await, Answered(6));
         assert_eq!(gated.groups(), [vec![1], vec![3]]);
     }
 
@@ -361,15 +376,15 @@ mod tests {
         }
         assert!(poll!(&mut slow).is_pending());
         gated.gate.add_permits(2);
-        assert_eq!((slow.await, next.await), (Some(2), Some(4)));
+        assert_eq!((slow.await, next.await), (Answered(2), Answered(4)));
     }
 
     #[tokio::test]
-    async fn after_a_panic_each_caller_goes_by_itself_and_the_next_group_is_executed() {
+    async fn after_a_panic_each_answer_is_lost_and_the_next_group_is_executed() {
         let gated = gated();
         let rows = [(tenant(1), 13), (tenant(1), 4)];
-        assert_eq!(gated.submit_all(&rows).await, [None, None]);
-        assert_eq!(gated.submit_all(&[(tenant(1), 5)]).await, [Some(10)]);
+        assert_eq!(gated.submit_all(&rows).await, [Lost, Lost]);
+        assert_eq!(gated.submit_all(&[(tenant(1), 5)]).await, [Answered(10)]);
     }
 
     #[tokio::test]
@@ -379,9 +394,9 @@ mod tests {
         assert!(poll!(&mut taken).is_pending());
         let mut drain = pin!(gated.grouper.drain());
         assert!(poll!(&mut drain).is_pending());
-        assert_eq!(gated.grouper.submit(None, tenant(1), 1, 2).await, None);
+        assert_eq!(gated.grouper.submit(None, tenant(1), 1, 2).await, Left);
         gated.gate.add_permits(1);
         drain.await;
-        assert_eq!(taken.await, Some(2));
+        assert_eq!(taken.await, Answered(2));
     }
 }

@@ -3,12 +3,16 @@
 //! A group answers only the rows that its statement wrote. A row that it passed over goes through
 //! the statement for one row, which knows all other answers; so do all rows of a group that failed,
 //! because one of them may hold a value that the database refuses. If the answer to the group was
-//! lost, the statement for one row finds out what was committed.
+//! lost, the statement that claims or ends one run finds out what was committed; an accepted run is
+//! looked up.
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+
 use crate::errors::{FenceError, StoreError};
-use crate::grouper::Grouper;
+use crate::grouper::{Grouper, Submitted};
+use crate::runs::accept::{AcceptRow, accept_alone, accept_group};
 use crate::runs::claim::{Claim, ClaimRow, claim_group};
 use crate::runs::finish::{EndedRow, FinishRow, finish_group};
 use crate::statement_pool::StatementPool;
@@ -17,19 +21,32 @@ use crate::system::SystemTx;
 /// The groups of a store.
 #[derive(Debug)]
 pub(crate) struct Groups {
+    accepts: Grouper<Arc<AcceptRow>, Result<Option<DateTime<Utc>>, StoreError>>,
     claims: Grouper<Claim, Result<Option<ClaimRow>, StoreError>>,
     finishes: Grouper<Arc<FinishRow>, Result<EndedRow, FenceError>>,
 }
 
 impl Groups {
-    pub(crate) fn new(system: &StatementPool) -> Self {
-        let (pool, claims) = (system.clone(), system.clone());
+    pub(crate) fn new(tenant: &StatementPool, system: &StatementPool) -> Self {
+        let (accepts, claims, pool) = (tenant.clone(), system.clone(), system.clone());
         Self {
+            accepts: Grouper::new(move |rows: Vec<Arc<AcceptRow>>| {
+                let pool = accepts.clone();
+                async move {
+                    match rows.as_slice() {
+                        [row] => vec![Submitted::Answered(accept_alone(&pool, row).await)],
+                        rows => accepted(rows.len(), accept_group(&pool, rows).await),
+                    }
+                }
+            }),
             claims: Grouper::new(move |claims_of_group: Vec<Claim>| {
                 let pool = claims.clone();
                 async move {
                     match claims_of_group.as_slice() {
-                        [claim] => vec![Some(SystemTx::alone(&pool).claim_alone(claim).await)],
+                        [claim] => {
+                            let claimed = SystemTx::alone(&pool).claim_alone(claim).await;
+                            vec![Submitted::Answered(claimed)]
+                        }
                         claims => {
                             let claimed = claim_group(&pool, claims).await;
                             let claimed =
@@ -43,12 +60,26 @@ impl Groups {
                 let pool = pool.clone();
                 async move {
                     match rows.as_slice() {
-                        [row] => vec![Some(SystemTx::alone(&pool).finish_alone(row).await)],
+                        [row] => {
+                            let ended = SystemTx::alone(&pool).finish_alone(row).await;
+                            vec![Submitted::Answered(ended)]
+                        }
                         rows => answers(rows.len(), finish_group(&pool, rows).await),
                     }
                 }
             }),
         }
+    }
+
+    /// Accepts a run together with others of its tenant. It has no idempotency key, no thread and no
+    /// budget.
+    pub(crate) async fn accept(
+        &self,
+        row: &Arc<AcceptRow>,
+    ) -> Submitted<Result<Option<DateTime<Utc>>, StoreError>> {
+        let (tenant, bytes) = (row.tenant(), row.bytes());
+        let row = Arc::clone(row);
+        self.accepts.submit(Some(tenant), tenant, bytes, row).await
     }
 
     /// Claims a run together with others; `None` if the caller is to claim it by itself.
@@ -60,6 +91,7 @@ impl Groups {
         self.claims
             .submit(None, claim.tenant, bytes, claim.clone())
             .await
+            .answer()
     }
 
     /// Ends a run together with others; `None` if the caller is to end it by itself.
@@ -69,13 +101,28 @@ impl Groups {
     ) -> Option<Result<EndedRow, FenceError>> {
         let tenant = row.tenant();
         let row = Arc::clone(row);
-        self.finishes.submit(None, tenant, row.bytes(), row).await
+        let bytes = row.bytes();
+        self.finishes
+            .submit(None, tenant, bytes, row)
+            .await
+            .answer()
     }
 
     /// Waits for the groups under way; later rows go by themselves.
     pub(crate) async fn drain(&self) {
+        self.accepts.drain().await;
         self.claims.drain().await;
         self.finishes.drain().await;
+    }
+}
+
+impl<A> Submitted<A> {
+    /// Returns the answer; `None` if the caller is to execute a row by itself that can be repeated.
+    fn answer(self) -> Option<A> {
+        match self {
+            Self::Answered(answer) => Some(answer),
+            Self::Left | Self::Lost => None,
+        }
     }
 }
 
@@ -83,14 +130,32 @@ impl Groups {
 fn answers<A, E>(
     rows: usize,
     written: Result<Vec<Option<A>>, StoreError>,
-) -> Vec<Option<Result<A, E>>> {
+) -> Vec<Submitted<Result<A, E>>> {
     match written {
-        Ok(written) => written.into_iter().map(|row| row.map(Ok)).collect(),
+        Ok(written) => written
+            .into_iter()
+            .map(|row| row.map_or(Submitted::Left, |row| Submitted::Answered(Ok(row))))
+            .collect(),
         Err(error) => {
             tracing::debug!(%error, rows, "a group of statements failed; each goes by itself");
-            (0..rows).map(|_| None).collect()
+            // Repeated, the statement for one row tells a lost answer from a failure.
+            (0..rows).map(|_| Submitted::Left).collect()
         }
     }
+}
+
+/// As [`answers`], for runs to be accepted. The insert of one run cannot tell its own earlier
+/// commit from another run with its id.
+fn accepted<A, E>(
+    rows: usize,
+    written: Result<Vec<Option<A>>, StoreError>,
+) -> Vec<Submitted<Result<Option<A>, E>>> {
+    if written.as_ref().is_err_and(StoreError::may_have_committed) {
+        tracing::debug!(rows, "the answer to a group of accepted runs was lost");
+        return (0..rows).map(|_| Submitted::Lost).collect();
+    }
+    let written = written.map(|rows| rows.into_iter().map(|row| row.map(Some)).collect());
+    answers(rows, written)
 }
 
 /// Collects one parameter of all rows.
@@ -108,4 +173,23 @@ pub(crate) fn in_places<A>(rows: usize, answers: impl Iterator<Item = (i64, A)>)
         }
     }
     places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::accepted;
+    use crate::errors::StoreError;
+    use crate::grouper::Submitted;
+
+    #[test]
+    fn only_an_answer_that_may_hide_a_commit_is_lost() {
+        let failed = |error| {
+            let failed = Err::<Vec<Option<()>>, _>(StoreError::Unavailable(error));
+            accepted::<_, StoreError>(2, failed)
+        };
+        let lost = failed(sqlx::Error::Protocol("cut off".into()));
+        assert!(matches!(lost[..], [Submitted::Lost, Submitted::Lost]));
+        let left = failed(sqlx::Error::PoolTimedOut);
+        assert!(matches!(left[..], [Submitted::Left, Submitted::Left]));
+    }
 }

@@ -1,16 +1,24 @@
 //! → `queued`: a run is accepted. Its row, its idempotency key and the check of the queue limits
 //! are one commit. After this commit the run is never lost.
 
+mod alone;
+mod group;
+mod row;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use baton_protocol::{RunId, TenantId, ThreadId};
 use chrono::{DateTime, Utc};
-use serde_json::value::RawValue;
 use sqlx::PgExecutor;
 
-use crate::columns::{self, int4, int8};
+pub(crate) use self::alone::accept_alone;
+use self::alone::accept_keyed;
+pub(crate) use self::group::accept_group;
+pub(crate) use self::row::AcceptRow;
 use crate::connect::Store;
 use crate::errors::{AcceptError, StoreError};
+use crate::grouper::Submitted;
 use crate::idempotency_keys::IdempotencyKey;
 use crate::runs::new_run::{Accept, NewRun, OnBusy, QueueLimits, Refusal};
 use crate::tenant_tx::TenantTx;
@@ -62,7 +70,7 @@ impl Store {
                 Err(Failed::Before(error)) => return Err(error.into()),
                 Err(Failed::Perhaps(error)) => {
                     doubted_since.get_or_insert_with(Instant::now);
-                    Some(error)
+                    error
                 }
             };
             let Some(since) = doubted_since else {
@@ -132,8 +140,7 @@ impl Store {
                 limit: limits.system,
             }
         } else {
-            let inserted = insert_run(&self.tenant_statements, tenant, run, limits).await;
-            match inserted.map_err(Failed::of_commit)? {
+            match self.insert_run(tenant, run, limits).await? {
                 Some(created_at) => return Ok(Accept::created(created_at)),
                 None => Refusal::TenantQueueFull {
                     limit: limits.tenant,
@@ -146,21 +153,42 @@ impl Store {
         };
         Ok(known.unwrap_or(Accept::Refused(refusal)))
     }
+
+    /// Inserts the run in a commit that it may share with others of its tenant, and returns the time
+    /// in its row; `None` if nothing was written.
+    async fn insert_run(
+        &self,
+        tenant: TenantId,
+        run: &NewRun<'_>,
+        limits: &QueueLimits,
+    ) -> Result<Option<DateTime<Utc>>, Failed> {
+        let row = Arc::new(AcceptRow::new(tenant, run, limits.tenant)?);
+        let grouped = match run.idempotency {
+            None => self.groups.accept(&row).await,
+            Some(_) => Submitted::Left,
+        };
+        let inserted = match grouped {
+            Submitted::Answered(answer) => answer,
+            Submitted::Left => insert_run(&self.tenant_statements, &row, run.idempotency).await,
+            Submitted::Lost => return Err(Failed::Perhaps(None)),
+        };
+        inserted.map_err(Failed::of_commit)
+    }
 }
 
 /// The failure of a try.
 enum Failed {
     /// Nothing was written, and nothing will be.
     Before(StoreError),
-    /// The run may have been committed.
-    Perhaps(StoreError),
+    /// The run may have been committed. A group that failed keeps its error to itself.
+    Perhaps(Option<StoreError>),
 }
 
 impl Failed {
     /// Sorts the error of a statement that was to commit.
     fn of_commit(error: StoreError) -> Self {
         if error.may_have_committed() {
-            Self::Perhaps(error)
+            Self::Perhaps(Some(error))
         } else {
             Self::Before(error)
         }
@@ -278,7 +306,8 @@ impl TenantTx {
                 Err(refusal) => return Ok(Err(refusal)),
             },
         };
-        let Some(created_at) = insert_run(self.connection(), tenant, run, limits).await? else {
+        let row = AcceptRow::new(tenant, run, limits.tenant)?;
+        let Some(created_at) = insert_run(self.connection(), &row, run.idempotency).await? else {
             let limit = limits.tenant;
             return Ok(Err(Refusal::TenantQueueFull { limit }));
         };
@@ -310,115 +339,14 @@ impl TenantTx {
     }
 }
 
-/// Inserts the run, and its key if it has one; returns the time in the inserted row. Both
-/// statements set the acting tenant themselves, for the length of their transaction, so that each
-/// can be a transaction of its own. The policies on the counted rows and on the new row need this
-/// setting. Both depend on the row that the setting returns, and so are evaluated after it.
+/// Inserts the run, and its key if it has one; returns the time in the inserted row.
 async fn insert_run(
     executor: impl PgExecutor<'_>,
-    tenant: TenantId,
-    run: &NewRun<'_>,
-    limits: &QueueLimits,
+    row: &AcceptRow,
+    key: Option<&IdempotencyKey>,
 ) -> Result<Option<DateTime<Utc>>, StoreError> {
-    let spec = serde_json::to_string(run.spec).map_err(StoreError::Encode)?;
-    match run.idempotency {
-        None => insert_unkeyed(executor, tenant, run, &spec, limits.tenant).await,
-        Some(key) => insert_keyed(executor, tenant, run, key, &spec, limits.tenant).await,
+    match key {
+        None => accept_alone(executor, row).await,
+        Some(key) => accept_keyed(executor, row, key).await,
     }
-}
-
-async fn insert_unkeyed(
-    executor: impl PgExecutor<'_>,
-    tenant: TenantId,
-    run: &NewRun<'_>,
-    spec: &str,
-    tenant_limit: u32,
-) -> Result<Option<DateTime<Utc>>, StoreError> {
-    let created_at = sqlx::query_scalar!(
-        "
-        -- runs.accept
-        WITH acting AS MATERIALIZED (
-            SELECT set_config('baton.tenant', $1::uuid::text, true)::uuid AS tenant_id
-        )
-        INSERT INTO runs (tenant_id, id, lane, spec, model, agent_name, agent_version,
-                          thread_id, api_key_id, metadata, cancel_on_disconnect, metered,
-                          created_by, traceparent)
-        SELECT acting.tenant_id, $2, $3::text, $4::text::json, $5, $6, $7, $8, $9,
-               $10::text::json, $11, $13, $14, $15
-        FROM acting
-        WHERE has_queue_place(acting.tenant_id, $12)
-        RETURNING created_at
-        ",
-        tenant.as_uuid(),
-        run.id.as_uuid(),
-        run.lane.as_str(),
-        spec,
-        &*columns::text(&run.spec.model),
-        &*columns::text(&run.spec.agent.name),
-        int4(run.spec.agent.version),
-        run.thread_id.map(|thread| thread.as_uuid()),
-        run.api_key_id.map(|key| key.as_uuid()),
-        run.metadata.map(RawValue::get),
-        run.cancel_on_disconnect,
-        int8(u64::from(tenant_limit)),
-        run.api_key_id.is_some() && run.metered.is_some(),
-        run.created_by,
-        run.traceparent,
-    )
-    .fetch_optional(executor)
-    .await?;
-    Ok(created_at)
-}
-
-async fn insert_keyed(
-    executor: impl PgExecutor<'_>,
-    tenant: TenantId,
-    run: &NewRun<'_>,
-    key: &IdempotencyKey,
-    spec: &str,
-    tenant_limit: u32,
-) -> Result<Option<DateTime<Utc>>, StoreError> {
-    let created_at = sqlx::query_scalar!(
-        "
-        -- runs.accept_keyed
-        WITH acting AS MATERIALIZED (
-            SELECT set_config('baton.tenant', $1::uuid::text, true)::uuid AS tenant_id
-        ), won AS (
-            INSERT INTO idempotency_keys (tenant_id, key, fingerprint, run_id)
-            SELECT acting.tenant_id, $13, $14, $2
-            FROM acting
-            WHERE has_queue_place(acting.tenant_id, $12)
-            -- Waits for another transaction with this key, and yields no row if that commits.
-            ON CONFLICT (tenant_id, key) DO NOTHING
-            RETURNING tenant_id, run_id
-        )
-        INSERT INTO runs (tenant_id, id, lane, spec, model, agent_name, agent_version,
-                          thread_id, api_key_id, metadata, cancel_on_disconnect, metered,
-                          created_by, traceparent)
-        SELECT won.tenant_id, won.run_id, $3::text, $4::text::json, $5, $6, $7, $8, $9,
-               $10::text::json, $11, $15, $16, $17
-        FROM won
-        RETURNING created_at
-        ",
-        tenant.as_uuid(),
-        run.id.as_uuid(),
-        run.lane.as_str(),
-        spec,
-        &*columns::text(&run.spec.model),
-        &*columns::text(&run.spec.agent.name),
-        int4(run.spec.agent.version),
-        run.thread_id.map(|thread| thread.as_uuid()),
-        run.api_key_id.map(|key| key.as_uuid()),
-        run.metadata.map(RawValue::get),
-        run.cancel_on_disconnect,
-        int8(u64::from(tenant_limit)),
-        key.key,
-        key.fingerprint.as_slice(),
-        run.api_key_id.is_some() && run.metered.is_some(),
-        run.created_by,
-        run.traceparent,
-    )
-    .fetch_optional(executor)
-    .await?;
-    Ok(created_at)
 }

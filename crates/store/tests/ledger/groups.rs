@@ -1,5 +1,6 @@
 //! Statements that wait for each other are executed together, and each row gets its own answer.
 
+mod accepts;
 mod claims;
 
 use std::pin::{Pin, pin};
