@@ -3,6 +3,7 @@
 mod agents;
 pub(crate) mod api_keys;
 pub(crate) mod chat_completions;
+mod conversations;
 pub(crate) mod health;
 mod invites;
 mod members;
@@ -47,6 +48,7 @@ fn api() -> OpenApiRouter<AppState> {
             get(models::read_model_of_owner),
         )
         .merge(responses::router())
+        .merge(conversations::router())
         .merge(runs::router())
         .merge(sign_in::router())
         .merge(members::router())

@@ -119,7 +119,6 @@ def test_a_cancelled_response_stays_cancelled(scripted, upstream):
     [
         ("store", False),
         ("truncation", "auto"),
-        ("conversation", "conv_1"),
         ("include", ["reasoning.encrypted_content"]),
         ("max_tool_calls", 1),
     ],

@@ -18,6 +18,7 @@ pub use chat::ChatSubmission;
 pub use given_calls::{ExecuteCall, ExecuteCalls, MAX_GIVEN_CALLS, ToolCallRequest};
 pub use messages::{read_messages, user_message};
 pub use native::NativeRequest;
+pub use thread::read_on_busy;
 pub use tools::MAX_TOOLS;
 pub use travelling::{MAX_UNREAD_BYTES, MAX_UNREAD_FIELDS};
 

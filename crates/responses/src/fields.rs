@@ -87,6 +87,26 @@ pub const FIELDS: &[Field] = &[
         &["\"x\"", "7"],
     ),
     field(
+        "conversation",
+        Honoured,
+        "The conversation to go on with, or an object with its `id`. Its items come before the input; \
+         input and output become part of it. It excludes `previous_response_id`.",
+        &[
+            "\"conv_01890a5d-ac96-774b-bcce-b302099a8057\"",
+            r#"{"id":"conv_01890a5d-ac96-774b-bcce-b302099a8057"}"#,
+            "null",
+        ],
+        &["\"conv_1\"", "{}", "7", r#"{"id":"resp_1"}"#],
+    ),
+    field(
+        "on_busy",
+        Honoured,
+        "The rule for a conversation that is busy: `reject`, `queue`, `interrupt` or `rollback`; not \
+         part of OpenAI's wire.",
+        &["null"],
+        &["\"queue\"", "7"],
+    ),
+    field(
         "stream",
         Honoured,
         "Whether the answer is a stream of events.",
@@ -268,13 +288,6 @@ pub const FIELDS: &[Field] = &[
         "The agent's limit of model turns bounds a run.",
         &["null"],
         &["3"],
-    ),
-    field(
-        "conversation",
-        Refused,
-        "There are no stored conversations yet: use `previous_response_id`.",
-        &["null"],
-        &["\"conv_1\"", "{}"],
     ),
     field(
         "context_management",

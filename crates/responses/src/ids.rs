@@ -1,7 +1,8 @@
-//! The ids of responses and their items. Both come from the run's id, so that every server and
-//! every replay gives the same ones.
+//! The ids of responses and conversations, and of their items. They come from the ids of runs,
+//! threads and messages, so that every server and every replay gives the same ones.
 
-use baton_protocol::RunId;
+use baton_protocol::{MessageId, RunId, ThreadId};
+use sha2::{Digest as _, Sha256};
 
 /// Returns the id of a run's response.
 pub fn response_id(run: RunId) -> String {
@@ -18,6 +19,23 @@ pub fn run_of_response(id: &str) -> Result<RunId, InvalidResponseId> {
     id.strip_prefix("resp_")
         .and_then(|run| run.parse().ok())
         .ok_or_else(|| InvalidResponseId(id.chars().take(64).collect()))
+}
+
+/// Returns the id of a thread's conversation.
+pub fn conversation_id(thread: ThreadId) -> String {
+    format!("conv_{thread}")
+}
+
+/// A string that is not the id of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not the id of a conversation: it begins with `conv_`, followed by a thread's id")]
+pub struct InvalidConversationId(String);
+
+/// Returns the thread of a conversation's id.
+pub fn thread_of_conversation(id: &str) -> Result<ThreadId, InvalidConversationId> {
+    id.strip_prefix("conv_")
+        .and_then(|thread| thread.parse().ok())
+        .ok_or_else(|| InvalidConversationId(id.chars().take(64).collect()))
 }
 
 /// A kind of item, with its place among those of its step.
@@ -58,6 +76,27 @@ pub fn item_id(run: RunId, step: u32, kind: ItemKind) -> String {
 /// Returns the id of an input item: the kind, the run and the place in the input.
 pub(crate) fn input_item_id(run: RunId, index: usize, kind: ItemKind) -> String {
     format!("{}_{run}_in{index}", kind.prefix())
+}
+
+/// Returns the id of an item of a conversation: the kind, and the message of the thread that the item
+/// is part of. Calls share their message, so theirs ends with a hash of the call's id.
+pub(crate) fn stored_item_id(message: MessageId, kind: ItemKind, call_id: Option<&str>) -> String {
+    let id = format!("{}_{message}", kind.prefix());
+    match call_id {
+        None => id,
+        Some(call) => {
+            let hash = Sha256::digest(call.as_bytes());
+            let hash = hash.first_chunk().map_or(0, |it| u64::from_be_bytes(*it));
+            format!("{id}_{hash:016x}")
+        }
+    }
+}
+
+/// Returns the message of the thread that an item of a conversation is part of.
+pub fn message_of_item(id: &str) -> Option<MessageId> {
+    let (_, rest) = id.split_once('_')?;
+    let message = rest.split_once('_').map_or(rest, |(message, _)| message);
+    message.parse().ok()
 }
 
 #[cfg(test)]

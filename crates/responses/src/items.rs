@@ -6,13 +6,15 @@
 
 mod from_messages;
 mod parse;
+mod stored;
 mod to_messages;
 
 use serde::Serialize;
 use serde_json::Value;
 
 pub use from_messages::to_items;
-pub(crate) use parse::read_input;
+pub(crate) use parse::{read_input, read_item};
+pub use stored::{Removal, join_items, stored_items, without_item};
 pub use to_messages::to_messages;
 
 /// An item as the wire shows it.

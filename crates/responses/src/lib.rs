@@ -11,6 +11,7 @@
 //! effective value in `response`.
 
 pub mod checker;
+mod conversation;
 pub mod fields;
 mod ids;
 pub mod items;
@@ -25,9 +26,13 @@ mod stream;
 mod tools;
 
 pub use baton_protocol::Invalid;
-pub use ids::{InvalidResponseId, ItemKind, item_id, response_id, run_of_response};
+pub use conversation::{AddItems, ChangeConversation, ConversationObject, CreateConversation};
+pub use ids::{
+    InvalidConversationId, InvalidResponseId, ItemKind, conversation_id, item_id, message_of_item,
+    response_id, run_of_response, thread_of_conversation,
+};
 pub use items::{Item, ItemStatus};
-pub use list::{InputTokens, ItemList, Order, page};
+pub use list::{InputTokens, ItemList, Order, page, whole_list};
 pub use record::{RecordedStep, StepSource, output_items};
 pub use request::CreateResponse;
 pub use response::{ResponseHead, ResponseObject, Snapshot, Status, UsageObject, usage_object};

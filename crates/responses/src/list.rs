@@ -42,14 +42,22 @@ pub fn page(
     }
     let has_more = items.len() > limit;
     items.truncate(limit);
-    let id = |item: Option<&Item>| item.map(|item| item.id().to_owned());
     Some(ItemList {
+        has_more,
+        ..whole_list(items)
+    })
+}
+
+/// Returns the list of these items alone.
+pub fn whole_list(items: Vec<Item>) -> ItemList {
+    let id = |item: Option<&Item>| item.map(|item| item.id().to_owned());
+    ItemList {
         object: "list",
         first_id: id(items.first()),
         last_id: id(items.last()),
-        has_more,
+        has_more: false,
         data: items,
-    })
+    }
 }
 
 /// The answer of `POST /v1/responses/input_tokens`.

@@ -25,6 +25,18 @@ pub(crate) struct At<'a> {
 }
 
 impl<'a> At<'a> {
+    /// Reads a body, which must be an object.
+    pub(crate) fn body(bytes: &'a [u8]) -> Result<Self, Invalid> {
+        let body: &RawValue = serde_json::from_slice(bytes).map_err(|error| {
+            Invalid::body("invalid_json", format!("the body is not JSON: {error}"))
+        })?;
+        if !body.get().starts_with('{') {
+            let message = "the body must be a JSON object, {…}";
+            return Err(Invalid::body("invalid_json", message));
+        }
+        Ok(Self::new(String::new(), body))
+    }
+
     pub(crate) fn new(path: String, json: &'a RawValue) -> Self {
         Self { path, json }
     }
@@ -153,6 +165,11 @@ impl<'a> Object<'a> {
         let (_, json) = self.fields.remove(index);
         let at = At::new(within(&self.path, name), json);
         (!at.is_null()).then_some(at)
+    }
+
+    /// Returns whether a field is there, if only with `null`.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.fields.iter().any(|(key, _)| key == name)
     }
 
     /// Takes a field that must be there.

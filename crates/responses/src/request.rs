@@ -3,13 +3,13 @@
 mod params;
 
 use baton_openai::Message;
-use baton_protocol::{RawFields, RunId};
+use baton_protocol::{RawFields, RunId, ThreadId};
 use serde_json::value::RawValue;
 
 use self::params::{Params, read_reasoning, read_text};
 use crate::Invalid;
 use crate::fields::always_refused;
-use crate::ids::run_of_response;
+use crate::ids::{conversation_id, run_of_response, thread_of_conversation};
 use crate::items::{Item, read_input, to_messages};
 use crate::read::{At, Object, cut};
 use crate::settings::{ServiceTier, Settings};
@@ -19,6 +19,8 @@ const MAX_METADATA_PAIRS: usize = 16;
 const MAX_METADATA_KEY: usize = 64;
 const MAX_METADATA_VALUE: usize = 512;
 const MAX_NAME_BYTES: usize = 512;
+/// The rules for a busy conversation that a request may choose.
+const ON_BUSY: [&str; 4] = ["reject", "queue", "interrupt", "rollback"];
 const TIERS: [&str; 4] = ["auto", "default", "flex", "priority"];
 
 /// A request for a response, read and checked for form.
@@ -34,6 +36,10 @@ pub struct CreateResponse {
     pub stream: bool,
     /// The run of the response to go on from.
     pub previous: Option<RunId>,
+    /// The thread of the conversation to go on with.
+    pub conversation: Option<ThreadId>,
+    /// The rule for a conversation with a run that has not ended, if the client chose one.
+    pub on_busy: Option<String>,
     /// The client's tools, in the form of the chat API.
     pub tools: Option<Box<RawValue>>,
     /// The names of those tools.
@@ -49,15 +55,7 @@ pub struct CreateResponse {
 impl CreateResponse {
     /// Reads a body. The caller has checked its depth and its number of values.
     pub fn parse(body: &[u8]) -> Result<Self, Invalid> {
-        let body: &RawValue = serde_json::from_slice(body).map_err(|error| {
-            Invalid::body("invalid_json", format!("the body is not JSON: {error}"))
-        })?;
-        if !body.get().starts_with('{') {
-            let message = "the body must be a JSON object, {…}";
-            return Err(Invalid::body("invalid_json", message));
-        }
-        let at = At::new(String::new(), body);
-        let mut object = at.object()?;
+        let mut object = At::body(body)?.object()?;
         let mut params = Params::default();
 
         let agent = read_name(&mut object, "agent")?;
@@ -75,6 +73,14 @@ impl CreateResponse {
             let message = format!("`previous_response_id`: {error}");
             Invalid::field("invalid_value", "previous_response_id", message)
         })?;
+        let conversation = object.take("conversation").map(|at| read_conversation(&at));
+        let conversation = conversation.transpose()?;
+        if conversation.is_some() && previous.is_some() {
+            let message = "`conversation` and `previous_response_id` exclude each other: a \
+                           conversation has its earlier responses in it. Send one of them";
+            return Err(Invalid::field("invalid_value", "conversation", message));
+        }
+        let on_busy = read_on_busy(&mut object, conversation)?;
         let stream = object.take_bool("stream")?.unwrap_or(false);
         read_stream_options(&mut object)?;
         let background = object.take_bool("background")?.unwrap_or(false);
@@ -152,6 +158,8 @@ impl CreateResponse {
             input,
             stream,
             previous,
+            conversation,
+            on_busy,
             tools: tools.chat,
             tool_names: tools.names,
             params: params.finish()?,
@@ -159,6 +167,7 @@ impl CreateResponse {
             settings: Settings {
                 instructions,
                 previous_response_id,
+                conversation: conversation.map(conversation_id),
                 tools: tools.shown,
                 tool_choice: choice.shown,
                 text,
@@ -205,6 +214,47 @@ fn read_name(object: &mut Object<'_>, name: &str) -> Result<Option<String>, Inva
     Ok(Some(given))
 }
 
+/// Reads a conversation: its id, or an object with it.
+fn read_conversation(at: &At<'_>) -> Result<ThreadId, Invalid> {
+    let id = if at.is_string() {
+        at.clone()
+    } else if at.is_object() {
+        let mut object = at.object()?;
+        let id = object.need("id")?;
+        object.finish()?;
+        id
+    } else {
+        return Err(at.must_be("the id of a conversation, or an object with its `id`"));
+    };
+    thread_of_conversation(&id.string()?).map_err(|error| {
+        let message = format!("`{}`: {error}", id.path);
+        Invalid::field("invalid_value", id.path, message)
+    })
+}
+
+fn read_on_busy(
+    object: &mut Object<'_>,
+    conversation: Option<ThreadId>,
+) -> Result<Option<String>, Invalid> {
+    let Some(at) = object.take("on_busy") else {
+        return Ok(None);
+    };
+    let word = at.string()?;
+    if conversation.is_none() {
+        return Err(at.unsupported("is a rule for a `conversation`: name one, or leave it out"));
+    }
+    if word == "steer" {
+        return Err(at.unsupported(
+            "may not be \"steer\": a response is a run of its own. Send the message to the run, \
+             POST /v1/runs/{id}/messages",
+        ));
+    }
+    if !ON_BUSY.contains(&&*word) {
+        return Err(at.one_of(&ON_BUSY));
+    }
+    Ok(Some(word))
+}
+
 fn read_stream_options(object: &mut Object<'_>) -> Result<(), Invalid> {
     let Some(options) = object.take("stream_options") else {
         return Ok(());
@@ -230,7 +280,8 @@ fn read_tier(object: &mut Object<'_>) -> Result<ServiceTier, Invalid> {
     }
 }
 
-fn read_metadata(at: &At<'_>) -> Result<RawFields, Invalid> {
+/// Reads the client's data: a few short texts.
+pub(crate) fn read_metadata(at: &At<'_>) -> Result<RawFields, Invalid> {
     let wrong = |path: String, message: String| Invalid::field("invalid_metadata", path, message);
     let pairs = at.object()?.rest();
     if pairs.len() > MAX_METADATA_PAIRS {

@@ -160,6 +160,8 @@ pub struct ResponseObject<'a> {
     incomplete_details: Option<IncompleteDetails>,
     model: &'a str,
     previous_response_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conversation: Option<OfConversation<'a>>,
     instructions: Option<&'a str>,
     output: &'a [Item],
     error: Option<ResponseError>,
@@ -221,11 +223,23 @@ struct Reasoning<'a> {
     summary: Option<&'a str>,
 }
 
+/// The client's data as this wire shows them: an object, also if there are none.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-enum Metadata<'a> {
+pub(crate) enum Metadata<'a> {
     Given(&'a RawValue),
     Empty {},
+}
+
+impl<'a> From<Option<&'a RawValue>> for Metadata<'a> {
+    fn from(metadata: Option<&'a RawValue>) -> Self {
+        metadata.map_or(Self::Empty {}, Self::Given)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct OfConversation<'a> {
+    id: &'a str,
 }
 
 impl ResponseHead {
@@ -245,6 +259,10 @@ impl ResponseHead {
             },
             model: &self.model,
             previous_response_id: settings.previous_response_id.as_deref(),
+            conversation: settings
+                .conversation
+                .as_deref()
+                .map(|id| OfConversation { id }),
             instructions: settings.instructions.as_deref(),
             output: snapshot.output,
             error: match status {
@@ -271,10 +289,7 @@ impl ResponseHead {
             store: true,
             background: settings.background,
             service_tier: settings.service_tier,
-            metadata: self
-                .metadata
-                .as_deref()
-                .map_or(Metadata::Empty {}, Metadata::Given),
+            metadata: self.metadata.as_deref().into(),
             safety_identifier: settings.safety_identifier.as_deref(),
             prompt_cache_key: settings.prompt_cache_key.as_deref(),
         }

@@ -14,6 +14,9 @@ pub struct Settings {
     /// The response that this one goes on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_response_id: Option<String>,
+    /// The conversation that this one is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<String>,
     /// The client's tools, in the form of this wire with all keys.
     pub tools: Box<RawValue>,
     /// The choice among them, in the form of this wire.

@@ -118,6 +118,76 @@ impl TenantTx {
         Ok(Append::Appended(stored))
     }
 
+    /// Returns a message of a thread.
+    pub async fn thread_message(
+        &mut self,
+        thread: ThreadId,
+        id: MessageId,
+    ) -> Result<Option<ThreadMessage>, StoreError> {
+        let tenant = self.tenant;
+        let row = sqlx::query_as!(
+            Row,
+            r#"
+            -- thread_messages.by_id
+            SELECT id, position, run_id, message::text AS "message!", created_at
+            FROM thread_messages WHERE tenant_id = $1 AND thread_id = $2 AND id = $3
+            "#,
+            tenant.as_uuid(),
+            thread.as_uuid(),
+            id.as_uuid(),
+        )
+        .fetch_optional(self.connection())
+        .await?;
+        row.map(Row::read).transpose()
+    }
+
+    /// Replaces a message of a thread that [`TenantTx::lock_thread`] has locked. Returns `false` if
+    /// the thread has no such message.
+    pub async fn replace_thread_message(
+        &mut self,
+        thread: ThreadId,
+        id: MessageId,
+        message: &RawValue,
+    ) -> Result<bool, StoreError> {
+        let tenant = self.tenant;
+        let replaced = sqlx::query!(
+            "
+            -- thread_messages.replace
+            UPDATE thread_messages SET message = $4::text::json
+            WHERE tenant_id = $1 AND thread_id = $2 AND id = $3
+            ",
+            tenant.as_uuid(),
+            thread.as_uuid(),
+            id.as_uuid(),
+            message.get(),
+        )
+        .execute(self.connection())
+        .await?;
+        Ok(replaced.rows_affected() == 1)
+    }
+
+    /// Deletes a message of a thread that [`TenantTx::lock_thread`] has locked. Returns `false` if
+    /// the thread has no such message.
+    pub async fn delete_thread_message(
+        &mut self,
+        thread: ThreadId,
+        id: MessageId,
+    ) -> Result<bool, StoreError> {
+        let tenant = self.tenant;
+        let deleted = sqlx::query!(
+            "
+            -- thread_messages.delete
+            DELETE FROM thread_messages WHERE tenant_id = $1 AND thread_id = $2 AND id = $3
+            ",
+            tenant.as_uuid(),
+            thread.as_uuid(),
+            id.as_uuid(),
+        )
+        .execute(self.connection())
+        .await?;
+        Ok(deleted.rows_affected() == 1)
+    }
+
     /// Returns messages of a thread: at most `limit` of those after `cursor`, in this order.
     pub async fn thread_messages(
         &mut self,

@@ -203,7 +203,7 @@ impl TenantTx {
 
     /// Locks a thread until the end of the transaction: no run joins it and no client appends to it
     /// meanwhile. Returns whether a run of it has not ended; `None` if there is no such thread.
-    pub(crate) async fn lock_thread(&mut self, id: ThreadId) -> Result<Option<bool>, StoreError> {
+    pub async fn lock_thread(&mut self, id: ThreadId) -> Result<Option<bool>, StoreError> {
         let tenant = self.tenant;
         let locked = sqlx::query_scalar!(
             "

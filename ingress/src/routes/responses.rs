@@ -19,6 +19,9 @@ use http::StatusCode;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub(super) use description::ItemPage;
+pub(super) use read::refuse_include;
+
 use crate::error::ApiError;
 use crate::routes::AppState;
 use crate::run::relay::Interruption;

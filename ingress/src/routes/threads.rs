@@ -7,6 +7,8 @@ mod messages;
 mod read;
 mod view;
 
+pub(super) use change::delete;
+
 use axum::extract::{FromRequestParts, Path};
 use baton_protocol::ThreadId;
 use http::StatusCode;

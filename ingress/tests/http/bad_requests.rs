@@ -58,7 +58,12 @@ fn check(
         None => return Err("is neither 404 nor 405".to_owned()),
     }
     let body: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    let openai = ["/v1/chat/", "/v1/models", "/v1/responses"];
+    let openai = [
+        "/v1/chat/",
+        "/v1/models",
+        "/v1/responses",
+        "/v1/conversations",
+    ];
     let (is_shaped, expected) = if openai.iter().any(|start| bad.path.starts_with(start)) {
         let error = &body["error"];
         let whole =

@@ -30,6 +30,8 @@ struct Tenant {
     session: String,
     agent: String,
     thread: String,
+    conversation: String,
+    item: String,
 }
 
 #[derive(Clone)]
@@ -69,7 +71,10 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             | "/v1/agents/{id}/versions"
             | "/v1/agents/{id}/diff"
             | "/v1/threads/{id}"
-            | "/v1/threads/{id}/messages",
+            | "/v1/threads/{id}/messages"
+            | "/v1/conversations/{id}"
+            | "/v1/conversations/{id}/items"
+            | "/v1/conversations/{id}/items/{item}",
         )
         | (
             "POST",
@@ -87,12 +92,17 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             | "/v1/runs/{id}/messages/{message}"
             | "/v1/responses/{id}"
             | "/v1/threads/{id}"
+            | "/v1/conversations/{id}"
+            | "/v1/conversations/{id}/items/{item}"
             | "/v1/auth/sessions/{id}",
         ) => How::Owned(nothing),
         ("POST", "/v1/runs/{id}/feedback") => How::Owned(json!({"key": "helpful", "score": 1})),
         ("PATCH", "/v1/threads/{id}") => How::Owned(json!({"title": "taken"})),
         ("POST", "/v1/threads/{id}/messages") => How::Owned(json!({"messages": message})),
         ("POST", "/v1/runs/{id}/messages") => How::Owned(json!({"content": "x"})),
+        ("POST", "/v1/conversations/{id}") => How::Owned(json!({"metadata": {"k": "taken"}})),
+        ("POST", "/v1/conversations/{id}/items") => How::Owned(json!({"items": message})),
+        ("POST", "/v1/conversations") => How::Own(json!({})),
         ("POST", "/v1/threads") => How::Own(json!({"title": "another"})),
         ("PUT", "/v1/agents/{id}") => How::Owned(json!({"name": "support", "model": "mine"})),
         ("POST", "/v1/agents/{id}/rollback") => How::Owned(json!({"version": 1})),
@@ -172,13 +182,15 @@ fn fill(path: &str, of: &Tenant) -> String {
         Some("members") => &of.user,
         Some("agents") => &of.agent,
         Some("threads") => &of.thread,
+        Some("conversations") => &of.conversation,
         Some("auth") => &of.session,
         _ => "house",
     };
     let filled = path
         .replace("{id}", id)
         .replace("{approval}", &of.approval)
-        .replace("{message}", &of.message);
+        .replace("{message}", &of.message)
+        .replace("{item}", &of.item);
     let filled = filled.replace("{name}", "house");
     assert!(!filled.contains('{'), "no id is known for {path}");
     filled
@@ -200,6 +212,11 @@ impl Tenant {
         let invite = ask("POST", "/v1/invites", json!({"role": "viewer"})).await;
         let agent = ask("POST", "/v1/agents", json!({"name": "support"})).await;
         let thread = ask("POST", "/v1/threads", json!({"title": "of one tenant"})).await;
+        let items = json!({"items": [{"role": "user", "content": "of one tenant"}]});
+        let conversation = ask("POST", "/v1/conversations", items).await;
+        let conversation = text(&conversation, "id");
+        let items = format!("/v1/conversations/{conversation}/items");
+        let items = ask("GET", &items, Value::Null).await;
         let run = json!({"model": "m", "input": "of one tenant"});
         let run = text(&ask("POST", "/v1/runs", run).await, "id");
         let response = json!({"model": "m", "input": "of one tenant", "background": true});
@@ -220,6 +237,8 @@ impl Tenant {
             user: text(&me, "id"),
             agent: text(&agent, "id"),
             thread: text(&thread, "id"),
+            conversation,
+            item: text(&items["data"][0], "id"),
             session: text(&sessions["data"][0], "id"),
             credentials: [
                 Credential {
@@ -235,7 +254,7 @@ impl Tenant {
     }
 
     /// Returns the values that no stranger may ever see.
-    fn ids(&self) -> [&str; 11] {
+    fn ids(&self) -> [&str; 13] {
         [
             &self.id,
             &self.run,
@@ -248,6 +267,8 @@ impl Tenant {
             &self.session,
             &self.agent,
             &self.thread,
+            &self.conversation,
+            &self.item,
         ]
     }
 
@@ -271,6 +292,8 @@ impl Tenant {
             "/v1/agents/{id}/versions",
             "/v1/threads",
             "/v1/threads/{id}/messages",
+            "/v1/conversations/{id}",
+            "/v1/conversations/{id}/items",
             "/v1/auth/sessions",
             "/v1/auth/me",
         ] {

@@ -23,18 +23,22 @@ pub(super) fn thread(
         let message = "`thread_id` is the `id` of a thread, as POST /v1/threads returns it";
         Invalid::field("invalid_thread_id", "thread_id", message)
     })?;
-    let on_busy = match on_busy {
-        None | Some("reject") => OnBusy::Reject,
-        Some("queue") => OnBusy::Queue,
-        Some("interrupt") => OnBusy::Interrupt,
-        Some("rollback") => OnBusy::Rollback,
-        Some("steer") => OnBusy::Steer,
+    Ok(Some((thread, read_on_busy(on_busy)?)))
+}
+
+/// Reads the rule for a busy thread.
+pub fn read_on_busy(on_busy: Option<&str>) -> Result<OnBusy, Invalid> {
+    match on_busy {
+        None | Some("reject") => Ok(OnBusy::Reject),
+        Some("queue") => Ok(OnBusy::Queue),
+        Some("interrupt") => Ok(OnBusy::Interrupt),
+        Some("rollback") => Ok(OnBusy::Rollback),
+        Some("steer") => Ok(OnBusy::Steer),
         Some(_) => {
             let message = "`on_busy` is `reject`, `queue`, `interrupt`, `rollback` or `steer`";
-            return Err(Invalid::field("invalid_on_busy", "on_busy", message));
+            Err(Invalid::field("invalid_on_busy", "on_busy", message))
         }
-    };
-    Ok(Some((thread, on_busy)))
+    }
 }
 
 /// Refuses a request that cannot join a run as one message.

@@ -50,7 +50,11 @@ pub fn check_response(response: &Value) -> Checked {
             .ok_or_else(|| Breach(format!("`{key}` is missing")))?;
         ensure(nullable || !value.is_null(), || format!("`{key}` is null"))?;
     }
-    for key in object.keys() {
+    // Only a response of a conversation names one.
+    if let Some(conversation) = object.get("conversation") {
+        text(fields(conversation)?, "id")?;
+    }
+    for key in object.keys().filter(|key| *key != "conversation") {
         ensure(KEYS.iter().any(|(known, _)| known == key), || {
             format!("`{key}` is no key of a response")
         })?;

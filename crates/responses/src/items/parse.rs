@@ -39,7 +39,8 @@ fn message(role: &str, content: Vec<Part>, phase: Option<String>) -> Item {
     }
 }
 
-fn read_item(at: &At<'_>) -> Result<Item, Invalid> {
+/// Reads an item.
+pub(crate) fn read_item(at: &At<'_>) -> Result<Item, Invalid> {
     let mut object = at.object()?;
     let kind = object.take("type");
     let item = match kind.as_ref().map(At::string).transpose()?.as_deref() {

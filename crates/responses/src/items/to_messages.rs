@@ -11,9 +11,20 @@ use super::{Item, Output, Part};
 /// reasoning, with text after text or calls, and with calls only if no assistant's message precedes
 /// them.
 pub fn to_messages(items: &[Item]) -> Vec<Message> {
-    let mut messages: Vec<Message> = Vec::new();
+    continue_messages(Vec::new(), items)
+}
+
+/// As [`to_messages`], after earlier messages: the first items may become part of the last of these.
+pub(super) fn continue_messages(mut messages: Vec<Message>, items: &[Item]) -> Vec<Message> {
     // Whether the last message is an assistant's that has nothing but reasoning.
     let mut only_reasoned = false;
+    if let Some(last) = messages.last_mut()
+        && has_only_reasoning(last)
+    {
+        only_reasoned = true;
+        // It was set because nothing followed.
+        last.content = None;
+    }
     for item in items {
         match item {
             Item::Message {
@@ -88,6 +99,14 @@ pub fn to_messages(items: &[Item]) -> Vec<Message> {
         }
     }
     messages
+}
+
+fn has_only_reasoning(message: &Message) -> bool {
+    message.role == "assistant"
+        && message.rest.contains_key("reasoning_content")
+        && !message.rest.contains_key("refusal")
+        && message.tool_calls.is_none()
+        && message.plain_text().is_empty()
 }
 
 fn assistant() -> Message {

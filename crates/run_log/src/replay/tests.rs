@@ -48,6 +48,7 @@ fn ended(outcome: Outcome, last: EventId) -> RunRecord {
         agent: spec.agent.clone(),
         model: spec.model.clone(),
         thread_id: None,
+        thread_messages: 0,
         api_key_id: None,
         created_by: None,
         spec_json: serde_json::to_string(&spec).unwrap(),

@@ -31,6 +31,8 @@ pub struct RunRecord {
     pub model: String,
     /// The thread it continues.
     pub thread_id: Option<ThreadId>,
+    /// The number of messages of that thread that are part of its input; 0 before its first claim.
+    pub thread_messages: u32,
     /// The key it was submitted with.
     pub api_key_id: Option<ApiKeyId>,
     /// The actor that submitted it, as the audit log names actors.
@@ -105,6 +107,7 @@ struct Row {
     agent_version: i32,
     model: String,
     thread_id: Option<Uuid>,
+    thread_messages: Option<i32>,
     api_key_id: Option<Uuid>,
     created_by: Option<String>,
     spec: String,
@@ -144,6 +147,7 @@ impl Row {
             },
             model: self.model,
             thread_id: self.thread_id.map(ThreadId::from_uuid),
+            thread_messages: columns::count(self.thread_messages.unwrap_or(0)),
             api_key_id: self.api_key_id.map(ApiKeyId::from_uuid),
             created_by: self.created_by,
             spec_json: self.spec,
@@ -180,7 +184,8 @@ impl TenantTx {
             -- runs.by_id
             SELECT id, status AS "status!", lane AS "lane!", finish_reason, error_code,
                    error_message, error_upstream::text AS error_upstream, cancel_reason,
-                   agent_name, agent_version, model, thread_id, api_key_id, created_by,
+                   agent_name, agent_version, model, thread_id, thread_messages, api_key_id,
+                   created_by,
                    spec::text AS "spec!", metadata::text AS metadata, attempt, last_event_id,
                    prompt_tokens, completion_tokens, total_tokens, usage_estimated,
                    extract(epoch FROM finished_at - cancel_requested_at)::float8
@@ -211,7 +216,8 @@ impl TenantTx {
             -- runs.list
             SELECT id, status AS "status!", lane AS "lane!", finish_reason, error_code,
                    error_message, error_upstream::text AS error_upstream, cancel_reason,
-                   agent_name, agent_version, model, thread_id, api_key_id, created_by,
+                   agent_name, agent_version, model, thread_id, thread_messages, api_key_id,
+                   created_by,
                    spec::text AS "spec!", metadata::text AS metadata, attempt, last_event_id,
                    prompt_tokens, completion_tokens, total_tokens, usage_estimated,
                    extract(epoch FROM finished_at - cancel_requested_at)::float8

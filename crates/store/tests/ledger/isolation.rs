@@ -257,7 +257,7 @@ async fn a_tenants_role_writes_no_ledger_and_neither_role_owns_or_escapes_anythi
             "INSERT INTO messages (tenant_id) VALUES (NULL)",
             "DELETE FROM runs",
             "DELETE FROM threads",
-            "UPDATE thread_messages SET message = NULL",
+            "UPDATE thread_messages SET position = 1",
             "UPDATE runs SET claim_token = NULL",
             "UPDATE api_keys SET scopes = '{}'",
             "SELECT password_hash FROM users",

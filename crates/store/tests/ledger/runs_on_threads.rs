@@ -382,3 +382,32 @@ async fn the_cancel_of_a_waiting_run_names_the_next() {
     let next = ledger.store.system().next_after(ledger.tenant, alone).await;
     assert_eq!(next.unwrap(), None);
 }
+
+#[tokio::test]
+async fn the_instructions_of_a_response_come_first_and_stay_out_of_the_thread() {
+    let ledger = Ledger::new().await;
+    let thread = new_thread(&ledger).await;
+    let mut spec = spec();
+    let messages = json!([{"role": "system", "content": "Be brief."},
+                          {"role": "user", "content": "6 times 7?"}]);
+    spec.messages = serde_json::value::to_raw_value(&messages).unwrap();
+    let settings = json!({"instructions": "Be brief."});
+    spec.response = Some(serde_json::value::to_raw_value(&settings).unwrap());
+    for begun_with in [
+        ["Be brief.", "6 times 7?"].as_slice(),
+        &["Be brief.", "6 times 7?", "42", "6 times 7?"],
+    ] {
+        let run = NewRun {
+            thread_id: Some(thread),
+            ..new_run(run_id(), &spec)
+        };
+        ledger.accept_with(&run, &ROOMY).await.unwrap();
+        let claimed = ledger.claimed(run.id, LONG).await;
+        assert_eq!(input(&claimed.spec_json), begun_with);
+        let system = ledger.store.system();
+        let ended = system.finish_run(&claimed.fence, &answer(&DONE)).await;
+        ended.unwrap();
+    }
+    let left = ["6 times 7?", "42", "6 times 7?", "42"];
+    assert_eq!(contents(&ledger, thread).await, left);
+}

@@ -11,6 +11,8 @@ const CHOSEN: &str = "an id that a model or a client chose, of any form";
 const EXTENSIBLE: &str = "an object of the OpenAI API; fields that Baton does not know travel";
 const SCHEMA: &str = "the JSON Schema of the tool bounds it";
 const BYTES: &str = "limited in bytes of JSON, which JSON Schema cannot say";
+const TEXTS: &str = "at most 16 texts of 512 characters";
+const CONVERSATION: &str = "the id of a conversation, or an object with it";
 
 /// The loose values of requests, each with its reason.
 const LOOSE: &[(&str, &str)] = &[
@@ -22,6 +24,10 @@ const LOOSE: &[(&str, &str)] = &[
     ("ChatRequest.user", MAX_BODY),
     ("Content", MAX_BODY),
     ("Content[]", UPSTREAM),
+    ("AddItemsRequest.items[]", EXTENSIBLE),
+    ("ConversationChange.metadata", TEXTS),
+    ("ConversationRequest.items[]", EXTENSIBLE),
+    ("ConversationRequest.metadata", TEXTS),
     ("Decision.arguments", BYTES),
     ("ExecuteCall.arguments", SCHEMA),
     ("ExecuteCall.metadata", BYTES),
@@ -44,10 +50,8 @@ const LOOSE: &[(&str, &str)] = &[
     ("NativeRequest.tools[]", EXTENSIBLE),
     ("ResponseRequest.input", MAX_BODY),
     ("ResponseRequest.instructions", MAX_BODY),
-    (
-        "ResponseRequest.metadata",
-        "at most 16 texts of 512 characters",
-    ),
+    ("ResponseRequest.conversation", CONVERSATION),
+    ("ResponseRequest.metadata", TEXTS),
     ("ResponseRequest.reasoning", UPSTREAM),
     ("ResponseRequest.text", EXTENSIBLE),
     ("ResponseRequest.tool_choice", UPSTREAM),

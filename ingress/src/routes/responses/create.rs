@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
+use baton_admission::request::read_on_busy;
 use baton_admission::{Accepted, SubmitRequest, check_shape};
 use baton_openai::{ErrorBody, Message};
 use baton_protocol::UseLimits;
@@ -22,6 +23,7 @@ use crate::access::body::{Bodies, WholeBody};
 use crate::access::{Authorized, RunsWrite};
 use crate::error::ApiError;
 use crate::metrics::Door;
+use crate::routes::conversations::{conversation_busy, no_such_conversation};
 use crate::routes::openapi::AnswerErrors;
 use crate::routes::run_stream::Client;
 use crate::routes::sse::ServerSentEvent;
@@ -46,8 +48,8 @@ use crate::run::submission::{RunRequest, Submitted, Submitter, idempotency_key, 
     responses(
         (status = 200, description = "The response; with `stream`, its events as `text/event-stream`. `X-Run-Id` names the run.", content((ResponseBody = "application/json"), (ServerSentEvent = "text/event-stream"))),
         AnswerErrors,
-        (status = 404, description = "No such agent, model or earlier response", body = ErrorBody),
-        (status = 409, description = "`response_in_progress`: the earlier response has not ended; `approval_required`: a tool call waits for a decision, and the run goes on afterwards", body = ErrorBody),
+        (status = 404, description = "No such agent, model, conversation or earlier response", body = ErrorBody),
+        (status = 409, description = "`response_in_progress`: the earlier response has not ended; `thread_busy`: a run of the conversation has not ended; `approval_required`: a tool call waits for a decision, and the run goes on afterwards", body = ErrorBody),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
@@ -101,7 +103,7 @@ pub(crate) async fn create_response(
         follower,
         mut attachment,
         body,
-    } = submitter.submit(wanted).await?;
+    } = submitter.submit(wanted).await.map_err(in_words_of_the_wire)?;
     let run = accepted.run();
     let (is_new, head) = match accepted {
         Accepted::Created(created) => {
@@ -160,6 +162,8 @@ fn into_submission(
     if goes_on {
         check_conversation(&messages, limit)?;
     }
+    let on_busy = read_on_busy(request.on_busy.as_deref())?;
+    let thread = request.conversation.map(|thread| (thread, on_busy));
     Ok(SubmitRequest {
         agent: request.agent,
         model: request.model,
@@ -171,7 +175,7 @@ fn into_submission(
         metadata: request.metadata,
         // A reset closes the item under way, so a text can be withdrawn.
         shown_for_good: false,
-        thread: None,
+        thread,
         lane: request.settings.service_tier.lane(),
         max_turns: None,
         max_total_tokens: None,
@@ -179,6 +183,15 @@ fn into_submission(
         on_limit: None,
         response: Some(raw(&request.settings)?),
     })
+}
+
+/// Names the conversation in the refusals of its thread.
+fn in_words_of_the_wire(error: ApiError) -> ApiError {
+    match &*error.code {
+        "thread_not_found" => no_such_conversation().param("conversation"),
+        "thread_busy" => conversation_busy().param("conversation"),
+        _ => error,
+    }
 }
 
 /// Holds a conversation to the limits of a body: it is stored and sent as one.

@@ -21,6 +21,11 @@ pub(crate) struct ResponseRequest {
     /// The response to go on from.
     #[schema(pattern = "^resp_[0-9a-f-]{36}$")]
     previous_response_id: Option<String>,
+    /// The conversation to go on with, or an object with its `id`. It excludes `previous_response_id`.
+    conversation: Option<Value>,
+    /// The rule for a conversation with a run that has not ended; not part of OpenAI's API.
+    #[schema(pattern = "^(reject|queue|interrupt|rollback)$")]
+    on_busy: Option<String>,
     /// Whether the answer comes as server-sent events.
     stream: Option<bool>,
     /// Whether the run goes on without its client.
@@ -74,6 +79,9 @@ pub(crate) struct ResponseBody {
     /// The response that it goes on from.
     #[schema(required)]
     previous_response_id: Option<String>,
+    /// The conversation that it is part of, with its `id`; absent if there is none.
+    #[schema(value_type = Option<Object>)]
+    conversation: Option<Map<String, Value>>,
     /// The system message.
     #[schema(required)]
     instructions: Option<String>,

@@ -33,7 +33,7 @@ pub(crate) struct Params {
 }
 
 /// The items that a response began with: those of the responses that it goes on from, then its own
-/// input. `instructions` are not among them.
+/// input. `instructions` are not among them, and neither are the items of a conversation.
 #[utoipa::path(
     get,
     path = "/v1/responses/{id}/input_items",
@@ -61,7 +61,10 @@ pub(crate) async fn list_input_items(
     let limit = page_size(params.limit, USUAL_PAGE, LARGEST_PAGE)?;
     let record = ResponseRecord::load(&store, authorized.caller.tenant, run).await?;
     let instructed = record.head.settings.instructions.is_some();
-    let mut items = to_items(&input(&record.spec, instructed)?);
+    let mut messages = input(&record.spec, instructed)?;
+    let of_conversation = usize::try_from(record.run.thread_messages).unwrap_or(usize::MAX);
+    messages.drain(..of_conversation.min(messages.len()));
+    let mut items = to_items(&messages);
     with_input_ids(run, &mut items);
     let order = params.order.unwrap_or_default();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);

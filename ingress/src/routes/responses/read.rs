@@ -107,7 +107,7 @@ pub(crate) async fn read_response(
 }
 
 /// Refuses `include` unless it is empty, because there is nothing more to include.
-pub(super) fn refuse_include(include: Option<&str>) -> Result<(), ApiError> {
+pub(in crate::routes) fn refuse_include(include: Option<&str>) -> Result<(), ApiError> {
     match include {
         None | Some("") => Ok(()),
         Some(_) => Err(bad_parameter(

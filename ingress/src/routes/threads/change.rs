@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use baton_protocol::ThreadId;
 use baton_store::{AuditEntry, Store, ThreadChange, ThreadDeletion};
 use http::StatusCode;
 use serde::Deserialize;
@@ -11,7 +12,7 @@ use super::fields::{Metadata, check_title, encode_metadata, some};
 use super::view::ThreadView;
 use super::{ThreadPath, no_such_thread, thread_busy};
 use crate::access::body::JsonBody;
-use crate::access::{Authorized, Origin, RunsWrite};
+use crate::access::{Authorized, Caller, Origin, RunsWrite};
 use crate::error::{ApiError, Problem};
 
 /// A change of a thread. A field that is absent stays; `null` clears it.
@@ -89,18 +90,29 @@ pub(crate) async fn delete_thread(
     origin: Origin,
     ThreadPath(id): ThreadPath,
 ) -> Result<StatusCode, ApiError> {
-    let caller = authorized.caller;
-    let mut tx = store.tenant(caller.tenant).await?;
-    match tx.delete_thread(id).await? {
-        ThreadDeletion::Deleted => {}
-        ThreadDeletion::Busy => return Err(thread_busy()),
-        ThreadDeletion::NotFound => return Err(no_such_thread()),
+    match delete(&store, &authorized.caller, &origin, id).await? {
+        ThreadDeletion::Deleted => Ok(StatusCode::NO_CONTENT),
+        ThreadDeletion::Busy => Err(thread_busy()),
+        ThreadDeletion::NotFound => Err(no_such_thread()),
     }
-    let entry = AuditEntry {
-        target: Some(format!("thread:{id}")),
-        ..origin.entry(caller.actor(), Some(caller.tenant), "thread.deleted")
-    };
-    tx.record_audit(&entry).await?;
-    tx.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Deletes a thread, with its entry in the audit log.
+pub(in crate::routes) async fn delete(
+    store: &Store,
+    caller: &Caller,
+    origin: &Origin,
+    id: ThreadId,
+) -> Result<ThreadDeletion, ApiError> {
+    let mut tx = store.tenant(caller.tenant).await?;
+    let deletion = tx.delete_thread(id).await?;
+    if deletion == ThreadDeletion::Deleted {
+        let entry = AuditEntry {
+            target: Some(format!("thread:{id}")),
+            ..origin.entry(caller.actor(), Some(caller.tenant), "thread.deleted")
+        };
+        tx.record_audit(&entry).await?;
+        tx.commit().await?;
+    }
+    Ok(deletion)
 }
