@@ -9,6 +9,7 @@ mod invites;
 mod members;
 pub(crate) mod models;
 pub(crate) mod openapi;
+mod prefer;
 mod query;
 mod responses;
 mod run_stream;

@@ -5,6 +5,7 @@
 
 pub mod find_stranded;
 pub mod metrics;
+pub mod purge_runs;
 pub mod purge_threads;
 pub mod repair_ends;
 pub mod rescue_runs;
@@ -22,6 +23,7 @@ use baton_store::Store;
 use tokio::sync::Notify;
 
 use crate::find_stranded::FindStranded;
+use crate::purge_runs::purge_runs;
 use crate::purge_threads::purge_threads;
 use crate::repair_ends::RepairEnds;
 use crate::rescue_runs::RescueRuns;
@@ -101,6 +103,10 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         name: "purge_threads",
         every: BROKER_EVERY,
     };
+    let forget = Background {
+        name: "purge_runs",
+        every: BROKER_EVERY,
+    };
     let measure = Background {
         name: "measure_queue",
         every: BROKER_EVERY,
@@ -131,6 +137,7 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         find.run(&never, &shutdown, || Box::pin(stranded.look())),
         extend.run(&never, &shutdown, || extend_audit_log(&store, &clock)),
         purge.run(&never, &shutdown, || purge_threads(&store)),
+        forget.run(&never, &shutdown, || purge_runs(&store)),
         measure.run(&never, &shutdown, || measure_queue(&store, &bus)),
     );
     listened

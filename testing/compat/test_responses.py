@@ -117,7 +117,6 @@ def test_a_cancelled_response_stays_cancelled(scripted, upstream):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("store", False),
         ("truncation", "auto"),
         ("include", ["reasoning.encrypted_content"]),
         ("max_tool_calls", 1),

@@ -72,6 +72,13 @@ impl RunSpec {
         let names = named.map(|tool| tool.name);
         names.filter(|name| !name.is_empty()).collect()
     }
+
+    /// Returns whether the run is kept after its end. A request of the Responses route may refuse that.
+    pub fn is_stored(&self) -> bool {
+        let settings = self.response.as_deref().map(RawValue::get);
+        let settings: Option<Keeping> = settings.and_then(|it| serde_json::from_str(it).ok());
+        settings.and_then(|settings| settings.store).unwrap_or(true)
+    }
 }
 
 /// A server-side tool that a run's model is offered.
@@ -149,6 +156,12 @@ struct ClientTool {
 struct Named {
     #[serde(default)]
     name: String,
+}
+
+/// The settings of a response, as far as they say whether it is kept.
+#[derive(Deserialize)]
+struct Keeping {
+    store: Option<bool>,
 }
 
 /// An agent and its version.

@@ -129,10 +129,11 @@ pub const FIELDS: &[Field] = &[
     ),
     field(
         "store",
-        Refused,
-        "Only `true`: every run is kept in the ledger.",
-        &["true", "null"],
-        &["false", "7"],
+        Honoured,
+        "Whether the response is kept. With `false` it cannot be read or gone on from, and is removed \
+         after its end.",
+        &["true", "false", "null"],
+        &["7"],
     ),
     field(
         "service_tier",

@@ -84,13 +84,18 @@ impl CreateResponse {
         let stream = object.take_bool("stream")?.unwrap_or(false);
         read_stream_options(&mut object)?;
         let background = object.take_bool("background")?.unwrap_or(false);
-        if let Some(store) = object.take("store")
-            && !store.bool()?
-        {
-            return Err(
-                store.unsupported("must be true here: this server keeps every run. Leave it out")
-            );
-        }
+        let store = match object.take("store") {
+            None => true,
+            Some(at) => {
+                let store = at.bool()?;
+                if background && !store {
+                    return Err(at.unsupported(
+                        "must be true with `background`: the answer is read later. Leave it out",
+                    ));
+                }
+                store
+            }
+        };
         let service_tier = read_tier(&mut object)?;
         let metadata = object.take("metadata").map(|at| read_metadata(&at));
         let metadata = metadata.transpose()?;
@@ -180,6 +185,7 @@ impl CreateResponse {
                 max_output_tokens,
                 service_tier,
                 background,
+                store,
                 safety_identifier,
                 prompt_cache_key,
             },

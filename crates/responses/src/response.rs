@@ -286,7 +286,7 @@ impl ResponseHead {
             usage: snapshot.usage,
             max_output_tokens: settings.max_output_tokens,
             max_tool_calls: None,
-            store: true,
+            store: settings.store,
             background: settings.background,
             service_tier: settings.service_tier,
             metadata: self.metadata.as_deref().into(),

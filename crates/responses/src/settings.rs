@@ -43,12 +43,27 @@ pub struct Settings {
     pub service_tier: ServiceTier,
     /// Whether the run goes on without its client.
     pub background: bool,
+    /// Whether the response is kept after its end.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub store: bool,
     /// The client's name for its user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub safety_identifier: Option<String>,
     /// The key of the upstream's cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_cache_key: Option<String>,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// A queue in the words of this wire.

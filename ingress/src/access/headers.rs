@@ -109,6 +109,7 @@ fn exposed() -> Vec<HeaderName> {
         RETRY_AFTER,
         LOCATION,
         HeaderName::from_static("idempotent-replayed"),
+        HeaderName::from_static("preference-applied"),
     ];
     // Browsers accept no prefix here, so each header is listed.
     names.extend(

@@ -24,6 +24,7 @@ mod hostile_programs;
 mod idempotency;
 mod isolation;
 mod issuers;
+mod keeping;
 mod metering;
 mod passed_on;
 mod people;

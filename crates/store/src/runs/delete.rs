@@ -1,12 +1,57 @@
 //! The removal of one run that has ended. Usage entries and reservations stay, because they are
 //! accounts, and so does its idempotency key, so that a repeated submission makes no second run.
 
+use std::time::Duration;
+
 use baton_protocol::{RunId, TenantId};
 
 use crate::errors::StoreError;
 use crate::system::SystemTx;
+use crate::tenant_tx::TenantTx;
+
+impl TenantTx {
+    /// Marks a new run as one that is not kept after its end.
+    pub(super) async fn keep_not(&mut self, run: RunId) -> Result<(), StoreError> {
+        let tenant = self.tenant;
+        sqlx::query!(
+            "
+            -- runs.keep_not
+            UPDATE runs SET stored = false WHERE tenant_id = $1 AND id = $2
+            ",
+            tenant.as_uuid(),
+            run.as_uuid(),
+        )
+        .execute(self.connection())
+        .await?;
+        Ok(())
+    }
+}
 
 impl SystemTx<'_> {
+    /// Returns at most `limit` runs that are not to be kept and ended at least `ago` before.
+    pub async fn unstored_runs(
+        &self,
+        ago: Duration,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, RunId)>, StoreError> {
+        let rows = sqlx::query!(
+            "
+            -- runs.unstored
+            SELECT tenant_id, id FROM runs
+            WHERE NOT stored AND finished_at <= clock_timestamp() - make_interval(secs => $1)
+            ORDER BY finished_at LIMIT $2
+            ",
+            ago.as_secs_f64(),
+            i64::from(limit),
+        )
+        .fetch_all(self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| (TenantId::from_uuid(row.tenant_id), RunId::from_uuid(row.id)))
+            .collect())
+    }
+
     /// Deletes a run that has ended, with its steps, output, messages and feedback. Returns `false` if the tenant
     /// has no such run.
     pub async fn delete_run(&self, tenant: TenantId, run: RunId) -> Result<bool, StoreError> {

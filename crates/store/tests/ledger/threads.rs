@@ -211,3 +211,35 @@ async fn a_key_whose_run_was_deleted_makes_no_other() {
         "{again:?}"
     );
 }
+
+#[tokio::test]
+async fn a_run_that_is_not_to_be_kept_is_found_after_its_end() {
+    let ledger = Ledger::new().await;
+    let system = ledger.store.system();
+    let mut spec = crate::fixture::spec();
+    let mut ended = Vec::new();
+    for store in [false, true] {
+        let settings = serde_json::value::to_raw_value(&serde_json::json!({"store": store}));
+        spec.response = Some(settings.unwrap());
+        let run = crate::fixture::new_run(crate::fixture::run_id(), &spec);
+        ledger
+            .accept_with(&run, &crate::fixture::ROOMY)
+            .await
+            .unwrap();
+        let fence = ledger.fence(run.id, LONG).await;
+        let found = system.unstored_runs(Duration::ZERO, 10).await.unwrap();
+        assert_eq!(found, ended, "one that works is not found");
+        system.finish_run(&fence, &answer(&DONE)).await.unwrap();
+        if !store {
+            ended.push((ledger.tenant, run.id));
+        }
+    }
+    let of_an_hour = system.unstored_runs(Duration::from_hours(1), 10).await;
+    assert_eq!(of_an_hour.unwrap(), []);
+    assert_eq!(
+        system.unstored_runs(Duration::ZERO, 10).await.unwrap(),
+        ended
+    );
+    assert!(system.delete_run(ledger.tenant, ended[0].1).await.unwrap());
+    assert_eq!(system.unstored_runs(Duration::ZERO, 10).await.unwrap(), []);
+}

@@ -18,13 +18,14 @@ use super::description::{ResponseBody, ResponseRequest};
 use super::earlier::conversation;
 use super::record::{ResponseRecord, answer, head, recorded_head};
 use super::streamed::ResponseFrames;
-use super::whole::answer_whole;
+use super::whole::{answer_whole, answer_within};
 use crate::access::body::{Bodies, WholeBody};
 use crate::access::{Authorized, RunsWrite};
 use crate::error::ApiError;
 use crate::metrics::Door;
 use crate::routes::conversations::{conversation_busy, no_such_conversation};
 use crate::routes::openapi::AnswerErrors;
+use crate::routes::prefer::Prefer;
 use crate::routes::run_stream::Client;
 use crate::routes::sse::ServerSentEvent;
 use crate::run::attachments::OnClose;
@@ -43,10 +44,12 @@ use crate::run::submission::{RunRequest, Submitted, Submitter, idempotency_key, 
     tag = "OpenAI",
     request_body = ResponseRequest,
     params(
+        ("Prefer" = Option<String>, Header, description = "`respond-async, wait=10`: waits ten seconds for the end, then answers 202, and the response goes on. Not of a stream, and not with `\"store\": false`.", max_length = 1_024),
         ("Idempotency-Key" = Option<String>, Header, description = "The same key and body: the same run and answer. Another body: 422.", min_length = 1, max_length = 255),
     ),
     responses(
         (status = 200, description = "The response; with `stream`, its events as `text/event-stream`. `X-Run-Id` names the run.", content((ResponseBody = "application/json"), (ServerSentEvent = "text/event-stream"))),
+        (status = 202, description = "With `Prefer: respond-async`: the response goes on; `Location` names it", body = ResponseBody),
         AnswerErrors,
         (status = 404, description = "No such agent, model, conversation or earlier response", body = ErrorBody),
         (status = 409, description = "`response_in_progress`: the earlier response has not ended; `thread_busy`: a run of the conversation has not ended; `approval_required`: a tool call waits for a decision, and the run goes on afterwards", body = ErrorBody),
@@ -69,7 +72,10 @@ pub(crate) async fn create_response(
     let idempotency = idempotency_key(&headers, "/v1/responses", &body)?;
     drop(body);
     let (stream, background) = (request.stream, request.settings.background);
-    let on_close = match (background, idempotency.is_some()) {
+    let prefer = Prefer::read(&headers);
+    // A response that is not kept cannot be read later.
+    let later = prefer.respond_async && !stream && request.settings.store;
+    let on_close = match (background || later, idempotency.is_some()) {
         (true, _) => OnClose::LeaveRunning,
         (false, true) => OnClose::CancelUnlessBack,
         (false, false) => OnClose::Cancel,
@@ -93,7 +99,7 @@ pub(crate) async fn create_response(
         request: into_submission(request, earlier, bodies.limit)?,
         idempotency,
         body: Some(held),
-        follow: stream || !background,
+        follow: stream || later || !background,
         on_close,
         headers: job_headers(&request_id, &headers),
         door: Door::Responses,
@@ -103,7 +109,10 @@ pub(crate) async fn create_response(
         follower,
         mut attachment,
         body,
-    } = submitter.submit(wanted).await.map_err(in_words_of_the_wire)?;
+    } = submitter
+        .submit(wanted)
+        .await
+        .map_err(in_words_of_the_wire)?;
     let run = accepted.run();
     let (is_new, head) = match accepted {
         Accepted::Created(created) => {
@@ -118,6 +127,10 @@ pub(crate) async fn create_response(
         (Err(error), _) => {
             attachment.detach();
             Err(error)
+        }
+        (Ok(_), None) if later => {
+            attachment.detach();
+            answer_within(&followers, &caller, run, follower, prefer).await
         }
         (Ok(head), None) if background => {
             attachment.detach();

@@ -30,7 +30,7 @@ pub(crate) struct ResponseRequest {
     stream: Option<bool>,
     /// Whether the run goes on without its client.
     background: Option<bool>,
-    /// Only `true`.
+    /// Whether it is kept: `false` removes it after its end. With `background` only `true`.
     store: Option<bool>,
     /// `flex` is the background lane.
     #[schema(pattern = "^(auto|default|flex|priority)$")]
@@ -79,7 +79,7 @@ pub(crate) struct ResponseBody {
     /// The response that it goes on from.
     #[schema(required)]
     previous_response_id: Option<String>,
-    /// The conversation that it is part of, with its `id`; absent if there is none.
+    /// The conversation of the response, with its `id`; absent without one.
     #[schema(value_type = Option<Object>)]
     conversation: Option<Map<String, Value>>,
     /// The system message.
@@ -125,7 +125,7 @@ pub(crate) struct ResponseBody {
     /// Always `null`.
     #[schema(required)]
     max_tool_calls: Option<u64>,
-    /// `true`.
+    /// Whether it is kept after its end.
     store: bool,
     /// Whether the run goes on without its client.
     background: bool,

@@ -7,7 +7,7 @@ use baton_protocol::{RunId, RunSpec, TenantId};
 use baton_store::Store;
 use http::StatusCode;
 
-use super::path::not_found;
+use super::path::{not_found, not_kept};
 use super::record::head;
 use crate::error::ApiError;
 
@@ -27,6 +27,9 @@ pub(super) async fn conversation(
     let spec: RunSpec =
         serde_json::from_str(&record.spec_json).map_err(|error| ApiError::internal(&error))?;
     let head = head(run, record.created_at, &spec, None).map_err(|error| error.param(FIELD))?;
+    if !head.settings.store {
+        return Err(not_kept().param(FIELD));
+    }
     if record.outcome.is_none() {
         let message = "the response before this one has not ended: wait for it, or cancel it";
         let error = ApiError::new(StatusCode::CONFLICT, "response_in_progress", message);

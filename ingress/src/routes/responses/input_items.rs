@@ -59,7 +59,7 @@ pub(crate) async fn list_input_items(
 ) -> Result<Response, ApiError> {
     refuse_include(params.include.or(params.include_list).as_deref())?;
     let limit = page_size(params.limit, USUAL_PAGE, LARGEST_PAGE)?;
-    let record = ResponseRecord::load(&store, authorized.caller.tenant, run).await?;
+    let record = ResponseRecord::load_kept(&store, authorized.caller.tenant, run).await?;
     let instructed = record.head.settings.instructions.is_some();
     let mut messages = input(&record.spec, instructed)?;
     let of_conversation = usize::try_from(record.run.thread_messages).unwrap_or(usize::MAX);

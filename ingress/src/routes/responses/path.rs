@@ -28,6 +28,11 @@ pub(super) fn not_found(message: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "response_not_found", message)
 }
 
+/// Refuses the id of a response that its client did not want to be kept.
+pub(super) fn not_kept() -> ApiError {
+    not_found("this response is not kept: its request had `\"store\": false`")
+}
+
 /// Refuses the id of a run that another route made.
 pub(super) fn not_a_response(run: RunId) -> ApiError {
     not_found(format!(

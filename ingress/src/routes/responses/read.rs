@@ -84,7 +84,7 @@ pub(crate) async fn read_response(
     let place = streamed
         .then(|| followers.streams.take(&caller))
         .transpose()?;
-    let record = ResponseRecord::load(&store, caller.tenant, run).await?;
+    let record = ResponseRecord::load_kept(&store, caller.tenant, run).await?;
     let Some(place) = place else {
         return record.answer();
     };

@@ -12,7 +12,7 @@ use baton_store::{RunRecord, StepData, StepRecord, Store};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
-use super::path::{not_a_response, not_found};
+use super::path::{not_a_response, not_found, not_kept};
 use crate::error::{ApiError, run_header};
 
 /// A run of `/v1/responses`, with its steps.
@@ -63,6 +63,20 @@ impl ResponseRecord {
         let steps = tx.run_steps(run).await?;
         drop(tx);
         Self::of(record, steps)
+    }
+
+    /// As [`Self::load`], for a client that reads it after its request.
+    pub(super) async fn load_kept(
+        store: &Store,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<Self, ApiError> {
+        let record = Self::load(store, tenant, run).await?;
+        if record.head.settings.store {
+            Ok(record)
+        } else {
+            Err(not_kept())
+        }
     }
 
     fn of(run: RunRecord, steps: Vec<StepRecord>) -> Result<Self, ApiError> {

@@ -2,16 +2,21 @@
 
 use std::time::Instant;
 
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use baton_nats::EventFollower;
 use baton_protocol::{EventId, Outcome, RunId};
+use baton_responses::response_id;
+use http::StatusCode;
+use http::header::LOCATION;
 
 use super::interrupted;
 use super::record::ResponseRecord;
 use crate::access::Caller;
 use crate::error::ApiError;
 use crate::metrics::{self, Wire};
+use crate::routes::prefer::Prefer;
 use crate::run::attachments::Attachment;
+use crate::run::await_end::wait_for_end;
 use crate::run::event_source::{EventsAfter, Source, find_events};
 use crate::run::followers::{EndsWith, Followers};
 use crate::run::relay::Interruption;
@@ -55,10 +60,47 @@ pub(super) async fn answer_whole(
     let record = ResponseRecord::load(&runs.store, tenant, run).await?;
     let waited = runs.clock.monotonic() - begun;
     metrics::first_event(Wire::Responses, waited.as_secs_f64());
+    // Its events are lost, and the ledger has no end.
+    ended(&record)?.ok_or_else(|| interrupted(run, Interruption::Lost))
+}
+
+/// Waits for the end of the run for as long as the client prefers, then answers 202: the response
+/// goes on, whatever the client does.
+pub(super) async fn answer_within(
+    followers: &Followers,
+    caller: &Caller,
+    run: RunId,
+    follower: Option<EventFollower>,
+    prefer: Prefer,
+) -> Result<Response, ApiError> {
+    if let Some(time) = prefer.wait {
+        wait_for_end(followers, caller, run, follower, time).await;
+    }
+    let record = ResponseRecord::load(&followers.runs.store, caller.tenant, run).await?;
+    let background = record.head.settings.background;
+    let mut answer = match ended(&record) {
+        Ok(Some(answer)) => answer,
+        // A background response is an object whatever became of it.
+        Err(_) if background => record.answer()?,
+        Err(error) => return Err(error),
+        Ok(None) => {
+            let location = [(LOCATION, format!("/v1/responses/{}", response_id(run)))];
+            (StatusCode::ACCEPTED, location, record.answer()?).into_response()
+        }
+    };
+    prefer.name_in(&mut answer);
+    Ok(answer)
+}
+
+/// Returns the answer of a foreground response that has ended; `None` if it has not.
+fn ended(record: &ResponseRecord) -> Result<Option<Response>, ApiError> {
     match &record.run.outcome {
-        Some(Outcome::Failed(error)) => Err(ApiError::run_failed(run, error, record.has_worked())),
-        Some(Outcome::Completed(_) | Outcome::Cancelled(_)) => record.answer(),
-        // Its events are lost, and the ledger has no end.
-        None => Err(interrupted(run, Interruption::Lost)),
+        Some(Outcome::Failed(error)) => Err(ApiError::run_failed(
+            record.run.id,
+            error,
+            record.has_worked(),
+        )),
+        Some(Outcome::Completed(_) | Outcome::Cancelled(_)) => record.answer().map(Some),
+        None => Ok(None),
     }
 }

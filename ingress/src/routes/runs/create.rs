@@ -20,6 +20,7 @@ use crate::access::body::WholeBody;
 use crate::access::{Authorized, RunsWrite};
 use crate::error::{ApiError, Problem, run_header};
 use crate::metrics::Door;
+use crate::routes::prefer::Prefer;
 use crate::routes::run_stream::Client;
 use crate::routes::sse::ServerSentEvent;
 use crate::run::attachments::OnClose;
@@ -44,6 +45,7 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
     request_body = NativeRequest,
     params(
         ("wait" = Option<String>, Query, description = "Wait for the run's end for so long, for instance `30s`; a minute at most", example = "30s", pattern = "^[0-9]{1,9}(ms|s|m)?$"),
+        ("Prefer" = Option<String>, Header, description = "`wait=30`: as the parameter `wait`, in seconds. `Preference-Applied` names what the answer follows.", max_length = 1_024),
         ("Idempotency-Key" = Option<String>, Header, description = "The same key and body: the same run. Another body: 422.", min_length = 1, max_length = 255),
     ),
     responses(
@@ -66,6 +68,18 @@ pub(crate) async fn create_run(
     headers: HeaderMap,
     WholeBody { bytes: body, held }: WholeBody,
 ) -> Result<Response, ApiError> {
+    // The query's time is the more specific one.
+    let prefer = Prefer::read(&headers);
+    let (wait, prefer) = match wait.0 {
+        Some(_) => (
+            wait,
+            Prefer {
+                wait: None,
+                ..prefer
+            },
+        ),
+        None => (Wait(prefer.wait), prefer),
+    };
     let request = SubmitRequest::parse_native(&body)?;
     let idempotency = idempotency_key(&headers, "/v1/runs", &body)?;
     drop(body);
@@ -77,6 +91,7 @@ pub(crate) async fn create_run(
     } else {
         None
     };
+    let streams = place.is_some();
     let wanted = RunRequest {
         caller: Arc::clone(&caller),
         run: None,
@@ -139,6 +154,9 @@ pub(crate) async fn create_run(
             }
         }
     };
+    if !streams {
+        prefer.name_in(&mut answer);
+    }
     if replayed {
         answer
             .headers_mut()
