@@ -54,6 +54,8 @@ pub(crate) struct Chat {
     include_usage: bool,
     /// Whether the client expects calls in their older form.
     older_calls: bool,
+    /// Whether the stream stays open while the run waits for a person.
+    waits_for_people: bool,
     /// Whether the same request finds the run again.
     keyed: bool,
     begun: Instant,
@@ -71,7 +73,8 @@ enum Source {
 ///
 /// Unknown fields are passed on to the upstream. `model` names an upstream model, which the
 /// `default` agent uses, or an agent. The server executes the agent's server-side tools, and they
-/// never appear as `tool_calls`. Closing the connection cancels the run. If the request has an
+/// never appear as `tool_calls`. If a call waits for a person, the answer is the error `approval_required`; with
+/// `"on_approval": "wait"`, a stream stays open until the decision, and goes on. Closing the connection cancels the run. If the request has an
 /// `Idempotency-Key`, the run is cancelled half a minute later, unless a client has returned.
 #[utoipa::path(
     post,
@@ -103,6 +106,7 @@ pub(crate) async fn chat_completions(
         stream,
         include_usage,
         older_calls,
+        waits_for_people,
     } = ChatSubmission::parse(&body)?;
     let idempotency = idempotency_key(&headers, "/v1/chat/completions", &body)?;
     let keyed = idempotency.is_some();
@@ -169,6 +173,7 @@ pub(crate) async fn chat_completions(
         client_tools,
         include_usage,
         older_calls,
+        waits_for_people,
         keyed,
         begun,
     };

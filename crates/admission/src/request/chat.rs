@@ -29,6 +29,8 @@ pub struct ChatSubmission {
     pub include_usage: bool,
     /// Whether the answer has its calls in the older form, `function_call`, as the request had.
     pub older_calls: bool,
+    /// Whether the stream stays open while the run waits for a person.
+    pub waits_for_people: bool,
 }
 
 /// The body's fields, borrowed from it and mostly unparsed. (A flattened struct would parse them.)
@@ -42,6 +44,7 @@ struct Body<'a> {
     agent: Option<Option<String>>,
     thread_id: Option<Option<String>>,
     on_busy: Option<Option<String>>,
+    on_approval: Option<Option<String>>,
     messages: Option<&'a RawValue>,
     tools: Option<&'a RawValue>,
     stream: Option<&'a RawValue>,
@@ -80,6 +83,7 @@ impl<'de> Visitor<'de> for BodyVisitor {
                 "agent" => once(&mut body.agent, "agent", &mut map)?,
                 "thread_id" => once(&mut body.thread_id, "thread_id", &mut map)?,
                 "on_busy" => once(&mut body.on_busy, "on_busy", &mut map)?,
+                "on_approval" => once(&mut body.on_approval, "on_approval", &mut map)?,
                 "messages" => once(&mut body.messages, "messages", &mut map)?,
                 "tools" => once(&mut body.tools, "tools", &mut map)?,
                 "stream" => once(&mut body.stream, "stream", &mut map)?,
@@ -156,6 +160,7 @@ impl ChatSubmission {
         // The upstream is always asked for a stream of one answer; this decides the form of the
         // client's.
         let stream = read_bool(body.stream, "stream")?;
+        let waits_for_people = waits_for_people(body.on_approval.flatten().as_deref(), stream)?;
         let include_usage = match present(body.stream_options) {
             None => false,
             Some(given) => {
@@ -197,7 +202,21 @@ impl ChatSubmission {
             stream,
             include_usage: stream && include_usage,
             older_calls,
+            waits_for_people,
         })
+    }
+}
+
+/// Reads `on_approval`. An answer in one piece cannot show that it is still awaited.
+fn waits_for_people(on_approval: Option<&str>, stream: bool) -> Result<bool, Invalid> {
+    let invalid = |message| Invalid::field("invalid_on_approval", "on_approval", message);
+    match on_approval {
+        None | Some("end") => Ok(false),
+        Some("wait") if stream => Ok(true),
+        Some("wait") => Err(invalid(
+            "`on_approval` can be `wait` with `\"stream\": true` alone",
+        )),
+        Some(_) => Err(invalid("`on_approval` is `end` or `wait`")),
     }
 }
 
@@ -273,6 +292,14 @@ mod tests {
             (format!(r#"{{"model":7,{messages}}}"#), Some("model")),
             (format!(r#"{{"model":"m",{messages},"n":2}}"#), Some("n")),
             (
+                format!(r#"{{"model":"m",{messages},"on_approval":"wait"}}"#),
+                Some("on_approval"),
+            ),
+            (
+                format!(r#"{{"model":"m",{messages},"stream":true,"on_approval":"ask"}}"#),
+                Some("on_approval"),
+            ),
+            (
                 format!(r#"{{"model":"m",{messages},"stream":"yes"}}"#),
                 Some("stream"),
             ),
@@ -298,6 +325,27 @@ mod tests {
             ),
         ] {
             assert_eq!(parse(&body).unwrap_err().param.as_deref(), param, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_stream_waits_for_people_if_it_is_asked_to() {
+        for (given, waits) in [
+            (r#","on_approval":"wait""#, true),
+            (r#","on_approval":"end""#, false),
+            (r#","on_approval":null"#, false),
+            ("", false),
+        ] {
+            let chat = parse(&format!(
+                r#"{{"model":"m","messages":[{{"role":"user","content":"x"}}],"stream":true{given}}}"#
+            ));
+            let chat = chat.unwrap();
+            assert_eq!(chat.waits_for_people, waits, "{given}");
+            assert_eq!(
+                chat.request.params.as_raw().get(),
+                "{}",
+                "it is not passed on"
+            );
         }
     }
 

@@ -67,6 +67,11 @@ impl RunStream<Chunks> {
                     self.show_rest().await;
                     break;
                 }
+                // The head names the run, so that the client can read the question.
+                Err(Interruption::Parked) if self.frames.chat.waits_for_people => {
+                    self.out.extend_from_slice(PING);
+                    break;
+                }
                 Err(reason) => {
                     self.end(match reason {
                         Interruption::Revoked => StreamEnd::Revoked,
@@ -145,6 +150,10 @@ impl Frames for Chunks {
         reason: Interruption,
     ) -> Option<StreamEnd> {
         Some(match reason {
+            Interruption::Parked if self.chat.waits_for_people => {
+                out.extend_from_slice(PING);
+                return None;
+            }
             Interruption::Parked => {
                 ChunkWriter::error(out, &self.chat.interrupted(reason).to_openai());
                 StreamEnd::Parked
