@@ -7,6 +7,7 @@
 
 mod announce;
 mod broker;
+mod demo_agent;
 mod in_process;
 mod separate;
 mod servers;
@@ -91,6 +92,9 @@ async fn serve(
     config.http.lame_duck = std::time::Duration::ZERO;
     open_doors(config, &args.data)?;
     let made = keys::ready_made(config, TENANT, &args.data).await?;
+    if demo {
+        demo_agent::ensure(config, made.tenant).await?;
+    }
     let ready = Ready {
         base_url: format!("http://{}", config.http.listen),
         api_key: made.key,

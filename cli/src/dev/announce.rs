@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use baton_protocol::{ApiKeyId, TenantId};
 use serde_json::json;
 
+use super::demo_agent;
 use crate::private_file;
 
 /// The address of each role's probes in `dev`: a free port on the loopback.
@@ -98,6 +99,28 @@ impl Ready {
             out,
             "    -d '{{\"model\":\"{model}\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"What is 15% of 847?\"}}]}}'\n"
         )?;
+        if self.demo {
+            writeln!(
+                out,
+                "With the model {} a run waits until you approve its calculation:\n",
+                demo_agent::AGENT
+            )?;
+            writeln!(
+                out,
+                "  curl {base_url}/v1/runs -H 'Authorization: Bearer {api_key}' \\"
+            )?;
+            writeln!(out, "    -H 'Content-Type: application/json' \\")?;
+            writeln!(
+                out,
+                "    -d '{{\"model\":\"{}\",\"input\":\"What is 15% of 847?\"}}'",
+                demo_agent::AGENT
+            )?;
+            writeln!(
+                out,
+                "  export BATON_BASE_URL={base_url} BATON_API_KEY={api_key}"
+            )?;
+            writeln!(out, "  baton approvals list\n")?;
+        }
         if self.programs {
             writeln!(
                 out,
