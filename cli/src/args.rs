@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use baton_protocol::{ApprovalId, ApprovalScope, RunId};
 use baton_service::telemetry::parse_filter_time;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
@@ -75,6 +76,12 @@ pub(crate) enum Command {
     /// Show the timeline of a run
     #[command(subcommand)]
     Runs(RunsCommand),
+    /// List and decide the questions of runs that wait for a person
+    ///
+    /// Asks a server over HTTP, so it needs an API key: BATON_API_KEY, or --key-file. It shows the runs of
+    /// the key's tenant. Listing takes the scope runs:read, deciding approvals:write.
+    #[command(subcommand)]
+    Approvals(ApprovalsCommand),
     /// Change the log filter of running roles, over NATS
     ///
     /// Prints a line for each process that answers: role, admin address, filter. Exits with 1 if none
@@ -392,6 +399,125 @@ pub(crate) enum RunsCommand {
         /// The run's id, of any tenant
         id: baton_protocol::RunId,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApprovalsCommand {
+    /// List the open questions, the newest first: run, question, expiry, reason, tool, arguments
+    ///
+    /// Long arguments are cut; --json has all of them.
+    List {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Only those of this run
+        #[arg(long, value_name = "RUN")]
+        run: Option<RunId>,
+        /// The most questions to list
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: usize,
+    },
+    /// Make calls that wait for a yes
+    Approve {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        which: QuestionArgs,
+        /// Make the one named call with this JSON object in place of the model's arguments; it must match
+        /// the tool's schema
+        #[arg(long, value_name = "JSON", conflicts_with = "all")]
+        arguments: Option<String>,
+        /// The calls that need no other approval: once: the named ones; run: also later ones of their tool in
+        /// the run; thread: also those of other runs of its thread
+        #[arg(long, value_name = "SCOPE", default_value = "once", value_parser = parse_scope)]
+        scope: ApprovalScope,
+    },
+    /// Do not make calls that wait for a yes; the model reads the reason
+    Reject {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        which: QuestionArgs,
+        /// The reason for the model
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Make calls of unknown outcome again, once
+    Retry {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        which: QuestionArgs,
+    },
+    /// Give the model this result of a call of unknown outcome
+    Result {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        which: QuestionArgs,
+        /// The result for the model
+        #[arg(long, value_name = "TEXT")]
+        text: String,
+    },
+    /// Give up calls of unknown outcome; the model reads the reason
+    Fail {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        which: QuestionArgs,
+        /// The reason for the model
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+}
+
+fn parse_scope(given: &str) -> Result<ApprovalScope, String> {
+    let mut all = ApprovalScope::ALL.into_iter();
+    let found = all.find(|scope| scope.as_str() == given);
+    found.ok_or_else(|| "it is once, run or thread".to_owned())
+}
+
+/// The server to ask, and the credential.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct ApiArgs {
+    /// The server's address
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "BATON_BASE_URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
+    pub(crate) url: url::Url,
+    /// The API key; the variable keeps it out of process lists
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "BATON_API_KEY",
+        hide_env_values = true
+    )]
+    pub(crate) key: Option<String>,
+    /// A file with the API key
+    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// A PEM file of certificate authorities to trust besides the public ones
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Print JSON, as the server answers it
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The questions to decide.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct QuestionArgs {
+    /// The run that waits
+    #[arg(value_name = "RUN")]
+    pub(crate) run: RunId,
+    /// Its questions, as `list` shows them
+    #[arg(value_name = "QUESTION")]
+    pub(crate) questions: Vec<ApprovalId>,
+    /// All open questions of the run that can be decided so
+    #[arg(long, conflicts_with = "questions")]
+    pub(crate) all: bool,
 }
 
 #[derive(Debug, Subcommand)]

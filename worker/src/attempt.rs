@@ -242,7 +242,10 @@ impl<'a, W: World> Attempt<'a, W> {
         } else {
             publisher.kick();
         }
-        let toolbox = Toolbox::new(&spec, &settings).await;
+        let mut toolbox = Toolbox::new(&spec, &settings).await;
+        if toolbox.is_guarded() {
+            toolbox.lift_guards(&ledger.granted_tools().await?);
+        }
         let needs_approval = |name: &str, arguments: &str| toolbox.needs_approval(name, arguments);
         let conversation =
             Conversation::rebuild(Arc::clone(&spec), claimed.recorded, needs_approval);

@@ -85,6 +85,7 @@ ledger! {
         run: RunId,
         accepted_at: DateTime<Utc>
     ) -> Result<Nanos, StoreError>;
+    fn granted_tools(tenant: TenantId, run: RunId) -> Result<Vec<String>, StoreError>;
     fn next_after(tenant: TenantId, ended: RunId) -> Result<Option<QueuedJob>, StoreError>;
     fn commit_turn(fence: &Fence, turn: &TurnCommit<'_>) -> Result<Vec<StepRecord>, FenceError>;
     fn begin_given_calls(

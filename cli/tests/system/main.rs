@@ -17,6 +17,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod approvals;
+mod approvals_command;
 mod backup;
 mod broker;
 mod budgets;

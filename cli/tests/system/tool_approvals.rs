@@ -155,6 +155,49 @@ async fn an_approved_call_survives_a_kill_at_each_step_and_is_never_made_unasked
     assert_eq!(step["edited_arguments"], r#"{"of":"goats"}"#);
 }
 
+/// Calls the tool twice, one call after the other, and then answers.
+fn counts_twice(request: &Recorded) -> Reply {
+    let messages = request.body["messages"].as_array().unwrap();
+    let results = messages.iter().rev().take_while(|it| it["role"] != "user");
+    match results.filter(|it| it["role"] == "tool").count() {
+        2 => Reply::text("counted"),
+        n => call("", "count", &json!({ "of": n })),
+    }
+}
+
+/// Guards the grant of a thread: it outlives the worker that asked, holds for the rest of the run and for the
+/// thread's next run, and ends with its revocation.
+#[tokio::test]
+async fn an_approval_for_the_thread_holds_until_it_is_revoked() {
+    let g = Guarded::new(counts_twice).await;
+    g.gate.open();
+    let thread = g.client.post("/v1/threads", &json!({})).await.unwrap();
+    let thread = thread.json().unwrap()["id"].clone();
+    let wish = json!({"model": "script", "input": "Please.", "thread_id": thread});
+    let worker = g.stack.worker().await.unwrap();
+    let first = g.client.submit(&wish).await.unwrap();
+    let asked = g.asked(&first, REQUIRED).await;
+    worker.kill().await;
+    let approve = json!({"decision": "approve", "scope": "thread"});
+    assert_eq!(g.decide(&first, &asked, &approve).await, 200);
+    let _worker = g.stack.worker().await.unwrap();
+    let (_, events) = assert_whole(&g.client, &first, "counted").await;
+    assert_eq!(count(&events, "approval.requested"), 1);
+
+    let second = g.client.submit(&wish).await.unwrap();
+    let (_, events) = assert_whole(&g.client, &second, "counted").await;
+    assert_eq!(count(&events, "approval.requested"), 0);
+    assert_eq!(g.tool.calls(), 4);
+
+    let approval = asked["approval_id"].as_str().unwrap();
+    let grant = format!("/v1/runs/{first}/approvals/{approval}/grant");
+    let revoked = g.client.delete(&grant).await.unwrap();
+    assert_eq!(revoked.status, 204);
+    let third = g.client.submit(&wish).await.unwrap();
+    g.asked(&third, REQUIRED).await;
+    assert_eq!(g.tool.calls(), 4);
+}
+
 /// Guards the rejection: nothing is called, and the model goes on with the reason.
 #[tokio::test]
 async fn a_rejected_call_is_never_made() {
@@ -193,6 +236,35 @@ async fn a_chat_ends_with_the_question_and_its_run_goes_on() {
     assert_eq!(g.decide(&answer.run, &asked, &approve).await, 200);
     assert_whole(&g.client, &answer.run, "Counting. counted 1").await;
     assert_eq!(g.tool.bodies(), [r#"{"of":"sheep"}"#]);
+}
+
+/// Guards the chat that asks to wait: it is not ended by the question, whether it has shown something before or not.
+#[tokio::test]
+async fn a_chat_that_waits_goes_on_after_the_decision() {
+    let g = Guarded::new(|request| match request.last_role() {
+        Some("tool") => Reply::text(request.last_text("tool").unwrap_or_default()),
+        _ => call(
+            request.last_text("user").unwrap(),
+            "count",
+            &json!({"of": "sheep"}),
+        ),
+    })
+    .await;
+    g.gate.open();
+    let _worker = g.stack.worker().await.unwrap();
+    for (first, whole) in [("Counting. ", "Counting. counted 1"), ("", "counted 2")] {
+        let mut wish = chat();
+        wish["on_approval"] = json!("wait");
+        wish["messages"][0]["content"] = json!(first);
+        let mut answer = g.client.chat(&wish).await.unwrap();
+        let asked = g.asked(&answer.run, REQUIRED).await;
+        let approve = json!({"decision": "approve"});
+        assert_eq!(g.decide(&answer.run, &asked, &approve).await, 200);
+        answer.finish().await.unwrap();
+        assert_eq!(answer.error, None);
+        assert!(answer.done);
+        assert_eq!(answer.text, whole);
+    }
 }
 
 /// Guards the cancel of a run that waits for a yes.

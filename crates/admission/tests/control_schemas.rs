@@ -58,11 +58,11 @@ fn decide() -> Kind {
         json!({"properties": properties, "required": required})
     };
     schema["oneOf"] = json!([
-        case("retry", &[], &["result", "reason", "arguments"]),
-        case("result", &["result"], &["reason", "arguments"]),
-        case("fail", &[], &["result", "arguments"]),
+        case("retry", &[], &["result", "reason", "arguments", "scope"]),
+        case("result", &["result"], &["reason", "arguments", "scope"]),
+        case("fail", &[], &["result", "arguments", "scope"]),
         case("approve", &[], &["result", "reason"]),
-        case("reject", &[], &["result", "arguments"]),
+        case("reject", &[], &["result", "arguments", "scope"]),
     ]);
     let mut others = Vec::new();
     DecideMessage::schemas(&mut others);
@@ -153,6 +153,8 @@ fn each_schema_and_its_reader_agree() {
                 json!({"decision": "retry", "reason": null}),
                 json!({"decision": "approve"}),
                 json!({"decision": "approve", "arguments": {"amount": 7}}),
+                json!({"decision": "approve", "scope": "thread"}),
+                json!({"decision": "fail", "scope": null}),
                 json!({"decision": "reject", "reason": "no", "arguments": null}),
             ],
             &[
@@ -163,6 +165,8 @@ fn each_schema_and_its_reader_agree() {
                 json!({"decision": "result", "result": "7", "reason": "x"}),
                 json!({"decision": "fail", "result": "7"}),
                 json!({"decision": "retry", "reason": "x"}),
+                json!({"decision": "approve", "scope": "always"}),
+                json!({"decision": "reject", "scope": "run"}),
                 json!({"approval_id": "x"}),
             ],
         ),

@@ -37,6 +37,41 @@ impl ApprovalReason {
     }
 }
 
+/// The calls that an approval holds for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalScope {
+    /// The call alone.
+    #[default]
+    Once,
+    /// The call, and all later ones of the tool in this run.
+    Run,
+    /// The call, and all later ones of the tool in the runs of this run's thread.
+    Thread,
+}
+
+impl ApprovalScope {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Once, Self::Run, Self::Thread];
+
+    /// The name in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Once => "once",
+            Self::Run => "run",
+            Self::Thread => "thread",
+        }
+    }
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    const fn is_once(&self) -> bool {
+        matches!(self, Self::Once)
+    }
+}
+
 /// A decision about the call. As JSON, `{"decision": "retry"}`, `{"decision": "result", "result": "…"}` or
 /// `{"decision": "fail", "reason": "…"}` for a call of unknown outcome. `{"decision": "approve"}` or
 /// `{"decision": "reject", "reason": "…"}` for a call that requires approval.
@@ -65,6 +100,10 @@ pub enum Decision {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(value_type = Option<Object>)]
         arguments: Option<Map<String, Value>>,
+        /// The calls that need no other approval: this one (`once`), or also all later ones of the tool in this
+        /// run (`run`), or in the runs of its thread (`thread`).
+        #[serde(default, skip_serializing_if = "ApprovalScope::is_once")]
+        scope: ApprovalScope,
     },
     /// The call is not made: the model reads that, with the reason.
     Reject {
@@ -106,8 +145,18 @@ impl Decision {
     /// Returns the arguments that replace those of the model.
     pub const fn edited_arguments(&self) -> Option<&Map<String, Value>> {
         match self {
-            Self::Approve { arguments } => arguments.as_ref(),
+            Self::Approve { arguments, .. } => arguments.as_ref(),
             Self::Retry {} | Self::Result { .. } | Self::Fail { .. } | Self::Reject { .. } => None,
+        }
+    }
+
+    /// Returns the calls that it allows beyond its own; `once` if it allows none.
+    pub const fn scope(&self) -> ApprovalScope {
+        match self {
+            Self::Approve { scope, .. } => *scope,
+            Self::Retry {} | Self::Result { .. } | Self::Fail { .. } | Self::Reject { .. } => {
+                ApprovalScope::Once
+            }
         }
     }
 
@@ -116,13 +165,14 @@ impl Decision {
         name: &str,
         text: Option<String>,
         arguments: Option<Map<String, Value>>,
+        scope: ApprovalScope,
     ) -> Option<Self> {
         let text = text.unwrap_or_default();
         match name {
             "retry" => Some(Self::Retry {}),
             "result" => Some(Self::Result { result: text }),
             "fail" => Some(Self::Fail { reason: text }),
-            "approve" => Some(Self::Approve { arguments }),
+            "approve" => Some(Self::Approve { arguments, scope }),
             "reject" => Some(Self::Reject { reason: text }),
             _ => None,
         }
@@ -151,12 +201,23 @@ mod tests {
             ),
             (
                 r#"{"decision":"approve"}"#,
-                Decision::Approve { arguments: None },
+                Decision::Approve {
+                    arguments: None,
+                    scope: ApprovalScope::Once,
+                },
+            ),
+            (
+                r#"{"decision":"approve","scope":"thread"}"#,
+                Decision::Approve {
+                    arguments: None,
+                    scope: ApprovalScope::Thread,
+                },
             ),
             (
                 r#"{"decision":"approve","arguments":{"amount":7}}"#,
                 Decision::Approve {
                     arguments: Some(Map::from_iter([("amount".to_owned(), Value::from(7))])),
+                    scope: ApprovalScope::Once,
                 },
             ),
             (
@@ -170,7 +231,8 @@ mod tests {
             assert_eq!(serde_json::to_string(&decision).unwrap(), json);
             let text = decision.text().map(str::to_owned);
             let arguments = decision.edited_arguments().cloned();
-            let again = Decision::from_parts(decision.as_str(), text, arguments);
+            let scope = decision.scope();
+            let again = Decision::from_parts(decision.as_str(), text, arguments, scope);
             assert_eq!(again, Some(decision));
         }
         for json in [
@@ -181,6 +243,8 @@ mod tests {
             r#"{"decision":"approve","arguments":"{}"}"#,
             r#"{"decision":"approve","reason":"x"}"#,
             r#"{"decision":"reject","arguments":{}}"#,
+            r#"{"decision":"reject","scope":"run"}"#,
+            r#"{"decision":"approve","scope":"always"}"#,
         ] {
             assert!(serde_json::from_str::<Decision>(json).is_err(), "{json}");
         }

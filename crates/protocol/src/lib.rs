@@ -30,7 +30,7 @@ pub mod trace_context;
 pub mod usage;
 
 pub use agent::AgentDefinition;
-pub use approval::{ApprovalReason, Decision};
+pub use approval::{ApprovalReason, ApprovalScope, Decision};
 pub use event::{Event, EventData};
 pub use event_id::{EventId, InvalidEventId};
 pub use fence::{ClaimToken, Fence};

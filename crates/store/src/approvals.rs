@@ -49,6 +49,8 @@ pub struct Decided {
     pub at: DateTime<Utc>,
     /// The key that it was made with; `None` if the question expired or was decided over the bus.
     pub by: Option<ApiKeyId>,
+    /// The time at which its grant was revoked; `None` if it holds, or if the decision granted nothing.
+    pub grant_revoked_at: Option<DateTime<Utc>>,
 }
 
 /// A row of the table, with its step.
@@ -69,11 +71,16 @@ struct Row {
     edited: Option<String>,
     decided_at: Option<DateTime<Utc>>,
     decided_by: Option<Uuid>,
+    granted: bool,
+    granted_thread: Option<Uuid>,
+    revoked_at: Option<DateTime<Utc>>,
 }
 
 impl Row {
     fn read(self) -> Result<ApprovalRecord, StoreError> {
-        let decision = columns::decision(self.decision, self.answer, self.edited.as_deref())?;
+        let scope = columns::scope(self.granted, self.granted_thread);
+        let edited = self.edited.as_deref();
+        let decision = columns::decision(self.decision, self.answer, edited, scope)?;
         Ok(ApprovalRecord {
             id: ApprovalId::from_uuid(self.id),
             run: RunId::from_uuid(self.run_id),
@@ -90,6 +97,7 @@ impl Row {
                 decision,
                 at,
                 by: self.decided_by.map(ApiKeyId::from_uuid),
+                grant_revoked_at: self.revoked_at,
             }),
         })
     }
@@ -110,9 +118,12 @@ async fn approvals_of(
                    THEN coalesce(approved.arguments::text, s.arguments) ELSE s.arguments
                END AS arguments,
                a.parameters::text AS parameters, a.created_at, a.expires_at, a.decision, a.answer,
-               a.arguments::text AS edited, a.decided_at, a.decided_by
+               a.arguments::text AS edited, a.decided_at, a.decided_by,
+               g.approval_id IS NOT NULL AS "granted!", g.thread_id AS "granted_thread?",
+               g.revoked_at AS "revoked_at?"
         FROM approvals AS a
         JOIN steps AS s ON s.tenant_id = a.tenant_id AND s.run_id = a.run_id AND s.step = a.step
+        LEFT JOIN approval_grants AS g ON g.tenant_id = a.tenant_id AND g.approval_id = a.id
         LEFT JOIN approvals AS approved
                ON approved.tenant_id = a.tenant_id AND approved.run_id = a.run_id
                   AND approved.step = a.step AND approved.arguments IS NOT NULL
@@ -155,7 +166,10 @@ impl TenantTx {
                        THEN coalesce(approved.arguments::text, s.arguments) ELSE s.arguments
                    END AS arguments,
                    a.parameters::text AS parameters, a.created_at, a.expires_at, a.decision,
-                   a.answer, a.arguments::text AS edited, a.decided_at, a.decided_by
+                   a.answer, a.arguments::text AS edited, a.decided_at, a.decided_by,
+                   -- An open question has granted nothing.
+                   false AS "granted!", NULL::uuid AS "granted_thread?",
+                   NULL::timestamptz AS "revoked_at?"
             FROM approvals AS a
             -- A run that was cancelled leaves its questions undecided.
             JOIN runs AS r ON r.tenant_id = a.tenant_id AND r.id = a.run_id

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use baton_protocol::{
-    ApprovalReason, CallFailure, Decision, Effect, EventId, FinishReason, Lane, Outcome, Role,
-    RunError, RunStatus, Usage,
+    ApprovalReason, ApprovalScope, CallFailure, Decision, Effect, EventId, FinishReason, Lane,
+    Outcome, Role, RunError, RunStatus, Usage,
 };
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use crate::errors::StoreError;
 
@@ -104,6 +105,7 @@ pub(crate) fn decision(
     name: Option<String>,
     answer: Option<String>,
     arguments: Option<&str>,
+    scope: ApprovalScope,
 ) -> Result<Option<Decision>, StoreError> {
     let Some(name) = name else {
         return Ok(None);
@@ -112,9 +114,18 @@ pub(crate) fn decision(
         .map(serde_json::from_str)
         .transpose()
         .map_err(|error| StoreError::unreadable("approvals.arguments", &error.to_string()))?;
-    Decision::from_parts(&name, answer, arguments)
+    Decision::from_parts(&name, answer, arguments, scope)
         .map(Some)
         .ok_or_else(|| StoreError::unreadable("approvals.decision", &name))
+}
+
+/// Returns the scope of an approval with this grant.
+pub(crate) const fn scope(granted: bool, thread: Option<Uuid>) -> ApprovalScope {
+    match (granted, thread) {
+        (false, _) => ApprovalScope::Once,
+        (true, None) => ApprovalScope::Run,
+        (true, Some(_)) => ApprovalScope::Thread,
+    }
 }
 
 pub(crate) fn role(stored: &str) -> Result<Role, StoreError> {

@@ -23,6 +23,7 @@
 
 mod agents;
 mod api_keys;
+mod approval_grants;
 mod approvals;
 mod audit;
 mod audit_parts;
@@ -64,6 +65,7 @@ mod users;
 
 pub use agents::{AgentCreation, AgentKey, AgentPage, AgentRecord, AgentVersion, AgentVersionPage};
 pub use api_keys::{ApiKeyRecord, FreshKey, KeyLimits, KeyStanding, NewApiKey};
+pub use approval_grants::RevokedGrant;
 pub use approvals::{ApprovalPage, ApprovalRecord, Decided};
 pub use audit::{ActorKind, AuditEntry, AuditFilter, AuditRecord, AuditResult};
 pub use audit_parts::{DroppedPart, PruneError, prune_audit_log};

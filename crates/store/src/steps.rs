@@ -7,7 +7,8 @@ mod times;
 mod turns;
 
 use baton_protocol::{
-    CallFailure, Decision, Effect, EventId, FinishReason, MessageId, RunId, TenantId, Usage,
+    ApprovalScope, CallFailure, Decision, Effect, EventId, FinishReason, MessageId, RunId,
+    TenantId, Usage,
 };
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
@@ -221,7 +222,9 @@ impl Row {
             self.usage_estimated,
         );
         let arguments = self.decided_arguments.as_deref();
-        let decision = columns::decision(self.decision, self.answer, arguments)?;
+        // Its scope is in the grants.
+        let decision =
+            columns::decision(self.decision, self.answer, arguments, ApprovalScope::Once)?;
         let data = match kind {
             StepKind::Turn if self.cut_message.is_some() => StepData::CutTurn { usage },
             StepKind::Turn => StepData::Turn {

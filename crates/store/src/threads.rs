@@ -325,6 +325,8 @@ impl SystemTx<'_> {
                 DELETE FROM run_inputs WHERE tenant_id = $1 AND run_id IN (SELECT id FROM doomed)
             ), gone_approvals AS (
                 DELETE FROM approvals WHERE tenant_id = $1 AND run_id IN (SELECT id FROM doomed)
+            ), gone_grants AS (
+                DELETE FROM approval_grants WHERE tenant_id = $1 AND run_id IN (SELECT id FROM doomed)
             ), gone_routes AS (
                 DELETE FROM turn_routes WHERE tenant_id = $1 AND run_id IN (SELECT id FROM doomed)
             ), gone_feedback AS (

@@ -12,7 +12,7 @@ use super::Programs;
 use super::requests::{audit_entry, authorize};
 use crate::access::{ApprovalsWrite, RunsWrite};
 use crate::error::ApiError;
-use crate::run::decide::words;
+use crate::run::decide::{Wish, words};
 use crate::run::inputs;
 use crate::run::ledger::find_run;
 
@@ -78,14 +78,16 @@ async fn perform(programs: &Programs, request: &ControlRequest) -> Result<RunSta
         ControlMessage::Decide(decide) => {
             let (approval, decision) = (decide.approval_id, &decide.decision);
             let by = caller.grant.api_key;
-            let entry = AuditEntry {
+            let audit = AuditEntry {
                 detail: Some(format!("{approval}: {}, over NATS", words(decision))),
                 ..entry("approval.decided")
             };
-            programs
-                .decider
-                .decide(tenant, run, approval, decision, by, &entry)
-                .await?;
+            let wish = Wish {
+                approval,
+                decision,
+                audit,
+            };
+            programs.decider.decide(tenant, run, by, wish).await?;
             status(&programs.runs.store, tenant, run).await
         }
         ControlMessage::Steer(steer) => {

@@ -33,6 +33,10 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(messages::send_message, messages::list_messages))
         .routes(routes!(messages::withdraw_message))
         .routes(routes!(approvals::list_open))
-        .routes(routes!(approvals::list_approvals))
-        .routes(routes!(approvals::decide_approval))
+        .routes(routes!(
+            approvals::list_approvals,
+            approvals::decide::decide_approvals
+        ))
+        .routes(routes!(approvals::decide::decide_approval))
+        .routes(routes!(approvals::revoke::revoke_grant))
 }

@@ -3,8 +3,8 @@
 
 use baton_admission::tool_arguments;
 use baton_nats::{Bus, JobHeaders};
-use baton_protocol::{ApiKeyId, ApprovalId, Decision, RunId, TenantId};
-use baton_store::{ApprovalRecord, AuditEntry, DecideOutcome, Store};
+use baton_protocol::{ApiKeyId, ApprovalId, ApprovalScope, Decision, RunId, TenantId};
+use baton_store::{ApprovalRecord, AuditEntry, DecideOutcome, Store, TenantTx};
 use http::StatusCode;
 use serde_json::{Map, Value};
 
@@ -18,87 +18,139 @@ pub(crate) struct Decider {
     pub(crate) bus: Bus,
 }
 
+/// A decision about one question, with its entry in the audit log.
+pub(crate) struct Wish<'a> {
+    pub(crate) approval: ApprovalId,
+    pub(crate) decision: &'a Decision,
+    /// Committed with the decision.
+    pub(crate) audit: AuditEntry,
+}
+
 impl Decider {
-    /// Decides a question once; `audit` is committed with it. Repeating the same decision is
-    /// neither an error nor another entry.
+    /// Decides a question once. Repeating the same decision is neither an error nor another entry.
     pub(crate) async fn decide(
         &self,
         tenant: TenantId,
         run: RunId,
-        approval: ApprovalId,
-        decision: &Decision,
         by: Option<ApiKeyId>,
-        audit: &AuditEntry,
+        wish: Wish<'_>,
     ) -> Result<(), ApiError> {
-        if decision
-            .text()
-            .is_some_and(|text| text.len() > Decision::MAX_TEXT)
-        {
-            let message = format!("the text may be at most {} bytes long", Decision::MAX_TEXT);
-            return Err(ApiError::new(
-                StatusCode::BAD_REQUEST,
-                "text_too_long",
-                message,
-            ));
-        }
+        let outcomes = self.decide_all(tenant, run, by, &[wish]).await?;
+        outcomes.into_iter().collect()
+    }
+
+    /// Decides questions of one run in one commit, each as [`Decider::decide`] does. A refused one leaves the
+    /// others as they are. An error means that none is decided.
+    pub(crate) async fn decide_all(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        by: Option<ApiKeyId>,
+        wishes: &[Wish<'_>],
+    ) -> Result<Vec<Result<(), ApiError>>, ApiError> {
         let mut tx = self.store.tenant(tenant).await?;
-        if let Some(arguments) = decision.edited_arguments() {
-            let asked = tx.run_approvals(run).await?;
-            let asked = asked.into_iter().find(|asked| asked.id == approval);
-            let asked = asked.ok_or_else(ApiError::no_such_approval)?;
-            check_arguments(&asked, arguments)?;
-        }
-        let outcome = tx.decide(run, approval, decision, by).await?;
-        if matches!(outcome, DecideOutcome::Decided { newly: true, .. }) {
-            tx.record_audit(audit).await?;
+        let mut outcomes = Vec::with_capacity(wishes.len());
+        let mut decided = Vec::new();
+        let mut job = None;
+        for wish in wishes {
+            if let Err(refusal) = check(&mut tx, run, wish).await? {
+                outcomes.push(Err(refusal));
+                continue;
+            }
+            let outcome = tx.decide(run, wish.approval, wish.decision, by).await?;
+            if let DecideOutcome::Decided { newly, queued } = &outcome {
+                if *newly {
+                    tx.record_audit(&wish.audit).await?;
+                    decided.push(wish);
+                }
+                job = job.or(*queued);
+            }
+            outcomes.push(refusal(outcome));
         }
         tx.commit().await?;
-        let conflict = |code, message: String| ApiError::new(StatusCode::CONFLICT, code, message);
-        match outcome {
-            DecideOutcome::Decided { newly, queued } => {
-                if newly {
-                    metrics::approval_decided(decision);
-                    tracing::info!(run.id = %run, approval.id = %approval,
-                                   decision = decision.as_str(), "a parked call was decided");
-                }
-                if let Some(job) = queued {
-                    let headers = JobHeaders::default();
-                    let published = self.bus.publish_or_leave(tenant, job.lane, run, &headers);
-                    let _left = published.await;
-                }
-                Ok(())
-            }
-            DecideOutcome::NotFound => Err(ApiError::no_such_approval()),
-            DecideOutcome::NotAnOption(reason) => Err(ApiError::new(
-                StatusCode::BAD_REQUEST,
-                "invalid_decision",
-                format!(
-                    "this call waits because: {}. Decide {}",
-                    reason.as_str(),
-                    reason.options().join(" or ")
-                ),
-            )),
-            DecideOutcome::AlreadyDecided(earlier) => Err(conflict(
-                "already_decided",
-                format!("this was decided before: {}", earlier.as_str()),
-            )),
-            DecideOutcome::Expired => Err(conflict(
-                "approval_expired",
-                "nobody decided in time: the call is given up".to_owned(),
-            )),
-            DecideOutcome::Ended(status) => Err(conflict(
-                "run_ended",
-                format!("the run has ended ({status}): there is nothing to decide any more"),
-            )),
+        for wish in decided {
+            metrics::approval_decided(wish.decision);
+            tracing::info!(run.id = %run, approval.id = %wish.approval,
+                           decision = wish.decision.as_str(), "a parked call was decided");
         }
+        if let Some(job) = job {
+            let headers = JobHeaders::default();
+            let published = self.bus.publish_or_leave(tenant, job.lane, run, &headers);
+            let _left = published.await;
+        }
+        Ok(outcomes)
     }
+}
+
+/// Checks the texts and arguments of a decision. The outer error is a fault of the ledger.
+async fn check(
+    tx: &mut TenantTx,
+    run: RunId,
+    wish: &Wish<'_>,
+) -> Result<Result<(), ApiError>, ApiError> {
+    let text = wish.decision.text();
+    if text.is_some_and(|text| text.len() > Decision::MAX_TEXT) {
+        let message = format!("the text may be at most {} bytes long", Decision::MAX_TEXT);
+        let refusal = ApiError::new(StatusCode::BAD_REQUEST, "text_too_long", message);
+        return Ok(Err(refusal));
+    }
+    let Some(arguments) = wish.decision.edited_arguments() else {
+        return Ok(Ok(()));
+    };
+    let asked = tx.run_approvals(run).await?;
+    let asked = asked.into_iter().find(|asked| asked.id == wish.approval);
+    Ok(match asked {
+        None => Err(ApiError::no_such_approval()),
+        Some(asked) => check_arguments(&asked, arguments),
+    })
+}
+
+/// Returns the error of a question that is not decided as wished.
+fn refusal(outcome: DecideOutcome) -> Result<(), ApiError> {
+    let conflict = |code, message: String| ApiError::new(StatusCode::CONFLICT, code, message);
+    Err(match outcome {
+        DecideOutcome::Decided { .. } => return Ok(()),
+        DecideOutcome::NotFound => ApiError::no_such_approval(),
+        DecideOutcome::NotAnOption(reason) => ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_decision",
+            format!(
+                "this call waits because: {}. Decide {}",
+                reason.as_str(),
+                reason.options().join(" or ")
+            ),
+        ),
+        DecideOutcome::AlreadyDecided(earlier) => conflict(
+            "already_decided",
+            format!("this was decided before: {}", earlier.as_str()),
+        ),
+        DecideOutcome::Expired => conflict(
+            "approval_expired",
+            "nobody decided in time: the call is given up".to_owned(),
+        ),
+        DecideOutcome::NoThread => ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "no_thread",
+            "the run is on no thread: approve with `\"scope\": \"run\"` or `\"once\"`",
+        )
+        .param("scope"),
+        DecideOutcome::Ended(status) => conflict(
+            "run_ended",
+            format!("the run has ended ({status}): there is nothing left to decide"),
+        ),
+    })
 }
 
 /// Returns a decision in the words of the audit log.
 pub(crate) const fn words(decision: &Decision) -> &'static str {
-    match decision.edited_arguments() {
-        Some(_) => "approve, with other arguments",
-        None => decision.as_str(),
+    let edited = decision.edited_arguments().is_some();
+    match (decision.scope(), edited) {
+        (ApprovalScope::Once, false) => decision.as_str(),
+        (ApprovalScope::Once, true) => "approve, with other arguments",
+        (ApprovalScope::Run, false) => "approve, for the run",
+        (ApprovalScope::Run, true) => "approve, with other arguments, for the run",
+        (ApprovalScope::Thread, false) => "approve, for the thread",
+        (ApprovalScope::Thread, true) => "approve, with other arguments, for the thread",
     }
 }
 

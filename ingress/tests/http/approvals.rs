@@ -1,12 +1,13 @@
 //! Decisions about a call that a person must approve, over HTTP and the bus.
 
 use baton_protocol::{ApprovalId, RunId};
+use baton_service::{Clock as _, SystemClock};
 use baton_store::{CallState, StepData};
 use serde_json::{Value, json};
 
 use crate::fixture::Fixture;
 use crate::from_the_bus::Program;
-use crate::isolation::park_for;
+use crate::parked::park_calls;
 
 /// Parks a run that asks about its call `pay {"amount": 7}`. Returns it, its question and its path.
 async fn parked(f: &Fixture) -> (RunId, ApprovalId, String) {
@@ -18,7 +19,7 @@ async fn parked(f: &Fixture) -> (RunId, ApprovalId, String) {
         "properties": {"amount": {"type": "integer", "maximum": 10}},
         "required": ["amount"], "additionalProperties": false,
     });
-    let asked = park_for(f, f.tenant, run, Some(&schema)).await;
+    let asked = park_calls(f, f.tenant, run, 1, Some(&schema)).await[0];
     (run, asked, format!("/v1/runs/{run}/approvals/{asked}"))
 }
 
@@ -138,6 +139,156 @@ async fn a_call_is_approved_with_arguments_that_match_the_schema_and_with_no_oth
         (&entry["reason"], &entry["decision"], &entry["edited"]),
         (&json!("approval required"), &json!("approve"), &json!(true))
     );
+}
+
+/// Parks a run that asks about two calls. Returns it, and its questions.
+async fn parked_with_two(f: &Fixture) -> (RunId, [ApprovalId; 2]) {
+    let wish = json!({"model": "m", "input": "x"});
+    let (_, run) = f.ask(&f.key, "POST", "/v1/runs", wish).await;
+    let run: RunId = run["id"].as_str().unwrap().parse().unwrap();
+    let schema = json!({"type": "object", "required": ["amount"]});
+    let asked = park_calls(f, f.tenant, run, 2, Some(&schema)).await;
+    (run, asked.try_into().unwrap())
+}
+
+#[tokio::test]
+async fn several_questions_are_decided_at_once_and_a_bad_decision_spoils_no_other() {
+    let f = Fixture::start().await;
+    let (run, [first, second]) = parked_with_two(&f).await;
+    let path = format!("/v1/runs/{run}/approvals");
+    let decide = async |decisions: Value| {
+        let body = json!({ "decisions": decisions });
+        f.ask(&f.key, "POST", &path, body).await
+    };
+    let approve = |id: ApprovalId| json!({"approval_id": id, "decision": "approve"});
+    let unknown = ApprovalId::new(SystemClock.now());
+    let (status, outcomes) = decide(json!([
+        {"approval_id": first, "decision": "approve", "arguments": {}},
+        {"approval_id": unknown, "decision": "approve"},
+        {"approval_id": second, "decision": "reject", "reason": "no"},
+    ]))
+    .await;
+    assert_eq!(status, 200, "{outcomes}");
+    let outcome = |at: usize| &outcomes["data"][at];
+    for (at, id, status, code) in [
+        (0, first, 422, "invalid_arguments"),
+        (1, unknown, 404, "approval_not_found"),
+    ] {
+        let outcome = outcome(at);
+        assert_eq!(outcome["approval_id"], json!(id));
+        assert_eq!(outcome["approval"], Value::Null);
+        assert_eq!(outcome["error"]["status"], status, "{outcome}");
+        assert_eq!(outcome["error"]["code"], code);
+    }
+    assert_eq!(outcome(2)["error"], Value::Null);
+    assert_eq!(outcome(2)["approval"]["id"], json!(second));
+    assert_eq!(outcome(2)["approval"]["decision"]["reason"], "no");
+    let read = async || {
+        let (_, run) = f
+            .ask(&f.key, "GET", &format!("/v1/runs/{run}"), Value::Null)
+            .await;
+        run["status"].clone()
+    };
+    assert_eq!(read().await, "awaiting_approval");
+
+    // The second one was decided otherwise; the first is, and the run goes on.
+    let (_, outcomes) = decide(json!([approve(second), approve(first)])).await;
+    assert_eq!(outcomes["data"][0]["error"]["code"], "already_decided");
+    assert_eq!(outcomes["data"][1]["approval"]["status"], "decided");
+    assert_eq!(read().await, "queued");
+    assert_eq!(crate::audit::entries(&f, "approval.decided").await, 2);
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_read_decides_nothing() {
+    let f = Fixture::start().await;
+    let (run, [first, second]) = parked_with_two(&f).await;
+    let path = format!("/v1/runs/{run}/approvals");
+    let approve = |id: ApprovalId| json!({"approval_id": id, "decision": "approve"});
+    let many: Vec<_> = (0..101)
+        .map(|_| approve(ApprovalId::new(SystemClock.now())))
+        .collect();
+    for (body, says) in [
+        (json!({"decisions": []}), "1 to 100"),
+        (json!({ "decisions": many }), "1 to 100"),
+        (
+            json!({"decisions": [approve(first), approve(first)]}),
+            "twice",
+        ),
+        (
+            json!({"decisions": [approve(first), {"approval_id": second}]}),
+            "decision",
+        ),
+        (
+            json!({"decisions": [approve(first), {"approval_id": second, "decision": "approve", "reason": "x"}]}),
+            "reason",
+        ),
+        (json!({"decisions": [approve(first)], "all": true}), "all"),
+        (json!([approve(first)]), "object"),
+        (json!({}), "decisions"),
+    ] {
+        let (status, error) = f.ask(&f.key, "POST", &path, body).await;
+        assert_eq!(status, 400, "{error}");
+        let detail = error["detail"].as_str().unwrap();
+        assert!(detail.contains(says), "{says}: {detail}");
+    }
+    let (_, open) = f.ask(&f.key, "GET", &path, Value::Null).await;
+    let open = open["data"].as_array().unwrap();
+    assert!(open.iter().all(|it| it["status"] == "open"), "{open:?}");
+    let reader = f.make_key(9, &["runs:read", "runs:write"], None).await;
+    let stranger = f.key_of_another_tenant(8).await;
+    let body = json!({"decisions": [approve(first)]});
+    assert_eq!(f.ask(&reader, "POST", &path, body.clone()).await.0, 403);
+    assert_eq!(f.ask(&stranger, "POST", &path, body).await.0, 404);
+}
+
+#[tokio::test]
+async fn an_approval_for_later_calls_is_shown_and_revoked_once() {
+    let f = Fixture::start().await;
+    let (run, asked, path) = parked(&f).await;
+    let grant = format!("{path}/grant");
+    let approve = |scope: &str| json!({"decision": "approve", "scope": scope});
+    let (status, error) = f.ask(&f.key, "POST", &path, approve("thread")).await;
+    assert_eq!(
+        (status, &error["code"]),
+        (400, &json!("no_thread")),
+        "{error}"
+    );
+    assert!(error["detail"].as_str().unwrap().contains("run"), "{error}");
+    let (status, error) = f.ask(&f.key, "POST", &path, approve("always")).await;
+    assert_eq!(status, 400);
+    assert!(
+        error["detail"].as_str().unwrap().contains("`thread`"),
+        "{error}"
+    );
+    let (status, error) = f.ask(&f.key, "DELETE", &grant, Value::Null).await;
+    assert_eq!((status, &error["code"]), (409, &json!("no_grant")));
+    let unknown = ApprovalId::new(SystemClock.now());
+    let unknown = format!("/v1/runs/{run}/approvals/{unknown}/grant");
+    let (status, error) = f.ask(&f.key, "DELETE", &unknown, Value::Null).await;
+    assert_eq!(
+        (status, &error["code"]),
+        (404, &json!("approval_not_found"))
+    );
+
+    let (status, decided) = f.ask(&f.key, "POST", &path, approve("run")).await;
+    assert_eq!(status, 200, "{decided}");
+    assert_eq!(decided["decision"], approve("run"));
+    let held = json!({"scope": "run", "tool": "pay", "revoked_at": null});
+    assert_eq!(decided["grant"], held);
+    let (status, error) = f.ask(&f.key, "POST", &path, approve("once")).await;
+    assert_eq!((status, &error["code"]), (409, &json!("already_decided")));
+    let reader = f.make_key(9, &["runs:read", "runs:write"], None).await;
+    assert_eq!(f.ask(&reader, "DELETE", &grant, Value::Null).await.0, 403);
+    for _ in 0..2 {
+        assert_eq!(f.ask(&f.key, "DELETE", &grant, Value::Null).await.0, 204);
+    }
+    assert_eq!(crate::audit::entries(&f, "approval.decided").await, 1);
+    assert_eq!(crate::audit::entries(&f, "approval.revoked").await, 1);
+    let list = format!("/v1/runs/{run}/approvals");
+    let (_, list) = f.ask(&f.key, "GET", &list, Value::Null).await;
+    assert_eq!(list["data"][0]["id"], json!(asked));
+    assert!(list["data"][0]["grant"]["revoked_at"].is_string(), "{list}");
 }
 
 #[tokio::test]

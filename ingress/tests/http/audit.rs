@@ -30,7 +30,7 @@ async fn only_with_its_entry(
     answer
 }
 
-async fn entries(f: &Fixture, action: &str) -> usize {
+pub(crate) async fn entries(f: &Fixture, action: &str) -> usize {
     let filter = AuditFilter {
         action: Some(action.into()),
         limit: 100,
@@ -167,7 +167,7 @@ async fn a_decision_and_its_entry_are_one_commit_through_either_door() {
         let wish = json!({"model": "m", "input": "x"});
         let (_, run) = f.ask(&f.key, "POST", "/v1/runs", wish).await;
         let run: RunId = text(&run["id"]).parse().unwrap();
-        let asked = crate::isolation::park(&f, f.tenant, run).await;
+        let asked = crate::parked::park(&f, f.tenant, run).await;
         (run, asked)
     };
     let open = async |run: RunId| {

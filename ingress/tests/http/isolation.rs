@@ -4,15 +4,12 @@
 
 use std::time::Duration;
 
-use baton_protocol::{
-    ApprovalId, ApprovalReason, ClaimToken, Effect, EventId, FinishReason, RunId, TenantId,
-    WorkerId,
-};
+use baton_protocol::RunId;
 use baton_service::{Clock as _, SystemClock};
-use baton_store::{Claim, ClaimOutcome, NewApproval, NewCall, ParkCommit, TurnCommit};
 use serde_json::{Value, json};
 
-use crate::fixture::{CHARGE, Fixture, PASSWORD, USAGE, soon};
+use crate::fixture::{Fixture, PASSWORD, soon};
+use crate::parked::park;
 
 /// A tenant's objects, and the credentials that act for it.
 struct Tenant {
@@ -90,6 +87,7 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             | "/v1/members/{id}"
             | "/v1/agents/{id}"
             | "/v1/runs/{id}/messages/{message}"
+            | "/v1/runs/{id}/approvals/{approval}/grant"
             | "/v1/responses/{id}"
             | "/v1/threads/{id}"
             | "/v1/conversations/{id}"
@@ -106,6 +104,9 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
         ("POST", "/v1/threads") => How::Own(json!({"title": "another"})),
         ("PUT", "/v1/agents/{id}") => How::Owned(json!({"name": "support", "model": "mine"})),
         ("POST", "/v1/agents/{id}/rollback") => How::Owned(json!({"version": 1})),
+        ("POST", "/v1/runs/{id}/approvals") => How::Owned(json!({"decisions": [
+            {"approval_id": other.approval, "decision": "fail", "reason": "by a stranger"},
+        ]})),
         ("POST", "/v1/runs/{id}/approvals/{approval}") => {
             How::Owned(json!({"decision": "fail", "reason": "by a stranger"}))
         }
@@ -323,76 +324,6 @@ fn without_times_of_use(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(without_times_of_use),
         _ => {}
     }
-}
-
-/// Parks the run, as a worker does that has lost a call.
-pub(crate) async fn park(f: &Fixture, tenant: TenantId, run: RunId) -> ApprovalId {
-    park_for(f, tenant, run, None).await
-}
-
-/// Parks the run with a call that has begun; or with one that has not and needs
-/// approval, of a tool with this schema.
-pub(crate) async fn park_for(
-    f: &Fixture,
-    tenant: TenantId,
-    run: RunId,
-    parameters: Option<&Value>,
-) -> ApprovalId {
-    let system = f.store.system();
-    let claim = Claim {
-        tenant,
-        run,
-        worker: WorkerId::new(SystemClock.now()),
-        token: ClaimToken::from_random(7),
-        lease: Duration::from_mins(1),
-        job_seq: 1_000,
-        max_failures: 3,
-    };
-    let outcome = system.claim_run(&claim).await.unwrap();
-    let ClaimOutcome::Claimed(claimed) = outcome else {
-        panic!("not claimed: {outcome:?}")
-    };
-    let call = NewCall {
-        step: 2,
-        call_id: "call_1".into(),
-        name: "pay".into(),
-        arguments: r#"{"amount":7}"#.into(),
-        effect: Effect::AtMostOnce,
-    };
-    let turn = TurnCommit {
-        inputs_step: None,
-        answer_fields: None,
-        charged_model: None,
-        times: baton_store::TurnTimes::default(),
-        step: 1,
-        message: "{}",
-        usage: USAGE,
-        charge: CHARGE,
-        usage_total: USAGE,
-        finish_reason: FinishReason::ToolCalls,
-        last_event_id: EventId::new(1, 2),
-        calls: &[call],
-    };
-    system.commit_turn(&claimed.fence, &turn).await.unwrap();
-    let reason = if parameters.is_some() {
-        ApprovalReason::ApprovalRequired
-    } else {
-        system.start_call(&claimed.fence, 2).await.unwrap();
-        ApprovalReason::OutcomeUnknown
-    };
-    let id = ApprovalId::new(SystemClock.now());
-    let park = ParkCommit {
-        approvals: &[NewApproval {
-            id,
-            step: 2,
-            reason,
-            parameters: parameters.map(Value::to_string),
-        }],
-        expire_after: Duration::from_hours(1),
-        last_event_id: EventId::new(1, 3),
-    };
-    system.park_run(&claimed.fence, &park).await.unwrap();
-    id
 }
 
 /// An operation in the description.

@@ -26,6 +26,7 @@ mod isolation;
 mod issuers;
 mod keeping;
 mod metering;
+mod parked;
 mod passed_on;
 mod people;
 mod programs;

@@ -179,7 +179,7 @@ async fn who_follows_a_parked_run_whose_events_are_gone_is_told_what_is_asked_an
     let f = Fixture::start().await;
     let run = submit(&f).await;
     // The stream has none of its events.
-    let asked = crate::isolation::park(&f, f.tenant, run).await;
+    let asked = crate::parked::park(&f, f.tenant, run).await;
 
     let mut follower = Sse::of(events(&f, run, "").await);
     let mut seen = Vec::new();

@@ -133,6 +133,17 @@ impl<'a, W: World> GuardedLedger<'a, W> {
         }
     }
 
+    /// Returns the tools with a grant that holds in the run.
+    pub(super) async fn granted_tools(&self) -> Result<Vec<String>, CommitError> {
+        let (ledger, fence) = (self.ledger, &self.fence);
+        loop {
+            let tools = ledger.granted_tools(fence.tenant, fence.run).await;
+            if let Some(tools) = judge(tools.map_err(FenceError::Store)).await? {
+                return Ok(tools);
+            }
+        }
+    }
+
     pub(super) async fn begin_given_calls(
         &self,
         commit: &GivenCallsCommit<'_>,

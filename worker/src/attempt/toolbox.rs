@@ -75,6 +75,18 @@ impl Toolbox {
         }
     }
 
+    /// Returns whether a person must approve calls of any of its tools.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.server.iter().any(|it| it.guarded)
+    }
+
+    /// Lets these tools be called without another approval.
+    pub(super) fn lift_guards(&mut self, granted: &[String]) {
+        for it in &mut self.server {
+            it.guarded &= !granted.contains(&it.tool.spec().name);
+        }
+    }
+
     /// Returns all tools in the upstream's form, if there are any.
     pub(super) fn offered(&self) -> Option<&RawValue> {
         self.offered.as_deref()

@@ -2,7 +2,7 @@
 
 use baton_harness::scripted_model::{Piece, Reply, Script, ScriptedModel};
 use baton_protocol::agent::ToolApproval;
-use baton_protocol::{ApprovalReason, Decision, EventData, OfferedTool, RunStatus};
+use baton_protocol::{ApprovalReason, ApprovalScope, Decision, EventData, OfferedTool, RunStatus};
 use baton_service::Config;
 use baton_service::config::{LlmConfig, ToolsConfig};
 use baton_store::ApprovalRecord;
@@ -161,7 +161,15 @@ async fn a_run_keeps_its_rule_and_its_other_calls_run_once() {
 
     let arguments = Map::from_iter([("expression".to_owned(), json!("6*8"))]);
     let arguments = Some(arguments);
-    decide(&ground, question, Decision::Approve { arguments }).await;
+    decide(
+        &ground,
+        question,
+        Decision::Approve {
+            arguments,
+            scope: ApprovalScope::Once,
+        },
+    )
+    .await;
     assert_eq!(work(&mut ground, &worker, run).await, RunStatus::Completed);
     let begun = begun(&ground, run).await;
     let edited = r#"{"expression":"6*8"}"#;
@@ -233,4 +241,42 @@ async fn a_tool_of_the_client_that_has_a_guarded_name_is_asked_about_by_nobody()
         .await;
     assert_eq!(work(&mut ground, &strict, run).await, RunStatus::Completed);
     assert_eq!(asked(&ground, run).await, []);
+}
+
+/// Guards the grant of a run: a later call is made unasked, also by a worker that did not ask about the first.
+#[tokio::test]
+async fn an_approval_for_the_run_holds_for_later_calls_of_its_tool_alone() {
+    let mut ground = Ground::new().await;
+    let replies = [
+        Reply::pieces([call(0, "calculator", &json!({"expression": "1"}))]).ended("tool_calls"),
+        Reply::pieces([call(0, "calculator", &json!({"expression": "2"}))]).ended("tool_calls"),
+        Reply::pieces([call(0, "current_time", &json!({}))]).ended("tool_calls"),
+        Reply::text("done"),
+    ];
+    let model = ScriptedModel::start(Script::sequence(replies))
+        .await
+        .unwrap();
+    let asks = worker(&ground, &model, &["*"]);
+    let run = ground
+        .accept_with(None, |spec| {
+            spec.server_tools = vec!["calculator".into(), "current_time".into()];
+        })
+        .await;
+    let parked = RunStatus::AwaitingApproval;
+    assert_eq!(work(&mut ground, &asks, run).await, parked);
+    let questions = asked(&ground, run).await;
+    let approve = Decision::Approve {
+        arguments: None,
+        scope: ApprovalScope::Run,
+    };
+    decide(&ground, &questions[0], approve).await;
+
+    let takes_over = worker(&ground, &model, &["*"]);
+    assert_eq!(work(&mut ground, &takes_over, run).await, parked);
+    let questions = asked(&ground, run).await;
+    let names: Vec<_> = questions.iter().map(|it| &*it.name).collect();
+    assert_eq!(names, ["calculator", "current_time"]);
+    let begun = begun(&ground, run).await;
+    let begun: Vec<_> = begun.iter().map(|(_, arguments, _)| &**arguments).collect();
+    assert_eq!(begun, [r#"{"expression":"1"}"#, r#"{"expression":"2"}"#]);
 }

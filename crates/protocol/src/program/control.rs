@@ -7,7 +7,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema as _, ToSchema};
 
 use super::{BadMessage, Envelope};
-use crate::approval::Decision;
+use crate::approval::{ApprovalScope, Decision};
 use crate::ids::{ApprovalId, MessageId, RunId};
 
 /// The longest reason of a cancel, in bytes.
@@ -118,6 +118,10 @@ struct DecideWire {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     arguments: Option<Map<String, Value>>,
+    /// The calls that need no other approval: this one (`once`), or also all later ones of the tool in this run
+    /// (`run`), or in the runs of its thread (`thread`); with `approve` alone.
+    #[serde(default)]
+    scope: Option<ApprovalScope>,
 }
 
 /// A message to a run that works, as programs write it.
@@ -194,19 +198,23 @@ impl DecideMessage {
 
     fn decode(body: &[u8], envelope: &Envelope) -> Result<Self, BadMessage> {
         let wire: DecideWire = envelope.strictly(body, "invalid_request", "decision")?;
-        let decision = match (wire.decision, wire.result, wire.reason, wire.arguments) {
-            (DecisionName::Retry, None, None, None) => Decision::Retry {},
-            (DecisionName::Result, Some(result), None, None) => Decision::Result { result },
-            (DecisionName::Fail, None, reason, None) => Decision::Fail {
+        let allows = (wire.arguments, wire.scope);
+        let decision = match (wire.decision, wire.result, wire.reason, allows) {
+            (DecisionName::Retry, None, None, (None, None)) => Decision::Retry {},
+            (DecisionName::Result, Some(result), None, (None, None)) => Decision::Result { result },
+            (DecisionName::Fail, None, reason, (None, None)) => Decision::Fail {
                 reason: reason.unwrap_or_default(),
             },
-            (DecisionName::Approve, None, None, arguments) => Decision::Approve { arguments },
-            (DecisionName::Reject, None, reason, None) => Decision::Reject {
+            (DecisionName::Approve, None, None, (arguments, scope)) => Decision::Approve {
+                arguments,
+                scope: scope.unwrap_or_default(),
+            },
+            (DecisionName::Reject, None, reason, (None, None)) => Decision::Reject {
                 reason: reason.unwrap_or_default(),
             },
             _ => {
                 let message = "`result` goes with `\"decision\": \"result\"`, which needs it, `reason` with \
-                               `fail` and `reject`, and `arguments` with `approve`";
+                               `fail` and `reject`, and `arguments` and `scope` with `approve`";
                 return Err(envelope.bad("invalid_request", message.to_owned()));
             }
         };
@@ -325,13 +333,17 @@ mod tests {
                 },
             ),
             (
-                json!({"decision": "approve"}),
-                Decision::Approve { arguments: None },
+                json!({"decision": "approve", "scope": "run"}),
+                Decision::Approve {
+                    arguments: None,
+                    scope: ApprovalScope::Run,
+                },
             ),
             (
                 json!({"decision": "approve", "arguments": {"amount": 7}}),
                 Decision::Approve {
                     arguments: Some(Map::from_iter([("amount".to_owned(), json!(7))])),
+                    scope: ApprovalScope::Once,
                 },
             ),
             (
@@ -424,7 +436,13 @@ mod tests {
                 "decide",
                 json!({"approval_id": RUN, "request_id": "mine", "decision": "reject", "arguments": {}}),
                 "invalid_request",
-                "`arguments` with `approve`",
+                "`arguments` and `scope` with `approve`",
+            ),
+            (
+                "decide",
+                json!({"approval_id": RUN, "request_id": "mine", "decision": "reject", "scope": "run"}),
+                "invalid_request",
+                "`scope` with `approve`",
             ),
             ("pause", json!({}), "invalid_request", "`pause` is no verb"),
         ] {

@@ -44,6 +44,9 @@ pub const FILE_VARIABLE: &str = "BATON_CONFIG";
 /// The variable that tells processes of `baton dev` that they are for development.
 pub const DEVELOPMENT_VARIABLE: &str = "BATON_DEVELOPMENT";
 
+/// The variables of commands that ask a server: its address and an API key.
+const CLIENT_VARIABLES: [&str; 2] = ["BATON_BASE_URL", "BATON_API_KEY"];
+
 /// A file's text and an environment.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
@@ -143,6 +146,7 @@ impl Sources {
         // The build reads `BATON_COMMIT`, and `cargo run` keeps it in the environment.
         listed
             || [FILE_VARIABLE, DEVELOPMENT_VARIABLE].contains(&name)
+            || CLIENT_VARIABLES.contains(&name)
             || name == "BATON_COMMIT"
             || self
                 .environment

@@ -106,6 +106,16 @@ fn variables_that_kubernetes_adds_for_a_service_named_baton_are_no_mistakes() {
 }
 
 #[test]
+fn a_role_starts_in_the_shell_of_a_client() {
+    let environment = [
+        ("BATON_API_KEY", "bt_dev_x"),
+        ("BATON_BASE_URL", "http://127.0.0.1:8080"),
+    ];
+    assert_eq!(load("", &environment).unwrap(), Config::default());
+    assert!(load("", &[("BATON_API_KEYS", "x")]).is_err());
+}
+
+#[test]
 fn a_role_is_told_everything_it_lacks() {
     let config = load("", &[("NATS_URL", "nats://localhost:4222")]).unwrap();
     let errors = config

@@ -1,7 +1,9 @@
 //! `awaiting_approval` → `queued`: a person decides the last open question, or the question
 //! expires.
 
-use baton_protocol::{ApiKeyId, ApprovalId, ApprovalReason, Decision, RunId, RunStatus};
+use baton_protocol::{
+    ApiKeyId, ApprovalId, ApprovalReason, ApprovalScope, Decision, RunId, RunStatus,
+};
 
 use crate::columns::{self, int8};
 use crate::errors::StoreError;
@@ -29,6 +31,8 @@ pub enum DecideOutcome {
     Expired,
     /// The run has ended, so that nothing is left to decide.
     Ended(RunStatus),
+    /// The approval shall hold for a thread, and the run has none.
+    NoThread,
 }
 
 /// The text for the model if nobody decided in time about a call of unknown outcome.
@@ -52,7 +56,7 @@ impl TenantTx {
         let locked = sqlx::query!(
             r#"
             -- runs.lock_to_decide
-            SELECT status AS "status!" FROM runs WHERE tenant_id = $1 AND id = $2
+            SELECT status AS "status!", thread_id FROM runs WHERE tenant_id = $1 AND id = $2
             FOR NO KEY UPDATE
             "#,
             tenant.as_uuid(),
@@ -66,9 +70,12 @@ impl TenantTx {
         let asked = sqlx::query!(
             r#"
             -- approvals.to_decide
-            SELECT reason AS "reason!", decision, answer, arguments::text AS arguments,
-                   expires_at <= clock_timestamp() AS "expired!"
-            FROM approvals WHERE tenant_id = $1 AND id = $2 AND run_id = $3
+            SELECT a.reason AS "reason!", a.decision, a.answer, a.arguments::text AS arguments,
+                   a.expires_at <= clock_timestamp() AS "expired!",
+                   g.approval_id IS NOT NULL AS "granted!", g.thread_id AS "granted_thread?"
+            FROM approvals AS a
+            LEFT JOIN approval_grants AS g ON g.tenant_id = a.tenant_id AND g.approval_id = a.id
+            WHERE a.tenant_id = $1 AND a.id = $2 AND a.run_id = $3
             "#,
             tenant.as_uuid(),
             approval.as_uuid(),
@@ -84,7 +91,8 @@ impl TenantTx {
             return Ok(DecideOutcome::NotAnOption(reason));
         }
         let arguments = asked.arguments.as_deref();
-        if let Some(earlier) = columns::decision(asked.decision, asked.answer, arguments)? {
+        let scope = columns::scope(asked.granted, asked.granted_thread);
+        if let Some(earlier) = columns::decision(asked.decision, asked.answer, arguments, scope)? {
             return Ok(if earlier == *decision {
                 DecideOutcome::Decided {
                     newly: false,
@@ -101,6 +109,13 @@ impl TenantTx {
         if asked.expired {
             return Ok(DecideOutcome::Expired);
         }
+        let thread = match decision.scope() {
+            ApprovalScope::Once | ApprovalScope::Run => None,
+            ApprovalScope::Thread if locked.thread_id.is_none() => {
+                return Ok(DecideOutcome::NoThread);
+            }
+            ApprovalScope::Thread => locked.thread_id,
+        };
         let answer = decision.text().map(columns::text);
         let arguments = decision.edited_arguments().map(serde_json::to_string);
         let arguments = arguments
@@ -122,6 +137,9 @@ impl TenantTx {
         )
         .execute(self.connection())
         .await?;
+        if decision.scope() != ApprovalScope::Once {
+            self.grant_tool(run, approval, thread).await?;
+        }
         let queued = sqlx::query_as!(
             Row,
             r#"

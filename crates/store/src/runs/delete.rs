@@ -72,6 +72,8 @@ impl SystemTx<'_> {
                 DELETE FROM run_inputs WHERE tenant_id = $1 AND run_id IN (SELECT id FROM gone)
             ), gone_approvals AS (
                 DELETE FROM approvals WHERE tenant_id = $1 AND run_id IN (SELECT id FROM gone)
+            ), gone_grants AS (
+                DELETE FROM approval_grants WHERE tenant_id = $1 AND run_id IN (SELECT id FROM gone)
             ), gone_routes AS (
                 DELETE FROM turn_routes WHERE tenant_id = $1 AND run_id IN (SELECT id FROM gone)
             ), gone_feedback AS (

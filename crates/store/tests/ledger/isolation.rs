@@ -1,16 +1,18 @@
 //! A tenant neither sees nor changes anything of another, even by its ids.
 
-use baton_protocol::{ApiKeyId, ApprovalId, ApprovalReason, Decision, EventId, RunId, ThreadId};
+use baton_protocol::{
+    ApiKeyId, ApprovalId, ApprovalReason, ApprovalScope, Decision, EventId, RunId, ThreadId,
+};
 use baton_store::{
     Accept, CancelRequest, DecideOutcome, MessageOrder, NewApiKey, NewApproval, ParkCommit,
-    RunFilter, Store,
+    RevokedGrant, RunFilter, Store,
 };
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use uuid::Uuid;
 
 use crate::fixture::{DONE, LONG, Ledger, ROOMY, answer, new_run, run_id, spec, tenant_id};
 
-const TABLES: [&str; 17] = [
+const TABLES: [&str; 18] = [
     "attempts",
     "agents",
     "agent_versions",
@@ -25,6 +27,7 @@ const TABLES: [&str; 17] = [
     "threads",
     "thread_messages",
     "approvals",
+    "approval_grants",
     "memberships",
     "one_time_tokens",
     "audit_log",
@@ -96,11 +99,19 @@ async fn fill(ledger: &Ledger) -> Filled {
         last_event_id: LAST,
     };
     system.park_run(&fence, &park).await.unwrap();
+    let granting = ledger.queued().await;
+    let granted = crate::tool_approvals::asked(ledger, granting).await[0];
+    let approve = Decision::Approve {
+        arguments: None,
+        scope: ApprovalScope::Run,
+    };
+    crate::tool_approvals::decide(ledger, granting, granted, &approve).await;
     Filled {
         key: key.id,
         thread,
         ended: run,
         parked,
+        granted: (granting, granted),
     }
 }
 
@@ -109,6 +120,7 @@ struct Filled {
     thread: ThreadId,
     ended: RunId,
     parked: RunId,
+    granted: (RunId, ApprovalId),
 }
 
 /// Returns the id of a run's question, which in these tests is the run's own.
@@ -131,6 +143,7 @@ async fn nothing_of_another_tenant_is_seen_or_changed_by_its_id() {
         thread,
         ended,
         parked,
+        granted,
     } = fill(&ledger).await;
     let (queued, held) = (ledger.queued().await, ledger.queued().await);
     ledger.claimed(held, LONG).await;
@@ -148,6 +161,8 @@ async fn nothing_of_another_tenant_is_seen_or_changed_by_its_id() {
         let cancel = tx.request_cancel(run, "mine now").await.unwrap();
         assert_eq!(cancel, CancelRequest::NotFound);
     }
+    let revoked = tx.revoke_grant(granted.0, granted.1).await.unwrap();
+    assert_eq!(revoked, RevokedGrant::NotFound);
     let page = tx.list_runs(&RunFilter::default(), None, 10).await.unwrap();
     assert!(page.data.is_empty());
     assert!(tx.list_api_keys().await.unwrap().is_empty());

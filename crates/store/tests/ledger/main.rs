@@ -3,6 +3,7 @@
 
 mod accepting;
 mod agents;
+mod approval_grants;
 mod approvals;
 mod audit;
 mod audit_parts;

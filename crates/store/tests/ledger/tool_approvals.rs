@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use baton_protocol::{
-    ApprovalId, ApprovalReason, Decision, Effect, EventId, Fence, FinishReason, RunId,
+    ApprovalId, ApprovalReason, ApprovalScope, Decision, Effect, EventId, Fence, FinishReason,
+    RunId,
 };
 use baton_store::{
     CallState, DecideOutcome, NewApproval, NewCall, ParkCommit, ParkOutcome, StepData, StepRecord,
@@ -22,6 +23,11 @@ const SCHEMA: &str = r#"{"type":"object"}"#;
 /// Makes a run with a recorded turn and two calls that are not begun, held by its first attempt.
 async fn two_calls(ledger: &Ledger) -> Fence {
     let run = ledger.queued().await;
+    two_calls_of(ledger, run).await
+}
+
+/// As [`two_calls`], of this run.
+async fn two_calls_of(ledger: &Ledger, run: RunId) -> Fence {
     let fence = ledger.fence(run, LONG).await;
     let calls = [(2, Effect::AtMostOnce), (3, Effect::Pure)].map(|(step, effect)| NewCall {
         step,
@@ -90,7 +96,20 @@ async fn park(
     approvals.into_iter().map(|approval| approval.id).collect()
 }
 
-async fn decide(
+/// Parks this run with a question about each of two calls of the tool `pay`, and returns the questions.
+pub(crate) async fn asked(ledger: &Ledger, run: RunId) -> Vec<ApprovalId> {
+    let fence = two_calls_of(ledger, run).await;
+    park(
+        ledger,
+        &fence,
+        &[2, 3],
+        ApprovalReason::ApprovalRequired,
+        LONG,
+    )
+    .await
+}
+
+pub(crate) async fn decide(
     ledger: &Ledger,
     run: RunId,
     approval: ApprovalId,
@@ -106,6 +125,7 @@ fn edited(amount: u64) -> Decision {
     let arguments = Map::from_iter([("amount".to_owned(), Value::from(amount))]);
     Decision::Approve {
         arguments: Some(arguments),
+        scope: ApprovalScope::Once,
     }
 }
 
@@ -242,7 +262,10 @@ async fn a_question_takes_its_own_decisions_only() {
         let outcome = decide(&ledger, fence.run, asked[0], &decision).await;
         assert_eq!(outcome, DecideOutcome::NotAnOption(REQUIRED));
     }
-    let approve = Decision::Approve { arguments: None };
+    let approve = Decision::Approve {
+        arguments: None,
+        scope: ApprovalScope::Once,
+    };
     decide(&ledger, fence.run, asked[0], &approve).await;
     let next = ledger.claimed(fence.run, OVER).await;
     ledger

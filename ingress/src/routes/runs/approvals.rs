@@ -1,22 +1,24 @@
-//! `GET /v1/runs/{id}/approvals` and `POST /v1/runs/{id}/approvals/{approval}`.
+//! `GET /v1/runs/{id}/approvals` and `GET /v1/approvals`: the questions of runs that wait for a person.
+
+pub(super) mod decide;
+mod path;
+pub(super) mod revoke;
 
 use axum::Json;
-use axum::extract::{FromRequestParts, Path, State};
-use baton_protocol::{ApiKeyId, ApprovalId, ApprovalReason, Decision, RunId, RunStatus};
-use baton_store::{ApprovalRecord, AuditEntry, Store};
+use axum::extract::State;
+use baton_protocol::{
+    ApiKeyId, ApprovalId, ApprovalReason, ApprovalScope, Decision, RunId, RunStatus,
+};
+use baton_store::{ApprovalRecord, Store};
 use chrono::{DateTime, Utc};
-use http::StatusCode;
-use http::request::Parts;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::path::RunPath;
-use crate::access::body::WholeBody;
-use crate::access::{ApprovalsWrite, Authorized, Origin, RunsRead};
+use crate::access::{Authorized, RunsRead};
 use crate::error::{ApiError, Problem};
 use crate::routes::query::{QueryParams, bad_cursor, page_size};
-use crate::run::decide::{Decider, words};
 
 const DEFAULT_LIMIT: u32 = 20;
 const MAX_LIMIT: u32 = 100;
@@ -41,9 +43,23 @@ pub(crate) struct ApprovalView {
     decided_at: Option<DateTime<Utc>>,
     /// The API key that decided; null if the question expired, or a signed-in person decided.
     decided_by: Option<ApiKeyId>,
+    /// The approval of later calls of the tool; null if there is none.
+    grant: Option<GrantView>,
     created_at: DateTime<Utc>,
     /// The time at which the question is decided as `fail` or `reject` if nobody has decided.
     expires_at: DateTime<Utc>,
+}
+
+/// An approval that holds for later calls of the same tool.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ApprovalGrant)]
+pub(crate) struct GrantView {
+    /// The calls that need no other approval: those of the `run`, or of all runs of its `thread`.
+    scope: ApprovalScope,
+    /// The tool.
+    tool: String,
+    /// The time at which it was revoked; null while it holds.
+    revoked_at: Option<DateTime<Utc>>,
 }
 
 /// The state of a question.
@@ -91,6 +107,14 @@ impl ApprovalView {
             None if run.is_terminal() => ApprovalStatus::Void,
             None => ApprovalStatus::Open,
         };
+        let grant = approval.decided.as_ref().and_then(|decided| {
+            let scope = decided.decision.scope();
+            (scope != ApprovalScope::Once).then(|| GrantView {
+                scope,
+                tool: approval.name.clone(),
+                revoked_at: decided.grant_revoked_at,
+            })
+        });
         let (decision, decided_at, decided_by) = match approval.decided {
             None => (None, None, None),
             Some(decided) => (Some(decided.decision), Some(decided.at), decided.by),
@@ -114,6 +138,7 @@ impl ApprovalView {
             decision,
             decided_at,
             decided_by,
+            grant,
             created_at: approval.created_at,
             expires_at: approval.expires_at,
         }
@@ -191,124 +216,4 @@ pub(crate) async fn list_open(
             .collect(),
         next_cursor: page.next_cursor.map(|cursor| cursor.to_string()),
     }))
-}
-
-/// Decides a call that a run waits for.
-///
-/// A call that requires approval: `{"decision": "approve"}` makes it, with `"arguments": {…}` in place of the
-/// model's if they are given; `{"decision": "reject", "reason": "…"}` does not, and the model reads why. A call
-/// of unknown outcome: `{"decision": "retry"}` makes it again, once; `{"decision": "result", "result": "…"}`
-/// gives the model this result; `{"decision": "fail", "reason": "…"}` reports to the model that the
-/// call failed. The run continues after the last question is decided. The first decision is final;
-/// repeating it changes nothing.
-#[utoipa::path(
-    post,
-    path = "/v1/runs/{id}/approvals/{approval}",
-    tag = "Runs",
-    request_body = Decision,
-    params(
-        ("id" = String, Path, description = "The run", format = Uuid),
-        ("approval" = String, Path, description = "The question", format = Uuid),
-    ),
-    responses(
-        (status = 200, description = "Decided so, now or before", body = ApprovalView),
-        (status = 400, description = "`invalid_decision`: this is no decision, or one for the other kind of question; `text_too_long`", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The key lacks `approvals:write`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such run, or no such question", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`already_decided` otherwise, `approval_expired`, or `run_ended`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`invalid_arguments`: they do not match the tool's schema", body = Problem, content_type = "application/problem+json"),
-    ),
-    security(("api_key" = []), ("access_token" = [])),
-)]
-pub(crate) async fn decide_approval(
-    State(store): State<Store>,
-    State(decider): State<Decider>,
-    authorized: Authorized<ApprovalsWrite>,
-    origin: Origin,
-    ApprovalPath(run, approval): ApprovalPath,
-    WholeBody {
-        bytes: body,
-        held: _held,
-    }: WholeBody,
-) -> Result<Json<ApprovalView>, ApiError> {
-    let decision = read_decision(&body)?;
-    let tenant = authorized.caller.tenant;
-    let by = authorized.caller.grant.api_key;
-    let actor = authorized.caller.actor();
-    let entry = AuditEntry {
-        target: Some(format!("run:{run}")),
-        detail: Some(format!("{approval}: {}", words(&decision))),
-        ..origin.entry(actor, Some(tenant), "approval.decided")
-    };
-    decider
-        .decide(tenant, run, approval, &decision, by, &entry)
-        .await?;
-    let mut tx = store.tenant(tenant).await?;
-    let record = tx.run(run).await?.ok_or_else(ApiError::no_such_run)?;
-    let decided = tx
-        .run_approvals(run)
-        .await?
-        .into_iter()
-        .find(|record| record.id == approval)
-        .ok_or_else(ApiError::no_such_approval)?;
-    Ok(Json(ApprovalView::new(decided, record.status)))
-}
-
-fn read_decision(body: &[u8]) -> Result<Decision, ApiError> {
-    serde_json::from_slice(body).map_err(|error| {
-        let message = format!(
-            "this is no decision ({error}): send {{\"decision\": \"approve\"}} or {{\"decision\": \
-             \"reject\", \"reason\": \"…\"}}; about a call of unknown outcome {{\"decision\": \"retry\"}}, \
-             {{\"decision\": \"result\", \"result\": \"…\"}} or {{\"decision\": \"fail\", \"reason\": \
-             \"…\"}}"
-        );
-        ApiError::new(StatusCode::BAD_REQUEST, "invalid_decision", message)
-    })
-}
-
-/// The question that the path names. A malformed id names none.
-pub(crate) struct ApprovalPath(RunId, ApprovalId);
-
-impl<S: Send + Sync> FromRequestParts<S> for ApprovalPath {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let none = |_| ApiError::no_such_approval();
-        let Path((run, approval)) = Path::<(String, String)>::from_request_parts(parts, state)
-            .await
-            .map_err(none)?;
-        let run = run.parse().map_err(|_| ApiError::no_such_run())?;
-        let approval = approval.parse().map_err(|_| ApiError::no_such_approval())?;
-        Ok(Self(run, approval))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_no_decision_is_refused_with_those_that_are() {
-        for body in [
-            "",
-            "{}",
-            r#"{"decision":"allow"}"#,
-            r#"{"decision":"approve","arguments":"{}"}"#,
-            r#"{"decision":"approve","arguments":[7]}"#,
-            r#"{"decision":"result"}"#,
-        ] {
-            let error = read_decision(body.as_bytes()).unwrap_err();
-            assert_eq!(error.status, 400, "{body}");
-            for name in Decision::NAMES {
-                assert!(error.message.contains(name), "{body}: {name}");
-            }
-        }
-        let decision = read_decision(br#"{"decision":"result","result":"7"}"#).unwrap();
-        assert_eq!(
-            decision,
-            Decision::Result {
-                result: "7".to_owned()
-            }
-        );
-    }
 }

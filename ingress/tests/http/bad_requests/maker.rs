@@ -62,6 +62,9 @@ impl Maker {
             {"role": "user", "content": [{"type": "input_text", "text": text}]}
         ], "stream": true, "metadata": {"a": "b"}});
         let decision = json!({"decision": "result", "result": text});
+        let decisions = json!({"decisions": [
+            {"approval_id": uuid::Uuid::nil(), "decision": "reject", "reason": text},
+        ]});
         let login = json!({"email": "who@example.org", "password": text});
         let key = json!({"name": "a key", "scopes": ["runs:read"]});
         self.pick(&[
@@ -69,6 +72,7 @@ impl Maker {
             (RUNS, run),
             (RESPONSES, response),
             ("/v1/runs/{id}/approvals/{approval}", decision),
+            ("/v1/runs/{id}/approvals", decisions),
             ("/v1/auth/login", login),
             ("/v1/api-keys", key),
         ])

@@ -87,6 +87,7 @@ impl Ledger {
             decision: decision.clone(),
             at: date(now),
             by: None,
+            grant_revoked_at: None,
         });
         (true, queue_decided(row, now))
     }
@@ -105,6 +106,7 @@ impl Ledger {
                         },
                         at: date(now),
                         by: None,
+                        grant_revoked_at: None,
                     });
                 }
             }

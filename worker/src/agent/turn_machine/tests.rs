@@ -1,4 +1,4 @@
-use baton_protocol::UseLimits;
+use baton_protocol::{ApprovalScope, UseLimits};
 use proptest::prelude::*;
 
 use super::*;
@@ -289,7 +289,10 @@ fn an_approval_holds_until_the_call_has_begun_and_then_its_outcome_is_the_questi
         other => panic!("{other:?}"),
     };
     assert_eq!(standing(resumed(vec![])), Standing::NeedsApproval);
-    let approved = Decision::Approve { arguments: None };
+    let approved = Decision::Approve {
+        arguments: None,
+        scope: ApprovalScope::Once,
+    };
     let approved = vec![Recorded::CallDecided(2, approved)];
     assert_eq!(standing(resumed(approved)), Standing::Open);
     let begun = resumed(vec![Recorded::CallStarted(2)]);
@@ -370,7 +373,10 @@ proptest! {
                     Next::RunCalls(open) => open,
                     Next::Park(waiting) => {
                         for call in waiting {
-                            let approved = Decision::Approve { arguments: None };
+                            let approved = Decision::Approve {
+        arguments: None,
+        scope: ApprovalScope::Once,
+    };
                             ledger.push(Recorded::CallDecided(call.step, approved));
                         }
                         machine = TurnMachine::resume(limits, ledger.clone());

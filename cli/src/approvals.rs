@@ -1,0 +1,224 @@
+//! `baton approvals`: lists and decides the questions of runs that wait for a person, over HTTP.
+
+mod server;
+
+use anyhow::{Context as _, bail};
+use baton_protocol::{ApprovalId, Decision, RunId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use self::server::Server;
+use crate::args::{ApiArgs, ApprovalsCommand, QuestionArgs};
+use crate::config_command::print;
+use crate::visible::{visible, visible_json};
+
+/// The most decisions that the server takes in one request.
+const AT_ONCE: usize = 100;
+/// The size of a page.
+const PAGE: usize = 100;
+/// The longest shown arguments, in characters.
+const SHOWN: usize = 200;
+
+/// A question, as far as it is shown as text.
+#[derive(Debug, Deserialize)]
+struct Question {
+    id: ApprovalId,
+    run_id: RunId,
+    status: String,
+    reason: String,
+    call: Call,
+    options: Vec<String>,
+    expires_at: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Call {
+    name: String,
+    arguments: String,
+}
+
+/// The outcome of a decision, as far as it is shown as text.
+#[derive(Debug, Deserialize)]
+struct Outcome {
+    approval_id: ApprovalId,
+    error: Option<Refusal>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Refusal {
+    code: String,
+    message: String,
+}
+
+/// A decision, as the server reads it.
+#[derive(Debug, Serialize)]
+struct Item<'a> {
+    approval_id: ApprovalId,
+    #[serde(flatten)]
+    decision: &'a Decision,
+}
+
+pub(crate) async fn run(command: ApprovalsCommand) -> anyhow::Result<()> {
+    match command {
+        ApprovalsCommand::List { api, run, limit } => list(&api, run, limit).await,
+        ApprovalsCommand::Approve {
+            api,
+            which,
+            arguments,
+            scope,
+        } => {
+            if arguments.is_some() && which.questions.len() > 1 {
+                bail!("--arguments are those of one call: name one question");
+            }
+            let arguments = arguments.as_deref().map(serde_json::from_str);
+            let arguments = arguments
+                .transpose()
+                .context("--arguments takes a JSON object, such as '{\"amount\": 5}'")?;
+            decide(&api, &which, &Decision::Approve { arguments, scope }).await
+        }
+        ApprovalsCommand::Reject { api, which, reason } => {
+            decide(&api, &which, &Decision::Reject { reason }).await
+        }
+        ApprovalsCommand::Retry { api, which } => decide(&api, &which, &Decision::Retry {}).await,
+        ApprovalsCommand::Result { api, which, text } => {
+            decide(&api, &which, &Decision::Result { result: text }).await
+        }
+        ApprovalsCommand::Fail { api, which, reason } => {
+            decide(&api, &which, &Decision::Fail { reason }).await
+        }
+    }
+}
+
+async fn list(api: &ApiArgs, run: Option<RunId>, limit: usize) -> anyhow::Result<()> {
+    let server = Server::new(api)?;
+    let mut found = match run {
+        Some(run) => open_of_run(&server, run).await?,
+        None => open_of_tenant(&server, limit).await?,
+    };
+    found.truncate(limit);
+    if api.json {
+        return print(&visible_json(&json!({ "data": found })));
+    }
+    for question in found {
+        let question: Question =
+            serde_json::from_value(question).context("the server's question cannot be read")?;
+        print(&line(&question))?;
+    }
+    Ok(())
+}
+
+/// Returns the open questions of all runs of the key's tenant, at least `limit` if there are so many.
+async fn open_of_tenant(server: &Server, limit: usize) -> anyhow::Result<Vec<Value>> {
+    let mut found = Vec::new();
+    let mut cursor: Option<String> = None;
+    while found.len() < limit {
+        let size = PAGE.min(limit - found.len());
+        let more = cursor.map_or_else(String::new, |cursor| format!("&cursor={cursor}"));
+        let path = format!("/v1/approvals?limit={size}{more}");
+        let page: Page = server.get(&path).await?;
+        found.extend(page.data);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+#[derive(Debug, Deserialize)]
+struct Page {
+    data: Vec<Value>,
+    next_cursor: Option<String>,
+}
+
+/// Returns the open questions of a run, the newest first.
+async fn open_of_run(server: &Server, run: RunId) -> anyhow::Result<Vec<Value>> {
+    let page: Page = server.get(&format!("/v1/runs/{run}/approvals")).await?;
+    let open = page.data.into_iter().rev();
+    Ok(open.filter(|it| it["status"] == "open").collect())
+}
+
+fn line(question: &Question) -> String {
+    let Question {
+        id,
+        run_id,
+        reason,
+        call,
+        expires_at,
+        ..
+    } = question;
+    let mut shown: String = call.arguments.chars().take(SHOWN).collect();
+    if shown.len() < call.arguments.len() {
+        shown.push('…');
+    }
+    format!(
+        "{run_id}  {id}  expires {}  {}  {}  {}",
+        visible(expires_at),
+        visible(reason),
+        visible(&call.name),
+        visible(&shown),
+    )
+}
+
+/// Decides questions, and prints the outcome of each. Fails if one is not decided so.
+async fn decide(api: &ApiArgs, which: &QuestionArgs, decision: &Decision) -> anyhow::Result<()> {
+    let server = Server::new(api)?;
+    let run = which.run;
+    let questions = if which.all {
+        let open = open_of_run(&server, run).await?;
+        let open: Vec<Question> =
+            serde_json::from_value(open.into()).context("the server's questions cannot be read")?;
+        let name = decision.as_str();
+        let open = open
+            .into_iter()
+            .filter(|it| it.status == "open" && it.options.iter().any(|option| option == name))
+            .map(|it| it.id);
+        let open: Vec<_> = open.collect();
+        if open.is_empty() {
+            bail!(
+                "run {run} has no open question that can be decided with `{name}`: see `baton approvals list`"
+            );
+        }
+        open
+    } else if which.questions.is_empty() {
+        bail!("name questions of the run, as `baton approvals list` shows them, or all with --all");
+    } else {
+        which.questions.clone()
+    };
+    let path = format!("/v1/runs/{run}/approvals");
+    let mut outcomes = Vec::new();
+    for some in questions.chunks(AT_ONCE) {
+        let items = some.iter().map(|&approval_id| Item {
+            approval_id,
+            decision,
+        });
+        let items: Vec<_> = items.collect();
+        let answer: Map<String, Value> = server.post(&path, &json!({ "decisions": items })).await?;
+        match answer.get("data").and_then(Value::as_array) {
+            Some(data) => outcomes.extend(data.iter().cloned()),
+            None => bail!("the server's answer has no `data`: is it a Baton of this version?"),
+        }
+    }
+    if api.json {
+        print(&visible_json(&json!({ "data": outcomes })))?;
+    }
+    let outcomes: Vec<Outcome> =
+        serde_json::from_value(outcomes.into()).context("the server's outcomes cannot be read")?;
+    for outcome in &outcomes {
+        let words = match &outcome.error {
+            None => decision.as_str().to_owned(),
+            Some(error) => format!("{}: {}", visible(&error.code), visible(&error.message)),
+        };
+        if !api.json {
+            print(&format!("{}  {words}", outcome.approval_id))?;
+        }
+    }
+    let refused = outcomes.iter().filter(|it| it.error.is_some()).count();
+    if refused > 0 {
+        bail!(
+            "{refused} of {} questions are not decided so",
+            outcomes.len()
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! A Baton server, asked with an API key.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use baton_outbound::client_builder_of_operator;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::args::ApiArgs;
+use crate::visible::visible_lines;
+
+/// The time limit of one request.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A Baton server and a credential.
+pub(super) struct Server {
+    client: reqwest::Client,
+    base: String,
+    key: String,
+}
+
+/// The read part of a problem.
+#[derive(Debug, Deserialize)]
+struct Problem {
+    code: String,
+    detail: Option<String>,
+}
+
+impl Server {
+    pub(super) fn new(args: &ApiArgs) -> anyhow::Result<Self> {
+        let key = match (&args.key, &args.key_file) {
+            (Some(key), _) => key.clone(),
+            (None, Some(path)) => std::fs::read_to_string(path)
+                .with_context(|| format!("{} cannot be read", path.display()))?,
+            (None, None) => bail!(
+                "no API key is given: set BATON_API_KEY, or name a file with --key-file; `baton keys \
+                 create` makes one"
+            ),
+        };
+        let client = client_builder_of_operator(args.ca_file.as_deref(), None)?
+            .timeout(TIMEOUT)
+            .build()?;
+        Ok(Self {
+            client,
+            base: args.url.as_str().trim_end_matches('/').to_owned(),
+            key: key.trim().to_owned(),
+        })
+    }
+
+    /// Reads a resource.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        let request = self.client.get(format!("{}{path}", self.base));
+        self.answer(request).await
+    }
+
+    /// Sends a JSON body.
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> anyhow::Result<T> {
+        let request = self.client.post(format!("{}{path}", self.base)).json(body);
+        self.answer(request).await
+    }
+
+    async fn answer<T: DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> anyhow::Result<T> {
+        let sent = request.bearer_auth(&self.key).send().await;
+        let unreachable = || {
+            format!(
+                "{} does not answer: name the server with --url or BATON_BASE_URL",
+                self.base
+            )
+        };
+        let answer = sent.with_context(unreachable)?;
+        let status = answer.status();
+        let body = answer.bytes().await.context("the answer broke off")?;
+        if status.is_success() {
+            return serde_json::from_slice(&body)
+                .with_context(|| format!("{} answers something else than Baton does", self.base));
+        }
+        Err(match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => anyhow!(
+                "{}: {}",
+                visible_lines(&problem.code),
+                visible_lines(&problem.detail.unwrap_or_default())
+            ),
+            Err(_) => anyhow!("{} answers {status}", self.base),
+        })
+    }
+}
