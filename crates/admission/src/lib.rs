@@ -11,16 +11,19 @@
 mod agent;
 mod agents;
 mod error;
+mod grant;
 mod json;
 pub mod passed_on;
 pub mod request;
 pub mod resolve;
+mod route_check;
 mod submit;
 pub mod tool_arguments;
 
 pub use agent::{Agent, AgentSource, BuiltInAgent};
 pub use error::{Invalid, SubmitError};
+pub use grant::Grant;
 pub use json::{MAX_JSON_DEPTH, MAX_JSON_VALUES, check_shape, read_json};
 pub use request::SubmitRequest;
-pub use resolve::{Grant, needs};
+pub use route_check::needs;
 pub use submit::{Accepted, Admission, CreatedRun, Policy, PublishOutcome, Rules, Submission};

@@ -18,9 +18,10 @@ use serde_json::value::RawValue;
 use crate::agent::BuiltInAgent;
 use crate::agents::Agents;
 use crate::error::{Invalid, SubmitError};
+use crate::grant::Grant;
 use crate::passed_on::{Confined, ExtraFields};
 use crate::request::SubmitRequest;
-use crate::resolve::{Grant, resolve, resolve_given_calls};
+use crate::resolve::{resolve, resolve_given_calls};
 
 /// The limits of the queues.
 pub type Policy = QueueLimits;
