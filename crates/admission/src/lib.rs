@@ -26,4 +26,6 @@ pub use grant::Grant;
 pub use json::{MAX_JSON_DEPTH, MAX_JSON_VALUES, check_shape, read_json};
 pub use request::SubmitRequest;
 pub use route_check::needs;
-pub use submit::{Accepted, Admission, CreatedRun, Policy, PublishOutcome, Rules, Submission};
+pub use submit::{
+    Accepted, Admission, CreatedRun, OnClose, Policy, PublishOutcome, Rules, Sender, Submission,
+};

@@ -65,31 +65,42 @@ impl Rules {
     }
 }
 
-/// A request with the door's knowledge of its sender.
-pub struct Submission<'a> {
+/// The sender of a request for a run.
+pub struct Sender<'a> {
     /// The tenant of the run.
     pub tenant: TenantId,
-    /// The id of the run if it is new. The door generates it, so that it can follow the run's
-    /// events before the job is published.
-    pub run: RunId,
     /// The rights of the credential.
     pub grant: &'a Grant,
     /// The actor that submits the run, as the audit log names actors.
     pub actor: String,
     /// The person who asks, if it is one who signed in.
     pub user: Option<UserId>,
-    /// The time of the request.
-    pub now: DateTime<Utc>,
+}
+
+/// A request for a run, with the door's knowledge of it.
+pub struct Submission {
+    /// The run's id if the sender chose it; `idempotency` then identifies the request that it
+    /// belongs to.
+    pub run: Option<RunId>,
     /// The request.
     pub request: SubmitRequest,
-    /// The caller's idempotency key, with the fingerprint of the request.
+    /// The sender's idempotency key, with the fingerprint of the request.
     pub idempotency: Option<IdempotencyKey>,
-    /// Whether the run ends when its client disconnects.
-    pub cancel_on_disconnect: bool,
-    /// The id of the request, which the run keeps.
-    pub request_id: Option<String>,
-    /// The W3C trace context that the run's spans belong to.
-    pub traceparent: Option<String>,
+    /// The effect of the client's leaving.
+    pub on_close: OnClose,
+    /// The id of the request and the trace context, which the run keeps.
+    pub headers: JobHeaders,
+}
+
+/// The effect of a client's leaving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnClose {
+    /// None: the run continues.
+    LeaveRunning,
+    /// Cancels the run.
+    Cancel,
+    /// Cancels the run unless somebody attaches to it within the grace period.
+    CancelUnlessBack,
 }
 
 /// An accepted run, with everything that an answer needs.
@@ -240,24 +251,24 @@ impl Admission {
     }
 
     /// Resolves the request and commits the run. The caller must publish afterwards in any case:
-    /// [`Admission::publish`].
-    pub async fn accept(&self, submission: Submission<'_>) -> Result<Accepted, SubmitError> {
-        let Submission {
+    /// [`Admission::publish`]. `run` is the id of the run if it is new; the door generates it, so that it
+    /// can follow the run's events before the job is published.
+    pub async fn accept(
+        &self,
+        sender: Sender<'_>,
+        submission: Submission,
+        run: RunId,
+        now: DateTime<Utc>,
+    ) -> Result<Accepted, SubmitError> {
+        let Sender {
             tenant,
-            run,
             grant,
             actor,
             user,
-            now,
-            request,
-            idempotency,
-            cancel_on_disconnect,
-            request_id,
-            traceparent,
-        } = submission;
+        } = sender;
+        let mut request = submission.request;
         let lane = request.lane;
         let (thread_id, on_busy) = request.thread.unzip();
-        let mut request = request;
         let metadata = request.metadata.take();
         let rules = self.rules.load_full();
         let mut spec = if request.calls.is_empty() {
@@ -267,7 +278,7 @@ impl Admission {
         } else {
             resolve_given_calls(request, &rules.tool_names, &rules.built_in, grant)?
         };
-        spec.request_id = request_id;
+        spec.request_id = submission.headers.request_id;
         if let Some(template) = &spec.instructions {
             let instructions = self.instructions(template, metadata.as_ref(), user, now);
             let instructions = instructions.await?;
@@ -297,9 +308,9 @@ impl Admission {
             created_by: Some(&actor),
             metered,
             metadata: metadata.as_deref(),
-            cancel_on_disconnect,
-            traceparent: traceparent.as_deref(),
-            idempotency: idempotency.as_ref(),
+            cancel_on_disconnect: submission.on_close != OnClose::LeaveRunning,
+            traceparent: submission.headers.traceparent.as_deref(),
+            idempotency: submission.idempotency.as_ref(),
         };
         let accept = self
             .store

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_admission::Grant;
+use baton_admission::{Grant, Sender};
 use baton_protocol::{ApiKeyId, Role, SessionId, TenantId, UserId};
 use baton_store::{ActorKind, ApiKeyRecord, KeyLimits, Maker, TenantTx};
 use chrono::{DateTime, Utc};
@@ -109,6 +109,19 @@ impl Caller {
             Credential::Issuer { subject, .. } => Actor {
                 kind: ActorKind::Issuer,
                 id: Some(subject.to_string()),
+            },
+        }
+    }
+
+    /// Returns the caller as the sender of a request for a run.
+    pub(crate) fn sender(&self) -> Sender<'_> {
+        Sender {
+            tenant: self.tenant,
+            grant: &self.grant,
+            actor: self.actor().to_string(),
+            user: match self.credential {
+                Credential::Session { user, .. } => Some(user),
+                Credential::ApiKey(_) | Credential::Issuer { .. } => None,
             },
         }
     }

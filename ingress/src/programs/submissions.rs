@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use baton_admission::{Accepted, Invalid, SubmitRequest, check_shape};
+use baton_admission::{Accepted, Invalid, OnClose, SubmitRequest, check_shape};
 use baton_nats::{
     Answer, JobHeaders, PublishError, Resubmissions, Submission, SubmissionAnswer, Submissions,
 };
@@ -19,7 +19,6 @@ use super::requests::{Unknown, identify};
 use crate::access::{Caller, RunsWrite, Scope as _};
 use crate::error::ApiError;
 use crate::metrics::{self, Door, SubmissionEnd};
-use crate::run::attachments::OnClose;
 use crate::run::submission::{RunRequest, Submitted, key_of_run};
 
 /// The submissions that an ingress holds at a time, in units of 64 KiB; a smaller message counts as
@@ -203,17 +202,19 @@ async fn accept(
         }
     })?;
     let wanted = RunRequest {
-        body: None,
         caller,
-        run: Some(job.run_id),
-        request,
-        idempotency: Some(key_of_run(job.run_id, lane.as_str(), body)),
-        follow: false,
-        on_close: OnClose::LeaveRunning,
-        headers: JobHeaders {
-            request_id: job.request_id,
-            traceparent: job.traceparent,
+        submission: baton_admission::Submission {
+            run: Some(job.run_id),
+            request,
+            idempotency: Some(key_of_run(job.run_id, lane.as_str(), body)),
+            on_close: OnClose::LeaveRunning,
+            headers: JobHeaders {
+                request_id: job.request_id,
+                traceparent: job.traceparent,
+            },
         },
+        body: None,
+        follow: false,
         door: Door::Bus,
     };
     let Submitted { accepted, .. } = programs.submitter.submit(wanted).await?;

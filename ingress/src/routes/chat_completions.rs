@@ -17,8 +17,8 @@ use std::time::Instant;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use baton_admission::Accepted;
 use baton_admission::request::ChatSubmission;
+use baton_admission::{Accepted, OnClose, Submission};
 use baton_nats::{EventFollower, ResumeError};
 use baton_openai::{ChatCompletion, ChatRequest, ErrorBody};
 use baton_protocol::{EventId, FinishReason, Outcome, RunId, TenantId};
@@ -34,7 +34,6 @@ use crate::metrics::Door;
 use crate::routes::openapi::AnswerErrors;
 use crate::routes::run_stream::Client;
 use crate::routes::sse::ServerSentEvent;
-use crate::run::attachments::OnClose;
 use crate::run::followers::{EndsWith, Followers};
 use crate::run::ledger::{Recorded, find_run};
 use crate::run::reader::RunReader;
@@ -127,13 +126,15 @@ pub(crate) async fn chat_completions(
     let client_tools = request.tool_names.clone();
     let wanted = RunRequest {
         caller: Arc::clone(&caller),
-        request,
-        run: None,
-        idempotency,
+        submission: Submission {
+            run: None,
+            request,
+            idempotency,
+            on_close,
+            headers: job_headers(&request_id, &headers),
+        },
         body: Some(held),
         follow: true,
-        on_close,
-        headers: job_headers(&request_id, &headers),
         door: Door::Chat,
     };
     let Submitted {

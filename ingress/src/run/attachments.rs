@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use baton_admission::OnClose;
 use baton_protocol::{RunId, TenantId};
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
@@ -19,17 +20,6 @@ use crate::metrics;
 
 /// The time that a keyed run waits for its client to return.
 const GRACE: Duration = Duration::from_secs(30);
-
-/// The effect of a client's leaving.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OnClose {
-    /// None: the run continues.
-    LeaveRunning,
-    /// Cancels the run.
-    Cancel,
-    /// Cancels the run unless somebody attaches to it within the grace period.
-    CancelUnlessBack,
-}
 
 /// Returns whether a client is attached to the run at another ingress.
 pub(crate) type AskElsewhere = dyn Fn(RunId) -> BoxFuture<'static, bool> + Send + Sync;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use baton_admission::{Accepted, Admission, Submission, SubmitError, SubmitRequest};
+use baton_admission::{Accepted, Admission, OnClose, Submission, SubmitError};
 use baton_nats::{EventFollower, JobHeaders};
 use baton_protocol::RunId;
 use baton_service::request_id::traceparent;
@@ -14,11 +14,11 @@ use sha2::{Digest as _, Sha256};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
+use crate::access::Caller;
 use crate::access::body_bytes::HeldBytes;
-use crate::access::{Caller, Credential};
 use crate::error::ApiError;
 use crate::metrics::{self, Door};
-use crate::run::attachments::{Attachment, Attachments, OnClose};
+use crate::run::attachments::{Attachment, Attachments};
 use crate::run::cancel::Canceller;
 use crate::run::reader::RunReader;
 
@@ -26,21 +26,14 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest idempotency key. Longer keys would only be hashed, and make log lines worse.
 const MAX_KEY: usize = 255;
 
-/// A run that a door requests, with all that the door knows about it.
+/// A run that a door requests.
 pub(crate) struct RunRequest {
     pub(crate) caller: Arc<Caller>,
-    /// The run's id if the caller chose it; `idempotency` then identifies the request that it
-    /// belongs to.
-    pub(crate) run: Option<RunId>,
-    pub(crate) request: SubmitRequest,
-    pub(crate) idempotency: Option<IdempotencyKey>,
+    pub(crate) submission: Submission,
     /// The bytes that the request holds, if they are counted.
     pub(crate) body: Option<HeldBytes>,
     /// Whether the door follows the run's events.
     pub(crate) follow: bool,
-    /// The effect of the client's leaving.
-    pub(crate) on_close: OnClose,
-    pub(crate) headers: JobHeaders,
     pub(crate) door: Door,
 }
 
@@ -75,7 +68,10 @@ impl Submitter {
         self: &Arc<Self>,
         request: RunRequest,
     ) -> Result<Submitted, ApiError> {
-        let proposed = request.run.unwrap_or_else(|| RunId::new(self.clock.now()));
+        let proposed = request
+            .submission
+            .run
+            .unwrap_or_else(|| RunId::new(self.clock.now()));
         let task = submit_to_the_end(Arc::clone(self), request, proposed).in_current_span();
         match self.tracker.spawn(task).await {
             Ok(submitted) => submitted,
@@ -92,16 +88,13 @@ async fn submit_to_the_end(
 ) -> Result<Submitted, ApiError> {
     let RunRequest {
         caller,
-        run: chosen,
-        request,
-        idempotency,
+        mut submission,
         body,
         follow,
-        on_close,
-        mut headers,
         door,
     } = request;
     let tenant = caller.tenant;
+    let (chosen, on_close) = (submission.run, submission.on_close);
     // Before the run exists, so that a run that cannot be followed is refused with nothing written.
     let subscribed = if follow {
         Some(submitter.runs.subscribe(tenant, run).await?)
@@ -109,33 +102,22 @@ async fn submit_to_the_end(
         None
     };
     let mut attachment = submitter.attachments.attach(tenant, run, on_close);
-    let once = idempotency.is_none();
+    let once = submission.idempotency.is_none();
     let mut trace = Span::begin(
         || "accept",
         SpanKind::Producer,
-        headers.traceparent.as_deref(),
+        submission.headers.traceparent.as_deref(),
     );
     trace.set("baton.tenant.id", || tenant.to_string());
     trace.set("baton.run.id", || run.to_string());
     if let Some(own) = trace.traceparent() {
-        headers.traceparent = Some(own);
+        submission.headers.traceparent = Some(own);
     }
-    let accepting = submitter.admission.accept(Submission {
-        tenant,
-        run,
-        grant: &caller.grant,
-        actor: caller.actor().to_string(),
-        user: match caller.credential {
-            Credential::Session { user, .. } => Some(user),
-            Credential::ApiKey(_) | Credential::Issuer { .. } => None,
-        },
-        now: submitter.clock.now(),
-        request,
-        idempotency,
-        cancel_on_disconnect: on_close != OnClose::LeaveRunning,
-        request_id: headers.request_id.clone(),
-        traceparent: headers.traceparent.clone(),
-    });
+    let headers = submission.headers.clone();
+    let now = submitter.clock.now();
+    let accepting = submitter
+        .admission
+        .accept(caller.sender(), submission, run, now);
     let accepted = match accepting.await {
         Ok(accepted) => accepted,
         Err(error) => {

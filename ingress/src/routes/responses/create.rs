@@ -6,7 +6,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use baton_admission::request::read_on_busy;
-use baton_admission::{Accepted, SubmitRequest, check_shape};
+use baton_admission::{Accepted, OnClose, Submission, SubmitRequest, check_shape};
 use baton_openai::{ErrorBody, Message};
 use baton_protocol::UseLimits;
 use baton_responses::{CreateResponse, Snapshot, Status};
@@ -28,7 +28,6 @@ use crate::routes::openapi::AnswerErrors;
 use crate::routes::prefer::Prefer;
 use crate::routes::run_stream::Client;
 use crate::routes::sse::ServerSentEvent;
-use crate::run::attachments::OnClose;
 use crate::run::followers::Followers;
 use crate::run::submission::{RunRequest, Submitted, Submitter, idempotency_key, job_headers};
 
@@ -95,13 +94,15 @@ pub(crate) async fn create_response(
     let keyed = idempotency.is_some();
     let wanted = RunRequest {
         caller: Arc::clone(&caller),
-        run: None,
-        request: into_submission(request, earlier, bodies.limit)?,
-        idempotency,
+        submission: Submission {
+            run: None,
+            request: into_submission(request, earlier, bodies.limit)?,
+            idempotency,
+            on_close,
+            headers: job_headers(&request_id, &headers),
+        },
         body: Some(held),
         follow: stream || later || !background,
-        on_close,
-        headers: job_headers(&request_id, &headers),
         door: Door::Responses,
     };
     let Submitted {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use baton_admission::OnClose;
 use baton_openai::ErrorBody;
 use baton_responses::SequenceNumber;
 use baton_store::Store;
@@ -18,7 +19,6 @@ use crate::error::ApiError;
 use crate::routes::query::{QueryParams, bad_parameter};
 use crate::routes::run_stream::Client;
 use crate::routes::sse::ServerSentEvent;
-use crate::run::attachments::OnClose;
 use crate::run::followers::Followers;
 
 #[derive(Debug, Deserialize)]

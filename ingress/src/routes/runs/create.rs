@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use baton_admission::request::NativeRequest;
-use baton_admission::{Accepted, SubmitRequest};
+use baton_admission::{Accepted, OnClose, Submission, SubmitRequest};
 use baton_protocol::{EventId, RunId};
 use baton_service::RequestId;
 use http::header::{ACCEPT, LOCATION};
@@ -23,7 +23,6 @@ use crate::metrics::Door;
 use crate::routes::prefer::Prefer;
 use crate::routes::run_stream::Client;
 use crate::routes::sse::ServerSentEvent;
-use crate::run::attachments::OnClose;
 use crate::run::await_end::wait_for_end;
 use crate::run::event_source::Source;
 use crate::run::followers::Followers;
@@ -94,13 +93,15 @@ pub(crate) async fn create_run(
     let streams = place.is_some();
     let wanted = RunRequest {
         caller: Arc::clone(&caller),
-        run: None,
-        request,
-        idempotency,
+        submission: Submission {
+            run: None,
+            request,
+            idempotency,
+            on_close: OnClose::LeaveRunning,
+            headers: job_headers(&request_id, &headers),
+        },
         body: Some(held),
         follow: place.is_some() || wait.0.is_some(),
-        on_close: OnClose::LeaveRunning,
-        headers: job_headers(&request_id, &headers),
         door: Door::Runs,
     };
     let Submitted {

@@ -9,8 +9,9 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
-use baton_admission::SubmitRequest;
 use baton_admission::request::{ExecuteCall, ExecuteCalls};
+use baton_admission::{OnClose, Submission, SubmitRequest};
+use baton_nats::JobHeaders;
 use baton_protocol::{CallFailure, Outcome, RunId, RunStatus};
 use baton_service::RequestId;
 use baton_store::{IdempotencyKey, RunRecord, Store};
@@ -19,17 +20,40 @@ use http::{HeaderMap, StatusCode};
 
 use super::view::{ExecutionView, ExecutionsView, PendingView, ResultView};
 use crate::access::body::WholeBody;
-use crate::access::body_bytes::HeldBytes;
 use crate::access::{Authorized, Caller, RunsWrite};
 use crate::error::{ApiError, Problem, run_header};
 use crate::metrics::Door;
-use crate::run::attachments::OnClose;
 use crate::run::await_end::wait_for_end;
 use crate::run::followers::Followers;
 use crate::run::submission::{RunRequest, Submitted, Submitter, idempotency_key, job_headers};
 
 /// The longest time that a request waits; proxies are less patient than some tools are slow.
 const WAIT: Duration = Duration::from_mins(1);
+
+/// The errors of a request for calls.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "only the description reads it")]
+enum CallErrors {
+    /// `tool_not_allowed`: the key may not use a tool; none was called
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(Problem),
+    /// No such tool; none was called
+    #[response(status = 404, content_type = "application/problem+json")]
+    NoSuchTool(Problem),
+    /// `approval_required`: a person must decide about a call; the others have ended, and `X-Run-Id` names the
+    /// run that waits. `run_cancelled`: somebody cancelled it
+    #[response(status = 409, content_type = "application/problem+json")]
+    Undecided(Problem),
+    /// The Idempotency-Key was used with another request
+    #[response(status = 422, content_type = "application/problem+json")]
+    KeyReused(Problem),
+    /// Too many queued runs, runs of this key, or bytes of bodies; see `Retry-After`
+    #[response(status = 429, content_type = "application/problem+json")]
+    TooMany(Problem),
+    /// The system is full, or a part of it away; see `Retry-After`
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(Problem),
+}
 
 /// Calls a server-side tool.
 ///
@@ -48,12 +72,7 @@ const WAIT: Duration = Duration::from_mins(1);
         (status = 200, description = "The call has ended", body = ExecutionView),
         (status = 202, description = "The call goes on; `Location` names its run", body = PendingView),
         (status = 400, description = "`invalid_arguments`: the arguments do not fit the tool, each mistake with its place", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "`tool_not_allowed`: the key may not use the tool", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such tool", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`approval_required`: a person must decide about the call; `X-Run-Id` names the run that waits. `run_cancelled`: somebody cancelled it", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The Idempotency-Key was used with another request", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many queued runs, runs of this key, or bytes of bodies; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The system is full, or a part of it away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        CallErrors,
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
@@ -64,20 +83,14 @@ pub(crate) async fn execute_tool(
     Extension(request_id): Extension<RequestId>,
     Path(name): Path<String>,
     headers: HeaderMap,
-    WholeBody { bytes: body, held }: WholeBody,
+    body: WholeBody,
 ) -> Result<Response, ApiError> {
-    let request = SubmitRequest::parse_call(&name, &body)?;
-    let idempotency = idempotency_key(&headers, &format!("/v1/tools/{name}/execute"), &body)?;
-    drop(body);
-    let calls = Calls {
-        caller: authorized.caller,
-        request,
-        idempotency,
-        held,
-        request_id,
-        headers,
-    };
-    let (run, mut results) = match calls.execute(&submitter, &followers).await? {
+    let request = SubmitRequest::parse_call(&name, &body.bytes)?;
+    let route = format!("/v1/tools/{name}/execute");
+    let idempotency = idempotency_key(&headers, &route, &body.bytes)?;
+    let headers = job_headers(&request_id, &headers);
+    let calls = run_of_calls(authorized.caller, request, idempotency, headers, body);
+    let (run, mut results) = match execute(calls, &submitter, &followers).await? {
         Executed::Ended(run, results) => (run, results),
         Executed::GoesOn(run) => return Ok(pending(run)),
     };
@@ -110,12 +123,7 @@ pub(crate) async fn execute_tool(
         (status = 200, description = "All calls have ended; the results are in their order", body = ExecutionsView),
         (status = 202, description = "The calls go on; `Location` names their run", body = PendingView),
         (status = 400, description = "The body is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "`tool_not_allowed`: the key may not use one of the tools; none was called", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such tool; none was called", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`approval_required`: a person must decide about a call; the others have ended, and `X-Run-Id` names the run. `run_cancelled`: somebody cancelled it", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The Idempotency-Key was used with another request", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many queued runs, runs of this key, or bytes of bodies; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The system is full, or a part of it away; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        CallErrors,
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
@@ -125,36 +133,19 @@ pub(crate) async fn execute_tools(
     authorized: Authorized<RunsWrite>,
     Extension(request_id): Extension<RequestId>,
     headers: HeaderMap,
-    WholeBody { bytes: body, held }: WholeBody,
+    body: WholeBody,
 ) -> Result<Response, ApiError> {
-    let request = SubmitRequest::parse_calls(&body)?;
-    let idempotency = idempotency_key(&headers, "/v1/tools/execute", &body)?;
-    drop(body);
-    let calls = Calls {
-        caller: authorized.caller,
-        request,
-        idempotency,
-        held,
-        request_id,
-        headers,
-    };
-    Ok(match calls.execute(&submitter, &followers).await? {
+    let request = SubmitRequest::parse_calls(&body.bytes)?;
+    let idempotency = idempotency_key(&headers, "/v1/tools/execute", &body.bytes)?;
+    let headers = job_headers(&request_id, &headers);
+    let calls = run_of_calls(authorized.caller, request, idempotency, headers, body);
+    Ok(match execute(calls, &submitter, &followers).await? {
         Executed::Ended(run_id, data) => {
             let view = ExecutionsView { run_id, data };
             (run_header(run_id), Json(view)).into_response()
         }
         Executed::GoesOn(run) => pending(run),
     })
-}
-
-/// Calls that a request names.
-struct Calls {
-    caller: Arc<Caller>,
-    request: SubmitRequest,
-    idempotency: Option<IdempotencyKey>,
-    held: HeldBytes,
-    request_id: RequestId,
-    headers: HeaderMap,
 }
 
 /// The state of a run of calls when its request is answered.
@@ -168,43 +159,53 @@ enum Executed {
 #[error("a run of given calls completed without a call")]
 struct MissingCall;
 
-impl Calls {
-    /// Submits the calls as a run, and waits for its end.
-    async fn execute(
-        self,
-        submitter: &Arc<Submitter>,
-        followers: &Followers,
-    ) -> Result<Executed, ApiError> {
-        let caller = Arc::clone(&self.caller);
-        let keyed = self.idempotency.is_some();
-        let wanted = RunRequest {
-            caller: self.caller,
+/// Returns the run of calls that a request names. It goes on if its client leaves.
+fn run_of_calls(
+    caller: Arc<Caller>,
+    request: SubmitRequest,
+    idempotency: Option<IdempotencyKey>,
+    headers: JobHeaders,
+    body: WholeBody,
+) -> RunRequest {
+    RunRequest {
+        caller,
+        submission: Submission {
             run: None,
-            request: self.request,
-            idempotency: self.idempotency,
-            body: Some(self.held),
-            follow: true,
+            request,
+            idempotency,
             on_close: OnClose::LeaveRunning,
-            headers: job_headers(&self.request_id, &self.headers),
-            door: Door::Tools,
-        };
-        let Submitted {
-            accepted,
-            follower,
-            attachment: _attachment,
-            body: _,
-        } = submitter.submit(wanted).await?;
-        let run = accepted.run();
-        drop(accepted);
-        wait_for_end(followers, &caller, run, follower, WAIT).await;
-        match read(&followers.runs.store, &caller, run).await {
-            Ok((record, results)) => executed(&record, results),
-            Err(error) => {
-                tracing::warn!(run.id = %run, code = %error.code, why = error.message,
-                               "an accepted run cannot be read again now");
-                let why = "the result cannot be read now";
-                Err(ApiError::goes_on(run, "ledger_unavailable", why, keyed))
-            }
+            headers,
+        },
+        body: Some(body.held),
+        follow: true,
+        door: Door::Tools,
+    }
+}
+
+/// Submits calls as a run, and waits for its end.
+async fn execute(
+    calls: RunRequest,
+    submitter: &Arc<Submitter>,
+    followers: &Followers,
+) -> Result<Executed, ApiError> {
+    let caller = Arc::clone(&calls.caller);
+    let keyed = calls.submission.idempotency.is_some();
+    let Submitted {
+        accepted,
+        follower,
+        attachment: _attachment,
+        body: _,
+    } = submitter.submit(calls).await?;
+    let run = accepted.run();
+    drop(accepted);
+    wait_for_end(followers, &caller, run, follower, WAIT).await;
+    match read(&followers.runs.store, &caller, run).await {
+        Ok((record, results)) => executed(&record, results),
+        Err(error) => {
+            tracing::warn!(run.id = %run, code = %error.code, why = error.message,
+                           "an accepted run cannot be read again now");
+            let why = "the result cannot be read now";
+            Err(ApiError::goes_on(run, "ledger_unavailable", why, keyed))
         }
     }
 }
