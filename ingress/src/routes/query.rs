@@ -42,19 +42,60 @@ fn refusal(message: String) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, "invalid_parameter", message)
 }
 
+/// The usual and the greatest number of items on a page of a list.
+const USUAL_PAGE: u32 = 20;
+const MOST_ON_PAGE: u32 = 100;
+
+/// Declares the query parameters of a list: its filter, and its page. The attributes of `cursor` describe the
+/// form of its values.
+macro_rules! list_params {
+    (
+        $(#[$doc:meta])*
+        $vis:vis struct $name:ident { $($(#[$of:meta])* $field:ident: $type:ty,)* }
+        cursor: $($form:tt)*
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+        #[serde(deny_unknown_fields)]
+        #[into_params(parameter_in = Query)]
+        $vis struct $name {
+            $($(#[$of])* $field: $type,)*
+            /// The size of the page, 1 to 100. Default: 20.
+            #[param(minimum = 1, maximum = 100, default = 20)]
+            limit: Option<u32>,
+            /// The `next_cursor` of the page before.
+            #[param($($form)*)]
+            cursor: Option<String>,
+        }
+
+        impl $name {
+            /// Returns the cursor and the size of the page.
+            $vis fn page<C: std::str::FromStr>(
+                &self,
+            ) -> Result<(Option<C>, u32), $crate::error::ApiError> {
+                $crate::routes::query::page(self.limit, self.cursor.as_deref())
+            }
+        }
+    };
+}
+pub(crate) use list_params;
+
+/// Reads the cursor and the size of a page.
+pub(crate) fn page<C: FromStr>(
+    limit: Option<u32>,
+    cursor: Option<&str>,
+) -> Result<(Option<C>, u32), ApiError> {
+    let limit = page_size(limit, USUAL_PAGE, MOST_ON_PAGE)?;
+    let cursor = cursor.map(|cursor| cursor.parse().map_err(|_| bad_cursor()));
+    Ok((cursor.transpose()?, limit))
+}
+
 /// Returns the number of items on a page.
 pub(crate) fn page_size(given: Option<u32>, usual: u32, most: u32) -> Result<u32, ApiError> {
     match given.unwrap_or(usual) {
         size if (1..=most).contains(&size) => Ok(size),
         _ => Err(bad_parameter("limit", format!("`limit` is 1 to {most}"))),
     }
-}
-
-/// Reads the cursor of a page.
-pub(crate) fn cursor<T: FromStr>(given: Option<&str>) -> Result<Option<T>, ApiError> {
-    given
-        .map(|cursor| cursor.parse().map_err(|_| bad_cursor()))
-        .transpose()
 }
 
 /// Refuses a cursor that this server did not issue.

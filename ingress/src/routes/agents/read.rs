@@ -10,25 +10,12 @@ use super::view::{AgentList, AgentView};
 use super::{AgentPath, no_such_agent, no_such_version};
 use crate::access::{AgentsRead, Authorized};
 use crate::error::{ApiError, Problem};
-use crate::routes::query::{QueryParams, cursor, page_size};
+use crate::routes::query::{QueryParams, list_params};
 
-/// The page of the list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct AgentListParams {
-    /// The size of the page, 1 to 100. Default: 20.
-    #[param(minimum = 1, maximum = 100, default = 20)]
-    pub(super) limit: Option<u32>,
-    /// The `next_cursor` of the page before.
-    #[param(min_length = 1, max_length = 36)]
-    pub(super) cursor: Option<String>,
-}
-
-impl AgentListParams {
-    pub(super) fn limit(&self) -> Result<u32, ApiError> {
-        page_size(self.limit, 20, 100)
-    }
+list_params! {
+    /// The page of the list.
+    pub(crate) struct AgentListParams {}
+    cursor: min_length = 1, max_length = 36
 }
 
 /// Lists the tenant's agents in their newest versions, the newest agent first.
@@ -48,8 +35,7 @@ pub(crate) async fn list_agents(
     authorized: Authorized<AgentsRead>,
     QueryParams(params): QueryParams<AgentListParams>,
 ) -> Result<Json<AgentList>, ApiError> {
-    let limit = params.limit()?;
-    let cursor = cursor(params.cursor.as_deref())?;
+    let (cursor, limit) = params.page()?;
     let mut tx = store.tenant(authorized.caller.tenant).await?;
     let page = tx.list_agents(cursor, limit).await?;
     Ok(Json(AgentList {

@@ -18,7 +18,7 @@ use super::{AgentPath, check, no_such_agent, no_such_version};
 use crate::access::body::JsonBody;
 use crate::access::{AgentsRead, AgentsWrite, Authorized, Origin};
 use crate::error::{ApiError, Problem};
-use crate::routes::query::{QueryParams, cursor};
+use crate::routes::query::QueryParams;
 
 /// Lists an agent's versions, the newest first.
 #[utoipa::path(
@@ -39,8 +39,7 @@ pub(crate) async fn list_agent_versions(
     AgentPath(key): AgentPath,
     QueryParams(params): QueryParams<AgentListParams>,
 ) -> Result<Json<AgentVersionList>, ApiError> {
-    let limit = params.limit()?;
-    let cursor = cursor(params.cursor.as_deref())?;
+    let (cursor, limit) = params.page()?;
     let mut tx = store.tenant(authorized.caller.tenant).await?;
     let agent = tx.agent(&key).await?.ok_or_else(no_such_agent)?;
     let page = tx.agent_versions(agent.id, cursor, limit).await?;

@@ -11,17 +11,14 @@ use baton_protocol::{
 };
 use baton_store::{ApprovalRecord, Store};
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::path::RunPath;
 use crate::access::{Authorized, RunsRead};
 use crate::error::{ApiError, Problem};
-use crate::routes::query::{QueryParams, bad_cursor, page_size};
-
-const DEFAULT_LIMIT: u32 = 20;
-const MAX_LIMIT: u32 = 100;
+use crate::routes::query::{QueryParams, list_params};
 
 /// A question to a person, about one call of a tool.
 #[derive(Debug, Serialize, ToSchema)]
@@ -174,17 +171,10 @@ pub(crate) async fn list_approvals(
     }))
 }
 
-/// The page of a list of open questions.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct OpenParams {
-    /// The size of the page, 1 to 100. Default: 20.
-    #[param(minimum = 1, maximum = 100, default = 20)]
-    limit: Option<u32>,
-    /// The `next_cursor` of the page before.
-    #[param(format = Uuid)]
-    cursor: Option<String>,
+list_params! {
+    /// The page of a list of open questions.
+    pub(crate) struct OpenParams {}
+    cursor: format = Uuid
 }
 
 /// Lists the questions that runs of the tenant wait for now, the newest first.
@@ -204,9 +194,7 @@ pub(crate) async fn list_open(
     authorized: Authorized<RunsRead>,
     QueryParams(params): QueryParams<OpenParams>,
 ) -> Result<Json<ApprovalList>, ApiError> {
-    let limit = page_size(params.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
-    let cursor = params.cursor.map(|cursor| cursor.parse::<ApprovalId>());
-    let cursor = cursor.transpose().map_err(|_| bad_cursor())?;
+    let (cursor, limit) = params.page()?;
     let mut tx = store.tenant(authorized.caller.tenant).await?;
     let page = tx.open_approvals(cursor, limit).await?;
     let open = page.data.into_iter();

@@ -4,30 +4,19 @@ use axum::Json;
 use axum::extract::State;
 use baton_protocol::RunStatus;
 use baton_store::{RunFilter, Store};
-use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::view::{RunList, RunView};
 use crate::access::{Authorized, RunsRead};
 use crate::error::{ApiError, Problem};
-use crate::routes::query::{QueryParams, cursor, page_size};
+use crate::routes::query::{QueryParams, list_params};
 
-const DEFAULT_LIMIT: u32 = 20;
-const MAX_LIMIT: u32 = 100;
-
-/// The filter and the page of the list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct ListParams {
-    /// Only runs in this state.
-    status: Option<RunStatus>,
-    /// The size of the page, 1 to 100. Default: 20.
-    #[param(minimum = 1, maximum = 100, default = 20)]
-    limit: Option<u32>,
-    /// The `next_cursor` of the page before.
-    #[param(format = Uuid)]
-    cursor: Option<String>,
+list_params! {
+    /// The filter and the page of the list.
+    pub(crate) struct ListParams {
+        /// Only runs in this state.
+        status: Option<RunStatus>,
+    }
+    cursor: format = Uuid
 }
 
 /// Lists the tenant's runs, the newest first, without their input, output and steps.
@@ -47,8 +36,7 @@ pub(crate) async fn list_runs(
     authorized: Authorized<RunsRead>,
     QueryParams(params): QueryParams<ListParams>,
 ) -> Result<Json<RunList>, ApiError> {
-    let limit = page_size(params.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
-    let cursor = cursor(params.cursor.as_deref())?;
+    let (cursor, limit) = params.page()?;
     let filter = RunFilter {
         status: params.status,
         ..RunFilter::default()

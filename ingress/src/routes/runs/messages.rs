@@ -13,13 +13,13 @@ use http::StatusCode;
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::path::RunPath;
 use crate::access::body::WholeBody;
 use crate::access::{Authorized, RunsRead, RunsWrite};
 use crate::error::{ApiError, Problem, run_header};
-use crate::routes::query::{QueryParams, bad_cursor, page_size};
+use crate::routes::query::{QueryParams, list_params};
 use crate::run::inputs::{self, RUN_ENDED};
 
 /// A message to a run that works.
@@ -155,17 +155,10 @@ fn bad_id() -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, "invalid_message_id", message).param("id")
 }
 
-/// The page of the list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct RunMessageListParams {
-    /// The size of the page, 1 to 100. Default: 20.
-    #[param(minimum = 1, maximum = 100, default = 20)]
-    limit: Option<u32>,
-    /// The `next_cursor` of the page before.
-    #[param(pattern = "^[0-9]{1,10}$")]
-    cursor: Option<String>,
+list_params! {
+    /// The page of the list.
+    pub(crate) struct RunMessageListParams {}
+    cursor: pattern = "^[0-9]{1,10}$"
 }
 
 /// Lists the messages that were sent to a run while it worked, the first one first.
@@ -187,11 +180,7 @@ pub(crate) async fn list_messages(
     RunPath(run): RunPath,
     QueryParams(params): QueryParams<RunMessageListParams>,
 ) -> Result<Json<RunMessageList>, ApiError> {
-    let limit = page_size(params.limit, 20, 100)?;
-    let cursor = params
-        .cursor
-        .map(|cursor| cursor.parse::<u32>().map_err(|_| bad_cursor()))
-        .transpose()?;
+    let (cursor, limit) = params.page()?;
     let mut tx = store.tenant(authorized.caller.tenant).await?;
     tx.run(run).await?.ok_or_else(ApiError::no_such_run)?;
     let page = tx.run_inputs(run, cursor, limit).await?;

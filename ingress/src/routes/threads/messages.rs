@@ -10,14 +10,14 @@ use baton_store::{Append, MessageOrder, Store};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::view::{ThreadMessageList, ThreadMessageView};
 use super::{ThreadPath, no_such_thread, thread_busy};
 use crate::access::body::WholeBody;
 use crate::access::{Authorized, RunsRead, RunsWrite};
 use crate::error::{ApiError, Problem};
-use crate::routes::query::{QueryParams, cursor, page_size};
+use crate::routes::query::{QueryParams, list_params};
 
 /// The most messages of one request.
 const MOST_MESSAGES: usize = 1_000;
@@ -97,20 +97,14 @@ pub(crate) enum ListOrder {
     Desc,
 }
 
-/// The page of the list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct MessageListParams {
-    /// `asc` begins with the first message, `desc` with the last. Default: `asc`.
-    #[param(inline)]
-    order: Option<ListOrder>,
-    /// The size of the page, 1 to 100. Default: 20.
-    #[param(minimum = 1, maximum = 100, default = 20)]
-    limit: Option<u32>,
-    /// The `next_cursor` of the page before.
-    #[param(pattern = "^[0-9]{1,19}$")]
-    cursor: Option<String>,
+list_params! {
+    /// The page of the list.
+    pub(crate) struct MessageListParams {
+        /// `asc` begins with the first message, `desc` with the last. Default: `asc`.
+        #[param(inline)]
+        order: Option<ListOrder>,
+    }
+    cursor: pattern = "^[0-9]{1,19}$"
 }
 
 /// Lists the messages of a thread: those that clients appended, and those of its ended runs.
@@ -132,8 +126,7 @@ pub(crate) async fn list_thread_messages(
     ThreadPath(thread): ThreadPath,
     QueryParams(params): QueryParams<MessageListParams>,
 ) -> Result<Json<ThreadMessageList>, ApiError> {
-    let limit = page_size(params.limit, 20, 100)?;
-    let cursor = cursor(params.cursor.as_deref())?;
+    let (cursor, limit) = params.page()?;
     let order = match params.order.unwrap_or_default() {
         ListOrder::Asc => MessageOrder::Ascending,
         ListOrder::Desc => MessageOrder::Descending,

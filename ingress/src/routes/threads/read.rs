@@ -3,33 +3,25 @@
 use axum::Json;
 use axum::extract::State;
 use baton_store::{Store, ThreadFilter};
-use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::fields::{Metadata, check_title, encode_metadata};
 use super::view::{ThreadList, ThreadView};
 use super::{ThreadPath, no_such_thread};
 use crate::access::{Authorized, RunsRead};
 use crate::error::{ApiError, Problem};
-use crate::routes::query::{QueryParams, bad_parameter, cursor, page_size};
+use crate::routes::query::{QueryParams, bad_parameter, list_params};
 
-/// The filter and the page of the list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct ThreadListParams {
-    /// Only threads with this text in their title, in upper or lower case.
-    #[param(max_length = 512)]
-    title: Option<String>,
-    /// Only threads that have these fields in their metadata: a JSON object such as `{"user":"ada"}`.
-    #[param(max_length = 16_384)]
-    metadata: Option<String>,
-    /// The size of the page, 1 to 100. Default: 20.
-    #[param(minimum = 1, maximum = 100, default = 20)]
-    limit: Option<u32>,
-    /// The `next_cursor` of the page before.
-    #[param(format = Uuid)]
-    cursor: Option<String>,
+list_params! {
+    /// The filter and the page of the list.
+    pub(crate) struct ThreadListParams {
+        /// Only threads with this text in their title, in upper or lower case.
+        #[param(max_length = 512)]
+        title: Option<String>,
+        /// Only threads that have these fields in their metadata: a JSON object such as `{"user":"ada"}`.
+        #[param(max_length = 16_384)]
+        metadata: Option<String>,
+    }
+    cursor: format = Uuid
 }
 
 /// Lists the tenant's threads, the newest first.
@@ -49,8 +41,7 @@ pub(crate) async fn list_threads(
     authorized: Authorized<RunsRead>,
     QueryParams(params): QueryParams<ThreadListParams>,
 ) -> Result<Json<ThreadList>, ApiError> {
-    let limit = page_size(params.limit, 20, 100)?;
-    let cursor = cursor(params.cursor.as_deref())?;
+    let (cursor, limit) = params.page()?;
     check_title(params.title.as_deref())?;
     let metadata = params
         .metadata
