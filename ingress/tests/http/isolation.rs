@@ -2,8 +2,6 @@
 //! other's ids: another tenant's objects do not exist, and none of them changes. A new operation
 //! must be added here, or the test fails.
 
-use std::time::Duration;
-
 use baton_protocol::RunId;
 use baton_service::{Clock as _, SystemClock};
 use serde_json::{Value, json};
