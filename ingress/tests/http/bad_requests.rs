@@ -14,7 +14,7 @@ use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use self::maker::{BODY_LIMIT, Bad, Maker};
-use crate::fixture::{Fixture, soon};
+use crate::fixture::{Fixture, LONG};
 
 const REQUESTS: usize = 10_000;
 const AT_A_TIME: usize = 16;
@@ -82,9 +82,13 @@ fn check(
 
 /// Sends one request and checks its answer.
 async fn judge(f: &Fixture, bad: &Bad, documented: &Documented) -> Result<(), String> {
-    let answer = send(f, bad)
-        .await
-        .map_err(|error| format!("{}: {} {error:?}", bad.why, bad.path))?;
+    let sent = String::from_utf8_lossy(&bad.body);
+    let sent: String = sent.chars().take(200).collect();
+    let Ok(answer) = tokio::time::timeout(LONG, send(f, bad)).await else {
+        let (why, method, path) = (bad.why, &bad.method, &bad.path);
+        return Err(format!("{why}: {method} {path} {sent}\n  is not answered"));
+    };
+    let answer = answer.map_err(|error| format!("{}: {} {error:?}", bad.why, bad.path))?;
     let status = answer.status().as_u16();
     let header = |name| {
         let value = answer.headers().get(name);
@@ -102,8 +106,6 @@ async fn judge(f: &Fixture, bad: &Bad, documented: &Documented) -> Result<(), St
         outcome = Err("lacks headers".to_owned());
     }
     outcome.map_err(|fault| {
-        let sent = String::from_utf8_lossy(&bad.body);
-        let sent: String = sent.chars().take(200).collect();
         let body = String::from_utf8_lossy(&body);
         let (why, method, path) = (bad.why, &bad.method, &bad.path);
         format!("{why}: {method} {path} {sent}\n  {fault}: {status} {body}")
@@ -128,7 +130,7 @@ async fn send(f: &Fixture, bad: &Bad) -> reqwest::Result<reqwest::Response> {
     let request = request.body(bad.body.clone());
     loop {
         tries -= 1;
-        match soon(request.try_clone().unwrap().send()).await {
+        match request.try_clone().unwrap().send().await {
             Err(_) if tries > 0 => {}
             answer => return answer,
         }

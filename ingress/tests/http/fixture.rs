@@ -38,7 +38,7 @@ pub(crate) use self::sse::{Sse, SseEvent};
 pub(crate) use self::worker::Worker;
 
 /// A time-out far longer than any step takes.
-const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 const JWT_SECRET: &str = "7f-Kq2xw9ZbTn4Rv8yLmA1cE6uGdHs3J";
 /// The password of registered people.
