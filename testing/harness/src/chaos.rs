@@ -23,6 +23,7 @@ pub mod proxy;
 pub mod record;
 pub mod shortage;
 pub mod speech;
+pub mod talkers;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -117,8 +118,9 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     }
     guests.close();
     let broker = SocketAddr::from((Ipv4Addr::LOCALHOST, faults.broker.port()));
+    let talkers = cast.talkers(&load);
     let others = if options.strangers {
-        cast.enter(&load, broker, &addresses, seed)
+        cast.enter(&load, &talkers, broker, &addresses, seed)
     } else {
         TaskTracker::new()
     };
@@ -139,8 +141,11 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     guests.wait().await;
     let client = &load.clients[0];
     dump::until_quiet(client, if served { calm } else { Duration::ZERO }).await;
+    // The checker names those of their runs that are not over either.
+    dump::until_quiet(&talkers.client(), calm).await;
     load.done.cancel();
     operator.wait().await;
+    talkers.record().await?;
     recorder.flush()?;
     let submitted = checker::submitted(folder)?;
     let harvest = &faults.harvest;

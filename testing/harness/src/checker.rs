@@ -15,6 +15,7 @@ mod runs;
 mod seen;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -26,6 +27,7 @@ pub use history::{
     Step, What,
 };
 pub use judgement::{Judgement, Violation};
+pub use threads::{SentMessage, TalkMessage, TalkRun, TalkThread};
 
 use losses::Losses;
 
@@ -38,6 +40,7 @@ struct Judge {
     refusals: refusals::Refusals,
     clients: seen::Clients,
     logs: logs::Logs,
+    threads: threads::Threads,
 }
 
 impl Judge {
@@ -50,6 +53,7 @@ impl Judge {
             refusals: refusals::Refusals::default(),
             clients: seen::Clients::default(),
             logs: logs::Logs::default(),
+            threads: threads::Threads::default(),
         }
     }
 
@@ -62,6 +66,7 @@ impl Judge {
         self.ledger.see(record, judgement);
         self.refusals.see(record);
         self.clients.see(record, judgement);
+        self.threads.see(&record.what);
     }
 
     fn log(&mut self, log: &RunLog) {
@@ -78,6 +83,7 @@ impl Judge {
         self.clients
             .finish(&self.runs, &self.losses, &mut judgement);
         self.logs.finish(&self.runs, &self.losses, &mut judgement);
+        self.threads.finish(&mut judgement);
         judgement
     }
 }

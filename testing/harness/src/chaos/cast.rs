@@ -13,11 +13,15 @@ use super::hostile_program::{self, HostileProgram};
 use super::load::{LARGE_BODY, Load};
 use super::people::{self, People};
 use super::program::Bearer;
+use super::talkers::{self, Talkers};
 
 /// The tenant of keys that end.
 pub const HOLDERS: &str = "holders";
 const STRANGERS: &str = "strangers";
 const PEOPLE: &str = "people";
+const TALKERS: &str = "talkers";
+/// The number of talkers.
+const TALKING: u64 = 3;
 /// The number of hostile programs, and of hostile clients.
 const HOSTILE: u64 = 2;
 
@@ -30,6 +34,7 @@ pub struct Cast {
     stranger: Bearer,
     parent: String,
     bootstrap: String,
+    talker: String,
 }
 
 impl Cast {
@@ -48,6 +53,7 @@ impl Cast {
         // The key is for one model: no field of its requests may choose another.
         let stranger = make(STRANGERS, "stranger", &["--models", "chaos"]).await?;
         let parent = make(HOLDERS, "parent", &[]).await?;
+        let talker = make(TALKERS, "talker", &[]).await?;
         let bootstrap = setting
             .run(&["users", "bootstrap", "--tenant", PEOPLE])
             .await?;
@@ -58,13 +64,20 @@ impl Cast {
             stranger: harvest.bearer(STRANGERS, "stranger", &stranger).await?,
             parent,
             bootstrap,
+            talker,
         })
+    }
+
+    /// Returns the talkers, who are strangers too.
+    pub fn talkers(&self, load: &Arc<Load>) -> Arc<Talkers> {
+        Arc::new(Talkers::new(Arc::clone(load), self.talker.clone()))
     }
 
     /// Starts all of them; they end with the load.
     pub fn enter(
         &self,
         load: &Arc<Load>,
+        talkers: &Arc<Talkers>,
         broker: SocketAddr,
         ingresses: &[SocketAddr],
         seed: u64,
@@ -92,6 +105,10 @@ impl Cast {
             };
             tasks.spawn(holders.live(seed, load.stop.clone()));
         }
+        for number in 0..TALKING {
+            let seed = seed.wrapping_add(number);
+            tasks.spawn(Arc::clone(talkers).live(seed, load.stop.clone()));
+        }
         let people = People {
             load: Arc::clone(load),
             bootstrap: self.bootstrap.clone(),
@@ -107,6 +124,7 @@ impl Cast {
             .chain(hostile_client::ATTACKS)
             .chain(holders::DOINGS)
             .chain(people::DOINGS)
+            .chain(talkers::DOINGS)
             .chain([LARGE_BODY])
     }
 }

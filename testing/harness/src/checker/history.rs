@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::threads::{TalkRun, TalkThread};
 use crate::load::unix_nanos;
 
 /// Something that happened.
@@ -172,6 +173,17 @@ pub enum What {
         /// `done`, `cut`, or the code of the error that ended it.
         end: String,
     },
+    /// A talker got the answer that its message is accepted, in a run of its own or one that works.
+    Said {
+        /// The run.
+        run: RunId,
+        /// The message.
+        text: String,
+    },
+    /// A thread of the talkers when all was quiet.
+    Thread(TalkThread),
+    /// A run on such a thread when all was quiet.
+    ThreadRun(TalkRun),
     /// A tool was called.
     Tool {
         /// The `Idempotency-Key`.

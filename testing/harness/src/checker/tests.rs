@@ -6,6 +6,7 @@ mod processes;
 mod refusals;
 mod runs;
 mod seen;
+mod threads;
 
 use baton_protocol::event::{
     AttemptReset, RunCancelled, RunCompleted, RunStarted, Text, ToolFinished,
