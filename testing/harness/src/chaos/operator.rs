@@ -1,13 +1,13 @@
-//! The person who decides: settles each call of unknown outcome, sometimes twice at once.
+//! The person who decides: settles each call that waits, sometimes twice at once.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_protocol::{ApprovalId, Decision, RunId};
+use baton_protocol::{ApprovalId, ApprovalReason, ApprovalScope, Decision, RunId};
 use http::{Method, StatusCode};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::load::{Load, code_of, whole};
 use crate::checker::What;
@@ -22,8 +22,8 @@ impl Load {
         let working = async {
             loop {
                 for run in self.waiting(&mut random).await {
-                    for approval in self.open_approvals(&mut random, run).await {
-                        self.decide(&mut random, run, approval).await;
+                    for question in self.open_approvals(&mut random, run).await {
+                        self.decide(&mut random, run, question).await;
                     }
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -33,13 +33,18 @@ impl Load {
     }
 
     /// Decides one call. Without an answer, the question is found open again the next time.
-    async fn decide(&self, random: &mut StdRng, run: RunId, approval: ApprovalId) {
-        let decision = any_decision(random);
+    async fn decide(
+        &self,
+        random: &mut StdRng,
+        run: RunId,
+        (approval, reason): (ApprovalId, ApprovalReason),
+    ) {
+        let decision = any_decision(random, reason);
         if !random.random_bool(0.3) {
             return self.ask(random.random(), run, approval, &decision).await;
         }
         // Two decisions at once; one of them may be too late.
-        let other = any_decision(random);
+        let other = any_decision(random, reason);
         let (one, two) = (random.random(), random.random());
         tokio::join!(
             self.ask(one, run, approval, &decision),
@@ -74,12 +79,19 @@ impl Load {
         .await
     }
 
-    async fn open_approvals(&self, random: &mut StdRng, run: RunId) -> Vec<ApprovalId> {
+    async fn open_approvals(
+        &self,
+        random: &mut StdRng,
+        run: RunId,
+    ) -> Vec<(ApprovalId, ApprovalReason)> {
         let path = format!("/v1/runs/{run}/approvals");
         self.listed(random.random(), &path, |approval| {
-            let open = approval["status"] == "open";
-            open.then(|| approval["id"].as_str()?.parse().ok())
-                .flatten()
+            if approval["status"] != "open" {
+                return None;
+            }
+            let id = approval["id"].as_str()?.parse().ok()?;
+            let reason = serde_json::from_value(approval["reason"].clone()).ok()?;
+            Some((id, reason))
         })
         .await
     }
@@ -108,14 +120,26 @@ impl Load {
     }
 }
 
-fn any_decision(random: &mut StdRng) -> Decision {
-    match random.random_range(0..3) {
-        0 => Decision::Retry {},
-        1 => Decision::Result {
+fn any_decision(random: &mut StdRng, reason: ApprovalReason) -> Decision {
+    match (reason, random.random_range(0..3)) {
+        (ApprovalReason::OutcomeUnknown, 0) => Decision::Retry {},
+        (ApprovalReason::OutcomeUnknown, 1) => Decision::Result {
             result: "counted, by hand".to_owned(),
         },
-        _ => Decision::Fail {
+        (ApprovalReason::OutcomeUnknown, _) => Decision::Fail {
             reason: "given up".to_owned(),
+        },
+        (ApprovalReason::ApprovalRequired, 0) => Decision::Reject {
+            reason: "not today".to_owned(),
+        },
+        (ApprovalReason::ApprovalRequired, kind) => Decision::Approve {
+            arguments: (kind == 1)
+                .then(|| Map::from_iter([("by".to_owned(), random.random::<u32>().into())])),
+            scope: if random.random_bool(0.2) {
+                ApprovalScope::Run
+            } else {
+                ApprovalScope::Once
+            },
         },
     }
 }

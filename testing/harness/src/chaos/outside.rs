@@ -57,6 +57,11 @@ impl Prompt {
         })
     }
 
+    /// Returns whether the run calls the tool that a person must approve.
+    pub fn calls_the_guarded_tool(&self) -> bool {
+        self.id.is_multiple_of(4)
+    }
+
     /// Returns the text before the tool calls of a turn.
     pub(super) fn preamble(&self, turn: u64) -> String {
         format!("Schritt {turn} für {}. ", self.id)
@@ -173,7 +178,10 @@ struct Handler {
 }
 
 /// The tools: their names, and whether repeating a call is harmless.
-pub const TOOLS: [(&str, bool); 2] = [("tally", true), ("strike", false)];
+pub const TOOLS: [(&str, bool); 3] = [("tally", true), ("strike", false), (GUARDED, false)];
+
+/// The tool whose calls a person must approve.
+pub const GUARDED: &str = "levy";
 
 impl Outside {
     /// Begins to serve, as long as the runtime lives.
@@ -202,7 +210,7 @@ impl Outside {
 
     /// Returns the configuration file with the tools.
     pub fn config(&self) -> String {
-        let mut config = String::new();
+        let mut config = format!("[tools]\napproval_required = [\"{GUARDED}\"]\n\n");
         for (name, idempotent) in TOOLS {
             // Writing to a string cannot fail.
             let _ = writeln!(
@@ -220,6 +228,7 @@ async fn call_tool(
     State(handler): State<Handler>,
     Path(tool): Path<String>,
     headers: HeaderMap,
+    arguments: String,
 ) -> Response {
     let key = headers.get("idempotency-key");
     let Some(key) = key.and_then(|key| key.to_str().ok()) else {
@@ -230,6 +239,7 @@ async fn call_tool(
         key: key.to_owned(),
         tool,
         idempotent,
+        arguments,
     });
     // Long enough that a worker may die meanwhile.
     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::outside::{Prompt, TOOLS};
+use super::outside::{GUARDED, Prompt, TOOLS};
 
 /// A way to write an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Dialect {
         let calls_tools = turn < prompt.tool_turns;
         if calls_tools {
             frames.push(self.text(&prompt.preamble(turn)));
-            frames.extend(self.calls(turn));
+            frames.extend(self.calls(prompt, turn));
         } else {
             frames.extend((0..prompt.words).map(|index| self.text(&prompt.word(index))));
         }
@@ -84,9 +84,11 @@ impl Dialect {
         self.frame(json!({"content": content}), None)
     }
 
-    /// Returns the frames with the calls of all tools.
-    fn calls(self, turn: u64) -> Vec<String> {
-        let calls = TOOLS.iter().enumerate().map(|(index, (name, _))| {
+    /// Returns the frames with the calls of all tools; not each run calls the guarded one.
+    fn calls(self, prompt: &Prompt, turn: u64) -> Vec<String> {
+        let called = TOOLS.iter();
+        let called = called.filter(|(name, _)| *name != GUARDED || prompt.calls_the_guarded_tool());
+        let calls = called.enumerate().map(|(index, (name, _))| {
             let arguments = match self {
                 Self::CallsAtOnce => json!({}),
                 _ => json!("{}"),
@@ -168,19 +170,21 @@ mod tests {
 
     #[test]
     fn every_dialect_has_the_same_meaning() {
-        let prompt = Prompt {
-            id: 7,
+        let of_run = |id| Prompt {
+            id,
             words: 3,
             gap_ms: 1,
             tool_turns: 2,
         };
-        for dialect in Dialect::ALL {
+        let prompts = [of_run(7), of_run(8)].into_iter();
+        for (dialect, prompt) in prompts.flat_map(|it| Dialect::ALL.map(|dialect| (dialect, it))) {
             let mut written = String::new();
             for turn in 0..3 {
                 let (text, calls) = meaning(&dialect.frames(&prompt, turn));
                 written.push_str(&text);
                 let expected = if turn < 2 {
-                    vec!["tally", "strike"]
+                    let called = if prompt.id == 7 { 2 } else { 3 };
+                    ["tally", "strike", "levy"][..called].to_vec()
                 } else {
                     vec![]
                 };

@@ -6,7 +6,9 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use anyhow::Context as _;
-use baton_protocol::{ApiKeyId, ApprovalId, Decision, Event, EventId, RunId, RunStatus};
+use baton_protocol::{
+    ApiKeyId, ApprovalId, ApprovalReason, Decision, Event, EventId, RunId, RunStatus,
+};
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -129,7 +131,7 @@ pub enum What {
         run: RunId,
         /// The question.
         approval: ApprovalId,
-        /// `retry`, `result` or `fail`.
+        /// Its name.
         decision: String,
     },
     /// A follower began to follow, or resumed.
@@ -192,6 +194,9 @@ pub enum What {
         tool: String,
         /// Whether the tool is declared as harmless to repeat.
         idempotent: bool,
+        /// The arguments that it was called with.
+        #[serde(default)]
+        arguments: String,
     },
 }
 
@@ -279,10 +284,19 @@ pub struct Approval {
     pub id: ApprovalId,
     /// The call.
     pub call: ApprovalCall,
-    /// `retry`, `result` or `fail`; `None` if nobody decided.
+    /// The reason for the question.
+    pub reason: ApprovalReason,
+    /// `None` if nobody decided.
     pub decision: Option<Decision>,
     /// The time of the decision.
     pub decided_at: Option<DateTime<Utc>>,
+}
+
+impl Approval {
+    /// Returns the time of the decision, in milliseconds since 1970.
+    pub(super) fn decided_ms(&self) -> Option<u64> {
+        u64::try_from(self.decided_at?.timestamp_millis()).ok()
+    }
 }
 
 /// The call that a question is about.

@@ -4,10 +4,12 @@
 
 use std::collections::HashMap;
 
-use baton_protocol::{ApprovalId, Decision, RunId, RunStatus};
+use baton_protocol::{ApprovalId, ApprovalScope, Decision, RunId, RunStatus};
+use serde_json::{Value, json};
 
 use super::history::{Approval, Call, LedgerRun, Record, What};
 use super::judgement::Judgement;
+use crate::chaos::outside::GUARDED;
 
 /// The facts from the records, to be compared with the ledger.
 #[derive(Debug, Default)]
@@ -22,10 +24,11 @@ pub(super) struct Ledger {
     told: HashMap<RunId, RunStatus>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Execution {
     at: u64,
     idempotent: bool,
+    arguments: String,
 }
 
 impl Ledger {
@@ -73,12 +76,16 @@ impl Ledger {
                 }
             }
             What::Tool {
-                key, idempotent, ..
+                key,
+                idempotent,
+                arguments,
+                ..
             } => {
                 judgement.tool_calls += 1;
                 let execution = Execution {
                     at: record.at,
                     idempotent: *idempotent,
+                    arguments: arguments.clone(),
                 };
                 let executions = self.executions.entry(key.clone());
                 executions.or_default().push(execution);
@@ -186,10 +193,18 @@ fn judge_tools(
         let made = executions.get(&*key).map_or(&[][..], Vec::as_slice);
         let approvals = run.approvals.iter();
         let approvals = approvals.filter(|approval| approval.call.step == step.place);
-        let (retries, others): (Vec<_>, Vec<_>) = approvals
-            .filter(|approval| approval.decision.is_some())
-            .partition(|approval| matches!(approval.decision, Some(Decision::Retry {})));
-        if *ok == Some(true) && made.is_empty() && others.is_empty() {
+        let approvals: Vec<_> = approvals.collect();
+        let decided_as = |name: &str| {
+            let approvals = approvals.iter();
+            approvals
+                .filter(|it| it.decision.as_ref().map(Decision::as_str) == Some(name))
+                .collect::<Vec<_>>()
+        };
+        let (retries, by_hand) = (decided_as("retry"), decided_as("result"));
+        if name == GUARDED {
+            judge_guarded(run, step.place, made, judgement);
+        }
+        if *ok == Some(true) && made.is_empty() && by_hand.is_empty() {
             let what = format!(
                 "{name} of step {} has a result and was never asked",
                 step.place
@@ -198,7 +213,7 @@ fn judge_tools(
         }
         let mut decided: Vec<_> = retries
             .iter()
-            .filter_map(|approval| u64::try_from(approval.decided_at?.timestamp_millis()).ok())
+            .filter_map(|approval| approval.decided_ms())
             .collect();
         decided.sort_unstable();
         // The first execution needs no decision; each further one takes a decision of its own.
@@ -230,6 +245,46 @@ fn judge_tools(
                 step.place
             );
             judgement.accuse("I7", Some(run.id), what);
+        }
+    }
+}
+
+/// Judges the executions of a call that a person must approve: each comes after an approval of the call, or of
+/// later calls of its tool, and has the approved arguments.
+fn judge_guarded(run: &LedgerRun, step: u32, made: &[Execution], judgement: &mut Judgement) {
+    let yes = run.approvals.iter().filter_map(|approval| {
+        let Some(Decision::Approve { arguments, scope }) = &approval.decision else {
+            return None;
+        };
+        let own = approval.call.step == step;
+        (own || *scope != ApprovalScope::Once).then(|| {
+            let edited = arguments.as_ref().filter(|_| own);
+            (approval.decided_ms(), own, edited)
+        })
+    });
+    let yes: Vec<_> = yes.collect();
+    let Some(first) = made.first() else { return };
+    if yes.is_empty() {
+        let what = format!("{GUARDED} of step {step} was made and nobody approved it");
+        judgement.accuse("I7", Some(run.id), what);
+    } else if !yes
+        .iter()
+        .any(|(at, ..)| at.is_some_and(|at| at <= first.at))
+    {
+        let what = format!("{GUARDED} of step {step} was made before it was approved");
+        judgement.accuse("I12", Some(run.id), what);
+    }
+    let edited = yes
+        .iter()
+        .find_map(|(_, own, edited)| own.then_some(*edited)?);
+    let approved = edited.map_or_else(|| json!({}), |edited| json!(edited));
+    for made in made {
+        if serde_json::from_str::<Value>(&made.arguments).ok().as_ref() != Some(&approved) {
+            let what = format!(
+                "{GUARDED} of step {step} was made with {}, and approved with {approved}",
+                made.arguments
+            );
+            judgement.accuse("I12", Some(run.id), what);
         }
     }
 }

@@ -12,7 +12,8 @@ use baton_protocol::event::{
     AttemptReset, RunCancelled, RunCompleted, RunStarted, Text, ToolFinished,
 };
 use baton_protocol::{
-    ApprovalId, Decision, Event, EventData, EventId, FinishReason, RunId, RunStatus, Usage,
+    ApprovalId, ApprovalReason, ApprovalScope, Decision, Event, EventData, EventId, FinishReason,
+    RunId, RunStatus, Usage,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
@@ -109,6 +110,7 @@ fn tool(at: u64, idempotent: bool) -> Record {
         key,
         tool,
         idempotent,
+        arguments: "{}".to_owned(),
     };
     Record { at, what }
 }

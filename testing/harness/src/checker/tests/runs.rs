@@ -63,6 +63,7 @@ fn a_missing_step_breaks_i8_and_a_step_of_an_older_attempt_i9() {
 fn approval(decision: Option<Decision>, decided_at: i64) -> Approval {
     Approval {
         id: approval_id(),
+        reason: ApprovalReason::OutcomeUnknown,
         call: ApprovalCall { step: 2 },
         decision,
         decided_at: Some(DateTime::<Utc>::UNIX_EPOCH + TimeDelta::milliseconds(decided_at)),
@@ -99,6 +100,69 @@ fn a_call_that_is_made_again_without_its_own_decision_breaks_i7_or_i12() {
         history.records.drain(..2);
     });
     assert!(by_hand.is_empty());
+}
+
+#[test]
+fn a_guarded_call_that_is_not_made_as_approved_breaks_i7_or_i12() {
+    let made = |decided: &[(u32, Decision)], arguments: &str| {
+        after(|history| {
+            let run = &mut history.runs[0];
+            run.steps[1].call = Call::Call {
+                name: "levy".into(),
+                ok: Some(true),
+            };
+            run.approvals = decided
+                .iter()
+                .map(|(step, decision)| Approval {
+                    reason: ApprovalReason::ApprovalRequired,
+                    call: ApprovalCall { step: *step },
+                    ..approval(Some(decision.clone()), 1_400)
+                })
+                .collect();
+            history.records.drain(..2);
+            let mut call = tool(1_500, false);
+            if let What::Tool { arguments: of, .. } = &mut call.what {
+                arguments.clone_into(of);
+            }
+            history.records.insert(0, call);
+        })
+    };
+    let approve = |edited: Option<&str>, scope| Decision::Approve {
+        arguments: edited.map(|edited| serde_json::from_str(edited).unwrap()),
+        scope,
+    };
+    let once = approve(None, ApprovalScope::Once);
+    let edited = approve(Some(r#"{"by":7}"#), ApprovalScope::Once);
+    let rejected = Decision::Reject {
+        reason: String::new(),
+    };
+    assert!(made(&[(2, once.clone())], "{}").is_empty());
+    assert!(made(&[(2, edited.clone())], r#"{"by":7}"#).is_empty());
+    assert_eq!(made(&[], "{}"), ["I7"]);
+    assert_eq!(made(&[(2, rejected)], "{}"), ["I7"]);
+    assert_eq!(made(&[(4, once.clone())], "{}"), ["I7"], "another call");
+    assert!(made(&[(4, approve(None, ApprovalScope::Run))], "{}").is_empty());
+    assert_eq!(made(&[(2, edited)], "{}"), ["I12"]);
+    assert_eq!(made(&[(2, once)], r#"{"by":7}"#), ["I12"]);
+    let early = after(|history| {
+        history.runs[0].steps[1].call = Call::Call {
+            name: "levy".into(),
+            ok: Some(true),
+        };
+        history.runs[0].approvals = vec![Approval {
+            reason: ApprovalReason::ApprovalRequired,
+            ..approval(Some(approve(None, ApprovalScope::Once)), 1_600)
+        }];
+        history.records.drain(..2);
+        history.records.insert(0, tool(1_500, false));
+    });
+    assert_eq!(early, ["I12"]);
+    // It has a result, but nobody called it.
+    let never = after(|history| {
+        history.runs[0].approvals = vec![approval(Some(approve(None, ApprovalScope::Once)), 1_400)];
+        history.records.drain(..2);
+    });
+    assert_eq!(never, ["I7"]);
 }
 
 #[test]
