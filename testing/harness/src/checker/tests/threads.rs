@@ -88,7 +88,9 @@ fn broken(breaks: impl FnOnce(&mut Talk)) -> Vec<&'static str> {
 #[test]
 fn a_thread_has_the_messages_of_its_runs_in_order_none_twice_and_none_lost() {
     assert_eq!(broken(|_| {}), [""; 0]);
-    let lost = broken(|talk| drop(talk.messages.remove(3)));
+    let lost = broken(|talk| {
+        talk.messages.remove(3);
+    });
     assert_eq!(lost, ["I26"], "a message is lost");
     let swapped = broken(|talk| talk.messages.swap(2, 3));
     assert_eq!(swapped, ["I26"], "the order is another");
@@ -108,7 +110,9 @@ fn a_thread_has_the_messages_of_its_runs_in_order_none_twice_and_none_lost() {
 
 #[test]
 fn an_answer_that_broke_off_is_no_message_of_the_thread() {
-    let cut = |talk: &mut Talk| drop(talk.messages.pop());
+    let cut = |talk: &mut Talk| {
+        talk.messages.pop();
+    };
     assert_eq!(broken(cut), ["I26"], "the run has completed");
     let cancelled = broken(|talk| {
         cut(talk);
