@@ -6,6 +6,7 @@ mod create;
 mod events;
 mod export;
 mod feedback;
+mod follow_up;
 mod list;
 mod messages;
 mod path;

@@ -52,13 +52,13 @@ fn full() -> ApiError {
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_messages", message).retry_after(1)
 }
 
-fn ended() -> ApiError {
+pub(crate) fn ended() -> ApiError {
     let message =
         "the run has ended, or is being cancelled, and takes no message: send it with a new run";
     ApiError::new(StatusCode::CONFLICT, RUN_ENDED, message).do_not_retry()
 }
 
-fn no_model() -> ApiError {
+pub(crate) fn no_model() -> ApiError {
     let message = "the run calls the tools that its request names, and no model reads a message";
     ApiError::new(StatusCode::CONFLICT, "run_without_model", message).do_not_retry()
 }

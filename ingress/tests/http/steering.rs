@@ -1,6 +1,7 @@
 //! Messages to runs that work, over HTTP and the bus.
 
 use baton_protocol::RunId;
+use baton_service::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use crate::fixture::Fixture;
@@ -99,9 +100,9 @@ async fn what_is_no_message_is_refused_by_its_field() {
         (json!({"content": ["x"]}), "invalid_messages", "content"),
         (json!({"content": 7}), "invalid_messages", "content"),
         (
-            json!({"content": "x", "mode": "follow_up"}),
+            json!({"content": "x", "mode": "shout"}),
             "invalid_mode",
-            "on_busy",
+            "follow_up",
         ),
         (
             json!({"content": "x", "id": "mine"}),
@@ -155,4 +156,70 @@ async fn a_program_sends_a_message_once_however_often_it_asks() {
     let id = RunId::from_uuid(uuid::Uuid::now_v7());
     let refused = program.control(id, "steer", json!({"content": "x"})).await;
     assert_eq!(refused["error"]["code"], "run_not_found");
+}
+
+#[tokio::test]
+async fn a_message_for_afterwards_is_the_next_run_of_the_thread() {
+    let f = Fixture::start().await;
+    let (_, messages_of_no_thread) = run(&f).await;
+    let follow_up = |content: &str| json!({"content": content, "mode": "follow_up"});
+    let (status, error) = ask(&f, "POST", &messages_of_no_thread, follow_up("x")).await;
+    let code = &error["code"];
+    assert_eq!(
+        (status, code),
+        (409, &json!("run_without_thread")),
+        "{error}"
+    );
+    let mut worker = f.take_job().await;
+    worker.complete().await;
+
+    let (_, thread) = ask(&f, "POST", "/v1/threads", json!({})).await;
+    let tool = json!({"type": "function", "function": {"name": "look", "parameters": {}}});
+    let first = json!({"model": "m", "input": "To Rome?", "thread_id": thread["id"],
+        "tools": [tool], "params": {"temperature": 0.5}, "max_turns": 2});
+    let (_, first) = ask(&f, "POST", "/v1/runs", first).await;
+    let messages = format!("/v1/runs/{}/messages", first["id"].as_str().unwrap());
+    let mut worker = f.take_job().await;
+    let (status, next) = ask(&f, "POST", &messages, follow_up("And back?")).await;
+    assert_eq!((status, &next["status"]), (202, &json!("queued")), "{next}");
+    assert_eq!(
+        (&next["object"], &next["thread_id"], &next["model"]),
+        (&json!("run"), &thread["id"], &json!("m"))
+    );
+    let mut again = follow_up("And when?");
+    again["id"] = json!(RunId::new(SystemClock.now()));
+    let (_, third) = ask(&f, "POST", &messages, again.clone()).await;
+    assert_eq!(third["id"], again["id"], "the message's id is the run's");
+    worker.say("By train.").await;
+    worker.complete().await;
+    let repeated = ask(&f, "POST", &messages, again.clone()).await;
+    assert_eq!((repeated.0, &repeated.1["id"]), (202, &again["id"]));
+    let (status, error) = ask(&f, "POST", &messages, follow_up("Too late?")).await;
+    assert_eq!(
+        (status, &error["code"], &error["content"]),
+        (409, &json!("run_ended"), &json!("Too late?"))
+    );
+    let (_, sent) = ask(&f, "GET", &messages, Value::Null).await;
+    assert_eq!(sent["data"], json!([]), "the run itself was sent nothing");
+
+    for (id, contents) in [
+        (&next["id"], vec!["To Rome?", "By train.", "And back?"]),
+        (
+            &third["id"],
+            vec!["To Rome?", "By train.", "And back?", "Same.", "And when?"],
+        ),
+    ] {
+        let mut worker = f.take_job().await;
+        assert_eq!(json!(worker.run()), *id);
+        let record = f.record(worker.run()).await;
+        let spec: baton_protocol::RunSpec = serde_json::from_str(&record.spec_json).unwrap();
+        let begun: Vec<Value> = serde_json::from_str(spec.messages.get()).unwrap();
+        let begun: Vec<_> = begun.iter().map(|it| &it["content"]).collect();
+        assert_eq!(begun, contents);
+        assert_eq!(spec.client_tools(), ["look"]);
+        assert_eq!(spec.limits.max_turns, 2);
+        assert_eq!(spec.params.as_raw().get(), r#"{"temperature":0.5}"#);
+        worker.say("Same.").await;
+        worker.complete().await;
+    }
 }

@@ -167,7 +167,7 @@ pub(crate) async fn create_run(
 }
 
 /// Returns the answer that needs only the result of accepting the run.
-fn answer_accepted(accepted: Accepted) -> Response {
+pub(super) fn answer_accepted(accepted: Accepted) -> Response {
     answer_view(accepted.run(), RunView::accepted(accepted), Wait(None))
 }
 

@@ -1,26 +1,31 @@
 //! `POST` and `GET /v1/runs/{id}/messages`, `DELETE /v1/runs/{id}/messages/{message}`.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::extract::{FromRequestParts, Path, State};
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use baton_admission::{check_shape, read_json};
 use baton_openai::Content;
 use baton_protocol::{MessageId, RunId};
-use baton_service::SharedClock;
+use baton_service::{RequestId, SharedClock};
 use baton_store::{InputState, RunInput, Store, WithdrawInput};
 use chrono::{DateTime, Utc};
-use http::StatusCode;
 use http::request::Parts;
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::follow_up::FollowUp;
 use super::path::RunPath;
+use super::view::RunView;
 use crate::access::body::WholeBody;
 use crate::access::{Authorized, RunsRead, RunsWrite};
 use crate::error::{ApiError, Problem, run_header};
 use crate::routes::query::{QueryParams, list_params};
 use crate::run::inputs::{self, RUN_ENDED};
+use crate::run::submission::Submitter;
 
 /// A message to a run that works.
 #[derive(Deserialize, ToSchema)]
@@ -30,8 +35,9 @@ pub(crate) struct RunMessage {
     /// The content of a user message: a text, or a list of content parts.
     #[schema(value_type = Content)]
     content: Box<RawValue>,
-    /// `steer`: the run takes it at its next step. Default: `steer`.
-    #[schema(pattern = "^steer$")]
+    /// `steer`: the run takes it at its next step. `follow_up`: it is the next run of the thread.
+    /// Default: `steer`.
+    #[schema(pattern = "^(steer|follow_up)$")]
     mode: Option<String>,
     /// A UUID of version 7 that names the message: sent again with it, the message is not taken twice.
     #[schema(pattern = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
@@ -96,10 +102,12 @@ pub(crate) struct RunMessageList {
     next_cursor: Option<String>,
 }
 
-/// Sends a message to a run that works: the run takes it at its next step.
+/// Sends a message to a run that works: the run takes it at its next step, or the message becomes the
+/// next run of the run's thread.
 ///
 /// A run that would end with an answer while a message waits takes another turn instead. If it ends
-/// for another reason, the message is `returned`.
+/// for another reason, the message is `returned`. With `"mode": "follow_up"` the answer is the next run;
+/// its id is the message's, and its agent, model, tools and limits are those of this one.
 #[utoipa::path(
     post,
     path = "/v1/runs/{id}/messages",
@@ -107,42 +115,62 @@ pub(crate) struct RunMessageList {
     params(("id" = String, Path, description = "The run", format = Uuid)),
     request_body = RunMessage,
     responses(
-        (status = 202, description = "It waits, or was sent before with this id", body = RunMessageView),
+        (status = 202, description = "It waits, or was sent before with this id; with `follow_up`, the run that it became", content((RunMessageView = "application/json"), (RunView = "application/json"))),
         (status = 400, description = "This is no message", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`run_ended`, with the `content` that was sent, or `message_id_taken`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`run_ended`, with the `content` that was sent, or `message_id_taken`, or `run_without_thread`", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "`too_many_messages`: ten wait already", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn send_message(
-    State(store): State<Store>,
     State(clock): State<SharedClock>,
+    State(submitter): State<Arc<Submitter>>,
     authorized: Authorized<RunsWrite>,
+    Extension(request_id): Extension<RequestId>,
     RunPath(run): RunPath,
-    body: WholeBody,
+    headers: HeaderMap,
+    WholeBody { bytes: body, held }: WholeBody,
 ) -> Result<Response, ApiError> {
-    check_shape(&body.bytes)?;
-    let sent: RunMessage = read_json(&body.bytes)?;
-    if sent.mode.is_some_and(|mode| mode != "steer") {
-        let message = "`mode` is `steer`; for a message after the end of this run, send a run with \
-                       `thread_id` and `\"on_busy\": \"queue\"`";
-        let error = ApiError::new(StatusCode::BAD_REQUEST, "invalid_mode", message);
-        return Err(error.param("mode"));
-    }
+    check_shape(&body)?;
+    let sent: RunMessage = read_json(&body)?;
+    let follows_up = match sent.mode.as_deref() {
+        None | Some("steer") => false,
+        Some("follow_up") => true,
+        Some(_) => {
+            let message = "`mode` is `steer` or `follow_up`";
+            let error = ApiError::new(StatusCode::BAD_REQUEST, "invalid_mode", message);
+            return Err(error.param("mode"));
+        }
+    };
     let id = match sent.id {
         Some(id) => id.parse().map_err(|_| bad_id())?,
         None => MessageId::new(clock.now()),
     };
-    let (tenant, actor) = (
-        authorized.caller.tenant,
-        authorized.caller.actor().to_string(),
-    );
-    match inputs::send(&store, tenant, run, id, &sent.content, &actor).await {
-        Ok(input) => {
+    let answered = if follows_up {
+        let follow_up = FollowUp {
+            caller: authorized.caller,
+            run,
+            id,
+            content: &sent.content,
+            body: &body,
+            held,
+            request_id,
+            headers,
+        };
+        follow_up.send(&submitter).await
+    } else {
+        let tenant = authorized.caller.tenant;
+        let actor = authorized.caller.actor().to_string();
+        let store = &submitter.runs.store;
+        let input = inputs::send(store, tenant, run, id, &sent.content, &actor).await;
+        input.map(|input| {
             let view = RunMessageView::new(run, input);
-            Ok((StatusCode::ACCEPTED, run_header(run), Json(view)).into_response())
-        }
+            (StatusCode::ACCEPTED, run_header(run), Json(view)).into_response()
+        })
+    };
+    match answered {
+        Ok(answer) => Ok(answer),
         // A client that keeps no copy can send the content with a new run.
         Err(error) if error.code == RUN_ENDED => Err(error.with("content", sent.content)),
         Err(error) => Err(error),

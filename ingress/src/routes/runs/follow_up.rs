@@ -1,0 +1,103 @@
+//! A message for after a run: `"mode": "follow_up"` of `POST /v1/runs/{id}/messages`.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use baton_admission::request::user_message;
+use baton_admission::{OnClose, Submission, SubmitRequest};
+use baton_protocol::{MessageId, RunId, RunSpec};
+use baton_service::RequestId;
+use baton_store::OnBusy;
+use http::{HeaderMap, StatusCode};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::create::answer_accepted;
+use crate::access::Caller;
+use crate::access::body_bytes::HeldBytes;
+use crate::error::ApiError;
+use crate::metrics::Door;
+use crate::run::inputs;
+use crate::run::submission::{RunRequest, Submitter, job_headers, key_of_run};
+
+/// A message for after a run.
+pub(super) struct FollowUp<'a> {
+    pub(super) caller: Arc<Caller>,
+    /// The run that works.
+    pub(super) run: RunId,
+    /// The message's id, which becomes that of its run.
+    pub(super) id: MessageId,
+    pub(super) content: &'a RawValue,
+    pub(super) body: &'a [u8],
+    pub(super) held: HeldBytes,
+    pub(super) request_id: RequestId,
+    pub(super) headers: HeaderMap,
+}
+
+impl FollowUp<'_> {
+    /// Makes the next run of the thread, with the message and what the run that works was asked with.
+    pub(super) async fn send(self, submitter: &Arc<Submitter>) -> Result<Response, ApiError> {
+        let message = user_message(self.content)?;
+        let mut tx = submitter.runs.store.tenant(self.caller.tenant).await?;
+        let record = tx.run(self.run).await?.ok_or_else(ApiError::no_such_run)?;
+        drop(tx);
+        let own = RunId::from_uuid(self.id.as_uuid());
+        let key = key_of_run(own, "/v1/runs/{id}/messages", self.body);
+        let thread = record.thread_id.ok_or_else(no_thread)?;
+        // A repeated message finds the run that it made, also if the other one has ended.
+        let is_over = record.outcome.is_some() || record.cancel_requested;
+        if is_over && !self.is_known(submitter, own).await? {
+            return Err(inputs::ended());
+        }
+        let spec: RunSpec =
+            serde_json::from_str(&record.spec_json).map_err(|error| ApiError::internal(&error))?;
+        if spec.model.is_empty() {
+            return Err(inputs::no_model());
+        }
+        let request = SubmitRequest {
+            tool_names: spec.client_tools(),
+            agent: Some(spec.agent.name),
+            model: Some(spec.model),
+            messages: to_raw_value(&[message]).map_err(|error| ApiError::internal(&error))?,
+            tools: spec.tools,
+            calls: Vec::new(),
+            params: spec.params,
+            metadata: None,
+            shown_for_good: false,
+            response: None,
+            thread: Some((thread, OnBusy::Queue)),
+            lane: record.lane,
+            max_turns: Some(spec.limits.max_turns),
+            max_total_tokens: spec.limits.max_total_tokens,
+            most: spec.limits.most,
+            on_limit: Some(spec.limits.on_limit),
+        };
+        let wanted = RunRequest {
+            caller: self.caller,
+            submission: Submission {
+                run: Some(own),
+                request,
+                idempotency: Some(key),
+                on_close: OnClose::LeaveRunning,
+                headers: job_headers(&self.request_id, &self.headers),
+            },
+            body: Some(self.held),
+            follow: false,
+            door: Door::Runs,
+        };
+        let submitted = submitter.submit(wanted).await?;
+        Ok(answer_accepted(submitted.accepted))
+    }
+
+    async fn is_known(&self, submitter: &Submitter, run: RunId) -> Result<bool, ApiError> {
+        let mut tx = submitter.runs.store.tenant(self.caller.tenant).await?;
+        Ok(tx.run(run).await?.is_some())
+    }
+}
+
+fn no_thread() -> ApiError {
+    let message = "the run is on no thread, so no run follows it there: send `mode` `steer`, or make \
+                   the run with `thread_id`";
+    ApiError::new(StatusCode::CONFLICT, "run_without_thread", message)
+        .param("mode")
+        .do_not_retry()
+}
