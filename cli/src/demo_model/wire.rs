@@ -15,7 +15,7 @@ use super::request::Request;
 
 /// The model's name.
 pub(crate) const MODEL: &str = "demo";
-/// The name of the model whose answers take minutes, for a look at restarts under open streams.
+/// The name of the model with answers of minutes, for a look at restarts under open streams.
 const SLOW_MODEL: &str = "demo-slow";
 
 pub(crate) async fn models() -> Json<Value> {

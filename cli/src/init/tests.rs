@@ -56,7 +56,7 @@ fn a_role_is_given_the_time_that_its_drain_takes() {
     }
 }
 
-/// Otherwise an installation that changed neither would serve another address than it was told.
+/// Otherwise an installation that changed neither would serve another address than the configured one.
 #[test]
 fn the_socket_unit_listens_where_an_ingress_would() {
     let socket = include_str!("../../../deployments/systemd/baton-ingress.socket");

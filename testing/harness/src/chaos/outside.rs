@@ -180,7 +180,7 @@ struct Handler {
 /// The tools: their names, and whether repeating a call is harmless.
 pub const TOOLS: [(&str, bool); 3] = [("tally", true), ("strike", false), (GUARDED, false)];
 
-/// The tool whose calls a person must approve.
+/// The tool that a person must approve.
 pub const GUARDED: &str = "levy";
 
 impl Outside {
