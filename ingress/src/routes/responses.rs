@@ -49,7 +49,7 @@ async fn compact() -> ApiError {
 }
 
 fn not_served(message: &str) -> ApiError {
-    ApiError::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", message).do_not_retry()
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
 }
 
 /// Returns the error for a client that gets no answer although its run goes on. A new request would

@@ -536,7 +536,7 @@ async fn a_field_that_is_not_served_is_refused_by_its_name() {
             .await
             .unwrap();
         let (status, error) = json_of(response).await;
-        assert_eq!(status, 501, "{error}");
+        assert_eq!(status, 404, "{error}");
         assert!(error["error"]["message"].as_str().unwrap().contains(path));
     }
     let (status, runs) = get(&f, "/v1/runs").await;
