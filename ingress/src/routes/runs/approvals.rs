@@ -40,7 +40,7 @@ pub(crate) struct ApprovalView {
     decided_at: Option<DateTime<Utc>>,
     /// The API key that decided; null if the question expired, or a signed-in person decided.
     decided_by: Option<ApiKeyId>,
-    /// The approval of later calls of the tool; null if there is none.
+    /// The approval of later calls of the tool, or null.
     grant: Option<GrantView>,
     created_at: DateTime<Utc>,
     /// The time at which the question is decided as `fail` or `reject` if nobody has decided.

@@ -111,7 +111,7 @@ pub(crate) struct DecisionOutcome {
     approval_id: ApprovalId,
     /// The question, if it is decided so, now or before; null if the decision was refused.
     approval: Option<ApprovalView>,
-    /// The refusal; null if there is none.
+    /// The refusal, or null.
     error: Option<Refusal>,
 }
 
