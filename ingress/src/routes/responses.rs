@@ -20,6 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(super) use description::ItemPage;
+pub(super) use input_items::{AskedPage, ItemQuery};
 pub(super) use read::refuse_include;
 
 use crate::error::ApiError;

@@ -21,15 +21,35 @@ use crate::routes::query::{QueryParams, bad_parameter, page_size};
 const USUAL_PAGE: u32 = 20;
 const LARGEST_PAGE: u32 = 100;
 
+/// The query of a list of items.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Params {
+pub(crate) struct ItemQuery {
     order: Option<Order>,
     after: Option<String>,
     limit: Option<u32>,
     include: Option<String>,
     #[serde(rename = "include[]")]
     include_list: Option<String>,
+}
+
+/// A page of a list of items, as it was asked for.
+pub(in crate::routes) struct AskedPage {
+    pub(in crate::routes) order: Order,
+    /// The id of the last item of the page before.
+    pub(in crate::routes) after: Option<String>,
+    pub(in crate::routes) limit: u32,
+}
+
+impl ItemQuery {
+    pub(in crate::routes) fn page(self) -> Result<AskedPage, ApiError> {
+        refuse_include(self.include.or(self.include_list).as_deref())?;
+        Ok(AskedPage {
+            order: self.order.unwrap_or_default(),
+            after: self.after,
+            limit: page_size(self.limit, USUAL_PAGE, LARGEST_PAGE)?,
+        })
+    }
 }
 
 /// The items that a response began with: those of the responses that it goes on from, then its own
@@ -55,10 +75,9 @@ pub(crate) async fn list_input_items(
     State(store): State<Store>,
     authorized: Authorized<RunsRead>,
     ResponsePath(run): ResponsePath,
-    QueryParams(params): QueryParams<Params>,
+    QueryParams(query): QueryParams<ItemQuery>,
 ) -> Result<Response, ApiError> {
-    refuse_include(params.include.or(params.include_list).as_deref())?;
-    let limit = page_size(params.limit, USUAL_PAGE, LARGEST_PAGE)?;
+    let asked = query.page()?;
     let record = ResponseRecord::load_kept(&store, authorized.caller.tenant, run).await?;
     let instructed = record.head.settings.instructions.is_some();
     let mut messages = input(&record.spec, instructed)?;
@@ -66,9 +85,8 @@ pub(crate) async fn list_input_items(
     messages.drain(..of_conversation.min(messages.len()));
     let mut items = to_items(&messages);
     with_input_ids(run, &mut items);
-    let order = params.order.unwrap_or_default();
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let page = page(items, order, params.after.as_deref(), limit)
+    let limit = usize::try_from(asked.limit).unwrap_or(usize::MAX);
+    let page = page(items, asked.order, asked.after.as_deref(), limit)
         .ok_or_else(|| bad_parameter("after", "`after` is the id of an item of this list"))?;
     Ok((run_header(run), Json(page)).into_response())
 }

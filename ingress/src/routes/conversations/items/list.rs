@@ -7,29 +7,14 @@ use baton_openai::ErrorBody;
 use baton_responses::items::stored_items;
 use baton_responses::{Order, message_of_item, page};
 use baton_store::{MessageOrder, Store};
-use serde::Deserialize;
 
 use super::parse;
 use crate::access::{Authorized, RunsRead};
 use crate::error::ApiError;
 use crate::routes::conversations::no_such_conversation;
 use crate::routes::conversations::path::ConversationPath;
-use crate::routes::query::{QueryParams, bad_parameter, page_size};
-use crate::routes::responses::{ItemPage, refuse_include};
-
-const USUAL_PAGE: u32 = 20;
-const LARGEST_PAGE: u32 = 100;
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Params {
-    order: Option<Order>,
-    after: Option<String>,
-    limit: Option<u32>,
-    include: Option<String>,
-    #[serde(rename = "include[]")]
-    include_list: Option<String>,
-}
+use crate::routes::query::{QueryParams, bad_parameter};
+use crate::routes::responses::{AskedPage, ItemPage, ItemQuery};
 
 /// The items of a conversation: those that clients added, and those of its ended runs.
 #[utoipa::path(
@@ -53,16 +38,18 @@ pub(crate) async fn list_items(
     State(store): State<Store>,
     authorized: Authorized<RunsRead>,
     ConversationPath(thread): ConversationPath,
-    QueryParams(params): QueryParams<Params>,
+    QueryParams(query): QueryParams<ItemQuery>,
 ) -> Result<Response, ApiError> {
-    refuse_include(params.include.or(params.include_list).as_deref())?;
-    let limit = page_size(params.limit, USUAL_PAGE, LARGEST_PAGE)?;
-    let order = params.order.unwrap_or_default();
+    let AskedPage {
+        order,
+        after,
+        limit,
+    } = query.page()?;
     let unknown = || bad_parameter("after", "`after` is the id of an item of this conversation");
     let mut tx = store.tenant(authorized.caller.tenant).await?;
     tx.thread(thread).await?.ok_or_else(no_such_conversation)?;
     // The messages begin with the one of `after`, which may have further items.
-    let cursor = match params.after.as_deref() {
+    let cursor = match after.as_deref() {
         None => None,
         Some(after) => {
             let message = message_of_item(after).ok_or_else(unknown)?;
@@ -90,6 +77,6 @@ pub(crate) async fn list_items(
         items.extend(stored_items(message.id, &parse(message)?));
     }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let page = page(items, order, params.after.as_deref(), limit).ok_or_else(unknown)?;
+    let page = page(items, order, after.as_deref(), limit).ok_or_else(unknown)?;
     Ok(Json(page).into_response())
 }
