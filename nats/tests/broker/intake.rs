@@ -73,14 +73,17 @@ fn as_programs(delivered: &Delivered, tls: Tls) -> IntakeOptions {
 }
 
 /// Publishes a submission on its subject in the account of the roles, as a user who may do
-/// everything there.
+/// everything there. Returns once the server has routed it.
 async fn submit(url: &str, run: RunId) -> (String, ApiKeyId) {
     let (tenant, key) = (tenant(), ApiKeyId::from_uuid(Uuid::new_v4()));
     let client = async_nats::connect(url).await.unwrap();
     let subject = format!("submit.{tenant}.{key}.background");
     let payload = run.to_string();
     client.publish(subject, payload.into()).await.unwrap();
-    client.flush().await.unwrap();
+    // The server reads a connection in order, so its answer proves that it has read the publish. A
+    // flush waits for the socket only.
+    let unheard = client.request("nobody.listens", "".into()).await;
+    assert!(unheard.is_err(), "nobody answers");
     (tenant.to_string(), key)
 }
 

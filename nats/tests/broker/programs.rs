@@ -15,6 +15,7 @@ use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -137,7 +138,12 @@ impl Door {
 }
 
 /// Subscribes as this user of the ingress, with a plain client.
-async fn hear(door: &Door, user: &str, subject: &str) -> (Client, Subscriber) {
+/// Returns a role's client, its subscription, and the server's later error messages to it.
+async fn hear(
+    door: &Door,
+    user: &str,
+    subject: &str,
+) -> (Client, Subscriber, UnboundedReceiver<String>) {
     let password = door.delivered.accounts.password_of(user);
     let (client, mut errors) = Stranger::connect(
         ConnectOptions::with_user_and_password(user.into(), password),
@@ -149,7 +155,7 @@ async fn hear(door: &Door, user: &str, subject: &str) -> (Client, Subscriber) {
     // The server reports the next error only after it has processed the subscription.
     client.publish("nobody.may", "".into()).await.unwrap();
     soon(errors.recv()).await.unwrap();
-    (client, subscription)
+    (client, subscription, errors)
 }
 
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
@@ -320,7 +326,7 @@ async fn an_ingress_hears_a_message_under_the_subject_of_its_key_and_without_its
     let door = Door::open().await;
     let mine = tenant();
     let key = door.know("mine", all(mine), HOUR);
-    let (_ingress, mut submitted) = hear(&door, "programs", "submit.*.*.*").await;
+    let (_ingress, mut submitted, _) = hear(&door, "programs", "submit.*.*.*").await;
     let program = door.program("mine", mine).await.client;
     let mut headers = async_nats::HeaderMap::new();
     let forged = r#"{"acc":"PROGRAMS","user":"somebody else"}"#;
@@ -350,8 +356,8 @@ async fn an_ingress_cannot_be_led_to_write_where_a_program_may_not() {
     let (mine, other) = (tenant(), tenant());
     let key = door.know("mine", all(mine), HOUR);
     door.know("other", all(other), HOUR);
-    let (hearing, mut asked) = hear(&door, "programs", "history.*.*").await;
-    let (answering, _) = hear(&door, "ingress", "ingress.attached").await;
+    let (hearing, mut asked, mut to_hearing) = hear(&door, "programs", "history.*.*").await;
+    let (answering, _, mut to_answering) = hear(&door, "ingress", "ingress.attached").await;
     let program = door.program("mine", mine).await.client;
     let mut victim = door.program("other", other).await;
     let replies = format!("replies.{other}.*");
@@ -364,10 +370,11 @@ async fn an_ingress_cannot_be_led_to_write_where_a_program_may_not() {
         .await
         .unwrap();
     let reply = soon(asked.next()).await.unwrap().reply.unwrap();
-    for client in [&hearing, &answering] {
+    for (client, errors) in [(&hearing, &mut to_hearing), (&answering, &mut to_answering)] {
         client.publish(reply.clone(), "led".into()).await.unwrap();
+        let refused = soon(errors.recv()).await.unwrap();
+        assert!(refused.contains("permissions violation"), "{refused}");
     }
-    hearing.flush().await.unwrap();
     let honest = format!("replies.{other}.{run}");
     answering.publish(honest, "honest".into()).await.unwrap();
     assert_eq!(soon(heard.next()).await.unwrap().payload, "honest");
@@ -398,7 +405,7 @@ async fn a_program_follows_the_runs_of_its_tenant() {
     assert_eq!(heard.subject.as_str(), format!("live.{mine}.{run}"));
     let headers = heard.headers.unwrap();
     assert!(headers.get("Nats-Sequence").is_some());
-    let (ingress, _) = hear(&door, "ingress", "live.*.*").await;
+    let (ingress, ..) = hear(&door, "ingress", "live.*.*").await;
     for tenant in [other, mine] {
         let subject = format!("replies.{tenant}.{run}");
         ingress.publish(subject, "reply".into()).await.unwrap();
@@ -481,7 +488,7 @@ async fn the_connections_of_a_key_are_closed_and_no_others() {
 
 /// Returns the bytes that a subscriber in the account sees of a connecting program.
 async fn overheard(door: &Door) -> Vec<u8> {
-    let (_client, mut questions) = hear(door, "callout", "$SYS.REQ.USER.AUTH").await;
+    let (_client, mut questions, _) = hear(door, "callout", "$SYS.REQ.USER.AUTH").await;
     let mine = tenant();
     door.know("very-secret-key", all(mine), HOUR);
     let mut program = door.program("very-secret-key", mine).await;

@@ -51,7 +51,7 @@ impl Asker {
         self.until_answered(subject, verb, &payload).await
     }
 
-    /// Publishes a submission of the run, and waits only for its arrival at the broker.
+    /// Publishes a submission of the run, and waits only until it is written to the connection.
     pub async fn submit_unheard(&self, request: &Value) -> anyhow::Result<()> {
         let (subject, message) = self.submission(request);
         let payload = serde_json::to_vec(&message)?;
