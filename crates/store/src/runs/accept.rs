@@ -128,8 +128,7 @@ impl Store {
         run: &NewRun<'_>,
         limits: &QueueLimits,
     ) -> Result<Accept, Failed> {
-        let is_alone = run.metered.is_some() || run.thread_id.is_some();
-        if is_alone || !run.spec.is_stored() {
+        if run.metered.is_some() || run.thread_id.is_some() {
             let mut tx = self.tenant(tenant).await?;
             let answer = tx.accept_run(run, limits).await?;
             // A failure before this line is rolled back.
@@ -252,9 +251,6 @@ impl TenantTx {
         } else {
             match self.insert_within_limits(run, limits).await? {
                 Ok(created_at) => {
-                    if !run.spec.is_stored() {
-                        self.keep_not(run.id).await?;
-                    }
                     let cancelled = match run.thread_id {
                         Some(thread) => self.cancel_others(thread, run).await?,
                         None => Vec::new(),

@@ -7,25 +7,6 @@ use baton_protocol::{RunId, TenantId};
 
 use crate::errors::StoreError;
 use crate::system::SystemTx;
-use crate::tenant_tx::TenantTx;
-
-impl TenantTx {
-    /// Marks a new run as one that is not kept after its end.
-    pub(super) async fn keep_not(&mut self, run: RunId) -> Result<(), StoreError> {
-        let tenant = self.tenant;
-        sqlx::query!(
-            "
-            -- runs.keep_not
-            UPDATE runs SET stored = false WHERE tenant_id = $1 AND id = $2
-            ",
-            tenant.as_uuid(),
-            run.as_uuid(),
-        )
-        .execute(self.connection())
-        .await?;
-        Ok(())
-    }
-}
 
 impl SystemTx<'_> {
     /// Returns at most `limit` runs that are not to be kept and ended at least `ago` before.

@@ -24,9 +24,9 @@ pub(crate) async fn accept_alone(
         )
         INSERT INTO runs (tenant_id, id, lane, spec, model, agent_name, agent_version,
                           thread_id, api_key_id, metadata, cancel_on_disconnect, metered,
-                          created_by, traceparent)
+                          created_by, traceparent, stored)
         SELECT acting.tenant_id, $2, $3::text, $4::text::json, $5, $6, $7, $8, $9,
-               $10::text::json, $11, $13, $14, $15
+               $10::text::json, $11, $13, $14, $15, $16
         FROM acting
         WHERE has_queue_place(acting.tenant_id, $12)
         RETURNING created_at
@@ -46,6 +46,7 @@ pub(crate) async fn accept_alone(
         row.metered,
         row.created_by.as_deref(),
         row.traceparent.as_deref(),
+        row.stored,
     )
     .fetch_optional(executor)
     .await?;
@@ -75,9 +76,9 @@ pub(super) async fn accept_keyed(
         )
         INSERT INTO runs (tenant_id, id, lane, spec, model, agent_name, agent_version,
                           thread_id, api_key_id, metadata, cancel_on_disconnect, metered,
-                          created_by, traceparent)
+                          created_by, traceparent, stored)
         SELECT won.tenant_id, won.run_id, $3::text, $4::text::json, $5, $6, $7, $8, $9,
-               $10::text::json, $11, $15, $16, $17
+               $10::text::json, $11, $15, $16, $17, $18
         FROM won
         RETURNING created_at
         ",
@@ -98,6 +99,7 @@ pub(super) async fn accept_keyed(
         row.metered,
         row.created_by.as_deref(),
         row.traceparent.as_deref(),
+        row.stored,
     )
     .fetch_optional(executor)
     .await?;

@@ -33,17 +33,18 @@ pub(crate) async fn accept_group(
         )
         INSERT INTO runs (tenant_id, id, lane, spec, model, agent_name, agent_version,
                           api_key_id, metadata, cancel_on_disconnect, metered,
-                          created_by, traceparent)
+                          created_by, traceparent, stored)
         SELECT room.tenant_id, asked.id, asked.lane, asked.spec::json, asked.model, asked.agent_name,
                asked.agent_version, asked.api_key_id, asked.metadata::json,
-               asked.cancel_on_disconnect, false, asked.created_by, asked.traceparent
+               asked.cancel_on_disconnect, false, asked.created_by, asked.traceparent,
+               asked.stored
         FROM room
         CROSS JOIN unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
                           $8::integer[], $9::uuid[], $10::text[], $11::boolean[], $12::text[],
-                          $13::text[])
+                          $13::text[], $14::boolean[])
              WITH ORDINALITY AS asked (
                  id, lane, spec, model, agent_name, agent_version, api_key_id, metadata,
-                 cancel_on_disconnect, created_by, traceparent, place)
+                 cancel_on_disconnect, created_by, traceparent, stored, place)
         WHERE asked.place <= room.places
         RETURNING id, created_at
         ",
@@ -60,6 +61,7 @@ pub(crate) async fn accept_group(
         &column(rows, |row| row.cancel_on_disconnect),
         &column(rows, |row| row.created_by.as_deref()) as &[Option<&str>],
         &column(rows, |row| row.traceparent.as_deref()) as &[Option<&str>],
+        &column(rows, |row| row.stored),
     )
     .fetch_all(executor)
     .await?;

@@ -25,6 +25,8 @@ pub(crate) struct AcceptRow {
     pub(super) metered: bool,
     pub(super) created_by: Option<String>,
     pub(super) traceparent: Option<String>,
+    /// Whether the run is kept after its end.
+    pub(super) stored: bool,
     /// The limit on the tenant's waiting runs.
     pub(super) tenant_limit: i64,
 }
@@ -52,6 +54,7 @@ impl AcceptRow {
             metered: run.api_key_id.is_some() && run.metered.is_some(),
             created_by: run.created_by.map(str::to_owned),
             traceparent: run.traceparent.map(str::to_owned),
+            stored: run.spec.is_stored(),
             tenant_limit: int8(u64::from(tenant_limit)),
         })
     }

@@ -3,7 +3,7 @@
 use std::pin::{Pin, pin};
 
 use baton_protocol::{Lane, RunId, RunSpec, TenantId};
-use baton_store::{Accept, AcceptError, NewRun, QueueLimits, Refusal};
+use baton_store::{Accept, AcceptError, IdempotencyKey, NewRun, QueueLimits, Refusal};
 use futures_util::future::join_all;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
@@ -94,6 +94,15 @@ fn ids(count: usize) -> Vec<RunId> {
 
 fn plain_runs(count: usize, spec: &RunSpec) -> Vec<NewRun<'_>> {
     (0..count).map(|_| new_run(run_id(), spec)).collect()
+}
+
+/// A specification whose request says that its run is not to be kept.
+fn unstored_spec() -> RunSpec {
+    let settings = RawValue::from_string(r#"{"store":false}"#.into()).unwrap();
+    RunSpec {
+        response: Some(settings),
+        ..spec()
+    }
 }
 
 const fn is_created(accept: &Accept) -> bool {
@@ -219,13 +228,14 @@ async fn a_group_of_accepts_writes_what_the_statement_for_one_run_writes() {
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         ..new_run(run_id(), &spec)
     };
-    let plain = new_run(run_id(), &spec);
-    let alone = [plain, rich()];
+    let unstored = unstored_spec();
+    let passing = || new_run(run_id(), &unstored);
+    let alone = [new_run(run_id(), &spec), rich(), passing()];
     for run in &alone {
         assert!(is_created(&ledger.accept_with(run, &ROOMY).await.unwrap()));
     }
     let mut together = plain_runs(6, &spec);
-    together.extend([rich(), rich()]);
+    together.extend([rich(), passing(), rich(), passing()]);
     let crowd = ledger.crowded().await;
     let mut group = pin!(ledger.accept_each(&together, &ROOMY));
     ledger.until_grouped(group.as_mut()).await;
@@ -233,9 +243,59 @@ async fn a_group_of_accepts_writes_what_the_statement_for_one_run_writes() {
     for answer in group.await {
         assert!(is_created(&answer.unwrap()));
     }
-    let (plain, rich) = (ledger.row(alone[0].id).await, ledger.row(alone[1].id).await);
-    for (place, run) in together.iter().enumerate() {
-        let expected = if place < 6 { &plain } else { &rich };
-        assert_eq!(ledger.row(run.id).await, *expected);
+    let mut rows = Vec::new();
+    for run in &alone {
+        rows.push(ledger.row(run.id).await);
     }
+    let kinds = [0, 0, 0, 0, 0, 0, 1, 2, 1, 2];
+    for (run, kind) in together.iter().zip(kinds) {
+        assert_eq!(ledger.row(run.id).await, rows[kind]);
+    }
+    let is_stored = |row: &String| row.contains(r#""stored": true"#);
+    assert_eq!(
+        rows.iter().map(is_stored).collect::<Vec<_>>(),
+        [true, true, false]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_that_are_not_to_be_kept_share_a_commit_and_are_never_written_as_kept() {
+    let ledger = Ledger::new().await;
+    // Refuses the whole commit if any statement of it updates a run.
+    let guard = "
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'a second write of an accepted run'; END $$;
+        CREATE TRIGGER refuse BEFORE UPDATE ON runs EXECUTE FUNCTION refuse()";
+    let mut superuser = ledger.superuser().await;
+    sqlx::raw_sql(guard).execute(&mut superuser).await.unwrap();
+    let spec = unstored_spec();
+    let runs = plain_runs(40, &spec);
+    let crowd = ledger.crowded().await;
+    let mut group = pin!(ledger.accept_each(&runs, &ROOMY));
+    ledger.until_grouped(group.as_mut()).await;
+    drop(crowd);
+    for answer in group.await {
+        assert!(is_created(&answer.unwrap()));
+    }
+    let ids: Vec<_> = runs.iter().map(|run| run.id).collect();
+    let (waiting, commits) = ledger.waiting_of(ledger.tenant, &ids).await;
+    assert_eq!(waiting, 40);
+    assert!(commits < 10, "{commits}");
+    let key = IdempotencyKey {
+        key: "k".into(),
+        fingerprint: [1; 32],
+    };
+    let keyed = NewRun {
+        idempotency: Some(&key),
+        ..new_run(run_id(), &spec)
+    };
+    assert!(is_created(
+        &ledger.accept_with(&keyed, &ROOMY).await.unwrap()
+    ));
+    let kept = "SELECT count(*) FROM runs WHERE stored";
+    let kept: i64 = sqlx::query_scalar(kept)
+        .fetch_one(&mut superuser)
+        .await
+        .unwrap();
+    assert_eq!(kept, 0);
 }
