@@ -3,8 +3,8 @@
 //! A group answers only the rows that its statement wrote. A row that it passed over goes through
 //! the statement for one row, which knows all other answers; so do all rows of a group that failed,
 //! because one of them may hold a value that the database refuses. If the answer to the group was
-//! lost, the statement that claims or ends one run finds out what was committed; an accepted run is
-//! looked up.
+//! lost, the statement that claims or ends one run, or records one step, finds out what was committed;
+//! an accepted run is looked up.
 
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use crate::runs::accept::{AcceptRow, accept_alone, accept_group};
 use crate::runs::claim::{Claim, ClaimRow, claim_group};
 use crate::runs::finish::{EndedRow, FinishRow, finish_group};
 use crate::statement_pool::StatementPool;
+use crate::steps::{CallCommitRow, TurnCommitRow, commit_call_group, commit_turn_group};
 use crate::system::SystemTx;
 
 /// The groups of a store.
@@ -23,12 +24,15 @@ use crate::system::SystemTx;
 pub(crate) struct Groups {
     accepts: Grouper<Arc<AcceptRow>, Result<Option<DateTime<Utc>>, StoreError>>,
     claims: Grouper<Claim, Result<Option<ClaimRow>, StoreError>>,
+    turns: Grouper<Arc<TurnCommitRow>, Result<bool, FenceError>>,
+    calls: Grouper<Arc<CallCommitRow>, Result<bool, FenceError>>,
     finishes: Grouper<Arc<FinishRow>, Result<EndedRow, FenceError>>,
 }
 
 impl Groups {
     pub(crate) fn new(tenant: &StatementPool, system: &StatementPool) -> Self {
         let (accepts, claims, pool) = (tenant.clone(), system.clone(), system.clone());
+        let (turns, calls) = (system.clone(), system.clone());
         Self {
             accepts: Grouper::new(move |rows: Vec<Arc<AcceptRow>>| {
                 let pool = accepts.clone();
@@ -53,6 +57,30 @@ impl Groups {
                                 claimed.map(|rows| rows.into_iter().map(|row| row.map(Some)));
                             answers(claims.len(), claimed.map(Iterator::collect))
                         }
+                    }
+                }
+            }),
+            turns: Grouper::new(move |rows: Vec<Arc<TurnCommitRow>>| {
+                let pool = turns.clone();
+                async move {
+                    match rows.as_slice() {
+                        [row] => {
+                            let took = SystemTx::alone(&pool).commit_turn_alone(row).await;
+                            vec![Submitted::Answered(took)]
+                        }
+                        rows => answers(rows.len(), commit_turn_group(&pool, rows).await),
+                    }
+                }
+            }),
+            calls: Grouper::new(move |rows: Vec<Arc<CallCommitRow>>| {
+                let pool = calls.clone();
+                async move {
+                    match rows.as_slice() {
+                        [row] => {
+                            let took = SystemTx::alone(&pool).commit_call_alone(row).await;
+                            vec![Submitted::Answered(took)]
+                        }
+                        rows => answers(rows.len(), commit_call_group(&pool, rows).await),
                     }
                 }
             }),
@@ -94,6 +122,28 @@ impl Groups {
             .answer()
     }
 
+    /// Records a turn together with others, and returns whether it took messages; `None` if the
+    /// caller is to record it by itself.
+    pub(crate) async fn commit_turn(
+        &self,
+        row: &Arc<TurnCommitRow>,
+    ) -> Option<Result<bool, FenceError>> {
+        let (tenant, bytes) = (row.tenant(), row.bytes());
+        let row = Arc::clone(row);
+        self.turns.submit(None, tenant, bytes, row).await.answer()
+    }
+
+    /// Records the result of a call together with others, and returns whether it took messages;
+    /// `None` if the caller is to record it by itself.
+    pub(crate) async fn commit_call(
+        &self,
+        row: &Arc<CallCommitRow>,
+    ) -> Option<Result<bool, FenceError>> {
+        let (tenant, bytes) = (row.tenant(), row.bytes());
+        let row = Arc::clone(row);
+        self.calls.submit(None, tenant, bytes, row).await.answer()
+    }
+
     /// Ends a run together with others; `None` if the caller is to end it by itself.
     pub(crate) async fn finish(
         &self,
@@ -112,6 +162,8 @@ impl Groups {
     pub(crate) async fn drain(&self) {
         self.accepts.drain().await;
         self.claims.drain().await;
+        self.turns.drain().await;
+        self.calls.drain().await;
         self.finishes.drain().await;
     }
 }

@@ -20,9 +20,11 @@ use crate::system::SystemTx;
 use crate::tenant_tx::TenantTx;
 
 pub use calls::CallCommit;
+pub(crate) use calls::{CallCommitRow, commit_call_group};
 pub use given::GivenCallsCommit;
 pub use times::TurnTimes;
 pub use turns::{NewCall, TurnCommit};
+pub(crate) use turns::{TurnCommitRow, commit_turn_group};
 
 /// A step as stored.
 #[derive(Debug, Clone)]

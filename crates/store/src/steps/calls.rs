@@ -1,8 +1,16 @@
 //! Records the beginning and the result of a tool call.
 
+mod alone;
+mod group;
+mod row;
+
+use std::sync::Arc;
+
 use baton_protocol::{CallFailure, EventId, Fence};
 
-use crate::columns::{int4, int8};
+pub(crate) use self::group::commit_call_group;
+pub(crate) use self::row::CallCommitRow;
+use crate::columns::int4;
 use crate::errors::FenceError;
 use crate::steps::StepRecord;
 use crate::system::SystemTx;
@@ -70,51 +78,15 @@ impl SystemTx<'_> {
         fence: &Fence,
         call: &CallCommit<'_>,
     ) -> Result<Vec<StepRecord>, FenceError> {
-        let took = sqlx::query_scalar!(
-            r#"
-            -- steps.commit_call
-            WITH held AS (
-                UPDATE runs SET
-                    failures = 0,
-                    last_event_id = greatest(last_event_id, $5),
-                    -- Another value makes the trigger take what waits.
-                    inputs_step = CASE WHEN waiting_inputs > 0
-                                       THEN coalesce($12, inputs_step) ELSE inputs_step END
-                WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
-                  AND status = 'running'
-                RETURNING thread_id, coalesce(inputs_step = $12::integer, false) AS took
-            ), recorded AS (
-                UPDATE steps SET
-                    state = 'finished', attempt = $3, ok = $7, duration_ms = $8,
-                    last_event_id = $5, finished_at = clock_timestamp(), started_event_id = $10,
-                    failure = $11::text
-                FROM held
-                WHERE tenant_id = $1 AND run_id = $2 AND step = $6 AND kind = 'call'
-                  AND state IN ('pending', 'started')
-            ), said AS (
-                INSERT INTO messages (tenant_id, run_id, step, thread_id, message)
-                SELECT $1, $2, $6, held.thread_id, $9::text::json
-                FROM held
-                ON CONFLICT DO NOTHING
-            )
-            SELECT took AS "took!" FROM held
-            "#,
-            fence.tenant.as_uuid(),
-            fence.run.as_uuid(),
-            int4(fence.attempt),
-            fence.token.as_uuid(),
-            int8(call.last_event_id.as_u64()),
-            int4(call.step),
-            call.ok,
-            int8(call.duration_ms),
-            call.message,
-            int8(call.started_event_id.as_u64()),
-            call.failure.map(CallFailure::as_str),
-            call.inputs_step.map(int4),
-        )
-        .fetch_optional(self.pool)
-        .await?
-        .ok_or(FenceError::Lost)?;
+        let row = Arc::new(CallCommitRow::new(fence, call));
+        let grouped = match self.groups {
+            Some(groups) => groups.commit_call(&row).await,
+            None => None,
+        };
+        let took = match grouped {
+            Some(answer) => answer?,
+            None => self.commit_call_alone(&row).await?,
+        };
         match call.inputs_step {
             Some(step) if took => Ok(self.taken_inputs(fence.tenant, fence.run, step).await?),
             _ => Ok(Vec::new()),

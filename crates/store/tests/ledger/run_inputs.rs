@@ -34,7 +34,7 @@ async fn send_as(ledger: &Ledger, tenant: TenantId, run: RunId, id: MessageId) -
     sent
 }
 
-async fn send(ledger: &Ledger, run: RunId) -> RunInput {
+pub(crate) async fn send(ledger: &Ledger, run: RunId) -> RunInput {
     match send_as(ledger, ledger.tenant, run, message_id()).await {
         SendInput::Accepted(input) => input,
         other => panic!("{other:?}"),
