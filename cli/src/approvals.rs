@@ -3,14 +3,103 @@
 mod server;
 
 use anyhow::{Context as _, bail};
-use baton_protocol::{ApprovalId, Decision, RunId};
+use baton_protocol::{ApprovalId, ApprovalScope, Decision, RunId};
+use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use self::server::Server;
-use crate::args::{ApiArgs, ApprovalsCommand, QuestionArgs};
+use self::server::{ApiArgs, Server};
 use crate::config_command::print;
 use crate::visible::{visible, visible_json};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApprovalsCommand {
+    /// List the open questions, the newest first: run, question, expiry, reason, tool, arguments
+    ///
+    /// Long arguments are cut; --json has all of them.
+    List {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Only those of this run
+        #[arg(long, value_name = "RUN")]
+        run: Option<RunId>,
+        /// The most questions to list
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: usize,
+    },
+    /// Make calls that wait for a yes
+    Approve {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        which: QuestionArgs,
+        /// Make the one named call with this JSON object in place of the model's arguments; it must match
+        /// the tool's schema
+        #[arg(long, value_name = "JSON", conflicts_with = "all")]
+        arguments: Option<String>,
+        /// The calls that need no other approval: once: the named ones; run: also later ones of their tool in
+        /// the run; thread: also those of other runs of its thread
+        #[arg(long, value_name = "SCOPE", default_value = "once", value_parser = parse_scope)]
+        scope: ApprovalScope,
+    },
+    /// Do not make calls that wait for a yes; the model reads the reason
+    Reject {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        which: QuestionArgs,
+        /// The reason for the model
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Make calls of unknown outcome again, once
+    Retry {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        which: QuestionArgs,
+    },
+    /// Give the model this result of a call of unknown outcome
+    Result {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        which: QuestionArgs,
+        /// The result for the model
+        #[arg(long, value_name = "TEXT")]
+        text: String,
+    },
+    /// Give up calls of unknown outcome; the model reads the reason
+    Fail {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        which: QuestionArgs,
+        /// The reason for the model
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+}
+
+fn parse_scope(given: &str) -> Result<ApprovalScope, String> {
+    let mut all = ApprovalScope::ALL.into_iter();
+    let found = all.find(|scope| scope.as_str() == given);
+    found.ok_or_else(|| "it is once, run or thread".to_owned())
+}
+
+/// The questions to decide.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct QuestionArgs {
+    /// The run that waits
+    #[arg(value_name = "RUN")]
+    pub(crate) run: RunId,
+    /// Its questions, as `list` shows them
+    #[arg(value_name = "QUESTION")]
+    pub(crate) questions: Vec<ApprovalId>,
+    /// All open questions of the run that can be decided so
+    #[arg(long, conflicts_with = "questions")]
+    pub(crate) all: bool,
+}
 
 /// The most decisions that the server takes in one request.
 const AT_ONCE: usize = 100;

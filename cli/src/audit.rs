@@ -4,11 +4,54 @@ use anyhow::{Context as _, bail};
 use baton_service::{Clock as _, SystemClock};
 use baton_store::{AuditFilter, AuditRecord, prune_audit_log};
 use chrono::NaiveDate;
+use clap::{Args, Subcommand};
 
-use crate::args::{AuditArgs, AuditCommand, ConfigArgs};
+use crate::args::ConfigArgs;
 use crate::config_command::{self, print};
 use crate::ledger::{audit_entry, find_tenant, work_at};
 use crate::visible::{visible, visible_json};
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct AuditArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<AuditCommand>,
+    /// Only actions in this tenant, by name or id
+    #[arg(long)]
+    pub(crate) tenant: Option<String>,
+    /// Only actions of this actor: a user's or key's id
+    #[arg(long)]
+    pub(crate) actor: Option<String>,
+    /// Only this action, or all with this prefix, such as `key.`
+    #[arg(long)]
+    pub(crate) action: Option<String>,
+    /// Only actions that were done, or only those that were refused
+    #[arg(long, value_parser = ["done", "refused"])]
+    pub(crate) result: Option<String>,
+    /// Only the last part of the log, such as 24h
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) since: Option<std::time::Duration>,
+    /// The number of entries; the newest are shown
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) limit: u32,
+    /// Print each entry as a line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Drop whole months that have ended, as the database's owner (DATABASE_MIGRATE_URL)
+    ///
+    /// Prints the dropped partitions with their sizes, and adds an entry to the log. Entries from
+    /// before the log had partitions are in one partition. First copy the entries that you must
+    /// keep: see `--json`.
+    Prune {
+        /// Drop the months that ended by this day, UTC, such as 2026-08-01
+        #[arg(long, value_name = "DAY")]
+        before: chrono::NaiveDate,
+    },
+}
 
 pub(crate) async fn run(options: AuditArgs, args: &ConfigArgs) -> anyhow::Result<()> {
     if let Some(AuditCommand::Prune { before }) = options.command {

@@ -7,9 +7,18 @@ use std::path::Path;
 use anyhow::Context as _;
 use baton_nats::{CurveKey, Issuer};
 use baton_service::{Config, Secret, Sources};
+use clap::Subcommand;
 
-use crate::args::{ConfigArgs, ConfigCommand};
+use crate::args::ConfigArgs;
 use crate::visible::visible_lines;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Report every mistake at once
+    Check,
+    /// Print the configuration in force, secrets hidden
+    Print,
+}
 
 /// Loads the configuration, or fails with every mistake in it.
 pub(crate) fn load(args: &ConfigArgs) -> anyhow::Result<Config> {

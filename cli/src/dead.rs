@@ -9,14 +9,55 @@ use baton_nats::{Bus, DeadLetter, Replayed};
 use baton_service::Config;
 use baton_service::config::Required;
 use baton_store::Store;
+use clap::Subcommand;
 use serde::Deserialize;
 
-use crate::args::{ConfigArgs, DeadCommand};
+use self::replays::Replays;
+use crate::args::ConfigArgs;
 use crate::config_command::{self, print};
 use crate::visible::{visible, visible_bytes};
 use crate::{ledger, role};
 
-use self::replays::Replays;
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadCommand {
+    /// List them, the oldest first: sequence, time, subject, run, reason; then their last replay
+    ///
+    /// The last replay of each message, with its result, is on a separate line below it. It comes
+    /// from the audit log, which is read if a database is configured.
+    List {
+        /// From this sequence on
+        #[arg(long, value_name = "SEQUENCE", default_value_t = 1)]
+        from: u64,
+        /// The most messages to list
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: usize,
+        /// Only those that no replay has delivered
+        #[arg(long)]
+        open: bool,
+    },
+    /// Print one message, with escapes for control characters; details about it go to standard
+    /// error
+    Show {
+        /// Its sequence, as `list` shows it
+        sequence: u64,
+        /// Print its bytes unchanged, for a file or another program
+        #[arg(long)]
+        raw: bool,
+    },
+    /// Deliver messages once more, after the reason of the failure is repaired
+    ///
+    /// A submission goes to an ingress on behalf of the program that published it, and is checked
+    /// like a new one; a job goes to the workers' queue. Repeating a replay does no harm. The
+    /// copies stay; `list` shows the result of each.
+    Replay {
+        /// Their sequences, as `list` shows them
+        #[arg(value_name = "SEQUENCE", required_unless_present = "all_with_reason")]
+        sequences: Vec<u64>,
+        /// All with this text in their reason, except those that an earlier replay has delivered
+        #[arg(long, value_name = "TEXT", conflicts_with = "sequences")]
+        all_with_reason: Option<String>,
+    },
+}
 
 pub(crate) async fn run(command: DeadCommand, args: &ConfigArgs) -> anyhow::Result<()> {
     let config = config_command::load(args)?;

@@ -19,11 +19,19 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use baton_service::{Shutdown, run_until_stopped, telemetry};
+use clap::Args;
 use tokio::net::TcpListener;
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoModelArgs {
+    /// The address to serve at; the API is below /v1, and /readyz is for probes
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4000")]
+    pub(crate) listen: SocketAddr,
+}
 
 pub(crate) use wire::MODEL;
 
-use crate::args::{ConfigArgs, DemoModelArgs};
+use crate::args::ConfigArgs;
 use crate::config_command;
 
 /// The largest request, in bytes.

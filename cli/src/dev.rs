@@ -12,7 +12,8 @@ mod in_process;
 mod separate;
 mod servers;
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -20,13 +21,33 @@ use baton_service::config::{
     AuthConfig, BuiltInTool, ConnectionUrl, LogConfig, Registration, weakness,
 };
 use baton_service::{Config, LiveConfig, Secret, Shutdown, run_until_stopped, telemetry};
+use clap::Args;
 use tokio::net::TcpListener;
 
-use crate::args::{ConfigArgs, DevArgs};
+use crate::args::ConfigArgs;
 use crate::{config_command, demo_model, keys, migrate, private_file, role};
 
 use announce::{ANY_PORT, Ready};
 use servers::Servers;
+
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    /// The folder for the data of the private servers
+    #[arg(long, value_name = "DIR", default_value = ".baton")]
+    pub(crate) data: PathBuf,
+    /// The address to serve HTTP at; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub(crate) http: SocketAddr,
+    /// Write addresses and a key to this file, as JSON, once everything is ready
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+    /// The number of workers
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) workers: usize,
+    /// Start each role as a process of its own, and restart it when it dies
+    #[arg(long)]
+    pub(crate) separate: bool,
+}
 
 /// The tenant that the ready-made key belongs to.
 const TENANT: &str = "dev";

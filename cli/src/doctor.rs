@@ -9,10 +9,22 @@ mod report;
 
 use std::process::ExitCode;
 
+use clap::Args;
+
 use self::report::Report;
-use crate::args::{ConfigArgs, DoctorArgs};
+use crate::args::ConfigArgs;
 use crate::config_command::{self, print};
 use crate::visible::visible_json;
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print the checks as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Ask no model server for an answer, only for its list of models
+    #[arg(long)]
+    pub(crate) no_turn: bool,
+}
 
 const CONFIGURATION: &str = "configuration";
 

@@ -4,10 +4,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use clap::Args;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::args::HealthcheckArgs;
+#[derive(Debug, Args)]
+pub(crate) struct HealthcheckArgs {
+    /// The role's admin address
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464")]
+    pub(crate) admin: SocketAddr,
+}
 
 const TIMEOUT: Duration = Duration::from_secs(4);
 

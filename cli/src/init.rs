@@ -6,14 +6,24 @@ mod secrets;
 mod tests;
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use clap::Args;
 
 use self::secrets::Secrets;
-use crate::args::InitArgs;
 use crate::config_command::print;
 use crate::private_file;
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The deployment's folder; it is made if missing
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) folder: PathBuf,
+    /// The host name by which clients will reach the server, for the first certificate
+    #[arg(long, value_name = "NAME", default_value = "localhost")]
+    pub(crate) host: String,
+}
 
 /// A comment in the delivered `accounts.conf`, which also works without this key.
 const XKEY: &str = "# xkey: $BATON_NATS_CALLOUT_XKEY";

@@ -8,12 +8,81 @@ use baton_identity::{ApiKey, KeyRights};
 use baton_protocol::{ApiKeyId, TenantId};
 use baton_service::{Clock as _, Config, SystemClock};
 use baton_store::{KeyLimits, NewApiKey, Store};
+use clap::{Args, Subcommand};
 
-use crate::args::{ConfigArgs, KeysCommand};
+use crate::args::ConfigArgs;
 use crate::config_command::print;
 use crate::ledger::{audit_entry, connect, ensure_tenant, find_tenant, work_at};
 use crate::private_file;
 use crate::visible::visible;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make a key; it is printed once and stored only as a hash
+    Create {
+        /// The tenant's name or id; an unknown name makes a new tenant
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        /// The purpose of the key
+        #[arg(long)]
+        name: String,
+        /// Its scopes, separated by commas: runs:read, runs:write, …; * is everything
+        #[arg(long, value_delimiter = ',', default_value = "*")]
+        scopes: Vec<String>,
+        /// Upstream models it may use; all by default
+        #[arg(long, value_delimiter = ',', value_name = "MODEL")]
+        models: Option<Vec<String>>,
+        /// Server-side tools it may use; all by default
+        #[arg(long, value_delimiter = ',', value_name = "TOOL")]
+        tools: Option<Vec<String>>,
+        /// Time until it expires, such as 90d; never by default
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        expires_in: Option<std::time::Duration>,
+        /// Its limits
+        #[command(flatten)]
+        limits: KeyLimitArgs,
+    },
+    /// List a tenant's keys
+    List {
+        /// The tenant's name or id
+        #[arg(long, default_value = "default")]
+        tenant: String,
+    },
+    /// Revoke a key
+    Revoke {
+        /// The tenant's name or id
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        /// The key's id, as `keys list` shows it
+        id: baton_protocol::ApiKeyId,
+    },
+}
+
+/// The limits of a key; a limit that is not given does not exist.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct KeyLimitArgs {
+    /// Requests in any 60 seconds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST))]
+    pub(crate) per_minute: Option<u32>,
+    /// Requests in any 24 hours
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST))]
+    pub(crate) per_day: Option<u32>,
+    /// Runs at a time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST))]
+    pub(crate) concurrent_runs: Option<u32>,
+    /// Tokens in a calendar month, UTC
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST_A_MONTH))]
+    pub(crate) monthly_tokens: Option<u64>,
+    /// Cost in a calendar month, UTC, in millionths of the currency of the prices
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST_A_MONTH))]
+    pub(crate) monthly_cost_micros: Option<u64>,
+}
+
+/// The greatest value of a limit's column.
+const MOST: i64 = i32::MAX as i64;
+
+/// The same maximum as over HTTP.
+const MOST_A_MONTH: u64 = 9_000_000_000_000_000;
 
 pub(crate) async fn run(command: KeysCommand, args: &ConfigArgs) -> anyhow::Result<()> {
     work_at(args, async |config, store| {

@@ -7,13 +7,28 @@ use anyhow::{Context as _, bail};
 use baton_nats::{Bus, LogLevelRequest};
 use baton_protocol::{LogLevelAnswer, LogLevelChange};
 use baton_service::config::Required;
-use baton_service::telemetry::{Telemetry, check_filter};
+use baton_service::telemetry::{Telemetry, check_filter, parse_filter_time};
+use clap::Args;
 use futures_util::future::join_all;
 
-use crate::args::{ConfigArgs, LogLevelArgs};
+use crate::args::ConfigArgs;
 use crate::config_command::{self, print};
 use crate::role::{self, Kind};
 use crate::visible::visible;
+
+#[derive(Debug, Args)]
+pub(crate) struct LogLevelArgs {
+    /// A level such as debug, or directives such as info,baton_worker=debug
+    #[arg(value_name = "LEVEL")]
+    pub(crate) filter: String,
+    /// The time after which the filter before returns, from 1s to 24h; without it, the change stays until the
+    /// process ends or its configuration is reloaded
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_filter_time)]
+    pub(crate) time: Option<Duration>,
+    /// Only this role
+    #[arg(long, value_enum)]
+    pub(crate) role: Option<Kind>,
+}
 
 /// The longest pause between two answers: all processes answer at once.
 const PATIENCE: Duration = Duration::from_secs(2);

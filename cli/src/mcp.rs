@@ -1,18 +1,50 @@
 //! `baton mcp probe`: prints what the worker's client finds at an MCP server.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use baton_mcp::{Connection, Endpoint, Listing, ServerInfo};
 use baton_outbound::{Guard, Policy};
+use clap::{Args, Subcommand};
 use http::{HeaderName, HeaderValue};
 use serde_json::json;
 use url::Url;
 
-use crate::args::{ConfigArgs, McpCommand, ProbeArgs};
+use crate::args::ConfigArgs;
 use crate::config_command::{load, print};
 use crate::visible::{visible, visible_json};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum McpCommand {
+    /// Connect to an MCP server as a worker would, and print what it offers
+    ///
+    /// Prints the server, its tools with the hints that it gives about them, and a section for the
+    /// configuration. It calls no tool.
+    Probe(ProbeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    /// The server's address, such as https://mcp.example/mcp
+    pub(crate) url: url::Url,
+    /// Print JSON, with the whole descriptions and schemas
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The bearer token of each request; the variable keeps it out of process lists
+    #[arg(long, value_name = "TOKEN", env = "MCP_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// A file with the bearer token
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// A header of each request, as NAME: VALUE; may be given several times
+    #[arg(long = "header", value_name = "HEADER")]
+    pub(crate) headers: Vec<String>,
+    /// The time limit of connecting, and of listing the tools
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub(crate) timeout: humantime::Duration,
+}
 
 pub(crate) async fn run(command: McpCommand, args: &ConfigArgs) -> anyhow::Result<()> {
     match command {

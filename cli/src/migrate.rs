@@ -7,10 +7,25 @@ use anyhow::Context as _;
 use baton_nats::{Bus, provision};
 use baton_service::Config;
 use baton_service::config::Required;
+use clap::Args;
 
 use self::logins::Logins;
-use crate::args::{ConfigArgs, MigrateArgs};
+use crate::args::ConfigArgs;
 use crate::{config_command, role};
+
+#[derive(Debug, Args)]
+pub(crate) struct MigrateArgs {
+    /// First make the two users and the database of DATABASE_MIGRATE_URL and DATABASE_URL, as this
+    /// administrator; the URL may name any other database of the server. DATABASE_ADMIN_URL does
+    /// the same and keeps the password out of process lists
+    #[arg(
+        long,
+        value_name = "ADMIN_URL",
+        env = "DATABASE_ADMIN_URL",
+        hide_env_values = true
+    )]
+    pub(crate) bootstrap: Option<String>,
+}
 
 pub(crate) async fn run(options: &MigrateArgs, args: &ConfigArgs) -> anyhow::Result<()> {
     let config = config_command::load(args)?;

@@ -4,11 +4,23 @@ use anyhow::anyhow;
 use baton_protocol::{RunId, TurnRoute};
 use baton_store::{AttemptEnding, Store, Timeline, TimelineData, TimelineEntry};
 use chrono::{DateTime, SecondsFormat, Utc};
+use clap::Subcommand;
 
-use crate::args::{ConfigArgs, RunsCommand};
+use crate::args::ConfigArgs;
 use crate::config_command::print;
 use crate::ledger;
 use crate::visible::visible;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunsCommand {
+    /// Print a run's waits, attempts, turns, calls and questions with their times, tokens and cost
+    ///
+    /// Each line begins with the time and the duration. Nothing of messages, arguments or results is shown.
+    Timeline {
+        /// The run's id, of any tenant
+        id: baton_protocol::RunId,
+    },
+}
 
 pub(crate) async fn run(command: RunsCommand, args: &ConfigArgs) -> anyhow::Result<()> {
     let RunsCommand::Timeline { id } = command;

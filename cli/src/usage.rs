@@ -3,11 +3,28 @@
 use baton_service::{Clock as _, SystemClock};
 use baton_store::{Store, UsageBearer, UsageFilter, UsageGroups, UsageSum};
 use chrono::Days;
+use clap::Args;
 
-use crate::args::{ConfigArgs, UsageArgs};
+use crate::args::ConfigArgs;
 use crate::config_command::print;
 use crate::ledger;
 use crate::visible::visible;
+
+#[derive(Debug, Args)]
+pub(crate) struct UsageArgs {
+    /// The tenant's name or id
+    #[arg(long, default_value = "default")]
+    pub(crate) tenant: String,
+    /// The first day, UTC, such as 2026-11-01; by default 29 days before the last
+    #[arg(long, value_name = "DAY")]
+    pub(crate) from: Option<chrono::NaiveDate>,
+    /// The last day, UTC; today by default
+    #[arg(long, value_name = "DAY")]
+    pub(crate) to: Option<chrono::NaiveDate>,
+    /// The grouping, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "day", value_parser = ["day", "key", "model"])]
+    pub(crate) by: Vec<String>,
+}
 
 /// The default number of days before the last one.
 const USUAL_DAYS: Days = Days::new(29);

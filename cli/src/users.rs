@@ -10,11 +10,73 @@ use baton_identity::{OpaqueToken, TokenKind};
 use baton_protocol::InviteId;
 use baton_service::{Clock as _, Config, SystemClock};
 use baton_store::{AuditEntry, LegacyRule, NewInvite, Store, UserRecord};
+use clap::Subcommand;
 
-use crate::args::{ConfigArgs, UsersCommand};
+use crate::args::ConfigArgs;
 use crate::config_command::print;
 use crate::ledger::{audit_entry, ensure_tenant, work_at};
 use crate::visible::visible;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UsersCommand {
+    /// Print the token with which a tenant's first owner registers; fails if it has an owner
+    Bootstrap {
+        /// The tenant's name or id; an unknown name makes a new tenant
+        #[arg(long, default_value = "default")]
+        tenant: String,
+    },
+    /// Print an invite; no mail is sent, so pass it on yourself
+    Invite {
+        /// The tenant's name or id; an unknown name makes a new tenant
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        /// Their role: viewer, member, admin or owner
+        #[arg(long, default_value = "member")]
+        role: baton_protocol::Role,
+        /// The only address that may use it; any by default
+        #[arg(long)]
+        email: Option<String>,
+        /// Time until it expires, such as 3d; auth.invite_life by default
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        expires_in: Option<std::time::Duration>,
+    },
+    /// Print a token with which a person sets a new password; no mail is sent, so pass it on
+    /// yourself
+    ResetPassword {
+        /// The address that they sign in with
+        email: String,
+    },
+    /// List all people with their tenants
+    List,
+    /// Remove a person from a tenant, and print the keys and tokens they made there: those that
+    /// end, and those that stay valid
+    Remove {
+        /// The tenant's name or id
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        /// The address that they sign in with
+        email: String,
+        /// Keep the API keys that they made valid, and answer for them; by default they are
+        /// revoked. Invites and password resets end in any case
+        #[arg(long)]
+        keep_keys: bool,
+    },
+    /// Disable a person: their sessions end, and so do the keys and tokens they made in their
+    /// tenants, which are printed
+    Disable {
+        /// The address that they sign in with
+        email: String,
+        /// Keep the API keys that they made valid, and answer for them; by default they are
+        /// revoked. Invites and password resets end in any case
+        #[arg(long)]
+        keep_keys: bool,
+    },
+    /// Enable a disabled person again
+    Enable {
+        /// The address that they sign in with
+        email: String,
+    },
+}
 
 /// The lifetime of a reset and of a bootstrap token.
 const DAY: Duration = Duration::from_hours(24);

@@ -1,15 +1,46 @@
 //! A Baton server, asked with an API key.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use baton_outbound::client_builder_of_operator;
+use clap::Args;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::args::ApiArgs;
 use crate::visible::visible_lines;
+
+/// The server to ask, and the credential.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ApiArgs {
+    /// The server's address
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "BATON_BASE_URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
+    pub(crate) url: url::Url,
+    /// The API key; the variable keeps it out of process lists
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "BATON_API_KEY",
+        hide_env_values = true
+    )]
+    pub(crate) key: Option<String>,
+    /// A file with the API key
+    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// A PEM file of certificate authorities to trust besides the public ones
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Print JSON, as the server answers it
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// The time limit of one request.
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -5,9 +5,9 @@ use baton_service::{Config, LiveConfig, Shutdown};
 use futures_util::future::try_join_all;
 use tokio::net::TcpListener;
 
+use super::DevArgs;
 use super::announce::{ANY_PORT, AdminAddresses, Ready};
 use super::servers::Servers;
-use crate::args::DevArgs;
 use crate::role::{self, Kind};
 
 pub(crate) async fn serve(

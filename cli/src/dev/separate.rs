@@ -19,9 +19,9 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::DevArgs;
 use super::announce::{ANY_PORT, AdminAddresses, Ready};
 use super::servers::Servers;
-use crate::args::DevArgs;
 use crate::config_command;
 use crate::role::Kind;
 
