@@ -58,11 +58,11 @@ def quantiles(metric, labels="", by=(), qs=(0.5, 0.95, 0.99)):
     """Quantiles of a histogram: pairs of a query and its legend."""
     selector = f"{{{labels}}}" if labels else ""
     groups = ", ".join(["le", *by])
-    legend = " ".join([*(f"{{{{{name}}}}}" for name in by), "p{}"])
+    series = "".join(f"{{{{{name}}}}} " for name in by)
     return [
         (
             f"histogram_quantile({q}, sum by ({groups}) (rate({metric}_bucket{selector}[$__rate_interval])))",
-            legend.format(round(q * 100)).strip(),
+            f"{series}p{round(q * 100)}",
         )
         for q in qs
     ]
