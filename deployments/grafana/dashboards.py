@@ -359,7 +359,8 @@ PARTS = build(
                 graph("Request bodies", "Bytes of request bodies that the ingresses hold at this moment.", "bytes", ("sum by (instance) (baton_ingress_body_bytes)", "{{instance}}")),
                 graph("Bodies refused", "Request bodies for which there was no room, by limit.", "reqps", (rate("baton_ingress_body_refusals_total", by="limit"), "{{limit}}")),
                 graph("HTTP connections", "Open connections, and those that a limit ended.", "none", (f"sum by (job, listener) (baton_http_active_connections{{{ROLES}}})", "{{job}} {{listener}}"), (rate("baton_http_connections_cut_total", by="listener, reason", roles=True), "{{listener}} cut: {{reason}}")),
-                graph("Background tasks", "Activations that failed or panicked, and the 95th percentile of their length.", "none", (rate("baton_background_activations_total", 'outcome!="ok"', "task, outcome"), "{{task}} {{outcome}}"), *quantiles("baton_background_activation_duration_seconds", by=("task",), qs=(0.95,))),
+                graph("Background tasks that fail", "Activations of a background task that failed or panicked.", "reqps", (rate("baton_background_activations_total", 'outcome!="ok"', "task, outcome"), "{{task}} {{outcome}}")),
+                graph("Length of background tasks", "95th percentile of the time that an activation takes: the ten slowest.", "s", ("topk(10, histogram_quantile(0.95, sum by (task, le) (rate(baton_background_activation_duration_seconds_bucket[$__rate_interval]))))", "{{task}}")),
             ],
         ),
         (
