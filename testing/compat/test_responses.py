@@ -105,6 +105,16 @@ def test_a_function_of_the_client_is_called_and_answered(demo):
     assert "12 degrees" in answered.output_text
 
 
+def test_the_tokens_of_an_input_are_counted(demo):
+    sdk = client(demo)
+    counted = sdk.responses.input_tokens.count(model="demo", input=QUESTION)
+    assert counted.object == "response.input_tokens"
+    instructed = sdk.responses.input_tokens.count(model="demo", input=QUESTION, instructions="Be very brief.")
+    assert 0 < counted.input_tokens < instructed.input_tokens
+    asked = sdk.responses.create(model="demo", input="Hello.")
+    assert asked.usage.input_tokens == sdk.responses.input_tokens.count(model="demo", input="Hello.").input_tokens
+
+
 def test_a_cancelled_response_stays_cancelled(scripted, upstream):
     sdk = client(scripted)
     model = "hang-responses"

@@ -1,5 +1,6 @@
 //! The body of `POST /v1/responses`.
 
+mod count;
 mod params;
 
 use baton_openai::Message;
@@ -22,6 +23,15 @@ const MAX_NAME_BYTES: usize = 512;
 /// The rules for a busy conversation that a request may choose.
 const ON_BUSY: [&str; 4] = ["reject", "queue", "interrupt", "rollback"];
 const TIERS: [&str; 4] = ["auto", "default", "flex", "priority"];
+
+/// The purpose of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// An answer to the input.
+    Answer,
+    /// The number of tokens of the input, which may be empty.
+    Count,
+}
 
 /// A request for a response, read and checked for form.
 #[derive(Debug)]
@@ -55,7 +65,10 @@ pub struct CreateResponse {
 impl CreateResponse {
     /// Reads a body. The caller has checked its depth and its number of values.
     pub fn parse(body: &[u8]) -> Result<Self, Invalid> {
-        let mut object = At::body(body)?.object()?;
+        Self::read(At::body(body)?.object()?, Purpose::Answer)
+    }
+
+    fn read(mut object: Object<'_>, purpose: Purpose) -> Result<Self, Invalid> {
         let mut params = Params::default();
 
         let agent = read_name(&mut object, "agent")?;
@@ -64,7 +77,13 @@ impl CreateResponse {
             let message = "`model` is missing: name a model, or an agent";
             return Err(Invalid::field("missing_model", "model", message));
         }
-        let input = read_input(&object.need("input")?)?;
+        let input = match purpose {
+            Purpose::Answer => read_input(&object.need("input")?)?,
+            Purpose::Count => {
+                let input = object.take("input").map(|at| read_input(&at));
+                input.transpose()?.unwrap_or_default()
+            }
+        };
         let instructions = object.take_string("instructions")?;
         let previous_at = object.take("previous_response_id");
         let previous_response_id = previous_at.as_ref().map(At::string).transpose()?;

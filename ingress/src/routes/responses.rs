@@ -2,6 +2,7 @@
 //! wire, and these routes add the ledger and the run's events.
 
 mod cancel;
+mod count_tokens;
 mod create;
 mod delete;
 mod description;
@@ -10,6 +11,7 @@ mod input_items;
 mod path;
 mod read;
 mod record;
+mod run_request;
 mod streamed;
 mod whole;
 
@@ -33,16 +35,9 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(read::read_response, delete::delete_response))
         .routes(routes!(cancel::cancel_response))
         .routes(routes!(input_items::list_input_items))
-        // Without these, the words would be read as ids.
-        .route("/v1/responses/input_tokens", post(count_tokens))
+        .routes(routes!(count_tokens::count_input_tokens))
+        // Without it, the word would be read as an id.
         .route("/v1/responses/compact", post(compact))
-}
-
-async fn count_tokens() -> ApiError {
-    not_served(
-        "POST /v1/responses/input_tokens is not served: this server has no tokenizer of the model. \
-         `usage` of a response has the counts",
-    )
 }
 
 async fn compact() -> ApiError {

@@ -402,6 +402,7 @@ impl Fixture {
             position: StreamSeq::NONE,
             last: EventId::ORIGIN,
             text: String::new(),
+            usage: USAGE,
         };
         let started = RunStarted {
             model: "m".into(),

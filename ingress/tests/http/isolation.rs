@@ -133,6 +133,9 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
         ("POST", "/v1/responses") => {
             How::Own(json!({"model": "m", "input": "x", "background": true}))
         }
+        ("POST", "/v1/responses/input_tokens") => {
+            How::Refused(json!({"model": "m", "previous_response_id": other.response}))
+        }
         ("POST", "/v1/chat/completions") => {
             How::Own(json!({"model": "m", "messages": message, "stream": true}))
         }

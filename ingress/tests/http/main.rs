@@ -14,6 +14,7 @@ mod body_bytes;
 mod chat;
 mod clocks;
 mod conversations;
+mod counting;
 mod disconnect;
 mod feedback;
 mod fixture;

@@ -199,3 +199,55 @@ fn instructions_precede_the_conversation() {
         ["system: Be brief.", "user: a", "assistant: b", "user: hi"]
     );
 }
+
+#[test]
+fn a_count_asks_for_one_token_that_is_not_kept() {
+    let count = |fields: &str| CreateResponse::parse_count(format!("{{{fields}}}").as_bytes());
+    let read = count(&format!(r#"{BASE},"seed":7,"text":null"#)).unwrap();
+    assert_eq!(
+        read.params.as_raw().get(),
+        r#"{"seed":7,"max_completion_tokens":1}"#
+    );
+    assert!(!read.settings.store);
+    for enough in [
+        r#""instructions":"Be brief.""#,
+        r#""previous_response_id":"resp_01890a5d-ac96-774b-bcce-b302099a8057""#,
+        r#""conversation":"conv_01890a5d-ac96-774b-bcce-b302099a8057""#,
+    ] {
+        count(&format!(r#""model":"m",{enough}"#)).unwrap();
+    }
+    let nothing = count(r#""model":"m""#).unwrap_err();
+    assert_eq!(nothing.param.as_deref(), Some("input"));
+}
+
+#[test]
+fn a_count_takes_the_fields_that_the_model_reads_and_refuses_all_others_by_name() {
+    let read = [
+        "model",
+        "agent",
+        "input",
+        "instructions",
+        "previous_response_id",
+        "conversation",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "text.format",
+        "text.verbosity",
+        "reasoning.effort",
+    ];
+    let neutral = ["include", "truncation", "top_logprobs"];
+    for field in FIELDS {
+        for value in field.accepted.iter().filter(|value| **value != "null") {
+            let body = body_with(field.name, value);
+            let count = CreateResponse::parse_count(body.as_bytes());
+            let expected = read.contains(&field.name) || neutral.contains(&field.name);
+            assert_eq!(count.is_ok(), expected, "{body}: {count:?}");
+            if let Err(error) = count {
+                assert_eq!(error.param.as_deref(), Some(field.name), "{body}");
+            }
+        }
+    }
+    let error = CreateResponse::parse_count(body_with("personality", "\"friendly\"").as_bytes());
+    assert_eq!(error.unwrap_err().param.as_deref(), Some("personality"));
+}

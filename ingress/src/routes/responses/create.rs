@@ -5,25 +5,22 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use baton_admission::request::read_on_busy;
-use baton_admission::{Accepted, OnClose, Submission, SubmitRequest, check_shape};
-use baton_openai::{ErrorBody, Message};
-use baton_protocol::UseLimits;
+use baton_admission::{Accepted, OnClose, Submission, check_shape};
+use baton_openai::ErrorBody;
 use baton_responses::{CreateResponse, Snapshot, Status};
 use baton_service::RequestId;
 use http::{HeaderMap, StatusCode};
-use serde_json::value::{RawValue, to_raw_value};
 
 use super::description::{ResponseBody, ResponseRequest};
 use super::earlier::conversation;
 use super::record::{ResponseRecord, answer, head, recorded_head};
+use super::run_request::{in_words_of_the_wire, into_submission};
 use super::streamed::ResponseFrames;
 use super::whole::{answer_whole, answer_within};
 use crate::access::body::{Bodies, WholeBody};
 use crate::access::{Authorized, RunsWrite};
 use crate::error::ApiError;
 use crate::metrics::Door;
-use crate::routes::conversations::{conversation_busy, no_such_conversation};
 use crate::routes::openapi::AnswerErrors;
 use crate::routes::prefer::Prefer;
 use crate::routes::run_stream::Client;
@@ -163,65 +160,4 @@ pub(crate) async fn create_response(
         }
         _ => error.of_run(run),
     })
-}
-
-/// Makes the run's request of the response's; `limit` is the most bytes of a conversation.
-fn into_submission(
-    request: CreateResponse,
-    earlier: Vec<Message>,
-    limit: u64,
-) -> Result<SubmitRequest, ApiError> {
-    let goes_on = !earlier.is_empty();
-    let messages = raw(&request.messages(earlier))?;
-    if goes_on {
-        check_conversation(&messages, limit)?;
-    }
-    let on_busy = read_on_busy(request.on_busy.as_deref())?;
-    let thread = request.conversation.map(|thread| (thread, on_busy));
-    Ok(SubmitRequest {
-        agent: request.agent,
-        model: request.model,
-        messages,
-        tools: request.tools,
-        tool_names: request.tool_names,
-        calls: Vec::new(),
-        params: request.params,
-        metadata: request.metadata,
-        // A reset closes the item under way, so a text can be withdrawn.
-        shown_for_good: false,
-        thread,
-        lane: request.settings.service_tier.lane(),
-        max_turns: None,
-        max_total_tokens: None,
-        most: UseLimits::default(),
-        on_limit: None,
-        response: Some(raw(&request.settings)?),
-    })
-}
-
-/// Names the conversation in the refusals of its thread.
-fn in_words_of_the_wire(error: ApiError) -> ApiError {
-    match &*error.code {
-        "thread_not_found" => no_such_conversation().param("conversation"),
-        "thread_busy" => conversation_busy().param("conversation"),
-        _ => error,
-    }
-}
-
-/// Holds a conversation to the limits of a body: it is stored and sent as one.
-fn check_conversation(messages: &RawValue, limit: u64) -> Result<(), ApiError> {
-    let bytes = u64::try_from(messages.get().len()).unwrap_or(u64::MAX);
-    if bytes <= limit && check_shape(messages.get().as_bytes()).is_ok() {
-        return Ok(());
-    }
-    let message = format!(
-        "`previous_response_id`: the conversation is longer than a request may be ({limit} bytes): \
-         begin a new one with a shorter `input`"
-    );
-    let error = ApiError::new(StatusCode::BAD_REQUEST, "conversation_too_large", message);
-    Err(error.param("previous_response_id"))
-}
-
-fn raw<T: serde::Serialize + ?Sized>(value: &T) -> Result<Box<RawValue>, ApiError> {
-    to_raw_value(value).map_err(|error| ApiError::internal(&error))
 }

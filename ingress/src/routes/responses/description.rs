@@ -56,6 +56,52 @@ pub(crate) struct ResponseRequest {
     reasoning: Option<Map<String, Value>>,
 }
 
+/// A request for a count. The fields have the meaning that they have in a request for a response; those that
+/// change no count are refused.
+#[derive(ToSchema)]
+pub(crate) struct CountRequest {
+    /// A model's or an agent's name.
+    #[schema(max_length = 512)]
+    model: Option<String>,
+    /// An agent's name; not part of OpenAI's API.
+    #[schema(max_length = 512)]
+    agent: Option<String>,
+    /// A text, or an array of items.
+    input: Option<Value>,
+    /// A system message before the input.
+    instructions: Option<String>,
+    /// The response to go on from.
+    #[schema(pattern = "^resp_[0-9a-f-]{36}$")]
+    previous_response_id: Option<String>,
+    /// The conversation, or an object with its `id`. It stays as it is.
+    conversation: Option<Value>,
+    /// The client's own functions.
+    #[schema(value_type = Option<Vec<Object>>, max_items = 128)]
+    tools: Option<Vec<Value>>,
+    /// `none`, `auto`, `required`, or an object that names functions.
+    tool_choice: Option<Value>,
+    /// Whether the model may ask for several calls in one turn.
+    parallel_tool_calls: Option<bool>,
+    /// The form of the text.
+    #[schema(value_type = Option<Object>)]
+    text: Option<Map<String, Value>>,
+    /// `effort` alone.
+    #[schema(value_type = Option<Object>)]
+    reasoning: Option<Map<String, Value>>,
+    /// Only `disabled`.
+    #[schema(pattern = "^disabled$")]
+    truncation: Option<String>,
+}
+
+/// A count of tokens.
+#[derive(ToSchema)]
+pub(crate) struct TokenCount {
+    /// `response.input_tokens`.
+    object: String,
+    /// The tokens that the model reads, by the upstream's count.
+    input_tokens: u64,
+}
+
 /// A response. All keys are always there.
 #[derive(ToSchema)]
 pub(crate) struct ResponseBody {

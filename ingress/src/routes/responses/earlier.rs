@@ -3,15 +3,18 @@
 use std::collections::HashSet;
 
 use baton_openai::Message;
-use baton_protocol::{RunId, RunSpec, TenantId};
-use baton_store::Store;
+use baton_protocol::{RunId, RunSpec, TenantId, ThreadId};
+use baton_store::{MessageOrder, Store};
 use http::StatusCode;
 
 use super::path::{not_found, not_kept};
 use super::record::head;
+use super::run_request::PREVIOUS;
 use crate::error::ApiError;
+use crate::routes::conversations::no_such_conversation;
 
-const FIELD: &str = "previous_response_id";
+/// The messages that are read at a time.
+const PAGE: u32 = 1_000;
 
 /// Returns the messages up to the end of a response, without its `instructions`, which the next one
 /// does not inherit.
@@ -23,17 +26,17 @@ pub(super) async fn conversation(
     let mut tx = store.tenant(tenant).await?;
     let record = tx.run(run).await?;
     let record =
-        record.ok_or_else(|| not_found("there is no response with this id").param(FIELD))?;
+        record.ok_or_else(|| not_found("there is no response with this id").param(PREVIOUS))?;
     let spec: RunSpec =
         serde_json::from_str(&record.spec_json).map_err(|error| ApiError::internal(&error))?;
-    let head = head(run, record.created_at, &spec, None).map_err(|error| error.param(FIELD))?;
+    let head = head(run, record.created_at, &spec, None).map_err(|error| error.param(PREVIOUS))?;
     if !head.settings.store {
-        return Err(not_kept().param(FIELD));
+        return Err(not_kept().param(PREVIOUS));
     }
     if record.outcome.is_none() {
         let message = "the response before this one has not ended: wait for it, or cancel it";
         let error = ApiError::new(StatusCode::CONFLICT, "response_in_progress", message);
-        return Err(error.param(FIELD).do_not_retry());
+        return Err(error.param(PREVIOUS).do_not_retry());
     }
     let said = tx.run_messages(run).await?;
     drop(tx);
@@ -45,6 +48,30 @@ pub(super) async fn conversation(
     }
     drop_open_calls(&mut messages, &spec.client_tools());
     Ok(messages)
+}
+
+/// Returns the messages of a conversation as it is now.
+pub(super) async fn messages_of_thread(
+    store: &Store,
+    tenant: TenantId,
+    thread: ThreadId,
+) -> Result<Vec<Message>, ApiError> {
+    let mut tx = store.tenant(tenant).await?;
+    let known = tx.thread(thread).await?;
+    known.ok_or_else(|| no_such_conversation().param("conversation"))?;
+    let (mut messages, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = tx.thread_messages(thread, MessageOrder::Ascending, cursor, PAGE);
+        let page = page.await?;
+        for stored in page.data {
+            let message = serde_json::from_str(stored.message.get());
+            messages.push(message.map_err(|error| ApiError::internal(&error))?);
+        }
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return Ok(messages);
+        }
+    }
 }
 
 /// Returns the messages that a response began with, without its `instructions`.

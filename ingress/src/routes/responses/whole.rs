@@ -21,16 +21,31 @@ use crate::run::event_source::{EventsAfter, Source, find_events};
 use crate::run::followers::{EndsWith, Followers};
 use crate::run::relay::Interruption;
 
-/// Waits for the end of the run and returns the response. While this is awaited the client is there:
-/// hyper drops it when the connection closes, and the attachment with it.
+/// Waits for the end of the run and returns the response.
 pub(super) async fn answer_whole(
     followers: &Followers,
     caller: &Caller,
     run: RunId,
     follower: Option<EventFollower>,
-    mut attachment: Attachment,
+    attachment: Attachment,
     begun: Instant,
 ) -> Result<Response, ApiError> {
+    let record = ended_record(followers, caller, run, follower, attachment).await?;
+    let waited = followers.runs.clock.monotonic() - begun;
+    metrics::first_event(Wire::Responses, waited.as_secs_f64());
+    // Its events are lost, and the ledger has no end.
+    ended(&record)?.ok_or_else(|| interrupted(run, Interruption::Lost))
+}
+
+/// Waits for the end of the run and returns its record. While this is awaited the client is there:
+/// hyper drops it when the connection closes, and the attachment with it.
+pub(super) async fn ended_record(
+    followers: &Followers,
+    caller: &Caller,
+    run: RunId,
+    follower: Option<EventFollower>,
+    mut attachment: Attachment,
+) -> Result<ResponseRecord, ApiError> {
     let (tenant, runs) = (caller.tenant, &*followers.runs);
     let follower = match follower {
         Some(follower) => Some(follower),
@@ -57,11 +72,7 @@ pub(super) async fn answer_whole(
     } else {
         attachment.detach();
     }
-    let record = ResponseRecord::load(&runs.store, tenant, run).await?;
-    let waited = runs.clock.monotonic() - begun;
-    metrics::first_event(Wire::Responses, waited.as_secs_f64());
-    // Its events are lost, and the ledger has no end.
-    ended(&record)?.ok_or_else(|| interrupted(run, Interruption::Lost))
+    ResponseRecord::load(&runs.store, tenant, run).await
 }
 
 /// Waits for the end of the run for as long as the client prefers, then answers 202: the response

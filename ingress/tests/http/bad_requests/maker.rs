@@ -23,6 +23,7 @@ pub(super) struct Bad {
 const CHAT: &str = "/v1/chat/completions";
 const RUNS: &str = "/v1/runs";
 const RESPONSES: &str = "/v1/responses";
+const COUNTS: &str = "/v1/responses/input_tokens";
 
 /// Generates requests, the same from the same seed.
 pub(super) struct Maker {
@@ -61,6 +62,7 @@ impl Maker {
         let response = json!({"model": "m", "input": [
             {"role": "user", "content": [{"type": "input_text", "text": text}]}
         ], "stream": true, "metadata": {"a": "b"}});
+        let count = json!({"model": "m", "input": text, "instructions": text});
         let decision = json!({"decision": "result", "result": text});
         let decisions = json!({"decisions": [
             {"approval_id": uuid::Uuid::nil(), "decision": "reject", "reason": text},
@@ -71,6 +73,7 @@ impl Maker {
             (CHAT, chat),
             (RUNS, run),
             (RESPONSES, response),
+            (COUNTS, count),
             ("/v1/runs/{id}/approvals/{approval}", decision),
             ("/v1/runs/{id}/approvals", decisions),
             ("/v1/auth/login", login),
