@@ -115,6 +115,18 @@ def test_the_tokens_of_an_input_are_counted(demo):
     assert asked.usage.input_tokens == sdk.responses.input_tokens.count(model="demo", input="Hello.").input_tokens
 
 
+def test_a_conversation_is_compacted_and_goes_on(demo):
+    sdk = client(demo)
+    first = sdk.responses.create(model="demo", input=QUESTION)
+    compacted = sdk.responses.compact(model="demo", previous_response_id=first.id)
+    assert compacted.object == "response.compaction"
+    assert [item.type for item in compacted.output] == ["message", "compaction"]
+    assert compacted.usage.total_tokens > 0
+    items = [item.to_dict() for item in compacted.output]
+    after = sdk.responses.create(model="demo", input=[*items, {"role": "user", "content": "Hello."}])
+    assert after.status == "completed"
+
+
 def test_a_cancelled_response_stays_cancelled(scripted, upstream):
     sdk = client(scripted)
     model = "hang-responses"

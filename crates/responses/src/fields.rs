@@ -66,8 +66,8 @@ pub const FIELDS: &[Field] = &[
     field(
         "input",
         Honoured,
-        "A text, or items: `message`, `function_call`, `function_call_output`, `reasoning`. Parts \
-         may be text, images and inline files.",
+        "A text, or items: `message`, `function_call`, `function_call_output`, `reasoning`, \
+         `compaction`. Parts may be text, images and inline files.",
         &["\"hi\"", r#"[{"role":"user","content":"hi"}]"#],
         &["7", "[]", r#"[{"type":"item_reference","id":"x"}]"#],
     ),
@@ -293,7 +293,7 @@ pub const FIELDS: &[Field] = &[
     field(
         "context_management",
         Refused,
-        "The context is never compacted.",
+        "A response compacts nothing by itself: POST /v1/responses/compact does.",
         &["null"],
         &[r#"[{"type":"compaction"}]"#],
     ),

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use from_messages::to_items;
-pub(crate) use parse::{read_input, read_item};
+pub(crate) use parse::{SealedItem, read_input, read_item};
 pub use stored::{Removal, join_items, stored_items, without_item};
 pub use to_messages::to_messages;
 

@@ -11,6 +11,7 @@
 //! effective value in `response`.
 
 pub mod checker;
+mod compaction;
 mod conversation;
 pub mod fields;
 mod ids;
@@ -26,6 +27,7 @@ mod stream;
 mod tools;
 
 pub use baton_protocol::Invalid;
+pub use compaction::{Compaction, NONCE_BYTES, SealingKey, compaction_prompt};
 pub use conversation::{AddItems, ChangeConversation, ConversationObject, CreateConversation};
 pub use ids::{
     InvalidConversationId, InvalidResponseId, ItemKind, conversation_id, item_id, message_of_item,

@@ -1,6 +1,6 @@
 //! The body of `POST /v1/responses`.
 
-mod count;
+mod derived;
 mod params;
 
 use baton_openai::Message;
@@ -9,9 +9,10 @@ use serde_json::value::RawValue;
 
 use self::params::{Params, read_reasoning, read_text};
 use crate::Invalid;
+use crate::compaction::{SealingKey, summary_message};
 use crate::fields::always_refused;
 use crate::ids::{conversation_id, run_of_response, thread_of_conversation};
-use crate::items::{Item, read_input, to_messages};
+use crate::items::{Item, SealedItem, read_input, to_items, to_messages};
 use crate::read::{At, Object, cut};
 use crate::settings::{ServiceTier, Settings};
 use crate::tools::{Choice, Tools};
@@ -31,6 +32,8 @@ enum Purpose {
     Answer,
     /// The number of tokens of the input, which may be empty.
     Count,
+    /// A summary of the input, which may be empty.
+    Compact,
 }
 
 /// A request for a response, read and checked for form.
@@ -41,7 +44,9 @@ pub struct CreateResponse {
     /// The model, or an agent's name in its field.
     pub model: Option<String>,
     /// The input, without ids.
-    pub input: Vec<Item>,
+    input: Vec<Item>,
+    /// The items of the input that are still to be opened.
+    sealed: Vec<SealedItem>,
     /// Whether the answer is a stream.
     pub stream: bool,
     /// The run of the response to go on from.
@@ -70,6 +75,7 @@ impl CreateResponse {
 
     fn read(mut object: Object<'_>, purpose: Purpose) -> Result<Self, Invalid> {
         let mut params = Params::default();
+        let mut sealed = Vec::new();
 
         let agent = read_name(&mut object, "agent")?;
         let model = read_name(&mut object, "model")?.filter(|model| !model.is_empty());
@@ -78,9 +84,10 @@ impl CreateResponse {
             return Err(Invalid::field("missing_model", "model", message));
         }
         let input = match purpose {
-            Purpose::Answer => read_input(&object.need("input")?)?,
-            Purpose::Count => {
-                let input = object.take("input").map(|at| read_input(&at));
+            Purpose::Answer => read_input(&object.need("input")?, &mut sealed)?,
+            Purpose::Count | Purpose::Compact => {
+                let input = object.take("input");
+                let input = input.map(|at| read_input(&at, &mut sealed));
                 input.transpose()?.unwrap_or_default()
             }
         };
@@ -180,6 +187,7 @@ impl CreateResponse {
             agent,
             model,
             input,
+            sealed,
             stream,
             previous,
             conversation,
@@ -211,9 +219,33 @@ impl CreateResponse {
         })
     }
 
+    /// Returns whether the input has items that [`Self::open`] must open first.
+    pub fn is_sealed(&self) -> bool {
+        !self.sealed.is_empty()
+    }
+
+    /// Opens the summaries of the input with the tenant's key; `None` if no key was ever made for it.
+    pub fn open(&mut self, key: Option<&SealingKey>) -> Result<(), Invalid> {
+        for sealed in self.sealed.drain(..) {
+            let summary = key.and_then(|key| key.open(&sealed.content));
+            let Some(summary) = summary else {
+                let message = format!(
+                    "`{}` was not made by this server for this tenant, or was changed: send the item as \
+                     it came, or leave it out",
+                    sealed.path
+                );
+                return Err(Invalid::field("invalid_compaction", sealed.path, message));
+            };
+            let opened = to_items(&[summary_message(&summary)]);
+            self.input.splice(sealed.index..=sealed.index, opened);
+        }
+        Ok(())
+    }
+
     /// Returns the messages of the run: the instructions, those of the response that this one goes
     /// on from, and the input.
     pub fn messages(&self, earlier: Vec<Message>) -> Vec<Message> {
+        debug_assert!(self.sealed.is_empty(), "`open` comes first");
         let instructions = self.settings.instructions.as_deref();
         let mut messages: Vec<_> = instructions
             .map(|text| Message::text("system", text))

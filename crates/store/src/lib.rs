@@ -48,6 +48,7 @@ mod queue_depth;
 mod reservations;
 mod run_inputs;
 mod runs;
+mod sealing_keys;
 mod sessions;
 mod sign_in_throttle;
 mod statement;

@@ -2,9 +2,11 @@
 //! wire, and these routes add the ledger and the run's events.
 
 mod cancel;
+mod compact;
 mod count_tokens;
 mod create;
 mod delete;
+mod derived_run;
 mod description;
 mod earlier;
 mod input_items;
@@ -15,7 +17,6 @@ mod run_request;
 mod streamed;
 mod whole;
 
-use axum::routing::post;
 use baton_protocol::RunId;
 use http::StatusCode;
 use utoipa_axum::router::OpenApiRouter;
@@ -36,16 +37,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(cancel::cancel_response))
         .routes(routes!(input_items::list_input_items))
         .routes(routes!(count_tokens::count_input_tokens))
-        // Without it, the word would be read as an id.
-        .route("/v1/responses/compact", post(compact))
-}
-
-async fn compact() -> ApiError {
-    not_served("POST /v1/responses/compact is not served: the context is never compacted here")
-}
-
-fn not_served(message: &str) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
+        .routes(routes!(compact::compact_conversation))
 }
 
 /// Returns the error for a client that gets no answer although its run goes on. A new request would

@@ -110,7 +110,7 @@ async fn a_run_without_a_count_is_an_error_and_no_number() {
     });
     assert_eq!(answer(cancelled.await).await.0, 409);
     let nothing = count(&f, &body, async |mut worker| {
-        worker.end_without_a_turn().await
+        worker.end_without_a_turn().await;
     });
     let (status, error) = answer(nothing.await).await;
     assert_eq!(

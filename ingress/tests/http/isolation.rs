@@ -133,7 +133,7 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
         ("POST", "/v1/responses") => {
             How::Own(json!({"model": "m", "input": "x", "background": true}))
         }
-        ("POST", "/v1/responses/input_tokens") => {
+        ("POST", "/v1/responses/input_tokens" | "/v1/responses/compact") => {
             How::Refused(json!({"model": "m", "previous_response_id": other.response}))
         }
         ("POST", "/v1/chat/completions") => {

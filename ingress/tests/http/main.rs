@@ -13,6 +13,7 @@ mod bad_requests;
 mod body_bytes;
 mod chat;
 mod clocks;
+mod compacting;
 mod conversations;
 mod counting;
 mod disconnect;

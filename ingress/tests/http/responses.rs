@@ -528,15 +528,6 @@ async fn a_field_that_is_not_served_is_refused_by_its_name() {
             "{query}"
         );
     }
-    let compact = f.post(&format!("{PATH}/compact"), &request(&json!({})));
-    let (status, error) = json_of(compact.send().await.unwrap()).await;
-    assert_eq!(status, 404, "{error}");
-    assert!(
-        error["error"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("compact")
-    );
     let (status, runs) = get(&f, "/v1/runs").await;
     assert_eq!(
         (status, &runs["data"]),

@@ -10,8 +10,19 @@ const DETAILS: [&str; 4] = ["auto", "low", "high", "original"];
 const NO_FILE_IDS: &str =
     "is refused: this server stores no files. Send the content itself, as a `data:` URL";
 
-/// Reads the input of a request.
-pub(crate) fn read_input(at: &At<'_>) -> Result<Vec<Item>, Invalid> {
+/// An item of an input that only a key opens.
+#[derive(Debug)]
+pub(crate) struct SealedItem {
+    /// Its place in the input.
+    pub(crate) index: usize,
+    /// The path of its content.
+    pub(crate) path: String,
+    /// Its content.
+    pub(crate) content: String,
+}
+
+/// Reads the input of a request, and adds to `sealed` what is to be opened in it.
+pub(crate) fn read_input(at: &At<'_>, sealed: &mut Vec<SealedItem>) -> Result<Vec<Item>, Invalid> {
     if at.is_string() {
         return Ok(vec![message(
             "user",
@@ -26,7 +37,42 @@ pub(crate) fn read_input(at: &At<'_>) -> Result<Vec<Item>, Invalid> {
     if elements.is_empty() {
         return Err(at.must_be("a string, or an array of at least one item"));
     }
-    elements.iter().map(read_item).collect()
+    let mut items = Vec::with_capacity(elements.len());
+    for (index, element) in elements.iter().enumerate() {
+        let item = match read_compaction(element)? {
+            Some(content) => {
+                let path = format!("{}.encrypted_content", element.path);
+                sealed.push(SealedItem {
+                    index,
+                    path,
+                    content,
+                });
+                // Its place, until it is opened.
+                message("user", Vec::new(), None)
+            }
+            None => read_item(element)?,
+        };
+        items.push(item);
+    }
+    Ok(items)
+}
+
+/// Reads the content of a compaction; `None` if the item is another one.
+fn read_compaction(at: &At<'_>) -> Result<Option<String>, Invalid> {
+    let mut object = at.object()?;
+    let is_compaction = match object.take("type") {
+        Some(kind) => kind.is_string() && kind.string()? == "compaction",
+        None => false,
+    };
+    if !is_compaction {
+        return Ok(None);
+    }
+    // The id is given anew: an item has the id of its place.
+    object.take_string("id")?;
+    object.take_string("created_by")?;
+    let content = object.need_string("encrypted_content")?;
+    object.finish()?;
+    Ok(Some(content))
 }
 
 fn message(role: &str, content: Vec<Part>, phase: Option<String>) -> Item {
@@ -103,6 +149,7 @@ pub(crate) fn read_item(at: &At<'_>) -> Result<Item, Invalid> {
                 "function_call",
                 "function_call_output",
                 "reasoning",
+                "compaction",
             ]));
         }
     };

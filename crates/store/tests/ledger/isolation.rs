@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::fixture::{DONE, LONG, Ledger, ROOMY, answer, new_run, run_id, spec, tenant_id};
 
-const TABLES: [&str; 18] = [
+const TABLES: [&str; 19] = [
     "attempts",
     "agents",
     "agent_versions",
@@ -28,6 +28,7 @@ const TABLES: [&str; 18] = [
     "thread_messages",
     "approvals",
     "approval_grants",
+    "sealing_keys",
     "memberships",
     "one_time_tokens",
     "audit_log",
@@ -62,6 +63,7 @@ async fn fill(ledger: &Ledger) -> Filled {
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
     tx.create_api_key(&key).await.unwrap();
     tx.create_thread(thread, None, None).await.unwrap();
+    tx.make_sealing_key([7; 32]).await.unwrap();
     crate::threads::append(&mut tx, thread, "x").await;
     let agent = crate::agents::definition("support", "Be brief.");
     tx.create_agent(crate::agents::agent_id(), &agent, "user:1", 1)

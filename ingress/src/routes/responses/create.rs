@@ -14,7 +14,7 @@ use http::{HeaderMap, StatusCode};
 use super::description::{ResponseBody, ResponseRequest};
 use super::earlier::conversation;
 use super::record::{ResponseRecord, answer, head, recorded_head};
-use super::run_request::{in_words_of_the_wire, into_submission};
+use super::run_request::{in_words_of_the_wire, into_submission, open_input};
 use super::streamed::ResponseFrames;
 use super::whole::{answer_whole, answer_within};
 use crate::access::body::{Bodies, WholeBody};
@@ -64,7 +64,7 @@ pub(crate) async fn create_response(
     let store = &followers.runs.store;
     let begun = followers.runs.clock.monotonic();
     check_shape(&body)?;
-    let request = CreateResponse::parse(&body)?;
+    let mut request = CreateResponse::parse(&body)?;
     let idempotency = idempotency_key(&headers, "/v1/responses", &body)?;
     drop(body);
     let (stream, background) = (request.stream, request.settings.background);
@@ -88,12 +88,13 @@ pub(crate) async fn create_response(
         Some(previous) => conversation(store, tenant, previous).await?,
         None => Vec::new(),
     };
+    open_input(&mut request, store, tenant).await?;
     let keyed = idempotency.is_some();
     let wanted = RunRequest {
         caller: Arc::clone(&caller),
         submission: Submission {
             run: None,
-            request: into_submission(request, earlier, bodies.limit)?,
+            request: into_submission(request, earlier, &[], bodies.limit)?,
             idempotency,
             on_close,
             headers: job_headers(&request_id, &headers),

@@ -102,6 +102,47 @@ pub(crate) struct TokenCount {
     input_tokens: u64,
 }
 
+/// A request for a compacted conversation. The fields have the meaning that they have in a request for a
+/// response; those that change no summary are refused.
+#[derive(ToSchema)]
+pub(crate) struct CompactRequest {
+    /// A model's or an agent's name.
+    #[schema(max_length = 512)]
+    model: Option<String>,
+    /// An agent's name; not part of OpenAI's API.
+    #[schema(max_length = 512)]
+    agent: Option<String>,
+    /// A text, or an array of items.
+    input: Option<Value>,
+    /// A system message before the input.
+    instructions: Option<String>,
+    /// The response to go on from.
+    #[schema(pattern = "^resp_[0-9a-f-]{36}$")]
+    previous_response_id: Option<String>,
+    /// `flex` is the background lane.
+    #[schema(pattern = "^(auto|default|flex|priority)$")]
+    service_tier: Option<String>,
+    /// The upstream's cache may use it.
+    prompt_cache_key: Option<String>,
+}
+
+/// A compacted conversation.
+#[derive(ToSchema)]
+pub(crate) struct CompactionBody {
+    /// `resp_`, then the run's id.
+    id: String,
+    /// `response.compaction`.
+    object: String,
+    /// Seconds since 1970.
+    created_at: i64,
+    /// The users' messages, then an item `compaction` with `encrypted_content`.
+    #[schema(value_type = Vec<Object>)]
+    output: Vec<Value>,
+    /// The tokens of making the summary.
+    #[schema(value_type = Object)]
+    usage: Map<String, Value>,
+}
+
 /// A response. All keys are always there.
 #[derive(ToSchema)]
 pub(crate) struct ResponseBody {

@@ -5,8 +5,8 @@ use axum::response::{IntoResponse as _, Response};
 use baton_openai::AnswerFields;
 use baton_protocol::{RunId, RunSpec, TenantId};
 use baton_responses::{
-    Item, RecordedStep, ResponseHead, Settings, Snapshot, Status, StepSource, output_items,
-    usage_object,
+    Item, RecordedStep, ResponseHead, Settings, Snapshot, Status, StepSource, UsageObject,
+    output_items, usage_object,
 };
 use baton_store::{RunRecord, StepData, StepRecord, Store};
 use chrono::{DateTime, Utc};
@@ -103,9 +103,8 @@ impl ResponseRecord {
             .map_err(|error| ApiError::internal(&error))
     }
 
-    /// Returns the response object as the answer of a request.
-    pub(super) fn answer(&self) -> Result<Response, ApiError> {
-        let output = self.output()?;
+    /// Returns the tokens of a run that has ended; `None` if it used none.
+    pub(super) fn usage(&self) -> Result<Option<UsageObject>, ApiError> {
         let mut counts = AnswerFields::default();
         for fields in self
             .steps
@@ -116,8 +115,15 @@ impl ResponseRecord {
                 serde_json::from_str(fields.get()).map_err(|error| ApiError::internal(&error))?;
             counts.extend(fields);
         }
+        let usage = self.run.usage;
+        Ok((self.run.outcome.is_some() && !usage.is_zero())
+            .then(|| usage_object(usage, &counts.usage)))
+    }
+
+    /// Returns the response object as the answer of a request.
+    pub(super) fn answer(&self) -> Result<Response, ApiError> {
+        let output = self.output()?;
         let record = &self.run;
-        let usage = record.usage;
         let snapshot = Snapshot {
             status: Status::of_run(
                 record.status,
@@ -126,8 +132,7 @@ impl ResponseRecord {
             ),
             ended_at: record.finished_at.map(|at| at.timestamp()),
             output: &output,
-            usage: (record.outcome.is_some() && !usage.is_zero())
-                .then(|| usage_object(usage, &counts.usage)),
+            usage: self.usage()?,
         };
         Ok(answer(&self.head, &snapshot))
     }

@@ -3,8 +3,9 @@
 use baton_admission::request::read_on_busy;
 use baton_admission::{SubmitRequest, check_shape};
 use baton_openai::Message;
-use baton_protocol::UseLimits;
-use baton_responses::CreateResponse;
+use baton_protocol::{TenantId, UseLimits};
+use baton_responses::{CreateResponse, SealingKey};
+use baton_store::Store;
 use http::StatusCode;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -14,14 +15,32 @@ use crate::routes::conversations::{conversation_busy, no_such_conversation};
 /// The field that names the response to go on from.
 pub(super) const PREVIOUS: &str = "previous_response_id";
 
-/// Makes the run's request of the response's; `limit` is the most bytes of a conversation.
+/// Opens the summaries in the input of a request.
+pub(super) async fn open_input(
+    request: &mut CreateResponse,
+    store: &Store,
+    tenant: TenantId,
+) -> Result<(), ApiError> {
+    if !request.is_sealed() {
+        return Ok(());
+    }
+    let key = store.tenant(tenant).await?.sealing_key().await?;
+    let key = key.map(SealingKey::new);
+    Ok(request.open(key.as_ref())?)
+}
+
+/// Makes the run's request of the response's, with further messages at its end; `limit` is the most bytes
+/// of a conversation.
 pub(super) fn into_submission(
     request: CreateResponse,
     earlier: Vec<Message>,
+    last: &[Message],
     limit: u64,
 ) -> Result<SubmitRequest, ApiError> {
     let goes_on = !earlier.is_empty();
-    let messages = raw(&request.messages(earlier))?;
+    let mut messages = request.messages(earlier);
+    messages.extend_from_slice(last);
+    let messages = raw(&messages)?;
     if goes_on {
         let field = if request.previous.is_some() {
             PREVIOUS

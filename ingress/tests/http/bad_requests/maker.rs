@@ -24,6 +24,7 @@ const CHAT: &str = "/v1/chat/completions";
 const RUNS: &str = "/v1/runs";
 const RESPONSES: &str = "/v1/responses";
 const COUNTS: &str = "/v1/responses/input_tokens";
+const COMPACT: &str = "/v1/responses/compact";
 
 /// Generates requests, the same from the same seed.
 pub(super) struct Maker {
@@ -73,7 +74,8 @@ impl Maker {
             (CHAT, chat),
             (RUNS, run),
             (RESPONSES, response),
-            (COUNTS, count),
+            (COUNTS, count.clone()),
+            (COMPACT, count),
             ("/v1/runs/{id}/approvals/{approval}", decision),
             ("/v1/runs/{id}/approvals", decisions),
             ("/v1/auth/login", login),
@@ -198,6 +200,10 @@ impl Maker {
             }
             RESPONSES => {
                 let fields = ["model", "input", "agent", "instructions", "metadata"];
+                (self.pick(&fields), self.pick(&wrong))
+            }
+            COUNTS | COMPACT => {
+                let fields = ["model", "input", "agent", "instructions"];
                 (self.pick(&fields), self.pick(&wrong))
             }
             "/v1/auth/login" => (self.pick(&["email", "password"]), self.pick(&wrong)),
