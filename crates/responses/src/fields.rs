@@ -243,10 +243,32 @@ pub const FIELDS: &[Field] = &[
     ),
     field(
         "reasoning.summary",
+        PassedOn("reasoning"),
+        "`auto`, `concise` or `detailed`, within an object `reasoning`. An upstream that does not know it \
+         refuses the request.",
+        &["\"auto\"", "\"concise\"", "\"detailed\""],
+        &["7", "\"long\""],
+    ),
+    field(
+        "reasoning.generate_summary",
         Refused,
-        "Models here show their reasoning itself.",
+        "The former name of `reasoning.summary`.",
         &["null"],
         &["\"auto\""],
+    ),
+    field(
+        "reasoning.context",
+        Refused,
+        "All reasoning of earlier turns goes to the upstream, which shows its model what it likes.",
+        &["null"],
+        &["\"auto\"", "\"current_turn\""],
+    ),
+    field(
+        "reasoning.mode",
+        Refused,
+        "There is one mode.",
+        &["null"],
+        &["\"standard\"", "\"pro\""],
     ),
     field(
         "safety_identifier",
@@ -285,10 +307,11 @@ pub const FIELDS: &[Field] = &[
     ),
     field(
         "max_tool_calls",
-        Refused,
-        "The agent's limit of model turns bounds a run.",
-        &["null"],
-        &["3"],
+        Honoured,
+        "The most calls of the agent's tools. Then the model answers once more, without tools, and the \
+         response is `incomplete`.",
+        &["3", "0", "null"],
+        &["-1", "\"3\"", "1.5"],
     ),
     field(
         "context_management",
@@ -296,6 +319,48 @@ pub const FIELDS: &[Field] = &[
         "A response compacts nothing by itself: POST /v1/responses/compact does.",
         &["null"],
         &[r#"[{"type":"compaction"}]"#],
+    ),
+    field(
+        "user",
+        PassedOn("user"),
+        "The older name of `safety_identifier`.",
+        &["\"u\""],
+        &[],
+    ),
+    field(
+        "prompt_cache_options",
+        PassedOn("prompt_cache_options"),
+        "The upstream's cache may use them.",
+        &[r#"{"mode":"implicit"}"#],
+        &[],
+    ),
+    field(
+        "prompt_cache_retention",
+        PassedOn("prompt_cache_retention"),
+        "The upstream's cache may use it.",
+        &["\"24h\""],
+        &[],
+    ),
+    field(
+        "image",
+        Refused,
+        "Images travel as they are.",
+        &["null"],
+        &[r#"{"context_compression":"auto"}"#],
+    ),
+    field(
+        "moderation",
+        Refused,
+        "Nothing here moderates, and a response has no place for the results.",
+        &["null"],
+        &[r#"{"model":"m"}"#],
+    ),
+    field(
+        "access_programs",
+        Refused,
+        "They are OpenAI's own.",
+        &["null"],
+        &[r#"{"cyber":"standard"}"#],
     ),
     field(
         "prompt",
@@ -381,4 +446,10 @@ pub(crate) fn always_refused(name: &str) -> Option<&'static Field> {
     FIELDS
         .iter()
         .find(|field| field.name == name && field.used == Refused && field.accepted == ["null"])
+}
+
+/// Returns the sentence about a field; empty if the table does not have it.
+pub(crate) fn note(name: &str) -> &'static str {
+    let field = FIELDS.iter().find(|field| field.name == name);
+    field.map_or("", |field| field.note)
 }

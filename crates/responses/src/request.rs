@@ -160,7 +160,10 @@ impl CreateResponse {
         let presence_penalty = number("presence_penalty", -2.0, 2.0, 0.0)?;
         let frequency_penalty = number("frequency_penalty", -2.0, 2.0, 0.0)?;
         let text = read_text(&mut object, &mut params)?;
-        let reasoning_effort = read_reasoning(&mut object, &mut params)?;
+        let reasoning = read_reasoning(&mut object, &mut params)?;
+        let max_tool_calls = object.take("max_tool_calls");
+        let max_tool_calls = max_tool_calls.map(|at| at.count(0, u32::MAX.into()));
+        let max_tool_calls = max_tool_calls.transpose()?;
         let mut word = |name: &str| -> Result<Option<String>, Invalid> {
             let Some(at) = object.take(name) else {
                 return Ok(None);
@@ -203,13 +206,15 @@ impl CreateResponse {
                 tools: tools.shown,
                 tool_choice: choice.shown,
                 text,
-                reasoning_effort,
+                reasoning_effort: reasoning.effort,
+                reasoning_summary: reasoning.summary,
                 temperature,
                 top_p,
                 presence_penalty,
                 frequency_penalty,
                 parallel_tool_calls: parallel_tool_calls.unwrap_or(true),
                 max_output_tokens,
+                max_tool_calls,
                 service_tier,
                 background,
                 store,

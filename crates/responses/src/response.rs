@@ -281,11 +281,11 @@ impl ResponseHead {
             temperature: settings.temperature,
             reasoning: Reasoning {
                 effort: settings.reasoning_effort.as_deref(),
-                summary: None,
+                summary: settings.reasoning_summary.as_deref(),
             },
             usage: snapshot.usage,
             max_output_tokens: settings.max_output_tokens,
-            max_tool_calls: None,
+            max_tool_calls: settings.max_tool_calls,
             store: settings.store,
             background: settings.background,
             service_tier: settings.service_tier,

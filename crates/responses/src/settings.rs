@@ -26,6 +26,9 @@ pub struct Settings {
     /// The effort of reasoning, if the client chose one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning_effort: Option<String>,
+    /// The kind of its summary, if the client asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_summary: Option<String>,
     /// The client's, or 1.
     pub temperature: f64,
     /// The client's, or 1.
@@ -39,6 +42,9 @@ pub struct Settings {
     /// The most tokens of a turn, if the client chose a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_output_tokens: Option<u64>,
+    /// The most calls of server-side tools, if the client chose a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tool_calls: Option<u64>,
     /// The queue, in the words of this wire.
     pub service_tier: ServiceTier,
     /// Whether the run goes on without its client.

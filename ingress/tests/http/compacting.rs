@@ -95,7 +95,7 @@ async fn a_conversation_is_compacted_and_goes_on_from_its_summary() {
     worker.say("6").await;
     worker.complete().await;
 
-    // What goes on from a response with a summary in its input is compacted with it.
+    // A response with a summary in its input is compacted together with it.
     let body = json!({"model": "m", "previous_response_id": next_response["id"]});
     let (status, again) = answer(compact(&f, &body, "And 3 + 3 is 6.").await).await;
     assert_eq!(status, 200, "{again}");

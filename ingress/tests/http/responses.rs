@@ -1,7 +1,7 @@
 //! The Responses routes: their objects and streams, resuming, state between requests, refusals.
 
 use baton_protocol::event::{AttemptReset, ToolCallDelta};
-use baton_protocol::{EventData, EventId, Lane, RunId, RunSpec, RunStatus};
+use baton_protocol::{EventData, EventId, Lane, OnLimit, RunId, RunSpec, RunStatus};
 use baton_responses::checker::{StreamChecker, check_response};
 use baton_responses::fields::FIELDS;
 use baton_responses::response_id;
@@ -458,6 +458,18 @@ async fn closing_a_foreground_stream_cancels_it_and_a_background_one_goes_on() {
     let mut worker = left.unwrap();
     assert!(!f.record(worker.run()).await.cancel_requested);
     worker.complete().await;
+}
+
+#[tokio::test]
+async fn a_limit_of_calls_lets_the_model_answer_once_more() {
+    let f = Fixture::start().await;
+    let fields = json!({"background": true, "max_tool_calls": 2});
+    let (_, response) = json_of(post(&f, fields).await).await;
+    assert_eq!(response["max_tool_calls"], 2);
+    let worker = f.take_job().await;
+    let limits = spec_of(&f.record(worker.run()).await.spec_json).limits;
+    assert_eq!(limits.most.max_tool_calls, Some(2));
+    assert_eq!(limits.on_limit, OnLimit::HandBack);
 }
 
 #[tokio::test]

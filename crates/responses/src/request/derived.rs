@@ -26,7 +26,7 @@ const COUNTED: [&str; 11] = [
 ];
 
 /// The fields on which a summary depends, or the queue and the cost of making it.
-const COMPACTED: [&str; 7] = [
+const COMPACTED: [&str; 9] = [
     "model",
     "agent",
     "input",
@@ -34,6 +34,8 @@ const COMPACTED: [&str; 7] = [
     "previous_response_id",
     "service_tier",
     "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
 ];
 
 impl CreateResponse {

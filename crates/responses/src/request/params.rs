@@ -5,6 +5,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::Invalid;
+use crate::fields::note;
 use crate::read::{At, Object, cut};
 use crate::tools::raw;
 
@@ -135,27 +136,43 @@ fn read_format(format: &At<'_>, params: &mut Params) -> Result<Box<RawValue>, In
     Ok(shown)
 }
 
+/// Settings of reasoning, as the client wrote them.
+#[derive(Default)]
+pub(super) struct Reasoning {
+    pub(super) effort: Option<String>,
+    pub(super) summary: Option<String>,
+}
+
+const SUMMARIES: [&str; 3] = ["auto", "concise", "detailed"];
+
 pub(super) fn read_reasoning(
     object: &mut Object<'_>,
     params: &mut Params,
-) -> Result<Option<String>, Invalid> {
+) -> Result<Reasoning, Invalid> {
     let Some(reasoning) = object.take("reasoning") else {
-        return Ok(None);
+        return Ok(Reasoning::default());
     };
     let mut reasoning = reasoning.object()?;
-    for name in ["summary", "generate_summary"] {
+    for name in ["generate_summary", "context", "mode"] {
         if let Some(at) = reasoning.take(name) {
-            return Err(
-                at.unsupported("is refused: models here show their reasoning itself. Leave it out")
-            );
+            let note = note(&at.path);
+            return Err(at.unsupported(&format!("is refused. {note}")));
         }
     }
-    let effort = reasoning.take("effort");
+    let (effort, summary) = (reasoning.take("effort"), reasoning.take("summary"));
     reasoning.finish()?;
-    let Some(at) = effort else {
-        return Ok(None);
-    };
-    let effort = at.string()?;
-    params.add("reasoning_effort", at.json.to_owned());
-    Ok(Some(effort))
+    let mut read = Reasoning::default();
+    if let Some(at) = effort {
+        read.effort = Some(at.string()?);
+        params.add("reasoning_effort", at.json.to_owned());
+    }
+    if let Some(at) = summary {
+        let word = at.string()?;
+        if !SUMMARIES.contains(&&*word) {
+            return Err(at.one_of(&SUMMARIES));
+        }
+        params.add("reasoning", raw(&json!({"summary": word})));
+        read.summary = Some(word);
+    }
+    Ok(read)
 }

@@ -235,6 +235,7 @@ fn a_count_takes_the_fields_that_the_model_reads_and_refuses_all_others_by_name(
         "text.format",
         "text.verbosity",
         "reasoning.effort",
+        "reasoning.summary",
     ];
     let neutral = ["include", "truncation", "top_logprobs"];
     for field in FIELDS {
@@ -250,4 +251,29 @@ fn a_count_takes_the_fields_that_the_model_reads_and_refuses_all_others_by_name(
     }
     let error = CreateResponse::parse_count(body_with("personality", "\"friendly\"").as_bytes());
     assert_eq!(error.unwrap_err().param.as_deref(), Some("personality"));
+}
+
+#[test]
+fn a_limit_of_calls_and_the_kind_of_a_summary_are_kept_and_shown() {
+    let read = parse(&format!(
+        r#"{BASE},"max_tool_calls":3,"reasoning":{{"effort":"low","summary":"auto"}}"#
+    ));
+    let read = read.unwrap();
+    let params = read.params.as_raw().get();
+    assert_eq!(
+        params,
+        r#"{"reasoning_effort":"low","reasoning":{"summary":"auto"}}"#
+    );
+    let head = crate::ResponseHead {
+        run: "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap(),
+        created_at: 5,
+        model: "m".into(),
+        settings: read.settings,
+        metadata: None,
+    };
+    let snapshot = crate::Snapshot::empty(crate::Status::Queued);
+    let shown = serde_json::to_value(head.object(&snapshot)).unwrap();
+    assert_eq!(shown["max_tool_calls"], 3);
+    let reasoning = serde_json::json!({"effort": "low", "summary": "auto"});
+    assert_eq!(shown["reasoning"], reasoning);
 }

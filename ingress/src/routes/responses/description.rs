@@ -48,10 +48,13 @@ pub(crate) struct ResponseRequest {
     /// The most tokens of one model turn.
     #[schema(minimum = 1)]
     max_output_tokens: Option<u64>,
+    /// The most calls of the agent's tools. Then the model answers once more, without tools.
+    #[schema(minimum = 0)]
+    max_tool_calls: Option<u32>,
     /// The form of the text.
     #[schema(value_type = Option<Object>)]
     text: Option<Map<String, Value>>,
-    /// `effort` alone.
+    /// `effort` and `summary`.
     #[schema(value_type = Option<Object>)]
     reasoning: Option<Map<String, Value>>,
 }
@@ -85,7 +88,7 @@ pub(crate) struct CountRequest {
     /// The form of the text.
     #[schema(value_type = Option<Object>)]
     text: Option<Map<String, Value>>,
-    /// `effort` alone.
+    /// `effort` and `summary`.
     #[schema(value_type = Option<Object>)]
     reasoning: Option<Map<String, Value>>,
     /// Only `disabled`.
@@ -200,7 +203,7 @@ pub(crate) struct ResponseBody {
     top_logprobs: u32,
     /// The effective value.
     temperature: f64,
-    /// The effort of reasoning.
+    /// The effort of reasoning, and the kind of its summary.
     #[schema(required, value_type = Option<Object>)]
     reasoning: Option<Map<String, Value>>,
     /// The tokens of a response that has ended.
@@ -209,7 +212,7 @@ pub(crate) struct ResponseBody {
     /// The most tokens of one model turn.
     #[schema(required)]
     max_output_tokens: Option<u64>,
-    /// Always `null`.
+    /// The most calls of the agent's tools.
     #[schema(required)]
     max_tool_calls: Option<u64>,
     /// Whether it is kept after its end.

@@ -3,7 +3,7 @@
 use baton_admission::request::read_on_busy;
 use baton_admission::{SubmitRequest, check_shape};
 use baton_openai::Message;
-use baton_protocol::{TenantId, UseLimits};
+use baton_protocol::{OnLimit, TenantId, UseLimits};
 use baton_responses::{CreateResponse, SealingKey};
 use baton_store::Store;
 use http::StatusCode;
@@ -49,6 +49,8 @@ pub(super) fn into_submission(
         };
         check_conversation(&messages, limit, field)?;
     }
+    let calls = request.settings.max_tool_calls;
+    let calls = calls.map(|most| u32::try_from(most).unwrap_or(u32::MAX));
     let on_busy = read_on_busy(request.on_busy.as_deref())?;
     let thread = request.conversation.map(|thread| (thread, on_busy));
     Ok(SubmitRequest {
@@ -66,8 +68,12 @@ pub(super) fn into_submission(
         lane: request.settings.service_tier.lane(),
         max_turns: None,
         max_total_tokens: None,
-        most: UseLimits::default(),
-        on_limit: None,
+        most: UseLimits {
+            max_tool_calls: calls,
+            ..UseLimits::default()
+        },
+        // As OpenAI has it: further calls are not made, and the model answers without them.
+        on_limit: calls.map(|_| OnLimit::HandBack),
         response: Some(raw(&request.settings)?),
     })
 }
