@@ -17,7 +17,7 @@ use baton_service::config::Required;
 use baton_service::open_files::raise_limit;
 use baton_service::{
     Config, LiveConfig, Liveness, Readiness, Reloader, Secret, SharedClock, Shutdown, Sources,
-    StopSequence, SystemClock, run_until_stopped, telemetry,
+    StopSequence, SystemClock, certificates, run_until_stopped, telemetry,
 };
 use baton_store::{Store, StoreOptions};
 use baton_worker::WorkerDeps;
@@ -182,6 +182,7 @@ pub(crate) async fn serve(
         tokio::select! {
             report = admin_server => report,
             never = log_levels => match never {},
+            never = certificates::measure(live.clone()) => match never {},
         }
     };
     let work = async {

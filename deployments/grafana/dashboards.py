@@ -80,10 +80,9 @@ def finished(panel, title, about, unit, queries, instant):
     return panel
 
 
-def graph(title, about, unit, *queries, stacked=False):
+def graph(title, about, unit, *queries, stacked=False, least=0):
     panel = (
         timeseries.Panel()
-        .min(0)
         .line_width(1)
         .fill_opacity(40 if stacked else 8)
         .gradient_mode(GraphGradientMode.NONE)
@@ -95,6 +94,8 @@ def graph(title, about, unit, *queries, stacked=False):
             .show_legend(True)
         )
     )
+    if least is not None:
+        panel.min(least)
     if stacked:
         panel.stacking(StackingConfig().mode(StackingMode.NORMAL).group("A"))
     return 8, 7, finished(panel, title, about, unit, queries, False)
@@ -376,6 +377,7 @@ PARTS = build(
                 graph("Connections to NATS", "Connections that are lost at this moment, and how often one was lost.", "none", (f"sum by (job) (baton_nats_connections_lost{{{ROLES}}})", "{{job}} lost now"), (rate("baton_nats_disconnects_total", by="job", roles=True), "{{job}} losses per second")),
                 graph("Events fetched", "Followers that missed live events and read them from the stream, and subscriptions that were full.", "reqps", (rate("baton_event_gaps_total", by="job", roles=True), "{{job}} gaps"), (rate("baton_nats_slow_subscriptions_total", by="job", roles=True), "{{job}} full")),
                 graph("Foreign messages", "Messages that reached a consumer and were not for it: somebody may be trying something.", "reqps", (rate("baton_bus_foreign_messages_total", by="consumer", roles=True), "{{consumer}}")),
+                graph("Certificates", "Time until the end of the certificates that the configuration names. Below 0: ended, or the file cannot be read.", "s", (f"min by (job, setting) (baton_certificate_end_seconds{{{ROLES}}}) - time()", "{{job}} {{setting}}"), least=None),
                 graph("Rate limits kept alone", "1 while an ingress keeps rate limits by itself because NATS is away, and the decisions made so.", "none", ("max by (instance) (baton_ingress_rate_limits_local)", "{{instance}}"), (rate("baton_ingress_rate_limit_local_decisions_total"), "decisions per second")),
             ],
         ),

@@ -13,6 +13,7 @@ pub mod accept;
 pub mod admin;
 pub mod background;
 pub mod build;
+pub mod certificates;
 pub mod clock;
 pub mod config;
 pub mod lifecycle;

@@ -23,6 +23,8 @@ pub const DEPENDENCY_ROUND_TRIP: &str = "baton_dependency_round_trip_seconds";
 /// Whether the role is draining.
 pub const DRAINING: &str = "baton_draining";
 
+/// Ends of certificates.
+pub const CERTIFICATE_END: &str = "baton_certificate_end_seconds";
 /// Configurations read anew.
 pub const CONFIG_RELOADS: &str = "baton_config_reloads_total";
 
@@ -97,6 +99,14 @@ pub const METRICS: &[Metric] = &[
         "Configurations read anew: taken, or refused for their mistakes",
         &[Label::of("outcome", &["taken", "refused"])],
     ),
+    Metric::gauge(
+        CERTIFICATE_END,
+        "When a certificate that the configuration names ends, in seconds since 1970; 0 if its file cannot be read",
+        &[Label::bounded(
+            "setting",
+            "`nats.tls_ca`, `nats.tls_cert` and `llm.upstreams.<name>.ca_file`, where they are set",
+        )],
+    ),
     Metric::gauge(DRAINING, "1 while the role is draining, else 0", &[]),
 ];
 
@@ -142,6 +152,16 @@ pub(crate) const QUEUED_TASKS: Metric = Metric::gauge(
     "Tasks that wait in the shared queue of the async runtime",
     &[],
 );
+
+/// Sets the end of the certificate that a setting names, in seconds since 1970; infinity without one.
+pub(crate) fn certificate_ends(setting: &str, end: Option<i64>) {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "the seconds of every year to 9999 are exact in an f64"
+    )]
+    let end = end.map_or(f64::INFINITY, |end| end as f64);
+    metrics::gauge!(CERTIFICATE_END, "setting" => setting.to_owned()).set(end);
+}
 
 /// Counts a configuration that was read anew.
 pub(crate) fn config_reloaded(outcome: &'static str) {
