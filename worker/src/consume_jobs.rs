@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use baton_nats::{Delivery, JobSource};
 use baton_protocol::Lane;
+use baton_service::telemetry;
 use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 
@@ -117,7 +118,7 @@ pub(crate) async fn consume_jobs(
 }
 
 /// Waits for the active runs to finish their step and be handed over. Those still active at the
-/// deadline are cut, and handed over as well.
+/// deadline are cut, and handed over as well; then the process stays until that count was scraped.
 async fn drain(runner: &JobRunner, interactive: JobSource, background: JobSource, mut runs: Runs) {
     tracing::info!(runs = runs.len(), "draining");
     let patience = PULL_EXPIRES + Duration::from_secs(1);
@@ -139,8 +140,14 @@ async fn drain(runner: &JobRunner, interactive: JobSource, background: JobSource
             }
         }
     };
+    let drained = async {
+        tokio::join!(sources, runs_end);
+        if runner.cut.is_cancelled() {
+            telemetry::next_scrape().await;
+        }
+    };
     tokio::select! {
-        _ = async { tokio::join!(sources, runs_end) } => {}
+        () = drained => {}
         () = runner.shutdown.hard.cancelled() => {}
     }
 }

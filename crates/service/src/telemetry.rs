@@ -1,6 +1,7 @@
 //! Logs and metrics of the process, installed once for any number of roles.
 
 mod log_filter;
+mod scrapes;
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -16,6 +17,7 @@ use tracing_subscriber::{EnvFilter, Layer, fmt, reload};
 
 use self::log_filter::LogFilter;
 pub use self::log_filter::{InvalidTime, SetFilterError, check_filter, parse_filter_time};
+use self::scrapes::Scrapes;
 use crate::config::{LogConfig, LogFormat};
 use crate::{build, metrics as names, process_metrics};
 
@@ -37,6 +39,7 @@ const SILENT: [&str; 1] = ["rmcp"];
 pub struct Telemetry {
     filter: LogFilter,
     metrics: PrometheusHandle,
+    scrapes: Scrapes,
 }
 
 static INSTALLED: OnceLock<Telemetry> = OnceLock::new();
@@ -75,8 +78,17 @@ pub fn install(config: &LogConfig) -> &'static Telemetry {
         Telemetry {
             filter: LogFilter::new(log, text),
             metrics,
+            scrapes: Scrapes::default(),
         }
     })
+}
+
+/// Waits until Prometheus has read what this process has counted, if it does so regularly; for 12 s
+/// at most.
+pub async fn next_scrape() {
+    if let Some(telemetry) = INSTALLED.get() {
+        telemetry.scrapes.next().await;
+    }
 }
 
 fn lines<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
@@ -129,6 +141,7 @@ impl Telemetry {
                 "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"
             );
         }
+        self.scrapes.note();
         text
     }
 
