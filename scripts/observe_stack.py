@@ -31,11 +31,22 @@ SETTINGS = f"""
 default_model = "{MODEL}"
 max_retries = 1
 
+[[llm.upstreams]]
+name = "observed"
+base_url = "@MODELS@/v1"
+ca_file = "@CA@"
+
 [[llm.prices]]
 model = "{MODEL}"
 input_per_million = "2.50"
 cached_input_per_million = "1.25"
 output_per_million = "10.00"
+
+[[mcp.servers]]
+name = "notes"
+url = "@MODELS@/mcp"
+tools = ["look"]
+trust = "hints"
 
 [tools]
 built_in = ["calculator", "current_time"]
@@ -195,15 +206,14 @@ class Stack:
         self.place = urllib.parse.urlsplit(superuser_url).netloc.rpartition("@")[2]
         self.nats_url = f"nats://127.0.0.1:{free_port()}"
         self.nats = Part("nats", [nats_server, "--config", self.broker()], self.broker_secrets())
-        notes = self.upstream.base_url.removesuffix("v1") + "mcp"
-        mcp = f'[[mcp.servers]]\nname = "notes"\nurl = "{notes}"\ntools = ["look"]\ntrust = "hints"\n'
-        (self.folder / "baton.toml").write_text(SETTINGS + mcp)
+        self.certificate = self.folder / "tls/server.pem"
+        settings = SETTINGS.replace("@MODELS@", self.upstream.url).replace("@CA@", str(self.certificate))
+        (self.folder / "baton.toml").write_text(settings)
         self.environment = {
             "PATH": os.environ["PATH"],
             "BATON_CONFIG": str(self.folder / "baton.toml"),
             "DATABASE_URL": self.database_url("database_url"),
             "NATS_URL": self.nats_url,
-            "LLM_BASE_URL": self.upstream.base_url,
             "BATON_LOG__FORMAT": "json",
         }
         numbers = {"ingress": 2, "worker": 3, "scheduler": 1}

@@ -41,8 +41,8 @@ class Upstream(http.server.ThreadingHTTPServer):
         self.held = threading.Event()
 
     @property
-    def base_url(self):
-        return f"http://127.0.0.1:{self.server_port}/v1"
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
