@@ -55,7 +55,7 @@ async fn a_response_that_is_not_kept_is_answered_and_then_no_response_any_longer
         );
     }
     let next = request(&f, &json!({"previous_response_id": whole["id"]}));
-    let (status, error) = answer(next.send().await.unwrap()).await;
+    let (status, error) = answer(soon(next.send()).await.unwrap()).await;
     let param = &error["error"]["param"];
     assert_eq!((status, param), (404, &json!("previous_response_id")));
 
