@@ -3,9 +3,64 @@
 use std::time::Duration;
 
 use baton_protocol::RunStatus;
-use baton_store::RunFilter;
+use baton_store::{NewestAttempt, RunFilter};
 
-use crate::fixture::{DONE, LONG, Ledger, finish};
+use crate::fixture::{DONE, LONG, Ledger, OVER, finish, run_id, tenant_id};
+
+impl Ledger {
+    /// Returns how often the table of runs was read from its first row to its last. The counts are
+    /// complete once all connections of stores are closed.
+    async fn scans_of_runs(&self) -> i64 {
+        let mut superuser = self.superuser().await;
+        let others = "SELECT count(*) FROM pg_stat_activity
+                      WHERE datname = current_database() AND pid <> pg_backend_pid()
+                        AND backend_type = 'client backend'";
+        while sqlx::query_scalar::<_, i64>(others)
+            .fetch_one(&mut superuser)
+            .await
+            .unwrap()
+            > 0
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let scans = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'runs'";
+        let scans = sqlx::query_scalar(scans).fetch_one(&mut superuser).await;
+        scans.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn newest_attempts_are_looked_up_by_an_index_in_a_table_that_is_new() {
+    let ledger = Ledger::new().await;
+    let (queued, claimed) = (ledger.queued().await, ledger.queued().await);
+    ledger.claimed(claimed, OVER).await;
+    ledger.claimed(claimed, LONG).await;
+    ledger.store.close().await;
+    let before = ledger.scans_of_runs().await;
+
+    let store = ledger.database.store().await;
+    let tenant = ledger.tenant;
+    let asked = [
+        (tenant, queued),
+        (tenant, claimed),
+        (tenant, run_id()),
+        (tenant_id(), claimed),
+    ];
+    let mut found = Vec::new();
+    // The plan for any values is made after several executions.
+    for _ in 0..8 {
+        found = store.system().newest_attempts(&asked).await.unwrap();
+    }
+    found.sort_by_key(|newest| newest.attempt);
+    let newest = |run, attempt| NewestAttempt {
+        tenant,
+        run,
+        attempt,
+    };
+    assert_eq!(found, [newest(queued, 0), newest(claimed, 2)]);
+    store.close().await;
+    assert_eq!(ledger.scans_of_runs().await, before);
+}
 
 #[tokio::test]
 async fn pages_list_every_run_once_the_newest_first() {
