@@ -19,18 +19,21 @@ LEGEND = 6
 
 def draw(prometheus, panels, expanded, seconds, folder):
     folder.mkdir(parents=True, exist_ok=True)
+    # The same for all panels, because drawing takes a while.
+    end = time.time()
     boards = {}
     for name, board, panel in panels:
         boards.setdefault(name, (board, []))[1].append(panel)
     for name, (board, shown) in boards.items():
-        figure = Figure(board, shown)
+        figure = Figure(board, shown, end)
         for panel in shown:
             figure.place(panel, prometheus, expanded, seconds)
         figure.save(folder / f"{name}.png")
 
 
 class Figure:
-    def __init__(self, board, shown):
+    def __init__(self, board, shown, end):
+        self.end = end
         # One more row for the title.
         self.rows = max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in shown) + 1.5
         self.figure = plt.figure(figsize=(24 * COLUMN, self.rows * ROW), facecolor=PAPER)
@@ -72,7 +75,7 @@ class Figure:
             graph.plot(times, values, lw=1.3, color=color, label=label if number < LEGEND else None)
         top = max((max(values, default=0) for _, (_, values) in lines), default=0)
         graph.set_ylim(0, top * 1.12 or 1)
-        graph.set_xlim(time.time() - seconds, time.time())
+        graph.set_xlim(self.end - seconds, self.end)
         graph.locator_params(nbins=4)
         graph.xaxis.set_major_formatter(lambda at, _: time.strftime("%H:%M:%S", time.gmtime(at)))
         graph.yaxis.set_major_formatter(lambda value, _: f"{value:g}{suffix}")
@@ -85,12 +88,11 @@ class Figure:
             card.annotate(f"and {more} more", (1, 1), xytext=(-5, -5), textcoords="offset points",
                           xycoords="axes fraction", color=MUTED, size=7, ha="right", va="top")
 
-    @staticmethod
-    def lines(panel, prometheus, expanded, seconds, scale):
+    def lines(self, panel, prometheus, expanded, seconds, scale):
         """Returns each series as its legend, its times and its values; without gaps for NaN."""
         lines = []
         for target in panel["targets"]:
-            for series in prometheus.lately(expanded(target["expr"]), seconds):
+            for series in prometheus.lately(expanded(target["expr"]), seconds, self.end):
                 points = [(float(t), float(v) * scale) for t, v in series["values"] if v not in ("NaN", "+Inf")]
                 label = re.sub(r"{{(\w+)}}", lambda name: series["metric"].get(name[1], ""), target["legendFormat"])
                 label = label if len(label) < 34 else label[:32] + "…"

@@ -70,8 +70,8 @@ class Prometheus(Part):
     def now(self, query):
         return self.ask("query", query=query)
 
-    def lately(self, query, seconds):
-        end = time.time()
+    def lately(self, query, seconds, end=None):
+        end = end or time.time()
         return self.ask("query_range", query=query, start=end - seconds, end=end, step=self.every)
 
     def rules(self):
