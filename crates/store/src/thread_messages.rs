@@ -99,8 +99,7 @@ impl TenantTx {
             INSERT INTO thread_messages (tenant_id, thread_id, position, id, message)
             SELECT $1, $2, last.position + given.place, given.id, given.message::json
             FROM unnest($3::uuid[], $4::text[]) WITH ORDINALITY AS given (id, message, place),
-                 (SELECT coalesce(max(position), 0) AS position FROM thread_messages
-                  WHERE tenant_id = $1 AND thread_id = $2) AS last
+                 (SELECT last_thread_position($1, $2) AS position) AS last
             RETURNING id, position, run_id, message::text AS "message!", created_at
             "#,
             tenant.as_uuid(),
@@ -166,8 +165,8 @@ impl TenantTx {
         Ok(replaced.rows_affected() == 1)
     }
 
-    /// Deletes a message of a thread that [`TenantTx::lock_thread`] has locked. Returns `false` if
-    /// the thread has no such message.
+    /// Deletes a message of a thread that [`TenantTx::lock_thread`] has locked. No later message gets
+    /// its position. Returns `false` if the thread has no such message.
     pub async fn delete_thread_message(
         &mut self,
         thread: ThreadId,
@@ -177,7 +176,12 @@ impl TenantTx {
         let deleted = sqlx::query!(
             "
             -- thread_messages.delete
-            DELETE FROM thread_messages WHERE tenant_id = $1 AND thread_id = $2 AND id = $3
+            WITH gone AS (
+                DELETE FROM thread_messages WHERE tenant_id = $1 AND thread_id = $2 AND id = $3
+                RETURNING position
+            )
+            UPDATE threads SET deleted_position = greatest(deleted_position, gone.position)
+            FROM gone WHERE tenant_id = $1 AND threads.id = $2
             ",
             tenant.as_uuid(),
             thread.as_uuid(),

@@ -133,6 +133,48 @@ async fn messages_that_are_appended_at_once_all_get_a_place() {
 }
 
 #[tokio::test]
+async fn the_place_of_a_deleted_message_is_given_to_no_later_one() {
+    let ledger = Ledger::new().await;
+    let thread = new_thread(&ledger).await;
+    let places = async || {
+        let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+        let page = tx.thread_messages(thread, MessageOrder::Ascending, None, 100);
+        let data = page.await.unwrap().data;
+        let places: Vec<_> = data.iter().map(|it| it.position).collect();
+        (places, data.last().map(|it| it.id))
+    };
+    let remove_last = async || {
+        let (_, last) = places().await;
+        let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+        assert_eq!(tx.lock_thread(thread).await.unwrap(), Some(false));
+        let last = last.unwrap();
+        assert!(tx.delete_thread_message(thread, last).await.unwrap());
+        assert!(!tx.delete_thread_message(thread, last).await.unwrap());
+        tx.commit().await.unwrap();
+    };
+    let write = async || {
+        let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+        append(&mut tx, thread, "x").await;
+        tx.commit().await.unwrap();
+    };
+    for _ in 0..3 {
+        write().await;
+    }
+    remove_last().await;
+    write().await;
+    assert_eq!(places().await.0, [1, 2, 4]);
+    remove_last().await;
+    // Of two deletions the higher position counts, whichever comes last.
+    remove_last().await;
+    let run = ledger.queued_in(Some(thread)).await;
+    let fence = ledger.fence(run, LONG).await;
+    let system = ledger.store.system();
+    system.finish_run(&fence, &answer(&DONE)).await.unwrap();
+    let (after_a_run, _) = places().await;
+    assert_eq!(after_a_run[..2], [1, 5]);
+}
+
+#[tokio::test]
 async fn the_rows_of_a_deleted_thread_go_in_batches_and_nothing_else_does() {
     let ledger = Ledger::new().await;
     let (thread, kept) = (new_thread(&ledger).await, new_thread(&ledger).await);
