@@ -6,6 +6,7 @@ use baton_protocol::event::{
 };
 use baton_protocol::{ApprovalId, ApprovalReason, Effect, EventData, EventId, Outcome};
 use baton_store::{CallCommit, GivenCallsCommit, NewApproval, NewCall, ParkCommit, ParkOutcome};
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tracing::Instrument as _;
@@ -157,7 +158,8 @@ impl<W: World> Attempt<'_, W> {
         let now = self.runner.clock.now();
         let approvals: Vec<_> = calls
             .iter()
-            .map(|recorded| {
+            .zip(approval_ids(now, calls.len()))
+            .map(|(recorded, id)| {
                 let (reason, parameters) = match recorded.standing {
                     Standing::NeedsApproval => (
                         ApprovalReason::ApprovalRequired,
@@ -169,7 +171,7 @@ impl<W: World> Attempt<'_, W> {
                     }
                 };
                 NewApproval {
-                    id: ApprovalId::new(now),
+                    id,
                     step: recorded.step,
                     reason,
                     parameters,
@@ -214,6 +216,14 @@ impl<W: World> Attempt<'_, W> {
     }
 }
 
+/// Draws the ids of the questions of one park. The list of open questions is in the order of their
+/// ids, the newest first, so the first call gets the highest one.
+fn approval_ids(now: DateTime<Utc>, calls: usize) -> Vec<ApprovalId> {
+    let mut ids: Vec<_> = (0..calls).map(|_| ApprovalId::new(now)).collect();
+    ids.sort_unstable_by(|a, b| b.cmp(a));
+    ids
+}
+
 /// Returns the row of a call that is to be recorded.
 pub(super) fn new_call(recorded: RecordedCall) -> NewCall {
     NewCall {
@@ -231,5 +241,16 @@ fn effect_of(recorded: &RecordedCall) -> Effect {
         CallSide::Server(effect) => effect,
         // The machine ends a run at a client's call, so none is ever executed here.
         CallSide::Client => Effect::Pure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_call_of_a_park_has_the_highest_id() {
+        let ids = approval_ids(DateTime::UNIX_EPOCH, 20);
+        assert!(ids.is_sorted_by(|a, b| a > b), "{ids:?}");
     }
 }
