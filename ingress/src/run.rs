@@ -9,6 +9,7 @@ pub(crate) mod await_end;
 pub(crate) mod cancel;
 pub(crate) mod decide;
 pub(crate) mod event_source;
+pub(crate) mod follow_up;
 pub(crate) mod followers;
 pub(crate) mod inputs;
 pub(crate) mod ledger;

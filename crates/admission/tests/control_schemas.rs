@@ -5,6 +5,7 @@
 
 use baton_protocol::{CancelMessage, ControlMessage, DecideMessage, HistoryMessage, SteerMessage};
 use serde_json::{Map, Value, json};
+use utoipa::openapi::{RefOr, Schema};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../nats");
 const RUN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -27,6 +28,14 @@ fn finished(schema: impl serde::Serialize, title: &str, example: &Value) -> Valu
     schema["properties"]["run_id"]["pattern"] = json!(UUID);
     schema["examples"] = json!([example]);
     schema
+}
+
+/// Adds the schemas that the schema refers to.
+fn with_definitions(mut schema: Value, others: Vec<(String, RefOr<Schema>)>) -> Value {
+    let definitions = others.into_iter().map(|(name, other)| (name, json!(other)));
+    schema["$defs"] = definitions.collect::<Map<_, _>>().into();
+    let text = schema.to_string();
+    serde_json::from_str(&text.replace("#/components/schemas/", "#/$defs/")).unwrap()
 }
 
 fn cancel() -> Kind {
@@ -66,13 +75,9 @@ fn decide() -> Kind {
     ]);
     let mut others = Vec::new();
     DecideMessage::schemas(&mut others);
-    let definitions = others.into_iter().map(|(name, other)| (name, json!(other)));
-    schema["$defs"] = definitions.collect::<Map<_, _>>().into();
-    let text = schema.to_string();
-    let text = text.replace("#/components/schemas/", "#/$defs/");
     Kind {
         file: "decide.schema.json",
-        schema: serde_json::from_str(&text).unwrap(),
+        schema: with_definitions(schema, others),
         reads: |body| ControlMessage::decode("decide", body).is_ok(),
         example,
     }
@@ -83,9 +88,15 @@ fn steer() -> Kind {
     let title = "A message to a run, as programs publish it to control.<tenant>.<key>.steer";
     let mut schema = finished(SteerMessage::schema(), title, &example);
     schema["properties"]["message_id"]["pattern"] = json!(UUID);
+    // The next run has the message's id.
+    schema["if"] = json!({"properties": {"mode": {"const": "follow_up"}}, "required": ["mode"]});
+    schema["then"] =
+        json!({"properties": {"message_id": {"type": "string"}}, "required": ["message_id"]});
+    let mut others = Vec::new();
+    SteerMessage::schemas(&mut others);
     Kind {
         file: "steer.schema.json",
-        schema,
+        schema: with_definitions(schema, others),
         reads: |body| ControlMessage::decode("steer", body).is_ok(),
         example,
     }
@@ -176,8 +187,16 @@ fn each_schema_and_its_reader_agree() {
                 json!({"content": [{"type": "text", "text": "x"}]}),
                 json!({"message_id": APPROVAL}),
                 json!({"message_id": null}),
+                json!({"mode": "steer"}),
+                json!({"mode": null}),
+                json!({"mode": "follow_up", "message_id": APPROVAL}),
             ],
-            &[json!({"message_id": "x"})],
+            &[
+                json!({"message_id": "x"}),
+                json!({"mode": "shout"}),
+                json!({"mode": "follow_up"}),
+                json!({"mode": "follow_up", "message_id": null}),
+            ],
         ),
         (
             history(),

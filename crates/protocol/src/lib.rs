@@ -45,6 +45,7 @@ pub use log_level::{LogLevelAnswer, LogLevelChange};
 pub use price::{Charge, Nanos, Price};
 pub use program::{
     BadMessage, CancelMessage, ControlMessage, DecideMessage, HistoryMessage, SteerMessage,
+    SteerMode,
 };
 pub use raw_fields::{NotFields, RawField, RawFields};
 pub use role::{Role, UnknownRole};

@@ -9,7 +9,7 @@ mod control;
 mod envelope;
 mod history;
 
-pub use control::{CancelMessage, ControlMessage, DecideMessage, SteerMessage};
+pub use control::{CancelMessage, ControlMessage, DecideMessage, SteerMessage, SteerMode};
 pub use envelope::BadMessage;
 pub(crate) use envelope::{Envelope, cut};
 pub use history::HistoryMessage;

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use baton_nats::{Answer, ControlRequest, ControlRequests, Verb};
-use baton_protocol::{ControlMessage, MessageId, RunId, RunStatus, TenantId};
+use baton_nats::{Answer, ControlRequest, ControlRequests, JobHeaders, Verb};
+use baton_protocol::{ControlMessage, MessageId, RunId, RunStatus, SteerMode, TenantId};
 use baton_store::{AuditEntry, CancelRequest, Store};
 use futures_util::{StreamExt as _, stream};
 
@@ -12,7 +12,9 @@ use super::Programs;
 use super::requests::{audit_entry, authorize};
 use crate::access::{ApprovalsWrite, RunsWrite};
 use crate::error::ApiError;
+use crate::metrics::Door;
 use crate::run::decide::{Wish, words};
+use crate::run::follow_up::FollowUp;
 use crate::run::inputs;
 use crate::run::ledger::find_run;
 
@@ -91,12 +93,39 @@ async fn perform(programs: &Programs, request: &ControlRequest) -> Result<RunSta
             status(&programs.runs.store, tenant, run).await
         }
         ControlMessage::Steer(steer) => {
-            let store = &programs.runs.store;
-            let now = programs.runs.clock.now();
-            let id = steer.message_id.unwrap_or_else(|| MessageId::new(now));
-            let actor = caller.actor().to_string();
-            inputs::send(store, tenant, run, id, &steer.content, &actor).await?;
-            status(store, tenant, run).await
+            match steer.mode {
+                SteerMode::Steer { message_id } => {
+                    let id = message_id.unwrap_or_else(|| MessageId::new(now));
+                    let actor = caller.actor().to_string();
+                    inputs::send(
+                        &programs.runs.store,
+                        tenant,
+                        run,
+                        id,
+                        &steer.content,
+                        &actor,
+                    )
+                    .await?;
+                }
+                SteerMode::FollowUp { message_id } => {
+                    let route = format!("control.steer {run}");
+                    let follow_up = FollowUp {
+                        caller,
+                        run,
+                        id: message_id,
+                        content: &steer.content,
+                        key: FollowUp::key(message_id, &route, steer.content.get().as_bytes()),
+                        held: None,
+                        headers: JobHeaders {
+                            request_id: steer.request_id.clone(),
+                            traceparent: None,
+                        },
+                        door: Door::Bus,
+                    };
+                    follow_up.send(&programs.submitter).await?;
+                }
+            }
+            status(&programs.runs.store, tenant, run).await
         }
     }
 }

@@ -6,7 +6,6 @@ mod create;
 mod events;
 mod export;
 mod feedback;
-mod follow_up;
 mod list;
 mod messages;
 mod path;

@@ -159,6 +159,55 @@ async fn a_program_sends_a_message_once_however_often_it_asks() {
 }
 
 #[tokio::test]
+async fn a_program_makes_the_next_run_of_a_thread_once_however_often_it_asks() {
+    let f = Fixture::start().await;
+    let program = Program::new(&f, json!({})).await;
+    let reader = Program::new(&f, json!({"scopes": ["runs:read"]})).await;
+    let (alone, _) = run(&f).await;
+    let mut worker = f.take_job().await;
+    worker.complete().await;
+    let (_, thread) = ask(&f, "POST", "/v1/threads", json!({})).await;
+    let first = json!({"model": "m", "input": "To Rome?", "thread_id": thread["id"]});
+    let (_, first) = ask(&f, "POST", "/v1/runs", first).await;
+    let first: RunId = first["id"].as_str().unwrap().parse().unwrap();
+    let mut worker = f.take_job().await;
+    let id = RunId::new(SystemClock.now());
+    let next = |content: &str| json!({"content": content, "mode": "follow_up", "message_id": id});
+
+    let refused = reader.control(first, "steer", next("And back?")).await;
+    assert_eq!(refused["error"]["code"], "scope_missing");
+    let refused = program.control(alone, "steer", next("And back?")).await;
+    assert_eq!(refused["error"]["code"], "run_without_thread", "{refused}");
+    let unnamed = json!({"content": "And back?", "mode": "follow_up"});
+    let refused = program.control(first, "steer", unnamed).await;
+    assert_eq!(refused["error"]["code"], "invalid_request", "{refused}");
+    for _ in 0..2 {
+        let done = program.control(first, "steer", next("And back?")).await;
+        assert_eq!(
+            (&done["ok"], &done["run_id"]),
+            (&json!(true), &json!(first))
+        );
+    }
+    let refused = program.control(first, "steer", next("And when?")).await;
+    assert_eq!(refused["error"]["code"], "run_id_taken", "{refused}");
+    let (_, queued) = ask(&f, "GET", &format!("/v1/runs/{id}"), Value::Null).await;
+    assert_eq!(
+        (&queued["status"], &queued["thread_id"]),
+        (&json!("queued"), &thread["id"])
+    );
+    worker.say("By train.").await;
+    worker.complete().await;
+    let done = program.control(first, "steer", next("And back?")).await;
+    assert_eq!(done["ok"], true, "repeated after the end: {done}");
+    let worker = f.take_job().await;
+    assert_eq!(worker.run(), id);
+    let late =
+        json!({"content": "x", "mode": "follow_up", "message_id": RunId::new(SystemClock.now())});
+    let refused = program.control(first, "steer", late).await;
+    assert_eq!(refused["error"]["code"], "run_ended", "{refused}");
+}
+
+#[tokio::test]
 async fn a_message_for_afterwards_is_the_next_run_of_the_thread() {
     let f = Fixture::start().await;
     let (_, messages_of_no_thread) = run(&f).await;

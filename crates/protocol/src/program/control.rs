@@ -55,10 +55,25 @@ pub struct SteerMessage {
     pub run_id: RunId,
     /// The sender's own id of the request, repeated in the answer.
     pub request_id: Option<String>,
-    /// The id of the message; `None` if the server draws one.
-    pub message_id: Option<MessageId>,
+    /// The effect of the message.
+    pub mode: SteerMode,
     /// The content of the user message, not yet checked.
     pub content: Box<RawValue>,
+}
+
+/// The effect of a message to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SteerMode {
+    /// The run takes it at its next step.
+    Steer {
+        /// The id of the message; `None` if the server draws one.
+        message_id: Option<MessageId>,
+    },
+    /// It is the next run of the run's thread.
+    FollowUp {
+        /// The id of the message, and of the run that it becomes.
+        message_id: MessageId,
+    },
 }
 
 /// A request to cancel a run, as programs write it.
@@ -144,9 +159,21 @@ struct SteerWire {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     message_id: Option<MessageId>,
+    /// `steer`, the default: the run takes the message at its next step. `follow_up`: it is the next run of the
+    /// thread, and that run's id is the `message_id`, which is required then.
+    #[serde(default)]
+    mode: Option<ModeName>,
     /// The content of a user message: a text, or a list of content parts.
     #[schema(value_type = Value)]
     content: Box<RawValue>,
+}
+
+/// The name of a message's effect.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum ModeName {
+    Steer,
+    FollowUp,
 }
 
 /// The name of a decision.
@@ -234,13 +261,27 @@ impl SteerMessage {
         SteerWire::schema()
     }
 
+    /// Describes the schemas that the schema refers to, by name.
+    pub fn schemas(into: &mut Vec<(String, RefOr<Schema>)>) {
+        <SteerWire as ToSchema>::schemas(into);
+    }
+
     fn decode(body: &[u8], envelope: &Envelope) -> Result<Self, BadMessage> {
         let wire: SteerWire = envelope.strictly(body, "invalid_request", "message to a run")?;
         envelope.check_texts(wire.request_id.as_ref(), None)?;
+        let mode = match (wire.mode, wire.message_id) {
+            (None | Some(ModeName::Steer), message_id) => SteerMode::Steer { message_id },
+            (Some(ModeName::FollowUp), Some(message_id)) => SteerMode::FollowUp { message_id },
+            (Some(ModeName::FollowUp), None) => {
+                let message = "`\"mode\": \"follow_up\"` needs a `message_id`, a UUID of version 7 that \
+                               you draw: it becomes the id of the next run";
+                return Err(envelope.bad("invalid_request", message.to_owned()));
+            }
+        };
         Ok(Self {
             run_id: wire.run_id,
             request_id: wire.request_id,
-            message_id: wire.message_id,
+            mode,
             content: wire.content,
         })
     }
@@ -373,6 +414,12 @@ mod tests {
         ControlMessage::decode("decide", decide).unwrap();
         let steer = include_bytes!("../golden/control.v1.steer.json");
         ControlMessage::decode("steer", steer).unwrap();
+        let follow_up = include_bytes!("../golden/control.v1.follow-up.json");
+        let ControlMessage::Steer(read) = ControlMessage::decode("steer", follow_up).unwrap()
+        else {
+            panic!("not a message to a run")
+        };
+        assert!(matches!(read.mode, SteerMode::FollowUp { .. }));
     }
 
     #[test]

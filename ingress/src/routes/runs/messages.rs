@@ -17,15 +17,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::follow_up::FollowUp;
+use super::create::answer_accepted;
 use super::path::RunPath;
 use super::view::RunView;
 use crate::access::body::WholeBody;
 use crate::access::{Authorized, RunsRead, RunsWrite};
 use crate::error::{ApiError, Problem, run_header};
+use crate::metrics::Door;
 use crate::routes::query::{QueryParams, list_params};
+use crate::run::follow_up::FollowUp;
 use crate::run::inputs::{self, RUN_ENDED};
-use crate::run::submission::Submitter;
+use crate::run::submission::{Submitter, job_headers};
 
 /// A message to a run that works.
 #[derive(Deserialize, ToSchema)]
@@ -153,12 +155,12 @@ pub(crate) async fn send_message(
             run,
             id,
             content: &sent.content,
-            body: &body,
-            held,
-            request_id,
-            headers,
+            key: FollowUp::key(id, "/v1/runs/{id}/messages", &body),
+            held: Some(held),
+            headers: job_headers(&request_id, &headers),
+            door: Door::Runs,
         };
-        follow_up.send(&submitter).await
+        follow_up.send(&submitter).await.map(answer_accepted)
     } else {
         let tenant = authorized.caller.tenant;
         let actor = authorized.caller.actor().to_string();

@@ -1,47 +1,52 @@
-//! A message for after a run: `"mode": "follow_up"` of `POST /v1/runs/{id}/messages`.
+//! A message for after a run: the next run of the run's thread.
 
 use std::sync::Arc;
 
-use axum::response::Response;
 use baton_admission::request::user_message;
-use baton_admission::{OnClose, Submission, SubmitRequest};
+use baton_admission::{Accepted, OnClose, Submission, SubmitRequest};
+use baton_nats::JobHeaders;
 use baton_protocol::{MessageId, RunId, RunSpec};
-use baton_service::RequestId;
-use baton_store::OnBusy;
-use http::{HeaderMap, StatusCode};
+use baton_store::{IdempotencyKey, OnBusy};
+use http::StatusCode;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::create::answer_accepted;
 use crate::access::Caller;
 use crate::access::body_bytes::HeldBytes;
 use crate::error::ApiError;
 use crate::metrics::Door;
 use crate::run::inputs;
-use crate::run::submission::{RunRequest, Submitter, job_headers, key_of_run};
+use crate::run::submission::{RunRequest, Submitter, key_of_run};
 
 /// A message for after a run.
-pub(super) struct FollowUp<'a> {
-    pub(super) caller: Arc<Caller>,
+pub(crate) struct FollowUp<'a> {
+    pub(crate) caller: Arc<Caller>,
     /// The run that works.
-    pub(super) run: RunId,
+    pub(crate) run: RunId,
     /// The message's id, which becomes that of its run.
-    pub(super) id: MessageId,
-    pub(super) content: &'a RawValue,
-    pub(super) body: &'a [u8],
-    pub(super) held: HeldBytes,
-    pub(super) request_id: RequestId,
-    pub(super) headers: HeaderMap,
+    pub(crate) id: MessageId,
+    pub(crate) content: &'a RawValue,
+    /// The idempotency key of the message: see [`FollowUp::key`].
+    pub(crate) key: IdempotencyKey,
+    /// The bytes that the request holds, if they are counted.
+    pub(crate) held: Option<HeldBytes>,
+    pub(crate) headers: JobHeaders,
+    pub(crate) door: Door,
 }
 
 impl FollowUp<'_> {
+    /// Returns the idempotency key of the run that a message becomes. Its fingerprint covers the
+    /// route and `body`.
+    pub(crate) fn key(id: MessageId, route: &str, body: &[u8]) -> IdempotencyKey {
+        key_of_run(RunId::from_uuid(id.as_uuid()), route, body)
+    }
+
     /// Makes the next run of the thread, with the message and what the run that works was asked with.
-    pub(super) async fn send(self, submitter: &Arc<Submitter>) -> Result<Response, ApiError> {
+    pub(crate) async fn send(self, submitter: &Arc<Submitter>) -> Result<Accepted, ApiError> {
         let message = user_message(self.content)?;
         let mut tx = submitter.runs.store.tenant(self.caller.tenant).await?;
         let record = tx.run(self.run).await?.ok_or_else(ApiError::no_such_run)?;
         drop(tx);
         let own = RunId::from_uuid(self.id.as_uuid());
-        let key = key_of_run(own, "/v1/runs/{id}/messages", self.body);
         let thread = record.thread_id.ok_or_else(no_thread)?;
         // A repeated message finds the run that it made, also if the other one has ended.
         let is_over = record.outcome.is_some() || record.cancel_requested;
@@ -76,16 +81,15 @@ impl FollowUp<'_> {
             submission: Submission {
                 run: Some(own),
                 request,
-                idempotency: Some(key),
+                idempotency: Some(self.key),
                 on_close: OnClose::LeaveRunning,
-                headers: job_headers(&self.request_id, &self.headers),
+                headers: self.headers,
             },
-            body: Some(self.held),
+            body: self.held,
             follow: false,
-            door: Door::Runs,
+            door: self.door,
         };
-        let submitted = submitter.submit(wanted).await?;
-        Ok(answer_accepted(submitted.accepted))
+        Ok(submitter.submit(wanted).await?.accepted)
     }
 
     async fn is_known(&self, submitter: &Submitter, run: RunId) -> Result<bool, ApiError> {
