@@ -9,11 +9,6 @@ const LIKENESS: f64 = 0.75;
 /// The parts of OpenAI's API that clients try and that have no route here, each with its hint.
 const NOT_SERVED: &[(&[&str], &str)] = &[
     (
-        &["conversations"],
-        "stored conversations have no route here: go on from a response with \
-         `previous_response_id` of `POST /v1/responses`",
-    ),
-    (
         &["completions"],
         "legacy completions have no route here: use `POST /v1/chat/completions` with `messages`",
     ),
@@ -168,6 +163,12 @@ mod tests {
                 "POST /v1/chat/completions",
             ),
             (Method::POST, "/responses", "POST /v1/responses"),
+            (Method::POST, "/conversations", "POST /v1/conversations"),
+            (
+                Method::GET,
+                "/conversations/conv_1/item",
+                "GET /v1/conversations/{id}/items",
+            ),
             (Method::GET, "/v1/run", "GET /v1/runs"),
             (Method::GET, "/models", "GET /v1/models"),
             (
@@ -188,11 +189,22 @@ mod tests {
 
     #[test]
     fn parts_of_openais_api_without_a_route_lead_on() {
-        for path in ["/v1/conversations", "/conversations/conv_1/items"] {
-            let hint = hint(&Method::POST, path);
-            assert!(hint.contains("`POST /v1/responses`"), "{path}: {hint}");
-        }
+        let chat = hint(&Method::POST, "/v1/completions");
+        assert!(chat.contains("`POST /v1/chat/completions`"), "{chat}");
         assert!(hint(&Method::POST, "/v1/embeddings").contains("the model's own server"));
+    }
+
+    #[test]
+    fn a_part_with_a_route_has_no_hint_that_it_has_none() {
+        let Routes(served) = Routes::described(&crate::openapi());
+        for name in NOT_SERVED.iter().flat_map(|(names, _)| *names) {
+            let first = format!("/v1/{name}");
+            let route = served.iter().find(|route| {
+                let rest = route.path.strip_prefix(&first);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            });
+            assert!(route.is_none(), "{name} has {route:?}");
+        }
     }
 
     #[test]
