@@ -1,8 +1,9 @@
 //! Ingresses that stop, in order or not.
 
-use baton_harness::scripted_model::{Gate, Piece, Reply};
+use baton_harness::scripted_model::{Gate, Piece, Reply, ScriptedModel};
+use baton_harness::stack::Stack;
 
-use crate::fixture::{assert_whole, calling, chat, gated, model, run, stack};
+use crate::fixture::{assert_whole, calling, chat, gated, model, options, run, stack};
 
 /// Guards the drain of streams: native ones close between two events and resume elsewhere, chats go
 /// on to their end, and a stopping ingress does not count as a client's disconnect.
@@ -79,12 +80,18 @@ async fn a_killed_ingress_cancels_nothing_and_its_followers_resume_on_another() 
     assert_eq!(run["attempt"], 1, "the worker noticed nothing");
 }
 
+/// Starts a stack in which a client may read nothing for as long as a run takes on a busy machine.
+async fn patient_stack(model: &ScriptedModel) -> Stack {
+    let options = options(model).set("BATON_HTTP__WRITE_TIMEOUT", "10m");
+    Stack::start(options).await.unwrap()
+}
+
 /// Guards the follower's memory of sent events: readers that stop reading delay nothing, and get
 /// the rest when they read on.
 #[tokio::test]
 async fn a_client_that_reads_late_gets_everything_and_holds_up_nobody() {
     let model = model(|_| Reply::tokens(2_000)).await;
-    let stack = stack(&model).await;
+    let stack = patient_stack(&model).await;
     let (ingress, _worker) = tokio::try_join!(stack.ingress(), stack.worker()).unwrap();
     let client = stack.client(&ingress);
     let id = client.submit(&run()).await.unwrap();
@@ -148,7 +155,7 @@ async fn clients_that_never_read_cost_little_memory_and_hold_up_nobody() {
         Reply::pieces(pieces).ended("tool_calls")
     })
     .await;
-    let stack = stack(&model).await;
+    let stack = patient_stack(&model).await;
     let (ingress, worker) = tokio::try_join!(stack.ingress(), stack.worker()).unwrap();
     let client = stack.client(&ingress);
     let before = ingress.memory();

@@ -96,7 +96,7 @@ fn plain_runs(count: usize, spec: &RunSpec) -> Vec<NewRun<'_>> {
     (0..count).map(|_| new_run(run_id(), spec)).collect()
 }
 
-/// A specification whose request says that its run is not to be kept.
+/// A specification with a request that says that its run is not to be kept.
 fn unstored_spec() -> RunSpec {
     let settings = RawValue::from_string(r#"{"store":false}"#.into()).unwrap();
     RunSpec {
