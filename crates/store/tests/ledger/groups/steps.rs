@@ -284,6 +284,9 @@ async fn a_group_of_steps_writes_what_the_statement_for_one_step_writes() {
     for (alone, together) in alone.iter().zip(together) {
         assert_eq!(ledger.written(alone).await, ledger.written(together).await);
     }
+    let at_least = "SELECT count(*) FROM runs WHERE id = ANY($1) AND last_event_id >= 4294967297";
+    let forward = ledger.count(at_least, &fences).await;
+    assert_eq!(forward, 6, "an earlier event moved a cursor back");
 }
 
 #[tokio::test]
