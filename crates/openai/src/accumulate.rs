@@ -8,7 +8,7 @@ use serde_json::Value;
 use self::calls::Calls;
 pub use self::finish_reason::FinishReason;
 use crate::answer_fields::join_piece;
-use crate::lenient::RawField;
+use crate::lenient::{RawField, value_of};
 use crate::{ChatChunk, ChunkChoice, Content, ErrorObject, Message, Unknown, Usage};
 
 /// The index of the folded answer. `n > 1` is not offered.
@@ -383,23 +383,24 @@ impl ChatAccumulator {
         Ok(())
     }
 
-    /// Adds to a field of the message, see [`join_piece`].
+    /// Adds to a field of the message, see [`join_piece`]. A value that no reader understands is left
+    /// out.
     fn add(
         &mut self,
         name: &str,
         json: &str,
         deltas: &mut Vec<Delta>,
     ) -> Result<(), AccumulateError> {
-        // A value that is nested too deep to read is of no use to any reader.
-        let Ok(value) = serde_json::from_str::<Value>(json) else {
+        let Some((json, value)) = value_of(json) else {
             return Ok(());
         };
-        self.show(FieldOf::Message, name, json, deltas)?;
+        self.show(FieldOf::Message, name, &json, deltas)?;
         join_piece(&mut self.rest, name, value);
         Ok(())
     }
 
-    /// Passes on a field of the choice or the completion, unless it repeats its last value.
+    /// Passes on a field of the choice or the completion, unless it repeats its last value or no
+    /// reader understands it.
     fn pass_on(
         &mut self,
         of: FieldOf,
@@ -423,7 +424,10 @@ impl ChatAccumulator {
                 }
             }
         }
-        self.show(of, &field.name, json, deltas)
+        let Some((json, _)) = value_of(json) else {
+            return Ok(());
+        };
+        self.show(of, &field.name, &json, deltas)
     }
 
     fn show(

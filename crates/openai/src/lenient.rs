@@ -117,6 +117,48 @@ pub(crate) fn text_of(json: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
+/// Reads a value of any shape, and returns it with JSON that every reader understands: halves of
+/// surrogate pairs are replaced, as in [`text_of`]. Returns `None` if the value is nested too deep or
+/// has a number beyond a double's range.
+pub(crate) fn value_of(json: &str) -> Option<(Cow<'_, str>, Value)> {
+    if let Ok(value) = serde_json::from_str(json) {
+        return Some((Cow::Borrowed(json), value));
+    }
+    let mended = without_halves(json);
+    let value = serde_json::from_str(&mended).ok()?;
+    Some((Cow::Owned(mended), value))
+}
+
+/// Replaces each half of a surrogate pair in valid JSON by `\ufffd`.
+fn without_halves(json: &str) -> String {
+    let unit = |at: usize| {
+        let digits = json.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let mut mended = String::with_capacity(json.len());
+    let mut rest = 0;
+    while let Some(found) = json[rest..].find('\\') {
+        let at = rest + found;
+        mended.push_str(&json[rest..at]);
+        let is_low = |unit: u16| (0xdc00..0xe000).contains(&unit);
+        let length = match unit(at) {
+            None => 2,
+            Some(0xd800..0xdc00) if unit(at + 6).is_some_and(is_low) => 12,
+            Some(0xd800..0xe000) => {
+                mended.push_str("\\ufffd");
+                rest = at + 6;
+                continue;
+            }
+            Some(_) => 6,
+        };
+        // A backslash is followed by an ASCII character, because the JSON is valid.
+        rest = at + length;
+        mended.push_str(&json[at..rest]);
+    }
+    mended.push_str(&json[rest..]);
+    mended
+}
+
 /// Returns the elements of a list; for anything else but `null`, the value itself.
 pub(crate) fn elements(json: &RawValue) -> Vec<&RawValue> {
     match json.get().as_bytes().first() {
@@ -189,6 +231,30 @@ mod tests {
             ("true", None),
         ] {
             assert_eq!(count_of(raw(json)), count, "{json}");
+        }
+    }
+
+    #[test]
+    fn values_are_read_with_halves_of_pairs_replaced() {
+        for (json, mended) in [
+            (
+                r#"{"a":"\ud83d\ude00 \\ud83d"}"#,
+                r#"{"a":"\ud83d\ude00 \\ud83d"}"#,
+            ),
+            (
+                r#"["\ud83d","\ude00\n\u00e9"]"#,
+                r#"["\ufffd","\ufffd\n\u00e9"]"#,
+            ),
+            (r#"{"\ud83d\ud83d\ude00":1}"#, r#"{"\ufffd\ud83d\ude00":1}"#),
+            (r#""\uDC00é\\\ud800""#, r#""\ufffdé\\\ufffd""#),
+        ] {
+            let (read, value) = value_of(json).unwrap();
+            assert_eq!(read, mended);
+            assert_eq!(value, serde_json::from_str::<Value>(mended).unwrap());
+        }
+        for unreadable in ["1e999".to_owned(), "[".repeat(200) + &"]".repeat(200)] {
+            let _: &RawValue = raw(&unreadable);
+            assert_eq!(value_of(&unreadable), None);
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::lenient::{Fields, count_of};
+use crate::lenient::{Fields, count_of, value_of};
 use crate::{Unknown, lenient};
 
 /// Token counts of one answer.
@@ -63,7 +63,7 @@ impl Usage {
             .iter()
             .filter(|field| !COUNTS.contains(&&*field.name))
             .filter_map(|field| {
-                let value = serde_json::from_str(field.json.get()).ok()?;
+                let (_, value) = value_of(field.json.get())?;
                 Some((field.name.to_string(), value))
             })
             .collect();

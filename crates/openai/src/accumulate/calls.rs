@@ -1,8 +1,7 @@
 //! The calls of a message, joined from their fragments.
 
-use serde_json::Value;
-
 use super::{AccumulateError, Delta};
+use crate::lenient::value_of;
 use crate::{ChunkFunction, ChunkToolCall, ToolCall};
 
 /// The most calls of a message, more than any model makes: a stream with more is broken or hostile.
@@ -138,7 +137,7 @@ impl Calls {
             slot.kind = Some(kind.into_owned());
         }
         for field in fragment.rest {
-            if let Ok(value) = serde_json::from_str::<Value>(field.json.get()) {
+            if let Some((_, value)) = value_of(field.json.get()) {
                 slot.made.rest.insert(field.name.into_owned(), value);
             }
         }

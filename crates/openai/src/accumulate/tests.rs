@@ -433,3 +433,31 @@ fn a_call_of_a_kind_that_is_not_served_is_no_answer() {
         assert!(error.contains("not served"), "{kind}: {error}");
     }
 }
+
+#[test]
+fn fields_are_passed_on_only_as_json_that_every_reader_understands() {
+    let deep = "[".repeat(200) + &"]".repeat(200);
+    let frame = format!(
+        r#"{{"service_tier":"\ud83d","deep":{deep},"choices":[{{
+            "delta":{{"audio":{{"data":"\ude00"}},"deep":{deep}}},
+            "token":"a\ud83d","huge":1e999,"deep":{deep}}}]}}"#
+    );
+    let mut accumulator = ChatAccumulator::new("call_", 10_000);
+    let mut deltas = Vec::new();
+    accumulator
+        .fold(serde_json::from_str(&frame).unwrap(), &mut deltas)
+        .unwrap();
+    let field = |of, name: &str, json: &str| Delta::Field {
+        of,
+        name: name.to_owned(),
+        json: json.to_owned(),
+    };
+    assert_eq!(
+        deltas,
+        [
+            field(FieldOf::Message, "audio", r#"{"data":"\ufffd"}"#),
+            field(FieldOf::Choice, "token", r#""a\ufffd""#),
+            field(FieldOf::Completion, "service_tier", r#""\ufffd""#),
+        ],
+    );
+}
