@@ -63,6 +63,9 @@ class Deployment:
             states = self.compose("ps", "--all", check=False).stdout
             sys.exit(f"compose-test: the deployment does not start\n{done.stderr}\n{states}\n{logs}")
 
+    def services(self):
+        return self.compose("config", "--services").stdout.split()
+
     def containers(self, service):
         return self.compose("ps", "--all", "--quiet", service).stdout.split()
 
