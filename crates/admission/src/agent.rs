@@ -43,7 +43,7 @@ impl Agent {
     pub fn of(definition: &AgentDefinition, version: u32, server: &BuiltInAgent) -> Self {
         let limits = &definition.limits;
         let tools = definition.tools.iter();
-        let server_tools = tools.map(|tool| server.offer(&tool.name, tool.approval));
+        let server_tools = tools.map(|tool| server.offer(&tool.name, tool.approval.clone()));
         Self {
             name: definition.name.clone(),
             version,
@@ -170,14 +170,13 @@ pub struct BuiltInAgent {
 impl BuiltInAgent {
     /// Returns a tool with its rule: the stricter of the agent's and the operator's.
     pub(crate) fn offer(&self, tool: &str, approval: ToolApproval) -> OfferedTool {
-        let required = if self.approval_required.contains(tool) {
-            ToolApproval::Always
-        } else {
-            ToolApproval::Never
-        };
         OfferedTool {
             name: tool.to_owned(),
-            approval: required.or(approval),
+            approval: if self.approval_required.contains(tool) {
+                ToolApproval::Always
+            } else {
+                approval
+            },
         }
     }
 }

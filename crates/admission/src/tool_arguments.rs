@@ -9,6 +9,40 @@ use serde_json::{Map, Value};
 const MAX_MISTAKES: usize = 5;
 /// The longest report of one mistake, in characters: it quotes the model's arguments.
 const MAX_MISTAKE: usize = 300;
+/// The longest schema of a condition, in bytes.
+const MAX_CONDITION: usize = 8 * 1024;
+/// The keywords of JSON Schema that say something about an object.
+const KEYWORDS: [&str; 29] = [
+    "$comment",
+    "$defs",
+    "$id",
+    "$ref",
+    "$schema",
+    "additionalProperties",
+    "allOf",
+    "anyOf",
+    "const",
+    "definitions",
+    "dependencies",
+    "dependentRequired",
+    "dependentSchemas",
+    "description",
+    "else",
+    "enum",
+    "if",
+    "maxProperties",
+    "minProperties",
+    "not",
+    "oneOf",
+    "patternProperties",
+    "properties",
+    "propertyNames",
+    "required",
+    "then",
+    "title",
+    "type",
+    "unevaluatedProperties",
+];
 
 /// Compiles a schema. References out of it are refused, and patterns must take linear time.
 ///
@@ -20,6 +54,35 @@ pub fn compile(schema: &Value) -> Result<Validator, String> {
         .with_pattern_options(PatternOptions::regex())
         .build(schema)
         .map_err(|error| error.to_string())
+}
+
+/// Checks the schema of a condition on arguments, which is an object.
+///
+/// # Errors
+/// The mistake in the schema.
+pub fn check_condition(schema: &Map<String, Value>) -> Result<(), String> {
+    let size = serde_json::to_vec(schema).map_or(usize::MAX, |text| text.len());
+    if size > MAX_CONDITION {
+        return Err(format!(
+            "has {size} bytes, which is more than {MAX_CONDITION}"
+        ));
+    }
+    // JSON Schema ignores other words, so that a misspelled condition would match every call.
+    let mut others = schema
+        .keys()
+        .filter(|key| !KEYWORDS.contains(&key.as_str()));
+    if let Some(other) = others.next() {
+        return Err(format!(
+            "has `{other}`, which is no keyword of JSON Schema for objects; a rule for the argument \
+             `{other}` belongs into `properties`"
+        ));
+    }
+    if schema.is_empty() {
+        return Err("is empty; `\"approval\": \"always\"` asks about every call".to_owned());
+    }
+    compile(&Value::Object(schema.clone()))
+        .map(|_validator| ())
+        .map_err(|mistake| format!("is no usable JSON Schema: {mistake}"))
 }
 
 /// Parses and checks the arguments that a model wrote for a call of `tool`.
@@ -112,6 +175,34 @@ mod tests {
     fn a_long_mistake_is_cut() {
         let written = json!({"city": "x", "days": "9".repeat(10_000)}).to_string();
         assert!(read("weather", &schema(), &written).unwrap_err().len() < 1_000);
+    }
+
+    #[test]
+    fn a_condition_is_a_schema_that_says_something_about_objects() {
+        let check = |schema: Value| check_condition(schema.as_object().unwrap());
+        for good in [
+            json!({"properties": {"amount": {"exclusiveMinimum": 100}}}),
+            json!({"not": {"properties": {"path": {"pattern": "^/tmp/"}}, "required": ["path"]}}),
+        ] {
+            assert_eq!(check(good), Ok(()));
+        }
+        for (bad, named) in [
+            (json!({}), "always"),
+            (
+                json!({"amount": {"exclusiveMinimum": 100}}),
+                "`amount` belongs into `properties`",
+            ),
+            (json!({"properties": {"a": {"type": "money"}}}), "money"),
+            (
+                json!({"properties": {"a": {"pattern": "("}}}),
+                "is no usable JSON Schema",
+            ),
+            (json!({"$ref": "http://127.0.0.1:1/schema"}), "is no usable"),
+            (json!({"title": "x".repeat(9_000)}), "more than 8192"),
+        ] {
+            let error = check(bad).unwrap_err();
+            assert!(error.contains(named), "{named} is missing in: {error}");
+        }
     }
 
     #[test]

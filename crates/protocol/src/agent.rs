@@ -7,6 +7,7 @@ mod instructions;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 pub use instructions::{InstructionValues, InvalidVariable, Variable, render, variables};
@@ -100,13 +101,14 @@ pub struct AgentTool {
     /// Its name.
     #[schema(pattern = "^[a-zA-Z0-9_-]{1,64}$")]
     pub name: String,
-    /// Whether a person must approve each call. The operator may require that too, and an agent cannot lift it.
+    /// Whether a person must approve each call, or those with certain arguments. The operator may require
+    /// that of each call too, and an agent cannot lift it.
     #[serde(default, skip_serializing_if = "ToolApproval::is_never")]
     pub approval: ToolApproval,
 }
 
 /// The rule for the calls of a tool that wait for a person.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolApproval {
     /// No call waits.
@@ -114,27 +116,21 @@ pub enum ToolApproval {
     Never,
     /// Every call waits until a person has approved it.
     Always,
+    /// The calls with arguments that match this JSON Schema wait.
+    When(ArgumentsSchema),
 }
 
 impl ToolApproval {
     /// Returns whether no call waits.
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde passes fields by reference"
-    )]
     pub const fn is_never(&self) -> bool {
         matches!(self, Self::Never)
     }
-
-    /// Returns the stricter of two rules.
-    #[must_use]
-    pub const fn or(self, other: Self) -> Self {
-        match self {
-            Self::Never => other,
-            Self::Always => self,
-        }
-    }
 }
+
+/// A JSON Schema of a call's arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(value_type = Object)]
+pub struct ArgumentsSchema(pub Map<String, Value>);
 
 /// The side that executes a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

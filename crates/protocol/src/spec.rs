@@ -140,7 +140,7 @@ impl From<OfferedTool> for OfferedToolForm {
         let OfferedTool { name, approval } = tool;
         match approval {
             ToolApproval::Never => Self::Name(name),
-            ToolApproval::Always => Self::WithRule(ToolWithRule { name, approval }),
+            approval => Self::WithRule(ToolWithRule { name, approval }),
         }
     }
 }
@@ -208,7 +208,10 @@ impl RunLimits {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Map, json};
+
     use super::*;
+    use crate::agent::ArgumentsSchema;
 
     #[test]
     fn a_tool_without_a_rule_is_its_name_and_one_with_a_rule_is_unreadable_as_a_name() {
@@ -218,15 +221,27 @@ mod tests {
                 name: "pay".into(),
                 approval: ToolApproval::Always,
             },
+            OfferedTool {
+                name: "mail".into(),
+                approval: ToolApproval::When(ArgumentsSchema(Map::from_iter([(
+                    "required".to_owned(),
+                    json!(["to"]),
+                )]))),
+            },
         ];
         let json = serde_json::to_string(&tools).unwrap();
-        assert_eq!(json, r#"["weather",{"name":"pay","approval":"always"}]"#);
+        assert_eq!(
+            json,
+            r#"["weather",{"name":"pay","approval":"always"},{"name":"mail","approval":{"when":{"required":["to"]}}}]"#,
+        );
         let read: Vec<OfferedTool> = serde_json::from_str(&json).unwrap();
         assert_eq!(read, tools);
         serde_json::from_str::<Vec<String>>(&json).unwrap_err();
         for unreadable in [
             r#"[{"name":"pay","approval":"sometimes"}]"#,
             r#"[{"name":"pay"}]"#,
+            r#"[{"name":"pay","approval":{"when":true}}]"#,
+            r#"[{"name":"pay","approval":{"unless":{}}}]"#,
             r#"[{"name":"pay","approval":"always","later":1}]"#,
         ] {
             serde_json::from_str::<Vec<OfferedTool>>(unreadable).unwrap_err();

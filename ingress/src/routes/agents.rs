@@ -7,9 +7,9 @@ mod versions;
 mod view;
 
 use axum::extract::{FromRequestParts, Path};
-use baton_admission::Admission;
+use baton_admission::{Admission, tool_arguments};
 use baton_protocol::AgentDefinition;
-use baton_protocol::agent::InvalidDefinition;
+use baton_protocol::agent::{ArgumentsSchema, InvalidDefinition, ToolApproval};
 use baton_store::{AgentKey, AgentRecord};
 use http::StatusCode;
 use http::request::Parts;
@@ -62,9 +62,20 @@ fn no_such_version(version: u32) -> ApiError {
 fn check(admission: &Admission, definition: &AgentDefinition) -> Result<(), ApiError> {
     definition
         .check(&admission.tool_names())
-        .map_err(|InvalidDefinition { param, message }| {
-            ApiError::new(StatusCode::BAD_REQUEST, "invalid_agent", message).param(param)
-        })
+        .map_err(|InvalidDefinition { param, message }| invalid(param, message))?;
+    for (place, tool) in definition.tools.iter().enumerate() {
+        if let ToolApproval::When(ArgumentsSchema(schema)) = &tool.approval {
+            tool_arguments::check_condition(schema).map_err(|mistake| {
+                let param = format!("tools[{place}].approval.when");
+                invalid(param, format!("the condition {mistake}"))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn invalid(param: impl Into<String>, message: String) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, "invalid_agent", message).param(param)
 }
 
 /// Returns the agent as the target of an audit entry.

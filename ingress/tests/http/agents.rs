@@ -123,6 +123,59 @@ async fn an_agent_is_made_changed_compared_rolled_back_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_tool_is_guarded_by_a_condition_that_its_runs_keep() {
+    let f = Fixture::start().await;
+    let agent = |condition: Value| {
+        json!({"name": "clerk", "model": "m", "tools": [
+            {"type": "server", "name": "current_time"},
+            {"type": "server", "name": "calculator", "approval": condition}]})
+    };
+    let condition = json!({"when": {"properties": {"expression": {"pattern": "[*]"}}}});
+    let (status, made) = ask(&f, "POST", "/v1/agents", agent(condition.clone())).await;
+    assert_eq!(
+        (status, &made["tools"][1]["approval"]),
+        (201, &condition),
+        "{made}"
+    );
+    let run = spec(&f, "/v1/runs", json!({"agent": "clerk", "input": "x"})).await;
+    let tools = serde_json::to_value(&run.server_tools).unwrap();
+    assert_eq!(
+        tools,
+        json!(["current_time", {"name": "calculator", "approval": condition}])
+    );
+    for (bad, named) in [
+        (json!({"when": {}}), "is empty"),
+        (
+            json!({"when": {"expression": {"pattern": "[*]"}}}),
+            "`properties`",
+        ),
+        (json!({"when": {"type": "money"}}), "no usable JSON Schema"),
+        (json!({"when": {"title": "x".repeat(9_000)}}), "8192"),
+    ] {
+        let (status, error) = ask(&f, "PUT", "/v1/agents/clerk", agent(bad)).await;
+        assert_eq!(
+            (status, &error["code"], &error["param"]),
+            (
+                400,
+                &json!("invalid_agent"),
+                &json!("tools[1].approval.when")
+            ),
+            "{error}"
+        );
+        assert!(error["detail"].as_str().unwrap().contains(named), "{error}");
+    }
+    for bad in [
+        json!({"when": true}),
+        json!({"unless": {}}),
+        json!("sometimes"),
+        json!({"when": {}, "unless": {}}),
+    ] {
+        let (status, error) = ask(&f, "PUT", "/v1/agents/clerk", agent(bad)).await;
+        assert_eq!(status, 400, "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_run_is_made_from_the_agent_that_it_names_on_every_door() {
     let f = Fixture::start().await;
     let wish = json!({

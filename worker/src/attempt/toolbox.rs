@@ -4,10 +4,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use baton_admission::tool_arguments;
 use baton_nats::JobHeaders;
-use baton_protocol::agent::ToolApproval;
+use baton_protocol::agent::{ArgumentsSchema, ToolApproval};
 use baton_protocol::{Effect, Fence, RunSpec};
 use futures_util::future::join_all;
+use jsonschema::Validator;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::agent::turn_machine::{RecordedCall, Standing};
@@ -39,8 +42,38 @@ pub(super) struct Toolbox {
 /// A tool of the server's, under the rules of this run.
 struct ServerTool {
     tool: Arc<RegisteredTool>,
-    /// Whether a person must approve its calls.
-    guarded: bool,
+    guard: Guard,
+}
+
+/// The calls of a tool that a person must approve.
+enum Guard {
+    None,
+    All,
+    /// Those with arguments that match.
+    Matching(Validator),
+}
+
+impl Guard {
+    fn new(approval: &ToolApproval) -> Self {
+        match approval {
+            ToolApproval::Never => Self::None,
+            ToolApproval::Always => Self::All,
+            // The condition was checked when the agent was made. Another version of the library may
+            // read it differently, and then a person sees every call.
+            ToolApproval::When(ArgumentsSchema(schema)) => {
+                let condition = tool_arguments::compile(&Value::Object(schema.clone()));
+                condition.map_or(Self::All, Self::Matching)
+            }
+        }
+    }
+
+    fn holds(&self, arguments: &Value) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Matching(condition) => condition.is_valid(arguments),
+        }
+    }
 }
 
 impl Toolbox {
@@ -58,10 +91,13 @@ impl Toolbox {
         let tools = tools.filter(|tool| !client.contains(&tool.name));
         let found = join_all(tools.map(async |tool| {
             // The run keeps the rule that it was accepted with. One that the operator added since holds too.
-            let guarded = tool.approval == ToolApproval::Always
-                || settings.approval_required.contains(&tool.name);
+            let guard = if settings.approval_required.contains(&tool.name) {
+                Guard::All
+            } else {
+                Guard::new(&tool.approval)
+            };
             let tool = registry.find(&tool.name).await?;
-            Some(ServerTool { tool, guarded })
+            Some(ServerTool { tool, guard })
         }));
         let server: Vec<_> = found.await.into_iter().flatten().collect();
         offered.extend(server.iter().map(|it| it.tool.definition().to_owned()));
@@ -77,13 +113,17 @@ impl Toolbox {
 
     /// Returns whether a person must approve calls of any of its tools.
     pub(super) fn is_guarded(&self) -> bool {
-        self.server.iter().any(|it| it.guarded)
+        self.server
+            .iter()
+            .any(|it| !matches!(it.guard, Guard::None))
     }
 
     /// Lets these tools be called without another approval.
     pub(super) fn lift_guards(&mut self, granted: &[String]) {
         for it in &mut self.server {
-            it.guarded &= !granted.contains(&it.tool.spec().name);
+            if granted.contains(&it.tool.spec().name) {
+                it.guard = Guard::None;
+            }
         }
     }
 
@@ -111,8 +151,10 @@ impl Toolbox {
     /// Returns whether a person must approve this call. Nobody is asked about a call that reaches no tool:
     /// the model gets the mistake instead.
     pub(super) fn needs_approval(&self, name: &str, arguments: &str) -> bool {
-        self.server_tool(name)
-            .is_some_and(|it| it.guarded && it.tool.takes(arguments))
+        self.server_tool(name).is_some_and(|it| {
+            let arguments = it.tool.read(arguments);
+            arguments.is_ok_and(|arguments| it.guard.holds(&arguments))
+        })
     }
 
     /// Returns the JSON text of the schema of a tool's arguments.

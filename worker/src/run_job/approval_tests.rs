@@ -1,7 +1,7 @@
 //! Calls that a person must approve before the tool is called.
 
 use baton_harness::scripted_model::{Piece, Reply, Script, ScriptedModel};
-use baton_protocol::agent::ToolApproval;
+use baton_protocol::agent::{ArgumentsSchema, ToolApproval};
 use baton_protocol::{ApprovalReason, ApprovalScope, Decision, EventData, OfferedTool, RunStatus};
 use baton_service::Config;
 use baton_service::config::{LlmConfig, ToolsConfig};
@@ -190,6 +190,48 @@ async fn a_run_keeps_its_rule_and_its_other_calls_run_once() {
         said.to_string().contains("6*7"),
         "the model's own call stays: {said}"
     );
+}
+
+/// Guards the condition of an agent's rule: it decides by each call's arguments, and for a worker that takes
+/// the run over as well.
+#[tokio::test]
+async fn a_condition_asks_about_the_calls_with_matching_arguments_alone() {
+    let mut ground = Ground::new().await;
+    let expressions = ["6+7", "6*7", "2+2"];
+    let calls = expressions.iter().zip(0..);
+    let calls = calls.map(|(it, index)| call(index, "calculator", &json!({"expression": it})));
+    let model = calling(calls.collect()).await;
+    let condition = json!({"properties": {"expression": {"pattern": "[*]"}}});
+    let condition = condition.as_object().unwrap().clone();
+    let run = ground
+        .accept_with(None, |spec| {
+            spec.server_tools = vec![OfferedTool {
+                name: "calculator".into(),
+                approval: ToolApproval::When(ArgumentsSchema(condition)),
+            }];
+        })
+        .await;
+    let first = worker(&ground, &model, &[]);
+    assert_eq!(
+        work(&mut ground, &first, run).await,
+        RunStatus::AwaitingApproval
+    );
+    let questions = asked(&ground, run).await;
+    let [question] = &questions[..] else {
+        panic!("{questions:?}");
+    };
+    assert_eq!(&*question.arguments, r#"{"expression":"6*7"}"#);
+    let begun_before: Vec<_> = begun(&ground, run).await;
+    assert_eq!(begun_before.len(), 2, "{begun_before:?}");
+
+    let approve = Decision::Approve {
+        arguments: None,
+        scope: ApprovalScope::Once,
+    };
+    decide(&ground, question, approve).await;
+    let second = worker(&ground, &model, &[]);
+    assert_eq!(work(&mut ground, &second, run).await, RunStatus::Completed);
+    assert_eq!(results(&model), ["13", "42", "4"]);
 }
 
 /// Guards the operator's list at the call, and a decision's hold: the worker that takes the run on has

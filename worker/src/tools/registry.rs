@@ -13,6 +13,7 @@ use baton_service::Config;
 use baton_service::config::OutboundConfig;
 use futures_util::FutureExt as _;
 use jsonschema::Validator;
+use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -90,16 +91,19 @@ impl RegisteredTool {
         }
     }
 
-    /// Returns whether the arguments of a call are JSON that matches the schema.
-    pub(crate) fn takes(&self, arguments: &str) -> bool {
-        tool_arguments::read(&self.spec.name, &self.schema, arguments).is_ok()
+    /// Reads the arguments of a call.
+    ///
+    /// # Errors
+    /// The mistakes, for the model.
+    pub(crate) fn read(&self, arguments: &str) -> Result<Value, String> {
+        tool_arguments::read(&self.spec.name, &self.schema, arguments)
     }
 
     /// Executes one call. Never fails: an error becomes the result. Dropping the future stops the
     /// call.
     pub(crate) async fn execute(&self, arguments: &str, context: ToolContext) -> ToolOutcome {
         let name = &*self.spec.name;
-        let arguments = match tool_arguments::read(name, &self.schema, arguments) {
+        let arguments = match self.read(arguments) {
             Ok(arguments) => arguments,
             Err(mistakes) => return outcome(CallEnd::InvalidArguments, mistakes),
         };

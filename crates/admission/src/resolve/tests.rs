@@ -235,15 +235,23 @@ fn an_agent_adds_to_what_the_operator_requires_and_lifts_nothing() {
         let rules = spec.server_tools.into_iter();
         rules.map(|tool| tool.approval).collect::<Vec<_>>()
     };
-    let (never, always) = (ToolApproval::Never, ToolApproval::Always);
+    let rules = |rules: [&str; 2]| rules.map(|it| serde_json::from_str(it).unwrap()).to_vec();
+    let (never, always) = (r#""never""#, r#""always""#);
     let free = r#"{"type":"server","name":"calculator"}"#;
     let own = r#"{"type":"server","name":"calculator","approval":"always"}"#;
     let lifts = r#"{"type":"server","name":"current_time","approval":"never"}"#;
-    assert_eq!(definition(&format!("{free},{lifts}")), [never, always]);
-    assert_eq!(definition(own), [always]);
+    assert_eq!(
+        definition(&format!("{free},{lifts}")),
+        rules([never, always])
+    );
+    assert_eq!(definition(own), [ToolApproval::Always]);
+    let when = r#"{"when":{"required":["expression"]}}"#;
+    let some = ["calculator", "current_time"]
+        .map(|name| format!(r#"{{"type":"server","name":"{name}","approval":{when}}}"#));
+    assert_eq!(definition(&some.join(",")), rules([when, always]));
     let default = resolved(r#"{"model":"m","input":"x"}"#, &Grant::default()).unwrap();
-    let rules: Vec<_> = default.server_tools.iter().map(|it| it.approval).collect();
-    assert_eq!(rules, [never, always]);
+    let of_default = default.server_tools.into_iter().map(|it| it.approval);
+    assert_eq!(of_default.collect::<Vec<_>>(), rules([never, always]));
 }
 
 #[test]

@@ -2,12 +2,13 @@ use super::*;
 
 fn check(definition: &str) -> Result<(), InvalidDefinition> {
     let definition: AgentDefinition = serde_json::from_str(definition).unwrap();
-    definition.check(&["calculator".to_owned(), "current_time".to_owned()])
+    let tools = ["calculator", "current_time", "mail"];
+    definition.check(&tools.map(str::to_owned))
 }
 
 #[test]
 fn a_definition_is_written_as_it_was_read() {
-    let text = r#"{"name":"support","description":"d","instructions":"Hi {{user_name}}","model":"m","tools":[{"type":"server","name":"calculator"},{"type":"server","name":"current_time","approval":"always"}],"temperature":0.7,"top_p":0.9,"max_output_tokens":100,"reasoning":{"effort":"low"},"text":{"format":{"type":"json_schema","name":"s","schema":{"b":1,"a":2},"strict":true}},"limits":{"max_turns":3,"max_total_tokens":900,"max_tokens":800,"max_cost":"0.5","max_tool_calls":4,"max_wall_time":"5m"},"on_limit":"hand_back","metadata":{"z":1,"a":[2]}}"#;
+    let text = r#"{"name":"support","description":"d","instructions":"Hi {{user_name}}","model":"m","tools":[{"type":"server","name":"calculator"},{"type":"server","name":"current_time","approval":"always"},{"type":"server","name":"mail","approval":{"when":{"required":["to"]}}}],"temperature":0.7,"top_p":0.9,"max_output_tokens":100,"reasoning":{"effort":"low"},"text":{"format":{"type":"json_schema","name":"s","schema":{"b":1,"a":2},"strict":true}},"limits":{"max_turns":3,"max_total_tokens":900,"max_tokens":800,"max_cost":"0.5","max_tool_calls":4,"max_wall_time":"5m"},"on_limit":"hand_back","metadata":{"z":1,"a":[2]}}"#;
     let definition: AgentDefinition = serde_json::from_str(text).unwrap();
     assert_eq!(serde_json::to_string(&definition).unwrap(), text);
     assert_eq!(check(text), Ok(()));

@@ -18,6 +18,7 @@ const CONVERSATION: &str = "the id of a conversation, or an object with it";
 const LOOSE: &[(&str, &str)] = &[
     ("AgentDefinition.metadata", BYTES),
     ("AppendMessages.messages[]", EXTENSIBLE),
+    ("ArgumentsSchema", BYTES),
     ("ChatRequest", EXTENSIBLE),
     ("ChatRequest.function_call", EXTENSIBLE),
     ("ChatRequest.tool_choice", UPSTREAM),
