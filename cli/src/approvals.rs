@@ -1,15 +1,13 @@
 //! `baton approvals`: lists and decides the questions of runs that wait for a person, over HTTP.
 
-mod server;
-
 use anyhow::{Context as _, bail};
 use baton_protocol::{ApprovalId, ApprovalScope, Decision, RunId};
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use self::server::{ApiArgs, Server};
 use crate::config_command::print;
+use crate::server::{ApiArgs, Server};
 use crate::visible::{visible, visible_json};
 
 #[derive(Debug, Subcommand)]

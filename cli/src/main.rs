@@ -20,6 +20,7 @@ mod passed_socket;
 mod private_file;
 mod role;
 mod runs;
+mod server;
 mod service_manager;
 mod usage;
 mod users;

@@ -46,7 +46,7 @@ pub(crate) struct ApiArgs {
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A Baton server and a credential.
-pub(super) struct Server {
+pub(crate) struct Server {
     client: reqwest::Client,
     base: String,
     key: String,
@@ -60,7 +60,7 @@ struct Problem {
 }
 
 impl Server {
-    pub(super) fn new(args: &ApiArgs) -> anyhow::Result<Self> {
+    pub(crate) fn new(args: &ApiArgs) -> anyhow::Result<Self> {
         let key = match (&args.key, &args.key_file) {
             (Some(key), _) => key.clone(),
             (None, Some(path)) => std::fs::read_to_string(path)
@@ -81,13 +81,13 @@ impl Server {
     }
 
     /// Reads a resource.
-    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let request = self.client.get(format!("{}{path}", self.base));
         self.answer(request).await
     }
 
     /// Sends a JSON body.
-    pub(super) async fn post<T: DeserializeOwned>(
+    pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &Value,
