@@ -72,6 +72,7 @@ impl Ground {
                 version: 0,
             },
             model: "m".into(),
+            fallbacks: Vec::new(),
             instructions: None,
             messages: RawValue::from_string(messages.into()).unwrap(),
             tools: None,

@@ -105,6 +105,45 @@ async fn runs_go_on_at_the_next_upstream_when_one_dies() {
     assert!(shown.iter().all(|text| !text.contains(KEY)));
 }
 
+/// Guards the fallbacks of an agent: another model of another route answers, under its own name, is recorded on
+/// the step and charged at its own price. A request that names the model has no fallback.
+#[tokio::test]
+async fn an_agent_falls_back_to_its_next_model() {
+    let one = model(|_| Reply::status(503)).await;
+    let other = model(|_| Reply::text("second best")).await;
+    let mut options = two(&one, &other);
+    options.config = options.config.replace(
+        ", { upstream = \"two\", model = \"other\" }]",
+        "]\n[[llm.routes]]\nmodel = \"backup\"\nto = [{ upstream = \"two\", model = \"theirs\" }]",
+    );
+    options.config += "[llm]\nmax_retries = 0\n[[llm.prices]]\nmodel = \"backup\"\ninput_per_million = \"1000\"\n\
+         output_per_million = \"1000\"\n";
+    let stack = Stack::start(options).await.unwrap();
+    let (ingress, _scheduler, _worker) =
+        tokio::try_join!(stack.ingress(), stack.scheduler(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let agent = json!({"name": "steady", "model": "script", "fallbacks": ["unknown", "backup"]});
+    let made = client.post("/v1/agents", &agent).await.unwrap();
+    assert_eq!(made.status, 201, "{}", made.text().unwrap());
+    let asked = json!({"agent": "steady", "input": "x"});
+    let id = client.submit(&asked).await.unwrap();
+    let (run, _) = assert_whole(&client, &id, "second best").await;
+    assert_eq!(other.requests()[0].body["model"], "theirs");
+    let step = &run["steps"][0];
+    assert_eq!(
+        step["route"],
+        json!({"upstream": "two", "model": "theirs",
+            "left": [{"upstream": "one", "model": "script", "reason": "upstream_error"}]})
+    );
+    let usage = client.get("/v1/usage?group_by=model").await.unwrap();
+    let usage = usage.json().unwrap();
+    assert_ne!(usage["data"][0]["cost"], "0", "{usage}");
+    let named = json!({"agent": "steady", "model": "script", "input": "x"});
+    let id = client.submit(&named).await.unwrap();
+    let failed = client.ended(&id).await.unwrap();
+    assert_eq!(failed["status"], "failed", "{failed}");
+}
+
 /// Guards the recorded step: the second upstream answers the first turn of a run, then the worker is
 /// killed. The run goes on, and the recorded turn is not asked for again.
 #[tokio::test]

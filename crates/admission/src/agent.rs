@@ -24,6 +24,8 @@ pub struct Agent {
     pub instructions: Option<String>,
     /// Its model; if absent, the request names one.
     pub model: Option<String>,
+    /// The models to ask instead of its own, in their order.
+    pub fallbacks: Vec<String>,
     /// The server-side tools that the model may call.
     pub server_tools: Vec<OfferedTool>,
     /// Fields of the chat API that a request gets if it does not set them.
@@ -52,6 +54,7 @@ impl Agent {
                 .model
                 .clone()
                 .or_else(|| server.default_model.clone()),
+            fallbacks: definition.fallbacks.clone(),
             server_tools: server_tools.collect(),
             params: params(definition),
             max_turns: limits.max_turns.unwrap_or(u32::MAX).min(server.max_turns),
@@ -188,6 +191,7 @@ impl AgentSource for BuiltInAgent {
             version: 0,
             instructions: None,
             model: self.default_model.clone(),
+            fallbacks: Vec::new(),
             server_tools: self
                 .server_tools
                 .iter()

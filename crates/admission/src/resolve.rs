@@ -47,6 +47,11 @@ pub fn resolve(
             return Err(Invalid::field("missing_model", "model", message).into());
         }
     };
+    // A request that names a model means that one.
+    let mut fallbacks = match model {
+        Some(_) => Vec::new(),
+        None => agent.fallbacks,
+    };
     let model = model.or(agent.model).ok_or_else(|| {
         let message = format!(
             "the agent `{}` has no model of its own and this server no default: name one in `model`",
@@ -57,6 +62,7 @@ pub fn resolve(
     if !grant.allows_model(&model) {
         return Err(SubmitError::ModelNotAllowed(model));
     }
+    fallbacks.retain(|fallback| *fallback != model && grant.allows_model(fallback));
     let mut server_tools = agent.server_tools;
     // A tool of the caller wins over a server's tool with the same name.
     server_tools
@@ -75,6 +81,7 @@ pub fn resolve(
             version: agent.version,
         },
         model,
+        fallbacks,
         instructions: agent.instructions,
         messages: request.messages,
         tools: request.tools,
@@ -122,6 +129,7 @@ pub fn resolve_given_calls(
             version: 0,
         },
         model: String::new(),
+        fallbacks: Vec::new(),
         instructions: None,
         messages: request.messages,
         tools: None,

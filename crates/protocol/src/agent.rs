@@ -25,6 +25,8 @@ const MAX_INSTRUCTIONS: usize = 32 * 1024;
 const MAX_MODEL: usize = 512;
 /// As many as an upstream takes.
 const MAX_TOOLS: usize = 128;
+/// Models.
+const MAX_FALLBACKS: usize = 8;
 /// Bytes of JSON.
 const MAX_METADATA: usize = 16 * 1024;
 /// The largest limit that the ledger can store.
@@ -56,6 +58,11 @@ pub struct AgentDefinition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 512)]
     pub model: Option<String>,
+    /// The models to ask instead, in this order, if `model` does not answer; at most 8. A request that names
+    /// a model has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 8)]
+    pub fallbacks: Vec<String>,
     /// The tools that the model may call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 128)]
@@ -320,15 +327,32 @@ impl AgentDefinition {
     }
 
     fn check_model(&self) -> Result<(), InvalidDefinition> {
-        let Some(model) = &self.model else {
-            return Ok(());
-        };
-        if model.is_empty() || model.chars().any(char::is_control) {
+        let is_name = |name: &str| !name.is_empty() && !name.chars().any(char::is_control);
+        if self.model.as_deref().is_some_and(|model| !is_name(model)) {
             let message = "`model` is the name of a model, without control characters; leave it out \
                            to have each request name one";
             return Err(InvalidDefinition::new("model", message));
         }
-        check_length("model", Some(model), MAX_MODEL)
+        check_length("model", self.model.as_deref(), MAX_MODEL)?;
+        if self.fallbacks.len() > MAX_FALLBACKS {
+            let message = format!("`fallbacks` holds at most {MAX_FALLBACKS} models");
+            return Err(InvalidDefinition::new("fallbacks", message));
+        }
+        for (index, model) in self.fallbacks.iter().enumerate() {
+            let param = format!("fallbacks[{index}]");
+            if !is_name(model) {
+                let message =
+                    format!("`{param}` is the name of a model, without control characters");
+                return Err(InvalidDefinition::new(param, message));
+            }
+            check_length(&param, Some(model), MAX_MODEL)?;
+            let before = self.model.iter().chain(&self.fallbacks[..index]);
+            if before.into_iter().any(|other| other == model) {
+                let message = format!("`{param}` names a model that is asked before");
+                return Err(InvalidDefinition::new(param, message));
+            }
+        }
+        Ok(())
     }
 
     fn check_tools(&self, server_tools: &[String]) -> Result<(), InvalidDefinition> {

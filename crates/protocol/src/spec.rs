@@ -24,6 +24,9 @@ pub struct RunSpec {
     /// that does not know such runs cannot read this and leaves the run to others.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub model: String,
+    /// The models to ask instead, in this order, if that one does not answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallbacks: Vec<String>,
     /// The agent's instructions, put before the messages as a system message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,

@@ -39,8 +39,17 @@ pub struct Target {
     pub upstream: Arc<str>,
     /// The model's name there.
     pub model: String,
+    /// The name that has the route.
+    pub asked: String,
     /// The parts of the chat API that the upstream has.
     pub knows: Knows,
+}
+
+impl Target {
+    /// Returns whether both are one model of one upstream.
+    pub fn is_same_model(&self, other: &Self) -> bool {
+        self.upstream == other.upstream && self.model == other.model
+    }
 }
 
 impl FromIterator<Route> for Routes {
@@ -136,6 +145,7 @@ impl Hop {
         Target {
             upstream: Arc::clone(&self.upstream),
             model,
+            asked: asked.to_owned(),
             knows: self.knows,
         }
     }

@@ -305,7 +305,11 @@ async fn a_bad_definition_is_refused_by_its_field() {
     for (wish, named) in [
         (json!({}), "name"),
         (json!({"name": "Big"}), "name"),
-        (json!({"name": "a", "fallbacks": ["m"]}), "fallbacks"),
+        (json!({"name": "a", "fallbacks": "m"}), "fallbacks"),
+        (
+            json!({"name": "a", "model": "m", "fallbacks": ["m"]}),
+            "fallbacks[0]",
+        ),
         (json!({"name": "a", "limits": {"max_cost": 1}}), "max_cost"),
         (
             json!({"name": "a", "instructions": "{{secret}}"}),

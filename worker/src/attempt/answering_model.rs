@@ -59,8 +59,15 @@ impl AnsweringModel {
         target.map_or(&self.spec.model, |target| &target.model)
     }
 
+    /// Returns the name of the model that has the upstream's route: the requested one, or a fallback.
+    fn requested(&self) -> &str {
+        let target = self.target.as_ref();
+        target.map_or(&self.spec.model, |target| &target.asked)
+    }
+
     /// Returns the charge of a turn: at the price of the model that answered, of the one that the
-    /// upstream was asked for, or of the requested one, whichever has one first.
+    /// upstream was asked for, of the fallback that was asked, or of the requested one, whichever has
+    /// one first.
     pub(super) fn charge(&self, turn: &TurnRecord) -> Charged {
         let answered = turn.model.as_deref();
         Charged {
@@ -72,7 +79,9 @@ impl AnsweringModel {
     fn price(&self, answered: Option<&str>, usage: Usage, cached_tokens: u64) -> Charge {
         let prices = &self.settings.prices;
         let asked = self.asked();
-        let asked = prices.of(asked).map_or(&*self.spec.model, |_| asked);
+        let names = [asked, self.requested()];
+        let priced = names.into_iter().find(|name| prices.of(name).is_some());
+        let asked = priced.unwrap_or(&*self.spec.model);
         prices.charge(asked, answered, usage, cached_tokens)
     }
 

@@ -197,7 +197,14 @@ impl Budget {
         if !self.is_metered() {
             return Ok(None);
         }
-        let models = turn.targets.iter().map(|target| &*target.model);
+        let targets = turn.targets.iter();
+        let models = targets.map(|target| {
+            let names = [&*target.model, &*target.asked];
+            let priced = names
+                .into_iter()
+                .find(|name| settings.prices.of(name).is_some());
+            priced.unwrap_or(&*target.model)
+        });
         let price = settings.prices.dearest(&spec.model, models);
         let price = price.as_ref();
         let of_run = self.most.max_cost_nanos.is_some();

@@ -16,7 +16,7 @@ pub(super) const fn limits(key: &KeyStanding) -> Confined {
     }
 }
 
-/// Removes the tools that the run's key may not use. Returns an error if the run may not continue
+/// Removes the tools and fallback models that the run's key may not use. Returns an error if the run may not continue
 /// at all. Fields are checked again, too, because a run may be older than the rules or the limits
 /// of its key.
 pub(super) fn confine(
@@ -64,6 +64,8 @@ fn confine_to(spec: &mut RunSpec, key: &KeyStanding) -> Option<RunError> {
         return refuse("tool_not_allowed", message);
     }
     spec.server_tools.retain(|tool| tool_allowed(&tool.name));
+    spec.fallbacks
+        .retain(|model| allows(key.models.as_deref(), model));
     None
 }
 
@@ -86,6 +88,7 @@ mod tests {
                 version: 0,
             },
             model: "m".into(),
+            fallbacks: Vec::new(),
             instructions: None,
             messages: RawValue::from_string("[]".into()).unwrap(),
             tools: None,
@@ -135,6 +138,23 @@ mod tests {
             ..key()
         };
         assert_eq!(code(others).as_deref(), Some("model_not_allowed"));
+    }
+
+    #[test]
+    fn a_fallback_that_the_key_may_no_longer_use_is_left_out() {
+        let key = KeyStanding {
+            models: Some(vec!["m".into(), "o".into()]),
+            ..key()
+        };
+        let mut spec = RunSpec {
+            fallbacks: vec!["n".into(), "o".into()],
+            ..spec()
+        };
+        assert_eq!(
+            confine(&mut spec, Some(&key), &ExtraFields::default()),
+            None
+        );
+        assert_eq!(spec.fallbacks, ["o"]);
     }
 
     #[test]

@@ -265,7 +265,7 @@ impl<W: World> Attempt<'_, W> {
         // A turn that hands back is offered no tools.
         let tools = self.toolbox.offered().filter(|_| !is_last);
         let needs = needs(&spec.params, tools.is_some());
-        let targets = models.targets(&spec.model, needs)?;
+        let targets = models.targets(&spec.model, &spec.fallbacks, needs)?;
         let messages = self.conversation.render();
         let parts = |answer_limit| TurnParts {
             spec: &spec,

@@ -115,7 +115,7 @@ async fn try_turn(
         }}]);
     }
     let body = Bytes::from(body.to_string());
-    let targets = upstream.targets(model, Needs::default())?;
+    let targets = upstream.targets(model, &[], Needs::default())?;
     let started = upstream
         .start_turn(&targets, |_| body.clone(), TurnContext::default())
         .await?;

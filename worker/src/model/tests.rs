@@ -41,7 +41,7 @@ async fn start(config: ModelConfig) -> Result<TurnStream, ModelError> {
 }
 
 async fn ask(models: &Upstreams, context: TurnContext) -> Result<TurnStream, ModelError> {
-    let targets = models.targets("m", Needs::default())?;
+    let targets = models.targets("m", &[], Needs::default())?;
     let started = models.start_turn(&targets, |_| request(), context).await;
     started.map(|started| started.stream)
 }

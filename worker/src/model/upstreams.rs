@@ -137,21 +137,36 @@ impl Upstreams {
     }
 
     /// Returns the upstreams to ask for a model, in their order: those of its route that can serve the
-    /// request.
-    pub fn targets(&self, model: &str, needs: Needs) -> Result<Vec<Target>, ModelError> {
-        let mut targets = self.routes.able(model, needs).map_err(|error| {
-            let model = model.to_owned();
-            match error {
-                Unroutable::NoRoute => ModelError::NoRoute { model },
-                Unroutable::Lacks(field) => ModelError::NotServed { model, field },
+    /// request, then those of the routes of its fallbacks.
+    ///
+    /// # Errors
+    /// If there are none, the reason why the model itself has none.
+    pub fn targets(
+        &self,
+        model: &str,
+        fallbacks: &[String],
+        needs: Needs,
+    ) -> Result<Vec<Target>, ModelError> {
+        let own = self.routes.able(model, needs);
+        let error = own.as_ref().err().copied();
+        let others = fallbacks
+            .iter()
+            .filter_map(|fallback| self.routes.able(fallback, needs).ok());
+        let mut targets: Vec<Target> = Vec::new();
+        for target in own.ok().into_iter().chain(others).flatten() {
+            let is_new = targets.iter().all(|it| !it.is_same_model(&target));
+            if is_new && self.by_name.contains_key(&target.upstream) {
+                targets.push(target);
             }
-        })?;
-        targets.retain(|target| self.by_name.contains_key(&target.upstream));
-        if targets.is_empty() {
-            let model = model.to_owned();
-            return Err(ModelError::NoRoute { model });
         }
-        Ok(targets)
+        if !targets.is_empty() {
+            return Ok(targets);
+        }
+        let model = model.to_owned();
+        Err(match error {
+            Some(Unroutable::Lacks(field)) => ModelError::NotServed { model, field },
+            Some(Unroutable::NoRoute) | None => ModelError::NoRoute { model },
+        })
     }
 
     /// Makes a turn's request for a target of these upstreams.

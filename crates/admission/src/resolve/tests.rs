@@ -257,7 +257,7 @@ fn an_agent_adds_to_what_the_operator_requires_and_lifts_nothing() {
 #[test]
 fn an_agent_gives_what_the_request_leaves_out() {
     let definition = serde_json::from_str(
-        r#"{"name":"support","instructions":"Be brief.","model":"dear",
+        r#"{"name":"support","instructions":"Be brief.","model":"dear","fallbacks":["cheap","free"],
             "tools":[{"type":"server","name":"calculator"}],"temperature":0.5,"top_p":0.9,
             "max_output_tokens":70,"reasoning":{"effort":"low"},
             "text":{"format":{"type":"json_schema","name":"s","schema":{"b":1,"a":2}}},
@@ -277,6 +277,7 @@ fn an_agent_gives_what_the_request_leaves_out() {
         ("support", 4)
     );
     assert_eq!(spec.model, "dear");
+    assert_eq!(spec.fallbacks, ["cheap", "free"]);
     assert_eq!(spec.instructions.as_deref(), Some("Be brief."));
     assert_eq!(OfferedTool::names(&spec.server_tools), "calculator");
     assert_eq!(
@@ -308,6 +309,14 @@ fn an_agent_gives_what_the_request_leaves_out() {
     };
     assert_eq!(spec.limits.most, smaller);
     assert_eq!(spec.limits.on_limit, OnLimit::Stop);
+    let some = Grant {
+        models: Some(vec!["dear".into(), "free".into()]),
+        ..Grant::default()
+    };
+    let spec = resolved(r#"{"model":"support","input":"x"}"#, &some).unwrap();
+    assert_eq!(spec.fallbacks, ["free"]);
+    let spec = resolved(r#"{"agent":"support","model":"dear","input":"x"}"#, &any).unwrap();
+    assert!(spec.fallbacks.is_empty(), "the request means this model");
     let cheap = Grant {
         models: Some(vec!["cheap".into()]),
         ..Grant::default()

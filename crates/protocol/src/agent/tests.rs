@@ -8,7 +8,7 @@ fn check(definition: &str) -> Result<(), InvalidDefinition> {
 
 #[test]
 fn a_definition_is_written_as_it_was_read() {
-    let text = r#"{"name":"support","description":"d","instructions":"Hi {{user_name}}","model":"m","tools":[{"type":"server","name":"calculator"},{"type":"server","name":"current_time","approval":"always"},{"type":"server","name":"mail","approval":{"when":{"required":["to"]}}}],"temperature":0.7,"top_p":0.9,"max_output_tokens":100,"reasoning":{"effort":"low"},"text":{"format":{"type":"json_schema","name":"s","schema":{"b":1,"a":2},"strict":true}},"limits":{"max_turns":3,"max_total_tokens":900,"max_tokens":800,"max_cost":"0.5","max_tool_calls":4,"max_wall_time":"5m"},"on_limit":"hand_back","metadata":{"z":1,"a":[2]}}"#;
+    let text = r#"{"name":"support","description":"d","instructions":"Hi {{user_name}}","model":"m","fallbacks":["n","o"],"tools":[{"type":"server","name":"calculator"},{"type":"server","name":"current_time","approval":"always"},{"type":"server","name":"mail","approval":{"when":{"required":["to"]}}}],"temperature":0.7,"top_p":0.9,"max_output_tokens":100,"reasoning":{"effort":"low"},"text":{"format":{"type":"json_schema","name":"s","schema":{"b":1,"a":2},"strict":true}},"limits":{"max_turns":3,"max_total_tokens":900,"max_tokens":800,"max_cost":"0.5","max_tool_calls":4,"max_wall_time":"5m"},"on_limit":"hand_back","metadata":{"z":1,"a":[2]}}"#;
     let definition: AgentDefinition = serde_json::from_str(text).unwrap();
     assert_eq!(serde_json::to_string(&definition).unwrap(), text);
     assert_eq!(check(text), Ok(()));
@@ -51,6 +51,15 @@ fn a_bad_value_is_refused_by_its_path() {
         (r#""instructions":"{{now}}""#.to_owned(), "instructions"),
         (r#""model":"""#.to_owned(), "model"),
         (r#""model":"m\n""#.to_owned(), "model"),
+        (r#""fallbacks":[""]"#.to_owned(), "fallbacks[0]"),
+        (r#""fallbacks":["n","m\n"]"#.to_owned(), "fallbacks[1]"),
+        (format!(r#""fallbacks":["{long}"]"#), "fallbacks[0]"),
+        (r#""model":"m","fallbacks":["m"]"#.to_owned(), "fallbacks[0]"),
+        (r#""fallbacks":["n","n"]"#.to_owned(), "fallbacks[1]"),
+        (
+            r#""fallbacks":["1","2","3","4","5","6","7","8","9"]"#.to_owned(),
+            "fallbacks",
+        ),
         (r#""tools":[{"type":"server","name":"shell"}]"#.to_owned(), "tools[0].name"),
         (
             r#""tools":[{"type":"server","name":"calculator"},{"type":"server","name":"calculator"}]"#
@@ -94,7 +103,7 @@ fn a_bad_value_is_refused_by_its_path() {
 fn a_field_that_is_not_served_is_refused_by_its_name() {
     for field in [
         "approval",
-        "fallbacks",
+        "fallback_models",
         "mcp_servers",
         "limits\":{\"max_pages",
     ] {

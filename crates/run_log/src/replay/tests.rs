@@ -27,6 +27,7 @@ fn ended(outcome: Outcome, last: EventId) -> RunRecord {
             version: 0,
         },
         model: "m".into(),
+        fallbacks: Vec::new(),
         instructions: None,
         messages: RawValue::from_string("[]".into()).unwrap(),
         tools: Some(

@@ -70,6 +70,7 @@ pub(crate) fn spec() -> RunSpec {
             version: 0,
         },
         model: "m".into(),
+        fallbacks: Vec::new(),
         instructions: None,
         messages: RawValue::from_string(r#"[{"role":"user","content":"6 times 7?"}]"#.into())
             .unwrap(),

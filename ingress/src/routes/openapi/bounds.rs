@@ -11,11 +11,13 @@ const CHOSEN: &str = "an id that a model or a client chose, of any form";
 const EXTENSIBLE: &str = "an object of the OpenAI API; fields that Baton does not know travel";
 const SCHEMA: &str = "the JSON Schema of the tool bounds it";
 const BYTES: &str = "limited in bytes of JSON, which JSON Schema cannot say";
+const MODEL: &str = "the name of a model, of at most 512 bytes";
 const TEXTS: &str = "at most 16 texts of 512 characters";
 const CONVERSATION: &str = "the id of a conversation, or an object with it";
 
 /// The loose values of requests, each with its reason.
 const LOOSE: &[(&str, &str)] = &[
+    ("AgentDefinition.fallbacks[]", MODEL),
     ("AgentDefinition.metadata", BYTES),
     ("AppendMessages.messages[]", EXTENSIBLE),
     ("ArgumentsSchema", BYTES),

@@ -41,7 +41,7 @@ impl Pair {
     }
 
     async fn ask(&self, context: TurnContext) -> Result<StartedTurn, ModelError> {
-        let targets = self.models.targets("m", Needs::default())?;
+        let targets = self.models.targets("m", &[], Needs::default())?;
         let body = |target: &Target| json!({"model": target.model, "stream": true}).to_string();
         let body = |target: &Target| Bytes::from(body(target));
         self.models.start_turn(&targets, body, context).await
@@ -66,6 +66,28 @@ fn fine() -> Script {
 
 fn nothing() -> Value {
     json!({})
+}
+
+#[tokio::test]
+async fn fallbacks_are_asked_after_the_model_and_none_of_them_twice() {
+    let two = Pair::start(fine(), fine(), nothing()).await;
+    let asked = |model: &str, fallbacks: &[&str]| {
+        let fallbacks: Vec<_> = fallbacks.iter().map(|&name| name.to_owned()).collect();
+        let targets = two.models.targets(model, &fallbacks, Needs::default());
+        targets.map(|targets| {
+            let named = |it: Target| (it.upstream.to_string(), it.model, it.asked);
+            targets.into_iter().map(named).collect::<Vec<_>>()
+        })
+    };
+    let named = |upstream: &str, model: &str, asked: &str| {
+        (upstream.to_owned(), model.to_owned(), asked.to_owned())
+    };
+    let own = [named("one", "m", "m"), named("two", "other", "m")];
+    assert_eq!(asked("m", &["m", "unknown"]).unwrap(), own);
+    let rescued = asked("unknown", &["m"]).unwrap();
+    assert_eq!(rescued[0], named("one", "m", "m"));
+    let error = asked("unknown", &["no", "neither"]).unwrap_err();
+    assert!(matches!(error, ModelError::NoRoute { model } if model == "unknown"));
 }
 
 #[tokio::test]
@@ -184,7 +206,7 @@ async fn an_upstream_without_room_is_passed_over_and_the_only_one_is_waited_for(
     let (upstream, reasons) = two.answered().await.unwrap();
     assert_eq!((&*upstream, &*reasons), ("two", &[BUSY][..]));
 
-    let mut only = two.models.targets("m", Needs::default()).unwrap();
+    let mut only = two.models.targets("m", &[], Needs::default()).unwrap();
     only.truncate(1);
     let body = |_: &Target| Bytes::from_static(b"{\"model\":\"m\",\"stream\":true}");
     let context = TurnContext::default();
@@ -230,13 +252,13 @@ async fn keys_and_headers_of_each_upstream_go_to_it_alone_and_are_never_quoted()
 #[tokio::test]
 async fn a_model_without_a_route_fails_by_name() {
     let two = Pair::start(fine(), fine(), json!({"unsupported": ["tools"]})).await;
-    let error = two.models.targets("n", Needs::default()).unwrap_err();
+    let error = two.models.targets("n", &[], Needs::default()).unwrap_err();
     assert_eq!(error.code(), "model_not_found");
     let needs = Needs {
         tools: true,
         ..Needs::default()
     };
-    let able = two.models.targets("m", needs).unwrap();
+    let able = two.models.targets("m", &[], needs).unwrap();
     assert_eq!(able.len(), 1, "an upstream without tools is not asked");
     assert_eq!(&*able[0].upstream, "two");
 }
