@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use crate::agents::AgentsCommand;
 use crate::approvals::ApprovalsCommand;
 use crate::audit::AuditArgs;
 use crate::config_command::ConfigCommand;
@@ -88,6 +89,12 @@ pub(crate) enum Command {
     /// Show the timeline of a run
     #[command(subcommand)]
     Runs(RunsCommand),
+    /// List, show, apply and delete agents
+    ///
+    /// Asks a server over HTTP, so it needs an API key: BATON_API_KEY, or --key-file. It shows the agents of
+    /// the key's tenant. Reading takes the scope agents:read, the rest agents:write.
+    #[command(subcommand)]
+    Agents(AgentsCommand),
     /// List and decide the questions of runs that wait for a person
     ///
     /// Asks a server over HTTP, so it needs an API key: BATON_API_KEY, or --key-file. It shows the runs of

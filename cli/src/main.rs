@@ -1,5 +1,6 @@
 //! `baton`: the one binary. Roles and operator commands are sub-commands.
 
+mod agents;
 mod approvals;
 mod args;
 mod audit;
@@ -70,6 +71,7 @@ async fn command(sockets: PassedSockets) -> ExitCode {
         Command::Audit(options) => finished(audit::run(options, &args.config).await),
         Command::Usage(options) => finished(usage::run(options, &args.config).await),
         Command::Runs(command) => finished(runs::run(command, &args.config).await),
+        Command::Agents(command) => finished(agents::run(command).await),
         Command::Approvals(command) => finished(approvals::run(command).await),
         Command::LogLevel(options) => finished(log_level::run(options, &args.config).await),
         Command::Dead(command) => finished(dead::run(command, &args.config).await),

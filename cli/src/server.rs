@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use baton_outbound::client_builder_of_operator;
+use bytes::Bytes;
 use clap::Args;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -52,11 +53,15 @@ pub(crate) struct Server {
     key: String,
 }
 
-/// The read part of a problem.
-#[derive(Debug, Deserialize)]
-struct Problem {
-    code: String,
-    detail: Option<String>,
+/// The server's refusal of a request: the part of its problem that people read.
+#[derive(Debug, Deserialize, thiserror::Error)]
+#[error("{}: {}", visible_lines(.code), visible_lines(.detail))]
+pub(crate) struct Refusal {
+    /// The word for programs.
+    pub(crate) code: String,
+    /// The sentence for people.
+    #[serde(default)]
+    pub(crate) detail: String,
 }
 
 impl Server {
@@ -96,10 +101,32 @@ impl Server {
         self.answer(request).await
     }
 
+    /// Replaces a resource.
+    pub(crate) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> anyhow::Result<T> {
+        let request = self.client.put(format!("{}{path}", self.base)).json(body);
+        self.answer(request).await
+    }
+
+    /// Deletes a resource.
+    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<()> {
+        let request = self.client.delete(format!("{}{path}", self.base));
+        self.body(request).await.map(|_nothing| ())
+    }
+
     async fn answer<T: DeserializeOwned>(
         &self,
         request: reqwest::RequestBuilder,
     ) -> anyhow::Result<T> {
+        let body = self.body(request).await?;
+        serde_json::from_slice(&body)
+            .with_context(|| format!("{} answers something else than Baton does", self.base))
+    }
+
+    async fn body(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Bytes> {
         let sent = request.bearer_auth(&self.key).send().await;
         let unreachable = || {
             format!(
@@ -111,15 +138,10 @@ impl Server {
         let status = answer.status();
         let body = answer.bytes().await.context("the answer broke off")?;
         if status.is_success() {
-            return serde_json::from_slice(&body)
-                .with_context(|| format!("{} answers something else than Baton does", self.base));
+            return Ok(body);
         }
-        Err(match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) => anyhow!(
-                "{}: {}",
-                visible_lines(&problem.code),
-                visible_lines(&problem.detail.unwrap_or_default())
-            ),
+        Err(match serde_json::from_slice::<Refusal>(&body) {
+            Ok(refusal) => refusal.into(),
             Err(_) => anyhow!("{} answers {status}", self.base),
         })
     }
