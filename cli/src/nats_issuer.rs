@@ -8,7 +8,8 @@ use crate::config_command::print;
 pub(crate) fn run() -> anyhow::Result<()> {
     let (issuer, curve) = (Issuer::generate(), CurveKey::generate());
     print(&format!(
-        "# Public, into the environment of every nats-server:\n\
+        "# With Compose, these four lines replace those of .env. Otherwise:\n\
+         # Public, into the environment of every nats-server:\n\
          BATON_NATS_CALLOUT_ISSUER={}\n\
          # Public too, if questions are to be encrypted (`xkey` in accounts.conf):\n\
          BATON_NATS_CALLOUT_XKEY={}\n\

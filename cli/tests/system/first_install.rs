@@ -179,6 +179,24 @@ async fn an_administrator_is_not_made_the_user_of_servers() {
     succeeds(folder, &["migrate", "--bootstrap", &admin], &good).await;
 }
 
+/// Compose ignores a variable that its files do not name, so a new issuer would not be used.
+#[tokio::test]
+async fn each_line_of_a_new_issuer_replaces_one_of_env() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    succeeds(folder, &["init"], &Environment::new()).await;
+    let env = variables(&std::fs::read_to_string(folder.join(".env")).unwrap());
+
+    let printed = succeeds(folder, &["nats-issuer"], &Environment::new()).await;
+
+    let printed = variables(&printed);
+    assert_eq!(printed.len(), 4);
+    for (name, value) in printed {
+        assert!(env.contains_key(&name), "{name}");
+        assert_ne!(env[&name], value, "{name}");
+    }
+}
+
 /// Guards the form of the written secrets: each role refuses weak or malformed ones.
 #[tokio::test]
 async fn the_written_configuration_passes_its_check() {
