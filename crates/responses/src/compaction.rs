@@ -24,6 +24,11 @@ const PROMPT: &str = "Summarise the conversation so far, so that it can go on fr
 /// The bytes that a sealed summary begins with.
 pub const NONCE_BYTES: usize = 24;
 
+/// A summary that the cipher did not encrypt, so that there is nothing to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the summary cannot be encrypted")]
+pub struct NotSealed;
+
 /// The key of a tenant's compactions: every server has the same one, and another tenant has another.
 pub struct SealingKey([u8; 32]);
 
@@ -44,13 +49,12 @@ impl SealingKey {
     }
 
     /// Seals a summary; `nonce` is random.
-    pub fn seal(&self, summary: &str, nonce: [u8; NONCE_BYTES]) -> String {
+    pub fn seal(&self, summary: &str, nonce: [u8; NONCE_BYTES]) -> Result<String, NotSealed> {
         let sealed = self
             .cipher()
-            .encrypt(&Nonce::from(nonce), summary.as_bytes());
-        // Encrypting into memory does not fail.
-        let sealed = sealed.unwrap_or_default();
-        BASE64URL_NOPAD.encode(&[&nonce[..], &sealed].concat())
+            .encrypt(&Nonce::from(nonce), summary.as_bytes())
+            .map_err(|_| NotSealed)?;
+        Ok(BASE64URL_NOPAD.encode(&[&nonce[..], &sealed].concat()))
     }
 
     /// Opens a summary; `None` if this key did not seal it, or somebody changed it.
@@ -142,6 +146,7 @@ mod tests {
     #[test]
     fn only_its_own_key_opens_a_summary_and_only_as_it_was_sealed() {
         let sealed = key(1).seal("They want 127.05 \u{1f642}.", [7; NONCE_BYTES]);
+        let sealed = sealed.unwrap();
         assert!(!sealed.contains("127"));
         assert_eq!(
             key(1).open(&sealed).as_deref(),

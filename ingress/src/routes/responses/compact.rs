@@ -89,13 +89,14 @@ async fn compaction(
     // The wish for a summary.
     messages.pop();
     let key = sealing_key(store, tenant).await?;
+    let sealed = key.seal(&summary, rand::random());
     let usage = record.usage()?;
     let usage = usage.unwrap_or_else(|| usage_object(Usage::default(), &Map::new()));
     Ok(Compaction::new(
         record.run.id,
         record.run.created_at.timestamp(),
         &messages,
-        key.seal(&summary, rand::random()),
+        sealed.map_err(|error| ApiError::internal(&error))?,
         usage,
     ))
 }
