@@ -9,6 +9,7 @@ mod delete;
 mod derived_run;
 mod description;
 mod earlier;
+mod include;
 mod input_items;
 mod path;
 mod read;
@@ -23,8 +24,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(super) use description::ItemPage;
+pub(super) use include::Include;
 pub(super) use input_items::{AskedPage, ItemQuery};
-pub(super) use read::refuse_include;
 
 use crate::error::ApiError;
 use crate::routes::AppState;

@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use super::description::ItemPage;
 use super::earlier::input;
+use super::include::Include;
 use super::path::ResponsePath;
-use super::read::refuse_include;
 use super::record::ResponseRecord;
 use crate::access::{Authorized, RunsRead};
 use crate::error::{ApiError, run_header};
@@ -28,9 +28,8 @@ pub(crate) struct ItemQuery {
     order: Option<Order>,
     after: Option<String>,
     limit: Option<u32>,
-    include: Option<String>,
-    #[serde(rename = "include[]")]
-    include_list: Option<String>,
+    #[serde(default, alias = "include[]")]
+    include: Include,
 }
 
 /// A page of a list of items, as it was asked for.
@@ -43,7 +42,7 @@ pub(in crate::routes) struct AskedPage {
 
 impl ItemQuery {
     pub(in crate::routes) fn page(self) -> Result<AskedPage, ApiError> {
-        refuse_include(self.include.or(self.include_list).as_deref())?;
+        self.include.refuse()?;
         Ok(AskedPage {
             order: self.order.unwrap_or_default(),
             after: self.after,

@@ -11,6 +11,7 @@ use baton_store::Store;
 use serde::Deserialize;
 
 use super::description::ResponseBody;
+use super::include::Include;
 use super::path::ResponsePath;
 use super::record::ResponseRecord;
 use super::streamed::ResponseFrames;
@@ -27,9 +28,8 @@ pub(crate) struct Params {
     stream: Option<bool>,
     starting_after: Option<String>,
     include_obfuscation: Option<bool>,
-    include: Option<String>,
-    #[serde(rename = "include[]")]
-    include_list: Option<String>,
+    #[serde(default, alias = "include[]")]
+    include: Include,
 }
 
 /// A response, or with `stream=true` its events from any of them on, on any server.
@@ -64,7 +64,7 @@ pub(crate) async fn read_response(
     ResponsePath(run): ResponsePath,
     QueryParams(params): QueryParams<Params>,
 ) -> Result<Response, ApiError> {
-    refuse_include(params.include.or(params.include_list).as_deref())?;
+    params.include.refuse()?;
     if params.include_obfuscation == Some(true) {
         let message = "`include_obfuscation` must be false: events are not padded";
         return Err(bad_parameter("include_obfuscation", message));
@@ -104,15 +104,4 @@ pub(crate) async fn read_response(
     ResponseFrames::new(record.head, after, true)
         .open(&followers, &caller, client)
         .await
-}
-
-/// Refuses `include` unless it is empty, because there is nothing more to include.
-pub(in crate::routes) fn refuse_include(include: Option<&str>) -> Result<(), ApiError> {
-    match include {
-        None | Some("") => Ok(()),
-        Some(_) => Err(bad_parameter(
-            "include",
-            "`include` is refused: this server has nothing to include. Leave it out",
-        )),
-    }
 }

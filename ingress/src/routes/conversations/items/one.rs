@@ -17,14 +17,13 @@ use crate::routes::conversations::description::{ConversationBody, ConversationIt
 use crate::routes::conversations::path::ItemPath;
 use crate::routes::conversations::{answer, conversation_busy, no_such_conversation, no_such_item};
 use crate::routes::query::QueryParams;
-use crate::routes::responses::refuse_include;
+use crate::routes::responses::Include;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Params {
-    include: Option<String>,
-    #[serde(rename = "include[]")]
-    include_list: Option<String>,
+    #[serde(default, alias = "include[]")]
+    include: Include,
 }
 
 /// Returns an item of a conversation.
@@ -49,7 +48,7 @@ pub(crate) async fn read_item(
     path: ItemPath,
     QueryParams(params): QueryParams<Params>,
 ) -> Result<Json<Item>, ApiError> {
-    refuse_include(params.include.or(params.include_list).as_deref())?;
+    params.include.refuse()?;
     let mut tx = store.tenant(authorized.caller.tenant).await?;
     let thread = tx.thread(path.thread).await?;
     thread.ok_or_else(no_such_conversation)?;
