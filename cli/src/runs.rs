@@ -120,6 +120,21 @@ fn words(entry: &TimelineEntry) -> String {
             cost.map_or_else(|| "-".to_owned(), |cost| cost.to_string()),
             route.as_ref().map_or_else(String::new, way),
         ),
+        TimelineData::Compaction {
+            step,
+            attempt: _,
+            model,
+            usage,
+            cost,
+            route,
+        } => format!(
+            "summary   {step}  {}  {} in  {} out  cost {}{}",
+            visible(model.as_deref().unwrap_or("-")),
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            cost.map_or_else(|| "-".to_owned(), |cost| cost.to_string()),
+            route.as_ref().map_or_else(String::new, way),
+        ),
         TimelineData::Call {
             step,
             attempt: _,

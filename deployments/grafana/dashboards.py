@@ -307,6 +307,7 @@ MODELS = build(
                 graph("Turn length", "From asking the model to the end of its answer.", "s", *quantiles("baton_model_turn_duration_seconds", 'model=~"$model"', ("model",), (0.5, 0.95))),
                 graph("Retries for each turn", "Requests to the model server beyond the first, for each turn that ended well or failed.", "none", ("sum(rate(baton_model_requests_total[$__rate_interval])) / (sum(rate(baton_model_turns_total[$__rate_interval])) + sum(rate(baton_model_turn_failures_total[$__rate_interval]))) - 1", "retries")),
                 graph("Turns withdrawn", "Answers that broke off, were withdrawn and asked for again.", "reqps", (rate("baton_model_turns_withdrawn_total"), "withdrawn")),
+                graph("Compactions", "Conversations that were to be compacted, by whether the model wrote a whole summary.", "reqps", (rate("baton_worker_compactions_total", by="result"), "{{result}}")),
                 graph("Other models", "Turns that another model answered than the one asked for, by whether it has a price.", "reqps", (rate("baton_model_other_answers_total", by="priced"), "priced: {{priced}}")),
                 graph("Fallbacks", "Upstreams that did not answer a turn, so that another one was asked, by the reason.", "reqps", (rate("baton_model_fallbacks_total", by="upstream, reason"), "{{upstream}} {{reason}}")),
                 graph("Upstreams passed over", "Workers that pass an upstream over because it failed several times.", "none", ("sum by (upstream) (1 - baton_model_upstream_up)", "{{upstream}}")),

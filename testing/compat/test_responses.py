@@ -141,7 +141,7 @@ def test_a_cancelled_response_stays_cancelled(scripted, upstream):
     [
         ("truncation", "auto"),
         ("include", ["reasoning.encrypted_content"]),
-        ("context_management", [{"type": "compaction", "compact_threshold": 1000}]),
+        ("context_management", [{"type": "compaction", "compact_threshold": 10}]),
     ],
 )
 def test_a_field_that_is_not_served_is_refused_by_its_name(demo, field, value):

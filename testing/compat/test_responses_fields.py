@@ -27,6 +27,10 @@ HONOURED = {
     "background": (True, {"background": True}),
     "conversation": (None, {}),
     "input": ("hello", {"object": "response"}),
+    "context_management": (
+        [{"type": "compaction", "compact_threshold": 1000}],
+        {"status": "completed"},
+    ),
     "instructions": ("Be brief.", {"instructions": "Be brief."}),
     "max_tool_calls": (3, {"max_tool_calls": 3}),
     "metadata": ({"k": "v"}, {"metadata": {"k": "v"}}),
@@ -57,7 +61,6 @@ PASSED_ON = {
 # Refused with every value, or with this one.
 REFUSED = {
     "access_programs": {"cyber": "standard"},
-    "context_management": [{"type": "compaction", "compact_threshold": 1000}],
     "image": {"context_compression": "auto"},
     "include": ["reasoning.encrypted_content"],
     "moderation": {"model": "m"},

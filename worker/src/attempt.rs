@@ -23,7 +23,7 @@ use crate::attempt::conversation::Conversation;
 use crate::attempt::tally::Tally;
 use crate::attempt::toolbox::Toolbox;
 use crate::attempt::trace::AttemptTrace;
-use crate::attempt::unrecorded_turn::{TurnRecord, UnrecordedTurn};
+use crate::attempt::unrecorded_turn::{TurnRecord, UnrecordedTurn, Wanted};
 use crate::keep_lease::{Hold, Stop};
 use crate::metrics;
 use crate::runner::JobRunner;
@@ -36,6 +36,7 @@ mod budget;
 mod calls;
 mod client_calls;
 mod commit;
+mod compaction;
 mod conversation;
 mod credential;
 mod inputs;
@@ -293,6 +294,10 @@ impl<'a, W: World> Attempt<'a, W> {
             self.finish(outcome, None, None).await?;
             return Ok(Worked::Ended);
         };
+        if cut.wanted == Wanted::Summary {
+            self.finish(outcome, None, Some(cut)).await?;
+            return Ok(Worked::Ended);
+        }
         self.publisher.settle().await?;
         let charged = self.model.charge(&cut);
         if !cut.counted {
@@ -328,9 +333,17 @@ impl<'a, W: World> Attempt<'a, W> {
                 return Ok(Worked::Ended);
             }
             match self.conversation.next() {
+                Next::CallModel { step } if self.conversation.must_compact() => {
+                    let span = tracing::info_span!("compaction", step);
+                    let turn = self.take_turn(step, Wanted::Summary);
+                    if let Some(worked) = turn.instrument(span).await? {
+                        return Ok(worked);
+                    }
+                }
                 Next::CallModel { step } | Next::HandBack { step } => {
                     let span = tracing::info_span!("turn", step);
-                    if let Some(worked) = self.take_turn(step).instrument(span).await? {
+                    let turn = self.take_turn(step, Wanted::Answer);
+                    if let Some(worked) = turn.instrument(span).await? {
                         return Ok(worked);
                     }
                 }

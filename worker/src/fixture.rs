@@ -81,6 +81,7 @@ impl Ground {
             calls: vec![],
             shown_for_good: false,
             response: None,
+            compaction: None,
             request_id: None,
             limits: RunLimits::of_turns(8),
         };

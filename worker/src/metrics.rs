@@ -32,6 +32,7 @@ const REQUESTS: &str = "baton_model_requests_total";
 const TURNS: &str = "baton_model_turns_total";
 const TURN_FAILURES: &str = "baton_model_turn_failures_total";
 const TURN_DURATION: &str = "baton_model_turn_duration_seconds";
+const COMPACTIONS: &str = "baton_worker_compactions_total";
 const TURNS_WITHDRAWN: &str = "baton_model_turns_withdrawn_total";
 const FALLBACKS: &str = "baton_model_fallbacks_total";
 const UPSTREAM_UP: &str = "baton_model_upstream_up";
@@ -120,6 +121,11 @@ pub const METRICS: &[Metric] = &[
         TURN_FAILURES,
         "Model turns that failed for good, by error code",
         &[Label::of("code", &ModelError::CODES)],
+    ),
+    Metric::counter(
+        COMPACTIONS,
+        "Conversations that were to be compacted, by whether the model wrote a whole summary",
+        &[Label::of("result", &["made", "failed"])],
     ),
     Metric::counter(
         TURNS_WITHDRAWN,
@@ -323,6 +329,10 @@ pub(crate) fn run_cancelled(latency: Duration) {
 
 pub(crate) fn run_duration(duration: Duration) {
     histogram!(RUN_DURATION).record(duration);
+}
+
+pub(crate) fn compaction(result: &'static str) {
+    counter!(COMPACTIONS, "result" => result).increment(1);
 }
 
 pub(crate) fn run_handed_over() {

@@ -291,6 +291,8 @@ mod broken_turn_tests;
 #[cfg(test)]
 mod budget_tests;
 #[cfg(test)]
+mod compaction_tests;
+#[cfg(test)]
 mod limit_tests;
 #[cfg(test)]
 mod tests;

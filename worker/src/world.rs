@@ -10,9 +10,9 @@ use baton_nats::{
 use baton_protocol::{ClaimToken, EventId, Fence, Job, Lane, Nanos, RunId, TenantId, TurnRoute};
 use baton_run_log::{EventLogs, RecordedRuns};
 use baton_store::{
-    AuditEntry, CallCommit, Claim, ClaimOutcome, FenceError, FinishCommit, Finished,
-    GivenCallsCommit, ParkCommit, ParkOutcome, QueuedJob, Renewal, StepRecord, Store, StoreError,
-    TurnCommit, TurnGrant, TurnWish,
+    AuditEntry, CallCommit, Claim, ClaimOutcome, CompactionCommit, FenceError, FinishCommit,
+    Finished, GivenCallsCommit, ParkCommit, ParkOutcome, QueuedJob, Renewal, StepRecord, Store,
+    StoreError, TurnCommit, TurnGrant, TurnWish,
 };
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
@@ -88,6 +88,10 @@ ledger! {
     fn granted_tools(tenant: TenantId, run: RunId) -> Result<Vec<String>, StoreError>;
     fn next_after(tenant: TenantId, ended: RunId) -> Result<Option<QueuedJob>, StoreError>;
     fn commit_turn(fence: &Fence, turn: &TurnCommit<'_>) -> Result<Vec<StepRecord>, FenceError>;
+    fn commit_compaction(
+        fence: &Fence,
+        compaction: &CompactionCommit<'_>
+    ) -> Result<(), FenceError>;
     fn begin_given_calls(
         fence: &Fence,
         given: &GivenCallsCommit<'_>

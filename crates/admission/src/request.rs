@@ -10,7 +10,7 @@ mod thread;
 mod tools;
 mod travelling;
 
-use baton_protocol::{GivenCall, Lane, OnLimit, RawFields, ThreadId, UseLimits};
+use baton_protocol::{CompactionRule, GivenCall, Lane, OnLimit, RawFields, ThreadId, UseLimits};
 use baton_store::OnBusy;
 use serde_json::value::RawValue;
 
@@ -45,6 +45,8 @@ pub struct SubmitRequest {
     pub shown_for_good: bool,
     /// The settings of a request of the Responses route, which are kept with the run.
     pub response: Option<Box<RawValue>>,
+    /// The rule by which the run compacts its conversation.
+    pub compaction: Option<CompactionRule>,
     /// The thread that the run continues, and the rule for a busy one.
     pub thread: Option<(ThreadId, OnBusy)>,
     /// The queue.

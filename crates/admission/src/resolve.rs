@@ -90,6 +90,7 @@ pub fn resolve(
         params: with_defaults(request.params, &agent.params),
         shown_for_good: request.shown_for_good,
         response: request.response,
+        compaction: request.compaction,
         request_id: None,
         limits: RunLimits {
             max_turns,
@@ -138,6 +139,7 @@ pub fn resolve_given_calls(
         params: request.params,
         shown_for_good: false,
         response: None,
+        compaction: None,
         request_id: None,
         limits: RunLimits::of_turns(1),
     })

@@ -69,6 +69,8 @@ pub enum EventData {
     ApprovalRequested(ApprovalRequested),
     /// A message that a client sent to the run is part of its transcript.
     InputApplied(InputApplied),
+    /// A summary is recorded, and replaces the conversation before it.
+    ContextCompacted(ContextCompacted),
     /// A model turn is recorded; these are its tokens.
     Usage(Usage),
     /// The run has ended with an answer, or at a limit. Last.
@@ -215,6 +217,13 @@ pub struct InputApplied {
     pub step: u32,
 }
 
+/// `context.compacted`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ContextCompacted {
+    /// The tokens of making the summary.
+    pub usage: Usage,
+}
+
 /// `run.completed`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunCompleted {
@@ -289,6 +298,7 @@ impl EventData {
             Self::ToolFinished(_) => "tool.finished",
             Self::ApprovalRequested(_) => "approval.requested",
             Self::InputApplied(_) => "input.applied",
+            Self::ContextCompacted(_) => "context.compacted",
             Self::Usage(_) => "usage",
             Self::RunCompleted(_) => "run.completed",
             Self::RunFailed(_) => "run.failed",
@@ -318,6 +328,7 @@ impl EventData {
             Self::ToolFinished(data) => serde_json::to_writer(out, data),
             Self::ApprovalRequested(data) => serde_json::to_writer(out, data),
             Self::InputApplied(data) => serde_json::to_writer(out, data),
+            Self::ContextCompacted(data) => serde_json::to_writer(out, data),
             Self::Usage(data) => serde_json::to_writer(out, data),
             Self::RunCompleted(data) => serde_json::to_writer(out, data),
             Self::RunFailed(data) => serde_json::to_writer(out, data),
@@ -340,6 +351,7 @@ impl EventData {
             "tool.finished" => Self::ToolFinished(serde_json::from_str(json)?),
             "approval.requested" => Self::ApprovalRequested(serde_json::from_str(json)?),
             "input.applied" => Self::InputApplied(serde_json::from_str(json)?),
+            "context.compacted" => Self::ContextCompacted(serde_json::from_str(json)?),
             "usage" => Self::Usage(serde_json::from_str(json)?),
             "run.completed" => Self::RunCompleted(serde_json::from_str(json)?),
             "run.failed" => Self::RunFailed(serde_json::from_str(json)?),
@@ -446,7 +458,7 @@ mod tests {
         }
         assert_eq!(
             kinds.len(),
-            16,
+            17,
             "one golden line of each type, and one unknown: {kinds:?}"
         );
     }

@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod approval;
+pub mod compaction;
 pub mod event;
 pub mod event_id;
 pub mod fence;
@@ -31,6 +32,7 @@ pub mod usage;
 
 pub use agent::AgentDefinition;
 pub use approval::{ApprovalReason, ApprovalScope, Decision};
+pub use compaction::CompactionRule;
 pub use event::{Event, EventData};
 pub use event_id::{EventId, InvalidEventId};
 pub use fence::{ClaimToken, Fence};

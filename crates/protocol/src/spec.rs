@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::agent::ToolApproval;
+use crate::compaction::CompactionRule;
 use crate::limits::{OnLimit, UseLimits};
 use crate::raw_fields::RawFields;
 use crate::tool::GivenCall;
@@ -52,6 +53,9 @@ pub struct RunSpec {
     /// reads them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<Box<RawValue>>,
+    /// The rule by which the run compacts its conversation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compaction: Option<CompactionRule>,
     /// The id of the request that the run was accepted with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,

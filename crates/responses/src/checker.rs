@@ -208,10 +208,15 @@ impl StreamChecker {
     fn item_done(&mut self, data: &Map<String, Value>) -> Checked {
         check_item(&data["item"])?;
         let done = fields(&data["item"])?;
-        let (id, status) = (text(done, "id")?, text(done, "status")?);
+        let id = text(done, "id")?;
+        // A compaction is whole from its beginning, and has none.
+        let status = match text(done, "type")? {
+            "compaction" => "completed",
+            _ => text(done, "status")?,
+        };
         let texts: Vec<String> = match text(done, "type")? {
             "function_call" => vec![text(done, "arguments")?.to_owned()],
-            "function_call_output" => Vec::new(),
+            "function_call_output" | "compaction" => Vec::new(),
             _ => list(done, "content")?
                 .iter()
                 .filter_map(|part| part.get("text").or_else(|| part.get("refusal")))

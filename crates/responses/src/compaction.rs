@@ -4,22 +4,16 @@ use std::fmt;
 
 use baton_openai::Message;
 use baton_protocol::RunId;
+use baton_protocol::compaction::{SUMMARY, SUMMARY_PROMPT};
 use crypto_secretbox::aead::{Aead as _, KeyInit as _};
 use crypto_secretbox::{Key, Nonce, XSalsa20Poly1305};
 use data_encoding::BASE64URL_NOPAD;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
-use crate::ids::response_id;
+use crate::ids::{ItemKind, item_id, response_id};
 use crate::items::{Item, to_items, with_input_ids};
 use crate::response::UsageObject;
-
-/// The first words of the message that a compaction becomes for the model.
-const SUMMARY: &str = "This is a summary of the conversation so far. Go on from it:\n\n";
-
-/// The last message of a run that makes a summary.
-const PROMPT: &str = "Summarise the conversation so far, so that it can go on from your summary alone. Keep \
-    the goals and wishes of the user, decisions, facts, names, numbers and identifiers, results of calls, and \
-    everything that is still to be done. Write nothing but the summary.";
 
 /// The bytes that a sealed summary begins with.
 pub const NONCE_BYTES: usize = 24;
@@ -57,6 +51,18 @@ impl SealingKey {
         Ok(BASE64URL_NOPAD.encode(&[&nonce[..], &sealed].concat()))
     }
 
+    /// Seals the summary of a step. Whichever server seals it, and however often, the result is the same:
+    /// the nonce comes from everything that is sealed, and from the key, so that it gives nothing away.
+    pub fn seal_step(&self, run: RunId, step: u32, summary: &str) -> Result<String, NotSealed> {
+        let mut hash = Sha256::new();
+        hash.update(self.0);
+        hash.update(run.as_uuid().as_bytes());
+        hash.update(step.to_be_bytes());
+        hash.update(summary.as_bytes());
+        let nonce = *hash.finalize().first_chunk().ok_or(NotSealed)?;
+        self.seal(summary, nonce)
+    }
+
     /// Opens a summary; `None` if this key did not seal it, or somebody changed it.
     pub fn open(&self, sealed: &str) -> Option<String> {
         let bytes = BASE64URL_NOPAD.decode(sealed.as_bytes()).ok()?;
@@ -74,7 +80,7 @@ pub(crate) fn summary_message(summary: &str) -> Message {
 
 /// Returns the message that asks for a summary of those before it.
 pub fn compaction_prompt() -> Message {
-    Message::text("user", PROMPT)
+    Message::text("user", SUMMARY_PROMPT)
 }
 
 /// The answer of `POST /v1/responses/compact`.
@@ -83,23 +89,16 @@ pub struct Compaction {
     id: String,
     object: &'static str,
     created_at: i64,
-    output: Vec<Compacted>,
+    output: Vec<Item>,
     usage: UsageObject,
 }
 
-/// An item of a compacted conversation.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum Compacted {
-    /// A user's message, as it was.
-    Kept(Item),
-    /// The summary of all items.
-    Summary {
-        #[serde(rename = "type")]
-        kind: &'static str,
-        id: String,
-        encrypted_content: String,
-    },
+/// Makes the item of a summary that a step of a response has made.
+pub fn compaction_item(run: RunId, step: u32, encrypted_content: String) -> Item {
+    Item::Compaction {
+        id: item_id(run, step, ItemKind::Compaction),
+        encrypted_content,
+    }
 }
 
 impl Compaction {
@@ -117,11 +116,9 @@ impl Compaction {
             message.role == "user" && !message.plain_text().starts_with(SUMMARY)
         });
         let of_users: Vec<_> = of_users.cloned().collect();
-        let mut kept = to_items(&of_users);
-        with_input_ids(run, &mut kept);
-        let mut output: Vec<_> = kept.into_iter().map(Compacted::Kept).collect();
-        output.push(Compacted::Summary {
-            kind: "compaction",
+        let mut output = to_items(&of_users);
+        with_input_ids(run, &mut output);
+        output.push(Item::Compaction {
             id: format!("cmp_{run}"),
             encrypted_content,
         });
@@ -165,6 +162,23 @@ mod tests {
             assert_eq!(key(1).open(&sealed[..cut]), None, "cut at {cut}");
         }
         assert_eq!(format!("{:?}", key(1)), "SealingKey");
+    }
+
+    #[test]
+    fn the_summary_of_a_step_is_sealed_the_same_on_every_server() {
+        let run: RunId = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
+        let sealed = |of: u8, step, summary: &str| key(of).seal_step(run, step, summary).unwrap();
+        let first = sealed(1, 2, "one");
+        assert_eq!(first, sealed(1, 2, "one"));
+        assert_eq!(key(1).open(&first).as_deref(), Some("one"));
+        assert_eq!(key(2).open(&first), None, "another tenant's");
+        for other in [
+            sealed(1, 3, "one"),
+            sealed(1, 2, "two"),
+            sealed(2, 2, "one"),
+        ] {
+            assert_ne!(first[..32], other[..32], "no nonce is used twice");
+        }
     }
 
     #[test]

@@ -315,10 +315,24 @@ pub const FIELDS: &[Field] = &[
     ),
     field(
         "context_management",
-        Refused,
-        "A response compacts nothing by itself: POST /v1/responses/compact does.",
-        &["null"],
-        &[r#"[{"type":"compaction"}]"#],
+        Honoured,
+        "One entry `{\"type\": \"compaction\", \"compact_threshold\": N}`: once a turn has counted N tokens, \
+         the next one begins with a summary. N is at least 1000. It excludes `conversation`.",
+        &[
+            r#"[{"type":"compaction","compact_threshold":1000}]"#,
+            "[]",
+            "null",
+        ],
+        &[
+            r#"[{"type":"compaction"}]"#,
+            r#"[{"type":"compaction","compact_threshold":999}]"#,
+            r#"[{"type":"compaction","compact_threshold":"1000"}]"#,
+            r#"[{"type":"compaction","compact_threshold":1000,"keep":1}]"#,
+            r#"[{"type":"truncation","compact_threshold":1000}]"#,
+            r#"[{"type":"compaction","compact_threshold":1000},{"type":"compaction","compact_threshold":2000}]"#,
+            r#"{"type":"compaction","compact_threshold":1000}"#,
+            "7",
+        ],
     ),
     field(
         "user",

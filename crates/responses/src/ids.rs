@@ -51,6 +51,8 @@ pub enum ItemKind {
     ServerCall,
     /// The result of a call.
     CallOutput,
+    /// A summary in place of everything before it.
+    Compaction,
 }
 
 impl ItemKind {
@@ -60,6 +62,7 @@ impl ItemKind {
             Self::Message => "msg",
             Self::ClientCall(_) | Self::ServerCall => "fc",
             Self::CallOutput => "fco",
+            Self::Compaction => "cmp",
         }
     }
 }
@@ -69,7 +72,11 @@ pub fn item_id(run: RunId, step: u32, kind: ItemKind) -> String {
     let id = format!("{}_{run}_{step}", kind.prefix());
     match kind {
         ItemKind::ClientCall(index) => format!("{id}_{index}"),
-        ItemKind::Reasoning | ItemKind::Message | ItemKind::ServerCall | ItemKind::CallOutput => id,
+        ItemKind::Reasoning
+        | ItemKind::Message
+        | ItemKind::ServerCall
+        | ItemKind::CallOutput
+        | ItemKind::Compaction => id,
     }
 }
 

@@ -70,6 +70,13 @@ pub enum Item {
         /// The reasoning.
         content: Vec<Part>,
     },
+    /// A summary in place of everything before it.
+    Compaction {
+        /// The item's id.
+        id: String,
+        /// The summary, which this server alone can open.
+        encrypted_content: String,
+    },
 }
 
 /// The progress of an item.
@@ -161,7 +168,8 @@ impl Item {
             Self::Message { id, .. }
             | Self::FunctionCall { id, .. }
             | Self::FunctionCallOutput { id, .. }
-            | Self::Reasoning { id, .. } => id,
+            | Self::Reasoning { id, .. }
+            | Self::Compaction { id, .. } => id,
         }
     }
 
@@ -170,7 +178,8 @@ impl Item {
             Self::Message { id, .. }
             | Self::FunctionCall { id, .. }
             | Self::FunctionCallOutput { id, .. }
-            | Self::Reasoning { id, .. } => *id = new,
+            | Self::Reasoning { id, .. }
+            | Self::Compaction { id, .. } => *id = new,
         }
     }
 
@@ -181,6 +190,7 @@ impl Item {
             Self::FunctionCall { .. } => ItemKind::ServerCall,
             Self::FunctionCallOutput { .. } => ItemKind::CallOutput,
             Self::Reasoning { .. } => ItemKind::Reasoning,
+            Self::Compaction { .. } => ItemKind::Compaction,
         }
     }
 }

@@ -27,7 +27,9 @@ mod stream;
 mod tools;
 
 pub use baton_protocol::Invalid;
-pub use compaction::{Compaction, NONCE_BYTES, NotSealed, SealingKey, compaction_prompt};
+pub use compaction::{
+    Compaction, NONCE_BYTES, NotSealed, SealingKey, compaction_item, compaction_prompt,
+};
 pub use conversation::{AddItems, ChangeConversation, ConversationObject, CreateConversation};
 pub use ids::{
     InvalidConversationId, InvalidResponseId, ItemKind, conversation_id, item_id, message_of_item,

@@ -5,6 +5,7 @@ use baton_protocol::{FinishReason, RunId};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::compaction::compaction_item;
 use crate::ids::{ItemKind, item_id};
 use crate::items::{Item, ItemStatus, Output, Part};
 
@@ -35,6 +36,8 @@ pub enum StepSource<'a> {
         /// Its arguments, as the model wrote them.
         arguments: &'a str,
     },
+    /// A summary in place of everything before it, sealed.
+    Compaction(&'a str),
 }
 
 /// Returns the items of a run's record, in the order of its transcript. A call without a result is
@@ -46,6 +49,10 @@ pub fn output_items(
 ) -> Result<Vec<Item>, serde_json::Error> {
     let mut items = Vec::new();
     for step in steps {
+        if let StepSource::Compaction(sealed) = step.source {
+            items.push(compaction_item(run, step.step, sealed.to_owned()));
+            continue;
+        }
         let Some(message) = step.message else {
             continue;
         };
@@ -55,6 +62,7 @@ pub fn output_items(
                 let whole = !matches!(finish, FinishReason::Length | FinishReason::ContentFilter);
                 items.extend(turn_items(run, step.step, &message, client_tools, whole));
             }
+            StepSource::Compaction(_) => {}
             StepSource::CutTurn => {
                 items.extend(turn_items(run, step.step, &message, client_tools, false));
             }

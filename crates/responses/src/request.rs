@@ -21,6 +21,8 @@ const MAX_METADATA_PAIRS: usize = 16;
 const MAX_METADATA_KEY: usize = 64;
 const MAX_METADATA_VALUE: usize = 512;
 const MAX_NAME_BYTES: usize = 512;
+/// The fewest tokens from which on a conversation is compacted: a summary and rules must fit into less.
+const LEAST_THRESHOLD: u64 = 1_000;
 /// The rules for a busy conversation that a request may choose.
 const ON_BUSY: [&str; 4] = ["reject", "queue", "interrupt", "rollback"];
 const TIERS: [&str; 4] = ["auto", "default", "flex", "priority"];
@@ -53,6 +55,8 @@ pub struct CreateResponse {
     pub previous: Option<RunId>,
     /// The thread of the conversation to go on with.
     pub conversation: Option<ThreadId>,
+    /// The tokens from which on the conversation is compacted, if the client chose that.
+    pub compact_threshold: Option<u64>,
     /// The rule for a conversation with a run that has not ended, if the client chose one.
     pub on_busy: Option<String>,
     /// The client's tools, in the form of the chat API.
@@ -106,6 +110,7 @@ impl CreateResponse {
                            conversation has its earlier responses in it. Send one of them";
             return Err(Invalid::field("invalid_value", "conversation", message));
         }
+        let compact_threshold = read_context_management(&mut object, conversation)?;
         let on_busy = read_on_busy(&mut object, conversation)?;
         let stream = object.take_bool("stream")?.unwrap_or(false);
         read_stream_options(&mut object)?;
@@ -194,6 +199,7 @@ impl CreateResponse {
             stream,
             previous,
             conversation,
+            compact_threshold,
             on_busy,
             tools: tools.chat,
             tool_names: tools.names,
@@ -292,6 +298,37 @@ fn read_conversation(at: &At<'_>) -> Result<ThreadId, Invalid> {
         let message = format!("`{}`: {error}", id.path);
         Invalid::field("invalid_value", id.path, message)
     })
+}
+
+/// Reads the rule for a long conversation: the tokens from which on it is compacted.
+fn read_context_management(
+    object: &mut Object<'_>,
+    conversation: Option<ThreadId>,
+) -> Result<Option<u64>, Invalid> {
+    let Some(at) = object.take("context_management") else {
+        return Ok(None);
+    };
+    let entries = at.array()?;
+    let [entry] = &*entries else {
+        return match entries.get(1) {
+            None => Ok(None),
+            Some(second) => Err(second.unsupported("is a second rule: send one entry")),
+        };
+    };
+    let mut entry = entry.object()?;
+    let kind = entry.need("type")?;
+    if kind.string()? != "compaction" {
+        return Err(kind.one_of(&["compaction"]));
+    }
+    let threshold = entry.need("compact_threshold")?;
+    let tokens = threshold.count(LEAST_THRESHOLD, u64::MAX)?;
+    entry.finish()?;
+    if conversation.is_some() {
+        return Err(at.unsupported(
+            "excludes `conversation`, which keeps all its items: go on with `previous_response_id`",
+        ));
+    }
+    Ok(Some(tokens))
 }
 
 fn read_on_busy(

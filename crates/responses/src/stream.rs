@@ -8,6 +8,7 @@
 //! - `attempt.reset` has no event on this wire. A withdrawn item that is open closes as
 //!   `incomplete`, the new attempt opens items at new indexes, and the last event's response leaves
 //!   withdrawn items out.
+//! - A summary is an item that comes whole, with `context.compacted`; the event does not carry it.
 //! - The record of a run has at most one reasoning item and one message of each turn. A second one
 //!   of the stream counts as extra, like a withdrawn item: [`SequenceNumber`] carries the count.
 
@@ -55,6 +56,8 @@ pub struct ResponseStream {
     piece: String,
     /// The upstream's own counts of each step, with the last event that brought one.
     counts: Vec<(u32, EventId, AnswerFields)>,
+    /// The sealed summary of the next event that shows one.
+    summary: Option<String>,
     /// The items of the record, for a run of which events show only a part.
     record: Option<Vec<Item>>,
 }
@@ -71,6 +74,7 @@ impl ResponseStream {
             in_progress: false,
             piece: String::new(),
             counts: Vec::new(),
+            summary: None,
             record: None,
         }
     }
@@ -136,6 +140,11 @@ impl ResponseStream {
             EventData::ToolCallDelta(delta) => self.client_call(out, event, delta),
             EventData::ToolStarted(call) => self.server_call(out, event, call),
             EventData::ToolFinished(call) => self.server_result(out, event, call),
+            EventData::ContextCompacted(_) => {
+                if let Some(sealed) = self.summary.take() {
+                    self.compaction(out, event, sealed);
+                }
+            }
             EventData::Usage(_) => self.close_all(out, ItemStatus::Completed),
             EventData::AnswerField(piece) => self.field(event, piece),
             EventData::AttemptReset(reset) => self.withdraw(out, reset),
@@ -179,8 +188,16 @@ impl ResponseStream {
             && self.shown.iter().any(|shown| match shown.kind {
                 ItemKind::ServerCall => shown.text.len() >= CUT_ARGUMENTS,
                 ItemKind::CallOutput => shown.text.len() >= CUT_RESULT,
-                ItemKind::Reasoning | ItemKind::Message | ItemKind::ClientCall(_) => false,
+                ItemKind::Reasoning
+                | ItemKind::Message
+                | ItemKind::ClientCall(_)
+                | ItemKind::Compaction => false,
             })
+    }
+
+    /// Takes the sealed summary that the next event shows: it must precede each `context.compacted`.
+    pub fn use_summary(&mut self, sealed: String) {
+        self.summary = Some(sealed);
     }
 
     /// Takes the record's items for the last response.

@@ -15,8 +15,8 @@
 
 use baton_openai::AnswerFields;
 use baton_protocol::event::{
-    AnswerField, AnswerPart, AttemptReset, InputApplied, MAX_TEXT, RunStarted, Text, ToolCallDelta,
-    ToolFinished, ToolStarted, shown_arguments, shown_result,
+    AnswerField, AnswerPart, AttemptReset, ContextCompacted, InputApplied, MAX_TEXT, RunStarted,
+    Text, ToolCallDelta, ToolFinished, ToolStarted, shown_arguments, shown_result,
 };
 use baton_protocol::{Event, EventData, EventId, RunSpec, RunStatus};
 use baton_store::{ApprovalRecord, CallState, ParkedRun, RunRecord, StepData, StepRecord};
@@ -107,6 +107,9 @@ pub fn commit_event(step: &StepRecord) -> Option<EventData> {
         StepData::Input { id } => Some(EventData::InputApplied(InputApplied {
             id: *id,
             step: step.step,
+        })),
+        StepData::Compaction { usage } => Some(EventData::ContextCompacted(ContextCompacted {
+            usage: *usage,
         })),
         StepData::Call { .. } | StepData::CutTurn { .. } => None,
     }
@@ -304,7 +307,7 @@ fn known(run: &RunRecord, steps: &[StepRecord]) -> Result<Vec<Known>, ReplayErro
                     push(id, What::LastDelta(deltas));
                 }
             }
-            StepData::Input { .. } => {
+            StepData::Input { .. } | StepData::Compaction { .. } => {
                 if let Some(event) = commit_event(step) {
                     push(id, What::Event(event));
                 }
@@ -372,7 +375,7 @@ fn end_step(steps: &[StepRecord]) -> u32 {
     match steps.last() {
         Some(last)
             if last.last_event_id.is_some()
-                && !matches!(last.data, StepData::Call { .. } | StepData::Input { .. }) =>
+                && matches!(last.data, StepData::Turn { .. } | StepData::CutTurn { .. }) =>
         {
             last.step
         }

@@ -1,6 +1,7 @@
 //! The table `steps`, a run's ledger: a recorded step is never executed again.
 
 mod calls;
+mod compactions;
 mod given;
 mod routes;
 mod times;
@@ -21,6 +22,7 @@ use crate::tenant_tx::TenantTx;
 
 pub use calls::CallCommit;
 pub(crate) use calls::{CallCommitRow, commit_call_group};
+pub use compactions::CompactionCommit;
 pub use given::GivenCallsCommit;
 pub use times::TurnTimes;
 pub use turns::{NewCall, TurnCommit};
@@ -35,7 +37,7 @@ pub struct StepRecord {
     pub attempt: u32,
     /// Its kind and state.
     pub data: StepData,
-    /// The OpenAI chat message of the step; `None` before it is finished.
+    /// The OpenAI chat message of the step, or the summary of a compaction; `None` before it is finished.
     pub message: Option<Box<RawValue>>,
     /// The received part of the message of a [`StepData::CutTurn`].
     pub cut_message: Option<Box<RawValue>>,
@@ -94,6 +96,11 @@ pub enum StepData {
         effect: Effect,
         /// Its progress.
         state: CallState,
+    },
+    /// A summary that replaces the conversation before it.
+    Compaction {
+        /// The tokens of making it.
+        usage: Usage,
     },
     /// A message that a client sent to the run while it worked.
     Input {
@@ -197,6 +204,7 @@ struct Row {
     created_at: DateTime<Utc>,
     finished_at: Option<DateTime<Utc>>,
     message: Option<String>,
+    is_summary: bool,
     cut_message: Option<String>,
     answer_fields: Option<String>,
     usage_estimated: bool,
@@ -228,6 +236,7 @@ impl Row {
         let decision =
             columns::decision(self.decision, self.answer, arguments, ApprovalScope::Once)?;
         let data = match kind {
+            StepKind::Turn if self.is_summary => StepData::Compaction { usage },
             StepKind::Turn if self.cut_message.is_some() => StepData::CutTurn { usage },
             StepKind::Turn => StepData::Turn {
                 finish_reason: columns::finish_reason(
@@ -296,7 +305,8 @@ async fn steps_of(
         SELECT s.step, s.attempt, s.kind AS "kind!", s.state AS "state!", s.finish_reason,
                s.prompt_tokens, s.completion_tokens, s.total_tokens, s.call_id, s.name,
                s.arguments, s.effect, s.ok, s.failure, s.duration_ms, s.last_event_id, s.created_at,
-               s.finished_at, m.message::text AS message, s.cut_message::text AS cut_message,
+               s.finished_at, coalesce(m.message, s.summary)::text AS message,
+               s.summary IS NOT NULL AS "is_summary!", s.cut_message::text AS cut_message,
                s.answer_fields::text AS answer_fields, s.usage_estimated, s.started_event_id,
                asked.decision AS "decision?", asked.answer AS "answer?",
                asked.arguments::text AS decided_arguments,

@@ -86,6 +86,21 @@ pub enum TimelineData {
         /// Its way to its upstream, if others were left before it.
         route: Option<TurnRoute>,
     },
+    /// The model summarised the conversation. It ends with the commit that records the summary.
+    Compaction {
+        /// Its place in the transcript, from 1.
+        step: u32,
+        /// The attempt that recorded it.
+        attempt: u32,
+        /// The model that is charged.
+        model: Option<String>,
+        /// Its own tokens.
+        usage: Usage,
+        /// Its cost; `None` if the model has no price.
+        cost: Option<Nanos>,
+        /// Its way to its upstream, if others were left before it.
+        route: Option<TurnRoute>,
+    },
     /// A server-side tool was called. It ends with the commit that records the result.
     Call {
         /// Its place in the transcript, from 1.
@@ -212,6 +227,7 @@ struct StepRow {
     call_id: Option<String>,
     name: Option<String>,
     ok: Option<bool>,
+    is_summary: bool,
     model: Option<String>,
     cached_tokens: Option<i64>,
     cost_nanos: Option<i64>,
@@ -256,7 +272,8 @@ impl TenantTx {
             SELECT s.step, s.attempt, s.kind AS "kind!", s.state AS "state!", s.created_at,
                    s.started_at, s.finished_at, s.duration_ms, s.first_token_ms, s.finish_reason,
                    s.prompt_tokens, s.completion_tokens, s.total_tokens, s.usage_estimated,
-                   s.call_id, s.name, s.ok, used.model AS "model?",
+                   s.call_id, s.name, s.ok, s.summary IS NOT NULL AS "is_summary!",
+                   used.model AS "model?",
                    used.cached_tokens AS "cached_tokens?", used.cost_nanos
             FROM steps AS s
             -- By the day as well, which the key of the table has first.

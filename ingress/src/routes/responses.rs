@@ -15,6 +15,7 @@ mod path;
 mod read;
 mod record;
 mod run_request;
+mod seal;
 mod streamed;
 mod whole;
 

@@ -69,6 +69,7 @@ impl FollowUp<'_> {
             metadata: None,
             shown_for_good: false,
             response: None,
+            compaction: None,
             thread: Some((thread, OnBusy::Queue)),
             lane: record.lane,
             max_turns: Some(spec.limits.max_turns),

@@ -217,6 +217,7 @@ fn is_work(data: &EventData) -> bool {
         | EventData::ToolFinished(_)
         | EventData::ApprovalRequested(_)
         | EventData::InputApplied(_)
+        | EventData::ContextCompacted(_)
         | EventData::Usage(_) => true,
         EventData::RunStarted(_)
         | EventData::AttemptReset(_)

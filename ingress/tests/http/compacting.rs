@@ -1,12 +1,12 @@
 //! `POST /v1/responses/compact`, and its summaries as input.
 
-use baton_protocol::{RunId, RunSpec, TenantId};
-use baton_responses::checker::check_item;
+use baton_protocol::{CompactionRule, RunId, RunSpec, TenantId};
+use baton_responses::checker::{StreamChecker, check_item};
 use baton_service::{Clock as _, SystemClock};
 use reqwest::Response;
 use serde_json::{Value, json};
 
-use crate::fixture::{Fixture, answer, run_of, soon};
+use crate::fixture::{Fixture, Sse, answer, run_of, soon};
 
 const PATH: &str = "/v1/responses/compact";
 const RESPONSES: &str = "/v1/responses";
@@ -109,6 +109,166 @@ async fn a_conversation_is_compacted_and_goes_on_from_its_summary() {
         ["My name is Ada.", "What is 2 + 2?", "And 3 + 3?"],
         "the earlier summary is part of the new one"
     );
+}
+
+fn rule(threshold: u64) -> Value {
+    json!([{"type": "compaction", "compact_threshold": threshold}])
+}
+
+/// A response whose worker compacts its conversation.
+#[tokio::test]
+async fn a_response_shows_its_summary_and_the_next_one_begins_with_it() {
+    let f = Fixture::start().await;
+    let mut first = talk();
+    first["background"] = true.into();
+    let (_, first) = f.ask(&f.key, "POST", RESPONSES, first).await;
+    let mut worker = f.take_job().await;
+    worker.say("4").await;
+    worker.complete().await;
+
+    let body = json!({"model": "m", "instructions": "Be kind.", "previous_response_id": first["id"],
+        "input": "And 3 + 3?", "background": true, "context_management": rule(1_000)});
+    let response = soon(f.post(RESPONSES, &body).send()).await.unwrap();
+    let run = run_of(&response);
+    let (status, queued) = answer(response).await;
+    assert_eq!(status, 200, "{queued}");
+    let spec = spec_of(&f, run).await;
+    let expected = CompactionRule {
+        threshold: 1_000,
+        // Of the one turn of the first response.
+        earlier_tokens: 15,
+        earlier_messages: 5,
+    };
+    assert_eq!(spec.compaction, Some(expected));
+    let mut worker = f.take_job().await;
+    worker.compact("Ada asks for sums.").await;
+    worker.say("6").await;
+    worker.complete().await;
+
+    let path = format!("{RESPONSES}/resp_{run}");
+    let (status, read) = f.ask(&f.key, "GET", &path, Value::Null).await;
+    assert_eq!(status, 200, "{read}");
+    let output = read["output"].as_array().unwrap();
+    assert_eq!(
+        (output.len(), &output[0]["type"]),
+        (2, &json!("compaction"))
+    );
+    assert_eq!(output[0]["id"], format!("cmp_{run}_1"));
+    for item in output {
+        check_item(item).unwrap();
+    }
+    assert!(!read.to_string().contains("Ada asks"), "it is sealed");
+    let (other, _shutdown) = f.another_ingress().await;
+    let elsewhere = soon(f.get_from(&other, &path).send()).await.unwrap();
+    assert_eq!(answer(elsewhere).await.1["output"], read["output"]);
+    let stream = soon(f.get(&format!("{path}?stream=true")).send())
+        .await
+        .unwrap();
+    let frames = Sse::of(stream).rest().await;
+    let mut checker = StreamChecker::default();
+    for frame in &frames {
+        let data = serde_json::from_str(&frame.data).unwrap();
+        checker
+            .take(frame.event.as_deref().unwrap(), &data)
+            .unwrap();
+    }
+    checker.finish().unwrap();
+    assert_eq!(checker.response.unwrap()["output"], read["output"]);
+
+    // The native view has the summary itself, and no message of it.
+    let (_, native) = f
+        .ask(&f.key, "GET", &format!("/v1/runs/{run}"), Value::Null)
+        .await;
+    assert_eq!(native["steps"][0]["kind"], "compaction");
+    assert_eq!(native["steps"][0]["summary"], "Ada asks for sums.");
+    assert_eq!(native["output"].as_array().unwrap().len(), 1);
+
+    let body = json!({"model": "m", "previous_response_id": read["id"], "input": "And 4 + 4?",
+        "background": true, "context_management": rule(1_000)});
+    let response = soon(f.post(RESPONSES, &body).send()).await.unwrap();
+    let child = spec_of(&f, run_of(&response)).await;
+    let asked = said(&child);
+    let texts: Vec<_> = asked.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(texts.len(), 4, "{asked:?}");
+    assert!(texts[0].ends_with("Ada asks for sums."), "{asked:?}");
+    assert_eq!(texts[1..], ["And 3 + 3?", "6", "And 4 + 4?"]);
+    let rule = child.compaction.unwrap();
+    assert_eq!((rule.earlier_tokens, rule.earlier_messages), (15, 3));
+
+    // The item alone stands for what was before it.
+    let input = json!([output[0], {"role": "user", "content": "And 5 + 5?"}]);
+    let body = json!({"model": "m", "input": input, "background": true});
+    let response = soon(f.post(RESPONSES, &body).send()).await.unwrap();
+    let asked = said(&spec_of(&f, run_of(&response)).await);
+    assert!(asked[0].1.ends_with("Ada asks for sums."), "{asked:?}");
+    let theirs = f.key_of_another_tenant(78).await;
+    let (status, error) = f.ask(&theirs, "POST", RESPONSES, body).await;
+    assert_eq!(
+        (status, &error["error"]["code"]),
+        (400, &json!("invalid_compaction"))
+    );
+}
+
+#[tokio::test]
+async fn a_rule_that_cannot_be_read_is_refused_by_its_name() {
+    let f = Fixture::start().await;
+    let threshold = "context_management[0].compact_threshold";
+    for (rule, param) in [
+        (json!(7), "context_management"),
+        (json!([7]), "context_management[0]"),
+        (
+            json!([{"compact_threshold": 1_000}]),
+            "context_management[0].type",
+        ),
+        (
+            json!([{"type": "truncation", "compact_threshold": 1_000}]),
+            "context_management[0].type",
+        ),
+        (json!([{"type": "compaction"}]), threshold),
+        (rule(999), threshold),
+        (
+            json!([{"type": "compaction", "compact_threshold": 1e3}]),
+            threshold,
+        ),
+        (
+            json!([{"type": "compaction", "compact_threshold": "1000"}]),
+            threshold,
+        ),
+        (
+            json!([{"type": "compaction", "compact_threshold": 1_000, "keep": 2}]),
+            "context_management[0].keep",
+        ),
+        (
+            json!([rule(1_000)[0], rule(2_000)[0]]),
+            "context_management[1]",
+        ),
+    ] {
+        let body = json!({"model": "m", "input": "x", "context_management": rule});
+        let (status, error) = f.ask(&f.key, "POST", RESPONSES, body).await;
+        assert_eq!(
+            (status, &error["error"]["param"]),
+            (400, &json!(param)),
+            "{error}"
+        );
+    }
+    let (_, conversation) = f.ask(&f.key, "POST", "/v1/conversations", json!({})).await;
+    let body = json!({"model": "m", "input": "x", "conversation": conversation["id"],
+        "context_management": rule(1_000)});
+    let (status, error) = f.ask(&f.key, "POST", RESPONSES, body).await;
+    assert_eq!(
+        (status, &error["error"]["param"]),
+        (400, &json!("context_management")),
+        "{error}"
+    );
+    for path in [PATH, "/v1/responses/input_tokens"] {
+        let body = json!({"model": "m", "input": "x", "context_management": rule(1_000)});
+        let (status, error) = f.ask(&f.key, "POST", path, body).await;
+        assert_eq!(
+            (status, &error["error"]["param"]),
+            (400, &json!("context_management")),
+            "{path}: {error}"
+        );
+    }
 }
 
 #[tokio::test]

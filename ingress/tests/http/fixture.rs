@@ -401,6 +401,7 @@ impl Fixture {
             fence: claimed.fence,
             position: StreamSeq::NONE,
             last: EventId::ORIGIN,
+            step: 1,
             text: String::new(),
             usage: USAGE,
         };

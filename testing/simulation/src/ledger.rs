@@ -95,6 +95,15 @@ pub(crate) struct TurnEntry {
     pub(crate) calls: Vec<NewCall>,
 }
 
+/// A summary in place of the conversation.
+pub(crate) struct SummaryEntry {
+    pub(crate) step: u32,
+    pub(crate) summary: Box<RawValue>,
+    pub(crate) usage: Usage,
+    pub(crate) usage_total: Usage,
+    pub(crate) last_event: EventId,
+}
+
 /// A call's result.
 pub(crate) struct CallEntry {
     pub(crate) step: u32,

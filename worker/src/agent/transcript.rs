@@ -18,9 +18,11 @@ impl Transcript {
         self.added.insert(step, message);
     }
 
-    /// Returns whether the run has added nothing to its input yet.
-    pub fn is_empty(&self) -> bool {
-        self.added.is_empty()
+    /// Drops all messages but the last ones.
+    pub fn keep_last(&mut self, count: usize) {
+        while self.added.len() > count {
+            self.added.pop_first();
+        }
     }
 
     /// Returns all messages as one JSON array: the instructions, the input, those added, then `last` as the
@@ -110,6 +112,9 @@ mod tests {
             ["system", "user", "assistant", "tool", "tool", "user"]
         );
         assert_eq!(all[3]["content"], "one");
+        transcript.keep_last(1);
+        let last = transcript.render(None, &raw("[]"), None);
+        assert_eq!(last.get(), format!("[{}]", tool_message("b", "two").get()));
     }
 
     #[test]

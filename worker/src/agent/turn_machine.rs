@@ -154,6 +154,8 @@ pub enum Recorded {
     CallDecided(u32, Decision),
     /// A message that a client sent to the run while it worked.
     Input,
+    /// A summary in place of the conversation, with its tokens.
+    Compaction(Usage),
 }
 
 /// The next action.
@@ -263,6 +265,7 @@ impl TurnMachine {
                 }
                 Recorded::CallFinished(step) => machine.call_finished(step),
                 Recorded::Input => machine.input_applied(),
+                Recorded::Compaction(usage) => machine.compaction_finished(usage),
                 Recorded::CallStarted(step) => {
                     if let Some(recorded) = machine.open.get_mut(&step) {
                         recorded.standing = Standing::of_started(&recorded.call);
@@ -393,6 +396,12 @@ impl TurnMachine {
     pub fn input_applied(&mut self) {
         self.next_step += 1;
         self.ended = None;
+    }
+
+    /// Takes a summary. It is no turn of the run, but its tokens count.
+    pub fn compaction_finished(&mut self, usage: Usage) {
+        self.next_step += 1;
+        self.usage += usage;
     }
 
     /// Returns whether a model turn follows the result of the call with this step.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use baton_protocol::{EventId, Fence, Nanos, TurnRoute};
 use baton_store::{
-    CallCommit, FenceError, FinishCommit, Finished, GivenCallsCommit, ParkCommit, ParkOutcome,
-    StepRecord, StoreError, TurnCommit, TurnGrant, TurnWish,
+    CallCommit, CompactionCommit, FenceError, FinishCommit, Finished, GivenCallsCommit, ParkCommit,
+    ParkOutcome, StepRecord, StoreError, TurnCommit, TurnGrant, TurnWish,
 };
 use chrono::{DateTime, Utc};
 
@@ -87,6 +87,14 @@ impl<'a, W: World> GuardedLedger<'a, W> {
     ) -> Result<Vec<StepRecord>, CommitError> {
         let (ledger, fence) = (self.ledger, &self.fence);
         until_answered!(ledger.commit_turn(fence, commit))
+    }
+
+    pub(super) async fn compaction(
+        &self,
+        commit: &CompactionCommit<'_>,
+    ) -> Result<(), CommitError> {
+        let (ledger, fence) = (self.ledger, &self.fence);
+        until_answered!(ledger.commit_compaction(fence, commit))
     }
 
     pub(super) async fn begin_turn(

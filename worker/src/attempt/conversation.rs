@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use baton_protocol::compaction::{SUMMARY_PROMPT, compacted_input};
 use baton_protocol::{RunSpec, Usage};
 use baton_store::{CallState, StepData, StepRecord};
 use serde_json::value::RawValue;
@@ -22,8 +23,17 @@ pub(super) struct Conversation {
     spec: Arc<RunSpec>,
     /// The state of the run.
     pub(super) machine: TurnMachine,
-    /// The messages that the run added.
+    /// The input after the newest compaction; `None` before the first.
+    compacted: Option<Box<RawValue>>,
+    /// The messages that the run added since then.
     transcript: Transcript,
+    /// Whether the run has added any message.
+    has_added: bool,
+    /// The number of clients' messages at its end, which no turn has answered.
+    unanswered: usize,
+    /// The tokens of the last turn, read and written: about those that the next one reads. 0 after a
+    /// compaction.
+    context_tokens: u64,
 }
 
 impl Conversation {
@@ -95,19 +105,45 @@ impl Conversation {
             // Recorded with the end of its run, so it never matters for a resumed one.
             | StepData::CutTurn { .. } => {}
             StepData::Input { .. } => entries.push(Recorded::Input),
+            StepData::Compaction { usage } => entries.push(Recorded::Compaction(*usage)),
         }
         }
-        let mut transcript = Transcript::default();
-        for step in steps {
-            if let Some(message) = step.message {
-                transcript.put(step.step, message);
-            }
-        }
-        Self {
+        let context_tokens = spec.compaction.map_or(0, |rule| rule.earlier_tokens);
+        let mut conversation = Self {
             spec,
             machine: machine.after(entries),
-            transcript,
+            compacted: None,
+            transcript: Transcript::default(),
+            has_added: false,
+            unanswered: 0,
+            context_tokens,
+        };
+        for step in steps {
+            let Some(message) = step.message else {
+                continue;
+            };
+            match step.data {
+                StepData::Compaction { .. } => conversation.compact(&message),
+                StepData::Turn { usage, .. } => conversation.put_turn(step.step, message, usage),
+                StepData::Call { .. } | StepData::CutTurn { .. } => {
+                    conversation.put(step.step, message);
+                }
+                StepData::Input { .. } => conversation.put_unanswered(step.step, message),
+            }
         }
+        conversation
+    }
+
+    fn put(&mut self, step: u32, message: Box<RawValue>) {
+        self.transcript.put(step, message);
+        self.has_added = true;
+        self.unanswered = 0;
+    }
+
+    fn put_unanswered(&mut self, step: u32, message: Box<RawValue>) {
+        let before = self.unanswered;
+        self.put(step, message);
+        self.unanswered = before + 1;
     }
 
     /// Returns the next action.
@@ -126,18 +162,43 @@ impl Conversation {
     }
 
     /// Returns whether the run has added nothing to its input.
-    pub(super) fn is_empty(&self) -> bool {
-        self.transcript.is_empty()
+    pub(super) const fn is_empty(&self) -> bool {
+        !self.has_added
+    }
+
+    /// Returns whether the next turn comes after a summary.
+    pub(super) fn must_compact(&self) -> bool {
+        let rule = self.spec.compaction;
+        rule.is_some_and(|rule| self.context_tokens >= rule.threshold)
+    }
+
+    /// Replaces the conversation by a recorded summary.
+    pub(super) fn compact(&mut self, summary: &RawValue) {
+        let Some(rule) = self.spec.compaction else {
+            tracing::error!("a run without a rule for compactions has one: its conversation stays");
+            return;
+        };
+        match compacted_input(&self.spec.messages, &rule, summary) {
+            Ok(input) => {
+                self.compacted = Some(input);
+                self.transcript.keep_last(self.unanswered);
+            }
+            // The input was checked to be an array when the run was accepted.
+            Err(error) => tracing::error!(%error, "the conversation cannot be compacted"),
+        }
+        self.context_tokens = 0;
     }
 
     /// Adds a recorded turn's message.
-    pub(super) fn put_turn(&mut self, step: u32, message: Box<RawValue>) {
-        self.transcript.put(step, message);
+    pub(super) fn put_turn(&mut self, step: u32, message: Box<RawValue>, usage: Usage) {
+        self.put(step, message);
+        let counted = usage.prompt_tokens.saturating_add(usage.completion_tokens);
+        self.context_tokens = counted.max(usage.total_tokens);
     }
 
     /// Adds a recorded call's result.
     pub(super) fn put_result(&mut self, step: u32, message: Box<RawValue>) {
-        self.transcript.put(step, message);
+        self.put(step, message);
         self.machine.call_finished(step);
     }
 
@@ -149,16 +210,25 @@ impl Conversation {
 
     /// Adds a recorded message of a client.
     pub(super) fn put_input(&mut self, step: u32, message: Box<RawValue>) {
-        self.transcript.put(step, message);
+        self.put_unanswered(step, message);
         self.machine.input_applied();
     }
 
     /// Returns the messages for the model.
     pub(super) fn render(&self) -> Box<RawValue> {
-        let instructions = self.spec.instructions.as_deref();
         let last = self.machine.is_handing_back().then_some(HAND_BACK);
-        self.transcript
-            .render(instructions, &self.spec.messages, last)
+        self.render_with(last)
+    }
+
+    /// Returns the messages that ask the model for a summary.
+    pub(super) fn render_for_summary(&self) -> Box<RawValue> {
+        self.render_with(Some(SUMMARY_PROMPT))
+    }
+
+    fn render_with(&self, last: Option<&str>) -> Box<RawValue> {
+        let instructions = self.spec.instructions.as_deref();
+        let input = self.compacted.as_deref().unwrap_or(&self.spec.messages);
+        self.transcript.render(instructions, input, last)
     }
 
     /// Estimates the tokens of a turn that wrote `written` bytes.
@@ -186,7 +256,10 @@ fn server_call(step: &StepRecord) -> Option<Call> {
             side: CallSide::Server(*effect),
             needs_approval: false,
         }),
-        StepData::Turn { .. } | StepData::CutTurn { .. } | StepData::Input { .. } => None,
+        StepData::Turn { .. }
+        | StepData::CutTurn { .. }
+        | StepData::Input { .. }
+        | StepData::Compaction { .. } => None,
     }
 }
 

@@ -97,6 +97,7 @@ mod tests {
             calls: vec![],
             shown_for_good: false,
             response: None,
+            compaction: None,
             request_id: None,
             limits: RunLimits::of_turns(1),
         }

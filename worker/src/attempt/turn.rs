@@ -15,8 +15,9 @@ use baton_store::{TurnCommit, TurnWish};
 use super::budget::PlannedTurn;
 use super::calls::new_call;
 use super::client_calls::ClientCalls;
+use super::compaction::summary_request;
 use super::inputs::take_inputs;
-use super::unrecorded_turn::{OpenTurn, TurnRecord, UnrecordedTurn};
+use super::unrecorded_turn::{OpenTurn, TurnRecord, UnrecordedTurn, Wanted};
 use super::{Attempt, Halt, Worked};
 use crate::agent::turn_machine::TurnVerdict;
 use crate::agent::{Call, FinishedTurn};
@@ -76,10 +77,14 @@ impl From<PublishEventsError> for TurnFailure {
 
 impl<W: World> Attempt<'_, W> {
     /// Takes one turn of the model. Returns `None` if this attempt continues afterwards.
-    pub(super) async fn take_turn(&mut self, step: u32) -> Result<Option<Worked>, Halt> {
+    pub(super) async fn take_turn(
+        &mut self,
+        step: u32,
+        wanted: Wanted,
+    ) -> Result<Option<Worked>, Halt> {
         self.hold.may_begin().await;
         self.trace.begin_turn(&self.spec.model, step);
-        let turn = self.model_turn(step).await;
+        let turn = self.model_turn(step, wanted).await;
         self.trace.end_turn(turn.as_ref());
         let turn = match turn {
             Ok(turn) => turn,
@@ -121,7 +126,10 @@ impl<W: World> Attempt<'_, W> {
             Err(TurnFailure::Waits(wish)) => return Ok(Some(Worked::AwaitsBudget(wish))),
             Err(TurnFailure::Halt(halt)) => return Err(halt),
         };
-        self.record_turn(turn).await
+        match wanted {
+            Wanted::Answer => self.record_turn(turn).await,
+            Wanted::Summary => self.record_summary(turn).await,
+        }
     }
 
     /// Records a turn: the run continues after it, or ends with it.
@@ -185,7 +193,8 @@ impl<W: World> Attempt<'_, W> {
         self.budget.turn_recorded(&charged.charge);
         self.hold.confirmed(sent);
         self.publisher.recorded(last_event_id);
-        self.conversation.put_turn(step, record.message);
+        self.conversation
+            .put_turn(step, record.message, record.usage);
         self.publisher.push(step, EventData::Usage(record.usage));
         take_inputs(inputs, &mut self.conversation, &mut self.publisher);
         Ok(None)
@@ -257,16 +266,24 @@ impl<W: World> Attempt<'_, W> {
 
     /// Calls the model and shows its answer. Events are stored while the answer is read; if the log
     /// is slow, the upstream is read no further than memory allows.
-    async fn model_turn(&mut self, step: u32) -> Result<TurnEnd, TurnFailure> {
+    async fn model_turn(&mut self, step: u32, wanted: Wanted) -> Result<TurnEnd, TurnFailure> {
         let started = self.runner.clock.monotonic();
-        let (settings, spec) = (Arc::clone(&self.settings), Arc::clone(&self.spec));
+        let settings = Arc::clone(&self.settings);
+        let spec = match wanted {
+            Wanted::Answer => Arc::clone(&self.spec),
+            Wanted::Summary => Arc::new(summary_request(&self.spec)),
+        };
         let models = &settings.models;
         let is_last = self.conversation.machine.is_handing_back();
-        // A turn that hands back is offered no tools.
-        let tools = self.toolbox.offered().filter(|_| !is_last);
+        // A turn that hands back is offered no tools, and neither is a summary.
+        let is_offered = wanted == Wanted::Answer && !is_last;
+        let tools = self.toolbox.offered().filter(|_| is_offered);
         let needs = needs(&spec.params, tools.is_some());
         let targets = models.targets(&spec.model, &spec.fallbacks, needs)?;
-        let messages = self.conversation.render();
+        let messages = match wanted {
+            Wanted::Answer => self.conversation.render(),
+            Wanted::Summary => self.conversation.render_for_summary(),
+        };
         let parts = |answer_limit| TurnParts {
             spec: &spec,
             messages: &messages,
@@ -317,6 +334,7 @@ impl<W: World> Attempt<'_, W> {
         self.model.answers_at(answer.target);
         let turn = self.turn.open.insert(OpenTurn {
             step,
+            wanted,
             stream: answer.stream,
             client_calls: ClientCalls::new(&spec.model),
             behind: self.publisher.last_pushed(),
@@ -336,7 +354,9 @@ impl<W: World> Attempt<'_, W> {
                     if turn.first_token.is_none() {
                         let after = self.runner.clock.monotonic() - started;
                         turn.first_token = Some(after);
-                        self.tally.first_token(after);
+                        if wanted == Wanted::Answer {
+                            self.tally.first_token(after);
+                        }
                         metrics::first_token(&settings.names, &spec.model, after);
                     }
                     for delta in deltas {
@@ -376,6 +396,7 @@ impl<W: World> Attempt<'_, W> {
         let (usage, cached_tokens) = self.turn.with_broken_tries(usage, turn.cached_tokens);
         let record = TurnRecord {
             step: whole.step,
+            wanted: whole.wanted,
             message: turn.message,
             answer_fields,
             usage,

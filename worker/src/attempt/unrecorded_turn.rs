@@ -20,9 +20,19 @@ use super::conversation::Conversation;
 use super::toolbox::Toolbox;
 use crate::model::{Delta, ModelError, TurnStream};
 
+/// The kind of answer that the model is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The next part of the conversation, which clients are shown.
+    Answer,
+    /// A summary of the conversation, which nobody is shown as text.
+    Summary,
+}
+
 /// A turn with an answer that is being read.
 pub(super) struct OpenTurn {
     pub(super) step: u32,
+    pub(super) wanted: Wanted,
     pub(super) stream: TurnStream,
     pub(super) client_calls: ClientCalls,
     /// The last event before it.
@@ -36,13 +46,16 @@ pub(super) struct OpenTurn {
 }
 
 impl OpenTurn {
-    /// Shows a part of the answer to the client.
+    /// Shows a part of an answer to the client.
     pub(super) fn show(
         &mut self,
         delta: Delta,
         toolbox: &Toolbox,
         publisher: &mut EventPublisher<impl EventLogs>,
     ) {
+        if self.wanted == Wanted::Summary {
+            return;
+        }
         if let Some(data) = self.client_calls.show(delta, toolbox) {
             self.shown |= is_answer(&data);
             publisher.push(self.step, data);
@@ -62,6 +75,7 @@ impl OpenTurn {
 #[derive(Clone)]
 pub(super) struct TurnRecord {
     pub(super) step: u32,
+    pub(super) wanted: Wanted,
     /// The assistant's message.
     pub(super) message: Box<RawValue>,
     /// The passed-on fields around the message.
@@ -111,7 +125,10 @@ impl TurnRecord {
     ) -> CutTurn<'a> {
         CutTurn {
             step: self.step,
-            message: self.message.get(),
+            message: match self.wanted {
+                Wanted::Answer => self.message.get(),
+                Wanted::Summary => NOTHING_SAID,
+            },
             answer_fields: self.fields(),
             charged_model: charged.model.as_deref(),
             usage: self.usage,
@@ -143,6 +160,7 @@ impl BrokenTries {
         let message = RawValue::from_string(NOTHING_SAID.to_owned()).ok()?;
         Some(TurnRecord {
             step: self.step,
+            wanted: Wanted::Answer,
             message,
             answer_fields: None,
             usage: self.usage,
@@ -252,13 +270,14 @@ impl UnrecordedTurn {
         let times = open.times(now);
         let OpenTurn {
             step,
+            wanted,
             stream,
             mut client_calls,
             ..
         } = open;
         let (unseen, partial) = stream.cut();
         let partial = partial?;
-        for delta in unseen {
+        for delta in unseen.into_iter().filter(|_| wanted == Wanted::Answer) {
             if let Some(data) = client_calls.show(delta, toolbox) {
                 publisher.push(step, data);
             }
@@ -268,6 +287,7 @@ impl UnrecordedTurn {
         let (usage, cached_tokens) = self.with_broken_tries(usage, partial.cached_tokens);
         Some(TurnRecord {
             step,
+            wanted,
             message: partial.message,
             answer_fields: client_calls.fields(),
             usage,

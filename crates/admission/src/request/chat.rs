@@ -192,6 +192,7 @@ impl ChatSubmission {
                 metadata,
                 shown_for_good: stream,
                 response: None,
+                compaction: None,
                 thread,
                 lane: Lane::Interactive,
                 max_turns: None,

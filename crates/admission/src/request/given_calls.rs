@@ -102,6 +102,7 @@ impl SubmitRequest {
             metadata: metadata(given)?,
             shown_for_good: false,
             response: None,
+            compaction: None,
             thread: None,
             lane: Lane::Interactive,
             max_turns: None,

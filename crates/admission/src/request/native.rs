@@ -184,6 +184,7 @@ impl SubmitRequest {
             max_turns: body.max_turns,
             shown_for_good: false,
             response: None,
+            compaction: None,
             max_total_tokens: body.max_total_tokens,
             most,
             on_limit: body.on_limit,

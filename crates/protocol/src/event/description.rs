@@ -6,8 +6,8 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::{
-    AnswerField, ApprovalRequested, AttemptReset, InputApplied, RunCancelled, RunCompleted,
-    RunFailed, RunStarted, Text, ToolCallDelta, ToolFinished, ToolStarted,
+    AnswerField, ApprovalRequested, AttemptReset, ContextCompacted, InputApplied, RunCancelled,
+    RunCompleted, RunFailed, RunStarted, Text, ToolCallDelta, ToolFinished, ToolStarted,
 };
 use crate::usage::Usage;
 
@@ -83,6 +83,11 @@ pub fn kinds() -> Vec<Kind> {
         kind::<InputApplied>(
             "input.applied",
             "A message that a client sent to the run is part of it: the model reads it with its next turn.",
+        ),
+        kind::<ContextCompacted>(
+            "context.compacted",
+            "The model has summarised the conversation, and reads the summary in place of it from now on. The step \
+             has the summary.",
         ),
         kind::<Usage>(
             "usage",

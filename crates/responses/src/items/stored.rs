@@ -14,7 +14,10 @@ pub fn stored_items(id: MessageId, message: &Message) -> Vec<Item> {
         let kind = item.kind();
         let call = match &*item {
             Item::FunctionCall { call_id, .. } => Some(&**call_id),
-            Item::Message { .. } | Item::FunctionCallOutput { .. } | Item::Reasoning { .. } => None,
+            Item::Message { .. }
+            | Item::FunctionCallOutput { .. }
+            | Item::Reasoning { .. }
+            | Item::Compaction { .. } => None,
         };
         let own = stored_item_id(id, kind, call);
         item.set_id(own);
@@ -64,7 +67,9 @@ pub fn without_item(id: MessageId, mut message: Message, item: &str) -> Removal 
             message.rest.remove("refusal");
             message.rest.remove("phase");
         }
-        Some(Item::Message { .. } | Item::FunctionCallOutput { .. }) => return Removal::Message,
+        Some(Item::Message { .. } | Item::FunctionCallOutput { .. } | Item::Compaction { .. }) => {
+            return Removal::Message;
+        }
     }
     let has = |name: &str| message.rest.contains_key(name);
     let speaks = !message.plain_text().is_empty() || has("refusal");

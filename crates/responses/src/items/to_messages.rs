@@ -86,6 +86,8 @@ pub(super) fn continue_messages(mut messages: Vec<Message>, items: &[Item]) -> V
                 });
                 only_reasoned = false;
             }
+            // Only an input has one, and it becomes a message when it is opened.
+            Item::Compaction { .. } => {}
         }
     }
     for message in &mut messages {

@@ -180,10 +180,19 @@ impl ResponseStream {
         self.came_whole(out, index);
     }
 
+    /// Writes the item of a sealed summary.
+    pub(super) fn compaction(&mut self, out: &mut BytesMut, event: &Event, sealed: String) {
+        self.close_all(out, ItemStatus::Completed);
+        let index = self.add(event, ItemKind::Compaction);
+        self.shown[index].text = sealed;
+        self.came_whole(out, index);
+    }
+
     /// Closes an item that came with one event.
     fn came_whole(&mut self, out: &mut BytesMut, index: usize) {
         let output_index = self.index_on_wire(index);
-        if self.shown[index].kind == ItemKind::CallOutput {
+        let kind = self.shown[index].kind;
+        if matches!(kind, ItemKind::CallOutput | ItemKind::Compaction) {
             self.shown[index].state = State::Closed(ItemStatus::Completed);
             self.opened(out, index);
         } else {

@@ -21,7 +21,7 @@ pub(super) struct Shown {
     pub(super) call_id: String,
     /// The function of a call.
     pub(super) name: String,
-    /// The arguments of a call, or its result.
+    /// The arguments of a call, its result, or a sealed summary.
     pub(super) text: String,
 }
 
@@ -111,6 +111,10 @@ impl Shown {
                 call_id: self.call_id.clone(),
                 name: self.name.clone(),
                 arguments: self.text.clone(),
+            },
+            ItemKind::Compaction => Item::Compaction {
+                id,
+                encrypted_content: self.text.clone(),
             },
             ItemKind::CallOutput => Item::FunctionCallOutput {
                 id,

@@ -35,7 +35,7 @@ fn output(checker: &StreamChecker) -> Vec<String> {
             format!(
                 "{} {}",
                 item["type"].as_str().unwrap(),
-                item["status"].as_str().unwrap()
+                item["status"].as_str().unwrap_or("sealed")
             )
         })
         .collect()
@@ -96,6 +96,27 @@ fn server_tool() {
         [
             "function_call completed",
             "function_call_output completed",
+            "message completed"
+        ]
+    );
+}
+
+#[test]
+fn compaction() {
+    let mut log = Log::begun();
+    log.turn_recorded()
+        .server_call("42")
+        .compacted()
+        .next_step();
+    log.text("It is 42.").completed(FinishReason::Stop);
+    let fields = r#","context_management":[{"type":"compaction","compact_threshold":1000}]"#;
+    let checker = check("compaction", fields, &log);
+    assert_eq!(
+        output(&checker),
+        [
+            "function_call completed",
+            "function_call_output completed",
+            "compaction sealed",
             "message completed"
         ]
     );

@@ -1,8 +1,8 @@
 //! A run's log, written by hand.
 
 use baton_protocol::event::{
-    AnswerField, AnswerPart, AttemptReset, RunCancelled, RunCompleted, RunFailed, RunStarted, Text,
-    ToolCallDelta, ToolFinished, ToolStarted,
+    AnswerField, AnswerPart, AttemptReset, ContextCompacted, RunCancelled, RunCompleted, RunFailed,
+    RunStarted, Text, ToolCallDelta, ToolFinished, ToolStarted,
 };
 use baton_protocol::{Event, EventData, EventId, FinishReason, RunError, RunId, Usage};
 use baton_responses::{CreateResponse, ResponseHead, ResponseStream, SequenceNumber};
@@ -121,6 +121,13 @@ impl Log {
         }))
     }
 
+    /// Shows a summary, as the next step.
+    pub(crate) fn compacted(&mut self) -> &mut Self {
+        self.step += 1;
+        let usage = tokens(900, 40);
+        self.push(EventData::ContextCompacted(ContextCompacted { usage }))
+    }
+
     pub(crate) fn next_step(&mut self) -> &mut Self {
         self.step += 1;
         self
@@ -187,6 +194,9 @@ pub(crate) fn stream(
     let mut out = BytesMut::new();
     stream.begin(&mut out);
     for event in events {
+        if matches!(event.data, EventData::ContextCompacted(_)) {
+            stream.use_summary("c2VhbGVk".to_owned());
+        }
         stream.write(&mut out, event);
     }
     String::from_utf8(out.to_vec()).unwrap()

@@ -15,6 +15,7 @@ struct Turn {
     text: Vec<String>,
     broken: Vec<String>,
     worker_lost: bool,
+    compacted: bool,
 }
 
 fn fragments() -> impl Strategy<Value = Vec<String>> {
@@ -22,12 +23,14 @@ fn fragments() -> impl Strategy<Value = Vec<String>> {
 }
 
 fn turns() -> impl Strategy<Value = Vec<Turn>> {
-    let turn = (fragments(), fragments(), fragments(), any::<bool>()).prop_map(
-        |(reasoning, text, broken, worker_lost)| Turn {
+    let parts = (fragments(), fragments(), fragments());
+    let turn = (parts, any::<bool>(), any::<bool>()).prop_map(
+        |((reasoning, text, broken), worker_lost, compacted)| Turn {
             reasoning,
             text,
             broken,
             worker_lost,
+            compacted,
         },
     );
     prop::collection::vec(turn, 1..4)
@@ -55,7 +58,11 @@ fn live(turns: &[Turn], calls: &[String]) -> Log {
             log.text(text);
         }
         if index + 1 < turns.len() {
-            log.turn_recorded().server_call("42").next_step();
+            log.turn_recorded().server_call("42");
+            if turn.compacted {
+                log.compacted();
+            }
+            log.next_step();
         } else {
             for (index, arguments) in (0..).zip(calls) {
                 log.call(index, true, "");

@@ -19,7 +19,7 @@ fn raw(message: &Message) -> Box<RawValue> {
 fn the_record_shows_what_the_stream_ended_with() {
     let mut log = Log::begun();
     log.reasoning("Hm.").text("I count.").turn_recorded();
-    log.server_call("42").next_step();
+    log.server_call("42").compacted().next_step();
     log.text("And ask.").call(0, true, "{}");
     log.completed(FinishReason::ToolCalls);
     let checker = StreamChecker::read(&stream(head(""), &log.events, None, false)).unwrap();
@@ -32,6 +32,7 @@ fn the_record_shows_what_the_stream_ended_with() {
     let messages = [
         raw(&first),
         raw(&Message::tool_result("call_s2", "42")),
+        raw(&Message::text("assistant", "They ask for 6*7.")),
         raw(&last),
     ];
     let call = StepSource::Call {
@@ -42,6 +43,7 @@ fn the_record_shows_what_the_stream_ended_with() {
     let sources = [
         StepSource::Turn(FinishReason::ToolCalls),
         call,
+        StepSource::Compaction("c2VhbGVk"),
         StepSource::Turn(FinishReason::ToolCalls),
     ];
     let steps: Vec<_> = (1..)

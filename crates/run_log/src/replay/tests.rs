@@ -38,6 +38,7 @@ fn ended(outcome: Outcome, last: EventId) -> RunRecord {
         calls: vec![],
         shown_for_good: false,
         response: None,
+        compaction: None,
         request_id: None,
         limits: RunLimits::of_turns(8),
     };
@@ -402,6 +403,33 @@ fn what_a_run_waits_for_is_shown_behind_its_steps_with_the_ids_that_its_question
     run.status = RunStatus::Queued;
     let queued = replay_parked(&run, &steps, &asked, EventId::ORIGIN);
     assert!(matches!(queued, Err(ReplayError::NotEnded)));
+}
+
+#[test]
+fn a_summary_is_an_event_of_its_own_and_says_nothing() {
+    let summary = json!({"role": "assistant", "content": "They ask for the price."});
+    let data = StepData::Compaction { usage: usage(4) };
+    let steps = vec![
+        step(1, Some(id(1, 2)), data, Some(summary)),
+        turn(2, id(1, 3), json!({"role": "assistant", "content": "9"})),
+    ];
+    let run = completed(id(1, 4));
+    let events = replay(&run, &steps, EventId::ORIGIN).unwrap();
+    let expected = [
+        (1, 1, "run.started"),
+        (1, 2, "context.compacted"),
+        (1, 3, "text.delta"),
+        (1, 4, "run.completed"),
+    ];
+    assert_eq!(shown(&events), expected);
+    // A worker that died right after the commit may not have shown it.
+    let again = crate::shown_by_commit(&steps[..1], &[], id(1, 2));
+    assert_eq!(again.len(), 1);
+    assert_eq!(again[0].1, events[1].data);
+    // The end of a run that was cancelled before its next turn.
+    let cancelled = ended(Outcome::Cancelled("enough".into()), id(1, 3));
+    let events = replay(&cancelled, &steps[..1], id(1, 2)).unwrap();
+    assert_eq!((events.len(), events[0].step), (1, 2));
 }
 
 fn input(n: u32, last: EventId) -> StepRecord {

@@ -135,7 +135,16 @@ fn of_step(row: StepRow, route: Option<TurnRoute>) -> Result<TimelineEntry, Stor
         .or_else(|| Some(row.finished_at? - took?))
         .unwrap_or(row.created_at);
     let (step, attempt) = (columns::count(row.step), columns::count(row.attempt));
-    let data = if row.kind == StepKind::Turn.as_str() {
+    let data = if row.is_summary {
+        TimelineData::Compaction {
+            step,
+            attempt,
+            usage: usage(&row),
+            cost: row.cost_nanos.map(|cost| Nanos(columns::number(cost))),
+            model: row.model,
+            route,
+        }
+    } else if row.kind == StepKind::Turn.as_str() {
         TimelineData::Turn {
             step,
             attempt,

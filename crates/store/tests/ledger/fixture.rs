@@ -80,6 +80,7 @@ pub(crate) fn spec() -> RunSpec {
         calls: vec![],
         shown_for_good: false,
         response: None,
+        compaction: None,
         request_id: None,
         limits: RunLimits::of_turns(8),
     }

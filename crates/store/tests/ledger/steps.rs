@@ -2,8 +2,8 @@
 
 use baton_protocol::{Effect, EventId, FinishReason, Outcome, Usage};
 use baton_store::{
-    CallCommit, CallState, CutTurn, FenceError, FinalTurn, FinishCommit, NewCall, StepData,
-    TurnCommit,
+    CallCommit, CallState, CompactionCommit, CutTurn, FenceError, FinalTurn, FinishCommit, NewCall,
+    StepData, TurnCommit,
 };
 
 use crate::fixture::{ANSWER, CHARGE, DONE, LONG, Ledger, OVER, answer, run_id, usage};
@@ -264,6 +264,60 @@ async fn a_turn_that_was_broken_off_is_kept_apart_from_what_the_run_said() {
     assert_eq!(last.cut_message.as_ref().unwrap().get(), HALF);
     assert_eq!(last.answer_fields.as_ref().unwrap().get(), FIELDS);
     assert_eq!(last.last_event_id, Some(EventId::new(1, 8)));
+}
+
+#[tokio::test]
+async fn a_summary_is_recorded_once_by_its_holder_and_charged_and_is_nothing_that_the_run_said() {
+    const SUMMARY: &str = r#"{"role":"assistant","content":"They ask for 15 %."}"#;
+
+    let ledger = Ledger::new().await;
+    let run = ledger.queued().await;
+    let first = ledger.claimed(run, OVER).await.fence;
+    let compaction = CompactionCommit {
+        step: 1,
+        summary: SUMMARY,
+        charged_model: None,
+        usage: usage(900, 40),
+        charge: CHARGE,
+        times: baton_store::TurnTimes::default(),
+        usage_total: usage(900, 40),
+        last_event_id: EventId::new(1, 2),
+    };
+    let system = ledger.store.system();
+    // Twice, as if the first answer was lost.
+    for _ in 0..2 {
+        let recorded = system.commit_compaction(&first, &compaction).await;
+        recorded.unwrap();
+    }
+    let next = ledger.claimed(run, LONG).await;
+    assert_eq!(next.last_event_id, EventId::new(1, 2));
+    assert_eq!(next.usage, usage(900, 40));
+    let [step] = &next.recorded[..] else {
+        panic!("{:?}", next.recorded);
+    };
+    assert_eq!(
+        step.data,
+        StepData::Compaction {
+            usage: usage(900, 40)
+        }
+    );
+    assert_eq!(step.message.as_ref().unwrap().get(), SUMMARY);
+    let replaced = CompactionCommit {
+        step: 2,
+        ..compaction
+    };
+    let refused = system.commit_compaction(&first, &replaced).await;
+    assert!(matches!(refused, Err(FenceError::Lost)), "{refused:?}");
+
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    assert!(tx.run_messages(run).await.unwrap().is_empty());
+    assert_eq!(tx.run_steps(run).await.unwrap().len(), 1);
+    let entries: i64 = sqlx::query_scalar("SELECT count(*) FROM usage_entries WHERE run_id = $1")
+        .bind(run.as_uuid())
+        .fetch_one(&mut ledger.superuser().await)
+        .await
+        .unwrap();
+    assert_eq!(entries, 1, "it is charged once");
 }
 
 #[tokio::test]

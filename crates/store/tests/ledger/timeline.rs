@@ -37,6 +37,7 @@ fn words(timeline: &Timeline) -> Vec<(String, bool)> {
                 )
             }
             TimelineData::Turn { step, .. } => format!("turn {step}"),
+            TimelineData::Compaction { step, .. } => format!("compaction {step}"),
             TimelineData::Call { step, state, .. } => format!("call {step} {}", state.as_str()),
             TimelineData::Approval { decision, .. } => {
                 format!("approval {}", decision.unwrap_or("-"))

@@ -98,6 +98,7 @@ impl Gathering {
             | EventData::ToolFinished(_)
             | EventData::ApprovalRequested(_)
             | EventData::InputApplied(_)
+            | EventData::ContextCompacted(_)
             | EventData::Usage(_)
             | EventData::Unknown(_) => return None,
         }

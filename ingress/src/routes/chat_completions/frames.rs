@@ -125,6 +125,7 @@ impl ChatFrames {
             | EventData::ToolFinished(_)
             | EventData::ApprovalRequested(_)
             | EventData::InputApplied(_)
+            | EventData::ContextCompacted(_)
             | EventData::Usage(_)
             | EventData::Unknown(_) => {}
         }

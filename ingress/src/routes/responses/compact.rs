@@ -9,7 +9,7 @@ use baton_admission::check_shape;
 use baton_openai::ErrorBody;
 use baton_protocol::{FinishReason, TenantId, Usage};
 use baton_responses::items::{Item, Part};
-use baton_responses::{Compaction, CreateResponse, SealingKey, compaction_prompt, usage_object};
+use baton_responses::{Compaction, CreateResponse, compaction_prompt, usage_object};
 use baton_service::RequestId;
 use baton_store::Store;
 use http::{HeaderMap, StatusCode};
@@ -19,6 +19,7 @@ use super::derived_run::{DerivedRun, completed};
 use super::description::{CompactRequest, CompactionBody};
 use super::earlier::input;
 use super::record::ResponseRecord;
+use super::seal::sealing_key;
 use crate::access::body::{Bodies, WholeBody};
 use crate::access::{Authorized, RunsWrite};
 use crate::error::{ApiError, run_header};
@@ -99,19 +100,6 @@ async fn compaction(
         sealed.map_err(|error| ApiError::internal(&error))?,
         usage,
     ))
-}
-
-/// Returns the tenant's key, which its first summary makes.
-async fn sealing_key(store: &Store, tenant: TenantId) -> Result<SealingKey, ApiError> {
-    let mut tx = store.tenant(tenant).await?;
-    if let Some(key) = tx.sealing_key().await? {
-        return Ok(SealingKey::new(key));
-    }
-    tx.make_sealing_key(rand::random()).await?;
-    let key = tx.sealing_key().await?;
-    tx.commit().await?;
-    let lost = || ApiError::unavailable("key_unavailable", "the key of summaries cannot be read");
-    key.map(SealingKey::new).ok_or_else(lost)
 }
 
 /// Returns what the model wrote, if it is whole.

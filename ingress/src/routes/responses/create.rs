@@ -12,7 +12,7 @@ use baton_service::RequestId;
 use http::{HeaderMap, StatusCode};
 
 use super::description::{ResponseBody, ResponseRequest};
-use super::earlier::conversation;
+use super::earlier::{Earlier, conversation};
 use super::record::{ResponseRecord, answer, head, recorded_head};
 use super::run_request::{in_words_of_the_wire, into_submission, open_input};
 use super::streamed::ResponseFrames;
@@ -86,7 +86,7 @@ pub(crate) async fn create_response(
     };
     let earlier = match request.previous {
         Some(previous) => conversation(store, tenant, previous).await?,
-        None => Vec::new(),
+        None => Earlier::default(),
     };
     open_input(&mut request, store, tenant).await?;
     let keyed = idempotency.is_some();

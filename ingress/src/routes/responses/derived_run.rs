@@ -10,7 +10,7 @@ use baton_responses::CreateResponse;
 use baton_store::IdempotencyKey;
 use http::StatusCode;
 
-use super::earlier::{conversation, messages_of_thread};
+use super::earlier::{Earlier, conversation, messages_of_thread};
 use super::interrupted;
 use super::record::ResponseRecord;
 use super::run_request::{into_submission, open_input};
@@ -53,7 +53,7 @@ impl DerivedRun<'_> {
         let earlier = match (request.previous, request.conversation.take()) {
             (Some(previous), _) => conversation(store, tenant, previous).await?,
             (None, Some(thread)) => messages_of_thread(store, tenant, thread).await?,
-            (None, None) => Vec::new(),
+            (None, None) => Earlier::default(),
         };
         request.settings.conversation = None;
         open_input(&mut request, store, tenant).await?;

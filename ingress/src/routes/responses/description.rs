@@ -23,6 +23,9 @@ pub(crate) struct ResponseRequest {
     previous_response_id: Option<String>,
     /// The conversation to go on with, or an object with its `id`. It excludes `previous_response_id`.
     conversation: Option<Value>,
+    /// The rule for a long conversation. It excludes `conversation`.
+    #[schema(max_items = 1)]
+    context_management: Option<Vec<ContextManagement>>,
     /// The rule for a conversation with a run that has not ended; not part of OpenAI's API.
     #[schema(pattern = "^(reject|queue|interrupt|rollback)$")]
     on_busy: Option<String>,
@@ -57,6 +60,17 @@ pub(crate) struct ResponseRequest {
     /// `effort` and `summary`.
     #[schema(value_type = Option<Object>)]
     reasoning: Option<Map<String, Value>>,
+}
+
+/// A rule by which a response compacts its conversation.
+#[derive(ToSchema)]
+pub(crate) struct ContextManagement {
+    /// `compaction`.
+    #[schema(rename = "type", pattern = "^compaction$")]
+    kind: String,
+    /// Once a turn has read and written this many tokens, the next one begins with a summary.
+    #[schema(minimum = 1_000)]
+    compact_threshold: u64,
 }
 
 /// A request for a count. The fields have the meaning that they have in a request for a response; those that

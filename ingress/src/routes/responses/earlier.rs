@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use baton_openai::Message;
+use baton_protocol::compaction::compacted_input;
 use baton_protocol::{RunId, RunSpec, TenantId, ThreadId};
-use baton_store::{MessageOrder, Store};
+use baton_store::{MessageOrder, StepData, StepRecord, Store};
 use http::StatusCode;
 
 use super::path::{not_found, not_kept};
@@ -16,18 +17,26 @@ use crate::routes::conversations::no_such_conversation;
 /// The messages that are read at a time.
 const PAGE: u32 = 1_000;
 
+/// The conversation before a request.
+#[derive(Default)]
+pub(super) struct Earlier {
+    pub(super) messages: Vec<Message>,
+    /// The tokens of its last turn, read and written; 0 after a compaction.
+    pub(super) tokens: u64,
+}
+
 /// Returns the messages up to the end of a response, without its `instructions`, which the next one
-/// does not inherit.
+/// does not inherit. They begin with its newest summary.
 pub(super) async fn conversation(
     store: &Store,
     tenant: TenantId,
     run: RunId,
-) -> Result<Vec<Message>, ApiError> {
+) -> Result<Earlier, ApiError> {
     let mut tx = store.tenant(tenant).await?;
     let record = tx.run(run).await?;
     let record =
         record.ok_or_else(|| not_found("there is no response with this id").param(PREVIOUS))?;
-    let spec: RunSpec =
+    let mut spec: RunSpec =
         serde_json::from_str(&record.spec_json).map_err(|error| ApiError::internal(&error))?;
     let head = head(run, record.created_at, &spec, None).map_err(|error| error.param(PREVIOUS))?;
     if !head.settings.store {
@@ -38,16 +47,40 @@ pub(super) async fn conversation(
         let error = ApiError::new(StatusCode::CONFLICT, "response_in_progress", message);
         return Err(error.param(PREVIOUS).do_not_retry());
     }
-    let said = tx.run_messages(run).await?;
+    let mut steps = tx.run_steps(run).await?;
     drop(tx);
+    let mut tokens = spec.compaction.map_or(0, |rule| rule.earlier_tokens);
+    let newest = steps.iter().rposition(is_compaction);
+    if let Some((at, rule)) = newest.zip(spec.compaction)
+        && let Some(summary) = steps[at].message.take()
+    {
+        spec.messages = compacted_input(&spec.messages, &rule, &summary)
+            .map_err(|error| ApiError::internal(&error))?;
+        // Messages that no turn had answered stay as they are.
+        let inputs = steps[..at].iter().rev();
+        let inputs = inputs.take_while(|step| matches!(step.data, StepData::Input { .. }));
+        let replaced = at - inputs.count();
+        steps.remove(at);
+        steps.drain(..replaced);
+        tokens = 0;
+    }
     let mut messages = input(&spec, head.settings.instructions.is_some())?;
-    for message in said {
-        let message =
-            serde_json::from_str(message.get()).map_err(|error| ApiError::internal(&error))?;
-        messages.push(message);
+    for step in steps {
+        if let StepData::Turn { usage, .. } = step.data {
+            let counted = usage.prompt_tokens.saturating_add(usage.completion_tokens);
+            tokens = counted.max(usage.total_tokens);
+        }
+        if let Some(message) = step.message {
+            let message = serde_json::from_str(message.get());
+            messages.push(message.map_err(|error| ApiError::internal(&error))?);
+        }
     }
     drop_open_calls(&mut messages, &spec.client_tools());
-    Ok(messages)
+    Ok(Earlier { messages, tokens })
+}
+
+fn is_compaction(step: &StepRecord) -> bool {
+    matches!(step.data, StepData::Compaction { .. })
 }
 
 /// Returns the messages of a conversation as it is now.
@@ -55,7 +88,7 @@ pub(super) async fn messages_of_thread(
     store: &Store,
     tenant: TenantId,
     thread: ThreadId,
-) -> Result<Vec<Message>, ApiError> {
+) -> Result<Earlier, ApiError> {
     let mut tx = store.tenant(tenant).await?;
     let known = tx.thread(thread).await?;
     known.ok_or_else(|| no_such_conversation().param("conversation"))?;
@@ -69,7 +102,10 @@ pub(super) async fn messages_of_thread(
         }
         cursor = page.next_cursor;
         if cursor.is_none() {
-            return Ok(messages);
+            return Ok(Earlier {
+                messages,
+                tokens: 0,
+            });
         }
     }
 }

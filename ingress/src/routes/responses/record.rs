@@ -1,5 +1,7 @@
 //! A response as the ledger has it.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
 use baton_openai::AnswerFields;
@@ -13,6 +15,7 @@ use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
 use super::path::{not_a_response, not_found, not_kept};
+use super::seal::sealed_steps;
 use crate::error::{ApiError, run_header};
 
 /// A run of `/v1/responses`, with its steps.
@@ -21,6 +24,8 @@ pub(super) struct ResponseRecord {
     pub(super) spec: RunSpec,
     pub(super) head: ResponseHead,
     steps: Vec<StepRecord>,
+    /// Its sealed summaries, by their steps.
+    sealed: BTreeMap<u32, String>,
 }
 
 /// Returns the part of a response that does not change.
@@ -62,7 +67,8 @@ impl ResponseRecord {
         let record = record.ok_or_else(|| not_found("there is no response with this id"))?;
         let steps = tx.run_steps(run).await?;
         drop(tx);
-        Self::of(record, steps)
+        let sealed = sealed_steps(store, tenant, run, &steps).await?;
+        Self::of(record, steps, sealed)
     }
 
     /// As [`Self::load`], for a client that reads it after its request.
@@ -79,7 +85,11 @@ impl ResponseRecord {
         }
     }
 
-    fn of(run: RunRecord, steps: Vec<StepRecord>) -> Result<Self, ApiError> {
+    fn of(
+        run: RunRecord,
+        steps: Vec<StepRecord>,
+        sealed: BTreeMap<u32, String>,
+    ) -> Result<Self, ApiError> {
         let spec: RunSpec =
             serde_json::from_str(&run.spec_json).map_err(|error| ApiError::internal(&error))?;
         let head = head(run.id, run.created_at, &spec, run.metadata.clone())?;
@@ -88,6 +98,7 @@ impl ResponseRecord {
             spec,
             head,
             steps,
+            sealed,
         })
     }
 
@@ -98,9 +109,46 @@ impl ResponseRecord {
 
     /// Returns the items that are recorded so far.
     pub(super) fn output(&self) -> Result<Vec<Item>, ApiError> {
-        let steps: Vec<_> = self.steps.iter().filter_map(recorded_step).collect();
+        let steps = self.steps.iter().filter_map(|step| self.recorded(step));
+        let steps: Vec<_> = steps.collect();
         output_items(self.run.id, &steps, &self.spec.client_tools())
             .map_err(|error| ApiError::internal(&error))
+    }
+
+    /// Returns the sealed summary of a step; `None` if it made none.
+    pub(super) fn sealed(&self, step: u32) -> Option<&str> {
+        self.sealed.get(&step).map(String::as_str)
+    }
+
+    /// Returns a step that has items; `None` for a message that a client sent to the run.
+    fn recorded<'a>(&'a self, step: &'a StepRecord) -> Option<RecordedStep<'a>> {
+        let (source, message) = match &step.data {
+            StepData::Turn { finish_reason, .. } => {
+                (StepSource::Turn(*finish_reason), step.message.as_deref())
+            }
+            StepData::CutTurn { .. } => (StepSource::CutTurn, step.cut_message.as_deref()),
+            StepData::Call {
+                call_id,
+                name,
+                arguments,
+                edited_arguments,
+                ..
+            } => {
+                let call = StepSource::Call {
+                    call_id,
+                    name,
+                    arguments: edited_arguments.as_ref().unwrap_or(arguments),
+                };
+                (call, step.message.as_deref())
+            }
+            StepData::Compaction { .. } => (StepSource::Compaction(self.sealed(step.step)?), None),
+            StepData::Input { .. } => return None,
+        };
+        Some(RecordedStep {
+            step: step.step,
+            source,
+            message,
+        })
     }
 
     /// Returns the tokens of a run that has ended; `None` if it used none.
@@ -141,34 +189,4 @@ impl ResponseRecord {
 /// Writes a response object as the answer of a request.
 pub(super) fn answer(head: &ResponseHead, snapshot: &Snapshot<'_>) -> Response {
     (run_header(head.run), Json(head.object(snapshot))).into_response()
-}
-
-/// Returns a step that has items; `None` for a message that a client sent to the run.
-fn recorded_step(step: &StepRecord) -> Option<RecordedStep<'_>> {
-    let (source, message) = match &step.data {
-        StepData::Turn { finish_reason, .. } => {
-            (StepSource::Turn(*finish_reason), step.message.as_deref())
-        }
-        StepData::CutTurn { .. } => (StepSource::CutTurn, step.cut_message.as_deref()),
-        StepData::Call {
-            call_id,
-            name,
-            arguments,
-            edited_arguments,
-            ..
-        } => {
-            let call = StepSource::Call {
-                call_id,
-                name,
-                arguments: edited_arguments.as_ref().unwrap_or(arguments),
-            };
-            (call, step.message.as_deref())
-        }
-        StepData::Input { .. } => return None,
-    };
-    Some(RecordedStep {
-        step: step.step,
-        source,
-        message,
-    })
 }

@@ -3,12 +3,13 @@
 use baton_admission::request::read_on_busy;
 use baton_admission::{SubmitRequest, check_shape};
 use baton_openai::Message;
-use baton_protocol::{OnLimit, TenantId, UseLimits};
+use baton_protocol::{CompactionRule, OnLimit, TenantId, UseLimits};
 use baton_responses::{CreateResponse, SealingKey};
 use baton_store::Store;
 use http::StatusCode;
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::earlier::Earlier;
 use crate::error::ApiError;
 use crate::routes::conversations::{conversation_busy, no_such_conversation};
 
@@ -33,11 +34,22 @@ pub(super) async fn open_input(
 /// of a conversation.
 pub(super) fn into_submission(
     request: CreateResponse,
-    earlier: Vec<Message>,
+    earlier: Earlier,
     last: &[Message],
     limit: u64,
 ) -> Result<SubmitRequest, ApiError> {
+    let Earlier {
+        messages: earlier,
+        tokens,
+    } = earlier;
     let goes_on = !earlier.is_empty();
+    let instructions = usize::from(request.settings.instructions.is_some());
+    let before = u64::try_from(instructions + earlier.len()).unwrap_or(u64::MAX);
+    let compaction = request.compact_threshold.map(|threshold| CompactionRule {
+        threshold,
+        earlier_tokens: tokens,
+        earlier_messages: before,
+    });
     let mut messages = request.messages(earlier);
     messages.extend_from_slice(last);
     let messages = raw(&messages)?;
@@ -75,6 +87,7 @@ pub(super) fn into_submission(
         // As OpenAI has it: further calls are not made, and the model answers without them.
         on_limit: calls.map(|_| OnLimit::HandBack),
         response: Some(raw(&request.settings)?),
+        compaction,
     })
 }
 

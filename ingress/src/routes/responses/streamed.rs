@@ -5,7 +5,7 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::response::Response;
 use baton_nats::{EventFollower, Followed};
-use baton_protocol::{EventId, RunId, TenantId};
+use baton_protocol::{EventData, EventId, RunId, TenantId};
 use baton_responses::{ResponseHead, ResponseStream, SequenceNumber, StreamEnd as WireEnd};
 use baton_store::Store;
 use bytes::BytesMut;
@@ -148,6 +148,14 @@ impl ResponseFrames {
         events: &[Followed],
     ) -> Result<Option<StreamEnd>, ApiError> {
         for followed in events {
+            let event = &followed.event;
+            if matches!(event.data, EventData::ContextCompacted(_)) {
+                // Its commit precedes the event.
+                let record = ResponseRecord::load(store, tenant, self.writer.run()).await?;
+                if let Some(sealed) = record.sealed(event.step) {
+                    self.writer.use_summary(sealed.to_owned());
+                }
+            }
             if followed.event.data.is_terminal() && self.writer.needs_record() {
                 let record = ResponseRecord::load(store, tenant, self.writer.run()).await?;
                 self.writer.use_record(record.output()?);

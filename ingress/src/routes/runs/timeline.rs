@@ -86,6 +86,22 @@ pub(crate) enum DataView {
         /// The upstream that answered, and those that were left before it; null if the first one answered.
         route: Option<TurnRoute>,
     },
+    /// The model summarised the conversation.
+    Compaction {
+        /// Its place in the run's steps.
+        step: u32,
+        /// The attempt that recorded it.
+        attempt: u32,
+        /// The model that is charged.
+        model: Option<String>,
+        /// Its tokens.
+        usage: Usage,
+        /// Its cost, an exact decimal number in the currency of the prices; null if the model has no price.
+        #[schema(example = "0.0125")]
+        cost: Option<String>,
+        /// The upstream that answered, and those that were left before it; null if the first one answered.
+        route: Option<TurnRoute>,
+    },
     /// A server-side tool was called.
     Call {
         /// Its place in the run's steps.
@@ -152,6 +168,21 @@ impl From<TimelineData> for DataView {
                 finish_reason,
                 usage,
                 cached_tokens,
+                cost: cost.map(|cost| cost.to_string()),
+                route,
+            },
+            TimelineData::Compaction {
+                step,
+                attempt,
+                model,
+                usage,
+                cost,
+                route,
+            } => Self::Compaction {
+                step,
+                attempt,
+                model,
+                usage,
                 cost: cost.map(|cost| cost.to_string()),
                 route,
             },

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use baton_admission::{Accepted, CreatedRun};
+use baton_protocol::compaction::summary_text;
 use baton_protocol::{
     AgentRef, CallFailure, EventId, FinishReason, Lane, MessageId, Outcome, RunError, RunId,
     RunSpec, RunStatus, ThreadId, TurnRoute, Usage,
@@ -117,6 +118,15 @@ pub(crate) enum StepDataView {
         failure: Option<CallFailure>,
         /// The duration of the call, in milliseconds.
         duration_ms: Option<u64>,
+    },
+    /// A summary of the conversation, which the model reads in place of it from then on.
+    Compaction {
+        /// The tokens of making it.
+        usage: Usage,
+        /// The summary.
+        summary: String,
+        /// The upstream that answered, and those that were left before it; null if the first one answered.
+        route: Option<TurnRoute>,
     },
     /// A message that a client sent to the run while it worked.
     Input {
@@ -278,6 +288,15 @@ impl StepView {
                 finish_reason: None,
                 usage,
                 incomplete: true,
+                route,
+            },
+            StepData::Compaction { usage } => StepDataView::Compaction {
+                usage,
+                summary: step
+                    .message
+                    .as_deref()
+                    .map(summary_text)
+                    .unwrap_or_default(),
                 route,
             },
             StepData::Input { id } => StepDataView::Input { message_id: id },

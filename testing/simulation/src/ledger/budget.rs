@@ -39,7 +39,9 @@ impl Row {
     /// Returns the tokens that it has used up.
     fn spent(&self) -> u64 {
         let turns = self.steps.iter().map(|step| match step.data {
-            StepData::Turn { usage, .. } | StepData::CutTurn { usage } => usage.total_tokens,
+            StepData::Turn { usage, .. }
+            | StepData::CutTurn { usage }
+            | StepData::Compaction { usage } => usage.total_tokens,
             StepData::Call { .. } | StepData::Input { .. } => 0,
         });
         self.share.charged + turns.sum::<u64>()

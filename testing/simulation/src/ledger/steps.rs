@@ -5,7 +5,7 @@ use baton_protocol::{EventId, Fence, FinishReason, Outcome, Usage};
 use baton_store::{CallState, NewCall, StepData, StepRecord};
 use serde_json::value::RawValue;
 
-use super::{CallEntry, EndEntry, Ledger, Lost, Row, State, TurnEntry, open_call};
+use super::{CallEntry, EndEntry, Ledger, Lost, Row, State, SummaryEntry, TurnEntry, open_call};
 use crate::guard::Guard;
 use crate::time::{Millis, date};
 
@@ -34,6 +34,33 @@ impl Ledger {
         for call in turn.calls {
             row.insert(pending_call(fence.attempt, call, now), now);
         }
+        Ok(())
+    }
+
+    pub(crate) fn commit_compaction(
+        &mut self,
+        fence: &Fence,
+        summary: SummaryEntry,
+        now: Millis,
+    ) -> Result<(), Lost> {
+        let (row, held) = self.write(fence, "compaction")?;
+        row.share.settle();
+        progress(row, held, summary.last_event.max(held.last_event));
+        if summary.usage_total.total_tokens > row.usage.total_tokens {
+            row.usage = summary.usage_total;
+        }
+        let mut record = finished_turn(
+            fence.attempt,
+            summary.step,
+            summary.summary,
+            (summary.usage, FinishReason::Stop),
+            summary.last_event,
+            now,
+        );
+        record.data = StepData::Compaction {
+            usage: summary.usage,
+        };
+        row.insert(record, now);
         Ok(())
     }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use baton_protocol::{ClaimToken, EventId, Fence, Nanos, Outcome, RunId, TenantId, TurnRoute};
 use baton_store::{
-    AuditEntry, CallCommit, Claim, ClaimOutcome, FenceError, FinishCommit, Finished,
-    GivenCallsCommit, ParkCommit, ParkOutcome, QueuedJob, Renewal, StepRecord, StoreError,
-    TurnCommit, TurnGrant, TurnWish,
+    AuditEntry, CallCommit, Claim, ClaimOutcome, CompactionCommit, FenceError, FinishCommit,
+    Finished, GivenCallsCommit, ParkCommit, ParkOutcome, QueuedJob, Renewal, StepRecord,
+    StoreError, TurnCommit, TurnGrant, TurnWish,
 };
 use baton_worker::world::Ledger;
 use chrono::{DateTime, Utc};
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::Outside;
 use crate::accusation::name;
 use crate::guard::Guard;
-use crate::ledger::{CallEntry, CutEntry, EndEntry, FinalEntry, Lost, TurnEntry};
+use crate::ledger::{CallEntry, CutEntry, EndEntry, FinalEntry, Lost, SummaryEntry, TurnEntry};
 use crate::links::Service;
 use crate::network::{PATIENCE, Unanswered};
 use crate::time::Millis;
@@ -251,6 +251,23 @@ impl Ledger for Outside {
             .await?;
         // Nobody sends messages here.
         Ok(Vec::new())
+    }
+
+    async fn commit_compaction(
+        &self,
+        fence: &Fence,
+        compaction: &CompactionCommit<'_>,
+    ) -> Result<(), FenceError> {
+        let fence = *fence;
+        let entry = SummaryEntry {
+            step: compaction.step,
+            summary: json(compaction.summary),
+            usage: compaction.usage,
+            usage_total: compaction.usage_total,
+            last_event: compaction.last_event_id,
+        };
+        self.write(move |ledger, now| ledger.commit_compaction(&fence, entry, now))
+            .await
     }
 
     async fn begin_given_calls(
