@@ -20,6 +20,7 @@ use crate::log_level::LogLevelArgs;
 use crate::mcp::McpCommand;
 use crate::migrate::MigrateArgs;
 use crate::runs::RunsCommand;
+use crate::tenants::TenantsCommand;
 use crate::usage::UsageArgs;
 use crate::users::UsersCommand;
 
@@ -72,6 +73,9 @@ pub(crate) enum Command {
     /// Invite, list, remove and disable people
     #[command(subcommand)]
     Users(UsersCommand),
+    /// Show and change the settings of a tenant
+    #[command(subcommand)]
+    Tenants(TenantsCommand),
     /// Make the key pair with which ingresses admit programs to NATS by their API keys
     ///
     /// Put the public half into the environment of nats-server (nats/accounts.conf names it as the

@@ -23,6 +23,7 @@ mod role;
 mod runs;
 mod server;
 mod service_manager;
+mod tenants;
 mod usage;
 mod users;
 mod visible;
@@ -65,6 +66,7 @@ async fn command(sockets: PassedSockets) -> ExitCode {
         Command::Dev(options) => boxed(dev::run(options, &args.config)).await,
         Command::Init(options) => finished(init::run(&options)),
         Command::Migrate(options) => finished(migrate::run(&options, &args.config).await),
+        Command::Tenants(command) => finished(tenants::run(command, &args.config).await),
         Command::Keys(command) => finished(keys::run(command, &args.config).await),
         Command::Users(command) => finished(users::run(command, &args.config).await),
         Command::NatsIssuer => finished(nats_issuer::run()),

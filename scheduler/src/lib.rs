@@ -137,7 +137,7 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         find.run(&never, &shutdown, || Box::pin(stranded.look())),
         extend.run(&never, &shutdown, || extend_audit_log(&store, &clock)),
         purge.run(&never, &shutdown, || purge_threads(&store)),
-        forget.run(&never, &shutdown, || purge_runs(&store)),
+        forget.run(&never, &shutdown, || purge_runs(&store, &*clock)),
         measure.run(&never, &shutdown, || measure_queue(&store, &bus)),
     );
     listened

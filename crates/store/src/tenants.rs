@@ -1,6 +1,8 @@
 //! The table `tenants`. A name that begins with `~` is that of a tenant which a person made by
 //! registering; operators cannot give such a name.
 
+use std::time::Duration;
+
 use baton_protocol::TenantId;
 use chrono::{DateTime, Utc};
 
@@ -18,6 +20,12 @@ pub struct TenantRecord {
     pub name: String,
     /// The time at which it was made.
     pub created_at: DateTime<Utc>,
+    /// The time for which its responses are kept; `None` for ever.
+    pub responses_kept: Option<Duration>,
+}
+
+fn kept(seconds: Option<i32>) -> Option<Duration> {
+    seconds.map(|seconds| Duration::from_secs(columns::count(seconds).into()))
 }
 
 impl SystemTx<'_> {
@@ -40,7 +48,7 @@ impl SystemTx<'_> {
         let row = sqlx::query!(
             "
             -- tenants.by_name
-            SELECT id, name, created_at FROM tenants
+            SELECT id, name, created_at, responses_kept_s FROM tenants
             WHERE name = $1 AND NOT starts_with(name, '~')
             ",
             name,
@@ -51,6 +59,7 @@ impl SystemTx<'_> {
             id: TenantId::from_uuid(row.id),
             name: row.name,
             created_at: row.created_at,
+            responses_kept: kept(row.responses_kept_s),
         })
     }
 
@@ -59,7 +68,7 @@ impl SystemTx<'_> {
         let row = sqlx::query!(
             "
             -- tenants.by_name
-            SELECT id, name, created_at FROM tenants
+            SELECT id, name, created_at, responses_kept_s FROM tenants
             WHERE name = $1 AND NOT starts_with(name, '~')
             ",
             &*columns::text(name),
@@ -70,6 +79,7 @@ impl SystemTx<'_> {
             id: TenantId::from_uuid(row.id),
             name: row.name,
             created_at: row.created_at,
+            responses_kept: kept(row.responses_kept_s),
         }))
     }
 
@@ -92,7 +102,7 @@ impl SystemTx<'_> {
         let row = sqlx::query!(
             "
             -- tenants.by_id
-            SELECT id, name, created_at FROM tenants WHERE id = $1
+            SELECT id, name, created_at, responses_kept_s FROM tenants WHERE id = $1
             ",
             id.as_uuid(),
         )
@@ -102,6 +112,28 @@ impl SystemTx<'_> {
             id: TenantId::from_uuid(row.id),
             name: row.name,
             created_at: row.created_at,
+            responses_kept: kept(row.responses_kept_s),
         }))
+    }
+
+    /// Sets the time for which responses of a tenant are kept that are accepted from now on; `None` is for
+    /// ever. Returns `false` if there is no such tenant.
+    pub async fn keep_responses(
+        &self,
+        tenant: TenantId,
+        time: Option<Duration>,
+    ) -> Result<bool, StoreError> {
+        let seconds = time.map(|time| i32::try_from(time.as_secs()).unwrap_or(i32::MAX));
+        let changed = sqlx::query!(
+            "
+            -- tenants.keep_responses
+            UPDATE tenants SET responses_kept_s = $2 WHERE id = $1
+            ",
+            tenant.as_uuid(),
+            seconds,
+        )
+        .execute(self.pool)
+        .await?;
+        Ok(changed.rows_affected() == 1)
     }
 }

@@ -160,6 +160,22 @@ impl TestDatabase {
         self.connect(url.to_url_lossy().to_string()).await
     }
 
+    /// Lets the time come to its end for which a response is kept.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such run.
+    pub async fn expire(&self, run: Uuid) {
+        let mut superuser = required(
+            PgConnection::connect(&self.superuser_url).await,
+            "connects as a superuser",
+        );
+        let past = "UPDATE runs SET expires_at = clock_timestamp() - interval '1 s' WHERE id = $1";
+        let changed = sqlx::query(past).bind(run).execute(&mut superuser).await;
+        let changed = required(changed, "changes the run").rows_affected();
+        assert_eq!(changed, 1, "there is such a run");
+    }
+
     /// Returns its server's port on the loopback.
     pub fn port(&self) -> u16 {
         self.server.get_port()

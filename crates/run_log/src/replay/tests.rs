@@ -64,6 +64,7 @@ fn ended(outcome: Outcome, last: EventId) -> RunRecord {
         created_at: AT,
         started_at: Some(AT),
         finished_at: Some(AT),
+        expires_at: None,
     }
 }
 

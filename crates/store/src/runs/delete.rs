@@ -33,6 +33,25 @@ impl SystemTx<'_> {
             .collect())
     }
 
+    /// Returns at most `limit` runs that have ended and expired.
+    pub async fn expired_runs(&self, limit: u32) -> Result<Vec<(TenantId, RunId)>, StoreError> {
+        let rows = sqlx::query!(
+            "
+            -- runs.expired
+            SELECT tenant_id, id FROM runs
+            WHERE expires_at <= clock_timestamp() AND finished_at IS NOT NULL
+            ORDER BY expires_at LIMIT $1
+            ",
+            i64::from(limit),
+        )
+        .fetch_all(self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| (TenantId::from_uuid(row.tenant_id), RunId::from_uuid(row.id)))
+            .collect())
+    }
+
     /// Deletes a run that has ended, with its steps, output, messages and feedback. Returns `false` if the tenant
     /// has no such run.
     pub async fn delete_run(&self, tenant: TenantId, run: RunId) -> Result<bool, StoreError> {

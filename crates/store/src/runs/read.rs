@@ -59,6 +59,8 @@ pub struct RunRecord {
     pub started_at: Option<DateTime<Utc>>,
     /// The time at which it ended.
     pub finished_at: Option<DateTime<Utc>>,
+    /// The time from which on it is not found, if it has ended by then.
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 impl RunRecord {
@@ -124,6 +126,7 @@ struct Row {
     created_at: DateTime<Utc>,
     started_at: Option<DateTime<Utc>>,
     finished_at: Option<DateTime<Utc>>,
+    expires_at: Option<DateTime<Utc>>,
 }
 
 impl Row {
@@ -170,12 +173,13 @@ impl Row {
             created_at: self.created_at,
             started_at: self.started_at,
             finished_at: self.finished_at,
+            expires_at: self.expires_at,
         })
     }
 }
 
 impl TenantTx {
-    /// Returns the run with this id.
+    /// Returns the run with this id; `None` also if it has expired.
     pub async fn run(&mut self, run: RunId) -> Result<Option<RunRecord>, StoreError> {
         let tenant = self.tenant;
         let row = sqlx::query_as!(
@@ -191,8 +195,11 @@ impl TenantTx {
                    extract(epoch FROM finished_at - cancel_requested_at)::float8
                        AS cancel_seconds,
                    cancel_requested_at IS NOT NULL AS "cancel_requested!", cancel_on_disconnect,
-                   created_at, started_at, finished_at
-            FROM runs WHERE tenant_id = $1 AND id = $2
+                   created_at, started_at, finished_at, expires_at
+            FROM runs
+            WHERE tenant_id = $1 AND id = $2
+              -- One that works is found until it ends.
+              AND (expires_at IS NULL OR finished_at IS NULL OR expires_at > clock_timestamp())
             "#,
             tenant.as_uuid(),
             run.as_uuid(),
@@ -223,12 +230,13 @@ impl TenantTx {
                    extract(epoch FROM finished_at - cancel_requested_at)::float8
                        AS cancel_seconds,
                    cancel_requested_at IS NOT NULL AS "cancel_requested!", cancel_on_disconnect,
-                   created_at, started_at, finished_at
+                   created_at, started_at, finished_at, expires_at
             FROM runs
             WHERE tenant_id = $1
               AND id < $2
               AND ($3::text IS NULL OR status = $3)
               AND ($4::uuid IS NULL OR thread_id = $4)
+              AND (expires_at IS NULL OR finished_at IS NULL OR expires_at > clock_timestamp())
             ORDER BY id DESC
             LIMIT $5
             "#,

@@ -57,6 +57,9 @@ pub(crate) struct RunView {
     created_by: Option<String>,
     started_at: Option<DateTime<Utc>>,
     finished_at: Option<DateTime<Utc>>,
+    /// When a response is removed; left out if it is kept for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<DateTime<Utc>>,
     /// For a cancelled run: the time from the cancel request to the end of all work on it, in
     /// milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -177,6 +180,7 @@ impl RunView {
             created_by: Some(created_by),
             started_at: None,
             finished_at: None,
+            expires_at: None,
             cancel_latency_ms: None,
             last_event_id: EventId::ORIGIN,
             steps: Some(Vec::new()),
@@ -246,6 +250,7 @@ impl RunView {
             created_by: run.created_by,
             started_at: run.started_at,
             finished_at: run.finished_at,
+            expires_at: run.expires_at,
             cancel_latency_ms: run
                 .cancel_latency
                 .map(|latency| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)),

@@ -24,9 +24,11 @@ pub(crate) async fn accept_alone(
         )
         INSERT INTO runs (tenant_id, id, lane, spec, model, agent_name, agent_version,
                           thread_id, api_key_id, metadata, cancel_on_disconnect, metered,
-                          created_by, traceparent, stored)
+                          created_by, traceparent, stored, expires_at)
         SELECT acting.tenant_id, $2, $3::text, $4::text::json, $5, $6, $7, $8, $9,
-               $10::text::json, $11, $13, $14, $15, $16
+               $10::text::json, $11, $13, $14, $15, $16,
+               CASE WHEN $17 THEN clock_timestamp() + (SELECT make_interval(secs => responses_kept_s)
+                                                       FROM tenants WHERE id = acting.tenant_id) END
         FROM acting
         WHERE has_queue_place(acting.tenant_id, $12)
         RETURNING created_at
@@ -47,6 +49,7 @@ pub(crate) async fn accept_alone(
         row.created_by.as_deref(),
         row.traceparent.as_deref(),
         row.stored,
+        row.expires,
     )
     .fetch_optional(executor)
     .await?;
@@ -76,9 +79,11 @@ pub(super) async fn accept_keyed(
         )
         INSERT INTO runs (tenant_id, id, lane, spec, model, agent_name, agent_version,
                           thread_id, api_key_id, metadata, cancel_on_disconnect, metered,
-                          created_by, traceparent, stored)
+                          created_by, traceparent, stored, expires_at)
         SELECT won.tenant_id, won.run_id, $3::text, $4::text::json, $5, $6, $7, $8, $9,
-               $10::text::json, $11, $15, $16, $17, $18
+               $10::text::json, $11, $15, $16, $17, $18,
+               CASE WHEN $19 THEN clock_timestamp() + (SELECT make_interval(secs => responses_kept_s)
+                                                       FROM tenants WHERE id = won.tenant_id) END
         FROM won
         RETURNING created_at
         ",
@@ -100,6 +105,7 @@ pub(super) async fn accept_keyed(
         row.created_by.as_deref(),
         row.traceparent.as_deref(),
         row.stored,
+        row.expires,
     )
     .fetch_optional(executor)
     .await?;

@@ -33,18 +33,21 @@ pub(crate) async fn accept_group(
         )
         INSERT INTO runs (tenant_id, id, lane, spec, model, agent_name, agent_version,
                           api_key_id, metadata, cancel_on_disconnect, metered,
-                          created_by, traceparent, stored)
+                          created_by, traceparent, stored, expires_at)
         SELECT room.tenant_id, asked.id, asked.lane, asked.spec::json, asked.model, asked.agent_name,
                asked.agent_version, asked.api_key_id, asked.metadata::json,
                asked.cancel_on_disconnect, false, asked.created_by, asked.traceparent,
-               asked.stored
+               asked.stored,
+               CASE WHEN asked.expires
+                    THEN clock_timestamp() + (SELECT make_interval(secs => responses_kept_s)
+                                              FROM tenants WHERE id = room.tenant_id) END
         FROM room
         CROSS JOIN unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
                           $8::integer[], $9::uuid[], $10::text[], $11::boolean[], $12::text[],
-                          $13::text[], $14::boolean[])
+                          $13::text[], $14::boolean[], $15::boolean[])
              WITH ORDINALITY AS asked (
                  id, lane, spec, model, agent_name, agent_version, api_key_id, metadata,
-                 cancel_on_disconnect, created_by, traceparent, stored, place)
+                 cancel_on_disconnect, created_by, traceparent, stored, expires, place)
         WHERE asked.place <= room.places
         RETURNING id, created_at
         ",
@@ -62,6 +65,7 @@ pub(crate) async fn accept_group(
         &column(rows, |row| row.created_by.as_deref()) as &[Option<&str>],
         &column(rows, |row| row.traceparent.as_deref()) as &[Option<&str>],
         &column(rows, |row| row.stored),
+        &column(rows, |row| row.expires),
     )
     .fetch_all(executor)
     .await?;

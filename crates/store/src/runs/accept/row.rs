@@ -27,6 +27,8 @@ pub(crate) struct AcceptRow {
     pub(super) traceparent: Option<String>,
     /// Whether the run is kept after its end.
     pub(super) stored: bool,
+    /// Whether it is a response that is kept for the time of its tenant.
+    pub(super) expires: bool,
     /// The limit on the tenant's waiting runs.
     pub(super) tenant_limit: i64,
 }
@@ -55,6 +57,7 @@ impl AcceptRow {
             created_by: run.created_by.map(str::to_owned),
             traceparent: run.traceparent.map(str::to_owned),
             stored: run.spec.is_stored(),
+            expires: run.spec.response.is_some() && run.spec.is_stored(),
             tenant_limit: int8(u64::from(tenant_limit)),
         })
     }
