@@ -9,8 +9,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use baton_nats::{AppendError, ReadError, StoredEvents, StreamSeq};
-use baton_protocol::{EventId, RunId, TenantId};
-use baton_store::{ApprovalRecord, EndedRun, ParkedRun, Store, StoreError};
+use baton_protocol::{RunId, TenantId};
+use baton_store::{ApprovalRecord, EndedRun, ParkedRun, RecordedEvents, Store, StoreError};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
@@ -20,12 +20,12 @@ use crate::terminal_event::{is_ended_from_outside, missing_end};
 
 /// The rows that missing events are rebuilt from.
 pub trait RecordedRuns: Send + Sync {
-    /// Returns the event that the run's last recorded step names.
-    fn last_recorded_event(
+    /// Returns the events that the run's last commit names.
+    fn last_recorded_events(
         &self,
         tenant: TenantId,
         run: RunId,
-    ) -> impl Future<Output = Result<EventId, StoreError>> + Send;
+    ) -> impl Future<Output = Result<RecordedEvents, StoreError>> + Send;
 
     /// Returns the run's questions to people.
     fn run_approvals(
@@ -36,12 +36,12 @@ pub trait RecordedRuns: Send + Sync {
 }
 
 impl RecordedRuns for Store {
-    async fn last_recorded_event(
+    async fn last_recorded_events(
         &self,
         tenant: TenantId,
         run: RunId,
-    ) -> Result<EventId, StoreError> {
-        self.system().last_recorded_event(tenant, run).await
+    ) -> Result<RecordedEvents, StoreError> {
+        self.system().last_recorded_events(tenant, run).await
     }
 
     async fn run_approvals(
@@ -77,13 +77,13 @@ pub async fn repair_end<L: EventLogs, R: RecordedRuns>(
     run: RunId,
     ended: &EndedRun,
 ) -> Result<bool, RepairError> {
-    let reset_to = if is_ended_from_outside(ended) {
-        let last = rows.last_recorded_event(tenant, run).await;
+    let recorded = if is_ended_from_outside(ended) {
+        let last = rows.last_recorded_events(tenant, run).await;
         Some(last.map_err(RepairError::Ledger)?)
     } else {
         None
     };
-    let missing = |tip: Option<&StoredEvents>| missing_end(run, ended, tip, reset_to, now);
+    let missing = |tip: Option<&StoredEvents>| missing_end(run, ended, tip, recorded, now);
     append(logs, tenant, run, Repair::new(missing)).await
 }
 

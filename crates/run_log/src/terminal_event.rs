@@ -5,7 +5,7 @@ use std::time::Duration;
 use baton_nats::StoredEvents;
 use baton_protocol::event::{AttemptReset, RunCancelled, RunCompleted, RunFailed};
 use baton_protocol::{Event, EventData, EventId, Outcome, RunId, Usage};
-use baton_store::EndedRun;
+use baton_store::{EndedRun, RecordedEvents};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
@@ -43,13 +43,13 @@ pub const fn is_ended_from_outside(ended: &EndedRun) -> bool {
 }
 
 /// Returns the lines that an ended run's log lacks after its last message; `None` if it has its
-/// terminal event. `reset_to` is the last recorded event of a run that was [ended from
+/// terminal event. `recorded` are the last recorded events of a run that was [ended from
 /// outside](is_ended_from_outside). Pure.
 pub fn missing_end(
     run: RunId,
     ended: &EndedRun,
     tip: Option<&StoredEvents>,
-    reset_to: Option<EventId>,
+    recorded: Option<RecordedEvents>,
     now: DateTime<Utc>,
 ) -> Option<Bytes> {
     let tip = tip.and_then(last_event);
@@ -62,12 +62,13 @@ pub fn missing_end(
     let tip_id = tip.map_or(EventId::ORIGIN, |tip| tip.id);
     // A step that the last attempt recorded shows that its holder ended the run, and withdrew what was
     // to be withdrawn.
-    let resets =
-        reset_to.filter(|to| to.attempt() < last.attempt() && tip_id.attempt() < last.attempt());
+    let resets = recorded.filter(|events| {
+        events.last.attempt() < last.attempt() && tip_id.attempt() < last.attempt()
+    });
     // The last event stored before, if it is not the tip itself. If the broker lost some events,
     // the gap must show, because readers would take the rest for the whole. A commit names the
-    // event that follows it, which may never have been stored; the one before it was stored.
-    let follows = resets.unwrap_or(last);
+    // events that follow it, which may never have been stored; the one before them was stored.
+    let follows = resets.map_or(last, |events| events.of_commit);
     let stored_before = match follows.n() {
         0 | 1 => EventId::ORIGIN,
         n => EventId::new(follows.attempt(), n - 1),
@@ -86,9 +87,9 @@ pub fn missing_end(
         .encode_into(&mut out);
         prev = id;
     };
-    if let Some(resume_after) = resets {
+    if let Some(events) = resets {
         let reset = AttemptReset {
-            resume_after,
+            resume_after: events.last,
             continues: false,
         };
         write(
@@ -136,7 +137,7 @@ mod tests {
     fn appended(
         last: EventId,
         tip: Option<EventId>,
-        reset_to: Option<EventId>,
+        recorded: Option<RecordedEvents>,
     ) -> Vec<(EventId, EventId)> {
         let ended = EndedRun {
             newly: false,
@@ -150,7 +151,7 @@ mod tests {
             seq: StreamSeq::from_u64(1),
             payload: stored(id),
         });
-        let payload = missing_end(run(), &ended, tip.as_ref(), reset_to, DateTime::UNIX_EPOCH);
+        let payload = missing_end(run(), &ended, tip.as_ref(), recorded, DateTime::UNIX_EPOCH);
         let payload = payload.unwrap();
         Event::lines(&payload)
             .map(|line| Event::decode(line).unwrap())
@@ -178,7 +179,13 @@ mod tests {
     fn an_end_from_outside_withdraws_what_no_step_recorded_and_shows_what_is_lost_of_the_rest() {
         let id = EventId::new;
         let (reset, end) = (id(3, 1), id(3, 2));
-        let recorded = Some(id(1, 6));
+        let only = |event| {
+            Some(RecordedEvents {
+                of_commit: event,
+                last: event,
+            })
+        };
+        let recorded = only(id(1, 6));
         let behind = |prev| [(prev, reset), (reset, end)];
         assert_eq!(appended(end, Some(id(2, 3)), recorded), behind(id(2, 3)));
         // The event that the commit named was never stored, or was lost with others.
@@ -187,6 +194,15 @@ mod tests {
         assert_eq!(appended(end, None, recorded), behind(id(1, 5)));
         assert_eq!(appended(end, Some(reset), recorded), [(reset, end)]);
         // The holder recorded a turn without any event after its reset, and the log was lost.
-        assert_eq!(appended(end, None, Some(reset)), [(reset, end)]);
+        assert_eq!(appended(end, None, only(reset)), [(reset, end)]);
+        // The commit took a message, and none of its events was stored, or some.
+        let recorded = Some(RecordedEvents {
+            of_commit: id(1, 6),
+            last: id(1, 8),
+        });
+        for tip in [id(1, 5), id(1, 6), id(1, 7), id(1, 8), id(2, 3)] {
+            assert_eq!(appended(end, Some(tip), recorded), behind(tip));
+        }
+        assert_eq!(appended(end, Some(id(1, 4)), recorded), behind(id(1, 5)));
     }
 }

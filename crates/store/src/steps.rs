@@ -344,25 +344,38 @@ impl TenantTx {
     }
 }
 
+/// The events that a run's last commit names; both are [`EventId::ORIGIN`] without a recorded step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RecordedEvents {
+    /// The event of the commit itself. Those before it were stored.
+    pub of_commit: EventId,
+    /// The last event of the messages that the commit took; the same if it took none.
+    pub last: EventId,
+}
+
 impl SystemTx<'_> {
-    /// Returns the last event that a recorded step covers; [`EventId::ORIGIN`] without a recorded
-    /// step.
-    pub async fn last_recorded_event(
+    /// Returns the last events that recorded steps cover.
+    pub async fn last_recorded_events(
         &self,
         tenant: TenantId,
         run: RunId,
-    ) -> Result<EventId, StoreError> {
-        let last = sqlx::query_scalar!(
+    ) -> Result<RecordedEvents, StoreError> {
+        let row = sqlx::query!(
             "
-            -- steps.last_recorded_event
-            SELECT max(last_event_id) FROM steps WHERE tenant_id = $1 AND run_id = $2
+            -- steps.last_recorded_events
+            SELECT max(last_event_id) FILTER (WHERE kind <> 'input') AS of_commit,
+                   max(last_event_id) AS last
+            FROM steps WHERE tenant_id = $1 AND run_id = $2
             ",
             tenant.as_uuid(),
             run.as_uuid(),
         )
         .fetch_one(self.pool)
         .await?;
-        Ok(last.map_or(EventId::ORIGIN, columns::event_id))
+        Ok(RecordedEvents {
+            of_commit: row.of_commit.map_or(EventId::ORIGIN, columns::event_id),
+            last: row.last.map_or(EventId::ORIGIN, columns::event_id),
+        })
     }
 
     /// Returns the messages that a commit of the run took, which it recorded from `step` on.

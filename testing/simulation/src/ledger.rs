@@ -18,7 +18,9 @@ use baton_protocol::{
     ClaimToken, EventId, Fence, FinishReason, Lane, Outcome, RunId, RunStatus, TenantId, Usage,
     WorkerId,
 };
-use baton_store::{ApprovalRecord, CallState, EndedRun, NewCall, QueuedJob, StepData, StepRecord};
+use baton_store::{
+    ApprovalRecord, CallState, EndedRun, NewCall, QueuedJob, RecordedEvents, StepData, StepRecord,
+};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -313,13 +315,17 @@ impl Ledger {
         }
     }
 
-    /// Returns the event before which the last step was recorded.
-    pub(crate) fn last_recorded_event(&self, run: RunId) -> EventId {
-        let steps = self.rows.get(&run).into_iter().flat_map(|row| &row.steps);
-        steps
-            .filter_map(|step| step.last_event_id)
-            .max()
-            .unwrap_or_default()
+    /// Returns the last events that recorded steps cover.
+    pub(crate) fn last_recorded_events(&self, run: RunId) -> RecordedEvents {
+        let mut events = RecordedEvents::default();
+        for step in self.rows.get(&run).into_iter().flat_map(|row| &row.steps) {
+            let last = step.last_event_id.unwrap_or_default();
+            events.last = events.last.max(last);
+            if !matches!(step.data, StepData::Input { .. }) {
+                events.of_commit = events.of_commit.max(last);
+            }
+        }
+        events
     }
 
     /// Returns the end of an ended run.

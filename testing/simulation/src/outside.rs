@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use baton_nats::{AppendError, ReadError, StoredEvents, StreamSeq};
 use baton_protocol::{ClaimToken, Event, EventData, EventId, RunId, TenantId, Usage};
 use baton_run_log::{EventLogs, RecordedRuns};
-use baton_store::{ApprovalRecord, StoreError};
+use baton_store::{ApprovalRecord, RecordedEvents, StoreError};
 use baton_worker::world::World;
 use bytes::Bytes;
 use rand::SeedableRng as _;
@@ -231,9 +231,13 @@ fn count_event(sim: &Sim, process: ProcessId, event: &Event) {
 }
 
 impl RecordedRuns for Outside {
-    async fn last_recorded_event(&self, _: TenantId, run: RunId) -> Result<EventId, StoreError> {
+    async fn last_recorded_events(
+        &self,
+        _: TenantId,
+        run: RunId,
+    ) -> Result<RecordedEvents, StoreError> {
         let last = self.ask(Service::Ledger, move |sim| {
-            sim.world.borrow().ledger.last_recorded_event(run)
+            sim.world.borrow().ledger.last_recorded_events(run)
         });
         Ok(last.await?)
     }
