@@ -103,11 +103,14 @@ pub(crate) fn new_run(id: RunId, spec: &RunSpec) -> NewRun<'_> {
     }
 }
 
+/// The terminal event of each run: later than all others.
+pub(crate) const END: EventId = EventId::new(99, 9);
+
 pub(crate) fn finish(outcome: &Outcome) -> FinishCommit<'_> {
     FinishCommit {
         unless_inputs_wait: false,
         outcome,
-        last_event_id: EventId::new(1, 9),
+        last_event_id: END,
         usage_total: usage(3, 4),
         turn: None,
         cut: None,

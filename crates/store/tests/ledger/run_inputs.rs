@@ -96,7 +96,11 @@ async fn a_message_keeps_its_run_from_its_end_until_one_commit_takes_it() {
     let (first, second) = (send(&ledger, run).await, send(&ledger, run).await);
     assert_eq!((first.position, second.position), (1, 2));
 
-    let refused = system.finish_run(&fence, &last_turn()).await;
+    let end = FinishCommit {
+        last_event_id: EventId::new(1, 9),
+        ..last_turn()
+    };
+    let refused = system.finish_run(&fence, &end).await;
     assert!(
         matches!(refused, Err(FenceError::InputsWait)),
         "{refused:?}"
@@ -117,6 +121,9 @@ async fn a_message_keeps_its_run_from_its_end_until_one_commit_takes_it() {
         withdraw(&ledger, run, third.id).await,
         WithdrawInput::Withdrawn
     );
+    // The end that the messages prevented was under way as well, and arrives now.
+    let late = system.finish_run(&fence, &end).await;
+    assert!(matches!(late, Err(FenceError::InputsWait)), "{late:?}");
 
     // Another attempt finds them in the transcript, after what they followed.
     system.hand_over(&fence, EventId::ORIGIN).await.unwrap();

@@ -9,7 +9,7 @@ use baton_protocol::{
 use baton_store::{CallCommit, NewApproval, ParkCommit, TurnCommit};
 use sqlx::Row as _;
 
-use crate::fixture::{CHARGE, DONE, LONG, Ledger, MAX_FAILURES, OVER, answer, finish, token};
+use crate::fixture::{CHARGE, DONE, END, LONG, Ledger, MAX_FAILURES, OVER, answer, finish, token};
 
 /// The state of a run before the transition, and the way to bring it there.
 #[derive(Debug, Clone, Copy)]
@@ -409,12 +409,12 @@ fn expected(seen: &Seen, transition: Transition) -> RunState {
             RunState::Queued(*idle)
         }
         (RunState::Running(held), Transition::Complete | Transition::CompleteWithTurn) => {
-            RunState::Ended(held.end(DONE, AT))
+            RunState::Ended(held.end(DONE, END))
         }
-        (RunState::Running(held), Transition::Fail) => RunState::Ended(held.end(broken(), AT)),
+        (RunState::Running(held), Transition::Fail) => RunState::Ended(held.end(broken(), END)),
         (RunState::Running(held), Transition::EndCancelled) => {
             let reason = flagged.unwrap_or("called off");
-            RunState::Ended(held.end(Outcome::Cancelled(reason.into()), AT))
+            RunState::Ended(held.end(Outcome::Cancelled(reason.into()), END))
         }
         // A renewal moves only the lease, a cancel of a held run only sets a flag, and a claim
         // under another worker's live lease waits. No holder can move a run that it does not hold

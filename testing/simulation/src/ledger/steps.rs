@@ -133,6 +133,9 @@ impl Ledger {
                 && ended.last_event == end.last_event;
             return if same { Ok(()) } else { Err(Lost) };
         }
+        if self.held(fence)?.1.last_event >= end.last_event {
+            return Err(Lost);
+        }
         let (row, held) = self.write(fence, "finish")?;
         let outcome = match end.outcome {
             // The canceller's reason is kept.

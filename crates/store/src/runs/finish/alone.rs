@@ -31,6 +31,8 @@ impl SystemTx<'_> {
                     finished_at = clock_timestamp()
                 WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
                   AND status = 'running' AND NOT ($32::boolean AND waiting_inputs > 0)
+                  -- An end that a message prevented may arrive again after the commit that took it.
+                  AND last_event_id < $10
                 RETURNING thread_id, api_key_id, model, created_at,
                           CASE status WHEN 'cancelled' THEN
                               extract(epoch FROM finished_at - cancel_requested_at)::float8

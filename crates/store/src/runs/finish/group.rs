@@ -42,6 +42,8 @@ pub(crate) async fn finish_group(
                   AND runs.attempt = asked.attempt AND runs.claim_token = asked.token
                   AND runs.status = 'running' AND NOT runs.metered
                   AND NOT (asked.unless_inputs_wait AND runs.waiting_inputs > 0)
+                  -- An end that a message prevented may arrive again after the commit that took it.
+                  AND runs.last_event_id < asked.last_event_id
                 -- A locked row delays no other.
                 FOR UPDATE SKIP LOCKED
             ) AS found
