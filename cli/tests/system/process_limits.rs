@@ -1,6 +1,7 @@
 //! Roles under tight limits of the operating system.
 
 use std::fs::Permissions;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -130,10 +131,18 @@ async fn sent(address: SocketAddr, key: &str, path: &str, body: &str) -> u16 {
     );
     loop {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(head.as_bytes()).await.unwrap();
-        stream.write_all(body.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
+        let exchange = async {
+            stream.write_all(head.as_bytes()).await?;
+            stream.write_all(body.as_bytes()).await?;
+            stream.read_to_end(&mut answer).await
+        };
+        // A refused body is read for two seconds, so that a client which sends for longer may see a
+        // reset before the answer.
+        if let Err(error) = exchange.await {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+            continue;
+        }
         let answer = String::from_utf8_lossy(&answer);
         let status = answer.get(9..12).and_then(|status| status.parse().ok());
         match status.unwrap_or_else(|| panic!("no answer: {answer}")) {
