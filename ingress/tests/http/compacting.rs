@@ -115,7 +115,7 @@ fn rule(threshold: u64) -> Value {
     json!([{"type": "compaction", "compact_threshold": threshold}])
 }
 
-/// A response whose worker compacts its conversation.
+/// Guards the summary that a worker makes for a response.
 #[tokio::test]
 async fn a_response_shows_its_summary_and_the_next_one_begins_with_it() {
     let f = Fixture::start().await;
@@ -195,7 +195,7 @@ async fn a_response_shows_its_summary_and_the_next_one_begins_with_it() {
     let rule = child.compaction.unwrap();
     assert_eq!((rule.earlier_tokens, rule.earlier_messages), (15, 3));
 
-    // The item alone stands for what was before it.
+    // The item alone replaces what was before it.
     let input = json!([output[0], {"role": "user", "content": "And 5 + 5?"}]);
     let body = json!({"model": "m", "input": input, "background": true});
     let response = soon(f.post(RESPONSES, &body).send()).await.unwrap();
