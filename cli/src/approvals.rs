@@ -1,7 +1,7 @@
 //! `baton approvals`: lists and decides the questions of runs that wait for a person, over HTTP.
 
 use anyhow::{Context as _, bail};
-use baton_protocol::{ApprovalId, ApprovalScope, Decision, RunId};
+use baton_protocol::{ApprovalId, ApprovalScope, Decision, RequestLimits, RunId};
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -12,7 +12,8 @@ use crate::visible::{visible, visible_json};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ApprovalsCommand {
-    /// List the open questions, the newest first: run, question, expiry, reason, tool, arguments
+    /// List the open questions, the newest first: run, question, expiry, reason, then tool and arguments, or the
+    /// limit with its values
     ///
     /// Long arguments are cut; --json has all of them.
     List {
@@ -67,6 +68,22 @@ pub(crate) enum ApprovalsCommand {
         #[arg(long, value_name = "TEXT")]
         text: String,
     },
+    /// Raise limits of runs that wait at one of them; they go on
+    Raise {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        which: QuestionArgs,
+        #[command(flatten)]
+        limits: LimitArgs,
+    },
+    /// Let runs end at the limit that they wait at
+    Stop {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        which: QuestionArgs,
+    },
     /// Give up calls of unknown outcome; the model reads the reason
     Fail {
         #[command(flatten)]
@@ -99,6 +116,25 @@ pub(crate) struct QuestionArgs {
     pub(crate) all: bool,
 }
 
+/// Higher limits.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = true)]
+#[expect(clippy::struct_field_names, reason = "the names are those of requests")]
+pub(crate) struct LimitArgs {
+    /// Tokens over all turns
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<u64>,
+    /// A decimal number in the currency of the prices
+    #[arg(long, value_name = "AMOUNT")]
+    max_cost: Option<String>,
+    /// Calls of the server's tools
+    #[arg(long, value_name = "N")]
+    max_tool_calls: Option<u32>,
+    /// The time from the first claim of the run, such as 90s, 5m or 1h
+    #[arg(long, value_name = "TIME")]
+    max_wall_time: Option<String>,
+}
+
 /// The most decisions that the server takes in one request.
 const AT_ONCE: usize = 100;
 /// The size of a page.
@@ -113,7 +149,8 @@ struct Question {
     run_id: RunId,
     status: String,
     reason: String,
-    call: Call,
+    call: Option<Call>,
+    budget: Option<Budget>,
     options: Vec<String>,
     expires_at: String,
 }
@@ -122,6 +159,14 @@ struct Question {
 struct Call {
     name: String,
     arguments: String,
+}
+
+/// The limit that a run waits at.
+#[derive(Debug, Deserialize)]
+struct Budget {
+    limit: String,
+    limits: Value,
+    used: Value,
 }
 
 /// The outcome of a decision, as far as it is shown as text.
@@ -170,6 +215,16 @@ pub(crate) async fn run(command: ApprovalsCommand) -> anyhow::Result<()> {
         ApprovalsCommand::Result { api, which, text } => {
             decide(&api, &which, &Decision::Result { result: text }).await
         }
+        ApprovalsCommand::Raise { api, which, limits } => {
+            let limits = RequestLimits {
+                max_tokens: limits.max_tokens,
+                max_cost: limits.max_cost,
+                max_tool_calls: limits.max_tool_calls,
+                max_wall_time: limits.max_wall_time,
+            };
+            decide(&api, &which, &Decision::Raise { limits }).await
+        }
+        ApprovalsCommand::Stop { api, which } => decide(&api, &which, &Decision::Stop {}).await,
         ApprovalsCommand::Fail { api, which, reason } => {
             decide(&api, &which, &Decision::Fail { reason }).await
         }
@@ -231,18 +286,24 @@ fn line(question: &Question) -> String {
         run_id,
         reason,
         call,
+        budget,
         expires_at,
         ..
     } = question;
-    let mut shown: String = call.arguments.chars().take(SHOWN).collect();
-    if shown.len() < call.arguments.len() {
+    let (name, whole) = match (call, budget) {
+        (Some(call), _) => (call.name.clone(), call.arguments.clone()),
+        (None, Some(at)) => (at.limit.clone(), format!("{} used {}", at.limits, at.used)),
+        (None, None) => (String::new(), String::new()),
+    };
+    let mut shown: String = whole.chars().take(SHOWN).collect();
+    if shown.len() < whole.len() {
         shown.push('…');
     }
     format!(
         "{run_id}  {id}  expires {}  {}  {}  {}",
         visible(expires_at),
         visible(reason),
-        visible(&call.name),
+        visible(&name),
         visible(&shown),
     )
 }

@@ -90,7 +90,7 @@ pub const METRICS: &[Metric] = &[
     ),
     Metric::counter(
         DECISIONS,
-        "Parked calls that somebody decided, by decision",
+        "Questions of parked runs that somebody decided, by decision",
         &[Label::of("decision", &Decision::NAMES)],
     ),
     Metric::counter(

@@ -40,6 +40,7 @@ mod compaction;
 mod conversation;
 mod credential;
 mod inputs;
+mod limits;
 mod tally;
 mod toolbox;
 mod trace;
@@ -203,13 +204,14 @@ impl<'a, W: World> Attempt<'a, W> {
     /// Prepares the work on a run. Returns also the refusal of a run that its key no longer allows.
     async fn begin(
         runner: &'a JobRunner<W>,
-        claimed: ClaimedRun,
+        mut claimed: ClaimedRun,
         mut spec: RunSpec,
         hold: &'a Hold<'a, W>,
         headers: &JobHeaders,
     ) -> Result<(Self, Option<RunError>), Halt> {
         let settings = runner.settings.load_full();
         let ledger = GuardedLedger::new(runner, claimed.fence);
+        let is_stopped = limits::apply_decisions(&mut spec, &mut claimed, &ledger).await?;
         let key = claimed.key.as_ref();
         let refused = credential::confine(&mut spec, key, &settings.extra_fields);
         let spec = Arc::new(spec);
@@ -248,8 +250,11 @@ impl<'a, W: World> Attempt<'a, W> {
             toolbox.lift_guards(&ledger.granted_tools().await?);
         }
         let needs_approval = |name: &str, arguments: &str| toolbox.needs_approval(name, arguments);
-        let conversation =
+        let mut conversation =
             Conversation::rebuild(Arc::clone(&spec), claimed.recorded, needs_approval);
+        if is_stopped {
+            conversation.machine.stop_at_limit();
+        }
         let attempt = Self {
             runner,
             settings,
@@ -350,6 +355,7 @@ impl<'a, W: World> Attempt<'a, W> {
                 Next::BeginGivenCalls => self.begin_given_calls().await?,
                 Next::RunCalls(calls) => self.run_calls(calls).await?,
                 Next::Park(calls) => return self.park(&calls).await,
+                Next::ParkAtLimit(limit) => return self.park_at_limit(limit).await,
                 // The ledger records a run's end together with its last turn, so a run that can be
                 // claimed has no recorded end. But a server with other limits may conclude one from
                 // the record.

@@ -295,4 +295,6 @@ mod compaction_tests;
 #[cfg(test)]
 mod limit_tests;
 #[cfg(test)]
+mod parked_limit_tests;
+#[cfg(test)]
 mod tests;

@@ -62,16 +62,39 @@ fn decide() -> Kind {
             properties.insert((*name).to_owned(), null.clone());
         }
         for name in required {
-            properties.insert((*name).to_owned(), json!({"type": "string"}));
+            let kind = if *name == "limits" {
+                "object"
+            } else {
+                "string"
+            };
+            properties.insert((*name).to_owned(), json!({ "type": kind }));
         }
         json!({"properties": properties, "required": required})
     };
     schema["oneOf"] = json!([
-        case("retry", &[], &["result", "reason", "arguments", "scope"]),
-        case("result", &["result"], &["reason", "arguments", "scope"]),
-        case("fail", &[], &["result", "arguments", "scope"]),
-        case("approve", &[], &["result", "reason"]),
-        case("reject", &[], &["result", "arguments", "scope"]),
+        case(
+            "retry",
+            &[],
+            &["result", "reason", "arguments", "scope", "limits"]
+        ),
+        case(
+            "result",
+            &["result"],
+            &["reason", "arguments", "scope", "limits"]
+        ),
+        case("fail", &[], &["result", "arguments", "scope", "limits"]),
+        case("approve", &[], &["result", "reason", "limits"]),
+        case("reject", &[], &["result", "arguments", "scope", "limits"]),
+        case(
+            "raise",
+            &["limits"],
+            &["result", "reason", "arguments", "scope"]
+        ),
+        case(
+            "stop",
+            &[],
+            &["result", "reason", "arguments", "scope", "limits"]
+        ),
     ]);
     let mut others = Vec::new();
     DecideMessage::schemas(&mut others);
@@ -166,6 +189,8 @@ fn each_schema_and_its_reader_agree() {
                 json!({"decision": "approve", "arguments": {"amount": 7}}),
                 json!({"decision": "approve", "scope": "thread"}),
                 json!({"decision": "fail", "scope": null}),
+                json!({"decision": "raise", "limits": {"max_tokens": 9}}),
+                json!({"decision": "stop", "limits": null}),
                 json!({"decision": "reject", "reason": "no", "arguments": null}),
             ],
             &[
@@ -178,6 +203,9 @@ fn each_schema_and_its_reader_agree() {
                 json!({"decision": "retry", "reason": "x"}),
                 json!({"decision": "approve", "scope": "always"}),
                 json!({"decision": "reject", "scope": "run"}),
+                json!({"decision": "raise"}),
+                json!({"decision": "raise", "limits": {"max_turns": 9}}),
+                json!({"decision": "stop", "limits": {}}),
                 json!({"approval_id": "x"}),
             ],
         ),

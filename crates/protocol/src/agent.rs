@@ -89,7 +89,7 @@ pub struct AgentDefinition {
     #[serde(default, skip_serializing_if = "AgentLimits::is_empty")]
     pub limits: AgentLimits,
     /// The effect of reaching `max_tokens`, `max_cost` or `max_tool_calls`, if a request does not set it:
-    /// `stop` or `hand_back`.
+    /// `stop`, `hand_back` or `park`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_limit: Option<OnLimit>,
     /// Anything else for people and programs; an object of at most 16 KiB.

@@ -1,8 +1,10 @@
-//! A tool call that waits for a person, and the person's decision.
+//! A call or a run that waits for a person, and the person's decision.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
+
+use crate::limits::RequestLimits;
 
 /// A reason for which a person must decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -14,17 +16,21 @@ pub enum ApprovalReason {
     /// The operator or the agent requires a person's yes before the tool is called. The call has not begun.
     #[serde(rename = "approval required")]
     ApprovalRequired,
+    /// The run has reached a limit of its own, and waits for a higher one.
+    #[serde(rename = "budget")]
+    Budget,
 }
 
 impl ApprovalReason {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::OutcomeUnknown, Self::ApprovalRequired];
+    pub const ALL: [Self; 3] = [Self::OutcomeUnknown, Self::ApprovalRequired, Self::Budget];
 
     /// The name in JSON and SQL.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::OutcomeUnknown => "outcome unknown",
             Self::ApprovalRequired => "approval required",
+            Self::Budget => "budget",
         }
     }
 
@@ -33,6 +39,7 @@ impl ApprovalReason {
         match self {
             Self::OutcomeUnknown => &["retry", "result", "fail"],
             Self::ApprovalRequired => &["approve", "reject"],
+            Self::Budget => &["raise", "stop"],
         }
     }
 }
@@ -72,9 +79,10 @@ impl ApprovalScope {
     }
 }
 
-/// A decision about the call. As JSON, `{"decision": "retry"}`, `{"decision": "result", "result": "…"}` or
+/// A decision about a question. As JSON, `{"decision": "retry"}`, `{"decision": "result", "result": "…"}` or
 /// `{"decision": "fail", "reason": "…"}` for a call of unknown outcome. `{"decision": "approve"}` or
-/// `{"decision": "reject", "reason": "…"}` for a call that requires approval.
+/// `{"decision": "reject", "reason": "…"}` for a call that requires approval. `{"decision": "raise", "limits":
+/// {…}}` or `{"decision": "stop"}` for a run at a limit of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "decision", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Decision {
@@ -112,6 +120,13 @@ pub enum Decision {
         #[schema(max_length = 65536)]
         reason: String,
     },
+    /// The run goes on with higher limits.
+    Raise {
+        /// The limits to raise, the reached one among them. The others stay as they are.
+        limits: RequestLimits,
+    },
+    /// The run ends at the limit.
+    Stop {},
 }
 
 impl Decision {
@@ -119,7 +134,9 @@ impl Decision {
     pub const MAX_TEXT: usize = 64 << 10;
 
     /// The names in JSON and SQL.
-    pub const NAMES: [&str; 5] = ["retry", "result", "fail", "approve", "reject"];
+    pub const NAMES: [&str; 7] = [
+        "retry", "result", "fail", "approve", "reject", "raise", "stop",
+    ];
 
     /// The name in JSON and SQL.
     pub const fn as_str(&self) -> &'static str {
@@ -129,13 +146,15 @@ impl Decision {
             Self::Fail { .. } => "fail",
             Self::Approve { .. } => "approve",
             Self::Reject { .. } => "reject",
+            Self::Raise { .. } => "raise",
+            Self::Stop {} => "stop",
         }
     }
 
     /// Returns the result or reason that comes with it.
     pub fn text(&self) -> Option<&str> {
         match self {
-            Self::Retry {} | Self::Approve { .. } => None,
+            Self::Retry {} | Self::Approve { .. } | Self::Raise { .. } | Self::Stop {} => None,
             Self::Result { result: text }
             | Self::Fail { reason: text }
             | Self::Reject { reason: text } => Some(text),
@@ -146,7 +165,15 @@ impl Decision {
     pub const fn edited_arguments(&self) -> Option<&Map<String, Value>> {
         match self {
             Self::Approve { arguments, .. } => arguments.as_ref(),
-            Self::Retry {} | Self::Result { .. } | Self::Fail { .. } | Self::Reject { .. } => None,
+            _ => None,
+        }
+    }
+
+    /// Returns the limits that it raises.
+    pub const fn raised_limits(&self) -> Option<&RequestLimits> {
+        match self {
+            Self::Raise { limits } => Some(limits),
+            _ => None,
         }
     }
 
@@ -154,13 +181,12 @@ impl Decision {
     pub const fn scope(&self) -> ApprovalScope {
         match self {
             Self::Approve { scope, .. } => *scope,
-            Self::Retry {} | Self::Result { .. } | Self::Fail { .. } | Self::Reject { .. } => {
-                ApprovalScope::Once
-            }
+            _ => ApprovalScope::Once,
         }
     }
 
-    /// Returns the decision of this name; `None` if no decision has it.
+    /// Returns the decision of this name; `None` if no decision has it. `text` is the result or reason, or the
+    /// JSON of raised limits.
     pub fn from_parts(
         name: &str,
         text: Option<String>,
@@ -174,6 +200,10 @@ impl Decision {
             "fail" => Some(Self::Fail { reason: text }),
             "approve" => Some(Self::Approve { arguments, scope }),
             "reject" => Some(Self::Reject { reason: text }),
+            "raise" => serde_json::from_str(&text)
+                .ok()
+                .map(|limits| Self::Raise { limits }),
+            "stop" => Some(Self::Stop {}),
             _ => None,
         }
     }
@@ -226,10 +256,22 @@ mod tests {
                     reason: "too much".into(),
                 },
             ),
+            (
+                r#"{"decision":"raise","limits":{"max_tokens":9}}"#,
+                Decision::Raise {
+                    limits: RequestLimits {
+                        max_tokens: Some(9),
+                        ..RequestLimits::default()
+                    },
+                },
+            ),
+            (r#"{"decision":"stop"}"#, Decision::Stop {}),
         ] {
             assert_eq!(serde_json::from_str::<Decision>(json).unwrap(), decision);
             assert_eq!(serde_json::to_string(&decision).unwrap(), json);
+            let limits = decision.raised_limits().map(serde_json::to_string);
             let text = decision.text().map(str::to_owned);
+            let text = text.or(limits.transpose().unwrap());
             let arguments = decision.edited_arguments().cloned();
             let scope = decision.scope();
             let again = Decision::from_parts(decision.as_str(), text, arguments, scope);
@@ -245,6 +287,9 @@ mod tests {
             r#"{"decision":"reject","arguments":{}}"#,
             r#"{"decision":"reject","scope":"run"}"#,
             r#"{"decision":"approve","scope":"always"}"#,
+            r#"{"decision":"raise"}"#,
+            r#"{"decision":"raise","limits":{"max_turns":3}}"#,
+            r#"{"decision":"stop","reason":"x"}"#,
         ] {
             assert!(serde_json::from_str::<Decision>(json).is_err(), "{json}");
         }

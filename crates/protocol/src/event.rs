@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 
 use crate::event_id::EventId;
 use crate::ids::{ApprovalId, MessageId, RunId};
+use crate::limits::{RequestLimits, UsedUp};
 use crate::run::{FinishReason, RunError};
 use crate::usage::Usage;
 
@@ -67,6 +68,8 @@ pub enum EventData {
     ToolFinished(ToolFinished),
     /// A call waits for a person.
     ApprovalRequested(ApprovalRequested),
+    /// The run waits at a limit of its own.
+    BudgetReached(BudgetReached),
     /// A message that a client sent to the run is part of its transcript.
     InputApplied(InputApplied),
     /// A summary is recorded, and replaces the conversation before it.
@@ -208,6 +211,21 @@ pub struct ApprovalRequested {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
+/// `budget.reached`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BudgetReached {
+    /// The question that waits for higher limits: `PATCH /v1/runs/{run}` raises them.
+    pub approval_id: ApprovalId,
+    /// The reached limit: `max_tokens`, `max_cost` or `max_tool_calls`.
+    pub limit: FinishReason,
+    /// All limits of the run.
+    pub limits: RequestLimits,
+    /// The consumption of the run.
+    pub used: UsedUp,
+    /// The time at which the run ends at the limit, if nobody raises it.
+    pub expires_at: DateTime<Utc>,
+}
+
 /// `input.applied`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct InputApplied {
@@ -297,6 +315,7 @@ impl EventData {
             Self::ToolStarted(_) => "tool.started",
             Self::ToolFinished(_) => "tool.finished",
             Self::ApprovalRequested(_) => "approval.requested",
+            Self::BudgetReached(_) => "budget.reached",
             Self::InputApplied(_) => "input.applied",
             Self::ContextCompacted(_) => "context.compacted",
             Self::Usage(_) => "usage",
@@ -327,6 +346,7 @@ impl EventData {
             Self::ToolStarted(data) => serde_json::to_writer(out, data),
             Self::ToolFinished(data) => serde_json::to_writer(out, data),
             Self::ApprovalRequested(data) => serde_json::to_writer(out, data),
+            Self::BudgetReached(data) => serde_json::to_writer(out, data),
             Self::InputApplied(data) => serde_json::to_writer(out, data),
             Self::ContextCompacted(data) => serde_json::to_writer(out, data),
             Self::Usage(data) => serde_json::to_writer(out, data),
@@ -350,6 +370,7 @@ impl EventData {
             "tool.started" => Self::ToolStarted(serde_json::from_str(json)?),
             "tool.finished" => Self::ToolFinished(serde_json::from_str(json)?),
             "approval.requested" => Self::ApprovalRequested(serde_json::from_str(json)?),
+            "budget.reached" => Self::BudgetReached(serde_json::from_str(json)?),
             "input.applied" => Self::InputApplied(serde_json::from_str(json)?),
             "context.compacted" => Self::ContextCompacted(serde_json::from_str(json)?),
             "usage" => Self::Usage(serde_json::from_str(json)?),
@@ -458,7 +479,7 @@ mod tests {
         }
         assert_eq!(
             kinds.len(),
-            17,
+            18,
             "one golden line of each type, and one unknown: {kinds:?}"
         );
     }

@@ -42,7 +42,7 @@ pub use ids::{
 };
 pub use invalid::Invalid;
 pub use job::{Job, JobError, Lane, SubmitJob};
-pub use limits::{InvalidLimit, OnLimit, RequestLimits, UseLimits};
+pub use limits::{InvalidLimit, OnLimit, ReachedLimit, RequestLimits, UseLimits, UsedUp};
 pub use log_level::{LogLevelAnswer, LogLevelChange};
 pub use price::{Charge, Nanos, Price};
 pub use program::{

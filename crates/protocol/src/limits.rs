@@ -1,11 +1,15 @@
 //! Limits of what one run may use up.
 
+mod reached;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::price::Nanos;
+
+pub use reached::{ReachedLimit, UsedUp};
 
 /// The largest whole number that the ledger can store.
 const MOST: u64 = i32::MAX as u64;
@@ -21,6 +25,8 @@ pub enum OnLimit {
     Stop,
     /// The model answers once more, without tools, from a part of the limit that is kept for that.
     HandBack,
+    /// The run waits for a person, who raises the limit or lets the run end.
+    Park,
 }
 
 impl OnLimit {
@@ -103,6 +109,20 @@ impl UseLimits {
             max_cost_nanos: smaller(self.max_cost_nanos, other.max_cost_nanos),
             max_tool_calls: smaller(self.max_tool_calls, other.max_tool_calls),
             max_wall_ms: smaller(self.max_wall_ms, other.max_wall_ms),
+        }
+    }
+
+    /// Returns the limits with these in place of lower ones.
+    #[must_use]
+    pub fn raised(self, by: Self) -> Self {
+        fn higher<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+            one.into_iter().chain(other).max()
+        }
+        Self {
+            max_tokens: higher(self.max_tokens, by.max_tokens),
+            max_cost_nanos: higher(self.max_cost_nanos, by.max_cost_nanos),
+            max_tool_calls: higher(self.max_tool_calls, by.max_tool_calls),
+            max_wall_ms: higher(self.max_wall_ms, by.max_wall_ms),
         }
     }
 

@@ -170,6 +170,7 @@ impl ResponseStream {
             }
             EventData::RunStarted(_)
             | EventData::ApprovalRequested(_)
+            | EventData::BudgetReached(_)
             | EventData::InputApplied(_)
             | EventData::Unknown(_) => {}
         }

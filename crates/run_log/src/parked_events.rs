@@ -4,7 +4,7 @@
 //! append them. The log accepts them only until a later attempt writes.
 
 use baton_nats::StoredEvents;
-use baton_protocol::event::{ApprovalRequested, shown_arguments};
+use baton_protocol::event::{ApprovalRequested, BudgetReached, shown_arguments};
 use baton_protocol::{Event, EventData, EventId, RunId};
 use baton_store::{ApprovalRecord, ParkedRun};
 use bytes::Bytes;
@@ -13,7 +13,16 @@ use chrono::{DateTime, Utc};
 use crate::event_writer::last_event;
 
 /// Makes the event for a question.
-pub fn approval_requested(approval: &ApprovalRecord) -> EventData {
+pub fn question_event(approval: &ApprovalRecord) -> EventData {
+    if let Some(reached) = approval.reached.clone() {
+        return EventData::BudgetReached(BudgetReached {
+            approval_id: approval.id,
+            limit: reached.limit,
+            limits: reached.limits,
+            used: reached.used,
+            expires_at: approval.expires_at,
+        });
+    }
     EventData::ApprovalRequested(ApprovalRequested {
         approval_id: approval.id,
         call_id: approval.call_id.clone(),
@@ -64,7 +73,7 @@ pub fn missing_questions(
                 run_id: run,
                 step: approval.step,
                 at: now,
-                data: approval_requested(approval),
+                data: question_event(approval),
             }
             .encode_into(&mut out);
             prev = id;
@@ -95,6 +104,7 @@ mod tests {
                 name: "pay".into(),
                 arguments: "{}".into(),
                 parameters: None,
+                reached: None,
                 created_at: now,
                 expires_at: now,
                 decided: None,
@@ -113,7 +123,7 @@ mod tests {
                     run_id: run,
                     step: 1,
                     at: now,
-                    data: approval_requested(&asked[0]),
+                    data: question_event(&asked[0]),
                 }
                 .encode_into(&mut payload);
                 StoredEvents {

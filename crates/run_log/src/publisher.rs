@@ -18,7 +18,7 @@ use baton_store::{ApprovalRecord, StepData, StepRecord};
 
 use crate::append::{EventLogs, Failure, Message, Writer, append};
 use crate::event_writer::{Append, EventWriter, Fate, Replaced};
-use crate::parked_events::approval_requested;
+use crate::parked_events::question_event;
 use crate::replay::commit_event;
 
 /// The time between two tries of an append that may still succeed.
@@ -273,7 +273,7 @@ pub fn shown_by_commit(
         return asked
             .iter()
             .filter(|approval| approval.attempt == last.attempt())
-            .map(|approval| (approval.step, approval_requested(approval)))
+            .map(|approval| (approval.step, question_event(approval)))
             .collect();
     };
     let mut shown = Vec::new();

@@ -25,7 +25,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::parked_events::{approval_requested, questions};
+use crate::parked_events::{question_event, questions};
 use crate::terminal_event::terminal_event;
 
 /// A reason for which there is no replay.
@@ -364,7 +364,7 @@ fn last_known(
         id,
         step: approval.step,
         at: approval.created_at,
-        what: What::Event(approval_requested(approval)),
+        what: What::Event(question_event(approval)),
     };
     Ok(questions(parked, asked).map(question).collect())
 }

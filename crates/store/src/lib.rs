@@ -67,7 +67,7 @@ mod users;
 pub use agents::{AgentCreation, AgentKey, AgentPage, AgentRecord, AgentVersion, AgentVersionPage};
 pub use api_keys::{ApiKeyRecord, FreshKey, KeyLimits, KeyStanding, NewApiKey};
 pub use approval_grants::RevokedGrant;
-pub use approvals::{ApprovalPage, ApprovalRecord, Decided};
+pub use approvals::{ApprovalPage, ApprovalRecord, Decided, RaiseBounds};
 pub use audit::{ActorKind, AuditEntry, AuditFilter, AuditRecord, AuditResult};
 pub use audit_parts::{DroppedPart, PruneError, prune_audit_log};
 pub use bootstrap::{BootstrapError, Login, bootstrap};

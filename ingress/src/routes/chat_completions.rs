@@ -87,7 +87,7 @@ enum Source {
         (status = 200, description = "The answer; with `stream`, its chunks as `text/event-stream`. `X-Run-Id` names the run.", content((ChatCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))),
         AnswerErrors,
         (status = 404, description = "No such agent or model", body = ErrorBody),
-        (status = 409, description = "`run_cancelled` by somebody; `approval_required`: a tool call waits for a decision, and the run goes on afterwards", body = ErrorBody),
+        (status = 409, description = "`run_cancelled` by somebody; `approval_required`: the run waits for a decision about a tool call or a limit, and the run goes on afterwards", body = ErrorBody),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
@@ -265,7 +265,7 @@ impl Chat {
         match reason {
             Interruption::Parked => {
                 let message = format!(
-                    "a tool call waits for a decision: GET /v1/runs/{run}/approvals; run {run} goes \
+                    "the run waits for a decision: GET /v1/runs/{run}/approvals; run {run} goes \
                      on afterwards: GET /v1/runs/{run}",
                     run = self.run
                 );

@@ -54,7 +54,7 @@ fn interrupted(run: RunId, reason: Interruption) -> ApiError {
     match reason {
         Interruption::Parked => {
             let message = format!(
-                "a tool call waits for a decision: GET /v1/runs/{run}/approvals; the response goes \
+                "the run waits for a decision: GET /v1/runs/{run}/approvals; the response goes \
                  on afterwards: GET /v1/responses/resp_{run}"
             );
             ApiError::new(StatusCode::CONFLICT, "approval_required", message).do_not_retry()

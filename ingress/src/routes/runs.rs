@@ -6,6 +6,7 @@ mod create;
 mod events;
 mod export;
 mod feedback;
+mod limits;
 mod list;
 mod messages;
 mod path;
@@ -24,7 +25,7 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(create::create_run, list::list_runs))
         .routes(routes!(export::export_runs))
-        .routes(routes!(read::read_run))
+        .routes(routes!(read::read_run, limits::raise_limits))
         .routes(routes!(feedback::give_feedback, feedback::list_feedback))
         .routes(routes!(timeline::read_timeline))
         .routes(routes!(events::run_events))

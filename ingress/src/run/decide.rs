@@ -1,10 +1,15 @@
-//! Decides the approvals and tool calls that a parked run waits for. The row decides; the job that
+//! Decides the questions that a parked run waits for: about tool calls, or about a limit of the run. The row decides; the job that
 //! follows only saves time.
+
+use std::borrow::Cow;
 
 use baton_admission::tool_arguments;
 use baton_nats::{Bus, JobHeaders};
-use baton_protocol::{ApiKeyId, ApprovalId, ApprovalScope, Decision, RunId, TenantId};
-use baton_store::{ApprovalRecord, AuditEntry, DecideOutcome, Store, TenantTx};
+use baton_protocol::{
+    ApiKeyId, ApprovalId, ApprovalScope, Decision, InvalidLimit, Nanos, RequestLimits, RunId,
+    TenantId,
+};
+use baton_store::{ApprovalRecord, AuditEntry, DecideOutcome, RaiseBounds, Store, TenantTx};
 use http::StatusCode;
 use serde_json::{Map, Value};
 
@@ -82,7 +87,7 @@ impl Decider {
     }
 }
 
-/// Checks the texts and arguments of a decision. The outer error is a fault of the ledger.
+/// Checks the texts, arguments and limits of a decision. The outer error is a fault of the ledger.
 async fn check(
     tx: &mut TenantTx,
     run: RunId,
@@ -94,15 +99,53 @@ async fn check(
         let refusal = ApiError::new(StatusCode::BAD_REQUEST, "text_too_long", message);
         return Ok(Err(refusal));
     }
-    let Some(arguments) = wish.decision.edited_arguments() else {
+    let arguments = wish.decision.edited_arguments();
+    let limits = wish.decision.raised_limits();
+    if arguments.is_none() && limits.is_none() {
+        return Ok(Ok(()));
+    }
+    let asked = tx.run_approvals(run).await?;
+    let Some(asked) = asked.into_iter().find(|asked| asked.id == wish.approval) else {
+        return Ok(Err(ApiError::no_such_approval()));
+    };
+    if let Some(arguments) = arguments {
+        return Ok(check_arguments(&asked, arguments));
+    }
+    // A question that is decided, or about something else, is refused with its own reason.
+    let (Some(limits), Some(reached), None) = (limits, &asked.reached, &asked.decided) else {
         return Ok(Ok(()));
     };
-    let asked = tx.run_approvals(run).await?;
-    let asked = asked.into_iter().find(|asked| asked.id == wish.approval);
-    Ok(match asked {
-        None => Err(ApiError::no_such_approval()),
-        Some(asked) => check_arguments(&asked, arguments),
-    })
+    let Some(bounds) = tx.raise_bounds(run).await? else {
+        return Ok(Err(ApiError::no_such_run()));
+    };
+    let checked = reached
+        .check_raise(limits, bounds.lived)
+        .and_then(|()| within_key(limits, &bounds));
+    Ok(checked.map_err(|InvalidLimit { field, message }| {
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_limit", message)
+            .param(format!("limits.{field}"))
+    }))
+}
+
+/// Refuses limits above the monthly budgets of the run's key.
+fn within_key(limits: &RequestLimits, bounds: &RaiseBounds) -> Result<(), InvalidLimit> {
+    let above = |field: &'static str, most: String| {
+        let message = format!(
+            "the run's key has a monthly budget of {most}: set `{field}` to no more than that"
+        );
+        Err(InvalidLimit { field, message })
+    };
+    let asked = limits.read()?;
+    let (tokens, cost) = (asked.max_tokens, asked.max_cost_nanos.map(Nanos));
+    match (bounds.tokens, bounds.cost) {
+        (Some(most), _) if tokens.is_some_and(|tokens| tokens > most) => {
+            above("max_tokens", most.to_string())
+        }
+        (_, Some(most)) if cost.is_some_and(|cost| cost > most) => {
+            above("max_cost", most.to_string())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns the error of a question that is not decided as wished.
@@ -115,7 +158,7 @@ fn refusal(outcome: DecideOutcome) -> Result<(), ApiError> {
             StatusCode::BAD_REQUEST,
             "invalid_decision",
             format!(
-                "this call waits because: {}. Decide {}",
+                "the run waits because: {}. Decide {}",
                 reason.as_str(),
                 reason.options().join(" or ")
             ),
@@ -126,7 +169,7 @@ fn refusal(outcome: DecideOutcome) -> Result<(), ApiError> {
         ),
         DecideOutcome::Expired => conflict(
             "approval_expired",
-            "nobody decided in time: the call is given up".to_owned(),
+            "nobody decided in time: the question is closed".to_owned(),
         ),
         DecideOutcome::NoThread => ApiError::new(
             StatusCode::BAD_REQUEST,
@@ -142,16 +185,20 @@ fn refusal(outcome: DecideOutcome) -> Result<(), ApiError> {
 }
 
 /// Returns a decision in the words of the audit log.
-pub(crate) const fn words(decision: &Decision) -> &'static str {
+pub(crate) fn words(decision: &Decision) -> Cow<'static, str> {
+    if let Some(limits) = decision.raised_limits() {
+        return Cow::Owned(format!("raise {}", serde_json::json!(limits)));
+    }
     let edited = decision.edited_arguments().is_some();
-    match (decision.scope(), edited) {
+    let plain = match (decision.scope(), edited) {
         (ApprovalScope::Once, false) => decision.as_str(),
         (ApprovalScope::Once, true) => "approve, with other arguments",
         (ApprovalScope::Run, false) => "approve, for the run",
         (ApprovalScope::Run, true) => "approve, with other arguments, for the run",
         (ApprovalScope::Thread, false) => "approve, for the thread",
         (ApprovalScope::Thread, true) => "approve, with other arguments, for the thread",
-    }
+    };
+    Cow::Borrowed(plain)
 }
 
 /// A stored schema of a tool cannot be used.

@@ -124,7 +124,10 @@ impl Relay {
                 let batch = batch.map_err(|error| interruption(&error))?;
                 self.worked |= batch.iter().any(|followed| is_work(&followed.event.data));
                 self.asked = batch.last().is_some_and(|last| {
-                    matches!(last.event.data, EventData::ApprovalRequested(_))
+                    matches!(
+                        last.event.data,
+                        EventData::ApprovalRequested(_) | EventData::BudgetReached(_)
+                    )
                 });
                 return Ok(Heard::Events(batch));
             }
@@ -216,6 +219,7 @@ fn is_work(data: &EventData) -> bool {
         | EventData::ToolStarted(_)
         | EventData::ToolFinished(_)
         | EventData::ApprovalRequested(_)
+        | EventData::BudgetReached(_)
         | EventData::InputApplied(_)
         | EventData::ContextCompacted(_)
         | EventData::Usage(_) => true,

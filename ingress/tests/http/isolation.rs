@@ -93,6 +93,7 @@ fn how(method: &str, path: &str, own: &Tenant, other: &Tenant) -> Option<How> {
             | "/v1/auth/sessions/{id}",
         ) => How::Owned(nothing),
         ("POST", "/v1/runs/{id}/feedback") => How::Owned(json!({"key": "helpful", "score": 1})),
+        ("PATCH", "/v1/runs/{id}") => How::Owned(json!({"limits": {"max_tokens": 9}})),
         ("PATCH", "/v1/threads/{id}") => How::Owned(json!({"title": "taken"})),
         ("POST", "/v1/threads/{id}/messages") => How::Owned(json!({"messages": message})),
         ("POST", "/v1/runs/{id}/messages") => How::Owned(json!({"content": "x"})),

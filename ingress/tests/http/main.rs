@@ -32,6 +32,7 @@ mod parked;
 mod passed_on;
 mod people;
 mod programs;
+mod raised_limits;
 mod rates;
 mod refusals;
 mod replay;

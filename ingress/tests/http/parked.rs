@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use baton_protocol::{
-    ApprovalId, ApprovalReason, ClaimToken, Effect, EventId, FinishReason, RunId, TenantId,
-    WorkerId,
+    ApprovalId, ApprovalReason, ClaimToken, Effect, EventId, Fence, FinishReason, ReachedLimit,
+    RequestLimits, RunId, TenantId, UsedUp, WorkerId,
 };
 use baton_service::{Clock as _, SystemClock};
 use baton_store::{Claim, ClaimOutcome, NewApproval, NewCall, ParkCommit, TurnCommit};
@@ -27,19 +27,7 @@ pub(crate) async fn park_calls(
     parameters: Option<&Value>,
 ) -> Vec<ApprovalId> {
     let system = f.store.system();
-    let claim = Claim {
-        tenant,
-        run,
-        worker: WorkerId::new(SystemClock.now()),
-        token: ClaimToken::from_random(7),
-        lease: Duration::from_mins(1),
-        job_seq: 1_000,
-        max_failures: 3,
-    };
-    let outcome = system.claim_run(&claim).await.unwrap();
-    let ClaimOutcome::Claimed(claimed) = outcome else {
-        panic!("not claimed: {outcome:?}")
-    };
+    let fence = claim(f, tenant, run).await;
     let steps = 2..2 + count;
     let calls = steps.clone().map(|step| NewCall {
         step,
@@ -63,13 +51,13 @@ pub(crate) async fn park_calls(
         last_event_id: EventId::new(1, 2),
         calls: &calls,
     };
-    system.commit_turn(&claimed.fence, &turn).await.unwrap();
+    system.commit_turn(&fence, &turn).await.unwrap();
     let mut approvals = Vec::new();
     for step in steps {
         let reason = if parameters.is_some() {
             ApprovalReason::ApprovalRequired
         } else {
-            system.start_call(&claimed.fence, step).await.unwrap();
+            system.start_call(&fence, step).await.unwrap();
             ApprovalReason::OutcomeUnknown
         };
         approvals.push(NewApproval {
@@ -77,6 +65,7 @@ pub(crate) async fn park_calls(
             step,
             reason,
             parameters: parameters.map(Value::to_string),
+            reached: None,
         });
     }
     let park = ParkCommit {
@@ -84,6 +73,57 @@ pub(crate) async fn park_calls(
         expire_after: Duration::from_hours(1),
         last_event_id: EventId::new(1, 2 + count),
     };
-    system.park_run(&claimed.fence, &park).await.unwrap();
+    system.park_run(&fence, &park).await.unwrap();
     approvals.iter().map(|approval| approval.id).collect()
+}
+
+/// Parks the run at its limit of 100 tokens, of which it has used 90. Returns the question.
+pub(crate) async fn park_at_limit(f: &Fixture, tenant: TenantId, run: RunId) -> ApprovalId {
+    let fence = claim(f, tenant, run).await;
+    let limits = RequestLimits {
+        max_tokens: Some(100),
+        ..RequestLimits::default()
+    };
+    let id = ApprovalId::new(SystemClock.now());
+    let question = NewApproval {
+        id,
+        step: 1,
+        reason: ApprovalReason::Budget,
+        parameters: None,
+        reached: Some(ReachedLimit {
+            limit: FinishReason::MaxTokens,
+            limits,
+            used: UsedUp {
+                tokens: 90,
+                cost: None,
+                tool_calls: 0,
+            },
+        }),
+    };
+    let park = ParkCommit {
+        approvals: &[question],
+        expire_after: Duration::from_hours(1),
+        last_event_id: EventId::new(1, 2),
+    };
+    let system = f.store.system();
+    system.park_run(&fence, &park).await.unwrap();
+    id
+}
+
+async fn claim(f: &Fixture, tenant: TenantId, run: RunId) -> Fence {
+    let system = f.store.system();
+    let claim = Claim {
+        tenant,
+        run,
+        worker: WorkerId::new(SystemClock.now()),
+        token: ClaimToken::from_random(7),
+        lease: Duration::from_mins(1),
+        job_seq: 1_000,
+        max_failures: 3,
+    };
+    let outcome = system.claim_run(&claim).await.unwrap();
+    let ClaimOutcome::Claimed(claimed) = outcome else {
+        panic!("not claimed: {outcome:?}")
+    };
+    claimed.fence
 }

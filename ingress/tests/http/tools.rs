@@ -307,6 +307,7 @@ async fn a_call_that_waits_for_a_person_names_its_run() {
                 step: 1,
                 reason: ApprovalReason::OutcomeUnknown,
                 parameters: None,
+                reached: None,
             }],
             expire_after: std::time::Duration::from_hours(1),
             last_event_id: EventId::new(1, 2),

@@ -1,21 +1,32 @@
 //! The messages for the model: the input, then those that the run added.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use serde_json::value::RawValue;
+
+/// The message after an answer that was cut off.
+const GO_ON: &str = "Your answer was cut off at a limit of this run, which is higher now. Go on \
+                     exactly where it ends.";
 
 /// The messages of a run in ledger order. Results of calls come after the turn that made the calls,
 /// in the order of the calls, whichever ended first.
 #[derive(Debug, Default)]
 pub struct Transcript {
     added: BTreeMap<u32, Box<RawValue>>,
+    /// The steps with answers that were cut off.
+    cut: BTreeSet<u32>,
 }
 
 impl Transcript {
     /// Adds a message at its step. The ledger has one message per step.
     pub fn put(&mut self, step: u32, message: Box<RawValue>) {
         self.added.insert(step, message);
+    }
+
+    /// Asks the model to continue the answer at this step.
+    pub fn ask_to_go_on(&mut self, step: u32) {
+        self.cut.insert(step);
     }
 
     /// Drops all messages but the last ones.
@@ -58,11 +69,15 @@ impl Transcript {
         if !inside.is_empty() {
             push(inside);
         }
-        for message in self.added.values() {
+        let user = |text: &str| json!({"role": "user", "content": text}).to_string();
+        for (step, message) in &self.added {
             push(message.get());
+            if self.cut.contains(step) {
+                push(&user(GO_ON));
+            }
         }
         if let Some(text) = last {
-            push(&json!({"role": "user", "content": text}).to_string());
+            push(&user(text));
         }
         out.push(']');
         RawValue::from_string(out).unwrap_or_else(|_| input_unchanged(input))
@@ -115,6 +130,20 @@ mod tests {
         transcript.keep_last(1);
         let last = transcript.render(None, &raw("[]"), None);
         assert_eq!(last.get(), format!("[{}]", tool_message("b", "two").get()));
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_off_is_continued_and_later_prompts_repeat_that() {
+        let mut transcript = Transcript::default();
+        let input = raw(r#"[{"role":"user","content":"hi"}]"#);
+        transcript.put(1, raw(r#"{"role":"assistant","content":"Once upon"}"#));
+        transcript.ask_to_go_on(1);
+        let first = transcript.render(None, &input, None);
+        transcript.put(2, raw(r#"{"role":"assistant","content":" a time"}"#));
+        let second = transcript.render(None, &input, None);
+        let first = first.get().strip_suffix(']').unwrap();
+        assert!(second.get().starts_with(first), "{second}");
+        assert!(first.contains("Go on exactly"), "{first}");
     }
 
     #[test]

@@ -96,6 +96,8 @@ impl Standing {
     fn of_decided(decision: Decision) -> Self {
         match decision {
             Decision::Retry {} | Decision::Approve { .. } => Self::Open,
+            // These decide about a run at its limit, never about a call.
+            Decision::Raise { .. } | Decision::Stop {} => Self::NeedsApproval,
             Decision::Result { result } => Self::Settled {
                 ok: true,
                 content: result,
@@ -139,6 +141,10 @@ const REJECTED: &str = "this call was not approved, and it was not made.";
 const NO_MORE_CALLS: &str =
     "this call was not made: the run has made as many calls as it may. Answer with what you have";
 
+/// The result of a call in an answer that was cut off at a limit.
+const CUT_OFF: &str =
+    "this call was not made: a limit of this run cut the answer off within it. Make the call again";
+
 /// A ledger entry, as input for resuming.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recorded {
@@ -177,7 +183,21 @@ pub enum Next {
     RunCalls(Vec<RecordedCall>),
     /// Ask a person about these calls: all other work is done.
     Park(Vec<RecordedCall>),
+    /// Ask a person for a higher limit: the last turn requests more calls than are left, and none of them is
+    /// made before.
+    ParkAtLimit(FinishReason),
     /// The run has ended.
+    Finish(Outcome),
+}
+
+/// The consequence of a reached limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AtLimit {
+    /// The model answers once more, without tools.
+    HandBack,
+    /// The run waits for a higher limit.
+    Park,
+    /// The run ends.
     Finish(Outcome),
 }
 
@@ -214,6 +234,10 @@ pub struct TurnMachine {
     calls: u32,
     /// The limit that is reached, if the model may answer once more.
     hand_back: Option<FinishReason>,
+    /// Whether the open calls are more than the run may make.
+    exceeds_calls: bool,
+    /// Whether a person let the run end at its limit.
+    is_stopped: bool,
     open: BTreeMap<u32, RecordedCall>,
     ended: Option<Outcome>,
 }
@@ -234,6 +258,8 @@ impl TurnMachine {
             },
             calls: 0,
             hand_back: None,
+            exceeds_calls: false,
+            is_stopped: false,
             open: BTreeMap::new(),
             ended: None,
         }
@@ -285,6 +311,13 @@ impl TurnMachine {
     pub fn next(&self) -> Next {
         if let Some(outcome) = &self.ended {
             Next::Finish(outcome.clone())
+        } else if self.exceeds_calls {
+            let limit = FinishReason::MaxToolCalls;
+            if self.is_stopped {
+                Next::Finish(Outcome::Completed(limit))
+            } else {
+                Next::ParkAtLimit(limit)
+            }
         } else if self.open.is_empty() {
             match self.origin {
                 Origin::Model if self.hand_back.is_some() => Next::HandBack {
@@ -320,14 +353,37 @@ impl TurnMachine {
         self.next_step
     }
 
-    /// Notes that a limit is reached. Returns the outcome if the run ends at once; otherwise the model
-    /// answers once more.
-    pub fn limit_reached(&mut self, limit: FinishReason) -> Option<Outcome> {
-        if self.limits.on_limit == OnLimit::HandBack && self.hand_back.is_none() {
-            self.hand_back = Some(limit);
-            return None;
+    /// Returns the number of server-side calls that were not refused.
+    pub const fn calls(&self) -> u32 {
+        self.calls
+    }
+
+    /// Notes that a person let the run end at the limit that it waited at.
+    pub const fn stop_at_limit(&mut self) {
+        self.is_stopped = true;
+    }
+
+    /// Notes that a limit is reached.
+    pub fn limit_reached(&mut self, limit: FinishReason) -> AtLimit {
+        match self.limits.on_limit {
+            OnLimit::HandBack if self.hand_back.is_none() => {
+                self.hand_back = Some(limit);
+                AtLimit::HandBack
+            }
+            OnLimit::Park if !self.is_stopped => AtLimit::Park,
+            OnLimit::HandBack | OnLimit::Park | OnLimit::Stop => {
+                AtLimit::Finish(Outcome::Completed(self.hand_back.unwrap_or(limit)))
+            }
         }
-        Some(Outcome::Completed(self.hand_back.unwrap_or(limit)))
+    }
+
+    /// Returns whether a turn was cut off at a limit that the run may go on after.
+    pub fn is_cut_at_limit(&self, finish_reason: FinishReason) -> bool {
+        self.limits.on_limit == OnLimit::Park
+            && matches!(
+                finish_reason,
+                FinishReason::MaxTokens | FinishReason::MaxCost
+            )
     }
 
     /// Returns whether the next turn is the last one, without tools.
@@ -344,25 +400,42 @@ impl TurnMachine {
             self.ended = Some(outcome.clone());
             return TurnVerdict::Finish(outcome);
         }
+        if self.is_cut_at_limit(turn.finish_reason) {
+            let mut calls = self.open_calls(turn.calls);
+            self.settle(&mut calls, CUT_OFF);
+            return TurnVerdict::Continue(calls);
+        }
         let most = self.limits.most.max_tool_calls.unwrap_or(u32::MAX);
         let may = usize::try_from(most.saturating_sub(self.calls)).unwrap_or(usize::MAX);
-        if turn.calls.len() > may
-            && let Some(outcome) = self.limit_reached(FinishReason::MaxToolCalls)
-        {
-            self.ended = Some(outcome.clone());
-            return TurnVerdict::Finish(outcome);
+        if turn.calls.len() > may {
+            match self.limit_reached(FinishReason::MaxToolCalls) {
+                AtLimit::HandBack => {}
+                AtLimit::Park => {
+                    self.exceeds_calls = true;
+                    return TurnVerdict::Continue(self.open_calls(turn.calls));
+                }
+                AtLimit::Finish(outcome) => {
+                    self.ended = Some(outcome.clone());
+                    return TurnVerdict::Finish(outcome);
+                }
+            }
         }
         let mut calls = self.open_calls(turn.calls);
-        for refused in calls.iter_mut().skip(may) {
-            refused.standing = Standing::Settled {
-                ok: false,
-                content: NO_MORE_CALLS.to_owned(),
-            };
-            self.open.insert(refused.step, refused.clone());
-        }
+        self.settle(calls.get_mut(may..).unwrap_or_default(), NO_MORE_CALLS);
         let made = u32::try_from(calls.len().min(may)).unwrap_or(u32::MAX);
         self.calls = self.calls.saturating_add(made);
         TurnVerdict::Continue(calls)
+    }
+
+    /// Settles open calls as not made.
+    fn settle(&mut self, calls: &mut [RecordedCall], result: &str) {
+        for refused in calls {
+            refused.standing = Standing::Settled {
+                ok: false,
+                content: result.to_owned(),
+            };
+            self.open.insert(refused.step, refused.clone());
+        }
     }
 
     /// Gives calls the next steps.
@@ -421,6 +494,11 @@ impl TurnMachine {
         if let Some(limit) = self.hand_back {
             return Some(Outcome::Completed(limit));
         }
+        let from_client = turn.calls.iter().any(|call| call.side == CallSide::Client);
+        let goes_on = self.is_cut_at_limit(turn.finish_reason) && !from_client;
+        if goes_on && self.turn_limit().is_none() {
+            return None;
+        }
         // The arguments of a truncated call are not what the model meant, so nothing is executed.
         if matches!(
             turn.finish_reason,
@@ -441,7 +519,7 @@ impl TurnMachine {
         }
         // The client needs the server's results to continue, and the server needs the client's. So
         // one call of a client's tool ends the run, and no server-side tool is executed.
-        if turn.calls.iter().any(|call| call.side == CallSide::Client) {
+        if from_client {
             return Some(Outcome::Completed(FinishReason::ToolCalls));
         }
         // Without a turn left to read them, the results would only be side effects.

@@ -94,6 +94,11 @@ impl Budget {
         self.limited || self.most.max_tokens.is_some() || self.most.max_cost_nanos.is_some()
     }
 
+    /// Returns the cost of the recorded turns, if the run has a limit of cost.
+    pub(super) fn spent(&self) -> Option<Nanos> {
+        self.most.max_cost_nanos.map(|_| self.spent)
+    }
+
     /// Returns the reason of a turn's end: the limit that shortened the answer, if one did.
     pub(super) fn end_of_turn(&self, reason: FinishReason) -> FinishReason {
         let shortened = self.open.and_then(|open| open.shortened);

@@ -175,26 +175,13 @@ impl<W: World> Attempt<'_, W> {
                     step: recorded.step,
                     reason,
                     parameters,
+                    reached: None,
                 }
             })
             .collect();
-        let more = u32::try_from(calls.len().saturating_sub(1)).unwrap_or(u32::MAX);
-        let first = self.publisher.next_id();
-        let commit = ParkCommit {
-            approvals: &approvals,
-            expire_after: self.runner.config.approval_expiry,
-            last_event_id: EventId::new(first.attempt(), first.n() + more),
+        let Some(expires_at) = self.ask(&approvals).await? else {
+            return Ok(Worked::Ended);
         };
-        let expires_at = match self.ledger.park(&commit).await? {
-            ParkOutcome::CancelRequested(reason) => {
-                self.finish(Outcome::Cancelled(reason), None, None).await?;
-                return Ok(Worked::Ended);
-            }
-            ParkOutcome::Parked { expires_at } => expires_at,
-        };
-        metrics::run_parked();
-        metrics::questions_asked(approvals.iter().map(|approval| approval.reason));
-        self.trace.released("parked");
         for (recorded, approval) in calls.iter().zip(&approvals) {
             let call = &recorded.call;
             let asked = ApprovalRequested {
@@ -208,6 +195,37 @@ impl<W: World> Attempt<'_, W> {
             self.publisher
                 .push(recorded.step, EventData::ApprovalRequested(asked));
         }
+        self.shown_questions().await
+    }
+
+    /// Commits questions with the release of the lease. Returns the time at which they expire; `None` if the run
+    /// was cancelled instead, and has ended.
+    pub(super) async fn ask(
+        &mut self,
+        approvals: &[NewApproval],
+    ) -> Result<Option<DateTime<Utc>>, Halt> {
+        let more = u32::try_from(approvals.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let first = self.publisher.next_id();
+        let commit = ParkCommit {
+            approvals,
+            expire_after: self.runner.config.approval_expiry,
+            last_event_id: EventId::new(first.attempt(), first.n() + more),
+        };
+        let expires_at = match self.ledger.park(&commit).await? {
+            ParkOutcome::CancelRequested(reason) => {
+                self.finish(Outcome::Cancelled(reason), None, None).await?;
+                return Ok(None);
+            }
+            ParkOutcome::Parked { expires_at } => expires_at,
+        };
+        metrics::run_parked();
+        metrics::questions_asked(approvals.iter().map(|approval| approval.reason));
+        self.trace.released("parked");
+        Ok(Some(expires_at))
+    }
+
+    /// Stores the events of committed questions. The attempt is over then.
+    pub(super) async fn shown_questions(&mut self) -> Result<Worked, Halt> {
         self.publisher.settle().await?;
         if self.budget.is_limited() {
             wake_waiting(self.runner, &self.ledger.fence).await;

@@ -7,9 +7,11 @@
 use std::time::Duration;
 
 use baton_protocol::{EventId, Fence, Nanos, TurnRoute};
+use baton_run_log::RecordedRuns as _;
 use baton_store::{
-    CallCommit, CompactionCommit, FenceError, FinishCommit, Finished, GivenCallsCommit, ParkCommit,
-    ParkOutcome, StepRecord, StoreError, TurnCommit, TurnGrant, TurnWish,
+    ApprovalRecord, CallCommit, CompactionCommit, FenceError, FinishCommit, Finished,
+    GivenCallsCommit, ParkCommit, ParkOutcome, StepRecord, StoreError, TurnCommit, TurnGrant,
+    TurnWish,
 };
 use chrono::{DateTime, Utc};
 
@@ -137,6 +139,17 @@ impl<'a, W: World> GuardedLedger<'a, W> {
             let cost = ledger.run_cost(fence.tenant, fence.run, accepted_at).await;
             if let Some(cost) = judge(cost.map_err(FenceError::Store)).await? {
                 return Ok(cost);
+            }
+        }
+    }
+
+    /// Returns the questions that the run has asked.
+    pub(super) async fn questions(&self) -> Result<Vec<ApprovalRecord>, CommitError> {
+        let (ledger, fence) = (self.ledger, &self.fence);
+        loop {
+            let asked = ledger.run_approvals(fence.tenant, fence.run).await;
+            if let Some(asked) = judge(asked.map_err(FenceError::Store)).await? {
+                return Ok(asked);
             }
         }
     }

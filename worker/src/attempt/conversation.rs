@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use baton_protocol::compaction::{SUMMARY_PROMPT, compacted_input};
-use baton_protocol::{RunSpec, Usage};
+use baton_protocol::{FinishReason, RunSpec, Usage};
 use baton_store::{CallState, StepData, StepRecord};
 use serde_json::value::RawValue;
 
@@ -118,13 +118,21 @@ impl Conversation {
             unanswered: 0,
             context_tokens,
         };
-        for step in steps {
+        let mut steps = steps.into_iter().peekable();
+        while let Some(step) = steps.next() {
             let Some(message) = step.message else {
                 continue;
             };
+            let calls = steps.peek().and_then(server_call).is_some();
             match step.data {
                 StepData::Compaction { .. } => conversation.compact(&message),
-                StepData::Turn { usage, .. } => conversation.put_turn(step.step, message, usage),
+                StepData::Turn {
+                    usage,
+                    finish_reason,
+                } => {
+                    conversation.put_turn(step.step, message, usage);
+                    conversation.turn_ended(step.step, finish_reason, calls);
+                }
                 StepData::Call { .. } | StepData::CutTurn { .. } => {
                     conversation.put(step.step, message);
                 }
@@ -194,6 +202,14 @@ impl Conversation {
         self.put(step, message);
         let counted = usage.prompt_tokens.saturating_add(usage.completion_tokens);
         self.context_tokens = counted.max(usage.total_tokens);
+    }
+
+    /// Notes the end of a recorded turn, with or without calls. The model is asked to continue an answer
+    /// that a limit cut off.
+    pub(super) fn turn_ended(&mut self, step: u32, reason: FinishReason, has_calls: bool) {
+        if self.machine.is_cut_at_limit(reason) && !has_calls {
+            self.transcript.ask_to_go_on(step);
+        }
     }
 
     /// Adds a recorded call's result.

@@ -19,7 +19,7 @@ use super::compaction::summary_request;
 use super::inputs::take_inputs;
 use super::unrecorded_turn::{OpenTurn, TurnRecord, UnrecordedTurn, Wanted};
 use super::{Attempt, Halt, Worked};
-use crate::agent::turn_machine::TurnVerdict;
+use crate::agent::turn_machine::{AtLimit, TurnVerdict};
 use crate::agent::{Call, FinishedTurn};
 use crate::metrics;
 use crate::model::{ModelError, StartedTurn, TurnContext, TurnParts};
@@ -117,11 +117,14 @@ impl<W: World> Attempt<'_, W> {
             }
             Err(TurnFailure::Limit(limit)) => {
                 tracing::info!(limit = limit.as_str(), "a limit of the run is reached");
-                let Some(outcome) = self.conversation.machine.limit_reached(limit) else {
-                    return Ok(None);
+                return match self.conversation.machine.limit_reached(limit) {
+                    AtLimit::HandBack => Ok(None),
+                    AtLimit::Park => Box::pin(self.park_at_limit(limit)).await.map(Some),
+                    AtLimit::Finish(outcome) => {
+                        self.finish(outcome, None, None).await?;
+                        Ok(Some(Worked::Ended))
+                    }
                 };
-                self.finish(outcome, None, None).await?;
-                return Ok(Some(Worked::Ended));
             }
             Err(TurnFailure::Waits(wish)) => return Ok(Some(Worked::AwaitsBudget(wish))),
             Err(TurnFailure::Halt(halt)) => return Err(halt),
@@ -195,6 +198,8 @@ impl<W: World> Attempt<'_, W> {
         self.publisher.recorded(last_event_id);
         self.conversation
             .put_turn(step, record.message, record.usage);
+        self.conversation
+            .turn_ended(step, finish_reason, !new_calls.is_empty());
         self.publisher.push(step, EventData::Usage(record.usage));
         take_inputs(inputs, &mut self.conversation, &mut self.publisher);
         Ok(None)

@@ -13,13 +13,13 @@ use crate::fixture::Ground;
 
 const LEASE: Duration = Duration::from_mins(10);
 
-fn most(change: impl FnOnce(&mut UseLimits)) -> UseLimits {
+pub(super) fn most(change: impl FnOnce(&mut UseLimits)) -> UseLimits {
     let mut most = UseLimits::default();
     change(&mut most);
     most
 }
 
-fn tokens(limit: u64) -> UseLimits {
+pub(super) fn tokens(limit: u64) -> UseLimits {
     most(|most| most.max_tokens = Some(limit))
 }
 
@@ -33,7 +33,7 @@ async fn run(script: Script, most: UseLimits, on_limit: OnLimit) -> (RunRecord, 
     (record(&ground, run).await, model.requests())
 }
 
-async fn accept(ground: &Ground, most: UseLimits, on_limit: OnLimit) -> RunId {
+pub(super) async fn accept(ground: &Ground, most: UseLimits, on_limit: OnLimit) -> RunId {
     let limits = RunLimits {
         most,
         on_limit,
@@ -47,7 +47,12 @@ async fn accept(ground: &Ground, most: UseLimits, on_limit: OnLimit) -> RunId {
 }
 
 /// Works on the run once, as a worker that drains from its first request on if `drains`.
-async fn attempt(ground: &mut Ground, model: &ScriptedModel, run: RunId, drains: bool) -> JobEnd {
+pub(super) async fn attempt(
+    ground: &mut Ground,
+    model: &ScriptedModel,
+    run: RunId,
+    drains: bool,
+) -> JobEnd {
     let llm = LlmConfig {
         turn_retries: 0,
         prices: vec![ModelPrice {
@@ -77,12 +82,12 @@ async fn attempt(ground: &mut Ground, model: &ScriptedModel, run: RunId, drains:
     end.expect("it takes too long")
 }
 
-async fn record(ground: &Ground, run: RunId) -> RunRecord {
+pub(super) async fn record(ground: &Ground, run: RunId) -> RunRecord {
     let mut tx = ground.store.tenant(ground.tenant).await.unwrap();
     tx.run(run).await.unwrap().unwrap()
 }
 
-fn completed(run: &RunRecord) -> FinishReason {
+pub(super) fn completed(run: &RunRecord) -> FinishReason {
     match &run.outcome {
         Some(Outcome::Completed(reason)) => *reason,
         other => panic!("{other:?}"),
@@ -90,7 +95,7 @@ fn completed(run: &RunRecord) -> FinishReason {
 }
 
 /// Calls the calculator in every turn that has tools.
-fn calls_while_it_may() -> Script {
+pub(super) fn calls_while_it_may() -> Script {
     Script::new(|request| {
         if request.body.get("tools").is_none() {
             return Reply::text("all that I have");
@@ -99,7 +104,7 @@ fn calls_while_it_may() -> Script {
     })
 }
 
-fn call(expressions: &[&str]) -> Reply {
+pub(super) fn call(expressions: &[&str]) -> Reply {
     let calls = (0..)
         .zip(expressions)
         .map(|(index, expression)| Piece::ToolCall {
@@ -111,7 +116,7 @@ fn call(expressions: &[&str]) -> Reply {
     Reply::pieces(calls).ended("tool_calls")
 }
 
-fn bytes(request: &Recorded) -> u64 {
+pub(super) fn bytes(request: &Recorded) -> u64 {
     u64::try_from(request.body.to_string().len()).unwrap()
 }
 

@@ -6,8 +6,9 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::{
-    AnswerField, ApprovalRequested, AttemptReset, ContextCompacted, InputApplied, RunCancelled,
-    RunCompleted, RunFailed, RunStarted, Text, ToolCallDelta, ToolFinished, ToolStarted,
+    AnswerField, ApprovalRequested, AttemptReset, BudgetReached, ContextCompacted, InputApplied,
+    RunCancelled, RunCompleted, RunFailed, RunStarted, Text, ToolCallDelta, ToolFinished,
+    ToolStarted,
 };
 use crate::usage::Usage;
 
@@ -79,6 +80,10 @@ pub fn kinds() -> Vec<Kind> {
         kind::<ApprovalRequested>(
             "approval.requested",
             "The run waits for a person's decision; no worker holds it meanwhile.",
+        ),
+        kind::<BudgetReached>(
+            "budget.reached",
+            "The run has reached a limit of its own and waits for a higher one; no worker holds it meanwhile.",
         ),
         kind::<InputApplied>(
             "input.applied",

@@ -9,6 +9,7 @@ use utoipa::{PartialSchema as _, ToSchema};
 use super::{BadMessage, Envelope};
 use crate::approval::{ApprovalScope, Decision};
 use crate::ids::{ApprovalId, MessageId, RunId};
+use crate::limits::RequestLimits;
 
 /// The longest reason of a cancel, in bytes.
 const MAX_REASON: usize = 1024;
@@ -98,7 +99,7 @@ struct CancelWire {
     reason: Option<String>,
 }
 
-/// A decision about a call that waits for a person, as programs write it.
+/// A decision about a call or a run that waits for a person, as programs write it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Decide)]
@@ -118,7 +119,8 @@ struct DecideWire {
     #[schema(value_type = String)]
     approval_id: ApprovalId,
     /// For a call of unknown outcome: `retry` makes the call again; `result` says what it brought; `fail` gives it
-    /// up. For a call that requires approval: `approve` makes it; `reject` does not.
+    /// up. For a call that requires approval: `approve` makes it; `reject` does not. For a run at a limit of its
+    /// own: `raise` lets it go on with higher `limits`; `stop` ends it.
     decision: DecisionName,
     /// The call's result, as the model reads it; with `result` alone.
     #[serde(default)]
@@ -137,6 +139,9 @@ struct DecideWire {
     /// (`run`), or in the runs of its thread (`thread`); with `approve` alone.
     #[serde(default)]
     scope: Option<ApprovalScope>,
+    /// The limits to raise, the reached one among them; with `raise` alone.
+    #[serde(default)]
+    limits: Option<RequestLimits>,
 }
 
 /// A message to a run that works, as programs write it.
@@ -185,6 +190,8 @@ enum DecisionName {
     Fail,
     Approve,
     Reject,
+    Raise,
+    Stop,
 }
 
 impl CancelMessage {
@@ -225,23 +232,30 @@ impl DecideMessage {
 
     fn decode(body: &[u8], envelope: &Envelope) -> Result<Self, BadMessage> {
         let wire: DecideWire = envelope.strictly(body, "invalid_request", "decision")?;
-        let allows = (wire.arguments, wire.scope);
+        let allows = (wire.arguments, wire.scope, wire.limits);
         let decision = match (wire.decision, wire.result, wire.reason, allows) {
-            (DecisionName::Retry, None, None, (None, None)) => Decision::Retry {},
-            (DecisionName::Result, Some(result), None, (None, None)) => Decision::Result { result },
-            (DecisionName::Fail, None, reason, (None, None)) => Decision::Fail {
+            (DecisionName::Retry, None, None, (None, None, None)) => Decision::Retry {},
+            (DecisionName::Result, Some(result), None, (None, None, None)) => {
+                Decision::Result { result }
+            }
+            (DecisionName::Fail, None, reason, (None, None, None)) => Decision::Fail {
                 reason: reason.unwrap_or_default(),
             },
-            (DecisionName::Approve, None, None, (arguments, scope)) => Decision::Approve {
+            (DecisionName::Approve, None, None, (arguments, scope, None)) => Decision::Approve {
                 arguments,
                 scope: scope.unwrap_or_default(),
             },
-            (DecisionName::Reject, None, reason, (None, None)) => Decision::Reject {
+            (DecisionName::Reject, None, reason, (None, None, None)) => Decision::Reject {
                 reason: reason.unwrap_or_default(),
             },
+            (DecisionName::Raise, None, None, (None, None, Some(limits))) => {
+                Decision::Raise { limits }
+            }
+            (DecisionName::Stop, None, None, (None, None, None)) => Decision::Stop {},
             _ => {
                 let message = "`result` goes with `\"decision\": \"result\"`, which needs it, `reason` with \
-                               `fail` and `reject`, and `arguments` and `scope` with `approve`";
+                               `fail` and `reject`, `arguments` and `scope` with `approve`, and `limits` with `raise`, \
+                               which needs them";
                 return Err(envelope.bad("invalid_request", message.to_owned()));
             }
         };

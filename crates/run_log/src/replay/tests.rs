@@ -369,6 +369,7 @@ fn what_a_run_waits_for_is_shown_behind_its_steps_with_the_ids_that_its_question
         name: "ours".into(),
         arguments: "{}".into(),
         parameters: None,
+        reached: None,
         created_at: AT,
         expires_at: AT,
         decided: None,
@@ -390,7 +391,7 @@ fn what_a_run_waits_for_is_shown_behind_its_steps_with_the_ids_that_its_question
         ]
     );
     assert_eq!(events[5].step, 2);
-    assert_eq!(events[6].data, approval_requested(&asked[2]));
+    assert_eq!(events[6].data, question_event(&asked[2]));
     let rest = replay_parked(&run, &steps, &asked, id(2, 2)).unwrap();
     assert_eq!(rest, events[6..]);
     assert!(

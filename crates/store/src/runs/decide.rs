@@ -27,7 +27,7 @@ pub enum DecideOutcome {
     NotAnOption(ApprovalReason),
     /// It was decided differently before.
     AlreadyDecided(Decision),
-    /// The question has expired; it will be, or is being, decided as `fail` or `reject`.
+    /// The question has expired; it will be, or is being, decided as `fail`, `reject` or `stop`.
     Expired,
     /// The run has ended, so that nothing is left to decide.
     Ended(RunStatus),
@@ -116,7 +116,12 @@ impl TenantTx {
             }
             ApprovalScope::Thread => locked.thread_id,
         };
+        let limits = decision.raised_limits().map(serde_json::to_string);
+        let limits = limits
+            .transpose()
+            .map_err(|error| StoreError::unreadable("approvals.answer", &error.to_string()))?;
         let answer = decision.text().map(columns::text);
+        let answer = answer.or_else(|| limits.map(Into::into));
         let arguments = decision.edited_arguments().map(serde_json::to_string);
         let arguments = arguments
             .transpose()
@@ -164,7 +169,7 @@ impl TenantTx {
 }
 
 impl SystemTx<'_> {
-    /// Decides expired questions as `fail` or `reject`, those of at most `limit` runs. Returns the runs that
+    /// Decides expired questions as `fail`, `reject` or `stop`, those of at most `limit` runs. Returns the runs that
     /// wait for no other question. Their jobs must be published, then reported to
     /// [`SystemTx::mark_published`].
     pub async fn expire_approvals(&self, limit: u32) -> Result<Vec<QueuedJob>, StoreError> {
@@ -184,8 +189,10 @@ impl SystemTx<'_> {
                 FOR NO KEY UPDATE OF runs SKIP LOCKED
             ), expired AS (
                 UPDATE approvals SET
-                    decision = CASE reason WHEN 'approval required' THEN 'reject' ELSE 'fail' END,
-                    answer = CASE reason WHEN 'approval required' THEN $3 ELSE $2 END,
+                    decision = CASE reason WHEN 'approval required' THEN 'reject'
+                                           WHEN 'budget' THEN 'stop' ELSE 'fail' END,
+                    answer = CASE reason WHEN 'approval required' THEN $3
+                                         WHEN 'outcome unknown' THEN $2 END,
                     decided_at = clock_timestamp()
                 FROM locked
                 WHERE approvals.tenant_id = locked.tenant_id AND approvals.run_id = locked.id

@@ -1,14 +1,14 @@
-//! `running` → `awaiting_approval`: calls of the run wait for a person. The questions, the state
-//! and the release of the lease are one statement and one commit.
+//! `running` → `awaiting_approval`: calls of the run wait for a person, or the run waits at a limit of its
+//! own. The questions, the state and the release of the lease are one statement and one commit.
 
 use std::time::Duration;
 
-use baton_protocol::{ApprovalId, ApprovalReason, EventId, Fence};
+use baton_protocol::{ApprovalId, ApprovalReason, EventId, Fence, ReachedLimit};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::columns::{int4, int8};
-use crate::errors::FenceError;
+use crate::errors::{FenceError, StoreError};
 use crate::system::SystemTx;
 
 /// The data of parking a run.
@@ -16,7 +16,7 @@ use crate::system::SystemTx;
 pub struct ParkCommit<'a> {
     /// The questions, at least one, in the order of their steps.
     pub approvals: &'a [NewApproval],
-    /// The time after which each is decided as `fail` or `reject`, if nobody decides it.
+    /// The time after which each is decided as `fail`, `reject` or `stop`, if nobody decides it.
     pub expire_after: Duration,
     /// The id of the last question event; each question has one. They are appended after this
     /// commit.
@@ -28,12 +28,14 @@ pub struct ParkCommit<'a> {
 pub struct NewApproval {
     /// Its id.
     pub id: ApprovalId,
-    /// The call that waits.
+    /// The call that waits, or the step that a run at its limit waits before.
     pub step: u32,
     /// The reason for the question.
     pub reason: ApprovalReason,
     /// The JSON text of the schema that a person's own arguments must match; `None` if none can be given.
     pub parameters: Option<String>,
+    /// The limit that the run has reached; `None` for a call.
+    pub reached: Option<ReachedLimit>,
 }
 
 /// The outcome of parking.
@@ -83,6 +85,15 @@ impl SystemTx<'_> {
             .iter()
             .map(|approval| approval.parameters.clone())
             .collect();
+        let reached: Vec<Option<String>> = park
+            .approvals
+            .iter()
+            .map(|approval| {
+                let reached = approval.reached.as_ref();
+                reached.map(serde_json::to_string).transpose()
+            })
+            .collect::<Result<_, _>>()
+            .map_err(|error| StoreError::unreadable("approvals.reached", &error.to_string()))?;
         let parked = sqlx::query!(
             r#"
             -- runs.park
@@ -98,11 +109,11 @@ impl SystemTx<'_> {
                 RETURNING id
             ), asked AS (
                 INSERT INTO approvals
-                    (tenant_id, id, run_id, step, attempt, reason, parameters, expires_at)
+                    (tenant_id, id, run_id, step, attempt, reason, parameters, reached, expires_at)
                 SELECT $1, new.id, $2, new.step, $3, new.reason, new.parameters::json,
-                       statement_timestamp() + $9::interval
-                FROM held, unnest($6::uuid[], $7::integer[], $8::text[], $10::text[])
-                               AS new (id, step, reason, parameters)
+                       new.reached::json, statement_timestamp() + $9::interval
+                FROM held, unnest($6::uuid[], $7::integer[], $8::text[], $10::text[], $11::text[])
+                               AS new (id, step, reason, parameters, reached)
             )
             SELECT statement_timestamp() + $9::interval AS "expires_at!" FROM held
             "#,
@@ -116,6 +127,7 @@ impl SystemTx<'_> {
             &reasons,
             park.expire_after as _,
             &parameters as &[Option<String>],
+            &reached as &[Option<String>],
         )
         .fetch_optional(self.pool)
         .await?;

@@ -55,6 +55,7 @@ fn questions() -> [NewApproval; 2] {
         step,
         reason: ApprovalReason::OutcomeUnknown,
         parameters: None,
+        reached: None,
     })
 }
 

@@ -94,6 +94,7 @@ async fn fill(ledger: &Ledger) -> Filled {
         step: 2,
         reason: ApprovalReason::OutcomeUnknown,
         parameters: None,
+        reached: None,
     }];
     let park = ParkCommit {
         approvals: &approvals,

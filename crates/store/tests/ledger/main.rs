@@ -8,6 +8,7 @@ mod approvals;
 mod audit;
 mod audit_parts;
 mod bootstrapping;
+mod budget_questions;
 mod budgets;
 mod fences;
 mod fixture;

@@ -117,6 +117,7 @@ async fn a_timeline_tells_every_attempt_and_why_it_ended() {
         step: 2,
         reason: ApprovalReason::OutcomeUnknown,
         parameters: None,
+        reached: None,
     };
     let park = ParkCommit {
         approvals: std::slice::from_ref(&question),

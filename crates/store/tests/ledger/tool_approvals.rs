@@ -71,6 +71,7 @@ async fn park(
             step: *step,
             reason,
             parameters: required.then(|| SCHEMA.to_owned()),
+            reached: None,
         })
         .collect();
     let park = ParkCommit {

@@ -199,6 +199,7 @@ async fn park(ledger: &Ledger, fence: &Fence, expire_after: std::time::Duration)
             step: 2,
             reason: ApprovalReason::OutcomeUnknown,
             parameters: None,
+            reached: None,
         }],
         expire_after,
         last_event_id: AT,

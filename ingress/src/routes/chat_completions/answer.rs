@@ -97,6 +97,7 @@ impl Gathering {
             | EventData::ToolStarted(_)
             | EventData::ToolFinished(_)
             | EventData::ApprovalRequested(_)
+            | EventData::BudgetReached(_)
             | EventData::InputApplied(_)
             | EventData::ContextCompacted(_)
             | EventData::Usage(_)

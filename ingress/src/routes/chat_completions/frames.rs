@@ -124,6 +124,7 @@ impl ChatFrames {
             | EventData::ToolStarted(_)
             | EventData::ToolFinished(_)
             | EventData::ApprovalRequested(_)
+            | EventData::BudgetReached(_)
             | EventData::InputApplied(_)
             | EventData::ContextCompacted(_)
             | EventData::Usage(_)

@@ -48,7 +48,7 @@ use crate::run::submission::{RunRequest, Submitted, Submitter, idempotency_key, 
         (status = 202, description = "With `Prefer: respond-async`: the response goes on; `Location` names it", body = ResponseBody),
         AnswerErrors,
         (status = 404, description = "No such agent, model, conversation or earlier response", body = ErrorBody),
-        (status = 409, description = "`response_in_progress`: the earlier response has not ended; `thread_busy`: a run of the conversation has not ended; `approval_required`: a tool call waits for a decision, and the run goes on afterwards", body = ErrorBody),
+        (status = 409, description = "`response_in_progress`: the earlier response has not ended; `thread_busy`: a run of the conversation has not ended; `approval_required`: the run waits for a decision about a tool call or a limit, and the run goes on afterwards", body = ErrorBody),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]

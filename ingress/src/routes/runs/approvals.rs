@@ -7,7 +7,7 @@ pub(super) mod revoke;
 use axum::Json;
 use axum::extract::State;
 use baton_protocol::{
-    ApiKeyId, ApprovalId, ApprovalReason, ApprovalScope, Decision, RunId, RunStatus,
+    ApiKeyId, ApprovalId, ApprovalReason, ApprovalScope, Decision, ReachedLimit, RunId, RunStatus,
 };
 use baton_store::{ApprovalRecord, Store};
 use chrono::{DateTime, Utc};
@@ -20,7 +20,7 @@ use crate::access::{Authorized, RunsRead};
 use crate::error::{ApiError, Problem};
 use crate::routes::query::{QueryParams, list_params};
 
-/// A question to a person, about one call of a tool.
+/// A question to a person, about one call of a tool or about a limit of the run.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Approval)]
 pub(crate) struct ApprovalView {
@@ -31,8 +31,12 @@ pub(crate) struct ApprovalView {
     status: ApprovalStatus,
     /// The reason for asking a person.
     reason: ApprovalReason,
-    call: CallView,
-    /// The possible decisions: `retry`, `result` and `fail` if the outcome is unknown, else `approve` and `reject`.
+    /// The call that waits; null for a limit.
+    call: Option<CallView>,
+    /// The limit that the run has reached; null for a call.
+    budget: Option<ReachedLimit>,
+    /// The possible decisions: `retry`, `result` and `fail` if the outcome is unknown, `approve` and `reject` if
+    /// approval is required, `raise` and `stop` at a limit.
     options: &'static [&'static str],
     /// The decision; null before.
     decision: Option<Decision>,
@@ -43,7 +47,7 @@ pub(crate) struct ApprovalView {
     /// The approval of later calls of the tool, or null.
     grant: Option<GrantView>,
     created_at: DateTime<Utc>,
-    /// The time at which the question is decided as `fail` or `reject` if nobody has decided.
+    /// The time at which the question is decided as `fail`, `reject` or `stop` if nobody has decided.
     expires_at: DateTime<Utc>,
 }
 
@@ -122,7 +126,7 @@ impl ApprovalView {
             run_id: approval.run,
             status,
             reason: approval.reason,
-            call: CallView {
+            call: approval.reached.is_none().then(|| CallView {
                 id: approval.call_id,
                 name: approval.name,
                 arguments: approval.arguments,
@@ -130,7 +134,8 @@ impl ApprovalView {
                     .parameters
                     .and_then(|schema| RawValue::from_string(schema).ok()),
                 step: approval.step,
-            },
+            }),
+            budget: approval.reached,
             options: approval.reason.options(),
             decision,
             decided_at,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use baton_protocol::{RunId, TenantId};
+use baton_protocol::{EventData, RunId, RunStatus, TenantId};
+use baton_run_log::parked_events::question_event;
 use baton_store::{Store, TenantTx};
 
 use super::path::RunPath;
@@ -66,6 +67,15 @@ pub(super) async fn read_whole(tx: &mut TenantTx, run: RunId) -> Result<Option<R
     let output = tx.run_messages(run).await?;
     let steps = tx.run_steps(run).await?;
     let routes = tx.turn_routes(run).await?;
-    let view = RunView::whole(record, output, steps, routes);
+    let asked = match record.status {
+        RunStatus::AwaitingApproval => tx.run_approvals(run).await?,
+        _ => Vec::new(),
+    };
+    let open = asked.iter().filter(|asked| asked.decided.is_none());
+    let budget = open.map(question_event).find_map(|event| match event {
+        EventData::BudgetReached(budget) => Some(budget),
+        _ => None,
+    });
+    let view = RunView::whole(record, output, steps, routes, budget);
     view.map(Some).map_err(|error| ApiError::internal(&error))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use baton_admission::{Accepted, CreatedRun};
 use baton_protocol::compaction::summary_text;
+use baton_protocol::event::BudgetReached;
 use baton_protocol::{
     AgentRef, CallFailure, EventId, FinishReason, Lane, MessageId, Outcome, RunError, RunId,
     RunSpec, RunStatus, ThreadId, TurnRoute, Usage,
@@ -47,6 +48,9 @@ pub(crate) struct RunView {
     /// The tokens of all recorded turns; `estimated` if a turn was broken off before the upstream
     /// had reported its own.
     usage: Usage,
+    /// The limit of its own that it waits at; left out while it does not wait at one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<BudgetReached>,
     /// The reason why it failed, or the reason given when it was cancelled.
     error: Option<RunError>,
     #[schema(value_type = Option<Object>)]
@@ -174,6 +178,7 @@ impl RunView {
             input: Some(spec.messages),
             output: Some(Vec::new()),
             usage: Usage::default(),
+            budget: None,
             error: None,
             metadata,
             created_at,
@@ -193,6 +198,7 @@ impl RunView {
         output: Vec<Box<RawValue>>,
         steps: Vec<StepRecord>,
         mut routes: BTreeMap<u32, TurnRoute>,
+        budget: Option<BudgetReached>,
     ) -> Result<Self, serde_json::Error> {
         let spec: RunSpec = serde_json::from_str(&run.spec_json)?;
         let mut output = output;
@@ -204,12 +210,8 @@ impl RunView {
             StepView::new(step, route)
         });
         let steps = steps.collect();
-        Ok(Self::new(
-            run,
-            Some(spec.messages),
-            Some(output),
-            Some(steps),
-        ))
+        let shown = Self::new(run, Some(spec.messages), Some(output), Some(steps));
+        Ok(Self { budget, ..shown })
     }
 
     fn new(
@@ -244,6 +246,7 @@ impl RunView {
             input,
             output,
             usage: run.usage,
+            budget: None,
             error,
             metadata: run.metadata,
             created_at: run.created_at,

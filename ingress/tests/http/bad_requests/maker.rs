@@ -68,6 +68,7 @@ impl Maker {
         let decisions = json!({"decisions": [
             {"approval_id": uuid::Uuid::nil(), "decision": "reject", "reason": text},
         ]});
+        let limits = json!({"decision": "raise", "limits": {"max_tokens": 9}});
         let login = json!({"email": "who@example.org", "password": text});
         let key = json!({"name": "a key", "scopes": ["runs:read"]});
         self.pick(&[
@@ -78,6 +79,7 @@ impl Maker {
             (COMPACT, count),
             ("/v1/runs/{id}/approvals/{approval}", decision),
             ("/v1/runs/{id}/approvals", decisions),
+            ("/v1/runs/{id}/approvals/{approval}", limits),
             ("/v1/auth/login", login),
             ("/v1/api-keys", key),
         ])

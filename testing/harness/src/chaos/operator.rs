@@ -129,6 +129,8 @@ fn any_decision(random: &mut StdRng, reason: ApprovalReason) -> Decision {
         (ApprovalReason::OutcomeUnknown, _) => Decision::Fail {
             reason: "given up".to_owned(),
         },
+        // The load's runs have no limits of their own.
+        (ApprovalReason::Budget, _) => Decision::Stop {},
         (ApprovalReason::ApprovalRequired, 0) => Decision::Reject {
             reason: "not today".to_owned(),
         },

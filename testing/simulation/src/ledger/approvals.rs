@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use baton_protocol::{ApprovalId, Decision, EventId, Fence, RunId};
+use baton_protocol::{ApprovalId, ApprovalReason, Decision, EventId, Fence, RunId};
 use baton_store::{ApprovalRecord, Decided, NewApproval, ParkOutcome, QueuedJob, StepData};
 
 use super::{Ledger, Lost, Row, State, job_of, open_call};
@@ -35,14 +35,17 @@ impl Ledger {
         }
         let (row, held) = self.write(fence, "parking")?;
         for question in questions {
-            let Some(StepData::Call {
-                call_id,
-                name,
-                arguments,
-                ..
-            }) = open_call(row, question.step).map(|record| record.data.clone())
-            else {
-                continue;
+            let call = open_call(row, question.step).map(|record| record.data.clone());
+            let (call_id, name, arguments) = match call {
+                Some(StepData::Call {
+                    call_id,
+                    name,
+                    arguments,
+                    ..
+                }) => (call_id, name, arguments),
+                // A question about a limit has no call.
+                _ if question.reached.is_some() => Default::default(),
+                _ => continue,
             };
             row.approvals.push(ApprovalRecord {
                 id: question.id,
@@ -54,6 +57,7 @@ impl Ledger {
                 name,
                 arguments,
                 parameters: question.parameters.clone(),
+                reached: question.reached.clone(),
                 created_at: date(now),
                 expires_at: date(now) + expire_after,
                 decided: None,
@@ -80,7 +84,8 @@ impl Ledger {
         let Some(asked) = row.approvals.iter_mut().find(|asked| asked.id == approval) else {
             return (false, false);
         };
-        if ended || asked.decided.is_some() || asked.expires_at <= date(now) {
+        let is_option = asked.reason.options().contains(&decision.as_str());
+        if ended || !is_option || asked.decided.is_some() || asked.expires_at <= date(now) {
             return (false, false);
         }
         asked.decided = Some(Decided {
@@ -101,8 +106,11 @@ impl Ledger {
                 if asked.decided.is_none() && asked.expires_at <= date(now) {
                     any = true;
                     asked.decided = Some(Decided {
-                        decision: Decision::Fail {
-                            reason: "nobody decided in time".into(),
+                        decision: match asked.reason {
+                            ApprovalReason::Budget => Decision::Stop {},
+                            _ => Decision::Fail {
+                                reason: "nobody decided in time".into(),
+                            },
                         },
                         at: date(now),
                         by: None,

@@ -384,6 +384,7 @@ proptest! {
                     }
                     Next::BeginGivenCalls
                     | Next::CallModel { .. }
+                    | Next::ParkAtLimit(_)
                     | Next::HandBack { .. }
                     | Next::Finish(_) => break,
                 };
@@ -511,14 +512,84 @@ fn a_limit_is_reached_once_and_its_name_is_the_end() {
     let by_cost = Outcome::Completed(FinishReason::MaxCost);
     assert_eq!(
         stops.limit_reached(FinishReason::MaxCost),
-        Some(by_cost.clone())
+        AtLimit::Finish(by_cost.clone())
     );
     let mut hands_back = TurnMachine::new(limited(OnLimit::HandBack));
-    assert_eq!(hands_back.limit_reached(FinishReason::MaxCost), None);
+    let at_once = hands_back.limit_reached(FinishReason::MaxCost);
+    assert_eq!(at_once, AtLimit::HandBack);
     assert_eq!(hands_back.next(), Next::HandBack { step: 1 });
     // Not even the last turn fits.
     assert_eq!(
         hands_back.limit_reached(FinishReason::MaxTokens),
-        Some(by_cost)
+        AtLimit::Finish(by_cost)
     );
+}
+
+/// None of the calls is made before the limit is raised. A takeover, a raise that is too low and one that
+/// is enough come to what the limits say.
+#[test]
+fn at_the_limit_of_calls_the_run_waits_and_a_higher_limit_makes_them() {
+    let mut machine = TurnMachine::new(limited(OnLimit::Park));
+    machine.turn_finished(two_calls());
+    machine.call_finished(2);
+    machine.call_finished(3);
+    let TurnVerdict::Continue(calls) = machine.turn_finished(two_calls()) else {
+        panic!("it ends")
+    };
+    assert_eq!((calls.len(), machine.calls()), (2, 2));
+    let waits = Next::ParkAtLimit(FinishReason::MaxToolCalls);
+    assert_eq!(machine.next(), waits);
+    let recorded = || {
+        [
+            Recorded::Turn(two_calls()),
+            Recorded::CallFinished(2),
+            Recorded::CallFinished(3),
+            Recorded::Turn(two_calls()),
+        ]
+    };
+    let resumed = |most| {
+        let mut limits = limited(OnLimit::Park);
+        limits.most.max_tool_calls = Some(most);
+        TurnMachine::resume(limits, recorded())
+    };
+    assert_eq!(resumed(3).next(), waits);
+    assert_eq!(resumed(4).next(), Next::RunCalls(calls));
+    let mut stopped = resumed(3);
+    stopped.stop_at_limit();
+    let end = Next::Finish(Outcome::Completed(FinishReason::MaxToolCalls));
+    assert_eq!(stopped.next(), end);
+}
+
+/// The limit decides whether another turn follows. Calls in the cut answer may lack arguments.
+#[test]
+fn an_answer_that_a_limit_cuts_off_does_not_end_a_run_that_may_wait() {
+    let cut = |calls| turn(FinishReason::MaxTokens, calls);
+    let mut machine = TurnMachine::new(limited(OnLimit::Park));
+    let verdict = machine.turn_finished(cut(Vec::new()));
+    assert_eq!(verdict, TurnVerdict::Continue(Vec::new()));
+    assert_eq!(machine.next(), Next::CallModel { step: 2 });
+    let limit = FinishReason::MaxTokens;
+    assert_eq!(machine.limit_reached(limit), AtLimit::Park);
+    machine.stop_at_limit();
+    let end = Outcome::Completed(limit);
+    assert_eq!(machine.limit_reached(limit), AtLimit::Finish(end.clone()));
+
+    let mut machine = TurnMachine::new(limited(OnLimit::Park));
+    let TurnVerdict::Continue(calls) = machine.turn_finished(cut(vec![server("a")])) else {
+        panic!("it ends")
+    };
+    assert!(matches!(
+        calls[0].standing,
+        Standing::Settled { ok: false, .. }
+    ));
+    assert_eq!(machine.calls(), 0);
+
+    let client = Call {
+        side: CallSide::Client,
+        ..server("c")
+    };
+    let verdict = TurnMachine::new(limited(OnLimit::Park)).turn_finished(cut(vec![client]));
+    assert_eq!(verdict, TurnVerdict::Finish(end.clone()));
+    let verdict = TurnMachine::new(limited(OnLimit::Stop)).turn_finished(cut(Vec::new()));
+    assert_eq!(verdict, TurnVerdict::Finish(end));
 }

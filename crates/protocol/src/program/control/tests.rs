@@ -54,6 +54,16 @@ fn requests_are_read_as_documented() {
             },
         ),
         (
+            json!({"decision": "raise", "limits": {"max_tokens": 9}}),
+            Decision::Raise {
+                limits: RequestLimits {
+                    max_tokens: Some(9),
+                    ..RequestLimits::default()
+                },
+            },
+        ),
+        (json!({"decision": "stop"}), Decision::Stop {}),
+        (
             json!({"decision": "reject", "reason": "no"}),
             Decision::Reject {
                 reason: "no".into(),
@@ -155,6 +165,18 @@ fn a_refusal_names_what_is_wrong_and_repeats_what_it_can() {
             json!({"approval_id": RUN, "request_id": "mine", "decision": "reject", "scope": "run"}),
             "invalid_request",
             "`scope` with `approve`",
+        ),
+        (
+            "decide",
+            with("decision", json!("raise")),
+            "invalid_request",
+            "`limits` with `raise`",
+        ),
+        (
+            "decide",
+            json!({"approval_id": RUN, "request_id": "mine", "decision": "stop", "limits": {}}),
+            "invalid_request",
+            "`limits` with `raise`",
         ),
         ("pause", json!({}), "invalid_request", "`pause` is no verb"),
     ] {

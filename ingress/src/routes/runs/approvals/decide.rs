@@ -19,13 +19,14 @@ use crate::error::{ApiError, Problem};
 use crate::routes::runs::path::RunPath;
 use crate::run::decide::{Decider, Wish, words};
 
-/// Decides a call that a run waits for.
+/// Decides a question that a run waits for.
 ///
 /// A call that requires approval: `{"decision": "approve"}` makes it, with `"arguments": {…}` in place of the
 /// model's if they are given; with `"scope": "run"` or `"thread"`, later calls of the tool need no other approval; `{"decision": "reject", "reason": "…"}` does not, and the model reads why. A call
 /// of unknown outcome: `{"decision": "retry"}` makes it again, once; `{"decision": "result", "result": "…"}`
 /// gives the model this result; `{"decision": "fail", "reason": "…"}` reports to the model that the
-/// call failed. The run continues after the last question is decided. The first decision is final;
+/// call failed. A run at a limit of its own: `{"decision": "raise", "limits": {…}}` lets it go on, as
+/// `PATCH /v1/runs/{id}` does; `{"decision": "stop"}` ends it. The run continues after the last question is decided. The first decision is final;
 /// repeating it changes nothing.
 #[utoipa::path(
     post,
@@ -38,7 +39,7 @@ use crate::run::decide::{Decider, Wish, words};
     ),
     responses(
         (status = 200, description = "Decided so, now or before", body = ApprovalView),
-        (status = 400, description = "`invalid_decision`: this is no decision, or one for the other kind of question; `no_thread`: the run has none for the `scope`; `text_too_long`", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "`invalid_decision`: this is no decision, or one for another kind of question; `invalid_limit`: a limit does not let the run go on; `no_thread`: the run has none for the `scope`; `text_too_long`", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks `approvals:write`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such run, or no such question", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`already_decided` otherwise, `approval_expired`, or `run_ended`", body = Problem, content_type = "application/problem+json"),
@@ -245,7 +246,7 @@ fn read_decision(body: &[u8]) -> Result<Decision, ApiError> {
             "this is no decision ({error}): send {{\"decision\": \"approve\"}} or {{\"decision\": \
              \"reject\", \"reason\": \"…\"}}; about a call of unknown outcome {{\"decision\": \"retry\"}}, \
              {{\"decision\": \"result\", \"result\": \"…\"}} or {{\"decision\": \"fail\", \"reason\": \
-             \"…\"}}"
+             \"…\"}}; at a limit {{\"decision\": \"raise\", \"limits\": {{…}}}} or {{\"decision\": \"stop\"}}"
         );
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_decision", message)
     })
