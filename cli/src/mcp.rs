@@ -1,11 +1,12 @@
 //! `baton mcp probe`: prints what the worker's client finds at an MCP server.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use baton_mcp::{Connection, Endpoint, Listing, ServerInfo};
+use anyhow::{Context as _, bail};
+use baton_mcp::{Connection, Endpoint, Listing, Program, ServerInfo};
 use baton_outbound::{Guard, Policy};
 use clap::{Args, Subcommand};
 use http::{HeaderName, HeaderValue};
@@ -28,7 +29,14 @@ pub(crate) enum McpCommand {
 #[derive(Debug, Args)]
 pub(crate) struct ProbeArgs {
     /// The server's address, such as https://mcp.example/mcp
-    pub(crate) url: url::Url,
+    #[arg(required_unless_present = "command", conflicts_with = "command")]
+    pub(crate) url: Option<Url>,
+    /// A local program that is the server, after `--`: its absolute path and its arguments
+    #[arg(last = true, value_name = "PROGRAM")]
+    pub(crate) command: Vec<String>,
+    /// A variable of the program's environment, as NAME=VALUE; may be given several times
+    #[arg(long = "env", value_name = "VARIABLE", requires = "command")]
+    pub(crate) env: Vec<String>,
     /// Print JSON, with the whole descriptions and schemas
     #[arg(long)]
     pub(crate) json: bool,
@@ -59,7 +67,14 @@ async fn probe(options: ProbeArgs, args: &ConfigArgs) -> anyhow::Result<()> {
         ..Policy::default()
     });
     let timeout = options.timeout.into();
-    let mut endpoint = Endpoint::new(options.url.clone(), timeout, timeout);
+    let mut endpoint = match (&options.url, options.command.split_first()) {
+        (Some(url), _) => Endpoint::new(url.clone(), timeout, timeout),
+        (None, Some((path, arguments))) => {
+            let program = program(path, arguments, &options.env)?;
+            Endpoint::of_program(program, timeout, timeout)
+        }
+        (None, None) => bail!("name the server's address, or its program after `--`"),
+    };
     if let Some(path) = &options.token_file {
         let token = std::fs::read_to_string(path)
             .with_context(|| format!("{} cannot be read", path.display()))?;
@@ -91,11 +106,41 @@ async fn probe(options: ProbeArgs, args: &ConfigArgs) -> anyhow::Result<()> {
         });
         return print(&visible_json(&found));
     }
-    print(text(&options.url, &server, &listing).trim_end())
+    let way = match &options.url {
+        Some(url) => {
+            let mut place = url.clone();
+            // The query may hold a key.
+            place.set_query(None);
+            format!("url = {}", json!(place.as_str()))
+        }
+        None => format!("command = {}", json!(options.command)),
+    };
+    print(text(&way, &server, &listing).trim_end())
+}
+
+/// The memory of a program that is tried out, in bytes.
+const MEMORY: u64 = 1 << 30;
+
+fn program(path: &str, arguments: &[String], env: &[String]) -> anyhow::Result<Program> {
+    if !path.starts_with('/') {
+        bail!("`{path}` is no absolute path: a worker uses no PATH");
+    }
+    let mut program = Program::new(path.into(), arguments.to_vec(), MEMORY, |line| {
+        // Standard output is for the result.
+        let _ = writeln!(std::io::stderr().lock(), "{}", visible(&line));
+    });
+    for variable in env {
+        let (name, value) = variable
+            .split_once('=')
+            .filter(|(name, _)| !name.is_empty())
+            .context("a variable is written NAME=VALUE")?;
+        program = program.with_variable(name.to_owned(), value.to_owned());
+    }
+    Ok(program)
 }
 
 /// Writes the server, its tools, and a section for the configuration.
-fn text(url: &Url, server: &ServerInfo, listing: &Listing) -> String {
+fn text(way: &str, server: &ServerInfo, listing: &Listing) -> String {
     let mut text = String::new();
     let name = server.name.as_deref().unwrap_or("a server without a name");
     let version = server.version.as_deref().unwrap_or_default();
@@ -130,13 +175,9 @@ fn text(url: &Url, server: &ServerInfo, listing: &Listing) -> String {
         .iter()
         .map(|tool| json!(tool.name).to_string())
         .collect();
-    let mut place = url.clone();
-    // The query may hold a key.
-    place.set_query(None);
     let _ = write!(
         text,
-        "\n[[mcp.servers]]\nname = \"server\"\nurl = {}\ntools = [{}]\n",
-        json!(place.as_str()),
+        "\n[[mcp.servers]]\nname = \"server\"\n{way}\ntools = [{}]\n",
         names.join(", ")
     );
     text

@@ -14,15 +14,17 @@ use rmcp::service::{
     NotificationContext, RunningService,
 };
 use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::{ClientHandler, RoleClient};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, MAX_MESSAGE, Way};
 use crate::error::McpError;
 use crate::listing::{Listing, ToolInfo};
 use crate::outcome::CallOutcome;
+use crate::program::Process;
 
 /// The most pages of a list.
 const MAX_PAGES: usize = 64;
@@ -42,50 +44,58 @@ pub struct ServerInfo {
     pub protocol: String,
 }
 
-/// An open connection to a server. Dropping it ends the session.
+/// An open connection to a server. Dropping it ends the session, and kills the server's program.
 pub struct Connection {
     running: RunningService<RoleClient, Handler>,
+    /// The process of a server that is a program.
+    process: Option<Process>,
+    opened_at: Instant,
     endpoint: Arc<Endpoint>,
     list_changed: Arc<AtomicBool>,
 }
 
 impl Connection {
-    /// Opens a connection.
+    /// Opens a connection. The server's program, if it is one, is started.
     pub async fn open(endpoint: Arc<Endpoint>, guard: &Guard) -> Result<Self, McpError> {
         let limit = endpoint.open_timeout;
-        let http = Client::to_origin(guard, endpoint.url(), limit)
-            .map_err(|error| McpError::Setup(error.to_string()))?
-            .into_http();
         let list_changed = Arc::new(AtomicBool::new(false));
         let opening = async {
             let either = ClientLifecycleMode::Auto {
                 preferred_versions: vec![ProtocolVersion::V_2026_07_28],
                 legacy_version: Some(ProtocolVersion::LATEST_WITH_INITIALIZE),
             };
-            match serve(&http, &endpoint, &list_changed, either).await {
+            match serve(&endpoint, guard, &list_changed, either).await? {
                 // Some servers of the earlier era answer a method that they do not know with a result.
                 Err(
                     ClientInitializeError::ExpectedInitResult(_)
                     | ClientInitializeError::ExpectedInitResponse(_),
                 ) => {
                     let earlier = ClientLifecycleMode::Initialize;
-                    serve(&http, &endpoint, &list_changed, earlier).await
+                    serve(&endpoint, guard, &list_changed, earlier).await?
                 }
                 opened => opened,
             }
+            .map_err(|error| McpError::opening(&error, &endpoint))
         };
-        let running = timeout(limit, opening)
+        let (running, process) = timeout(limit, opening)
             .await
-            .map_err(|_| McpError::TimedOut(limit))?
-            .map_err(|error| McpError::opening(&error, &endpoint))?;
+            .map_err(|_| McpError::TimedOut(limit))??;
         // The list is cached here, within limits of its own.
         let cache = ClientCacheConfig::disabled();
         running.set_response_cache_config(cache).await;
         Ok(Self {
             running,
+            process,
+            opened_at: Instant::now(),
             endpoint,
             list_changed,
         })
+    }
+
+    /// Ends the server's program, and returns how it ended and how long it ran; `None` for a server over HTTP.
+    pub(crate) fn end_program(&self) -> Option<(String, Duration)> {
+        let ended = self.process.as_ref()?.end();
+        Some((ended, self.opened_at.elapsed()))
     }
 
     /// Returns the server's description of itself.
@@ -105,7 +115,9 @@ impl Connection {
 
     /// Returns whether the connection is lost.
     pub(crate) fn is_closed(&self) -> bool {
-        self.running.is_closed() || self.running.is_transport_closed()
+        self.running.is_closed()
+            || self.running.is_transport_closed()
+            || self.process.as_ref().is_some_and(Process::has_ended)
     }
 
     /// Returns whether the server has said since the last question that its list has changed.
@@ -196,18 +208,39 @@ impl Connection {
     }
 }
 
+/// A protocol that has begun, with the process of a server that is a program.
+type Begun = (RunningService<RoleClient, Handler>, Option<Process>);
+
 /// Begins the protocol over a new transport.
 async fn serve(
-    http: &reqwest::Client,
-    endpoint: &Endpoint,
+    endpoint: &Arc<Endpoint>,
+    guard: &Guard,
     list_changed: &Arc<AtomicBool>,
     lifecycle: ClientLifecycleMode,
-) -> Result<RunningService<RoleClient, Handler>, ClientInitializeError> {
+) -> Result<Result<Begun, ClientInitializeError>, McpError> {
     let handler = Handler {
         list_changed: Arc::clone(list_changed),
     };
-    let transport = StreamableHttpClientTransport::with_client(http.clone(), endpoint.transport());
-    handler.serve_with_lifecycle(transport, lifecycle).await
+    match &endpoint.way {
+        Way::Http(address) => {
+            let http = Client::to_origin(guard, &address.url, endpoint.open_timeout)
+                .map_err(|error| McpError::Setup(error.to_string()))?
+                .into_http();
+            let transport = StreamableHttpClientTransport::with_client(http, address.transport());
+            let begun = handler.serve_with_lifecycle(transport, lifecycle).await;
+            Ok(begun.map(|running| (running, None)))
+        }
+        Way::Program(program) => {
+            let cleared = Arc::clone(endpoint);
+            let (process, output, input) = program
+                .start(move |line| cleared.clear(line))
+                .map_err(|error| McpError::NotStarted(error.to_string()))?;
+            let transport =
+                AsyncRwTransport::new_client(output, input).with_max_line_length(MAX_MESSAGE);
+            let begun = handler.serve_with_lifecycle(transport, lifecycle).await;
+            Ok(begun.map(|running| (running, Some(process))))
+        }
+    }
 }
 
 /// The client's side of a connection. It offers the server neither sampling nor elicitation nor roots.

@@ -8,8 +8,10 @@ use http::{HeaderName, HeaderValue};
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use url::Url;
 
+use crate::program::Program;
+
 /// The largest message of a server, in bytes.
-const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 /// The most requests at a time that wait for the head of their response; further ones wait for a place.
 const MAX_CALLS: usize = 256;
 /// The longest part of an answer that is not MCP that is read for an error, in bytes.
@@ -17,12 +19,10 @@ const MAX_REFUSAL: usize = 2 * 1024;
 /// The length of the shortest secret: a shorter text might occur in any answer.
 const SHORTEST_SECRET: usize = 8;
 
-/// The address of a server, its credential, and the limits of its use.
-#[derive(Clone, PartialEq, Eq)]
+/// The way to a server, its credential, and the limits of its use.
+#[derive(Clone)]
 pub struct Endpoint {
-    url: Url,
-    bearer: Option<String>,
-    headers: HashMap<HeaderName, HeaderValue>,
+    pub(crate) way: Way,
     /// The time limit of opening a connection, and of listing the tools.
     pub(crate) open_timeout: Duration,
     /// The time for which a list of tools holds if the server gives none.
@@ -33,34 +33,85 @@ impl Endpoint {
     /// Makes an endpoint without a credential.
     pub fn new(url: Url, open_timeout: Duration, list_for: Duration) -> Self {
         Self {
-            url,
-            bearer: None,
-            headers: HashMap::new(),
+            way: Way::Http(Address {
+                url,
+                bearer: None,
+                headers: HashMap::new(),
+            }),
             open_timeout,
             list_for,
         }
     }
 
-    /// Sets the bearer token of each request.
+    /// Makes the endpoint of a local program.
+    pub const fn of_program(program: Program, open_timeout: Duration, list_for: Duration) -> Self {
+        Self {
+            way: Way::Program(program),
+            open_timeout,
+            list_for,
+        }
+    }
+
+    /// Sets the bearer token of each request over HTTP.
     #[must_use]
     pub fn with_bearer(mut self, token: String) -> Self {
-        self.bearer = Some(token);
+        if let Way::Http(address) = &mut self.way {
+            address.bearer = Some(token);
+        }
         self
     }
 
-    /// Adds a header to each request. Its value counts as a secret.
+    /// Adds a header to each request over HTTP. Its value counts as a secret.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
         value.set_sensitive(true);
-        self.headers.insert(name, value);
+        if let Way::Http(address) = &mut self.way {
+            address.headers.insert(name, value);
+        }
         self
     }
 
-    /// Returns the address.
-    pub fn url(&self) -> &Url {
-        &self.url
+    /// Returns a text without the secrets that requests carry, because some servers repeat them.
+    pub(crate) fn clear(&self, mut text: String) -> String {
+        for secret in self.secrets() {
+            if text.contains(&secret) {
+                text = text.replace(&secret, "[secret]");
+            }
+        }
+        text
     }
 
+    /// Returns the secrets, the longest first.
+    fn secrets(&self) -> Vec<String> {
+        let mut secrets = match &self.way {
+            Way::Http(address) => address.secrets(),
+            Way::Program(program) => program.environment.values().cloned().collect(),
+        };
+        secrets.retain(|secret| secret.len() >= SHORTEST_SECRET);
+        secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        secrets.dedup();
+        secrets
+    }
+}
+
+/// The way to a server.
+#[derive(Clone)]
+pub(crate) enum Way {
+    /// Streamable HTTP.
+    Http(Address),
+    /// A local program.
+    Program(Program),
+}
+
+/// The address of a server, and the credential of its requests.
+#[derive(Clone)]
+pub(crate) struct Address {
+    pub(crate) url: Url,
+    bearer: Option<String>,
+    headers: HashMap<HeaderName, HeaderValue>,
+}
+
+impl Address {
     pub(crate) fn transport(&self) -> StreamableHttpClientTransportConfig {
         let config = StreamableHttpClientTransportConfig::with_uri(self.url.as_str())
             .custom_headers(self.headers.clone())
@@ -74,18 +125,8 @@ impl Endpoint {
         }
     }
 
-    /// Returns a text without the secrets that requests carry, because some servers repeat them.
-    pub(crate) fn clear(&self, mut text: String) -> String {
-        for secret in self.secrets() {
-            if text.contains(&secret) {
-                text = text.replace(&secret, "[secret]");
-            }
-        }
-        text
-    }
-
-    /// Returns the secrets: the token, the values of headers and of the URL's query, and the
-    /// credential after a scheme such as `Basic`. The longest first.
+    /// Returns the token, the values of headers and of the URL's query, and the credential after a scheme
+    /// such as `Basic`.
     fn secrets(&self) -> Vec<String> {
         let headers = self.headers.values().filter_map(|it| it.to_str().ok());
         let headers = headers.flat_map(|value| {
@@ -95,25 +136,19 @@ impl Endpoint {
         let raw = self.url.query().unwrap_or_default().split('&');
         let raw = raw.filter_map(|pair| Some(pair.split_once('=')?.1));
         let decoded = self.url.query_pairs().map(|(_, value)| value.into_owned());
-        let mut secrets: Vec<String> = headers
-            .flatten()
-            .chain(raw)
-            .chain(self.bearer.as_deref())
-            .map(str::to_owned)
-            .chain(decoded)
-            .filter(|secret| secret.len() >= SHORTEST_SECRET)
-            .collect();
-        secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-        secrets.dedup();
-        secrets
+        let written = headers.flatten().chain(raw).chain(self.bearer.as_deref());
+        written.map(str::to_owned).chain(decoded).collect()
     }
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint")
-            .field("host", &self.url.host_str())
-            .finish_non_exhaustive()
+        let mut shown = f.debug_struct("Endpoint");
+        match &self.way {
+            Way::Http(address) => shown.field("host", &address.url.host_str()),
+            Way::Program(program) => shown.field("program", program),
+        };
+        shown.finish_non_exhaustive()
     }
 }
 

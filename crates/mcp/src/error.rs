@@ -27,6 +27,12 @@ pub enum McpError {
     /// No connection came about; nothing was sent.
     #[error("it cannot be reached")]
     Unreachable,
+    /// Its program could not be started.
+    #[error("its program cannot be started: {0}")]
+    NotStarted(String),
+    /// Its program has ended, and is started again later.
+    #[error("its program has ended ({0}), and is started again soon")]
+    Ended(String),
     /// It asks for another credential.
     #[error("it refuses the credential")]
     Unauthorized,
@@ -58,6 +64,8 @@ impl McpError {
         match self {
             Self::Refused(_) | Self::Setup(_) => "refused",
             Self::Unreachable => "unreachable",
+            Self::NotStarted(_) => "not_started",
+            Self::Ended(_) => "ended",
             Self::Unauthorized => "unauthorized",
             Self::TimedOut(_) => "timed_out",
             Self::Answered { .. } => "error",
@@ -71,6 +79,8 @@ impl McpError {
     pub const KINDS: &'static [&'static str] = &[
         "refused",
         "unreachable",
+        "not_started",
+        "ended",
         "unauthorized",
         "timed_out",
         "error",
@@ -82,7 +92,12 @@ impl McpError {
     /// Returns whether a call with this error may have had an effect.
     pub const fn may_have_arrived(&self) -> bool {
         match self {
-            Self::Refused(_) | Self::Setup(_) | Self::Unreachable | Self::Unauthorized => false,
+            Self::Refused(_)
+            | Self::Setup(_)
+            | Self::Unreachable
+            | Self::NotStarted(_)
+            | Self::Ended(_)
+            | Self::Unauthorized => false,
             Self::TimedOut(_)
             | Self::Answered { .. }
             | Self::Protocol(_)

@@ -1,4 +1,4 @@
-//! The client of MCP servers (Model Context Protocol), over streamable HTTP.
+//! The client of MCP servers (Model Context Protocol), over streamable HTTP or the pipes of a local program.
 //!
 //! An [`Endpoint`] is a server as the operator configured it. A [`Server`] keeps a connection to one,
 //! and its list of tools; it opens the connection when it is first needed, and again after a loss.
@@ -16,6 +16,7 @@ mod endpoint;
 mod error;
 mod listing;
 mod outcome;
+mod program;
 mod server;
 
 pub use connection::{Connection, ServerInfo};
@@ -23,4 +24,5 @@ pub use endpoint::Endpoint;
 pub use error::McpError;
 pub use listing::{Listing, ToolInfo};
 pub use outcome::CallOutcome;
+pub use program::Program;
 pub use server::{Health, Server};

@@ -16,6 +16,10 @@ use crate::outcome::CallOutcome;
 
 /// The time for which a server that failed is not asked again, so that not every run waits for it.
 const REST: Duration = Duration::from_secs(10);
+/// The time after which a program that ends counts as one that ran well.
+const STEADY: Duration = Duration::from_mins(1);
+/// The longest rest of a program that keeps ending.
+const LONGEST_REST: Duration = Duration::from_mins(1);
 /// The longest time for which a list holds, whatever the server says.
 const LONGEST_LIST: Duration = Duration::from_hours(1);
 
@@ -43,6 +47,8 @@ struct State {
     list: Option<(Arc<Listing>, Instant)>,
     /// The last failure, and the time from which the server is asked again.
     failed: Option<(McpError, Instant)>,
+    /// The number of times in a row that the server's program ended soon after its start.
+    short_lives: u32,
     /// Whether the last use succeeded; none before the first.
     up: Option<bool>,
 }
@@ -124,8 +130,13 @@ impl Server {
 
     /// Returns the open connection, or opens one.
     async fn connect(&self, state: &mut State) -> Result<Arc<Connection>, McpError> {
-        if let Some(connection) = state.connection.as_ref().filter(|it| !it.is_closed()) {
-            return Ok(Arc::clone(connection));
+        if let Some(connection) = &state.connection {
+            if !connection.is_closed() {
+                return Ok(Arc::clone(connection));
+            }
+            if let Some((how, lived)) = connection.end_program() {
+                self.rest_of_program(state, how, lived)?;
+            }
         }
         if let Some((error, until)) = &state.failed
             && Instant::now() < *until
@@ -141,8 +152,33 @@ impl Server {
     /// Records a failure. The next use opens a new connection, because a server that was replaced may
     /// speak another version.
     fn failed(&self, state: &mut State, error: McpError) -> McpError {
+        self.failed_for(state, error, REST)
+    }
+
+    /// Returns an error if a program that has ended is not started again at once: it is after its first short
+    /// life in a row, and rests for one second after the second, then twice as long each time.
+    fn rest_of_program(
+        &self,
+        state: &mut State,
+        how: String,
+        lived: Duration,
+    ) -> Result<(), McpError> {
         state.connection = None;
-        state.failed = Some((error.clone(), Instant::now() + REST));
+        state.short_lives = if lived < STEADY {
+            state.short_lives.saturating_add(1)
+        } else {
+            0
+        };
+        let Some(doublings) = state.short_lives.checked_sub(2) else {
+            return Ok(());
+        };
+        let rest = Duration::from_secs(1 << doublings.min(6)).min(LONGEST_REST);
+        Err(self.failed_for(state, McpError::Ended(how), rest))
+    }
+
+    fn failed_for(&self, state: &mut State, error: McpError, rest: Duration) -> McpError {
+        state.connection = None;
+        state.failed = Some((error.clone(), Instant::now() + rest));
         if state.up != Some(false) {
             state.up = Some(false);
             (self.on_change)(&Health::Down(error.clone()));

@@ -20,6 +20,14 @@ use tokio_util::task::TaskTracker;
 use crate::client::PATIENCE;
 use crate::scripted_model::Gate;
 
+/// Returns the command of a server that is a local program. Its tools: `say` (its process id), `crash` (ends),
+/// `variables` (the names in its environment), `children` (starts one, and says both ids), `hoard` (takes
+/// 200 MB), `noise` (writes the variable `SECRET` to its standard error).
+pub fn program() -> Vec<String> {
+    let script = include_str!("mcp_server/program.sh");
+    ["/bin/sh", "-c", script].map(str::to_owned).to_vec()
+}
+
 /// The era of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Era {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::tools::{thirty_seconds, without_values};
-use super::values::Secret;
+use super::values::{ByteSize, Secret};
 
 /// The longest name of a tool that upstreams take, in bytes.
 const LONGEST_NAME: usize = 64;
@@ -26,16 +26,30 @@ pub struct McpConfig {
     pub servers: Vec<McpServerConfig>,
 }
 
-/// `[[mcp.servers]]`: a server that speaks MCP over streamable HTTP.
+/// `[[mcp.servers]]`: a server that speaks MCP, over streamable HTTP or as a local program.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct McpServerConfig {
     /// The name in front of its tools' names: lower-case letters, digits and `-`, at most 20. No
     /// default.
     pub name: String,
-    /// Its address. The values in its query are secret. No default.
-    #[serde(serialize_with = "url_without_values")]
+    /// Its address over HTTP. The values in its query are secret. Default: none; `url` or `command`.
+    #[serde(
+        default,
+        skip_serializing_if = "String::is_empty",
+        serialize_with = "url_without_values"
+    )]
     pub url: String,
+    /// A program on the worker's machine that is the server, as an absolute path, and its arguments. Default:
+    /// none; `url` or `command`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// The whole environment of the program; its values are secret. Default: empty.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, Secret<String>>,
+    /// The most memory of each process of the program, such as `512MiB`. Default: 1GiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
     /// The tools that are offered, by the server's names. No default.
     pub tools: Vec<String>,
     /// The bearer token of each request. Default: none.
@@ -89,12 +103,18 @@ impl fmt::Debug for McpServerConfig {
         f.debug_struct("McpServerConfig")
             .field("name", &self.name)
             .field("url", &without_values(&self.url))
+            .field("program", &self.command.first())
             .field("tools", &self.tools)
             .finish_non_exhaustive()
     }
 }
 
 impl McpServerConfig {
+    /// Returns the most memory of each process of its program.
+    pub fn program_memory(&self) -> ByteSize {
+        self.memory.unwrap_or(ByteSize::gib(1))
+    }
+
     /// Returns the name of one of its tools for models, agents and keys: `server__tool`. A name that
     /// upstreams do not take, because it is too long or has other characters, gets a short form that
     /// ends in its hash. The configuration refuses two tools with the same name.
@@ -150,13 +170,16 @@ impl McpConfig {
 }
 
 /// The keys of a server without a default.
-pub(super) const REQUIRED: [&str; 3] = ["name", "url", "tools"];
+pub(super) const REQUIRED: [&str; 2] = ["name", "tools"];
 
 /// A valid server: see `tools::specimen`.
 pub(super) fn specimen() -> Map<String, Value> {
     let server = serde_json::json!({
         "name": "docs",
         "url": "https://mcp.example/mcp",
+        "command": ["/usr/local/bin/docs-server"],
+        "env": {},
+        "memory": "1GiB",
         "tools": ["search"],
         "token": "…",
         "token_file": "/run/secrets/docs-token",

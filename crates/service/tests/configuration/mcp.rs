@@ -43,7 +43,6 @@ fn every_mistake_of_every_server_is_reported() {
     assert_mistakes(
         result,
         &[
-            &["MCP server 1 has no `url`", "https://mcp.example"],
             &["MCP server 1 has no `tools`"],
             &[
                 "MCP server 1, `timeout`",
@@ -133,6 +132,56 @@ fn a_token_is_read_from_its_file_and_never_shown() {
     );
     assert_mistakes(
         load(&server("token = '<token>'"), &[]),
-        &[&["the token or a header of MCP server `docs`", "placeholder"]],
+        &[&[
+            "the token, a header or a variable of MCP server `docs`",
+            "placeholder",
+        ]],
+    );
+}
+
+#[test]
+fn a_local_program_has_a_command_and_an_environment_that_is_never_shown() {
+    let file = "[[mcp.servers]]\nname = 'docs'\ncommand = ['/usr/bin/docs', '--quiet']\n\
+                tools = ['a']\nenv = { DOCS_KEY = 'hush-variable' }";
+    let config = load(file, &[]).unwrap();
+    let server = &config.mcp.servers[0];
+    assert_eq!(server.command, ["/usr/bin/docs", "--quiet"]);
+    assert_eq!(server.program_memory().to_string(), "1GiB");
+    for shown in [config.print().unwrap(), format!("{config:?}")] {
+        assert!(!shown.contains("hush"), "{shown}");
+    }
+    let file = r#"
+        [[mcp.servers]]
+        name = "neither"
+        tools = ["a"]
+        [[mcp.servers]]
+        name = "both"
+        url = "https://mcp.example/mcp"
+        command = ["/usr/bin/docs"]
+        token = "secret-2-abcdefgh"
+        tools = ["a"]
+        [[mcp.servers]]
+        name = "relative"
+        command = ["npx", "-y"]
+        memory = "1MiB"
+        env = { "A=B" = "x" }
+        tools = ["a"]
+        [[mcp.servers]]
+        name = "web"
+        url = "https://mcp.example/mcp"
+        memory = "64MiB"
+        tools = ["a"]
+    "#;
+    assert_mistakes(
+        load(file, &[]),
+        &[
+            &["`neither` needs either a `url` or a `command`"],
+            &["`both` needs either a `url` or a `command`"],
+            &["`both` is a local program, and has a token", "`env`"],
+            &["`relative` does not begin with an absolute path", "no PATH"],
+            &["`relative` cannot have a variable named \"A=B\""],
+            &["the memory of MCP server `relative` is less than 16MiB"],
+            &["`web` has `env` or `memory`", "`command`"],
+        ],
     );
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use baton_mcp::{Endpoint, Health, Listing, McpError, Server, ToolInfo};
+use baton_mcp::{Endpoint, Health, Listing, McpError, Program, Server, ToolInfo};
 use baton_metering::MCP_TOOL_SIZE;
 use baton_outbound::Guard;
 use baton_protocol::{Effect, ToolSource};
@@ -159,8 +159,30 @@ impl McpServer {
     }
 }
 
+/// Makes the client's view of a program. Its standard error goes to the log.
+fn program(config: &McpServerConfig) -> Option<Program> {
+    let (path, arguments) = config.command.split_first()?;
+    let server = config.name.clone();
+    let memory = config.program_memory().as_u64();
+    let program = Program::new(path.into(), arguments.to_vec(), memory, move |line| {
+        tracing::info!(
+            mcp.server = server,
+            mcp.stderr = line,
+            "an MCP server's program wrote to its standard error"
+        );
+    });
+    let variables = config.env.iter();
+    Some(variables.fold(program, |program, (name, value)| {
+        program.with_variable(name.clone(), value.expose().clone())
+    }))
+}
+
 /// Makes the endpoint of a server. The configuration's checks have refused what fails here.
 pub(super) fn endpoint(config: &McpServerConfig) -> Result<Endpoint, ToolSetupError> {
+    if let Some(program) = program(config) {
+        let (open, list) = (config.connect_timeout, config.list_for);
+        return Ok(Endpoint::of_program(program, open, list));
+    }
     let mistake = |what: &str| ToolSetupError::Mcp {
         name: config.name.clone(),
         what: what.to_owned(),

@@ -145,13 +145,14 @@ pub(super) fn guessable(checks: &mut Checks<'_>, config: &Config) {
 fn mcp_servers(checks: &mut Checks<'_>, config: &Config) {
     for server in &config.mcp.servers {
         let secrets = server.token.iter().chain(server.headers.values());
+        let secrets = secrets.chain(server.env.values());
         checks.demand(
             !secrets
                 .into_iter()
                 .any(|secret| is_unfilled(secret.expose())),
             &[("mcp", "servers")],
             format!(
-                "the token or a header of MCP server `{}` is a placeholder that nobody filled in",
+                "the token, a header or a variable of MCP server `{}` is a placeholder that nobody filled in",
                 server.name
             ),
             "write its value, or leave it out",

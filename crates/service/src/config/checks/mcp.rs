@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::{HeaderName, HeaderValue};
 
-use super::super::{BuiltInTool, Config, McpServerConfig};
+use super::super::{BuiltInTool, ByteSize, Config, McpServerConfig};
 use super::demand::Checks;
 use super::urls::names_a_user;
 
 const KEY: [(&str, &str); 1] = [("mcp", "servers")];
 /// The longest name of a server: the rest of 64 bytes is for its tools' names.
 const LONGEST_NAME: usize = 20;
+/// The least memory of a program.
+const LEAST_MEMORY: ByteSize = ByteSize::mib(16);
 /// The headers that the protocol sets itself.
 const RESERVED: [&str; 5] = [
     "accept",
@@ -62,9 +64,16 @@ fn is_name(name: &str) -> bool {
 
 fn one(checks: &mut Checks<'_>, server: &McpServerConfig) {
     let name = &server.name;
+    let (over_http, is_program) = (!server.url.is_empty(), !server.command.is_empty());
+    checks.demand(
+        over_http != is_program,
+        &KEY,
+        format!("MCP server `{name}` needs either a `url` or a `command`"),
+        "write url = \"https://mcp.example/mcp\", or command = [\"/usr/bin/server\"] for a local program",
+    );
     let web = server.url.starts_with("https://") || server.url.starts_with("http://");
     checks.demand(
-        web,
+        web || !over_http,
         &KEY,
         format!("the url of MCP server `{name}` is not an HTTP URL"),
         "write for example https://mcp.example/mcp",
@@ -75,6 +84,16 @@ fn one(checks: &mut Checks<'_>, server: &McpServerConfig) {
         format!("the url of MCP server `{name}` holds a user name or a password"),
         "put it into headers, whose values are never shown: authorization = \"Basic …\"",
     );
+    if is_program {
+        program(checks, server);
+    } else {
+        checks.demand(
+            server.env.is_empty() && server.memory.is_none(),
+            &KEY,
+            format!("MCP server `{name}` has `env` or `memory`, and is no local program"),
+            "leave them out, or write a `command`",
+        );
+    }
     checks.demand(
         !server.tools.is_empty(),
         &KEY,
@@ -127,6 +146,43 @@ fn one(checks: &mut Checks<'_>, server: &McpServerConfig) {
             "write for example 30s",
         );
     }
+}
+
+/// Checks a server that is a local program.
+fn program(checks: &mut Checks<'_>, server: &McpServerConfig) {
+    let name = &server.name;
+    let path = server.command.first().map(String::as_str);
+    let has_nul = |text: &String| text.contains('\0');
+    checks.demand(
+        path.is_some_and(|path| path.starts_with('/')) && !server.command.iter().any(has_nul),
+        &KEY,
+        format!("the command of MCP server `{name}` does not begin with an absolute path"),
+        "write for example command = [\"/usr/bin/node\", \"/srv/docs/server.js\"]: no shell and no PATH is used",
+    );
+    let secrets = server.token.is_some() || server.token_file.is_some();
+    checks.demand(
+        !secrets && server.headers.is_empty(),
+        &KEY,
+        format!("MCP server `{name}` is a local program, and has a token or headers"),
+        "give the program its credential in `env`",
+    );
+    for (variable, value) in &server.env {
+        let is_name = !variable.is_empty() && !variable.contains(['=', '\0']);
+        checks.demand(
+            is_name && !has_nul(value.expose()),
+            &KEY,
+            format!(
+                "MCP server `{name}` cannot have a variable named {variable:?} with this value"
+            ),
+            "name it without `=`, and leave out NUL characters",
+        );
+    }
+    checks.demand(
+        server.program_memory() >= LEAST_MEMORY,
+        &KEY,
+        format!("the memory of MCP server `{name}` is less than {LEAST_MEMORY}"),
+        "write for example memory = \"512MiB\"",
+    );
 }
 
 /// Refuses two tools that models would see under one name.
