@@ -16,7 +16,8 @@ use crate::subscription::Subscription;
 /// A message to a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Nudge {
-    /// A client asked to cancel a run that the worker holds: it should renew its lease now.
+    /// A client asked to cancel a run that the worker holds, or sent it a message: the worker should
+    /// renew its lease now, which finds both.
     Cancel {
         /// The run's tenant.
         tenant: TenantId,
@@ -60,7 +61,8 @@ impl Nudges {
 }
 
 impl Bus {
-    /// Asks a worker to cancel a run that it holds. Nothing confirms that it heard.
+    /// Asks a worker to renew the lease of a run that it holds, which shows a request to cancel it and
+    /// the messages to it. Nothing confirms that it heard.
     pub async fn nudge_worker(
         &self,
         worker: WorkerId,

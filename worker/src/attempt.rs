@@ -20,6 +20,7 @@ use crate::attempt::answering_model::AnsweringModel;
 use crate::attempt::budget::{Budget, wake_waiting};
 use crate::attempt::commit::{CommitError, GuardedLedger};
 use crate::attempt::conversation::Conversation;
+use crate::attempt::inputs::Inputs;
 use crate::attempt::tally::Tally;
 use crate::attempt::toolbox::Toolbox;
 use crate::attempt::trace::AttemptTrace;
@@ -102,6 +103,7 @@ pub(crate) struct Attempt<'a, W: World = Servers> {
     conversation: Conversation,
     toolbox: Toolbox,
     publisher: EventPublisher<W::Broker>,
+    inputs: Inputs,
     model: AnsweringModel,
     budget: Budget,
     /// The end of the run's time, if it is limited.
@@ -264,6 +266,7 @@ impl<'a, W: World> Attempt<'a, W> {
             conversation,
             toolbox,
             publisher,
+            inputs: Inputs::new(hold.waiting_inputs(), claimed.last_event_id),
             model,
             budget,
             deadline,
@@ -337,6 +340,7 @@ impl<'a, W: World> Attempt<'a, W> {
                 self.finish(outcome, None, None).await?;
                 return Ok(Worked::Ended);
             }
+            self.show_accepted(self.conversation.next_step()).await?;
             match self.conversation.next() {
                 Next::CallModel { step } if self.conversation.must_compact() => {
                     let span = tracing::info_span!("compaction", step);
@@ -365,6 +369,13 @@ impl<'a, W: World> Attempt<'a, W> {
                 }
             }
         }
+    }
+
+    /// Shows that the messages which wait for the run were accepted.
+    async fn show_accepted(&mut self, step: u32) -> Result<(), Halt> {
+        let inputs = &mut self.inputs;
+        let shown = inputs.show_accepted(step, &self.ledger, &mut self.publisher);
+        Ok(shown.await?)
     }
 
     /// Ends the run: first the log confirms everything shown, then the end is committed, then it is

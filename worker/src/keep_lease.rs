@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use baton_protocol::liveness::SIGN_OF_LIFE_EVERY;
 use baton_protocol::{ClaimToken, Fence, RunId};
 use baton_service::{SharedClock, config::WorkerConfig};
-use baton_store::Renewal;
+use baton_store::{Renewal, WaitingInput};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +61,8 @@ struct Held<W: World> {
     fence: Fence,
     message: InProgressOf<W>,
     state: watch::Sender<State>,
+    /// The messages that wait for the run.
+    waiting: watch::Sender<Vec<WaitingInput>>,
 }
 
 #[derive(Debug, Clone)]
@@ -108,6 +110,7 @@ impl<W: World> LeaseKeeper<W> {
             fence,
             message,
             state: watch::Sender::new(state),
+            waiting: watch::Sender::default(),
         });
         self.lock_held().insert(fence.token, Arc::clone(&held));
         self.wake.notify_one();
@@ -277,7 +280,15 @@ struct Due<W: World> {
 
 impl<W: World> Held<W> {
     /// Takes the ledger's answer to a statement that was sent at `sent`.
-    fn answered(&self, answer: Option<Renewal>, sent: Instant, renewed: bool) {
+    fn answered(&self, mut answer: Option<Renewal>, sent: Instant, renewed: bool) {
+        if let Some(renewal) = &mut answer {
+            let found = std::mem::take(&mut renewal.waiting);
+            self.waiting.send_if_modified(|waiting| {
+                let is_news = *waiting != found;
+                *waiting = found;
+                is_news
+            });
+        }
         self.state.send_modify(|state| match answer {
             None => state.stop = Some(Stop::LeaseLost),
             Some(renewal) => {
@@ -312,6 +323,11 @@ impl<W: World> Hold<'_, W> {
                 () = sleep_until(give_up.into()) => return Stop::LeaseUnconfirmed,
             }
         }
+    }
+
+    /// Returns the messages that wait for the run, as each renewal finds them.
+    pub fn waiting_inputs(&self) -> watch::Receiver<Vec<WaitingInput>> {
+        self.held.waiting.subscribe()
     }
 
     /// Returns the current lease.

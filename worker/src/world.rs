@@ -86,6 +86,7 @@ ledger! {
         accepted_at: DateTime<Utc>
     ) -> Result<Nanos, StoreError>;
     fn granted_tools(tenant: TenantId, run: RunId) -> Result<Vec<String>, StoreError>;
+    fn note_accepted(fence: &Fence, position: u32, event: EventId) -> Result<(), StoreError>;
     fn next_after(tenant: TenantId, ended: RunId) -> Result<Option<QueuedJob>, StoreError>;
     fn commit_turn(fence: &Fence, turn: &TurnCommit<'_>) -> Result<Vec<StepRecord>, FenceError>;
     fn commit_compaction(

@@ -1,6 +1,6 @@
 //! Messages to runs that work.
 
-use baton_harness::client::Client;
+use baton_harness::client::{Client, RunEvent};
 use baton_harness::scripted_model::{Gate, Recorded, Reply};
 use baton_harness::stack::Stack;
 use serde_json::{Value, json};
@@ -33,6 +33,29 @@ fn conversation(request: &Recorded) -> Vec<(String, String)> {
         .collect()
 }
 
+/// Returns the events about messages that no reset has withdrawn, as the type and the id of the message.
+fn about_messages(events: &[RunEvent]) -> Vec<(String, Value)> {
+    let mut kept: Vec<&RunEvent> = Vec::new();
+    for event in events {
+        if event.kind == "attempt.reset" {
+            let resume_after = event.event["data"]["resume_after"].as_u64().unwrap();
+            kept.retain(|before| before.id <= resume_after);
+        } else if event.kind.starts_with("input.") {
+            kept.push(event);
+        }
+    }
+    let data = |event: &RunEvent| event.event["data"]["id"].clone();
+    kept.iter().map(|it| (it.kind.clone(), data(it))).collect()
+}
+
+/// Returns the events of a message that was accepted and applied.
+fn taken(message: &Value) -> Vec<(String, Value)> {
+    let kinds = ["input.accepted", "input.applied"];
+    kinds
+        .map(|kind| (kind.to_owned(), message.clone()))
+        .to_vec()
+}
+
 /// Guards the end that gives way: a message that was accepted before it gets a turn of its own.
 #[tokio::test]
 async fn a_run_that_would_end_takes_a_waiting_message_and_another_turn() {
@@ -50,6 +73,12 @@ async fn a_run_that_would_end_takes_a_waiting_message_and_another_turn() {
     let mut follower = client.events(&id, None).await.unwrap();
     follower.until("text.delta").await.unwrap();
     let sent = send(&client, &id, "By train.").await;
+    // It is shown while the model still speaks.
+    let accepted = follower.until("input.accepted").await.unwrap();
+    assert_eq!(
+        accepted.event["data"],
+        json!({"id": sent["id"], "position": 1})
+    );
     let second = send(&client, &id, "In May.").await;
     gate.open();
 
@@ -74,6 +103,12 @@ async fn a_run_that_would_end_takes_a_waiting_message_and_another_turn() {
             json!({"id": second["id"], "step": 3})
         ]
     );
+    let shown = about_messages(&events);
+    assert_eq!(shown.len(), 4, "{shown:?}");
+    for message in [&sent["id"], &second["id"]] {
+        let own: Vec<_> = shown.iter().filter(|(_, id)| id == message).collect();
+        assert_eq!(own, taken(message).iter().collect::<Vec<_>>());
+    }
     let read: Vec<_> = conversation(&model.requests()[1]);
     let said = [
         ("user", "Please."),
@@ -114,7 +149,9 @@ async fn a_message_survives_its_worker_and_is_not_applied_twice() {
     let client = stack.client(&ingress);
     let id = client.submit(&run()).await.unwrap();
     tool.until_called().await;
-    send(&client, &id, "By train.").await;
+    let mut follower = client.events(&id, None).await.unwrap();
+    let sent = send(&client, &id, "By train.").await;
+    follower.until("input.accepted").await.unwrap();
     tool_gate.open();
     model.wait_until(|counts| counts.requests == 2).await;
     first.kill().await;
@@ -122,7 +159,8 @@ async fn a_message_survives_its_worker_and_is_not_applied_twice() {
 
     let (run, events) = assert_whole(&client, &id, "Counting. By train.").await;
     assert_eq!(run["attempt"], 2);
-    assert_eq!(count(&events, "input.applied"), 1);
+    assert_eq!(about_messages(&events), taken(&sent["id"]));
+    assert_eq!(count(&events, "input.accepted"), 1, "the commit keeps it");
     let requests = model.requests();
     assert_eq!(requests[1].body["messages"], requests[2].body["messages"]);
     let read = conversation(&requests[2]);
@@ -149,12 +187,15 @@ async fn a_message_to_a_worker_that_dies_before_its_commit_is_taken_by_the_next(
     let id = client.submit(&run()).await.unwrap();
     let mut follower = client.events(&id, None).await.unwrap();
     follower.until("text.delta").await.unwrap();
-    send(&client, &id, "By train.").await;
+    let sent = send(&client, &id, "By train.").await;
+    follower.until("input.accepted").await.unwrap();
     first.kill().await;
     let _second = stack.worker().await.unwrap();
 
     let (run, events) = assert_whole(&client, &id, "Hm. By train.").await;
     assert_eq!(run["attempt"], 2);
-    assert_eq!(count(&events, "input.applied"), 1);
+    // The first acceptance was withdrawn with the turn, and is shown again.
+    assert_eq!(count(&events, "input.accepted"), 2);
+    assert_eq!(about_messages(&events), taken(&sent["id"]));
     assert_eq!(messages(&client, &id).await[0]["step"], 3);
 }

@@ -70,6 +70,8 @@ pub enum EventData {
     ApprovalRequested(ApprovalRequested),
     /// The run waits at a limit of its own.
     BudgetReached(BudgetReached),
+    /// A client sent the run a message, which waits.
+    InputAccepted(InputAccepted),
     /// A message that a client sent to the run is part of its transcript.
     InputApplied(InputApplied),
     /// A summary is recorded, and replaces the conversation before it.
@@ -226,6 +228,15 @@ pub struct BudgetReached {
     pub expires_at: DateTime<Utc>,
 }
 
+/// `input.accepted`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InputAccepted {
+    /// The message: `GET /v1/runs/{run}/messages` lists it with its content.
+    pub id: MessageId,
+    /// Its place among the messages sent to the run, rising from 1.
+    pub position: u32,
+}
+
 /// `input.applied`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct InputApplied {
@@ -316,6 +327,7 @@ impl EventData {
             Self::ToolFinished(_) => "tool.finished",
             Self::ApprovalRequested(_) => "approval.requested",
             Self::BudgetReached(_) => "budget.reached",
+            Self::InputAccepted(_) => "input.accepted",
             Self::InputApplied(_) => "input.applied",
             Self::ContextCompacted(_) => "context.compacted",
             Self::Usage(_) => "usage",
@@ -347,6 +359,7 @@ impl EventData {
             Self::ToolFinished(data) => serde_json::to_writer(out, data),
             Self::ApprovalRequested(data) => serde_json::to_writer(out, data),
             Self::BudgetReached(data) => serde_json::to_writer(out, data),
+            Self::InputAccepted(data) => serde_json::to_writer(out, data),
             Self::InputApplied(data) => serde_json::to_writer(out, data),
             Self::ContextCompacted(data) => serde_json::to_writer(out, data),
             Self::Usage(data) => serde_json::to_writer(out, data),
@@ -371,6 +384,7 @@ impl EventData {
             "tool.finished" => Self::ToolFinished(serde_json::from_str(json)?),
             "approval.requested" => Self::ApprovalRequested(serde_json::from_str(json)?),
             "budget.reached" => Self::BudgetReached(serde_json::from_str(json)?),
+            "input.accepted" => Self::InputAccepted(serde_json::from_str(json)?),
             "input.applied" => Self::InputApplied(serde_json::from_str(json)?),
             "context.compacted" => Self::ContextCompacted(serde_json::from_str(json)?),
             "usage" => Self::Usage(serde_json::from_str(json)?),
@@ -479,7 +493,7 @@ mod tests {
         }
         assert_eq!(
             kinds.len(),
-            18,
+            19,
             "one golden line of each type, and one unknown: {kinds:?}"
         );
     }

@@ -171,6 +171,7 @@ impl ResponseStream {
             EventData::RunStarted(_)
             | EventData::ApprovalRequested(_)
             | EventData::BudgetReached(_)
+            | EventData::InputAccepted(_)
             | EventData::InputApplied(_)
             | EventData::Unknown(_) => {}
         }

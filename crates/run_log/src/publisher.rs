@@ -19,7 +19,7 @@ use baton_store::{ApprovalRecord, StepData, StepRecord};
 use crate::append::{EventLogs, Failure, Message, Writer, append};
 use crate::event_writer::{Append, EventWriter, Fate, Replaced};
 use crate::parked_events::question_event;
-use crate::replay::commit_event;
+use crate::replay::{accepted_event, commit_event};
 
 /// The time between two tries of an append that may still succeed.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -281,7 +281,11 @@ pub fn shown_by_commit(
     while let Some((step, id)) = next {
         shown.extend(commit_event(step).map(|event| (step.step, event)));
         // A commit's own event comes first, then those of the messages that it took.
-        let before = EventId::from_u64(id.as_u64().saturating_sub(1));
+        let mut before = EventId::from_u64(id.as_u64().saturating_sub(1));
+        if let Some((_, accepted)) = accepted_event(step).filter(|(id, _)| *id == before) {
+            shown.push((step.step, accepted));
+            before = EventId::from_u64(before.as_u64().saturating_sub(1));
+        }
         let taken = matches!(step.data, StepData::Input { .. });
         next = at(before).filter(|_| taken).map(|step| (step, before));
     }

@@ -8,7 +8,8 @@
 //!   Deltas are joined, and the last of a turn has the id of the original last one. Ids strictly
 //!   increase, and each event names its predecessor in the replay.
 //! - Withdrawn events are not shown at all, nor are decided approval requests of a run that has
-//!   resumed. Open questions are shown with their original ids.
+//!   resumed, nor is the acceptance of a message that the run did not take. Open questions are shown
+//!   with their original ids.
 //!
 //! A cursor is accepted if it is one of those ids, because the events after it are then exactly
 //! those that its holder has not seen. In the middle of a turn's deltas that is no longer known.
@@ -16,13 +17,14 @@
 mod recorded_events;
 
 use baton_protocol::event::{
-    AttemptReset, ContextCompacted, InputApplied, RunStarted, ToolFinished, shown_result,
+    AttemptReset, ContextCompacted, InputAccepted, InputApplied, RunStarted, ToolFinished,
+    shown_result,
 };
 use baton_protocol::{Event, EventData, EventId};
 use baton_store::{ApprovalRecord, CallState, RunRecord, StepData, StepRecord};
 use chrono::{DateTime, Utc};
 
-use recorded_events::{Known, Said, What, known, last_known};
+use recorded_events::{Known, Said, known, last_known};
 
 /// A reason for which there is no replay.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +102,7 @@ pub fn commit_event(step: &StepRecord) -> Option<EventData> {
                 duration_ms: *duration_ms,
             }))
         }
-        StepData::Input { id } => Some(EventData::InputApplied(InputApplied {
+        StepData::Input { id, .. } => Some(EventData::InputApplied(InputApplied {
             id: *id,
             step: step.step,
         })),
@@ -108,6 +110,21 @@ pub fn commit_event(step: &StepRecord) -> Option<EventData> {
             usage: *usage,
         })),
         StepData::Call { .. } | StepData::CutTurn { .. } => None,
+    }
+}
+
+/// Returns the event that shows the acceptance of a message that the run took, and its id.
+pub fn accepted_event(step: &StepRecord) -> Option<(EventId, EventData)> {
+    match step.data {
+        StepData::Input {
+            id,
+            position,
+            accepted_event_id: Some(event),
+        } => Some((
+            event,
+            EventData::InputAccepted(InputAccepted { id, position }),
+        )),
+        _ => None,
     }
 }
 
@@ -153,7 +170,13 @@ impl<'a> Replay<'a> {
     }
 
     fn take(&mut self, known: Known) -> Result<(), ReplayError> {
-        let Known { id, step, at, what } = known;
+        let Known {
+            id,
+            step,
+            at,
+            event,
+            exact,
+        } = known;
         // The first event of a later attempt is its reset. It withdraws nothing that is shown here.
         if id.attempt() > self.last().attempt().max(1) && id.n() > 1 {
             let reset = AttemptReset {
@@ -163,34 +186,7 @@ impl<'a> Replay<'a> {
             let reset_id = EventId::new(id.attempt(), 1);
             self.push(reset_id, 0, at, EventData::AttemptReset(reset), false)?;
         }
-        match what {
-            What::Event(event) => self.push(id, step, at, event, true),
-            What::LastDelta(deltas) => self.deltas(id, step, at, deltas),
-            What::BehindDeltas(deltas, event) => {
-                if !deltas.is_empty() {
-                    let last = EventId::from_u64(id.as_u64() - 1);
-                    self.deltas(last, step, at, deltas)?;
-                }
-                self.push(id, step, at, event, true)
-            }
-        }
-    }
-
-    /// Pushes deltas: the last one gets this id, the others the ids just before it.
-    fn deltas(
-        &mut self,
-        last: EventId,
-        step: u32,
-        at: DateTime<Utc>,
-        deltas: Vec<EventData>,
-    ) -> Result<(), ReplayError> {
-        let mut left = u64::try_from(deltas.len()).unwrap_or(u64::MAX);
-        for delta in deltas {
-            left -= 1;
-            let id = EventId::from_u64(last.as_u64().saturating_sub(left));
-            self.push(id, step, at, delta, left == 0)?;
-        }
-        Ok(())
+        self.push(id, step, at, event, exact)
     }
 
     fn push(

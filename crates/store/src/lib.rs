@@ -83,7 +83,8 @@ pub use migrate::{MigrateError, MigrationName, migrate, pending};
 pub use one_time_tokens::{InviteRecord, NewInvite};
 pub use reservations::KeyUsage;
 pub use run_inputs::{
-    InputState, MOST_WAITING_INPUTS, NewInput, RunInput, RunInputPage, SendInput, WithdrawInput,
+    InputState, MOST_WAITING_INPUTS, NewInput, RunInput, RunInputPage, SendInput, WaitingInput,
+    WithdrawInput,
 };
 pub use runs::EndedRun;
 pub use runs::attempts::NewestAttempt;

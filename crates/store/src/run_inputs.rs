@@ -5,13 +5,15 @@
 //! fails while one waits. So a message is applied once, or its run ends for another reason and the
 //! message is handed back.
 
-use baton_protocol::{MessageId, RunId};
+use baton_protocol::{EventId, Fence, MessageId, RunId, WorkerId};
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::columns::{self, int4};
+use crate::columns::{self, int4, int8};
 use crate::errors::StoreError;
+use crate::system::SystemTx;
 use crate::tenant_tx::TenantTx;
 
 /// The most messages that wait for one run.
@@ -44,6 +46,17 @@ pub enum InputState {
     Returned,
 }
 
+/// A message that waits for its run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct WaitingInput {
+    /// Its id.
+    pub id: MessageId,
+    /// Its place among the messages sent to the run.
+    pub position: u32,
+    /// The event that shows its acceptance, perhaps a withdrawn one.
+    pub accepted_event_id: Option<EventId>,
+}
+
 /// A message to be sent to a run.
 #[derive(Debug, Clone, Copy)]
 pub struct NewInput<'a> {
@@ -58,8 +71,8 @@ pub struct NewInput<'a> {
 /// The outcome of [`TenantTx::send_input`].
 #[derive(Debug, Clone)]
 pub enum SendInput {
-    /// It waits, once the transaction is committed.
-    Accepted(RunInput),
+    /// It waits, once the transaction is committed. The worker holds the run, if one does.
+    Accepted(RunInput, Option<WorkerId>),
     /// A message with this id was sent to the run before.
     Known(RunInput),
     /// As many messages as may wait do. Nothing was written.
@@ -100,6 +113,7 @@ struct Held {
     ended: bool,
     /// Whether it asks a model.
     asks_model: bool,
+    worker_id: Option<Uuid>,
     waiting_inputs: i32,
     inputs: i32,
 }
@@ -188,13 +202,15 @@ impl TenantTx {
         )
         .execute(self.connection())
         .await?;
-        Ok(SendInput::Accepted(RunInput {
+        let holder = held.worker_id.map(WorkerId::from_uuid);
+        let input = RunInput {
             id: input.id,
             position: columns::count(position),
             state: InputState::Waiting,
             message: input.message.to_owned(),
             created_at,
-        }))
+        };
+        Ok(SendInput::Accepted(input, holder))
     }
 
     /// Returns a message that was sent to a run.
@@ -317,7 +333,8 @@ impl TenantTx {
             r#"
             -- run_inputs.lock
             SELECT finished_at IS NOT NULL OR cancel_requested_at IS NOT NULL AS "ended!",
-                   model <> '' AS "asks_model!", waiting_inputs, inputs
+                   model <> '' AS "asks_model!", waiting_inputs, inputs,
+                   CASE WHEN status = 'running' THEN worker_id END AS worker_id
             FROM runs WHERE tenant_id = $1 AND id = $2
             FOR NO KEY UPDATE
             "#,
@@ -327,5 +344,42 @@ impl TenantTx {
         .fetch_optional(self.connection())
         .await?;
         Ok(held)
+    }
+}
+
+impl SystemTx<'_> {
+    /// Notes the event by which the holder of a run shows that a message was accepted. Does nothing
+    /// if another attempt holds the run, or if the message was taken or withdrawn.
+    pub async fn note_accepted(
+        &self,
+        fence: &Fence,
+        position: u32,
+        event: EventId,
+    ) -> Result<(), StoreError> {
+        sqlx::query!(
+            "
+            -- run_inputs.note_accepted
+            WITH held AS MATERIALIZED (
+                SELECT id FROM runs
+                WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
+                  AND status = 'running'
+                -- A claim waits for the note, or the note sees that it is too late.
+                FOR SHARE
+            )
+            UPDATE run_inputs SET accepted_event_id = $6
+            FROM held
+            WHERE tenant_id = $1 AND run_id = held.id AND position = $5 AND step IS NULL
+              AND coalesce(accepted_event_id, 0) < $6
+            ",
+            fence.tenant.as_uuid(),
+            fence.run.as_uuid(),
+            int4(fence.attempt),
+            fence.token.as_uuid(),
+            int4(position),
+            int8(event.as_u64()),
+        )
+        .execute(self.pool)
+        .await?;
+        Ok(())
     }
 }

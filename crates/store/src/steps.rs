@@ -106,6 +106,10 @@ pub enum StepData {
     Input {
         /// The message.
         id: MessageId,
+        /// Its place among the messages sent to the run.
+        position: u32,
+        /// The event that shows its acceptance; `None` if a process of the version before took it.
+        accepted_event_id: Option<EventId>,
     },
 }
 
@@ -213,6 +217,8 @@ struct Row {
     answer: Option<String>,
     decided_arguments: Option<String>,
     edited_arguments: Option<String>,
+    position: Option<i32>,
+    accepted_event_id: Option<i64>,
 }
 
 impl Row {
@@ -250,6 +256,8 @@ impl Row {
                 let read = id.parse();
                 StepData::Input {
                     id: read.map_err(|_| StoreError::unreadable("steps.call_id", &id))?,
+                    position: columns::count(self.position.unwrap_or(0)),
+                    accepted_event_id: self.accepted_event_id.map(columns::event_id),
                 }
             }
             StepKind::Call => StepData::Call {
@@ -310,7 +318,8 @@ async fn steps_of(
                s.answer_fields::text AS answer_fields, s.usage_estimated, s.started_event_id,
                asked.decision AS "decision?", asked.answer AS "answer?",
                asked.arguments::text AS decided_arguments,
-               edited.arguments::text AS edited_arguments
+               edited.arguments::text AS edited_arguments,
+               sent.position AS "position?", sent.accepted_event_id AS "accepted_event_id?"
         FROM steps AS s
         -- A decision is about the call as it was, begun or not, when it was asked for.
         LEFT JOIN approvals AS asked
@@ -323,6 +332,9 @@ async fn steps_of(
                   AND edited.step = s.step AND edited.arguments IS NOT NULL
         LEFT JOIN messages AS m
                ON m.tenant_id = s.tenant_id AND m.run_id = s.run_id AND m.step = s.step
+        LEFT JOIN run_inputs AS sent
+               ON s.kind = 'input' AND sent.tenant_id = s.tenant_id AND sent.run_id = s.run_id
+                  AND sent.step = s.step
         WHERE s.tenant_id = $1 AND s.run_id = $2
         ORDER BY s.step
         "#,

@@ -97,15 +97,7 @@ async fn perform(programs: &Programs, request: &ControlRequest) -> Result<RunSta
                 SteerMode::Steer { message_id } => {
                     let id = message_id.unwrap_or_else(|| MessageId::new(now));
                     let actor = caller.actor().to_string();
-                    inputs::send(
-                        &programs.runs.store,
-                        tenant,
-                        run,
-                        id,
-                        &steer.content,
-                        &actor,
-                    )
-                    .await?;
+                    inputs::send(&programs.runs, tenant, run, id, &steer.content, &actor).await?;
                 }
                 SteerMode::FollowUp { message_id } => {
                     let route = format!("control.steer {run}");

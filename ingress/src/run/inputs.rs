@@ -2,20 +2,21 @@
 
 use baton_admission::request::user_message;
 use baton_protocol::{MessageId, RunId, TenantId};
-use baton_store::{MOST_WAITING_INPUTS, NewInput, RunInput, SendInput, Store};
+use baton_store::{MOST_WAITING_INPUTS, NewInput, RunInput, SendInput};
 use http::StatusCode;
 use serde_json::value::RawValue;
 
 use crate::error::ApiError;
 use crate::metrics::{self, InputEnd};
+use crate::run::reader::RunReader;
 
 /// The code of a message to a run that has ended.
 pub(crate) const RUN_ENDED: &str = "run_ended";
 
-/// Sends a user message to a run. The next commit of the run after a model turn or its last tool
-/// call takes it.
+/// Sends a user message to a run, and notifies its holder. The next commit of the run after a model
+/// turn or its last tool call takes it.
 pub(crate) async fn send(
-    store: &Store,
+    runs: &RunReader,
     tenant: TenantId,
     run: RunId,
     id: MessageId,
@@ -23,7 +24,7 @@ pub(crate) async fn send(
     actor: &str,
 ) -> Result<RunInput, ApiError> {
     let message = user_message(content)?;
-    let mut tx = store.tenant(tenant).await?;
+    let mut tx = runs.store.tenant(tenant).await?;
     let input = NewInput {
         id,
         message: &message,
@@ -32,7 +33,15 @@ pub(crate) async fn send(
     let sent = tx.send_input(run, input).await?;
     tx.commit().await?;
     let (end, answer) = match sent {
-        SendInput::Accepted(input) => (InputEnd::Accepted, Ok(input)),
+        SendInput::Accepted(input, holder) => {
+            if let Some(worker) = holder {
+                // A lost nudge costs the time until the worker's next renewal.
+                if let Err(error) = runs.bus.nudge_worker(worker, tenant, run).await {
+                    tracing::debug!(%error, "a worker could not be nudged");
+                }
+            }
+            (InputEnd::Accepted, Ok(input))
+        }
         SendInput::Known(input) => (InputEnd::Known, Ok(input)),
         SendInput::Full => (InputEnd::Full, Err(full())),
         SendInput::Ended => (InputEnd::Ended, Err(ended())),

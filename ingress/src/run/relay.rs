@@ -220,6 +220,7 @@ fn is_work(data: &EventData) -> bool {
         | EventData::ToolFinished(_)
         | EventData::ApprovalRequested(_)
         | EventData::BudgetReached(_)
+        | EventData::InputAccepted(_)
         | EventData::InputApplied(_)
         | EventData::ContextCompacted(_)
         | EventData::Usage(_) => true,

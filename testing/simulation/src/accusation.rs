@@ -31,6 +31,9 @@ pub enum Invariant {
     I13,
     /// A run of a revoked key is claimed without asking the model.
     I17,
+    /// A message that a run accepted is applied once, or handed back by its end; its events are shown
+    /// once and in order.
+    I24,
 }
 
 /// A breach of an invariant.

@@ -62,6 +62,7 @@ impl Sim {
             judge.row();
             judge.log();
             judge.calls(&world);
+            judge.inputs();
             for view in world.views.iter().filter(|view| view.run == *run) {
                 judge.view(view);
             }
@@ -244,6 +245,58 @@ impl Judge<'_> {
         }
     }
 
+    /// Checks the messages that the run was sent.
+    fn inputs(&mut self) {
+        if self.row.passed_over {
+            self.accuse(
+                Invariant::I24,
+                "it has ended with an answer, and a message waits",
+            );
+        }
+        let standing = standing(&self.log);
+        let mut found = Vec::new();
+        for sent in &self.row.inputs {
+            let is_own = |step: &&StepRecord| matches!(step.data, StepData::Input { id, .. } if id == sent.id);
+            let steps = self.row.steps.iter().filter(is_own).count();
+            let due = usize::from(sent.step.is_some_and(|step| step > 0));
+            if steps != due {
+                found.push(format!("a message is {steps} steps, not {due}"));
+            }
+            let kinds: Vec<&str> = standing
+                .iter()
+                .filter(|event| match &event.data {
+                    EventData::InputAccepted(shown) => shown.id == sent.id,
+                    EventData::InputApplied(shown) => shown.id == sent.id,
+                    _ => false,
+                })
+                .map(|event| event.data.kind())
+                .collect();
+            let is_right = match (due, &*kinds) {
+                (0, [] | ["input.accepted"]) => sent.step.is_none() || kinds.is_empty(),
+                (1, ["input.accepted", "input.applied"]) => true,
+                // A run that is ended from outside may lack the events of its last commit.
+                (1, [] | ["input.accepted"]) => self.row.status() != RunStatus::Completed,
+                _ => false,
+            };
+            if !is_right {
+                found.push(format!(
+                    "a message that is {due} steps has the events {kinds:?}"
+                ));
+            }
+        }
+        let applied: Vec<u32> = standing
+            .iter()
+            .filter(|event| matches!(event.data, EventData::InputApplied(_)))
+            .map(|event| event.step)
+            .collect();
+        if !applied.is_sorted_by(|a, b| a < b) {
+            found.push(format!("messages are applied in the order {applied:?}"));
+        }
+        for what in found {
+            self.accuse(Invariant::I24, what);
+        }
+    }
+
     fn view(&mut self, view: &View) {
         let seen = view.events.borrow();
         let mut last = view.start;
@@ -310,7 +363,9 @@ fn is_call(step: &StepRecord) -> bool {
 }
 
 fn text_of_steps(steps: &[StepRecord]) -> String {
-    let turns = steps.iter().filter(|step| !is_call(step));
+    let turns = steps
+        .iter()
+        .filter(|step| !is_call(step) && !matches!(step.data, StepData::Input { .. }));
     turns
         .filter_map(|turn| {
             let message = turn.message.as_deref()?;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use baton_nats::{Cursor, StoredEvents, StreamSeq, Verdict};
-use baton_protocol::{ApprovalId, Decision, Event, EventId, RunId};
+use baton_protocol::{ApprovalId, Decision, Event, EventId, MessageId, RunId};
 
 use crate::accusation::name;
 use crate::executor::ProcessId;
@@ -98,6 +98,41 @@ impl Sim {
                     self.note(|| format!("a cancel of {} was taken", name(run)));
                     return;
                 }
+                () = self.sleep(Duration::from_secs(3)) => {}
+            }
+        }
+    }
+
+    /// Sends a message to a run as a client, and repeats it with the same id until it is answered.
+    pub(crate) async fn steer(self, fleet: Rc<Fleet>, run: RunId, id: MessageId) {
+        loop {
+            let ingress = fleet.any_ingress(&self);
+            let answered = Signal::default();
+            let (sim, told, fleet) = (self.clone(), answered.clone(), Rc::clone(&fleet));
+            self.spawn(ingress, async move {
+                let sent = sim.ask(ingress, Service::Ledger, move |sim| {
+                    let ledger = &mut sim.world.borrow_mut().ledger;
+                    (ledger.send_input(run, id), ledger.holder(run))
+                });
+                let Ok((is_accepted, worker)) = sent.await else {
+                    return;
+                };
+                told.raise();
+                if is_accepted {
+                    sim.count(|counts| &mut counts.sent_inputs);
+                } else {
+                    sim.count(|counts| &mut counts.refused_inputs);
+                }
+                sim.send(ingress, Service::Broker, move |_| {
+                    let worker = worker.and_then(|id| fleet.worker(id));
+                    if let Some(worker) = worker {
+                        worker.nudge(run);
+                    }
+                });
+            });
+            tokio::select! {
+                biased;
+                () = answered.raised() => return,
                 () = self.sleep(Duration::from_secs(3)) => {}
             }
         }

@@ -97,6 +97,16 @@ counts! {
     decided_too_late,
     /// Questions that expired.
     expired_questions,
+    /// Messages to runs that were accepted.
+    sent_inputs,
+    /// Messages that came after the end of their run.
+    refused_inputs,
+    /// Messages that became a step of their run.
+    applied_inputs,
+    /// Messages that their run handed back.
+    returned_inputs,
+    /// Ends that gave way to a message.
+    ends_given_way,
     /// Completed runs.
     completed,
     /// Runs that failed because of their model.

@@ -56,6 +56,12 @@ guards! {
     EventLimit,
     /// A run is given back if the log refuses its events.
     GivingBack,
+    /// A run does not end with an answer while a message waits for it.
+    EndGivesWay,
+    /// The commit that records a message marks it as taken.
+    InputTaken,
+    /// The ledger notes the event that shows the acceptance of a message.
+    AcceptedNote,
 }
 
 /// The setup of a simulation.

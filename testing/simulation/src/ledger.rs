@@ -7,6 +7,7 @@
 mod approvals;
 mod budget;
 mod claim;
+mod inputs;
 mod lease;
 mod steps;
 
@@ -25,6 +26,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 pub(crate) use self::budget::Share;
+pub(crate) use self::inputs::SentInput;
 use crate::accusation::{Accusation, Invariant};
 use crate::executor::ProcessId;
 use crate::guard::{Guard, Setup};
@@ -75,6 +77,12 @@ pub(crate) struct Row {
     pub(crate) usage: Usage,
     pub(crate) steps: Vec<StepRecord>,
     pub(crate) approvals: Vec<ApprovalRecord>,
+    /// The messages that it was sent, in order.
+    pub(crate) inputs: Vec<SentInput>,
+    /// The step from which on the last commit that took messages recorded them.
+    inputs_step: Option<u32>,
+    /// Whether it ended with an answer although a message waited.
+    pub(crate) passed_over: bool,
     pub(crate) grants: Vec<Grant>,
     pub(crate) ends: u32,
     /// Whether it was submitted with the key that has a budget.
@@ -95,6 +103,7 @@ pub(crate) struct TurnEntry {
     pub(crate) finish_reason: FinishReason,
     pub(crate) last_event: EventId,
     pub(crate) calls: Vec<NewCall>,
+    pub(crate) inputs_step: Option<u32>,
 }
 
 /// A summary in place of the conversation.
@@ -114,6 +123,7 @@ pub(crate) struct CallEntry {
     pub(crate) message: Box<RawValue>,
     pub(crate) last_event: EventId,
     pub(crate) started_event: EventId,
+    pub(crate) inputs_step: Option<u32>,
 }
 
 /// The end of a run.
@@ -123,6 +133,7 @@ pub(crate) struct EndEntry {
     pub(crate) usage_total: Usage,
     pub(crate) turn: Option<FinalEntry>,
     pub(crate) cut: Option<CutEntry>,
+    pub(crate) unless_inputs_wait: bool,
 }
 
 /// The turn that was broken off by the end of its run.
@@ -232,6 +243,9 @@ impl Ledger {
             usage: Usage::default(),
             steps: Vec::new(),
             approvals: Vec::new(),
+            inputs: Vec::new(),
+            inputs_step: None,
+            passed_over: false,
             grants: Vec::new(),
             ends: 0,
             is_metered: is_metered(run),
@@ -360,6 +374,12 @@ fn job_of(run: RunId, row: &Row) -> QueuedJob {
 impl Row {
     /// Counts the outcome.
     pub(crate) fn count(&self, counts: &mut crate::counts::Counts) {
+        for sent in &self.inputs {
+            match sent.step {
+                Some(_) => counts.applied_inputs += 1,
+                None => counts.returned_inputs += 1,
+            }
+        }
         let State::Ended(ended) = &self.state else {
             return;
         };

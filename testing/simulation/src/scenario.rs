@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use baton_protocol::{EventId, RunId};
+use baton_protocol::{EventId, MessageId, RunId};
 use uuid::Uuid;
 
 use crate::accusation::name;
@@ -143,6 +143,16 @@ fn plan_clients(sim: &Sim, fleet: &Rc<Fleet>, clients: ProcessId, run: RunId) {
         let all = Rc::clone(fleet);
         sim.after(at + sim.below(40_000), move |sim| {
             sim.spawn(clients, sim.clone().cancel(all, run));
+        });
+    }
+    let messages = if sim.per_mille(400) { sim.below(5) } else { 0 };
+    for number in 0..messages {
+        let all = Rc::clone(fleet);
+        let id = MessageId::from_uuid(Uuid::from_u128(
+            run.as_uuid().as_u128() << 8 | u128::from(number),
+        ));
+        sim.after(at + sim.below(40_000), move |sim| {
+            sim.spawn(clients, sim.clone().steer(all, run, id));
         });
     }
 }

@@ -142,7 +142,9 @@ impl Sim {
             let Some(row) = world.ledger.rows.get(run) else {
                 return;
             };
-            let recorded = row.steps.iter().filter_map(|step| step.message.as_deref());
+            let input = row.input();
+            let steps = row.steps.iter().filter_map(|step| step.message.as_deref());
+            let recorded = input.iter().map(AsRef::as_ref).chain(steps);
             let recorded: Vec<Value> = recorded
                 .filter_map(|message| serde_json::from_str(message.get()).ok())
                 .collect();

@@ -1,7 +1,7 @@
 //! Each mechanism is needed: without it, some seed breaks exactly the promise that depends on it.
 //! So the simulation can fail, and does when it must.
 
-use baton_simulation::Invariant::{I1, I4, I5, I6, I7, I9, I11, I12, I13, I17};
+use baton_simulation::Invariant::{I1, I4, I5, I6, I7, I9, I11, I12, I13, I17, I24};
 use baton_simulation::{Guard, Invariant, Setup, simulate};
 
 /// The most seeds that are tried; the first breach is enough.
@@ -120,4 +120,19 @@ fn without_a_limit_of_its_events_a_run_loses_the_oldest() {
 #[test]
 fn without_giving_it_back_a_run_whose_events_are_refused_counts_as_failed() {
     some_seed_breaks(Guard::GivingBack, I5);
+}
+
+#[test]
+fn without_an_end_that_gives_way_a_message_waits_for_an_answered_run() {
+    some_seed_breaks(Guard::EndGivesWay, I24);
+}
+
+#[test]
+fn a_message_that_is_not_marked_as_taken_is_applied_again() {
+    some_seed_breaks(Guard::InputTaken, I24);
+}
+
+#[test]
+fn without_the_note_of_its_event_the_acceptance_of_a_message_is_shown_twice() {
+    some_seed_breaks(Guard::AcceptedNote, I24);
 }

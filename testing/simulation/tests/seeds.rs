@@ -64,6 +64,11 @@ fn all_is_well(seeds: Range<u64>) {
         ("runs of a revoked key", counts.revoked, 2),
         ("decisions", counts.decided, 5),
         ("decisions that came too late", counts.decided_too_late, 2),
+        ("messages to runs", counts.sent_inputs, 60),
+        ("messages after the end", counts.refused_inputs, 10),
+        ("applied messages", counts.applied_inputs, 30),
+        ("messages that were handed back", counts.returned_inputs, 3),
+        ("ends that gave way", counts.ends_given_way, 3),
         ("completed runs", counts.completed, 120),
     ];
     for (what, count, least) in at_least {

@@ -12,7 +12,6 @@ use futures_util::stream::FuturesUnordered;
 use tracing::Instrument as _;
 
 use super::budget::wake_waiting;
-use super::inputs::take_inputs;
 use super::{Attempt, Halt, Worked};
 use crate::agent::CallSide;
 use crate::agent::transcript::tool_message;
@@ -105,6 +104,11 @@ impl<W: World> Attempt<'_, W> {
                 tokio::select! {
                     biased;
                     stored = self.publisher.advance(), if self.publisher.is_sending() => stored?,
+                    () = self.inputs.changed() => {
+                        let step = self.conversation.next_step();
+                        let inputs = &mut self.inputs;
+                        inputs.show_accepted(step, &self.ledger, &mut self.publisher).await?;
+                    }
                     finished = running.next() => break finished,
                 }
             };
@@ -146,7 +150,12 @@ impl<W: World> Attempt<'_, W> {
                     duration_ms,
                 }),
             );
-            take_inputs(inputs, &mut self.conversation, &mut self.publisher);
+            self.inputs.take::<W>(
+                inputs,
+                last_event_id,
+                &mut self.conversation,
+                &mut self.publisher,
+            );
         }
     }
 

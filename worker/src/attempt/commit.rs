@@ -165,6 +165,21 @@ impl<'a, W: World> GuardedLedger<'a, W> {
         }
     }
 
+    /// Notes the event that shows that a message to the run was accepted.
+    pub(super) async fn note_accepted(
+        &self,
+        position: u32,
+        event: EventId,
+    ) -> Result<(), CommitError> {
+        let (ledger, fence) = (self.ledger, &self.fence);
+        loop {
+            let noted = ledger.note_accepted(fence, position, event).await;
+            if judge(noted.map_err(FenceError::Store)).await?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
     pub(super) async fn begin_given_calls(
         &self,
         commit: &GivenCallsCommit<'_>,

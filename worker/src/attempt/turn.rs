@@ -16,7 +16,6 @@ use super::budget::PlannedTurn;
 use super::calls::new_call;
 use super::client_calls::ClientCalls;
 use super::compaction::summary_request;
-use super::inputs::take_inputs;
 use super::unrecorded_turn::{OpenTurn, TurnRecord, UnrecordedTurn, Wanted};
 use super::{Attempt, Halt, Worked};
 use crate::agent::turn_machine::{AtLimit, TurnVerdict};
@@ -201,7 +200,12 @@ impl<W: World> Attempt<'_, W> {
         self.conversation
             .turn_ended(step, finish_reason, !new_calls.is_empty());
         self.publisher.push(step, EventData::Usage(record.usage));
-        take_inputs(inputs, &mut self.conversation, &mut self.publisher);
+        self.inputs.take::<W>(
+            inputs,
+            last_event_id,
+            &mut self.conversation,
+            &mut self.publisher,
+        );
         Ok(None)
     }
 
@@ -253,6 +257,8 @@ impl<W: World> Attempt<'_, W> {
                 continues: false,
             };
             self.publisher.push(step, EventData::AttemptReset(reset));
+            self.inputs.withdraw(resume_after);
+            self.show_accepted(step).await?;
         }
         metrics::turn_withdrawn();
         tracing::info!(?pause, "a turn that broke off is asked for again");
@@ -351,6 +357,10 @@ impl<W: World> Attempt<'_, W> {
             tokio::select! {
                 biased;
                 stored = self.publisher.advance(), if self.publisher.is_sending() => stored?,
+                () = self.inputs.changed() => {
+                    let shown = self.inputs.show_accepted(step, &self.ledger, &mut self.publisher);
+                    shown.await.map_err(|error| TurnFailure::Halt(error.into()))?;
+                }
                 deltas = turn.stream.next_batch(), if !self.publisher.is_full() => {
                     let Some(deltas) = deltas? else {
                         turn.stream.check()?;

@@ -6,9 +6,9 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::{
-    AnswerField, ApprovalRequested, AttemptReset, BudgetReached, ContextCompacted, InputApplied,
-    RunCancelled, RunCompleted, RunFailed, RunStarted, Text, ToolCallDelta, ToolFinished,
-    ToolStarted,
+    AnswerField, ApprovalRequested, AttemptReset, BudgetReached, ContextCompacted, InputAccepted,
+    InputApplied, RunCancelled, RunCompleted, RunFailed, RunStarted, Text, ToolCallDelta,
+    ToolFinished, ToolStarted,
 };
 use crate::usage::Usage;
 
@@ -84,6 +84,11 @@ pub fn kinds() -> Vec<Kind> {
         kind::<BudgetReached>(
             "budget.reached",
             "The run has reached a limit of its own and waits for a higher one; no worker holds it meanwhile.",
+        ),
+        kind::<InputAccepted>(
+            "input.accepted",
+            "A client sent the run a message, which waits for the end of a step. A message that is withdrawn, \
+             or that the run ends without, has no other event.",
         ),
         kind::<InputApplied>(
             "input.applied",

@@ -1,5 +1,7 @@
 //! The events that the ledger's records of a run contain, each with its id.
 
+use std::collections::BTreeMap;
+
 use baton_openai::AnswerFields;
 use baton_protocol::event::{
     AnswerField, AnswerPart, MAX_TEXT, Text, ToolCallDelta, ToolStarted, shown_arguments,
@@ -11,61 +13,50 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{ReplayError, commit_event};
+use super::{ReplayError, accepted_event, commit_event};
 use crate::parked_events::{question_event, questions};
 use crate::terminal_event::terminal_event;
 
-/// An event or a group of deltas with an id that the ledger knows.
+/// An event of the replay.
 pub(super) struct Known {
     pub(super) id: EventId,
     pub(super) step: u32,
     pub(super) at: DateTime<Utc>,
-    pub(super) what: What,
+    pub(super) event: EventData,
+    /// Whether its id identifies exactly the events that were seen.
+    pub(super) exact: bool,
 }
 
-pub(super) enum What {
-    /// The event itself.
-    Event(EventData),
-    /// The end of a turn; the last delta has this id.
-    LastDelta(Vec<EventData>),
-    /// The commit event of a turn; its deltas end just before it.
-    BehindDeltas(Vec<EventData>, EventData),
-}
-
-/// Returns everything with an id that the ledger knows, in no order.
+/// Returns the events of the recorded steps, in no order.
 pub(super) fn known(run: &RunRecord, steps: &[StepRecord]) -> Result<Vec<Known>, ReplayError> {
     let client_tools = client_tools(run)?;
-    let mut known = Vec::with_capacity(steps.len() * 2 + 1);
+    let mut known = KnownSteps {
+        events: Vec::with_capacity(steps.len() * 2 + 1),
+        last: EventId::ORIGIN,
+        accepted: steps.iter().filter_map(accepted_event).collect(),
+        turns: Vec::new(),
+    };
     let last_step = steps.last().map_or(0, |last| last.step);
     for step in steps {
         let Some(id) = step.last_event_id else {
             continue;
         };
-        let at = step.finished_at.unwrap_or(step.created_at);
-        let mut push = |id, what| {
-            known.push(Known {
-                id,
-                step: step.step,
-                at,
-                what,
-            });
-        };
         match &step.data {
             // Only a turn with calls, or one that a message follows, does not end its run.
             StepData::Turn { usage, .. } if step.step != last_step => {
                 let deltas = deltas(step, step.message.as_deref(), &client_tools)?;
-                push(id, What::BehindDeltas(deltas, EventData::Usage(*usage)));
+                let last = EventId::from_u64(id.as_u64() - 1);
+                known.deltas(step, last, deltas)?;
+                known.push(step, id, EventData::Usage(*usage));
             }
             StepData::Turn { .. } | StepData::CutTurn { .. } => {
                 let message = step.message.as_deref().or(step.cut_message.as_deref());
                 let deltas = deltas(step, message, &client_tools)?;
-                if !deltas.is_empty() {
-                    push(id, What::LastDelta(deltas));
-                }
+                known.deltas(step, id, deltas)?;
             }
             StepData::Input { .. } | StepData::Compaction { .. } => {
                 if let Some(event) = commit_event(step) {
-                    push(id, What::Event(event));
+                    known.push(step, id, event);
                 }
             }
             StepData::Call {
@@ -83,15 +74,96 @@ pub(super) fn known(run: &RunRecord, steps: &[StepRecord]) -> Result<Vec<Known>,
                         arguments: shown_arguments(made_with).to_owned(),
                         edited: edited_arguments.is_some(),
                     };
-                    push(started, What::Event(EventData::ToolStarted(event)));
+                    known.push(step, started, EventData::ToolStarted(event));
                 }
                 if let Some(event) = commit_event(step) {
-                    push(id, What::Event(event));
+                    known.push(step, id, event);
                 }
             }
         }
     }
-    Ok(known)
+    for step in steps {
+        if let Some((id, event)) = accepted_event(step) {
+            let exact = !known.is_within_turn(id);
+            let step_then = known.step_at(id);
+            known.events.push(Known {
+                id,
+                step: step_then,
+                at: step.created_at,
+                event,
+                exact,
+            });
+        }
+    }
+    Ok(known.events)
+}
+
+/// The events of recorded steps, under construction.
+struct KnownSteps {
+    events: Vec<Known>,
+    /// The last of them.
+    last: EventId,
+    /// The acceptances of messages, which may lie between the deltas of a turn.
+    accepted: BTreeMap<EventId, EventData>,
+    /// The first possible and the last delta of each turn that has some.
+    turns: Vec<(EventId, EventId)>,
+}
+
+impl KnownSteps {
+    fn push(&mut self, step: &StepRecord, id: EventId, event: EventData) {
+        self.last = self.last.max(id);
+        self.events.push(Known {
+            id,
+            step: step.step,
+            at: step.finished_at.unwrap_or(step.created_at),
+            event,
+            exact: true,
+        });
+    }
+
+    /// Pushes the deltas of a turn: the last one gets the id `last`, the others those just before it,
+    /// except for those of other events.
+    fn deltas(
+        &mut self,
+        step: &StepRecord,
+        last: EventId,
+        deltas: Vec<EventData>,
+    ) -> Result<(), ReplayError> {
+        let first = self.last.next();
+        let mut id = last.next();
+        let mut exact = true;
+        for event in deltas.into_iter().rev() {
+            id = EventId::from_u64(id.as_u64().saturating_sub(1));
+            while self.accepted.contains_key(&id) {
+                id = EventId::from_u64(id.as_u64().saturating_sub(1));
+            }
+            if id < first || id.n() < 2 {
+                return Err(ReplayError::NoRoom(last));
+            }
+            if exact {
+                self.turns.push((first, id));
+            }
+            self.push(step, id, event);
+            if let Some(pushed) = self.events.last_mut() {
+                pushed.exact = exact;
+            }
+            exact = false;
+        }
+        Ok(())
+    }
+
+    /// Returns whether an event lies between the deltas of a turn, which the replay joins.
+    fn is_within_turn(&self, id: EventId) -> bool {
+        let mut turns = self.turns.iter();
+        turns.any(|(first, last)| (*first..*last).contains(&id))
+    }
+
+    /// Returns the step of the event after this one.
+    fn step_at(&self, id: EventId) -> u32 {
+        let later = self.events.iter().filter(|known| known.id > id);
+        let next = later.min_by_key(|known| known.id);
+        next.map_or(0, |known| known.step)
+    }
 }
 
 /// Returns the events after all steps: the run's end, or its open questions.
@@ -106,7 +178,8 @@ pub(super) fn last_known(
             id: run.last_event_id,
             step: end_step(steps),
             at: run.finished_at.unwrap_or(run.created_at),
-            what: What::Event(end),
+            event: end,
+            exact: true,
         }]);
     }
     let Some(asked) = asked.filter(|_| run.status == RunStatus::AwaitingApproval) else {
@@ -120,7 +193,8 @@ pub(super) fn last_known(
         id,
         step: approval.step,
         at: approval.created_at,
-        what: What::Event(question_event(approval)),
+        event: question_event(approval),
+        exact: true,
     };
     Ok(questions(parked, asked).map(question).collect())
 }

@@ -1,10 +1,13 @@
+use baton_protocol::event::{AnswerPart, MAX_TEXT};
 use baton_protocol::{
-    AgentRef, Effect, FinishReason, Lane, Outcome, RunError, RunId, RunLimits, RunStatus, Usage,
+    AgentRef, Effect, FinishReason, Lane, Outcome, RunError, RunId, RunLimits, RunSpec, RunStatus,
+    Usage,
 };
-use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
 
 use super::*;
+use crate::parked_events::question_event;
 
 const AT: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
@@ -434,10 +437,15 @@ fn a_summary_is_an_event_of_its_own_and_says_nothing() {
     assert_eq!((events.len(), events[0].step), (1, 2));
 }
 
-fn input(n: u32, last: EventId) -> StepRecord {
+fn input(n: u32, accepted: EventId, last: EventId) -> StepRecord {
     let id = "01890a5d-ac96-774b-bcce-b302099a8058".parse().unwrap();
     let message = json!({"role": "user", "content": "In euros."});
-    step(n, Some(last), StepData::Input { id }, Some(message))
+    let input = StepData::Input {
+        id,
+        position: n,
+        accepted_event_id: Some(accepted),
+    };
+    step(n, Some(last), input, Some(message))
 }
 
 #[test]
@@ -446,22 +454,24 @@ fn messages_to_the_run_are_shown_after_the_commit_that_took_them() {
     let steps = vec![
         turn(1, id(1, 4), asks),
         call(2, id(1, 5), id(1, 6)),
-        input(3, id(1, 7)),
-        input(4, id(1, 8)),
+        // The first was shown as accepted while the tool worked, the second after the commit.
+        input(3, id(1, 3), id(1, 7)),
+        input(4, id(1, 8), id(1, 9)),
         turn(
             5,
-            id(1, 9),
+            id(1, 10),
             json!({"role": "assistant", "content": "Done."}),
         ),
     ];
-    let run = completed(id(1, 10));
+    let run = completed(id(1, 11));
     let events = replay(&run, &steps, id(1, 5)).unwrap();
     let expected = [
         (1, 6, "tool.finished"),
         (1, 7, "input.applied"),
-        (1, 8, "input.applied"),
-        (1, 9, "text.delta"),
-        (1, 10, "run.completed"),
+        (1, 8, "input.accepted"),
+        (1, 9, "input.applied"),
+        (1, 10, "text.delta"),
+        (1, 11, "run.completed"),
     ];
     assert_eq!(shown(&events), expected);
     // A worker that died right after the commit may have shown none of its events.
@@ -475,7 +485,44 @@ fn messages_to_the_run_are_shown_after_the_commit_that_took_them() {
     };
     let applied = |step| (step, "input.applied".to_owned());
     let finished = (2, "tool.finished".to_owned());
-    assert_eq!(again(id(1, 8)), [finished.clone(), applied(3), applied(4)]);
+    let accepted = (4, "input.accepted".to_owned());
+    let all = [finished.clone(), applied(3), accepted, applied(4)];
+    assert_eq!(again(id(1, 9)), all);
     assert_eq!(again(id(1, 6)), [finished]);
     assert_eq!(again(id(1, 4)), [(1, "usage".to_owned())]);
+}
+
+#[test]
+fn a_message_that_was_accepted_within_a_turn_is_shown_there_and_is_no_cursor() {
+    let said = json!({"role": "assistant", "content": "a", "reasoning_content": "b"});
+    let last = json!({"role": "assistant", "content": "Done."});
+    // The turn ends with the acceptance, so its last delta has an earlier id.
+    let steps = vec![
+        turn(1, id(1, 9), said),
+        input(2, id(1, 8), id(1, 10)),
+        input(3, id(1, 6), id(1, 11)),
+        turn(4, id(1, 12), last),
+    ];
+    let run = completed(id(1, 13));
+    let events = replay(&run, &steps, EventId::ORIGIN).unwrap();
+    let expected = [
+        (1, 1, "run.started"),
+        (1, 5, "reasoning.delta"),
+        (1, 6, "input.accepted"),
+        (1, 7, "text.delta"),
+        (1, 8, "input.accepted"),
+        (1, 9, "usage"),
+        (1, 10, "input.applied"),
+        (1, 11, "input.applied"),
+        (1, 12, "text.delta"),
+        (1, 13, "run.completed"),
+    ];
+    assert_eq!(shown(&events), expected);
+    // Text of the turn may have come before the one and after the other.
+    let within = replay(&run, &steps, id(1, 6));
+    assert!(matches!(within, Err(ReplayError::CursorUnknown(_))));
+    assert_eq!(
+        shown(&replay(&run, &steps, id(1, 8)).unwrap()),
+        expected[5..]
+    );
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::columns::{int4, int8};
 use crate::errors::{FenceError, StoreError};
+use crate::run_inputs::WaitingInput;
 use crate::system::SystemTx;
 
 /// A renewed lease.
@@ -16,6 +17,8 @@ use crate::system::SystemTx;
 pub struct Renewal {
     /// The reason of a cancel request, if there is one: the holder must stop.
     pub cancel_requested: Option<String>,
+    /// The messages that wait for the run, in order.
+    pub waiting: Vec<WaitingInput>,
 }
 
 impl SystemTx<'_> {
@@ -47,7 +50,14 @@ impl SystemTx<'_> {
               AND runs.status = 'running'
             RETURNING held.token AS "token!",
                       CASE WHEN cancel_requested_at IS NOT NULL
-                           THEN coalesce(cancel_reason, '') END AS cancel
+                           THEN coalesce(cancel_reason, '') END AS cancel,
+                      CASE WHEN waiting_inputs > 0 THEN (
+                          SELECT json_agg(json_build_object('id', sent.id, 'position', sent.position,
+                                                            'accepted_event_id', sent.accepted_event_id)
+                                          ORDER BY sent.position)::text
+                          FROM run_inputs AS sent
+                          WHERE sent.tenant_id = runs.tenant_id AND sent.run_id = runs.id
+                            AND sent.step IS NULL) END AS waiting
             "#,
             &tenants,
             &runs,
@@ -59,15 +69,20 @@ impl SystemTx<'_> {
         .await?;
         // The key is the token and not the run: a worker may still be closing an attempt while it
         // holds the next one too, and two tenants may use one id.
-        let renewed: HashMap<Uuid, Renewal> = rows
+        let renewed = rows
             .into_iter()
             .map(|row| {
+                let waiting = row.waiting.map(|waiting| {
+                    serde_json::from_str(&waiting)
+                        .map_err(|_| StoreError::unreadable("run_inputs", &waiting))
+                });
                 let renewal = Renewal {
                     cancel_requested: row.cancel,
+                    waiting: waiting.transpose()?.unwrap_or_default(),
                 };
-                (row.token, renewal)
+                Ok((row.token, renewal))
             })
-            .collect();
+            .collect::<Result<HashMap<Uuid, Renewal>, StoreError>>()?;
         Ok(fences
             .iter()
             .map(|fence| renewed.get(&fence.token.as_uuid()).cloned())

@@ -81,7 +81,7 @@ impl TenantTx {
             created_by: run.created_by.unwrap_or_default(),
         };
         match self.send_input(working, input).await? {
-            SendInput::Accepted(_) | SendInput::Known(_) => {}
+            SendInput::Accepted(..) | SendInput::Known(_) => {}
             SendInput::Full => return Ok(Some(Accept::Refused(Refusal::InputsFull))),
             SendInput::Ended | SendInput::NoModel | SendInput::NotFound => return Ok(None),
             SendInput::IdTaken => return Ok(Some(Accept::Refused(Refusal::IdTaken))),

@@ -212,6 +212,7 @@ async fn a_renewal_tells_that_somebody_wants_the_run_cancelled() {
     let all = system.renew_leases(&fences, Some(LONG)).await.unwrap();
     let none = Renewal {
         cancel_requested: None,
+        waiting: Vec::new(),
     };
     assert_eq!(all, [None, Some(none), Some(one), None]);
 }

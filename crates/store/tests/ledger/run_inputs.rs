@@ -36,7 +36,7 @@ async fn send_as(ledger: &Ledger, tenant: TenantId, run: RunId, id: MessageId) -
 
 pub(crate) async fn send(ledger: &Ledger, run: RunId) -> RunInput {
     match send_as(ledger, ledger.tenant, run, message_id()).await {
-        SendInput::Accepted(input) => input,
+        SendInput::Accepted(input, _) => input,
         other => panic!("{other:?}"),
     }
 }
@@ -81,10 +81,115 @@ fn last_turn() -> FinishCommit<'static> {
 
 fn taken(steps: &[StepRecord]) -> Vec<(u32, MessageId, Option<EventId>)> {
     let of_input = |step: &StepRecord| match step.data {
-        StepData::Input { id } => (step.step, id, step.last_event_id),
+        StepData::Input { id, .. } => (step.step, id, step.last_event_id),
         ref other => panic!("{other:?}"),
     };
     steps.iter().map(of_input).collect()
+}
+
+/// Returns the positions of messages, with the events that show their acceptance.
+fn accepted(steps: &[StepRecord]) -> Vec<(u32, Option<EventId>)> {
+    let of_input = |step: &StepRecord| match step.data {
+        StepData::Input {
+            position,
+            accepted_event_id,
+            ..
+        } => (position, accepted_event_id),
+        ref other => panic!("{other:?}"),
+    };
+    steps.iter().map(of_input).collect()
+}
+
+/// Returns the messages that a renewal finds, each with its noted event.
+async fn waiting(ledger: &Ledger, fence: &Fence) -> Vec<(MessageId, Option<EventId>)> {
+    let system = ledger.store.system();
+    let renewed = system.renew_leases(&[*fence], Some(LONG)).await.unwrap();
+    let waiting = renewed[0].clone().unwrap().waiting;
+    assert!(waiting.is_sorted_by_key(|input| input.position));
+    let noted = waiting.iter();
+    noted.map(|it| (it.id, it.accepted_event_id)).collect()
+}
+
+/// Guards the events of a message over attempts: a commit leaves room for an acceptance that no attempt
+/// has shown, or that was withdrawn, and for no other.
+#[tokio::test]
+async fn the_acceptance_of_a_message_has_one_event_that_is_not_withdrawn() {
+    let ledger = Ledger::new().await;
+    let system = ledger.store.system();
+    let run = ledger.queued().await;
+    let lost = ledger.fence(run, LONG).await;
+    let (kept, withdrawn, unheard) = (
+        send(&ledger, run).await,
+        send(&ledger, run).await,
+        send(&ledger, run).await,
+    );
+    let note = async |fence: &Fence, position, event| {
+        system.note_accepted(fence, position, event).await.unwrap();
+    };
+    note(&lost, 1, EventId::new(1, 3)).await;
+    note(&lost, 2, EventId::new(1, 7)).await;
+    let noted = [
+        (kept.id, Some(EventId::new(1, 3))),
+        (withdrawn.id, Some(EventId::new(1, 7))),
+        (unheard.id, None),
+    ];
+    assert_eq!(waiting(&ledger, &lost).await, noted);
+    // The next attempt resumes after the fifth event.
+    system.hand_over(&lost, EventId::new(1, 5)).await.unwrap();
+    let fence = ledger.fence(run, LONG).await;
+    note(&lost, 3, EventId::new(1, 9)).await;
+    let noted = [noted[0], (withdrawn.id, None), noted[2]];
+    assert_eq!(
+        waiting(&ledger, &fence).await,
+        noted,
+        "a replaced holder notes nothing"
+    );
+
+    // A commit that takes none comes before, and does not bring the withdrawn event back.
+    let calls = [NewCall {
+        step: 2,
+        call_id: "call".into(),
+        name: "look".into(),
+        arguments: "{}".into(),
+        effect: Effect::Pure,
+    }];
+    let commit = TurnCommit {
+        last_event_id: EventId::new(2, 5),
+        ..turn(&calls)
+    };
+    system.commit_turn(&fence, &commit).await.unwrap();
+    let call = CallCommit {
+        failure: None,
+        step: 2,
+        ok: true,
+        message: r#"{"role":"tool","content":"1"}"#,
+        duration_ms: 1,
+        last_event_id: EventId::new(2, 8),
+        started_event_id: EventId::new(2, 6),
+        inputs_step: Some(3),
+    };
+    let inputs = system.commit_call(&fence, &call).await.unwrap();
+    assert_eq!(
+        taken(&inputs),
+        [
+            (3, kept.id, Some(EventId::new(2, 9))),
+            (4, withdrawn.id, Some(EventId::new(2, 11))),
+            (5, unheard.id, Some(EventId::new(2, 13))),
+        ]
+    );
+    assert_eq!(
+        accepted(&inputs),
+        [
+            (1, Some(EventId::new(1, 3))),
+            (2, Some(EventId::new(2, 10))),
+            (3, Some(EventId::new(2, 12))),
+        ]
+    );
+    assert_eq!(waiting(&ledger, &fence).await, []);
+    // A note that comes after the commit changes nothing.
+    note(&fence, 1, EventId::new(2, 14)).await;
+    let recorded = system.recorded_steps(ledger.tenant, run).await.unwrap();
+    assert_eq!(accepted(&recorded[2..]), accepted(&inputs));
 }
 
 #[tokio::test]
@@ -106,8 +211,8 @@ async fn a_message_keeps_its_run_from_its_end_until_one_commit_takes_it() {
         "{refused:?}"
     );
     let expected = [
-        (2, first.id, Some(EventId::new(1, 9))),
-        (3, second.id, Some(EventId::new(1, 10))),
+        (2, first.id, Some(EventId::new(1, 10))),
+        (3, second.id, Some(EventId::new(1, 12))),
     ];
     // The answer is lost, and the commit is repeated: it takes nothing twice and nothing else.
     let inputs = system.commit_turn(&fence, &turn(&[])).await.unwrap();
@@ -133,8 +238,15 @@ async fn a_message_keeps_its_run_from_its_end_until_one_commit_takes_it() {
         last_event_id,
         ..
     } = ledger.claimed(run, LONG).await;
-    assert_eq!(last_event_id, EventId::new(1, 10));
+    assert_eq!(last_event_id, EventId::new(1, 12));
     assert_eq!(taken(&recorded[1..]), expected);
+    assert_eq!(
+        accepted(&recorded[1..]),
+        [
+            (1, Some(EventId::new(1, 9))),
+            (2, Some(EventId::new(1, 11)))
+        ]
+    );
     assert!(recorded.iter().all(|step| step.message.is_some()));
     let last = FinishCommit {
         turn: None,
@@ -179,7 +291,7 @@ async fn the_last_call_of_a_turn_takes_what_came_before_it() {
         let inputs = system.commit_call(&fence, &call).await.unwrap();
         match inputs_step {
             None => assert!(inputs.is_empty()),
-            Some(_) => assert_eq!(taken(&inputs), [(4, sent.id, Some(EventId::new(1, 13)))]),
+            Some(_) => assert_eq!(taken(&inputs), [(4, sent.id, Some(EventId::new(1, 14)))]),
         }
     }
 }
@@ -201,7 +313,7 @@ async fn an_end_that_waits_for_the_commit_of_a_message_gives_way_to_it() {
             created_by: "api_key:x",
         };
         let sent = tx.send_input(run, input).await.unwrap();
-        assert!(matches!(sent, SendInput::Accepted(_)), "{sent:?}");
+        assert!(matches!(sent, SendInput::Accepted(..)), "{sent:?}");
         accepting.push(tx);
     }
     let commit = last_turn();
@@ -232,7 +344,7 @@ async fn of_an_end_and_a_message_at_once_one_comes_first() {
     });
     for ((sent, ended), fence) in join_all(races).await.into_iter().zip(&fences) {
         match (sent, ended) {
-            (SendInput::Accepted(input), Err(FenceError::InputsWait)) => {
+            (SendInput::Accepted(input, _), Err(FenceError::InputsWait)) => {
                 let inputs = system.commit_turn(fence, &turn(&[])).await.unwrap();
                 assert_eq!(taken(&inputs)[0].1, input.id);
             }

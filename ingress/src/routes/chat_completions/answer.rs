@@ -98,6 +98,7 @@ impl Gathering {
             | EventData::ToolFinished(_)
             | EventData::ApprovalRequested(_)
             | EventData::BudgetReached(_)
+            | EventData::InputAccepted(_)
             | EventData::InputApplied(_)
             | EventData::ContextCompacted(_)
             | EventData::Usage(_)

@@ -125,6 +125,7 @@ impl ChatFrames {
             | EventData::ToolFinished(_)
             | EventData::ApprovalRequested(_)
             | EventData::BudgetReached(_)
+            | EventData::InputAccepted(_)
             | EventData::InputApplied(_)
             | EventData::ContextCompacted(_)
             | EventData::Usage(_)

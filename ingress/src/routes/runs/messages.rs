@@ -164,8 +164,8 @@ pub(crate) async fn send_message(
     } else {
         let tenant = authorized.caller.tenant;
         let actor = authorized.caller.actor().to_string();
-        let store = &submitter.runs.store;
-        let input = inputs::send(store, tenant, run, id, &sent.content, &actor).await;
+        let runs = &submitter.runs;
+        let input = inputs::send(runs, tenant, run, id, &sent.content, &actor).await;
         input.map(|input| {
             let view = RunMessageView::new(run, input);
             (StatusCode::ACCEPTED, run_header(run), Json(view)).into_response()

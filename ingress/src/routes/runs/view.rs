@@ -307,7 +307,7 @@ impl StepView {
                     .unwrap_or_default(),
                 route,
             },
-            StepData::Input { id } => StepDataView::Input { message_id: id },
+            StepData::Input { id, .. } => StepDataView::Input { message_id: id },
             StepData::Call {
                 call_id,
                 name,

@@ -8,6 +8,7 @@ use baton_store::{
     CallState, Claim, ClaimOutcome, ClaimedRun, KeyStanding, ParkedRun, StepData, StepRecord,
 };
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::lease::suspect;
 use super::{Grant, Ledger, Row, State};
@@ -79,6 +80,10 @@ impl Ledger {
                         what: format!("attempt {} was granted after {newest}", held.attempt),
                     });
                 }
+                if row.grants.is_empty() {
+                    row.begin_with_inputs();
+                }
+                row.forget_withdrawn_inputs(held.last_event);
                 row.grants.push(Grant {
                     attempt: held.attempt,
                     token: claim.token,
@@ -105,12 +110,12 @@ impl Ledger {
 }
 
 /// Returns a run's specification. Every third run is shown to a client that cannot take text back.
-fn spec(run: RunId) -> String {
+fn spec(run: RunId, input: &[Box<RawValue>]) -> String {
     json!({
         "v": RunSpec::VERSION,
         "agent": {"name": "a", "version": 0},
         "model": "m",
-        "messages": [],
+        "messages": input,
         "tools": [{"type": "function", "function": {"name": "ask"}}],
         "server_tools": SERVER_TOOLS.map(|(name, _)| name),
         "shown_for_good": run.as_uuid().as_u128().is_multiple_of(3),
@@ -163,7 +168,7 @@ fn claimed(
             attempt: held.attempt,
             token: claim.token,
         },
-        spec_json: spec(claim.run),
+        spec_json: spec(claim.run, &row.input()),
         lane: Lane::Interactive,
         thread_id: None,
         last_event_id: held.last_event,

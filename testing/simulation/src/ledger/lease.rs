@@ -28,6 +28,7 @@ impl Ledger {
         }
         Ok(Renewal {
             cancel_requested: row.cancel.clone(),
+            waiting: row.waiting_inputs(),
         })
     }
 

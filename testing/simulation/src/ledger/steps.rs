@@ -15,10 +15,10 @@ impl Ledger {
         fence: &Fence,
         turn: TurnEntry,
         now: Millis,
-    ) -> Result<(), Lost> {
+    ) -> Result<Vec<StepRecord>, Lost> {
+        let without = self.setup.without;
         let (row, held) = self.write(fence, "turn")?;
         row.share.settle();
-        progress(row, held, turn.last_event.max(held.last_event));
         if turn.usage_total.total_tokens > row.usage.total_tokens {
             row.usage = turn.usage_total;
         }
@@ -34,7 +34,11 @@ impl Ledger {
         for call in turn.calls {
             row.insert(pending_call(fence.attempt, call, now), now);
         }
-        Ok(())
+        let committed = turn.last_event.max(held.last_event);
+        let events = (fence.attempt, committed);
+        let (taken, last) = row.take_inputs(turn.inputs_step, events, without, now);
+        progress(row, held, last);
+        Ok(taken)
     }
 
     pub(crate) fn commit_compaction(
@@ -101,9 +105,9 @@ impl Ledger {
         fence: &Fence,
         call: CallEntry,
         now: Millis,
-    ) -> Result<(), Lost> {
+    ) -> Result<Vec<StepRecord>, Lost> {
+        let without = self.setup.without;
         let (row, held) = self.write(fence, "call")?;
-        progress(row, held, call.last_event.max(held.last_event));
         if let Some(record) = open_call(row, call.step) {
             if let StepData::Call { state, .. } = &mut record.data {
                 *state = CallState::Finished {
@@ -119,10 +123,20 @@ impl Ledger {
             record.finished_at = Some(date(now));
             row.recorded_at.insert(call.step, now);
         }
-        Ok(())
+        let committed = call.last_event.max(held.last_event);
+        let events = (fence.attempt, committed);
+        let (taken, last) = row.take_inputs(call.inputs_step, events, without, now);
+        progress(row, held, last);
+        Ok(taken)
     }
 
-    pub(crate) fn finish(&mut self, fence: &Fence, end: EndEntry, now: Millis) -> Result<(), Lost> {
+    /// Ends a run; returns `false` if a message waits that it must take before.
+    pub(crate) fn finish(
+        &mut self,
+        fence: &Fence,
+        end: EndEntry,
+        now: Millis,
+    ) -> Result<bool, Lost> {
         if let Some(row) = self.rows.get(&fence.run)
             && let State::Ended(ended) = &row.state
         {
@@ -131,7 +145,15 @@ impl Ledger {
                 && row.token == Some(fence.token)
                 && ended.outcome.status() == end.outcome.status()
                 && ended.last_event == end.last_event;
-            return if same { Ok(()) } else { Err(Lost) };
+            return if same { Ok(true) } else { Err(Lost) };
+        }
+        let gives_way = self.setup.without != Some(Guard::EndGivesWay);
+        let (row, _) = self.held(fence)?;
+        if end.unless_inputs_wait && row.waits_for_inputs() {
+            if gives_way {
+                return Ok(false);
+            }
+            row.passed_over = true;
         }
         if self.held(fence)?.1.last_event >= end.last_event {
             return Err(Lost);
@@ -175,7 +197,7 @@ impl Ledger {
             );
             row.insert(record, now);
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -134,6 +134,7 @@ impl Ledger for Outside {
                     Err(Lost) if gives_up => None,
                     Err(Lost) => Some(Renewal {
                         cancel_requested: None,
+                        waiting: Vec::new(),
                     }),
                 });
             answers.collect()
@@ -227,6 +228,20 @@ impl Ledger for Outside {
         Ok(Vec::new())
     }
 
+    async fn note_accepted(
+        &self,
+        fence: &Fence,
+        position: u32,
+        event: EventId,
+    ) -> Result<(), StoreError> {
+        let fence = *fence;
+        let noted = self.ask(Service::Ledger, move |sim| {
+            let ledger = &mut sim.world.borrow_mut().ledger;
+            ledger.note_accepted(&fence, position, event);
+        });
+        Ok(noted.await?)
+    }
+
     async fn next_after(&self, _: TenantId, _: RunId) -> Result<Option<QueuedJob>, StoreError> {
         // Its runs have no threads.
         Ok(None)
@@ -246,11 +261,10 @@ impl Ledger for Outside {
             finish_reason: turn.finish_reason,
             last_event: turn.last_event_id,
             calls: turn.calls.to_vec(),
+            inputs_step: turn.inputs_step,
         };
         self.write(move |ledger, now| ledger.commit_turn(&fence, entry, now))
-            .await?;
-        // Nobody sends messages here.
-        Ok(Vec::new())
+            .await
     }
 
     async fn commit_compaction(
@@ -306,10 +320,10 @@ impl Ledger for Outside {
             message: json(call.message),
             last_event: call.last_event_id,
             started_event: call.started_event_id,
+            inputs_step: call.inputs_step,
         };
         self.write(move |ledger, now| ledger.commit_call(&fence, entry, now))
-            .await?;
-        Ok(Vec::new())
+            .await
     }
 
     async fn finish_run(
@@ -335,9 +349,15 @@ impl Ledger for Outside {
                 usage: cut.usage,
                 last_event: cut.last_event_id,
             }),
+            unless_inputs_wait: end.unless_inputs_wait,
         };
-        self.write(move |ledger, now| ledger.finish(&fence, entry, now))
+        let has_ended = self
+            .write(move |ledger, now| ledger.finish(&fence, entry, now))
             .await?;
+        if !has_ended {
+            self.count(|counts| &mut counts.ends_given_way);
+            return Err(FenceError::InputsWait);
+        }
         if matches!(end.outcome, Outcome::Cancelled(_)) {
             self.count(|counts| &mut counts.cancelled_at_work);
         }

@@ -17,11 +17,12 @@ impl SystemTx<'_> {
                     failures = 0,
                     last_event_id = greatest(last_event_id, $5),
                     -- Another value makes the trigger take what waits.
-                    inputs_step = CASE WHEN waiting_inputs > 0
-                                       THEN coalesce($12, inputs_step) ELSE inputs_step END
+                    inputs_shown_step = CASE WHEN waiting_inputs > 0
+                                             THEN coalesce($12, inputs_shown_step)
+                                             ELSE inputs_shown_step END
                 WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
                   AND status = 'running'
-                RETURNING thread_id, coalesce(inputs_step = $12::integer, false) AS took
+                RETURNING thread_id, coalesce(inputs_shown_step = $12::integer, false) AS took
             ), recorded AS (
                 UPDATE steps SET
                     state = 'finished', attempt = $3, ok = $7, duration_ms = $8,

@@ -35,7 +35,7 @@ pub(crate) async fn commit_call_group(
                   AND runs.attempt = asked.attempt AND runs.claim_token = asked.token
                   AND runs.status = 'running'
                   AND (asked.inputs_step IS NULL OR runs.waiting_inputs = 0
-                       AND runs.inputs_step IS DISTINCT FROM asked.inputs_step)
+                       AND runs.inputs_shown_step IS DISTINCT FROM asked.inputs_step)
                 -- A locked row delays no other.
                 FOR NO KEY UPDATE SKIP LOCKED
             ) AS found

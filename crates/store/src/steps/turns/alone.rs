@@ -24,12 +24,13 @@ impl SystemTx<'_> {
                     total_tokens = greatest(total_tokens, $8),
                     usage_estimated = usage_estimated OR $24,
                     -- Another value makes the trigger take what waits.
-                    inputs_step = CASE WHEN waiting_inputs > 0
-                                       THEN coalesce($29, inputs_step) ELSE inputs_step END
+                    inputs_shown_step = CASE WHEN waiting_inputs > 0
+                                             THEN coalesce($29, inputs_shown_step)
+                                             ELSE inputs_shown_step END
                 WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
                   AND status = 'running'
                 RETURNING thread_id, api_key_id, model, created_at,
-                          coalesce(inputs_step = $29::integer, false) AS took
+                          coalesce(inputs_shown_step = $29::integer, false) AS took
             ), recorded AS (
                 INSERT INTO steps (tenant_id, run_id, step, attempt, kind, state, finish_reason,
                                    prompt_tokens, completion_tokens, total_tokens, last_event_id,
