@@ -34,6 +34,9 @@ pub enum Invariant {
     /// A message that a run accepted is applied once, or handed back by its end; its events are shown
     /// once and in order.
     I24,
+    /// One run of a thread is at work at a time, in their order, under the rule of each for a busy thread;
+    /// the messages of each are in the thread once, or not at all if it was rolled back.
+    I26,
 }
 
 /// A breach of an invariant.

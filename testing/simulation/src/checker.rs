@@ -67,6 +67,7 @@ impl Sim {
                 judge.view(view);
             }
         }
+        found.extend(world.ledger.judge_thread());
         let spent = world.ledger.spent();
         if spent > world.ledger.budget
             && let Some(run) = world.ledger.rows.keys().next()

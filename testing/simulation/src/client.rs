@@ -5,13 +5,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use baton_nats::{Cursor, StoredEvents, StreamSeq, Verdict};
-use baton_protocol::{ApprovalId, Decision, Event, EventId, MessageId, RunId};
+use baton_protocol::{ApprovalId, Decision, Event, EventId, MessageId, RunId, WorkerId};
 
 use crate::accusation::name;
 use crate::executor::ProcessId;
 use crate::fleet::Fleet;
 use crate::guard::Guard;
-use crate::ledger::Cancel;
+use crate::ledger::{Accepted, Cancel, Door};
 use crate::links::Service;
 use crate::mailbox::{Mailbox, Signal};
 use crate::network::Unanswered;
@@ -29,33 +29,85 @@ const RETRY: Duration = Duration::from_millis(500);
 const TRIES: u32 = 10;
 
 impl Sim {
-    /// Submits a run as a client, and repeats it with the same key until it is accepted.
-    pub(crate) async fn submit(self, fleet: Rc<Fleet>, run: RunId) {
+    /// Submits a run as a client, and repeats it with the same key until it is answered. Returns whether
+    /// there is such a run.
+    pub(crate) async fn submit(self, fleet: Rc<Fleet>, run: RunId, door: Door) -> bool {
         loop {
             let ingress = fleet.any_ingress(&self);
-            let accepted = Signal::default();
-            let (sim, told) = (self.clone(), accepted.clone());
+            let answered = Signal::default();
+            let (sim, told, all) = (self.clone(), answered.clone(), Rc::clone(&fleet));
             self.spawn(ingress, async move {
                 let accept = sim.ask(ingress, Service::Ledger, move |sim| {
                     let now = sim.now();
-                    sim.world.borrow_mut().ledger.accept(run, now);
+                    sim.world.borrow_mut().ledger.accept(run, door, now)
                 });
-                if accept.await.is_err() {
-                    return;
-                }
+                let Ok(accepted) = accept.await else { return };
+                sim.note(|| format!("{} is submitted: {accepted:?}", name(run)));
+                let cancelled = match accepted {
+                    Accepted::Run(cancelled) => cancelled,
+                    Accepted::Refused => {
+                        sim.count(|counts| &mut counts.refused_runs);
+                        all.declined.borrow_mut().insert(run);
+                        told.raise();
+                        return;
+                    }
+                    Accepted::Steered(working, holder) => {
+                        sim.count(|counts| &mut counts.steered);
+                        all.declined.borrow_mut().insert(run);
+                        told.raise();
+                        sim.nudge(&all, ingress, working, holder);
+                        return;
+                    }
+                };
                 told.raise();
                 // A committed run is accepted, with any answer of the broker.
                 let stored = sim.ask(ingress, Service::Broker, move |sim| sim.store_job(run));
                 let _ = stored.await;
+                for (other, cancel) in cancelled {
+                    sim.count(|counts| &mut counts.replaced);
+                    sim.carry_out(&all, ingress, other, cancel).await;
+                }
             });
             tokio::select! {
                 biased;
-                () = accepted.raised() => {
-                    self.note(|| format!("{} is accepted", name(run)));
-                    return;
-                }
+                () = answered.raised() => return !fleet.declined.borrow().contains(&run),
                 () = self.sleep(Duration::from_secs(3)) => {}
             }
+        }
+    }
+
+    /// Asks the holder of a run to renew its lease.
+    fn nudge(&self, fleet: &Rc<Fleet>, ingress: ProcessId, run: RunId, holder: Option<WorkerId>) {
+        let fleet = Rc::clone(fleet);
+        self.send(ingress, Service::Broker, move |_| {
+            let worker = holder.and_then(|id| fleet.worker(id));
+            if let Some(worker) = worker {
+                worker.nudge(run);
+            }
+        });
+    }
+
+    /// Does what follows from a cancel: the holder hears of it, or the end is shown and the thread's
+    /// next run gets a job.
+    async fn carry_out(&self, fleet: &Rc<Fleet>, ingress: ProcessId, run: RunId, cancel: Cancel) {
+        let ended = match cancel {
+            Cancel::Requested(holder) => {
+                self.count(|counts| &mut counts.cancels_requested);
+                self.nudge(fleet, ingress, run, holder);
+                return;
+            }
+            Cancel::Ended(ended) => ended,
+        };
+        if ended.newly {
+            self.count(|counts| &mut counts.cancelled_while_idle);
+        }
+        let _ = self.repair_end(ingress, run, &ended).await;
+        let next = self.ask(ingress, Service::Ledger, move |sim| {
+            sim.world.borrow().ledger.next_after(run)
+        });
+        if let Ok(Some(next)) = next.await {
+            let stored = self.ask(ingress, Service::Broker, move |sim| sim.store_job(next.run));
+            let _ = stored.await;
         }
     }
 
@@ -70,26 +122,10 @@ impl Sim {
                     let mut world = sim.world.borrow_mut();
                     world.ledger.request_cancel(run, "no longer wanted")
                 });
-                match cancel.await {
-                    Ok(Some(Cancel::Requested(worker))) => {
-                        sim.count(|counts| &mut counts.cancels_requested);
-                        told.raise();
-                        sim.send(ingress, Service::Broker, move |_| {
-                            let worker = worker.and_then(|id| fleet.worker(id));
-                            if let Some(worker) = worker {
-                                worker.nudge(run);
-                            }
-                        });
-                    }
-                    Ok(Some(Cancel::Ended(ended))) => {
-                        if ended.newly {
-                            sim.count(|counts| &mut counts.cancelled_while_idle);
-                        }
-                        told.raise();
-                        let _ = sim.repair_end(ingress, run, &ended).await;
-                    }
-                    Ok(None) => told.raise(),
-                    Err(Unanswered) => {}
+                let Ok(cancel) = cancel.await else { return };
+                told.raise();
+                if let Some(cancel) = cancel {
+                    sim.carry_out(&fleet, ingress, run, cancel).await;
                 }
             });
             tokio::select! {
@@ -123,12 +159,7 @@ impl Sim {
                 } else {
                     sim.count(|counts| &mut counts.refused_inputs);
                 }
-                sim.send(ingress, Service::Broker, move |_| {
-                    let worker = worker.and_then(|id| fleet.worker(id));
-                    if let Some(worker) = worker {
-                        worker.nudge(run);
-                    }
-                });
+                sim.nudge(&fleet, ingress, run, worker);
             });
             tokio::select! {
                 biased;

@@ -107,6 +107,16 @@ counts! {
     returned_inputs,
     /// Ends that gave way to a message.
     ends_given_way,
+    /// Claims that had to wait for the thread.
+    thread_waits,
+    /// Runs that were refused because the thread was busy, or because the run to follow had ended.
+    refused_runs,
+    /// Requests that joined a run as its message.
+    steered,
+    /// Runs that were cancelled for another one of the thread.
+    replaced,
+    /// Runs that left nothing in the thread.
+    rolled_back,
     /// Completed runs.
     completed,
     /// Runs that failed because of their model.

@@ -1,6 +1,7 @@
 //! The current processes.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use baton_protocol::{RunId, WorkerId};
@@ -16,6 +17,8 @@ pub(crate) struct Fleet {
     pub(crate) schedulers: RefCell<Vec<ProcessId>>,
     pub(crate) started: Cell<u64>,
     pub(crate) runs: Vec<RunId>,
+    /// The runs that were refused, or became a message of another one.
+    pub(crate) declined: RefCell<BTreeSet<RunId>>,
 }
 
 impl Fleet {

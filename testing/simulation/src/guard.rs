@@ -56,6 +56,16 @@ guards! {
     EventLimit,
     /// A run is given back if the log refuses its events.
     GivingBack,
+    /// A run on a thread begins only when no other one is at work.
+    ThreadTurn,
+    /// Runs of a thread begin in the order of their ids.
+    ThreadOrder,
+    /// A run that may not wait is refused while the thread is busy.
+    BusyRefusal,
+    /// A run that interrupts cancels the others of its thread.
+    OthersCancelled,
+    /// The end of a run that was rolled back leaves nothing in the thread.
+    RolledBackEnd,
     /// A run does not end with an answer while a message waits for it.
     EndGivesWay,
     /// The commit that records a message marks it as taken.

@@ -10,14 +10,15 @@ mod claim;
 mod inputs;
 mod lease;
 mod steps;
+mod threads;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use baton_protocol::run::{Ended, Held, Idle};
 use baton_protocol::{
-    ClaimToken, EventId, Fence, FinishReason, Lane, Outcome, RunId, RunStatus, TenantId, Usage,
-    WorkerId,
+    ClaimToken, EventId, Fence, FinishReason, Lane, Outcome, RunId, RunStatus, TenantId, ThreadId,
+    Usage, WorkerId,
 };
 use baton_store::{
     ApprovalRecord, CallState, EndedRun, NewCall, QueuedJob, RecordedEvents, StepData, StepRecord,
@@ -27,6 +28,7 @@ use uuid::Uuid;
 
 pub(crate) use self::budget::Share;
 pub(crate) use self::inputs::SentInput;
+pub(crate) use self::threads::{Accepted, Door, Place};
 use crate::accusation::{Accusation, Invariant};
 use crate::executor::ProcessId;
 use crate::guard::{Guard, Setup};
@@ -35,6 +37,11 @@ use crate::time::{Millis, date};
 /// Returns the only tenant.
 pub(crate) fn tenant() -> TenantId {
     TenantId::from_uuid(Uuid::from_u128(1))
+}
+
+/// Returns the only thread.
+fn thread() -> ThreadId {
+    ThreadId::from_uuid(Uuid::from_u128(2))
 }
 
 /// Returns whether a run is submitted with the key, which has a budget and may be revoked.
@@ -77,12 +84,15 @@ pub(crate) struct Row {
     pub(crate) usage: Usage,
     pub(crate) steps: Vec<StepRecord>,
     pub(crate) approvals: Vec<ApprovalRecord>,
+    /// The messages that its model is shown first.
+    pub(crate) input: Vec<Box<RawValue>>,
     /// The messages that it was sent, in order.
     pub(crate) inputs: Vec<SentInput>,
     /// The step from which on the last commit that took messages recorded them.
     inputs_step: Option<u32>,
     /// Whether it ended with an answer although a message waited.
     pub(crate) passed_over: bool,
+    pub(crate) place: Option<Place>,
     pub(crate) grants: Vec<Grant>,
     pub(crate) ends: u32,
     /// Whether it was submitted with the key that has a budget.
@@ -154,6 +164,7 @@ pub(crate) struct FinalEntry {
 }
 
 /// The result of a cancel request.
+#[derive(Debug)]
 pub(crate) enum Cancel {
     Ended(EndedRun),
     Requested(Option<WorkerId>),
@@ -166,6 +177,8 @@ pub(crate) struct Ledger {
     /// The time at which the key was revoked.
     pub(crate) revoked_at: Option<Millis>,
     pub(crate) rows: BTreeMap<RunId, Row>,
+    /// The messages of the thread, each with the run that left it.
+    pub(crate) thread: Vec<(RunId, Box<RawValue>)>,
     pub(crate) accusations: Vec<Accusation>,
     /// Attempts that count as failures. The checker decides whether their processes were hampered.
     pub(crate) suspects: Vec<Suspect>,
@@ -225,14 +238,15 @@ impl Ledger {
             budget: u64::MAX,
             revoked_at: None,
             rows: BTreeMap::new(),
+            thread: Vec::new(),
             accusations: Vec::new(),
             suspects: Vec::new(),
         }
     }
 
-    /// Adds a row. An existing row stays, because its key or id identifies the same run.
-    pub(crate) fn accept(&mut self, run: RunId, now: Millis) {
-        self.rows.entry(run).or_insert_with(|| Row {
+    /// Adds a row.
+    fn insert(&mut self, run: RunId, place: Option<Place>, now: Millis) {
+        let row = Row {
             state: State::Queued(Idle::default()),
             token: None,
             worker: None,
@@ -243,16 +257,19 @@ impl Ledger {
             usage: Usage::default(),
             steps: Vec::new(),
             approvals: Vec::new(),
+            input: vec![threads::request_message(run)],
             inputs: Vec::new(),
             inputs_step: None,
             passed_over: false,
+            place,
             grants: Vec::new(),
             ends: 0,
             is_metered: is_metered(run),
             share: Share::default(),
             version: 0,
             recorded_at: BTreeMap::new(),
-        });
+        };
+        self.rows.insert(run, row);
     }
 
     /// Returns the run, if the attempt holds it.
@@ -308,7 +325,9 @@ impl Ledger {
         row.state = State::Ended(idle.end(Outcome::Cancelled(reason)));
         row.share.charge_open();
         row.ends += 1;
-        row.ended(true).map(Cancel::Ended)
+        let ended = row.ended(true);
+        self.leave_in_thread(run);
+        ended.map(Cancel::Ended)
     }
 
     /// Returns queued runs with a job that was due or published long ago.
@@ -316,6 +335,7 @@ impl Ledger {
         self.rows
             .iter()
             .filter(|(_, row)| matches!(row.state, State::Queued(_)))
+            .filter(|(_, row)| row.place.is_none() || !self.is_thread_active())
             .map(|(run, row)| job_of(*run, row))
             .filter(|job| job.last_due_at() + older_than <= date(now))
             .collect()
@@ -380,6 +400,8 @@ impl Row {
                 None => counts.returned_inputs += 1,
             }
         }
+        let is_rolled_back = |place: &Place| place.is_rolled_back && place.earlier.is_some();
+        counts.rolled_back += u64::from(self.place.as_ref().is_some_and(is_rolled_back));
         let State::Ended(ended) = &self.state else {
             return;
         };

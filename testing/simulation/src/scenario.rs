@@ -6,11 +6,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use baton_protocol::{EventId, MessageId, RunId};
+use baton_store::OnBusy;
 use uuid::Uuid;
 
 use crate::accusation::name;
 use crate::executor::ProcessId;
 use crate::fleet::Fleet;
+use crate::ledger::Door;
 use crate::links::Service;
 use crate::scheduler;
 use crate::time::Millis;
@@ -23,6 +25,14 @@ const PATIENCE: Millis = STORM + 900_000;
 /// The time that the simulation continues after all runs have ended, so that frozen processes
 /// return.
 const AFTERMATH: Millis = 65_000;
+/// The rules for a busy thread.
+const RULES: [OnBusy; 5] = [
+    OnBusy::Reject,
+    OnBusy::Queue,
+    OnBusy::Interrupt,
+    OnBusy::Rollback,
+    OnBusy::Steer,
+];
 
 /// Plays the whole scenario.
 pub(crate) async fn play(sim: &Sim) {
@@ -45,14 +55,18 @@ pub(crate) async fn play(sim: &Sim) {
             sim.world.borrow_mut().ledger.revoked_at = Some(now);
         });
     }
+    let count = sim.between(1, 5);
+    let has_thread = sim.per_mille(500);
+    let follow_ups = if has_thread { sim.below(3) } else { 0 };
     let fleet = Rc::new(Fleet {
         workers: RefCell::default(),
         ingresses: RefCell::default(),
         schedulers: RefCell::default(),
         started: Cell::new(0),
-        runs: (1..=sim.between(1, 5))
+        runs: (1..=count + follow_ups)
             .map(|run| RunId::from_uuid(Uuid::from_u128((1 << 64) + u128::from(run))))
             .collect(),
+        declined: RefCell::default(),
     });
     for _ in 0..sim.between(2, 4) {
         let slots = usize::try_from(sim.between(1, 3)).unwrap_or(1);
@@ -68,8 +82,17 @@ pub(crate) async fn play(sim: &Sim) {
         fleet.schedulers.borrow_mut().push(process);
     }
     let clients = sim.start_process("clients");
-    for &run in &fleet.runs {
-        plan_clients(sim, &fleet, clients, run);
+    let mut on_thread = Vec::new();
+    for (&run, number) in fleet.runs.iter().zip(1..) {
+        let door = if number > count && !on_thread.is_empty() {
+            Door::FollowUp(on_thread[index_below(sim, on_thread.len())])
+        } else if has_thread && (number > count || sim.per_mille(800)) {
+            on_thread.push(run);
+            Door::OnThread(RULES[index_below(sim, RULES.len())])
+        } else {
+            Door::Alone
+        };
+        plan_clients(sim, &fleet, clients, run, door);
     }
     let outside = sim.start_process("supervisor");
     let (handle, all) = (sim.clone(), Rc::clone(&fleet));
@@ -88,9 +111,9 @@ pub(crate) async fn play(sim: &Sim) {
         sim.note(|| "the storm is over".into());
         sim.world.borrow_mut().weather = Weather::default();
     });
-    let runs = fleet.runs.clone();
+    let all = Rc::clone(&fleet);
     sim.run(PATIENCE, move |sim| {
-        sim.now() > STORM && all_done(sim, &runs)
+        sim.now() > STORM && all_done(sim, &all)
     })
     .await;
     let end = sim.now() + AFTERMATH;
@@ -116,25 +139,52 @@ fn revive(sim: &Sim, fleet: &Rc<Fleet>) {
     }
 }
 
-fn all_done(sim: &Sim, runs: &[RunId]) -> bool {
+fn all_done(sim: &Sim, fleet: &Fleet) -> bool {
     let world = sim.world.borrow();
     let rows = &world.ledger.rows;
-    runs.iter()
-        .all(|run| rows.get(run).is_some_and(|row| row.status().is_terminal()))
-        && world.views.iter().all(|view| view.is_done())
+    let declined = fleet.declined.borrow();
+    let is_done = |run: &RunId| match rows.get(run) {
+        Some(row) => row.status().is_terminal(),
+        None => declined.contains(run),
+    };
+    fleet.runs.iter().all(is_done) && world.views.iter().all(|view| view.is_done())
 }
 
-fn plan_clients(sim: &Sim, fleet: &Rc<Fleet>, clients: ProcessId, run: RunId) {
-    let at = sim.below(20_000);
+fn index_below(sim: &Sim, length: usize) -> usize {
+    usize::try_from(sim.below(length as u64)).unwrap_or(0)
+}
+
+fn plan_clients(sim: &Sim, fleet: &Rc<Fleet>, clients: ProcessId, run: RunId, door: Door) {
+    let at = match door {
+        Door::Alone => sim.below(20_000),
+        // While the others of the thread are at work.
+        Door::OnThread(_) => sim.below(60_000),
+        Door::FollowUp(_) => sim.between(5_000, 80_000),
+    };
     let all = Rc::clone(fleet);
     sim.after(at, move |sim| {
-        sim.spawn(clients, sim.clone().submit(Rc::clone(&all), run));
-        sim.spawn(clients, sim.clone().decide(Rc::clone(&all), run));
-        sim.spawn(clients, sim.clone().watch(all, run, EventId::ORIGIN));
+        let handle = sim.clone();
+        sim.spawn(clients, async move {
+            if matches!(door, Door::Alone) {
+                // A follower may come before the run.
+                let watch = handle.clone().watch(Rc::clone(&all), run, EventId::ORIGIN);
+                handle.spawn(clients, watch);
+            }
+            if !handle.clone().submit(Rc::clone(&all), run, door).await {
+                return;
+            }
+            handle.spawn(clients, handle.clone().decide(Rc::clone(&all), run));
+            if !matches!(door, Door::Alone) {
+                handle.spawn(clients, handle.clone().watch(all, run, EventId::ORIGIN));
+            }
+        });
     });
     for _ in 0..sim.below(3) {
         let all = Rc::clone(fleet);
         sim.after(at + sim.between(500, 50_000), move |sim| {
+            if !matches!(door, Door::Alone) && !sim.world.borrow().ledger.rows.contains_key(&run) {
+                return;
+            }
             let start = any_seen_event(sim, run);
             sim.spawn(clients, sim.clone().watch(all, run, start));
         });

@@ -142,9 +142,8 @@ impl Sim {
             let Some(row) = world.ledger.rows.get(run) else {
                 return;
             };
-            let input = row.input();
-            let steps = row.steps.iter().filter_map(|step| step.message.as_deref());
-            let recorded = input.iter().map(AsRef::as_ref).chain(steps);
+            let steps = row.steps.iter().filter_map(|step| step.message.as_ref());
+            let recorded = row.input.iter().chain(steps);
             let recorded: Vec<Value> = recorded
                 .filter_map(|message| serde_json::from_str(message.get()).ok())
                 .collect();

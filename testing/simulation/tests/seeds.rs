@@ -69,6 +69,11 @@ fn all_is_well(seeds: Range<u64>) {
         ("applied messages", counts.applied_inputs, 30),
         ("messages that were handed back", counts.returned_inputs, 3),
         ("ends that gave way", counts.ends_given_way, 3),
+        ("claims that waited for the thread", counts.thread_waits, 10),
+        ("refused runs", counts.refused_runs, 5),
+        ("requests that joined a run", counts.steered, 5),
+        ("replaced runs", counts.replaced, 10),
+        ("runs that were rolled back", counts.rolled_back, 2),
         ("completed runs", counts.completed, 120),
     ];
     for (what, count, least) in at_least {

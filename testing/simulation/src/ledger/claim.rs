@@ -11,7 +11,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::lease::suspect;
-use super::{Grant, Ledger, Row, State};
+use super::{Grant, Ledger, Row, State, thread};
 use crate::accusation::{Accusation, Invariant};
 use crate::executor::ProcessId;
 use crate::guard::Guard;
@@ -20,6 +20,10 @@ use crate::tools::SERVER_TOOLS;
 
 impl Ledger {
     pub(crate) fn claim(&mut self, claim: &Claim, holder: ProcessId, now: Millis) -> ClaimOutcome {
+        if self.waits_for_thread(claim.run) {
+            return ClaimOutcome::Waiting;
+        }
+        self.judge_beginning(claim.run);
         let Some(row) = self.rows.get_mut(&claim.run) else {
             return ClaimOutcome::Gone;
         };
@@ -81,6 +85,7 @@ impl Ledger {
                     });
                 }
                 if row.grants.is_empty() {
+                    row.begin_on_thread(&self.thread);
                     row.begin_with_inputs();
                 }
                 row.forget_withdrawn_inputs(held.last_event);
@@ -102,8 +107,9 @@ impl Ledger {
                 row.state = State::Ended(ended);
                 row.share.charge_open();
                 row.ends += 1;
-                row.ended(true)
-                    .map_or(ClaimOutcome::Gone, ClaimOutcome::Ended)
+                let ended = row.ended(true);
+                self.leave_in_thread(claim.run);
+                ended.map_or(ClaimOutcome::Gone, ClaimOutcome::Ended)
             }
         }
     }
@@ -168,9 +174,9 @@ fn claimed(
             attempt: held.attempt,
             token: claim.token,
         },
-        spec_json: spec(claim.run, &row.input()),
+        spec_json: spec(claim.run, &row.input),
         lane: Lane::Interactive,
-        thread_id: None,
+        thread_id: row.place.as_ref().map(|_| thread()),
         last_event_id: held.last_event,
         failures: held.failures,
         usage: row.usage,

@@ -49,10 +49,11 @@ impl Row {
             .collect()
     }
 
-    /// Puts the waiting messages behind the input of a run that begins.
+    /// Puts the waiting messages after the input of a run that begins.
     pub(super) fn begin_with_inputs(&mut self) {
         for sent in &mut self.inputs {
-            sent.step.get_or_insert(0);
+            sent.step = Some(0);
+            self.input.push(sent.message());
         }
     }
 
@@ -61,12 +62,6 @@ impl Row {
         for sent in self.inputs.iter_mut().filter(|sent| sent.step.is_none()) {
             sent.accepted_event = sent.accepted_event.filter(|event| *event <= resume_after);
         }
-    }
-
-    /// Returns the messages that joined the input.
-    pub(crate) fn input(&self) -> Vec<Box<RawValue>> {
-        let joined = self.inputs.iter().filter(|sent| sent.step == Some(0));
-        joined.map(SentInput::message).collect()
     }
 
     /// Records the waiting messages as steps from `from` on, after the event of the commit. Returns

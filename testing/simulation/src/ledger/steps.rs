@@ -197,6 +197,7 @@ impl Ledger {
             );
             row.insert(record, now);
         }
+        self.leave_in_thread(fence.run);
         Ok(true)
     }
 }

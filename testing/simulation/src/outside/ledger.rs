@@ -105,7 +105,12 @@ impl Ledger for Outside {
             Ok(ClaimOutcome::Ended(_)) if self.without == Some(Guard::TerminalEvent) => {
                 Ok(ClaimOutcome::Gone)
             }
-            Ok(outcome) => Ok(outcome),
+            Ok(outcome) => {
+                if matches!(outcome, ClaimOutcome::Waiting) {
+                    self.count(|counts| &mut counts.thread_waits);
+                }
+                Ok(outcome)
+            }
             Err(unanswered) => {
                 if is_repeated {
                     // Whether it was granted is unknown.
@@ -242,9 +247,11 @@ impl Ledger for Outside {
         Ok(noted.await?)
     }
 
-    async fn next_after(&self, _: TenantId, _: RunId) -> Result<Option<QueuedJob>, StoreError> {
-        // Its runs have no threads.
-        Ok(None)
+    async fn next_after(&self, _: TenantId, ended: RunId) -> Result<Option<QueuedJob>, StoreError> {
+        let next = self.ask(Service::Ledger, move |sim| {
+            sim.world.borrow().ledger.next_after(ended)
+        });
+        Ok(next.await?)
     }
 
     async fn commit_turn(
@@ -351,9 +358,11 @@ impl Ledger for Outside {
             }),
             unless_inputs_wait: end.unless_inputs_wait,
         };
-        let has_ended = self
-            .write(move |ledger, now| ledger.finish(&fence, entry, now))
-            .await?;
+        let finished = self.write(move |ledger, now| {
+            let has_ended = ledger.finish(&fence, entry, now)?;
+            Ok((has_ended, ledger.next_after(fence.run)))
+        });
+        let (has_ended, promoted) = finished.await?;
         if !has_ended {
             self.count(|counts| &mut counts.ends_given_way);
             return Err(FenceError::InputsWait);
@@ -362,7 +371,7 @@ impl Ledger for Outside {
             self.count(|counts| &mut counts.cancelled_at_work);
         }
         Ok(Finished {
-            promoted: None,
+            promoted,
             cancel_latency: None,
         })
     }
