@@ -1,5 +1,7 @@
 //! The table `threads`.
 
+mod list;
+
 use baton_protocol::{TenantId, ThreadId};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
@@ -9,6 +11,8 @@ use crate::columns;
 use crate::errors::StoreError;
 use crate::system::SystemTx;
 use crate::tenant_tx::TenantTx;
+
+pub use self::list::{ThreadFilter, ThreadPage};
 
 /// A stored conversation.
 #[derive(Debug, Clone)]
@@ -34,24 +38,6 @@ pub struct ThreadChange<'a> {
     pub title: Option<Option<&'a str>>,
     /// The metadata, a JSON object.
     pub metadata: Option<Option<&'a RawValue>>,
-}
-
-/// A filter of threads.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ThreadFilter<'a> {
-    /// Only threads with this text in their title, in upper or lower case.
-    pub title: Option<&'a str>,
-    /// Only threads that have all fields of this JSON object in their metadata.
-    pub metadata: Option<&'a RawValue>,
-}
-
-/// A page of the list of threads.
-#[derive(Debug, Clone)]
-pub struct ThreadPage {
-    /// The threads, the newest first.
-    pub data: Vec<ThreadRecord>,
-    /// The cursor of the next page; `None` on the last page.
-    pub next_cursor: Option<ThreadId>,
 }
 
 /// The outcome of [`TenantTx::delete_thread`].
@@ -130,45 +116,6 @@ impl TenantTx {
         .fetch_optional(self.connection())
         .await?;
         row.map(Row::read).transpose()
-    }
-
-    /// Returns the tenant's threads, the newest first: at most `limit` of those before `cursor`.
-    pub async fn list_threads(
-        &mut self,
-        filter: &ThreadFilter<'_>,
-        cursor: Option<ThreadId>,
-        limit: u32,
-    ) -> Result<ThreadPage, StoreError> {
-        let tenant = self.tenant;
-        let title = filter.title.map(columns::text);
-        let rows = sqlx::query_as!(
-            Row,
-            "
-            -- threads.list
-            SELECT id, title, metadata::text AS metadata, created_at
-            FROM threads
-            WHERE tenant_id = $1 AND id < $2 AND deleted_at IS NULL
-              AND ($3::text IS NULL OR strpos(lower(title), lower($3)) > 0)
-              AND ($4::text IS NULL OR metadata::jsonb @> $4::text::jsonb)
-            ORDER BY id DESC
-            LIMIT $5
-            ",
-            tenant.as_uuid(),
-            cursor.map_or(Uuid::max(), |cursor| cursor.as_uuid()),
-            title.as_deref(),
-            filter.metadata.map(RawValue::get),
-            i64::from(limit) + 1,
-        )
-        .fetch_all(self.connection())
-        .await?;
-        let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
-        let more = rows.len() > asked_for;
-        let rows = rows.into_iter().take(asked_for);
-        let data = rows.map(Row::read).collect::<Result<Vec<_>, _>>()?;
-        Ok(ThreadPage {
-            next_cursor: data.last().filter(|_| more).map(|thread| thread.id),
-            data,
-        })
     }
 
     /// Changes a thread and returns it; `None` if the tenant has no such thread.

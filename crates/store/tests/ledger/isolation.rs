@@ -7,12 +7,13 @@ use baton_store::{
     Accept, CancelRequest, DecideOutcome, MessageOrder, NewApiKey, NewApproval, ParkCommit,
     RevokedGrant, RunFilter, Store,
 };
+use serde_json::value::RawValue;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use uuid::Uuid;
 
 use crate::fixture::{DONE, LONG, Ledger, ROOMY, answer, new_run, run_id, spec, tenant_id};
 
-const TABLES: [&str; 19] = [
+const TABLES: [&str; 20] = [
     "attempts",
     "agents",
     "agent_versions",
@@ -26,6 +27,7 @@ const TABLES: [&str; 19] = [
     "api_keys",
     "threads",
     "thread_messages",
+    "thread_fields",
     "approvals",
     "approval_grants",
     "sealing_keys",
@@ -62,7 +64,10 @@ async fn fill(ledger: &Ledger) -> Filled {
     let (key, thread) = (key(1), ThreadId::from_uuid(Uuid::now_v7()));
     let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
     tx.create_api_key(&key).await.unwrap();
-    tx.create_thread(thread, None, None).await.unwrap();
+    let metadata = RawValue::from_string(r#"{"user":"ada"}"#.into()).unwrap();
+    tx.create_thread(thread, None, Some(&metadata))
+        .await
+        .unwrap();
     tx.make_sealing_key([7; 32]).await.unwrap();
     crate::threads::append(&mut tx, thread, "x").await;
     let agent = crate::agents::definition("support", "Be brief.");

@@ -1,13 +1,16 @@
 //! A thread has one active run at a time; the next is promoted when it ends.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use baton_protocol::{MessageId, ThreadId};
 use baton_store::{
-    Accept, Append, ClaimOutcome, MessageOrder, Purged, Refusal, RunFilter, TenantTx,
-    ThreadDeletion,
+    Accept, Append, ClaimOutcome, MessageOrder, Purged, Refusal, RunFilter, TenantTx, ThreadChange,
+    ThreadDeletion, ThreadFilter,
 };
-use serde_json::value::RawValue;
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+use sqlx::{AssertSqlSafe, raw_sql};
 use uuid::Uuid;
 
 use crate::fixture::{DONE, LONG, Ledger, answer, finish};
@@ -284,4 +287,125 @@ async fn a_run_that_is_not_to_be_kept_is_found_after_its_end() {
     );
     assert!(system.delete_run(ledger.tenant, ended[0].1).await.unwrap());
     assert_eq!(system.unstored_runs(Duration::ZERO, 10).await.unwrap(), []);
+}
+
+/// Guards the index of metadata: it names each thread with the fields, and no other.
+#[tokio::test]
+async fn a_search_by_metadata_finds_the_threads_that_have_all_of_the_fields_now() {
+    let ledger = Ledger::new().await;
+    let long = "x".repeat(600);
+    let metadata = [
+        json!({"app": "chat", "user": "ada", "tags": ["a"], "note": long}),
+        json!({"app": "chat", "user": "bob"}),
+        json!({"app": "mail", "user": "ada"}),
+    ];
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    let mut threads = Vec::new();
+    for metadata in &metadata {
+        let thread = ThreadId::from_uuid(Uuid::now_v7());
+        let metadata = to_raw_value(metadata).unwrap();
+        tx.create_thread(thread, Some("A talk"), Some(&metadata))
+            .await
+            .unwrap();
+        threads.push(thread);
+    }
+    let [first, second, third] = *threads else {
+        panic!()
+    };
+    tx.commit().await.unwrap();
+    let found = async |fields: &[(&str, &str)], title| {
+        let fields = fields
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let fields: BTreeMap<String, String> = fields.collect();
+        let filter = ThreadFilter {
+            title,
+            metadata: Some(&fields),
+        };
+        let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+        let mut found = Vec::new();
+        let mut cursor = None;
+        loop {
+            let page = tx.list_threads(&filter, cursor, 1).await.unwrap();
+            found.extend(page.data.iter().map(|thread| thread.id));
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return found;
+            }
+        }
+    };
+    assert_eq!(found(&[("app", "chat")], None).await, [second, first]);
+    assert_eq!(
+        found(&[("app", "chat"), ("user", "ada")], None).await,
+        [first]
+    );
+    assert_eq!(
+        found(&[("user", "ada")], Some("TALK")).await,
+        [third, first]
+    );
+    assert_eq!(found(&[("user", "ada")], Some("walk")).await, []);
+    assert_eq!(found(&[("user", "eve")], None).await, []);
+    // Only texts are asked for.
+    assert_eq!(found(&[("tags", r#"["a"]"#)], None).await, []);
+    assert_eq!(found(&[], None).await, [third, second, first]);
+
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    let moved = to_raw_value(&json!({"app": "mail", "user": "bob"})).unwrap();
+    let change = ThreadChange {
+        metadata: Some(Some(&moved)),
+        ..ThreadChange::default()
+    };
+    tx.change_thread(first, &change).await.unwrap();
+    let cleared = ThreadChange {
+        metadata: Some(None),
+        ..ThreadChange::default()
+    };
+    tx.change_thread(second, &cleared).await.unwrap();
+    let deletion = tx.delete_thread(third).await.unwrap();
+    assert_eq!(deletion, ThreadDeletion::Deleted);
+    tx.commit().await.unwrap();
+    assert_eq!(found(&[("app", "chat")], None).await, []);
+    assert_eq!(found(&[("app", "mail")], None).await, [first]);
+    assert_eq!(
+        found(&[("app", "mail"), ("user", "bob")], None).await,
+        [first]
+    );
+    let system = ledger.store.system();
+    let purged = system.purge_thread(ledger.tenant, third, 10).await.unwrap();
+    assert_eq!(purged.threads, 1);
+    assert_eq!(found(&[("app", "mail")], None).await, [first]);
+}
+
+/// Guards the index against row-level security: conditions that are not leakproof reach none.
+#[tokio::test]
+async fn a_search_by_metadata_reads_an_index_under_the_policy_of_its_tenant() {
+    let ledger = Ledger::new().await;
+    let mut session = ledger.superuser().await;
+    let setup = format!(
+        "SET ROLE baton_app; SET baton.tenant = '{}'; SET enable_seqscan = off; SET enable_bitmapscan = off",
+        ledger.tenant
+    );
+    raw_sql(AssertSqlSafe(setup))
+        .execute(&mut session)
+        .await
+        .unwrap();
+    let explain = format!(
+        "EXPLAIN SELECT thread_id FROM thread_fields
+         WHERE tenant_id = '{}' AND name = 'user' AND value = 'ada' AND thread_id < '{}'
+         ORDER BY thread_id DESC LIMIT 20",
+        ledger.tenant,
+        Uuid::max()
+    );
+    let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
+        .fetch_all(&mut session)
+        .await
+        .unwrap();
+    let conditions = plan
+        .iter()
+        .find(|line| line.contains("Index Cond"))
+        .unwrap();
+    for column in ["tenant_id", "name", "value", "thread_id"] {
+        assert!(conditions.contains(column), "{plan:#?}");
+    }
+    assert!(!plan.iter().any(|line| line.contains("Sort")), "{plan:#?}");
 }

@@ -50,12 +50,13 @@ pub(crate) async fn list_threads(
                 let message = "`metadata` is a JSON object of texts, such as {\"user\":\"ada\"}";
                 bad_parameter("metadata", message)
             })?;
-            encode_metadata(&fields)
+            encode_metadata(&fields)?;
+            Ok::<_, ApiError>(fields)
         })
         .transpose()?;
     let filter = ThreadFilter {
         title: params.title.as_deref(),
-        metadata: metadata.as_deref(),
+        metadata: metadata.as_ref(),
     };
     let mut tx = store.tenant(authorized.caller.tenant).await?;
     let page = tx.list_threads(&filter, cursor, limit).await?;
