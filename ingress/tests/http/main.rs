@@ -17,6 +17,7 @@ mod compacting;
 mod conversations;
 mod counting;
 mod disconnect;
+mod documented_answers;
 mod feedback;
 mod fixture;
 mod from_the_bus;
