@@ -132,13 +132,14 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{Load, Until};
+    use crate::load::{Load, Route, Until};
 
     #[tokio::test]
     async fn the_load_reads_what_the_upstream_writes() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let load = Load {
+            route: Route::Chat,
             base_url: format!("http://{address}/v1"),
             api_key: None,
             model: "bench-20-0".into(),

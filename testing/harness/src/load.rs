@@ -1,4 +1,4 @@
-//! A closed-loop load of chat streams, cheap enough to share two cores with the measured server.
+//! A closed-loop load of streams, cheap enough to share two cores with the measured server.
 //!
 //! Each client keeps one connection and sends a request as soon as its answer has ended. The
 //! upstream writes the time into each token (nanoseconds since 1970, nineteen digits), so a token's
@@ -19,6 +19,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::samples::Samples;
 
+/// The bytes at the end of a stream in which its last event is looked for.
+const TAIL: usize = 16 * 1024;
+
 /// The end of a load.
 #[derive(Debug, Clone, Copy)]
 pub enum Until {
@@ -28,6 +31,15 @@ pub enum Until {
     Elapsed(Duration),
 }
 
+/// The route that is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// `POST /chat/completions`.
+    Chat,
+    /// `POST /responses`, which only Baton has.
+    Responses,
+}
+
 /// The requests, their number and their server.
 #[derive(Debug, Clone)]
 pub struct Load {
@@ -35,6 +47,8 @@ pub struct Load {
     pub base_url: String,
     /// The bearer token for `Authorization`, if the server requires one.
     pub api_key: Option<String>,
+    /// The route.
+    pub route: Route,
     /// The model, which selects the answer of the scripted upstream.
     pub model: String,
     /// The number of concurrent clients.
@@ -46,7 +60,7 @@ pub struct Load {
 /// The figures of a load.
 #[derive(Debug, Default)]
 pub struct LoadReport {
-    /// Answers that ended with `[DONE]`.
+    /// Answers that came to their end.
     pub answers: usize,
     /// Answers that did not, or requests that were refused.
     pub failed: usize,
@@ -152,16 +166,20 @@ impl Load {
             .base_url
             .split_once(authority)
             .map_or("", |(_, path)| path);
-        let mut request = Request::post(format!("{path}/chat/completions"))
+        let (route, input) = match self.route {
+            Route::Chat => (
+                "chat/completions",
+                r#""messages":[{"role":"user","content":"Count."}]"#,
+            ),
+            Route::Responses => ("responses", r#""input":"Count.""#),
+        };
+        let mut request = Request::post(format!("{path}/{route}"))
             .header(header::HOST, authority)
             .header(header::CONTENT_TYPE, "application/json");
         if let Some(key) = &self.api_key {
             request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
         }
-        let body = format!(
-            r#"{{"model":"{}","stream":true,"messages":[{{"role":"user","content":"Count."}}]}}"#,
-            self.model
-        );
+        let body = format!(r#"{{"model":"{}","stream":true,{input}}}"#, self.model);
         let request = request.body(Full::new(Bytes::from(body)))?;
         sender.ready().await?;
         let sent = Instant::now();
@@ -173,7 +191,7 @@ impl Load {
             bail!("{status}: {}", String::from_utf8_lossy(&text));
         }
         let mut stamps = Stamps::default();
-        let mut tail = [0_u8; 8];
+        let mut tail = Vec::new();
         let mut first = true;
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else {
@@ -190,13 +208,19 @@ impl Load {
                     .token
                     .push(Duration::from_nanos(now.saturating_sub(written)));
             });
-            for byte in data.iter().rev().take(8).rev() {
-                tail.rotate_left(1);
-                tail[7] = *byte;
-            }
+            tail.extend_from_slice(&data);
+            // The last event of a response has all of its text.
+            tail.drain(..tail.len().saturating_sub(TAIL));
         }
-        if &tail != b"[DONE]\n\n" {
-            bail!("a stream ended without [DONE]");
+        let is_whole = match self.route {
+            Route::Chat => tail.ends_with(b"[DONE]\n\n"),
+            Route::Responses => {
+                let end = b"event: response.completed\n";
+                tail.windows(end.len()).any(|part| part == end)
+            }
+        };
+        if !is_whole {
+            bail!("a stream ended without its last event");
         }
         if first {
             bail!("a stream ended without a token");

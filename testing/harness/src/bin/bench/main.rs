@@ -37,8 +37,14 @@ pub(crate) struct Args {
     /// The number of pairs of requests for each guard
     #[arg(long, default_value_t = 4_000)]
     pairs: usize,
-    /// Only these parts, with commas between: streams, latency, pace, throughput, guards,
-    /// recovery
+    /// The number of resumes of a finished response
+    #[arg(long, default_value_t = 200)]
+    resumes: usize,
+    /// The number of threads to list, and of the messages of each
+    #[arg(long, value_delimiter = ',', default_value = "10000,100", num_args = 2)]
+    threads: Vec<usize>,
+    /// Only these parts, with commas between: streams, latency, pace, throughput, responses,
+    /// resume, guards, threads, recovery
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     #[command(subcommand)]
@@ -88,13 +94,21 @@ fn println_line(line: &str) {
     println!("{line}");
 }
 
+/// The parts that are measured on one deployment.
+const STAGED: [&str; 7] = [
+    "streams",
+    "latency",
+    "pace",
+    "throughput",
+    "responses",
+    "resume",
+    "guards",
+];
+
 async fn bench(args: &Args) -> anyhow::Result<()> {
     let mut table = Table::begin();
     let wanted = |part: &str| args.only.is_empty() || args.only.iter().any(|only| only == part);
-    if ["streams", "latency", "pace", "throughput", "guards"]
-        .into_iter()
-        .any(wanted)
-    {
+    if STAGED.into_iter().any(wanted) {
         let stage = Stage::set(args).await?;
         // First, because the allocator keeps memory that a load has had.
         if wanted("streams") {
@@ -109,10 +123,19 @@ async fn bench(args: &Args) -> anyhow::Result<()> {
         if wanted("throughput") {
             measures::throughput(args, &stage, &mut table).await?;
         }
+        if wanted("responses") {
+            measures::responses(args, &stage, &mut table).await?;
+        }
+        if wanted("resume") {
+            measures::resume(args, &stage, &mut table).await?;
+        }
         if wanted("guards") {
             measures::guards(args, &stage, &mut table).await?;
         }
         stage.strike().await?;
+    }
+    if wanted("threads") {
+        measures::threads(args, &mut table).await?;
     }
     if wanted("recovery") {
         measures::recovery(args, &mut table).await?;

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use baton_harness::load::{LoadReport, Until};
+use baton_harness::load::{Load, LoadReport, Route, Until};
 use baton_harness::process_usage::Usage;
 use baton_harness::samples::Samples;
-use baton_harness::{guards as pairs, ledger_floor, recovery as recoveries};
+use baton_harness::{guards as pairs, ledger_floor, recovery as recoveries, resumes, thread_lists};
 
 use crate::Args;
 use crate::stage::{Reports, Stage, Way, check};
@@ -59,12 +59,15 @@ struct Cost {
 
 impl Cost {
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    async fn measure(args: &Args, stage: &Stage, way: Way) -> anyhow::Result<Self> {
-        let warm_up = stage.load(way, "bench-20-0", 64, Until::Answers(5));
-        check(&warm_up.run().await?)?;
+    async fn measure(args: &Args, stage: &Stage, way: Way, route: Route) -> anyhow::Result<Self> {
+        let load = |until| Load {
+            route,
+            ..stage.load(way, "bench-20-0", 64, until)
+        };
+        check(&load(Until::Answers(5)).run().await?)?;
         let before = stage.usage(way);
         let elapsed = Until::Elapsed(Duration::from_secs(args.seconds));
-        let report = stage.load(way, "bench-20-0", 64, elapsed).run().await?;
+        let report = load(elapsed).run().await?;
         let after = stage.usage(way);
         check(&report)?;
         let spent = |(name, usage): (&String, &Usage)| {
@@ -90,9 +93,9 @@ pub(crate) async fn throughput(
     stage: &Stage,
     table: &mut Table,
 ) -> anyhow::Result<()> {
-    let direct = Cost::measure(args, stage, Way::Direct).await?;
-    let bare = Cost::measure(args, stage, Way::Bare).await?;
-    let baton = Cost::measure(args, stage, Way::Baton).await?;
+    let direct = Cost::measure(args, stage, Way::Direct, Route::Chat).await?;
+    let bare = Cost::measure(args, stage, Way::Bare, Route::Chat).await?;
+    let baton = Cost::measure(args, stage, Way::Baton, Route::Chat).await?;
     let rate = Figures {
         direct: direct.answers_per_second,
         bare: Some(bare.answers_per_second),
@@ -126,6 +129,57 @@ pub(crate) async fn throughput(
             );
         }
         Err(error) => eprintln!("no floor of the ledger: {error:#}"),
+    }
+    Ok(())
+}
+
+/// Measures the processor time of responses next to that of chats, in turns, because it changes from
+/// minute to minute.
+pub(crate) async fn responses(args: &Args, stage: &Stage, table: &mut Table) -> anyhow::Result<()> {
+    const TURNS: u32 = 3;
+    let (mut chats, mut responses) = (0.0, 0.0);
+    for _ in 0..TURNS {
+        for (route, sum) in [
+            (Route::Chat, &mut chats),
+            (Route::Responses, &mut responses),
+        ] {
+            let cost = Cost::measure(args, stage, Way::Baton, route).await?;
+            *sum += cost.all() / f64::from(TURNS);
+        }
+    }
+    table.alone("processor time for 1,000 chats, all", chats, "s");
+    table.alone("processor time for 1,000 responses, all", responses, "s");
+    let ratio = responses / chats;
+    table.alone("processor time of a response, of a chat's", ratio, "×");
+    Ok(())
+}
+
+/// Measures the time to the next event after a resume of a finished response.
+pub(crate) async fn resume(args: &Args, stage: &Stage, table: &mut Table) -> anyhow::Result<()> {
+    let measured = resumes::measure(&stage.baton, &stage.api_key, args.resumes).await?;
+    let after = measured.after;
+    for percent in [50, 99] {
+        let what =
+            format!("finished response resumed after event {after}, first event, p{percent}");
+        table.alone(&what, measured.first_event.percentile(percent), "ms");
+    }
+    Ok(())
+}
+
+/// Measures lists of threads and of their messages at the ledger.
+pub(crate) async fn threads(args: &Args, table: &mut Table) -> anyhow::Result<()> {
+    let (threads, messages) = (args.threads[0], args.threads[1]);
+    let lists = thread_lists::measure(threads, messages).await?;
+    for (what, samples) in [
+        ("a page of 20 threads", &lists.threads),
+        ("a page of 100 messages", &lists.messages),
+        ("the one thread with a title", &lists.by_title),
+        ("the one thread with a metadata field", &lists.by_metadata),
+    ] {
+        for (name, percent) in [("p50", 50), ("max", 100)] {
+            let what = format!("{threads} threads of {messages} messages: {what}, {name}");
+            table.alone(&what, samples.percentile(percent), "ms");
+        }
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use baton_devstack::{NatsOptions, NatsServer};
-use baton_harness::load::{Load, LoadReport, Until};
+use baton_harness::load::{Load, LoadReport, Route, Until};
 use baton_harness::process_usage::{self, Usage};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -132,6 +132,7 @@ impl Stage {
             Way::Baton => &self.baton,
         };
         Load {
+            route: Route::Chat,
             base_url: base_url.clone(),
             api_key: (way == Way::Baton).then(|| self.api_key.clone()),
             model: model.to_owned(),
