@@ -261,3 +261,22 @@ async fn refusals_beyond_the_first_are_counted() {
     let refused = entries(&f, "session.opened").await;
     assert!((20..40).contains(&refused), "{refused}");
 }
+
+#[tokio::test]
+async fn feedback_is_given_with_its_entry_or_not_at_all() {
+    let f = Fixture::start().await;
+    let wish = json!({"model": "m", "input": "x"});
+    let (_, run) = f.ask(&f.key, "POST", "/v1/runs", wish).await;
+    let path = format!("/v1/runs/{}/feedback", text(&run["id"]));
+    let none = async || {
+        let (_, list) = f.ask(&f.key, "GET", &path, Value::Null).await;
+        assert_eq!(list["data"], json!([]), "{list}");
+    };
+    let give = json!({"key": "helpful", "score": 1});
+    let given = only_with_its_entry(&f, &f.key, ("POST", &*path, give), none).await;
+    assert_eq!(given["key"], "helpful");
+    assert_eq!(entries(&f, "feedback.given").await, 1);
+    let bad = json!({"key": "helpful"});
+    assert_eq!(f.ask(&f.key, "POST", &path, bad).await.0, 400);
+    assert_eq!(entries(&f, "feedback.given").await, 1);
+}

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use baton_protocol::{FeedbackId, RunId};
 use baton_service::SharedClock;
-use baton_store::{FeedbackRecord, GivenFeedback, Judgement, NewFeedback, Store};
+use baton_store::{AuditEntry, FeedbackRecord, GivenFeedback, Judgement, NewFeedback, Store};
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::path::RunPath;
 use crate::access::body::JsonBody;
-use crate::access::{Authorized, RunsRead, RunsWrite};
+use crate::access::{Authorized, Origin, RunsRead, RunsWrite};
 use crate::error::{ApiError, Problem};
 
 /// The most judgements about one run.
@@ -178,6 +178,7 @@ pub(crate) async fn give_feedback(
     State(store): State<Store>,
     State(clock): State<SharedClock>,
     authorized: Authorized<RunsWrite>,
+    origin: Origin,
     RunPath(run): RunPath,
     JsonBody(body): JsonBody<GiveFeedback>,
 ) -> Result<(StatusCode, Json<FeedbackView>), ApiError> {
@@ -186,6 +187,14 @@ pub(crate) async fn give_feedback(
     let feedback = body.check(id, caller.actor().to_string())?;
     let mut tx = store.tenant(caller.tenant).await?;
     let given = tx.give_feedback(run, &feedback, MOST).await?;
+    if let GivenFeedback::Stored(_) = &given {
+        let entry = AuditEntry {
+            target: Some(format!("run:{run}")),
+            detail: Some(format!("{id}: {}", feedback.key)),
+            ..origin.entry(caller.actor(), Some(caller.tenant), "feedback.given")
+        };
+        tx.record_audit(&entry).await?;
+    }
     tx.commit().await?;
     match given {
         GivenFeedback::Stored(record) => Ok((StatusCode::CREATED, Json(record.into()))),
