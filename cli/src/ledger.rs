@@ -6,7 +6,9 @@ use baton_identity::{InvalidTenantName, SELF_MADE, TenantName};
 use baton_protocol::{AuditId, TenantId};
 use baton_service::config::Required;
 use baton_service::{Clock as _, Config, SystemClock};
-use baton_store::{ActorKind, AuditEntry, AuditResult, Store, StoreOptions, TenantRecord};
+use baton_store::{
+    ActorKind, AuditEntry, AuditResult, SLOW_GROUP, Store, StoreOptions, TenantRecord,
+};
 
 use crate::args::ConfigArgs;
 use crate::config_command;
@@ -38,6 +40,7 @@ pub(crate) async fn connect(config: &Config) -> anyhow::Result<Store> {
         url,
         max_connections: 3,
         acquire_timeout: config.database.acquire_timeout,
+        slow_group: SLOW_GROUP,
         application_name: "baton".to_owned(),
     };
     Ok(Store::connect(options).await?)

@@ -19,7 +19,7 @@ use baton_service::{
     Config, LiveConfig, Liveness, Readiness, Reloader, Secret, SharedClock, Shutdown, Sources,
     StopSequence, SystemClock, certificates, run_until_stopped, telemetry,
 };
-use baton_store::{Store, StoreOptions};
+use baton_store::{SLOW_GROUP, Store, StoreOptions};
 use baton_worker::WorkerDeps;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -338,6 +338,7 @@ fn store_options(kind: Kind, config: &Config) -> StoreOptions {
             .unwrap_or_default(),
         max_connections: config.database.max_connections,
         acquire_timeout: config.database.acquire_timeout,
+        slow_group: SLOW_GROUP,
         application_name: format!("baton {}", kind.name()),
     }
 }

@@ -29,6 +29,8 @@ pub struct StoreOptions {
     /// The time that a caller waits for a free connection before the database counts as
     /// unavailable.
     pub acquire_timeout: Duration,
+    /// The time after which a group of rows counts as slow: further rows no longer wait for it.
+    pub slow_group: Duration,
     /// The name in `pg_stat_activity`, for instance `baton-worker`.
     pub application_name: String,
 }
@@ -144,7 +146,11 @@ impl Store {
         let system_statements = statements(Pool::System, BECOME_SYSTEM, shares.system);
         Ok(Self {
             depth: Arc::new(QueueDepth::new(system_statements.clone())),
-            groups: Arc::new(Groups::new(&tenant_statements, &system_statements)),
+            groups: Arc::new(Groups::new(
+                &tenant_statements,
+                &system_statements,
+                options.slow_group,
+            )),
             tenant_statements,
             system_statements,
             tenant_transactions: PgPoolOptions::new()

@@ -20,9 +20,9 @@ const ROWS: usize = 64;
 /// The most bytes of one group. A larger row goes by itself, so that it delays no others.
 const BYTES: usize = 256 * 1024;
 
-/// The time after which rows no longer wait for the group under way. One lock or one dead connection
-/// must not delay all others.
-const SLOW: Duration = Duration::from_millis(100);
+/// The usual time after which rows no longer wait for the group under way. One lock or one dead
+/// connection must not delay all others.
+pub const SLOW_GROUP: Duration = Duration::from_millis(100);
 
 /// Executes the statement for a group, and returns an answer for each row in order.
 type Execute<R, A> = dyn Fn(Vec<R>) -> BoxFuture<'static, Vec<Submitted<A>>> + Send + Sync;
@@ -42,6 +42,7 @@ pub(crate) struct Grouper<R, A>(Arc<Shared<R, A>>);
 
 struct Shared<R, A> {
     execute: Box<Execute<R, A>>,
+    slow: Duration,
     tasks: TaskTracker,
     /// The lanes in which a group is under way.
     lanes: Mutex<HashMap<Lane, Queue<R, A>>>,
@@ -63,12 +64,17 @@ struct Waiting<R, A> {
 }
 
 impl<R: Send + 'static, A: Send + 'static> Grouper<R, A> {
-    pub(crate) fn new<F>(execute: impl Fn(Vec<R>) -> F + Send + Sync + 'static) -> Self
+    /// Makes a grouper. After the time `slow`, rows no longer wait for the group under way.
+    pub(crate) fn new<F>(
+        slow: Duration,
+        execute: impl Fn(Vec<R>) -> F + Send + Sync + 'static,
+    ) -> Self
     where
         F: Future<Output = Vec<Submitted<A>>> + Send + 'static,
     {
         Self(Arc::new(Shared {
             execute: Box::new(move |rows| execute(rows).boxed()),
+            slow,
             tasks: TaskTracker::new(),
             lanes: Mutex::default(),
         }))
@@ -128,7 +134,7 @@ impl<R: Send + 'static, A: Send + 'static> Shared<R, A> {
                 // A panic must not leave the lane busy for ever.
                 let executed = AssertUnwindSafe(async { (self.execute)(rows).await });
                 let mut executed = pin!(executed.catch_unwind());
-                let in_time = timeout(SLOW, &mut executed).await.ok();
+                let in_time = timeout(self.slow, &mut executed).await.ok();
                 let slow = in_time.is_none();
                 let answers = if let Some(answers) = in_time {
                     answers
@@ -228,7 +234,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::Submitted::{Answered, Left, Lost};
-    use super::{BYTES, Grouper, ROWS, SLOW, Submitted};
+    use super::{BYTES, Grouper, ROWS, SLOW_GROUP, Submitted};
 
     /// A grouper that answers each row with its double. Each of its groups waits for a permit.
     struct Gated {
@@ -240,7 +246,7 @@ mod tests {
     fn gated() -> Gated {
         let (gate, groups) = (Arc::new(Semaphore::new(0)), Arc::default());
         let (entry, seen) = (Arc::clone(&gate), Arc::<Mutex<Vec<_>>>::clone(&groups));
-        let grouper = Grouper::new(move |rows: Vec<u32>| {
+        let grouper = Grouper::new(SLOW_GROUP, move |rows: Vec<u32>| {
             let entry = Arc::clone(&entry);
             seen.lock().unwrap().push(rows.clone());
             async move {
@@ -372,7 +378,7 @@ mod tests {
         let mut next = pin!(gated.grouper.submit(None, tenant(1), 1, 2));
         assert!(poll!(&mut next).is_pending());
         while gated.groups().len() < 2 {
-            tokio::time::sleep(SLOW).await;
+            tokio::time::sleep(SLOW_GROUP).await;
         }
         assert!(poll!(&mut slow).is_pending());
         gated.gate.add_permits(2);

@@ -7,6 +7,7 @@
 //! an accepted run is looked up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
@@ -30,11 +31,11 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    pub(crate) fn new(tenant: &StatementPool, system: &StatementPool) -> Self {
+    pub(crate) fn new(tenant: &StatementPool, system: &StatementPool, slow: Duration) -> Self {
         let (accepts, claims, pool) = (tenant.clone(), system.clone(), system.clone());
         let (turns, calls) = (system.clone(), system.clone());
         Self {
-            accepts: Grouper::new(move |rows: Vec<Arc<AcceptRow>>| {
+            accepts: Grouper::new(slow, move |rows: Vec<Arc<AcceptRow>>| {
                 let pool = accepts.clone();
                 async move {
                     match rows.as_slice() {
@@ -43,7 +44,7 @@ impl Groups {
                     }
                 }
             }),
-            claims: Grouper::new(move |claims_of_group: Vec<Claim>| {
+            claims: Grouper::new(slow, move |claims_of_group: Vec<Claim>| {
                 let pool = claims.clone();
                 async move {
                     match claims_of_group.as_slice() {
@@ -60,7 +61,7 @@ impl Groups {
                     }
                 }
             }),
-            turns: Grouper::new(move |rows: Vec<Arc<TurnCommitRow>>| {
+            turns: Grouper::new(slow, move |rows: Vec<Arc<TurnCommitRow>>| {
                 let pool = turns.clone();
                 async move {
                     match rows.as_slice() {
@@ -72,7 +73,7 @@ impl Groups {
                     }
                 }
             }),
-            calls: Grouper::new(move |rows: Vec<Arc<CallCommitRow>>| {
+            calls: Grouper::new(slow, move |rows: Vec<Arc<CallCommitRow>>| {
                 let pool = calls.clone();
                 async move {
                     match rows.as_slice() {
@@ -84,7 +85,7 @@ impl Groups {
                     }
                 }
             }),
-            finishes: Grouper::new(move |rows: Vec<Arc<FinishRow>>| {
+            finishes: Grouper::new(slow, move |rows: Vec<Arc<FinishRow>>| {
                 let pool = pool.clone();
                 async move {
                     match rows.as_slice() {

@@ -76,6 +76,7 @@ pub use connect::{ConnectError, Store, StoreOptions};
 pub use diagnosis::{Diagnosis, diagnose};
 pub use errors::{AcceptError, FenceError, StoreError};
 pub use feedback::{FeedbackRecord, GivenFeedback, Judgement, NewFeedback};
+pub use grouper::SLOW_GROUP;
 pub use idempotency_keys::IdempotencyKey;
 pub use makers::{EndedToken, Legacy, LegacyRule, Maker};
 pub use memberships::{MemberRecord, MembershipChange, MembershipRecord};

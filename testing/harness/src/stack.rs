@@ -16,7 +16,7 @@ use baton_devstack::{Data, NatsServer, Postgres, PostgresOptions};
 use baton_identity::ApiKey;
 use baton_nats::{Bus, BusOptions};
 use baton_protocol::{ApiKeyId, TenantId};
-use baton_store::{Login, Store, StoreOptions, bootstrap};
+use baton_store::{Login, SLOW_GROUP, Store, StoreOptions, bootstrap};
 use baton_test_ledger::{TestDatabase, close_log_segment};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -350,6 +350,7 @@ impl Stack {
             url: self.database.url(APP),
             max_connections: 3,
             acquire_timeout: PATIENCE,
+            slow_group: SLOW_GROUP,
             application_name: "test".to_owned(),
         })
         .await?;

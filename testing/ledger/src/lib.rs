@@ -195,6 +195,9 @@ impl TestDatabase {
             url,
             max_connections: 64,
             acquire_timeout: Duration::from_secs(10),
+            // Long enough for a test that holds a lock while rows gather, and shorter than the time for
+            // which a statement waits for a lock.
+            slow_group: Duration::from_secs(2),
             application_name: "baton-test".into(),
         };
         required(

@@ -6,8 +6,8 @@ use baton_protocol::{
     ApprovalReason, CallFailure, Decision, Effect, FinishReason, Lane, Role, RunStatus,
 };
 use baton_store::{
-    ActorKind, AttemptEnding, AuditResult, ConnectError, StepKind, StepState, Store, StoreOptions,
-    migrate,
+    ActorKind, AttemptEnding, AuditResult, ConnectError, SLOW_GROUP, StepKind, StepState, Store,
+    StoreOptions, migrate,
 };
 use baton_test_ledger::{APP, TestDatabase};
 use futures_util::future::join_all;
@@ -206,6 +206,7 @@ fn options(url: &str) -> StoreOptions {
         url: url.into(),
         max_connections: 2,
         acquire_timeout: Duration::from_secs(10),
+        slow_group: SLOW_GROUP,
         application_name: "baton-test".into(),
     }
 }

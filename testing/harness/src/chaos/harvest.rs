@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use baton_nats::{Bus, BusOptions, StreamSeq};
 use baton_protocol::{ApiKeyId, Event, RunId, TenantId};
 use baton_service::{Clock as _, SystemClock};
-use baton_store::{KeyUsage, RunFilter, Store, StoreOptions, UsageFilter, UsageGroups};
+use baton_store::{KeyUsage, RunFilter, SLOW_GROUP, Store, StoreOptions, UsageFilter, UsageGroups};
 use chrono::NaiveDate;
 use futures_util::{StreamExt as _, stream};
 
@@ -54,6 +54,7 @@ impl Harvest {
             url: setting.database_url(),
             max_connections: 3,
             acquire_timeout: Duration::from_secs(10),
+            slow_group: SLOW_GROUP,
             application_name: "chaos".to_owned(),
         })
         .await?;
