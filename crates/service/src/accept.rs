@@ -138,11 +138,8 @@ pub async fn serve(
                 connection = server.accept(&listener, &permits) => connection,
             };
             accepted += 1;
-            let connection = Arc::clone(&server).connection(stream, peer);
-            server.tasks.spawn(async move {
-                connection.await;
-                drop(place);
-            });
+            let connection = Arc::clone(&server).connection(stream, peer, place);
+            server.tasks.spawn(connection);
         }
     }
     drop(listener);

@@ -104,11 +104,9 @@ impl Credentials {
         &self,
         presented: &Presented,
     ) -> Result<Option<Arc<Caller>>, ApiError> {
-        let look_up = async {
-            match presented {
-                Presented::ApiKey(key) => self.owner_of_key(key).await,
-                Presented::Token(token) => self.bearer_of_token(token).await,
-            }
+        let look_up = async || match presented {
+            Presented::ApiKey(key) => self.owner_of_key(key).await,
+            Presented::Token(token) => self.bearer_of_token(token).await,
         };
         self.remembered(Place::Hash(presented.hash()), look_up)
             .await
@@ -121,7 +119,7 @@ impl Credentials {
         tenant: TenantId,
         key: ApiKeyId,
     ) -> Result<Option<Arc<Caller>>, ApiError> {
-        let look_up = async {
+        let look_up = async || {
             let record = self.store.system().find_api_key_by_id(tenant, key).await?;
             Ok(record.map(Caller::from))
         };
@@ -131,14 +129,15 @@ impl Credentials {
     async fn remembered(
         &self,
         place: Place,
-        look_up: impl Future<Output = Result<Option<Caller>, StoreError>>,
+        look_up: impl AsyncFnOnce() -> Result<Option<Caller>, StoreError>,
     ) -> Result<Option<Arc<Caller>>, ApiError> {
         if let Some(known) = self.known.get(&place).await {
             return Ok(known);
         }
-        // Concurrent requests with one credential that was just evicted share one look-up.
-        self.known
-            .try_get_with(place, async { Ok(look_up.await?.map(Arc::new)) })
+        // Concurrent requests with one credential that was just evicted share one look-up. It is boxed,
+        // so that a request whose credential is known keeps no room for it.
+        let look_up = async { Ok(look_up().await?.map(Arc::new)) };
+        Box::pin(self.known.try_get_with(place, look_up))
             .await
             .map_err(|error: Arc<StoreError>| {
                 tracing::error!(

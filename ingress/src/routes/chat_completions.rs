@@ -148,9 +148,9 @@ pub(crate) async fn chat_completions(
         (Accepted::Created(created), Some(follower)) => {
             Ok((created.spec.model, Source::Live(Box::new(follower))))
         }
-        (Accepted::Created(_), None) => attach(&followers.runs, tenant, run).await,
+        (Accepted::Created(_), None) => Box::pin(attach(&followers.runs, tenant, run)).await,
         (Accepted::Replay(known) | Accepted::Steered(known), _) => {
-            replayed(&followers.runs, tenant, &known).await
+            Box::pin(replayed(&followers.runs, tenant, &known)).await
         }
     };
     // Accepting the run has consumed and dropped the request.

@@ -91,12 +91,13 @@ impl<F: Frames> RunStream<F> {
     }
 
     /// Returns the next bytes; `None` after the end.
-    async fn next(&mut self) -> Option<Bytes> {
+    pub(crate) async fn next(&mut self) -> Option<Bytes> {
         while self.out.is_empty() && !self.ended {
             match self.relay.next().await {
                 Ok(Heard::Events(batch)) => self.show(&batch).await,
                 Ok(Heard::Quiet) => self.out.extend_from_slice(F::PING),
-                Err(Interruption::Lost) => self.show_rest().await,
+                // Rare, and so not kept room for in each stream.
+                Err(Interruption::Lost) => Box::pin(self.show_rest()).await,
                 Err(reason) => {
                     let run = self.relay.run();
                     if let Some(end) = self.frames.interrupt(&mut self.out, run, reason) {

@@ -109,7 +109,8 @@ impl Relay {
     /// Returns the next item. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Heard, Interruption> {
         if self.asked {
-            let parked = self.is_parked().await;
+            // Boxed, as below: thousands of relays wait, and hardly one reads the ledger.
+            let parked = Box::pin(self.is_parked()).await;
             self.asked = false;
             if parked {
                 return Err(Interruption::Parked);
@@ -133,7 +134,7 @@ impl Relay {
             }
             () = tokio::time::sleep(self.heartbeat) => {}
         }
-        if self.log_is_lost().await {
+        if Box::pin(self.log_is_lost()).await {
             Err(Interruption::Lost)
         } else {
             Ok(Heard::Quiet)

@@ -226,8 +226,9 @@ impl EventFollower {
             }
             match &self.phase {
                 Phase::Live => self.listen().await?,
-                Phase::Look => self.look().await?,
-                Phase::Fetch(fetch) => self.fetch(*fetch).await?,
+                // Boxed, because a follower mostly listens, and thousands do.
+                Phase::Look => Box::pin(self.look()).await?,
+                Phase::Fetch(fetch) => Box::pin(self.fetch(*fetch)).await?,
                 Phase::Ask(ask) => self.ask(ask.clone()).await?,
             }
         }

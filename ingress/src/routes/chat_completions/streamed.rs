@@ -64,7 +64,7 @@ impl RunStream<Chunks> {
                     break;
                 }
                 Err(Interruption::Lost) => {
-                    self.show_rest().await;
+                    Box::pin(self.show_rest()).await;
                     break;
                 }
                 // The head names the run, so that the client can read the question.
@@ -175,5 +175,20 @@ impl Frames for Chunks {
                 StreamEnd::Error
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn size<A, F>(_: &impl Fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_stream_holds_little_while_it_waits() {
+        let next = size::<&'static mut RunStream<Chunks>, _>(&RunStream::next);
+        assert!(next < 2 << 10);
     }
 }
