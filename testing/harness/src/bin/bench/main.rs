@@ -4,7 +4,9 @@
 //! were measured just before it, of the upstream alone and of a bare pipe over the broker: ratios
 //! hold even if absolute times drift.
 
+mod growth;
 mod measures;
+mod soak;
 mod stage;
 mod table;
 
@@ -43,8 +45,11 @@ pub(crate) struct Args {
     /// The number of threads to list, and of the messages of each
     #[arg(long, value_delimiter = ',', default_value = "10000,100", num_args = 2)]
     threads: Vec<usize>,
+    /// The minutes of the soak
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
     /// Only these parts, with commas between: streams, latency, pace, throughput, responses,
-    /// resume, guards, threads, recovery
+    /// resume, guards, threads, recovery; and growth and soak, which are measured on request only
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     #[command(subcommand)]
@@ -109,7 +114,7 @@ async fn bench(args: &Args) -> anyhow::Result<()> {
     let mut table = Table::begin();
     let wanted = |part: &str| args.only.is_empty() || args.only.iter().any(|only| only == part);
     if STAGED.into_iter().any(wanted) {
-        let stage = Stage::set(args).await?;
+        let stage = Stage::set(args, 1).await?;
         // First, because the allocator keeps memory that a load has had.
         if wanted("streams") {
             measures::streams(args, &stage, &mut table).await?;
@@ -139,6 +144,13 @@ async fn bench(args: &Args) -> anyhow::Result<()> {
     }
     if wanted("recovery") {
         measures::recovery(args, &mut table).await?;
+    }
+    let asked = |part: &str| args.only.iter().any(|only| only == part);
+    if asked("growth") {
+        growth::measure(args, &mut table).await?;
+    }
+    if asked("soak") {
+        soak::measure(args, &mut table).await?;
     }
     std::fs::write(&args.json, format!("{:#}\n", table.into_json()))?;
     Ok(())

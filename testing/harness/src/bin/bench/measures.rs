@@ -52,14 +52,19 @@ pub(crate) async fn pace(stage: &Stage, table: &mut Table) -> anyhow::Result<()>
 }
 
 /// The processor seconds for 1,000 runs, by process, and the runs in a second.
-struct Cost {
-    by_process: BTreeMap<String, f64>,
-    answers_per_second: f64,
+pub(crate) struct Cost {
+    pub(crate) by_process: BTreeMap<String, f64>,
+    pub(crate) answers_per_second: f64,
 }
 
 impl Cost {
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    async fn measure(args: &Args, stage: &Stage, way: Way, route: Route) -> anyhow::Result<Self> {
+    pub(crate) async fn measure(
+        args: &Args,
+        stage: &Stage,
+        way: Way,
+        route: Route,
+    ) -> anyhow::Result<Self> {
         let load = |until| Load {
             route,
             ..stage.load(way, "bench-20-0", 64, until)
@@ -81,7 +86,7 @@ impl Cost {
         })
     }
 
-    fn all(&self) -> f64 {
+    pub(crate) fn all(&self) -> f64 {
         self.by_process.values().sum()
     }
 }

@@ -85,13 +85,16 @@ pub(crate) struct Stage {
     bare: BarePipe,
     pub(crate) baton: String,
     pub(crate) api_key: String,
+    /// The address of the ledger.
+    pub(crate) ledger: String,
+    pub(crate) tenant: String,
     dev: Child,
     upstream: Child,
     _data: tempfile::TempDir,
 }
 
 impl Stage {
-    pub(crate) async fn set(args: &Args) -> anyhow::Result<Self> {
+    pub(crate) async fn set(args: &Args, workers: usize) -> anyhow::Result<Self> {
         let (upstream, port) = child(&["upstream"]).await?;
         let direct = format!("http://127.0.0.1:{port}/v1");
         let data = tempfile::tempdir()?;
@@ -101,6 +104,8 @@ impl Stage {
         let mut dev = Command::new(&args.baton)
             .args(["dev", "--separate", "--http", "127.0.0.1:0", "--data"])
             .arg(data.path().join("data"))
+            .arg("--workers")
+            .arg(workers.to_string())
             .arg("--ready-file")
             .arg(&ready_file)
             .env("LLM_BASE_URL", &direct)
@@ -119,6 +124,8 @@ impl Stage {
             bare,
             baton: format!("{}/v1", field("base_url")),
             api_key: field("api_key"),
+            ledger: field("database_url"),
+            tenant: field("tenant"),
             dev,
             upstream,
             _data: data,
