@@ -14,7 +14,7 @@ use tracing::Span;
 
 pub(crate) use labels::{
     AuthRefusal, BodyLimit, Connect, Door, Dropped, InputEnd, RateRefusal, StreamEnd,
-    SubmissionEnd, Wire,
+    SubmissionEnd, TitleEnd, Wire,
 };
 
 const STREAMS: &str = "baton_ingress_streams";
@@ -26,6 +26,7 @@ const FIRST_EVENT: &str = "baton_ingress_first_event_seconds";
 const DISCONNECT_CANCELS: &str = "baton_ingress_disconnect_cancels_total";
 const CANCEL_LATENCY: &str = "baton_cancel_latency_seconds";
 const INPUTS: &str = "baton_ingress_run_inputs_total";
+const TITLES: &str = "baton_ingress_thread_titles_total";
 const DECISIONS: &str = "baton_ingress_approvals_decided_total";
 const AUTH_REFUSALS: &str = "baton_ingress_auth_refusals_total";
 const REFRESH_REUSED: &str = "baton_ingress_refresh_tokens_reused_total";
@@ -97,6 +98,11 @@ pub const METRICS: &[Metric] = &[
         INPUTS,
         "Messages to working runs, by what became of them",
         &[Label::of("end", InputEnd::NAMES)],
+    ),
+    Metric::counter(
+        TITLES,
+        "Wishes for a title that a run which joined its thread found, by what became of them",
+        &[Label::of("end", TitleEnd::NAMES)],
     ),
     Metric::counter(
         AUTH_REFUSALS,
@@ -209,6 +215,10 @@ pub(crate) fn input(end: InputEnd) {
     counter!(INPUTS, "end" => end.as_str()).increment(1);
 }
 
+pub(crate) fn title(end: TitleEnd) {
+    counter!(TITLES, "end" => end.as_str()).increment(1);
+}
+
 pub(crate) fn streams_revoked(seconds: f64) {
     histogram!(REVOCATION, "what" => "stream").record(seconds);
 }
@@ -260,6 +270,7 @@ pub(crate) fn submission_refused(error: &SubmitError) {
             | Refusal::IdTaken
             | Refusal::ThreadNotFound
             | Refusal::ThreadBusy
+            | Refusal::TitleNotWanted
             | Refusal::InputsFull
             | Refusal::TenantQueueFull { .. }
             | Refusal::SystemQueueFull { .. } => return,

@@ -17,3 +17,4 @@ pub(crate) mod reader;
 pub(crate) mod relay;
 pub(crate) mod replay;
 pub(crate) mod submission;
+mod titles;

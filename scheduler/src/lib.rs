@@ -10,6 +10,7 @@ pub mod purge_threads;
 pub mod repair_ends;
 pub mod rescue_runs;
 pub mod restore_streams;
+pub mod title_threads;
 pub mod watch_workers;
 
 use std::time::Duration;
@@ -27,6 +28,7 @@ use crate::purge_runs::purge_runs;
 use crate::purge_threads::purge_threads;
 use crate::repair_ends::RepairEnds;
 use crate::rescue_runs::RescueRuns;
+use crate::title_threads::title_threads;
 use crate::watch_workers::WatchWorkers;
 
 /// The interval of checks of the broker's streams, consumers and backlog.
@@ -107,6 +109,10 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         name: "purge_runs",
         every: BROKER_EVERY,
     };
+    let title = Background {
+        name: "title_threads",
+        every: BROKER_EVERY,
+    };
     let measure = Background {
         name: "measure_queue",
         every: BROKER_EVERY,
@@ -138,6 +144,7 @@ pub async fn run(deps: SchedulerDeps) -> anyhow::Result<()> {
         extend.run(&never, &shutdown, || extend_audit_log(&store, &clock)),
         purge.run(&never, &shutdown, || purge_threads(&store)),
         forget.run(&never, &shutdown, || purge_runs(&store, &*clock)),
+        title.run(&never, &shutdown, || title_threads(&store)),
         measure.run(&never, &shutdown, || measure_queue(&store, &bus)),
     );
     listened

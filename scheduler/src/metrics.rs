@@ -16,6 +16,7 @@ const WORKERS: &str = "baton_workers_seen";
 const EXPIRED: &str = "baton_approvals_expired_runs_total";
 const REPUBLISHED: &str = "baton_jobs_republished_total";
 const ENDS_TOLD: &str = "baton_ends_told_total";
+const TITLES: &str = "baton_thread_titles_total";
 const RESTORED: &str = "baton_broker_assets_restored_total";
 // Named as by the public NATS exporter, so that public dashboards fit.
 const PENDING: &str = "jetstream_consumer_num_pending";
@@ -98,6 +99,11 @@ pub const METRICS: &[Metric] = &[
         &[],
     ),
     Metric::counter(
+        TITLES,
+        "Answers of models that were asked for the title of a thread, by whether it became the title",
+        &[Label::of("given", &["yes", "no"])],
+    ),
+    Metric::counter(
         RESTORED,
         "Streams and consumers that were missing and made again",
         &[],
@@ -166,6 +172,10 @@ pub(crate) fn job_republished() {
 
 pub(crate) fn end_told() {
     counter!(ENDS_TOLD).increment(1);
+}
+
+pub(crate) fn thread_titled(given: bool) {
+    counter!(TITLES, "given" => if given { "yes" } else { "no" }).increment(1);
 }
 
 pub(crate) fn asset_restored() {

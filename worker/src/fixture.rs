@@ -92,6 +92,7 @@ impl Ground {
             spec: &spec,
             thread_id: None,
             on_busy: baton_store::OnBusy::Reject,
+            titles: None,
             api_key_id: key,
             created_by: None,
             metered: key.map(|_| TurnWish::default()),

@@ -47,6 +47,7 @@ mod secrets;
 mod service_manager;
 mod steering;
 mod takeover;
+mod titles;
 mod tool_approvals;
 mod tools;
 mod traces;

@@ -18,6 +18,7 @@ pub mod request;
 pub mod resolve;
 mod route_check;
 mod submit;
+mod title;
 pub mod tool_arguments;
 
 pub use agent::{Agent, AgentSource, BuiltInAgent};
@@ -29,3 +30,4 @@ pub use route_check::needs;
 pub use submit::{
     Accepted, Admission, CreatedRun, OnClose, Policy, PublishOutcome, Rules, Sender, Submission,
 };
+pub use title::{TitleWish, title_source};

@@ -32,7 +32,7 @@ pub struct Admission {
     store: Store,
     bus: Bus,
     agents: Agents,
-    rules: Arc<ArcSwap<Rules>>,
+    pub(crate) rules: Arc<ArcSwap<Rules>>,
 }
 
 /// The configured rules for accepting runs.
@@ -144,6 +144,8 @@ pub struct CreatedRun {
     pub created_at: DateTime<Utc>,
     /// The runs of its thread that were cancelled with it; their holders are still to be asked.
     pub cancelled: Vec<(RunId, CancelRequest)>,
+    /// The model to ask for a title of its thread, if that wants one.
+    pub title_model: Option<String>,
 }
 
 /// The outcome of publishing the job. The run is accepted in each case, and the scheduler publishes
@@ -228,7 +230,7 @@ impl Admission {
     }
 
     /// Returns the most that the run's first turn may consume, if its key has such limits.
-    fn metered(
+    pub(crate) fn metered(
         rules: &Rules,
         grant: &Grant,
         spec: &RunSpec,
@@ -294,16 +296,13 @@ impl Admission {
             return Err(SubmitError::CostUnknown(spec.model));
         }
         let metered = Self::metered(&rules, grant, &spec)?;
-        // Checked before anything is written, because a run without a broker has no followers.
-        if !self.bus.is_connected() {
-            return Err(SubmitError::BrokerDown);
-        }
         let new_run = NewRun {
             id: run,
             lane,
             spec: &spec,
             thread_id,
             on_busy: on_busy.unwrap_or_default(),
+            titles: None,
             api_key_id: grant.api_key,
             created_by: Some(&actor),
             metered,
@@ -312,18 +311,11 @@ impl Admission {
             traceparent: submission.headers.traceparent.as_deref(),
             idempotency: submission.idempotency.as_ref(),
         };
-        let accept = self
-            .store
-            .accept_run(tenant, &new_run, &rules.policy)
-            .await
-            .map_err(|error| match error {
-                AcceptError::Store(error) => SubmitError::Store(error),
-                cause @ AcceptError::InDoubt { .. } => SubmitError::InDoubt { run, cause },
-            })?;
-        match accept {
+        match self.commit(tenant, &new_run, &rules.policy).await? {
             Accept::Created {
                 created_at,
                 cancelled,
+                title_model,
             } => {
                 let created = CreatedRun {
                     id: run,
@@ -334,6 +326,7 @@ impl Admission {
                     created_by: actor,
                     created_at,
                     cancelled,
+                    title_model,
                 };
                 Ok(Accepted::Created(Box::new(created)))
             }
@@ -341,6 +334,24 @@ impl Admission {
             Accept::Steered(run) => Ok(Accepted::Steered(run)),
             Accept::Refused(refusal) => Err(refusal.into()),
         }
+    }
+
+    /// Commits a run.
+    pub(crate) async fn commit(
+        &self,
+        tenant: TenantId,
+        run: &NewRun<'_>,
+        policy: &Policy,
+    ) -> Result<Accept, SubmitError> {
+        // Checked before anything is written, because a run without a broker has no followers.
+        if !self.bus.is_connected() {
+            return Err(SubmitError::BrokerDown);
+        }
+        let accept = self.store.accept_run(tenant, run, policy).await;
+        accept.map_err(|error| match error {
+            AcceptError::Store(error) => SubmitError::Store(error),
+            cause @ AcceptError::InDoubt { .. } => SubmitError::InDoubt { run: run.id, cause },
+        })
     }
 
     /// Publishes the job of a run that [`Admission::accept`] has committed. The outcome is only for
@@ -351,10 +362,22 @@ impl Admission {
         accepted: &Accepted,
         headers: &JobHeaders,
     ) -> PublishOutcome {
-        let Accepted::Created(created) = accepted else {
-            return PublishOutcome::NotNeeded;
-        };
-        let (lane, run) = (created.lane, created.id);
+        match accepted {
+            Accepted::Created(created) => {
+                self.publish_job(tenant, created.lane, created.id, headers)
+                    .await
+            }
+            Accepted::Replay(_) | Accepted::Steered(_) => PublishOutcome::NotNeeded,
+        }
+    }
+
+    pub(crate) async fn publish_job(
+        &self,
+        tenant: TenantId,
+        lane: Lane,
+        run: RunId,
+        headers: &JobHeaders,
+    ) -> PublishOutcome {
         match self.bus.publish_or_leave(tenant, lane, run, headers).await {
             Ok(()) => PublishOutcome::Stored,
             Err(PublishError::Unknown) => PublishOutcome::Unknown,

@@ -113,7 +113,9 @@ pub use system::{OneCommit, SystemTx};
 pub use tenant_tx::TenantTx;
 pub use tenants::TenantRecord;
 pub use thread_messages::{Append, MessageOrder, ThreadMessage, ThreadMessagePage};
-pub use threads::{Purged, ThreadChange, ThreadDeletion, ThreadFilter, ThreadPage, ThreadRecord};
+pub use threads::{
+    EndedTitleRun, Purged, ThreadChange, ThreadDeletion, ThreadFilter, ThreadPage, ThreadRecord,
+};
 pub use timeline::{AttemptEnding, Timeline, TimelineData, TimelineEntry};
 pub use usage_entries::{
     RunCost, UsageBearer, UsageFilter, UsageGroup, UsageGroups, UsagePage, UsageSum,

@@ -1,6 +1,7 @@
 //! The table `threads`.
 
 mod list;
+mod titles;
 
 use baton_protocol::{TenantId, ThreadId};
 use chrono::{DateTime, Utc};
@@ -13,6 +14,7 @@ use crate::system::SystemTx;
 use crate::tenant_tx::TenantTx;
 
 pub use self::list::{ThreadFilter, ThreadPage};
+pub use self::titles::EndedTitleRun;
 
 /// A stored conversation.
 #[derive(Debug, Clone)]
@@ -23,11 +25,14 @@ pub struct ThreadRecord {
     pub title: Option<String>,
     /// The client's metadata, a JSON object.
     pub metadata: Option<Box<RawValue>>,
+    /// The model to ask for a title when a run joins it.
+    pub title_model: Option<String>,
     /// The time at which it was made.
     pub created_at: DateTime<Utc>,
 }
 
-/// A change of a thread. A field that is `None` stays; `Some(None)` clears it.
+/// A change of a thread. A field that is `None` stays; `Some(None)` clears it. A change of the title ends the
+/// wish for one, unless it names a model too.
 #[derive(Debug, Clone, Copy, Default)]
 #[expect(
     clippy::option_option,
@@ -38,6 +43,17 @@ pub struct ThreadChange<'a> {
     pub title: Option<Option<&'a str>>,
     /// The metadata, a JSON object.
     pub metadata: Option<Option<&'a RawValue>>,
+    /// The model to ask for a title.
+    pub title_model: Option<Option<&'a str>>,
+}
+
+/// A thread that is locked.
+#[derive(Debug)]
+pub(crate) struct LockedThread {
+    /// Whether a run of it has not ended.
+    pub(crate) is_busy: bool,
+    /// The model to ask for its title, if it wants one.
+    pub(crate) title_model: Option<String>,
 }
 
 /// The outcome of [`TenantTx::delete_thread`].
@@ -55,6 +71,7 @@ struct Row {
     id: Uuid,
     title: Option<String>,
     metadata: Option<String>,
+    title_model: Option<String>,
     created_at: DateTime<Utc>,
 }
 
@@ -67,6 +84,7 @@ impl Row {
                 .metadata
                 .map(|metadata| columns::json("threads.metadata", metadata))
                 .transpose()?,
+            title_model: self.title_model,
             created_at: self.created_at,
         })
     }
@@ -88,7 +106,7 @@ impl TenantTx {
             -- threads.create
             INSERT INTO threads (tenant_id, id, title, metadata)
             VALUES ($1, $2, $3, $4::text::json)
-            RETURNING id, title, metadata::text AS metadata, created_at
+            RETURNING id, title, metadata::text AS metadata, title_model, created_at
             ",
             tenant.as_uuid(),
             id.as_uuid(),
@@ -107,7 +125,7 @@ impl TenantTx {
             Row,
             "
             -- threads.by_id
-            SELECT id, title, metadata::text AS metadata, created_at
+            SELECT id, title, metadata::text AS metadata, title_model, created_at
             FROM threads WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL
             ",
             tenant.as_uuid(),
@@ -126,15 +144,17 @@ impl TenantTx {
     ) -> Result<Option<ThreadRecord>, StoreError> {
         let tenant = self.tenant;
         let title = change.title.flatten().map(columns::text);
+        let title_model = change.title_model.flatten().map(columns::text);
         let row = sqlx::query_as!(
             Row,
             "
             -- threads.change
             UPDATE threads SET
                 title = CASE WHEN $3 THEN $4 ELSE title END,
-                metadata = CASE WHEN $5 THEN $6::text::json ELSE metadata END
+                metadata = CASE WHEN $5 THEN $6::text::json ELSE metadata END,
+                title_model = CASE WHEN $7 THEN $8 WHEN $3 THEN NULL ELSE title_model END
             WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL
-            RETURNING id, title, metadata::text AS metadata, created_at
+            RETURNING id, title, metadata::text AS metadata, title_model, created_at
             ",
             tenant.as_uuid(),
             id.as_uuid(),
@@ -142,6 +162,8 @@ impl TenantTx {
             title.as_deref(),
             change.metadata.is_some(),
             change.metadata.flatten().map(RawValue::get),
+            change.title_model.is_some(),
+            title_model.as_deref(),
         )
         .fetch_optional(self.connection())
         .await?;
@@ -151,11 +173,20 @@ impl TenantTx {
     /// Locks a thread until the end of the transaction: no run joins it and no client appends to it
     /// meanwhile. Returns whether a run of it has not ended; `None` if there is no such thread.
     pub async fn lock_thread(&mut self, id: ThreadId) -> Result<Option<bool>, StoreError> {
+        let locked = self.locked_thread(id).await?;
+        Ok(locked.map(|thread| thread.is_busy))
+    }
+
+    /// As [`TenantTx::lock_thread`], with the model that is to title the thread.
+    pub(crate) async fn locked_thread(
+        &mut self,
+        id: ThreadId,
+    ) -> Result<Option<LockedThread>, StoreError> {
         let tenant = self.tenant;
         let locked = sqlx::query_scalar!(
             "
             -- threads.lock
-            SELECT id FROM threads
+            SELECT CASE WHEN title IS NULL THEN title_model END AS title_model FROM threads
             WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL
             FOR NO KEY UPDATE
             ",
@@ -164,9 +195,9 @@ impl TenantTx {
         )
         .fetch_optional(self.connection())
         .await?;
-        if locked.is_none() {
+        let Some(title_model) = locked else {
             return Ok(None);
-        }
+        };
         // This is a separate statement, because only a new snapshot shows a run that was committed
         // while the lock was waited for.
         let busy = sqlx::query_scalar!(
@@ -182,7 +213,10 @@ impl TenantTx {
         )
         .fetch_one(self.connection())
         .await?;
-        Ok(Some(busy))
+        Ok(Some(LockedThread {
+            is_busy: busy,
+            title_model,
+        }))
     }
 
     /// Deletes a thread, unless one of its runs has not ended. From the commit on no request finds

@@ -168,6 +168,8 @@ impl From<Refusal> for ApiError {
             Refusal::ThreadBusy => of(StatusCode::CONFLICT, "thread_busy")
                 .param("thread_id")
                 .do_not_retry(),
+            // No door answers with it.
+            Refusal::TitleNotWanted => of(StatusCode::CONFLICT, "title_not_wanted"),
             Refusal::InputsFull => {
                 of(StatusCode::TOO_MANY_REQUESTS, "too_many_messages").retry_after(1)
             }

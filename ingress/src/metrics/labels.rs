@@ -66,6 +66,16 @@ labels! {
         Refused = "refused",
     }
 
+    /// The result of a wish for the title of a thread.
+    TitleEnd {
+        /// A run asks the model.
+        Asked = "asked",
+        /// Another run asks for it, or the thread has a title by now.
+        NotWanted = "not_wanted",
+        /// The model may not be asked; the next run of the thread tries again.
+        Refused = "refused",
+    }
+
     /// The reason for dropping a program's message unread.
     Dropped {
         /// There was no room for it: too many messages wait, in total or of its key.

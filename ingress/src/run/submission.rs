@@ -157,6 +157,7 @@ async fn submit_to_the_end(
             for (run, request) in &created.cancelled {
                 submitter.canceller.carry_out(tenant, *run, request).await;
             }
+            submitter.ask_for_title(&caller, created, &headers);
             on_close
         }
         Accepted::Replay(_) => on_close,

@@ -46,4 +46,5 @@ mod steering;
 mod stopping;
 mod threads;
 mod tickets;
+mod titles;
 mod tools;

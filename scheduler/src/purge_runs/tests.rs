@@ -63,6 +63,7 @@ impl Ledger {
             spec: &spec,
             thread_id: None,
             on_busy: OnBusy::Reject,
+            titles: None,
             api_key_id: None,
             created_by: None,
             metered: None,

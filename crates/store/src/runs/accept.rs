@@ -5,6 +5,7 @@ mod alone;
 mod group;
 mod row;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -128,7 +129,7 @@ impl Store {
         run: &NewRun<'_>,
         limits: &QueueLimits,
     ) -> Result<Accept, Failed> {
-        if run.metered.is_some() || run.thread_id.is_some() {
+        if run.metered.is_some() || run.thread_id.is_some() || run.titles.is_some() {
             let mut tx = self.tenant(tenant).await?;
             let answer = tx.accept_run(run, limits).await?;
             // A failure before this line is rolled back.
@@ -206,6 +207,7 @@ impl Accept {
         Self::Created {
             created_at,
             cancelled: Vec::new(),
+            title_model: None,
         }
     }
 
@@ -239,10 +241,17 @@ impl TenantTx {
         run: &NewRun<'_>,
         limits: &QueueLimits,
     ) -> Result<Accept, StoreError> {
-        if let Some(thread) = run.thread_id
-            && let Some(answer) = self.join_thread(run, thread).await?
+        let title_model = match run.thread_id {
+            None => None,
+            Some(thread) => match self.join_thread(run, thread).await? {
+                ControlFlow::Break(answer) => return Ok(answer),
+                ControlFlow::Continue(title_model) => title_model,
+            },
+        };
+        if let Some(thread) = run.titles
+            && !self.lock_untitled(thread).await?
         {
-            return Ok(answer);
+            return Ok(Accept::Refused(Refusal::TitleNotWanted));
         }
         let refusal = if self.depth.reaches(limits.system).await? {
             Refusal::SystemQueueFull {
@@ -255,9 +264,13 @@ impl TenantTx {
                         Some(thread) => self.cancel_others(thread, run).await?,
                         None => Vec::new(),
                     };
+                    if let Some(thread) = run.titles {
+                        self.take_title_wish(thread, run.id).await?;
+                    }
                     return Ok(Accept::Created {
                         created_at,
                         cancelled,
+                        title_model,
                     });
                 }
                 Err(refusal) => refusal,
@@ -270,25 +283,33 @@ impl TenantTx {
         Ok(known.unwrap_or(Accept::Refused(refusal)))
     }
 
-    /// Locks the run's thread, so that its runs are accepted one after the other. Returns the answer
-    /// if the run cannot join, or if its key was used before.
+    /// Locks the run's thread, so that its runs are accepted one after the other. Breaks with the answer
+    /// if the run cannot join, or if its key was used before. Continues with the model that is to title
+    /// the thread.
     async fn join_thread(
         &mut self,
         run: &NewRun<'_>,
         thread: ThreadId,
-    ) -> Result<Option<Accept>, StoreError> {
-        let busy = self.lock_thread(thread).await?;
+    ) -> Result<ControlFlow<Accept, Option<String>>, StoreError> {
+        let locked = self.locked_thread(thread).await?;
         if let Some(key) = run.idempotency
             && let Some(known) = self.repetition(key).await?
         {
-            return Ok(Some(known));
+            return Ok(ControlFlow::Break(known));
         }
-        match (busy, run.on_busy) {
-            (None, _) => Ok(Some(Accept::Refused(Refusal::ThreadNotFound))),
-            (Some(true), OnBusy::Reject) => Ok(Some(Accept::Refused(Refusal::ThreadBusy))),
-            (Some(true), OnBusy::Steer) => self.steer_thread(run, thread).await,
-            (Some(_), _) => Ok(None),
-        }
+        let Some(locked) = locked else {
+            let refusal = Refusal::ThreadNotFound;
+            return Ok(ControlFlow::Break(Accept::Refused(refusal)));
+        };
+        let answer = match (locked.is_busy, run.on_busy) {
+            (true, OnBusy::Reject) => Some(Accept::Refused(Refusal::ThreadBusy)),
+            (true, OnBusy::Steer) => self.steer_thread(run, thread).await?,
+            _ => None,
+        };
+        Ok(match answer {
+            Some(answer) => ControlFlow::Break(answer),
+            None => ControlFlow::Continue(locked.title_model),
+        })
     }
 
     /// Inserts the run if its key and the queue have room for it, and returns the time in its row.

@@ -20,6 +20,8 @@ impl SystemTx<'_> {
             -- runs.unstored
             SELECT tenant_id, id FROM runs
             WHERE NOT stored AND finished_at <= clock_timestamp() - make_interval(secs => $1)
+              -- Its answer is still to be used.
+              AND titles IS NULL
             ORDER BY finished_at LIMIT $2
             ",
             ago.as_secs_f64(),

@@ -23,6 +23,8 @@ pub struct NewRun<'a> {
     pub thread_id: Option<ThreadId>,
     /// The rule for a thread with a run that has not ended.
     pub on_busy: OnBusy,
+    /// The thread that its answer is to title. Such a run is not kept after its end.
+    pub titles: Option<ThreadId>,
     /// The key it was submitted with.
     pub api_key_id: Option<ApiKeyId>,
     /// The actor that submits it, as the audit log names actors.
@@ -74,6 +76,8 @@ pub enum Accept {
         created_at: DateTime<Utc>,
         /// The runs of its thread that it cancelled.
         cancelled: Vec<(RunId, CancelRequest)>,
+        /// The model to ask for a title of its thread, if that wants one.
+        title_model: Option<String>,
     },
     /// The message joined this run of the thread, once the transaction is committed.
     Steered(Box<RunRecord>),
@@ -98,6 +102,9 @@ pub enum Refusal {
     /// The tenant has no such thread.
     #[error("there is no thread with this id")]
     ThreadNotFound,
+    /// The thread wants no title: it has one, or another run is to title it.
+    #[error("the thread wants no title")]
+    TitleNotWanted,
     /// A run of the thread has not ended.
     #[error(
         "a run of this thread has not ended: wait for its end, cancel it, or send `\"on_busy\": \"queue\"`"

@@ -64,7 +64,7 @@ impl TenantTx {
             Row,
             "
             -- threads.list
-            SELECT id, title, metadata::text AS metadata, created_at
+            SELECT id, title, metadata::text AS metadata, title_model, created_at
             FROM threads
             WHERE tenant_id = $1 AND id < $2 AND deleted_at IS NULL
               AND ($3::text IS NULL OR strpos(lower(title), lower($3)) > 0)
@@ -100,7 +100,7 @@ impl TenantTx {
             Row,
             r#"
             -- threads.with_fields
-            SELECT t.id, t.title, t.metadata::text AS metadata, t.created_at
+            SELECT t.id, t.title, t.metadata::text AS metadata, t.title_model, t.created_at
             FROM thread_fields AS field
             JOIN threads AS t ON t.tenant_id = field.tenant_id AND t.id = field.thread_id
             WHERE field.tenant_id = $1 AND field.name = $2 AND field.value = $3

@@ -93,6 +93,7 @@ pub(crate) fn new_run(id: RunId, spec: &RunSpec) -> NewRun<'_> {
         spec,
         thread_id: None,
         on_busy: baton_store::OnBusy::Queue,
+        titles: None,
         api_key_id: None,
         created_by: None,
         metered: None,

@@ -29,5 +29,6 @@ mod steps;
 mod tenants;
 mod threads;
 mod timeline;
+mod titles;
 mod tool_approvals;
 mod transitions;

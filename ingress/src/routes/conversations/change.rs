@@ -65,8 +65,8 @@ pub(crate) async fn change_conversation(
     let request = ChangeConversation::parse(&body.bytes)?;
     let metadata = request.metadata.map(RawFields::into_raw);
     let change = ThreadChange {
-        title: None,
         metadata: Some(metadata.as_deref()),
+        ..ThreadChange::default()
     };
     let mut tx = store.tenant(authorized.caller.tenant).await?;
     let thread = tx.change_thread(id, &change).await?;

@@ -164,6 +164,7 @@ impl RunView {
             created_by,
             created_at,
             cancelled: _,
+            title_model: _,
         } = created;
         Self {
             id,

@@ -2,13 +2,14 @@
 
 use axum::Json;
 use axum::extract::State;
+use baton_admission::Admission;
 use baton_protocol::ThreadId;
 use baton_store::{AuditEntry, Store, ThreadChange, ThreadDeletion};
 use http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::fields::{Metadata, check_title, encode_metadata, some};
+use super::fields::{Metadata, check_title, check_title_model, encode_metadata, some, two_titles};
 use super::view::ThreadView;
 use super::{ThreadPath, no_such_thread, thread_busy};
 use crate::access::body::JsonBody;
@@ -32,9 +33,14 @@ pub(crate) struct ChangeThread {
     #[serde(default, deserialize_with = "some")]
     #[schema(value_type = Option<Metadata>)]
     metadata: Option<Option<Metadata>>,
+    /// A model to ask for a title, with the first message of the next run that joins the thread. Only for a
+    /// thread without a title.
+    #[serde(default, deserialize_with = "some")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 512)]
+    title_model: Option<Option<String>>,
 }
 
-/// Changes a thread's title and metadata.
+/// Changes a thread's title and metadata. A title ends the wish for one by a model.
 #[utoipa::path(
     patch,
     path = "/v1/threads/{id}",
@@ -44,16 +50,25 @@ pub(crate) struct ChangeThread {
     responses(
         (status = 200, description = "The thread as it is now", body = ThreadView),
         (status = 404, description = "No such thread", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`title_model` for a thread that has a title", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn change_thread(
     State(store): State<Store>,
+    State(admission): State<Admission>,
     authorized: Authorized<RunsWrite>,
     ThreadPath(id): ThreadPath,
     JsonBody(body): JsonBody<ChangeThread>,
 ) -> Result<Json<ThreadView>, ApiError> {
     check_title(body.title.as_ref().and_then(Option::as_deref))?;
+    let title_model = body.title_model.as_ref().map(Option::as_deref);
+    if let Some(Some(model)) = title_model {
+        check_title_model(&admission, &authorized.caller, model)?;
+        if matches!(body.title, Some(Some(_))) {
+            return Err(two_titles());
+        }
+    }
     let metadata = match &body.metadata {
         Some(Some(metadata)) => Some(Some(encode_metadata(metadata)?)),
         Some(None) => Some(None),
@@ -62,10 +77,17 @@ pub(crate) async fn change_thread(
     let change = ThreadChange {
         title: body.title.as_ref().map(Option::as_deref),
         metadata: metadata.as_ref().map(Option::as_deref),
+        title_model,
     };
     let mut tx = store.tenant(authorized.caller.tenant).await?;
     let thread = tx.change_thread(id, &change).await?;
     let thread = thread.ok_or_else(no_such_thread)?;
+    if thread.title.is_some() && thread.title_model.is_some() {
+        let message =
+            "the thread has a title, which no model replaces: clear it with `\"title\": null`";
+        let error = ApiError::new(StatusCode::CONFLICT, "thread_has_title", message);
+        return Err(error.param("title_model").do_not_retry());
+    }
     tx.commit().await?;
     Ok(Json(thread.into()))
 }

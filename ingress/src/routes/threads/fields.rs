@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::access::Caller;
 use crate::error::ApiError;
+use baton_admission::Admission;
 use http::StatusCode;
 
 /// The longest title, in characters.
@@ -16,6 +18,9 @@ const MAX_FIELDS: usize = 16;
 const MAX_FIELD_NAME: usize = 64;
 /// The longest value of a field of metadata, in characters.
 const MAX_FIELD_VALUE: usize = 512;
+
+/// The longest name of a model, in bytes.
+const MAX_NAME: usize = 512;
 
 /// A thread's metadata: texts by name.
 pub(super) type Metadata = BTreeMap<String, String>;
@@ -43,6 +48,28 @@ pub(super) fn check_title(title: Option<&str>) -> Result<(), ApiError> {
     }
     let message = format!("`title` has at most {MAX_TITLE} characters and no control characters");
     Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_title", message).param("title"))
+}
+
+/// Refuses a model that cannot title threads for this caller.
+pub(super) fn check_title_model(
+    admission: &Admission,
+    caller: &Caller,
+    model: &str,
+) -> Result<(), ApiError> {
+    const PARAM: &str = "title_model";
+    if model.is_empty() || model.len() > MAX_NAME || model.chars().any(char::is_control) {
+        let message = format!("`{PARAM}` has 1 to {MAX_NAME} bytes and no control characters");
+        let error = ApiError::new(StatusCode::BAD_REQUEST, "invalid_title_model", message);
+        return Err(error.param(PARAM));
+    }
+    let checked = admission.check_title_model(&caller.grant, model);
+    checked.map_err(|error| ApiError::from(error).param(PARAM))
+}
+
+/// Refuses a title beside the wish for one.
+pub(super) fn two_titles() -> ApiError {
+    let message = "`title` is the title, so no model in `title_model` gives one: send one of them";
+    ApiError::new(StatusCode::BAD_REQUEST, "invalid_title_model", message).param("title_model")
 }
 
 /// Checks metadata against their limits and returns them as they are stored.

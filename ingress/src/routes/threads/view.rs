@@ -17,6 +17,8 @@ pub(crate) struct ThreadView {
     /// Texts by name.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Box<RawValue>>,
+    /// The model to ask for a title when a run joins the thread; null once it is asked.
+    title_model: Option<String>,
     created_at: DateTime<Utc>,
 }
 
@@ -27,6 +29,7 @@ impl From<ThreadRecord> for ThreadView {
             object: "thread",
             title: thread.title,
             metadata: thread.metadata,
+            title_model: thread.title_model,
             created_at: thread.created_at,
         }
     }

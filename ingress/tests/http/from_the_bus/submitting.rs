@@ -157,6 +157,7 @@ async fn somebody_with(f: &Fixture, run: RunId) -> TenantTx {
         spec: &spec,
         thread_id: None,
         on_busy: baton_store::OnBusy::Reject,
+        titles: None,
         api_key_id: None,
         created_by: None,
         metered: None,

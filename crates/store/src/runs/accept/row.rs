@@ -56,7 +56,7 @@ impl AcceptRow {
             metered: run.api_key_id.is_some() && run.metered.is_some(),
             created_by: run.created_by.map(str::to_owned),
             traceparent: run.traceparent.map(str::to_owned),
-            stored: run.spec.is_stored(),
+            stored: run.spec.is_stored() && run.titles.is_none(),
             expires: run.spec.response.is_some() && run.spec.is_stored(),
             tenant_limit: int8(u64::from(tenant_limit)),
         })
