@@ -41,6 +41,7 @@ mod lost_bus;
 mod mcp;
 mod metrics;
 mod process_limits;
+mod prompts;
 mod reload;
 mod responses;
 mod secrets;

@@ -50,10 +50,11 @@ async fn complete(state: Arc<State>, request: Request<Incoming>) -> Response<Bod
     let Ok(body) = body.collect().await else {
         return plain(StatusCode::BAD_REQUEST, "the request broke off");
     };
-    let Ok(body) = serde_json::from_slice::<Value>(&body.to_bytes()) else {
+    let bytes = body.to_bytes();
+    let Ok(body) = serde_json::from_slice::<Value>(&bytes) else {
         return plain(StatusCode::BAD_REQUEST, "the request is not JSON");
     };
-    let request = state.record(parts.headers, body);
+    let request = state.record(parts.headers, body, bytes);
     let reply = state.choose(&request);
     let mut under_way = UnderWay::begin(state);
     match reply.start {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::Value;
 
@@ -18,6 +19,8 @@ pub struct Recorded {
     pub headers: HeaderMap,
     /// Its body.
     pub body: Value,
+    /// Its body, byte for byte.
+    pub bytes: Bytes,
 }
 
 impl Recorded {

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, PoisonError, RwLock};
 
+use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -39,7 +40,7 @@ impl std::fmt::Debug for ScriptBox {
 }
 
 impl State {
-    pub(super) fn record(&self, headers: HeaderMap, body: Value) -> Recorded {
+    pub(super) fn record(&self, headers: HeaderMap, body: Value, bytes: Bytes) -> Recorded {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         let model = body["model"].as_str().unwrap_or_default().to_owned();
         let recorded = Recorded {
@@ -47,6 +48,7 @@ impl State {
             model,
             headers,
             body,
+            bytes,
         };
         requests.push(recorded.clone());
         recorded
