@@ -111,6 +111,7 @@ impl Stage {
             .env("LLM_BASE_URL", &direct)
             .env("RUST_LOG", "warn")
             .env("BATON_WORKER__SLOTS", "4096")
+            .env("BATON_LIMITS__STREAMS_PER_KEY", "4096")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
