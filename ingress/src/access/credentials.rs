@@ -135,7 +135,7 @@ impl Credentials {
             return Ok(known);
         }
         // Concurrent requests with one credential that was just evicted share one look-up. It is boxed,
-        // so that a request whose credential is known keeps no room for it.
+        // because most requests need none, and each would keep room for it.
         let look_up = async { Ok(look_up().await?.map(Arc::new)) };
         Box::pin(self.known.try_get_with(place, look_up))
             .await

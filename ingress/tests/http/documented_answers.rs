@@ -10,7 +10,7 @@ use crate::fixture::{Fixture, Worker};
 
 const UNKNOWN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
-/// The operations whose first id names an object of this kind, by the beginning of their path.
+/// The beginning of an operation's path, and the answer to an unknown first id in it.
 const KINDS: [(&str, &str); 4] = [
     ("/v1/threads", "thread_not_found"),
     ("/v1/conversations", "conversation_not_found"),
@@ -382,7 +382,7 @@ async fn a_body_that_its_schema_forbids_is_refused_by_the_field() {
         }
         for (name, body) in bad {
             asked += 1;
-            // What is accepted waits for a worker.
+            // An accepted run waits for a worker.
             let asked = ask(&f, &operation.method, &path, body.clone());
             let asked = tokio::time::timeout(std::time::Duration::from_secs(5), asked).await;
             let (status, error) = asked.unwrap_or_default();

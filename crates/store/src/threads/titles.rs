@@ -25,7 +25,7 @@ pub struct EndedTitleRun {
 }
 
 impl TenantTx {
-    /// Locks a thread that wants a title. Returns `false` if there is none, or if it wants no title.
+    /// Locks a thread that wants a title. Returns `false` if it wants none, or does not exist.
     pub(crate) async fn lock_untitled(&mut self, thread: ThreadId) -> Result<bool, StoreError> {
         let tenant = self.tenant;
         let locked = sqlx::query_scalar!(

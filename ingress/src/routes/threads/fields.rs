@@ -66,7 +66,7 @@ pub(super) fn check_title_model(
     checked.map_err(|error| ApiError::from(error).param(PARAM))
 }
 
-/// Refuses a title beside the wish for one.
+/// Refuses a title together with a model to ask for one.
 pub(super) fn two_titles() -> ApiError {
     let message = "`title` is the title, so no model in `title_model` gives one: send one of them";
     ApiError::new(StatusCode::BAD_REQUEST, "invalid_title_model", message).param("title_model")
