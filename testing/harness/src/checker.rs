@@ -7,6 +7,7 @@
 
 mod history;
 mod judgement;
+mod ledger_run;
 mod logs;
 mod losses;
 mod processes;
@@ -22,11 +23,9 @@ use std::path::Path;
 
 use baton_protocol::{ApiKeyId, RunId};
 
-pub use history::{
-    Approval, ApprovalCall, Asked, Call, FORGED, History, Invariant, LedgerRun, Record, RunLog,
-    Step, What,
-};
+pub use history::{Asked, FORGED, History, Invariant, Record, RunLog, What};
 pub use judgement::{Judgement, Violation};
+pub use ledger_run::{Approval, ApprovalCall, Call, LedgerRun, Step};
 pub use threads::{SentMessage, TalkMessage, TalkRun, TalkThread};
 
 use losses::Losses;

@@ -1,19 +1,16 @@
 //! The data that is judged: records of clients, faults and tools in the order of their times, and
-//! the content of the ledger and the event log when all was quiet.
+//! the event log when all was quiet.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use anyhow::Context as _;
-use baton_protocol::{
-    ApiKeyId, ApprovalId, ApprovalReason, Decision, Event, EventId, RunId, RunStatus,
-};
-use chrono::{DateTime, Utc};
+use baton_protocol::{ApiKeyId, ApprovalId, Event, EventId, RunId, RunStatus};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use super::ledger_run::LedgerRun;
 use super::threads::{TalkRun, TalkThread};
 use crate::load::unix_nanos;
 
@@ -242,109 +239,6 @@ pub struct Asked {
     pub terminations: u32,
     /// SIGSTOP: the process may have missed the rest.
     pub frozen: bool,
-}
-
-/// A run in the ledger.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LedgerRun {
-    /// Its id.
-    pub id: RunId,
-    /// Its state.
-    pub status: RunStatus,
-    /// The newest attempt.
-    pub attempt: u32,
-    /// The id of its last recorded event.
-    pub last_event_id: EventId,
-    /// The number of its prompt.
-    #[serde(default)]
-    pub prompt: Option<u64>,
-    /// The time of its acceptance.
-    pub created_at: DateTime<Utc>,
-    /// The time of its end.
-    #[serde(default)]
-    pub finished_at: Option<DateTime<Utc>>,
-    /// Its messages.
-    #[serde(default)]
-    pub output: Vec<Value>,
-    /// The reason of its failure.
-    #[serde(default)]
-    pub error: Option<Value>,
-    /// Its steps.
-    #[serde(default)]
-    pub steps: Vec<Step>,
-    /// Its questions, which are read by a request of their own.
-    #[serde(default)]
-    pub approvals: Vec<Approval>,
-}
-
-/// A question about a call, in the ledger.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Approval {
-    /// Its id.
-    pub id: ApprovalId,
-    /// The call.
-    pub call: ApprovalCall,
-    /// The reason for the question.
-    pub reason: ApprovalReason,
-    /// `None` if nobody decided.
-    pub decision: Option<Decision>,
-    /// The time of the decision.
-    pub decided_at: Option<DateTime<Utc>>,
-}
-
-impl Approval {
-    /// Returns the time of the decision, in milliseconds since 1970.
-    pub(super) fn decided_ms(&self) -> Option<u64> {
-        u64::try_from(self.decided_at?.timestamp_millis()).ok()
-    }
-}
-
-/// The call that a question is about.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ApprovalCall {
-    /// Its place among the steps.
-    pub step: u32,
-}
-
-/// A step in the ledger.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Step {
-    /// Its place.
-    #[serde(rename = "step")]
-    pub place: u32,
-    /// The attempt that recorded it.
-    pub attempt: u32,
-    /// The time at which its result was recorded.
-    pub finished_at: Option<DateTime<Utc>>,
-    /// The part that only calls have.
-    #[serde(flatten)]
-    pub call: Call,
-}
-
-/// The kind of a step. A turn has no data here.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Call {
-    /// A model turn.
-    Turn,
-    /// A call of a server-side tool.
-    Call {
-        /// The tool.
-        name: String,
-        /// Whether the tool succeeded.
-        ok: Option<bool>,
-    },
-}
-
-impl LedgerRun {
-    /// Returns the text of all its assistant messages.
-    pub fn text(&self) -> String {
-        let assistant = |message: &&Value| message["role"] == "assistant";
-        let messages = self.output.iter().filter(assistant);
-        messages
-            .filter_map(|message| message["content"].as_str())
-            .collect()
-    }
 }
 
 /// A run's log in the stream.

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use baton_protocol::{Event, EventData, EventId, RunId, RunStatus};
 
-use super::history::{Call, LedgerRun, RunLog};
+use super::history::RunLog;
 use super::judgement::Judgement;
+use super::ledger_run::{Call, LedgerRun};
 use super::losses::Losses;
 
 /// The logs, which are read one by one.

@@ -7,8 +7,9 @@ use std::collections::{HashMap, HashSet};
 
 use baton_protocol::RunId;
 
-use super::history::{LedgerRun, Record, What};
+use super::history::{Record, What};
 use super::judgement::Judgement;
+use super::ledger_run::LedgerRun;
 
 /// All requests, by prompt.
 #[derive(Debug, Default)]

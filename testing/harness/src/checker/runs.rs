@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use baton_protocol::{ApprovalId, ApprovalScope, Decision, RunId, RunStatus};
 use serde_json::{Value, json};
 
-use super::history::{Approval, Call, LedgerRun, Record, What};
+use super::history::{Record, What};
 use super::judgement::Judgement;
+use super::ledger_run::{Approval, Call, LedgerRun};
 use crate::chaos::outside::GUARDED;
 
 /// The facts from the records, to be compared with the ledger.

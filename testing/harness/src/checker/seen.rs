@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use baton_protocol::{Event, EventData, EventId, RunId, RunStatus};
 
-use super::history::{FORGED, LedgerRun, Record, What};
+use super::history::{FORGED, Record, What};
 use super::judgement::Judgement;
+use super::ledger_run::LedgerRun;
 use super::logs::{Standing, status_of};
 use super::losses::Losses;
 

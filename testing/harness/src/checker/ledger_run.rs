@@ -1,0 +1,109 @@
+//! The content of the ledger when all was quiet.
+
+use baton_protocol::{ApprovalId, ApprovalReason, Decision, EventId, RunId, RunStatus};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A run in the ledger.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LedgerRun {
+    /// Its id.
+    pub id: RunId,
+    /// Its state.
+    pub status: RunStatus,
+    /// The newest attempt.
+    pub attempt: u32,
+    /// The id of its last recorded event.
+    pub last_event_id: EventId,
+    /// The number of its prompt.
+    #[serde(default)]
+    pub prompt: Option<u64>,
+    /// The time of its acceptance.
+    pub created_at: DateTime<Utc>,
+    /// The time of its end.
+    #[serde(default)]
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Its messages.
+    #[serde(default)]
+    pub output: Vec<Value>,
+    /// The reason of its failure.
+    #[serde(default)]
+    pub error: Option<Value>,
+    /// Its steps.
+    #[serde(default)]
+    pub steps: Vec<Step>,
+    /// Its questions, which are read by a request of their own.
+    #[serde(default)]
+    pub approvals: Vec<Approval>,
+}
+
+/// A question about a call, in the ledger.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Approval {
+    /// Its id.
+    pub id: ApprovalId,
+    /// The call.
+    pub call: ApprovalCall,
+    /// The reason for the question.
+    pub reason: ApprovalReason,
+    /// `None` if nobody decided.
+    pub decision: Option<Decision>,
+    /// The time of the decision.
+    pub decided_at: Option<DateTime<Utc>>,
+}
+
+impl Approval {
+    /// Returns the time of the decision, in milliseconds since 1970.
+    pub(super) fn decided_ms(&self) -> Option<u64> {
+        u64::try_from(self.decided_at?.timestamp_millis()).ok()
+    }
+}
+
+/// The call that a question is about.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ApprovalCall {
+    /// Its place among the steps.
+    pub step: u32,
+}
+
+/// A step in the ledger.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Step {
+    /// Its place.
+    #[serde(rename = "step")]
+    pub place: u32,
+    /// The attempt that recorded it.
+    pub attempt: u32,
+    /// The time at which its result was recorded.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// The part that only calls have.
+    #[serde(flatten)]
+    pub call: Call,
+}
+
+/// The kind of a step. A turn has no data here.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Call {
+    /// A model turn.
+    Turn,
+    /// A call of a server-side tool.
+    Call {
+        /// The tool.
+        name: String,
+        /// Whether the tool succeeded.
+        ok: Option<bool>,
+    },
+}
+
+impl LedgerRun {
+    /// Returns the text of all its assistant messages.
+    pub fn text(&self) -> String {
+        let assistant = |message: &&Value| message["role"] == "assistant";
+        let messages = self.output.iter().filter(assistant);
+        messages
+            .filter_map(|message| message["content"].as_str())
+            .collect()
+    }
+}
