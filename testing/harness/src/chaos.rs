@@ -41,11 +41,12 @@ use crate::checker::{self, History, Judgement, Violation};
 use crate::logins::Logins;
 
 use broker_disk::BrokerDisk;
-use cast::{Cast, HOLDERS};
+use cast::{Cast, HOLDERS, TALKERS};
 use faults::Faults;
 use fleet::{Fleet, LEASE, Setting};
 use harvest::Harvest;
 use load::{Habit, Load};
+use operator::Operator;
 use outside::Outside;
 use plan::{Emphasis, Plan};
 use program::Program;
@@ -118,7 +119,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     }
     guests.close();
     let broker = SocketAddr::from((Ipv4Addr::LOCALHOST, faults.broker.port()));
-    let talkers = cast.talkers(&load);
+    let talkers = cast.talkers(&load, faults.broker.url());
     let others = if options.strangers {
         cast.enter(&load, &talkers, broker, &addresses, seed)
     } else {
@@ -126,7 +127,11 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     };
     others.close();
     let operator = TaskTracker::new();
-    operator.spawn(Arc::clone(&load).operate(seed));
+    let theirs = talkers.clients();
+    for servers in [load.clients.clone(), theirs.clone()] {
+        let load = Arc::clone(&load);
+        operator.spawn(Operator { load, servers }.operate(seed));
+    }
     operator.close();
     let plan = Plan::new(options.seed, LEASE, options.pause, options.emphasis);
     faults.rage(plan, options.time).await?;
@@ -142,17 +147,17 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     let client = &load.clients[0];
     dump::until_quiet(client, if served { calm } else { Duration::ZERO }).await;
     // The checker names those of their runs that are not over either.
-    dump::until_quiet(&talkers.client(), calm).await;
+    dump::until_quiet(&theirs[0], calm).await;
     load.done.cancel();
     operator.wait().await;
-    talkers.record().await?;
+    talkers.record(&theirs[0]).await?;
     recorder.flush()?;
     let submitted = checker::submitted(folder)?;
     let harvest = &faults.harvest;
     let unsettled = harvest.unsettled().await?;
     let overspent = harvest.overspent(HOLDERS).await?;
     let strays = harvest.misattributed(cast.first.key, &submitted).await?;
-    dump::write(faults.harvest, client, folder).await?;
+    dump::write(faults.harvest, [client, &theirs[0]], folder).await?;
     let amiss = faults.fleet.stop().await;
     // The roles have written their last records.
     recorder.flush()?;
@@ -261,7 +266,8 @@ async fn set_up(options: &Options, recorder: Arc<Recorder>) -> anyhow::Result<(F
             "1000000000000",
         ])
         .await?;
-    let harvest = Harvest::open(&setting, TENANT, &options.folder).await?;
+    let tenants = [TENANT, TALKERS];
+    let harvest = Harvest::open(&setting, tenants, &options.folder).await?;
     let cast = Cast::make(&setting, &harvest, TENANT, (FIRST, &api_key)).await?;
     let shortage = Shortage::new(&setting, database.superuser_url()).await?;
     let fleet = Fleet::start(setting, Arc::clone(&recorder)).await?;

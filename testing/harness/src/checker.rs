@@ -23,9 +23,9 @@ use std::path::Path;
 
 use baton_protocol::{ApiKeyId, RunId};
 
-pub use history::{Asked, FORGED, History, Invariant, Record, RunLog, What};
+pub use history::{Asked, FORGED, History, Invariant, Record, RunLog, What, WithdrawnAs};
 pub use judgement::{Judgement, Violation};
-pub use ledger_run::{Approval, ApprovalCall, Call, LedgerRun, Step};
+pub use ledger_run::{Approval, ApprovalCall, LedgerRun, Step, StepKind};
 pub use threads::{SentMessage, TalkMessage, TalkRun, TalkThread};
 
 use losses::Losses;
@@ -65,13 +65,16 @@ impl Judge {
         self.ledger.see(record, judgement);
         self.refusals.see(record);
         self.clients.see(record, judgement);
-        self.threads.see(&record.what);
+        self.threads.see(record);
     }
 
     fn log(&mut self, log: &RunLog) {
         if let Some(run) = self.runs.get(&log.run) {
             let lost = self.losses.may_have_hit(run, log.read_at);
             self.logs.judge(run, log, lost, &mut self.judgement);
+            if !lost {
+                self.threads.log(log, &mut self.judgement);
+            }
         }
     }
 

@@ -12,16 +12,17 @@ use super::hostile_client::{self, HostileClient};
 use super::hostile_program::{self, HostileProgram};
 use super::load::{LARGE_BODY, Load};
 use super::people::{self, People};
-use super::program::Bearer;
+use super::program::{Bearer, Program};
 use super::talkers::{self, Talkers};
 
 /// The tenant of keys that end.
 pub const HOLDERS: &str = "holders";
+/// The tenant of the talkers.
+pub const TALKERS: &str = "talkers";
 const STRANGERS: &str = "strangers";
 const PEOPLE: &str = "people";
-const TALKERS: &str = "talkers";
 /// The number of talkers.
-const TALKING: u64 = 3;
+const TALKING: u64 = 4;
 /// The number of hostile programs, and of hostile clients.
 const HOSTILE: u64 = 2;
 
@@ -34,7 +35,7 @@ pub struct Cast {
     stranger: Bearer,
     parent: String,
     bootstrap: String,
-    talker: String,
+    talker: Bearer,
 }
 
 impl Cast {
@@ -64,13 +65,15 @@ impl Cast {
             stranger: harvest.bearer(STRANGERS, "stranger", &stranger).await?,
             parent,
             bootstrap,
-            talker,
+            talker: harvest.bearer(TALKERS, "talker", &talker).await?,
         })
     }
 
     /// Returns the talkers, who are strangers too.
-    pub fn talkers(&self, load: &Arc<Load>) -> Arc<Talkers> {
-        Arc::new(Talkers::new(Arc::clone(load), self.talker.clone()))
+    pub fn talkers(&self, load: &Arc<Load>, broker: &str) -> Arc<Talkers> {
+        let program = Program::new(broker, self.talker.clone());
+        let key = self.talker.secret.clone();
+        Arc::new(Talkers::new(Arc::clone(load), key, program))
     }
 
     /// Starts all of them; they end with the load.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use baton_protocol::TenantId;
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::Value;
@@ -39,33 +40,45 @@ pub async fn until_quiet(client: &Client, limit: Duration) -> bool {
     tokio::time::timeout(limit, quiet).await.is_ok()
 }
 
-/// Writes every run, and every run's log, to files in the folder.
-pub async fn write(mut logs: Harvest, client: &Client, folder: &Path) -> anyhow::Result<()> {
+/// Writes every run, and every run's log, to files in the folder. The clients are those of the harvest's
+/// tenants.
+pub async fn write(mut logs: Harvest, clients: [&Client; 2], folder: &Path) -> anyhow::Result<()> {
     let path = folder.join(History::RUNS);
     let runs =
         File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
     let mut runs = BufWriter::new(runs);
+    for (client, tenant) in clients.into_iter().zip(logs.tenants()) {
+        write_tenant(&mut logs, tenant, client, &mut runs).await?;
+    }
+    runs.flush()?;
+    logs.close().await
+}
+
+async fn write_tenant(
+    logs: &mut Harvest,
+    tenant: TenantId,
+    client: &Client,
+    runs: &mut BufWriter<File>,
+) -> anyhow::Result<()> {
     let mut cursor = None;
     loop {
         let (page, next) = page(client, cursor.as_deref()).await?;
         let read: Vec<_> = stream::iter(page)
-            .map(|id| one(&logs, client, id))
+            .map(|id| one(&*logs, tenant, client, id))
             .buffered(AT_ONCE)
             .collect()
             .await;
         for read in read {
             let (run, log) = read?;
-            serde_json::to_writer(&mut runs, &run)?;
+            serde_json::to_writer(&mut *runs, &run)?;
             runs.write_all(b"\n")?;
             logs.put(&log)?;
         }
         match next {
             Some(next) => cursor = Some(next),
-            None => break,
+            None => return Ok(()),
         }
     }
-    runs.flush()?;
-    logs.close().await
 }
 
 /// The input messages of a run.
@@ -81,7 +94,12 @@ impl Given {
     }
 }
 
-async fn one(logs: &Harvest, client: &Client, id: String) -> anyhow::Result<(LedgerRun, RunLog)> {
+async fn one(
+    logs: &Harvest,
+    tenant: TenantId,
+    client: &Client,
+    id: String,
+) -> anyhow::Result<(LedgerRun, RunLog)> {
     let answer = client.get(&format!("/v1/runs/{id}")).await?;
     if answer.status != 200 {
         bail!("run {id}: {}", answer.status);
@@ -100,7 +118,7 @@ async fn one(logs: &Harvest, client: &Client, id: String) -> anyhow::Result<(Led
         run.approvals = serde_json::from_value(answer["data"].take())
             .with_context(|| format!("the approvals of run {id} are not as expected"))?;
     }
-    let log = logs.log(run.id).await?;
+    let log = logs.log(tenant, run.id).await?;
     Ok((run, log))
 }
 

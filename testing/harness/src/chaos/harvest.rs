@@ -36,14 +36,19 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub struct Harvest {
     bus: Bus,
     store: Store,
-    tenant: TenantId,
+    /// The tenant of the load, then that of the talkers.
+    tenants: [TenantId; 2],
     file: BufWriter<File>,
     taken: HashSet<RunId>,
 }
 
 impl Harvest {
-    /// Opens a reader for the runs of one tenant.
-    pub async fn open(setting: &Setting, tenant: &str, folder: &Path) -> anyhow::Result<Self> {
+    /// Opens a reader for the runs of the load's tenant and of the talkers'.
+    pub async fn open(
+        setting: &Setting,
+        tenants: [&str; 2],
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
         let broker = format!("nats://{}", setting.broker);
         let bus = Bus::connect(BusOptions {
             auth: setting.logins.auth(),
@@ -58,16 +63,18 @@ impl Harvest {
             application_name: "chaos".to_owned(),
         })
         .await?;
-        let fresh = TenantId::new(SystemClock.now());
-        // The tenant exists by now, because a key was made for it.
-        let tenant = store.system().ensure_tenant(fresh, tenant).await?.id;
+        let [of_load, of_talkers] = tenants;
+        let tenants = [
+            tenant_of(&store, of_load).await?,
+            tenant_of(&store, of_talkers).await?,
+        ];
         let path = folder.join(History::LOGS);
         let file =
             File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
         Ok(Self {
             bus,
             store,
-            tenant,
+            tenants,
             file: BufWriter::new(file),
             taken: HashSet::new(),
         })
@@ -75,7 +82,7 @@ impl Harvest {
 
     /// Returns the bearer of a key that was made under this name in a tenant.
     pub async fn bearer(&self, tenant: &str, name: &str, secret: &str) -> anyhow::Result<Bearer> {
-        let tenant = self.tenant_of(tenant).await?;
+        let tenant = tenant_of(&self.store, tenant).await?;
         let mut tx = self.store.tenant(tenant).await?;
         let keys = tx.list_api_keys().await?;
         tx.commit().await?;
@@ -87,14 +94,9 @@ impl Harvest {
         })
     }
 
-    async fn tenant_of(&self, name: &str) -> anyhow::Result<TenantId> {
-        let fresh = TenantId::new(SystemClock.now());
-        Ok(self.store.system().ensure_tenant(fresh, name).await?.id)
-    }
-
     /// Returns the first key of a tenant that exceeded its budget, once all runs have ended.
     pub async fn overspent(&self, tenant: &str) -> anyhow::Result<Option<String>> {
-        let tenant = self.tenant_of(tenant).await?;
+        let tenant = tenant_of(&self.store, tenant).await?;
         let mut tx = self.store.tenant(tenant).await?;
         let (keys, usage) = (tx.list_api_keys().await?, tx.key_usage().await?);
         tx.commit().await?;
@@ -120,7 +122,7 @@ impl Harvest {
         let mut found = Vec::new();
         let mut cursor = None;
         loop {
-            let mut tx = self.store.tenant(self.tenant).await?;
+            let mut tx = self.store.tenant(self.tenants[0]).await?;
             let page = tx.list_runs(&RunFilter::default(), cursor, PAGE).await?;
             tx.commit().await?;
             for run in &page.data {
@@ -152,9 +154,16 @@ impl Harvest {
     }
 
     async fn take_ended(&mut self) -> anyhow::Result<()> {
+        for tenant in self.tenants {
+            self.take_ended_of(tenant).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_ended_of(&mut self, tenant: TenantId) -> anyhow::Result<()> {
         let mut cursor = None;
         loop {
-            let mut tx = self.store.tenant(self.tenant).await?;
+            let mut tx = self.store.tenant(tenant).await?;
             let page = tx.list_runs(&RunFilter::default(), cursor, PAGE).await?;
             tx.commit().await?;
             let ended = page.data.iter().filter(|run| run.status.is_terminal());
@@ -164,7 +173,7 @@ impl Harvest {
                 .collect();
             let older_are_taken = new.is_empty() && !self.taken.is_empty();
             let logs: Vec<_> = stream::iter(&new)
-                .map(|(run, _)| self.log(*run))
+                .map(|(run, _)| self.log(tenant, *run))
                 .buffered(AT_ONCE)
                 .collect()
                 .await;
@@ -187,7 +196,7 @@ impl Harvest {
     /// Returns an error of the books after all runs have ended. Nothing may be reserved of their
     /// key's limits, and everything that was used or lost must be charged.
     pub async fn unsettled(&self) -> anyhow::Result<Option<String>> {
-        let mut tx = self.store.tenant(self.tenant).await?;
+        let mut tx = self.store.tenant(self.tenants[0]).await?;
         let keys = tx.key_usage().await?;
         // The range covers every day with entries.
         let all = UsageFilter {
@@ -205,11 +214,11 @@ impl Harvest {
     }
 
     /// Reads one run's log.
-    pub async fn log(&self, run: RunId) -> anyhow::Result<RunLog> {
+    pub async fn log(&self, tenant: TenantId, run: RunId) -> anyhow::Result<RunLog> {
         let read_at = What::now();
         let stored = self
             .bus
-            .read_events(self.tenant, run, StreamSeq::NONE, MOST)
+            .read_events(tenant, run, StreamSeq::NONE, MOST)
             .await
             .with_context(|| format!("the log of run {run} cannot be read"))?;
         let lines = stored
@@ -222,6 +231,11 @@ impl Harvest {
                 .map(|line| String::from_utf8_lossy(line).into_owned())
                 .collect(),
         })
+    }
+
+    /// Returns the tenant of the load, then that of the talkers.
+    pub const fn tenants(&self) -> [TenantId; 2] {
+        self.tenants
     }
 
     /// Writes a log to the history.
@@ -237,4 +251,10 @@ impl Harvest {
         self.store.close().await;
         Ok(())
     }
+}
+
+/// Returns the tenant with this name, and makes it if it is missing.
+async fn tenant_of(store: &Store, name: &str) -> anyhow::Result<TenantId> {
+    let fresh = TenantId::new(SystemClock.now());
+    Ok(store.system().ensure_tenant(fresh, name).await?.id)
 }

@@ -24,11 +24,11 @@ use crate::checker::What;
 use crate::client::{Client, Streamed};
 
 /// The time for the head of an answer.
-const HEAD: Duration = Duration::from_secs(8);
+pub(super) const HEAD: Duration = Duration::from_secs(8);
 /// The longest silence of a stream; an ingress sends something every three seconds.
 const SILENCE: Duration = Duration::from_secs(6);
 /// The code of an answer that leaves open whether there is a run.
-const IN_DOUBT: &str = "acceptance_unknown";
+pub(super) const IN_DOUBT: &str = "acceptance_unknown";
 /// The pause between two tries.
 const AGAIN: Duration = Duration::from_millis(150);
 
@@ -222,7 +222,7 @@ pub const LARGE_BODY: &str = "large body";
 /// The sizes of a large request in bytes: those of a picture or two.
 const LARGE: std::ops::Range<usize> = 500_000..4_000_000;
 
-async fn body(answer: &mut Streamed) -> anyhow::Result<Value> {
+pub(super) async fn body(answer: &mut Streamed) -> anyhow::Result<Value> {
     let mut body = Vec::new();
     while let Some(bytes) = timeout(HEAD, answer.next()).await?? {
         body.extend_from_slice(&bytes);

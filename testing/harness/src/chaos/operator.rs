@@ -11,13 +11,23 @@ use serde_json::{Map, Value, json};
 
 use super::load::{Load, code_of, whole};
 use crate::checker::What;
+use crate::client::Client;
 
 /// The interval of looking for open questions.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-impl Load {
+/// The person who decides for one tenant.
+#[derive(Debug)]
+pub struct Operator {
+    /// The state that all clients share.
+    pub load: Arc<Load>,
+    /// A client of the tenant's, at each ingress.
+    pub servers: Vec<Client>,
+}
+
+impl Operator {
     /// Decides all open questions, until nobody is needed any longer.
-    pub async fn operate(self: Arc<Self>, seed: u64) {
+    pub async fn operate(self, seed: u64) {
         let mut random = StdRng::seed_from_u64(seed);
         let working = async {
             loop {
@@ -29,7 +39,7 @@ impl Load {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
-        self.done.run_until_cancelled(working).await;
+        self.load.done.run_until_cancelled(working).await;
     }
 
     /// Decides one call. Without an answer, the question is found open again the next time.
@@ -60,15 +70,20 @@ impl Load {
             Ok((StatusCode::OK, answer)) => {
                 let decision = answer["decision"]["decision"].as_str().unwrap_or("?");
                 let decision = decision.to_owned();
-                self.recorder.note(What::Decided {
+                self.load.recorder.note(What::Decided {
                     run,
                     approval,
                     decision,
                 });
             }
-            Ok((status, answer)) => self.refused(status, code_of(&answer)),
-            Err(_) => self.unanswered(),
+            Ok((status, answer)) => self.load.refused(status, code_of(&answer)),
+            Err(_) => self.load.unanswered(),
         }
+    }
+
+    fn server(&self, seed: u64) -> &Client {
+        let count = self.servers.len() as u64;
+        &self.servers[usize::try_from(seed % count).unwrap_or(0)]
     }
 
     async fn waiting(&self, random: &mut StdRng) -> Vec<RunId> {
@@ -109,11 +124,11 @@ impl Load {
                 .as_array()
                 .map_or_else(Vec::new, |list| list.iter().filter_map(&wanted).collect()),
             Ok((status, answer)) => {
-                self.refused(status, code_of(&answer));
+                self.load.refused(status, code_of(&answer));
                 Vec::new()
             }
             Err(_) => {
-                self.unanswered();
+                self.load.unanswered();
                 Vec::new()
             }
         }

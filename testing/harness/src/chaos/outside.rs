@@ -23,6 +23,10 @@ use super::record::Recorder;
 use super::speech::Dialect;
 use crate::checker::{Invariant, What};
 
+/// The model of the talkers, and the title of their threads. The conversations that this model is sent are
+/// recorded.
+pub const TALK: &str = "talk";
+
 /// A client's request, encoded in its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prompt {
@@ -253,23 +257,28 @@ async fn complete(State(handler): State<Handler>, Json(request): Json<Value>) ->
             found: format!("the model was sent a client's {field}"),
         });
     }
+    let messages = request["messages"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
+    let prompts = messages.iter().enumerate();
+    let prompts: Vec<(usize, Prompt)> = prompts
+        .filter(|(_, message)| message["role"] == "user")
+        .filter_map(|(place, message)| Some((place, Prompt::read(message["content"].as_str()?)?)))
+        .collect();
+    if request["model"] == TALK {
+        let prompts = prompts.iter().map(|(_, prompt)| prompt.id).collect();
+        handler.recorder.note(What::Prompted { prompts });
+    }
     let ailment = *handler.ailment.borrow();
     let ailment = ailment.filter(|_| rand::random_bool(0.6));
     if let Some(refusal) = ailment.and_then(Ailment::refusal) {
         return refusal;
     }
-    let messages = request["messages"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
-    let asked = messages
-        .iter()
-        .rfind(|message| message["role"] == "user")
-        .and_then(|message| Prompt::read(message["content"].as_str()?));
-    let Some(prompt) = asked else {
+    let Some((asked, prompt)) = prompts.last().copied() else {
         return StatusCode::BAD_REQUEST.into_response();
     };
-    // Each assistant message so far is a turn that called tools.
-    let turn = messages
+    // Each assistant message since the prompt is a turn that called tools.
+    let turn = messages[asked..]
         .iter()
         .filter(|message| message["role"] == "assistant")
         .count();

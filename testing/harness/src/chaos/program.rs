@@ -30,8 +30,11 @@ impl Bearer {
     /// Returns the subject and the payload of a submission.
     pub fn submission(&self, run: RunId, request: &Value) -> (String, Vec<u8>) {
         let message = json!({"v": 1, "kind": "submit", "run_id": run, "request": request});
-        let subject = format!("jobs.{}.{}.interactive", self.tenant, self.key);
-        (subject, message.to_string().into_bytes())
+        (self.jobs(), message.to_string().into_bytes())
+    }
+
+    fn jobs(&self) -> String {
+        format!("jobs.{}.{}.interactive", self.tenant, self.key)
     }
 
     /// Returns prefixes of subjects on which an ingress might listen to the key's bearer, without
@@ -83,14 +86,40 @@ impl Program {
 
     /// Publishes a submission once; returns the answer, if there is one.
     pub async fn submit(&self, run: RunId, request: &Value) -> anyhow::Result<Value> {
+        let message = json!({"v": 1, "kind": "submit", "run_id": run, "request": request});
+        self.exchange(self.bearer.jobs(), run, message).await
+    }
+
+    /// Publishes a request about a run once; returns the answer, if there is one.
+    pub async fn control(&self, verb: &str, run: RunId, message: Value) -> anyhow::Result<Value> {
+        let (tenant, key) = (self.bearer.tenant, self.bearer.key);
+        let subject = format!("control.{tenant}.{key}.{verb}");
+        self.exchange(subject, run, message).await
+    }
+
+    async fn exchange(
+        &self,
+        subject: String,
+        run: RunId,
+        mut message: Value,
+    ) -> anyhow::Result<Value> {
+        // Answers to others about the same run arrive on the same subject.
+        let id = uuid::Uuid::new_v4().to_string();
+        message["request_id"] = json!(id);
         let asking = async {
             let client = self.client().await?;
             let replies = format!("replies.{}.{run}", self.bearer.tenant);
             let mut answers = client.subscribe(replies).await?;
-            let (subject, payload) = self.bearer.submission(run, request);
-            client.publish(subject, payload.into()).await?;
-            let answer = answers.next().await.context("the connection is closed")?;
-            anyhow::Ok(serde_json::from_slice(&answer.payload)?)
+            client
+                .publish(subject, message.to_string().into_bytes().into())
+                .await?;
+            loop {
+                let answer = answers.next().await.context("the connection is closed")?;
+                let answer: Value = serde_json::from_slice(&answer.payload)?;
+                if answer["request_id"] == *id {
+                    return anyhow::Ok(answer);
+                }
+            }
         };
         timeout(ANSWER, asking).await.context("no answer")?
     }

@@ -95,7 +95,7 @@ impl Dialect {
             };
             let index = if self == Self::CallsAtOnce { 0 } else { index };
             json!({
-                "index": index, "id": format!("call_{turn}_{name}"), "type": "function",
+                "index": index, "id": format!("call_{}_{turn}_{name}", prompt.id), "type": "function",
                 "function": {"name": name, "arguments": arguments},
             })
         });

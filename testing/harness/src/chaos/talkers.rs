@@ -1,68 +1,90 @@
-//! Talkers: clients that share threads, under every rule for a busy one, and send messages to runs that
-//! work. [`crate::checker`] compares the threads with their runs when all is quiet.
+//! Talkers: clients that share threads, under every rule for a busy one and through every door, and send
+//! messages to runs that wait or work. [`crate::checker`] compares the threads with their runs when all is
+//! quiet.
 //!
 //! They have a tenant of their own, so that its runs are few enough to be read as a whole.
 
+mod doors;
+mod messages;
+mod record;
+mod tries;
+
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use baton_protocol::{MessageId, RunId, ThreadId};
-use baton_service::{Clock as _, SystemClock};
-use http::{Method, StatusCode};
+use baton_protocol::{RunId, ThreadId};
+use http::Method;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::load::{Load, code_of, whole};
-use super::outside::Prompt;
-use crate::checker::{SentMessage, TalkMessage, TalkRun, TalkThread, What};
+use self::tries::{Final, Request};
+use super::load::Load;
+use super::outside::{Prompt, TALK};
+use super::program::Program;
+use crate::checker::What;
 use crate::client::Client;
 
 /// The rules for a busy thread.
 const RULES: [&str; 5] = ["reject", "queue", "interrupt", "rollback", "steer"];
 /// The kinds of actions of talkers; each is counted by its name.
-pub const DOINGS: [&str; 6] = [
+pub const DOINGS: [&str; 14] = [
     "run on a thread: reject",
     "run on a thread: queue",
     "run on a thread: interrupt",
     "run on a thread: rollback",
     "run on a thread: steer",
+    "run on a thread over /v1/runs",
+    "run on a thread over chat",
+    "run on a thread over responses",
+    "run on a thread over NATS",
     "message to a run",
+    "message to a run over NATS",
+    "message for afterwards",
+    "message for afterwards over NATS",
+    "message withdrawn",
 ];
 /// The most messages of a thread that talkers go on with; every run begins with all of them.
 const LONG: usize = 60;
 /// The number of threads that are talked on at a time.
 const THREADS: usize = 4;
-/// The pause between two tries.
-const AGAIN: Duration = Duration::from_millis(150);
+/// The number of the newest runs, over all threads, that are sent messages.
+const RECENT: usize = 5;
 
 /// The talkers' common state.
 #[derive(Debug)]
 pub struct Talkers {
     /// The state that all clients share.
-    pub load: Arc<Load>,
+    load: Arc<Load>,
     /// The key of their tenant.
-    pub key: String,
+    key: String,
+    /// Their connection to the broker.
+    program: Program,
     threads: Mutex<Threads>,
+    /// Reads the answers to chats, because a chat that its client closes may be cancelled.
+    readers: TaskTracker,
 }
 
 #[derive(Debug, Default)]
 struct Threads {
     /// Every thread, with the number of messages that were sent to it.
     all: Vec<(ThreadId, usize)>,
-    /// The newest run of any thread, which may still work.
-    newest: Option<RunId>,
+    /// The newest runs of any thread, which may still wait or work.
+    recent: VecDeque<RunId>,
 }
 
 impl Talkers {
     /// Makes talkers that have not talked yet.
-    pub fn new(load: Arc<Load>, key: String) -> Self {
+    pub fn new(load: Arc<Load>, key: String, program: Program) -> Self {
         Self {
             load,
             key,
+            program,
             threads: Mutex::default(),
+            readers: TaskTracker::new(),
         }
     }
 
@@ -72,9 +94,13 @@ impl Talkers {
         let living = async {
             loop {
                 if random.random_bool(0.3) {
-                    self.steer(&mut random).await;
+                    let run = self.recent(&mut random);
+                    self.address(&mut random, run).await;
                 } else {
-                    self.talk(&mut random).await;
+                    let run = self.talk(&mut random).await;
+                    if random.random_bool(0.5) {
+                        self.address(&mut random, run).await;
+                    }
                 }
                 tokio::time::sleep(Duration::from_millis(random.random_range(100..900))).await;
             }
@@ -82,67 +108,64 @@ impl Talkers {
         stop.run_until_cancelled(living).await;
     }
 
+    /// Returns a client of their tenant at each ingress.
+    pub fn clients(&self) -> Vec<Client> {
+        let all = self.load.clients.iter();
+        all.map(|client| client.with_key(&self.key)).collect()
+    }
+
+    fn server(&self, random: &mut StdRng) -> Client {
+        self.load.server(random.random()).with_key(&self.key)
+    }
+
     fn threads(&self) -> std::sync::MutexGuard<'_, Threads> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn prompt(&self, random: &mut StdRng) -> Prompt {
+        let calls_tools = random.random_bool(0.3);
         Prompt {
             id: self.load.fresh(),
             words: random.random_range(6..30),
             gap_ms: 20,
-            tool_turns: 0,
+            tool_turns: if calls_tools {
+                random.random_range(1..3)
+            } else {
+                0
+            },
         }
     }
 
-    /// Makes a run on a thread, or sends its message to the one that works.
-    async fn talk(&self, random: &mut StdRng) {
-        let Some(thread) = self.thread(random).await else {
-            return;
-        };
-        let rule = random.random_range(0..RULES.len());
-        let prompt = self.prompt(random);
-        let body = json!({
-            "model": "chaos", "input": prompt.text(), "thread_id": thread,
-            "on_busy": RULES[rule], "metadata": {"on_busy": RULES[rule]},
-        });
-        let key = format!("talk-{}", prompt.id);
-        let headers = [("idempotency-key", &*key)];
-        let answer = self
-            .ask(random, Method::POST, "/v1/runs", &headers, &body)
-            .await;
-        if let Some(run) = answer.and_then(|answer| answer["id"].as_str()?.parse().ok()) {
-            self.threads().newest = Some(run);
-            self.said(run, &prompt, DOINGS[rule]);
-        }
-    }
-
-    /// Sends a message to the newest run, and sometimes cancels that instead.
-    async fn steer(&self, random: &mut StdRng) {
-        let Some(run) = self.threads().newest else {
-            return;
-        };
-        if random.random_bool(0.2) {
-            let path = format!("/v1/runs/{run}/cancel");
-            self.ask(random, Method::POST, &path, &[], &Value::Null)
-                .await;
-            return;
-        }
-        let prompt = self.prompt(random);
-        let id = MessageId::new(SystemClock.now());
-        let body = json!({"content": prompt.text(), "id": id});
-        let path = format!("/v1/runs/{run}/messages");
-        let sent = self.ask(random, Method::POST, &path, &[], &body).await;
-        if sent.is_some() {
-            self.said(run, &prompt, DOINGS[5]);
-        }
-    }
-
-    fn said(&self, run: RunId, prompt: &Prompt, did: &str) {
+    /// Records that a message was accepted, for this run.
+    fn said(&self, run: RunId, prompt: &Prompt, did: &[&str]) {
         let text = prompt.text();
         self.load.recorder.note(What::Said { run, text });
-        let kind = did.to_owned();
-        self.load.recorder.note(What::Did { kind });
+        for kind in did {
+            let kind = (*kind).to_owned();
+            self.load.recorder.note(What::Did { kind });
+        }
+        let mut threads = self.threads();
+        if !threads.recent.contains(&run) {
+            threads.recent.push_back(run);
+        }
+        if threads.recent.len() > RECENT {
+            threads.recent.pop_front();
+        }
+    }
+
+    /// Records that a message was refused, unless an earlier try may have been accepted.
+    fn unsaid(&self, prompt: &Prompt, in_doubt: bool) {
+        if !in_doubt {
+            let text = prompt.text();
+            self.load.recorder.note(What::Unsaid { text });
+        }
+    }
+
+    /// Returns one of the newest runs.
+    fn recent(&self, random: &mut StdRng) -> Option<RunId> {
+        let threads = self.threads();
+        let count = threads.recent.len();
+        (count > 0).then(|| threads.recent[random.random_range(0..count)])
     }
 
     /// Returns a thread to talk on, which may be new.
@@ -159,127 +182,17 @@ impl Talkers {
                 return Some(*thread);
             }
         }
-        let made = json!({"title": "talk"});
-        let made = self
-            .ask(random, Method::POST, "/v1/threads", &[], &made)
-            .await?;
+        let request = Request::Http {
+            method: Method::POST,
+            path: "/v1/threads",
+            key: None,
+            body: &json!({"title": TALK}),
+        };
+        let Final::Accepted(made) = self.insist(random, &request).await else {
+            return None;
+        };
         let thread = made["id"].as_str()?.parse().ok()?;
         self.threads().all.push((thread, 2));
         Some(thread)
     }
-
-    /// Repeats a request until it is answered for good; returns the answer unless it is a refusal.
-    async fn ask(
-        &self,
-        random: &mut StdRng,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &Value,
-    ) -> Option<Value> {
-        loop {
-            let server = self.load.server(random.random()).with_key(&self.key);
-            let body = Some(body).filter(|body| !body.is_null());
-            match whole(server.send(method.clone(), path, headers, body)).await {
-                Ok((status, answer)) if status.is_success() => return Some(answer),
-                Ok((status, answer)) => {
-                    self.load.refused(status, code_of(&answer));
-                    let is_final = status.is_client_error()
-                        && status != StatusCode::TOO_MANY_REQUESTS
-                        && status != StatusCode::REQUEST_TIMEOUT;
-                    if is_final {
-                        return None;
-                    }
-                }
-                Err(_) => self.load.unanswered(),
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
-    }
-
-    /// Records all threads and their runs, once all is quiet.
-    pub async fn record(&self) -> anyhow::Result<()> {
-        let client = self.load.clients[0].with_key(&self.key);
-        for thread in all(&client, "/v1/threads?limit=100").await? {
-            let id: ThreadId = id_of(&thread)?;
-            let path = format!("/v1/threads/{id}/messages?limit=100");
-            let messages = all(&client, &path).await?;
-            let messages = messages.iter().map(|message| TalkMessage {
-                run: message["run_id"].as_str().and_then(|run| run.parse().ok()),
-                text: text_of(&message["message"]),
-            });
-            let messages = messages.collect();
-            let thread = TalkThread { id, messages };
-            self.load.recorder.note(What::Thread(thread));
-        }
-        for run in all(&client, "/v1/runs?limit=100").await? {
-            let id: RunId = id_of(&run)?;
-            let run = get(&client, &format!("/v1/runs/{id}")).await?;
-            let path = format!("/v1/runs/{id}/messages?limit=100");
-            let sent = all(&client, &path).await?;
-            let texts = |messages: &Value| {
-                let messages = messages.as_array().into_iter().flatten();
-                messages.map(text_of).collect()
-            };
-            let thread = run["thread_id"]
-                .as_str()
-                .context("a run without a thread")?;
-            let cancelled = &run["error"]["message"];
-            let run = TalkRun {
-                id,
-                thread: thread.parse()?,
-                status: serde_json::from_value(run["status"].clone())?,
-                begun: !run["started_at"].is_null(),
-                reason: cancelled.as_str().map(str::to_owned),
-                rolls_back: run["metadata"]["on_busy"] == "rollback",
-                input: texts(&run["input"]),
-                output: texts(&run["output"]),
-                sent: sent
-                    .iter()
-                    .map(|sent| SentMessage {
-                        status: sent["status"].as_str().unwrap_or_default().to_owned(),
-                        text: text_of(&sent["message"]),
-                    })
-                    .collect(),
-            };
-            self.load.recorder.note(What::ThreadRun(run));
-        }
-        Ok(())
-    }
-
-    /// Returns a client of their tenant.
-    pub fn client(&self) -> Client {
-        self.load.clients[0].with_key(&self.key)
-    }
-}
-
-async fn get(client: &Client, path: &str) -> anyhow::Result<Value> {
-    let answer = client.get(path).await?;
-    if answer.status != 200 {
-        bail!("{path}: {}", answer.status);
-    }
-    answer.json()
-}
-
-/// Reads all pages of a list.
-async fn all(client: &Client, path: &str) -> anyhow::Result<Vec<Value>> {
-    let (mut read, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let mut page = get(client, &format!("{path}{cursor}")).await?;
-        let data = page["data"].as_array_mut().context("a page without data")?;
-        read.append(data);
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return Ok(read),
-        }
-    }
-}
-
-fn id_of<T: std::str::FromStr>(object: &Value) -> anyhow::Result<T> {
-    let id = object["id"].as_str().and_then(|id| id.parse().ok());
-    id.context("an object without an id")
-}
-
-fn text_of(message: &Value) -> String {
-    message["content"].as_str().unwrap_or_default().to_owned()
 }

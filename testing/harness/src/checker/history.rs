@@ -179,6 +179,23 @@ pub enum What {
         /// The message.
         text: String,
     },
+    /// A talker's message was refused, and no try to send it was without an answer.
+    Unsaid {
+        /// The message.
+        text: String,
+    },
+    /// A talker withdraws a message that waits for its run.
+    Withdrawn {
+        /// The message.
+        text: String,
+        /// The answer so far.
+        end: WithdrawnAs,
+    },
+    /// The model was sent a conversation of the talkers.
+    Prompted {
+        /// The numbers of its prompts, in order.
+        prompts: Vec<u64>,
+    },
     /// A thread of the talkers when all was quiet.
     Thread(TalkThread),
     /// A run on such a thread when all was quiet.
@@ -202,6 +219,18 @@ impl What {
     pub fn now() -> u64 {
         unix_nanos() / 1_000_000
     }
+}
+
+/// The outcome of withdrawing a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WithdrawnAs {
+    /// It was requested, and there is no answer.
+    Asked,
+    /// The message is withdrawn.
+    Gone,
+    /// It was too late.
+    Kept,
 }
 
 /// An invariant that a participant can see broken by itself.

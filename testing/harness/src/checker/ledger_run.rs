@@ -77,17 +77,19 @@ pub struct Step {
     pub attempt: u32,
     /// The time at which its result was recorded.
     pub finished_at: Option<DateTime<Utc>>,
-    /// The part that only calls have.
+    /// Its kind.
     #[serde(flatten)]
-    pub call: Call,
+    pub kind: StepKind,
 }
 
-/// The kind of a step. A turn has no data here.
+/// The kind of a step. Only a call has data here.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Call {
+pub enum StepKind {
     /// A model turn.
     Turn,
+    /// A message that the run was sent.
+    Input,
     /// A call of a server-side tool.
     Call {
         /// The tool.

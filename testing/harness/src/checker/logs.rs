@@ -6,7 +6,7 @@ use baton_protocol::{Event, EventData, EventId, RunId, RunStatus};
 
 use super::history::RunLog;
 use super::judgement::Judgement;
-use super::ledger_run::{Call, LedgerRun};
+use super::ledger_run::{LedgerRun, StepKind};
 use super::losses::Losses;
 
 /// The logs, which are read one by one.
@@ -152,7 +152,7 @@ fn ends_of_calls(run: &LedgerRun, events: &[Event]) -> Vec<(&'static str, String
         }
     }
     let calls = run.steps.iter();
-    let calls = calls.filter(|step| matches!(step.call, Call::Call { .. }));
+    let calls = calls.filter(|step| matches!(step.kind, StepKind::Call { .. }));
     calls
         .filter_map(|call| {
             let times = standing.iter().filter(|(_, step)| *step == call.place);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::history::{Record, What};
 use super::judgement::Judgement;
-use super::ledger_run::{Approval, Call, LedgerRun};
+use super::ledger_run::{Approval, LedgerRun, StepKind};
 use crate::chaos::outside::GUARDED;
 
 /// The facts from the records, to be compared with the ledger.
@@ -159,7 +159,7 @@ fn judge_run(run: &LedgerRun, expected: Option<&str>, judgement: &mut Judgement)
     }
     let mut newest = 0;
     for step in &run.steps {
-        let turn = matches!(step.call, Call::Turn);
+        let turn = matches!(step.kind, StepKind::Turn);
         if step.attempt > run.attempt || (turn && step.attempt < newest) {
             let what = format!("step {} is of attempt {}", step.place, step.attempt);
             judgement.accuse("I9", Some(run.id), what);
@@ -187,7 +187,7 @@ fn judge_tools(
     judgement: &mut Judgement,
 ) {
     for step in &run.steps {
-        let Call::Call { name, ok } = &step.call else {
+        let StepKind::Call { name, ok } = &step.kind else {
             continue;
         };
         let key = format!("{}-{}", run.id, step.place);

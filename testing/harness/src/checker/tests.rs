@@ -93,13 +93,13 @@ fn counted() -> EventData {
     })
 }
 
-fn step(place: u32, call: Call) -> Step {
+fn step(place: u32, kind: StepKind) -> Step {
     let at = DateTime::<Utc>::UNIX_EPOCH + TimeDelta::milliseconds(RECORDED);
     Step {
         place,
         attempt: 2,
         finished_at: Some(at),
-        call,
+        kind,
     }
 }
 
@@ -157,15 +157,15 @@ fn good() -> History {
             output: vec![json!({"role": "assistant", "content": "hello"})],
             error: None,
             steps: vec![
-                step(1, Call::Turn),
+                step(1, StepKind::Turn),
                 step(
                     2,
-                    Call::Call {
+                    StepKind::Call {
                         name: "count".into(),
                         ok: Some(true),
                     },
                 ),
-                step(3, Call::Turn),
+                step(3, StepKind::Turn),
             ],
             approvals: Vec::new(),
         }],

@@ -1,14 +1,29 @@
-//! Threads and the messages of their runs (I26), and messages that were sent to runs that work (I24).
+//! Threads and their runs (I26), and messages that were sent to runs (I24).
 //!
-//! Every message and every answer of a talker is unlike all others, so a text identifies a message.
+//! Every message of a talker, and every answer, is unlike all others, so a text identifies a message.
+
+mod events;
+mod messages;
+mod order;
+mod prompts;
 
 use std::collections::{HashMap, HashSet};
 
-use baton_protocol::{RunId, RunStatus, ThreadId};
+use baton_protocol::{MessageId, RunId, RunStatus, ThreadId};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::history::What;
+use super::history::{Record, RunLog, What, WithdrawnAs};
 use super::judgement::Judgement;
+
+/// The number of the model's answers from which on a run may have been stopped by its limit of turns.
+const MOST_TURNS: usize = 10;
+/// The rule that cancels the other runs of a thread.
+const INTERRUPT: &str = "interrupt";
+/// The rule that cancels them, and keeps their messages out of the thread.
+const ROLLBACK: &str = "rollback";
+/// The reason of a run that another one rolled back.
+const ROLLED_BACK: &str = "rolled_back";
 
 /// A thread when all was quiet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +39,7 @@ pub struct TalkThread {
 pub struct TalkMessage {
     /// The run that it was sent to, or that wrote it.
     pub run: Option<RunId>,
-    /// Its text.
+    /// Its text; empty for the result of a tool, because these are alike.
     pub text: String,
 }
 
@@ -37,41 +52,87 @@ pub struct TalkRun {
     pub thread: ThreadId,
     /// Its state.
     pub status: RunStatus,
-    /// Whether a worker has ever taken it.
-    pub begun: bool,
+    /// The time of its acceptance, by the database's clock as the other two.
+    pub accepted: DateTime<Utc>,
+    /// The time of its first claim.
+    pub began: Option<DateTime<Utc>>,
+    /// The time of its end.
+    pub ended: Option<DateTime<Utc>>,
     /// The reason of a cancelled one.
     pub reason: Option<String>,
-    /// Whether it was to roll the others of its thread back.
-    pub rolls_back: bool,
+    /// Its rule for a busy thread; `None` if it is a message for afterwards, which waits.
+    pub rule: Option<String>,
     /// Its input: the messages of the thread, then its own.
     pub input: Vec<String>,
     /// The messages that it produced or took.
     pub output: Vec<String>,
-    /// The messages that it was sent while it worked.
+    /// The places of the model's messages in `output`.
+    pub answers: Vec<usize>,
+    /// The messages that it was sent while it waited or worked.
     pub sent: Vec<SentMessage>,
 }
 
-/// A message that a run was sent while it worked.
+impl TalkRun {
+    /// Returns whether it ended with an answer, and not at its limit of turns.
+    fn has_answered(&self) -> bool {
+        self.status == RunStatus::Completed && self.answers.len() < MOST_TURNS
+    }
+}
+
+/// A message that a run was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SentMessage {
+    /// Its id.
+    pub id: MessageId,
     /// `waiting`, `applied` or `returned`.
     pub status: String,
+    /// The step that it became; 0 if it joined the input.
+    pub step: Option<u32>,
     /// Its text.
     pub text: String,
 }
 
-/// All threads, their runs, and the messages that talkers know to be accepted.
+/// A message that a talker knows to be accepted.
+#[derive(Debug)]
+struct Said {
+    run: RunId,
+    text: String,
+    /// The time of the answer, which came after the commit.
+    at: DateTime<Utc>,
+}
+
+/// All threads, their runs, and what talkers and the model know of their messages.
 #[derive(Debug, Default)]
 pub(super) struct Threads {
-    said: Vec<(RunId, String)>,
+    said: Vec<Said>,
+    /// Messages that were refused.
+    refused: Vec<String>,
+    /// Messages that talkers withdrew, or wanted to.
+    withdrawn: HashMap<String, WithdrawnAs>,
+    /// The prompts of each conversation that the model was sent.
+    prompted: HashSet<Vec<u64>>,
     all: Vec<TalkThread>,
     runs: HashMap<RunId, TalkRun>,
 }
 
 impl Threads {
-    pub(super) fn see(&mut self, what: &What) {
-        match what {
-            What::Said { run, text } => self.said.push((*run, text.clone())),
+    pub(super) fn see(&mut self, record: &Record) {
+        match &record.what {
+            What::Said { run, text } => {
+                let at = i64::try_from(record.at).unwrap_or(i64::MAX);
+                self.said.push(Said {
+                    run: *run,
+                    text: text.clone(),
+                    at: DateTime::from_timestamp_millis(at).unwrap_or(DateTime::<Utc>::MAX_UTC),
+                });
+            }
+            What::Unsaid { text } => self.refused.push(text.clone()),
+            What::Withdrawn { text, end } => {
+                self.withdrawn.insert(text.clone(), *end);
+            }
+            What::Prompted { prompts } => {
+                self.prompted.insert(prompts.clone());
+            }
             What::Thread(thread) => self.all.push(thread.clone()),
             What::ThreadRun(run) => {
                 self.runs.insert(run.id, run.clone());
@@ -80,104 +141,75 @@ impl Threads {
         }
     }
 
+    /// Judges the log of a run, if it is on a thread of the talkers.
+    pub(super) fn log(&self, log: &RunLog, judgement: &mut Judgement) {
+        if let (Some(run), Ok(events)) = (self.runs.get(&log.run), log.events()) {
+            events::judge(run, &events, judgement);
+        }
+    }
+
     pub(super) fn finish(&self, judgement: &mut Judgement) {
+        let mut accepted = HashMap::new();
+        for said in &self.said {
+            accepted.entry(said.run).or_insert(said.at);
+        }
         for thread in &self.all {
-            self.judge_thread(thread, judgement);
+            let runs = self.runs.values().filter(|run| run.thread == thread.id);
+            let runs: Vec<&TalkRun> = runs.collect();
+            let order = order::Order::new(&runs, &accepted);
+            order.judge(judgement);
+            for run in &runs {
+                messages::judge_run(run, thread, &order, judgement);
+            }
+            messages::judge_repeated(thread, judgement);
         }
         for run in self.runs.values() {
-            judge_sent(run, judgement);
+            messages::judge_sent(run, judgement);
         }
-        for (run, text) in &self.said {
-            let Some(known) = self.runs.get(run) else {
+        self.judge_places(judgement);
+        prompts::judge(&self.prompted, self.runs.values(), judgement);
+    }
+
+    /// Holds each message to the number of its places: one if it was accepted, none if it was refused or
+    /// withdrawn. Its place is the input of a run, or the messages that a run was sent.
+    fn judge_places(&self, judgement: &mut Judgement) {
+        let threads = self.all.iter();
+        let of_run: HashMap<&str, RunId> = threads
+            .flat_map(|thread| &thread.messages)
+            .filter_map(|message| Some((&*message.text, message.run?)))
+            .collect();
+        let mut places: HashMap<&str, HashSet<RunId>> = HashMap::new();
+        for run in self.runs.values() {
+            // The other messages of its input are those of the thread.
+            let is_own = |text: &&str| of_run.get(text).is_none_or(|by| *by == run.id);
+            let own = run.input.iter().map(String::as_str).filter(is_own);
+            for text in own.chain(run.sent.iter().map(|sent| &*sent.text)) {
+                places.entry(text).or_default().insert(run.id);
+            }
+        }
+        for said in &self.said {
+            let Said { run, text, .. } = said;
+            if !self.runs.contains_key(run) {
                 judgement.accuse("I26", Some(*run), "is accepted and not in the ledger");
                 continue;
+            }
+            let withdrawn = self.withdrawn.get(text);
+            let at = places.get(&**text);
+            let found = match at.map_or(0, HashSet::len) {
+                0 if matches!(withdrawn, Some(WithdrawnAs::Asked | WithdrawnAs::Gone)) => continue,
+                0 => "has lost the accepted message",
+                _ if withdrawn == Some(&WithdrawnAs::Gone) => "has the withdrawn message",
+                1 if at.is_some_and(|at| at.contains(run)) => continue,
+                1 => "has given another run the accepted message",
+                _ => "shares with another run the accepted message",
             };
-            let is_sent = known.sent.iter().any(|sent| sent.text == *text);
-            if !is_sent && !known.input.contains(text) {
-                let found = format!("has lost the accepted message `{text}`");
-                judgement.accuse("I24", Some(*run), found);
+            judgement.accuse("I24", Some(*run), format!("{found} `{text}`"));
+        }
+        for text in &self.refused {
+            for run in places.get(&**text).into_iter().flatten() {
+                let found = format!("has the message `{text}`, which was refused");
+                judgement.accuse("I26", Some(*run), found);
             }
         }
-    }
-
-    fn judge_thread(&self, thread: &TalkThread, judgement: &mut Judgement) {
-        let texts: Vec<&str> = thread.messages.iter().map(|it| &*it.text).collect();
-        let mut seen = HashSet::new();
-        for message in &thread.messages {
-            if !message.text.is_empty() && !seen.insert(&*message.text) {
-                let found = format!("thread {} has `{}` twice", thread.id, message.text);
-                judgement.accuse("I26", message.run, found);
-            }
-        }
-        let of_thread = self.runs.values().filter(|run| run.thread == thread.id);
-        for run in of_thread {
-            let own = |message: &TalkMessage| message.run == Some(run.id);
-            let first = thread.messages.iter().position(own);
-            let count = thread.messages.iter().filter(|it| own(it)).count();
-            let mut accuse = |found: &str| {
-                let found = format!("{found}, on thread {}", thread.id);
-                judgement.accuse("I26", Some(run.id), found);
-            };
-            if !run.status.is_terminal() {
-                accuse("has not ended");
-                continue;
-            }
-            let Some(first) = first else {
-                if run.begun && !self.may_be_rolled_back(run) {
-                    accuse("has left none of its messages");
-                }
-                continue;
-            };
-            if !run.begun || run.reason.as_deref() == Some("rolled_back") {
-                accuse("has left messages, and never began or was rolled back");
-                continue;
-            }
-            if run.input.len() < first || run.input[..first] != texts[..first] {
-                accuse("did not begin with all messages before its own");
-                continue;
-            }
-            let expected: Vec<&str> = run.input[first..]
-                .iter()
-                .chain(&run.output)
-                .map(String::as_str)
-                .collect();
-            let left = texts[first..].get(..count);
-            // An answer that broke off is shown with its run, and is no message of the thread.
-            let breaks_off = run.status != RunStatus::Completed && count + 1 == expected.len();
-            let expected = &expected[..expected.len() - usize::from(breaks_off)];
-            if left != Some(expected) {
-                accuse("has left other messages than its own, or not in their order");
-            }
-        }
-    }
-
-    /// Returns whether another run of the thread may have rolled this one back.
-    fn may_be_rolled_back(&self, run: &TalkRun) -> bool {
-        run.reason.as_deref() == Some("rolled_back")
-            || self
-                .runs
-                .values()
-                .any(|other| other.thread == run.thread && other.rolls_back && other.id != run.id)
-    }
-}
-
-/// Holds each message that was sent to a run to one of two ends: it is part of the run once, or it was
-/// handed back and is no part of it.
-fn judge_sent(run: &TalkRun, judgement: &mut Judgement) {
-    let mut seen = HashSet::new();
-    for sent in &run.sent {
-        let all = run.input.iter().chain(&run.output);
-        let count = all.filter(|text| **text == sent.text).count();
-        let found = match (&*sent.status, count) {
-            _ if !seen.insert(&*sent.text) => "was sent it twice",
-            ("applied", 1) | ("returned", 0) => continue,
-            ("applied", 0) => "does not have it, though it is applied",
-            ("returned", _) => "has it, though it was handed back",
-            ("waiting", _) if run.status.is_terminal() => "has ended and lets it wait",
-            ("waiting", _) => continue,
-            _ => "has it more than once",
-        };
-        let found = format!("the message `{}`: the run {found}", sent.text);
-        judgement.accuse("I24", Some(run.id), found);
     }
 }

@@ -107,7 +107,7 @@ fn a_guarded_call_that_is_not_made_as_approved_breaks_i7_or_i12() {
     let made = |decided: &[(u32, Decision)], arguments: &str| {
         after(|history| {
             let run = &mut history.runs[0];
-            run.steps[1].call = Call::Call {
+            run.steps[1].kind = StepKind::Call {
                 name: "levy".into(),
                 ok: Some(true),
             };
@@ -145,7 +145,7 @@ fn a_guarded_call_that_is_not_made_as_approved_breaks_i7_or_i12() {
     assert_eq!(made(&[(2, edited)], "{}"), ["I12"]);
     assert_eq!(made(&[(2, once)], r#"{"by":7}"#), ["I12"]);
     let early = after(|history| {
-        history.runs[0].steps[1].call = Call::Call {
+        history.runs[0].steps[1].kind = StepKind::Call {
             name: "levy".into(),
             ok: Some(true),
         };
