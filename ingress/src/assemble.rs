@@ -16,6 +16,7 @@ use crate::programs::{LetterLimits, Programs};
 use crate::routes::Parts;
 use crate::routes::api_keys::KeyEnvironment;
 use crate::routes::models::{ModelCatalog, Models};
+use crate::routes::responses::McpServers;
 use crate::run::attachments::Attachments;
 use crate::run::attempts::ledger_attempts;
 use crate::run::cancel::Canceller;
@@ -153,6 +154,7 @@ pub(crate) fn assemble(deps: IngressDeps, shutdown: &Shutdown) -> anyhow::Result
         canceller,
         decider,
         models: Models::new(ModelCatalog::new(&config.llm)?),
+        mcp_servers: McpServers::new(&config),
         key_environment: KeyEnvironment(config.auth.key_environment.as_str().into()),
     };
     Ok(Assembled {

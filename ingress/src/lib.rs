@@ -142,6 +142,7 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
         rates: parts.authenticator.rates.clone(),
         admission: parts.admission.clone(),
         models: parts.models.clone(),
+        mcp_servers: parts.mcp_servers.clone(),
     };
     spawn_until_stopped(&shutdown, &stopping, reloaded.take_changes(config));
     let (bus, store) = (parts.revoker.bus.clone(), parts.store.clone());

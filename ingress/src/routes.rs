@@ -11,7 +11,7 @@ pub(crate) mod models;
 pub(crate) mod openapi;
 mod prefer;
 mod query;
-mod responses;
+pub(crate) mod responses;
 mod run_stream;
 mod runs;
 mod sign_in;

@@ -8,6 +8,7 @@ use baton_service::{Config, LiveConfig};
 use crate::access::rate::{DefaultLimits, RateGate, RateLimits};
 use crate::access::stream_cap::StreamCap;
 use crate::routes::models::{ModelCatalog, Models};
+use crate::routes::responses::McpServers;
 
 /// The parts of a running ingress that a changed configuration replaces.
 pub(crate) struct Reloaded {
@@ -15,6 +16,7 @@ pub(crate) struct Reloaded {
     pub(crate) rates: RateGate,
     pub(crate) admission: Admission,
     pub(crate) models: Models,
+    pub(crate) mcp_servers: McpServers,
 }
 
 /// Returns the rate limits of addresses, and of callers without limits of their own.
@@ -92,6 +94,7 @@ impl Reloaded {
             self.streams.set_limit(config.limits.streams_per_key);
             self.rates.set_defaults(default_limits(&config));
             self.admission.replace_rules(rules(&config));
+            self.mcp_servers.replace(&config);
             match ModelCatalog::new(&config.llm) {
                 Ok(models) => self.models.replace(models),
                 Err(error) => {

@@ -59,7 +59,8 @@ async fn describe(
         match described {
             Some(mut tool) if used < room => {
                 tool.approval_required = approval_required.contains(name);
-                used += tool.description.len() + tool.parameters.get().len();
+                let hints = tool.annotations.as_ref().map_or(0, |it| it.get().len());
+                used += tool.description.len() + tool.parameters.get().len() + hints;
                 answer.tools.push(tool);
             }
             Some(_) => answer.left_out.push(name.clone()),

@@ -10,7 +10,9 @@ mod thread;
 mod tools;
 mod travelling;
 
-use baton_protocol::{CompactionRule, GivenCall, Lane, OnLimit, RawFields, ThreadId, UseLimits};
+use baton_protocol::{
+    CompactionRule, GivenCall, Lane, OfferedTool, OnLimit, RawFields, ThreadId, UseLimits,
+};
 use baton_store::OnBusy;
 use serde_json::value::RawValue;
 
@@ -35,6 +37,10 @@ pub struct SubmitRequest {
     pub tools: Option<Box<RawValue>>,
     /// The names of those tools.
     pub tool_names: Vec<String>,
+    /// The server-side tools that it offers besides the agent's, with rules that come on top of the agent's.
+    pub server_tools: Vec<OfferedTool>,
+    /// The agent's tools that it does not offer.
+    pub left_out: Vec<String>,
     /// The calls that the run consists of; it then asks no model.
     pub calls: Vec<GivenCall>,
     /// All fields that are passed on to the upstream unread.

@@ -64,6 +64,17 @@ pub fn resolve(
     }
     fallbacks.retain(|fallback| *fallback != model && grant.allows_model(fallback));
     let mut server_tools = agent.server_tools;
+    server_tools.retain(|tool| !request.left_out.contains(&tool.name));
+    for wanted in request.server_tools {
+        let own = server_tools
+            .iter_mut()
+            .find(|tool| tool.name == wanted.name);
+        if let Some(own) = own {
+            own.approval = own.approval.clone().stricter(wanted.approval);
+        } else {
+            server_tools.push(wanted);
+        }
+    }
     // A tool of the caller wins over a server's tool with the same name.
     server_tools
         .retain(|tool| grant.allows_tool(&tool.name) && !request.tool_names.contains(&tool.name));

@@ -276,6 +276,10 @@ impl Admission {
         let mut spec = if request.calls.is_empty() {
             let agents = self.agents.of_request(tenant, &request, &rules.built_in);
             let agents = agents.await?;
+            for tool in &mut request.server_tools {
+                let approval = std::mem::take(&mut tool.approval);
+                *tool = rules.built_in.offer(&tool.name, approval);
+            }
             resolve(request, &agents, grant, &rules.routes)?
         } else {
             resolve_given_calls(request, &rules.tool_names, &rules.built_in, grant)?

@@ -6,7 +6,7 @@ use rmcp::model::Tool;
 use serde::Serialize;
 use serde_json::Value;
 
-/// The longest description and the largest schema of a tool, in bytes together.
+/// The most bytes of the description, the schema and the hints of a tool together.
 pub(crate) const MAX_DEFINITION: usize = 16 * 1024;
 
 /// The tools of a server.
@@ -38,6 +38,9 @@ pub struct ToolInfo {
     pub read_only: bool,
     /// Whether the server says that a repeated call has no further effect.
     pub idempotent: bool,
+    /// All of the server's hints about the tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<Value>,
 }
 
 impl ToolInfo {
@@ -52,11 +55,16 @@ impl ToolInfo {
             parameters: Value::Object((*tool.input_schema).clone()),
             read_only: hint(hints.and_then(|it| it.read_only_hint)),
             idempotent: hint(hints.and_then(|it| it.idempotent_hint)),
+            annotations: hints.and_then(|hints| serde_json::to_value(hints).ok()),
         }
     }
 
     /// Returns whether a model can be offered a definition of this size.
     pub fn is_too_large(&self) -> bool {
-        self.description.len() + self.parameters.to_string().len() > MAX_DEFINITION
+        let hints = self
+            .annotations
+            .as_ref()
+            .map_or(0, |it| it.to_string().len());
+        self.description.len() + self.parameters.to_string().len() + hints > MAX_DEFINITION
     }
 }

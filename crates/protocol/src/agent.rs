@@ -128,6 +128,17 @@ pub enum ToolApproval {
 }
 
 impl ToolApproval {
+    /// Returns the stricter of two rules. Two different conditions are no rule that can be stored: then every
+    /// call waits.
+    #[must_use]
+    pub fn stricter(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Never, rule) | (rule, Self::Never) => rule,
+            (one, other) if one == other => one,
+            _ => Self::Always,
+        }
+    }
+
     /// Returns whether no call waits.
     pub const fn is_never(&self) -> bool {
         matches!(self, Self::Never)

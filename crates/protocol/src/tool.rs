@@ -118,6 +118,13 @@ pub struct ToolDescription {
     /// Whether the operator requires a person to approve each call. An agent may require it as well.
     #[serde(default)]
     pub approval_required: bool,
+    /// The hints of an MCP server about the tool, as it sends them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub annotations: Option<Box<RawValue>>,
+    /// The reason why the tool of an MCP server cannot be used now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unavailable: Option<String>,
 }
 
 /// A question to any worker for descriptions of tools.

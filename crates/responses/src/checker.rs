@@ -174,7 +174,7 @@ impl StreamChecker {
             format!("two items have the id {id}")
         })?;
         let kind = text(item, "type")?.to_owned();
-        let texts = if kind == "function_call" {
+        let texts = if matches!(&*kind, "function_call" | "mcp_call") {
             vec![text(item, "arguments")?.to_owned()]
         } else {
             Vec::new()
@@ -211,12 +211,12 @@ impl StreamChecker {
         let id = text(done, "id")?;
         // A compaction is whole from its beginning, and has none.
         let status = match text(done, "type")? {
-            "compaction" => "completed",
+            "compaction" | "mcp_list_tools" => "completed",
             _ => text(done, "status")?,
         };
         let texts: Vec<String> = match text(done, "type")? {
-            "function_call" => vec![text(done, "arguments")?.to_owned()],
-            "function_call_output" | "compaction" => Vec::new(),
+            "function_call" | "mcp_call" => vec![text(done, "arguments")?.to_owned()],
+            "function_call_output" | "compaction" | "mcp_list_tools" => Vec::new(),
             _ => list(done, "content")?
                 .iter()
                 .filter_map(|part| part.get("text").or_else(|| part.get("refusal")))
@@ -232,7 +232,8 @@ impl StreamChecker {
             format!("a text of {id} is not done")
         })?;
         ensure(
-            item.kind == "function_call" || item.done_parts == item.texts.len(),
+            matches!(&*item.kind, "function_call" | "mcp_call")
+                || item.done_parts == item.texts.len(),
             || format!("a part of {id} is not done"),
         )?;
         ensure(status != "in_progress", || format!("{id} is in progress"))?;
@@ -258,6 +259,13 @@ impl StreamChecker {
         Ok(())
     }
 
+    /// Reads an event that says no more than how far an item is.
+    fn progress(&mut self, data: &Map<String, Value>, of: &str) -> Checked {
+        text(data, "item_id")?;
+        let item = self.open(data)?;
+        ensure(item.kind == of, || format!("progress of a {}", item.kind))
+    }
+
     fn text(&mut self, kind: &str, data: &Map<String, Value>) -> Checked {
         let (whole_key, of) = match kind {
             "response.output_text.delta" | "response.output_text.done" => {
@@ -271,10 +279,19 @@ impl StreamChecker {
             "response.function_call_arguments.delta" | "response.function_call_arguments.done" => {
                 ("arguments", "function_call")
             }
+            "response.mcp_call_arguments.delta" | "response.mcp_call_arguments.done" => {
+                ("arguments", "mcp_call")
+            }
+            "response.mcp_call.in_progress"
+            | "response.mcp_call.completed"
+            | "response.mcp_call.failed" => return self.progress(data, "mcp_call"),
+            "response.mcp_list_tools.in_progress"
+            | "response.mcp_list_tools.completed"
+            | "response.mcp_list_tools.failed" => return self.progress(data, "mcp_list_tools"),
             other => return breach(format!("the event type {other}")),
         };
         let part = match of {
-            "function_call" => 0,
+            "function_call" | "mcp_call" => 0,
             _ => usize::try_from(number(data, "content_index")?).unwrap_or(usize::MAX),
         };
         let item = self.open(data)?;

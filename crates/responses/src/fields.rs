@@ -67,7 +67,7 @@ pub const FIELDS: &[Field] = &[
         "input",
         Honoured,
         "A text, or items: `message`, `function_call`, `function_call_output`, `reasoning`, \
-         `compaction`. Parts may be text, images and inline files.",
+         `compaction`, `mcp_call`, `mcp_list_tools`. Parts may be text, images and inline files.",
         &["\"hi\"", r#"[{"role":"user","content":"hi"}]"#],
         &["7", "[]", r#"[{"type":"item_reference","id":"x"}]"#],
     ),
@@ -152,13 +152,19 @@ pub const FIELDS: &[Field] = &[
     field(
         "tools",
         Honoured,
-        "Functions of the client. `mcp` and hosted tools are refused by name.",
+        "Functions of the client, and registered MCP servers. Hosted tools are refused by name.",
         &[
             "[]",
             r#"[{"type":"function","name":"f","parameters":{"type":"object"},"strict":true}]"#,
+            r#"[{"type":"mcp","server_label":"s"}]"#,
         ],
         &[
-            r#"[{"type":"mcp","server_label":"s"}]"#,
+            r#"[{"type":"mcp","server_label":"s","authorization":"x"}]"#,
+            r#"[{"type":"mcp","server_label":"s","headers":{"a":"b"}}]"#,
+            r#"[{"type":"mcp","server_label":"s","connector_id":"connector_gmail"}]"#,
+            r#"[{"type":"mcp","server_label":"s"},{"type":"mcp","server_label":"s"}]"#,
+            r#"[{"type":"mcp","server_label":"s","require_approval":"sometimes"}]"#,
+            r#"[{"type":"mcp","server_label":"s","allowed_tools":[]}]"#,
             r#"[{"type":"web_search"}]"#,
             r#"[{"type":"function","name":"a b"}]"#,
         ],
@@ -166,7 +172,7 @@ pub const FIELDS: &[Field] = &[
     field(
         "tool_choice",
         PassedOn("tool_choice"),
-        "`none`, `auto`, `required`, a function, or `allowed_tools`.",
+        "`none`, `auto`, `required`, a function, an MCP server's tool, or `allowed_tools`.",
         &[
             "\"auto\"",
             "\"none\"",

@@ -41,6 +41,8 @@ pub fn thread_of_conversation(id: &str) -> Result<ThreadId, InvalidConversationI
 /// A kind of item, with its place among those of its step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ItemKind {
+    /// The tools of an MCP server: its index among those of the request.
+    McpList(u32),
     /// The model's reasoning.
     Reasoning,
     /// A message.
@@ -49,6 +51,8 @@ pub enum ItemKind {
     ClientCall(u32),
     /// A call of a server-side tool.
     ServerCall,
+    /// A call of an MCP server's tool.
+    McpCall,
     /// The result of a call.
     CallOutput,
     /// A summary in place of everything before it.
@@ -58,9 +62,11 @@ pub enum ItemKind {
 impl ItemKind {
     const fn prefix(self) -> &'static str {
         match self {
+            Self::McpList(_) => "mcpl",
             Self::Reasoning => "rs",
             Self::Message => "msg",
             Self::ClientCall(_) | Self::ServerCall => "fc",
+            Self::McpCall => "mcp",
             Self::CallOutput => "fco",
             Self::Compaction => "cmp",
         }
@@ -71,10 +77,11 @@ impl ItemKind {
 pub fn item_id(run: RunId, step: u32, kind: ItemKind) -> String {
     let id = format!("{}_{run}_{step}", kind.prefix());
     match kind {
-        ItemKind::ClientCall(index) => format!("{id}_{index}"),
+        ItemKind::McpList(index) | ItemKind::ClientCall(index) => format!("{id}_{index}"),
         ItemKind::Reasoning
         | ItemKind::Message
         | ItemKind::ServerCall
+        | ItemKind::McpCall
         | ItemKind::CallOutput
         | ItemKind::Compaction => id,
     }

@@ -5,6 +5,7 @@
 //! (reasoning, text, calls) are one message.
 
 mod from_messages;
+mod mcp;
 mod parse;
 mod stored;
 mod to_messages;
@@ -13,6 +14,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use from_messages::to_items;
+pub(crate) use mcp::McpCallStatus;
+pub use mcp::{ListedTool, McpCall, with_mcp_calls};
 pub(crate) use parse::{SealedItem, read_input, read_item};
 pub use stored::{Removal, join_items, stored_items, without_item};
 pub use to_messages::to_messages;
@@ -77,6 +80,19 @@ pub enum Item {
         /// The summary, which this server alone can open.
         encrypted_content: String,
     },
+    /// The tools of an MCP server.
+    McpListTools {
+        /// The item's id.
+        id: String,
+        /// The server.
+        server_label: String,
+        /// Those that the model is offered.
+        tools: Vec<ListedTool>,
+        /// The reason why tools of it cannot be used.
+        error: Option<String>,
+    },
+    /// A call of an MCP server's tool.
+    McpCall(Box<McpCall>),
 }
 
 /// The progress of an item.
@@ -169,17 +185,21 @@ impl Item {
             | Self::FunctionCall { id, .. }
             | Self::FunctionCallOutput { id, .. }
             | Self::Reasoning { id, .. }
-            | Self::Compaction { id, .. } => id,
+            | Self::Compaction { id, .. }
+            | Self::McpListTools { id, .. } => id,
+            Self::McpCall(call) => &call.id,
         }
     }
 
-    fn set_id(&mut self, new: String) {
+    pub(crate) fn set_id(&mut self, new: String) {
         match self {
             Self::Message { id, .. }
             | Self::FunctionCall { id, .. }
             | Self::FunctionCallOutput { id, .. }
             | Self::Reasoning { id, .. }
-            | Self::Compaction { id, .. } => *id = new,
+            | Self::Compaction { id, .. }
+            | Self::McpListTools { id, .. } => *id = new,
+            Self::McpCall(call) => call.id = new,
         }
     }
 
@@ -191,6 +211,8 @@ impl Item {
             Self::FunctionCallOutput { .. } => ItemKind::CallOutput,
             Self::Reasoning { .. } => ItemKind::Reasoning,
             Self::Compaction { .. } => ItemKind::Compaction,
+            Self::McpListTools { .. } => ItemKind::McpList(0),
+            Self::McpCall(_) => ItemKind::McpCall,
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod fields;
 mod ids;
 pub mod items;
 mod list;
+mod mcp;
 mod read;
 mod record;
 mod request;
@@ -37,6 +38,7 @@ pub use ids::{
 };
 pub use items::{Item, ItemStatus};
 pub use list::{InputTokens, ItemList, Order, page, whole_list};
+pub use mcp::{McpList, McpServer, McpTool, McpToolName};
 pub use record::{RecordedStep, StepSource, output_items};
 pub use request::CreateResponse;
 pub use response::{ResponseHead, ResponseObject, Snapshot, Status, UsageObject, usage_object};

@@ -7,7 +7,9 @@ use serde_json::value::RawValue;
 
 use crate::compaction::compaction_item;
 use crate::ids::{ItemKind, item_id};
-use crate::items::{Item, ItemStatus, Output, Part};
+use crate::items::{Item, ItemStatus, McpCall, Output, Part};
+use crate::mcp::McpToolName;
+use crate::settings::Settings;
 
 /// A recorded step of a run.
 #[derive(Debug, Clone, Copy)]
@@ -35,9 +37,23 @@ pub enum StepSource<'a> {
         name: &'a str,
         /// Its arguments, as the model wrote them.
         arguments: &'a str,
+        /// Whether it succeeded.
+        ok: bool,
     },
     /// A summary in place of everything before it, sealed.
     Compaction(&'a str),
+}
+
+/// Returns the lists of the MCP servers that a request names, as items.
+pub(crate) fn list_items(run: RunId, settings: &Settings) -> impl Iterator<Item = Item> {
+    (0..)
+        .zip(&settings.mcp)
+        .map(move |(index, list)| Item::McpListTools {
+            id: item_id(run, 0, ItemKind::McpList(index)),
+            server_label: list.server_label.clone(),
+            tools: list.tools.clone(),
+            error: list.error.clone(),
+        })
 }
 
 /// Returns the items of a run's record, in the order of its transcript. A call without a result is
@@ -46,8 +62,9 @@ pub fn output_items(
     run: RunId,
     steps: &[RecordedStep<'_>],
     client_tools: &[String],
+    settings: &Settings,
 ) -> Result<Vec<Item>, serde_json::Error> {
-    let mut items = Vec::new();
+    let mut items: Vec<_> = list_items(run, settings).collect();
     for step in steps {
         if let StepSource::Compaction(sealed) = step.source {
             items.push(compaction_item(run, step.step, sealed.to_owned()));
@@ -70,7 +87,20 @@ pub fn output_items(
                 call_id,
                 name,
                 arguments,
+                ok,
             } => {
+                if let Some(tool) = McpToolName::find(&settings.mcp_tools, name) {
+                    let mut call = McpCall {
+                        id: item_id(run, step.step, ItemKind::McpCall),
+                        server_label: tool.server_label.clone(),
+                        name: tool.name.clone(),
+                        arguments: arguments.to_owned(),
+                        ..McpCall::default()
+                    };
+                    call.end(ok, message.plain_text());
+                    items.push(Item::McpCall(Box::new(call)));
+                    continue;
+                }
                 let status = ItemStatus::Completed;
                 items.push(Item::FunctionCall {
                     id: item_id(run, step.step, ItemKind::ServerCall),

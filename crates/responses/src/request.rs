@@ -4,7 +4,7 @@ mod derived;
 mod params;
 
 use baton_openai::Message;
-use baton_protocol::{RawFields, RunId, ThreadId};
+use baton_protocol::{OfferedTool, RawFields, RunId, ThreadId};
 use serde_json::value::RawValue;
 
 use self::params::{Params, read_reasoning, read_text};
@@ -13,6 +13,7 @@ use crate::compaction::{SealingKey, summary_message};
 use crate::fields::always_refused;
 use crate::ids::{conversation_id, run_of_response, thread_of_conversation};
 use crate::items::{Item, SealedItem, read_input, to_items, to_messages};
+use crate::mcp::{McpChoice, RequestedServer};
 use crate::read::{At, Object, cut};
 use crate::settings::{ServiceTier, Settings};
 use crate::tools::{Choice, Tools};
@@ -46,7 +47,7 @@ pub struct CreateResponse {
     /// The model, or an agent's name in its field.
     pub model: Option<String>,
     /// The input, without ids.
-    input: Vec<Item>,
+    pub(crate) input: Vec<Item>,
     /// The items of the input that are still to be opened.
     sealed: Vec<SealedItem>,
     /// Whether the answer is a stream.
@@ -63,6 +64,14 @@ pub struct CreateResponse {
     pub tools: Option<Box<RawValue>>,
     /// The names of those tools.
     pub tool_names: Vec<String>,
+    /// The MCP servers that it names.
+    pub(crate) servers: Vec<RequestedServer>,
+    /// A choice that names tools of them.
+    pub(crate) choice: Option<McpChoice>,
+    /// The tools of the servers that it offers, with its rules.
+    pub server_tools: Vec<OfferedTool>,
+    /// The tools of the servers that it does not offer.
+    pub left_out: Vec<String>,
     /// The fields for the upstream, in the words of the chat API.
     pub params: RawFields,
     /// The client's data, an object of texts.
@@ -139,12 +148,12 @@ impl CreateResponse {
             Some(at) => Choice::read(&at, &tools.names)?,
             None => Choice::automatic(),
         };
-        if let Some(choice) = choice.chat.filter(|_| tools.chat.is_some()) {
+        if let Some(choice) = choice.chat.filter(|_| !tools.is_empty()) {
             params.add("tool_choice", choice);
         }
         let parallel = object.take("parallel_tool_calls");
         let parallel_tool_calls = parallel.as_ref().map(At::bool).transpose()?;
-        if let Some(parallel) = parallel.filter(|_| tools.chat.is_some()) {
+        if let Some(parallel) = parallel.filter(|_| !tools.is_empty()) {
             params.add("parallel_tool_calls", parallel.json.to_owned());
         }
         let limit = object.take("max_output_tokens");
@@ -203,6 +212,10 @@ impl CreateResponse {
             on_busy,
             tools: tools.chat,
             tool_names: tools.names,
+            servers: tools.servers,
+            choice: choice.mcp,
+            server_tools: Vec::new(),
+            left_out: Vec::new(),
             params: params.finish()?,
             metadata,
             settings: Settings {
@@ -224,6 +237,8 @@ impl CreateResponse {
                 service_tier,
                 background,
                 store,
+                mcp: Vec::new(),
+                mcp_tools: Vec::new(),
                 safety_identifier,
                 prompt_cache_key,
             },
@@ -257,9 +272,10 @@ impl CreateResponse {
     /// on from, and the input.
     pub fn messages(&self, earlier: Vec<Message>) -> Vec<Message> {
         debug_assert!(self.sealed.is_empty(), "`open` comes first");
-        let instructions = self.settings.instructions.as_deref();
-        let mut messages: Vec<_> = instructions
-            .map(|text| Message::text("system", text))
+        let mut messages: Vec<_> = self
+            .settings
+            .system_message()
+            .map(|text| Message::text("system", &text))
             .into_iter()
             .collect();
         messages.extend(earlier);

@@ -4,6 +4,8 @@ use baton_protocol::Lane;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::mcp::{McpList, McpToolName};
+
 /// The settings of a response. They are stored with the run, because the response object shows them
 /// whenever it is read.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -52,12 +54,31 @@ pub struct Settings {
     /// Whether the response is kept after its end.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub store: bool,
+    /// The lists of the MCP servers that the request names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mcp: Vec<McpList>,
+    /// The tools with calls that are shown as calls of MCP servers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mcp_tools: Vec<McpToolName>,
     /// The client's name for its user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub safety_identifier: Option<String>,
     /// The key of the upstream's cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_cache_key: Option<String>,
+}
+
+impl Settings {
+    /// Returns the system message before the input, which the next response does not inherit: the instructions,
+    /// and the client's texts about MCP servers.
+    pub fn system_message(&self) -> Option<String> {
+        let mut texts: Vec<_> = self.instructions.iter().cloned().collect();
+        texts.extend(self.mcp.iter().filter_map(|list| {
+            let about = list.description.as_deref()?;
+            Some(format!("The tools `{}__…`: {about}", list.server_label))
+        }));
+        (!texts.is_empty()).then(|| texts.join("\n\n"))
+    }
 }
 
 const fn yes() -> bool {

@@ -8,12 +8,15 @@
 //! - `attempt.reset` has no event on this wire. A withdrawn item that is open closes as
 //!   `incomplete`, the new attempt opens items at new indexes, and the last event's response leaves
 //!   withdrawn items out.
+//! - The lists of MCP servers come first, whole. A call of an MCP server's tool stays open until its result,
+//!   while other items open and close.
 //! - A summary is an item that comes whole, with `context.compacted`; the event does not carry it.
 //! - The record of a run has at most one reasoning item and one message of each turn. A second one
 //!   of the stream counts as extra, like a withdrawn item: [`SequenceNumber`] carries the count.
 
 mod frames;
 mod item_frames;
+mod mcp_frames;
 mod shown;
 
 use baton_openai::{AnswerFields, ErrorObject, FieldOf};
@@ -118,6 +121,7 @@ impl ResponseStream {
             self.whole(out, 0, "response.created", &going);
             self.whole(out, 1, "response.in_progress", &going);
             self.in_progress = true;
+            self.lists(out, 2);
         }
     }
 
@@ -128,6 +132,7 @@ impl ResponseStream {
             self.in_progress = true;
             let going = Snapshot::empty(Status::InProgress);
             self.whole(out, place::IN_PROGRESS, "response.in_progress", &going);
+            self.lists(out, place::CLOSE);
         }
         match &event.data {
             EventData::TextDelta(delta) => self.text(out, event, TextKind::Output, &delta.text),
@@ -190,7 +195,12 @@ impl ResponseStream {
             && self.shown.iter().any(|shown| match shown.kind {
                 ItemKind::ServerCall => shown.text.len() >= CUT_ARGUMENTS,
                 ItemKind::CallOutput => shown.text.len() >= CUT_RESULT,
-                ItemKind::Reasoning
+                ItemKind::McpCall => {
+                    let result = shown.result.as_ref().map_or(0, |(_, text)| text.len());
+                    shown.text.len() >= CUT_ARGUMENTS || result >= CUT_RESULT
+                }
+                ItemKind::McpList(_)
+                | ItemKind::Reasoning
                 | ItemKind::Message
                 | ItemKind::ClientCall(_)
                 | ItemKind::Compaction => false,
@@ -265,6 +275,7 @@ impl ResponseStream {
         usage: Usage,
     ) {
         self.close_all(out, of_items);
+        self.break_off_calls(out);
         let output = match self.record.take() {
             Some(record) => record,
             None => recorded(self.head.run, &self.shown),

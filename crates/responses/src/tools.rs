@@ -2,11 +2,12 @@
 
 use baton_protocol::RawFields;
 use serde::Serialize;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::Invalid;
-use crate::read::{At, cut};
+use crate::mcp::{Chosen, McpChoice, RequestedServer, read_server};
+use crate::read::{At, Object, cut};
 
 /// Tools of one request.
 const MAX_TOOLS: usize = 128;
@@ -48,8 +49,10 @@ pub(crate) struct Tools {
     pub(crate) shown: Box<RawValue>,
     /// In the form of the chat API; `None` if there are none.
     pub(crate) chat: Option<Box<RawValue>>,
-    /// Their names.
+    /// The names of the functions.
     pub(crate) names: Vec<String>,
+    /// The MCP servers.
+    pub(crate) servers: Vec<RequestedServer>,
 }
 
 impl Tools {
@@ -58,7 +61,13 @@ impl Tools {
             shown: raw(&[(); 0]),
             chat: None,
             names: Vec::new(),
+            servers: Vec::new(),
         }
+    }
+
+    /// Returns whether there is any.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.servers.is_empty()
     }
 
     pub(crate) fn read(at: &At<'_>) -> Result<Self, Invalid> {
@@ -75,7 +84,19 @@ impl Tools {
         }
         let mut functions = Vec::with_capacity(elements.len());
         let mut given_strict = Vec::with_capacity(elements.len());
+        let mut servers: Vec<RequestedServer> = Vec::new();
+        let mut shown = Vec::with_capacity(elements.len());
         for element in &elements {
+            let mut object = element.object()?;
+            let kind = object.need("type")?;
+            if kind.is_string() && kind.string()? == "mcp" {
+                let (server, form) = read_server(element, &mut object)?;
+                object.finish()?;
+                server.check_place(&servers)?;
+                servers.push(server);
+                shown.push(form);
+                continue;
+            }
             let (function, strict) = read_function(element)?;
             if functions
                 .iter()
@@ -85,6 +106,7 @@ impl Tools {
                 let message = format!("`{path}`: two tools are named `{}`", function.name);
                 return Err(Invalid::field("invalid_tools", path, message));
             }
+            shown.push(raw(&function));
             functions.push(function);
             given_strict.push(strict);
         }
@@ -102,12 +124,13 @@ impl Tools {
             })
             .collect();
         Ok(Self {
-            shown: raw(&functions),
+            shown: raw(&shown),
             chat: (!chat.is_empty()).then(|| raw(&chat)),
             names: functions
                 .iter()
                 .map(|function| function.name.clone())
                 .collect(),
+            servers,
         })
     }
 }
@@ -119,8 +142,8 @@ fn read_function<'a>(at: &At<'a>) -> Result<(Function<'a>, Option<bool>), Invali
     let kind_name = kind.string()?;
     if kind_name != "function" {
         let message = format!(
-            "`{}` may not be \"{}\": this server serves functions of the client alone. Write \
-             \"function\", or leave the tool out",
+            "`{}` may not be \"{}\": this server serves functions of the client and MCP \
+             servers. Write \"function\" or \"mcp\", or leave the tool out",
             kind.path,
             cut(&kind_name)
         );
@@ -163,8 +186,10 @@ fn read_function<'a>(at: &At<'a>) -> Result<(Function<'a>, Option<bool>), Invali
 pub(crate) struct Choice {
     /// In the form of this wire.
     pub(crate) shown: Box<RawValue>,
-    /// In the form of the chat API; `None` for the client that chose nothing.
+    /// In the form of the chat API; `None` for the client that chose nothing, or tools of MCP servers.
     pub(crate) chat: Option<Box<RawValue>>,
+    /// A choice that names tools of MCP servers.
+    pub(crate) mcp: Option<McpChoice>,
 }
 
 const WORDS: [&str; 3] = ["none", "auto", "required"];
@@ -174,6 +199,7 @@ impl Choice {
         Self {
             shown: raw(&"auto"),
             chat: None,
+            mcp: None,
         }
     }
 
@@ -186,6 +212,7 @@ impl Choice {
             return Ok(Self {
                 shown: raw(&word),
                 chat: Some(raw(&word)),
+                mcp: None,
             });
         }
         if !at.is_object() {
@@ -193,6 +220,7 @@ impl Choice {
         }
         let mut object = at.object()?;
         let kind = object.need("type")?;
+        let mut mcp = None;
         let (shown, chat) = match &*kind.string()? {
             "function" => {
                 let name = read_name(&object.need("name")?, names)?;
@@ -201,6 +229,13 @@ impl Choice {
                     json!({"type": "function", "function": {"name": name}}),
                 )
             }
+            "mcp" => {
+                let (chosen, shown) = read_mcp(at, &mut object)?;
+                let tools = vec![chosen];
+                let mode = "required".to_owned();
+                mcp = Some(McpChoice { mode, tools });
+                (shown, json!(null))
+            }
             "allowed_tools" => {
                 let mode = object.need("mode")?;
                 let mode_name = mode.string()?;
@@ -208,16 +243,30 @@ impl Choice {
                     return Err(mode.one_of(&["auto", "required"]));
                 }
                 let (mut shown, mut chat) = (Vec::new(), Vec::new());
+                let mut chosen = Vec::new();
                 for tool in object.need("tools")?.array()? {
                     let mut fields = tool.object()?;
                     let kind = fields.need("type")?;
+                    if kind.is_string() && kind.string()? == "mcp" {
+                        let (tool, form) = read_mcp(&tool, &mut fields)?;
+                        fields.finish()?;
+                        chosen.push(tool);
+                        shown.push(form);
+                        continue;
+                    }
                     if kind.string()? != "function" {
-                        return Err(kind.one_of(&["function"]));
+                        return Err(kind.one_of(&["function", "mcp"]));
                     }
                     let name = read_name(&fields.need("name")?, names)?;
                     fields.finish()?;
                     shown.push(json!({"type": "function", "name": name}));
+                    chosen.push(Chosen::Function(name.clone()));
                     chat.push(json!({"type": "function", "function": {"name": name}}));
+                }
+                if chosen.len() > chat.len() {
+                    let mode = mode_name.clone();
+                    let tools = chosen;
+                    mcp = Some(McpChoice { mode, tools });
                 }
                 (
                     json!({"type": "allowed_tools", "mode": mode_name, "tools": shown}),
@@ -227,16 +276,26 @@ impl Choice {
             }
             _ => {
                 return Err(kind.unsupported(
-                    "must be \"function\" or \"allowed_tools\": this server serves no other tools",
+                    "must be \"function\", \"mcp\" or \"allowed_tools\": this server serves no other tools",
                 ));
             }
         };
         object.finish()?;
         Ok(Self {
             shown: raw(&shown),
-            chat: Some(raw(&chat)),
+            chat: mcp.is_none().then(|| raw(&chat)),
+            mcp,
         })
     }
+}
+
+/// Reads a chosen tool of an MCP server, of which `type` has been taken; returns it as the response shows it.
+fn read_mcp(at: &At<'_>, object: &mut Object<'_>) -> Result<(Chosen, Value), Invalid> {
+    let label = object.need_string("server_label")?;
+    let name = object.take_string("name")?;
+    let shown = json!({"type": "mcp", "server_label": label, "name": name});
+    let path = at.path.clone();
+    Ok((Chosen::Mcp { path, label, name }, shown))
 }
 
 fn read_name(at: &At<'_>, names: &[String]) -> Result<String, Invalid> {

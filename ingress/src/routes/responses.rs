@@ -11,6 +11,7 @@ mod description;
 mod earlier;
 mod include;
 mod input_items;
+mod mcp_servers;
 mod path;
 mod read;
 mod record;
@@ -19,6 +20,9 @@ mod seal;
 mod streamed;
 mod whole;
 
+use std::sync::Arc;
+
+use axum::extract::FromRef;
 use baton_protocol::RunId;
 use http::StatusCode;
 use utoipa_axum::router::OpenApiRouter;
@@ -27,10 +31,33 @@ use utoipa_axum::routes;
 pub(super) use description::ItemPage;
 pub(super) use include::Include;
 pub(super) use input_items::{AskedPage, ItemQuery};
+pub(crate) use mcp_servers::McpServers;
 
+use crate::access::body::Bodies;
 use crate::error::ApiError;
 use crate::routes::AppState;
+use crate::run::followers::Followers;
 use crate::run::relay::Interruption;
+use crate::run::submission::Submitter;
+
+/// The parts of the server that make a response.
+pub(crate) struct ResponseParts {
+    followers: Arc<Followers>,
+    submitter: Arc<Submitter>,
+    bodies: Bodies,
+    mcp_servers: McpServers,
+}
+
+impl FromRef<AppState> for ResponseParts {
+    fn from_ref(state: &AppState) -> Self {
+        Self {
+            followers: FromRef::from_ref(state),
+            submitter: FromRef::from_ref(state),
+            bodies: FromRef::from_ref(state),
+            mcp_servers: FromRef::from_ref(state),
+        }
+    }
+}
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()

@@ -11,6 +11,7 @@ use baton_store::Store;
 
 use super::api_keys::KeyEnvironment;
 use super::models::Models;
+use super::responses::McpServers;
 use crate::access::body::Bodies;
 use crate::access::{Authenticator, Revoker, SignIn};
 use crate::run::cancel::Canceller;
@@ -57,5 +58,6 @@ parts! {
     canceller: Canceller,
     decider: Decider,
     models: Models,
+    mcp_servers: McpServers,
     key_environment: KeyEnvironment,
 }

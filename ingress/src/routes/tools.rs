@@ -4,6 +4,8 @@ mod execute;
 mod list;
 mod view;
 
+pub(in crate::routes) use list::describe;
+
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 

@@ -64,6 +64,8 @@ impl FollowUp<'_> {
             model: Some(spec.model),
             messages: to_raw_value(&[message]).map_err(|error| ApiError::internal(&error))?,
             tools: spec.tools,
+            server_tools: Vec::new(),
+            left_out: Vec::new(),
             calls: Vec::new(),
             params: spec.params,
             metadata: None,

@@ -187,7 +187,7 @@ async fn a_bad_request_about_a_conversation_is_refused_by_its_field() {
             "POST",
             &list,
             json!({"items": [{"type": "mcp_call"}]}),
-            "items[0].type",
+            "items[0].server_label",
         ),
         ("GET", &format!("{list}?limit=0"), Value::Null, "limit"),
         ("GET", &format!("{list}?order=up"), Value::Null, "order"),

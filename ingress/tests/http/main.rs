@@ -28,6 +28,7 @@ mod idempotency;
 mod isolation;
 mod issuers;
 mod keeping;
+mod mcp_servers;
 mod metering;
 mod parked;
 mod passed_on;

@@ -30,6 +30,8 @@ fn described(name: &str) -> ToolDescription {
         effect: Effect::Pure,
         timeout_ms: 30_000,
         approval_required: false,
+        annotations: None,
+        unavailable: None,
     }
 }
 

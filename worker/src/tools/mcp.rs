@@ -80,6 +80,10 @@ impl McpTools {
     /// Describes a tool that its server has not listed in time.
     pub(crate) fn describe_unlisted(&self, name: &str) -> Option<ToolDescription> {
         let server = self.by_name.get(name)?;
+        let why = format!(
+            "the MCP server `{}` did not list its tools in time",
+            server.name()
+        );
         Some(ToolDescription {
             name: name.to_owned(),
             description: format!(
@@ -91,6 +95,8 @@ impl McpTools {
             effect: Effect::AtMostOnce,
             timeout_ms: u64::try_from(server.timeout().as_millis()).unwrap_or(u64::MAX),
             approval_required: false,
+            annotations: None,
+            unavailable: Some(why),
         })
     }
 

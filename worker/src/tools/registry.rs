@@ -32,6 +32,10 @@ pub struct RegisteredTool {
     definition: Box<RawValue>,
     schema: Validator,
     tool: Box<dyn Tool>,
+    /// The hints of its MCP server.
+    annotations: Option<Value>,
+    /// The reason why it cannot be used.
+    unavailable: Option<String>,
 }
 
 impl RegisteredTool {
@@ -58,7 +62,23 @@ impl RegisteredTool {
             definition,
             schema,
             tool,
+            annotations: None,
+            unavailable: None,
         })
+    }
+
+    /// Adds the hints of its MCP server.
+    #[must_use]
+    pub(super) fn with_annotations(mut self, annotations: Option<Value>) -> Self {
+        self.annotations = annotations;
+        self
+    }
+
+    /// Says that it cannot be used, and why.
+    #[must_use]
+    pub(super) fn unavailable(mut self, why: &str) -> Self {
+        self.unavailable = Some(why.to_owned());
+        self
     }
 
     /// Returns the description of the tool.
@@ -88,6 +108,11 @@ impl RegisteredTool {
             effect: spec.effect,
             timeout_ms: u64::try_from(spec.timeout.as_millis()).unwrap_or(u64::MAX),
             approval_required: false,
+            annotations: self
+                .annotations
+                .as_ref()
+                .and_then(|it| to_raw_value(it).ok()),
+            unavailable: self.unavailable.clone(),
         }
     }
 

@@ -187,6 +187,8 @@ impl ChatSubmission {
                 messages,
                 tools,
                 tool_names,
+                server_tools: Vec::new(),
+                left_out: Vec::new(),
                 calls: Vec::new(),
                 params: body.rest.finish()?,
                 metadata,

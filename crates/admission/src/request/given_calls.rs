@@ -97,6 +97,8 @@ impl SubmitRequest {
                 .map_err(|error| Invalid::body("invalid_json", error.to_string()))?,
             tools: None,
             tool_names: Vec::new(),
+            server_tools: Vec::new(),
+            left_out: Vec::new(),
             calls,
             params: RawFields::default(),
             metadata: metadata(given)?,

@@ -176,6 +176,8 @@ impl SubmitRequest {
             messages,
             tools,
             tool_names,
+            server_tools: Vec::new(),
+            left_out: Vec::new(),
             calls: Vec::new(),
             params,
             metadata: metadata(body.metadata.as_deref())?,

@@ -80,6 +80,10 @@ pub fn check_response(response: &Value) -> Checked {
     }
     for tool in list(object, "tools")? {
         let tool = fields(tool)?;
+        if tool.get("type").is_some_and(|kind| kind == "mcp") {
+            text(tool, "server_label")?;
+            continue;
+        }
         for key in ["type", "name", "description", "parameters", "strict"] {
             ensure(tool.contains_key(key), || format!("a tool without `{key}`"))?;
         }
@@ -101,9 +105,13 @@ pub fn check_item(item: &Value) -> Checked {
     if text(item, "type")? == "compaction" {
         return text(item, "encrypted_content").map(drop);
     }
+    if text(item, "type")? == "mcp_list_tools" {
+        return check_list(item);
+    }
     let status = text(item, "status")?;
+    let is_failed = status == "failed" && text(item, "type")? == "mcp_call";
     ensure(
-        matches!(status, "in_progress" | "completed" | "incomplete"),
+        matches!(status, "in_progress" | "completed" | "incomplete") || is_failed,
         || format!("an item's status {status}"),
     )?;
     match text(item, "type")? {
@@ -121,12 +129,35 @@ pub fn check_item(item: &Value) -> Checked {
                 format!("the output {output}")
             })
         }
+        "mcp_call" => {
+            for key in ["server_label", "name", "arguments"] {
+                text(item, key)?;
+            }
+            let has = |key: &str| item.get(key).is_some_and(|value| !value.is_null());
+            ensure(has("output") == (status == "completed"), || {
+                format!("{status} and the output {}", item["output"])
+            })?;
+            ensure(has("error") == (status == "failed"), || {
+                format!("{status} and the error {}", item["error"])
+            })
+        }
         "reasoning" => {
             list(item, "summary")?;
             list(item, "content")?.iter().try_for_each(check_part)
         }
         other => breach(format!("the item type {other}")),
     }
+}
+
+/// Checks the list of an MCP server's tools.
+fn check_list(item: &serde_json::Map<String, Value>) -> Checked {
+    text(item, "server_label")?;
+    for tool in list(item, "tools")? {
+        let tool = fields(tool)?;
+        text(tool, "name")?;
+        fields(&tool["input_schema"])?;
+    }
+    Ok(())
 }
 
 pub(super) fn check_part(part: &Value) -> Checked {

@@ -1,5 +1,6 @@
 //! `input` of a request: a text, or an array of items.
 
+use super::mcp::{read_call, read_list};
 use super::{Item, ItemStatus, Output, Part};
 use crate::Invalid;
 use crate::read::{At, Object};
@@ -114,12 +115,12 @@ pub(crate) fn read_item(at: &At<'_>) -> Result<Item, Invalid> {
             }
         }
         Some("reasoning") => read_reasoning(&mut object)?,
+        Some("mcp_call") => read_call(at, &mut object)?,
+        Some("mcp_list_tools") => read_list(&mut object)?,
         Some(
             other @ ("item_reference"
             | "mcp_approval_response"
             | "mcp_approval_request"
-            | "mcp_call"
-            | "mcp_list_tools"
             | "compaction"
             | "file_search_call"
             | "web_search_call"
@@ -150,6 +151,8 @@ pub(crate) fn read_item(at: &At<'_>) -> Result<Item, Invalid> {
                 "function_call_output",
                 "reasoning",
                 "compaction",
+                "mcp_call",
+                "mcp_list_tools",
             ]));
         }
     };

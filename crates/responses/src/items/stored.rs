@@ -17,7 +17,9 @@ pub fn stored_items(id: MessageId, message: &Message) -> Vec<Item> {
             Item::Message { .. }
             | Item::FunctionCallOutput { .. }
             | Item::Reasoning { .. }
-            | Item::Compaction { .. } => None,
+            | Item::Compaction { .. }
+            | Item::McpListTools { .. }
+            | Item::McpCall(_) => None,
         };
         let own = stored_item_id(id, kind, call);
         item.set_id(own);
@@ -67,9 +69,13 @@ pub fn without_item(id: MessageId, mut message: Message, item: &str) -> Removal 
             message.rest.remove("refusal");
             message.rest.remove("phase");
         }
-        Some(Item::Message { .. } | Item::FunctionCallOutput { .. } | Item::Compaction { .. }) => {
-            return Removal::Message;
-        }
+        Some(
+            Item::Message { .. }
+            | Item::FunctionCallOutput { .. }
+            | Item::Compaction { .. }
+            | Item::McpListTools { .. }
+            | Item::McpCall(_),
+        ) => return Removal::Message,
     }
     let has = |name: &str| message.rest.contains_key(name);
     let speaks = !message.plain_text().is_empty() || has("refusal");

@@ -62,13 +62,12 @@ pub(super) fn continue_messages(mut messages: Vec<Message>, items: &[Item]) -> V
                 arguments,
                 ..
             } => {
-                if messages.last().is_none_or(|last| last.role != "assistant") {
-                    messages.push(assistant());
-                }
-                if let Some(message) = messages.last_mut() {
-                    let call = ToolCall::function(call_id, name, arguments);
-                    message.tool_calls.get_or_insert_default().push(call);
-                }
+                add_call(&mut messages, call_id, name, arguments);
+                only_reasoned = false;
+            }
+            Item::McpCall(call) => {
+                add_call(&mut messages, &call.call_id, &call.offered, &call.arguments);
+                messages.push(Message::tool_result(&call.call_id, call.result()));
                 only_reasoned = false;
             }
             Item::FunctionCallOutput {
@@ -86,8 +85,9 @@ pub(super) fn continue_messages(mut messages: Vec<Message>, items: &[Item]) -> V
                 });
                 only_reasoned = false;
             }
-            // Only an input has one, and it becomes a message when it is opened.
-            Item::Compaction { .. } => {}
+            // Only an input has a compaction, and it becomes a message when it is opened. The model is
+            // offered the tools of the request's own servers.
+            Item::Compaction { .. } | Item::McpListTools { .. } => {}
         }
     }
     for message in &mut messages {
@@ -101,6 +101,17 @@ pub(super) fn continue_messages(mut messages: Vec<Message>, items: &[Item]) -> V
         }
     }
     messages
+}
+
+/// Adds a call to the assistant's message at the end, or to a new one.
+fn add_call(messages: &mut Vec<Message>, call_id: &str, name: &str, arguments: &str) {
+    if messages.last().is_none_or(|last| last.role != "assistant") {
+        messages.push(assistant());
+    }
+    if let Some(message) = messages.last_mut() {
+        let call = ToolCall::function(call_id, name, arguments);
+        message.tool_calls.get_or_insert_default().push(call);
+    }
 }
 
 fn has_only_reasoning(message: &Message) -> bool {

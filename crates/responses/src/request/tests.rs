@@ -147,6 +147,14 @@ fn a_refusal_names_the_path() {
             Some("input[0].encrypted_content"),
         ),
         (
+            r#""model":"m","input":[{"type":"mcp_call","server_label":"s","name":"n","arguments":"{}"}]"#.to_owned(),
+            Some("input[0]"),
+        ),
+        (
+            r#""model":"m","input":[{"type":"mcp_list_tools","server_label":"s","tools":[{}]}]"#.to_owned(),
+            Some("input[0].tools[0].name"),
+        ),
+        (
             r#""model":"m","input":[{"type":"mcp_approval_response"}]"#.to_owned(),
             Some("input[0].type"),
         ),

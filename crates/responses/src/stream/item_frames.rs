@@ -17,12 +17,12 @@ const MAX_OPEN_CALLS: usize = 32;
 const ARGUMENTS_DONE: &str = "response.function_call_arguments.done";
 
 impl ResponseStream {
-    fn index_on_wire(&self, index: usize) -> u32 {
+    pub(super) fn index_on_wire(&self, index: usize) -> u32 {
         self.first_index + u32::try_from(index).unwrap_or(u32::MAX)
     }
 
     /// Adds an item without a frame; returns its index.
-    fn add(&mut self, event: &Event, kind: ItemKind) -> usize {
+    pub(super) fn add(&mut self, event: &Event, kind: ItemKind) -> usize {
         let is_second = |shown: &Shown| {
             shown.step == event.step && shown.kind == kind && shown.state != State::Withdrawn
         };
@@ -41,7 +41,7 @@ impl ResponseStream {
         self.shown.len() - 1
     }
 
-    fn opened(&mut self, out: &mut BytesMut, index: usize) {
+    pub(super) fn opened(&mut self, out: &mut BytesMut, index: usize) {
         let body = OfItem {
             output_index: self.index_on_wire(index),
             item: &self.shown[index].item(),
@@ -50,7 +50,7 @@ impl ResponseStream {
         self.frames.write(out, place::ITEM, kind, body);
     }
 
-    fn find_open(&self, event: &Event, kind: ItemKind) -> Option<usize> {
+    pub(super) fn find_open(&self, event: &Event, kind: ItemKind) -> Option<usize> {
         let is_it =
             |shown: &Shown| shown.is_open() && shown.step == event.step && shown.kind == kind;
         self.shown.iter().position(is_it)
@@ -161,6 +161,9 @@ impl ResponseStream {
 
     pub(super) fn server_call(&mut self, out: &mut BytesMut, event: &Event, call: &ToolStarted) {
         self.close_all(out, ItemStatus::Completed);
+        if self.mcp_call(out, event, call) {
+            return;
+        }
         let index = self.add(event, ItemKind::ServerCall);
         let shown = &mut self.shown[index];
         shown.call_id.clone_from(&call.call_id);
@@ -173,6 +176,9 @@ impl ResponseStream {
 
     pub(super) fn server_result(&mut self, out: &mut BytesMut, event: &Event, call: &ToolFinished) {
         self.close_all(out, ItemStatus::Completed);
+        if self.mcp_result(out, event, call) {
+            return;
+        }
         let index = self.add(event, ItemKind::CallOutput);
         let shown = &mut self.shown[index];
         shown.call_id.clone_from(&call.call_id);
@@ -215,8 +221,10 @@ impl ResponseStream {
         }
     }
 
+    /// Closes everything but the calls of MCP servers, which stay open until their results.
     pub(super) fn close_all(&mut self, out: &mut BytesMut, status: ItemStatus) {
-        while let Some(index) = self.shown.iter().position(Shown::is_open) {
+        let open = |shown: &Shown| shown.is_open() && shown.kind != ItemKind::McpCall;
+        while let Some(index) = self.shown.iter().position(open) {
             self.close(out, index, status);
         }
     }

@@ -3,7 +3,7 @@
 use baton_protocol::{EventId, RunId};
 
 use crate::ids::{ItemKind, item_id};
-use crate::items::{Item, ItemStatus, Output, Part};
+use crate::items::{Item, ItemStatus, ListedTool, McpCall, McpCallStatus, Output, Part};
 
 /// An item that a stream has shown.
 #[derive(Debug)]
@@ -23,6 +23,14 @@ pub(super) struct Shown {
     pub(super) name: String,
     /// The arguments of a call, its result, or a sealed summary.
     pub(super) text: String,
+    /// The server of an MCP item.
+    pub(super) server_label: String,
+    /// Whether a call of an MCP server's tool succeeded, and its result.
+    pub(super) result: Option<(bool, String)>,
+    /// The tools of a server's list.
+    pub(super) tools: Vec<ListedTool>,
+    /// The reason why tools of a server cannot be used.
+    pub(super) error: Option<String>,
 }
 
 /// The state of a shown item.
@@ -72,6 +80,10 @@ impl Shown {
             call_id: String::new(),
             name: String::new(),
             text: String::new(),
+            server_label: String::new(),
+            result: None,
+            tools: Vec::new(),
+            error: None,
         }
     }
 
@@ -91,7 +103,31 @@ impl Shown {
     pub(super) fn item(&self) -> Item {
         let (id, status) = (self.id.clone(), self.status());
         let parts = || self.parts.iter().map(Text::part).collect();
+        let server_label = self.server_label.clone();
         match self.kind {
+            ItemKind::McpList(_) => Item::McpListTools {
+                id,
+                server_label,
+                tools: self.tools.clone(),
+                error: self.error.clone(),
+            },
+            ItemKind::McpCall => {
+                let mut call = McpCall {
+                    id,
+                    server_label,
+                    name: self.name.clone(),
+                    arguments: self.text.clone(),
+                    ..McpCall::default()
+                };
+                match &self.result {
+                    Some((ok, text)) => call.end(*ok, text.clone()),
+                    None if status != ItemStatus::InProgress => {
+                        call.status = McpCallStatus::Incomplete;
+                    }
+                    None => {}
+                }
+                Item::McpCall(Box::new(call))
+            }
             ItemKind::Reasoning => Item::Reasoning {
                 id,
                 status,
@@ -155,10 +191,16 @@ pub(super) fn recorded(run: RunId, shown: &[Shown]) -> Vec<Item> {
                     && output.state != State::Withdrawn
             })
         };
-        if item.kind == ItemKind::ServerCall && !is_answered() {
+        if item.kind == ItemKind::ServerCall && !is_answered()
+            || item.kind == ItemKind::McpCall && item.result.is_none()
+        {
             continue;
         }
         let mut known = Shown::new(item.kind, item.step, item_id(run, item.step, item.kind));
+        known.server_label.clone_from(&item.server_label);
+        known.result.clone_from(&item.result);
+        known.tools.clone_from(&item.tools);
+        known.error.clone_from(&item.error);
         known.call_id.clone_from(&item.call_id);
         known.name.clone_from(&item.name);
         known.text.clone_from(&item.text);

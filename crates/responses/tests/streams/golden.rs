@@ -101,6 +101,72 @@ fn server_tool() {
     );
 }
 
+/// Two calls at a time, one of which fails: each item is open from its call's beginning to its result.
+#[test]
+fn mcp() {
+    let mut log = Log::begun();
+    log.text("I look.").turn_recorded();
+    log.mcp_started(2, "crm__find").mcp_started(3, "gone__run");
+    log.mcp_finished(3, "gone__run", false);
+    log.mcp_finished(2, "crm__find", true);
+    log.step = 4;
+    log.text("Found.").completed(FinishReason::Stop);
+    let checker = check("mcp", MCP, &log);
+    assert_eq!(
+        output(&checker),
+        [
+            "mcp_list_tools sealed",
+            "mcp_list_tools sealed",
+            "message completed",
+            "mcp_call completed",
+            "mcp_call failed",
+            "message completed"
+        ]
+    );
+    let response = checker.response.unwrap();
+    assert_eq!(response["output"][0]["tools"][0]["name"], "find");
+    assert_eq!(response["output"][0]["error"], serde_json::Value::Null);
+    assert_eq!(response["output"][1]["tools"], serde_json::json!([]));
+    assert!(
+        response["output"][1]["error"]
+            .as_str()
+            .unwrap()
+            .contains("cannot be used")
+    );
+    assert_eq!(response["output"][3]["server_label"], "crm");
+    assert_eq!(response["output"][3]["name"], "find");
+    assert_eq!(response["output"][3]["output"], "found");
+}
+
+/// A call that a later attempt makes again is one item; one that a cancel breaks off is incomplete on the
+/// stream, and no part of the response.
+#[test]
+fn mcp_lost_and_cancelled() {
+    let mut log = Log::begun();
+    log.turn_recorded();
+    log.mcp_started(2, "crm__find").mcp_started(3, "crm__pay");
+    let recorded = log.mcp_finished(2, "crm__find", true).last();
+    log.lost(recorded).mcp_started(3, "crm__pay").cancelled();
+    let background = format!(r#"{MCP},"background":true"#);
+    let checker = check("mcp_lost_and_cancelled", &background, &log);
+    let done: Vec<_> = checker
+        .items
+        .iter()
+        .filter_map(|item| item.done.as_deref())
+        .collect();
+    assert_eq!(done, ["completed", "completed", "completed", "incomplete"]);
+    assert_eq!(
+        output(&checker)[2..],
+        ["mcp_call completed".to_owned()],
+        "a call without a result is no item of the response"
+    );
+}
+
+/// The tools of the goldens of MCP servers.
+const MCP: &str = r#","tools":[{"type":"mcp","server_label":"crm","server_description":"Our customers",
+    "allowed_tools":["find","pay"],"require_approval":{"always":{"tool_names":["pay"]},"never":{"read_only":true}}},
+    {"type":"mcp","server_label":"gone","server_url":"https://gone.example/mcp/"}]"#;
+
 #[test]
 fn compaction() {
     let mut log = Log::begun();

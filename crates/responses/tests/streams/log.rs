@@ -4,10 +4,14 @@ use baton_protocol::event::{
     AnswerField, AnswerPart, AttemptReset, ContextCompacted, RunCancelled, RunCompleted, RunFailed,
     RunStarted, Text, ToolCallDelta, ToolFinished, ToolStarted,
 };
+use baton_protocol::{Effect, ToolDescription, ToolSource};
 use baton_protocol::{Event, EventData, EventId, FinishReason, RunError, RunId, Usage};
-use baton_responses::{CreateResponse, ResponseHead, ResponseStream, SequenceNumber};
+use baton_responses::{
+    CreateResponse, McpServer, McpTool, ResponseHead, ResponseStream, SequenceNumber,
+};
 use bytes::BytesMut;
 use chrono::DateTime;
+use serde_json::value::RawValue;
 
 pub(crate) const RUN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -15,10 +19,49 @@ pub(crate) fn run() -> RunId {
     RUN.parse().unwrap()
 }
 
+/// The MCP servers that there are.
+pub(crate) fn servers() -> Vec<McpServer> {
+    let server = |label: &str, tools: &[&str]| McpServer {
+        label: label.into(),
+        address: Some(format!("https://{label}.example/mcp")),
+        trusts_hints: label == "crm",
+        tools: tools
+            .iter()
+            .map(|name| McpTool {
+                name: (*name).into(),
+                offered: format!("{label}__{name}"),
+            })
+            .collect(),
+    };
+    vec![server("crm", &["find", "pay"]), server("gone", &["run"])]
+}
+
+/// A tool as a worker describes it.
+pub(crate) fn described(offered: &str) -> ToolDescription {
+    let gone = offered
+        .starts_with("gone")
+        .then(|| "the MCP server `gone` cannot be used".into());
+    let hints = format!(r#"{{"readOnlyHint":{}}}"#, offered.ends_with("find"));
+    ToolDescription {
+        name: offered.into(),
+        description: "Does something".into(),
+        parameters: RawValue::from_string(r#"{"type":"object"}"#.into()).unwrap(),
+        source: ToolSource::Mcp,
+        effect: Effect::AtMostOnce,
+        timeout_ms: 1_000,
+        approval_required: false,
+        annotations: Some(RawValue::from_string(hints).unwrap()),
+        unavailable: gone,
+    }
+}
+
 /// A head for a request with these fields.
 pub(crate) fn head(fields: &str) -> ResponseHead {
     let body = format!(r#"{{"model":"m","input":"hi"{fields}}}"#);
-    let request = CreateResponse::parse(body.as_bytes()).unwrap();
+    let mut request = CreateResponse::parse(body.as_bytes()).unwrap();
+    let wanted = request.wanted_tools(&servers()).unwrap();
+    let tools: Vec<_> = wanted.iter().map(|name| described(name)).collect();
+    request.offer_tools(&servers(), Ok(&tools)).unwrap();
     ResponseHead {
         run: run(),
         created_at: 1_780_000_000,
@@ -117,6 +160,29 @@ impl Log {
             name: "calculator".into(),
             ok: true,
             result: result.into(),
+            duration_ms: 3,
+        }))
+    }
+
+    /// Shows the beginning of a call of an MCP server's tool.
+    pub(crate) fn mcp_started(&mut self, step: u32, name: &str) -> &mut Self {
+        self.step = step;
+        self.push(EventData::ToolStarted(ToolStarted {
+            call_id: format!("call_m{step}"),
+            name: name.into(),
+            arguments: r#"{"of":"Ada"}"#.into(),
+            edited: false,
+        }))
+    }
+
+    /// Shows the end of a call of an MCP server's tool.
+    pub(crate) fn mcp_finished(&mut self, step: u32, name: &str, ok: bool) -> &mut Self {
+        self.step = step;
+        self.push(EventData::ToolFinished(ToolFinished {
+            call_id: format!("call_m{step}"),
+            name: name.into(),
+            ok,
+            result: "found".into(),
             duration_ms: 3,
         }))
     }

@@ -7,6 +7,9 @@ use proptest::prelude::*;
 
 use super::log::{Log, head, stream};
 
+/// A request that names an MCP server.
+const MCP: &str = r#","tools":[{"type":"mcp","server_label":"crm"}]"#;
+
 /// One turn: its reasoning, text and calls, each in fragments; whether it breaks off once before; and
 /// whether a server's tool is called after it.
 #[derive(Debug, Clone)]
@@ -16,6 +19,8 @@ struct Turn {
     broken: Vec<String>,
     worker_lost: bool,
     compacted: bool,
+    /// Whether two tools of an MCP server are called too, and end in the other order.
+    mcp: bool,
 }
 
 fn fragments() -> impl Strategy<Value = Vec<String>> {
@@ -24,13 +29,14 @@ fn fragments() -> impl Strategy<Value = Vec<String>> {
 
 fn turns() -> impl Strategy<Value = Vec<Turn>> {
     let parts = (fragments(), fragments(), fragments());
-    let turn = (parts, any::<bool>(), any::<bool>()).prop_map(
-        |((reasoning, text, broken), worker_lost, compacted)| Turn {
+    let turn = (parts, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        |((reasoning, text, broken), worker_lost, compacted, mcp)| Turn {
             reasoning,
             text,
             broken,
             worker_lost,
             compacted,
+            mcp,
         },
     );
     prop::collection::vec(turn, 1..4)
@@ -59,6 +65,14 @@ fn live(turns: &[Turn], calls: &[String]) -> Log {
         }
         if index + 1 < turns.len() {
             log.turn_recorded().server_call("42");
+            if turn.mcp {
+                let (one, other) = (log.step + 1, log.step + 2);
+                log.mcp_started(one, "crm__find");
+                log.mcp_started(other, "crm__pay");
+                log.mcp_finished(other, "crm__pay", true);
+                log.mcp_finished(one, "crm__find", true);
+                log.step = other;
+            }
             if turn.compacted {
                 log.compacted();
             }
@@ -130,7 +144,7 @@ proptest! {
     #[test]
     fn a_stream_that_is_resumed_anywhere_is_one_uncut_stream(turns in turns(), calls in fragments()) {
         let log = live(&turns, &calls);
-        for fields in ["", r#","background":true"#] {
+        for fields in [MCP, r#","background":true,"tools":[{"type":"mcp","server_label":"crm"}]"#] {
             let whole = stream(head(fields), &log.events, None, false);
             StreamChecker::read(&whole).unwrap().finish().unwrap();
             for number in numbers(&whole) {
@@ -145,7 +159,7 @@ proptest! {
     fn a_rebuilt_stream_goes_on_where_the_live_one_was_cut(turns in turns(), calls in fragments()) {
         let log = live(&turns, &calls);
         let events = rebuilt(&log);
-        let whole = stream(head(""), &log.events, None, false);
+        let whole = stream(head(MCP), &log.events, None, false);
         let told = StreamChecker::read(&whole).unwrap();
         // The record knows the ids of the commits, and of the last delta of each turn.
         let exact: Vec<EventId> = events.iter().map(|event| event.id).collect();
@@ -157,7 +171,7 @@ proptest! {
             {
                 continue;
             }
-            let rest = stream(head(""), &events, Some(after), true);
+            let rest = stream(head(MCP), &events, Some(after), true);
             let joined = StreamChecker::read(&(cut(&whole, number) + &rest)).unwrap();
             joined.finish().unwrap();
             let kept = |checker: &StreamChecker| -> Vec<_> {
@@ -173,11 +187,11 @@ proptest! {
     #[test]
     fn rebuilt_frames_have_the_numbers_of_live_ones(turns in turns(), calls in fragments()) {
         let log = live(&turns, &calls);
-        let live: Vec<_> = numbers(&stream(head(""), &log.events, None, false))
+        let live: Vec<_> = numbers(&stream(head(MCP), &log.events, None, false))
             .into_iter()
             .map(|number| (SequenceNumber::from_u64(number).event, number))
             .collect();
-        let rebuilt = stream(head(""), &rebuilt(&log), None, true);
+        let rebuilt = stream(head(MCP), &rebuilt(&log), None, true);
         for number in numbers(&rebuilt) {
             let event = SequenceNumber::from_u64(number).event;
             prop_assert!(live.iter().any(|(known, _)| *known == event), "{}", number);

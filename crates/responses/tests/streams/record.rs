@@ -39,6 +39,7 @@ fn the_record_shows_what_the_stream_ended_with() {
         call_id: "call_s2",
         name: "calculator",
         arguments: r#"{"expression":"6*7"}"#,
+        ok: true,
     };
     let sources = [
         StepSource::Turn(FinishReason::ToolCalls),
@@ -55,7 +56,36 @@ fn the_record_shows_what_the_stream_ended_with() {
             message: Some(message),
         })
         .collect();
-    let items = output_items(run(), &steps, &["weather".to_owned()]).unwrap();
+    let items = output_items(run(), &steps, &["weather".to_owned()], &head("").settings);
+    let items = items.unwrap();
+    let response = checker.response.unwrap();
+    assert_eq!(serde_json::to_value(items).unwrap(), response["output"]);
+}
+
+#[test]
+fn the_record_shows_calls_of_mcp_servers_as_the_stream_did() {
+    let fields = r#","tools":[{"type":"mcp","server_label":"crm"}]"#;
+    let mut log = Log::begun();
+    log.turn_recorded().mcp_started(2, "crm__find");
+    log.mcp_finished(2, "crm__find", true);
+    log.mcp_started(3, "crm__pay")
+        .mcp_finished(3, "crm__pay", false);
+    log.completed(FinishReason::MaxTurns);
+    let checker = StreamChecker::read(&stream(head(fields), &log.events, None, false)).unwrap();
+    checker.finish().unwrap();
+    let result = raw(&Message::tool_result("call_m2", "found"));
+    let call = |step, name, ok| RecordedStep {
+        step,
+        source: StepSource::Call {
+            call_id: "call_m2",
+            name,
+            arguments: r#"{"of":"Ada"}"#,
+            ok,
+        },
+        message: Some(&result),
+    };
+    let steps = [call(2, "crm__find", true), call(3, "crm__pay", false)];
+    let items = output_items(run(), &steps, &[], &head(fields).settings).unwrap();
     let response = checker.response.unwrap();
     assert_eq!(serde_json::to_value(items).unwrap(), response["output"]);
 }

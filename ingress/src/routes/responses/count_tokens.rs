@@ -1,7 +1,5 @@
 //! `POST /v1/responses/input_tokens`.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
@@ -12,15 +10,15 @@ use baton_responses::{CreateResponse, InputTokens};
 use baton_service::RequestId;
 use http::{HeaderMap, StatusCode};
 
+use super::ResponseParts;
 use super::derived_run::{DerivedRun, completed};
 use super::description::{CountRequest, TokenCount};
 use super::record::ResponseRecord;
-use crate::access::body::{Bodies, WholeBody};
+use crate::access::body::WholeBody;
 use crate::access::{Authorized, RunsWrite};
 use crate::error::{ApiError, run_header};
 use crate::routes::openapi::AnswerErrors;
-use crate::run::followers::Followers;
-use crate::run::submission::{Submitter, idempotency_key, job_headers};
+use crate::run::submission::{idempotency_key, job_headers};
 
 /// Counts the tokens of an input, with the instructions, earlier items and tools that go with it.
 ///
@@ -44,18 +42,24 @@ use crate::run::submission::{Submitter, idempotency_key, job_headers};
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn count_input_tokens(
-    State(followers): State<Arc<Followers>>,
-    State(submitter): State<Arc<Submitter>>,
-    State(bodies): State<Bodies>,
+    State(parts): State<ResponseParts>,
     authorized: Authorized<RunsWrite>,
     Extension(request_id): Extension<RequestId>,
     headers: HeaderMap,
     WholeBody { bytes: body, held }: WholeBody,
 ) -> Result<Response, ApiError> {
+    let ResponseParts {
+        followers,
+        submitter,
+        bodies,
+        mcp_servers,
+    } = parts;
     check_shape(&body)?;
-    let request = CreateResponse::parse_count(&body)?;
+    let mut request = CreateResponse::parse_count(&body)?;
     let idempotency = idempotency_key(&headers, "/v1/responses/input_tokens", &body)?;
     drop(body);
+    let (grant, bus) = (&authorized.caller.grant, &followers.runs.bus);
+    mcp_servers.offer(&mut request, grant, bus).await?;
     let derived = DerivedRun {
         followers: &followers,
         submitter: &submitter,

@@ -11,13 +11,14 @@ use baton_responses::{CreateResponse, Snapshot, Status};
 use baton_service::RequestId;
 use http::{HeaderMap, StatusCode};
 
+use super::ResponseParts;
 use super::description::{ResponseBody, ResponseRequest};
 use super::earlier::{Earlier, conversation};
 use super::record::{ResponseRecord, answer, head, recorded_head};
 use super::run_request::{in_words_of_the_wire, into_submission, open_input};
 use super::streamed::ResponseFrames;
 use super::whole::{answer_whole, answer_within};
-use crate::access::body::{Bodies, WholeBody};
+use crate::access::body::WholeBody;
 use crate::access::{Authorized, RunsWrite};
 use crate::error::ApiError;
 use crate::metrics::Door;
@@ -25,8 +26,7 @@ use crate::routes::openapi::AnswerErrors;
 use crate::routes::prefer::Prefer;
 use crate::routes::run_stream::Client;
 use crate::routes::sse::ServerSentEvent;
-use crate::run::followers::Followers;
-use crate::run::submission::{RunRequest, Submitted, Submitter, idempotency_key, job_headers};
+use crate::run::submission::{RunRequest, Submitted, idempotency_key, job_headers};
 
 /// Makes a response: whole, as server-sent events, or in the background.
 ///
@@ -53,14 +53,18 @@ use crate::run::submission::{RunRequest, Submitted, Submitter, idempotency_key, 
     security(("api_key" = []), ("access_token" = [])),
 )]
 pub(crate) async fn create_response(
-    State(followers): State<Arc<Followers>>,
-    State(submitter): State<Arc<Submitter>>,
-    State(bodies): State<Bodies>,
+    State(parts): State<ResponseParts>,
     authorized: Authorized<RunsWrite>,
     Extension(request_id): Extension<RequestId>,
     headers: HeaderMap,
     WholeBody { bytes: body, held }: WholeBody,
 ) -> Result<Response, ApiError> {
+    let ResponseParts {
+        followers,
+        submitter,
+        bodies,
+        mcp_servers,
+    } = parts;
     let store = &followers.runs.store;
     let begun = followers.runs.clock.monotonic();
     check_shape(&body)?;
@@ -89,6 +93,8 @@ pub(crate) async fn create_response(
         None => Earlier::default(),
     };
     open_input(&mut request, store, tenant).await?;
+    let bus = &followers.runs.bus;
+    mcp_servers.offer(&mut request, &caller.grant, bus).await?;
     let keyed = idempotency.is_some();
     let wanted = RunRequest {
         caller: Arc::clone(&caller),

@@ -41,7 +41,7 @@ pub(crate) struct ResponseRequest {
     /// The client's data, at most 16 texts.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
-    /// The client's own functions.
+    /// The client's own functions, and registered MCP servers: `{"type": "mcp", "server_label": …}`.
     #[schema(value_type = Option<Vec<Object>>, max_items = 128)]
     tools: Option<Vec<Value>>,
     /// `none`, `auto`, `required`, or an object that names functions.
@@ -92,7 +92,7 @@ pub(crate) struct CountRequest {
     previous_response_id: Option<String>,
     /// The conversation, or an object with its `id`. It stays as it is.
     conversation: Option<Value>,
-    /// The client's own functions.
+    /// The client's own functions, and registered MCP servers: `{"type": "mcp", "server_label": …}`.
     #[schema(value_type = Option<Vec<Object>>, max_items = 128)]
     tools: Option<Vec<Value>>,
     /// `none`, `auto`, `required`, or an object that names functions.

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use baton_openai::Message;
 use baton_protocol::compaction::compacted_input;
 use baton_protocol::{RunId, RunSpec, TenantId, ThreadId};
+use baton_responses::McpToolName;
 use baton_store::{MessageOrder, StepData, StepRecord, Store};
 use http::StatusCode;
 
@@ -23,6 +24,8 @@ pub(super) struct Earlier {
     pub(super) messages: Vec<Message>,
     /// The tokens of its last turn, read and written; 0 after a compaction.
     pub(super) tokens: u64,
+    /// The tools with calls that are shown as calls of MCP servers.
+    pub(super) mcp_tools: Vec<McpToolName>,
 }
 
 /// Returns the messages up to the end of a response, without its `instructions`, which the next one
@@ -64,7 +67,7 @@ pub(super) async fn conversation(
         steps.drain(..replaced);
         tokens = 0;
     }
-    let mut messages = input(&spec, head.settings.instructions.is_some())?;
+    let mut messages = input(&spec, head.settings.system_message().is_some())?;
     for step in steps {
         if let StepData::Turn { usage, .. } = step.data {
             let counted = usage.prompt_tokens.saturating_add(usage.completion_tokens);
@@ -76,7 +79,11 @@ pub(super) async fn conversation(
         }
     }
     drop_open_calls(&mut messages, &spec.client_tools());
-    Ok(Earlier { messages, tokens })
+    Ok(Earlier {
+        messages,
+        tokens,
+        mcp_tools: head.settings.mcp_tools,
+    })
 }
 
 fn is_compaction(step: &StepRecord) -> bool {
@@ -105,6 +112,7 @@ pub(super) async fn messages_of_thread(
             return Ok(Earlier {
                 messages,
                 tokens: 0,
+                mcp_tools: Vec::new(),
             });
         }
     }

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use baton_openai::ErrorBody;
-use baton_responses::items::{to_items, with_input_ids};
+use baton_responses::items::{to_items, with_input_ids, with_mcp_calls};
 use baton_responses::{Order, page};
 use baton_store::Store;
 use serde::Deserialize;
@@ -78,11 +78,11 @@ pub(crate) async fn list_input_items(
 ) -> Result<Response, ApiError> {
     let asked = query.page()?;
     let record = ResponseRecord::load_kept(&store, authorized.caller.tenant, run).await?;
-    let instructed = record.head.settings.instructions.is_some();
+    let instructed = record.head.settings.system_message().is_some();
     let mut messages = input(&record.spec, instructed)?;
     let of_conversation = usize::try_from(record.run.thread_messages).unwrap_or(usize::MAX);
     messages.drain(..of_conversation.min(messages.len()));
-    let mut items = to_items(&messages);
+    let mut items = with_mcp_calls(to_items(&messages), &record.head.settings.mcp_tools);
     with_input_ids(run, &mut items);
     let limit = usize::try_from(asked.limit).unwrap_or(usize::MAX);
     let page = page(items, asked.order, asked.after.as_deref(), limit)

@@ -10,7 +10,7 @@ use baton_responses::{
     Item, RecordedStep, ResponseHead, Settings, Snapshot, Status, StepSource, UsageObject,
     output_items, usage_object,
 };
-use baton_store::{RunRecord, StepData, StepRecord, Store};
+use baton_store::{CallState, RunRecord, StepData, StepRecord, Store};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
@@ -111,8 +111,13 @@ impl ResponseRecord {
     pub(super) fn output(&self) -> Result<Vec<Item>, ApiError> {
         let steps = self.steps.iter().filter_map(|step| self.recorded(step));
         let steps: Vec<_> = steps.collect();
-        output_items(self.run.id, &steps, &self.spec.client_tools())
-            .map_err(|error| ApiError::internal(&error))
+        output_items(
+            self.run.id,
+            &steps,
+            &self.spec.client_tools(),
+            &self.head.settings,
+        )
+        .map_err(|error| ApiError::internal(&error))
     }
 
     /// Returns the sealed summary of a step; `None` if it made none.
@@ -132,12 +137,14 @@ impl ResponseRecord {
                 name,
                 arguments,
                 edited_arguments,
+                state,
                 ..
             } => {
                 let call = StepSource::Call {
                     call_id,
                     name,
                     arguments: edited_arguments.as_ref().unwrap_or(arguments),
+                    ok: matches!(state, CallState::Finished { ok: true, .. }),
                 };
                 (call, step.message.as_deref())
             }

@@ -33,7 +33,7 @@ pub(super) async fn open_input(
 /// Makes the run's request of the response's, with further messages at its end; `limit` is the most bytes
 /// of a conversation.
 pub(super) fn into_submission(
-    request: CreateResponse,
+    mut request: CreateResponse,
     earlier: Earlier,
     last: &[Message],
     limit: u64,
@@ -41,9 +41,11 @@ pub(super) fn into_submission(
     let Earlier {
         messages: earlier,
         tokens,
+        mcp_tools,
     } = earlier;
+    request.name_calls(mcp_tools);
     let goes_on = !earlier.is_empty();
-    let instructions = usize::from(request.settings.instructions.is_some());
+    let instructions = usize::from(request.settings.system_message().is_some());
     let before = u64::try_from(instructions + earlier.len()).unwrap_or(u64::MAX);
     let compaction = request.compact_threshold.map(|threshold| CompactionRule {
         threshold,
@@ -71,6 +73,8 @@ pub(super) fn into_submission(
         messages,
         tools: request.tools,
         tool_names: request.tool_names,
+        server_tools: request.server_tools,
+        left_out: request.left_out,
         calls: Vec::new(),
         params: request.params,
         metadata: request.metadata,

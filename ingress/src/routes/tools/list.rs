@@ -85,7 +85,10 @@ pub(crate) async fn read_tool(
 
 /// Has workers describe tools. A tool that the worker does not know is left out: the two have different
 /// configurations.
-async fn describe(bus: &Bus, mut names: Vec<String>) -> Result<Vec<ToolDescription>, ApiError> {
+pub(in crate::routes) async fn describe(
+    bus: &Bus,
+    mut names: Vec<String>,
+) -> Result<Vec<ToolDescription>, ApiError> {
     let mut tools = Vec::with_capacity(names.len());
     while !names.is_empty() {
         let answer = bus.describe_tools(&ToolsQuestion { names }).await?;

@@ -149,6 +149,7 @@ impl McpServer {
             tool: info.name.clone(),
         };
         let tool = RegisteredTool::new(spec, Box::new(call)).map_err(|error| error.to_string())?;
+        let tool = tool.with_annotations(info.annotations.clone());
         let size = tool.definition().get().len();
         if size > MCP_TOOL_SIZE {
             return Err(format!(
@@ -287,7 +288,7 @@ fn away(offered: String, why: &str) -> Option<Arc<RegisteredTool>> {
     };
     let tool = RegisteredTool::new(spec, Box::new(Away(why.to_owned())));
     // The configuration's checks leave only names that can be offered.
-    tool.ok().map(Arc::new)
+    tool.ok().map(|tool| Arc::new(tool.unavailable(why)))
 }
 
 /// A tool that cannot be used.
