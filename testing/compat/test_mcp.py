@@ -97,6 +97,45 @@ def test_a_run_calls_its_tools(server, upstream, tmp_path):
         stop(process)
 
 
+def test_a_response_lists_and_calls_its_tools(server, upstream, tmp_path):
+    """The typed events and items of the official SDK, then the Agents SDK: its steps are in mcp_client.py."""
+    url, _, tools, calls, _ = server
+    servers = [{"name": "other", "url": url, "tools": tools}]
+    process, ready = start_baton(
+        tmp_path, LLM_BASE_URL=f"{upstream.url}/v1", BATON_MCP__SERVERS=json.dumps(servers)
+    )
+    try:
+        base_url = f"{ready['base_url']}/v1"
+        sdk = openai.OpenAI(base_url=base_url, api_key=ready["api_key"])
+        name, arguments, part = calls[0]
+        mcp = {"type": "mcp", "server_label": "other", "server_url": url, "require_approval": "never"}
+        question = json.dumps({"name": f"other__{name}", "arguments": json.dumps(arguments)})
+        with sdk.responses.stream(model="invoke", input=question, tools=[mcp]) as stream:
+            kinds = [event.type for event in stream]
+            final = stream.get_final_response()
+        assert [item.type for item in final.output] == ["mcp_list_tools", "mcp_call", "message"]
+        listed, call, _ = final.output
+        assert {tool.name for tool in listed.tools} == set(tools)
+        assert (call.server_label, call.name, call.status, call.error) == ("other", name, "completed", None)
+        assert part in call.output and json.loads(call.arguments) == arguments
+        for kind in ["mcp_list_tools.completed", "mcp_call.in_progress", "mcp_call_arguments.done", "mcp_call.completed"]:
+            assert f"response.{kind}" in kinds, kinds
+        assert sdk.responses.retrieve(final.id).output[:2] == final.output[:2]
+        with pytest.raises(openai.BadRequestError) as refused:
+            sdk.responses.create(model="invoke", input="x", tools=[{**mcp, "server_label": "unknown"}])
+        assert refused.value.param == "tools[0].server_label"
+
+        python = INSTALLED / "clients" / "bin" / "python"
+        command = [python, HERE / "mcp_client.py", base_url, ready["api_key"], "other", name, json.dumps(arguments)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        client = json.loads(ended.stdout)
+        assert all(part in said for said in client["said"]) and len(client["said"]) == 3, client
+        assert "mcp_list_tools" in client["names"], client
+    finally:
+        stop(process)
+
+
 # The client scenarios of the official conformance suite that need neither OAuth nor a person's input.
 SCENARIOS = [
     ("2025-11-25", "initialize"),
