@@ -8,6 +8,7 @@
 mod history;
 mod judgement;
 mod ledger_run;
+mod limits;
 mod logs;
 mod losses;
 mod processes;

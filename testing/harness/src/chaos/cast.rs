@@ -11,6 +11,7 @@ use super::holders::{self, Holders};
 use super::hostile_client::{self, HostileClient};
 use super::hostile_program::{self, HostileProgram};
 use super::load::{LARGE_BODY, Load};
+use super::operator;
 use super::people::{self, People};
 use super::program::{Bearer, Program};
 use super::talkers::{self, Talkers};
@@ -128,6 +129,7 @@ impl Cast {
             .chain(holders::DOINGS)
             .chain(people::DOINGS)
             .chain(talkers::DOINGS)
+            .chain(operator::DOINGS)
             .chain([LARGE_BODY])
     }
 }

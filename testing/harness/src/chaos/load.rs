@@ -71,21 +71,25 @@ pub enum Habit {
     Program,
     /// As [`Habit::Follow`], with a large request.
     Large,
+    /// As [`Habit::Tools`], with limits that are too low, at which the run waits.
+    Bounded,
     /// Requests long answers and never reads them; then disconnects, and returns as a follower.
     Mute,
 }
 
-/// The habits of every twelve clients.
-const HABITS: [Habit; 12] = [
+/// The habits of every fourteen clients.
+const HABITS: [Habit; 14] = [
     Habit::Chat,
     Habit::Follow,
     Habit::Tools,
+    Habit::Bounded,
     Habit::Cancel,
     Habit::Tools,
     Habit::Slow,
     Habit::Chat,
     Habit::Follow,
     Habit::Tools,
+    Habit::Bounded,
     Habit::Mute,
     Habit::Program,
     Habit::Large,

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::record::Recorder;
-use super::speech::Dialect;
+use super::speech::{Dialect, Reply};
 use crate::checker::{Invariant, What};
 
 /// The model of the talkers, and the title of their threads. The conversations that this model is sent are
@@ -73,6 +73,11 @@ impl Prompt {
 
     pub(super) fn word(&self, index: u64) -> String {
         format!("{}·{index} ", self.id)
+    }
+
+    /// Counts the words of the answer in a text.
+    fn words_in(&self, text: &str) -> u64 {
+        text.matches(&format!("{}·", self.id)).count() as u64
     }
 
     /// Returns the text of the whole answer, over all turns.
@@ -250,7 +255,10 @@ async fn call_tool(
     "counted".into_response()
 }
 
-async fn complete(State(handler): State<Handler>, Json(request): Json<Value>) -> Response {
+async fn complete(State(handler): State<Handler>, body: Bytes) -> Response {
+    let Ok(request) = serde_json::from_slice::<Value>(&body) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
     if let Some(field) = SMUGGLED.iter().find(|field| request.get(**field).is_some()) {
         handler.recorder.note(What::Breach {
             invariant: Invariant::Budget,
@@ -277,12 +285,28 @@ async fn complete(State(handler): State<Handler>, Json(request): Json<Value>) ->
     let Some((asked, prompt)) = prompts.last().copied() else {
         return StatusCode::BAD_REQUEST.into_response();
     };
-    // Each assistant message since the prompt is a turn that called tools.
-    let turn = messages[asked..]
-        .iter()
-        .filter(|message| message["role"] == "assistant")
-        .count();
-    let mut frames = Dialect::any().frames(&prompt, turn as u64);
+    let answers = messages[asked..].iter();
+    let answers = answers.filter(|message| message["role"] == "assistant");
+    let (mut turn, mut shown) = (0, 0);
+    for answer in answers {
+        // Any other one is the beginning of the answer, which was cut off at a limit.
+        if answer["tool_calls"].is_array() {
+            turn += 1;
+        } else {
+            shown += prompt.words_in(answer["content"].as_str().unwrap_or_default());
+        }
+    }
+    let most = ["max_tokens", "max_completion_tokens"];
+    let most = most.iter().find_map(|field| request[*field].as_u64());
+    let reply = Reply {
+        prompt,
+        // As many as the limits of a run reserve for it: each further token would exceed them.
+        asked: u32::try_from(body.len()).unwrap_or(u32::MAX),
+        turn,
+        shown,
+        most: most.unwrap_or(u64::MAX),
+    };
+    let mut frames = Dialect::any().frames(&reply);
     if let Some(ailment) = ailment {
         ailment.spoil(&mut frames);
     }

@@ -1,9 +1,52 @@
 //! One turn of the model as an event stream, in the dialects of several families of servers. All of
 //! them have the same meaning.
 
+use std::ops::Range;
+
 use serde_json::{Value, json};
 
 use super::outside::{GUARDED, Prompt, TOOLS};
+
+/// One turn of the model.
+#[derive(Debug, Clone, Copy)]
+pub struct Reply {
+    /// The question.
+    pub prompt: Prompt,
+    /// The tokens that its request is counted as.
+    pub asked: u32,
+    /// The number of turns before it that called tools.
+    pub turn: u64,
+    /// The number of words of the answer that were given in turns before it.
+    pub shown: u64,
+    /// The most tokens that it may have: a word each.
+    pub most: u64,
+}
+
+impl Reply {
+    fn calls_tools(&self) -> bool {
+        self.turn < self.prompt.tool_turns
+    }
+
+    /// Returns the places of its words in the answer.
+    fn words(&self) -> Range<u64> {
+        let end = self.shown.saturating_add(self.most);
+        self.shown..self.prompt.words.min(end)
+    }
+
+    fn is_cut_off(&self) -> bool {
+        !self.calls_tools() && self.words().end < self.prompt.words
+    }
+
+    /// Returns the tokens that it is counted as.
+    fn tokens(&self) -> u64 {
+        if self.calls_tools() {
+            self.prompt.words.min(self.most)
+        } else {
+            let words = self.words();
+            words.end.saturating_sub(words.start)
+        }
+    }
+}
 
 /// A way to write an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,30 +83,33 @@ impl Dialect {
     }
 
     /// Returns the frames of a turn.
-    pub fn frames(self, prompt: &Prompt, turn: u64) -> Vec<String> {
+    pub fn frames(self, reply: &Reply) -> Vec<String> {
+        let prompt = &reply.prompt;
         let mut frames = vec![self.frame(json!({"role": "assistant", "content": ""}), None)];
-        let calls_tools = turn < prompt.tool_turns;
+        let calls_tools = reply.calls_tools();
         if calls_tools {
-            frames.push(self.text(&prompt.preamble(turn)));
-            frames.extend(self.calls(prompt, turn));
+            frames.push(self.text(&prompt.preamble(reply.turn)));
+            frames.extend(self.calls(prompt, reply.turn));
         } else {
-            frames.extend((0..prompt.words).map(|index| self.text(&prompt.word(index))));
+            frames.extend(reply.words().map(|index| self.text(&prompt.word(index))));
         }
         let finish = match self {
+            _ if reply.is_cut_off() => "length",
             Self::CallsAtOnce => "stop",
             Self::Parts if !calls_tools => "STOP",
             _ if calls_tools => "tool_calls",
             _ => "stop",
         };
         frames.push(self.frame(json!({}), Some(finish)));
+        let (asked, tokens) = (reply.asked, reply.tokens());
         let usage = match self {
             Self::LooseValues => json!({
-                "prompt_tokens": 5.0, "completion_tokens": prompt.words.to_string(),
+                "prompt_tokens": f64::from(asked), "completion_tokens": tokens.to_string(),
                 "total_tokens": null,
             }),
             _ => json!({
-                "prompt_tokens": 5, "completion_tokens": prompt.words,
-                "total_tokens": prompt.words + 5,
+                "prompt_tokens": asked, "completion_tokens": tokens,
+                "total_tokens": u64::from(asked) + tokens,
             }),
         };
         let mut last = envelope();
@@ -179,8 +225,17 @@ mod tests {
         let prompts = [of_run(7), of_run(8)].into_iter();
         for (dialect, prompt) in prompts.flat_map(|it| Dialect::ALL.map(|dialect| (dialect, it))) {
             let mut written = String::new();
-            for turn in 0..3 {
-                let (text, calls) = meaning(&dialect.frames(&prompt, turn));
+            // The last turn is cut off, and continued.
+            for turn in 0..4 {
+                let (shown, most) = [(0, 9), (0, 9), (0, 2), (2, 9)][turn];
+                let reply = Reply {
+                    prompt,
+                    asked: 5,
+                    turn: turn.min(2) as u64,
+                    shown,
+                    most,
+                };
+                let (text, calls) = meaning(&dialect.frames(&reply));
                 written.push_str(&text);
                 let expected = if turn < 2 {
                     let called = if prompt.id == 7 { 2 } else { 3 };

@@ -6,7 +6,9 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use anyhow::Context as _;
-use baton_protocol::{ApiKeyId, ApprovalId, Event, EventId, RunId, RunStatus};
+use baton_protocol::{
+    ApiKeyId, ApprovalId, Decision, Event, EventId, RequestLimits, RunId, RunStatus,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +96,13 @@ pub enum What {
         /// The text of the model's answer, over all turns.
         expected: String,
     },
+    /// A client got the answer that its run is accepted with these limits, at which it waits.
+    Bounded {
+        /// The run.
+        run: RunId,
+        /// Its limits.
+        limits: RequestLimits,
+    },
     /// A client requests a run. Its next record with this prompt is the answer; without one there
     /// was none.
     Tried {
@@ -128,8 +137,8 @@ pub enum What {
         run: RunId,
         /// The question.
         approval: ApprovalId,
-        /// Its name.
-        decision: String,
+        /// The decision, as it was confirmed.
+        decision: Decision,
     },
     /// A follower began to follow, or resumed.
     Opened {

@@ -1,6 +1,8 @@
 //! The content of the ledger when all was quiet.
 
-use baton_protocol::{ApprovalId, ApprovalReason, Decision, EventId, RunId, RunStatus};
+use baton_protocol::{
+    ApprovalId, ApprovalReason, Decision, EventId, ReachedLimit, RunId, RunStatus, Usage,
+};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,6 +14,12 @@ pub struct LedgerRun {
     pub id: RunId,
     /// Its state.
     pub status: RunStatus,
+    /// The reason why it completed.
+    #[serde(default)]
+    pub finish_reason: Option<String>,
+    /// The tokens of its recorded turns.
+    #[serde(default)]
+    pub usage: Usage,
     /// The newest attempt.
     pub attempt: u32,
     /// The id of its last recorded event.
@@ -38,15 +46,21 @@ pub struct LedgerRun {
     pub approvals: Vec<Approval>,
 }
 
-/// A question about a call, in the ledger.
+/// A question to a person, in the ledger.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Approval {
     /// Its id.
     pub id: ApprovalId,
-    /// The call.
-    pub call: ApprovalCall,
+    /// The call; none at a limit.
+    pub call: Option<ApprovalCall>,
     /// The reason for the question.
     pub reason: ApprovalReason,
+    /// The limit that the run has reached.
+    #[serde(default)]
+    pub budget: Option<ReachedLimit>,
+    /// The time of the question.
+    #[serde(default)]
+    pub created_at: DateTime<Utc>,
     /// `None` if nobody decided.
     pub decision: Option<Decision>,
     /// The time of the decision.
@@ -54,6 +68,11 @@ pub struct Approval {
 }
 
 impl Approval {
+    /// Returns whether it is about the call at this step.
+    pub(super) fn is_of_step(&self, step: u32) -> bool {
+        self.call.as_ref().is_some_and(|call| call.step == step)
+    }
+
     /// Returns the time of the decision, in milliseconds since 1970.
     pub(super) fn decided_ms(&self) -> Option<u64> {
         u64::try_from(self.decided_at?.timestamp_millis()).ok()

@@ -4,12 +4,13 @@
 
 use std::collections::HashMap;
 
-use baton_protocol::{ApprovalId, ApprovalScope, Decision, RunId, RunStatus};
+use baton_protocol::{ApprovalId, ApprovalScope, Decision, RequestLimits, RunId, RunStatus};
 use serde_json::{Value, json};
 
 use super::history::{Record, What};
 use super::judgement::Judgement;
 use super::ledger_run::{Approval, LedgerRun, StepKind};
+use super::limits;
 use crate::chaos::outside::GUARDED;
 
 /// The facts from the records, to be compared with the ledger.
@@ -20,7 +21,9 @@ pub(super) struct Ledger {
     accepted: HashMap<RunId, String>,
     executions: HashMap<String, Vec<Execution>>,
     /// The decisions, as they were confirmed.
-    decided: HashMap<ApprovalId, (RunId, String)>,
+    decided: HashMap<ApprovalId, Decision>,
+    /// The limits of runs that wait at them.
+    bounded: HashMap<RunId, RequestLimits>,
     /// Each run's final state, as clients got it.
     told: HashMap<RunId, RunStatus>,
 }
@@ -68,13 +71,16 @@ impl Ledger {
                 approval,
                 decision,
             } => {
-                let told = (*run, decision.clone());
-                if let Some(before) = self.decided.insert(*approval, told)
-                    && before.1 != *decision
+                if let Some(before) = self.decided.insert(*approval, decision.clone())
+                    && before != *decision
                 {
-                    let what = format!("{approval} was decided {} and {decision}", before.1);
+                    let (before, decision) = (json!(before), json!(decision));
+                    let what = format!("{approval} was decided {before} and {decision}");
                     judgement.accuse("I12", Some(*run), what);
                 }
+            }
+            What::Bounded { run, limits } => {
+                self.bounded.insert(*run, limits.clone());
             }
             What::Tool {
                 key,
@@ -109,6 +115,13 @@ impl Ledger {
                 judgement,
             );
             judge_tools(run, &self.executions, judgement);
+            if let Some(limits) = self.bounded.get(&run.id) {
+                let made = run.steps.iter().filter_map(|step| {
+                    let made = self.executions.get(&format!("{}-{}", run.id, step.place))?;
+                    made.iter().map(|made| made.at).min()
+                });
+                limits::judge(run, limits.clone(), made.collect(), judgement);
+            }
             for approval in &run.approvals {
                 self.judge_approval(run, approval, judgement);
             }
@@ -124,13 +137,13 @@ impl Ledger {
 
 impl Ledger {
     fn judge_approval(&self, run: &LedgerRun, approval: &Approval, judgement: &mut Judgement) {
-        let decision = approval.decision.as_ref().map_or("none", Decision::as_str);
-        *judgement.decisions.entry(decision.to_owned()).or_default() += 1;
-        if let Some((_, told)) = self.decided.get(&approval.id)
-            && told != decision
-        {
+        let name = approval.decision.as_ref().map_or("none", Decision::as_str);
+        *judgement.decisions.entry(name.to_owned()).or_default() += 1;
+        let told = self.decided.get(&approval.id);
+        if told.is_some() && told != approval.decision.as_ref() {
+            let (told, decision) = (json!(told), json!(approval.decision));
             let what = format!(
-                "{} was told {told}, the ledger says {decision}",
+                "{} was confirmed {told}, the ledger says {decision}",
                 approval.id
             );
             judgement.accuse("I12", Some(run.id), what);
@@ -174,10 +187,19 @@ fn judge_run(run: &LedgerRun, expected: Option<&str>, judgement: &mut Judgement)
     }
     if run.status == RunStatus::Completed
         && let Some(expected) = expected
-        && run.text() != expected
+        && !is_answer(run, expected)
     {
         let what = format!("stored {:?}, not {expected:?}", run.text());
         judgement.accuse("I11", Some(run.id), what);
+    }
+}
+
+/// Returns whether the run has the expected text, or a part of it if it ended at a limit of its own.
+fn is_answer(run: &LedgerRun, expected: &str) -> bool {
+    let text = run.text();
+    match run.finish_reason.as_deref() {
+        Some("max_tokens" | "max_tool_calls") => expected.starts_with(&text),
+        _ => text == expected,
     }
 }
 
@@ -193,7 +215,7 @@ fn judge_tools(
         let key = format!("{}-{}", run.id, step.place);
         let made = executions.get(&*key).map_or(&[][..], Vec::as_slice);
         let approvals = run.approvals.iter();
-        let approvals = approvals.filter(|approval| approval.call.step == step.place);
+        let approvals = approvals.filter(|approval| approval.is_of_step(step.place));
         let approvals: Vec<_> = approvals.collect();
         let decided_as = |name: &str| {
             let approvals = approvals.iter();
@@ -257,7 +279,7 @@ fn judge_guarded(run: &LedgerRun, step: u32, made: &[Execution], judgement: &mut
         let Some(Decision::Approve { arguments, scope }) = &approval.decision else {
             return None;
         };
-        let own = approval.call.step == step;
+        let own = approval.is_of_step(step);
         (own || *scope != ApprovalScope::Once).then(|| {
             let edited = arguments.as_ref().filter(|_| own);
             (approval.decided_ms(), own, edited)

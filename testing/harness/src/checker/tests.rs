@@ -1,5 +1,6 @@
 //! One good history, and for each rule a breach that the checker must find.
 
+mod limits;
 mod logs;
 mod losses;
 mod processes;
@@ -149,6 +150,8 @@ fn good() -> History {
         runs: vec![LedgerRun {
             id: run_id(),
             status: RunStatus::Completed,
+            finish_reason: None,
+            usage: Usage::default(),
             attempt: 2,
             last_event_id: EventId::new(2, 5),
             prompt: Some(PROMPT),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_protocol::{RunId, RunStatus};
+use baton_protocol::{RequestLimits, RunId, RunStatus};
 use baton_service::{Clock as _, SystemClock};
 use http::{Method, StatusCode};
 use rand::rngs::StdRng;
@@ -29,6 +29,11 @@ impl Guest {
             Habit::Mute => (1_500, 0, 0),
             Habit::Tools if self.load.long_answers => (self.random.random_range(100..200), 20, 2),
             Habit::Tools => (10, 10, self.random.random_range(1..4)),
+            Habit::Bounded => (
+                self.random.random_range(100..300),
+                5,
+                self.random.random_range(0..4),
+            ),
             Habit::Cancel => (60, 30, self.random.random_range(0..2)),
             Habit::Chat | Habit::Follow | Habit::Program | Habit::Large
                 if self.load.long_answers =>
@@ -47,6 +52,17 @@ impl Guest {
         }
     }
 
+    /// Returns limits that a run reaches before its first turn, in the middle of an answer, or by its calls.
+    fn low_limits(&mut self) -> RequestLimits {
+        let mut limits = RequestLimits::default();
+        if self.random.random_bool(0.3) {
+            limits.max_tool_calls = Some(self.random.random_range(1..6));
+        } else {
+            limits.max_tokens = Some(self.random.random_range(50..2_500));
+        }
+        limits
+    }
+
     pub(super) fn server(&mut self) -> Client {
         self.load.server(self.random.random()).clone()
     }
@@ -58,16 +74,26 @@ impl Guest {
     /// Submits a run with a key, repeatedly until it is accepted; then follows it to its end.
     pub(super) async fn run(&mut self, habit: Habit) {
         let prompt = self.prompt(habit);
-        let run = if habit == Habit::Program {
-            self.publish(&prompt).await
+        let mut body = json!({"model": "chaos", "input": prompt.text()});
+        let limits = (habit == Habit::Bounded).then(|| self.low_limits());
+        if let Some(limits) = &limits {
+            body["limits"] = json!(limits);
+            body["on_limit"] = json!("park");
+        }
+        let over_nats = match habit {
+            Habit::Program => true,
+            Habit::Bounded => self.random.random_bool(0.3),
+            _ => false,
+        };
+        let run = if over_nats {
+            self.publish(&prompt, &body).await
         } else {
             let key = format!("run-{}", prompt.id);
-            let padding = match habit {
-                Habit::Large => self.random.random_range(LARGE),
-                _ => 0,
-            };
-            let input = format!("{}{}", prompt.text(), " x".repeat(padding / 2));
-            let run = self.submit(&prompt, &input, &key).await;
+            if habit == Habit::Large {
+                let padding = " x".repeat(self.random.random_range(LARGE) / 2);
+                body["input"] = json!(format!("{}{padding}", prompt.text()));
+            }
+            let run = self.submit(&prompt, &body, &key).await;
             if habit == Habit::Large {
                 let kind = LARGE_BODY.to_owned();
                 self.note(What::Did { kind });
@@ -75,10 +101,13 @@ impl Guest {
             if self.random.random_bool(0.15) {
                 // As a client that did not get the answer would. If the key then makes another run,
                 // the record shows this breach.
-                self.submit(&prompt, &input, &key).await;
+                self.submit(&prompt, &body, &key).await;
             }
             run
         };
+        if let Some(limits) = limits {
+            self.note(What::Bounded { run, limits });
+        }
         match habit {
             Habit::Cancel => self.cancel_on_the_way(run).await,
             Habit::Mute => {
@@ -113,15 +142,14 @@ impl Guest {
 
     /// Publishes a submission until it is accepted, and sometimes once more. The record and the
     /// run's log show whether the id still names one run.
-    pub(super) async fn publish(&mut self, prompt: &Prompt) -> RunId {
+    pub(super) async fn publish(&mut self, prompt: &Prompt, request: &Value) -> RunId {
         let run = RunId::new(SystemClock.now());
-        let request = json!({"model": "chaos", "input": prompt.text()});
         let mut again = u32::from(self.random.random_bool(0.3));
         let load = Arc::clone(&self.load);
         loop {
             self.note(What::Tried { prompt: prompt.id });
             let answer = match &load.program {
-                Some(program) => program.submit(run, &request).await,
+                Some(program) => program.submit(run, request).await,
                 None => Err(anyhow::anyhow!("there is no program")),
             };
             match answer {
@@ -143,13 +171,12 @@ impl Guest {
         }
     }
 
-    pub(super) async fn submit(&mut self, prompt: &Prompt, input: &str, key: &str) -> RunId {
-        let body = json!({"model": "chaos", "input": input});
+    pub(super) async fn submit(&mut self, prompt: &Prompt, body: &Value, key: &str) -> RunId {
         loop {
             let headers = [("idempotency-key", key)];
             let server = self.server();
             self.note(What::Tried { prompt: prompt.id });
-            let asked = whole(server.send(Method::POST, "/v1/runs", &headers, Some(&body))).await;
+            let asked = whole(server.send(Method::POST, "/v1/runs", &headers, Some(body))).await;
             match asked {
                 Ok((status, answer)) if status.is_success() => {
                     if let Some(run) = answer["id"].as_str().and_then(|id| id.parse().ok()) {

@@ -64,7 +64,9 @@ fn approval(decision: Option<Decision>, decided_at: i64) -> Approval {
     Approval {
         id: approval_id(),
         reason: ApprovalReason::OutcomeUnknown,
-        call: ApprovalCall { step: 2 },
+        call: Some(ApprovalCall { step: 2 }),
+        budget: None,
+        created_at: DateTime::<Utc>::UNIX_EPOCH,
         decision,
         decided_at: Some(DateTime::<Utc>::UNIX_EPOCH + TimeDelta::milliseconds(decided_at)),
     }
@@ -115,7 +117,7 @@ fn a_guarded_call_that_is_not_made_as_approved_breaks_i7_or_i12() {
                 .iter()
                 .map(|(step, decision)| Approval {
                     reason: ApprovalReason::ApprovalRequired,
-                    call: ApprovalCall { step: *step },
+                    call: Some(ApprovalCall { step: *step }),
                     ..approval(Some(decision.clone()), 1_400)
                 })
                 .collect();
@@ -167,19 +169,22 @@ fn a_guarded_call_that_is_not_made_as_approved_breaks_i7_or_i12() {
 
 #[test]
 fn a_decision_that_changes_breaks_i12() {
-    let decided = |decision: &str| What::Decided {
+    let decided = |decision: Decision| What::Decided {
         run: run_id(),
         approval: approval_id(),
-        decision: decision.to_owned(),
+        decision,
+    };
+    let fail = || Decision::Fail {
+        reason: String::new(),
     };
     let twice = after(|history| {
-        note(history, decided("retry"));
-        note(history, decided("fail"));
+        note(history, decided(Decision::Retry {}));
+        note(history, decided(fail()));
     });
     assert_eq!(twice, ["I12"]);
     let other = after(|history| {
         history.runs[0].approvals = vec![approval(Some(Decision::Retry {}), 1_400)];
-        note(history, decided("fail"));
+        note(history, decided(fail()));
     });
     assert_eq!(other, ["I12"]);
 }

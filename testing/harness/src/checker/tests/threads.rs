@@ -1,7 +1,7 @@
 //! Threads (I26) and messages to runs that work (I24).
 
 use baton_protocol::event::{InputAccepted, InputApplied};
-use baton_protocol::{EventData, EventId, MessageId, RunId, RunStatus, ThreadId};
+use baton_protocol::{EventData, EventId, MessageId, RunId, RunStatus, ThreadId, Usage};
 use chrono::{DateTime, Utc};
 
 use super::{event, line, reset};
@@ -172,6 +172,8 @@ fn ledger_run() -> LedgerRun {
     LedgerRun {
         id: run(2),
         status: RunStatus::Completed,
+        finish_reason: None,
+        usage: Usage::default(),
         attempt: 1,
         last_event_id: EventId::new(1, 2),
         prompt: None,
