@@ -31,6 +31,7 @@ mod dialects;
 mod disk_full;
 mod doctor;
 mod first_install;
+mod five_tools;
 mod fixture;
 mod hand_over;
 mod identity;
