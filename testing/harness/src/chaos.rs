@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use baton_devstack::{Postgres, PostgresOptions};
+use baton_invariants::Invariant;
 use baton_store::{Login, bootstrap};
 use tokio_util::task::TaskTracker;
 
@@ -166,15 +167,17 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     database?;
 
     let mut judgement = checker::judge_folder(folder)?;
-    let amiss = amiss.into_iter().map(|found| ("I16", found));
+    let amiss = amiss.into_iter().map(|found| (Invariant::I16, found));
     let stuck = stuck.into_iter();
     let amiss = amiss.chain(stuck.map(|role| {
         let found = format!("{role} was not ready a minute after everything was mended");
-        ("I1", found)
+        (Invariant::I1, found)
     }));
-    let amiss = amiss.chain(unsettled.map(|found| ("I6", found)));
-    let amiss = amiss.chain(overspent.map(|found| ("I25", found)));
-    let panics = panics(folder)?.into_iter().map(|found| ("panic", found));
+    let amiss = amiss.chain(unsettled.map(|found| (Invariant::I6, found)));
+    let amiss = amiss.chain(overspent.map(|found| (Invariant::I25, found)));
+    let panics = panics(folder)?
+        .into_iter()
+        .map(|found| (Invariant::I16, found));
     judgement
         .violations
         .extend(amiss.chain(panics).map(|(invariant, found)| Violation {
@@ -182,11 +185,14 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
             run: None,
             found,
         }));
-    let strays = strays.into_iter().map(|(run, found)| Violation {
-        invariant: "I18",
-        run: Some(run),
-        found,
-    });
+    let of_run = |invariant| {
+        move |(run, found)| Violation {
+            invariant,
+            run: Some(run),
+            found,
+        }
+    };
+    let strays = strays.into_iter().map(of_run(Invariant::I18));
     judgement.violations.extend(strays);
     Ok(judgement)
 }

@@ -24,7 +24,7 @@ use std::path::Path;
 
 use baton_protocol::{ApiKeyId, RunId};
 
-pub use history::{Asked, FORGED, History, Invariant, Record, RunLog, What, WithdrawnAs};
+pub use history::{Asked, FORGED, History, Record, RunLog, What, WithdrawnAs};
 pub use judgement::{Judgement, Violation};
 pub use ledger_run::{Approval, ApprovalCall, LedgerRun, Step, StepKind};
 pub use threads::{SentMessage, TalkMessage, TalkRun, TalkThread};

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use baton_invariants::Invariant;
 use baton_protocol::event::AttemptReset;
 use baton_protocol::{Decision, Effect, Event, EventData, EventId, RunId, RunStatus};
 use baton_store::{StepData, StepRecord};
 use serde::Deserialize as _;
 
-use crate::accusation::{Accusation, Invariant, name};
+use crate::accusation::{Accusation, name};
 use crate::executor::ProcessId;
 use crate::ledger::{Row, State};
 use crate::view::{View, events_of};
@@ -74,7 +75,7 @@ impl Sim {
         {
             let budget = world.ledger.budget;
             found.push(Accusation {
-                invariant: Invariant::I6,
+                invariant: Invariant::I25,
                 run: *run,
                 what: format!("its key's runs used {spent} tokens of {budget}"),
             });

@@ -15,6 +15,7 @@ mod threads;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use baton_invariants::Invariant;
 use baton_protocol::run::{Ended, Held, Idle};
 use baton_protocol::{
     ClaimToken, EventId, Fence, FinishReason, Lane, Outcome, RunId, RunStatus, TenantId, ThreadId,
@@ -29,7 +30,7 @@ use uuid::Uuid;
 pub(crate) use self::budget::Share;
 pub(crate) use self::inputs::SentInput;
 pub(crate) use self::threads::{Accepted, Door, Place};
-use crate::accusation::{Accusation, Invariant};
+use crate::accusation::Accusation;
 use crate::executor::ProcessId;
 use crate::guard::{Guard, Setup};
 use crate::time::{Millis, date};

@@ -73,7 +73,8 @@ mod weather;
 mod worker;
 mod world;
 
-pub use accusation::{Accusation, Invariant};
+pub use accusation::Accusation;
+pub use baton_invariants::Invariant;
 pub use counts::Counts;
 pub use guard::{Guard, Setup};
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use baton_invariants::Invariant;
 use baton_protocol::RunId;
 use baton_worker::model::Exchange;
 use bytes::Bytes;
@@ -12,7 +13,6 @@ use reqwest::{Body, Request, Response};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use crate::accusation::Invariant;
 use crate::executor::ProcessId;
 use crate::links::Service;
 use crate::outside::Outside;

@@ -3,9 +3,10 @@
 
 use std::rc::Rc;
 
+use baton_invariants::Invariant;
 use baton_protocol::{Effect, RunId};
 
-use crate::accusation::{Accusation, Invariant, name};
+use crate::accusation::{Accusation, name};
 use crate::event_log::EventLog;
 use crate::executor::{Executor, ProcessId};
 use crate::guard::Setup;

@@ -10,6 +10,7 @@ use baton_harness::chaos::cast::Cast;
 use baton_harness::chaos::plan::{Emphasis, REQUIRED};
 use baton_harness::chaos::{self, Options};
 use baton_harness::checker::{self, Judgement};
+use baton_invariants::Invariant;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -30,7 +31,7 @@ struct Args {
     /// Expected violations, such as I4,I9: the run succeeds if it breaks one of them, as a baton
     /// without one of its mechanisms must
     #[arg(long, value_delimiter = ',')]
-    expect: Vec<String>,
+    expect: Vec<Invariant>,
     /// Leave out hostile clients and programs, expiring keys, and people who sign in
     #[arg(long)]
     without_strangers: bool,
@@ -118,7 +119,7 @@ async fn judge(args: &Args) -> anyhow::Result<ExitCode> {
         judgement.violations.is_empty() && void.is_empty()
     } else {
         let mut violations = judgement.violations.iter();
-        violations.any(|violation| args.expect.iter().any(|name| name == violation.invariant))
+        violations.any(|violation| args.expect.contains(&violation.invariant))
     };
     if good && !args.keep && !args.judge {
         std::fs::remove_dir_all(&folder)?;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use baton_invariants::Invariant;
 use baton_service::{Clock as _, SystemClock};
 use http::{Method, StatusCode};
 use rand::rngs::StdRng;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::load::{Load, code_of, whole};
 use super::outside::Prompt;
-use crate::checker::{Invariant, What};
+use crate::checker::What;
 use crate::client::Client;
 
 /// The name of keys with a budget.
@@ -158,7 +159,7 @@ impl Holders {
             match whole(client.send(Method::GET, "/v1/runs?limit=1", &[], None)).await {
                 Ok((status, _)) if status.is_success() => {
                     let found = format!("{did}, and an ingress answered {status}: {}", key.id);
-                    let invariant = Invariant::Revocation;
+                    let invariant = Invariant::I17;
                     self.load.recorder.note(What::Breach { invariant, found });
                 }
                 Ok((status, _)) => refused |= status == StatusCode::UNAUTHORIZED,

@@ -11,6 +11,7 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use baton_invariants::Invariant;
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, StatusCode, header};
@@ -21,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use super::record::Recorder;
 use super::speech::{Dialect, Reply};
-use crate::checker::{Invariant, What};
+use crate::checker::What;
 
 /// The model of the talkers, and the title of their threads. The conversations that this model is sent are
 /// recorded.
@@ -261,7 +262,7 @@ async fn complete(State(handler): State<Handler>, body: Bytes) -> Response {
     };
     if let Some(field) = SMUGGLED.iter().find(|field| request.get(**field).is_some()) {
         handler.recorder.note(What::Breach {
-            invariant: Invariant::Budget,
+            invariant: Invariant::I25,
             found: format!("the model was sent a client's {field}"),
         });
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use baton_invariants::Invariant;
 use http::{Method, StatusCode};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::load::{Load, code_of, whole};
-use crate::checker::{Invariant, What};
+use crate::checker::What;
 
 /// The kinds of actions of people; each is counted by its name.
 pub const DOINGS: [&str; 4] = ["signed in", "refreshed", "signed out", "guessed a password"];
@@ -85,7 +86,7 @@ impl People {
         match self.ask(random, "/v1/auth/login", "", &login).await {
             Some((status, _)) if status.is_success() => {
                 let found = "a wrong password let somebody in".to_owned();
-                let invariant = Invariant::Isolation;
+                let invariant = Invariant::I18;
                 self.load.recorder.note(What::Breach { invariant, found });
             }
             Some((StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS, _)) => {

@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use anyhow::Context as _;
+use baton_invariants::Invariant;
 use baton_protocol::{
     ApiKeyId, ApprovalId, Decision, Event, EventId, RequestLimits, RunId, RunStatus,
 };
@@ -240,29 +241,6 @@ pub enum WithdrawnAs {
     Gone,
     /// It was too late.
     Kept,
-}
-
-/// An invariant that a participant can see broken by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Invariant {
-    /// I17: an ended credential is refused everywhere.
-    Revocation,
-    /// I18: nobody sees what belongs to another.
-    Isolation,
-    /// I25: no key exceeds its budget.
-    Budget,
-}
-
-impl Invariant {
-    /// Returns its number.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Revocation => "I17",
-            Self::Isolation => "I18",
-            Self::Budget => "I25",
-        }
-    }
 }
 
 /// A text that only hostile programs write: no other participant may ever be shown it.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use baton_invariants::Invariant;
 use baton_protocol::RunId;
 
 /// A promise that was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// The invariant, such as `I4`.
-    pub invariant: &'static str,
+    pub invariant: Invariant,
     /// The run, if it is about one.
     pub run: Option<RunId>,
     /// The observation, for people.
@@ -87,7 +88,7 @@ impl Judgement {
 
     pub(super) fn accuse(
         &mut self,
-        invariant: &'static str,
+        invariant: Invariant,
         run: Option<RunId>,
         found: impl Into<String>,
     ) {

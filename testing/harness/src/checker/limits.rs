@@ -1,6 +1,7 @@
 //! Judges runs that wait at limits of their own: none uses more than is in force, and each question is
 //! decided once (I6, I12).
 
+use baton_invariants::Invariant;
 use baton_protocol::{ApprovalReason, Decision, RequestLimits, RunStatus};
 
 use super::judgement::Judgement;
@@ -31,7 +32,7 @@ pub(super) fn judge(
     }];
     for asked in questions {
         let Some(reached) = &asked.budget else {
-            accuse("I6", format!("{} names no limit", asked.id));
+            accuse(Invariant::I6, format!("{} names no limit", asked.id));
             continue;
         };
         if reached.limits != limits {
@@ -39,14 +40,17 @@ pub(super) fn judge(
                 "waited at {:?}, and {limits:?} are in force",
                 reached.limits
             );
-            accuse("I6", found);
+            accuse(Invariant::I6, found);
         }
         if limits
             .max_tokens
             .is_some_and(|most| reached.used.tokens > most)
         {
             let used = reached.used.tokens;
-            accuse("I6", format!("had used {used} tokens, above {limits:?}"));
+            accuse(
+                Invariant::I6,
+                format!("had used {used} tokens, above {limits:?}"),
+            );
         }
         match &asked.decision {
             Some(Decision::Raise { limits: raised }) => {
@@ -61,18 +65,27 @@ pub(super) fn judge(
                 let limit = reached.limit.as_str();
                 let went_on = run.finish_reason.as_deref() != Some(limit);
                 if run.status == RunStatus::Completed && went_on {
-                    accuse("I12", format!("was stopped at {limit}, and went on"));
+                    accuse(
+                        Invariant::I12,
+                        format!("was stopped at {limit}, and went on"),
+                    );
                 }
             }
             None if run.status == RunStatus::Completed => {
-                accuse("I12", format!("has completed, and {} is open", asked.id));
+                accuse(
+                    Invariant::I12,
+                    format!("has completed, and {} is open", asked.id),
+                );
             }
             _ => {}
         }
     }
     let used = run.usage.total_tokens;
     if limits.max_tokens.is_some_and(|most| used > most) {
-        accuse("I6", format!("has used {used} tokens, above {limits:?}"));
+        accuse(
+            Invariant::I6,
+            format!("has used {used} tokens, above {limits:?}"),
+        );
     }
     made.sort_unstable();
     for (at, number) in made.into_iter().zip(1..) {
@@ -82,7 +95,7 @@ pub(super) fn judge(
                 "made call {number} before more than {} were allowed",
                 number - 1
             );
-            accuse("I6", found);
+            accuse(Invariant::I6, found);
         }
     }
 }

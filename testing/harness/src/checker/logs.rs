@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use baton_invariants::Invariant;
 use baton_protocol::{Event, EventData, EventId, RunId, RunStatus};
 
 use super::history::RunLog;
@@ -48,7 +49,7 @@ impl Logs {
             let missing = run.status.is_terminal() && !self.seen.contains(&run.id);
             if missing && !losses.may_hit(run) {
                 judgement.accuse(
-                    "I4",
+                    Invariant::I4,
                     Some(run.id),
                     "the run has ended, and its log is missing",
                 );
@@ -57,10 +58,10 @@ impl Logs {
     }
 }
 
-fn judge_log(run: &LedgerRun, log: &RunLog, lost: bool) -> Vec<(&'static str, String)> {
+fn judge_log(run: &LedgerRun, log: &RunLog, lost: bool) -> Vec<(Invariant, String)> {
     let events = match log.events() {
         Ok(events) => events,
-        Err(error) => return vec![("I4", format!("the log cannot be read: {error}"))],
+        Err(error) => return vec![(Invariant::I4, format!("the log cannot be read: {error}"))],
     };
     let mut found = Vec::new();
     let mut last = EventId::ORIGIN;
@@ -69,15 +70,15 @@ fn judge_log(run: &LedgerRun, log: &RunLog, lost: bool) -> Vec<(&'static str, St
     for event in &events {
         if event.id.attempt() < last.attempt() {
             let what = format!("{} of an older attempt stands behind {last}", event.id);
-            found.push(("I10", what));
+            found.push((Invariant::I10, what));
         } else if event.id <= last {
-            found.push(("I9", format!("{} stands behind {last}", event.id)));
+            found.push((Invariant::I9, format!("{} stands behind {last}", event.id)));
         }
         let hole = lost && event.prev > last;
         whole &= !hole;
         if event.prev != last && !hole {
             let what = format!("{} names {} and stands behind {last}", event.id, event.prev);
-            found.push(("I13", what));
+            found.push((Invariant::I13, what));
         }
         let opens_attempt = event.id.attempt() > last.attempt().max(1);
         let is_in_place = match &event.data {
@@ -93,10 +94,13 @@ fn judge_log(run: &LedgerRun, log: &RunLog, lost: bool) -> Vec<(&'static str, St
                 event.id,
                 event.data.kind()
             );
-            found.push(("I9", what));
+            found.push((Invariant::I9, what));
         }
         if event.run_id != run.id {
-            found.push(("I18", format!("{} is of run {}", event.id, event.run_id)));
+            found.push((
+                Invariant::I18,
+                format!("{} is of run {}", event.id, event.run_id),
+            ));
         }
         last = event.id;
     }
@@ -105,7 +109,7 @@ fn judge_log(run: &LedgerRun, log: &RunLog, lost: bool) -> Vec<(&'static str, St
     whole &= ends > 0;
     if run.status.is_terminal() {
         if ends > 1 || (ends == 0 && !lost) {
-            found.push(("I4", format!("{ends} terminal events")));
+            found.push((Invariant::I4, format!("{ends} terminal events")));
         }
         match events.last() {
             Some(end) if end.data.is_terminal() => {
@@ -115,23 +119,29 @@ fn judge_log(run: &LedgerRun, log: &RunLog, lost: bool) -> Vec<(&'static str, St
                         end.data.kind(),
                         run.status
                     );
-                    found.push(("I4", what));
+                    found.push((Invariant::I4, what));
                 }
                 if end.id != run.last_event_id {
                     let what = format!("ends with {}, not with {}", end.id, run.last_event_id);
-                    found.push(("I4", what));
+                    found.push((Invariant::I4, what));
                 }
             }
             _ if ends == 0 && lost => {}
-            _ => found.push(("I4", "the last event is not terminal".to_owned())),
+            _ => found.push((Invariant::I4, "the last event is not terminal".to_owned())),
         }
     } else if ends > 0 {
-        found.push(("I4", format!("{} with a terminal event", run.status)));
+        found.push((
+            Invariant::I4,
+            format!("{} with a terminal event", run.status),
+        ));
     }
     // A log without a visible hole counts as whole; a follower cannot tell it from one either.
     let readable = whole || !lost;
     if readable && run.status.is_terminal() && text_of(&events) != run.text() {
-        found.push(("I11", "the log's text is not the stored message".to_owned()));
+        found.push((
+            Invariant::I11,
+            "the log's text is not the stored message".to_owned(),
+        ));
     }
     if readable && run.status == RunStatus::Completed {
         found.extend(ends_of_calls(run, &events));
@@ -140,7 +150,7 @@ fn judge_log(run: &LedgerRun, log: &RunLog, lost: bool) -> Vec<(&'static str, St
 }
 
 /// Checks that the log shows the end of each recorded call exactly once.
-fn ends_of_calls(run: &LedgerRun, events: &[Event]) -> Vec<(&'static str, String)> {
+fn ends_of_calls(run: &LedgerRun, events: &[Event]) -> Vec<(Invariant, String)> {
     let mut standing: Vec<(EventId, u32)> = Vec::new();
     for event in events {
         match &event.data {
@@ -162,7 +172,7 @@ fn ends_of_calls(run: &LedgerRun, events: &[Event]) -> Vec<(&'static str, String
                     "the end of the call of step {} stands {times} times",
                     call.place
                 );
-                ("I11", what)
+                (Invariant::I11, what)
             })
         })
         .collect()

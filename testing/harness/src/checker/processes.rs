@@ -1,6 +1,8 @@
 //! Judges the roles' processes: they end only when asked to, and in time; their memory is bounded
 //! (I14, I16).
 
+use baton_invariants::Invariant;
+
 use super::history::{Asked, What};
 use super::judgement::Judgement;
 
@@ -32,19 +34,23 @@ pub(super) fn see(what: &What, judgement: &mut Judgement) {
                 };
                 if *took_ms > limit {
                     let what = format!("{name} after {took_ms} ms");
-                    judgement.accuse("I16", None, what);
+                    judgement.accuse(Invariant::I16, None, what);
                 }
             }
             // A starting role may end because a server is away; later it must wait for the server.
             let asked_nothing = !asked.killed && !asked.frozen && asked.terminations == 0;
             if asked_nothing && *lived_ms > STARTS_WITHIN_MS {
                 let what = format!("{name} after it had lived for {lived_ms} ms");
-                judgement.accuse("I16", None, what);
+                judgement.accuse(Invariant::I16, None, what);
             }
             // No role may crash, whatever is broken around it.
             let known = matches!(status, 0 | 1) || (asked.terminations > 1 && *status == 128 + 15);
             if !asked.killed && !known {
-                judgement.accuse("I16", None, format!("an end without a reason: {name}"));
+                judgement.accuse(
+                    Invariant::I16,
+                    None,
+                    format!("an end without a reason: {name}"),
+                );
             }
             *judgement.ends.entry(name).or_default() += 1;
         }
@@ -53,7 +59,7 @@ pub(super) fn see(what: &What, judgement: &mut Judgement) {
             let before = std::mem::replace(most, (*most).max(*resident));
             if *resident > MEMORY && before <= MEMORY {
                 let what = format!("{role} holds {} MiB", resident >> 20);
-                judgement.accuse("I14", None, what);
+                judgement.accuse(Invariant::I14, None, what);
             }
         }
         _ => {}

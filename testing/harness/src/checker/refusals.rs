@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use baton_invariants::Invariant;
 use baton_protocol::RunId;
 
 use super::history::{Record, What};
@@ -73,13 +74,13 @@ impl Refusals {
                     "refused with {code}, {} ms after it was committed",
                     at - committed
                 );
-                judgement.accuse("I1", Some(run.id), what);
+                judgement.accuse(Invariant::I1, Some(run.id), what);
             } else if !later && !self.accepted.contains(&run.id) {
                 let what = format!(
                     "refused with {code}, and committed {} ms later",
                     committed - at
                 );
-                judgement.accuse("I1", Some(run.id), what);
+                judgement.accuse(Invariant::I1, Some(run.id), what);
             }
         }
     }

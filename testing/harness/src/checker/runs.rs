@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use baton_invariants::Invariant;
 use baton_protocol::{ApprovalId, ApprovalScope, Decision, RequestLimits, RunId, RunStatus};
 use serde_json::{Value, json};
 
@@ -42,7 +43,7 @@ impl Ledger {
             What::Attack { kind } => *judgement.attacks.entry(kind.clone()).or_default() += 1,
             What::Did { kind } => *judgement.doings.entry(kind.clone()).or_default() += 1,
             What::Breach { invariant, found } => {
-                judgement.accuse(invariant.name(), None, found.clone());
+                judgement.accuse(*invariant, None, found.clone());
             }
             What::Refused { status, code, .. } => {
                 let name = format!("{status} {code}");
@@ -55,7 +56,7 @@ impl Ledger {
                     && other != *run
                 {
                     let what = format!("its key {key} was also given run {other}");
-                    judgement.accuse("I2", Some(*run), what);
+                    judgement.accuse(Invariant::I2, Some(*run), what);
                 }
             }
             What::Told { run, status } if status.is_terminal() => {
@@ -63,7 +64,7 @@ impl Ledger {
                     && before != *status
                 {
                     let what = format!("a client was told {before}, and later {status}");
-                    judgement.accuse("I4", Some(*run), what);
+                    judgement.accuse(Invariant::I4, Some(*run), what);
                 }
             }
             What::Decided {
@@ -76,7 +77,7 @@ impl Ledger {
                 {
                     let (before, decision) = (json!(before), json!(decision));
                     let what = format!("{approval} was decided {before} and {decision}");
-                    judgement.accuse("I12", Some(*run), what);
+                    judgement.accuse(Invariant::I12, Some(*run), what);
                 }
             }
             What::Bounded { run, limits } => {
@@ -105,7 +106,7 @@ impl Ledger {
         judgement.accepted = self.accepted.len();
         for run in self.accepted.keys() {
             if !runs.contains_key(run) {
-                judgement.accuse("I1", Some(*run), "accepted, and not in the ledger");
+                judgement.accuse(Invariant::I1, Some(*run), "accepted, and not in the ledger");
             }
         }
         for run in runs.values() {
@@ -129,7 +130,7 @@ impl Ledger {
                 && *told != run.status
             {
                 let what = format!("a client was told {told}, the ledger says {}", run.status);
-                judgement.accuse("I4", Some(run.id), what);
+                judgement.accuse(Invariant::I4, Some(run.id), what);
             }
         }
     }
@@ -146,7 +147,7 @@ impl Ledger {
                 "{} was confirmed {told}, the ledger says {decision}",
                 approval.id
             );
-            judgement.accuse("I12", Some(run.id), what);
+            judgement.accuse(Invariant::I12, Some(run.id), what);
         }
     }
 }
@@ -160,7 +161,7 @@ fn judge_run(run: &LedgerRun, expected: Option<&str>, judgement: &mut Judgement)
     };
     *judgement.outcomes.entry(outcome).or_default() += 1;
     if !run.status.is_terminal() {
-        judgement.accuse("I1", Some(run.id), format!("still {}", run.status));
+        judgement.accuse(Invariant::I1, Some(run.id), format!("still {}", run.status));
     }
     if run.attempt > 1 {
         judgement.handed_on += 1;
@@ -168,21 +169,25 @@ fn judge_run(run: &LedgerRun, expected: Option<&str>, judgement: &mut Judgement)
     }
     let numbers: Vec<_> = run.steps.iter().map(|step| step.place).collect();
     if numbers.iter().zip(1..).any(|(have, want)| *have != want) {
-        judgement.accuse("I8", Some(run.id), format!("its steps are {numbers:?}"));
+        judgement.accuse(
+            Invariant::I8,
+            Some(run.id),
+            format!("its steps are {numbers:?}"),
+        );
     }
     let mut newest = 0;
     for step in &run.steps {
         let turn = matches!(step.kind, StepKind::Turn);
         if step.attempt > run.attempt || (turn && step.attempt < newest) {
             let what = format!("step {} is of attempt {}", step.place, step.attempt);
-            judgement.accuse("I9", Some(run.id), what);
+            judgement.accuse(Invariant::I9, Some(run.id), what);
         }
         if turn {
             newest = step.attempt;
         }
         if run.status == RunStatus::Completed && step.finished_at.is_none() {
             let what = format!("completed with step {} unfinished", step.place);
-            judgement.accuse("I8", Some(run.id), what);
+            judgement.accuse(Invariant::I8, Some(run.id), what);
         }
     }
     if run.status == RunStatus::Completed
@@ -190,7 +195,7 @@ fn judge_run(run: &LedgerRun, expected: Option<&str>, judgement: &mut Judgement)
         && !is_answer(run, expected)
     {
         let what = format!("stored {:?}, not {expected:?}", run.text());
-        judgement.accuse("I11", Some(run.id), what);
+        judgement.accuse(Invariant::I11, Some(run.id), what);
     }
 }
 
@@ -232,7 +237,7 @@ fn judge_tools(
                 "{name} of step {} has a result and was never asked",
                 step.place
             );
-            judgement.accuse("I7", Some(run.id), what);
+            judgement.accuse(Invariant::I7, Some(run.id), what);
         }
         let mut decided: Vec<_> = retries
             .iter()
@@ -245,7 +250,7 @@ fn judge_tools(
         for (place, made) in further.filter(|_| once) {
             let Some(decided) = decided.get(place) else {
                 let what = format!("{name} of step {} was made again unasked", step.place);
-                judgement.accuse("I7", Some(run.id), what);
+                judgement.accuse(Invariant::I7, Some(run.id), what);
                 continue;
             };
             if made.at < *decided {
@@ -253,7 +258,7 @@ fn judge_tools(
                     "{name} of step {} was made before it was decided",
                     step.place
                 );
-                judgement.accuse("I12", Some(run.id), what);
+                judgement.accuse(Invariant::I12, Some(run.id), what);
             }
         }
         let recorded = step
@@ -267,7 +272,7 @@ fn judge_tools(
                 "{name} of step {} was made again {late} ms after its result was recorded",
                 step.place
             );
-            judgement.accuse("I7", Some(run.id), what);
+            judgement.accuse(Invariant::I7, Some(run.id), what);
         }
     }
 }
@@ -289,13 +294,13 @@ fn judge_guarded(run: &LedgerRun, step: u32, made: &[Execution], judgement: &mut
     let Some(first) = made.first() else { return };
     if yes.is_empty() {
         let what = format!("{GUARDED} of step {step} was made and nobody approved it");
-        judgement.accuse("I7", Some(run.id), what);
+        judgement.accuse(Invariant::I7, Some(run.id), what);
     } else if !yes
         .iter()
         .any(|(at, ..)| at.is_some_and(|at| at <= first.at))
     {
         let what = format!("{GUARDED} of step {step} was made before it was approved");
-        judgement.accuse("I12", Some(run.id), what);
+        judgement.accuse(Invariant::I12, Some(run.id), what);
     }
     let edited = yes
         .iter()
@@ -307,7 +312,7 @@ fn judge_guarded(run: &LedgerRun, step: u32, made: &[Execution], judgement: &mut
                 "{GUARDED} of step {step} was made with {}, and approved with {approved}",
                 made.arguments
             );
-            judgement.accuse("I12", Some(run.id), what);
+            judgement.accuse(Invariant::I12, Some(run.id), what);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use baton_invariants::Invariant;
 use baton_protocol::{Event, EventData, EventId, RunId, RunStatus};
 
 use super::history::{FORGED, Record, What};
@@ -88,7 +89,7 @@ impl Clients {
                 if !right {
                     let what =
                         format!("a chat that ended with {end} showed {text:?}, not {expected:?}");
-                    judgement.accuse("I11", *run, what);
+                    judgement.accuse(Invariant::I11, *run, what);
                 }
                 self.lost_chats.extend(run.filter(|_| end == "events_lost"));
             }
@@ -106,7 +107,11 @@ impl Clients {
             match runs.get(&follower.run) {
                 Some(run) => follower.judge_end(run, losses, judgement),
                 None => {
-                    judgement.accuse("I1", Some(follower.run), "followed, and not in the ledger");
+                    judgement.accuse(
+                        Invariant::I1,
+                        Some(follower.run),
+                        "followed, and not in the ledger",
+                    );
                 }
             }
             if follower.seen > 1 {
@@ -116,7 +121,7 @@ impl Clients {
         for chat in &self.lost_chats {
             if runs.get(chat).is_some_and(|run| !losses.may_hit(run)) {
                 let what = "a chat was told that its events are lost";
-                judgement.accuse("I13", Some(*chat), what);
+                judgement.accuse(Invariant::I13, Some(*chat), what);
             }
         }
         judgement.pauses.sort_unstable();
@@ -127,7 +132,7 @@ impl Clients {
 /// Checks that no client was shown the text of a hostile program.
 fn judge_words(run: Option<RunId>, shown: &str, judgement: &mut Judgement) {
     if shown.contains(FORGED) {
-        judgement.accuse("I18", run, format!("a client was shown {shown:?}"));
+        judgement.accuse(Invariant::I18, run, format!("a client was shown {shown:?}"));
     }
 }
 
@@ -151,17 +156,21 @@ impl Follower {
         let event = match Event::decode(line.as_bytes()) {
             Ok(event) => event,
             Err(error) => {
-                judgement.accuse("I13", Some(self.run), format!("unreadable event: {error}"));
+                judgement.accuse(
+                    Invariant::I13,
+                    Some(self.run),
+                    format!("unreadable event: {error}"),
+                );
                 return;
             }
         };
         if event.run_id != self.run {
             let what = format!("was shown an event of run {}", event.run_id);
-            judgement.accuse("I18", Some(self.run), what);
+            judgement.accuse(Invariant::I18, Some(self.run), what);
         }
         if event.id <= self.cursor {
             let what = format!("{} was shown behind {}", event.id, self.cursor);
-            judgement.accuse("I13", Some(self.run), what);
+            judgement.accuse(Invariant::I13, Some(self.run), what);
         }
         let resets = matches!(&event.data, EventData::AttemptReset(_));
         // A reset withdraws everything after its id, so that nothing there can be missed.
@@ -172,7 +181,7 @@ impl Follower {
                 "{} follows {}, and was shown behind {}",
                 event.id, event.prev, self.cursor
             );
-            judgement.accuse("I13", Some(self.run), what);
+            judgement.accuse(Invariant::I13, Some(self.run), what);
         }
         if event.id.attempt() < self.cursor.attempt() {
             let what = format!(
@@ -180,11 +189,11 @@ impl Follower {
                 event.id,
                 self.cursor.attempt()
             );
-            judgement.accuse("I10", Some(self.run), what);
+            judgement.accuse(Invariant::I10, Some(self.run), what);
         }
         if self.ended.is_some() {
             let what = format!("{} follows the end", event.id);
-            judgement.accuse("I4", Some(self.run), what);
+            judgement.accuse(Invariant::I4, Some(self.run), what);
         }
         if let Some(last_at) = self.last_at.replace(at) {
             let silence = at.saturating_sub(last_at);
@@ -206,7 +215,11 @@ impl Follower {
             if gone {
                 judgement.expired += 1;
             } else {
-                let invariant = if *status == 404 { "I1" } else { "I13" };
+                let invariant = if *status == 404 {
+                    Invariant::I1
+                } else {
+                    Invariant::I13
+                };
                 let what = format!("a follower was told {status} {code}");
                 judgement.accuse(invariant, Some(self.run), what);
             }
@@ -221,14 +234,14 @@ impl Follower {
                     "a follower at {} was told that there is no more",
                     self.cursor
                 );
-                judgement.accuse("I13", Some(run.id), what);
+                judgement.accuse(Invariant::I13, Some(run.id), what);
             }
             None if !excused => {
-                judgement.accuse("I1", Some(run.id), "a follower never saw its end");
+                judgement.accuse(Invariant::I1, Some(run.id), "a follower never saw its end");
             }
             Some(shown) if shown != run.status => {
                 let what = format!("a follower saw it {shown}, the ledger says {}", run.status);
-                judgement.accuse("I4", Some(run.id), what);
+                judgement.accuse(Invariant::I4, Some(run.id), what);
             }
             _ => {}
         }
@@ -236,7 +249,7 @@ impl Follower {
             let text = self.text.text();
             if text != run.text() {
                 let what = format!("a follower saw {text:?}, stored is {:?}", run.text());
-                judgement.accuse("I11", Some(run.id), what);
+                judgement.accuse(Invariant::I11, Some(run.id), what);
             }
         }
     }

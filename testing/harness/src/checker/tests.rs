@@ -198,7 +198,7 @@ fn broken(history: &History) -> Vec<&'static str> {
     let mut broken: Vec<_> = judge(history)
         .violations
         .iter()
-        .map(|violation| violation.invariant)
+        .map(|violation| violation.invariant.name())
         .collect();
     broken.sort_unstable();
     broken.dedup();

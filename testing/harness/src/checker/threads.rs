@@ -9,6 +9,7 @@ mod prompts;
 
 use std::collections::{HashMap, HashSet};
 
+use baton_invariants::Invariant;
 use baton_protocol::{MessageId, RunId, RunStatus, ThreadId};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -190,7 +191,11 @@ impl Threads {
         for said in &self.said {
             let Said { run, text, .. } = said;
             if !self.runs.contains_key(run) {
-                judgement.accuse("I26", Some(*run), "is accepted and not in the ledger");
+                judgement.accuse(
+                    Invariant::I26,
+                    Some(*run),
+                    "is accepted and not in the ledger",
+                );
                 continue;
             }
             let withdrawn = self.withdrawn.get(text);
@@ -203,12 +208,12 @@ impl Threads {
                 1 => "has given another run the accepted message",
                 _ => "shares with another run the accepted message",
             };
-            judgement.accuse("I24", Some(*run), format!("{found} `{text}`"));
+            judgement.accuse(Invariant::I24, Some(*run), format!("{found} `{text}`"));
         }
         for text in &self.refused {
             for run in places.get(&**text).into_iter().flatten() {
                 let found = format!("has the message `{text}`, which was refused");
-                judgement.accuse("I26", Some(*run), found);
+                judgement.accuse(Invariant::I26, Some(*run), found);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use baton_invariants::Invariant;
 use baton_protocol::run::Held;
 use baton_protocol::{Fence, Lane, Outcome, RunId, RunSpec};
 use baton_store::{
@@ -12,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::lease::suspect;
 use super::{Grant, Ledger, Row, State, thread};
-use crate::accusation::{Accusation, Invariant};
+use crate::accusation::Accusation;
 use crate::executor::ProcessId;
 use crate::guard::Guard;
 use crate::time::{Millis, date, millis};

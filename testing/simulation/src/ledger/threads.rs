@@ -1,13 +1,14 @@
 //! The thread of a seed: the rule for a run that comes while others have not ended, the order of the
 //! runs, and the messages that they leave.
 
+use baton_invariants::Invariant;
 use baton_protocol::{MessageId, RunId, WorkerId};
 use baton_store::{OnBusy, QueuedJob, StepData, StepRecord};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Cancel, Ledger, Row, State, job_of};
-use crate::accusation::{Accusation, Invariant, name};
+use crate::accusation::{Accusation, name};
 use crate::guard::Guard;
 use crate::time::Millis;
 

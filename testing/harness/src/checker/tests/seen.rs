@@ -1,5 +1,7 @@
 //! The rules for the clients' view.
 
+use baton_invariants::Invariant;
+
 use super::*;
 
 #[test]
@@ -70,7 +72,7 @@ fn a_promise_that_a_participant_sees_broken_is_broken() {
         let found = "seen".to_owned();
         after(|history| note(history, What::Breach { invariant, found }))
     };
-    assert_eq!(breach(Invariant::Revocation), ["I17"]);
-    assert_eq!(breach(Invariant::Isolation), ["I18"]);
-    assert_eq!(breach(Invariant::Budget), ["I25"]);
+    assert_eq!(breach(Invariant::I17), ["I17"]);
+    assert_eq!(breach(Invariant::I18), ["I18"]);
+    assert_eq!(breach(Invariant::I25), ["I25"]);
 }

@@ -162,8 +162,10 @@ impl Talk {
             logs: vec![log],
         };
         let violations = judge(&history).violations.into_iter();
-        let of_threads = violations.filter(|it| matches!(it.invariant, "I24" | "I26"));
-        of_threads.map(|it| (it.invariant, it.found)).collect()
+        let of_threads = violations.filter(|it| matches!(it.invariant.name(), "I24" | "I26"));
+        of_threads
+            .map(|it| (it.invariant.name(), it.found))
+            .collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Judges the events of messages to a run (I24): `input.accepted`, then `input.applied`, each once after all
 //! resets.
 
+use baton_invariants::Invariant;
 use baton_protocol::{Event, EventData, EventId, MessageId, RunStatus};
 
 use super::{SentMessage, TalkRun};
@@ -58,12 +59,12 @@ pub(super) fn judge(run: &TalkRun, events: &[Event], judgement: &mut Judgement) 
     for sent in &run.sent {
         if let Some(found) = shown.fault(sent, run.status) {
             let found = format!("the message `{}` {found}", sent.text);
-            judgement.accuse("I24", Some(run.id), found);
+            judgement.accuse(Invariant::I24, Some(run.id), found);
         }
     }
     let is_sent = |id: &MessageId| run.sent.iter().any(|sent| sent.id == *id);
     for (_, id, _) in shown.applied.iter().filter(|(_, id, _)| !is_sent(id)) {
         let found = format!("shows the message {id} as applied, and was not sent it");
-        judgement.accuse("I24", Some(run.id), found);
+        judgement.accuse(Invariant::I24, Some(run.id), found);
     }
 }

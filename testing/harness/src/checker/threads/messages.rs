@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use baton_invariants::Invariant;
 use baton_protocol::RunStatus;
 
 use super::order::{Order, RolledBack};
@@ -15,7 +16,7 @@ pub(super) fn judge_repeated(thread: &TalkThread, judgement: &mut Judgement) {
     for message in &thread.messages {
         if !message.text.is_empty() && !seen.insert(&*message.text) {
             let found = format!("thread {} has `{}` twice", thread.id, message.text);
-            judgement.accuse("I26", message.run, found);
+            judgement.accuse(Invariant::I26, message.run, found);
         }
     }
 }
@@ -29,7 +30,7 @@ pub(super) fn judge_run(
 ) {
     if let Some(found) = fault(run, thread, order.rolled_back(run)) {
         let found = format!("{found}, on thread {}", thread.id);
-        judgement.accuse("I26", Some(run.id), found);
+        judgement.accuse(Invariant::I26, Some(run.id), found);
     }
 }
 
@@ -83,7 +84,7 @@ pub(super) fn judge_sent(run: &TalkRun, judgement: &mut Judgement) {
         last_step = sent.step.unwrap_or(last_step);
         if let Some(found) = found {
             let found = format!("the message `{}`: the run {found}", sent.text);
-            judgement.accuse("I24", Some(run.id), found);
+            judgement.accuse(Invariant::I24, Some(run.id), found);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use baton_invariants::Invariant;
 use baton_protocol::{RunId, RunStatus};
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -48,7 +49,7 @@ impl<'a> Order<'a> {
             for other in self.runs.iter().filter(|other| other.id != run.id) {
                 if let Some(found) = self.fault(run, began, other) {
                     let found = format!("{found} {}, on thread {}", other.id, run.thread);
-                    judgement.accuse("I26", Some(run.id), found);
+                    judgement.accuse(Invariant::I26, Some(run.id), found);
                 }
             }
         }
@@ -87,7 +88,7 @@ impl<'a> Order<'a> {
         };
         if !is_asked {
             let found = format!("was cancelled as `{reason}`, and nobody asked for that");
-            judgement.accuse("I26", Some(run.id), found);
+            judgement.accuse(Invariant::I26, Some(run.id), found);
         }
     }
 

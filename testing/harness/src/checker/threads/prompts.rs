@@ -3,6 +3,8 @@
 
 use std::collections::HashSet;
 
+use baton_invariants::Invariant;
+
 use super::TalkRun;
 use crate::chaos::outside::Prompt;
 use crate::checker::judgement::Judgement;
@@ -27,13 +29,13 @@ pub(super) fn judge<'a>(
         }
         if run.has_answered() && !prompted.contains(&shown) {
             let found = format!("has completed, and the model was never sent {shown:?}");
-            judgement.accuse("I24", Some(run.id), found);
+            judgement.accuse(Invariant::I24, Some(run.id), found);
         }
     }
     for conversation in prompted {
         if !right.contains(conversation) {
             let found = format!("the model was sent {conversation:?}, and no run has these");
-            judgement.accuse("I24", None, found);
+            judgement.accuse(Invariant::I24, None, found);
         }
     }
 }
