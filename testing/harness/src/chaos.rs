@@ -6,6 +6,7 @@
 
 pub mod broker_disk;
 pub mod cast;
+pub mod cursor_watch;
 pub mod dump;
 pub mod faults;
 pub mod fleet;
@@ -43,6 +44,7 @@ use crate::logins::Logins;
 
 use broker_disk::BrokerDisk;
 use cast::{Cast, HOLDERS, TALKERS};
+use cursor_watch::CursorWatch;
 use faults::Faults;
 use fleet::{Fleet, LEASE, Setting};
 use harvest::Harvest;
@@ -97,7 +99,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     }
     std::fs::create_dir_all(folder)?;
     let recorder = Arc::new(Recorder::create(&folder.join(History::RECORDS))?);
-    let (mut faults, cast) = set_up(options, Arc::clone(&recorder)).await?;
+    let (mut faults, cast, cursors) = set_up(options, Arc::clone(&recorder)).await?;
 
     let addresses = faults.fleet.addresses();
     let mut load = Load::new(
@@ -158,6 +160,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     let unsettled = harvest.unsettled().await?;
     let overspent = harvest.overspent(HOLDERS).await?;
     let strays = harvest.misattributed(cast.first.key, &submitted).await?;
+    let gone_back = cursors.gone_back().await?;
     dump::write(faults.harvest, [client, &theirs[0]], folder).await?;
     let amiss = faults.fleet.stop().await;
     // The roles have written their last records.
@@ -193,7 +196,8 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
         }
     };
     let strays = strays.into_iter().map(of_run(Invariant::I18));
-    judgement.violations.extend(strays);
+    let gone_back = gone_back.into_iter().map(of_run(Invariant::I11));
+    judgement.violations.extend(strays.chain(gone_back));
     Ok(judgement)
 }
 
@@ -216,7 +220,10 @@ fn panics(folder: &Path) -> anyhow::Result<Vec<String>> {
     Ok(found)
 }
 
-async fn set_up(options: &Options, recorder: Arc<Recorder>) -> anyhow::Result<(Faults, Cast)> {
+async fn set_up(
+    options: &Options,
+    recorder: Arc<Recorder>,
+) -> anyhow::Result<(Faults, Cast, CursorWatch)> {
     let logins = Logins::delivered()?;
     let (broker, database) = tokio::try_join!(logins.start_as_delivered(), async {
         Ok(Postgres::start(PostgresOptions {
@@ -256,6 +263,7 @@ async fn set_up(options: &Options, recorder: Arc<Recorder>) -> anyhow::Result<(F
         upstream: upstream.address(),
     });
     setting.migrate().await?;
+    let cursors = CursorWatch::begin(database.superuser_url(), DATABASE).await?;
     let api_key = setting
         .run(&[
             "keys",
@@ -289,5 +297,5 @@ async fn set_up(options: &Options, recorder: Arc<Recorder>) -> anyhow::Result<(F
         recorder,
         due: Vec::new(),
     };
-    Ok((faults, cast))
+    Ok((faults, cast, cursors))
 }

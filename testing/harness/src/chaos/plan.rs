@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::outside::Ailment;
-use super::proxy::Mode;
+use super::proxy::{Matching, Mode};
 
 /// The number of workers.
 pub const WORKERS: usize = 3;
@@ -131,7 +131,8 @@ const fn mode_name(mode: Mode) -> &'static str {
         Mode::DropToServer => "deaf",
         Mode::DropToClient => "mute",
         Mode::CutAfter(_) => "cut after bytes",
-        Mode::Orphan(_) => "late repeats",
+        Mode::Orphan(_, Matching::Any) => "late repeats",
+        Mode::Orphan(_, Matching::With(_)) => "late repeats of steps",
     }
 }
 
@@ -177,6 +178,9 @@ pub const REQUIRED: [&str; 15] = [
     "worker kill",
     "worker without files",
 ];
+
+/// Matches statements with a message that asks for tools.
+const CALLS: Matching = Matching::With("\"tool_calls\"");
 
 /// The schedule: an endless sequence of pauses and faults.
 #[derive(Debug)]
@@ -250,7 +254,7 @@ impl Plan {
             16..18 => (Mode::DropToClient, self.millis(300, 4_000)),
             18..20 => (Mode::Delay(self.millis(5, 50)), self.millis(1_000, 4_000)),
             _ => (
-                Mode::Orphan(self.millis(200, 2_500)),
+                Mode::Orphan(self.millis(200, 2_500), Matching::Any),
                 self.millis(300, 1_000),
             ),
         };
@@ -314,11 +318,16 @@ impl Plan {
         Fault::Unseen(self.worker(), self.millis(5_000, 9_000))
     }
 
-    /// Delays a worker's statements; soon after that the worker is killed.
+    /// Delays the statements of a worker that record a turn with calls, beyond the recording of these
+    /// calls; soon after that the worker is killed.
     fn late_repeats(&mut self) -> Fault {
-        let (worker, late, time) = (self.worker(), self.millis(400, 900), self.millis(300, 600));
+        let (worker, late, time) = (
+            self.worker(),
+            self.millis(400, 900),
+            self.millis(600, 1_200),
+        );
         self.follows = Some((time + late + self.millis(50, 400), Fault::Kill(worker)));
-        Fault::Link(worker, Server::Database, Mode::Orphan(late), time)
+        Fault::Link(worker, Server::Database, Mode::Orphan(late, CALLS), time)
     }
 
     fn zombie(&mut self) -> Fault {

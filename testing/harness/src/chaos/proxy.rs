@@ -33,9 +33,27 @@ pub enum Mode {
     DropToClient,
     /// Passes on so many bytes in both directions, and then closes each connection that has more.
     CutAfter(u64),
-    /// When an open connection sends, closes the client's side and passes the bytes on after this
-    /// time: the client repeats them, and they arrive after their repetition.
-    Orphan(Duration),
+    /// When an open connection sends bytes that match, closes the client's side and passes the bytes
+    /// on after this time: the client repeats them, and they arrive after their repetition.
+    Orphan(Duration, Matching),
+}
+
+/// The bytes that a mode is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Matching {
+    /// All.
+    Any,
+    /// Those that contain this.
+    With(&'static str),
+}
+
+impl Matching {
+    fn matches(self, piece: &[u8]) -> bool {
+        match self {
+            Self::Any => true,
+            Self::With(part) => memchr::memmem::find(piece, part.as_bytes()).is_some(),
+        }
+    }
 }
 
 /// The direction of a pump.
@@ -148,7 +166,7 @@ async fn accept(
         if mode == Mode::Cut {
             continue;
         }
-        let is_repetition = matches!(mode, Mode::Orphan(_));
+        let is_repetition = matches!(mode, Mode::Orphan(..));
         let mut carrier = carrier.clone();
         carrier.is_repetition = is_repetition;
         let mut cuts = cuts.clone();
@@ -211,7 +229,11 @@ impl Carrier {
             match now {
                 Mode::Delay(time) => tokio::time::sleep(time).await,
                 Mode::CutAfter(_) => passed = self.take(read),
-                Mode::Orphan(late) if way == Way::ToServer && !self.is_repetition => {
+                Mode::Orphan(late, matching)
+                    if way == Way::ToServer
+                        && !self.is_repetition
+                        && matching.matches(&piece[..read]) =>
+                {
                     piece.truncate(read);
                     self.late.spawn(async move {
                         tokio::time::sleep(late).await;
@@ -326,6 +348,23 @@ mod tests {
             stream.read_exact(&mut back).await.unwrap();
             assert_eq!(&back, b"late");
         }
+    }
+
+    #[tokio::test]
+    async fn bytes_that_match_arrive_after_their_connection_was_closed() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let proxy = Proxy::start(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        proxy.set(Mode::Orphan(Duration::ZERO, Matching::With("late")));
+        let mut arrived = [0; 4];
+        client.write_all(b"ping").await.unwrap();
+        server.read_exact(&mut arrived).await.unwrap();
+        client.write_all(b"late").await.unwrap();
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        server.read_exact(&mut arrived).await.unwrap();
+        assert_eq!(&arrived, b"late");
+        assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
     }
 
     #[tokio::test]
