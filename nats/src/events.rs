@@ -10,12 +10,15 @@ pub use read::EventsState;
 
 use std::fmt;
 
-use async_nats::{HeaderMap, HeaderValue, header};
+use async_nats::{HeaderMap, HeaderName, HeaderValue, header};
 use baton_protocol::{RunId, TenantId};
 use bytes::Bytes;
 
 use crate::bus::{Bus, Rejected, Unanswered};
 use crate::subjects;
+
+/// Marks the end of a log in which nothing was ever withdrawn.
+const END_UNBROKEN: HeaderName = HeaderName::from_static("Baton-Unbroken");
 
 /// A position in EVENTS. Clients never see one, because a stream that was lost and restored uses
 /// its numbers again.
@@ -124,6 +127,25 @@ impl From<Rejected> for AppendError {
     }
 }
 
+/// Events to append, as lines of JSON.
+#[derive(Debug, Clone)]
+pub struct EventLines {
+    /// The lines.
+    pub lines: Bytes,
+    /// Whether they are the end of a log in which nothing was ever withdrawn. The message has a header
+    /// that says so; a log without one may be of either kind.
+    pub end_unbroken: bool,
+}
+
+impl From<Bytes> for EventLines {
+    fn from(lines: Bytes) -> Self {
+        Self {
+            lines,
+            end_unbroken: false,
+        }
+    }
+}
+
 impl Bus {
     /// Appends events to a run's log if `expected` is last on its subject ([`StreamSeq::NONE`] if
     /// the subject is empty), and waits until they are stored.
@@ -135,15 +157,22 @@ impl Bus {
         tenant: TenantId,
         run: RunId,
         expected: StreamSeq,
-        payload: Bytes,
+        events: impl Into<EventLines>,
     ) -> Result<StreamSeq, AppendError> {
+        let EventLines {
+            lines,
+            end_unbroken,
+        } = events.into();
         let mut headers = HeaderMap::new();
+        if end_unbroken {
+            headers.insert(END_UNBROKEN, HeaderValue::from(1_u64));
+        }
         headers.insert(
             header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
             HeaderValue::from(expected.0),
         );
         Ok(StreamSeq(
-            self.store(subjects::events(tenant, run), headers, payload)
+            self.store(subjects::events(tenant, run), headers, lines)
                 .await?,
         ))
     }

@@ -43,7 +43,7 @@ pub use events::cursor::{Cursor, Verdict};
 pub use events::follower::{
     EventFollower, FollowError, Followed, ResumeError, Subscribed, Unresumed,
 };
-pub use events::{AppendError, EventsState, ReadError, StoredEvents, StreamSeq};
+pub use events::{AppendError, EventLines, EventsState, ReadError, StoredEvents, StreamSeq};
 pub use jobs::backlog::Backlog;
 pub use jobs::delivery::{AckError, BadJob, Delivery, InProgress};
 pub use jobs::quarantine::{DeadLetter, KEPT_OF_A_LETTER};

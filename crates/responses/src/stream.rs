@@ -17,6 +17,7 @@
 mod frames;
 mod item_frames;
 mod mcp_frames;
+mod midway;
 mod shown;
 
 use baton_openai::{AnswerFields, ErrorObject, FieldOf};
@@ -113,6 +114,10 @@ impl ResponseStream {
 
     /// Writes what precedes the first event.
     pub fn begin(&mut self, out: &mut BytesMut) {
+        // A stream that begins midway has done so.
+        if self.in_progress {
+            return;
+        }
         if self.head.settings.background {
             self.whole(out, 0, "response.created", &Snapshot::empty(Status::Queued));
             self.whole(out, 1, "response.queued", &Snapshot::empty(Status::Queued));

@@ -3,9 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use baton_nats::{AppendError, Bus, ReadError, StoredEvents, StreamSeq};
+use baton_nats::{AppendError, Bus, EventLines, ReadError, StoredEvents, StreamSeq};
 use baton_protocol::{RunId, TenantId};
-use bytes::Bytes;
 
 /// The logs of all runs: each append names the log's last message, and is refused if another one is
 /// last.
@@ -16,7 +15,7 @@ pub trait EventLogs: Clone + Send + Sync + 'static {
         tenant: TenantId,
         run: RunId,
         expected: StreamSeq,
-        payload: Bytes,
+        events: EventLines,
     ) -> impl Future<Output = Result<StreamSeq, AppendError>> + Send;
 
     /// Returns the last message of a run's log, as the leader has it.
@@ -40,9 +39,9 @@ impl EventLogs for Bus {
         tenant: TenantId,
         run: RunId,
         expected: StreamSeq,
-        payload: Bytes,
+        events: EventLines,
     ) -> Result<StreamSeq, AppendError> {
-        Self::append_events(self, tenant, run, expected, payload).await
+        Self::append_events(self, tenant, run, expected, events).await
     }
 
     async fn event_tip(
@@ -62,7 +61,7 @@ impl EventLogs for Bus {
 #[derive(Debug, Clone)]
 pub(crate) struct Message {
     pub(crate) after: StreamSeq,
-    pub(crate) lines: Bytes,
+    pub(crate) events: EventLines,
 }
 
 /// A request that failed without a decision of the log.
@@ -102,8 +101,8 @@ pub(crate) async fn append<L: EventLogs, W: Writer>(
     loop {
         let refused = match writer.message() {
             None => true,
-            Some(Message { after, lines }) => {
-                match logs.append_events(tenant, run, after, lines).await {
+            Some(Message { after, events }) => {
+                match logs.append_events(tenant, run, after, events).await {
                     Ok(at) => return Ok(writer.stored(at)),
                     Err(AppendError::WrongLast) => true,
                     Err(error) => {

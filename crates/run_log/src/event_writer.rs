@@ -4,7 +4,7 @@
 //! At most one append is in flight. Its bytes are frozen until its fate is known: a refused append
 //! may be the repetition of a stored one, and only identical bytes show that.
 
-use baton_nats::{StoredEvents, StreamSeq};
+use baton_nats::{EventLines, StoredEvents, StreamSeq};
 use baton_protocol::event::{AnswerField, AttemptReset, Text, ToolCallDelta};
 use baton_protocol::{Event, EventData, EventId, Fence, RunId};
 use bytes::Bytes;
@@ -43,6 +43,8 @@ pub struct EventWriter {
     pending_bytes: usize,
     /// The number of messages in the log.
     messages: u64,
+    /// Whether an event of the run was withdrawn.
+    is_broken: bool,
 }
 
 impl EventWriter {
@@ -58,6 +60,7 @@ impl EventWriter {
             pending: Vec::new(),
             pending_bytes: 0,
             messages: 0,
+            is_broken: false,
         }
     }
 
@@ -128,6 +131,7 @@ impl EventWriter {
     /// to its limit; a longer text becomes several. Returns the id of the last of them.
     pub fn push(&mut self, step: u32, mut data: EventData) -> EventId {
         self.pending_bytes += weight(&data);
+        self.is_broken |= matches!(data, EventData::AttemptReset(_));
         if let Some((last_step, last)) = self.pending.last_mut()
             && *last_step == step
             && join(last, &data)
@@ -172,12 +176,13 @@ impl EventWriter {
             return None;
         }
         let first = self.next;
-        let payload = self.encode_pending(now);
+        let (payload, has_end) = self.encode_pending(now);
         Some(Append {
             attempt: self.attempt,
             first,
             position: self.position,
             payload,
+            end_unbroken: has_end && !self.is_broken,
         })
     }
 
@@ -187,9 +192,11 @@ impl EventWriter {
         self.messages += 1;
     }
 
-    fn encode_pending(&mut self, at: DateTime<Utc>) -> Bytes {
+    /// Returns the events of one message, and whether they end the run.
+    fn encode_pending(&mut self, at: DateTime<Utc>) -> (Bytes, bool) {
         let mut out = Vec::with_capacity(self.pending_bytes.min(MESSAGE_LIMIT) + 512);
         let mut taken = 0;
+        let mut has_end = false;
         while out.len() < MESSAGE_LIMIT
             && let Some((step, data)) = self.pending.get_mut(taken)
         {
@@ -208,12 +215,13 @@ impl EventWriter {
                 ),
             };
             self.pending_bytes = self.pending_bytes.saturating_sub(weight(&event.data));
+            has_end |= event.data.is_terminal();
             event.encode_into(&mut out);
             self.written = self.next;
             self.next = self.next.next();
         }
         self.pending.drain(..taken);
-        Bytes::from(out)
+        (Bytes::from(out), has_end)
     }
 }
 
@@ -225,6 +233,7 @@ pub struct Append {
     first: EventId,
     position: StreamSeq,
     payload: Bytes,
+    end_unbroken: bool,
 }
 
 /// The fate of an append that was refused because the log has another last message.
@@ -247,6 +256,14 @@ impl Append {
     /// Returns the events as lines of JSON.
     pub const fn payload(&self) -> &Bytes {
         &self.payload
+    }
+
+    /// Returns the events to append.
+    pub fn events(&self) -> EventLines {
+        EventLines {
+            lines: self.payload.clone(),
+            end_unbroken: self.end_unbroken,
+        }
     }
 
     /// Judges a refusal by the log's last message, as the leader has it.

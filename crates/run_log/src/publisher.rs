@@ -209,7 +209,7 @@ impl Writer for HoldersAppend {
     fn message(&self) -> Option<Message> {
         Some(Message {
             after: self.append.position(),
-            lines: self.append.payload().clone(),
+            events: self.append.events(),
         })
     }
 

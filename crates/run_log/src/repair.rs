@@ -130,7 +130,10 @@ impl<F: Fn(Option<&StoredEvents>) -> Option<Bytes>> Writer for Repair<F> {
             return ControlFlow::Break(Ok(false));
         };
         let after = tip.map_or(StreamSeq::NONE, |tip| tip.seq);
-        self.message = Some(Message { after, lines });
+        self.message = Some(Message {
+            after,
+            events: lines.into(),
+        });
         ControlFlow::Continue(())
     }
 

@@ -403,6 +403,7 @@ impl Fixture {
             last: EventId::ORIGIN,
             step: 1,
             text: String::new(),
+            is_broken: false,
             usage: USAGE,
         };
         let started = RunStarted {

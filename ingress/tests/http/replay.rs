@@ -243,7 +243,7 @@ async fn who_follows_a_parked_run_whose_events_are_gone_is_told_what_is_asked_an
     }
     let appended = f
         .bus
-        .append_events(f.tenant, run, StreamSeq::NONE, lines.into());
+        .append_events(f.tenant, run, StreamSeq::NONE, bytes::Bytes::from(lines));
     appended.await.unwrap();
     for follower in [&mut follower, &mut later, &mut last] {
         for kind in ["attempt.reset", "text.delta"] {

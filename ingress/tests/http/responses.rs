@@ -4,7 +4,7 @@ use baton_protocol::event::{AttemptReset, ToolCallDelta};
 use baton_protocol::{EventData, EventId, Lane, OnLimit, RunId, RunSpec, RunStatus};
 use baton_responses::checker::{StreamChecker, check_response};
 use baton_responses::fields::FIELDS;
-use baton_responses::response_id;
+use baton_responses::{SequenceNumber, response_id};
 use reqwest::Response;
 use serde_json::{Value, json};
 
@@ -278,6 +278,48 @@ async fn withdrawn_text_is_closed_as_incomplete_and_no_part_of_the_response() {
     let last = checker.response.unwrap();
     assert_eq!(last["output"].as_array().unwrap().len(), 1);
     assert_eq!(last["output"][0]["content"][0]["text"], "right");
+}
+
+/// The log before the cursor is not read: a hole in it would be noticed.
+#[tokio::test]
+async fn an_ended_text_is_resumed_without_the_log_before_the_cursor() {
+    let f = Fixture::start().await;
+    for broken in [false, true] {
+        let (queued, mut worker) = in_background(&f).await;
+        let path = format!("{PATH}/{}?stream=true", queued["id"].as_str().unwrap());
+        if broken {
+            let reset = AttemptReset {
+                resume_after: worker.last,
+                continues: false,
+            };
+            worker.withdraw(reset).await;
+        }
+        worker.say("one ").await;
+        worker.goes_unheard("two ");
+        worker.say("three ").await;
+        let third = SequenceNumber {
+            event: worker.last,
+            frame: 112,
+            extra: 0,
+        };
+        worker.say("four").await;
+        worker.complete().await;
+        let resumed = soon(f.get(&format!("{path}&starting_after={third}")).send()).await;
+        let rest = frames(resumed.unwrap()).await;
+        let names = kinds(&rest);
+        if broken {
+            assert_eq!(names, ["error"], "what was withdrawn is not known");
+            continue;
+        }
+        assert_eq!(
+            names[..2],
+            ["output_text.delta", "output_text.done"],
+            "{names:?}"
+        );
+        assert!(rest[0].data.contains(r#""delta":"four""#));
+        assert!(rest[1].data.contains(r#""text":"one two three four""#));
+        assert_eq!(names.last(), Some(&"completed"));
+    }
 }
 
 #[tokio::test]

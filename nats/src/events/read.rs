@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::{ReadError, StoredEvents, StreamSeq};
+use super::{END_UNBROKEN, ReadError, StoredEvents, StreamSeq};
 use crate::bus::Bus;
 use crate::foreign::Consumer;
 use crate::streams;
@@ -154,6 +154,17 @@ impl Bus {
             Some(StatusCode::NOT_FOUND) => Ok(None),
             Some(_) => Err(refused(&message)),
         }
+    }
+
+    /// Returns whether the log is known to have its end, and to be one in which nothing was withdrawn.
+    pub async fn ends_unbroken(&self, tenant: TenantId, run: RunId) -> Result<bool, ReadError> {
+        let subject = api::direct_get_tip(tenant, run);
+        let message = self.request(subject, None, bytes::Bytes::new()).await?;
+        Ok(message.status.is_none()
+            && covers(&subjects::events(tenant, run), stored_subject(&message))
+            && message
+                .headers
+                .is_some_and(|headers| headers.get(END_UNBROKEN).is_some()))
     }
 
     /// Returns up to `max` messages of a run's log from any replica, beginning at position `from`.

@@ -51,13 +51,31 @@ impl Subscribed {
     /// The event `after` itself must be found in the log, because only then is it certain that
     /// nothing between it and the next one is gone.
     pub async fn resume(self, after: EventId) -> Result<EventFollower, Box<Unresumed>> {
-        let unresumed = |reason, subscribed| Box::new(Unresumed { reason, subscribed });
-        let Start { found, known } = match self.start(after).await {
+        match self.start(after).await {
+            Ok(start) => self.begin(&start, after),
+            Err(reason) => Err(unresumed(reason, self)),
+        }
+    }
+
+    /// As [`Self::resume`], and returns the event `after` as well, which is one of the log.
+    pub async fn resume_at(self, after: EventId) -> Result<(Event, EventFollower), Box<Unresumed>> {
+        let start = match self.start(after).await {
             Ok(start) => start,
             Err(reason) => return Err(unresumed(reason, self)),
         };
-        let (page, at) = &found;
-        let mut follower = self.follow(Cursor::after(after), known);
+        let (page, at) = &start.found;
+        let message = page.messages.get(*at);
+        match message.map(|message| event_of(message, after)).transpose() {
+            Ok(Some(Some(event))) => Ok((event, self.begin(&start, after)?)),
+            Ok(_) => Err(unresumed(ResumeError::CursorUnknown, self)),
+            Err(error) => Err(unresumed(error.into(), self)),
+        }
+    }
+
+    fn begin(self, start: &Start, after: EventId) -> Result<EventFollower, Box<Unresumed>> {
+        let Start { found, known } = start;
+        let (page, at) = found;
+        let mut follower = self.follow(Cursor::after(after), *known);
         match follower.take_first_page(&page.messages[*at..], page.next()) {
             Ok(true) if follower.last_id() == EventId::ORIGIN => {
                 Err(unresumed(ResumeError::Expired, follower.from))
@@ -219,6 +237,20 @@ fn holds(message: &StoredEvents, id: EventId) -> Result<bool, EventError> {
         }
     }
     Ok(false)
+}
+
+/// Returns the event with this id, if the message has it.
+fn event_of(message: &StoredEvents, id: EventId) -> Result<Option<Event>, EventError> {
+    for line in Event::lines(&message.payload) {
+        if id_of(line)? == id {
+            return Event::decode(line).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn unresumed(reason: ResumeError, subscribed: Subscribed) -> Box<Unresumed> {
+    Box::new(Unresumed { reason, subscribed })
 }
 
 fn unreadable(error: FollowError) -> ResumeError {

@@ -217,7 +217,7 @@ async fn events_that_are_too_large_or_have_no_stream_are_refused() {
     let append = async |bytes: Vec<u8>| {
         broker
             .bus
-            .append_events(tenant, run, StreamSeq::NONE, bytes.into())
+            .append_events(tenant, run, StreamSeq::NONE, bytes::Bytes::from(bytes))
             .await
     };
     let refused = append(vec![b' '; 2 << 20]).await;

@@ -197,9 +197,14 @@ async fn an_event_of_another_version_is_an_error_after_what_came_before_it() {
     let (first, second) = bytes.split_once('\n').unwrap();
     let mixed = format!("{first}\n{}", second.replace(r#""v":1"#, r#""v":7"#));
     let bus = &broker.bus;
-    bus.append_events(tenant, run, baton_nats::StreamSeq::NONE, mixed.into())
-        .await
-        .unwrap();
+    bus.append_events(
+        tenant,
+        run,
+        baton_nats::StreamSeq::NONE,
+        bytes::Bytes::from(mixed),
+    )
+    .await
+    .unwrap();
 
     let seen = soon(follower.next()).await.unwrap();
     assert!(matches!(seen[0].event.data, EventData::TextDelta(_)));

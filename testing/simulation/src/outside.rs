@@ -9,7 +9,7 @@ mod ledger;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use baton_nats::{AppendError, ReadError, StoredEvents, StreamSeq};
+use baton_nats::{AppendError, EventLines, ReadError, StoredEvents, StreamSeq};
 use baton_protocol::{ClaimToken, Event, EventData, EventId, RunId, TenantId, Usage};
 use baton_run_log::{EventLogs, RecordedRuns};
 use baton_store::{ApprovalRecord, RecordedEvents, StoreError};
@@ -118,8 +118,9 @@ impl EventLogs for Outside {
         _: TenantId,
         run: RunId,
         expected: StreamSeq,
-        payload: Bytes,
+        events: EventLines,
     ) -> Result<StreamSeq, AppendError> {
+        let payload = events.lines;
         if let Some(early) = &self.early {
             return Ok(early.append(run, expected, payload));
         }

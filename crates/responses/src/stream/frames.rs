@@ -116,6 +116,10 @@ impl FrameWriter {
         }
     }
 
+    pub(super) fn after(&self) -> Option<SequenceNumber> {
+        self.after
+    }
+
     /// Counts items that the record does not have and that a server without the log did not see.
     pub(super) fn adopt_extra(&mut self) -> u32 {
         self.extra = self.after.map_or(0, |after| after.extra).into();

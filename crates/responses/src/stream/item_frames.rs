@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use super::ResponseStream;
 use super::frames::{OfItem, OfPart, OfText, place};
-use super::shown::{Shown, State, Text, TextKind};
+use super::shown::{Shown, State, TextKind, TextPart};
 use crate::ids::{ItemKind, item_id};
 use crate::items::ItemStatus;
 
@@ -80,10 +80,7 @@ impl ResponseStream {
         let content_index = known.unwrap_or(shown.parts.len());
         let content = u32::try_from(content_index).unwrap_or(u32::MAX);
         if known.is_none() {
-            let empty = Text {
-                kind,
-                text: String::new(),
-            };
+            let empty = TextPart::empty(kind);
             let body = OfPart {
                 item_id: &shown.id,
                 output_index,
@@ -94,7 +91,10 @@ impl ResponseStream {
             self.frames.write(out, place::PART, added, body);
             shown.parts.push(empty);
         }
-        shown.parts[content_index].text.push_str(text);
+        let part = &mut shown.parts[content_index];
+        if !part.is_whole {
+            part.text.push_str(text);
+        }
         let (name, logprobs) = match kind {
             TextKind::Reasoning => ("response.reasoning_text.delta", None),
             TextKind::Output => ("response.output_text.delta", Some([])),

@@ -16,7 +16,7 @@ pub(super) struct Shown {
     pub(super) last: EventId,
     pub(super) state: State,
     /// The parts of a message or of reasoning, in the order of their beginnings.
-    pub(super) parts: Vec<Text>,
+    pub(super) parts: Vec<TextPart>,
     /// The id of a call.
     pub(super) call_id: String,
     /// The function of a call.
@@ -52,12 +52,22 @@ pub(super) enum TextKind {
 
 /// A part of a message or of reasoning.
 #[derive(Debug, Clone)]
-pub(super) struct Text {
+pub(super) struct TextPart {
     pub(super) kind: TextKind,
     pub(super) text: String,
+    /// Whether it is known from the record, with what is still to be shown.
+    pub(super) is_whole: bool,
 }
 
-impl Text {
+impl TextPart {
+    pub(super) fn empty(kind: TextKind) -> Self {
+        Self {
+            kind,
+            text: String::new(),
+            is_whole: false,
+        }
+    }
+
     pub(super) fn part(&self) -> Part {
         let text = self.text.clone();
         match self.kind {
@@ -102,7 +112,7 @@ impl Shown {
     /// Returns the item as it is now.
     pub(super) fn item(&self) -> Item {
         let (id, status) = (self.id.clone(), self.status());
-        let parts = || self.parts.iter().map(Text::part).collect();
+        let parts = || self.parts.iter().map(TextPart::part).collect();
         let server_label = self.server_label.clone();
         match self.kind {
             ItemKind::McpList(_) => Item::McpListTools {

@@ -3,6 +3,7 @@
 use baton_protocol::{Event, EventData, EventId, FinishReason};
 use baton_responses::checker::{StreamChecker, split_frames};
 use baton_responses::{ResponseStream, SequenceNumber};
+use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::log::{Log, head, stream};
@@ -138,6 +139,27 @@ fn cut(frames: &str, number: u64) -> String {
     kept.collect()
 }
 
+/// The frames after `after`, without the log before it; `None` if they need that.
+fn midway(log: &Log, after: SequenceNumber) -> Option<String> {
+    let at = log
+        .events
+        .iter()
+        .position(|event| event.id == after.event)?;
+    let mut stream = ResponseStream::new(head(""), Some(after));
+    if !stream.begin_midway(&log.events[at], &rebuilt(log)) {
+        return None;
+    }
+    let mut out = BytesMut::new();
+    stream.begin(&mut out);
+    for event in &log.events[at + 1..] {
+        if matches!(event.data, EventData::ContextCompacted(_)) {
+            stream.use_summary("c2VhbGVk".to_owned());
+        }
+        stream.write(&mut out, event);
+    }
+    Some(String::from_utf8(out.to_vec()).unwrap())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -150,6 +172,22 @@ proptest! {
             for number in numbers(&whole) {
                 let after = Some(SequenceNumber::from_u64(number));
                 let rest = stream(head(fields), &log.events, after, false);
+                prop_assert_eq!(cut(&whole, number) + &rest, &*whole);
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_that_goes_on_midway_is_the_rest_of_the_whole_one(turns in turns(), calls in fragments()) {
+        let unbroken: Vec<_> = turns
+            .into_iter()
+            .map(|turn| Turn { broken: Vec::new(), ..turn })
+            .collect();
+        let log = live(&unbroken, &calls);
+        let whole = stream(head(""), &log.events, None, false);
+        for number in numbers(&whole) {
+            let after = SequenceNumber::from_u64(number);
+            if let Some(rest) = midway(&log, after) {
                 prop_assert_eq!(cut(&whole, number) + &rest, &*whole);
             }
         }
@@ -197,6 +235,32 @@ proptest! {
             prop_assert!(live.iter().any(|(known, _)| *known == event), "{}", number);
         }
     }
+}
+
+#[test]
+fn a_stream_goes_on_midway_in_the_text_of_a_turn_of_text_alone() {
+    let mut log = Log::begun();
+    log.text("A").text("B").turn_recorded().server_call("42");
+    log.next_step();
+    log.text("C")
+        .text("D")
+        .text("E")
+        .completed(FinishReason::Stop);
+    let whole = stream(head(""), &log.events, None, false);
+    let goes_on = |number: &u64| midway(&log, SequenceNumber::from_u64(*number)).is_some();
+    let midway_at = numbers(&whole).into_iter().filter(goes_on).count();
+    assert_eq!(midway_at, 5, "after each delta");
+    let mut reasoned = Log::begun();
+    reasoned
+        .reasoning("r")
+        .text("A")
+        .completed(FinishReason::Stop);
+    let whole = stream(head(""), &reasoned.events, None, false);
+    let needs_more = |number: &u64| midway(&reasoned, SequenceNumber::from_u64(*number)).is_none();
+    assert!(
+        numbers(&whole).iter().all(needs_more),
+        "what precedes the text is not known"
+    );
 }
 
 #[test]

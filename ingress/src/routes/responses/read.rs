@@ -101,7 +101,12 @@ pub(crate) async fn read_response(
             .attach(caller.tenant, run, OnClose::LeaveRunning),
         place,
     };
-    ResponseFrames::new(record.head, after, true)
-        .open(&followers, &caller, client)
+    let mut frames = ResponseFrames::new(record.head.clone(), after, true);
+    match frames
+        .find_midway(&followers.runs, caller.tenant, &record)
         .await
+    {
+        Some(follower) => Ok(frames.follow(&followers, &caller, follower, client, None)),
+        None => frames.open(&followers, &caller, client).await,
+    }
 }

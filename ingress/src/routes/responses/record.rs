@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
 use baton_openai::AnswerFields;
-use baton_protocol::{RunId, RunSpec, TenantId};
+use baton_protocol::{Event, EventId, RunId, RunSpec, TenantId};
 use baton_responses::{
     Item, RecordedStep, ResponseHead, Settings, Snapshot, Status, StepSource, UsageObject,
     output_items, usage_object,
 };
+use baton_run_log::replay::{ReplayError, replay};
 use baton_store::{CallState, RunRecord, StepData, StepRecord, Store};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
@@ -100,6 +101,11 @@ impl ResponseRecord {
             steps,
             sealed,
         })
+    }
+
+    /// Returns the events of a run that has ended, as the ledger has them.
+    pub(super) fn events(&self) -> Result<Vec<Event>, ReplayError> {
+        replay(&self.run, &self.steps, EventId::ORIGIN)
     }
 
     /// Whether a step of it is recorded: it has cost something.

@@ -20,6 +20,7 @@ use crate::routes::run_stream::{Client, Frames, RunStream};
 use crate::routes::sse::{self, PING};
 use crate::run::event_source::{EventsAfter, Source, events_expired, find_events};
 use crate::run::followers::{EndsWith, Followers};
+use crate::run::reader::RunReader;
 use crate::run::relay::{Interruption, Relay};
 use crate::run::replay::{FromLedger, from_ledger};
 
@@ -43,6 +44,29 @@ impl ResponseFrames {
             after,
             waits_for_people,
         }
+    }
+
+    /// Finds the cursor in the log of a run that has ended, if the record has everything before it:
+    /// then the log is not read from its first event. `None` leaves it to [`Self::open`], which also
+    /// says what is wrong.
+    pub(super) async fn find_midway(
+        &mut self,
+        runs: &RunReader,
+        tenant: TenantId,
+        record: &ResponseRecord,
+    ) -> Option<EventFollower> {
+        let after = self
+            .after
+            .filter(|after| ResponseStream::may_begin_midway(*after))?;
+        let run = record.run.id;
+        record.run.ended()?;
+        if !runs.bus.ends_unbroken(tenant, run).await.ok()? {
+            return None;
+        }
+        let rebuilt = record.events().ok()?;
+        let subscribed = runs.subscribe(tenant, run).await.ok()?;
+        let (at, follower) = subscribed.resume_at(after.event).await.ok()?;
+        self.writer.begin_midway(&at, &rebuilt).then_some(follower)
     }
 
     /// Opens the events of a run that exists already.
