@@ -271,6 +271,8 @@ pub(crate) fn submission_refused(error: &SubmitError) {
             | Refusal::ThreadNotFound
             | Refusal::ThreadBusy
             | Refusal::TitleNotWanted
+            | Refusal::AlreadyAnswered
+            | Refusal::AnsweredLate
             | Refusal::InputsFull
             | Refusal::TenantQueueFull { .. }
             | Refusal::SystemQueueFull { .. } => return,

@@ -130,7 +130,8 @@ def test_a_response_lists_and_calls_its_tools(server, upstream, tmp_path):
         ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         client = json.loads(ended.stdout)
-        assert all(part in said for said in client["said"]) and len(client["said"]) == 3, client
+        assert all(part in said for said in client["said"]) and len(client["said"]) == 5, client
+        assert client["asked"] == [name, name], client
         assert "mcp_list_tools" in client["names"], client
     finally:
         stop(process)

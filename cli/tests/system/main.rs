@@ -40,6 +40,7 @@ mod log_level;
 mod logs;
 mod lost_bus;
 mod mcp;
+mod mcp_approvals;
 mod mcp_responses;
 mod metrics;
 mod process_limits;

@@ -13,18 +13,18 @@ const TOKEN: &str = "canary-mcp-token-5b12c0";
 const RESPONSES: &str = "/v1/responses";
 
 /// A stack with the server `docs`, and a server `gone` that is away.
-struct Served {
-    server: McpServer,
-    client: Client,
-    stack: Stack,
-    worker: Role,
+pub(crate) struct Served {
+    pub(crate) server: McpServer,
+    pub(crate) client: Client,
+    pub(crate) stack: Stack,
+    pub(crate) worker: Option<Role>,
     _ingress: Role,
     _scheduler: Role,
-    model: ScriptedModel,
+    pub(crate) model: ScriptedModel,
 }
 
 impl Served {
-    async fn start(
+    pub(crate) async fn start(
         manner: Manner,
         choose: impl Fn(&Recorded) -> Reply + Send + Sync + 'static,
     ) -> Self {
@@ -48,25 +48,25 @@ impl Served {
             server,
             client: stack.client(&ingress),
             stack,
-            worker,
+            worker: Some(worker),
             _ingress: ingress,
             _scheduler: scheduler,
             model,
         }
     }
 
-    async fn post(&self, body: &Value) -> (u16, Value) {
+    pub(crate) async fn post(&self, body: &Value) -> (u16, Value) {
         let answer = self.client.post(RESPONSES, body).await.unwrap();
         (answer.status.as_u16(), answer.json().unwrap())
     }
 
-    async fn get(&self, id: &Value, rest: &str) -> Value {
+    pub(crate) async fn get(&self, id: &Value, rest: &str) -> Value {
         let path = format!("{RESPONSES}/{}{rest}", id.as_str().unwrap());
         self.client.get(&path).await.unwrap().json().unwrap()
     }
 }
 
-fn docs(fields: &Value) -> Value {
+pub(crate) fn docs(fields: &Value) -> Value {
     let mut tool = json!({"type": "mcp", "server_label": "docs"});
     for (name, value) in fields.as_object().into_iter().flatten() {
         tool[name] = value.clone();
@@ -74,7 +74,7 @@ fn docs(fields: &Value) -> Value {
     tool
 }
 
-fn request(tools: &[Value], fields: &Value) -> Value {
+pub(crate) fn request(tools: &[Value], fields: &Value) -> Value {
     let mut body = json!({"model": "script", "input": "Please.", "tools": tools});
     for (name, value) in fields.as_object().into_iter().flatten() {
         body[name] = value.clone();
@@ -96,7 +96,7 @@ fn calls_both(request: &Recorded) -> Reply {
     Reply::pieces([call(0, "docs__echo"), call(1, "docs__fail")]).ended("tool_calls")
 }
 
-fn check(events: &[ResponseEvent]) -> StreamChecker {
+pub(crate) fn check(events: &[ResponseEvent]) -> StreamChecker {
     let mut checker = StreamChecker::default();
     for event in events {
         checker.take(&event.kind, &event.data).unwrap();
@@ -105,7 +105,7 @@ fn check(events: &[ResponseEvent]) -> StreamChecker {
     checker
 }
 
-fn kinds(response: &Value) -> Vec<String> {
+pub(crate) fn kinds(response: &Value) -> Vec<String> {
     let output = response["output"].as_array().unwrap().iter();
     let status = |item: &Value| item["status"].as_str().unwrap_or_default().to_owned();
     let kinds = output.map(|item| format!("{} {}", item["type"].as_str().unwrap(), status(item)));
@@ -293,10 +293,8 @@ async fn the_calls_of_a_killed_worker_and_of_a_cancelled_run_are_incomplete() {
     let body = request(&tools, &json!({"background": true, "stream": true}));
     let mut stream = s.client.response(&body).await.unwrap();
     let first = stream.next().await.unwrap().unwrap();
-    let run = first.data["response"]["id"]
-        .as_str()
-        .unwrap()
-        .replace("resp_", "");
+    let id = first.data["response"]["id"].as_str().unwrap();
+    let run = id.replace("resp_", "");
     let mut events = s.client.events(&run, None).await.unwrap();
     let mut decide = async |reason: &str, decision: &str| {
         let asked = events.until_event(|event| event.event["data"]["reason"] == reason);
@@ -311,8 +309,10 @@ async fn the_calls_of_a_killed_worker_and_of_a_cancelled_run_are_incomplete() {
     };
     decide("approval required", "approve").await;
     s.server.wait_until(|seen| seen.calls.len() == 1).await;
+    // The first stream has ended with the approval request.
+    let stream = s.client.follow_response(id, None).await.unwrap();
     let Served { worker, .. } = s;
-    worker.kill().await;
+    worker.unwrap().kill().await;
     let _second = s.stack.worker().await.unwrap();
     decide("outcome unknown", "retry").await;
     s.server.wait_until(|seen| seen.calls.len() == 2).await;

@@ -180,6 +180,7 @@ impl BuiltInAgent {
             } else {
                 approval
             },
+            approved: Vec::new(),
         }
     }
 }

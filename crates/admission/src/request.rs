@@ -13,7 +13,7 @@ mod travelling;
 use baton_protocol::{
     CompactionRule, GivenCall, Lane, OfferedTool, OnLimit, RawFields, ThreadId, UseLimits,
 };
-use baton_store::OnBusy;
+use baton_store::{Answers, OnBusy};
 use serde_json::value::RawValue;
 
 pub use chat::ChatSubmission;
@@ -41,6 +41,8 @@ pub struct SubmitRequest {
     pub server_tools: Vec<OfferedTool>,
     /// The agent's tools that it does not offer.
     pub left_out: Vec<String>,
+    /// The answers to the questions of an earlier run, which ends with the acceptance of this one.
+    pub answers: Option<Answers>,
     /// The calls that the run consists of; it then asks no model.
     pub calls: Vec<GivenCall>,
     /// All fields that are passed on to the upstream unread.

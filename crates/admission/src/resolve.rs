@@ -71,6 +71,7 @@ pub fn resolve(
             .find(|tool| tool.name == wanted.name);
         if let Some(own) = own {
             own.approval = own.approval.clone().stricter(wanted.approval);
+            own.approved = wanted.approved;
         } else {
             server_tools.push(wanted);
         }

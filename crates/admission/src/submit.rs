@@ -9,8 +9,8 @@ use baton_protocol::agent::{InstructionValues, Variable, render, variables};
 use baton_protocol::{Lane, Price, RawFields, RunId, RunSpec, TenantId, ThreadId, UserId};
 use baton_routing::Routes;
 use baton_store::{
-    Accept, AcceptError, CancelRequest, IdempotencyKey, NewRun, QueueLimits, RunRecord, Store,
-    TurnWish,
+    Accept, AcceptError, Answers, CancelRequest, IdempotencyKey, NewRun, QueueLimits, RunRecord,
+    Store, TurnWish,
 };
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
@@ -271,6 +271,7 @@ impl Admission {
         let mut request = submission.request;
         let lane = request.lane;
         let (thread_id, on_busy) = request.thread.unzip();
+        let answers = request.answers.take();
         let metadata = request.metadata.take();
         let rules = self.rules.load_full();
         let mut spec = if request.calls.is_empty() {
@@ -278,7 +279,7 @@ impl Admission {
             let agents = agents.await?;
             for tool in &mut request.server_tools {
                 let approval = std::mem::take(&mut tool.approval);
-                *tool = rules.built_in.offer(&tool.name, approval);
+                tool.approval = rules.built_in.offer(&tool.name, approval).approval;
             }
             resolve(request, &agents, grant, &rules.routes)?
         } else {
@@ -315,7 +316,8 @@ impl Admission {
             traceparent: submission.headers.traceparent.as_deref(),
             idempotency: submission.idempotency.as_ref(),
         };
-        match self.commit(tenant, &new_run, &rules.policy).await? {
+        let committed = self.commit(tenant, &new_run, answers.as_ref(), &rules.policy);
+        match committed.await? {
             Accept::Created {
                 created_at,
                 cancelled,
@@ -345,13 +347,17 @@ impl Admission {
         &self,
         tenant: TenantId,
         run: &NewRun<'_>,
+        answers: Option<&Answers>,
         policy: &Policy,
     ) -> Result<Accept, SubmitError> {
         // Checked before anything is written, because a run without a broker has no followers.
         if !self.bus.is_connected() {
             return Err(SubmitError::BrokerDown);
         }
-        let accept = self.store.accept_run(tenant, run, policy).await;
+        let accept = self
+            .store
+            .accept_run_with(tenant, run, answers, policy)
+            .await;
         accept.map_err(|error| match error {
             AcceptError::Store(error) => SubmitError::Store(error),
             cause @ AcceptError::InDoubt { .. } => SubmitError::InDoubt { run: run.id, cause },

@@ -89,7 +89,10 @@ impl Admission {
             traceparent: headers.traceparent.as_deref(),
             idempotency: None,
         };
-        match self.commit(sender.tenant, &new_run, &rules.policy).await? {
+        match self
+            .commit(sender.tenant, &new_run, None, &rules.policy)
+            .await?
+        {
             Accept::Refused(refusal) => Err(refusal.into()),
             Accept::Created { .. } | Accept::Steered(_) | Accept::Replay(_) => Ok(self
                 .publish_job(sender.tenant, new_run.lane, run, headers)

@@ -151,6 +151,16 @@ impl Decision {
         }
     }
 
+    /// Returns the result, for the model, of a call that a person rejected for this reason.
+    pub fn text_of_rejection(reason: &str) -> String {
+        const REJECTED: &str = "this call was not approved, and it was not made.";
+        if reason.is_empty() {
+            REJECTED.to_owned()
+        } else {
+            format!("{REJECTED} The reason: {reason}")
+        }
+    }
+
     /// Returns the result or reason that comes with it.
     pub fn text(&self) -> Option<&str> {
         match self {

@@ -53,7 +53,7 @@ pub use raw_fields::{NotFields, RawField, RawFields};
 pub use role::{Role, UnknownRole};
 pub use route::{LeftUpstream, TurnRoute};
 pub use run::{FinishReason, Outcome, RunError, RunStatus, UpstreamError};
-pub use spec::{AgentRef, OfferedTool, RunLimits, RunSpec};
+pub use spec::{AgentRef, ApprovedCall, OfferedTool, RunLimits, RunSpec};
 pub use tool::{
     CallFailure, Effect, GivenCall, ToolDescription, ToolSource, ToolsAnswer, ToolsQuestion,
 };

@@ -80,6 +80,12 @@ impl RunSpec {
         names.filter(|name| !name.is_empty()).collect()
     }
 
+    /// Returns the approved calls that the run begins with, each with its tool.
+    pub fn approved_calls(&self) -> impl Iterator<Item = (&str, &ApprovedCall)> {
+        let tools = self.server_tools.iter();
+        tools.flat_map(|tool| tool.approved.iter().map(|call| (&*tool.name, call)))
+    }
+
     /// Returns whether the run is kept after its end. A request of the Responses route may refuse that.
     pub fn is_stored(&self) -> bool {
         let settings = self.response.as_deref().map(RawValue::get);
@@ -90,8 +96,9 @@ impl RunSpec {
 
 /// A server-side tool that a run's model is offered.
 ///
-/// As JSON, its name; with a rule, `{"name": "pay", "approval": "always"}`. A version that does not know rules
-/// cannot read that, so it gives the run back, and never calls the tool unasked.
+/// As JSON, its name; with a rule, `{"name": "pay", "approval": "always"}`. A version that does not know rules, or
+/// approved calls, cannot read them, so it gives the run back: it never calls the tool unasked, or leaves out a
+/// call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "OfferedToolForm", into = "OfferedToolForm")]
 pub struct OfferedTool {
@@ -99,6 +106,17 @@ pub struct OfferedTool {
     pub name: String,
     /// Whether its calls wait for a person, by the rules when the run was accepted.
     pub approval: ToolApproval,
+    /// The calls of it that a person approved when the run was accepted. The run begins with them.
+    pub approved: Vec<ApprovedCall>,
+}
+
+/// A call of an earlier run that a person has approved. The input has it, without a result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovedCall {
+    /// The call's id, as the model gave it.
+    pub id: String,
+    /// The approved arguments.
+    pub arguments: String,
 }
 
 impl From<&str> for OfferedTool {
@@ -106,6 +124,7 @@ impl From<&str> for OfferedTool {
         Self {
             name: name.to_owned(),
             approval: ToolApproval::Never,
+            approved: Vec::new(),
         }
     }
 }
@@ -123,6 +142,8 @@ enum OfferedToolForm {
 struct ToolWithRule {
     name: String,
     approval: ToolApproval,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    approved: Vec<ApprovedCall>,
 }
 
 impl OfferedTool {
@@ -137,17 +158,33 @@ impl From<OfferedToolForm> for OfferedTool {
     fn from(form: OfferedToolForm) -> Self {
         match form {
             OfferedToolForm::Name(name) => Self::from(&*name),
-            OfferedToolForm::WithRule(ToolWithRule { name, approval }) => Self { name, approval },
+            OfferedToolForm::WithRule(ToolWithRule {
+                name,
+                approval,
+                approved,
+            }) => Self {
+                name,
+                approval,
+                approved,
+            },
         }
     }
 }
 
 impl From<OfferedTool> for OfferedToolForm {
     fn from(tool: OfferedTool) -> Self {
-        let OfferedTool { name, approval } = tool;
+        let OfferedTool {
+            name,
+            approval,
+            approved,
+        } = tool;
         match approval {
-            ToolApproval::Never => Self::Name(name),
-            approval => Self::WithRule(ToolWithRule { name, approval }),
+            ToolApproval::Never if approved.is_empty() => Self::Name(name),
+            approval => Self::WithRule(ToolWithRule {
+                name,
+                approval,
+                approved,
+            }),
         }
     }
 }
@@ -227,6 +264,7 @@ mod tests {
             OfferedTool {
                 name: "pay".into(),
                 approval: ToolApproval::Always,
+                approved: Vec::new(),
             },
             OfferedTool {
                 name: "mail".into(),
@@ -234,12 +272,16 @@ mod tests {
                     "required".to_owned(),
                     json!(["to"]),
                 )]))),
+                approved: vec![ApprovedCall {
+                    id: "call_1".into(),
+                    arguments: "{}".into(),
+                }],
             },
         ];
         let json = serde_json::to_string(&tools).unwrap();
         assert_eq!(
             json,
-            r#"["weather",{"name":"pay","approval":"always"},{"name":"mail","approval":{"when":{"required":["to"]}}}]"#,
+            r#"["weather",{"name":"pay","approval":"always"},{"name":"mail","approval":{"when":{"required":["to"]}},"approved":[{"id":"call_1","arguments":"{}"}]}]"#,
         );
         let read: Vec<OfferedTool> = serde_json::from_str(&json).unwrap();
         assert_eq!(read, tools);

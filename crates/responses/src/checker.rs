@@ -211,12 +211,14 @@ impl StreamChecker {
         let id = text(done, "id")?;
         // A compaction is whole from its beginning, and has none.
         let status = match text(done, "type")? {
-            "compaction" | "mcp_list_tools" => "completed",
+            "compaction" | "mcp_list_tools" | "mcp_approval_request" => "completed",
             _ => text(done, "status")?,
         };
         let texts: Vec<String> = match text(done, "type")? {
             "function_call" | "mcp_call" => vec![text(done, "arguments")?.to_owned()],
-            "function_call_output" | "compaction" | "mcp_list_tools" => Vec::new(),
+            "function_call_output" | "compaction" | "mcp_list_tools" | "mcp_approval_request" => {
+                Vec::new()
+            }
             _ => list(done, "content")?
                 .iter()
                 .filter_map(|part| part.get("text").or_else(|| part.get("refusal")))

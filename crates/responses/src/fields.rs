@@ -67,7 +67,7 @@ pub const FIELDS: &[Field] = &[
         "input",
         Honoured,
         "A text, or items: `message`, `function_call`, `function_call_output`, `reasoning`, \
-         `compaction`, `mcp_call`, `mcp_list_tools`. Parts may be text, images and inline files.",
+         `compaction`, `mcp_call`, `mcp_list_tools`, `mcp_approval_request`, `mcp_approval_response`. Parts may be text, images and inline files.",
         &["\"hi\"", r#"[{"role":"user","content":"hi"}]"#],
         &["7", "[]", r#"[{"type":"item_reference","id":"x"}]"#],
     ),

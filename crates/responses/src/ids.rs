@@ -51,6 +51,10 @@ pub enum ItemKind {
     ClientCall(u32),
     /// A call of a server-side tool.
     ServerCall,
+    /// A call of an MCP server's tool that waits for a person.
+    McpApproval,
+    /// A person's answer about such a call.
+    McpAnswer,
     /// A call of an MCP server's tool.
     McpCall,
     /// The result of a call.
@@ -66,6 +70,8 @@ impl ItemKind {
             Self::Reasoning => "rs",
             Self::Message => "msg",
             Self::ClientCall(_) | Self::ServerCall => "fc",
+            Self::McpApproval => "mcpr",
+            Self::McpAnswer => "mcpa",
             Self::McpCall => "mcp",
             Self::CallOutput => "fco",
             Self::Compaction => "cmp",
@@ -81,10 +87,23 @@ pub fn item_id(run: RunId, step: u32, kind: ItemKind) -> String {
         ItemKind::Reasoning
         | ItemKind::Message
         | ItemKind::ServerCall
+        | ItemKind::McpApproval
+        | ItemKind::McpAnswer
         | ItemKind::McpCall
         | ItemKind::CallOutput
         | ItemKind::Compaction => id,
     }
+}
+
+/// Returns the id of the item that asks a person about a call.
+pub(crate) fn approval_id(run: RunId, step: u32) -> String {
+    item_id(run, step, ItemKind::McpApproval)
+}
+
+/// Returns the run and the step of the call that such an item asks about.
+pub(crate) fn call_of_approval(id: &str) -> Option<(RunId, u32)> {
+    let (run, step) = id.strip_prefix("mcpr_")?.split_once('_')?;
+    Some((run.parse().ok()?, step.parse().ok()?))
 }
 
 /// Returns the id of an input item: the kind, the run and the place in the input.

@@ -93,6 +93,28 @@ pub enum Item {
     },
     /// A call of an MCP server's tool.
     McpCall(Box<McpCall>),
+    /// A call of an MCP server's tool that waits for a person.
+    McpApprovalRequest {
+        /// The item's id.
+        id: String,
+        /// The server.
+        server_label: String,
+        /// The server's name for the tool.
+        name: String,
+        /// JSON as the model wrote it.
+        arguments: String,
+    },
+    /// A person's answer about such a call.
+    McpApprovalResponse {
+        /// The item's id.
+        id: String,
+        /// The item that it answers.
+        approval_request_id: String,
+        /// Whether the call may be made.
+        approve: bool,
+        /// The reason, for the model.
+        reason: Option<String>,
+    },
 }
 
 /// The progress of an item.
@@ -186,7 +208,9 @@ impl Item {
             | Self::FunctionCallOutput { id, .. }
             | Self::Reasoning { id, .. }
             | Self::Compaction { id, .. }
-            | Self::McpListTools { id, .. } => id,
+            | Self::McpListTools { id, .. }
+            | Self::McpApprovalRequest { id, .. }
+            | Self::McpApprovalResponse { id, .. } => id,
             Self::McpCall(call) => &call.id,
         }
     }
@@ -198,7 +222,9 @@ impl Item {
             | Self::FunctionCallOutput { id, .. }
             | Self::Reasoning { id, .. }
             | Self::Compaction { id, .. }
-            | Self::McpListTools { id, .. } => *id = new,
+            | Self::McpListTools { id, .. }
+            | Self::McpApprovalRequest { id, .. }
+            | Self::McpApprovalResponse { id, .. } => *id = new,
             Self::McpCall(call) => call.id = new,
         }
     }
@@ -213,6 +239,8 @@ impl Item {
             Self::Compaction { .. } => ItemKind::Compaction,
             Self::McpListTools { .. } => ItemKind::McpList(0),
             Self::McpCall(_) => ItemKind::McpCall,
+            Self::McpApprovalRequest { .. } => ItemKind::McpApproval,
+            Self::McpApprovalResponse { .. } => ItemKind::McpAnswer,
         }
     }
 }

@@ -38,7 +38,9 @@ pub use ids::{
 };
 pub use items::{Item, ItemStatus};
 pub use list::{InputTokens, ItemList, Order, page, whole_list};
-pub use mcp::{McpList, McpServer, McpTool, McpToolName};
+pub use mcp::{
+    AnsweredCall, McpAnswer, McpList, McpServer, McpTool, McpToolName, WaitingCall, with_answers,
+};
 pub use record::{RecordedStep, StepSource, output_items};
 pub use request::CreateResponse;
 pub use response::{ResponseHead, ResponseObject, Snapshot, Status, UsageObject, usage_object};

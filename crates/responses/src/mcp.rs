@@ -1,11 +1,14 @@
 //! MCP servers: those that there are, and those that a request's `tools` name.
 
+mod answers;
 mod choice;
 mod offer;
 mod requested;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use answers::take_answers;
+pub use answers::{AnsweredCall, McpAnswer, WaitingCall, with_answers};
 pub(crate) use choice::{Chosen, McpChoice};
 pub(crate) use offer::called_name;
 pub(crate) use requested::{RequestedServer, read_server};

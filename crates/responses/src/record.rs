@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::compaction::compaction_item;
 use crate::ids::{ItemKind, item_id};
 use crate::items::{Item, ItemStatus, McpCall, Output, Part};
-use crate::mcp::McpToolName;
+use crate::mcp::{AnsweredCall, McpToolName};
 use crate::settings::Settings;
 
 /// A recorded step of a run.
@@ -42,6 +42,13 @@ pub enum StepSource<'a> {
     },
     /// A summary in place of everything before it, sealed.
     Compaction(&'a str),
+    /// A call of an MCP server's tool that waits for a person, or waited when its run ended.
+    Question {
+        /// The tool's name for the model.
+        name: &'a str,
+        /// Its arguments, as the model wrote them.
+        arguments: &'a str,
+    },
 }
 
 /// Returns the lists of the MCP servers that a request names, as items.
@@ -70,6 +77,17 @@ pub fn output_items(
             items.push(compaction_item(run, step.step, sealed.to_owned()));
             continue;
         }
+        if let StepSource::Question { name, arguments } = step.source {
+            if let Some(tool) = McpToolName::find(&settings.mcp_tools, name) {
+                items.push(Item::McpApprovalRequest {
+                    id: item_id(run, step.step, ItemKind::McpApproval),
+                    server_label: tool.server_label.clone(),
+                    name: tool.name.clone(),
+                    arguments: arguments.to_owned(),
+                });
+            }
+            continue;
+        }
         let Some(message) = step.message else {
             continue;
         };
@@ -79,7 +97,7 @@ pub fn output_items(
                 let whole = !matches!(finish, FinishReason::Length | FinishReason::ContentFilter);
                 items.extend(turn_items(run, step.step, &message, client_tools, whole));
             }
-            StepSource::Compaction(_) => {}
+            StepSource::Compaction(_) | StepSource::Question { .. } => {}
             StepSource::CutTurn => {
                 items.extend(turn_items(run, step.step, &message, client_tools, false));
             }
@@ -95,6 +113,8 @@ pub fn output_items(
                         server_label: tool.server_label.clone(),
                         name: tool.name.clone(),
                         arguments: arguments.to_owned(),
+                        approval_request_id: AnsweredCall::find(&settings.mcp_answers, call_id)
+                            .map(|answered| answered.approval_request_id.clone()),
                         ..McpCall::default()
                     };
                     call.end(ok, message.plain_text());

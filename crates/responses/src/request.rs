@@ -3,7 +3,7 @@
 mod derived;
 mod params;
 
-use baton_openai::Message;
+use baton_openai::{Message, ToolCall};
 use baton_protocol::{OfferedTool, RawFields, RunId, ThreadId};
 use serde_json::value::RawValue;
 
@@ -13,7 +13,7 @@ use crate::compaction::{SealingKey, summary_message};
 use crate::fields::always_refused;
 use crate::ids::{conversation_id, run_of_response, thread_of_conversation};
 use crate::items::{Item, SealedItem, read_input, to_items, to_messages};
-use crate::mcp::{McpChoice, RequestedServer};
+use crate::mcp::{McpAnswer, McpChoice, RequestedServer, take_answers};
 use crate::read::{At, Object, cut};
 use crate::settings::{ServiceTier, Settings};
 use crate::tools::{Choice, Tools};
@@ -64,6 +64,12 @@ pub struct CreateResponse {
     pub tools: Option<Box<RawValue>>,
     /// The names of those tools.
     pub tool_names: Vec<String>,
+    /// Its answers about calls that wait in an earlier run.
+    pub answers: Vec<McpAnswer>,
+    /// Those calls, if the earlier messages do not have them.
+    pub(crate) calls: Vec<ToolCall>,
+    /// The results of those that are not approved.
+    pub(crate) results: Vec<Message>,
     /// The MCP servers that it names.
     pub(crate) servers: Vec<RequestedServer>,
     /// A choice that names tools of them.
@@ -96,7 +102,7 @@ impl CreateResponse {
             let message = "`model` is missing: name a model, or an agent";
             return Err(Invalid::field("missing_model", "model", message));
         }
-        let input = match purpose {
+        let mut input = match purpose {
             Purpose::Answer => read_input(&object.need("input")?, &mut sealed)?,
             Purpose::Count | Purpose::Compact => {
                 let input = object.take("input");
@@ -104,6 +110,19 @@ impl CreateResponse {
                 input.transpose()?.unwrap_or_default()
             }
         };
+        let length = input.len();
+        let answers = take_answers(&mut input)?;
+        if let Some(first) = sealed.first()
+            && input.len() != length
+        {
+            // It is found by its place, which would be another now.
+            let message =
+                "is refused beside approval requests: send the items after them without it";
+            return Err(Invalid::unsupported(
+                &*first.path,
+                format!("`{}` {message}", first.path),
+            ));
+        }
         let instructions = object.take_string("instructions")?;
         let previous_at = object.take("previous_response_id");
         let previous_response_id = previous_at.as_ref().map(At::string).transpose()?;
@@ -118,6 +137,9 @@ impl CreateResponse {
             let message = "`conversation` and `previous_response_id` exclude each other: a \
                            conversation has its earlier responses in it. Send one of them";
             return Err(Invalid::field("invalid_value", "conversation", message));
+        }
+        if !answers.is_empty() {
+            check_answers(previous, &answers, &input, conversation)?;
         }
         let compact_threshold = read_context_management(&mut object, conversation)?;
         let on_busy = read_on_busy(&mut object, conversation)?;
@@ -212,6 +234,9 @@ impl CreateResponse {
             on_busy,
             tools: tools.chat,
             tool_names: tools.names,
+            answers,
+            calls: Vec::new(),
+            results: Vec::new(),
             servers: tools.servers,
             choice: choice.mcp,
             server_tools: Vec::new(),
@@ -239,6 +264,7 @@ impl CreateResponse {
                 store,
                 mcp: Vec::new(),
                 mcp_tools: Vec::new(),
+                mcp_answers: Vec::new(),
                 safety_identifier,
                 prompt_cache_key,
             },
@@ -280,7 +306,40 @@ impl CreateResponse {
             .collect();
         messages.extend(earlier);
         messages.extend(to_messages(&self.input));
+        self.add_answered(&mut messages);
         messages
+    }
+}
+
+/// Checks the place of answers: after the response that asked, or after the whole conversation.
+fn check_answers(
+    previous: Option<RunId>,
+    answers: &[McpAnswer],
+    input: &[Item],
+    conversation: Option<ThreadId>,
+) -> Result<(), Invalid> {
+    let Some(first) = answers.first() else {
+        return Ok(());
+    };
+    let refuse = |param: &str, message: &str| {
+        Err(Invalid::unsupported(param, format!("`{param}` {message}")))
+    };
+    if conversation.is_some() {
+        return refuse(
+            "conversation",
+            "takes no answers to approval requests: decide at POST /v1/runs/{id}/approvals",
+        );
+    }
+    match previous {
+        Some(run) if run != first.run => refuse(
+            "previous_response_id",
+            "is not the response that asked: name that one",
+        ),
+        Some(_) if !input.is_empty() => refuse(
+            "input",
+            "has other items beside answers to approval requests: send them with the next request",
+        ),
+        _ => Ok(()),
     }
 }
 

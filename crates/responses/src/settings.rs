@@ -4,7 +4,7 @@ use baton_protocol::Lane;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::mcp::{McpList, McpToolName};
+use crate::mcp::{AnsweredCall, McpList, McpToolName};
 
 /// The settings of a response. They are stored with the run, because the response object shows them
 /// whenever it is read.
@@ -60,6 +60,9 @@ pub struct Settings {
     /// The tools with calls that are shown as calls of MCP servers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mcp_tools: Vec<McpToolName>,
+    /// The calls of MCP servers' tools that the request answered about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mcp_answers: Vec<AnsweredCall>,
     /// The client's name for its user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub safety_identifier: Option<String>,

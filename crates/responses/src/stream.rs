@@ -62,6 +62,12 @@ pub struct ResponseStream {
     counts: Vec<(u32, EventId, AnswerFields)>,
     /// The sealed summary of the next event that shows one.
     summary: Option<String>,
+    /// The tokens of each recorded turn.
+    used: Vec<(EventId, Usage)>,
+    /// Whether the run waits for a decision that this wire does not take.
+    asks_people: bool,
+    /// The time of the last question, in seconds since 1970.
+    asked_at: Option<i64>,
     /// The items of the record, for a run of which events show only a part.
     record: Option<Vec<Item>>,
 }
@@ -79,6 +85,9 @@ impl ResponseStream {
             piece: String::new(),
             counts: Vec::new(),
             summary: None,
+            used: Vec::new(),
+            asks_people: false,
+            asked_at: None,
             record: None,
         }
     }
@@ -150,12 +159,21 @@ impl ResponseStream {
             EventData::ToolCallDelta(delta) => self.client_call(out, event, delta),
             EventData::ToolStarted(call) => self.server_call(out, event, call),
             EventData::ToolFinished(call) => self.server_result(out, event, call),
-            EventData::ContextCompacted(_) => {
+            EventData::ContextCompacted(compacted) => {
+                self.used.push((event.id, compacted.usage));
                 if let Some(sealed) = self.summary.take() {
                     self.compaction(out, event, sealed);
                 }
             }
-            EventData::Usage(_) => self.close_all(out, ItemStatus::Completed),
+            EventData::Usage(usage) => {
+                self.used.push((event.id, *usage));
+                self.close_all(out, ItemStatus::Completed);
+            }
+            EventData::ApprovalRequested(asked) => {
+                self.asked_at = Some(event.at.timestamp());
+                self.asks_people |= !self.question(out, event, asked);
+            }
+            EventData::BudgetReached(_) => self.asks_people = true,
             EventData::AnswerField(piece) => self.field(event, piece),
             EventData::AttemptReset(reset) => self.withdraw(out, reset),
             EventData::RunCompleted(end) => {
@@ -179,8 +197,6 @@ impl ResponseStream {
                 return Some(StreamEnd::Error);
             }
             EventData::RunStarted(_)
-            | EventData::ApprovalRequested(_)
-            | EventData::BudgetReached(_)
             | EventData::InputAccepted(_)
             | EventData::InputApplied(_)
             | EventData::Unknown(_) => {}
@@ -195,21 +211,28 @@ impl ResponseStream {
 
     /// Returns whether the last response needs the record: events cut long arguments and results.
     /// Then [`ResponseStream::use_record`] must precede the last event.
-    pub fn needs_record(&self) -> bool {
+    pub fn needs_record(&self, last: &EventData) -> bool {
+        // A run that answers have ended has withdrawn its questions.
+        let is_answered = matches!(last, EventData::RunCompleted(end)
+            if end.finish_reason == baton_protocol::FinishReason::ToolCalls)
+            && !self.head.settings.mcp_tools.is_empty();
         self.record.is_none()
-            && self.shown.iter().any(|shown| match shown.kind {
-                ItemKind::ServerCall => shown.text.len() >= CUT_ARGUMENTS,
-                ItemKind::CallOutput => shown.text.len() >= CUT_RESULT,
-                ItemKind::McpCall => {
-                    let result = shown.result.as_ref().map_or(0, |(_, text)| text.len());
-                    shown.text.len() >= CUT_ARGUMENTS || result >= CUT_RESULT
-                }
-                ItemKind::McpList(_)
-                | ItemKind::Reasoning
-                | ItemKind::Message
-                | ItemKind::ClientCall(_)
-                | ItemKind::Compaction => false,
-            })
+            && (is_answered
+                || self.shown.iter().any(|shown| match shown.kind {
+                    ItemKind::ServerCall => shown.text.len() >= CUT_ARGUMENTS,
+                    ItemKind::CallOutput => shown.text.len() >= CUT_RESULT,
+                    ItemKind::McpCall => {
+                        let result = shown.result.as_ref().map_or(0, |(_, text)| text.len());
+                        shown.text.len() >= CUT_ARGUMENTS || result >= CUT_RESULT
+                    }
+                    ItemKind::McpList(_)
+                    | ItemKind::Reasoning
+                    | ItemKind::Message
+                    | ItemKind::ClientCall(_)
+                    | ItemKind::McpApproval
+                    | ItemKind::McpAnswer
+                    | ItemKind::Compaction => false,
+                }))
     }
 
     /// Takes the sealed summary that the next event shows: it must precede each `context.compacted`.
@@ -229,9 +252,11 @@ impl ResponseStream {
 
     /// Withdraws everything after the event that a new attempt resumes after.
     fn withdraw(&mut self, out: &mut BytesMut, reset: &AttemptReset) {
+        self.asks_people = false;
         if reset.continues {
             return;
         }
+        self.used.retain(|(last, _)| *last <= reset.resume_after);
         for index in 0..self.shown.len() {
             let shown = &self.shown[index];
             if shown.last <= reset.resume_after || shown.state == State::Withdrawn {

@@ -95,7 +95,7 @@ pub use runs::decide::DecideOutcome;
 pub use runs::export::ExportFilter;
 pub use runs::finish::{CutTurn, FinalTurn, FinishCommit, Finished};
 pub use runs::lease::Renewal;
-pub use runs::new_run::{Accept, NewRun, OnBusy, QueueLimits, Refusal};
+pub use runs::new_run::{Accept, Answers, NewRun, OnBusy, QueueLimits, Refusal};
 pub use runs::park::{NewApproval, ParkCommit, ParkOutcome, ParkedRun};
 pub use runs::read::{Page, RunFilter, RunRecord};
 pub use runs::rescue::{QueueStat, QueuedJob, RowState};

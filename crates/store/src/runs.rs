@@ -2,6 +2,7 @@
 //! statements mirror it, and `tests/transitions.rs` compares the two.
 
 pub(crate) mod accept;
+pub(crate) mod answer;
 pub(crate) mod attempts;
 pub(crate) mod cancel;
 pub(crate) mod claim;

@@ -168,6 +168,8 @@ impl From<Refusal> for ApiError {
             Refusal::ThreadBusy => of(StatusCode::CONFLICT, "thread_busy")
                 .param("thread_id")
                 .do_not_retry(),
+            Refusal::AlreadyAnswered => of(StatusCode::CONFLICT, "already_decided").do_not_retry(),
+            Refusal::AnsweredLate => of(StatusCode::CONFLICT, "approval_expired").do_not_retry(),
             // No door answers with it.
             Refusal::TitleNotWanted => of(StatusCode::CONFLICT, "title_not_wanted"),
             Refusal::InputsFull => {

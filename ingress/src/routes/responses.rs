@@ -1,6 +1,7 @@
 //! `/v1/responses`: OpenAI's Responses API. A response is a run; the crate `baton-responses` has the
 //! wire, and these routes add the ledger and the run's events.
 
+mod approvals;
 mod cancel;
 mod compact;
 mod count_tokens;

@@ -66,6 +66,7 @@ impl FollowUp<'_> {
             tools: spec.tools,
             server_tools: Vec::new(),
             left_out: Vec::new(),
+            answers: None,
             calls: Vec::new(),
             params: spec.params,
             metadata: None,

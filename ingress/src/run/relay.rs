@@ -32,8 +32,7 @@ pub(crate) enum Heard {
 pub(crate) enum Interruption {
     /// The next events are lost. If the run has ended, the ledger has its result.
     Lost,
-    /// The run waits for a person: the last event asked a question. Returned once per question; the
-    /// relay continues.
+    /// The run waits for a person: the last event asked the last question. The relay continues.
     Parked,
     /// This process is stopping.
     Stopping,
@@ -189,11 +188,12 @@ impl Relay {
         false
     }
 
-    /// Returns whether the run is parked at this moment. If the ledger cannot be read, it counts as
+    /// Returns whether the run is parked at this moment, and all of its questions have been passed on. If the ledger cannot be read, it counts as
     /// not parked, and the stream continues.
     async fn is_parked(&self) -> bool {
         let found = find_run(&self.runs.store, self.tenant, self.run).await;
-        matches!(found, Ok(Some(run)) if run.status == RunStatus::AwaitingApproval)
+        matches!(found, Ok(Some(run)) if run.status == RunStatus::AwaitingApproval
+            && run.last_event_id <= self.last_id())
     }
 }
 

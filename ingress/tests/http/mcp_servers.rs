@@ -147,4 +147,22 @@ async fn a_run_is_offered_the_chosen_tools_under_the_stricter_rule() {
         let (status, _) = f.ask(&stranger, "GET", &path, Value::Null).await;
         assert_eq!(status, 404, "{path}");
     }
+    // An answer needs its own scope, and reaches no other tenant's question.
+    let writer = f.make_key(78, &["runs:write"], None).await;
+    let id = made["id"].as_str().unwrap().replace("resp_", "mcpr_");
+    let answer = json!({"type": "mcp_approval_response", "approval_request_id": format!("{id}_2"), "approve": true});
+    let mut body = request(&free);
+    body["input"] = json!([answer]);
+    for (key, status, code) in [
+        (&writer, 403, "scope_missing"),
+        (&stranger, 404, "response_not_found"),
+        (&f.key, 404, "response_not_found"),
+    ] {
+        let (answered, error) = f.ask(key, "POST", PATH, body.clone()).await;
+        assert_eq!(
+            (answered, &error["error"]["code"]),
+            (status, &json!(code)),
+            "{error}"
+        );
+    }
 }

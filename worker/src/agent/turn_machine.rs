@@ -112,11 +112,7 @@ impl Standing {
             },
             Decision::Reject { reason } => Self::Settled {
                 ok: false,
-                content: if reason.is_empty() {
-                    REJECTED.to_owned()
-                } else {
-                    format!("{REJECTED} The reason: {reason}")
-                },
+                content: Decision::text_of_rejection(&reason),
             },
         }
     }
@@ -133,9 +129,6 @@ impl Standing {
 /// The default result of a call that a person decided as failed.
 const GIVEN_UP: &str = "the server that made this call was lost before it had the result, and it \
                         was decided not to make it again";
-
-/// The result of a call that a person rejected, before the reason.
-const REJECTED: &str = "this call was not approved, and it was not made.";
 
 /// The result of a call beyond the run's limit of calls.
 const NO_MORE_CALLS: &str =
@@ -217,6 +210,9 @@ enum Origin {
     Model,
     /// The request, which names them. They are not recorded yet.
     Given,
+    /// An earlier run's model, and a person who approved them with the request. They are not recorded yet, and the
+    /// model goes on with their results.
+    Approved,
     /// The request. They are recorded, and the run ends with the last of their results.
     GivenAndRecorded,
 }
@@ -269,6 +265,13 @@ impl TurnMachine {
     pub const fn of_given_calls(limits: RunLimits) -> Self {
         let mut machine = Self::new(limits);
         machine.origin = Origin::Given;
+        machine
+    }
+
+    /// Creates the state of a run that begins with approved calls of an earlier one.
+    pub const fn of_approved_calls(limits: RunLimits) -> Self {
+        let mut machine = Self::new(limits);
+        machine.origin = Origin::Approved;
         machine
     }
 
@@ -326,7 +329,7 @@ impl TurnMachine {
                 Origin::Model => Next::CallModel {
                     step: self.next_step,
                 },
-                Origin::Given => Next::BeginGivenCalls,
+                Origin::Given | Origin::Approved => Next::BeginGivenCalls,
                 Origin::GivenAndRecorded => Next::Finish(Outcome::Completed(FinishReason::Stop)),
             }
         } else {
@@ -456,7 +459,10 @@ impl TurnMachine {
 
     /// Takes the calls that the run was given. Returns them with their steps, to be recorded.
     pub fn given_calls_begun(&mut self, calls: Vec<Call>) -> Vec<RecordedCall> {
-        self.origin = Origin::GivenAndRecorded;
+        self.origin = match self.origin {
+            Origin::Approved | Origin::Model => Origin::Model,
+            Origin::Given | Origin::GivenAndRecorded => Origin::GivenAndRecorded,
+        };
         self.open_calls(calls)
     }
 

@@ -13,9 +13,9 @@ use tracing::Instrument as _;
 
 use super::budget::wake_waiting;
 use super::{Attempt, Halt, Worked};
-use crate::agent::CallSide;
 use crate::agent::transcript::tool_message;
 use crate::agent::turn_machine::{RecordedCall, Standing};
+use crate::agent::{Call, CallSide};
 use crate::metrics;
 use crate::tools::CallEnd;
 use crate::world::World;
@@ -30,7 +30,15 @@ impl<W: World> Attempt<'_, W> {
             self.toolbox
                 .classify(format!("call_{number}"), name, arguments)
         });
-        let calls: Vec<_> = calls.collect();
+        let approved = self.spec.approved_calls().map(|(name, call)| {
+            let (id, arguments) = (call.id.clone(), call.arguments.clone());
+            let call = self.toolbox.classify(id, name.to_owned(), arguments);
+            Call {
+                needs_approval: false,
+                ..call
+            }
+        });
+        let calls: Vec<_> = calls.chain(approved).collect();
         let recorded = self.conversation.machine.given_calls_begun(calls);
         let calls: Vec<_> = recorded.into_iter().map(new_call).collect();
         let last_event_id = self.publisher.last_id();

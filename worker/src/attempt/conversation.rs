@@ -44,7 +44,10 @@ impl Conversation {
         steps: Vec<StepRecord>,
         needs_approval: impl Fn(&str, &str) -> bool,
     ) -> Self {
-        let machine = if spec.calls.is_empty() {
+        let is_approved = spec.approved_calls().next().is_some();
+        let machine = if is_approved {
+            TurnMachine::of_approved_calls(spec.limits)
+        } else if spec.calls.is_empty() {
             TurnMachine::new(spec.limits)
         } else {
             TurnMachine::of_given_calls(spec.limits)
@@ -55,7 +58,9 @@ impl Conversation {
         };
         let mut entries = Vec::with_capacity(steps.len());
         // Calls before any turn are given ones.
-        let given = steps.iter().map_while(server_call).map(under_rule);
+        let given = steps.iter().map_while(server_call);
+        // The request came with the approval.
+        let given = given.map(|call| if is_approved { call } else { under_rule(call) });
         let given: Vec<_> = given.collect();
         if !given.is_empty() {
             entries.push(Recorded::GivenCalls(given));

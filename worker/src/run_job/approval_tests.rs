@@ -111,6 +111,7 @@ fn guarded(name: &str) -> OfferedTool {
     OfferedTool {
         name: name.into(),
         approval: ToolApproval::Always,
+        approved: Vec::new(),
     }
 }
 
@@ -208,6 +209,7 @@ async fn a_condition_asks_about_the_calls_with_matching_arguments_alone() {
             spec.server_tools = vec![OfferedTool {
                 name: "calculator".into(),
                 approval: ToolApproval::When(ArgumentsSchema(condition)),
+                approved: Vec::new(),
             }];
         })
         .await;

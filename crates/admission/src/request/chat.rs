@@ -189,6 +189,7 @@ impl ChatSubmission {
                 tool_names,
                 server_tools: Vec::new(),
                 left_out: Vec::new(),
+                answers: None,
                 calls: Vec::new(),
                 params: body.rest.finish()?,
                 metadata,

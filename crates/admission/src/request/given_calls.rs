@@ -99,6 +99,7 @@ impl SubmitRequest {
             tool_names: Vec::new(),
             server_tools: Vec::new(),
             left_out: Vec::new(),
+            answers: None,
             calls,
             params: RawFields::default(),
             metadata: metadata(given)?,

@@ -178,6 +178,7 @@ impl SubmitRequest {
             tool_names,
             server_tools: Vec::new(),
             left_out: Vec::new(),
+            answers: None,
             calls: Vec::new(),
             params,
             metadata: metadata(body.metadata.as_deref())?,

@@ -108,6 +108,15 @@ pub fn check_item(item: &Value) -> Checked {
     if text(item, "type")? == "mcp_list_tools" {
         return check_list(item);
     }
+    if text(item, "type")? == "mcp_approval_request" {
+        let keys = ["server_label", "name", "arguments"];
+        return keys
+            .into_iter()
+            .try_for_each(|key| text(item, key).map(drop));
+    }
+    if text(item, "type")? == "mcp_approval_response" {
+        return text(item, "approval_request_id").map(drop);
+    }
     let status = text(item, "status")?;
     let is_failed = status == "failed" && text(item, "type")? == "mcp_call";
     ensure(

@@ -1,5 +1,6 @@
 //! Items of MCP servers: their lists of tools, and calls.
 
+use baton_protocol::Decision;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
@@ -111,7 +112,7 @@ pub(super) fn read_call(at: &At<'_>, object: &mut Object<'_>) -> Result<Item, In
     let output = object.take_string("output")?;
     let error = object.take("error").map(|error| read_error(&error));
     let error = error.transpose()?;
-    object.take_string("approval_request_id")?;
+    let approval_request_id = object.take_string("approval_request_id")?;
     let (server_label, name) = (
         object.need_string("server_label")?,
         object.need_string("name")?,
@@ -123,6 +124,7 @@ pub(super) fn read_call(at: &At<'_>, object: &mut Object<'_>) -> Result<Item, In
         server_label,
         name,
         arguments: object.need_string("arguments")?,
+        approval_request_id,
         ..McpCall::default()
     };
     match (output, error) {
@@ -180,6 +182,36 @@ pub(super) fn read_list(object: &mut Object<'_>) -> Result<Item, Invalid> {
         server_label,
         tools,
         error: error.transpose()?,
+    })
+}
+
+/// Reads a call that waits, of which `type` has been taken.
+pub(super) fn read_question(object: &mut Object<'_>) -> Result<Item, Invalid> {
+    Ok(Item::McpApprovalRequest {
+        id: object.need_string("id")?,
+        server_label: object.need_string("server_label")?,
+        name: object.need_string("name")?,
+        arguments: object.need_string("arguments")?,
+    })
+}
+
+/// Reads an answer, of which `type` has been taken.
+pub(super) fn read_answer(object: &mut Object<'_>) -> Result<Item, Invalid> {
+    object.take_string("id")?;
+    let reason = object.take("reason");
+    let text = reason.as_ref().map(At::string).transpose()?;
+    if let Some(at) = reason
+        && text
+            .as_ref()
+            .is_some_and(|text| text.len() > Decision::MAX_TEXT)
+    {
+        return Err(at.must_be(&format!("at most {} bytes long", Decision::MAX_TEXT)));
+    }
+    Ok(Item::McpApprovalResponse {
+        id: String::new(),
+        approval_request_id: object.need_string("approval_request_id")?,
+        approve: object.need("approve")?.bool()?,
+        reason: text,
     })
 }
 

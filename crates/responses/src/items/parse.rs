@@ -1,6 +1,6 @@
 //! `input` of a request: a text, or an array of items.
 
-use super::mcp::{read_call, read_list};
+use super::mcp::{read_answer, read_call, read_list, read_question};
 use super::{Item, ItemStatus, Output, Part};
 use crate::Invalid;
 use crate::read::{At, Object};
@@ -117,10 +117,10 @@ pub(crate) fn read_item(at: &At<'_>) -> Result<Item, Invalid> {
         Some("reasoning") => read_reasoning(&mut object)?,
         Some("mcp_call") => read_call(at, &mut object)?,
         Some("mcp_list_tools") => read_list(&mut object)?,
+        Some("mcp_approval_request") => read_question(&mut object)?,
+        Some("mcp_approval_response") => read_answer(&mut object)?,
         Some(
             other @ ("item_reference"
-            | "mcp_approval_response"
-            | "mcp_approval_request"
             | "compaction"
             | "file_search_call"
             | "web_search_call"
@@ -153,6 +153,8 @@ pub(crate) fn read_item(at: &At<'_>) -> Result<Item, Invalid> {
                 "compaction",
                 "mcp_call",
                 "mcp_list_tools",
+                "mcp_approval_request",
+                "mcp_approval_response",
             ]));
         }
     };

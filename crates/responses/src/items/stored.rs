@@ -19,7 +19,9 @@ pub fn stored_items(id: MessageId, message: &Message) -> Vec<Item> {
             | Item::Reasoning { .. }
             | Item::Compaction { .. }
             | Item::McpListTools { .. }
-            | Item::McpCall(_) => None,
+            | Item::McpCall(_)
+            | Item::McpApprovalRequest { .. }
+            | Item::McpApprovalResponse { .. } => None,
         };
         let own = stored_item_id(id, kind, call);
         item.set_id(own);
@@ -74,7 +76,9 @@ pub fn without_item(id: MessageId, mut message: Message, item: &str) -> Removal 
             | Item::FunctionCallOutput { .. }
             | Item::Compaction { .. }
             | Item::McpListTools { .. }
-            | Item::McpCall(_),
+            | Item::McpCall(_)
+            | Item::McpApprovalRequest { .. }
+            | Item::McpApprovalResponse { .. },
         ) => return Removal::Message,
     }
     let has = |name: &str| message.rest.contains_key(name);

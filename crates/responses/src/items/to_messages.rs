@@ -86,8 +86,12 @@ pub(super) fn continue_messages(mut messages: Vec<Message>, items: &[Item]) -> V
                 only_reasoned = false;
             }
             // Only an input has a compaction, and it becomes a message when it is opened. The model is
-            // offered the tools of the request's own servers.
-            Item::Compaction { .. } | Item::McpListTools { .. } => {}
+            // offered the tools of the request's own servers. Calls that a person was asked about are items of
+            // their own by now.
+            Item::Compaction { .. }
+            | Item::McpListTools { .. }
+            | Item::McpApprovalRequest { .. }
+            | Item::McpApprovalResponse { .. } => {}
         }
     }
     for message in &mut messages {

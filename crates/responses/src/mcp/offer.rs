@@ -88,6 +88,7 @@ impl CreateResponse {
                 self.server_tools.push(OfferedTool {
                     name: tool.offered.clone(),
                     approval: requested.rule(tool, read_only),
+                    approved: Vec::new(),
                 });
                 self.settings.mcp_tools.push(McpToolName {
                     server_label: server.label.clone(),

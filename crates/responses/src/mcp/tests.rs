@@ -185,3 +185,125 @@ fn calls_that_a_client_sends_back_are_calls_with_their_results() {
         .collect();
     assert_eq!(kinds, ["message", "mcp_call", "mcp_call", "message"]);
 }
+
+const RUN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+fn question(step: u32) -> String {
+    format!(
+        r#"{{"type":"mcp_approval_request","id":"mcpr_{RUN}_{step}","server_label":"crm","name":"pay","arguments":"{{}}"}}"#
+    )
+}
+
+fn answer(step: u32, approve: bool) -> String {
+    format!(
+        r#"{{"type":"mcp_approval_response","approval_request_id":"mcpr_{RUN}_{step}","approve":{approve},"reason":"no"}}"#
+    )
+}
+
+fn with_input(items: &[String], fields: &str) -> Result<CreateResponse, Invalid> {
+    let tools = r#""tools":[{"type":"mcp","server_label":"crm"}]"#;
+    parse(&format!(
+        r#""model":"m","input":[{}],{tools}{fields}"#,
+        items.join(",")
+    ))
+}
+
+#[test]
+fn answers_are_at_the_end_of_an_input_and_of_one_response() {
+    let user = r#"{"role":"user","content":"x"}"#.to_owned();
+    let other = answer(2, true).replace("01890a5d", "01890a5e");
+    let previous = format!(r#","previous_response_id":"resp_{RUN}""#);
+    let strange = previous.replace("01890a5d", "01890a5e");
+    let conversation = format!(r#","conversation":"conv_{RUN}""#);
+    for (items, fields, param) in [
+        (
+            vec![answer(2, true).replace("mcpr_", "mcp_")],
+            "",
+            "input[0].approval_request_id",
+        ),
+        (
+            vec![answer(2, true), answer(2, false)],
+            "",
+            "input[1].approval_request_id",
+        ),
+        (
+            vec![answer(2, true), other],
+            "",
+            "input[1].approval_request_id",
+        ),
+        (
+            vec![question(2), answer(2, true), user.clone()],
+            "",
+            "input[1]",
+        ),
+        (vec![question(2), user.clone()], "", "input[0]"),
+        (vec![answer(2, false), user.clone()], "", "input[0]"),
+        (vec![user.clone(), answer(2, true)], &previous, "input"),
+        (vec![answer(2, true)], &strange, "previous_response_id"),
+        (vec![answer(2, true)], &conversation, "conversation"),
+    ] {
+        let error = with_input(&items, fields).unwrap_err();
+        assert_eq!(
+            error.param.as_deref(),
+            Some(param),
+            "{items:?}{fields}: {error}"
+        );
+    }
+}
+
+#[test]
+fn answered_calls_are_approved_as_they_waited_or_have_their_rejection_as_a_result() {
+    let waiting = |step: u32| WaitingCall {
+        step,
+        call_id: format!("call_{step}"),
+        offered: "crm__pay".into(),
+        arguments: r#"{"amount":7}"#.into(),
+    };
+    let user = r#"{"role":"user","content":"x"}"#.to_owned();
+    let whole = [
+        user,
+        question(2),
+        question(3),
+        answer(2, true),
+        answer(3, false),
+    ];
+    let previous = format!(r#","previous_response_id":"resp_{RUN}""#);
+    for (items, fields, roles) in [
+        (&whole[..], "", &["user", "assistant", "tool"][..]),
+        (&whole[3..], &*previous, &["tool"][..]),
+    ] {
+        let mut read = with_input(items, fields).unwrap();
+        let unknown = read.apply_answers(&[waiting(2), waiting(3)]).unwrap_err();
+        assert_eq!(
+            unknown.param.as_deref(),
+            Some("tools"),
+            "no tool is offered yet"
+        );
+        let mut read = with_input(items, fields).unwrap();
+        read.offer_tools(&[crm()], Err("no worker")).unwrap();
+        let missing = read.apply_answers(&[waiting(2), waiting(4)]).unwrap_err();
+        assert_eq!(missing.code, "approval_missing");
+        let mut read = with_input(items, fields).unwrap();
+        read.offer_tools(&[crm()], Err("no worker")).unwrap();
+        read.apply_answers(&[waiting(2), waiting(3)]).unwrap();
+        let approved: Vec<_> = read
+            .server_tools
+            .iter()
+            .flat_map(|tool| &tool.approved)
+            .collect();
+        assert_eq!(approved.len(), 1);
+        assert_eq!(
+            (&*approved[0].id, &*approved[0].arguments),
+            ("call_2", r#"{"amount":7}"#)
+        );
+        let messages = read.messages(Vec::new());
+        let shown: Vec<_> = messages.iter().map(|message| &*message.role).collect();
+        assert_eq!(shown, roles);
+        let result = messages.last().unwrap();
+        assert_eq!(result.tool_call_id.as_deref(), Some("call_3"));
+        assert!(
+            result.plain_text().ends_with("The reason: no"),
+            "{result:?}"
+        );
+    }
+}

@@ -156,7 +156,7 @@ fn a_refusal_names_the_path() {
         ),
         (
             r#""model":"m","input":[{"type":"mcp_approval_response"}]"#.to_owned(),
-            Some("input[0].type"),
+            Some("input[0].approval_request_id"),
         ),
         (
             format!(r#"{BASE},"tools":[{{"type":"function","name":"f"}},{{"type":"function","name":"f"}}]"#),

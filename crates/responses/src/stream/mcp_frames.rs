@@ -1,15 +1,17 @@
 //! The frames of MCP servers' items.
 
-use baton_protocol::Event;
-use baton_protocol::event::{ToolFinished, ToolStarted};
+use baton_protocol::event::{ApprovalRequested, ToolFinished, ToolStarted};
+use baton_protocol::{ApprovalReason, Event};
 use bytes::BytesMut;
 
 use super::ResponseStream;
 use super::frames::{OfItem, OfText, place};
+use super::shown::recorded;
 use super::shown::{Shown, State};
 use crate::ids::{ItemKind, item_id};
 use crate::items::ItemStatus;
-use crate::mcp::McpToolName;
+use crate::mcp::{AnsweredCall, McpToolName};
+use crate::response::{Snapshot, Status, usage_object};
 
 /// The frames of a list.
 const FRAMES_OF_LIST: u8 = 4;
@@ -70,7 +72,7 @@ impl ResponseStream {
             return false;
         };
         if self.find_open(event, ItemKind::McpCall).is_none() {
-            self.open_mcp_call(out, event, tool, &call.arguments);
+            self.open_mcp_call(out, event, tool, &call.call_id, &call.arguments);
         }
         true
     }
@@ -80,12 +82,17 @@ impl ResponseStream {
         out: &mut BytesMut,
         event: &Event,
         tool: McpToolName,
+        call_id: &str,
         arguments: &str,
     ) -> usize {
+        self.withdraw_question(event.step);
+        let answered = AnsweredCall::find(&self.head.settings.mcp_answers, call_id);
+        let asked_by = answered.map(|answered| answered.approval_request_id.clone());
         let index = self.add(event, ItemKind::McpCall);
         let shown = &mut self.shown[index];
         shown.server_label = tool.server_label;
         shown.name = tool.name;
+        shown.asked_by = asked_by;
         self.opened(out, index);
         let output_index = self.index_on_wire(index);
         let shown = &mut self.shown[index];
@@ -130,7 +137,7 @@ impl ResponseStream {
             return false;
         };
         let open = self.find_open(event, ItemKind::McpCall);
-        let index = open.unwrap_or_else(|| self.open_mcp_call(out, event, tool, ""));
+        let index = open.unwrap_or_else(|| self.open_mcp_call(out, event, tool, &call.call_id, ""));
         let output_index = self.index_on_wire(index);
         let shown = &mut self.shown[index];
         shown.last = event.id;
@@ -148,6 +155,75 @@ impl ResponseStream {
         self.frames.close(out, kind, body);
         self.close(out, index, ItemStatus::Completed);
         true
+    }
+
+    /// Writes the item that asks about a call, if this wire can take the answer. Returns whether it can.
+    pub(super) fn question(
+        &mut self,
+        out: &mut BytesMut,
+        event: &Event,
+        asked: &ApprovalRequested,
+    ) -> bool {
+        let is_of_wire = asked.reason == ApprovalReason::ApprovalRequired.as_str()
+            && self.head.settings.conversation.is_none();
+        let Some(tool) = self.mcp_tool(&asked.name).filter(|_| is_of_wire) else {
+            return false;
+        };
+        self.close_all(out, ItemStatus::Completed);
+        let index = self.add(event, ItemKind::McpApproval);
+        let shown = &mut self.shown[index];
+        shown.server_label = tool.server_label;
+        shown.name = tool.name;
+        shown.text.clone_from(&asked.arguments);
+        shown.state = State::Closed(ItemStatus::Completed);
+        self.opened(out, index);
+        let body = OfItem {
+            output_index: self.index_on_wire(index),
+            item: &self.shown[index].item(),
+        };
+        let kind = "response.output_item.done";
+        self.frames.write(out, place::ITEM_DONE, kind, body);
+        true
+    }
+
+    /// Withdraws the question about a call that somebody decided: the record has the call alone.
+    fn withdraw_question(&mut self, step: u32) {
+        let is_it = |shown: &&mut Shown| {
+            shown.kind == ItemKind::McpApproval
+                && shown.step == step
+                && shown.state != State::Withdrawn
+        };
+        if let Some(shown) = self.shown.iter_mut().find(is_it) {
+            shown.state = State::Withdrawn;
+            self.frames.count_extra();
+        }
+    }
+
+    /// Returns whether the run waits for nothing but the client's answers to approval requests.
+    pub fn waits_for_answers(&self) -> bool {
+        let asks =
+            |shown: &Shown| shown.kind == ItemKind::McpApproval && shown.state != State::Withdrawn;
+        !self.asks_people && self.shown.iter().any(asks)
+    }
+
+    /// Writes the response as it ends with approval requests. A client that resumes after it misses nothing.
+    pub fn park(&mut self, out: &mut BytesMut) {
+        let output = recorded(self.head.run, &self.shown);
+        let mut counts = baton_openai::AnswerFields::default();
+        for (_, _, fields) in &self.counts {
+            counts.extend(fields.clone());
+        }
+        let mut used = baton_protocol::Usage::default();
+        for (_, usage) in &self.used {
+            used += *usage;
+        }
+        let snapshot = Snapshot {
+            status: Status::Completed,
+            ended_at: self.asked_at,
+            output: &output,
+            usage: (!used.is_zero()).then(|| usage_object(used, &counts.usage)),
+        };
+        self.whole(out, place::END, "response.completed", &snapshot);
     }
 
     /// Closes the calls that have no result when the run ends.

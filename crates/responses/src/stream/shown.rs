@@ -27,6 +27,8 @@ pub(super) struct Shown {
     pub(super) server_label: String,
     /// Whether a call of an MCP server's tool succeeded, and its result.
     pub(super) result: Option<(bool, String)>,
+    /// The item that asked a person about a call.
+    pub(super) asked_by: Option<String>,
     /// The tools of a server's list.
     pub(super) tools: Vec<ListedTool>,
     /// The reason why tools of a server cannot be used.
@@ -92,6 +94,7 @@ impl Shown {
             text: String::new(),
             server_label: String::new(),
             result: None,
+            asked_by: None,
             tools: Vec::new(),
             error: None,
         }
@@ -121,12 +124,19 @@ impl Shown {
                 tools: self.tools.clone(),
                 error: self.error.clone(),
             },
+            ItemKind::McpApproval | ItemKind::McpAnswer => Item::McpApprovalRequest {
+                id,
+                server_label,
+                name: self.name.clone(),
+                arguments: self.text.clone(),
+            },
             ItemKind::McpCall => {
                 let mut call = McpCall {
                     id,
                     server_label,
                     name: self.name.clone(),
                     arguments: self.text.clone(),
+                    approval_request_id: self.asked_by.clone(),
                     ..McpCall::default()
                 };
                 match &self.result {
@@ -209,6 +219,7 @@ pub(super) fn recorded(run: RunId, shown: &[Shown]) -> Vec<Item> {
         let mut known = Shown::new(item.kind, item.step, item_id(run, item.step, item.kind));
         known.server_label.clone_from(&item.server_label);
         known.result.clone_from(&item.result);
+        known.asked_by.clone_from(&item.asked_by);
         known.tools.clone_from(&item.tools);
         known.error.clone_from(&item.error);
         known.call_id.clone_from(&item.call_id);

@@ -14,16 +14,21 @@ fn check(name: &str, fields: &str, log: &Log) -> StreamChecker {
     checker
         .finish()
         .unwrap_or_else(|breach| panic!("{name}: {breach}"));
+    compare(name, &frames);
+    checker
+}
+
+/// Compares frames with their golden file.
+fn compare(name: &str, frames: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("golden/{name}.sse"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, &frames).unwrap();
+        std::fs::write(&path, frames).unwrap();
     }
     let golden = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         golden == frames,
         "{name} is not its golden file: look at the difference, then UPDATE_GOLDEN=1\n{frames}"
     );
-    checker
 }
 
 fn output(checker: &StreamChecker) -> Vec<String> {
@@ -160,6 +165,65 @@ fn mcp_lost_and_cancelled() {
         ["mcp_call completed".to_owned()],
         "a call without a result is no item of the response"
     );
+}
+
+/// The stream of a run that waits ends with its requests, and not if it waits for anything else.
+#[test]
+fn mcp_approval() {
+    let mut log = Log::begun();
+    log.text("I ask.").turn_recorded();
+    log.asked(2, "crm__pay", "approval required");
+    let parked = |log: &Log| {
+        let mut stream = baton_responses::ResponseStream::new(head(MCP), None);
+        let mut out = bytes::BytesMut::new();
+        stream.begin(&mut out);
+        for event in &log.events {
+            stream.write(&mut out, event);
+        }
+        if stream.waits_for_answers() {
+            stream.park(&mut out);
+        }
+        String::from_utf8(out.to_vec()).unwrap()
+    };
+    let frames = parked(&log);
+    let checker = StreamChecker::read(&frames).unwrap();
+    checker.finish().unwrap();
+    compare("mcp_approval", &frames);
+    let expected = ["message completed", "mcp_approval_request sealed"];
+    assert_eq!(output(&checker)[2..], expected);
+    let response = checker.response.unwrap();
+    assert_eq!(response["status"], "completed");
+    assert_eq!(response["usage"]["total_tokens"], 9);
+
+    // Somebody decides at the other door: the same run goes on, and the record has the call alone.
+    let asked = log.last();
+    log.lost(asked).mcp_started(2, "crm__pay");
+    log.mcp_finished(2, "crm__pay", true);
+    log.step = 3;
+    log.text("Paid.").completed(FinishReason::Stop);
+    let frames = stream(head(MCP), &log.events, None, false);
+    let checker = StreamChecker::read(&frames).unwrap();
+    checker.finish().unwrap();
+    let expected = [
+        "message completed",
+        "mcp_call completed",
+        "message completed",
+    ];
+    assert_eq!(output(&checker)[2..], expected);
+
+    for (name, reason) in [
+        ("calculator", "approval required"),
+        ("crm__pay", "outcome unknown"),
+    ] {
+        let mut log = Log::begun();
+        log.turn_recorded()
+            .asked(2, "crm__pay", "approval required");
+        log.asked(3, name, reason);
+        assert!(
+            !parked(&log).contains("response.completed"),
+            "{name} {reason}"
+        );
+    }
 }
 
 /// The tools of the goldens of MCP servers.

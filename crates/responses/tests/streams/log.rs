@@ -1,8 +1,8 @@
 //! A run's log, written by hand.
 
 use baton_protocol::event::{
-    AnswerField, AnswerPart, AttemptReset, ContextCompacted, RunCancelled, RunCompleted, RunFailed,
-    RunStarted, Text, ToolCallDelta, ToolFinished, ToolStarted,
+    AnswerField, AnswerPart, ApprovalRequested, AttemptReset, ContextCompacted, RunCancelled,
+    RunCompleted, RunFailed, RunStarted, Text, ToolCallDelta, ToolFinished, ToolStarted,
 };
 use baton_protocol::{Effect, ToolDescription, ToolSource};
 use baton_protocol::{Event, EventData, EventId, FinishReason, RunError, RunId, Usage};
@@ -184,6 +184,19 @@ impl Log {
             ok,
             result: "found".into(),
             duration_ms: 3,
+        }))
+    }
+
+    /// Shows a question about a call of an MCP server's tool.
+    pub(crate) fn asked(&mut self, step: u32, name: &str, reason: &str) -> &mut Self {
+        self.step = step;
+        self.push(EventData::ApprovalRequested(ApprovalRequested {
+            approval_id: RUN.parse().unwrap(),
+            call_id: format!("call_m{step}"),
+            name: name.into(),
+            arguments: r#"{"of":"Ada"}"#.into(),
+            reason: reason.into(),
+            expires_at: None,
         }))
     }
 

@@ -21,7 +21,7 @@ use crate::connect::Store;
 use crate::errors::{AcceptError, StoreError};
 use crate::grouper::Submitted;
 use crate::idempotency_keys::IdempotencyKey;
-use crate::runs::new_run::{Accept, NewRun, OnBusy, QueueLimits, Refusal};
+use crate::runs::new_run::{Accept, Answers, NewRun, OnBusy, QueueLimits, Refusal};
 use crate::tenant_tx::TenantTx;
 
 /// The time spent on looking for a commit after its answer was lost.
@@ -43,12 +43,23 @@ impl Store {
         run: &NewRun<'_>,
         limits: &QueueLimits,
     ) -> Result<Accept, AcceptError> {
+        self.accept_run_with(tenant, run, None, limits).await
+    }
+
+    /// As [`Store::accept_run`]; the run is accepted with the answers, or not at all.
+    pub async fn accept_run_with(
+        &self,
+        tenant: TenantId,
+        run: &NewRun<'_>,
+        answers: Option<&Answers>,
+        limits: &QueueLimits,
+    ) -> Result<Accept, AcceptError> {
         let mut tries = 0;
         // The time since which a commit may have succeeded without an answer.
         let mut doubted_since = None;
         loop {
             tries += 1;
-            let failed = match self.try_accept_run(tenant, run, limits).await {
+            let failed = match self.try_accept_run(tenant, run, answers, limits).await {
                 Err(Failed::Before(error)) if is_known_run(&error) => {
                     return Ok(match (doubted_since, run.idempotency) {
                         // A run with a key is looked up by the key before its id is tried.
@@ -127,11 +138,16 @@ impl Store {
         &self,
         tenant: TenantId,
         run: &NewRun<'_>,
+        answers: Option<&Answers>,
         limits: &QueueLimits,
     ) -> Result<Accept, Failed> {
-        if run.metered.is_some() || run.thread_id.is_some() || run.titles.is_some() {
+        let in_parts = run.metered.is_some() || run.thread_id.is_some() || run.titles.is_some();
+        if in_parts || answers.is_some() {
             let mut tx = self.tenant(tenant).await?;
-            let answer = tx.accept_run(run, limits).await?;
+            let answer = match answers {
+                Some(answers) => tx.accept_answering_run(run, answers, limits).await?,
+                None => tx.accept_run(run, limits).await?,
+            };
             // A failure before this line is rolled back.
             tx.commit().await.map_err(Failed::of_commit)?;
             return Ok(answer);
@@ -281,6 +297,28 @@ impl TenantTx {
             Some(key) => self.repetition(key).await?,
         };
         Ok(known.unwrap_or(Accept::Refused(refusal)))
+    }
+
+    /// As [`TenantTx::accept_run`], with the answers to the questions of a parked run.
+    async fn accept_answering_run(
+        &mut self,
+        run: &NewRun<'_>,
+        answers: &Answers,
+        limits: &QueueLimits,
+    ) -> Result<Accept, StoreError> {
+        let refusal = self.lock_questions(answers).await?;
+        if let Some(refusal) = refusal {
+            let known = match run.idempotency {
+                None => None,
+                Some(key) => self.repetition(key).await?,
+            };
+            return Ok(known.unwrap_or(Accept::Refused(refusal)));
+        }
+        let mut accepted = self.accept_run(run, limits).await?;
+        if let Accept::Created { cancelled, .. } = &mut accepted {
+            cancelled.push(self.answer_questions(answers, run.api_key_id).await?);
+        }
+        Ok(accepted)
     }
 
     /// Locks the run's thread, so that its runs are accepted one after the other. Breaks with the answer

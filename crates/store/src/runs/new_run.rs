@@ -1,9 +1,10 @@
 //! A submitted run, and the answer to the submission.
 
-use baton_protocol::{ApiKeyId, Lane, RunId, RunSpec, ThreadId};
+use baton_protocol::{ApiKeyId, ApprovalId, Decision, Lane, RunId, RunSpec, ThreadId};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::value::RawValue;
 
+use crate::audit::AuditEntry;
 use crate::budget::{Budget, TurnWish};
 use crate::idempotency_keys::IdempotencyKey;
 use crate::run_inputs::MOST_WAITING_INPUTS;
@@ -41,6 +42,18 @@ pub struct NewRun<'a> {
     pub idempotency: Option<&'a IdempotencyKey>,
 }
 
+/// The answers of a new run's request to the questions of a parked run. They are committed with the new run, and
+/// end the parked one.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    /// The parked run.
+    pub run: RunId,
+    /// An answer to each of its open questions: [`Decision::Approve`] or [`Decision::Reject`].
+    pub decisions: Vec<(ApprovalId, Decision)>,
+    /// Their entries in the audit log.
+    pub audit: Vec<AuditEntry>,
+}
+
 /// The rule for a run on a thread with a run that has not ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnBusy {
@@ -74,7 +87,7 @@ pub enum Accept {
     Created {
         /// The time in its row.
         created_at: DateTime<Utc>,
-        /// The runs of its thread that it cancelled.
+        /// The runs of its thread that it cancelled, or the run that it ended by answering.
         cancelled: Vec<(RunId, CancelRequest)>,
         /// The model to ask for a title of its thread, if that wants one.
         title_model: Option<String>,
@@ -105,6 +118,14 @@ pub enum Refusal {
     /// The thread wants no title: it has one, or another run is to title it.
     #[error("the thread wants no title")]
     TitleNotWanted,
+    /// The questions that the request answers are not all open, or not all that are open.
+    #[error(
+        "these approval requests are no longer open: they were decided, or the response has ended"
+    )]
+    AlreadyAnswered,
+    /// Nobody answered the questions in time.
+    #[error("nobody decided these approval requests in time: they are closed")]
+    AnsweredLate,
     /// A run of the thread has not ended.
     #[error(
         "a run of this thread has not ended: wait for its end, cancel it, or send `\"on_busy\": \"queue\"`"

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use baton_admission::{Accepted, OnClose, Submission, check_shape};
+use baton_admission::{Accepted, OnClose, Submission, SubmitRequest, check_shape};
 use baton_openai::ErrorBody;
+use baton_protocol::TenantId;
 use baton_responses::{CreateResponse, Snapshot, Status};
 use baton_service::RequestId;
+use baton_store::Store;
 use http::{HeaderMap, StatusCode};
 
 use super::ResponseParts;
+use super::approvals::answered;
 use super::description::{ResponseBody, ResponseRequest};
 use super::earlier::{Earlier, conversation};
 use super::record::{ResponseRecord, answer, head, recorded_head};
@@ -19,9 +22,9 @@ use super::run_request::{in_words_of_the_wire, into_submission, open_input};
 use super::streamed::ResponseFrames;
 use super::whole::{answer_whole, answer_within};
 use crate::access::body::WholeBody;
-use crate::access::{Authorized, RunsWrite};
+use crate::access::{Authorized, Origin, RunsWrite};
 use crate::error::ApiError;
-use crate::metrics::Door;
+use crate::metrics::{self, Door};
 use crate::routes::openapi::AnswerErrors;
 use crate::routes::prefer::Prefer;
 use crate::routes::run_stream::Client;
@@ -55,6 +58,7 @@ use crate::run::submission::{RunRequest, Submitted, idempotency_key, job_headers
 pub(crate) async fn create_response(
     State(parts): State<ResponseParts>,
     authorized: Authorized<RunsWrite>,
+    origin: Origin,
     Extension(request_id): Extension<RequestId>,
     headers: HeaderMap,
     WholeBody { bytes: body, held }: WholeBody,
@@ -88,19 +92,25 @@ pub(crate) async fn create_response(
     } else {
         None
     };
-    let earlier = match request.previous {
-        Some(previous) => conversation(store, tenant, previous).await?,
-        None => Earlier::default(),
-    };
     open_input(&mut request, store, tenant).await?;
     let bus = &followers.runs.bus;
     mcp_servers.offer(&mut request, &caller.grant, bus).await?;
+    let now = followers.runs.clock.now();
+    let (answers, earlier) = match answered(&mut request, store, &caller, &origin, now).await? {
+        Some((answers, earlier)) => (Some(answers), earlier),
+        None => (None, earlier(&request, store, tenant).await?),
+    };
+    let decisions = answers.iter().flat_map(|answers| &answers.decisions);
+    let decisions: Vec<_> = decisions.map(|(_, decision)| decision.clone()).collect();
     let keyed = idempotency.is_some();
     let wanted = RunRequest {
         caller: Arc::clone(&caller),
         submission: Submission {
             run: None,
-            request: into_submission(request, earlier, &[], bodies.limit)?,
+            request: SubmitRequest {
+                answers,
+                ..into_submission(request, earlier, &[], bodies.limit)?
+            },
             idempotency,
             on_close,
             headers: job_headers(&request_id, &headers),
@@ -121,6 +131,7 @@ pub(crate) async fn create_response(
     let run = accepted.run();
     let (is_new, head) = match accepted {
         Accepted::Created(created) => {
+            decisions.iter().for_each(metrics::approval_decided);
             let head = head(run, created.created_at, &created.spec, created.metadata);
             (true, head)
         }
@@ -167,4 +178,16 @@ pub(crate) async fn create_response(
         }
         _ => error.of_run(run),
     })
+}
+
+/// Returns the conversation before a request.
+async fn earlier(
+    request: &CreateResponse,
+    store: &Store,
+    tenant: TenantId,
+) -> Result<Earlier, ApiError> {
+    match request.previous {
+        Some(previous) => conversation(store, tenant, previous, &[]).await,
+        None => Ok(Earlier::default()),
+    }
 }

@@ -51,7 +51,7 @@ impl DerivedRun<'_> {
         let (store, tenant) = (&followers.runs.store, caller.tenant);
         // The run is no part of the conversation, which stays as it is.
         let earlier = match (request.previous, request.conversation.take()) {
-            (Some(previous), _) => conversation(store, tenant, previous).await?,
+            (Some(previous), _) => conversation(store, tenant, previous, &[]).await?,
             (None, Some(thread)) => messages_of_thread(store, tenant, thread).await?,
             (None, None) => Earlier::default(),
         };

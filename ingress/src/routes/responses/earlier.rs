@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use baton_openai::Message;
 use baton_protocol::compaction::compacted_input;
-use baton_protocol::{RunId, RunSpec, TenantId, ThreadId};
+use baton_protocol::{RunId, RunSpec, RunStatus, TenantId, ThreadId};
 use baton_responses::McpToolName;
 use baton_store::{MessageOrder, StepData, StepRecord, Store};
 use http::StatusCode;
@@ -28,12 +28,13 @@ pub(super) struct Earlier {
     pub(super) mcp_tools: Vec<McpToolName>,
 }
 
-/// Returns the messages up to the end of a response, without its `instructions`, which the next one
+/// Returns the messages up to the end of a response, or up to the calls that a request answers about, without its `instructions`, which the next one
 /// does not inherit. They begin with its newest summary.
 pub(super) async fn conversation(
     store: &Store,
     tenant: TenantId,
     run: RunId,
+    answered: &[String],
 ) -> Result<Earlier, ApiError> {
     let mut tx = store.tenant(tenant).await?;
     let record = tx.run(run).await?;
@@ -45,7 +46,14 @@ pub(super) async fn conversation(
     if !head.settings.store {
         return Err(not_kept().param(PREVIOUS));
     }
-    if record.outcome.is_none() {
+    if record.outcome.is_none() && answered.is_empty() {
+        if record.status == RunStatus::AwaitingApproval {
+            let message = "the response before this one waits for a decision: begin `input` with an \
+                           `mcp_approval_response` to each of its approval requests, decide at \
+                           /v1/runs/{id}/approvals, or cancel it";
+            let error = ApiError::new(StatusCode::CONFLICT, "approval_required", message);
+            return Err(error.param(PREVIOUS).do_not_retry());
+        }
         let message = "the response before this one has not ended: wait for it, or cancel it";
         let error = ApiError::new(StatusCode::CONFLICT, "response_in_progress", message);
         return Err(error.param(PREVIOUS).do_not_retry());
@@ -78,7 +86,7 @@ pub(super) async fn conversation(
             messages.push(message.map_err(|error| ApiError::internal(&error))?);
         }
     }
-    drop_open_calls(&mut messages, &spec.client_tools());
+    drop_open_calls(&mut messages, &spec.client_tools(), answered);
     Ok(Earlier {
         messages,
         tokens,
@@ -130,10 +138,11 @@ pub(super) fn input(spec: &RunSpec, instructed: bool) -> Result<Vec<Message>, Ap
 
 /// Leaves out the calls of server-side tools that have no result, as those of a cancelled run: no
 /// upstream takes a call without one. The client's own calls get their results from the client.
-fn drop_open_calls(messages: &mut Vec<Message>, client_tools: &[String]) {
+fn drop_open_calls(messages: &mut Vec<Message>, client_tools: &[String], kept: &[String]) {
     let answered: HashSet<String> = messages
         .iter()
         .filter_map(|message| message.tool_call_id.clone())
+        .chain(kept.iter().cloned())
         .collect();
     for message in messages.iter_mut() {
         let Some(calls) = &mut message.tool_calls else {
@@ -177,7 +186,7 @@ mod tests {
             {"role": "tool", "tool_call_id": "a", "content": "1"},
             {"role": "assistant", "content": null, "tool_calls": [call("d", "server")]},
         ]));
-        drop_open_calls(&mut all, &["own".to_owned()]);
+        drop_open_calls(&mut all, &["own".to_owned()], &[]);
         assert_eq!(
             all.len(),
             3,

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use baton_openai::ErrorBody;
 use baton_responses::items::{to_items, with_input_ids, with_mcp_calls};
-use baton_responses::{Order, page};
+use baton_responses::{Order, page, with_answers};
 use baton_store::Store;
 use serde::Deserialize;
 
@@ -82,7 +82,9 @@ pub(crate) async fn list_input_items(
     let mut messages = input(&record.spec, instructed)?;
     let of_conversation = usize::try_from(record.run.thread_messages).unwrap_or(usize::MAX);
     messages.drain(..of_conversation.min(messages.len()));
-    let mut items = with_mcp_calls(to_items(&messages), &record.head.settings.mcp_tools);
+    let settings = &record.head.settings;
+    let items = with_mcp_calls(to_items(&messages), &settings.mcp_tools);
+    let mut items = with_answers(items, &settings.mcp_answers);
     with_input_ids(run, &mut items);
     let limit = usize::try_from(asked.limit).unwrap_or(usize::MAX);
     let page = page(items, asked.order, asked.after.as_deref(), limit)

@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
 use baton_openai::AnswerFields;
-use baton_protocol::{Event, EventId, RunId, RunSpec, TenantId};
+use baton_protocol::{Event, EventId, FinishReason, Outcome, RunId, RunSpec, RunStatus, TenantId};
 use baton_responses::{
     Item, RecordedStep, ResponseHead, Settings, Snapshot, Status, StepSource, UsageObject,
     output_items, usage_object,
 };
 use baton_run_log::replay::{ReplayError, replay};
-use baton_store::{CallState, RunRecord, StepData, StepRecord, Store};
+use baton_store::{ApprovalRecord, CallState, RunRecord, StepData, StepRecord, Store};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
+use super::approvals::open_questions;
 use super::path::{not_a_response, not_found, not_kept};
 use super::seal::sealed_steps;
 use crate::error::{ApiError, run_header};
@@ -25,6 +26,9 @@ pub(super) struct ResponseRecord {
     pub(super) spec: RunSpec,
     pub(super) head: ResponseHead,
     steps: Vec<StepRecord>,
+    /// The steps of the calls that it waits for answers about, and the time of the questions. Empty if it waits
+    /// for another decision.
+    asked: (Vec<u32>, Option<DateTime<Utc>>),
     /// Its sealed summaries, by their steps.
     sealed: BTreeMap<u32, String>,
 }
@@ -67,9 +71,13 @@ impl ResponseRecord {
         let record = tx.run(run).await?;
         let record = record.ok_or_else(|| not_found("there is no response with this id"))?;
         let steps = tx.run_steps(run).await?;
+        let asked = match record.status {
+            RunStatus::AwaitingApproval => tx.run_approvals(run).await?,
+            _ => Vec::new(),
+        };
         drop(tx);
         let sealed = sealed_steps(store, tenant, run, &steps).await?;
-        Self::of(record, steps, sealed)
+        Self::of(record, steps, &asked, sealed)
     }
 
     /// As [`Self::load`], for a client that reads it after its request.
@@ -89,16 +97,21 @@ impl ResponseRecord {
     fn of(
         run: RunRecord,
         steps: Vec<StepRecord>,
+        asked: &[ApprovalRecord],
         sealed: BTreeMap<u32, String>,
     ) -> Result<Self, ApiError> {
         let spec: RunSpec =
             serde_json::from_str(&run.spec_json).map_err(|error| ApiError::internal(&error))?;
         let head = head(run.id, run.created_at, &spec, run.metadata.clone())?;
+        let open = open_questions(&run, &head.settings, asked);
+        let asked_at = open.iter().map(|asked| asked.created_at).max();
+        let asked = (open.iter().map(|asked| asked.step).collect(), asked_at);
         Ok(Self {
             run,
             spec,
             head,
             steps,
+            asked,
             sealed,
         })
     }
@@ -106,6 +119,20 @@ impl ResponseRecord {
     /// Returns the events of a run that has ended, as the ledger has them.
     pub(super) fn events(&self) -> Result<Vec<Event>, ReplayError> {
         replay(&self.run, &self.steps, EventId::ORIGIN)
+    }
+
+    /// Whether it has ended for its client, with approval requests.
+    pub(super) fn is_asking(&self) -> bool {
+        !self.asked.0.is_empty()
+    }
+
+    /// Whether a call without a result is an approval request: one that waits, or that waited when answers ended
+    /// the run.
+    fn is_question(&self, step: &StepRecord, name: &str) -> bool {
+        let tools = &self.head.settings.mcp_tools;
+        let is_answered = self.run.outcome == Some(Outcome::Completed(FinishReason::ToolCalls))
+            && tools.iter().any(|tool| tool.offered == name);
+        step.is_open_call() && (is_answered || self.asked.0.contains(&step.step))
     }
 
     /// Whether a step of it is recorded: it has cost something.
@@ -138,6 +165,9 @@ impl ResponseRecord {
                 (StepSource::Turn(*finish_reason), step.message.as_deref())
             }
             StepData::CutTurn { .. } => (StepSource::CutTurn, step.cut_message.as_deref()),
+            StepData::Call {
+                name, arguments, ..
+            } if self.is_question(step, name) => (StepSource::Question { name, arguments }, None),
             StepData::Call {
                 call_id,
                 name,
@@ -177,8 +207,8 @@ impl ResponseRecord {
             counts.extend(fields);
         }
         let usage = self.run.usage;
-        Ok((self.run.outcome.is_some() && !usage.is_zero())
-            .then(|| usage_object(usage, &counts.usage)))
+        let is_counted = self.run.outcome.is_some() || self.is_asking();
+        Ok((is_counted && !usage.is_zero()).then(|| usage_object(usage, &counts.usage)))
     }
 
     /// Returns the response object as the answer of a request.
@@ -186,12 +216,13 @@ impl ResponseRecord {
         let output = self.output()?;
         let record = &self.run;
         let snapshot = Snapshot {
-            status: Status::of_run(
-                record.status,
-                record.outcome.as_ref(),
-                self.head.settings.background,
-            ),
-            ended_at: record.finished_at.map(|at| at.timestamp()),
+            status: if self.is_asking() {
+                Status::Completed
+            } else {
+                let background = self.head.settings.background;
+                Status::of_run(record.status, record.outcome.as_ref(), background)
+            },
+            ended_at: record.finished_at.or(self.asked.1).map(|at| at.timestamp()),
             output: &output,
             usage: self.usage()?,
         };

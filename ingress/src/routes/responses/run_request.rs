@@ -75,6 +75,7 @@ pub(super) fn into_submission(
         tool_names: request.tool_names,
         server_tools: request.server_tools,
         left_out: request.left_out,
+        answers: None,
         calls: Vec::new(),
         params: request.params,
         metadata: request.metadata,

@@ -88,6 +88,10 @@ impl ResponseFrames {
                 let this = self.rebuilt(store, caller.tenant, &events).await?;
                 let mut stream = this.stream(followers, caller, *follower, client);
                 stream.show(&events).await;
+                if stream.frames.writer.waits_for_answers() {
+                    stream.frames.writer.park(&mut stream.out);
+                    stream.end(StreamEnd::Parked);
+                }
                 Ok(stream.into_response())
             }
             EventsAfter::Ledger(events) => {
@@ -180,7 +184,7 @@ impl ResponseFrames {
                     self.writer.use_summary(sealed.to_owned());
                 }
             }
-            if followed.event.data.is_terminal() && self.writer.needs_record() {
+            if event.data.is_terminal() && self.writer.needs_record(&event.data) {
                 let record = ResponseRecord::load(store, tenant, self.writer.run()).await?;
                 self.writer.use_record(record.output()?);
             }
@@ -247,6 +251,10 @@ impl Frames for ResponseFrames {
         run: RunId,
         reason: Interruption,
     ) -> Option<StreamEnd> {
+        if reason == Interruption::Parked && self.writer.waits_for_answers() {
+            self.writer.park(out);
+            return Some(StreamEnd::Parked);
+        }
         let end = match reason {
             Interruption::Parked if self.waits_for_people => return None,
             Interruption::Parked => StreamEnd::Parked,

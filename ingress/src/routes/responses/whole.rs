@@ -66,6 +66,12 @@ pub(super) async fn ended_record(
             Ok(()) | Err(Interruption::Lost) => attachment.detach(),
             Err(reason) => {
                 attachment.detach();
+                if reason == Interruption::Parked {
+                    let record = ResponseRecord::load(&runs.store, tenant, run).await?;
+                    if record.is_asking() {
+                        return Ok(record);
+                    }
+                }
                 return Err(interrupted(run, reason));
             }
         }
@@ -112,6 +118,7 @@ fn ended(record: &ResponseRecord) -> Result<Option<Response>, ApiError> {
             record.has_worked(),
         )),
         Some(Outcome::Completed(_) | Outcome::Cancelled(_)) => record.answer().map(Some),
+        None if record.is_asking() => record.answer().map(Some),
         None => Ok(None),
     }
 }

@@ -320,7 +320,10 @@ fn a_rejected_call_is_not_made_and_the_model_reads_why() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(content(""), REJECTED);
+    assert_eq!(
+        content(""),
+        "this call was not approved, and it was not made."
+    );
     assert_eq!(
         content("too much"),
         "this call was not approved, and it was not made. The reason: too much"
@@ -592,4 +595,32 @@ fn an_answer_that_a_limit_cuts_off_does_not_end_a_run_that_may_wait() {
     assert_eq!(verdict, TurnVerdict::Finish(end.clone()));
     let verdict = TurnMachine::new(limited(OnLimit::Stop)).turn_finished(cut(Vec::new()));
     assert_eq!(verdict, TurnVerdict::Finish(end));
+}
+
+/// A run that begins with approved calls makes them unasked, and its model goes on with their results; so does a
+/// worker that takes the run over.
+#[test]
+fn a_run_of_approved_calls_goes_on_with_the_model() {
+    let limits = RunLimits::of_turns(3);
+    let calls = || vec![server("a"), server("b")];
+    let mut machine = TurnMachine::of_approved_calls(limits);
+    assert_eq!(machine.next(), Next::BeginGivenCalls);
+    let recorded = machine.given_calls_begun(calls());
+    assert_eq!(machine.next(), Next::RunCalls(recorded));
+    machine.call_finished(1);
+    assert!(
+        machine.is_last_call(2),
+        "a message may wait for the turn after it"
+    );
+    machine.call_finished(2);
+    assert_eq!(machine.next(), Next::CallModel { step: 3 });
+
+    let entries = [Recorded::GivenCalls(calls()), Recorded::CallFinished(1)];
+    let mut resumed = TurnMachine::of_approved_calls(limits).after(entries);
+    let Next::RunCalls(left) = resumed.next() else {
+        panic!("{:?}", resumed.next());
+    };
+    assert_eq!(left.len(), 1);
+    resumed.call_finished(2);
+    assert_eq!(resumed.next(), Next::CallModel { step: 3 });
 }
