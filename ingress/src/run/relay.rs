@@ -188,8 +188,8 @@ impl Relay {
         false
     }
 
-    /// Returns whether the run is parked at this moment, and all of its questions have been passed on. If the ledger cannot be read, it counts as
-    /// not parked, and the stream continues.
+    /// Returns whether the run is parked at this moment, and all of its questions have been passed on.
+    /// If the ledger cannot be read, it counts as not parked, and the stream continues.
     async fn is_parked(&self) -> bool {
         let found = find_run(&self.runs.store, self.tenant, self.run).await;
         matches!(found, Ok(Some(run)) if run.status == RunStatus::AwaitingApproval

@@ -258,8 +258,8 @@ impl Conversation {
     }
 }
 
-/// Returns the server-side call of a step, before the rule of approvals. A turn's calls are the steps after it, up to the next
-/// turn.
+/// Returns the server-side call of a step, before the rule of approvals. A turn's calls are the steps
+/// after it, up to the next turn.
 fn server_call(step: &StepRecord) -> Option<Call> {
     match &step.data {
         StepData::Call {

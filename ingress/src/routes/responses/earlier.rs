@@ -28,8 +28,9 @@ pub(super) struct Earlier {
     pub(super) mcp_tools: Vec<McpToolName>,
 }
 
-/// Returns the messages up to the end of a response, or up to the calls that a request answers about, without its `instructions`, which the next one
-/// does not inherit. They begin with its newest summary.
+/// Returns the messages up to the end of a response, or up to the calls that a request answers about.
+/// They lack its `instructions`, which the next one does not inherit, and begin with its newest
+/// summary.
 pub(super) async fn conversation(
     store: &Store,
     tenant: TenantId,
