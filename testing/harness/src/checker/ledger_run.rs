@@ -46,6 +46,16 @@ pub struct LedgerRun {
     pub approvals: Vec<Approval>,
 }
 
+impl LedgerRun {
+    /// Returns whether it completed at a limit of its own: then its last calls may not have been made.
+    pub fn stopped_at_limit(&self) -> bool {
+        matches!(
+            self.finish_reason.as_deref(),
+            Some("max_tokens" | "max_tool_calls")
+        )
+    }
+}
+
 /// A question to a person, in the ledger.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Approval {

@@ -185,7 +185,8 @@ fn judge_run(run: &LedgerRun, expected: Option<&str>, judgement: &mut Judgement)
         if turn {
             newest = step.attempt;
         }
-        if run.status == RunStatus::Completed && step.finished_at.is_none() {
+        let must_be_finished = run.status == RunStatus::Completed && !run.stopped_at_limit();
+        if must_be_finished && step.finished_at.is_none() {
             let what = format!("completed with step {} unfinished", step.place);
             judgement.accuse(Invariant::I8, Some(run.id), what);
         }
@@ -202,9 +203,10 @@ fn judge_run(run: &LedgerRun, expected: Option<&str>, judgement: &mut Judgement)
 /// Returns whether the run has the expected text, or a part of it if it ended at a limit of its own.
 fn is_answer(run: &LedgerRun, expected: &str) -> bool {
     let text = run.text();
-    match run.finish_reason.as_deref() {
-        Some("max_tokens" | "max_tool_calls") => expected.starts_with(&text),
-        _ => text == expected,
+    if run.stopped_at_limit() {
+        expected.starts_with(&text)
+    } else {
+        text == expected
     }
 }
 

@@ -56,6 +56,12 @@ fn a_missing_step_breaks_i8_and_a_step_of_an_older_attempt_i9() {
     );
     let unfinished = after(|history| history.runs[0].steps[2].finished_at = None);
     assert_eq!(unfinished, ["I8"]);
+    let at_limit = after(|history| {
+        let run = &mut history.runs[0];
+        run.finish_reason = Some("max_tool_calls".to_owned());
+        run.steps[2].finished_at = None;
+    });
+    assert!(at_limit.is_empty(), "{at_limit:?}");
     let older = after(|history| history.runs[0].steps[2].attempt = 1);
     assert_eq!(older, ["I9"]);
 }
