@@ -71,7 +71,7 @@ def test_items_of_calls_are_added_and_read(demo):
     assert list(sdk.conversations.items.list(conversation.id, order="asc")) == added.data
 
 
-@pytest.mark.parametrize("kind", ["web_search_call", "mcp_call", "computer_call"])
+@pytest.mark.parametrize("kind", ["web_search_call", "file_search_call", "computer_call"])
 def test_an_item_that_is_not_stored_is_refused_by_its_type(demo, kind):
     sdk = client(demo)
     with pytest.raises(openai.BadRequestError) as refused:
