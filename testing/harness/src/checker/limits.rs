@@ -1,5 +1,5 @@
 //! Judges runs that wait at limits of their own: none uses more than is in force, and each question is
-//! decided once (I6, I12).
+//! decided once (I25, I12).
 
 use baton_invariants::Invariant;
 use baton_protocol::{ApprovalReason, Decision, RequestLimits, RunStatus};
@@ -32,7 +32,7 @@ pub(super) fn judge(
     }];
     for asked in questions {
         let Some(reached) = &asked.budget else {
-            accuse(Invariant::I6, format!("{} names no limit", asked.id));
+            accuse(Invariant::I25, format!("{} names no limit", asked.id));
             continue;
         };
         if reached.limits != limits {
@@ -40,7 +40,7 @@ pub(super) fn judge(
                 "waited at {:?}, and {limits:?} are in force",
                 reached.limits
             );
-            accuse(Invariant::I6, found);
+            accuse(Invariant::I25, found);
         }
         if limits
             .max_tokens
@@ -48,7 +48,7 @@ pub(super) fn judge(
         {
             let used = reached.used.tokens;
             accuse(
-                Invariant::I6,
+                Invariant::I25,
                 format!("had used {used} tokens, above {limits:?}"),
             );
         }
@@ -83,7 +83,7 @@ pub(super) fn judge(
     let used = run.usage.total_tokens;
     if limits.max_tokens.is_some_and(|most| used > most) {
         accuse(
-            Invariant::I6,
+            Invariant::I25,
             format!("has used {used} tokens, above {limits:?}"),
         );
     }
@@ -95,7 +95,7 @@ pub(super) fn judge(
                 "made call {number} before more than {} were allowed",
                 number - 1
             );
-            accuse(Invariant::I6, found);
+            accuse(Invariant::I25, found);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Runs that wait at limits of their own (I6, I12).
+//! Runs that wait at limits of their own (I25, I12).
 
 use baton_protocol::{ReachedLimit, RequestLimits, UsedUp};
 
@@ -61,13 +61,13 @@ fn bounded(limits: RequestLimits, used: u64, questions: Vec<Approval>) -> Vec<&'
 #[test]
 fn a_run_that_used_more_tokens_than_were_in_force_breaks_i6() {
     assert_eq!(bounded(tokens(50), 50, Vec::new()), [""; 0]);
-    assert_eq!(bounded(tokens(50), 51, Vec::new()), ["I6"]);
+    assert_eq!(bounded(tokens(50), 51, Vec::new()), ["I25"]);
     let raised = |used| vec![question(tokens(50), used, Some(raise(tokens(90))))];
     assert_eq!(bounded(tokens(50), 90, raised(50)), [""; 0]);
-    assert_eq!(bounded(tokens(50), 91, raised(50)), ["I6"]);
-    assert_eq!(bounded(tokens(50), 90, raised(51)), ["I6"]);
+    assert_eq!(bounded(tokens(50), 91, raised(50)), ["I25"]);
+    assert_eq!(bounded(tokens(50), 90, raised(51)), ["I25"]);
     let stale = vec![question(tokens(40), 30, Some(raise(tokens(90))))];
-    assert_eq!(bounded(tokens(50), 30, stale), ["I6"]);
+    assert_eq!(bounded(tokens(50), 30, stale), ["I25"]);
 }
 
 #[test]
@@ -82,8 +82,8 @@ fn a_call_beyond_the_limit_of_that_time_breaks_i6() {
         bounded(calls(0), 0, vec![asked])
     };
     assert_eq!(at_none(900), [""; 0]);
-    assert_eq!(at_none(1_100), ["I6"], "the raise came later");
-    assert_eq!(bounded(calls(0), 0, Vec::new()), ["I6"]);
+    assert_eq!(at_none(1_100), ["I25"], "the raise came later");
+    assert_eq!(bounded(calls(0), 0, Vec::new()), ["I25"]);
 }
 
 #[test]
