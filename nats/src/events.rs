@@ -17,7 +17,7 @@ use bytes::Bytes;
 use crate::bus::{Bus, Rejected, Unanswered};
 use crate::subjects;
 
-/// Marks the end of a log in which nothing was ever withdrawn.
+/// Marks the end of an unbroken log, see [`EventLines`].
 const END_UNBROKEN: HeaderName = HeaderName::from_static("Baton-Unbroken");
 
 /// A position in EVENTS. Clients never see one, because a stream that was lost and restored uses
@@ -132,8 +132,8 @@ impl From<Rejected> for AppendError {
 pub struct EventLines {
     /// The lines.
     pub lines: Bytes,
-    /// Whether they are the end of a log in which nothing was ever withdrawn. The message has a header
-    /// that says so; a log without one may be of either kind.
+    /// Whether they end an unbroken log: it shows what the ledger has, in the same order, and nothing was
+    /// withdrawn. The message has a header that says so; a log without one may be of either kind.
     pub end_unbroken: bool,
 }
 

@@ -8,6 +8,7 @@
 //! `ingress` makes of it.
 
 pub mod agent;
+pub mod answer_order;
 pub mod approval;
 pub mod compaction;
 pub mod event;
@@ -31,6 +32,7 @@ pub mod trace_context;
 pub mod usage;
 
 pub use agent::AgentDefinition;
+pub use answer_order::{AnswerOrder, AnswerPlace};
 pub use approval::{ApprovalReason, ApprovalScope, Decision};
 pub use compaction::CompactionRule;
 pub use event::{Event, EventData};

@@ -6,7 +6,7 @@
 
 use baton_nats::{EventLines, StoredEvents, StreamSeq};
 use baton_protocol::event::{AnswerField, AttemptReset, Text, ToolCallDelta};
-use baton_protocol::{Event, EventData, EventId, Fence, RunId};
+use baton_protocol::{AnswerOrder, Event, EventData, EventId, Fence, RunId};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
@@ -43,8 +43,8 @@ pub struct EventWriter {
     pending_bytes: usize,
     /// The number of messages in the log.
     messages: u64,
-    /// Whether an event of the run was withdrawn.
-    is_broken: bool,
+    /// The order of what the log shows.
+    order: AnswerOrder,
 }
 
 impl EventWriter {
@@ -60,7 +60,7 @@ impl EventWriter {
             pending: Vec::new(),
             pending_bytes: 0,
             messages: 0,
-            is_broken: false,
+            order: AnswerOrder::new(),
         }
     }
 
@@ -131,7 +131,7 @@ impl EventWriter {
     /// to its limit; a longer text becomes several. Returns the id of the last of them.
     pub fn push(&mut self, step: u32, mut data: EventData) -> EventId {
         self.pending_bytes += weight(&data);
-        self.is_broken |= matches!(data, EventData::AttemptReset(_));
+        self.order.take(step, &data);
         if let Some((last_step, last)) = self.pending.last_mut()
             && *last_step == step
             && join(last, &data)
@@ -182,7 +182,7 @@ impl EventWriter {
             first,
             position: self.position,
             payload,
-            end_unbroken: has_end && !self.is_broken,
+            end_unbroken: has_end && !self.order.is_broken(),
         })
     }
 

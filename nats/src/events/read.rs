@@ -156,7 +156,8 @@ impl Bus {
         }
     }
 
-    /// Returns whether the log is known to have its end, and to be one in which nothing was withdrawn.
+    /// Returns whether the log is known to have its end and to be unbroken, see
+    /// [`EventLines`](super::EventLines).
     pub async fn ends_unbroken(&self, tenant: TenantId, run: RunId) -> Result<bool, ReadError> {
         let subject = api::direct_get_tip(tenant, run);
         let message = self.request(subject, None, bytes::Bytes::new()).await?;
