@@ -123,10 +123,6 @@ impl ResponseStream {
 
     /// Writes what precedes the first event.
     pub fn begin(&mut self, out: &mut BytesMut) {
-        // A stream that begins midway has done so.
-        if self.in_progress {
-            return;
-        }
         if self.head.settings.background {
             self.whole(out, 0, "response.created", &Snapshot::empty(Status::Queued));
             self.whole(out, 1, "response.queued", &Snapshot::empty(Status::Queued));

@@ -18,8 +18,8 @@ use baton_nats::{
 };
 use baton_protocol::event::RunStarted;
 use baton_protocol::{
-    ApiKeyId, Charge, ClaimToken, Event, EventData, EventId, Lane, Nanos, RunId, RunStatus,
-    TenantId, Usage, WorkerId,
+    AnswerOrder, ApiKeyId, Charge, ClaimToken, Event, EventData, EventId, Lane, Nanos, RunId,
+    RunStatus, TenantId, Usage, WorkerId,
 };
 use baton_service::config::{Registration, Secret};
 use baton_service::{
@@ -403,7 +403,8 @@ impl Fixture {
             last: EventId::ORIGIN,
             step: 1,
             text: String::new(),
-            is_broken: false,
+            reasoning: String::new(),
+            order: AnswerOrder::default(),
             usage: USAGE,
         };
         let started = RunStarted {

@@ -284,17 +284,29 @@ async fn withdrawn_text_is_closed_as_incomplete_and_no_part_of_the_response() {
 #[tokio::test]
 async fn an_ended_text_is_resumed_without_the_log_before_the_cursor() {
     let f = Fixture::start().await;
-    for broken in [false, true] {
+    for before in [
+        "nothing",
+        "reasoning",
+        "a withdrawal",
+        "reasoning within the text",
+    ] {
         let (queued, mut worker) = in_background(&f).await;
         let path = format!("{PATH}/{}?stream=true", queued["id"].as_str().unwrap());
-        if broken {
-            let reset = AttemptReset {
-                resume_after: worker.last,
-                continues: false,
-            };
-            worker.withdraw(reset).await;
+        match before {
+            "reasoning" => worker.think("hm").await,
+            "a withdrawal" => {
+                let reset = AttemptReset {
+                    resume_after: worker.last,
+                    continues: false,
+                };
+                worker.withdraw(reset).await;
+            }
+            _ => {}
         }
         worker.say("one ").await;
+        if before == "reasoning within the text" {
+            worker.think("hm").await;
+        }
         worker.goes_unheard("two ");
         worker.say("three ").await;
         let third = SequenceNumber {
@@ -307,17 +319,21 @@ async fn an_ended_text_is_resumed_without_the_log_before_the_cursor() {
         let resumed = soon(f.get(&format!("{path}&starting_after={third}")).send()).await;
         let rest = frames(resumed.unwrap()).await;
         let names = kinds(&rest);
-        if broken {
-            assert_eq!(names, ["error"], "what was withdrawn is not known");
+        if !matches!(before, "nothing" | "reasoning") {
+            assert_eq!(
+                names,
+                ["error"],
+                "{before}: the record does not say what was shown"
+            );
             continue;
         }
-        assert_eq!(
-            names[..2],
-            ["output_text.delta", "output_text.done"],
-            "{names:?}"
-        );
+        let expected = ["output_text.delta", "output_text.done"];
+        assert_eq!(names[..2], expected, "{before}: {names:?}");
         assert!(rest[0].data.contains(r#""delta":"four""#));
         assert!(rest[1].data.contains(r#""text":"one two three four""#));
+        let index = usize::from(before == "reasoning");
+        let index = format!(r#""output_index":{index}"#);
+        assert!(rest[1].data.contains(&index), "{:?}", rest[1]);
         assert_eq!(names.last(), Some(&"completed"));
     }
 }

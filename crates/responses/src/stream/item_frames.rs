@@ -129,7 +129,9 @@ impl ResponseStream {
         });
         let shown = &mut self.shown[index];
         shown.last = event.id;
-        shown.text.push_str(&delta.arguments);
+        if !shown.has_all_arguments {
+            shown.text.push_str(&delta.arguments);
+        }
         if shown.is_open() {
             self.arguments_delta(out, index, &delta.arguments);
         }

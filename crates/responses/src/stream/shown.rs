@@ -23,6 +23,8 @@ pub(super) struct Shown {
     pub(super) name: String,
     /// The arguments of a call, its result, or a sealed summary.
     pub(super) text: String,
+    /// Whether the arguments are known from the record, with what is still to be shown.
+    pub(super) has_all_arguments: bool,
     /// The server of an MCP item.
     pub(super) server_label: String,
     /// Whether a call of an MCP server's tool succeeded, and its result.
@@ -92,6 +94,7 @@ impl Shown {
             call_id: String::new(),
             name: String::new(),
             text: String::new(),
+            has_all_arguments: false,
             server_label: String::new(),
             result: None,
             asked_by: None,

@@ -4,5 +4,6 @@
 
 mod golden;
 mod log;
+mod midway;
 mod properties;
 mod record;

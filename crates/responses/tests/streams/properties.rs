@@ -3,48 +3,60 @@
 use baton_protocol::{Event, EventData, EventId, FinishReason};
 use baton_responses::checker::{StreamChecker, split_frames};
 use baton_responses::{ResponseStream, SequenceNumber};
-use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::log::{Log, head, stream};
 
 /// A request that names an MCP server.
-const MCP: &str = r#","tools":[{"type":"mcp","server_label":"crm"}]"#;
+pub(super) const MCP: &str = r#","tools":[{"type":"mcp","server_label":"crm"}]"#;
 
 /// One turn: its reasoning, text and calls, each in fragments; whether it breaks off once before; and
 /// whether a server's tool is called after it.
 #[derive(Debug, Clone)]
-struct Turn {
+pub(super) struct Turn {
     reasoning: Vec<String>,
     text: Vec<String>,
+    refusal: Vec<String>,
     broken: Vec<String>,
     worker_lost: bool,
     compacted: bool,
     /// Whether two tools of an MCP server are called too, and end in the other order.
     mcp: bool,
+    /// Whether the upstream counts more than the usual tokens.
+    counted: bool,
 }
 
-fn fragments() -> impl Strategy<Value = Vec<String>> {
+impl Turn {
+    /// Takes out what it withdraws.
+    pub(super) fn mend(&mut self) {
+        self.broken.clear();
+    }
+}
+
+pub(super) fn fragments() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec("[a-z ]{1,6}", 0..4)
 }
 
-fn turns() -> impl Strategy<Value = Vec<Turn>> {
-    let parts = (fragments(), fragments(), fragments());
-    let turn = (parts, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
-        |((reasoning, text, broken), worker_lost, compacted, mcp)| Turn {
+pub(super) fn turns() -> impl Strategy<Value = Vec<Turn>> {
+    let refusal = prop::collection::vec("[a-z ]{1,6}", 0..2);
+    let parts = (fragments(), fragments(), refusal, fragments());
+    let turn = (parts, any::<[bool; 4]>()).prop_map(
+        |((reasoning, text, refusal, broken), [worker_lost, compacted, mcp, counted])| Turn {
             reasoning,
             text,
+            refusal,
             broken,
             worker_lost,
             compacted,
             mcp,
+            counted,
         },
     );
     prop::collection::vec(turn, 1..4)
 }
 
 /// The log as the stream has it, with the final turn's calls of the client.
-fn live(turns: &[Turn], calls: &[String]) -> Log {
+pub(super) fn live(turns: &[Turn], calls: &[String]) -> Log {
     let mut log = Log::begun();
     for (index, turn) in turns.iter().enumerate() {
         let before = log.last();
@@ -64,7 +76,16 @@ fn live(turns: &[Turn], calls: &[String]) -> Log {
         for text in &turn.text {
             log.text(text);
         }
+        for text in &turn.refusal {
+            log.refusal(text);
+        }
+        let count = |log: &mut Log| {
+            if turn.counted {
+                log.counts("details", &format!(r#"{{"cached":{index}}}"#));
+            }
+        };
         if index + 1 < turns.len() {
+            count(&mut log);
             log.turn_recorded().server_call("42");
             if turn.mcp {
                 let (one, other) = (log.step + 1, log.step + 2);
@@ -85,6 +106,7 @@ fn live(turns: &[Turn], calls: &[String]) -> Log {
                     log.call(index, false, &character.to_string());
                 }
             }
+            count(&mut log);
         }
     }
     log.completed(FinishReason::Stop);
@@ -93,7 +115,7 @@ fn live(turns: &[Turn], calls: &[String]) -> Log {
 
 /// The log as the record has it: nothing withdrawn, and each run of deltas of a kind joined into one
 /// with the id of the last.
-fn rebuilt(log: &Log) -> Vec<Event> {
+pub(super) fn rebuilt(log: &Log) -> Vec<Event> {
     let mut kept: Vec<Event> = Vec::new();
     for event in &log.events {
         if let EventData::AttemptReset(reset) = &event.data {
@@ -102,7 +124,8 @@ fn rebuilt(log: &Log) -> Vec<Event> {
         }
         let joined = match (kept.last_mut().map(|last| &mut last.data), &event.data) {
             (Some(EventData::TextDelta(known)), EventData::TextDelta(more))
-            | (Some(EventData::ReasoningDelta(known)), EventData::ReasoningDelta(more)) => {
+            | (Some(EventData::ReasoningDelta(known)), EventData::ReasoningDelta(more))
+            | (Some(EventData::RefusalDelta(known)), EventData::RefusalDelta(more)) => {
                 known.text.push_str(&more.text);
                 true
             }
@@ -122,7 +145,7 @@ fn rebuilt(log: &Log) -> Vec<Event> {
     kept
 }
 
-fn numbers(frames: &str) -> Vec<u64> {
+pub(super) fn numbers(frames: &str) -> Vec<u64> {
     let frames = split_frames(frames).unwrap();
     let numbers = frames.iter();
     numbers
@@ -131,33 +154,12 @@ fn numbers(frames: &str) -> Vec<u64> {
 }
 
 /// The frames up to the one with this number.
-fn cut(frames: &str, number: u64) -> String {
+pub(super) fn cut(frames: &str, number: u64) -> String {
     let kept = frames.split_inclusive("\n\n").take_while(|frame| {
         let own = numbers(frame);
         own[0] <= number
     });
     kept.collect()
-}
-
-/// The frames after `after`, without the log before it; `None` if they need that.
-fn midway(log: &Log, after: SequenceNumber) -> Option<String> {
-    let at = log
-        .events
-        .iter()
-        .position(|event| event.id == after.event)?;
-    let mut stream = ResponseStream::new(head(""), Some(after));
-    if !stream.begin_midway(&log.events[at], &rebuilt(log)) {
-        return None;
-    }
-    let mut out = BytesMut::new();
-    stream.begin(&mut out);
-    for event in &log.events[at + 1..] {
-        if matches!(event.data, EventData::ContextCompacted(_)) {
-            stream.use_summary("c2VhbGVk".to_owned());
-        }
-        stream.write(&mut out, event);
-    }
-    Some(String::from_utf8(out.to_vec()).unwrap())
 }
 
 proptest! {
@@ -172,22 +174,6 @@ proptest! {
             for number in numbers(&whole) {
                 let after = Some(SequenceNumber::from_u64(number));
                 let rest = stream(head(fields), &log.events, after, false);
-                prop_assert_eq!(cut(&whole, number) + &rest, &*whole);
-            }
-        }
-    }
-
-    #[test]
-    fn a_stream_that_goes_on_midway_is_the_rest_of_the_whole_one(turns in turns(), calls in fragments()) {
-        let unbroken: Vec<_> = turns
-            .into_iter()
-            .map(|turn| Turn { broken: Vec::new(), ..turn })
-            .collect();
-        let log = live(&unbroken, &calls);
-        let whole = stream(head(""), &log.events, None, false);
-        for number in numbers(&whole) {
-            let after = SequenceNumber::from_u64(number);
-            if let Some(rest) = midway(&log, after) {
                 prop_assert_eq!(cut(&whole, number) + &rest, &*whole);
             }
         }
@@ -235,32 +221,6 @@ proptest! {
             prop_assert!(live.iter().any(|(known, _)| *known == event), "{}", number);
         }
     }
-}
-
-#[test]
-fn a_stream_goes_on_midway_in_the_text_of_a_turn_of_text_alone() {
-    let mut log = Log::begun();
-    log.text("A").text("B").turn_recorded().server_call("42");
-    log.next_step();
-    log.text("C")
-        .text("D")
-        .text("E")
-        .completed(FinishReason::Stop);
-    let whole = stream(head(""), &log.events, None, false);
-    let goes_on = |number: &u64| midway(&log, SequenceNumber::from_u64(*number)).is_some();
-    let midway_at = numbers(&whole).into_iter().filter(goes_on).count();
-    assert_eq!(midway_at, 5, "after each delta");
-    let mut reasoned = Log::begun();
-    reasoned
-        .reasoning("r")
-        .text("A")
-        .completed(FinishReason::Stop);
-    let whole = stream(head(""), &reasoned.events, None, false);
-    let needs_more = |number: &u64| midway(&reasoned, SequenceNumber::from_u64(*number)).is_none();
-    assert!(
-        numbers(&whole).iter().all(needs_more),
-        "what precedes the text is not known"
-    );
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub(super) struct ResponseFrames {
     writer: ResponseStream,
     /// The client has everything up to this.
     after: Option<SequenceNumber>,
+    /// The first frames, if the stream begins in the middle of the log.
+    midway: Option<BytesMut>,
     /// Whether the stream stays open while the run waits for a person.
     waits_for_people: bool,
 }
@@ -42,6 +44,7 @@ impl ResponseFrames {
         Self {
             writer: ResponseStream::new(head, after),
             after,
+            midway: None,
             waits_for_people,
         }
     }
@@ -66,7 +69,9 @@ impl ResponseFrames {
         let rebuilt = record.events().ok()?;
         let subscribed = runs.subscribe(tenant, run).await.ok()?;
         let (at, follower) = subscribed.resume_at(after.event).await.ok()?;
-        self.writer.begin_midway(&at, &rebuilt).then_some(follower)
+        let sealed = |step| record.sealed(step);
+        self.midway = Some(self.writer.begin_midway(&at, &rebuilt, sealed)?);
+        Some(follower)
     }
 
     /// Opens the events of a run that exists already.
@@ -134,8 +139,11 @@ impl ResponseFrames {
             EndsWith::All
         };
         let relay = followers.relay(caller, self.writer.run(), follower, ends_with);
-        let mut out = BytesMut::new();
-        self.writer.begin(&mut out);
+        let out = self.midway.take().unwrap_or_else(|| {
+            let mut out = BytesMut::new();
+            self.writer.begin(&mut out);
+            out
+        });
         let mut stream = RunStream::new(relay, self, client);
         stream.out = out;
         stream
