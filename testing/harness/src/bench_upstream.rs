@@ -2,9 +2,11 @@
 //! cost of Baton.
 //!
 //! The model's name selects the answer: `bench-20-0` is 20 tokens without a pause, `bench-100-10`
-//! is 100 tokens, 10 ms apart. Each token is the time at which it was written and goes out in a
+//! is 100 tokens, 10 ms apart; `bench-100-10-agent` shows reasoning and calls the calculator before them,
+//! and shows reasoning again when it has the result. Each token is the time at which it was written and goes out in a
 //! write of its own, as a real model's would.
 
+use std::iter::repeat_n;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -20,6 +22,10 @@ const HEAD: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 const CHUNK: &str = r#"{"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1780000000,"model":"bench","choices":[{"index":0,"delta":"#;
 const USAGE: &str = r#"{"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1780000000,"model":"bench","choices":[],"usage":{"prompt_tokens":8,"completion_tokens":20,"total_tokens":28}}"#;
+
+const CALL: &str = r#"{"index":0,"id":"call_bench","type":"function","function":{"name":"calculator","arguments":"{\"expression\":\"6*7\"}"}}"#;
+/// The tokens of reasoning before an agent's call, and before its text.
+const THOUGHTS: usize = 200;
 
 /// Serves until it is dropped.
 pub async fn serve(listener: TcpListener) -> anyhow::Result<()> {
@@ -41,8 +47,8 @@ async fn converse(mut stream: TcpStream) -> anyhow::Result<()> {
         let Some(body) = read_request(&mut stream, &mut request).await? else {
             return Ok(());
         };
-        let (tokens, gap) = plan(&body).context("the model is none of bench-<tokens>-<ms>")?;
-        answer(&mut stream, &mut out, tokens, gap).await?;
+        let plan = Plan::of(&body).context("the model is none of bench-<tokens>-<ms>[-agent]")?;
+        answer(&mut stream, &mut out, &plan).await?;
     }
 }
 
@@ -73,23 +79,36 @@ async fn read_request(
     Ok(Some(request[head..head + length].to_vec()))
 }
 
-fn plan(body: &[u8]) -> Option<(usize, Duration)> {
-    let at = find(body, b"\"bench-")? + 7;
-    let rest = std::str::from_utf8(&body[at..]).ok()?;
-    let (name, _) = rest.split_once('"')?;
-    let (tokens, gap) = name.split_once('-')?;
-    Some((
-        tokens.parse().ok()?,
-        Duration::from_millis(gap.parse().ok()?),
-    ))
+/// A planned answer: how many tokens of reasoning and of text it has, and what follows them.
+struct Plan {
+    thoughts: usize,
+    tokens: usize,
+    /// The time between two tokens.
+    gap: Duration,
+    calls: bool,
 }
 
-async fn answer(
-    stream: &mut TcpStream,
-    out: &mut Vec<u8>,
-    tokens: usize,
-    gap: Duration,
-) -> anyhow::Result<()> {
+impl Plan {
+    fn of(body: &[u8]) -> Option<Self> {
+        let at = find(body, b"\"bench-")? + 7;
+        let rest = std::str::from_utf8(&body[at..]).ok()?;
+        let (name, _) = rest.split_once('"')?;
+        let (name, is_agent) = match name.strip_suffix("-agent") {
+            Some(name) => (name, true),
+            None => (name, false),
+        };
+        let (tokens, gap) = name.split_once('-')?;
+        let calls = is_agent && find(body, br#""role":"tool""#).is_none();
+        Some(Self {
+            thoughts: if is_agent { THOUGHTS } else { 0 },
+            tokens: if calls { 0 } else { tokens.parse().ok()? },
+            gap: Duration::from_millis(gap.parse().ok()?),
+            calls,
+        })
+    }
+}
+
+async fn answer(stream: &mut TcpStream, out: &mut Vec<u8>, plan: &Plan) -> anyhow::Result<()> {
     let started = Instant::now();
     out.clear();
     out.extend_from_slice(HEAD);
@@ -97,20 +116,30 @@ async fn answer(
         out,
         &format!(r#"{CHUNK}{{"role":"assistant","content":""}},"finish_reason":null}}]}}"#),
     );
-    for token in 0..tokens {
-        if !gap.is_zero() {
-            let at = u32::try_from(token + 1)?;
-            tokio::time::sleep_until(started + gap * at).await;
+    let thoughts = repeat_n("reasoning_content", plan.thoughts);
+    let fields = thoughts.chain(repeat_n("content", plan.tokens));
+    for (at, field) in (1..).zip(fields) {
+        if !plan.gap.is_zero() {
+            tokio::time::sleep_until(started + plan.gap * at).await;
         }
         let content = unix_nanos();
         frame(
             out,
-            &format!(r#"{CHUNK}{{"content":"{content} "}},"finish_reason":null}}]}}"#),
+            &format!(r#"{CHUNK}{{"{field}":"{content} "}},"finish_reason":null}}]}}"#),
         );
         stream.write_all(out).await?;
         out.clear();
     }
-    frame(out, &format!(r#"{CHUNK}{{}},"finish_reason":"stop"}}]}}"#));
+    let end = if plan.calls {
+        frame(
+            out,
+            &format!(r#"{CHUNK}{{"tool_calls":[{CALL}]}},"finish_reason":null}}]}}"#),
+        );
+        "tool_calls"
+    } else {
+        "stop"
+    };
+    frame(out, &format!(r#"{CHUNK}{{}},"finish_reason":"{end}"}}]}}"#));
     frame(out, USAGE);
     frame(out, "[DONE]");
     out.extend_from_slice(b"0\r\n\r\n");

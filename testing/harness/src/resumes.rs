@@ -8,8 +8,12 @@ use serde_json::{Value, json};
 
 use crate::samples::Samples;
 
-/// An answer with a pause after each token, so that each is an event of its own.
-const MODEL: &str = "bench-6000-4";
+/// Answers with a pause after each token, so that each is an event of its own. Before its text the second one
+/// shows reasoning, calls a tool of the server and shows reasoning again.
+pub const MODELS: [(&str, &str); 2] = [
+    ("bench-6000-4", "text alone"),
+    ("bench-6000-4-agent", "text after reasoning and a tool"),
+];
 /// The event to resume after.
 const AFTER: usize = 5_000;
 
@@ -22,11 +26,16 @@ pub struct Resumes {
     pub after: usize,
 }
 
-/// Makes one response and resumes it `times` times, over connections that are kept.
-pub async fn measure(base_url: &str, api_key: &str, times: usize) -> anyhow::Result<Resumes> {
+/// Makes one response of `model` and resumes it `times` times, over connections that are kept.
+pub async fn measure(
+    base_url: &str,
+    api_key: &str,
+    model: &str,
+    times: usize,
+) -> anyhow::Result<Resumes> {
     let client = Client::new();
     let signed = |request: RequestBuilder| request.bearer_auth(api_key);
-    let wish = json!({"model": MODEL, "input": "Count.", "background": true});
+    let wish = json!({"model": model, "input": "Count.", "background": true});
     let made = signed(client.post(format!("{base_url}/responses"))).json(&wish);
     let made: Value = made.send().await?.error_for_status()?.json().await?;
     let id = made["id"].as_str().context("the response has no id")?;

@@ -1,5 +1,7 @@
 //! Lists of threads and of their messages, by page, at the ledger.
 
+mod server_time;
+
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -11,7 +13,9 @@ use baton_test_ledger::TestDatabase;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 use serde_json::value::to_raw_value;
+use uuid::Uuid;
 
+use self::server_time::ServerTime;
 use crate::samples::Samples;
 
 /// The threads that are filled at a time.
@@ -19,6 +23,8 @@ const AT_ONCE: usize = 8;
 /// The threads on a page, which is the usual size, and the messages on one, which is the greatest.
 const PAGE: u32 = 20;
 const MESSAGE_PAGE: u32 = 100;
+/// The statement of a page of messages, from the last one on.
+const MESSAGES: &str = "thread_messages.list_backwards";
 /// The searches of each kind.
 const SEARCHES: usize = 20;
 
@@ -27,8 +33,12 @@ const SEARCHES: usize = 20;
 pub struct ThreadLists {
     /// All threads of the tenant, page after page.
     pub threads: Samples,
+    /// The same pages, the statement alone at the server.
+    pub threads_at_server: Samples,
     /// The messages of a thread, from the last one on.
     pub messages: Samples,
+    /// The same pages, the statement alone at the server.
+    pub messages_at_server: Samples,
     /// The one thread with a text in its title.
     pub by_title: Samples,
     /// The one thread with a field in its metadata.
@@ -47,6 +57,7 @@ pub async fn measure(threads: usize, messages: usize) -> anyhow::Result<ThreadLi
         .await?;
     let mut lists = ThreadLists::default();
     let mut cursor = None;
+    let mut at_server = None;
     let mut seen = Vec::new();
     loop {
         let mut tx = store.tenant(tenant).await?;
@@ -55,6 +66,15 @@ pub async fn measure(threads: usize, messages: usize) -> anyhow::Result<ThreadLi
             .list_threads(&ThreadFilter::default(), cursor, PAGE)
             .await?;
         lists.threads.push(begun.elapsed());
+        let at_server = match &mut at_server {
+            Some(known) => known,
+            none => none.insert(ServerTime::of(&database, tenant, "threads.list").await?),
+        };
+        let before = cursor.map_or(Uuid::max(), |cursor: ThreadId| cursor.as_uuid());
+        let arguments = format!("'{tenant}', '{before}', NULL, {}", PAGE + 1);
+        lists
+            .threads_at_server
+            .push(at_server.take(&arguments).await?);
         seen.extend(page.data.iter().map(|thread| thread.id));
         cursor = page.next_cursor;
         if cursor.is_none() {
@@ -62,6 +82,7 @@ pub async fn measure(threads: usize, messages: usize) -> anyhow::Result<ThreadLi
         }
     }
     ensure!(seen.len() == threads, "{} threads are listed", seen.len());
+    let mut at_server = None;
     for thread in seen.iter().step_by(seen.len().div_ceil(100)) {
         let mut tx = store.tenant(tenant).await?;
         let begun = Instant::now();
@@ -70,6 +91,14 @@ pub async fn measure(threads: usize, messages: usize) -> anyhow::Result<ThreadLi
             .thread_messages(*thread, order, None, MESSAGE_PAGE)
             .await?;
         lists.messages.push(begun.elapsed());
+        let at_server = match &mut at_server {
+            Some(known) => known,
+            none => none.insert(ServerTime::of(&database, tenant, MESSAGES).await?),
+        };
+        let arguments = format!("'{tenant}', '{thread}', {}, {}", i64::MAX, MESSAGE_PAGE + 1);
+        lists
+            .messages_at_server
+            .push(at_server.take(&arguments).await?);
         ensure!(!page.data.is_empty(), "a thread has no messages");
     }
     for number in (0..threads).step_by(threads.div_ceil(SEARCHES)) {

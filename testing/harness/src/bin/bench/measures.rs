@@ -161,12 +161,16 @@ pub(crate) async fn responses(args: &Args, stage: &Stage, table: &mut Table) -> 
 
 /// Measures the time to the next event after a resume of a finished response.
 pub(crate) async fn resume(args: &Args, stage: &Stage, table: &mut Table) -> anyhow::Result<()> {
-    let measured = resumes::measure(&stage.baton, &stage.api_key, args.resumes).await?;
-    let after = measured.after;
-    for percent in [50, 99] {
-        let what =
-            format!("finished response resumed after event {after}, first event, p{percent}");
-        table.alone(&what, measured.first_event.percentile(percent), "ms");
+    for (model, content) in resumes::MODELS {
+        let (url, key) = (&stage.baton, &stage.api_key);
+        let measured = resumes::measure(url, key, model, args.resumes).await?;
+        let after = measured.after;
+        for percent in [50, 99] {
+            let what = format!(
+                "finished response ({content}) resumed after event {after}, first event, p{percent}"
+            );
+            table.alone(&what, measured.first_event.percentile(percent), "ms");
+        }
     }
     Ok(())
 }
@@ -177,7 +181,15 @@ pub(crate) async fn threads(args: &Args, table: &mut Table) -> anyhow::Result<()
     let lists = thread_lists::measure(threads, messages).await?;
     for (what, samples) in [
         ("a page of 20 threads", &lists.threads),
+        (
+            "a page of 20 threads, at the server",
+            &lists.threads_at_server,
+        ),
         ("a page of 100 messages", &lists.messages),
+        (
+            "a page of 100 messages, at the server",
+            &lists.messages_at_server,
+        ),
         ("the one thread with a title", &lists.by_title),
         ("the one thread with a metadata field", &lists.by_metadata),
     ] {
