@@ -161,7 +161,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     let overspent = harvest.overspent(HOLDERS).await?;
     let strays = harvest.misattributed(cast.first.key, &submitted).await?;
     let gone_back = cursors.gone_back().await?;
-    dump::write(faults.harvest, [client, &theirs[0]], folder).await?;
+    dump::write(faults.harvest, [client, &theirs[0]], folder, calm).await?;
     let amiss = faults.fleet.stop().await;
     // The roles have written their last records.
     recorder.flush()?;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use baton_protocol::TenantId;
@@ -15,6 +15,9 @@ use super::harvest::{AT_ONCE, Harvest};
 use super::outside::Prompt;
 use crate::checker::{History, LedgerRun, RunLog};
 use crate::client::Client;
+
+/// The pause between two looks.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Waits until no run is queued or running; returns whether that happened in time.
 pub async fn until_quiet(client: &Client, limit: Duration) -> bool {
@@ -34,21 +37,28 @@ pub async fn until_quiet(client: &Client, limit: Duration) -> bool {
             if !open {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(AGAIN).await;
         }
     };
     tokio::time::timeout(limit, quiet).await.is_ok()
 }
 
 /// Writes every run, and every run's log, to files in the folder. The clients are those of the harvest's
-/// tenants.
-pub async fn write(mut logs: Harvest, clients: [&Client; 2], folder: &Path) -> anyhow::Result<()> {
+/// tenants. A log that lacks its end is read again until it has it, for at most `calm` in all: the end
+/// follows the commit, after a crash by the job's next delivery or by the scheduler's next look.
+pub async fn write(
+    mut logs: Harvest,
+    clients: [&Client; 2],
+    folder: &Path,
+    calm: Duration,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + calm;
     let path = folder.join(History::RUNS);
     let runs =
         File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
     let mut runs = BufWriter::new(runs);
     for (client, tenant) in clients.into_iter().zip(logs.tenants()) {
-        write_tenant(&mut logs, tenant, client, &mut runs).await?;
+        write_tenant(&mut logs, tenant, client, &mut runs, deadline).await?;
     }
     runs.flush()?;
     logs.close().await
@@ -59,12 +69,13 @@ async fn write_tenant(
     tenant: TenantId,
     client: &Client,
     runs: &mut BufWriter<File>,
+    deadline: Instant,
 ) -> anyhow::Result<()> {
     let mut cursor = None;
     loop {
         let (page, next) = page(client, cursor.as_deref()).await?;
         let read: Vec<_> = stream::iter(page)
-            .map(|id| one(&*logs, tenant, client, id))
+            .map(|id| one(&*logs, tenant, client, id, deadline))
             .buffered(AT_ONCE)
             .collect()
             .await;
@@ -99,6 +110,7 @@ async fn one(
     tenant: TenantId,
     client: &Client,
     id: String,
+    deadline: Instant,
 ) -> anyhow::Result<(LedgerRun, RunLog)> {
     let answer = client.get(&format!("/v1/runs/{id}")).await?;
     if answer.status != 200 {
@@ -118,7 +130,11 @@ async fn one(
         run.approvals = serde_json::from_value(answer["data"].take())
             .with_context(|| format!("the approvals of run {id} are not as expected"))?;
     }
-    let log = logs.log(tenant, run.id).await?;
+    let mut log = logs.log(tenant, run.id).await?;
+    while run.status.is_terminal() && !log.has_end() && Instant::now() < deadline {
+        tokio::time::sleep(AGAIN).await;
+        log = logs.log(tenant, run.id).await?;
+    }
     Ok((run, log))
 }
 

@@ -275,6 +275,12 @@ impl RunLog {
         let lines = self.lines.iter();
         lines.map(|line| Event::decode(line.as_bytes())).collect()
     }
+
+    /// Returns whether the last event ends the run.
+    pub fn has_end(&self) -> bool {
+        let last = self.lines.last().map(|line| Event::decode(line.as_bytes()));
+        last.is_some_and(|last| last.is_ok_and(|last| last.data.is_terminal()))
+    }
 }
 
 /// All data that is judged.
