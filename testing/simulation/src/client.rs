@@ -100,6 +100,11 @@ impl Sim {
         };
         if ended.newly {
             self.count(|counts| &mut counts.cancelled_while_idle);
+            if self.now() < STORM && self.per_mille(400) {
+                self.note(|| format!("the ingress dies before the end of {} is shown", name(run)));
+                self.kill(ingress);
+                return;
+            }
         }
         let _ = self.repair_end(ingress, run, &ended).await;
         let next = self.ask(ingress, Service::Ledger, move |sim| {

@@ -34,6 +34,8 @@ guards! {
     OwnAppend,
     /// A process that finds a run ended repairs the end of its log.
     TerminalEvent,
+    /// The scheduler appends the ends of runs that no job leads to.
+    UnloggedEnds,
     /// The events of a step are stored before the step is committed.
     ShownBeforeCommitted,
     /// The start of a call that must not be repeated is recorded first.

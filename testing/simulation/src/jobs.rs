@@ -58,6 +58,8 @@ pub(crate) type Parcel = (ProcessId, Mailbox<Supply>, Supply);
 
 #[derive(Default)]
 pub(crate) struct Jobs {
+    /// The number of times that everything was lost.
+    pub(crate) wiped: u64,
     last_seq: u64,
     delivered_seq: u64,
     messages: BTreeMap<u64, Message>,
@@ -82,7 +84,10 @@ impl Jobs {
 
     /// Loses everything and counts anew, as a broker that lost its disk.
     pub(crate) fn wipe(&mut self) {
-        *self = Self::default();
+        *self = Self {
+            wiped: self.wiped + 1,
+            ..Self::default()
+        };
     }
 
     pub(crate) fn store(&mut self, run: RunId, now: Millis) {

@@ -96,6 +96,8 @@ pub(crate) struct Row {
     pub(crate) place: Option<Place>,
     pub(crate) grants: Vec<Grant>,
     pub(crate) ends: u32,
+    /// Whether a process without a job of it ended it.
+    end_unlogged: bool,
     /// Whether it was submitted with the key that has a budget.
     pub(crate) is_metered: bool,
     pub(crate) share: Share,
@@ -265,6 +267,7 @@ impl Ledger {
             place,
             grants: Vec::new(),
             ends: 0,
+            end_unlogged: false,
             is_metered: is_metered(run),
             share: Share::default(),
             version: 0,
@@ -326,6 +329,7 @@ impl Ledger {
         row.state = State::Ended(idle.end(Outcome::Cancelled(reason)));
         row.share.charge_open();
         row.ends += 1;
+        row.end_unlogged = true;
         let ended = row.ended(true);
         self.leave_in_thread(run);
         ended.map(Cancel::Ended)
@@ -361,6 +365,20 @@ impl Ledger {
             }
         }
         events
+    }
+
+    /// Returns the ends of all ended runs, or only those that may be missing in their logs.
+    pub(crate) fn ends(&self, only_unlogged: bool) -> Vec<(RunId, EndedRun)> {
+        let rows = self.rows.iter();
+        rows.filter(|(_, row)| row.end_unlogged || !only_unlogged)
+            .filter_map(|(run, row)| Some((*run, row.ended(false)?)))
+            .collect()
+    }
+
+    pub(crate) fn mark_end_logged(&mut self, run: RunId) {
+        if let Some(row) = self.rows.get_mut(&run) {
+            row.end_unlogged = false;
+        }
     }
 
     /// Returns the end of an ended run.

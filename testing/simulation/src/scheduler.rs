@@ -38,6 +38,17 @@ pub(crate) fn start(sim: &Sim, fleet: &Rc<Fleet>, number: u64) -> ProcessId {
             }
         });
     }
+    if sim.setup.without != Some(Guard::TerminalEvent) {
+        let handle = sim.clone();
+        sim.spawn(process, async move {
+            let mut seen = None;
+            loop {
+                handle.sleep(SWEEP_EVERY).await;
+                // The next look repeats a failed one.
+                let _ = repair_ends(&handle, process, &mut seen).await;
+            }
+        });
+    }
     let watch = Watch {
         sim: sim.clone(),
         fleet: Rc::clone(fleet),
@@ -214,6 +225,37 @@ async fn sweep(sim: &Sim, process: ProcessId) -> Result<(), Unanswered> {
             publish(sim, process, job).await;
         }
     }
+    Ok(())
+}
+
+/// Appends the ends that no job leads to; after the broker lost something, those of all runs. `seen` is the
+/// number of losses when that was last done.
+async fn repair_ends(
+    sim: &Sim,
+    process: ProcessId,
+    seen: &mut Option<u64>,
+) -> Result<(), Unanswered> {
+    let wiped = sim.ask(process, Service::Broker, |sim| {
+        sim.world.borrow().jobs.wiped
+    });
+    let wiped = wiped.await?;
+    let only_unlogged = *seen == Some(wiped);
+    let ends = sim.ask(process, Service::Ledger, move |sim| {
+        sim.world.borrow().ledger.ends(only_unlogged)
+    });
+    for (run, ended) in ends.await? {
+        if only_unlogged && sim.setup.without == Some(Guard::UnloggedEnds) {
+            continue;
+        }
+        if sim.repair_end(process, run, &ended).await.is_err() {
+            return Err(Unanswered);
+        }
+        let marked = sim.ask(process, Service::Ledger, move |sim| {
+            sim.world.borrow_mut().ledger.mark_end_logged(run);
+        });
+        marked.await?;
+    }
+    *seen = Some(wiped);
     Ok(())
 }
 

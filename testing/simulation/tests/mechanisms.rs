@@ -74,6 +74,11 @@ fn without_whoever_finds_it_ended_a_run_ends_and_nobody_is_told() {
 }
 
 #[test]
+fn without_the_look_for_unlogged_ends_a_log_stays_without_its_end() {
+    some_seed_breaks(Guard::UnloggedEnds, I4);
+}
+
+#[test]
 fn without_waiting_for_the_log_a_commit_stands_behind_text_that_nobody_saw() {
     some_seed_breaks(Guard::ShownBeforeCommitted, I11);
 }
