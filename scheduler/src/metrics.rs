@@ -95,7 +95,7 @@ pub const METRICS: &[Metric] = &[
     ),
     Metric::counter(
         ENDS_TOLD,
-        "Ended runs whose last event the broker had lost and that was appended again",
+        "Ended runs whose log lacked its last event, which was appended",
         &[],
     ),
     Metric::counter(

@@ -1,13 +1,17 @@
-//! Appends the terminal events of ended runs again, if the broker may have lost them.
+//! Appends terminal events that the logs of ended runs lack.
 //!
-//! A run's end is committed first and its event follows. A worker that gets the job again, or a
-//! follower, appends a missing one. If the broker loses a part of its data, jobs and events may be
-//! lost together, and neither of them comes. So this looks only if that may have happened: at the
-//! start of this process, after a lost connection, and if EVENTS is another stream than before or
-//! ends earlier than before. Otherwise it costs one small request every few seconds, at any load.
+//! A run's end is committed first and its event follows. If a worker dies between the two, the one that
+//! gets the job again appends the event. Two kinds of runs have no such job:
 //!
-//! It then checks recent ends, not everything that the stream once held: followers of an older run
-//! get its missing events from the ledger.
+//! - Runs that were cancelled or answered while nobody held them. Their rows are marked in the commit
+//!   that ends them, and each look takes the marked ones: almost always none, or ones whose event was
+//!   stored at once.
+//! - Runs whose job and event the broker has lost together. This looks for them only if that may have
+//!   happened: at the start of this process, after a lost connection, and if EVENTS is another stream
+//!   than before or ends earlier than before. It then checks recent ends, not everything that the stream
+//!   once held: followers of an older run get its missing events from the ledger.
+//!
+//! Otherwise a look costs two small requests, at any load.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -30,6 +34,10 @@ const RECENT: Duration = Duration::from_mins(10);
 const MOST: u32 = 20_000;
 /// The number of ends that are checked at a time.
 const AT_ONCE: usize = 32;
+/// The time that the process which ended a run has for its event.
+const GRACE: Duration = Duration::from_secs(5);
+/// The most marked ends of one look; the next takes the rest.
+const MARKED: u32 = 1_000;
 
 /// The repair of terminal events.
 pub struct RepairEnds {
@@ -83,7 +91,30 @@ impl RepairEnds {
         }
         // Only after the sweep has succeeded, because a failed one must be repeated.
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-        Ok(())
+        self.log_marked().await
+    }
+
+    async fn log_marked(&self) -> anyhow::Result<()> {
+        let system = self.store.system();
+        let marked = system.unlogged_ends(GRACE, MARKED).await?;
+        let mut repairs = stream::iter(marked)
+            .map(|(tenant, run, ended)| async move {
+                self.repair(tenant, run, ended).await?;
+                anyhow::Ok((tenant, run))
+            })
+            .buffer_unordered(AT_ONCE);
+        let mut logged = Vec::new();
+        let mut failure = Ok(());
+        while let Some(repaired) = repairs.next().await {
+            match repaired {
+                Ok(run) => logged.push(run),
+                Err(error) => failure = Err(error),
+            }
+        }
+        if !logged.is_empty() {
+            system.mark_ends_logged(&logged).await?;
+        }
+        failure
     }
 
     async fn sweep(&self) -> anyhow::Result<()> {
@@ -101,7 +132,7 @@ impl RepairEnds {
         let now = self.clock.now();
         let appended = repair_end(&self.bus, &self.store, now, tenant, run, &ended).await?;
         if appended {
-            tracing::info!(tenant.id = %tenant, run.id = %run, "appended a lost terminal event again");
+            tracing::info!(tenant.id = %tenant, run.id = %run, "appended a missing terminal event");
             metrics::end_told();
         }
         Ok(())

@@ -5,6 +5,9 @@ use std::time::Duration;
 use baton_harness::client::check_log;
 use baton_harness::scripted_model::{Gate, Reply};
 use baton_harness::stack::Stack;
+use baton_nats::StreamSeq;
+use baton_protocol::{Event, RunId};
+use baton_store::CancelRequest;
 use serde_json::json;
 
 use crate::fixture::{
@@ -43,6 +46,51 @@ async fn a_queued_run_is_cancelled_although_no_worker_runs() {
         1,
         "its job was still there and did nothing"
     );
+}
+
+/// Guards the mark of the commit: no job leads to a run that was cancelled while it waited, and the process that
+/// cancelled it may die before it appends the last event.
+#[tokio::test]
+async fn the_end_of_a_cancelled_run_is_appended_although_its_canceller_died() {
+    let model = model(|_| Reply::text("too late")).await;
+    let stack = stack(&model).await;
+    let (ingress, scheduler) = tokio::try_join!(stack.ingress(), stack.scheduler()).unwrap();
+    let client = stack.client(&ingress);
+    let (tenant, store, bus) =
+        tokio::try_join!(stack.tenant(), stack.store(), stack.bus()).unwrap();
+    // The scheduler's first look takes all recent ends, so the second run shows the mark's work.
+    for told in [1, 2] {
+        let id: RunId = client.submit(&run()).await.unwrap().parse().unwrap();
+
+        let mut tx = store.tenant(tenant).await.unwrap();
+        let cancelled = tx.request_cancel(id, "api_request").await.unwrap();
+        tx.commit().await.unwrap();
+
+        scheduler
+            .until_metric("baton_ends_told_total", told)
+            .await
+            .unwrap();
+        let CancelRequest::Ended(ended) = cancelled else {
+            panic!("{cancelled:?}");
+        };
+        let log = bus
+            .read_events(tenant, id, StreamSeq::NONE, 10)
+            .await
+            .unwrap();
+        let last = Event::decode(&log.last().unwrap().payload).unwrap();
+        assert_eq!(last.id, ended.last_event_id);
+        assert!(last.data.is_terminal());
+    }
+    let system = store.system();
+    // The marks are taken back behind the count.
+    while !system
+        .unlogged_ends(Duration::ZERO, 10)
+        .await
+        .unwrap()
+        .is_empty()
+    {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Guards the nudge, and the renewal in case it is lost: the turn's future is dropped, and with it

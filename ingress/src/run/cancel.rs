@@ -96,12 +96,12 @@ impl Canceller {
         }
     }
 
-    /// Appends the end of a run that no worker holds. If that fails, the worker that receives the
-    /// run's job appends it.
+    /// Appends the end of a run that no worker holds. If that fails, the scheduler appends it, or a worker
+    /// that receives the run's job.
     async fn tell(&self, tenant: TenantId, run: RunId, ended: &EndedRun) {
         let now = self.clock.now();
         if let Err(error) = repair_end(&self.bus, &self.store, now, tenant, run, ended).await {
-            tracing::debug!(%error, run.id = %run, "a run's end is left for a worker to tell");
+            tracing::debug!(%error, run.id = %run, "a run's last event is left for another process to append");
         }
     }
 

@@ -345,15 +345,20 @@ impl Stack {
         Ok(self.tenant_and_key().await?.0)
     }
 
-    async fn tenant_and_key(&self) -> anyhow::Result<(TenantId, ApiKeyId)> {
-        let store = Store::connect(StoreOptions {
+    /// Opens the test's own connections to the ledger, with the rights of the roles.
+    pub async fn store(&self) -> anyhow::Result<Store> {
+        Ok(Store::connect(StoreOptions {
             url: self.database.url(APP),
             max_connections: 3,
             acquire_timeout: PATIENCE,
             slow_group: SLOW_GROUP,
             application_name: "test".to_owned(),
         })
-        .await?;
+        .await?)
+    }
+
+    async fn tenant_and_key(&self) -> anyhow::Result<(TenantId, ApiKeyId)> {
+        let store = self.store().await?;
         let hash = ApiKey::parse(&self.api_key)?.hash();
         let found = store.system().find_api_key(&hash).await?;
         store.close().await;

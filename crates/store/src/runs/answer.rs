@@ -111,7 +111,8 @@ impl TenantTx {
                 finish_reason = 'tool_calls',
                 attempt = attempt + 1,
                 last_event_id = ((attempt + 1)::bigint << 32) | 2,
-                finished_at = clock_timestamp()
+                finished_at = clock_timestamp(),
+                end_unlogged = true
             WHERE tenant_id = $1 AND id = $2 AND status = 'awaiting_approval'
             RETURNING status AS "status!", attempt, last_event_id, prompt_tokens,
                       completion_tokens, total_tokens, finish_reason, error_code, error_message,

@@ -54,7 +54,8 @@ impl TenantTx {
                 attempt = CASE status WHEN 'running' THEN attempt ELSE attempt + 1 END,
                 last_event_id = CASE status WHEN 'running' THEN last_event_id
                     ELSE ((attempt + 1)::bigint << 32) | CASE attempt WHEN 0 THEN 1 ELSE 2 END END,
-                finished_at = CASE status WHEN 'running' THEN NULL ELSE clock_timestamp() END
+                finished_at = CASE status WHEN 'running' THEN NULL ELSE clock_timestamp() END,
+                end_unlogged = status <> 'running'
             FROM (SELECT cancel_requested_at AS asked_before FROM runs
                   WHERE tenant_id = $1 AND id = $2 FOR UPDATE) before
             WHERE tenant_id = $1 AND id = $2

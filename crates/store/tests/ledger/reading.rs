@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use baton_protocol::RunStatus;
+use baton_protocol::{EventId, RunStatus};
 use baton_store::{NewestAttempt, RunFilter};
 
 use crate::fixture::{DONE, LONG, Ledger, OVER, finish, run_id, tenant_id};
@@ -133,4 +133,31 @@ async fn what_ended_lately_is_found_across_tenants_the_newest_first() {
             .unwrap()
             .is_empty()
     );
+}
+
+#[tokio::test]
+async fn the_end_of_a_run_that_nobody_held_stays_marked_until_its_log_has_it() {
+    let ledger = Ledger::new().await;
+    let (cancelled, held) = (ledger.queued().await, ledger.queued().await);
+    let fence = ledger.fence(held, LONG).await;
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    for run in [cancelled, held] {
+        tx.request_cancel(run, "api_request").await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let system = ledger.store.system();
+    system.finish_run(&fence, &finish(&DONE)).await.unwrap();
+
+    let marked = system.unlogged_ends(Duration::ZERO, 10).await.unwrap();
+    let [(tenant, run, ended)] = &marked[..] else {
+        panic!("{marked:?}");
+    };
+    assert_eq!((*tenant, *run), (ledger.tenant, cancelled));
+    assert_eq!(ended.last_event_id, EventId::new(1, 1));
+    assert!(system.unlogged_ends(LONG, 10).await.unwrap().is_empty());
+
+    let logged = [(ledger.tenant, cancelled)];
+    system.mark_ends_logged(&logged).await.unwrap();
+    let left = system.unlogged_ends(Duration::ZERO, 10).await.unwrap();
+    assert!(left.is_empty());
 }
