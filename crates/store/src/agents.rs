@@ -1,4 +1,5 @@
-//! The tables `agents` and `agent_versions`.
+//! The tables `agents` and `agent_versions`. Reads also find the agents of the operator's files
+//! (`file_agents`), unless the tenant has made an agent of the same name.
 
 use baton_protocol::{AgentDefinition, AgentId};
 use chrono::{DateTime, Utc};
@@ -17,6 +18,8 @@ pub struct AgentRecord {
     pub created_at: DateTime<Utc>,
     /// The version.
     pub version: AgentVersion,
+    /// Whether it comes from the operator's files, so that no request changes it.
+    pub of_file: bool,
 }
 
 /// A version of an agent. It never changes.
@@ -28,7 +31,7 @@ pub struct AgentVersion {
     pub definition: AgentDefinition,
     /// The older version that it repeats, if a roll back made it.
     pub restored_from: Option<u32>,
-    /// The actor that made it.
+    /// The actor that made it; `file` if it was loaded from a file.
     pub created_by: String,
     /// The time at which it was made.
     pub created_at: DateTime<Utc>,
@@ -69,6 +72,8 @@ pub enum AgentCreation {
     Created(Box<AgentRecord>),
     /// The tenant has an agent of this name.
     NameTaken,
+    /// The operator's files have an agent of this name for the tenant.
+    NameInFile,
     /// The tenant has as many agents as it may.
     TooMany,
 }
@@ -100,6 +105,7 @@ struct Row {
     restored_from: Option<i32>,
     created_by: String,
     created_at: DateTime<Utc>,
+    of_file: bool,
 }
 
 impl Row {
@@ -116,11 +122,13 @@ impl Row {
                 created_by: self.created_by,
                 created_at: self.created_at,
             },
+            of_file: self.of_file,
         })
     }
 }
 
-fn encode(definition: &AgentDefinition) -> Result<String, StoreError> {
+/// Returns the JSON text of a definition.
+pub(crate) fn encode(definition: &AgentDefinition) -> Result<String, StoreError> {
     serde_json::to_string(definition).map_err(StoreError::Encode)
 }
 
@@ -134,8 +142,8 @@ fn page<T>(mut rows: Vec<T>, limit: u32) -> (Vec<T>, bool) {
 }
 
 impl TenantTx {
-    /// Stores an agent with its first version, unless the tenant already has an agent of this name
-    /// or `most` agents.
+    /// Stores an agent with its first version, unless the tenant already has an agent of this name,
+    /// also from a file, or has made `most` agents.
     pub async fn create_agent(
         &mut self,
         id: AgentId,
@@ -144,6 +152,7 @@ impl TenantTx {
         most: u32,
     ) -> Result<AgentCreation, StoreError> {
         let tenant = self.tenant;
+        self.hold_file_agents().await?;
         let row = sqlx::query_as!(
             Row,
             r#"
@@ -152,6 +161,11 @@ impl TenantTx {
                 INSERT INTO agents (tenant_id, id, name, version)
                 SELECT $1, $2, $3, 1
                 WHERE (SELECT count(*) FROM agents WHERE tenant_id = $1) < $6
+                  AND NOT EXISTS (
+                      SELECT FROM file_agents f
+                      WHERE (f.tenant_id = $1 OR f.tenant_id IS NULL) AND f.name = $3
+                        AND f.removed_at IS NULL
+                  )
                 ON CONFLICT ON CONSTRAINT agents_name DO NOTHING
                 RETURNING id, created_at
             )
@@ -159,7 +173,8 @@ impl TenantTx {
                                         created_at)
             SELECT $1, agent.id, 1, $4::text::json, $5, agent.created_at FROM agent
             RETURNING agent_id AS id, created_at AS agent_created_at, version,
-                      definition::text AS "definition!", restored_from, created_by, created_at
+                      definition::text AS "definition!", restored_from, created_by, created_at,
+                      false AS "of_file!"
             "#,
             tenant.as_uuid(),
             id.as_uuid(),
@@ -175,6 +190,7 @@ impl TenantTx {
         }
         let key = AgentKey::Name(definition.name.clone());
         Ok(match self.agent(&key).await? {
+            Some(taken) if taken.of_file => AgentCreation::NameInFile,
             Some(_) => AgentCreation::NameTaken,
             None => AgentCreation::TooMany,
         })
@@ -206,14 +222,24 @@ impl TenantTx {
             Row,
             r#"
             -- agents.find
-            SELECT a.id, a.created_at AS agent_created_at, v.version,
-                   v.definition::text AS "definition!", v.restored_from, v.created_by,
-                   v.created_at
+            SELECT a.id AS "id!", a.created_at AS "agent_created_at!", v.version AS "version!",
+                   v.definition::text AS "definition!", v.restored_from AS "restored_from?",
+                   v.created_by AS "created_by!", v.created_at AS "created_at!",
+                   false AS "of_file!"
             FROM agents a
             JOIN agent_versions v
               ON v.tenant_id = a.tenant_id AND v.agent_id = a.id
              AND v.version = coalesce($4, a.version)
             WHERE a.tenant_id = $1 AND (a.id = $2 OR a.name = $3)
+            UNION ALL
+            SELECT f.id, f.created_at, v.version, v.definition::text, NULL, 'file', v.created_at,
+                   true
+            FROM file_agents f
+            JOIN file_agent_versions v
+              ON v.agent_id = f.id AND v.version = coalesce($4, f.version)
+            WHERE (f.tenant_id = $1 OR f.tenant_id IS NULL) AND (f.id = $2 OR f.name = $3)
+              AND f.removed_at IS NULL
+              AND NOT EXISTS (SELECT FROM agents a WHERE a.tenant_id = $1 AND a.name = f.name)
             "#,
             tenant.as_uuid(),
             id,
@@ -226,7 +252,7 @@ impl TenantTx {
     }
 
     /// Returns the agent in its newest version and locks it: no version is added before the end of
-    /// the transaction.
+    /// the transaction. An agent of a file is not found.
     pub async fn lock_agent(&mut self, key: &AgentKey) -> Result<Option<AgentRecord>, StoreError> {
         let tenant = self.tenant;
         let (id, name) = key.columns();
@@ -251,7 +277,8 @@ impl TenantTx {
         }
     }
 
-    /// Returns the tenant's agents, the newest first: at most `limit` of those before `cursor`.
+    /// Returns the tenant's agents and those of files, the newest first: at most `limit` of those before
+    /// `cursor`.
     pub async fn list_agents(
         &mut self,
         cursor: Option<AgentId>,
@@ -262,14 +289,23 @@ impl TenantTx {
             Row,
             r#"
             -- agents.list
-            SELECT a.id, a.created_at AS agent_created_at, v.version,
-                   v.definition::text AS "definition!", v.restored_from, v.created_by,
-                   v.created_at
+            SELECT a.id AS "id!", a.created_at AS "agent_created_at!", v.version AS "version!",
+                   v.definition::text AS "definition!", v.restored_from AS "restored_from?",
+                   v.created_by AS "created_by!", v.created_at AS "created_at!",
+                   false AS "of_file!"
             FROM agents a
             JOIN agent_versions v
               ON v.tenant_id = a.tenant_id AND v.agent_id = a.id AND v.version = a.version
             WHERE a.tenant_id = $1 AND a.id < $2
-            ORDER BY a.id DESC
+            UNION ALL
+            SELECT f.id, f.created_at, v.version, v.definition::text, NULL, 'file', v.created_at,
+                   true
+            FROM file_agents f
+            JOIN file_agent_versions v ON v.agent_id = f.id AND v.version = f.version
+            WHERE (f.tenant_id = $1 OR f.tenant_id IS NULL) AND f.id < $2
+              AND f.removed_at IS NULL
+              AND NOT EXISTS (SELECT FROM agents a WHERE a.tenant_id = $1 AND a.name = f.name)
+            ORDER BY 1 DESC
             LIMIT $3
             "#,
             tenant.as_uuid(),
@@ -315,7 +351,7 @@ impl TenantTx {
             )
             SELECT agent.id, agent.created_at AS agent_created_at, added.version,
                    added.definition::text AS "definition!", added.restored_from,
-                   added.created_by, added.created_at
+                   added.created_by, added.created_at, false AS "of_file!"
             FROM agent, added
             "#,
             tenant.as_uuid(),
@@ -358,11 +394,16 @@ impl TenantTx {
             Row,
             r#"
             -- agents.list_versions
-            SELECT agent_id AS id, created_at AS agent_created_at, version,
-                   definition::text AS "definition!", restored_from, created_by, created_at
+            SELECT agent_id AS "id!", created_at AS "agent_created_at!", version AS "version!",
+                   definition::text AS "definition!", restored_from AS "restored_from?",
+                   created_by AS "created_by!", created_at AS "created_at!", false AS "of_file!"
             FROM agent_versions
             WHERE tenant_id = $1 AND agent_id = $2 AND version < $3
-            ORDER BY version DESC
+            UNION ALL
+            SELECT agent_id, created_at, version, definition::text, NULL, 'file', created_at, true
+            FROM file_agent_versions
+            WHERE (tenant_id = $1 OR tenant_id IS NULL) AND agent_id = $2 AND version < $3
+            ORDER BY 3 DESC
             LIMIT $4
             "#,
             tenant.as_uuid(),

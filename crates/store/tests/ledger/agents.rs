@@ -1,7 +1,8 @@
 //! Agents and their versions.
 
-use baton_protocol::{AgentDefinition, AgentId};
-use baton_store::{AgentCreation, AgentKey, AgentRecord, TenantTx};
+use baton_protocol::{AgentDefinition, AgentId, TenantId};
+use baton_store::{AgentCreation, AgentKey, AgentRecord, ShadowedFileAgent, TenantTx};
+use futures_util::FutureExt as _;
 use uuid::Uuid;
 
 use crate::fixture::{Ledger, tenant_id};
@@ -172,4 +173,141 @@ async fn two_changes_at_once_become_two_versions() {
     };
     let (seen, ()) = tokio::join!(waiting, change);
     assert_eq!((seen.version.number, instructions(&seen)), (2, "two"));
+}
+
+/// Loads an agent of a file, for one tenant or for all.
+async fn load(ledger: &Ledger, tenant: Option<TenantId>, name: &str) -> AgentId {
+    let id = agent_id();
+    let wish = definition(name, "one");
+    let system = ledger.store.system();
+    system.create_file_agent(id, tenant, &wish).await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn an_agent_of_a_file_is_read_by_its_tenants_and_changed_by_none() {
+    let ledger = Ledger::new().await;
+    let system = ledger.store.system();
+    let all = load(&ledger, None, "all").await;
+    let one = load(&ledger, Some(ledger.tenant), "one").await;
+    let next = definition("one", "two");
+    assert!(system.change_file_agent(one, 1, &next).await.unwrap());
+    assert!(!system.change_file_agent(one, 1, &next).await.unwrap());
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    for (key, version, text) in [
+        (by_name("one"), 2, "two"),
+        (AgentKey::Id(one), 2, "two"),
+        (AgentKey::Id(all), 1, "one"),
+    ] {
+        let found = tx.agent(&key).await.unwrap().unwrap();
+        assert_eq!(
+            (found.version.number, instructions(&found)),
+            (version, text)
+        );
+        assert!(found.of_file);
+        assert!(tx.lock_agent(&key).await.unwrap().is_none());
+    }
+    let first = tx.agent_version(&by_name("one"), 1).await.unwrap().unwrap();
+    assert_eq!(instructions(&first), "one");
+    let versions = tx.agent_versions(one, None, 10).await.unwrap().data;
+    let numbers: Vec<_> = versions
+        .iter()
+        .map(|it| (it.number, &*it.created_by))
+        .collect();
+    assert_eq!(numbers, [(2, "file"), (1, "file")]);
+    assert!(!tx.delete_agent(one).await.unwrap());
+    let added = tx.add_agent_version(one, &next, None, "user:1").await;
+    assert!(added.unwrap().is_none());
+    let wish = definition("all", "mine");
+    let taken = tx.create_agent(agent_id(), &wish, "user:1", MOST).await;
+    assert!(matches!(taken, Ok(AgentCreation::NameInFile)), "{taken:?}");
+    tx.rollback().await.unwrap();
+
+    let other = system.ensure_tenant(tenant_id(), "other").await.unwrap().id;
+    let mut tx = ledger.store.tenant(other).await.unwrap();
+    for key in [by_name("one"), AgentKey::Id(one)] {
+        assert!(tx.agent(&key).await.unwrap().is_none());
+        assert!(tx.agent_version(&key, 1).await.unwrap().is_none());
+    }
+    assert!(
+        tx.agent_versions(one, None, 10)
+            .await
+            .unwrap()
+            .data
+            .is_empty()
+    );
+    let listed = tx.list_agents(None, 10).await.unwrap().data;
+    let ids: Vec<_> = listed.iter().map(|agent| agent.id).collect();
+    assert_eq!(ids, [all]);
+    tx.rollback().await.unwrap();
+
+    assert!(system.remove_file_agent(all, true).await.unwrap());
+    assert!(!system.remove_file_agent(all, true).await.unwrap());
+    let mut tx = ledger.store.tenant(other).await.unwrap();
+    assert!(tx.agent(&by_name("all")).await.unwrap().is_none());
+    create(&mut tx, "all").await;
+}
+
+#[tokio::test]
+async fn an_agent_that_a_tenant_made_is_before_one_of_a_file_and_is_reported() {
+    let ledger = Ledger::new().await;
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    let made = create(&mut tx, "support").await;
+    tx.commit().await.unwrap();
+    let filed = load(&ledger, None, "support").await;
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    assert_eq!(
+        tx.agent(&by_name("support")).await.unwrap().unwrap().id,
+        made.id
+    );
+    assert!(tx.agent(&AgentKey::Id(filed)).await.unwrap().is_none());
+    let listed = tx.list_agents(None, 10).await.unwrap().data;
+    assert_eq!(listed.iter().map(|it| it.id).collect::<Vec<_>>(), [made.id]);
+    tx.rollback().await.unwrap();
+    let shadowed = ledger.store.system().shadowed_file_agents().await.unwrap();
+    let expected = ShadowedFileAgent {
+        file_agent: filed,
+        tenants: 1,
+        tenant: ledger.tenant,
+        agent: made.id,
+    };
+    assert_eq!(shadowed, [expected]);
+}
+
+/// A load and an agent of the same name that a tenant makes wait for each other, so that one of them sees
+/// the other.
+#[tokio::test]
+async fn a_load_waits_for_a_tenant_that_makes_an_agent() {
+    let ledger = Ledger::new().await;
+    let mut tx = ledger.store.tenant(ledger.tenant).await.unwrap();
+    create(&mut tx, "support").await;
+    let one = ledger.store.one_commit().await.unwrap();
+    let system = one.system();
+    let mut locking = Box::pin(system.lock_file_agents());
+    assert!((&mut locking).now_or_never().is_none());
+    let mut watcher = ledger.superuser().await;
+    let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    loop {
+        assert!(
+            (&mut locking).now_or_never().is_none(),
+            "the tenant's commit is to come"
+        );
+        let waiting: i64 = sqlx::query_scalar(waits)
+            .fetch_one(&mut watcher)
+            .await
+            .unwrap();
+        if waiting == 1 {
+            break;
+        }
+    }
+    tx.commit().await.unwrap();
+    locking.await.unwrap();
+    system
+        .create_file_agent(agent_id(), None, &definition("support", "one"))
+        .await
+        .unwrap();
+    let shadowed = system.shadowed_file_agents().await.unwrap();
+    assert_eq!(shadowed.len(), 1);
+    one.rollback().await.unwrap();
 }

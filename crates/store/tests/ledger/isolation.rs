@@ -13,10 +13,12 @@ use uuid::Uuid;
 
 use crate::fixture::{DONE, LONG, Ledger, ROOMY, answer, new_run, run_id, spec, tenant_id};
 
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 22] = [
     "attempts",
     "agents",
     "agent_versions",
+    "file_agents",
+    "file_agent_versions",
     "runs",
     "key_months",
     "usage_entries",
@@ -72,6 +74,14 @@ async fn fill(ledger: &Ledger) -> Filled {
     crate::threads::append(&mut tx, thread, "x").await;
     let agent = crate::agents::definition("support", "Be brief.");
     tx.create_agent(crate::agents::agent_id(), &agent, "user:1", 1)
+        .await
+        .unwrap();
+    system
+        .create_file_agent(
+            crate::agents::agent_id(),
+            Some(ledger.tenant),
+            &crate::agents::definition("filed", "Be brief."),
+        )
         .await
         .unwrap();
     tx.create_invite(&crate::people::invite(
