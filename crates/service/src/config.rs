@@ -6,6 +6,7 @@
 //! the rest; a secret is also read from the file that `<NAME>_FILE` names. An empty variable counts
 //! as unset, because compose and Kubernetes produce those.
 
+mod agents;
 mod auth;
 mod checks;
 mod llm;
@@ -23,6 +24,8 @@ mod web_tools;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use agents::agent_files;
+pub use agents::{AgentFile, AgentsConfig};
 pub use auth::{
     AuthConfig, IssuerAlgorithm, IssuerConfig, Registration, SigningAlgorithm, SigningKeyConfig,
     weakness,
@@ -66,6 +69,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Logs.
     pub log: LogConfig,
+    /// Files of agents.
+    pub agents: AgentsConfig,
     /// The tools of the default agent.
     pub tools: ToolsConfig,
     /// MCP servers.

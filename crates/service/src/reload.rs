@@ -1,11 +1,12 @@
-//! Taking a changed configuration without a restart: on SIGHUP, and when the file has changed.
+//! Taking a changed configuration without a restart: on SIGHUP, and when the file or a file of agents has
+//! changed.
 //!
 //! A role reads its configuration through a [`LiveConfig`]. The [`Reloader`] loads it anew, checks it as
 //! at a start, and hands on the settings of [`RELOADED`]; it names the others that have changed, which
 //! the next start takes. A configuration with mistakes changes nothing.
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,12 +14,13 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::config::Config;
+use crate::config::{Config, agent_files};
 use crate::metrics;
 use crate::telemetry::Telemetry;
 
 /// Sections and keys that a running role takes; `*` is every key of the section.
-pub const RELOADED: [(&str, &str); 8] = [
+pub const RELOADED: [(&str, &str); 9] = [
+    ("agents", "path"),
     ("limits", "*"),
     ("llm", "extra_fields"),
     ("llm", "prices"),
@@ -29,7 +31,7 @@ pub const RELOADED: [(&str, &str); 8] = [
     ("tools", "http"),
 ];
 
-/// The interval of looks at the file.
+/// The interval of looks at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// A role's configuration, as it is now.
@@ -125,20 +127,24 @@ impl Reloader {
     pub async fn run(mut self, telemetry: &Telemetry) -> std::convert::Infallible {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen = stamp(&self.file).await;
+        let mut seen = self.stamps().await;
         loop {
             let cause = tokio::select! {
                 () = self.hangups.next() => "SIGHUP",
                 _ = look.tick() => {
-                    let now = stamp(&self.file).await;
-                    // A file that is gone is about to be replaced.
-                    if now.is_none() || now == seen {
-                        continue;
+                    let now = self.stamps().await;
+                    let own = now.own.is_some() && now.own != seen.own;
+                    let agents = now.agents.is_some() && now.agents != seen.agents;
+                    match (own, agents) {
+                        (true, _) => "the file has changed",
+                        (false, true) => "the files of agents have changed",
+                        (false, false) => continue,
                     }
-                    "the file has changed"
                 }
             };
-            seen = stamp(&self.file).await.or(seen);
+            let now = self.stamps().await;
+            seen.own = now.own.or(seen.own);
+            seen.agents = now.agents.or(seen.agents);
             match self.reload(telemetry) {
                 Ok(Reloaded { taken, left }) => {
                     metrics::config_reloaded("taken");
@@ -153,6 +159,20 @@ impl Reloader {
                 }
             }
         }
+    }
+
+    /// Looks at the files, as they are now.
+    async fn stamps(&self) -> Stamps {
+        let own = self.file.clone();
+        let agents = self.loaded.borrow().agents.path.clone();
+        let looked = tokio::task::spawn_blocking(move || Stamps {
+            own: stamp(&own),
+            agents: agents.and_then(|path| {
+                let files = agent_files(&path).ok()?.into_iter();
+                files.map(|file| Some((stamp(&file)?, file))).collect()
+            }),
+        });
+        looked.await.unwrap_or_default()
     }
 
     fn reload(&self, telemetry: &Telemetry) -> Result<Reloaded, String> {
@@ -175,6 +195,7 @@ impl Reloader {
 /// Takes the settings of [`RELOADED`].
 fn take(running: &mut Config, fresh: &Config) {
     let Config {
+        agents,
         limits,
         llm,
         log,
@@ -182,6 +203,7 @@ fn take(running: &mut Config, fresh: &Config) {
         tools,
         ..
     } = fresh.clone();
+    running.agents = agents;
     running.limits = limits;
     running.llm.extra_fields = llm.extra_fields;
     running.llm.prices = llm.prices;
@@ -192,7 +214,8 @@ fn take(running: &mut Config, fresh: &Config) {
     running.tools.http = tools.http;
 }
 
-/// The settings that differ, by name. Two secrets look alike: their section is named.
+/// The settings that differ, by name. Two secrets look alike, and two contents of a file: their setting is
+/// named.
 fn compare(before: &Config, after: &Config) -> Reloaded {
     let (old, new) = (sections(before), sections(after));
     let mut done = Reloaded {
@@ -215,6 +238,9 @@ fn compare(before: &Config, after: &Config) -> Reloaded {
             };
             list.push(format!("{section}.{key}"));
         }
+    }
+    if before.agents.files() != after.agents.files() && before.agents.path == after.agents.path {
+        done.taken.push("agents.path".to_owned());
     }
     if done.taken.is_empty() && done.left.is_empty() && before != after {
         // A key of an upstream, a header of a tool and a token of an MCP server are secrets, and they are taken.
@@ -242,9 +268,19 @@ fn sections(config: &Config) -> Map<String, Value> {
     }
 }
 
+/// The time of a file's last change, and its length.
+type Stamp = (SystemTime, u64);
+
+/// The files as they were when they were last seen. A file that is gone is about to be replaced.
+#[derive(Default)]
+struct Stamps {
+    own: Option<Stamp>,
+    agents: Option<Vec<(Stamp, PathBuf)>>,
+}
+
 /// Tells one content of a file from the next, also where a link is moved, as Kubernetes does.
-async fn stamp(file: &PathBuf) -> Option<(SystemTime, u64)> {
-    let file = tokio::fs::metadata(file).await.ok()?;
+fn stamp(file: &Path) -> Option<Stamp> {
+    let file = std::fs::metadata(file).ok()?;
     Some((file.modified().ok()?, file.len()))
 }
 
@@ -282,6 +318,7 @@ impl Hangups {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{AgentFile, AgentsConfig};
 
     #[test]
     fn changed_settings_are_taken_or_named() {
@@ -308,6 +345,24 @@ mod tests {
         let left = compare(&running, &after);
         assert_eq!(left.taken, Vec::<String>::new());
         assert_eq!(left.left, ["worker.slots"]);
+    }
+
+    #[test]
+    fn changed_files_of_agents_are_taken() {
+        let file = |text: &str| AgentFile {
+            path: "agents.toml".into(),
+            text: text.to_owned(),
+        };
+        let before = Config {
+            agents: AgentsConfig::of_files("agents.toml", vec![file("")]),
+            ..Config::default()
+        };
+        let mut after = before.clone();
+        after.agents = AgentsConfig::of_files("agents.toml", vec![file("[[agents]]")]);
+        assert_eq!(compare(&before, &after).taken, ["agents.path"]);
+        let mut running = before.clone();
+        take(&mut running, &after);
+        assert_eq!(running, after);
     }
 
     #[test]

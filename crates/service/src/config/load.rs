@@ -49,6 +49,7 @@ fn all_sections() -> Vec<Section> {
         section::<s::SchedulerConfig>("scheduler"),
         section::<s::LimitsConfig>("limits"),
         section::<s::LogConfig>("log"),
+        section::<super::AgentsConfig>("agents"),
         section::<tools::ToolsConfig>("tools"),
         section::<super::McpConfig>("mcp"),
         section::<super::WebSearchConfig>("web_search"),
@@ -150,6 +151,7 @@ impl Loader {
             Ok(mut config) => {
                 self.blame_files(("llm", "upstreams"), config.llm.read_key_files());
                 self.blame_files(("mcp", "servers"), config.mcp.read_token_files());
+                self.blame_files(("agents", "path"), config.agents.read_files());
                 let found = checks::check(&config, &self.origins, &self.refused, self.development);
                 self.mistakes.extend(found);
                 ConfigErrors::unless_empty(self.mistakes, config)
@@ -165,7 +167,7 @@ impl Loader {
         }
     }
 
-    /// Records the files of secrets that could not be read.
+    /// Records the files that could not be read.
     fn blame_files(&mut self, (section, key): (&str, &str), found: Vec<(String, &'static str)>) {
         let at = (section.to_owned(), key.to_owned());
         let origin = self.origins.get(&at).cloned().unwrap_or(Origin::Default);

@@ -9,8 +9,9 @@ use serde_json::Value;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
 /// The files with the sections.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     include_str!("../../src/config/sections.rs"),
+    include_str!("../../src/config/agents.rs"),
     include_str!("../../src/config/auth.rs"),
     include_str!("../../src/config/llm.rs"),
     include_str!("../../src/config/upstreams.rs"),

@@ -41,11 +41,19 @@ fn what_the_example_has_in_comments_is_valid_too_but_for_the_secrets() {
             Some(rest) if rest.contains(" = ") || rest.starts_with("[[") => rest,
             _ => line,
         })
-        // Only one way to sign in is allowed, and one form of upstreams; the secret is a placeholder.
+        // Only one way to sign in is allowed, and one form of upstreams; the secret is a placeholder, and
+        // there is no file of agents.
         .filter(|line| {
-            !["token", "creds_file", "jwt_secret", "upstreams", "routes"]
-                .iter()
-                .any(|k| line.starts_with(k))
+            ![
+                "token",
+                "creds_file",
+                "jwt_secret",
+                "upstreams",
+                "routes",
+                "path",
+            ]
+            .iter()
+            .any(|k| line.starts_with(k))
         })
         .flat_map(|line| [line, "\n"])
         .collect();
