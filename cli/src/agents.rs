@@ -53,7 +53,14 @@ pub(crate) enum AgentsCommand {
 }
 
 /// The fields of an agent that are not of its definition.
-const ADDED: [&str; 5] = ["id", "object", "version", "created_at", "updated_at"];
+const ADDED: [&str; 6] = [
+    "id",
+    "object",
+    "version",
+    "source",
+    "created_at",
+    "updated_at",
+];
 
 /// An agent, as far as a line shows it.
 #[derive(Debug, Deserialize)]

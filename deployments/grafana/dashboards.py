@@ -358,6 +358,7 @@ PARTS = build(
                 graph("Uptime and builds", "Time since each process began; the legend says what it was built from.", "s", (f"(time() - process_start_time_seconds{{{ROLES}}}) * on (job, instance) group_left (version, commit, built_at) baton_build_info", "{{job}} {{instance}} {{version}} {{commit}} {{built_at}}")),
                 graph("Draining", "1 while a role drains.", "none", (f"baton_draining{{{ROLES}}}", "{{job}} {{instance}}")),
                 graph("Configuration reloads", "Configurations that a role read anew: taken, or refused for their mistakes.", "none", (f"sum by (job, outcome) (increase(baton_config_reloads_total{{{ROLES}}}[$__rate_interval]))", "{{job}} {{outcome}}")),
+                graph("Agents of files", "Agents of the server's files: in force, or refused for some tenant.", "none", ("max by (state) (baton_ingress_file_agents)", "{{state}}")),
                 graph("Spans", "Spans that ended, those that the receiver of traces took, and those that could not be sent to it. If more end than are sent or lost, the queue is full.", "none", (rate("baton_trace_spans_total", by="job, outcome", roles=True), "{{job}} {{outcome}}")),
                 graph("Request bodies", "Bytes of request bodies that the ingresses hold at this moment.", "bytes", ("sum by (instance) (baton_ingress_body_bytes)", "{{instance}}")),
                 graph("Bodies refused", "Request bodies for which there was no room, by limit.", "reqps", (rate("baton_ingress_body_refusals_total", by="limit"), "{{limit}}")),

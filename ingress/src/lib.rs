@@ -21,6 +21,7 @@
 //! follows from the handler.
 
 mod access;
+mod agent_files;
 mod assemble;
 mod error;
 mod fetch;
@@ -50,6 +51,7 @@ pub use programs::ProgramDoor;
 
 use crate::access::headers::FixedHeaders;
 use crate::access::{Issuers, SignIn};
+use crate::agent_files::AgentFiles;
 use crate::assemble::{Assembled, assemble};
 use crate::ledger_clock::LedgerClock;
 use crate::routes::models::ModelCatalog;
@@ -83,8 +85,8 @@ pub struct IngressDeps {
     pub intake: Option<IntakeOptions>,
 }
 
-/// Builds the keys for signing in, the issuers and the clients of models' lists, as an ingress does at
-/// its start.
+/// Builds the keys for signing in, the issuers, the clients of models' lists and the agents of files, as an
+/// ingress does at its start.
 ///
 /// # Errors
 /// The first setting that cannot be used.
@@ -93,6 +95,7 @@ pub fn check(config: &Config) -> Result<(), String> {
         SignIn::new(&config.auth)?;
         Issuers::check(&config.auth)?;
         ModelCatalog::new(&config.llm)?;
+        agent_files::read(config)?;
         Ok(())
     };
     built().map_err(|error| format!("{error:#}"))
@@ -116,6 +119,14 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
     let clock = LedgerClock::start(deps.clock, &deps.store).await;
     deps.clock = clock.clone();
     let Assembled { parts, programs } = assemble(deps, &shutdown)?;
+    let mut agents = AgentFiles {
+        store: parts.store.clone(),
+        admission: parts.admission.clone(),
+        clock: Arc::clone(&parts.clock),
+        agents: agent_files::read(&config.current())?,
+        trouble: None,
+    };
+    agents.apply().await;
     let stopping = parts.followers.stopping.clone();
     shutdown.tracker.spawn(stop_streams(
         shutdown.clone(),
@@ -144,6 +155,7 @@ pub async fn run(mut deps: IngressDeps, listener: TcpListener) -> anyhow::Result
         models: parts.models.clone(),
         mcp_servers: parts.mcp_servers.clone(),
     };
+    spawn_until_stopped(&shutdown, &stopping, agents.take_changes(config.clone()));
     spawn_until_stopped(&shutdown, &stopping, reloaded.take_changes(config));
     let (bus, store) = (parts.revoker.bus.clone(), parts.store.clone());
     let answering = answer_others(

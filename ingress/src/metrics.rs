@@ -40,6 +40,7 @@ const RATE_ALONE_DECISIONS: &str = "baton_ingress_rate_limit_local_decisions_tot
 const BODY_BYTES: &str = "baton_ingress_body_bytes";
 const BODY_REFUSALS: &str = "baton_ingress_body_refusals_total";
 const LIMIT_REFUSALS: &str = "baton_ingress_limit_refusals_total";
+const FILE_AGENTS: &str = "baton_ingress_file_agents";
 
 /// All metrics of the ingress.
 pub const METRICS: &[Metric] = &[
@@ -167,6 +168,11 @@ pub const METRICS: &[Metric] = &[
             &["runs", "tokens", "cost", "reserved", "price"],
         )],
     ),
+    Metric::gauge(
+        FILE_AGENTS,
+        "Agents of the server's files that are in force, and those that are not for some tenant, or for any",
+        &[Label::of("state", &["in_force", "refused"])],
+    ),
 ];
 
 const PUBLISH_OUTCOMES: &[&str] = &[
@@ -281,6 +287,12 @@ pub(crate) fn submission_refused(error: &SubmitError) {
         _ => return,
     };
     counter!(LIMIT_REFUSALS, "limit" => limit).increment(1);
+}
+
+/// Records the agents of the files that this ingress has loaded.
+pub(crate) fn file_agents(in_force: u32, refused: u32) {
+    gauge!(FILE_AGENTS, "state" => "in_force").set(f64::from(in_force));
+    gauge!(FILE_AGENTS, "state" => "refused").set(f64::from(refused));
 }
 
 /// Records whether this ingress keeps the rate limits alone from now on.

@@ -1,6 +1,6 @@
 //! The routes of the HTTP API, a file or folder for each family, and their description.
 
-mod agents;
+pub(crate) mod agents;
 pub(crate) mod api_keys;
 pub(crate) mod chat_completions;
 mod conversations;

@@ -12,7 +12,14 @@ const STOREYS: [&[&str]; 4] = [
 ];
 
 /// The modules that assemble the server. They may name all others.
-const ROOT: [&str; 5] = ["assemble", "ledger_clock", "lib", "settings", "storeys"];
+const ROOT: [&str; 6] = [
+    "agent_files",
+    "assemble",
+    "ledger_clock",
+    "lib",
+    "settings",
+    "storeys",
+];
 
 /// Returns a module's storey; `None` if it belongs to none.
 fn storey(module: &str) -> Option<usize> {

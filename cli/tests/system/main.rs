@@ -16,6 +16,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod agent_files;
 mod agents_command;
 mod approvals;
 mod approvals_command;

@@ -4,11 +4,15 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use baton_metering::ANSWER_LIMITS;
-use baton_protocol::agent::{AgentDefinition, TextFormatKind, ToolApproval};
+use baton_protocol::agent::{
+    AgentDefinition, ArgumentsSchema, InvalidDefinition, TextFormatKind, ToolApproval,
+};
 use baton_protocol::{OfferedTool, OnLimit, RawFields, UseLimits};
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
+
+use crate::tool_arguments;
 
 /// The agent of requests that name only a model.
 pub(crate) const DEFAULT_AGENT: &str = "default";
@@ -64,6 +68,26 @@ impl Agent {
             on_limit: definition.on_limit.unwrap_or_default(),
         }
     }
+}
+
+/// Checks every value of a definition, and the conditions of its tools. `tool_names` are the server's tools.
+///
+/// # Errors
+/// The first field with a value that cannot be used.
+pub fn check_definition(
+    definition: &AgentDefinition,
+    tool_names: &[String],
+) -> Result<(), InvalidDefinition> {
+    definition.check(tool_names)?;
+    for (place, tool) in definition.tools.iter().enumerate() {
+        if let ToolApproval::When(ArgumentsSchema(schema)) = &tool.approval {
+            tool_arguments::check_condition(schema).map_err(|mistake| InvalidDefinition {
+                param: format!("tools[{place}].approval.when"),
+                message: format!("the condition {mistake}"),
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns the parameters of a definition in the words of the chat API.

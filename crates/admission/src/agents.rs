@@ -63,6 +63,11 @@ impl Agents {
         self.remembered.invalidate(&(tenant, newest)).await;
     }
 
+    /// Forgets all agents in their newest versions.
+    pub(crate) fn forget_all(&self) {
+        self.remembered.invalidate_all();
+    }
+
     /// Reads the agents that a request may mean.
     pub(crate) async fn of_request(
         &self,

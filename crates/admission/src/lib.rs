@@ -21,7 +21,7 @@ mod submit;
 mod title;
 pub mod tool_arguments;
 
-pub use agent::{Agent, AgentSource, BuiltInAgent};
+pub use agent::{Agent, AgentSource, BuiltInAgent, check_definition};
 pub use error::{Invalid, SubmitError};
 pub use grant::Grant;
 pub use json::{MAX_JSON_DEPTH, MAX_JSON_VALUES, check_shape, read_json};

@@ -198,6 +198,11 @@ impl Admission {
         self.agents.forget(tenant, name).await;
     }
 
+    /// Reads all agents anew for the next requests, because those of files have changed.
+    pub fn forget_agents(&self) {
+        self.agents.forget_all();
+    }
+
     /// Replaces the variables of instructions. The result is kept with the run, so that every turn
     /// of every attempt begins with the same bytes.
     async fn instructions(

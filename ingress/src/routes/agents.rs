@@ -7,10 +7,10 @@ mod versions;
 mod view;
 
 use axum::extract::{FromRequestParts, Path};
-use baton_admission::{Admission, tool_arguments};
+use baton_admission::{Admission, check_definition};
 use baton_protocol::AgentDefinition;
-use baton_protocol::agent::{ArgumentsSchema, InvalidDefinition, ToolApproval};
-use baton_store::{AgentKey, AgentRecord};
+use baton_protocol::agent::InvalidDefinition;
+use baton_store::{AgentKey, AgentRecord, TenantTx};
 use http::StatusCode;
 use http::request::Parts;
 use utoipa_axum::router::OpenApiRouter;
@@ -19,8 +19,10 @@ use utoipa_axum::routes;
 use crate::error::ApiError;
 use crate::routes::AppState;
 
-/// The most agents of a tenant.
+/// The most agents that a tenant makes.
 pub(crate) const MOST_AGENTS: u32 = 1_000;
+/// The most agents of the server's files.
+pub(crate) const MOST_FILE_AGENTS: u32 = 1_000;
 
 pub(crate) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -60,22 +62,29 @@ fn no_such_version(version: u32) -> ApiError {
 }
 
 fn check(admission: &Admission, definition: &AgentDefinition) -> Result<(), ApiError> {
-    definition
-        .check(&admission.tool_names())
-        .map_err(|InvalidDefinition { param, message }| invalid(param, message))?;
-    for (place, tool) in definition.tools.iter().enumerate() {
-        if let ToolApproval::When(ArgumentsSchema(schema)) = &tool.approval {
-            tool_arguments::check_condition(schema).map_err(|mistake| {
-                let param = format!("tools[{place}].approval.when");
-                invalid(param, format!("the condition {mistake}"))
-            })?;
-        }
-    }
-    Ok(())
+    let invalid = |InvalidDefinition { param, message }| {
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_agent", message).param(param)
+    };
+    check_definition(definition, &admission.tool_names()).map_err(invalid)
 }
 
-fn invalid(param: impl Into<String>, message: String) -> ApiError {
-    ApiError::new(StatusCode::BAD_REQUEST, "invalid_agent", message).param(param)
+/// Locks the agent that a request changes. One of the operator's files is refused.
+async fn lock(tx: &mut TenantTx, key: &AgentKey) -> Result<AgentRecord, ApiError> {
+    if let Some(agent) = tx.lock_agent(key).await? {
+        return Ok(agent);
+    }
+    match tx.agent(key).await? {
+        Some(agent) if agent.of_file => Err(in_file(&agent.version.definition.name)),
+        _ => Err(no_such_agent()),
+    }
+}
+
+fn in_file(name: &str) -> ApiError {
+    let message = format!(
+        "the agent `{name}` comes from a file of this server: have its operator change it there, or make an \
+         agent of another name"
+    );
+    ApiError::new(StatusCode::CONFLICT, "agent_in_file", message)
 }
 
 /// Returns the agent as the target of an audit entry.

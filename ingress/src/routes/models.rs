@@ -17,7 +17,7 @@ use http::StatusCode;
 
 use crate::access::{Authorized, ModelsRead};
 use crate::error::ApiError;
-use crate::routes::agents::MOST_AGENTS;
+use crate::routes::agents::{MOST_AGENTS, MOST_FILE_AGENTS};
 
 /// The catalog of the present configuration. Clones share it.
 #[derive(Clone)]
@@ -72,7 +72,8 @@ async fn agents(
     authorized: &Authorized<ModelsRead>,
 ) -> Result<Vec<Model>, ApiError> {
     let mut tx = store.tenant(authorized.caller.tenant).await?;
-    let page = tx.list_agents(None, MOST_AGENTS).await?;
+    let most = MOST_AGENTS + MOST_FILE_AGENTS;
+    let page = tx.list_agents(None, most).await?;
     let grant = &authorized.caller.grant;
     let models = page.data.into_iter();
     Ok(models.filter_map(|agent| as_model(agent, grant)).collect())

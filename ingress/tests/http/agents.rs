@@ -1,6 +1,7 @@
 //! Agents over HTTP: their versions, and the runs that are created from them.
 
 use baton_protocol::RunSpec;
+use baton_service::config::{AgentFile, AgentsConfig};
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, PASSWORD, run_of};
@@ -344,4 +345,172 @@ async fn a_bad_definition_is_refused_by_its_field() {
         let (_, error) = ask(&f, "GET", path, Value::Null).await;
         assert_eq!(error["code"], code, "{path}: {error}");
     }
+}
+
+/// Loads a file of agents, as an ingress does at its start.
+async fn load(f: &Fixture, text: &str) {
+    let file = AgentFile {
+        path: "agents.toml".into(),
+        text: text.to_owned(),
+    };
+    f.another_ingress_with(|config| {
+        config.agents = AgentsConfig::of_files("agents.toml", vec![file]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn agents_of_files_are_used_in_versions_and_never_changed_over_the_api() {
+    let f = Fixture::start().await;
+    let stranger = f.key_of_another_tenant(9).await;
+    let all = "[[agents]]\nname = \"support\"\nmodel = \"dear\"\n";
+    let one = "[[agents]]\nname = \"clerk\"\ntenant = \"test\"\nmodel = \"m\"\n";
+    load(&f, &format!("{all}{one}")).await;
+    let (_, list) = ask(&f, "GET", "/v1/agents", Value::Null).await;
+    let mut listed: Vec<_> = list["data"].as_array().unwrap().iter().collect();
+    listed.sort_by_key(|agent| agent["name"].to_string());
+    let short = |agent: &Value| {
+        json!([
+            agent["name"],
+            agent["version"],
+            agent["source"],
+            agent["model"]
+        ])
+    };
+    assert_eq!(
+        listed.into_iter().map(short).collect::<Vec<_>>(),
+        [
+            json!(["clerk", 1, "file", "m"]),
+            json!(["support", 1, "file", "dear"])
+        ]
+    );
+    let run = spec(&f, "/v1/runs", json!({"agent": "support", "input": "x"})).await;
+    assert_eq!((&*run.agent.name, run.agent.version), ("support", 1));
+    assert_eq!(run.model, "dear");
+    let run = spec(&f, "/v1/chat/completions", by_model("clerk")).await;
+    assert_eq!((&*run.agent.name, &*run.model), ("clerk", "m"));
+
+    for (method, path, body) in [
+        ("POST", "/v1/agents", json!({"name": "support"})),
+        ("PUT", "/v1/agents/support", json!({"name": "support"})),
+        ("DELETE", "/v1/agents/clerk", Value::Null),
+        ("POST", "/v1/agents/clerk/rollback", json!({"version": 1})),
+    ] {
+        let (status, error) = ask(&f, method, path, body).await;
+        assert_eq!(
+            (status, &error["code"]),
+            (409, &json!("agent_in_file")),
+            "{method} {path}: {error}"
+        );
+    }
+    for path in [
+        "/v1/agents/clerk",
+        "/v1/agents/clerk/versions",
+        "/v1/agents/clerk/diff",
+    ] {
+        let (status, error) = f.ask(&stranger, "GET", path, Value::Null).await;
+        assert_eq!((status, &error["code"]), (404, &json!("agent_not_found")));
+    }
+    let deleted = f.ask(&stranger, "DELETE", "/v1/agents/clerk", Value::Null);
+    assert_eq!(deleted.await.0, 404);
+    let made = f.ask(&stranger, "POST", "/v1/agents", json!({"name": "clerk"}));
+    assert_eq!(made.await.1["source"], "api");
+    let (status, theirs) = f
+        .ask(&stranger, "GET", "/v1/agents/support", Value::Null)
+        .await;
+    assert_eq!((status, &theirs["model"]), (200, &json!("dear")));
+
+    let changed = all.replace("dear", "cheap");
+    load(&f, &changed).await;
+    load(&f, &changed).await;
+    let (_, newest) = ask(&f, "GET", "/v1/agents/support", Value::Null).await;
+    assert_eq!(
+        (&newest["version"], &newest["model"]),
+        (&json!(2), &json!("cheap"))
+    );
+    let (status, _) = ask(&f, "GET", "/v1/agents/clerk", Value::Null).await;
+    assert_eq!(status, 404, "the file has it no longer");
+    let run = spec(&f, "/v1/chat/completions", by_model("support@1")).await;
+    assert_eq!((run.agent.version, &*run.model), (1, "dear"));
+    let (_, diff) = ask(&f, "GET", "/v1/agents/support/diff", Value::Null).await;
+    assert_eq!(
+        diff["changes"],
+        json!([{"field": "model", "from": "dear", "to": "cheap"}])
+    );
+    load(&f, &format!("{changed}{}", one.replace("\"m\"", "\"n\""))).await;
+    let (_, clerk) = ask(&f, "GET", "/v1/agents/clerk", Value::Null).await;
+    assert_eq!(clerk["version"], 2, "a version never names two definitions");
+
+    let filter = baton_store::AuditFilter {
+        actor: Some("file".to_owned()),
+        limit: 10,
+        ..baton_store::AuditFilter::default()
+    };
+    let log = f.store.system().audit_log(&filter).await.unwrap();
+    let found: Vec<_> = log
+        .iter()
+        .map(|entry| {
+            (
+                &*entry.action,
+                entry.detail.as_deref().unwrap(),
+                entry.tenant,
+            )
+        })
+        .collect();
+    let tenant = Some(f.tenant);
+    assert_eq!(
+        found,
+        [
+            ("agent.created", "support@1", None),
+            ("agent.created", "clerk@1", tenant),
+            ("agent.changed", "support@2", None),
+            ("agent.deleted", "clerk@1", tenant),
+            ("agent.changed", "clerk@2", tenant),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_agent_of_a_file_leaves_one_of_the_api_alone_and_follows_it() {
+    let f = Fixture::start().await;
+    let stranger = f.key_of_another_tenant(9).await;
+    let mine = json!({"name": "support", "model": "mine"});
+    assert_eq!(ask(&f, "POST", "/v1/agents", mine).await.0, 201);
+    let text = "[[agents]]\nname = \"support\"\nmodel = \"house\"\n\
+                [[agents]]\nname = \"lost\"\ntenant = \"nobody\"\n";
+    load(&f, text).await;
+    let (_, own) = ask(&f, "GET", "/v1/agents/support", Value::Null).await;
+    assert_eq!(
+        (&own["source"], &own["model"]),
+        (&json!("api"), &json!("mine"))
+    );
+    let (_, theirs) = f
+        .ask(&stranger, "GET", "/v1/agents/support", Value::Null)
+        .await;
+    assert_eq!(
+        (&theirs["source"], &theirs["model"]),
+        (&json!("file"), &json!("house"))
+    );
+    let path = format!("/v1/agents/{}", theirs["id"].as_str().unwrap());
+    assert_eq!(ask(&f, "GET", &path, Value::Null).await.0, 404);
+    assert_eq!(
+        ask(&f, "DELETE", "/v1/agents/support", Value::Null).await.0,
+        204
+    );
+    let run = spec(&f, "/v1/runs", json!({"agent": "support", "input": "x"})).await;
+    assert_eq!(run.model, "house");
+    assert_eq!(ask(&f, "GET", "/v1/agents/lost", Value::Null).await.0, 404);
+}
+
+#[tokio::test]
+async fn the_default_agent_of_a_file_is_that_of_requests_with_a_model() {
+    let f = Fixture::start().await;
+    load(
+        &f,
+        "[[agents]]\nname = \"default\"\ninstructions = \"Be brief.\"\n",
+    )
+    .await;
+    let run = spec(&f, "/v1/chat/completions", by_model("some-model")).await;
+    assert_eq!((&*run.agent.name, run.agent.version), ("default", 1));
+    assert_eq!(run.instructions.as_deref(), Some("Be brief."));
 }

@@ -202,6 +202,24 @@ impl Fixture {
         (base, shutdown)
     }
 
+    /// Starts another ingress with this configuration, and waits until it serves.
+    pub(crate) async fn another_ingress_with(&self, configure: impl FnOnce(&mut Config)) {
+        let bus = connect(&self.nats, self.door.as_ref(), "ingress").await;
+        let mut config = Config::default();
+        configure(&mut config);
+        let (base, _) = serve(
+            &config,
+            &self.store,
+            &bus,
+            &Shutdown::new(),
+            (None, intake(&self.nats, None)),
+            SystemClock::shared(),
+        )
+        .await;
+        let answer = self.get_from(&base, "/v1/agents").send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+
     /// Like [`Fixture::another_ingress`], with this connection to the ledger.
     pub(crate) async fn another_ingress_on(&self, store: &Store) -> (String, Shutdown) {
         let bus = connect(&self.nats, self.door.as_ref(), "ingress").await;

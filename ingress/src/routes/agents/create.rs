@@ -9,7 +9,7 @@ use baton_store::{AgentCreation, AuditEntry, Store};
 use http::StatusCode;
 
 use super::view::AgentView;
-use super::{MOST_AGENTS, check, detail, target};
+use super::{MOST_AGENTS, check, detail, in_file, target};
 use crate::access::body::JsonBody;
 use crate::access::{AgentsWrite, Authorized, Origin};
 use crate::error::{ApiError, Problem};
@@ -23,7 +23,7 @@ use crate::error::{ApiError, Problem};
     request_body = AgentDefinition,
     responses(
         (status = 201, description = "The agent", body = AgentView),
-        (status = 409, description = "There is an agent of this name, or there are too many", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "There is an agent of this name, here or in a file of the server, or there are too many", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
@@ -48,6 +48,7 @@ pub(crate) async fn create_agent(
             let error = ApiError::new(StatusCode::CONFLICT, "agent_exists", message);
             return Err(error.param("name"));
         }
+        AgentCreation::NameInFile => return Err(in_file(&definition.name).param("name")),
         AgentCreation::TooMany => {
             let message = format!("the tenant has {MOST_AGENTS} agents, as many as it may");
             let error = ApiError::new(StatusCode::CONFLICT, "too_many_agents", message);

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::view::AgentView;
-use super::{AgentPath, check, detail, no_such_agent, target};
+use super::{AgentPath, check, detail, lock, no_such_agent, target};
 use crate::access::body::JsonBody;
 use crate::access::{AgentsWrite, Authorized, Caller, Origin};
 use crate::error::{ApiError, Problem};
@@ -37,7 +37,7 @@ pub(crate) struct ReplaceParams {
     responses(
         (status = 200, description = "The agent in its newest version", body = AgentView),
         (status = 404, description = "No such agent", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Another version is the newest", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Another version is the newest, or the agent comes from a file", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
@@ -54,7 +54,7 @@ pub(crate) async fn replace_agent(
     check(&admission, &definition)?;
     let mut tx = store.tenant(caller.tenant).await?;
     caller.hold(&mut tx).await?;
-    let newest = tx.lock_agent(&key).await?.ok_or_else(no_such_agent)?;
+    let newest = lock(&mut tx, &key).await?;
     if definition.name != newest.version.definition.name {
         let message = format!(
             "`name` cannot change: it is `{}`; make another agent",
@@ -131,6 +131,7 @@ fn text(definition: &AgentDefinition) -> Option<String> {
     responses(
         (status = 204, description = "It is deleted"),
         (status = 404, description = "No such agent", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The agent comes from a file", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
@@ -144,7 +145,7 @@ pub(crate) async fn delete_agent(
     let caller = authorized.caller;
     let mut tx = store.tenant(caller.tenant).await?;
     caller.hold(&mut tx).await?;
-    let agent = tx.lock_agent(&key).await?.ok_or_else(no_such_agent)?;
+    let agent = lock(&mut tx, &key).await?;
     if !tx.delete_agent(agent.id).await? {
         return Err(no_such_agent());
     }

@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::read::AgentListParams;
 use super::replace::NextVersion;
 use super::view::{AgentVersionList, AgentVersionView, AgentView};
-use super::{AgentPath, check, no_such_agent, no_such_version};
+use super::{AgentPath, check, lock, no_such_agent, no_such_version};
 use crate::access::body::JsonBody;
 use crate::access::{AgentsRead, AgentsWrite, Authorized, Origin};
 use crate::error::{ApiError, Problem};
@@ -164,6 +164,7 @@ pub(crate) struct RollBack {
     responses(
         (status = 200, description = "The agent in its newest version", body = AgentView),
         (status = 404, description = "No such agent or version", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The agent comes from a file", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
@@ -178,7 +179,7 @@ pub(crate) async fn roll_back_agent(
     let caller = authorized.caller;
     let mut tx = store.tenant(caller.tenant).await?;
     caller.hold(&mut tx).await?;
-    let newest = tx.lock_agent(&key).await?.ok_or_else(no_such_agent)?;
+    let newest = lock(&mut tx, &key).await?;
     let earlier = tx.agent_version(&key, version).await?;
     let earlier = earlier.ok_or_else(|| no_such_version(version))?;
     // Its tools may have been removed since.

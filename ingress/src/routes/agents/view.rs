@@ -12,11 +12,23 @@ pub(crate) struct AgentView {
     id: AgentId,
     object: &'static str,
     version: u32,
+    source: SourceView,
     created_at: DateTime<Utc>,
     /// The time of this version.
     updated_at: DateTime<Utc>,
     #[serde(flatten)]
     definition: AgentDefinition,
+}
+
+/// The place where an agent is made and changed.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AgentSource)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SourceView {
+    /// This API.
+    Api,
+    /// A file of the server, which only its operator changes.
+    File,
 }
 
 impl From<AgentRecord> for AgentView {
@@ -25,6 +37,11 @@ impl From<AgentRecord> for AgentView {
             id: agent.id,
             object: "agent",
             version: agent.version.number,
+            source: if agent.of_file {
+                SourceView::File
+            } else {
+                SourceView::Api
+            },
             created_at: agent.created_at,
             updated_at: agent.version.created_at,
             definition: agent.version.definition,
@@ -44,7 +61,7 @@ pub(crate) struct AgentList {
 pub(crate) struct AgentVersionView {
     version: u32,
     created_at: DateTime<Utc>,
-    /// The actor that created it.
+    /// The actor that created it; `file` if it was loaded from a file.
     created_by: String,
     /// The older version that it repeats, if a rollback created it.
     restored_from: Option<u32>,
