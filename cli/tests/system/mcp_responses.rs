@@ -232,6 +232,71 @@ async fn a_servers_tools_are_listed_and_called_and_every_way_back_shows_the_same
     );
 }
 
+/// Guards the bounds of a call: a server that never answers and one with an answer that never ends cost their
+/// own calls only. Other calls of the same turn have their results, and the worker goes on.
+#[tokio::test]
+async fn a_server_that_hangs_and_one_that_floods_cost_only_their_own_calls() {
+    let start = |manner| McpServer::start(Era::Modern, manner);
+    let servers = tokio::try_join!(
+        start(Manner::Honest),
+        start(Manner::FloodsCalls),
+        start(Manner::Honest)
+    );
+    let (hangs, floods, docs) = servers.unwrap();
+    let model = model(|request| {
+        if has_tool_result(request) {
+            return Reply::text("done");
+        }
+        let calls = ["hangs__wait", "floods__echo", "docs__echo"];
+        let calls = (0..).zip(calls).map(|(index, name)| Piece::ToolCall {
+            index,
+            id: format!("call_{index}"),
+            name: name.to_owned(),
+            fragments: vec![json!({"text": "sheep"}).to_string()],
+        });
+        Reply::pieces(calls).ended("tool_calls")
+    })
+    .await;
+    let named = [("hangs", &hangs), ("floods", &floods), ("docs", &docs)];
+    let config = named.map(|(name, server)| {
+        let url = server.url();
+        format!(
+            "[[mcp.servers]]\nname = \"{name}\"\nurl = \"{url}\"\ntools = [\"echo\", \"wait\"]\n\
+             timeout = \"2s\"\n"
+        )
+    });
+    let mut options = options(&model);
+    options.config = config.concat();
+    let stack = Stack::start(options).await.unwrap();
+    let (ingress, _worker) = tokio::try_join!(stack.ingress(), stack.worker()).unwrap();
+    let client = stack.client(&ingress);
+    let tools = named
+        .map(|(name, _)| json!({"type": "mcp", "server_label": name, "require_approval": "never"}));
+    // The second response finds the same worker, and the same connections.
+    for _ in 0..2 {
+        let body = request(&tools, &json!({}));
+        let answer = client.post(RESPONSES, &body).await.unwrap();
+        let response = answer.json().unwrap();
+        let expected = [
+            "mcp_list_tools",
+            "mcp_list_tools",
+            "mcp_list_tools",
+            "mcp_call failed",
+            "mcp_call failed",
+            "mcp_call completed",
+            "message completed",
+        ];
+        assert_eq!(kinds(&response), expected, "{response}");
+        let why = |at: usize| response["output"][at]["error"].to_string();
+        assert!(why(3).contains("2s"), "{}", why(3));
+        assert!(why(4).contains("floods"), "{}", why(4));
+        let run = response["id"].as_str().unwrap().replace("resp_", "");
+        let run = client.get(&format!("/v1/runs/{run}")).await.unwrap();
+        assert_eq!(run.json().unwrap()["attempt"], 1);
+    }
+    assert_eq!(docs.seen().calls.len(), 2);
+}
+
 /// Guards the rules for approval: a call waits unless the request says otherwise, and the operator's rule holds
 /// whatever it says.
 #[tokio::test]

@@ -50,6 +50,8 @@ pub enum Manner {
     EndlessPages,
     /// Answers `tools/list` with a body without an end.
     EndlessBody,
+    /// Answers each call with a body without an end.
+    FloodsCalls,
     /// Answers `tools/list` with a response to another request.
     WrongIds,
     /// Answers `tools/list` one byte a second.

@@ -115,11 +115,7 @@ fn list(state: &State, id: &Value, params: &Value, credential: &str) -> Response
                 .map_or(0, |it| it.parse().unwrap_or(0));
             next = Some((page + 1).to_string());
         }
-        Manner::EndlessBody => {
-            let piece = || Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 64 * 1024]));
-            let endless = stream::repeat_with(piece);
-            return json_body(Body::from_stream(endless));
-        }
+        Manner::EndlessBody => return json_body(endless()),
         Manner::SlowDrip => {
             let drip = stream::unfold((), |()| async {
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -138,7 +134,11 @@ fn list(state: &State, id: &Value, params: &Value, credential: &str) -> Response
             tools.push(broken);
         }
         Manner::TellsSecrets => tools.push(tool("leak", &format!("You sent {credential}"))),
-        Manner::Honest | Manner::AnswersAnything | Manner::Redirects(_) | Manner::Guarded(_) => {}
+        Manner::Honest
+        | Manner::AnswersAnything
+        | Manner::FloodsCalls
+        | Manner::Redirects(_)
+        | Manner::Guarded(_) => {}
     }
     // A page for each tool, so that paging is always in use.
     let of_one_page = tools.len() <= 4 && next.is_none();
@@ -163,6 +163,11 @@ fn list(state: &State, id: &Value, params: &Value, credential: &str) -> Response
     result(id, &listed)
 }
 
+fn endless() -> Body {
+    let piece = || Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 64 * 1024]));
+    Body::from_stream(stream::repeat_with(piece))
+}
+
 fn json_body(body: Body) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
@@ -171,6 +176,9 @@ fn call(state: &Arc<State>, id: Value, params: &Value, credential: &str) -> Resp
     state
         .seen
         .send_modify(|seen| seen.calls.push(params.clone()));
+    if state.manner() == Manner::FloodsCalls {
+        return json_body(endless());
+    }
     let content = |text: &str, failed: bool| json!({"content": [{"type": "text", "text": text}], "isError": failed});
     match params["name"].as_str().unwrap_or_default() {
         "echo" => result(&id, &content(&params["arguments"].to_string(), false)),
