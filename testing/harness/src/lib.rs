@@ -21,3 +21,4 @@ pub mod small_disk;
 pub mod span_receiver;
 pub mod stack;
 pub mod thread_lists;
+pub mod token_server;
