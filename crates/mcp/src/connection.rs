@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout};
 
+use crate::authorized::Authorized;
 use crate::endpoint::{Endpoint, MAX_MESSAGE, Way};
 use crate::error::McpError;
 use crate::listing::{Listing, ToolInfo};
@@ -226,8 +227,15 @@ async fn serve(
             let http = Client::to_origin(guard, &address.url, endpoint.open_timeout)
                 .map_err(|error| McpError::Setup(error.to_string()))?
                 .into_http();
-            let transport = StreamableHttpClientTransport::with_client(http, address.transport());
-            let begun = handler.serve_with_lifecycle(transport, lifecycle).await;
+            let config = address.transport();
+            let begun = if let Some(tokens) = &address.tokens {
+                let http = Authorized::new(http, guard, tokens)?;
+                let transport = StreamableHttpClientTransport::with_client(http, config);
+                handler.serve_with_lifecycle(transport, lifecycle).await
+            } else {
+                let transport = StreamableHttpClientTransport::with_client(http, config);
+                handler.serve_with_lifecycle(transport, lifecycle).await
+            };
             Ok(begun.map(|running| (running, None)))
         }
         Way::Program(program) => {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -9,6 +10,7 @@ use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig
 use url::Url;
 
 use crate::program::Program;
+use crate::tokens::{ClientCredentials, Tokens};
 
 /// The largest message of a server, in bytes.
 pub(crate) const MAX_MESSAGE: usize = 4 * 1024 * 1024;
@@ -36,6 +38,7 @@ impl Endpoint {
             way: Way::Http(Address {
                 url,
                 bearer: None,
+                tokens: None,
                 headers: HashMap::new(),
             }),
             open_timeout,
@@ -57,6 +60,16 @@ impl Endpoint {
     pub fn with_bearer(mut self, token: String) -> Self {
         if let Way::Http(address) = &mut self.way {
             address.bearer = Some(token);
+        }
+        self
+    }
+
+    /// Gets the bearer token of each request over HTTP from a token server.
+    #[must_use]
+    pub fn with_client_credentials(mut self, credentials: ClientCredentials) -> Self {
+        let limit = self.open_timeout;
+        if let Way::Http(address) = &mut self.way {
+            address.tokens = Some(Arc::new(Tokens::new(credentials, limit)));
         }
         self
     }
@@ -108,6 +121,7 @@ pub(crate) enum Way {
 pub(crate) struct Address {
     pub(crate) url: Url,
     bearer: Option<String>,
+    pub(crate) tokens: Option<Arc<Tokens>>,
     headers: HashMap<HeaderName, HeaderValue>,
 }
 
@@ -125,8 +139,8 @@ impl Address {
         }
     }
 
-    /// Returns the token, the values of headers and of the URL's query, and the credential after a scheme
-    /// such as `Basic`.
+    /// Returns the tokens, the client's secret, the values of headers and of the URL's query, and the
+    /// credential after a scheme such as `Basic`.
     fn secrets(&self) -> Vec<String> {
         let headers = self.headers.values().filter_map(|it| it.to_str().ok());
         let headers = headers.flat_map(|value| {
@@ -137,7 +151,12 @@ impl Address {
         let raw = raw.filter_map(|pair| Some(pair.split_once('=')?.1));
         let decoded = self.url.query_pairs().map(|(_, value)| value.into_owned());
         let written = headers.flatten().chain(raw).chain(self.bearer.as_deref());
-        written.map(str::to_owned).chain(decoded).collect()
+        let issued = self.tokens.iter().flat_map(|tokens| tokens.secrets());
+        written
+            .map(str::to_owned)
+            .chain(decoded)
+            .chain(issued)
+            .collect()
     }
 }
 

@@ -33,6 +33,9 @@ pub enum McpError {
     /// Its program has ended, and is started again later.
     #[error("its program has ended ({0}), and is started again soon")]
     Ended(String),
+    /// Its token server gave no token; nothing was sent.
+    #[error("its token server gives no token: {0}")]
+    NoToken(String),
     /// It asks for another credential.
     #[error("it refuses the credential")]
     Unauthorized,
@@ -66,6 +69,7 @@ impl McpError {
             Self::Unreachable => "unreachable",
             Self::NotStarted(_) => "not_started",
             Self::Ended(_) => "ended",
+            Self::NoToken(_) => "no_token",
             Self::Unauthorized => "unauthorized",
             Self::TimedOut(_) => "timed_out",
             Self::Answered { .. } => "error",
@@ -81,6 +85,7 @@ impl McpError {
         "unreachable",
         "not_started",
         "ended",
+        "no_token",
         "unauthorized",
         "timed_out",
         "error",
@@ -97,6 +102,7 @@ impl McpError {
             | Self::Unreachable
             | Self::NotStarted(_)
             | Self::Ended(_)
+            | Self::NoToken(_)
             | Self::Unauthorized => false,
             Self::TimedOut(_)
             | Self::Answered { .. }
@@ -185,6 +191,13 @@ impl McpError {
                     return Self::Protocol(said(answer.to_string(), endpoint));
                 }
                 Some(StreamableHttpError::Client(error)) => cause = Some(error),
+                Some(StreamableHttpError::Io(error)) => {
+                    let own = error.get_ref().and_then(|it| it.downcast_ref::<Self>());
+                    match own {
+                        Some(own) => return own.clone(),
+                        None => cause = error.source(),
+                    }
+                }
                 Some(other) if other.source().is_none() => {
                     return Self::Protocol(said(other.to_string(), endpoint));
                 }

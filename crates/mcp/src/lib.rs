@@ -2,7 +2,8 @@
 //!
 //! An [`Endpoint`] is a server as the operator configured it. A [`Server`] keeps a connection to one,
 //! and its list of tools; it opens the connection when it is first needed, and again after a loss.
-//! [`Server::call`] calls a tool. Dropping that future cancels the call at the server.
+//! [`Server::call`] calls a tool. Dropping that future cancels the call at the server. The bearer token of its
+//! requests is fixed, or comes from a token server ([`ClientCredentials`]).
 //!
 //! The protocol is the SDK's ([`rmcp`]): 2026-07-28 if the server answers `server/discover`, else the
 //! newest of 2025-11-25 and its predecessors. Connections go through the guard of
@@ -11,6 +12,7 @@
 //! A server is not trusted: every message has a largest size, a list has a largest length, and texts
 //! are cleared of the credentials that were sent to the server.
 
+mod authorized;
 mod connection;
 mod endpoint;
 mod error;
@@ -18,6 +20,7 @@ mod listing;
 mod outcome;
 mod program;
 mod server;
+mod tokens;
 
 pub use connection::{Connection, ServerInfo};
 pub use endpoint::Endpoint;
@@ -26,3 +29,4 @@ pub use listing::{Listing, ToolInfo};
 pub use outcome::CallOutcome;
 pub use program::Program;
 pub use server::{Health, Server};
+pub use tokens::{ClientAuth, ClientCredentials};

@@ -32,7 +32,7 @@ pub use auth::{
 };
 pub use checks::trustworthy;
 pub use llm::{AnswerLimitField, LlmConfig, ModelPrice, UpstreamFeature};
-pub use mcp::{McpConfig, McpServerConfig, McpTrust};
+pub use mcp::{McpAuthConfig, McpAuthKind, McpClientAuth, McpConfig, McpServerConfig, McpTrust};
 pub use mistake::{ConfigErrors, Mistake, Origin};
 pub use outbound::OutboundConfig;
 pub use sections::{

@@ -418,6 +418,11 @@ impl Loader {
                 if let Err(error) = (list.attempt)(Value::Object(table)) {
                     let reason = if key == "headers" {
                         "headers are a table of strings".to_owned()
+                    } else if key == "auth" {
+                        // The error quotes the value, which may be a secret.
+                        "auth is a table with kind = \"client_credentials\", token_url, client_id, \
+                         client_secret or client_secret_file, and if needed client_auth, scope and resource"
+                            .to_owned()
                     } else if ["api_key", "token", "proxy"].contains(&key.as_str()) {
                         "the value is not a string".to_owned()
                     } else {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -58,6 +58,9 @@ pub struct McpServerConfig {
     /// A file with the bearer token, read at each load of the configuration. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
+    /// `[mcp.servers.auth]`: the client of a token server, in place of a token. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<McpAuthConfig>,
     /// Headers of each request; their values are secret. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Secret<String>>,
@@ -73,6 +76,53 @@ pub struct McpServerConfig {
     /// The time for which a list of tools holds, unless the server says another. Default: 5m.
     #[serde(default = "five_minutes", with = "humantime_serde")]
     pub list_for: Duration,
+}
+
+/// `[mcp.servers.auth]`: a token server, and the client that asks it for the bearer tokens of an MCP server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct McpAuthConfig {
+    /// The way to get a token: `client_credentials`. No default.
+    pub kind: McpAuthKind,
+    /// The address of the token endpoint. No default.
+    pub token_url: String,
+    /// The client's id. No default.
+    pub client_id: String,
+    /// The client's secret; this or `client_secret_file`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<Secret<String>>,
+    /// A file with the secret, read at each load of the configuration. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret_file: Option<PathBuf>,
+    /// The way in which id and secret are sent: `basic`, in a header, or `post`, in the form. Default: basic.
+    #[serde(default)]
+    pub client_auth: McpClientAuth,
+    /// The scopes to ask for, separated by spaces. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// The server that the tokens are for (RFC 8707); an empty text names none. Default: the `url` without
+    /// its query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+}
+
+/// The way to get tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum McpAuthKind {
+    /// The credentials of a client (RFC 6749, 4.4).
+    ClientCredentials,
+}
+
+/// The way in which a client sends its credential to a token server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum McpClientAuth {
+    /// In the `Authorization` header.
+    #[default]
+    Basic,
+    /// In the form.
+    Post,
 }
 
 /// The operator's trust in a server.
@@ -144,29 +194,47 @@ impl McpConfig {
         self.servers.iter().flat_map(McpServerConfig::offered_names)
     }
 
-    /// Reads the token files. Returns the problem and the correction for each file that gives no token.
+    /// Reads the files of tokens and of clients' secrets. Returns the problem and the correction for each file
+    /// that gives none.
     pub(super) fn read_token_files(&mut self) -> Vec<(String, &'static str)> {
         let mut problems = Vec::new();
         for server in &mut self.servers {
-            let Some(path) = &server.token_file else {
-                continue;
-            };
-            let place = format!("MCP server `{}`, `token_file`", server.name);
-            if server.token.is_some() {
-                let problem = format!("{place}: `token` is set as well");
-                problems.push((problem, "set one of the two"));
-                continue;
-            }
-            match std::fs::read_to_string(path) {
-                Ok(text) => server.token = Some(Secret::new(text.trim_end().to_owned())),
-                Err(error) => {
-                    let problem = format!("{place}: {} cannot be read: {error}", path.display());
-                    problems.push((problem, "name a file that this process can read"));
-                }
+            let place = format!("MCP server `{}`", server.name);
+            let token = (server.token_file.as_deref(), &mut server.token);
+            problems.extend(read_secret(
+                token,
+                &format!("{place}, `token_file`"),
+                "token",
+            ));
+            if let Some(auth) = &mut server.auth {
+                let secret = (auth.client_secret_file.as_deref(), &mut auth.client_secret);
+                let place = format!("{place}, `client_secret_file`");
+                problems.extend(read_secret(secret, &place, "client_secret"));
             }
         }
         problems
     }
+}
+
+/// Reads the file of a secret, if one is named. Returns the problem and the correction if it gives none.
+fn read_secret(
+    (path, secret): (Option<&Path>, &mut Option<Secret<String>>),
+    place: &str,
+    key: &str,
+) -> Option<(String, &'static str)> {
+    let path = path?;
+    if secret.is_some() {
+        let problem = format!("{place}: `{key}` is set as well");
+        return Some((problem, "set one of the two"));
+    }
+    match std::fs::read_to_string(path) {
+        Ok(text) => *secret = Some(Secret::new(text.trim_end().to_owned())),
+        Err(error) => {
+            let problem = format!("{place}: {} cannot be read: {error}", path.display());
+            return Some((problem, "name a file that this process can read"));
+        }
+    }
+    None
 }
 
 /// The keys of a server without a default.
@@ -183,6 +251,12 @@ pub(super) fn specimen() -> Map<String, Value> {
         "tools": ["search"],
         "token": "…",
         "token_file": "/run/secrets/docs-token",
+        "auth": {
+            "kind": "client_credentials",
+            "token_url": "https://login.example/token",
+            "client_id": "baton",
+            "client_secret": "…",
+        },
         "headers": {},
         "trust": "none",
         "timeout": "30s",

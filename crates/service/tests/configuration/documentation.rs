@@ -216,7 +216,13 @@ fn page() -> String {
             let described = described.unwrap_or_else(|| panic!("{own} {key} is not described"));
             assert_default(&format!("{own} {key}"), &described.default, default);
         }
-        let parts = all.iter().filter(|table| table.name.starts_with(&below));
+        let within = format!("[{section}.");
+        let is_part = |table: &&Table| {
+            [&below, &within]
+                .iter()
+                .any(|it| table.name.starts_with(*it))
+        };
+        let parts = all.iter().filter(is_part);
         for table in std::iter::once(main).chain(parts) {
             let _ = write!(page, "\n## `{}`\n\n{}\n\n", table.name, table.about);
             let is_section = table.name == own;

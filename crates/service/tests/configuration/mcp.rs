@@ -1,6 +1,6 @@
 //! `[[mcp.servers]]`.
 
-use baton_service::config::McpTrust;
+use baton_service::config::{McpClientAuth, McpTrust};
 
 use super::{assert_mistakes, load};
 
@@ -137,6 +137,75 @@ fn a_token_is_read_from_its_file_and_never_shown() {
             "placeholder",
         ]],
     );
+}
+
+#[test]
+fn a_client_of_a_token_server_has_a_secret_that_is_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, "hush-secret-of-a-file\n").unwrap();
+    let server = |rest: &str, auth: &str| {
+        format!(
+            "[[mcp.servers]]\nname = 'docs'\nurl = 'https://mcp.example/mcp'\ntools = ['a']\n{rest}\n\
+             [mcp.servers.auth]\nkind = 'client_credentials'\ntoken_url = 'https://login.example/token'\n\
+             client_id = 'baton'\n{auth}\n"
+        )
+    };
+    let file = format!("client_secret_file = '{}'", path.display());
+    let config = load(&server("", &file), &[]).unwrap();
+    let auth = config.mcp.servers[0].auth.as_ref().unwrap();
+    let secret = auth.client_secret.as_ref().unwrap();
+    assert_eq!(secret.expose(), "hush-secret-of-a-file");
+    assert_eq!(auth.client_auth, McpClientAuth::Basic);
+    for shown in [config.print().unwrap(), format!("{config:?}")] {
+        assert!(!shown.contains("hush"), "{shown}");
+    }
+
+    let given = "client_secret = 'hush-hush-hush'";
+    for (rest, auth, says) in [
+        ("", String::new(), "no client_secret"),
+        ("", "client_secret = ''".to_owned(), "no client_secret"),
+        (
+            "",
+            format!("{file}\n{given}"),
+            "`client_secret` is set as well",
+        ),
+        (
+            "",
+            "client_secret_file = '/nowhere'".to_owned(),
+            "/nowhere cannot be read",
+        ),
+        ("", "client_secret = '<secret>'".to_owned(), "placeholder"),
+        (
+            "",
+            "client_secret = 123456".to_owned(),
+            "client_secret or client_secret_file",
+        ),
+        (
+            "",
+            format!("{given}\nsecret = 'hush'"),
+            "client_secret or client_secret_file",
+        ),
+        (
+            "token = 'hush-token-hush'",
+            given.to_owned(),
+            "`auth` and another token",
+        ),
+        (
+            "headers = { Authorization = 'hush' }",
+            given.to_owned(),
+            "`auth` and another token",
+        ),
+    ] {
+        let errors = load(&server(rest, &auth), &[]).unwrap_err().to_string();
+        assert!(errors.contains(says), "{errors}");
+        assert!(
+            !errors.contains("hush-") && !errors.contains("123456"),
+            "{errors}"
+        );
+    }
+    let url = server("", given).replace("https://login", "ftp://login");
+    assert_mistakes(load(&url, &[]), &[&["the token_url of MCP server `docs`"]]);
 }
 
 #[test]

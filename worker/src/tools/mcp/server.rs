@@ -5,11 +5,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use baton_mcp::{Endpoint, Health, Listing, McpError, Program, Server, ToolInfo};
+use baton_mcp::{
+    ClientAuth, ClientCredentials, Endpoint, Health, Listing, McpError, Program, Server, ToolInfo,
+};
 use baton_metering::MCP_TOOL_SIZE;
 use baton_outbound::Guard;
 use baton_protocol::{Effect, ToolSource};
-use baton_service::config::{McpServerConfig, McpTrust, OutboundConfig};
+use baton_service::config::{McpClientAuth, McpServerConfig, McpTrust, OutboundConfig};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue};
@@ -192,9 +194,33 @@ pub(super) fn endpoint(config: &McpServerConfig) -> Result<Endpoint, ToolSetupEr
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
         .ok_or_else(|| mistake("its url is not an http or https URL"))?;
-    let mut endpoint = Endpoint::new(url, config.connect_timeout, config.list_for);
+    let mut endpoint = Endpoint::new(url.clone(), config.connect_timeout, config.list_for);
     if let Some(token) = &config.token {
         endpoint = endpoint.with_bearer(token.expose().clone());
+    }
+    if let Some(auth) = &config.auth {
+        let token_url = Url::parse(&auth.token_url)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+            .ok_or_else(|| mistake("its token_url is not an http or https URL"))?;
+        let secret = auth.client_secret.as_ref();
+        let resource = auth.resource.clone().unwrap_or_else(|| {
+            let mut resource = url.clone();
+            resource.set_query(None);
+            resource.set_fragment(None);
+            resource.into()
+        });
+        endpoint = endpoint.with_client_credentials(ClientCredentials {
+            token_url,
+            client_id: auth.client_id.clone(),
+            client_secret: secret.map(|it| it.expose().clone()).unwrap_or_default(),
+            auth: match auth.client_auth {
+                McpClientAuth::Basic => ClientAuth::Basic,
+                McpClientAuth::Post => ClientAuth::Form,
+            },
+            scope: auth.scope.clone(),
+            resource: Some(resource).filter(|resource| !resource.is_empty()),
+        });
     }
     for (name, value) in &config.headers {
         let header = HeaderName::try_from(name).map_err(|_| mistake("a header has no name"))?;

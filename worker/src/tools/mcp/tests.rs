@@ -1,4 +1,5 @@
 use baton_harness::mcp_server::{Era, Manner, McpServer as TestServer};
+use baton_harness::token_server::TokenServer;
 use baton_protocol::{Effect, RunId};
 use baton_service::config::{McpServerConfig, McpTrust};
 use chrono::DateTime;
@@ -179,4 +180,37 @@ async fn a_changed_configuration_keeps_the_connections_of_unchanged_servers() {
     third.mcp().connect().await;
     assert_eq!(opened(), 2);
     assert!(third.find("docs__fail").await.is_some());
+}
+
+#[tokio::test]
+async fn a_server_behind_a_token_server_is_used_and_its_secret_is_not_shown() {
+    let tokens = TokenServer::start().await.unwrap();
+    let manner = Manner::Guarded(TokenServer::token(1));
+    let server = TestServer::start(Era::Modern, manner).await.unwrap();
+    let mut docs = configured(&format!("{}?team=x", server.url()), &["echo"]);
+    let auth = json!({"kind": "client_credentials", "token_url": tokens.url(),
+        "client_id": "baton", "client_secret": "the-clients-secret"});
+    docs.auth = serde_json::from_value(auth).unwrap();
+    let config = config(vec![docs]);
+    assert!(!format!("{config:?}").contains("the-clients-secret"));
+    assert!(!config.print().unwrap().contains("the-clients-secret"));
+    let tools = ToolRegistry::new(&config).unwrap();
+    let outcome = tools.execute("docs__echo", "{}", context()).await;
+    assert_eq!((outcome.end, &*outcome.content), (CallEnd::Ok, "{}"));
+    let form = &tokens.requests()[0].form;
+    assert!(
+        form.ends_with("%2Fmcp"),
+        "the resource is the url without its query: {form}"
+    );
+
+    let refusal = json!({"error": "invalid_client"});
+    tokens.answer_with(http::StatusCode::UNAUTHORIZED, refusal);
+    let tools = ToolRegistry::new(&config).unwrap();
+    let outcome = tools.execute("docs__echo", "{}", context()).await;
+    assert_eq!(outcome.end, CallEnd::Failed);
+    assert!(
+        outcome.content.contains("invalid_client"),
+        "{}",
+        outcome.content
+    );
 }

@@ -145,14 +145,17 @@ pub(super) fn guessable(checks: &mut Checks<'_>, config: &Config) {
 fn mcp_servers(checks: &mut Checks<'_>, config: &Config) {
     for server in &config.mcp.servers {
         let secrets = server.token.iter().chain(server.headers.values());
-        let secrets = secrets.chain(server.env.values());
+        let client = server.auth.as_ref();
+        let client = client.and_then(|auth| auth.client_secret.as_ref());
+        let secrets = secrets.chain(server.env.values()).chain(client);
         checks.demand(
             !secrets
                 .into_iter()
                 .any(|secret| is_unfilled(secret.expose())),
             &[("mcp", "servers")],
             format!(
-                "the token, a header or a variable of MCP server `{}` is a placeholder that nobody filled in",
+                "the token, a header or a variable of MCP server `{}`, or the secret of its client, is a \
+                 placeholder that nobody filled in",
                 server.name
             ),
             "write its value, or leave it out",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::{HeaderName, HeaderValue};
 
-use super::super::{BuiltInTool, ByteSize, Config, McpServerConfig};
+use super::super::{BuiltInTool, ByteSize, Config, McpAuthConfig, McpServerConfig};
 use super::demand::Checks;
 use super::urls::names_a_user;
 
@@ -100,6 +100,9 @@ fn one(checks: &mut Checks<'_>, server: &McpServerConfig) {
         format!("MCP server `{name}` offers no tool"),
         "list names in `tools`; `baton mcp probe URL` prints those that the server has",
     );
+    if let Some(auth) = &server.auth {
+        client(checks, server, auth);
+    }
     let mut tools = BTreeSet::new();
     for tool in &server.tools {
         checks.demand(
@@ -146,6 +149,34 @@ fn one(checks: &mut Checks<'_>, server: &McpServerConfig) {
             "write for example 30s",
         );
     }
+}
+
+/// Checks the client of a token server.
+fn client(checks: &mut Checks<'_>, server: &McpServerConfig, auth: &McpAuthConfig) {
+    let name = &server.name;
+    let mut headers = server.headers.keys();
+    let other = server.token.is_some()
+        || headers.any(|header| header.eq_ignore_ascii_case("authorization"));
+    checks.demand(
+        !other && server.command.is_empty(),
+        &KEY,
+        format!("MCP server `{name}` has `auth` and another token, or is a local program"),
+        "leave out `auth`, or the token and the header authorization; a program takes no token",
+    );
+    let web = auth.token_url.starts_with("https://") || auth.token_url.starts_with("http://");
+    checks.demand(
+        web && !names_a_user(&auth.token_url),
+        &KEY,
+        format!("the token_url of MCP server `{name}` is not an HTTP URL, or holds a user name"),
+        "write for example https://login.example/oauth/token",
+    );
+    let secret = auth.client_secret.as_ref();
+    checks.demand(
+        !auth.client_id.is_empty() && secret.is_some_and(|secret| !secret.expose().is_empty()),
+        &KEY,
+        format!("the `auth` of MCP server `{name}` has an empty client_id, or no client_secret"),
+        "write both, the secret as client_secret or as client_secret_file",
+    );
 }
 
 /// Checks a server that is a local program.
