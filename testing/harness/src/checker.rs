@@ -5,6 +5,7 @@
 //! hand-made history that breaks it. If the broker lost its disk, the checker judges the rest: the
 //! ledger against everything that clients were shown and promised.
 
+mod asks;
 mod history;
 mod judgement;
 mod ledger_run;
@@ -27,7 +28,7 @@ use baton_protocol::{ApiKeyId, RunId};
 pub use history::{Asked, FORGED, History, Record, RunLog, What, WithdrawnAs};
 pub use judgement::{Judgement, Violation};
 pub use ledger_run::{Approval, ApprovalCall, LedgerRun, Step, StepKind};
-pub use threads::{SentMessage, TalkMessage, TalkRun, TalkThread};
+pub use threads::{SentMessage, TalkMessage, TalkRun, TalkThread, TalkTitle};
 
 use losses::Losses;
 

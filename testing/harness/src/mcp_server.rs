@@ -5,6 +5,7 @@
 
 mod answer;
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -81,15 +82,16 @@ pub struct Seen {
     pub abandoned: usize,
 }
 
+/// Is given the parameters of each call before the call takes place.
+pub type Observer = Box<dyn Fn(&Value) + Send + Sync>;
+
 /// A server at a free port of the loopback. It ends when dropped.
-#[derive(Debug)]
 pub struct McpServer {
     address: SocketAddr,
     state: Arc<State>,
     _stop: DropGuard,
 }
 
-#[derive(Debug)]
 struct State {
     era: Era,
     manner: Mutex<Manner>,
@@ -97,6 +99,7 @@ struct State {
     /// Open once unanswered calls break off.
     broken: Gate,
     seen: watch::Sender<Seen>,
+    observer: Option<Observer>,
 }
 
 impl State {
@@ -106,14 +109,37 @@ impl State {
     }
 }
 
+impl fmt::Debug for McpServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("McpServer")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
 impl McpServer {
     /// Begins to serve.
     pub async fn start(era: Era, manner: Manner) -> std::io::Result<Self> {
         Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), era, manner).await
     }
 
+    /// Begins to serve honestly, with an observer of the calls. Each takes a while.
+    pub async fn observed(observer: Observer) -> std::io::Result<Self> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self::serve(address, Era::Modern, Manner::Honest, Some(observer)).await
+    }
+
     /// Begins to serve at an address, for instance that of a server that was dropped.
     pub async fn start_at(address: SocketAddr, era: Era, manner: Manner) -> std::io::Result<Self> {
+        Self::serve(address, era, manner, None).await
+    }
+
+    async fn serve(
+        address: SocketAddr,
+        era: Era,
+        manner: Manner,
+        observer: Option<Observer>,
+    ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let state = Arc::new(State {
@@ -122,6 +148,7 @@ impl McpServer {
             gate: Gate::closed(),
             broken: Gate::closed(),
             seen: watch::Sender::default(),
+            observer,
         });
         let router = Router::new()
             .route("/mcp", any(answer::answer))

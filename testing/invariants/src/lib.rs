@@ -61,6 +61,7 @@ invariants! {
     I24: "A message that a run accepted is applied once, or handed back by its end; its events are shown once and in order.",
     I25: "No run spends more than its own limits and its key's budget.",
     I26: "Runs of a thread work one at a time and in order, by their rules for a busy thread; their messages are in it once, or not at all after a rollback.",
+    I27: "A wish for a title becomes at most one run, and its thread has the title that this run wrote, or none.",
 }
 
 impl fmt::Display for Invariant {

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::harvest::{AT_ONCE, Harvest};
-use super::outside::Prompt;
+use super::outside::{ASKER, Prompt};
 use crate::checker::{History, LedgerRun, RunLog};
 use crate::client::Client;
 
@@ -100,8 +100,10 @@ struct Given {
 
 impl Given {
     fn prompt(&self) -> Option<u64> {
-        let text = self.input.last()?["content"].as_str()?;
-        Some(Prompt::read(text)?.id)
+        // The calls that an answer goes on from come after it.
+        let texts = self.input.iter().rev();
+        let mut texts = texts.filter_map(|message| message["content"].as_str());
+        Some(texts.find_map(Prompt::read)?.id)
     }
 }
 
@@ -122,7 +124,8 @@ async fn one(
     let given: Given = serde_json::from_slice(&answer.body)
         .with_context(|| format!("the input of run {id} is not as expected"))?;
     run.prompt = given.prompt();
-    if run.attempt > 1 {
+    // A run that was ended by the answers to its questions has had one attempt.
+    if run.attempt > 1 || run.model == ASKER {
         let mut answer = client
             .get(&format!("/v1/runs/{id}/approvals"))
             .await?

@@ -23,10 +23,23 @@ use tokio_util::task::TaskTracker;
 use super::record::Recorder;
 use super::speech::{Dialect, Reply};
 use crate::checker::What;
+use crate::mcp_server::{McpServer, Observer};
 
 /// The model of the talkers, and the title of their threads. The conversations that this model is sent are
 /// recorded.
 pub const TALK: &str = "talk";
+
+/// The most characters of a title by a model.
+const LONGEST_TITLE: usize = 120;
+/// The model that titles some of their threads.
+pub const TITLER: &str = "titler";
+
+/// The model of responses that ask for an approval.
+pub const ASKER: &str = "asker";
+/// The MCP server with the tool that they call.
+pub const DESK: &str = "desk";
+/// The tool of that server by the name that the model has for it.
+pub const ASKED: &str = "desk__echo";
 
 /// A client's request, encoded in its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +89,13 @@ impl Prompt {
         format!("{}·{index} ", self.id)
     }
 
+    /// Returns the title that a thread gets from the answer of [`TITLER`].
+    pub fn title(&self) -> String {
+        let words = (0..self.words).map(|index| self.word(index));
+        let words: String = words.collect();
+        words.trim_end().chars().take(LONGEST_TITLE).collect()
+    }
+
     /// Counts the words of the answer in a text.
     fn words_in(&self, text: &str) -> u64 {
         text.matches(&format!("{}·", self.id)).count() as u64
@@ -99,6 +119,7 @@ pub struct Outside {
     /// The address of both: the model below `/v1`, the tools below `/tools`.
     pub address: SocketAddr,
     ailment: watch::Sender<Option<Ailment>>,
+    desk: McpServer,
 }
 
 /// A failure of the model.
@@ -199,6 +220,7 @@ impl Outside {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let (ailment, ailing) = watch::channel(None);
+        let desk = McpServer::observed(observer(Arc::clone(&recorder))).await?;
         let handler = Handler {
             recorder,
             ailment: ailing,
@@ -210,7 +232,11 @@ impl Outside {
             .layer(DefaultBodyLimit::disable())
             .with_state(handler);
         TaskTracker::new().spawn(async move { axum::serve(listener, router).await });
-        Ok(Self { address, ailment })
+        Ok(Self {
+            address,
+            ailment,
+            desk,
+        })
     }
 
     /// Gives many answers this failure from now on; `None` ends that.
@@ -230,8 +256,26 @@ impl Outside {
                 self.address
             );
         }
+        let _ = writeln!(
+            config,
+            "[[mcp.servers]]\nname = \"{DESK}\"\nurl = \"{}\"\ntools = [\"echo\"]\ntimeout = \"5s\"",
+            self.desk.url()
+        );
         config
     }
+}
+
+/// Records the calls of the MCP server as those of the other tools are.
+fn observer(recorder: Arc<Recorder>) -> Observer {
+    Box::new(move |call| {
+        let key = &call["_meta"]["idempotencyKey"];
+        recorder.note(What::Tool {
+            key: key.as_str().unwrap_or_default().to_owned(),
+            tool: ASKED.to_owned(),
+            idempotent: false,
+            arguments: call["arguments"].to_string(),
+        });
+    })
 }
 
 async fn call_tool(
@@ -283,9 +327,19 @@ async fn complete(State(handler): State<Handler>, body: Bytes) -> Response {
     if let Some(refusal) = ailment.and_then(Ailment::refusal) {
         return refusal;
     }
-    let Some((asked, prompt)) = prompts.last().copied() else {
+    let Some((asked, mut prompt)) = prompts.last().copied() else {
         return StatusCode::BAD_REQUEST.into_response();
     };
+    let asks = request["model"] == ASKER;
+    let titles = request["model"] == TITLER;
+    if titles {
+        handler.recorder.note(What::Titling {
+            source: prompt.text(),
+        });
+    }
+    if titles || asks {
+        prompt.tool_turns = u64::from(asks);
+    }
     let answers = messages[asked..].iter();
     let answers = answers.filter(|message| message["role"] == "assistant");
     let (mut turn, mut shown) = (0, 0);
@@ -301,6 +355,7 @@ async fn complete(State(handler): State<Handler>, body: Bytes) -> Response {
     let most = most.iter().find_map(|field| request[*field].as_u64());
     let reply = Reply {
         prompt,
+        asks,
         // As many as the limits of a run reserve for it: each further token would exceed them.
         asked: u32::try_from(body.len()).unwrap_or(u32::MAX),
         turn,

@@ -5,13 +5,15 @@ use std::ops::Range;
 
 use serde_json::{Value, json};
 
-use super::outside::{GUARDED, Prompt, TOOLS};
+use super::outside::{ASKED, GUARDED, Prompt, TOOLS};
 
 /// One turn of the model.
 #[derive(Debug, Clone, Copy)]
 pub struct Reply {
     /// The question.
     pub prompt: Prompt,
+    /// Whether its calls are those of the MCP server.
+    pub asks: bool,
     /// The tokens that its request is counted as.
     pub asked: u32,
     /// The number of turns before it that called tools.
@@ -89,7 +91,7 @@ impl Dialect {
         let calls_tools = reply.calls_tools();
         if calls_tools {
             frames.push(self.text(&prompt.preamble(reply.turn)));
-            frames.extend(self.calls(prompt, reply.turn));
+            frames.extend(self.calls(&called(reply), prompt, reply.turn));
         } else {
             frames.extend(reply.words().map(|index| self.text(&prompt.word(index))));
         }
@@ -130,11 +132,9 @@ impl Dialect {
         self.frame(json!({"content": content}), None)
     }
 
-    /// Returns the frames with the calls of all tools; not each run calls the guarded one.
-    fn calls(self, prompt: &Prompt, turn: u64) -> Vec<String> {
-        let called = TOOLS.iter();
-        let called = called.filter(|(name, _)| *name != GUARDED || prompt.calls_the_guarded_tool());
-        let calls = called.enumerate().map(|(index, (name, _))| {
+    /// Returns the frames with the calls of these tools.
+    fn calls(self, called: &[&str], prompt: &Prompt, turn: u64) -> Vec<String> {
+        let calls = called.iter().enumerate().map(|(index, name)| {
             let arguments = match self {
                 Self::CallsAtOnce => json!({}),
                 _ => json!("{}"),
@@ -179,6 +179,17 @@ impl Dialect {
             _ => format!("data: {frame}\n\n"),
         }
     }
+}
+
+/// Returns the tools that a turn calls; not each run calls the guarded one.
+fn called(reply: &Reply) -> Vec<&'static str> {
+    if reply.asks {
+        return vec![ASKED];
+    }
+    let called = TOOLS.iter().map(|(name, _)| *name);
+    called
+        .filter(|name| *name != GUARDED || reply.prompt.calls_the_guarded_tool())
+        .collect()
 }
 
 fn envelope() -> Value {
@@ -230,6 +241,7 @@ mod tests {
                 let (shown, most) = [(0, 9), (0, 9), (0, 2), (2, 9)][turn];
                 let reply = Reply {
                     prompt,
+                    asks: false,
                     asked: 5,
                     turn: turn.min(2) as u64,
                     shown,

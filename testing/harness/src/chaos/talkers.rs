@@ -4,6 +4,7 @@
 //!
 //! They have a tenant of their own, so that its runs are few enough to be read as a whole.
 
+mod asks;
 mod doors;
 mod messages;
 mod record;
@@ -23,7 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use self::tries::{Final, Request};
 use super::load::Load;
-use super::outside::{Prompt, TALK};
+use super::outside::{Prompt, TALK, TITLER};
 use super::program::Program;
 use crate::checker::What;
 use crate::client::Client;
@@ -31,7 +32,7 @@ use crate::client::Client;
 /// The rules for a busy thread.
 const RULES: [&str; 5] = ["reject", "queue", "interrupt", "rollback", "steer"];
 /// The kinds of actions of talkers; each is counted by its name.
-pub const DOINGS: [&str; 14] = [
+pub const DOINGS: [&str; 17] = [
     "run on a thread: reject",
     "run on a thread: queue",
     "run on a thread: interrupt",
@@ -46,6 +47,9 @@ pub const DOINGS: [&str; 14] = [
     "message for afterwards",
     "message for afterwards over NATS",
     "message withdrawn",
+    "title by a model",
+    "approval request answered",
+    "approval request answered several times at once",
 ];
 /// The most messages of a thread that talkers go on with; every run begins with all of them.
 const LONG: usize = 60;
@@ -93,7 +97,9 @@ impl Talkers {
         let mut random = StdRng::seed_from_u64(seed);
         let living = async {
             loop {
-                if random.random_bool(0.3) {
+                if random.random_bool(0.1) {
+                    self.ask(&mut random).await;
+                } else if random.random_bool(0.3) {
                     let run = self.recent(&mut random);
                     self.address(&mut random, run).await;
                 } else {
@@ -182,17 +188,27 @@ impl Talkers {
                 return Some(*thread);
             }
         }
+        let by_model = random.random_bool(0.5);
+        let wish = if by_model {
+            json!({"title_model": TITLER})
+        } else {
+            json!({"title": TALK})
+        };
         let request = Request::Http {
             method: Method::POST,
             path: "/v1/threads",
             key: None,
-            body: &json!({"title": TALK}),
+            body: &wish,
         };
         let Final::Accepted(made) = self.insist(random, &request).await else {
             return None;
         };
         let thread = made["id"].as_str()?.parse().ok()?;
         self.threads().all.push((thread, 2));
+        if by_model {
+            let kind = DOINGS[14].to_owned();
+            self.load.recorder.note(What::Did { kind });
+        }
         Some(thread)
     }
 }

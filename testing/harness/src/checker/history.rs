@@ -210,6 +210,11 @@ pub enum What {
     Thread(TalkThread),
     /// A run on such a thread when all was quiet.
     ThreadRun(TalkRun),
+    /// The model was asked for a title, by this message of a thread.
+    Titling {
+        /// The message.
+        source: String,
+    },
     /// A tool was called.
     Tool {
         /// The `Idempotency-Key`.

@@ -14,6 +14,9 @@ pub struct LedgerRun {
     pub id: RunId,
     /// Its state.
     pub status: RunStatus,
+    /// The model that it asks.
+    #[serde(default)]
+    pub model: String,
     /// The reason why it completed.
     #[serde(default)]
     pub finish_reason: Option<String>,
@@ -47,6 +50,17 @@ pub struct LedgerRun {
 }
 
 impl LedgerRun {
+    /// Returns whether it may have completed without making its last calls.
+    pub fn may_leave_calls(&self) -> bool {
+        self.stopped_at_limit() || self.was_answered()
+    }
+
+    /// Returns whether it completed because answers to its approval requests go on from it: then those calls were
+    /// not made.
+    pub fn was_answered(&self) -> bool {
+        self.status == RunStatus::Completed && self.finish_reason.as_deref() == Some("tool_calls")
+    }
+
     /// Returns whether it completed at a limit of its own: then its last calls may not have been made.
     pub fn stopped_at_limit(&self) -> bool {
         matches!(

@@ -164,7 +164,7 @@ fn ends_of_calls(run: &LedgerRun, events: &[Event]) -> Vec<(Invariant, String)> 
     let calls = run.steps.iter();
     let calls = calls.filter(|step| matches!(step.kind, StepKind::Call { .. }));
     calls
-        .filter(|call| call.finished_at.is_some() || !run.stopped_at_limit())
+        .filter(|call| call.finished_at.is_some() || !run.may_leave_calls())
         .filter_map(|call| {
             let times = standing.iter().filter(|(_, step)| *step == call.place);
             let times = times.count();

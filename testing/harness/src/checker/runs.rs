@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::history::{Record, What};
 use super::judgement::Judgement;
 use super::ledger_run::{Approval, LedgerRun, StepKind};
-use super::limits;
+use super::{asks, limits};
 use crate::chaos::outside::GUARDED;
 
 /// The facts from the records, to be compared with the ledger.
@@ -30,8 +30,8 @@ pub(super) struct Ledger {
 }
 
 #[derive(Debug, Clone)]
-struct Execution {
-    at: u64,
+pub(super) struct Execution {
+    pub(super) at: u64,
     idempotent: bool,
     arguments: String,
 }
@@ -104,6 +104,7 @@ impl Ledger {
 
     pub(super) fn finish(&self, runs: &HashMap<RunId, LedgerRun>, judgement: &mut Judgement) {
         judgement.accepted = self.accepted.len();
+        asks::judge(runs, &self.executions, judgement);
         for run in self.accepted.keys() {
             if !runs.contains_key(run) {
                 judgement.accuse(Invariant::I1, Some(*run), "accepted, and not in the ledger");
@@ -185,7 +186,7 @@ fn judge_run(run: &LedgerRun, expected: Option<&str>, judgement: &mut Judgement)
         if turn {
             newest = step.attempt;
         }
-        let must_be_finished = run.status == RunStatus::Completed && !run.stopped_at_limit();
+        let must_be_finished = run.status == RunStatus::Completed && !run.may_leave_calls();
         if must_be_finished && step.finished_at.is_none() {
             let what = format!("completed with step {} unfinished", step.place);
             judgement.accuse(Invariant::I8, Some(run.id), what);

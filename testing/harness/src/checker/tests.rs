@@ -1,5 +1,6 @@
 //! One good history, and for each rule a breach that the checker must find.
 
+mod asks;
 mod limits;
 mod logs;
 mod losses;
@@ -8,6 +9,7 @@ mod refusals;
 mod runs;
 mod seen;
 mod threads;
+mod titles;
 
 use baton_protocol::event::{
     AttemptReset, RunCancelled, RunCompleted, RunStarted, Text, ToolFinished,
@@ -150,6 +152,7 @@ fn good() -> History {
         runs: vec![LedgerRun {
             id: run_id(),
             status: RunStatus::Completed,
+            model: "m".to_owned(),
             finish_reason: None,
             usage: Usage::default(),
             attempt: 2,

@@ -1,4 +1,4 @@
-//! Threads and their runs (I26), and messages that were sent to runs (I24).
+//! Threads and their runs (I26), their titles (I27), and messages that were sent to runs (I24).
 //!
 //! Every message of a talker, and every answer, is unlike all others, so a text identifies a message.
 
@@ -6,14 +6,16 @@ mod events;
 mod messages;
 mod order;
 mod prompts;
+mod titles;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use baton_invariants::Invariant;
 use baton_protocol::{MessageId, RunId, RunStatus, ThreadId};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+pub use self::titles::TalkTitle;
 use super::history::{Record, RunLog, What, WithdrawnAs};
 use super::judgement::Judgement;
 
@@ -33,6 +35,8 @@ pub struct TalkThread {
     pub id: ThreadId,
     /// Its messages, in order.
     pub messages: Vec<TalkMessage>,
+    /// Its title.
+    pub title: TalkTitle,
 }
 
 /// A message of a thread.
@@ -113,6 +117,8 @@ pub(super) struct Threads {
     /// The prompts of each conversation that the model was sent.
     prompted: HashSet<Vec<u64>>,
     all: Vec<TalkThread>,
+    /// The messages that the model was to make titles from.
+    title_sources: BTreeSet<String>,
     runs: HashMap<RunId, TalkRun>,
 }
 
@@ -135,6 +141,9 @@ impl Threads {
                 self.prompted.insert(prompts.clone());
             }
             What::Thread(thread) => self.all.push(thread.clone()),
+            What::Titling { source } => {
+                self.title_sources.insert(source.clone());
+            }
             What::ThreadRun(run) => {
                 self.runs.insert(run.id, run.clone());
             }
@@ -169,6 +178,12 @@ impl Threads {
         }
         self.judge_places(judgement);
         prompts::judge(&self.prompted, self.runs.values(), judgement);
+        titles::judge(
+            &self.all,
+            self.runs.values(),
+            &self.title_sources,
+            judgement,
+        );
     }
 
     /// Holds each message to the number of its places: one if it was accepted, none if it was refused or

@@ -56,7 +56,14 @@ pub(super) async fn answer(
             StatusCode::ACCEPTED.into_response()
         }
         ("tools/list", _) => list(&state, &id, &request["params"], credential),
-        ("tools/call", _) => call(&state, id, &request["params"], credential),
+        ("tools/call", _) => {
+            if let Some(observe) = &state.observer {
+                observe(&request["params"]);
+                // Long enough that a worker may die meanwhile.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            call(&state, id, &request["params"], credential)
+        }
         _ if id.is_null() => StatusCode::ACCEPTED.into_response(),
         _ if state.manner() == Manner::AnswersAnything => result(&id, &json!({})),
         _ => {

@@ -1,5 +1,7 @@
 //! Records all threads of the talkers and their runs, once all is quiet.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, bail};
 use baton_protocol::{RunId, ThreadId};
 use chrono::{DateTime, Utc};
@@ -7,8 +9,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Talkers;
-use crate::checker::{SentMessage, TalkMessage, TalkRun, TalkThread, What};
+use crate::chaos::outside::{ASKER, TALK, TITLER};
+use crate::checker::{SentMessage, TalkMessage, TalkRun, TalkThread, TalkTitle, What};
 use crate::client::Client;
+
+/// The looks for titles that are still to come, a second apart.
+const TITLE_LOOKS: usize = 10;
 
 /// The times of a run.
 #[derive(Deserialize)]
@@ -24,7 +30,7 @@ struct Times {
 impl Talkers {
     /// Records all threads and their runs, once all is quiet.
     pub async fn record(&self, client: &Client) -> anyhow::Result<()> {
-        for thread in all(client, "/v1/threads?limit=100").await? {
+        for thread in self.titled(client).await? {
             let id: ThreadId = id_of(&thread)?;
             let path = format!("/v1/threads/{id}/messages?limit=100");
             let messages = all(client, &path).await?;
@@ -33,14 +39,49 @@ impl Talkers {
                 text: text_of(&message["message"]),
             });
             let messages = messages.collect();
-            let thread = TalkThread { id, messages };
+            let title = title_of(&thread);
+            let thread = TalkThread {
+                id,
+                messages,
+                title,
+            };
             self.load.recorder.note(What::Thread(thread));
         }
         for run in all(client, "/v1/runs?limit=100").await? {
-            let run = read_run(client, id_of(&run)?).await?;
+            let id = id_of(&run)?;
+            // Responses that ask are on no thread, and neither is a run for a title.
+            if run["model"] == ASKER || run["model"] == TITLER {
+                continue;
+            }
+            let run = read_run(client, id).await?;
             self.load.recorder.note(What::ThreadRun(run));
         }
         Ok(())
+    }
+
+    /// Returns all threads, once the scheduler has used the answers of the runs that were to title them; it
+    /// looks each second. A title may stay away, because its run failed.
+    async fn titled(&self, client: &Client) -> anyhow::Result<Vec<Value>> {
+        for _ in 0..TITLE_LOOKS {
+            let threads = all(client, "/v1/threads?limit=100").await?;
+            let waits =
+                |thread: &Value| thread["title"].is_null() && thread["title_model"].is_null();
+            if !threads.iter().any(waits) {
+                return Ok(threads);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        all(client, "/v1/threads?limit=100").await
+    }
+}
+
+/// Returns the title of a thread, as the list of threads has it.
+fn title_of(thread: &Value) -> TalkTitle {
+    let title = thread["title"].as_str();
+    TalkTitle {
+        by_model: title.filter(|title| *title != TALK).map(str::to_owned),
+        is_given: title == Some(TALK),
+        is_wished: !thread["title_model"].is_null(),
     }
 }
 

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use super::{event, line, reset};
 use crate::chaos::outside::Prompt;
 use crate::checker::{
-    History, LedgerRun, Record, RunLog, SentMessage, TalkMessage, TalkRun, TalkThread, What,
-    WithdrawnAs, judge,
+    History, LedgerRun, Record, RunLog, SentMessage, TalkMessage, TalkRun, TalkThread, TalkTitle,
+    What, WithdrawnAs, judge,
 };
 
 fn thread() -> ThreadId {
@@ -136,6 +136,10 @@ impl Talk {
         let thread = What::Thread(TalkThread {
             id: thread(),
             messages: messages.collect(),
+            title: TalkTitle {
+                is_given: true,
+                ..TalkTitle::default()
+            },
         });
         let prompted = self.prompted.into_iter();
         let prompted = prompted.map(|prompts| What::Prompted { prompts });
@@ -172,6 +176,7 @@ impl Talk {
 /// The second run in the ledger, as far as its log is judged here.
 fn ledger_run() -> LedgerRun {
     LedgerRun {
+        model: "talk".to_owned(),
         id: run(2),
         status: RunStatus::Completed,
         finish_reason: None,
