@@ -4,9 +4,9 @@
 //! gets the job again appends the event. Two kinds of runs have no such job:
 //!
 //! - Runs that were cancelled or answered while nobody held them. Their rows are marked in the commit
-//!   that ends them, and each look takes the marked ones: almost always none, or ones whose event was
-//!   stored at once.
-//! - Runs whose job and event the broker has lost together. This looks for them only if that may have
+//!   that ends them, and each look takes the marked ones. Almost always there are none, or their events
+//!   were stored at once.
+//! - Runs that the broker lost the job and the event of. This looks for them only if that may have
 //!   happened: at the start of this process, after a lost connection, and if EVENTS is another stream
 //!   than before or ends earlier than before. It then checks recent ends, not everything that the stream
 //!   once held: followers of an older run get its missing events from the ledger.

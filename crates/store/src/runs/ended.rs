@@ -1,4 +1,4 @@
-//! Ended runs whose logs may lack their terminal events, for the sweep that appends them.
+//! Ended runs with logs that may lack their terminal events, for the sweep that appends them.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl SystemTx<'_> {
         .collect()
     }
     /// Returns runs that a process without a job of theirs ended at least `before` ago, the oldest first, at most
-    /// `limit`. Those whose logs have their ends are to be reported to [`SystemTx::mark_ends_logged`].
+    /// `limit`. A run is reported to [`SystemTx::mark_ends_logged`] when its log has its end.
     pub async fn unlogged_ends(
         &self,
         before: Duration,
