@@ -5,9 +5,10 @@ import sys
 
 from agents import Agent, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled
 from langchain_openai import ChatOpenAI
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, OpenAI
 from pydantic_ai import Agent as PydanticAgent
 from pydantic_ai.models.openai import OpenAIResponsesModel as PydanticModel
+from pydantic_ai.models.openai import OpenAIResponsesModelSettings
 from pydantic_ai.providers.openai import OpenAIProvider
 
 BASE_URL, API_KEY = sys.argv[1:]
@@ -38,8 +39,16 @@ def langchain():
 
 
 def pydantic_ai():
+    """A second run goes on from the first by its id."""
     model = PydanticModel("demo", provider=OpenAIProvider(base_url=BASE_URL, api_key=API_KEY))
-    return PydanticAgent(model, tools=[get_weather]).run_sync(QUESTION).output
+    settings = OpenAIResponsesModelSettings(openai_previous_response_id="auto")
+    agent = PydanticAgent(model, tools=[get_weather], model_settings=settings)
+    first = agent.run_sync(QUESTION)
+    second = agent.run_sync("Thank you.", message_history=first.all_messages())
+    before, after = (run.all_messages()[-1].provider_response_id for run in (first, second))
+    with OpenAI(base_url=BASE_URL, api_key=API_KEY) as sdk:
+        assert sdk.responses.retrieve(after).previous_response_id == before
+    return first.output
 
 
 whole, streamed = asyncio.run(agents_sdk())

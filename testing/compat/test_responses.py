@@ -178,6 +178,20 @@ def test_agents_in_responses_mode_call_their_tools(demo):
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+def test_litellm_s_responses_call_a_tool_and_go_on(demo):
+    """The steps are in litellm_responses.py."""
+    python = ROOT / "target" / "compat" / "litellm" / "bin" / "python"
+    ended = subprocess.run(
+        [python, HERE / "litellm_responses.py", f"{demo['base_url']}/v1", demo["api_key"]],
+        env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 def test_the_responses_of_the_demo_model_comply_with_the_open_responses_schema(demo, tmp_path):
     llm_comply = ROOT / "target" / "compat" / "clients" / "bin" / "llm-comply"
     options = ("-u", f"{demo['base_url']}/v1", "-k", demo["api_key"], "-m", "gpt-5")

@@ -168,14 +168,17 @@ def test_a_run_outlives_an_answer_that_llmock_breaks(mock, fault):
 def test_baton_s_answers_comply_with_openai_s_schema_where_llmock_s_do_not(mock):
     if mock.name != "llmock":
         pytest.skip("only llmock calls any tool that it is offered")
-    program = [INSTALLED / "clients" / "bin" / "llm-comply", "run", "--format", "openai-chat", "-m", "gpt-5"]
+    program = [INSTALLED / "clients" / "bin" / "llm-comply", "run", "-m", "gpt-5"]
 
-    def ends(url, key):
-        asked = [*program, "-u", f"{url}/v1", "-k", key]
+    def ends(url, key, *more):
+        asked = [*program, *more, "-u", f"{url}/v1", "-k", key]
         return subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
 
-    straight = ends(mock.url, "sk-none")
+    chat = ("--format", "openai-chat")
+    straight = ends(mock.url, "sk-none", *chat)
     assert "3/9 passed" in straight.stdout, straight.stdout + straight.stderr
-    through = ends(mock.ready["base_url"], mock.ready["api_key"])
+    through = ends(mock.ready["base_url"], mock.ready["api_key"], *chat)
     assert through.returncode == 0, through.stdout + through.stderr
     assert "All 9 tests passed" in through.stdout
+    responses = ends(mock.ready["base_url"], mock.ready["api_key"], "--format", "open-responses")
+    assert "All 13 tests passed" in responses.stdout, responses.stdout + responses.stderr

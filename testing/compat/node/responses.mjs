@@ -1,6 +1,7 @@
 // The Responses routes with the official Node SDK and the Vercel AI SDK, unmodified:
 // `responses.mjs <base URL> <API key>`, against the demo model.
 import assert from "node:assert/strict";
+import { createOpenResponses } from "@ai-sdk/open-responses";
 import { createOpenAI } from "@ai-sdk/openai";
 import { generateText, jsonSchema, stepCountIs, streamText, tool } from "ai";
 import OpenAI from "openai";
@@ -32,14 +33,16 @@ const parameters = {
 const get_weather = tool({
   description: "The weather in a city", inputSchema: jsonSchema(parameters), execute: async () => "12 degrees",
 });
-const question = {
-  model: createOpenAI({ baseURL, apiKey })("demo"), prompt: "The weather in Oslo?", tools: { get_weather },
-  stopWhen: stepCountIs(3),
-};
-const loop = await generateText(question);
-assert.equal(loop.steps.length, 2);
-assert.match(loop.text, /12 degrees/);
-const streamed = streamText(question);
-let text = "";
-for await (const piece of streamed.textStream) text += piece;
-assert.equal(text, loop.text);
+for (const model of [
+  createOpenAI({ baseURL, apiKey })("demo"),
+  createOpenResponses({ name: "baton", url: `${baseURL}/responses`, apiKey })("demo"),
+]) {
+  const question = { model, prompt: "The weather in Oslo?", tools: { get_weather }, stopWhen: stepCountIs(3) };
+  const loop = await generateText(question);
+  assert.equal(loop.steps.length, 2);
+  assert.match(loop.text, /12 degrees/);
+  const streamed = streamText(question);
+  let text = "";
+  for await (const piece of streamed.textStream) text += piece;
+  assert.equal(text, loop.text);
+}
