@@ -14,7 +14,7 @@ use rmcp::transport::streamable_http_client::{
 use crate::error::McpError;
 use crate::tokens::Tokens;
 
-/// An HTTP client whose requests carry a token. A refused one is replaced, and the request repeated, once.
+/// An HTTP client that sends a token with each request. A refused token is replaced, and the request repeated, once.
 #[derive(Clone)]
 pub(crate) struct Authorized {
     http: reqwest::Client,

@@ -46,6 +46,7 @@ impl SystemTx<'_> {
         })
         .collect()
     }
+
     /// Returns runs that a process without a job of theirs ended at least `before` ago, the oldest first, at most
     /// `limit`. A run is reported to [`SystemTx::mark_ends_logged`] when its log has its end.
     pub async fn unlogged_ends(
