@@ -118,7 +118,12 @@ pub async fn run(options: &Options) -> anyhow::Result<Judgement> {
     let mut seed = options.seed;
     for client in 0..options.clients {
         seed = seed.wrapping_mul(31).wrapping_add(1);
-        guests.spawn(Arc::clone(&load).live(Habit::of(client), seed));
+        let habit = match options.emphasis {
+            // The look at the last confirmation is before calls of tools.
+            Emphasis::Unseen => Habit::Tools,
+            _ => Habit::of(client),
+        };
+        guests.spawn(Arc::clone(&load).live(habit, seed));
     }
     guests.close();
     let broker = SocketAddr::from((Ipv4Addr::LOCALHOST, faults.broker.port()));

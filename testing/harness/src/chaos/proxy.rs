@@ -89,11 +89,18 @@ impl Mode {
     }
 }
 
+/// A mode, and its number among those that were set.
+#[derive(Debug, Clone, Copy)]
+struct Setting {
+    mode: Mode,
+    number: u64,
+}
+
 /// A proxy in front of one server.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    mode: watch::Sender<Mode>,
+    setting: watch::Sender<Setting>,
     /// Counts up when all connections must close.
     cuts: watch::Sender<u64>,
     /// The bytes that may still pass under [`Mode::CutAfter`].
@@ -107,16 +114,19 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let proxy = Self {
             address: listener.local_addr()?,
-            mode: watch::Sender::new(Mode::Pass),
+            setting: watch::Sender::new(Setting {
+                mode: Mode::Pass,
+                number: 0,
+            }),
             cuts: watch::Sender::new(0),
             budget: Arc::default(),
             stop: CancellationToken::new(),
         };
         let carrier = Carrier {
             server,
-            mode: proxy.mode.subscribe(),
+            setting: proxy.setting.subscribe(),
             budget: Arc::clone(&proxy.budget),
-            is_repetition: false,
+            made_under: 0,
             late: TaskTracker::new(),
         };
         let cuts = proxy.cuts.subscribe();
@@ -136,7 +146,8 @@ impl Proxy {
         if let Mode::CutAfter(bytes) = mode {
             self.budget.store(bytes, Ordering::Relaxed);
         }
-        let before = self.mode.send_replace(mode);
+        let number = self.setting.borrow().number + 1;
+        let before = self.setting.send_replace(Setting { mode, number }).mode;
         // No protocol survives a hole in its bytes, so the connection must close.
         if mode == Mode::Cut || before.loses() {
             self.cuts.send_modify(|cuts| *cuts += 1);
@@ -162,13 +173,12 @@ async fn accept(
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        let mode = *carrier.mode.borrow();
-        if mode == Mode::Cut {
+        let setting = *carrier.setting.borrow();
+        if setting.mode == Mode::Cut {
             continue;
         }
-        let is_repetition = matches!(mode, Mode::Orphan(..));
         let mut carrier = carrier.clone();
-        carrier.is_repetition = is_repetition;
+        carrier.made_under = setting.number;
         let mut cuts = cuts.clone();
         cuts.mark_unchanged();
         tasks.spawn(async move {
@@ -185,10 +195,11 @@ async fn accept(
 #[derive(Debug, Clone)]
 struct Carrier {
     server: SocketAddr,
-    mode: watch::Receiver<Mode>,
+    setting: watch::Receiver<Setting>,
     budget: Arc<AtomicU64>,
-    /// Whether the connection was made when others became orphans.
-    is_repetition: bool,
+    /// The number of the setting under which the connection was made. One that was made while others
+    /// became orphans carries their repetitions.
+    made_under: u64,
     /// Deliveries that outlive their client.
     late: TaskTracker,
 }
@@ -218,20 +229,21 @@ impl Carrier {
             if read == 0 {
                 return Ok(());
             }
-            let now = match self.mode.wait_for(|mode| !mode.holds(way)).await {
-                Ok(mode) => *mode,
+            let holds_no_more = |setting: &Setting| !setting.mode.holds(way);
+            let now = match self.setting.wait_for(holds_no_more).await {
+                Ok(setting) => *setting,
                 Err(_proxy_is_gone) => return Ok(()),
             };
-            if now.swallows(way) {
+            if now.mode.swallows(way) {
                 continue;
             }
             let mut passed = read;
-            match now {
+            match now.mode {
                 Mode::Delay(time) => tokio::time::sleep(time).await,
                 Mode::CutAfter(_) => passed = self.take(read),
                 Mode::Orphan(late, matching)
                     if way == Way::ToServer
-                        && !self.is_repetition
+                        && self.made_under != now.number
                         && matching.matches(&piece[..read]) =>
                 {
                     piece.truncate(read);
